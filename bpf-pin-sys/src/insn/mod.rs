@@ -1,0 +1,144 @@
+//! Instructions.
+
+mod func;
+mod opcode;
+
+pub use func::*;
+pub use opcode::*;
+
+abi_struct! {
+    /// `struct bpf_insn`: one instruction.
+    pub struct bpf_insn[8, 4] {
+        /// Class in the low 3 bits; the rest is size and mode, or operation and source.
+        code: u8 @ 0 since (3, 18),
+        /// C's bit-fields `dst_reg` and `src_reg`, 4 bits each. See [`dst_reg`](Self::dst_reg) and
+        /// [`src_reg`](Self::src_reg).
+        regs: u8 @ 1,
+        /// A jump's distance in instructions, or an access's in bytes.
+        off: i16 @ 2 since (3, 18),
+        /// A number.
+        imm: i32 @ 4 since (3, 18),
+    }
+}
+
+abi_struct! {
+    /// `struct bpf_insn_array_value`: the value of a `BPF_MAP_TYPE_INSN_ARRAY` map.
+    pub struct bpf_insn_array_value[16, 4] {
+        /// Index of the instruction as loaded. What user space writes.
+        orig_off: u32 @ 0 since (6, 19),
+        /// Index of the instruction as the verifier left it.
+        xlated_off: u32 @ 4 since (6, 19),
+        /// Bytes from the beginning of the machine code.
+        jitted_off: u32 @ 8 since (6, 19),
+        #[doc(hidden)]
+        __pad12: u32 @ 12,
+    }
+}
+
+impl bpf_insn {
+    /// An instruction out of its parts. Registers are taken modulo 16.
+    #[must_use]
+    pub const fn new(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Self {
+        // C allocates bit-fields from the low bits on little-endian targets, else from the high.
+        let regs = if cfg!(target_endian = "big") {
+            dst << 4 | src & 0xf
+        } else {
+            src << 4 | dst & 0xf
+        };
+        Self {
+            code,
+            regs,
+            off,
+            imm,
+        }
+    }
+
+    /// The register written to, or an address's base.
+    #[must_use]
+    pub const fn dst_reg(&self) -> u8 {
+        if cfg!(target_endian = "big") {
+            self.regs >> 4
+        } else {
+            self.regs & 0xf
+        }
+    }
+
+    /// The register read from, or a `BPF_PSEUDO_*` that says what `imm` is.
+    #[must_use]
+    pub const fn src_reg(&self) -> u8 {
+        if cfg!(target_endian = "big") {
+            self.regs & 0xf
+        } else {
+            self.regs >> 4
+        }
+    }
+
+    /// `dst = imm`, sign-extended.
+    #[must_use]
+    pub const fn mov64_imm(dst: u8, imm: i32) -> Self {
+        Self::alu64_imm(BPF_MOV, dst, imm)
+    }
+
+    /// `dst = src`.
+    #[must_use]
+    pub const fn mov64_reg(dst: u8, src: u8) -> Self {
+        Self::new(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0)
+    }
+
+    /// `dst = dst op imm`, 64 bits wide.
+    #[must_use]
+    pub const fn alu64_imm(op: u8, dst: u8, imm: i32) -> Self {
+        Self::new(BPF_ALU64 | BPF_OP(op) | BPF_K, dst, 0, 0, imm)
+    }
+
+    /// `dst =` the map of this descriptor: one instruction in two slots.
+    #[must_use]
+    pub const fn ld_map_fd(dst: u8, fd: i32) -> [Self; 2] {
+        [
+            Self::new(BPF_LD | BPF_DW | BPF_IMM, dst, BPF_PSEUDO_MAP_FD, 0, fd),
+            Self::new(0, 0, 0, 0, 0),
+        ]
+    }
+
+    /// `dst = *(size *)(src + off)`.
+    #[must_use]
+    pub const fn ldx_mem(size: u8, dst: u8, src: u8, off: i16) -> Self {
+        Self::new(BPF_LDX | BPF_SIZE(size) | BPF_MEM, dst, src, off, 0)
+    }
+
+    /// `*(size *)(dst + off) = src`.
+    #[must_use]
+    pub const fn stx_mem(size: u8, dst: u8, src: u8, off: i16) -> Self {
+        Self::new(BPF_STX | BPF_SIZE(size) | BPF_MEM, dst, src, off, 0)
+    }
+
+    /// `*(size *)(dst + off) = imm`.
+    #[must_use]
+    pub const fn st_mem(size: u8, dst: u8, off: i16, imm: i32) -> Self {
+        Self::new(BPF_ST | BPF_SIZE(size) | BPF_MEM, dst, 0, off, imm)
+    }
+
+    /// `if dst op imm`, go on `off` instructions after the next one.
+    #[must_use]
+    pub const fn jmp_imm(op: u8, dst: u8, imm: i32, off: i16) -> Self {
+        Self::new(BPF_JMP | BPF_OP(op) | BPF_K, dst, 0, off, imm)
+    }
+
+    /// `r0 =` the helper of this number, called with `r1` to `r5`.
+    #[must_use]
+    pub const fn call(helper: i32) -> Self {
+        Self::new(BPF_JMP | BPF_CALL, 0, 0, 0, helper)
+    }
+
+    /// Return `r0`.
+    #[must_use]
+    pub const fn exit() -> Self {
+        Self::new(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
+    }
+
+    /// `*(u64 *)(dst + off) += src`, atomically.
+    #[must_use]
+    pub const fn atomic_add64(dst: u8, src: u8, off: i16) -> Self {
+        Self::new(BPF_STX | BPF_DW | BPF_ATOMIC, dst, src, off, BPF_ADD as i32)
+    }
+}

@@ -1,0 +1,341 @@
+//! From an errno to its cause. Runs after a failure only, names only what it has seen.
+
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use bpf_pin_sys as abi;
+use rustix::fs::{
+    Access as Permission, AtFlags, CWD, FileType, Mode, Stat, StatVfsMountFlags, accessat, lstat,
+    stat, statvfs,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::bpffs::found_at;
+use crate::capability;
+use crate::cause::Cause;
+use crate::kind::{self, Identity, Kind};
+use crate::object::Access;
+use crate::pathname::Pathname;
+use crate::sys;
+
+/// The longest name, and the longest path without its NUL.
+const NAME_MAX: usize = 255;
+const PATH_MAX: usize = 4095;
+
+/// Why `BPF_OBJ_PIN` failed.
+#[cold]
+pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::EXIST => Some(Cause::Exists {
+            holder: holder(path),
+        }),
+        Errno::NOENT if path.as_os_str().as_bytes().ends_with(b"/") => {
+            // What is missing may as well be a directory on the way.
+            missing(path, PinOrOpen::Pin).or(Some(Cause::TrailingSlash))
+        }
+        Errno::NOENT => missing(path, PinOrOpen::Pin),
+        Errno::PERM => dot(path)
+            .or_else(|| not_bpffs(directory(path)))
+            .or_else(capability::for_bpf),
+        Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
+        Errno::ROFS => read_only(directory(path)),
+        _ => walk(path, errno),
+    }
+}
+
+/// Why `BPF_OBJ_GET` failed.
+#[cold]
+pub(crate) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::NOENT => missing(path, PinOrOpen::Open),
+        Errno::PERM => dot(path).or_else(capability::for_bpf),
+        Errno::ACCESS => unsearchable(path)
+            .or_else(|| not_an_object(path))
+            .or_else(|| unreadable(path, access)),
+        Errno::INVAL if access != Access::ReadWrite => link_access(path),
+        Errno::ROFS => read_only(path),
+        _ => walk(path, errno),
+    }
+}
+
+/// Why `unlink(2)` of a pin failed.
+#[cold]
+pub(crate) fn unpin(path: &Path, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::NOENT => missing(path, PinOrOpen::Open),
+        Errno::PERM => dot(path).or_else(|| sticky(path)),
+        Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
+        Errno::ROFS => read_only(directory(path)),
+        _ => walk(path, errno),
+    }
+}
+
+/// Why a path could not be walked, whatever it was walked for.
+#[cold]
+pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::NAMETOOLONG => too_long(path),
+        Errno::NOTDIR => not_a_directory(path),
+        Errno::ACCESS => unsearchable(path),
+        Errno::PERM => dot(path),
+        Errno::NOENT => first_missing(path).map(|(_, path)| Cause::Missing { path }),
+        _ => None,
+    }
+}
+
+#[derive(PartialEq)]
+enum PinOrOpen {
+    Pin,
+    Open,
+}
+
+/// "/", "/sys", "/sys/fs", …, or the same from "." on for a relative path.
+fn prefixes(path: &Path) -> Vec<PathBuf> {
+    let mut prefix = PathBuf::new();
+    let mut all = Vec::new();
+    if path.is_relative() {
+        all.push(PathBuf::from("."));
+    }
+    for component in path.components() {
+        prefix.push(component);
+        if component != Component::CurDir {
+            all.push(prefix.clone());
+        }
+    }
+    all
+}
+
+/// Where the last component stands.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+/// The deepest prefix that exists, and the first that does not.
+fn first_missing(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let mut existing = None;
+    for prefix in prefixes(path) {
+        match stat(&prefix) {
+            Ok(_) => existing = Some(prefix),
+            Err(Errno::NOENT) => return Some((existing?, prefix)),
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
+    if path.as_os_str().is_empty() {
+        return Some(Cause::EmptyPath);
+    }
+    let (existing, missing) = first_missing(path)?;
+    if let Some(cause) = not_bpffs(&existing) {
+        return Some(cause);
+    }
+    // That nothing has the name yet is what a pin wants.
+    let is_all_of_it = missing.components().eq(path.components());
+    let expected = what_for == PinOrOpen::Pin && is_all_of_it && lstat(&missing).is_err();
+    (!expected).then_some(Cause::Missing { path: missing })
+}
+
+fn not_bpffs(path: &Path) -> Option<Cause> {
+    let found = found_at(path)?;
+    (!found.is_bpffs()).then(|| Cause::NotBpffs {
+        path: path.to_owned(),
+        found,
+    })
+}
+
+/// The first component that bpffs refuses. Elsewhere a '.' is nobody's business.
+fn dot(path: &Path) -> Option<Cause> {
+    prefixes(path).into_iter().find_map(|prefix| {
+        let component = prefix.file_name()?;
+        let refused =
+            component.as_bytes().contains(&b'.') && found_at(directory(&prefix))?.is_bpffs();
+        refused.then(|| Cause::Dot {
+            component: component.to_owned(),
+        })
+    })
+}
+
+fn too_long(path: &Path) -> Option<Cause> {
+    let length = path.as_os_str().len();
+    let names = path.components().map(|name| name.as_os_str().len());
+    match names.max() {
+        _ if length > PATH_MAX => Some(Cause::PathTooLong { length }),
+        Some(length) if length > NAME_MAX => Some(Cause::NameTooLong { length }),
+        _ => None,
+    }
+}
+
+fn not_a_directory(path: &Path) -> Option<Cause> {
+    let on_the_way = prefixes(path);
+    let found = on_the_way
+        .into_iter()
+        .find(|prefix| stat(prefix).is_ok_and(|stat| file_type(&stat) != FileType::Directory))?;
+    Some(Cause::NotADirectory { path: found })
+}
+
+fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn denied(path: &Path, wanted: Permission) -> bool {
+    accessat(CWD, path, wanted, AtFlags::EACCESS) == Err(Errno::ACCESS)
+}
+
+fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> Option<Cause> {
+    let stat = stat(path).ok()?;
+    Some(Cause::Blocked {
+        path: path.to_owned(),
+        mode: (Mode::from_raw_mode(stat.st_mode) & Mode::all()).bits(),
+        uid: stat.st_uid,
+        wanted,
+        read_only_would_do,
+    })
+}
+
+/// The first directory on the way that may not be searched.
+fn unsearchable(path: &Path) -> Option<Cause> {
+    let mut on_the_way = prefixes(path);
+    on_the_way.pop();
+    let found = on_the_way
+        .into_iter()
+        .find(|prefix| denied(prefix, Permission::EXEC_OK))?;
+    blocked(&found, "search", false)
+}
+
+fn unwritable(path: &Path) -> Option<Cause> {
+    let directory = directory(path);
+    if denied(directory, Permission::WRITE_OK) {
+        return blocked(directory, "write", false);
+    }
+    None
+}
+
+/// The mode of the pin itself.
+fn unreadable(path: &Path, access: Access) -> Option<Cause> {
+    let (wanted, words) = match access {
+        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
+        Access::ReadOnly => (Permission::READ_OK, "read"),
+        Access::WriteOnly => (Permission::WRITE_OK, "write"),
+    };
+    if !denied(path, wanted) {
+        return None;
+    }
+    let read_only_would_do = access == Access::ReadWrite
+        && Pathname::new(path)
+            .is_ok_and(|name| sys::obj_get(name.as_c_str(), abi::BPF_F_RDONLY).is_ok());
+    blocked(path, words, read_only_would_do)
+}
+
+fn not_an_object(path: &Path) -> Option<Cause> {
+    let what = match file_type(&stat(path).ok()?) {
+        FileType::RegularFile => "file",
+        FileType::Directory => "directory",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        FileType::Fifo => "pipe",
+        FileType::Socket => "socket",
+        _ => return None,
+    };
+    let found = found_at(path)?;
+    (what == "directory" || !found.is_bpffs()).then(|| Cause::NotAnObject {
+        path: path.to_owned(),
+        what,
+        found,
+    })
+}
+
+fn read_only(path: &Path) -> Option<Cause> {
+    let flags = statvfs(path).ok()?.f_flag;
+    flags
+        .contains(StatVfsMountFlags::RDONLY)
+        .then(|| Cause::ReadOnlyFileSystem {
+            path: path.to_owned(),
+        })
+}
+
+fn sticky(path: &Path) -> Option<Cause> {
+    let directory = directory(path);
+    let (around, pin) = (stat(directory).ok()?, lstat(path).ok()?);
+    let user = geteuid().as_raw();
+    let stands_in_the_way = Mode::from_raw_mode(around.st_mode).contains(Mode::SVTX)
+        && around.st_uid != user
+        && pin.st_uid != user
+        && !capabilities(None)
+            .ok()?
+            .effective
+            .contains(CapabilitySet::FOWNER);
+    stands_in_the_way.then(|| Cause::Sticky {
+        directory: directory.to_owned(),
+        uid: pin.st_uid,
+    })
+}
+
+/// Which object has the name.
+fn holder(path: &Path) -> Option<Identity> {
+    let name = Pathname::new(path).ok()?;
+    let open = |flags| sys::obj_get(name.as_c_str(), flags);
+    let fd = open(0).or_else(|_| open(abi::BPF_F_RDONLY)).ok()?;
+    kind::identity(fd.as_fd())
+}
+
+fn link_access(path: &Path) -> Option<Cause> {
+    (holder(path)?.kind == Kind::Link).then_some(Cause::LinkAccess)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_lead_to_the_path() {
+        let list = |path| {
+            let all = prefixes(Path::new(path));
+            all.iter()
+                .map(|p| p.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list("/a/b"), ["/", "/a", "/a/b"]);
+        assert_eq!(list("a/b/"), [".", "a", "a/b"]);
+        assert_eq!(list("./a/../b"), [".", "./a", "./a/..", "./a/../b"]);
+        assert_eq!(list(""), ["."]);
+    }
+
+    #[test]
+    fn what_exists_and_what_does_not() {
+        let found = first_missing(Path::new("/proc/self/nothing/here"));
+        let (existing, missing) = found.unwrap();
+        assert_eq!(existing, Path::new("/proc/self"));
+        assert_eq!(missing, Path::new("/proc/self/nothing"));
+        assert_eq!(first_missing(Path::new("/proc/self")), None);
+    }
+
+    #[test]
+    fn a_dot_outside_a_bpffs_is_no_cause() {
+        assert_eq!(dot(Path::new("/proc/self/a.b")), None);
+        assert_eq!(dot(Path::new("/nowhere.d/x")), None);
+    }
+
+    #[test]
+    fn lengths() {
+        let name = "n".repeat(256);
+        let length = 256;
+        assert_eq!(
+            too_long(&Path::new("/a").join(&name)),
+            Some(Cause::NameTooLong { length })
+        );
+        assert_eq!(too_long(Path::new("/a/b")), None);
+        let path = "/ab".repeat(1400);
+        assert_eq!(
+            too_long(Path::new(&path)),
+            Some(Cause::PathTooLong { length: 4200 })
+        );
+    }
+}

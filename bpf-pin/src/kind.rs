@@ -1,0 +1,185 @@
+//! The kinds of object that can be pinned, and how a descriptor's kind is proven.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use crate::sys;
+
+/// What a BPF object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A map. Linux 3.18; pinned since 4.4.
+    Map,
+    /// A program. Linux 3.18; pinned since 4.4.
+    Prog,
+    /// A link, the attachment of a program. Linux 5.7.
+    Link,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Map => "map",
+            Self::Prog => "program",
+            Self::Link => "link",
+        })
+    }
+}
+
+/// Which object: kinds number their objects each for itself, from 1 up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The kind.
+    pub kind: Kind,
+    /// The id, unique among the living objects of the kind.
+    pub id: u32,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.id)
+    }
+}
+
+/// Which object this is, or None where that cannot be told.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
+    let head = sys::info_head(fd).ok()?;
+    let kind = judge(head).or_else(|| of(fd))?;
+    Some(Identity { kind, id: head.id })
+}
+
+/// Proof in one syscall that `fd` is of this kind; false where it takes more to tell.
+pub(crate) fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
+    match kind {
+        // Rests on no struct's size, and is the cheapest call there is on a map.
+        Kind::Map => answers_as_map(fd),
+        Kind::Prog | Kind::Link => by_info(fd) == Some(kind),
+    }
+}
+
+/// The kind of `fd`: by its info, else by its answers to each kind's own commands,
+/// else by what /proc calls it. None where it is none of the three, or nothing tells.
+pub(crate) fn of(fd: BorrowedFd<'_>) -> Option<Kind> {
+    by_info(fd)
+        .or_else(|| by_command(fd))
+        .or_else(|| by_proc(fd))
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` does not name the kind, but each kind fills in its own struct.
+pub fn by_info(fd: BorrowedFd<'_>) -> Option<Kind> {
+    sys::info_head(fd).ok().and_then(judge)
+}
+
+/// Names a kind only where the struct's size and its content agree on it, for a
+/// newer kernel's structs may be of any size.
+fn judge(head: sys::InfoHead) -> Option<Kind> {
+    match head {
+        // The sizes of a program's func, line and jited line records: no other kind has them.
+        sys::InfoHead {
+            len: 208..,
+            record_sizes: [8, 16, 8],
+            ..
+        } => Some(Kind::Prog),
+        // Only a link has a hole after its third word.
+        sys::InfoHead {
+            len: 24..=64,
+            hole_kept: true,
+            ..
+        } => Some(Kind::Link),
+        // Linux 5.4, 5.16 and 6.18.
+        sys::InfoHead {
+            len: 80 | 88 | 104,
+            hole_kept: false,
+            ..
+        } => Some(Kind::Map),
+        _ => None,
+    }
+}
+
+/// Asks each kind's own commands, in forms that do nothing: the kernel looks at the
+/// first descriptor's kind before it comes to what is wrong with the rest.
+pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
+    let answers = [
+        (Kind::Map, answers_as_map(fd)),
+        (Kind::Prog, sys::prog_bind_no_map(fd) == Errno::BADF),
+        (Kind::Link, sys::link_update_no_prog(fd) == Errno::BADF),
+    ];
+    let mut yes = answers.iter().filter(|(_, answer)| *answer);
+    match (yes.next(), yes.next()) {
+        (Some(&(kind, _)), None) => Some(kind),
+        _ => None,
+    }
+}
+
+/// A batch of no elements succeeds on every map whose type has batches and is
+/// ENOTSUPP on all others; what is no map never gets that far.
+fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
+    let yes = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));
+    match sys::map_lookup_empty_batch(fd) {
+        Err(Errno::PERM) => yes(sys::map_update_empty_batch(fd)),
+        answer => yes(answer),
+    }
+}
+
+/// The name of the descriptor's anonymous inode.
+pub fn by_proc(fd: BorrowedFd<'_>) -> Option<Kind> {
+    match describe(fd)?.as_str() {
+        "anon_inode:bpf-map" => Some(Kind::Map),
+        "anon_inode:bpf-prog" => Some(Kind::Prog),
+        // Spelled one way when created, the other when opened.
+        "anon_inode:bpf-link" | "anon_inode:bpf_link" => Some(Kind::Link),
+        _ => None,
+    }
+}
+
+/// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
+pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    Some(name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, judge};
+    use crate::sys::InfoHead;
+
+    fn head(len: u32, hole_kept: bool, record_sizes: [u32; 3]) -> InfoHead {
+        InfoHead {
+            len,
+            id: 1,
+            hole_kept,
+            record_sizes,
+        }
+    }
+
+    #[test]
+    fn every_size_a_kernel_has_had_is_judged() {
+        for len in [80, 88, 104] {
+            assert_eq!(judge(head(len, false, [0; 3])), Some(Kind::Map));
+        }
+        for len in [208, 216, 224, 232, 256] {
+            assert_eq!(judge(head(len, false, [8, 16, 8])), Some(Kind::Prog));
+        }
+        for len in [32, 48, 64] {
+            assert_eq!(judge(head(len, true, [0; 3])), Some(Kind::Link));
+        }
+    }
+
+    #[test]
+    fn a_struct_that_grew_into_anothers_size_is_not_judged() {
+        // A link as long as a map, a program, or neither.
+        for len in [72, 80, 88, 96, 104, 208, 232, 256] {
+            assert_eq!(judge(head(len, true, [0; 3])), None, "link of {len}");
+        }
+        // A map as long as a program, or of a size unknown today.
+        for len in [112, 120, 208, 216, 232, 256] {
+            assert_eq!(judge(head(len, false, [0; 3])), None, "map of {len}");
+        }
+        // BTF and token objects, on every kernel that has them.
+        for len in [16, 32] {
+            assert_eq!(judge(head(len, false, [0; 3])), None, "btf of {len}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `BPF_MAP_CREATE`.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use bitflags::bitflags;
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use crate::capability;
+use crate::cause::Cause;
+use crate::error::{Error, Reason, Result};
+use crate::map::Map;
+use crate::name::ObjName;
+use crate::sys;
+use crate::types::MapType;
+
+bitflags! {
+    /// `BPF_F_*` of `BPF_MAP_CREATE`. Bits that a newer kernel knows are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct MapFlags: u32 {
+        /// `BPF_F_NO_PREALLOC`: elements are allocated when they are made. Linux 4.6.
+        const NO_PREALLOC = abi::BPF_F_NO_PREALLOC;
+        /// `BPF_F_NO_COMMON_LRU`: a list of least recently used elements per CPU. Linux 4.10.
+        const NO_COMMON_LRU = abi::BPF_F_NO_COMMON_LRU;
+        /// `BPF_F_NUMA_NODE`: set by [`MapSpec::numa_node`]. Linux 4.14.
+        const NUMA_NODE = abi::BPF_F_NUMA_NODE;
+        /// `BPF_F_RDONLY`: the descriptor that is returned cannot change elements. Linux 4.15.
+        const RDONLY = abi::BPF_F_RDONLY;
+        /// `BPF_F_WRONLY`: the descriptor that is returned cannot read elements. Linux 4.15.
+        const WRONLY = abi::BPF_F_WRONLY;
+        /// `BPF_F_STACK_BUILD_ID`: a stack trace holds build ids and offsets. Linux 4.17.
+        const STACK_BUILD_ID = abi::BPF_F_STACK_BUILD_ID;
+        /// `BPF_F_ZERO_SEED`: the hash is seeded with 0, for tests. Linux 5.0.
+        const ZERO_SEED = abi::BPF_F_ZERO_SEED;
+        /// `BPF_F_RDONLY_PROG`: programs cannot change elements. Linux 5.2.
+        const RDONLY_PROG = abi::BPF_F_RDONLY_PROG;
+        /// `BPF_F_WRONLY_PROG`: programs cannot read elements. Linux 5.2.
+        const WRONLY_PROG = abi::BPF_F_WRONLY_PROG;
+        /// `BPF_F_CLONE`: a listener's storage is copied to the sockets it accepts. Linux 5.4.
+        const CLONE = abi::BPF_F_CLONE;
+        /// `BPF_F_MMAPABLE`: an array can be mapped into memory. Linux 5.5.
+        const MMAPABLE = abi::BPF_F_MMAPABLE;
+        /// `BPF_F_PRESERVE_ELEMS`: perf events outlive the descriptor that put them there. Linux 5.10.
+        const PRESERVE_ELEMS = abi::BPF_F_PRESERVE_ELEMS;
+        /// `BPF_F_INNER_MAP`: may be an inner map with another number of entries. Linux 5.10.
+        const INNER_MAP = abi::BPF_F_INNER_MAP;
+        /// `BPF_F_LINK`: a map of struct_ops that a link registers. Linux 6.4.
+        const LINK = abi::BPF_F_LINK;
+        /// `BPF_F_SEGV_ON_FAULT`: a fault in an arena is a SIGSEGV. Linux 6.9.
+        const SEGV_ON_FAULT = abi::BPF_F_SEGV_ON_FAULT;
+        /// `BPF_F_NO_USER_CONV`: pointers in an arena stay the kernel's. Linux 6.9.
+        const NO_USER_CONV = abi::BPF_F_NO_USER_CONV;
+        /// `BPF_F_RB_OVERWRITE`: a full ring buffer overwrites its oldest records. Linux 6.19.
+        const RB_OVERWRITE = abi::BPF_F_RB_OVERWRITE;
+        const _ = !0;
+    }
+}
+
+/// The arguments of `BPF_MAP_CREATE`: what a map is to be.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{MapFlags, MapSpec, MapType};
+///
+/// let routes = MapSpec::new(MapType::LPM_TRIE, 8, 4, 10_000)
+///     .flags(MapFlags::NO_PREALLOC)
+///     .name("routes")?
+///     .create()?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct MapSpec<'fd> {
+    map_type: MapType,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: MapFlags,
+    name: ObjName,
+    inner: Option<BorrowedFd<'fd>>,
+    numa_node: u32,
+    map_extra: u64,
+}
+
+impl<'fd> MapSpec<'fd> {
+    /// A map of `max_entries` elements, the sizes of whose keys and values are in bytes.
+    pub fn new(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Self {
+        Self {
+            map_type,
+            key_size,
+            value_size,
+            max_entries,
+            flags: MapFlags::empty(),
+            name: ObjName::default(),
+            inner: None,
+            numa_node: 0,
+            map_extra: 0,
+        }
+    }
+
+    /// `map_flags`. Linux 4.6.
+    pub fn flags(mut self, flags: MapFlags) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// `map_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15; the '.' 5.2.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateMap`] with [`InvalidName`](Cause::InvalidName) for any other name.
+    pub fn name(mut self, name: &str) -> Result<Self> {
+        match ObjName::new(name) {
+            Ok(name) => self.name = name,
+            Err(cause) => return Err(self.error(cause.into())),
+        }
+        Ok(self)
+    }
+
+    /// `inner_map_fd`: a map like those that a map of maps will hold. Linux 4.12.
+    pub fn inner_map<'new>(self, inner: &'new Map) -> MapSpec<'new>
+    where
+        'fd: 'new,
+    {
+        MapSpec {
+            inner: Some(inner.as_fd()),
+            ..self
+        }
+    }
+
+    /// `numa_node` and `BPF_F_NUMA_NODE`: where its memory is. Linux 4.14.
+    pub fn numa_node(mut self, node: u32) -> Self {
+        self.numa_node = node;
+        self.flags |= MapFlags::NUMA_NODE;
+        self
+    }
+
+    /// `map_extra`: what the type makes of it. Linux 5.16.
+    pub fn map_extra(mut self, extra: u64) -> Self {
+        self.map_extra = extra;
+        self
+    }
+
+    /// `BPF_MAP_CREATE`. Linux 3.18.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateMap`]: EINVAL where type, sizes and flags do not fit each other or the kernel
+    /// does not know the type; E2BIG where they are too large; ENOMEM;
+    /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
+    /// [`Memlock`](Cause::Memlock) (EPERM).
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `map_create`
+    pub fn create(&self) -> Result<Map> {
+        match self.create_raw() {
+            Ok(map) => Ok(map),
+            Err(errno) => {
+                let cause = match errno {
+                    Errno::PERM => capability::for_map(self.map_type).or_else(|| self.memlock()),
+                    _ => None,
+                };
+                Err(self.error(Reason::new(errno, cause)))
+            }
+        }
+    }
+
+    fn create_raw(&self) -> Result<Map, Errno> {
+        let fd = sys::map_create(abi::bpf_attr_map_create {
+            map_type: self.map_type.0,
+            key_size: self.key_size,
+            value_size: self.value_size,
+            max_entries: self.max_entries,
+            map_flags: self.flags.bits(),
+            inner_map_fd: self.inner.map_or(0, |inner| inner.as_raw_fd() as u32),
+            numa_node: self.numa_node,
+            map_name: self.name.into_raw(),
+            map_extra: self.map_extra,
+            ..abi::bpf_attr_map_create::zeroed()
+        })?;
+        Ok(Map::from_proven_fd(fd))
+    }
+
+    /// If the smallest map of the type can be made, then it was not the privileges.
+    #[cold]
+    fn memlock(&self) -> Option<Cause> {
+        // A ring buffer's least depends on the page size.
+        if matches!(self.map_type, MapType::RINGBUF | MapType::USER_RINGBUF) || self.max_entries < 2
+        {
+            return None;
+        }
+        let smallest = Self {
+            max_entries: 1,
+            ..self.clone()
+        };
+        capability::memlock_limit().filter(|_| smallest.create_raw().is_ok())
+    }
+
+    #[cold]
+    fn error(&self, reason: Reason) -> Error {
+        Error::CreateMap {
+            map_type: self.map_type,
+            name: self.name.to_string(),
+            reason,
+        }
+    }
+}

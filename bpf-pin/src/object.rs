@@ -1,0 +1,407 @@
+//! Owned descriptors of a proven kind.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use crate::capability;
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::kind::{self, Identity, Kind};
+use crate::pathname::Pathname;
+use crate::sys::{self, sealed::Sealed};
+
+/// For what a pin is opened. Linux 4.15; before that only for both.
+///
+/// It restrains the descriptor, not the user: whoever owns the pin may open it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Access {
+    /// To read and write elements. The only one that a link takes.
+    #[default]
+    ReadWrite,
+    /// `BPF_F_RDONLY`: only read permission is asked for; of a map's elements none can be changed.
+    ReadOnly,
+    /// `BPF_F_WRONLY`: only write permission is asked for; of a map's elements none can be read.
+    WriteOnly,
+}
+
+impl Access {
+    fn flags(self) -> u32 {
+        match self {
+            Self::ReadWrite => 0,
+            Self::ReadOnly => abi::BPF_F_RDONLY,
+            Self::WriteOnly => abi::BPF_F_WRONLY,
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReadWrite => "for reading and writing",
+            Self::ReadOnly => "for reading only",
+            Self::WriteOnly => "for writing only",
+        })
+    }
+}
+
+/// One of the kinds as a type: [`kinds::Map`], [`kinds::Prog`] or [`kinds::Link`]. Sealed.
+pub trait ObjectKind: Sealed + Sized {
+    /// The kind.
+    const KIND: Kind;
+    /// What the kernel tells of an object of this kind.
+    type Info;
+    #[doc(hidden)]
+    fn info(fd: BorrowedFd<'_>) -> std::result::Result<Self::Info, Errno>;
+    #[doc(hidden)]
+    fn fd_by_id(id: u32) -> std::result::Result<OwnedFd, Errno>;
+}
+
+/// The kinds as types, for [`Handle`].
+pub mod kinds {
+    /// A map.
+    #[derive(Debug)]
+    pub enum Map {}
+    /// A program.
+    #[derive(Debug)]
+    pub enum Prog {}
+    /// A link.
+    #[derive(Debug)]
+    pub enum Link {}
+}
+
+/// What a pin can be opened as: [`Map`](crate::Map), [`Prog`](crate::Prog),
+/// [`Link`](crate::Link), or [`Object`] for whatever it is. Sealed.
+pub trait Pinnable: AsFd + Sealed + Sized {
+    /// The kind, or None where any will do.
+    #[doc(hidden)]
+    const EXPECTED: Option<Kind>;
+    /// `kind` is what `fd` was proven to be, and what was expected.
+    #[doc(hidden)]
+    fn from_proven(fd: OwnedFd, kind: Kind) -> Self;
+}
+
+/// An owned descriptor of a proven kind: what [`Map`](crate::Map), [`Prog`](crate::Prog) and
+/// [`Link`](crate::Link) are.
+///
+/// The same in memory as an [`OwnedFd`], so an `Option` of it may stand in a C signature, where it
+/// is an `int` and None is -1. It is closed when dropped, and the object dies with its last
+/// descriptor unless it is pinned, attached or in use.
+#[repr(transparent)]
+pub struct Handle<K> {
+    fd: OwnedFd,
+    kind: PhantomData<K>,
+}
+
+impl<K: ObjectKind> Handle<K> {
+    /// `fd` must be of the kind.
+    pub(crate) fn from_proven_fd(fd: OwnedFd) -> Self {
+        let kind = PhantomData;
+        Self { fd, kind }
+    }
+
+    /// `BPF_OBJ_GET`: the object pinned at `path`, for reading and writing. Linux 4.4.
+    ///
+    /// Symbolic links are followed. Takes two syscalls, the second of which proves the kind, and
+    /// allocates nothing for a path below 256 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], with one of these causes where it was proven:
+    /// [`WrongKind`](Cause::WrongKind) where another kind of object is pinned there;
+    /// [`Missing`](Cause::Missing) or [`NotBpffs`](Cause::NotBpffs) (ENOENT);
+    /// [`NotAnObject`](Cause::NotAnObject) or [`Blocked`](Cause::Blocked) (EACCES);
+    /// [`Dot`](Cause::Dot) or [`MissingCapability`](Cause::MissingCapability) (EPERM);
+    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c: `bpf_obj_get_user`
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::Map;
+    ///
+    /// let flows = Map::open("/sys/fs/bpf/flows")?;
+    /// println!("{} has id {}", flows.info()?.name, flows.id()?);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        open_path(path.as_ref(), Access::ReadWrite)
+    }
+
+    /// `BPF_OBJ_GET` with `BPF_F_RDONLY` or `BPF_F_WRONLY`. Linux 4.15.
+    ///
+    /// Of a program only the permission check depends on `access`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`LinkAccess`](Cause::LinkAccess) (EINVAL) for a link, which
+    /// only [`Access::ReadWrite`] opens.
+    pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        open_path(path.as_ref(), access)
+    }
+
+    /// `BPF_MAP_GET_FD_BY_ID`, `BPF_PROG_GET_FD_BY_ID` (Linux 4.13) or `BPF_LINK_GET_FD_BY_ID`
+    /// (Linux 5.8): the living object with this id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ById`]: ENOENT where no object of the kind has the id;
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
+    pub fn from_id(id: u32) -> Result<Self> {
+        match K::fd_by_id(id) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd)),
+            Err(errno) => Err(Error::ById {
+                kind: K::KIND,
+                id,
+                reason: Reason::new(
+                    errno,
+                    (errno == Errno::PERM).then(capability::for_id).flatten(),
+                ),
+            }),
+        }
+    }
+
+    /// `fcntl(F_DUPFD_CLOEXEC)`: another descriptor of the same object.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Clone`]: EMFILE where the process has all the descriptors it may have.
+    pub fn try_clone(&self) -> Result<Self> {
+        match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd)),
+            Err(errno) => Err(Error::Clone {
+                kind: K::KIND,
+                reason: Reason::new(errno, None),
+            }),
+        }
+    }
+
+    /// The object's id, unique among the living objects of its kind. Linux 4.13.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`] as [`info`](Self::info).
+    pub fn id(&self) -> Result<u32> {
+        match sys::info_head(self.fd.as_fd()) {
+            Ok(head) => Ok(head.id),
+            Err(errno) => Err(Self::info_error(errno)),
+        }
+    }
+
+    /// `BPF_OBJ_GET_INFO_BY_FD`: what the kernel tells of the object. Linux 4.13, links 5.8.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`]: [`MissingCapability`](Cause::MissingCapability) (EPERM) before Linux 5.19,
+    /// where `kernel.unprivileged_bpf_disabled` is not 0 and `CAP_BPF` is missing.
+    pub fn info(&self) -> Result<K::Info> {
+        K::info(self.fd.as_fd()).map_err(Self::info_error)
+    }
+
+    #[cold]
+    fn info_error(errno: Errno) -> Error {
+        Error::Info {
+            kind: K::KIND,
+            reason: Reason::new(
+                errno,
+                (errno == Errno::PERM).then(capability::for_bpf).flatten(),
+            ),
+        }
+    }
+}
+
+/// `BPF_OBJ_GET` and the proof of kind.
+pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
+    match Pathname::new(path) {
+        Ok(name) => open_name(&name, access),
+        Err(nul) => Err(open_error(path, nul.into())),
+    }
+}
+
+pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<T> {
+    let fd = match sys::obj_get(name.as_c_str(), access.flags()) {
+        Ok(fd) => fd,
+        Err(errno) => {
+            let path = name.as_path();
+            let cause = diagnose::open(path, access, errno);
+            return Err(open_error(path, Reason::new(errno, cause)));
+        }
+    };
+    prove(fd).map_err(|(_, cause)| open_error(name.as_path(), cause.into()))
+}
+
+#[cold]
+fn open_error(path: &Path, reason: Reason) -> Error {
+    let path = path.to_owned();
+    Error::Open { path, reason }
+}
+
+/// `fd` as the kind that is expected, or it and what it is instead.
+fn prove<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, (OwnedFd, Cause)> {
+    if let Some(expected) = T::EXPECTED {
+        if kind::is(fd.as_fd(), expected) {
+            return Ok(T::from_proven(fd, expected));
+        }
+    }
+    match (kind::of(fd.as_fd()), T::EXPECTED) {
+        (Some(found), Some(expected)) if found != expected => {
+            Err((fd, Cause::WrongKind { expected, found }))
+        }
+        (Some(kind), _) => Ok(T::from_proven(fd, kind)),
+        (None, _) => {
+            let found = kind::describe(fd.as_fd());
+            Err((fd, Cause::NotBpf { found }))
+        }
+    }
+}
+
+impl<K: ObjectKind> Sealed for Handle<K> {}
+
+impl<K: ObjectKind> Pinnable for Handle<K> {
+    const EXPECTED: Option<Kind> = Some(K::KIND);
+
+    fn from_proven(fd: OwnedFd, _kind: Kind) -> Self {
+        Self::from_proven_fd(fd)
+    }
+}
+
+impl<K> AsFd for Handle<K> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<K> From<Handle<K>> for OwnedFd {
+    fn from(handle: Handle<K>) -> Self {
+        handle.fd
+    }
+}
+
+/// Proves the kind; the error gives the descriptor back.
+impl<K: ObjectKind> TryFrom<OwnedFd> for Handle<K> {
+    type Error = Failed<OwnedFd>;
+
+    fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
+        prove(fd).map_err(|(fd, cause)| {
+            let expected = K::KIND;
+            let reason = cause.into();
+            Failed::new(fd, Error::Descriptor { expected, reason })
+        })
+    }
+}
+
+impl<K: ObjectKind> fmt::Debug for Handle<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({})", K::KIND, self.fd.as_raw_fd())
+    }
+}
+
+/// A map, a program or a link: whatever a pin turns out to be.
+#[derive(Debug)]
+pub enum Object {
+    /// A map.
+    Map(crate::Map),
+    /// A program.
+    Prog(crate::Prog),
+    /// A link.
+    Link(crate::Link),
+}
+
+impl Object {
+    /// `BPF_OBJ_GET`: the object pinned at `path`, whatever it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::open`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::Object;
+    ///
+    /// match Object::open("/sys/fs/bpf/flows")? {
+    ///     Object::Map(map) => println!("map of {} entries", map.info()?.max_entries),
+    ///     other => println!("{}", other.kind()),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        open_path(path.as_ref(), Access::ReadWrite)
+    }
+
+    /// `BPF_OBJ_GET` with `BPF_F_RDONLY` or `BPF_F_WRONLY`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::open_with`].
+    pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        open_path(path.as_ref(), access)
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Map(_) => Kind::Map,
+            Self::Prog(_) => Kind::Prog,
+            Self::Link(_) => Kind::Link,
+        }
+    }
+
+    /// The object's id, unique among the living objects of its kind.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::id`].
+    pub fn id(&self) -> Result<u32> {
+        match self {
+            Self::Map(map) => map.id(),
+            Self::Prog(prog) => prog.id(),
+            Self::Link(link) => link.id(),
+        }
+    }
+
+    /// Which object it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::id`].
+    pub fn identity(&self) -> Result<Identity> {
+        let (kind, id) = (self.kind(), self.id()?);
+        Ok(Identity { kind, id })
+    }
+}
+
+impl Sealed for Object {}
+
+impl Pinnable for Object {
+    const EXPECTED: Option<Kind> = None;
+
+    fn from_proven(fd: OwnedFd, kind: Kind) -> Self {
+        match kind {
+            Kind::Map => Self::Map(Handle::from_proven_fd(fd)),
+            Kind::Prog => Self::Prog(Handle::from_proven_fd(fd)),
+            Kind::Link => Self::Link(Handle::from_proven_fd(fd)),
+        }
+    }
+}
+
+impl AsFd for Object {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Map(map) => map.as_fd(),
+            Self::Prog(prog) => prog.as_fd(),
+            Self::Link(link) => link.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A path as bpf(2) takes it.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The room for a path in place, its NUL included.
+const INLINE: usize = 256;
+
+/// A NUL-terminated path: in place below 256 bytes, on the heap above.
+#[allow(clippy::large_enum_variant, reason = "in place is the point")]
+pub(crate) enum Pathname {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Heap(CString),
+}
+
+/// The path holds a NUL, so the kernel would see only what stands before it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InteriorNul {
+    pub(crate) position: usize,
+}
+
+impl Pathname {
+    pub(crate) fn new(path: &Path) -> Result<Self, InteriorNul> {
+        let source = path.as_os_str().as_bytes();
+        let Ok(len) = u8::try_from(source.len()) else {
+            return Self::long(source);
+        };
+        let mut bytes = [0; INLINE];
+        bytes[..source.len()].copy_from_slice(source);
+        let this = Self::Inline { len, bytes };
+        match this.as_c_str().count_bytes() {
+            n if n == source.len() => Ok(this),
+            position => Err(InteriorNul { position }),
+        }
+    }
+
+    #[cold]
+    fn long(source: &[u8]) -> Result<Self, InteriorNul> {
+        CString::new(source)
+            .map(Self::Heap)
+            .map_err(|nul| InteriorNul {
+                position: nul.nul_position(),
+            })
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        match self {
+            // The last byte is never written, so there is always a NUL.
+            Self::Inline { bytes, .. } => CStr::from_bytes_until_nul(bytes).unwrap_or_default(),
+            Self::Heap(path) => path,
+        }
+    }
+
+    pub(crate) fn as_path(&self) -> &Path {
+        let bytes = match self {
+            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Heap(path) => path.as_bytes(),
+        };
+        Path::new(OsStr::from_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for Pathname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_path().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_paths_stay_in_place_and_long_ones_do_not() {
+        for n in [0, 1, 254, 255, 256, 257, 5000] {
+            let text = "x".repeat(n);
+            let path = Pathname::new(Path::new(&text)).unwrap();
+            assert_eq!(matches!(path, Pathname::Inline { .. }), n < 256);
+            assert_eq!(path.as_path(), Path::new(&text));
+            assert_eq!(path.as_c_str().to_bytes(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_nul_is_found_wherever_it_stands() {
+        for (text, position) in [("\0", 0), ("a\0", 1), ("a\0b", 1)] {
+            let nul = Pathname::new(Path::new(text)).unwrap_err();
+            assert_eq!(nul, InteriorNul { position });
+        }
+        let long = format!("{}\0b", "x".repeat(400));
+        let nul = Pathname::new(Path::new(&long)).unwrap_err();
+        assert_eq!(nul, InteriorNul { position: 400 });
+    }
+}

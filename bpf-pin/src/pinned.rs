@@ -1,0 +1,260 @@
+//! A life that outlasts the process: a name on bpffs, and the object that has it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bpf_pin_sys as abi;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::kind::{self, Identity};
+use crate::object::{Access, Handle, Object, ObjectKind, Pinnable, open_name};
+use crate::pathname::Pathname;
+use crate::sys::{self, AsMap, sealed::Sealed};
+use crate::{Link, Map, Prog};
+
+/// A map and its pin.
+pub type PinnedMap = Pinned<Map>;
+/// A program and its pin.
+pub type PinnedProg = Pinned<Prog>;
+/// A link and its pin.
+pub type PinnedLink = Pinned<Link>;
+
+/// An object and the path under which it is pinned: a [`PinnedMap`], [`PinnedProg`] or
+/// [`PinnedLink`], or a `Pinned<Object>` of any kind.
+///
+/// Dropped, it closes the descriptor and leaves the pin: that is what pins are for.
+/// A path of up to 255 bytes is kept in place, so this is some 300 bytes large.
+pub struct Pinned<T> {
+    object: T,
+    name: Pathname,
+}
+
+impl<T: Pinnable> Pinned<T> {
+    /// `BPF_OBJ_GET`: the object pinned at `path`, for reading and writing.
+    ///
+    /// A relative path is kept as it is: it means another file after the process has changed its
+    /// working directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::open`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinnedMap;
+    ///
+    /// let flows = PinnedMap::open("/sys/fs/bpf/flows")?;
+    /// let map = flows.unpin()?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_path(path.as_ref(), Access::ReadWrite)
+    }
+
+    /// `BPF_OBJ_GET` with `BPF_F_RDONLY` or `BPF_F_WRONLY`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::open_with`].
+    pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        Self::open_path(path.as_ref(), access)
+    }
+
+    fn open_path(path: &Path, access: Access) -> Result<Self> {
+        let name = Pathname::new(path).map_err(|nul| Error::Open {
+            path: path.to_owned(),
+            reason: nul.into(),
+        })?;
+        let object = open_name(&name, access)?;
+        Ok(Self { object, name })
+    }
+
+    fn pin_path(object: T, path: &Path) -> Result<Self, Failed<T>> {
+        let fail = |object, reason| {
+            let path = path.to_owned();
+            Failed::new(object, Error::Pin { path, reason })
+        };
+        let name = match Pathname::new(path) {
+            Ok(name) => name,
+            Err(nul) => return Err(fail(object, nul.into())),
+        };
+        match sys::obj_pin(object.as_fd(), name.as_c_str()) {
+            Ok(()) => Ok(Self { object, name }),
+            Err(errno) => {
+                let cause = diagnose::pin(path, errno);
+                Err(fail(object, Reason::new(errno, cause)))
+            }
+        }
+    }
+
+    /// The path as it was given.
+    pub fn path(&self) -> &Path {
+        self.name.as_path()
+    }
+
+    /// The object alone; the pin stays.
+    pub fn into_inner(self) -> T {
+        self.object
+    }
+
+    /// `unlink(2)`: removes the pin, if it is still this object's, and gives the object back alive.
+    ///
+    /// The object dies with its last descriptor, unless it is pinned elsewhere or in use; a link is
+    /// detached then.
+    ///
+    /// That the path leads to this very object is checked right before, by its kind and id. The
+    /// kernel has no call that does both, so an object that somebody else puts under the name
+    /// between the two is removed in its stead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unpin`], with the pinned object, and nothing was removed:
+    /// [`Replaced`](Cause::Replaced) where another object has the name by now;
+    /// [`Missing`](Cause::Missing) where none has (ENOENT);
+    /// [`SymbolicLink`](Cause::SymbolicLink) where the path is one, and so no pin itself;
+    /// [`Sticky`](Cause::Sticky) (EPERM) or [`Blocked`](Cause::Blocked) (EACCES) where the user
+    /// may not; [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS).
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is lost, the path included"
+    )]
+    pub fn unpin(self) -> Result<T, Failed<Self>> {
+        match self.remove() {
+            Ok(()) => Ok(self.object),
+            Err(reason) => {
+                let path = self.path().to_owned();
+                Err(Failed::new(self, Error::Unpin { path, reason }))
+            }
+        }
+    }
+
+    fn remove(&self) -> Result<(), Reason> {
+        let because = |errno| Reason::new(errno, diagnose::unpin(self.path(), errno));
+        let expected = identify(self.object.as_fd())?;
+        // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
+        let stat = rustix::fs::lstat(self.name.as_c_str()).map_err(because)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            return Err(Cause::SymbolicLink.into());
+        }
+        // Nothing stands between the check and the removal, not even a close.
+        let pin = self.open_pin()?;
+        let found = identify(pin.as_fd())?;
+        if found != expected {
+            return Err(Cause::Replaced { expected, found }.into());
+        }
+        rustix::fs::unlink(self.name.as_c_str()).map_err(because)
+    }
+
+    /// The object that the path leads to, whatever access is granted: what counts for removing a
+    /// pin is the directory's mode, not its own.
+    fn open_pin(&self) -> Result<OwnedFd, Reason> {
+        let get = |flags| sys::obj_get(self.name.as_c_str(), flags);
+        get(0)
+            .or_else(|errno| match errno {
+                Errno::ACCESS | Errno::ROFS => get(abi::BPF_F_RDONLY)
+                    .or_else(|_| get(abi::BPF_F_WRONLY))
+                    .map_err(|_| errno),
+                _ => Err(errno),
+            })
+            .map_err(|errno| {
+                let cause = diagnose::open(self.path(), Access::ReadWrite, errno);
+                Reason::new(errno, cause)
+            })
+    }
+}
+
+fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
+    kind::identity(fd).ok_or_else(|| {
+        let found = kind::describe(fd);
+        Cause::NotBpf { found }.into()
+    })
+}
+
+impl<K: ObjectKind> Handle<K> {
+    /// `BPF_OBJ_PIN`: gives the object a name on bpffs, so that it outlives this process. Linux 4.4;
+    /// links 5.7.
+    ///
+    /// One syscall. An object may be pinned any number of times; the new file has mode 0600 less
+    /// the umask. To keep a handle beside the pinned one, [`try_clone`](Self::try_clone) it first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pin`], with the object, and nothing was made. With one of these causes where it
+    /// was proven:
+    /// [`Exists`](Cause::Exists) where the name is taken (EEXIST);
+    /// [`Missing`](Cause::Missing), [`NotBpffs`](Cause::NotBpffs) or
+    /// [`TrailingSlash`](Cause::TrailingSlash) (ENOENT);
+    /// [`Dot`](Cause::Dot), [`NotBpffs`](Cause::NotBpffs) or
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
+    /// [`Blocked`](Cause::Blocked) (EACCES); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c: `bpf_obj_pin_user`
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType};
+    ///
+    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
+    /// let flows = map.pin("/sys/fs/bpf/flows")?;
+    /// println!("{} outlives process {}", flows.path().display(), std::process::id());
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn pin(self, path: impl AsRef<Path>) -> Result<Pinned<Self>, Failed<Self>> {
+        Pinned::pin_path(self, path.as_ref())
+    }
+}
+
+impl Object {
+    /// `BPF_OBJ_PIN`: gives the object a name on bpffs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::pin`].
+    pub fn pin(self, path: impl AsRef<Path>) -> Result<Pinned<Self>, Failed<Self>> {
+        Pinned::pin_path(self, path.as_ref())
+    }
+}
+
+impl<T> Deref for Pinned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.object
+    }
+}
+
+impl<T: AsFd> AsFd for Pinned<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.object.as_fd()
+    }
+}
+
+impl<T: Sealed> Sealed for Pinned<T> {}
+
+impl AsMap for PinnedMap {
+    fn map_fd(&self) -> BorrowedFd<'_> {
+        self.object.map_fd()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Pinned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pinned")
+            .field("object", &self.object)
+            .field("path", &self.name)
+            .finish()
+    }
+}

@@ -1,0 +1,317 @@
+//! Programs: what they are, how they are loaded.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use bitflags::bitflags;
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use crate::capability;
+use crate::cause::Cause;
+use crate::error::{Error, Reason, Result};
+use crate::kind::Kind;
+use crate::name::ObjName;
+use crate::object::{Handle, ObjectKind, kinds};
+use crate::sys::{self, sealed::Sealed};
+use crate::types::{AttachType, ProgType};
+
+/// One instruction of a program, `struct bpf_insn`.
+pub use bpf_pin_sys::bpf_insn as Insn;
+
+/// An owned descriptor of a program. See [`Handle`] for what all kinds have.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Insn, ProgSpec, ProgType};
+///
+/// // Lets every packet through.
+/// let insns = [Insn::mov64_imm(0, -1), Insn::exit()];
+/// let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).license(c"GPL").load()?;
+/// let prog = prog.pin("/sys/fs/bpf/accept")?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub type Prog = Handle<kinds::Prog>;
+
+impl Sealed for kinds::Prog {}
+
+impl ObjectKind for kinds::Prog {
+    const KIND: Kind = Kind::Prog;
+    type Info = ProgInfo;
+
+    fn info(fd: BorrowedFd<'_>) -> Result<ProgInfo, Errno> {
+        sys::info(fd).map(ProgInfo::from_raw)
+    }
+
+    fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
+        sys::prog_fd_by_id(id)
+    }
+}
+
+/// `struct bpf_prog_info`: what the kernel tells of a program. Linux 4.13; fields that the kernel
+/// does not know, or does not tell this thread, are 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProgInfo {
+    /// The type.
+    pub prog_type: ProgType,
+    /// Unique among living programs.
+    pub id: u32,
+    /// A hash of its instructions.
+    pub tag: [u8; 8],
+    /// Linux 4.15.
+    pub name: ObjName,
+    /// The bytes of its machine code.
+    pub jited_prog_len: u32,
+    /// The bytes of its instructions as the verifier left them.
+    pub xlated_prog_len: u32,
+    /// When it was loaded, since boot. Linux 4.15.
+    pub load_time: Duration,
+    /// Who loaded it. Linux 4.15.
+    pub created_by_uid: u32,
+    /// How many maps it uses. Linux 4.15.
+    pub nr_map_ids: u32,
+    /// Whether its licence lets it call all helpers. Linux 4.18.
+    pub gpl_compatible: bool,
+    /// The device that it was offloaded to, or 0. Linux 4.16.
+    pub ifindex: u32,
+    /// The BTF object that it was loaded with, or 0. Linux 5.0.
+    pub btf_id: u32,
+    /// The time it has run, where `kernel.bpf_stats_enabled` is 1. Linux 5.1.
+    pub run_time: Duration,
+    /// How often it has run, likewise. Linux 5.1.
+    pub run_cnt: u64,
+    /// How often it was not run because it ran already. Linux 5.12.
+    pub recursion_misses: u64,
+    /// How many instructions the verifier went through. Linux 5.16.
+    pub verified_insns: u32,
+    /// The BTF object of what it is attached to by loading, or 0. Linux 6.0.
+    pub attach_btf_obj_id: u32,
+    /// The type there. Linux 6.0.
+    pub attach_btf_id: u32,
+}
+
+impl ProgInfo {
+    fn from_raw(raw: abi::bpf_prog_info) -> Self {
+        Self {
+            prog_type: ProgType(raw.r#type),
+            id: raw.id,
+            tag: raw.tag,
+            name: ObjName::from_raw(raw.name),
+            jited_prog_len: raw.jited_prog_len,
+            xlated_prog_len: raw.xlated_prog_len,
+            load_time: Duration::from_nanos(raw.load_time),
+            created_by_uid: raw.created_by_uid,
+            nr_map_ids: raw.nr_map_ids,
+            gpl_compatible: raw.gpl_compatible(),
+            ifindex: raw.ifindex,
+            btf_id: raw.btf_id,
+            run_time: Duration::from_nanos(raw.run_time_ns),
+            run_cnt: raw.run_cnt,
+            recursion_misses: raw.recursion_misses,
+            verified_insns: raw.verified_insns,
+            attach_btf_obj_id: raw.attach_btf_obj_id,
+            attach_btf_id: raw.attach_btf_id,
+        }
+    }
+}
+
+bitflags! {
+    /// `BPF_F_*` of `BPF_PROG_LOAD`. Bits that a newer kernel knows are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct ProgFlags: u32 {
+        /// `BPF_F_STRICT_ALIGNMENT`: unaligned access is refused. Linux 4.12.
+        const STRICT_ALIGNMENT = abi::BPF_F_STRICT_ALIGNMENT;
+        /// `BPF_F_ANY_ALIGNMENT`: unaligned access is let pass. Linux 5.0.
+        const ANY_ALIGNMENT = abi::BPF_F_ANY_ALIGNMENT;
+        /// `BPF_F_SLEEPABLE`: the program may sleep. Linux 5.10.
+        const SLEEPABLE = abi::BPF_F_SLEEPABLE;
+        /// `BPF_F_XDP_HAS_FRAGS`: an XDP program that knows packets in parts. Linux 5.18.
+        const XDP_HAS_FRAGS = abi::BPF_F_XDP_HAS_FRAGS;
+        /// `BPF_F_XDP_DEV_BOUND_ONLY`: an XDP program for one device. Linux 6.3.
+        const XDP_DEV_BOUND_ONLY = abi::BPF_F_XDP_DEV_BOUND_ONLY;
+        const _ = !0;
+    }
+}
+
+/// The arguments of `BPF_PROG_LOAD`: what a program is to be.
+#[derive(Debug, Clone)]
+pub struct ProgSpec<'a> {
+    prog_type: ProgType,
+    insns: &'a [Insn],
+    license: CString,
+    name: ObjName,
+    flags: ProgFlags,
+    expected_attach_type: AttachType,
+    attach_btf_id: u32,
+    attach_prog: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> ProgSpec<'a> {
+    /// A program of these instructions, without a licence that opens the GPL's helpers.
+    ///
+    /// Maps are named in the instructions by descriptor, see [`Insn::ld_map_fd`].
+    pub fn new(prog_type: ProgType, insns: &'a [Insn]) -> Self {
+        Self {
+            prog_type,
+            insns,
+            license: CString::default(),
+            name: ObjName::default(),
+            flags: ProgFlags::empty(),
+            expected_attach_type: AttachType(0),
+            attach_btf_id: 0,
+            attach_prog: None,
+        }
+    }
+
+    /// `license`, such as "GPL" or "Dual MIT/GPL".
+    pub fn license(mut self, license: &CStr) -> Self {
+        self.license = license.to_owned();
+        self
+    }
+
+    /// `prog_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoadProg`] with [`InvalidName`](Cause::InvalidName) for any other name.
+    pub fn name(mut self, name: &str) -> Result<Self> {
+        match ObjName::new(name) {
+            Ok(name) => self.name = name,
+            Err(cause) => return Err(self.error(String::new(), cause.into())),
+        }
+        Ok(self)
+    }
+
+    /// `prog_flags`. Linux 4.12.
+    pub fn flags(mut self, flags: ProgFlags) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// `expected_attach_type`, for the types of program that ask for it. Linux 4.17.
+    pub fn expected_attach_type(mut self, attach_type: AttachType) -> Self {
+        self.expected_attach_type = attach_type;
+        self
+    }
+
+    /// `attach_btf_id`: the kernel's function, or the like, by its id in the kernel's BTF. Linux 5.5.
+    pub fn attach_btf_id(mut self, id: u32) -> Self {
+        self.attach_btf_id = id;
+        self
+    }
+
+    /// `attach_prog_fd`: the program that `attach_btf_id` is in. Linux 5.5.
+    pub fn attach_prog(mut self, prog: &'a Prog) -> Self {
+        self.attach_prog = Some(prog.as_fd());
+        self
+    }
+
+    /// `BPF_PROG_LOAD`. Linux 3.18.
+    ///
+    /// The verifier is asked for its log only after it has refused the program, so a program that
+    /// loads is loaded by one syscall.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoadProg`], with the verifier's log where it got that far: EINVAL or EACCES where it
+    /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
+    /// program is empty, too long or too complex;
+    /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
+    /// [`Memlock`](Cause::Memlock) (EPERM); [`Lockdown`](Cause::Lockdown).
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `bpf_prog_load`
+    pub fn load(&self) -> Result<Prog> {
+        match self.load_raw(None) {
+            Ok(prog) => Ok(prog),
+            Err(errno) => self.load_again(errno),
+        }
+    }
+
+    fn load_raw(&self, mut log: Option<&mut [u8]>) -> Result<Prog, Errno> {
+        /// The verifier gives way to signals that are pending.
+        const TRIES: usize = 5;
+
+        let attr = abi::bpf_attr_prog_load {
+            prog_type: self.prog_type.0,
+            prog_flags: self.flags.bits(),
+            prog_name: self.name.into_raw(),
+            expected_attach_type: self.expected_attach_type.0,
+            attach_btf_id: self.attach_btf_id,
+            attach_prog_fd: self.attach_prog.map_or(0, |prog| prog.as_raw_fd() as u32),
+            ..abi::bpf_attr_prog_load::zeroed()
+        };
+        let mut result = Err(Errno::AGAIN);
+        for _ in 0..TRIES {
+            result = sys::prog_load(attr, self.insns, &self.license, log.as_deref_mut());
+            if !matches!(result, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        result.map(Prog::from_proven_fd)
+    }
+
+    /// The same with room for the verifier's log, doubled until it is enough.
+    #[cold]
+    fn load_again(&self, first: Errno) -> Result<Prog> {
+        const FIRST_ROOM: usize = 64 << 10;
+        /// `UINT_MAX >> 8`: more is EINVAL before Linux 5.2.
+        const MOST_ROOM: usize = (1 << 24) - 1;
+
+        let mut room = FIRST_ROOM;
+        let (errno, log) = loop {
+            let mut log = vec![0; room];
+            match self.load_raw(Some(&mut log)) {
+                // What stood in the way has passed.
+                Ok(prog) => return Ok(prog),
+                Err(Errno::NOSPC) if room < MOST_ROOM => room = (room * 2).min(MOST_ROOM),
+                Err(Errno::NOSPC) => break (first, log),
+                Err(errno) => break (errno, log),
+            }
+        };
+        let end = log.iter().position(|&byte| byte == 0);
+        let log = String::from_utf8_lossy(&log[..end.unwrap_or(log.len())]).into_owned();
+        let cause = match errno {
+            Errno::PERM => capability::for_prog(self.prog_type).or_else(|| self.memlock()),
+            Errno::INVAL => locked_down(&log),
+            _ => None,
+        };
+        Err(self.error(log, Reason::new(errno, cause)))
+    }
+
+    /// If a program of two instructions loads, then it was not the privileges.
+    fn memlock(&self) -> Option<Cause> {
+        let least = [Insn::mov64_imm(0, 0), Insn::exit()];
+        let smallest = ProgSpec {
+            insns: &least,
+            ..self.clone()
+        };
+        let over = self.insns.len() > least.len() && smallest.load_raw(None).is_ok();
+        capability::memlock_limit().filter(|_| over)
+    }
+
+    #[cold]
+    fn error(&self, log: String, reason: Reason) -> Error {
+        Error::LoadProg {
+            prog_type: self.prog_type,
+            name: self.name.to_string(),
+            log: log.into(),
+            reason,
+        }
+    }
+}
+
+/// What lockdown withholds is, to the verifier, a helper that does not exist for the program.
+fn locked_down(log: &str) -> Option<Cause> {
+    const WITHHELD: &[&str] = &["probe_read", "probe_write_user"];
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("unknown func") || line.contains("cannot use helper"))?;
+    let withheld = WITHHELD.iter().any(|helper| last.contains(helper));
+    let level = capability::lockdown().filter(|_| withheld)?;
+    Some(Cause::Lockdown { level })
+}

@@ -1,0 +1,240 @@
+//! The kernel's numbered types, open-ended: a newer kernel's numbers are kept as they are.
+
+use std::fmt;
+
+use bpf_pin_sys as abi;
+
+macro_rules! numbered {
+    (
+        $(#[$doc:meta])*
+        $name:ident: $($constant:ident = $abi:ident,)*
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            $(
+                #[doc = concat!("`", stringify!($abi), "`")]
+                pub const $constant: Self = Self(abi::$abi);
+            )*
+
+            /// The kernel's name without its prefix, or None for a number not known here.
+            pub fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $(abi::$abi => Some(stringify!($constant)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.name() {
+                    Some(name) => f.pad(&name.to_ascii_lowercase()),
+                    None => write!(f, "type {}", self.0),
+                }
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.name() {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, "{}({})", stringify!($name), self.0),
+                }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// `enum bpf_map_type`: what a map is.
+    MapType:
+    UNSPEC = BPF_MAP_TYPE_UNSPEC,
+    HASH = BPF_MAP_TYPE_HASH,
+    ARRAY = BPF_MAP_TYPE_ARRAY,
+    PROG_ARRAY = BPF_MAP_TYPE_PROG_ARRAY,
+    PERF_EVENT_ARRAY = BPF_MAP_TYPE_PERF_EVENT_ARRAY,
+    PERCPU_HASH = BPF_MAP_TYPE_PERCPU_HASH,
+    PERCPU_ARRAY = BPF_MAP_TYPE_PERCPU_ARRAY,
+    STACK_TRACE = BPF_MAP_TYPE_STACK_TRACE,
+    CGROUP_ARRAY = BPF_MAP_TYPE_CGROUP_ARRAY,
+    LRU_HASH = BPF_MAP_TYPE_LRU_HASH,
+    LRU_PERCPU_HASH = BPF_MAP_TYPE_LRU_PERCPU_HASH,
+    LPM_TRIE = BPF_MAP_TYPE_LPM_TRIE,
+    ARRAY_OF_MAPS = BPF_MAP_TYPE_ARRAY_OF_MAPS,
+    HASH_OF_MAPS = BPF_MAP_TYPE_HASH_OF_MAPS,
+    DEVMAP = BPF_MAP_TYPE_DEVMAP,
+    SOCKMAP = BPF_MAP_TYPE_SOCKMAP,
+    CPUMAP = BPF_MAP_TYPE_CPUMAP,
+    XSKMAP = BPF_MAP_TYPE_XSKMAP,
+    SOCKHASH = BPF_MAP_TYPE_SOCKHASH,
+    CGROUP_STORAGE = BPF_MAP_TYPE_CGROUP_STORAGE,
+    REUSEPORT_SOCKARRAY = BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+    PERCPU_CGROUP_STORAGE = BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE,
+    QUEUE = BPF_MAP_TYPE_QUEUE,
+    STACK = BPF_MAP_TYPE_STACK,
+    SK_STORAGE = BPF_MAP_TYPE_SK_STORAGE,
+    DEVMAP_HASH = BPF_MAP_TYPE_DEVMAP_HASH,
+    STRUCT_OPS = BPF_MAP_TYPE_STRUCT_OPS,
+    RINGBUF = BPF_MAP_TYPE_RINGBUF,
+    INODE_STORAGE = BPF_MAP_TYPE_INODE_STORAGE,
+    TASK_STORAGE = BPF_MAP_TYPE_TASK_STORAGE,
+    BLOOM_FILTER = BPF_MAP_TYPE_BLOOM_FILTER,
+    USER_RINGBUF = BPF_MAP_TYPE_USER_RINGBUF,
+    CGRP_STORAGE = BPF_MAP_TYPE_CGRP_STORAGE,
+    ARENA = BPF_MAP_TYPE_ARENA,
+    INSN_ARRAY = BPF_MAP_TYPE_INSN_ARRAY,
+    RHASH = BPF_MAP_TYPE_RHASH,
+}
+
+numbered! {
+    /// `enum bpf_prog_type`: what a program is for.
+    ProgType:
+    UNSPEC = BPF_PROG_TYPE_UNSPEC,
+    SOCKET_FILTER = BPF_PROG_TYPE_SOCKET_FILTER,
+    KPROBE = BPF_PROG_TYPE_KPROBE,
+    SCHED_CLS = BPF_PROG_TYPE_SCHED_CLS,
+    SCHED_ACT = BPF_PROG_TYPE_SCHED_ACT,
+    TRACEPOINT = BPF_PROG_TYPE_TRACEPOINT,
+    XDP = BPF_PROG_TYPE_XDP,
+    PERF_EVENT = BPF_PROG_TYPE_PERF_EVENT,
+    CGROUP_SKB = BPF_PROG_TYPE_CGROUP_SKB,
+    CGROUP_SOCK = BPF_PROG_TYPE_CGROUP_SOCK,
+    LWT_IN = BPF_PROG_TYPE_LWT_IN,
+    LWT_OUT = BPF_PROG_TYPE_LWT_OUT,
+    LWT_XMIT = BPF_PROG_TYPE_LWT_XMIT,
+    SOCK_OPS = BPF_PROG_TYPE_SOCK_OPS,
+    SK_SKB = BPF_PROG_TYPE_SK_SKB,
+    CGROUP_DEVICE = BPF_PROG_TYPE_CGROUP_DEVICE,
+    SK_MSG = BPF_PROG_TYPE_SK_MSG,
+    RAW_TRACEPOINT = BPF_PROG_TYPE_RAW_TRACEPOINT,
+    CGROUP_SOCK_ADDR = BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+    LWT_SEG6LOCAL = BPF_PROG_TYPE_LWT_SEG6LOCAL,
+    LIRC_MODE2 = BPF_PROG_TYPE_LIRC_MODE2,
+    SK_REUSEPORT = BPF_PROG_TYPE_SK_REUSEPORT,
+    FLOW_DISSECTOR = BPF_PROG_TYPE_FLOW_DISSECTOR,
+    CGROUP_SYSCTL = BPF_PROG_TYPE_CGROUP_SYSCTL,
+    RAW_TRACEPOINT_WRITABLE = BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE,
+    CGROUP_SOCKOPT = BPF_PROG_TYPE_CGROUP_SOCKOPT,
+    TRACING = BPF_PROG_TYPE_TRACING,
+    STRUCT_OPS = BPF_PROG_TYPE_STRUCT_OPS,
+    EXT = BPF_PROG_TYPE_EXT,
+    LSM = BPF_PROG_TYPE_LSM,
+    SK_LOOKUP = BPF_PROG_TYPE_SK_LOOKUP,
+    SYSCALL = BPF_PROG_TYPE_SYSCALL,
+    NETFILTER = BPF_PROG_TYPE_NETFILTER,
+}
+
+numbered! {
+    /// `enum bpf_attach_type`: where a program is attached.
+    AttachType:
+    CGROUP_INET_INGRESS = BPF_CGROUP_INET_INGRESS,
+    CGROUP_INET_EGRESS = BPF_CGROUP_INET_EGRESS,
+    CGROUP_INET_SOCK_CREATE = BPF_CGROUP_INET_SOCK_CREATE,
+    CGROUP_SOCK_OPS = BPF_CGROUP_SOCK_OPS,
+    SK_SKB_STREAM_PARSER = BPF_SK_SKB_STREAM_PARSER,
+    SK_SKB_STREAM_VERDICT = BPF_SK_SKB_STREAM_VERDICT,
+    CGROUP_DEVICE = BPF_CGROUP_DEVICE,
+    SK_MSG_VERDICT = BPF_SK_MSG_VERDICT,
+    CGROUP_INET4_BIND = BPF_CGROUP_INET4_BIND,
+    CGROUP_INET6_BIND = BPF_CGROUP_INET6_BIND,
+    CGROUP_INET4_CONNECT = BPF_CGROUP_INET4_CONNECT,
+    CGROUP_INET6_CONNECT = BPF_CGROUP_INET6_CONNECT,
+    CGROUP_INET4_POST_BIND = BPF_CGROUP_INET4_POST_BIND,
+    CGROUP_INET6_POST_BIND = BPF_CGROUP_INET6_POST_BIND,
+    CGROUP_UDP4_SENDMSG = BPF_CGROUP_UDP4_SENDMSG,
+    CGROUP_UDP6_SENDMSG = BPF_CGROUP_UDP6_SENDMSG,
+    LIRC_MODE2 = BPF_LIRC_MODE2,
+    FLOW_DISSECTOR = BPF_FLOW_DISSECTOR,
+    CGROUP_SYSCTL = BPF_CGROUP_SYSCTL,
+    CGROUP_UDP4_RECVMSG = BPF_CGROUP_UDP4_RECVMSG,
+    CGROUP_UDP6_RECVMSG = BPF_CGROUP_UDP6_RECVMSG,
+    CGROUP_GETSOCKOPT = BPF_CGROUP_GETSOCKOPT,
+    CGROUP_SETSOCKOPT = BPF_CGROUP_SETSOCKOPT,
+    TRACE_RAW_TP = BPF_TRACE_RAW_TP,
+    TRACE_FENTRY = BPF_TRACE_FENTRY,
+    TRACE_FEXIT = BPF_TRACE_FEXIT,
+    MODIFY_RETURN = BPF_MODIFY_RETURN,
+    LSM_MAC = BPF_LSM_MAC,
+    TRACE_ITER = BPF_TRACE_ITER,
+    CGROUP_INET4_GETPEERNAME = BPF_CGROUP_INET4_GETPEERNAME,
+    CGROUP_INET6_GETPEERNAME = BPF_CGROUP_INET6_GETPEERNAME,
+    CGROUP_INET4_GETSOCKNAME = BPF_CGROUP_INET4_GETSOCKNAME,
+    CGROUP_INET6_GETSOCKNAME = BPF_CGROUP_INET6_GETSOCKNAME,
+    XDP_DEVMAP = BPF_XDP_DEVMAP,
+    CGROUP_INET_SOCK_RELEASE = BPF_CGROUP_INET_SOCK_RELEASE,
+    XDP_CPUMAP = BPF_XDP_CPUMAP,
+    SK_LOOKUP = BPF_SK_LOOKUP,
+    XDP = BPF_XDP,
+    SK_SKB_VERDICT = BPF_SK_SKB_VERDICT,
+    SK_REUSEPORT_SELECT = BPF_SK_REUSEPORT_SELECT,
+    SK_REUSEPORT_SELECT_OR_MIGRATE = BPF_SK_REUSEPORT_SELECT_OR_MIGRATE,
+    PERF_EVENT = BPF_PERF_EVENT,
+    TRACE_KPROBE_MULTI = BPF_TRACE_KPROBE_MULTI,
+    LSM_CGROUP = BPF_LSM_CGROUP,
+    STRUCT_OPS = BPF_STRUCT_OPS,
+    NETFILTER = BPF_NETFILTER,
+    TCX_INGRESS = BPF_TCX_INGRESS,
+    TCX_EGRESS = BPF_TCX_EGRESS,
+    TRACE_UPROBE_MULTI = BPF_TRACE_UPROBE_MULTI,
+    CGROUP_UNIX_CONNECT = BPF_CGROUP_UNIX_CONNECT,
+    CGROUP_UNIX_SENDMSG = BPF_CGROUP_UNIX_SENDMSG,
+    CGROUP_UNIX_RECVMSG = BPF_CGROUP_UNIX_RECVMSG,
+    CGROUP_UNIX_GETPEERNAME = BPF_CGROUP_UNIX_GETPEERNAME,
+    CGROUP_UNIX_GETSOCKNAME = BPF_CGROUP_UNIX_GETSOCKNAME,
+    NETKIT_PRIMARY = BPF_NETKIT_PRIMARY,
+    NETKIT_PEER = BPF_NETKIT_PEER,
+    TRACE_KPROBE_SESSION = BPF_TRACE_KPROBE_SESSION,
+    TRACE_UPROBE_SESSION = BPF_TRACE_UPROBE_SESSION,
+    TRACE_FSESSION = BPF_TRACE_FSESSION,
+    TRACE_FENTRY_MULTI = BPF_TRACE_FENTRY_MULTI,
+    TRACE_FEXIT_MULTI = BPF_TRACE_FEXIT_MULTI,
+    TRACE_FSESSION_MULTI = BPF_TRACE_FSESSION_MULTI,
+}
+
+numbered! {
+    /// `enum bpf_link_type`: what a link holds in place.
+    LinkType:
+    UNSPEC = BPF_LINK_TYPE_UNSPEC,
+    RAW_TRACEPOINT = BPF_LINK_TYPE_RAW_TRACEPOINT,
+    TRACING = BPF_LINK_TYPE_TRACING,
+    CGROUP = BPF_LINK_TYPE_CGROUP,
+    ITER = BPF_LINK_TYPE_ITER,
+    NETNS = BPF_LINK_TYPE_NETNS,
+    XDP = BPF_LINK_TYPE_XDP,
+    PERF_EVENT = BPF_LINK_TYPE_PERF_EVENT,
+    KPROBE_MULTI = BPF_LINK_TYPE_KPROBE_MULTI,
+    STRUCT_OPS = BPF_LINK_TYPE_STRUCT_OPS,
+    NETFILTER = BPF_LINK_TYPE_NETFILTER,
+    TCX = BPF_LINK_TYPE_TCX,
+    UPROBE_MULTI = BPF_LINK_TYPE_UPROBE_MULTI,
+    NETKIT = BPF_LINK_TYPE_NETKIT,
+    SOCKMAP = BPF_LINK_TYPE_SOCKMAP,
+    TRACING_MULTI = BPF_LINK_TYPE_TRACING_MULTI,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_kernels_without_their_prefix() {
+        assert_eq!(MapType::LRU_HASH.to_string(), "lru_hash");
+        assert_eq!(format!("{:?}", MapType::LRU_HASH), "LRU_HASH");
+        assert_eq!(
+            AttachType::CGROUP_INET_INGRESS.name(),
+            Some("CGROUP_INET_INGRESS")
+        );
+        assert_eq!(LinkType::TCX.to_string(), "tcx");
+        assert_eq!(ProgType::SOCKET_FILTER.to_string(), "socket_filter");
+        assert_eq!(MapType::CGROUP_STORAGE.name(), Some("CGROUP_STORAGE"));
+    }
+
+    #[test]
+    fn a_newer_kernels_number_is_kept_and_shown() {
+        assert_eq!(MapType(4711).to_string(), "type 4711");
+        assert_eq!(format!("{:?}", ProgType(4711)), "ProgType(4711)");
+    }
+}

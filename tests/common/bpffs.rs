@@ -1,0 +1,110 @@
+//! A bpffs for one test.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
+
+/// The bpffs that was given for tests that may not mount one.
+pub(crate) fn given() -> Option<PathBuf> {
+    std::env::var_os("BPF_PIN_TEST_BPFFS").map(PathBuf::from)
+}
+
+/// A bpffs that nobody else uses: mounted nowhere, so that it is gone with its descriptor, or
+/// a directory in the one that was given.
+pub struct TestFs {
+    path: PathBuf,
+    kept: Kept,
+}
+
+enum Kept {
+    Detached(OwnedFd),
+    Directory,
+}
+
+impl TestFs {
+    pub fn new() -> Self {
+        match given() {
+            Some(place) => Self::within(&place),
+            None => Self::detached("700"),
+        }
+    }
+
+    /// fsopen, fsconfig, fsmount, and no mount point. Linux 5.3.
+    pub fn detached(mode: &str) -> Self {
+        let mount = (|| {
+            let fs = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(fs.as_fd(), "mode", mode)?;
+            fsconfig_create(fs.as_fd())?;
+            fsmount(
+                fs.as_fd(),
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::empty(),
+            )
+        })();
+        let mount: OwnedFd = mount.expect("a bpffs of the test's own");
+        Self {
+            path: format!("/proc/self/fd/{}", mount.as_raw_fd()).into(),
+            kept: Kept::Detached(mount),
+        }
+    }
+
+    fn within(place: &Path) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = place.join(format!("test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("a directory in BPF_PIN_TEST_BPFFS");
+        let kept = Kept::Directory;
+        Self { path, kept }
+    }
+
+    /// The path of `name` in its root.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in its root, sorted, without the kernel's own two files.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.path).expect("the root can be listed");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "maps.debug" && name != "progs.debug")
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The mount, where it is one of its own.
+    pub fn mount(&self) -> Option<&OwnedFd> {
+        match &self.kept {
+            Kept::Detached(mount) => Some(mount),
+            Kept::Directory => None,
+        }
+    }
+}
+
+impl Default for TestFs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestFs {
+    fn drop(&mut self) {
+        if let Kept::Directory = self.kept {
+            let removed = fs::remove_dir_all(&self.path);
+            if !std::thread::panicking() {
+                removed.expect("what a test pinned can be removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the tests stand on: a bpffs for each, the objects they pin, and a harness that says
+//! which test was skipped and why.
+
+mod bpffs;
+mod namespace;
+mod needs;
+mod objects;
+mod suite;
+
+pub use bpffs::TestFs;
+pub use namespace::{as_user, own_mounts, own_network};
+pub use needs::{Need, cap, kernel, phase_without};
+pub use objects::{NetnsLink, hash, link, prog, sk_lookup};
+pub use suite::{Suite, TestResult};
+
+/// What a test fails with: `?` takes any error.
+pub type Outcome = Result<(), Box<dyn std::error::Error>>;

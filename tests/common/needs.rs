@@ -1,0 +1,88 @@
+//! What a test needs of the machine, judged by calling, and the reason for a skip where it is not there.
+
+use std::fmt;
+use std::fs;
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// Something without which a test cannot run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A capability in the effective set.
+    Cap(CapabilitySet, &'static str),
+    /// The least kernel.
+    Kernel(u32, u32),
+    /// An absent privilege: the test shows what happens without.
+    Without(CapabilitySet, &'static str),
+    /// A bpffs of one's own: the right to mount, or a place that was given.
+    Bpffs,
+    /// A file that this kernel's configuration or this machine's mounts may lack.
+    File(&'static str),
+}
+
+/// A capability that a test needs.
+pub mod cap {
+    use super::Need;
+    use rustix::thread::CapabilitySet as Set;
+
+    pub const BPF: Need = Need::Cap(Set::BPF, "CAP_BPF");
+    pub const NET_ADMIN: Need = Need::Cap(Set::NET_ADMIN, "CAP_NET_ADMIN");
+    pub const PERFMON: Need = Need::Cap(Set::PERFMON, "CAP_PERFMON");
+    pub const SYS_ADMIN: Need = Need::Cap(Set::SYS_ADMIN, "CAP_SYS_ADMIN");
+    pub const SETUID: Need = Need::Cap(Set::SETUID, "CAP_SETUID");
+}
+
+/// The least kernel that a test needs.
+pub const fn kernel(major: u32, minor: u32) -> Need {
+    Need::Kernel(major, minor)
+}
+
+/// A capability that must be missing, for a test of what is said then.
+pub const fn phase_without(need: Need) -> Need {
+    match need {
+        Need::Cap(set, name) => Need::Without(set, name),
+        other => other,
+    }
+}
+
+impl Need {
+    /// Why it is not met, or None where it is.
+    pub fn unmet(self) -> Option<String> {
+        let met = match self {
+            Self::Cap(set, _) => effective().contains(set),
+            // CAP_SYS_ADMIN serves in its stead.
+            Self::Without(set, _) => !effective().intersects(set | CapabilitySet::SYS_ADMIN),
+            Self::Kernel(major, minor) => running() >= (major, minor),
+            Self::Bpffs => {
+                effective().contains(CapabilitySet::SYS_ADMIN) || super::bpffs::given().is_some()
+            }
+            Self::File(path) => fs::exists(path).unwrap_or(false),
+        };
+        (!met).then(|| format!("needs {self}"))
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cap(_, name) => f.write_str(name),
+            Self::Without(_, name) => write!(f, "no {name}"),
+            Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
+            Self::Bpffs => f.write_str("CAP_SYS_ADMIN: or a bpffs to work in, BPF_PIN_TEST_BPFFS"),
+            Self::File(path) => write!(f, "file {path}"),
+        }
+    }
+}
+
+fn effective() -> CapabilitySet {
+    capabilities(None).expect("capget of this thread").effective
+}
+
+/// The running kernel's version, for tests of what a version brought; the library never asks.
+fn running() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    next().zip(next()).expect("a release of the form 6.18…")
+}

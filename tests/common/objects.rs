@@ -1,0 +1,54 @@
+//! Objects to pin: one of each kind, as small as they come.
+
+use std::fs::File;
+
+use bpf_pin::{AttachType, Insn, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, ProgType};
+
+/// A hash from u32 to u64 with room for 8.
+pub fn hash() -> Map {
+    let spec = MapSpec::new(MapType::HASH, 4, 8, 8).name("test_hash");
+    spec.and_then(|spec| spec.create()).expect("a hash map")
+}
+
+/// A socket filter that takes no packet.
+pub fn prog() -> Prog {
+    let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).name("test_filter");
+    spec.and_then(|spec| spec.load()).expect("a socket filter")
+}
+
+/// A socket look-up that lets all pass. Linux 5.9.
+pub fn sk_lookup() -> Prog {
+    let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+    ProgSpec::new(ProgType::SK_LOOKUP, &insns)
+        .expected_attach_type(AttachType::SK_LOOKUP)
+        .load()
+        .expect("a socket look-up")
+}
+
+/// A link to this thread's network namespace, and what it was made of.
+pub struct NetnsLink {
+    pub link: Link,
+    pub prog: Prog,
+}
+
+impl NetnsLink {
+    pub fn new() -> Self {
+        let prog = sk_lookup();
+        let netns = File::open("/proc/thread-self/ns/net").expect("this thread's network");
+        let link = LinkSpec::netns(&netns, AttachType::SK_LOOKUP).create(&prog);
+        let link = link.expect("a link to it");
+        Self { link, prog }
+    }
+}
+
+impl Default for NetnsLink {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A link. Its network namespace ends with the call, so it is defunct and holds nothing in place.
+pub fn link() -> Link {
+    crate::own_network(|| NetnsLink::new().link)
+}

@@ -1,0 +1,82 @@
+//! The harness: libtest's output, with skips that carry their reasons and are counted.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::{Need, Outcome};
+
+/// What a test returns.
+pub type TestResult = Outcome;
+
+/// The tests of one file.
+#[derive(Default)]
+pub struct Suite {
+    trials: Vec<Trial>,
+}
+
+/// The tests that were skipped, with their reasons.
+static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Suite {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A test that runs wherever all of `needs` are met and is skipped elsewhere, or fails there
+    /// where BPF_PIN_TESTS is "require".
+    pub fn test(
+        mut self,
+        name: &'static str,
+        needs: &'static [Need],
+        run: impl FnOnce() -> Outcome + Send + 'static,
+    ) -> Self {
+        self.trials.push(Trial::ignorable_test(name, move || {
+            let unmet: Vec<_> = needs.iter().filter_map(|need| need.unmet()).collect();
+            if unmet.is_empty() {
+                return match run() {
+                    Ok(()) => Ok(Completion::Completed),
+                    Err(error) => Err(Failed::from(chain(&*error))),
+                };
+            }
+            // A test of life without a privilege cannot be had with it.
+            let possible = !needs.iter().any(|need| {
+                matches!(need, Need::Without(..)) && need.unmet().is_some()
+            });
+            let reason = unmet.join(", ");
+            if possible && std::env::var_os("BPF_PIN_TESTS").is_some_and(|v| v == "require") {
+                return Err(Failed::from(format!("may not be skipped: {reason}")));
+            }
+            let mut skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
+            skipped.push(format!("{name}: {reason}"));
+            Ok(Completion::ignored_with(reason))
+        }));
+        self
+    }
+
+    /// Runs them as the command line has it.
+    pub fn run(self) -> ExitCode {
+        let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
+        let skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
+        for line in skipped.iter() {
+            println!("skipped {line}");
+        }
+        if !skipped.is_empty() {
+            println!("{} skipped", skipped.len());
+        }
+        conclusion.exit_code()
+    }
+}
+
+/// The error and all that is behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str("\n  because: ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

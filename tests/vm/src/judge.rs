@@ -1,0 +1,350 @@
+//! Which skips are allowed, and when a program has failed.
+
+use crate::harness::{Harness, parse, section};
+use guest::phase::{Phase, User};
+use guest::wire::Status;
+
+/// How much of a program's output is shown when no test of its can be named.
+const TAIL_LINES: usize = 40;
+
+/// A test, or a program, that failed, and what there is to know about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub name: String,
+    pub output: String,
+}
+
+/// The verdict on one program in one phase.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    pub passed: usize,
+    /// The reasons of the skips that are allowed.
+    pub skipped: Vec<String>,
+    pub failed: Vec<Failure>,
+}
+
+/// Where a program ran.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub phase: Phase,
+    /// The kernel's release string.
+    pub release: &'a str,
+}
+
+/// Judges a program by what it printed and how it ended.
+pub fn judge(
+    place: Place<'_>,
+    program: &str,
+    stdout: &str,
+    stderr: &str,
+    status: Status,
+) -> Verdict {
+    let Harness {
+        failed,
+        ignored,
+        result,
+        ok,
+    } = parse(stdout);
+    let mut verdict = Verdict::default();
+    let mut fail = |name: String, output: String| verdict.failed.push(Failure { name, output });
+
+    for test in &failed {
+        let output = section(stdout, test).map_or_else(|| tail(stdout), str::to_owned);
+        // libtest-mimic captures nothing: what a test wrote to its standard error stands there among the others'.
+        let mention = stderr
+            .lines()
+            .skip_while(|line| !line.contains(&format!("'{test}'")))
+            .take(8);
+        let mention = mention.collect::<Vec<_>>().join("\n");
+        fail(
+            format!("{program} {test}"),
+            [output, mention].join("\n").trim().to_owned(),
+        );
+    }
+    for (test, reason) in ignored {
+        match excuse(place, reason.as_deref()) {
+            Ok(reason) => verdict.skipped.push(reason),
+            Err(why) => verdict.failed.push(Failure {
+                name: format!("{program} {test}"),
+                output: why,
+            }),
+        }
+    }
+
+    let seen = [
+        failed.len(),
+        verdict.skipped.len() + verdict.failed.len() - failed.len(),
+    ];
+    let whole = match (result, status) {
+        (_, Status::Signal(signal)) => Some(format!("killed by signal {signal}")),
+        (None, Status::Code(code)) => Some(format!("no test result; exit status {code}")),
+        (Some([_, failed, ignored]), _) if [failed, ignored] != seen => Some(format!(
+            "{failed} failed and {ignored} ignored by its result, but {seen:?} by its lines"
+        )),
+        (Some(_), Status::Code(code)) if failed.is_empty() && !(ok && code == 0) => {
+            Some(format!("no test failed, yet exit status {code}"))
+        }
+        (Some(_), Status::Code(0)) if !failed.is_empty() => {
+            Some("tests failed, yet exit status 0".to_owned())
+        }
+        _ => None,
+    };
+    if let Some(why) = whole {
+        let output = format!("{why}\n{}\n{}", tail(stdout), tail(stderr));
+        verdict.failed.push(Failure {
+            name: program.to_owned(),
+            output: output.trim_end().to_owned(),
+        });
+    }
+    verdict.passed = result.map_or(0, |[passed, ..]| passed);
+    verdict
+}
+
+/// The last lines of a text.
+pub fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
+/// The reason of a skip as it is counted, if every need it names is really lacking here.
+fn excuse(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
+    let reason = reason.ok_or(
+        "skipped without a reason, or with one torn by what a test wrote to standard output",
+    )?;
+    let needs = reason
+        .split_once(':')
+        .map_or(reason, |(needs, _)| needs)
+        .trim();
+    let list = needs
+        .strip_prefix("needs ")
+        .ok_or_else(|| format!("skipped without a need: {reason}"))?;
+    for need in list.split(", ") {
+        let need = need.strip_prefix("needs ").unwrap_or(need);
+        match is_met(place, need) {
+            Some(false) => {}
+            Some(true) => return Err(format!("skipped, but {need} is here: {reason}")),
+            None => return Err(format!("skipped for a need nobody knows: {reason}")),
+        }
+    }
+    Ok(needs.to_owned())
+}
+
+/// Whether the guest gives the phase what a test says it needs; `None` for a need that is not known.
+fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
+    let user = place.phase.user;
+    if let Some(version) = need.strip_prefix("Linux ") {
+        return Some(release(place.release)? >= exact(version)?);
+    }
+    match need {
+        "root" => Some(user == User::Root),
+        // Mounted in every guest, usable by all.
+        "bpffs" | "cgroup2" | "proc" | "BTF" => Some(true),
+        "CAP_BPF" => Some(user != User::Nobody),
+        _ => {
+            let name = need.strip_prefix("CAP_")?;
+            let is_name = !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+            is_name.then_some(user == User::Root)
+        }
+    }
+}
+
+/// The first two numbers of a release string, `6.12.107+deb13-cloud-amd64` or `6.5`.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
+    let pair = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    text.starts_with(&format!("{}.{}", pair.0, pair.1))
+        .then_some(pair)
+}
+
+/// A version that is two numbers and nothing else.
+fn exact(text: &str) -> Option<(u32, u32)> {
+    release(text).filter(|(major, minor)| text == format!("{major}.{minor}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use guest::phase::find;
+
+    fn place(phase: &str, release: &'static str) -> Place<'static> {
+        Place {
+            phase: find(phase).unwrap(),
+            release,
+        }
+    }
+
+    const OLD: &str = "6.1.0-50-cloud-amd64";
+    const NEW: &str = "6.12.107+deb13-cloud-amd64";
+
+    fn skip(phase: &str, release: &'static str, reason: &str) -> bool {
+        excuse(place(phase, release), Some(reason)).is_ok()
+    }
+
+    #[test]
+    fn a_kernel_that_has_it_is_no_excuse() {
+        assert!(skip("root", OLD, "needs Linux 6.5"));
+        assert!(skip(
+            "root",
+            OLD,
+            "needs Linux 6.5: BPF_F_PATH_FD, see there"
+        ));
+        assert!(skip("root", OLD, "needs Linux 6.10"));
+        assert!(!skip("root", OLD, "needs Linux 6.1"));
+        assert!(!skip("root", OLD, "needs Linux 5.19"));
+        assert!(!skip("root", NEW, "needs Linux 6.5"));
+        assert!(!skip("none/1", NEW, "needs Linux 6.5"));
+        assert!(skip("root", NEW, "needs Linux 7.0"));
+    }
+
+    #[test]
+    fn a_privilege_the_phase_has_is_no_excuse() {
+        assert!(!skip("root", OLD, "needs root"));
+        assert!(!skip("root", OLD, "needs CAP_NET_ADMIN"));
+        assert!(skip("cap_bpf", OLD, "needs CAP_NET_ADMIN"));
+        assert!(skip("cap_bpf", OLD, "needs root"));
+        assert!(!skip("cap_bpf", OLD, "needs CAP_BPF"));
+        for phase in ["none/0", "none/2", "none/1"] {
+            assert!(skip(phase, OLD, "needs CAP_BPF"));
+            assert!(!skip(phase, OLD, "needs cgroup2"));
+        }
+    }
+
+    #[test]
+    fn every_need_named_has_to_be_lacking() {
+        assert!(skip("cap_bpf", OLD, "needs Linux 6.5, CAP_SYS_ADMIN"));
+        assert!(skip(
+            "cap_bpf",
+            OLD,
+            "needs Linux 6.5, needs CAP_SYS_ADMIN: both"
+        ));
+        assert!(!skip("cap_bpf", NEW, "needs Linux 6.5, CAP_SYS_ADMIN"));
+        assert!(!skip("cap_bpf", OLD, "needs Linux 6.5, CAP_BPF"));
+    }
+
+    #[test]
+    fn no_reason_or_an_unknown_one_is_no_excuse() {
+        assert!(excuse(place("none/1", OLD), None).is_err());
+        for reason in [
+            "",
+            "flaky",
+            "needs",
+            "needs ",
+            "needs luck",
+            "needs Linux",
+            "needs Linux soon",
+            "needs CAP_",
+            "needs CAP_bpf",
+            "needs Linux 6.5,",
+            "needs Linux 6.5+",
+            "Linux 6.5",
+        ] {
+            assert!(!skip("none/1", OLD, reason), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn release_strings() {
+        assert_eq!(release("5.10.0-46-cloud-amd64"), Some((5, 10)));
+        assert_eq!(release("7.3-rc7"), Some((7, 3)));
+        for text in ["", "6", "six.one", "6-1", " 6.1"] {
+            assert_eq!(release(text), None, "{text:?}");
+        }
+    }
+
+    fn result(word: &str, passed: usize, failed: usize, ignored: usize) -> String {
+        format!(
+            "test result: {word}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured\n"
+        )
+    }
+
+    fn verdict(stdout: &str, status: Status) -> Verdict {
+        judge(place("cap_bpf", OLD), "tests/pin", stdout, "", status)
+    }
+
+    #[test]
+    fn a_good_program() {
+        let skips = "test a ... ignored (needs root: mount)\ntest b ... ignored, needs Linux 6.5\n";
+        let good = verdict(
+            &(skips.to_owned() + &result("ok", 3, 0, 2)),
+            Status::Code(0),
+        );
+        assert_eq!(good.passed, 3);
+        assert_eq!(good.skipped, ["needs root", "needs Linux 6.5"]);
+        assert!(good.failed.is_empty());
+        // A program without tests is one too.
+        assert_eq!(
+            verdict(&result("ok", 0, 0, 0), Status::Code(0)),
+            Verdict::default()
+        );
+    }
+
+    #[test]
+    fn a_failed_test_is_named_with_its_output() {
+        let stdout = "test a ... FAILED\nfailures:\n\n---- a ----\noh no\n\nfailures:\n    a\n"
+            .to_owned()
+            + &result("FAILED", 1, 1, 0);
+        let stderr = "thread 'b' panicked\nb's\nthread 'a' panicked at x.rs:1\na's\n";
+        let verdict = judge(
+            place("root", OLD),
+            "tests/pin",
+            &stdout,
+            stderr,
+            Status::Code(101),
+        );
+        let output = "oh no\nthread 'a' panicked at x.rs:1\na's".to_owned();
+        assert_eq!(
+            verdict.failed,
+            [Failure {
+                name: "tests/pin a".into(),
+                output
+            }]
+        );
+        assert_eq!(verdict.passed, 1);
+    }
+
+    #[test]
+    fn a_skip_that_is_not_allowed_fails() {
+        let verdict = verdict(
+            &("test a ... ignored\n".to_owned() + &result("ok", 3, 0, 1)),
+            Status::Code(0),
+        );
+        assert_eq!(
+            (verdict.passed, verdict.skipped.len(), verdict.failed.len()),
+            (3, 0, 1)
+        );
+        assert_eq!(verdict.failed[0].name, "tests/pin a");
+    }
+
+    #[test]
+    fn a_program_that_breaks_off_fails() {
+        for (stdout, status) in [
+            (String::new(), Status::Code(0)),
+            ("test a ... ok\n".to_owned(), Status::Code(0)),
+            (result("ok", 3, 0, 0), Status::Signal(6)),
+            (String::new(), Status::Signal(11)),
+            (result("ok", 3, 0, 0), Status::Code(1)),
+            (result("FAILED", 3, 0, 0), Status::Code(0)),
+            // Lines that got lost, or were broken by a test's own words.
+            (result("ok", 3, 0, 1), Status::Code(0)),
+            (result("FAILED", 3, 1, 0), Status::Code(101)),
+            (
+                "test a ... FAILED\n".to_owned() + &result("ok", 3, 0, 0),
+                Status::Code(0),
+            ),
+            (
+                "test a ... FAILED\n".to_owned() + &result("FAILED", 3, 1, 0),
+                Status::Code(0),
+            ),
+        ] {
+            let verdict = verdict(&stdout, status);
+            assert_eq!(
+                verdict.failed.last().unwrap().name,
+                "tests/pin",
+                "{stdout:?} {status:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The kernels to boot: which, and where their images are kept.
+
+use crate::apt::{Archive, Candidate, run, series};
+use std::fs::{File, create_dir_all, read_to_string, remove_dir_all, rename, write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The series that are booted unless told otherwise; `newest` is whatever the archive has.
+pub const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
+
+/// A kernel that can be booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// What it is called in tables and file names.
+    pub label: String,
+    /// The package's version, or the image's path.
+    pub version: String,
+    pub image: PathBuf,
+}
+
+/// The kernels of `cargo vm --kernel` and `--image`, or why one cannot be had.
+#[derive(Debug)]
+pub struct Cellar {
+    dir: PathBuf,
+    apt: PathBuf,
+    refresh: bool,
+    archive: Option<Result<Archive, String>>,
+    // Held to the end: two runs must not fetch at once.
+    _lock: File,
+}
+
+impl Cellar {
+    /// Kernels are kept under `state`; another run that is fetching is waited for.
+    pub fn open(state: &Path, refresh: bool) -> Result<Self, String> {
+        let dir = state.join("kernels");
+        create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let path = dir.join("lock");
+        let lock = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self {
+            dir,
+            apt: state.join("apt"),
+            refresh,
+            archive: None,
+            _lock: lock,
+        })
+    }
+
+    /// The slots these `--kernel` arguments mean, without any the default ones.
+    pub fn slots(&self, wanted: &[String]) -> Result<Vec<String>, String> {
+        let newest = self.cached("newest").map(|kernel| kernel.label);
+        choose(wanted, newest.as_deref().filter(|_| !self.refresh))
+    }
+
+    /// The slot's kernel, fetched if it is not here or is to be asked for again.
+    pub fn get(&mut self, slot: &str) -> Result<Kernel, String> {
+        let cached = self.cached(slot);
+        if let Some(kernel) = cached.clone().filter(|_| !self.refresh) {
+            return Ok(kernel);
+        }
+        let fetched = self
+            .candidates(slot)
+            .and_then(|candidates| self.fetch(slot, &candidates));
+        match (fetched, cached) {
+            (Err(why), Some(kernel)) => {
+                eprintln!("{slot}: keeping {}: {why}", kernel.version);
+                Ok(kernel)
+            }
+            (fetched, _) => fetched,
+        }
+    }
+
+    /// The slot's kernel as a line of `--list`; nothing is downloaded but lists.
+    pub fn describe(&mut self, slot: &str) -> Result<String, String> {
+        if let Some(kernel) = self.cached(slot).filter(|_| !self.refresh) {
+            return Ok(format!(
+                "{:8} {:24} {}",
+                kernel.label,
+                kernel.version,
+                kernel.image.display()
+            ));
+        }
+        let best = self.candidates(slot)?.swap_remove(0);
+        Ok(format!(
+            "{:8} {:24} to be fetched: {}",
+            series(&best.version),
+            best.version,
+            best.package
+        ))
+    }
+
+    fn cached(&self, slot: &str) -> Option<Kernel> {
+        let dir = self.dir.join(slot);
+        let version = read_to_string(dir.join("version")).ok()?;
+        let image = dir.join("vmlinuz");
+        image.is_file().then(|| Kernel {
+            label: series(&version),
+            version,
+            image,
+        })
+    }
+
+    fn candidates(&mut self, slot: &str) -> Result<Vec<Candidate>, String> {
+        let archive = self
+            .archive
+            .get_or_insert_with(|| Archive::open(&self.apt))
+            .as_ref()?;
+        let candidates = archive.candidates(slot);
+        if candidates.is_empty() {
+            return Err(format!("no cloud kernel {slot} in {}", archive.suites()));
+        }
+        Ok(candidates)
+    }
+
+    fn fetch(&mut self, slot: &str, candidates: &[Candidate]) -> Result<Kernel, String> {
+        // A version can be listed and gone, and a package can be there without a kernel: then the next.
+        let archive = self
+            .archive
+            .as_ref()
+            .and_then(|archive| archive.as_ref().ok())
+            .ok_or("no archive")?;
+        let mut whys = vec![];
+        for candidate in candidates {
+            let is_candidate = |kernel: &Kernel| kernel.version == candidate.version;
+            if let Some(kernel) = self.cached(slot).filter(is_candidate) {
+                return Ok(kernel);
+            }
+            eprintln!(
+                "{slot}: fetching {} {}",
+                candidate.package, candidate.version
+            );
+            let unpacked = self.unpack(archive, slot, candidate);
+            match unpacked.and_then(|()| {
+                self.cached(slot)
+                    .ok_or_else(|| "nothing was unpacked".to_owned())
+            }) {
+                Ok(kernel) => return Ok(kernel),
+                Err(why) => whys.push(format!(
+                    "{} {}: {why}",
+                    candidate.package, candidate.version
+                )),
+            }
+        }
+        Err(whys.join("\n"))
+    }
+
+    fn unpack(&self, archive: &Archive, slot: &str, candidate: &Candidate) -> Result<(), String> {
+        let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        let dir = self.dir.join(format!("{slot}.new"));
+        let _ = remove_dir_all(&dir);
+        let tree = dir.join("tree");
+        create_dir_all(&tree).map_err(|error| at(&tree, error))?;
+        let package = archive.download(candidate, &dir)?;
+        extract(&package, &tree)?;
+
+        // The new directory replaces the old as a whole: a version never stands beside another's image.
+        let image = find_kernel(&tree).ok_or("no kernel in the package")?;
+        rename(&image, dir.join("vmlinuz")).map_err(|error| at(&image, error))?;
+        write(dir.join("version"), &candidate.version).map_err(|error| at(&dir, error))?;
+        std::fs::remove_file(&package).map_err(|error| at(&package, error))?;
+        remove_dir_all(&tree).map_err(|error| at(&tree, error))?;
+        let _ = remove_dir_all(self.dir.join(slot));
+        rename(&dir, self.dir.join(slot)).map_err(|error| at(&dir, error))
+    }
+}
+
+/// A kernel of one's own.
+pub fn own(image: &Path) -> Result<Kernel, String> {
+    let image = image
+        .canonicalize()
+        .map_err(|error| format!("{}: {error}", image.display()))?;
+    let label = image
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .replace([',', ' '], "_");
+    Ok(Kernel {
+        label,
+        version: image.display().to_string(),
+        image,
+    })
+}
+
+/// Only the files that may be a kernel leave the package.
+fn extract(package: &Path, tree: &Path) -> Result<(), String> {
+    let mut tarfile = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(package)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("dpkg-deb: {error}"))?;
+    let pipe = tarfile.stdout.take().expect("piped");
+    let names = ["--wildcards", "--no-anchored", "vmlinuz*"];
+    let unpacked = run(Command::new("tar")
+        .args(["--extract", "--file=-"])
+        .arg("--directory")
+        .arg(tree)
+        .args(names)
+        .stdin(pipe));
+    let status = tarfile
+        .wait()
+        .map_err(|error| format!("dpkg-deb: {error}"))?;
+    unpacked?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("dpkg-deb: {status}"))
+    }
+}
+
+fn find_kernel(tree: &Path) -> Option<PathBuf> {
+    tree.read_dir().ok()?.flatten().find_map(|entry| {
+        let kind = entry.file_type().ok()?;
+        if kind.is_dir() {
+            find_kernel(&entry.path())
+        } else {
+            kind.is_file().then(|| entry.path())
+        }
+    })
+}
+
+/// `wanted` against the default slots: `6` means 6.1, 6.12 and 6.18, but `6.1` not 6.12. `newest` also answers to
+/// its series, if that is known. A series that is no default one is a slot of its own.
+fn choose(wanted: &[String], newest: Option<&str>) -> Result<Vec<String>, String> {
+    if wanted.is_empty() {
+        return Ok(DEFAULT.map(str::to_owned).to_vec());
+    }
+    let mut slots = vec![];
+    for want in wanted {
+        let answers = |name: &str| {
+            name.strip_prefix(want.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let before = slots.len();
+        slots.extend(
+            DEFAULT
+                .into_iter()
+                .filter(|slot| answers(slot) || (*slot == "newest" && newest.is_some_and(answers)))
+                .map(str::to_owned),
+        );
+        if slots.len() == before {
+            if series(want) != *want || !want.contains('.') {
+                return Err(format!(
+                    "--kernel {want}: a series is two numbers, as 6.1, or newest"
+                ));
+            }
+            slots.push(want.clone());
+        }
+    }
+    let mut seen = vec![];
+    slots.retain(|slot| {
+        !seen.contains(slot) && {
+            seen.push(slot.clone());
+            true
+        }
+    });
+    Ok(slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(wanted: &[&str], newest: Option<&str>) -> Result<Vec<String>, String> {
+        choose(
+            &wanted
+                .iter()
+                .map(|&want| want.to_owned())
+                .collect::<Vec<_>>(),
+            newest,
+        )
+    }
+
+    #[test]
+    fn series_are_matched_number_by_number() {
+        assert_eq!(chosen(&[], None).unwrap(), DEFAULT);
+        assert_eq!(chosen(&["6.1"], None).unwrap(), ["6.1"]);
+        assert_eq!(chosen(&["6"], None).unwrap(), ["6.1", "6.12", "6.18"]);
+        assert_eq!(
+            chosen(&["6.18", "6", "6.1"], None).unwrap(),
+            ["6.18", "6.1", "6.12"]
+        );
+    }
+
+    #[test]
+    fn newest_answers_to_its_series() {
+        assert_eq!(chosen(&["7.3"], Some("7.3")).unwrap(), ["newest"]);
+        assert_eq!(chosen(&["newest", "7"], Some("7.3")).unwrap(), ["newest"]);
+        assert_eq!(chosen(&["7.3"], None).unwrap(), ["7.3"]);
+    }
+
+    #[test]
+    fn any_series_may_be_asked_for() {
+        assert_eq!(chosen(&["6.16"], Some("7.3")).unwrap(), ["6.16"]);
+        for want in ["", "new", "4", "6.1.0", "../x", "6.x"] {
+            assert!(chosen(&[want], Some("7.3")).is_err(), "{want:?}");
+        }
+    }
+}
