@@ -1,7 +1,318 @@
 //! A kind is proven before a typed value exists.
 
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bpf_pin::{
+    __proof, Access, Cause, Error, Handle, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
+    ObjectKind, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog,
+};
 use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 fn main() -> std::process::ExitCode {
-    Suite::new().run()
+    Suite::new()
+        .test(
+            "maps_and_programs_open_as_what_they_are_and_as_nothing_else",
+            &[cap::BPF, Need::Bpffs],
+            maps_and_programs,
+        )
+        .test(
+            "links_open_as_what_they_are_and_as_nothing_else",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN],
+            links,
+        )
+        .test(
+            "every_way_of_proof_agrees_on_every_type_of_map",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN],
+            ways_agree_on_maps,
+        )
+        .test(
+            "every_way_of_proof_agrees_on_programs_and_links",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN],
+            ways_agree_on_the_rest,
+        )
+        .test(
+            "the_access_asked_for_changes_no_proof",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN],
+            access,
+        )
+        .test(
+            "proof_needs_no_proc",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN],
+            without_proc,
+        )
+        .test(
+            "other_descriptors_are_refused_and_given_back",
+            &[],
+            other_descriptors,
+        )
+        .test("btf_is_no_kind", &[cap::SYS_ADMIN], btf)
+        .test(
+            "a_descriptor_of_another_kind_is_given_back",
+            &[cap::BPF],
+            wrong_descriptors,
+        )
+        .run()
+}
+
+/// Opens the pin at `path` in each way there is; all but `kind`'s own must be refused.
+fn opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
+    one(kind, Kind::Map, Map::open(path).map(drop))?;
+    one(kind, Kind::Prog, Prog::open(path).map(drop))?;
+    one(kind, Kind::Link, Link::open(path).map(drop))?;
+    one(kind, Kind::Map, PinnedMap::open(path).map(drop))?;
+    one(kind, Kind::Prog, PinnedProg::open(path).map(drop))?;
+    one(kind, Kind::Link, PinnedLink::open(path).map(drop))?;
+    assert_eq!(Object::open(path)?.kind(), kind);
+    assert_eq!(Pinned::<Object>::open(path)?.kind(), kind);
+    Ok(())
+}
+
+fn one(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
+    if kind == expected {
+        return Ok(opened?);
+    }
+    let error = opened.expect_err("another kind");
+    let cause = Cause::WrongKind {
+        expected,
+        found: kind,
+    };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), None, "no syscall failed");
+    assert!(
+        error
+            .to_string()
+            .ends_with(&format!("it is a {kind}, not a {expected}"))
+    );
+    Ok(())
+}
+
+fn maps_and_programs() -> Outcome {
+    let fs = TestFs::new();
+    let (map, prog) = (fs.at("map"), fs.at("prog"));
+    let pinned = (hash().pin(&map)?, common::prog().pin(&prog)?);
+    opens_only_as(Kind::Map, &map)?;
+    opens_only_as(Kind::Prog, &prog)?;
+    assert_eq!(Map::open(&map)?.id()?, pinned.0.id()?);
+    assert_eq!(Prog::open(&prog)?.id()?, pinned.1.id()?);
+    Ok(())
+}
+
+fn links() -> Outcome {
+    own_network(|| {
+        let fs = TestFs::new();
+        let path = fs.at("link");
+        let made = NetnsLink::new();
+        let id = made.link.id()?;
+        made.link.pin(&path)?;
+        opens_only_as(Kind::Link, &path)?;
+        assert_eq!(Link::open(&path)?.id()?, id);
+        Ok(())
+    })
+}
+
+/// Every way that tells anything must tell the same, and the two without /proc must both tell.
+fn agree(fd: impl AsFd, kind: Kind) {
+    let fd = fd.as_fd();
+    assert_eq!(__proof::by_info(fd), Some(kind), "by info");
+    assert_eq!(__proof::by_command(fd), Some(kind), "by command");
+    assert_eq!(__proof::by_proc(fd), Some(kind), "by /proc");
+}
+
+fn ways_agree_on_maps() -> Outcome {
+    let spec = MapSpec::new;
+    let mut seen = 0;
+    for spec in [
+        spec(MapType::HASH, 4, 8, 4),
+        spec(MapType::ARRAY, 4, 8, 4),
+        spec(MapType::PROG_ARRAY, 4, 4, 4),
+        spec(MapType::PERF_EVENT_ARRAY, 4, 4, 4),
+        spec(MapType::PERCPU_HASH, 4, 8, 4),
+        spec(MapType::PERCPU_ARRAY, 4, 8, 4),
+        spec(MapType::STACK_TRACE, 4, 8, 4),
+        spec(MapType::CGROUP_ARRAY, 4, 4, 4),
+        spec(MapType::LRU_HASH, 4, 8, 4),
+        spec(MapType::LRU_PERCPU_HASH, 4, 8, 4),
+        spec(MapType::LPM_TRIE, 8, 8, 4).flags(MapFlags::NO_PREALLOC),
+        spec(MapType::DEVMAP, 4, 4, 4),
+        spec(MapType::SOCKMAP, 4, 4, 4),
+        spec(MapType::CPUMAP, 4, 4, 1),
+        spec(MapType::SOCKHASH, 4, 4, 4),
+        spec(MapType::QUEUE, 0, 8, 4),
+        spec(MapType::STACK, 0, 8, 4),
+        spec(MapType::DEVMAP_HASH, 4, 4, 4),
+        spec(MapType::ARENA, 0, 0, 4).flags(MapFlags::MMAPABLE),
+        spec(MapType::BLOOM_FILTER, 0, 8, 4),
+        spec(MapType::RHASH, 4, 8, 4).flags(MapFlags::NO_PREALLOC),
+    ] {
+        // A type that this kernel does not know is EINVAL; the table of types has its own test.
+        match spec.create() {
+            Ok(map) => agree(&map, Kind::Map),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+                continue;
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen >= 18, "only {seen} types of map");
+    Ok(())
+}
+
+fn ways_agree_on_the_rest() -> Outcome {
+    let fs = TestFs::new();
+    agree(&prog(), Kind::Prog);
+    agree(&sk_lookup(), Kind::Prog);
+    own_network(|| {
+        let made = NetnsLink::new();
+        // The kernel spells the name of a fresh link another way than that of an opened one.
+        agree(&made.link, Kind::Link);
+        made.link.pin(fs.at("link"))?;
+        agree(&Link::open(fs.at("link"))?, Kind::Link);
+        Ok(())
+    })
+}
+
+fn access() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("pin");
+    let map = hash().pin(&path)?;
+    for access in [Access::ReadWrite, Access::ReadOnly, Access::WriteOnly] {
+        let opened = Map::open_with(&path, access)?;
+        assert_eq!(opened.id()?, map.id()?);
+        assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Map);
+        let error = Prog::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+        let error = PinnedProg::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+    }
+    map.unpin()?;
+    prog().pin(&path)?.into_inner();
+    for access in [Access::ReadWrite, Access::ReadOnly, Access::WriteOnly] {
+        Prog::open_with(&path, access)?;
+        assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Prog);
+        let error = Map::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+    }
+    Ok(())
+}
+
+fn without_proc() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
+        let at = |name| dir.path().join(name);
+        hash().pin(at("map"))?;
+        prog().pin(at("prog"))?;
+        link().pin(at("link"))?;
+        unmount("/proc", UnmountFlags::DETACH)?;
+        while std::fs::exists("/proc/self")? {
+            unmount("/proc", UnmountFlags::DETACH)?;
+        }
+        opens_only_as(Kind::Map, &at("map"))?;
+        opens_only_as(Kind::Prog, &at("prog"))?;
+        opens_only_as(Kind::Link, &at("link"))?;
+        let fd = OwnedFd::from(File::open("/dev/null")?);
+        let (_, error) = Map::try_from(fd).unwrap_err().into_parts();
+        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
+        let text = "take a descriptor for a map: it is not a map, program or link";
+        assert_eq!(error.to_string(), text);
+        PinnedMap::open(at("map"))?.unpin()?;
+        Ok(())
+    })
+}
+
+/// `fd` is refused as `K` and comes back open.
+fn refused<K: ObjectKind + std::fmt::Debug>(fd: OwnedFd) -> (OwnedFd, Error) {
+    let failed = Handle::<K>::try_from(fd).expect_err("not of that kind");
+    let (fd, error) = failed.into_parts();
+    rustix::io::fcntl_getfd(&fd).expect("still open");
+    (fd, error)
+}
+
+fn other_descriptors() -> Outcome {
+    let (read, write) = rustix::pipe::pipe()?;
+    let (one, other) = std::os::unix::net::UnixStream::pair()?;
+    for fd in [
+        File::open("/dev/null")?.into(),
+        File::open("/")?.into(),
+        File::open("/proc/self/status")?.into(),
+        read,
+        write,
+        one.into(),
+        other.into(),
+    ] {
+        let (fd, _) = refused::<bpf_pin::kinds::Map>(fd);
+        let (fd, _) = refused::<bpf_pin::kinds::Prog>(fd);
+        let (_, error) = refused::<bpf_pin::kinds::Link>(fd);
+        let found = matches!(error.cause(), Some(Cause::NotBpf { found: Some(_) }));
+        assert!(found, "{error}");
+    }
+    let (_, error) = refused::<bpf_pin::kinds::Map>(File::open("/dev/null")?.into());
+    let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
+    assert_eq!(error.to_string(), text);
+    Ok(())
+}
+
+fn btf() -> Outcome {
+    // A header and no types: the least that the kernel takes.
+    let mut header = Vec::new();
+    header.extend(0xeb9f_u16.to_ne_bytes());
+    header.extend([1, 0]);
+    for word in [24_u32, 0, 12, 12, 1] {
+        header.extend(word.to_ne_bytes());
+    }
+    // INT, 4 bytes, 32 bits, no name.
+    for word in [0_u32, 1 << 24, 4, 32] {
+        header.extend(word.to_ne_bytes());
+    }
+    header[12..16].copy_from_slice(&16_u32.to_ne_bytes());
+    header[16..20].copy_from_slice(&16_u32.to_ne_bytes());
+    header.push(0);
+    let mut attr = bpf_pin::abi::bpf_attr_btf_load {
+        btf: header.as_ptr() as u64,
+        btf_size: header.len() as u32,
+        ..bpf_pin::abi::bpf_attr_btf_load::zeroed()
+    };
+    // SAFETY: btf is btf_size readable bytes.
+    let fd = unsafe {
+        bpf_pin::abi::bpf(
+            bpf_pin::abi::BPF_BTF_LOAD,
+            (&raw mut attr).cast(),
+            size_of_val(&attr) as u32,
+        )
+    };
+    assert!(fd >= 0, "BPF_BTF_LOAD: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made it.
+    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+    for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
+        assert_eq!(way(fd.as_fd()), None);
+    }
+    let (_, error) = refused::<bpf_pin::kinds::Link>(fd);
+    let found = Some("anon_inode:btf".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    Ok(())
+}
+
+fn wrong_descriptors() -> Outcome {
+    let (fd, error) = refused::<bpf_pin::kinds::Prog>(hash().into());
+    let (expected, found) = (Kind::Prog, Kind::Map);
+    assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
+    let (fd, _) = refused::<bpf_pin::kinds::Link>(fd);
+    let map = Map::try_from(fd).map_err(|_| "it is a map")?;
+    assert_eq!(map.info()?.map_type, MapType::HASH);
+    let (fd, _) = refused::<bpf_pin::kinds::Map>(prog().into());
+    let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
+    assert_eq!(prog.info()?.name, "test_filter");
+    Ok(())
 }

@@ -4,7 +4,8 @@ use core::fmt;
 
 /// A Linux release: `Version::new(5, 15)` is Linux 5.15.
 ///
-/// Stable releases are not told apart. The ABI of a release does not change within it.
+/// Stable updates are not told apart, and a few of them brought a newer release's flag to an older
+/// one. A name is listed with the release that first had it from the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The number before the dot.
@@ -74,8 +75,8 @@ pub struct Enumerator {
     pub value: u64,
     /// The first release that had it.
     pub since: Version,
-    /// Whether it is a member of an enum in the header of Linux 7.3, so that the kernel's BTF has
-    /// it. A `#define` leaves no trace there.
+    /// Whether every kernel that has it lists it in its BTF, from 5.7 on. A `#define` leaves no
+    /// trace there, nor does an enum that the kernel does not use itself.
     pub in_btf: bool,
 }
 
@@ -222,12 +223,12 @@ macro_rules! abi_union {
     };
 }
 
-/// Constants and the table of them: `pub TABLE: type, enum { NAME = value since (major, minor), … }`.
+/// Constants and the table of them: `pub TABLE: type, btf { NAME = value since (major, minor), … }`.
 ///
-/// `enum` are those the kernel's BTF has, `define` those that only the header has.
+/// `btf` are those the kernel's BTF has, `header` those that only the header has.
 macro_rules! abi_consts {
-    (@in_btf enum) => { true };
-    (@in_btf define) => { false };
+    (@in_btf btf) => { true };
+    (@in_btf header) => { false };
     (
         $(#[$tmeta:meta])*
         pub $table:ident: $ty:ty, $how:tt {

@@ -6,7 +6,7 @@ pub type bpf_cmd = u32;
 
 abi_consts! {
     /// The commands, by number.
-    pub BPF_CMDS: bpf_cmd, enum {
+    pub BPF_CMDS: bpf_cmd, btf {
         /// Create a map.
         BPF_MAP_CREATE = 0, since (3, 18);
         /// Copy a value out of a map.

@@ -6,7 +6,7 @@ abi_consts! {
     /// `attach_flags` of `BPF_PROG_ATTACH`, `flags` of `BPF_LINK_CREATE` and `BPF_LINK_UPDATE`.
     ///
     /// `BPF_F_LINK` of [`BPF_MAP_CREATE_FLAGS`] is one of them too, since 6.6.
-    pub BPF_ATTACH_FLAGS: u32, define {
+    pub BPF_ATTACH_FLAGS: u32, header {
         /// A cgroup below may attach a program of its own, which then runs instead.
         BPF_F_ALLOW_OVERRIDE = 1 << 0, since (4, 10);
         /// A cgroup may have several programs, and all of them and those above run.
@@ -26,7 +26,7 @@ abi_consts! {
 
 abi_consts! {
     /// `prog_flags` of `BPF_PROG_LOAD`.
-    pub BPF_PROG_LOAD_FLAGS: u32, define {
+    pub BPF_PROG_LOAD_FLAGS: u32, header {
         /// Demand aligned accesses, as on machines that need them.
         BPF_F_STRICT_ALIGNMENT = 1 << 0, since (4, 12);
         /// Allow any access, even on machines that need aligned ones. For tests of the verifier.
@@ -48,7 +48,7 @@ abi_consts! {
 
 abi_consts! {
     /// `link_create.kprobe_multi.flags`.
-    pub BPF_KPROBE_MULTI_FLAGS: u32, enum {
+    pub BPF_KPROBE_MULTI_FLAGS: u32, header {
         /// Run when the functions return.
         BPF_F_KPROBE_MULTI_RETURN = 1 << 0, since (5, 18);
     }
@@ -56,7 +56,7 @@ abi_consts! {
 
 abi_consts! {
     /// `link_create.uprobe_multi.flags`.
-    pub BPF_UPROBE_MULTI_FLAGS: u32, enum {
+    pub BPF_UPROBE_MULTI_FLAGS: u32, btf {
         /// Run when the functions return.
         BPF_F_UPROBE_MULTI_RETURN = 1 << 0, since (6, 6);
         /// The executable is `path_fd`.
@@ -66,7 +66,7 @@ abi_consts! {
 
 abi_consts! {
     /// `link_create.netfilter.flags`.
-    pub BPF_NETFILTER_FLAGS: u32, define {
+    pub BPF_NETFILTER_FLAGS: u32, header {
         /// Put fragmented IP packets together first.
         BPF_F_NETFILTER_IP_DEFRAG = 1 << 0, since (6, 6);
     }
@@ -74,7 +74,7 @@ abi_consts! {
 
 abi_consts! {
     /// `flags` of `BPF_MAP_*_ELEM`, `elem_flags` of `BPF_MAP_*_BATCH`: 64 bits wide.
-    pub BPF_MAP_ELEM_FLAGS: u64, enum {
+    pub BPF_MAP_ELEM_FLAGS: u64, btf {
         /// Create the entry or replace its value.
         BPF_ANY = 0, since (3, 19);
         /// Create the entry, else `EEXIST`.
@@ -94,7 +94,7 @@ abi_consts! {
     /// `map_flags` of `BPF_MAP_CREATE`, and flags that share their numbers: `file_flags` of
     /// `BPF_OBJ_PIN` and `BPF_OBJ_GET`, `open_flags` of `BPF_MAP_GET_FD_BY_ID`, and
     /// `BPF_F_TOKEN_FD` in `prog_flags`, `btf_flags` and `open_flags`.
-    pub BPF_MAP_CREATE_FLAGS: u32, enum {
+    pub BPF_MAP_CREATE_FLAGS: u32, btf {
         /// Allocate an entry when it is made, not all of them beforehand.
         BPF_F_NO_PREALLOC = 1 << 0, since (4, 6);
         /// An LRU list per CPU.
@@ -141,7 +141,7 @@ abi_consts! {
 
 abi_consts! {
     /// `query_flags` of `BPF_PROG_QUERY`.
-    pub BPF_QUERY_FLAGS: u32, define {
+    pub BPF_QUERY_FLAGS: u32, header {
         /// Tell the programs that run for the cgroup, those of the cgroups above included.
         BPF_F_QUERY_EFFECTIVE = 1 << 0, since (4, 15);
     }
@@ -149,13 +149,13 @@ abi_consts! {
 
 abi_consts! {
     /// `flags` of `BPF_PROG_TEST_RUN`.
-    pub BPF_TEST_RUN_FLAGS: u32, define {
+    pub BPF_TEST_RUN_FLAGS: u32, header {
         /// Run on the CPU named in `cpu`.
         BPF_F_TEST_RUN_ON_CPU = 1 << 0, since (5, 10);
         /// Send the frames on their way afterwards.
         BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1, since (5, 18);
         /// Give the packet a full checksum, and check it afterwards.
-        BPF_F_TEST_SKB_CHECKSUM_COMPLETE = 1 << 2, since (6, 19);
+        BPF_F_TEST_SKB_CHECKSUM_COMPLETE = 1 << 2, since (6, 11);
     }
 }
 

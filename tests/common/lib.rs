@@ -14,4 +14,4 @@ pub use objects::{NetnsLink, hash, link, prog, sk_lookup};
 pub use suite::{Suite, TestResult};
 
 /// What a test fails with: `?` takes any error.
-pub type Outcome = Result<(), Box<dyn std::error::Error>>;
+pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;

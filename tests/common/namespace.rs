@@ -5,8 +5,8 @@ use std::thread;
 
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities,
-    set_keep_capabilities, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+    CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
+    set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
 /// Runs `test` on a thread with mounts of its own, none of which reach the machine's.

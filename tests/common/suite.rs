@@ -41,9 +41,9 @@ impl Suite {
                 };
             }
             // A test of life without a privilege cannot be had with it.
-            let possible = !needs.iter().any(|need| {
-                matches!(need, Need::Without(..)) && need.unmet().is_some()
-            });
+            let possible = !needs
+                .iter()
+                .any(|need| matches!(need, Need::Without(..)) && need.unmet().is_some());
             let reason = unmet.join(", ");
             if possible && std::env::var_os("BPF_PIN_TESTS").is_some_and(|v| v == "require") {
                 return Err(Failed::from(format!("may not be skipped: {reason}")));

@@ -148,7 +148,7 @@ pub const LAST_FIELDS: &[LastFields] = last_fields! {
     BPF_PROG_BIND_MAP(bpf_attr_prog_bind_map): flags since (5, 10);
     BPF_TOKEN_CREATE(bpf_attr_token_create): bpffs_fd since (6, 9);
     BPF_PROG_STREAM_READ_BY_FD(bpf_attr_prog_stream_read): prog_fd since (6, 17);
-    BPF_PROG_ASSOC_STRUCT_OPS(bpf_attr_prog_assoc_struct_ops): prog_fd since (7, 0);
+    BPF_PROG_ASSOC_STRUCT_OPS(bpf_attr_prog_assoc_struct_ops): prog_fd since (7, 0), flags since (7, 2);
 };
 
 /// How many bytes of `union bpf_attr` a command reads on a kernel.

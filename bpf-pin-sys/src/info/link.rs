@@ -232,19 +232,19 @@ abi_struct! {
     /// Many kernel functions, by BTF id.
     pub struct bpf_link_info_tracing_multi[40, 8] {
         /// A [`bpf_attach_type`](crate::bpf_attach_type).
-        attach_type: u32 @ 0 since (7, 2),
+        attach_type: u32 @ 0 since (7, 3),
         /// In: how many there is room for. Out: how many functions there are.
-        count: u32 @ 4 since (7, 2),
+        count: u32 @ 4 since (7, 3),
         /// The BTF that has the functions.
-        btf_obj_id: u32 @ 8 since (7, 2),
+        btf_obj_id: u32 @ 8 since (7, 3),
         #[doc(hidden)]
         __pad12: u32 @ 12,
         /// In: address of room for the BTF ids, 4 bytes each.
-        ids: u64 @ 16 since (7, 2),
+        ids: u64 @ 16 since (7, 3),
         /// In: address of room for the addresses, 8 bytes each.
-        addrs: u64 @ 24 since (7, 2),
+        addrs: u64 @ 24 since (7, 3),
         /// In: address of room for the cookies, 8 bytes each.
-        cookies: u64 @ 32 since (7, 2),
+        cookies: u64 @ 32 since (7, 3),
     }
 }
 
@@ -286,7 +286,7 @@ abi_struct! {
         /// The number given when it was attached.
         cookie: u64 @ 16 since (6, 9),
         /// The reference counter's offset in the file, or 0.
-        ref_ctr_offset: u64 @ 24 since (6, 17),
+        ref_ctr_offset: u64 @ 24 since (6, 16),
     }
 }
 

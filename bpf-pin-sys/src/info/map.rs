@@ -39,9 +39,9 @@ abi_struct! {
         btf_vmlinux_id: u32 @ 76 since (6, 9),
         /// As given when the map was created.
         map_extra: u64 @ 80 since (5, 16),
-        /// In: address of room for the hash of the map's contents, or 0.
+        /// In: address of room for the hash of a frozen map's contents, or 0.
         hash: u64 @ 88 since (6, 18),
-        /// In: room for the hash in bytes.
+        /// In: that room in bytes: 32, else `EINVAL`; 0 without `hash`.
         hash_size: u32 @ 96 since (6, 18),
         #[doc(hidden)]
         __pad100: u32 @ 100,

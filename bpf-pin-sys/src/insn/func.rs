@@ -145,7 +145,7 @@ funcs! {
     BPF_FUNC_tcp_send_ack = 116 since (5, 6),
     BPF_FUNC_send_signal_thread = 117 since (5, 6),
     BPF_FUNC_jiffies64 = 118 since (5, 6),
-    BPF_FUNC_read_branch_records = 119 since (5, 6),
+    BPF_FUNC_read_branch_records = 119 since (5, 7),
     BPF_FUNC_get_ns_current_pid_tgid = 120 since (5, 7),
     BPF_FUNC_xdp_output = 121 since (5, 7),
     BPF_FUNC_get_netns_cookie = 122 since (5, 7),

@@ -37,7 +37,7 @@ pub const fn BPF_SRC(code: u8) -> u8 {
 
 abi_consts! {
     /// The classes, [`BPF_CLASS`].
-    pub BPF_CLASSES: u8, define {
+    pub BPF_CLASSES: u8, header {
         /// Load an immediate or, as classic BPF did, from a packet.
         BPF_LD = 0x00, since (3, 18);
         /// Load from memory into a register.
@@ -63,7 +63,7 @@ abi_consts! {
 
 abi_consts! {
     /// The widths of a load or store, [`BPF_SIZE`].
-    pub BPF_SIZES: u8, define {
+    pub BPF_SIZES: u8, header {
         /// 4 bytes.
         BPF_W = 0x00, since (3, 18);
         /// 2 bytes.
@@ -77,7 +77,7 @@ abi_consts! {
 
 abi_consts! {
     /// The modes of a load or store, [`BPF_MODE`].
-    pub BPF_MODES: u8, define {
+    pub BPF_MODES: u8, header {
         /// A number in the instruction.
         BPF_IMM = 0x00, since (3, 18);
         /// A packet's bytes, at a fixed place.
@@ -101,7 +101,7 @@ abi_consts! {
 
 abi_consts! {
     /// The sources of an arithmetic or jump instruction, [`BPF_SRC`].
-    pub BPF_SRCS: u8, define {
+    pub BPF_SRCS: u8, header {
         /// `imm`.
         BPF_K = 0x00, since (3, 18);
         /// The source register.
@@ -111,7 +111,7 @@ abi_consts! {
 
 abi_consts! {
     /// The arithmetic operations, [`BPF_OP`].
-    pub BPF_ALU_OPS: u8, define {
+    pub BPF_ALU_OPS: u8, header {
         /// Add.
         BPF_ADD = 0x00, since (3, 18);
         /// Subtract.
@@ -145,7 +145,7 @@ abi_consts! {
 
 abi_consts! {
     /// The byte orders of [`BPF_END`], in the place of the source.
-    pub BPF_END_ORDERS: u8, define {
+    pub BPF_END_ORDERS: u8, header {
         /// To little-endian.
         BPF_TO_LE = 0x00, since (3, 18);
         /// From little-endian: the same.
@@ -159,7 +159,7 @@ abi_consts! {
 
 abi_consts! {
     /// The jumps, [`BPF_OP`].
-    pub BPF_JMP_OPS: u8, define {
+    pub BPF_JMP_OPS: u8, header {
         /// Always.
         BPF_JA = 0x00, since (3, 18);
         /// If equal.
@@ -199,7 +199,7 @@ pub type bpf_cond_pseudo_jmp = u8;
 
 abi_consts! {
     /// The conditions of [`BPF_JCOND`].
-    pub BPF_COND_PSEUDO_JMPS: bpf_cond_pseudo_jmp, enum {
+    pub BPF_COND_PSEUDO_JMPS: bpf_cond_pseudo_jmp, btf {
         /// Jump once the program has looped for long enough.
         BPF_MAY_GOTO = 0, since (6, 9);
     }
@@ -211,7 +211,7 @@ pub type bpf_addr_space_cast = i16;
 
 abi_consts! {
     /// What the `off` of a 64-bit [`BPF_MOV`] can ask for.
-    pub BPF_ADDR_SPACE_CASTS: bpf_addr_space_cast, enum {
+    pub BPF_ADDR_SPACE_CASTS: bpf_addr_space_cast, btf {
         /// A pointer into an arena, from one of the address spaces in `imm` to the other.
         BPF_ADDR_SPACE_CAST = 1, since (6, 9);
     }
@@ -220,7 +220,7 @@ abi_consts! {
 abi_consts! {
     /// The atomic operations besides [`BPF_ADD`], [`BPF_OR`], [`BPF_AND`] and [`BPF_XOR`]: the
     /// `imm` of [`BPF_ATOMIC`].
-    pub BPF_ATOMIC_OPS: i32, define {
+    pub BPF_ATOMIC_OPS: i32, header {
         /// Leave the old value in the source register. Goes with an operation.
         BPF_FETCH = 0x01, since (5, 12);
         /// Exchange.
@@ -236,7 +236,7 @@ abi_consts! {
 
 abi_consts! {
     /// The registers.
-    pub BPF_REGS: u8, enum {
+    pub BPF_REGS: u8, btf {
         /// What a call, and the program, returns.
         BPF_REG_0 = 0, since (3, 18);
         /// First argument of a call; the program's context at its start.
@@ -264,7 +264,7 @@ abi_consts! {
 
 abi_consts! {
     /// What a 64-bit immediate is, in place of the source register.
-    pub BPF_PSEUDO_LDS: u8, define {
+    pub BPF_PSEUDO_LDS: u8, header {
         /// A map's descriptor: becomes the map.
         BPF_PSEUDO_MAP_FD = 1, since (3, 18);
         /// A map's descriptor, and an offset in the second slot: becomes an address in its value.
@@ -282,7 +282,7 @@ abi_consts! {
 
 abi_consts! {
     /// What a call calls, in place of the source register; zero for a helper.
-    pub BPF_PSEUDO_CALLS: u8, define {
+    pub BPF_PSEUDO_CALLS: u8, header {
         /// A function of the program's, by its distance in instructions.
         BPF_PSEUDO_CALL = 1, since (4, 16);
         /// A function of the kernel's, by its BTF id.

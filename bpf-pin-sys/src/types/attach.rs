@@ -6,7 +6,7 @@ pub type bpf_attach_type = u32;
 
 abi_consts! {
     /// The attach types, by number.
-    pub BPF_ATTACH_TYPES: bpf_attach_type, enum {
+    pub BPF_ATTACH_TYPES: bpf_attach_type, btf {
         /// Packets a cgroup receives.
         BPF_CGROUP_INET_INGRESS = 0, since (4, 10);
         /// Packets a cgroup sends.

@@ -6,7 +6,7 @@ pub type bpf_perf_event_type = u32;
 
 abi_consts! {
     /// The types of perf events, by number.
-    pub BPF_PERF_EVENT_TYPES: bpf_perf_event_type, enum {
+    pub BPF_PERF_EVENT_TYPES: bpf_perf_event_type, btf {
         /// No type.
         BPF_PERF_EVENT_UNSPEC = 0, since (6, 6);
         /// A uprobe.
@@ -30,7 +30,7 @@ pub type bpf_task_fd_type = u32;
 
 abi_consts! {
     /// The types of tracing descriptors, by number.
-    pub BPF_TASK_FD_TYPES: bpf_task_fd_type, enum {
+    pub BPF_TASK_FD_TYPES: bpf_task_fd_type, btf {
         /// A raw tracepoint; `buf` has its name.
         BPF_FD_TYPE_RAW_TRACEPOINT = 0, since (4, 18);
         /// A tracepoint; `buf` has its name.

@@ -6,7 +6,7 @@ pub type bpf_cgroup_iter_order = u32;
 
 abi_consts! {
     /// The orders, by number.
-    pub BPF_CGROUP_ITER_ORDERS: bpf_cgroup_iter_order, enum {
+    pub BPF_CGROUP_ITER_ORDERS: bpf_cgroup_iter_order, btf {
         /// No order.
         BPF_CGROUP_ITER_ORDER_UNSPEC = 0, since (6, 1);
         /// The given cgroup alone.
@@ -18,6 +18,6 @@ abi_consts! {
         /// It and all above.
         BPF_CGROUP_ITER_ANCESTORS_UP = 4, since (6, 1);
         /// Its children, without it.
-        BPF_CGROUP_ITER_CHILDREN = 5, since (7, 1);
+        BPF_CGROUP_ITER_CHILDREN = 5, since (7, 0);
     }
 }

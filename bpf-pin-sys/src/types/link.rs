@@ -6,7 +6,7 @@ pub type bpf_link_type = u32;
 
 abi_consts! {
     /// The types of links, by number.
-    pub BPF_LINK_TYPES: bpf_link_type, enum {
+    pub BPF_LINK_TYPES: bpf_link_type, btf {
         /// No type.
         BPF_LINK_TYPE_UNSPEC = 0, since (5, 8);
         /// A raw tracepoint.

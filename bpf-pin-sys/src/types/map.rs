@@ -6,7 +6,7 @@ pub type bpf_map_type = u32;
 
 abi_consts! {
     /// The types of maps, by number.
-    pub BPF_MAP_TYPES: bpf_map_type, enum {
+    pub BPF_MAP_TYPES: bpf_map_type, btf {
         /// No type.
         BPF_MAP_TYPE_UNSPEC = 0, since (3, 18);
         /// A hash table.

@@ -6,12 +6,12 @@ pub type bpf_prog_type = u32;
 
 abi_consts! {
     /// The types of programs, by number.
-    pub BPF_PROG_TYPES: bpf_prog_type, enum {
+    pub BPF_PROG_TYPES: bpf_prog_type, btf {
         /// No type.
         BPF_PROG_TYPE_UNSPEC = 0, since (3, 18);
         /// Filters what a socket receives.
         BPF_PROG_TYPE_SOCKET_FILTER = 1, since (3, 19);
-        /// Runs at a kprobe or a uprobe; loads system calls too, as `BPF_TRACE_KPROBE_MULTI` has it.
+        /// Runs at kprobes and uprobes, one or many.
         BPF_PROG_TYPE_KPROBE = 2, since (4, 1);
         /// Classifies packets in traffic control.
         BPF_PROG_TYPE_SCHED_CLS = 3, since (4, 1);

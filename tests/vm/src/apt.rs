@@ -58,10 +58,7 @@ impl Archive {
         };
         eprintln!("asking the archive for its kernels");
         // One suite that is gone must not hide the others, and apt calls most such things a warning.
-        let update = Command::new("apt-get")
-            .arg("update")
-            .env("APT_CONFIG", &archive.conf)
-            .output();
+        let update = archive.command("apt-get").arg("update").output();
         let update = update.map_err(|error| format!("apt-get: {error}"))?;
         eprint!("{}", String::from_utf8_lossy(&update.stderr));
         let names = archive.call("apt-cache", &["search", "--names-only", PACKAGES])?;
@@ -90,9 +87,9 @@ impl Archive {
     /// Downloads a package into an empty directory.
     pub fn download(&self, candidate: &Candidate, dir: &Path) -> Result<PathBuf, String> {
         let wanted = format!("{}={}", candidate.package, candidate.version);
-        run(Command::new("apt-get")
+        run(self
+            .command("apt-get")
             .args(["download", &wanted])
-            .env("APT_CONFIG", &self.conf)
             .current_dir(dir))?;
         let entries = dir
             .read_dir()
@@ -105,7 +102,14 @@ impl Archive {
     }
 
     fn call(&self, tool: &str, args: &[&str]) -> Result<String, String> {
-        run(Command::new(tool).args(args).env("APT_CONFIG", &self.conf))
+        run(self.command(tool).args(args))
+    }
+
+    /// `--config-file` is read last; what APT_CONFIG names is read first, and the machine's own would win.
+    fn command(&self, tool: &str) -> Command {
+        let mut command = Command::new(tool);
+        command.arg("--config-file").arg(&self.conf);
+        command
     }
 }
 

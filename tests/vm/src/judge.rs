@@ -135,20 +135,38 @@ fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
     if let Some(version) = need.strip_prefix("Linux ") {
         return Some(release(place.release)? >= exact(version)?);
     }
+    if let Some(path) = need.strip_prefix("file /") {
+        // The kernel's own are there; of another system's files a guest has none.
+        return Some(
+            ["proc/", "sys/", "dev/"]
+                .iter()
+                .any(|top| path.starts_with(top)),
+        );
+    }
     match need {
         "root" => Some(user == User::Root),
-        // Mounted in every guest, usable by all.
-        "bpffs" | "cgroup2" | "proc" | "BTF" => Some(true),
-        "CAP_BPF" => Some(user != User::Nobody),
-        _ => {
-            let name = need.strip_prefix("CAP_")?;
-            let is_name = !name.is_empty()
-                && name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-            is_name.then_some(user == User::Root)
-        }
+        "no root" => Some(user != User::Root),
+        // Mounted in every guest, for everybody.
+        "bpffs" | "cgroup2" | "BTF" => Some(true),
+        _ => match need.strip_prefix("no ") {
+            Some(name) => has(user, name).map(|has| !has),
+            None => has(user, need),
+        },
     }
+}
+
+/// Whether the user has that capability; `None` if it is not the name of one.
+fn has(user: User, name: &str) -> Option<bool> {
+    let rest = name.strip_prefix("CAP_")?;
+    let is_name = !rest.is_empty()
+        && rest
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    is_name.then_some(match user {
+        User::Root => true,
+        User::CapBpf => name == "CAP_BPF",
+        User::Nobody => false,
+    })
 }
 
 /// The first two numbers of a release string, `6.12.107+deb13-cloud-amd64` or `6.5`.
@@ -210,6 +228,25 @@ mod tests {
             assert!(skip(phase, OLD, "needs CAP_BPF"));
             assert!(!skip(phase, OLD, "needs cgroup2"));
         }
+    }
+
+    #[test]
+    fn a_privilege_the_phase_lacks_is_no_excuse_not_to_be_without() {
+        assert!(skip("root", OLD, "needs no CAP_BPF"));
+        assert!(skip("root", OLD, "needs no root"));
+        assert!(skip("cap_bpf", OLD, "needs no CAP_BPF"));
+        assert!(!skip("cap_bpf", OLD, "needs no CAP_NET_ADMIN"));
+        assert!(!skip("none/0", OLD, "needs no CAP_BPF"));
+        assert!(!skip("none/0", OLD, "needs no root"));
+        assert!(!skip("none/0", OLD, "needs no sleep"));
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_here_and_others_are_not() {
+        assert!(!skip("root", OLD, "needs file /sys/kernel/btf/vmlinux"));
+        assert!(!skip("root", OLD, "needs file /proc/self/fdinfo"));
+        assert!(skip("root", OLD, "needs file /usr/include/linux/bpf.h"));
+        assert!(!skip("root", OLD, "needs file "));
     }
 
     #[test]

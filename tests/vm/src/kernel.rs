@@ -142,12 +142,18 @@ impl Cellar {
                 )),
             }
         }
+        let _ = remove_dir_all(self.new_dir(slot));
         Err(whys.join("\n"))
+    }
+
+    /// Where a package is unpacked.
+    fn new_dir(&self, slot: &str) -> PathBuf {
+        self.dir.join(format!("{slot}.new"))
     }
 
     fn unpack(&self, archive: &Archive, slot: &str, candidate: &Candidate) -> Result<(), String> {
         let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-        let dir = self.dir.join(format!("{slot}.new"));
+        let dir = self.new_dir(slot);
         let _ = remove_dir_all(&dir);
         let tree = dir.join("tree");
         create_dir_all(&tree).map_err(|error| at(&tree, error))?;

@@ -1,0 +1,71 @@
+//! A handle is a descriptor at a C boundary, and no handle is -1.
+
+use std::ffi::c_int;
+use std::mem::{align_of, size_of, transmute};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use bpf_pin::{Link, Map, Prog};
+use common::*;
+
+fn main() -> std::process::ExitCode {
+    Suite::new()
+        .test("a_handle_is_an_int", &[], an_int)
+        .test("none_is_minus_one", &[], minus_one)
+        .test("a_map_crosses_to_c_and_back", &[cap::BPF], there_and_back)
+        .run()
+}
+
+#[deny(improper_ctypes_definitions)]
+extern "C" fn keep_or_drop(map: Option<Map>, keep: c_int) -> Option<Map> {
+    map.filter(|_| keep != 0)
+}
+
+/// The same as C declares it.
+fn as_c_sees_it() -> extern "C" fn(c_int, c_int) -> c_int {
+    let rust: extern "C" fn(Option<Map>, c_int) -> Option<Map> = keep_or_drop;
+    // SAFETY: an Option<Map> is an int: repr(transparent) over OwnedFd, whose niche is -1.
+    unsafe { transmute(rust) }
+}
+
+fn an_int() -> Outcome {
+    assert_eq!(size_of::<Map>(), size_of::<c_int>());
+    assert_eq!(size_of::<Option<Map>>(), size_of::<c_int>());
+    assert_eq!(size_of::<Option<Prog>>(), size_of::<c_int>());
+    assert_eq!(size_of::<Option<Link>>(), size_of::<c_int>());
+    assert_eq!(align_of::<Option<Map>>(), align_of::<c_int>());
+    Ok(())
+}
+
+fn minus_one() -> Outcome {
+    assert_eq!(as_c_sees_it()(-1, 1), -1);
+    Ok(())
+}
+
+fn there_and_back() -> Outcome {
+    let map = hash();
+    let id = map.id()?;
+    let number: RawFd = OwnedFd::from(map.try_clone()?).into_raw();
+    // C hands the descriptor over and gets the same number back.
+    assert_eq!(as_c_sees_it()(number, 1), number);
+    // SAFETY: keep_or_drop has given its ownership back.
+    let again = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
+    let again = Map::try_from(again).map_err(|failed| failed.to_string())?;
+    assert_eq!(again.id()?, id);
+    // Dropped on the Rust side, it is closed, and the map itself lives on in the other handle.
+    let number = OwnedFd::from(again).into_raw();
+    assert_eq!(as_c_sees_it()(number, 0), -1);
+    assert_eq!(map.id()?, id);
+    Ok(())
+}
+
+trait IntoRaw {
+    fn into_raw(self) -> RawFd;
+}
+
+impl IntoRaw for OwnedFd {
+    fn into_raw(self) -> RawFd {
+        let number = self.as_raw_fd();
+        std::mem::forget(self);
+        number
+    }
+}
