@@ -151,6 +151,8 @@ fn story() -> Outcome {
             .args(&step[1..])
             .status()?;
         if !status.success() {
+            // What an earlier step has pinned is not left behind.
+            let _ = PinnedMap::open(&path).map(PinnedMap::unpin);
             return Err(format!("{} failed", step[0]).into());
         }
     }

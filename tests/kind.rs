@@ -261,6 +261,9 @@ fn other_descriptors() -> Outcome {
     let (_, error) = refused::<bpf_pin::kinds::Map>(File::open("/dev/null")?.into());
     let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
     assert_eq!(error.to_string(), text);
+    let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
+    let text = "take a descriptor for an object: it is /dev/null, not a map, program or link";
+    assert_eq!(failed.to_string(), text);
     Ok(())
 }
 
@@ -311,6 +314,8 @@ fn wrong_descriptors() -> Outcome {
     let (fd, _) = refused::<bpf_pin::kinds::Link>(fd);
     let map = Map::try_from(fd).map_err(|_| "it is a map")?;
     assert_eq!(map.info()?.map_type, MapType::HASH);
+    let object = Object::try_from(OwnedFd::from(map))?;
+    assert_eq!(object.kind(), Kind::Map);
     let (fd, _) = refused::<bpf_pin::kinds::Map>(prog().into());
     let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
     assert_eq!(prog.info()?.name, "test_filter");

@@ -48,15 +48,6 @@ fn main() -> std::process::ExitCode {
         .run()
 }
 
-/// Which object a file is, by the kernel's own word.
-fn identity(kind: Kind, id: u32) -> Identity {
-    // Identity is made by the library only; this is what it must be equal to.
-    let text = format!("{kind} {id}");
-    let object = Identity { kind, id };
-    assert_eq!(object.to_string(), text);
-    object
-}
-
 fn keeps_elements() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
@@ -210,8 +201,14 @@ fn replaced() -> Outcome {
     let failed = ours.unpin().unwrap_err();
     let (ours, error) = failed.into_parts();
     let cause = Cause::Replaced {
-        expected: identity(Kind::Map, ours.id()?),
-        found: identity(Kind::Map, theirs.id()?),
+        expected: Identity {
+            kind: Kind::Map,
+            id: ours.id()?,
+        },
+        found: Identity {
+            kind: Kind::Map,
+            id: theirs.id()?,
+        },
     };
     assert_eq!(error.cause(), Some(&cause));
     assert!(matches!(&error, Error::Unpin { path: at, .. } if *at == path));
@@ -246,8 +243,14 @@ fn same_id() -> Outcome {
     held.pin(&path)?;
     let (_, error) = ours.unpin().unwrap_err().into_parts();
     let cause = Cause::Replaced {
-        expected: identity(Kind::Map, id),
-        found: identity(Kind::Prog, id),
+        expected: Identity {
+            kind: Kind::Map,
+            id: id,
+        },
+        found: Identity {
+            kind: Kind::Prog,
+            id: id,
+        },
     };
     assert_eq!(error.cause(), Some(&cause));
     assert_eq!(fs.names(), ["pin"]);

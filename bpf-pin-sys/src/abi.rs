@@ -223,7 +223,8 @@ macro_rules! abi_union {
     };
 }
 
-/// Constants and the table of them: `pub TABLE: type, btf { NAME = value since (major, minor), … }`.
+/// Constants and their table:
+/// `pub TABLE: type, btf { NAME = value, since (major, minor); … }`.
 ///
 /// `btf` are those the kernel's BTF has, `header` those that only the header has.
 macro_rules! abi_consts {

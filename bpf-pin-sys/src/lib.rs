@@ -26,10 +26,10 @@
 //!
 //! The third argument of `bpf(2)` is the number of bytes that the caller's argument has. It need
 //! not be that of a kernel's union: a kernel that knows a longer one takes the rest for zero, and
-//! one that knows a shorter one insists that the rest is zero. So a zeroed argument of any size will
-//! do, on any kernel, as long as only fields are set that the kernel knows. Two bounds tell what it
-//! knows: [`bpf_attr_size`], up to the end of the command's last field, and [`BPF_ATTR_SIZES`], the
-//! whole union. Breaches are told apart by errno:
+//! one that knows a shorter one insists that the rest is zero. So a zeroed argument of any size
+//! will do, on any kernel, as long as only fields are set that the kernel knows. Two bounds tell
+//! what it knows: [`bpf_attr_size`], up to the end of the command's last field, and
+//! [`BPF_ATTR_SIZES`], the whole union. Breaches are told apart by errno:
 //!
 //! | errno | cause |
 //! |---|---|
@@ -54,9 +54,9 @@
 //!
 //! The layout is the one of 64-bit kernels, on every target: also for a 32-bit process on such a
 //! kernel. A 32-bit kernel has it too, unless its C aligns a plain `__u64` to less than 8 bytes, as
-//! on x86 (i386) and m68k. Such a kernel differs in `cookie` of [`bpf_attr_link_create_tracing`], in
-//! `expected_revision` of the arms `tcx`, `netkit` and `cgroup` beside it, and in the size of
-//! [`bpf_cgroup_storage_key`].
+//! on x86 (i386) and m68k. Such a kernel differs in `cookie` of
+//! [`bpf_attr_link_create_tracing`], in `expected_revision` of the arms `tcx`, `netkit` and
+//! `cgroup` beside it, and in the size of [`bpf_cgroup_storage_key`].
 //!
 //! # References
 //!

@@ -1,4 +1,4 @@
-//! What the tables say of each other and of the kernels: the layout itself is proven at compile time.
+//! What the tables say of each other and of the kernels. The layout is proven at compile time.
 
 use bpf_pin_sys::*;
 use std::collections::HashSet;

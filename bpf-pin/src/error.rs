@@ -57,8 +57,8 @@ pub enum Error {
     },
     /// A descriptor from elsewhere that is not of the kind it was taken for.
     Descriptor {
-        /// The kind that was asked for.
-        expected: Kind,
+        /// The kind that was asked for, or None where any would have done.
+        expected: Option<Kind>,
         /// Why.
         reason: Reason,
     },
@@ -205,7 +205,13 @@ impl fmt::Display for Error {
             Self::Unpin { path, .. } => write!(f, "unpin {}", path.display()),
             Self::Statfs { path, .. } => write!(f, "statfs {}", path.display()),
             Self::Fstatfs { .. } => f.write_str("fstatfs"),
-            Self::Descriptor { expected, .. } => write!(f, "take a descriptor for a {expected}"),
+            Self::Descriptor {
+                expected: Some(kind),
+                ..
+            } => write!(f, "take a descriptor for a {kind}"),
+            Self::Descriptor { expected: None, .. } => {
+                f.write_str("take a descriptor for an object")
+            }
             Self::ById { kind, id, .. } => write!(f, "open {kind} {id}"),
             Self::Clone { kind, .. } => write!(f, "clone the descriptor of a {kind}"),
             Self::Info { kind, .. } => write!(f, "read the info of a {kind}"),

@@ -1,4 +1,65 @@
-//! Pins Linux BPF maps, programs and links on bpffs, safely.
+//! Pins Linux BPF maps, programs and links on bpffs, safely and at the cost of the bare syscalls.
+//!
+//! A BPF object dies with its last descriptor. Pinned, it has a name on bpffs and lives as long as
+//! the name: [`Map::pin`] gives it one, [`Map::open`] finds it again, [`PinnedMap::unpin`] takes the
+//! name away; and the same for [`Prog`] and [`Link`].
+//!
+//! ```no_run
+//! use bpf_pin::{MapSpec, MapType, PinnedMap};
+//!
+//! MapSpec::new(MapType::HASH, 4, 8, 1024).create()?.pin("/sys/fs/bpf/flows")?;
+//!
+//! let flows = PinnedMap::open("/sys/fs/bpf/flows")?;
+//! println!("{:?}", flows.info()?);
+//! let map = flows.unpin()?;
+//! # Ok::<(), bpf_pin::Error>(())
+//! ```
+//!
+//! # If you know bpf(2)
+//!
+//! | command | here |
+//! |---|---|
+//! | `BPF_OBJ_PIN` | [`Handle::pin`]: [`Map`], [`Prog`] and [`Link`] are `Handle`s of one kind each |
+//! | `BPF_OBJ_GET` | [`Handle::open`], [`Handle::open_with`], [`Pinned::open`], [`Object::open`] |
+//! | `unlink(2)` | [`Pinned::unpin`] |
+//! | `BPF_OBJ_GET_INFO_BY_FD` | [`Handle::info`], [`Handle::id`] |
+//! | `BPF_*_GET_FD_BY_ID` | [`Handle::from_id`] |
+//! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
+//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::elems`] |
+//! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
+//! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
+//! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
+//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`] |
+//!
+//! # Promises
+//!
+//! - A kind is proven by the kernel before a typed value exists, whether the descriptor comes from
+//!   a pin or from elsewhere. On Linux 5.10 to 7.3 this takes one syscall; on a kernel whose structs
+//!   are of unknown sizes it takes more.
+//! - A failing call leaves everything as it was, and an object that it took comes back in the
+//!   error, see [`Failed`].
+//! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error
+//!   takes more, and happens after the failure only. What was not proven is not claimed.
+//! - The kernel cannot check whose a pin is and remove it in one step. [`Pinned::unpin`] does one
+//!   right after the other.
+//!
+//! # Descriptors
+//!
+//! All descriptors are opened with `O_CLOEXEC`. A [`Handle`] is in memory what an
+//! [`OwnedFd`](std::os::fd::OwnedFd) is, so `Option<Map>` may stand in an `extern "C"` signature,
+//! and descriptors go in and out through `TryFrom` and `Into`:
+//!
+//! ```no_run
+//! use std::os::fd::OwnedFd;
+//!
+//! use bpf_pin::Map;
+//!
+//! /// A descriptor that another library made, as a map, pinned.
+//! fn adopt(fd: OwnedFd) -> bpf_pin::Result<OwnedFd> {
+//!     let map = Map::try_from(fd)?.pin("/sys/fs/bpf/adopted")?;
+//!     Ok(map.into_inner().into())
+//! }
+//! ```
 #![deny(unsafe_code)]
 
 mod bpffs;
@@ -41,3 +102,8 @@ pub use types::{AttachType, LinkType, MapType, ProgType};
 pub mod __proof {
     pub use crate::kind::{by_command, by_info, by_proc};
 }
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

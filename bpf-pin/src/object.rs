@@ -266,6 +266,14 @@ fn prove<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, (OwnedFd, Cause)> {
     }
 }
 
+fn prove_descriptor<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed<OwnedFd>> {
+    prove(fd).map_err(|(fd, cause)| {
+        let expected = T::EXPECTED;
+        let reason = cause.into();
+        Failed::new(fd, Error::Descriptor { expected, reason })
+    })
+}
+
 impl<K: ObjectKind> Sealed for Handle<K> {}
 
 impl<K: ObjectKind> Pinnable for Handle<K> {
@@ -293,11 +301,7 @@ impl<K: ObjectKind> TryFrom<OwnedFd> for Handle<K> {
     type Error = Failed<OwnedFd>;
 
     fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
-        prove(fd).map_err(|(fd, cause)| {
-            let expected = K::KIND;
-            let reason = cause.into();
-            Failed::new(fd, Error::Descriptor { expected, reason })
-        })
+        prove_descriptor(fd)
     }
 }
 
@@ -403,5 +407,24 @@ impl AsFd for Object {
             Self::Prog(prog) => prog.as_fd(),
             Self::Link(link) => link.as_fd(),
         }
+    }
+}
+
+impl From<Object> for OwnedFd {
+    fn from(object: Object) -> Self {
+        match object {
+            Object::Map(map) => map.into(),
+            Object::Prog(prog) => prog.into(),
+            Object::Link(link) => link.into(),
+        }
+    }
+}
+
+/// Finds out the kind; the error gives the descriptor back.
+impl TryFrom<OwnedFd> for Object {
+    type Error = Failed<OwnedFd>;
+
+    fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
+        prove_descriptor(fd)
     }
 }

@@ -1,6 +1,7 @@
 //! How much of `union bpf_attr` a command reads, release by release.
 
 use super::*;
+use crate::abi::unraw;
 use crate::{
     BPF_BTF_GET_FD_BY_ID, BPF_BTF_GET_NEXT_ID, BPF_BTF_LOAD, BPF_COMMON_ATTRS, BPF_ENABLE_STATS,
     BPF_ITER_CREATE, BPF_LINK_CREATE, BPF_LINK_DETACH, BPF_LINK_GET_FD_BY_ID, BPF_LINK_GET_NEXT_ID,
@@ -72,8 +73,10 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 /// `COMMAND(arm): field since (major, minor), …`. A field of another arm than the command's, one of
 /// `link_create`'s, says which: `field of arm since …`.
 macro_rules! last_fields {
-    (@end $arm:ident $field:ident) => { end(0, $arm::FIELDS, crate::abi::unraw(stringify!($field))) };
-    (@end $arm:ident $field:ident $opt:ident) => { end(OPTS, $opt::FIELDS, crate::abi::unraw(stringify!($field))) };
+    (@end $arm:ident $field:ident) => { end(0, $arm::FIELDS, unraw(stringify!($field))) };
+    (@end $arm:ident $field:ident $opt:ident) => {
+        end(OPTS, $opt::FIELDS, unraw(stringify!($field)))
+    };
     ($($cmd:ident($arm:ident): $(
         $field:ident $(of $opt:ident)? since ($major:literal, $minor:literal)
     ),+;)*) => {
@@ -81,7 +84,7 @@ macro_rules! last_fields {
             cmd: $cmd,
             fields: &[$(LastField {
                 since: Version::new($major, $minor),
-                name: crate::abi::unraw(stringify!($field)),
+                name: unraw(stringify!($field)),
                 end: last_fields!(@end $arm $field $($opt)?),
             },)+],
         },)*]
@@ -111,7 +114,8 @@ pub const LAST_FIELDS: &[LastFields] = last_fields! {
         bpf_fd since (4, 4), file_flags since (4, 15), path_fd since (6, 5);
     BPF_PROG_ATTACH(bpf_attr_prog_attach):
         attach_flags since (4, 10), replace_bpf_fd since (5, 6), expected_revision since (6, 6);
-    BPF_PROG_DETACH(bpf_attr_prog_attach): attach_type since (4, 10), expected_revision since (6, 6);
+    BPF_PROG_DETACH(bpf_attr_prog_attach):
+        attach_type since (4, 10), expected_revision since (6, 6);
     BPF_PROG_TEST_RUN(bpf_attr_test):
         duration since (4, 12), ctx_out since (5, 2), cpu since (5, 10), batch_size since (5, 18);
     BPF_PROG_GET_NEXT_ID(bpf_attr_get_id): next_id since (4, 13);
@@ -148,7 +152,8 @@ pub const LAST_FIELDS: &[LastFields] = last_fields! {
     BPF_PROG_BIND_MAP(bpf_attr_prog_bind_map): flags since (5, 10);
     BPF_TOKEN_CREATE(bpf_attr_token_create): bpffs_fd since (6, 9);
     BPF_PROG_STREAM_READ_BY_FD(bpf_attr_prog_stream_read): prog_fd since (6, 17);
-    BPF_PROG_ASSOC_STRUCT_OPS(bpf_attr_prog_assoc_struct_ops): prog_fd since (7, 0), flags since (7, 2);
+    BPF_PROG_ASSOC_STRUCT_OPS(bpf_attr_prog_assoc_struct_ops):
+        prog_fd since (7, 0), flags since (7, 2);
 };
 
 /// How many bytes of `union bpf_attr` a command reads on a kernel.

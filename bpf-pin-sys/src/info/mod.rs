@@ -20,6 +20,7 @@ use crate::insn::bpf_insn_array_value;
 use core::mem::offset_of;
 
 const DETAILS: usize = offset_of!(bpf_link_info, details);
+const ITER_MAP: usize = DETAILS + offset_of!(bpf_link_info_iter, map);
 const ITER: usize = DETAILS + offset_of!(bpf_link_info_iter, details);
 const PERF: usize = DETAILS + offset_of!(bpf_link_info_perf_event, details);
 
@@ -38,7 +39,7 @@ pub const INFOS: &[Arm] = arms! {
     "bpf_link_info.tracing" => bpf_link_info_tracing @ DETAILS,
     "bpf_link_info.cgroup" => bpf_link_info_cgroup @ DETAILS,
     "bpf_link_info.iter" => bpf_link_info_iter @ DETAILS,
-    "bpf_link_info.iter.map" => bpf_link_info_iter_map @ DETAILS + offset_of!(bpf_link_info_iter, map),
+    "bpf_link_info.iter.map" => bpf_link_info_iter_map @ ITER_MAP,
     "bpf_link_info.iter.cgroup" => bpf_link_info_iter_cgroup @ ITER,
     "bpf_link_info.iter.task" => bpf_link_info_iter_task @ ITER,
     "bpf_link_info.netns" => bpf_link_info_netns @ DETAILS,

@@ -54,7 +54,8 @@ abi_consts! {
         /// Storage of a cgroup and a hook with a value per CPU, superseded likewise.
         BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED = 21, since (6, 7);
         /// The same by its old name.
-        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE = BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED, since (4, 20);
+        BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE =
+            BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE_DEPRECATED, since (4, 20);
         /// First in, first out; no key.
         BPF_MAP_TYPE_QUEUE = 22, since (4, 20);
         /// Last in, first out; no key.
