@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::bpffs::FileSystem;
 use crate::capability::Capability;
-use crate::kind::{Identity, Kind};
+use crate::kind::{Identity, Kind, Verdict};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,9 @@ pub enum Cause {
         /// What /proc calls it, where it can be read.
         found: Option<String>,
     },
+    /// The descriptor's kind could not be proven: the kernel's structs are of sizes not known here,
+    /// its commands are not to be had and /proc is not mounted.
+    Unproven,
     /// Another object has the name by now; nothing was removed.
     Replaced {
         /// The object that was to be unpinned.
@@ -180,6 +183,16 @@ pub enum Cause {
     },
 }
 
+impl From<Verdict> for Cause {
+    /// Of a descriptor that was not proven to be what it was taken for.
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::IsNone(found) => Self::NotBpf { found },
+            Verdict::Is(_) | Verdict::Unknown => Self::Unproven,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -247,6 +260,7 @@ impl fmt::Display for Cause {
                 write!(f, "it is {found}, not a map, program or link")
             }
             Self::NotBpf { found: None } => f.write_str("it is not a map, program or link"),
+            Self::Unproven => f.write_str("its kind could not be proven"),
             Self::Replaced { expected, found } => write!(
                 f,
                 "the path leads to {found} by now, not to {expected}; nothing was removed"

@@ -37,9 +37,9 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
             missing(path, PinOrOpen::Pin).or(Some(Cause::TrailingSlash))
         }
         Errno::NOENT => missing(path, PinOrOpen::Pin),
-        Errno::PERM => dot(path)
-            .or_else(|| not_bpffs(directory(path)))
-            .or_else(capability::for_bpf),
+        // Before it looks at the path, the kernel looks at who is asking.
+        Errno::PERM if sys::gate() == Errno::PERM => capability::for_bpf(),
+        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path))),
         Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
         Errno::ROFS => read_only(directory(path)),
         _ => walk(path, errno),
@@ -51,7 +51,8 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
 pub(crate) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::NOENT => missing(path, PinOrOpen::Open),
-        Errno::PERM => dot(path).or_else(capability::for_bpf),
+        Errno::PERM if sys::gate() == Errno::PERM => capability::for_bpf(),
+        Errno::PERM => dot(path),
         Errno::ACCESS => unsearchable(path)
             .or_else(|| not_an_object(path))
             .or_else(|| unreadable(path, access)),
@@ -283,7 +284,7 @@ fn holder(path: &Path) -> Option<Identity> {
     let name = Pathname::new(path).ok()?;
     let open = |flags| sys::obj_get(name.as_c_str(), flags);
     let fd = open(0).or_else(|_| open(abi::BPF_F_RDONLY)).ok()?;
-    kind::identity(fd.as_fd())
+    kind::identity(fd.as_fd()).ok()
 }
 
 fn link_access(path: &Path) -> Option<Cause> {

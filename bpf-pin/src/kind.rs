@@ -43,11 +43,24 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Which object this is, or None where that cannot be told.
-pub(crate) fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
-    let head = sys::info_head(fd).ok()?;
-    let kind = judge(head).or_else(|| of(fd))?;
-    Some(Identity { kind, id: head.id })
+/// What could be found out about a descriptor.
+pub(crate) enum Verdict {
+    /// Proven to be of this kind.
+    Is(Kind),
+    /// Proven to be none of the three; what /proc calls it, where it can be read.
+    IsNone(Option<String>),
+    /// Neither. A kernel too new for the one proof and too closed for the others.
+    Unknown,
+}
+
+/// Which object this is, or why that cannot be told.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Verdict> {
+    let head = sys::info_head(fd).map_err(|_| of(fd))?;
+    let id = head.id;
+    match judge(head).map_or_else(|| of(fd), Verdict::Is) {
+        Verdict::Is(kind) => Ok(Identity { kind, id }),
+        other => Err(other),
+    }
 }
 
 /// Proof in one syscall that `fd` is of this kind; false where it takes more to tell.
@@ -59,12 +72,19 @@ pub(crate) fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
     }
 }
 
-/// The kind of `fd`: by its info, else by its answers to each kind's own commands,
-/// else by what /proc calls it. None where it is none of the three, or nothing tells.
-pub(crate) fn of(fd: BorrowedFd<'_>) -> Option<Kind> {
-    by_info(fd)
-        .or_else(|| by_command(fd))
-        .or_else(|| by_proc(fd))
+/// The kind of `fd`: by its info, else by its answers to each kind's own commands, else by what
+/// /proc calls it.
+pub(crate) fn of(fd: BorrowedFd<'_>) -> Verdict {
+    let head = sys::info_head(fd);
+    if let Some(kind) = head.ok().and_then(judge).or_else(|| by_command(fd)) {
+        return Verdict::Is(kind);
+    }
+    match describe(fd) {
+        Some(name) => by_name(&name).map_or(Verdict::IsNone(Some(name)), Verdict::Is),
+        // So the kernel answers for what is no BPF object.
+        None if head == Err(Errno::INVAL) => Verdict::IsNone(None),
+        None => Verdict::Unknown,
+    }
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` does not name the kind, but each kind fills in its own struct.
@@ -125,7 +145,11 @@ fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
 
 /// The name of the descriptor's anonymous inode.
 pub fn by_proc(fd: BorrowedFd<'_>) -> Option<Kind> {
-    match describe(fd)?.as_str() {
+    by_name(&describe(fd)?)
+}
+
+fn by_name(name: &str) -> Option<Kind> {
+    match name {
         "anon_inode:bpf-map" => Some(Kind::Map),
         "anon_inode:bpf-prog" => Some(Kind::Prog),
         // Spelled one way when created, the other when opened.
@@ -135,7 +159,7 @@ pub fn by_proc(fd: BorrowedFd<'_>) -> Option<Kind> {
 }
 
 /// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
-pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
+fn describe(fd: BorrowedFd<'_>) -> Option<String> {
     let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
     Some(name.to_string_lossy().into_owned())
 }

@@ -12,7 +12,7 @@ use crate::capability;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::kind::{self, Identity, Kind};
+use crate::kind::{self, Identity, Kind, Verdict};
 use crate::pathname::Pathname;
 use crate::sys::{self, sealed::Sealed};
 
@@ -255,14 +255,11 @@ fn prove<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, (OwnedFd, Cause)> {
         }
     }
     match (kind::of(fd.as_fd()), T::EXPECTED) {
-        (Some(found), Some(expected)) if found != expected => {
+        (Verdict::Is(found), Some(expected)) if found != expected => {
             Err((fd, Cause::WrongKind { expected, found }))
         }
-        (Some(kind), _) => Ok(T::from_proven(fd, kind)),
-        (None, _) => {
-            let found = kind::describe(fd.as_fd());
-            Err((fd, Cause::NotBpf { found }))
-        }
+        (Verdict::Is(kind), _) => Ok(T::from_proven(fd, kind)),
+        (other, _) => Err((fd, other.into())),
     }
 }
 

@@ -171,10 +171,7 @@ impl<T: Pinnable> Pinned<T> {
 }
 
 fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    kind::identity(fd).ok_or_else(|| {
-        let found = kind::describe(fd);
-        Cause::NotBpf { found }.into()
-    })
+    kind::identity(fd).map_err(|verdict| Cause::from(verdict).into())
 }
 
 impl<K: ObjectKind> Handle<K> {
