@@ -1,16 +1,10 @@
-//! What this thread may do, as far as a refusal needs explaining.
+//! What this thread may do.
 
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
-
-use crate::cause::Cause;
-use crate::sys;
-use crate::types::{MapType, ProgType};
 
 /// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each.
 ///
@@ -42,7 +36,7 @@ impl fmt::Display for Capability {
 }
 
 /// Whether this thread's effective set lacks it, and `CAP_SYS_ADMIN` too. None: unknown.
-fn lacks(capability: Capability) -> Option<bool> {
+pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     let wanted = match capability {
         Capability::Bpf => CapabilitySet::BPF,
         Capability::NetAdmin => CapabilitySet::NET_ADMIN,
@@ -53,114 +47,17 @@ fn lacks(capability: Capability) -> Option<bool> {
     Some(!effective.intersects(wanted | CapabilitySet::SYS_ADMIN))
 }
 
-fn missing(capability: Capability, needed_for: &'static str) -> Option<Cause> {
-    let cause = Cause::MissingCapability {
-        capability,
-        needed_for,
-    };
-    lacks(capability)?.then_some(cause)
-}
-
-/// Inside a user namespace the effective set says nothing about the initial one.
-fn user_namespace() -> Option<Cause> {
+/// Whether the capabilities are those of another user namespace than the initial one.
+pub(crate) fn in_user_namespace() -> bool {
     /// `PROC_USER_INIT_INO`, the same on every machine.
     const INITIAL: u64 = 0xefff_fffd;
-    let namespace = fs::metadata("/proc/self/ns/user").ok()?;
-    (namespace.ino() != INITIAL).then_some(Cause::UserNamespace)
+    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL)
 }
 
 /// Whether `kernel.unprivileged_bpf_disabled` withholds anything. None: unknown.
-fn unprivileged_is_disabled() -> Option<bool> {
+pub(crate) fn unprivileged_is_disabled() -> Option<bool> {
     let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok()?;
     Some(value.trim() != "0")
-}
-
-/// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2).
-pub(crate) fn for_bpf() -> Option<Cause> {
-    if sys::gate() != Errno::PERM || !unprivileged_is_disabled()? {
-        return None;
-    }
-    missing(
-        Capability::Bpf,
-        "bpf(2) while kernel.unprivileged_bpf_disabled is not 0",
-    )
-    .or_else(user_namespace)
-}
-
-/// EPERM of `BPF_*_GET_FD_BY_ID`.
-pub(crate) fn for_id() -> Option<Cause> {
-    missing(Capability::SysAdmin, "opening an object by its id").or_else(user_namespace)
-}
-
-/// EPERM of `BPF_MAP_CREATE`.
-pub(crate) fn for_map(map_type: MapType) -> Option<Cause> {
-    let needs = match map_type {
-        MapType::SOCKMAP
-        | MapType::SOCKHASH
-        | MapType::DEVMAP
-        | MapType::DEVMAP_HASH
-        | MapType::XSKMAP => Some((Capability::NetAdmin, "maps of this type")),
-        MapType::SK_STORAGE
-        | MapType::INODE_STORAGE
-        | MapType::TASK_STORAGE
-        | MapType::CGRP_STORAGE
-        | MapType::BLOOM_FILTER
-        | MapType::LPM_TRIE
-        | MapType::REUSEPORT_SOCKARRAY
-        | MapType::STACK_TRACE
-        | MapType::QUEUE
-        | MapType::STACK
-        | MapType::LRU_HASH
-        | MapType::LRU_PERCPU_HASH
-        | MapType::STRUCT_OPS
-        | MapType::CPUMAP
-        | MapType::ARENA
-        | MapType::INSN_ARRAY
-        | MapType::RHASH => Some((Capability::Bpf, "maps of this type")),
-        _ => None,
-    };
-    unprivileged("creating a map")
-        .or_else(|| needs.and_then(|(capability, what)| missing(capability, what)))
-        .or_else(user_namespace)
-}
-
-/// EPERM of `BPF_PROG_LOAD`.
-pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
-    let needs = match prog_type {
-        ProgType::SOCKET_FILTER | ProgType::CGROUP_SKB => None,
-        ProgType::KPROBE
-        | ProgType::TRACEPOINT
-        | ProgType::PERF_EVENT
-        | ProgType::RAW_TRACEPOINT
-        | ProgType::RAW_TRACEPOINT_WRITABLE
-        | ProgType::TRACING
-        | ProgType::LSM
-        | ProgType::STRUCT_OPS
-        | ProgType::EXT => Some(Capability::Perfmon),
-        _ => Some(Capability::NetAdmin),
-    };
-    unprivileged("loading a program")
-        .or_else(|| needs.and_then(|_| missing(Capability::Bpf, "programs of this type")))
-        .or_else(|| needs.and_then(|capability| missing(capability, "programs of this type")))
-        .or_else(user_namespace)
-}
-
-/// EPERM of `BPF_LINK_CREATE` for a network or cgroup attach point.
-pub(crate) fn for_net_link() -> Option<Cause> {
-    missing(Capability::NetAdmin, "attaching to a network or a cgroup").or_else(user_namespace)
-}
-
-fn unprivileged(what: &'static str) -> Option<Cause> {
-    if !unprivileged_is_disabled()? {
-        return None;
-    }
-    missing(Capability::Bpf, what)
-}
-
-/// What is charged to `RLIMIT_MEMLOCK` may be over it only where it is finite.
-pub(crate) fn memlock_limit() -> Option<Cause> {
-    let limit = getrlimit(Resource::Memlock).current?;
-    Some(Cause::Memlock { limit })
 }
 
 /// The level of lockdown, where there is one: it is what stands in brackets.

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::bpffs::FileSystem;
+use crate::access::Access;
 use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
+use crate::magic::FileSystem;
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub enum Cause {
         uid: u32,
         /// What was not granted: "search", "write", "read", "read and write".
         wanted: &'static str,
-        /// Whether opening with [`Access::ReadOnly`](crate::Access::ReadOnly) would do.
+        /// Whether opening with [`Access::ReadOnly`] would do.
         read_only_would_do: bool,
     },
     /// The directory is sticky and neither it nor the pin is this user's (EPERM).
@@ -121,7 +122,7 @@ pub enum Cause {
     /// The map was opened for reading only, or for writing only (EPERM).
     MapAccess {
         /// How it was opened.
-        opened: crate::object::Access,
+        opened: Access,
     },
     /// The map is frozen: only programs may still write to it (EPERM).
     Frozen,

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 
 use rustix::fs::fstatfs;
 
+use crate::magic::FileSystem;
+
 const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
-/// `SYSFS_MAGIC`
-const SYSFS: u32 = 0x6265_6572;
 
 /// The number of possible CPUs, read once.
 ///
@@ -20,7 +20,7 @@ pub(crate) fn possible() -> io::Result<usize> {
         return Ok(count);
     }
     let mut file = File::open(POSSIBLE)?;
-    if crate::bpffs::magic_of(&fstatfs(&file)?) != SYSFS {
+    if FileSystem::from_stat(&fstatfs(&file)?) != FileSystem::SYSFS {
         return Err(invalid(
             "not the kernel's own file: another file system is mounted there",
         ));

@@ -62,6 +62,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod access;
 mod bpffs;
 mod capability;
 mod cause;
@@ -70,6 +71,7 @@ mod diagnose;
 mod error;
 mod kind;
 mod link;
+mod magic;
 mod map;
 mod name;
 mod object;
@@ -81,17 +83,18 @@ mod types;
 
 pub use bpf_pin_sys as abi;
 
-pub use bpffs::FileSystem;
+pub use access::Access;
 pub use capability::Capability;
 pub use cause::Cause;
 pub use error::{Error, Failed, Reason, Result};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
+pub use magic::FileSystem;
 pub use map::{
     ElemFlags, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys,
 };
 pub use name::ObjName;
-pub use object::{Access, Handle, Object, ObjectKind, Pinnable, kinds};
+pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use sys::AsMap;

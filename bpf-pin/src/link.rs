@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::capability;
+use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::kind::Kind;
 use crate::object::{Handle, ObjectKind, kinds};
@@ -248,7 +248,7 @@ impl<'fd> LinkSpec<'fd> {
                 reason: Reason::new(
                     errno,
                     (errno == Errno::PERM)
-                        .then(capability::for_net_link)
+                        .then(diagnose::for_net_link)
                         .flatten(),
                 ),
             }),

@@ -5,50 +5,15 @@ use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::capability;
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity, Kind, Verdict};
 use crate::pathname::Pathname;
 use crate::sys::{self, sealed::Sealed};
-
-/// For what a pin is opened. Linux 4.15; before that only for both.
-///
-/// It restrains the descriptor, not the user: whoever owns the pin may open it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Access {
-    /// To read and write elements. The only one that a link takes.
-    #[default]
-    ReadWrite,
-    /// `BPF_F_RDONLY`: only read permission is asked for; of a map's elements none can be changed.
-    ReadOnly,
-    /// `BPF_F_WRONLY`: only write permission is asked for; of a map's elements none can be read.
-    WriteOnly,
-}
-
-impl Access {
-    fn flags(self) -> u32 {
-        match self {
-            Self::ReadWrite => 0,
-            Self::ReadOnly => abi::BPF_F_RDONLY,
-            Self::WriteOnly => abi::BPF_F_WRONLY,
-        }
-    }
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ReadWrite => "for reading and writing",
-            Self::ReadOnly => "for reading only",
-            Self::WriteOnly => "for writing only",
-        })
-    }
-}
 
 /// One of the kinds as a type: [`kinds::Map`], [`kinds::Prog`] or [`kinds::Link`]. Sealed.
 pub trait ObjectKind: Sealed + Sized {
@@ -166,7 +131,7 @@ impl<K: ObjectKind> Handle<K> {
                 id,
                 reason: Reason::new(
                     errno,
-                    (errno == Errno::PERM).then(capability::for_id).flatten(),
+                    (errno == Errno::PERM).then(diagnose::for_id).flatten(),
                 ),
             }),
         }
@@ -215,7 +180,7 @@ impl<K: ObjectKind> Handle<K> {
             kind: K::KIND,
             reason: Reason::new(
                 errno,
-                (errno == Errno::PERM).then(capability::for_bpf).flatten(),
+                (errno == Errno::PERM).then(diagnose::for_bpf).flatten(),
             ),
         }
     }

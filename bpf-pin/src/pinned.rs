@@ -9,11 +9,12 @@ use bpf_pin_sys as abi;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity};
-use crate::object::{Access, Handle, Object, ObjectKind, Pinnable, open_name};
+use crate::object::{Handle, Object, ObjectKind, Pinnable, open_name};
 use crate::pathname::Pathname;
 use crate::sys::{self, AsMap, sealed::Sealed};
 use crate::{Link, Map, Prog};

@@ -8,8 +8,8 @@ use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::capability;
 use crate::cause::Cause;
+use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::kind::Kind;
 use crate::name::ObjName;
@@ -276,8 +276,8 @@ impl<'a> ProgSpec<'a> {
         let end = log.iter().position(|&byte| byte == 0);
         let log = String::from_utf8_lossy(&log[..end.unwrap_or(log.len())]).into_owned();
         let cause = match errno {
-            Errno::PERM => capability::for_prog(self.prog_type).or_else(|| self.memlock()),
-            Errno::INVAL => locked_down(&log),
+            Errno::PERM => diagnose::for_prog(self.prog_type).or_else(|| self.memlock()),
+            Errno::INVAL => diagnose::for_helper(&log),
             _ => None,
         };
         Err(self.error(log, Reason::new(errno, cause)))
@@ -291,7 +291,7 @@ impl<'a> ProgSpec<'a> {
             ..self.clone()
         };
         let over = self.insns.len() > least.len() && smallest.load_raw(None).is_ok();
-        capability::memlock_limit().filter(|_| over)
+        diagnose::memlock().filter(|_| over)
     }
 
     #[cold]
@@ -303,15 +303,4 @@ impl<'a> ProgSpec<'a> {
             reason,
         }
     }
-}
-
-/// What lockdown withholds is, to the verifier, a helper that does not exist for the program.
-fn locked_down(log: &str) -> Option<Cause> {
-    const WITHHELD: &[&str] = &["probe_read", "probe_write_user"];
-    let last = log
-        .lines()
-        .rfind(|line| line.contains("unknown func") || line.contains("cannot use helper"))?;
-    let withheld = WITHHELD.iter().any(|helper| last.contains(helper));
-    let level = capability::lockdown().filter(|_| withheld)?;
-    Some(Cause::Lockdown { level })
 }

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::{Need, Outcome};
 
 /// What a test returns.
@@ -57,6 +59,7 @@ impl Suite {
 
     /// Runs them as the command line has it.
     pub fn run(self) -> ExitCode {
+        raise_memlock();
         let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
         let skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
         for line in skipped.iter() {
@@ -67,6 +70,21 @@ impl Suite {
         }
         conclusion.exit_code()
     }
+}
+
+/// Before Linux 5.11 all maps and programs of a user are charged to it, and tests run side by side.
+fn raise_memlock() {
+    let limits = getrlimit(Resource::Memlock);
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let most = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    // Without CAP_SYS_RESOURCE up to the maximum only; a limit that is too low shows in the tests.
+    let _ = setrlimit(Resource::Memlock, unlimited).or_else(|_| setrlimit(Resource::Memlock, most));
 }
 
 /// The error and all that is behind it.

@@ -8,10 +8,10 @@ use bpf_pin_sys as abi;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::{Map, MapInfo};
-use crate::object::Access;
 use crate::sys::{self, AsMap, Cells, CellsError};
 
 bitflags! {

@@ -6,8 +6,8 @@ use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::capability;
 use crate::cause::Cause;
+use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::map::Map;
 use crate::name::ObjName;
@@ -158,7 +158,7 @@ impl<'fd> MapSpec<'fd> {
             Ok(map) => Ok(map),
             Err(errno) => {
                 let cause = match errno {
-                    Errno::PERM => capability::for_map(self.map_type).or_else(|| self.memlock()),
+                    Errno::PERM => diagnose::for_map(self.map_type).or_else(|| self.memlock()),
                     _ => None,
                 };
                 Err(self.error(Reason::new(errno, cause)))
@@ -194,7 +194,7 @@ impl<'fd> MapSpec<'fd> {
             max_entries: 1,
             ..self.clone()
         };
-        capability::memlock_limit().filter(|_| smallest.create_raw().is_ok())
+        diagnose::memlock().filter(|_| smallest.create_raw().is_ok())
     }
 
     #[cold]

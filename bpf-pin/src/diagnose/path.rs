@@ -1,4 +1,4 @@
-//! From an errno to its cause. Runs after a failure only, names only what it has seen.
+//! What is wrong with a path.
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::bpffs::found_at;
-use crate::capability;
+use crate::access::Access;
 use crate::cause::Cause;
+use crate::diagnose::privilege::for_bpf;
 use crate::kind::{self, Identity, Kind};
-use crate::object::Access;
+use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 use crate::sys;
 
@@ -38,7 +38,7 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
         }
         Errno::NOENT => missing(path, PinOrOpen::Pin),
         // Before it looks at the path, the kernel looks at who is asking.
-        Errno::PERM if sys::gate() == Errno::PERM => capability::for_bpf(),
+        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
         Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path))),
         Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
         Errno::ROFS => read_only(directory(path)),
@@ -51,7 +51,7 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
 pub(crate) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::NOENT => missing(path, PinOrOpen::Open),
-        Errno::PERM if sys::gate() == Errno::PERM => capability::for_bpf(),
+        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
         Errno::PERM => dot(path),
         Errno::ACCESS => unsearchable(path)
             .or_else(|| not_an_object(path))
@@ -146,7 +146,7 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
 }
 
 fn not_bpffs(path: &Path) -> Option<Cause> {
-    let found = found_at(path)?;
+    let found = FileSystem::found_at(path)?;
     (!found.is_bpffs()).then(|| Cause::NotBpffs {
         path: path.to_owned(),
         found,
@@ -157,8 +157,8 @@ fn not_bpffs(path: &Path) -> Option<Cause> {
 fn dot(path: &Path) -> Option<Cause> {
     prefixes(path).into_iter().find_map(|prefix| {
         let component = prefix.file_name()?;
-        let refused =
-            component.as_bytes().contains(&b'.') && found_at(directory(&prefix))?.is_bpffs();
+        let refused = component.as_bytes().contains(&b'.')
+            && FileSystem::found_at(directory(&prefix))?.is_bpffs();
         refused.then(|| Cause::Dot {
             component: component.to_owned(),
         })
@@ -245,7 +245,7 @@ fn not_an_object(path: &Path) -> Option<Cause> {
         FileType::Socket => "socket",
         _ => return None,
     };
-    let found = found_at(path)?;
+    let found = FileSystem::found_at(path)?;
     (what == "directory" || !found.is_bpffs()).then(|| Cause::NotAnObject {
         path: path.to_owned(),
         what,

@@ -1,0 +1,7 @@
+//! From an errno to its cause. Runs after a failure only, names only what it has seen.
+
+mod path;
+mod privilege;
+
+pub(crate) use path::{open, pin, unpin, walk};
+pub(crate) use privilege::{for_bpf, for_helper, for_id, for_map, for_net_link, for_prog, memlock};
