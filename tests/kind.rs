@@ -268,36 +268,7 @@ fn other_descriptors() -> Outcome {
 }
 
 fn btf() -> Outcome {
-    // A header and no types: the least that the kernel takes.
-    let mut header = Vec::new();
-    header.extend(0xeb9f_u16.to_ne_bytes());
-    header.extend([1, 0]);
-    for word in [24_u32, 0, 12, 12, 1] {
-        header.extend(word.to_ne_bytes());
-    }
-    // INT, 4 bytes, 32 bits, no name.
-    for word in [0_u32, 1 << 24, 4, 32] {
-        header.extend(word.to_ne_bytes());
-    }
-    header[12..16].copy_from_slice(&16_u32.to_ne_bytes());
-    header[16..20].copy_from_slice(&16_u32.to_ne_bytes());
-    header.push(0);
-    let mut attr = bpf_pin::abi::bpf_attr_btf_load {
-        btf: header.as_ptr() as u64,
-        btf_size: header.len() as u32,
-        ..bpf_pin::abi::bpf_attr_btf_load::zeroed()
-    };
-    // SAFETY: btf is btf_size readable bytes.
-    let fd = unsafe {
-        bpf_pin::abi::bpf(
-            bpf_pin::abi::BPF_BTF_LOAD,
-            (&raw mut attr).cast(),
-            size_of_val(&attr) as u32,
-        )
-    };
-    assert!(fd >= 0, "BPF_BTF_LOAD: {}", std::io::Error::last_os_error());
-    // SAFETY: the kernel has just made it.
-    let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) };
+    let fd = common::btf();
     for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
         assert_eq!(way(fd.as_fd()), None);
     }

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, Kind, Link, Map, PinnedLink, PinnedMap, Prog};
+use bpf_pin::{
+    Access, Cause, ElemFlags, Error, Kind, Link, Map, PinnedLink, PinnedMap, Prog, ProgType,
+};
 use common::*;
 use rustix::fs::{Mode, chmod, mkdir};
 use rustix::thread::CapabilitySet;
@@ -28,6 +30,7 @@ fn main() -> std::process::ExitCode {
             PINS,
             map_as_program,
         )
+        .test("a_program_of_another_type_says_so", PINS, program_type)
         .test(
             "after_a_failed_pin_nothing_of_others_can_be_unpinned",
             PINS,
@@ -89,6 +92,17 @@ fn map_as_program() -> Outcome {
     let error = Prog::open(fs.at("pin")).unwrap_err();
     let (expected, found) = (Kind::Prog, Kind::Map);
     assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
+    Ok(())
+}
+
+fn program_type() -> Outcome {
+    let fs = TestFs::new();
+    prog().pin(fs.at("pin"))?;
+    // There is no type of program in Rust that a pin could be mistaken for: the kernel is asked.
+    assert_eq!(
+        Prog::open(fs.at("pin"))?.info()?.prog_type,
+        ProgType::SOCKET_FILTER
+    );
     Ok(())
 }
 

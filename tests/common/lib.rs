@@ -10,7 +10,7 @@ mod suite;
 pub use bpffs::TestFs;
 pub use namespace::{as_user, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
-pub use objects::{NetnsLink, hash, link, prog, sk_lookup};
+pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
 pub use suite::{Suite, TestResult};
 
 /// What a test fails with: `?` takes any error.

@@ -79,6 +79,11 @@ pub struct MapSpec<'fd> {
     name: ObjName,
     inner: Option<BorrowedFd<'fd>>,
     numa_node: u32,
+    ifindex: u32,
+    btf: Option<BorrowedFd<'fd>>,
+    btf_key_type_id: u32,
+    btf_value_type_id: u32,
+    btf_vmlinux_value_type_id: u32,
     map_extra: u64,
 }
 
@@ -94,6 +99,11 @@ impl<'fd> MapSpec<'fd> {
             name: ObjName::default(),
             inner: None,
             numa_node: 0,
+            ifindex: 0,
+            btf: None,
+            btf_key_type_id: 0,
+            btf_value_type_id: 0,
+            btf_vmlinux_value_type_id: 0,
             map_extra: 0,
         }
     }
@@ -135,6 +145,38 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
+    /// `map_ifindex`: the device that it is offloaded to. Linux 4.16.
+    pub fn ifindex(mut self, ifindex: u32) -> Self {
+        self.ifindex = ifindex;
+        self
+    }
+
+    /// `btf_fd`, `btf_key_type_id` and `btf_value_type_id`: the BTF object, from `BPF_BTF_LOAD`,
+    /// that describes key and value. Storage of sockets, inodes, tasks and cgroups cannot do
+    /// without. Linux 4.18.
+    pub fn btf<'new>(
+        self,
+        btf: &'new impl AsFd,
+        key_type_id: u32,
+        value_type_id: u32,
+    ) -> MapSpec<'new>
+    where
+        'fd: 'new,
+    {
+        MapSpec {
+            btf: Some(btf.as_fd()),
+            btf_key_type_id: key_type_id,
+            btf_value_type_id: value_type_id,
+            ..self
+        }
+    }
+
+    /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
+    pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
+        self.btf_vmlinux_value_type_id = id;
+        self
+    }
+
     /// `map_extra`: what the type makes of it. Linux 5.16.
     pub fn map_extra(mut self, extra: u64) -> Self {
         self.map_extra = extra;
@@ -173,9 +215,14 @@ impl<'fd> MapSpec<'fd> {
             value_size: self.value_size,
             max_entries: self.max_entries,
             map_flags: self.flags.bits(),
-            inner_map_fd: self.inner.map_or(0, |inner| inner.as_raw_fd() as u32),
+            inner_map_fd: number(self.inner),
             numa_node: self.numa_node,
             map_name: self.name.into_raw(),
+            map_ifindex: self.ifindex,
+            btf_fd: number(self.btf),
+            btf_key_type_id: self.btf_key_type_id,
+            btf_value_type_id: self.btf_value_type_id,
+            btf_vmlinux_value_type_id: self.btf_vmlinux_value_type_id,
             map_extra: self.map_extra,
             ..abi::bpf_attr_map_create::zeroed()
         })?;
@@ -205,4 +252,9 @@ impl<'fd> MapSpec<'fd> {
             reason,
         }
     }
+}
+
+/// A descriptor as the attr has it, where 0 stands for none.
+fn number(fd: Option<BorrowedFd<'_>>) -> u32 {
+    fd.map_or(0, |fd| fd.as_raw_fd() as u32)
 }
