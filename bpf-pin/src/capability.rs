@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each.
+/// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each, but not everywhere for
+/// `CAP_NET_ADMIN` before Linux 6.9.
 ///
 /// # References
 ///

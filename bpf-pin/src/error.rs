@@ -352,6 +352,7 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::NOSYS, "ENOSYS"),
         (Errno::LOOP, "ELOOP"),
         (Errno::NOLINK, "ENOLINK"),
+        (Errno::OVERFLOW, "EOVERFLOW"),
         (Errno::BADFD, "EBADFD"),
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
         (Errno::STALE, "ESTALE"),

@@ -172,7 +172,10 @@ impl<T: Pinnable> Pinned<T> {
 }
 
 fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    kind::identity(fd).map_err(|verdict| Cause::from(verdict).into())
+    kind::identity(fd).map_err(|verdict| match sys::gate() {
+        Errno::PERM => Reason::new(Errno::PERM, diagnose::for_bpf()),
+        _ => Cause::from(verdict).into(),
+    })
 }
 
 impl<K: ObjectKind> Handle<K> {

@@ -6,7 +6,7 @@ use std::thread;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
-    set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
 /// Runs `test` on a thread with mounts of its own, none of which reach the machine's.
@@ -29,16 +29,29 @@ pub fn as_user<T: Send>(capabilities: CapabilitySet, test: impl FnOnce() -> T + 
     on_a_thread(|| {
         let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
         set_thread_res_gid(group, group, group).expect("another group");
+        set_thread_groups(&[]).expect("no other groups");
         set_keep_capabilities(true).expect("capabilities that outlast the user");
         set_thread_res_uid(user, user, user).expect("another user");
-        let sets = CapabilitySets {
-            effective: capabilities,
-            permitted: capabilities,
-            inheritable: CapabilitySet::empty(),
-        };
-        set_capabilities(None, sets).expect("fewer capabilities");
+        keep_only(capabilities);
         test()
     })
+}
+
+/// Runs `test` on a thread of the same user that has no capabilities.
+pub(crate) fn without_capabilities<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    on_a_thread(|| {
+        keep_only(CapabilitySet::empty());
+        test()
+    })
+}
+
+fn keep_only(capabilities: CapabilitySet) {
+    let sets = CapabilitySets {
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, sets).expect("fewer capabilities");
 }
 
 fn in_a_namespace<T: Send>(flags: UnshareFlags, test: impl FnOnce() -> T + Send) -> T {

@@ -12,8 +12,8 @@ pub enum Need {
     Cap(CapabilitySet, &'static str),
     /// The least kernel.
     Kernel(u32, u32),
-    /// An absent privilege: the test shows what happens without.
-    Without(CapabilitySet, &'static str),
+    /// An absent privilege: the test shows what happens without, so it runs as an ordinary user.
+    Without(&'static str),
     /// A bpffs of one's own: the right to mount, or a place that was given.
     Bpffs,
     /// A file that this kernel's configuration or this machine's mounts may lack.
@@ -40,18 +40,23 @@ pub const fn kernel(major: u32, minor: u32) -> Need {
 /// A capability that must be missing, for a test of what is said then.
 pub const fn phase_without(need: Need) -> Need {
     match need {
-        Need::Cap(set, name) => Need::Without(set, name),
+        Need::Cap(_, name) => Need::Without(name),
         other => other,
     }
 }
 
 impl Need {
+    /// Whether the test must run as an ordinary user.
+    pub(crate) fn is_absence(self) -> bool {
+        matches!(self, Self::Without(_))
+    }
+
     /// Why it is not met, or None where it is.
     pub fn unmet(self) -> Option<String> {
         let met = match self {
             Self::Cap(set, _) => effective().contains(set),
-            // CAP_SYS_ADMIN serves in its stead.
-            Self::Without(set, _) => !effective().intersects(set | CapabilitySet::SYS_ADMIN),
+            // Privileges can always be given up, and the harness does.
+            Self::Without(..) => true,
             Self::Kernel(major, minor) => running() >= (major, minor),
             Self::Bpffs => {
                 effective().contains(CapabilitySet::SYS_ADMIN) || super::bpffs::given().is_some()
@@ -66,7 +71,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cap(_, name) => f.write_str(name),
-            Self::Without(_, name) => write!(f, "no {name}"),
+            Self::Without(name) => write!(f, "no {name}"),
             Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
             Self::Bpffs => f.write_str("CAP_SYS_ADMIN: or a bpffs to work in, BPF_PIN_TEST_BPFFS"),
             Self::File(path) => write!(f, "file {path}"),

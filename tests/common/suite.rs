@@ -7,7 +7,10 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{Need, Outcome};
+use rustix::thread::CapabilitySet;
+
+use crate::namespace::{as_user, without_capabilities};
+use crate::{Need, Outcome, cap};
 
 /// What a test returns.
 pub type TestResult = Outcome;
@@ -37,17 +40,17 @@ impl Suite {
         self.trials.push(Trial::ignorable_test(name, move || {
             let unmet: Vec<_> = needs.iter().filter_map(|need| need.unmet()).collect();
             if unmet.is_empty() {
-                return match run() {
+                let outcome = match needs.iter().any(|need| need.is_absence()) {
+                    true => without_privileges(run),
+                    false => run(),
+                };
+                return match outcome {
                     Ok(()) => Ok(Completion::Completed),
                     Err(error) => Err(Failed::from(chain(&*error))),
                 };
             }
-            // A test of life without a privilege cannot be had with it.
-            let possible = !needs
-                .iter()
-                .any(|need| matches!(need, Need::Without(..)) && need.unmet().is_some());
             let reason = unmet.join(", ");
-            if possible && std::env::var_os("BPF_PIN_TESTS").is_some_and(|v| v == "require") {
+            if std::env::var_os("BPF_PIN_TESTS").is_some_and(|v| v == "require") {
                 return Err(Failed::from(format!("may not be skipped: {reason}")));
             }
             let mut skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
@@ -69,6 +72,14 @@ impl Suite {
             println!("{} skipped", skipped.len());
         }
         conclusion.exit_code()
+    }
+}
+
+/// As an ordinary user where this thread may become one, and without capabilities in any case.
+fn without_privileges(run: impl FnOnce() -> Outcome + Send) -> Outcome {
+    match cap::SETUID.unmet() {
+        None => as_user(CapabilitySet::empty(), run),
+        Some(_) => without_capabilities(run),
     }
 }
 

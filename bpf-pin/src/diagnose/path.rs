@@ -82,7 +82,8 @@ pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
         Errno::NOTDIR => not_a_directory(path),
         Errno::ACCESS => unsearchable(path),
         Errno::PERM => dot(path),
-        Errno::NOENT => first_missing(path).map(|(_, path)| Cause::Missing { path }),
+        Errno::NOENT if path.as_os_str().is_empty() => Some(Cause::EmptyPath),
+        Errno::NOENT => first_missing(path).map(|(_, missing)| is_missing(missing)),
         _ => None,
     }
 }
@@ -139,10 +140,20 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
     if let Some(cause) = not_bpffs(&existing) {
         return Some(cause);
     }
-    // That nothing has the name yet is what a pin wants.
-    let is_all_of_it = missing.components().eq(path.components());
+    // That nothing has the name yet is what a pin wants; but "name/." wants a directory.
+    let is_all_of_it =
+        missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
     let expected = what_for == PinOrOpen::Pin && is_all_of_it && lstat(&missing).is_err();
-    (!expected).then_some(Cause::Missing { path: missing })
+    (!expected).then(|| is_missing(missing))
+}
+
+/// Of a symbolic link that leads nowhere it is the target that is missing.
+fn is_missing(path: PathBuf) -> Cause {
+    let path = match std::fs::read_link(&path) {
+        Ok(target) => directory(&path).join(target),
+        Err(_) => path,
+    };
+    Cause::Missing { path }
 }
 
 fn not_bpffs(path: &Path) -> Option<Cause> {

@@ -72,8 +72,10 @@ pub(crate) fn for_map(map_type: MapType) -> Option<Cause> {
 
 /// EPERM of `BPF_PROG_LOAD`.
 pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
-    let needs = match prog_type {
-        ProgType::SOCKET_FILTER | ProgType::CGROUP_SKB => None,
+    use Capability::{Bpf, NetAdmin, Perfmon};
+    let needs: &[Capability] = match prog_type {
+        ProgType::SOCKET_FILTER | ProgType::CGROUP_SKB => &[],
+        ProgType::SK_REUSEPORT | ProgType::SK_LOOKUP | ProgType::SYSCALL => &[Bpf],
         ProgType::KPROBE
         | ProgType::TRACEPOINT
         | ProgType::PERF_EVENT
@@ -81,13 +83,13 @@ pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
         | ProgType::RAW_TRACEPOINT_WRITABLE
         | ProgType::TRACING
         | ProgType::LSM
-        | ProgType::STRUCT_OPS
-        | ProgType::EXT => Some(Capability::Perfmon),
-        _ => Some(Capability::NetAdmin),
+        | ProgType::STRUCT_OPS => &[Bpf, Perfmon],
+        ProgType::EXT => &[Bpf, Perfmon, NetAdmin],
+        _ => &[Bpf, NetAdmin],
     };
+    let mut needs = needs.iter();
     unprivileged("loading a program")
-        .or_else(|| needs.and_then(|_| missing(Capability::Bpf, "programs of this type")))
-        .or_else(|| needs.and_then(|capability| missing(capability, "programs of this type")))
+        .or_else(|| needs.find_map(|&each| missing(each, "programs of this type")))
         .or_else(user_namespace)
 }
 

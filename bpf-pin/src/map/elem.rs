@@ -290,7 +290,11 @@ impl<K> Walk<K> {
                     return Some(Err(Error::NextKey { reason }));
                 }
             };
-            self.left = Some(info.max_entries);
+            // Storage that is bound to other objects has as many entries as there are of those.
+            self.left = Some(match info.max_entries {
+                0 => u32::MAX,
+                most => most,
+            });
         }
         self.left = Some(self.left?.checked_sub(1)?);
         match next_key(self.last.as_ref()) {

@@ -1,0 +1,365 @@
+//! What users see of the errno alone, and what they are told.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use bpf_pin::{Cause, FileSystem, Identity, Kind, Link, Map, PinnedMap, Prog};
+use common::*;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::CapabilitySet;
+
+use crate::*;
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("a_dot_in_a_name", &[cap::BPF, Need::Bpffs], a_dot_in_a_name)
+        .test("outside_bpffs", &[cap::BPF], outside_bpffs)
+        .test(
+            "no_bpffs_at_sys_fs_bpf",
+            &[cap::BPF, cap::SYS_ADMIN],
+            no_bpffs_at_sys_fs_bpf,
+        )
+        .test(
+            "bpffs_hidden_by_a_mount",
+            &[cap::BPF, cap::SYS_ADMIN],
+            bpffs_hidden_by_a_mount,
+        )
+        .test(
+            "bpffs_mounted_over_bpffs",
+            &[cap::BPF, cap::SYS_ADMIN],
+            bpffs_mounted_over_bpffs,
+        )
+        .test("an_ordinary_file", &[], an_ordinary_file)
+        .test(
+            "a_pin_for_others_to_read",
+            &[cap::BPF, cap::SYS_ADMIN, cap::SETUID],
+            a_pin_for_others_to_read,
+        )
+        .test(
+            "a_path_in_every_error",
+            &[cap::BPF, Need::Bpffs],
+            a_path_in_every_error,
+        )
+        .test(
+            "a_name_that_is_taken",
+            &[cap::BPF, Need::Bpffs],
+            a_name_that_is_taken,
+        )
+        .test(
+            "another_kind_of_object",
+            &[cap::BPF, Need::Bpffs],
+            another_kind_of_object,
+        )
+}
+
+/// "Operation not permitted".
+fn a_dot_in_a_name() -> Outcome {
+    let fs = TestFs::new();
+    fs::create_dir(fs.at("xdp"))?;
+    for (name, component) in [
+        ("xdp/.rodata", ".rodata"),
+        ("vxlan.overlay/flows", "vxlan.overlay"),
+    ] {
+        let path = fs.at(name);
+        let because = format!("{component:?} holds a '.', which bpffs allows in no name");
+        let cause = Cause::Dot {
+            component: component.into(),
+        };
+        let sentence = format!("pin {}: {because}", path.display());
+        assert_says(
+            &pin_fails(&path),
+            Some(libc::EPERM),
+            Some(cause.clone()),
+            &sentence,
+        );
+        let sentence = format!("open {}: {because}", path.display());
+        assert_says(
+            &open_fails(&path),
+            Some(libc::EPERM),
+            Some(cause),
+            &sentence,
+        );
+    }
+    assert_eq!(fs.names(), ["xdp"]);
+    assert_eq!(fs::read_dir(fs.at("xdp"))?.count(), 0);
+    Ok(())
+}
+
+/// The same words for another cause.
+fn outside_bpffs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let found = FileSystem::at(dir.path())?;
+    let path = dir.path().join("flows");
+    let cause = Cause::NotBpffs {
+        path: dir.path().into(),
+        found,
+    };
+    let sentence = format!(
+        "pin {}: {} is on {found}, not on a bpffs",
+        path.display(),
+        dir.path().display()
+    );
+    assert_says(&pin_fails(&path), Some(libc::EPERM), Some(cause), &sentence);
+    assert_eq!(fs::read_dir(dir.path())?.count(), 0);
+    Ok(())
+}
+
+const SYS_FS_BPF: &str = "/sys/fs/bpf";
+const HOW_TO_MOUNT: &str =
+    "/sys/fs/bpf is on sysfs, not on a bpffs; to mount one: mount -t bpf bpf /sys/fs/bpf";
+
+fn sysfs_at_sys_fs_bpf() -> Cause {
+    let found = FileSystem::at("/sys/kernel").unwrap();
+    assert_eq!(found.name(), Some("sysfs"));
+    Cause::NotBpffs {
+        path: SYS_FS_BPF.into(),
+        found,
+    }
+}
+
+/// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
+/// network, but not what was mounted in the other sysfs.
+fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send) {
+    own_network(|| {
+        own_mounts(|| {
+            let kept = before();
+            mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
+            after(kept);
+        });
+    });
+}
+
+/// "mkdir /sys/fs/bpf/x: no such file or directory".
+fn no_bpffs_at_sys_fs_bpf() -> Outcome {
+    let on_sysfs = || {
+        for path in ["/sys/fs/bpf/flows", "/sys/fs/bpf/app/v2/flows"] {
+            let error = pin_fails(path);
+            let sentence = format!("pin {path}: {HOW_TO_MOUNT}");
+            assert_eq!(error.to_string(), sentence);
+            assert_eq!(error.cause(), Some(&sysfs_at_sys_fs_bpf()));
+            assert!(matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EPERM)
+            ));
+        }
+        assert_eq!(fs::read_dir(SYS_FS_BPF).unwrap().count(), 0);
+        // A mount point is proposed only where one belongs.
+        let error = pin_fails("/sys/fs/flows");
+        assert_eq!(
+            error.to_string(),
+            "pin /sys/fs/flows: /sys/fs is on sysfs, not on a bpffs"
+        );
+    };
+    in_a_netns(|| (), |()| on_sysfs());
+    Ok(())
+}
+
+/// "No bpffs found", though it is mounted.
+fn bpffs_hidden_by_a_mount() -> Outcome {
+    let path = Path::new(SYS_FS_BPF).join("flows");
+    let map = hash();
+    let id = map.id()?;
+    let visible = || {
+        mount_bpffs(SYS_FS_BPF);
+        assert!(FileSystem::at(SYS_FS_BPF).unwrap().is_bpffs());
+        map.pin(&path).expect("a pin")
+    };
+    let hidden = |pinned: PinnedMap| {
+        assert_eq!(FileSystem::at(SYS_FS_BPF).unwrap().name(), Some("sysfs"));
+        let enoent = Some(libc::ENOENT);
+        let cause = Some(sysfs_at_sys_fs_bpf());
+        let sentence = format!("open {}: {HOW_TO_MOUNT}", path.display());
+        assert_says(&open_fails(&path), enoent, cause.clone(), &sentence);
+        let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
+        let sentence = format!("unpin {}: {HOW_TO_MOUNT}", path.display());
+        assert_says(&error, enoent, cause, &sentence);
+        assert_is_usable(&pinned, id);
+    };
+    in_a_netns(visible, hidden);
+    Ok(())
+}
+
+/// Pins vanish when a second bpffs covers the first.
+fn bpffs_mounted_over_bpffs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        mount_bpffs(dir.path());
+        let path = dir.path().join("flows");
+        let pinned = hash().pin(&path).expect("a pin");
+        let id = pinned.id().unwrap();
+
+        mount_bpffs(dir.path());
+        let cause = Cause::Missing { path: path.clone() };
+        let sentence = format!("open {0}: {0} does not exist", path.display());
+        assert_says(
+            &open_fails(&path),
+            Some(libc::ENOENT),
+            Some(cause.clone()),
+            &sentence,
+        );
+        let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
+        let sentence = format!("unpin {0}: {0} does not exist", path.display());
+        assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+        assert_is_usable(&pinned, id);
+
+        // And is there again when the second is gone.
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+        let map = pinned.unpin().expect("the pin of the first");
+        assert_is_usable(&map, id);
+    });
+    Ok(())
+}
+
+/// "Permission denied".
+fn an_ordinary_file() -> Outcome {
+    let file = tempfile::NamedTempFile::new()?;
+    let path = file.path();
+    let error = open_fails(path);
+    let shut = sysctl_closes_all() && phase_without(cap::BPF).unmet().is_none();
+    if shut {
+        assert!(
+            matches!(error.cause(), Some(Cause::MissingCapability { .. })),
+            "{error}"
+        );
+        return Ok(());
+    }
+    let found = FileSystem::at(path)?;
+    let cause = Cause::NotAnObject {
+        path: path.into(),
+        what: "file",
+        found,
+    };
+    let sentence = format!(
+        "open {0}: {0} is a file on {found}, not a BPF object",
+        path.display()
+    );
+    assert_says(&error, Some(libc::EACCES), Some(cause), &sentence);
+    Ok(())
+}
+
+/// "Permission denied", though the file says 0644.
+fn a_pin_for_others_to_read() -> Outcome {
+    let fs = TestFs::detached("755");
+    let path = fs.at("flows");
+    pin_a_map(&path);
+    fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+    fs::create_dir(fs.at("closed"))?;
+    fs::set_permissions(fs.at("closed"), Permissions::from_mode(0o700))?;
+    let behind = fs.at("closed/flows");
+    pin_a_map(&behind);
+    fs::set_permissions(&behind, Permissions::from_mode(0o644))?;
+
+    as_user(CapabilitySet::BPF, || {
+        let sentence = format!(
+            "open {0}: {0} has mode 0644 and owner 0, which does not let this user read and \
+             write; it may be opened for reading only",
+            path.display()
+        );
+        let cause = Cause::Blocked {
+            path: path.clone(),
+            mode: 0o644,
+            uid: 0,
+            wanted: "read and write",
+            read_only_would_do: true,
+        };
+        assert_says(
+            &open_fails(&path),
+            Some(libc::EACCES),
+            Some(cause),
+            &sentence,
+        );
+
+        let sentence = format!(
+            "open {}: {} has mode 0700 and owner 0, which does not let this user search",
+            behind.display(),
+            fs.at("closed").display()
+        );
+        let cause = Cause::Blocked {
+            path: fs.at("closed"),
+            mode: 0o700,
+            uid: 0,
+            wanted: "search",
+            read_only_would_do: false,
+        };
+        assert_says(
+            &open_fails(&behind),
+            Some(libc::EACCES),
+            Some(cause),
+            &sentence,
+        );
+    });
+    Ok(())
+}
+
+/// "Pin map: no such file", and nobody knew which.
+fn a_path_in_every_error() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("app/flows");
+    let cause = Cause::Missing { path: fs.at("app") };
+    let because = format!("{} does not exist", fs.at("app").display());
+    let sentence = format!("pin {}: {because}", path.display());
+    assert_says(
+        &pin_fails(&path),
+        Some(libc::ENOENT),
+        Some(cause.clone()),
+        &sentence,
+    );
+    let sentence = format!("open {}: {because}", path.display());
+    assert_says(
+        &open_fails(&path),
+        Some(libc::ENOENT),
+        Some(cause),
+        &sentence,
+    );
+    assert!(fs.names().is_empty(), "nothing was made");
+    Ok(())
+}
+
+/// "File exists", and whose it is.
+fn a_name_that_is_taken() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let cause = Cause::Exists {
+        holder: Some(Identity {
+            kind: Kind::Map,
+            id,
+        }),
+    };
+    let sentence = format!("pin {}: map {id} is pinned there already", path.display());
+    assert_says(
+        &pin_fails(&path),
+        Some(libc::EEXIST),
+        Some(cause),
+        &sentence,
+    );
+    assert_eq!(Map::open(&path)?.id()?, id);
+
+    let path = fs.at("filter");
+    let pinned = prog().pin(&path)?;
+    let id = pinned.id()?;
+    let sentence = format!(
+        "pin {}: program {id} is pinned there already",
+        path.display()
+    );
+    assert_eq!(pin_fails(&path).to_string(), sentence);
+    assert_eq!(Prog::open(&path)?.id()?, id);
+    Ok(())
+}
+
+/// "Link info: invalid argument".
+fn another_kind_of_object() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let error = unwrap_err(Link::open(&path), &path);
+    let cause = Cause::WrongKind {
+        expected: Kind::Link,
+        found: Kind::Map,
+    };
+    let sentence = format!("open {}: it is a map, not a link", path.display());
+    assert_says(&error, None, Some(cause), &sentence);
+    assert_eq!(Map::open(&path)?.id()?, id);
+    Ok(())
+}
