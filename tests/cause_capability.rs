@@ -206,8 +206,8 @@ fn follow<T: Send>(make: impl Fn() -> bpf_pin::Result<T> + Sync) -> Result<Capab
             // Refused to whoever asks: this machine forbids it, and no capability is to blame.
             (Some(libc::EPERM), None) if is_refused(make()) => break,
             (Some(libc::EPERM), _) => return Err(format!("with {given:?}: {error}")),
-            // The kernel does not know the type, or wants more than privileges.
-            (_, None) => break,
+            // The kernel does not know the type, or more than privileges are wanted.
+            (_, None | Some(Cause::NoDescriptor { .. })) => break,
             (_, Some(_)) => return Err(format!("with {given:?}: {error:?}")),
         };
         let asked = match asked {

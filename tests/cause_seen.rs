@@ -252,7 +252,7 @@ fn a_pin_for_others_to_read() -> Outcome {
 
     as_user(CapabilitySet::BPF, || {
         let sentence = format!(
-            "open {0}: {0} has mode 0644 and owner 0, which does not let this user read and \
+            "open {0}: {0} (mode 0644, owner 0) does not let this user read and \
              write; it may be opened for reading only",
             path.display()
         );
@@ -271,7 +271,7 @@ fn a_pin_for_others_to_read() -> Outcome {
         );
 
         let sentence = format!(
-            "open {}: {} has mode 0700 and owner 0, which does not let this user search",
+            "open {}: {} (mode 0700, owner 0) does not let this user search",
             behind.display(),
             fs.at("closed").display()
         );

@@ -56,7 +56,7 @@ fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> (Caus
         false => "",
     };
     let because = format!(
-        "{} has mode {mode:04o} and owner {}, which does not let this user {wanted}{end}",
+        "{} (mode {mode:04o}, owner {}) does not let this user {wanted}{end}",
         path.display(),
         stat.uid()
     );

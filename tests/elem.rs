@@ -1,1 +1,490 @@
-fn main() {}
+//! The elements of maps: what goes in comes out, and what cannot be done says why and does nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd};
+use std::ptr;
+
+use bpf_pin::{Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, abi};
+use bytemuck::{Pod, Zeroable};
+use common::*;
+
+fn main() -> std::process::ExitCode {
+    const BPF: &[Need] = &[cap::BPF];
+    const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+    const BLOOM: &[Need] = &[cap::BPF, kernel(5, 16)];
+    Suite::new()
+        .test("hash_as_bytes", BPF, hash_as_bytes)
+        .test("array", BPF, array)
+        .test("lru_drops_and_is_never_full", BPF, lru)
+        .test("trie_finds_the_longest_prefix", BPF, trie)
+        .test("queue_and_stack_have_no_keys", BPF, queue_and_stack)
+        .test("bloom_filter", BLOOM, bloom_filter)
+        .test("programs_go_in_and_ids_come_out", BPF, prog_array)
+        .test("maps_go_in_and_ids_come_out", BPF, hash_of_maps)
+        .test("a_sockets_storage", BPF, socket_storage)
+        .test("types_without_look_ups", BPF, without_look_ups)
+        .test("flags_decide_on_what_is_there", BPF, flags)
+        .test("a_wrong_size_names_both", BPF, wrong_sizes)
+        .test("a_full_map", BPF, full)
+        .test("a_reader_cannot_write", PINS, reader)
+        .test("a_writer_cannot_read", PINS, writer)
+        .test("a_frozen_map", BPF, frozen)
+        .run()
+}
+
+fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Map {
+    let spec = MapSpec::new(map_type, key_size, value_size, max_entries);
+    let map = spec.name("elem").and_then(|spec| spec.create());
+    map.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn text<T: std::fmt::Debug>(result: bpf_pin::Result<T>) -> String {
+    result.expect_err("a failure").to_string()
+}
+
+fn errno<T: std::fmt::Debug>(result: bpf_pin::Result<T>) -> i32 {
+    let error = result.expect_err("a failure");
+    error.raw_os_error().expect("an errno")
+}
+
+/// The kernel's own.
+const ENOTSUPP: i32 = 524;
+
+fn hash_as_bytes() -> Outcome {
+    // Sizes that are those of no integer.
+    let map = create(MapType::HASH, 3, 5, 4);
+    let elems = map.elems()?;
+    assert_eq!((elems.key_len(), elems.value_len()), (3, 5));
+    assert_eq!(
+        format!("{elems:?}"),
+        "Elems { key_len: 3, value_len: 5, .. }"
+    );
+    let (mut value, mut next) = ([0xaa; 5], [0xaa; 3]);
+
+    assert!(!elems.lookup(b"abc", &mut value)?);
+    assert!(!elems.next_key(None, &mut next)?);
+    assert!(!elems.delete(b"abc")?);
+    assert_eq!(elems.keys().count(), 0);
+
+    elems.update(b"abc", b"first", ElemFlags::ANY)?;
+    assert!(elems.lookup(b"abc", &mut value)?);
+    assert_eq!(&value, b"first");
+    elems.update(b"abc", b"again", ElemFlags::ANY)?;
+    assert!(elems.lookup_with(b"abc", &mut value, ElemFlags::ANY)?);
+    assert_eq!(&value, b"again");
+
+    assert!(elems.next_key(None, &mut next)?);
+    assert_eq!(&next, b"abc");
+    assert!(!elems.next_key(Some(b"abc"), &mut next)?);
+    // The first key follows one that is not there.
+    next = [0; 3];
+    assert!(elems.next_key(Some(b"xyz"), &mut next)?);
+    assert_eq!(&next, b"abc");
+
+    elems.update(b"def", b"other", ElemFlags::ANY)?;
+    let keys: BTreeSet<Vec<u8>> = elems.keys().collect::<Result<_, _>>()?;
+    assert_eq!(keys, [b"abc".to_vec(), b"def".to_vec()].into());
+    assert!(elems.delete(b"abc")?);
+    assert!(!elems.delete(b"abc")?);
+    assert!(!elems.lookup(b"abc", &mut value)?);
+    Ok(())
+}
+
+fn array() -> Outcome {
+    let map = create(MapType::ARRAY, 4, 8, 3);
+    let elems = map.typed::<u32, u64>()?;
+    // All of them are there from the beginning, in order.
+    let all: Vec<(u32, u64)> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(all, [(0, 0), (1, 0), (2, 0)]);
+    elems.update(&1, &u64::MAX, ElemFlags::ANY)?;
+    elems.update(&2, &5, ElemFlags::EXIST)?;
+    let all: Vec<(u32, u64)> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(all, [(0, 0), (1, u64::MAX), (2, 5)]);
+
+    assert_eq!(
+        errno(elems.update(&0, &1, ElemFlags::NOEXIST)),
+        libc::EEXIST
+    );
+    assert_eq!(text(elems.delete(&0)), "delete an element: EINVAL");
+    assert_eq!(elems.lookup(&3)?, None);
+    assert_eq!(elems.lookup(&u32::MAX)?, None);
+    for beyond in [3, u32::MAX] {
+        let error = elems.update(&beyond, &1, ElemFlags::ANY);
+        let error = error.expect_err("an index that is not below 3");
+        assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
+        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 3 }));
+    }
+
+    let bytes = map.elems()?;
+    let mut next = [0; 4];
+    assert!(!bytes.next_key(Some(&2u32.to_ne_bytes()), &mut next)?);
+    assert!(bytes.next_key(Some(&9u32.to_ne_bytes()), &mut next)?);
+    assert_eq!(u32::from_ne_bytes(next), 0);
+    Ok(())
+}
+
+fn lru() -> Outcome {
+    let map = create(MapType::LRU_HASH, 4, 8, 64);
+    let elems = map.typed::<u32, u64>()?;
+    for key in 0..1000 {
+        elems.update(&key, &u64::from(key), ElemFlags::ANY)?;
+        assert_eq!(elems.lookup(&key)?, Some(u64::from(key)));
+    }
+    let kept: BTreeMap<u32, u64> = elems.iter().collect::<Result<_, _>>()?;
+    assert!((1..=64).contains(&kept.len()), "{} kept", kept.len());
+    assert!(kept.iter().all(|(key, value)| u64::from(*key) == *value));
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+struct Prefix {
+    length: u32,
+    address: [u8; 4],
+}
+
+fn trie() -> Outcome {
+    let spec = MapSpec::new(MapType::LPM_TRIE, 8, 4, 8).flags(MapFlags::NO_PREALLOC);
+    let map = spec.create()?;
+    let elems = map.typed::<Prefix, u32>()?;
+    let prefix = |length, address| Prefix { length, address };
+    let (wide, narrow) = (prefix(8, [10, 0, 0, 0]), prefix(24, [10, 1, 2, 0]));
+    elems.update(&wide, &8, ElemFlags::ANY)?;
+    elems.update(&narrow, &24, ElemFlags::ANY)?;
+
+    let host = |address| elems.lookup(&prefix(32, address));
+    assert_eq!(host([10, 1, 2, 3])?, Some(24));
+    assert_eq!(host([10, 1, 3, 3])?, Some(8));
+    assert_eq!(host([11, 1, 2, 3])?, None);
+    let keys: BTreeSet<Prefix> = elems.keys().collect::<Result<_, _>>()?;
+    assert_eq!(keys, [wide, narrow].into());
+
+    assert!(!elems.delete(&prefix(16, [10, 1, 0, 0]))?);
+    assert!(elems.delete(&narrow)?);
+    assert_eq!(host([10, 1, 2, 3])?, Some(8));
+    assert_eq!(
+        errno(elems.update(&prefix(33, [0; 4]), &1, ElemFlags::ANY)),
+        libc::EINVAL
+    );
+    Ok(())
+}
+
+fn queue_and_stack() -> Outcome {
+    for (map_type, first, then) in [(MapType::QUEUE, 1, 1), (MapType::STACK, 1, 2)] {
+        let map = create(map_type, 0, 4, 2);
+        let bytes = map.elems()?;
+        assert_eq!((bytes.key_len(), bytes.value_len()), (0, 4));
+        let elems = map.typed::<(), u32>()?;
+        assert_eq!(elems.lookup(&())?, None);
+        elems.update(&(), &1, ElemFlags::ANY)?;
+        // A look leaves it there.
+        assert_eq!(elems.lookup(&())?, Some(first));
+        assert_eq!(elems.lookup(&())?, Some(first));
+        elems.update(&(), &2, ElemFlags::ANY)?;
+        assert_eq!(elems.lookup(&())?, Some(then));
+
+        let error = elems.update(&(), &3, ElemFlags::ANY).expect_err("no room");
+        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
+        // With EXIST the oldest makes room.
+        elems.update(&(), &3, ElemFlags::EXIST)?;
+        let next = if map_type == MapType::QUEUE { 2 } else { 3 };
+        assert_eq!(elems.lookup(&())?, Some(next));
+
+        assert_eq!(text(elems.delete(&())), "delete an element: EINVAL");
+        assert_eq!(
+            text(bytes.next_key(None, &mut [])),
+            "find the next key: EINVAL"
+        );
+        let keys: Vec<_> = elems.keys().collect();
+        assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
+        assert_eq!(elems.lookup(&())?, Some(next));
+    }
+    Ok(())
+}
+
+fn bloom_filter() -> Outcome {
+    let map = create(MapType::BLOOM_FILTER, 0, 8, 64);
+    let elems = map.elems()?;
+    for number in 0..64u64 {
+        elems.update(&[], &number.to_ne_bytes(), ElemFlags::ANY)?;
+    }
+    for number in 0..64u64 {
+        // Here the value goes in, and stays as it is.
+        let mut value = number.to_ne_bytes();
+        assert!(elems.lookup(&[], &mut value)?, "{number}");
+        assert_eq!(value, number.to_ne_bytes());
+    }
+    let strangers = (1000..2000u64)
+        .map(|number| elems.lookup(&[], &mut number.to_ne_bytes()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let wrong = strangers.iter().filter(|found| **found).count();
+    assert!(wrong < 900, "{wrong} of 1000 strangers were let in");
+    Ok(())
+}
+
+fn prog_array() -> Outcome {
+    let map = create(MapType::PROG_ARRAY, 4, 4, 2);
+    let elems = map.typed::<u32, u32>()?;
+    let prog = prog();
+    let fd = prog.as_fd().as_raw_fd() as u32;
+    assert_eq!(elems.lookup(&0)?, None);
+    elems.update(&0, &fd, ElemFlags::ANY)?;
+    assert_eq!(elems.lookup(&0)?, Some(prog.id()?));
+    assert_eq!(elems.lookup(&1)?, None);
+    let entries: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(entries, [(0, prog.id()?)]);
+
+    assert_eq!(
+        errno(elems.update(&1, &u32::MAX, ElemFlags::ANY)),
+        libc::EBADF
+    );
+    let map_fd = map.as_fd().as_raw_fd() as u32;
+    assert_eq!(
+        errno(elems.update(&1, &map_fd, ElemFlags::ANY)),
+        libc::EINVAL
+    );
+    assert_eq!(elems.lookup(&1)?, None);
+    let error = elems.delete(&2).expect_err("an index that is not below 2");
+    assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
+    assert!(elems.delete(&0)?);
+    assert!(!elems.delete(&0)?);
+    Ok(())
+}
+
+fn hash_of_maps() -> Outcome {
+    let inner = create(MapType::ARRAY, 4, 8, 1);
+    let spec = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2);
+    let map = spec.inner_map(&inner).create()?;
+    let elems = map.typed::<u64, u32>()?;
+    let fd = inner.as_fd().as_raw_fd() as u32;
+    elems.update(&7, &fd, ElemFlags::NOEXIST)?;
+    assert_eq!(elems.lookup(&7)?, Some(inner.id()?));
+    assert_eq!(elems.lookup(&8)?, None);
+    let keys: Vec<u64> = elems.keys().collect::<Result<_, _>>()?;
+    assert_eq!(keys, [7]);
+    assert!(elems.delete(&7)?);
+    assert_eq!(elems.lookup(&7)?, None);
+    Ok(())
+}
+
+/// The key is a descriptor of the socket, so there are no keys to be had.
+fn socket_storage() -> Outcome {
+    let btf = btf();
+    let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
+        .flags(MapFlags::NO_PREALLOC)
+        .btf(&btf, 1, 1)
+        .create()?;
+    let elems = map.typed::<i32, u32>()?;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let key = socket.as_raw_fd();
+    assert_eq!(elems.lookup(&key)?, None);
+    elems.update(&key, &7, ElemFlags::NOEXIST)?;
+    assert_eq!(elems.lookup(&key)?, Some(7));
+    let keys: Vec<_> = elems.keys().collect();
+    assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
+    assert!(elems.delete(&key)?);
+    assert_eq!(elems.lookup(&key)?, None);
+    Ok(())
+}
+
+fn without_look_ups() -> Outcome {
+    let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
+    let elems = map.typed::<u32, u32>()?;
+    assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
+    assert_eq!(text(elems.lookup(&0)), "look up an element: ENOTSUPP");
+    let entries: Vec<_> = elems.iter().collect();
+    assert!(
+        matches!(entries[..], [Err(Error::Lookup { .. })]),
+        "{entries:?}"
+    );
+    Ok(())
+}
+
+fn flags() -> Outcome {
+    let map = create(MapType::HASH, 4, 8, 4);
+    let elems = map.typed::<u32, u64>()?;
+    assert_eq!(errno(elems.update(&1, &1, ElemFlags::EXIST)), libc::ENOENT);
+    assert_eq!(elems.lookup(&1)?, None);
+    elems.update(&1, &1, ElemFlags::NOEXIST)?;
+    assert_eq!(
+        text(elems.update(&1, &2, ElemFlags::NOEXIST)),
+        "update an element: EEXIST"
+    );
+    assert_eq!(elems.lookup(&1)?, Some(1));
+    elems.update(&1, &3, ElemFlags::EXIST)?;
+    assert_eq!(elems.lookup(&1)?, Some(3));
+
+    // The value has no lock, and of the two flags only one can be meant.
+    for flags in [
+        ElemFlags::LOCK,
+        ElemFlags::NOEXIST | ElemFlags::EXIST,
+        ElemFlags::from_bits_retain(1 << 31),
+    ] {
+        assert_eq!(
+            errno(elems.update(&1, &4, flags)),
+            libc::EINVAL,
+            "{flags:?}"
+        );
+    }
+    let mut value = [0; 8];
+    let looked = map
+        .elems()?
+        .lookup_with(&[0; 4], &mut value, ElemFlags::LOCK);
+    assert_eq!(errno(looked), libc::EINVAL);
+    assert_eq!(elems.lookup(&1)?, Some(3));
+    Ok(())
+}
+
+fn wrong_sizes() -> Outcome {
+    let map = create(MapType::HASH, 4, 8, 4);
+    let elems = map.elems()?;
+    elems.update(&[1; 4], &[1; 8], ElemFlags::ANY)?;
+    let refused = |result: bpf_pin::Result<bool>, what, expected, found| {
+        let error = result.expect_err("a wrong size");
+        let size = Cause::Size {
+            what,
+            expected,
+            found,
+        };
+        assert_eq!(error.cause(), Some(&size));
+        // No syscall was made.
+        assert_eq!(error.raw_os_error(), None);
+        let words = format!("the {what} is {found} bytes, and the map's is {expected}");
+        assert!(error.to_string().ends_with(&words), "{error}");
+    };
+    let any = ElemFlags::ANY;
+    let put = |key: &[u8], value: &[u8]| elems.update(key, value, any).map(|()| true);
+    for found in [0, 3, 5, 4096] {
+        let key = vec![1; found];
+        refused(elems.lookup(&key, &mut [0; 8]), "key", 4, found);
+        refused(put(&key, &[0; 8]), "key", 4, found);
+        refused(elems.delete(&key), "key", 4, found);
+        refused(elems.next_key(Some(&key), &mut [0; 4]), "key", 4, found);
+        refused(elems.next_key(None, &mut vec![1; found]), "key", 4, found);
+    }
+    for found in [0, 7, 9, 4096] {
+        let mut value = vec![0xaa; found];
+        refused(elems.lookup(&[1; 4], &mut value), "value", 8, found);
+        assert!(value.iter().all(|byte| *byte == 0xaa));
+        refused(put(&[1; 4], &value), "value", 8, found);
+    }
+    let mut value = [0; 8];
+    assert!(elems.lookup(&[1; 4], &mut value)?);
+    assert_eq!(value, [1; 8]);
+    assert_eq!(elems.keys().count(), 1);
+    Ok(())
+}
+
+fn full() -> Outcome {
+    for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
+        let map = MapSpec::new(MapType::HASH, 4, 8, 2).flags(flags).create()?;
+        let elems = map.typed::<u32, u64>()?;
+        elems.update(&1, &1, ElemFlags::ANY)?;
+        elems.update(&2, &2, ElemFlags::ANY)?;
+        let error = elems.update(&3, &3, ElemFlags::ANY).expect_err("a third");
+        assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
+        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
+        assert_eq!(
+            error.to_string(),
+            "update an element: the map has room for 2 entries and no more"
+        );
+        // What is there can still be changed, and makes room when it goes.
+        elems.update(&1, &10, ElemFlags::ANY)?;
+        assert_eq!(elems.lookup(&3)?, None);
+        assert!(elems.delete(&2)?);
+        elems.update(&3, &3, ElemFlags::ANY)?;
+        let all: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
+        assert_eq!(all, [(1, 10), (3, 3)].into());
+    }
+    Ok(())
+}
+
+fn denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Error {
+    let error = result.expect_err("what the descriptor does not allow");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
+    error
+}
+
+fn reader() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("flows"))?;
+    pinned.typed::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    let map = Map::open_with(fs.at("flows"), Access::ReadOnly)?;
+    let elems = map.typed::<u32, u64>()?;
+    let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(all, [(1, 1)]);
+    let error = denied(elems.update(&1, &2, ElemFlags::ANY), Access::ReadOnly);
+    assert_eq!(
+        error.to_string(),
+        "update an element: the map was opened for reading only"
+    );
+    denied(elems.delete(&1), Access::ReadOnly);
+    assert_eq!(elems.lookup(&1)?, Some(1));
+    Ok(())
+}
+
+fn writer() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("flows"))?;
+    let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
+    let elems = map.typed::<u32, u64>()?;
+    elems.update(&1, &1, ElemFlags::ANY)?;
+    elems.update(&2, &2, ElemFlags::ANY)?;
+    assert!(elems.delete(&2)?);
+    let error = denied(elems.lookup(&1), Access::WriteOnly);
+    assert_eq!(
+        error.to_string(),
+        "look up an element: the map was opened for writing only"
+    );
+    denied(map.elems()?.next_key(None, &mut [0; 4]), Access::WriteOnly);
+    let mut keys = elems.keys();
+    denied(keys.next().expect("the refusal"), Access::WriteOnly);
+    assert!(keys.next().is_none() && keys.next().is_none());
+    let all = pinned.typed::<u32, u64>()?;
+    let all: Vec<_> = all.iter().collect::<Result<_, _>>()?;
+    assert_eq!(all, [(1, 1)]);
+    Ok(())
+}
+
+/// `BPF_MAP_FREEZE`
+fn freeze(map: &Map) -> std::io::Result<()> {
+    let mut attr = abi::bpf_attr_map_elem {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        ..abi::bpf_attr_map_elem::zeroed()
+    };
+    let size = size_of::<u32>() as u32;
+    // SAFETY: the command reads the descriptor only, which is as long as is said.
+    let done = unsafe { abi::bpf(abi::BPF_MAP_FREEZE, ptr::from_mut(&mut attr).cast(), size) };
+    if done < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn frozen() -> Outcome {
+    let map = create(MapType::HASH, 4, 8, 4);
+    let elems = map.typed::<u32, u64>()?;
+    elems.update(&1, &1, ElemFlags::ANY)?;
+    freeze(&map)?;
+    for error in [
+        elems.update(&1, &2, ElemFlags::ANY).expect_err("a change"),
+        elems.update(&2, &2, ElemFlags::ANY).expect_err("more"),
+        elems.delete(&1).expect_err("less"),
+    ] {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+        assert!(error.to_string().ends_with(": the map is frozen"));
+    }
+    let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(all, [(1, 1)]);
+
+    // What stands in the way first is named.
+    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
+    let reader = spec.flags(MapFlags::RDONLY).create()?;
+    denied(
+        reader.typed::<u32, u64>()?.update(&0, &1, ElemFlags::ANY),
+        Access::ReadOnly,
+    );
+    Ok(())
+}

@@ -252,13 +252,13 @@ fn other_descriptors() -> Outcome {
         one.into(),
         other.into(),
     ] {
-        let (fd, _) = refused::<bpf_pin::kinds::Map>(fd);
-        let (fd, _) = refused::<bpf_pin::kinds::Prog>(fd);
-        let (_, error) = refused::<bpf_pin::kinds::Link>(fd);
+        let (fd, _) = refused::<bpf_pin::kinds::MapKind>(fd);
+        let (fd, _) = refused::<bpf_pin::kinds::ProgKind>(fd);
+        let (_, error) = refused::<bpf_pin::kinds::LinkKind>(fd);
         let found = matches!(error.cause(), Some(Cause::NotBpf { found: Some(_) }));
         assert!(found, "{error}");
     }
-    let (_, error) = refused::<bpf_pin::kinds::Map>(File::open("/dev/null")?.into());
+    let (_, error) = refused::<bpf_pin::kinds::MapKind>(File::open("/dev/null")?.into());
     let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
     assert_eq!(error.to_string(), text);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
@@ -272,22 +272,22 @@ fn btf() -> Outcome {
     for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
         assert_eq!(way(fd.as_fd()), None);
     }
-    let (_, error) = refused::<bpf_pin::kinds::Link>(fd);
+    let (_, error) = refused::<bpf_pin::kinds::LinkKind>(fd);
     let found = Some("anon_inode:btf".to_owned());
     assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
     Ok(())
 }
 
 fn wrong_descriptors() -> Outcome {
-    let (fd, error) = refused::<bpf_pin::kinds::Prog>(hash().into());
+    let (fd, error) = refused::<bpf_pin::kinds::ProgKind>(hash().into());
     let (expected, found) = (Kind::Prog, Kind::Map);
     assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
-    let (fd, _) = refused::<bpf_pin::kinds::Link>(fd);
+    let (fd, _) = refused::<bpf_pin::kinds::LinkKind>(fd);
     let map = Map::try_from(fd).map_err(|_| "it is a map")?;
     assert_eq!(map.info()?.map_type, MapType::HASH);
     let object = Object::try_from(OwnedFd::from(map))?;
     assert_eq!(object.kind(), Kind::Map);
-    let (fd, _) = refused::<bpf_pin::kinds::Map>(prog().into());
+    let (fd, _) = refused::<bpf_pin::kinds::MapKind>(prog().into());
     let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
     assert_eq!(prog.info()?.name, "test_filter");
     Ok(())

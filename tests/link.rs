@@ -1,1 +1,505 @@
-fn main() {}
+//! Links: where they attach a program, how they change it, and what is left when they are detached.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{
+    AttachType, Capability, Cause, ElemFlags, Error, Insn, Link, LinkSpec, LinkTarget, LinkType,
+    MapSpec, MapType, Prog, ProgSpec, ProgType, abi,
+};
+use common::*;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::CapabilitySet;
+
+fn main() -> std::process::ExitCode {
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
+    const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
+    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
+    Suite::new()
+        .test("network_namespace", ROOT, || own_network(netns))
+        .test("control_group", ROOT, cgroup)
+        .test("xdp", ROOT, || own_network(xdp))
+        .test("tcx", TCX, || own_network(tcx))
+        .test("raw_tracepoint", TRACER, raw_tracepoint)
+        .test("a_second_xdp_link", ROOT, || own_network(second_xdp))
+        .test("a_second_tcx_link", TCX, || own_network(second_tcx))
+        .test("a_second_flow_dissector", ROOT, || {
+            own_network(second_flow_dissector)
+        })
+        .test("what_does_not_fit_is_refused", ROOT, || {
+            own_network(misfits)
+        })
+        .test("without_the_right_to_attach", OTHERS, not_allowed)
+        .test("what_it_was_attached_to_is_gone", ROOT, gone)
+        .test("a_control_group_that_is_removed", ROOT, cgroup_removed)
+        .test("keys_of_a_control_groups_storage", ROOT, cgroup_storage)
+        .test("by_id", ROOT, by_id)
+        .run()
+}
+
+/// The loopback device of every network namespace.
+const LO: u32 = 1;
+const XDP_PASS: i32 = 2;
+/// `TC_ACT_OK`
+const TCX_PASS: i32 = 0;
+
+fn returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Prog {
+    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
+    let spec = ProgSpec::new(prog_type, &insns).expected_attach_type(attach_type);
+    spec.load().expect("a program that returns a number")
+}
+
+fn xdp_prog(value: i32) -> Prog {
+    returning(ProgType::XDP, AttachType(0), value)
+}
+
+fn tcx_prog(value: i32) -> Prog {
+    returning(ProgType::SCHED_CLS, AttachType(0), value)
+}
+
+fn cgroup_prog() -> Prog {
+    let attach_type = AttachType::CGROUP_INET_EGRESS;
+    returning(ProgType::CGROUP_SKB, attach_type, 1)
+}
+
+/// Asks again until it is so.
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < patience, "not {what} after 30 s");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: bpf_pin::Result<T>, errno: i32, text: &str) -> Error {
+    let error = result.expect_err(text);
+    assert_eq!(error.to_string(), text);
+    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+    error
+}
+
+/// What every link that knows updates and detaching goes through.
+fn life(
+    spec: LinkSpec<'_>,
+    make: impl Fn() -> Prog,
+    kind: LinkType,
+    target: LinkTarget,
+) -> Outcome {
+    let (first, second, third) = (make(), make(), make());
+    let link = spec.create(&first)?;
+    let info = link.info()?;
+    assert_eq!((info.link_type, info.target), (kind, target));
+    assert_eq!(info.prog_id, first.id()?);
+    assert!(info.id > 0);
+    assert_eq!(info.id, link.id()?);
+    assert_eq!(Link::from_id(info.id)?.info()?, info);
+    let clone = link.try_clone()?;
+    assert_eq!(clone.info()?, info);
+
+    let prog_id = || link.info().map(|info| info.prog_id);
+    link.update(&second)?;
+    assert_eq!(prog_id()?, second.id()?);
+    let holds = second.id()?;
+    let text = format!("update a link: the link holds program {holds}");
+    let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
+    let holds = Cause::HoldsAnother { prog_id: holds };
+    assert_eq!(error.cause(), Some(&holds));
+    assert_eq!(prog_id()?, second.id()?);
+    link.update_from(&third, &second)?;
+    assert_eq!(prog_id()?, third.id()?);
+    refused(link.update(&prog()), libc::EINVAL, "update a link: EINVAL");
+    assert_eq!(prog_id()?, third.id()?);
+    assert_eq!(link.info()?.target, target);
+
+    // Whoever detaches it, it is detached for all.
+    clone.detach()?;
+    for link in [&link, &clone] {
+        for update in [link.update(&first), link.update_from(&first, &third)] {
+            let text = "update a link: the link is detached";
+            let error = refused(update, libc::ENOLINK, text);
+            assert_eq!(error.cause(), Some(&Cause::Detached));
+        }
+    }
+    let info = link.info()?;
+    assert_eq!((info.link_type, info.id), (kind, clone.id()?));
+    let nothing = match target {
+        LinkTarget::Netns { attach_type, .. } => LinkTarget::Netns {
+            netns_ino: 0,
+            attach_type,
+        },
+        LinkTarget::Cgroup { attach_type, .. } => LinkTarget::Cgroup {
+            cgroup_id: 0,
+            attach_type,
+        },
+        LinkTarget::Xdp { .. } => LinkTarget::Xdp { ifindex: 0 },
+        LinkTarget::Tcx { attach_type, .. } => LinkTarget::Tcx {
+            ifindex: 0,
+            attach_type,
+        },
+        other => other,
+    };
+    assert_eq!(info.target, nothing);
+    link.detach()?;
+    // The place is free.
+    let again = spec.create(&first)?;
+    assert_eq!(again.info()?.target, target);
+    Ok(())
+}
+
+fn netns_file() -> File {
+    File::open("/proc/thread-self/ns/net").expect("this thread's network")
+}
+
+fn netns() -> Outcome {
+    let netns = netns_file();
+    let attach_type = AttachType::SK_LOOKUP;
+    let target = LinkTarget::Netns {
+        netns_ino: u32::try_from(netns.metadata()?.ino())?,
+        attach_type,
+    };
+    let spec = LinkSpec::netns(&netns, attach_type);
+    life(spec, sk_lookup, LinkType::NETNS, target)
+}
+
+fn xdp() -> Outcome {
+    let make = || xdp_prog(XDP_PASS);
+    let target = LinkTarget::Xdp { ifindex: LO };
+    life(LinkSpec::xdp(LO), make, LinkType::XDP, target)?;
+    // `XDP_FLAGS_SKB_MODE`, the only one that loopback has.
+    let generic = LinkSpec::xdp(LO).flags(1 << 1);
+    eventually("free", || generic.create(&make()).is_ok());
+    Ok(())
+}
+
+fn tcx() -> Outcome {
+    for attach_type in [AttachType::TCX_INGRESS, AttachType::TCX_EGRESS] {
+        let target = LinkTarget::Tcx {
+            ifindex: LO,
+            attach_type,
+        };
+        let make = || tcx_prog(TCX_PASS);
+        life(LinkSpec::tcx(LO, attach_type), make, LinkType::TCX, target)?;
+    }
+    Ok(())
+}
+
+/// A control group of the test's own, in a cgroup2 that only this thread sees.
+struct Cgroup {
+    _root: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Within `own_mounts`.
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let root = tempfile::tempdir().expect("a mount point");
+        mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None).expect("a cgroup2");
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bpf-pin-test-{}-{number}", std::process::id());
+        let path = root.path().join(name);
+        fs::create_dir(&path).expect("a control group");
+        Self { _root: root, path }
+    }
+
+    fn open(&self) -> File {
+        File::open(&self.path).expect("a control group's directory")
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+        let _ = rustix::mount::unmount(
+            self.path.parent().unwrap_or(Path::new("/nowhere")),
+            rustix::mount::UnmountFlags::DETACH,
+        );
+    }
+}
+
+fn cgroup() -> Outcome {
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let attach_type = AttachType::CGROUP_INET_EGRESS;
+        let target = LinkTarget::Cgroup {
+            cgroup_id: file.metadata()?.ino(),
+            attach_type,
+        };
+        let spec = LinkSpec::cgroup(&file, attach_type);
+        life(spec, cgroup_prog, LinkType::CGROUP, target)
+    })
+}
+
+/// Of the kinds that only their last descriptor detaches, and that come from another call.
+fn raw_tracepoint() -> Outcome {
+    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let mut attr = abi::bpf_attr_raw_tracepoint {
+        name: c"sched_process_exec".as_ptr() as u64,
+        prog_fd: prog.as_fd().as_raw_fd() as u32,
+        ..abi::bpf_attr_raw_tracepoint::zeroed()
+    };
+    let (command, size) = (abi::BPF_RAW_TRACEPOINT_OPEN, size_of_val(&attr) as u32);
+    // SAFETY: the name is NUL-terminated and outlives the call.
+    let fd = unsafe { abi::bpf(command, ptr::from_mut(&mut attr).cast(), size) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made it, for this test alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+
+    let link = Link::try_from(fd)?;
+    let info = link.info()?;
+    assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
+    assert_eq!(info.prog_id, prog.id()?);
+    assert_eq!(info.target, LinkTarget::Other);
+    refused(link.detach(), libc::EOPNOTSUPP, "detach a link: EOPNOTSUPP");
+    let other = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    refused(link.update(&other), libc::EINVAL, "update a link: EINVAL");
+    assert_eq!(link.info()?, info);
+    Ok(())
+}
+
+fn second_xdp() -> Outcome {
+    let (first, second) = (xdp_prog(XDP_PASS), xdp_prog(XDP_PASS));
+    let spec = LinkSpec::xdp(LO);
+    let link = spec.create(&first)?;
+    for prog in [&first, &second] {
+        let error = refused(
+            spec.create(prog),
+            libc::EBUSY,
+            "attach a program to xdp: EBUSY",
+        );
+        let attach_type = AttachType::XDP;
+        assert!(
+            matches!(error, Error::CreateLink { attach_type: found, .. } if found == attach_type)
+        );
+    }
+    assert_eq!(link.info()?.prog_id, first.id()?);
+    drop(link);
+    eventually("free", || spec.create(&second).is_ok());
+    Ok(())
+}
+
+fn second_tcx() -> Outcome {
+    let (first, second) = (tcx_prog(TCX_PASS), tcx_prog(TCX_PASS));
+    let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let links = [spec.create(&first)?, spec.create(&second)?];
+    assert_ne!(links[0].id()?, links[1].id()?);
+    for link in &links {
+        assert!(matches!(
+            link.info()?.target,
+            LinkTarget::Tcx { ifindex: LO, .. }
+        ));
+    }
+    // The same program twice.
+    let text = "attach a program to tcx_ingress: EEXIST";
+    refused(spec.create(&first), libc::EEXIST, text);
+    links[0].detach()?;
+    assert_eq!(links[1].info()?.prog_id, second.id()?);
+    Ok(())
+}
+
+fn second_flow_dissector() -> Outcome {
+    let netns = netns_file();
+    let prog = returning(ProgType::FLOW_DISSECTOR, AttachType::FLOW_DISSECTOR, 0);
+    let spec = LinkSpec::netns(&netns, AttachType::FLOW_DISSECTOR);
+    let link = spec.create(&prog)?;
+    assert!(matches!(
+        link.info()?.target,
+        LinkTarget::Netns {
+            attach_type: AttachType::FLOW_DISSECTOR,
+            ..
+        }
+    ));
+    let text = "attach a program to flow_dissector: E2BIG";
+    refused(spec.create(&prog), libc::E2BIG, text);
+    Ok(())
+}
+
+fn misfits() -> Outcome {
+    let (lookup, xdp) = (sk_lookup(), xdp_prog(XDP_PASS));
+    let (netns, other) = (netns_file(), File::open("/proc/self/status")?);
+    let lookups = AttachType::SK_LOOKUP;
+    let to_lookups = "attach a program to sk_lookup: EINVAL";
+    for (spec, prog) in [
+        (LinkSpec::netns(&netns, lookups), &xdp),
+        (LinkSpec::netns(&netns, lookups).flags(1), &lookup),
+        (LinkSpec::netns(&other, lookups), &lookup),
+    ] {
+        let error = refused(spec.create(prog), libc::EINVAL, to_lookups);
+        assert!(error.cause().is_none());
+    }
+    let text = "attach a program to xdp: EINVAL";
+    for (spec, prog) in [
+        (LinkSpec::xdp(LO), &lookup),
+        (LinkSpec::xdp(LO).flags(1 << 31), &xdp),
+        // A driver of its own loopback has not.
+        (LinkSpec::xdp(LO).flags((1 << 1) | (1 << 2)), &xdp),
+    ] {
+        refused(spec.create(prog), libc::EINVAL, text);
+    }
+    let text = "attach a program to cgroup_inet_egress: EBADF";
+    let spec = LinkSpec::cgroup(&other, AttachType::CGROUP_INET_EGRESS);
+    refused(spec.create(&cgroup_prog()), libc::EBADF, text);
+
+    // A device's index and a descriptor are one word to the kernel, so neither passes for the other.
+    for (spec, text) in [
+        (
+            LinkSpec::netns(&netns, AttachType(4711)),
+            "type 4711: type 4711 is not for a netns",
+        ),
+        (
+            LinkSpec::netns(&netns, AttachType::XDP),
+            "xdp: xdp is not for a netns",
+        ),
+        (
+            LinkSpec::cgroup(&netns, AttachType::TCX_EGRESS),
+            "tcx_egress: tcx_egress is not for a cgroup",
+        ),
+        (
+            LinkSpec::tcx(LO, AttachType::CGROUP_INET_EGRESS),
+            "cgroup_inet_egress: cgroup_inet_egress is not for a device",
+        ),
+    ] {
+        let error = spec.create(&lookup).expect_err(text);
+        assert_eq!(error.to_string(), format!("attach a program to {text}"));
+        assert_eq!(error.raw_os_error(), None);
+        assert!(matches!(error.cause(), Some(Cause::WrongTarget { .. })));
+    }
+
+    // A device that is not there.
+    let nowhere = LinkSpec::xdp(4711).create(&xdp);
+    refused(nowhere, libc::EINVAL, "attach a program to xdp: EINVAL");
+    if kernel(6, 6).unmet().is_none() {
+        let spec = LinkSpec::tcx(4711, AttachType::TCX_INGRESS);
+        let text = "attach a program to tcx_ingress: ENODEV";
+        refused(spec.create(&tcx_prog(TCX_PASS)), libc::ENODEV, text);
+    }
+    // None of these has left anything behind.
+    LinkSpec::xdp(LO).create(&xdp)?;
+    Ok(())
+}
+
+fn not_allowed() -> Outcome {
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let (file, prog) = (cgroup.open(), cgroup_prog());
+        let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
+        as_user(CapabilitySet::BPF, || {
+            let error = refused(
+                spec.create(&prog),
+                libc::EPERM,
+                "attach a program to cgroup_inet_egress: this thread lacks CAP_NET_ADMIN, \
+                 needed for programs of this type",
+            );
+            assert!(matches!(
+                error.cause(),
+                Some(Cause::MissingCapability {
+                    capability: Capability::NetAdmin,
+                    ..
+                })
+            ));
+        });
+        spec.create(&prog)?;
+        Ok(())
+    })
+}
+
+fn gone() -> Outcome {
+    let lookups = own_network(NetnsLink::new);
+    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog(XDP_PASS)))?;
+    eventually("gone", || {
+        matches!(
+            lookups.link.info().map(|info| info.target),
+            Ok(LinkTarget::Netns { netns_ino: 0, .. })
+        )
+    });
+    let text = "update a link: the link is detached";
+    refused(lookups.link.update(&lookups.prog), libc::ENOLINK, text);
+    eventually("gone", || {
+        matches!(
+            device.info().map(|info| info.target),
+            Ok(LinkTarget::Xdp { ifindex: 0 })
+        )
+    });
+    refused(device.update(&xdp_prog(XDP_PASS)), libc::ENOLINK, text);
+    // Defunct as they are, they can be pinned and opened.
+    let fs = TestFs::new();
+    let device = device.pin(fs.at("defunct"))?;
+    assert_eq!(Link::open(fs.at("defunct"))?.id()?, device.id()?);
+    Ok(())
+}
+
+fn cgroup_removed() -> Outcome {
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let (file, prog) = (cgroup.open(), cgroup_prog());
+        let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
+        let link = spec.create(&prog)?;
+        drop(file);
+        fs::remove_dir(&cgroup.path)?;
+        eventually("gone", || {
+            matches!(
+                link.info().map(|info| info.target),
+                Ok(LinkTarget::Cgroup { cgroup_id: 0, .. })
+            )
+        });
+        let text = "update a link: the link is detached";
+        refused(link.update(&cgroup_prog()), libc::ENOLINK, text);
+        Ok(())
+    })
+}
+
+/// Such a map is made for no number of entries, and has one for each group it is attached to.
+fn cgroup_storage() -> Outcome {
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let map = MapSpec::new(MapType::CGROUP_STORAGE, 16, 8, 0).create()?;
+        let mut insns = vec![Insn::mov64_imm(2, 0)];
+        insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
+        insns.extend([
+            Insn::call(abi::BPF_FUNC_get_local_storage),
+            Insn::mov64_imm(0, 1),
+            Insn::exit(),
+        ]);
+        let attach_type = AttachType::CGROUP_INET_EGRESS;
+        let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns)
+            .expected_attach_type(attach_type)
+            .load()?;
+        let storage = map.typed::<[u64; 2], u64>()?;
+        assert_eq!(storage.keys().count(), 0);
+        let _link = LinkSpec::cgroup(&file, attach_type).create(&prog)?;
+
+        let mut next = [0; 16];
+        assert!(map.elems()?.next_key(None, &mut next)?);
+        let key: [u64; 2] = bytemuck::cast(next);
+        assert_eq!(key[0], file.metadata()?.ino());
+        storage.update(&key, &7, ElemFlags::EXIST)?;
+        assert_eq!(storage.lookup(&key)?, Some(7));
+        let all: Vec<_> = storage.iter().collect::<Result<_, _>>()?;
+        assert_eq!(all, [(key, 7)]);
+        Ok(())
+    })
+}
+
+fn by_id() -> Outcome {
+    for nobody in [0, u32::MAX] {
+        let text = format!("open link {nobody}: ENOENT");
+        refused(Link::from_id(nobody), libc::ENOENT, &text);
+    }
+    let link = link();
+    let id = link.id()?;
+    let same = Link::from_id(id)?;
+    drop(link);
+    assert_eq!(same.id()?, id);
+    drop(same);
+    eventually("gone", || Link::from_id(id).is_err());
+    Ok(())
+}

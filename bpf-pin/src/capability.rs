@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode};
 
 /// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each, but not everywhere for
 /// `CAP_NET_ADMIN` before Linux 6.9.
@@ -59,6 +59,11 @@ pub(crate) fn in_user_namespace() -> bool {
 pub(crate) fn unprivileged_is_disabled() -> Option<bool> {
     let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok()?;
     Some(value.trim() != "0")
+}
+
+/// Whether a filter may have answered a syscall in the kernel's stead.
+pub(crate) fn is_filtered() -> bool {
+    !matches!(secure_computing_mode(), Ok(SecureComputingMode::Disabled))
 }
 
 /// The level of lockdown, where there is one: it is what stands in brackets.

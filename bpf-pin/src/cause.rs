@@ -8,12 +8,14 @@ use crate::access::Access;
 use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
+use crate::types::AttachType;
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// A component of the path holds a '.', which bpffs refuses in every name (EPERM).
+    /// A component of the path holds a '.', which bpffs refuses in every name that a user makes
+    /// (EPERM).
     Dot {
         /// The component.
         component: OsString,
@@ -161,6 +163,27 @@ pub enum Cause {
         /// The caller's.
         found: usize,
     },
+    /// The map was changed so much meanwhile that the walk through it began anew and came to no end.
+    Unsettled,
+    /// What a descriptor is needed for was given none; 0 in its stead would be taken for one.
+    NoDescriptor {
+        /// "inner_map", or the flag that announces a descriptor.
+        what: &'static str,
+    },
+    /// A program cannot be attached to such a target in this way.
+    WrongTarget {
+        /// The way.
+        attach_type: AttachType,
+        /// The target: "cgroup", "netns" or "device".
+        target: &'static str,
+    },
+    /// The link was detached, or what it was attached to is gone (ENOLINK).
+    Detached,
+    /// The link holds another program than the caller took for the old one (EPERM).
+    HoldsAnother {
+        /// The id of the program that it holds.
+        prog_id: u32,
+    },
     /// The map's values are one per CPU, and were asked for as one; or the other way round.
     PerCpu {
         /// Whether the map is.
@@ -243,7 +266,7 @@ impl fmt::Display for Cause {
             } => {
                 write!(
                     f,
-                    "{} has mode {mode:04o} and owner {uid}, which does not let this user {wanted}",
+                    "{} (mode {mode:04o}, owner {uid}) does not let this user {wanted}",
                     path.display()
                 )?;
                 if *read_only_would_do {
@@ -294,7 +317,20 @@ impl fmt::Display for Cause {
                 what,
                 expected,
                 found,
-            } => write!(f, "the {what} is {found}, and the map's is {expected}"),
+            } => {
+                let unit = if what.starts_with("number") { "" } else { " bytes" };
+                write!(f, "the {what} is {found}{unit}, and the map's is {expected}")
+            }
+            Self::Unsettled => f.write_str(
+                "the map was changed all the while, so the walk began anew and came to no end",
+            ),
+            Self::NoDescriptor { what } => write!(f, "{what} needs a descriptor, and none was given"),
+            Self::WrongTarget {
+                attach_type,
+                target,
+            } => write!(f, "{attach_type} is not for a {target}"),
+            Self::Detached => f.write_str("the link is detached"),
+            Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
             Self::PerCpu { is_per_cpu: true } => {
                 f.write_str("the map has a value for each CPU: use PerCpu")
             }

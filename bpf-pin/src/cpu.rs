@@ -2,49 +2,66 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use rustix::fs::fstatfs;
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
+use rustix::io::Errno;
 
 use crate::magic::FileSystem;
 
-const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+const SYS: &str = "/sys";
+const POSSIBLE: &str = "devices/system/cpu/possible";
 
 /// The number of possible CPUs, read once.
 ///
-/// The kernel writes one value for each of them whatever the caller believes, so
-/// the file must be sysfs' own: a container's imitation of it is refused.
+/// The kernel writes one value for each of them whatever the caller believes, so the file must be
+/// the kernel's own: no container's imitation, and no other file mounted over it.
 pub(crate) fn possible() -> io::Result<usize> {
     static COUNT: OnceLock<usize> = OnceLock::new();
     if let Some(&count) = COUNT.get() {
         return Ok(count);
     }
-    let mut file = File::open(POSSIBLE)?;
-    if FileSystem::from_stat(&fstatfs(&file)?) != FileSystem::SYSFS {
-        return Err(invalid(
-            "not the kernel's own file: another file system is mounted there",
-        ));
-    }
     let mut text = String::new();
-    file.read_to_string(&mut text)?;
+    File::from(open()?).read_to_string(&mut text)?;
     let count = parse(&text).ok_or_else(|| invalid("not a list of CPUs"))?;
     Ok(*COUNT.get_or_init(|| count))
 }
 
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{POSSIBLE}: {what}"))
+fn open() -> io::Result<OwnedFd> {
+    /// The inode of the root of every sysfs.
+    const ROOT: u64 = 1;
+    let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let sys = rustix::fs::open(SYS, path_only, Mode::empty())?;
+    let is_sysfs = FileSystem::from_stat(&fstatfs(&sys)?) == FileSystem::SYSFS;
+    if !is_sysfs || fstat(&sys)?.st_ino != ROOT {
+        return Err(invalid("not the kernel's own file: /sys is not sysfs"));
+    }
+    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    match openat2(&sys, POSSIBLE, read, Mode::empty(), resolve) {
+        Err(Errno::XDEV) => Err(invalid(
+            "not the kernel's own file: another is mounted there",
+        )),
+        opened => Ok(opened?),
+    }
 }
 
-/// One more than the highest number in a list such as "0-3,8": the kernel's own
-/// arrays are that long, gaps included.
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{SYS}/{POSSIBLE}: {what}"),
+    )
+}
+
+/// How many CPUs a list such as "0-3,8" names: the kernel leaves no room for the gaps.
 fn parse(list: &str) -> Option<usize> {
-    let mut highest = None;
-    for range in list.trim().split(',') {
-        let last = range.rsplit('-').next()?;
-        let last: usize = last.parse().ok()?;
-        highest = highest.max(Some(last));
-    }
-    highest?.checked_add(1)
+    list.trim().split(',').try_fold(0_usize, |count, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        let length = last.checked_sub(first)?.checked_add(1)?;
+        count.checked_add(length)
+    })
 }
 
 #[cfg(test)]
@@ -55,8 +72,17 @@ mod tests {
     fn lists() {
         assert_eq!(parse("0\n"), Some(1));
         assert_eq!(parse("0-3\n"), Some(4));
-        assert_eq!(parse("0-1,4-7"), Some(8));
-        for bad in ["", "\n", "a", "0-", "0,", "99999999999999999999"] {
+        assert_eq!(parse("0-1,4-7"), Some(6));
+        for bad in [
+            "",
+            "\n",
+            "a",
+            "0-",
+            "0,",
+            "3-0",
+            "0x1",
+            "99999999999999999999",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

@@ -231,7 +231,7 @@ impl fmt::Display for Error {
         write!(f, ": {}", self.reason())?;
         match self {
             Self::LoadProg { log, .. } if !log.is_empty() => {
-                write!(f, "; the verifier's last words:\n{}", last_lines(log, 8))
+                write!(f, "; the verifier's last words:\n{}", last_lines(log, 24))
             }
             _ => Ok(()),
         }
@@ -354,6 +354,7 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::NOLINK, "ENOLINK"),
         (Errno::OVERFLOW, "EOVERFLOW"),
         (Errno::BADFD, "EBADFD"),
+        (Errno::NOTSOCK, "ENOTSOCK"),
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
         (Errno::STALE, "ESTALE"),
         (Errno::DQUOT, "EDQUOT"),
@@ -367,7 +368,25 @@ fn errno_name(errno: i32) -> Option<&'static str> {
 
 /// An operation that took an object and failed: the object, alive, and the error.
 ///
-/// `?` turns it into the [`Error`] and drops the object.
+/// In a function that returns this crate's [`Error`], `?` makes it that and drops the object. In one
+/// that returns a `Box<dyn std::error::Error>` the box would keep this whole, object included: there
+/// `.map_err(bpf_pin::Error::from)?` drops it.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Cause, Map, PinnedMap};
+///
+/// /// Pins the map, or opens the one that somebody else was faster to pin.
+/// fn pin_or_open(map: Map, path: &str) -> bpf_pin::Result<PinnedMap> {
+///     match map.pin(path) {
+///         Err(failed) if matches!(failed.cause(), Some(Cause::Exists { .. })) => {
+///             PinnedMap::open(path)
+///         }
+///         pinned => Ok(pinned?),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Failed<T> {
     object: T,
@@ -383,6 +402,11 @@ impl<T> Failed<T> {
     /// What went wrong.
     pub fn error(&self) -> &Error {
         &self.error
+    }
+
+    /// The cause, where one was proven.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.error.cause()
     }
 
     /// The object back, and the error dropped.

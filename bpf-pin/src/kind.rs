@@ -1,10 +1,12 @@
 //! The kinds of object that can be pinned, and how a descriptor's kind is proven.
 
 use std::fmt;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, fstatfs, readlinkat};
 use rustix::io::Errno;
 
+use crate::magic::FileSystem;
 use crate::sys;
 
 /// What a BPF object is.
@@ -43,7 +45,24 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What could be found out about a descriptor.
+/// A descriptor that was proven to be of this kind. Made in this file only.
+#[derive(Debug)]
+pub struct Proven {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+impl Proven {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+/// What could be found out about a descriptor that is not of the kind in question.
 pub(crate) enum Verdict {
     /// Proven to be of this kind.
     Is(Kind),
@@ -51,6 +70,19 @@ pub(crate) enum Verdict {
     IsNone(Option<String>),
     /// Neither. A kernel too new for the one proof and too closed for the others.
     Unknown,
+}
+
+/// Proves `fd` to be of the expected kind, or of any.
+pub(crate) fn prove(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, (OwnedFd, Verdict)> {
+    if let Some(kind) = expected.filter(|&kind| is(fd.as_fd(), kind)) {
+        return Ok(Proven { fd, kind });
+    }
+    match of(fd.as_fd()) {
+        Verdict::Is(kind) if expected.is_none_or(|expected| expected == kind) => {
+            Ok(Proven { fd, kind })
+        }
+        other => Err((fd, other)),
+    }
 }
 
 /// Which object this is, or why that cannot be told.
@@ -64,7 +96,7 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Verdict> {
 }
 
 /// Proof in one syscall that `fd` is of this kind; false where it takes more to tell.
-pub(crate) fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
+fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
     match kind {
         // Rests on no struct's size, and is the cheapest call there is on a map.
         Kind::Map => answers_as_map(fd),
@@ -74,17 +106,22 @@ pub(crate) fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
 
 /// The kind of `fd`: by its info, else by its answers to each kind's own commands, else by what
 /// /proc calls it.
-pub(crate) fn of(fd: BorrowedFd<'_>) -> Verdict {
+fn of(fd: BorrowedFd<'_>) -> Verdict {
     let head = sys::info_head(fd);
     if let Some(kind) = head.ok().and_then(judge).or_else(|| by_command(fd)) {
         return Verdict::Is(kind);
     }
     match describe(fd) {
         Some(name) => by_name(&name).map_or(Verdict::IsNone(Some(name)), Verdict::Is),
-        // So the kernel answers for what is no BPF object.
-        None if head == Err(Errno::INVAL) => Verdict::IsNone(None),
+        // So the kernel answers for what is no BPF object, if it knows the command.
+        None if head == Err(Errno::INVAL) && is_bad_fd(sys::gate()) => Verdict::IsNone(None),
         None => Verdict::Unknown,
     }
+}
+
+/// What `BPF_OBJ_GET_INFO_BY_FD` says of what is no descriptor to it: closed, or `O_PATH`.
+fn is_bad_fd(errno: Errno) -> bool {
+    matches!(errno, Errno::BADF | Errno::BADFD)
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` does not name the kind, but each kind fills in its own struct.
@@ -105,30 +142,38 @@ fn judge(head: sys::InfoHead) -> Option<Kind> {
         // Only a link has a hole after its third word.
         sys::InfoHead {
             len: 24..=64,
+            r#type: 1..,
+            id: 1..=MAX_ID,
             hole_kept: true,
             ..
         } => Some(Kind::Link),
-        // Linux 5.4, 5.16 and 6.18.
+        // Linux 5.4, 5.16 and 6.18. A program's was as long before 4.18.
         sys::InfoHead {
             len: 80 | 88 | 104,
+            r#type: 1..=sys::LAST_MAP_TYPE,
+            id: 1..=MAX_ID,
             hole_kept: false,
+            middle_is_zero: true,
             ..
         } => Some(Kind::Map),
         _ => None,
     }
 }
 
+/// Ids are positive ints.
+const MAX_ID: u32 = i32::MAX as u32;
+
 /// Asks each kind's own commands, in forms that do nothing: the kernel looks at the
 /// first descriptor's kind before it comes to what is wrong with the rest.
 pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
-    let answers = [
-        (Kind::Map, answers_as_map(fd)),
-        (Kind::Prog, sys::prog_bind_no_map(fd) == Errno::BADF),
-        (Kind::Link, sys::link_update_no_prog(fd) == Errno::BADF),
-    ];
-    let mut yes = answers.iter().filter(|(_, answer)| *answer);
-    match (yes.next(), yes.next()) {
-        (Some(&(kind, _)), None) => Some(kind),
+    // What is no descriptor to bpf(2) at all is EBADF to the commands below, too.
+    sys::info_head(fd).ok()?;
+    let map = answers_as_map(fd);
+    let answers = (sys::prog_bind_no_map(fd), sys::link_update_no_prog(fd));
+    match answers {
+        (Errno::INVAL, Errno::INVAL) if map => Some(Kind::Map),
+        (Errno::BADF, Errno::INVAL) if !map => Some(Kind::Prog),
+        (Errno::INVAL, Errno::BADF) if !map => Some(Kind::Link),
         _ => None,
     }
 }
@@ -160,8 +205,17 @@ fn by_name(name: &str) -> Option<Kind> {
 
 /// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
 fn describe(fd: BorrowedFd<'_>) -> Option<String> {
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    let name = readlinkat(proc_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new()).ok()?;
     Some(name.to_string_lossy().into_owned())
+}
+
+/// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.
+pub(crate) fn proc_dir(name: &str) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = format!("/proc/thread-self/{name}");
+    let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    let found = FileSystem::from_stat(&fstatfs(&dir).ok()?);
+    (found == FileSystem::PROC).then_some(dir)
 }
 
 #[cfg(test)]
@@ -172,7 +226,9 @@ mod tests {
     fn head(len: u32, hole_kept: bool, record_sizes: [u32; 3]) -> InfoHead {
         InfoHead {
             len,
+            r#type: 1,
             id: 1,
+            middle_is_zero: true,
             hole_kept,
             record_sizes,
         }
@@ -200,6 +256,14 @@ mod tests {
         // A map as long as a program, or of a size unknown today.
         for len in [112, 120, 208, 216, 232, 256] {
             assert_eq!(judge(head(len, false, [0; 3])), None, "map of {len}");
+        }
+        // A program's struct of Linux 4.15 to 4.17 is as long as a map's.
+        for len in [80, 104] {
+            let old = InfoHead {
+                middle_is_zero: false,
+                ..head(len, false, [0; 3])
+            };
+            assert_eq!(judge(old), None, "program of {len}");
         }
         // BTF and token objects, on every kernel that has them.
         for len in [16, 32] {

@@ -82,6 +82,8 @@ mod sys;
 mod types;
 
 pub use bpf_pin_sys as abi;
+/// Plain old data: what keys and values are.
+pub use bytemuck;
 
 pub use access::Access;
 pub use capability::Capability;

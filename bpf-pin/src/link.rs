@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
+use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::kind::Kind;
@@ -14,8 +15,11 @@ use crate::prog::Prog;
 use crate::sys::{self, sealed::Sealed};
 use crate::types::{AttachType, LinkType};
 
-/// An owned descriptor of a link, which holds a program in place for as long as it lives. See
-/// [`Handle`] for what all kinds have.
+/// An owned descriptor of a link, which holds a program in place for as long as it lives.
+///
+/// As every [`Handle`] it has [`open`](Handle::open), [`open_with`](Handle::open_with),
+/// [`from_id`](Handle::from_id), [`pin`](Handle::pin), [`try_clone`](Handle::try_clone),
+/// [`id`](Handle::id) and [`info`](Handle::info); `TryFrom<OwnedFd>`, `AsFd` and `Into<OwnedFd>`.
 ///
 /// # Examples
 ///
@@ -31,16 +35,16 @@ use crate::types::{AttachType, LinkType};
 /// let link = link.pin("/sys/fs/bpf/egress")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type Link = Handle<kinds::Link>;
+pub type Link = Handle<kinds::LinkKind>;
 
-impl Sealed for kinds::Link {}
+impl Sealed for kinds::LinkKind {}
 
-impl ObjectKind for kinds::Link {
+impl ObjectKind for kinds::LinkKind {
     const KIND: Kind = Kind::Link;
     type Info = LinkInfo;
 
-    fn info(fd: BorrowedFd<'_>) -> Result<LinkInfo, Errno> {
-        sys::info(fd).map(|raw| LinkInfo::from_raw(&raw))
+    fn info(of: &Handle<Self>) -> Result<LinkInfo, Errno> {
+        sys::info(of.as_fd()).map(|raw| LinkInfo::from_raw(&raw))
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
@@ -56,7 +60,7 @@ pub struct LinkInfo {
     pub link_type: LinkType,
     /// Unique among living links.
     pub id: u32,
-    /// The program that it holds in place; 0 where it holds a map.
+    /// The program that it holds in place, or held before it was detached; 0 where it holds a map.
     pub prog_id: u32,
     /// Where.
     pub target: LinkTarget,
@@ -77,33 +81,33 @@ pub enum LinkTarget {
     },
     /// A control group. Linux 5.8.
     Cgroup {
-        /// Its id, the inode number of its directory. 0 once it is gone.
+        /// Its id, the inode number of its directory. 0 once it is gone or the link detached.
         cgroup_id: u64,
         /// In which way.
         attach_type: AttachType,
     },
     /// A network namespace. Linux 5.8.
     Netns {
-        /// Its inode number. 0 once it is gone.
+        /// Its inode number. 0 once it is gone or the link detached.
         netns_ino: u32,
         /// In which way.
         attach_type: AttachType,
     },
     /// A network device's driver. Linux 5.9.
     Xdp {
-        /// The device. 0 once it is gone.
+        /// The device. 0 once it is gone or the link detached.
         ifindex: u32,
     },
     /// A network device's traffic control. Linux 6.6.
     Tcx {
-        /// The device. 0 once it is gone.
+        /// The device. 0 once it is gone or the link detached.
         ifindex: u32,
         /// In which direction.
         attach_type: AttachType,
     },
     /// A netkit device. Linux 6.7.
     Netkit {
-        /// The device. 0 once it is gone.
+        /// The device. 0 once it is gone or the link detached.
         ifindex: u32,
         /// On which side.
         attach_type: AttachType,
@@ -183,31 +187,62 @@ pub struct LinkSpec<'fd> {
 
 #[derive(Debug, Clone, Copy)]
 enum Target<'fd> {
-    Fd(BorrowedFd<'fd>),
-    Ifindex(u32),
+    Cgroup(BorrowedFd<'fd>),
+    Netns(BorrowedFd<'fd>),
+    Device(u32),
+}
+
+impl Target<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Cgroup(_) => "cgroup",
+            Self::Netns(_) => "netns",
+            Self::Device(_) => "device",
+        }
+    }
+
+    /// One word of the attr is a descriptor or a device's index, as the attach type has it: an
+    /// index must not be taken for somebody's descriptor.
+    fn fits(&self, attach_type: AttachType) -> bool {
+        match self {
+            Self::Cgroup(_) => attach_type
+                .name()
+                .is_some_and(|name| name.starts_with("CGROUP_") || name == "LSM_CGROUP"),
+            Self::Netns(_) => {
+                matches!(
+                    attach_type,
+                    AttachType::FLOW_DISSECTOR | AttachType::SK_LOOKUP
+                )
+            }
+            Self::Device(_) => matches!(
+                attach_type,
+                AttachType::XDP | AttachType::TCX_INGRESS | AttachType::TCX_EGRESS
+            ),
+        }
+    }
 }
 
 impl<'fd> LinkSpec<'fd> {
     /// A control group, by a descriptor of its directory in a cgroup2 file system. Linux 5.7.
     pub fn cgroup(cgroup: &'fd impl AsFd, attach_type: AttachType) -> Self {
-        Self::new(Target::Fd(cgroup.as_fd()), attach_type)
+        Self::new(Target::Cgroup(cgroup.as_fd()), attach_type)
     }
 
     /// A network namespace, by a descriptor of a file such as /proc/self/ns/net: its flow
     /// dissector (Linux 5.8) or its socket look-up ([`AttachType::SK_LOOKUP`], Linux 5.9).
     pub fn netns(netns: &'fd impl AsFd, attach_type: AttachType) -> Self {
-        Self::new(Target::Fd(netns.as_fd()), attach_type)
+        Self::new(Target::Netns(netns.as_fd()), attach_type)
     }
 
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
     pub fn xdp(ifindex: u32) -> Self {
-        Self::new(Target::Ifindex(ifindex), AttachType::XDP)
+        Self::new(Target::Device(ifindex), AttachType::XDP)
     }
 
     /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
     /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6.
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
-        Self::new(Target::Ifindex(ifindex), attach_type)
+        Self::new(Target::Device(ifindex), attach_type)
     }
 
     fn new(target: Target<'fd>, attach_type: AttachType) -> Self {
@@ -228,30 +263,41 @@ impl<'fd> LinkSpec<'fd> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`]: EINVAL where program and attach type do not fit, or the kernel does
-    /// not know the attach type; EBUSY or EEXIST where something else is attached there;
-    /// ENODEV where there is no such device;
-    /// [`MissingCapability`](crate::Cause::MissingCapability) (EPERM).
+    /// [`Error::CreateLink`]: EINVAL where program and attach type do not fit, the kernel does not
+    /// know the attach type, or there is no such device for XDP; ENODEV where there is none for TCX;
+    /// EBUSY where another XDP program is attached to the device, E2BIG where the network namespace
+    /// has a flow dissector; [`WrongTarget`](Cause::WrongTarget), without a syscall;
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
     ///
     /// # References
     ///
     /// kernel/bpf/syscall.c: `link_create`
     pub fn create(&self, prog: &Prog) -> Result<Link> {
+        let fail = |reason| Error::CreateLink {
+            attach_type: self.attach_type,
+            reason,
+        };
+        if !self.target.fits(self.attach_type) {
+            let (attach_type, target) = (self.attach_type, self.target.name());
+            let cause = Cause::WrongTarget {
+                attach_type,
+                target,
+            };
+            return Err(fail(cause.into()));
+        }
         let target = match self.target {
-            Target::Fd(fd) => fd.as_raw_fd() as u32,
-            Target::Ifindex(ifindex) => ifindex,
+            Target::Cgroup(fd) | Target::Netns(fd) => fd.as_raw_fd() as u32,
+            Target::Device(ifindex) => ifindex,
         };
         match sys::link_create(prog.as_fd(), target, self.attach_type.0, self.flags) {
             Ok(fd) => Ok(Link::from_proven_fd(fd)),
-            Err(errno) => Err(Error::CreateLink {
-                attach_type: self.attach_type,
-                reason: Reason::new(
-                    errno,
-                    (errno == Errno::PERM)
-                        .then(diagnose::for_net_link)
-                        .flatten(),
-                ),
-            }),
+            Err(errno) => {
+                let cause = match (errno, prog.info()) {
+                    (Errno::PERM, Ok(info)) => diagnose::for_link(info.prog_type),
+                    _ => None,
+                };
+                Err(fail(Reason::new(errno, cause)))
+            }
         }
     }
 }
@@ -263,7 +309,8 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::UpdateLink`]: EINVAL where `new` is of another type, or the link's type has no
-    /// updates; ENOLINK where the link was detached or what it was attached to is gone.
+    /// updates; [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
+    /// attached to is gone.
     pub fn update(&self, new: &Prog) -> Result<()> {
         self.update_fds(new, None)
     }
@@ -272,20 +319,32 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`update`](Self::update), and EPERM where it holds another program.
+    /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
     pub fn update_from(&self, new: &Prog, old: &Prog) -> Result<()> {
         self.update_fds(new, Some(old))
     }
 
     fn update_fds(&self, new: &Prog, old: Option<&Prog>) -> Result<()> {
         let updated = sys::link_update(self.as_fd(), new.as_fd(), old.map(AsFd::as_fd));
-        updated.map_err(|errno| Error::UpdateLink {
-            reason: Reason::new(errno, None),
+        updated.map_err(|errno| {
+            let cause = match errno {
+                Errno::NOLINK => Some(Cause::Detached),
+                Errno::PERM => old.and_then(|old| self.holds_another(old)),
+                _ => None,
+            };
+            let reason = Reason::new(errno, cause);
+            Error::UpdateLink { reason }
         })
     }
 
+    #[cold]
+    fn holds_another(&self, old: &Prog) -> Option<Cause> {
+        let prog_id = self.info().ok()?.prog_id;
+        (prog_id != old.id().ok()?).then_some(Cause::HoldsAnother { prog_id })
+    }
+
     /// `BPF_LINK_DETACH`: detaches the program now, whoever else has the link. The link and its
-    /// pins stay, defunct. Linux 5.9.
+    /// pins stay, defunct; to detach it again is no error. Linux 5.9.
     ///
     /// # Errors
     ///

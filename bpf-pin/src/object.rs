@@ -11,18 +11,18 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::kind::{self, Identity, Kind, Verdict};
+use crate::kind::{self, Identity, Kind, Proven, Verdict};
 use crate::pathname::Pathname;
 use crate::sys::{self, sealed::Sealed};
 
-/// One of the kinds as a type: [`kinds::Map`], [`kinds::Prog`] or [`kinds::Link`]. Sealed.
+/// One of the kinds as a type: [`kinds::MapKind`], [`kinds::ProgKind`] or [`kinds::LinkKind`]. Sealed.
 pub trait ObjectKind: Sealed + Sized {
     /// The kind.
     const KIND: Kind;
     /// What the kernel tells of an object of this kind.
     type Info;
     #[doc(hidden)]
-    fn info(fd: BorrowedFd<'_>) -> std::result::Result<Self::Info, Errno>;
+    fn info(of: &Handle<Self>) -> std::result::Result<Self::Info, Errno>;
     #[doc(hidden)]
     fn fd_by_id(id: u32) -> std::result::Result<OwnedFd, Errno>;
 }
@@ -31,13 +31,13 @@ pub trait ObjectKind: Sealed + Sized {
 pub mod kinds {
     /// A map.
     #[derive(Debug)]
-    pub enum Map {}
+    pub enum MapKind {}
     /// A program.
     #[derive(Debug)]
-    pub enum Prog {}
+    pub enum ProgKind {}
     /// A link.
     #[derive(Debug)]
-    pub enum Link {}
+    pub enum LinkKind {}
 }
 
 /// What a pin can be opened as: [`Map`](crate::Map), [`Prog`](crate::Prog),
@@ -46,9 +46,9 @@ pub trait Pinnable: AsFd + Sealed + Sized {
     /// The kind, or None where any will do.
     #[doc(hidden)]
     const EXPECTED: Option<Kind>;
-    /// `kind` is what `fd` was proven to be, and what was expected.
+    /// Of the kind that was expected.
     #[doc(hidden)]
-    fn from_proven(fd: OwnedFd, kind: Kind) -> Self;
+    fn from_proven(proven: Proven) -> Self;
 }
 
 /// An owned descriptor of a proven kind: what [`Map`](crate::Map), [`Prog`](crate::Prog) and
@@ -57,6 +57,17 @@ pub trait Pinnable: AsFd + Sealed + Sized {
 /// The same in memory as an [`OwnedFd`], so an `Option` of it may stand in a C signature, where it
 /// is an `int` and None is -1. It is closed when dropped, and the object dies with its last
 /// descriptor unless it is pinned, attached or in use.
+///
+/// C must hand over what it was given, or -1: nobody looks whether an int is a map.
+///
+/// ```
+/// use bpf_pin::Map;
+///
+/// /// int first_of(int map, int other): what C hands over is owned here, and what it gets is its own.
+/// extern "C" fn first_of(map: Option<Map>, other: Option<Map>) -> Option<Map> {
+///     map.or(other)
+/// }
+/// ```
 #[repr(transparent)]
 pub struct Handle<K> {
     fd: OwnedFd,
@@ -106,7 +117,8 @@ impl<K: ObjectKind> Handle<K> {
 
     /// `BPF_OBJ_GET` with `BPF_F_RDONLY` or `BPF_F_WRONLY`. Linux 4.15.
     ///
-    /// Of a program only the permission check depends on `access`.
+    /// Of a program only the permission check depends on `access`. A map opened for writing only
+    /// takes one more syscall to be proven one.
     ///
     /// # Errors
     ///
@@ -164,6 +176,16 @@ impl<K: ObjectKind> Handle<K> {
         }
     }
 
+    /// Which object it is: kind and id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`] as [`info`](Self::info).
+    pub fn identity(&self) -> Result<Identity> {
+        let (kind, id) = (K::KIND, self.id()?);
+        Ok(Identity { kind, id })
+    }
+
     /// `BPF_OBJ_GET_INFO_BY_FD`: what the kernel tells of the object. Linux 4.13, links 5.8.
     ///
     /// # Errors
@@ -171,7 +193,7 @@ impl<K: ObjectKind> Handle<K> {
     /// [`Error::Info`]: [`MissingCapability`](Cause::MissingCapability) (EPERM) before Linux 5.19,
     /// where `kernel.unprivileged_bpf_disabled` is not 0 and `CAP_BPF` is missing.
     pub fn info(&self) -> Result<K::Info> {
-        K::info(self.fd.as_fd()).map_err(Self::info_error)
+        K::info(self).map_err(Self::info_error)
     }
 
     #[cold]
@@ -203,7 +225,10 @@ pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<
             return Err(open_error(path, Reason::new(errno, cause)));
         }
     };
-    prove(fd).map_err(|(_, cause)| open_error(name.as_path(), cause.into()))
+    match kind::prove(fd, T::EXPECTED) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err((_, verdict)) => Err(open_error(name.as_path(), disproved::<T>(verdict))),
+    }
 }
 
 #[cold]
@@ -212,28 +237,23 @@ fn open_error(path: &Path, reason: Reason) -> Error {
     Error::Open { path, reason }
 }
 
-/// `fd` as the kind that is expected, or it and what it is instead.
-fn prove<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, (OwnedFd, Cause)> {
-    if let Some(expected) = T::EXPECTED {
-        if kind::is(fd.as_fd(), expected) {
-            return Ok(T::from_proven(fd, expected));
-        }
-    }
-    match (kind::of(fd.as_fd()), T::EXPECTED) {
-        (Verdict::Is(found), Some(expected)) if found != expected => {
-            Err((fd, Cause::WrongKind { expected, found }))
-        }
-        (Verdict::Is(kind), _) => Ok(T::from_proven(fd, kind)),
-        (other, _) => Err((fd, other.into())),
+#[cold]
+fn disproved<T: Pinnable>(verdict: Verdict) -> Reason {
+    match (verdict, T::EXPECTED) {
+        (Verdict::Is(found), Some(expected)) => Cause::WrongKind { expected, found }.into(),
+        (other, _) => Cause::from(other).into(),
     }
 }
 
 fn prove_descriptor<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed<OwnedFd>> {
-    prove(fd).map_err(|(fd, cause)| {
-        let expected = T::EXPECTED;
-        let reason = cause.into();
-        Failed::new(fd, Error::Descriptor { expected, reason })
-    })
+    match kind::prove(fd, T::EXPECTED) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err((fd, verdict)) => {
+            let expected = T::EXPECTED;
+            let reason = disproved::<T>(verdict);
+            Err(Failed::new(fd, Error::Descriptor { expected, reason }))
+        }
+    }
 }
 
 impl<K: ObjectKind> Sealed for Handle<K> {}
@@ -241,8 +261,8 @@ impl<K: ObjectKind> Sealed for Handle<K> {}
 impl<K: ObjectKind> Pinnable for Handle<K> {
     const EXPECTED: Option<Kind> = Some(K::KIND);
 
-    fn from_proven(fd: OwnedFd, _kind: Kind) -> Self {
-        Self::from_proven_fd(fd)
+    fn from_proven(proven: Proven) -> Self {
+        Self::from_proven_fd(proven.into_fd())
     }
 }
 
@@ -269,7 +289,10 @@ impl<K: ObjectKind> TryFrom<OwnedFd> for Handle<K> {
 
 impl<K: ObjectKind> fmt::Debug for Handle<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}({})", K::KIND, self.fd.as_raw_fd())
+        let name = format!("{:?}", K::KIND);
+        f.debug_struct(&name)
+            .field("fd", &self.fd.as_raw_fd())
+            .finish()
     }
 }
 
@@ -353,7 +376,9 @@ impl Sealed for Object {}
 impl Pinnable for Object {
     const EXPECTED: Option<Kind> = None;
 
-    fn from_proven(fd: OwnedFd, kind: Kind) -> Self {
+    fn from_proven(proven: Proven) -> Self {
+        let kind = proven.kind();
+        let fd = proven.into_fd();
         match kind {
             Kind::Map => Self::Map(Handle::from_proven_fd(fd)),
             Kind::Prog => Self::Prog(Handle::from_proven_fd(fd)),
@@ -388,5 +413,23 @@ impl TryFrom<OwnedFd> for Object {
 
     fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
         prove_descriptor(fd)
+    }
+}
+
+impl From<crate::Map> for Object {
+    fn from(map: crate::Map) -> Self {
+        Self::Map(map)
+    }
+}
+
+impl From<crate::Prog> for Object {
+    fn from(prog: crate::Prog) -> Self {
+        Self::Prog(prog)
+    }
+}
+
+impl From<crate::Link> for Object {
+    fn from(link: crate::Link) -> Self {
+        Self::Link(link)
     }
 }

@@ -120,6 +120,8 @@ impl<T: Pinnable> Pinned<T> {
     /// [`Replaced`](Cause::Replaced) where another object has the name by now;
     /// [`Missing`](Cause::Missing) where none has (ENOENT);
     /// [`SymbolicLink`](Cause::SymbolicLink) where the path is one, and so no pin itself;
+    /// [`Blocked`](Cause::Blocked) where the pin may not be opened in any way, to see whose it is:
+    /// a link only for reading and writing;
     /// [`Sticky`](Cause::Sticky) (EPERM) or [`Blocked`](Cause::Blocked) (EACCES) where the user
     /// may not; [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS).
     #[allow(

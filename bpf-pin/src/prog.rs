@@ -1,7 +1,7 @@
 //! Programs: what they are, how they are loaded.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use bitflags::bitflags;
@@ -14,13 +14,17 @@ use crate::error::{Error, Reason, Result};
 use crate::kind::Kind;
 use crate::name::ObjName;
 use crate::object::{Handle, ObjectKind, kinds};
-use crate::sys::{self, sealed::Sealed};
+use crate::sys::{self, NonZeroFd, sealed::Sealed};
 use crate::types::{AttachType, ProgType};
 
-/// One instruction of a program, `struct bpf_insn`.
+#[doc(no_inline)]
 pub use bpf_pin_sys::bpf_insn as Insn;
 
-/// An owned descriptor of a program. See [`Handle`] for what all kinds have.
+/// An owned descriptor of a program.
+///
+/// As every [`Handle`] it has [`open`](Handle::open), [`open_with`](Handle::open_with),
+/// [`from_id`](Handle::from_id), [`pin`](Handle::pin), [`try_clone`](Handle::try_clone),
+/// [`id`](Handle::id) and [`info`](Handle::info); `TryFrom<OwnedFd>`, `AsFd` and `Into<OwnedFd>`.
 ///
 /// # Examples
 ///
@@ -33,16 +37,16 @@ pub use bpf_pin_sys::bpf_insn as Insn;
 /// let prog = prog.pin("/sys/fs/bpf/accept")?;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
-pub type Prog = Handle<kinds::Prog>;
+pub type Prog = Handle<kinds::ProgKind>;
 
-impl Sealed for kinds::Prog {}
+impl Sealed for kinds::ProgKind {}
 
-impl ObjectKind for kinds::Prog {
+impl ObjectKind for kinds::ProgKind {
     const KIND: Kind = Kind::Prog;
     type Info = ProgInfo;
 
-    fn info(fd: BorrowedFd<'_>) -> Result<ProgInfo, Errno> {
-        sys::info(fd).map(ProgInfo::from_raw)
+    fn info(of: &Handle<Self>) -> Result<ProgInfo, Errno> {
+        sys::info(of.as_fd()).map(ProgInfo::from_raw)
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
@@ -226,6 +230,10 @@ impl<'a> ProgSpec<'a> {
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `bpf_prog_load`
     pub fn load(&self) -> Result<Prog> {
+        if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 {
+            let what = "BPF_F_TOKEN_FD";
+            return Err(self.error(String::new(), Cause::NoDescriptor { what }.into()));
+        }
         match self.load_raw(None) {
             Ok(prog) => Ok(prog),
             Err(errno) => self.load_again(errno),
@@ -236,13 +244,14 @@ impl<'a> ProgSpec<'a> {
         /// The verifier gives way to signals that are pending.
         const TRIES: usize = 5;
 
+        let attach_prog = NonZeroFd::new(self.attach_prog)?;
         let attr = abi::bpf_attr_prog_load {
             prog_type: self.prog_type.0,
             prog_flags: self.flags.bits(),
             prog_name: self.name.into_raw(),
             expected_attach_type: self.expected_attach_type.0,
             attach_btf_id: self.attach_btf_id,
-            attach_prog_fd: self.attach_prog.map_or(0, |prog| prog.as_raw_fd() as u32),
+            attach_prog_fd: attach_prog.number(),
             ..abi::bpf_attr_prog_load::zeroed()
         };
         let mut result = Err(Errno::AGAIN);
@@ -276,8 +285,10 @@ impl<'a> ProgSpec<'a> {
         let end = log.iter().position(|&byte| byte == 0);
         let log = String::from_utf8_lossy(&log[..end.unwrap_or(log.len())]).into_owned();
         let cause = match errno {
-            Errno::PERM => diagnose::for_prog(self.prog_type).or_else(|| self.memlock()),
-            Errno::INVAL => diagnose::for_helper(&log),
+            Errno::PERM => self
+                .memlock()
+                .or_else(|| diagnose::for_prog(self.prog_type)),
+            Errno::INVAL => diagnose::for_helper(self.prog_type, &log),
             _ => None,
         };
         Err(self.error(log, Reason::new(errno, cause)))

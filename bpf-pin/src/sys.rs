@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::{offset_of, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use bpf_pin_sys as abi;
@@ -68,6 +68,32 @@ fn address<T: ?Sized>(of: &T) -> u64 {
 
 fn address_mut<T: ?Sized>(of: &mut T) -> u64 {
     ptr::from_mut(of).cast::<()>() as u64
+}
+
+/// A descriptor for a field of an attr where 0 stands for none.
+pub(crate) enum NonZeroFd<'fd> {
+    None,
+    Given(BorrowedFd<'fd>),
+    /// Of what is open as 0.
+    Copy(OwnedFd),
+}
+
+impl<'fd> NonZeroFd<'fd> {
+    pub(crate) fn new(fd: Option<BorrowedFd<'fd>>) -> Result<Self> {
+        match fd {
+            None => Ok(Self::None),
+            Some(fd) if fd.as_raw_fd() != 0 => Ok(Self::Given(fd)),
+            Some(zero) => rustix::io::fcntl_dupfd_cloexec(zero, 1).map(Self::Copy),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Given(fd) => raw(*fd),
+            Self::Copy(fd) => raw(fd.as_fd()),
+        }
+    }
 }
 
 /// Up to `file_flags`: what a kernel before 6.5 knows of the arm.
@@ -157,32 +183,42 @@ pub(crate) fn gate() -> Errno {
 pub(crate) struct InfoHead {
     /// The size of the kernel's struct, or of our room for it if that is less.
     pub(crate) len: u32,
-    /// The second word of every kind's.
+    /// The first word of every kind's, but for BTF and tokens.
+    pub(crate) r#type: u32,
+    /// The second word, likewise.
     pub(crate) id: u32,
     /// The word at 12 came back untouched: `bpf_link_info` has a hole there,
     /// `bpf_map_info` the value size, `bpf_prog_info` half of the tag.
     pub(crate) hole_kept: bool,
+    /// The words at 40 and 44 are zero: in `bpf_map_info` a device and a BTF type that hardly any
+    /// map has, in `bpf_prog_info` the time of loading.
+    pub(crate) middle_is_zero: bool,
     /// Where `bpf_prog_info` has func_info, line_info and jited_line_info_rec_size.
     pub(crate) record_sizes: [u32; 3],
 }
 
 pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    type Map = abi::bpf_map_info;
     type Prog = abi::bpf_prog_info;
-    const HOLE: usize = offset_of!(abi::bpf_map_info, value_size) / 4;
-    // No map's value is that large, and a tag is a hash.
-    const MARK: u32 = 0xb9f5_1a7d;
+    const HOLE: usize = offset_of!(Map, value_size) / 4;
     // Room for the largest struct and some growth; aligned for all of them.
     #[repr(align(8))]
     struct Room([u32; 64]);
 
     let mut room = Room([0; 64]);
-    room.0[HOLE] = MARK;
+    // No size and no id is that large, and nobody who made up an object's numbers knows where
+    // this stack is.
+    let mark = (address(&room) >> 4) as u32 | 1 << 31;
+    room.0[HOLE] = mark;
     let len = info_into(raw(fd), &mut room)?;
     let word = |offset: usize| room.0[offset / 4];
     Ok(InfoHead {
         len,
+        r#type: room.0[0],
         id: room.0[1],
-        hole_kept: room.0[HOLE] == MARK,
+        hole_kept: room.0[HOLE] == mark,
+        middle_is_zero: word(offset_of!(Map, ifindex)) == 0
+            && word(offset_of!(Map, btf_vmlinux_value_type_id)) == 0,
         record_sizes: [
             word(offset_of!(Prog, func_info_rec_size)),
             word(offset_of!(Prog, line_info_rec_size)),
@@ -366,7 +402,7 @@ pub(crate) struct Cells<M> {
 }
 
 /// The types up to which the kernel's value sizes are known: Linux 7.3.
-const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
+pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
 
 impl<M: AsMap> Cells<M> {
     pub(crate) fn new(map: M) -> std::result::Result<Self, (M, CellsError)> {

@@ -10,6 +10,8 @@ use rustix::mount::{
     fsopen,
 };
 
+use crate::cap;
+
 /// The bpffs that was given for tests that may not mount one.
 pub(crate) fn given() -> Option<PathBuf> {
     std::env::var_os("BPF_PIN_TEST_BPFFS").map(PathBuf::from)
@@ -30,8 +32,8 @@ enum Kept {
 impl TestFs {
     pub fn new() -> Self {
         match given() {
-            Some(place) => Self::within(&place),
-            None => Self::detached("700"),
+            Some(place) if cap::SYS_ADMIN.unmet().is_some() => Self::within(&place),
+            _ => Self::detached("700"),
         }
     }
 

@@ -4,4 +4,4 @@ mod path;
 mod privilege;
 
 pub(crate) use path::{open, pin, unpin, walk};
-pub(crate) use privilege::{for_bpf, for_helper, for_id, for_map, for_net_link, for_prog, memlock};
+pub(crate) use privilege::{for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock};

@@ -83,7 +83,9 @@ pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
         Errno::ACCESS => unsearchable(path),
         Errno::PERM => dot(path),
         Errno::NOENT if path.as_os_str().is_empty() => Some(Cause::EmptyPath),
-        Errno::NOENT => first_missing(path).map(|(_, missing)| is_missing(missing)),
+        Errno::NOENT => first_missing(path).map(|(_, missing)| Cause::Missing {
+            path: dangling(&missing).unwrap_or(missing),
+        }),
         _ => None,
     }
 }
@@ -96,6 +98,10 @@ enum PinOrOpen {
 
 /// "/", "/sys", "/sys/fs", …, or the same from "." on for a relative path.
 fn prefixes(path: &Path) -> Vec<PathBuf> {
+    // Of a path that the kernel never walks nothing need be looked at.
+    if path.as_os_str().len() > PATH_MAX {
+        return Vec::new();
+    }
     let mut prefix = PathBuf::new();
     let mut all = Vec::new();
     if path.is_relative() {
@@ -137,23 +143,34 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
         return Some(Cause::EmptyPath);
     }
     let (existing, missing) = first_missing(path)?;
+    if let Some(path) = dangling(&missing) {
+        return Some(Cause::Missing { path });
+    }
     if let Some(cause) = not_bpffs(&existing) {
         return Some(cause);
     }
     // That nothing has the name yet is what a pin wants; but "name/." wants a directory.
     let is_all_of_it =
         missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
-    let expected = what_for == PinOrOpen::Pin && is_all_of_it && lstat(&missing).is_err();
-    (!expected).then(|| is_missing(missing))
+    let expected = what_for == PinOrOpen::Pin && is_all_of_it;
+    (!expected).then_some(Cause::Missing { path: missing })
 }
 
-/// Of a symbolic link that leads nowhere it is the target that is missing.
-fn is_missing(path: PathBuf) -> Cause {
-    let path = match std::fs::read_link(&path) {
-        Ok(target) => directory(&path).join(target),
-        Err(_) => path,
-    };
-    Cause::Missing { path }
+/// What a symbolic link, or a chain of them, leads to and is not there.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    /// As many as the kernel follows.
+    const MOST: usize = 40;
+
+    let mut path = path.to_owned();
+    let mut is_link = false;
+    for _ in 0..MOST {
+        match std::fs::read_link(&path) {
+            Ok(target) => path = directory(&path).join(target),
+            Err(_) => return is_link.then(|| first_missing(&path).map_or(path, |(_, path)| path)),
+        }
+        is_link = true;
+    }
+    None
 }
 
 fn not_bpffs(path: &Path) -> Option<Cause> {
@@ -168,12 +185,17 @@ fn not_bpffs(path: &Path) -> Option<Cause> {
 fn dot(path: &Path) -> Option<Cause> {
     prefixes(path).into_iter().find_map(|prefix| {
         let component = prefix.file_name()?;
-        let refused = component.as_bytes().contains(&b'.')
-            && FileSystem::found_at(directory(&prefix))?.is_bpffs();
+        let refused = component.as_bytes().contains(&b'.') && refuses_dots(directory(&prefix));
         refused.then(|| Cause::Dot {
             component: component.to_owned(),
         })
     })
+}
+
+/// A directory of bpffs does, but for one without permissions, where the kernel puts its own.
+fn refuses_dots(directory: &Path) -> bool {
+    let on_bpffs = FileSystem::found_at(directory).is_some_and(FileSystem::is_bpffs);
+    on_bpffs && stat(directory).is_ok_and(|stat| !Mode::from_raw_mode(stat.st_mode).is_empty())
 }
 
 fn too_long(path: &Path) -> Option<Cause> {
@@ -290,8 +312,15 @@ fn sticky(path: &Path) -> Option<Cause> {
     })
 }
 
-/// Which object has the name.
+/// Which object has the name: that name itself, not where a symbolic link leads.
 fn holder(path: &Path) -> Option<Identity> {
+    if file_type(&lstat(path).ok()?) == FileType::Symlink {
+        return None;
+    }
+    object_at(path)
+}
+
+fn object_at(path: &Path) -> Option<Identity> {
     let name = Pathname::new(path).ok()?;
     let open = |flags| sys::obj_get(name.as_c_str(), flags);
     let fd = open(0).or_else(|_| open(abi::BPF_F_RDONLY)).ok()?;
@@ -299,7 +328,7 @@ fn holder(path: &Path) -> Option<Identity> {
 }
 
 fn link_access(path: &Path) -> Option<Cause> {
-    (holder(path)?.kind == Kind::Link).then_some(Cause::LinkAccess)
+    (object_at(path)?.kind == Kind::Link).then_some(Cause::LinkAccess)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::capability::{Capability, in_user_namespace, lacks, lockdown, unprivileged_is_disabled};
+use crate::capability::{
+    Capability, in_user_namespace, is_filtered, lacks, lockdown, unprivileged_is_disabled,
+};
 use crate::cause::Cause;
 use crate::sys;
 use crate::types::{MapType, ProgType};
@@ -16,26 +18,28 @@ fn missing(capability: Capability, needed_for: &'static str) -> Option<Cause> {
     lacks(capability)?.then_some(cause)
 }
 
-/// Inside a user namespace the effective set says nothing about the initial one.
-fn user_namespace() -> Option<Cause> {
-    in_user_namespace().then_some(Cause::UserNamespace)
+/// Inside a user namespace the effective set says nothing about the initial one, which is what
+/// counts where anything is needed.
+fn user_namespace(is_needed: bool) -> Option<Cause> {
+    let counts = is_needed || unprivileged_is_disabled() == Some(true);
+    (counts && !is_filtered() && in_user_namespace()).then_some(Cause::UserNamespace)
 }
 
 /// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2).
 pub(crate) fn for_bpf() -> Option<Cause> {
-    if sys::gate() != Errno::PERM || !unprivileged_is_disabled()? {
+    if sys::gate() != Errno::PERM || is_filtered() || !unprivileged_is_disabled()? {
         return None;
     }
     missing(
         Capability::Bpf,
         "bpf(2) while kernel.unprivileged_bpf_disabled is not 0",
     )
-    .or_else(user_namespace)
+    .or_else(|| user_namespace(true))
 }
 
 /// EPERM of `BPF_*_GET_FD_BY_ID`.
 pub(crate) fn for_id() -> Option<Cause> {
-    missing(Capability::SysAdmin, "opening an object by its id").or_else(user_namespace)
+    missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
 }
 
 /// EPERM of `BPF_MAP_CREATE`.
@@ -61,13 +65,12 @@ pub(crate) fn for_map(map_type: MapType) -> Option<Cause> {
         | MapType::STRUCT_OPS
         | MapType::CPUMAP
         | MapType::ARENA
-        | MapType::INSN_ARRAY
-        | MapType::RHASH => Some((Capability::Bpf, "maps of this type")),
+        | MapType::INSN_ARRAY => Some((Capability::Bpf, "maps of this type")),
         _ => None,
     };
     unprivileged("creating a map")
         .or_else(|| needs.and_then(|(capability, what)| missing(capability, what)))
-        .or_else(user_namespace)
+        .or_else(|| user_namespace(needs.is_some()))
 }
 
 /// EPERM of `BPF_PROG_LOAD`.
@@ -87,15 +90,18 @@ pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
         ProgType::EXT => &[Bpf, Perfmon, NetAdmin],
         _ => &[Bpf, NetAdmin],
     };
-    let mut needs = needs.iter();
+    let lacking = |&each: &Capability| missing(each, "programs of this type");
     unprivileged("loading a program")
-        .or_else(|| needs.find_map(|&each| missing(each, "programs of this type")))
-        .or_else(user_namespace)
+        .or_else(|| needs.iter().find_map(lacking))
+        .or_else(|| user_namespace(!needs.is_empty()))
 }
 
-/// EPERM of `BPF_LINK_CREATE` for a network or cgroup attach point.
-pub(crate) fn for_net_link() -> Option<Cause> {
-    missing(Capability::NetAdmin, "attaching to a network or a cgroup").or_else(user_namespace)
+/// EPERM of `BPF_LINK_CREATE`: the one type that may be loaded without privileges needs them here.
+pub(crate) fn for_link(prog_type: ProgType) -> Option<Cause> {
+    if prog_type != ProgType::CGROUP_SKB {
+        return None;
+    }
+    missing(Capability::NetAdmin, "programs of this type").or_else(|| user_namespace(true))
 }
 
 fn unprivileged(what: &'static str) -> Option<Cause> {
@@ -113,11 +119,30 @@ pub(crate) fn memlock() -> Option<Cause> {
 
 /// EINVAL of `BPF_PROG_LOAD`: what lockdown withholds is, to the verifier, a helper that does not
 /// exist for the program.
-pub(crate) fn for_helper(log: &str) -> Option<Cause> {
-    const WITHHELD: &[&str] = &["probe_read", "probe_write_user"];
+pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
+    // The helpers' own names: what reads the kernel's memory, and what writes a process's.
+    const READS: &[&str] = &[
+        "bpf_probe_read#",
+        "bpf_probe_read_str#",
+        "bpf_probe_read_kernel#",
+        "bpf_probe_read_kernel_str#",
+    ];
+    const WRITES: &[&str] = &["bpf_probe_write_user#"];
+
+    // Only these have the helpers at all.
+    let traces = matches!(
+        prog_type,
+        ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+            | ProgType::RAW_TRACEPOINT_WRITABLE
+            | ProgType::TRACING
+    );
     let refused = |line: &&str| line.contains("unknown func") || line.contains("cannot use helper");
-    let last = log.lines().rfind(refused)?;
-    let withheld = WITHHELD.iter().any(|helper| last.contains(helper));
-    let level = lockdown().filter(|_| withheld)?;
-    Some(Cause::Lockdown { level })
+    let last = log.lines().rfind(refused).filter(|_| traces)?;
+    let level = lockdown()?;
+    let withholds = |helpers: &[&str]| helpers.iter().any(|helper| last.contains(helper));
+    let withheld = withholds(WRITES) || level == "confidentiality" && withholds(READS);
+    withheld.then_some(Cause::Lockdown { level })
 }

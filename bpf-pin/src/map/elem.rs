@@ -1,16 +1,20 @@
 //! `BPF_MAP_*_ELEM`: the elements of one map, as bytes.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
-use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::fs::{Mode, OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
+use crate::kind;
 use crate::map::{Map, MapInfo};
 use crate::sys::{self, AsMap, Cells, CellsError};
 
@@ -105,6 +109,11 @@ impl<M: AsMap> Elems<M> {
         &self.cells
     }
 
+    /// The map.
+    pub fn map(&self) -> &M {
+        self.cells.map()
+    }
+
     /// The map back.
     pub fn into_map(self) -> M {
         self.cells.into_map()
@@ -196,8 +205,9 @@ impl<M: AsMap> Elems<M> {
 
     /// All keys, each in a `Vec` of its own.
     ///
-    /// A key that is deleted while it is the iterator's last makes the kernel begin anew, so under
-    /// concurrent deletes keys may come twice; after `max_entries` of them the iterator ends.
+    /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If
+    /// somebody else deletes the one ahead, a hash begins anew, and keys come twice; after as many
+    /// as the map has room for it ends with [`Unsettled`](Cause::Unsettled).
     pub fn keys(&self) -> Keys<'_, M> {
         Keys {
             elems: self,
@@ -247,8 +257,11 @@ fn not_granted(fd: BorrowedFd<'_>, writes: bool) -> Option<Cause> {
 
 /// Only fdinfo tells. Linux 5.2.
 fn frozen(fd: BorrowedFd<'_>, writes: bool) -> Option<Cause> {
-    use std::os::fd::AsRawFd;
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let dir = kind::proc_dir("fdinfo")?;
+    let name = fd.as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).ok()?;
+    let text = io::read_to_string(File::from(file)).ok()?;
     let mut words = text.lines().map(|line| line.split_whitespace());
     let frozen = words.any(|mut line| line.next() == Some("frozen:") && line.next() == Some("1"));
     (writes && frozen).then_some(Cause::Frozen)
@@ -261,53 +274,74 @@ fn max_entries(fd: BorrowedFd<'_>) -> Option<Cause> {
     })
 }
 
-/// How far an iteration has come.
+/// How far an iteration has come. It is one key ahead of what it yields, so that a key may be
+/// deleted as soon as it was yielded.
 pub(crate) struct Walk<K> {
-    last: Option<K>,
+    ahead: Ahead<K>,
     left: Option<u32>,
+}
+
+enum Ahead<K> {
+    Start,
+    Key(K),
+    Failure(Error),
+    End,
 }
 
 impl<K> Walk<K> {
     pub(crate) fn new() -> Self {
-        let (last, left) = (None, None);
-        Self { last, left }
+        let (ahead, left) = (Ahead::Start, None);
+        Self { ahead, left }
     }
 
-    /// The next key, by `next_key(last)`; ends after as many as the map has room for, for a map
-    /// that changes all the while may never come to its own end.
+    /// The next key. `next_key` gives the one after a key, or the first.
     pub(crate) fn step<M: AsMap>(
         &mut self,
         elems: &Elems<M>,
-        next_key: impl FnOnce(Option<&K>) -> Result<Option<K>>,
-    ) -> Option<Result<&K>> {
-        if self.left.is_none() {
-            let fd = elems.cells().map().map_fd();
-            let info: abi::bpf_map_info = match sys::info(fd) {
-                Ok(info) => info,
-                Err(errno) => {
-                    self.left = Some(0);
-                    let reason = Reason::new(errno, None);
-                    return Some(Err(Error::NextKey { reason }));
-                }
+        next_key: impl Fn(Option<&K>) -> Result<Option<K>>,
+    ) -> Option<Result<K>> {
+        let key = match mem::replace(&mut self.ahead, Ahead::End) {
+            Ahead::Start => next_key(None).transpose()?,
+            Ahead::Key(key) => Ok(key),
+            Ahead::Failure(error) => Err(error),
+            Ahead::End => return None,
+        };
+        let result = key.and_then(|key| {
+            self.count(elems)?;
+            Ok(key)
+        });
+        if let Ok(key) = &result {
+            self.ahead = match next_key(Some(key)) {
+                Ok(Some(next)) => Ahead::Key(next),
+                Ok(None) => Ahead::End,
+                Err(error) => Ahead::Failure(error),
             };
-            // Storage that is bound to other objects has as many entries as there are of those.
-            self.left = Some(match info.max_entries {
-                0 => u32::MAX,
-                most => most,
-            });
         }
-        self.left = Some(self.left?.checked_sub(1)?);
-        match next_key(self.last.as_ref()) {
-            Ok(Some(key)) => Some(Ok(self.last.insert(key))),
-            Ok(None) => {
-                self.left = Some(0);
-                None
+        Some(result)
+    }
+
+    /// After as many keys as the map has room for, some of them have come twice: a map that is
+    /// changed all the while may never come to its own end.
+    fn count<M: AsMap>(&mut self, elems: &Elems<M>) -> Result<()> {
+        let fail = |reason| Error::NextKey { reason };
+        let left = match self.left {
+            Some(left) => left,
+            None => {
+                let info: abi::bpf_map_info = sys::info(elems.cells().map().map_fd())
+                    .map_err(|errno| fail(Reason::new(errno, None)))?;
+                // Storage that is bound to other objects has an entry for each of those.
+                if info.max_entries == 0 {
+                    u32::MAX
+                } else {
+                    info.max_entries
+                }
             }
-            Err(error) => {
-                self.left = Some(0);
-                Some(Err(error))
-            }
-        }
+        };
+        self.left = Some(
+            left.checked_sub(1)
+                .ok_or_else(|| fail(Cause::Unsettled.into()))?,
+        );
+        Ok(())
     }
 }
 
@@ -322,12 +356,11 @@ impl<M: AsMap> Iterator for Keys<'_, M> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let elems = self.elems;
-        let key = self.walk.step(elems, |last| {
+        self.walk.step(elems, |last| {
             let mut next = vec![0; elems.key_len()];
             let found = elems.next_key(last.map(Vec::as_slice), &mut next)?;
             Ok(found.then_some(next))
-        })?;
-        Some(key.cloned())
+        })
     }
 }
 

@@ -20,7 +20,11 @@ use crate::kind::Kind;
 use crate::object::{Handle, ObjectKind, kinds};
 use crate::sys::{self, AsMap, sealed::Sealed};
 
-/// An owned descriptor of a map. See [`Handle`] for what all kinds have.
+/// An owned descriptor of a map.
+///
+/// As every [`Handle`] it has [`open`](Handle::open), [`open_with`](Handle::open_with),
+/// [`from_id`](Handle::from_id), [`pin`](Handle::pin), [`try_clone`](Handle::try_clone),
+/// [`id`](Handle::id) and [`info`](Handle::info); `TryFrom<OwnedFd>`, `AsFd` and `Into<OwnedFd>`.
 ///
 /// # Examples
 ///
@@ -33,16 +37,16 @@ use crate::sys::{self, AsMap, sealed::Sealed};
 /// assert_eq!(flows.lookup(&7)?, Some(1));
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
-pub type Map = Handle<kinds::Map>;
+pub type Map = Handle<kinds::MapKind>;
 
-impl Sealed for kinds::Map {}
+impl Sealed for kinds::MapKind {}
 
-impl ObjectKind for kinds::Map {
+impl ObjectKind for kinds::MapKind {
     const KIND: Kind = Kind::Map;
     type Info = MapInfo;
 
-    fn info(fd: BorrowedFd<'_>) -> Result<MapInfo, Errno> {
-        sys::info(fd).map(MapInfo::from_raw)
+    fn info(of: &Handle<Self>) -> Result<MapInfo, Errno> {
+        sys::info(of.as_fd()).map(MapInfo::from_raw)
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {

@@ -38,7 +38,9 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Elements`] as [`Map::typed`], the other way round.
+    /// [`Error::Elements`]: [`Size`](crate::Cause::Size) where `K`, or `V` for one CPU, is not as large
+    /// as the map's; [`PerCpu`](crate::Cause::PerCpu) where the map has one value for all CPUs; and as
+    /// [`Map::elems`].
     pub fn per_cpu<K: Pod, V: Pod>(&self) -> Result<PerCpu<K, V, &Self>> {
         Ok(PerCpu::new(self)?)
     }
@@ -64,6 +66,11 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         }
     }
 
+    /// The map.
+    pub fn map(&self) -> &M {
+        self.elems.map()
+    }
+
     /// The map back.
     pub fn into_map(self) -> M {
         self.elems.into_map()
@@ -77,7 +84,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     /// From one CPU's value to the next: the kernel aligns each to 8 bytes.
     const STRIDE: usize = size_of::<V>().next_multiple_of(8);
 
-    /// `BPF_MAP_LOOKUP_ELEM`: the values under `key`, if there are any, by CPU number.
+    /// `BPF_MAP_LOOKUP_ELEM`: the values under `key`, if there are any, in the order of
+    /// the possible CPUs' numbers.
     ///
     /// # Errors
     ///
@@ -104,10 +112,13 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         }
         let mut bytes = vec![0; self.elems.value_len()];
         let found = self.elems.lookup(bytes_of(key), &mut bytes)?;
+        if !found {
+            return Ok(false);
+        }
         for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(Self::STRIDE)) {
             bytes_of_mut(value).copy_from_slice(&bytes[..size_of::<V>()]);
         }
-        Ok(found)
+        Ok(true)
     }
 
     /// `BPF_MAP_UPDATE_ELEM`: puts `values`, one for every possible CPU, under `key`.
@@ -139,7 +150,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         self.elems.delete(bytes_of(key))
     }
 
-    /// All keys; under concurrent deletes as [`Elems::keys`] has it.
+    /// All keys. A key may be deleted as soon as it was yielded; for deletes by others see
+    /// [`Elems::keys`].
     pub fn keys(&self) -> TypedKeys<'_, K, M> {
         TypedKeys {
             elems: &self.elems,

@@ -1,6 +1,6 @@
 //! `BPF_MAP_CREATE`.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
@@ -11,7 +11,7 @@ use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::map::Map;
 use crate::name::ObjName;
-use crate::sys;
+use crate::sys::{self, NonZeroFd};
 use crate::types::MapType;
 
 bitflags! {
@@ -30,7 +30,7 @@ bitflags! {
         const WRONLY = abi::BPF_F_WRONLY;
         /// `BPF_F_STACK_BUILD_ID`: a stack trace holds build ids and offsets. Linux 4.17.
         const STACK_BUILD_ID = abi::BPF_F_STACK_BUILD_ID;
-        /// `BPF_F_ZERO_SEED`: the hash is seeded with 0, for tests. Linux 5.0.
+        /// `BPF_F_ZERO_SEED`: the hash is seeded with 0, for tests; takes `CAP_SYS_ADMIN`. Linux 5.0.
         const ZERO_SEED = abi::BPF_F_ZERO_SEED;
         /// `BPF_F_RDONLY_PROG`: programs cannot change elements. Linux 5.2.
         const RDONLY_PROG = abi::BPF_F_RDONLY_PROG;
@@ -188,7 +188,8 @@ impl<'fd> MapSpec<'fd> {
     /// # Errors
     ///
     /// [`Error::CreateMap`]: EINVAL where type, sizes and flags do not fit each other or the kernel
-    /// does not know the type; E2BIG where they are too large; ENOMEM;
+    /// does not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
+    /// [`inner_map`](Self::inner_map); E2BIG where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM).
     ///
@@ -196,11 +197,13 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `map_create`
     pub fn create(&self) -> Result<Map> {
+        self.check_descriptors()
+            .map_err(|cause| self.error(cause.into()))?;
         match self.create_raw() {
             Ok(map) => Ok(map),
             Err(errno) => {
                 let cause = match errno {
-                    Errno::PERM => diagnose::for_map(self.map_type).or_else(|| self.memlock()),
+                    Errno::PERM => self.memlock().or_else(|| diagnose::for_map(self.map_type)),
                     _ => None,
                 };
                 Err(self.error(Reason::new(errno, cause)))
@@ -208,18 +211,36 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
+    /// What the kernel would take descriptor 0 for, whatever that is here.
+    fn check_descriptors(&self) -> Result<(), Cause> {
+        let is_of_maps = matches!(
+            self.map_type,
+            MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
+        );
+        let flags = self.flags.bits();
+        match () {
+            () if is_of_maps && self.inner.is_none() => Err("inner_map"),
+            () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 => Err("BPF_F_VTYPE_BTF_OBJ_FD"),
+            () if flags & abi::BPF_F_TOKEN_FD != 0 => Err("BPF_F_TOKEN_FD"),
+            () => Ok(()),
+        }
+        .map_err(|what| Cause::NoDescriptor { what })
+    }
+
     fn create_raw(&self) -> Result<Map, Errno> {
+        let inner = NonZeroFd::new(self.inner)?;
+        let btf = NonZeroFd::new(self.btf)?;
         let fd = sys::map_create(abi::bpf_attr_map_create {
             map_type: self.map_type.0,
             key_size: self.key_size,
             value_size: self.value_size,
             max_entries: self.max_entries,
             map_flags: self.flags.bits(),
-            inner_map_fd: number(self.inner),
+            inner_map_fd: inner.number(),
             numa_node: self.numa_node,
             map_name: self.name.into_raw(),
             map_ifindex: self.ifindex,
-            btf_fd: number(self.btf),
+            btf_fd: btf.number(),
             btf_key_type_id: self.btf_key_type_id,
             btf_value_type_id: self.btf_value_type_id,
             btf_vmlinux_value_type_id: self.btf_vmlinux_value_type_id,
@@ -252,9 +273,4 @@ impl<'fd> MapSpec<'fd> {
             reason,
         }
     }
-}
-
-/// A descriptor as the attr has it, where 0 stands for none.
-fn number(fd: Option<BorrowedFd<'_>>) -> u32 {
-    fd.map_or(0, |fd| fd.as_raw_fd() as u32)
 }

@@ -13,8 +13,9 @@ use crate::sys::AsMap;
 
 /// The elements of a map whose keys are `K` and whose values are `V`, the sizes checked once.
 ///
-/// Both are [`bytemuck::Pod`]: integers, arrays of them, and structs without padding that derive
-/// it. Nothing is allocated. For values that differ by CPU there is [`PerCpu`](crate::PerCpu).
+/// Both are [`Pod`](crate::bytemuck::Pod): integers, arrays of them, and structs that derive it,
+/// which have no padding but what they name. Nothing is allocated. For values that differ by CPU
+/// there is [`PerCpu`](crate::PerCpu).
 ///
 /// # Examples
 ///
@@ -26,6 +27,27 @@ use crate::sys::AsMap;
 /// for entry in flows.iter() {
 ///     let (key, value) = entry?;
 ///     println!("{key}: {value}");
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+///
+/// A key of one's own, with `bytemuck = { version = "1", features = ["derive"] }`:
+///
+/// ```no_run
+/// use bytemuck::{Pod, Zeroable};
+///
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[repr(C)]
+/// struct Flow {
+///     address: [u8; 4],
+///     port: u16,
+///     padding: u16,
+/// }
+///
+/// let map = bpf_pin::Map::open("/sys/fs/bpf/flows")?;
+/// for key in map.typed::<Flow, u64>()?.keys() {
+///     let key = key?;
+///     println!("{:?}:{}", key.address, key.port);
 /// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
@@ -67,12 +89,18 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         }
     }
 
+    /// The map.
+    pub fn map(&self) -> &M {
+        self.elems.map()
+    }
+
     /// The map back.
     pub fn into_map(self) -> M {
         self.elems.into_map()
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM`: the value under `key`, if there is one.
+    /// `BPF_MAP_LOOKUP_ELEM`: the value under `key`, if there is one. A bloom filter is asked about
+    /// the value that goes in, and so through [`Elems::lookup`].
     ///
     /// # Errors
     ///
@@ -101,7 +129,8 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         self.elems.delete(bytes_of(key))
     }
 
-    /// All keys; under concurrent deletes as [`Elems::keys`] has it.
+    /// All keys. A key may be deleted as soon as it was yielded; for deletes by others see
+    /// [`Elems::keys`].
     pub fn keys(&self) -> TypedKeys<'_, K, M> {
         TypedKeys {
             elems: &self.elems,
@@ -109,8 +138,8 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         }
     }
 
-    /// All entries: of each key its value at the time. An element that is deleted between the two
-    /// is left out.
+    /// All entries: of each key, as from [`keys`](Self::keys), its value at the time. An element
+    /// that is gone by then is left out.
     pub fn iter(&self) -> TypedIter<'_, K, V, M> {
         TypedIter {
             keys: self.keys(),
@@ -145,12 +174,11 @@ impl<K: Pod, M: AsMap> Iterator for TypedKeys<'_, K, M> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let elems = self.elems;
-        let key = self.walk.step(elems, |last| {
+        self.walk.step(elems, |last| {
             let mut next = K::zeroed();
             let found = elems.next_key(last.map(bytes_of), bytes_of_mut(&mut next))?;
             Ok(found.then_some(next))
-        })?;
-        Some(key.copied())
+        })
     }
 }
 

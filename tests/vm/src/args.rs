@@ -20,7 +20,7 @@ usage: cargo vm [OPTIONS] [-- FILTER...]     the tests; FILTER and what follows 
   --append PARAMS   more kernel parameters, as lockdown=integrity
   --refresh         ask the archive again which kernel is the newest of its series
   --jobs N          guests at a time (2)
-  --timeout SECONDS the longest a guest may take (300; none for a shell)
+  --timeout SECONDS the longest a guest may take (300; none for a shell), and a program a fifth of that
   --accel NAME      QEMU's accelerator (tcg); kvm hangs under some nested hypervisors
   --help            this text
 ";

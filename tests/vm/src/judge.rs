@@ -77,6 +77,7 @@ pub fn judge(
     ];
     let whole = match (result, status) {
         (_, Status::Signal(signal)) => Some(format!("killed by signal {signal}")),
+        (_, Status::Late) => Some("killed: it took longer than a program may".to_owned()),
         (None, Status::Code(code)) => Some(format!("no test result; exit status {code}")),
         (Some([_, failed, ignored]), _) if [failed, ignored] != seen => Some(format!(
             "{failed} failed and {ignored} ignored by its result, but {seen:?} by its lines"
@@ -170,7 +171,7 @@ fn has(user: User, name: &str) -> Option<bool> {
 }
 
 /// The first two numbers of a release string, `6.12.107+deb13-cloud-amd64` or `6.5`.
-fn release(text: &str) -> Option<(u32, u32)> {
+pub fn release(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|letter: char| !letter.is_ascii_digit());
     let pair = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
     text.starts_with(&format!("{}.{}", pair.0, pair.1))
@@ -362,6 +363,7 @@ mod tests {
             ("test a ... ok\n".to_owned(), Status::Code(0)),
             (result("ok", 3, 0, 0), Status::Signal(6)),
             (String::new(), Status::Signal(11)),
+            ("test a ... ok\n".to_owned(), Status::Late),
             (result("ok", 3, 0, 0), Status::Code(1)),
             (result("FAILED", 3, 0, 0), Status::Code(0)),
             // Lines that got lost, or were broken by a test's own words.

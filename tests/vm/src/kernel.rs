@@ -188,6 +188,18 @@ pub fn own(image: &Path) -> Result<Kernel, String> {
     })
 }
 
+/// The release string in an x86 image's boot header: its place, less 512, is at 0x20e.
+pub fn release(image: &Path) -> Option<String> {
+    let image = std::fs::read(image).ok()?;
+    if image.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let place = u16::from_le_bytes(image.get(0x20e..0x210)?.try_into().ok()?);
+    let text = image.get(usize::from(place) + 0x200..)?;
+    let end = text.iter().position(|byte| matches!(byte, b' ' | 0))?;
+    String::from_utf8(text[..end].to_vec()).ok()
+}
+
 /// Only the files that may be a kernel leave the package.
 fn extract(package: &Path, tree: &Path) -> Result<(), String> {
     let mut tarfile = Command::new("dpkg-deb")
@@ -294,6 +306,23 @@ mod tests {
         assert_eq!(chosen(&["7.3"], Some("7.3")).unwrap(), ["newest"]);
         assert_eq!(chosen(&["newest", "7"], Some("7.3")).unwrap(), ["newest"]);
         assert_eq!(chosen(&["7.3"], None).unwrap(), ["7.3"]);
+    }
+
+    #[test]
+    fn the_boot_header_names_the_release() {
+        let path = std::env::temp_dir().join(format!("vm-image-{}", std::process::id()));
+        let mut image = vec![0; 0x300];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x80u16.to_le_bytes());
+        image[0x280..0x294].copy_from_slice(b"6.12.107+deb13 (a@b)");
+        write(&path, &image).unwrap();
+        let named = release(&path);
+        image.truncate(0x285);
+        write(&path, &image).unwrap();
+        let cut = release(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(named.as_deref(), Some("6.12.107+deb13"));
+        assert_eq!(cut, None);
     }
 
     #[test]

@@ -274,6 +274,7 @@ fn run_example(args: &Args, machine: &Machine, console: &Path) -> Result<ExitCod
         Record::Err(bytes) => drop(std::io::stderr().write_all(&bytes)),
         Record::Exit(Status::Code(code)) => status = u8::try_from(code).ok(),
         Record::Exit(Status::Signal(signal)) => status = u8::try_from(128 + signal).ok(),
+        Record::Exit(Status::Late) => faults.push("the example took too long".to_owned()),
         Record::Fault(why) => faults.push(why),
         _ => {}
     });
@@ -317,8 +318,14 @@ impl Scratch {
         arguments: &[OsString],
         busybox: Option<PathBuf>,
     ) -> Result<Machine, String> {
+        // A few programs that hang are still told by name before the guest's own time is over.
+        let limit = match job {
+            Job::Test { .. } => args.timeout / 5,
+            Job::Run(_) | Job::Shell => args.timeout,
+        };
         let plan = Plan {
             job,
+            limit,
             args: arguments.iter().map(|arg| arg.clone().into_vec()).collect(),
         };
         let initramfs = self.0.join("initramfs.cpio");

@@ -2,6 +2,7 @@
 
 use crate::phase::{self, Phase};
 use crate::wire::{escape, unescape};
+use std::time::Duration;
 
 /// Where the plan lies in the guest.
 pub const PATH: &str = "/plan";
@@ -37,6 +38,8 @@ pub struct Plan {
     pub job: Job,
     /// Passed to each program.
     pub args: Vec<Vec<u8>>,
+    /// A program that takes longer is killed, so that one that hangs does not hide the others.
+    pub limit: Duration,
 }
 
 impl Plan {
@@ -63,6 +66,7 @@ impl Plan {
             Job::Shell => line("job", b"shell"),
         }
         self.args.iter().for_each(|arg| line("arg", arg));
+        line("limit", self.limit.as_secs().to_string().as_bytes());
         text
     }
 
@@ -71,7 +75,8 @@ impl Plan {
     /// # Errors
     /// A line that is not understood, or a job without its program.
     pub fn decode(text: &str) -> Result<Self, String> {
-        let (mut job, mut phases, mut programs, mut args) = (String::new(), vec![], vec![], vec![]);
+        let (mut job, mut limit) = (String::new(), 0);
+        let (mut phases, mut programs, mut args) = (vec![], vec![], vec![]);
         for line in text.lines() {
             let (key, value) = line
                 .split_once(' ')
@@ -85,6 +90,11 @@ impl Plan {
                 }
                 "program" => programs.push(word),
                 "arg" => args.push(value),
+                "limit" => {
+                    limit = word
+                        .parse()
+                        .map_err(|error| format!("plan: limit {word}: {error}"))?
+                }
                 _ => return Err(format!("plan: no such key: {key}")),
             }
         }
@@ -94,7 +104,11 @@ impl Plan {
             "shell" => Job::Shell,
             other => return Err(format!("plan: no such job: {other:?}")),
         };
-        Ok(Self { job, args })
+        Ok(Self {
+            job,
+            args,
+            limit: Duration::from_secs(limit),
+        })
     }
 }
 
@@ -118,6 +132,7 @@ mod tests {
             let plan = Plan {
                 job,
                 args: args.clone(),
+                limit: Duration::from_secs(7),
             };
             assert_eq!(Plan::decode(&plan.encode()), Ok(plan));
         }

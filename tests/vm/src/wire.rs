@@ -10,6 +10,8 @@ pub enum Status {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// Killed by init, because its time was over.
+    Late,
 }
 
 /// One record.
@@ -48,6 +50,7 @@ impl Record {
             Self::Err(bytes) => ("err", escape(bytes)),
             Self::Exit(Status::Code(code)) => ("exit", code.to_string()),
             Self::Exit(Status::Signal(signal)) => ("signal", signal.to_string()),
+            Self::Exit(Status::Late) => ("late", String::new()),
             Self::Fault(why) => ("fault", escape(why.as_bytes())),
             Self::End => ("end", String::new()),
         };
@@ -73,6 +76,7 @@ impl Record {
             "err" => Self::Err(unescape(payload)?),
             "exit" => Self::Exit(Status::Code(payload.parse().ok()?)),
             "signal" => Self::Exit(Status::Signal(payload.parse().ok()?)),
+            "late" => Self::Exit(Status::Late),
             "fault" => Self::Fault(text(payload)?),
             "end" => Self::End,
             _ => return None,
@@ -139,6 +143,7 @@ mod tests {
             Record::Err(vec![]),
             Record::Exit(Status::Code(101)),
             Record::Exit(Status::Signal(6)),
+            Record::Exit(Status::Late),
             Record::Fault("mount: ENOENT".into()),
             Record::End,
         ];

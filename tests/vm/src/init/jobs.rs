@@ -4,7 +4,7 @@ use crate::link::Link;
 use guest::phase::{Phase, UID, User, find};
 use guest::plan::{BPFFS, BUSYBOX, EXAMPLES, Job, Plan, TESTS};
 use guest::wire::{Record, Status};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use std::ffi::OsStr;
 use std::fs::{Permissions, create_dir, set_permissions, write};
 use std::io::Read;
@@ -13,6 +13,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 
 const SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 /// Records are kept short: the other end reads lines.
@@ -35,7 +37,7 @@ pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
                         number,
                         program,
                         &Path::new(TESTS).join(program),
-                        &plan.args,
+                        plan,
                     )?;
                 }
             }
@@ -49,7 +51,7 @@ pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
                 0,
                 example,
                 &Path::new(EXAMPLES).join(example),
-                &plan.args,
+                plan,
             )
         }
         Job::Shell => Err("a shell sends no records".to_owned()),
@@ -72,12 +74,13 @@ fn one(
     number: usize,
     name: &str,
     program: &Path,
-    args: &[Vec<u8>],
+    plan: &Plan,
 ) -> Result<(), String> {
     let home = format!("/tmp/{}-{number}", phase.name.replace('/', "-"));
     let at = |error: std::io::Error| format!("{home}: {error}");
     create_dir(&home).map_err(at)?;
-    set_permissions(&home, Permissions::from_mode(0o700)).map_err(at)?;
+    // As open as /tmp: root's tests become somebody else and work on there.
+    set_permissions(&home, Permissions::from_mode(0o1777)).map_err(at)?;
     if phase.user != User::Root {
         chown(&home, Some(UID), Some(UID)).map_err(at)?;
     }
@@ -86,7 +89,7 @@ fn one(
     let mut child = Command::new("/init")
         .args(["as", phase.name])
         .arg(program)
-        .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
+        .args(plan.args.iter().map(|arg| OsStr::from_bytes(arg)))
         .current_dir(&home)
         .env_clear()
         .env("PATH", "/bin")
@@ -104,16 +107,29 @@ fn one(
         child.stderr.take().expect("piped"),
     );
 
+    let late = AtomicBool::new(false);
+    let (done, waiting) = channel::<()>();
+    let pid = Pid::from_child(&child);
     let status = std::thread::scope(|scope| {
+        let late = &late;
+        scope.spawn(move || {
+            if waiting.recv_timeout(plan.limit) == Err(RecvTimeoutError::Timeout) {
+                late.store(true, Ordering::Relaxed);
+                // ESRCH: it ended just now.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        });
         scope.spawn(|| forward(link, out, Record::Out));
         scope.spawn(|| forward(link, err, Record::Err));
         let status = child.wait();
+        drop(done);
         // What it left running would hold the pipes open, and disturb the next program.
         kill_all_others();
         status
     })
     .map_err(|error| format!("wait for {name}: {error}"))?;
     let status = match (status.code(), status.signal()) {
+        _ if late.into_inner() => Status::Late,
         (Some(code), _) => Status::Code(code),
         (None, Some(signal)) => Status::Signal(signal),
         (None, None) => return Err(format!("{name}: neither exited nor killed: {status:?}")),

@@ -2,6 +2,7 @@
 
 use guest::phase::{UID, User, find};
 use rustix::fs::{Gid, Uid};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities,
     set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -29,6 +30,13 @@ fn take(user: User) -> rustix::io::Result<()> {
     if user == User::Root {
         return Ok(());
     }
+    // Before Linux 5.11 maps and programs are charged to it, and tests run side by side; a service
+    // manager raises it for whom it gives CAP_BPF.
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    setrlimit(Resource::Memlock, unlimited)?;
     // This process has one thread, so the calls that act on a thread act on the process.
     let (uid, gid) = (Uid::from_raw(UID), Gid::from_raw(UID));
     set_thread_groups(&[])?;

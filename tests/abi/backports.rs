@@ -1,0 +1,16 @@
+//! What updates of older releases brought besides.
+
+use bpf_pin_sys::Version;
+
+/// Names that updates of an older release have too: the release, the name.
+const BACKPORTS: &[(Version, &str)] = &[
+    (Version::new(6, 1), "bpf_lpm_trie_key_hdr.prefixlen"),
+    (Version::new(6, 1), "BPF_F_TEST_SKB_CHECKSUM_COMPLETE"),
+    (Version::new(6, 12), "BPF_F_TEST_SKB_CHECKSUM_COMPLETE"),
+    (Version::new(6, 12), "BPF_F_PREORDER"),
+];
+
+/// Whether updates of `release` may have `name` although a later release was the first to.
+pub fn is_backported(release: Version, name: &str) -> bool {
+    BACKPORTS.contains(&(release, name))
+}

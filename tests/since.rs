@@ -1,0 +1,146 @@
+//! What the library's docs say of releases is so: by the tables of the ABI, and by calling.
+
+#[path = "since/calls.rs"]
+mod calls;
+#[path = "since/docs.rs"]
+mod docs;
+#[path = "abi/tables.rs"]
+mod tables;
+
+use std::fs;
+use std::path::Path;
+
+use bpf_pin_sys::Version;
+use common::*;
+
+use docs::{SOURCES, claims};
+
+/// The oldest kernel that these tests are run on: of what is older it can decide nothing.
+const OLDEST: Version = Version::new(5, 10);
+
+/// What the kernel does from a release on, or did until then, without a name in its ABI: words of
+/// the sentence and the release. Tests of the behaviour show these.
+const BEHAVIOUR: &[(&str, Version)] = &[
+    ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
+    ("sysctl closes all of bpf(2)", Version::new(5, 19)),
+    ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
+    ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
+    ("value sizes are known", Version::new(7, 3)),
+];
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-pin/src");
+
+fn main() -> std::process::ExitCode {
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF)];
+    Suite::new()
+        .test("the_docs_say_what_the_tables_say", &[], by_the_tables)
+        .test("a_wrong_claim_is_told", &[], wrong_claim)
+        .test(
+            "no_file_with_claims_is_forgotten",
+            &[Need::File(SOURCE)],
+            no_file_is_forgotten,
+        )
+        .test("what_the_docs_say_by_calling", ROOT, calls::as_claimed)
+        .test(
+            "what_the_docs_say_of_tracing_by_calling",
+            TRACER,
+            calls::tracing_as_claimed,
+        )
+        .run()
+}
+
+/// What is wrong with the claims of a file.
+fn wrong(file: &str, source: &str) -> Vec<String> {
+    let mut wrong = vec![];
+    for claim in claims(file, source) {
+        let (version, text) = (claim.version, &claim.text);
+        match claim.by_the_tables() {
+            Some(since) if since == version => {}
+            Some(since) => wrong.push(format!(
+                "{}: Linux {version}, but {since} by the tables: {:?}: {text}",
+                claim.place, claim.subjects
+            )),
+            None if version <= OLDEST => {}
+            None => {
+                let is_known =
+                    |(words, of): &&(&str, Version)| *of == version && text.contains(words);
+                if BEHAVIOUR.iter().find(is_known).is_none() {
+                    wrong.push(format!(
+                        "{}: Linux {version}, held by nothing: {text}",
+                        claim.place
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+fn by_the_tables() -> Outcome {
+    let mut all = vec![];
+    for (file, source) in SOURCES {
+        if claims(file, source).is_empty() {
+            all.push(format!("{file}: no claim is found"));
+        }
+        all.extend(wrong(file, source));
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
+    Err(all.join("\n").into())
+}
+
+fn wrong_claim() -> Outcome {
+    let told = |source: &str| wrong("file.rs", source).len();
+    assert_eq!(
+        told("/// `BPF_OBJ_GET`: opens. Linux 4.4.\nfn open() {}"),
+        0
+    );
+    assert_eq!(
+        told("/// `BPF_OBJ_GET`: opens. Linux 4.5.\nfn open() {}"),
+        1
+    );
+    let flag = "/// Fast. Linux 6.4.\nconst FAST = abi::BPF_F_LINK;";
+    assert_eq!(told(flag), 0);
+    assert_eq!(told(&flag.replace("6.4", "6.5")), 1);
+    let info = "/// `struct bpf_map_info`: tells. Linux 4.13.\npub struct MapInfo {\n\
+        /// The type.\npub id: u32,\n\
+        /// Linux 4.15.\npub name: ObjName,\n}";
+    assert_eq!(told(info), 0);
+    assert_eq!(told(&info.replace("4.15", "4.14")), 1);
+    assert_eq!(
+        told(&info.replace("/// Linux 4.15.\n", "")),
+        1,
+        "it is not as old as the struct"
+    );
+    assert_eq!(told("/// Does wonders. Linux 6.7.\nfn f() {}"), 1);
+    assert_eq!(
+        told("/// Charged to `RLIMIT_MEMLOCK` before Linux 5.11.\nfn f() {}"),
+        0
+    );
+    Ok(())
+}
+
+fn no_file_is_forgotten() -> Outcome {
+    let mut forgotten = vec![];
+    let mut directories = vec![Path::new(SOURCE).to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let file = path.strip_prefix(SOURCE)?.display().to_string();
+            let is_read = SOURCES.iter().any(|(read, _)| *read == file);
+            if !is_read && !claims(&file, &fs::read_to_string(&path)?).is_empty() {
+                forgotten.push(file);
+            }
+        }
+    }
+    assert_eq!(forgotten, [""; 0], "add them to SOURCES");
+    Ok(())
+}
