@@ -106,7 +106,7 @@ const MEASURED: &[Measured] = measured! {
     unpin_link => UNPIN, |scene| { PinnedLink::open(scene.fs.at("link")).unwrap() }
         |pinned: PinnedLink| std::mem::forget(pinned.unpin().unwrap());
     id => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
-    info => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map } |map: &Map| drop(map.info().unwrap());
+    info => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
     lookup => &["MAP_LOOKUP_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
         |elems: bpf_pin::Typed<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
     update => &["MAP_UPDATE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
@@ -114,7 +114,7 @@ const MEASURED: &[Measured] = measured! {
     delete => &["MAP_DELETE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
         |elems: bpf_pin::Typed<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
     typed => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map }
-        |map: &Map| drop(map.typed::<u32, u64>().unwrap());
+        |map: &Map| assert!(map.typed::<u32, u64>().is_ok());
     try_from => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.try_clone().unwrap().into() }
         |fd: std::os::fd::OwnedFd| std::mem::forget(Map::try_from(fd).unwrap());
 };
