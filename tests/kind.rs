@@ -162,8 +162,8 @@ fn ways_agree_on_maps() -> Outcome {
 
 fn ways_agree_on_the_rest() -> Outcome {
     let fs = TestFs::new();
-    agree(&prog(), Kind::Prog);
-    agree(&sk_lookup(), Kind::Prog);
+    agree(prog(), Kind::Prog);
+    agree(sk_lookup(), Kind::Prog);
     own_network(|| {
         let made = NetnsLink::new();
         // The kernel spells the name of a fresh link another way than that of an opened one.
