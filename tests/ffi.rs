@@ -2,13 +2,19 @@
 
 use std::ffi::c_int;
 use std::mem::{align_of, size_of, transmute};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use bpf_pin::{Link, Map, Prog};
+use bpf_pin::{ElemFlags, Link, Map, MapSpec, MapType, Prog};
 use common::*;
 
+const CHILD: &str = "BPF_PIN_TEST_ZERO";
+
 fn main() -> std::process::ExitCode {
+    if std::env::var_os(CHILD).is_some() {
+        return zero_is_a_template();
+    }
     Suite::new()
+        .test("descriptor_0_is_a_descriptor", &[cap::BPF], descriptor_0)
         .test("a_handle_is_an_int", &[], an_int)
         .test("none_is_minus_one", &[], minus_one)
         .test("a_map_crosses_to_c_and_back", &[cap::BPF], there_and_back)
@@ -68,4 +74,32 @@ impl IntoRaw for OwnedFd {
         std::mem::forget(self);
         number
     }
+}
+
+fn descriptor_0() -> Outcome {
+    let status = std::process::Command::new(std::env::current_exe()?)
+        .env(CHILD, "1")
+        .status()?;
+    assert!(status.success());
+    Ok(())
+}
+
+/// In a process whose stdin is a map: the one that others are to be like.
+fn zero_is_a_template() -> std::process::ExitCode {
+    let spec = MapSpec::new(MapType::ARRAY, 4, 4, 1);
+    rustix::stdio::dup2_stdin(spec.create().unwrap()).unwrap();
+    // SAFETY: it was just put there, and nobody else reads stdin.
+    let zero = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(0) };
+    let inner = Map::try_from(zero).unwrap();
+    assert_eq!(inner.as_fd().as_raw_fd(), 0);
+    let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1)
+        .inner_map(&inner)
+        .create()
+        .unwrap();
+    let elems = outer.typed::<u32, u32>().unwrap();
+    let like_it = spec.create().unwrap();
+    let number = like_it.as_fd().as_raw_fd() as u32;
+    elems.update(&0, &number, ElemFlags::ANY).unwrap();
+    assert_eq!(elems.lookup(&0).unwrap(), Some(like_it.id().unwrap()));
+    std::process::ExitCode::SUCCESS
 }

@@ -1,14 +1,20 @@
 //! A kind is proven before a typed value exists.
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::thread;
 
 use bpf_pin::{
     __proof, Access, Cause, Error, Handle, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
     ObjectKind, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog,
 };
 use common::*;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::DupFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 fn main() -> std::process::ExitCode {
     Suite::new()
@@ -46,6 +52,16 @@ fn main() -> std::process::ExitCode {
             "other_descriptors_are_refused_and_given_back",
             &[],
             other_descriptors,
+        )
+        .test(
+            "no_proc_but_the_kernels_own_is_believed",
+            &[cap::SYS_ADMIN],
+            forged_proc,
+        )
+        .test(
+            "each_thread_has_descriptors_of_its_own",
+            &[cap::BPF],
+            own_descriptors,
         )
         .test("btf_is_no_kind", &[cap::SYS_ADMIN], btf)
         .test(
@@ -247,6 +263,8 @@ fn other_descriptors() -> Outcome {
         File::open("/dev/null")?.into(),
         File::open("/")?.into(),
         File::open("/proc/self/status")?.into(),
+        // Of which most of the kernel says that it is no descriptor at all.
+        rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty())?,
         read,
         write,
         one.into(),
@@ -290,5 +308,48 @@ fn wrong_descriptors() -> Outcome {
     let (fd, _) = refused::<bpf_pin::kinds::MapKind>(prog().into());
     let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
     assert_eq!(prog.info()?.name, "test_filter");
+    Ok(())
+}
+
+fn forged_proc() -> Outcome {
+    own_mounts(|| {
+        mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
+        for dir in ["/proc/self/fd", "/proc/thread-self/fd"] {
+            std::fs::create_dir_all(dir)?;
+            for number in 0..1000 {
+                symlink("anon_inode:bpf-map", format!("{dir}/{number}"))?;
+            }
+        }
+        let (_, error) = refused::<bpf_pin::kinds::MapKind>(File::open("/dev/null")?.into());
+        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
+        Ok(())
+    })
+}
+
+/// What has a number in the process may be something else in a thread.
+fn own_descriptors() -> Outcome {
+    let map = hash();
+    let number = map.as_fd().as_raw_fd();
+    let error = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            // SAFETY: this thread closes and opens in a table of its own from here on.
+            unsafe { unshare_unsafe(UnshareFlags::FILES) }.expect("descriptors of its own");
+            // SAFETY: the number is this table's copy; the map's owner has another table.
+            let copy = unsafe { OwnedFd::from_raw_fd(number) };
+            rustix::io::dup3(
+                File::open("/dev/null").unwrap(),
+                &mut ManuallyDrop::new(copy),
+                DupFlags::CLOEXEC,
+            )
+            .unwrap();
+            // SAFETY: it was just made, in this table.
+            let null = unsafe { OwnedFd::from_raw_fd(number) };
+            refused::<bpf_pin::kinds::MapKind>(null).1
+        });
+        other.join().unwrap()
+    });
+    let found = Some("/dev/null".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    assert_eq!(map.info()?.map_type, MapType::HASH);
     Ok(())
 }

@@ -34,8 +34,8 @@
 //! # Promises
 //!
 //! - A kind is proven by the kernel before a typed value exists, whether the descriptor comes from
-//!   a pin or from elsewhere. On Linux 5.10 to 7.3 this takes one syscall; on a kernel whose structs
-//!   are of unknown sizes it takes more.
+//!   a pin or from elsewhere. On Linux 5.10 to 7.3 this takes one syscall, two for a map opened for
+//!   writing only; on a kernel whose structs are of unknown sizes it takes more.
 //! - A failing call leaves everything as it was, and an object that it took comes back in the
 //!   error, see [`Failed`].
 //! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error
