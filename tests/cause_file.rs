@@ -88,10 +88,17 @@ fn files_on_tmpfs() -> Outcome {
     let cause = Cause::NotBpffs {
         path: root.clone(),
         found,
+        missing: None,
     };
     let because = format!("{} is on tmpfs, not on a bpffs", root.display());
     assert_open_fails(&root.join("gone"), libc::ENOENT, cause.clone(), &because);
-    assert_pin_fails(&root.join("flows"), libc::EPERM, cause.clone(), &because);
+    assert_pin_fails(&root.join("flows"), libc::EPERM, cause, &because);
+    let cause = Cause::NotBpffs {
+        path: root.clone(),
+        found,
+        missing: Some(root.join("a")),
+    };
+    let because = format!("{} does not exist, and {because}", root.join("a").display());
     assert_pin_fails(&root.join("a/b/flows"), libc::ENOENT, cause, &because);
     Ok(())
 }
@@ -100,20 +107,39 @@ fn pins_elsewhere() -> Outcome {
     let dir = tempfile::tempdir()?;
     let temporary = FileSystem::at(dir.path())?;
     let proc = FileSystem::at("/proc")?;
-    for (path, parent, found) in [
-        (dir.path().join("flows"), dir.path(), temporary),
-        (dir.path().join("a/b/flows"), dir.path(), temporary),
-        (followed_by(dir.path(), "/flows/"), dir.path(), temporary),
-        ("/proc/flows".into(), Path::new("/proc"), proc),
-        ("/proc/a/b/flows".into(), Path::new("/proc"), proc),
+    for (path, parent, found, missing) in [
+        (dir.path().join("flows"), dir.path(), temporary, None),
+        (
+            dir.path().join("a/b/flows"),
+            dir.path(),
+            temporary,
+            Some(dir.path().join("a")),
+        ),
+        (
+            followed_by(dir.path(), "/flows/"),
+            dir.path(),
+            temporary,
+            None,
+        ),
+        ("/proc/flows".into(), Path::new("/proc"), proc, None),
+        (
+            "/proc/a/b/flows".into(),
+            Path::new("/proc"),
+            proc,
+            Some("/proc/a".into()),
+        ),
     ] {
         let error = pin_fails(&path);
-        let because = format!("{} is on {found}, not on a bpffs", parent.display());
+        let mut because = format!("{} is on {found}, not on a bpffs", parent.display());
+        if let Some(missing) = &missing {
+            because = format!("{} does not exist, and {because}", missing.display());
+        }
         let sentence = format!("pin {}: {because}", path.display());
         assert_eq!(error.to_string(), sentence);
         let cause = Cause::NotBpffs {
             path: parent.into(),
             found,
+            missing,
         };
         assert_eq!(error.cause(), Some(&cause), "{error}");
         assert!(

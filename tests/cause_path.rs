@@ -193,6 +193,7 @@ fn a_dot_elsewhere() -> Outcome {
     let cause = Cause::NotBpffs {
         path: dir.path().into(),
         found,
+        missing: None,
     };
     assert_pin_fails(&path, libc::EPERM, cause.clone(), &because);
     assert_open_fails(&path, libc::ENOENT, cause, &because);
@@ -342,6 +343,7 @@ fn relative_paths() -> Outcome {
         let cause = Cause::NotBpffs {
             path: ".".into(),
             found,
+            missing: None,
         };
         let because = format!(". is on {found}, not on a bpffs");
         assert_pin_fails(Path::new("flows"), libc::EPERM, cause, &because);

@@ -94,6 +94,7 @@ fn outside_bpffs() -> Outcome {
     let cause = Cause::NotBpffs {
         path: dir.path().into(),
         found,
+        missing: None,
     };
     let sentence = format!(
         "pin {}: {} is on {found}, not on a bpffs",
@@ -115,6 +116,7 @@ fn sysfs_at_sys_fs_bpf() -> Cause {
     Cause::NotBpffs {
         path: SYS_FS_BPF.into(),
         found,
+        missing: None,
     }
 }
 

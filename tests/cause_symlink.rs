@@ -79,6 +79,7 @@ fn links_to_elsewhere() -> Outcome {
     let cause = Cause::NotBpffs {
         path: fs.at("out"),
         found,
+        missing: None,
     };
     let because = format!("{} is on {found}, not on a bpffs", fs.at("out").display());
     assert_pin_fails(&fs.at("out/flows"), libc::EPERM, cause.clone(), &because);

@@ -280,6 +280,7 @@ fn an_unmounted_bpffs() -> Outcome {
         let cause = Cause::NotBpffs {
             path: dir.path().into(),
             found,
+            missing: None,
         };
         assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
     });

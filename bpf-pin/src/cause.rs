@@ -26,6 +26,8 @@ pub enum Cause {
         path: PathBuf,
         /// What it is on.
         found: FileSystem,
+        /// The directory below it that does not exist, where the path goes on.
+        missing: Option<PathBuf>,
     },
     /// What is there is no BPF object: a file of another file system, a directory, … (EACCES).
     NotAnObject {
@@ -225,7 +227,14 @@ impl fmt::Display for Cause {
                 "{:?} holds a '.', which bpffs allows in no name",
                 component.to_string_lossy()
             ),
-            Self::NotBpffs { path, found } => {
+            Self::NotBpffs {
+                path,
+                found,
+                missing,
+            } => {
+                if let Some(missing) = missing {
+                    write!(f, "{} does not exist, and ", missing.display())?;
+                }
                 write!(f, "{} is on {found}, not on a bpffs", path.display())?;
                 // Nobody makes directories there: it is where a bpffs belongs.
                 if path.ends_with("sys/fs/bpf") {

@@ -21,6 +21,8 @@ use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 use crate::sys;
 
+/// Where bpffs is usually mounted, from the root.
+const USUAL_PLACE: &str = "sys/fs/bpf";
 /// The longest name, and the longest path without its NUL.
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
@@ -39,7 +41,7 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
         Errno::NOENT => missing(path, PinOrOpen::Pin),
         // Before it looks at the path, the kernel looks at who is asking.
         Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
-        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path))),
+        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path), None)),
         Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
         Errno::ROFS => read_only(directory(path)),
         _ => walk(path, errno),
@@ -146,12 +148,16 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
     if let Some(path) = dangling(&missing) {
         return Some(Cause::Missing { path });
     }
-    if let Some(cause) = not_bpffs(&existing) {
-        return Some(cause);
-    }
-    // That nothing has the name yet is what a pin wants; but "name/." wants a directory.
+    // "name/." wants a directory.
     let is_all_of_it =
         missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
+    // Where a bpffs belongs and is not, it is no wonder that nothing exists.
+    let is_a_wonder = !is_all_of_it && !existing.ends_with(USUAL_PLACE);
+    let on_the_way = is_a_wonder.then(|| missing.clone());
+    if let Some(cause) = not_bpffs(&existing, on_the_way) {
+        return Some(cause);
+    }
+    // That nothing has the name yet is what a pin wants.
     let expected = what_for == PinOrOpen::Pin && is_all_of_it;
     (!expected).then_some(Cause::Missing { path: missing })
 }
@@ -173,11 +179,12 @@ fn dangling(path: &Path) -> Option<PathBuf> {
     None
 }
 
-fn not_bpffs(path: &Path) -> Option<Cause> {
+fn not_bpffs(path: &Path, missing: Option<PathBuf>) -> Option<Cause> {
     let found = FileSystem::found_at(path)?;
     (!found.is_bpffs()).then(|| Cause::NotBpffs {
         path: path.to_owned(),
         found,
+        missing,
     })
 }
 
