@@ -79,14 +79,8 @@ pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
     let needs: &[Capability] = match prog_type {
         ProgType::SOCKET_FILTER | ProgType::CGROUP_SKB => &[],
         ProgType::SK_REUSEPORT | ProgType::SK_LOOKUP | ProgType::SYSCALL => &[Bpf],
-        ProgType::KPROBE
-        | ProgType::TRACEPOINT
-        | ProgType::PERF_EVENT
-        | ProgType::RAW_TRACEPOINT
-        | ProgType::RAW_TRACEPOINT_WRITABLE
-        | ProgType::TRACING
-        | ProgType::LSM
-        | ProgType::STRUCT_OPS => &[Bpf, Perfmon],
+        ProgType::LSM | ProgType::STRUCT_OPS => &[Bpf, Perfmon],
+        _ if traces(prog_type) => &[Bpf, Perfmon],
         ProgType::EXT => &[Bpf, Perfmon, NetAdmin],
         _ => &[Bpf, NetAdmin],
     };
@@ -94,6 +88,19 @@ pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
     unprivileged("loading a program")
         .or_else(|| needs.iter().find_map(lacking))
         .or_else(|| user_namespace(!needs.is_empty()))
+}
+
+/// Only these may read the kernel's memory at all.
+fn traces(prog_type: ProgType) -> bool {
+    matches!(
+        prog_type,
+        ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+            | ProgType::RAW_TRACEPOINT_WRITABLE
+            | ProgType::TRACING
+    )
 }
 
 /// EPERM of `BPF_LINK_CREATE`: the one type that may be loaded without privileges needs them here.
@@ -129,18 +136,8 @@ pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
     ];
     const WRITES: &[&str] = &["bpf_probe_write_user#"];
 
-    // Only these have the helpers at all.
-    let traces = matches!(
-        prog_type,
-        ProgType::KPROBE
-            | ProgType::TRACEPOINT
-            | ProgType::PERF_EVENT
-            | ProgType::RAW_TRACEPOINT
-            | ProgType::RAW_TRACEPOINT_WRITABLE
-            | ProgType::TRACING
-    );
     let refused = |line: &&str| line.contains("unknown func") || line.contains("cannot use helper");
-    let last = log.lines().rfind(refused).filter(|_| traces)?;
+    let last = log.lines().rfind(refused).filter(|_| traces(prog_type))?;
     let level = lockdown()?;
     let withholds = |helpers: &[&str]| helpers.iter().any(|helper| last.contains(helper));
     let withheld = withholds(WRITES) || level == "confidentiality" && withholds(READS);
