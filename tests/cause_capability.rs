@@ -8,10 +8,7 @@ use bpf_pin::{
 };
 use common::*;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
-    set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
-};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
 use crate::*;
 
@@ -366,25 +363,14 @@ fn limit_memory(bytes: u64) {
     setrlimit(Resource::Memlock, limit).expect("a lower limit");
 }
 
-/// A user to whom nobody else's maps are charged. For a process of its own.
-fn become_user(capabilities: CapabilitySet) {
-    let (user, group) = (Uid::from_raw(4321), Gid::from_raw(4321));
-    set_thread_res_gid(group, group, group).expect("another group");
-    set_keep_capabilities(true).expect("capabilities that outlast the user");
-    set_thread_res_uid(user, user, user).expect("another user");
-    let sets = CapabilitySets {
-        effective: capabilities,
-        permitted: capabilities,
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, sets).expect("fewer capabilities");
-}
+/// Whose memory is charged to nobody else's account.
+const USER: u32 = 4321;
 
 /// Before Linux 5.11 what is over the limit is not made, and the limit named; later it is made.
 pub fn under_a_memory_limit() {
     const LIMIT: u64 = 256 << 10;
     limit_memory(LIMIT);
-    become_user(CapabilitySet::BPF);
+    become_user(USER, CapabilitySet::BPF);
     let is_charged = kernel(5, 11).unmet().is_some();
     let because =
         format!("it is over RLIMIT_MEMLOCK, which is {LIMIT} bytes and charged before Linux 5.11");
@@ -431,7 +417,7 @@ pub fn under_a_memory_limit() {
 /// Advice about the limit would be wrong where a privilege is missing.
 pub fn without_memory_or_privilege() {
     limit_memory(0);
-    become_user(CapabilitySet::empty());
+    become_user(USER, CapabilitySet::empty());
     let words = match sysctl_is_zero() {
         true => ["maps of this type", "programs of this type"],
         false => ["creating a map", "loading a program"],

@@ -297,6 +297,7 @@ impl<'a> ProgSpec<'a> {
     /// If a program that does nothing loads when it is short and does not when it is as long as
     /// this one, then it was neither the privileges nor what this one does.
     fn memlock(&self) -> Option<Cause> {
+        let cause = diagnose::memlock()?;
         let nothing = |length: usize| {
             let mut insns = vec![Insn::mov64_imm(0, 0); length.saturating_sub(1)];
             insns.push(Insn::exit());
@@ -307,7 +308,7 @@ impl<'a> ProgSpec<'a> {
             spec.load_raw(None).map(drop)
         };
         let over = nothing(2).is_ok() && nothing(self.insns.len()) == Err(Errno::PERM);
-        diagnose::memlock().filter(|_| over)
+        over.then_some(cause)
     }
 
     #[cold]

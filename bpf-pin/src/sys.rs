@@ -396,6 +396,7 @@ impl<T: AsMap> AsMap for &T {
 pub(crate) struct Cells<M> {
     map: M,
     per_cpu: bool,
+    max_entries: u32,
     key_len: usize,
     value_size: usize,
     value_len: usize,
@@ -435,6 +436,7 @@ impl<M: AsMap> Cells<M> {
         Ok(Self {
             map,
             per_cpu,
+            max_entries: info.max_entries,
             key_len: info.key_size as usize,
             value_size,
             value_len,
@@ -501,6 +503,11 @@ impl<M: AsMap> Cells<M> {
 
     pub(crate) fn is_per_cpu(&self) -> bool {
         self.per_cpu
+    }
+
+    /// 0 of storage that is bound to other objects, and has an element for each of those.
+    pub(crate) fn max_entries(&self) -> u32 {
+        self.max_entries
     }
 
     pub(crate) fn key_len(&self) -> usize {

@@ -25,16 +25,20 @@ pub fn own_network<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// Runs `test` on a thread of an ordinary user that has these capabilities and no others.
 pub fn as_user<T: Send>(capabilities: CapabilitySet, test: impl FnOnce() -> T + Send) -> T {
-    const USER: u32 = 1234;
     on_a_thread(|| {
-        let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
-        set_thread_res_gid(group, group, group).expect("another group");
-        set_thread_groups(&[]).expect("no other groups");
-        set_keep_capabilities(true).expect("capabilities that outlast the user");
-        set_thread_res_uid(user, user, user).expect("another user");
-        keep_only(capabilities);
+        become_user(1234, capabilities);
         test()
     })
+}
+
+/// Makes this thread one of an ordinary user that has these capabilities and no others.
+pub fn become_user(id: u32, capabilities: CapabilitySet) {
+    let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
+    set_thread_groups(&[]).expect("no other groups");
+    set_thread_res_gid(group, group, group).expect("another group");
+    set_keep_capabilities(true).expect("capabilities that outlast the user");
+    set_thread_res_uid(user, user, user).expect("another user");
+    keep_only(capabilities);
 }
 
 /// Runs `test` on a thread of the same user that has no capabilities.

@@ -15,8 +15,8 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind;
-use crate::map::{Map, MapInfo};
-use crate::sys::{self, AsMap, Cells, CellsError};
+use crate::map::Map;
+use crate::sys::{AsMap, Cells, CellsError};
 
 bitflags! {
     /// The flags of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_LOOKUP_ELEM`.
@@ -226,7 +226,9 @@ impl<M: AsMap> Elems<M> {
         let fd = self.cells.map().map_fd();
         let cause = match errno {
             Errno::PERM => not_granted(fd, writes).or_else(|| frozen(fd, writes)),
-            Errno::TOOBIG if writes => max_entries(fd),
+            Errno::TOOBIG if writes => Some(Cause::MaxEntries {
+                max_entries: self.cells.max_entries(),
+            }),
             _ => None,
         };
         Reason::new(errno, cause)
@@ -267,13 +269,6 @@ fn frozen(fd: BorrowedFd<'_>, writes: bool) -> Option<Cause> {
     (writes && frozen).then_some(Cause::Frozen)
 }
 
-fn max_entries(fd: BorrowedFd<'_>) -> Option<Cause> {
-    let info = MapInfo::from_raw(sys::info(fd).ok()?);
-    Some(Cause::MaxEntries {
-        max_entries: info.max_entries,
-    })
-}
-
 /// How far an iteration has come. It is one key ahead of what it yields, so that a key may be
 /// deleted as soon as it was yielded.
 pub(crate) struct Walk<K> {
@@ -307,7 +302,7 @@ impl<K> Walk<K> {
             Ahead::End => return None,
         };
         let result = key.and_then(|key| {
-            self.count(elems)?;
+            self.count(elems.cells.max_entries())?;
             Ok(key)
         });
         if let Ok(key) = &result {
@@ -322,25 +317,16 @@ impl<K> Walk<K> {
 
     /// After as many keys as the map has room for, some of them have come twice: a map that is
     /// changed all the while may never come to its own end.
-    fn count<M: AsMap>(&mut self, elems: &Elems<M>) -> Result<()> {
-        let fail = |reason| Error::NextKey { reason };
-        let left = match self.left {
-            Some(left) => left,
-            None => {
-                let info: abi::bpf_map_info = sys::info(elems.cells().map().map_fd())
-                    .map_err(|errno| fail(Reason::new(errno, None)))?;
-                // Storage that is bound to other objects has an entry for each of those.
-                if info.max_entries == 0 {
-                    u32::MAX
-                } else {
-                    info.max_entries
-                }
-            }
+    fn count(&mut self, max_entries: u32) -> Result<()> {
+        let most = if max_entries == 0 {
+            u32::MAX
+        } else {
+            max_entries
         };
-        self.left = Some(
-            left.checked_sub(1)
-                .ok_or_else(|| fail(Cause::Unsettled.into()))?,
-        );
+        let left = self.left.unwrap_or(most).checked_sub(1);
+        self.left = Some(left.ok_or_else(|| Error::NextKey {
+            reason: Cause::Unsettled.into(),
+        })?);
         Ok(())
     }
 }
