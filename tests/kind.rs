@@ -8,13 +8,13 @@ use std::thread;
 
 use bpf_pin::{
     __proof, Access, Cause, Error, Handle, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
-    ObjectKind, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog,
+    ObjectKind, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog, abi,
 };
 use common::*;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::DupFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
 fn main() -> std::process::ExitCode {
     Suite::new()
@@ -62,6 +62,21 @@ fn main() -> std::process::ExitCode {
             "each_thread_has_descriptors_of_its_own",
             &[cap::BPF],
             own_descriptors,
+        )
+        .test(
+            "a_denied_command_proves_nothing",
+            &[cap::BPF],
+            denied_command,
+        )
+        .test(
+            "a_filter_is_no_lack_of_privilege",
+            &[cap::BPF, cap::SETUID],
+            filtered_user,
+        )
+        .test(
+            "what_is_denied_is_proven_in_another_way",
+            &[cap::BPF],
+            other_ways,
         )
         .test("btf_is_no_kind", &[cap::SYS_ADMIN], btf)
         .test(
@@ -351,5 +366,63 @@ fn own_descriptors() -> Outcome {
     let found = Some("/dev/null".to_owned());
     assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
     assert_eq!(map.info()?.map_type, MapType::HASH);
+    Ok(())
+}
+
+/// Two of the kinds' commands say EBADF of an O_PATH descriptor; one alone must not be believed.
+fn denied_command() -> Outcome {
+    for cmd in [abi::BPF_PROG_BIND_MAP, abi::BPF_LINK_UPDATE] {
+        for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EBADF] {
+            denied(Some(cmd), errno as u32, || -> Outcome {
+                let path_only = || rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty());
+                refused::<bpf_pin::kinds::MapKind>(path_only()?);
+                refused::<bpf_pin::kinds::ProgKind>(path_only()?);
+                refused::<bpf_pin::kinds::LinkKind>(path_only()?);
+                assert_eq!(__proof::by_command(path_only()?.as_fd()), None);
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn other_ways() -> Outcome {
+    let (map, prog) = (hash(), prog());
+    for cmd in [abi::BPF_MAP_LOOKUP_BATCH, abi::BPF_OBJ_GET_INFO_BY_FD] {
+        denied(Some(cmd), libc::EPERM as u32, || -> Outcome {
+            let (map, prog) = (map.try_clone()?, prog.try_clone()?);
+            Map::try_from(OwnedFd::from(map))?;
+            Prog::try_from(OwnedFd::from(prog))?;
+            Ok(())
+        })?;
+    }
+    // All of it, and /proc tells.
+    denied(None, libc::EPERM as u32, || -> Outcome {
+        let (map, prog) = (map.try_clone()?, prog.try_clone()?);
+        let (prog, _) = refused::<bpf_pin::kinds::MapKind>(prog.into());
+        Prog::try_from(prog)?;
+        let map = Map::try_from(OwnedFd::from(map))?;
+        assert_eq!(
+            map.info().expect_err("all is denied").raw_os_error(),
+            Some(libc::EPERM)
+        );
+        Ok(())
+    })
+}
+
+/// A filter has answered, and no privilege is to blame.
+fn filtered_user() -> Outcome {
+    let map = hash();
+    as_user(CapabilitySet::empty(), || {
+        denied(None, libc::EPERM as u32, || {
+            for error in [
+                map.info().expect_err("all is denied"),
+                Map::open("/sys/fs/bpf/flows").expect_err("all is denied"),
+            ] {
+                assert!(error.to_string().ends_with(": EPERM"), "{error}");
+                assert_eq!(error.cause(), None);
+            }
+        });
+    });
     Ok(())
 }

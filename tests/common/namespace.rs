@@ -6,7 +6,7 @@ use std::thread;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags, set_capabilities, set_keep_capabilities,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
+    set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
 /// Runs `test` on a thread with mounts of its own, none of which reach the machine's.
@@ -69,4 +69,45 @@ fn in_a_namespace<T: Send>(flags: UnshareFlags, test: impl FnOnce() -> T + Send)
 fn on_a_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let result = thread::scope(|scope| scope.spawn(test).join());
     result.unwrap_or_else(|panic| panic::resume_unwind(panic))
+}
+
+/// Runs `test` on a thread where a filter answers bpf(2) with `errno`: this command's calls, or
+/// all. What it does as a user needs no more than that user has.
+pub fn denied<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + Send) -> T {
+    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+    // struct seccomp_data: the number first, the arguments from 16 on, 8 bytes each.
+    const FIRST_ARGUMENT: u32 = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let op = |code, k, jf| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf,
+        k,
+    };
+    let equals = |k, jf| op(BPF_JMP | BPF_JEQ | BPF_K, k, jf);
+    let load = |at| op(BPF_LD | BPF_W | BPF_ABS, at, 0);
+    let answer = |k| op(BPF_RET | BPF_K, k, 0);
+    let mut filter = vec![load(0)];
+    match cmd {
+        None => filter.push(equals(libc::SYS_bpf as u32, 1)),
+        Some(cmd) => filter.extend([
+            equals(libc::SYS_bpf as u32, 3),
+            load(FIRST_ARGUMENT),
+            equals(cmd, 1),
+        ]),
+    }
+    filter.extend([
+        answer(libc::SECCOMP_RET_ERRNO | errno),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ]);
+    on_a_thread(move || {
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        set_no_new_privs(true).expect("no new privileges");
+        // SAFETY: the program is as long as it says; only this thread is filtered.
+        let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
+        assert_eq!(done, 0, "seccomp: {}", std::io::Error::last_os_error());
+        test()
+    })
 }
