@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use bpf_pin_sys::Version;
+
 use crate::access::Access;
 use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
@@ -112,15 +114,80 @@ pub enum Cause {
     /// The descriptor's kind could not be proven: the kernel's structs are of sizes not known here,
     /// its commands are not to be had and /proc is not mounted.
     Unproven,
-    /// Another object has the name by now; nothing was removed.
+    /// Another object has the name by now; nothing was changed.
     Replaced {
-        /// The object that was to be unpinned.
+        /// The object that was taken to have it.
         expected: Identity,
-        /// The object that the path leads to.
+        /// The object that has it.
         found: Identity,
     },
-    /// The path is a symbolic link and so is no pin itself; nothing was removed.
-    SymbolicLink,
+    /// It is a symbolic link, which is not followed.
+    SymbolicLink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A name in a directory is one component, and this one holds a '/'.
+    Slash {
+        /// The name.
+        name: OsString,
+    },
+    /// The directory that is held open was removed, so nothing can be found or made in it (ENOENT).
+    Removed {
+        /// Its path, as it was opened.
+        path: PathBuf,
+    },
+    /// The directory that is held open is no longer the one that its path leads to.
+    Moved {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something is mounted there, and mounts are not crossed (EXDEV, EBUSY).
+    MountPoint {
+        /// The mount point.
+        path: PathBuf,
+    },
+    /// Two names are on different file systems, or on different mounts of one (EXDEV).
+    OtherFileSystem {
+        /// The one that is not where the operation began.
+        path: PathBuf,
+    },
+    /// The directory is not empty (ENOTEMPTY).
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Somebody else holds the lock (EWOULDBLOCK).
+    Locked,
+    /// The kernel does not know what the operation needs.
+    Unsupported {
+        /// The command, flag or call.
+        what: &'static str,
+        /// The release that has it.
+        since: Version,
+    },
+    /// Names in a directory that is held open are reached by `BPF_F_PATH_FD`, or by /proc where
+    /// the kernel does not know that; here by neither.
+    NeedsProc,
+    /// What the operation needs /proc for cannot be done without, and /proc is not there or not
+    /// genuine.
+    NoProc,
+    /// A mode has the bits up to 0o7777.
+    InvalidMode {
+        /// The mode.
+        mode: u32,
+    },
+    /// No user or group has this id: to the kernel it means none.
+    InvalidId {
+        /// The id.
+        id: u32,
+    },
+    /// The file is another user's (EPERM).
+    NotOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
     /// A link can only be opened for reading and writing (EINVAL).
     LinkAccess,
     /// The map was opened for reading only, or for writing only (EPERM).
@@ -296,10 +363,37 @@ impl fmt::Display for Cause {
             Self::Unproven => f.write_str("its kind could not be proven"),
             Self::Replaced { expected, found } => write!(
                 f,
-                "the path leads to {found} by now, not to {expected}; nothing was removed"
+                "the name is that of {found} by now, not of {expected}; nothing was changed"
             ),
-            Self::SymbolicLink => {
-                f.write_str("the path is a symbolic link, not a pin; nothing was removed")
+            Self::SymbolicLink { path } => {
+                write!(f, "{} is a symbolic link, which is not followed", path.display())
+            }
+            Self::Slash { name } => write!(
+                f,
+                "{:?} holds a '/', and a name in a directory is one component",
+                name.to_string_lossy()
+            ),
+            Self::Removed { path } => write!(f, "the directory {} was removed", path.display()),
+            Self::Moved { path } => {
+                write!(f, "{} leads to another directory by now, or to none", path.display())
+            }
+            Self::MountPoint { path } => write!(f, "{} is a mount point", path.display()),
+            Self::NotEmpty { path } => write!(f, "{} is not empty", path.display()),
+            Self::Locked => f.write_str("somebody holds the directory's lock"),
+            Self::Unsupported { what, since } => {
+                write!(f, "this kernel does not know {what} (Linux {since})")
+            }
+            Self::NeedsProc => f.write_str(
+                "this kernel does not know BPF_F_PATH_FD (Linux 6.5), and /proc, the other way to a directory's names, is not there or not genuine",
+            ),
+            Self::OtherFileSystem { path } => {
+                write!(f, "{} is on another file system or mount", path.display())
+            }
+            Self::NoProc => f.write_str("it takes /proc, which is not there or not genuine"),
+            Self::InvalidMode { mode } => write!(f, "{mode:#o} is no mode"),
+            Self::InvalidId { id } => write!(f, "{id} is no id of a user or group"),
+            Self::NotOwner { path, uid } => {
+                write!(f, "{} belongs to user {uid}", path.display())
             }
             Self::LinkAccess => f.write_str("a link can only be opened for reading and writing"),
             Self::MapAccess { opened } => write!(f, "the map was opened {opened}"),

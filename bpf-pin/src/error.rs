@@ -8,7 +8,9 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::kind::Kind;
+use crate::operation::DirOperation;
 use crate::pathname::InteriorNul;
+use crate::place::NO_WAY;
 use crate::types::{AttachType, MapType, ProgType};
 
 /// A result of this crate.
@@ -40,6 +42,17 @@ pub enum Error {
     Unpin {
         /// The pin.
         path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// What is done with a directory on a bpffs and the names in it.
+    Directory {
+        /// What.
+        operation: DirOperation,
+        /// The directory, or the name in it.
+        path: PathBuf,
+        /// The other name, where there are two.
+        to: Option<Box<Path>>,
         /// Why.
         reason: Reason,
     },
@@ -156,6 +169,7 @@ impl Error {
             Self::Open { reason, .. }
             | Self::Pin { reason, .. }
             | Self::Unpin { reason, .. }
+            | Self::Directory { reason, .. }
             | Self::Statfs { reason, .. }
             | Self::Fstatfs { reason }
             | Self::Descriptor { reason, .. }
@@ -191,6 +205,7 @@ impl Error {
             Self::Open { path, .. }
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. }
+            | Self::Directory { path, .. }
             | Self::Statfs { path, .. } => Some(path),
             _ => None,
         }
@@ -203,6 +218,12 @@ impl fmt::Display for Error {
             Self::Open { path, .. } => write!(f, "open {}", path.display()),
             Self::Pin { path, .. } => write!(f, "pin {}", path.display()),
             Self::Unpin { path, .. } => write!(f, "unpin {}", path.display()),
+            Self::Directory {
+                operation,
+                path,
+                to,
+                ..
+            } => operation.write(f, path, to.as_deref()),
             Self::Statfs { path, .. } => write!(f, "statfs {}", path.display()),
             Self::Fstatfs { .. } => f.write_str("fstatfs"),
             Self::Descriptor {
@@ -274,10 +295,26 @@ pub struct Reason {
 
 impl Reason {
     pub(crate) fn new(errno: Errno, cause: Option<Cause>) -> Self {
+        if errno == NO_WAY {
+            return Cause::NeedsProc.into();
+        }
         Self {
             source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
             cause: cause.map(Box::new),
         }
+    }
+
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.raw_os_error() == Some(errno.raw_os_error())
+    }
+
+    /// With a cause, if it has none yet.
+    #[cold]
+    pub(crate) fn explained(mut self, explain: impl FnOnce(Errno) -> Option<Cause>) -> Self {
+        if let (None, Some(errno)) = (&self.cause, self.raw_os_error()) {
+            self.cause = explain(Errno::from_raw_os_error(errno)).map(Box::new);
+        }
+        self
     }
 
     /// The cause, where one was proven.
@@ -340,6 +377,8 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::EXIST, "EEXIST"),
         (Errno::XDEV, "EXDEV"),
         (Errno::NODEV, "ENODEV"),
+        (Errno::MLINK, "EMLINK"),
+        (Errno::NOTEMPTY, "ENOTEMPTY"),
         (Errno::NOTDIR, "ENOTDIR"),
         (Errno::ISDIR, "EISDIR"),
         (Errno::INVAL, "EINVAL"),

@@ -106,7 +106,7 @@ fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
 
 /// The kind of `fd`: by its info, else by its answers to each kind's own commands, else by what
 /// /proc calls it.
-fn of(fd: BorrowedFd<'_>) -> Verdict {
+pub(crate) fn of(fd: BorrowedFd<'_>) -> Verdict {
     let head = sys::info_head(fd);
     if let Some(kind) = head.ok().and_then(judge).or_else(|| by_command(fd)) {
         return Verdict::Is(kind);

@@ -13,6 +13,7 @@ use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity, Kind, Proven, Verdict};
 use crate::pathname::Pathname;
+use crate::place::Place;
 use crate::sys::{self, sealed::Sealed};
 
 /// One of the kinds as a type: [`kinds::MapKind`], [`kinds::ProgKind`] or [`kinds::LinkKind`]. Sealed.
@@ -217,22 +218,25 @@ pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
 }
 
 pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<T> {
-    let fd = match sys::obj_get(name.as_c_str(), access.flags()) {
+    open_place(&name.place(), access)
+}
+
+pub(crate) fn open_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
+    let fd = match place.get(access.flags()) {
         Ok(fd) => fd,
         Err(errno) => {
-            let path = name.as_path();
-            let cause = diagnose::open(path, access, errno);
-            return Err(open_error(path, Reason::new(errno, cause)));
+            let cause = diagnose::open(place, access, errno);
+            return Err(open_error(&place.path(), Reason::new(errno, cause)));
         }
     };
     match kind::prove(fd, T::EXPECTED) {
         Ok(proven) => Ok(T::from_proven(proven)),
-        Err((_, verdict)) => Err(open_error(name.as_path(), disproved::<T>(verdict))),
+        Err((_, verdict)) => Err(open_error(&place.path(), disproved::<T>(verdict))),
     }
 }
 
 #[cold]
-fn open_error(path: &Path, reason: Reason) -> Error {
+pub(crate) fn open_error(path: &Path, reason: Reason) -> Error {
     let path = path.to_owned();
     Error::Open { path, reason }
 }

@@ -5,11 +5,15 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::filename::Filename;
+use crate::place::Place;
+
 /// The room for a path in place, its NUL included.
 const INLINE: usize = 256;
 
 /// A NUL-terminated path: in place below 256 bytes, on the heap above.
 #[allow(clippy::large_enum_variant, reason = "in place is the point")]
+#[derive(Clone)]
 pub(crate) enum Pathname {
     Inline { len: u8, bytes: [u8; INLINE] },
     Heap(CString),
@@ -53,6 +57,30 @@ impl Pathname {
         }
     }
 
+    /// The path of a name in the directory that this is the path of.
+    pub(crate) fn join(&self, name: &Filename) -> Self {
+        let (base, name) = (self.as_path().as_os_str().as_bytes(), name.as_bytes());
+        let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
+        let parts = [base, slash, name];
+        let len = base.len() + slash.len() + name.len();
+        let Ok(short) = u8::try_from(len) else {
+            return Self::Heap(CString::new(parts.concat()).unwrap_or_default());
+        };
+        let (mut bytes, mut at) = ([0; INLINE], 0);
+        for part in parts {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        Self::Inline { len: short, bytes }
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            base: None,
+            name: self.as_c_str(),
+        }
+    }
+
     pub(crate) fn as_path(&self) -> &Path {
         let bytes = match self {
             Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
@@ -80,6 +108,20 @@ mod tests {
             assert_eq!(matches!(path, Pathname::Inline { .. }), n < 256);
             assert_eq!(path.as_path(), Path::new(&text));
             assert_eq!(path.as_c_str().to_bytes(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_name_is_joined_in_place_and_on_the_heap() {
+        let name = Filename::new(OsStr::new("name")).unwrap();
+        for n in [1, 249, 250, 251, 252, 255, 256, 4000] {
+            for end in ["", "/"] {
+                let base = "x".repeat(n) + end;
+                let joined = Pathname::new(Path::new(&base)).unwrap().join(&name);
+                assert_eq!(joined.as_path(), Path::new(&base).join("name"));
+                let c_str = joined.as_c_str().to_bytes().to_vec();
+                assert_eq!(c_str, joined.as_path().as_os_str().as_bytes());
+            }
         }
     }
 

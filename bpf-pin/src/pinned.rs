@@ -5,8 +5,6 @@ use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bpf_pin_sys as abi;
-use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::access::Access;
@@ -16,6 +14,7 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity};
 use crate::object::{Handle, Object, ObjectKind, Pinnable, open_name};
 use crate::pathname::Pathname;
+use crate::place::Place;
 use crate::sys::{self, AsMap, sealed::Sealed};
 use crate::{Link, Map, Prog};
 
@@ -86,12 +85,9 @@ impl<T: Pinnable> Pinned<T> {
             Ok(name) => name,
             Err(nul) => return Err(fail(object, nul.into())),
         };
-        match sys::obj_pin(object.as_fd(), name.as_c_str()) {
+        match pin_place(&name.place(), object.as_fd()) {
             Ok(()) => Ok(Self { object, name }),
-            Err(errno) => {
-                let cause = diagnose::pin(path, errno);
-                Err(fail(object, Reason::new(errno, cause)))
-            }
+            Err(reason) => Err(fail(object, reason)),
         }
     }
 
@@ -139,41 +135,50 @@ impl<T: Pinnable> Pinned<T> {
     }
 
     fn remove(&self) -> Result<(), Reason> {
-        let because = |errno| Reason::new(errno, diagnose::unpin(self.path(), errno));
-        let expected = identify(self.object.as_fd())?;
-        // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
-        let stat = rustix::fs::lstat(self.name.as_c_str()).map_err(because)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            return Err(Cause::SymbolicLink.into());
-        }
-        // Nothing stands between the check and the removal, not even a close.
-        let pin = self.open_pin()?;
-        let found = identify(pin.as_fd())?;
-        if found != expected {
-            return Err(Cause::Replaced { expected, found }.into());
-        }
-        rustix::fs::unlink(self.name.as_c_str()).map_err(because)
-    }
-
-    /// The object that the path leads to, whatever access is granted: what counts for removing a
-    /// pin is the directory's mode, not its own.
-    fn open_pin(&self) -> Result<OwnedFd, Reason> {
-        let get = |flags| sys::obj_get(self.name.as_c_str(), flags);
-        get(0)
-            .or_else(|errno| match errno {
-                Errno::ACCESS | Errno::ROFS => get(abi::BPF_F_RDONLY)
-                    .or_else(|_| get(abi::BPF_F_WRONLY))
-                    .map_err(|_| errno),
-                _ => Err(errno),
-            })
-            .map_err(|errno| {
-                let cause = diagnose::open(self.path(), Access::ReadWrite, errno);
-                Reason::new(errno, cause)
-            })
+        unlink_own(&self.name.place(), identify(self.object.as_fd())?)
     }
 }
 
-fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
+/// `BPF_OBJ_PIN`.
+pub(crate) fn pin_place(place: &Place<'_>, object: BorrowedFd<'_>) -> Result<(), Reason> {
+    place
+        .pin(object)
+        .map_err(|errno| Reason::new(errno, diagnose::pin(place, object, errno)))
+}
+
+/// `unlink(2)`, if it is still this object's pin.
+pub(crate) fn unlink_own(place: &Place<'_>, expected: Identity) -> Result<(), Reason> {
+    // Nothing stands between the check and the removal, not even a close.
+    let pin = open_pin(place)?;
+    let found = identify(pin.as_fd())?;
+    if found != expected {
+        return Err(Cause::Replaced { expected, found }.into());
+    }
+    let removed = place.unlink();
+    removed.map_err(|errno| Reason::new(errno, diagnose::unpin(place, errno)))
+}
+
+/// Which object has the name.
+pub(crate) fn holder(place: &Place<'_>) -> Result<Identity, Reason> {
+    identify(open_pin(place)?.as_fd())
+}
+
+/// The object that has the name, whatever access is granted: what counts for removing a pin is the
+/// directory's mode, not its own.
+pub(crate) fn open_pin(place: &Place<'_>) -> Result<OwnedFd, Reason> {
+    // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
+    match place.is_symbolic_link() {
+        Ok(false) => {}
+        Ok(true) => return Err(Cause::SymbolicLink { path: place.path() }.into()),
+        Err(errno) => return Err(Reason::new(errno, diagnose::unpin(place, errno))),
+    }
+    place.get_somehow().map_err(|errno| {
+        let cause = diagnose::open(place, Access::ReadWrite, errno);
+        Reason::new(errno, cause)
+    })
+}
+
+pub(crate) fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
     kind::identity(fd).map_err(|verdict| match sys::gate() {
         Errno::PERM => Reason::new(Errno::PERM, diagnose::for_bpf()),
         _ => Cause::from(verdict).into(),

@@ -119,6 +119,40 @@ pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf_sized(abi::BPF_OBJ_GET, &mut attr, OBJ_SIZE)) }
 }
 
+/// As [`obj_pin`], of a path that begins at `dir`. Linux 6.5.
+pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(fd),
+        file_flags: abi::BPF_F_PATH_FD,
+        path_fd: dir.as_raw_fd(),
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call.
+    unsafe { bpf(abi::BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// As [`obj_get`], of a path that begins at `dir`. Linux 6.5.
+pub(crate) fn obj_get_at(dir: BorrowedFd<'_>, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
+    get_at(dir.as_raw_fd(), path, file_flags)
+}
+
+fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        file_flags: file_flags | abi::BPF_F_PATH_FD,
+        path_fd,
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call; OBJ_GET returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_OBJ_GET, &mut attr)) }
+}
+
+/// Whether the kernel denies to know `BPF_F_PATH_FD`: else it sees first that -1 is no directory.
+pub(crate) fn lacks_path_fd() -> bool {
+    matches!(get_at(-1, c"x", 0), Err(Errno::INVAL))
+}
+
 /// `BPF_*_GET_FD_BY_ID`. `cmd` must be one of them.
 fn fd_by_id(cmd: abi::bpf_cmd, id: u32) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_get_id {
@@ -522,5 +556,43 @@ impl<M: AsMap> Cells<M> {
     /// The bytes of a whole element: of all CPUs where the map is per CPU.
     pub(crate) fn value_len(&self) -> usize {
         self.value_len
+    }
+}
+
+/// A shared lock on one byte of a file, at an offset that stands for whoever holds it: gone with
+/// the last descriptor of this open file description, however its process ends.
+pub(crate) fn hold_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
+    let mut lock = byte_lock(libc::F_RDLCK, offset);
+    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
+}
+
+/// Whether another open file description holds the byte.
+pub(crate) fn is_byte_held(file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
+    let mut lock = byte_lock(libc::F_WRLCK, offset);
+    ofd_lock(file, libc::F_OFD_GETLK, &mut lock)?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// With 64-bit offsets, which these commands take everywhere.
+#[cfg(target_env = "gnu")]
+type Flock = libc::flock64;
+#[cfg(not(target_env = "gnu"))]
+type Flock = libc::flock;
+
+fn byte_lock(kind: libc::c_int, offset: u64) -> Flock {
+    // SAFETY: integers, for which all zeroes are a value.
+    let mut lock: Flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = (offset & i64::MAX as u64) as _;
+    lock.l_len = 1;
+    lock
+}
+
+fn ofd_lock(file: BorrowedFd<'_>, cmd: libc::c_int, lock: &mut Flock) -> Result<()> {
+    // SAFETY: both commands read and write one struct flock.
+    match unsafe { libc::fcntl(file.as_raw_fd(), cmd, ptr::from_mut(lock)) } {
+        -1 => Err(last_errno()),
+        _ => Ok(()),
     }
 }

@@ -19,6 +19,7 @@ use crate::diagnose::privilege::for_bpf;
 use crate::kind::{self, Identity, Kind};
 use crate::magic::FileSystem;
 use crate::pathname::Pathname;
+use crate::place::Place;
 use crate::sys;
 
 /// Where bpffs is usually mounted, from the root.
@@ -27,12 +28,19 @@ const USUAL_PLACE: &str = "sys/fs/bpf";
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
 
+/// Why a directory that should be on a bpffs could not be opened.
+pub(super) fn directory_at(path: &Path, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::NOENT => missing(path, PinOrOpen::Open),
+        _ => walk(path, errno),
+    }
+}
+
 /// Why `BPF_OBJ_PIN` failed.
-#[cold]
-pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
+pub(super) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::EXIST => Some(Cause::Exists {
-            holder: holder(path),
+            holder: at_path(path, object_in),
         }),
         Errno::NOENT if path.as_os_str().as_bytes().ends_with(b"/") => {
             // What is missing may as well be a directory on the way.
@@ -49,8 +57,7 @@ pub(crate) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
 }
 
 /// Why `BPF_OBJ_GET` failed.
-#[cold]
-pub(crate) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
+pub(super) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::NOENT => missing(path, PinOrOpen::Open),
         Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
@@ -65,8 +72,7 @@ pub(crate) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
 }
 
 /// Why `unlink(2)` of a pin failed.
-#[cold]
-pub(crate) fn unpin(path: &Path, errno: Errno) -> Option<Cause> {
+pub(super) fn unpin(path: &Path, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::NOENT => missing(path, PinOrOpen::Open),
         Errno::PERM => dot(path).or_else(|| sticky(path)),
@@ -231,15 +237,40 @@ fn denied(path: &Path, wanted: Permission) -> bool {
     accessat(CWD, path, wanted, AtFlags::EACCESS) == Err(Errno::ACCESS)
 }
 
-fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> Option<Cause> {
+fn blocked(path: &Path, wanted: Wanted, read_only_would_do: bool) -> Option<Cause> {
     let stat = stat(path).ok()?;
-    Some(Cause::Blocked {
-        path: path.to_owned(),
+    Some(blocked_by(
+        path.to_owned(),
+        &stat,
+        wanted,
+        read_only_would_do,
+    ))
+}
+
+/// A permission in words.
+pub(super) type Wanted = &'static str;
+
+pub(super) fn blocked_by(
+    path: PathBuf,
+    stat: &Stat,
+    wanted: Wanted,
+    read_only_would_do: bool,
+) -> Cause {
+    Cause::Blocked {
+        path,
         mode: (Mode::from_raw_mode(stat.st_mode) & Mode::all()).bits(),
         uid: stat.st_uid,
         wanted,
         read_only_would_do,
-    })
+    }
+}
+
+pub(super) fn permission(access: Access) -> (Permission, Wanted) {
+    match access {
+        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
+        Access::ReadOnly => (Permission::READ_OK, "read"),
+        Access::WriteOnly => (Permission::WRITE_OK, "write"),
+    }
 }
 
 /// The first directory on the way that may not be searched.
@@ -262,11 +293,7 @@ fn unwritable(path: &Path) -> Option<Cause> {
 
 /// The mode of the pin itself.
 fn unreadable(path: &Path, access: Access) -> Option<Cause> {
-    let (wanted, words) = match access {
-        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
-        Access::ReadOnly => (Permission::READ_OK, "read"),
-        Access::WriteOnly => (Permission::WRITE_OK, "write"),
-    };
+    let (wanted, words) = permission(access);
     if !denied(path, wanted) {
         return None;
     }
@@ -277,19 +304,23 @@ fn unreadable(path: &Path, access: Access) -> Option<Cause> {
 }
 
 fn not_an_object(path: &Path) -> Option<Cause> {
-    let what = match file_type(&stat(path).ok()?) {
+    let what = type_in_words(&stat(path).ok()?)?;
+    let found = FileSystem::found_at(path)?;
+    (what == "directory" || !found.is_bpffs()).then(|| Cause::NotAnObject {
+        path: path.to_owned(),
+        what,
+        found,
+    })
+}
+
+pub(super) fn type_in_words(stat: &Stat) -> Option<&'static str> {
+    Some(match file_type(stat) {
         FileType::RegularFile => "file",
         FileType::Directory => "directory",
         FileType::CharacterDevice | FileType::BlockDevice => "device",
         FileType::Fifo => "pipe",
         FileType::Socket => "socket",
         _ => return None,
-    };
-    let found = FileSystem::found_at(path)?;
-    (what == "directory" || !found.is_bpffs()).then(|| Cause::NotAnObject {
-        path: path.to_owned(),
-        what,
-        found,
     })
 }
 
@@ -305,37 +336,52 @@ fn read_only(path: &Path) -> Option<Cause> {
 fn sticky(path: &Path) -> Option<Cause> {
     let directory = directory(path);
     let (around, pin) = (stat(directory).ok()?, lstat(path).ok()?);
-    let user = geteuid().as_raw();
-    let stands_in_the_way = Mode::from_raw_mode(around.st_mode).contains(Mode::SVTX)
-        && around.st_uid != user
-        && pin.st_uid != user
-        && !capabilities(None)
-            .ok()?
-            .effective
-            .contains(CapabilitySet::FOWNER);
-    stands_in_the_way.then(|| Cause::Sticky {
+    sticky_between(&around, &pin).then(|| Cause::Sticky {
         directory: directory.to_owned(),
         uid: pin.st_uid,
     })
 }
 
-/// Which object has the name: that name itself, not where a symbolic link leads.
-fn holder(path: &Path) -> Option<Identity> {
-    if file_type(&lstat(path).ok()?) == FileType::Symlink {
-        return None;
-    }
-    object_at(path)
+/// Whether this user may not remove what has these attributes from a directory that has those.
+pub(super) fn sticky_between(around: &Stat, pin: &Stat) -> bool {
+    let user = geteuid().as_raw();
+    let may_all = || {
+        let sets = capabilities(None);
+        sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
+    };
+    Mode::from_raw_mode(around.st_mode).contains(Mode::SVTX)
+        && around.st_uid != user
+        && pin.st_uid != user
+        && !may_all()
 }
 
-fn object_at(path: &Path) -> Option<Identity> {
-    let name = Pathname::new(path).ok()?;
-    let open = |flags| sys::obj_get(name.as_c_str(), flags);
-    let fd = open(0).or_else(|_| open(abi::BPF_F_RDONLY)).ok()?;
+/// Which object has the name: that name itself, not where a symbolic link leads.
+pub(super) fn object_in(place: &Place<'_>) -> Option<Identity> {
+    if place.is_symbolic_link().ok()? {
+        return None;
+    }
+    object_behind(place)
+}
+
+fn object_behind(place: &Place<'_>) -> Option<Identity> {
+    let fd = place
+        .get(0)
+        .or_else(|_| place.get(abi::BPF_F_RDONLY))
+        .ok()?;
     kind::identity(fd.as_fd()).ok()
 }
 
+fn at_path<T>(path: &Path, look: impl FnOnce(&Place<'_>) -> Option<T>) -> Option<T> {
+    let name = Pathname::new(path).ok()?;
+    look(&Place {
+        base: None,
+        name: name.as_c_str(),
+    })
+}
+
 fn link_access(path: &Path) -> Option<Cause> {
-    (object_at(path)?.kind == Kind::Link).then_some(Cause::LinkAccess)
+    let found = at_path(path, object_behind)?;
+    (found.kind == Kind::Link).then_some(Cause::LinkAccess)
 }
 
 #[cfg(test)]

@@ -1,0 +1,327 @@
+//! Directories are made: each whole before it has its name.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, StatFs, fstat, fstatfs, mkdirat,
+    openat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Reason, Result};
+use crate::filename::Filename;
+use crate::magic::FileSystem;
+use crate::operation::DirOperation;
+use crate::pathname::Pathname;
+
+use super::PinDir;
+use super::lock::lock_file;
+use super::metadata::{checked_mode, permissions};
+use super::names::{self, Left};
+use super::open::HELD;
+
+/// How often what somebody else sweeps away is made again.
+const TRIES: usize = 100;
+
+/// What a new directory is to be.
+#[derive(Clone, Copy)]
+struct New {
+    mode: Mode,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+/// A directory that was made, to be taken back if what follows fails.
+struct Made {
+    parent: PinDir,
+    name: Filename,
+}
+
+impl PinDir {
+    /// `mkdir(2)`: the directory at `path`, which must lead to a bpffs, and its parents there.
+    ///
+    /// What exists is opened as it is. What does not gets exactly this mode, whatever the umask and
+    /// the parent's set-group-id bit, and gets it before it gets its name. From where the bpffs
+    /// begins no symbolic link is followed. Nothing is made on another file system.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`], and what was made is removed again. With one of these causes where it
+    /// was proven: [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
+    /// [`Missing`](Cause::Missing) (ENOENT) on the way to the bpffs;
+    /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`Dot`](Cause::Dot), without a syscall on that name; [`Blocked`](Cause::Blocked) (EACCES);
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`InteriorNul`](Cause::InteriorNul).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinDir;
+    ///
+    /// let dir = PinDir::create("/sys/fs/bpf/app/v1", 0o750)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn create(path: impl AsRef<Path>, mode: u32) -> Result<Self> {
+        Self::create_path(path.as_ref(), mode, None, None)
+    }
+
+    /// As [`create`](Self::create), and `chown(2)`: what is made belongs to this user and group,
+    /// where None means this process's.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); EPERM without `CAP_CHOWN`; [`InvalidId`](Cause::InvalidId).
+    pub fn create_owned(
+        path: impl AsRef<Path>,
+        mode: u32,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<Self> {
+        Self::create_path(path.as_ref(), mode, uid, gid)
+    }
+
+    /// As [`create`](Self::create), of a directory in this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`Removed`](Cause::Removed) (ENOENT);
+    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    pub fn create_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self> {
+        let name = self.name(DirOperation::Create, name.as_ref())?;
+        let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
+            let (uid, gid) = (None, None);
+            self.create_named(&name, New { mode, uid, gid })
+        });
+        match made {
+            Ok((dir, _)) => Ok(dir),
+            Err(reason) => Err(self.fail_at(DirOperation::Create, name.as_os_str(), reason)),
+        }
+    }
+
+    fn create_path(path: &Path, mode: u32, uid: Option<u32>, gid: Option<u32>) -> Result<Self> {
+        let mut made = Vec::new();
+        let created = checked_mode(mode)
+            .map_err(Reason::from)
+            .and_then(|mode| walk(path, New { mode, uid, gid }, &mut made));
+        created.map_err(|reason| {
+            for Made { parent, name } in made.iter().rev() {
+                // What somebody has put something into meanwhile is theirs by now.
+                let _ = unlinkat(&parent.fd, name.as_c_str(), AtFlags::REMOVEDIR);
+            }
+            Error::Directory {
+                operation: DirOperation::Create,
+                path: path.to_owned(),
+                to: None,
+                reason,
+            }
+        })
+    }
+
+    /// The directory, and whether it was made here.
+    fn create_named(&self, name: &Filename, new: New) -> Result<(Self, bool), Reason> {
+        for _ in 0..TRIES {
+            if let Some(dir) = self.existing(name)? {
+                return Ok((dir, false));
+            }
+            let hidden = self.hidden(Left::Unfinished)?;
+            let finished = hidden.dir.finish(new, &hidden.name, self).and_then(|()| {
+                self.rename_named(&hidden.name, name, RenameFlags::NOREPLACE)
+                    .map_err(|errno| Reason::new(errno, None))
+            });
+            match finished {
+                Ok(()) => {
+                    let fd = hidden.dir.fd;
+                    return Ok((Self::from_proven_fd(fd, self.path.join(name)), true));
+                }
+                Err(reason) => {
+                    let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
+                    // Somebody made it first, or swept ours away.
+                    let again =
+                        reason.is(Errno::EXIST) || reason.is(Errno::NOENT) && !self.is_removed();
+                    if !again {
+                        return Err(
+                            reason.explained(|errno| diagnose::make(&self.place(name), errno))
+                        );
+                    }
+                }
+            }
+        }
+        Err(Reason::new(Errno::EXIST, None))
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
+    /// The directory that has the name, if one has. A mount on it is crossed: it is part of the path.
+    fn existing(&self, name: &Filename) -> Result<Option<Self>, Reason> {
+        let path = || self.path.join(name);
+        match openat(
+            &self.fd,
+            name.as_c_str(),
+            HELD | OFlags::NOFOLLOW,
+            Mode::empty(),
+        ) {
+            Ok(fd) => match FileSystem::from_stat(&statfs_of(&fd)?) {
+                FileSystem::BPF => Ok(Some(Self::from_proven_fd(fd, path()))),
+                found => Err(Cause::NotBpffs {
+                    path: path().as_path().to_owned(),
+                    found,
+                    missing: None,
+                }
+                .into()),
+            },
+            Err(Errno::NOENT) if !self.is_removed() => Ok(None),
+            Err(errno) => Err(Reason::new(errno, diagnose::find(&self.place(name), errno))),
+        }
+    }
+
+    /// A directory of mode 0700 under a name that nobody looks at, locked so that no sweep takes it.
+    pub(super) fn hidden(&self, left: Left) -> Result<Hidden, Reason> {
+        for _ in 0..TRIES {
+            let name = names::passing(names::token(), 0, left);
+            match mkdirat(&self.fd, name.as_c_str(), Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(errno) => {
+                    return Err(Reason::new(
+                        errno,
+                        diagnose::make(&self.place(&name), errno),
+                    ));
+                }
+            }
+            match self.prepared(&name) {
+                Ok(Some((dir, lock))) => return Ok(Hidden { dir, name, lock }),
+                Ok(None) => {}
+                Err(reason) => {
+                    let _ = unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR);
+                    return Err(reason);
+                }
+            }
+        }
+        Err(Reason::new(Errno::NOENT, None))
+    }
+
+    /// None where somebody has swept it away, or put another in its place, before it was locked.
+    fn prepared(&self, name: &Filename) -> Result<Option<(Self, OwnedFd)>, Reason> {
+        let errno = |errno| Reason::new(errno, None);
+        let dir = match self.open_dir_named(name) {
+            Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        let stat = fstat(&dir.fd).map_err(errno)?;
+        if stat.st_uid != geteuid().as_raw() {
+            return Ok(None);
+        }
+        // The umask may have taken too much.
+        if permissions(&stat) != Mode::RWXU {
+            dir.chmod_self(Mode::RWXU)?;
+        }
+        let lock = match dir.readable() {
+            Err(_) if dir.is_removed() => return Ok(None),
+            other => other?,
+        };
+        lock_file(&lock, FlockOperation::LockShared).map_err(errno)?;
+        // A sweep may have come before the lock.
+        Ok((!dir.is_removed()).then_some((dir, lock)))
+    }
+
+    /// Owner and mode of a directory that still has the name `own` in `parent`.
+    fn finish(&self, new: New, own: &Filename, parent: &Self) -> Result<(), Reason> {
+        // The mode first: afterwards it may be another user's.
+        let look = || fstat(&self.fd).map_err(|errno| Reason::new(errno, None));
+        if permissions(&look()?) != new.mode {
+            self.chmod_self(new.mode)?;
+        }
+        if new.uid.or(new.gid).is_some() {
+            parent.chown_named(own, new.uid, new.gid)?;
+            if permissions(&look()?) != new.mode {
+                self.chmod_self(new.mode)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A directory under a name that nobody looks at.
+pub(super) struct Hidden {
+    pub(super) dir: PinDir,
+    pub(super) name: Filename,
+    /// Shared; held until it has another name.
+    pub(super) lock: OwnedFd,
+}
+
+fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {
+    fstatfs(fd).map_err(|errno| Reason::new(errno, None))
+}
+
+/// From the root, or from where the process is, to the last component.
+fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
+    // A NUL anywhere is refused before anything is made.
+    Pathname::new(path)?;
+    if path.as_os_str().is_empty() {
+        return Err(Reason::new(Errno::NOENT, Some(Cause::EmptyPath)));
+    }
+    let open = |from: BorrowedFd<'_>, name: &OsStr| {
+        openat(from, name, HELD, Mode::empty())
+            .map_err(|errno| Reason::new(errno, diagnose::directory(path, errno)))
+    };
+    let start = if path.is_absolute() { "/" } else { "." };
+    let mut walked = PathBuf::new();
+    let mut at = At::new(open(CWD, OsStr::new(start))?, &walked)?;
+    for component in path.components() {
+        let name = component.as_os_str();
+        walked.push(name);
+        at = match (at, component) {
+            (at, Component::RootDir | Component::CurDir) => at,
+            (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
+            (At::Bpffs(parent), _) => {
+                let filename = Filename::new(name)?;
+                let (dir, is_new) = parent.create_named(&filename, new)?;
+                if is_new {
+                    made.push(Made {
+                        parent,
+                        name: filename,
+                    });
+                }
+                At::Bpffs(dir)
+            }
+        };
+    }
+    match at {
+        At::Bpffs(dir) => Ok(PinDir::from_proven_fd(dir.fd, Pathname::new(path)?)),
+        At::Elsewhere(fd) => Err(Cause::NotBpffs {
+            path: path.to_owned(),
+            found: FileSystem::from_stat(&statfs_of(&fd)?),
+            missing: None,
+        }
+        .into()),
+    }
+}
+
+/// How far the walk has come.
+enum At {
+    Elsewhere(OwnedFd),
+    Bpffs(PinDir),
+}
+
+impl At {
+    fn new(fd: OwnedFd, walked: &Path) -> Result<Self, Reason> {
+        let is_bpffs = FileSystem::from_stat(&statfs_of(&fd)?).is_bpffs();
+        Ok(if is_bpffs {
+            let walked = match walked.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => walked,
+            };
+            Self::Bpffs(PinDir::from_proven_fd(fd, Pathname::new(walked)?))
+        } else {
+            Self::Elsewhere(fd)
+        })
+    }
+}

@@ -1,0 +1,195 @@
+//! The lock of a directory.
+
+use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, FlockOperation, Stat, flock, fstat};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::{Reason, Result};
+use crate::operation::DirOperation;
+use crate::place::Place;
+
+use super::PinDir;
+
+/// The lock of a directory, held until this is dropped or the process ends.
+///
+/// It is advisory: it keeps out who asks for it, and nobody else.
+#[derive(Debug)]
+#[must_use = "dropped, it is released"]
+pub struct DirLock {
+    _file: OwnedFd,
+}
+
+/// Until when to wait.
+enum Wait {
+    Forever,
+    Until(Option<Instant>),
+}
+
+/// The longest nap between two looks at a lock that is waited for with a bound.
+const NAP: Duration = Duration::from_millis(10);
+
+impl PinDir {
+    /// `flock(2)` with `LOCK_EX`: waits until nobody else holds the directory's lock, and takes it.
+    ///
+    /// Once it is taken, the directory is seen to be still the one that its path leads to: else
+    /// whoever comes by the path would take another lock. Each call is another holder: who holds the
+    /// lock and asks for it again, waits for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`](crate::Error::Directory), and nothing is held:
+    /// [`Moved`](Cause::Moved) where the path leads elsewhere by now: open it anew;
+    /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinDir;
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let lock = dir.lock()?;
+    /// // Nobody else who asks for the lock is here meanwhile.
+    /// drop(lock);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn lock(&self) -> Result<DirLock> {
+        self.wait(FlockOperation::LockExclusive)
+    }
+
+    /// As [`lock`](Self::lock), with `LOCK_SH`: held by any number at once, but by none beside [`lock`](Self::lock).
+    ///
+    /// Who holds it on a directory that [`Stage::publish`](super::Stage::publish) replaces finds all of it until
+    /// the lock is released.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn lock_shared(&self) -> Result<DirLock> {
+        self.wait(FlockOperation::LockShared)
+    }
+
+    /// As [`lock`](Self::lock), or None where somebody else holds it.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<Option<DirLock>> {
+        self.take(FlockOperation::LockExclusive, Wait::Until(None))
+    }
+
+    /// As [`lock_shared`](Self::lock_shared), or None where somebody holds the lock alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn try_lock_shared(&self) -> Result<Option<DirLock>> {
+        self.take(FlockOperation::LockShared, Wait::Until(None))
+    }
+
+    /// As [`lock`](Self::lock), or None where it could not be had for so long.
+    ///
+    /// The kernel knows no bound: this looks every 10 ms at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn lock_within(&self, time: Duration) -> Result<Option<DirLock>> {
+        self.take(FlockOperation::LockExclusive, until(time))
+    }
+
+    /// As [`lock_shared`](Self::lock_shared), or None where it could not be had for so long.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock).
+    pub fn lock_shared_within(&self, time: Duration) -> Result<Option<DirLock>> {
+        self.take(FlockOperation::LockShared, until(time))
+    }
+
+    fn wait(&self, operation: FlockOperation) -> Result<DirLock> {
+        let taken = self.take(operation, Wait::Forever)?;
+        taken.ok_or_else(|| self.fail(DirOperation::Lock, Cause::Locked.into()))
+    }
+
+    fn take(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>> {
+        self.take_file(operation, wait)
+            .map_err(|reason| self.fail(DirOperation::Lock, reason))
+    }
+
+    fn take_file(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>, Reason> {
+        let file = self.readable()?;
+        let is_taken = match wait {
+            Wait::Forever => lock_file(&file, operation).map(|()| true),
+            Wait::Until(end) => lock_until(&file, operation, end),
+        };
+        if !is_taken.map_err(|errno| Reason::new(errno, None))? {
+            return Ok(None);
+        }
+        let held = fstat(&file).map_err(|errno| Reason::new(errno, None))?;
+        if !self.is_at_its_path(&held) {
+            let path = self.path().to_owned();
+            return Err(Cause::Moved { path }.into());
+        }
+        Ok(Some(DirLock { _file: file }))
+    }
+
+    fn is_at_its_path(&self, held: &Stat) -> bool {
+        let place = Place {
+            base: None,
+            name: self.path.as_c_str(),
+        };
+        let there = rustix::fs::statat(CWD, place.name, rustix::fs::AtFlags::empty());
+        there.is_ok_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino))
+    }
+}
+
+fn until(time: Duration) -> Wait {
+    match Instant::now().checked_add(time) {
+        Some(end) => Wait::Until(Some(end)),
+        // Farther away than time goes.
+        None => Wait::Forever,
+    }
+}
+
+/// A signal is no reason to stop waiting.
+pub(super) fn lock_file(file: &OwnedFd, operation: FlockOperation) -> Result<(), Errno> {
+    rustix::io::retry_on_intr(|| flock(file, operation))
+}
+
+/// Whether it was had at once.
+pub(super) fn try_lock_file(file: &OwnedFd, operation: FlockOperation) -> Result<bool, Errno> {
+    let at_once = match operation {
+        FlockOperation::LockShared => FlockOperation::NonBlockingLockShared,
+        _ => FlockOperation::NonBlockingLockExclusive,
+    };
+    match lock_file(file, at_once) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn lock_until(
+    file: &OwnedFd,
+    operation: FlockOperation,
+    end: Option<Instant>,
+) -> Result<bool, Errno> {
+    let mut nap = Duration::from_micros(100);
+    loop {
+        if try_lock_file(file, operation)? {
+            return Ok(true);
+        }
+        let left = end.map_or(Duration::ZERO, |end| {
+            end.saturating_duration_since(Instant::now())
+        });
+        if left.is_zero() {
+            return Ok(false);
+        }
+        sleep(nap.min(left));
+        nap = (nap * 2).min(NAP);
+    }
+}

@@ -1,0 +1,181 @@
+//! A directory on a bpffs, held by its descriptor.
+
+mod claim;
+mod create;
+mod entries;
+mod lock;
+mod metadata;
+mod names;
+mod open;
+mod pins;
+mod remove;
+mod replace;
+mod stage;
+mod sweep;
+mod walk;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::error::{Error, Reason, Result};
+use crate::filename::Filename;
+use crate::operation::DirOperation;
+use crate::pathname::Pathname;
+use crate::place::{Base, Place};
+
+use claim::Claim;
+
+pub use entries::{Entries, Entry, EntryType};
+pub use lock::DirLock;
+pub use metadata::Metadata;
+pub use stage::{Published, Stage};
+pub use sweep::Swept;
+pub use walk::Walk;
+
+/// A directory on a bpffs, held by an `O_PATH` descriptor and proven to be one by `fstatfs(2)`.
+///
+/// Names are looked up from the descriptor, so a mount over the path, a renamed parent or a
+/// symbolic link planted on the way changes nothing: it stays this directory. A name is one
+/// component without a '.', which bpffs allows in none: see [`escape_name`](crate::escape_name).
+/// It is checked before the kernel sees it.
+///
+/// `BPF_F_PATH_FD` is how the kernel takes the descriptor, from Linux 6.5 on; a kernel that denies
+/// to know it is asked through /proc/thread-self/fd instead, which takes two more syscalls that
+/// prove the way. Where /proc is missing, too: [`Cause::NeedsProc`](crate::Cause::NeedsProc).
+///
+/// Dropped, it closes the descriptor and leaves the directory.
+///
+/// # Who else may write to the directory
+///
+/// Whoever may do so can put other objects under its names, and can do so between any two syscalls.
+/// What is pinned never leaves the directory, and what is removed or replaced was right before
+/// seen to be what the caller named; but the kernel has no call that does both in one step.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Map, MapSpec, MapType, PinDir};
+///
+/// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
+/// dir.replace(&map, "flows")?;
+///
+/// let flows = dir.open_as::<Map>("flows")?;
+/// assert_eq!(flows.id()?, map.id()?);
+/// dir.remove(&flows, "flows")?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub struct PinDir {
+    fd: OwnedFd,
+    path: Pathname,
+    /// Made when first a pin gets a name of its own before it gets the one it is for.
+    claim: OnceLock<Claim>,
+}
+
+impl PinDir {
+    /// `fd` must be a directory on a bpffs.
+    fn from_proven_fd(fd: OwnedFd, path: Pathname) -> Self {
+        let claim = OnceLock::new();
+        Self { fd, path, claim }
+    }
+
+    /// The path that it was opened by. By now that may lead elsewhere, or nowhere.
+    ///
+    /// Of a descriptor from elsewhere it is "/proc/self/fd/" and the number.
+    pub fn path(&self) -> &Path {
+        self.path.as_path()
+    }
+
+    /// `fcntl(F_DUPFD_CLOEXEC)`: another descriptor of the same directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: EMFILE where the process has all the descriptors it may have.
+    pub fn try_clone(&self) -> Result<Self> {
+        match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd, self.path.clone())),
+            Err(errno) => Err(self.fail(DirOperation::Clone, Reason::new(errno, None))),
+        }
+    }
+
+    fn base(&self) -> Base<'_> {
+        Base {
+            fd: self.fd.as_fd(),
+            path: self.path(),
+        }
+    }
+
+    fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
+        Place {
+            base: Some(self.base()),
+            name: name.as_c_str(),
+        }
+    }
+
+    /// Of the directory itself.
+    #[cold]
+    fn fail(&self, operation: DirOperation, reason: Reason) -> Error {
+        Error::Directory {
+            operation,
+            path: self.path().to_owned(),
+            to: None,
+            reason,
+        }
+    }
+
+    /// Of a name in it.
+    #[cold]
+    fn fail_at(&self, operation: DirOperation, name: &OsStr, reason: impl Into<Reason>) -> Error {
+        Error::Directory {
+            operation,
+            path: self.path().join(name),
+            to: None,
+            reason: reason.into(),
+        }
+    }
+
+    /// Of two names in it.
+    #[cold]
+    fn fail_between(
+        &self,
+        operation: DirOperation,
+        from: &OsStr,
+        to: &OsStr,
+        reason: impl Into<Reason>,
+    ) -> Error {
+        Error::Directory {
+            operation,
+            path: self.path().join(from),
+            to: Some(self.path().join(to).into()),
+            reason: reason.into(),
+        }
+    }
+
+    fn name(&self, operation: DirOperation, name: &OsStr) -> Result<Filename> {
+        Filename::new(name).map_err(|cause| self.fail_at(operation, name, cause))
+    }
+}
+
+impl AsFd for PinDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<PinDir> for OwnedFd {
+    fn from(dir: PinDir) -> Self {
+        dir.fd
+    }
+}
+
+impl fmt::Debug for PinDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinDir")
+            .field("fd", &self.fd)
+            .field("path", &self.path)
+            .finish()
+    }
+}

@@ -1,0 +1,97 @@
+//! Names that are nobody's for long: of pins and directories on their way to the name they are for.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use crate::filename::Filename;
+
+/// What such names begin with.
+const PREFIX: &[u8] = b"_bpf-pin-";
+
+/// What stands under such a name, if its process died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// A pin that was to replace another, or a directory that was not published or is to be removed.
+    Unfinished,
+    /// A directory with one that was moved out of the way of another.
+    Aside,
+}
+
+/// A name that nobody else makes up: "_bpf-pin-", 16 digits of the token, "-" and the number.
+pub(super) fn passing(token: u64, number: u64, left: Left) -> Filename {
+    let suffix = match left {
+        Left::Unfinished => "",
+        Left::Aside => "-aside",
+    };
+    let mut bytes = [0; 64];
+    let mut rest = &mut bytes[..];
+    let written = {
+        use std::io::Write;
+        let before = rest.len();
+        // PREFIX, 16, 1, 16 and 6 bytes are fewer than there is room for.
+        let _ = rest.write_all(PREFIX);
+        let _ = write!(rest, "{token:016x}-{number:x}{suffix}");
+        before - rest.len()
+    };
+    Filename::of_entry(&bytes[..written])
+}
+
+/// The token in such a name, and what it is the name of.
+pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
+    let rest = std::str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;
+    let (token, rest) = rest.split_at_checked(16)?;
+    let rest = rest.strip_prefix('-')?;
+    let (number, left) = match rest.strip_suffix("-aside") {
+        Some(number) => (number, Left::Aside),
+        None => (rest, Left::Unfinished),
+    };
+    let parse = |digits| u64::from_str_radix(digits, 16).ok();
+    let (token, number) = (parse(token)?, parse(number)?);
+    // Nothing but what is made above: no sign, no upper case, no leading zeroes.
+    (passing(token, number, left).as_bytes() == name).then_some((token, left))
+}
+
+/// A number that no other process, thread or call gets, as far as chance allows: 63 bits.
+pub(super) fn token() -> u64 {
+    // The standard library seeds it from the kernel and steps it with each call.
+    RandomState::new().build_hasher().finish() & i64::MAX as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_its_token() {
+        for (token, number) in [(0, 0), (u64::MAX >> 1, u64::MAX), (0xabc, 17)] {
+            for left in [Left::Unfinished, Left::Aside] {
+                let name = passing(token, number, left);
+                assert_eq!(parse(name.as_bytes()), Some((token, left)), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_are_nobody_elses_business() {
+        for name in [
+            "",
+            "flows",
+            "_bpf-pin-",
+            "_bpf-pin-0123456789abcdef",
+            "_bpf-pin-0123456789abcdef-",
+            "_bpf-pin-0123456789ABCDEF-1",
+            "_bpf-pin-0123456789abcdef-01",
+            "_bpf-pin-0123456789abcdef-+1",
+            "_bpf-pin-0123456789abcdef-1-asid",
+            "_bpf-pin-0123456789abcdef-1-aside-aside",
+            "x_bpf-pin-0123456789abcdef-1",
+            "_bpf-pin-\u{e9}123456789abcdef-1",
+        ] {
+            assert_eq!(parse(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn tokens_differ() {
+        assert_ne!(token(), token());
+    }
+}

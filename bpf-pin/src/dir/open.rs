@@ -1,0 +1,190 @@
+//! How a directory is opened, and proven to be on a bpffs.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat2};
+use rustix::io::Errno;
+
+use bpf_pin_sys::Version;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::filename::Filename;
+use crate::magic::FileSystem;
+use crate::operation::DirOperation;
+use crate::pathname::Pathname;
+
+use super::PinDir;
+
+pub(super) const HELD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl PinDir {
+    /// `open(2)` with `O_PATH`, `fstatfs(2)`: the directory at `path`, which must be on a bpffs.
+    ///
+    /// Symbolic links in the path are followed, once, here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`], with one of these causes where it was proven:
+    /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
+    /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
+    /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
+    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, PinDir};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let flows = dir.open_as::<Map>("flows")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_path(path.as_ref())
+    }
+
+    fn open_path(path: &Path) -> Result<Self> {
+        let fail = |reason| fail(path, reason);
+        let pathname = Pathname::new(path).map_err(|nul| fail(nul.into()))?;
+        let fd = open(pathname.as_c_str(), HELD, Mode::empty())
+            .map_err(|errno| fail(Reason::new(errno, diagnose::directory(path, errno))))?;
+        prove(&fd, path).map_err(fail)?;
+        Ok(Self::from_proven_fd(fd, pathname))
+    }
+
+    /// A directory from elsewhere, such as that of `fsmount(2)`: opened with `O_PATH` or for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`], with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
+    /// [`NotADirectory`](Cause::NotADirectory), without an errno.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let path = Path::new(&path);
+        // It holds no NUL.
+        let taken = Pathname::new(path)
+            .map_err(Reason::from)
+            .and_then(|pathname| prove_directory(&fd, path).map(|()| pathname));
+        match taken {
+            Ok(pathname) => Ok(Self::from_proven_fd(fd, pathname)),
+            Err(reason) => {
+                let error = Error::Directory {
+                    operation: DirOperation::Take,
+                    path: path.to_owned(),
+                    to: None,
+                    reason,
+                };
+                Err(Failed::new(fd, error))
+            }
+        }
+    }
+
+    /// `openat2(2)`: the directory `name` in this one. Linux 5.6.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`], with one of these causes where it was proven:
+    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
+    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP), which is not followed;
+    /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;
+    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`Blocked`](Cause::Blocked) (EACCES);
+    /// what is wrong with a name, without a syscall: [`Dot`](Cause::Dot), [`Slash`](Cause::Slash),
+    /// [`EmptyPath`](Cause::EmptyPath), [`NameTooLong`](Cause::NameTooLong),
+    /// [`InteriorNul`](Cause::InteriorNul).
+    pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let name = self.name(DirOperation::Open, name.as_ref())?;
+        self.open_dir_named(&name)
+            .map_err(|reason| self.fail_at(DirOperation::Open, name.as_os_str(), reason))
+    }
+
+    pub(super) fn open_dir_named(&self, name: &Filename) -> Result<Self, Reason> {
+        let fd = self.descend(name).map_err(|errno| {
+            let cause = match errno {
+                Errno::NOSYS => Some(Cause::Unsupported {
+                    what: "openat2",
+                    since: Version::new(5, 6),
+                }),
+                _ => diagnose::find(&self.place(name), errno),
+            };
+            Reason::new(errno, cause)
+        })?;
+        // Within one mount the file system is one, too.
+        Ok(Self::from_proven_fd(fd, self.path.join(name)))
+    }
+
+    /// Follows no link and crosses no mount.
+    pub(super) fn descend(&self, name: &Filename) -> Result<OwnedFd, Errno> {
+        let how = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        // The kernel asks for another try where a rename came between.
+        retry_on_again(|| {
+            openat2(
+                &self.fd,
+                name.as_c_str(),
+                HELD | OFlags::NOFOLLOW,
+                Mode::empty(),
+                how,
+            )
+        })
+    }
+}
+
+fn retry_on_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    const TRIES: usize = 100;
+
+    for _ in 1..TRIES {
+        match call() {
+            Err(Errno::AGAIN) => {}
+            other => return other,
+        }
+    }
+    call()
+}
+
+#[cold]
+fn fail(path: &Path, reason: Reason) -> Error {
+    Error::Directory {
+        operation: DirOperation::Open,
+        path: path.to_owned(),
+        to: None,
+        reason,
+    }
+}
+
+fn prove(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
+    let stat = fstatfs(fd).map_err(|errno| Reason::new(errno, None))?;
+    match FileSystem::from_stat(&stat) {
+        FileSystem::BPF => Ok(()),
+        found => Err(Cause::NotBpffs {
+            path: path.to_owned(),
+            found,
+            missing: None,
+        }
+        .into()),
+    }
+}
+
+fn prove_directory(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
+    prove(fd, path)?;
+    let stat = fstat(fd).map_err(|errno| Reason::new(errno, None))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(()),
+        _ => Err(Cause::NotADirectory {
+            path: path.to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// As [`PinDir::from_fd`].
+impl TryFrom<OwnedFd> for PinDir {
+    type Error = Failed<OwnedFd>;
+
+    fn try_from(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
+        Self::from_fd(fd)
+    }
+}

@@ -1,0 +1,289 @@
+//! Pins in a directory.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bpf_pin_sys::Version;
+use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Reason, Result};
+use crate::filename::Filename;
+use crate::kind::Identity;
+use crate::object::{Object, Pinnable, open_error, open_place};
+use crate::operation::DirOperation;
+use crate::pinned::{holder, identify, pin_place, unlink_own};
+
+use super::PinDir;
+
+impl PinDir {
+    /// `BPF_OBJ_PIN` with `BPF_F_PATH_FD`: gives an object a name in this directory.
+    ///
+    /// One syscall from Linux 6.5 on. The object is whatever has the descriptor of a map, program
+    /// or link, of this crate or from elsewhere; the new file has mode 0600 less the umask.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Pin`], and nothing was made. With one of these causes where it was proven:
+    /// [`Exists`](Cause::Exists) (EEXIST); [`Removed`](Cause::Removed) (ENOENT) where the directory
+    /// is gone; [`Blocked`](Cause::Blocked) (EACCES);
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NotBpf`](Cause::NotBpf) (EINVAL);
+    /// [`NeedsProc`](Cause::NeedsProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c: `bpf_obj_pin_user`
+    pub fn pin(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+        self.pin_fd(object.as_fd(), name.as_ref())
+    }
+
+    fn pin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let fail = |reason| Error::Pin {
+            path: self.path().join(name),
+            reason,
+        };
+        let name = Filename::new(name).map_err(|cause| fail(cause.into()))?;
+        pin_place(&self.place(&name), object).map_err(fail)
+    }
+
+    /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing.
+    ///
+    /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no
+    /// symbolic link. Allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], with one of these causes where it was proven:
+    /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed;
+    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
+    /// [`NotAnObject`](Cause::NotAnObject) for a directory, or [`Blocked`](Cause::Blocked) (EACCES);
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NeedsProc`](Cause::NeedsProc);
+    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Link, Map, PinDir};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let (flows, link) = (dir.open_as::<Map>("flows")?, dir.open_as::<Link>("ingress")?);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open_as<T: Pinnable>(&self, name: impl AsRef<OsStr>) -> Result<T> {
+        self.open_checked(name.as_ref(), Access::ReadWrite)
+    }
+
+    /// As [`open_as`](Self::open_as), with `BPF_F_RDONLY` or `BPF_F_WRONLY`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_as`](Self::open_as), and [`LinkAccess`](Cause::LinkAccess) (EINVAL) for a link.
+    pub fn open_with<T: Pinnable>(&self, name: impl AsRef<OsStr>, access: Access) -> Result<T> {
+        self.open_checked(name.as_ref(), access)
+    }
+
+    /// As [`open_as`](Self::open_as), whatever kind of object it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_as`](Self::open_as).
+    pub fn open_any(&self, name: impl AsRef<OsStr>) -> Result<Object> {
+        self.open_checked(name.as_ref(), Access::ReadWrite)
+    }
+
+    fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
+        let name = Filename::new(name)
+            .map_err(|cause| open_error(&self.path().join(name), cause.into()))?;
+        self.open_named(&name, access)
+    }
+
+    pub(super) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
+        let place = self.place(name);
+        let object = open_place(&place, access)?;
+        // BPF_OBJ_GET knows no flag for it.
+        match place.is_symbolic_link() {
+            Ok(true) => {
+                let path = place.path();
+                let cause = Cause::SymbolicLink { path: path.clone() };
+                Err(open_error(&path, cause.into()))
+            }
+            // Gone meanwhile, or not to be told: the object was opened all the same.
+            Ok(false) | Err(_) => Ok(object),
+        }
+    }
+
+    /// Which object has the name: its kind and id, whatever access is granted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], as [`open_as`](Self::open_as).
+    pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
+        let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
+        let name = name.as_ref();
+        let filename = Filename::new(name).map_err(|cause| fail(name, cause.into()))?;
+        holder(&self.place(&filename)).map_err(|reason| fail(name, reason))
+    }
+
+    /// `unlinkat(2)`: takes the name away from this object, if it still has it.
+    ///
+    /// That the name is this very object's is checked right before, by kind and id. The kernel has
+    /// no call that does both, so an object that somebody else puts under the name between the two
+    /// is removed in its stead.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unpin`], and nothing was removed: [`Replaced`](Cause::Replaced) where another object
+    /// has the name; [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
+    /// [`SymbolicLink`](Cause::SymbolicLink); [`NotAnObject`](Cause::NotAnObject) for a directory;
+    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES),
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    pub fn remove(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+        self.remove_fd(object.as_fd(), name.as_ref())
+    }
+
+    fn remove_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+        let fail = |reason| Error::Unpin {
+            path: self.path().join(name),
+            reason,
+        };
+        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
+        let expected = identify(object).map_err(fail)?;
+        unlink_own(&self.place(&filename), expected).map_err(fail)
+    }
+
+    /// `unlinkat(2)`: takes a name away, whatever has it but a directory. Nobody looks whose it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unpin`], as [`remove`](Self::remove).
+    pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        let fail = |reason| Error::Unpin {
+            path: self.path().join(name),
+            reason,
+        };
+        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
+        let place = self.place(&filename);
+        place
+            .unlink()
+            .map_err(|errno| fail(Reason::new(errno, diagnose::unpin(&place, errno))))
+    }
+
+    /// `linkat(2)`: a second name for a pin: one file, with one mode and owner, under two names.
+    /// Linux 4.5.
+    ///
+    /// To pin the object once more, as a file of its own: [`pin`](Self::pin).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
+    /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
+    pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
+        let call = |from: &Filename, to: &Filename| {
+            let (from, to) = (from.as_c_str(), to.as_c_str());
+            linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
+        };
+        self.between(DirOperation::Link, name.as_ref(), new.as_ref(), call)
+    }
+
+    /// `renameat2(2)` with `RENAME_NOREPLACE`: another name for a pin or directory, never one that
+    /// is taken. Linux 4.9.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Removed`](Cause::Removed) (ENOENT), [`MountPoint`](Cause::MountPoint) (EBUSY),
+    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
+    pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
+        let call =
+            |from: &Filename, to: &Filename| self.rename_named(from, to, RenameFlags::NOREPLACE);
+        self.between(DirOperation::Rename, from.as_ref(), to.as_ref(), call)
+    }
+
+    /// `renameat2(2)` with `RENAME_EXCHANGE`: two names change places at once, each a pin's or a
+    /// directory's. Linux 5.17.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`]: [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
+    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT),
+    /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
+    /// [`Blocked`](Cause::Blocked) (EACCES).
+    pub fn exchange(&self, a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Result<()> {
+        let call = |a: &Filename, b: &Filename| self.rename_named(a, b, RenameFlags::EXCHANGE);
+        self.between(DirOperation::Exchange, a.as_ref(), b.as_ref(), call)
+    }
+
+    pub(super) fn rename_named(
+        &self,
+        from: &Filename,
+        to: &Filename,
+        flags: RenameFlags,
+    ) -> Result<(), Errno> {
+        let (from, to) = (from.as_c_str(), to.as_c_str());
+        renameat_with(&self.fd, from, &self.fd, to, flags)
+    }
+
+    fn between(
+        &self,
+        operation: DirOperation,
+        from: &OsStr,
+        to: &OsStr,
+        call: impl FnOnce(&Filename, &Filename) -> Result<(), Errno>,
+    ) -> Result<()> {
+        let fail = |reason| self.fail_between(operation, from, to, reason);
+        let filename = |name| Filename::new(name).map_err(|cause| fail(cause.into()));
+        let (a, b) = (filename(from)?, filename(to)?);
+        call(&a, &b).map_err(|errno| fail(self.between_reason(operation, &a, &b, errno)))
+    }
+
+    #[cold]
+    fn between_reason(
+        &self,
+        operation: DirOperation,
+        from: &Filename,
+        to: &Filename,
+        errno: Errno,
+    ) -> Reason {
+        let (from, to) = (self.place(from), self.place(to));
+        let cause = match (errno, operation) {
+            (Errno::EXIST, _) => diagnose::make(&to, errno),
+            (Errno::INVAL, DirOperation::Exchange) => Some(NO_EXCHANGE),
+            // A hard link is denied for reasons of its own.
+            (Errno::PERM, DirOperation::Link) => None,
+            _ => diagnose::find(&from, errno).or_else(|| match operation {
+                DirOperation::Exchange => diagnose::find(&to, errno),
+                _ => None,
+            }),
+        };
+        Reason::new(errno, cause)
+    }
+
+    /// Pins the object once more, under the same name in another directory, which may be of
+    /// another instance of bpffs: where `rename(2)` and `link(2)` answer EXDEV.
+    ///
+    /// Which object has the name is seen once; the new pin's mode is 0600 less the umask.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`] as [`open_as`](Self::open_as), or [`Error::Pin`] as [`pin`](Self::pin).
+    pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
+        let name = name.as_ref();
+        let fail = |reason| open_error(&self.path().join(name), reason);
+        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
+        let object = crate::pinned::open_pin(&self.place(&filename)).map_err(fail)?;
+        other.pin_fd(object.as_fd(), name)
+    }
+}
+
+pub(super) const NO_EXCHANGE: Cause = Cause::Unsupported {
+    what: "RENAME_EXCHANGE on bpffs",
+    since: Version::new(5, 17),
+};

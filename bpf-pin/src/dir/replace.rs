@@ -1,0 +1,268 @@
+//! A name changes hands without a gap.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Reason, Result};
+use crate::filename::Filename;
+use crate::kind::Identity;
+use crate::operation::DirOperation;
+use crate::pinned::{holder, pin_place};
+
+use super::PinDir;
+
+/// How often what somebody else sweeps away, or has made up, is made again.
+const TRIES: usize = 1000;
+
+impl PinDir {
+    /// `BPF_OBJ_PIN`, `renameat2(2)`: the name becomes this object's, whatever had it before, and
+    /// even if nothing had.
+    ///
+    /// Who opens the name sees the old object or the new one, never nothing. The object is pinned
+    /// under a name of its own first, which begins with "_bpf-pin-": if the process is killed right
+    /// then, that is what [`sweep_stale`](Self::sweep_stale) finds. The first call takes two syscalls
+    /// more, to lay claim to such names.
+    ///
+    /// The new file has mode 0600 less the umask and this user's owner, whatever the old one had:
+    /// see [`replace_keeping_mode`](Self::replace_keeping_mode).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`](crate::Error::Directory), and the name is whose it was. With one of
+    /// these causes where it was proven: [`NotAnObject`](Cause::NotAnObject) (EISDIR) where a
+    /// directory has the name; [`MountPoint`](Cause::MountPoint) (EBUSY);
+    /// [`Sticky`](Cause::Sticky) (EPERM) where the old pin is another user's;
+    /// [`Removed`](Cause::Removed) (ENOENT) where the directory is gone;
+    /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read, searched or written;
+    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NotBpf`](Cause::NotBpf) (EINVAL);
+    /// [`NeedsProc`](Cause::NeedsProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, PinDir};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let larger = MapSpec::new(MapType::HASH, 4, 8, 4096).create()?;
+    /// dir.replace(&larger, "flows")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn replace(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+        self.replacing(name.as_ref(), |name| {
+            self.replace_with(object.as_fd(), name, |_| Ok(()))
+        })
+    }
+
+    /// As [`replace`](Self::replace), where the new file gets the mode and owner of the old one
+    /// before it gets the name, so that whoever might open the old one may open the new one, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace); [`Missing`](Cause::Missing) (ENOENT) where nothing has the name;
+    /// EPERM where the owner is another and this user may not give files away.
+    pub fn replace_keeping_mode(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+        self.replacing(name.as_ref(), |name| {
+            let place = self.place(name);
+            let old = place
+                .lstat()
+                .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+            self.replace_with(object.as_fd(), name, |temporary| {
+                self.copy_mode(&old, temporary)
+            })
+        })
+    }
+
+    /// As [`replace`](Self::replace), only while the name is still the object's that the caller saw:
+    /// compare and swap.
+    ///
+    /// From Linux 5.17 on the two pins change places and then the old one is looked at: if somebody
+    /// was faster, they change places again. So nobody's replacement is lost to ours, but ours is to
+    /// be seen for the moment between. Before that the old one is looked at right before, and what
+    /// is put under the name between the two is lost.
+    ///
+    /// Several that do this at once and must not see each other's unsuccessful tries hold the
+    /// [`lock`](Self::lock).
+    ///
+    /// # Errors
+    ///
+    /// As [`replace`](Self::replace); [`Replaced`](Cause::Replaced) where another object has the name;
+    /// [`Missing`](Cause::Missing) (ENOENT) where none has.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Cause, MapSpec, MapType, PinDir};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let seen = dir.identity("flows")?;
+    /// let mine = MapSpec::new(MapType::HASH, 4, 8, 4096).create()?;
+    /// match dir.replace_if(&mine, "flows", seen) {
+    ///     Err(error) if matches!(error.cause(), Some(Cause::Replaced { .. })) => {
+    ///         println!("somebody was faster: {error}");
+    ///     }
+    ///     done => done?,
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn replace_if(
+        &self,
+        object: impl AsFd,
+        name: impl AsRef<OsStr>,
+        expected: Identity,
+    ) -> Result<()> {
+        self.replacing(name.as_ref(), |name| {
+            self.swap(object.as_fd(), name, expected)
+        })
+    }
+
+    fn replacing(
+        &self,
+        name: &OsStr,
+        replace: impl FnOnce(&Filename) -> Result<(), Reason>,
+    ) -> Result<()> {
+        let filename = self.name(DirOperation::Replace, name)?;
+        replace(&filename).map_err(|reason| self.fail_at(DirOperation::Replace, name, reason))
+    }
+
+    fn replace_with(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        prepare: impl Fn(&Filename) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        let mut tries = 0;
+        loop {
+            let temporary = self.pin_temporarily(object)?;
+            let renamed = prepare(&temporary.name).and_then(|()| {
+                self.rename_named(&temporary.name, name, RenameFlags::empty())
+                    .map_err(|errno| Reason::new(errno, None))
+            });
+            let Err(reason) = renamed else {
+                temporary.keep();
+                return Ok(());
+            };
+            tries += 1;
+            // Swept away by somebody who could not see that we live; in vain if the directory is gone.
+            let is_swept = reason.is(Errno::NOENT) && temporary.is_gone();
+            if !is_swept || tries == TRIES {
+                drop(temporary);
+                return Err(reason.explained(|errno| match errno {
+                    Errno::NOENT => diagnose::make(&self.place(name), errno),
+                    _ => diagnose::find(&self.place(name), errno),
+                }));
+            }
+        }
+    }
+
+    /// Pins under a name of its own.
+    fn pin_temporarily(&self, object: BorrowedFd<'_>) -> Result<Temporary<'_>, Reason> {
+        let claim = self.claim()?;
+        let mut tries = 0;
+        loop {
+            let name = claim.next();
+            let reason = match pin_place(&self.place(&name), object) {
+                Ok(()) => return Ok(Temporary { dir: self, name }),
+                Err(reason) => reason,
+            };
+            tries += 1;
+            // A forked process counts on from where its parent was.
+            if !reason.is(Errno::EXIST) || tries == TRIES {
+                return Err(reason);
+            }
+        }
+    }
+
+    fn swap(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        expected: Identity,
+    ) -> Result<(), Reason> {
+        let place = self.place(name);
+        let check = |found| match found {
+            found if found == expected => Ok(()),
+            found => Err(Reason::from(Cause::Replaced { expected, found })),
+        };
+        let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
+        check(holder(&place)?)?;
+        let temporary = self.pin_temporarily(object)?;
+        let ours = temporary.inode().map_err(explain)?;
+        match self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => {
+                check(holder(&place)?)?;
+                self.rename_named(&temporary.name, name, RenameFlags::empty())
+                    .map_err(explain)?;
+                temporary.keep();
+                return Ok(());
+            }
+            Err(errno) => return Err(explain(errno)),
+        }
+        let displaced = holder(&self.place(&temporary.name));
+        let Err(reason) = displaced.and_then(check) else {
+            // The old one is under the temporary name now, and goes with it.
+            return Ok(());
+        };
+        self.swap_back(temporary, name, ours);
+        Err(reason)
+    }
+
+    /// Gives the name back to what was taken from it, until what is taken away is what was put
+    /// there: first ours, then whatever somebody has put over it meanwhile.
+    #[cold]
+    fn swap_back(&self, temporary: Temporary<'_>, name: &Filename, ours: u64) {
+        let mut put = ours;
+        for _ in 0..TRIES {
+            let Ok(next) = temporary.inode() else { break };
+            let exchanged = self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE);
+            match exchanged {
+                Ok(()) if temporary.inode() == Ok(put) => return,
+                Ok(()) => put = next,
+                Err(Errno::NOENT) => {
+                    match self.rename_named(&temporary.name, name, RenameFlags::NOREPLACE) {
+                        Err(Errno::EXIST) => {}
+                        _ => break,
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        // Whatever has the temporary name now is not ours to remove.
+        temporary.keep();
+    }
+}
+
+/// A pin under a name of its own, removed when dropped.
+struct Temporary<'d> {
+    dir: &'d PinDir,
+    name: Filename,
+}
+
+impl Temporary<'_> {
+    /// It has no such name any more.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.inode() == Err(Errno::NOENT)
+    }
+
+    fn inode(&self) -> Result<u64, Errno> {
+        let stat = self.dir.place(&self.name).lstat()?;
+        Ok(stat.st_ino)
+    }
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed is found by a sweep.
+        let _ = self.dir.place(&self.name).unlink();
+    }
+}

@@ -1,0 +1,194 @@
+//! What nobody needs any more is removed.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FlockOperation, RenameFlags, Stat, fstat, renameat_with};
+use rustix::io::Errno;
+
+use crate::error::{Error, Reason, Result};
+use crate::filename::Filename;
+use crate::operation::DirOperation;
+use crate::sys;
+
+use super::lock::try_lock_file;
+use super::names::{self, Left};
+use super::{Entry, EntryType, PinDir};
+
+/// What a sweep has done, or would do.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// The names that were removed, or would be.
+    pub removed: Vec<OsString>,
+    /// The names that were given back to what a killed process had moved out of the way.
+    pub restored: Vec<OsString>,
+    /// What could not be done, and why. It did not end the sweep.
+    pub failed: Vec<Error>,
+}
+
+impl PinDir {
+    /// `unlink(2)`, `rmdir(2)`: removes what the predicate says is of no use any more, a directory
+    /// with all that is in it.
+    ///
+    /// Right before, the name is seen to be still that of the file that the predicate was asked about,
+    /// so what was replaced meanwhile stays. As with [`remove`](Self::remove) these are two steps.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries). What goes wrong with a name is in [`Swept::failed`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, PinDir};
+    ///
+    /// // Maps that no entry was ever asked of, say.
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let swept = dir.sweep(|entry| {
+    ///     entry.open_as::<Map>().is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
+    /// })?;
+    /// println!("removed {:?}", swept.removed);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn sweep(&self, is_useless: impl FnMut(&Entry<&Self>) -> bool) -> Result<Swept> {
+        self.sweep_by(is_useless, |entry| self.remove_entry(entry))
+    }
+
+    /// As [`sweep`](Self::sweep), but removes nothing: what it tells, [`sweep`](Self::sweep) would remove.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries).
+    pub fn sweep_dry_run(&self, is_useless: impl FnMut(&Entry<&Self>) -> bool) -> Result<Swept> {
+        self.sweep_by(is_useless, |_| Ok(true))
+    }
+
+    fn sweep_by(
+        &self,
+        mut is_useless: impl FnMut(&Entry<&Self>) -> bool,
+        remove: impl Fn(&Entry<&Self>) -> Result<bool>,
+    ) -> Result<Swept> {
+        let mut swept = Swept::default();
+        for entry in self.entries()? {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    swept.failed.push(error);
+                    continue;
+                }
+            };
+            if !is_useless(&entry) {
+                continue;
+            }
+            match remove(&entry) {
+                Ok(true) => swept.removed.push(entry.name().to_owned()),
+                Ok(false) => {}
+                Err(error) => swept.failed.push(error),
+            }
+        }
+        Ok(swept)
+    }
+
+    /// False where the name was gone, or another's.
+    fn remove_entry(&self, entry: &Entry<&Self>) -> Result<bool> {
+        let place = self.place(&entry.name);
+        match place.lstat() {
+            Ok(stat) if stat.st_ino == entry.inode() => {}
+            Ok(_) | Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(self.not_removed(&entry.name, errno)),
+        }
+        if entry.entry_type() == EntryType::Directory {
+            return self.remove_tree(&entry.name).map(|()| true);
+        }
+        match place.unlink() {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.not_removed(&entry.name, errno)),
+        }
+    }
+
+    /// Removes what processes that were killed amid [`replace`](Self::replace), [`stage`](Self::stage),
+    /// [`create`](Self::create) or [`remove_dir_all`](Self::remove_dir_all) have left in this directory.
+    ///
+    /// That nobody lives who needs it is asked of the kernel, by the locks that the living hold: pids
+    /// play no part. Only names that begin with "_bpf-pin-" and go on as this crate makes them are
+    /// looked at. A directory that was being replaced without `RENAME_EXCHANGE` is given its name back.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries). What goes wrong with a name is in [`Swept::failed`].
+    pub fn sweep_stale(&self) -> Result<Swept> {
+        let fail = |reason| self.fail(DirOperation::Sweep, reason);
+        // A lock is seen from another open file than the one that holds it.
+        let file = self.readable().map_err(fail)?;
+        let mut swept = Swept::default();
+        for entry in self.entries()? {
+            let swept_one = entry.and_then(|entry| self.sweep_left(&entry, &file, &mut swept));
+            if let Err(error) = swept_one {
+                swept.failed.push(error);
+            }
+        }
+        Ok(swept)
+    }
+
+    fn sweep_left(&self, entry: &Entry<&Self>, file: &OwnedFd, swept: &mut Swept) -> Result<()> {
+        let Some((token, left)) = names::parse(entry.name.as_bytes()) else {
+            return Ok(());
+        };
+        let is_gone = match entry.entry_type() {
+            EntryType::Pin => !self.is_claimed(token, file)? && self.remove_entry(entry)?,
+            EntryType::Directory => self.sweep_dir(&entry.name, left, swept)?,
+            _ => false,
+        };
+        if is_gone {
+            swept.removed.push(entry.name().to_owned());
+        }
+        Ok(())
+    }
+
+    fn is_claimed(&self, token: u64, file: &OwnedFd) -> Result<bool> {
+        if self.claimed().is_some_and(|claim| claim.token() == token) {
+            return Ok(true);
+        }
+        sys::is_byte_held(file.as_fd(), token)
+            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::new(errno, None)))
+    }
+
+    /// False where somebody holds it.
+    fn sweep_dir(&self, name: &Filename, left: Left, swept: &mut Swept) -> Result<bool> {
+        let fail = |reason| self.fail_at(DirOperation::Sweep, name.as_os_str(), reason);
+        let dir = match self.open_dir_named(name) {
+            Err(reason) if reason.is(Errno::NOENT) => return Ok(false),
+            other => other.map_err(fail)?,
+        };
+        // Kept until all is done, so that two sweeps do not meet.
+        let lock = dir.readable().map_err(fail)?;
+        let is_free = try_lock_file(&lock, FlockOperation::LockExclusive)
+            .map_err(|errno| fail(Reason::new(errno, None)))?;
+        // Whoever holds the lock may have given it another name meanwhile, and now lives in it.
+        let same = |stat: Stat| fstat(&dir.fd).is_ok_and(|held| held.st_ino == stat.st_ino);
+        if !is_free || !self.place(name).lstat().is_ok_and(same) {
+            return Ok(false);
+        }
+        if left == Left::Aside {
+            dir.restore_into(self, swept)?;
+        }
+        self.remove_hidden(name).map(|()| true)
+    }
+
+    /// Gives what is in this directory its name back, where nobody has it.
+    fn restore_into(&self, parent: &Self, swept: &mut Swept) -> Result<()> {
+        for entry in self.entries()? {
+            let entry = entry?;
+            let name = entry.name.as_c_str();
+            match renameat_with(&self.fd, name, &parent.fd, name, RenameFlags::NOREPLACE) {
+                Ok(()) => swept.restored.push(entry.name().to_owned()),
+                // It was replaced, and only the removal is left.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.not_removed(&entry.name, errno)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! A name in a directory: one component, as bpffs allows it.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use crate::cause::Cause;
+
+/// The longest name, in bytes.
+const NAME_MAX: usize = 255;
+
+/// A NUL-terminated name, in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filename {
+    len: u8,
+    bytes: [u8; NAME_MAX + 1],
+}
+
+impl Filename {
+    /// A name that bpffs would take.
+    pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
+        let source = name.as_bytes();
+        // One pass over what is nearly always without fault.
+        if source.iter().any(|byte| matches!(byte, b'/' | b'.' | 0)) {
+            return Err(fault(name));
+        }
+        match source.len() {
+            0 => Err(Cause::EmptyPath),
+            1..=NAME_MAX => Ok(Self::copied(source)),
+            length => Err(Cause::NameTooLong { length }),
+        }
+    }
+
+    /// A name that the kernel gave: it may hold a '.', as the kernel's own do.
+    pub(crate) fn of_entry(name: &[u8]) -> Self {
+        Self::copied(&name[..name.len().min(NAME_MAX)])
+    }
+
+    fn copied(source: &[u8]) -> Self {
+        let mut bytes = [0; NAME_MAX + 1];
+        bytes[..source.len()].copy_from_slice(source);
+        let len = source.len() as u8;
+        Self { len, bytes }
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        let with_nul = &self.bytes[..=usize::from(self.len)];
+        CStr::from_bytes_with_nul(with_nul).unwrap_or_default()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    pub(crate) fn as_os_str(&self) -> &OsStr {
+        OsStr::from_bytes(self.as_bytes())
+    }
+}
+
+impl AsRef<Path> for Filename {
+    fn as_ref(&self) -> &Path {
+        Path::new(self.as_os_str())
+    }
+}
+
+impl fmt::Debug for Filename {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_os_str().fmt(f)
+    }
+}
+
+#[cold]
+fn fault(name: &OsStr) -> Cause {
+    let bytes = name.as_bytes();
+    if let Some(position) = bytes.iter().position(|&byte| byte == 0) {
+        return Cause::InteriorNul { position };
+    }
+    if bytes.contains(&b'/') {
+        let name = name.to_owned();
+        return Cause::Slash { name };
+    }
+    let component = name.to_owned();
+    Cause::Dot { component }
+}
+
+/// What stands for a byte that no name may hold: '%' and two hexadecimal digits.
+const ESCAPE: u8 = b'%';
+
+fn must_be_escaped(byte: u8) -> bool {
+    matches!(byte, b'.' | b'/' | 0 | ESCAPE)
+}
+
+/// A name for bpffs from any text: '.', '/' and NUL, which no name may hold, and '%' become '%'
+/// and two digits, as in an URL.
+///
+/// No two texts become the same name, and [`unescape_name`] is the way back. The result is up to
+/// three times as long, and 255 bytes is the most that a name may have.
+///
+/// # Examples
+///
+/// ```
+/// use bpf_pin::{escape_name, unescape_name};
+///
+/// assert_eq!(escape_name("vxlan.calico"), "vxlan%2Ecalico");
+/// assert_eq!(escape_name("flows"), "flows");
+/// assert_eq!(unescape_name("vxlan%2Ecalico").unwrap(), "vxlan.calico");
+/// ```
+pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+    let name = name.as_ref();
+    if !name.as_bytes().iter().copied().any(must_be_escaped) {
+        return Cow::Borrowed(name);
+    }
+    let mut escaped = Vec::with_capacity(name.len() + 8);
+    for &byte in name.as_bytes() {
+        if must_be_escaped(byte) {
+            let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+            escaped.push(ESCAPE);
+            escaped.extend(digits);
+        } else {
+            escaped.push(byte);
+        }
+    }
+    Cow::Owned(OsString::from_vec(escaped))
+}
+
+/// The text that [`escape_name`] made this name of, or None of a name that it never makes.
+pub fn unescape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Option<Cow<'_, OsStr>> {
+    let name = name.as_ref();
+    let mut parts = name.as_bytes().split(|&byte| byte == ESCAPE);
+    let first = parts.next()?;
+    let mut text = first.to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        // Digits alone: from_str_radix takes a sign.
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        text.push(byte);
+        text.extend(rest);
+    }
+    let text = OsString::from_vec(text);
+    // Lower-case digits, escapes that need not be, and what should have been one.
+    if escape_name(&text) != name {
+        return None;
+    }
+    Some(if first.len() == name.len() {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(text)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Result<Filename, Cause> {
+        Filename::new(OsStr::from_bytes(bytes))
+    }
+
+    #[test]
+    fn a_name_is_one_component_without_a_dot() {
+        for bytes in [&b"a"[..], b"with space", b"\xff\x01", &[b'n'; 255]] {
+            let name = of(bytes).unwrap();
+            assert_eq!(name.as_bytes(), bytes);
+            assert_eq!(name.as_c_str().to_bytes(), bytes);
+        }
+        assert_eq!(of(b""), Err(Cause::EmptyPath));
+        for bytes in [&b"."[..], b"..", b"a.b", b".a", b"a."] {
+            assert!(matches!(of(bytes), Err(Cause::Dot { .. })), "{bytes:?}");
+        }
+        for bytes in [&b"/"[..], b"a/b", b"a/", b"../a", b"/a"] {
+            assert!(matches!(of(bytes), Err(Cause::Slash { .. })), "{bytes:?}");
+        }
+        assert_eq!(of(b"a\0b"), Err(Cause::InteriorNul { position: 1 }));
+        let length = 256;
+        assert_eq!(of(&[b'n'; 256]), Err(Cause::NameTooLong { length }));
+    }
+
+    #[test]
+    fn every_text_becomes_a_name_and_comes_back() {
+        // All texts of up to three bytes over what matters.
+        let bytes = [b'.', b'/', 0, b'%', b'2', b'5', b'E', b'e', b'+', 0xff];
+        let mut texts = vec![vec![]];
+        for _ in 0..3 {
+            let longer = texts.iter().flat_map(|text: &Vec<u8>| {
+                bytes.iter().map(move |&byte| {
+                    let mut text = text.clone();
+                    text.push(byte);
+                    text
+                })
+            });
+            let longer: Vec<_> = longer.collect();
+            texts.extend(longer);
+        }
+        texts.sort();
+        texts.dedup();
+        let mut seen = std::collections::HashSet::new();
+        for text in &texts {
+            let text = OsStr::from_bytes(text);
+            let name = escape_name(text).into_owned();
+            assert!(text.is_empty() || Filename::new(&name).is_ok(), "{name:?}");
+            assert_eq!(unescape_name(&name).as_deref(), Some(text));
+            assert!(seen.insert(name), "two texts, one name");
+            // Whatever has a way back is what that way's end becomes.
+            if let Some(back) = unescape_name(text) {
+                assert_eq!(escape_name(&back), text);
+            }
+        }
+    }
+}

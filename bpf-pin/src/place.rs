@@ -1,0 +1,184 @@
+//! Where a pin is: a path, or a name in a directory that is held open.
+
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bpf_pin_sys as abi;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Stat, StatxAttributes, StatxFlags, fstat, stat, statat, statx, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::sys::{self, Result};
+
+/// A name, and where the walk along it begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// None for where the kernel would begin: the working directory, or the root.
+    pub(crate) base: Option<Base<'a>>,
+    pub(crate) name: &'a CStr,
+}
+
+/// A directory that is held open.
+#[derive(Clone, Copy)]
+pub(crate) struct Base<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    /// As it was opened, for what a person reads.
+    pub(crate) path: &'a Path,
+}
+
+impl<'a> Place<'a> {
+    /// As a person reads it.
+    pub(crate) fn path(&self) -> PathBuf {
+        let name = self.name.to_bytes();
+        let name = Path::new(std::ffi::OsStr::from_bytes(name));
+        match self.base {
+            Some(base) => base.path.join(name),
+            None => name.to_owned(),
+        }
+    }
+
+    pub(crate) fn begin(&self) -> BorrowedFd<'a> {
+        self.base.map_or(CWD, |base| base.fd)
+    }
+
+    /// `BPF_OBJ_PIN`.
+    pub(crate) fn pin(&self, object: BorrowedFd<'_>) -> Result<()> {
+        let Some(base) = self.base else {
+            return sys::obj_pin(object, self.name);
+        };
+        on_either_way(
+            || sys::obj_pin_at(base.fd, self.name, object),
+            || sys::obj_pin(object, ProcPath::new(base.fd, self.name)?.as_c_str()),
+        )
+    }
+
+    /// `BPF_OBJ_GET`. Follows a symbolic link.
+    pub(crate) fn get(&self, file_flags: u32) -> Result<OwnedFd> {
+        let Some(base) = self.base else {
+            return sys::obj_get(self.name, file_flags);
+        };
+        on_either_way(
+            || sys::obj_get_at(base.fd, self.name, file_flags),
+            || sys::obj_get(ProcPath::new(base.fd, self.name)?.as_c_str(), file_flags),
+        )
+    }
+
+    /// As [`get`](Self::get), with whatever access is granted.
+    pub(crate) fn get_somehow(&self) -> Result<OwnedFd> {
+        self.get(0).or_else(|errno| match errno {
+            Errno::ACCESS | Errno::ROFS => self
+                .get(abi::BPF_F_RDONLY)
+                .or_else(|_| self.get(abi::BPF_F_WRONLY))
+                .map_err(|_| errno),
+            _ => Err(errno),
+        })
+    }
+
+    /// `fstatat(2)` of the name itself.
+    pub(crate) fn lstat(&self) -> Result<Stat> {
+        statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    pub(crate) fn is_symbolic_link(&self) -> Result<bool> {
+        let stat = self.lstat()?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+    }
+
+    /// Whether something is mounted on it; None where the kernel does not tell.
+    pub(crate) fn is_mount_point(&self) -> Option<bool> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let found = statx(self.begin(), self.name, flags, StatxFlags::TYPE).ok()?;
+        let root = StatxAttributes::MOUNT_ROOT;
+        let is_told = found.stx_attributes_mask.contains(root);
+        is_told.then(|| found.stx_attributes.contains(root))
+    }
+
+    /// `unlink(2)`.
+    pub(crate) fn unlink(&self) -> Result<()> {
+        unlinkat(self.begin(), self.name, AtFlags::empty())
+    }
+}
+
+/// The kernel has denied to know `BPF_F_PATH_FD`.
+static LACKS_PATH_FD: AtomicBool = AtomicBool::new(false);
+
+/// By `BPF_F_PATH_FD`, or by /proc on a kernel that was found to lack it.
+fn on_either_way<T>(
+    by_fd: impl FnOnce() -> Result<T>,
+    by_proc: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if !LACKS_PATH_FD.load(Ordering::Relaxed) {
+        match by_fd() {
+            Err(Errno::INVAL) if sys::lacks_path_fd() => {
+                LACKS_PATH_FD.store(true, Ordering::Relaxed);
+            }
+            other => return other,
+        }
+    }
+    by_proc()
+}
+
+/// What no call on a name gives here: neither way to a held directory's names is to be had.
+pub(crate) const NO_WAY: Errno = Errno::NOTNAM;
+
+/// "/proc/thread-self/fd/N/name": the descriptors are this thread's, which need not be the process's.
+struct ProcPath {
+    bytes: [u8; PROC_PATH_MAX],
+    name_at: usize,
+}
+
+const PROC_PATH_MAX: usize = "/proc/thread-self/fd/".len() + 10 + 1 + 255 + 1;
+
+impl ProcPath {
+    /// Proves that the way leads to the directory: whatever is mounted on /proc may be forged.
+    fn new(dir: BorrowedFd<'_>, name: &CStr) -> Result<Self> {
+        let mut bytes = [0; PROC_PATH_MAX];
+        let mut rest = &mut bytes[..PROC_PATH_MAX - 1];
+        write!(rest, "/proc/thread-self/fd/{}", dir.as_raw_fd()).map_err(|_| Errno::BADF)?;
+        let name_at = PROC_PATH_MAX - 1 - rest.len();
+        let this = Self { bytes, name_at };
+        let there = stat(this.as_c_str()).map_err(|_| NO_WAY)?;
+        let here = fstat(dir)?;
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Err(NO_WAY);
+        }
+        this.with(name)
+    }
+
+    fn with(mut self, name: &CStr) -> Result<Self> {
+        let mut rest = &mut self.bytes[self.name_at..PROC_PATH_MAX - 1];
+        let written = rest
+            .write_all(b"/")
+            .and_then(|()| rest.write_all(name.to_bytes()));
+        written.map_err(|_| Errno::NAMETOOLONG)?;
+        Ok(self)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        // The last byte is never written, so there is always a NUL.
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{Mode, OFlags, open};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_way_through_proc_is_proven() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = open("/", flags, Mode::empty()).unwrap();
+        let path = ProcPath::new(dir.as_fd(), c"x").unwrap();
+        let expected = format!("/proc/thread-self/fd/{}/x", dir.as_raw_fd());
+        assert_eq!(path.as_c_str().to_str().unwrap(), expected);
+        let longest = std::ffi::CString::new([b'n'; 255]).unwrap();
+        assert!(ProcPath::new(dir.as_fd(), &longest).is_ok());
+    }
+}
