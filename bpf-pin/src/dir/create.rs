@@ -286,11 +286,11 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
                 let (dir, is_new) = parent.create_named(&filename, new)?;
                 if is_new {
                     made.push(Made {
-                        parent,
+                        parent: *parent,
                         name: filename,
                     });
                 }
-                At::Bpffs(dir)
+                At::Bpffs(Box::new(dir))
             }
         };
     }
@@ -308,7 +308,7 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
 /// How far the walk has come.
 enum At {
     Elsewhere(OwnedFd),
-    Bpffs(PinDir),
+    Bpffs(Box<PinDir>),
 }
 
 impl At {
@@ -319,7 +319,8 @@ impl At {
                 true => Path::new("."),
                 false => walked,
             };
-            Self::Bpffs(PinDir::from_proven_fd(fd, Pathname::new(walked)?))
+            let dir = PinDir::from_proven_fd(fd, Pathname::new(walked)?);
+            Self::Bpffs(Box::new(dir))
         } else {
             Self::Elsewhere(fd)
         })

@@ -71,7 +71,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
 
     /// The directory's path and the name.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join(&self.name)
+        self.dir.path().join(self.name())
     }
 
     /// What it was when the directory was read.
