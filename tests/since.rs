@@ -26,6 +26,11 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
     ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
     ("value sizes are known", Version::new(7, 3)),
+    ("One syscall from Linux 6.5 on", Version::new(6, 5)),
+    ("Three syscalls from Linux 6.5 on", Version::new(6, 5)),
+    ("`RENAME_EXCHANGE`", Version::new(5, 17)),
+    ("(EINVAL) before Linux 5.17", Version::new(5, 17)),
+    ("the two pins change places", Version::new(5, 17)),
 ];
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";

@@ -103,9 +103,10 @@ fn must_be_escaped(byte: u8) -> bool {
 /// ```
 /// use bpf_pin::{escape_name, unescape_name};
 ///
-/// assert_eq!(escape_name("vxlan.calico"), "vxlan%2Ecalico");
-/// assert_eq!(escape_name("flows"), "flows");
-/// assert_eq!(unescape_name("vxlan%2Ecalico").unwrap(), "vxlan.calico");
+/// assert_eq!(*escape_name("vxlan.calico"), *"vxlan%2Ecalico");
+/// assert_eq!(*escape_name("flows"), *"flows");
+/// assert_eq!(*unescape_name("vxlan%2Ecalico").unwrap(), *"vxlan.calico");
+/// assert!(unescape_name("50%").is_none());
 /// ```
 pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -29,6 +29,11 @@
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
+//! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
+//! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
+//! | `mkdir -p`, `rm -r` | [`PinDir::create`], [`PinDir::remove_dir_all`] |
+//! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::sweep`] |
+//! | `flock(2)` | [`PinDir::lock`], [`PinDir::lock_shared`] |
 //! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`] |
 //!
 //! # Promises
@@ -40,6 +45,8 @@
 //!   error, see [`Failed`].
 //! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error
 //!   takes more, and happens after the failure only. What was not proven is not claimed.
+//! - What [`PinDir::replace`] and [`Stage::publish`] do, a reader sees at once and whole, also if the
+//!   process is killed amid it; [`PinDir::sweep_stale`] finds what it left.
 //! - The kernel cannot check whose a pin is and remove it in one step. [`Pinned::unpin`] does one
 //!   right after the other.
 //!

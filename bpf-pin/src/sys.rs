@@ -119,7 +119,7 @@ pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf_sized(abi::BPF_OBJ_GET, &mut attr, OBJ_SIZE)) }
 }
 
-/// As [`obj_pin`], of a path that begins at `dir`. Linux 6.5.
+/// As [`obj_pin`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
 pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     let mut attr = abi::bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -132,7 +132,7 @@ pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -
     unsafe { bpf(abi::BPF_OBJ_PIN, &mut attr) }.map(drop)
 }
 
-/// As [`obj_get`], of a path that begins at `dir`. Linux 6.5.
+/// As [`obj_get`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
 pub(crate) fn obj_get_at(dir: BorrowedFd<'_>, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     get_at(dir.as_raw_fd(), path, file_flags)
 }

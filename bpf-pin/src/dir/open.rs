@@ -84,7 +84,7 @@ impl PinDir {
         }
     }
 
-    /// `openat2(2)`: the directory `name` in this one. Linux 5.6.
+    /// `openat2(2)`: a directory in this one. Linux 5.6.
     ///
     /// # Errors
     ///

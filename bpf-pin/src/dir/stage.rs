@@ -52,7 +52,7 @@ pub struct Published<'d> {
     /// is in it, or left to [`PinDir::sweep_stale`] while a reader holds its
     /// [`lock_shared`](PinDir::lock_shared); [published](Stage::publish), it is back.
     pub old: Option<Stage<'d>>,
-    /// For a moment nothing had the name: the kernel cannot exchange two names, before Linux 5.17.
+    /// For a moment nothing had the name: bpffs has no `RENAME_EXCHANGE` before Linux 5.17.
     pub had_gap: bool,
 }
 
@@ -115,7 +115,7 @@ impl<'d> Stage<'d> {
     /// Who holds the old directory finds it whole for as long as its
     /// [`lock_shared`](PinDir::lock_shared) is held.
     ///
-    /// Before Linux 5.17, without that flag, the old one is moved out of the way first: for a moment
+    /// Before Linux 5.17, where bpffs has no `RENAME_EXCHANGE`, the old one is moved out of the way first: for a moment
     /// nothing has the name, and [`Published::had_gap`] tells. If the process is killed right then,
     /// [`PinDir::sweep_stale`] puts the old one back.
     ///
