@@ -45,6 +45,20 @@ impl Filename {
         Self { len, bytes }
     }
 
+    /// This and a number in hexadecimal digits, as far as there is room.
+    pub(crate) fn with_number(&self, number: u64) -> Self {
+        let mut this = *self;
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        for digit in (0..digits).rev() {
+            let nibble = (number >> (4 * digit)) as usize & 0xf;
+            if usize::from(this.len) < NAME_MAX {
+                this.bytes[usize::from(this.len)] = b"0123456789abcdef"[nibble];
+                this.len += 1;
+            }
+        }
+        this
+    }
+
     pub(crate) fn as_c_str(&self) -> &CStr {
         let with_nul = &self.bytes[..=usize::from(self.len)];
         CStr::from_bytes_with_nul(with_nul).unwrap_or_default()
@@ -181,6 +195,20 @@ mod tests {
         assert_eq!(of(b"a\0b"), Err(Cause::InteriorNul { position: 1 }));
         let length = 256;
         assert_eq!(of(&[b'n'; 256]), Err(Cause::NameTooLong { length }));
+    }
+
+    #[test]
+    fn a_number_is_appended_as_far_as_there_is_room() {
+        let stem = of(b"x-").unwrap();
+        for number in [0, 1, 15, 16, 255, 0x1234_5678_9abc, u64::MAX] {
+            let name = stem.with_number(number);
+            assert_eq!(name.as_bytes(), format!("x-{number:x}").as_bytes());
+            let c_str = name.as_c_str().to_bytes();
+            assert_eq!(c_str, name.as_bytes());
+        }
+        let long = of(&[b'n'; 254]).unwrap().with_number(0xab);
+        assert_eq!(long.as_bytes().len(), 255);
+        assert!(long.as_bytes().ends_with(b"na"));
     }
 
     #[test]

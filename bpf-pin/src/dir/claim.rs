@@ -11,7 +11,7 @@ use crate::filename::Filename;
 use crate::sys;
 
 use super::PinDir;
-use super::names::{self, Left};
+use super::names;
 
 /// A lock on one byte of the directory at the offset of a random token, held as long as this lives:
 /// the kernel lets go of it however the process ends, and knows no pid that could be another's.
@@ -19,7 +19,33 @@ use super::names::{self, Left};
 pub(super) struct Claim {
     _file: OwnedFd,
     token: u64,
+    /// What its names begin with.
+    stem: Filename,
+    /// Which of the first numbers are in use: a name that was used before is one that the kernel's
+    /// cache has room for.
+    in_use: AtomicU64,
+    /// The next number above them.
     count: AtomicU64,
+}
+
+/// A name that this process alone uses until it is dropped, and what to give back then.
+pub(super) struct Lent<'c> {
+    pub(super) name: Filename,
+    bit: u64,
+    claim: &'c Claim,
+}
+
+impl Lent<'_> {
+    /// It is not lent again: something is left under the name.
+    pub(super) fn keep(&mut self) {
+        self.bit = 0;
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.claim.in_use.fetch_and(!self.bit, Ordering::Release);
+    }
 }
 
 impl Claim {
@@ -30,14 +56,40 @@ impl Claim {
         Ok(Self {
             _file: file,
             token,
-            count: AtomicU64::new(0),
+            stem: names::stem(token),
+            in_use: AtomicU64::new(0),
+            count: AtomicU64::new(u64::BITS.into()),
         })
     }
 
-    /// The next name for a pin on its way.
-    pub(super) fn next(&self) -> Filename {
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        names::passing(self.token, number, Left::Unfinished)
+    /// A name for a pin on its way: one that was used before, if there is one.
+    pub(super) fn lend(&self) -> Lent<'_> {
+        let taken = self
+            .in_use
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |in_use| {
+                // Sets the lowest bit that is not set; fails where all are.
+                (in_use != u64::MAX).then(|| in_use | (in_use + 1))
+            });
+        match taken {
+            Ok(in_use) => {
+                let bit = !in_use & (in_use + 1);
+                self.lent(bit.trailing_zeros().into(), bit)
+            }
+            Err(_) => self.lend_new(),
+        }
+    }
+
+    /// A name that was never used before, at least by this process and those before it.
+    pub(super) fn lend_new(&self) -> Lent<'_> {
+        self.lent(self.count.fetch_add(1, Ordering::Relaxed), 0)
+    }
+
+    fn lent(&self, number: u64, bit: u64) -> Lent<'_> {
+        Lent {
+            name: self.stem.with_number(number),
+            bit,
+            claim: self,
+        }
     }
 
     pub(super) fn token(&self) -> u64 {

@@ -7,6 +7,9 @@ use crate::filename::Filename;
 /// What such names begin with.
 const PREFIX: &[u8] = b"_bpf-pin-";
 
+/// What the name of what was moved out of the way ends in.
+const ASIDE: &str = "-aside";
+
 /// What stands under such a name, if its process died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
@@ -16,23 +19,19 @@ pub(super) enum Left {
     Aside,
 }
 
-/// A name that nobody else makes up: "_bpf-pin-", 16 digits of the token, "-" and the number.
+/// "_bpf-pin-", 16 digits of the token and "-".
+pub(super) fn stem(token: u64) -> Filename {
+    let text = [PREFIX, format!("{token:016x}-").as_bytes()].concat();
+    Filename::of_entry(&text)
+}
+
+/// A name that nobody else makes up: the stem, a number, and what is under it.
 pub(super) fn passing(token: u64, number: u64, left: Left) -> Filename {
-    let suffix = match left {
-        Left::Unfinished => "",
-        Left::Aside => "-aside",
-    };
-    let mut bytes = [0; 64];
-    let mut rest = &mut bytes[..];
-    let written = {
-        use std::io::Write;
-        let before = rest.len();
-        // PREFIX, 16, 1, 16 and 6 bytes are fewer than there is room for.
-        let _ = rest.write_all(PREFIX);
-        let _ = write!(rest, "{token:016x}-{number:x}{suffix}");
-        before - rest.len()
-    };
-    Filename::of_entry(&bytes[..written])
+    let name = stem(token).with_number(number);
+    match left {
+        Left::Unfinished => name,
+        Left::Aside => Filename::of_entry(&[name.as_bytes(), ASIDE.as_bytes()].concat()),
+    }
 }
 
 /// The token in such a name, and what it is the name of.
@@ -40,7 +39,7 @@ pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
     let rest = std::str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;
     let (token, rest) = rest.split_at_checked(16)?;
     let rest = rest.strip_prefix('-')?;
-    let (number, left) = match rest.strip_suffix("-aside") {
+    let (number, left) = match rest.strip_suffix(ASIDE) {
         Some(number) => (number, Left::Aside),
         None => (rest, Left::Unfinished),
     };

@@ -15,6 +15,7 @@ use crate::operation::DirOperation;
 use crate::pinned::{holder, pin_place};
 
 use super::PinDir;
+use super::claim::Lent;
 
 /// How often what somebody else sweeps away, or has made up, is made again.
 const TRIES: usize = 1000;
@@ -139,12 +140,12 @@ impl PinDir {
         let mut tries = 0;
         loop {
             let temporary = self.pin_temporarily(object)?;
-            let renamed = prepare(&temporary.name).and_then(|()| {
-                self.rename_named(&temporary.name, name, RenameFlags::empty())
+            let renamed = prepare(temporary.name()).and_then(|()| {
+                self.rename_named(temporary.name(), name, RenameFlags::empty())
                     .map_err(|errno| Reason::new(errno, None))
             });
             let Err(reason) = renamed else {
-                temporary.keep();
+                temporary.renamed();
                 return Ok(());
             };
             tries += 1;
@@ -163,19 +164,22 @@ impl PinDir {
     /// Pins under a name of its own.
     fn pin_temporarily(&self, object: BorrowedFd<'_>) -> Result<Temporary<'_>, Reason> {
         let claim = self.claim()?;
-        let mut tries = 0;
-        loop {
-            let name = claim.next();
-            let reason = match pin_place(&self.place(&name), object) {
-                Ok(()) => return Ok(Temporary { dir: self, name }),
-                Err(reason) => reason,
-            };
-            tries += 1;
-            // A forked process counts on from where its parent was.
-            if !reason.is(Errno::EXIST) || tries == TRIES {
-                return Err(reason);
+        let mut lent = claim.lend();
+        for _ in 0..TRIES {
+            match pin_place(&self.place(&lent.name), object) {
+                Ok(()) => {
+                    return Ok(Temporary {
+                        dir: self,
+                        lent,
+                        is_armed: true,
+                    });
+                }
+                // A forked process has the same names, and somebody may have made one up.
+                Err(reason) if reason.is(Errno::EXIST) => lent = claim.lend_new(),
+                Err(reason) => return Err(reason),
             }
         }
+        Err(Reason::new(Errno::EXIST, None))
     }
 
     fn swap(
@@ -193,18 +197,18 @@ impl PinDir {
         check(holder(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
         let ours = temporary.inode().map_err(explain)?;
-        match self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE) {
+        match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {
                 check(holder(&place)?)?;
-                self.rename_named(&temporary.name, name, RenameFlags::empty())
+                self.rename_named(temporary.name(), name, RenameFlags::empty())
                     .map_err(explain)?;
-                temporary.keep();
+                temporary.renamed();
                 return Ok(());
             }
             Err(errno) => return Err(explain(errno)),
         }
-        let displaced = holder(&self.place(&temporary.name));
+        let displaced = holder(&self.place(temporary.name()));
         let Err(reason) = displaced.and_then(check) else {
             // The old one is under the temporary name now, and goes with it.
             return Ok(());
@@ -220,12 +224,12 @@ impl PinDir {
         let mut put = ours;
         for _ in 0..TRIES {
             let Ok(next) = temporary.inode() else { break };
-            let exchanged = self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE);
+            let exchanged = self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE);
             match exchanged {
                 Ok(()) if temporary.inode() == Ok(put) => return,
                 Ok(()) => put = next,
                 Err(Errno::NOENT) => {
-                    match self.rename_named(&temporary.name, name, RenameFlags::NOREPLACE) {
+                    match self.rename_named(temporary.name(), name, RenameFlags::NOREPLACE) {
                         Err(Errno::EXIST) => {}
                         _ => break,
                     }
@@ -234,20 +238,31 @@ impl PinDir {
             }
         }
         // Whatever has the temporary name now is not ours to remove.
-        temporary.keep();
+        temporary.abandon();
     }
 }
 
 /// A pin under a name of its own, removed when dropped.
 struct Temporary<'d> {
     dir: &'d PinDir,
-    name: Filename,
+    lent: Lent<'d>,
+    is_armed: bool,
 }
 
 impl Temporary<'_> {
-    /// It has no such name any more.
-    fn keep(self) {
-        std::mem::forget(self);
+    fn name(&self) -> &Filename {
+        &self.lent.name
+    }
+
+    /// It has another name now.
+    fn renamed(mut self) {
+        self.is_armed = false;
+    }
+
+    /// Leaves what has the name to a sweep.
+    fn abandon(mut self) {
+        self.is_armed = false;
+        self.lent.keep();
     }
 
     fn is_gone(&self) -> bool {
@@ -255,14 +270,15 @@ impl Temporary<'_> {
     }
 
     fn inode(&self) -> Result<u64, Errno> {
-        let stat = self.dir.place(&self.name).lstat()?;
+        let stat = self.dir.place(self.name()).lstat()?;
         Ok(stat.st_ino)
     }
 }
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        // What cannot be removed is found by a sweep.
-        let _ = self.dir.place(&self.name).unlink();
+        if self.is_armed && self.dir.place(self.name()).unlink().is_err() {
+            self.lent.keep();
+        }
     }
 }
