@@ -71,6 +71,7 @@
 
 mod access;
 mod bpffs;
+mod capabilities;
 mod capability;
 mod cause;
 mod cpu;
@@ -97,6 +98,7 @@ pub use bpf_pin_sys as abi;
 pub use bytemuck;
 
 pub use access::Access;
+pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
 pub use dir::{

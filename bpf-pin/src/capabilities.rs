@@ -1,0 +1,229 @@
+//! What this thread may do with bpf(2), told before it tries.
+
+use std::fmt;
+use std::fs;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use crate::capability::{Capability, in_user_namespace, is_filtered, lacks, lockdown};
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::sys;
+
+/// What can be asked of [`Capabilities`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Action {
+    /// `BPF_MAP_CREATE`.
+    CreateMaps,
+    /// `BPF_PROG_LOAD`.
+    LoadProgs,
+    /// `BPF_OBJ_PIN`, as far as the directory's mode lets it.
+    Pin,
+    /// `BPF_OBJ_GET`, as far as the pin's mode lets it.
+    Open,
+    /// `BPF_*_GET_FD_BY_ID` and `BPF_*_GET_NEXT_ID`.
+    OpenById,
+    /// `fsopen(2)`, `mount(2)`: a bpffs of its own.
+    Mount,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::CreateMaps,
+        Self::LoadProgs,
+        Self::Pin,
+        Self::Open,
+        Self::OpenById,
+        Self::Mount,
+    ];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CreateMaps => "create maps",
+            Self::LoadProgs => "load programs",
+            Self::Pin => "pin",
+            Self::Open => "open pins",
+            Self::OpenById => "open objects by their ids",
+            Self::Mount => "mount a bpffs",
+        })
+    }
+}
+
+/// Whether this thread may do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Permission {
+    /// It may.
+    Granted,
+    /// It may, but not for all types.
+    Partly {
+        /// For which.
+        limit: &'static str,
+    },
+    /// It may not.
+    Denied(Cause),
+    /// What it depends on could not be read: /proc is not there, or a filter answers in the
+    /// kernel's stead.
+    Unknown,
+}
+
+/// What this thread may do, from its effective capabilities, `kernel.unprivileged_bpf_disabled`, the
+/// user namespace, lockdown and `RLIMIT_MEMLOCK`.
+///
+/// It foretells; security modules and the modes of files may still say no. Another thread may have
+/// other capabilities.
+///
+/// # Examples
+///
+/// ```
+/// use bpf_pin::{Action, Capabilities, Permission};
+///
+/// let thread = Capabilities::of_this_thread();
+/// if let Permission::Denied(cause) = thread.may(Action::CreateMaps) {
+///     eprintln!("cannot make maps here: {cause}");
+/// }
+/// println!("{thread}");
+/// ```
+///
+/// # References
+///
+/// [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html),
+/// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html)
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Those of the effective set, where `CAP_SYS_ADMIN` stands for all.
+    pub effective: Vec<Capability>,
+    /// They are those of a user namespace other than the initial one, which bpf(2) does not count.
+    pub in_user_namespace: bool,
+    /// `kernel.unprivileged_bpf_disabled`: 0, 1 for good, 2 until root resets it. None where it
+    /// cannot be read.
+    pub unprivileged_bpf_disabled: Option<u8>,
+    /// The level of lockdown, where there is one: "integrity" or "confidentiality".
+    pub lockdown: Option<String>,
+    /// `RLIMIT_MEMLOCK` in bytes, which maps and programs are charged to before Linux 5.11; None for
+    /// no limit.
+    pub memlock: Option<u64>,
+    /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
+    closed: Option<Permission>,
+}
+
+impl Capabilities {
+    /// `capget(2)`, and what else it depends on, as it is now.
+    pub fn of_this_thread() -> Self {
+        const ALL: &[Capability] = &[
+            Capability::Bpf,
+            Capability::NetAdmin,
+            Capability::Perfmon,
+            Capability::SysAdmin,
+        ];
+        let has = |&each: &Capability| lacks(each) == Some(false);
+        let sysctl = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok();
+        let is_closed = sys::gate() == Errno::PERM;
+        Self {
+            effective: ALL.iter().copied().filter(has).collect(),
+            in_user_namespace: in_user_namespace(),
+            unprivileged_bpf_disabled: sysctl.and_then(|text| text.trim().parse().ok()),
+            lockdown: lockdown(),
+            memlock: getrlimit(Resource::Memlock).current,
+            closed: is_closed.then(|| match diagnose::for_bpf() {
+                Some(cause) => Permission::Denied(cause),
+                None => Permission::Unknown,
+            }),
+        }
+    }
+
+    /// Whether it may do this.
+    pub fn may(&self, action: Action) -> Permission {
+        match (action, &self.closed) {
+            (Action::Mount, _) => self.with(Capability::SysAdmin, "mounting a bpffs"),
+            (_, Some(closed)) => closed.clone(),
+            (Action::Pin | Action::Open, None) => Permission::Granted,
+            (Action::OpenById, None) => {
+                self.with(Capability::SysAdmin, "opening an object by its id")
+            }
+            (Action::CreateMaps, None) => {
+                let all = [Capability::Bpf, Capability::NetAdmin];
+                self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF)
+            }
+            (Action::LoadProgs, None) => {
+                let all = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
+                let granted =
+                    self.partly("loading a program", &all, PROGS_BY_ANYBODY, PROGS_BY_BPF);
+                match (granted, &self.lockdown) {
+                    (Permission::Granted, Some(_)) => Permission::Partly {
+                        limit: "those that call no helper that lockdown withholds",
+                    },
+                    (granted, _) => granted,
+                }
+            }
+        }
+    }
+
+    fn has(&self, capability: Capability) -> bool {
+        self.effective.contains(&capability)
+    }
+
+    fn with(&self, capability: Capability, needed_for: &'static str) -> Permission {
+        match self.has(capability) {
+            false => Permission::Denied(Cause::MissingCapability {
+                capability,
+                needed_for,
+            }),
+            true if self.in_user_namespace => Permission::Denied(Cause::UserNamespace),
+            true => Permission::Granted,
+        }
+    }
+
+    fn partly(
+        &self,
+        needed_for: &'static str,
+        all: &[Capability],
+        by_anybody: &'static str,
+        by_bpf: &'static str,
+    ) -> Permission {
+        match self.with(Capability::Bpf, needed_for) {
+            Permission::Granted if all.iter().all(|&each| self.has(each)) => Permission::Granted,
+            Permission::Granted => Permission::Partly { limit: by_bpf },
+            denied => match self.unprivileged_bpf_disabled {
+                Some(0) => Permission::Partly { limit: by_anybody },
+                Some(_) => denied,
+                None => Permission::Unknown,
+            },
+        }
+    }
+
+    /// A filter may answer syscalls in the kernel's stead, which nothing here can foretell.
+    pub fn is_filtered(&self) -> bool {
+        is_filtered()
+    }
+}
+
+const MAPS_BY_ANYBODY: &str = "hashes, arrays and others that take no capability";
+const MAPS_BY_BPF: &str = "all but those for sockets and devices, which take CAP_NET_ADMIN";
+const PROGS_BY_ANYBODY: &str = "socket filters and control groups' packet filters";
+const PROGS_BY_BPF: &str =
+    "those for networking take CAP_NET_ADMIN and those for tracing CAP_PERFMON";
+
+/// One sentence for each thing, on lines of their own.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, &action) in Action::ALL.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            match self.may(action) {
+                Permission::Granted => write!(f, "may {action}")?,
+                Permission::Partly { limit } => write!(f, "may {action}: {limit}")?,
+                Permission::Denied(cause) => write!(f, "may not {action}: {cause}")?,
+                Permission::Unknown => write!(f, "may or may not {action}")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+//! What is foretold of a thread is what happens when it tries.
+
+use std::fs::{Permissions, set_permissions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::ExitCode;
+
+use bpf_pin::{
+    Action, AttachType, Capabilities, Capability, Cause, Insn, Map, MapSpec, MapType, Permission,
+    ProgSpec, ProgType,
+};
+use common::*;
+use rustix::mount::{FsOpenFlags, fsconfig_create, fsopen};
+use rustix::thread::CapabilitySet;
+
+fn main() -> ExitCode {
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+    Suite::new()
+        .test("what_is_foretold_happens", &[], foretold_here)
+        .test("root_may_do_all", ROOT, root)
+        .test("what_is_foretold_to_users_happens", USERS, users)
+        .test("what_a_sentence_says", USERS, sentences)
+        .run()
+}
+
+/// What happens when it is tried: all that could, some of it, or nothing.
+#[derive(Debug, PartialEq)]
+enum Tried {
+    All,
+    Some,
+    None,
+}
+
+fn tried(attempts: &[bool]) -> Tried {
+    match attempts.iter().filter(|&&is_done| is_done).count() {
+        0 => Tried::None,
+        n if n == attempts.len() => Tried::All,
+        _ => Tried::Some,
+    }
+}
+
+fn create(map_type: MapType, value_size: u32) -> bool {
+    MapSpec::new(map_type, 4, value_size, 4).create().is_ok()
+}
+
+fn load(prog_type: ProgType) -> bool {
+    let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+    let spec = ProgSpec::new(prog_type, &insns);
+    let spec = match prog_type {
+        ProgType::SK_LOOKUP => spec.expected_attach_type(AttachType::SK_LOOKUP),
+        _ => spec,
+    };
+    spec.load().is_ok()
+}
+
+/// A pin that anybody may open, in a directory where anybody may pin.
+struct Scene {
+    fs: TestFs,
+    map: Map,
+    id: u32,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let fs = TestFs::detached("1777");
+        let map = hash();
+        let id = map.id().unwrap();
+        map.try_clone().unwrap().pin(fs.at("map")).unwrap();
+        set_permissions(fs.at("map"), Permissions::from_mode(0o666)).unwrap();
+        Self { fs, map, id }
+    }
+
+    fn attempt(&self, action: Action) -> Option<bool> {
+        match action {
+            Action::Pin => {
+                let pinned = self.map.try_clone().unwrap().pin(self.fs.at("tried"));
+                let is_done = pinned.is_ok();
+                if is_done {
+                    std::fs::remove_file(self.fs.at("tried")).unwrap();
+                }
+                Some(is_done)
+            }
+            Action::Open => Some(Map::open(self.fs.at("map")).is_ok()),
+            Action::OpenById => Some(Map::from_id(self.id).is_ok()),
+            _ => None,
+        }
+    }
+}
+
+fn attempt(action: Action, scene: Option<&Scene>) -> Option<Tried> {
+    Some(match action {
+        Action::CreateMaps => tried(&[
+            create(MapType::HASH, 8),
+            create(MapType::LRU_HASH, 8),
+            create(MapType::DEVMAP, 4),
+        ]),
+        Action::LoadProgs => tried(&[
+            load(ProgType::SOCKET_FILTER),
+            load(ProgType::SK_LOOKUP),
+            load(ProgType::XDP),
+            load(ProgType::RAW_TRACEPOINT),
+        ]),
+        Action::Mount => {
+            let made = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC);
+            tried(&[made.and_then(|fs| fsconfig_create(fs.as_fd())).is_ok()])
+        }
+        other => tried(&[scene?.attempt(other)?]),
+    })
+}
+
+/// Whether what was foretold is what happened; with the number of things that were tried.
+fn compare(scene: Option<&Scene>) -> Result<usize, String> {
+    let thread = Capabilities::of_this_thread();
+    let mut count = 0;
+    for &action in Action::ALL {
+        let Some(happened) = attempt(action, scene) else {
+            continue;
+        };
+        count += 1;
+        let is_right = match (thread.may(action), &happened) {
+            (Permission::Granted, Tried::All)
+            | (Permission::Partly { .. }, Tried::Some)
+            | (Permission::Denied(_), Tried::None) => true,
+            // What lockdown withholds none of these programs calls.
+            (Permission::Partly { .. }, Tried::All) => thread.lockdown.is_some(),
+            _ => false,
+        };
+        if !is_right {
+            let foretold = thread.may(action);
+            return Err(format!("{action}: {foretold:?}, but {happened:?}: {thread:?}"));
+        }
+    }
+    Ok(count)
+}
+
+/// Whoever runs the tests.
+fn foretold_here() -> Outcome {
+    assert_eq!(compare(None)?, 3);
+    Ok(())
+}
+
+fn root() -> Outcome {
+    let thread = Capabilities::of_this_thread();
+    assert!(!thread.in_user_namespace);
+    assert!(thread.effective.contains(&Capability::SysAdmin));
+    assert!(matches!(thread.unprivileged_bpf_disabled, Some(0..=2)));
+    for &action in Action::ALL {
+        let permission = thread.may(action);
+        let is_locked = action == Action::LoadProgs && thread.lockdown.is_some();
+        assert!(is_locked || permission == Permission::Granted, "{action}: {permission:?}");
+    }
+    assert_eq!(compare(Some(&Scene::new()))?, Action::ALL.len());
+    Ok(())
+}
+
+fn users() -> Outcome {
+    let scene = Scene::new();
+    let sets = [
+        CapabilitySet::empty(),
+        CapabilitySet::BPF,
+        CapabilitySet::BPF | CapabilitySet::NET_ADMIN,
+        CapabilitySet::BPF | CapabilitySet::PERFMON,
+        CapabilitySet::BPF | CapabilitySet::PERFMON | CapabilitySet::NET_ADMIN,
+        CapabilitySet::NET_ADMIN,
+        CapabilitySet::SYS_ADMIN,
+    ];
+    for set in sets {
+        let count = as_user(set, || compare(Some(&scene))).map_err(|e| format!("{set:?}: {e}"))?;
+        assert_eq!(count, Action::ALL.len());
+    }
+    Ok(())
+}
+
+fn sentences() -> Outcome {
+    let said = as_user(CapabilitySet::BPF, || Capabilities::of_this_thread().to_string());
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), Action::ALL.len(), "{said}");
+    assert_eq!(
+        lines[0],
+        "may create maps: all but those for sockets and devices, which take CAP_NET_ADMIN"
+    );
+    assert_eq!(lines[2..4], ["may pin", "may open pins"]);
+    assert_eq!(
+        lines[5],
+        "may not mount a bpffs: this thread lacks CAP_SYS_ADMIN, needed for mounting a bpffs"
+    );
+    let cause = as_user(CapabilitySet::BPF, || Capabilities::of_this_thread().may(Action::OpenById));
+    let expected = Cause::MissingCapability {
+        capability: Capability::SysAdmin,
+        needed_for: "opening an object by its id",
+    };
+    assert_eq!(cause, Permission::Denied(expected));
+    Ok(())
+}
