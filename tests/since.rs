@@ -23,6 +23,7 @@ const OLDEST: Version = Version::new(5, 10);
 const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
     ("sysctl closes all of bpf(2)", Version::new(5, 19)),
+    ("Why bpf(2) is closed to this thread", Version::new(5, 19)),
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
     ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
     ("value sizes are known", Version::new(7, 3)),

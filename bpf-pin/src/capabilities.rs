@@ -5,6 +5,7 @@ use std::fs;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::capability::{Capability, in_user_namespace, is_filtered, lacks, lockdown};
 use crate::cause::Cause;
@@ -109,6 +110,8 @@ pub struct Capabilities {
     /// `RLIMIT_MEMLOCK` in bytes, which maps and programs are charged to before Linux 5.11; None for
     /// no limit.
     pub memlock: Option<u64>,
+    /// `CAP_NET_ADMIN` itself.
+    net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
     closed: Option<Permission>,
 }
@@ -131,6 +134,8 @@ impl Capabilities {
             unprivileged_bpf_disabled: sysctl.and_then(|text| text.trim().parse().ok()),
             lockdown: lockdown(),
             memlock: getrlimit(Resource::Memlock).current,
+            net_admin: capabilities(None)
+                .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
             closed: is_closed.then(|| match diagnose::for_bpf() {
                 Some(cause) => Permission::Denied(cause),
                 None => Permission::Unknown,
@@ -149,7 +154,12 @@ impl Capabilities {
             }
             (Action::CreateMaps, None) => {
                 let all = [Capability::Bpf, Capability::NetAdmin];
-                self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF)
+                match self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF) {
+                    Permission::Granted if !self.net_admin => Permission::Partly {
+                        limit: MAPS_BY_SYS_ADMIN,
+                    },
+                    permission => permission,
+                }
             }
             (Action::LoadProgs, None) => {
                 let all = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
@@ -206,6 +216,8 @@ impl Capabilities {
 
 const MAPS_BY_ANYBODY: &str = "hashes, arrays and others that take no capability";
 const MAPS_BY_BPF: &str = "all but those for sockets and devices, which take CAP_NET_ADMIN";
+const MAPS_BY_SYS_ADMIN: &str =
+    "all but, before Linux 6.9, those for sockets and devices, which take CAP_NET_ADMIN itself";
 const PROGS_BY_ANYBODY: &str = "socket filters and control groups' packet filters";
 const PROGS_BY_BPF: &str =
     "those for networking take CAP_NET_ADMIN and those for tracing CAP_PERFMON";

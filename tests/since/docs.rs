@@ -32,6 +32,7 @@ macro_rules! sources {
 /// The files whose docs name releases.
 pub const SOURCES: &[(&str, &str)] = sources! {
     "access.rs"
+    "capabilities.rs"
     "capability.rs"
     "cause.rs"
     "diagnose/privilege.rs"
