@@ -131,7 +131,9 @@ fn compare(scene: Option<&Scene>) -> Result<usize, String> {
         };
         if !is_right {
             let foretold = thread.may(action);
-            return Err(format!("{action}: {foretold:?}, but {happened:?}: {thread:?}"));
+            return Err(format!(
+                "{action}: {foretold:?}, but {happened:?}: {thread:?}"
+            ));
         }
     }
     Ok(count)
@@ -151,7 +153,10 @@ fn root() -> Outcome {
     for &action in Action::ALL {
         let permission = thread.may(action);
         let is_locked = action == Action::LoadProgs && thread.lockdown.is_some();
-        assert!(is_locked || permission == Permission::Granted, "{action}: {permission:?}");
+        assert!(
+            is_locked || permission == Permission::Granted,
+            "{action}: {permission:?}"
+        );
     }
     assert_eq!(compare(Some(&Scene::new()))?, Action::ALL.len());
     Ok(())
@@ -176,7 +181,9 @@ fn users() -> Outcome {
 }
 
 fn sentences() -> Outcome {
-    let said = as_user(CapabilitySet::BPF, || Capabilities::of_this_thread().to_string());
+    let said = as_user(CapabilitySet::BPF, || {
+        Capabilities::of_this_thread().to_string()
+    });
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines.len(), Action::ALL.len(), "{said}");
     assert_eq!(
@@ -188,7 +195,9 @@ fn sentences() -> Outcome {
         lines[5],
         "may not mount a bpffs: this thread lacks CAP_SYS_ADMIN, needed for mounting a bpffs"
     );
-    let cause = as_user(CapabilitySet::BPF, || Capabilities::of_this_thread().may(Action::OpenById));
+    let cause = as_user(CapabilitySet::BPF, || {
+        Capabilities::of_this_thread().may(Action::OpenById)
+    });
     let expected = Cause::MissingCapability {
         capability: Capability::SysAdmin,
         needed_for: "opening an object by its id",

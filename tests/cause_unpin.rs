@@ -95,7 +95,7 @@ fn another_objects_pin() -> Outcome {
         id: other,
     };
     let sentence = format!(
-        "unpin {}: the path leads to map {other} by now, not to map {id}; nothing was removed",
+        "unpin {}: the name is that of map {other} by now, not of map {id}; nothing was changed",
         path.display()
     );
     let cause = Cause::Replaced { expected, found };
@@ -151,10 +151,11 @@ fn a_link_in_its_place() -> Outcome {
     assert_eq!(pinned.id()?, id);
     let (_, error) = unpin_fails(pinned);
     let sentence = format!(
-        "unpin {}: the path is a symbolic link, not a pin; nothing was removed",
+        "unpin {0}: {0} is a symbolic link, which is not followed",
         link.display()
     );
-    assert_says(&error, None, Some(Cause::SymbolicLink), &sentence);
+    let cause = Cause::SymbolicLink { path: link };
+    assert_says(&error, None, Some(cause), &sentence);
     assert_eq!(fs.names(), ["flows", "link"]);
     Ok(())
 }

@@ -2,32 +2,38 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs;
-use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::mem::forget;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use bpf_pin::{
-    Access, ElemFlags, Link, Map, Object, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog, abi,
+    Access, Cause, DirLock, ElemFlags, Identity, Link, Map, Object, PinDir, Pinned, PinnedLink,
+    PinnedMap, PinnedProg, Prog, Typed,
 };
 use common::*;
-
-const F_GETFD: u64 = libc::F_GETFD as u64;
 
 const CHILD: &str = "BPF_PIN_TEST_COST";
 
 fn main() -> ExitCode {
     match std::env::var(CHILD).as_deref() {
         Ok("descriptors") => return no_descriptor_leaks(),
-        Ok(operation) => return run_marked(operation),
+        Ok(_) => return syscalls(),
         Err(_) => {}
     }
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     Suite::new()
-        .test("syscalls_of_every_success_path", ROOT, syscalls)
+        .test("syscalls_of_every_success_path", ROOT, || {
+            alone(CHILD, "syscalls")
+        })
         .test("success_paths_allocate_nothing", ROOT, allocations)
-        .test("failing_calls_leak_no_descriptor", ROOT, descriptors)
+        .test("failing_calls_leak_no_descriptor", ROOT, || {
+            alone(CHILD, "descriptors")
+        })
         .run()
 }
 
@@ -48,7 +54,31 @@ impl Scene {
         map.try_clone().unwrap().pin(fs.at("map")).expect("a pin");
         prog.try_clone().unwrap().pin(fs.at("prog")).expect("a pin");
         link().pin(fs.at("link")).expect("a pin");
+        fs::create_dir(fs.at("sub")).expect("a directory");
         Self { fs, map, prog }
+    }
+
+    /// Its root, by which the library has found out what the kernel knows of descriptors.
+    fn dir(&self) -> PinDir {
+        let dir = self.first_dir();
+        dir.identity("map").expect("the map's");
+        dir
+    }
+
+    fn first_dir(&self) -> PinDir {
+        PinDir::open(self.fs.root()).expect("the root")
+    }
+
+    /// One that has replaced before.
+    fn claimed(&self) -> PinDir {
+        let dir = self.dir();
+        dir.replace(&self.map, "map").expect("a replacement");
+        dir
+    }
+
+    fn locked(&self) -> (DirLock, PinDir) {
+        let dir = self.dir();
+        (dir.lock().expect("the lock"), dir)
     }
 }
 
@@ -57,6 +87,38 @@ struct Measured {
     name: &'static str,
     expected: &'static [&'static str],
     prepare: fn(&Scene) -> Box<dyn FnOnce() + '_>,
+}
+
+impl Measured {
+    /// Of a name in a directory: before Linux 6.5 by way of /proc, which is proven each time; and
+    /// the process's first such call is made in vain, and proven to have been.
+    fn syscalls(&self, has_path_fd: bool) -> Vec<&'static str> {
+        let each = self.expected.iter().flat_map(|&call| {
+            let (is_first, call) = match call.strip_prefix("first ") {
+                Some(call) => (true, call),
+                None => (false, call),
+            };
+            let Some(bare) = call.strip_suffix("_AT") else {
+                return vec![call];
+            };
+            match (has_path_fd, is_first) {
+                (true, _) => vec![bare],
+                (false, true) => vec![bare, "OBJ_GET", "stat", "fstat", bare],
+                (false, false) => vec!["stat", "fstat", bare],
+            }
+        });
+        each.collect()
+    }
+}
+
+/// The calls of every kernel and those that RENAME_EXCHANGE makes others.
+fn measured() -> impl Iterator<Item = &'static Measured> {
+    let has_exchange = kernel(5, 17).unmet().is_none();
+    let more = match has_exchange {
+        true => WITH_EXCHANGE,
+        false => WITHOUT_EXCHANGE,
+    };
+    MEASURED.iter().chain(more)
 }
 
 const OPEN: &[&str] = &["OBJ_GET", "MAP_LOOKUP_BATCH", "close"];
@@ -100,133 +162,143 @@ const MEASURED: &[Measured] = measured! {
     open_pinned_link => OPEN_BY_INFO, |scene| { scene.fs.at("link") }
         |path| drop(PinnedLink::open(path).unwrap());
     pin => &["OBJ_PIN"], |scene| { (scene.map.try_clone().unwrap(), scene.fs.at("new")) }
-        |(map, path): (Map, std::path::PathBuf)| std::mem::forget(map.pin(path).unwrap());
+        |(map, path): (Map, PathBuf)| forget(map.pin(path).unwrap());
     unpin => UNPIN, |scene| { PinnedMap::open(scene.fs.at("map")).unwrap() }
-        |pinned: PinnedMap| std::mem::forget(pinned.unpin().unwrap());
+        |pinned: PinnedMap| forget(pinned.unpin().unwrap());
     unpin_link => UNPIN, |scene| { PinnedLink::open(scene.fs.at("link")).unwrap() }
-        |pinned: PinnedLink| std::mem::forget(pinned.unpin().unwrap());
+        |pinned: PinnedLink| forget(pinned.unpin().unwrap());
     id => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
     info => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
     lookup => &["MAP_LOOKUP_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: bpf_pin::Typed<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
+        |elems: Typed<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
     update => &["MAP_UPDATE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: bpf_pin::Typed<u32, u64, &Map>| elems.update(&1, &1, ElemFlags::ANY).unwrap();
+        |elems: Typed<u32, u64, &Map>| elems.update(&1, &1, ElemFlags::ANY).unwrap();
     delete => &["MAP_DELETE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: bpf_pin::Typed<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
+        |elems: Typed<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
     typed => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map }
         |map: &Map| assert!(map.typed::<u32, u64>().is_ok());
     try_from => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.try_clone().unwrap().into() }
-        |fd: std::os::fd::OwnedFd| std::mem::forget(Map::try_from(fd).unwrap());
+        |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
+
+    dir_open => &["open", "fstatfs", "close"], |scene| { scene.fs.root() }
+        |path| drop(PinDir::open(path).unwrap());
+    dir_open_dir => &["openat2", "close"], |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_dir("sub").unwrap()); forget(dir) };
+    dir_pin_first => &["first OBJ_PIN_AT"], |scene| { (scene.first_dir(), &scene.map) }
+        |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
+    dir_pin => &["OBJ_PIN_AT"], |scene| { (scene.dir(), &scene.map) }
+        |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
+    dir_open_first => &["first OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.first_dir() }
+        |dir: PinDir| { drop(dir.open_as::<Map>("map").unwrap()); forget(dir) };
+    dir_open_map => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_as::<Map>("map").unwrap()); forget(dir) };
+    dir_open_map_read_only => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_with::<Map>("map", Access::ReadOnly).unwrap()); forget(dir) };
+    dir_open_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_as::<Prog>("prog").unwrap()); forget(dir) };
+    dir_open_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_as::<Link>("link").unwrap()); forget(dir) };
+    dir_open_any_map => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_any("map").unwrap()); forget(dir) };
+    dir_open_any_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_any("prog").unwrap()); forget(dir) };
+    dir_open_any_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_any("link").unwrap()); forget(dir) };
+    dir_identity => HOLDER, |scene| { scene.dir() }
+        |dir: PinDir| { assert_ne!(dir.identity("link").unwrap().id, 0); forget(dir) };
+    dir_remove => &["OBJ_GET_INFO_BY_FD", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "unlink", "close"],
+        |scene| { (scene.dir(), &scene.prog) }
+        |(dir, prog): (PinDir, &Prog)| { dir.remove(prog, "prog").unwrap(); forget(dir) };
+    dir_unlink => &["unlink"], |scene| { scene.dir() }
+        |dir: PinDir| { dir.unlink("link").unwrap(); forget(dir) };
+    dir_remove_dir => &["rmdir"], |scene| { scene.dir() }
+        |dir: PinDir| { dir.remove_dir("sub").unwrap(); forget(dir) };
+    dir_link => &["linkat"], |scene| { scene.dir() }
+        |dir: PinDir| { dir.link("map", "again").unwrap(); forget(dir) };
+    dir_rename => &["renameat2"], |scene| { scene.dir() }
+        |dir: PinDir| { dir.rename("map", "renamed").unwrap(); forget(dir) };
+    dir_replace_first => &["open", "fcntl", "OBJ_PIN_AT", "renameat2"], |scene| { (scene.dir(), &scene.prog) }
+        |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
+    dir_replace => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.claimed(), &scene.prog) }
+        |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
+    dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.claimed(), &scene.prog) }
+        |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "new").unwrap(); forget(dir) };
+    dir_replace_keeping_mode => &["lstat", "OBJ_PIN_AT", "lstat", "renameat2"],
+        |scene| { (scene.claimed(), &scene.prog) }
+        |(dir, prog): (PinDir, &Prog)| { dir.replace_keeping_mode(prog, "map").unwrap(); forget(dir) };
+    dir_metadata => &["lstat"], |scene| { scene.dir() }
+        |dir: PinDir| { assert_ne!(dir.metadata("map").unwrap().inode(), 0); forget(dir) };
+    dir_own_metadata => &["fstat"], |scene| { scene.dir() }
+        |dir: PinDir| { assert_ne!(dir.own_metadata().unwrap().inode(), 0); forget(dir) };
+    dir_lock => &["open", "flock", "fstat", "stat"], |scene| { scene.dir() }
+        |dir: PinDir| { forget(dir.lock().unwrap()); forget(dir) };
+    dir_lock_held => &["open", "flock", "close"], |scene| { scene.locked() }
+        |(held, dir): (DirLock, PinDir)| { assert!(dir.try_lock_shared().unwrap().is_none()); forget((held, dir)) };
+    dir_unlock => &["close"], |scene| { scene.locked() }
+        |(held, dir): (DirLock, PinDir)| { drop(held); forget(dir) };
+    dir_clone => &["fcntl"], |scene| { scene.dir() }
+        |dir: PinDir| { forget(dir.try_clone().unwrap()); forget(dir) };
+    dir_drop => &["close"], |scene| { scene.dir() } |dir: PinDir| drop(dir);
+    dir_drop_claimed => &["close", "close"], |scene| { scene.claimed() } |dir: PinDir| drop(dir);
 };
 
-/// In a child that is traced: the call between two marks.
-fn run_marked(operation: &str) -> ExitCode {
-    let measured = MEASURED
-        .iter()
-        .find(|m| m.name == operation)
-        .expect("a name");
-    let scene = Scene::new();
-    let call = (measured.prepare)(&scene);
-    let _ = rustix::process::getppid();
-    call();
-    let _ = rustix::process::getppid();
-    ExitCode::SUCCESS
+const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "lstat", "close"];
+const HOLDER: &[&str] = &["lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
+
+/// A directory that has replaced before, an object, and what is under the name "map".
+fn to_replace(scene: &Scene) -> (PinDir, &Prog, Identity) {
+    let dir = scene.claimed();
+    let seen = dir.identity("map").unwrap();
+    (dir, &scene.prog, seen)
 }
 
-fn syscalls() -> Outcome {
-    for measured in MEASURED {
-        let seen = trace(measured.name)?;
-        assert_eq!(seen, measured.expected, "{}", measured.name);
-    }
-    Ok(())
-}
+const WITH_EXCHANGE: &[Measured] = measured! {
+    dir_exchange => &["renameat2"], |scene| { scene.dir() }
+        |dir: PinDir| { dir.exchange("map", "sub").unwrap(); forget(dir) };
+    dir_replace_if => &[
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "OBJ_PIN_AT", "lstat", "renameat2",
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink",
+        ],
+        |scene| { to_replace(scene) }
+        |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
+};
 
-/// The syscalls that the child makes between its marks.
-fn trace(operation: &str) -> Result<Vec<String>, io::Error> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.env(CHILD, operation);
-    // SAFETY: ptrace is async-signal-safe; the child stops at its exec.
-    unsafe {
-        command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    let child = command.spawn()?;
-    let pid = child.id() as libc::pid_t;
-    let check = |result: libc::c_long| match result {
-        -1 => Err(io::Error::last_os_error()),
-        done => Ok(done),
-    };
-    let wait = || {
-        let mut status = 0;
-        // SAFETY: status is writable; pid is our child.
-        check(unsafe { libc::waitpid(pid, &mut status, libc::__WALL) }.into()).map(|_| status)
-    };
-    wait()?;
-    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
-    // SAFETY: pid is our stopped child.
-    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) })?;
-    let (mut marks, mut seen, mut signal) = (0, Vec::new(), 0);
-    loop {
-        // SAFETY: pid is our stopped child.
-        check(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal) })?;
-        let status = wait()?;
-        if libc::WIFEXITED(status) {
-            assert_eq!(libc::WEXITSTATUS(status), 0, "{operation}");
-            assert_eq!(marks, 2, "{operation}");
-            return Ok(seen);
-        }
-        assert!(libc::WIFSTOPPED(status), "{operation}: ended by a signal");
-        signal = match libc::WSTOPSIG(status) {
-            stop if stop == libc::SIGTRAP | 0x80 => 0,
-            libc::SIGTRAP => 0,
-            other => other,
+const WITHOUT_EXCHANGE: &[Measured] = measured! {
+    dir_replace_if => &[
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "OBJ_PIN_AT", "lstat", "renameat2",
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2",
+        ],
+        |scene| { to_replace(scene) }
+        |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
+};
+
+/// In a child with one thread: each call, and its syscalls.
+fn syscalls() -> ExitCode {
+    let has_path_fd = kernel(6, 5).unmet().is_none();
+    for measured in measured() {
+        // The standard library's seed of hashes comes from the kernel once, and is not ours.
+        let _ = std::hash::RandomState::new();
+        let ready = || {
+            let scene: &'static Scene = Box::leak(Box::new(Scene::new()));
+            (measured.prepare)(scene)
         };
-        // SAFETY: all zeroes is a valid value of the struct.
-        let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
-        // SAFETY: info is as large as said; pid is our stopped child.
-        check(unsafe {
-            libc::ptrace(
-                libc::PTRACE_GET_SYSCALL_INFO,
-                pid,
-                size_of_val(&info),
-                &raw mut info,
-            )
-        })?;
-        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
-            continue;
+        let run = |call: Box<dyn FnOnce()>| {
+            call();
+            0
+        };
+        let mut tracee = Tracee::fork(ready, run).expect("a traced child");
+        let mut seen = Vec::new();
+        while let Some(stop) = tracee.next().expect("a stop") {
+            if stop.is_entry() {
+                seen.push(stop.name());
+            }
         }
-        // SAFETY: the kernel says that it is an entry.
-        let entry = unsafe { info.u.entry };
-        match entry.nr as libc::c_long {
-            libc::SYS_getppid => marks += 1,
-            // The standard library looks, in debug builds, whether what it closes is open.
-            libc::SYS_fcntl if cfg!(debug_assertions) && entry.args[1] == F_GETFD => {}
-            nr if marks == 1 => seen.push(name(nr, entry.args[0])),
-            _ => {}
-        }
+        assert_eq!(tracee.finish().expect("an end"), 0, "{}", measured.name);
+        assert_eq!(seen, measured.syscalls(has_path_fd), "{}", measured.name);
     }
-}
-
-fn name(nr: libc::c_long, first: u64) -> String {
-    match nr {
-        libc::SYS_bpf => {
-            let cmd = abi::BPF_CMDS.iter().find(|cmd| cmd.value == first);
-            cmd.expect("a command")
-                .name
-                .trim_start_matches("BPF_")
-                .into()
-        }
-        libc::SYS_close => "close".into(),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_unlink => "unlink".into(),
-        libc::SYS_unlinkat => "unlink".into(),
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_lstat => "lstat".into(),
-        libc::SYS_newfstatat | libc::SYS_statx => "lstat".into(),
-        other => format!("syscall {other}"),
-    }
+    ExitCode::SUCCESS
 }
 
 /// Counts the allocations of each thread.
@@ -255,9 +327,10 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn allocations() -> Outcome {
-    for measured in MEASURED {
+    for measured in measured() {
         let scene = Scene::new();
         let call = (measured.prepare)(&scene);
+        let _ = std::hash::RandomState::new();
         let before = ALLOCATED.get();
         call();
         assert_eq!(ALLOCATED.get() - before, 0, "{}", measured.name);
@@ -269,14 +342,25 @@ fn allocations() -> Outcome {
     let before = ALLOCATED.get();
     drop(Map::open(&long)?);
     assert_eq!(ALLOCATED.get() - before, 1);
-    Ok(())
-}
-
-fn descriptors() -> Outcome {
-    let status = Command::new(std::env::current_exe()?)
-        .env(CHILD, "descriptors")
-        .status()?;
-    assert!(status.success());
+    let deep = fs.root().join("x/".repeat(118));
+    fs::create_dir_all(&deep)?;
+    let (mut deep, mut counts) = (deep.into_os_string(), Vec::new());
+    while deep.len() < 256 {
+        let before = ALLOCATED.get();
+        PinDir::open(&deep)?.open_any("nothing").unwrap_err();
+        drop(PinDir::open(&deep)?);
+        let before_open = ALLOCATED.get();
+        drop(PinDir::open(&deep)?);
+        assert!(before_open > before, "a failure is told in words");
+        counts.push((deep.len(), ALLOCATED.get() - before_open));
+        deep.push("/");
+    }
+    for (len, count) in counts {
+        assert_eq!(count, 0, "a path of {len} bytes");
+    }
+    let before = ALLOCATED.get();
+    drop(PinDir::open(&deep)?);
+    assert_eq!(ALLOCATED.get() - before, 1, "a path of 256 bytes");
     Ok(())
 }
 
@@ -309,5 +393,107 @@ fn no_descriptor_leaks() -> ExitCode {
         Pinned::<Object>::open(at("map")).unwrap();
     }
     assert_eq!(open(), before);
+    failing_dir_calls(&scene);
+    assert_eq!(open(), before);
     ExitCode::SUCCESS
+}
+
+/// Every call on a directory, where it cannot be done.
+fn failing_dir_calls(scene: &Scene) {
+    let root = scene.fs.root();
+    let (map, prog) = (&scene.map, &scene.prog);
+    symlink("map", scene.fs.at("symlink")).unwrap();
+    fs::create_dir(scene.fs.at("full")).unwrap();
+    prog.try_clone()
+        .unwrap()
+        .pin(scene.fs.at("full/prog"))
+        .unwrap();
+    for name in [
+        "", "a.b", "a/b", "a\0b", "nothing", "symlink", "map", "sub", "full",
+    ] {
+        failing_by_name(scene, OsStr::new(name));
+    }
+    for _ in 0..20 {
+        PinDir::open("/dev/null").unwrap_err();
+        PinDir::open("/proc").unwrap_err();
+        PinDir::open(scene.fs.at("nothing")).unwrap_err();
+        PinDir::from_fd(fs::File::open("/dev/null").unwrap().into()).unwrap_err();
+        PinDir::from_fd(map.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
+        PinDir::create("/proc/nothing/here", 0o700).unwrap_err();
+        PinDir::create(root.join("made/made/a.b"), 0o700).unwrap_err();
+        PinDir::create(root.join("map/x"), 0o700).unwrap_err();
+        PinDir::create(root.join("symlink/x"), 0o700).unwrap_err();
+        PinDir::create(root.join("made"), 0o10000).unwrap_err();
+        PinDir::create_owned(root.join("made"), 0o700, Some(u32::MAX), None).unwrap_err();
+        let dir = scene.dir();
+        let held = dir.lock().unwrap();
+        assert!(dir.try_lock().unwrap().is_none());
+        assert!(dir.lock_within(Duration::from_millis(1)).unwrap().is_none());
+        drop(held);
+        // Not one that is gone.
+        let gone = dir.create_dir("gone", 0o700).unwrap();
+        gone.replace(map, "map").unwrap();
+        let set = gone.stage("set").unwrap();
+        dir.remove_dir_all("gone").unwrap();
+        gone.lock().unwrap_err();
+        gone.pin(map, "map").unwrap_err();
+        gone.replace(map, "map").unwrap_err();
+        gone.stage("set").unwrap_err();
+        gone.create_dir("dir", 0o700).unwrap_err();
+        gone.entries().unwrap().next().unwrap().unwrap_err();
+        assert_eq!(gone.sweep_stale().unwrap().failed.len(), 1);
+        drop(set.publish().unwrap_err());
+        let other = dir.identity("prog").unwrap();
+        let error = dir.replace_if(map, "map", other).unwrap_err();
+        assert!(matches!(error.cause(), Some(Cause::Replaced { .. })));
+        dir.remove(prog, "map").unwrap_err();
+    }
+    let names = ["full", "link", "map", "prog", "sub", "symlink"];
+    assert_eq!(scene.fs.names(), names);
+}
+
+/// What fails with this name, which may be a pin's, a directory's, a link's, nothing's or no name.
+fn failing_by_name(scene: &Scene, name: &OsStr) {
+    let (map, is) = (&scene.map, |other: &str| name == other);
+    let is_dir = is("sub") || is("full");
+    for _ in 0..20 {
+        let dir = scene.dir();
+        let seen = dir.identity("prog").unwrap();
+        if !is_dir {
+            dir.open_dir(name).unwrap_err();
+            dir.remove_dir(name).unwrap_err();
+            dir.remove_dir_all(name).unwrap_err();
+        }
+        if !is("nothing") {
+            dir.pin(map, name).unwrap_err();
+            dir.rename("prog", name).unwrap_err();
+            dir.link("prog", name).unwrap_err();
+        }
+        if !is("nothing") && !is_dir {
+            dir.create_dir(name, 0o700).unwrap_err();
+            dir.stage(name)
+                .map(|set| drop(set.publish().unwrap_err()))
+                .ok();
+        }
+        if !is("map") {
+            dir.open_as::<Map>(name).unwrap_err();
+            dir.open_any(name).unwrap_err();
+            dir.identity(name).unwrap_err();
+            dir.remove(map, name).unwrap_err();
+            dir.copy_to(name, &dir).unwrap_err();
+        }
+        if is_dir || name.is_empty() || name.to_string_lossy().contains(['.', '/', '\0']) {
+            dir.unlink(name).unwrap_err();
+            dir.replace(map, name).unwrap_err();
+            dir.replace_keeping_mode(map, name).unwrap_err();
+            dir.link(name, "new").unwrap_err();
+        }
+        dir.open_as::<Prog>(name).unwrap_err();
+        dir.open_as::<Link>(name).unwrap_err();
+        dir.replace_if(map, name, seen).unwrap_err();
+        dir.rename("nothing", name).unwrap_err();
+        dir.exchange("nothing", name).unwrap_err();
+        dir.set_mode(name, 0o10000).unwrap_err();
+        dir.set_owner(name, Some(u32::MAX), None).unwrap_err();
+    }
 }

@@ -251,7 +251,8 @@ fn symbolic_link() -> Outcome {
     let alias = PinnedMap::open(fs.at("alias"))?;
     assert_eq!(alias.id()?, pinned.id()?, "opening follows it");
     let (alias, error) = alias.unpin().unwrap_err().into_parts();
-    assert_eq!(error.cause(), Some(&Cause::SymbolicLink));
+    let path = fs.at("alias");
+    assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
     assert_eq!(fs.names(), ["alias", "map"]);
     drop(alias);
     rustix::fs::unlink(fs.at("alias"))?;

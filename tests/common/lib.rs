@@ -6,12 +6,16 @@ mod namespace;
 mod needs;
 mod objects;
 mod suite;
+mod trace;
+mod tree;
 
 pub use bpffs::TestFs;
 pub use namespace::{as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
 pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
 pub use suite::{Suite, TestResult};
+pub use trace::{Stop, Tracee, alone};
+pub use tree::{Standing, Tree, holder, tree};
 
 /// What a test fails with: `?` takes any error.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;

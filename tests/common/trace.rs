@@ -1,0 +1,293 @@
+//! A process that stops before and after each of its syscalls, by ptrace(2).
+
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, exit};
+use std::thread::sleep;
+use std::time::Duration;
+
+use bpf_pin::abi;
+
+use crate::Outcome;
+
+/// Runs this program anew, with the variable set, and takes its failure for this test's.
+///
+/// That process has one thread, so it may be forked.
+pub fn alone(variable: &str, value: &str) -> Outcome {
+    let output = Command::new(std::env::current_exe()?)
+        .env(variable, value)
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{value}: {}\n{said}", output.status).into())
+}
+
+/// A stop of a [`Tracee`].
+#[derive(Clone, Copy)]
+pub struct Stop {
+    pub nr: libc::c_long,
+    pub args: [u64; 6],
+    /// What it has returned, or minus an errno; None right before the call.
+    pub result: Option<i64>,
+}
+
+impl Stop {
+    pub fn is_entry(&self) -> bool {
+        self.result.is_none()
+    }
+
+    /// A stop right after such a call that has succeeded.
+    pub fn has_done(&self, name: &str) -> bool {
+        self.result.is_some_and(|result| result >= 0) && self.name() == name
+    }
+
+    /// As in the manual, but one name for what differs by architecture alone; a command for bpf(2).
+    pub fn name(&self) -> String {
+        match self.nr {
+            libc::SYS_bpf => {
+                let cmd = abi::BPF_CMDS.iter().find(|cmd| cmd.value == self.args[0]);
+                let name = cmd.expect("a command").name;
+                name.trim_start_matches("BPF_").into()
+            }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_unlink => "unlink".into(),
+            libc::SYS_unlinkat if self.args[2] & libc::AT_REMOVEDIR as u64 != 0 => "rmdir".into(),
+            libc::SYS_unlinkat => "unlink".into(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_lstat => "lstat".into(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_stat => "stat".into(),
+            libc::SYS_newfstatat => {
+                let flags = self.args[3];
+                let has = |flag: i32| flags & flag as u64 != 0;
+                match (has(libc::AT_EMPTY_PATH), has(libc::AT_SYMLINK_NOFOLLOW)) {
+                    (true, _) => "fstat",
+                    (_, true) => "lstat",
+                    (_, false) => "stat",
+                }
+                .into()
+            }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_open => "open".into(),
+            libc::SYS_openat => "open".into(),
+            nr => {
+                let known = NAMES.iter().find(|(number, _)| *number == nr);
+                known.map_or_else(|| format!("syscall {nr}"), |(_, name)| (*name).into())
+            }
+        }
+    }
+}
+
+/// "openat2", or "openat2 = 3" after it.
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())?;
+        match self.result {
+            Some(result) => write!(f, " = {result}"),
+            None => Ok(()),
+        }
+    }
+}
+
+const NAMES: &[(libc::c_long, &str)] = &[
+    (libc::SYS_close, "close"),
+    (libc::SYS_fstat, "fstat"),
+    (libc::SYS_fstatfs, "fstatfs"),
+    (libc::SYS_statx, "statx"),
+    (libc::SYS_openat2, "openat2"),
+    (libc::SYS_renameat2, "renameat2"),
+    (libc::SYS_linkat, "linkat"),
+    (libc::SYS_mkdirat, "mkdirat"),
+    (libc::SYS_flock, "flock"),
+    (libc::SYS_fcntl, "fcntl"),
+    (libc::SYS_fchmod, "fchmod"),
+    (libc::SYS_fchmodat, "fchmodat"),
+    (libc::SYS_fchownat, "fchownat"),
+    (libc::SYS_getdents64, "getdents64"),
+    (libc::SYS_getrandom, "getrandom"),
+    (libc::SYS_geteuid, "geteuid"),
+];
+
+/// A forked process, traced, killed when dropped.
+pub struct Tracee {
+    pid: libc::pid_t,
+    /// What entered the kernel and is not out yet.
+    inside: Option<Stop>,
+    marks: u32,
+    ended: Option<libc::c_int>,
+}
+
+impl Tracee {
+    /// Forks. The child makes ready, unobserved, and then runs with a stop at each syscall; it ends
+    /// with what `run` returns, or 101 after a panic, without any destructor but those in `run`.
+    pub fn fork<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> io::Result<Self> {
+        wait_until_alone();
+        // SAFETY: no other thread holds a lock that the child would wait for.
+        let pid = match check(unsafe { libc::fork() }.into())? {
+            0 => be_traced(ready, run),
+            pid => pid as libc::pid_t,
+        };
+        let mut this = Self {
+            pid,
+            inside: None,
+            marks: 0,
+            ended: None,
+        };
+        this.wait()?;
+        if this.ended.is_none() {
+            let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+            // SAFETY: our stopped child.
+            check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) })?;
+        }
+        Ok(this)
+    }
+
+    /// Lets it go on until its next stop; None once it is done.
+    #[allow(clippy::should_implement_trait, reason = "it may fail")]
+    pub fn next(&mut self) -> io::Result<Option<Stop>> {
+        while self.marks < 2 && self.ended.is_none() {
+            self.resume(libc::PTRACE_SYSCALL)?;
+            if self.ended.is_some() {
+                break;
+            }
+            let Some(stop) = self.stop()? else { continue };
+            let is_mark = stop.nr == libc::SYS_getppid;
+            if is_mark && stop.is_entry() {
+                self.marks += 1;
+            } else if self.marks == 1 && !is_mark && !is_check_of_std(&stop) {
+                return Ok(Some(stop));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets it run to its end, and tells what it has returned.
+    pub fn finish(mut self) -> io::Result<u8> {
+        while self.ended.is_none() {
+            self.resume(libc::PTRACE_CONT)?;
+        }
+        match self.ended {
+            Some(status) if libc::WIFEXITED(status) => Ok(libc::WEXITSTATUS(status) as u8),
+            status => Err(io::Error::other(format!("ended with status {status:?}"))),
+        }
+    }
+
+    /// SIGKILL, wherever it is. Then it is gone, and so are its descriptors and locks.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.end()?;
+        let status = self.ended.expect("an end");
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL);
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        // SAFETY: our child, which nobody has waited for.
+        check(unsafe { libc::kill(self.pid, libc::SIGKILL) }.into())?;
+        while self.ended.is_none() {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, how: libc::c_uint) -> io::Result<()> {
+        // SAFETY: our stopped child.
+        check(unsafe { libc::ptrace(how, self.pid, 0, 0) })?;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        let mut status = 0;
+        // SAFETY: status is writable.
+        check(unsafe { libc::waitpid(self.pid, &mut status, libc::__WALL) }.into())?;
+        if !libc::WIFSTOPPED(status) {
+            self.ended = Some(status);
+        }
+        Ok(())
+    }
+
+    /// None where it is no syscall that stopped it.
+    fn stop(&mut self) -> io::Result<Option<Stop>> {
+        // SAFETY: all zeroes is a valid value of the struct.
+        let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+        // SAFETY: info is as large as said; our stopped child.
+        check(unsafe {
+            libc::ptrace(
+                libc::PTRACE_GET_SYSCALL_INFO,
+                self.pid,
+                size_of_val(&info),
+                &raw mut info,
+            )
+        })?;
+        match info.op {
+            libc::PTRACE_SYSCALL_INFO_ENTRY => {
+                // SAFETY: the kernel says that it is an entry.
+                let entry = unsafe { info.u.entry };
+                let stop = Stop {
+                    nr: entry.nr as libc::c_long,
+                    args: entry.args,
+                    result: None,
+                };
+                self.inside = Some(stop);
+                Ok(Some(stop))
+            }
+            libc::PTRACE_SYSCALL_INFO_EXIT => {
+                // SAFETY: the kernel says that it is an exit.
+                let result = Some(unsafe { info.u.exit }.sval);
+                Ok(self.inside.take().map(|entry| Stop { result, ..entry }))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.end();
+        }
+    }
+}
+
+/// The standard library looks, in debug builds, whether what it closes is open.
+fn is_check_of_std(stop: &Stop) -> bool {
+    cfg!(debug_assertions) && stop.nr == libc::SYS_fcntl && stop.args[1] == libc::F_GETFD as u64
+}
+
+fn be_traced<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> ! {
+    let marked = || {
+        // SAFETY: it takes no address.
+        check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).expect("a tracer");
+        let ready = ready();
+        // SAFETY: it takes no address.
+        unsafe { libc::raise(libc::SIGSTOP) };
+        let _ = rustix::process::getppid();
+        let code = run(ready);
+        let _ = rustix::process::getppid();
+        code
+    };
+    let code = catch_unwind(AssertUnwindSafe(marked)).unwrap_or(101);
+    // SAFETY: the parent's buffers and destructors are the parent's.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// A thread that was joined is gone some moments later.
+fn wait_until_alone() {
+    for _ in 0..1000 {
+        match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
+            Ok(1) => return,
+            _ => sleep(Duration::from_millis(1)),
+        }
+    }
+    eprintln!("a process with threads must not be forked");
+    exit(1)
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        done => Ok(done),
+    }
+}

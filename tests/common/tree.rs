@@ -1,0 +1,72 @@
+//! What is below a directory, to be compared with what was.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bpf_pin::{Identity, Object};
+
+/// What stands under each name. Links are not followed, mounts are.
+pub type Tree = BTreeMap<PathBuf, Standing>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub inode: u64,
+    pub mode: u32,
+    pub uid: u32,
+    /// A pin's object, a link's goal.
+    pub is: String,
+}
+
+impl Standing {
+    pub fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+/// All that is below; not the kernel's own two files.
+pub fn tree(root: &Path) -> Tree {
+    let mut tree = Tree::new();
+    list(root, Path::new(""), &mut tree);
+    tree
+}
+
+/// Which object has the name, looked at by its path; None where nothing has, or a directory.
+pub fn holder(path: &Path) -> Option<Identity> {
+    match Object::open(path) {
+        Ok(object) => Some(object.identity().expect("an identity")),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+        Err(_) if path.is_dir() => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn list(root: &Path, below: &Path, tree: &mut Tree) {
+    for entry in fs::read_dir(root.join(below)).expect("a directory") {
+        let name = below.join(entry.unwrap().file_name());
+        let path = root.join(&name);
+        let stat = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            stat => stat.unwrap(),
+        };
+        let is = match stat.file_type() {
+            kind if kind.is_dir() => "directory".to_owned(),
+            kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
+            _ if name.extension().is_some() => continue,
+            _ => holder(&path).map_or_else(|| "gone".into(), |holder| holder.to_string()),
+        };
+        let (inode, mode, uid) = (stat.ino(), stat.mode(), stat.uid());
+        let standing = Standing {
+            inode,
+            mode,
+            uid,
+            is,
+        };
+        tree.insert(name.clone(), standing);
+        if stat.is_dir() {
+            list(root, &name, tree);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Scenes with many at once, each in a process of its own: its descriptors can be counted.
+
+use std::collections::HashSet;
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bpf_pin::Identity;
+use common::*;
+
+const SCENE: &str = "BPF_PIN_TEST_SCENE";
+const AT: &str = "BPF_PIN_TEST_AT";
+/// Set where every scene is to be played to its end, however long that takes.
+const LONG: &str = "BPF_PIN_TESTS_LONG";
+
+/// A scene and its name.
+pub type Scene = (&'static str, fn() -> Outcome);
+
+/// Plays the scene that this process was started for, if it was for one.
+pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
+    let name = env::var(SCENE).ok()?;
+    let (_, play) = scenes.iter().find(|(scene, _)| *scene == name)?;
+    let before = descriptors();
+    let outcome = panic::catch_unwind(play);
+    let failed = match outcome {
+        Ok(Ok(())) if descriptors() == before => return Some(ExitCode::SUCCESS),
+        Ok(Ok(())) => format!("descriptors: {:?}, before {before:?}", descriptors()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it panicked".into(),
+    };
+    eprintln!("{name}: {failed}");
+    Some(ExitCode::FAILURE)
+}
+
+/// Plays a scene in a process of its own, which must not leave a descriptor open.
+pub fn play(name: &str) -> Outcome {
+    let played = command(name)?.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&played.stderr);
+    assert!(played.status.success(), "{name}: {}\n{said}", played.status);
+    // What a scene tells of itself: with --nocapture, or rather for whoever looks.
+    print!("{}", String::from_utf8_lossy(&played.stdout));
+    Ok(())
+}
+
+fn command(name: &str) -> std::io::Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.env(SCENE, name);
+    Ok(command)
+}
+
+/// A process with a part in a scene, ended with this.
+pub struct Actor(Child);
+
+impl Actor {
+    /// Starts it, on the same bpffs.
+    pub fn start(part: &str, fs: &TestFs) -> std::io::Result<Self> {
+        let of_this_process = format!("/proc/{}/", std::process::id());
+        let root = fs.root().to_str().expect("a path of ASCII");
+        let at = root.replacen("/proc/self/", &of_this_process, 1);
+        let child = command(part)?
+            .env(AT, at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Lets it go to its end, and tells what it has written.
+    pub fn finish(mut self) -> std::io::Result<String> {
+        // For one that waits for its end.
+        drop(self.0.stdin.take());
+        let mut said = String::new();
+        if let Some(mut out) = self.0.stdout.take() {
+            out.read_to_string(&mut said)?;
+        }
+        let status = self.0.wait()?;
+        assert!(status.success(), "{status}: {said}");
+        Ok(said)
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where an actor plays.
+pub fn stage_of_actor() -> PathBuf {
+    PathBuf::from(env::var_os(AT).expect("started by a scene"))
+}
+
+/// Acts again and again, until the scene lets the actor go.
+pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
+    let mut waiting = std::io::stdin();
+    std::thread::scope(|scope| {
+        let scene = scope.spawn(move || waiting.read(&mut [0]));
+        while !scene.is_finished() {
+            act()?;
+        }
+        Ok(())
+    })
+}
+
+/// How often something is done: all of it, or as much as there is time for, but never less than
+/// shows what can go wrong.
+pub struct Often {
+    least: u32,
+    most: u32,
+    end: Option<Instant>,
+}
+
+impl Often {
+    pub fn new(least: u32, most: u32, time: Duration) -> Self {
+        let is_long = env::var_os(LONG).is_some();
+        let end = (!is_long).then(|| Instant::now() + time);
+        Self { least, most, end }
+    }
+
+    pub fn goes_on(&self, done: u32) -> bool {
+        let is_time = || self.end.is_none_or(|end| Instant::now() < end);
+        done < self.least || done < self.most && is_time()
+    }
+}
+
+/// What was ever given a name.
+#[derive(Default)]
+pub struct Ever(Mutex<HashSet<Identity>>);
+
+impl Ever {
+    /// Before it is given the name.
+    pub fn insert(&self, identity: Identity) {
+        self.0.lock().unwrap().insert(identity);
+    }
+
+    #[track_caller]
+    pub fn assert_had(&self, identity: Identity) {
+        assert!(self.0.lock().unwrap().contains(&identity), "{identity}");
+    }
+}
+
+/// This process's descriptors and what they are of.
+fn descriptors() -> Vec<PathBuf> {
+    let path = Path::new("/proc/self/fd");
+    let entries = fs::read_dir(path).expect("/proc");
+    let of = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let mut of: Vec<_> = of.collect();
+    of.sort();
+    of
+}
+
+/// Bpffs knows RENAME_EXCHANGE.
+pub fn has_exchange() -> bool {
+    kernel(5, 17).unmet().is_none()
+}

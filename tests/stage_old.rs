@@ -1,0 +1,166 @@
+//! What becomes of the set that another took the place of.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::PinDir;
+use common::*;
+
+use crate::scene::has_exchange;
+use crate::{HIDDEN, PINS, SET, names, publish, staged};
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("a_set_is_rolled_back", PINS, rolled_back)
+        .test("discard_waits_for_readers", PINS, discard_waits)
+        .test("drop_leaves_a_set_that_is_read", PINS, drop_leaves)
+        .test("a_lock_taken_alone_keeps_the_old_set", PINS, locked_alone)
+        .test("what_somebody_swept_away_is_no_failure", PINS, swept_away)
+}
+
+fn rolled_back() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let inode = dir.metadata(SET)?.inode();
+    let mut published = publish(staged(&dir, &two, &["c"]))?;
+    // To and fro.
+    for (id, inner) in [(&one, &["a", "b"][..]), (&two, &["c"]), (&one, &["a", "b"])] {
+        let old = published.old.take().expect("the other one");
+        assert_eq!(names(old.path()), inner);
+        published = publish(old)?;
+        assert_eq!(published.had_gap, !has_exchange());
+        assert_eq!(published.dir.path(), fs.at(SET));
+        assert_eq!(names(fs.at(SET)), inner);
+        assert_eq!(dir.open_dir(SET)?.identity(inner[0])?, id.identity()?);
+        assert_eq!(fs.names().len(), 2);
+        drop(published.dir.lock()?);
+    }
+    assert_eq!(dir.metadata(SET)?.inode(), inode);
+    drop(published);
+    assert_eq!(fs.names(), [SET]);
+    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    Ok(())
+}
+
+/// Longer than removing takes.
+const A_WHILE: Duration = Duration::from_millis(150);
+
+fn discard_waits() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let reader = dir.open_dir(SET)?;
+    let (first, second) = (reader.lock_shared()?, dir.open_dir(SET)?.lock_shared()?);
+    let old = publish(staged(&dir, &two, &["a", "b"]))?.old.unwrap();
+    let is_discarded = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let discarding = scope.spawn(|| {
+            let discarded = old.discard();
+            is_discarded.store(true, Relaxed);
+            discarded
+        });
+        for lock in [first, second] {
+            thread::sleep(A_WHILE);
+            assert!(!is_discarded.load(Relaxed));
+            for name in ["a", "b"] {
+                assert_eq!(reader.identity(name).unwrap(), one.identity().unwrap());
+            }
+            drop(lock);
+        }
+        discarding.join().unwrap()
+    })?;
+    assert_eq!(fs.names(), [SET]);
+    assert!(reader.open_any("a").is_err());
+    // Nobody reads: at once.
+    let published = publish(staged(&dir, &one, &["a"]))?;
+    published.old.unwrap().discard()?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+fn drop_leaves() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let reader = PinDir::open(fs.at(SET))?;
+    let lock = reader.lock_shared()?;
+    drop(publish(staged(&dir, &two, &["a"]))?);
+    for _ in 0..2 {
+        assert_eq!(fs.names().len(), 2);
+        for name in ["a", "b"] {
+            assert_eq!(reader.identity(name)?, one.identity()?);
+        }
+        // Nor does a sweep take it, be it by another descriptor.
+        for dir in [&dir, &PinDir::open(fs.root())?] {
+            let swept = dir.sweep_stale()?;
+            assert!(swept.removed.is_empty(), "{:?}", swept.removed);
+            assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        }
+    }
+    drop(lock);
+    let hidden = fs.names().remove(1);
+    let (hidden, set) = match hidden.as_str() {
+        SET => (fs.names().remove(0), hidden),
+        _ => (hidden, fs.names().remove(0)),
+    };
+    assert!(hidden.starts_with(HIDDEN) && set == SET);
+    let swept = dir.sweep_stale()?;
+    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    assert_eq!(swept.removed, [hidden.as_str()]);
+    assert_eq!(fs.names(), [SET]);
+    assert!(dir.sweep_stale()?.removed.is_empty());
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, two.identity()?);
+    Ok(())
+}
+
+/// A reader that holds it alone is a reader, too; and the set can still be rolled back to after that.
+fn locked_alone() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a"]))?;
+    let reader = dir.open_dir(SET)?;
+    let lock = reader.lock()?;
+    let old = publish(staged(&dir, &two, &["a"]))?.old.unwrap();
+    assert_eq!(names(old.path()), ["a"]);
+    drop(old);
+    assert_eq!(reader.identity("a")?, one.identity()?);
+    assert!(dir.sweep_stale()?.removed.is_empty());
+    drop(lock);
+    assert_eq!(dir.sweep_stale()?.removed.len(), 1);
+    assert_eq!(fs.names(), [SET]);
+    // And where it lets go before.
+    let lock = dir.open_dir(SET)?.lock()?;
+    let old = publish(staged(&dir, &one, &["b"]))?.old.unwrap();
+    drop(lock);
+    let published = publish(old)?;
+    assert_eq!(names(fs.at(SET)), ["a"]);
+    published.old.unwrap().discard()?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+/// Somebody who does not ask for locks has removed the old set by hand.
+fn swept_away() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a"]))?;
+    for is_discarded in [true, false] {
+        let old = publish(staged(&dir, &two, &["b"]))?.old.unwrap();
+        std::fs::remove_dir_all(old.path())?;
+        assert_eq!(fs.names(), [SET]);
+        match is_discarded {
+            true => old.discard()?,
+            false => drop(old),
+        }
+        assert_eq!(fs.names(), [SET]);
+    }
+    assert_eq!(names(fs.at(SET)), ["b"]);
+    Ok(())
+}
