@@ -256,9 +256,9 @@ const WITH_EXCHANGE: &[Measured] = measured! {
     dir_exchange => &["renameat2"], |scene| { scene.dir() }
         |dir: PinDir| { dir.exchange("map", "sub").unwrap(); forget(dir) };
     dir_replace_if => &[
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "open", "fcntl", "fcntl", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink",
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
@@ -266,9 +266,9 @@ const WITH_EXCHANGE: &[Measured] = measured! {
 
 const WITHOUT_EXCHANGE: &[Measured] = measured! {
     dir_replace_if => &[
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "open", "fcntl", "fcntl", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2",
+            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };

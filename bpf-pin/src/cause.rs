@@ -156,7 +156,7 @@ pub enum Cause {
         /// The directory.
         path: PathBuf,
     },
-    /// Somebody else holds the lock (EWOULDBLOCK).
+    /// Somebody else holds the lock (EWOULDBLOCK), or would not give up a turn.
     Locked,
     /// The kernel does not know what the operation needs.
     Unsupported {
@@ -379,7 +379,7 @@ impl fmt::Display for Cause {
             }
             Self::MountPoint { path } => write!(f, "{} is a mount point", path.display()),
             Self::NotEmpty { path } => write!(f, "{} is not empty", path.display()),
-            Self::Locked => f.write_str("somebody holds the directory's lock"),
+            Self::Locked => f.write_str("somebody else holds the directory's lock"),
             Self::Unsupported { what, since } => {
                 write!(f, "this kernel does not know {what} (Linux {since})")
             }

@@ -566,6 +566,11 @@ pub(crate) fn hold_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
     ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
 }
 
+pub(crate) fn release_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
+    let mut lock = byte_lock(libc::F_UNLCK, offset);
+    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
+}
+
 /// Whether another open file description holds the byte.
 pub(crate) fn is_byte_held(file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
     let mut lock = byte_lock(libc::F_WRLCK, offset);

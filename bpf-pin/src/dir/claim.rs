@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 use crate::filename::Filename;
@@ -97,7 +100,34 @@ impl Claim {
     }
 }
 
+/// The byte of whose turn it is to swap. No token is 0.
+const TURN: u64 = 0;
+/// For how long one's turn is waited for: whoever has it needs it for some microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 impl PinDir {
+    /// Waits for one's turn among those who swap, which is held with the descriptor.
+    ///
+    /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
+    /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
+    pub(super) fn turn(&self) -> Result<OwnedFd, Reason> {
+        let because = |errno| Reason::new(errno, None);
+        let file = self.readable()?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            sys::hold_byte(file.as_fd(), TURN).map_err(because)?;
+            if !sys::is_byte_held(file.as_fd(), TURN).map_err(because)? {
+                return Ok(file);
+            }
+            sys::release_byte(file.as_fd(), TURN).map_err(because)?;
+            if Instant::now() > end {
+                return Err(Cause::Locked.into());
+            }
+            // Not in step with the others.
+            sleep(Duration::from_micros(names::token() % 256));
+        }
+    }
+
     pub(super) fn claim(&self) -> Result<&Claim, Reason> {
         if let Some(claim) = self.claim.get() {
             return Ok(claim);

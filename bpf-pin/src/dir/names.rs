@@ -57,10 +57,10 @@ pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
     (passing(token, number, left).as_bytes() == name).then_some((token, left))
 }
 
-/// A number that no other process, thread or call gets, as far as chance allows: 63 bits.
+/// A number that no other process, thread or call gets, as far as chance allows: 63 bits, not 0.
 pub(super) fn token() -> u64 {
     // The standard library seeds it from the kernel and steps it with each call.
-    RandomState::new().build_hasher().finish() & i64::MAX as u64
+    (RandomState::new().build_hasher().finish() & i64::MAX as u64).max(1)
 }
 
 #[cfg(test)]

@@ -86,18 +86,19 @@ impl PinDir {
     /// As [`replace`](Self::replace), only while the name is still the object's that the caller saw:
     /// compare and swap.
     ///
-    /// From Linux 5.17 on the two pins change places and then the old one is looked at: if somebody
-    /// was faster, they change places again. So nobody's replacement is lost to ours, but ours is to
-    /// be seen for the moment between. Before that the old one is looked at right before, and what
-    /// is put under the name between the two is lost.
+    /// Those who do this in one directory take turns, by a lock of their own, which has nothing to do
+    /// with [`lock`](Self::lock). So among them each replaces what it has seen, or fails.
     ///
-    /// Several that do this at once and must not see each other's unsuccessful tries hold the
-    /// [`lock`](Self::lock).
+    /// Against others, who know nothing of that, from Linux 5.17 on the two pins change places and
+    /// then the old one is looked at: if somebody was faster, they change places again. So nobody's
+    /// replacement is lost to ours, but ours is to be seen for the moment between. Before that the old
+    /// one is looked at right before, and what is put under the name between the two is lost.
     ///
     /// # Errors
     ///
     /// As [`replace`](Self::replace); [`Replaced`](Cause::Replaced) where another object has the name;
-    /// [`Missing`](Cause::Missing) (ENOENT) where none has.
+    /// [`Missing`](Cause::Missing) (ENOENT) where none has; [`Locked`](Cause::Locked) where somebody
+    /// else was at it for five seconds.
     ///
     /// # Examples
     ///
@@ -198,6 +199,7 @@ impl PinDir {
             found => Err(Reason::from(Cause::Replaced { expected, found })),
         };
         let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
+        let _turn = self.turn()?;
         check(holder(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
         let ours = temporary.inode().map_err(explain)?;

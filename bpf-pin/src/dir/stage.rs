@@ -19,7 +19,7 @@ use crate::place::Place;
 use super::PinDir;
 use super::create::Hidden;
 use super::lock::{lock_file, try_lock_file};
-use super::names::Left;
+use super::names::{self, Left};
 
 /// How often what somebody else sweeps away or takes meanwhile is tried again.
 const TRIES: usize = 100;
@@ -122,6 +122,9 @@ impl<'d> Stage<'d> {
     /// [`PinDir::sweep_stale`] puts the old one back.
     ///
     /// # Errors
+    ///
+    /// The error keeps the stage, and with it the directory borrowed: where that is too long,
+    /// `.map_err(bpf_pin::Error::from)` drops the stage.
     ///
     /// [`Error::Directory`](crate::Error::Directory), with the stage, and the name is whose it was:
     /// [`NotADirectory`](Cause::NotADirectory) where a pin has it,
@@ -231,7 +234,14 @@ impl<'d> Stage<'d> {
                 Ok(()) => {
                     // Somebody may have put something else there meanwhile: it gets its name back.
                     match is_directory(&parent.place(hidden), path) {
-                        Err(reason) if exchange().is_ok() => return Err(reason),
+                        Err(reason)
+                            if exchange().is_ok()
+                                || parent
+                                    .rename_named(hidden, name, RenameFlags::NOREPLACE)
+                                    .is_ok() =>
+                        {
+                            return Err(reason);
+                        }
                         _ => return Ok(Put::Exchanged { had_gap: false }),
                     }
                 }
@@ -262,12 +272,8 @@ impl<'d> Stage<'d> {
         let parent = self.hidden.parent;
         let aside = parent.hidden(Left::Aside)?;
         let done = self.put_past(&aside.dir);
-        match done {
-            // Nothing is in it, or what is an old one to somebody else's publication, too.
-            Ok(_) => drop(parent.remove_hidden(&aside.name)),
-            // If something is in it still, a sweep puts that back.
-            Err(_) => drop(parent.rmdir(&aside.name)),
-        }
+        // If something is in it still, a sweep finds what to do with it.
+        let _ = parent.rmdir(&aside.name);
         done.map_err(|reason| {
             reason.explained(|errno| diagnose::find(&parent.place(&self.name), errno))
         })
@@ -296,7 +302,14 @@ impl<'d> Stage<'d> {
                 let _ = moved(aside, name, parent, hidden);
                 Ok(true)
             }
-            Err(reason) if reason.is(Errno::EXIST) => Ok(false),
+            // What was moved is an old one to somebody else's publication, too: readers may be there.
+            Err(reason) if reason.is(Errno::EXIST) => {
+                let retired = names::passing(names::token(), 0, Left::Unfinished);
+                if moved(aside, name, parent, &retired).is_ok() {
+                    drop(Self::of_old(parent, retired, *name));
+                }
+                Ok(false)
+            }
             Err(reason) => {
                 let _ = moved(aside, name, parent, name);
                 Err(reason)

@@ -192,7 +192,14 @@ impl PinDir {
             let name = entry.name.as_c_str();
             match renameat_with(&self.fd, name, &parent.fd, name, RenameFlags::NOREPLACE) {
                 Ok(()) => swept.restored.push(entry.name().to_owned()),
-                // It was replaced, and only the removal is left.
+                // It was replaced, and only the removal is left, once no reader is there.
+                Err(Errno::EXIST) if entry.entry_type() == EntryType::Directory => {
+                    let retired = names::passing(names::token(), 0, Left::Unfinished);
+                    let to = retired.as_c_str();
+                    renameat_with(&self.fd, name, &parent.fd, to, RenameFlags::NOREPLACE)
+                        .map_err(|errno| self.not_removed(&entry.name, errno))?;
+                    parent.sweep_dir(&retired, Left::Unfinished, swept)?;
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.not_removed(&entry.name, errno)),
             }
