@@ -147,8 +147,8 @@ pub struct Entries<'d> {
 impl PinDir {
     /// `getdents64(2)`: the names in the directory, as one stream, in constant memory.
     ///
-    /// Opens no object, follows no symbolic link, crosses no mount. What is made or removed
-    /// meanwhile may be seen or not; what stays is seen once. The kernel's own `maps.debug` and
+    /// Opens no object, follows no symbolic link, crosses no mount. What is made, removed, replaced
+    /// or renamed meanwhile may be seen or not; what is left alone is seen once. The kernel's own `maps.debug` and
     /// `progs.debug` are pins of links with a '.' in their names.
     ///
     /// # Errors

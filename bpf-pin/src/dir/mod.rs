@@ -84,7 +84,8 @@ impl PinDir {
 
     /// The path that it was opened by. By now that may lead elsewhere, or nowhere.
     ///
-    /// Of a descriptor from elsewhere it is "/proc/self/fd/" and the number.
+    /// Of a descriptor from elsewhere it is "/proc/self/fd/" and the number, which means nothing any
+    /// more once that descriptor is closed: so take the [`lock`](Self::lock) through this very one.
     pub fn path(&self) -> &Path {
         self.path.as_path()
     }

@@ -118,7 +118,8 @@ impl<'d> Stage<'d> {
     /// [`lock_shared`](PinDir::lock_shared) is held.
     ///
     /// Before Linux 5.17, where bpffs has no `RENAME_EXCHANGE`, the old one is moved out of the way first: for a moment
-    /// nothing has the name, and [`Published::had_gap`] tells. If the process is killed right then,
+    /// nothing has the name, and [`Published::had_gap`] tells. A reader that comes right then gets
+    /// ENOENT, often without a cause: when it is looked for, the name is there again. If the process is killed right then,
     /// [`PinDir::sweep_stale`] puts the old one back.
     ///
     /// # Errors
