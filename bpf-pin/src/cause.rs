@@ -4,8 +4,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
+use bpf_pin_sys::Version;
+use rustix::fs::{major, minor};
+
 use crate::access::Access;
 use crate::capability::Capability;
+use crate::error::errno_name;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::types::AttachType;
@@ -207,6 +211,103 @@ pub enum Cause {
         /// The name.
         name: String,
     },
+    /// An option has a value that the kernel would refuse, or cut short.
+    InvalidOption {
+        /// The option, by the kernel's name.
+        option: &'static str,
+        /// What is wrong with the value.
+        problem: String,
+    },
+    /// The kernel took an option without an error, and did not heed it.
+    OptionIgnored {
+        /// The option, by the kernel's name.
+        option: &'static str,
+        /// The first release that knows it, where it is newer than bpffs.
+        since: Option<Version>,
+    },
+    /// This kernel does not have what was asked for.
+    Unsupported {
+        /// What.
+        what: &'static str,
+        /// The first release that has it.
+        since: Version,
+    },
+    /// /proc is not mounted, or what is mounted there is none.
+    NoProc,
+    /// The mount is none of this mount namespace: it is attached nowhere, elsewhere, or no longer.
+    NotListed {
+        /// Its id.
+        mount_id: u64,
+    },
+    /// Another bpffs is there by now.
+    AnotherInstance {
+        /// The `st_dev` of the one that was meant.
+        expected: u64,
+        /// The `st_dev` of the one that is there.
+        found: u64,
+    },
+    /// A directory within a bpffs, where its root was wanted (EINVAL).
+    NotTheRoot {
+        /// The directory, where its path is known.
+        path: Option<PathBuf>,
+        /// Where the bpffs is mounted, where that is known.
+        mount_point: Option<PathBuf>,
+    },
+    /// Another file system is mounted there already.
+    Occupied {
+        /// Which.
+        found: FileSystem,
+        /// The id of the mount.
+        mount_id: u64,
+    },
+    /// Somebody else mounted something there at the same moment.
+    Overtaken,
+    /// The mount is in use (EBUSY).
+    InUse {
+        /// Something that is mounted within it. None: a file or directory of it is open, or a
+        /// process works there.
+        mounted: Option<PathBuf>,
+    },
+    /// In a user namespace no bpffs can be created, only taken over (EPERM).
+    NeedsDelegation,
+    /// The mount namespace belongs to another user namespace than this thread's (EPERM).
+    ForeignMountNamespace,
+    /// A mount namespace has as many mounts as it may have (ENOSPC).
+    MountTableFull {
+        /// How many it may have: /proc/sys/fs/mount-max.
+        most: u64,
+    },
+    /// Tokens are for user namespaces; in the initial one there are none (EOPNOTSUPP).
+    InitialUserNamespace,
+    /// The bpffs delegates nothing (ENOENT).
+    NothingDelegated,
+    /// The bpffs belongs to another user namespace than this thread's (EPERM).
+    ForeignBpffs,
+    /// The descriptor is no token.
+    NotAToken {
+        /// What /proc calls it.
+        found: String,
+    },
+    /// The token does not allow what was asked for (EPERM).
+    NotDelegated {
+        /// What it does not allow: "map_create", "maps of type hash", ….
+        what: String,
+    },
+    /// What came over the socket is not what the other side of the handshake should send.
+    Handshake {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// What came over the socket is not the context of a bpffs to be made.
+    NotABpfContext {
+        /// What it is: what /proc calls it, or the file system's name.
+        found: Option<String>,
+    },
+    /// The other side of the handshake refused.
+    Refused {
+        /// The errno that it gave.
+        errno: i32,
+    },
 }
 
 impl From<Verdict> for Cause {
@@ -216,6 +317,15 @@ impl From<Verdict> for Cause {
             Verdict::IsNone(found) => Self::NotBpf { found },
             Verdict::Is(_) | Verdict::Unknown => Self::Unproven,
         }
+    }
+}
+
+/// A device's number as people know it.
+pub(crate) struct Device(pub(crate) u64);
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", major(self.0), minor(self.0))
     }
 }
 
@@ -357,6 +467,79 @@ impl fmt::Display for Cause {
                 f,
                 "{name:?} is not a name of up to 15 letters, digits, '_' and '.'"
             ),
+            Self::InvalidOption { option, problem } => write!(f, "{option} {problem}"),
+            Self::OptionIgnored { option, since } => {
+                write!(f, "the kernel ignored the option {option}")?;
+                match since {
+                    Some(since) => write!(f, ", which it knows since Linux {since}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Unsupported { what, since } => {
+                write!(f, "this kernel has no {what}, which came with Linux {since}")
+            }
+            Self::NoProc => f.write_str("/proc is not mounted"),
+            Self::NotListed { mount_id } => {
+                write!(f, "mount {mount_id} is none of this mount namespace")
+            }
+            Self::AnotherInstance { expected, found } => write!(
+                f,
+                "another bpffs is there by now (device {}, not {})",
+                Device(*found),
+                Device(*expected)
+            ),
+            Self::NotTheRoot { path, mount_point } => {
+                match path {
+                    Some(path) => write!(f, "{} is a directory in a bpffs", path.display()),
+                    None => f.write_str("it is a directory in a bpffs"),
+                }?;
+                match mount_point {
+                    Some(mount_point) => write!(f, ", which is mounted at {}", mount_point.display()),
+                    None => f.write_str(", not its root"),
+                }
+            }
+            Self::Occupied { found, mount_id } => {
+                write!(f, "{found} is mounted there already (mount {mount_id})")
+            }
+            Self::Overtaken => {
+                f.write_str("something else was mounted there at the same moment")
+            }
+            Self::InUse { mounted: Some(path) } => {
+                write!(f, "it is in use: something is mounted at {}", path.display())
+            }
+            Self::InUse { mounted: None } => f.write_str(
+                "it is in use: a file or directory in it is open, or a process works there",
+            ),
+            Self::NeedsDelegation => f.write_str(
+                "creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, and this thread is in another; from Linux 6.9 a process that has it can delegate one",
+            ),
+            Self::ForeignMountNamespace => f.write_str(
+                "this thread's mount namespace belongs to another user namespace; it may mount in one of its own",
+            ),
+            Self::MountTableFull { most } => write!(
+                f,
+                "the mount namespace, or one that shares its mounts, has all the {most} mounts that fs.mount-max allows"
+            ),
+            Self::InitialUserNamespace => f.write_str(
+                "this thread is in the initial user namespace, where there are no tokens and none are needed",
+            ),
+            Self::NothingDelegated => f.write_str("the bpffs delegates nothing"),
+            Self::ForeignBpffs => {
+                f.write_str("the bpffs belongs to another user namespace than this thread's")
+            }
+            Self::NotAToken { found } => write!(f, "it is {found}, not a token"),
+            Self::NotDelegated { what } => write!(f, "the token does not allow {what}"),
+            Self::Handshake { problem } => write!(f, "the other side {problem}"),
+            Self::NotABpfContext { found: Some(found) } => {
+                write!(f, "the other side sent {found}, not the context of a bpffs")
+            }
+            Self::NotABpfContext { found: None } => {
+                f.write_str("the other side sent something else than the context of a bpffs")
+            }
+            Self::Refused { errno } => match errno_name(*errno) {
+                Some(name) => write!(f, "the other side refused: {name}"),
+                None => write!(f, "the other side refused: errno {errno}"),
+            },
         }
     }
 }

@@ -147,6 +147,84 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// A bpffs was looked for, mounted, unmounted or delegated.
+    Mount {
+        /// Which of these.
+        operation: MountOperation,
+        /// Where, or empty where there is no place.
+        path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// A BPF token was made or looked at.
+    Token {
+        /// Which of these.
+        operation: TokenOperation,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// What was done to a bpffs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MountOperation {
+    /// [`Bpffs::at`](crate::Bpffs::at), [`still_here`](crate::Bpffs::still_here).
+    Find,
+    /// [`Bpffs::inspect`](crate::Bpffs::inspect).
+    Inspect,
+    /// [`Bpffs::mounts`](crate::Bpffs::mounts) and what else reads mountinfo.
+    ReadMounts,
+    /// [`MountOptions::detached`](crate::MountOptions::detached).
+    Make,
+    /// [`MountOptions::mount`](crate::MountOptions::mount), [`Bpffs::ensure`](crate::Bpffs::ensure).
+    Mount,
+    /// [`Detached::attach`](crate::Detached::attach).
+    Attach,
+    /// [`Bpffs::unmount`](crate::Bpffs::unmount).
+    Unmount,
+    /// [`MountOptions::request_delegation`](crate::MountOptions::request_delegation).
+    RequestDelegation,
+    /// [`MountOptions::grant_delegation`](crate::MountOptions::grant_delegation).
+    GrantDelegation,
+}
+
+impl fmt::Display for MountOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Find => "find a bpffs at",
+            Self::Inspect => "inspect",
+            Self::ReadMounts => "read the mounts",
+            Self::Make => "make a bpffs",
+            Self::Mount => "mount a bpffs at",
+            Self::Attach => "attach a bpffs at",
+            Self::Unmount => "unmount",
+            Self::RequestDelegation => "request a delegated bpffs",
+            Self::GrantDelegation => "grant a delegated bpffs",
+        })
+    }
+}
+
+/// What was done to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenOperation {
+    /// `BPF_TOKEN_CREATE`.
+    Create,
+    /// A descriptor from elsewhere was taken for one.
+    Descriptor,
+    /// `BPF_OBJ_GET_INFO_BY_FD`.
+    Info,
+}
+
+impl fmt::Display for TokenOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create a token",
+            Self::Descriptor => "take a descriptor for a token",
+            Self::Info => "read what a token allows",
+        })
+    }
 }
 
 impl Error {
@@ -171,7 +249,9 @@ impl Error {
             | Self::Lookup { reason }
             | Self::Update { reason }
             | Self::Delete { reason }
-            | Self::NextKey { reason } => reason,
+            | Self::NextKey { reason }
+            | Self::Mount { reason, .. }
+            | Self::Token { reason, .. } => reason,
         }
     }
 
@@ -192,6 +272,7 @@ impl Error {
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. }
             | Self::Statfs { path, .. } => Some(path),
+            Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
         }
     }
@@ -227,6 +308,13 @@ impl fmt::Display for Error {
             Self::Update { .. } => f.write_str("update an element"),
             Self::Delete { .. } => f.write_str("delete an element"),
             Self::NextKey { .. } => f.write_str("find the next key"),
+            Self::Mount {
+                operation, path, ..
+            } => match path.as_os_str().is_empty() {
+                true => operation.fmt(f),
+                false => write!(f, "{operation} {}", path.display()),
+            },
+            Self::Token { operation, .. } => operation.fmt(f),
         }?;
         write!(f, ": {}", self.reason())?;
         match self {
@@ -280,6 +368,17 @@ impl Reason {
         }
     }
 
+    pub(crate) fn errno_only(errno: Errno) -> Self {
+        Self::new(errno, None)
+    }
+
+    pub(crate) fn from_io(error: io::Error) -> Self {
+        Self {
+            source: Some(error),
+            cause: None,
+        }
+    }
+
     /// The cause, where one was proven.
     pub fn cause(&self) -> Option<&Cause> {
         self.cause.as_deref()
@@ -324,7 +423,7 @@ impl fmt::Display for Reason {
 }
 
 /// The names of the errnos that bpf(2) and the calls around it give.
-fn errno_name(errno: i32) -> Option<&'static str> {
+pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
     const NAMES: &[(Errno, &str)] = &[
         (Errno::PERM, "EPERM"),
         (Errno::NOENT, "ENOENT"),

@@ -29,7 +29,11 @@
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
-//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`] |
+//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`], [`Bpffs::at`] |
+//! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
+//! | `umount2(2)` | [`Bpffs::unmount`] |
+//! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
+//! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
 //!
 //! # Promises
 //!
@@ -86,9 +90,13 @@ pub use bpf_pin_sys as abi;
 pub use bytemuck;
 
 pub use access::Access;
+pub use bpffs::{
+    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
+    Propagation, ReadOnly, Token, Verdict,
+};
 pub use capability::Capability;
 pub use cause::Cause;
-pub use error::{Error, Failed, Reason, Result};
+pub use error::{Error, Failed, MountOperation, Reason, Result, TokenOperation};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use magic::FileSystem;
@@ -100,7 +108,7 @@ pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use sys::AsMap;
-pub use types::{AttachType, LinkType, MapType, ProgType};
+pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]
