@@ -119,14 +119,20 @@ fn elsewhere() -> Outcome {
     let found = FileSystem::at("/proc")?;
     assert_eq!(seen.verdict, Verdict::Elsewhere { found });
     let mount = seen.mount.ok_or("a mount")?;
-    assert_eq!((&mount.mount_point, mount.fs_type), (&PathBuf::from("/proc"), "proc".into()));
+    assert_eq!(
+        (&mount.mount_point, mount.fs_type),
+        (&PathBuf::from("/proc"), "proc".into())
+    );
     assert_eq!(seen.read_only, None);
 
     let dir = directory();
     let found = FileSystem::at(dir.path())?;
     let seen = inspect(dir.path());
     let path = dir.path().display();
-    says(&seen, &format!("{path} is a directory on {found}, not on a bpffs"));
+    says(
+        &seen,
+        &format!("{path} is a directory on {found}, not on a bpffs"),
+    );
     Ok(())
 }
 
@@ -151,9 +157,15 @@ fn mounted() -> Outcome {
         let bpffs = MountOptions::new().mount(path)?;
         let seen = inspect(path);
         let mount = bpffs.mount()?;
-        assert_eq!((&seen.verdict, seen.mount.as_ref()), (&Verdict::Mounted, Some(&mount)));
+        assert_eq!(
+            (&seen.verdict, seen.mount.as_ref()),
+            (&Verdict::Mounted, Some(&mount))
+        );
         assert_eq!(mount.dev, bpffs.dev());
-        says(&seen, &format!("{} is a bpffs ({}, private)", path.display(), of(&mount)));
+        says(
+            &seen,
+            &format!("{} is a bpffs ({}, private)", path.display(), of(&mount)),
+        );
         assert!(seen.covers.is_empty() && seen.hidden.is_empty() && seen.read_only.is_none());
         assert_eq!(seen.of_process_1, None);
         Ok(())
@@ -191,7 +203,10 @@ fn bind() -> Outcome {
         let seen = inspect(&other);
         assert_eq!(seen.verdict, Verdict::Mounted);
         let mount = seen.mount.clone().ok_or("a mount")?;
-        assert_eq!((&mount.root, mount.dev), (&PathBuf::from("/sub"), bpffs.dev()));
+        assert_eq!(
+            (&mount.root, mount.dev),
+            (&PathBuf::from("/sub"), bpffs.dev())
+        );
         let sentence = format!(
             "{} is a bind mount of /sub of a bpffs ({}, private)",
             other.display(),
@@ -234,10 +249,15 @@ fn propagation() -> Outcome {
         let says_at_end = |end: &str| {
             let seen = inspect(path);
             let mount = seen.mount.clone().unwrap();
-            says(&seen, &format!("{} is a bpffs ({}, {end})", path.display(), of(&mount)));
+            says(
+                &seen,
+                &format!("{} is a bpffs ({}, {end})", path.display(), of(&mount)),
+            );
         };
         mount_change(path, MountPropagationFlags::SHARED)?;
-        let group = inspect(path).mount.and_then(|mount| mount.propagation.shared);
+        let group = inspect(path)
+            .mount
+            .and_then(|mount| mount.propagation.shared);
         let group = group.ok_or("a group")?;
         says_at_end(&format!("shared in group {group}"));
         let other = directory();
@@ -245,7 +265,9 @@ fn propagation() -> Outcome {
         mount_change(path, MountPropagationFlags::DOWNSTREAM)?;
         says_at_end(&format!("slave of group {group}"));
         mount_change(path, MountPropagationFlags::SHARED)?;
-        let own = inspect(path).mount.and_then(|mount| mount.propagation.shared);
+        let own = inspect(path)
+            .mount
+            .and_then(|mount| mount.propagation.shared);
         let own = own.ok_or("a group of its own")?;
         says_at_end(&format!("shared in group {own}, slave of group {group}"));
         mount_change(path, MountPropagationFlags::UNBINDABLE)?;
@@ -292,13 +314,28 @@ fn covered() -> Outcome {
         };
         let seen = inspect(path);
         assert_eq!(seen.verdict, Verdict::Elsewhere { found });
-        assert_eq!((&seen.covers[..], &seen.hidden[..]), (&[mount.clone()][..], &[mount.clone()][..]));
+        assert_eq!(
+            (&seen.covers[..], &seen.hidden[..]),
+            (&[mount.clone()][..], &[mount.clone()][..])
+        );
         let head = format!("{} is a directory on tmpfs, not on a bpffs", path.display());
-        says(&seen, &format!("{head}; the bpffs ({}, private) is covered by it", of(&mount)));
+        says(
+            &seen,
+            &format!(
+                "{head}; the bpffs ({}, private) is covered by it",
+                of(&mount)
+            ),
+        );
         on_tmpfs(path);
         let seen = inspect(path);
         assert_eq!(seen.covers.len(), 2);
-        says(&seen, &format!("{head}; the bpffs ({}, private) is covered, 2 mounts deep", of(&mount)));
+        says(
+            &seen,
+            &format!(
+                "{head}; the bpffs ({}, private) is covered, 2 mounts deep",
+                of(&mount)
+            ),
+        );
         // Of a directory in what covers it, nothing of the kind can be said.
         fs::create_dir(path.join("dir"))?;
         let seen = inspect(&path.join("dir"));
@@ -314,13 +351,22 @@ fn on_the_way() -> Outcome {
         let bpffs = MountOptions::new().mount(&place)?;
         let mount = bpffs.mount()?;
         on_tmpfs(&path.join("run"));
-        let tail = format!("; the bpffs ({}, private) is mounted there and hidden by a mount on the way", of(&mount));
+        let tail = format!(
+            "; the bpffs ({}, private) is mounted there and hidden by a mount on the way",
+            of(&mount)
+        );
         let seen = inspect(&place);
         says(&seen, &format!("{} does not exist{tail}", place.display()));
         assert_eq!(seen.hidden, [mount]);
         fs::create_dir(&place)?;
         let seen = inspect(&place);
-        says(&seen, &format!("{} is a directory on tmpfs, not on a bpffs{tail}", place.display()));
+        says(
+            &seen,
+            &format!(
+                "{} is a directory on tmpfs, not on a bpffs{tail}",
+                place.display()
+            ),
+        );
         assert!(seen.covers.is_empty());
         unmount(path.join("run"), UnmountFlags::empty())?;
         assert_eq!(inspect(&place).verdict, Verdict::Mounted);
@@ -365,7 +411,11 @@ fn parent_of_process_1() -> ExitCode {
     // SAFETY: no FILES, and there is no other thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }.expect("namespaces");
     let status = run_child("process 1").status().expect("a first process");
-    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn as_process_1() -> ExitCode {
@@ -407,7 +457,10 @@ fn as_process_1() -> ExitCode {
 fn untold() -> Outcome {
     let fails = |path: &Path, errno, cause, because: &str| {
         let error = Bpffs::inspect(path).expect_err("it cannot be told");
-        assert_eq!(error.to_string(), format!("inspect {}: {because}", path.display()));
+        assert_eq!(
+            error.to_string(),
+            format!("inspect {}: {because}", path.display())
+        );
         let operation = MountOperation::Inspect;
         assert!(matches!(error, Error::Mount { operation: of, .. } if of == operation));
         assert_eq!(error.raw_os_error(), errno);
@@ -435,7 +488,10 @@ fn unsearchable() -> Outcome {
         as_user(CapabilitySet::empty(), || {
             let error = Bpffs::inspect(path.join("inside")).expect_err("not allowed");
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
-            assert!(matches!(error.cause(), Some(Cause::Blocked { .. })), "{error}");
+            assert!(
+                matches!(error.cause(), Some(Cause::Blocked { .. })),
+                "{error}"
+            );
         });
         drop(bpffs);
         Ok(())

@@ -256,8 +256,22 @@ fn random_bytes() -> Outcome {
     }
     // Words that mean something, too.
     let words = [
-        "1", "36", "0:5", "98:0", "/", "/a\\040b", "rw", "-", "-", "bpf", "shared:1", "master:x",
-        "", "unbindable", "\\", "\\13",
+        "1",
+        "36",
+        "0:5",
+        "98:0",
+        "/",
+        "/a\\040b",
+        "rw",
+        "-",
+        "-",
+        "bpf",
+        "shared:1",
+        "master:x",
+        "",
+        "unbindable",
+        "\\",
+        "\\13",
     ];
     for _ in 0..100_000 {
         let mut line = vec!["7", "1", "0:9"];
@@ -282,7 +296,9 @@ fn mutated_lines() -> Outcome {
     for _ in 0..100_000 {
         let mut line = random.of(&SEEDS).to_vec();
         for _ in 0..=random.below(4) {
-            let at = random.below(line.len().max(1)).min(line.len().saturating_sub(1));
+            let at = random
+                .below(line.len().max(1))
+                .min(line.len().saturating_sub(1));
             match random.below(5) {
                 0 if !line.is_empty() => line[at] = random.next() as u8,
                 1 if !line.is_empty() => drop(line.remove(at)),
@@ -356,14 +372,20 @@ fn long_line() -> Outcome {
     let mounts = Mount::parse_all(text.as_bytes())?;
     assert_eq!(mounts.len(), 3);
     assert_eq!(mounts[1].mount_point.as_os_str().len(), 1 + (2 << 18));
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
     Ok(())
 }
 
 fn this_machine() -> Outcome {
     let text = fs::read("/proc/self/mountinfo")?;
     let mounts = Mount::parse_all(&text[..])?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
     let expected: Vec<_> = lines.map(|line| naive(line).expect("a line")).collect();
     assert_eq!(mounts, expected);
     assert!(mounts.len() >= 2, "{mounts:#?}");
@@ -380,8 +402,15 @@ fn any_bytes() -> Outcome {
     own_mounts(|| {
         let dir = directory();
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
-        let names = (1..=255u8).filter(|byte| *byte != b'/').map(|byte| vec![byte, b'x', byte]);
-        let more = [&br"\040"[..], br"a\011b\", b"- bpf bpf rw", b"x\n1 1 0:1 a b rw - bpf x rw"];
+        let names = (1..=255u8)
+            .filter(|byte| *byte != b'/')
+            .map(|byte| vec![byte, b'x', byte]);
+        let more = [
+            &br"\040"[..],
+            br"a\011b\",
+            b"- bpf bpf rw",
+            b"x\n1 1 0:1 a b rw - bpf x rw",
+        ];
         let before = Bpffs::mounts()?;
         for name in names.chain(more.map(<[u8]>::to_vec)) {
             let name = OsString::from_vec(name);
@@ -477,7 +506,10 @@ fn many() -> Outcome {
             1 << 15
         );
         // Linear, with room for a busy machine.
-        assert!(lookup < few * 8 * 8 + Duration::from_secs(2), "{few:?} {lookup:?}");
+        assert!(
+            lookup < few * 8 * 8 + Duration::from_secs(2),
+            "{few:?} {lookup:?}"
+        );
         assert!(!Bpffs::ensure(&place, &MountOptions::new())?.is_new());
         assert!(Bpffs::inspect(&place)?.is_on_bpffs());
         Ok(())
@@ -512,7 +544,8 @@ fn changing() -> Outcome {
                 for _ in 0..300 {
                     let mounts = Bpffs::mounts()?;
                     for (path, dev) in &constant {
-                        let is_it = |mount: &&Mount| mount.mount_point == *path && mount.dev == *dev;
+                        let is_it =
+                            |mount: &&Mount| mount.mount_point == *path && mount.dev == *dev;
                         assert_eq!(mounts.iter().filter(is_it).count(), 1, "{mounts:#?}");
                     }
                     assert!(mounts.len() <= constant.len() + 1, "{mounts:#?}");

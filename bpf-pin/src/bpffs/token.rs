@@ -182,20 +182,21 @@ impl From<Token> for OwnedFd {
     }
 }
 
-/// Proves by its name in /proc that it is a token; the error gives the descriptor back.
+/// Proves by what /proc tells of it that it is a token, whose name anybody could give a file; the error
+/// gives the descriptor back.
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 
     fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
-        let found = kind::describe(fd.as_fd());
-        if found.as_deref() == Some("anon_inode:bpf-token") {
-            return Ok(Self { fd });
-        }
-        let cause = found.map_or(Cause::NoProc, |found| Cause::NotAToken { found });
-        Err(Failed::new(
-            fd,
-            error(TokenOperation::Descriptor, cause.into()),
-        ))
+        let reason = match by_proc(fd.as_fd()) {
+            Ok(_) => return Ok(Self { fd }),
+            Err(reason) if reason.cause() == Some(&Cause::Unproven) => {
+                let found = kind::describe(fd.as_fd());
+                found.map_or(reason, |found| Cause::NotAToken { found }.into())
+            }
+            Err(reason) => reason,
+        };
+        Err(Failed::new(fd, error(TokenOperation::Descriptor, reason)))
     }
 }
 
