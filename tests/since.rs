@@ -26,6 +26,16 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
     ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
     ("value sizes are known", Version::new(7, 3)),
+    ("The source, which mountinfo", Version::new(5, 17)),
+    ("the owner of the root", Version::new(6, 8)),
+    ("the group of the root", Version::new(6, 8)),
+    ("a token of this bpffs allows", Version::new(6, 9)),
+    ("with a token of it", Version::new(6, 9)),
+    ("opens a bpffs, has it created", Version::new(6, 9)),
+    ("creates the bpffs that was opened", Version::new(6, 9)),
+    ("the other side was told", Version::new(6, 9)),
+    ("[`InitialUserNamespace`]", Version::new(6, 9)),
+    ("[`NoProc`]", Version::new(6, 17)),
 ];
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";

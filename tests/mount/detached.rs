@@ -148,9 +148,7 @@ fn shared() -> Outcome {
         fs::create_dir(one.join("bpffs"))?;
         fs::create_dir(&other)?;
         mount_bind(&one, &other)?;
-        let bpffs = MountOptions::new()
-            .source("mine")
-            .mount(one.join("bpffs"))?;
+        let bpffs = MountOptions::new().mount(one.join("bpffs"))?;
         let here = mount_at(&one.join("bpffs"));
         let there = mount_at(&other.join("bpffs"));
         assert_eq!((here.dev, there.dev), (bpffs.dev(), bpffs.dev()));

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Output};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,11 @@ pub fn tests(suite: Suite) -> Suite {
 const RACERS: usize = 16;
 
 fn options() -> MountOptions {
-    MountOptions::new().mode(0o700).source("ensured")
+    MountOptions::new().mode(0o700)
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).expect("a root").mode() & 0o7777
 }
 
 fn once() -> Outcome {
@@ -40,14 +45,14 @@ fn once() -> Outcome {
             return Err("there was none".into());
         };
         assert_is_at(&first, path);
-        assert_eq!(mount_at(path).source, "ensured");
+        assert_eq!(mode_of(path), 0o1700);
         hash().pin(path.join("map"))?;
         // With whatever options.
         let Ensured::Found(second) = Bpffs::ensure(path, &MountOptions::new().mode(0o755))? else {
             return Err("there was one".into());
         };
         assert_eq!(second.dev(), first.dev());
-        assert_eq!(mount_at(path).source, "ensured");
+        assert_eq!(mode_of(path), 0o1700);
         assert!(Map::open(path.join("map")).is_ok());
         // An open file on the directory, a link, another spelling.
         let found = Bpffs::ensure(path.join("../").join(path.file_name().unwrap()), &options())?;
@@ -151,6 +156,7 @@ fn bind() -> Outcome {
 
 fn nothing_is_made() -> Outcome {
     in_a_directory(|path| {
+        let before = Bpffs::mounts()?;
         let gone = path.join("gone/further");
         let error = Bpffs::ensure(&gone, &options()).expect_err("nothing is there");
         let cause = Cause::Missing {
@@ -173,7 +179,7 @@ fn nothing_is_made() -> Outcome {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names, ["file"]);
-        assert_eq!(Bpffs::mounts()?.len(), 0);
+        assert_eq!(Bpffs::mounts()?, before);
         Ok(())
     })
 }
@@ -307,6 +313,13 @@ fn kept_lock() -> Outcome {
 fn others() -> Outcome {
     in_a_directory(|path| {
         let done = AtomicBool::new(false);
+        /// Also when a test panics.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let (mut mounted, mut occupied) = (0, 0);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -318,6 +331,7 @@ fn others() -> Outcome {
                     thread::sleep(Duration::from_micros(200));
                 }
             });
+            let _done = Done(&done);
             for _ in 0..200 {
                 match Bpffs::ensure(path, &options()) {
                     Ok(ensured) => {
@@ -340,7 +354,6 @@ fn others() -> Outcome {
                     }
                 }
             }
-            done.store(true, Ordering::Relaxed);
         });
         while unmount(path, UnmountFlags::DETACH).is_ok() {}
         assert_nothing_is_mounted_at(path);

@@ -32,6 +32,11 @@ macro_rules! sources {
 /// The files whose docs name releases.
 pub const SOURCES: &[(&str, &str)] = sources! {
     "access.rs"
+    "bpffs/handshake.rs"
+    "bpffs/instance.rs"
+    "bpffs/mount.rs"
+    "bpffs/options.rs"
+    "bpffs/token.rs"
     "capability.rs"
     "cause.rs"
     "diagnose/privilege.rs"

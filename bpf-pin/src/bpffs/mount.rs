@@ -148,11 +148,12 @@ pub(crate) fn is_missing(reason: &Reason) -> bool {
 /// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.
 pub struct Detached {
     fd: OwnedFd,
-    options: MountOptions,
+    options: Box<MountOptions>,
 }
 
 impl Detached {
     pub(crate) fn new(fd: OwnedFd, options: MountOptions) -> Self {
+        let options = Box::new(options);
         Self { fd, options }
     }
 

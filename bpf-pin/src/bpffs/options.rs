@@ -51,6 +51,8 @@ pub struct MountOptions {
 }
 
 const SINCE_MODE: Version = Version::new(4, 10);
+/// From 5.2 on, when bpffs took to fsopen(2), it was dropped.
+const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
 pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
 
@@ -81,8 +83,8 @@ impl MountOptions {
         self
     }
 
-    /// The source, which mountinfo and mount(8) show and nobody reads: up to 255 bytes. Where none
-    /// is given it is "bpf".
+    /// The source, which mountinfo and mount(8) show and nobody reads: up to 255 bytes. Linux 5.17,
+    /// and before 5.2. Where none is given it is "bpf", or "none" where the kernel ignores it.
     pub fn source(mut self, source: impl AsRef<OsStr>) -> Self {
         self.source = Some(source.as_ref().to_owned());
         self
@@ -323,15 +325,11 @@ impl MountOptions {
 
     /// Whether mountinfo shows what was asked for.
     pub(crate) fn verify_shown(&self, mount: &Mount) -> Result<(), Cause> {
-        let since = None;
-        if self
-            .source
-            .as_ref()
-            .is_some_and(|source| *source != mount.source)
-        {
+        let source = self.source.as_ref();
+        if source.is_some_and(|source| *source != mount.source) {
             return Err(Cause::OptionIgnored {
                 option: "source",
-                since,
+                since: Some(SINCE_SOURCE),
             });
         }
         let Delegation {
