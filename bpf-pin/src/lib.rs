@@ -34,7 +34,11 @@
 //! | `mkdir -p`, `rm -r` | [`PinDir::create`], [`PinDir::remove_dir_all`] |
 //! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::sweep`] |
 //! | `flock(2)` | [`PinDir::lock`], [`PinDir::lock_shared`] |
-//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`] |
+//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`], [`Bpffs::at`] |
+//! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
+//! | `umount2(2)` | [`Bpffs::unmount`] |
+//! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
+//! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
 //!
 //! # Promises
 //!
@@ -98,6 +102,10 @@ pub use bpf_pin_sys as abi;
 pub use bytemuck;
 
 pub use access::Access;
+pub use bpffs::{
+    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
+    Propagation, ReadOnly, Token, Verdict,
+};
 pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
@@ -114,11 +122,11 @@ pub use map::{
 };
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
-pub use operation::DirOperation;
+pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use sys::AsMap;
-pub use types::{AttachType, LinkType, MapType, ProgType};
+pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]

@@ -187,6 +187,8 @@ unsafe impl Info for abi::bpf_map_info {}
 unsafe impl Info for abi::bpf_prog_info {}
 // SAFETY: as above.
 unsafe impl Info for abi::bpf_link_info {}
+// SAFETY: as above.
+unsafe impl Info for abi::bpf_token_info {}
 
 fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
@@ -392,6 +394,22 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
     let mut attr = abi::bpf_attr_link_detach { link_fd: raw(link) };
     // SAFETY: the arm holds no address.
     unsafe { bpf(abi::BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+fn token_create_of(bpffs_fd: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_token_create { flags: 0, bpffs_fd };
+    // SAFETY: the arm holds no address; TOKEN_CREATE returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_TOKEN_CREATE, &mut attr)) }
+}
+
+/// `BPF_TOKEN_CREATE`. `root` must not be `O_PATH`.
+pub(crate) fn token_create(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    token_create_of(raw(root))
+}
+
+/// `BPF_TOKEN_CREATE` of no bpffs: EBADF where the kernel knows the command.
+pub(crate) fn no_token_create() -> Errno {
+    token_create_of(u32::MAX).err().unwrap_or(Errno::INVAL)
 }
 
 /// Why a map's elements cannot be reached.
