@@ -38,6 +38,8 @@
 //! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
 //! | `umount2(2)` | [`Bpffs::unmount`] |
 //! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
+//! | which pins there are | [`inventory`] |
+//! | what may be done, what the kernel has | [`Capabilities`], [`Features`] |
 //! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
 //!
 //! # Promises
@@ -82,7 +84,9 @@ mod cpu;
 mod diagnose;
 mod dir;
 mod error;
+mod features;
 mod filename;
+mod inventory;
 mod kind;
 mod link;
 mod magic;
@@ -113,7 +117,9 @@ pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
+pub use features::Features;
 pub use filename::{escape_name, unescape_name};
+pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use magic::FileSystem;

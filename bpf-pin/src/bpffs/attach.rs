@@ -9,14 +9,14 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 
+use super::directory::{Directory, magic_link, mount_id};
 use super::mountinfo::{BPF, Mount, MountInfo};
 use super::options::MountOptions;
-use super::place::{Place, magic_link, mount_id};
 
 /// Attaches a detached mount.
 pub(crate) fn move_onto(
     mount: BorrowedFd<'_>,
-    place: &Place,
+    place: &Directory,
     options: &MountOptions,
 ) -> Result<(), Reason> {
     // What cannot be read back is not begun.
@@ -33,7 +33,7 @@ pub(crate) fn move_onto(
     })
 }
 
-pub(crate) fn move_mount_onto(mount: BorrowedFd<'_>, place: &Place) -> Result<(), Reason> {
+pub(crate) fn move_mount_onto(mount: BorrowedFd<'_>, place: &Directory) -> Result<(), Reason> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", &place.fd, c"", flags)
         .map_err(|errno| Reason::new(errno, diagnose::attach(errno)))
@@ -62,7 +62,7 @@ pub(crate) fn take_away(mount: BorrowedFd<'_>) -> Result<(), Reason> {
 /// is found by what is new.
 pub(crate) fn mount_onto(
     path: &Path,
-    place: &Place,
+    place: &Directory,
     options: &MountOptions,
 ) -> Result<OwnedFd, Reason> {
     let mounts = MountInfo::own()?;
@@ -83,7 +83,7 @@ pub(crate) fn mount_onto(
             diagnose::mount(errno).or_else(|| diagnose::attach(errno)),
         )
     })?;
-    let top = Place::open(path)?;
+    let top = Directory::open(path)?;
     let mount_id = top.mount_id()?;
     let is_new = before.iter().all(|mount| mount.mount_id != mount_id);
     if !(is_new && top.fs.is_bpffs()) {

@@ -13,11 +13,11 @@ use crate::error::{Reason, Result};
 use crate::operation::MountOperation;
 
 use super::attach;
+use super::directory::Directory;
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
 use super::mountinfo::{Mount, MountInfo};
 use super::options::MountOptions;
-use super::place::Place;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
     for tries in (0..TRIES).rev() {
         let mounts = MountInfo::own()?;
-        let place = Place::open(path)?;
+        let place = Directory::open(path)?;
         if let Some(mount) = mounted_there(&place, path, &mounts)? {
             // One of two may be about to be taken away again.
             if tries > SETTLED && covers_a_bpffs(&mount, &mounts)? {
@@ -102,7 +102,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         }
         let lock = lock(&place)?;
         // Whoever had the lock before may have mounted it.
-        if !Place::open(path)?.is_same_as(&place)? {
+        if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
         if let Some(mount) = mount_on(path, &place, &mounts, options)? {
@@ -115,7 +115,11 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
 }
 
 /// The bpffs that is mounted exactly there. An error where none may be mounted.
-fn mounted_there(place: &Place, path: &Path, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
+fn mounted_there(
+    place: &Directory,
+    path: &Path,
+    mounts: &MountInfo,
+) -> Result<Option<Mount>, Reason> {
     let mount = place.mount(mounts)?;
     match (place.is_root_of(&mount), place.fs.is_bpffs()) {
         (true, true) => Ok(Some(mount)),
@@ -139,7 +143,7 @@ fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
 }
 
 /// The right to mount there, among those who ask; held with the descriptor.
-fn lock(place: &Place) -> Result<Option<OwnedFd>, Reason> {
+fn lock(place: &Directory) -> Result<Option<OwnedFd>, Reason> {
     /// Anybody who may read the directory can hold the lock, and must not stop us for good.
     const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -161,7 +165,7 @@ fn lock(place: &Place) -> Result<Option<OwnedFd>, Reason> {
 /// The new mount, or None where it would have covered another and was taken away.
 fn mount_on(
     path: &Path,
-    place: &Place,
+    place: &Directory,
     mounts: &MountInfo,
     options: &MountOptions,
 ) -> Result<Option<OwnedFd>, Reason> {

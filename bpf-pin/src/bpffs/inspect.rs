@@ -9,9 +9,9 @@ use crate::error::{Reason, Result};
 use crate::magic::FileSystem;
 use crate::operation::MountOperation;
 
+use super::directory::Directory;
 use super::instance::{Bpffs, error};
 use super::mountinfo::{Mount, MountInfo};
-use super::place::Place;
 
 /// What a path leads to, see [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         hidden: Vec::new(),
         of_process_1: None,
     };
-    let canonical = match Place::open(path) {
+    let canonical = match Directory::open(path) {
         Ok(place) => {
             seen.look_at(&place, &mounts)?;
             place.path()
@@ -150,7 +150,7 @@ fn of_process_1(path: &Path) -> Option<Mount> {
 }
 
 impl Inspection {
-    fn look_at(&mut self, place: &Place, mounts: &MountInfo) -> Result<(), Reason> {
+    fn look_at(&mut self, place: &Directory, mounts: &MountInfo) -> Result<(), Reason> {
         let mount = place.mount(mounts)?;
         let is_root = place.is_root_of(&mount);
         self.verdict = match (place.fs.is_bpffs(), is_root) {

@@ -9,12 +9,13 @@ use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use crate::cause::Cause;
 use crate::diagnose;
+use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
+use super::directory::{Directory, mount_id};
 use super::mountinfo::{Mount, MountInfo};
-use super::place::{Place, mount_id};
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
@@ -68,8 +69,8 @@ impl Bpffs {
         Self::at(USUAL_PLACE)
     }
 
-    fn find(path: &Path) -> Result<Place, Reason> {
-        Ok(Place::open(path)?.on_bpffs(path)?)
+    fn find(path: &Path) -> Result<Directory, Reason> {
+        Ok(Directory::open(path)?.on_bpffs(path)?)
     }
 
     pub(crate) fn new(fd: OwnedFd, path: &Path) -> Result<Self, Errno> {
@@ -92,6 +93,19 @@ impl Bpffs {
         self.dev
     }
 
+    /// The directory by which it was found, to pin in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
+    pub fn dir(&self) -> Result<PinDir> {
+        let copy = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0);
+        let fd = copy
+            .map_err(|errno| error(MountOperation::Find, &self.path, Reason::new(errno, None)))?;
+        PinDir::of_bpffs(fd, &self.path)
+            .map_err(|nul| error(MountOperation::Find, &self.path, nul.into()))
+    }
+
     /// Whether the path still leads to this instance.
     ///
     /// # Errors
@@ -106,7 +120,7 @@ impl Bpffs {
         }
     }
 
-    fn look_again(&self) -> Result<Place, Reason> {
+    fn look_again(&self) -> Result<Directory, Reason> {
         let now = Self::find(&self.path)?;
         let (expected, found) = (self.dev, now.stat.st_dev);
         match expected == found {
@@ -194,8 +208,8 @@ impl Bpffs {
             return Ok(());
         };
         // What the path leads to, or else the copy: nothing is lost.
-        let same = |place: &Place| place.stat.st_dev == dev;
-        let again = Place::open(&path).ok().filter(same);
+        let same = |place: &Directory| place.stat.st_dev == dev;
+        let again = Directory::open(&path).ok().filter(same);
         let this = Self {
             fd: again.map_or(copy, |place| place.fd),
             dev,

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod attach;
+mod directory;
 mod ensure;
 mod handshake;
 mod inspect;
@@ -9,7 +10,6 @@ mod instance;
 mod mount;
 mod mountinfo;
 mod options;
-mod place;
 mod statfs;
 mod token;
 

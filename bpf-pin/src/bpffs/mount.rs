@@ -11,14 +11,15 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen}
 
 use crate::cause::Cause;
 use crate::diagnose;
+use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::operation::MountOperation;
 
 use super::attach;
+use super::directory::Directory;
 use super::instance::Bpffs;
 use super::mountinfo::BPF;
 use super::options::MountOptions;
-use super::place::Place;
 
 impl MountOptions {
     /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
@@ -56,7 +57,7 @@ impl MountOptions {
 
     fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
         self.check()?;
-        let place = Place::open(path)?;
+        let place = Directory::open(path)?;
         let fd = match self.make() {
             Ok(fd) => {
                 attach::move_onto(fd.as_fd(), &place, self)?;
@@ -169,7 +170,7 @@ impl Detached {
     /// another source or delegation than was asked for.
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
-        let attached = Place::open(path)
+        let attached = Directory::open(path)
             .and_then(|place| attach::move_onto(self.fd.as_fd(), &place, &self.options))
             .and_then(|()| fstat(&self.fd).map_err(Reason::errno_only));
         match attached {
@@ -183,6 +184,23 @@ impl Detached {
                 Err(Failed::new(self, error))
             }
         }
+    }
+
+    /// Its root, to pin in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
+    pub fn dir(&self) -> Result<PinDir> {
+        let fail = |reason| Error::Mount {
+            operation: MountOperation::Make,
+            path: PathBuf::new(),
+            reason,
+        };
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map_err(|errno| fail(Reason::new(errno, None)))?;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        PinDir::of_bpffs(fd, Path::new(&path)).map_err(|nul| fail(nul.into()))
     }
 
     /// A path to its root for this process, as long as this is not dropped: /proc/self/fd/N.

@@ -18,8 +18,8 @@ use crate::sys;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 use super::allowed::{Allowed, Delegation, Shown};
+use super::directory::{fdinfo, path_of};
 use super::options::SINCE_DELEGATION;
-use super::place::{fdinfo, path_of};
 
 /// A BPF token: the right to use what a bpffs [delegates](crate::MountOptions::delegate_cmds), for a
 /// process in a user namespace.

@@ -22,13 +22,13 @@ use crate::pathname::Pathname;
 use super::mountinfo::{Mount, MountInfo};
 
 /// A directory, held by an `O_PATH` descriptor.
-pub(crate) struct Place {
+pub(crate) struct Directory {
     pub(crate) fd: OwnedFd,
     pub(crate) fs: FileSystem,
     pub(crate) stat: Stat,
 }
 
-impl Place {
+impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
         let name = Pathname::new(path)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
