@@ -51,12 +51,22 @@ impl Filename {
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) as usize & 0xf;
-            if usize::from(this.len) < NAME_MAX {
-                this.bytes[usize::from(this.len)] = b"0123456789abcdef"[nibble];
-                this.len += 1;
-            }
+            this.push(b"0123456789abcdef"[nibble]);
         }
         this
+    }
+
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
+        let mut this = *self;
+        suffix.bytes().for_each(|byte| this.push(byte));
+        this
+    }
+
+    fn push(&mut self, byte: u8) {
+        if usize::from(self.len) < NAME_MAX {
+            self.bytes[usize::from(self.len)] = byte;
+            self.len += 1;
+        }
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {

@@ -9,7 +9,7 @@ use rustix::fs::{
     openat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use crate::cause::Cause;
 use crate::diagnose;
@@ -234,16 +234,21 @@ impl PinDir {
 
     /// Owner and mode of a directory that still has the name `own` in `parent`.
     fn finish(&self, new: New, own: &Filename, parent: &Self) -> Result<(), Reason> {
-        // The mode first: afterwards it may be another user's.
         let look = || fstat(&self.fd).map_err(|errno| Reason::new(errno, None));
-        if permissions(&look()?) != new.mode {
-            self.chmod_self(new.mode)?;
+        // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
+        let group = getegid().as_raw();
+        if look()?.st_gid != group {
+            parent.chown_named(own, None, Some(group))?;
         }
+        // The mode before the owner: afterwards it may be another user's.
+        let set_mode = || match permissions(&look()?) == new.mode {
+            true => Ok(()),
+            false => self.chmod_self(new.mode),
+        };
+        set_mode()?;
         if new.uid.or(new.gid).is_some() {
             parent.chown_named(own, new.uid, new.gid)?;
-            if permissions(&look()?) != new.mode {
-                self.chmod_self(new.mode)?;
-            }
+            set_mode()?;
         }
         Ok(())
     }

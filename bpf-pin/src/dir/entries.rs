@@ -54,7 +54,7 @@ impl EntryType {
 pub struct Entry<D> {
     dir: D,
     pub(super) name: Filename,
-    entry_type: EntryType,
+    pub(super) entry_type: EntryType,
     inode: u64,
 }
 

@@ -21,7 +21,15 @@ pub(super) enum Left {
 
 /// "_bpf-pin-", 16 digits of the token and "-".
 pub(super) fn stem(token: u64) -> Filename {
-    let text = [PREFIX, format!("{token:016x}-").as_bytes()].concat();
+    const DIGITS: usize = 16;
+    const LEN: usize = PREFIX.len() + DIGITS + 1;
+
+    let mut text = [b'-'; LEN];
+    text[..PREFIX.len()].copy_from_slice(PREFIX);
+    for (i, digit) in text[PREFIX.len()..LEN - 1].iter_mut().enumerate() {
+        let nibble = token >> (4 * (DIGITS - 1 - i)) & 0xf;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
     Filename::of_entry(&text)
 }
 
@@ -30,7 +38,7 @@ pub(super) fn passing(token: u64, number: u64, left: Left) -> Filename {
     let name = stem(token).with_number(number);
     match left {
         Left::Unfinished => name,
-        Left::Aside => Filename::of_entry(&[name.as_bytes(), ASIDE.as_bytes()].concat()),
+        Left::Aside => name.with_suffix(ASIDE),
     }
 }
 

@@ -258,6 +258,11 @@ impl PinDir {
             (Errno::INVAL, DirOperation::Exchange) => Some(NO_EXCHANGE),
             // A hard link is denied for reasons of its own.
             (Errno::PERM, DirOperation::Link) => None,
+            // Links are not followed here, so only a name that is missing is missed.
+            (Errno::NOENT, _) => [from, to]
+                .into_iter()
+                .find(|place| place.lstat().is_err())
+                .and_then(|place| diagnose::find(&place, errno)),
             _ => diagnose::find(&from, errno).or_else(|| match operation {
                 DirOperation::Exchange => diagnose::find(&to, errno),
                 _ => None,

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use rustix::fs::{AtFlags, RenameFlags, unlinkat};
 use rustix::io::Errno;
 
+use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::Filename;
 use crate::operation::DirOperation;
 
+use super::entries::Stream;
 use super::names::{self, Left};
 use super::{EntryType, PinDir};
 
@@ -21,11 +23,11 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`NotEmpty`](crate::Cause::NotEmpty) (ENOTEMPTY);
-    /// [`NotADirectory`](crate::Cause::NotADirectory) or [`SymbolicLink`](crate::Cause::SymbolicLink) (ENOTDIR);
-    /// [`MountPoint`](crate::Cause::MountPoint) (EBUSY); [`Missing`](crate::Cause::Missing) or
-    /// [`Removed`](crate::Cause::Removed) (ENOENT); [`Sticky`](crate::Cause::Sticky) (EPERM),
-    /// [`Blocked`](crate::Cause::Blocked) (EACCES); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Error::Directory`](crate::Error::Directory): [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
+    /// [`NotADirectory`](Cause::NotADirectory) or [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR);
+    /// [`MountPoint`](Cause::MountPoint) (EBUSY); [`Missing`](Cause::Missing) or
+    /// [`Removed`](Cause::Removed) (ENOENT); [`Sticky`](Cause::Sticky) (EPERM),
+    /// [`Blocked`](Cause::Blocked) (EACCES); what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = self.name(DirOperation::Remove, name.as_ref())?;
         self.rmdir(&name)
@@ -54,41 +56,91 @@ impl PinDir {
         let hidden = names::passing(names::token(), 0, Left::Unfinished);
         self.rename_named(name, &hidden, RenameFlags::NOREPLACE)
             .map_err(|errno| self.not_removed(name, errno))?;
-        self.remove_hidden(&hidden).inspect_err(|_| {
+        self.remove_as(&hidden, name).inspect_err(|_| {
             let _ = self.rename_named(&hidden, name, RenameFlags::NOREPLACE);
         })
     }
 
     /// Removes a directory whose name nobody looks at. That it is gone already is fine.
     pub(super) fn remove_hidden(&self, name: &Filename) -> Result<()> {
-        let mut tries = 0;
+        self.remove_as(name, name)
+    }
+
+    /// As [`remove_hidden`](Self::remove_hidden), of what a person knows by another name.
+    fn remove_as(&self, name: &Filename, known_as: &Filename) -> Result<()> {
+        // A stack of its own, for a tree may be deeper than the thread's is.
+        let mut levels: Vec<Level> = Vec::new();
+        let mut next = Some(*name);
         loop {
-            let dir = match self.open_dir_named(name) {
-                Ok(dir) => dir,
-                Err(reason) if reason.is(Errno::NOENT) => return Ok(()),
-                Err(reason) => {
-                    return Err(self.fail_at(DirOperation::Remove, name.as_os_str(), reason));
-                }
+            let parent = levels.last().map_or(self, |level| &level.dir);
+            if let Some(name) = next.take() {
+                let known_as = if levels.is_empty() { *known_as } else { name };
+                levels.extend(parent.level(name, known_as)?);
+            }
+            let Some(Level { dir, stream, .. }) = levels.last_mut() else {
+                return Ok(());
             };
-            dir.clear()?;
-            tries += 1;
-            match unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                Err(Errno::NOTEMPTY) if tries < TRIES => {}
-                Err(errno) => return Err(self.not_removed(name, errno)),
+            match dir.next_of(stream, ()) {
+                Some(Ok(entry)) if entry.entry_type == EntryType::Directory => {
+                    next = Some(entry.name);
+                }
+                Some(Ok(entry)) => match dir.place(&entry.name).unlink() {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(dir.not_removed(&entry.name, errno)),
+                },
+                // Somebody else was done with it first.
+                Some(Err(error)) if error.reason().is(Errno::NOENT) => {}
+                Some(Err(error)) => return Err(error),
+                None => self.remove_emptied(&mut levels)?,
             }
         }
     }
 
-    fn clear(&self) -> Result<()> {
-        for entry in self.entries()? {
-            let entry = entry?;
-            match entry.entry_type() {
-                EntryType::Directory => self.remove_hidden(&entry.name)?,
-                _ => match self.place(&entry.name).unlink() {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(self.not_removed(&entry.name, errno)),
-                },
+    /// A directory to be emptied; None where it is gone.
+    fn level(&self, name: Filename, known_as: Filename) -> Result<Option<Level>> {
+        let mut dir = match self.open_dir_named(&name) {
+            Ok(dir) => dir,
+            Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
+            Err(reason) => {
+                return Err(self.fail_at(DirOperation::Remove, known_as.as_os_str(), reason));
+            }
+        };
+        dir.path = self.path.join(&known_as);
+        match dir.stream() {
+            Ok(stream) => Ok(Some(Level {
+                dir,
+                stream,
+                name,
+                known_as,
+                tries: 0,
+            })),
+            Err(error) if error.reason().is(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the last level, which is empty; if somebody has filled it again, begins it anew.
+    fn remove_emptied(&self, levels: &mut Vec<Level>) -> Result<()> {
+        let Some(mut level) = levels.pop() else {
+            return Ok(());
+        };
+        let parent = levels.last().map_or(self, |level| &level.dir);
+        match unlinkat(&parent.fd, level.name.as_c_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY) if level.tries < TRIES => {
+                level.tries += 1;
+                level.stream = level.dir.stream()?;
+                levels.push(level);
+            }
+            Err(errno) => {
+                let path = level.dir.path().to_owned();
+                let cause = match errno {
+                    Errno::NOTEMPTY => Some(Cause::NotEmpty { path }),
+                    _ => diagnose::find(&parent.place(&level.name), errno),
+                };
+                let known_as = level.known_as.as_os_str();
+                let reason = Reason::new(errno, cause);
+                return Err(parent.fail_at(DirOperation::Remove, known_as, reason));
             }
         }
         Ok(())
@@ -105,4 +157,14 @@ impl PinDir {
         let reason = Reason::new(errno, diagnose::find(&place, errno));
         self.fail_at(DirOperation::Remove, name.as_os_str(), reason)
     }
+}
+
+/// A directory that is being emptied.
+struct Level {
+    dir: PinDir,
+    stream: Stream,
+    /// In the directory around it, and for people.
+    name: Filename,
+    known_as: Filename,
+    tries: usize,
 }

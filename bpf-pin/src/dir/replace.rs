@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::RenameFlags;
+use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -66,6 +66,7 @@ impl PinDir {
     /// # Errors
     ///
     /// As [`replace`](Self::replace); [`Missing`](Cause::Missing) (ENOENT) where nothing has the name;
+    /// [`SymbolicLink`](Cause::SymbolicLink), whose mode is none;
     /// EPERM where the owner is another and this user may not give files away.
     pub fn replace_keeping_mode(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
@@ -73,6 +74,9 @@ impl PinDir {
             let old = place
                 .lstat()
                 .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+            if FileType::from_raw_mode(old.st_mode) == FileType::Symlink {
+                return Err(Cause::SymbolicLink { path: place.path() }.into());
+            }
             self.replace_with(object.as_fd(), name, |temporary| {
                 self.copy_mode(&old, temporary)
             })

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{FileType, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use crate::diagnose;
 use crate::error::{Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::operation::DirOperation;
+use crate::place::Place;
 
 use super::PinDir;
 use super::create::Hidden;
@@ -218,19 +220,21 @@ impl<'d> Stage<'d> {
                 Err(Errno::NOENT) => return Err(self.vanished()),
                 Err(errno) => return Err(explain(errno)),
             }
-            match place.lstat() {
-                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::Directory => {}
-                    FileType::Symlink => {
-                        return Err(Cause::SymbolicLink { path: place.path() }.into());
-                    }
-                    _ => return Err(Cause::NotADirectory { path: place.path() }.into()),
-                },
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(explain(errno)),
+            let path = || place.path();
+            match is_directory(&place, path) {
+                Ok(()) => {}
+                Err(reason) if reason.is(Errno::NOENT) => continue,
+                Err(reason) => return Err(reason.explained(|errno| diagnose::find(&place, errno))),
             }
-            match parent.rename_named(hidden, name, RenameFlags::EXCHANGE) {
-                Ok(()) => return Ok(Put::Exchanged { had_gap: false }),
+            let exchange = || parent.rename_named(hidden, name, RenameFlags::EXCHANGE);
+            match exchange() {
+                Ok(()) => {
+                    // Somebody may have put something else there meanwhile: it gets its name back.
+                    match is_directory(&parent.place(hidden), path) {
+                        Err(reason) if exchange().is_ok() => return Err(reason),
+                        _ => return Ok(Put::Exchanged { had_gap: false }),
+                    }
+                }
                 // Gone meanwhile.
                 Err(Errno::NOENT) => {}
                 Err(Errno::INVAL) => {
@@ -255,32 +259,59 @@ impl<'d> Stage<'d> {
     /// False where somebody else was faster with the name.
     #[cold]
     fn put_with_gap(&self) -> Result<bool, Reason> {
-        let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
+        let parent = self.hidden.parent;
         let aside = parent.hidden(Left::Aside)?;
+        let done = self.put_past(&aside.dir);
+        match done {
+            // Nothing is in it, or what is an old one to somebody else's publication, too.
+            Ok(_) => drop(parent.remove_hidden(&aside.name)),
+            // If something is in it still, a sweep puts that back.
+            Err(_) => drop(parent.rmdir(&aside.name)),
+        }
+        done.map_err(|reason| {
+            reason.explained(|errno| diagnose::find(&parent.place(&self.name), errno))
+        })
+    }
+
+    fn put_past(&self, aside: &PinDir) -> Result<bool, Reason> {
+        let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
         let no_replace = RenameFlags::NOREPLACE;
         let moved = |from: &PinDir, old: &Filename, to: &PinDir, new: &Filename| {
             renameat_with(&from.fd, old.as_c_str(), &to.fd, new.as_c_str(), no_replace)
         };
-        let done = match moved(parent, name, &aside.dir, name) {
-            Ok(()) => match parent.rename_named(hidden, name, no_replace) {
-                Ok(()) => {
-                    // The old one takes the name that was the new one's; if not, it goes with the other.
-                    let _ = moved(&aside.dir, name, parent, hidden);
-                    Ok(true)
-                }
-                // What was moved is an old one to somebody else's publication, too.
-                Err(Errno::EXIST) => Ok(false),
-                Err(errno) => match moved(&aside.dir, name, parent, name) {
-                    Ok(()) | Err(Errno::EXIST) => Err(errno),
-                    // A sweep puts it back.
-                    Err(_) => return Err(Reason::new(errno, None)),
-                },
-            },
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(errno),
-        };
-        let _ = parent.remove_hidden(&aside.name);
-        done.map_err(|errno| Reason::new(errno, diagnose::find(&parent.place(name), errno)))
+        match moved(parent, name, aside, name) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(Reason::new(errno, None)),
+        }
+        let path = || parent.place(name).path();
+        let put = is_directory(&aside.place(name), path).and_then(|()| {
+            parent
+                .rename_named(hidden, name, no_replace)
+                .map_err(|errno| Reason::new(errno, None))
+        });
+        match put {
+            Ok(()) => {
+                // The old one takes the name that was the new one's; if not, it goes with the other.
+                let _ = moved(aside, name, parent, hidden);
+                Ok(true)
+            }
+            Err(reason) if reason.is(Errno::EXIST) => Ok(false),
+            Err(reason) => {
+                let _ = moved(aside, name, parent, name);
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// An error where it is something else, by the name that a person knows.
+fn is_directory(place: &Place<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
+    let stat = place.lstat().map_err(|errno| Reason::new(errno, None))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Ok(()),
+        FileType::Symlink => Err(Cause::SymbolicLink { path: path() }.into()),
+        _ => Err(Cause::NotADirectory { path: path() }.into()),
     }
 }
 

@@ -95,11 +95,19 @@ impl PinDir {
         let place = self.place(&entry.name);
         match place.lstat() {
             Ok(stat) if stat.st_ino == entry.inode() => {}
+            // Of a mount point it is the inode of what is mounted there.
+            Ok(_) if entry.is_mount_point() == Some(true) => {
+                return Err(self.not_removed(&entry.name, Errno::BUSY));
+            }
             Ok(_) | Err(Errno::NOENT) => return Ok(false),
             Err(errno) => return Err(self.not_removed(&entry.name, errno)),
         }
         if entry.entry_type() == EntryType::Directory {
-            return self.remove_tree(&entry.name).map(|()| true);
+            return match self.remove_tree(&entry.name) {
+                Ok(()) => Ok(true),
+                Err(error) if error.reason().is(Errno::NOENT) => Ok(false),
+                Err(error) => Err(error),
+            };
         }
         match place.unlink() {
             Ok(()) => Ok(true),
