@@ -13,6 +13,8 @@ mod options;
 mod statfs;
 mod token;
 
+pub(crate) use directory::mount_id;
+
 pub use allowed::{Allowed, Delegable, Delegation};
 pub use ensure::Ensured;
 pub use inspect::{Inspection, ReadOnly, Verdict};
