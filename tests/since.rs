@@ -32,6 +32,16 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RENAME_EXCHANGE`", Version::new(5, 17)),
     ("(EINVAL) before Linux 5.17", Version::new(5, 17)),
     ("the two pins change places", Version::new(5, 17)),
+    ("The source, which mountinfo", Version::new(5, 17)),
+    ("the owner of the root", Version::new(6, 8)),
+    ("the group of the root", Version::new(6, 8)),
+    ("a token of this bpffs allows", Version::new(6, 9)),
+    ("with a token of it", Version::new(6, 9)),
+    ("opens a bpffs, has it created", Version::new(6, 9)),
+    ("creates the bpffs that was opened", Version::new(6, 9)),
+    ("the other side was told", Version::new(6, 9)),
+    ("[`InitialUserNamespace`]", Version::new(6, 9)),
+    ("[`NoProc`]", Version::new(6, 17)),
 ];
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::kind::Kind;
-use crate::operation::DirOperation;
+use crate::operation::{DirOperation, MountOperation, TokenOperation};
 use crate::pathname::InteriorNul;
 use crate::place::NO_WAY;
 use crate::types::{AttachType, MapType, ProgType};
@@ -160,6 +160,22 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// A bpffs was looked for, mounted, unmounted or delegated.
+    Mount {
+        /// Which of these.
+        operation: MountOperation,
+        /// Where, or empty where there is no place.
+        path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// A BPF token was made or looked at.
+    Token {
+        /// Which of these.
+        operation: TokenOperation,
+        /// Why.
+        reason: Reason,
+    },
 }
 
 impl Error {
@@ -185,7 +201,9 @@ impl Error {
             | Self::Lookup { reason }
             | Self::Update { reason }
             | Self::Delete { reason }
-            | Self::NextKey { reason } => reason,
+            | Self::NextKey { reason }
+            | Self::Mount { reason, .. }
+            | Self::Token { reason, .. } => reason,
         }
     }
 
@@ -207,6 +225,7 @@ impl Error {
             | Self::Unpin { path, .. }
             | Self::Directory { path, .. }
             | Self::Statfs { path, .. } => Some(path),
+            Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
         }
     }
@@ -248,6 +267,13 @@ impl fmt::Display for Error {
             Self::Update { .. } => f.write_str("update an element"),
             Self::Delete { .. } => f.write_str("delete an element"),
             Self::NextKey { .. } => f.write_str("find the next key"),
+            Self::Mount {
+                operation, path, ..
+            } => match path.as_os_str().is_empty() {
+                true => operation.fmt(f),
+                false => write!(f, "{operation} {}", path.display()),
+            },
+            Self::Token { operation, .. } => operation.fmt(f),
         }?;
         write!(f, ": {}", self.reason())?;
         match self {
@@ -317,6 +343,17 @@ impl Reason {
         self
     }
 
+    pub(crate) fn errno_only(errno: Errno) -> Self {
+        Self::new(errno, None)
+    }
+
+    pub(crate) fn from_io(error: io::Error) -> Self {
+        Self {
+            source: Some(error),
+            cause: None,
+        }
+    }
+
     /// The cause, where one was proven.
     pub fn cause(&self) -> Option<&Cause> {
         self.cause.as_deref()
@@ -361,7 +398,7 @@ impl fmt::Display for Reason {
 }
 
 /// The names of the errnos that bpf(2) and the calls around it give.
-fn errno_name(errno: i32) -> Option<&'static str> {
+pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
     const NAMES: &[(Errno, &str)] = &[
         (Errno::PERM, "EPERM"),
         (Errno::NOENT, "ENOENT"),
@@ -386,6 +423,7 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::MFILE, "EMFILE"),
         (Errno::NOSPC, "ENOSPC"),
         (Errno::ROFS, "EROFS"),
+        (Errno::PIPE, "EPIPE"),
         (Errno::RANGE, "ERANGE"),
         (Errno::NAMETOOLONG, "ENAMETOOLONG"),
         (Errno::NOSYS, "ENOSYS"),
@@ -395,6 +433,7 @@ fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::BADFD, "EBADFD"),
         (Errno::NOTSOCK, "ENOTSOCK"),
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::CONNRESET, "ECONNRESET"),
         (Errno::STALE, "ESTALE"),
         (Errno::DQUOT, "EDQUOT"),
         (crate::sys::ENOTSUPP, "ENOTSUPP"),

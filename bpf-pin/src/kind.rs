@@ -204,7 +204,7 @@ fn by_name(name: &str) -> Option<Kind> {
 }
 
 /// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
-fn describe(fd: BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
     let name = readlinkat(proc_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new()).ok()?;
     Some(name.to_string_lossy().into_owned())
 }

@@ -34,7 +34,13 @@
 //! | `mkdir -p`, `rm -r` | [`PinDir::create`], [`PinDir::remove_dir_all`] |
 //! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::sweep`] |
 //! | `flock(2)` | [`PinDir::lock`], [`PinDir::lock_shared`] |
-//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`] |
+//! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`], [`Bpffs::at`] |
+//! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
+//! | `umount2(2)` | [`Bpffs::unmount`] |
+//! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
+//! | which pins there are | [`inventory`] |
+//! | what may be done, what the kernel has | [`Capabilities`], [`Features`] |
+//! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
 //!
 //! # Promises
 //!
@@ -78,7 +84,9 @@ mod cpu;
 mod diagnose;
 mod dir;
 mod error;
+mod features;
 mod filename;
+mod inventory;
 mod kind;
 mod link;
 mod magic;
@@ -98,6 +106,10 @@ pub use bpf_pin_sys as abi;
 pub use bytemuck;
 
 pub use access::Access;
+pub use bpffs::{
+    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
+    Propagation, ReadOnly, Token, Verdict,
+};
 pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
@@ -105,7 +117,9 @@ pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
+pub use features::Features;
 pub use filename::{escape_name, unescape_name};
+pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use magic::FileSystem;
@@ -114,11 +128,11 @@ pub use map::{
 };
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
-pub use operation::DirOperation;
+pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use sys::AsMap;
-pub use types::{AttachType, LinkType, MapType, ProgType};
+pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]

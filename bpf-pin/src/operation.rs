@@ -1,4 +1,4 @@
-//! What can be done with directories, for errors to name.
+//! What can be done with directories, file systems and tokens, for errors to name.
 
 use std::fmt;
 use std::path::Path;
@@ -74,5 +74,67 @@ impl DirOperation {
             Some(to) => write!(f, " {between} {}", to.display()),
             None => Ok(()),
         }
+    }
+}
+
+/// What was done to a bpffs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MountOperation {
+    /// [`Bpffs::at`](crate::Bpffs::at), [`still_here`](crate::Bpffs::still_here).
+    Find,
+    /// [`Bpffs::inspect`](crate::Bpffs::inspect).
+    Inspect,
+    /// [`Bpffs::mounts`](crate::Bpffs::mounts) and what else reads mountinfo.
+    ReadMounts,
+    /// [`MountOptions::detached`](crate::MountOptions::detached).
+    Make,
+    /// [`MountOptions::mount`](crate::MountOptions::mount), [`Bpffs::ensure`](crate::Bpffs::ensure).
+    Mount,
+    /// [`Detached::attach`](crate::Detached::attach).
+    Attach,
+    /// [`Bpffs::unmount`](crate::Bpffs::unmount).
+    Unmount,
+    /// [`MountOptions::request_delegation`](crate::MountOptions::request_delegation).
+    RequestDelegation,
+    /// [`MountOptions::grant_delegation`](crate::MountOptions::grant_delegation).
+    GrantDelegation,
+}
+
+impl fmt::Display for MountOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Find => "find a bpffs at",
+            Self::Inspect => "inspect",
+            Self::ReadMounts => "read the mounts",
+            Self::Make => "make a bpffs",
+            Self::Mount => "mount a bpffs at",
+            Self::Attach => "attach a bpffs at",
+            Self::Unmount => "unmount",
+            Self::RequestDelegation => "request a delegated bpffs",
+            Self::GrantDelegation => "grant a delegated bpffs",
+        })
+    }
+}
+
+/// What was done to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenOperation {
+    /// `BPF_TOKEN_CREATE`.
+    Create,
+    /// A descriptor from elsewhere was taken for one.
+    Descriptor,
+    /// `BPF_OBJ_GET_INFO_BY_FD`.
+    Info,
+}
+
+impl fmt::Display for TokenOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create a token",
+            Self::Descriptor => "take a descriptor for a token",
+            Self::Info => "read what a token allows",
+        })
     }
 }

@@ -114,7 +114,8 @@ fn on_either_way<T>(
 ) -> Result<T> {
     if !LACKS_PATH_FD.load(Ordering::Relaxed) {
         match by_fd() {
-            Err(Errno::INVAL) if sys::lacks_path_fd() => {
+            // Else it is another fault, which the kernel sees first.
+            Err(Errno::INVAL) if sys::get_from_nowhere() == Errno::INVAL => {
                 LACKS_PATH_FD.store(true, Ordering::Relaxed);
             }
             other => return other,

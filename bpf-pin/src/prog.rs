@@ -8,6 +8,7 @@ use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
+use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
@@ -15,7 +16,7 @@ use crate::kind::Kind;
 use crate::name::ObjName;
 use crate::object::{Handle, ObjectKind, kinds};
 use crate::sys::{self, NonZeroFd, sealed::Sealed};
-use crate::types::{AttachType, ProgType};
+use crate::types::{AttachType, Command, ProgType};
 
 #[doc(no_inline)]
 pub use bpf_pin_sys::bpf_insn as Insn;
@@ -151,6 +152,7 @@ pub struct ProgSpec<'a> {
     expected_attach_type: AttachType,
     attach_btf_id: u32,
     attach_prog: Option<BorrowedFd<'a>>,
+    token: Option<&'a Token>,
 }
 
 impl<'a> ProgSpec<'a> {
@@ -167,6 +169,7 @@ impl<'a> ProgSpec<'a> {
             expected_attach_type: AttachType(0),
             attach_btf_id: 0,
             attach_prog: None,
+            token: None,
         }
     }
 
@@ -213,6 +216,12 @@ impl<'a> ProgSpec<'a> {
         self
     }
 
+    /// `prog_token_fd` and `BPF_F_TOKEN_FD`: the right to load it. Linux 6.9.
+    pub fn token(mut self, token: &'a Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
     /// `BPF_PROG_LOAD`. Linux 3.18.
     ///
     /// The verifier is asked for its log only after it has refused the program, so a program that
@@ -224,13 +233,14 @@ impl<'a> ProgSpec<'a> {
     /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
     /// program is empty, too long or too complex;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
-    /// [`Memlock`](Cause::Memlock) (EPERM); [`Lockdown`](Cause::Lockdown).
+    /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
+    /// [`NotDelegated`](Cause::NotDelegated); [`Lockdown`](Cause::Lockdown).
     ///
     /// # References
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `bpf_prog_load`
     pub fn load(&self) -> Result<Prog> {
-        if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 {
+        if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() {
             let what = "BPF_F_TOKEN_FD";
             return Err(self.error(String::new(), Cause::NoDescriptor { what }.into()));
         }
@@ -245,13 +255,15 @@ impl<'a> ProgSpec<'a> {
         const TRIES: usize = 5;
 
         let attach_prog = NonZeroFd::new(self.attach_prog)?;
+        let (token_fd, token_flag) = Token::argument(self.token);
         let attr = abi::bpf_attr_prog_load {
             prog_type: self.prog_type.0,
-            prog_flags: self.flags.bits(),
+            prog_flags: self.flags.bits() | token_flag,
             prog_name: self.name.into_raw(),
             expected_attach_type: self.expected_attach_type.0,
             attach_btf_id: self.attach_btf_id,
             attach_prog_fd: attach_prog.number(),
+            prog_token_fd: token_fd,
             ..abi::bpf_attr_prog_load::zeroed()
         };
         let mut result = Err(Errno::AGAIN);
@@ -285,13 +297,30 @@ impl<'a> ProgSpec<'a> {
         let end = log.iter().position(|&byte| byte == 0);
         let log = String::from_utf8_lossy(&log[..end.unwrap_or(log.len())]).into_owned();
         let cause = match errno {
-            Errno::PERM => self
-                .memlock()
-                .or_else(|| diagnose::for_prog(self.prog_type)),
+            Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
             Errno::INVAL => diagnose::for_helper(self.prog_type, &log),
             _ => None,
         };
         Err(self.error(log, Reason::new(errno, cause)))
+    }
+
+    #[cold]
+    fn unprivileged(&self) -> Option<Cause> {
+        let Some(token) = self.token else {
+            return diagnose::for_prog(self.prog_type);
+        };
+        token.forbids(Command::PROG_LOAD, |allowed| {
+            let attach_type = self.expected_attach_type;
+            match () {
+                () if !allowed.progs.contains(self.prog_type) => {
+                    Some(format!("programs of type {}", self.prog_type))
+                }
+                () if !allowed.attachs.contains(attach_type) => {
+                    Some(format!("programs for {attach_type}"))
+                }
+                () => None,
+            }
+        })
     }
 
     /// If a program that does nothing loads when it is short and does not when it is as long as

@@ -148,9 +148,9 @@ fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf(abi::BPF_OBJ_GET, &mut attr)) }
 }
 
-/// Whether the kernel denies to know `BPF_F_PATH_FD`: else it sees first that -1 is no directory.
-pub(crate) fn lacks_path_fd() -> bool {
-    matches!(get_at(-1, c"x", 0), Err(Errno::INVAL))
+/// `BPF_OBJ_GET` from no directory: EBADF where the kernel knows `BPF_F_PATH_FD`.
+pub(crate) fn get_from_nowhere() -> Errno {
+    get_at(-1, c"x", 0).err().unwrap_or(Errno::INVAL)
 }
 
 /// `BPF_*_GET_FD_BY_ID`. `cmd` must be one of them.
@@ -187,6 +187,8 @@ unsafe impl Info for abi::bpf_map_info {}
 unsafe impl Info for abi::bpf_prog_info {}
 // SAFETY: as above.
 unsafe impl Info for abi::bpf_link_info {}
+// SAFETY: as above.
+unsafe impl Info for abi::bpf_token_info {}
 
 fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
@@ -273,9 +275,9 @@ pub(crate) fn link_details(info: &abi::bpf_link_info) -> [u32; DETAILS / 4] {
 }
 const DETAILS: usize = size_of::<abi::bpf_link_info_details>();
 
-fn empty_batch(cmd: abi::bpf_cmd, fd: BorrowedFd<'_>) -> Result<()> {
+fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
     let mut attr = abi::bpf_attr_batch {
-        map_fd: raw(fd),
+        map_fd,
         ..abi::bpf_attr_batch::zeroed()
     };
     // SAFETY: no address is followed for a count of zero.
@@ -283,11 +285,18 @@ fn empty_batch(cmd: abi::bpf_cmd, fd: BorrowedFd<'_>) -> Result<()> {
 }
 
 pub(crate) fn map_lookup_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
-    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, fd)
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, raw(fd))
 }
 
 pub(crate) fn map_update_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
-    empty_batch(abi::BPF_MAP_UPDATE_BATCH, fd)
+    empty_batch(abi::BPF_MAP_UPDATE_BATCH, raw(fd))
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` of no map: EBADF where the kernel knows the command.
+pub(crate) fn no_batch() -> Errno {
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, u32::MAX)
+        .err()
+        .unwrap_or(Errno::INVAL)
 }
 
 /// Binds no map to `fd`: EBADF where it is a program.
@@ -372,6 +381,17 @@ pub(crate) fn link_create(
     unsafe { new_fd(bpf(abi::BPF_LINK_CREATE, &mut attr)) }
 }
 
+/// `BPF_LINK_CREATE` of no program: EBADF where the kernel knows the command.
+pub(crate) fn no_link_create() -> Errno {
+    let mut attr = abi::bpf_attr_link_create {
+        prog_fd: u32::MAX,
+        ..abi::bpf_attr_link_create::zeroed()
+    };
+    // SAFETY: zeroed options hold no address; LINK_CREATE returns a descriptor.
+    let result = unsafe { new_fd(bpf(abi::BPF_LINK_CREATE, &mut attr)) };
+    result.err().unwrap_or(Errno::INVAL)
+}
+
 /// `BPF_LINK_UPDATE`, with `BPF_F_REPLACE` where the old program is given.
 pub(crate) fn link_update(
     link: BorrowedFd<'_>,
@@ -392,6 +412,22 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
     let mut attr = abi::bpf_attr_link_detach { link_fd: raw(link) };
     // SAFETY: the arm holds no address.
     unsafe { bpf(abi::BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
+fn token_create_of(bpffs_fd: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_token_create { flags: 0, bpffs_fd };
+    // SAFETY: the arm holds no address; TOKEN_CREATE returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_TOKEN_CREATE, &mut attr)) }
+}
+
+/// `BPF_TOKEN_CREATE`. `root` must not be `O_PATH`.
+pub(crate) fn token_create(root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    token_create_of(raw(root))
+}
+
+/// `BPF_TOKEN_CREATE` of no bpffs: EBADF where the kernel knows the command.
+pub(crate) fn no_token_create() -> Errno {
+    token_create_of(u32::MAX).err().unwrap_or(Errno::INVAL)
 }
 
 /// Why a map's elements cannot be reached.

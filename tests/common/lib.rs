@@ -10,7 +10,7 @@ mod trace;
 mod tree;
 
 pub use bpffs::TestFs;
-pub use namespace::{as_user, become_user, denied, own_mounts, own_network};
+pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
 pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
 pub use suite::{Suite, TestResult};

@@ -74,6 +74,17 @@ fn on_a_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 /// Runs `test` on a thread where a filter answers bpf(2) with `errno`: this command's calls, or
 /// all. What it does as a user needs no more than that user has.
 pub fn denied<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + Send) -> T {
+    answered(libc::SYS_bpf, cmd.map(|cmd| (0, cmd)), errno, test)
+}
+
+/// Runs `test` on a thread where a filter answers a syscall with `errno`, or with success where that
+/// is 0: all its calls, or those whose argument of that number has this value.
+pub fn answered<T: Send>(
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    errno: u32,
+    test: impl FnOnce() -> T + Send,
+) -> T {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
     // struct seccomp_data: the number first, the arguments from 16 on, 8 bytes each.
     const FIRST_ARGUMENT: u32 = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
@@ -87,12 +98,12 @@ pub fn denied<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + 
     let load = |at| op(BPF_LD | BPF_W | BPF_ABS, at, 0);
     let answer = |k| op(BPF_RET | BPF_K, k, 0);
     let mut filter = vec![load(0)];
-    match cmd {
-        None => filter.push(equals(libc::SYS_bpf as u32, 1)),
-        Some(cmd) => filter.extend([
-            equals(libc::SYS_bpf as u32, 3),
-            load(FIRST_ARGUMENT),
-            equals(cmd, 1),
+    match argument {
+        None => filter.push(equals(call as u32, 1)),
+        Some((number, value)) => filter.extend([
+            equals(call as u32, 3),
+            load(FIRST_ARGUMENT + 8 * number),
+            equals(value, 1),
         ]),
     }
     filter.extend([

@@ -1,6 +1,7 @@
 //! From an errno to its cause. Runs after a failure only, names only what it has seen.
 
 mod entry;
+mod mount;
 mod path;
 mod privilege;
 
@@ -13,8 +14,11 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
+pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
-pub(crate) use privilege::{for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock};
+pub(crate) use privilege::{
+    for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock, missing,
+};
 
 /// Why `BPF_OBJ_PIN` failed.
 #[cold]

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::sys;
 use crate::types::{MapType, ProgType};
 
-fn missing(capability: Capability, needed_for: &'static str) -> Option<Cause> {
+pub(crate) fn missing(capability: Capability, needed_for: &'static str) -> Option<Cause> {
     let cause = Cause::MissingCapability {
         capability,
         needed_for,

@@ -142,6 +142,12 @@ impl PinDir {
         self.claim.get()
     }
 
+    /// The directory, opened to be listed without a trace, where that is this user's right.
+    pub(super) fn listable(&self) -> Result<OwnedFd, Reason> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
+        openat(&self.fd, c".", flags, Mode::empty()).or_else(|_| self.readable())
+    }
+
     /// The directory, opened to be read or locked: an `O_PATH` descriptor is good for neither.
     pub(super) fn readable(&self) -> Result<OwnedFd, Reason> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

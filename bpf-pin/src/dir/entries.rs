@@ -111,6 +111,19 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
         self.dir.open_named(&self.name, Access::ReadWrite)
     }
 
+    /// Opens the object, for whatever access is granted.
+    pub(crate) fn open_somehow(&self) -> Result<Object> {
+        self.open_any().or_else(|error| {
+            let reason = error.reason();
+            if !reason.is(Errno::ACCESS) && !reason.is(Errno::ROFS) {
+                return Err(error);
+            }
+            self.open_with(Access::ReadOnly)
+                .or_else(|_| self.open_with(Access::WriteOnly))
+                .map_err(|_| error)
+        })
+    }
+
     /// `fstatat(2)`. Opens nothing.
     ///
     /// # Errors
@@ -176,7 +189,7 @@ impl PinDir {
     }
 
     pub(super) fn stream(&self) -> Result<Stream> {
-        match self.readable() {
+        match self.listable() {
             Ok(file) => Ok(Stream::new(file)),
             Err(reason) => Err(self.fail(DirOperation::List, reason)),
         }

@@ -15,7 +15,7 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::magic::FileSystem;
 use crate::operation::DirOperation;
-use crate::pathname::Pathname;
+use crate::pathname::{InteriorNul, Pathname};
 
 use super::PinDir;
 
@@ -82,6 +82,11 @@ impl PinDir {
                 Err(Failed::new(fd, error))
             }
         }
+    }
+
+    /// `fd` must be a directory on a bpffs, opened by `path`.
+    pub(crate) fn of_bpffs(fd: OwnedFd, path: &Path) -> Result<Self, InteriorNul> {
+        Ok(Self::from_proven_fd(fd, Pathname::new(path)?))
     }
 
     /// `openat2(2)`: a directory in this one. Linux 5.6.

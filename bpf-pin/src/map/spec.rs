@@ -6,13 +6,14 @@ use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
+use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::map::Map;
 use crate::name::ObjName;
 use crate::sys::{self, NonZeroFd};
-use crate::types::MapType;
+use crate::types::{Command, MapType};
 
 bitflags! {
     /// `BPF_F_*` of `BPF_MAP_CREATE`. Bits that a newer kernel knows are kept.
@@ -85,6 +86,7 @@ pub struct MapSpec<'fd> {
     btf_value_type_id: u32,
     btf_vmlinux_value_type_id: u32,
     map_extra: u64,
+    token: Option<&'fd Token>,
 }
 
 impl<'fd> MapSpec<'fd> {
@@ -105,6 +107,7 @@ impl<'fd> MapSpec<'fd> {
             btf_value_type_id: 0,
             btf_vmlinux_value_type_id: 0,
             map_extra: 0,
+            token: None,
         }
     }
 
@@ -183,6 +186,17 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
+    /// `map_token_fd` and `BPF_F_TOKEN_FD`: the right to create it. Linux 6.9.
+    pub fn token<'new>(self, token: &'new Token) -> MapSpec<'new>
+    where
+        'fd: 'new,
+    {
+        MapSpec {
+            token: Some(token),
+            ..self
+        }
+    }
+
     /// `BPF_MAP_CREATE`. Linux 3.18.
     ///
     /// # Errors
@@ -191,7 +205,8 @@ impl<'fd> MapSpec<'fd> {
     /// does not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
     /// [`inner_map`](Self::inner_map); E2BIG where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
-    /// [`Memlock`](Cause::Memlock) (EPERM).
+    /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
+    /// [`NotDelegated`](Cause::NotDelegated).
     ///
     /// # References
     ///
@@ -203,7 +218,7 @@ impl<'fd> MapSpec<'fd> {
             Ok(map) => Ok(map),
             Err(errno) => {
                 let cause = match errno {
-                    Errno::PERM => self.memlock().or_else(|| diagnose::for_map(self.map_type)),
+                    Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
                     _ => None,
                 };
                 Err(self.error(Reason::new(errno, cause)))
@@ -221,7 +236,7 @@ impl<'fd> MapSpec<'fd> {
         match () {
             () if is_of_maps && self.inner.is_none() => Err("inner_map"),
             () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 => Err("BPF_F_VTYPE_BTF_OBJ_FD"),
-            () if flags & abi::BPF_F_TOKEN_FD != 0 => Err("BPF_F_TOKEN_FD"),
+            () if flags & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => Err("BPF_F_TOKEN_FD"),
             () => Ok(()),
         }
         .map_err(|what| Cause::NoDescriptor { what })
@@ -230,12 +245,13 @@ impl<'fd> MapSpec<'fd> {
     fn create_raw(&self) -> Result<Map, Errno> {
         let inner = NonZeroFd::new(self.inner)?;
         let btf = NonZeroFd::new(self.btf)?;
+        let (token_fd, token_flag) = Token::argument(self.token);
         let fd = sys::map_create(abi::bpf_attr_map_create {
             map_type: self.map_type.0,
             key_size: self.key_size,
             value_size: self.value_size,
             max_entries: self.max_entries,
-            map_flags: self.flags.bits(),
+            map_flags: self.flags.bits() | token_flag,
             inner_map_fd: inner.number(),
             numa_node: self.numa_node,
             map_name: self.name.into_raw(),
@@ -245,9 +261,21 @@ impl<'fd> MapSpec<'fd> {
             btf_value_type_id: self.btf_value_type_id,
             btf_vmlinux_value_type_id: self.btf_vmlinux_value_type_id,
             map_extra: self.map_extra,
+            map_token_fd: token_fd,
             ..abi::bpf_attr_map_create::zeroed()
         })?;
         Ok(Map::from_proven_fd(fd))
+    }
+
+    #[cold]
+    fn unprivileged(&self) -> Option<Cause> {
+        match self.token {
+            Some(token) => token.forbids(Command::MAP_CREATE, |allowed| {
+                let is_allowed = allowed.maps.contains(self.map_type);
+                (!is_allowed).then(|| format!("maps of type {}", self.map_type))
+            }),
+            None => diagnose::for_map(self.map_type),
+        }
     }
 
     /// If the smallest map of the type can be made, then it was not the privileges.

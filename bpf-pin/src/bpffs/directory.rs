@@ -1,0 +1,134 @@
+//! Where a path leads: which directory, of which file system, through which mount.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fstat, fstatfs, openat,
+    readlinkat, statx,
+};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::Reason;
+use crate::kind::proc_dir;
+use crate::magic::FileSystem;
+use crate::pathname::Pathname;
+
+use super::mountinfo::{Mount, MountInfo};
+
+/// A directory, held by an `O_PATH` descriptor.
+pub(crate) struct Directory {
+    pub(crate) fd: OwnedFd,
+    pub(crate) fs: FileSystem,
+    pub(crate) stat: Stat,
+}
+
+impl Directory {
+    pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
+        let name = Pathname::new(path)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = openat(CWD, name.as_c_str(), flags, Mode::empty())
+            .map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))?;
+        Self::of(fd).map_err(|errno| Reason::new(errno, None))
+    }
+
+    pub(crate) fn of(fd: OwnedFd) -> Result<Self, Errno> {
+        let fs = FileSystem::from_stat(&fstatfs(&fd)?);
+        let stat = fstat(&fd)?;
+        Ok(Self { fd, fs, stat })
+    }
+
+    /// Of a bpffs, or the error that says what is there instead.
+    pub(crate) fn on_bpffs(self, path: &Path) -> Result<Self, Cause> {
+        match self.fs.is_bpffs() {
+            true => Ok(self),
+            false => Err(Cause::NotBpffs {
+                path: path.to_owned(),
+                found: self.fs,
+                missing: None,
+            }),
+        }
+    }
+
+    /// Whether both are the same directory, reached through the same mount.
+    pub(crate) fn is_same_as(&self, other: &Self) -> Result<bool, Reason> {
+        let same = |get: fn(&Stat) -> u64| get(&self.stat) == get(&other.stat);
+        Ok(same(|stat| stat.st_dev)
+            && same(|stat| stat.st_ino)
+            && self.mount_id()? == other.mount_id()?)
+    }
+
+    pub(crate) fn mount_id(&self) -> Result<u64, Reason> {
+        mount_id(self.fd.as_fd())
+    }
+
+    /// The mount that it is in.
+    pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
+        let mount_id = self.mount_id()?;
+        let mount = mounts.by_id(mount_id)?;
+        mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
+    }
+
+    /// Whether it is the directory that `mount`, the one it is in, begins with.
+    pub(crate) fn is_root_of(&self, mount: &Mount) -> bool {
+        // Linux 5.8 has this attribute, and tells so in the mask.
+        let found = statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+        let known = found.ok().filter(|stat| {
+            let known = stat.stx_attributes_mask;
+            known.contains(StatxAttributes::MOUNT_ROOT)
+        });
+        match known {
+            Some(stat) => stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            None => self.path().is_some_and(|path| path == mount.mount_point),
+        }
+    }
+
+    /// Its path as the kernel has it: without symbolic links, from this process's root.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        path_of(self.fd.as_fd())
+    }
+}
+
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
+    let name = readlinkat(proc_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new()).ok()?;
+    let path = PathBuf::from(std::ffi::OsString::from_vec(name.into_bytes()));
+    path.is_absolute().then_some(path)
+}
+
+/// The path that leads to `fd` itself, past all that is mounted over it.
+pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf, Reason> {
+    proc_dir("fd").ok_or(Cause::NoProc)?;
+    Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
+}
+
+/// The id of the mount that `fd` was opened through, as mountinfo has it.
+pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Reason> {
+    // Linux 5.8.
+    match statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(stat.stx_mnt_id),
+        _ => mount_id_by_proc(fd),
+    }
+}
+
+fn mount_id_by_proc(fd: BorrowedFd<'_>) -> Result<u64, Reason> {
+    let text = fdinfo(fd)?;
+    let mut lines = text.lines();
+    let id = lines.find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| Reason::errno_only(Errno::NOSYS))
+}
+
+/// What /proc tells of a descriptor.
+pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Result<String, Reason> {
+    let directory = proc_dir("fdinfo").ok_or(Cause::NoProc)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(directory, fd.as_raw_fd().to_string(), flags, Mode::empty());
+    let mut file = File::from(file.map_err(Reason::errno_only)?);
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(Reason::from_io)?;
+    Ok(text)
+}

@@ -1,0 +1,191 @@
+//! A bpffs at a path, mounted only where there is none, once however many ask for it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::{Reason, Result};
+use crate::operation::MountOperation;
+
+use super::attach;
+use super::directory::Directory;
+use super::instance::{Bpffs, error};
+use super::mount::is_missing;
+use super::mountinfo::{Mount, MountInfo};
+use super::options::MountOptions;
+
+/// What [`Bpffs::ensure`] did.
+#[derive(Debug)]
+pub enum Ensured {
+    /// It mounted a new bpffs, with the options.
+    Mounted(Bpffs),
+    /// A bpffs was mounted there already, with whatever options.
+    Found(Bpffs),
+}
+
+impl Ensured {
+    /// The bpffs.
+    pub fn into_bpffs(self) -> Bpffs {
+        match self {
+            Self::Mounted(bpffs) | Self::Found(bpffs) => bpffs,
+        }
+    }
+
+    /// Whether it is new.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::Mounted(_))
+    }
+}
+
+/// How often it is looked again, where others mount and unmount there meanwhile.
+const TRIES: usize = 16;
+/// As many tries are left when what is there is taken for settled.
+const SETTLED: usize = 8;
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl Bpffs {
+    /// Mounts a bpffs at `path` unless one is mounted exactly there.
+    ///
+    /// It is mounted there and nowhere else, on a directory that is there; over nothing that is
+    /// mounted there; and once, even when many processes ask for it at the same moment: they take
+    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than two
+    /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
+    /// cover another is taken away again.
+    ///
+    /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
+    /// [`inspect`](Self::inspect).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount), and nothing was mounted:
+    /// [`Occupied`](Cause::Occupied) where another file system is mounted exactly there;
+    /// [`NotTheRoot`](Cause::NotTheRoot) where the path is a directory within a bpffs;
+    /// [`Overtaken`](Cause::Overtaken) where others mount and unmount there all the while;
+    /// [`NoProc`](Cause::NoProc); the rest as [`MountOptions::mount`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Bpffs, Ensured, MountOptions};
+    ///
+    /// let options = MountOptions::new().mode(0o700);
+    /// match Bpffs::ensure("/sys/fs/bpf", &options)? {
+    ///     Ensured::Mounted(bpffs) => println!("mounted {}", bpffs.path().display()),
+    ///     Ensured::Found(bpffs) => println!("found device {}", bpffs.dev()),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<Ensured> {
+        let path = path.as_ref();
+        ensure(path, options).map_err(|reason| error(MountOperation::Mount, path, reason))
+    }
+}
+
+fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
+    options.check()?;
+    for tries in (0..TRIES).rev() {
+        let mounts = MountInfo::own()?;
+        let place = Directory::open(path)?;
+        if let Some(mount) = mounted_there(&place, path, &mounts)? {
+            // One of two may be about to be taken away again.
+            if tries > SETTLED && covers_a_bpffs(&mount, &mounts)? {
+                sleep(PAUSE);
+                continue;
+            }
+            let found = Bpffs::known(place.fd, path, place.stat.st_dev);
+            return Ok(Ensured::Found(found));
+        }
+        let lock = lock(&place)?;
+        // Whoever had the lock before may have mounted it.
+        if !Directory::open(path)?.is_same_as(&place)? {
+            continue;
+        }
+        if let Some(mount) = mount_on(path, &place, &mounts, options)? {
+            drop(lock);
+            let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
+            return Ok(Ensured::Mounted(bpffs));
+        }
+    }
+    Err(Cause::Overtaken.into())
+}
+
+/// The bpffs that is mounted exactly there. An error where none may be mounted.
+fn mounted_there(
+    place: &Directory,
+    path: &Path,
+    mounts: &MountInfo,
+) -> Result<Option<Mount>, Reason> {
+    let mount = place.mount(mounts)?;
+    match (place.is_root_of(&mount), place.fs.is_bpffs()) {
+        (true, true) => Ok(Some(mount)),
+        (false, false) => Ok(None),
+        (true, false) => Err(Cause::Occupied {
+            found: place.fs,
+            mount_id: mount.mount_id,
+        }
+        .into()),
+        (false, true) => Err(Cause::NotTheRoot {
+            path: Some(path.to_owned()),
+            mount_point: Some(mount.mount_point),
+        }
+        .into()),
+    }
+}
+
+fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
+    let below = mounts.by_id(mount.parent_id)?;
+    Ok(below.is_some_and(|below| below.is_bpffs() && below.mount_point == mount.mount_point))
+}
+
+/// The right to mount there, among those who ask; held with the descriptor.
+fn lock(place: &Directory) -> Result<Option<OwnedFd>, Reason> {
+    /// Anybody who may read the directory can hold the lock, and must not stop us for good.
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = openat(&place.fd, c".", flags, Mode::empty()) else {
+        return Ok(None);
+    };
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(directory)),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(PAUSE),
+            Err(Errno::INTR) => {}
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// The new mount, or None where it would have covered another and was taken away.
+fn mount_on(
+    path: &Path,
+    place: &Directory,
+    mounts: &MountInfo,
+    options: &MountOptions,
+) -> Result<Option<OwnedFd>, Reason> {
+    let mount = match options.make() {
+        Ok(mount) => {
+            attach::move_mount_onto(mount.as_fd(), place)?;
+            mount
+        }
+        Err(reason) if is_missing(&reason) => attach::mount_onto(path, place, options)?,
+        Err(reason) => return Err(reason),
+    };
+    match attach::verify(mount.as_fd(), mounts, options) {
+        // On the directory itself, not on what somebody mounted there a moment ago.
+        Ok(found) if found.parent_id == place.mount_id()? => Ok(Some(mount)),
+        // Somebody who came later covers it, and took both away.
+        Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => Ok(None),
+        Ok(_) => attach::take_away(mount.as_fd()).map(|()| None),
+        Err(reason) => {
+            let _ = attach::take_away(mount.as_fd());
+            Err(reason)
+        }
+    }
+}

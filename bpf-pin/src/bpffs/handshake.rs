@@ -1,0 +1,264 @@
+//! Delegation: a process in a user namespace opens a bpffs, a privileged one creates it.
+//!
+//! The kernel creates a bpffs in a user namespace only for those who have `CAP_SYS_ADMIN` in the
+//! initial one, and it belongs to the namespace of whoever has opened its context. So the context
+//! goes over a socket and back comes a word.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::cmsg_space;
+use rustix::io::{Errno, read, retry_on_intr};
+use rustix::mount::fsconfig_set_string;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::cause::Cause;
+use crate::error::{Reason, Result};
+use crate::kind;
+use crate::operation::MountOperation;
+
+use super::instance::error;
+use super::mount::{Detached, create, open_context};
+use super::mountinfo::BPF;
+use super::options::MountOptions;
+
+/// With the context.
+const REQUEST: [u8; 8] = *b"bpffs 1?";
+/// Before the errno, which is 0 if all went well.
+const ANSWER: [u8; 8] = *b"bpffs 1!";
+
+impl MountOptions {
+    /// The side of the user namespace: opens a bpffs, has it created by
+    /// [`grant_delegation`](Self::grant_delegation) at the other end of `socket`, and mounts it
+    /// nowhere. Linux 6.9.
+    ///
+    /// `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
+    /// namespace, and a mount namespace that belongs to it. Mode, owner, source and flags are this
+    /// side's to ask for, what is delegated is the other's; owners are ids of this user namespace.
+    /// [`Bpffs::delegation`](crate::Bpffs::delegation) tells it once the bpffs is attached.
+    ///
+    /// It waits for the answer as long as the socket does: see `SO_RCVTIMEO`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount): [`Refused`](Cause::Refused) with the other side's errno;
+    /// [`Handshake`](Cause::Handshake) where the answer is none;
+    /// [`ForeignMountNamespace`](Cause::ForeignMountNamespace),
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
+    /// [`InvalidOption`](Cause::InvalidOption), also for a delegation among these options; the rest as
+    /// [`detached`](Self::detached); the errnos of sendmsg(2) and recvmsg(2).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use bpf_pin::{MountOptions, Token};
+    ///
+    /// // In a user and mount namespace of its own.
+    /// let socket = UnixStream::connect("/run/app/delegate")?;
+    /// let bpffs = MountOptions::new().mode(0o700).request_delegation(&socket)?;
+    /// let token = Token::create(&bpffs)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn request_delegation(&self, socket: impl AsFd) -> Result<Detached> {
+        match self.request(socket.as_fd()) {
+            Ok(mount) => Ok(Detached::new(mount, self.clone())),
+            Err(reason) => {
+                let operation = MountOperation::RequestDelegation;
+                Err(error(operation, &PathBuf::new(), reason))
+            }
+        }
+    }
+
+    fn request(&self, socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
+        self.check()?;
+        if let Some(option) = self.first_delegated() {
+            let problem = "is the other side's to grant".to_owned();
+            return Err(Cause::InvalidOption { option, problem }.into());
+        }
+        let context = open_context()?;
+        self.configure(context.as_fd())?;
+        send_context(socket, context.as_fd())?;
+        match receive_answer(socket)? {
+            0 => self.take_mount(context.as_fd()),
+            errno => Err(Cause::Refused { errno }.into()),
+        }
+    }
+
+    /// The privileged side: takes one request from `socket`, creates the bpffs that was opened with
+    /// these options, and answers. Linux 6.9.
+    ///
+    /// Mode and owner in these options take precedence over those that the other side asked for;
+    /// flags and source are left to it. Who the other side is must be settled before: it gets
+    /// whatever these options delegate.
+    ///
+    /// What it sends is trusted in nothing. It must be the context of a bpffs, and none else: with
+    /// another file system's a privileged process could be brought to mount what the other side may
+    /// not. It is proven by the descriptor's name in /proc, and by the name of the file system in what
+    /// the kernel says of a wrong option. While this runs, the other side can still set options of
+    /// the same context, of which the kernel checks by its own privileges what it may delegate.
+    ///
+    /// It waits for the request as long as the socket does: see `SO_RCVTIMEO`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount), and the other side was told, where it can be:
+    /// [`NotABpfContext`](Cause::NotABpfContext); [`Handshake`](Cause::Handshake) where the request is
+    /// none, with no descriptor or several; [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9;
+    /// [`MissingCapability`](Cause::MissingCapability) or [`NeedsDelegation`](Cause::NeedsDelegation)
+    /// (EPERM) where this thread is not privileged either; [`NoProc`](Cause::NoProc); EBUSY where the
+    /// context was used before; the errnos of recvmsg(2) and sendmsg(2).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// use bpf_pin::{Allowed, Command, MapType, MountOptions};
+    ///
+    /// let listener = UnixListener::bind("/run/app/delegate")?;
+    /// let (socket, _) = listener.accept()?;
+    /// MountOptions::new()
+    ///     .delegate_cmds([Command::MAP_CREATE])
+    ///     .delegate_maps([MapType::HASH, MapType::ARRAY])
+    ///     .grant_delegation(&socket)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn grant_delegation(&self, socket: impl AsFd) -> Result<()> {
+        let socket = socket.as_fd();
+        let granted = self.grant(socket);
+        let errno = granted.as_ref().err().map_or(0, |reason| {
+            let unsupported = Errno::OPNOTSUPP.raw_os_error();
+            reason.raw_os_error().unwrap_or(unsupported)
+        });
+        let answered = send_answer(socket, errno).map_err(Reason::errno_only);
+        granted
+            .and(answered)
+            .map_err(|reason| error(MountOperation::GrantDelegation, &PathBuf::new(), reason))
+    }
+
+    fn grant(&self, socket: BorrowedFd<'_>) -> Result<(), Reason> {
+        self.check()?;
+        let context = receive_context(socket)?;
+        let context = prove_bpf_context(context)?;
+        self.configure_own(context.as_fd())?;
+        self.configure_delegation(context.as_fd())?;
+        create(context.as_fd())
+    }
+}
+
+/// Proves that it is the context of a bpffs that is yet to be created.
+fn prove_bpf_context(context: OwnedFd) -> Result<OwnedFd, Reason> {
+    match kind::describe(context.as_fd()).ok_or(Cause::NoProc)? {
+        name if name == "anon_inode:[fscontext]" => {}
+        other => return Err(Cause::NotABpfContext { found: Some(other) }.into()),
+    }
+    match file_system_of(&context) {
+        Some(name) if name == BPF => Ok(context),
+        found => Err(Cause::NotABpfContext { found }.into()),
+    }
+}
+
+/// The name that the kernel puts before what it says of a wrong option.
+fn file_system_of(context: &OwnedFd) -> Option<String> {
+    /// The other side may read them before us, or have others written.
+    const TRIES: usize = 16;
+
+    let mut line = [0; 256];
+    for _ in 0..TRIES {
+        // Whatever is said, of this or an earlier option, is said of the same file system.
+        let _ = fsconfig_set_string(context, c"mode", c"none");
+        let Ok(length) = read(context, &mut line) else {
+            continue;
+        };
+        let text = std::str::from_utf8(&line[..length]).ok()?;
+        // A letter for error, warning or notice.
+        let (name, _) = text.get(2..)?.split_once(": ")?;
+        return Some(name.to_owned());
+    }
+    None
+}
+
+fn send_context(socket: BorrowedFd<'_>, context: BorrowedFd<'_>) -> Result<(), Reason> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let contexts = [context];
+    // There is room for one.
+    control.push(SendAncillaryMessage::ScmRights(&contexts));
+    send(socket, &REQUEST, &mut control).map_err(Reason::errno_only)
+}
+
+fn send_answer(socket: BorrowedFd<'_>, errno: i32) -> Result<(), Errno> {
+    let message = [&ANSWER[..], &errno.to_ne_bytes()].concat();
+    send(socket, &message, &mut SendAncillaryBuffer::default())
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    control: &mut SendAncillaryBuffer<'_, '_, '_>,
+) -> Result<(), Errno> {
+    let parts = [IoSlice::new(message)];
+    retry_on_intr(|| sendmsg(socket, &parts, control, SendFlags::NOSIGNAL)).map(drop)
+}
+
+fn receive_context(socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
+    /// To see that there is more than one; the kernel closes what there is no room for.
+    const SOME: usize = 4;
+
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SOME))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    // With room for a byte too many.
+    let mut message = [0; REQUEST.len() + 1];
+    let received = receive(socket, &mut message, &mut control)?;
+    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    for each in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = each {
+            descriptors.extend(fds);
+        }
+    }
+    let problem = match descriptors.len() {
+        _ if received.0 == 0 => "has hung up",
+        _ if message[..received.0] != REQUEST => "sent something else than a request",
+        0 if received.1.contains(ReturnFlags::CTRUNC) => {
+            "sent a descriptor that could not be taken"
+        }
+        0 => "sent no descriptor",
+        1 if !received.1.contains(ReturnFlags::CTRUNC) => {
+            return descriptors.pop().ok_or(Cause::Unproven.into());
+        }
+        _ => "sent more than one descriptor",
+    };
+    Err(Cause::Handshake { problem }.into())
+}
+
+fn receive_answer(socket: BorrowedFd<'_>) -> Result<i32, Reason> {
+    let mut message = [0; ANSWER.len() + size_of::<i32>() + 1];
+    let (length, _) = receive(socket, &mut message, &mut RecvAncillaryBuffer::default())?;
+    let errno = message[..length].strip_prefix(&ANSWER);
+    match errno.and_then(|errno| errno.try_into().ok()) {
+        Some(errno) => Ok(i32::from_ne_bytes(errno)),
+        None if length == 0 => Err("has hung up"),
+        None => Err("sent something else than an answer"),
+    }
+    .map_err(|problem| Cause::Handshake { problem }.into())
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    message: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+) -> Result<(usize, ReturnFlags), Reason> {
+    let received = retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(message)];
+        recvmsg(socket, &mut parts, control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let received = received.map_err(Reason::errno_only)?;
+    Ok((received.bytes, received.flags))
+}

@@ -1,0 +1,287 @@
+//! What is at a path, and what stands between it and a bpffs.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cause::{Cause, Device};
+use crate::error::{Reason, Result};
+use crate::magic::FileSystem;
+use crate::operation::MountOperation;
+
+use super::directory::Directory;
+use super::instance::{Bpffs, error};
+use super::mountinfo::{Mount, MountInfo};
+
+/// What a path leads to, see [`Bpffs::inspect`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Nothing is there.
+    Missing {
+        /// The first component of the path that does not exist, with what leads to it.
+        missing: PathBuf,
+    },
+    /// The path, or what should be a directory on the way, is none.
+    NotADirectory {
+        /// The path up to there.
+        path: PathBuf,
+    },
+    /// A directory on another file system.
+    Elsewhere {
+        /// Which.
+        found: FileSystem,
+    },
+    /// A bpffs is mounted exactly there.
+    Mounted,
+    /// A directory within a bpffs that is mounted further up.
+    Within,
+}
+
+/// What makes a bpffs read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// This mount; through another it may be written to.
+    Mount,
+    /// The file system, however often it is mounted.
+    FileSystem,
+}
+
+/// What was seen at a path, as data and, by Display, as a sentence. From [`Bpffs::inspect`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The path as it was given.
+    pub path: PathBuf,
+    /// What it leads to.
+    pub verdict: Verdict,
+    /// The mount that it leads through, where it leads to a directory: with the instance's `st_dev`,
+    /// the propagation, and in `root` the directory that a bind mount begins with.
+    pub mount: Option<Mount>,
+    /// What keeps pins from being made, where it is on a bpffs.
+    pub read_only: Option<ReadOnly>,
+    /// The mounts that this one covers, if the path leads to its root: the topmost first.
+    pub covers: Vec<Mount>,
+    /// The mounts of type bpf at this path that it does not lead to, since other mounts hide them:
+    /// those in `covers`, and those hidden by a mount over a directory on the way.
+    pub hidden: Vec<Mount>,
+    /// The mount of type bpf that process 1 has at this path, where this thread's mount namespace
+    /// is another and has none there, and it may look.
+    pub of_process_1: Option<Mount>,
+}
+
+impl Bpffs {
+    /// Looks at what is at `path`, and changes nothing. Symbolic links are followed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount) where it cannot be told: [`Blocked`](Cause::Blocked)
+    /// (EACCES) where a directory on the way may not be searched; [`NoProc`](Cause::NoProc) without
+    /// mountinfo; [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the
+    /// like.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::{Bpffs, Verdict};
+    ///
+    /// let seen = Bpffs::inspect("/proc")?;
+    /// assert!(matches!(seen.verdict, Verdict::Elsewhere { .. }));
+    /// assert_eq!(seen.to_string(), "/proc is a directory on proc, not on a bpffs");
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
+        let path = path.as_ref();
+        inspect(path).map_err(|reason| error(MountOperation::Inspect, path, reason))
+    }
+}
+
+fn inspect(path: &Path) -> Result<Inspection, Reason> {
+    let mounts = MountInfo::own()?;
+    let mut seen = Inspection {
+        path: path.to_owned(),
+        verdict: Verdict::Within,
+        mount: None,
+        read_only: None,
+        covers: Vec::new(),
+        hidden: Vec::new(),
+        of_process_1: None,
+    };
+    let canonical = match Directory::open(path) {
+        Ok(place) => {
+            seen.look_at(&place, &mounts)?;
+            place.path()
+        }
+        Err(reason) => {
+            seen.verdict = match reason.cause() {
+                Some(Cause::Missing { path }) => Verdict::Missing {
+                    missing: path.clone(),
+                },
+                Some(Cause::NotADirectory { path }) => {
+                    Verdict::NotADirectory { path: path.clone() }
+                }
+                _ => return Err(reason),
+            };
+            None
+        }
+    };
+    let canonical = canonical.unwrap_or_else(|| path.to_owned());
+    let this = seen.mount.as_ref().map(|mount| mount.mount_id);
+    let is_other = |id| Some(id) != this;
+    seen.hidden = mounts.select(|line| {
+        line.is_bpffs() && is_other(line.mount_id) && line.is_mounted_at(&canonical)
+    })?;
+    let on_bpffs = matches!(seen.verdict, Verdict::Mounted | Verdict::Within);
+    if !on_bpffs && seen.hidden.is_empty() {
+        seen.of_process_1 = of_process_1(&canonical);
+    }
+    Ok(seen)
+}
+
+/// Where a process of another mount namespace has one.
+fn of_process_1(path: &Path) -> Option<Mount> {
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if namespace("1")? == namespace("thread-self")? {
+        return None;
+    }
+    let there = MountInfo::of_process_1()?;
+    let wanted = there.select(|line| line.is_bpffs() && line.is_mounted_at(path));
+    wanted.ok()?.pop()
+}
+
+impl Inspection {
+    fn look_at(&mut self, place: &Directory, mounts: &MountInfo) -> Result<(), Reason> {
+        let mount = place.mount(mounts)?;
+        let is_root = place.is_root_of(&mount);
+        self.verdict = match (place.fs.is_bpffs(), is_root) {
+            (false, _) => Verdict::Elsewhere { found: place.fs },
+            (true, true) => Verdict::Mounted,
+            (true, false) => Verdict::Within,
+        };
+        if is_root {
+            self.covers = covered_by(&mount, mounts)?;
+        }
+        if place.fs.is_bpffs() {
+            let is_set = |option: Option<_>| option.is_some();
+            self.read_only = match (is_set(mount.super_option("ro")), is_set(mount.option("ro"))) {
+                (true, _) => Some(ReadOnly::FileSystem),
+                (false, true) => Some(ReadOnly::Mount),
+                (false, false) => None,
+            };
+        }
+        self.mount = Some(mount);
+        Ok(())
+    }
+
+    /// Whether the path is on a bpffs.
+    pub fn is_on_bpffs(&self) -> bool {
+        matches!(self.verdict, Verdict::Mounted | Verdict::Within)
+    }
+
+    /// How many mounts are on top of `mount`, one of those in `hidden`, where they are at the same
+    /// place.
+    fn depth(&self, mount: &Mount) -> Option<usize> {
+        let is_it = |covered: &Mount| covered.mount_id == mount.mount_id;
+        self.covers.iter().position(is_it).map(|at| at + 1)
+    }
+}
+
+/// The stack of mounts at one place: each is mounted on the root of the one below.
+fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
+    let here = mounts.select(|line| line.is_mounted_at(&top.mount_point))?;
+    let mut covered: Vec<Mount> = Vec::new();
+    let mut above = top;
+    // Which ends, for no id is met twice in a list of so many.
+    for _ in 0..here.len() {
+        let below = here.iter().find(|mount| mount.mount_id == above.parent_id);
+        let Some(below) = below.filter(|below| below.mount_id != above.mount_id) else {
+            break;
+        };
+        covered.push(below.clone());
+        above = below;
+    }
+    Ok(covered)
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match (&self.verdict, &self.mount) {
+            (Verdict::Missing { missing }, _) => write!(f, "{} does not exist", missing.display())?,
+            (Verdict::NotADirectory { path }, _) => {
+                write!(f, "{} is not a directory", path.display())?;
+            }
+            (Verdict::Elsewhere { found }, _) => {
+                write!(f, "{path} is a directory on {found}, not on a bpffs")?;
+            }
+            (Verdict::Mounted, Some(mount)) => self.mounted(f, mount)?,
+            (Verdict::Within, Some(mount)) => {
+                let at = mount.mount_point.display();
+                write!(f, "{path} is a directory in the bpffs mounted at {at} ")?;
+                details(f, mount)?;
+            }
+            (Verdict::Mounted | Verdict::Within, None) => write!(f, "{path} is on a bpffs")?,
+        }
+        match self.read_only {
+            Some(ReadOnly::Mount) => f.write_str("; the mount is read-only")?,
+            Some(ReadOnly::FileSystem) => f.write_str("; it is read-only")?,
+            None => {}
+        }
+        for mount in &self.hidden {
+            write!(f, "; the bpffs ")?;
+            details(f, mount)?;
+            match self.depth(mount) {
+                Some(1) => f.write_str(" is covered by it"),
+                Some(depth) => write!(f, " is covered, {depth} mounts deep"),
+                None => f.write_str(" is mounted there and hidden by a mount on the way"),
+            }?;
+        }
+        if self.of_process_1.is_some() {
+            return f.write_str("; in the mount namespace of process 1 a bpffs is mounted there");
+        }
+        // Where a bpffs belongs and none is.
+        if matches!(self.verdict, Verdict::Elsewhere { .. })
+            && self.hidden.is_empty()
+            && self.path.ends_with("sys/fs/bpf")
+        {
+            write!(f, "; to mount one: mount -t bpf bpf {path}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Inspection {
+    fn mounted(&self, f: &mut fmt::Formatter<'_>, mount: &Mount) -> fmt::Result {
+        write!(f, "{} is ", self.path.display())?;
+        match mount.root.as_os_str() == "/" {
+            true => f.write_str("a bpffs "),
+            false => write!(f, "a bind mount of {} of a bpffs ", mount.root.display()),
+        }?;
+        details(f, mount)?;
+        let others = self.covers.iter().filter(|mount| !mount.is_bpffs());
+        for other in others {
+            let fs_type = other.fs_type.to_string_lossy();
+            write!(f, "; it covers {fs_type} (mount {})", other.mount_id)?;
+        }
+        Ok(())
+    }
+}
+
+fn details(f: &mut fmt::Formatter<'_>, mount: &Mount) -> fmt::Result {
+    write!(
+        f,
+        "(mount {}, device {}, ",
+        mount.mount_id,
+        Device(mount.dev)
+    )?;
+    let propagation = mount.propagation;
+    match (propagation.shared, propagation.master) {
+        (Some(group), None) => write!(f, "shared in group {group})"),
+        (None, Some(group)) => write!(f, "slave of group {group})"),
+        (Some(group), Some(master)) => {
+            write!(f, "shared in group {group}, slave of group {master})")
+        }
+        (None, None) if propagation.unbindable => f.write_str("unbindable)"),
+        (None, None) => f.write_str("private)"),
+    }
+}

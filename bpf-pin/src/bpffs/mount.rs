@@ -1,0 +1,231 @@
+//! Mounting: fsopen(2), fsconfig(2), fsmount(2) and move_mount(2), or else mount(2).
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bpf_pin_sys::Version;
+use rustix::fs::fstat;
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::dir::PinDir;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::operation::MountOperation;
+
+use super::attach;
+use super::directory::Directory;
+use super::instance::Bpffs;
+use super::mountinfo::BPF;
+use super::options::MountOptions;
+
+impl MountOptions {
+    /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
+    /// covers nothing.
+    ///
+    /// The bpffs is made with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), read back, and only
+    /// then attached, with move_mount(2); a source and a delegation are read back in mountinfo after
+    /// that. Where these calls are missing, mount(2) is used, and all is read back afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`], and nothing is mounted:
+    /// [`InvalidOption`](Cause::InvalidOption), without a syscall;
+    /// [`OptionIgnored`](Cause::OptionIgnored) where the kernel is too old for an option;
+    /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`MissingCapability`](Cause::MissingCapability), [`NeedsDelegation`](Cause::NeedsDelegation)
+    /// or [`ForeignMountNamespace`](Cause::ForeignMountNamespace) (EPERM);
+    /// [`MountTableFull`](Cause::MountTableFull) (ENOSPC);
+    /// [`NoProc`](Cause::NoProc) where mountinfo is needed and is not to be had;
+    /// [`InteriorNul`](Cause::InteriorNul).
+    ///
+    /// # References
+    ///
+    /// [fsopen(2)](https://man7.org/linux/man-pages/man2/fsopen.2.html),
+    /// [move_mount(2)](https://man7.org/linux/man-pages/man2/move_mount.2.html),
+    /// kernel/bpf/inode.c: `bpf_parse_param`
+    pub fn mount(&self, path: impl AsRef<Path>) -> Result<Bpffs> {
+        let path = path.as_ref();
+        self.mount_at(path).map_err(|reason| Error::Mount {
+            operation: MountOperation::Mount,
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
+        self.check()?;
+        let place = Directory::open(path)?;
+        let fd = match self.make() {
+            Ok(fd) => {
+                attach::move_onto(fd.as_fd(), &place, self)?;
+                fd
+            }
+            Err(reason) if is_missing(&reason) => attach::mount_onto(path, &place, self)?,
+            Err(reason) => return Err(reason),
+        };
+        Bpffs::new(fd, path).map_err(Reason::errno_only)
+    }
+
+    /// A new bpffs that is mounted nowhere: it is gone with its descriptor, unless it is
+    /// [attached](Detached::attach). Linux 5.2.
+    ///
+    /// Pins can be made in it, by paths that begin with [`Detached::path`].
+    ///
+    /// Mode, owner and flags are read back. That a delegation took effect shows only once the mount
+    /// is attached; until then it is known from the kernel's refusal of a bad value of the same
+    /// option, which it would ignore if it did not know it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`] as [`mount`](Self::mount);
+    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, MountOptions};
+    ///
+    /// // Others see it when all is in place.
+    /// let bpffs = MountOptions::new().mode(0o700).detached()?;
+    /// MapSpec::new(MapType::HASH, 4, 8, 1024).create()?.pin(bpffs.path().join("flows"))?;
+    /// bpffs.attach("/run/app/bpffs")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn detached(&self) -> Result<Detached> {
+        let made = self
+            .check()
+            .map_err(Reason::from)
+            .and_then(|()| self.make());
+        match made {
+            Ok(fd) => Ok(Detached::new(fd, self.clone())),
+            Err(reason) => Err(Error::Mount {
+                operation: MountOperation::Make,
+                path: PathBuf::new(),
+                reason,
+            }),
+        }
+    }
+
+    pub(crate) fn make(&self) -> Result<OwnedFd, Reason> {
+        let context = open_context()?;
+        self.configure(context.as_fd())?;
+        create(context.as_fd())?;
+        self.take_mount(context.as_fd())
+    }
+
+    /// The mount of what was created from a context, read back.
+    pub(crate) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
+        let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes())
+            .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))?;
+        self.verify(mount.as_fd())?;
+        Ok(mount)
+    }
+}
+
+pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
+    fsopen(BPF, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
+        let cause = match errno {
+            Errno::NOSYS => Some(Cause::Unsupported {
+                what: "fsopen(2)",
+                since: Version::new(5, 2),
+            }),
+            _ => diagnose::mount_namespace(errno),
+        };
+        Reason::new(errno, cause)
+    })
+}
+
+pub(crate) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
+    fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
+}
+
+/// Whether it is fsopen(2) that is.
+pub(crate) fn is_missing(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::Unsupported { .. }))
+}
+
+/// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.
+pub struct Detached {
+    fd: OwnedFd,
+    options: Box<MountOptions>,
+}
+
+impl Detached {
+    pub(crate) fn new(fd: OwnedFd, options: MountOptions) -> Self {
+        let options = Box::new(options);
+        Self { fd, options }
+    }
+
+    /// `move_mount(2)`: attaches it at `path`, over whatever is there. Linux 5.2.
+    ///
+    /// The path must be in this process's mount namespace. What was pinned before is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`] as [`MountOptions::mount`], with the bpffs, attached nowhere. It can be
+    /// attached elsewhere, unless it was attached and taken off again because mountinfo showed
+    /// another source or delegation than was asked for.
+    pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
+        let path = path.as_ref();
+        let attached = Directory::open(path)
+            .and_then(|place| attach::move_onto(self.fd.as_fd(), &place, &self.options))
+            .and_then(|()| fstat(&self.fd).map_err(Reason::errno_only));
+        match attached {
+            Ok(stat) => Ok(Bpffs::known(self.fd, path, stat.st_dev)),
+            Err(reason) => {
+                let error = Error::Mount {
+                    operation: MountOperation::Attach,
+                    path: path.to_owned(),
+                    reason,
+                };
+                Err(Failed::new(self, error))
+            }
+        }
+    }
+
+    /// Its root, to pin in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
+    pub fn dir(&self) -> Result<PinDir> {
+        let fail = |reason| Error::Mount {
+            operation: MountOperation::Make,
+            path: PathBuf::new(),
+            reason,
+        };
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map_err(|errno| fail(Reason::new(errno, None)))?;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        PinDir::of_bpffs(fd, Path::new(&path)).map_err(|nul| fail(nul.into()))
+    }
+
+    /// A path to its root for this process, as long as this is not dropped: /proc/self/fd/N.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
+    }
+}
+
+impl AsFd for Detached {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The mount lives as long as the descriptor, or until it is attached.
+impl From<Detached> for OwnedFd {
+    fn from(detached: Detached) -> Self {
+        detached.fd
+    }
+}
+
+impl fmt::Debug for Detached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached")
+            .field("fd", &self.fd.as_raw_fd())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,345 @@
+//! mountinfo: the mounts of a mount namespace, as /proc tells them.
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, makedev, openat};
+
+use crate::cause::Cause;
+use crate::error::Reason;
+use crate::kind::proc_dir;
+
+/// A line of `/proc/<pid>/mountinfo`: one mount.
+///
+/// The names are those of proc(5). Names and paths are bytes as they are, not as the kernel writes
+/// them, but for [`options`](Self::options) and [`super_options`](Self::super_options).
+///
+/// # References
+///
+/// [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html),
+/// fs/proc_namespace.c: `show_mountinfo`
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mount {
+    /// Unique among the mounts that there are; given to another one later.
+    pub mount_id: u64,
+    /// The mount that it is mounted on, or itself at the top.
+    pub parent_id: u64,
+    /// The file system's `st_dev`: which instance it is.
+    pub dev: u64,
+    /// The directory of the file system that is mounted: "/", or where a bind mount begins.
+    pub root: PathBuf,
+    /// Where, from this process's root.
+    pub mount_point: PathBuf,
+    /// The options of the mount, with commas between and characters escaped as the kernel has it.
+    pub options: OsString,
+    /// What becomes of mounts and unmounts below it.
+    pub propagation: Propagation,
+    /// The type, as "bpf" or "fuse.sshfs".
+    pub fs_type: OsString,
+    /// What the one who mounted it gave: of a bpffs any words at all.
+    pub source: OsString,
+    /// The options of the file system, however often it is mounted; as [`options`](Self::options).
+    pub super_options: OsString,
+}
+
+/// How a mount shares what is mounted below it.
+///
+/// # References
+///
+/// [mount_namespaces(7)](https://man7.org/linux/man-pages/man7/mount_namespaces.7.html)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Propagation {
+    /// `shared`: the peer group that it exchanges them with.
+    pub shared: Option<u64>,
+    /// `master`: the peer group that it receives them from.
+    pub master: Option<u64>,
+    /// `propagate_from`: the nearest group above `master` that this process can see.
+    pub propagate_from: Option<u64>,
+    /// `unbindable`: private, and not to be bind-mounted.
+    pub unbindable: bool,
+}
+
+impl Propagation {
+    /// Whether nothing reaches it and nothing leaves it.
+    pub fn is_private(self) -> bool {
+        self.shared.is_none() && self.master.is_none()
+    }
+}
+
+impl Mount {
+    /// Whether it is of type "bpf". The source is anybody's guess.
+    pub fn is_bpffs(&self) -> bool {
+        self.fs_type == BPF
+    }
+
+    /// The value of an option of the file system: of "mode=700" for "mode" it is "700", of "ro" it
+    /// is empty.
+    pub fn super_option(&self, name: &str) -> Option<OsString> {
+        option(self.super_options.as_bytes(), name)
+    }
+
+    /// The value of an option of the mount.
+    pub fn option(&self, name: &str) -> Option<OsString> {
+        option(self.options.as_bytes(), name)
+    }
+
+    /// Reads a line, or None where it is not of that form.
+    #[doc(hidden)]
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        Line::parse(line).map(|line| line.to_mount())
+    }
+
+    /// Reads all lines that are of that form.
+    #[doc(hidden)]
+    pub fn parse_all(mut source: impl Read) -> io::Result<Vec<Self>> {
+        let mut mounts = Vec::new();
+        each_line(&mut source, |line| mounts.extend(Self::parse(line)))?;
+        Ok(mounts)
+    }
+}
+
+pub(crate) const BPF: &str = "bpf";
+
+fn option(options: &[u8], name: &str) -> Option<OsString> {
+    options.split(|&byte| byte == b',').find_map(|option| {
+        match option.strip_prefix(name.as_bytes())? {
+            [] => Some(OsString::new()),
+            [b'=', value @ ..] => Some(OsString::from_vec(unescape(value).into_owned())),
+            _ => None,
+        }
+    })
+}
+
+/// A line in its parts, still escaped.
+pub(crate) struct Line<'a> {
+    pub(crate) mount_id: u64,
+    pub(crate) parent_id: u64,
+    dev: u64,
+    root: &'a [u8],
+    mount_point: &'a [u8],
+    options: &'a [u8],
+    propagation: Propagation,
+    fs_type: &'a [u8],
+    source: &'a [u8],
+    super_options: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        // Any field may be empty, and the last may hold blanks that its file system did not escape.
+        let mut rest = Some(line);
+        let mut next = || {
+            let (field, after) = split_at(rest?, b' ');
+            rest = after;
+            Some(field)
+        };
+        let (mount_id, parent_id) = (number(next()?)?, number(next()?)?);
+        let (major, minor) = split_at(next()?, b':');
+        let (major, minor) = (number(major)?, number(minor?)?);
+        let dev = makedev(major.try_into().ok()?, minor.try_into().ok()?);
+        let (root, mount_point, options) = (next()?, next()?, next()?);
+        let mut propagation = Propagation::default();
+        loop {
+            match next()? {
+                b"-" => break,
+                b"unbindable" => propagation.unbindable = true,
+                field => match split_at(field, b':') {
+                    (b"shared", Some(group)) => propagation.shared = number(group),
+                    (b"master", Some(group)) => propagation.master = number(group),
+                    (b"propagate_from", Some(group)) => propagation.propagate_from = number(group),
+                    // proc(5) wants unknown ones to be passed over.
+                    _ => {}
+                },
+            }
+        }
+        let (fs_type, source) = (next()?, next()?);
+        Some(Self {
+            mount_id,
+            parent_id,
+            dev,
+            root,
+            mount_point,
+            options,
+            propagation,
+            fs_type,
+            source,
+            super_options: rest?,
+        })
+    }
+
+    pub(crate) fn is_bpffs(&self) -> bool {
+        self.fs_type == BPF.as_bytes()
+    }
+
+    pub(crate) fn is_mounted_at(&self, path: &Path) -> bool {
+        unescape(self.mount_point) == path.as_os_str().as_bytes()
+    }
+
+    fn to_mount(&self) -> Mount {
+        let os = |bytes| OsString::from_vec(unescape(bytes).into_owned());
+        let raw = |bytes| OsStr::from_bytes(bytes).to_owned();
+        Mount {
+            mount_id: self.mount_id,
+            parent_id: self.parent_id,
+            dev: self.dev,
+            root: os(self.root).into(),
+            mount_point: os(self.mount_point).into(),
+            options: raw(self.options),
+            propagation: self.propagation,
+            fs_type: os(self.fs_type),
+            source: os(self.source),
+            super_options: raw(self.super_options),
+        }
+    }
+}
+
+fn split_at(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|&byte| byte == at) {
+        Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
+        None => (bytes, None),
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// `\040` and the like.
+fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'\\') {
+        return text.into();
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (first, after) {
+            (
+                b'\\',
+                [
+                    a @ b'0'..=b'3',
+                    b @ b'0'..=b'7',
+                    c @ b'0'..=b'7',
+                    after @ ..,
+                ],
+            ) => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => bytes.push(*first),
+        }
+    }
+    bytes.into()
+}
+
+/// Calls `each` with every line, of whatever length.
+fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// The kernel fills what it is given with whole lines, and holds a lock meanwhile.
+    const ROOM: usize = 64 << 10;
+
+    let mut buffer = vec![0; ROOM];
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize(filled * 2, 0);
+        }
+        let count = match source.read(&mut buffer[filled..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        if count == 0 {
+            if filled > 0 {
+                each(&buffer[..filled]);
+            }
+            return Ok(());
+        }
+        let (fresh, end) = (filled, filled + count);
+        filled = end;
+        let is_end = |&byte: &u8| byte == b'\n';
+        if let Some(last) = buffer[fresh..end].iter().rposition(is_end) {
+            let last = fresh + last;
+            buffer[..last].split(is_end).for_each(&mut each);
+            buffer.copy_within(last + 1..end, 0);
+            filled = end - (last + 1);
+        }
+    }
+}
+
+/// The open mountinfo of a process.
+pub(crate) struct MountInfo(File);
+
+impl MountInfo {
+    /// Of this thread, which may have a mount namespace of its own.
+    pub(crate) fn own() -> Result<Self, Reason> {
+        let no_proc = || Reason::from(Cause::NoProc);
+        let directory = proc_dir(".").ok_or_else(no_proc)?;
+        Self::open(directory, Path::new("mountinfo"))
+    }
+
+    /// Of process 1, where that may be looked at.
+    pub(crate) fn of_process_1() -> Option<Self> {
+        Self::open(proc_dir(".")?, Path::new("../../../1/mountinfo")).ok()
+    }
+
+    fn open(directory: OwnedFd, path: &Path) -> Result<Self, Reason> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(directory, path, flags, Mode::empty());
+        let file = file.map_err(|errno| Reason::new(errno, None))?;
+        Ok(Self(File::from(file)))
+    }
+
+    /// The mounts that are `wanted`: as they were at one moment, or, where mounts come and go all
+    /// the while, as they were in the course of one reading.
+    pub(crate) fn select(&self, wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>, Reason> {
+        const TRIES: usize = 8;
+
+        let mut mounts = Vec::new();
+        let mut has_changed = self.has_changed()?;
+        for _ in 0..TRIES {
+            mounts.clear();
+            let mut file = &self.0;
+            let read = file.seek(SeekFrom::Start(0)).and_then(|_| {
+                each_line(&mut file, |line| {
+                    let line = Line::parse(line).filter(&wanted);
+                    mounts.extend(line.map(|line| line.to_mount()));
+                })
+            });
+            read.map_err(Reason::from_io)?;
+            has_changed = self.has_changed()?;
+            if !has_changed {
+                break;
+            }
+        }
+        if has_changed {
+            // What moved within the list may have been met twice.
+            let mut seen = std::collections::HashSet::new();
+            mounts.retain(|mount| seen.insert(mount.mount_id));
+        }
+        Ok(mounts)
+    }
+
+    pub(crate) fn by_id(&self, mount_id: u64) -> Result<Option<Mount>, Reason> {
+        Ok(self.select(|line| line.mount_id == mount_id)?.pop())
+    }
+
+    /// Whether a mount came or went since this was asked last.
+    fn has_changed(&self) -> Result<bool, Reason> {
+        let now = Timespec::default();
+        let mut files = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI)];
+        match poll(&mut files, Some(&now)) {
+            Ok(_) => Ok(files[0].revents().contains(PollFlags::PRI)),
+            Err(errno) => Err(Reason::new(errno, None)),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! What a bpffs is to be like when it is mounted, and whether it is.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use bpf_pin_sys::Version;
+use rustix::fs::{StatVfsMountFlags, fstat, fstatvfs};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::Reason;
+use crate::types::{AttachType, Command, MapType, ProgType};
+
+use super::allowed::{Allowed, Delegable, Delegation, Shown};
+use super::mountinfo::Mount;
+
+/// The options of a bpffs. What is not set is the kernel's default: mode 1777, owner and group of
+/// whoever mounts it.
+///
+/// The kernel ignores options that it does not know, without an error, so each is read back after
+/// mounting: an option without effect is an error, and nothing stays mounted.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::MountOptions;
+///
+/// let bpffs = MountOptions::new()
+///     .mode(0o700)
+///     .nosuid(true)
+///     .nodev(true)
+///     .noexec(true)
+///     .mount("/run/app/bpffs")?;
+/// println!("device {}", bpffs.dev());
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct MountOptions {
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    source: Option<OsString>,
+    nosuid: bool,
+    nodev: bool,
+    noexec: bool,
+    read_only: bool,
+    pub(crate) delegation: Delegation,
+}
+
+const SINCE_MODE: Version = Version::new(4, 10);
+/// From 5.2 on, when bpffs took to fsopen(2), it was dropped.
+const SINCE_SOURCE: Version = Version::new(5, 17);
+const SINCE_OWNER: Version = Version::new(6, 8);
+pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
+
+/// What fsconfig(2) takes of a string, its NUL included.
+const VALUE_MAX: usize = 256;
+
+impl MountOptions {
+    /// The kernel's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `mode`: the permissions of the root, up to 0o7777; the sticky bit is always set. Linux 4.10.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    /// `uid`: the owner of the root. Linux 6.8.
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// `gid`: the group of the root. Linux 6.8.
+    pub fn gid(mut self, gid: u32) -> Self {
+        self.gid = Some(gid);
+        self
+    }
+
+    /// The source, which mountinfo and mount(8) show and nobody reads: up to 255 bytes. Linux 5.17,
+    /// and before 5.2. Where none is given it is "bpf", or "none" where the kernel ignores it.
+    pub fn source(mut self, source: impl AsRef<OsStr>) -> Self {
+        self.source = Some(source.as_ref().to_owned());
+        self
+    }
+
+    /// `nosuid`, of the mount.
+    pub fn nosuid(mut self, nosuid: bool) -> Self {
+        self.nosuid = nosuid;
+        self
+    }
+
+    /// `nodev`, of the mount.
+    pub fn nodev(mut self, nodev: bool) -> Self {
+        self.nodev = nodev;
+        self
+    }
+
+    /// `noexec`, of the mount.
+    pub fn noexec(mut self, noexec: bool) -> Self {
+        self.noexec = noexec;
+        self
+    }
+
+    /// `ro`, of the mount: nothing can be pinned through it.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// `delegate_cmds`: the commands that a token of this bpffs allows. Linux 6.9.
+    pub fn delegate_cmds(mut self, cmds: impl Into<Allowed<Command>>) -> Self {
+        self.delegation.cmds = cmds.into();
+        self
+    }
+
+    /// `delegate_maps`: the types of maps that may be created with a token of it. Linux 6.9.
+    pub fn delegate_maps(mut self, maps: impl Into<Allowed<MapType>>) -> Self {
+        self.delegation.maps = maps.into();
+        self
+    }
+
+    /// `delegate_progs`: the types of programs that may be loaded with a token of it. Linux 6.9.
+    pub fn delegate_progs(mut self, progs: impl Into<Allowed<ProgType>>) -> Self {
+        self.delegation.progs = progs.into();
+        self
+    }
+
+    /// `delegate_attachs`: what programs may be loaded for with a token of it. Linux 6.9.
+    pub fn delegate_attachs(mut self, attachs: impl Into<Allowed<AttachType>>) -> Self {
+        self.delegation.attachs = attachs.into();
+        self
+    }
+
+    /// What can be told without asking the kernel.
+    pub(crate) fn check(&self) -> Result<(), Cause> {
+        let invalid = |option, problem| Err(Cause::InvalidOption { option, problem });
+        if let Some(mode @ 0o10000..) = self.mode {
+            return invalid("mode", format!("{mode:o} is over 7777"));
+        }
+        for (option, id) in [("uid", self.uid), ("gid", self.gid)] {
+            // To chown(2) and its like that is "leave it".
+            if id == Some(u32::MAX) {
+                return invalid(option, format!("{} stands for none", u32::MAX));
+            }
+        }
+        let source = self.source_or_default().as_bytes();
+        if source.is_empty() {
+            return invalid("source", "is empty".to_owned());
+        }
+        if source.contains(&0) {
+            return invalid("source", "holds a NUL byte".to_owned());
+        }
+        if source.len() >= VALUE_MAX {
+            let most = VALUE_MAX - 1;
+            return invalid(
+                "source",
+                format!("has {} bytes, and {most} is the most", source.len()),
+            );
+        }
+        let Delegation {
+            cmds,
+            maps,
+            progs,
+            attachs,
+            ..
+        } = self.delegation;
+        check_range(cmds)?;
+        check_range(maps)?;
+        check_range(progs)?;
+        check_range(attachs)
+    }
+
+    fn source_or_default(&self) -> &OsStr {
+        self.source.as_deref().unwrap_or(OsStr::new("bpf"))
+    }
+
+    pub(crate) fn source_string(&self) -> CString {
+        CString::new(self.source_or_default().as_bytes()).unwrap_or_default()
+    }
+
+    /// `name=value` of what the file system itself takes.
+    fn own_values(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let mode = self.mode.map(|mode| ("mode", format!("{mode:o}")));
+        let uid = self.uid.map(|uid| ("uid", uid.to_string()));
+        let gid = self.gid.map(|gid| ("gid", gid.to_string()));
+        mode.into_iter().chain(uid).chain(gid)
+    }
+
+    fn delegate_values(&self) -> impl Iterator<Item = (&'static str, String)> {
+        fn one<T: Delegable>(allowed: Allowed<T>) -> Option<(&'static str, String)> {
+            (!allowed.is_empty()).then(|| (T::OPTION, allowed.to_option()))
+        }
+        let Delegation {
+            cmds,
+            maps,
+            progs,
+            attachs,
+            ..
+        } = self.delegation;
+        [one(cmds), one(maps), one(progs), one(attachs)]
+            .into_iter()
+            .flatten()
+    }
+
+    /// The first option that delegates anything.
+    pub(crate) fn first_delegated(&self) -> Option<&'static str> {
+        self.delegate_values().next().map(|(option, _)| option)
+    }
+
+    /// As mount(2) takes them.
+    pub(crate) fn to_data(&self) -> CString {
+        let options = self.own_values().chain(self.delegate_values());
+        let words: Vec<_> = options
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        CString::new(words.join(",")).unwrap_or_default()
+    }
+
+    /// Gives them to a context from fsopen(2), which must not have been created from yet.
+    pub(crate) fn configure(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        let set = |name, value: &std::ffi::CStr| {
+            fsconfig_set_string(context, name, value)
+                .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
+        };
+        set("source", &self.source_string())?;
+        self.configure_own(context)?;
+        self.configure_delegation(context)
+    }
+
+    pub(crate) fn configure_own(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        self.own_values()
+            .try_for_each(|(name, value)| fsconfig_set_string(context, name, value))
+            .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
+    }
+
+    /// Nothing of a mount that is attached nowhere shows what it delegates. But that the kernel took
+    /// a good value counts if it refuses a bad one: so it knows the option.
+    pub(crate) fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        const BAD: &str = "";
+        for (option, value) in self.delegate_values() {
+            if fsconfig_set_string(context, option, BAD) != Err(Errno::INVAL) {
+                let since = Some(SINCE_DELEGATION);
+                return Err(Cause::OptionIgnored { option, since }.into());
+            }
+            fsconfig_set_string(context, option, value)
+                .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))?;
+        }
+        Ok(())
+    }
+
+    /// Those of the mount, for fsmount(2).
+    pub(crate) fn attributes(&self) -> MountAttrFlags {
+        let all = [
+            (self.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
+            (self.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
+            (self.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+            (self.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
+        ];
+        all.into_iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, flag)| flag)
+            .collect()
+    }
+
+    /// Those of the mount, for mount(2).
+    pub(crate) fn flags(&self) -> MountFlags {
+        let all = [
+            (self.nosuid, MountFlags::NOSUID),
+            (self.nodev, MountFlags::NODEV),
+            (self.noexec, MountFlags::NOEXEC),
+            // Of the file system too, which nobody else has yet.
+            (self.read_only, MountFlags::RDONLY),
+        ];
+        all.into_iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, flag)| flag)
+            .collect()
+    }
+
+    /// Whether the root and the mount are as they were to be.
+    pub(crate) fn verify(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
+        let errno = |errno| Reason::new(errno, None);
+        let ignored = |option, since| Err(Cause::OptionIgnored { option, since }.into());
+        let stat = fstat(root).map_err(errno)?;
+        // The sticky bit is not asked for and always set.
+        const STICKY: u32 = 0o1000;
+        if self
+            .mode
+            .is_some_and(|mode| mode | STICKY != stat.st_mode & 0o7777)
+        {
+            return ignored("mode", Some(SINCE_MODE));
+        }
+        if self.uid.is_some_and(|uid| uid != stat.st_uid) {
+            return ignored("uid", Some(SINCE_OWNER));
+        }
+        if self.gid.is_some_and(|gid| gid != stat.st_gid) {
+            return ignored("gid", Some(SINCE_OWNER));
+        }
+        let flags = fstatvfs(root).map_err(errno)?.f_flag;
+        let all = [
+            (self.nosuid, StatVfsMountFlags::NOSUID, "nosuid"),
+            (self.nodev, StatVfsMountFlags::NODEV, "nodev"),
+            (self.noexec, StatVfsMountFlags::NOEXEC, "noexec"),
+            (self.read_only, StatVfsMountFlags::RDONLY, "ro"),
+        ];
+        for (is_set, flag, option) in all {
+            if is_set && !flags.contains(flag) {
+                return ignored(option, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is anything that shows in mountinfo only.
+    pub(crate) fn shows_in_mountinfo(&self) -> bool {
+        self.source.is_some() || !self.delegation.is_empty()
+    }
+
+    /// Whether mountinfo shows what was asked for.
+    pub(crate) fn verify_shown(&self, mount: &Mount) -> Result<(), Cause> {
+        let source = self.source.as_ref();
+        if source.is_some_and(|source| *source != mount.source) {
+            return Err(Cause::OptionIgnored {
+                option: "source",
+                since: Some(SINCE_SOURCE),
+            });
+        }
+        let Delegation {
+            cmds,
+            maps,
+            progs,
+            attachs,
+            ..
+        } = self.delegation;
+        verify_allowed(cmds, mount)?;
+        verify_allowed(maps, mount)?;
+        verify_allowed(progs, mount)?;
+        verify_allowed(attachs, mount)
+    }
+}
+
+fn check_range<T: Delegable>(allowed: Allowed<T>) -> Result<(), Cause> {
+    match allowed.too_large() {
+        None => Ok(()),
+        Some(number) => Err(Cause::InvalidOption {
+            option: T::OPTION,
+            problem: format!("holds {number}, and 63 is the most"),
+        }),
+    }
+}
+
+fn verify_allowed<T: Delegable>(allowed: Allowed<T>, mount: &Mount) -> Result<(), Cause> {
+    if allowed.is_empty() || allowed.is_shown_as(&Shown::of::<T>(mount)) {
+        return Ok(());
+    }
+    Err(Cause::OptionIgnored {
+        option: T::OPTION,
+        since: Some(SINCE_DELEGATION),
+    })
+}

@@ -1,0 +1,255 @@
+//! What a person reads of a cause.
+
+use std::fmt;
+
+use rustix::fs::{major, minor};
+
+use super::Cause;
+use crate::error::errno_name;
+
+/// A device's number as people know it.
+pub(crate) struct Device(pub(crate) u64);
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", major(self.0), minor(self.0))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dot { component } => write!(
+                f,
+                "{:?} holds a '.', which bpffs allows in no name",
+                component.to_string_lossy()
+            ),
+            Self::NotBpffs {
+                path,
+                found,
+                missing,
+            } => {
+                if let Some(missing) = missing {
+                    write!(f, "{} does not exist, and ", missing.display())?;
+                }
+                write!(f, "{} is on {found}, not on a bpffs", path.display())?;
+                // Nobody makes directories there: it is where a bpffs belongs.
+                if path.ends_with("sys/fs/bpf") {
+                    write!(f, "; to mount one: mount -t bpf bpf {}", path.display())?;
+                }
+                Ok(())
+            }
+            Self::NotAnObject { path, what, found } => write!(
+                f,
+                "{} is a {what} on {found}, not a BPF object",
+                path.display()
+            ),
+            Self::Missing { path } => write!(f, "{} does not exist", path.display()),
+            Self::NotADirectory { path } => write!(f, "{} is not a directory", path.display()),
+            Self::Exists { holder: Some(held) } => write!(f, "{held} is pinned there already"),
+            Self::Exists { holder: None } => f.write_str("the name is taken already"),
+            Self::TrailingSlash => f.write_str("the path ends in '/', which leaves no name for the pin"),
+            Self::EmptyPath => f.write_str("the path is empty"),
+            Self::InteriorNul { position } => {
+                write!(f, "the path holds a NUL byte after {position} bytes")
+            }
+            Self::NameTooLong { length } => write!(
+                f,
+                "a name in the path has {length} bytes, and 255 is the most"
+            ),
+            Self::PathTooLong { length } => {
+                write!(f, "the path has {length} bytes, and 4095 is the most")
+            }
+            Self::ReadOnlyFileSystem { path } => {
+                write!(f, "{} is on a read-only file system", path.display())
+            }
+            Self::Blocked {
+                path,
+                mode,
+                uid,
+                wanted,
+                read_only_would_do,
+            } => {
+                write!(
+                    f,
+                    "{} (mode {mode:04o}, owner {uid}) does not let this user {wanted}",
+                    path.display()
+                )?;
+                if *read_only_would_do {
+                    f.write_str("; it may be opened for reading only")?;
+                }
+                Ok(())
+            }
+            Self::Sticky { directory, uid } => write!(
+                f,
+                "{} is sticky and the pin belongs to user {uid}",
+                directory.display()
+            ),
+            Self::WrongKind { expected, found } => write!(f, "it is a {found}, not a {expected}"),
+            Self::NotBpf { found: Some(found) } => {
+                write!(f, "it is {found}, not a map, program or link")
+            }
+            Self::NotBpf { found: None } => f.write_str("it is not a map, program or link"),
+            Self::Unproven => f.write_str("its kind could not be proven"),
+            Self::Replaced { expected, found } => write!(
+                f,
+                "the name is that of {found} by now, not of {expected}; nothing was changed"
+            ),
+            Self::SymbolicLink { path } => {
+                write!(f, "{} is a symbolic link, which is not followed", path.display())
+            }
+            Self::Slash { name } => write!(
+                f,
+                "{:?} holds a '/', and a name in a directory is one component",
+                name.to_string_lossy()
+            ),
+            Self::Removed { path } => write!(f, "the directory {} was removed", path.display()),
+            Self::Moved { path } => {
+                write!(f, "{} leads to another directory by now, or to none", path.display())
+            }
+            Self::MountPoint { path } => write!(f, "{} is a mount point", path.display()),
+            Self::NotEmpty { path } => write!(f, "{} is not empty", path.display()),
+            Self::Locked => f.write_str("somebody else holds the directory's lock"),
+            Self::Unsupported { what, since } => {
+                write!(f, "this kernel does not know {what} (Linux {since})")
+            }
+            Self::NeedsProc => f.write_str(
+                "this kernel does not know BPF_F_PATH_FD (Linux 6.5), and /proc, the other way to a directory's names, is not there or not genuine",
+            ),
+            Self::OtherFileSystem { path } => {
+                write!(f, "{} is on another file system or mount", path.display())
+            }
+            Self::NoProc => f.write_str("it takes /proc, which is not there or not genuine"),
+            Self::InvalidMode { mode } => write!(f, "{mode:#o} is no mode"),
+            Self::InvalidId { id } => write!(f, "{id} is no id of a user or group"),
+            Self::NotOwner { path, uid } => {
+                write!(f, "{} belongs to user {uid}", path.display())
+            }
+            Self::LinkAccess => f.write_str("a link can only be opened for reading and writing"),
+            Self::MapAccess { opened } => write!(f, "the map was opened {opened}"),
+            Self::Frozen => f.write_str("the map is frozen"),
+            Self::MaxEntries { max_entries } => {
+                write!(f, "the map has room for {max_entries} entries and no more")
+            }
+            Self::MissingCapability {
+                capability,
+                needed_for,
+            } => write!(f, "this thread lacks {capability}, needed for {needed_for}"),
+            Self::UserNamespace => f.write_str(
+                "this thread's capabilities are those of a user namespace, where bpf(2) does not count them",
+            ),
+            Self::Memlock { limit } => write!(
+                f,
+                "it is over RLIMIT_MEMLOCK, which is {limit} bytes and charged before Linux 5.11"
+            ),
+            Self::Lockdown { level } => write!(
+                f,
+                "the kernel is locked down ({level}) and withholds a helper that the program calls"
+            ),
+            Self::Size {
+                what,
+                expected,
+                found,
+            } => {
+                let unit = if what.starts_with("number") { "" } else { " bytes" };
+                write!(f, "the {what} is {found}{unit}, and the map's is {expected}")
+            }
+            Self::Unsettled => f.write_str(
+                "the map was changed all the while, so the walk began anew and came to no end",
+            ),
+            Self::NoDescriptor { what } => write!(f, "{what} needs a descriptor, and none was given"),
+            Self::WrongTarget {
+                attach_type,
+                target,
+            } => write!(f, "{attach_type} is not for a {target}"),
+            Self::Detached => f.write_str("the link is detached"),
+            Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
+            Self::PerCpu { is_per_cpu: true } => {
+                f.write_str("the map has a value for each CPU: use PerCpu")
+            }
+            Self::PerCpu { is_per_cpu: false } => {
+                f.write_str("the map has one value for all CPUs: use Typed")
+            }
+            Self::UnknownMapType { map_type } => write!(
+                f,
+                "map type {map_type} is newer than this library, which does not know the size of its elements"
+            ),
+            Self::PossibleCpus { problem } => {
+                write!(f, "the number of possible CPUs is unknown: {problem}")
+            }
+            Self::InvalidName { name } => write!(
+                f,
+                "{name:?} is not a name of up to 15 letters, digits, '_' and '.'"
+            ),
+            Self::InvalidOption { option, problem } => write!(f, "{option} {problem}"),
+            Self::OptionIgnored { option, since } => {
+                write!(f, "the kernel ignored the option {option}")?;
+                match since {
+                    Some(since) => write!(f, ", which it knows since Linux {since}"),
+                    None => Ok(()),
+                }
+            }
+            Self::NotListed { mount_id } => {
+                write!(f, "mount {mount_id} is none of this mount namespace")
+            }
+            Self::AnotherInstance { expected, found } => write!(
+                f,
+                "another bpffs is there by now (device {}, not {})",
+                Device(*found),
+                Device(*expected)
+            ),
+            Self::NotTheRoot { path, mount_point } => {
+                match path {
+                    Some(path) => write!(f, "{} is a directory in a bpffs", path.display()),
+                    None => f.write_str("it is a directory in a bpffs"),
+                }?;
+                match mount_point {
+                    Some(mount_point) => write!(f, ", which is mounted at {}", mount_point.display()),
+                    None => f.write_str(", not its root"),
+                }
+            }
+            Self::Occupied { found, mount_id } => {
+                write!(f, "{found} is mounted there already (mount {mount_id})")
+            }
+            Self::Overtaken => {
+                f.write_str("something else was mounted there at the same moment")
+            }
+            Self::InUse { mounted: Some(path) } => {
+                write!(f, "it is in use: something is mounted at {}", path.display())
+            }
+            Self::InUse { mounted: None } => f.write_str(
+                "it is in use: a file or directory in it is open, or a process works there",
+            ),
+            Self::NeedsDelegation => f.write_str(
+                "creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, and this thread is in another; from Linux 6.9 a process that has it can delegate one",
+            ),
+            Self::ForeignMountNamespace => f.write_str(
+                "this thread's mount namespace belongs to another user namespace; it may mount in one of its own",
+            ),
+            Self::MountTableFull { most } => write!(
+                f,
+                "the mount namespace, or one that shares its mounts, has all the {most} mounts that fs.mount-max allows"
+            ),
+            Self::InitialUserNamespace => f.write_str(
+                "this thread is in the initial user namespace, where there are no tokens and none are needed",
+            ),
+            Self::NothingDelegated => f.write_str("the bpffs delegates nothing"),
+            Self::ForeignBpffs => {
+                f.write_str("the bpffs belongs to another user namespace than this thread's")
+            }
+            Self::NotAToken { found } => write!(f, "it is {found}, not a token"),
+            Self::NotDelegated { what } => write!(f, "the token does not allow {what}"),
+            Self::Handshake { problem } => write!(f, "the other side {problem}"),
+            Self::NotABpfContext { found: Some(found) } => {
+                write!(f, "the other side sent {found}, not the context of a bpffs")
+            }
+            Self::NotABpfContext { found: None } => {
+                f.write_str("the other side sent something else than the context of a bpffs")
+            }
+            Self::Refused { errno } => match errno_name(*errno) {
+                Some(name) => write!(f, "the other side refused: {name}"),
+                None => write!(f, "the other side refused: errno {errno}"),
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What is wrong with a mount.
+
+use std::fs;
+
+use rustix::io::Errno;
+
+use crate::capability::{Capability, in_user_namespace, is_filtered, lacks};
+use crate::cause::Cause;
+
+use super::privilege;
+
+/// Why a bpffs could not be configured or created, or mount(2) failed.
+#[cold]
+pub(crate) fn mount(errno: Errno) -> Option<Cause> {
+    if errno != Errno::PERM {
+        return None;
+    }
+    // In a user namespace no capability would do.
+    match in_user_namespace() {
+        true => Some(Cause::NeedsDelegation),
+        false => lacks_sys_admin(),
+    }
+}
+
+/// Why fsopen(2), open_tree(2) or umount2(2), which all begin with the same question, failed.
+#[cold]
+pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
+    if errno != Errno::PERM {
+        return None;
+    }
+    let foreign = || {
+        let is_certain = lacks(Capability::SysAdmin) == Some(false) && !is_filtered();
+        (is_certain && in_user_namespace()).then_some(Cause::ForeignMountNamespace)
+    };
+    lacks_sys_admin().or_else(foreign)
+}
+
+fn lacks_sys_admin() -> Option<Cause> {
+    privilege::missing(Capability::SysAdmin, "mounting")
+}
+
+/// Why move_mount(2) failed.
+#[cold]
+pub(crate) fn attach(errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::PERM => lacks_sys_admin(),
+        Errno::NOSPC => table_full(),
+        _ => None,
+    }
+}
+
+/// Nothing else is ENOSPC there: of this mount namespace, or of one that the mount is propagated to.
+fn table_full() -> Option<Cause> {
+    let most = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
+    let most = most.trim().parse().ok()?;
+    (!is_filtered()).then_some(Cause::MountTableFull { most })
+}

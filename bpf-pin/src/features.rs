@@ -1,0 +1,138 @@
+//! What the running kernel has, found out by calling.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::io::Errno;
+
+use crate::bpffs::MountOptions;
+use crate::cause::Cause;
+use crate::dir::PinDir;
+use crate::sys;
+
+/// What the running kernel has of what this crate can use, each found out by calling: no version is
+/// parsed, for distributions bring features to older kernels.
+///
+/// None is what this thread may not find out: before Linux 5.19 bpf(2) may be closed to it as a whole,
+/// and to make a bpffs to try things on takes `CAP_SYS_ADMIN`. What was found out once is remembered.
+///
+/// # Examples
+///
+/// ```
+/// use bpf_pin::Features;
+///
+/// let kernel = Features::of_this_kernel();
+/// if kernel.exchange == Some(false) {
+///     eprintln!("Stage::publish will leave a gap");
+/// }
+/// println!("{kernel}");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Features {
+    /// `BPF_F_PATH_FD`: names in a directory that is held open, without /proc. Linux 6.5.
+    pub path_fd: Option<bool>,
+    /// `RENAME_EXCHANGE` on a bpffs, for [`PinDir::exchange`] and for
+    /// [`Stage::publish`](crate::Stage::publish) without a gap. Linux 5.17.
+    pub exchange: Option<bool>,
+    /// `BPF_TOKEN_CREATE`: [`Token`](crate::Token)s and delegated bpffs. Linux 6.9.
+    pub token: Option<bool>,
+    /// The options `uid` and `gid` of a bpffs. Linux 6.8.
+    pub owner_options: Option<bool>,
+    /// `BPF_LINK_CREATE`: [`Link`](crate::Link)s, and pins of them. Linux 5.7.
+    pub link_pins: Option<bool>,
+    /// `BPF_MAP_LOOKUP_BATCH` and its like. Linux 5.6.
+    pub batch: Option<bool>,
+}
+
+impl Features {
+    /// Those of the kernel that this runs on.
+    pub fn of_this_kernel() -> Self {
+        static KNOWN: [AtomicU8; 6] = [const { AtomicU8::new(0) }; 6];
+        let [path_fd, exchange, token, owner_options, link_pins, batch] = &KNOWN;
+        Self {
+            path_fd: once(path_fd, || is_known(sys::get_from_nowhere())),
+            exchange: once(exchange, has_exchange),
+            token: once(token, || is_known(sys::no_token_create())),
+            owner_options: once(owner_options, has_owner_options),
+            link_pins: once(link_pins, || is_known(sys::no_link_create())),
+            batch: once(batch, || is_known(sys::no_batch())),
+        }
+    }
+}
+
+fn once(known: &AtomicU8, find_out: impl FnOnce() -> Option<bool>) -> Option<bool> {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+
+    match known.load(Ordering::Relaxed) {
+        NO => return Some(false),
+        YES => return Some(true),
+        _ => {}
+    }
+    let found = find_out();
+    if let Some(found) = found {
+        known.store(if found { YES } else { NO }, Ordering::Relaxed);
+    }
+    found
+}
+
+/// By what the kernel says to a call with a descriptor that is none: it sees that after it has seen
+/// that it knows the command.
+fn is_known(errno: Errno) -> Option<bool> {
+    match errno {
+        Errno::BADF | Errno::BADFD => Some(true),
+        Errno::INVAL => Some(false),
+        _ => None,
+    }
+}
+
+fn has_exchange() -> Option<bool> {
+    let bpffs = MountOptions::new().detached().ok()?;
+    let root = PinDir::from_fd(OwnedFd::from(bpffs)).ok()?;
+    for name in ["a", "b"] {
+        root.create_dir(name, 0o700).ok()?;
+    }
+    match root.exchange("a", "b") {
+        Ok(()) => Some(true),
+        Err(error) => match error.cause() {
+            Some(Cause::Unsupported { .. }) => Some(false),
+            _ => None,
+        },
+    }
+}
+
+fn has_owner_options() -> Option<bool> {
+    match MountOptions::new().uid(1).gid(1).detached() {
+        Ok(_) => Some(true),
+        Err(error) => match error.cause() {
+            Some(Cause::OptionIgnored { .. }) => Some(false),
+            _ => None,
+        },
+    }
+}
+
+/// One line: each feature, and whether it is there.
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            ("path_fd", self.path_fd),
+            ("exchange", self.exchange),
+            ("token", self.token),
+            ("owner options", self.owner_options),
+            ("link pins", self.link_pins),
+            ("batch", self.batch),
+        ];
+        for (i, (name, found)) in all.into_iter().enumerate() {
+            let found = match found {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "unknown",
+            };
+            let comma = if i > 0 { ", " } else { "" };
+            write!(f, "{comma}{name}: {found}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Memory does not grow with the pins, nor the time for a mount with the mounts.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bpf_pin::inventory;
+use common::*;
+use rustix::mount::{UnmountFlags, unmount};
+
+use crate::seen::{in_a_directory, pin, seen};
+use crate::{ROOT, bind, bpffs, filled};
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("inventory_in_constant_memory", ROOT, memory)
+        .test("inventory_of_thousands_of_mounts", ROOT, mounts)
+}
+
+/// The bytes that a thread has allocated, now and at most.
+#[derive(Clone, Copy, Default)]
+struct Use {
+    now: usize,
+    peak: usize,
+}
+
+struct Counting;
+
+thread_local! {
+    static USED: Cell<Use> = const { Cell::new(Use { now: 0, peak: 0 }) };
+}
+
+fn count(change: impl FnOnce(&mut Use)) {
+    // A thread that is ending has no counter any more.
+    let _ = USED.try_with(|cell| {
+        let mut used = cell.get();
+        change(&mut used);
+        cell.set(used);
+    });
+}
+
+// SAFETY: all is left to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(|used| {
+            used.now = used.now.saturating_add(layout.size());
+            used.peak = used.peak.max(used.now);
+        });
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // What another thread allocated was never counted here.
+        count(|used| used.now = used.now.saturating_sub(layout.size()));
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many pins an inventory has below `dir`, and the bytes that it had allocated at most.
+fn peak(dir: &Path) -> Result<(usize, usize), bpf_pin::Error> {
+    USED.set(Use::default());
+    let mut pins = 0;
+    for found in inventory()? {
+        pins += usize::from(found?.path.starts_with(dir));
+    }
+    let used = USED.get();
+    assert_eq!(used.now, 0, "all of it was given back");
+    Ok((pins, used.peak))
+}
+
+fn memory() -> Outcome {
+    const FEW: usize = 1_000;
+    const MANY: usize = 20_000;
+
+    in_a_directory(|dir| {
+        let one = dir.join("one");
+        bpffs(&one)?;
+        let own = peak(dir)?.0;
+        let fill = |from: usize, to: usize| -> Outcome {
+            for number in from..to {
+                let path = |number: usize| one.join(format!("pin{number:06}"));
+                // One in ten has an inode of its own.
+                match number % 10 {
+                    0 => drop(pin(hash(), &path(number))?),
+                    _ => fs::hard_link(path(number - number % 10), path(number))?,
+                }
+            }
+            Ok(())
+        };
+        fill(0, FEW)?;
+        let (pins, few) = peak(dir)?;
+        assert_eq!(pins, own + FEW);
+        fill(FEW, MANY)?;
+        let begun = Instant::now();
+        let (pins, many) = peak(dir)?;
+        let took = begun.elapsed();
+        assert_eq!(pins, own + MANY);
+        println!("{FEW} pins: {few} bytes; {MANY} pins: {many} bytes, {took:?}");
+        // The first batch may be all that there is to few.
+        assert!(many <= few + 64 * 1024, "{few} bytes, {many} bytes");
+        Ok(())
+    })
+}
+
+fn mounts() -> Outcome {
+    const FEW: usize = 200;
+    const MANY: usize = 2_000;
+    const TRIES: usize = 5;
+    /// For a mount among ten times as many.
+    const BOUND: f64 = 2.5;
+
+    in_a_directory(|dir| {
+        let one = dir.join("one");
+        bpffs(&one)?;
+        let ids = filled(&one, &["a", "d/b"])?;
+        let best = || -> Result<Duration, bpf_pin::Error> {
+            let mut best = Duration::MAX;
+            for _ in 0..TRIES {
+                let begun = Instant::now();
+                let now = seen(dir)?;
+                best = best.min(begun.elapsed());
+                assert!(now.errors.is_empty(), "{:?}", now.errors);
+                assert_eq!(now.ids(), ids, "each is seen once");
+            }
+            Ok(best)
+        };
+        for number in 0..FEW {
+            bind(&one, &dir.join(format!("bind{number}")))?;
+        }
+        let few = best()?;
+        for number in FEW..MANY {
+            bind(&one, &dir.join(format!("bind{number}")))?;
+        }
+        let many = best()?;
+        let growth = many.as_secs_f64() / few.as_secs_f64() * FEW as f64 / MANY as f64;
+        println!("{FEW} mounts: {few:?}; {MANY} mounts: {many:?}; {growth:.2} times each");
+        assert!(growth < BOUND, "{few:?} {many:?}");
+
+        // As many parts, none in another, and each with a pin; and then the whole is gone.
+        let two = dir.join("two");
+        bpffs(&two)?;
+        for number in 0..MANY {
+            let (part, name) = (format!("part{number}"), format!("part{number}/pin"));
+            filled_with_one(&two, &name)?;
+            bind(&two.join(&part), &dir.join(part))?;
+        }
+        unmount(&two, UnmountFlags::empty())?;
+        let begun = Instant::now();
+        let now = seen(dir)?;
+        let parts = begun.elapsed();
+        println!("{MANY} parts: {parts:?}");
+        assert!(now.errors.is_empty(), "{:?}", now.errors);
+        assert_eq!(now.pins.len(), MANY + ids.len());
+        Ok(())
+    })
+}
+
+fn filled_with_one(root: &Path, name: &str) -> Outcome {
+    filled(root, &[name])?;
+    Ok(())
+}

@@ -1,0 +1,367 @@
+//! A bpffs is mounted where there is none, and once.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Output};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Bpffs, Cause, Ensured, FileSystem, Map, MountOperation, MountOptions};
+use common::*;
+use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+
+use crate::*;
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("mounted_once", ROOT, once)
+        .test("nothing_is_covered", ROOT, nothing_is_covered)
+        .test("nothing_is_mounted_within_a_bpffs", ROOT, not_within)
+        .test("a_bind_mount_is_a_mount", ROOT, bind)
+        .test("nothing_is_made_on_the_way", ROOT, nothing_is_made)
+        .test("sixteen_threads_at_once", ROOT, threads)
+        .test("sixteen_processes_at_once", ROOT, processes)
+        .test("a_lock_that_somebody_keeps", ROOT, kept_lock)
+        .test("others_mount_and_unmount_meanwhile", ROOT, others)
+}
+
+const RACERS: usize = 16;
+
+fn options() -> MountOptions {
+    MountOptions::new().mode(0o700)
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).expect("a root").mode() & 0o7777
+}
+
+fn once() -> Outcome {
+    in_a_directory(|path| {
+        let Ensured::Mounted(first) = Bpffs::ensure(path, &options())? else {
+            return Err("there was none".into());
+        };
+        assert_is_at(&first, path);
+        assert_eq!(mode_of(path), 0o1700);
+        hash().pin(path.join("map"))?;
+        // With whatever options.
+        let Ensured::Found(second) = Bpffs::ensure(path, &MountOptions::new().mode(0o755))? else {
+            return Err("there was one".into());
+        };
+        assert_eq!(second.dev(), first.dev());
+        assert_eq!(mode_of(path), 0o1700);
+        assert!(Map::open(path.join("map")).is_ok());
+        // An open file on the directory, a link, another spelling.
+        let found = Bpffs::ensure(path.join("../").join(path.file_name().unwrap()), &options())?;
+        assert!(!found.is_new());
+        assert_eq!(found.into_bpffs().dev(), first.dev());
+        Ok(())
+    })
+}
+
+fn nothing_is_covered() -> Outcome {
+    in_a_directory(|path| {
+        mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
+        fs::write(path.join("file"), "precious")?;
+        let tmpfs = mount_at(path);
+        let error = Bpffs::ensure(path, &options()).expect_err("a tmpfs is there");
+        let (found, mount_id) = (FileSystem::at(path)?, tmpfs.mount_id);
+        let cause = Cause::Occupied { found, mount_id };
+        let because = format!("tmpfs is mounted there already (mount {mount_id})");
+        assert_says(
+            &error,
+            MountOperation::Mount,
+            path,
+            None,
+            Some(cause),
+            &because,
+        );
+        assert_eq!(mount_at(path), tmpfs);
+        assert_eq!(fs::read_to_string(path.join("file"))?, "precious");
+        // A directory on it is as good as any.
+        fs::create_dir(path.join("dir"))?;
+        assert!(Bpffs::ensure(path.join("dir"), &options())?.is_new());
+        assert_eq!(mount_at(path), tmpfs);
+        // Over a bpffs that is covered.
+        mount(
+            "tmpfs",
+            path.join("dir"),
+            "tmpfs",
+            MountFlags::empty(),
+            None,
+        )?;
+        let error = Bpffs::ensure(path.join("dir"), &options()).expect_err("it is covered");
+        assert!(
+            matches!(error.cause(), Some(Cause::Occupied { .. })),
+            "{error}"
+        );
+        assert_eq!(mounts_at(&path.join("dir")).len(), 2);
+        Ok(())
+    })
+}
+
+fn not_within() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = options().mount(path)?;
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let error = Bpffs::ensure(&inside, &options()).expect_err("within a bpffs");
+        let cause = Cause::NotTheRoot {
+            path: Some(inside.clone()),
+            mount_point: Some(path.to_owned()),
+        };
+        let because = format!(
+            "{} is a directory in a bpffs, which is mounted at {}",
+            inside.display(),
+            path.display()
+        );
+        assert_says(
+            &error,
+            MountOperation::Mount,
+            &inside,
+            None,
+            Some(cause),
+            &because,
+        );
+        assert_nothing_is_mounted_at(&inside);
+        assert_is_at(&bpffs, path);
+        Ok(())
+    })
+}
+
+fn bind() -> Outcome {
+    in_a_directory(|path| {
+        for name in ["one", "other", "plain"] {
+            fs::create_dir(path.join(name))?;
+        }
+        let bpffs = options().mount(path.join("one"))?;
+        fs::create_dir(path.join("one/sub"))?;
+        mount_bind(path.join("one/sub"), path.join("other"))?;
+        let found = Bpffs::ensure(path.join("other"), &options())?;
+        assert!(!found.is_new());
+        assert_eq!(found.into_bpffs().dev(), bpffs.dev());
+        // A directory that is bind-mounted is mounted, on itself even.
+        mount_bind(path.join("plain"), path.join("plain"))?;
+        let error = Bpffs::ensure(path.join("plain"), &options()).expect_err("it is mounted");
+        assert!(
+            matches!(error.cause(), Some(Cause::Occupied { .. })),
+            "{error}"
+        );
+        Ok(())
+    })
+}
+
+fn nothing_is_made() -> Outcome {
+    in_a_directory(|path| {
+        let before = Bpffs::mounts()?;
+        let gone = path.join("gone/further");
+        let error = Bpffs::ensure(&gone, &options()).expect_err("nothing is there");
+        let cause = Cause::Missing {
+            path: path.join("gone"),
+        };
+        let because = format!("{} does not exist", path.join("gone").display());
+        let enoent = Some(libc::ENOENT);
+        assert_says(
+            &error,
+            MountOperation::Mount,
+            &gone,
+            enoent,
+            Some(cause),
+            &because,
+        );
+        fs::write(path.join("file"), "")?;
+        let error = Bpffs::ensure(path.join("file"), &options()).expect_err("a file");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));
+        let names: Vec<_> = fs::read_dir(path)?
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["file"]);
+        assert_eq!(Bpffs::mounts()?, before);
+        Ok(())
+    })
+}
+
+/// Races in this thread's mount namespace, and gives what each racer got.
+fn race(path: &Path) -> Vec<Ensured> {
+    let start = Barrier::new(RACERS);
+    thread::scope(|scope| {
+        let racers: Vec<_> = (0..RACERS)
+            .map(|_| {
+                scope.spawn(|| {
+                    start.wait();
+                    Bpffs::ensure(path, &options())
+                })
+            })
+            .collect();
+        let results = racers
+            .into_iter()
+            .map(|racer| racer.join().unwrap().unwrap());
+        results.collect()
+    })
+}
+
+#[track_caller]
+fn assert_one_is_mounted(path: &Path, results: &[Ensured]) {
+    let mount = mount_at(path);
+    assert_eq!(results.iter().filter(|result| result.is_new()).count(), 1);
+    for Ensured::Mounted(bpffs) | Ensured::Found(bpffs) in results {
+        assert_eq!(bpffs.dev(), mount.dev);
+        bpffs.still_here().unwrap();
+    }
+}
+
+fn threads() -> Outcome {
+    in_a_directory(|path| {
+        for _ in 0..50 {
+            let results = race(path);
+            assert_one_is_mounted(path, &results);
+            let first = results.into_iter().next().ok_or("no result")?;
+            unmount_soon(first.into_bpffs());
+            assert_nothing_is_mounted_at(path);
+        }
+        Ok(())
+    })
+}
+
+/// Says "mounted" or "found", and which.
+pub fn as_one_of_many() {
+    let path = crate::child::argument();
+    // All are there before any begins.
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .expect("a word to begin");
+    match Bpffs::ensure(&path, &options()).expect("a bpffs") {
+        Ensured::Mounted(bpffs) => println!("mounted {}", bpffs.dev()),
+        Ensured::Found(bpffs) => println!("found {}", bpffs.dev()),
+    }
+}
+
+fn processes() -> Outcome {
+    in_a_directory(|path| {
+        for _ in 0..5 {
+            let argument = path.to_str().ok_or("a path that is text")?;
+            let children: Vec<Child> = (0..RACERS)
+                .map(|_| {
+                    let mut command = crate::child::command("ensure", argument);
+                    command.stdin(std::process::Stdio::piped()).spawn()
+                })
+                .collect::<Result<_, _>>()?;
+            let mut children = children;
+            for child in &mut children {
+                drop(child.stdin.take());
+            }
+            let outputs: Vec<Output> = children
+                .into_iter()
+                .map(Child::wait_with_output)
+                .collect::<Result<_, _>>()?;
+            let mut words = Vec::new();
+            for output in &outputs {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{errors}");
+                words.push(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+            }
+            let mount = mount_at(path);
+            let is_new = |word: &&String| **word == format!("mounted {}", mount.dev);
+            assert_eq!(words.iter().filter(is_new).count(), 1, "{words:?}");
+            let rest: HashSet<_> = words.iter().filter(|word| !is_new(word)).collect();
+            assert_eq!(
+                rest,
+                HashSet::from([&format!("found {}", mount.dev)]),
+                "{words:?}"
+            );
+            unmount_soon(Bpffs::at(path)?);
+        }
+        Ok(())
+    })
+}
+
+/// Anybody who may read the directory can hold its lock; that costs time, and no more than that.
+fn kept_lock() -> Outcome {
+    in_a_directory(|path| {
+        let directory = File::open(path)?;
+        flock(&directory, FlockOperation::LockExclusive)?;
+        let begin = Instant::now();
+        let results = race(path);
+        assert!(
+            begin.elapsed() > Duration::from_millis(1900),
+            "{:?}",
+            begin.elapsed()
+        );
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            begin.elapsed()
+        );
+        // The others have taken away again what they mounted.
+        let mount = mount_at(path);
+        let new: Vec<_> = results.iter().filter(|result| result.is_new()).collect();
+        let [Ensured::Mounted(bpffs)] = new[..] else {
+            return Err(format!("{new:?}").into());
+        };
+        assert_eq!(bpffs.dev(), mount.dev);
+        bpffs.still_here()?;
+        Ok(())
+    })
+}
+
+/// Somebody who asks nobody mounts and unmounts at the same place all the while. What they mounted is
+/// never covered for good.
+fn others() -> Outcome {
+    in_a_directory(|path| {
+        let done = AtomicBool::new(false);
+        /// Also when a test panics.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        let (mut mounted, mut occupied) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // ENOENT: what it was to be mounted on was unmounted meanwhile.
+                    let _ = mount("tmpfs", path, "tmpfs", MountFlags::empty(), None);
+                    // Of the path's topmost: it may be ours.
+                    let _ = unmount(path, UnmountFlags::DETACH);
+                    thread::sleep(Duration::from_micros(200));
+                }
+            });
+            let _done = Done(&done);
+            for _ in 0..200 {
+                match Bpffs::ensure(path, &options()) {
+                    Ok(ensured) => {
+                        mounted += 1;
+                        drop(ensured);
+                        while mounts_at(path).iter().any(|mount| mount.is_bpffs()) {
+                            let _ = unmount(path, UnmountFlags::DETACH);
+                        }
+                    }
+                    Err(error) => {
+                        let cause = error.cause();
+                        let is_expected = matches!(
+                            cause,
+                            Some(
+                                Cause::Occupied { .. } | Cause::Overtaken | Cause::NotListed { .. }
+                            )
+                        );
+                        assert!(is_expected, "{error}");
+                        occupied += 1;
+                    }
+                }
+            }
+        });
+        while unmount(path, UnmountFlags::DETACH).is_ok() {}
+        assert_nothing_is_mounted_at(path);
+        assert!(
+            mounted > 0,
+            "mounted {mounted} times, occupied {occupied} times"
+        );
+        assert!(Bpffs::ensure(path, &options())?.is_new());
+        Ok(())
+    })
+}

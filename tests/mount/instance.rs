@@ -1,0 +1,360 @@
+//! An instance is found, known again, and unmounted.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions};
+use common::*;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
+
+use crate::*;
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("an_instance_is_found", ROOT, found)
+        .test("what_is_found_instead", &[], found_instead)
+        .test("sysfs_where_a_bpffs_belongs", ROOT, usual_place)
+        .test("an_instance_that_was_mounted_over", ROOT, mounted_over)
+        .test("an_instance_that_went_away", ROOT, went_away)
+        .test("unmounted_when_nobody_uses_it", ROOT, unmounted)
+        .test("a_bpffs_in_use_stays_mounted", ROOT, in_use)
+        .test("what_is_not_its_mount_stays_mounted", ROOT, not_its_mount)
+        .test("all_mounts_of_type_bpf", ROOT, all_mounts)
+}
+
+fn on_tmpfs(path: &Path) {
+    mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+}
+
+fn found() -> Outcome {
+    in_a_directory(|path| {
+        let made = MountOptions::new().mount(path)?;
+        for path in [path.to_owned(), path.join("."), path.join("")] {
+            let found = Bpffs::at(&path)?;
+            assert_eq!(found.path(), path);
+            assert_eq!(found.dev(), made.dev());
+            found.still_here()?;
+            assert!(FileSystem::of(&found)?.is_bpffs());
+        }
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let within = Bpffs::at(&inside)?;
+        assert_eq!(within.dev(), made.dev());
+        assert_eq!(within.mount()?, made.mount()?);
+        within.still_here()?;
+        Ok(())
+    })
+}
+
+fn found_instead() -> Outcome {
+    let find = MountOperation::Find;
+    let found = FileSystem::at("/proc")?;
+    let cause = |path: &Path| Cause::NotBpffs {
+        path: path.to_owned(),
+        found,
+        missing: None,
+    };
+    let proc = Path::new("/proc");
+    let error = Bpffs::at(proc).expect_err("no bpffs");
+    assert_says(
+        &error,
+        find,
+        proc,
+        None,
+        Some(cause(proc)),
+        "/proc is on proc, not on a bpffs",
+    );
+
+    let file = Path::new("/proc/self/status");
+    let error = Bpffs::at(file).expect_err("a file");
+    let cause = Cause::NotADirectory {
+        path: file.to_owned(),
+    };
+    let because = "/proc/self/status is not a directory";
+    assert_says(
+        &error,
+        find,
+        file,
+        Some(libc::ENOTDIR),
+        Some(cause),
+        because,
+    );
+
+    let gone = Path::new("/proc/self/gone/further");
+    let missing = PathBuf::from("/proc/self/gone");
+    let error = Bpffs::at(gone).expect_err("nothing");
+    let cause = Cause::Missing { path: missing };
+    let because = "/proc/self/gone does not exist";
+    assert_says(&error, find, gone, Some(libc::ENOENT), Some(cause), because);
+
+    let nul = Path::new("/proc\0");
+    let error = Bpffs::at(nul).expect_err("a NUL");
+    let cause = Cause::InteriorNul { position: 5 };
+    let because = "the path holds a NUL byte after 5 bytes";
+    assert_says(&error, find, nul, None, Some(cause), because);
+    Ok(())
+}
+
+/// What `mkdir /sys/fs/bpf/x: No such file or directory` comes from: and it is the same for a process
+/// whose mount namespace has another sysfs, as after `ip netns exec`.
+fn usual_place() -> Outcome {
+    own_mounts(|| {
+        let path = Path::new("/sys/fs/bpf");
+        // Not right over the same file system: EBUSY.
+        on_tmpfs(Path::new("/sys"));
+        mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
+        let error = Bpffs::default().expect_err("no bpffs");
+        let cause = Cause::NotBpffs {
+            path: path.to_owned(),
+            found: FileSystem::at("/sys")?,
+            missing: None,
+        };
+        let because = "/sys/fs/bpf is on sysfs, not on a bpffs; to mount one: \
+                       mount -t bpf bpf /sys/fs/bpf";
+        assert_says(
+            &error,
+            MountOperation::Find,
+            path,
+            None,
+            Some(cause),
+            because,
+        );
+
+        // An ordinary directory to mount on, as any.
+        let made = Bpffs::ensure(path, &MountOptions::new().mode(0o700))?;
+        assert!(made.is_new());
+        assert_is_at(&Bpffs::default()?, path);
+        assert!(!Bpffs::ensure(path, &MountOptions::new())?.is_new());
+        assert_eq!(mounts_at(path).len(), 1);
+        unmount_soon(made.into_bpffs());
+        Bpffs::default().expect_err("no bpffs any more");
+        Ok(())
+    })
+}
+
+fn mounted_over() -> Outcome {
+    in_a_directory(|path| {
+        let first = MountOptions::new().mount(path)?;
+        let pinned = hash().pin(path.join("map"))?;
+        let second = MountOptions::new().mount(path)?;
+        let error = first.still_here().expect_err("it is covered");
+        let (expected, found) = (first.dev(), second.dev());
+        let cause = Cause::AnotherInstance { expected, found };
+        let device = |dev| format!("{}:{}", libc::major(dev), libc::minor(dev));
+        let because = format!(
+            "another bpffs is there by now (device {}, not {})",
+            device(found),
+            device(expected)
+        );
+        assert_says(
+            &error,
+            MountOperation::Find,
+            path,
+            None,
+            Some(cause),
+            &because,
+        );
+        second.still_here()?;
+        // What vanished is reached through the descriptor.
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&first));
+        let hidden = format!("/proc/thread-self/fd/{fd}/map");
+        assert_eq!(Map::open(hidden)?.id()?, pinned.id()?);
+
+        on_tmpfs(path);
+        for bpffs in [&first, &second] {
+            let error = bpffs.still_here().expect_err("it is covered");
+            let cause = Cause::NotBpffs {
+                path: path.to_owned(),
+                found: FileSystem::at(path)?,
+                missing: None,
+            };
+            let because = format!("{} is on tmpfs, not on a bpffs", path.display());
+            assert_says(
+                &error,
+                MountOperation::Find,
+                path,
+                None,
+                Some(cause),
+                &because,
+            );
+        }
+        unmount(path, UnmountFlags::empty())?;
+        second.still_here()?;
+        unmount_soon(second);
+        first.still_here()?;
+        Ok(())
+    })
+}
+
+fn went_away() -> Outcome {
+    in_a_directory(|path| {
+        let place = path.join("place");
+        fs::create_dir(&place)?;
+        let bpffs = MountOptions::new().mount(&place)?;
+        unmount(&place, UnmountFlags::DETACH)?;
+        let error = bpffs.still_here().expect_err("it is gone");
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
+            "{error}"
+        );
+        let mount_id = match bpffs.mount().expect_err("it is gone").cause() {
+            Some(Cause::NotListed { mount_id }) => *mount_id,
+            other => return Err(format!("{other:?}").into()),
+        };
+        assert!(mount_id > 0);
+        fs::remove_dir(&place)?;
+        let error = bpffs.still_here().expect_err("nothing is there");
+        let cause = Cause::Missing {
+            path: place.clone(),
+        };
+        let because = format!("{} does not exist", place.display());
+        let enoent = Some(libc::ENOENT);
+        assert_says(
+            &error,
+            MountOperation::Find,
+            &place,
+            enoent,
+            Some(cause),
+            &because,
+        );
+        Ok(())
+    })
+}
+
+fn unmounted() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let map = hash();
+        let id = map.id()?;
+        drop(map.pin(path.join("map"))?);
+        unmount_soon(bpffs);
+        assert_nothing_is_mounted_at(path);
+        assert_eq!(fs::read_dir(path)?.count(), 0);
+        // No copy of the mount is left that would keep it.
+        for _ in 0..1000 {
+            if Map::from_id(id).is_err() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Err("the map outlived its only pin".into())
+    })
+}
+
+#[track_caller]
+fn stays(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
+    let (path, dev) = (bpffs.path().to_owned(), bpffs.dev());
+    let failed = bpffs.unmount().expect_err("it is in use");
+    let because = match &mounted {
+        Some(path) => format!("it is in use: something is mounted at {}", path.display()),
+        None => "it is in use: a file or directory in it is open, or a process works there".into(),
+    };
+    let (ebusy, cause) = (Some(libc::EBUSY), Some(Cause::InUse { mounted }));
+    let unmount = MountOperation::Unmount;
+    assert_says(failed.error(), unmount, &path, ebusy, cause, &because);
+    let bpffs = failed.into_object();
+    assert_eq!(bpffs.dev(), dev);
+    assert_is_at(&bpffs, &path);
+    bpffs
+}
+
+fn in_use() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let pinned = hash().pin(path.join("map"))?;
+        let open = File::open(path)?;
+        let bpffs = stays(bpffs, None);
+        drop(open);
+        let other = Bpffs::at(path)?;
+        let bpffs = stays(bpffs, None);
+        drop(other);
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        on_tmpfs(&inside);
+        let bpffs = stays(bpffs, Some(inside.clone()));
+        unmount(&inside, UnmountFlags::empty())?;
+        // A pinned object's descriptor is nothing of the file system.
+        unmount_soon(bpffs);
+        assert!(pinned.id()? > 0);
+        Ok(())
+    })
+}
+
+fn not_its_mount() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let failed = Bpffs::at(&inside)?.unmount().expect_err("no mount");
+        let cause = Cause::NotTheRoot {
+            path: Some(inside.clone()),
+            mount_point: Some(path.to_owned()),
+        };
+        let because = format!(
+            "{} is a directory in a bpffs, which is mounted at {}",
+            inside.display(),
+            path.display()
+        );
+        let unmount = MountOperation::Unmount;
+        assert_says(
+            failed.error(),
+            unmount,
+            &inside,
+            None,
+            Some(cause),
+            &because,
+        );
+        drop(failed);
+        bpffs.still_here()?;
+
+        // Somebody else's is over it.
+        let over = MountOptions::new().mount(path)?;
+        let failed = bpffs.unmount().expect_err("it is covered");
+        let cause = failed.cause().cloned();
+        assert!(
+            matches!(cause, Some(Cause::AnotherInstance { .. })),
+            "{cause:?}"
+        );
+        let bpffs = failed.into_object();
+        over.still_here()?;
+        assert_eq!(mounts_at(path).len(), 2);
+        on_tmpfs(path);
+        let failed = bpffs.unmount().expect_err("it is covered");
+        assert!(matches!(failed.cause(), Some(Cause::NotBpffs { .. })));
+        assert_eq!(mounts_at(path).len(), 3);
+        drop(failed);
+        Ok(())
+    })
+}
+
+fn all_mounts() -> Outcome {
+    in_a_directory(|path| {
+        let before = Bpffs::mounts()?;
+        let name = |name: &str| path.join(name);
+        for directory in ["a", "b c", "d", "e"] {
+            fs::create_dir(name(directory))?;
+        }
+        let a = MountOptions::new().mount(name("a"))?;
+        fs::create_dir(name("a/sub"))?;
+        mount_bind(name("a/sub"), name("b c"))?;
+        // Neither the source nor the path says what it is.
+        mount("bpf", name("d"), "tmpfs", MountFlags::empty(), c"mode=755")?;
+        let covered = MountOptions::new().mount(name("e"))?;
+        on_tmpfs(&name("e"));
+        mount_change(name("a"), MountPropagationFlags::SHARED)?;
+        let all = Bpffs::mounts()?;
+        let new: Vec<_> = all.iter().filter(|mount| !before.contains(mount)).collect();
+        let [at_a, bind, at_e] = &new[..] else {
+            return Err(format!("{new:#?}").into());
+        };
+        assert_eq!((&at_a.mount_point, at_a.dev), (&name("a"), a.dev()));
+        assert!(at_a.propagation.shared.is_some() && !at_a.propagation.is_private());
+        assert_eq!((&bind.mount_point, bind.dev), (&name("b c"), a.dev()));
+        assert_eq!(bind.root, Path::new("/sub"));
+        assert!(bind.propagation.is_private());
+        assert_eq!((&at_e.mount_point, at_e.dev), (&name("e"), covered.dev()));
+        Ok(())
+    })
+}

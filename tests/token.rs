@@ -1,0 +1,70 @@
+//! Delegation to a user namespace, from a socket to a map; and every way in which it is refused.
+
+#[path = "token/child.rs"]
+mod child;
+#[path = "token/handshake.rs"]
+mod handshake;
+#[path = "token/refused.rs"]
+mod refused;
+#[path = "token/use.rs"]
+mod used;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use bpf_pin::{
+    AttachType, Cause, Command, Error, MapType, MountOperation, MountOptions, ProgType,
+    TokenOperation,
+};
+use common::*;
+
+fn main() -> ExitCode {
+    if child::was_asked_for() {
+        return ExitCode::SUCCESS;
+    }
+    let suite = used::tests(Suite::new());
+    let suite = handshake::tests(suite);
+    refused::tests(suite).run()
+}
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN];
+/// What makes a user namespace with a bpffs of its own, and a token of it.
+const TOKENS: &[Need] = &[cap::SYS_ADMIN, kernel(6, 9)];
+
+/// What is delegated here: LRU hashes, which take CAP_BPF, and XDP programs.
+fn some() -> MountOptions {
+    MountOptions::new()
+        .delegate_cmds([Command::MAP_CREATE, Command::PROG_LOAD])
+        .delegate_maps([MapType::LRU_HASH, MapType::ARRAY])
+        .delegate_progs([ProgType::XDP, ProgType::SOCKET_FILTER])
+        .delegate_attachs([AttachType(0), AttachType::XDP])
+}
+
+#[track_caller]
+fn assert_token_says(error: &Error, errno: Option<i32>, cause: Option<Cause>, because: &str) {
+    assert_eq!(error.to_string(), format!("create a token: {because}"));
+    assert!(matches!(
+        error,
+        Error::Token {
+            operation: TokenOperation::Create,
+            ..
+        }
+    ));
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    assert_eq!(error.cause(), cause.as_ref(), "{error}");
+}
+
+#[track_caller]
+fn assert_mount_says(
+    error: &Error,
+    operation: MountOperation,
+    errno: Option<i32>,
+    cause: Option<Cause>,
+    because: &str,
+) {
+    assert_eq!(error.to_string(), format!("{operation}: {because}"));
+    assert!(matches!(error, Error::Mount { operation: of, .. } if *of == operation));
+    assert_eq!(error.path(), None::<&Path>);
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    assert_eq!(error.cause(), cause.as_ref(), "{error}");
+}

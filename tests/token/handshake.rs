@@ -1,0 +1,555 @@
+//! The privileged side trusts the other in nothing, and neither hangs nor leaks.
+
+use std::fs::{self, File};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::abi::Version;
+use bpf_pin::{Allowed, Capability, Cause, MapType, MountOperation, MountOptions};
+use common::*;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, fspick,
+};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    sendmsg, socketpair,
+};
+use rustix::thread::CapabilitySet;
+
+use crate::child;
+use crate::*;
+
+pub fn tests(suite: Suite) -> Suite {
+    const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+    suite
+        .test("any_type_of_socket", ROOT, sockets)
+        .test("a_kernel_without_delegation", ROOT, too_old)
+        .test("descriptors_that_are_no_context", ROOT, no_context)
+        .test("contexts_of_other_file_systems", ROOT, other_file_systems)
+        .test("a_context_that_was_used_before", ROOT, used_before)
+        .test("messages_that_are_no_request", ROOT, no_request)
+        .test("nobody_at_the_other_end", ROOT, nobody)
+        .test("a_log_that_is_read_meanwhile", ROOT, stolen_log)
+        .test("answers_that_are_none", ROOT, no_answer)
+        .test("a_request_that_delegates", &[], delegating_request)
+        .test("granting_without_the_capability", USER, powerless)
+        .test("granting_within_a_user_namespace", ROOT, granting)
+        .test(
+            "the_other_side_in_a_user_namespace_is_refused",
+            ROOT,
+            bad_grants,
+        )
+}
+
+const REQUEST: &[u8] = b"bpffs 1?";
+const GRANT: MountOperation = MountOperation::GrantDelegation;
+const REQUEST_OF: MountOperation = MountOperation::RequestDelegation;
+
+fn is_too_old() -> bool {
+    kernel(6, 9).unmet().is_some()
+}
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    pair_of(SocketType::STREAM)
+}
+
+fn pair_of(socket_type: SocketType) -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    socketpair(AddressFamily::UNIX, socket_type, flags, None).expect("two sockets")
+}
+
+fn send(socket: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+    }
+    let parts = [IoSlice::new(message)];
+    sendmsg(socket, &parts, &mut control, SendFlags::empty()).expect("a message sent");
+}
+
+/// The errno in the answer, and that there is just one.
+#[track_caller]
+fn answer(socket: OwnedFd) -> i32 {
+    let mut text = vec![];
+    UnixStream::from(socket)
+        .read_to_end(&mut text)
+        .expect("an answer");
+    let errno = text.strip_prefix(b"bpffs 1!").expect("an answer");
+    i32::from_ne_bytes(errno.try_into().expect("an errno and no more"))
+}
+
+fn context(of: &str) -> OwnedFd {
+    fsopen(of, FsOpenFlags::FSOPEN_CLOEXEC).expect("a context")
+}
+
+/// What is sent is refused, with this cause, and the sender told this errno.
+#[track_caller]
+fn refuses(message: &[u8], fds: &[BorrowedFd<'_>], cause: Cause, because: &str, errno: i32) {
+    let (here, there) = pair();
+    send(&there, message, fds);
+    let error = some().grant_delegation(&here).expect_err(because);
+    drop(here);
+    assert_mount_says(&error, GRANT, None, Some(cause), because);
+    assert_eq!(answer(there), errno);
+}
+
+fn sockets() -> Outcome {
+    for socket_type in [SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET] {
+        let (here, there) = pair_of(socket_type);
+        thread::scope(|scope| -> Outcome {
+            let other = scope.spawn(|| MountOptions::new().mode(0o711).request_delegation(&there));
+            MountOptions::new().grant_delegation(&here)?;
+            let bpffs = other.join().expect("no panic")?;
+            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            hash().pin(bpffs.path().join("map"))?;
+            Ok(())
+        })?;
+        // And again over the same.
+        thread::scope(|scope| -> Outcome {
+            let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
+            MountOptions::new().mode(0o700).grant_delegation(&here)?;
+            use std::os::unix::fs::MetadataExt;
+            let bpffs = other.join().expect("no panic")?;
+            assert_eq!(fs::metadata(bpffs.path())?.mode() & 0o7777, 0o1700);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn too_old() -> Outcome {
+    child::run("refused_in_time", |socket| {
+        let granted = some().grant_delegation(&socket);
+        if !is_too_old() {
+            return Ok(granted?);
+        }
+        let error = granted.expect_err("it is too old");
+        let cause = Cause::OptionIgnored {
+            option: "delegate_cmds",
+            since: Some(Version::new(6, 9)),
+        };
+        let because = "the kernel ignored the option delegate_cmds, which it knows since Linux 6.9";
+        assert_mount_says(&error, GRANT, None, Some(cause), because);
+        Ok(())
+    })
+}
+
+pub fn too_old_for_delegation() {
+    let granted = MountOptions::new().request_delegation(child::socket());
+    if !is_too_old() {
+        granted.unwrap().attach(child::place()).unwrap();
+        return;
+    }
+    let error = granted.expect_err("it is too old");
+    let errno = libc::EOPNOTSUPP;
+    let because = "the other side refused: EOPNOTSUPP";
+    assert_mount_says(
+        &error,
+        REQUEST_OF,
+        None,
+        Some(Cause::Refused { errno }),
+        because,
+    );
+}
+
+fn no_context() -> Outcome {
+    let (pipe, _writer) = rustix::pipe::pipe()?;
+    let file = File::open("/proc/self/status")?;
+    let dir = tempfile::tempdir()?;
+    let forged = dir.path().join("anon_inode:[fscontext]");
+    fs::write(&forged, "e bpf: Bad value for 'mode'\n")?;
+    let forged_file = File::open(&forged)?;
+    let detached = MountOptions::new().detached()?;
+    let (socket, _) = pair();
+    let map = hash();
+    for (fd, found) in [
+        (pipe.as_fd(), None),
+        (file.as_fd(), None),
+        (forged_file.as_fd(), Some(forged.display().to_string())),
+        (detached.as_fd(), Some("/".to_owned())),
+        (socket.as_fd(), None),
+        (map.as_fd(), Some("anon_inode:bpf-map".to_owned())),
+    ] {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+        let name = fs::read_link(format!("/proc/self/fd/{number}"))?;
+        let name = name.display().to_string();
+        assert!(found.is_none_or(|found| found == name), "{name}");
+        // The process's own number in the path of its status.
+        let name = name.replace("/self/", &format!("/{}/", std::process::id()));
+        let because = format!("the other side sent {name}, not the context of a bpffs");
+        let cause = Cause::NotABpfContext { found: Some(name) };
+        refuses(REQUEST, &[fd], cause, &because, libc::EOPNOTSUPP);
+    }
+    Ok(())
+}
+
+/// What a privileged process must never create for another.
+fn other_file_systems() -> Outcome {
+    for name in ["tmpfs", "proc", "ramfs", "sysfs", "cgroup2", "devpts"] {
+        let context = context(name);
+        refuses_context(&context, name);
+        // Nor was it created: that can be done once.
+        fsconfig_create(&context)?;
+        // Whatever its log holds.
+        let full = self::context(name);
+        for _ in 0..20 {
+            let _ = fsconfig_set_string(&full, "e bpf: x", "e bpf: Bad value for 'mode'");
+            let _ = fsconfig_set_string(&full, "bpf: ", "e bpf: ");
+        }
+        refuses_context(&full, name);
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn refuses_context(context: &OwnedFd, name: &str) {
+    let (here, there) = pair();
+    send(&there, REQUEST, &[context.as_fd()]);
+    let error = some().grant_delegation(&here).expect_err("no bpffs");
+    drop(here);
+    // Older kernels say nothing for some.
+    let says_nothing = name == "devpts" && kernel(6, 15).unmet().is_some();
+    let found = match error.cause() {
+        Some(Cause::NotABpfContext { found: None }) if says_nothing => None,
+        _ => Some(name.to_owned()),
+    };
+    let because = match &found {
+        Some(name) => format!("the other side sent {name}, not the context of a bpffs"),
+        None => "the other side sent something else than the context of a bpffs".to_owned(),
+    };
+    assert_mount_says(
+        &error,
+        GRANT,
+        None,
+        Some(Cause::NotABpfContext { found }),
+        &because,
+    );
+    assert_eq!(answer(there), libc::EOPNOTSUPP);
+}
+
+fn used_before() -> Outcome {
+    let used = context("bpf");
+    fsconfig_create(&used)?;
+    let mounted = context("bpf");
+    fsconfig_create(&mounted)?;
+    let mount = fsmount(
+        &mounted,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?;
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let picked = fspick(&mount, c"", flags)?;
+    for context in [used, mounted, picked] {
+        let (here, there) = pair();
+        send(&there, REQUEST, &[context.as_fd()]);
+        let error = MountOptions::new()
+            .grant_delegation(&here)
+            .expect_err("it was used");
+        drop(here);
+        // Out of a context in that state there comes not even its name.
+        match error.cause() {
+            Some(Cause::NotABpfContext { found: None }) => {
+                assert_eq!(answer(there), libc::EOPNOTSUPP);
+            }
+            None => {
+                assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
+                assert_eq!(answer(there), libc::EBUSY);
+            }
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    // What it delegated before is as it was.
+    let stat = rustix::fs::fstat(&mount)?;
+    assert_eq!(stat.st_mode & 0o7777, 0o1777);
+    Ok(())
+}
+
+fn no_request() -> Outcome {
+    let context = context("bpf");
+    let one = [context.as_fd()];
+    let handshake = |problem| {
+        (
+            Cause::Handshake { problem },
+            format!("the other side {problem}"),
+        )
+    };
+    let refused = libc::EOPNOTSUPP;
+
+    let (cause, because) = handshake("sent something else than a request");
+    for message in [
+        &b"x"[..],
+        b"bpffs 1",
+        b"bpffs 2?",
+        b"bpffs 1?!",
+        b"bpffs 1!",
+        &[0; 9],
+    ] {
+        refuses(message, &one, cause.clone(), &because, refused);
+        refuses(message, &[], cause.clone(), &because, refused);
+    }
+    let (cause, because) = handshake("sent no descriptor");
+    refuses(REQUEST, &[], cause, &because, refused);
+    let (cause, because) = handshake("sent more than one descriptor");
+    for count in [2, 3, 4, 5, 16] {
+        let many = vec![context.as_fd(); count];
+        refuses(REQUEST, &many, cause.clone(), &because, refused);
+    }
+    // None of them was kept.
+    let (pipe, writer) = rustix::pipe::pipe()?;
+    for count in [1, 2, 5] {
+        let (here, there) = pair();
+        send(&there, REQUEST, &vec![writer.as_fd(); count]);
+        some().grant_delegation(&here).expect_err("pipes");
+    }
+    drop(writer);
+    assert_eq!(rustix::io::read(&pipe, &mut [0])?, 0, "a writer is left");
+    Ok(())
+}
+
+fn nobody() -> Outcome {
+    let (here, there) = pair();
+    drop(there);
+    let error = some().grant_delegation(&here).expect_err("nobody is there");
+    let problem = "has hung up";
+    let because = "the other side has hung up";
+    assert_mount_says(
+        &error,
+        GRANT,
+        None,
+        Some(Cause::Handshake { problem }),
+        because,
+    );
+    let error = MountOptions::new()
+        .request_delegation(&here)
+        .expect_err("nobody is there");
+    // And no signal.
+    assert_mount_says(&error, REQUEST_OF, Some(libc::EPIPE), None, "EPIPE");
+
+    // Somebody who says nothing.
+    let (here, _there) = pair();
+    let socket = UnixStream::from(here);
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    let error = some()
+        .grant_delegation(&socket)
+        .expect_err("nothing is said");
+    assert_mount_says(&error, GRANT, Some(libc::EAGAIN), None, "EAGAIN");
+    let error = MountOptions::new()
+        .request_delegation(&socket)
+        .expect_err("nothing is said");
+    assert_mount_says(&error, REQUEST_OF, Some(libc::EAGAIN), None, "EAGAIN");
+
+    // What is no socket.
+    let file = File::open("/proc/self/status")?;
+    let error = some().grant_delegation(&file).expect_err("a file");
+    assert_mount_says(&error, GRANT, Some(libc::ENOTSOCK), None, "ENOTSOCK");
+    Ok(())
+}
+
+/// The other side holds the same context, and reads what the kernel says of it.
+fn stolen_log() -> Outcome {
+    let mut granted = 0;
+    for name in ["bpf", "tmpfs"] {
+        for _ in 0..50 {
+            let context = context(name);
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut line = [0; 256];
+                    while !done.load(Ordering::Relaxed) {
+                        let _ = rustix::io::read(&context, &mut line);
+                    }
+                });
+                let (here, there) = pair();
+                send(&there, REQUEST, &[context.as_fd()]);
+                let result = MountOptions::new().grant_delegation(&here);
+                done.store(true, Ordering::Relaxed);
+                match result {
+                    Ok(()) => {
+                        assert_eq!(name, "bpf");
+                        granted += 1;
+                    }
+                    Err(error) => {
+                        let cause = error.cause();
+                        assert!(
+                            matches!(cause, Some(Cause::NotABpfContext { .. })),
+                            "{error}"
+                        );
+                    }
+                }
+            });
+        }
+    }
+    println!("granted {granted} of 50 whose log was read by the other side meanwhile");
+    Ok(())
+}
+
+fn no_answer() -> Outcome {
+    for (message, problem) in [
+        (&b""[..], "has hung up"),
+        (b"x", "sent something else than an answer"),
+        (b"bpffs 1!", "sent something else than an answer"),
+        (b"bpffs 1!\0\0\0", "sent something else than an answer"),
+        (b"bpffs 1!\0\0\0\0\0", "sent something else than an answer"),
+        (b"bpffs 2!\0\0\0\0", "sent something else than an answer"),
+        (b"bpffs 1?\0\0\0\0", "sent something else than an answer"),
+    ] {
+        let (here, there) = pair();
+        let mut there = UnixStream::from(there);
+        there.write_all(message)?;
+        there.shutdown(std::net::Shutdown::Write)?;
+        let error = MountOptions::new()
+            .request_delegation(&here)
+            .expect_err(problem);
+        let because = format!("the other side {problem}");
+        assert_mount_says(
+            &error,
+            REQUEST_OF,
+            None,
+            Some(Cause::Handshake { problem }),
+            &because,
+        );
+    }
+    // Well-formed, and a lie: nothing was created.
+    let (here, there) = pair();
+    UnixStream::from(there.try_clone()?).write_all(b"bpffs 1!\0\0\0\0")?;
+    let error = MountOptions::new()
+        .request_delegation(&here)
+        .expect_err("not created");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(Errno::INVAL.raw_os_error()),
+        "{error}"
+    );
+    // An errno, known or not.
+    for (errno, because) in [
+        (libc::EACCES, "the other side refused: EACCES"),
+        (4000, "the other side refused: errno 4000"),
+        (-1, "the other side refused: errno -1"),
+    ] {
+        let (here, there) = pair();
+        let message = [&b"bpffs 1!"[..], &errno.to_ne_bytes()].concat();
+        UnixStream::from(there.try_clone()?).write_all(&message)?;
+        let error = MountOptions::new()
+            .request_delegation(&here)
+            .expect_err("refused");
+        assert_mount_says(
+            &error,
+            REQUEST_OF,
+            None,
+            Some(Cause::Refused { errno }),
+            because,
+        );
+    }
+    Ok(())
+}
+
+fn delegating_request() -> Outcome {
+    let (here, there) = pair();
+    let error = MountOptions::new()
+        .delegate_maps([MapType::HASH])
+        .request_delegation(&here)
+        .expect_err("that is the other side's");
+    let cause = Cause::InvalidOption {
+        option: "delegate_maps",
+        problem: "is the other side's to grant".to_owned(),
+    };
+    let because = "delegate_maps is the other side's to grant";
+    assert_mount_says(&error, REQUEST_OF, None, Some(cause), because);
+    let error = MountOptions::new().mode(0o10000).request_delegation(&here);
+    assert!(matches!(
+        error.unwrap_err().cause(),
+        Some(Cause::InvalidOption { .. })
+    ));
+    // Nothing was sent.
+    drop(here);
+    let mut text = vec![];
+    UnixStream::from(there).read_to_end(&mut text)?;
+    assert_eq!(text, b"");
+    Ok(())
+}
+
+/// Opened by one who may, granted by one who may not.
+fn powerless() -> Outcome {
+    let context = context("bpf");
+    let (here, there) = pair();
+    send(&there, REQUEST, &[context.as_fd()]);
+    let error = as_user(CapabilitySet::empty(), || {
+        MountOptions::new()
+            .grant_delegation(&here)
+            .expect_err("CAP_SYS_ADMIN is missing")
+    });
+    drop(here);
+    let cause = Cause::MissingCapability {
+        capability: Capability::SysAdmin,
+        needed_for: "mounting",
+    };
+    let because = "this thread lacks CAP_SYS_ADMIN, needed for mounting";
+    assert_mount_says(&error, GRANT, Some(libc::EPERM), Some(cause), because);
+    assert_eq!(answer(there), libc::EPERM);
+    Ok(())
+}
+
+/// One who is root there only cannot grant.
+fn granting() -> Outcome {
+    child::run("granting", |_| Ok(()))
+}
+
+pub fn that_grants() {
+    let (here, there) = pair();
+    let (granted, error) = thread::scope(|scope| {
+        let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
+        let granted = MountOptions::new().grant_delegation(&here);
+        (
+            granted,
+            other.join().unwrap().expect_err("nothing was granted"),
+        )
+    });
+    let because = "creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, and this \
+                   thread is in another; from Linux 6.9 a process that has it can delegate one";
+    let (eperm, cause) = (libc::EPERM, Some(Cause::NeedsDelegation));
+    let granted = granted.expect_err("nothing was granted");
+    assert_mount_says(&granted, GRANT, Some(eperm), cause.clone(), because);
+    let refused = Some(Cause::Refused { errno: eperm });
+    assert_mount_says(
+        &error,
+        REQUEST_OF,
+        None,
+        refused,
+        "the other side refused: EPERM",
+    );
+    if is_too_old() {
+        return;
+    }
+    // Nor delegate what it was not delegated.
+    let (here, there) = pair();
+    send(&there, REQUEST, &[context("bpf").as_fd()]);
+    let options = MountOptions::new().delegate_maps(Allowed::any());
+    let error = options
+        .grant_delegation(&here)
+        .expect_err("nothing was granted");
+    assert_mount_says(&error, GRANT, Some(eperm), cause, because);
+}
+
+fn bad_grants() -> Outcome {
+    child::run("bad_grants", |socket| {
+        drop(socket);
+        Ok(())
+    })
+}
+
+pub fn that_gets_no_answer() {
+    let error = MountOptions::new()
+        .request_delegation(child::socket())
+        .expect_err("nobody");
+    let is_expected = matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
+        || matches!(error.cause(), Some(Cause::Handshake { .. }));
+    assert!(is_expected, "{error}");
+}
