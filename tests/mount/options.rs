@@ -170,7 +170,7 @@ fn sources() -> Outcome {
         let before = Bpffs::mounts()?;
         let longest = "s".repeat(255);
         for source in [
-            &b"none"[..],
+            &b"bpf"[..],
             b"/dev/null",
             b"a b\tc\nd\\e\\040f",
             b"a,b=c#d",

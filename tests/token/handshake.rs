@@ -196,8 +196,9 @@ fn other_file_systems() -> Outcome {
     for name in ["tmpfs", "proc", "ramfs", "sysfs", "cgroup2", "devpts"] {
         let context = context(name);
         refuses_context(&context, name);
-        // Nor was it created: that can be done once.
-        fsconfig_create(&context)?;
+        // Nor was it created: that can be done once. Some keep a bad option until then.
+        let created = fsconfig_create(&context);
+        assert!(created.is_ok() || name == "devpts", "{name}: {created:?}");
         // Whatever its log holds.
         let full = self::context(name);
         for _ in 0..20 {

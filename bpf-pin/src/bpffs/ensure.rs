@@ -87,6 +87,7 @@ impl Bpffs {
 
 fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
+    let mut last = Cause::Overtaken.into();
     for tries in (0..TRIES).rev() {
         let mounts = MountInfo::own()?;
         let place = Place::open(path)?;
@@ -104,13 +105,17 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         if !Place::open(path)?.is_same_as(&place)? {
             continue;
         }
-        if let Some(mount) = mount_on(path, &place, &mounts, options)? {
-            drop(lock);
-            let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
-            return Ok(Ensured::Mounted(bpffs));
+        match mount_on(path, &place, &mounts, options) {
+            Ok(mount) => {
+                drop(lock);
+                let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
+                return Ok(Ensured::Mounted(bpffs));
+            }
+            Err(Without::MountYet(reason)) => last = reason,
+            Err(Without::Mount(reason)) => return Err(reason),
         }
     }
-    Err(Cause::Overtaken.into())
+    Err(last)
 }
 
 /// The bpffs that is mounted exactly there. An error where none may be mounted.
@@ -157,30 +162,54 @@ fn lock(place: &Place) -> Result<Option<OwnedFd>, Reason> {
     }
 }
 
-/// The new mount, or None where it would have covered another and was taken away.
+/// Why there is no new mount, and whether to look again.
+enum Without {
+    Mount(Reason),
+    MountYet(Reason),
+}
+
+impl From<Reason> for Without {
+    fn from(reason: Reason) -> Self {
+        Self::Mount(reason)
+    }
+}
+
 fn mount_on(
     path: &Path,
     place: &Place,
     mounts: &MountInfo,
     options: &MountOptions,
-) -> Result<Option<OwnedFd>, Reason> {
+) -> Result<OwnedFd, Without> {
     let mount = match options.make() {
         Ok(mount) => {
-            attach::move_mount_onto(mount.as_fd(), place)?;
+            attach::move_mount_onto(mount.as_fd(), place).map_err(|reason| {
+                // What was on top there was unmounted under our hands.
+                match reason.raw_os_error().map(Errno::from_raw_os_error) {
+                    Some(Errno::INVAL | Errno::NOENT) => Without::MountYet(reason),
+                    _ => Without::Mount(reason),
+                }
+            })?;
             mount
         }
         Err(reason) if is_missing(&reason) => attach::mount_onto(path, place, options)?,
-        Err(reason) => return Err(reason),
+        Err(reason) => return Err(reason.into()),
     };
+    let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
     match attach::verify(mount.as_fd(), mounts, options) {
         // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place.mount_id()? => Ok(Some(mount)),
-        // Somebody who came later covers it, and took both away.
-        Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => Ok(None),
-        Ok(_) => attach::take_away(mount.as_fd()).map(|()| None),
+        Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
+        // Somebody who was there before took theirs away, and with it what was on top of it.
+        Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => overtaken(),
+        Ok(_) => match attach::take_away(mount.as_fd()) {
+            // The same, a moment later.
+            Err(reason) if reason.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
+                Err(reason.into())
+            }
+            _ => overtaken(),
+        },
         Err(reason) => {
             let _ = attach::take_away(mount.as_fd());
-            Err(reason)
+            Err(reason.into())
         }
     }
 }
