@@ -8,6 +8,8 @@ mod detached;
 mod ensure;
 #[path = "mount/instance.rs"]
 mod instance;
+#[path = "mount/old.rs"]
+mod old;
 #[path = "mount/options.rs"]
 mod options;
 #[path = "mount/refused.rs"]
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let suite = options::tests(Suite::new());
+    let suite = old::tests(suite);
     let suite = detached::tests(suite);
     let suite = ensure::tests(suite);
     let suite = instance::tests(suite);

@@ -9,9 +9,10 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 
-use super::mountinfo::{BPF, Mount, MountInfo};
+use super::mountinfo::{BPF, Mount};
 use super::options::MountOptions;
 use super::place::{Place, magic_link, mount_id};
+use super::table::MountInfo;
 
 /// Attaches a detached mount.
 pub(crate) fn move_onto(

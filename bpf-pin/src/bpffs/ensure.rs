@@ -14,9 +14,10 @@ use crate::error::{MountOperation, Reason, Result};
 use super::attach;
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
 use super::options::MountOptions;
 use super::place::Place;
+use super::table::MountInfo;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]
@@ -87,11 +88,20 @@ impl Bpffs {
 
 fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
-    let mut last = Cause::Overtaken.into();
+    let mut last = Reason::from(Cause::Overtaken);
     for tries in (0..TRIES).rev() {
         let mounts = MountInfo::own()?;
         let place = Place::open(path)?;
-        if let Some(mount) = mounted_there(&place, path, &mounts)? {
+        let mounted = match mounted_there(&place, path, &mounts) {
+            // Unmounted since it was found.
+            Err(reason) if is_not_listed(&reason) => {
+                last = reason;
+                sleep(PAUSE);
+                continue;
+            }
+            mounted => mounted?,
+        };
+        if let Some(mount) = mounted {
             // One of two may be about to be taken away again.
             if tries > SETTLED && covers_a_bpffs(&mount, &mounts)? {
                 sleep(PAUSE);
@@ -135,6 +145,10 @@ fn mounted_there(place: &Place, path: &Path, mounts: &MountInfo) -> Result<Optio
         }
         .into()),
     }
+}
+
+fn is_not_listed(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::NotListed { .. }))
 }
 
 fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
@@ -199,7 +213,7 @@ fn mount_on(
         // On the directory itself, not on what somebody mounted there a moment ago.
         Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
         // Somebody who was there before took theirs away, and with it what was on top of it.
-        Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => overtaken(),
+        Err(reason) if is_not_listed(&reason) => overtaken(),
         Ok(_) => match attach::take_away(mount.as_fd()) {
             // The same, a moment later.
             Err(reason) if reason.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {

@@ -9,8 +9,9 @@ use crate::error::{MountOperation, Reason, Result};
 use crate::magic::FileSystem;
 
 use super::instance::{Bpffs, error};
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
 use super::place::Place;
+use super::table::MountInfo;
 
 /// What a path leads to, see [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]

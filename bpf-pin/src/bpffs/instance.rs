@@ -12,8 +12,9 @@ use crate::diagnose;
 use crate::error::{Error, Failed, MountOperation, Reason, Result};
 
 use super::allowed::Delegation;
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
 use super::place::{Place, mount_id};
+use super::table::MountInfo;
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";

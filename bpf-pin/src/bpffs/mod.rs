@@ -11,6 +11,7 @@ mod mountinfo;
 mod options;
 mod place;
 mod statfs;
+mod table;
 mod token;
 
 pub use allowed::{Allowed, Delegable, Delegation};
