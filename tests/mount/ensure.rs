@@ -25,6 +25,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("nothing_is_made_on_the_way", ROOT, nothing_is_made)
         .test("sixteen_threads_at_once", ROOT, threads)
         .test("sixteen_processes_at_once", ROOT, processes)
+        .test("sixteen_threads_without_a_lock", ROOT, without_lock)
         .test("a_lock_that_somebody_keeps", ROOT, kept_lock)
         .test("others_mount_and_unmount_meanwhile", ROOT, others)
 }
@@ -276,6 +277,23 @@ fn processes() -> Outcome {
             unmount_soon(Bpffs::at(path)?);
         }
         Ok(())
+    })
+}
+
+/// Where flock(2) is not to be had, who covers another takes itself away, and nobody is given what is
+/// about to go.
+fn without_lock() -> Outcome {
+    in_a_directory(|path| {
+        answered(libc::SYS_flock, None, libc::ENOSYS as u32, || {
+            for _ in 0..50 {
+                let results = race(path);
+                assert_one_is_mounted(path, &results);
+                let first = results.into_iter().next().ok_or("no result")?;
+                unmount_soon(first.into_bpffs());
+                assert_nothing_is_mounted_at(path);
+            }
+            Ok(())
+        })
     })
 }
 

@@ -55,7 +55,7 @@ impl Bpffs {
     /// mounted there; and once, even when many processes ask for it at the same moment: they take
     /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than two
     /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
-    /// cover another is taken away again.
+    /// cover another is taken away again, with whatever was mounted on top of it in that moment.
     ///
     /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
@@ -121,7 +121,10 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
                 let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
                 return Ok(Ensured::Mounted(bpffs));
             }
-            Err(Without::MountYet(reason)) => last = reason,
+            Err(Without::MountYet(reason)) => {
+                last = reason;
+                sleep(PAUSE);
+            }
             Err(Without::Mount(reason)) => return Err(reason),
         }
     }
@@ -214,15 +217,12 @@ fn mount_on(
         Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
         // Somebody who was there before took theirs away, and with it what was on top of it.
         Err(reason) if is_not_listed(&reason) => overtaken(),
-        Ok(_) => match attach::take_away(mount.as_fd()) {
-            // The same, a moment later.
-            Err(reason) if reason.raw_os_error() != Some(Errno::INVAL.raw_os_error()) => {
-                Err(reason.into())
-            }
-            _ => overtaken(),
-        },
+        Ok(_) => {
+            attach::take_away(mount.as_fd(), mounts)?;
+            overtaken()
+        }
         Err(reason) => {
-            let _ = attach::take_away(mount.as_fd());
+            let _ = attach::take_away(mount.as_fd(), mounts);
             Err(reason.into())
         }
     }
