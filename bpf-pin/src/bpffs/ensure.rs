@@ -43,10 +43,10 @@ impl Ensured {
 }
 
 /// How often it is looked again, where others mount and unmount there meanwhile.
-const TRIES: usize = 16;
-/// As many tries are left when what is there is taken for settled.
-const SETTLED: usize = 8;
+const TRIES: usize = 64;
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long others are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Bpffs {
     /// Mounts a bpffs at `path` unless one is mounted exactly there.
@@ -56,6 +56,9 @@ impl Bpffs {
     /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than two
     /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
     /// cover another is taken away again, with whatever was mounted on top of it in that moment.
+    ///
+    /// A bpffs that covers another is given only after the same time, in which it may prove to be one
+    /// that somebody takes away again.
     ///
     /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
@@ -88,29 +91,33 @@ impl Bpffs {
 
 fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
+    let begin = Instant::now();
     let mut last = Reason::from(Cause::Overtaken);
-    for tries in (0..TRIES).rev() {
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
         let mounts = MountInfo::own()?;
         let place = Place::open(path)?;
-        let mounted = match mounted_there(&place, path, &mounts) {
+        match mounted_there(&place, path, &mounts) {
+            Ok(There::Nothing) => {}
+            Ok(There::Stacked) if begin.elapsed() < PATIENCE => {
+                sleep(PAUSE);
+                tries -= 1;
+                continue;
+            }
+            Ok(There::Bpffs | There::Stacked) => {
+                let found = Bpffs::known(place.fd, path, place.stat.st_dev);
+                return Ok(Ensured::Found(found));
+            }
             // Unmounted since it was found.
             Err(reason) if is_not_listed(&reason) => {
                 last = reason;
                 sleep(PAUSE);
                 continue;
             }
-            mounted => mounted?,
-        };
-        if let Some(mount) = mounted {
-            // One of two may be about to be taken away again.
-            if tries > SETTLED && covers_a_bpffs(&mount, &mounts)? {
-                sleep(PAUSE);
-                continue;
-            }
-            let found = Bpffs::known(place.fd, path, place.stat.st_dev);
-            return Ok(Ensured::Found(found));
+            Err(reason) => return Err(reason),
         }
-        let lock = lock(&place)?;
+        let lock = lock(&place, begin + PATIENCE);
         // Whoever had the lock before may have mounted it.
         if !Place::open(path)?.is_same_as(&place)? {
             continue;
@@ -131,12 +138,23 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     Err(last)
 }
 
-/// The bpffs that is mounted exactly there. An error where none may be mounted.
-fn mounted_there(place: &Place, path: &Path, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
+/// What is mounted exactly there.
+enum There {
+    Nothing,
+    Bpffs,
+    /// A bpffs on top of another: one of two may be about to be taken away again.
+    Stacked,
+}
+
+/// An error where no bpffs may be mounted.
+fn mounted_there(place: &Place, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
     match (place.is_root_of(&mount), place.fs.is_bpffs()) {
-        (true, true) => Ok(Some(mount)),
-        (false, false) => Ok(None),
+        (true, true) => Ok(match covers_a_bpffs(&mount, mounts)? {
+            true => There::Stacked,
+            false => There::Bpffs,
+        }),
+        (false, false) => Ok(There::Nothing),
         (true, false) => Err(Cause::Occupied {
             found: place.fs,
             mount_id: mount.mount_id,
@@ -155,26 +173,25 @@ fn is_not_listed(reason: &Reason) -> bool {
 }
 
 fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
-    let below = mounts.by_id(mount.parent_id)?;
-    Ok(below.is_some_and(|below| below.is_bpffs() && below.mount_point == mount.mount_point))
+    // Both of one moment, or what it covers may be gone, and take it along, in between.
+    let here = mounts.select(|line| line.is_mounted_at(&mount.mount_point))?;
+    let find = |id| here.iter().find(|mount| mount.mount_id == id);
+    let mount_id = mount.mount_id;
+    let again = find(mount_id).ok_or(Cause::NotListed { mount_id })?;
+    Ok(find(again.parent_id).is_some_and(Mount::is_bpffs))
 }
 
-/// The right to mount there, among those who ask; held with the descriptor.
-fn lock(place: &Place) -> Result<Option<OwnedFd>, Reason> {
-    /// Anybody who may read the directory can hold the lock, and must not stop us for good.
-    const PATIENCE: Duration = Duration::from_secs(2);
-
+/// The right to mount there, among those who ask; held with the descriptor. Anybody who may read the
+/// directory can hold the lock, and must not stop us for good.
+fn lock(place: &Place, end: Instant) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = openat(&place.fd, c".", flags, Mode::empty()) else {
-        return Ok(None);
-    };
-    let end = Instant::now() + PATIENCE;
+    let directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
     loop {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(directory)),
+            Ok(()) => return Some(directory),
             Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(PAUSE),
             Err(Errno::INTR) => {}
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         }
     }
 }
