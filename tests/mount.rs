@@ -39,10 +39,9 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 /// A directory to mount on, and mounts of this thread's own, so that nothing is left behind.
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    own_mounts(|| {
-        let dir = directory();
-        test(dir.path())
-    })
+    // It is removed when the mounts are gone, with the thread that has them.
+    let dir = directory();
+    own_mounts(|| test(dir.path()))
 }
 
 /// Of a path without symbolic links, as mountinfo has it.

@@ -317,8 +317,8 @@ fn directory() -> tempfile::TempDir {
 
 /// Every byte that a name can hold, in a mount point, in the root of a bind mount and in a source.
 fn any_bytes() -> Outcome {
+    let dir = directory();
     own_mounts(|| {
-        let dir = directory();
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
         let names = (1..=255u8)
             .filter(|byte| *byte != b'/')
@@ -368,8 +368,8 @@ fn any_bytes() -> Outcome {
 }
 
 fn propagation() -> Outcome {
+    let dir = directory();
     own_mounts(|| {
-        let dir = directory();
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
         fs::create_dir(&one)?;
         fs::create_dir(&other)?;
@@ -403,8 +403,8 @@ fn plant(path: &Path, doublings: u32) {
 }
 
 fn many() -> Outcome {
+    let dir = directory();
     own_mounts(|| {
-        let dir = directory();
         let (tree, place) = (dir.path().join("tree"), dir.path().join("place"));
         fs::create_dir(&tree)?;
         fs::create_dir(&place)?;
@@ -446,8 +446,8 @@ fn many() -> Outcome {
 
 /// What was there all the time is found each time, and once.
 fn changing() -> Outcome {
+    let dir = directory();
     own_mounts(|| {
-        let dir = directory();
         let (tree, restless) = (dir.path().join("tree"), dir.path().join("restless"));
         fs::create_dir(&tree)?;
         fs::create_dir(&restless)?;

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
@@ -45,20 +45,22 @@ impl Ensured {
 /// How often it is looked again, where others mount and unmount there meanwhile.
 const TRIES: usize = 64;
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long others are waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long others are waited for: many, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a mount that covers another may take to be taken away again.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl Bpffs {
     /// Mounts a bpffs at `path` unless one is mounted exactly there.
     ///
     /// It is mounted there and nowhere else, on a directory that is there; over nothing that is
     /// mounted there; and once, even when many processes ask for it at the same moment: they take
-    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than two
+    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than ten
     /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
     /// cover another is taken away again, with whatever was mounted on top of it in that moment.
     ///
-    /// A bpffs that covers another is given only after the same time, in which it may prove to be one
-    /// that somebody takes away again.
+    /// A new bpffs that covers another may be one that somebody is about to take away, so it is
+    /// given only when it has been there for five seconds.
     ///
     /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
@@ -92,6 +94,7 @@ impl Bpffs {
 fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
     let begin = Instant::now();
+    let mut stacked = None;
     let mut last = Reason::from(Cause::Overtaken);
     let mut tries = 0;
     while tries < TRIES {
@@ -100,7 +103,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         let place = Place::open(path)?;
         match mounted_there(&place, path, &mounts) {
             Ok(There::Nothing) => {}
-            Ok(There::Stacked) if begin.elapsed() < PATIENCE => {
+            Ok(There::Stacked) if !is_settled(&place, &mut stacked) => {
                 sleep(PAUSE);
                 tries -= 1;
                 continue;
@@ -166,6 +169,21 @@ fn mounted_there(place: &Place, path: &Path, mounts: &MountInfo) -> Result<There
         }
         .into()),
     }
+}
+
+/// Whether the bpffs is too old to be taken away again, or was waited for as long.
+fn is_settled(place: &Place, first_seen: &mut Option<(u64, Instant)>) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let changed = Duration::from_secs(u64::try_from(place.stat.st_ctime).unwrap_or(0));
+    // Its root is made with it. Where clocks have been set, waiting will do.
+    if now.is_ok_and(|now| now > changed + 2 * SETTLED) {
+        return true;
+    }
+    let (dev, since) = first_seen.get_or_insert((place.stat.st_dev, Instant::now()));
+    if *dev != place.stat.st_dev {
+        (*dev, *since) = (place.stat.st_dev, Instant::now());
+    }
+    since.elapsed() > SETTLED
 }
 
 fn is_not_listed(reason: &Reason) -> bool {
