@@ -56,10 +56,9 @@ fn directory() -> TempDir {
 }
 
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    own_mounts(|| {
-        let dir = directory();
-        test(dir.path())
-    })
+    // It is removed when the mounts are gone, with the thread that has them.
+    let dir = directory();
+    own_mounts(|| test(dir.path()))
 }
 
 #[track_caller]
@@ -244,6 +243,7 @@ fn read_only() -> Outcome {
 }
 
 fn propagation() -> Outcome {
+    let other = directory();
     in_a_directory(|path| {
         MountOptions::new().mount(path)?;
         let says_at_end = |end: &str| {
@@ -260,7 +260,6 @@ fn propagation() -> Outcome {
             .and_then(|mount| mount.propagation.shared);
         let group = group.ok_or("a group")?;
         says_at_end(&format!("shared in group {group}"));
-        let other = directory();
         mount_bind(path, other.path())?;
         mount_change(path, MountPropagationFlags::DOWNSTREAM)?;
         says_at_end(&format!("slave of group {group}"));

@@ -8,6 +8,8 @@ mod detached;
 mod ensure;
 #[path = "mount/instance.rs"]
 mod instance;
+#[path = "mount/old.rs"]
+mod old;
 #[path = "mount/options.rs"]
 mod options;
 #[path = "mount/refused.rs"]
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let suite = options::tests(Suite::new());
+    let suite = old::tests(suite);
     let suite = detached::tests(suite);
     let suite = ensure::tests(suite);
     let suite = instance::tests(suite);
@@ -36,10 +39,9 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 /// A directory to mount on, and mounts of this thread's own, so that nothing is left behind.
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    own_mounts(|| {
-        let dir = directory();
-        test(dir.path())
-    })
+    // It is removed when the mounts are gone, with the thread that has them.
+    let dir = directory();
+    own_mounts(|| test(dir.path()))
 }
 
 /// Of a path without symbolic links, as mountinfo has it.

@@ -4,6 +4,8 @@
 mod child;
 #[path = "token/handshake.rs"]
 mod handshake;
+#[path = "token/messages.rs"]
+mod messages;
 #[path = "token/refused.rs"]
 mod refused;
 #[path = "token/use.rs"]
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     }
     let suite = used::tests(Suite::new());
     let suite = handshake::tests(suite);
+    let suite = messages::tests(suite);
     refused::tests(suite).run()
 }
 

@@ -27,23 +27,16 @@ pub fn tests(suite: Suite) -> Suite {
         .test("delegations", ROOT, delegations)
         .test("an_option_that_is_ignored", ROOT, ignored)
         .test("values_out_of_range", &[], out_of_range)
-        .test("without_fsopen", ROOT, without_fsopen)
-        .test(
-            "an_ignored_option_without_fsopen",
-            ROOT,
-            ignored_without_fsopen,
-        )
-        .test("without_statx", ROOT, without_statx)
 }
 
-fn root_of(path: &Path) -> (u32, u32, u32) {
+pub fn root_of(path: &Path) -> (u32, u32, u32) {
     let found = fs::metadata(path).unwrap();
     (found.mode() & 0o7777, found.uid(), found.gid())
 }
 
 /// Mounts, looks, and unmounts.
 #[track_caller]
-fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpffs)) {
+pub fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpffs)) {
     let bpffs = options.mount(path).unwrap();
     assert_is_at(&bpffs, path);
     look(&bpffs);
@@ -170,7 +163,7 @@ fn sources() -> Outcome {
         let before = Bpffs::mounts()?;
         let longest = "s".repeat(255);
         for source in [
-            &b"none"[..],
+            &b"bpf"[..],
             b"/dev/null",
             b"a b\tc\nd\\e\\040f",
             b"a,b=c#d",
@@ -404,103 +397,4 @@ fn as_anybody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
         None => as_user(CapabilitySet::empty(), test),
         Some(_) => test(),
     }
-}
-
-/// A kernel before Linux 5.2, or a container's filter that is as old.
-fn without_fsopen() -> Outcome {
-    in_a_directory(|path| {
-        let enosys = libc::ENOSYS as u32;
-        let options = MountOptions::new().mode(0o750).nodev(true).noexec(true);
-        answered(libc::SYS_fsopen, None, enosys, || {
-            with_mounted(path, &options, |bpffs| {
-                assert_eq!(root_of(path), (0o1750, 0, 0));
-                let mount = bpffs.mount().unwrap();
-                assert!(mount.option("nodev").is_some() && mount.option("noexec").is_some());
-                assert!(mount.option("nosuid").is_none());
-            });
-            with_mounted(path, &MountOptions::new().read_only(true), |_| {
-                assert!(hash().pin(path.join("map")).is_err());
-            });
-            assert!(Bpffs::ensure(path, &options)?.is_new());
-            assert!(!Bpffs::ensure(path, &options)?.is_new());
-            assert!(mount_at(path).is_bpffs());
-
-            let error = options.detached().expect_err("no fsopen(2)");
-            let cause = Cause::Unsupported {
-                what: "fsopen(2)",
-                since: Version::new(5, 2),
-            };
-            let because = "this kernel has no fsopen(2), which came with Linux 5.2";
-            let (make, nowhere) = (MountOperation::Make, Path::new(""));
-            assert_says(
-                &error,
-                make,
-                nowhere,
-                Some(libc::ENOSYS),
-                Some(cause),
-                because,
-            );
-            Ok(())
-        })
-    })
-}
-
-fn ignored_without_fsopen() -> Outcome {
-    in_a_directory(|path| {
-        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
-            let uid = MountOptions::new().uid(1234);
-            let delegation = MountOptions::new().delegate_maps([MapType::HASH]);
-            for (options, option, since) in [
-                (uid, "uid", Version::new(6, 8)),
-                (delegation, "delegate_maps", Version::new(6, 9)),
-            ] {
-                if kernel(since.major.into(), since.minor.into())
-                    .unmet()
-                    .is_none()
-                {
-                    with_mounted(path, &options, |_| {});
-                    continue;
-                }
-                for error in [
-                    options.mount(path).expect_err("too old"),
-                    Bpffs::ensure(path, &options).expect_err("too old"),
-                ] {
-                    let since = Some(since);
-                    let cause = Cause::OptionIgnored { option, since };
-                    assert_eq!(error.cause(), Some(&cause), "{error}");
-                    assert_nothing_is_mounted_at(path);
-                }
-            }
-            Ok(())
-        })
-    })
-}
-
-/// A kernel before Linux 5.8, as far as the ids of mounts go.
-fn without_statx() -> Outcome {
-    in_a_directory(|path| {
-        answered(libc::SYS_statx, None, libc::ENOSYS as u32, || {
-            let new = MountOptions::new;
-            with_mounted(path, &new().mode(0o700), |_| {});
-            assert!(Bpffs::ensure(path, &new())?.is_new());
-            let found = Bpffs::ensure(path, &new())?;
-            assert!(!found.is_new());
-            let found = found.into_bpffs();
-            let inside = path.join("inside");
-            fs::create_dir(&inside)?;
-            let error = Bpffs::ensure(&inside, &new()).expect_err("within");
-            assert!(
-                matches!(error.cause(), Some(Cause::NotTheRoot { .. })),
-                "{error}"
-            );
-            let within = Bpffs::at(&inside)?.unmount().expect_err("within");
-            assert!(
-                matches!(within.cause(), Some(Cause::NotTheRoot { .. })),
-                "{within}"
-            );
-            drop(within);
-            unmount_soon(found);
-            Ok(())
-        })
-    })
 }

@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use bpf_pin::{Bpffs, Capability, Cause, MountOperation, MountOptions};
 use common::*;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
-use rustix::thread::{CapabilitySet, UnshareFlags};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, unmount,
+};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
 use crate::child;
 use crate::*;
@@ -203,9 +207,9 @@ pub fn in_anothers_mounts() {
 }
 
 /// The limit is the machine's, so it is left alone and really reached: by binding a tree of mounts
-/// into itself, over and over.
+/// into itself, over and over. The crowd is outside of what the calling thread sees.
 fn full_table() -> Outcome {
-    let most: usize = fs::read_to_string("/proc/sys/fs/mount-max")?
+    let most: u64 = fs::read_to_string("/proc/sys/fs/mount-max")?
         .trim()
         .parse()?;
     if most > 200_000 {
@@ -214,58 +218,67 @@ fn full_table() -> Outcome {
     in_a_directory(|path| {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         mount_change(path, MountPropagationFlags::PRIVATE)?;
-        let (place, tree) = (path.join("place"), path.join("tree"));
-        fs::create_dir(&place)?;
-        fs::create_dir(&tree)?;
-        mount("tmpfs", &tree, "tmpfs", MountFlags::empty(), None)?;
-        for size in (0..18).rev() {
-            let name = |kind: &str| tree.join(format!("{kind}{size}"));
-            fs::create_dir(name("d"))?;
-            // Doubles what is there, or fits no more.
-            if mount_bind_recursive(&tree, name("d")).is_err() {
-                break;
+        let (root, last) = (path.join("root"), path.join("last"));
+        for name in ["root/place", "root/proc", "root/spare", "last"] {
+            fs::create_dir_all(path.join(name))?;
+        }
+        mount_bind(&root, &root)?;
+        mount_bind("/proc", root.join("proc"))?;
+        mount(
+            "tmpfs",
+            root.join("spare"),
+            "tmpfs",
+            MountFlags::empty(),
+            None,
+        )?;
+        // Each tree grows until there is no room for twice as much, the last by one at a time.
+        for tree in ["large", "medium", "small"].map(|name| path.join(name)) {
+            fs::create_dir(&tree)?;
+            mount("tmpfs", &tree, "tmpfs", MountFlags::empty(), None)?;
+            for number in 0.. {
+                let branch = tree.join(number.to_string());
+                fs::create_dir(&branch)?;
+                if mount_bind_recursive(&tree, &branch).is_err() {
+                    break;
+                }
             }
         }
-        // The rest one by one, or rather in ever smaller trees.
-        let small = path.join("small");
-        fs::create_dir(&small)?;
-        mount("tmpfs", &small, "tmpfs", MountFlags::empty(), None)?;
-        for number in 0.. {
-            let name = small.join(number.to_string());
-            fs::create_dir(&name)?;
-            let doubled = mount_bind_recursive(&small, &name);
-            if doubled.is_err() {
-                break;
-            }
-        }
-        let last = path.join("last");
-        fs::create_dir(&last)?;
         let mut count = 0;
         while mount("tmpfs", &last, "tmpfs", MountFlags::empty(), None).is_ok() {
             count += 1;
             assert!(count <= most);
         }
-        let most = most as u64;
-        let because = format!(
-            "the mount namespace, or one that shares its mounts, has all the {most} mounts that \
-             fs.mount-max allows"
-        );
-        let cause = || Some(Cause::MountTableFull { most });
-        refuses(&place, Some(libc::ENOSPC), cause(), &because);
-        assert_nothing_is_mounted_at(&place);
-        // What is mounted nowhere counts for nothing, and is not lost.
-        let detached = options().detached()?;
-        hash().pin(detached.path().join("map"))?;
-        let failed = detached.attach(&place).expect_err("no room");
-        let (attach, enospc) = (MountOperation::Attach, Some(libc::ENOSPC));
-        assert_says(failed.error(), attach, &place, enospc, cause(), &because);
-        let detached = failed.into_object();
-        rustix::mount::unmount(&last, rustix::mount::UnmountFlags::DETACH)?;
-        let bpffs = detached.attach(&place)?;
-        assert_is_at(&bpffs, &place);
-        assert!(place.join("map").exists());
+        let panicked = thread::scope(|scope| scope.spawn(|| in_a_full_table(&root, most)).join());
+        panicked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(())
     })
+}
+
+/// On a thread of its own, whose root this becomes.
+fn in_a_full_table(root: &Path, most: u64) {
+    // SAFETY: no NEWUSER or FILES: only this thread's root parts ways.
+    unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("a root of its own");
+    rustix::process::chroot(root).expect("a small root");
+    std::env::set_current_dir("/").expect("a small root");
+    let because = format!(
+        "the mount namespace, or one that shares its mounts, has all the {most} mounts that \
+         fs.mount-max allows"
+    );
+    let cause = || Some(Cause::MountTableFull { most });
+    let (place, enospc) = (Path::new("/place"), Some(libc::ENOSPC));
+    refuses(place, enospc, cause(), &because);
+    assert_nothing_is_mounted_at(place);
+    // What is mounted nowhere counts for nothing, and is not lost.
+    let detached = options().detached().expect("a bpffs");
+    hash().pin(detached.path().join("map")).expect("a pin");
+    let failed = detached.attach(place).expect_err("no room");
+    let attach = MountOperation::Attach;
+    assert_says(failed.error(), attach, place, enospc, cause(), &because);
+    let detached = failed.into_object();
+    unmount("/spare", UnmountFlags::DETACH).expect("a mount less");
+    let bpffs = detached.attach(place).expect("room");
+    assert_is_at(&bpffs, place);
+    assert!(place.join("map").exists());
 }
 
 /// Without mountinfo nothing is claimed; what needs none of it is done.
@@ -304,7 +317,7 @@ fn without_proc() -> Outcome {
             .mount(&other)
             .expect_err("no /proc");
         assert_says(&error, mounting, &other, None, cause(), because);
-        rustix::mount::unmount(proc, rustix::mount::UnmountFlags::empty())?;
+        unmount(proc, UnmountFlags::empty())?;
         assert_nothing_is_mounted_at(&other);
         assert_is_at(&bpffs, &place);
         Ok(())

@@ -20,7 +20,7 @@ const CHILDREN: &[(&str, fn())] = &[
     ("delegated", crate::used::delegated),
     ("standard_input", crate::used::as_standard_input),
     ("refused_in_time", crate::handshake::too_old_for_delegation),
-    ("bad_grants", crate::handshake::that_gets_no_answer),
+    ("bad_grants", crate::messages::that_gets_no_answer),
     ("nothing_delegated", crate::refused::of_nothing),
     ("foreign", crate::refused::of_another_namespace),
     ("powerless", crate::refused::without_cap_bpf),

@@ -1,18 +1,16 @@
 //! The privileged side trusts the other in nothing, and neither hangs nor leaks.
 
 use std::fs::{self, File};
-use std::io::{IoSlice, Read, Write};
+use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Allowed, Capability, Cause, MapType, MountOperation, MountOptions};
+use bpf_pin::{Allowed, Capability, Cause, MountOperation, MountOptions};
 use common::*;
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, fspick,
@@ -34,29 +32,20 @@ pub fn tests(suite: Suite) -> Suite {
         .test("descriptors_that_are_no_context", ROOT, no_context)
         .test("contexts_of_other_file_systems", ROOT, other_file_systems)
         .test("a_context_that_was_used_before", ROOT, used_before)
-        .test("messages_that_are_no_request", ROOT, no_request)
-        .test("nobody_at_the_other_end", ROOT, nobody)
         .test("a_log_that_is_read_meanwhile", ROOT, stolen_log)
-        .test("answers_that_are_none", ROOT, no_answer)
-        .test("a_request_that_delegates", &[], delegating_request)
         .test("granting_without_the_capability", USER, powerless)
         .test("granting_within_a_user_namespace", ROOT, granting)
-        .test(
-            "the_other_side_in_a_user_namespace_is_refused",
-            ROOT,
-            bad_grants,
-        )
 }
 
-const REQUEST: &[u8] = b"bpffs 1?";
-const GRANT: MountOperation = MountOperation::GrantDelegation;
-const REQUEST_OF: MountOperation = MountOperation::RequestDelegation;
+pub const REQUEST: &[u8] = b"bpffs 1?";
+pub const GRANT: MountOperation = MountOperation::GrantDelegation;
+pub const REQUEST_OF: MountOperation = MountOperation::RequestDelegation;
 
 fn is_too_old() -> bool {
     kernel(6, 9).unmet().is_some()
 }
 
-fn pair() -> (OwnedFd, OwnedFd) {
+pub fn pair() -> (OwnedFd, OwnedFd) {
     pair_of(SocketType::STREAM)
 }
 
@@ -65,7 +54,7 @@ fn pair_of(socket_type: SocketType) -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, socket_type, flags, None).expect("two sockets")
 }
 
-fn send(socket: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) {
+pub fn send(socket: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(16))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
@@ -86,13 +75,13 @@ fn answer(socket: OwnedFd) -> i32 {
     i32::from_ne_bytes(errno.try_into().expect("an errno and no more"))
 }
 
-fn context(of: &str) -> OwnedFd {
+pub fn context(of: &str) -> OwnedFd {
     fsopen(of, FsOpenFlags::FSOPEN_CLOEXEC).expect("a context")
 }
 
 /// What is sent is refused, with this cause, and the sender told this errno.
 #[track_caller]
-fn refuses(message: &[u8], fds: &[BorrowedFd<'_>], cause: Cause, because: &str, errno: i32) {
+pub fn refuses(message: &[u8], fds: &[BorrowedFd<'_>], cause: Cause, because: &str, errno: i32) {
     let (here, there) = pair();
     send(&there, message, fds);
     let error = some().grant_delegation(&here).expect_err(because);
@@ -196,8 +185,9 @@ fn other_file_systems() -> Outcome {
     for name in ["tmpfs", "proc", "ramfs", "sysfs", "cgroup2", "devpts"] {
         let context = context(name);
         refuses_context(&context, name);
-        // Nor was it created: that can be done once.
-        fsconfig_create(&context)?;
+        // Nor was it created: that can be done once. Some keep a bad option until then.
+        let created = fsconfig_create(&context);
+        assert!(created.is_ok() || name == "devpts", "{name}: {created:?}");
         // Whatever its log holds.
         let full = self::context(name);
         for _ in 0..20 {
@@ -272,87 +262,6 @@ fn used_before() -> Outcome {
     Ok(())
 }
 
-fn no_request() -> Outcome {
-    let context = context("bpf");
-    let one = [context.as_fd()];
-    let handshake = |problem| {
-        (
-            Cause::Handshake { problem },
-            format!("the other side {problem}"),
-        )
-    };
-    let refused = libc::EOPNOTSUPP;
-
-    let (cause, because) = handshake("sent something else than a request");
-    for message in [
-        &b"x"[..],
-        b"bpffs 1",
-        b"bpffs 2?",
-        b"bpffs 1?!",
-        b"bpffs 1!",
-        &[0; 9],
-    ] {
-        refuses(message, &one, cause.clone(), &because, refused);
-        refuses(message, &[], cause.clone(), &because, refused);
-    }
-    let (cause, because) = handshake("sent no descriptor");
-    refuses(REQUEST, &[], cause, &because, refused);
-    let (cause, because) = handshake("sent more than one descriptor");
-    for count in [2, 3, 4, 5, 16] {
-        let many = vec![context.as_fd(); count];
-        refuses(REQUEST, &many, cause.clone(), &because, refused);
-    }
-    // None of them was kept.
-    let (pipe, writer) = rustix::pipe::pipe()?;
-    for count in [1, 2, 5] {
-        let (here, there) = pair();
-        send(&there, REQUEST, &vec![writer.as_fd(); count]);
-        some().grant_delegation(&here).expect_err("pipes");
-    }
-    drop(writer);
-    assert_eq!(rustix::io::read(&pipe, &mut [0])?, 0, "a writer is left");
-    Ok(())
-}
-
-fn nobody() -> Outcome {
-    let (here, there) = pair();
-    drop(there);
-    let error = some().grant_delegation(&here).expect_err("nobody is there");
-    let problem = "has hung up";
-    let because = "the other side has hung up";
-    assert_mount_says(
-        &error,
-        GRANT,
-        None,
-        Some(Cause::Handshake { problem }),
-        because,
-    );
-    let error = MountOptions::new()
-        .request_delegation(&here)
-        .expect_err("nobody is there");
-    // And no signal.
-    assert_mount_says(&error, REQUEST_OF, Some(libc::EPIPE), None, "EPIPE");
-
-    // Somebody who says nothing.
-    let (here, _there) = pair();
-    let socket = UnixStream::from(here);
-    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let error = some()
-        .grant_delegation(&socket)
-        .expect_err("nothing is said");
-    assert_mount_says(&error, GRANT, Some(libc::EAGAIN), None, "EAGAIN");
-    let error = MountOptions::new()
-        .request_delegation(&socket)
-        .expect_err("nothing is said");
-    assert_mount_says(&error, REQUEST_OF, Some(libc::EAGAIN), None, "EAGAIN");
-
-    // What is no socket.
-    let file = File::open("/proc/self/status")?;
-    let error = some().grant_delegation(&file).expect_err("a file");
-    assert_mount_says(&error, GRANT, Some(libc::ENOTSOCK), None, "ENOTSOCK");
-    Ok(())
-}
-
 /// The other side holds the same context, and reads what the kernel says of it.
 fn stolen_log() -> Outcome {
     let mut granted = 0;
@@ -388,91 +297,6 @@ fn stolen_log() -> Outcome {
         }
     }
     println!("granted {granted} of 50 whose log was read by the other side meanwhile");
-    Ok(())
-}
-
-fn no_answer() -> Outcome {
-    for (message, problem) in [
-        (&b""[..], "has hung up"),
-        (b"x", "sent something else than an answer"),
-        (b"bpffs 1!", "sent something else than an answer"),
-        (b"bpffs 1!\0\0\0", "sent something else than an answer"),
-        (b"bpffs 1!\0\0\0\0\0", "sent something else than an answer"),
-        (b"bpffs 2!\0\0\0\0", "sent something else than an answer"),
-        (b"bpffs 1?\0\0\0\0", "sent something else than an answer"),
-    ] {
-        let (here, there) = pair();
-        let mut there = UnixStream::from(there);
-        there.write_all(message)?;
-        there.shutdown(std::net::Shutdown::Write)?;
-        let error = MountOptions::new()
-            .request_delegation(&here)
-            .expect_err(problem);
-        let because = format!("the other side {problem}");
-        assert_mount_says(
-            &error,
-            REQUEST_OF,
-            None,
-            Some(Cause::Handshake { problem }),
-            &because,
-        );
-    }
-    // Well-formed, and a lie: nothing was created.
-    let (here, there) = pair();
-    UnixStream::from(there.try_clone()?).write_all(b"bpffs 1!\0\0\0\0")?;
-    let error = MountOptions::new()
-        .request_delegation(&here)
-        .expect_err("not created");
-    assert_eq!(
-        error.raw_os_error(),
-        Some(Errno::INVAL.raw_os_error()),
-        "{error}"
-    );
-    // An errno, known or not.
-    for (errno, because) in [
-        (libc::EACCES, "the other side refused: EACCES"),
-        (4000, "the other side refused: errno 4000"),
-        (-1, "the other side refused: errno -1"),
-    ] {
-        let (here, there) = pair();
-        let message = [&b"bpffs 1!"[..], &errno.to_ne_bytes()].concat();
-        UnixStream::from(there.try_clone()?).write_all(&message)?;
-        let error = MountOptions::new()
-            .request_delegation(&here)
-            .expect_err("refused");
-        assert_mount_says(
-            &error,
-            REQUEST_OF,
-            None,
-            Some(Cause::Refused { errno }),
-            because,
-        );
-    }
-    Ok(())
-}
-
-fn delegating_request() -> Outcome {
-    let (here, there) = pair();
-    let error = MountOptions::new()
-        .delegate_maps([MapType::HASH])
-        .request_delegation(&here)
-        .expect_err("that is the other side's");
-    let cause = Cause::InvalidOption {
-        option: "delegate_maps",
-        problem: "is the other side's to grant".to_owned(),
-    };
-    let because = "delegate_maps is the other side's to grant";
-    assert_mount_says(&error, REQUEST_OF, None, Some(cause), because);
-    let error = MountOptions::new().mode(0o10000).request_delegation(&here);
-    assert!(matches!(
-        error.unwrap_err().cause(),
-        Some(Cause::InvalidOption { .. })
-    ));
-    // Nothing was sent.
-    drop(here);
-    let mut text = vec![];
-    UnixStream::from(there).read_to_end(&mut text)?;
-    assert_eq!(text, b"");
     Ok(())
 }
 
@@ -536,20 +360,4 @@ pub fn that_grants() {
         .grant_delegation(&here)
         .expect_err("nothing was granted");
     assert_mount_says(&error, GRANT, Some(eperm), cause, because);
-}
-
-fn bad_grants() -> Outcome {
-    child::run("bad_grants", |socket| {
-        drop(socket);
-        Ok(())
-    })
-}
-
-pub fn that_gets_no_answer() {
-    let error = MountOptions::new()
-        .request_delegation(child::socket())
-        .expect_err("nobody");
-    let is_expected = matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
-        || matches!(error.cause(), Some(Cause::Handshake { .. }));
-    assert!(is_expected, "{error}");
 }

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use crate::cause::Cause;
@@ -10,8 +11,9 @@ use crate::diagnose;
 use crate::error::Reason;
 
 use super::directory::{Directory, magic_link, mount_id};
-use super::mountinfo::{BPF, Mount, MountInfo};
+use super::mountinfo::{BPF, Mount};
 use super::options::MountOptions;
+use super::table::MountInfo;
 
 /// Attaches a detached mount.
 pub(crate) fn move_onto(
@@ -28,7 +30,7 @@ pub(crate) fn move_onto(
     mounts.map_or(Ok(()), |mounts| {
         verify(mount, &mounts, options).map(drop).inspect_err(|_| {
             // The first reason is the one to tell.
-            let _ = take_away(mount);
+            let _ = take_away(mount, &mounts);
         })
     })
 }
@@ -52,10 +54,25 @@ pub(crate) fn verify(
     Ok(found)
 }
 
-/// Unmounts just this mount, by its descriptor: a path may lead to another by now.
-pub(crate) fn take_away(mount: BorrowedFd<'_>) -> Result<(), Reason> {
-    // The descriptor itself keeps it busy, and no one else has it.
-    unmount(magic_link(mount)?, UnmountFlags::DETACH).map_err(Reason::errno_only)
+/// Unmounts this mount, and before it what is on top of it: the kernel goes there from the
+/// descriptor, too, but never to what is below.
+pub(crate) fn take_away(mount: BorrowedFd<'_>, mounts: &MountInfo) -> Result<(), Reason> {
+    /// Others may put more on top of it meanwhile.
+    const TRIES: usize = 100;
+
+    let (path, mount_id) = (magic_link(mount)?, mount_id(mount)?);
+    for _ in 0..TRIES {
+        if mounts.by_id(mount_id)?.is_none() {
+            return Ok(());
+        }
+        // The descriptor itself keeps it busy, and no one else has it.
+        match unmount(&path, UnmountFlags::DETACH) {
+            // Whoever is further below was faster.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(errno) => return Err(Reason::errno_only(errno)),
+        }
+    }
+    Err(Cause::Overtaken.into())
 }
 
 /// mount(2), for kernels that have nothing better: there is no descriptor of what it mounted, so that
@@ -94,7 +111,7 @@ pub(crate) fn mount_onto(
     match verified {
         Ok(_) => Ok(top.fd),
         Err(reason) => {
-            let _ = take_away(top.fd.as_fd());
+            let _ = take_away(top.fd.as_fd(), &mounts);
             Err(reason)
         }
     }

@@ -19,7 +19,8 @@ use crate::kind::proc_dir;
 use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
+use super::table::MountInfo;
 
 /// A directory, held by an `O_PATH` descriptor.
 pub(crate) struct Directory {

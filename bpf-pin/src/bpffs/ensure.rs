@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
@@ -16,8 +16,9 @@ use super::attach;
 use super::directory::Directory;
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
 use super::options::MountOptions;
+use super::table::MountInfo;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]
@@ -43,19 +44,24 @@ impl Ensured {
 }
 
 /// How often it is looked again, where others mount and unmount there meanwhile.
-const TRIES: usize = 16;
-/// As many tries are left when what is there is taken for settled.
-const SETTLED: usize = 8;
+const TRIES: usize = 64;
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long others are waited for: many, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a mount that covers another may take to be taken away again.
+const SETTLED: Duration = Duration::from_secs(5);
 
 impl Bpffs {
     /// Mounts a bpffs at `path` unless one is mounted exactly there.
     ///
     /// It is mounted there and nowhere else, on a directory that is there; over nothing that is
     /// mounted there; and once, even when many processes ask for it at the same moment: they take
-    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than two
+    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than ten
     /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
-    /// cover another is taken away again.
+    /// cover another is taken away again, with whatever was mounted on top of it in that moment.
+    ///
+    /// A new bpffs that covers another may be one that somebody is about to take away, so it is
+    /// given only when it has been there for five seconds.
     ///
     /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
@@ -88,42 +94,71 @@ impl Bpffs {
 
 fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     options.check()?;
-    for tries in (0..TRIES).rev() {
+    let begin = Instant::now();
+    let mut stacked = None;
+    let mut last = Reason::from(Cause::Overtaken);
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
         let mounts = MountInfo::own()?;
         let place = Directory::open(path)?;
-        if let Some(mount) = mounted_there(&place, path, &mounts)? {
-            // One of two may be about to be taken away again.
-            if tries > SETTLED && covers_a_bpffs(&mount, &mounts)? {
+        match mounted_there(&place, path, &mounts) {
+            Ok(There::Nothing) => {}
+            Ok(There::Stacked) if !is_settled(&place, &mut stacked) => {
+                sleep(PAUSE);
+                tries -= 1;
+                continue;
+            }
+            Ok(There::Bpffs | There::Stacked) => {
+                let found = Bpffs::known(place.fd, path, place.stat.st_dev);
+                return Ok(Ensured::Found(found));
+            }
+            // Unmounted since it was found.
+            Err(reason) if is_not_listed(&reason) => {
+                last = reason;
                 sleep(PAUSE);
                 continue;
             }
-            let found = Bpffs::known(place.fd, path, place.stat.st_dev);
-            return Ok(Ensured::Found(found));
+            Err(reason) => return Err(reason),
         }
-        let lock = lock(&place)?;
+        let lock = lock(&place, begin + PATIENCE);
         // Whoever had the lock before may have mounted it.
         if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
-        if let Some(mount) = mount_on(path, &place, &mounts, options)? {
-            drop(lock);
-            let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
-            return Ok(Ensured::Mounted(bpffs));
+        match mount_on(path, &place, &mounts, options) {
+            Ok(mount) => {
+                drop(lock);
+                let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
+                return Ok(Ensured::Mounted(bpffs));
+            }
+            Err(Without::MountYet(reason)) => {
+                last = reason;
+                sleep(PAUSE);
+            }
+            Err(Without::Mount(reason)) => return Err(reason),
         }
     }
-    Err(Cause::Overtaken.into())
+    Err(last)
 }
 
-/// The bpffs that is mounted exactly there. An error where none may be mounted.
-fn mounted_there(
-    place: &Directory,
-    path: &Path,
-    mounts: &MountInfo,
-) -> Result<Option<Mount>, Reason> {
+/// What is mounted exactly there.
+enum There {
+    Nothing,
+    Bpffs,
+    /// A bpffs on top of another: one of two may be about to be taken away again.
+    Stacked,
+}
+
+/// An error where no bpffs may be mounted.
+fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
     match (place.is_root_of(&mount), place.fs.is_bpffs()) {
-        (true, true) => Ok(Some(mount)),
-        (false, false) => Ok(None),
+        (true, true) => Ok(match covers_a_bpffs(&mount, mounts)? {
+            true => There::Stacked,
+            false => There::Bpffs,
+        }),
+        (false, false) => Ok(There::Nothing),
         (true, false) => Err(Cause::Occupied {
             found: place.fs,
             mount_id: mount.mount_id,
@@ -137,55 +172,94 @@ fn mounted_there(
     }
 }
 
-fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
-    let below = mounts.by_id(mount.parent_id)?;
-    Ok(below.is_some_and(|below| below.is_bpffs() && below.mount_point == mount.mount_point))
+/// Whether the bpffs is too old to be taken away again, or was waited for as long.
+fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let changed = Duration::from_secs(u64::try_from(place.stat.st_ctime).unwrap_or(0));
+    // Its root is made with it. Where clocks have been set, waiting will do.
+    if now.is_ok_and(|now| now > changed + 2 * SETTLED) {
+        return true;
+    }
+    let (dev, since) = first_seen.get_or_insert((place.stat.st_dev, Instant::now()));
+    if *dev != place.stat.st_dev {
+        (*dev, *since) = (place.stat.st_dev, Instant::now());
+    }
+    since.elapsed() > SETTLED
 }
 
-/// The right to mount there, among those who ask; held with the descriptor.
-fn lock(place: &Directory) -> Result<Option<OwnedFd>, Reason> {
-    /// Anybody who may read the directory can hold the lock, and must not stop us for good.
-    const PATIENCE: Duration = Duration::from_secs(2);
+fn is_not_listed(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::NotListed { .. }))
+}
 
+fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
+    // Both of one moment, or what it covers may be gone, and take it along, in between.
+    let here = mounts.select(|line| line.is_mounted_at(&mount.mount_point))?;
+    let find = |id| here.iter().find(|mount| mount.mount_id == id);
+    let mount_id = mount.mount_id;
+    let again = find(mount_id).ok_or(Cause::NotListed { mount_id })?;
+    Ok(find(again.parent_id).is_some_and(Mount::is_bpffs))
+}
+
+/// The right to mount there, among those who ask; held with the descriptor. Anybody who may read the
+/// directory can hold the lock, and must not stop us for good.
+fn lock(place: &Directory, end: Instant) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = openat(&place.fd, c".", flags, Mode::empty()) else {
-        return Ok(None);
-    };
-    let end = Instant::now() + PATIENCE;
+    let directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
     loop {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(directory)),
+            Ok(()) => return Some(directory),
             Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(PAUSE),
             Err(Errno::INTR) => {}
-            Err(_) => return Ok(None),
+            Err(_) => return None,
         }
     }
 }
 
-/// The new mount, or None where it would have covered another and was taken away.
+/// Why there is no new mount, and whether to look again.
+enum Without {
+    Mount(Reason),
+    MountYet(Reason),
+}
+
+impl From<Reason> for Without {
+    fn from(reason: Reason) -> Self {
+        Self::Mount(reason)
+    }
+}
+
 fn mount_on(
     path: &Path,
     place: &Directory,
     mounts: &MountInfo,
     options: &MountOptions,
-) -> Result<Option<OwnedFd>, Reason> {
+) -> Result<OwnedFd, Without> {
     let mount = match options.make() {
         Ok(mount) => {
-            attach::move_mount_onto(mount.as_fd(), place)?;
+            attach::move_mount_onto(mount.as_fd(), place).map_err(|reason| {
+                // What was on top there was unmounted under our hands.
+                match reason.raw_os_error().map(Errno::from_raw_os_error) {
+                    Some(Errno::INVAL | Errno::NOENT) => Without::MountYet(reason),
+                    _ => Without::Mount(reason),
+                }
+            })?;
             mount
         }
         Err(reason) if is_missing(&reason) => attach::mount_onto(path, place, options)?,
-        Err(reason) => return Err(reason),
+        Err(reason) => return Err(reason.into()),
     };
+    let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
     match attach::verify(mount.as_fd(), mounts, options) {
         // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place.mount_id()? => Ok(Some(mount)),
-        // Somebody who came later covers it, and took both away.
-        Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => Ok(None),
-        Ok(_) => attach::take_away(mount.as_fd()).map(|()| None),
+        Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
+        // Somebody who was there before took theirs away, and with it what was on top of it.
+        Err(reason) if is_not_listed(&reason) => overtaken(),
+        Ok(_) => {
+            attach::take_away(mount.as_fd(), mounts)?;
+            overtaken()
+        }
         Err(reason) => {
-            let _ = attach::take_away(mount.as_fd());
-            Err(reason)
+            let _ = attach::take_away(mount.as_fd(), mounts);
+            Err(reason.into())
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::operation::MountOperation;
 
 use super::directory::Directory;
 use super::instance::{Bpffs, error};
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
+use super::table::MountInfo;
 
 /// What a path leads to, see [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]

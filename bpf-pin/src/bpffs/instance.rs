@@ -15,7 +15,8 @@ use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
 use super::directory::{Directory, mount_id};
-use super::mountinfo::{Mount, MountInfo};
+use super::mountinfo::Mount;
+use super::table::MountInfo;
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
@@ -99,11 +100,10 @@ impl Bpffs {
     ///
     /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
     pub fn dir(&self) -> Result<PinDir> {
-        let copy = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0);
-        let fd = copy
-            .map_err(|errno| error(MountOperation::Find, &self.path, Reason::new(errno, None)))?;
-        PinDir::of_bpffs(fd, &self.path)
-            .map_err(|nul| error(MountOperation::Find, &self.path, nul.into()))
+        let fail = |reason| error(MountOperation::Find, &self.path, reason);
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
+            .map_err(|errno| fail(Reason::new(errno, None)))?;
+        PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
     }
 
     /// Whether the path still leads to this instance.

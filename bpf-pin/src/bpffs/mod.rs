@@ -11,6 +11,7 @@ mod mount;
 mod mountinfo;
 mod options;
 mod statfs;
+mod table;
 mod token;
 
 pub(crate) use directory::mount_id;

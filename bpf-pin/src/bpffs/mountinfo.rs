@@ -2,18 +2,13 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, makedev, openat};
+use rustix::fs::makedev;
 
-use crate::cause::Cause;
-use crate::error::Reason;
-use crate::kind::proc_dir;
+use super::table::each_line;
 
 /// A line of `/proc/<pid>/mountinfo`: one mount.
 ///
@@ -133,7 +128,7 @@ pub(crate) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         // Any field may be empty, and the last may hold blanks that its file system did not escape.
         let mut rest = Some(line);
         let mut next = || {
@@ -183,7 +178,7 @@ impl<'a> Line<'a> {
         unescape(self.mount_point) == path.as_os_str().as_bytes()
     }
 
-    fn to_mount(&self) -> Mount {
+    pub(crate) fn to_mount(&self) -> Mount {
         let os = |bytes| OsString::from_vec(unescape(bytes).into_owned());
         let raw = |bytes| OsStr::from_bytes(bytes).to_owned();
         Mount {
@@ -241,105 +236,4 @@ fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     bytes.into()
-}
-
-/// Calls `each` with every line, of whatever length.
-fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    /// The kernel fills what it is given with whole lines, and holds a lock meanwhile.
-    const ROOM: usize = 64 << 10;
-
-    let mut buffer = vec![0; ROOM];
-    let mut filled = 0;
-    loop {
-        if filled == buffer.len() {
-            buffer.resize(filled * 2, 0);
-        }
-        let count = match source.read(&mut buffer[filled..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            count => count?,
-        };
-        if count == 0 {
-            if filled > 0 {
-                each(&buffer[..filled]);
-            }
-            return Ok(());
-        }
-        let (fresh, end) = (filled, filled + count);
-        filled = end;
-        let is_end = |&byte: &u8| byte == b'\n';
-        if let Some(last) = buffer[fresh..end].iter().rposition(is_end) {
-            let last = fresh + last;
-            buffer[..last].split(is_end).for_each(&mut each);
-            buffer.copy_within(last + 1..end, 0);
-            filled = end - (last + 1);
-        }
-    }
-}
-
-/// The open mountinfo of a process.
-pub(crate) struct MountInfo(File);
-
-impl MountInfo {
-    /// Of this thread, which may have a mount namespace of its own.
-    pub(crate) fn own() -> Result<Self, Reason> {
-        let no_proc = || Reason::from(Cause::NoProc);
-        let directory = proc_dir(".").ok_or_else(no_proc)?;
-        Self::open(directory, Path::new("mountinfo"))
-    }
-
-    /// Of process 1, where that may be looked at.
-    pub(crate) fn of_process_1() -> Option<Self> {
-        Self::open(proc_dir(".")?, Path::new("../../../1/mountinfo")).ok()
-    }
-
-    fn open(directory: OwnedFd, path: &Path) -> Result<Self, Reason> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = openat(directory, path, flags, Mode::empty());
-        let file = file.map_err(|errno| Reason::new(errno, None))?;
-        Ok(Self(File::from(file)))
-    }
-
-    /// The mounts that are `wanted`: as they were at one moment, or, where mounts come and go all
-    /// the while, as they were in the course of one reading.
-    pub(crate) fn select(&self, wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>, Reason> {
-        const TRIES: usize = 8;
-
-        let mut mounts = Vec::new();
-        let mut has_changed = self.has_changed()?;
-        for _ in 0..TRIES {
-            mounts.clear();
-            let mut file = &self.0;
-            let read = file.seek(SeekFrom::Start(0)).and_then(|_| {
-                each_line(&mut file, |line| {
-                    let line = Line::parse(line).filter(&wanted);
-                    mounts.extend(line.map(|line| line.to_mount()));
-                })
-            });
-            read.map_err(Reason::from_io)?;
-            has_changed = self.has_changed()?;
-            if !has_changed {
-                break;
-            }
-        }
-        if has_changed {
-            // What moved within the list may have been met twice.
-            let mut seen = std::collections::HashSet::new();
-            mounts.retain(|mount| seen.insert(mount.mount_id));
-        }
-        Ok(mounts)
-    }
-
-    pub(crate) fn by_id(&self, mount_id: u64) -> Result<Option<Mount>, Reason> {
-        Ok(self.select(|line| line.mount_id == mount_id)?.pop())
-    }
-
-    /// Whether a mount came or went since this was asked last.
-    fn has_changed(&self) -> Result<bool, Reason> {
-        let now = Timespec::default();
-        let mut files = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI)];
-        match poll(&mut files, Some(&now)) {
-            Ok(_) => Ok(files[0].revents().contains(PollFlags::PRI)),
-            Err(errno) => Err(Reason::new(errno, None)),
-        }
-    }
 }
