@@ -9,6 +9,7 @@ mod attack_user;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use bpf_pin::{Cause, Map, PinDir, Prog};
 use common::*;
@@ -140,8 +141,19 @@ fn at_each_stop_in(
     attack: impl Fn(&Ground, &Moment),
     judge: impl Fn(&Ground, &Moment, Ended),
 ) {
-    let mut attacks = 0;
+    // What is asked once, of the kernel, is asked here for all children.
+    let _ = std::hash::RandomState::new();
+    let dir = PinDir::open(root).expect("the root");
+    dir.open_any("nothing").unwrap_err();
+    let end = Instant::now() + Duration::from_secs(2);
+    let is_time = || Instant::now() < end || std::env::var_os(LONG).is_some();
+    let mut attacks: usize = 0;
     loop {
+        // Between an exit and the entry that follows the child does nothing of note: both stops
+        // are one, if there is no time for both.
+        if attacks > 0 && attacks % 2 == 0 && !is_time() {
+            attacks += 1;
+        }
         let ground = Ground::new(root.join(attacks.to_string()));
         prepare(&ground);
         let run = |dir: PinDir| Ended::code(run(&ground, &dir));

@@ -109,7 +109,7 @@ impl fmt::Display for Cause {
             }
             Self::MountPoint { path } => write!(f, "{} is a mount point", path.display()),
             Self::NotEmpty { path } => write!(f, "{} is not empty", path.display()),
-            Self::Locked => f.write_str("somebody else holds the directory's lock"),
+            Self::Locked => f.write_str("somebody holds the directory's lock"),
             Self::Unsupported { what, since } => {
                 write!(f, "this kernel does not know {what} (Linux {since})")
             }
