@@ -27,6 +27,11 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
     ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
     ("value sizes are known", Version::new(7, 3)),
+    (
+        "None is what this thread may not find out",
+        Version::new(5, 19),
+    ),
+    ("The options `uid` and `gid`", Version::new(6, 8)),
     ("One syscall from Linux 6.5 on", Version::new(6, 5)),
     ("Three syscalls from Linux 6.5 on", Version::new(6, 5)),
     ("`RENAME_EXCHANGE`", Version::new(5, 17)),

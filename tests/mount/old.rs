@@ -45,7 +45,7 @@ fn without_fsopen() -> Outcome {
                 what: "fsopen(2)",
                 since: Version::new(5, 2),
             };
-            let because = "this kernel has no fsopen(2), which came with Linux 5.2";
+            let because = "this kernel does not know fsopen(2) (Linux 5.2)";
             let (make, nowhere) = (MountOperation::Make, Path::new(""));
             assert_says(
                 &error,

@@ -291,7 +291,7 @@ fn without_proc() -> Outcome {
         let bpffs = options().mount(&place)?;
         bpffs.still_here()?;
         assert_eq!(Bpffs::at(&place)?.dev(), bpffs.dev());
-        let because = "/proc is not mounted";
+        let because = "it takes /proc, which is not there or not genuine";
         let cause = || Some(Cause::NoProc);
         let (read, mounting) = (MountOperation::ReadMounts, MountOperation::Mount);
         let error = Bpffs::mounts().expect_err("no /proc");

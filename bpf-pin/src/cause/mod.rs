@@ -147,17 +147,12 @@ pub enum Cause {
         /// The mount point.
         path: PathBuf,
     },
-    /// Two names are on different file systems, or on different mounts of one (EXDEV).
-    OtherFileSystem {
-        /// The one that is not where the operation began.
-        path: PathBuf,
-    },
     /// The directory is not empty (ENOTEMPTY).
     NotEmpty {
         /// The directory.
         path: PathBuf,
     },
-    /// Somebody else holds the lock (EWOULDBLOCK), or would not give up a turn.
+    /// Somebody holds the directory's lock, or has a turn and does not end it.
     Locked,
     /// The kernel does not know what the operation needs.
     Unsupported {

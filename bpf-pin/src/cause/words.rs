@@ -116,9 +116,6 @@ impl fmt::Display for Cause {
             Self::NeedsProc => f.write_str(
                 "this kernel does not know BPF_F_PATH_FD (Linux 6.5), and /proc, the other way to a directory's names, is not there or not genuine",
             ),
-            Self::OtherFileSystem { path } => {
-                write!(f, "{} is on another file system or mount", path.display())
-            }
             Self::NoProc => f.write_str("it takes /proc, which is not there or not genuine"),
             Self::InvalidMode { mode } => write!(f, "{mode:#o} is no mode"),
             Self::InvalidId { id } => write!(f, "{id} is no id of a user or group"),

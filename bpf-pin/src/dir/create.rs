@@ -96,7 +96,12 @@ impl PinDir {
         let name = self.name(DirOperation::Create, name.as_ref())?;
         let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
             let (uid, gid) = (None, None);
-            self.create_named(&name, New { mode, uid, gid })
+            let opens = |name: &Filename| match self.open_dir_named(name) {
+                Ok(dir) => Ok(Some(dir)),
+                Err(reason) if reason.is(Errno::NOENT) && !self.is_removed() => Ok(None),
+                Err(reason) => Err(reason),
+            };
+            self.create_named(&name, New { mode, uid, gid }, opens)
         });
         match made {
             Ok((dir, _)) => Ok(dir),
@@ -105,28 +110,37 @@ impl PinDir {
     }
 
     fn create_path(path: &Path, mode: u32, uid: Option<u32>, gid: Option<u32>) -> Result<Self> {
-        let mut made = Vec::new();
-        let created = checked_mode(mode)
-            .map_err(Reason::from)
-            .and_then(|mode| walk(path, New { mode, uid, gid }, &mut made));
-        created.map_err(|reason| {
-            for Made { parent, name } in made.iter().rev() {
-                // What somebody has put something into meanwhile is theirs by now.
-                let _ = unlinkat(&parent.fd, name.as_c_str(), AtFlags::REMOVEDIR);
+        let create = |mode| {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                match walk_or_nothing(path, New { mode, uid, gid }) {
+                    // Somebody else took back a parent that they had made.
+                    Err(reason) if is_removed(&reason) && tries < TRIES => {}
+                    other => return other,
+                }
             }
-            Error::Directory {
+        };
+        checked_mode(mode)
+            .map_err(Reason::from)
+            .and_then(create)
+            .map_err(|reason| Error::Directory {
                 operation: DirOperation::Create,
                 path: path.to_owned(),
                 to: None,
                 reason,
-            }
-        })
+            })
     }
 
     /// The directory, and whether it was made here.
-    fn create_named(&self, name: &Filename, new: New) -> Result<(Self, bool), Reason> {
+    fn create_named(
+        &self,
+        name: &Filename,
+        new: New,
+        existing: impl Fn(&Filename) -> Result<Option<Self>, Reason>,
+    ) -> Result<(Self, bool), Reason> {
         for _ in 0..TRIES {
-            if let Some(dir) = self.existing(name)? {
+            if let Some(dir) = existing(name)? {
                 return Ok((dir, false));
             }
             let hidden = self.hidden(Left::Unfinished)?;
@@ -266,6 +280,21 @@ fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {
     fstatfs(fd).map_err(|errno| Reason::new(errno, None))
 }
 
+fn is_removed(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::Removed { .. }))
+}
+
+/// As [`walk`], and what was made is removed again if it fails.
+fn walk_or_nothing(path: &Path, new: New) -> Result<PinDir, Reason> {
+    let mut made = Vec::new();
+    walk(path, new, &mut made).inspect_err(|_| {
+        for Made { parent, name } in made.iter().rev() {
+            // What somebody has put something into meanwhile is theirs by now.
+            let _ = unlinkat(&parent.fd, name.as_c_str(), AtFlags::REMOVEDIR);
+        }
+    })
+}
+
 /// From the root, or from where the process is, to the last component.
 fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
     // A NUL anywhere is refused before anything is made.
@@ -288,7 +317,8 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
             (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
             (At::Bpffs(parent), _) => {
                 let filename = Filename::new(name)?;
-                let (dir, is_new) = parent.create_named(&filename, new)?;
+                let existing = |name: &Filename| parent.existing(name);
+                let (dir, is_new) = parent.create_named(&filename, new, existing)?;
                 if is_new {
                     made.push(Made {
                         parent: *parent,

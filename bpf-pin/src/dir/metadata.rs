@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fchmod, fstat, openat,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -156,16 +154,18 @@ impl PinDir {
             .map_err(|errno| self.fail(DirOperation::Stat, Reason::new(errno, None)))
     }
 
-    /// `chmod(2)`: the mode of a pin or directory in this one.
+    /// `openat2(2)`, `chmod(2)`: the mode of a pin or directory in this one.
     ///
-    /// A pin's own file cannot be opened, so this takes /proc. A symbolic link is not followed.
+    /// A pin's own file cannot be opened, so this takes /proc. A symbolic link is not followed and a
+    /// mount is not crossed. Linux 5.6.
     ///
     /// # Errors
     ///
     /// [`Error::Directory`](crate::Error::Directory): [`SymbolicLink`](Cause::SymbolicLink);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
-    /// [`NoProc`](Cause::NoProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
+    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
         let name = self.name(DirOperation::Chmod, name.as_ref())?;
         checked_mode(mode)
@@ -178,8 +178,7 @@ impl PinDir {
         let place = self.place(name);
         let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
         // What is looked at and what is changed are one inode.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.fd, name.as_c_str(), flags, Mode::empty()).map_err(explain)?;
+        let file = self.hold_any(name).map_err(explain)?;
         let stat = fstat(&file).map_err(explain)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             return Err(Cause::SymbolicLink { path: place.path() }.into());
@@ -206,14 +205,15 @@ impl PinDir {
         fchmod(&file, mode).map_err(|errno| not_owner(&file, self.path().to_owned(), errno))
     }
 
-    /// `fchownat(2)`: the owner and group of a pin or directory in this one; None keeps what is.
+    /// `openat2(2)`, `fchownat(2)`: the owner and group of a pin or directory in this one; None keeps what is.
     ///
-    /// Of a symbolic link it changes the link.
+    /// Of a symbolic link it changes the link; a mount is not crossed. Linux 5.6.
     ///
     /// # Errors
     ///
     /// [`Error::Directory`](crate::Error::Directory): [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
+    /// [`MountPoint`](Cause::MountPoint) (EXDEV);
     /// [`InvalidId`](Cause::InvalidId) of 2³² - 1, which means none;
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn set_owner(
@@ -238,14 +238,10 @@ impl PinDir {
             return Err(Cause::InvalidId { id }.into());
         }
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        chownat(&self.fd, name.as_c_str(), uid, gid, nofollow).map_err(|errno| {
-            let cause = match errno {
-                Errno::PERM => None,
-                _ => diagnose::find(&place, errno),
-            };
-            Reason::new(errno, cause)
-        })
+        let file = self
+            .hold_any(name)
+            .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+        chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(|errno| Reason::new(errno, None))
     }
 
     /// Gives `name` the mode and owner that another file had.

@@ -95,7 +95,7 @@ impl PinDir {
     ///
     /// [`Error::Directory`], with one of these causes where it was proven:
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP), which is not followed;
+    /// [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR), which is not followed;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;
     /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`Blocked`](Cause::Blocked) (EACCES);
     /// what is wrong with a name, without a syscall: [`Dot`](Cause::Dot), [`Slash`](Cause::Slash),
@@ -122,15 +122,24 @@ impl PinDir {
         Ok(Self::from_proven_fd(fd, self.path.join(name)))
     }
 
-    /// Follows no link and crosses no mount.
+    /// A directory, reached by no link and across no mount.
     pub(super) fn descend(&self, name: &Filename) -> Result<OwnedFd, Errno> {
-        let how = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        self.hold(name, HELD, ResolveFlags::NO_SYMLINKS)
+    }
+
+    /// Whatever has the name, a link included, across no mount.
+    pub(super) fn hold_any(&self, name: &Filename) -> Result<OwnedFd, Errno> {
+        self.hold(name, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())
+    }
+
+    fn hold(&self, name: &Filename, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+        let how = how | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
         // The kernel asks for another try where a rename came between.
         retry_on_again(|| {
             openat2(
                 &self.fd,
                 name.as_c_str(),
-                HELD | OFlags::NOFOLLOW,
+                flags | OFlags::NOFOLLOW,
                 Mode::empty(),
                 how,
             )
