@@ -48,6 +48,8 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "dir/replace.rs"
     "dir/stage.rs"
     "dir/walk.rs"
+    "features.rs"
+    "inventory.rs"
     "kind.rs"
     "lib.rs"
     "link.rs"
