@@ -26,6 +26,8 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("Why bpf(2) is closed to this thread", Version::new(5, 19)),
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
     ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
+    ("closed to it as a whole", Version::new(5, 19)),
+    ("options `uid` and `gid`", Version::new(6, 8)),
     ("value sizes are known", Version::new(7, 3)),
     (
         "None is what this thread may not find out",
