@@ -217,7 +217,7 @@ const MEASURED: &[Measured] = measured! {
         |dir: PinDir| { dir.link("map", "again").unwrap(); forget(dir) };
     dir_rename => &["renameat2"], |scene| { scene.dir() }
         |dir: PinDir| { dir.rename("map", "renamed").unwrap(); forget(dir) };
-    dir_replace_first => &["open", "fcntl", "OBJ_PIN_AT", "renameat2"], |scene| { (scene.dir(), &scene.prog) }
+    dir_replace_first => &["open", "getrandom", "fcntl", "OBJ_PIN_AT", "renameat2"], |scene| { (scene.dir(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
     dir_replace => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.claimed(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
@@ -230,11 +230,11 @@ const MEASURED: &[Measured] = measured! {
         |dir: PinDir| { assert_ne!(dir.metadata("map").unwrap().inode(), 0); forget(dir) };
     dir_own_metadata => &["fstat"], |scene| { scene.dir() }
         |dir: PinDir| { assert_ne!(dir.own_metadata().unwrap().inode(), 0); forget(dir) };
-    dir_lock => &["open", "flock", "fstat", "stat"], |scene| { scene.dir() }
+    dir_lock => &["open", "flock", "getpid", "fstat", "stat"], |scene| { scene.dir() }
         |dir: PinDir| { forget(dir.lock().unwrap()); forget(dir) };
     dir_lock_held => &["open", "flock", "close"], |scene| { scene.locked() }
         |(held, dir): (DirLock, PinDir)| { assert!(dir.try_lock_shared().unwrap().is_none()); forget((held, dir)) };
-    dir_unlock => &["close"], |scene| { scene.locked() }
+    dir_unlock => &["getpid", "flock", "close"], |scene| { scene.locked() }
         |(held, dir): (DirLock, PinDir)| { drop(held); forget(dir) };
     dir_clone => &["fcntl"], |scene| { scene.dir() }
         |dir: PinDir| { forget(dir.try_clone().unwrap()); forget(dir) };

@@ -170,7 +170,7 @@ pub(crate) fn open_pin(place: &Place<'_>) -> Result<OwnedFd, Reason> {
     match place.is_symbolic_link() {
         Ok(false) => {}
         Ok(true) => return Err(Cause::SymbolicLink { path: place.path() }.into()),
-        Err(errno) => return Err(Reason::new(errno, diagnose::unpin(place, errno))),
+        Err(errno) => return Err(Reason::new(errno, diagnose::find(place, errno))),
     }
     place.get_somehow().map_err(|errno| {
         let cause = diagnose::open(place, Access::ReadWrite, errno);

@@ -109,6 +109,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getdents64, "getdents64"),
     (libc::SYS_getrandom, "getrandom"),
     (libc::SYS_geteuid, "geteuid"),
+    (libc::SYS_getpid, "getpid"),
 ];
 
 /// A forked process, traced, killed when dropped.
@@ -157,7 +158,7 @@ impl Tracee {
             let is_mark = stop.nr == libc::SYS_getppid;
             if is_mark && stop.is_entry() {
                 self.marks += 1;
-            } else if self.marks == 1 && !is_mark && !is_check_of_std(&stop) {
+            } else if self.marks == 1 && !is_mark && !is_of_std(&stop) {
                 return Ok(Some(stop));
             }
         }
@@ -251,9 +252,14 @@ impl Drop for Tracee {
     }
 }
 
-/// The standard library looks, in debug builds, whether what it closes is open.
-fn is_check_of_std(stop: &Stop) -> bool {
-    cfg!(debug_assertions) && stop.nr == libc::SYS_fcntl && stop.args[1] == libc::F_GETFD as u64
+/// The standard library looks, in debug builds, whether what it closes is open; and what time it is
+/// takes a syscall only where the vDSO does not know.
+fn is_of_std(stop: &Stop) -> bool {
+    match stop.nr {
+        libc::SYS_fcntl => cfg!(debug_assertions) && stop.args[1] == libc::F_GETFD as u64,
+        libc::SYS_clock_gettime => true,
+        _ => false,
+    }
 }
 
 fn be_traced<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> ! {

@@ -42,6 +42,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "cause/mod.rs"
     "diagnose/privilege.rs"
     "dir/entries.rs"
+    "dir/metadata.rs"
     "dir/mod.rs"
     "dir/open.rs"
     "dir/pins.rs"

@@ -199,8 +199,7 @@ impl Detached {
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
             .map_err(|errno| fail(Reason::new(errno, None)))?;
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        PinDir::of_bpffs(fd, Path::new(&path)).map_err(|nul| fail(nul.into()))
+        PinDir::from_fd(fd).map_err(|failed| failed.into())
     }
 
     /// A path to its root for this process, as long as this is not dropped: /proc/self/fd/N.

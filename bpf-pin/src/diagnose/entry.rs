@@ -58,6 +58,7 @@ pub(super) fn open(
             let is_link = object_in(place)?.kind == Kind::Link;
             is_link.then_some(Cause::LinkAccess)
         }
+        Errno::ROFS => read_only(base),
         _ => find(place, base, errno),
     }
 }
@@ -76,10 +77,18 @@ pub(super) fn find(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Ca
         Errno::BUSY | Errno::XDEV => mount_point(place),
         Errno::ISDIR => not_an_object(place),
         Errno::NOTEMPTY => Some(Cause::NotEmpty { path: place.path() }),
+        Errno::ACCESS => unsearchable(base),
+        _ => None,
+    }
+}
+
+/// Why a name could not be taken away from `base`, or given to another.
+pub(super) fn remove(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Cause> {
+    match errno {
         Errno::ACCESS => unsearchable(base).or_else(|| unwritable(base)),
         Errno::PERM => sticky(place, base),
         Errno::ROFS => read_only(base),
-        _ => None,
+        _ => find(place, base, errno),
     }
 }
 

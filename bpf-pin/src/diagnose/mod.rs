@@ -42,15 +42,18 @@ pub(crate) fn open(place: &Place<'_>, access: Access, errno: Errno) -> Option<Ca
 #[cold]
 pub(crate) fn unpin(place: &Place<'_>, errno: Errno) -> Option<Cause> {
     match place.base {
-        Some(base) => entry::find(place, base, errno),
+        Some(base) => entry::remove(place, base, errno),
         None => path::unpin(&place.path(), errno),
     }
 }
 
-/// Why something could not be done with a name that should be there.
+/// Why a name was not found, whatever was to be done with it.
 #[cold]
 pub(crate) fn find(place: &Place<'_>, errno: Errno) -> Option<Cause> {
-    unpin(place, errno)
+    match place.base {
+        Some(base) => entry::find(place, base, errno),
+        None => path::unpin(&place.path(), errno),
+    }
 }
 
 /// Why a name could not be made in a directory.

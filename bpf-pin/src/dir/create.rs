@@ -47,7 +47,8 @@ impl PinDir {
     ///
     /// What exists is opened as it is. What does not gets exactly this mode, whatever the umask and
     /// the parent's set-group-id bit, and gets it before it gets its name. From where the bpffs
-    /// begins no symbolic link is followed. Nothing is made on another file system.
+    /// begins no symbolic link is followed. Nothing is made on another file system. If the process is
+    /// killed amid it, what it leaves is in the parent: [`sweep_stale`](Self::sweep_stale) that.
     ///
     /// # Errors
     ///
@@ -144,14 +145,14 @@ impl PinDir {
                 return Ok((dir, false));
             }
             let hidden = self.hidden(Left::Unfinished)?;
-            let finished = hidden.dir.finish(new, &hidden.name, self).and_then(|()| {
+            let finished = hidden.dir.finish(new).and_then(|()| {
                 self.rename_named(&hidden.name, name, RenameFlags::NOREPLACE)
                     .map_err(|errno| Reason::new(errno, None))
             });
             match finished {
                 Ok(()) => {
                     let fd = hidden.dir.fd;
-                    return Ok((Self::from_proven_fd(fd, self.path.join(name)), true));
+                    return Ok((self.child(fd, name), true));
                 }
                 Err(reason) => {
                     let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
@@ -183,7 +184,7 @@ impl PinDir {
             Mode::empty(),
         ) {
             Ok(fd) => match FileSystem::from_stat(&statfs_of(&fd)?) {
-                FileSystem::BPF => Ok(Some(Self::from_proven_fd(fd, path()))),
+                FileSystem::BPF => Ok(Some(self.child(fd, name))),
                 found => Err(Cause::NotBpffs {
                     path: path().as_path().to_owned(),
                     found,
@@ -212,10 +213,9 @@ impl PinDir {
             }
             match self.prepared(&name) {
                 Ok(Some((dir, lock))) => return Ok(Hidden { dir, name, lock }),
-                Ok(None) => {}
-                Err(reason) => {
+                other => {
                     let _ = unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR);
-                    return Err(reason);
+                    other?;
                 }
             }
         }
@@ -246,13 +246,13 @@ impl PinDir {
         Ok((!dir.is_removed()).then_some((dir, lock)))
     }
 
-    /// Owner and mode of a directory that still has the name `own` in `parent`.
-    fn finish(&self, new: New, own: &Filename, parent: &Self) -> Result<(), Reason> {
+    /// Owner and mode, of what is held.
+    fn finish(&self, new: New) -> Result<(), Reason> {
         let look = || fstat(&self.fd).map_err(|errno| Reason::new(errno, None));
         // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
         let group = getegid().as_raw();
         if look()?.st_gid != group {
-            parent.chown_named(own, None, Some(group))?;
+            self.chown_self(None, Some(group))?;
         }
         // The mode before the owner: afterwards it may be another user's.
         let set_mode = || match permissions(&look()?) == new.mode {
@@ -261,7 +261,7 @@ impl PinDir {
         };
         set_mode()?;
         if new.uid.or(new.gid).is_some() {
-            parent.chown_named(own, new.uid, new.gid)?;
+            self.chown_self(new.uid, new.gid)?;
             set_mode()?;
         }
         Ok(())
@@ -309,7 +309,8 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
     let start = if path.is_absolute() { "/" } else { "." };
     let mut walked = PathBuf::new();
     let mut at = At::new(open(CWD, OsStr::new(start))?, &walked)?;
-    for component in path.components() {
+    let mut rest = path.components();
+    while let Some(component) = rest.next() {
         let name = component.as_os_str();
         walked.push(name);
         at = match (at, component) {
@@ -317,6 +318,11 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
             (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
             (At::Bpffs(parent), _) => {
                 let filename = Filename::new(name)?;
+                // Before anything is made, all that is to be made has a name that it can have.
+                if made.is_empty() {
+                    let mut rest = rest.clone();
+                    rest.try_for_each(|name| Filename::new(name.as_os_str()).map(drop))?;
+                }
                 let existing = |name: &Filename| parent.existing(name);
                 let (dir, is_new) = parent.create_named(&filename, new, existing)?;
                 if is_new {

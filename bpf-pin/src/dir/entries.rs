@@ -17,6 +17,7 @@ use crate::filename::Filename;
 use crate::object::{Object, Pinnable};
 use crate::operation::DirOperation;
 
+use super::names;
 use super::{Metadata, PinDir};
 
 /// What the kernel is given room for, in bytes: some thousand names.
@@ -72,6 +73,12 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     /// The directory's path and the name.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join(self.name())
+    }
+
+    /// Whether it is something on its way: a pin that is to replace another, a directory that is not
+    /// published yet, or is to be removed. See [`PinDir::sweep_stale`].
+    pub fn is_hidden(&self) -> bool {
+        names::parse(self.name.as_bytes()).is_some()
     }
 
     /// What it was when the directory was read.
@@ -162,7 +169,8 @@ impl PinDir {
     ///
     /// Opens no object, follows no symbolic link, crosses no mount. What is made, removed, replaced
     /// or renamed meanwhile may be seen or not; what is left alone is seen once. The kernel's own `maps.debug` and
-    /// `progs.debug` are pins of links with a '.' in their names.
+    /// `progs.debug` are pins of links with a '.' in their names; on some kernels no object is behind
+    /// them any more, and opening them is ENOENT.
     ///
     /// # Errors
     ///
@@ -177,7 +185,7 @@ impl PinDir {
     /// for entry in PinDir::open("/sys/fs/bpf")?.entries()? {
     ///     let entry = entry?;
     ///     match entry.entry_type() {
-    ///         EntryType::Pin => println!("{}: {:?}", entry.path().display(), entry.open_any()?.identity()?),
+    ///         EntryType::Pin => println!("{}: {:?}", entry.path().display(), entry.open_any()),
     ///         other => println!("{}: {other:?}", entry.path().display()),
     ///     }
     /// }

@@ -1,26 +1,55 @@
 //! The lock of a directory.
 
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FlockOperation, Stat, flock, fstat};
+use rustix::fs::{FlockOperation, flock, fstat, stat};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
 
 use crate::cause::Cause;
+use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::operation::DirOperation;
-use crate::place::Place;
 
 use super::PinDir;
 
 /// The lock of a directory, held until this is dropped or the process ends.
 ///
-/// It is advisory: it keeps out who asks for it, and nobody else.
+/// It is advisory: it keeps out who asks for it, and nobody else. A process that is forked meanwhile
+/// has the descriptor, too, until it ends or runs another program: the lock is released all the same
+/// when this is dropped in the process that took it, and by no other process.
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct DirLock {
-    _file: OwnedFd,
+    _held: Held,
+}
+
+/// An open file with a flock(2), released by the process that took it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) file: OwnedFd,
+    process: Pid,
+}
+
+impl Held {
+    /// `file` is locked.
+    pub(super) fn new(file: OwnedFd) -> Self {
+        let process = getpid();
+        Self { file, process }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing would not do while another process has a copy of the descriptor; and what a forked
+        // process drops is its parent's lock.
+        if getpid() == self.process {
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
+    }
 }
 
 /// Until when to wait.
@@ -37,7 +66,8 @@ impl PinDir {
     ///
     /// Once it is taken, the directory is seen to be still the one that its path leads to: else
     /// whoever comes by the path would take another lock. Each call is another holder: who holds the
-    /// lock and asks for it again, waits for itself.
+    /// lock and asks for it again, waits for itself. To take turns at replacing a directory, lock the
+    /// one around it, which stays.
     ///
     /// # Errors
     ///
@@ -129,21 +159,72 @@ impl PinDir {
         if !is_taken.map_err(|errno| Reason::new(errno, None))? {
             return Ok(None);
         }
-        let held = fstat(&file).map_err(|errno| Reason::new(errno, None))?;
-        if !self.is_at_its_path(&held) {
-            let path = self.path().to_owned();
-            return Err(Cause::Moved { path }.into());
-        }
-        Ok(Some(DirLock { _file: file }))
+        let held = Held::new(file);
+        self.check_path(&held.file)?;
+        Ok(Some(DirLock { _held: held }))
     }
 
-    fn is_at_its_path(&self, held: &Stat) -> bool {
-        let place = Place {
-            base: None,
-            name: self.path.as_c_str(),
-        };
-        let there = rustix::fs::statat(CWD, place.name, rustix::fs::AtFlags::empty());
-        there.is_ok_and(|there| (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino))
+    /// That it is still the directory at its path, or, where it has none, that it was not removed.
+    fn check_path(&self, file: &OwnedFd) -> Result<(), Reason> {
+        let because = |errno| Reason::new(errno, None);
+        let path = || self.path().to_owned();
+        let held = fstat(file).map_err(because)?;
+        if !self.has_path {
+            return match held.st_nlink {
+                0 => Err(Cause::Removed { path: path() }.into()),
+                _ => Ok(()),
+            };
+        }
+        match stat(self.path.as_c_str()) {
+            Ok(there) if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino) => Ok(()),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Cause::Moved { path: path() }.into()),
+            Err(errno) => Err(Reason::new(errno, diagnose::directory(self.path(), errno))),
+        }
+    }
+
+    /// [`open_dir`](Self::open_dir) and [`lock_shared`](Self::lock_shared) of the directory that has
+    /// the name: opened anew as long as another takes the name between the two.
+    ///
+    /// So a set that [`Stage::publish`](super::Stage::publish) replaces is found whole, whenever that happens.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_dir`](Self::open_dir) and [`lock`](Self::lock).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, PinDir};
+    ///
+    /// let app = PinDir::open("/sys/fs/bpf/app")?;
+    /// let (current, lock) = app.open_dir_shared("current")?;
+    /// let (flows, routes) = (current.open_as::<Map>("flows")?, current.open_as::<Map>("routes")?);
+    /// // Both are of one generation.
+    /// drop(lock);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open_dir_shared(&self, name: impl AsRef<OsStr>) -> Result<(Self, DirLock)> {
+        let name = self.name(DirOperation::Lock, name.as_ref())?;
+        let fail = |reason| self.fail_at(DirOperation::Lock, name.as_os_str(), reason);
+        loop {
+            let dir = self.open_dir_named(&name).map_err(fail)?;
+            let file = match dir.readable() {
+                Err(reason) if reason.is(Errno::NOENT) => continue,
+                other => other.map_err(fail)?,
+            };
+            lock_file(&file, FlockOperation::LockShared)
+                .map_err(|errno| fail(Reason::new(errno, None)))?;
+            let held = Held::new(file);
+            // From the directory that is held, wherever its path leads.
+            let here = fstat(&held.file).map_err(|errno| fail(Reason::new(errno, None)))?;
+            match self.place(&name).lstat() {
+                Ok(there) if there.st_ino == here.st_ino => {
+                    return Ok((dir, DirLock { _held: held }));
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(fail(Reason::new(errno, None))),
+            }
+        }
     }
 }
 

@@ -1,19 +1,22 @@
 //! Modes, owners and times of what is in a directory.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::Filename;
-use crate::kind::proc_dir;
+use crate::kind::{Identity, proc_dir};
 use crate::operation::DirOperation;
+use crate::pinned::identify;
+use crate::place::{Base, Place};
 
 use super::{EntryType, PinDir};
 
@@ -234,34 +237,84 @@ impl PinDir {
         gid: Option<u32>,
     ) -> Result<(), Reason> {
         let place = self.place(name);
-        if let Some(id) = [uid, gid].into_iter().flatten().find(|&id| id == u32::MAX) {
-            return Err(Cause::InvalidId { id }.into());
-        }
-        let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         let file = self
             .hold_any(name)
             .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
-        chownat(&file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(|errno| Reason::new(errno, None))
+        chown_held(file.as_fd(), uid, gid)
     }
 
-    /// Gives `name` the mode and owner that another file had.
-    pub(super) fn copy_mode(&self, of: &Stat, name: &Filename) -> Result<(), Reason> {
-        let place = self.place(name);
-        let stat = place.lstat().map_err(|errno| Reason::new(errno, None))?;
+    /// `fchownat(2)`: the owner and group of the directory itself; None keeps what is.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_owner`](Self::set_owner).
+    pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        self.chown_self(uid, gid)
+            .map_err(|reason| self.fail(DirOperation::Chown, reason))
+    }
+
+    pub(super) fn chown_self(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {
+        chown_held(self.fd.as_fd(), uid, gid)
+    }
+
+    /// Gives `name`, a pin of `object`, the mode and owner that another file had.
+    pub(super) fn copy_mode(
+        &self,
+        of: &Stat,
+        name: &Filename,
+        object: BorrowedFd<'_>,
+    ) -> Result<(), Reason> {
+        let because = |errno| Reason::new(errno, None);
+        let stat = self.place(name).lstat().map_err(because)?;
         let differs = |old: u32, new: u32| (old != new).then_some(old);
         let (uid, gid) = (
             differs(of.st_uid, stat.st_uid),
             differs(of.st_gid, stat.st_gid),
         );
+        let is_other_mode = permissions(of) != permissions(&stat);
+        if uid.or(gid).is_none() && !is_other_mode {
+            return Ok(());
+        }
+        let file = self.hold_any(name).map_err(because)?;
+        // Somebody may have put another's pin under the name: that is not given away.
+        let (expected, found) = (identify(object)?, held_identity(file.as_fd())?);
+        if expected != found {
+            return Err(Cause::Replaced { expected, found }.into());
+        }
         if uid.or(gid).is_some() {
-            self.chown_named(name, uid, gid)?;
+            chown_held(file.as_fd(), uid, gid)?;
         }
         // After the owner, for a change of owner takes bits away.
-        if permissions(of) != permissions(&stat) {
-            self.chmod_named(name, permissions(of))?;
+        if is_other_mode {
+            chmod_held(file.as_fd(), permissions(of), || self.path().join(name))?;
         }
         Ok(())
     }
+}
+
+/// Which object's pin an `O_PATH` descriptor is.
+fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
+    let descriptors = proc_dir("fd").ok_or(Cause::NoProc)?;
+    let path = PathBuf::from("/proc/self/fd");
+    let number = file.as_raw_fd().to_string();
+    let base = Some(Base {
+        fd: descriptors.as_fd(),
+        path: &path,
+    });
+    let name = CString::new(number).map_err(|_| Cause::NoProc)?;
+    let name = name.as_c_str();
+    let object = Place { base, name }
+        .get_somehow()
+        .map_err(|errno| Reason::new(errno, None))?;
+    identify(object.as_fd())
+}
+
+fn chown_held(file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {
+    if let Some(id) = [uid, gid].into_iter().flatten().find(|&id| id == u32::MAX) {
+        return Err(Cause::InvalidId { id }.into());
+    }
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    chownat(file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(|errno| Reason::new(errno, None))
 }
 
 /// Through /proc, where an `O_PATH` descriptor has a path that leads to exactly its inode.
@@ -284,7 +337,11 @@ fn not_owner(file: impl AsFd, path: PathBuf, errno: Errno) -> Reason {
         Errno::PERM => fstat(file).map(|stat| stat.st_uid).ok(),
         _ => None,
     };
-    let is_another = |&uid: &u32| uid != rustix::process::geteuid().as_raw();
+    let may_all = || {
+        let sets = capabilities(None);
+        sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
+    };
+    let is_another = |&uid: &u32| uid != rustix::process::geteuid().as_raw() && !may_all();
     Reason::new(
         errno,
         uid.filter(is_another)

@@ -71,6 +71,8 @@ pub use walk::Walk;
 pub struct PinDir {
     fd: OwnedFd,
     path: Pathname,
+    /// Whether the path means the directory to others, too, and not a descriptor's number.
+    has_path: bool,
     /// Made when first a pin gets a name of its own before it gets the one it is for.
     claim: OnceLock<Claim>,
 }
@@ -78,14 +80,26 @@ pub struct PinDir {
 impl PinDir {
     /// `fd` must be a directory on a bpffs.
     fn from_proven_fd(fd: OwnedFd, path: Pathname) -> Self {
-        let claim = OnceLock::new();
-        Self { fd, path, claim }
+        Self {
+            fd,
+            path,
+            has_path: true,
+            claim: OnceLock::new(),
+        }
+    }
+
+    /// Of a name in this one.
+    fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
+        Self {
+            has_path: self.has_path,
+            ..Self::from_proven_fd(fd, self.path.join(name))
+        }
     }
 
     /// The path that it was opened by. By now that may lead elsewhere, or nowhere.
     ///
     /// Of a descriptor from elsewhere it is "/proc/self/fd/" and the number, which means nothing any
-    /// more once that descriptor is closed: so take the [`lock`](Self::lock) through this very one.
+    /// more once that descriptor is closed.
     pub fn path(&self) -> &Path {
         self.path.as_path()
     }
@@ -97,7 +111,10 @@ impl PinDir {
     /// [`Error::Directory`]: EMFILE where the process has all the descriptors it may have.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
-            Ok(fd) => Ok(Self::from_proven_fd(fd, self.path.clone())),
+            Ok(fd) => Ok(Self {
+                has_path: self.has_path,
+                ..Self::from_proven_fd(fd, self.path.clone())
+            }),
             Err(errno) => Err(self.fail(DirOperation::Clone, Reason::new(errno, None))),
         }
     }

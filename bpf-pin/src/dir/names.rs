@@ -2,6 +2,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use rustix::rand::{GetRandomFlags, getrandom};
+
 use crate::filename::Filename;
 
 /// What such names begin with.
@@ -59,8 +61,14 @@ pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
 
 /// A number that no other process, thread or call gets, as far as chance allows: 63 bits, not 0.
 pub(super) fn token() -> u64 {
-    // The standard library seeds it from the kernel and steps it with each call.
-    (RandomState::new().build_hasher().finish() & i64::MAX as u64).max(1)
+    let mut bytes = [0; 8];
+    // A forked process has its parent's state of whatever is not the kernel's. Early in the boot the
+    // kernel may have nothing yet.
+    let number = match getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => RandomState::new().build_hasher().finish(),
+    };
+    (number & i64::MAX as u64).max(1)
 }
 
 #[cfg(test)]

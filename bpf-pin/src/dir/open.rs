@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use bpf_pin_sys::Version;
 
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
@@ -71,7 +72,10 @@ impl PinDir {
             .map_err(Reason::from)
             .and_then(|pathname| prove_directory(&fd, path).map(|()| pathname));
         match taken {
-            Ok(pathname) => Ok(Self::from_proven_fd(fd, pathname)),
+            Ok(pathname) => Ok(Self {
+                has_path: false,
+                ..Self::from_proven_fd(fd, pathname)
+            }),
             Err(reason) => {
                 let error = Error::Directory {
                     operation: DirOperation::Take,
@@ -110,7 +114,8 @@ impl PinDir {
     pub(super) fn open_dir_named(&self, name: &Filename) -> Result<Self, Reason> {
         let fd = self.descend(name).map_err(|errno| {
             let cause = match errno {
-                Errno::NOSYS => Some(Cause::Unsupported {
+                // A filter may say so, too.
+                Errno::NOSYS => (!is_filtered()).then_some(Cause::Unsupported {
                     what: "openat2",
                     since: Version::new(5, 6),
                 }),
@@ -119,7 +124,7 @@ impl PinDir {
             Reason::new(errno, cause)
         })?;
         // Within one mount the file system is one, too.
-        Ok(Self::from_proven_fd(fd, self.path.join(name)))
+        Ok(self.child(fd, name))
     }
 
     /// A directory, reached by no link and across no mount.

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 
 use crate::access::Access;
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
@@ -53,7 +54,11 @@ impl PinDir {
     /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing.
     ///
     /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no
-    /// symbolic link. Allocates nothing.
+    /// symbolic link. Whoever may write to the directory can put one there for the moment of the
+    /// first: bpf(2) has no flag against it. Allocates nothing.
+    ///
+    /// For reading and writing it takes both permissions of the pin: who has one only, as a group
+    /// often has, uses [`open_with`](Self::open_with).
     ///
     /// # Errors
     ///
@@ -255,16 +260,16 @@ impl PinDir {
         let (from, to) = (self.place(from), self.place(to));
         let cause = match (errno, operation) {
             (Errno::EXIST, _) => diagnose::make(&to, errno),
-            (Errno::INVAL, DirOperation::Exchange) => Some(NO_EXCHANGE),
+            (Errno::INVAL, DirOperation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
             // A hard link is denied for reasons of its own.
             (Errno::PERM, DirOperation::Link) => None,
             // Links are not followed here, so only a name that is missing is missed.
             (Errno::NOENT, _) => [from, to]
                 .into_iter()
                 .find(|place| place.lstat().is_err())
-                .and_then(|place| diagnose::find(&place, errno)),
-            _ => diagnose::find(&from, errno).or_else(|| match operation {
-                DirOperation::Exchange => diagnose::find(&to, errno),
+                .and_then(|place| diagnose::unpin(&place, errno)),
+            _ => diagnose::unpin(&from, errno).or_else(|| match operation {
+                DirOperation::Exchange => diagnose::unpin(&to, errno),
                 _ => None,
             }),
         };

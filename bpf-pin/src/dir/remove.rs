@@ -36,7 +36,8 @@ impl PinDir {
     /// `rename(2)`, `unlink(2)`, `rmdir(2)`: removes a directory and all that is in it.
     ///
     /// It loses its name at once, so nobody who comes by the name sees half of it; then it is emptied.
-    /// If the process is killed before it is, [`sweep_stale`](Self::sweep_stale) does the rest.
+    /// If the process is killed before it is, [`sweep_stale`](Self::sweep_stale) of this directory does
+    /// the rest. It takes two descriptors for each level of depth.
     /// Symbolic links are removed, not followed, and mounts are not crossed. What objects die of it
     /// is not asked.
     ///
@@ -136,7 +137,7 @@ impl PinDir {
                 let path = level.dir.path().to_owned();
                 let cause = match errno {
                     Errno::NOTEMPTY => Some(Cause::NotEmpty { path }),
-                    _ => diagnose::find(&parent.place(&level.name), errno),
+                    _ => diagnose::unpin(&parent.place(&level.name), errno),
                 };
                 let known_as = level.known_as.as_os_str();
                 let reason = Reason::new(errno, cause);
@@ -154,7 +155,7 @@ impl PinDir {
     #[cold]
     pub(super) fn not_removed(&self, name: &Filename, errno: Errno) -> crate::Error {
         let place = self.place(name);
-        let reason = Reason::new(errno, diagnose::find(&place, errno));
+        let reason = Reason::new(errno, diagnose::unpin(&place, errno));
         self.fail_at(DirOperation::Remove, name.as_os_str(), reason)
     }
 }

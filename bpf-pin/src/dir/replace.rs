@@ -78,7 +78,7 @@ impl PinDir {
                 return Err(Cause::SymbolicLink { path: place.path() }.into());
             }
             self.replace_with(object.as_fd(), name, |temporary| {
-                self.copy_mode(&old, temporary)
+                self.copy_mode(&old, temporary, object.as_fd())
             })
         })
     }
@@ -91,8 +91,10 @@ impl PinDir {
     ///
     /// Against others, who know nothing of that, from Linux 5.17 on the two pins change places and
     /// then the old one is looked at: if somebody was faster, they change places again. So nobody's
-    /// replacement is lost to ours, but ours is to be seen for the moment between. Before that the old
-    /// one is looked at right before, and what is put under the name between the two is lost.
+    /// replacement is lost to ours, unless the process is killed right then; but ours is to be seen for
+    /// the moment between, and who removes it in that moment has removed the wrong one: what was there
+    /// before comes back. Before Linux 5.17 the old one is looked at right before, and what is put
+    /// under the name between the two is lost.
     ///
     /// # Errors
     ///
@@ -160,7 +162,7 @@ impl PinDir {
                 drop(temporary);
                 return Err(reason.explained(|errno| match errno {
                     Errno::NOENT => diagnose::make(&self.place(name), errno),
-                    _ => diagnose::find(&self.place(name), errno),
+                    _ => diagnose::unpin(&self.place(name), errno),
                 }));
             }
         }
@@ -198,7 +200,7 @@ impl PinDir {
             found if found == expected => Ok(()),
             found => Err(Reason::from(Cause::Replaced { expected, found })),
         };
-        let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
         let _turn = self.turn()?;
         check(holder(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
@@ -219,23 +221,27 @@ impl PinDir {
             // The old one is under the temporary name now, and goes with it.
             return Ok(());
         };
-        self.swap_back(temporary, name, ours);
+        if !self.swap_back(temporary.name(), name, ours) {
+            // Whatever has the temporary name now is not ours to remove.
+            temporary.abandon();
+        }
         Err(reason)
     }
 
     /// Gives the name back to what was taken from it, until what is taken away is what was put
-    /// there: first ours, then whatever somebody has put over it meanwhile.
+    /// there: first ours, then whatever somebody has put over it meanwhile. Whether the hidden name
+    /// has then what was given away last.
     #[cold]
-    fn swap_back(&self, temporary: Temporary<'_>, name: &Filename, ours: u64) {
+    pub(super) fn swap_back(&self, hidden: &Filename, name: &Filename, ours: u64) -> bool {
+        let inode = || self.place(hidden).lstat().map(|stat| stat.st_ino);
         let mut put = ours;
         for _ in 0..TRIES {
-            let Ok(next) = temporary.inode() else { break };
-            let exchanged = self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE);
-            match exchanged {
-                Ok(()) if temporary.inode() == Ok(put) => return,
+            let Ok(next) = inode() else { break };
+            match self.rename_named(hidden, name, RenameFlags::EXCHANGE) {
+                Ok(()) if inode() == Ok(put) => return true,
                 Ok(()) => put = next,
                 Err(Errno::NOENT) => {
-                    match self.rename_named(temporary.name(), name, RenameFlags::NOREPLACE) {
+                    match self.rename_named(hidden, name, RenameFlags::NOREPLACE) {
                         Err(Errno::EXIST) => {}
                         _ => break,
                     }
@@ -243,8 +249,7 @@ impl PinDir {
                 Err(_) => break,
             }
         }
-        // Whatever has the temporary name now is not ours to remove.
-        temporary.abandon();
+        false
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, FlockOperation, RenameFlags, renameat_with};
+use rustix::fs::{FileType, FlockOperation, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -18,7 +18,7 @@ use crate::place::Place;
 
 use super::PinDir;
 use super::create::Hidden;
-use super::lock::{lock_file, try_lock_file};
+use super::lock::{Held, lock_file, try_lock_file};
 use super::names::{self, Left};
 
 /// How often what somebody else sweeps away or takes meanwhile is tried again.
@@ -26,7 +26,8 @@ const TRIES: usize = 100;
 
 /// A directory that nobody looks at yet, beside the name that it is for: see [`PinDir::stage`].
 ///
-/// It is a [`PinDir`] to pin into. Dropped, it is removed with all that is in it.
+/// It is a [`PinDir`] to pin into. Dropped, it is removed with all that is in it. It holds a shared
+/// lock of the directory, so [`lock`](PinDir::lock) of it waits for itself.
 pub struct Stage<'d> {
     dir: PinDir,
     hidden: Guard<'d>,
@@ -38,7 +39,9 @@ struct Guard<'d> {
     parent: &'d PinDir,
     name: Filename,
     /// A shared lock, by which a sweep sees that somebody lives.
-    lock: Option<OwnedFd>,
+    lock: Option<Held>,
+    /// Of the directory: what has the name with another one is not ours to remove.
+    inode: u64,
     /// It had a name that readers came by, and some may still be there.
     was_published: bool,
     is_armed: bool,
@@ -101,7 +104,8 @@ impl PinDir {
         let hidden = Guard {
             parent: self,
             name: hidden,
-            lock: Some(lock),
+            inode: inode(&dir),
+            lock: Some(Held::new(lock)),
             was_published: false,
             is_armed: true,
         };
@@ -156,7 +160,7 @@ impl<'d> Stage<'d> {
             Put::New => (None, false),
             Put::Exchanged { had_gap } => (Self::of_old(parent, hidden_name, name), had_gap),
         };
-        let dir = PinDir::from_proven_fd(dir.fd, parent.path.join(&name));
+        let dir = parent.child(dir.fd, &name);
         Ok(Published { dir, old, had_gap })
     }
 
@@ -168,7 +172,8 @@ impl<'d> Stage<'d> {
         let hidden = Guard {
             parent,
             name: hidden,
-            lock,
+            inode: inode(&dir),
+            lock: lock.map(Held::new),
             was_published: true,
             is_armed: true,
         };
@@ -191,7 +196,7 @@ impl<'d> Stage<'d> {
                     .map_err(|errno| Reason::new(errno, None))
             };
             let waited = match &hidden.lock {
-                Some(file) => wait(file),
+                Some(held) => wait(&held.file),
                 None => dir.readable().and_then(|file| wait(&file)),
             };
             waited.map_err(|reason| dir.fail(DirOperation::Remove, reason))?;
@@ -216,7 +221,7 @@ impl<'d> Stage<'d> {
         };
         let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
         let place = parent.place(name);
-        let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
         for _ in 0..TRIES {
             match parent.rename_named(hidden, name, RenameFlags::NOREPLACE) {
                 Ok(()) => return Ok(Put::New),
@@ -228,23 +233,20 @@ impl<'d> Stage<'d> {
             match is_directory(&place, path) {
                 Ok(()) => {}
                 Err(reason) if reason.is(Errno::NOENT) => continue,
-                Err(reason) => return Err(reason.explained(|errno| diagnose::find(&place, errno))),
+                Err(reason) => return Err(reason.explained(|errno| diagnose::unpin(&place, errno))),
             }
             let exchange = || parent.rename_named(hidden, name, RenameFlags::EXCHANGE);
             match exchange() {
                 Ok(()) => {
                     // Somebody may have put something else there meanwhile: it gets its name back.
-                    match is_directory(&parent.place(hidden), path) {
-                        Err(reason)
-                            if exchange().is_ok()
-                                || parent
-                                    .rename_named(hidden, name, RenameFlags::NOREPLACE)
-                                    .is_ok() =>
-                        {
-                            return Err(reason);
+                    return match is_directory(&parent.place(hidden), path) {
+                        Err(reason) if reason.cause().is_some() => {
+                            parent.swap_back(hidden, name, self.hidden.inode);
+                            Err(reason)
                         }
-                        _ => return Ok(Put::Exchanged { had_gap: false }),
-                    }
+                        // If the old one is gone, a sweep was faster.
+                        _ => Ok(Put::Exchanged { had_gap: false }),
+                    };
                 }
                 // Gone meanwhile.
                 Err(Errno::NOENT) => {}
@@ -264,7 +266,7 @@ impl<'d> Stage<'d> {
     fn vanished(&self) -> Reason {
         let parent = self.hidden.parent;
         let place = parent.place(&self.hidden.name);
-        Reason::new(Errno::NOENT, diagnose::find(&place, Errno::NOENT))
+        Reason::new(Errno::NOENT, diagnose::unpin(&place, Errno::NOENT))
     }
 
     /// False where somebody else was faster with the name.
@@ -276,7 +278,7 @@ impl<'d> Stage<'d> {
         // If something is in it still, a sweep finds what to do with it.
         let _ = parent.rmdir(&aside.name);
         done.map_err(|reason| {
-            reason.explained(|errno| diagnose::find(&parent.place(&self.name), errno))
+            reason.explained(|errno| diagnose::unpin(&parent.place(&self.name), errno))
         })
     }
 
@@ -319,6 +321,11 @@ impl<'d> Stage<'d> {
     }
 }
 
+/// 0, which nothing has, where it cannot be told.
+fn inode(dir: &PinDir) -> u64 {
+    fstat(&dir.fd).map_or(0, |stat| stat.st_ino)
+}
+
 /// An error where it is something else, by the name that a person knows.
 fn is_directory(place: &Place<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
     let stat = place.lstat().map_err(|errno| Reason::new(errno, None))?;
@@ -359,14 +366,18 @@ impl Drop for Guard<'_> {
         }
         let lock = self.lock.take();
         if self.was_published {
-            let is_free = |file: &OwnedFd| {
-                try_lock_file(file, FlockOperation::LockExclusive).is_ok_and(|is_taken| is_taken)
+            let is_free = |held: &Held| {
+                let taken = try_lock_file(&held.file, FlockOperation::LockExclusive);
+                taken.is_ok_and(|is_taken| is_taken)
             };
             if !lock.as_ref().is_some_and(is_free) {
                 return;
             }
         }
         // What cannot be removed is found by a sweep.
-        let _ = self.parent.remove_hidden(&self.name);
+        let is_ours = |stat: Stat| stat.st_ino == self.inode;
+        if self.parent.place(&self.name).lstat().is_ok_and(is_ours) {
+            let _ = self.parent.remove_hidden(&self.name);
+        }
     }
 }

@@ -29,9 +29,10 @@ pub struct Swept {
 
 impl PinDir {
     /// `unlink(2)`, `rmdir(2)`: removes what the predicate says is of no use any more, a directory
-    /// with all that is in it.
+    /// with all that is in it. Of this directory alone: for a tree see [`walk`](Self::walk).
     ///
-    /// Right before, the name is seen to be still that of the file that the predicate was asked about,
+    /// Names of things on their way are not asked about: they are left to
+    /// [`sweep_stale`](Self::sweep_stale). Right before, the name is seen to be still that of the file that the predicate was asked about,
     /// so what was replaced meanwhile stays. As with [`remove`](Self::remove) these are two steps.
     ///
     /// # Errors
@@ -43,7 +44,7 @@ impl PinDir {
     /// ```no_run
     /// use bpf_pin::{Map, PinDir};
     ///
-    /// // Maps that no entry was ever asked of, say.
+    /// // Maps that were made for one entry, say.
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let swept = dir.sweep(|entry| {
     ///     entry.open_as::<Map>().is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
@@ -78,7 +79,8 @@ impl PinDir {
                     continue;
                 }
             };
-            if !is_useless(&entry) {
+            // Whether somebody needs those is for the other sweep to see.
+            if entry.is_hidden() || !is_useless(&entry) {
                 continue;
             }
             match remove(&entry) {

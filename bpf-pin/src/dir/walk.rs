@@ -71,8 +71,8 @@ impl Walk {
         self.pending = None;
     }
 
-    /// How many directories the next entry is below the one where the walk began, if it is no
-    /// deeper than the last.
+    /// How many directories the entry that [`next`](Iterator::next) has just told of is below the one
+    /// where the walk began.
     pub fn depth(&self) -> usize {
         self.levels.len().saturating_sub(1)
     }
