@@ -147,7 +147,7 @@ fn foretold_here() -> Outcome {
 
 fn root() -> Outcome {
     let thread = Capabilities::of_this_thread();
-    assert!(!thread.in_user_namespace);
+    assert_eq!(thread.in_user_namespace, Some(false));
     assert!(thread.effective.contains(&Capability::SysAdmin));
     assert!(matches!(thread.unprivileged_bpf_disabled, Some(0..=2)));
     for &action in Action::ALL {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::capability::{Capability, in_user_namespace, is_filtered, lacks, lockdown};
+use crate::capability::{Capability, is_filtered, lacks, lockdown, user_namespace_is_own};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::sys;
@@ -101,7 +101,8 @@ pub struct Capabilities {
     /// Those of the effective set, where `CAP_SYS_ADMIN` stands for all.
     pub effective: Vec<Capability>,
     /// They are those of a user namespace other than the initial one, which bpf(2) does not count.
-    pub in_user_namespace: bool,
+    /// None where that cannot be told, without /proc.
+    pub in_user_namespace: Option<bool>,
     /// `kernel.unprivileged_bpf_disabled`: 0, 1 for good, 2 until root resets it. None where it
     /// cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,
@@ -127,26 +128,35 @@ impl Capabilities {
         ];
         let has = |&each: &Capability| lacks(each) == Some(false);
         let sysctl = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok();
-        let is_closed = sys::gate() == Errno::PERM;
+        // A call that does nothing: EBADF or EBADFD is the kernel's own answer.
+        let closed = match sys::gate() {
+            Errno::PERM => Some(match diagnose::for_bpf() {
+                Some(cause) => Permission::Denied(cause),
+                None => Permission::Unknown,
+            }),
+            Errno::BADF | Errno::BADFD => None,
+            _ => Some(Permission::Unknown),
+        };
         Self {
             effective: ALL.iter().copied().filter(has).collect(),
-            in_user_namespace: in_user_namespace(),
+            in_user_namespace: user_namespace_is_own(),
             unprivileged_bpf_disabled: sysctl.and_then(|text| text.trim().parse().ok()),
             lockdown: lockdown(),
             memlock: getrlimit(Resource::Memlock).current,
             net_admin: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
-            closed: is_closed.then(|| match diagnose::for_bpf() {
-                Some(cause) => Permission::Denied(cause),
-                None => Permission::Unknown,
-            }),
+            closed,
         }
     }
 
     /// Whether it may do this.
     pub fn may(&self, action: Action) -> Permission {
         match (action, &self.closed) {
-            (Action::Mount, _) => self.with(Capability::SysAdmin, "mounting a bpffs"),
+            // What a filter says to it is known only when it is tried.
+            (Action::Mount, _) => match self.with(Capability::SysAdmin, "mounting a bpffs") {
+                Permission::Granted if is_filtered() => Permission::Unknown,
+                permission => permission,
+            },
             (_, Some(closed)) => closed.clone(),
             (Action::Pin | Action::Open, None) => Permission::Granted,
             (Action::OpenById, None) => {
@@ -185,8 +195,11 @@ impl Capabilities {
                 capability,
                 needed_for,
             }),
-            true if self.in_user_namespace => Permission::Denied(Cause::UserNamespace),
-            true => Permission::Granted,
+            true => match self.in_user_namespace {
+                Some(true) => Permission::Denied(Cause::UserNamespace),
+                Some(false) => Permission::Granted,
+                None => Permission::Unknown,
+            },
         }
     }
 

@@ -50,9 +50,15 @@ pub(crate) fn lacks(capability: Capability) -> Option<bool> {
 
 /// Whether the capabilities are those of another user namespace than the initial one.
 pub(crate) fn in_user_namespace() -> bool {
+    user_namespace_is_own() == Some(true)
+}
+
+/// None where /proc does not tell.
+pub(crate) fn user_namespace_is_own() -> Option<bool> {
     /// `PROC_USER_INIT_INO`, the same on every machine.
     const INITIAL: u64 = 0xefff_fffd;
-    fs::metadata("/proc/self/ns/user").is_ok_and(|namespace| namespace.ino() != INITIAL)
+    let namespace = fs::metadata("/proc/thread-self/ns/user").ok()?;
+    Some(namespace.ino() != INITIAL)
 }
 
 /// Whether `kernel.unprivileged_bpf_disabled` withholds anything. None: unknown.

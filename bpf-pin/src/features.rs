@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::io::Errno;
 
 use crate::bpffs::MountOptions;
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::sys;
@@ -83,7 +84,8 @@ fn once(known: &AtomicU8, find_out: impl FnOnce() -> Option<bool>) -> Option<boo
 fn is_known(errno: Errno) -> Option<bool> {
     match errno {
         Errno::BADF | Errno::BADFD => Some(true),
-        Errno::INVAL => Some(false),
+        // A filter may say so, too.
+        Errno::INVAL if !is_filtered() => Some(false),
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::capability::is_filtered;
 use crate::sys::{self, Result};
 
 /// A name, and where the walk along it begins.
@@ -116,7 +117,10 @@ fn on_either_way<T>(
         match by_fd() {
             // Else it is another fault, which the kernel sees first.
             Err(Errno::INVAL) if sys::get_from_nowhere() == Errno::INVAL => {
-                LACKS_PATH_FD.store(true, Ordering::Relaxed);
+                // What a filter says to this thread is not so for others.
+                if !is_filtered() {
+                    LACKS_PATH_FD.store(true, Ordering::Relaxed);
+                }
             }
             other => return other,
         }

@@ -1,5 +1,6 @@
 //! Where a path leads: which directory, of which file system, through which mount.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -92,6 +93,15 @@ impl Directory {
     /// Its path as the kernel has it: without symbolic links, from this process's root.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         path_of(self.fd.as_fd())
+    }
+}
+
+/// From the root: "." itself is below what is mounted there, and "./" and "//" are in no mountinfo.
+pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
+    match std::path::absolute(path) {
+        Ok(absolute) => absolute.into(),
+        // Empty, or nobody knows where this is.
+        Err(_) => path.into(),
     }
 }
 

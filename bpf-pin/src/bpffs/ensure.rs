@@ -13,7 +13,7 @@ use crate::error::{Reason, Result};
 use crate::operation::MountOperation;
 
 use super::attach;
-use super::directory::Directory;
+use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
 use super::mountinfo::Mount;
@@ -88,7 +88,8 @@ impl Bpffs {
     /// ```
     pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<Ensured> {
         let path = path.as_ref();
-        ensure(path, options).map_err(|reason| error(MountOperation::Mount, path, reason))
+        ensure(&from_root(path), options)
+            .map_err(|reason| error(MountOperation::Mount, path, reason))
     }
 }
 

@@ -86,7 +86,9 @@ impl MountOptions {
         self.configure(context.as_fd())?;
         send_context(socket, context.as_fd())?;
         match receive_answer(socket)? {
-            0 => self.take_mount(context.as_fd()),
+            // The other side's mode and owner take precedence, and a kernel that delegates ignores
+            // neither.
+            0 => self.without_owner().take_mount(context.as_fd()),
             errno => Err(Cause::Refused { errno }.into()),
         }
     }
@@ -104,7 +106,10 @@ impl MountOptions {
     /// the kernel says of a wrong option. While this runs, the other side can still set options of
     /// the same context, of which the kernel checks by its own privileges what it may delegate.
     ///
-    /// It waits for the request as long as the socket does: see `SO_RCVTIMEO`.
+    /// It waits for the request, and to be rid of the answer, as long as the socket does: see
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO`. To close what is no such context may take as long as the other
+    /// side wants, as a socket that lingers does: who must not be held up calls this on a thread of
+    /// its own. This side's owners are ids of its own user namespace, and must be mapped in the other's.
     ///
     /// # Errors
     ///
@@ -212,7 +217,10 @@ fn receive_context(socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
     /// To see that there is more than one; the kernel closes what there is no room for.
     const SOME: usize = 4;
 
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(SOME))];
+    // What else the socket was asked to tell, as by SO_PASSCRED, comes before.
+    const OTHERS: usize = 512;
+
+    let mut space = [MaybeUninit::uninit(); OTHERS + cmsg_space!(ScmRights(SOME))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     // With room for a byte too many.
     let mut message = [0; REQUEST.len() + 1];

@@ -9,7 +9,7 @@ use crate::error::{Reason, Result};
 use crate::magic::FileSystem;
 use crate::operation::MountOperation;
 
-use super::directory::Directory;
+use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mountinfo::Mount;
 use super::table::MountInfo;
@@ -108,7 +108,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         hidden: Vec::new(),
         of_process_1: None,
     };
-    let canonical = match Directory::open(path) {
+    let canonical = match Directory::open(&from_root(path)) {
         Ok(place) => {
             seen.look_at(&place, &mounts)?;
             place.path()
@@ -126,7 +126,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
             None
         }
     };
-    let canonical = canonical.unwrap_or_else(|| path.to_owned());
+    let canonical = canonical.unwrap_or_else(|| from_root(path).into_owned());
     let this = seen.mount.as_ref().map(|mount| mount.mount_id);
     let is_other = |id| Some(id) != this;
     seen.hidden = mounts.select(|line| {

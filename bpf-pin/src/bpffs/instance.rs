@@ -84,7 +84,7 @@ impl Bpffs {
         Self { fd, path, dev }
     }
 
-    /// The path as it was given.
+    /// The path as it was given; from the root, where it was mounted by this crate.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -191,7 +191,7 @@ impl Bpffs {
     /// [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
     /// [`Missing`](Cause::Missing) where the path leads elsewhere by now;
     /// [`NotTheRoot`](Cause::NotTheRoot) where it is a directory within the bpffs;
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
     /// EINVAL where the path is a symbolic link, or the mount came with a mount namespace of less
     /// privilege; EINVAL too where the mount is unbindable.
     pub fn unmount(self) -> Result<(), Failed<Self>> {

@@ -16,7 +16,7 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::operation::MountOperation;
 
 use super::attach;
-use super::directory::Directory;
+use super::directory::{Directory, from_root};
 use super::instance::Bpffs;
 use super::mountinfo::BPF;
 use super::options::MountOptions;
@@ -48,11 +48,12 @@ impl MountOptions {
     /// kernel/bpf/inode.c: `bpf_parse_param`
     pub fn mount(&self, path: impl AsRef<Path>) -> Result<Bpffs> {
         let path = path.as_ref();
-        self.mount_at(path).map_err(|reason| Error::Mount {
-            operation: MountOperation::Mount,
-            path: path.to_owned(),
-            reason,
-        })
+        self.mount_at(&from_root(path))
+            .map_err(|reason| Error::Mount {
+                operation: MountOperation::Mount,
+                path: path.to_owned(),
+                reason,
+            })
     }
 
     fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
@@ -170,11 +171,12 @@ impl Detached {
     /// another source or delegation than was asked for.
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
-        let attached = Directory::open(path)
+        let from_root = from_root(path);
+        let attached = Directory::open(&from_root)
             .and_then(|place| attach::move_onto(self.fd.as_fd(), &place, &self.options))
             .and_then(|()| fstat(&self.fd).map_err(Reason::errno_only));
         match attached {
-            Ok(stat) => Ok(Bpffs::known(self.fd, path, stat.st_dev)),
+            Ok(stat) => Ok(Bpffs::known(self.fd, &from_root, stat.st_dev)),
             Err(reason) => {
                 let error = Error::Mount {
                     operation: MountOperation::Attach,

@@ -318,6 +318,16 @@ impl MountOptions {
         Ok(())
     }
 
+    /// Of whom another may have had another mode and owner in mind.
+    pub(crate) fn without_owner(&self) -> Self {
+        Self {
+            mode: None,
+            uid: None,
+            gid: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether there is anything that shows in mountinfo only.
     pub(crate) fn shows_in_mountinfo(&self) -> bool {
         self.source.is_some() || !self.delegation.is_empty()

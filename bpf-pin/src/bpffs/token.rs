@@ -7,7 +7,7 @@ use bpf_pin_sys as abi;
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::capability::{Capability, in_user_namespace, lacks};
+use crate::capability::{Capability, lacks, user_namespace_is_own};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
@@ -128,7 +128,9 @@ fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
     // It is the kernel that answers, and it knows the command.
     let is_known = || sys::no_token_create() == Errno::BADF;
     match errno {
-        Errno::OPNOTSUPP if !in_user_namespace() => Some(Cause::InitialUserNamespace),
+        Errno::OPNOTSUPP if user_namespace_is_own() == Some(false) => {
+            Some(Cause::InitialUserNamespace)
+        }
         Errno::NOENT if is_known() => Some(Cause::NothingDelegated),
         Errno::PERM if is_known() => diagnose::missing(Capability::Bpf, "creating a token")
             .or_else(|| (lacks(Capability::Bpf) == Some(false)).then_some(Cause::ForeignBpffs)),
