@@ -45,6 +45,17 @@ fn main() -> ExitCode {
         .test("a_signal_ends_no_wait", DIRS, signals)
         .test("a_directory_that_may_not_be_read", USER, unreadable)
         .test("a_set_that_is_read_stays_whole", PINS, read_while_published)
+        .test(
+            "a_set_is_opened_and_locked_in_one_call",
+            PINS,
+            opened_and_locked,
+        )
+        .test(
+            "a_lock_is_released_though_a_child_has_it",
+            DIRS,
+            released_beside_a_child,
+        )
+        .test("where_no_path_leads_nothing_has_moved", DIRS, no_path)
         .run()
 }
 
@@ -54,6 +65,11 @@ fn child(task: &str) -> ExitCode {
     match task {
         "lock" => {
             let _lock = dir.lock().expect("the lock");
+            holder::say("ready");
+            holder::wait();
+        }
+        "fork" => {
+            fork_and_release(&dir).expect("a lock that is released");
             holder::say("ready");
             holder::wait();
         }
@@ -692,4 +708,118 @@ fn read_while_published() -> Outcome {
     });
     println!("read {read} sets, came {again} times in between");
     until_clean(&parent, &["set"])
+}
+
+/// While others publish without a pause: neither an error nor half a set.
+fn opened_and_locked() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("app"), 0o700)?;
+    let publish = |dir: &PinDir| -> Result<()> {
+        let set = dir.stage("set")?;
+        let map = hash();
+        for name in ["a", "b", "c"] {
+            set.pin(&map, name)?;
+        }
+        match set.publish()?.old {
+            Some(old) => old.discard(),
+            None => Ok(()),
+        }
+    };
+    publish(&dir)?;
+    // Without RENAME_EXCHANGE there are moments in which nothing has the name.
+    let has_gaps = kernel(5, 17).unmet().is_some();
+    let is_done = AtomicBool::new(false);
+    let read = || -> Result<usize> {
+        let dir = PinDir::open(fs.at("app"))?;
+        let mut count = 0;
+        while !is_done.load(SeqCst) {
+            let (set, _lock) = match dir.open_dir_shared("set") {
+                Err(error) if has_gaps && error.raw_os_error() == Some(libc::ENOENT) => continue,
+                opened => opened?,
+            };
+            let ids: Result<Vec<_>> = ["a", "b", "c"]
+                .iter()
+                .map(|name| set.open_as::<Map>(name)?.id())
+                .collect();
+            let ids = ids?;
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+            count += 1;
+        }
+        Ok(count)
+    };
+    thread::scope(|scope| -> Result<()> {
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+        let end = Instant::now() + Duration::from_millis(500);
+        let mut published = Ok(());
+        while published.is_ok() && Instant::now() < end {
+            published = publish(&dir);
+        }
+        is_done.store(true, SeqCst);
+        for reader in readers {
+            assert!(reader.join().expect("a reader")? > 0);
+        }
+        published
+    })?;
+    assert!(dir.open_dir_shared("nothing").is_err());
+    assert_eq!(PinDir::open(fs.at("app"))?.entries()?.count(), 1);
+    Ok(())
+}
+
+/// In a process of its own, whose descriptors are no other test's.
+fn released_beside_a_child() -> Outcome {
+    let fs = TestFs::new();
+    drop(PinDir::create(fs.at("app"), 0o700)?);
+    Holder::ready(&fs, "fork", [fs.at("app")]).let_go();
+    Ok(())
+}
+
+/// The child has a copy of every descriptor, and does nothing with them until it is told to end.
+fn fork_and_release(dir: &PinDir) -> Outcome {
+    let lock = dir.lock()?;
+    let (reader, writer) = rustix::pipe::pipe()?;
+    // SAFETY: the child calls nothing but read and _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut byte = 0u8;
+        // SAFETY: the pipe is open; byte is one writable byte.
+        unsafe {
+            libc::close(std::os::fd::AsRawFd::as_raw_fd(&writer));
+            libc::read(
+                std::os::fd::AsRawFd::as_raw_fd(&reader),
+                (&raw mut byte).cast(),
+                1,
+            );
+            libc::_exit(0);
+        }
+    }
+    assert!(child > 0);
+    drop(lock);
+    let taken = dir.try_lock();
+    drop(writer);
+    let mut status = 0;
+    // SAFETY: status is writable; the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert!(taken?.is_some(), "the child has kept it");
+    Ok(())
+}
+
+/// A directory that came as a descriptor has no path to be moved from, and neither has what is in it.
+fn no_path() -> Outcome {
+    let fs = TestFs::new();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let root = rustix::fs::open(fs.root(), flags, Mode::empty())?;
+    let inner = PinDir::from_fd(root)
+        .map_err(Error::from)?
+        .create_dir("inner", 0o700)?;
+    // The root's descriptor is closed, and its number may be another's.
+    drop(inner.lock()?);
+    drop(inner.try_clone()?.lock_shared()?);
+    PinDir::open(fs.root())?.remove_dir("inner")?;
+    let error = inner.lock().unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Removed { .. })),
+        "{error}"
+    );
+    Ok(())
 }

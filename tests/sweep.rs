@@ -682,6 +682,13 @@ fn own_stage() -> Outcome {
     for dir in [&dir, &other] {
         assert!(removed(&dir.sweep_stale()?).is_empty());
     }
+    // Nor does the sweep that asks, even where all is of no use.
+    assert!(
+        dir.entries()?
+            .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
+    );
+    assert!(removed(&dir.sweep_dry_run(|_| true)?).is_empty());
+    assert!(removed(&dir.sweep(|_| true)?).is_empty());
     assert_eq!(names(&stage)?, ["map"]);
     stage.publish().map_err(Error::from)?;
     assert!(removed(&other.sweep_stale()?).is_empty());

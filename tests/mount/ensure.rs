@@ -19,6 +19,7 @@ use crate::*;
 pub fn tests(suite: Suite) -> Suite {
     suite
         .test("mounted_once", ROOT, once)
+        .test("a_mount_on_the_working_directory", ROOT, working_directory)
         .test("nothing_is_covered", ROOT, nothing_is_covered)
         .test("nothing_is_mounted_within_a_bpffs", ROOT, not_within)
         .test("a_bind_mount_is_a_mount", ROOT, bind)
@@ -39,6 +40,37 @@ fn options() -> MountOptions {
 
 fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).expect("a root").mode() & 0o7777
+}
+
+/// "." is below what is mounted on it.
+fn working_directory() -> Outcome {
+    in_a_directory(|path| {
+        // A thread with mounts of its own has a working directory of its own.
+        rustix::process::chdir(path)?;
+        let first = Bpffs::ensure(".", &options())?;
+        assert!(first.is_new());
+        let first = first.into_bpffs();
+        assert_is_at(&first, path);
+        first.still_here()?;
+        for spelling in [".", "./", "../."] {
+            let spelling = match spelling {
+                "../." => Path::new("..").join(path.file_name().unwrap()),
+                other => other.into(),
+            };
+            let Ensured::Found(again) = Bpffs::ensure(&spelling, &options())? else {
+                return Err(format!("{spelling:?}: there was one").into());
+            };
+            assert_eq!(again.dev(), first.dev());
+        }
+        first.unmount().map_err(bpf_pin::Error::from)?;
+        assert!(!FileSystem::at(path)?.is_bpffs());
+        let second = MountOptions::new().mount(".")?;
+        second.still_here()?;
+        second.unmount().map_err(bpf_pin::Error::from)?;
+        assert!(!FileSystem::at(path)?.is_bpffs());
+        rustix::process::chdir("/")?;
+        Ok(())
+    })
 }
 
 fn once() -> Outcome {
