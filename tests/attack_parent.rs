@@ -302,7 +302,7 @@ fn all_the_time() -> Outcome {
     });
     assert!(!well.contains(&0) && swaps > 0, "{well:?}, {swaps} swaps");
     assert_eq!(tree(&ground.at("victim")), before);
-    assert!(ground.has("a/new", &ground.ours));
+    assert!(ground.has("a/ours", &ground.ours));
     // What create could not finish for being swapped, if anything.
     root.sweep_stale()?;
     assert_eq!(ground.strays(), [""; 0]);

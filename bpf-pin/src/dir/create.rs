@@ -222,6 +222,18 @@ impl PinDir {
         Err(Reason::new(Errno::NOENT, None))
     }
 
+    /// As [`readable`](Self::readable), of what this user may have made with too little of a mode.
+    pub(super) fn readable_whatever_its_mode(&self) -> Result<OwnedFd, Reason> {
+        self.readable().or_else(|reason| {
+            let stat = fstat(&self.fd).map_err(|errno| Reason::new(errno, None))?;
+            if !reason.is(Errno::ACCESS) || stat.st_uid != geteuid().as_raw() {
+                return Err(reason);
+            }
+            self.chmod_self(Mode::RWXU)?;
+            self.readable()
+        })
+    }
+
     /// None where somebody has swept it away, or put another in its place, before it was locked.
     fn prepared(&self, name: &Filename) -> Result<Option<(Self, OwnedFd)>, Reason> {
         let errno = |errno| Reason::new(errno, None);

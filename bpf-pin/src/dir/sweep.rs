@@ -173,7 +173,7 @@ impl PinDir {
             other => other.map_err(fail)?,
         };
         // Kept until all is done, so that two sweeps do not meet.
-        let lock = dir.readable().map_err(fail)?;
+        let lock = dir.readable_whatever_its_mode().map_err(fail)?;
         let is_free = try_lock_file(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| fail(Reason::new(errno, None)))?;
         // Whoever holds the lock may have given it another name meanwhile, and now lives in it.

@@ -20,7 +20,7 @@ usage: cargo vm [OPTIONS] [-- FILTER...]     the tests; FILTER and what follows 
   --append PARAMS   more kernel parameters, as lockdown=integrity
   --refresh         ask the archive again which kernel is the newest of its series
   --jobs N          guests at a time (2)
-  --timeout SECONDS the longest a guest may take (300; none for a shell), and a program a fifth of that
+  --timeout SECONDS the longest a guest may take (900; none for a shell), and a program a fifth of that
   --accel NAME      QEMU's accelerator (tcg); kvm hangs under some nested hypervisors
   --help            this text
 ";
@@ -66,7 +66,7 @@ impl Args {
             append: String::new(),
             refresh: false,
             jobs: 2,
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_secs(900),
             accel: "tcg".to_owned(),
         };
         let mut parser = lexopt::Parser::from_args(args);
