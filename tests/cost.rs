@@ -103,7 +103,7 @@ impl Measured {
             };
             match (has_path_fd, is_first) {
                 (true, _) => vec![bare],
-                (false, true) => vec![bare, "OBJ_GET", "stat", "fstat", bare],
+                (false, true) => vec![bare, "OBJ_GET", "prctl", "stat", "fstat", bare],
                 (false, false) => vec!["stat", "fstat", bare],
             }
         });

@@ -110,6 +110,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getrandom, "getrandom"),
     (libc::SYS_geteuid, "geteuid"),
     (libc::SYS_getpid, "getpid"),
+    (libc::SYS_prctl, "prctl"),
 ];
 
 /// A forked process, traced, killed when dropped.

@@ -34,7 +34,7 @@ fn unsupported() -> (Option<i32>, Option<Cause>, &'static str) {
         what: "BPF tokens",
         since: Version::new(6, 9),
     };
-    let because = "this kernel has no BPF tokens, which came with Linux 6.9";
+    let because = "this kernel does not know BPF tokens (Linux 6.9)";
     (Some(libc::EINVAL), Some(cause), because)
 }
 
