@@ -48,6 +48,12 @@ pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     Some(!effective.intersects(wanted | CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether this thread may do with any file what its owner may; so it seems where it cannot be told.
+pub(crate) fn owns_all() -> bool {
+    let sets = capabilities(None);
+    sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
+}
+
 /// Whether the capabilities are those of another user namespace than the initial one.
 pub(crate) fn in_user_namespace() -> bool {
     user_namespace_is_own() == Some(true)

@@ -352,7 +352,7 @@ impl Link {
     pub fn detach(&self) -> Result<()> {
         let detached = sys::link_detach(self.as_fd());
         detached.map_err(|errno| Error::DetachLink {
-            reason: Reason::new(errno, None),
+            reason: Reason::errno_only(errno),
         })
     }
 }

@@ -160,7 +160,7 @@ impl<K: ObjectKind> Handle<K> {
             Ok(fd) => Ok(Self::from_proven_fd(fd)),
             Err(errno) => Err(Error::Clone {
                 kind: K::KIND,
-                reason: Reason::new(errno, None),
+                reason: Reason::errno_only(errno),
             }),
         }
     }

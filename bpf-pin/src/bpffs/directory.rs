@@ -36,7 +36,7 @@ impl Directory {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = openat(CWD, name.as_c_str(), flags, Mode::empty())
             .map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))?;
-        Self::of(fd).map_err(|errno| Reason::new(errno, None))
+        Self::of(fd).map_err(Reason::errno_only)
     }
 
     pub(crate) fn of(fd: OwnedFd) -> Result<Self, Errno> {

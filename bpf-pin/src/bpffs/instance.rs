@@ -102,7 +102,7 @@ impl Bpffs {
     pub fn dir(&self) -> Result<PinDir> {
         let fail = |reason| error(MountOperation::Find, &self.path, reason);
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|errno| fail(Reason::new(errno, None)))?;
+            .map_err(|errno| fail(Reason::errno_only(errno)))?;
         PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
     }
 

@@ -200,7 +200,7 @@ impl Detached {
             reason,
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|errno| fail(Reason::new(errno, None)))?;
+            .map_err(|errno| fail(Reason::errno_only(errno)))?;
         PinDir::from_fd(fd).map_err(|failed| failed.into())
     }
 

@@ -286,7 +286,7 @@ impl MountOptions {
 
     /// Whether the root and the mount are as they were to be.
     pub(crate) fn verify(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
-        let errno = |errno| Reason::new(errno, None);
+        let errno = Reason::errno_only;
         let ignored = |option, since| Err(Cause::OptionIgnored { option, since }.into());
         let stat = fstat(root).map_err(errno)?;
         // The sticky bit is not asked for and always set.

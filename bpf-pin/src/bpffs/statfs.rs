@@ -56,7 +56,7 @@ impl FileSystem {
         match fstatfs(fd) {
             Ok(stat) => Ok(Self::from_stat(&stat)),
             Err(errno) => Err(Error::Fstatfs {
-                reason: Reason::new(errno, None),
+                reason: Reason::errno_only(errno),
             }),
         }
     }

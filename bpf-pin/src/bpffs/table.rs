@@ -67,7 +67,7 @@ impl MountInfo {
     fn open(directory: OwnedFd, path: &Path) -> Result<Self, Reason> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat(directory, path, flags, Mode::empty());
-        let file = file.map_err(|errno| Reason::new(errno, None))?;
+        let file = file.map_err(Reason::errno_only)?;
         Ok(Self(File::from(file)))
     }
 
@@ -111,7 +111,7 @@ impl MountInfo {
         let mut files = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI)];
         match poll(&mut files, Some(&now)) {
             Ok(_) => Ok(files[0].revents().contains(PollFlags::PRI)),
-            Err(errno) => Err(Reason::new(errno, None)),
+            Err(errno) => Err(Reason::errno_only(errno)),
         }
     }
 }

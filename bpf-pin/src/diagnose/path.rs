@@ -11,9 +11,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
-use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::access::Access;
+use crate::capability::owns_all;
 use crate::cause::Cause;
 use crate::diagnose::privilege::for_bpf;
 use crate::kind::{self, Identity, Kind};
@@ -345,14 +345,10 @@ fn sticky(path: &Path) -> Option<Cause> {
 /// Whether this user may not remove what has these attributes from a directory that has those.
 pub(super) fn sticky_between(around: &Stat, pin: &Stat) -> bool {
     let user = geteuid().as_raw();
-    let may_all = || {
-        let sets = capabilities(None);
-        sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
-    };
     Mode::from_raw_mode(around.st_mode).contains(Mode::SVTX)
         && around.st_uid != user
         && pin.st_uid != user
-        && !may_all()
+        && !owns_all()
 }
 
 /// Which object has the name: that name itself, not where a symbolic link leads.

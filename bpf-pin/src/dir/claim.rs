@@ -55,7 +55,7 @@ impl Claim {
     fn new(dir: &PinDir) -> Result<Self, Reason> {
         let file = dir.readable()?;
         let token = names::token();
-        sys::hold_byte(file.as_fd(), token).map_err(|errno| Reason::new(errno, None))?;
+        sys::hold_byte(file.as_fd(), token).map_err(Reason::errno_only)?;
         Ok(Self {
             _file: file,
             token,
@@ -111,7 +111,7 @@ impl PinDir {
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
     pub(super) fn turn(&self) -> Result<OwnedFd, Reason> {
-        let because = |errno| Reason::new(errno, None);
+        let because = Reason::errno_only;
         let file = self.readable()?;
         let end = Instant::now() + PATIENCE;
         loop {

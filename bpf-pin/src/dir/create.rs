@@ -147,7 +147,7 @@ impl PinDir {
             let hidden = self.hidden(Left::Unfinished)?;
             let finished = hidden.dir.finish(new).and_then(|()| {
                 self.rename_named(&hidden.name, name, RenameFlags::NOREPLACE)
-                    .map_err(|errno| Reason::new(errno, None))
+                    .map_err(Reason::errno_only)
             });
             match finished {
                 Ok(()) => {
@@ -167,7 +167,7 @@ impl PinDir {
                 }
             }
         }
-        Err(Reason::new(Errno::EXIST, None))
+        Err(Reason::errno_only(Errno::EXIST))
     }
 
     pub(super) fn is_removed(&self) -> bool {
@@ -219,13 +219,13 @@ impl PinDir {
                 }
             }
         }
-        Err(Reason::new(Errno::NOENT, None))
+        Err(Reason::errno_only(Errno::NOENT))
     }
 
     /// As [`readable`](Self::readable), of what this user may have made with too little of a mode.
     pub(super) fn readable_whatever_its_mode(&self) -> Result<OwnedFd, Reason> {
         self.readable().or_else(|reason| {
-            let stat = fstat(&self.fd).map_err(|errno| Reason::new(errno, None))?;
+            let stat = fstat(&self.fd).map_err(Reason::errno_only)?;
             if !reason.is(Errno::ACCESS) || stat.st_uid != geteuid().as_raw() {
                 return Err(reason);
             }
@@ -236,7 +236,7 @@ impl PinDir {
 
     /// None where somebody has swept it away, or put another in its place, before it was locked.
     fn prepared(&self, name: &Filename) -> Result<Option<(Self, OwnedFd)>, Reason> {
-        let errno = |errno| Reason::new(errno, None);
+        let errno = Reason::errno_only;
         let dir = match self.open_dir_named(name) {
             Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
             other => other?,
@@ -260,7 +260,7 @@ impl PinDir {
 
     /// Owner and mode, of what is held.
     fn finish(&self, new: New) -> Result<(), Reason> {
-        let look = || fstat(&self.fd).map_err(|errno| Reason::new(errno, None));
+        let look = || fstat(&self.fd).map_err(Reason::errno_only);
         // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
         let group = getegid().as_raw();
         if look()?.st_gid != group {
@@ -289,7 +289,7 @@ pub(super) struct Hidden {
 }
 
 fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {
-    fstatfs(fd).map_err(|errno| Reason::new(errno, None))
+    fstatfs(fd).map_err(Reason::errno_only)
 }
 
 fn is_removed(reason: &Reason) -> bool {

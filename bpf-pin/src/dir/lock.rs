@@ -156,7 +156,7 @@ impl PinDir {
             Wait::Forever => lock_file(&file, operation).map(|()| true),
             Wait::Until(end) => lock_until(&file, operation, end),
         };
-        if !is_taken.map_err(|errno| Reason::new(errno, None))? {
+        if !is_taken.map_err(Reason::errno_only)? {
             return Ok(None);
         }
         let held = Held::new(file);
@@ -166,7 +166,7 @@ impl PinDir {
 
     /// That it is still the directory at its path, or, where it has none, that it was not removed.
     fn check_path(&self, file: &OwnedFd) -> Result<(), Reason> {
-        let because = |errno| Reason::new(errno, None);
+        let because = Reason::errno_only;
         let path = || self.path().to_owned();
         let held = fstat(file).map_err(because)?;
         if !self.has_path {
@@ -213,16 +213,16 @@ impl PinDir {
                 other => other.map_err(fail)?,
             };
             lock_file(&file, FlockOperation::LockShared)
-                .map_err(|errno| fail(Reason::new(errno, None)))?;
+                .map_err(|errno| fail(Reason::errno_only(errno)))?;
             let held = Held::new(file);
             // From the directory that is held, wherever its path leads.
-            let here = fstat(&held.file).map_err(|errno| fail(Reason::new(errno, None)))?;
+            let here = fstat(&held.file).map_err(|errno| fail(Reason::errno_only(errno)))?;
             match self.place(&name).lstat() {
                 Ok(there) if there.st_ino == here.st_ino => {
                     return Ok((dir, DirLock { _held: held }));
                 }
                 Ok(_) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(fail(Reason::new(errno, None))),
+                Err(errno) => return Err(fail(Reason::errno_only(errno))),
             }
         }
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::capability::owns_all;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
@@ -154,7 +154,7 @@ impl PinDir {
     pub fn own_metadata(&self) -> Result<Metadata> {
         fstat(&self.fd)
             .map(Metadata)
-            .map_err(|errno| self.fail(DirOperation::Stat, Reason::new(errno, None)))
+            .map_err(|errno| self.fail(DirOperation::Stat, Reason::errno_only(errno)))
     }
 
     /// `openat2(2)`, `chmod(2)`: the mode of a pin or directory in this one.
@@ -264,7 +264,7 @@ impl PinDir {
         name: &Filename,
         object: BorrowedFd<'_>,
     ) -> Result<(), Reason> {
-        let because = |errno| Reason::new(errno, None);
+        let because = Reason::errno_only;
         let stat = self.place(name).lstat().map_err(because)?;
         let differs = |old: u32, new: u32| (old != new).then_some(old);
         let (uid, gid) = (
@@ -305,7 +305,7 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     let name = name.as_c_str();
     let object = Place { base, name }
         .get_somehow()
-        .map_err(|errno| Reason::new(errno, None))?;
+        .map_err(Reason::errno_only)?;
     identify(object.as_fd())
 }
 
@@ -314,7 +314,7 @@ fn chown_held(file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Resul
         return Err(Cause::InvalidId { id }.into());
     }
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
-    chownat(file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(|errno| Reason::new(errno, None))
+    chownat(file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(Reason::errno_only)
 }
 
 /// Through /proc, where an `O_PATH` descriptor has a path that leads to exactly its inode.
@@ -337,11 +337,7 @@ fn not_owner(file: impl AsFd, path: PathBuf, errno: Errno) -> Reason {
         Errno::PERM => fstat(file).map(|stat| stat.st_uid).ok(),
         _ => None,
     };
-    let may_all = || {
-        let sets = capabilities(None);
-        sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
-    };
-    let is_another = |&uid: &u32| uid != rustix::process::geteuid().as_raw() && !may_all();
+    let is_another = |&uid: &u32| uid != rustix::process::geteuid().as_raw() && !owns_all();
     Reason::new(
         errno,
         uid.filter(is_another)

@@ -115,7 +115,7 @@ impl PinDir {
                 has_path: self.has_path,
                 ..Self::from_proven_fd(fd, self.path.clone())
             }),
-            Err(errno) => Err(self.fail(DirOperation::Clone, Reason::new(errno, None))),
+            Err(errno) => Err(self.fail(DirOperation::Clone, Reason::errno_only(errno))),
         }
     }
 

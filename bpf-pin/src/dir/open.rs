@@ -175,7 +175,7 @@ fn fail(path: &Path, reason: Reason) -> Error {
 }
 
 fn prove(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
-    let stat = fstatfs(fd).map_err(|errno| Reason::new(errno, None))?;
+    let stat = fstatfs(fd).map_err(Reason::errno_only)?;
     match FileSystem::from_stat(&stat) {
         FileSystem::BPF => Ok(()),
         found => Err(Cause::NotBpffs {
@@ -189,7 +189,7 @@ fn prove(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
 
 fn prove_directory(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
     prove(fd, path)?;
-    let stat = fstat(fd).map_err(|errno| Reason::new(errno, None))?;
+    let stat = fstat(fd).map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
         _ => Err(Cause::NotADirectory {

@@ -149,7 +149,7 @@ impl PinDir {
             let temporary = self.pin_temporarily(object)?;
             let renamed = prepare(temporary.name()).and_then(|()| {
                 self.rename_named(temporary.name(), name, RenameFlags::empty())
-                    .map_err(|errno| Reason::new(errno, None))
+                    .map_err(Reason::errno_only)
             });
             let Err(reason) = renamed else {
                 temporary.renamed();
@@ -186,7 +186,7 @@ impl PinDir {
                 Err(reason) => return Err(reason),
             }
         }
-        Err(Reason::new(Errno::EXIST, None))
+        Err(Reason::errno_only(Errno::EXIST))
     }
 
     fn swap(

@@ -192,8 +192,7 @@ impl<'d> Stage<'d> {
         if hidden.was_published {
             let wait = |file: &OwnedFd| {
                 // Its own shared lock becomes this one.
-                lock_file(file, FlockOperation::LockExclusive)
-                    .map_err(|errno| Reason::new(errno, None))
+                lock_file(file, FlockOperation::LockExclusive).map_err(Reason::errno_only)
             };
             let waited = match &hidden.lock {
                 Some(held) => wait(&held.file),
@@ -213,7 +212,7 @@ impl<'d> Stage<'d> {
             Some(_) => None,
             None => Some(self.dir.readable().and_then(|file| {
                 let is_taken = try_lock_file(&file, FlockOperation::LockShared);
-                match is_taken.map_err(|errno| Reason::new(errno, None))? {
+                match is_taken.map_err(Reason::errno_only)? {
                     true => Ok(file),
                     false => Err(Cause::Locked.into()),
                 }
@@ -258,7 +257,7 @@ impl<'d> Stage<'d> {
                 Err(errno) => return Err(explain(errno)),
             }
         }
-        Err(Reason::new(Errno::EXIST, None))
+        Err(Reason::errno_only(Errno::EXIST))
     }
 
     /// The hidden name is not ours any more, or the directory around it is gone.
@@ -291,13 +290,13 @@ impl<'d> Stage<'d> {
         match moved(parent, name, aside, name) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(Reason::new(errno, None)),
+            Err(errno) => return Err(Reason::errno_only(errno)),
         }
         let path = || parent.place(name).path();
         let put = is_directory(&aside.place(name), path).and_then(|()| {
             parent
                 .rename_named(hidden, name, no_replace)
-                .map_err(|errno| Reason::new(errno, None))
+                .map_err(Reason::errno_only)
         });
         match put {
             Ok(()) => {
@@ -328,7 +327,7 @@ fn inode(dir: &PinDir) -> u64 {
 
 /// An error where it is something else, by the name that a person knows.
 fn is_directory(place: &Place<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
-    let stat = place.lstat().map_err(|errno| Reason::new(errno, None))?;
+    let stat = place.lstat().map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
         FileType::Symlink => Err(Cause::SymbolicLink { path: path() }.into()),

@@ -162,7 +162,7 @@ impl PinDir {
             return Ok(true);
         }
         sys::is_byte_held(file.as_fd(), token)
-            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::new(errno, None)))
+            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::errno_only(errno)))
     }
 
     /// False where somebody holds it.
@@ -175,7 +175,7 @@ impl PinDir {
         // Kept until all is done, so that two sweeps do not meet.
         let lock = dir.readable_whatever_its_mode().map_err(fail)?;
         let is_free = try_lock_file(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| fail(Reason::new(errno, None)))?;
+            .map_err(|errno| fail(Reason::errno_only(errno)))?;
         // Whoever holds the lock may have given it another name meanwhile, and now lives in it.
         let same = |stat: Stat| fstat(&dir.fd).is_ok_and(|held| held.st_ino == stat.st_ino);
         if !is_free || !self.place(name).lstat().is_ok_and(same) {

@@ -83,7 +83,7 @@ impl<M: AsMap> Elems<M> {
             Ok(cells) => Ok(Self { cells }),
             Err((map, error)) => {
                 let reason = match error {
-                    CellsError::Info(errno) => Reason::new(errno, None),
+                    CellsError::Info(errno) => Reason::errno_only(errno),
                     CellsError::UnknownType(map_type) => Cause::UnknownMapType { map_type }.into(),
                     CellsError::PossibleCpus(error) => Cause::PossibleCpus {
                         problem: error.to_string(),
