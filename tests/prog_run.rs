@@ -51,31 +51,6 @@ fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
         .load()
 }
 
-/// `BPF_PROG_TEST_RUN`: runs `prog` on a packet of zeroes, and what it returned.
-fn run(prog: &Prog, repeat: u32) -> std::io::Result<u32> {
-    let packet = [0u8; 64];
-    let mut attr = abi::bpf_attr_test {
-        prog_fd: prog.as_fd().as_raw_fd() as u32,
-        data_size_in: packet.len() as u32,
-        data_in: packet.as_ptr() as u64,
-        repeat,
-        ..abi::bpf_attr_test::zeroed()
-    };
-    let size = size_of_val(&attr) as u32;
-    // SAFETY: the packet is as long as is said and only read; no room is offered for another.
-    let done = unsafe {
-        abi::bpf(
-            abi::BPF_PROG_TEST_RUN,
-            ptr::from_mut(&mut attr).cast(),
-            size,
-        )
-    };
-    if done < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(attr.retval)
-}
-
 /// Loads from an odd place of a map's value, which is let pass unless asked otherwise.
 fn flags() -> Outcome {
     let map = counter(MapType::ARRAY)?;
@@ -104,9 +79,9 @@ fn counts() -> Outcome {
     assert_eq!(prog.info()?.nr_map_ids, 1);
     let count = map.typed::<u32, u64>()?;
     assert_eq!(count.lookup(&0)?, Some(0));
-    assert_eq!(run(&prog, 3)?, 7);
+    assert_eq!(test_run(&prog, 3)?, 7);
     assert_eq!(count.lookup(&0)?, Some(3));
-    run(&prog, 1)?;
+    test_run(&prog, 1)?;
     assert_eq!(count.lookup(&0)?, Some(4));
     Ok(())
 }
@@ -154,7 +129,7 @@ fn counts_per_cpu() -> Outcome {
                 only.set(cpu);
                 rustix::thread::sched_setaffinity(None, &only)?;
                 for _ in 0..=cpu {
-                    run(&prog, 1)?;
+                    test_run(&prog, 1)?;
                 }
                 expected[cpu] = cpu as u64 + 1;
             }
@@ -172,7 +147,7 @@ fn keeps_maps() -> Outcome {
     let id = map.id()?;
     let prog = counting(&map, 0)?;
     drop(map);
-    run(&prog, 2)?;
+    test_run(&prog, 2)?;
     let map = Map::from_id(id)?;
     assert_eq!(map.info()?.name, "counter");
     assert_eq!(map.typed::<u32, u64>()?.lookup(&0)?, Some(2));
