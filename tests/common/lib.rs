@@ -20,4 +20,4 @@ pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
 
 /// What a test fails with: `?` takes any error.
-pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

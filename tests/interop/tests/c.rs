@@ -30,11 +30,7 @@ fn main() -> std::process::ExitCode {
             BUNDLED,
             || entries(CLIENT_OF_LIBBPF_RS),
         )
-        .test(
-            "pinned_by_a_directory_libbpf_1_7",
-            PATH_FD,
-            path_fd,
-        )
+        .test("pinned_by_a_directory_libbpf_1_7", PATH_FD, path_fd)
         .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
         .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
         .test("pinned_by_name_libbpf_1_7", BUNDLED, || {
