@@ -6,7 +6,7 @@ mod elf;
 mod place;
 
 pub use elf::{Counter, Maps};
-pub use place::{mounted, output, send_packets, tool};
+pub use place::{file, mounted, output, send_packets, tool};
 
 /// Whether libbpf's header and library were there when this was built.
 pub const LIBBPF: common::Need = common::Need::Built(cfg!(libbpf), "gcc and Debian's libbpf-dev");

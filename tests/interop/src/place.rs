@@ -1,5 +1,6 @@
 //! Where other processes see our pins, and how they are asked.
 
+use std::fs;
 use std::io;
 use std::net::UdpSocket;
 use std::path::Path;
@@ -7,6 +8,9 @@ use std::process::Command;
 
 use bpf_pin::MountOptions;
 use common::{find_program, lo_up, own_mounts};
+use tempfile::NamedTempFile;
+
+use crate::Counter;
 
 /// Runs `test` on a thread with a bpffs mounted where only it and the processes that it starts
 /// see it. A path on it has no dot, as libbpf wants it.
@@ -52,4 +56,12 @@ pub fn send_packets(packets: usize) -> io::Result<()> {
         socket.recv(&mut [0; 8])?;
     }
     Ok(())
+}
+
+/// The object as a file, for a program that loads it.
+pub fn file(counter: &Counter<'_>) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix("counter-").suffix(".o").tempfile()?;
+    fs::write(file.path(), counter.elf())?;
+    Ok(file)
 }

@@ -2,7 +2,6 @@
 //! is an int.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 
@@ -12,7 +11,8 @@ use bpf_pin::{
 };
 use common::*;
 use peers::{
-    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, mounted, output, send_packets,
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, file, mounted, output,
+    send_packets,
 };
 
 #[cfg(libbpf)]
@@ -77,16 +77,6 @@ const OBJECT: Counter<'_> = Counter {
     maps: Maps::Btf,
     returns: 2,
 };
-
-/// The object as a file, in a directory without a dot.
-fn file(counter: &Counter<'_>) -> std::io::Result<tempfile::NamedTempFile> {
-    let file = tempfile::Builder::new()
-        .prefix("counter")
-        .suffix(".o")
-        .tempfile()?;
-    fs::write(file.path(), counter.elf())?;
-    Ok(file)
-}
 
 /// The map that an [`OBJECT`] defines.
 fn counter() -> bpf_pin::Result<Map> {

@@ -118,7 +118,11 @@ pub fn map_pins() -> Outcome {
     assert_eq!(fs.names(), [""; 0]);
     // By path alone, so it would have taken anybody's; ours looks.
     let failed = ours.unpin().expect_err("it is gone");
-    assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT), "{failed}");
+    assert_eq!(
+        failed.error().raw_os_error(),
+        Some(libc::ENOENT),
+        "{failed}"
+    );
     Ok(())
 }
 
