@@ -11,6 +11,7 @@ use object::{
 };
 
 use crate::btf;
+use crate::count::look_up_and_add;
 
 /// How the object defines its map, an array with room for one u64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Counter<'_> {
         let mut elf = Object::new(BinaryFormat::Elf, Architecture::Bpf, endianness);
         let map = self.write_map(&mut elf);
         let text = section(&mut elf, self.section, SectionKind::Text);
-        let (insns, look_up) = self.insns();
+        let (insns, look_up) = look_up_and_add(self.returns);
         let bytes: Vec<u8> = insns.iter().flat_map(encode).collect();
         elf.append_section_data(text, &bytes, 8);
         let size = bytes.len() as u64;
@@ -68,28 +69,6 @@ impl Counter<'_> {
         let license = section(&mut elf, "license", SectionKind::Data);
         elf.append_section_data(license, b"GPL\0", 1);
         elf.write().expect("an object")
-    }
-
-    /// `u64 *n = bpf_map_lookup_elem(&map, &0); if (n) __sync_fetch_and_add(n, 1);`, and which of
-    /// them has the map's address.
-    fn insns(&self) -> (Vec<Insn>, usize) {
-        // lddw takes two places.
-        let [first, second] = Insn::ld_map_fd(1, 0);
-        let unrelocated = Insn::new(first.code, 1, 0, 0, 0);
-        let insns = vec![
-            Insn::st_mem(abi::BPF_W, 10, -4, 0),
-            Insn::mov64_reg(2, 10),
-            Insn::alu64_imm(abi::BPF_ADD, 2, -4),
-            unrelocated,
-            second,
-            Insn::call(abi::BPF_FUNC_map_lookup_elem),
-            Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-            Insn::mov64_imm(1, 1),
-            Insn::atomic_add64(0, 1, 0),
-            Insn::mov64_imm(0, self.returns),
-            Insn::exit(),
-        ];
-        (insns, 3)
     }
 
     fn write_map(&self, elf: &mut Object<'_>) -> SymbolId {

@@ -2,9 +2,11 @@
 //! other processes can see.
 
 mod btf;
+mod count;
 mod elf;
 mod place;
 
+pub use count::{count_of, counter, counting};
 pub use elf::{Counter, Maps};
 pub use place::{file, mounted, output, send_packets, tool};
 

@@ -12,7 +12,7 @@ use bpf_pin::{
     ObjectKind, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
 };
 use common::*;
-use peers::{Counter, Maps, send_packets};
+use peers::{Counter, Maps, count_of, counter, send_packets};
 
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -42,17 +42,6 @@ const SOCKET: Counter<'_> = Counter {
 };
 
 const XDP_PASS: i32 = 2;
-
-/// The map that the objects define.
-fn counter() -> bpf_pin::Result<Map> {
-    MapSpec::new(MapType::ARRAY, 4, 8, 1)
-        .name("packets")?
-        .create()
-}
-
-fn count_of(map: &Map) -> bpf_pin::Result<Option<u64>> {
-    map.typed::<u32, u64>()?.lookup(&0)
-}
 
 /// aya's descriptors are its own: a clone of one, proven.
 fn ours<K: ObjectKind>(theirs: impl AsFd) -> Result<Handle<K>, bpf_pin::Error>
@@ -148,7 +137,7 @@ fn map_pins() -> Outcome {
     drop(ebpf);
     let map = PinnedMap::open(fs.at("theirs"))?;
     assert_eq!(map.info()?.name.to_string(), "packets");
-    assert_eq!(count_of(&map)?, Some(77));
+    assert_eq!(count_of(&map)?, 77);
     map.unpin()?;
     flows.unpin()?;
     assert_eq!(fs.names(), [""; 0]);
@@ -192,7 +181,7 @@ fn loaded() -> Outcome {
     let map = PinnedMap::open(fs.at("app/current/packets"))?;
     assert_eq!(prog.info()?.name.to_string(), "count");
     assert_eq!(test_run(&prog, 3)?, 9);
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }
 
@@ -209,7 +198,7 @@ fn prog_pins() -> Outcome {
     let prog = PinnedProg::open(fs.at("theirs"))?;
     assert_eq!(prog.id()?, id);
     assert_eq!(test_run(&prog, 1)?, 9);
-    assert_eq!(count_of(&map)?, Some(1));
+    assert_eq!(count_of(&map)?, 1);
 
     // And back: what we have pinned runs where aya attaches it.
     let path = fs.at("ours");
@@ -221,7 +210,7 @@ fn prog_pins() -> Outcome {
     here.send(b"counted")?;
     let mut received = [0; 8];
     assert_eq!(there.recv(&mut received)?, 7);
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
     Ok(())
 }
 
@@ -244,15 +233,15 @@ fn pinned_by_name() -> Outcome {
     load()?;
     load()?;
     let theirs = PinnedMap::open(fs.at("packets"))?;
-    assert_eq!(count_of(&theirs)?, Some(2));
+    assert_eq!(count_of(&theirs)?, 2);
     // What we put in its place aya takes, too.
     let dir = PinDir::open(fs.root())?;
     let map = counter()?;
     map.typed()?.update(&0_u32, &50_u64, ElemFlags::ANY)?;
     dir.replace(&map, "packets")?;
     load()?;
-    assert_eq!(count_of(&map)?, Some(51));
-    assert_eq!(count_of(&theirs)?, Some(2));
+    assert_eq!(count_of(&map)?, 51);
+    assert_eq!(count_of(&theirs)?, 2);
     assert_eq!(fs.names(), ["packets"]);
     Ok(())
 }
@@ -267,7 +256,7 @@ fn map_pin_path() -> Outcome {
     let filter: &mut SocketFilter = prog_of(&mut ebpf)?;
     filter.load()?;
     assert_eq!(test_run(filter.fd()?, 4)?, 9);
-    assert_eq!(count_of(&map)?, Some(4));
+    assert_eq!(count_of(&map)?, 4);
     Ok(())
 }
 
@@ -299,15 +288,15 @@ fn link_of_aya() -> Outcome {
     drop(ebpf);
     // Nothing but the pin holds it in place.
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     let link = PinnedLink::open(fs.at("theirs"))?;
     assert_eq!(link.info()?.link_type, LinkType::XDP);
     let link = link.unpin()?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
     link.detach()?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
     assert_eq!(fs.names(), [""; 0]);
     Ok(())
 }
@@ -322,14 +311,14 @@ fn link_by_id() -> Outcome {
     let link = Link::from_id(id)?.pin(fs.at("link"))?;
     drop((theirs, ebpf, link));
     send_packets(2)?;
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
     let theirs = AyaPinnedLink::from_pin(fs.at("link"))?;
     let last = theirs.unpin()?;
     assert_eq!(last.info()?.id(), id);
     drop(last);
     eventually("detached", || Link::from_id(id).is_err());
     send_packets(2)?;
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
     Ok(())
 }
 
@@ -361,7 +350,7 @@ fn link_of_ours() -> Outcome {
     let link = PinnedLink::open(fs.at("link"))?;
     assert_eq!((link.id()?, link.info()?.prog_id), (info.id, prog_id));
     send_packets(4)?;
-    assert_eq!(count_of(&map)?, Some(4));
+    assert_eq!(count_of(&map)?, 4);
     // And we put back ours.
     link.update(&prog)?;
     assert_eq!(link.info()?.prog_id, prog.id()?);

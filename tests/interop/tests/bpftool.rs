@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use bpf_pin::{
-    ElemFlags, Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, inventory,
+    ElemFlags, Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
+    inventory,
 };
 use common::*;
-use peers::{Counter, Maps, file, mounted, output, send_packets, tool};
+use peers::{
+    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, tool,
+};
 use serde_json::{Value, json};
 
 fn main() -> std::process::ExitCode {
@@ -88,7 +91,8 @@ fn map(root: &Path) -> Outcome {
 }
 
 fn prog_of_ours(root: &Path) -> Outcome {
-    let ours = prog().pin(root.join("filter"))?;
+    let map = counter()?;
+    let ours = counting(&map, ProgType::SOCKET_FILTER, 23)?.pin(root.join("filter"))?;
     let info = ours.info()?;
     let shown = bpftool(&[&"prog", &"show", &"pinned", &ours.path()])?;
     let tag: String = info.tag.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -103,6 +107,7 @@ fn prog_of_ours(root: &Path) -> Outcome {
         ("gpl_compatible", json!(info.gpl_compatible)),
         ("uid", json!(info.created_by_uid)),
         ("bytes_xlated", json!(info.xlated_prog_len)),
+        ("map_ids", json!([map.id()?])),
         ("pinned", json!([ours.path()])),
     ] {
         assert_eq!(shown[name], is, "{name} of {shown}");
@@ -117,7 +122,8 @@ fn prog_of_ours(root: &Path) -> Outcome {
         &"data_in",
         &packet.path(),
     ];
-    assert_eq!(bpftool(&args)?["retval"], 0);
+    assert_eq!(bpftool(&args)?["retval"], 23);
+    assert_eq!(count_of(&map)?, 1);
     Ok(())
 }
 
@@ -247,7 +253,7 @@ fn loaded(root: &Path) -> Outcome {
         &"0",
     ])?;
     assert_eq!(dump["value"], json!(hex(&4_u64.to_ne_bytes())));
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&0)?, Some(4));
+    assert_eq!(count_of(&map)?, 4);
     link.unpin()?;
     Ok(())
 }

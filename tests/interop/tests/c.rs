@@ -2,17 +2,15 @@
 //! is an int.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 
 use bpf_pin::{
-    Cause, ElemFlags, Insn, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink, PinnedMap,
-    PinnedProg, Prog, ProgSpec, ProgType, abi,
+    Cause, ElemFlags, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
 };
 use common::*;
 use peers::{
-    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, file, mounted, output,
-    send_packets,
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, count_of, counter, counting,
+    file, mounted, output, send_packets,
 };
 
 #[cfg(libbpf)]
@@ -78,17 +76,6 @@ const OBJECT: Counter<'_> = Counter {
     returns: 2,
 };
 
-/// The map that an [`OBJECT`] defines.
-fn counter() -> bpf_pin::Result<Map> {
-    MapSpec::new(MapType::ARRAY, 4, 8, 1)
-        .name("packets")?
-        .create()
-}
-
-fn count_of(map: &Map) -> bpf_pin::Result<Option<u64>> {
-    map.typed::<u32, u64>()?.lookup(&0)
-}
-
 fn entries(client: &'static str) -> Outcome {
     mounted(|root| {
         let ours = hash().pin(root.join("ours"))?;
@@ -144,24 +131,10 @@ fn path_fd() -> Outcome {
 fn program(client: &'static str) -> Outcome {
     mounted(|root| {
         let map = counter()?;
-        let mut insns = vec![
-            Insn::st_mem(abi::BPF_W, 10, -4, 0),
-            Insn::mov64_reg(2, 10),
-            Insn::alu64_imm(abi::BPF_ADD, 2, -4),
-        ];
-        insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-        insns.extend([
-            Insn::call(abi::BPF_FUNC_map_lookup_elem),
-            Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-            Insn::mov64_imm(1, 1),
-            Insn::atomic_add64(0, 1, 0),
-            Insn::mov64_imm(0, 17),
-            Insn::exit(),
-        ]);
-        let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns);
-        let prog = spec.load()?.pin(root.join("prog"))?;
+        let prog = counting(&map, ProgType::SOCKET_FILTER, 17)?;
+        let prog = prog.pin(root.join("prog"))?;
         assert_eq!(say(client, &[&"run", &prog.path()])?, "returned 17");
-        assert_eq!(count_of(&map)?, Some(1));
+        assert_eq!(count_of(&map)?, 1);
         // What a program's pin is not.
         assert!(complain(client, &[&"put", &prog.path(), &"0", &"1"]).contains("Invalid argument"));
         Ok(())
@@ -181,15 +154,15 @@ fn pinned_by_name(client: &'static str) -> Outcome {
         assert_eq!(say(client, &args)?, said);
         let map = PinnedMap::open(shared.join("packets"))?;
         assert_eq!(format!("map {}", map.id()?), said);
-        assert_eq!(count_of(&map)?, Some(2));
+        assert_eq!(count_of(&map)?, 2);
         // It also finds what we have pinned in its place: without a gap.
         let dir = PinDir::open(&shared)?;
         let ours = counter()?;
         ours.typed()?.update(&0_u32, &40_u64, ElemFlags::ANY)?;
         dir.replace(&ours, "packets")?;
         assert_eq!(say(client, &args)?, format!("map {}", ours.id()?));
-        assert_eq!(count_of(&ours)?, Some(41));
-        assert_eq!(count_of(&map)?, Some(2));
+        assert_eq!(count_of(&ours)?, 41);
+        assert_eq!(count_of(&map)?, 2);
         Ok(())
     })
 }
@@ -202,7 +175,7 @@ fn reused(client: &'static str) -> Outcome {
         for (command, count) in [("set_pin_path", 1), ("reuse_fd", 2)] {
             let args: [&dyn AsRef<OsStr>; 4] = [&command, &object.path(), &"packets", &ours.path()];
             assert_eq!(say(client, &args)?, id);
-            assert_eq!(count_of(&ours)?, Some(count));
+            assert_eq!(count_of(&ours)?, count);
         }
         Ok(())
     })
@@ -246,14 +219,14 @@ fn links(client: &'static str) -> Outcome {
             assert_eq!(info.prog_id, prog.id()?);
             let map = Map::from_id(said.trim_start_matches("map ").parse()?)?;
             // One that the client ran it on.
-            assert_eq!(count_of(&map)?, Some(1));
+            assert_eq!(count_of(&map)?, 1);
             send_packets(5)?;
-            assert_eq!(count_of(&map)?, Some(6));
+            assert_eq!(count_of(&map)?, 6);
             let said = format!("link {} of program {}", info.id, info.prog_id);
             assert_eq!(say(client, &[&"link", &root.join("link")])?, said);
             link.unpin()?.detach()?;
             send_packets(5)?;
-            assert_eq!(count_of(&map)?, Some(6));
+            assert_eq!(count_of(&map)?, 6);
 
             // Ours.
             let link = LinkSpec::xdp(LO).create(&prog)?.pin(root.join("ours"))?;
@@ -262,7 +235,7 @@ fn links(client: &'static str) -> Outcome {
             assert_eq!(say(client, &[&"link", &root.join("ours")])?, said);
             // libbpf has closed it, and not detached.
             send_packets(5)?;
-            assert_eq!(count_of(&map)?, Some(11));
+            assert_eq!(count_of(&map)?, 11);
             let error = PinnedMap::open(root.join("ours")).expect_err("a link's pin");
             let cause = error.cause();
             assert!(matches!(cause, Some(Cause::WrongKind { .. })), "{cause:?}");

@@ -1,13 +1,12 @@
 //! tc: our program under its filters, and maps that its objects share through tc/globals.
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
-use bpf_pin::{
-    ElemFlags, EntryType, Insn, Map, MapSpec, MapType, PinDir, PinnedMap, ProgSpec, ProgType, abi,
-};
+use bpf_pin::{ElemFlags, EntryType, PinDir, PinnedMap, ProgType};
 use common::*;
-use peers::{Counter, Maps, file, mounted, output, send_packets, tool};
+use peers::{
+    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, tool,
+};
 use serde_json::{Value, json};
 
 fn main() -> std::process::ExitCode {
@@ -49,36 +48,9 @@ const OBJECT: Counter<'_> = Counter {
     returns: 0,
 };
 
-/// The map that the object defines.
-fn counter() -> bpf_pin::Result<Map> {
-    MapSpec::new(MapType::ARRAY, 4, 8, 1)
-        .name("packets")?
-        .create()
-}
-
-fn count_of(map: &Map) -> bpf_pin::Result<Option<u64>> {
-    map.typed::<u32, u64>()?.lookup(&0)
-}
-
 fn object_pinned(root: &Path) -> Outcome {
     let map = counter()?;
-    let mut insns = vec![
-        Insn::st_mem(abi::BPF_W, 10, -4, 0),
-        Insn::mov64_reg(2, 10),
-        Insn::alu64_imm(abi::BPF_ADD, 2, -4),
-    ];
-    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    insns.extend([
-        Insn::call(abi::BPF_FUNC_map_lookup_elem),
-        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
-        Insn::mov64_imm(1, 1),
-        Insn::atomic_add64(0, 1, 0),
-        Insn::mov64_imm(0, 0),
-        Insn::exit(),
-    ]);
-    let prog = ProgSpec::new(ProgType::SCHED_CLS, &insns)
-        .name("of_ours")?
-        .load()?;
+    let prog = counting(&map, ProgType::SCHED_CLS, 0)?;
     let prog = prog.pin(root.join("filter"))?;
     tc(root, "qdisc add dev lo clsact")?;
     let at = prog.path().display();
@@ -90,18 +62,18 @@ fn object_pinned(root: &Path) -> Outcome {
     // The filter holds it from now on.
     prog.unpin()?;
     send_packets(6)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
     let filters = filters(root, "ingress")?;
     assert_eq!(filters.len(), 1);
     assert_eq!(filters[0]["options"]["prog"]["id"], json!(id));
-    assert_eq!(filters[0]["options"]["prog"]["name"], "of_ours");
+    assert_eq!(filters[0]["options"]["prog"]["name"], "counting");
     assert_eq!(
         bpf_pin::Prog::from_id(id)?.info()?.name.to_string(),
-        "of_ours"
+        "counting"
     );
     tc(root, "qdisc del dev lo clsact")?;
     send_packets(6)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
 
     // What is no program tc cannot use either.
     map.pin(root.join("map"))?;
@@ -126,11 +98,11 @@ fn globals(root: &Path) -> Outcome {
     add("ingress")?;
     let map = PinnedMap::open(root.join("tc/globals/packets"))?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     // A second program, of which the map is, too: each packet is seen on its way out and in.
     add("egress")?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(9));
+    assert_eq!(count_of(&map)?, 9);
     let ids = |direction| -> Outcome<Value> {
         Ok(filters(root, direction)?[0]["options"]["prog"]["id"].clone())
     };
@@ -147,7 +119,9 @@ fn globals(root: &Path) -> Outcome {
         entries.contains(&("tc".into(), EntryType::Directory)),
         "{entries:?}"
     );
-    let links = entries.iter().filter(|(_, is)| *is == EntryType::SymbolicLink);
+    let links = entries
+        .iter()
+        .filter(|(_, is)| *is == EntryType::SymbolicLink);
     assert!(links.count() >= 1, "{entries:?}");
     let through = PinDir::open(root.join("xdp"))?.open_dir("globals")?;
     assert_eq!(through.identity("packets")?, map.identity()?);
@@ -160,8 +134,8 @@ fn globals(root: &Path) -> Outcome {
     tc(root, "qdisc add dev lo clsact")?;
     add("ingress")?;
     send_packets(2)?;
-    assert_eq!(count_of(&ours)?, Some(102));
-    assert_eq!(count_of(&map)?, Some(9));
+    assert_eq!(count_of(&ours)?, 102);
+    assert_eq!(count_of(&map)?, 9);
     Ok(())
 }
 
@@ -188,6 +162,6 @@ fn legacy(root: &Path) -> Outcome {
     added?;
     let map = PinnedMap::open(root.join("tc/globals/packets"))?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }

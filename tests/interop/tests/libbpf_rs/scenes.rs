@@ -3,15 +3,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use bpf_pin::{
-    AttachType, ElemFlags, Insn, Link, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink,
-    PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
+    AttachType, ElemFlags, Insn, Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg,
+    Prog, ProgSpec, ProgType,
 };
 use common::*;
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramHandle, ProgramInput, ProgramMut,
     libbpf_sys,
 };
-use peers::{Counter, Maps, send_packets};
+use peers::{Counter, Maps, count_of, counter, send_packets};
 
 const SOCKET: Counter<'_> = Counter {
     section: "socket",
@@ -25,17 +25,6 @@ const XDP_PASS: i32 = 2;
 
 /// The loopback device of every network namespace.
 const LO: u32 = 1;
-
-/// The map that the objects define.
-fn counter() -> bpf_pin::Result<Map> {
-    MapSpec::new(MapType::ARRAY, 4, 8, 1)
-        .name("packets")?
-        .create()
-}
-
-fn count_of(map: &Map) -> bpf_pin::Result<Option<u64>> {
-    map.typed::<u32, u64>()?.lookup(&0)
-}
 
 fn key(key: u32) -> [u8; 4] {
     key.to_ne_bytes()
@@ -141,7 +130,7 @@ pub fn loaded() -> Outcome {
     let prog = PinnedProg::open(fs.at("app/current/count"))?;
     let map = PinnedMap::open(fs.at("app/current/packets"))?;
     assert_eq!(test_run(&prog, 3)?, 9);
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }
 
@@ -159,7 +148,7 @@ pub fn prog_pins() -> Outcome {
     drop(object);
     let prog = PinnedProg::open(fs.at("theirs"))?;
     assert_eq!(test_run(&prog, 1)?, 9);
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
 
     let info = prog.info()?;
     let prog = prog.unpin()?.pin(fs.at("ours"))?;
@@ -188,12 +177,12 @@ pub fn pinned_by_name() -> Outcome {
     load()?;
     load()?;
     let theirs = PinnedMap::open(fs.at("packets"))?;
-    assert_eq!(count_of(&theirs)?, Some(2));
+    assert_eq!(count_of(&theirs)?, 2);
     let map = counter()?;
     map.typed()?.update(&0_u32, &60_u64, ElemFlags::ANY)?;
     PinDir::open(fs.root())?.replace(&map, "packets")?;
     load()?;
-    assert_eq!(count_of(&map)?, Some(61));
+    assert_eq!(count_of(&map)?, 61);
     assert_eq!(fs.names(), ["packets"]);
     Ok(())
 }
@@ -212,7 +201,7 @@ pub fn reuse_pinned() -> Outcome {
         }
         test_run(prog_of(&object.load()?)?.as_fd(), 2)?;
     }
-    assert_eq!(count_of(&map)?, Some(4));
+    assert_eq!(count_of(&map)?, 4);
     Ok(())
 }
 
@@ -227,7 +216,6 @@ pub fn path_fd() -> Outcome {
         sz: size_of::<libbpf_sys::bpf_obj_pin_opts>() as _,
         file_flags: libbpf_sys::BPF_F_PATH_FD,
         path_fd: dir.as_fd().as_raw_fd(),
-        ..Default::default()
     };
     // SAFETY: a name that ends with NUL, and descriptors that are open.
     let pinned =
@@ -239,7 +227,6 @@ pub fn path_fd() -> Outcome {
         sz: size_of::<libbpf_sys::bpf_obj_get_opts>() as _,
         file_flags: libbpf_sys::BPF_F_PATH_FD | libbpf_sys::BPF_F_RDONLY,
         path_fd: dir.as_fd().as_raw_fd(),
-        ..Default::default()
     };
     dir.rename("flows", "routes")?;
     let name = CString::new(b"routes".as_slice())?;
@@ -271,17 +258,17 @@ pub fn link_of_libbpf() -> Outcome {
     theirs.pin(fs.at("theirs"))?;
     drop((theirs, object, link));
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(3));
+    assert_eq!(count_of(&map)?, 3);
     let link = PinnedLink::open(fs.at("theirs"))?;
     assert_eq!(link.info()?, info);
     let other = libbpf_rs::Link::open(fs.at("ours"))?;
     assert_eq!(other.info()?.id, info.id);
     link.unpin()?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
     other.detach()?;
     send_packets(3)?;
-    assert_eq!(count_of(&map)?, Some(6));
+    assert_eq!(count_of(&map)?, 6);
     PinnedLink::open(fs.at("ours"))?.unpin()?;
     assert_eq!(fs.names(), [""; 0]);
     Ok(())
@@ -304,11 +291,11 @@ pub fn link_of_ours() -> Outcome {
     );
     theirs.update_prog(&program)?;
     send_packets(2)?;
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
     let link = PinnedLink::open(fs.at("link"))?;
     link.update(&prog)?;
     send_packets(2)?;
-    assert_eq!(count_of(&map)?, Some(2));
+    assert_eq!(count_of(&map)?, 2);
     // libbpf removes the name that it has opened.
     theirs.unpin()?;
     let failed = link.unpin().expect_err("it is gone");
