@@ -5,6 +5,7 @@ mod btf;
 mod count;
 mod elf;
 mod place;
+pub mod story;
 
 pub use count::{count_of, counter, counting};
 pub use elf::{Counter, Maps};

@@ -181,7 +181,7 @@ fn reused(client: &'static str) -> Outcome {
     })
 }
 
-/// libbpf compares what is pinned with what it wants; ours says in what they differ.
+/// libbpf compares what is pinned with what it wants; what it is given as a descriptor it takes.
 fn does_not_fit(client: &'static str) -> Outcome {
     mounted(|root| {
         let object = file(&OBJECT)?;
@@ -193,6 +193,10 @@ fn does_not_fit(client: &'static str) -> Outcome {
         assert!(said.contains("parameter mismatch"), "{said}");
         assert!(said.contains("Invalid argument"), "{said}");
         assert_eq!(PinnedMap::open(root.join("ours"))?.id()?, id);
+        let args: [&dyn AsRef<OsStr>; 4] = [&"reuse_fd", &object.path(), &"packets", &ours.path()];
+        assert_eq!(say(client, &args)?, format!("map {id}"));
+        // Nothing was counted, for this map has no element 0.
+        assert_eq!(ours.typed::<u32, u64>()?.lookup(&0)?, None);
         // And a program's pin is no map.
         let prog = prog().pin(root.join("prog"))?;
         let args: [&dyn AsRef<OsStr>; 4] =

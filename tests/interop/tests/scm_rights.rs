@@ -221,7 +221,7 @@ fn cost() -> Outcome {
         "through a socket {given:?}, asked for over one {asked:?}; \
          a pin opened {opened:?}, made and removed {pinned:?}"
     );
-    // 0.9 and 0.2, as measured; twice the one and once the other is for machines unlike that one.
+    // 0.8 and 0.4, as measured; the bounds are for machines unlike that one.
     assert!(
         opened < given * 2,
         "opened in {opened:?}, given in {given:?}"
