@@ -112,63 +112,67 @@ static void pin_at(char **args)
 #endif
 }
 
-// Loads the object's only program, runs it once and says which map it has counted in.
-static struct bpf_program *load_and_run(struct bpf_object *object, const char *name)
+static struct bpf_map *map_of(struct bpf_object *object, const char *name)
 {
-	struct bpf_map *map;
+	return some_or_die(bpf_object__find_map_by_name(object, name), name);
+}
+
+// Loads the object's only program, runs it once and says which map it has counted in.
+static struct bpf_program *load_and_run(struct bpf_object *object, struct bpf_map *map)
+{
 	struct bpf_program *prog;
 
 	or_die(bpf_object__load(object), "bpf_object__load");
-	map = some_or_die(bpf_object__find_map_by_name(object, name), "bpf_object__find_map_by_name");
 	prog = some_or_die(bpf_object__next_program(object, NULL), "bpf_object__next_program");
 	run(bpf_program__fd(prog));
 	printf("map %u\n", map_id(bpf_map__fd(map)));
 	return prog;
 }
 
+static struct bpf_object *open_object(const char *path, const char *pin_root_path)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = pin_root_path);
+
+	return some_or_die(bpf_object__open_file(path, &opts), "bpf_object__open_file");
+}
+
 // LIBBPF_PIN_BY_NAME: the object says that its maps are to be pinned, and under which names.
 static void load(char **args)
 {
-	LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = args[2]);
-	struct bpf_object *object = bpf_object__open_file(args[0], &opts);
+	struct bpf_object *object = open_object(args[0], args[2]);
 
-	load_and_run(some_or_die(object, "bpf_object__open_file"), args[1]);
+	load_and_run(object, map_of(object, args[1]));
 }
 
 // The program says it: the pin is reused, or there will be one.
 static void set_pin_path(char **args)
 {
-	struct bpf_object *object = bpf_object__open_file(args[0], NULL);
-	struct bpf_map *map;
+	struct bpf_object *object = open_object(args[0], NULL);
+	struct bpf_map *map = map_of(object, args[1]);
 
-	some_or_die(object, "bpf_object__open_file");
-	map = some_or_die(bpf_object__find_map_by_name(object, args[1]), args[1]);
 	or_die(bpf_map__set_pin_path(map, args[2]), "bpf_map__set_pin_path");
-	load_and_run(object, args[1]);
+	load_and_run(object, map);
 }
 
-// Somebody's descriptor in place of a map of the object's own.
+// Somebody's descriptor in place of a map of the object's own; even its name is that one's then.
 static void reuse_fd(char **args)
 {
-	struct bpf_object *object = bpf_object__open_file(args[0], NULL);
+	struct bpf_object *object = open_object(args[0], NULL);
+	struct bpf_map *map = map_of(object, args[1]);
 	int fd = or_die(bpf_obj_get(args[2]), "bpf_obj_get");
-	struct bpf_map *map;
 
-	some_or_die(object, "bpf_object__open_file");
-	map = some_or_die(bpf_object__find_map_by_name(object, args[1]), args[1]);
 	or_die(bpf_map__reuse_fd(map, fd), "bpf_map__reuse_fd");
-	load_and_run(object, args[1]);
+	load_and_run(object, map);
 }
 
 // Loads OBJECT, attaches its program to a device and pins program and link in DIRECTORY.
 static void attach(char **args)
 {
-	struct bpf_object *object = bpf_object__open_file(args[0], NULL);
-	struct bpf_program *prog;
+	struct bpf_object *object = open_object(args[0], NULL);
+	struct bpf_program *prog = load_and_run(object, map_of(object, args[1]));
 	struct bpf_link *link;
 	char path[256];
 
-	prog = load_and_run(some_or_die(object, "bpf_object__open_file"), args[1]);
 	link = some_or_die(bpf_program__attach_xdp(prog, number(args[2])), "bpf_program__attach_xdp");
 	snprintf(path, sizeof(path), "%s/prog", args[3]);
 	or_die(bpf_program__pin(prog, path), "bpf_program__pin");
