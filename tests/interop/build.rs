@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=c");
+    // Debian's, which may be installed after a build without.
+    println!("cargo::rerun-if-changed=/usr/include/bpf/libbpf.h");
     println!("cargo::rustc-check-cfg=cfg(libbpf)");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let client = out.join("client");

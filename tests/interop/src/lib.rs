@@ -25,3 +25,13 @@ pub const LIBBPF_RS: common::Need = common::Need::Built(
     cfg!(feature = "libbpf-rs"),
     "--features libbpf-rs, and gcc, make, pkg-config, libelf-dev and zlib1g-dev",
 );
+
+/// Tests that are skipped in a build without what they need, so that they are counted.
+#[macro_export]
+macro_rules! skipped {
+    ($($name:ident)*) => {$(
+        pub fn $name() -> common::Outcome {
+            unreachable!("it is skipped")
+        }
+    )*};
+}

@@ -160,28 +160,37 @@ fn link(root: &Path) -> Outcome {
 fn names(root: &Path) -> Outcome {
     let dir = PinDir::create(root.join("app"), 0o700)?;
     let map = hash();
+    let id = map.id()?;
     dir.pin(&map, "a")?;
     dir.link("a", "b")?;
     let deep = dir.create_dir("deep", 0o700)?;
     deep.pin(&map, "c")?;
-    let below = |name: &str| root.join("app").join(name);
-    let args: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"map", &"show", &"pinned", &below("a")];
-    let of_bpftool = |shown: &Value| -> Outcome<Vec<String>> {
-        let mut names: Vec<String> = serde_json::from_value(shown["pinned"].clone())?;
+    let of_bpftool = || -> Outcome<Vec<String>> {
+        let all = bpftool(&[&"map", &"show"])?;
+        let all = all.as_array().ok_or("no list")?;
+        let ours = all
+            .iter()
+            .find(|shown| shown["id"] == id)
+            .ok_or("not in it")?;
+        let mut names: Vec<String> = serde_json::from_value(ours["pinned"].clone())?;
         names.sort();
         Ok(names)
     };
-    let found: Result<Vec<_>, _> = inventory()?.of(map.identity()?).collect();
-    let ours = found?
-        .into_iter()
-        .map(|found| found.path.display().to_string());
-    let mut ours: Vec<String> = ours.collect();
-    ours.sort();
-    let want = ["a", "b", "deep/c"].map(|name| below(name).display().to_string());
-    assert_eq!(ours, want);
-    assert_eq!(of_bpftool(&bpftool(&args)?)?, want);
+    let of_inventory = || -> Outcome<Vec<String>> {
+        let found: Result<Vec<_>, _> = inventory()?.of(map.identity()?).collect();
+        let paths = found?
+            .into_iter()
+            .map(|found| found.path.display().to_string());
+        let mut names: Vec<String> = paths.collect();
+        names.sort();
+        Ok(names)
+    };
+    let want = ["a", "b", "deep/c"].map(|name| dir.path().join(name).display().to_string());
+    assert_eq!(of_inventory()?, want);
+    assert_eq!(of_bpftool()?, want);
     dir.remove_dir_all("deep")?;
-    assert_eq!(of_bpftool(&bpftool(&args)?)?, want[..2]);
+    assert_eq!(of_inventory()?, want[..2]);
+    assert_eq!(of_bpftool()?, want[..2]);
     Ok(())
 }
 

@@ -17,11 +17,17 @@ use peers::{
 #[path = "c/ffi.rs"]
 mod ffi;
 
+#[cfg(not(libbpf))]
+mod ffi {
+    peers::skipped! { c_calls rust_calls c_gives looked_at }
+}
+
 fn main() -> std::process::ExitCode {
     const OURS: &[Need] = &[cap::SYS_ADMIN, LIBBPF];
     const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
     const BUNDLED: &[Need] = &[cap::SYS_ADMIN, LIBBPF_RS];
-    let suite = Suite::new()
+    const FFI: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF];
+    Suite::new()
         .test("each_reads_what_the_other_wrote", OURS, || entries(CLIENT))
         .test(
             "each_reads_what_the_other_wrote_libbpf_1_7",
@@ -45,14 +51,12 @@ fn main() -> std::process::ExitCode {
             "links_of_each_other",
             &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF],
             || links(CLIENT),
-        );
-    #[cfg(libbpf)]
-    let suite = ffi::tests(suite);
-    #[cfg(not(libbpf))]
-    let suite = suite.test("a_map_is_an_int_in_c", OURS, || {
-        unreachable!("it is skipped")
-    });
-    suite.run()
+        )
+        .test("c_calls_rust_for_a_map", FFI, ffi::c_calls)
+        .test("rust_calls_c_for_a_map", FFI, ffi::rust_calls)
+        .test("c_gives_rust_a_map", FFI, ffi::c_gives)
+        .test("what_c_gives_is_looked_at", FFI, ffi::looked_at)
+        .run()
 }
 
 /// What the client says.

@@ -7,19 +7,9 @@ use peers::LIBBPF_RS;
 #[path = "libbpf_rs/scenes.rs"]
 mod scenes;
 
-/// What there is to show without it.
 #[cfg(not(feature = "libbpf-rs"))]
 mod scenes {
-    use super::*;
-
-    macro_rules! skipped {
-        ($($name:ident)*) => {$(
-            pub fn $name() -> Outcome {
-                unreachable!("it is skipped")
-            }
-        )*};
-    }
-    skipped! {
+    peers::skipped! {
         map_by_fd map_by_id map_pins loaded prog_pins pinned_by_name reuse_pinned path_fd
         link_of_libbpf link_of_ours
     }
@@ -35,7 +25,7 @@ fn main() -> std::process::ExitCode {
         .test("a_map_by_its_id", IDS, scenes::map_by_id)
         .test("pins_of_maps", BPF, scenes::map_pins)
         .test("a_program_that_libbpf_loads_is_pinned", BPF, scenes::loaded)
-        .test("pins_of_programs", BPF, scenes::prog_pins)
+        .test("pins_of_programs", IDS, scenes::prog_pins)
         .test("pinned_by_name", BPF, scenes::pinned_by_name)
         .test("a_pin_of_ours_is_reused", BPF, scenes::reuse_pinned)
         .test("pinned_by_a_directory", PATH_FD, scenes::path_fd)

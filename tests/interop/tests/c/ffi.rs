@@ -7,7 +7,6 @@ use std::path::Path;
 
 use bpf_pin::{ElemFlags, Kind, Map, PinnedMap};
 use common::*;
-use peers::LIBBPF;
 
 // c/ffi.c, and Debian's library, which it uses.
 #[link(name = "peer", kind = "static")]
@@ -20,15 +19,6 @@ unsafe extern "C" {
     safe fn peer_no_map() -> Option<Map>;
     /// Minus an errno where there is none, so it is no Option<OwnedFd>.
     fn bpf_obj_get(path: *const c_char) -> c_int;
-}
-
-pub fn tests(suite: Suite) -> Suite {
-    const NEEDS: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF];
-    suite
-        .test("c_calls_rust_for_a_map", NEEDS, c_calls)
-        .test("rust_calls_c_for_a_map", NEEDS, rust_calls)
-        .test("c_gives_rust_a_map", NEEDS, c_gives)
-        .test("what_c_gives_is_looked_at", NEEDS, looked_at)
 }
 
 fn path(path: *const c_char) -> &'static Path {
@@ -57,7 +47,7 @@ extern "C" fn flows_adopt(map: Option<Map>, at: *const c_char) -> c_int {
     }
 }
 
-fn c_calls() -> Outcome {
+pub fn c_calls() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("flows"))?;
     map.typed()?.update(&3_u32, &9_u64, ElemFlags::ANY)?;
@@ -72,7 +62,7 @@ fn c_calls() -> Outcome {
     Ok(())
 }
 
-fn rust_calls() -> Outcome {
+pub fn rust_calls() -> Outcome {
     let fs = TestFs::new();
     let map = peer_map(5, 25).ok_or("C has made none")?;
     let info = map.info()?;
@@ -85,7 +75,7 @@ fn rust_calls() -> Outcome {
     Ok(())
 }
 
-fn c_gives() -> Outcome {
+pub fn c_gives() -> Outcome {
     let fs = TestFs::new();
     let at = c_path(&fs.at("given"));
     // SAFETY: a path that ends with NUL.
@@ -100,7 +90,7 @@ fn c_gives() -> Outcome {
 }
 
 /// A descriptor of which C says nothing: its kind is asked of the kernel.
-fn looked_at() -> Outcome {
+pub fn looked_at() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("map"))?;
     let prog = prog().pin(fs.at("prog"))?;

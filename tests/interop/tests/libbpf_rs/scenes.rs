@@ -155,6 +155,10 @@ pub fn prog_pins() -> Outcome {
     let theirs = ProgramHandle::from_pinned_path(prog.path())?;
     assert_eq!((theirs.id(), theirs.tag()), (info.id, info.tag));
     assert_eq!(theirs.name(), "count");
+    // By its id; and a second pin of it, by libbpf.
+    let theirs = ProgramHandle::from_prog_id(info.id)?;
+    theirs.pin(fs.at("again"))?;
+    assert_eq!(Prog::open(fs.at("again"))?.id()?, info.id);
     Ok(())
 }
 
