@@ -5,6 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use bpf_pin::MountOptions;
 use common::{find_program, lo_up, own_mounts};
@@ -51,6 +52,8 @@ pub fn send_packets(packets: usize) -> io::Result<()> {
     lo_up()?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(socket.local_addr()?)?;
+    // One that a program has dropped is an error, and no wait for ever.
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     for _ in 0..packets {
         socket.send(b"counted")?;
         socket.recv(&mut [0; 8])?;

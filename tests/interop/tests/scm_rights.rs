@@ -163,31 +163,35 @@ fn pinned() -> Outcome {
     Ok(())
 }
 
-/// The least time of many that it takes: what others do on the machine only adds to it.
-fn least(mut run: impl FnMut() -> Outcome) -> Outcome<Duration> {
-    const TIMES: u32 = 200;
-    let mut least = Duration::MAX;
-    for _ in 0..20 {
+/// The least time that something has taken so far: what others do on the machine only adds to it.
+struct Least(Duration);
+
+impl Least {
+    fn new() -> Self {
+        Self(Duration::MAX)
+    }
+
+    fn time(&mut self, mut run: impl FnMut() -> Outcome) -> Outcome {
+        const TIMES: u32 = 100;
         let start = Instant::now();
         for _ in 0..TIMES {
             run()?;
         }
-        least = least.min(start.elapsed() / TIMES);
+        self.0 = self.0.min(start.elapsed() / TIMES);
+        Ok(())
     }
-    Ok(least)
 }
 
 /// Opening a pin is not dearer than being given a descriptor, and nobody has to be asked for it.
 fn cost() -> Outcome {
     let fs = TestFs::new();
-    let map = hash();
+    let path = fs.at("flows");
+    let map = hash().pin(&path)?;
+    let again = fs.at("again");
+    let (one, other) = UnixStream::pair()?;
     let (here, there) = UnixStream::pair()?;
-    let given = least(|| {
-        send(&here, &[map.as_fd()])?;
-        receive_one(&there)?;
-        Ok(())
-    })?;
-    let asked = thread::scope(|scope| {
+    let [mut given, mut asked, mut opened, mut pinned] = [(); 4].map(|()| Least::new());
+    thread::scope(|scope| {
         // Whoever has the map must be there, and wake up.
         let giver = scope.spawn(|| -> io::Result<()> {
             while (&there).read(&mut [0])? == 1 {
@@ -195,40 +199,45 @@ fn cost() -> Outcome {
             }
             Ok(())
         });
-        let asked = least(|| {
-            (&here).write_all(b"?")?;
-            receive_one(&here)?;
-            Ok(())
+        // Closed also by a panic, so that the other ends.
+        let here = here;
+        let mut second = Some(hash());
+        // As measured, the bounds are 0.8 and 0.4; what is between is for other machines. On a busy
+        // one there are quiet moments to wait for.
+        eventually("cheaper than a socket", || {
+            let mut round = || -> Outcome {
+                for _ in 0..10 {
+                    given.time(|| {
+                        send(&one, &[map.as_fd()])?;
+                        receive_one(&other)?;
+                        Ok(())
+                    })?;
+                    asked.time(|| {
+                        (&here).write_all(b"?")?;
+                        receive_one(&here)?;
+                        Ok(())
+                    })?;
+                    opened.time(|| {
+                        Map::open(&path)?;
+                        Ok(())
+                    })?;
+                    pinned.time(|| {
+                        let pinned = second.take().ok_or("a map")?.pin(&again)?;
+                        second = Some(pinned.unpin()?);
+                        Ok(())
+                    })?;
+                }
+                Ok(())
+            };
+            round().expect("four ways");
+            opened.0 < given.0 * 2 && opened.0 < asked.0
         });
         here.shutdown(Shutdown::Write)?;
-        giver.join().expect("no panic")?;
-        asked
-    })?;
-    let path = fs.at("flows");
-    let map = map.pin(&path)?.into_inner();
-    let opened = least(|| {
-        Map::open(&path)?;
-        Ok(())
-    })?;
-    let again = fs.at("again");
-    let mut map = Some(map);
-    let pinned = least(|| {
-        let pinned = map.take().ok_or("a map")?.pin(&again)?;
-        map = Some(pinned.unpin()?);
-        Ok(())
+        giver.join().expect("no panic")
     })?;
     println!(
-        "through a socket {given:?}, asked for over one {asked:?}; \
-         a pin opened {opened:?}, made and removed {pinned:?}"
-    );
-    // 0.8 and 0.4, as measured; the bounds are for machines unlike that one.
-    assert!(
-        opened < given * 2,
-        "opened in {opened:?}, given in {given:?}"
-    );
-    assert!(
-        opened < asked,
-        "opened in {opened:?}, asked for in {asked:?}"
+        "through a socket {:?}, asked for over one {:?}; a pin opened {:?}, made and removed {:?}",
+        given.0, asked.0, opened.0, pinned.0
     );
     Ok(())
 }
