@@ -63,7 +63,8 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "object.rs"
     "pinned.rs"
     "prog.rs"
-    "sys.rs"
+    "sys/elem.rs"
+    "sys/object.rs"
 };
 
 /// The claims of a file.

@@ -1,17 +1,19 @@
 //! What went wrong: the operation, what it was done to, the errno, and a cause if one was proven.
 
-use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+mod failed;
+mod reason;
 
-use rustix::io::Errno;
+pub use failed::Failed;
+pub use reason::Reason;
+pub(crate) use reason::errno_name;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::cause::Cause;
 use crate::kind::Kind;
 use crate::operation::{DirOperation, MountOperation, TokenOperation};
-use crate::pathname::InteriorNul;
-use crate::place::NO_WAY;
-use crate::types::{AttachType, MapType, ProgType};
+use crate::types::{AttachType, Command, MapType, ProgType};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -160,6 +162,47 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
+    LookupAndDelete {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_MAP_*_BATCH`.
+    Batch {
+        /// Which of them.
+        command: Command,
+        /// How many elements were done before it failed.
+        done: usize,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_MAP_FREEZE`.
+    Freeze {
+        /// Why.
+        reason: Reason,
+    },
+    /// `mmap(2)` of a map's values.
+    Mmap {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_PROG_TEST_RUN`.
+    RunProg {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_*_GET_NEXT_ID`.
+    NextId {
+        /// Of which kind.
+        kind: Kind,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_ITER_CREATE`.
+    CreateIter {
+        /// Why.
+        reason: Reason,
+    },
     /// A bpffs was looked for, mounted, unmounted or delegated.
     Mount {
         /// Which of these.
@@ -202,6 +245,13 @@ impl Error {
             | Self::Update { reason }
             | Self::Delete { reason }
             | Self::NextKey { reason }
+            | Self::LookupAndDelete { reason }
+            | Self::Batch { reason, .. }
+            | Self::Freeze { reason }
+            | Self::Mmap { reason }
+            | Self::RunProg { reason }
+            | Self::NextId { reason, .. }
+            | Self::CreateIter { reason }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
         }
@@ -267,6 +317,13 @@ impl fmt::Display for Error {
             Self::Update { .. } => f.write_str("update an element"),
             Self::Delete { .. } => f.write_str("delete an element"),
             Self::NextKey { .. } => f.write_str("find the next key"),
+            Self::LookupAndDelete { .. } => f.write_str("take an element out"),
+            Self::Batch { command, done, .. } => write!(f, "{command} after {done} elements"),
+            Self::Freeze { .. } => f.write_str("freeze a map"),
+            Self::Mmap { .. } => f.write_str("map the values of a map into memory"),
+            Self::RunProg { .. } => f.write_str("run a program"),
+            Self::NextId { kind, .. } => write!(f, "find the next {kind}"),
+            Self::CreateIter { .. } => f.write_str("start an iterator"),
             Self::Mount {
                 operation, path, ..
             } => match path.as_os_str().is_empty() {
@@ -307,218 +364,15 @@ fn last_lines(text: &str, count: usize) -> &str {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let errno = self.reason().source.as_ref()?;
+        let errno = self.reason().source()?;
         Some(errno)
-    }
-}
-
-/// Why an operation failed: what the kernel said, and what was then found to be behind it.
-#[derive(Debug)]
-pub struct Reason {
-    source: Option<io::Error>,
-    cause: Option<Box<Cause>>,
-}
-
-impl Reason {
-    pub(crate) fn new(errno: Errno, cause: Option<Cause>) -> Self {
-        if errno == NO_WAY {
-            return Cause::NeedsProc.into();
-        }
-        Self {
-            source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
-            cause: cause.map(Box::new),
-        }
-    }
-
-    pub(crate) fn is(&self, errno: Errno) -> bool {
-        self.raw_os_error() == Some(errno.raw_os_error())
-    }
-
-    /// With a cause, if it has none yet.
-    #[cold]
-    pub(crate) fn explained(mut self, explain: impl FnOnce(Errno) -> Option<Cause>) -> Self {
-        if let (None, Some(errno)) = (&self.cause, self.raw_os_error()) {
-            self.cause = explain(Errno::from_raw_os_error(errno)).map(Box::new);
-        }
-        self
-    }
-
-    pub(crate) fn errno_only(errno: Errno) -> Self {
-        Self::new(errno, None)
-    }
-
-    pub(crate) fn from_io(error: io::Error) -> Self {
-        Self {
-            source: Some(error),
-            cause: None,
-        }
-    }
-
-    /// The cause, where one was proven.
-    pub fn cause(&self) -> Option<&Cause> {
-        self.cause.as_deref()
-    }
-
-    /// The errno, where a syscall failed.
-    pub fn raw_os_error(&self) -> Option<i32> {
-        self.source.as_ref()?.raw_os_error()
-    }
-}
-
-/// A refusal before, or after, all syscalls.
-impl From<Cause> for Reason {
-    fn from(cause: Cause) -> Self {
-        Self {
-            source: None,
-            cause: Some(Box::new(cause)),
-        }
-    }
-}
-
-impl From<InteriorNul> for Reason {
-    fn from(nul: InteriorNul) -> Self {
-        Cause::InteriorNul {
-            position: nul.position,
-        }
-        .into()
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, self.raw_os_error()) {
-            (Some(cause), _) => cause.fmt(f),
-            (None, Some(errno)) => match errno_name(errno) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "errno {errno}"),
-            },
-            (None, None) => f.write_str("no reason is known"),
-        }
-    }
-}
-
-/// The names of the errnos that bpf(2) and the calls around it give.
-pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
-    const NAMES: &[(Errno, &str)] = &[
-        (Errno::PERM, "EPERM"),
-        (Errno::NOENT, "ENOENT"),
-        (Errno::INTR, "EINTR"),
-        (Errno::IO, "EIO"),
-        (Errno::TOOBIG, "E2BIG"),
-        (Errno::BADF, "EBADF"),
-        (Errno::AGAIN, "EAGAIN"),
-        (Errno::NOMEM, "ENOMEM"),
-        (Errno::ACCESS, "EACCES"),
-        (Errno::FAULT, "EFAULT"),
-        (Errno::BUSY, "EBUSY"),
-        (Errno::EXIST, "EEXIST"),
-        (Errno::XDEV, "EXDEV"),
-        (Errno::NODEV, "ENODEV"),
-        (Errno::MLINK, "EMLINK"),
-        (Errno::NOTEMPTY, "ENOTEMPTY"),
-        (Errno::NOTDIR, "ENOTDIR"),
-        (Errno::ISDIR, "EISDIR"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::NFILE, "ENFILE"),
-        (Errno::MFILE, "EMFILE"),
-        (Errno::NOSPC, "ENOSPC"),
-        (Errno::ROFS, "EROFS"),
-        (Errno::PIPE, "EPIPE"),
-        (Errno::RANGE, "ERANGE"),
-        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
-        (Errno::NOSYS, "ENOSYS"),
-        (Errno::LOOP, "ELOOP"),
-        (Errno::NOLINK, "ENOLINK"),
-        (Errno::OVERFLOW, "EOVERFLOW"),
-        (Errno::BADFD, "EBADFD"),
-        (Errno::NOTSOCK, "ENOTSOCK"),
-        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
-        (Errno::CONNRESET, "ECONNRESET"),
-        (Errno::STALE, "ESTALE"),
-        (Errno::DQUOT, "EDQUOT"),
-        (crate::sys::ENOTSUPP, "ENOTSUPP"),
-    ];
-    let known = NAMES
-        .iter()
-        .find(|(known, _)| known.raw_os_error() == errno);
-    known.map(|(_, name)| *name)
-}
-
-/// An operation that took an object and failed: the object, alive, and the error.
-///
-/// In a function that returns this crate's [`Error`], `?` makes it that and drops the object. In one
-/// that returns a `Box<dyn std::error::Error>` the box would keep this whole, object included: there
-/// `.map_err(bpf_pin::Error::from)?` drops it.
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::{Cause, Map, PinnedMap};
-///
-/// /// Pins the map, or opens the one that somebody else was faster to pin.
-/// fn pin_or_open(map: Map, path: &str) -> bpf_pin::Result<PinnedMap> {
-///     match map.pin(path) {
-///         Err(failed) if matches!(failed.cause(), Some(Cause::Exists { .. })) => {
-///             PinnedMap::open(path)
-///         }
-///         pinned => Ok(pinned?),
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Failed<T> {
-    object: T,
-    error: Error,
-}
-
-impl<T> Failed<T> {
-    #[cold]
-    pub(crate) fn new(object: T, error: Error) -> Self {
-        Self { object, error }
-    }
-
-    /// What went wrong.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// The cause, where one was proven.
-    pub fn cause(&self) -> Option<&Cause> {
-        self.error.cause()
-    }
-
-    /// The object back, and the error dropped.
-    pub fn into_object(self) -> T {
-        self.object
-    }
-
-    /// Both.
-    pub fn into_parts(self) -> (T, Error) {
-        (self.object, self.error)
-    }
-}
-
-impl<T> From<Failed<T>> for Error {
-    fn from(failed: Failed<T>) -> Self {
-        failed.error
-    }
-}
-
-impl<T> fmt::Display for Failed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl<T: fmt::Debug> std::error::Error for Failed<T> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::error::Error as _;
 
     #[test]

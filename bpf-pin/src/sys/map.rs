@@ -1,0 +1,42 @@
+//! Maps as such.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use super::{Result, bpf, new_fd, raw};
+
+/// `BPF_MAP_CREATE`. The descriptors that `attr` names by number must be open.
+pub(crate) fn map_create(mut attr: abi::bpf_attr_map_create) -> Result<OwnedFd> {
+    assert_eq!(
+        attr.excl_prog_hash, 0,
+        "the arm's only address is not ours to follow"
+    );
+    // SAFETY: so it holds no address; MAP_CREATE returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
+}
+
+fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
+    let mut attr = abi::bpf_attr_batch {
+        map_fd,
+        ..abi::bpf_attr_batch::zeroed()
+    };
+    // SAFETY: no address is followed for a count of zero.
+    unsafe { bpf(cmd, &mut attr) }.map(drop)
+}
+
+pub(crate) fn map_lookup_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, raw(fd))
+}
+
+pub(crate) fn map_update_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
+    empty_batch(abi::BPF_MAP_UPDATE_BATCH, raw(fd))
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` of no map: EBADF where the kernel knows the command.
+pub(crate) fn no_batch() -> Errno {
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, u32::MAX)
+        .err()
+        .unwrap_or(Errno::INVAL)
+}
