@@ -86,11 +86,13 @@ mod dir;
 mod error;
 mod features;
 mod filename;
+mod flags;
 mod inventory;
 mod kind;
 mod link;
 mod magic;
 mod map;
+mod mismatch;
 mod name;
 mod object;
 mod operation;
@@ -98,6 +100,7 @@ mod pathname;
 mod pinned;
 mod place;
 mod prog;
+mod reuse;
 mod sys;
 mod types;
 
@@ -119,18 +122,19 @@ pub use dir::{
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
+pub use flags::MapFlags;
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use magic::FileSystem;
-pub use map::{
-    ElemFlags, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys,
-};
+pub use map::{ElemFlags, Elems, Keys, Map, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys};
+pub use mismatch::{MapFields, Mismatch};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
+pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::AsMap;
 pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 

@@ -203,6 +203,20 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// A pinned map was to be opened for use, if it fits.
+    Reuse {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// The entries of a pinned map were to be moved to another.
+    Migrate {
+        /// The pin.
+        path: PathBuf,
+        /// What failed.
+        error: Box<Error>,
+    },
     /// A bpffs was looked for, mounted, unmounted or delegated.
     Mount {
         /// Which of these.
@@ -252,8 +266,10 @@ impl Error {
             | Self::RunProg { reason }
             | Self::NextId { reason, .. }
             | Self::CreateIter { reason }
+            | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
+            Self::Migrate { error, .. } => error.reason(),
         }
     }
 
@@ -274,6 +290,8 @@ impl Error {
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. }
             | Self::Directory { path, .. }
+            | Self::Reuse { path, .. }
+            | Self::Migrate { path, .. }
             | Self::Statfs { path, .. } => Some(path),
             Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
@@ -324,6 +342,11 @@ impl fmt::Display for Error {
             Self::RunProg { .. } => f.write_str("run a program"),
             Self::NextId { kind, .. } => write!(f, "find the next {kind}"),
             Self::CreateIter { .. } => f.write_str("start an iterator"),
+            Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
+            // What failed has words of its own.
+            Self::Migrate { path, error } => {
+                return write!(f, "migrate {}: {error}", path.display());
+            }
             Self::Mount {
                 operation, path, ..
             } => match path.as_os_str().is_empty() {
