@@ -40,7 +40,7 @@ pub fn own_namespaces() -> Outcome<OwnedFd> {
     leave(UnshareFlags::NEWNET)?;
     let near = Netlink::open()?;
     let made = near.add_veth(NEAR, FAR, &netns);
-    made.map_err(|error| format!("a veth device cannot be made: {error}"))?;
+    made.map_err(|error| format!("a pair of veth devices (kernel module veth): {error}"))?;
     near.set_up(NEAR, NEAR_ADDRESS)?;
     far.set_up(FAR, FAR_ADDRESS)?;
     Ok(socket.into())
@@ -69,7 +69,7 @@ pub fn traffic([come, go]: [(u64, u64); 2]) -> Outcome {
         (&near, FAR_ADDRESS, &far, go),
     ];
     for (from, address, to, (packets, bytes)) in ways {
-        to.set_read_timeout(Some(Duration::from_secs(20)))?;
+        to.set_read_timeout(Some(Duration::from_secs(10)))?;
         let packet = vec![b'x'; bytes as usize];
         for _ in 0..packets {
             from.send_to(&packet, address)?;
