@@ -1,14 +1,24 @@
 //! Maps: what they are, how they are made, what is in them.
 
+mod batch;
+mod cursor;
 mod elem;
+mod freeze;
 mod info;
+mod iter;
+mod keys;
+mod mmap;
 mod per_cpu;
 mod spec;
 mod typed;
 
-pub use elem::{ElemFlags, Elems, Keys};
+pub use cursor::Cursor;
+pub use elem::{ElemFlags, Elems};
 pub use info::MapInfo;
-pub use per_cpu::PerCpu;
+pub use iter::ElemsIter;
+pub use keys::Keys;
+pub use mmap::Mmap;
+pub use per_cpu::{PerCpu, PerCpuIter};
 pub use spec::{MapFlags, MapSpec};
 pub use typed::{Typed, TypedIter, TypedKeys};
 

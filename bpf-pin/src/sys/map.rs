@@ -1,11 +1,12 @@
 //! Maps as such.
 
+use std::mem::size_of;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::{Result, bpf, new_fd, raw};
+use super::{Result, bpf, bpf_sized, new_fd, raw};
 
 /// `BPF_MAP_CREATE`. The descriptors that `attr` names by number must be open.
 pub(crate) fn map_create(mut attr: abi::bpf_attr_map_create) -> Result<OwnedFd> {
@@ -15,6 +16,16 @@ pub(crate) fn map_create(mut attr: abi::bpf_attr_map_create) -> Result<OwnedFd> 
     );
     // SAFETY: so it holds no address; MAP_CREATE returns a descriptor.
     unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
+}
+
+/// `BPF_MAP_FREEZE`
+pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_map_elem {
+        map_fd: raw(fd),
+        ..abi::bpf_attr_map_elem::zeroed()
+    };
+    // SAFETY: the command reads the descriptor alone.
+    unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
 }
 
 fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
