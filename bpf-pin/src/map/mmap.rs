@@ -19,8 +19,8 @@ use crate::types::MapType;
 /// once, and the other way round, without a system call.
 ///
 /// `T` is an `AtomicU8`, `AtomicU16`, `AtomicU32` or `AtomicU64` of `std::sync::atomic`, or
-/// [`LoadOnly`](crate::LoadOnly) of one, which is mapped for reading only: of a map that was opened for
-/// that, or that is frozen. A value is one or several of them. An array is mapped as a whole.
+/// [`LoadOnly`](crate::LoadOnly) of one, which is mapped for reading only, as a frozen map must be. A
+/// value is one or several of them. An array is mapped as a whole.
 ///
 /// It keeps the map alive, whatever becomes of the descriptor and the pin; and for as long as it can
 /// be written to, the map cannot be frozen. A process forked meanwhile has it too.
@@ -54,8 +54,8 @@ impl Map {
     ///
     /// [`Error::Mmap`]: [`NotMmapable`](Cause::NotMmapable) for any other map, and
     /// [`NoMultiple`](Cause::NoMultiple) for values that are not made of `T`s, both without mmap(2);
-    /// [`MapAccess`](Cause::MapAccess) (EACCES) for a map opened for writing only, or for reading only
-    /// where `T` writes; where it writes also [`Frozen`](Cause::Frozen) (EPERM) and
+    /// [`MapAccess`](Cause::MapAccess) (EACCES or EINVAL) for a map opened for writing only, or for
+    /// reading only, whatever `T` is; where it writes [`Frozen`](Cause::Frozen) (EPERM) and
     /// [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) (EACCES); ENOTSUPP for values with a spin lock or
     /// a timer; ENOMEM.
     ///
@@ -94,12 +94,14 @@ impl Map {
 
     #[cold]
     fn mmap_cause(&self, errno: Errno, writes: bool, flags: MapFlags) -> Option<Cause> {
-        let needs = if writes { Needs::BOTH } else { Needs::READ };
         let fd = self.as_fd();
         match errno {
-            Errno::ACCESS => not_granted(fd, needs).or_else(|| {
-                let refused = writes && flags.contains(MapFlags::RDONLY_PROG);
-                refused.then_some(Cause::ReadOnlyForProgs)
+            // Memory of a file that is not open for writing is never shared to the kernel, and that of
+            // a map always is.
+            Errno::ACCESS | Errno::INVAL => not_granted(fd, Needs::BOTH).or_else(|| {
+                let refused = writes && errno == Errno::ACCESS;
+                (refused && flags.contains(MapFlags::RDONLY_PROG))
+                    .then_some(Cause::ReadOnlyForProgs)
             }),
             Errno::PERM => (writes && is_frozen(fd)?).then_some(Cause::Frozen),
             _ => None,
