@@ -26,6 +26,9 @@
 //! | `BPF_*_GET_FD_BY_ID` | [`Handle::from_id`] |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
 //! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::elems`] |
+//! | `BPF_MAP_*_BATCH` | [`Typed::iter`], [`Typed::to_vecs`], [`Typed::update_batch`], … |
+//! | `BPF_MAP_FREEZE` | [`Map::freeze`] |
+//! | `mmap(2)` | [`Map::mmap`] |
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
@@ -127,7 +130,10 @@ pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use magic::FileSystem;
-pub use map::{ElemFlags, Elems, Keys, Map, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys};
+pub use map::{
+    Cursor, ElemFlags, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, PerCpu, PerCpuIter,
+    Typed, TypedIter, TypedKeys,
+};
 pub use mismatch::{MapFields, Mismatch};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
@@ -135,7 +141,7 @@ pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
-pub use sys::AsMap;
+pub use sys::{AsMap, Atom, LoadOnly};
 pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.

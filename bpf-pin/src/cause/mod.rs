@@ -199,6 +199,41 @@ pub enum Cause {
         /// The number of entries it was made for.
         max_entries: u32,
     },
+    /// There is such a key already (EEXIST).
+    KeyExists,
+    /// There is no such key (ENOENT).
+    KeyMissing,
+    /// There are more keys than values, or the other way round.
+    Uneven {
+        /// The number of keys.
+        keys: usize,
+        /// The number of values.
+        values: usize,
+    },
+    /// A hash has more elements in one of its buckets than there is room for, and gives them all at
+    /// once or none (ENOSPC).
+    LargerBucket {
+        /// The number of elements that there is room for.
+        room: usize,
+    },
+    /// The map's values are mapped into memory for writing somewhere, or written to at this moment
+    /// (EBUSY).
+    BeingWritten,
+    /// Only an array that was made with `BPF_F_MMAPABLE` is mapped into memory.
+    NotMmapable {
+        /// The type of the map.
+        map_type: MapType,
+    },
+    /// A value is not made of whole atomics.
+    NoMultiple {
+        /// Its bytes.
+        value_size: u32,
+        /// Those of one atomic.
+        atomic: usize,
+    },
+    /// The map was made with `BPF_F_RDONLY_PROG`: programs count on it that nothing is written to it
+    /// where it is mapped (EACCES).
+    ReadOnlyForProgs,
     /// This thread lacks a capability (EPERM).
     MissingCapability {
         /// Which.

@@ -128,6 +128,29 @@ impl fmt::Display for Cause {
             Self::MaxEntries { max_entries } => {
                 write!(f, "the map has room for {max_entries} entries and no more")
             }
+            Self::KeyExists => f.write_str("there is such a key already"),
+            Self::KeyMissing => f.write_str("there is no such key"),
+            Self::Uneven { keys, values } => {
+                write!(f, "the keys are {keys} and the values {values}")
+            }
+            Self::LargerBucket { room } => write!(
+                f,
+                "a bucket of the hash has more elements than the {room} that there is room for"
+            ),
+            Self::BeingWritten => {
+                f.write_str("the map is mapped into memory for writing, or written to right now")
+            }
+            Self::NotMmapable { map_type } => write!(
+                f,
+                "only an array made with BPF_F_MMAPABLE can be mapped, and this {map_type} map is none"
+            ),
+            Self::NoMultiple { value_size, atomic } => write!(
+                f,
+                "values of {value_size} bytes are not made of whole atomics of {atomic}"
+            ),
+            Self::ReadOnlyForProgs => f.write_str(
+                "the map was made with BPF_F_RDONLY_PROG, so it can be mapped for reading only",
+            ),
             Self::MissingCapability {
                 capability,
                 needed_for,

@@ -1,15 +1,25 @@
 //! Maps: what they are, how they are made, what is in them.
 
+mod batch;
 mod compare;
+mod cursor;
 mod elem;
+mod freeze;
 mod info;
+mod iter;
+mod keys;
+mod mmap;
 mod per_cpu;
 mod spec;
 mod typed;
 
-pub use elem::{ElemFlags, Elems, Keys};
+pub use cursor::Cursor;
+pub use elem::{ElemFlags, Elems};
 pub use info::MapInfo;
-pub use per_cpu::PerCpu;
+pub use iter::ElemsIter;
+pub use keys::Keys;
+pub use mmap::Mmap;
+pub use per_cpu::{PerCpu, PerCpuIter};
 pub use spec::MapSpec;
 pub use typed::{Typed, TypedIter, TypedKeys};
 
@@ -58,19 +68,5 @@ impl ObjectKind for kinds::MapKind {
 impl AsMap for Map {
     fn map_fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
-    }
-}
-
-impl Map {
-    /// `BPF_MAP_FREEZE`: from now on bpf(2) reads the elements alone; programs write as before.
-    /// There is no way back. Linux 5.2.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Freeze`](crate::Error::Freeze).
-    pub fn freeze(&self) -> crate::error::Result<()> {
-        sys::map_freeze(self.as_fd()).map_err(|errno| crate::error::Error::Freeze {
-            reason: crate::error::Reason::errno_only(errno),
-        })
     }
 }

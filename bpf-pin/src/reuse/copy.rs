@@ -82,22 +82,32 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// The new keys, one after the other.
     fn pass(&mut self) -> Result<Vec<u8>> {
-        let mut keys = vec![];
-        let mut value = vec![0; self.old.value_len()];
-        let mut new_key = vec![0; self.new.key_len()];
-        let mut new_value = vec![0; self.new.value_len()];
-        for key in self.old.keys() {
-            let key = key?;
-            if !self.old.lookup(&key, &mut value)? {
-                continue;
+        /// So many bytes of values are put in at once.
+        const CHUNK: usize = 256 << 10;
+
+        let (key_len, value_len) = (self.new.key_len(), self.new.value_len());
+        let (mut keys, mut values) = (vec![], Vec::with_capacity(CHUNK));
+        let mut put = 0;
+        let mut all = self.old.iter();
+        while let Some(entry) = all.next() {
+            let (key, value) = entry?;
+            let (key_at, value_at) = (keys.len(), values.len());
+            keys.resize(key_at + key_len, 0);
+            values.resize(value_at + value_len, 0);
+            let (new_key, new_value) = (&mut keys[key_at..], &mut values[value_at..]);
+            if !(self.migrate.convert)(key, value, new_key, new_value) {
+                keys.truncate(key_at);
+                values.truncate(value_at);
             }
-            new_key.fill(0);
-            new_value.fill(0);
-            if (self.migrate.convert)(&key, &value, &mut new_key, &mut new_value) {
-                self.new.update(&new_key, &new_value, ElemFlags::ANY)?;
-                keys.extend_from_slice(&new_key);
+            if values.len() + value_len > CHUNK {
+                self.new
+                    .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
+                put = keys.len();
+                values.clear();
             }
         }
+        self.new
+            .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
         Ok(keys)
     }
 }

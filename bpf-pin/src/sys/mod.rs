@@ -5,20 +5,24 @@
 
 #![allow(unsafe_code)]
 
+mod batch;
 mod elem;
 mod link;
 mod lock;
 mod map;
+mod mmap;
 mod object;
 mod prog;
 mod token;
 
+pub(crate) use batch::Room;
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
 pub(crate) use link::{link_create, link_detach, link_details, link_update, no_link_create};
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
 };
+pub(crate) use mmap::Mapping;
 pub(crate) use object::{
     InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_update_no_prog,
     map_fd_by_id, obj_get, obj_get_at, obj_pin, obj_pin_at, prog_bind_no_map, prog_fd_by_id,
@@ -27,6 +31,7 @@ pub(crate) use prog::prog_load;
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
+pub use mmap::{Atom, LoadOnly};
 
 use std::io;
 use std::mem::size_of;
