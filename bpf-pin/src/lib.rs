@@ -23,10 +23,12 @@
 //! | `BPF_OBJ_GET` | [`Handle::open`], [`Handle::open_with`], [`Pinned::open`], [`Object::open`] |
 //! | `unlink(2)` | [`Pinned::unpin`] |
 //! | `BPF_OBJ_GET_INFO_BY_FD` | [`Handle::info`], [`Handle::id`] |
-//! | `BPF_*_GET_FD_BY_ID` | [`Handle::from_id`] |
+//! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Handle::from_id`], [`Handle::ids`] |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
-//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::elems`] |
-//! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
+//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::objects`], [`Map::elems`] |
+//! | `BPF_PROG_LOAD` | [`ProgSpec::load`], [`ProgSpec::load_with_log`] |
+//! | `BPF_PROG_TEST_RUN`, `BPF_PROG_BIND_MAP` | [`Prog::test_run`], [`Prog::bind_map`] |
+//! | `BPF_BTF_LOAD` | [`Btf::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
@@ -77,6 +79,7 @@
 
 mod access;
 mod bpffs;
+mod btf;
 mod capabilities;
 mod capability;
 mod cause;
@@ -86,9 +89,11 @@ mod dir;
 mod error;
 mod features;
 mod filename;
+mod ids;
 mod inventory;
 mod kind;
 mod link;
+mod log;
 mod magic;
 mod map;
 mod name;
@@ -110,6 +115,7 @@ pub use bpffs::{
     Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
     Propagation, ReadOnly, Token, Verdict,
 };
+pub use btf::Btf;
 pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
@@ -119,18 +125,21 @@ pub use dir::{
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
+pub use ids::Ids;
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
 pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
+pub use log::LogLevel;
 pub use magic::FileSystem;
 pub use map::{
-    ElemFlags, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys,
+    ElemFlags, Element, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, Objects, PerCpu, Typed,
+    TypedIter, TypedKeys,
 };
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
-pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
+pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use sys::AsMap;
 pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 

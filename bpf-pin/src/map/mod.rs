@@ -2,12 +2,14 @@
 
 mod elem;
 mod info;
+mod objects;
 mod per_cpu;
 mod spec;
 mod typed;
 
 pub use elem::{ElemFlags, Elems, Keys};
 pub use info::MapInfo;
+pub use objects::{Element, Objects};
 pub use per_cpu::PerCpu;
 pub use spec::{MapFlags, MapSpec};
 pub use typed::{Typed, TypedIter, TypedKeys};
@@ -50,7 +52,11 @@ impl ObjectKind for kinds::MapKind {
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
-        sys::map_fd_by_id(id)
+        sys::map_fd_by_id(id, 0)
+    }
+
+    fn next_id(after: u32) -> Result<u32, Errno> {
+        sys::map_next_id(after)
     }
 }
 

@@ -39,6 +39,7 @@ impl<T: AsMap> AsMap for &T {
 /// the kernel go beyond a slice that was checked against them.
 pub(crate) struct Cells<M> {
     map: M,
+    map_type: u32,
     per_cpu: bool,
     max_entries: u32,
     key_len: usize,
@@ -79,6 +80,7 @@ impl<M: AsMap> Cells<M> {
         };
         Ok(Self {
             map,
+            map_type: info.r#type,
             per_cpu,
             max_entries: info.max_entries,
             key_len: info.key_size as usize,
@@ -143,6 +145,10 @@ impl<M: AsMap> Cells<M> {
 
     pub(crate) fn into_map(self) -> M {
         self.map
+    }
+
+    pub(crate) fn map_type(&self) -> u32 {
+        self.map_type
     }
 
     pub(crate) fn is_per_cpu(&self) -> bool {
