@@ -61,7 +61,7 @@ impl ObjectKind for kinds::ProgKind {
 }
 
 impl Prog {
-    /// `map_ids` of `struct bpf_prog_info`: the ids of the maps that the program holds, those that
+    /// `bpf_prog_info.map_ids`: the ids of the maps that the program holds, those that
     /// its instructions name and those that were [bound](Self::bind_map). Linux 4.15.
     ///
     /// Two syscalls, for their number and for them.
