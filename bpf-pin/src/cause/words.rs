@@ -274,7 +274,7 @@ impl fmt::Display for Cause {
             }
             Self::OtherProgType { owner, found } => write!(
                 f,
-                "the array is for {owner} programs, and this is a {found} program"
+                "the array is for programs of type {owner}, and this one is of type {found}"
             ),
         }
     }
