@@ -15,7 +15,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("records_need_btf", &[], without_btf)
 }
 
-const NAMES: &str = "\0int\0main\0main.c\0return 1 + 1;\0exit;\00\0";
+const NAMES: &str = "\0int\0main\0main.c\0return 1 + 1;\0exit;\0\x30\0";
 
 fn name(text: &str) -> u32 {
     let at = NAMES.find(&format!("\0{text}\0")).expect("a name");
