@@ -100,6 +100,7 @@ impl ProgSpec<'_> {
             line_info: self.line_info,
             core_relos: self.core_relos,
             fd_array: self.fd_array,
+            keeps_fd_array: self.keeps_fd_array,
             signature: self.signature,
         }
     }
@@ -114,11 +115,6 @@ impl ProgSpec<'_> {
             prog_ifindex: self.ifindex,
             expected_attach_type: self.expected_attach_type.0,
             attach_btf_id: self.attach_btf_id,
-            fd_array_cnt: match self.keeps_fd_array {
-                // A number that is cut short is of descriptors all the same.
-                true => u32::try_from(self.fd_array.len()).unwrap_or(u32::MAX),
-                false => 0,
-            },
             keyring_id: self.keyring_id,
             prog_token_fd: token_fd,
             ..abi::bpf_attr_prog_load::zeroed()

@@ -47,6 +47,8 @@ pub(crate) struct ProgData<'a> {
     pub(crate) line_info: Records<'a>,
     pub(crate) core_relos: Records<'a>,
     pub(crate) fd_array: &'a [BorrowedFd<'a>],
+    /// Whether `fd_array_cnt` is given.
+    pub(crate) keeps_fd_array: bool,
     pub(crate) signature: &'a [u8],
 }
 
@@ -126,6 +128,10 @@ fn with_data(
         core_relo_cnt,
         core_relo_rec_size,
         fd_array: or_none(address(data.fd_array), data.fd_array.is_empty()),
+        fd_array_cnt: match data.keeps_fd_array {
+            true => length(data.fd_array.len())?,
+            false => 0,
+        },
         signature: or_none(address(data.signature), data.signature.is_empty()),
         signature_size: length(data.signature.len())?,
         log_level: if log.is_empty() { 0 } else { attr.log_level },
@@ -294,6 +300,7 @@ mod tests {
                 line_info: Records::default(),
                 core_relos: Records::default(),
                 fd_array,
+                keeps_fd_array: true,
                 signature: &[],
             }
             .beyond_array()
