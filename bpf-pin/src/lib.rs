@@ -89,6 +89,7 @@ mod dir;
 mod error;
 mod features;
 mod filename;
+mod flags;
 mod ids;
 mod inventory;
 mod kind;
@@ -96,6 +97,7 @@ mod link;
 mod log;
 mod magic;
 mod map;
+mod mismatch;
 mod name;
 mod object;
 mod operation;
@@ -103,6 +105,7 @@ mod pathname;
 mod pinned;
 mod place;
 mod prog;
+mod reuse;
 mod sys;
 mod types;
 
@@ -125,6 +128,7 @@ pub use dir::{
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
+pub use flags::MapFlags;
 pub use ids::Ids;
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
@@ -132,14 +136,16 @@ pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
 pub use log::LogLevel;
 pub use magic::FileSystem;
 pub use map::{
-    ElemFlags, Element, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, Objects, PerCpu, Typed,
-    TypedIter, TypedKeys,
+    ElemFlags, Element, Elems, Keys, Map, MapInfo, MapSpec, Objects, PerCpu, Typed, TypedIter,
+    TypedKeys,
 };
+pub use mismatch::{MapFields, Mismatch};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
+pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::AsMap;
 pub use types::{AttachType, Command, LinkType, MapType, ProgType};
 

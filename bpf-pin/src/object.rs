@@ -224,17 +224,29 @@ pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<
 }
 
 pub(crate) fn open_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
+    match find_place(place, access)? {
+        Some(object) => Ok(object),
+        None => Err(get_error(place, access, Errno::NOENT)),
+    }
+}
+
+/// None where nothing has the name (ENOENT), for whatever reason.
+pub(crate) fn find_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<Option<T>> {
     let fd = match place.get(access.flags()) {
         Ok(fd) => fd,
-        Err(errno) => {
-            let cause = diagnose::open(place, access, errno);
-            return Err(open_error(&place.path(), Reason::new(errno, cause)));
-        }
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(get_error(place, access, errno)),
     };
     match kind::prove(fd, T::EXPECTED) {
-        Ok(proven) => Ok(T::from_proven(proven)),
+        Ok(proven) => Ok(Some(T::from_proven(proven))),
         Err((_, verdict)) => Err(open_error(&place.path(), disproved::<T>(verdict))),
     }
+}
+
+#[cold]
+fn get_error(place: &Place<'_>, access: Access, errno: Errno) -> Error {
+    let cause = diagnose::open(place, access, errno);
+    open_error(&place.path(), Reason::new(errno, cause))
 }
 
 #[cold]

@@ -51,6 +51,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "dir/stage.rs"
     "dir/walk.rs"
     "features.rs"
+    "flags.rs"
     "ids.rs"
     "inventory.rs"
     "kind.rs"
@@ -60,6 +61,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "magic.rs"
     "map/elem.rs"
     "map/info.rs"
+    "map/mod.rs"
     "map/per_cpu.rs"
     "map/spec.rs"
     "name.rs"
@@ -70,7 +72,9 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "prog/mod.rs"
     "prog/run.rs"
     "prog/spec.rs"
+    "reuse/migrate.rs"
     "sys/elem.rs"
+    "sys/map.rs"
     "sys/object.rs"
 };
 

@@ -11,6 +11,7 @@ use crate::access::Access;
 use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
+use crate::mismatch::Mismatch;
 use crate::types::{AttachType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
@@ -230,6 +231,18 @@ pub enum Cause {
     },
     /// The map was changed so much meanwhile that the walk through it began anew and came to no end.
     Unsettled,
+    /// A pinned map is not what was asked for.
+    Mismatch {
+        /// The map.
+        id: u32,
+        /// All that differs.
+        mismatches: Vec<Mismatch>,
+    },
+    /// Entries of maps of this type cannot be copied by a process.
+    NotCopied {
+        /// The type.
+        map_type: MapType,
+    },
     /// What a descriptor is needed for was given none; 0 in its stead would be taken for one.
     NoDescriptor {
         /// "inner_map", or the flag that announces a descriptor.

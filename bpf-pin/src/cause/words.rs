@@ -151,6 +151,17 @@ impl fmt::Display for Cause {
                 let unit = if what.starts_with("number") { "" } else { " bytes" };
                 write!(f, "the {what} is {found}{unit}, and the map's is {expected}")
             }
+            Self::Mismatch { id, mismatches } => {
+                write!(f, "map {id} does not fit: ")?;
+                for (i, mismatch) in mismatches.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { ", " };
+                    write!(f, "{comma}{mismatch}")?;
+                }
+                Ok(())
+            }
+            Self::NotCopied { map_type } => {
+                write!(f, "the entries of a {map_type} map cannot be copied")
+            }
             Self::Unsettled => f.write_str(
                 "the map was changed all the while, so the walk began anew and came to no end",
             ),

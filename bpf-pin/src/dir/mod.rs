@@ -31,6 +31,7 @@ use claim::Claim;
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;
+pub(crate) use names::kept;
 pub use stage::{Published, Stage};
 pub use sweep::Swept;
 pub use walk::Walk;
@@ -126,7 +127,7 @@ impl PinDir {
         }
     }
 
-    fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
+    pub(crate) fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
         Place {
             base: Some(self.base()),
             name: name.as_c_str(),

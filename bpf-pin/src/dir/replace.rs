@@ -125,7 +125,25 @@ impl PinDir {
         expected: Identity,
     ) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
-            self.swap(object.as_fd(), name, expected)
+            self.swap(object.as_fd(), name, expected, |_| Ok(()))
+        })
+    }
+
+    /// As [`replace_if`](Self::replace_if), with the mode and owner of the old pin.
+    pub(crate) fn replace_named_if(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        expected: Identity,
+    ) -> Result<()> {
+        self.replacing(name.as_os_str(), |name| {
+            let place = self.place(name);
+            self.swap(object, name, expected, |temporary| {
+                let old = place
+                    .lstat()
+                    .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+                self.copy_mode(&old, temporary, object)
+            })
         })
     }
 
@@ -194,6 +212,7 @@ impl PinDir {
         object: BorrowedFd<'_>,
         name: &Filename,
         expected: Identity,
+        prepare: impl FnOnce(&Filename) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let place = self.place(name);
         let check = |found| match found {
@@ -205,6 +224,7 @@ impl PinDir {
         check(holder(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
         let ours = temporary.inode().map_err(explain)?;
+        prepare(temporary.name())?;
         match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {

@@ -227,6 +227,20 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// A pinned map was to be opened for use, if it fits.
+    Reuse {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// The entries of a pinned map were to be moved to another.
+    Migrate {
+        /// The pin.
+        path: PathBuf,
+        /// What failed.
+        error: Box<Error>,
+    },
     /// A bpffs was looked for, mounted, unmounted or delegated.
     Mount {
         /// Which of these.
@@ -280,8 +294,10 @@ impl Error {
             | Self::LoadBtf { reason, .. }
             | Self::BtfById { reason, .. }
             | Self::BtfInfo { reason }
+            | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
+            Self::Migrate { error, .. } => error.reason(),
         }
     }
 
@@ -302,6 +318,8 @@ impl Error {
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. }
             | Self::Directory { path, .. }
+            | Self::Reuse { path, .. }
+            | Self::Migrate { path, .. }
             | Self::Statfs { path, .. } => Some(path),
             Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
@@ -356,6 +374,11 @@ impl fmt::Display for Error {
             Self::LoadBtf { .. } => f.write_str("load BTF"),
             Self::BtfById { id, .. } => write!(f, "open BTF {id}"),
             Self::BtfInfo { .. } => f.write_str("read the info of BTF"),
+            Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
+            // What failed has words of its own.
+            Self::Migrate { path, error } => {
+                return write!(f, "migrate {}: {error}", path.display());
+            }
             Self::Mount {
                 operation, path, ..
             } => match path.as_os_str().is_empty() {

@@ -6,6 +6,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
+use crate::name::InvalidName;
 use crate::pathname::InteriorNul;
 use crate::place::NO_WAY;
 
@@ -82,6 +83,12 @@ impl From<InteriorNul> for Reason {
             position: nul.position,
         }
         .into()
+    }
+}
+
+impl From<InvalidName> for Reason {
+    fn from(invalid: InvalidName) -> Self {
+        Cause::InvalidName { name: invalid.name }.into()
     }
 }
 

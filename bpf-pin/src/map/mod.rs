@@ -1,5 +1,6 @@
 //! Maps: what they are, how they are made, what is in them.
 
+mod compare;
 mod elem;
 mod info;
 mod objects;
@@ -11,7 +12,7 @@ pub use elem::{ElemFlags, Elems, Keys};
 pub use info::MapInfo;
 pub use objects::{Element, Objects};
 pub use per_cpu::PerCpu;
-pub use spec::{MapFlags, MapSpec};
+pub use spec::MapSpec;
 pub use typed::{Typed, TypedIter, TypedKeys};
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -63,5 +64,19 @@ impl ObjectKind for kinds::MapKind {
 impl AsMap for Map {
     fn map_fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
+    }
+}
+
+impl Map {
+    /// `BPF_MAP_FREEZE`: from now on bpf(2) reads the elements alone; programs write as before.
+    /// There is no way back. Linux 5.2.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Freeze`](crate::Error::Freeze).
+    pub fn freeze(&self) -> crate::error::Result<()> {
+        sys::map_freeze(self.as_fd()).map_err(|errno| crate::error::Error::Freeze {
+            reason: crate::error::Reason::errno_only(errno),
+        })
     }
 }

@@ -1,0 +1,118 @@
+//! The entries of one map, put into another.
+
+use crate::cause::Cause;
+use crate::error::{Error, Result};
+use crate::map::{ElemFlags, Elems, Map};
+use crate::types::MapType;
+
+use super::Migrate;
+
+/// From one map to another, twice.
+pub(super) struct Copy<'a, 'f> {
+    old: Elems<&'a Map>,
+    new: Elems<&'a Map>,
+    migrate: &'a mut Migrate<'f>,
+    /// An array's elements can be zeroed and not deleted.
+    is_array: bool,
+    /// Of the first pass, one after the other.
+    keys: Vec<u8>,
+}
+
+impl<'a, 'f> Copy<'a, 'f> {
+    pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
+        let refuse = |cause: Cause| Error::Elements {
+            reason: cause.into(),
+        };
+        let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
+        for map_type in [old_type, new_type] {
+            if !has_plain_entries(map_type) {
+                return Err(refuse(Cause::NotCopied { map_type }));
+            }
+        }
+        let (old, new) = (old.elems()?, new.elems()?);
+        if let Some(sizes) = migrate.sizes {
+            let of_maps = [
+                ("key", old.key_len()),
+                ("value", old.value_len()),
+                ("new key", new.key_len()),
+                ("new value", new.value_len()),
+            ];
+            for ((what, expected), found) in of_maps.into_iter().zip(sizes) {
+                if expected != found {
+                    return Err(refuse(Cause::Size {
+                        what,
+                        expected,
+                        found,
+                    }));
+                }
+            }
+        }
+        let is_array = matches!(new_type, MapType::ARRAY | MapType::PERCPU_ARRAY);
+        Ok(Self {
+            old,
+            new,
+            migrate,
+            is_array,
+            keys: vec![],
+        })
+    }
+
+    /// All entries.
+    pub(super) fn first(&mut self) -> Result<()> {
+        self.keys = self.pass()?;
+        Ok(())
+    }
+
+    /// All entries as they are now, and without those that are gone since the first time.
+    pub(super) fn second(&mut self) -> Result<()> {
+        let keys = self.pass()?;
+        let key_len = self.new.key_len();
+        let mut now: Vec<&[u8]> = keys.chunks_exact(key_len).collect();
+        now.sort_unstable();
+        let zeroes = vec![0; self.new.value_len()];
+        for key in self.keys.chunks_exact(key_len) {
+            match now.binary_search(&key) {
+                Ok(_) => {}
+                Err(_) if self.is_array => self.new.update(key, &zeroes, ElemFlags::ANY)?,
+                Err(_) => drop(self.new.delete(key)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The new keys, one after the other.
+    fn pass(&mut self) -> Result<Vec<u8>> {
+        let mut keys = vec![];
+        let mut value = vec![0; self.old.value_len()];
+        let mut new_key = vec![0; self.new.key_len()];
+        let mut new_value = vec![0; self.new.value_len()];
+        for key in self.old.keys() {
+            let key = key?;
+            if !self.old.lookup(&key, &mut value)? {
+                continue;
+            }
+            new_key.fill(0);
+            new_value.fill(0);
+            if (self.migrate.convert)(&key, &value, &mut new_key, &mut new_value) {
+                self.new.update(&new_key, &new_value, ElemFlags::ANY)?;
+                keys.extend_from_slice(&new_key);
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Those whose values are no more than what is read.
+fn has_plain_entries(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::HASH
+            | MapType::ARRAY
+            | MapType::PERCPU_HASH
+            | MapType::PERCPU_ARRAY
+            | MapType::LRU_HASH
+            | MapType::LRU_PERCPU_HASH
+            | MapType::LPM_TRIE
+            | MapType::RHASH
+    )
+}
