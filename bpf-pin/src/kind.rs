@@ -1,9 +1,10 @@
 //! The kinds of object that can be pinned, and how a descriptor's kind is proven.
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstatfs, readlinkat};
+use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::magic::FileSystem;
@@ -207,6 +208,14 @@ fn by_name(name: &str) -> Option<Kind> {
 pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
     let name = readlinkat(proc_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new()).ok()?;
     Some(name.to_string_lossy().into_owned())
+}
+
+/// What /proc tells of a descriptor, line by line. None without /proc.
+pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = fd.as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(proc_dir("fdinfo")?, name, flags, Mode::empty()).ok()?;
+    std::io::read_to_string(File::from(file)).ok()
 }
 
 /// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.

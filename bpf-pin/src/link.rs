@@ -50,6 +50,10 @@ impl ObjectKind for kinds::LinkKind {
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
         sys::link_fd_by_id(id)
     }
+
+    fn next_id(after: u32) -> Result<u32, Errno> {
+        sys::link_next_id(after)
+    }
 }
 
 /// `struct bpf_link_info`: what the kernel tells of a link. Linux 5.8.

@@ -12,7 +12,7 @@ use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::types::{AttachType, MapType};
+use crate::types::{AttachType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -405,6 +405,53 @@ pub enum Cause {
     Refused {
         /// The errno that it gave.
         errno: i32,
+    },
+    /// Records about a program's instructions are all of one size.
+    Records {
+        /// "func_info", "line_info" or "core_relos".
+        what: &'static str,
+        /// How many bytes they are.
+        length: usize,
+        /// The bytes of one.
+        rec_size: u32,
+    },
+    /// An instruction names a descriptor that `fd_array` does not have.
+    FdArray {
+        /// Which instruction, counted from 0.
+        insn: usize,
+        /// Which descriptor, counted from 0.
+        index: usize,
+        /// How many there are.
+        length: usize,
+    },
+    /// Programs of this type are not run by `BPF_PROG_TEST_RUN` (ENOTSUPP).
+    NoTestRun {
+        /// The type.
+        prog_type: ProgType,
+    },
+    /// What a program left takes more room than was given (ENOSPC).
+    NoRoom {
+        /// "data_out" or "ctx_out".
+        what: &'static str,
+        /// The bytes that were given.
+        room: usize,
+        /// The bytes that it takes.
+        needed: usize,
+    },
+    /// Maps of this type hold no such objects.
+    HoldsNo {
+        /// The map's type.
+        map_type: MapType,
+        /// "programs", "maps" or "cgroups or perf events".
+        what: &'static str,
+    },
+    /// The prog array is for programs of another type: that of the first program that was put into
+    /// it or used it (EINVAL).
+    OtherProgType {
+        /// The type that it is for.
+        owner: ProgType,
+        /// The program's.
+        found: ProgType,
     },
 }
 

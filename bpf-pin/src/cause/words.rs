@@ -281,6 +281,35 @@ impl fmt::Display for Cause {
                 Some(name) => write!(f, "the other side refused: {name}"),
                 None => write!(f, "the other side refused: errno {errno}"),
             },
+            Self::Records {
+                what,
+                length,
+                rec_size,
+            } => write!(
+                f,
+                "{what} is {length} bytes, no whole number of records of {rec_size}"
+            ),
+            Self::FdArray {
+                insn,
+                index,
+                length,
+            } => write!(
+                f,
+                "instruction {insn} names descriptor {index} of fd_array, which has {length}"
+            ),
+            Self::NoTestRun { prog_type } => {
+                write!(f, "this kernel runs no {prog_type} programs for tests")
+            }
+            Self::NoRoom { what, room, needed } => {
+                write!(f, "{what} takes {needed} bytes, and there is room for {room}")
+            }
+            Self::HoldsNo { map_type, what } => {
+                write!(f, "a map of type {map_type} does not hold {what}")
+            }
+            Self::OtherProgType { owner, found } => write!(
+                f,
+                "the array is for programs of type {owner}, and this one is of type {found}"
+            ),
         }
     }
 }

@@ -203,6 +203,30 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// `BPF_PROG_BIND_MAP`.
+    BindMap {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_LOAD`.
+    LoadBtf {
+        /// What the kernel wrote, or empty where it did not get to the types.
+        log: Box<str>,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_GET_FD_BY_ID`.
+    BtfById {
+        /// The BTF object's id.
+        id: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_OBJ_GET_INFO_BY_FD` of a BTF object.
+    BtfInfo {
+        /// Why.
+        reason: Reason,
+    },
     /// A pinned map was to be opened for use, if it fits.
     Reuse {
         /// The pin.
@@ -266,6 +290,10 @@ impl Error {
             | Self::RunProg { reason }
             | Self::NextId { reason, .. }
             | Self::CreateIter { reason }
+            | Self::BindMap { reason }
+            | Self::LoadBtf { reason, .. }
+            | Self::BtfById { reason, .. }
+            | Self::BtfInfo { reason }
             | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
@@ -342,6 +370,10 @@ impl fmt::Display for Error {
             Self::RunProg { .. } => f.write_str("run a program"),
             Self::NextId { kind, .. } => write!(f, "find the next {kind}"),
             Self::CreateIter { .. } => f.write_str("start an iterator"),
+            Self::BindMap { .. } => f.write_str("bind a map to a program"),
+            Self::LoadBtf { .. } => f.write_str("load BTF"),
+            Self::BtfById { id, .. } => write!(f, "open BTF {id}"),
+            Self::BtfInfo { .. } => f.write_str("read the info of BTF"),
             Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
             // What failed has words of its own.
             Self::Migrate { path, error } => {
@@ -357,7 +389,7 @@ impl fmt::Display for Error {
         }?;
         write!(f, ": {}", self.reason())?;
         match self {
-            Self::LoadProg { log, .. } if !log.is_empty() => {
+            Self::LoadProg { log, .. } | Self::LoadBtf { log, .. } if !log.is_empty() => {
                 write!(f, "; the verifier's last words:\n{}", last_lines(log, 24))
             }
             _ => Ok(()),

@@ -143,6 +143,12 @@ pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
         (Errno::CONNRESET, "ECONNRESET"),
         (Errno::STALE, "ESTALE"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::BADMSG, "EBADMSG"),
+        (Errno::NOKEY, "ENOKEY"),
+        (Errno::KEYEXPIRED, "EKEYEXPIRED"),
+        (Errno::KEYREVOKED, "EKEYREVOKED"),
+        (Errno::KEYREJECTED, "EKEYREJECTED"),
         (Errno::DQUOT, "EDQUOT"),
         (crate::sys::ENOTSUPP, "ENOTSUPP"),
     ];

@@ -9,6 +9,7 @@ mod info;
 mod iter;
 mod keys;
 mod mmap;
+mod objects;
 mod per_cpu;
 mod spec;
 mod typed;
@@ -19,6 +20,7 @@ pub use info::MapInfo;
 pub use iter::ElemsIter;
 pub use keys::Keys;
 pub use mmap::Mmap;
+pub use objects::{Element, Objects};
 pub use per_cpu::{PerCpu, PerCpuIter};
 pub use spec::MapSpec;
 pub use typed::{Typed, TypedIter, TypedKeys};
@@ -61,7 +63,11 @@ impl ObjectKind for kinds::MapKind {
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
-        sys::map_fd_by_id(id)
+        sys::map_fd_by_id(id, 0)
+    }
+
+    fn next_id(after: u32) -> Result<u32, Errno> {
+        sys::map_next_id(after)
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod batch;
+mod btf;
 mod elem;
 mod link;
 mod lock;
@@ -16,6 +17,7 @@ mod prog;
 mod token;
 
 pub(crate) use batch::Room;
+pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
 pub(crate) use link::{link_create, link_detach, link_details, link_update, no_link_create};
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
@@ -24,10 +26,14 @@ pub(crate) use map::{
 };
 pub(crate) use mmap::Mapping;
 pub(crate) use object::{
-    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_update_no_prog,
-    map_fd_by_id, obj_get, obj_get_at, obj_pin, obj_pin_at, prog_bind_no_map, prog_fd_by_id,
+    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_next_id,
+    link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at,
+    prog_bind_no_map, prog_fd_by_id, prog_next_id,
 };
-pub(crate) use prog::prog_load;
+pub(crate) use prog::{
+    ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
+    prog_map_ids, prog_test_run,
+};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
