@@ -1,17 +1,16 @@
 //! Links: where they attach a program, how they change it, and what is left when they are detached.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
     AttachType, Capability, Cause, ElemFlags, Error, Insn, Link, LinkSpec, LinkTarget, LinkType,
-    MapSpec, MapType, Prog, ProgSpec, ProgType, abi,
+    MapSpec, MapType, Prog, ProgSpec, ProgType, XdpFlags, abi,
 };
 use common::*;
 use rustix::mount::{MountFlags, mount};
@@ -21,13 +20,11 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
-    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
     Suite::new()
         .test("network_namespace", ROOT, || own_network(netns))
         .test("control_group", ROOT, cgroup)
         .test("xdp", ROOT, || own_network(xdp))
         .test("tcx", TCX, || own_network(tcx))
-        .test("raw_tracepoint", TRACER, raw_tracepoint)
         .test("a_second_xdp_link", ROOT, || own_network(second_xdp))
         .test("a_second_tcx_link", TCX, || own_network(second_tcx))
         .test("a_second_flow_dissector", ROOT, || {
@@ -107,14 +104,19 @@ fn life(
     link.update(&second)?;
     assert_eq!(prog_id()?, second.id()?);
     let holds = second.id()?;
-    let text = format!("update a link: the link holds program {holds}");
+    let (id, other) = (link.id()?, prog());
+    let text = format!("update link {id}: the link holds program {holds}");
     let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
     let holds = Cause::HoldsAnother { prog_id: holds };
     assert_eq!(error.cause(), Some(&holds));
     assert_eq!(prog_id()?, second.id()?);
     link.update_from(&third, &second)?;
     assert_eq!(prog_id()?, third.id()?);
-    refused(link.update(&prog()), libc::EINVAL, "update a link: EINVAL");
+    refused(
+        link.update(&other),
+        libc::EINVAL,
+        &format!("update link {id}: EINVAL"),
+    );
     assert_eq!(prog_id()?, third.id()?);
     assert_eq!(link.info()?.target, target);
 
@@ -122,8 +124,8 @@ fn life(
     clone.detach()?;
     for link in [&link, &clone] {
         for update in [link.update(&first), link.update_from(&first, &third)] {
-            let text = "update a link: the link is detached";
-            let error = refused(update, libc::ENOLINK, text);
+            let text = format!("update link {id}: the link is detached");
+            let error = refused(update, libc::ENOLINK, &text);
             assert_eq!(error.cause(), Some(&Cause::Detached));
         }
     }
@@ -172,8 +174,8 @@ fn xdp() -> Outcome {
     let make = || xdp_prog(XDP_PASS);
     let target = LinkTarget::Xdp { ifindex: LO };
     life(LinkSpec::xdp(LO), make, LinkType::XDP, target)?;
-    // `XDP_FLAGS_SKB_MODE`, the only one that loopback has.
-    let generic = LinkSpec::xdp(LO).flags(1 << 1);
+    // The only one that loopback has.
+    let generic = LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE);
     eventually("free", || generic.create(&make()).is_ok());
     Ok(())
 }
@@ -238,33 +240,6 @@ fn cgroup() -> Outcome {
     })
 }
 
-/// Of the kinds that only their last descriptor detaches, and that come from another call.
-fn raw_tracepoint() -> Outcome {
-    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    let mut attr = abi::bpf_attr_raw_tracepoint {
-        name: c"sched_process_exec".as_ptr() as u64,
-        prog_fd: prog.as_fd().as_raw_fd() as u32,
-        ..abi::bpf_attr_raw_tracepoint::zeroed()
-    };
-    let (command, size) = (abi::BPF_RAW_TRACEPOINT_OPEN, size_of_val(&attr) as u32);
-    // SAFETY: the name is NUL-terminated and outlives the call.
-    let fd = unsafe { abi::bpf(command, ptr::from_mut(&mut attr).cast(), size) };
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the kernel has just made it, for this test alone.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-
-    let link = Link::try_from(fd)?;
-    let info = link.info()?;
-    assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
-    assert_eq!(info.prog_id, prog.id()?);
-    assert_eq!(info.target, LinkTarget::Other);
-    refused(link.detach(), libc::EOPNOTSUPP, "detach a link: EOPNOTSUPP");
-    let other = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    refused(link.update(&other), libc::EINVAL, "update a link: EINVAL");
-    assert_eq!(link.info()?, info);
-    Ok(())
-}
-
 fn second_xdp() -> Outcome {
     let (first, second) = (xdp_prog(XDP_PASS), xdp_prog(XDP_PASS));
     let spec = LinkSpec::xdp(LO);
@@ -273,7 +248,7 @@ fn second_xdp() -> Outcome {
         let error = refused(
             spec.create(prog),
             libc::EBUSY,
-            "attach a program to xdp: EBUSY",
+            "attach a program to xdp of device 1: EBUSY",
         );
         let attach_type = AttachType::XDP;
         assert!(
@@ -298,7 +273,7 @@ fn second_tcx() -> Outcome {
         ));
     }
     // The same program twice.
-    let text = "attach a program to tcx_ingress: EEXIST";
+    let text = "attach a program to tcx_ingress of device 1: EEXIST";
     refused(spec.create(&first), libc::EEXIST, text);
     links[0].detach()?;
     assert_eq!(links[1].info()?.prog_id, second.id()?);
@@ -335,12 +310,15 @@ fn misfits() -> Outcome {
         let error = refused(spec.create(prog), libc::EINVAL, to_lookups);
         assert!(error.cause().is_none());
     }
-    let text = "attach a program to xdp: EINVAL";
+    let text = "attach a program to xdp of device 1: EINVAL";
     for (spec, prog) in [
         (LinkSpec::xdp(LO), &lookup),
         (LinkSpec::xdp(LO).flags(1 << 31), &xdp),
         // A driver of its own loopback has not.
-        (LinkSpec::xdp(LO).flags((1 << 1) | (1 << 2)), &xdp),
+        (
+            LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE | XdpFlags::DRV_MODE),
+            &xdp,
+        ),
     ] {
         refused(spec.create(prog), libc::EINVAL, text);
     }
@@ -364,7 +342,7 @@ fn misfits() -> Outcome {
         ),
         (
             LinkSpec::tcx(LO, AttachType::CGROUP_INET_EGRESS),
-            "cgroup_inet_egress: cgroup_inet_egress is not for a device",
+            "cgroup_inet_egress of device 1: cgroup_inet_egress is not for a device",
         ),
     ] {
         let error = spec.create(&lookup).expect_err(text);
@@ -375,11 +353,15 @@ fn misfits() -> Outcome {
 
     // A device that is not there.
     let nowhere = LinkSpec::xdp(4711).create(&xdp);
-    refused(nowhere, libc::EINVAL, "attach a program to xdp: EINVAL");
+    let no_device = "there is no network device 4711 in this thread's network namespace";
+    let text = format!("attach a program to xdp of device 4711: {no_device}");
+    let error = refused(nowhere, libc::EINVAL, &text);
+    assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: 4711 }));
     if kernel(6, 6).unmet().is_none() {
         let spec = LinkSpec::tcx(4711, AttachType::TCX_INGRESS);
-        let text = "attach a program to tcx_ingress: ENODEV";
-        refused(spec.create(&tcx_prog(TCX_PASS)), libc::ENODEV, text);
+        let text = format!("attach a program to tcx_ingress of device 4711: {no_device}");
+        let error = refused(spec.create(&tcx_prog(TCX_PASS)), libc::ENODEV, &text);
+        assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: 4711 }));
     }
     // None of these has left anything behind.
     LinkSpec::xdp(LO).create(&xdp)?;
@@ -420,15 +402,18 @@ fn gone() -> Outcome {
             Ok(LinkTarget::Netns { netns_ino: 0, .. })
         )
     });
-    let text = "update a link: the link is detached";
-    refused(lookups.link.update(&lookups.prog), libc::ENOLINK, text);
+    let detached =
+        |link: &Link| format!("update link {}: the link is detached", link.id().unwrap());
+    let text = detached(&lookups.link);
+    refused(lookups.link.update(&lookups.prog), libc::ENOLINK, &text);
     eventually("gone", || {
         matches!(
             device.info().map(|info| info.target),
             Ok(LinkTarget::Xdp { ifindex: 0 })
         )
     });
-    refused(device.update(&xdp_prog(XDP_PASS)), libc::ENOLINK, text);
+    let text = detached(&device);
+    refused(device.update(&xdp_prog(XDP_PASS)), libc::ENOLINK, &text);
     // Defunct as they are, they can be pinned and opened.
     let fs = TestFs::new();
     let device = device.pin(fs.at("defunct"))?;
@@ -450,8 +435,8 @@ fn cgroup_removed() -> Outcome {
                 Ok(LinkTarget::Cgroup { cgroup_id: 0, .. })
             )
         });
-        let text = "update a link: the link is detached";
-        refused(link.update(&cgroup_prog()), libc::ENOLINK, text);
+        let text = format!("update link {}: the link is detached", link.id()?);
+        refused(link.update(&cgroup_prog()), libc::ENOLINK, &text);
         Ok(())
     })
 }

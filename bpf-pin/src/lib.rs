@@ -28,6 +28,8 @@
 //! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::elems`] |
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
+//! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
+//! | `BPF_ITER_CREATE` | [`Link::iter`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
@@ -114,14 +116,15 @@ pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
 pub use dir::{
-    DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
+    Attached, Attachment, DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage,
+    Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
-pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
+pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
 pub use magic::FileSystem;
 pub use map::{
     ElemFlags, Elems, Keys, Map, MapFlags, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys,
@@ -132,7 +135,7 @@ pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
 pub use sys::AsMap;
-pub use types::{AttachType, Command, LinkType, MapType, ProgType};
+pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]

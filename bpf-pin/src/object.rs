@@ -198,7 +198,7 @@ impl<K: ObjectKind> Handle<K> {
     }
 
     #[cold]
-    fn info_error(errno: Errno) -> Error {
+    pub(crate) fn info_error(errno: Errno) -> Error {
         Error::Info {
             kind: K::KIND,
             reason: Reason::new(

@@ -173,6 +173,7 @@ const TRACING: &[Row] = &[
                 attach_type: AttachType::TRACE_FEXIT,
                 obj_id,
                 btf_id,
+                ..
             } => match (obj_id, btf_id) {
                 (0, 0) => Ok(false),
                 (1.., found) if found == id => Ok(true),
