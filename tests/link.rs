@@ -3,17 +3,12 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{
     AttachType, Capability, Cause, ElemFlags, Error, Insn, Link, LinkSpec, LinkTarget, LinkType,
     MapSpec, MapType, Prog, ProgSpec, ProgType, XdpFlags, abi,
 };
 use common::*;
-use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
 
 fn main() -> std::process::ExitCode {
@@ -39,40 +34,6 @@ fn main() -> std::process::ExitCode {
         .test("keys_of_a_control_groups_storage", ROOT, cgroup_storage)
         .test("by_id", ROOT, by_id)
         .run()
-}
-
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
-const XDP_PASS: i32 = 2;
-/// `TC_ACT_OK`
-const TCX_PASS: i32 = 0;
-
-fn returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Prog {
-    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
-    let spec = ProgSpec::new(prog_type, &insns).expected_attach_type(attach_type);
-    spec.load().expect("a program that returns a number")
-}
-
-fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, AttachType(0), value)
-}
-
-fn tcx_prog(value: i32) -> Prog {
-    returning(ProgType::SCHED_CLS, AttachType(0), value)
-}
-
-fn cgroup_prog() -> Prog {
-    let attach_type = AttachType::CGROUP_INET_EGRESS;
-    returning(ProgType::CGROUP_SKB, attach_type, 1)
-}
-
-/// Asks again until it is so.
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn refused<T: std::fmt::Debug>(result: bpf_pin::Result<T>, errno: i32, text: &str) -> Error {
@@ -171,7 +132,7 @@ fn netns() -> Outcome {
 }
 
 fn xdp() -> Outcome {
-    let make = || xdp_prog(XDP_PASS);
+    let make = xdp_prog;
     let target = LinkTarget::Xdp { ifindex: LO };
     life(LinkSpec::xdp(LO), make, LinkType::XDP, target)?;
     // The only one that loopback has.
@@ -186,44 +147,14 @@ fn tcx() -> Outcome {
             ifindex: LO,
             attach_type,
         };
-        let make = || tcx_prog(TCX_PASS);
-        life(LinkSpec::tcx(LO, attach_type), make, LinkType::TCX, target)?;
+        life(
+            LinkSpec::tcx(LO, attach_type),
+            tcx_prog,
+            LinkType::TCX,
+            target,
+        )?;
     }
     Ok(())
-}
-
-/// A control group of the test's own, in a cgroup2 that only this thread sees.
-struct Cgroup {
-    _root: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl Cgroup {
-    /// Within `own_mounts`.
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let root = tempfile::tempdir().expect("a mount point");
-        mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None).expect("a cgroup2");
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bpf-pin-test-{}-{number}", std::process::id());
-        let path = root.path().join(name);
-        fs::create_dir(&path).expect("a control group");
-        Self { _root: root, path }
-    }
-
-    fn open(&self) -> File {
-        File::open(&self.path).expect("a control group's directory")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
-        let _ = rustix::mount::unmount(
-            self.path.parent().unwrap_or(Path::new("/nowhere")),
-            rustix::mount::UnmountFlags::DETACH,
-        );
-    }
 }
 
 fn cgroup() -> Outcome {
@@ -241,7 +172,7 @@ fn cgroup() -> Outcome {
 }
 
 fn second_xdp() -> Outcome {
-    let (first, second) = (xdp_prog(XDP_PASS), xdp_prog(XDP_PASS));
+    let (first, second) = (xdp_prog(), xdp_prog());
     let spec = LinkSpec::xdp(LO);
     let link = spec.create(&first)?;
     for prog in [&first, &second] {
@@ -262,7 +193,7 @@ fn second_xdp() -> Outcome {
 }
 
 fn second_tcx() -> Outcome {
-    let (first, second) = (tcx_prog(TCX_PASS), tcx_prog(TCX_PASS));
+    let (first, second) = (tcx_prog(), tcx_prog());
     let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
     let links = [spec.create(&first)?, spec.create(&second)?];
     assert_ne!(links[0].id()?, links[1].id()?);
@@ -298,7 +229,7 @@ fn second_flow_dissector() -> Outcome {
 }
 
 fn misfits() -> Outcome {
-    let (lookup, xdp) = (sk_lookup(), xdp_prog(XDP_PASS));
+    let (lookup, xdp) = (sk_lookup(), xdp_prog());
     let (netns, other) = (netns_file(), File::open("/proc/self/status")?);
     let lookups = AttachType::SK_LOOKUP;
     let to_lookups = "attach a program to sk_lookup: EINVAL";
@@ -360,7 +291,7 @@ fn misfits() -> Outcome {
     if kernel(6, 6).unmet().is_none() {
         let spec = LinkSpec::tcx(4711, AttachType::TCX_INGRESS);
         let text = format!("attach a program to tcx_ingress of device 4711: {no_device}");
-        let error = refused(spec.create(&tcx_prog(TCX_PASS)), libc::ENODEV, &text);
+        let error = refused(spec.create(&tcx_prog()), libc::ENODEV, &text);
         assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: 4711 }));
     }
     // None of these has left anything behind.
@@ -395,7 +326,7 @@ fn not_allowed() -> Outcome {
 
 fn gone() -> Outcome {
     let lookups = own_network(NetnsLink::new);
-    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog(XDP_PASS)))?;
+    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog()))?;
     eventually("gone", || {
         matches!(
             lookups.link.info().map(|info| info.target),
@@ -413,7 +344,7 @@ fn gone() -> Outcome {
         )
     });
     let text = detached(&device);
-    refused(device.update(&xdp_prog(XDP_PASS)), libc::ENOLINK, &text);
+    refused(device.update(&xdp_prog()), libc::ENOLINK, &text);
     // Defunct as they are, they can be pinned and opened.
     let fs = TestFs::new();
     let device = device.pin(fs.at("defunct"))?;

@@ -53,8 +53,6 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("resources an iterator goes through", Version::new(6, 1)),
 ];
 
-const BTF: &str = "/sys/kernel/btf/vmlinux";
-
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-pin/src");
 
 fn main() -> std::process::ExitCode {
