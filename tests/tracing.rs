@@ -584,7 +584,7 @@ fn misfits() -> Outcome {
         ),
         (
             LinkSpec::iter().session(),
-            "trace_kprobe_session: trace_kprobe_session is not for a iterator",
+            "trace_iter: session is not for a point of this kind",
         ),
     ] {
         let error = spec.create(&prog).expect_err(text);

@@ -51,11 +51,11 @@ pub enum Position<'a> {
 pub enum Anchor<'a> {
     /// `BPF_F_LINK`: what this link holds.
     Link(&'a Link),
-    /// This program.
+    /// This program; of a control group, where links stand beside links, EINVAL.
     Prog(&'a Prog),
     /// `BPF_F_LINK`, `BPF_F_ID`: what the link with this id holds.
     LinkId(u32),
-    /// `BPF_F_ID`: the program with this id.
+    /// `BPF_F_ID`: the program with this id; likewise.
     ProgId(u32),
 }
 

@@ -236,10 +236,11 @@ impl<'a> LinkSpec<'a> {
     /// `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13): at the entry
     /// and at the return, as far as the program says at the entry.
     pub fn session(mut self) -> Self {
-        self.attach_type = match self.point {
-            Point::Uprobes(_) => AttachType::TRACE_UPROBE_SESSION,
-            _ => AttachType::TRACE_KPROBE_SESSION,
-        };
+        match self.point {
+            Point::Uprobes(_) => self.attach_type = AttachType::TRACE_UPROBE_SESSION,
+            Point::Kprobes(_) => self.attach_type = AttachType::TRACE_KPROBE_SESSION,
+            _ => self.point = Point::Misfit("session"),
+        }
         self
     }
 
@@ -247,7 +248,6 @@ impl<'a> LinkSpec<'a> {
     pub fn pid(mut self, process: u32) -> Self {
         match &mut self.point {
             Point::Uprobes(uprobes) => uprobes.pid = process,
-            // Refused when it is created.
             _ => self.point = Point::Misfit("pid"),
         }
         self
