@@ -4,12 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Cause, Insn, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgSpec, ProgType,
-};
+use bpf_pin::{AttachType, Cause, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgType};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -24,7 +21,12 @@ fn main() -> std::process::ExitCode {
         })
         .test("a_pin_keeps_tcx_in_place", TCX, || {
             let spec = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
-            own_network(|| pinned(spec, returning(ProgType::SCHED_CLS, TCX_DROP)))
+            own_network(|| {
+                pinned(
+                    spec,
+                    returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
+                )
+            })
         })
         .test("unpinned_and_still_in_place", ROOT, || {
             own_network(unpinned)
@@ -35,29 +37,12 @@ fn main() -> std::process::ExitCode {
         .run()
 }
 
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 const TCX_DROP: i32 = 2;
 
-fn returning(prog_type: ProgType, value: i32) -> Prog {
-    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
-    let prog = ProgSpec::new(prog_type, &insns).load();
-    prog.expect("a program that returns a number")
-}
-
 fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, value)
-}
-
-/// Asks again until it is so.
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
+    returning(ProgType::XDP, AttachType(0), value)
 }
 
 /// `ip link set lo up`

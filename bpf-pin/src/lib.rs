@@ -33,6 +33,8 @@
 //! | `BPF_PROG_TEST_RUN`, `BPF_PROG_BIND_MAP` | [`Prog::test_run`], [`Prog::bind_map`] |
 //! | `BPF_BTF_LOAD` | [`Btf::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
+//! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
+//! | `BPF_ITER_CREATE` | [`Link::iter`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
@@ -110,6 +112,7 @@ mod place;
 mod prog;
 mod reuse;
 mod sys;
+mod target;
 mod types;
 
 pub use bpf_pin_sys as abi;
@@ -126,7 +129,8 @@ pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
 pub use dir::{
-    DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
+    Attached, Attachment, DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage,
+    Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
@@ -135,7 +139,7 @@ pub use flags::MapFlags;
 pub use ids::Ids;
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
-pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
+pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, Position, XdpFlags};
 pub use log::LogLevel;
 pub use magic::FileSystem;
 pub use map::{
@@ -150,7 +154,8 @@ pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::{AsMap, Atom, LoadOnly};
-pub use types::{AttachType, Command, LinkType, MapType, ProgType};
+pub use target::LinkTarget;
+pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]

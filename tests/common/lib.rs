@@ -2,6 +2,7 @@
 //! which test was skipped and why.
 
 mod bpffs;
+mod links;
 mod namespace;
 mod needs;
 mod objects;
@@ -10,6 +11,10 @@ mod trace;
 mod tree;
 
 pub use bpffs::TestFs;
+pub use links::{
+    BTF, Cgroup, KPROBES, LO, cgroup_prog, eventually, function, link_ids, links_of, query,
+    query_of, returning, tcx_prog, tracepoint_type, xdp_prog,
+};
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
 pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};

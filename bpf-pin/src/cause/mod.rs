@@ -12,7 +12,8 @@ use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::types::{AttachType, MapType, ProgType};
+use crate::target::LinkTarget;
+use crate::types::{AttachType, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -287,7 +288,7 @@ pub enum Cause {
     WrongTarget {
         /// The way.
         attach_type: AttachType,
-        /// The target: "cgroup", "netns" or "device".
+        /// The target: "cgroup", "netns", "device", ….
         target: &'static str,
     },
     /// The link was detached, or what it was attached to is gone (ENOLINK).
@@ -296,6 +297,35 @@ pub enum Cause {
     HoldsAnother {
         /// The id of the program that it holds.
         prog_id: u32,
+    },
+    /// Links of this type cannot be updated (EINVAL, EOPNOTSUPP).
+    NoUpdate {
+        /// The type.
+        link_type: LinkType,
+    },
+    /// The link is attached to something else than it was to be; nothing was changed.
+    AttachedElsewhere {
+        /// What it was to be attached to, as far as that is known beforehand.
+        expected: LinkTarget,
+        /// What it is attached to.
+        found: LinkTarget,
+    },
+    /// The link is attached to a tracepoint of another name; nothing was changed.
+    AnotherTracepoint {
+        /// The tracepoint that it was to be attached to.
+        expected: String,
+        /// The one that it is attached to.
+        found: String,
+    },
+    /// The link holds no iterator (EINVAL).
+    NotAnIterator {
+        /// What it is.
+        link_type: LinkType,
+    },
+    /// This thread's network namespace has no such device (EINVAL, ENODEV).
+    NoDevice {
+        /// Its index.
+        ifindex: u32,
     },
     /// The map's values are one per CPU, and were asked for as one; or the other way round.
     PerCpu {

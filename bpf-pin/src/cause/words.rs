@@ -195,6 +195,24 @@ impl fmt::Display for Cause {
             } => write!(f, "{attach_type} is not for a {target}"),
             Self::Detached => f.write_str("the link is detached"),
             Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
+            Self::NoUpdate { link_type } => {
+                write!(f, "links of type {link_type} cannot be updated")
+            }
+            Self::AttachedElsewhere { expected, found } => write!(
+                f,
+                "it is attached to {found}, not to {expected}; nothing was changed"
+            ),
+            Self::AnotherTracepoint { expected, found } => write!(
+                f,
+                "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
+            ),
+            Self::NotAnIterator { link_type } => {
+                write!(f, "it is a link of type {link_type}, which is no iterator")
+            }
+            Self::NoDevice { ifindex } => write!(
+                f,
+                "there is no network device {ifindex} in this thread's network namespace"
+            ),
             Self::PerCpu { is_per_cpu: true } => {
                 f.write_str("the map has a value for each CPU: use PerCpu")
             }

@@ -1,5 +1,6 @@
 //! A directory on a bpffs, held by its descriptor.
 
+mod attach;
 mod claim;
 mod create;
 mod entries;
@@ -28,6 +29,7 @@ use crate::place::{Base, Place};
 
 use claim::Claim;
 
+pub use attach::{Attached, Attachment};
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;

@@ -120,20 +120,26 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
-    /// `BPF_LINK_CREATE`.
+    /// `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`.
     CreateLink {
-        /// Where the program was to be attached.
+        /// How the program was to be attached.
         attach_type: AttachType,
+        /// The network device that it was to be attached to, or 0.
+        ifindex: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_UPDATE`.
     UpdateLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_DETACH`.
     DetachLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
@@ -276,8 +282,8 @@ impl Error {
             | Self::CreateMap { reason, .. }
             | Self::LoadProg { reason, .. }
             | Self::CreateLink { reason, .. }
-            | Self::UpdateLink { reason }
-            | Self::DetachLink { reason }
+            | Self::UpdateLink { reason, .. }
+            | Self::DetachLink { reason, .. }
             | Self::Elements { reason }
             | Self::Lookup { reason }
             | Self::Update { reason }
@@ -355,9 +361,19 @@ impl fmt::Display for Error {
             Self::LoadProg {
                 prog_type, name, ..
             } => named(f, "load", prog_type, "program", name),
-            Self::CreateLink { attach_type, .. } => write!(f, "attach a program to {attach_type}"),
-            Self::UpdateLink { .. } => f.write_str("update a link"),
-            Self::DetachLink { .. } => f.write_str("detach a link"),
+            Self::CreateLink {
+                attach_type,
+                ifindex,
+                ..
+            } => {
+                write!(f, "attach a program to {attach_type}")?;
+                match ifindex {
+                    0 => Ok(()),
+                    _ => write!(f, " of device {ifindex}"),
+                }
+            }
+            Self::UpdateLink { id, .. } => numbered(f, "update", *id),
+            Self::DetachLink { id, .. } => numbered(f, "detach", *id),
             Self::Elements { .. } => f.write_str("reach the elements of a map"),
             Self::Lookup { .. } => f.write_str("look up an element"),
             Self::Update { .. } => f.write_str("update an element"),
@@ -409,6 +425,13 @@ fn named(
         write!(f, " {name:?}")?;
     }
     Ok(())
+}
+
+fn numbered(f: &mut fmt::Formatter<'_>, verb: &str, id: u32) -> fmt::Result {
+    match id {
+        0 => write!(f, "{verb} a link"),
+        _ => write!(f, "{verb} link {id}"),
+    }
 }
 
 fn last_lines(text: &str, count: usize) -> &str {

@@ -110,8 +110,10 @@ pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
     const NAMES: &[(Errno, &str)] = &[
         (Errno::PERM, "EPERM"),
         (Errno::NOENT, "ENOENT"),
+        (Errno::SRCH, "ESRCH"),
         (Errno::INTR, "EINTR"),
         (Errno::IO, "EIO"),
+        (Errno::NXIO, "ENXIO"),
         (Errno::TOOBIG, "E2BIG"),
         (Errno::BADF, "EBADF"),
         (Errno::AGAIN, "EAGAIN"),
@@ -141,6 +143,7 @@ pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
         (Errno::BADFD, "EBADFD"),
         (Errno::NOTSOCK, "ENOTSOCK"),
         (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
         (Errno::CONNRESET, "ECONNRESET"),
         (Errno::STALE, "ESTALE"),
         (Errno::NXIO, "ENXIO"),

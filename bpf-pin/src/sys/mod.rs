@@ -19,7 +19,11 @@ mod token;
 pub(crate) use batch::Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
-pub(crate) use link::{link_create, link_detach, link_details, link_update, no_link_create};
+pub(crate) use link::{
+    Functions, LinkOpts, iter_create, link_create, link_create_struct_ops, link_detach,
+    link_details, link_name, link_update, no_link_create, no_raw_tracepoint_with_cookie,
+    query_no_device, raw_tracepoint_open,
+};
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
