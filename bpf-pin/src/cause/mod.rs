@@ -353,6 +353,8 @@ pub enum Cause {
         /// What it is: what /proc calls it, or the file system's name.
         found: Option<String>,
     },
+    /// What came over the socket is the context of a file system that was made before (EBUSY).
+    UsedContext,
     /// The other side of the handshake refused.
     Refused {
         /// The errno that it gave.

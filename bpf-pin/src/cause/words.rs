@@ -243,6 +243,9 @@ impl fmt::Display for Cause {
             Self::NotABpfContext { found: None } => {
                 f.write_str("the other side sent something else than the context of a bpffs")
             }
+            Self::UsedContext => {
+                f.write_str("the other side sent a context that was used before")
+            }
             Self::Refused { errno } => match errno_name(*errno) {
                 Some(name) => write!(f, "the other side refused: {name}"),
                 None => write!(f, "the other side refused: errno {errno}"),
