@@ -21,7 +21,7 @@ use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 
 use super::mountinfo::Mount;
-use super::table::MountInfo;
+use super::table::{MountInfo, genuine_proc};
 
 /// A directory, held by an `O_PATH` descriptor.
 pub(crate) struct Directory {
@@ -113,7 +113,7 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
 
 /// The path that leads to `fd` itself, past all that is mounted over it.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf, Reason> {
-    proc_dir("fd").ok_or(Cause::NoProc)?;
+    genuine_proc("fd")?;
     Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
 }
 
@@ -135,7 +135,7 @@ fn mount_id_by_proc(fd: BorrowedFd<'_>) -> Result<u64, Reason> {
 
 /// What /proc tells of a descriptor.
 pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Result<String, Reason> {
-    let directory = proc_dir("fdinfo").ok_or(Cause::NoProc)?;
+    let directory = genuine_proc("fdinfo")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = openat(directory, fd.as_raw_fd().to_string(), flags, Mode::empty());
     let mut file = File::from(file.map_err(Reason::errno_only)?);

@@ -127,7 +127,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
-        match mount_on(path, &place, &mounts, options) {
+        match mount_on(&place, &mounts, options) {
             Ok(mount) => {
                 drop(lock);
                 let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
@@ -222,6 +222,18 @@ enum Without {
     MountYet(Reason),
 }
 
+impl Without {
+    fn of_mounting(reason: Reason) -> Self {
+        let is_overtaken = matches!(reason.cause(), Some(Cause::Overtaken));
+        match reason.raw_os_error().map(Errno::from_raw_os_error) {
+            // What was on top there was unmounted under our hands.
+            Some(Errno::INVAL | Errno::NOENT) => Self::MountYet(reason),
+            _ if is_overtaken => Self::MountYet(reason),
+            _ => Self::Mount(reason),
+        }
+    }
+}
+
 impl From<Reason> for Without {
     fn from(reason: Reason) -> Self {
         Self::Mount(reason)
@@ -229,24 +241,19 @@ impl From<Reason> for Without {
 }
 
 fn mount_on(
-    path: &Path,
     place: &Directory,
     mounts: &MountInfo,
     options: &MountOptions,
 ) -> Result<OwnedFd, Without> {
-    let mount = match options.make() {
-        Ok(mount) => {
-            attach::move_mount_onto(mount.as_fd(), place).map_err(|reason| {
-                // What was on top there was unmounted under our hands.
-                match reason.raw_os_error().map(Errno::from_raw_os_error) {
-                    Some(Errno::INVAL | Errno::NOENT) => Without::MountYet(reason),
-                    _ => Without::Mount(reason),
-                }
-            })?;
-            mount
+    let moved = options.make().map_err(Without::Mount).and_then(|mount| {
+        attach::move_mount_onto(mount.as_fd(), place).map_err(Without::of_mounting)?;
+        Ok(mount)
+    });
+    let mount = match moved {
+        Err(Without::Mount(reason)) if is_missing(&reason) => {
+            attach::mount_onto(place, options).map_err(Without::of_mounting)?
         }
-        Err(reason) if is_missing(&reason) => attach::mount_onto(path, place, options)?,
-        Err(reason) => return Err(reason.into()),
+        moved => moved?,
     };
     let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
     match attach::verify(mount.as_fd(), mounts, options) {
