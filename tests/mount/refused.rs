@@ -46,7 +46,10 @@ fn refuses(path: &Path, errno: Option<i32>, cause: Option<Cause>, because: &str)
 fn paths() -> Outcome {
     in_a_directory(|path| {
         let gone = path.join("gone");
-        let because = format!("{} does not exist", gone.display());
+        let because = format!(
+            "{} does not exist; the directory must be made first",
+            gone.display()
+        );
         let cause = Cause::Missing { path: gone.clone() };
         refuses(&gone, Some(libc::ENOENT), Some(cause.clone()), &because);
         refuses(

@@ -154,22 +154,27 @@ enum There {
 /// An error where no bpffs may be mounted.
 fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
-    match (place.is_root_of(&mount), place.fs.is_bpffs()) {
-        (true, true) => Ok(match covers_a_bpffs(&mount, mounts)? {
+    match (place.is_mount_root(mount.as_ref()), mount) {
+        (true, Some(mount)) if place.fs.is_bpffs() => Ok(match covers_a_bpffs(&mount, mounts)? {
             true => There::Stacked,
             false => There::Bpffs,
         }),
-        (false, false) => Ok(There::Nothing),
-        (true, false) => Err(Cause::Occupied {
+        (true, Some(mount)) => Err(Cause::Occupied {
             found: place.fs,
             mount_id: mount.mount_id,
         }
         .into()),
-        (false, true) => Err(Cause::NotTheRoot {
+        // Only what begins above this process's root is not listed and can be mounted on.
+        (is_root, None) if is_root || place.is_attached_nowhere() => {
+            let mount_id = place.mount_id()?;
+            Err(Cause::NotListed { mount_id }.into())
+        }
+        (_, mount) if place.fs.is_bpffs() => Err(Cause::NotTheRoot {
             path: Some(path.to_owned()),
-            mount_point: Some(mount.mount_point),
+            mount_point: mount.map(|mount| mount.mount_point),
         }
         .into()),
+        _ => Ok(There::Nothing),
     }
 }
 

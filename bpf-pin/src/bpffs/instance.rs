@@ -133,7 +133,8 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) where it is none of this mount namespace;
+    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) where mountinfo has it not: it is attached
+    /// nowhere, in another mount namespace, or above this process's root;
     /// [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
         let find = || {
@@ -223,8 +224,8 @@ impl Bpffs {
     /// A copy of the mount, which keeps the instance alive and the mount not busy, and the mount.
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
         let now = self.look_again()?;
-        let mount = now.mount(&MountInfo::own()?)?;
-        if !now.is_root_of(&mount) {
+        let mount = now.listed_mount(&MountInfo::own()?)?;
+        if !now.is_mount_root(Some(&mount)) {
             let cause = Cause::NotTheRoot {
                 path: Some(self.path.clone()),
                 mount_point: Some(mount.mount_point),

@@ -23,7 +23,8 @@ pub enum Cause {
         /// The component.
         component: OsString,
     },
-    /// The path leads to another file system than bpffs.
+    /// The path leads to another file system than bpffs. Where a bpffs should be there,
+    /// [`Bpffs::inspect`](crate::Bpffs::inspect) tells whether a mount hides it.
     NotBpffs {
         /// The deepest directory of the path that exists.
         path: PathBuf,
@@ -284,12 +285,13 @@ pub enum Cause {
         /// The first release that knows it, where it is newer than bpffs.
         since: Option<Version>,
     },
-    /// The mount is none of this mount namespace: it is attached nowhere, elsewhere, or no longer.
+    /// The mount is not in this thread's mountinfo: it is attached nowhere, no longer, in another mount
+    /// namespace, or above this process's root.
     NotListed {
         /// Its id.
         mount_id: u64,
     },
-    /// Another bpffs is there by now.
+    /// Another bpffs is there than the one that was meant.
     AnotherInstance {
         /// The `st_dev` of the one that was meant.
         expected: u64,

@@ -187,11 +187,11 @@ impl fmt::Display for Cause {
                 }
             }
             Self::NotListed { mount_id } => {
-                write!(f, "mount {mount_id} is none of this mount namespace")
+                write!(f, "mount {mount_id} is not in this thread's mountinfo")
             }
             Self::AnotherInstance { expected, found } => write!(
                 f,
-                "another bpffs is there by now (device {}, not {})",
+                "another bpffs is there (device {}, not {})",
                 Device(*found),
                 Device(*expected)
             ),
