@@ -50,7 +50,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "dir/stage.rs"
     "dir/walk.rs"
     "features.rs"
-    "inventory.rs"
+    "inventory/mod.rs"
     "kind.rs"
     "lib.rs"
     "link.rs"

@@ -15,7 +15,7 @@ use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
 use super::directory::{Directory, mount_id};
-use super::mountinfo::Mount;
+use super::mountinfo::{Line, Mount};
 use super::table::MountInfo;
 
 /// Where bpffs is usually mounted.
@@ -177,7 +177,16 @@ impl Bpffs {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn mounts() -> Result<Vec<Mount>> {
-        let mounts = MountInfo::own().and_then(|mounts| mounts.select(|line| line.is_bpffs()));
+        Self::select(|line| line.is_bpffs())
+    }
+
+    /// Those of all types.
+    pub(crate) fn all_mounts() -> Result<Vec<Mount>> {
+        Self::select(|_| true)
+    }
+
+    fn select(wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>> {
+        let mounts = MountInfo::own().and_then(|mounts| mounts.select(wanted));
         mounts.map_err(|reason| error(MountOperation::ReadMounts, Path::new(""), reason))
     }
 
