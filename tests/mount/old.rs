@@ -131,7 +131,7 @@ fn changing_link() -> Outcome {
                     match mounted {
                         Ok(bpffs) => {
                             let mount = bpffs.mount().unwrap();
-                            assert_eq!(all(), [mount.clone()]);
+                            assert_eq!(all(), std::slice::from_ref(&mount));
                             unmount(&mount.mount_point, UnmountFlags::DETACH).unwrap();
                         }
                         Err(error) => assert_eq!(all(), [], "{error}"),

@@ -129,7 +129,7 @@ pub struct Inventory {
 ///
 /// # Errors
 ///
-/// [`Error::Mount`] as [`Bpffs::mounts`].
+/// [`Error::Mount`](crate::Error::Mount) as [`Bpffs::mounts`].
 ///
 /// # Examples
 ///
