@@ -24,17 +24,20 @@ pub(crate) fn move_onto(
     place: &Directory,
     options: &MountOptions,
 ) -> Result<(), Reason> {
-    // What cannot be read back is not begun.
-    let mounts = match options.shows_in_mountinfo() {
-        true => Some(MountInfo::own()?),
+    // What cannot be read back, or taken away again, is not begun.
+    let ready = match options.shows_in_mountinfo() {
+        true => Some((MountInfo::own()?, Attached::of(mount)?)),
         false => None,
     };
     move_mount_onto(mount, place)?;
-    mounts.map_or(Ok(()), |mounts| {
-        verify(mount, &mounts, options).map(drop).inspect_err(|_| {
-            // The first reason is the one to tell.
-            let _ = take_away(mount, &mounts);
-        })
+    ready.map_or(Ok(()), |(mounts, attached)| {
+        attached
+            .verify(&mounts, options)
+            .map(drop)
+            .inspect_err(|_| {
+                // The first reason is the one to tell.
+                let _ = attached.take_away(&mounts);
+            })
     })
 }
 
@@ -44,38 +47,54 @@ pub(crate) fn move_mount_onto(mount: BorrowedFd<'_>, place: &Directory) -> Resul
         .map_err(|errno| Reason::new(errno, diagnose::attach(errno)))
 }
 
-/// Sees in mountinfo that the mount is attached, and as it was to be.
-pub(crate) fn verify(
-    mount: BorrowedFd<'_>,
-    mounts: &MountInfo,
-    options: &MountOptions,
-) -> Result<Mount, Reason> {
-    let mount_id = mount_id(mount)?;
-    let found = mounts.by_id(mount_id)?;
-    let found = found.ok_or(Cause::NotListed { mount_id })?;
-    options.verify_shown(&found)?;
-    Ok(found)
+/// A mount that is, or is about to be, attached; by all that it takes to find it and take it away
+/// without a descriptor more.
+pub(crate) struct Attached {
+    mount_id: u64,
+    /// The way to its root in a genuine /proc, as long as its descriptor is open.
+    link: PathBuf,
 }
 
-/// Unmounts this mount, and before it what is on top of it: the kernel goes there from the
-/// descriptor, too, but never to what is below.
-pub(crate) fn take_away(mount: BorrowedFd<'_>, mounts: &MountInfo) -> Result<(), Reason> {
-    /// Others may put more on top of it meanwhile.
-    const TRIES: usize = 100;
-
-    let (path, mount_id) = (magic_link(mount)?, mount_id(mount)?);
-    for _ in 0..TRIES {
-        if mounts.by_id(mount_id)?.is_none() {
-            return Ok(());
-        }
-        // The descriptor itself keeps it busy, and no one else has it.
-        match unmount(&path, UnmountFlags::DETACH) {
-            // Whoever is further below was faster.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(errno) => return Err(Reason::errno_only(errno)),
-        }
+impl Attached {
+    pub(crate) fn of(mount: BorrowedFd<'_>) -> Result<Self, Reason> {
+        Ok(Self {
+            mount_id: mount_id(mount)?,
+            link: magic_link(mount)?,
+        })
     }
-    Err(Cause::Overtaken.into())
+
+    /// Sees in mountinfo that the mount is attached, and as it was to be.
+    pub(crate) fn verify(
+        &self,
+        mounts: &MountInfo,
+        options: &MountOptions,
+    ) -> Result<Mount, Reason> {
+        let mount_id = self.mount_id;
+        let found = mounts.by_id(mount_id)?;
+        let found = found.ok_or(Cause::NotListed { mount_id })?;
+        options.verify_shown(&found)?;
+        Ok(found)
+    }
+
+    /// Unmounts this mount, and before it what is on top of it: the kernel goes there from the
+    /// descriptor, too, but never to what is below.
+    pub(crate) fn take_away(&self, mounts: &MountInfo) -> Result<(), Reason> {
+        /// Others may put more on top of it meanwhile.
+        const TRIES: usize = 100;
+
+        for _ in 0..TRIES {
+            if mounts.by_id(self.mount_id)?.is_none() {
+                return Ok(());
+            }
+            // The descriptor itself keeps it busy, and no one else has it.
+            match unmount(&self.link, UnmountFlags::DETACH) {
+                // Whoever is further below was faster.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(Reason::errno_only(errno)),
+            }
+        }
+        Err(Cause::Overtaken.into())
+    }
 }
 
 /// mount(2), for kernels that have nothing better: there is no descriptor of what it mounted, so that
@@ -151,11 +170,11 @@ impl Place {
         Ok(stack)
     }
 
+    /// Directly on the directory.
     fn the_only_new(&self, mounts: &MountInfo, before: &[Mount]) -> Result<Mount, Reason> {
-        let mut stack = self.stack(mounts)?;
-        stack.retain(|mount| is_new(mount, before));
-        match (stack.pop(), stack.pop()) {
-            (Some(new), None) => Ok(new),
+        let mut stack = self.stack(mounts)?.into_iter();
+        match (stack.next(), stack.next()) {
+            (Some(new), None) if is_new(&new, before) => Ok(new),
             _ => Err(Cause::Overtaken.into()),
         }
     }

@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::operation::MountOperation;
 
-use super::attach;
+use super::attach::{self, Attached};
 use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
@@ -250,28 +250,31 @@ fn mount_on(
     mounts: &MountInfo,
     options: &MountOptions,
 ) -> Result<OwnedFd, Without> {
+    // After it is attached nothing but the look at it may fail.
+    let place_id = place.mount_id()?;
     let moved = options.make().map_err(Without::Mount).and_then(|mount| {
+        let attached = Attached::of(mount.as_fd())?;
         attach::move_mount_onto(mount.as_fd(), place).map_err(Without::of_mounting)?;
-        Ok(mount)
+        Ok((mount, attached))
     });
-    let mount = match moved {
+    let (mount, attached) = match moved {
         Err(Without::Mount(reason)) if is_missing(&reason) => {
-            attach::mount_onto(place, options).map_err(Without::of_mounting)?
+            return attach::mount_onto(place, options).map_err(Without::of_mounting);
         }
         moved => moved?,
     };
     let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
-    match attach::verify(mount.as_fd(), mounts, options) {
+    match attached.verify(mounts, options) {
         // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
+        Ok(found) if found.parent_id == place_id => Ok(mount),
         // Somebody who was there before took theirs away, and with it what was on top of it.
         Err(reason) if is_not_listed(&reason) => overtaken(),
         Ok(_) => {
-            attach::take_away(mount.as_fd(), mounts)?;
+            attached.take_away(mounts)?;
             overtaken()
         }
         Err(reason) => {
-            let _ = attach::take_away(mount.as_fd(), mounts);
+            let _ = attached.take_away(mounts);
             Err(reason.into())
         }
     }
