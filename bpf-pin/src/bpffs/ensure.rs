@@ -54,11 +54,12 @@ const SETTLED: Duration = Duration::from_secs(5);
 impl Bpffs {
     /// Mounts a bpffs at `path` unless one is mounted exactly there.
     ///
-    /// It is mounted there and nowhere else, on a directory that is there; over nothing that is
-    /// mounted there; and once, even when many processes ask for it at the same moment: they take
-    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than ten
-    /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
-    /// cover another is taken away again, with whatever was mounted on top of it in that moment.
+    /// It is mounted there and nowhere else, on a directory that is there, also one whose own mount
+    /// begins above this process's root, as after chroot(2); over nothing that is mounted there; and
+    /// once, even when many processes ask for it at the same moment: they take turns, by flock(2) of
+    /// the directory. Where somebody else holds that lock for more than ten seconds, or the directory
+    /// may not be read, it is done without; a mount that then turns out to cover another is taken away
+    /// again, with whatever was mounted on top of it in that moment.
     ///
     /// A new bpffs that covers another may be one that somebody is about to take away, so it is
     /// given only when it has been there for five seconds.
@@ -72,6 +73,9 @@ impl Bpffs {
     /// [`Occupied`](Cause::Occupied) where another file system is mounted exactly there;
     /// [`NotTheRoot`](Cause::NotTheRoot) where the path is a directory within a bpffs;
     /// [`Overtaken`](Cause::Overtaken) where others mount and unmount there all the while;
+    /// [`NotListed`](Cause::NotListed) where the path leads to a mount that is attached nowhere, and
+    /// EINVAL where it leads into another mount namespace; [`Missing`](Cause::Missing) where the
+    /// directory is yet to be made;
     /// [`NoProc`](Cause::NoProc); the rest as [`MountOptions::mount`].
     ///
     /// # Examples
