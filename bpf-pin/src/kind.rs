@@ -220,11 +220,20 @@ pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Option<String> {
 
 /// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.
 pub(crate) fn proc_dir(name: &str) -> Option<OwnedFd> {
+    genuine_proc(name).ok()?
+}
+
+/// The same; without a descriptor to spare nothing can be said of /proc.
+pub(crate) fn genuine_proc(name: &str) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = format!("/proc/thread-self/{name}");
-    let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-    let found = FileSystem::from_stat(&fstatfs(&dir).ok()?);
-    (found == FileSystem::PROC).then_some(dir)
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+        Err(_) => return Ok(None),
+        Ok(dir) => dir,
+    };
+    let found = fstatfs(&dir).map(|stat| FileSystem::from_stat(&stat));
+    Ok((found == Ok(FileSystem::PROC)).then_some(dir))
 }
 
 #[cfg(test)]

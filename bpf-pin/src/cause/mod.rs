@@ -25,7 +25,8 @@ pub enum Cause {
         /// The component.
         component: OsString,
     },
-    /// The path leads to another file system than bpffs.
+    /// The path leads to another file system than bpffs. Where a bpffs should be there,
+    /// [`Bpffs::inspect`](crate::Bpffs::inspect) tells whether a mount hides it.
     NotBpffs {
         /// The deepest directory of the path that exists.
         path: PathBuf,
@@ -362,12 +363,13 @@ pub enum Cause {
         /// The first release that knows it, where it is newer than bpffs.
         since: Option<Version>,
     },
-    /// The mount is none of this mount namespace: it is attached nowhere, elsewhere, or no longer.
+    /// The mount is not in this thread's mountinfo: it is attached nowhere, no longer, in another mount
+    /// namespace, or above this process's root.
     NotListed {
         /// Its id.
         mount_id: u64,
     },
-    /// Another bpffs is there by now.
+    /// Another bpffs is there than the one that was meant.
     AnotherInstance {
         /// The `st_dev` of the one that was meant.
         expected: u64,
@@ -431,6 +433,8 @@ pub enum Cause {
         /// What it is: what /proc calls it, or the file system's name.
         found: Option<String>,
     },
+    /// What came over the socket is the context of a file system that was made before (EBUSY).
+    UsedContext,
     /// The other side of the handshake refused.
     Refused {
         /// The errno that it gave.

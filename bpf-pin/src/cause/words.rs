@@ -239,11 +239,11 @@ impl fmt::Display for Cause {
                 }
             }
             Self::NotListed { mount_id } => {
-                write!(f, "mount {mount_id} is none of this mount namespace")
+                write!(f, "mount {mount_id} is not in this thread's mountinfo")
             }
             Self::AnotherInstance { expected, found } => write!(
                 f,
-                "another bpffs is there by now (device {}, not {})",
+                "another bpffs is there (device {}, not {})",
                 Device(*found),
                 Device(*expected)
             ),
@@ -294,6 +294,9 @@ impl fmt::Display for Cause {
             }
             Self::NotABpfContext { found: None } => {
                 f.write_str("the other side sent something else than the context of a bpffs")
+            }
+            Self::UsedContext => {
+                f.write_str("the other side sent a context that was used before")
             }
             Self::Refused { errno } => match errno_name(*errno) {
                 Some(name) => write!(f, "the other side refused: {name}"),

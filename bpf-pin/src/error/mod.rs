@@ -408,6 +408,13 @@ impl fmt::Display for Error {
             Self::LoadProg { log, .. } | Self::LoadBtf { log, .. } if !log.is_empty() => {
                 write!(f, "; the verifier's last words:\n{}", last_lines(log, 24))
             }
+            Self::Mount {
+                operation: MountOperation::Mount | MountOperation::Attach,
+                reason,
+                ..
+            } if matches!(reason.cause(), Some(Cause::Missing { .. })) => {
+                f.write_str("; the directory must be made first")
+            }
             _ => Ok(()),
         }
     }
