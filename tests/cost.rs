@@ -12,8 +12,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::{
-    Access, Cause, DirLock, ElemFlags, Identity, Link, Map, Object, PinDir, Pinned, PinnedLink,
-    PinnedMap, PinnedProg, Prog, Typed,
+    Access, Btf, Cause, DirLock, ElemFlags, Identity, Ids, Link, Map, Object, PinDir, Pinned,
+    PinnedLink, PinnedMap, PinnedProg, Prog, TestRun, Typed, kinds,
 };
 use common::*;
 
@@ -179,6 +179,20 @@ const MEASURED: &[Measured] = measured! {
         |map: &Map| assert!(map.typed::<u32, u64>().is_ok());
     try_from => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.try_clone().unwrap().into() }
         |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
+    test_run => &["PROG_TEST_RUN"], |scene| { &scene.prog }
+        |prog: &Prog| assert_eq!(prog.test_run(TestRun::new().data_in(&[0; 64])).unwrap().retval, 0);
+    bind_map => &["PROG_BIND_MAP"], |scene| { (&scene.prog, &scene.map) }
+        |(prog, map): (&Prog, &Map)| prog.bind_map(map).unwrap();
+    map_ids => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog }
+        |prog: &Prog| assert!(prog.map_ids().unwrap().is_empty());
+    is_same_object => &["OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD"], |scene| { (&scene.map, &scene.prog) }
+        |(map, prog): (&Map, &Prog)| assert!(!map.is_same_object(prog).unwrap());
+    ids => &["PROG_GET_NEXT_ID"], |_scene| { Prog::ids() }
+        |mut ids: Ids<kinds::ProgKind>| assert!(ids.next().unwrap().is_ok());
+    by_id => &["MAP_GET_FD_BY_ID", "close"], |scene| { scene.map.id().unwrap() }
+        |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
+    btf_id => &["BTF_GET_FD_BY_ID", "OBJ_GET_INFO_BY_FD", "close"], |_scene| { 1 }
+        |id| assert_eq!(Btf::from_id(id).unwrap().id().unwrap(), 1);
 
     dir_open => &["open", "fstatfs", "close"], |scene| { scene.fs.root() }
         |path| drop(PinDir::open(path).unwrap());

@@ -5,9 +5,7 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Cause, Insn, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgSpec, ProgType,
-};
+use bpf_pin::{AttachType, Cause, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgType};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -22,7 +20,12 @@ fn main() -> std::process::ExitCode {
         })
         .test("a_pin_keeps_tcx_in_place", TCX, || {
             let spec = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
-            own_network(|| pinned(spec, returning(ProgType::SCHED_CLS, TCX_DROP)))
+            own_network(|| {
+                pinned(
+                    spec,
+                    returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
+                )
+            })
         })
         .test("unpinned_and_still_in_place", ROOT, || {
             own_network(unpinned)
@@ -33,20 +36,12 @@ fn main() -> std::process::ExitCode {
         .run()
 }
 
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 const TCX_DROP: i32 = 2;
 
-fn returning(prog_type: ProgType, value: i32) -> Prog {
-    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
-    let prog = ProgSpec::new(prog_type, &insns).load();
-    prog.expect("a program that returns a number")
-}
-
 fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, value)
+    returning(ProgType::XDP, AttachType(0), value)
 }
 
 /// Two ends of a network that a program may cut.

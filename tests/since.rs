@@ -49,9 +49,9 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("the other side was told", Version::new(6, 9)),
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),
+    ("resources of one task", Version::new(6, 1)),
+    ("resources an iterator goes through", Version::new(6, 1)),
 ];
-
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-pin/src");
 

@@ -4,12 +4,16 @@ use std::fmt;
 
 use bpf_pin_sys::BPF_OBJ_NAME_LEN;
 
-use crate::cause::Cause;
-
 /// The name of a map or program: up to 15 letters, digits, '_' and '.'; may be empty, need not be
 /// unique. Linux 4.15.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ObjName([u8; BPF_OBJ_NAME_LEN]);
+
+/// No name that the kernel would take.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct InvalidName {
+    pub(crate) name: String,
+}
 
 impl ObjName {
     /// As the kernel reported it.
@@ -18,13 +22,13 @@ impl ObjName {
     }
 
     /// Checks what the kernel would answer with no more than EINVAL.
-    pub(crate) fn new(name: &str) -> Result<Self, Cause> {
+    pub(crate) fn new(name: &str) -> Result<Self, InvalidName> {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
         let mut bytes = [0; BPF_OBJ_NAME_LEN];
         // The last byte stays NUL.
         if name.len() >= bytes.len() || !name.as_bytes().iter().all(allowed) {
             let name = name.to_owned();
-            return Err(Cause::InvalidName { name });
+            return Err(InvalidName { name });
         }
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         Ok(Self(bytes))
@@ -77,7 +81,7 @@ mod tests {
         }
         for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "ä", "a/b"] {
             let name = bad.to_owned();
-            assert_eq!(ObjName::new(bad), Err(Cause::InvalidName { name }));
+            assert_eq!(ObjName::new(bad), Err(InvalidName { name }));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From an errno to its cause. Runs after a failure only, names only what it has seen.
 
 mod entry;
+mod link;
 mod mount;
 mod path;
 mod privilege;
@@ -14,6 +15,7 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
+pub(crate) use link::{for_attach_type, for_device, for_tracepoint_cookie};
 pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{

@@ -104,6 +104,7 @@ impl Claim {
 const TURN: u64 = 0;
 /// For how long one's turn is waited for: whoever has it needs it for some microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl PinDir {
     /// Waits for one's turn among those who swap, which is held with the descriptor.
@@ -111,21 +112,38 @@ impl PinDir {
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
     pub(super) fn turn(&self) -> Result<OwnedFd, Reason> {
+        self.turn_at(TURN, PATIENCE)?
+            .ok_or_else(|| Cause::Locked.into())
+    }
+
+    /// One's turn at a byte, or None where somebody else's has not ended in time.
+    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<OwnedFd>, Reason> {
         let because = Reason::errno_only;
         let file = self.readable()?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience;
+        let mut pause = Duration::from_micros(256);
         loop {
-            sys::hold_byte(file.as_fd(), TURN).map_err(because)?;
-            if !sys::is_byte_held(file.as_fd(), TURN).map_err(because)? {
-                return Ok(file);
+            sys::hold_byte(file.as_fd(), byte).map_err(because)?;
+            if !sys::is_byte_held(file.as_fd(), byte).map_err(because)? {
+                return Ok(Some(file));
             }
-            sys::release_byte(file.as_fd(), TURN).map_err(because)?;
+            sys::release_byte(file.as_fd(), byte).map_err(because)?;
             if Instant::now() > end {
-                return Err(Cause::Locked.into());
+                return Ok(None);
             }
-            // Not in step with the others.
-            sleep(Duration::from_micros(names::token() % 256));
+            // Not in step with the others, and not all too often.
+            sleep(pause.mul_f64((names::token() % 256) as f64 / 256.0));
+            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
         }
+    }
+
+    /// One's turn among those who migrate what has the name.
+    pub(crate) fn turn_to_migrate(
+        &self,
+        name: &Filename,
+        patience: Duration,
+    ) -> Result<Option<OwnedFd>, Reason> {
+        self.turn_at(names::number(name.as_bytes()), patience)
     }
 
     pub(super) fn claim(&self) -> Result<&Claim, Reason> {

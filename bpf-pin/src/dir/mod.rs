@@ -1,5 +1,6 @@
 //! A directory on a bpffs, held by its descriptor.
 
+mod attach;
 mod claim;
 mod create;
 mod entries;
@@ -28,9 +29,11 @@ use crate::place::{Base, Place};
 
 use claim::Claim;
 
+pub use attach::{Attached, Attachment};
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;
+pub(crate) use names::kept;
 pub use stage::{Published, Stage};
 pub use sweep::Swept;
 pub use walk::Walk;
@@ -126,7 +129,7 @@ impl PinDir {
         }
     }
 
-    fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
+    pub(crate) fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
         Place {
             base: Some(self.base()),
             name: name.as_c_str(),

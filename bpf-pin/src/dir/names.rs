@@ -1,9 +1,12 @@
 //! Names that are nobody's for long: of pins and directories on their way to the name they are for.
 
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::cause::Cause;
 use crate::filename::Filename;
 
 /// What such names begin with.
@@ -71,6 +74,23 @@ pub(super) fn token() -> u64 {
     (number & i64::MAX as u64).max(1)
 }
 
+/// A number for a name, the same in every process: 63 bits, not 0. FNV-1a.
+pub(super) fn number(name: &[u8]) -> u64 {
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash & i64::MAX as u64).max(1)
+}
+
+/// Under which name the object is kept that was migrated away from a name: no sweep takes it for
+/// something on its way.
+pub(crate) fn kept(name: &Filename) -> Result<Filename, Cause> {
+    let mut kept = PREFIX.to_vec();
+    kept.extend_from_slice(b"old-");
+    kept.extend_from_slice(name.as_bytes());
+    Filename::new(OsStr::from_bytes(&kept))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +123,27 @@ mod tests {
         ] {
             assert_eq!(parse(name.as_bytes()), None, "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_is_not_on_its_way() {
+        let kept = |name: &str| kept(&Filename::of_entry(name.as_bytes()));
+        for name in ["flows", "0123456789abcdef-1"] {
+            let kept = kept(name).unwrap();
+            assert_eq!(parse(kept.as_bytes()), None, "{kept:?}");
+        }
+        assert!(kept(&"n".repeat(255 - 13)).is_ok());
+        assert!(matches!(
+            kept(&"n".repeat(255 - 12)),
+            Err(Cause::NameTooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn a_name_has_one_number() {
+        assert_eq!(number(b"flows"), number(b"flows"));
+        assert_ne!(number(b"flows"), number(b"flow"));
+        assert!((1..=i64::MAX as u64).contains(&number(b"")));
     }
 
     #[test]

@@ -14,9 +14,10 @@ use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
-use crate::object::{Object, Pinnable, open_error, open_place};
+use crate::object::{Object, Pinnable, find_place, open_error, open_place};
 use crate::operation::DirOperation;
 use crate::pinned::{holder, identify, pin_place, unlink_own};
+use crate::place::Place;
 
 use super::PinDir;
 
@@ -107,19 +108,24 @@ impl PinDir {
         self.open_named(&name, access)
     }
 
-    pub(super) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
+    pub(crate) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
         let place = self.place(name);
         let object = open_place(&place, access)?;
-        // BPF_OBJ_GET knows no flag for it.
-        match place.is_symbolic_link() {
-            Ok(true) => {
-                let path = place.path();
-                let cause = Cause::SymbolicLink { path: path.clone() };
-                Err(open_error(&path, cause.into()))
-            }
-            // Gone meanwhile, or not to be told: the object was opened all the same.
-            Ok(false) | Err(_) => Ok(object),
+        not_linked(&place).map(|()| object)
+    }
+
+    /// For reading and writing; None where nothing has the name.
+    pub(crate) fn find_named<T: Pinnable>(&self, name: &Filename) -> Result<Option<T>> {
+        let place = self.place(name);
+        match find_place(&place, Access::ReadWrite)? {
+            Some(object) => not_linked(&place).map(|()| Some(object)),
+            None => Ok(None),
         }
+    }
+
+    /// An error where the name is a symbolic link's.
+    pub(crate) fn refuse_link(&self, name: &Filename) -> Result<()> {
+        not_linked(&self.place(name))
     }
 
     /// Which object has the name: its kind and id, whatever access is granted.
@@ -159,7 +165,15 @@ impl PinDir {
         };
         let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
         let expected = identify(object).map_err(fail)?;
-        unlink_own(&self.place(&filename), expected).map_err(fail)
+        self.remove_named(expected, &filename)
+    }
+
+    pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
+        let place = self.place(name);
+        unlink_own(&place, expected).map_err(|reason| Error::Unpin {
+            path: place.path(),
+            reason,
+        })
     }
 
     /// `unlinkat(2)`: takes a name away, whatever has it but a directory. Nobody looks whose it is.
@@ -290,6 +304,19 @@ impl PinDir {
         let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
         let object = crate::pinned::open_pin(&self.place(&filename)).map_err(fail)?;
         other.pin_fd(object.as_fd(), name)
+    }
+}
+
+/// `BPF_OBJ_GET` knows no flag for it.
+fn not_linked(place: &Place<'_>) -> Result<()> {
+    match place.is_symbolic_link() {
+        Ok(true) => {
+            let path = place.path();
+            let cause = Cause::SymbolicLink { path: path.clone() };
+            Err(open_error(&path, cause.into()))
+        }
+        // Gone meanwhile, or not to be told: the object was opened all the same.
+        Ok(false) | Err(_) => Ok(()),
     }
 }
 

@@ -125,7 +125,25 @@ impl PinDir {
         expected: Identity,
     ) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
-            self.swap(object.as_fd(), name, expected)
+            self.swap(object.as_fd(), name, expected, |_| Ok(()))
+        })
+    }
+
+    /// As [`replace_if`](Self::replace_if), with the mode and owner of the old pin.
+    pub(crate) fn replace_named_if(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        expected: Identity,
+    ) -> Result<()> {
+        self.replacing(name.as_os_str(), |name| {
+            let place = self.place(name);
+            self.swap(object, name, expected, |temporary| {
+                let old = place
+                    .lstat()
+                    .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+                self.copy_mode(&old, temporary, object)
+            })
         })
     }
 
@@ -194,6 +212,7 @@ impl PinDir {
         object: BorrowedFd<'_>,
         name: &Filename,
         expected: Identity,
+        prepare: impl FnOnce(&Filename) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let place = self.place(name);
         let check = |found| match found {
@@ -205,6 +224,7 @@ impl PinDir {
         check(holder(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
         let ours = temporary.inode().map_err(explain)?;
+        prepare(temporary.name())?;
         match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {
@@ -226,6 +246,30 @@ impl PinDir {
             temporary.abandon();
         }
         Err(reason)
+    }
+
+    /// Gives the name of `expected` to `object`, with its mode and owner, in one's turn already, and
+    /// by `rename(2)` alone: who is killed amid it leaves the old pin under the name and a sweep to do,
+    /// or all done.
+    pub(super) fn succeed(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        expected: Identity,
+    ) -> Result<(), Reason> {
+        let place = self.place(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
+        let old = place.lstat().map_err(explain)?;
+        let temporary = self.pin_temporarily(object)?;
+        self.copy_mode(&old, temporary.name(), object)?;
+        match holder(&place)? {
+            found if found == expected => {}
+            found => return Err(Cause::Replaced { expected, found }.into()),
+        }
+        self.rename_named(temporary.name(), name, RenameFlags::empty())
+            .map_err(explain)?;
+        temporary.renamed();
+        Ok(())
     }
 
     /// Gives the name back to what was taken from it, until what is taken away is what was put

@@ -2,7 +2,7 @@
 
 use bpf_pin_sys as abi;
 
-use crate::map::MapFlags;
+use crate::flags::MapFlags;
 use crate::name::ObjName;
 use crate::types::MapType;
 

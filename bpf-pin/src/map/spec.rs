@@ -1,8 +1,7 @@
 //! `BPF_MAP_CREATE`.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
@@ -10,52 +9,12 @@ use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
+use crate::flags::MapFlags;
 use crate::map::Map;
+use crate::mismatch::MapFields;
 use crate::name::ObjName;
 use crate::sys::{self, NonZeroFd};
 use crate::types::{Command, MapType};
-
-bitflags! {
-    /// `BPF_F_*` of `BPF_MAP_CREATE`. Bits that a newer kernel knows are kept.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-    pub struct MapFlags: u32 {
-        /// `BPF_F_NO_PREALLOC`: elements are allocated when they are made. Linux 4.6.
-        const NO_PREALLOC = abi::BPF_F_NO_PREALLOC;
-        /// `BPF_F_NO_COMMON_LRU`: a list of least recently used elements per CPU. Linux 4.10.
-        const NO_COMMON_LRU = abi::BPF_F_NO_COMMON_LRU;
-        /// `BPF_F_NUMA_NODE`: set by [`MapSpec::numa_node`]. Linux 4.14.
-        const NUMA_NODE = abi::BPF_F_NUMA_NODE;
-        /// `BPF_F_RDONLY`: the descriptor that is returned cannot change elements. Linux 4.15.
-        const RDONLY = abi::BPF_F_RDONLY;
-        /// `BPF_F_WRONLY`: the descriptor that is returned cannot read elements. Linux 4.15.
-        const WRONLY = abi::BPF_F_WRONLY;
-        /// `BPF_F_STACK_BUILD_ID`: a stack trace holds build ids and offsets. Linux 4.17.
-        const STACK_BUILD_ID = abi::BPF_F_STACK_BUILD_ID;
-        /// `BPF_F_ZERO_SEED`: the hash is seeded with 0, for tests; takes `CAP_SYS_ADMIN`. Linux 5.0.
-        const ZERO_SEED = abi::BPF_F_ZERO_SEED;
-        /// `BPF_F_RDONLY_PROG`: programs cannot change elements. Linux 5.2.
-        const RDONLY_PROG = abi::BPF_F_RDONLY_PROG;
-        /// `BPF_F_WRONLY_PROG`: programs cannot read elements. Linux 5.2.
-        const WRONLY_PROG = abi::BPF_F_WRONLY_PROG;
-        /// `BPF_F_CLONE`: a listener's storage is copied to the sockets it accepts. Linux 5.4.
-        const CLONE = abi::BPF_F_CLONE;
-        /// `BPF_F_MMAPABLE`: an array can be mapped into memory. Linux 5.5.
-        const MMAPABLE = abi::BPF_F_MMAPABLE;
-        /// `BPF_F_PRESERVE_ELEMS`: perf events outlive the descriptor that put them there. Linux 5.10.
-        const PRESERVE_ELEMS = abi::BPF_F_PRESERVE_ELEMS;
-        /// `BPF_F_INNER_MAP`: may be an inner map with another number of entries. Linux 5.10.
-        const INNER_MAP = abi::BPF_F_INNER_MAP;
-        /// `BPF_F_LINK`: a map of struct_ops that a link registers. Linux 6.4.
-        const LINK = abi::BPF_F_LINK;
-        /// `BPF_F_SEGV_ON_FAULT`: a fault in an arena is a SIGSEGV. Linux 6.9.
-        const SEGV_ON_FAULT = abi::BPF_F_SEGV_ON_FAULT;
-        /// `BPF_F_NO_USER_CONV`: pointers in an arena stay the kernel's. Linux 6.9.
-        const NO_USER_CONV = abi::BPF_F_NO_USER_CONV;
-        /// `BPF_F_RB_OVERWRITE`: a full ring buffer overwrites its oldest records. Linux 6.19.
-        const RB_OVERWRITE = abi::BPF_F_RB_OVERWRITE;
-        const _ = !0;
-    }
-}
 
 /// The arguments of `BPF_MAP_CREATE`: what a map is to be.
 ///
@@ -72,21 +31,24 @@ bitflags! {
 /// ```
 #[derive(Debug, Clone)]
 pub struct MapSpec<'fd> {
-    map_type: MapType,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: MapFlags,
-    name: ObjName,
+    pub(super) map_type: MapType,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: MapFlags,
+    pub(super) name: ObjName,
     inner: Option<BorrowedFd<'fd>>,
     numa_node: u32,
-    ifindex: u32,
+    pub(super) ifindex: u32,
     btf: Option<BorrowedFd<'fd>>,
     btf_key_type_id: u32,
     btf_value_type_id: u32,
     btf_vmlinux_value_type_id: u32,
-    map_extra: u64,
+    pub(super) map_extra: u64,
+    value_type_btf: Option<BorrowedFd<'fd>>,
     token: Option<&'fd Token>,
+    excl_prog_hash: &'fd [u8],
+    pub(super) compared: MapFields,
 }
 
 impl<'fd> MapSpec<'fd> {
@@ -107,7 +69,10 @@ impl<'fd> MapSpec<'fd> {
             btf_value_type_id: 0,
             btf_vmlinux_value_type_id: 0,
             map_extra: 0,
+            value_type_btf: None,
             token: None,
+            excl_prog_hash: &[],
+            compared: MapFields::default(),
         }
     }
 
@@ -125,7 +90,7 @@ impl<'fd> MapSpec<'fd> {
     pub fn name(mut self, name: &str) -> Result<Self> {
         match ObjName::new(name) {
             Ok(name) => self.name = name,
-            Err(cause) => return Err(self.error(cause.into())),
+            Err(invalid) => return Err(self.error(invalid.into())),
         }
         Ok(self)
     }
@@ -180,6 +145,18 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
+    /// `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the module's BTF that
+    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) is of. Linux 6.9.
+    pub fn value_type_btf<'new>(self, btf: &'new impl AsFd) -> MapSpec<'new>
+    where
+        'fd: 'new,
+    {
+        MapSpec {
+            value_type_btf: Some(btf.as_fd()),
+            ..self
+        }
+    }
+
     /// `map_extra`: what the type makes of it. Linux 5.16.
     pub fn map_extra(mut self, extra: u64) -> Self {
         self.map_extra = extra;
@@ -193,6 +170,17 @@ impl<'fd> MapSpec<'fd> {
     {
         MapSpec {
             token: Some(token),
+            ..self
+        }
+    }
+
+    /// `excl_prog_hash`: the SHA-256 of the only program that may use the map, 32 bytes. Linux 6.18.
+    pub fn excl_prog_hash<'new>(self, hash: &'new [u8]) -> MapSpec<'new>
+    where
+        'fd: 'new,
+    {
+        MapSpec {
+            excl_prog_hash: hash,
             ..self
         }
     }
@@ -235,7 +223,9 @@ impl<'fd> MapSpec<'fd> {
         let flags = self.flags.bits();
         match () {
             () if is_of_maps && self.inner.is_none() => Err("inner_map"),
-            () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 => Err("BPF_F_VTYPE_BTF_OBJ_FD"),
+            () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 && self.value_type_btf.is_none() => {
+                Err("BPF_F_VTYPE_BTF_OBJ_FD")
+            }
             () if flags & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => Err("BPF_F_TOKEN_FD"),
             () => Ok(()),
         }
@@ -246,12 +236,16 @@ impl<'fd> MapSpec<'fd> {
         let inner = NonZeroFd::new(self.inner)?;
         let btf = NonZeroFd::new(self.btf)?;
         let (token_fd, token_flag) = Token::argument(self.token);
-        let fd = sys::map_create(abi::bpf_attr_map_create {
+        let (value_type_btf, value_type_flag) = match self.value_type_btf {
+            Some(btf) => (btf.as_raw_fd(), abi::BPF_F_VTYPE_BTF_OBJ_FD),
+            None => (0, 0),
+        };
+        let attr = abi::bpf_attr_map_create {
             map_type: self.map_type.0,
             key_size: self.key_size,
             value_size: self.value_size,
             max_entries: self.max_entries,
-            map_flags: self.flags.bits() | token_flag,
+            map_flags: self.flags.bits() | token_flag | value_type_flag,
             inner_map_fd: inner.number(),
             numa_node: self.numa_node,
             map_name: self.name.into_raw(),
@@ -261,10 +255,11 @@ impl<'fd> MapSpec<'fd> {
             btf_value_type_id: self.btf_value_type_id,
             btf_vmlinux_value_type_id: self.btf_vmlinux_value_type_id,
             map_extra: self.map_extra,
+            value_type_btf_obj_fd: value_type_btf,
             map_token_fd: token_fd,
             ..abi::bpf_attr_map_create::zeroed()
-        })?;
-        Ok(Map::from_proven_fd(fd))
+        };
+        sys::map_create(attr, self.excl_prog_hash).map(Map::from_proven_fd)
     }
 
     #[cold]

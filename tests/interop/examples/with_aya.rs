@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use aya::EbpfLoader;
 use aya::programs::Xdp;
-use bpf_pin::{Cause, Link, LinkSpec, Map, MapType, PinDir, Pinnable, PinnedMap, Prog};
+use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog, Reuse};
 use peers::story::{self, Outcome};
 
 fn main() -> ExitCode {
@@ -29,23 +29,18 @@ fn main() -> ExitCode {
 }
 
 /// The loader. Run once it puts everything in place; run again it replaces the program under
-/// traffic and keeps the map.
+/// traffic and keeps the map. Any number of them may run at once.
 fn load(directory: &Path, ifindex: u32) -> Outcome {
     let app = PinDir::create(directory, 0o700)?;
-    // One loader at a time; a killed one holds no lock.
-    let _lock = app.lock()?;
 
-    // aya takes whatever has the name: what it is, and whether it fits, is asked before.
-    if let Some(map) = if_there::<Map>(&app, "packets")? {
-        let info = map.info()?;
-        if (info.map_type, info.key_size, info.value_size) != (MapType::ARRAY, 4, 8) {
-            return Err(format!("packets is another's: {info:?}").into());
-        }
-    }
+    // aya takes whatever is pinned. This is a map, and it fits, or the error says in what it does not.
+    let packets = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
+    let packets = app.open_or_create("packets", &packets, Reuse::Exact)?;
+    println!("map {}: {:?}", packets.map.id()?, packets.outcome);
+
     // In your loader: aya::include_bytes_aligned!(…).
     let object = story::object();
     let mut ebpf = EbpfLoader::new()
-        // Opened where it is there, made and pinned where it is not.
         .map_pin_path("packets", directory.join("packets"))
         .load(&object)?;
     let count: &mut Xdp = ebpf.program_mut("count").ok_or("no program")?.try_into()?;
@@ -53,14 +48,9 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
 
     // aya's descriptor stays aya's. A clone of it becomes ours, once it is proven to be a program's.
     let prog = Prog::try_from(count.fd()?.as_fd().try_clone_to_owned()?)?;
-    match if_there::<Link>(&app, "link")? {
-        // Each packet meets the old program or the new one.
-        Some(link) => link.update(&prog)?,
-        None => app.pin(LinkSpec::xdp(ifindex).create(&prog)?, "link")?,
-    }
-    // For whoever looks at it: the link alone keeps it running.
-    app.replace(&prog, "count")?;
-    println!("loaded program {}", prog.id()?);
+    // Each packet meets the old program or the new one.
+    let link = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &prog)?;
+    println!("program {}: {:?}", prog.id()?, link.attachment);
     Ok(())
 }
 
@@ -71,13 +61,4 @@ fn count(directory: &Path) -> Outcome<u64> {
         .typed::<u32, u64>()?
         .lookup(&0)?
         .ok_or("no element")?)
-}
-
-/// What is pinned under this name; None where nothing is.
-fn if_there<T: Pinnable>(dir: &PinDir, name: &str) -> Outcome<Option<T>> {
-    match dir.open_as(name) {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if matches!(error.cause(), Some(Cause::Missing { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -19,8 +19,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, Link, LinkSpec, Map, MapType, PinDir, Pinnable, PinnedMap, Prog};
-use libbpf_rs::{MapCore, ObjectBuilder};
+use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog, Reuse};
+use libbpf_rs::ObjectBuilder;
 use peers::story::{self, Outcome};
 
 fn main() -> ExitCode {
@@ -28,48 +28,34 @@ fn main() -> ExitCode {
 }
 
 /// The loader. Run once it puts everything in place; run again it replaces the program under
-/// traffic and keeps the map.
+/// traffic and keeps the map. Any number of them may run at once.
 fn load(directory: &Path, ifindex: u32) -> Outcome {
     let app = PinDir::create(directory, 0o700)?;
-    // One loader at a time; a killed one holds no lock.
-    let _lock = app.lock()?;
+
+    // This is a map, and it fits, or the error says in what it does not.
+    let packets = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
+    let packets = app.open_or_create("packets", &packets, Reuse::Exact)?;
+    println!("map {}: {:?}", packets.map.id()?, packets.outcome);
 
     // In your loader: a skeleton's open, or open_file.
     let mut open = ObjectBuilder::default().open_memory(&story::object())?;
-    let packets = if_there::<Map>(&app, "packets")?;
-    if let Some(packets) = &packets {
-        // libbpf takes any descriptor: that this is a map is proven, whether it fits is asked here.
-        let info = packets.info()?;
-        if (info.map_type, info.key_size, info.value_size) != (MapType::ARRAY, 4, 8) {
-            return Err(format!("packets is another's: {info:?}").into());
-        }
-        let mut maps = open.maps_mut();
-        let mut map = maps.find(|map| map.name() == "packets").ok_or("no map")?;
-        map.reuse_fd(packets.as_fd())?;
-    }
+    let mut maps = open.maps_mut();
+    let mut map = maps.find(|map| map.name() == "packets").ok_or("no map")?;
+    // libbpf takes any descriptor.
+    map.reuse_fd(packets.map.as_fd())?;
+    drop(maps);
     let object = open.load()?;
 
-    // libbpf's descriptors stay libbpf's. Clones of them become ours, each proven to be what it is.
-    if packets.is_none() {
-        let map = object
-            .maps()
-            .find(|map| map.name() == "packets")
-            .ok_or("no map")?;
-        app.pin(Map::try_from(map.as_fd().try_clone_to_owned()?)?, "packets")?;
-    }
-    let count = object
-        .progs()
+    // libbpf's descriptor stays libbpf's. A clone of it becomes ours, once it is proven to be a
+    // program's.
+    let mut progs = object.progs();
+    let count = progs
         .find(|prog| prog.name() == "count")
         .ok_or("no program")?;
     let prog = Prog::try_from(count.as_fd().try_clone_to_owned()?)?;
-    match if_there::<Link>(&app, "link")? {
-        // Each packet meets the old program or the new one.
-        Some(link) => link.update(&prog)?,
-        None => app.pin(LinkSpec::xdp(ifindex).create(&prog)?, "link")?,
-    }
-    // For whoever looks at it: the link alone keeps it running.
-    app.replace(&prog, "count")?;
-    println!("loaded program {}", prog.id()?);
+    // Each packet meets the old program or the new one.
+    let link = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &prog)?;
+    println!("program {}: {:?}", prog.id()?, link.attachment);
     Ok(())
 }
 
@@ -80,13 +66,4 @@ fn count(directory: &Path) -> Outcome<u64> {
         .typed::<u32, u64>()?
         .lookup(&0)?
         .ok_or("no element")?)
-}
-
-/// What is pinned under this name; None where nothing is.
-fn if_there<T: Pinnable>(dir: &PinDir, name: &str) -> Outcome<Option<T>> {
-    match dir.open_as(name) {
-        Ok(object) => Ok(Some(object)),
-        Err(error) if matches!(error.cause(), Some(Cause::Missing { .. })) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

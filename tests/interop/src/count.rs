@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Insn, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, Result, abi};
+use bpf_pin::{Insn, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, Result, TestRun, abi};
+use common::Outcome;
 
 /// The map that a [`Counter`](crate::Counter) defines.
 pub fn counter() -> Result<Map> {
@@ -22,6 +23,13 @@ pub fn counting(map: &Map, prog_type: ProgType, returns: i32) -> Result<Prog> {
     let (mut insns, at) = look_up_and_add(returns);
     insns[at..at + 2].copy_from_slice(&Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
     ProgSpec::new(prog_type, &insns).name("counting")?.load()
+}
+
+/// Runs somebody's program on a packet of zeroes, and what it returned.
+pub fn test_run(prog: impl AsFd, repeat: u32) -> Outcome<u32> {
+    let prog = Prog::try_from(prog.as_fd().try_clone_to_owned()?)?;
+    let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
+    Ok(prog.test_run(run)?.retval)
 }
 
 /// `u64 *n = bpf_map_lookup_elem(&map, &0); if (n) __sync_fetch_and_add(n, 1);`, and which of

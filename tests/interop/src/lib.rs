@@ -7,7 +7,7 @@ mod elf;
 mod place;
 pub mod story;
 
-pub use count::{count_of, counter, counting};
+pub use count::{count_of, counter, counting, test_run};
 pub use elf::{Counter, Maps};
 pub use place::{file, mounted, output, send_packets, tool};
 

@@ -4,15 +4,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use common::{cap, own_network};
+use common::{LO, cap, own_network};
 
 use crate::{Counter, Maps, mounted, send_packets};
 
 /// What a part of the story ends with.
 pub type Outcome<T = ()> = common::Outcome<T>;
-
-/// The loopback device of every network namespace.
-const LO: &str = "1";
 
 /// The object that both loaders load: an XDP program `count`, which lets all pass, and its map
 /// `packets`.
@@ -63,10 +60,12 @@ fn story() -> Outcome {
         own_network(|| {
             let directory = root.join("app");
             let directory = directory.as_os_str();
-            run(&["load".as_ref(), directory, LO.as_ref()])?;
+            let ifindex = LO.to_string();
+            let ifindex = ifindex.as_ref();
+            run(&["load".as_ref(), directory, ifindex])?;
             send_packets(5)?;
             run(&["count".as_ref(), directory])?;
-            run(&["load".as_ref(), directory, LO.as_ref()])?;
+            run(&["load".as_ref(), directory, ifindex])?;
             send_packets(5)?;
             run(&["count".as_ref(), directory])
         })

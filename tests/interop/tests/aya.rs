@@ -12,7 +12,7 @@ use bpf_pin::{
     ObjectKind, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
 };
 use common::*;
-use peers::{Counter, Maps, count_of, counter, send_packets};
+use peers::{Counter, Maps, count_of, counter, send_packets, test_run};
 
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -324,7 +324,6 @@ fn link_by_id() -> Outcome {
 
 fn link_of_ours() -> Outcome {
     let fs = TestFs::new();
-    const LO: u32 = 1;
     // A program of ours that drops all, under a link of ours. That it says what it is for is not
     // needed to attach it; but a link takes a new program only where it says the same, and aya's does.
     let insns = [Insn::mov64_imm(0, 1), Insn::exit()];

@@ -247,7 +247,7 @@ fn loaded(root: &Path) -> Outcome {
     let args: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"prog", &"show", &"pinned", &root.join("count")];
     assert_eq!(bpftool(&args)?["map_ids"], json!([map.id()?]));
     // bpftool attaches without a link: what we make is one that stays.
-    let link: Link = LinkSpec::xdp(1).create(&prog)?;
+    let link: Link = LinkSpec::xdp(LO).create(&prog)?;
     let link = link.pin(root.join("link"))?;
     send_packets(4)?;
     let dump = bpftool(&[

@@ -211,9 +211,6 @@ fn does_not_fit(client: &'static str) -> Outcome {
     })
 }
 
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
-
 fn links(client: &'static str) -> Outcome {
     mounted(|root| {
         own_network(|| {

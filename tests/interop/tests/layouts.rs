@@ -8,8 +8,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bpf_pin::{
-    AttachType, ElemFlags, EntryType, Identity, Link, LinkSpec, LinkTarget, Map, MapFlags, MapSpec,
-    MapType, Object, PinDir, Pinnable, ProgType, escape_name, inventory,
+    AttachType, Cause, ElemFlags, EntryType, Identity, Link, LinkSpec, LinkTarget, Map, MapFlags,
+    MapSpec, MapType, Object, PinDir, Pinnable, ProgType, Reuse, escape_name, inventory,
 };
 use common::*;
 use peers::{count_of, counter, counting, mounted, send_packets};
@@ -157,9 +157,6 @@ fn systemd(root: &Path) -> Outcome {
     Ok(())
 }
 
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
-
 /// A link of an endpoint's or a device's, that counts on the loopback device of this network.
 fn tcx(map: &Map) -> Outcome<Link> {
     let prog = counting(map, ProgType::SCHED_CLS, -1)?;
@@ -237,13 +234,23 @@ fn cilium(root: &Path) -> Outcome {
     // An agent that starts anew replaces maps that do not fit any more, without a gap.
     let globals = PinDir::open(root.join("tc/globals"))?;
     let name = "cilium_lb4_services_v2";
-    let seen = globals.identity(name)?;
-    let larger = MapSpec::new(MapType::HASH, 12, 12, 1024).create()?;
-    larger.elems()?.update(&[1; 12], &[2; 12], ElemFlags::ANY)?;
-    globals.replace_if(&larger, name, seen)?;
+    let spec = MapSpec::new(MapType::HASH, 12, 12, 1024);
+    let refused = globals.open_or_create(name, &spec, Reuse::Exact);
+    let error = refused.expect_err("it has room for 512");
+    assert!(
+        matches!(error.cause(), Some(Cause::Mismatch { .. })),
+        "{error}"
+    );
+    layout.assert_seen()?;
+    let larger = globals.open_or_create(name, &spec, Reuse::Recreate)?;
+    assert!(matches!(larger.outcome, bpf_pin::Outcome::Recreated { .. }));
+    larger
+        .map
+        .elems()?
+        .update(&[1; 12], &[2; 12], ElemFlags::ANY)?;
     layout
         .pins
-        .insert(globals.path().join(name), larger.identity()?);
+        .insert(globals.path().join(name), larger.map.identity()?);
     layout.assert_seen()?;
     let mut value = [0; 12];
     let map: Map = globals.open_as(name)?;

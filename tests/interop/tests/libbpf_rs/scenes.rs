@@ -11,7 +11,7 @@ use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramHandle, ProgramInput, ProgramMut,
     libbpf_sys,
 };
-use peers::{Counter, Maps, count_of, counter, send_packets};
+use peers::{Counter, Maps, count_of, counter, send_packets, test_run};
 
 const SOCKET: Counter<'_> = Counter {
     section: "socket",
@@ -22,9 +22,6 @@ const SOCKET: Counter<'_> = Counter {
 };
 
 const XDP_PASS: i32 = 2;
-
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
 
 fn key(key: u32) -> [u8; 4] {
     key.to_ne_bytes()

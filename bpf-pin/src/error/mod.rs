@@ -1,17 +1,19 @@
 //! What went wrong: the operation, what it was done to, the errno, and a cause if one was proven.
 
-use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+mod failed;
+mod reason;
 
-use rustix::io::Errno;
+pub use failed::Failed;
+pub use reason::Reason;
+pub(crate) use reason::errno_name;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use crate::cause::Cause;
 use crate::kind::Kind;
 use crate::operation::{DirOperation, MountOperation, TokenOperation};
-use crate::pathname::InteriorNul;
-use crate::place::NO_WAY;
-use crate::types::{AttachType, MapType, ProgType};
+use crate::types::{AttachType, Command, MapType, ProgType};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -118,20 +120,26 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
-    /// `BPF_LINK_CREATE`.
+    /// `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`.
     CreateLink {
-        /// Where the program was to be attached.
+        /// How the program was to be attached.
         attach_type: AttachType,
+        /// The network device that it was to be attached to, or 0.
+        ifindex: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_UPDATE`.
     UpdateLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_DETACH`.
     DetachLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
@@ -159,6 +167,85 @@ pub enum Error {
     NextKey {
         /// Why.
         reason: Reason,
+    },
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
+    LookupAndDelete {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_MAP_*_BATCH`.
+    Batch {
+        /// Which of them.
+        command: Command,
+        /// How many elements were done before it failed.
+        done: usize,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_MAP_FREEZE`.
+    Freeze {
+        /// Why.
+        reason: Reason,
+    },
+    /// `mmap(2)` of a map's values.
+    Mmap {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_PROG_TEST_RUN`.
+    RunProg {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_*_GET_NEXT_ID`.
+    NextId {
+        /// Of which kind.
+        kind: Kind,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_ITER_CREATE`.
+    CreateIter {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_PROG_BIND_MAP`.
+    BindMap {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_LOAD`.
+    LoadBtf {
+        /// What the kernel wrote, or empty where it did not get to the types.
+        log: Box<str>,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_GET_FD_BY_ID`.
+    BtfById {
+        /// The BTF object's id.
+        id: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_OBJ_GET_INFO_BY_FD` of a BTF object.
+    BtfInfo {
+        /// Why.
+        reason: Reason,
+    },
+    /// A pinned map was to be opened for use, if it fits.
+    Reuse {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        reason: Reason,
+    },
+    /// The entries of a pinned map were to be moved to another.
+    Migrate {
+        /// The pin.
+        path: PathBuf,
+        /// What failed.
+        error: Box<Error>,
     },
     /// A bpffs was looked for, mounted, unmounted or delegated.
     Mount {
@@ -195,15 +282,28 @@ impl Error {
             | Self::CreateMap { reason, .. }
             | Self::LoadProg { reason, .. }
             | Self::CreateLink { reason, .. }
-            | Self::UpdateLink { reason }
-            | Self::DetachLink { reason }
+            | Self::UpdateLink { reason, .. }
+            | Self::DetachLink { reason, .. }
             | Self::Elements { reason }
             | Self::Lookup { reason }
             | Self::Update { reason }
             | Self::Delete { reason }
             | Self::NextKey { reason }
+            | Self::LookupAndDelete { reason }
+            | Self::Batch { reason, .. }
+            | Self::Freeze { reason }
+            | Self::Mmap { reason }
+            | Self::RunProg { reason }
+            | Self::NextId { reason, .. }
+            | Self::CreateIter { reason }
+            | Self::BindMap { reason }
+            | Self::LoadBtf { reason, .. }
+            | Self::BtfById { reason, .. }
+            | Self::BtfInfo { reason }
+            | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
+            Self::Migrate { error, .. } => error.reason(),
         }
     }
 
@@ -224,6 +324,8 @@ impl Error {
             | Self::Pin { path, .. }
             | Self::Unpin { path, .. }
             | Self::Directory { path, .. }
+            | Self::Reuse { path, .. }
+            | Self::Migrate { path, .. }
             | Self::Statfs { path, .. } => Some(path),
             Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
@@ -259,14 +361,40 @@ impl fmt::Display for Error {
             Self::LoadProg {
                 prog_type, name, ..
             } => named(f, "load", prog_type, "program", name),
-            Self::CreateLink { attach_type, .. } => write!(f, "attach a program to {attach_type}"),
-            Self::UpdateLink { .. } => f.write_str("update a link"),
-            Self::DetachLink { .. } => f.write_str("detach a link"),
+            Self::CreateLink {
+                attach_type,
+                ifindex,
+                ..
+            } => {
+                write!(f, "attach a program to {attach_type}")?;
+                match ifindex {
+                    0 => Ok(()),
+                    _ => write!(f, " of device {ifindex}"),
+                }
+            }
+            Self::UpdateLink { id, .. } => numbered(f, "update", *id),
+            Self::DetachLink { id, .. } => numbered(f, "detach", *id),
             Self::Elements { .. } => f.write_str("reach the elements of a map"),
             Self::Lookup { .. } => f.write_str("look up an element"),
             Self::Update { .. } => f.write_str("update an element"),
             Self::Delete { .. } => f.write_str("delete an element"),
             Self::NextKey { .. } => f.write_str("find the next key"),
+            Self::LookupAndDelete { .. } => f.write_str("take an element out"),
+            Self::Batch { command, done, .. } => write!(f, "{command} after {done} elements"),
+            Self::Freeze { .. } => f.write_str("freeze a map"),
+            Self::Mmap { .. } => f.write_str("map the values of a map into memory"),
+            Self::RunProg { .. } => f.write_str("run a program"),
+            Self::NextId { kind, .. } => write!(f, "find the next {kind}"),
+            Self::CreateIter { .. } => f.write_str("start an iterator"),
+            Self::BindMap { .. } => f.write_str("bind a map to a program"),
+            Self::LoadBtf { .. } => f.write_str("load BTF"),
+            Self::BtfById { id, .. } => write!(f, "open BTF {id}"),
+            Self::BtfInfo { .. } => f.write_str("read the info of BTF"),
+            Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
+            // What failed has words of its own.
+            Self::Migrate { path, error } => {
+                return write!(f, "migrate {}: {error}", path.display());
+            }
             Self::Mount {
                 operation, path, ..
             } => match path.as_os_str().is_empty() {
@@ -277,8 +405,15 @@ impl fmt::Display for Error {
         }?;
         write!(f, ": {}", self.reason())?;
         match self {
-            Self::LoadProg { log, .. } if !log.is_empty() => {
+            Self::LoadProg { log, .. } | Self::LoadBtf { log, .. } if !log.is_empty() => {
                 write!(f, "; the verifier's last words:\n{}", last_lines(log, 24))
+            }
+            Self::Mount {
+                operation: MountOperation::Mount | MountOperation::Attach,
+                reason,
+                ..
+            } if matches!(reason.cause(), Some(Cause::Missing { .. })) => {
+                f.write_str("; the directory must be made first")
             }
             _ => Ok(()),
         }
@@ -299,6 +434,13 @@ fn named(
     Ok(())
 }
 
+fn numbered(f: &mut fmt::Formatter<'_>, verb: &str, id: u32) -> fmt::Result {
+    match id {
+        0 => write!(f, "{verb} a link"),
+        _ => write!(f, "{verb} link {id}"),
+    }
+}
+
 fn last_lines(text: &str, count: usize) -> &str {
     let text = text.trim_end();
     let cut = text.rmatch_indices('\n').nth(count - 1);
@@ -307,218 +449,15 @@ fn last_lines(text: &str, count: usize) -> &str {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let errno = self.reason().source.as_ref()?;
+        let errno = self.reason().source()?;
         Some(errno)
-    }
-}
-
-/// Why an operation failed: what the kernel said, and what was then found to be behind it.
-#[derive(Debug)]
-pub struct Reason {
-    source: Option<io::Error>,
-    cause: Option<Box<Cause>>,
-}
-
-impl Reason {
-    pub(crate) fn new(errno: Errno, cause: Option<Cause>) -> Self {
-        if errno == NO_WAY {
-            return Cause::NeedsProc.into();
-        }
-        Self {
-            source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
-            cause: cause.map(Box::new),
-        }
-    }
-
-    pub(crate) fn is(&self, errno: Errno) -> bool {
-        self.raw_os_error() == Some(errno.raw_os_error())
-    }
-
-    /// With a cause, if it has none yet.
-    #[cold]
-    pub(crate) fn explained(mut self, explain: impl FnOnce(Errno) -> Option<Cause>) -> Self {
-        if let (None, Some(errno)) = (&self.cause, self.raw_os_error()) {
-            self.cause = explain(Errno::from_raw_os_error(errno)).map(Box::new);
-        }
-        self
-    }
-
-    pub(crate) fn errno_only(errno: Errno) -> Self {
-        Self::new(errno, None)
-    }
-
-    pub(crate) fn from_io(error: io::Error) -> Self {
-        Self {
-            source: Some(error),
-            cause: None,
-        }
-    }
-
-    /// The cause, where one was proven.
-    pub fn cause(&self) -> Option<&Cause> {
-        self.cause.as_deref()
-    }
-
-    /// The errno, where a syscall failed.
-    pub fn raw_os_error(&self) -> Option<i32> {
-        self.source.as_ref()?.raw_os_error()
-    }
-}
-
-/// A refusal before, or after, all syscalls.
-impl From<Cause> for Reason {
-    fn from(cause: Cause) -> Self {
-        Self {
-            source: None,
-            cause: Some(Box::new(cause)),
-        }
-    }
-}
-
-impl From<InteriorNul> for Reason {
-    fn from(nul: InteriorNul) -> Self {
-        Cause::InteriorNul {
-            position: nul.position,
-        }
-        .into()
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.cause, self.raw_os_error()) {
-            (Some(cause), _) => cause.fmt(f),
-            (None, Some(errno)) => match errno_name(errno) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "errno {errno}"),
-            },
-            (None, None) => f.write_str("no reason is known"),
-        }
-    }
-}
-
-/// The names of the errnos that bpf(2) and the calls around it give.
-pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
-    const NAMES: &[(Errno, &str)] = &[
-        (Errno::PERM, "EPERM"),
-        (Errno::NOENT, "ENOENT"),
-        (Errno::INTR, "EINTR"),
-        (Errno::IO, "EIO"),
-        (Errno::TOOBIG, "E2BIG"),
-        (Errno::BADF, "EBADF"),
-        (Errno::AGAIN, "EAGAIN"),
-        (Errno::NOMEM, "ENOMEM"),
-        (Errno::ACCESS, "EACCES"),
-        (Errno::FAULT, "EFAULT"),
-        (Errno::BUSY, "EBUSY"),
-        (Errno::EXIST, "EEXIST"),
-        (Errno::XDEV, "EXDEV"),
-        (Errno::NODEV, "ENODEV"),
-        (Errno::MLINK, "EMLINK"),
-        (Errno::NOTEMPTY, "ENOTEMPTY"),
-        (Errno::NOTDIR, "ENOTDIR"),
-        (Errno::ISDIR, "EISDIR"),
-        (Errno::INVAL, "EINVAL"),
-        (Errno::NFILE, "ENFILE"),
-        (Errno::MFILE, "EMFILE"),
-        (Errno::NOSPC, "ENOSPC"),
-        (Errno::ROFS, "EROFS"),
-        (Errno::PIPE, "EPIPE"),
-        (Errno::RANGE, "ERANGE"),
-        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
-        (Errno::NOSYS, "ENOSYS"),
-        (Errno::LOOP, "ELOOP"),
-        (Errno::NOLINK, "ENOLINK"),
-        (Errno::OVERFLOW, "EOVERFLOW"),
-        (Errno::BADFD, "EBADFD"),
-        (Errno::NOTSOCK, "ENOTSOCK"),
-        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
-        (Errno::CONNRESET, "ECONNRESET"),
-        (Errno::STALE, "ESTALE"),
-        (Errno::DQUOT, "EDQUOT"),
-        (crate::sys::ENOTSUPP, "ENOTSUPP"),
-    ];
-    let known = NAMES
-        .iter()
-        .find(|(known, _)| known.raw_os_error() == errno);
-    known.map(|(_, name)| *name)
-}
-
-/// An operation that took an object and failed: the object, alive, and the error.
-///
-/// In a function that returns this crate's [`Error`], `?` makes it that and drops the object. In one
-/// that returns a `Box<dyn std::error::Error>` the box would keep this whole, object included: there
-/// `.map_err(bpf_pin::Error::from)?` drops it.
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::{Cause, Map, PinnedMap};
-///
-/// /// Pins the map, or opens the one that somebody else was faster to pin.
-/// fn pin_or_open(map: Map, path: &str) -> bpf_pin::Result<PinnedMap> {
-///     match map.pin(path) {
-///         Err(failed) if matches!(failed.cause(), Some(Cause::Exists { .. })) => {
-///             PinnedMap::open(path)
-///         }
-///         pinned => Ok(pinned?),
-///     }
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Failed<T> {
-    object: T,
-    error: Error,
-}
-
-impl<T> Failed<T> {
-    #[cold]
-    pub(crate) fn new(object: T, error: Error) -> Self {
-        Self { object, error }
-    }
-
-    /// What went wrong.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// The cause, where one was proven.
-    pub fn cause(&self) -> Option<&Cause> {
-        self.error.cause()
-    }
-
-    /// The object back, and the error dropped.
-    pub fn into_object(self) -> T {
-        self.object
-    }
-
-    /// Both.
-    pub fn into_parts(self) -> (T, Error) {
-        (self.object, self.error)
-    }
-}
-
-impl<T> From<Failed<T>> for Error {
-    fn from(failed: Failed<T>) -> Self {
-        failed.error
-    }
-}
-
-impl<T> fmt::Display for Failed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl<T: fmt::Debug> std::error::Error for Failed<T> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::error::Error as _;
 
     #[test]

@@ -1,0 +1,162 @@
+//! Why an operation failed.
+
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::name::InvalidName;
+use crate::pathname::InteriorNul;
+use crate::place::NO_WAY;
+
+/// Why an operation failed: what the kernel said, and what was then found to be behind it.
+#[derive(Debug)]
+pub struct Reason {
+    source: Option<io::Error>,
+    cause: Option<Box<Cause>>,
+}
+
+impl Reason {
+    pub(crate) fn new(errno: Errno, cause: Option<Cause>) -> Self {
+        if errno == NO_WAY {
+            return Cause::NeedsProc.into();
+        }
+        Self {
+            source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
+            cause: cause.map(Box::new),
+        }
+    }
+
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.raw_os_error() == Some(errno.raw_os_error())
+    }
+
+    /// With a cause, if it has none yet.
+    #[cold]
+    pub(crate) fn explained(mut self, explain: impl FnOnce(Errno) -> Option<Cause>) -> Self {
+        if let (None, Some(errno)) = (&self.cause, self.raw_os_error()) {
+            self.cause = explain(Errno::from_raw_os_error(errno)).map(Box::new);
+        }
+        self
+    }
+
+    pub(crate) fn errno_only(errno: Errno) -> Self {
+        Self::new(errno, None)
+    }
+
+    pub(crate) fn from_io(error: io::Error) -> Self {
+        Self {
+            source: Some(error),
+            cause: None,
+        }
+    }
+
+    pub(super) fn source(&self) -> Option<&io::Error> {
+        self.source.as_ref()
+    }
+
+    /// The cause, where one was proven.
+    pub fn cause(&self) -> Option<&Cause> {
+        self.cause.as_deref()
+    }
+
+    /// The errno, where a syscall failed.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.as_ref()?.raw_os_error()
+    }
+}
+
+/// A refusal before, or after, all syscalls.
+impl From<Cause> for Reason {
+    fn from(cause: Cause) -> Self {
+        Self {
+            source: None,
+            cause: Some(Box::new(cause)),
+        }
+    }
+}
+
+impl From<InteriorNul> for Reason {
+    fn from(nul: InteriorNul) -> Self {
+        Cause::InteriorNul {
+            position: nul.position,
+        }
+        .into()
+    }
+}
+
+impl From<InvalidName> for Reason {
+    fn from(invalid: InvalidName) -> Self {
+        Cause::InvalidName { name: invalid.name }.into()
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cause, self.raw_os_error()) {
+            (Some(cause), _) => cause.fmt(f),
+            (None, Some(errno)) => match errno_name(errno) {
+                Some(name) => f.write_str(name),
+                None => write!(f, "errno {errno}"),
+            },
+            (None, None) => f.write_str("no reason is known"),
+        }
+    }
+}
+
+/// The names of the errnos that bpf(2) and the calls around it give.
+pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
+    const NAMES: &[(Errno, &str)] = &[
+        (Errno::PERM, "EPERM"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::SRCH, "ESRCH"),
+        (Errno::INTR, "EINTR"),
+        (Errno::IO, "EIO"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::TOOBIG, "E2BIG"),
+        (Errno::BADF, "EBADF"),
+        (Errno::AGAIN, "EAGAIN"),
+        (Errno::NOMEM, "ENOMEM"),
+        (Errno::ACCESS, "EACCES"),
+        (Errno::FAULT, "EFAULT"),
+        (Errno::BUSY, "EBUSY"),
+        (Errno::EXIST, "EEXIST"),
+        (Errno::XDEV, "EXDEV"),
+        (Errno::NODEV, "ENODEV"),
+        (Errno::MLINK, "EMLINK"),
+        (Errno::NOTEMPTY, "ENOTEMPTY"),
+        (Errno::NOTDIR, "ENOTDIR"),
+        (Errno::ISDIR, "EISDIR"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::NFILE, "ENFILE"),
+        (Errno::MFILE, "EMFILE"),
+        (Errno::NOSPC, "ENOSPC"),
+        (Errno::ROFS, "EROFS"),
+        (Errno::PIPE, "EPIPE"),
+        (Errno::RANGE, "ERANGE"),
+        (Errno::NAMETOOLONG, "ENAMETOOLONG"),
+        (Errno::NOSYS, "ENOSYS"),
+        (Errno::LOOP, "ELOOP"),
+        (Errno::NOLINK, "ENOLINK"),
+        (Errno::OVERFLOW, "EOVERFLOW"),
+        (Errno::BADFD, "EBADFD"),
+        (Errno::NOTSOCK, "ENOTSOCK"),
+        (Errno::OPNOTSUPP, "EOPNOTSUPP"),
+        (Errno::AFNOSUPPORT, "EAFNOSUPPORT"),
+        (Errno::CONNRESET, "ECONNRESET"),
+        (Errno::STALE, "ESTALE"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::BADMSG, "EBADMSG"),
+        (Errno::NOKEY, "ENOKEY"),
+        (Errno::KEYEXPIRED, "EKEYEXPIRED"),
+        (Errno::KEYREVOKED, "EKEYREVOKED"),
+        (Errno::KEYREJECTED, "EKEYREJECTED"),
+        (Errno::DQUOT, "EDQUOT"),
+        (crate::sys::ENOTSUPP, "ENOTSUPP"),
+    ];
+    let known = NAMES
+        .iter()
+        .find(|(known, _)| known.raw_os_error() == errno);
+    known.map(|(_, name)| *name)
+}

@@ -1,0 +1,46 @@
+//! The kernel's flags, open-ended: bits that a newer kernel knows are kept.
+
+use bitflags::bitflags;
+use bpf_pin_sys as abi;
+
+bitflags! {
+    /// `BPF_F_*` of `BPF_MAP_CREATE`. Bits that a newer kernel knows are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct MapFlags: u32 {
+        /// `BPF_F_NO_PREALLOC`: elements are allocated when they are made. Linux 4.6.
+        const NO_PREALLOC = abi::BPF_F_NO_PREALLOC;
+        /// `BPF_F_NO_COMMON_LRU`: a list of least recently used elements per CPU. Linux 4.10.
+        const NO_COMMON_LRU = abi::BPF_F_NO_COMMON_LRU;
+        /// `BPF_F_NUMA_NODE`: set by [`MapSpec::numa_node`]. Linux 4.14.
+        const NUMA_NODE = abi::BPF_F_NUMA_NODE;
+        /// `BPF_F_RDONLY`: the descriptor that is returned cannot change elements. Linux 4.15.
+        const RDONLY = abi::BPF_F_RDONLY;
+        /// `BPF_F_WRONLY`: the descriptor that is returned cannot read elements. Linux 4.15.
+        const WRONLY = abi::BPF_F_WRONLY;
+        /// `BPF_F_STACK_BUILD_ID`: a stack trace holds build ids and offsets. Linux 4.17.
+        const STACK_BUILD_ID = abi::BPF_F_STACK_BUILD_ID;
+        /// `BPF_F_ZERO_SEED`: the hash is seeded with 0, for tests; takes `CAP_SYS_ADMIN`. Linux 5.0.
+        const ZERO_SEED = abi::BPF_F_ZERO_SEED;
+        /// `BPF_F_RDONLY_PROG`: programs cannot change elements. Linux 5.2.
+        const RDONLY_PROG = abi::BPF_F_RDONLY_PROG;
+        /// `BPF_F_WRONLY_PROG`: programs cannot read elements. Linux 5.2.
+        const WRONLY_PROG = abi::BPF_F_WRONLY_PROG;
+        /// `BPF_F_CLONE`: a listener's storage is copied to the sockets it accepts. Linux 5.4.
+        const CLONE = abi::BPF_F_CLONE;
+        /// `BPF_F_MMAPABLE`: an array can be mapped into memory. Linux 5.5.
+        const MMAPABLE = abi::BPF_F_MMAPABLE;
+        /// `BPF_F_PRESERVE_ELEMS`: perf events outlive the descriptor that put them there. Linux 5.10.
+        const PRESERVE_ELEMS = abi::BPF_F_PRESERVE_ELEMS;
+        /// `BPF_F_INNER_MAP`: may be an inner map with another number of entries. Linux 5.10.
+        const INNER_MAP = abi::BPF_F_INNER_MAP;
+        /// `BPF_F_LINK`: a map of struct_ops that a link registers. Linux 6.4.
+        const LINK = abi::BPF_F_LINK;
+        /// `BPF_F_SEGV_ON_FAULT`: a fault in an arena is a SIGSEGV. Linux 6.9.
+        const SEGV_ON_FAULT = abi::BPF_F_SEGV_ON_FAULT;
+        /// `BPF_F_NO_USER_CONV`: pointers in an arena stay the kernel's. Linux 6.9.
+        const NO_USER_CONV = abi::BPF_F_NO_USER_CONV;
+        /// `BPF_F_RB_OVERWRITE`: a full ring buffer overwrites its oldest records. Linux 6.19.
+        const RB_OVERWRITE = abi::BPF_F_RB_OVERWRITE;
+        const _ = !0;
+    }
+}

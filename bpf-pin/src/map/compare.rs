@@ -1,0 +1,161 @@
+//! Whether a map is what a spec asks for, and in what it differs.
+
+use bpf_pin_sys as abi;
+
+use crate::cpu;
+use crate::error::Result;
+use crate::flags::MapFlags;
+use crate::map::{Map, MapInfo, MapSpec};
+use crate::mismatch::{MapFields, Mismatch};
+use crate::types::MapType;
+
+/// What `BPF_MAP_CREATE` is told by a flag and the map does not keep.
+const NOT_KEPT: u32 =
+    abi::BPF_F_RDONLY | abi::BPF_F_WRONLY | abi::BPF_F_TOKEN_FD | abi::BPF_F_VTYPE_BTF_OBJ_FD;
+
+/// The flags that the kernel adds to a map of this type.
+fn added(map_type: MapType) -> MapFlags {
+    match map_type {
+        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::INSN_ARRAY => MapFlags::RDONLY_PROG,
+        _ => MapFlags::empty(),
+    }
+}
+
+fn kept(map_type: MapType, flags: MapFlags) -> MapFlags {
+    MapFlags::from_bits_retain(flags.bits() & !NOT_KEPT) - added(map_type)
+}
+
+impl MapSpec<'_> {
+    /// `BPF_OBJ_GET_INFO_BY_FD`: in what the map differs from what this asks for; nothing where it
+    /// fits. One syscall.
+    ///
+    /// All fields but the name are compared, or those that
+    /// [`compare_fields`](Self::compare_fields) says. What the kernel itself makes of a spec is no
+    /// difference: the flag [`RDONLY_PROG`](MapFlags::RDONLY_PROG) of device maps; the flags
+    /// [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY), which are the descriptor's; the
+    /// entries of an LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU), a multiple of the number
+    /// of CPUs. Nor is what loaders make of one before they ask the kernel: the bytes of a ring buffer
+    /// rounded up to pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or
+    /// perf event array.
+    ///
+    /// A map does not tell its inner map and its NUMA node, and of its BTF no more than an id: they
+    /// are not compared.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`](crate::Error::Info) as [`Map::info`](crate::Handle::info).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, MapSpec, MapType};
+    ///
+    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+    /// for mismatch in spec.compare(&Map::open("/sys/fs/bpf/flows")?)? {
+    ///     // value_size is 8, not 16
+    ///     println!("{mismatch}");
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn compare(&self, map: &Map) -> Result<Vec<Mismatch>> {
+        Ok(self.compare_info(&map.info()?))
+    }
+
+    /// As [`compare`](Self::compare), with what a map has told before.
+    pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
+        let found_flags = kept(found.map_type, found.flags);
+        let flags = kept(self.map_type, self.flags);
+        let all = [
+            differ(self.map_type, found.map_type)
+                .map(|(expected, found)| Mismatch::MapType { expected, found }),
+            differ(self.key_size, found.key_size)
+                .map(|(expected, found)| Mismatch::KeySize { expected, found }),
+            differ(self.value_size, found.value_size)
+                .map(|(expected, found)| Mismatch::ValueSize { expected, found }),
+            differ(self.max_entries, found.max_entries)
+                .filter(|_| Some(found.max_entries) != self.made_max_entries())
+                .map(|(expected, found)| Mismatch::MaxEntries { expected, found }),
+            differ(flags, found_flags)
+                .map(|(expected, found)| Mismatch::MapFlags { expected, found }),
+            differ(self.map_extra, found.map_extra)
+                .map(|(expected, found)| Mismatch::MapExtra { expected, found }),
+            differ(self.ifindex, found.ifindex)
+                .map(|(expected, found)| Mismatch::MapIfindex { expected, found }),
+            differ(self.name, found.name)
+                .map(|(expected, found)| Mismatch::MapName { expected, found }),
+        ];
+        let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
+        all.into_iter().flatten().filter(compared).collect()
+    }
+
+    /// What becomes of `max_entries` where it is not kept as it is.
+    #[cold]
+    fn made_max_entries(&self) -> Option<u32> {
+        let cpus = || cpu::possible().ok().and_then(|cpus| cpus.try_into().ok());
+        match self.map_type {
+            MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
+                if self.flags.contains(MapFlags::NO_COMMON_LRU) =>
+            {
+                let cpus: u32 = cpus()?;
+                // Down where up is too much.
+                let up = self.max_entries.checked_next_multiple_of(cpus);
+                up.or(Some(self.max_entries / cpus * cpus))
+            }
+            MapType::RINGBUF | MapType::USER_RINGBUF => {
+                let page = rustix::param::page_size() as u32;
+                self.max_entries.max(page).checked_next_power_of_two()
+            }
+            MapType::CPUMAP | MapType::PERF_EVENT_ARRAY => {
+                cpus().filter(|&cpus| self.max_entries == 0 || self.max_entries > cpus)
+            }
+            _ => None,
+        }
+    }
+
+    /// Which fields a map must share with this to fit. All but the name, if nothing else is said.
+    ///
+    /// ```
+    /// use bpf_pin::{MapFields, MapSpec, MapType};
+    ///
+    /// // A map of any number of entries will do.
+    /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024)
+    ///     .compare_fields(MapFields::default() - MapFields::MAX_ENTRIES);
+    /// ```
+    pub fn compare_fields(mut self, fields: MapFields) -> Self {
+        self.compared = fields;
+        self
+    }
+}
+
+impl MapSpec<'static> {
+    /// `BPF_OBJ_GET_INFO_BY_FD`: what the map was made from, as far as it tells: without inner map,
+    /// BTF and token, and with node 0 where its memory is on one NUMA node. What the kernel has added
+    /// is left out, so the like can be created.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`](crate::Error::Info) as [`Map::info`](crate::Handle::info).
+    pub fn of(map: &Map) -> Result<Self> {
+        Ok(Self::of_info(&map.info()?))
+    }
+
+    /// As [`of`](Self::of), from what a map has told before.
+    pub fn of_info(info: &MapInfo) -> Self {
+        let flags = kept(info.map_type, info.flags);
+        let mut spec = Self::new(
+            info.map_type,
+            info.key_size,
+            info.value_size,
+            info.max_entries,
+        )
+        .flags(flags)
+        .ifindex(info.ifindex)
+        .map_extra(info.map_extra);
+        spec.name = info.name;
+        spec
+    }
+}
+
+fn differ<T: PartialEq>(expected: T, found: T) -> Option<(T, T)> {
+    (expected != found).then_some((expected, found))
+}

@@ -1,0 +1,123 @@
+//! In what a map differs from what was asked for.
+
+use std::fmt;
+
+use bitflags::bitflags;
+
+use crate::flags::MapFlags;
+use crate::name::ObjName;
+use crate::types::MapType;
+
+bitflags! {
+    /// The fields of `BPF_MAP_CREATE` that can be compared with what a map's info tells.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub struct MapFields: u32 {
+        /// `map_type`
+        const MAP_TYPE = 1;
+        /// `key_size`
+        const KEY_SIZE = 1 << 1;
+        /// `value_size`
+        const VALUE_SIZE = 1 << 2;
+        /// `max_entries`
+        const MAX_ENTRIES = 1 << 3;
+        /// `map_flags`
+        const MAP_FLAGS = 1 << 4;
+        /// `map_extra`
+        const MAP_EXTRA = 1 << 5;
+        /// `map_ifindex`
+        const MAP_IFINDEX = 1 << 6;
+        /// `map_name`. A name makes no map unfit: compared only when asked for.
+        const MAP_NAME = 1 << 7;
+    }
+}
+
+/// All but the name.
+impl Default for MapFields {
+    fn default() -> Self {
+        Self::all() - Self::MAP_NAME
+    }
+}
+
+/// A field in which a map differs from what was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is what it is called")]
+pub enum Mismatch {
+    /// `map_type`
+    MapType { expected: MapType, found: MapType },
+    /// `key_size`, in bytes.
+    KeySize { expected: u32, found: u32 },
+    /// `value_size`, in bytes.
+    ValueSize { expected: u32, found: u32 },
+    /// `max_entries`
+    MaxEntries { expected: u32, found: u32 },
+    /// `map_flags`, less those that a map does not keep and those that the kernel adds.
+    MapFlags { expected: MapFlags, found: MapFlags },
+    /// `map_extra`
+    MapExtra { expected: u64, found: u64 },
+    /// `map_ifindex`
+    MapIfindex { expected: u32, found: u32 },
+    /// `map_name`
+    MapName { expected: ObjName, found: ObjName },
+}
+
+impl Mismatch {
+    /// Which field it is.
+    pub fn field(&self) -> MapFields {
+        match self {
+            Self::MapType { .. } => MapFields::MAP_TYPE,
+            Self::KeySize { .. } => MapFields::KEY_SIZE,
+            Self::ValueSize { .. } => MapFields::VALUE_SIZE,
+            Self::MaxEntries { .. } => MapFields::MAX_ENTRIES,
+            Self::MapFlags { .. } => MapFields::MAP_FLAGS,
+            Self::MapExtra { .. } => MapFields::MAP_EXTRA,
+            Self::MapIfindex { .. } => MapFields::MAP_IFINDEX,
+            Self::MapName { .. } => MapFields::MAP_NAME,
+        }
+    }
+}
+
+/// As in "max_entries is 1024, not 4096".
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MapType { expected, found } => write!(f, "map_type is {found}, not {expected}"),
+            Self::KeySize { expected, found } => write!(f, "key_size is {found}, not {expected}"),
+            Self::ValueSize { expected, found } => {
+                write!(f, "value_size is {found}, not {expected}")
+            }
+            Self::MaxEntries { expected, found } => {
+                write!(f, "max_entries is {found}, not {expected}")
+            }
+            Self::MapFlags { expected, found } => {
+                write!(
+                    f,
+                    "map_flags is {}, not {}",
+                    Flags(*found),
+                    Flags(*expected)
+                )
+            }
+            Self::MapExtra { expected, found } => {
+                write!(f, "map_extra is {found:#x}, not {expected:#x}")
+            }
+            Self::MapIfindex { expected, found } => {
+                write!(f, "map_ifindex is {found}, not {expected}")
+            }
+            Self::MapName { expected, found } => {
+                write!(f, "map_name is {found:?}, not {expected:?}")
+            }
+        }
+    }
+}
+
+/// As in "NO_PREALLOC|MMAPABLE", or 0.
+struct Flags(MapFlags);
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.is_empty() {
+            true => f.write_str("0"),
+            false => bitflags::parser::to_writer(&self.0, f),
+        }
+    }
+}

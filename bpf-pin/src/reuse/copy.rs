@@ -1,0 +1,128 @@
+//! The entries of one map, put into another.
+
+use crate::cause::Cause;
+use crate::error::{Error, Result};
+use crate::map::{ElemFlags, Elems, Map};
+use crate::types::MapType;
+
+use super::Migrate;
+
+/// From one map to another, twice.
+pub(super) struct Copy<'a, 'f> {
+    old: Elems<&'a Map>,
+    new: Elems<&'a Map>,
+    migrate: &'a mut Migrate<'f>,
+    /// An array's elements can be zeroed and not deleted.
+    is_array: bool,
+    /// Of the first pass, one after the other.
+    keys: Vec<u8>,
+}
+
+impl<'a, 'f> Copy<'a, 'f> {
+    pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
+        let refuse = |cause: Cause| Error::Elements {
+            reason: cause.into(),
+        };
+        let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
+        for map_type in [old_type, new_type] {
+            if !has_plain_entries(map_type) {
+                return Err(refuse(Cause::NotCopied { map_type }));
+            }
+        }
+        let (old, new) = (old.elems()?, new.elems()?);
+        if let Some(sizes) = migrate.sizes {
+            let of_maps = [
+                ("key", old.key_len()),
+                ("value", old.value_len()),
+                ("new key", new.key_len()),
+                ("new value", new.value_len()),
+            ];
+            for ((what, expected), found) in of_maps.into_iter().zip(sizes) {
+                if expected != found {
+                    return Err(refuse(Cause::Size {
+                        what,
+                        expected,
+                        found,
+                    }));
+                }
+            }
+        }
+        let is_array = matches!(new_type, MapType::ARRAY | MapType::PERCPU_ARRAY);
+        Ok(Self {
+            old,
+            new,
+            migrate,
+            is_array,
+            keys: vec![],
+        })
+    }
+
+    /// All entries.
+    pub(super) fn first(&mut self) -> Result<()> {
+        self.keys = self.pass()?;
+        Ok(())
+    }
+
+    /// All entries as they are now, and without those that are gone since the first time.
+    pub(super) fn second(&mut self) -> Result<()> {
+        let keys = self.pass()?;
+        let key_len = self.new.key_len();
+        let mut now: Vec<&[u8]> = keys.chunks_exact(key_len).collect();
+        now.sort_unstable();
+        let zeroes = vec![0; self.new.value_len()];
+        for key in self.keys.chunks_exact(key_len) {
+            match now.binary_search(&key) {
+                Ok(_) => {}
+                Err(_) if self.is_array => self.new.update(key, &zeroes, ElemFlags::ANY)?,
+                Err(_) => drop(self.new.delete(key)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The new keys, one after the other.
+    fn pass(&mut self) -> Result<Vec<u8>> {
+        /// So many bytes of values are put in at once.
+        const CHUNK: usize = 256 << 10;
+
+        let (key_len, value_len) = (self.new.key_len(), self.new.value_len());
+        let (mut keys, mut values) = (vec![], Vec::with_capacity(CHUNK));
+        let mut put = 0;
+        let mut all = self.old.iter();
+        while let Some(entry) = all.next() {
+            let (key, value) = entry?;
+            let (key_at, value_at) = (keys.len(), values.len());
+            keys.resize(key_at + key_len, 0);
+            values.resize(value_at + value_len, 0);
+            let (new_key, new_value) = (&mut keys[key_at..], &mut values[value_at..]);
+            if !(self.migrate.convert)(key, value, new_key, new_value) {
+                keys.truncate(key_at);
+                values.truncate(value_at);
+            }
+            if values.len() + value_len > CHUNK {
+                self.new
+                    .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
+                put = keys.len();
+                values.clear();
+            }
+        }
+        self.new
+            .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
+        Ok(keys)
+    }
+}
+
+/// Those whose values are no more than what is read.
+fn has_plain_entries(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::HASH
+            | MapType::ARRAY
+            | MapType::PERCPU_HASH
+            | MapType::PERCPU_ARRAY
+            | MapType::LRU_HASH
+            | MapType::LRU_PERCPU_HASH
+            | MapType::LPM_TRIE
+            | MapType::RHASH
+    )
+}

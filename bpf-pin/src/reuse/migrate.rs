@@ -1,0 +1,385 @@
+//! The entries of one map in another, and the name with them.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bytemuck::{Pod, bytes_of, pod_read_unaligned};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::dir::{PinDir, kept};
+use crate::error::{Error, Failed, Reason, Result};
+use crate::filename::Filename;
+use crate::kind::Identity;
+use crate::map::{Map, MapSpec};
+use crate::operation::DirOperation;
+
+use super::copy::Copy;
+use super::{Outcome, Reused, identity, is_overtaken};
+
+/// What becomes of an entry: the old key and value in, the new ones out; false leaves it out.
+type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + 'f>;
+
+/// How a map that does not fit is turned into one that does: [`Reuse::Migrate`](super::Reuse::Migrate).
+///
+/// The new map is created, and each entry of the old one copied to it through a function; then
+/// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
+/// map gets the name, in one step, and the old one is kept under another name in the directory,
+/// "_bpf-pin-old-" and the name, until [`Migration::commit`]. The next migration of the name takes an
+/// old one that is kept still for committed.
+///
+/// What is written to the old map while it is read for the second time, or after that by who has
+/// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
+/// them are processes, [`freeze`](Self::freeze) leaves no such time. Where programs write to it,
+/// [`Link::update`](crate::Link::update) makes them write to the new one; what they have added to the
+/// old one since the copy is to be had from [`Migration::old`].
+///
+/// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
+/// old map still has the name, or the new one has and the next
+/// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
+/// [`Resumed`](Outcome::Resumed).
+///
+/// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied.
+///
+/// # Errors
+///
+/// [`Error::Migrate`], and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
+/// [`Size`](Cause::Size) where the function's types are not as large as the map's;
+/// [`MaxEntries`](Cause::MaxEntries) (E2BIG) where the new map is too small; whatever else stops
+/// elements from being read or written; [`Locked`](Cause::Locked) where another process
+/// is at it for longer than one [waits](Self::patience).
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+///
+/// let dir = PinDir::open("/sys/fs/bpf/app")?;
+/// // Each value grows by the time when it was last seen.
+/// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+/// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+/// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
+/// if let Outcome::Migrated(migration) | Outcome::Resumed(migration) = flows.outcome {
+///     // All is well: the old one may go.
+///     migration.commit()?;
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub struct Migrate<'f> {
+    pub(super) convert: Convert<'f>,
+    /// Of the old key and value, the new key and value; none where any will do.
+    pub(super) sizes: Option<[usize; 4]>,
+    freeze: bool,
+    patience: Duration,
+}
+
+impl<'f> Migrate<'f> {
+    /// With a function from an old key and value to the new ones; None leaves the entry out.
+    ///
+    /// It sees an entry twice or more. Of per-CPU maps: [`bytes`](Self::bytes).
+    pub fn new<K, V, NewK, NewV>(
+        mut convert: impl FnMut(&K, &V) -> Option<(NewK, NewV)> + 'f,
+    ) -> Self
+    where
+        K: Pod,
+        V: Pod,
+        NewK: Pod,
+        NewV: Pod,
+    {
+        let sizes = [
+            size_of::<K>(),
+            size_of::<V>(),
+            size_of::<NewK>(),
+            size_of::<NewV>(),
+        ];
+        let convert = move |key: &[u8], value: &[u8], new_key: &mut [u8], new_value: &mut [u8]| {
+            // The sizes were checked before.
+            let (key, value): (K, V) = (pod_read_unaligned(key), pod_read_unaligned(value));
+            let Some((key, value)) = convert(&key, &value) else {
+                return false;
+            };
+            new_key.copy_from_slice(bytes_of(&key));
+            new_value.copy_from_slice(bytes_of(&value));
+            true
+        };
+        Self {
+            sizes: Some(sizes),
+            ..Self::bytes(convert)
+        }
+    }
+
+    /// With a function of bytes: the old key and value, and room for the new ones, of the new map's
+    /// sizes and zeroed; false leaves the entry out.
+    ///
+    /// The value of a per-CPU map is those of all CPUs, each rounded up to 8 bytes.
+    pub fn bytes(convert: impl FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + 'f) -> Self {
+        Self {
+            convert: Box::new(convert),
+            sizes: None,
+            freeze: false,
+            patience: Duration::from_secs(30),
+        }
+    }
+
+    /// `BPF_MAP_FREEZE`, before the old map is read for the second time: who writes to it by bpf(2)
+    /// gets EPERM from then on, and nothing that was written is lost. It opens the name anew to find
+    /// the new map. Linux 5.2.
+    ///
+    /// There is no way back: if the migration fails after that, the old map has its name and stays
+    /// frozen. So what can fail otherwise was tried before, and the next migration finds it as it is.
+    pub fn freeze(mut self) -> Self {
+        self.freeze = true;
+        self
+    }
+
+    /// For how long another process that migrates the same name is waited for; 30 seconds if nothing
+    /// else is said.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+/// What was migrated and is not committed: the old map, kept under a name of its own.
+///
+/// Dropped, it leaves that to the next process, which gets it with
+/// [`Resumed`](Outcome::Resumed). As long as it lives it has the turn among those who migrate the name.
+#[must_use = "the old map is kept until the migration is committed"]
+pub struct Migration {
+    dir: PinDir,
+    name: Filename,
+    kept: Filename,
+    old: Map,
+    old_is: Identity,
+    new_is: Identity,
+    _turn: OwnedFd,
+}
+
+impl Migration {
+    /// The map that had the name before.
+    pub fn old(&self) -> &Map {
+        &self.old
+    }
+
+    /// The name under which it is kept.
+    pub fn kept_as(&self) -> &OsStr {
+        self.kept.as_os_str()
+    }
+
+    /// `unlink(2)` of the name under which the old map is kept: it dies with its last descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unpin`] as [`PinDir::remove`], with the migration. That it is gone is none.
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is lost, the old map included"
+    )]
+    pub fn commit(self) -> Result<Map, Failed<Self>> {
+        match self.forget() {
+            Ok(()) => Ok(self.old),
+            Err(error) => Err(Failed::new(self, error)),
+        }
+    }
+
+    /// Gives the name back to the old map, in one step, if the new one still has it. What was written
+    /// to the new one is not copied; if the old one was [frozen](Migrate::freeze), it stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Directory`] as [`PinDir::replace_if`], with the migration.
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is lost, the old map included"
+    )]
+    pub fn roll_back(self) -> Result<Map, Failed<Self>> {
+        let back = self
+            .dir
+            .replace_named_if(self.old.as_fd(), &self.name, self.new_is)
+            .and_then(|()| self.forget());
+        match back {
+            Ok(()) => Ok(self.old),
+            Err(error) => Err(Failed::new(self, error)),
+        }
+    }
+
+    fn forget(&self) -> Result<()> {
+        match self.dir.remove_named(self.old_is, &self.kept) {
+            Err(error) if matches!(error.cause(), Some(Cause::Missing { .. })) => Ok(()),
+            done => done,
+        }
+    }
+}
+
+impl fmt::Debug for Migration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migration")
+            .field("name", &self.name)
+            .field("old", &self.old)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Migrate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Migrate")
+            .field("freeze", &self.freeze)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PinDir {
+    /// What has the name fits. None where it has lost it meanwhile.
+    pub(super) fn found_or_resumed(&self, name: &Filename, map: &Map) -> Result<Option<Outcome>> {
+        let kept = self.kept(name)?;
+        if self.find_named::<Map>(&kept)?.is_none() {
+            return Ok(Some(Outcome::Found));
+        }
+        let Some(turn) = self.turn_for(name, Duration::ZERO)? else {
+            // Somebody is at it.
+            return Ok(Some(Outcome::Found));
+        };
+        // Nobody is now, so what is there stays there.
+        let Some(old) = self.find_named::<Map>(&kept)? else {
+            return Ok(Some(Outcome::Found));
+        };
+        let (old_is, new_is) = (old.identity()?, map.identity()?);
+        let now = self.find_named::<Map>(name)?;
+        if now.map(|map| map.identity()).transpose()? != Some(new_is) {
+            return Ok(None);
+        }
+        let migration = Migration {
+            dir: self.try_clone()?,
+            name: *name,
+            kept,
+            old,
+            old_is,
+            new_is,
+            _turn: turn,
+        };
+        if old_is == new_is {
+            // Rolled back, or killed before the new one had the name.
+            migration.forget()?;
+            return Ok(Some(Outcome::Found));
+        }
+        Ok(Some(Outcome::Resumed(migration)))
+    }
+
+    /// None where the name was another map's, or a fitting one's, or nobody's, when its turn came.
+    pub(super) fn migrate<E: From<Error>>(
+        &self,
+        name: &Filename,
+        spec: &MapSpec<'_>,
+        migrate: &mut Migrate<'_>,
+        make: &mut dyn FnMut() -> Result<Map, E>,
+    ) -> Result<Option<Reused>, E> {
+        /// For so long one waits for a turn before one looks whether it is needed still.
+        const GLANCE: Duration = Duration::from_millis(100);
+
+        let end = Instant::now() + migrate.patience;
+        let (turn, old, info) = loop {
+            let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
+            let Some(map) = self.find_named::<Map>(name)? else {
+                return Ok(None);
+            };
+            let info = map.info()?;
+            if spec.compare_info(&info).is_empty() {
+                return Ok(None);
+            }
+            match turn {
+                Some(turn) => break (turn, map, info),
+                None if Instant::now() >= end => {
+                    return Err(self.lock_error(name, Cause::Locked.into()).into());
+                }
+                None => {}
+            }
+        };
+        let kept = self.kept(name)?;
+        let fail = |error| Error::Migrate {
+            path: self.place(name).path(),
+            error: Box::new(error),
+        };
+        let (old_is, is_to_freeze) = (identity(&info), migrate.freeze);
+        let dir = self.try_clone()?;
+        let new = make()?;
+        let new_is = new.identity()?;
+        let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
+        copy.first().map_err(fail)?;
+        // Whoever may not do this finds out now, and not when there is no way back.
+        self.replace(&old, kept.as_os_str()).map_err(fail)?;
+        let mut finish = || {
+            if is_to_freeze {
+                freeze(&old)?;
+            }
+            copy.second()?;
+            self.replace_named_if(new.as_fd(), name, old_is)
+        };
+        if let Err(error) = finish() {
+            // If it cannot be removed, the next one that migrates does.
+            let _ = self.remove_named(old_is, &kept);
+            return match is_overtaken(&error) {
+                true => Ok(None),
+                false => Err(fail(error).into()),
+            };
+        }
+        let migration = Migration {
+            dir,
+            name: *name,
+            kept,
+            old,
+            old_is,
+            new_is,
+            _turn: turn,
+        };
+        Ok(Some(Reused::new(new, Outcome::Migrated(migration))))
+    }
+
+    fn turn_for(&self, name: &Filename, patience: Duration) -> Result<Option<OwnedFd>> {
+        self.turn_to_migrate(name, patience)
+            .map_err(|reason| self.lock_error(name, reason))
+    }
+
+    fn lock_error(&self, name: &Filename, reason: Reason) -> Error {
+        let path = self.place(name).path();
+        let operation = DirOperation::Lock;
+        Error::Directory {
+            operation,
+            path,
+            to: None,
+            reason,
+        }
+    }
+
+    fn kept(&self, name: &Filename) -> Result<Filename> {
+        kept(name).map_err(|cause| Error::Reuse {
+            path: self.place(name).path(),
+            reason: cause.into(),
+        })
+    }
+}
+
+/// A write that is on its way keeps a map from being frozen for as long as it takes.
+fn freeze(map: &Map) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match map.freeze() {
+            Ok(()) => return Ok(()),
+            // By one that was killed.
+            Err(error) if matches!(error.cause(), Some(Cause::Frozen)) => return Ok(()),
+            Err(error) if is_busy(&error) && Instant::now() < end => {
+                sleep(Duration::from_micros(50));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_busy(error: &Error) -> bool {
+    error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+}

@@ -1,0 +1,253 @@
+//! A map that is pinned already, if it fits, or a new one in its place.
+
+mod copy;
+mod migrate;
+
+pub use migrate::{Migrate, Migration};
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::cause::Cause;
+use crate::dir::PinDir;
+use crate::error::{Error, Result};
+use crate::filename::Filename;
+use crate::kind::{Identity, Kind};
+use crate::map::{Map, MapInfo, MapSpec};
+use crate::pinned::pin_place;
+
+/// What [`PinDir::open_or_create`] does where a map is pinned that does not fit, or none is.
+///
+/// That none is there takes ENOENT: whatever else stands in the way is an error.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reuse<'m, 'f> {
+    /// A map that does not fit is an error, and left as it is.
+    Exact,
+    /// A map that does not fit is replaced by a new one, in one step.
+    Recreate,
+    /// A map that does not fit is replaced by a new one with its entries, in one step, and kept.
+    Migrate(&'m mut Migrate<'f>),
+    /// As [`Exact`](Self::Exact), and none is created.
+    OpenOnly,
+    /// A map that is there is an error, whether it fits or not.
+    CreateOnly,
+}
+
+/// A map that fits, and how it came to be there.
+#[derive(Debug)]
+#[must_use]
+pub struct Reused {
+    /// What the name is of.
+    pub map: Map,
+    /// What was done.
+    pub outcome: Outcome,
+}
+
+/// What [`PinDir::open_or_create`] has done.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was there.
+    Found,
+    /// None was there.
+    Created,
+    /// The one that was there did not fit.
+    Recreated {
+        /// The one that had the name before, which dies with its last descriptor and pin.
+        old: Map,
+    },
+    /// The one that was there did not fit, and its entries were copied.
+    Migrated(Migration),
+    /// It was there, and so is the one that it was migrated from, which nobody has
+    /// [committed](Migration::commit) and nobody is at any more.
+    Resumed(Migration),
+}
+
+/// How often what others undo is done again.
+const TRIES: usize = 100;
+
+impl PinDir {
+    /// `BPF_OBJ_GET`, or `BPF_MAP_CREATE` and `BPF_OBJ_PIN`: the map that is pinned as `name`, if it
+    /// is what `spec` asks for; else what `reuse` says.
+    ///
+    /// Any number of processes may do this at the same time: all get the same map, and exactly one
+    /// of them has created, recreated or migrated it. Others may have created one in vain, which
+    /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
+    ///
+    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more. What fits:
+    /// [`MapSpec::compare`]. A new pin that replaces another has its mode and owner.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Reuse`] with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
+    /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
+    /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
+    /// [`Exists`](Cause::Exists) where one was only to be created;
+    /// [`Error::Directory`] as [`replace_if`](Self::replace_if); [`Error::Migrate`] as [`Migrate`] has it.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, PinDir, Reuse};
+    ///
+    /// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?;
+    /// let flows = dir.open_or_create("flows", &spec, Reuse::Exact)?.map;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open_or_create(
+        &self,
+        name: impl AsRef<OsStr>,
+        spec: &MapSpec<'_>,
+        reuse: Reuse<'_, '_>,
+    ) -> Result<Reused> {
+        self.open_or_fill(name.as_ref(), spec, reuse, &mut |_| Ok(()))
+    }
+
+    /// As [`open_or_create`](Self::open_or_create), where a map that was created is filled before
+    /// anybody can open it by its name.
+    ///
+    /// What fills it may be called for a map that nobody will see, and in several processes at once:
+    /// it should do nothing else. A map that is migrated to is filled before the entries come in.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_or_create`](Self::open_or_create), and what `fill` fails with: the map is gone
+    /// then, and the name is whose it was.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{ElemFlags, Error, MapSpec, MapType, PinDir, Reuse};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
+    /// let settings = dir.open_or_create_with("settings", &spec, Reuse::Exact, |map| {
+    ///     map.typed::<u32, u64>()?.update(&0, &4096, ElemFlags::ANY)
+    /// })?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn open_or_create_with<E: From<Error>>(
+        &self,
+        name: impl AsRef<OsStr>,
+        spec: &MapSpec<'_>,
+        reuse: Reuse<'_, '_>,
+        mut fill: impl FnMut(&Map) -> Result<(), E>,
+    ) -> Result<Reused, E> {
+        self.open_or_fill(name.as_ref(), spec, reuse, &mut fill)
+    }
+
+    fn open_or_fill<E: From<Error>>(
+        &self,
+        name: &OsStr,
+        spec: &MapSpec<'_>,
+        mut reuse: Reuse<'_, '_>,
+        fill: &mut dyn FnMut(&Map) -> Result<(), E>,
+    ) -> Result<Reused, E> {
+        let path = || self.path().join(name);
+        let filename = Filename::new(name).map_err(|cause| Error::Reuse {
+            path: path(),
+            reason: cause.into(),
+        })?;
+        let name = &filename;
+        let mut make = || -> Result<Map, E> {
+            let map = spec.create()?;
+            fill(&map)?;
+            Ok(map)
+        };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let found = match reuse {
+                Reuse::CreateOnly => None,
+                // The error says what is missing.
+                Reuse::OpenOnly => Some(self.open_named::<Map>(name, Access::ReadWrite)?),
+                _ => self.find_named::<Map>(name)?,
+            };
+            let Some(map) = found else {
+                let map = make()?;
+                match self.pin_new(&map, name) {
+                    Ok(()) => return Ok(Reused::new(map, Outcome::Created)),
+                    Err(error) if is_overtaken(&error) && tries < TRIES => {
+                        if let Reuse::CreateOnly = reuse {
+                            return Err(error.into());
+                        }
+                        // To open it follows one, to pin does not.
+                        self.refuse_link(name)?;
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            let info = map.info()?;
+            let mismatches = spec.compare_info(&info);
+            let fits = mismatches.is_empty();
+            let outcome = match &mut reuse {
+                Reuse::Migrate(_) if fits => self.found_or_resumed(name, &map)?,
+                Reuse::Migrate(migrate) => {
+                    match self.migrate(name, spec, migrate, &mut make)? {
+                        Some(migrated) => return Ok(migrated),
+                        // Somebody else did.
+                        None => continue,
+                    }
+                }
+                _ if fits => Some(Outcome::Found),
+                Reuse::Recreate => {
+                    let new = make()?;
+                    match self.replace_named_if(new.as_fd(), name, identity(&info)) {
+                        Ok(()) => {
+                            return Ok(Reused::new(new, Outcome::Recreated { old: map }));
+                        }
+                        Err(error) if is_overtaken(&error) && tries < TRIES => None,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => {
+                    let id = info.id;
+                    let error = Error::Reuse {
+                        path: path(),
+                        reason: Cause::Mismatch { id, mismatches }.into(),
+                    };
+                    return Err(error.into());
+                }
+            };
+            if let Some(outcome) = outcome {
+                return Ok(Reused::new(map, outcome));
+            }
+        }
+    }
+
+    fn pin_new(&self, map: &Map, name: &Filename) -> Result<()> {
+        let place = self.place(name);
+        pin_place(&place, map.as_fd()).map_err(|reason| Error::Pin {
+            path: place.path(),
+            reason,
+        })
+    }
+}
+
+impl Reused {
+    fn new(map: Map, outcome: Outcome) -> Self {
+        Self { map, outcome }
+    }
+}
+
+fn identity(info: &MapInfo) -> Identity {
+    let (kind, id) = (Kind::Map, info.id);
+    Identity { kind, id }
+}
+
+/// Whether somebody else was faster with the name.
+fn is_overtaken(error: &Error) -> bool {
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    match error.cause() {
+        Some(Cause::Replaced { .. } | Cause::Missing { .. }) => true,
+        // The directory is gone.
+        Some(Cause::Removed { .. }) => false,
+        _ => is(Errno::EXIST) || is(Errno::NOENT),
+    }
+}

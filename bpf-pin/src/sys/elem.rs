@@ -1,0 +1,184 @@
+//! The elements of a map.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::BorrowedFd;
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use super::object::info;
+use super::{Result, address, address_mut, bpf, raw, sealed};
+
+/// Why a map's elements cannot be reached.
+#[derive(Debug)]
+pub(crate) enum CellsError {
+    Info(Errno),
+    /// How many bytes the kernel moves for an element of this type is not known here.
+    UnknownType(u32),
+    PossibleCpus(io::Error),
+}
+
+/// What owns or borrows one map: a `Map`, a `PinnedMap`, or a reference to either.
+///
+/// Sealed: whatever implements it stands for the same map for as long as it lives.
+pub trait AsMap: sealed::Sealed {
+    #[doc(hidden)]
+    fn map_fd(&self) -> BorrowedFd<'_>;
+}
+
+impl<T: AsMap> AsMap for &T {
+    fn map_fd(&self) -> BorrowedFd<'_> {
+        T::map_fd(self)
+    }
+}
+
+/// A map with the sizes that the kernel will read and write for its elements.
+///
+/// Both were read from this very map, whose sizes never change: so no call can make
+/// the kernel go beyond a slice that was checked against them.
+pub(crate) struct Cells<M> {
+    map: M,
+    map_type: u32,
+    per_cpu: bool,
+    max_entries: u32,
+    key_len: usize,
+    value_size: usize,
+    value_len: usize,
+}
+
+/// The types up to which the kernel's value sizes are known: Linux 7.3.
+pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
+
+impl<M: AsMap> Cells<M> {
+    pub(crate) fn new(map: M) -> std::result::Result<Self, (M, CellsError)> {
+        let info: abi::bpf_map_info = match info(map.map_fd()) {
+            Ok(info) => info,
+            Err(errno) => return Err((map, CellsError::Info(errno))),
+        };
+        let value_size = info.value_size as usize;
+        let per_cpu = matches!(
+            info.r#type,
+            abi::BPF_MAP_TYPE_PERCPU_HASH
+                | abi::BPF_MAP_TYPE_PERCPU_ARRAY
+                | abi::BPF_MAP_TYPE_LRU_PERCPU_HASH
+                | abi::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE
+        );
+        let value_len = match info.r#type {
+            _ if per_cpu => match crate::cpu::possible() {
+                Ok(cpus) => value_size.next_multiple_of(8) * cpus,
+                Err(error) => return Err((map, CellsError::PossibleCpus(error))),
+            },
+            // Elements are a descriptor going in and an id coming out.
+            abi::BPF_MAP_TYPE_PROG_ARRAY
+            | abi::BPF_MAP_TYPE_PERF_EVENT_ARRAY
+            | abi::BPF_MAP_TYPE_CGROUP_ARRAY
+            | abi::BPF_MAP_TYPE_ARRAY_OF_MAPS
+            | abi::BPF_MAP_TYPE_HASH_OF_MAPS => size_of::<u32>(),
+            ..=LAST_MAP_TYPE => value_size,
+            newer => return Err((map, CellsError::UnknownType(newer))),
+        };
+        Ok(Self {
+            map,
+            map_type: info.r#type,
+            per_cpu,
+            max_entries: info.max_entries,
+            key_len: info.key_size as usize,
+            value_size,
+            value_len,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `key` and `value` are zero, or valid for what `cmd` does with `key_len` and
+    /// `value_len` bytes there.
+    #[inline]
+    unsafe fn call(&self, cmd: abi::bpf_cmd, key: u64, value: u64, flags: u64) -> Result<()> {
+        let mut attr = abi::bpf_attr_map_elem {
+            map_fd: raw(self.map.map_fd()),
+            key,
+            value,
+            flags,
+            ..abi::bpf_attr_map_elem::zeroed()
+        };
+        // SAFETY: the caller's.
+        unsafe { bpf(cmd, &mut attr) }.map(drop)
+    }
+
+    /// The address of a key that is only read. A map without keys wants none.
+    fn key(&self, key: &[u8]) -> u64 {
+        assert_eq!(key.len(), self.key_len);
+        if key.is_empty() { 0 } else { address(key) }
+    }
+
+    pub(crate) fn lookup(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
+        assert_eq!(value.len(), self.value_len);
+        let key = self.key(key);
+        // SAFETY: both are as long as the map's.
+        unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
+    }
+
+    pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
+        assert_eq!(value.len(), self.value_len);
+        let key = self.key(key);
+        // SAFETY: both are as long as the map's, and only read.
+        unsafe { self.call(abi::BPF_MAP_UPDATE_ELEM, key, address(value), flags) }
+    }
+
+    pub(crate) fn lookup_and_delete(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
+        assert_eq!(value.len(), self.value_len);
+        let key = self.key(key);
+        let cmd = abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM;
+        // SAFETY: both are as long as the map's.
+        unsafe { self.call(cmd, key, address_mut(value), flags) }
+    }
+
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<()> {
+        let key = self.key(key);
+        // SAFETY: it is as long as the map's, and only read.
+        unsafe { self.call(abi::BPF_MAP_DELETE_ELEM, key, 0, 0) }
+    }
+
+    pub(crate) fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<()> {
+        assert_eq!(next.len(), self.key_len);
+        let key = key.map_or(0, |key| self.key(key));
+        // SAFETY: both are as long as the map's.
+        unsafe { self.call(abi::BPF_MAP_GET_NEXT_KEY, key, address_mut(next), 0) }
+    }
+
+    pub(crate) fn map(&self) -> &M {
+        &self.map
+    }
+
+    pub(crate) fn into_map(self) -> M {
+        self.map
+    }
+
+    pub(crate) fn map_type(&self) -> u32 {
+        self.map_type
+    }
+
+    pub(crate) fn is_per_cpu(&self) -> bool {
+        self.per_cpu
+    }
+
+    /// 0 of storage that is bound to other objects, and has an element for each of those.
+    pub(crate) fn max_entries(&self) -> u32 {
+        self.max_entries
+    }
+
+    pub(crate) fn key_len(&self) -> usize {
+        self.key_len
+    }
+
+    /// The size of one value as the map was created with it.
+    pub(crate) fn value_size(&self) -> usize {
+        self.value_size
+    }
+
+    /// The bytes of a whole element: of all CPUs where the map is per CPU.
+    pub(crate) fn value_len(&self) -> usize {
+        self.value_len
+    }
+}

@@ -1,0 +1,58 @@
+//! Maps as such.
+
+use std::mem::size_of;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use super::{Result, address, bpf, bpf_sized, new_fd, raw};
+
+/// `BPF_MAP_CREATE`. The descriptors that `attr` names by number must be open.
+pub(crate) fn map_create(attr: abi::bpf_attr_map_create, excl_prog_hash: &[u8]) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_map_create {
+        excl_prog_hash: if excl_prog_hash.is_empty() {
+            0
+        } else {
+            address(excl_prog_hash)
+        },
+        excl_prog_hash_size: u32::try_from(excl_prog_hash.len()).map_err(|_| Errno::TOOBIG)?,
+        ..attr
+    };
+    // SAFETY: the arm's only address is as long as said; MAP_CREATE returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
+}
+
+/// `BPF_MAP_FREEZE`
+pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_map_elem {
+        map_fd: raw(fd),
+        ..abi::bpf_attr_map_elem::zeroed()
+    };
+    // SAFETY: the command reads the descriptor alone.
+    unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
+}
+
+fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
+    let mut attr = abi::bpf_attr_batch {
+        map_fd,
+        ..abi::bpf_attr_batch::zeroed()
+    };
+    // SAFETY: no address is followed for a count of zero.
+    unsafe { bpf(cmd, &mut attr) }.map(drop)
+}
+
+pub(crate) fn map_lookup_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, raw(fd))
+}
+
+pub(crate) fn map_update_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
+    empty_batch(abi::BPF_MAP_UPDATE_BATCH, raw(fd))
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` of no map: EBADF where the kernel knows the command.
+pub(crate) fn no_batch() -> Errno {
+    empty_batch(abi::BPF_MAP_LOOKUP_BATCH, u32::MAX)
+        .err()
+        .unwrap_or(Errno::INVAL)
+}

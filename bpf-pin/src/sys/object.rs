@@ -1,0 +1,231 @@
+//! Any kind of object: pins, ids, info, and what tells the kinds apart.
+
+use std::ffi::CStr;
+use std::mem::{offset_of, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use super::{Result, address, address_mut, bpf, bpf_sized, new_fd, raw};
+
+/// Up to `file_flags`: what a kernel before 6.5 knows of the arm.
+const OBJ_SIZE: usize = offset_of!(abi::bpf_attr_obj, path_fd);
+
+pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(fd),
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call.
+    unsafe { bpf_sized(abi::BPF_OBJ_PIN, &mut attr, OBJ_SIZE) }.map(drop)
+}
+
+pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        file_flags,
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call; OBJ_GET returns a descriptor.
+    unsafe { new_fd(bpf_sized(abi::BPF_OBJ_GET, &mut attr, OBJ_SIZE)) }
+}
+
+/// As [`obj_pin`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(fd),
+        file_flags: abi::BPF_F_PATH_FD,
+        path_fd: dir.as_raw_fd(),
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call.
+    unsafe { bpf(abi::BPF_OBJ_PIN, &mut attr) }.map(drop)
+}
+
+/// As [`obj_get`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+pub(crate) fn obj_get_at(dir: BorrowedFd<'_>, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
+    get_at(dir.as_raw_fd(), path, file_flags)
+}
+
+fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_obj {
+        pathname: path.as_ptr() as u64,
+        file_flags: file_flags | abi::BPF_F_PATH_FD,
+        path_fd,
+        ..abi::bpf_attr_obj::zeroed()
+    };
+    // SAFETY: pathname is NUL-terminated and outlives the call; OBJ_GET returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_OBJ_GET, &mut attr)) }
+}
+
+/// `BPF_OBJ_GET` from no directory: EBADF where the kernel knows `BPF_F_PATH_FD`.
+pub(crate) fn get_from_nowhere() -> Errno {
+    get_at(-1, c"x", 0).err().unwrap_or(Errno::INVAL)
+}
+
+/// `BPF_*_GET_FD_BY_ID`. `cmd` must be one of them.
+pub(super) fn fd_by_id(cmd: abi::bpf_cmd, id: u32, open_flags: u32) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_get_id {
+        start_id: id,
+        open_flags,
+        ..abi::bpf_attr_get_id::zeroed()
+    };
+    // SAFETY: the arm holds no address; the callers' commands return a descriptor.
+    unsafe { new_fd(bpf(cmd, &mut attr)) }
+}
+
+pub(crate) fn map_fd_by_id(id: u32, open_flags: u32) -> Result<OwnedFd> {
+    fd_by_id(abi::BPF_MAP_GET_FD_BY_ID, id, open_flags)
+}
+
+pub(crate) fn prog_fd_by_id(id: u32) -> Result<OwnedFd> {
+    fd_by_id(abi::BPF_PROG_GET_FD_BY_ID, id, 0)
+}
+
+pub(crate) fn link_fd_by_id(id: u32) -> Result<OwnedFd> {
+    fd_by_id(abi::BPF_LINK_GET_FD_BY_ID, id, 0)
+}
+
+/// `BPF_*_GET_NEXT_ID`. `cmd` must be one of them.
+fn next_id(cmd: abi::bpf_cmd, start_id: u32) -> Result<u32> {
+    let mut attr = abi::bpf_attr_get_id {
+        start_id,
+        ..abi::bpf_attr_get_id::zeroed()
+    };
+    // SAFETY: the arm holds no address.
+    unsafe { bpf(cmd, &mut attr) }?;
+    Ok(attr.next_id)
+}
+
+pub(crate) fn map_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_MAP_GET_NEXT_ID, after)
+}
+
+pub(crate) fn prog_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_PROG_GET_NEXT_ID, after)
+}
+
+pub(crate) fn link_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_LINK_GET_NEXT_ID, after)
+}
+
+/// An info struct of the kernel.
+///
+/// # Safety
+///
+/// Valid for any bytes, and all zeroes ask the kernel to write through no address.
+pub(crate) unsafe trait Info: Default {}
+// SAFETY: integers and arrays of them; addresses are zero, and so are their counts.
+unsafe impl Info for abi::bpf_map_info {}
+// SAFETY: as above.
+unsafe impl Info for abi::bpf_prog_info {}
+// SAFETY: as above.
+unsafe impl Info for abi::bpf_link_info {}
+// SAFETY: as above.
+unsafe impl Info for abi::bpf_token_info {}
+
+/// # Safety
+///
+/// Every address in `info` is zero, or of as many writable bytes as the count beside it says.
+pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
+    let mut attr = abi::bpf_attr_info {
+        bpf_fd,
+        info_len: size_of::<T>() as u32,
+        info: address_mut(info),
+    };
+    // SAFETY: info is info_len writable bytes; the caller answers for the addresses in it.
+    unsafe { bpf(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(attr.info_len)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD`. `fd` must be of the kind that `T` describes.
+pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>) -> Result<T> {
+    let mut info = T::default();
+    // SAFETY: T's zeroes, as it promises.
+    unsafe { info_into(raw(fd), &mut info) }.map(|_| info)
+}
+
+/// Whether this thread may call bpf(2) at all: EPERM where it may not.
+pub(crate) fn gate() -> Errno {
+    // SAFETY: there is no room for an address.
+    unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
+        .err()
+        .unwrap_or(Errno::BADF)
+}
+
+/// What the first bytes of any kind's info tell about the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InfoHead {
+    /// The size of the kernel's struct, or of our room for it if that is less.
+    pub(crate) len: u32,
+    /// The first word of every kind's, but for BTF and tokens.
+    pub(crate) r#type: u32,
+    /// The second word, likewise.
+    pub(crate) id: u32,
+    /// The word at 12 came back untouched: `bpf_link_info` has a hole there,
+    /// `bpf_map_info` the value size, `bpf_prog_info` half of the tag.
+    pub(crate) hole_kept: bool,
+    /// The words at 40 and 44 are zero: in `bpf_map_info` a device and a BTF type that hardly any
+    /// map has, in `bpf_prog_info` the time of loading.
+    pub(crate) middle_is_zero: bool,
+    /// Where `bpf_prog_info` has func_info, line_info and jited_line_info_rec_size.
+    pub(crate) record_sizes: [u32; 3],
+}
+
+pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    type Map = abi::bpf_map_info;
+    type Prog = abi::bpf_prog_info;
+    const HOLE: usize = offset_of!(Map, value_size) / 4;
+    // Room for the largest struct and some growth; aligned for all of them.
+    #[repr(align(8))]
+    struct Room([u32; 64]);
+
+    let mut room = Room([0; 64]);
+    // No size and no id is that large, and nobody who made up an object's numbers knows where
+    // this stack is.
+    let mark = (address(&room) >> 4) as u32 | 1 << 31;
+    room.0[HOLE] = mark;
+    // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
+    let len = unsafe { info_into(raw(fd), &mut room) }?;
+    let word = |offset: usize| room.0[offset / 4];
+    Ok(InfoHead {
+        len,
+        r#type: room.0[0],
+        id: room.0[1],
+        hole_kept: room.0[HOLE] == mark,
+        middle_is_zero: word(offset_of!(Map, ifindex)) == 0
+            && word(offset_of!(Map, btf_vmlinux_value_type_id)) == 0,
+        record_sizes: [
+            word(offset_of!(Prog, func_info_rec_size)),
+            word(offset_of!(Prog, line_info_rec_size)),
+            word(offset_of!(Prog, jited_line_info_rec_size)),
+        ],
+    })
+}
+
+/// Binds no map to `fd`: EBADF where it is a program.
+pub(crate) fn prog_bind_no_map(fd: BorrowedFd<'_>) -> Errno {
+    let mut attr = abi::bpf_attr_prog_bind_map {
+        prog_fd: raw(fd),
+        map_fd: u32::MAX,
+        flags: 0,
+    };
+    // SAFETY: the arm holds no address.
+    let result = unsafe { bpf(abi::BPF_PROG_BIND_MAP, &mut attr) };
+    result.err().unwrap_or(Errno::INVAL)
+}
+
+/// Updates `fd` to no program: EBADF where it is a link.
+pub(crate) fn link_update_no_prog(fd: BorrowedFd<'_>) -> Errno {
+    let mut attr = abi::bpf_attr_link_update {
+        link_fd: raw(fd),
+        new_prog_fd: u32::MAX,
+        ..abi::bpf_attr_link_update::zeroed()
+    };
+    // SAFETY: the arm holds no address.
+    let result = unsafe { bpf(abi::BPF_LINK_UPDATE, &mut attr) };
+    result.err().unwrap_or(Errno::INVAL)
+}

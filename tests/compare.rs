@@ -1,0 +1,157 @@
+//! What a map is compared with: all that differs, and nothing that is the kernel's own doing.
+
+use bpf_pin::{Map, MapFields, MapFlags, MapSpec, MapType, Mismatch};
+use common::*;
+
+fn main() -> std::process::ExitCode {
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    Suite::new()
+        .test("all_that_differs_is_told_at_once", &[cap::BPF], all_at_once)
+        .test("each_field_alone", &[cap::BPF], each_alone)
+        .test("fields_that_are_not_compared", &[cap::BPF], lenient)
+        .test("a_spec_fits_what_it_has_created", ROOT, created)
+        .test("the_like_of_a_map_fits_it", ROOT, the_like)
+        .test("what_loaders_round_up", ROOT, rounded)
+        .run()
+}
+
+fn spec() -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, 8, 1024)
+}
+
+fn all_at_once() -> Outcome {
+    let map = spec().name("flows")?.create()?;
+    let other = MapSpec::new(MapType::LRU_HASH, 8, 16, 4096)
+        .flags(MapFlags::NO_COMMON_LRU)
+        .map_extra(3)
+        .ifindex(7)
+        .name("other")?
+        .compare_fields(MapFields::all());
+    let mismatches = other.compare(&map)?;
+    let fields: MapFields = mismatches.iter().map(Mismatch::field).collect();
+    assert_eq!(fields, MapFields::all(), "{mismatches:?}");
+    let texts: Vec<_> = mismatches.iter().map(Mismatch::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "map_type is hash, not lru_hash",
+            "key_size is 4, not 8",
+            "value_size is 8, not 16",
+            "max_entries is 1024, not 4096",
+            "map_flags is 0, not NO_COMMON_LRU",
+            "map_extra is 0x0, not 0x3",
+            "map_ifindex is 0, not 7",
+            "map_name is \"flows\", not \"other\"",
+        ]
+    );
+    Ok(())
+}
+
+fn each_alone() -> Outcome {
+    let map = spec().create()?;
+    assert_eq!(spec().compare(&map)?, []);
+    let (expected, found) = (1512, 8);
+    assert_eq!(
+        MapSpec::new(MapType::HASH, 4, 1512, 1024).compare(&map)?,
+        [Mismatch::ValueSize { expected, found }]
+    );
+    let (expected, found) = (5, 4);
+    assert_eq!(
+        MapSpec::new(MapType::HASH, 5, 8, 1024).compare(&map)?,
+        [Mismatch::KeySize { expected, found }]
+    );
+    // Of a type with another prefix of the same name, and of a newer one.
+    for expected in [MapType::ARRAY, MapType(4711)] {
+        let found = MapType::HASH;
+        assert_eq!(
+            MapSpec::new(expected, 4, 8, 1024).compare(&map)?,
+            [Mismatch::MapType { expected, found }]
+        );
+    }
+    let (expected, found) = (MapFlags::NO_PREALLOC, MapFlags::empty());
+    assert_eq!(
+        spec().flags(MapFlags::NO_PREALLOC).compare(&map)?,
+        [Mismatch::MapFlags { expected, found }]
+    );
+    Ok(())
+}
+
+fn lenient() -> Outcome {
+    let map = spec().name("flows")?.create()?;
+    let larger = MapSpec::new(MapType::HASH, 4, 8, 4096).name("other")?;
+    assert_eq!(larger.compare(&map)?.len(), 1, "a name is not compared");
+    let any_size = larger.compare_fields(MapFields::default() - MapFields::MAX_ENTRIES);
+    assert_eq!(any_size.compare(&map)?, []);
+    assert_eq!(
+        any_size
+            .compare_fields(MapFields::MAP_NAME)
+            .compare(&map)?
+            .len(),
+        1
+    );
+    Ok(())
+}
+
+/// Specs whose maps tell of other fields than were asked for.
+fn changed() -> Vec<MapSpec<'static>> {
+    let with = |map_type, flags| MapSpec::new(map_type, 4, 8, 5).flags(flags);
+    vec![
+        MapSpec::new(MapType::DEVMAP, 4, 4, 5),
+        MapSpec::new(MapType::DEVMAP_HASH, 4, 4, 5),
+        with(MapType::HASH, MapFlags::RDONLY),
+        with(MapType::ARRAY, MapFlags::WRONLY),
+        with(MapType::HASH, MapFlags::empty()).numa_node(0),
+        with(MapType::LRU_HASH, MapFlags::NO_COMMON_LRU),
+        with(MapType::LRU_PERCPU_HASH, MapFlags::NO_COMMON_LRU),
+        MapSpec::new(MapType::LRU_HASH, 4, 8, 1001).flags(MapFlags::NO_COMMON_LRU),
+        MapSpec::new(MapType::LRU_HASH, 4, 8, 1).flags(MapFlags::NO_COMMON_LRU),
+    ]
+}
+
+fn created() -> Outcome {
+    for spec in changed() {
+        assert_eq!(spec.compare(&spec.create()?)?, [], "{spec:?}");
+    }
+    Ok(())
+}
+
+fn the_like() -> Outcome {
+    for spec in changed() {
+        let map = spec.name("flows")?.create()?;
+        let like = MapSpec::of(&map)?;
+        assert_eq!(like.compare(&map)?, [], "{like:?}");
+        let copy = like.create()?;
+        assert_eq!(like.compare(&copy)?, [], "{like:?}");
+        assert_eq!(copy.info()?.name, map.info()?.name);
+    }
+    Ok(())
+}
+
+fn rounded() -> Outcome {
+    // SAFETY: sysconf takes a number and gives one.
+    let (page, cpus) = unsafe {
+        (
+            libc::sysconf(libc::_SC_PAGESIZE) as u32,
+            libc::sysconf(libc::_SC_NPROCESSORS_CONF) as u32,
+        )
+    };
+    let differs = |spec: MapSpec<'_>, map: &Map| -> bpf_pin::Result<bool> {
+        Ok(!spec.compare(map)?.is_empty())
+    };
+    let ring = MapSpec::new(MapType::RINGBUF, 0, 0, 4 * page).create()?;
+    for (bytes, is_other) in [(2 * page + 1, false), (4 * page, false), (2 * page, true)] {
+        let spec = MapSpec::new(MapType::RINGBUF, 0, 0, bytes);
+        assert_eq!(differs(spec, &ring)?, is_other, "{bytes}");
+    }
+    for map_type in [MapType::CPUMAP, MapType::PERF_EVENT_ARRAY] {
+        let map = MapSpec::new(map_type, 4, 4, cpus).create()?;
+        for (entries, is_other) in [(0, false), (cpus, false), (cpus + 7, false)] {
+            let spec = MapSpec::new(map_type, 4, 4, entries);
+            assert_eq!(differs(spec, &map)?, is_other, "{map_type}: {entries}");
+        }
+        if cpus > 1 {
+            assert!(differs(MapSpec::new(map_type, 4, 4, cpus - 1), &map)?);
+        }
+    }
+    Ok(())
+}

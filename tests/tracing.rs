@@ -1,0 +1,594 @@
+//! Links to what the kernel and its processes do: tracepoints, functions, perf events, probes.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
+
+use bpf_pin::{
+    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkTarget, LinkType, Map, MapSpec,
+    MapType, Prog, ProgSpec, ProgType, abi,
+};
+use common::*;
+
+fn main() -> std::process::ExitCode {
+    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
+    const COOKIE: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
+    const FUNCTIONS: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        Need::File(BTF),
+        Need::File(KPROBES),
+    ];
+    const PERF: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(5, 15)];
+    // Debian has what it takes from then on.
+    const KPROBE_MULTI: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        kernel(6, 12),
+        Need::File(KPROBES),
+    ];
+    const UPROBE_MULTI: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 6)];
+    Suite::new()
+        .test("raw_tracepoint", TRACER, raw_tracepoint)
+        .test("a_raw_tracepoints_cookie", TRACER, raw_tracepoint_cookie)
+        .test(
+            "a_raw_tracepoints_cookie_is_told",
+            COOKIE,
+            cookie_of_raw_tracepoint,
+        )
+        .test("functions_of_the_kernel", FUNCTIONS, functions)
+        .test("a_functions_cookie", FUNCTIONS, function_cookie)
+        .test("perf_event", PERF, perf_event)
+        .test("perf_event_of_old", TRACER, perf_event_of_old)
+        .test("kprobe_multi", KPROBE_MULTI, kprobe_multi)
+        .test("uprobe_multi", UPROBE_MULTI, uprobe_multi)
+        .test("what_does_not_fit_is_refused_at_once", TRACER, misfits)
+        .run()
+}
+
+fn refused<T: std::fmt::Debug>(
+    result: bpf_pin::Result<T>,
+    errno: i32,
+    text: &str,
+) -> bpf_pin::Error {
+    let error = result.expect_err(text);
+    assert_eq!(error.to_string(), text);
+    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+    error
+}
+
+/// Where programs put the last cookie that they saw, and 1 for having run.
+fn seen() -> Map {
+    MapSpec::new(MapType::ARRAY, 4, 8, 2)
+        .create()
+        .expect("an array")
+}
+
+fn read(map: &Map) -> (u64, bool) {
+    let elems = map.typed::<u32, u64>().unwrap();
+    let at = |index| elems.lookup(&index).unwrap().unwrap();
+    (at(0), at(1) == 1)
+}
+
+fn clear(map: &Map) {
+    let elems = map.typed::<u32, u64>().unwrap();
+    for index in [0, 1] {
+        elems.update(&index, &0, ElemFlags::ANY).unwrap();
+    }
+}
+
+/// Stores the cookie, or 7 where the kernel has none for such a program.
+fn spec_insns(map: &Map, asks: bool) -> Vec<Insn> {
+    let store = |key: i32| {
+        let mut insns = vec![Insn::st_mem(abi::BPF_W, 10, -4, key)];
+        insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
+        insns.extend([
+            Insn::mov64_reg(2, 10),
+            Insn::alu64_imm(abi::BPF_ADD, 2, -4),
+            Insn::mov64_reg(3, 10),
+            Insn::alu64_imm(abi::BPF_ADD, 3, -16),
+            Insn::mov64_imm(4, 0),
+            Insn::call(abi::BPF_FUNC_map_update_elem),
+        ]);
+        insns
+    };
+    let mut insns = match asks {
+        true => vec![Insn::call(abi::BPF_FUNC_get_attach_cookie)],
+        false => vec![Insn::mov64_imm(0, 7)],
+    };
+    insns.push(Insn::stx_mem(abi::BPF_DW, 10, 0, -16));
+    insns.extend(store(0));
+    insns.push(Insn::st_mem(abi::BPF_DW, 10, -16, 1));
+    insns.extend(store(1));
+    insns.extend([Insn::mov64_imm(0, 0), Insn::exit()]);
+    insns
+}
+
+fn load(prog_type: ProgType, attach_type: AttachType, btf_id: u32, insns: &[Insn]) -> Prog {
+    ProgSpec::new(prog_type, insns)
+        .license(c"GPL")
+        .expected_attach_type(attach_type)
+        .attach_btf_id(btf_id)
+        .load()
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn spawn() {
+    thread::spawn(|| ()).join().unwrap();
+}
+
+/// That it runs while the link lives, and no longer.
+fn runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
+    clear(map);
+    act();
+    assert_eq!(read(map), (cookie, true));
+    drop(link);
+    eventually("quiet", || {
+        clear(map);
+        act();
+        read(map) == (0, false)
+    });
+    Ok(())
+}
+
+/// Of the kinds that only their last descriptor detaches.
+fn is_for_good(link: &Link, other: &Prog, link_type: LinkType) -> Outcome {
+    let info = link.info()?;
+    let id = info.id;
+    refused(
+        link.detach(),
+        libc::EOPNOTSUPP,
+        &format!("detach link {id}: EOPNOTSUPP"),
+    );
+    let text = format!("update link {id}: links of type {link_type} cannot be updated");
+    let error = refused(link.update(other), libc::EINVAL, &text);
+    assert_eq!(error.cause(), Some(&Cause::NoUpdate { link_type }));
+    assert_eq!(link.info()?, info);
+    Ok(())
+}
+
+fn raw_tracepoint() -> Outcome {
+    let map = seen();
+    let insns = spec_insns(&map, false);
+    let prog = load(ProgType::RAW_TRACEPOINT, AttachType(0), 0, &insns);
+    let link = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&prog)?;
+    let info = link.info()?;
+    assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
+    assert_eq!(info.prog_id, prog.id()?);
+    assert!(matches!(
+        info.target,
+        LinkTarget::RawTracepoint { cookie: 0, .. }
+    ));
+    assert_eq!(link.target_name()?.as_deref(), Some("sched_process_fork"));
+    assert!(!info.target.is_gone());
+    let other = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    is_for_good(&link, &other, LinkType::RAW_TRACEPOINT)?;
+    runs(&map, link, 7, spawn)?;
+
+    let nowhere = LinkSpec::raw_tracepoint(c"no_such_tracepoint").create(&prog);
+    let text = "attach a program to trace_raw_tp: ENOENT";
+    refused(nowhere, libc::ENOENT, text);
+    let text = "attach a program to trace_raw_tp: EINVAL";
+    let misfit = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&common::prog());
+    refused(misfit, libc::EINVAL, text);
+    // Links of another type have no such name.
+    assert_eq!(common::link().target_name()?, None);
+    Ok(())
+}
+
+fn raw_tracepoint_cookie() -> Outcome {
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_fork").cookie(4711);
+    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    if kernel(6, 10).unmet().is_none() {
+        spec.create(&prog)?;
+        return Ok(());
+    }
+    let text = "attach a program to trace_raw_tp: this kernel does not know raw_tracepoint.cookie (Linux 6.10)";
+    let error = refused(spec.create(&prog), libc::EINVAL, text);
+    assert!(matches!(error.cause(), Some(Cause::Unsupported { .. })));
+    Ok(())
+}
+
+fn cookie_of_raw_tracepoint() -> Outcome {
+    let map = seen();
+    let insns = spec_insns(&map, true);
+    let prog = load(ProgType::RAW_TRACEPOINT, AttachType(0), 0, &insns);
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_fork").cookie(u64::MAX - 1);
+    let link = spec.create(&prog)?;
+    let told = match kernel(6, 17).unmet() {
+        None => u64::MAX - 1,
+        Some(_) => 0,
+    };
+    assert!(matches!(
+        link.info()?.target,
+        LinkTarget::RawTracepoint { cookie, .. } if cookie == told
+    ));
+    runs(&map, link, u64::MAX - 1, spawn)
+}
+
+/// A way, what it is for, and whether to spawn a thread makes it run.
+fn ways() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
+    let fork = function("kernel_clone")?;
+    Ok(vec![
+        (ProgType::TRACING, AttachType::TRACE_FENTRY, fork, true),
+        (ProgType::TRACING, AttachType::TRACE_FEXIT, fork, true),
+        (
+            ProgType::TRACING,
+            AttachType::TRACE_RAW_TP,
+            tracepoint_type("sched_process_fork")?,
+            true,
+        ),
+        (
+            ProgType::TRACING,
+            AttachType::MODIFY_RETURN,
+            function("security_task_getpgid")?,
+            false,
+        ),
+        (
+            ProgType::LSM,
+            AttachType::LSM_MAC,
+            function("bpf_lsm_task_getpgid")?,
+            false,
+        ),
+    ])
+}
+
+fn functions() -> Outcome {
+    for (prog_type, attach_type, btf_id, runs_here) in ways()? {
+        let map = seen();
+        let insns = spec_insns(&map, false);
+        let make = || load(prog_type, attach_type, btf_id, &insns);
+        let (first, second) = (make(), make());
+        let spec = LinkSpec::tracing(attach_type);
+        let link = spec.create(&first)?;
+        let info = link.info()?;
+        assert_eq!(info.prog_id, first.id()?);
+        if attach_type == AttachType::TRACE_RAW_TP {
+            assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
+            assert_eq!(link.target_name()?.as_deref(), Some("sched_process_fork"));
+        } else {
+            assert_eq!(info.link_type, LinkType::TRACING, "{attach_type}");
+            let LinkTarget::Tracing {
+                attach_type: found,
+                obj_id,
+                btf_id: found_id,
+                ..
+            } = info.target
+            else {
+                panic!("{:?}", info.target);
+            };
+            assert_eq!(found, attach_type);
+            let told = kernel(5, 13).unmet().is_none();
+            assert_eq!(obj_id > 0, told, "{attach_type}");
+            assert_eq!(found_id, if told { btf_id } else { 0 });
+            // The same once more; another as well.
+            assert!(spec.create(&first).is_err());
+        }
+        is_for_good(&link, &second, info.link_type)?;
+        let both = spec.create(&second)?;
+        assert_ne!(both.id()?, info.id);
+        drop(both);
+        if runs_here {
+            runs(&map, link, 7, spawn)?;
+        }
+        // Opened, or another link in its place.
+        let fs = TestFs::new();
+        let dir = bpf_pin::PinDir::open(fs.root())?;
+        let third = make();
+        let made = dir.open_or_attach("link", &spec, &third)?;
+        assert_eq!(made.attachment, bpf_pin::Attachment::Attached);
+        let same = dir.open_or_attach("link", &spec, &third)?;
+        assert_eq!(same.attachment, bpf_pin::Attachment::Unchanged);
+        let old_prog_id = third.id()?;
+        let other = dir.open_or_attach("link", &spec, &make())?;
+        assert_eq!(
+            other.attachment,
+            bpf_pin::Attachment::Relinked { old_prog_id },
+            "{attach_type}"
+        );
+    }
+    // What it was loaded for is another thing.
+    let btf_id = function("kernel_clone")?;
+    let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    let prog = load(ProgType::TRACING, AttachType::TRACE_FENTRY, btf_id, &insns);
+    let made = LinkSpec::tracing(AttachType::TRACE_FENTRY).create(&prog)?;
+    let fs = TestFs::new();
+    let made = made.pin(fs.at("link")).map_err(bpf_pin::Error::from)?;
+    let dir = bpf_pin::PinDir::open(fs.root())?;
+    let other = load(ProgType::TRACING, AttachType::TRACE_FEXIT, btf_id, &insns);
+    let spec = LinkSpec::tracing(AttachType::TRACE_FEXIT);
+    let error = dir
+        .open_or_attach("link", &spec, &other)
+        .expect_err("fexit");
+    assert!(
+        matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
+        "{error}"
+    );
+    assert_eq!(made.info()?.prog_id, prog.id()?);
+    Ok(())
+}
+
+fn function_cookie() -> Outcome {
+    let map = seen();
+    let knows = kernel(5, 19).unmet().is_none();
+    let insns = spec_insns(&map, knows);
+    let attach_type = AttachType::TRACE_FENTRY;
+    let prog = load(
+        ProgType::TRACING,
+        attach_type,
+        function("kernel_clone")?,
+        &insns,
+    );
+    let spec = LinkSpec::tracing(attach_type).cookie(99);
+    if !knows {
+        let text = "attach a program to trace_fentry: EINVAL";
+        refused(spec.create(&prog), libc::EINVAL, text);
+        return Ok(());
+    }
+    let link = spec.create(&prog)?;
+    assert_eq!(link.info()?.link_type, LinkType::TRACING);
+    runs(&map, link, 99, spawn)
+}
+
+/// A counter of this thread's time, which overflows now and then.
+fn counter() -> io::Result<OwnedFd> {
+    // struct perf_event_attr: type, size, config, sample_period. PERF_TYPE_SOFTWARE,
+    // PERF_COUNT_SW_TASK_CLOCK.
+    let mut attr = [0u64; 16];
+    attr[0] = u64::from_ne_bytes(bytemuck::cast([1u32, 128]));
+    attr[1] = 1;
+    attr[2] = 100_000;
+    // SAFETY: the argument is as long as it says and holds no address.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, 0, -1, -1, 8) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn work() {
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_millis(30) {
+        std::hint::spin_loop();
+    }
+}
+
+fn perf_event() -> Outcome {
+    let map = seen();
+    let event = counter()?;
+    let insns = spec_insns(&map, true);
+    let prog = load(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0, &insns);
+    let spec = LinkSpec::perf_event(&event);
+    let link = spec.cookie(1 << 40).create(&prog)?;
+    let info = link.info()?;
+    assert_eq!(info.link_type, LinkType::PERF_EVENT);
+    let (told, cookie) = match (kernel(6, 6).unmet(), kernel(6, 9).unmet()) {
+        (Some(_), _) => (0, 0),
+        (None, Some(_)) => (abi::BPF_PERF_EVENT_EVENT, 0),
+        (None, None) => (abi::BPF_PERF_EVENT_EVENT, 1 << 40),
+    };
+    let LinkTarget::PerfEvent {
+        event_type,
+        cookie: found,
+        ..
+    } = info.target
+    else {
+        panic!("{:?}", info.target);
+    };
+    assert_eq!((event_type, found), (told, cookie));
+    let other = returning(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0);
+    is_for_good(&link, &other, LinkType::PERF_EVENT)?;
+    let text = "attach a program to perf_event: EEXIST";
+    refused(spec.create(&other), libc::EEXIST, text);
+    runs(&map, link, 1 << 40, work)?;
+    let file = File::open("/proc/self/status")?;
+    let text = "attach a program to perf_event: EBADF";
+    refused(
+        LinkSpec::perf_event(&file).create(&other),
+        libc::EBADF,
+        text,
+    );
+    Ok(())
+}
+
+/// Before Linux 5.15 there is no such link.
+fn perf_event_of_old() -> Outcome {
+    let event = counter()?;
+    let prog = returning(ProgType::PERF_EVENT, AttachType(0), 0);
+    let made = LinkSpec::perf_event(&event).create(&prog);
+    if kernel(5, 15).unmet().is_none() {
+        made?;
+        return Ok(());
+    }
+    refused(made, libc::EINVAL, "attach a program to perf_event: EINVAL");
+    Ok(())
+}
+
+fn kprobe_multi() -> Outcome {
+    let map = seen();
+    let insns = spec_insns(&map, true);
+    let attach_type = AttachType::TRACE_KPROBE_MULTI;
+    let prog = load(ProgType::KPROBE, attach_type, 0, &insns);
+    // In the order of their addresses or not.
+    let names = [c"kernel_clone", c"do_exit"];
+    let address = |name: &CStr| -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+        let symbols = std::fs::read_to_string("/proc/kallsyms")?;
+        let end = format!(" {}", name.to_str()?);
+        let line = symbols.lines().find(|line| line.ends_with(&end));
+        let line = line.ok_or("no such symbol")?;
+        Ok(u64::from_str_radix(
+            line.split(' ').next().unwrap_or(""),
+            16,
+        )?)
+    };
+    let addresses = [address(names[0])?];
+    let by_name = LinkSpec::kprobe_multi(&names).cookies(&[5, 6]);
+    let by_address = LinkSpec::kprobe_multi_at(&addresses).cookies(&[5]);
+    for (spec, count) in [(by_name, 2), (by_address, 1)] {
+        for flags in [0, abi::BPF_F_KPROBE_MULTI_RETURN] {
+            let link = spec.flags(flags).create(&prog)?;
+            let info = link.info()?;
+            assert_eq!(info.link_type, LinkType::KPROBE_MULTI);
+            let LinkTarget::KprobeMulti {
+                count: found,
+                flags: found_flags,
+                ..
+            } = info.target
+            else {
+                panic!("{:?}", info.target);
+            };
+            assert_eq!((found, found_flags), (count, flags));
+            let id = info.id;
+            let text = format!("update link {id}: links of type kprobe_multi cannot be updated");
+            refused(link.update(&prog), libc::EINVAL, &text);
+            clear(&map);
+            spawn();
+            let (cookie, has_run) = read(&map);
+            assert!(
+                has_run && (cookie == 5 || cookie == 6 && count == 2),
+                "{cookie}"
+            );
+        }
+    }
+    let nowhere = LinkSpec::kprobe_multi(&[c"no_such_function"]).create(&prog);
+    let error = nowhere.expect_err("no such function");
+    assert!(
+        matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EINVAL)),
+        "{error}"
+    );
+
+    let attach_type = AttachType::TRACE_KPROBE_SESSION;
+    let session = load(ProgType::KPROBE, attach_type, 0, &insns);
+    let spec = LinkSpec::kprobe_multi(&names).session();
+    assert_eq!(spec.attach_type(), attach_type);
+    let link = spec.create(&session)?;
+    assert_eq!(link.info()?.link_type, LinkType::KPROBE_MULTI);
+    Ok(())
+}
+
+#[inline(never)]
+extern "C" fn probed(number: u64) -> u64 {
+    std::hint::black_box(number.wrapping_mul(3))
+}
+
+/// Where in this program's file the function is.
+fn offset() -> u64 {
+    let address = probed as *const () as u64;
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let within = |line: &str| -> Option<u64> {
+        let mut fields = line.split_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let hex = |text| u64::from_str_radix(text, 16).ok();
+        let (start, end) = (hex(start)?, hex(end)?);
+        let offset = hex(fields.nth(1)?)?;
+        (start..end)
+            .contains(&address)
+            .then(|| address - start + offset)
+    };
+    maps.lines().find_map(within).expect("a mapping of it")
+}
+
+fn uprobe_multi() -> Outcome {
+    let map = seen();
+    let insns = spec_insns(&map, true);
+    let prog = load(ProgType::KPROBE, AttachType::TRACE_UPROBE_MULTI, 0, &insns);
+    let (path, offsets) = (c"/proc/self/exe", [offset()]);
+    let call = || {
+        std::hint::black_box(probed)(4);
+    };
+    let spec = LinkSpec::uprobe_multi(path, &offsets).cookies(&[1 << 33]);
+    for flags in [0, abi::BPF_F_UPROBE_MULTI_RETURN] {
+        for pid in [0, std::process::id()] {
+            let link = spec.flags(flags).pid(pid).create(&prog)?;
+            let info = link.info()?;
+            assert_eq!(info.link_type, LinkType::UPROBE_MULTI);
+            let LinkTarget::UprobeMulti {
+                count,
+                flags: found,
+                pid: found_pid,
+                ..
+            } = info.target
+            else {
+                panic!("{:?}", info.target);
+            };
+            if kernel(6, 8).unmet().is_none() {
+                assert_eq!((count, found, found_pid), (1, flags, pid));
+            }
+            runs(&map, link, 1 << 33, call)?;
+        }
+    }
+    let nowhere = LinkSpec::uprobe_multi(c"/nowhere", &offsets).create(&prog);
+    let text = "attach a program to trace_uprobe_multi: ENOENT";
+    refused(nowhere, libc::ENOENT, text);
+    if kernel(6, 13).unmet().is_none() {
+        let attach_type = AttachType::TRACE_UPROBE_SESSION;
+        let session = load(ProgType::KPROBE, attach_type, 0, &insns);
+        let spec = LinkSpec::uprobe_multi(path, &offsets).session();
+        assert_eq!(spec.attach_type(), attach_type);
+        let link = spec.create(&session)?;
+        runs(&map, link, 0, call)?;
+    }
+    Ok(())
+}
+
+/// Without a syscall: the kernel would see something else, or nothing.
+fn misfits() -> Outcome {
+    let prog = prog();
+    let offsets = [1, 2];
+    let multi = LinkSpec::uprobe_multi(c"/proc/self/exe", &offsets);
+    let names = [c"do_exit"];
+    for (spec, text) in [
+        (
+            LinkSpec::tracing(AttachType::XDP),
+            "xdp: xdp is not for a function",
+        ),
+        (
+            LinkSpec::tracing(AttachType::TRACE_FENTRY).flags(1),
+            "trace_fentry: flags are not for a function",
+        ),
+        (
+            LinkSpec::tracing(AttachType::TRACE_FENTRY).cookies(&[1]),
+            "trace_fentry: cookies is not for a function",
+        ),
+        (
+            multi.cookie(1),
+            "trace_uprobe_multi: cookie is not for a set of places in an executable",
+        ),
+        (
+            multi.cookies(&[1]),
+            "trace_uprobe_multi: cookies are 1, and what they are for is 2",
+        ),
+        (
+            multi.ref_ctr_offsets(&[1, 2, 3]),
+            "trace_uprobe_multi: ref_ctr_offsets are 3, and what they are for is 2",
+        ),
+        (
+            multi.flags(abi::BPF_F_UPROBE_MULTI_PATH_FD),
+            "trace_uprobe_multi: BPF_F_UPROBE_MULTI_PATH_FD needs a descriptor, and none was given",
+        ),
+        (
+            LinkSpec::kprobe_multi(&names).cookies(&[1, 2]),
+            "trace_kprobe_multi: cookies are 2, and what they are for is 1",
+        ),
+        (
+            LinkSpec::kprobe_multi(&names).pid(1),
+            "trace_kprobe_multi: pid is not for a point of this kind",
+        ),
+        (
+            LinkSpec::kprobe_multi(&names).ref_ctr_offsets(&[1]),
+            "trace_kprobe_multi: ref_ctr_offsets is not for a point of this kind",
+        ),
+        (
+            LinkSpec::iter().session(),
+            "trace_iter: session is not for a point of this kind",
+        ),
+    ] {
+        let error = spec.create(&prog).expect_err(text);
+        assert_eq!(error.to_string(), format!("attach a program to {text}"));
+        assert_eq!(error.raw_os_error(), None);
+    }
+    Ok(())
+}
