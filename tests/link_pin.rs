@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use bpf_pin::{AttachType, Cause, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgType};
@@ -43,21 +42,6 @@ const TCX_DROP: i32 = 2;
 
 fn xdp_prog(value: i32) -> Prog {
     returning(ProgType::XDP, AttachType(0), value)
-}
-
-/// `ip link set lo up`
-fn lo_up() -> std::io::Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: ifreq is integers and a union of such; all zeroes is one of its values.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request takes the address of an ifreq, which outlives the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) };
-    if done < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Two ends of a network that a program may cut.

@@ -209,8 +209,7 @@ fn cookie_of_raw_tracepoint() -> Outcome {
 }
 
 /// A way, what it is for, and whether to spawn a thread makes it run.
-fn ways() -> Result<Vec<(ProgType, AttachType, u32, bool)>, Box<dyn std::error::Error + Send + Sync>>
-{
+fn ways() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
     let fork = function("kernel_clone")?;
     Ok(vec![
         (ProgType::TRACING, AttachType::TRACE_FENTRY, fork, true),

@@ -5,8 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{AttachType, Insn, Link, LinkInfo, Prog, ProgSpec, ProgType, abi};
 use btf_rs::{Btf, Type};
@@ -41,15 +39,6 @@ pub fn tcx_prog() -> Prog {
 pub fn cgroup_prog() -> Prog {
     let attach_type = AttachType::CGROUP_INET_EGRESS;
     returning(ProgType::CGROUP_SKB, attach_type, 1)
-}
-
-/// Asks again until it is so.
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// The id of a kernel's function in its BTF.
