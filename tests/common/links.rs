@@ -2,13 +2,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{AttachType, Insn, Link, LinkInfo, Prog, ProgSpec, ProgType, abi};
 use btf_rs::{Btf, Type};
@@ -43,15 +39,6 @@ pub fn tcx_prog() -> Prog {
 pub fn cgroup_prog() -> Prog {
     let attach_type = AttachType::CGROUP_INET_EGRESS;
     returning(ProgType::CGROUP_SKB, attach_type, 1)
-}
-
-/// Asks again until it is so.
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// The id of a kernel's function in its BTF.
@@ -169,19 +156,4 @@ impl Drop for Cgroup {
         let root = self.path.parent().unwrap_or(Path::new("/nowhere"));
         let _ = unmount(root, UnmountFlags::DETACH);
     }
-}
-
-/// `ip link set lo up`, in this thread's network.
-pub fn lo_up() -> io::Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: ifreq is integers and a union of such; all zeroes is one of its values.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request takes the address of an ifreq, which outlives the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
