@@ -191,7 +191,7 @@ fn roomy() -> Outcome {
         assert!(found.capacity() < 1000 && found_values.capacity() < 1000);
         assert_eq!(
             (found.len(), &found_values[..]),
-            (3 * 4, &values[..]),
+            (3 * 8, &values[..]),
             "{map_type}"
         );
         assert_eq!(elems.clear()?, 3);
