@@ -10,16 +10,20 @@ use common::*;
 
 use super::Measured;
 
+type View = Typed<u32, u64, Map>;
+
+type Pairs = (Vec<u32>, Vec<u64>);
+
 /// In as many calls as there are batches of 4096 begun; a hash's buckets end where they end, so a few
 /// places of a batch may be left, and those of three are not enough for a fourth.
 const READ_10_000: &[&str] = &["MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH"];
 
 /// A hash, or array, of 10 000 elements.
-fn thousands(map_type: MapType) -> &'static Typed<u32, u64, Map> {
+fn thousands(map_type: MapType) -> &'static View {
     let map = MapSpec::new(map_type, 4, 8, 10_000)
         .create()
         .expect("a map");
-    let (keys, values): (Vec<u32>, Vec<u64>) = (0..10_000).map(|key| (key, 7)).unzip();
+    let (keys, values): Pairs = (0..10_000).map(|key| (key, 7)).unzip();
     let elems = Typed::new(map).expect("a view");
     elems
         .update_batch(&keys, &values, ElemFlags::ANY)
@@ -27,7 +31,7 @@ fn thousands(map_type: MapType) -> &'static Typed<u32, u64, Map> {
     Box::leak(Box::new(elems))
 }
 
-fn keys_and_values() -> (Vec<u32>, Vec<u64>) {
+fn keys_and_values() -> Pairs {
     (vec![1; 10_000], vec![1; 10_000])
 }
 
@@ -39,18 +43,18 @@ fn mapped() -> Map {
 /// These allocate nothing.
 pub(super) const MEASURED: &[Measured] = measured! {
     update_batch_of_10_000 => &["MAP_UPDATE_BATCH"], |_scene| { (thousands(MapType::ARRAY), keys_and_values()) }
-        |(elems, all): (&'static Typed<u32, u64, Map>, (Vec<u32>, Vec<u64>))| {
+        |(elems, all): (&'static View, Pairs)| {
             elems.update_batch(&all.0, &all.1, ElemFlags::ANY).unwrap();
             forget(all);
         };
     delete_batch_of_1_000 => &["MAP_DELETE_BATCH"],
         |_scene| { (thousands(MapType::HASH), (0..1000).collect::<Vec<u32>>()) }
-        |(elems, keys): (&'static Typed<u32, u64, Map>, Vec<u32>)| {
+        |(elems, keys): (&'static View, Vec<u32>)| {
             assert_eq!(elems.delete_batch(&keys).unwrap(), 1000);
             forget(keys);
         };
     lookup_batch_of_10_000 => &["MAP_LOOKUP_BATCH"], |_scene| { (thousands(MapType::HASH), keys_and_values()) }
-        |(elems, mut all): (&'static Typed<u32, u64, Map>, (Vec<u32>, Vec<u64>))| {
+        |(elems, mut all): (&'static View, Pairs)| {
             let mut cursor = Cursor::new();
             let any = ElemFlags::ANY;
             let count = elems.lookup_batch(&mut cursor, &mut all.0, &mut all.1, any).unwrap();
@@ -59,7 +63,7 @@ pub(super) const MEASURED: &[Measured] = measured! {
         };
     lookup_and_delete_batch_of_10_000 => &["MAP_LOOKUP_AND_DELETE_BATCH"],
         |_scene| { (thousands(MapType::HASH), keys_and_values()) }
-        |(elems, mut all): (&'static Typed<u32, u64, Map>, (Vec<u32>, Vec<u64>))| {
+        |(elems, mut all): (&'static View, Pairs)| {
             let mut cursor = Cursor::new();
             let any = ElemFlags::ANY;
             let taken = elems.lookup_and_delete_batch(&mut cursor, &mut all.0, &mut all.1, any);
@@ -77,19 +81,19 @@ pub(super) const MEASURED: &[Measured] = measured! {
 /// These give what they allocate, or have a buffer: the calls but those for memory.
 pub(super) const WITH_BUFFERS: &[Measured] = measured! {
     to_vecs_of_10_000 => READ_10_000, |_scene| { thousands(MapType::HASH) }
-        |elems: &'static Typed<u32, u64, Map>| {
+        |elems: &'static View| {
             let all = elems.to_vecs().unwrap();
             assert_eq!(all.0.len(), 10_000);
             forget(all);
         };
     to_vecs_of_an_array => READ_10_000, |_scene| { thousands(MapType::ARRAY) }
-        |elems: &'static Typed<u32, u64, Map>| {
+        |elems: &'static View| {
             let all = elems.to_vecs().unwrap();
             assert_eq!(all.0.len(), 10_000);
             forget(all);
         };
     iter_of_10_000 => READ_10_000, |_scene| { thousands(MapType::HASH) }
-        |elems: &'static Typed<u32, u64, Map>| {
+        |elems: &'static View| {
             let mut all = elems.iter();
             assert_eq!(all.by_ref().count(), 10_000);
             forget(all);
