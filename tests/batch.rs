@@ -3,6 +3,8 @@
 
 #[path = "batch/fallback.rs"]
 mod fallback;
+#[path = "batch/lock.rs"]
+mod lock;
 #[path = "batch/race.rs"]
 mod race;
 #[path = "batch/take.rs"]
@@ -40,6 +42,7 @@ fn main() -> std::process::ExitCode {
         .test("a_frozen_map", BPF, frozen);
     let suite = fallback::tests(suite);
     let suite = take::tests(suite);
+    let suite = lock::tests(suite);
     race::tests(suite).run()
 }
 
