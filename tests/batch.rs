@@ -3,6 +3,8 @@
 
 #[path = "batch/fallback.rs"]
 mod fallback;
+#[path = "batch/lock.rs"]
+mod lock;
 #[path = "batch/race.rs"]
 mod race;
 #[path = "batch/take.rs"]
@@ -11,7 +13,9 @@ mod take;
 use std::collections::BTreeMap;
 use std::fs;
 
-use bpf_pin::{Access, Cause, Command, Cursor, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
+use bpf_pin::{
+    Access, Cause, Command, Cursor, ElemFlags, Elems, Error, Map, MapFlags, MapSpec, MapType,
+};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -30,6 +34,7 @@ fn main() -> std::process::ExitCode {
         .test("a_map_with_room_for_millions", BPF, roomy)
         .test("an_array_in_batches", BPF, array)
         .test("a_larger_bucket_than_there_is_room_for", BPF, bucket)
+        .test("buffers_grow_with_a_bucket", BPF, grown)
         .test("keys_larger_than_a_cursor", BPF, large_keys)
         .test("values_per_cpu", BPF, per_cpu)
         .test("a_wrong_size_is_named_and_nothing_done", BPF, wrong_sizes)
@@ -40,6 +45,7 @@ fn main() -> std::process::ExitCode {
         .test("a_frozen_map", BPF, frozen);
     let suite = fallback::tests(suite);
     let suite = take::tests(suite);
+    let suite = lock::tests(suite);
     race::tests(suite).run()
 }
 
@@ -191,7 +197,7 @@ fn roomy() -> Outcome {
         assert!(found.capacity() < 1000 && found_values.capacity() < 1000);
         assert_eq!(
             (found.len(), &found_values[..]),
-            (3 * 4, &values[..]),
+            (3 * 8, &values[..]),
             "{map_type}"
         );
         assert_eq!(elems.clear()?, 3);
@@ -286,6 +292,67 @@ fn bucket() -> Outcome {
     }
     assert!(grown > 0, "a thousand keys, each in a bucket of its own");
     assert_eq!(seen, all(COUNT));
+    Ok(())
+}
+
+/// Values so large that a buffer has room for two, in a hash with buckets of more.
+fn grown() -> Outcome {
+    const COUNT: u32 = 64;
+    const SIZE: usize = 1 << 17;
+    let fill = |elems: &Elems<Map>| -> bpf_pin::Result<()> {
+        for key in 0..COUNT {
+            elems.update(&key.to_ne_bytes(), &[key as u8; SIZE], ElemFlags::ANY)?;
+        }
+        Ok(())
+    };
+    // Each map hashes in another way; one in two hundred has no three keys in one bucket.
+    let mut made = (0..8).map(|_| -> bpf_pin::Result<_> {
+        let map = MapSpec::new(MapType::HASH, 4, SIZE as u32, COUNT).create()?;
+        let elems = Elems::new(map)?;
+        fill(&elems)?;
+        let (mut keys, mut values) = (vec![0; 2 * 4], vec![0; 2 * SIZE]);
+        let mut cursor = Cursor::new();
+        while !cursor.is_end() {
+            let any = ElemFlags::ANY;
+            if let Err(error) = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any) {
+                assert_eq!(error.cause(), Some(&Cause::LargerBucket { room: 2 }));
+                return Ok(Some(elems));
+            }
+        }
+        Ok(None)
+    });
+    let elems = made
+        .find_map(Result::transpose)
+        .expect("a bucket of three")?;
+
+    let check = |entries: Vec<(Vec<u8>, Vec<u8>)>| -> Outcome {
+        let mut seen = std::collections::BTreeSet::new();
+        for (key, value) in entries {
+            let key = u32::from_ne_bytes(key[..].try_into()?);
+            assert!(value.iter().all(|byte| *byte == key as u8), "{key}");
+            assert!(seen.insert(key), "twice: {key}");
+        }
+        assert_eq!(seen, (0..COUNT).collect());
+        Ok(())
+    };
+    let (keys, values) = elems.to_vecs()?;
+    let pairs = keys.chunks(4).zip(values.chunks(SIZE));
+    check(
+        pairs
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect(),
+    )?;
+    for mut all in [elems.iter(), elems.drain()] {
+        let mut entries = vec![];
+        while let Some(entry) = all.next() {
+            let (key, value) = entry?;
+            entries.push((key.to_vec(), value.to_vec()));
+        }
+        check(entries)?;
+    }
+    assert_eq!(elems.keys().count(), 0);
+    fill(&elems)?;
+    assert_eq!(elems.clear()?, 64);
     Ok(())
 }
 

@@ -15,6 +15,15 @@ pub fn tests(suite: Suite) -> Suite {
         .test("a_trie_beside_writers_comes_to_an_end", BPF, trie)
 }
 
+/// Sets it when dropped: also when an assertion fails, which would wait for its writers otherwise.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 const WRITERS: u32 = 8;
 
 /// Keys below this stay.
@@ -30,6 +39,7 @@ fn stays() -> Outcome {
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU64::new(0));
         thread::scope(|scope| -> Outcome {
+            let stop = Stop(done);
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     scope.spawn(move || -> bpf_pin::Result<()> {
@@ -78,7 +88,7 @@ fn stays() -> Outcome {
                 result = read();
                 passes += 1;
             }
-            done.store(true, Ordering::Relaxed);
+            drop(stop);
             for writer in writers {
                 writer.join().expect("a writer that does not panic")?;
             }
@@ -95,6 +105,7 @@ fn handed_over() -> Outcome {
     let elems = &map.typed::<u32, u64>()?;
     let done = &AtomicBool::new(false);
     let taken = thread::scope(|scope| -> bpf_pin::Result<_> {
+        let stop = Stop(done);
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(move || -> bpf_pin::Result<Vec<(u32, u64)>> {
@@ -127,7 +138,7 @@ fn handed_over() -> Outcome {
             .into_iter()
             .map(|giver| giver.join().expect("no panic"))
             .collect();
-        done.store(true, Ordering::Release);
+        drop(stop);
         let mut taken = vec![];
         for taker in takers {
             taken.extend(taker.join().expect("no panic")?);
@@ -150,6 +161,7 @@ fn trie() -> Outcome {
     let prefix = |n: u32| [32, n.swap_bytes()];
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
+        let stop = Stop(done);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 scope.spawn(move || -> bpf_pin::Result<()> {
@@ -178,7 +190,7 @@ fn trie() -> Outcome {
             Ok(())
         };
         let result = pass();
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         for writer in writers {
             writer.join().expect("a writer that does not panic")?;
         }

@@ -115,7 +115,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         found.map(|found| found > 0)
     }
 
-    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the values under `key` out, if there are any. Linux 5.14.
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the values under `key` out, if there are any. Linux 4.20;
+    /// of hashes, which these are, 5.14.
     ///
     /// # Errors
     ///
