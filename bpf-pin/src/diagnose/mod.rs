@@ -17,7 +17,7 @@ use crate::place::{Base, Place};
 pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{
-    for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock, missing,
+    for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,
 };
 
 /// Why `BPF_OBJ_PIN` failed.
