@@ -146,7 +146,7 @@ pub fn syscalls() -> ExitCode {
     let told = kernel(6, 4).unmet().is_none();
     let at_second = |otherwise| if told { 2 } else { otherwise };
     let silent = LogLevel::empty();
-    let (short, long) = (good(0), good(3000));
+    let (short, long) = (good(0), good(1200));
     let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(20_000));
     for (name, spec, load, is_good, expected) in [
         ("a load", filter(&short), loads, true, 1),
