@@ -12,7 +12,7 @@ mod tree;
 pub use bpffs::TestFs;
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
-pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
+pub use objects::{NetnsLink, btf, hash, link, own_btf, prog, sk_lookup};
 pub use suite::{Suite, TestResult};
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
