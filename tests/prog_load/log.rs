@@ -46,7 +46,7 @@ fn accepted() -> Outcome {
     for (level, says) in [
         (LogLevel::LEVEL1, "processed 2 insns"),
         (LogLevel::LEVEL2, "0: (b7) r0 = 0"),
-        (LogLevel::STATS, "stack depth 0"),
+        (LogLevel::STATS, "stack depth"),
         (LogLevel::LEVEL2 | LogLevel::STATS, "processed 2 insns"),
     ] {
         let spec = filter(&ZERO).name("said")?;
@@ -130,7 +130,7 @@ pub fn syscalls() -> ExitCode {
     let at_second = |otherwise| if told { 2 } else { otherwise };
     let silent = LogLevel::empty();
     let (short, long) = (good(0), good(1200));
-    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(20_000));
+    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(10_000));
     for (name, spec, load, is_good, expected) in [
         ("a load", filter(&short), loads, true, 1),
         ("a long load", filter(&long), loads, true, 1),
