@@ -197,8 +197,10 @@ const MEASURED: &[Measured] = measured! {
         |mut ids: Ids<kinds::ProgKind>| assert!(ids.next().unwrap().is_ok());
     by_id => &["MAP_GET_FD_BY_ID", "close"], |scene| { scene.map.id().unwrap() }
         |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
-    btf_id => &["BTF_GET_FD_BY_ID", "OBJ_GET_INFO_BY_FD", "close"], |_scene| { 1 }
-        |id| assert_eq!(Btf::from_id(id).unwrap().id().unwrap(), 1);
+    btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { own_btf() }
+        |btf: Btf| { assert_ne!(btf.id().unwrap(), 0); forget(btf) };
+    btf_by_id => &["BTF_GET_FD_BY_ID", "close"], |_scene| { held_btf() }
+        |id| drop(Btf::from_id(id).unwrap());
 
     dir_open => &["open", "fstatfs", "close"], |scene| { scene.fs.root() }
         |path| drop(PinDir::open(path).unwrap());
@@ -264,6 +266,14 @@ const MEASURED: &[Measured] = measured! {
 
 const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "lstat", "close"];
 const HOLDER: &[&str] = &["lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
+
+/// The id of BTF that lives as long as the process.
+fn held_btf() -> u32 {
+    let btf = own_btf();
+    let id = btf.id().unwrap();
+    forget(btf);
+    id
+}
 
 /// A directory that has replaced before, an object, and what is under the name "map".
 fn to_replace(scene: &Scene) -> (PinDir, &Prog, Identity) {

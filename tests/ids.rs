@@ -121,8 +121,7 @@ fn refused() -> Outcome {
             ),
             "{error}"
         );
-        let words =
-            "this thread lacks CAP_SYS_ADMIN, needed for finding or opening objects by their ids";
+        let words = "this thread lacks CAP_SYS_ADMIN, needed for finding objects by their ids";
         assert_eq!(error.to_string(), format!("find the next {kind}: {words}"));
     }
     let mut maps = Map::ids();

@@ -22,6 +22,7 @@ const OLDEST: Version = Version::new(5, 10);
 /// the sentence and the release. Tests of the behaviour show these.
 const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
+    ("The kernel's own, of id 1,", Version::new(5, 11)),
     ("sysctl closes all of bpf(2)", Version::new(5, 19)),
     ("Why bpf(2) is closed to this thread", Version::new(5, 19)),
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),

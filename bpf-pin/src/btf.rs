@@ -64,8 +64,9 @@ impl Btf {
         })
     }
 
-    /// `BPF_BTF_GET_FD_BY_ID`: the living BTF object with this id. The kernel's own and its modules'
-    /// have ids, too. Linux 4.18.
+    /// `BPF_BTF_GET_FD_BY_ID`: the living BTF object with this id. Linux 4.18.
+    ///
+    /// The kernel's own, of id 1, and its modules' have ids from Linux 5.11 on.
     ///
     /// # Errors
     ///

@@ -105,7 +105,7 @@ impl<K: ObjectKind> Iterator for Ids<K> {
             }
             Err(errno) => {
                 self.is_over = true;
-                let cause = (errno == Errno::PERM).then(diagnose::for_id).flatten();
+                let cause = (errno == Errno::PERM).then(diagnose::for_next_id).flatten();
                 Some(Err(Error::NextId {
                     kind: K::KIND,
                     reason: Reason::new(errno, cause),

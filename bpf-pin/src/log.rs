@@ -1,5 +1,6 @@
 //! The log of a verifier: what it is asked for, and room that grows until all of it fits.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use bitflags::bitflags;
@@ -67,8 +68,8 @@ pub(crate) fn with_log(mut call: impl FnMut(&mut [u8]) -> (Result<OwnedFd, Errno
 
 /// The log ends with a NUL.
 fn ended(result: Result<OwnedFd, Errno>, mut log: Vec<u8>) -> Logged {
-    if let Some(end) = log.iter().position(|&byte| byte == 0) {
-        log.truncate(end);
+    if let Ok(text) = CStr::from_bytes_until_nul(&log) {
+        log.truncate(text.count_bytes());
     }
     let log = String::from_utf8(log)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());

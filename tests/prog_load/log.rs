@@ -14,7 +14,6 @@ pub fn tests(suite: Suite) -> Suite {
         .test("levels", BPF, levels)
         .test("no_log", BPF, no_log)
         .test("a_level_that_no_kernel_knows", BPF, unknown_level)
-        .test("a_log_of_more_than_16_mib", BPF, huge)
         .test("syscalls_of_a_load", &[cap::SYS_ADMIN], || {
             alone(CHILD, "syscalls")
         })
@@ -47,7 +46,7 @@ fn accepted() -> Outcome {
     for (level, says) in [
         (LogLevel::LEVEL1, "processed 2 insns"),
         (LogLevel::LEVEL2, "0: (b7) r0 = 0"),
-        (LogLevel::STATS, "stack depth 0"),
+        (LogLevel::STATS, "stack depth"),
         (LogLevel::LEVEL2 | LogLevel::STATS, "processed 2 insns"),
     ] {
         let spec = filter(&ZERO).name("said")?;
@@ -120,22 +119,6 @@ fn unknown_level() -> Outcome {
     Ok(())
 }
 
-fn huge() -> Outcome {
-    // The verifier's memory of jumps ends soon after.
-    const COUNT: usize = 260_000;
-    let insns = bad(COUNT);
-    let spec = filter(&insns).log_level(LogLevel::LEVEL2);
-    let error = spec.load().expect_err("nothing is returned");
-    assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-    let log = log_of(&error);
-    assert!(log.len() > 16 << 20, "{} bytes", log.len());
-    assert!(log.contains("\n1: (7a) "));
-    assert!(log.contains(&format!("\n{COUNT}: (95) exit\nR0 !read_ok\n")));
-    let text = error.to_string();
-    assert!(text.lines().count() < 40 && text.contains("R0 !read_ok"));
-    Ok(())
-}
-
 type Load = fn(&ProgSpec<'_>) -> bool;
 
 /// In a child with one thread: each load, and how often the kernel was asked.
@@ -146,8 +129,8 @@ pub fn syscalls() -> ExitCode {
     let told = kernel(6, 4).unmet().is_none();
     let at_second = |otherwise| if told { 2 } else { otherwise };
     let silent = LogLevel::empty();
-    let (short, long) = (good(0), good(3000));
-    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(20_000));
+    let (short, long) = (good(0), good(1200));
+    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(10_000));
     for (name, spec, load, is_good, expected) in [
         ("a load", filter(&short), loads, true, 1),
         ("a long load", filter(&long), loads, true, 1),

@@ -9,6 +9,7 @@ pub fn tests(suite: Suite) -> Suite {
     suite
         .test("functions_and_lines", BPF, functions_and_lines)
         .test("the_log_quotes_the_source", BPF, quoted)
+        .test("a_log_of_more_than_16_mib", BPF, huge)
         .test("longer_records_than_the_kernels", BPF, longer)
         .test("a_relocation", BPF, relocation)
         .test("records_are_whole", &[], whole)
@@ -22,9 +23,13 @@ fn name(text: &str) -> u32 {
     at as u32 + 1
 }
 
-/// BTF of an int (1), of a function without arguments that returns one (2), and of one such
-/// function, "main" (3).
 pub fn blob() -> Vec<u8> {
+    blob_of(NAMES)
+}
+
+/// BTF of an int (1), of a function without arguments that returns one (2), and of one such
+/// function, "main" (3); with these names.
+fn blob_of(names: &str) -> Vec<u8> {
     const INT: u32 = 1 << 24;
     const FUNC: u32 = 12 << 24;
     const FUNC_PROTO: u32 = 13 << 24;
@@ -37,10 +42,10 @@ pub fn blob() -> Vec<u8> {
     let len = types.len() as u32;
     let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
     blob.extend([1, 0]);
-    let words = [24, 0, len, len, NAMES.len() as u32];
+    let words = [24, 0, len, len, names.len() as u32];
     blob.extend(words.into_iter().flat_map(u32::to_ne_bytes));
     blob.extend(types);
-    blob.extend(NAMES.as_bytes());
+    blob.extend(names.as_bytes());
     blob
 }
 
@@ -89,6 +94,36 @@ fn quoted() -> Outcome {
     let error = error.expect_err("an int for a function");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert!(log_of(&error).contains("func info"), "{error}");
+    Ok(())
+}
+
+/// Each instruction is from a line of a thousand letters, which the verifier quotes.
+fn huge() -> Outcome {
+    const COUNT: u32 = 18_000;
+    let text = "x".repeat(1000);
+    let btf = Btf::load(&blob_of(&format!("{NAMES}{text}\0")))?;
+    let mut insns = vec![Insn::mov64_imm(1, 0); COUNT as usize];
+    insns.push(Insn::exit());
+    let quote = |insn| [insn, name("main.c"), NAMES.len() as u32, insn << 10];
+    let lines: Vec<u32> = (0..COUNT).flat_map(quote).collect();
+    let (functions, lines) = (records(&[0, 3]), records(&lines));
+    let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        .btf(&btf)
+        .func_info(&functions, 8)?
+        .line_info(&lines, 16)?;
+    let error = spec.load().expect_err("nothing is returned");
+    assert_eq!(
+        error.raw_os_error(),
+        Some(libc::EACCES),
+        "{}",
+        error.reason()
+    );
+    let log = log_of(&error);
+    assert!(log.len() > 16 << 20, "{} bytes", log.len());
+    // All of it, from the first instruction to the verdict.
+    assert_eq!(log.matches(&text).count(), COUNT as usize);
+    assert!(log.contains("\n0: (b7) ") || log.starts_with("0: (b7) "));
+    assert!(log.contains("R0 !read_ok"));
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub(crate) use link::{for_attach_type, for_device, for_tracepoint_cookie};
 pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{
-    for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock, missing,
+    for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,
 };
 
 /// Why `BPF_OBJ_PIN` failed.

@@ -37,13 +37,14 @@ pub(crate) fn for_bpf() -> Option<Cause> {
     .or_else(|| user_namespace(true))
 }
 
-/// EPERM of `BPF_*_GET_FD_BY_ID` and `BPF_*_GET_NEXT_ID`.
+/// EPERM of `BPF_*_GET_FD_BY_ID`.
 pub(crate) fn for_id() -> Option<Cause> {
-    missing(
-        Capability::SysAdmin,
-        "finding or opening objects by their ids",
-    )
-    .or_else(|| user_namespace(true))
+    missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
+}
+
+/// EPERM of `BPF_*_GET_NEXT_ID`.
+pub(crate) fn for_next_id() -> Option<Cause> {
+    missing(Capability::SysAdmin, "finding objects by their ids").or_else(|| user_namespace(true))
 }
 
 /// EPERM of `BPF_MAP_CREATE`.
