@@ -222,7 +222,23 @@ pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<
 }
 
 pub(crate) fn open_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
-    let fd = match place.get(access.flags()) {
+    opened(place, access, place.get(access.flags()))
+}
+
+/// None where nothing is there: ENOENT, of whatever cause.
+pub(crate) fn open_if_there<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<Option<T>> {
+    match place.get(access.flags()) {
+        Err(Errno::NOENT) => Ok(None),
+        result => opened(place, access, result).map(Some),
+    }
+}
+
+fn opened<T: Pinnable>(
+    place: &Place<'_>,
+    access: Access,
+    result: std::result::Result<OwnedFd, Errno>,
+) -> Result<T> {
+    let fd = match result {
         Ok(fd) => fd,
         Err(errno) => {
             let cause = diagnose::open(place, access, errno);

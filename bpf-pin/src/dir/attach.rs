@@ -15,7 +15,7 @@ use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
 use crate::link::{Link, LinkInfo, LinkSpec};
-use crate::object::open_error;
+use crate::object::{open_error, open_if_there};
 use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::pinned::{PinnedLink, pin_place};
@@ -23,6 +23,7 @@ use crate::prog::Prog;
 use crate::types::AttachType;
 
 use super::PinDir;
+use super::pins::not_by_symlink;
 
 /// A link that holds the program in its place, and what it took.
 #[derive(Debug)]
@@ -228,11 +229,9 @@ struct Useless {
 impl Wanted<'_> {
     /// None where nothing has the name.
     fn open(&self) -> Result<Option<Link>> {
-        match self.dir.open_named(self.name, Access::ReadWrite) {
-            Ok(link) => Ok(Some(link)),
-            Err(error) if error.reason().is(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let place = self.dir.place(self.name);
+        let link = open_if_there(&place, Access::ReadWrite)?;
+        link.map(|link| not_by_symlink(&place, link)).transpose()
     }
 
     /// Makes the link hold the program, if it can.

@@ -17,6 +17,7 @@ use crate::kind::Identity;
 use crate::object::{Object, Pinnable, open_error, open_place};
 use crate::operation::DirOperation;
 use crate::pinned::{holder, identify, pin_place, unlink_own};
+use crate::place::Place;
 
 use super::PinDir;
 
@@ -109,17 +110,7 @@ impl PinDir {
 
     pub(super) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
         let place = self.place(name);
-        let object = open_place(&place, access)?;
-        // BPF_OBJ_GET knows no flag for it.
-        match place.is_symbolic_link() {
-            Ok(true) => {
-                let path = place.path();
-                let cause = Cause::SymbolicLink { path: path.clone() };
-                Err(open_error(&path, cause.into()))
-            }
-            // Gone meanwhile, or not to be told: the object was opened all the same.
-            Ok(false) | Err(_) => Ok(object),
-        }
+        not_by_symlink(&place, open_place(&place, access)?)
     }
 
     /// Which object has the name: its kind and id, whatever access is granted.
@@ -290,6 +281,19 @@ impl PinDir {
         let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
         let object = crate::pinned::open_pin(&self.place(&filename)).map_err(fail)?;
         other.pin_fd(object.as_fd(), name)
+    }
+}
+
+/// What was opened there, unless that is a symbolic link: BPF_OBJ_GET knows no flag for it.
+pub(super) fn not_by_symlink<T>(place: &Place<'_>, object: T) -> Result<T> {
+    match place.is_symbolic_link() {
+        Ok(true) => {
+            let path = place.path();
+            let cause = Cause::SymbolicLink { path: path.clone() };
+            Err(open_error(&path, cause.into()))
+        }
+        // Gone meanwhile, or not to be told: the object was opened all the same.
+        Ok(false) | Err(_) => Ok(object),
     }
 }
 
