@@ -209,8 +209,9 @@ fn cookie_of_raw_tracepoint() -> Outcome {
 }
 
 /// A way, what it is for, and whether to spawn a thread makes it run.
-fn ways() -> Result<Vec<(ProgType, AttachType, u32, bool)>, Box<dyn std::error::Error + Send + Sync>>
-{
+type Way = (ProgType, AttachType, u32, bool);
+
+fn ways() -> Result<Vec<Way>, Box<dyn std::error::Error + Send + Sync>> {
     let fork = function("kernel_clone")?;
     Ok(vec![
         (ProgType::TRACING, AttachType::TRACE_FENTRY, fork, true),
