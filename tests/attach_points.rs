@@ -289,18 +289,9 @@ fn netfilter() -> Outcome {
     link.detach()?;
     let again = spec.create(&second)?;
     assert_eq!(again.info()?.prog_id, second.id()?);
-    let text = "attach a program to netfilter: EINVAL";
-    refused(
-        LinkSpec::netfilter(4711, 1, 1).create(&first),
-        libc::EINVAL,
-        text,
-    );
-    if kernel(6, 6).unmet().is_none() {
-        // At this priority they are not yet put together.
-        let early = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -500);
-        let early = early.flags(abi::BPF_F_NETFILTER_IP_DEFRAG).create(&first);
-        refused(early, libc::EINVAL, text);
-    }
+    let text = "attach a program to netfilter: EAFNOSUPPORT";
+    let nowhere = LinkSpec::netfilter(4711, 1, 1).create(&first);
+    refused(nowhere, libc::EAFNOSUPPORT, text);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! A pinned link that is opened, updated or attached in one call: what was there before, what it
 //! came to, who was faster, and who was killed amid it.
 
+#[path = "open_or_attach/cost.rs"]
+mod cost;
 #[path = "open_or_attach/faster.rs"]
 mod faster;
 #[path = "open_or_attach/killed.rs"]
@@ -81,7 +83,8 @@ fn main() -> ExitCode {
     let alone = races::CASES
         .iter()
         .chain(faster::CASES)
-        .chain(killed::CASES);
+        .chain(killed::CASES)
+        .chain(cost::CASES);
     alone.fold(suite, add).run()
 }
 
@@ -90,7 +93,7 @@ fn run_alone(name: &str) {
     // SAFETY: no other thread is there that would be elsewhere.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
         .expect("a network of its own");
-    if races::run(name) || faster::run(name) || killed::run(name) {
+    if cost::run(name) || races::run(name) || faster::run(name) || killed::run(name) {
         return;
     }
     panic!("no case {name}");

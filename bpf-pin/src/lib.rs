@@ -35,6 +35,7 @@
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
 //! | `BPF_ITER_CREATE` | [`Link::iter`] |
+//! | all that it takes after a restart | [`PinDir::open_or_attach`], [`PinnedLink::open_or_attach`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
@@ -129,8 +130,7 @@ pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
 pub use dir::{
-    Attached, Attachment, DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage,
-    Swept, Walk,
+    DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
@@ -152,7 +152,7 @@ pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
-pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
+pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::{AsMap, Atom, LoadOnly};
 pub use target::LinkTarget;
 pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};

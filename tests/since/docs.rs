@@ -79,6 +79,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "prog/mod.rs"
     "prog/run.rs"
     "prog/spec.rs"
+    "reuse/attach.rs"
     "reuse/migrate.rs"
     "sys/elem.rs"
     "sys/map.rs"

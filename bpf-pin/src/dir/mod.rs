@@ -1,6 +1,5 @@
 //! A directory on a bpffs, held by its descriptor.
 
-mod attach;
 mod claim;
 mod create;
 mod entries;
@@ -29,7 +28,6 @@ use crate::place::{Base, Place};
 
 use claim::Claim;
 
-pub use attach::{Attached, Attachment};
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;
@@ -149,7 +147,12 @@ impl PinDir {
 
     /// Of a name in it.
     #[cold]
-    fn fail_at(&self, operation: DirOperation, name: &OsStr, reason: impl Into<Reason>) -> Error {
+    pub(crate) fn fail_at(
+        &self,
+        operation: DirOperation,
+        name: &OsStr,
+        reason: impl Into<Reason>,
+    ) -> Error {
         Error::Directory {
             operation,
             path: self.path().join(name),

@@ -251,7 +251,7 @@ impl PinDir {
     /// Gives the name of `expected` to `object`, with its mode and owner, in one's turn already, and
     /// by `rename(2)` alone: who is killed amid it leaves the old pin under the name and a sweep to do,
     /// or all done.
-    pub(super) fn succeed(
+    pub(crate) fn succeed(
         &self,
         object: BorrowedFd<'_>,
         name: &Filename,

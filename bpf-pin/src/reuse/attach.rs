@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
+use crate::dir::PinDir;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
@@ -21,8 +21,6 @@ use crate::pathname::Pathname;
 use crate::pinned::{PinnedLink, pin_place};
 use crate::prog::Prog;
 use crate::types::AttachType;
-
-use super::PinDir;
 
 /// A link that holds the program in its place, and what it took.
 #[derive(Debug)]
@@ -228,11 +226,7 @@ struct Useless {
 impl Wanted<'_> {
     /// None where nothing has the name.
     fn open(&self) -> Result<Option<Link>> {
-        match self.dir.open_named(self.name, Access::ReadWrite) {
-            Ok(link) => Ok(Some(link)),
-            Err(error) if error.reason().is(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.dir.find_named(self.name)
     }
 
     /// Makes the link hold the program, if it can.
