@@ -2,6 +2,7 @@
 //! which test was skipped and why.
 
 mod bpffs;
+mod crowd;
 mod namespace;
 mod needs;
 mod objects;
@@ -10,6 +11,7 @@ mod trace;
 mod tree;
 
 pub use bpffs::TestFs;
+pub use crowd::{Member, Said, crowd};
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, kernel, phase_without};
 pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
