@@ -152,7 +152,8 @@ impl<M: AsMap> Elems<M> {
     /// # Errors
     ///
     /// [`Error::Update`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without a
-    /// syscall; EEXIST and ENOENT as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG);
+    /// syscall; EEXIST and ENOENT as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a
+    /// trie ENOSPC);
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM); EBUSY where the key's
     /// bucket is being changed; ENOMEM.
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
@@ -226,7 +227,8 @@ impl<M: AsMap> Elems<M> {
         let fd = self.cells.map().map_fd();
         let cause = match errno {
             Errno::PERM => not_granted(fd, writes).or_else(|| frozen(fd, writes)),
-            Errno::TOOBIG if writes => Some(Cause::MaxEntries {
+            // The latter is a trie's.
+            Errno::TOOBIG | Errno::NOSPC if writes => Some(Cause::MaxEntries {
                 max_entries: self.cells.max_entries(),
             }),
             _ => None,

@@ -236,7 +236,10 @@ impl fmt::Debug for Migrate<'_> {
 impl PinDir {
     /// What has the name fits. None where it has lost it meanwhile.
     pub(super) fn found_or_resumed(&self, name: &Filename, map: &Map) -> Result<Option<Outcome>> {
-        let kept = self.kept(name)?;
+        let Ok(kept) = kept(name) else {
+            // Under so long a name nothing is kept.
+            return Ok(Some(Outcome::Found));
+        };
         if self.find_named::<Map>(&kept)?.is_none() {
             return Ok(Some(Outcome::Found));
         }
@@ -281,7 +284,8 @@ impl PinDir {
         /// For so long one waits for a turn before one looks whether it is needed still.
         const GLANCE: Duration = Duration::from_millis(100);
 
-        let end = Instant::now() + migrate.patience;
+        // None is farther away than time goes.
+        let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
             let Some(map) = self.find_named::<Map>(name)? else {
@@ -293,13 +297,16 @@ impl PinDir {
             }
             match turn {
                 Some(turn) => break (turn, map, info),
-                None if Instant::now() >= end => {
+                None if end.is_some_and(|end| Instant::now() >= end) => {
                     return Err(self.lock_error(name, Cause::Locked.into()).into());
                 }
                 None => {}
             }
         };
-        let kept = self.kept(name)?;
+        let kept = kept(name).map_err(|cause| Error::Reuse {
+            path: self.place(name).path(),
+            reason: cause.into(),
+        })?;
         let fail = |error| Error::Migrate {
             path: self.place(name).path(),
             error: Box::new(error),
@@ -310,10 +317,15 @@ impl PinDir {
         let new_is = new.identity()?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         copy.first().map_err(fail)?;
-        // Whoever may not do this finds out now, and not when there is no way back.
-        self.replace(&old, kept.as_os_str()).map_err(fail)?;
+        // Whoever might open the old one may go on with it from there.
+        match self.replace_named_as(old.as_fd(), &kept, name) {
+            Err(error) if is_overtaken(&error) => return Ok(None),
+            done => done.map_err(fail)?,
+        }
         let mut finish = || {
             if is_to_freeze {
+                // By itself: whoever may not do this finds out now, and not when there is no way back.
+                self.replace_named_if(old.as_fd(), name, old_is)?;
                 freeze(&old)?;
             }
             copy.second()?;
@@ -353,13 +365,6 @@ impl PinDir {
             to: None,
             reason,
         }
-    }
-
-    fn kept(&self, name: &Filename) -> Result<Filename> {
-        kept(name).map_err(|cause| Error::Reuse {
-            path: self.place(name).path(),
-            reason: cause.into(),
-        })
     }
 }
 

@@ -187,12 +187,18 @@ impl PinDir {
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             let outcome = match &mut reuse {
-                Reuse::Migrate(_) if fits => self.found_or_resumed(name, &map)?,
+                Reuse::Migrate(_) if fits => match self.found_or_resumed(name, &map)? {
+                    // It has lost the name meanwhile.
+                    None if tries < TRIES => continue,
+                    None => Some(Outcome::Found),
+                    outcome => outcome,
+                },
                 Reuse::Migrate(migrate) => {
                     match self.migrate(name, spec, migrate, &mut make)? {
                         Some(migrated) => return Ok(migrated),
                         // Somebody else did.
-                        None => continue,
+                        None if tries < TRIES => continue,
+                        None => None,
                     }
                 }
                 _ if fits => Some(Outcome::Found),
@@ -202,22 +208,21 @@ impl PinDir {
                         Ok(()) => {
                             return Ok(Reused::new(new, Outcome::Recreated { old: map }));
                         }
-                        Err(error) if is_overtaken(&error) && tries < TRIES => None,
+                        Err(error) if is_overtaken(&error) && tries < TRIES => continue,
                         Err(error) => return Err(error.into()),
                     }
                 }
-                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => {
-                    let id = info.id;
-                    let error = Error::Reuse {
-                        path: path(),
-                        reason: Cause::Mismatch { id, mismatches }.into(),
-                    };
-                    return Err(error.into());
-                }
+                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => None,
             };
             if let Some(outcome) = outcome {
                 return Ok(Reused::new(map, outcome));
             }
+            let id = info.id;
+            let error = Error::Reuse {
+                path: path(),
+                reason: Cause::Mismatch { id, mismatches }.into(),
+            };
+            return Err(error.into());
         }
     }
 
@@ -243,6 +248,9 @@ fn identity(info: &MapInfo) -> Identity {
 
 /// Whether somebody else was faster with the name.
 fn is_overtaken(error: &Error) -> bool {
+    if !matches!(error, Error::Pin { .. } | Error::Directory { .. }) {
+        return false;
+    }
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     match error.cause() {
         Some(Cause::Replaced { .. } | Cause::Missing { .. }) => true,
