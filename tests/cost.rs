@@ -118,7 +118,7 @@ fn measured() -> impl Iterator<Item = &'static Measured> {
         true => WITH_EXCHANGE,
         false => WITHOUT_EXCHANGE,
     };
-    MEASURED.iter().chain(more)
+    MEASURED.iter().chain(reuse::MEASURED).chain(more)
 }
 
 const OPEN: &[&str] = &["OBJ_GET", "MAP_LOOKUP_BATCH", "close"];
@@ -146,6 +146,9 @@ macro_rules! measured {
         },)*]
     };
 }
+
+#[path = "cost/reuse.rs"]
+mod reuse;
 
 const MEASURED: &[Measured] = measured! {
     open_map => OPEN, |scene| { scene.fs.at("map") } |path| drop(Map::open(path).unwrap());

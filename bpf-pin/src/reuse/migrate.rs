@@ -30,7 +30,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// The new map is created, and each entry of the old one copied to it through a function; then
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
-/// "_bpf-pin-old-" and the name, until [`Migration::commit`].
+/// "_bpf-pin-old-" and the name, with the same mode and owner, until [`Migration::commit`].
 ///
 /// What is written to the old map while it is read for the second time, or after that by who has
 /// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
@@ -41,17 +41,28 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
-/// [`Resumed`](Outcome::Resumed).
+/// [`Resumed`](Outcome::Resumed). In the first case the old map may have both names, until the next
+/// one with `Migrate` comes, whether it wants the new map or the old. A sweep takes neither.
 ///
-/// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied.
+/// Only one map is kept: if what was migrated and not committed is migrated once more, that is
+/// kept instead of the first.
+///
+/// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied. An LRU map drops
+/// what it has no room for, and may do so before it is full.
 ///
 /// # Errors
 ///
 /// [`Error::Migrate`], and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
-/// [`MaxEntries`](Cause::MaxEntries) (E2BIG) where the new map is too small; whatever else stops
-/// elements from being read or written; [`Locked`](Cause::Locked) where another process
-/// is at it for longer than one [waits](Self::patience).
+/// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small;
+/// [`Unsettled`](Cause::Unsettled) where so much is deleted meanwhile that the walk comes to no end;
+/// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
+/// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
+/// the old map from being kept or replaced.
+///
+/// [`Error::Directory`] with [`Locked`](Cause::Locked) where another process is at it for longer
+/// than one [waits](Self::patience). [`Error::Reuse`] with [`NameTooLong`](Cause::NameTooLong) for a
+/// name of more than 242 bytes whose map does not fit.
 ///
 /// # Examples
 ///
@@ -130,7 +141,12 @@ impl<'f> Migrate<'f> {
     /// the new map. Linux 5.2.
     ///
     /// There is no way back: if the migration fails after that, the old map has its name and stays
-    /// frozen. So what can fail otherwise was tried before, and the next migration finds it as it is.
+    /// frozen, and the next migration goes on from there. So what else can fail was tried before: all
+    /// entries were copied once, and the name was replaced, by a new pin of the old map. What is left
+    /// is what happens between the two passes, as when the new map gets too small.
+    ///
+    /// While values of the map are mapped for writing, or its type is none that can be frozen, that is
+    /// [`Error::Freeze`] within [`Error::Migrate`], and nothing was changed.
     pub fn freeze(mut self) -> Self {
         self.freeze = true;
         self

@@ -78,8 +78,10 @@ impl PinDir {
     /// of them has created, recreated or migrated it. Others may have created one in vain, which
     /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
     ///
-    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more. What fits:
-    /// [`MapSpec::compare`]. A new pin that replaces another has its mode and owner.
+    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more, with
+    /// [`Migrate`](Reuse::Migrate) two; one that is created those of a name that is missing, of
+    /// [`MapSpec::create`] and of [`pin`](Self::pin). What fits: [`MapSpec::compare`]. A new pin that
+    /// replaces another has its mode and owner.
     ///
     /// # Errors
     ///
@@ -87,7 +89,8 @@ impl PinDir {
     /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
     /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created;
-    /// [`Error::Directory`] as [`replace_if`](Self::replace_if); [`Error::Migrate`] as [`Migrate`] has it.
+    /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and EPERM where the old pin's owner is
+    /// another and this user may not give files away; [`Error::Migrate`] as [`Migrate`] has it.
     ///
     /// # Examples
     ///
