@@ -48,6 +48,9 @@ fn main() -> ExitCode {
         .test("without_freezing", PINS, no_freeze)
         .test("with_few_descriptors", PINS, || alone(CHILD, "descriptors"))
         .test("a_patience_without_end", PINS, patience)
+        .test("values_that_are_mapped_for_writing", PINS, mapped)
+        .test("no_errno_but_enoent_means_absent", PINS, only_enoent)
+        .test("whichever_call_fails", PINS, any_call)
         .run()
 }
 
@@ -695,4 +698,142 @@ fn few_descriptors() {
         }
         assert!(done > 4, "{kind}: {done}");
     }
+}
+
+/// A write through the mapping could not be kept out, so there is no freezing it.
+fn mapped() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let array =
+        |value_size| MapSpec::new(MapType::ARRAY, 4, value_size, 4).flags(MapFlags::MMAPABLE);
+    let old = dir.open_or_create(NAME, &array(8), Reuse::Exact)?.map;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&old.as_fd());
+    // SAFETY: a mapping of its own, of the map's first page.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            32,
+            protection,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        )
+    };
+    assert_ne!(at, libc::MAP_FAILED);
+    let error = fails(&dir, &array(16), grow().freeze());
+    let Error::Migrate { error: inner, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(**inner, Error::Freeze { .. }), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
+    assert_untouched(&fs, &dir, &old)?;
+    // Without, it is copied.
+    let mut how = grow();
+    let made = dir.open_or_create(NAME, &array(16), Reuse::Migrate(&mut how))?;
+    assert!(matches!(made.outcome, Done::Migrated(_)));
+    // SAFETY: nobody uses it.
+    unsafe { libc::munmap(at, 32) };
+    Ok(())
+}
+
+/// Nothing is created where it is not known that nothing is there.
+fn only_enoent() -> Outcome {
+    let fs = TestFs::new();
+    let root = fs.root();
+    for errno in (1..=133).filter(|&errno| errno != libc::ENOENT) {
+        denied(Some(bpf_pin::abi::BPF_OBJ_GET), errno as u32, || {
+            let dir = PinDir::open(root).unwrap();
+            let mut how = grow();
+            for reuse in [
+                Reuse::Exact,
+                Reuse::Recreate,
+                Reuse::Migrate(&mut how),
+                Reuse::OpenOnly,
+            ] {
+                let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
+                assert!(matches!(error, Error::Open { .. }), "{errno}: {error}");
+                let is_told = error.raw_os_error() == Some(errno);
+                assert!(is_told || error.cause().is_some(), "{errno}: {error}");
+            }
+        });
+        assert!(fs.names().is_empty(), "{errno}");
+    }
+    Ok(())
+}
+
+/// With EIO, which no one takes for anything else.
+fn any_call() -> Outcome {
+    use bpf_pin::abi;
+    let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
+    let fcntl = |cmd: i32| (libc::SYS_fcntl, Some((1, cmd as u32)));
+    let calls = [
+        bpf(abi::BPF_OBJ_GET),
+        bpf(abi::BPF_OBJ_PIN),
+        bpf(abi::BPF_OBJ_GET_INFO_BY_FD),
+        bpf(abi::BPF_MAP_CREATE),
+        bpf(abi::BPF_MAP_FREEZE),
+        bpf(abi::BPF_MAP_GET_NEXT_KEY),
+        bpf(abi::BPF_MAP_LOOKUP_ELEM),
+        bpf(abi::BPF_MAP_UPDATE_ELEM),
+        fcntl(libc::F_OFD_SETLK),
+        fcntl(libc::F_OFD_GETLK),
+        (libc::SYS_openat, None),
+        (libc::SYS_renameat2, None),
+    ];
+    for (number, (call, argument)) in calls.into_iter().enumerate() {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let old = old(&dir)?;
+        let failed = answered(call, argument, libc::EIO as u32, || {
+            let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
+            let of_entries = (4..8).contains(&number);
+            let mut how = grow().freeze();
+            let mut failed = vec![ask(Reuse::Migrate(&mut how))];
+            if !of_entries {
+                failed.push(ask(Reuse::Recreate));
+            }
+            failed
+        });
+        for done in failed {
+            let error = done.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{number}: {error}");
+        }
+        assert_untouched(&fs, &dir, &old)?;
+    }
+    // What cannot be taken away is left, and found again.
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    #[cfg(target_arch = "x86_64")]
+    let unlinks = [libc::SYS_unlinkat, libc::SYS_unlink];
+    #[cfg(not(target_arch = "x86_64"))]
+    let unlinks = [libc::SYS_unlinkat];
+    for (number, call) in unlinks.into_iter().enumerate() {
+        answered(call, None, libc::EIO as u32, || {
+            let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
+            let (Done::Migrated(migration) | Done::Resumed(migration)) = made.unwrap().outcome
+            else {
+                panic!();
+            };
+            assert_eq!(migration.old().id().unwrap(), old.id().unwrap());
+            // The library calls the first.
+            if number == 0 {
+                let failed = migration.commit().unwrap_err();
+                assert_eq!(failed.error().raw_os_error(), Some(libc::EIO));
+                drop(failed.into_object());
+            }
+        });
+    }
+    let mut how = grow();
+    let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
+    let Done::Resumed(migration) = again.outcome else {
+        panic!("{again:?}");
+    };
+    migration.commit()?;
+    drop(dir);
+    let dir = PinDir::open(fs.root())?;
+    assert!(dir.sweep_stale()?.failed.is_empty());
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
 }
