@@ -121,7 +121,8 @@ fn measured() -> impl Iterator<Item = &'static Measured> {
         true => WITH_EXCHANGE,
         false => WITHOUT_EXCHANGE,
     };
-    MEASURED.iter().chain(more).chain(elements::MEASURED)
+    let more = MEASURED.iter().chain(more).chain(elements::MEASURED);
+    more.chain(reuse::MEASURED)
 }
 
 const OPEN: &[&str] = &["OBJ_GET", "MAP_LOOKUP_BATCH", "close"];
@@ -152,6 +153,8 @@ macro_rules! measured {
 
 #[path = "cost/elements.rs"]
 mod elements;
+#[path = "cost/reuse.rs"]
+mod reuse;
 
 const MEASURED: &[Measured] = measured! {
     open_map => OPEN, |scene| { scene.fs.at("map") } |path| drop(Map::open(path).unwrap());

@@ -2,6 +2,7 @@
 //! which test was skipped and why.
 
 mod bpffs;
+mod crowd;
 mod links;
 mod namespace;
 mod needs;
@@ -12,6 +13,7 @@ mod trace;
 mod tree;
 
 pub use bpffs::TestFs;
+pub use crowd::{Member, Said, crowd};
 pub use links::{
     BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, query, query_of,
     returning, tcx_prog, tracepoint_type, xdp_prog,

@@ -282,7 +282,7 @@ fn be_traced<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> ! {
 }
 
 /// A thread that was joined is gone some moments later.
-fn wait_until_alone() {
+pub(crate) fn wait_until_alone() {
     for _ in 0..1000 {
         match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
             Ok(1) => return,

@@ -196,7 +196,7 @@ pub enum Cause {
     },
     /// The map is frozen: only programs may still write to it (EPERM).
     Frozen,
-    /// The map is full, or the index is not below the number of its entries (E2BIG).
+    /// The map is full, or the index is not below the number of its entries (E2BIG, of a trie ENOSPC).
     MaxEntries {
         /// The number of entries it was made for.
         max_entries: u32,

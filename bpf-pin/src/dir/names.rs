@@ -85,10 +85,14 @@ pub(super) fn number(name: &[u8]) -> u64 {
 /// Under which name the object is kept that was migrated away from a name: no sweep takes it for
 /// something on its way.
 pub(crate) fn kept(name: &Filename) -> Result<Filename, Cause> {
-    let mut kept = PREFIX.to_vec();
-    kept.extend_from_slice(b"old-");
-    kept.extend_from_slice(name.as_bytes());
-    Filename::new(OsStr::from_bytes(&kept))
+    const KEPT: &[u8] = b"_bpf-pin-old-";
+
+    let mut bytes = [0; KEPT.len() + 255];
+    let (start, rest) = bytes.split_at_mut(KEPT.len());
+    let name = name.as_bytes();
+    start.copy_from_slice(KEPT);
+    rest[..name.len()].copy_from_slice(name);
+    Filename::new(OsStr::from_bytes(&bytes[..KEPT.len() + name.len()]))
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// [`Error::Update`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without a
     /// syscall; [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing)
-    /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG);
+    /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC);
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM); EBUSY where the key's
     /// bucket is being changed; ENOMEM.
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
@@ -259,7 +259,8 @@ impl<M: AsMap> Elems<M> {
         let fd = self.cells.map().map_fd();
         let cause = match errno {
             Errno::PERM => not_granted(fd, needs).or_else(|| frozen(fd, needs)),
-            Errno::TOOBIG if needs.writes => Some(Cause::MaxEntries {
+            // The latter is a trie's.
+            Errno::TOOBIG | Errno::NOSPC if needs.writes => Some(Cause::MaxEntries {
                 max_entries: self.cells.max_entries(),
             }),
             _ => None,

@@ -14,6 +14,7 @@ pub(super) struct Copy<'a, 'f> {
     migrate: &'a mut Migrate<'f>,
     /// An array's elements can be zeroed and not deleted.
     is_array: bool,
+    is_trie: bool,
     /// Of the first pass, one after the other.
     keys: Vec<u8>,
 }
@@ -53,6 +54,7 @@ impl<'a, 'f> Copy<'a, 'f> {
             new,
             migrate,
             is_array,
+            is_trie: new_type == MapType::LPM_TRIE,
             keys: vec![],
         })
     }
@@ -100,15 +102,34 @@ impl<'a, 'f> Copy<'a, 'f> {
                 values.truncate(value_at);
             }
             if values.len() + value_len > CHUNK {
-                self.new
-                    .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
+                self.put(&mut keys[put..], &values)?;
                 put = keys.len();
                 values.clear();
             }
         }
-        self.new
-            .update_batch(&keys[put..], &values, ElemFlags::ANY)?;
+        self.put(&mut keys[put..], &values)?;
         Ok(keys)
+    }
+
+    fn put(&self, keys: &mut [u8], values: &[u8]) -> Result<()> {
+        self.new.update_batch(keys, values, ElemFlags::ANY)?;
+        if self.is_trie {
+            keys.chunks_exact_mut(self.new.key_len())
+                .for_each(clear_rest);
+        }
+        Ok(())
+    }
+}
+
+/// Of a trie's key as many bits count as it says: keys that differ in others are the same.
+fn clear_rest(key: &mut [u8]) {
+    let Some((bits, address)) = key.split_first_chunk_mut() else {
+        return;
+    };
+    let bits = u32::from_ne_bytes(*bits) as usize;
+    for (at, byte) in address.iter_mut().enumerate() {
+        let counted = bits.saturating_sub(8 * at).min(8);
+        *byte &= (0xff00_u32 >> counted) as u8;
     }
 }
 
@@ -125,4 +146,27 @@ fn has_plain_entries(map_type: MapType) -> bool {
             | MapType::LPM_TRIE
             | MapType::RHASH
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clear_rest;
+
+    #[test]
+    fn bits_that_count() {
+        for (bits, expected) in [
+            (0_u32, [0, 0]),
+            (1, [0x80, 0]),
+            (7, [0xfe, 0]),
+            (8, [0xff, 0]),
+            (13, [0xff, 0xf8]),
+            (16, [0xff, 0xff]),
+            (u32::MAX, [0xff, 0xff]),
+        ] {
+            let mut key = [bits.to_ne_bytes().as_slice(), &[0xff; 2]].concat();
+            clear_rest(&mut key);
+            assert_eq!(key[4..], expected, "/{bits}");
+        }
+        clear_rest(&mut [1, 2]);
+    }
 }

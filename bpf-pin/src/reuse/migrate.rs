@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::dir::{PinDir, kept};
 use crate::error::{Error, Failed, Reason, Result};
@@ -16,6 +17,7 @@ use crate::filename::Filename;
 use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
 use crate::operation::DirOperation;
+use crate::sys;
 
 use super::copy::Copy;
 use super::{Outcome, Reused, identity, is_overtaken};
@@ -28,8 +30,8 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// The new map is created, and each entry of the old one copied to it through a function; then
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
-/// "_bpf-pin-old-" and the name, until [`Migration::commit`]. The next migration of the name takes an
-/// old one that is kept still for committed.
+/// "_bpf-pin-old-" and the name, with the same mode and owner, until [`Migration::commit`]. The next
+/// migration of the name takes an old one that is kept still for committed.
 ///
 /// What is written to the old map while it is read for the second time, or after that by who has
 /// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
@@ -40,17 +42,28 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
-/// [`Resumed`](Outcome::Resumed).
+/// [`Resumed`](Outcome::Resumed). In the first case the old map may have both names, until the next
+/// one with `Migrate` comes, whether it wants the new map or the old. A sweep takes neither.
 ///
-/// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied.
+/// Only one map is kept: if what was migrated and not committed is migrated once more, that is
+/// kept instead of the first.
+///
+/// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied. An LRU map drops
+/// what it has no room for, and may do so before it is full.
 ///
 /// # Errors
 ///
 /// [`Error::Migrate`], and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
-/// [`MaxEntries`](Cause::MaxEntries) (E2BIG) where the new map is too small; whatever else stops
-/// elements from being read or written; [`Locked`](Cause::Locked) where another process
-/// is at it for longer than one [waits](Self::patience).
+/// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small;
+/// [`Unsettled`](Cause::Unsettled) where so much is deleted meanwhile that the walk comes to no end;
+/// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
+/// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
+/// the old map from being kept or replaced.
+///
+/// [`Error::Directory`] with [`Locked`](Cause::Locked) where another process is at it for longer
+/// than one [waits](Self::patience). [`Error::Reuse`] with [`NameTooLong`](Cause::NameTooLong) for a
+/// name of more than 242 bytes whose map does not fit.
 ///
 /// # Examples
 ///
@@ -129,7 +142,12 @@ impl<'f> Migrate<'f> {
     /// the new map. Linux 5.2.
     ///
     /// There is no way back: if the migration fails after that, the old map has its name and stays
-    /// frozen. So what can fail otherwise was tried before, and the next migration finds it as it is.
+    /// frozen, and the next migration goes on from there. So what else can fail was tried before: all
+    /// entries were copied once, and the name was replaced, by a new pin of the old map. What is left
+    /// is what happens between the two passes, as when the new map gets too small.
+    ///
+    /// While values of the map are mapped for writing, or its type is none that can be frozen, that is
+    /// [`Error::Freeze`] within [`Error::Migrate`], and nothing was changed.
     pub fn freeze(mut self) -> Self {
         self.freeze = true;
         self
@@ -235,7 +253,10 @@ impl fmt::Debug for Migrate<'_> {
 impl PinDir {
     /// What has the name fits. None where it has lost it meanwhile.
     pub(super) fn found_or_resumed(&self, name: &Filename, map: &Map) -> Result<Option<Outcome>> {
-        let kept = self.kept(name)?;
+        let Ok(kept) = kept(name) else {
+            // Under so long a name nothing is kept.
+            return Ok(Some(Outcome::Found));
+        };
         if self.find_named::<Map>(&kept)?.is_none() {
             return Ok(Some(Outcome::Found));
         }
@@ -280,7 +301,8 @@ impl PinDir {
         /// For so long one waits for a turn before one looks whether it is needed still.
         const GLANCE: Duration = Duration::from_millis(100);
 
-        let end = Instant::now() + migrate.patience;
+        // None is farther away than time goes.
+        let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
             let Some(map) = self.find_named::<Map>(name)? else {
@@ -292,13 +314,16 @@ impl PinDir {
             }
             match turn {
                 Some(turn) => break (turn, map, info),
-                None if Instant::now() >= end => {
+                None if end.is_some_and(|end| Instant::now() >= end) => {
                     return Err(self.lock_error(name, Cause::Locked.into()).into());
                 }
                 None => {}
             }
         };
-        let kept = self.kept(name)?;
+        let kept = kept(name).map_err(|cause| Error::Reuse {
+            path: self.place(name).path(),
+            reason: cause.into(),
+        })?;
         let fail = |error| Error::Migrate {
             path: self.place(name).path(),
             error: Box::new(error),
@@ -309,10 +334,15 @@ impl PinDir {
         let new_is = new.identity()?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         copy.first().map_err(fail)?;
-        // Whoever may not do this finds out now, and not when there is no way back.
-        self.replace(&old, kept.as_os_str()).map_err(fail)?;
+        // Whoever might open the old one may go on with it from there.
+        match self.replace_named_as(old.as_fd(), &kept, name) {
+            Err(error) if is_overtaken(&error) => return Ok(None),
+            done => done.map_err(fail)?,
+        }
         let mut finish = || {
             if is_to_freeze {
+                // By itself: whoever may not do this finds out now, and not when there is no way back.
+                self.replace_named_if(old.as_fd(), name, old_is)?;
                 freeze(&old)?;
             }
             copy.second()?;
@@ -353,13 +383,6 @@ impl PinDir {
             reason,
         }
     }
-
-    fn kept(&self, name: &Filename) -> Result<Filename> {
-        kept(name).map_err(|cause| Error::Reuse {
-            path: self.place(name).path(),
-            reason: cause.into(),
-        })
-    }
 }
 
 /// A write that is on its way keeps a map from being frozen for as long as it takes.
@@ -370,14 +393,24 @@ fn freeze(map: &Map) -> Result<()> {
     loop {
         match map.freeze() {
             Ok(()) => return Ok(()),
-            // By one that was killed.
+            // By one that was killed, say.
             Err(error) if matches!(error.cause(), Some(Cause::Frozen)) => return Ok(()),
+            Err(_) if is_frozen(map) => return Ok(()),
             Err(error) if is_busy(&error) && Instant::now() < end => {
                 sleep(Duration::from_micros(50));
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The kernel tells of it by EPERM, as of much else, or by EBUSY, as of a write on its way. A batch
+/// of no elements is refused for the descriptor's access, which was granted, and for this.
+fn is_frozen(map: &Map) -> bool {
+    let fd = map.as_fd();
+    sys::map_lookup_empty_batch(fd) != Err(Errno::PERM)
+        && sys::map_update_empty_batch(fd) == Err(Errno::PERM)
+        && !is_filtered()
 }
 
 fn is_busy(error: &Error) -> bool {

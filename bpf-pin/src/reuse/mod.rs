@@ -80,8 +80,10 @@ impl PinDir {
     /// of them has created, recreated or migrated it. Others may have created one in vain, which
     /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
     ///
-    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more. What fits:
-    /// [`MapSpec::compare`]. A new pin that replaces another has its mode and owner.
+    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more, with
+    /// [`Migrate`](Reuse::Migrate) two; one that is created those of a name that is missing, of
+    /// [`MapSpec::create`] and of [`pin`](Self::pin). What fits: [`MapSpec::compare`]. A new pin that
+    /// replaces another has its mode and owner.
     ///
     /// # Errors
     ///
@@ -89,7 +91,8 @@ impl PinDir {
     /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
     /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created;
-    /// [`Error::Directory`] as [`replace_if`](Self::replace_if); [`Error::Migrate`] as [`Migrate`] has it.
+    /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and EPERM where the old pin's owner is
+    /// another and this user may not give files away; [`Error::Migrate`] as [`Migrate`] has it.
     ///
     /// # Examples
     ///
@@ -189,12 +192,18 @@ impl PinDir {
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             let outcome = match &mut reuse {
-                Reuse::Migrate(_) if fits => self.found_or_resumed(name, &map)?,
+                Reuse::Migrate(_) if fits => match self.found_or_resumed(name, &map)? {
+                    // It has lost the name meanwhile.
+                    None if tries < TRIES => continue,
+                    None => Some(Outcome::Found),
+                    outcome => outcome,
+                },
                 Reuse::Migrate(migrate) => {
                     match self.migrate(name, spec, migrate, &mut make)? {
                         Some(migrated) => return Ok(migrated),
                         // Somebody else did.
-                        None => continue,
+                        None if tries < TRIES => continue,
+                        None => None,
                     }
                 }
                 _ if fits => Some(Outcome::Found),
@@ -204,22 +213,21 @@ impl PinDir {
                         Ok(()) => {
                             return Ok(Reused::new(new, Outcome::Recreated { old: map }));
                         }
-                        Err(error) if is_overtaken(&error) && tries < TRIES => None,
+                        Err(error) if is_overtaken(&error) && tries < TRIES => continue,
                         Err(error) => return Err(error.into()),
                     }
                 }
-                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => {
-                    let id = info.id;
-                    let error = Error::Reuse {
-                        path: path(),
-                        reason: Cause::Mismatch { id, mismatches }.into(),
-                    };
-                    return Err(error.into());
-                }
+                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => None,
             };
             if let Some(outcome) = outcome {
                 return Ok(Reused::new(map, outcome));
             }
+            let id = info.id;
+            let error = Error::Reuse {
+                path: path(),
+                reason: Cause::Mismatch { id, mismatches }.into(),
+            };
+            return Err(error.into());
         }
     }
 
@@ -245,6 +253,9 @@ fn identity(info: &MapInfo) -> Identity {
 
 /// Whether somebody else was faster with the name.
 fn is_overtaken(error: &Error) -> bool {
+    if !matches!(error, Error::Pin { .. } | Error::Directory { .. }) {
+        return false;
+    }
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     match error.cause() {
         Some(Cause::Replaced { .. } | Cause::Missing { .. }) => true,

@@ -1,0 +1,59 @@
+//! What `open_or_create` costs.
+
+use std::mem::forget;
+
+use bpf_pin::{Map, MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+
+use super::Measured;
+
+/// What the scene's map fits.
+fn spec() -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, 8, 8)
+}
+
+fn ask(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> Outcome {
+    let reused = dir.open_or_create(name, &spec(), reuse).unwrap();
+    drop::<Map>(reused.map);
+    reused.outcome
+}
+
+fn finds(dir: PinDir, reuse: Reuse<'_, '_>) {
+    assert!(matches!(ask(&dir, "map", reuse), Outcome::Found));
+    forget(dir);
+}
+
+fn creates(dir: PinDir, reuse: Reuse<'_, '_>) {
+    assert!(matches!(ask(&dir, "new", reuse), Outcome::Created));
+    forget(dir);
+}
+
+fn migrate() -> Migrate<'static> {
+    // What captures nothing is in no memory of its own.
+    Migrate::new(|key: &u32, value: &u64| Some((*key, *value)))
+}
+
+/// Those of `open_as`, and one more.
+const FOUND: &[&str] = &[
+    "OBJ_GET_AT",
+    "MAP_LOOKUP_BATCH",
+    "lstat",
+    "OBJ_GET_INFO_BY_FD",
+    "close",
+];
+const CREATED: &[&str] = &["OBJ_GET_AT", "MAP_CREATE", "OBJ_PIN_AT", "close"];
+
+pub const MEASURED: &[Measured] = measured! {
+    reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Exact);
+    reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Recreate);
+    reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::OpenOnly);
+    // And a look whether somebody's is left to be committed.
+    reuse_migrate_found => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "OBJ_GET_INFO_BY_FD", "OBJ_GET_AT", "close"],
+        |scene| { (scene.dir(), migrate()) }
+        |(dir, mut how): (PinDir, Migrate<'static>)| { finds(dir, Reuse::Migrate(&mut how)); forget(how) };
+    reuse_exact_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Exact);
+    reuse_recreate_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Recreate);
+    reuse_migrate_created => CREATED, |scene| { (scene.dir(), migrate()) }
+        |(dir, mut how): (PinDir, Migrate<'static>)| { creates(dir, Reuse::Migrate(&mut how)); forget(how) };
+    reuse_create_only_created => &["MAP_CREATE", "OBJ_PIN_AT", "close"], |scene| { scene.dir() }
+        |dir: PinDir| creates(dir, Reuse::CreateOnly);
+};

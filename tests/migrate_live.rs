@@ -1,0 +1,374 @@
+//! `Reuse::Migrate` while others write, wait and die.
+
+mod holder;
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{
+    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Outcome as Done, PinDir, Reuse,
+};
+use common::*;
+
+use holder::Holder;
+
+const CHILD: &str = "BPF_PIN_TEST_MIGRATE_LIVE";
+const NAME: &str = "flows";
+
+const ALONE: &[(&str, fn())] = &[
+    ("no_count_is_lost_to_a_freeze", counted),
+    ("what_was_counted_before_the_second_pass", counted_before),
+    ("beside_one_that_deletes_and_adds", churned),
+];
+
+fn main() -> ExitCode {
+    if let Some(task) = holder::task() {
+        return child(&task);
+    }
+    if let Ok(name) = std::env::var(CHILD) {
+        let (_, run) = ALONE.iter().find(|(known, _)| *known == name).unwrap();
+        run();
+        return ExitCode::SUCCESS;
+    }
+    const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+    let suite = ALONE.iter().fold(Suite::new(), |suite, (name, _)| {
+        suite.test(name, PINS, || alone(CHILD, name))
+    });
+    suite
+        .test("another_process_has_the_turn", PINS, elsewhere)
+        .test("another_process_is_waited_for", PINS, waited_for)
+        .test("another_process_is_killed", PINS, killed)
+        .run()
+}
+
+fn spec(value_size: u32) -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, value_size, 64)
+}
+
+/// From any size to any other: the count stands first.
+fn resize<'f>() -> Migrate<'f> {
+    Migrate::bytes(|key, value, new_key, new_value| {
+        new_key.copy_from_slice(key);
+        new_value[..8].copy_from_slice(&value[..8]);
+        true
+    })
+}
+
+fn count(elems: &Elems<Map>, key: u32) -> u64 {
+    let mut value = vec![0; elems.value_len()];
+    elems.lookup(&key.to_ne_bytes(), &mut value).unwrap();
+    u64::from_ne_bytes(value[..8].try_into().unwrap())
+}
+
+fn set(elems: &Elems<Map>, key: u32, count: u64) -> bpf_pin::Result<()> {
+    let mut value = vec![0; elems.value_len()];
+    value[..8].copy_from_slice(&count.to_ne_bytes());
+    elems.update(&key.to_ne_bytes(), &value, ElemFlags::ANY)
+}
+
+fn open(dir: &PinDir) -> Elems<Map> {
+    Elems::new(dir.open_as(NAME).unwrap()).unwrap()
+}
+
+const WRITERS: usize = 4;
+const DONE: u32 = 1;
+
+/// Adds to its own count until all is done, and opens the name anew where the map is frozen.
+fn write(fs: &TestFs, member: Member<'_>) -> Said {
+    let dir = PinDir::open(fs.root()).unwrap();
+    let key = member.number as u32;
+    let mut elems = open(&dir);
+    let (mut written, mut times) = (0, 0);
+    while member.raised() < DONE {
+        let count = count(&elems, key);
+        assert_eq!(count, written, "writer {key}: a count is lost");
+        match set(&elems, key, count + 1) {
+            Ok(()) => written += 1,
+            Err(error) => {
+                assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+                elems = open(&dir);
+                times += 1;
+            }
+        }
+    }
+    [written, times, 0, 0]
+}
+
+/// Reads by the name: no count goes back.
+fn read(fs: &TestFs, member: Member<'_>) -> Said {
+    let dir = PinDir::open(fs.root()).unwrap();
+    let (mut last, mut times) = (0, 0);
+    while member.raised() < DONE {
+        let count = count(&open(&dir), 0);
+        assert!(count >= last, "{count} after {last}");
+        last = count;
+        times += 1;
+    }
+    [last, times, 0, 0]
+}
+
+fn counted() {
+    const MIGRATIONS: u32 = 20;
+
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    drop(dir.open_or_create(NAME, &spec(8), Reuse::Exact).unwrap());
+    let said = crowd(WRITERS + 2, |member| match member.number {
+        ..WRITERS => write(&fs, member),
+        WRITERS => read(&fs, member),
+        _ => {
+            let dir = PinDir::open(fs.root()).unwrap();
+            for number in 0..MIGRATIONS {
+                std::thread::sleep(Duration::from_millis(10));
+                let spec = spec(8 * (2 + number % 2));
+                let mut how = resize().freeze();
+                let made = dir
+                    .open_or_create(NAME, &spec, Reuse::Migrate(&mut how))
+                    .unwrap_or_else(|error| panic!("{error}"));
+                let Done::Migrated(migration) = made.outcome else {
+                    panic!("{made:?}");
+                };
+                migration.commit().unwrap();
+            }
+            member.raise(DONE);
+            [0; 4]
+        }
+    });
+    let elems = open(&dir);
+    for (key, [written, ..]) in (0..).zip(&said[..WRITERS]) {
+        assert!(*written > 0);
+        assert_eq!(count(&elems, key), *written);
+    }
+    println!("{said:?}");
+    assert_eq!(fs.names(), [NAME]);
+}
+
+/// Without a freeze: whoever has the old one open goes on with it.
+fn counted_before() {
+    for _ in 0..10 {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root()).unwrap();
+        drop(dir.open_or_create(NAME, &spec(8), Reuse::Exact).unwrap());
+        {
+            let elems = open(&dir);
+            (0..WRITERS as u32).for_each(|key| set(&elems, key, 0).unwrap());
+        }
+        let said = crowd(WRITERS + 1, |member| {
+            if member.number < WRITERS {
+                return write(&fs, member);
+            }
+            let dir = PinDir::open(fs.root()).unwrap();
+            let old = open(&dir);
+            let (seen, sampled) = (Cell::new(0), Cell::new([0; WRITERS]));
+            let mut how = Migrate::bytes(|key, value, new_key, new_value| {
+                new_key.copy_from_slice(key);
+                new_value[..8].copy_from_slice(value);
+                seen.set(seen.get() + 1);
+                if seen.get() == WRITERS {
+                    std::thread::sleep(Duration::from_millis(2));
+                    let keys: [usize; WRITERS] = std::array::from_fn(|key| key);
+                    sampled.set(keys.map(|key| count(&old, key as u32)));
+                }
+                true
+            });
+            let made = dir
+                .open_or_create(NAME, &spec(16), Reuse::Migrate(&mut how))
+                .unwrap();
+            let Done::Migrated(migration) = made.outcome else {
+                panic!("{made:?}");
+            };
+            std::thread::sleep(Duration::from_millis(2));
+            member.raise(DONE);
+            let new = Elems::new(made.map).unwrap();
+            for (key, before) in sampled.get().into_iter().enumerate() {
+                assert!(count(&new, key as u32) >= before);
+            }
+            migration.commit().unwrap();
+            sampled.get()
+        });
+        let (new, sampled) = (open(&dir), said[WRITERS]);
+        for (key, [written, ..]) in said[..WRITERS].iter().enumerate() {
+            let copied = count(&new, key as u32);
+            assert!(sampled[key] <= copied && copied <= *written);
+        }
+        assert_eq!(fs.names(), [NAME]);
+    }
+}
+
+/// Whatever it makes of the walk: what stays is there, or nothing is done.
+fn churned() {
+    const STAY: u32 = 40;
+
+    let (mut migrated, mut unsettled) = (0, 0);
+    for round in 0..20 {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root()).unwrap();
+        let old = dir
+            .open_or_create(NAME, &spec(8), Reuse::Exact)
+            .unwrap()
+            .map;
+        let elems = Elems::new(old.try_clone().unwrap()).unwrap();
+        (0..STAY).for_each(|key| set(&elems, key, u64::from(key) + 1).unwrap());
+        let said = crowd(2, |member| {
+            let dir = PinDir::open(fs.root()).unwrap();
+            if member.number == 0 {
+                let elems = open(&dir);
+                let (mut key, mut times) = (0, 0);
+                while member.raised() < DONE {
+                    let now = STAY + key % 20;
+                    match set(&elems, now, 1).and_then(|()| elems.delete(&now.to_ne_bytes())) {
+                        Ok(_) => times += 1,
+                        Err(error) => assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}"),
+                    }
+                    key += 1;
+                }
+                return [times, 0, 0, 0];
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            let how = resize();
+            let mut how = if round % 2 == 0 { how } else { how.freeze() };
+            let made = dir.open_or_create(NAME, &spec(16), Reuse::Migrate(&mut how));
+            member.raise(DONE);
+            match made {
+                Ok(made) => {
+                    let Done::Migrated(migration) = made.outcome else {
+                        panic!("{made:?}");
+                    };
+                    migration.commit().unwrap();
+                    let new = Elems::new(made.map).unwrap();
+                    (0..STAY).for_each(|key| assert_eq!(count(&new, key), u64::from(key) + 1));
+                    [0; 4]
+                }
+                Err(error) => {
+                    assert_eq!(error.cause(), Some(&Cause::Unsettled), "{error}");
+                    let now = dir.identity(NAME).unwrap();
+                    assert_eq!(now, old.identity().unwrap());
+                    [1, 0, 0, 0]
+                }
+            }
+        });
+        match said[1][0] {
+            0 => migrated += 1,
+            _ => unsettled += 1,
+        }
+        assert_eq!(fs.names(), [NAME], "{said:?}");
+    }
+    println!("migrated {migrated} times, {unsettled} times it came to no end");
+    assert!(migrated > 0);
+}
+
+/// In another process: migrates, and waits amid it until it is told to go on.
+fn child(task: &str) -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let dir = PinDir::open(args.next().expect("a directory")).expect("a directory");
+    assert_eq!(task, "migrate");
+    let mut is_told = false;
+    let how = Migrate::new(|key: &u32, value: &u64| {
+        if !is_told {
+            holder::say("ready");
+            holder::wait();
+            is_told = true;
+        }
+        Some((*key, [*value, 1]))
+    });
+    let made = dir.open_or_create(NAME, &spec(16), Reuse::Migrate(&mut how.freeze()));
+    match made.expect("a map").outcome {
+        Done::Migrated(migration) => drop(migration.commit().expect("a commit")),
+        other => panic!("{other:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn ask(
+    dir: &PinDir,
+    value_size: u32,
+    patience: Duration,
+) -> bpf_pin::Result<(Map, bpf_pin::Outcome)> {
+    let mut how = resize().patience(patience);
+    let made = dir.open_or_create(NAME, &spec(value_size), Reuse::Migrate(&mut how))?;
+    Ok((made.map, made.outcome))
+}
+
+/// A map with one entry, and a process that is amid its migration.
+fn amid(fs: &TestFs, dir: &PinDir) -> bpf_pin::Result<(Map, Holder)> {
+    let map = dir.open_or_create(NAME, &spec(8), Reuse::Exact)?.map;
+    map.typed::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
+    Ok((map, Holder::ready(fs, "migrate", [fs.root()])))
+}
+
+fn elsewhere() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, other) = amid(&fs, &dir)?;
+    for patience in [Duration::ZERO, Duration::from_millis(130)] {
+        let begin = Instant::now();
+        let error = ask(&dir, 16, patience).unwrap_err();
+        assert_eq!(error.cause(), Some(&Cause::Locked), "{error}");
+        assert!(begin.elapsed() >= patience);
+        let text = error.to_string();
+        assert!(text.contains(NAME), "{text}");
+        // Whom the old one fits, waits for nobody.
+        let (map, outcome) = ask(&dir, 8, Duration::ZERO)?;
+        assert!(matches!(outcome, Done::Found));
+        assert_eq!(map.id()?, old.id()?);
+    }
+    // Neither is another name's turn his.
+    dir.pin(spec(8).create()?, "other")?;
+    let mut how = resize().patience(Duration::ZERO);
+    let made = dir.open_or_create("other", &spec(16), Reuse::Migrate(&mut how))?;
+    assert!(matches!(made.outcome, Done::Migrated(_)));
+    drop(made);
+    assert_eq!(fs.names(), ["_bpf-pin-old-other", NAME, "other"]);
+    other.let_go();
+    let (_, outcome) = ask(&dir, 16, Duration::ZERO)?;
+    assert!(matches!(outcome, Done::Found), "{outcome:?}");
+    assert_eq!(dir.sweep_stale()?.removed.len(), 0);
+    assert_eq!(fs.names(), ["_bpf-pin-old-other", NAME, "other"]);
+    Ok(())
+}
+
+/// For no longer than it takes.
+fn waited_for() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, mut other) = amid(&fs, &dir)?;
+    let (map, outcome) = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| ask(&dir, 16, Duration::from_secs(600)));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waits.is_finished());
+        other.begin();
+        waits.join().expect("a thread")
+    })?;
+    // Right before its commit, or after it.
+    assert!(
+        matches!(outcome, Done::Found | Done::Resumed(_)),
+        "{outcome:?}"
+    );
+    assert_ne!(map.id()?, old.id()?);
+    assert_eq!(map.typed::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 1]));
+    other.let_go();
+    drop(outcome);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+fn killed() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, other) = amid(&fs, &dir)?;
+    let (map, outcome) = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| ask(&dir, 16, Duration::from_secs(600)));
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(!waits.is_finished());
+        other.kill();
+        waits.join().expect("a thread")
+    })?;
+    let Done::Migrated(migration) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(migration.commit()?.id()?, old.id()?);
+    assert_eq!(map.typed::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 0]));
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
