@@ -183,14 +183,14 @@ fn assert_agree(line: &[u8]) -> bool {
 
 fn random_bytes() -> Outcome {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..50_000 {
+    for _ in 0..rounds(50_000) {
         let length = random.below(120);
         let line: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         assert_agree(&line);
     }
     // Bytes that mean something are met more often.
     let mut lines = 0;
-    for _ in 0..50_000 {
+    for _ in 0..rounds(50_000) {
         let length = random.below(60);
         let bytes = b"    --:\\0123789,=/ab";
         let line: Vec<u8> = (0..length).map(|_| *random.of(bytes)).collect();
@@ -215,12 +215,12 @@ fn random_bytes() -> Outcome {
         "\\",
         "\\13",
     ];
-    for _ in 0..100_000 {
+    for _ in 0..rounds(100_000) {
         let mut line = vec!["7", "1", "0:9"];
         line.extend((0..random.below(10)).map(|_| *random.of(&words)));
         lines += usize::from(assert_agree(line.join(" ").as_bytes()));
     }
-    assert!(lines > 5_000, "{lines} of them are lines");
+    assert!(lines > rounds(5_000), "{lines} of them are lines");
     Ok(())
 }
 
@@ -235,7 +235,7 @@ const SEEDS: [&[u8]; 5] = [
 fn mutated_lines() -> Outcome {
     let mut random = Random(42);
     let mut lines = 0;
-    for _ in 0..100_000 {
+    for _ in 0..rounds(100_000) {
         let mut line = random.of(&SEEDS).to_vec();
         for _ in 0..=random.below(4) {
             let at = random
@@ -255,7 +255,7 @@ fn mutated_lines() -> Outcome {
         }
         lines += usize::from(assert_agree(&line));
     }
-    assert!(lines > 10_000, "{lines} of them are lines");
+    assert!(lines > rounds(10_000), "{lines} of them are lines");
     Ok(())
 }
 

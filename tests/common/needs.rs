@@ -89,6 +89,15 @@ impl fmt::Display for Need {
     }
 }
 
+/// How often what asks nothing of the kernel is done: an emulated processor is some 20 times slower,
+/// and computes the same.
+pub fn rounds(often: usize) -> usize {
+    match env::var_os("BPF_PIN_TEST_PHASE") {
+        Some(_) => often / 20,
+        None => often,
+    }
+}
+
 /// Where a program is: in PATH, or where root alone looks.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
