@@ -198,6 +198,7 @@ impl Place {
     }
 }
 
+/// An id alone may be that of one that has gone meanwhile.
 fn is_new(mount: &Mount, before: &[Mount]) -> bool {
-    mount.is_bpffs() && before.iter().all(|old| old.mount_id != mount.mount_id)
+    mount.is_bpffs() && !before.contains(mount)
 }

@@ -57,8 +57,8 @@ impl MountOptions {
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
     /// [`InvalidOption`](Cause::InvalidOption), also for a delegation among these options, and (EINVAL)
     /// for an owner who is not mapped in this user namespace; [`OptionIgnored`](Cause::OptionIgnored)
-    /// for an owner before Linux 6.8; the rest as [`detached`](Self::detached); the errnos of
-    /// sendmsg(2) and recvmsg(2).
+    /// for an owner where the kernel is too old for that; the rest as [`detached`](Self::detached); the
+    /// errnos of sendmsg(2) and recvmsg(2).
     ///
     /// # Examples
     ///
