@@ -511,6 +511,13 @@ fn wrong_sizes() -> Outcome {
         assert!(keys.iter().chain(&values).all(|byte| *byte == 7));
         assert!(!cursor.is_end());
     }
+    let error = elems
+        .update_batch(&[1; 8], &[1; 24], any)
+        .expect_err("three");
+    assert_eq!(
+        error.to_string(),
+        "map_update_batch after 0 elements: the keys are 2 and the values 3"
+    );
     refused(
         elems.delete_batch(&[1; 6]).expect_err("delete"),
         size("key", 4, 2),
@@ -544,6 +551,10 @@ fn flags() -> Outcome {
     let error = error.expect_err("the second is not there");
     assert!(matches!(error, Error::Batch { done: 1, .. }), "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyMissing));
+    assert_eq!(
+        error.to_string(),
+        "map_update_batch after 1 elements: there is no such key"
+    );
     let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(found, [(1, 10), (2, 2), (3, 3)].into());
     // The value has no lock.

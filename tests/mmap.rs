@@ -270,6 +270,11 @@ fn sizes() -> Outcome {
         assert_eq!(error.raw_os_error(), None);
         Ok(())
     }
+    let error = array(12, 4)?.mmap::<AtomicU64>().expect_err("12 bytes");
+    assert_eq!(
+        error.to_string(),
+        "map the values of a map into memory: values of 12 bytes are not made of whole atomics of 8"
+    );
     refused::<AtomicU64>(4)?;
     refused::<AtomicU64>(12)?;
     refused::<AtomicU32>(6)?;
@@ -302,6 +307,11 @@ fn readers() -> Outcome {
     let error = map.mmap::<AtomicU64>().expect_err("for writing");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert_eq!(error.cause(), Some(&Cause::ReadOnlyForProgs), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "map the values of a map into memory: the map was made with BPF_F_RDONLY_PROG, so it can \
+         be mapped for reading only"
+    );
     assert_eq!(map.mmap::<LoadOnly<AtomicU64>>()?.as_slice()[0].load(), 0);
     Ok(())
 }
