@@ -15,7 +15,7 @@ pub(super) struct Copy<'a, 'f> {
     /// An array's elements can be zeroed and not deleted.
     is_array: bool,
     is_trie: bool,
-    /// Of the first pass, one after the other.
+    /// Those that were put into the new map before the last pass, one after the other.
     keys: Vec<u8>,
 }
 
@@ -61,13 +61,14 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// All entries.
     pub(super) fn first(&mut self) -> Result<()> {
-        self.keys = self.pass()?;
+        let keys = self.settled_pass()?;
+        self.keys.extend(keys);
         Ok(())
     }
 
     /// All entries as they are now, and without those that are gone since the first time.
     pub(super) fn second(&mut self) -> Result<()> {
-        let keys = self.pass()?;
+        let keys = self.settled_pass()?;
         let key_len = self.new.key_len();
         let mut now: Vec<&[u8]> = keys.chunks_exact(key_len).collect();
         now.sort_unstable();
@@ -82,9 +83,25 @@ impl<'a, 'f> Copy<'a, 'f> {
         Ok(())
     }
 
-    /// The new keys, one after the other.
-    fn pass(&mut self) -> Result<Vec<u8>> {
+    /// The new keys of a pass that has come to the end, one after the other.
+    fn settled_pass(&mut self) -> Result<Vec<u8>> {
+        const TRIES: usize = 16;
+
+        for _ in 1..TRIES {
+            let mut keys = vec![];
+            match self.pass(&mut keys) {
+                Ok(()) => return Ok(keys),
+                Err(error) if matches!(error.cause(), Some(Cause::Unsettled)) => {
+                    self.keys.extend(keys);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let mut keys = vec![];
+        self.pass(&mut keys).map(|()| keys)
+    }
+
+    fn pass(&mut self, keys: &mut Vec<u8>) -> Result<()> {
         let mut value = vec![0; self.old.value_len()];
         let mut new_key = vec![0; self.new.key_len()];
         let mut new_value = vec![0; self.new.value_len()];
@@ -103,7 +120,7 @@ impl<'a, 'f> Copy<'a, 'f> {
                 keys.extend_from_slice(&new_key);
             }
         }
-        Ok(keys)
+        Ok(())
     }
 }
 
