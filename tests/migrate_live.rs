@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
-    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Outcome as Done, PinDir, Reuse,
+    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
+    Reuse,
 };
 use common::*;
 
@@ -20,6 +21,9 @@ const ALONE: &[(&str, fn())] = &[
     ("no_count_is_lost_to_a_freeze", counted),
     ("what_was_counted_before_the_second_pass", counted_before),
     ("beside_one_that_deletes_and_adds", churned),
+    ("two_versions_that_undo_each_other", two_versions),
+    ("many_that_commit_it_at_once", many_commit),
+    ("some_commit_it_and_some_roll_it_back", many_end),
 ];
 
 fn main() -> ExitCode {
@@ -69,6 +73,12 @@ fn set(elems: &Elems<Map>, key: u32, count: u64) -> bpf_pin::Result<()> {
 
 fn open(dir: &PinDir) -> Elems<Map> {
     Elems::new(dir.open_as(NAME).unwrap()).unwrap()
+}
+
+fn keys(elems: &Elems<Map>) -> Vec<Vec<u8>> {
+    let mut keys: Vec<_> = elems.keys().map(Result::unwrap).collect();
+    keys.sort();
+    keys
 }
 
 const WRITERS: usize = 4;
@@ -235,8 +245,12 @@ fn churned() {
                     let Done::Migrated(migration) = made.outcome else {
                         panic!("{made:?}");
                     };
-                    migration.commit().unwrap();
+                    let old = migration.commit().unwrap();
                     let new = Elems::new(made.map).unwrap();
+                    if round % 2 == 1 {
+                        // Nor does anything come back that was deleted.
+                        assert_eq!(keys(&new), keys(&Elems::new(old).unwrap()));
+                    }
                     (0..STAY).for_each(|key| assert_eq!(count(&new, key), u64::from(key) + 1));
                     [0; 4]
                 }
@@ -255,7 +269,104 @@ fn churned() {
         assert_eq!(fs.names(), [NAME], "{said:?}");
     }
     println!("migrated {migrated} times, {unsettled} times it came to no end");
-    assert!(migrated > 0);
+    assert!(migrated > unsettled);
+}
+
+/// Each finds the other's map, and makes its own of it, by turns: no entry is lost on the way.
+fn two_versions() {
+    const OF_EACH: usize = 4;
+    const TIMES: usize = 10;
+
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    {
+        drop(dir.open_or_create(NAME, &spec(8), Reuse::Exact).unwrap());
+        let elems = open(&dir);
+        (0..20).for_each(|key| set(&elems, key, u64::from(key) + 1).unwrap());
+    }
+    let said = crowd(2 * OF_EACH, |member| {
+        let dir = PinDir::open(fs.root()).unwrap();
+        let size = 8 * (1 + member.number as u32 % 2);
+        let (mut migrated, mut found) = (0, 0);
+        for time in 0..TIMES {
+            std::thread::sleep(Duration::from_millis(1));
+            let (map, outcome) = ask(&dir, size, Duration::from_secs(100)).unwrap();
+            let elems = Elems::new(map).unwrap();
+            assert_eq!(elems.value_len(), size as usize);
+            (0..20).for_each(|key| assert_eq!(count(&elems, key), u64::from(key) + 1));
+            match outcome {
+                Done::Migrated(migration) | Done::Resumed(migration) => {
+                    migrated += 1;
+                    // Some leave that to the next.
+                    if (time + member.number) % 5 != 0 {
+                        migration.commit().unwrap();
+                    }
+                }
+                Done::Found => found += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        [migrated, found, 0, 0]
+    });
+    println!("{said:?}");
+    assert!(said.iter().map(|said| said[0]).sum::<u64>() > 1);
+    if let Done::Resumed(migration) = ask(&dir, open(&dir).value_len() as u32, Duration::ZERO)
+        .unwrap()
+        .1
+    {
+        migration.commit().unwrap();
+    }
+    assert_eq!(fs.names(), [NAME]);
+}
+
+/// A migration that each of a crowd has, as forked processes have it; and whether each has ended it.
+fn ended_by(how: impl Fn(usize, Migration) -> bool) -> (TestFs, Vec<bool>) {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    drop(dir.open_or_create(NAME, &spec(8), Reuse::Exact).unwrap());
+    set(&open(&dir), 1, 7).unwrap();
+    let (_, outcome) = ask(&dir, 16, Duration::ZERO).unwrap();
+    let Done::Migrated(migration) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let migration = Cell::new(Some(migration));
+    let said = crowd(8, |member| {
+        let migration = migration.take().expect("a copy of its own");
+        [u64::from(how(member.number, migration)), 0, 0, 0]
+    });
+    assert_eq!(count(&open(&dir), 1), 7);
+    assert_eq!(fs.names(), [NAME]);
+    (fs, said.iter().map(|said| said[0] == 1).collect())
+}
+
+fn many_commit() {
+    for _ in 0..20 {
+        let (fs, done) = ended_by(|_, migration| migration.commit().is_ok());
+        // That it was done already is fine.
+        assert!(done.iter().all(|&done| done), "{done:?}");
+        assert_eq!(open(&PinDir::open(fs.root()).unwrap()).value_len(), 16);
+    }
+}
+
+/// One that has the name is what they leave, whoever is last.
+fn many_end() {
+    for _ in 0..20 {
+        let (fs, done) = ended_by(|number, migration| match number % 2 {
+            0 => migration.commit().is_ok(),
+            _ => match migration.roll_back() {
+                Ok(_) => true,
+                Err(failed) => {
+                    let is_late = matches!(failed.cause(), Some(Cause::Replaced { .. }));
+                    assert!(is_late, "{}", failed.error());
+                    false
+                }
+            },
+        });
+        let rolled_back = done.iter().skip(1).step_by(2).filter(|&&done| done).count();
+        assert_eq!(rolled_back, 1, "{done:?}");
+        assert!(done.iter().step_by(2).all(|&done| done), "{done:?}");
+        assert_eq!(open(&PinDir::open(fs.root()).unwrap()).value_len(), 8);
+    }
 }
 
 /// In another process: migrates, and waits amid it until it is told to go on.

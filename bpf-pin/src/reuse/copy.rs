@@ -15,7 +15,7 @@ pub(super) struct Copy<'a, 'f> {
     /// An array's elements can be zeroed and not deleted.
     is_array: bool,
     is_trie: bool,
-    /// Of the first pass, one after the other.
+    /// Those that were put into the new map before the last pass, one after the other.
     keys: Vec<u8>,
 }
 
@@ -61,13 +61,14 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// All entries.
     pub(super) fn first(&mut self) -> Result<()> {
-        self.keys = self.pass()?;
+        let keys = self.settled_pass()?;
+        self.keys.extend(keys);
         Ok(())
     }
 
     /// All entries as they are now, and without those that are gone since the first time.
     pub(super) fn second(&mut self) -> Result<()> {
-        let keys = self.pass()?;
+        let keys = self.settled_pass()?;
         let key_len = self.new.key_len();
         let mut now: Vec<&[u8]> = keys.chunks_exact(key_len).collect();
         now.sort_unstable();
@@ -82,13 +83,30 @@ impl<'a, 'f> Copy<'a, 'f> {
         Ok(())
     }
 
-    /// The new keys, one after the other.
-    fn pass(&mut self) -> Result<Vec<u8>> {
+    /// The new keys of a pass that has come to the end, one after the other.
+    fn settled_pass(&mut self) -> Result<Vec<u8>> {
+        const TRIES: usize = 16;
+
+        for _ in 1..TRIES {
+            let mut keys = vec![];
+            match self.pass(&mut keys) {
+                Ok(()) => return Ok(keys),
+                Err(error) if matches!(error.cause(), Some(Cause::Unsettled)) => {
+                    self.keys.extend(keys);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut keys = vec![];
+        self.pass(&mut keys).map(|()| keys)
+    }
+
+    fn pass(&mut self, keys: &mut Vec<u8>) -> Result<()> {
         /// So many bytes of values are put in at once.
         const CHUNK: usize = 256 << 10;
 
         let (key_len, value_len) = (self.new.key_len(), self.new.value_len());
-        let (mut keys, mut values) = (vec![], Vec::with_capacity(CHUNK));
+        let mut values = Vec::with_capacity(CHUNK);
         let mut put = 0;
         let mut all = self.old.iter();
         while let Some(entry) = all.next() {
@@ -107,8 +125,7 @@ impl<'a, 'f> Copy<'a, 'f> {
                 values.clear();
             }
         }
-        self.put(&mut keys[put..], &values)?;
-        Ok(keys)
+        self.put(&mut keys[put..], &values)
     }
 
     fn put(&self, keys: &mut [u8], values: &[u8]) -> Result<()> {

@@ -1,0 +1,53 @@
+//! A pinned map that is migrated.
+
+use bpf_pin::{
+    ElemFlags, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir, Reuse,
+};
+
+pub const NAME: &str = "flows";
+
+pub fn pinned(dir: &PinDir, spec: &MapSpec<'_>) -> bpf_pin::Result<Map> {
+    dir.open_or_create(NAME, spec, Reuse::Exact)
+        .map(|reused| reused.map)
+}
+
+/// The new map, once it has been committed.
+pub fn migrate(dir: &PinDir, spec: &MapSpec<'_>, mut how: Migrate<'_>) -> bpf_pin::Result<Map> {
+    let (map, migration) = begin(dir, spec, &mut how)?;
+    migration.commit()?;
+    Ok(map)
+}
+
+pub fn begin(
+    dir: &PinDir,
+    spec: &MapSpec<'_>,
+    how: &mut Migrate<'_>,
+) -> bpf_pin::Result<(Map, Migration)> {
+    let made = dir.open_or_create(NAME, spec, Reuse::Migrate(how))?;
+    let Done::Migrated(migration) = made.outcome else {
+        panic!("{made:?}");
+    };
+    assert_eq!(dir.open_as::<Map>(NAME)?.id()?, made.map.id()?);
+    Ok((made.map, migration))
+}
+
+pub fn hash_of(key_size: u32, value_size: u32) -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, key_size, value_size, 64)
+}
+
+pub fn put(map: &Map, entries: impl IntoIterator<Item = (u32, u64)>) -> bpf_pin::Result<()> {
+    let elems = map.typed::<u32, u64>()?;
+    for (key, value) in entries {
+        elems.update(&key, &value, ElemFlags::ANY)?;
+    }
+    Ok(())
+}
+
+pub fn entries<K: bytemuck::Pod + Ord, V: bytemuck::Pod + Ord>(
+    map: &Map,
+) -> bpf_pin::Result<Vec<(K, V)>> {
+    let elems = map.typed::<K, V>()?;
+    let mut entries = elems.iter().collect::<bpf_pin::Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
+}
