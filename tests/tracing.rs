@@ -15,20 +15,8 @@ use common::*;
 fn main() -> std::process::ExitCode {
     const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
     const COOKIE: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
-    const FUNCTIONS: &[Need] = &[
-        cap::SYS_ADMIN,
-        cap::PERFMON,
-        Need::File(BTF),
-        Need::File(KPROBES),
-    ];
+    const FUNCTIONS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF)];
     const PERF: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(5, 15)];
-    // Debian has what it takes from then on.
-    const KPROBE_MULTI: &[Need] = &[
-        cap::SYS_ADMIN,
-        cap::PERFMON,
-        kernel(6, 12),
-        Need::File(KPROBES),
-    ];
     const UPROBE_MULTI: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 6)];
     Suite::new()
         .test("raw_tracepoint", TRACER, raw_tracepoint)
@@ -42,7 +30,7 @@ fn main() -> std::process::ExitCode {
         .test("a_functions_cookie", FUNCTIONS, function_cookie)
         .test("perf_event", PERF, perf_event)
         .test("perf_event_of_old", TRACER, perf_event_of_old)
-        .test("kprobe_multi", KPROBE_MULTI, kprobe_multi)
+        .test("kprobe_multi", TRACER, kprobe_multi)
         .test("uprobe_multi", UPROBE_MULTI, uprobe_multi)
         .test("what_does_not_fit_is_refused_at_once", TRACER, misfits)
         .run()
@@ -237,7 +225,29 @@ fn ways() -> Result<Vec<Way>, Box<dyn std::error::Error + Send + Sync>> {
     ])
 }
 
+/// Built without kprobes, a kernel has no tracing of its functions, of whatever release it is.
+fn has_kprobes() -> bool {
+    Need::File(KPROBES).unmet().is_none()
+}
+
+fn no_functions() -> Outcome {
+    let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    let attach_type = AttachType::TRACE_FENTRY;
+    let made = ProgSpec::new(ProgType::TRACING, &insns)
+        .license(c"GPL")
+        .expected_attach_type(attach_type)
+        .attach_btf_id(function("kernel_clone")?)
+        .load()
+        .and_then(|prog| LinkSpec::tracing(attach_type).create(&prog));
+    let error = made.expect_err("a kernel without kprobes");
+    assert!(error.cause().is_none(), "{error}");
+    Ok(())
+}
+
 fn functions() -> Outcome {
+    if !has_kprobes() {
+        return no_functions();
+    }
     for (prog_type, attach_type, btf_id, runs_here) in ways()? {
         let map = seen();
         let insns = spec_insns(&map, false);
@@ -313,6 +323,9 @@ fn functions() -> Outcome {
 }
 
 fn function_cookie() -> Outcome {
+    if !has_kprobes() {
+        return no_functions();
+    }
     let map = seen();
     let knows = kernel(5, 19).unmet().is_none();
     let insns = spec_insns(&map, knows);
@@ -410,9 +423,17 @@ fn perf_event_of_old() -> Outcome {
 }
 
 fn kprobe_multi() -> Outcome {
+    let attach_type = AttachType::TRACE_KPROBE_MULTI;
+    // Debian builds what it takes from then on.
+    if !has_kprobes() || kernel(6, 12).unmet().is_some() {
+        let prog = returning(ProgType::KPROBE, AttachType(0), 0);
+        let made = LinkSpec::kprobe_multi(&[c"kernel_clone"]).create(&prog);
+        let error = made.expect_err("a kernel without");
+        assert!(error.cause().is_none(), "{error}");
+        return Ok(());
+    }
     let map = seen();
     let insns = spec_insns(&map, true);
-    let attach_type = AttachType::TRACE_KPROBE_MULTI;
     let prog = load(ProgType::KPROBE, attach_type, 0, &insns);
     // In the order of their addresses or not.
     let names = [c"kernel_clone", c"do_exit"];
