@@ -335,6 +335,10 @@ pub(super) fn target(
             map_id: sys::info_head(fd)?.id,
             attach_type,
         },
+        // A link of its own kind, which tells a name and no BTF.
+        Point::Tracing if attach_type == AttachType::TRACE_RAW_TP => {
+            LinkTarget::RawTracepoint { cookie }
+        }
         Point::Tracing => {
             let info = kinds::ProgKind::info(prog)?;
             LinkTarget::Tracing {

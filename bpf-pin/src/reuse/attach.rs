@@ -85,8 +85,8 @@ impl PinDir {
     ///
     /// A device's index is that of the network namespace that this thread is in: of a link to a device
     /// of another one with the same index the kernel does not tell the difference. Of several functions
-    /// or places, of perf events and of iterators it does not tell which: there the caller's name for
-    /// the pin has to.
+    /// or places, of perf events, of tracepoints by BTF and of what an iterator's program was loaded for
+    /// it does not tell which: there the name that the caller has chosen for the pin has to.
     ///
     /// # Errors
     ///
