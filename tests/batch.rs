@@ -177,8 +177,8 @@ fn resident() -> usize {
 fn roomy() -> Outcome {
     for (map_type, key_size, max_entries) in [
         (MapType::HASH, 8, 4_000_000),
-        // Of which none is made before it is put in.
-        (MapType::LPM_TRIE, 8, 100_000_000),
+        // Of which none is made before it is put in. More than four gigabytes some kernels refuse.
+        (MapType::LPM_TRIE, 8, 20_000_000),
     ] {
         let spec = MapSpec::new(map_type, key_size, 64, max_entries);
         let map = spec.flags(MapFlags::NO_PREALLOC).create()?;
