@@ -48,8 +48,8 @@ fn one_by_one() -> Outcome {
     without_batches(|| {
         super::in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
         super::array()?;
-        super::full()?;
-        super::absent()?;
+        super::mistakes::full()?;
+        super::mistakes::absent()?;
         if kernel(5, 14).unmet().is_none() {
             super::per_cpu()?;
         }
