@@ -5,7 +5,10 @@ mod migration;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, ElemFlags, Error, Map, Migrate, Outcome as Done, PinDir, Reuse};
+use bpf_pin::{
+    Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Migrate, Outcome as Done, PinDir,
+    Reuse,
+};
 use common::*;
 
 use migration::{NAME, begin, entries, hash_of, migrate, pinned, put};
@@ -18,6 +21,7 @@ fn main() -> ExitCode {
         .test("keys_become_others", PINS, remapped)
         .test("two_keys_become_one", PINS, merged)
         .test("what_is_changed_between_the_passes", PINS, between)
+        .test("a_full_map_is_changed_between_the_passes", PINS, full)
         .test("what_fills_a_map_stays", PINS, filled)
         .test("values_of_either_size", PINS, either_size)
         .test("an_unfinished_one_is_resumed", PINS, resumed)
@@ -111,6 +115,44 @@ fn between() -> Outcome {
         map.typed::<u32, [u64; 2]>()?
             .update(&1, &[1, 1], ElemFlags::ANY)?;
         assert_eq!(fs.names(), [NAME]);
+    }
+    Ok(())
+}
+
+/// What is gone makes room for what has come, in the new map as in the old.
+fn full() -> Outcome {
+    let tries = |value_size| {
+        MapSpec::new(MapType::LPM_TRIE, 4 + 4, value_size, 10).flags(MapFlags::NO_PREALLOC)
+    };
+    let hash = |value_size| MapSpec::new(MapType::HASH, 8, value_size, 10);
+    let specs: [(MapSpec<'_>, MapSpec<'_>); 2] = [(hash(8), hash(16)), (tries(8), tries(16))];
+    for (old_spec, spec) in &specs {
+        for is_to_freeze in [false, true] {
+            let fs = TestFs::new();
+            let dir = PinDir::open(fs.root())?;
+            let old = pinned(&dir, old_spec)?;
+            let elems = old.typed::<[u32; 2], u64>()?;
+            let put = |key: u32, value: u64| elems.update(&[32, key], &value, ElemFlags::ANY);
+            (0..10).try_for_each(|key| put(key, 1))?;
+            let seen = Cell::new(0);
+            let how = Migrate::new(|key: &[u32; 2], value: &u64| {
+                seen.set(seen.get() + 1);
+                if seen.get() == 10 {
+                    for gone in [0, 4, 9] {
+                        assert!(elems.delete(&[32, gone]).unwrap());
+                    }
+                    [100, 101, 102].iter().for_each(|&key| put(key, 2).unwrap());
+                }
+                Some((*key, [*value, 0]))
+            });
+            let how = if is_to_freeze { how.freeze() } else { how };
+            let map = migrate(&dir, spec, how)?;
+            let mut found = entries::<[u32; 2], [u64; 2]>(&map)?;
+            found.sort();
+            let keys = [1, 2, 3, 5, 6, 7, 8, 100, 101, 102];
+            let expected = keys.map(|key| ([32, key], [1 + u64::from(key >= 100), 0]));
+            assert_eq!(found, expected, "{spec:?}");
+        }
     }
     Ok(())
 }
