@@ -68,6 +68,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "map/info.rs"
     "map/mmap.rs"
     "map/per_cpu.rs"
+    "map/refused.rs"
     "map/spec.rs"
     "map/typed.rs"
     "name.rs"

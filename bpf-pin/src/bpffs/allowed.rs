@@ -4,12 +4,14 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bpf_pin_sys as abi;
+use bpf_pin_sys::Version;
 
 use crate::sys::sealed::Sealed;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 use super::mountinfo::Mount;
-use super::options::SINCE_DELEGATION;
+
+pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
 
 /// What may stand in an [`Allowed`]: [`Command`], [`MapType`], [`ProgType`], [`AttachType`]. Sealed.
 pub trait Delegable: Copy + fmt::Display + Sealed {

@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::makedev;
 
-use super::table::each_line;
-
 /// A line of `/proc/<pid>/mountinfo`: one mount.
 ///
 /// The names are those of proc(5). Names and paths are bytes as they are, not as the kernel writes
@@ -131,6 +129,39 @@ impl Mount {
         let mut mounts = Vec::new();
         each_line(&mut source, |line| mounts.extend(Self::parse(line)))?;
         Ok(mounts)
+    }
+}
+
+/// Calls `each` with every line, of whatever length.
+pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    /// The kernel fills what it is given with whole lines, and holds a lock meanwhile.
+    const ROOM: usize = 64 << 10;
+
+    let mut buffer = vec![0; ROOM];
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize(filled * 2, 0);
+        }
+        let count = match source.read(&mut buffer[filled..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        if count == 0 {
+            if filled > 0 {
+                each(&buffer[..filled]);
+            }
+            return Ok(());
+        }
+        let (fresh, end) = (filled, filled + count);
+        filled = end;
+        let is_end = |&byte: &u8| byte == b'\n';
+        if let Some(last) = buffer[fresh..end].iter().rposition(is_end) {
+            let last = fresh + last;
+            buffer[..last].split(is_end).for_each(&mut each);
+            buffer.copy_within(last + 1..end, 0);
+            filled = end - (last + 1);
+        }
     }
 }
 

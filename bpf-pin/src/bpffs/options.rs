@@ -15,7 +15,7 @@ use crate::diagnose;
 use crate::error::Reason;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
-use super::allowed::{Allowed, Delegable, Delegation, Shown};
+use super::allowed::{Allowed, Delegable, Delegation, SINCE_DELEGATION, Shown};
 use super::mountinfo::Mount;
 
 /// The options of a bpffs. What is not set is the kernel's default: mode 1777, owner and group of
@@ -55,7 +55,6 @@ const SINCE_MODE: Version = Version::new(4, 10);
 /// From 5.2 on, when bpffs took to fsopen(2), it was dropped.
 const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
-pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
 
 /// What fsconfig(2) takes of a string, its NUL included.
 const VALUE_MAX: usize = 256;

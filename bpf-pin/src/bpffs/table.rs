@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -13,40 +13,7 @@ use crate::cause::Cause;
 use crate::error::Reason;
 use crate::kind::{self, proc_dir};
 
-use super::mountinfo::{Line, Mount};
-
-/// Calls `each` with every line, of whatever length.
-pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    /// The kernel fills what it is given with whole lines, and holds a lock meanwhile.
-    const ROOM: usize = 64 << 10;
-
-    let mut buffer = vec![0; ROOM];
-    let mut filled = 0;
-    loop {
-        if filled == buffer.len() {
-            buffer.resize(filled * 2, 0);
-        }
-        let count = match source.read(&mut buffer[filled..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            count => count?,
-        };
-        if count == 0 {
-            if filled > 0 {
-                each(&buffer[..filled]);
-            }
-            return Ok(());
-        }
-        let (fresh, end) = (filled, filled + count);
-        filled = end;
-        let is_end = |&byte: &u8| byte == b'\n';
-        if let Some(last) = buffer[fresh..end].iter().rposition(is_end) {
-            let last = fresh + last;
-            buffer[..last].split(is_end).for_each(&mut each);
-            buffer.copy_within(last + 1..end, 0);
-            filled = end - (last + 1);
-        }
-    }
-}
+use super::mountinfo::{Line, Mount, each_line};
 
 /// A directory of this thread in a genuine /proc.
 pub(crate) fn genuine_proc(name: &str) -> Result<OwnedFd, Reason> {

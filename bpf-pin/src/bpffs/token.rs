@@ -17,9 +17,9 @@ use crate::operation::TokenOperation;
 use crate::sys;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
+use super::allowed::SINCE_DELEGATION;
 use super::allowed::{Allowed, Delegation, Shown};
 use super::directory::{fdinfo, path_of};
-use super::options::SINCE_DELEGATION;
 
 /// A BPF token: the right to use what a bpffs [delegates](crate::MountOptions::delegate_cmds), for a
 /// process in a user namespace.

@@ -1,48 +1,17 @@
 //! `BPF_MAP_*_BATCH`: many elements in one call.
 
 use std::mem::size_of;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use rustix::io::Errno;
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
 use crate::map::cursor::{At, Cursor};
-use crate::map::elem::Needs;
+use crate::map::refused::Needs;
 use crate::map::{ElemFlags, Elems};
-use crate::sys::{self, AsMap, Room};
+use crate::sys::{AsMap, Room};
 use crate::types::{Command, MapType};
-
-/// The batches that a map's type, or the kernel, was found to lack.
-#[derive(Default)]
-pub(crate) struct Lacking(AtomicU8);
-
-impl Lacking {
-    fn bit(command: Command) -> u8 {
-        1 << (command.0 - Command::MAP_LOOKUP_BATCH.0)
-    }
-
-    fn contains(&self, command: Command) -> bool {
-        self.0.load(Ordering::Relaxed) & Self::bit(command) != 0
-    }
-
-    /// Whether `errno` says so. What a kernel says to a command that it does not know is not all that
-    /// it says EINVAL to.
-    #[cold]
-    fn learn(&self, command: Command, errno: Errno) -> bool {
-        let lacks = match errno {
-            sys::ENOTSUPP => true,
-            Errno::INVAL => sys::no_batch() == Errno::INVAL && !is_filtered(),
-            _ => false,
-        };
-        if lacks {
-            self.0.fetch_or(Self::bit(command), Ordering::Relaxed);
-        }
-        lacks
-    }
-}
 
 /// The most elements that are put in, or deleted, in one call: the kernel works them off without a
 /// look at signals.

@@ -1,21 +1,17 @@
 //! `BPF_MAP_*_ELEM`: the elements of one map, as bytes.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
 
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
-use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::Map;
-use crate::map::batch::Lacking;
-use crate::map::freeze::is_frozen;
+use crate::map::refused::{Lacking, Needs, frozen, not_granted};
 use crate::sys::{self, AsMap, Cells, CellsError};
 use crate::types::MapType;
 
@@ -306,28 +302,6 @@ impl<M: AsMap> Elems<M> {
     }
 }
 
-/// What a command does with elements.
-#[derive(Clone, Copy)]
-pub(crate) struct Needs {
-    reads: bool,
-    writes: bool,
-}
-
-impl Needs {
-    pub(crate) const READ: Self = Self {
-        reads: true,
-        writes: false,
-    };
-    pub(crate) const WRITE: Self = Self {
-        reads: false,
-        writes: true,
-    };
-    pub(crate) const BOTH: Self = Self {
-        reads: true,
-        writes: true,
-    };
-}
-
 pub(crate) fn check_size(what: &'static str, expected: usize, found: usize) -> Result<(), Cause> {
     if expected == found {
         return Ok(());
@@ -337,21 +311,6 @@ pub(crate) fn check_size(what: &'static str, expected: usize, found: usize) -> R
         expected,
         found,
     })
-}
-
-/// The access mode of the descriptor, where it is not the one that was needed.
-pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
-    let flags = fcntl_getfl(fd).ok()?;
-    let opened = match flags & OFlags::ACCMODE {
-        OFlags::RDONLY if needs.writes => Access::ReadOnly,
-        OFlags::WRONLY if needs.reads => Access::WriteOnly,
-        _ => return None,
-    };
-    Some(Cause::MapAccess { opened })
-}
-
-fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
-    (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
 }
 
 impl<M: AsMap> fmt::Debug for Elems<M> {

@@ -1,19 +1,15 @@
 //! `BPF_MAP_FREEZE`.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::capability::{Capability, lacks};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::kind;
 use crate::map::Map;
-use crate::map::elem::{Needs, not_granted};
+use crate::map::refused::{Needs, is_frozen, not_granted};
 use crate::sys;
 
 impl Map {
@@ -65,18 +61,4 @@ fn freeze_cause(fd: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
         (None, true) => diagnose::missing(Capability::Bpf, "freezing a map"),
         _ => None,
     }
-}
-
-/// Only fdinfo tells. Linux 5.2.
-pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
-    let dir = kind::proc_dir("fdinfo")?;
-    let name = fd.as_raw_fd().to_string();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).ok()?;
-    let text = io::read_to_string(File::from(file)).ok()?;
-    let mut words = text.lines().map(|line| line.split_whitespace());
-    words.find_map(|mut line| match (line.next(), line.next()) {
-        (Some("frozen:"), Some(frozen)) => Some(frozen == "1"),
-        _ => None,
-    })
 }

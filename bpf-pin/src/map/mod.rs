@@ -11,6 +11,7 @@ mod keys;
 mod mmap;
 mod objects;
 mod per_cpu;
+mod refused;
 mod spec;
 mod typed;
 

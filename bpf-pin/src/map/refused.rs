@@ -1,0 +1,96 @@
+//! Why a command on elements is refused.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::fs::{Mode, OFlags, fcntl_getfl};
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::capability::is_filtered;
+use crate::cause::Cause;
+use crate::kind;
+use crate::sys;
+use crate::types::Command;
+
+/// What a command does with elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Needs {
+    pub(super) reads: bool,
+    pub(super) writes: bool,
+}
+
+impl Needs {
+    pub(crate) const READ: Self = Self {
+        reads: true,
+        writes: false,
+    };
+    pub(crate) const WRITE: Self = Self {
+        reads: false,
+        writes: true,
+    };
+    pub(crate) const BOTH: Self = Self {
+        reads: true,
+        writes: true,
+    };
+}
+
+/// The access mode of the descriptor, where it is not the one that was needed.
+pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
+    let flags = fcntl_getfl(fd).ok()?;
+    let opened = match flags & OFlags::ACCMODE {
+        OFlags::RDONLY if needs.writes => Access::ReadOnly,
+        OFlags::WRONLY if needs.reads => Access::WriteOnly,
+        _ => return None,
+    };
+    Some(Cause::MapAccess { opened })
+}
+
+pub(super) fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
+    (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
+}
+
+/// Only fdinfo tells. Linux 5.2.
+pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
+    let dir = kind::proc_dir("fdinfo")?;
+    let name = fd.as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).ok()?;
+    let text = io::read_to_string(File::from(file)).ok()?;
+    let mut words = text.lines().map(|line| line.split_whitespace());
+    words.find_map(|mut line| match (line.next(), line.next()) {
+        (Some("frozen:"), Some(frozen)) => Some(frozen == "1"),
+        _ => None,
+    })
+}
+
+/// The batches that a map's type, or the kernel, was found to lack.
+#[derive(Default)]
+pub(crate) struct Lacking(AtomicU8);
+
+impl Lacking {
+    fn bit(command: Command) -> u8 {
+        1 << (command.0 - Command::MAP_LOOKUP_BATCH.0)
+    }
+
+    pub(super) fn contains(&self, command: Command) -> bool {
+        self.0.load(Ordering::Relaxed) & Self::bit(command) != 0
+    }
+
+    /// Whether `errno` says so. What a kernel says to a command that it does not know is not all that
+    /// it says EINVAL to.
+    #[cold]
+    pub(super) fn learn(&self, command: Command, errno: Errno) -> bool {
+        let lacks = match errno {
+            sys::ENOTSUPP => true,
+            Errno::INVAL => sys::no_batch() == Errno::INVAL && !is_filtered(),
+            _ => false,
+        };
+        if lacks {
+            self.0.fetch_or(Self::bit(command), Ordering::Relaxed);
+        }
+        lacks
+    }
+}
