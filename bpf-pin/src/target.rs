@@ -117,7 +117,7 @@ pub enum LinkTarget {
     },
     /// A netkit device. Linux 6.7.
     Netkit {
-        /// The device. 0 once it is gone or the link detached.
+        /// The end that it is attached to. 0 once it is gone or the link detached.
         ifindex: u32,
         /// On which side.
         attach_type: AttachType,

@@ -322,8 +322,13 @@ pub(super) fn target(
         },
         Point::Device(ifindex) => match attach_type {
             AttachType::XDP => LinkTarget::Xdp { ifindex },
-            AttachType::NETKIT_PRIMARY | AttachType::NETKIT_PEER => LinkTarget::Netkit {
+            AttachType::NETKIT_PRIMARY => LinkTarget::Netkit {
                 ifindex,
+                attach_type,
+            },
+            // Told is the index of the other end.
+            AttachType::NETKIT_PEER => LinkTarget::Netkit {
+                ifindex: 0,
                 attach_type,
             },
             _ => LinkTarget::Tcx {

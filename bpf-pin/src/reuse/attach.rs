@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -55,9 +55,14 @@ pub enum Attachment {
     },
 }
 
-/// For how long a place that is taken is tried again: who took it may not have pinned its link yet,
-/// and the link of a killed process needs a moment to let go.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How often a place that is taken is tried again, with pauses of up to 64 ms, which are a second
+/// together: who took it may not have pinned its link yet, and the link of a killed process needs a
+/// moment to let go.
+const TRIES: u32 = 20;
+
+/// How often one's turn is waited for once more: to detach from some places takes the kernel a good
+/// part of a second, and many may be waiting.
+const TURNS: u32 = 5;
 
 /// What a try has come to.
 enum Step {
@@ -139,16 +144,19 @@ impl PinDir {
                 return Ok(attached);
             }
         }
-        let end = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(1);
+        let (mut tries, mut turns) = (0, 0);
         loop {
-            match wanted.in_turn()? {
-                Step::Done(attached) => return Ok(attached),
-                Step::Again(error) if Instant::now() > end => return Err(error),
-                Step::Again(_) => {}
+            match wanted.in_turn() {
+                Ok(Step::Done(attached)) => return Ok(attached),
+                Ok(Step::Again(error)) if tries == TRIES => return Err(error),
+                Ok(Step::Again(_)) => tries += 1,
+                Err(error) if turns < TURNS && error.cause() == Some(&Cause::Locked) => {
+                    turns += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(64));
+            sleep(Duration::from_millis(1 << tries.min(6)));
         }
     }
 }
@@ -290,11 +298,13 @@ impl Wanted<'_> {
             let name = self.name.as_os_str();
             self.dir.fail_at(DirOperation::Replace, name, reason)
         };
+        // Let go when the turn has ended: that takes the kernel its time.
+        let old;
         let _turn = self.dir.turn().map_err(fail)?;
         let Some(link) = self.open()? else {
             return self.attach();
         };
-        let old = match self.take(link)? {
+        old = match self.take(link)? {
             Ok(attached) => return Ok(Step::Done(attached)),
             Err(useless) => useless,
         };
@@ -303,11 +313,13 @@ impl Wanted<'_> {
         let link = match self.spec.create(self.prog) {
             Ok(link) => link,
             Err(error) if !is_taken(&error) => return Err(error),
-            Err(error) => match old.attachment {
-                // The old link is in the way. It holds on where it cannot be detached.
-                Attachment::Relinked { .. } if old.link.detach().is_err() => return Err(error),
-                _ => return Ok(Step::Again(error)),
-            },
+            Err(error) => {
+                // The old link is in the way, if it is not one that is about to die.
+                if let Attachment::Relinked { .. } = old.attachment {
+                    let _ = old.link.detach();
+                }
+                return Ok(Step::Again(error));
+            }
         };
         let (kind, id, attachment) = (Kind::Link, old.id, old.attachment);
         let expected = Identity { kind, id };
