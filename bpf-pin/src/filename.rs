@@ -7,42 +7,34 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use crate::cause::Cause;
+use crate::sys::{Text, find_byte};
 
-/// The longest name, in bytes.
-const NAME_MAX: usize = 255;
-
-/// A NUL-terminated name, in place.
+/// A NUL-terminated name, in place: 255 bytes is the longest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Filename {
-    len: u8,
-    bytes: [u8; NAME_MAX + 1],
-}
+pub(crate) struct Filename(Text);
 
 impl Filename {
     /// A name that bpffs would take.
     pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
         let source = name.as_bytes();
-        // One pass over what is nearly always without fault.
-        if source.iter().any(|byte| matches!(byte, b'/' | b'.' | 0)) {
-            return Err(fault(name));
+        let has = |byte| find_byte(byte, source).is_some();
+        if source.is_empty() {
+            return Err(Cause::EmptyPath);
         }
-        match source.len() {
-            0 => Err(Cause::EmptyPath),
-            1..=NAME_MAX => Ok(Self::copied(source)),
-            length => Err(Cause::NameTooLong { length }),
+        match Text::new(source) {
+            Ok(text) if !has(b'/') && !has(b'.') => {
+                let length = source.len();
+                text.map(Self).ok_or(Cause::NameTooLong { length })
+            }
+            _ => Err(fault(name)),
         }
     }
 
     /// A name that the kernel gave: it may hold a '.', as the kernel's own do.
     pub(crate) fn of_entry(name: &[u8]) -> Self {
-        Self::copied(&name[..name.len().min(NAME_MAX)])
-    }
-
-    fn copied(source: &[u8]) -> Self {
-        let mut bytes = [0; NAME_MAX + 1];
-        bytes[..source.len()].copy_from_slice(source);
-        let len = source.len() as u8;
-        Self { len, bytes }
+        // The kernel's have no NUL and are no longer.
+        let text = Text::new(&name[..name.len().min(Text::MAX)]);
+        Self(text.ok().flatten().unwrap_or_default())
     }
 
     /// This and a number in hexadecimal digits, as far as there is room.
@@ -51,31 +43,23 @@ impl Filename {
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) as usize & 0xf;
-            this.push(b"0123456789abcdef"[nibble]);
+            this.0.push(b"0123456789abcdef"[nibble]);
         }
         this
     }
 
     pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
         let mut this = *self;
-        suffix.bytes().for_each(|byte| this.push(byte));
+        suffix.bytes().for_each(|byte| this.0.push(byte));
         this
     }
 
-    fn push(&mut self, byte: u8) {
-        if usize::from(self.len) < NAME_MAX {
-            self.bytes[usize::from(self.len)] = byte;
-            self.len += 1;
-        }
-    }
-
     pub(crate) fn as_c_str(&self) -> &CStr {
-        let with_nul = &self.bytes[..=usize::from(self.len)];
-        CStr::from_bytes_with_nul(with_nul).unwrap_or_default()
+        self.0.as_c_str()
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        self.0.as_bytes()
     }
 
     pub(crate) fn as_os_str(&self) -> &OsStr {

@@ -14,6 +14,7 @@ mod map;
 mod mmap;
 mod object;
 mod prog;
+mod text;
 mod token;
 
 pub(crate) use batch::Room;
@@ -38,6 +39,7 @@ pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
     prog_map_ids, prog_test_run,
 };
+pub(crate) use text::{Text, find_byte, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
