@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use common::Tracee;
 
@@ -67,14 +66,9 @@ mod heap {
 
 /// Of a call that was made before.
 pub fn of(call: &mut dyn FnMut()) -> Counts {
-    // The same, of nothing: what the clock takes, which a contender looks at.
-    let mut nothing = || {
-        let begun = Instant::now();
-        std::hint::black_box(Duration::max(begun.elapsed(), Duration::ZERO));
-    };
     let allocations = allocations(call);
     let syscalls = syscalls(call);
-    let instructions = instructions(call).saturating_sub(instructions(&mut nothing));
+    let instructions = instructions(call) - instructions(&mut || ());
     Counts {
         allocations,
         syscalls,

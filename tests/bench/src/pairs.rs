@@ -11,25 +11,49 @@ use crate::count::{self, Counts};
 /// One way of doing a row's work.
 pub struct Contender<'s> {
     pub who: &'static str,
-    run: Box<dyn FnMut(u32) -> Duration + 's>,
+    work: Work<'s>,
+}
+
+enum Work<'s> {
+    /// So many times.
+    Plain(Box<dyn FnMut(u32) + 's>),
+    /// Once, and how long what counts of it took.
+    Timed(Box<dyn FnMut() -> Duration + 's>),
 }
 
 impl<'s> Contender<'s> {
     pub fn new(who: &'static str, mut call: impl FnMut() + 's) -> Self {
-        let run = Box::new(move |times| {
-            let begun = Instant::now();
+        let work = Work::Plain(Box::new(move |times| {
             for _ in 0..times {
                 call();
             }
-            begun.elapsed()
-        });
-        Self { who, run }
+        }));
+        Self { who, work }
     }
 
     /// Of work that needs some more, which is not measured: it measures itself.
-    pub fn timed(who: &'static str, mut call: impl FnMut() -> Duration + 's) -> Self {
-        let run = Box::new(move |times| (0..times).map(|_| call()).sum());
-        Self { who, run }
+    pub fn timed(who: &'static str, call: impl FnMut() -> Duration + 's) -> Self {
+        let work = Work::Timed(Box::new(call));
+        Self { who, work }
+    }
+
+    fn run(&mut self, times: u32) -> Duration {
+        match &mut self.work {
+            Work::Plain(calls) => {
+                let begun = Instant::now();
+                calls(times);
+                begun.elapsed()
+            }
+            Work::Timed(call) => (0..times).map(|_| call()).sum(),
+        }
+    }
+
+    /// Once, without a look at the clock.
+    fn call(&mut self) {
+        match &mut self.work {
+            Work::Plain(calls) => calls(1),
+            Work::Timed(call) => drop(call()),
+        }
     }
 }
 
@@ -103,7 +127,7 @@ const SLICE: Duration = Duration::from_micros(150);
 
 pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
     let times = row.contenders.iter_mut().map(|contender| {
-        let once = (contender.run)(1).min((contender.run)(1));
+        let once = contender.run(1).min(contender.run(1));
         let times = SLICE.as_secs_f64() / once.as_secs_f64().max(1e-9);
         (times as u32).max(1)
     });
@@ -117,7 +141,7 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
             // There and back, and each is first in its turn.
             let turn = if round % 2 == 0 { turn } else { all - 1 - turn };
             let i = (turn + round / 2) % all;
-            let took = (row.contenders[i].run)(times[i]);
+            let took = row.contenders[i].run(times[i]);
             samples[i].push(took.as_secs_f64() / f64::from(times[i]));
         }
     }
@@ -136,12 +160,16 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
         Some(Verdict { goal, ratio })
     });
     let verdicts = verdicts.collect();
-    let figures = row.contenders.iter_mut().enumerate().map(|(i, contender)| Figures {
-        who: contender.who,
-        seconds: median(&samples[i]),
-        ratio: ratio(i, 0),
-        counts: row.is_call.then(|| counts(contender)),
-    });
+    let figures = row
+        .contenders
+        .iter_mut()
+        .enumerate()
+        .map(|(i, contender)| Figures {
+            who: contender.who,
+            seconds: median(&samples[i]),
+            ratio: ratio(i, 0),
+            counts: row.is_call.then(|| counts(contender)),
+        });
     Measured {
         figures: figures.collect(),
         name: row.name,
@@ -152,9 +180,7 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
 }
 
 fn counts(contender: &mut Contender<'_>) -> Counts {
-    count::of(&mut || {
-        (contender.run)(1);
-    })
+    count::of(&mut || contender.call())
 }
 
 fn median(samples: &[f64]) -> f64 {

@@ -19,8 +19,8 @@ pub struct Place {
 impl Place {
     pub fn new() -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
-        // SAFETY: only this process's view of mounts changes; it has one thread.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
+        // SAFETY: only this process's view of mounts and networks changes; it has one thread.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
             .map_err(|errno| format!("a mount namespace takes CAP_SYS_ADMIN, be root: {errno}"))?;
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
         mount_change("/", private)?;

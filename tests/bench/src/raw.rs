@@ -48,7 +48,13 @@ pub fn try_get(path: &CStr) -> Option<OwnedFd> {
         ..bpf_attr_obj::zeroed()
     };
     // SAFETY: the path ends with a NUL.
-    let fd = unsafe { call(abi::BPF_OBJ_GET, &mut attr, offset_of!(bpf_attr_obj, path_fd)) };
+    let fd = unsafe {
+        call(
+            abi::BPF_OBJ_GET,
+            &mut attr,
+            offset_of!(bpf_attr_obj, path_fd),
+        )
+    };
     // SAFETY: OBJ_GET returns a new descriptor.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -77,7 +83,13 @@ pub fn pin(fd: BorrowedFd<'_>, path: &CStr) {
         ..bpf_attr_obj::zeroed()
     };
     // SAFETY: the path ends with a NUL.
-    let result = unsafe { call(abi::BPF_OBJ_PIN, &mut attr, offset_of!(bpf_attr_obj, path_fd)) };
+    let result = unsafe {
+        call(
+            abi::BPF_OBJ_PIN,
+            &mut attr,
+            offset_of!(bpf_attr_obj, path_fd),
+        )
+    };
     done(result, "BPF_OBJ_PIN");
 }
 
@@ -135,7 +147,13 @@ unsafe fn info<T: Default>(fd: BorrowedFd<'_>) -> T {
         info: &raw mut info as u64,
     };
     // SAFETY: info is as long as said.
-    let result = unsafe { call(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr, size_of::<bpf_attr_info>()) };
+    let result = unsafe {
+        call(
+            abi::BPF_OBJ_GET_INFO_BY_FD,
+            &mut attr,
+            size_of::<bpf_attr_info>(),
+        )
+    };
     done(result, "BPF_OBJ_GET_INFO_BY_FD");
     info
 }
@@ -159,7 +177,11 @@ pub fn create_map(attr: &abi::bpf_attr_map_create) -> OwnedFd {
     let mut attr = *attr;
     // SAFETY: the callers set no address; MAP_CREATE returns a new descriptor.
     unsafe {
-        let fd = call(abi::BPF_MAP_CREATE, &mut attr, size_of::<abi::bpf_attr_map_create>());
+        let fd = call(
+            abi::BPF_MAP_CREATE,
+            &mut attr,
+            size_of::<abi::bpf_attr_map_create>(),
+        );
         owned(fd, "BPF_MAP_CREATE")
     }
 }
@@ -174,7 +196,13 @@ pub fn lookup(map: BorrowedFd<'_>, key: &u32) -> Option<u64> {
         ..bpf_attr_map_elem::zeroed()
     };
     // SAFETY: key and value are as long as the map's.
-    let result = unsafe { call(abi::BPF_MAP_LOOKUP_ELEM, &mut attr, size_of::<bpf_attr_map_elem>()) };
+    let result = unsafe {
+        call(
+            abi::BPF_MAP_LOOKUP_ELEM,
+            &mut attr,
+            size_of::<bpf_attr_map_elem>(),
+        )
+    };
     (result >= 0).then_some(value)
 }
 
@@ -187,7 +215,13 @@ pub fn update(map: BorrowedFd<'_>, key: &u32, value: &u64) {
         ..bpf_attr_map_elem::zeroed()
     };
     // SAFETY: key and value are as long as the map's.
-    let result = unsafe { call(abi::BPF_MAP_UPDATE_ELEM, &mut attr, size_of::<bpf_attr_map_elem>()) };
+    let result = unsafe {
+        call(
+            abi::BPF_MAP_UPDATE_ELEM,
+            &mut attr,
+            size_of::<bpf_attr_map_elem>(),
+        )
+    };
     done(result, "BPF_MAP_UPDATE_ELEM");
 }
 
@@ -206,7 +240,13 @@ pub fn read_by_batch(map: BorrowedFd<'_>, room: usize, mut each: impl FnMut(&[u3
             ..bpf_attr_batch::zeroed()
         };
         // SAFETY: keys and values have room for count elements, the cursors for a hash's.
-        let result = unsafe { call(abi::BPF_MAP_LOOKUP_BATCH, &mut attr, size_of::<bpf_attr_batch>()) };
+        let result = unsafe {
+            call(
+                abi::BPF_MAP_LOOKUP_BATCH,
+                &mut attr,
+                size_of::<bpf_attr_batch>(),
+            )
+        };
         let is_last = result < 0;
         if is_last && io::Error::last_os_error().raw_os_error() != Some(libc::ENOENT) {
             failed("BPF_MAP_LOOKUP_BATCH");
@@ -231,7 +271,13 @@ pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u64]) {
         ..bpf_attr_batch::zeroed()
     };
     // SAFETY: keys and values hold count elements.
-    let result = unsafe { call(abi::BPF_MAP_UPDATE_BATCH, &mut attr, size_of::<bpf_attr_batch>()) };
+    let result = unsafe {
+        call(
+            abi::BPF_MAP_UPDATE_BATCH,
+            &mut attr,
+            size_of::<bpf_attr_batch>(),
+        )
+    };
     done(result, "BPF_MAP_UPDATE_BATCH");
 }
 
@@ -244,7 +290,12 @@ pub fn each_name(dir: BorrowedFd<'_>, room: &mut [u8], mut each: impl FnMut(&CSt
     loop {
         // SAFETY: the room is as long as said.
         let len = unsafe {
-            libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), room.as_mut_ptr(), room.len())
+            libc::syscall(
+                libc::SYS_getdents64,
+                dir.as_raw_fd(),
+                room.as_mut_ptr(),
+                room.len(),
+            )
         };
         done(len as i32, "getdents64");
         if len == 0 {

@@ -23,7 +23,9 @@ pub fn open_prog<'s>(path: &'s Path) -> Contender<'s> {
 }
 
 pub fn open_link<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || drop(PinnedLink::from_pin(path).expect("a link")))
+    Contender::new(WHO, move || {
+        drop(PinnedLink::from_pin(path).expect("a link"))
+    })
 }
 
 fn data(map: &Map) -> MapData {

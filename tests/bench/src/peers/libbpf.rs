@@ -97,7 +97,11 @@ pub fn read<'s>(map: &'s Map, sum: u64) -> Contender<'s> {
             let result = unsafe {
                 sys::bpf_map_lookup_batch(
                     fd,
-                    if begun { (&raw mut from).cast() } else { null_mut() },
+                    if begun {
+                        (&raw mut from).cast()
+                    } else {
+                        null_mut()
+                    },
                     (&raw mut cursor).cast(),
                     keys.as_mut_ptr().cast(),
                     values.as_mut_ptr().cast(),

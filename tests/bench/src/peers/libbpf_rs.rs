@@ -60,8 +60,11 @@ pub fn update<'s>(map: &Map, key: u32) -> Contender<'s> {
 
 pub fn read<'s>(map: &Map, sum: u64) -> Contender<'s> {
     let map = handle(map);
+    // In one batch: its iterator takes any batch that is not full for the last one, and hardly one of
+    // a hash map is full.
+    let room = map.max_entries();
     Contender::new(WHO, move || {
-        let all = map.lookup_batch(BATCH as u32, MapFlags::ANY, MapFlags::ANY);
+        let all = map.lookup_batch(room, MapFlags::ANY, MapFlags::ANY);
         let values = all.expect("batches").map(|(_, value)| {
             let value: [u8; 8] = value.try_into().expect("8 bytes");
             u64::from_ne_bytes(value)
@@ -76,8 +79,7 @@ pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> 
         for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
             let count = keys.len() as u32;
             let bytes = (bytes_of(keys), bytes_of(values));
-            let updated =
-                map.update_batch(bytes.0, bytes.1, count, MapFlags::ANY, MapFlags::ANY);
+            let updated = map.update_batch(bytes.0, bytes.1, count, MapFlags::ANY, MapFlags::ANY);
             updated.expect("an update");
         }
     })

@@ -85,7 +85,12 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         goal("bpf-pin", "bpf-pin by path", 1.0),
     ];
     goals.extend(peers::NAMES.iter().map(|peer| goal("bpf-pin", peer, 1.0)));
-    bench.call("PinDir::open_as, against a path six directories deep", contenders, goals, "");
+    bench.call(
+        "PinDir::open_as, against a path six directories deep",
+        contenders,
+        goals,
+        "",
+    );
 }
 
 fn replace(bench: &mut Bench, dir: &PinDir, map: &Map) -> Result<(), Failure> {

@@ -87,7 +87,12 @@ fn open_link(bench: &mut Bench, path: &Path) {
 }
 
 /// The calls with which `unpin` finds out whose pin it is.
-pub fn is_pin_of(fd: BorrowedFd<'_>, dir: i32, name: &std::ffi::CStr, get: impl Fn() -> std::os::fd::OwnedFd) -> std::os::fd::OwnedFd {
+pub fn is_pin_of(
+    fd: BorrowedFd<'_>,
+    dir: i32,
+    name: &std::ffi::CStr,
+    get: impl Fn() -> std::os::fd::OwnedFd,
+) -> std::os::fd::OwnedFd {
     let id = raw::map_info(fd).id;
     assert!(!raw::is_link_at(dir, name));
     let pin = get();
@@ -138,16 +143,12 @@ pub fn prog() -> Result<Prog, Failure> {
     Ok(ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?)
 }
 
-/// A link to a network namespace that ends with the call: it is defunct and holds nothing in place.
+/// A link to the bench's own network namespace.
 pub fn link() -> Result<Link, Failure> {
     let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
     let prog = ProgSpec::new(ProgType::SK_LOOKUP, &insns)
         .expected_attach_type(AttachType::SK_LOOKUP)
         .load()?;
-    let link = common::own_network(|| {
-        let netns = std::fs::File::open("/proc/thread-self/ns/net")?;
-        let link = LinkSpec::netns(&netns, AttachType::SK_LOOKUP).create(&prog);
-        link.map_err(|error| std::io::Error::other(error.to_string()))
-    });
-    Ok(link?)
+    let netns = std::fs::File::open("/proc/self/ns/net")?;
+    Ok(LinkSpec::netns(&netns, AttachType::SK_LOOKUP).create(&prog)?)
 }
