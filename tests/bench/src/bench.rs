@@ -26,17 +26,24 @@ pub struct Bench {
     pub options: Options,
     pub place: Place,
     pub measured: Vec<Measured>,
+    /// What is told in words, with what it is about.
+    pub facts: Vec<(String, String)>,
 }
 
 impl Bench {
     pub fn new(options: Options) -> Result<Self, Failure> {
         let place = Place::new()?;
-        let measured = Vec::new();
         Ok(Self {
             options,
             place,
-            measured,
+            measured: Vec::new(),
+            facts: Vec::new(),
         })
+    }
+
+    pub fn fact(&mut self, name: &str, words: String) {
+        println!("\n{name}: {words}");
+        self.facts.push((name.into(), words));
     }
 
     /// So much of something; a part of it in a quick run.

@@ -1,6 +1,6 @@
 //! What other libraries make of the same work. The path or the map is the row's, the way is theirs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bpf_pin::Map;
 
@@ -41,4 +41,7 @@ of_each! {
     /// All of a map whose values have this sum.
     read(map: &'s Map, sum: u64);
     fill(map: &'s Map, keys: &'s [u32], values: &'s [u64]);
+    open_all(maps: &'s [PathBuf], links: &'s [PathBuf]);
+    /// Looks for each pin, and makes a map and pins it, as it is not there; then `undo`, unmeasured.
+    make_all(paths: &'s [PathBuf], undo: &'s dyn Fn());
 }

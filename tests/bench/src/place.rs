@@ -11,8 +11,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use crate::Failure;
 
 pub struct Place {
-    /// The mount point, which goes with the bench; the mount goes with its namespace.
-    _directory: tempfile::TempDir,
+    /// What is mounted in it goes with the namespace, it itself with the bench.
+    directory: tempfile::TempDir,
     pub root: PathBuf,
 }
 
@@ -26,15 +26,18 @@ impl Place {
         mount_change("/", private)?;
         let root = directory.path().join("bpf");
         std::fs::create_dir(&root)?;
+        std::fs::create_dir(directory.path().join("mounts"))?;
         MountOptions::new().mode(0o700).mount(&root)?;
-        Ok(Self {
-            _directory: directory,
-            root,
-        })
+        Ok(Self { directory, root })
     }
 
     pub fn at(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// Where other mounts may be made.
+    pub fn mount_point(&self) -> PathBuf {
+        self.directory.path().join("mounts")
     }
 
     /// An empty directory.

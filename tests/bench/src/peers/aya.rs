@@ -1,7 +1,8 @@
 //! aya: maps and programs as types of their own.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use aya::maps::{HashMap, Map as AyaMap, MapData};
 use aya::programs::SocketFilter;
@@ -76,5 +77,30 @@ pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> 
         for (key, value) in keys.iter().zip(values) {
             map.insert(key, value, 0).expect("an update");
         }
+    })
+}
+
+pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
+    Contender::new(WHO, move || {
+        for map in maps {
+            drop(MapData::from_pin(map).expect("a map"));
+        }
+        for link in links {
+            drop(PinnedLink::from_pin(link).expect("a link"));
+        }
+    })
+}
+
+pub fn make_all<'s>(paths: &'s [PathBuf], undo: &'s dyn Fn()) -> Contender<'s> {
+    Contender::timed(WHO, move || {
+        let begun = Instant::now();
+        for path in paths {
+            assert!(MapData::from_pin(path).is_err());
+            let map = HashMap::<MapData, u32, u64>::create(8, 0).expect("a map");
+            map.pin(path).expect("a pin");
+        }
+        let took = begun.elapsed();
+        undo();
+        took
     })
 }

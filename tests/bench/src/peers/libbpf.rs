@@ -2,8 +2,9 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
+use std::time::Instant;
 
 use bpf_pin::{Map, abi};
 use libbpf_sys as sys;
@@ -137,5 +138,40 @@ pub fn fill<'s>(map: &'s Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'
             };
             assert_eq!(updated, 0);
         }
+    })
+}
+
+pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
+    let c_paths = |paths: &[PathBuf]| paths.iter().map(|path| c_path(path)).collect::<Vec<_>>();
+    let (maps, links) = (c_paths(maps), c_paths(links));
+    Contender::new(WHO, move || {
+        for map in &maps {
+            // SAFETY: such a struct.
+            unsafe { open::<abi::bpf_map_info>(map) }
+        }
+        for link in &links {
+            // SAFETY: such a struct.
+            unsafe { open::<abi::bpf_link_info>(link) }
+        }
+    })
+}
+
+pub fn make_all<'s>(paths: &'s [PathBuf], undo: &'s dyn Fn()) -> Contender<'s> {
+    let paths: Vec<_> = paths.iter().map(|path| c_path(path)).collect();
+    Contender::timed(WHO, move || {
+        let begun = Instant::now();
+        for path in &paths {
+            // SAFETY: the path ends with a NUL; there is no name and no options; the descriptor is ours.
+            unsafe {
+                assert!(sys::bpf_obj_get(path.as_ptr()) < 0);
+                let fd = sys::bpf_map_create(sys::BPF_MAP_TYPE_HASH, null(), 4, 8, 8, null());
+                assert!(fd >= 0);
+                assert_eq!(sys::bpf_obj_pin(fd, path.as_ptr()), 0);
+                libc::close(fd);
+            }
+        }
+        let took = begun.elapsed();
+        undo();
+        took
     })
 }

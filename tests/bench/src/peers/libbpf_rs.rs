@@ -1,9 +1,10 @@
 //! libbpf-rs: libbpf in Rust.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bpf_pin::Map;
-use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Program};
+use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType, Program};
 
 use crate::pairs::Contender;
 use crate::rows::BATCH;
@@ -87,4 +88,33 @@ pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> 
 
 fn bytes_of<T: bpf_pin::bytemuck::Pod>(of: &[T]) -> &[u8] {
     bpf_pin::bytemuck::cast_slice(of)
+}
+
+pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
+    Contender::new(WHO, move || {
+        for map in maps {
+            drop(MapHandle::from_pinned_path(map).expect("a map"));
+        }
+        for link in links {
+            drop(Link::open(link).expect("a link"));
+        }
+    })
+}
+
+pub fn make_all<'s>(paths: &'s [PathBuf], undo: &'s dyn Fn()) -> Contender<'s> {
+    let opts = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
+        ..Default::default()
+    };
+    Contender::timed(WHO, move || {
+        let begun = Instant::now();
+        for path in paths {
+            assert!(MapHandle::from_pinned_path(path).is_err());
+            let map = MapHandle::create(MapType::Hash, None::<&str>, 4, 8, 8, &opts);
+            map.expect("a map").pin(path).expect("a pin");
+        }
+        let took = begun.elapsed();
+        undo();
+        took
+    })
 }

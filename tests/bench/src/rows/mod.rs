@@ -2,9 +2,13 @@
 
 mod dir;
 mod elem;
+mod mounts;
 mod object;
+mod restart;
+mod walk;
 mod whole;
 
+#[cfg(feature = "libbpf-rs")]
 pub use whole::BATCH;
 
 use crate::Failure;
@@ -15,5 +19,7 @@ pub fn all(bench: &mut Bench) -> Result<(), Failure> {
     dir::rows(bench)?;
     elem::rows(bench)?;
     whole::rows(bench)?;
-    Ok(())
+    restart::rows(bench)?;
+    walk::rows(bench)?;
+    mounts::rows(bench)
 }
