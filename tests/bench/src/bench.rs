@@ -18,7 +18,7 @@ pub struct Options {
     pub record: bool,
     /// Builds each library alone.
     pub builds: bool,
-    /// Holds instructions against their bounds, and measures nothing else.
+    /// Holds what is exact against its bounds.
     pub check: bool,
 }
 
