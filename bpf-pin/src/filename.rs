@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use crate::cause::Cause;
-use crate::sys::{Text, find_byte};
+use crate::sys::{Text, find_byte, with_c_str};
 
 /// A NUL-terminated name, in place: 255 bytes is the longest.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,16 +16,8 @@ pub(crate) struct Filename(Text);
 impl Filename {
     /// A name that bpffs would take.
     pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
-        let source = name.as_bytes();
-        let has = |byte| find_byte(byte, source).is_some();
-        if source.is_empty() {
-            return Err(Cause::EmptyPath);
-        }
-        match Text::new(source) {
-            Ok(text) if !has(b'/') && !has(b'.') => {
-                let length = source.len();
-                text.map(Self).ok_or(Cause::NameTooLong { length })
-            }
+        match Text::new(checked(name)?) {
+            Ok(Some(text)) => Ok(Self(text)),
             _ => Err(fault(name)),
         }
     }
@@ -79,6 +71,23 @@ impl fmt::Debug for Filename {
     }
 }
 
+/// Calls `call` with a name that bpffs would take, for what does not keep it.
+#[inline]
+pub(crate) fn with_name<T>(name: &OsStr, call: impl FnOnce(&CStr) -> T) -> Result<T, Cause> {
+    with_c_str(checked(name)?, call).map_err(|_| fault(name))
+}
+
+/// The bytes of a name without fault, unless they hold a NUL.
+fn checked(name: &OsStr) -> Result<&[u8], Cause> {
+    let bytes = name.as_bytes();
+    let has = |byte| find_byte(byte, bytes).is_some();
+    let is_long = bytes.len() > Text::MAX;
+    if bytes.is_empty() || is_long || has(b'/') || has(b'.') {
+        return Err(fault(name));
+    }
+    Ok(bytes)
+}
+
 #[cold]
 fn fault(name: &OsStr) -> Cause {
     let bytes = name.as_bytes();
@@ -89,8 +98,14 @@ fn fault(name: &OsStr) -> Cause {
         let name = name.to_owned();
         return Cause::Slash { name };
     }
-    let component = name.to_owned();
-    Cause::Dot { component }
+    if bytes.contains(&b'.') {
+        let component = name.to_owned();
+        return Cause::Dot { component };
+    }
+    match bytes.len() {
+        0 => Cause::EmptyPath,
+        length => Cause::NameTooLong { length },
+    }
 }
 
 /// What stands for a byte that no name may hold: '%' and two hexadecimal digits.
