@@ -12,8 +12,8 @@ mod libbpf;
 #[cfg(feature = "libbpf-rs")]
 mod libbpf_rs;
 
-/// A peer that was not built in has no contender.
-pub const NAMES: &[&str] = &["aya", "libbpf-rs", "libbpf"];
+/// Who is to be beaten, where they were built in.
+pub const NAMES: &[&str] = &["aya", "libbpf-rs"];
 
 macro_rules! of_each {
     ($($(#[$doc:meta])* $call:ident($($name:ident: $type:ty),*);)*) => {
