@@ -7,42 +7,26 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use crate::cause::Cause;
+use crate::sys::{Text, find_byte, with_c_str};
 
-/// The longest name, in bytes.
-const NAME_MAX: usize = 255;
-
-/// A NUL-terminated name, in place.
+/// A NUL-terminated name, in place: 255 bytes is the longest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Filename {
-    len: u8,
-    bytes: [u8; NAME_MAX + 1],
-}
+pub(crate) struct Filename(Text);
 
 impl Filename {
     /// A name that bpffs would take.
     pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
-        let source = name.as_bytes();
-        // One pass over what is nearly always without fault.
-        if source.iter().any(|byte| matches!(byte, b'/' | b'.' | 0)) {
-            return Err(fault(name));
-        }
-        match source.len() {
-            0 => Err(Cause::EmptyPath),
-            1..=NAME_MAX => Ok(Self::copied(source)),
-            length => Err(Cause::NameTooLong { length }),
+        match Text::new(checked(name)?) {
+            Ok(Some(text)) => Ok(Self(text)),
+            _ => Err(fault(name)),
         }
     }
 
     /// A name that the kernel gave: it may hold a '.', as the kernel's own do.
     pub(crate) fn of_entry(name: &[u8]) -> Self {
-        Self::copied(&name[..name.len().min(NAME_MAX)])
-    }
-
-    fn copied(source: &[u8]) -> Self {
-        let mut bytes = [0; NAME_MAX + 1];
-        bytes[..source.len()].copy_from_slice(source);
-        let len = source.len() as u8;
-        Self { len, bytes }
+        // The kernel's have no NUL and are no longer.
+        let text = Text::new(&name[..name.len().min(Text::MAX)]);
+        Self(text.ok().flatten().unwrap_or_default())
     }
 
     /// This and a number in hexadecimal digits, as far as there is room.
@@ -51,31 +35,23 @@ impl Filename {
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) as usize & 0xf;
-            this.push(b"0123456789abcdef"[nibble]);
+            this.0.push(b"0123456789abcdef"[nibble]);
         }
         this
     }
 
     pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
         let mut this = *self;
-        suffix.bytes().for_each(|byte| this.push(byte));
+        suffix.bytes().for_each(|byte| this.0.push(byte));
         this
     }
 
-    fn push(&mut self, byte: u8) {
-        if usize::from(self.len) < NAME_MAX {
-            self.bytes[usize::from(self.len)] = byte;
-            self.len += 1;
-        }
-    }
-
     pub(crate) fn as_c_str(&self) -> &CStr {
-        let with_nul = &self.bytes[..=usize::from(self.len)];
-        CStr::from_bytes_with_nul(with_nul).unwrap_or_default()
+        self.0.as_c_str()
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        self.0.as_bytes()
     }
 
     pub(crate) fn as_os_str(&self) -> &OsStr {
@@ -95,6 +71,23 @@ impl fmt::Debug for Filename {
     }
 }
 
+/// Calls `call` with a name that bpffs would take, for what does not keep it.
+#[inline]
+pub(crate) fn with_name<T>(name: &OsStr, call: impl FnOnce(&CStr) -> T) -> Result<T, Cause> {
+    with_c_str(checked(name)?, call).map_err(|_| fault(name))
+}
+
+/// The bytes of a name without fault, unless they hold a NUL.
+fn checked(name: &OsStr) -> Result<&[u8], Cause> {
+    let bytes = name.as_bytes();
+    let has = |byte| find_byte(byte, bytes).is_some();
+    let is_long = bytes.len() > Text::MAX;
+    if bytes.is_empty() || is_long || has(b'/') || has(b'.') {
+        return Err(fault(name));
+    }
+    Ok(bytes)
+}
+
 #[cold]
 fn fault(name: &OsStr) -> Cause {
     let bytes = name.as_bytes();
@@ -105,8 +98,14 @@ fn fault(name: &OsStr) -> Cause {
         let name = name.to_owned();
         return Cause::Slash { name };
     }
-    let component = name.to_owned();
-    Cause::Dot { component }
+    if bytes.contains(&b'.') {
+        let component = name.to_owned();
+        return Cause::Dot { component };
+    }
+    match bytes.len() {
+        0 => Cause::EmptyPath,
+        length => Cause::NameTooLong { length },
+    }
 }
 
 /// What stands for a byte that no name may hold: '%' and two hexadecimal digits.

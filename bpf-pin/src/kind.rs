@@ -101,7 +101,8 @@ fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
     match kind {
         // Rests on no struct's size, and is the cheapest call there is on a map.
         Kind::Map => answers_as_map(fd),
-        Kind::Prog | Kind::Link => by_info(fd) == Some(kind),
+        Kind::Prog => sys::prog_head(fd).ok().and_then(judge) == Some(kind),
+        Kind::Link => sys::link_head(fd).ok().and_then(judge) == Some(kind),
     }
 }
 

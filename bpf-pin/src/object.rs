@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity, Kind, Proven, Verdict};
-use crate::pathname::Pathname;
+use crate::pathname::with_place;
 use crate::place::Place;
 use crate::sys::{self, sealed::Sealed};
 
@@ -213,14 +213,8 @@ pub(crate) fn by_id_error<K: ObjectKind>(id: u32, errno: Errno) -> Error {
 
 /// `BPF_OBJ_GET` and the proof of kind.
 pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
-    match Pathname::new(path) {
-        Ok(name) => open_name(&name, access),
-        Err(nul) => Err(open_error(path, nul.into())),
-    }
-}
-
-pub(crate) fn open_name<T: Pinnable>(name: &Pathname, access: Access) -> Result<T> {
-    open_place(&name.place(), access)
+    with_place(path, |place| open_place(place, access))
+        .unwrap_or_else(|nul| Err(open_error(path, nul.into())))
 }
 
 pub(crate) fn open_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {

@@ -7,15 +7,13 @@ use std::path::Path;
 
 use crate::filename::Filename;
 use crate::place::Place;
-
-/// The room for a path in place, its NUL included.
-const INLINE: usize = 256;
+use crate::sys::{Text, with_c_str};
 
 /// A NUL-terminated path: in place below 256 bytes, on the heap above.
 #[allow(clippy::large_enum_variant, reason = "in place is the point")]
 #[derive(Clone)]
 pub(crate) enum Pathname {
-    Inline { len: u8, bytes: [u8; INLINE] },
+    Inline(Text),
     Heap(CString),
 }
 
@@ -25,34 +23,38 @@ pub(crate) struct InteriorNul {
     pub(crate) position: usize,
 }
 
+/// Calls `call` with the place that the path is of, for what keeps no path.
+#[inline]
+pub(crate) fn with_place<T>(
+    path: &Path,
+    call: impl FnOnce(&Place<'_>) -> T,
+) -> Result<T, InteriorNul> {
+    with_c_str(path.as_os_str().as_bytes(), |name| {
+        call(&Place { base: None, name })
+    })
+    .map_err(|position| InteriorNul { position })
+}
+
 impl Pathname {
+    #[inline]
     pub(crate) fn new(path: &Path) -> Result<Self, InteriorNul> {
         let source = path.as_os_str().as_bytes();
-        let Ok(len) = u8::try_from(source.len()) else {
-            return Self::long(source);
-        };
-        let mut bytes = [0; INLINE];
-        bytes[..source.len()].copy_from_slice(source);
-        let this = Self::Inline { len, bytes };
-        match this.as_c_str().count_bytes() {
-            n if n == source.len() => Ok(this),
-            position => Err(InteriorNul { position }),
+        match Text::new(source) {
+            Ok(Some(text)) => Ok(Self::Inline(text)),
+            Ok(None) => Ok(Self::long(source)),
+            Err(position) => Err(InteriorNul { position }),
         }
     }
 
+    /// Of what holds no NUL.
     #[cold]
-    fn long(source: &[u8]) -> Result<Self, InteriorNul> {
-        CString::new(source)
-            .map(Self::Heap)
-            .map_err(|nul| InteriorNul {
-                position: nul.nul_position(),
-            })
+    fn long(source: &[u8]) -> Self {
+        Self::Heap(CString::new(source).unwrap_or_default())
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {
         match self {
-            // The last byte is never written, so there is always a NUL.
-            Self::Inline { bytes, .. } => CStr::from_bytes_until_nul(bytes).unwrap_or_default(),
+            Self::Inline(text) => text.as_c_str(),
             Self::Heap(path) => path,
         }
     }
@@ -62,16 +64,15 @@ impl Pathname {
         let (base, name) = (self.as_path().as_os_str().as_bytes(), name.as_bytes());
         let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
         let parts = [base, slash, name];
-        let len = base.len() + slash.len() + name.len();
-        let Ok(short) = u8::try_from(len) else {
-            return Self::Heap(CString::new(parts.concat()).unwrap_or_default());
-        };
-        let (mut bytes, mut at) = ([0; INLINE], 0);
-        for part in parts {
-            bytes[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
+        match (self, parts.map(<[u8]>::len).iter().sum()) {
+            (Self::Inline(base), 0..=Text::MAX) => {
+                let mut text = *base;
+                let more = parts[1..].iter().copied().flatten();
+                more.for_each(|&byte| text.push(byte));
+                Self::Inline(text)
+            }
+            _ => Self::long(&parts.concat()),
         }
-        Self::Inline { len: short, bytes }
     }
 
     pub(crate) fn place(&self) -> Place<'_> {
@@ -83,7 +84,7 @@ impl Pathname {
 
     pub(crate) fn as_path(&self) -> &Path {
         let bytes = match self {
-            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Inline(text) => text.as_bytes(),
             Self::Heap(path) => path.as_bytes(),
         };
         Path::new(OsStr::from_bytes(bytes))
@@ -105,7 +106,7 @@ mod tests {
         for n in [0, 1, 254, 255, 256, 257, 5000] {
             let text = "x".repeat(n);
             let path = Pathname::new(Path::new(&text)).unwrap();
-            assert_eq!(matches!(path, Pathname::Inline { .. }), n < 256);
+            assert_eq!(matches!(path, Pathname::Inline(_)), n < 256);
             assert_eq!(path.as_path(), Path::new(&text));
             assert_eq!(path.as_c_str().to_bytes(), text.as_bytes());
         }

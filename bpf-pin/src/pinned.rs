@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity};
-use crate::object::{Handle, Object, ObjectKind, Pinnable, open_name};
+use crate::object::{Handle, Object, ObjectKind, Pinnable, open_place};
 use crate::pathname::Pathname;
 use crate::place::Place;
 use crate::sys::{self, AsMap, sealed::Sealed};
@@ -72,7 +72,7 @@ impl<T: Pinnable> Pinned<T> {
             path: path.to_owned(),
             reason: nul.into(),
         })?;
-        let object = open_name(&name, access)?;
+        let object = open_place(&name.place(), access)?;
         Ok(Self { object, name })
     }
 

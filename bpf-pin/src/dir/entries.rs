@@ -204,6 +204,7 @@ impl PinDir {
     }
 
     /// The next entry of one of its streams.
+    #[inline]
     pub(super) fn next_of<D>(&self, stream: &mut Stream, dir: D) -> Option<Result<Entry<D>>> {
         match stream.next()? {
             Ok((name, entry_type, inode)) => Some(Ok(Entry {

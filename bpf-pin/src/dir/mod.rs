@@ -14,14 +14,15 @@ mod stage;
 mod sweep;
 mod walk;
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
-use crate::filename::Filename;
+use crate::filename::{Filename, with_name};
 use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
@@ -128,10 +129,20 @@ impl PinDir {
     }
 
     pub(crate) fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
+        self.place_of(name.as_c_str())
+    }
+
+    fn place_of<'a>(&'a self, name: &'a CStr) -> Place<'a> {
         Place {
             base: Some(self.base()),
-            name: name.as_c_str(),
+            name,
         }
+    }
+
+    /// Calls `call` with the place of a name that is not kept.
+    #[inline]
+    fn with_place<T>(&self, name: &OsStr, call: impl FnOnce(&Place<'_>) -> T) -> Result<T, Cause> {
+        with_name(name, |name| call(&self.place_of(name)))
     }
 
     /// Of the directory itself.

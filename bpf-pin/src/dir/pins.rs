@@ -48,8 +48,9 @@ impl PinDir {
             path: self.path().join(name),
             reason,
         };
-        let name = Filename::new(name).map_err(|cause| fail(cause.into()))?;
-        pin_place(&self.place(&name), object).map_err(fail)
+        self.with_place(name, |place| pin_place(place, object))
+            .unwrap_or_else(|cause| Err(cause.into()))
+            .map_err(fail)
     }
 
     /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing.
@@ -103,15 +104,12 @@ impl PinDir {
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
-        let name = Filename::new(name)
-            .map_err(|cause| open_error(&self.path().join(name), cause.into()))?;
-        self.open_named(&name, access)
+        self.with_place(name, |place| open_unlinked(place, access))
+            .unwrap_or_else(|cause| Err(open_error(&self.path().join(name), cause.into())))
     }
 
     pub(crate) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
-        let place = self.place(name);
-        let object = open_place(&place, access)?;
-        not_linked(&place).map(|()| object)
+        open_unlinked(&self.place(name), access)
     }
 
     /// For reading and writing; None where nothing has the name.
@@ -136,8 +134,9 @@ impl PinDir {
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
-        let filename = Filename::new(name).map_err(|cause| fail(name, cause.into()))?;
-        holder(&self.place(&filename)).map_err(|reason| fail(name, reason))
+        self.with_place(name, holder)
+            .unwrap_or_else(|cause| Err(cause.into()))
+            .map_err(|reason| fail(name, reason))
     }
 
     /// `unlinkat(2)`: takes the name away from this object, if it still has it.
@@ -163,9 +162,10 @@ impl PinDir {
             path: self.path().join(name),
             reason,
         };
-        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
-        let expected = identify(object).map_err(fail)?;
-        self.remove_named(expected, &filename)
+        let removed = self.with_place(name, |place| unlink_own(place, identify(object)?));
+        removed
+            .unwrap_or_else(|cause| Err(cause.into()))
+            .map_err(fail)
     }
 
     pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
@@ -187,11 +187,13 @@ impl PinDir {
             path: self.path().join(name),
             reason,
         };
-        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
-        let place = self.place(&filename);
-        place
-            .unlink()
-            .map_err(|errno| fail(Reason::new(errno, diagnose::unpin(&place, errno))))
+        let removed = self.with_place(name, |place| {
+            let because = |errno| Reason::new(errno, diagnose::unpin(place, errno));
+            place.unlink().map_err(because)
+        });
+        removed
+            .unwrap_or_else(|cause| Err(cause.into()))
+            .map_err(fail)
     }
 
     /// `linkat(2)`: a second name for a pin: one file, with one mode and owner, under two names.
@@ -305,6 +307,12 @@ impl PinDir {
         let object = crate::pinned::open_pin(&self.place(&filename)).map_err(fail)?;
         other.pin_fd(object.as_fd(), name)
     }
+}
+
+/// `BPF_OBJ_GET` of what is no symbolic link's name.
+fn open_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
+    let object = open_place(place, access)?;
+    not_linked(place).map(|()| object)
 }
 
 /// `BPF_OBJ_GET` knows no flag for it.

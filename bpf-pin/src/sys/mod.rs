@@ -14,6 +14,7 @@ mod map;
 mod mmap;
 mod object;
 mod prog;
+mod text;
 mod token;
 
 pub(crate) use batch::Room;
@@ -30,14 +31,15 @@ pub(crate) use map::{
 };
 pub(crate) use mmap::Mapping;
 pub(crate) use object::{
-    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_next_id,
+    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head, link_next_id,
     link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at,
-    prog_bind_no_map, prog_fd_by_id, prog_next_id,
+    prog_bind_no_map, prog_fd_by_id, prog_head, prog_next_id,
 };
 pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
     prog_map_ids, prog_test_run,
 };
+pub(crate) use text::{Text, find_byte, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;

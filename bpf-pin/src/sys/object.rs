@@ -175,22 +175,38 @@ pub(crate) struct InfoHead {
     pub(crate) record_sizes: [u32; 3],
 }
 
+/// With room for the largest struct and some growth.
 pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    head_within::<64>(fd)
+}
+
+/// As [`info_head`], of what should be a program, in the 208 bytes that its struct has on every
+/// kernel: of a room that is larger than the struct, the kernel reads whether the rest is zero.
+pub(crate) fn prog_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    head_within::<52>(fd)
+}
+
+/// As [`info_head`], of what should be a link: in 72 bytes, by which any longer struct is told.
+pub(crate) fn link_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    head_within::<18>(fd)
+}
+
+fn head_within<const WORDS: usize>(fd: BorrowedFd<'_>) -> Result<InfoHead> {
     type Map = abi::bpf_map_info;
     type Prog = abi::bpf_prog_info;
     const HOLE: usize = offset_of!(Map, value_size) / 4;
-    // Room for the largest struct and some growth; aligned for all of them.
+    // Aligned for all of them.
     #[repr(align(8))]
-    struct Room([u32; 64]);
+    struct Room<const WORDS: usize>([u32; WORDS]);
 
-    let mut room = Room([0; 64]);
+    let mut room = Room([0; WORDS]);
     // No size and no id is that large, and nobody who made up an object's numbers knows where
     // this stack is.
     let mark = (address(&room) >> 4) as u32 | 1 << 31;
     room.0[HOLE] = mark;
     // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
     let len = unsafe { info_into(raw(fd), &mut room) }?;
-    let word = |offset: usize| room.0[offset / 4];
+    let word = |offset: usize| room.0.get(offset / 4).copied().unwrap_or_default();
     Ok(InfoHead {
         len,
         r#type: room.0[0],

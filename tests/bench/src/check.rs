@@ -1,0 +1,70 @@
+//! The exact figures of the calls, held: a change that makes one dearer fails.
+
+use crate::Failure;
+use crate::pairs::Measured;
+
+/// Allocations, syscalls and instructions of a call.
+struct Bound {
+    row: &'static str,
+    who: &'static str,
+    allocations: u64,
+    syscalls: usize,
+    instructions: u64,
+}
+
+const fn bound(row: &'static str, who: &'static str, syscalls: usize, instructions: u64) -> Bound {
+    Bound {
+        row,
+        who,
+        allocations: 0,
+        syscalls,
+        instructions,
+    }
+}
+
+/// Compilers differ a little.
+const MARGIN: f64 = 1.1;
+
+const BOUNDS: &[Bound] = &[
+    bound("open a map", "bpf-pin", 3, 279),
+    bound("open a program", "bpf-pin", 3, 290),
+    bound("open a link", "bpf-pin", 3, 290),
+    bound("pin a map, unpin it", "bpf-pin", 7, 863),
+    bound("PinDir::pin, remove", "bpf-pin", 7, 846),
+    bound("PinDir::pin, remove", "bpf-pin, no check", 2, 437),
+    bound("PinDir::open_as", "bpf-pin", 4, 440),
+    bound("PinDir::replace", "bpf-pin", 2, 702),
+    bound("look an element up", "bpf-pin", 1, 96),
+    bound("update an element", "bpf-pin", 1, 90),
+];
+
+pub fn bounds(measured: &[Measured]) -> Result<(), Failure> {
+    let mut broken = Vec::new();
+    for bound in BOUNDS {
+        let row = measured.iter().find(|row| row.name.starts_with(bound.row));
+        let figures = row.and_then(|row| row.figures.iter().find(|it| it.who == bound.who));
+        let Some(counts) = figures.and_then(|figures| figures.counts.as_ref()) else {
+            broken.push(format!("{}, {}: not measured", bound.row, bound.who));
+            continue;
+        };
+        let most = (bound.instructions as f64 * MARGIN) as u64;
+        for (what, found, most) in [
+            ("allocations", counts.allocations, bound.allocations),
+            (
+                "syscalls",
+                counts.syscalls.len() as u64,
+                bound.syscalls as u64,
+            ),
+            ("instructions", counts.instructions, most),
+        ] {
+            if found > most {
+                let (row, who) = (bound.row, bound.who);
+                broken.push(format!("{row}, {who}: {found} {what}, at most {most}"));
+            }
+        }
+    }
+    match broken.is_empty() {
+        true => Ok(()),
+        false => Err(format!("dearer than it was:\n{}", broken.join("\n")).into()),
+    }
+}

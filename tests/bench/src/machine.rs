@@ -1,0 +1,60 @@
+//! What it was measured on, and with.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::system::uname;
+
+/// Names and what they are, for the head of a report.
+pub fn facts() -> Vec<(&'static str, String)> {
+    let system = uname();
+    let kernel = format!(
+        "{} {}",
+        system.release().to_string_lossy(),
+        system.machine().to_string_lossy()
+    );
+    let mut facts = vec![
+        ("date", said("date", &["-u", "+%F"])),
+        ("kernel", kernel),
+        ("processor", processor()),
+        ("compiler", said("rustc", &["--version"])),
+        ("bpf-pin", env!("CARGO_PKG_VERSION").into()),
+        ("aya", locked("aya")),
+    ];
+    if cfg!(feature = "libbpf-rs") {
+        facts.push(("libbpf-rs", locked("libbpf-rs")));
+        facts.push(("libbpf", locked("libbpf-sys")));
+    }
+    let bpftool = said("bpftool", &["version"]);
+    facts.push(("bpftool", bpftool.trim_start_matches("bpftool v").into()));
+    facts
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let models = text.lines().filter(|line| line.starts_with("model name"));
+    let model = models
+        .clone()
+        .next()
+        .and_then(|line| line.split(": ").nth(1));
+    let model = model.unwrap_or(std::env::consts::ARCH);
+    format!("{} × {model}", models.count().max(1))
+}
+
+/// The first line of what a program says.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    text.lines().next().unwrap_or("not there").trim().into()
+}
+
+/// The version of a crate that was built in.
+pub fn locked(name: &str) -> String {
+    const LOCK: &str = include_str!("../../../Cargo.lock");
+    let mut packages = LOCK.split("[[package]]").map(str::trim_start);
+    let head = format!("name = \"{name}\"\nversion = \"");
+    let version =
+        packages.find_map(|package| package.strip_prefix(head.as_str())?.split('"').next());
+    version.unwrap_or("unknown").into()
+}

@@ -1,0 +1,65 @@
+//! What bpf-pin costs, beside the bare syscalls and its peers.
+
+mod bench;
+mod builds;
+mod check;
+mod count;
+mod machine;
+mod pairs;
+mod peers;
+mod picture;
+mod place;
+mod raw;
+mod report;
+mod rows;
+
+use std::process::ExitCode;
+
+use bench::{Bench, Options};
+
+/// Why a part of the bench could not run.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+const USAGE: &str =
+    "cargo bench -p bpf-pin-bench [--features libbpf-rs] -- [part of a row's name]...
+  --quick   fewer rounds and smaller numbers: that all of it works
+  --check   fails where a call takes more allocations, syscalls or instructions than it did
+  --builds  builds each library alone, from nothing
+  --record  writes BENCHMARKS.md and benchmarks.svg anew";
+
+fn run() -> Result<(), Failure> {
+    let mut options = Options::default();
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => options.quick = true,
+            "--check" => options.check = true,
+            "--builds" => options.builds = true,
+            "--record" => options.record = true,
+            // What cargo says to every bench.
+            "--bench" => {}
+            flag if flag.starts_with('-') => return Err(USAGE.into()),
+            part => options.only.push(part.into()),
+        }
+    }
+    report::head();
+    let mut bench = Bench::new(options)?;
+    rows::all(&mut bench)?;
+    if bench.options.builds {
+        builds::all(&mut bench)?;
+    }
+    report::finish(&bench)?;
+    match bench.options.check {
+        true => check::bounds(&bench.measured),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,64 @@
+//! A bpffs of the bench's own, under a path as users have one, that nobody else sees.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use bpf_pin::{Map, MapSpec, MapType, MountOptions};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::Failure;
+
+pub struct Place {
+    /// What is mounted in it goes with the namespace, it itself with the bench.
+    directory: tempfile::TempDir,
+    pub root: PathBuf,
+}
+
+impl Place {
+    pub fn new() -> Result<Self, Failure> {
+        let directory = tempfile::tempdir()?;
+        // SAFETY: only this process's view of mounts and networks changes; it has one thread.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
+            .map_err(|errno| format!("a mount namespace takes CAP_SYS_ADMIN, be root: {errno}"))?;
+        let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+        mount_change("/", private)?;
+        let root = directory.path().join("bpf");
+        std::fs::create_dir(&root)?;
+        std::fs::create_dir(directory.path().join("mounts"))?;
+        MountOptions::new().mode(0o700).mount(&root)?;
+        Ok(Self { directory, root })
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where other mounts may be made.
+    pub fn mount_point(&self) -> PathBuf {
+        self.directory.path().join("mounts")
+    }
+
+    /// An empty directory.
+    pub fn dir(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.at(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.root, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+pub fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
+}
+
+/// From u32 to u64.
+pub fn hash(max_entries: u32) -> Result<Map, Failure> {
+    Ok(MapSpec::new(MapType::HASH, 4, 8, max_entries).create()?)
+}

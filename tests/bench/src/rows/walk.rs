@@ -1,0 +1,156 @@
+//! Many pins: their names, and what they are of.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bpf_pin::{EntryType, MapSpec, MapType, PinDir};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::bench::Bench;
+use crate::pairs::{Contender, goal};
+use crate::{Failure, count, raw};
+
+/// What the raw reading and the library's give the kernel for names.
+const ROOM: usize = 64 << 10;
+
+pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
+    let count = bench.size(33_300, 2_000);
+    let names = format!("walk {count} pins in two directories, none opened");
+    let infos = format!("walk {count} pins, all opened, with kind and info");
+    if bench.wants(&names) || bench.wants(&infos) {
+        let root = PinDir::create(bench.place.at("walk"), 0o700)?;
+        let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
+        let parts = [
+            root.create_dir("one", 0o700)?,
+            root.create_dir("two", 0o700)?,
+        ];
+        for number in 0..count {
+            parts[number % 2].pin(spec.create()?, format!("map_{number}"))?;
+        }
+        let paths = parts.map(|part| part.path().to_owned());
+        walk(bench, &names, &root, &paths, count);
+        with_info(bench, &infos, &root, &paths, count);
+        root.remove_dir_all("one")?;
+        root.remove_dir_all("two")?;
+        std::fs::remove_dir(root.path())?;
+    }
+    memory(bench)
+}
+
+fn opened(path: &Path) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    open(path, flags, Mode::empty()).expect("a directory")
+}
+
+fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
+    let mut room = vec![0; ROOM];
+    let contenders = vec![
+        Contender::new("raw", || {
+            let mut seen = 0;
+            for path in paths {
+                raw::each_name(opened(path).as_fd(), &mut room, |_, kind| {
+                    seen += usize::from(kind == libc::DT_REG);
+                });
+            }
+            assert_eq!(seen, count);
+        }),
+        Contender::new("bpf-pin", || {
+            let entries = root
+                .walk()
+                .expect("a walk")
+                .map(|entry| entry.expect("an entry"));
+            let pins = entries.filter(|entry| entry.entry_type() == EntryType::Pin);
+            assert_eq!(pins.count(), count);
+        }),
+        Contender::new("std::fs::read_dir", || {
+            let read = |path| std::fs::read_dir(path).expect("a directory");
+            let entries = paths
+                .iter()
+                .flat_map(read)
+                .map(|entry| entry.expect("an entry"));
+            let pins = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_file()));
+            assert_eq!(pins.count(), count);
+        }),
+    ];
+    let goals = vec![
+        goal("bpf-pin", "raw", 1.05),
+        goal("bpf-pin", "std::fs::read_dir", 1.0),
+    ];
+    let why = "Some 440 instructions a pin beside 75: an entry outlasts its batch, so its name is copied into \
+         257 bytes of its own (Stream::next), which are cleared first and then move with the entry; and it \
+         holds its directory.";
+    bench.work(name, contenders, goals, why);
+}
+
+fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
+    let mut room = vec![0; ROOM];
+    let mut contenders = vec![
+        Contender::new("raw", || {
+            let mut seen = 0;
+            for path in paths {
+                let dir = opened(path);
+                raw::each_name(dir.as_fd(), &mut room, |name, _| {
+                    let fd = raw::get_at(dir.as_fd(), name);
+                    seen += usize::from(raw::map_info(fd.as_fd()).id != 0);
+                });
+            }
+            assert_eq!(seen, count);
+        }),
+        Contender::new("bpf-pin", || {
+            let mut seen = 0;
+            for entry in root.walk().expect("a walk") {
+                let entry = entry.expect("an entry");
+                if entry.entry_type() == EntryType::Pin {
+                    let object = entry.open_any().expect("an object");
+                    seen += usize::from(object.info().expect("its info").identity().id != 0);
+                }
+            }
+            assert_eq!(seen, count);
+        }),
+    ];
+    let bpftool = || {
+        let mut command = Command::new("bpftool");
+        command.args(["-jf", "map", "show"]).stdout(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if bench.wants(name) && !bpftool() {
+        println!("\nno bpftool here, which this is compared with: apt-get install bpftool");
+    } else {
+        contenders.push(Contender::new("bpftool", move || assert!(bpftool())));
+    }
+    let goals = vec![
+        goal("bpf-pin", "raw", 1.05),
+        goal("bpf-pin", "bpftool", 0.125),
+    ];
+    bench.work(name, contenders, goals, "");
+}
+
+/// All that a walk allocates, be it given back at once or not.
+fn memory(bench: &mut Bench) -> Result<(), Failure> {
+    let name = "walk: memory";
+    if !bench.wants(name) {
+        return Ok(());
+    }
+    let root = PinDir::create(bench.place.at("memory"), 0o700)?;
+    let map = crate::place::hash(8)?;
+    let mut told = Vec::new();
+    let mut made = 0;
+    for count in [1_000, bench.size(100_000, 5_000)] {
+        while made < count {
+            match made % 100 {
+                0 => root.pin(&map, format!("pin_{made}"))?,
+                _ => root.link(format!("pin_{}", made - made % 100), format!("pin_{made}"))?,
+            }
+            made += 1;
+        }
+        let before = count::allocated();
+        assert_eq!(root.walk()?.count(), count);
+        let after = count::allocated();
+        let (pieces, bytes) = (after.0 - before.0, after.1 - before.1);
+        told.push(format!("{count} pins {bytes} bytes in {pieces} pieces"));
+    }
+    bench.fact(name, told.join(", "));
+    std::fs::remove_dir_all(root.path())?;
+    Ok(())
+}

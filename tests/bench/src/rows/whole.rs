@@ -1,0 +1,122 @@
+//! All elements of a map.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bpf_pin::{ElemFlags, MapFlags, MapSpec, MapType};
+
+use crate::bench::Bench;
+use crate::pairs::{Contender, goal};
+use crate::place::hash;
+use crate::{Failure, peers, raw};
+
+/// Elements in one syscall.
+pub const BATCH: usize = 8192;
+
+pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
+    let count = bench.size(1_000_000, 50_000);
+    let map = hash(count as u32)?;
+    let fd = map.as_fd();
+    let keys: Vec<u32> = (0..count as u32).collect();
+    let values: Vec<u64> = keys.iter().map(|&key| key.into()).collect();
+    let fill = || {
+        for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+            raw::update_batch(fd, keys, values);
+        }
+    };
+    fill();
+    let sum: u64 = values.iter().sum();
+    let typed = map.typed::<u32, u64>()?;
+    let mut contenders = vec![
+        // Into memory, as the others do.
+        Contender::new("raw", || {
+            let (mut keys, mut values) = (Vec::with_capacity(count), Vec::with_capacity(count));
+            raw::read_by_batch(fd, BATCH, |some_keys, some_values| {
+                keys.extend_from_slice(some_keys);
+                values.extend_from_slice(some_values);
+            });
+            assert_eq!(keys.len(), count);
+            assert_eq!(values.iter().sum::<u64>(), sum);
+        }),
+        Contender::new("raw, looked at", || {
+            let mut seen = 0;
+            raw::read_by_batch(fd, BATCH, |_, values| seen += values.iter().sum::<u64>());
+            assert_eq!(seen, sum);
+        }),
+        Contender::new("bpf-pin", || {
+            let (keys, values) = typed.to_vecs().expect("the entries");
+            assert_eq!(keys.len(), count);
+            assert_eq!(values.iter().sum::<u64>(), sum);
+        }),
+        Contender::new("bpf-pin, iter", || {
+            let seen: u64 = typed.iter().map(|entry| entry.expect("an entry").1).sum();
+            assert_eq!(seen, sum);
+        }),
+    ];
+    contenders.extend(peers::read(&map, sum));
+    let goals = vec![
+        goal("bpf-pin", "raw", 1.05),
+        goal("bpf-pin, iter", "raw, looked at", 1.05),
+        goal("bpf-pin", "aya", 0.25),
+        goal("bpf-pin, iter", "aya", 0.25),
+    ];
+    bench.work(
+        &format!("read a hash map of {count} elements"),
+        contenders,
+        goals,
+        "",
+    );
+
+    // The same keys again: every element is replaced.
+    let mut contenders = vec![
+        Contender::new("raw", fill),
+        Contender::new("bpf-pin", || {
+            typed
+                .update_batch(&keys, &values, ElemFlags::ANY)
+                .expect("an update");
+        }),
+    ];
+    contenders.extend(peers::fill(&map, &keys, &values));
+    let goals = vec![goal("bpf-pin", "raw", 1.05), goal("bpf-pin", "aya", 1.0)];
+    bench.work(
+        &format!("fill a hash map with {count} elements"),
+        contenders,
+        goals,
+        "",
+    );
+    mmap(bench)
+}
+
+fn mmap(bench: &mut Bench) -> Result<(), Failure> {
+    const VALUES: u32 = 4096;
+
+    let map = MapSpec::new(MapType::ARRAY, 4, 8, VALUES)
+        .flags(MapFlags::MMAPABLE)
+        .create()?;
+    let typed = map.typed::<u32, u64>()?;
+    for key in 0..VALUES {
+        typed.update(&key, &key.into(), ElemFlags::ANY)?;
+    }
+    let sum = u64::from(VALUES) * u64::from(VALUES - 1) / 2;
+    let fd = map.as_fd();
+    let mapped = map.mmap::<AtomicU64>()?;
+    let contenders = vec![
+        Contender::new("raw", || {
+            let values = (0..VALUES).map(|key| raw::lookup(fd, &key).expect("a value"));
+            assert_eq!(values.sum::<u64>(), sum);
+        }),
+        Contender::new("bpf-pin", || {
+            let atoms = mapped.as_slice().iter();
+            let seen: u64 = atoms.map(|atom| atom.load(Ordering::Relaxed)).sum();
+            assert_eq!(seen, sum);
+        }),
+    ];
+    let goals = vec![goal("bpf-pin", "raw", 0.05)];
+    bench.call(
+        &format!("read an array of {VALUES} elements that is mapped"),
+        contenders,
+        goals,
+        "",
+    );
+    Ok(())
+}
