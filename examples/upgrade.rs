@@ -8,19 +8,18 @@
 //! upgrade load DIRECTORY GENERATION | read DIRECTORY LAST_GENERATION
 //! ```
 
+#[path = "plumbing/root.rs"]
+mod root;
+
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio, id as pid};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf_pin::{Cause, ElemFlags, FileSystem, Map, MapSpec, MapType, PinDir};
-use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::mount::{fsconfig_create, fsmount, fsopen};
+use bpf_pin::{Cause, ElemFlags, Map, MapSpec, MapType, PinDir};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -125,7 +124,7 @@ fn read(path: &Path, last: &str) -> Outcome {
 }
 
 fn story() -> Outcome {
-    let root = root()?;
+    let root = root::root()?;
     // What is left of a story that was interrupted.
     root.sweep_stale()?;
     // A stage that is never published: a directory for as long as this process lives.
@@ -158,28 +157,4 @@ fn story() -> Outcome {
         return Err("there was no gap, and the reader missed the set".into());
     }
     Ok(())
-}
-
-/// /sys/fs/bpf if that is a bpffs, else one of our own that is mounted nowhere and gone with the
-/// last of these processes.
-fn root() -> Outcome<PinDir> {
-    const USUAL: &str = "/sys/fs/bpf";
-    if FileSystem::at(USUAL).is_ok_and(|fs| fs.is_bpffs()) {
-        return Ok(PinDir::open(USUAL)?);
-    }
-    println!("No bpffs is mounted on {USUAL}. This uses one of its own.");
-    let own = own_bpffs()
-        .map_err(|e| format!("a bpffs of one's own takes CAP_SYS_ADMIN, run it as root: {e}"))?;
-    Ok(PinDir::from_fd(own)?)
-}
-
-/// `fsopen`, `fsconfig`, `fsmount`: Linux 5.3.
-fn own_bpffs() -> rustix::io::Result<OwnedFd> {
-    let fs = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_create(fs.as_fd())?;
-    let (flags, attributes) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
-    let mount = fsmount(fs.as_fd(), flags, attributes)?;
-    // The other processes inherit it, under the same number.
-    fcntl_setfd(&mount, FdFlags::empty())?;
-    Ok(mount)
 }

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         .test("root_may_do_all", ROOT, root)
         .test("what_is_foretold_to_users_happens", USERS, users)
         .test("what_a_sentence_says", USERS, sentences)
+        .test("what_a_filter_leaves_unknown", &[], filtered)
+        .test("mounting_behind_a_filter", ROOT, mounting_filtered)
         .run()
 }
 
@@ -177,6 +179,63 @@ fn users() -> Outcome {
         let count = as_user(set, || compare(Some(&scene))).map_err(|e| format!("{set:?}: {e}"))?;
         assert_eq!(count, Action::ALL.len());
     }
+    Ok(())
+}
+
+/// All that bpf(2) is for.
+const BY_BPF: [Action; 5] = [
+    Action::CreateMaps,
+    Action::LoadProgs,
+    Action::Pin,
+    Action::Open,
+    Action::OpenById,
+];
+
+/// Where somebody answers in the kernel's stead, nothing is foretold, whatever the answer is.
+fn filtered() -> Outcome {
+    for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
+        let thread = denied(None, errno as u32, Capabilities::of_this_thread);
+        for action in BY_BPF {
+            let permission = thread.may(action);
+            assert_eq!(permission, Permission::Unknown, "{action}, {errno}");
+        }
+        let said = thread.to_string();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(
+            lines[..5],
+            [
+                "may or may not create maps",
+                "may or may not load programs",
+                "may or may not pin",
+                "may or may not open pins",
+                "may or may not open objects by their ids",
+            ]
+        );
+        assert!(denied(None, errno as u32, || thread.is_filtered()));
+    }
+    Ok(())
+}
+
+/// A capability is no promise there; that it is lacking is known all the same.
+fn mounting_filtered() -> Outcome {
+    let mount = || Capabilities::of_this_thread().may(Action::Mount);
+    for call in [libc::SYS_fsopen, libc::SYS_bpf, libc::SYS_mount] {
+        let permission = answered(call, None, libc::EPERM as u32, mount);
+        assert_eq!(permission, Permission::Unknown);
+    }
+    let without = as_user(CapabilitySet::BPF, || {
+        answered(libc::SYS_fsopen, None, libc::EPERM as u32, mount)
+    });
+    let expected = Cause::MissingCapability {
+        capability: Capability::SysAdmin,
+        needed_for: "mounting a bpffs",
+    };
+    assert_eq!(without, Permission::Denied(expected));
+    // What it does not answer is as it was.
+    let others = answered(libc::SYS_fsopen, None, libc::EPERM as u32, || {
+        Capabilities::of_this_thread().may(Action::OpenById)
+    });
+    assert_eq!(others, Permission::Granted);
     Ok(())
 }
 

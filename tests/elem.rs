@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
-use std::ptr;
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, abi};
+use bpf_pin::{Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 
@@ -303,12 +302,17 @@ fn without_look_ups() -> Outcome {
 fn flags() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.typed::<u32, u64>()?;
-    assert_eq!(errno(elems.update(&1, &1, ElemFlags::EXIST)), libc::ENOENT);
+    let error = elems.update(&1, &1, ElemFlags::EXIST).expect_err("nothing");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(error.cause(), Some(&Cause::KeyMissing));
     assert_eq!(elems.lookup(&1)?, None);
     elems.update(&1, &1, ElemFlags::NOEXIST)?;
+    let error = elems.update(&1, &2, ElemFlags::NOEXIST).expect_err("one");
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    assert_eq!(error.cause(), Some(&Cause::KeyExists));
     assert_eq!(
-        text(elems.update(&1, &2, ElemFlags::NOEXIST)),
-        "update an element: EEXIST"
+        error.to_string(),
+        "update an element: there is such a key already"
     );
     assert_eq!(elems.lookup(&1)?, Some(1));
     elems.update(&1, &3, ElemFlags::EXIST)?;
@@ -447,26 +451,11 @@ fn writer() -> Outcome {
     Ok(())
 }
 
-/// `BPF_MAP_FREEZE`
-fn freeze(map: &Map) -> std::io::Result<()> {
-    let mut attr = abi::bpf_attr_map_elem {
-        map_fd: map.as_fd().as_raw_fd() as u32,
-        ..abi::bpf_attr_map_elem::zeroed()
-    };
-    let size = size_of::<u32>() as u32;
-    // SAFETY: the command reads the descriptor only, which is as long as is said.
-    let done = unsafe { abi::bpf(abi::BPF_MAP_FREEZE, ptr::from_mut(&mut attr).cast(), size) };
-    if done < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 fn frozen() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.typed::<u32, u64>()?;
     elems.update(&1, &1, ElemFlags::ANY)?;
-    freeze(&map)?;
+    map.freeze()?;
     for error in [
         elems.update(&1, &2, ElemFlags::ANY).expect_err("a change"),
         elems.update(&2, &2, ElemFlags::ANY).expect_err("more"),

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
-use bpf_pin::{Cause, Features, Map, MountOptions, PinDir, PinnedLink, abi};
+use bpf_pin::{
+    Action, Capabilities, Cause, Features, Map, MountOptions, Permission, PinDir, PinnedLink, abi,
+};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
     match env::var(CHILD).as_deref() {
         Ok("user first") => return user_first(),
         Ok("all at once") => return all_at_once(),
+        Ok("filtered first") => return filtered_first(),
+        Ok("a bpffs filtered first") => return bpffs_filtered_first(),
         _ => {}
     }
     Suite::new()
@@ -31,6 +35,14 @@ fn main() -> ExitCode {
             || run("all at once"),
         )
         .test("features_behind_a_filter", &[], filtered)
+        .test("features_of_who_is_filtered_first", &[], || {
+            run("filtered first")
+        })
+        .test(
+            "features_where_a_bpffs_is_filtered",
+            &[cap::SYS_ADMIN],
+            || run("a bpffs filtered first"),
+        )
         .test("features_in_a_line", &[], line)
         .run()
 }
@@ -227,6 +239,56 @@ fn filtered() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// Nothing is known behind a filter, and nothing of it is remembered.
+fn filtered_first() -> ExitCode {
+    for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EACCES] {
+        let within = denied(None, errno as u32, || {
+            answered(
+                libc::SYS_fsopen,
+                None,
+                libc::EPERM as u32,
+                Features::of_this_kernel,
+            )
+        });
+        assert_eq!(commands(within), [None; 4], "{errno}");
+        assert_eq!((within.exchange, within.owner_options), (None, None));
+        assert_eq!(
+            within.to_string(),
+            "path_fd: unknown, exchange: unknown, token: unknown, owner options: unknown, \
+             link pins: unknown, batch: unknown"
+        );
+    }
+    // The kernel's own word for each, where this user has it.
+    let closed = Capabilities::of_this_thread().may(Action::Open) != Permission::Granted;
+    for command in commands(Features::of_this_kernel()) {
+        assert_eq!(command.is_none(), closed);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Calls that are missing, refused, or said to have been done.
+fn bpffs_filtered_first() -> ExitCode {
+    let calls = [
+        (libc::SYS_fsopen, None, libc::ENOSYS),
+        (libc::SYS_fsopen, None, libc::EPERM),
+        (libc::SYS_fsmount, None, libc::ENOSYS),
+        // FSCONFIG_SET_STRING
+        (libc::SYS_fsconfig, Some((1, 1)), libc::EINVAL),
+        (libc::SYS_fsconfig, Some((1, 1)), 0),
+    ];
+    for (call, argument, errno) in calls {
+        let within = answered(call, argument, errno as u32, Features::of_this_kernel);
+        assert_eq!(within.owner_options, None, "{call} {errno}");
+    }
+    let by_kernel = Features::of_this_kernel();
+    assert_eq!(
+        by_kernel.owner_options,
+        Some(kernel(6, 8).unmet().is_none())
+    );
+    assert_eq!(by_kernel.exchange, Some(kernel(5, 17).unmet().is_none()));
+    ExitCode::SUCCESS
 }
 
 fn line() -> Outcome {

@@ -1,5 +1,8 @@
 //! What is at a path is told as data and in a sentence, and only what was seen.
 
+#[path = "inspect/unlisted.rs"]
+mod unlisted;
+
 use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,9 +27,11 @@ fn main() -> ExitCode {
     match env::var(CHILD).as_deref() {
         Ok("parent") => return parent_of_process_1(),
         Ok("process 1") => return as_process_1(),
+        Ok("chroot") => return done(unlisted::in_a_plain_root),
+        Ok("chroot into a bpffs") => return done(unlisted::in_a_root_in_a_bpffs),
         _ => {}
     }
-    Suite::new()
+    let suite = Suite::new()
         .test("nothing_is_there", &[], missing)
         .test("what_is_no_directory", &[], no_directory)
         .test("a_directory_elsewhere", &[], elsewhere)
@@ -46,8 +51,13 @@ fn main() -> ExitCode {
             "a_directory_that_may_not_be_searched",
             &[cap::SYS_ADMIN, cap::SETUID],
             unsearchable,
-        )
-        .run()
+        );
+    unlisted::tests(suite).run()
+}
+
+fn done(run: fn()) -> ExitCode {
+    run();
+    ExitCode::SUCCESS
 }
 
 fn directory() -> TempDir {
@@ -67,7 +77,10 @@ fn inspect(path: &Path) -> Inspection {
     assert_eq!(seen.path, path);
     assert_eq!(
         seen.is_on_bpffs(),
-        matches!(seen.verdict, Verdict::Mounted | Verdict::Within)
+        matches!(
+            seen.verdict,
+            Verdict::Mounted | Verdict::Within | Verdict::Unattached
+        )
     );
     seen
 }

@@ -1,33 +1,25 @@
 //! Links: where they attach a program, how they change it, and what is left when they are detached.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{
     AttachType, Capability, Cause, ElemFlags, Error, Insn, Link, LinkSpec, LinkTarget, LinkType,
-    MapSpec, MapType, Prog, ProgSpec, ProgType, abi,
+    MapSpec, MapType, Prog, ProgSpec, ProgType, XdpFlags, abi,
 };
 use common::*;
-use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
-    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
     Suite::new()
         .test("network_namespace", ROOT, || own_network(netns))
         .test("control_group", ROOT, cgroup)
         .test("xdp", ROOT, || own_network(xdp))
         .test("tcx", TCX, || own_network(tcx))
-        .test("raw_tracepoint", TRACER, raw_tracepoint)
         .test("a_second_xdp_link", ROOT, || own_network(second_xdp))
         .test("a_second_tcx_link", TCX, || own_network(second_tcx))
         .test("a_second_flow_dissector", ROOT, || {
@@ -42,40 +34,6 @@ fn main() -> std::process::ExitCode {
         .test("keys_of_a_control_groups_storage", ROOT, cgroup_storage)
         .test("by_id", ROOT, by_id)
         .run()
-}
-
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
-const XDP_PASS: i32 = 2;
-/// `TC_ACT_OK`
-const TCX_PASS: i32 = 0;
-
-fn returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Prog {
-    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
-    let spec = ProgSpec::new(prog_type, &insns).expected_attach_type(attach_type);
-    spec.load().expect("a program that returns a number")
-}
-
-fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, AttachType(0), value)
-}
-
-fn tcx_prog(value: i32) -> Prog {
-    returning(ProgType::SCHED_CLS, AttachType(0), value)
-}
-
-fn cgroup_prog() -> Prog {
-    let attach_type = AttachType::CGROUP_INET_EGRESS;
-    returning(ProgType::CGROUP_SKB, attach_type, 1)
-}
-
-/// Asks again until it is so.
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn refused<T: std::fmt::Debug>(result: bpf_pin::Result<T>, errno: i32, text: &str) -> Error {
@@ -107,14 +65,19 @@ fn life(
     link.update(&second)?;
     assert_eq!(prog_id()?, second.id()?);
     let holds = second.id()?;
-    let text = format!("update a link: the link holds program {holds}");
+    let (id, other) = (link.id()?, prog());
+    let text = format!("update link {id}: the link holds program {holds}");
     let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
     let holds = Cause::HoldsAnother { prog_id: holds };
     assert_eq!(error.cause(), Some(&holds));
     assert_eq!(prog_id()?, second.id()?);
     link.update_from(&third, &second)?;
     assert_eq!(prog_id()?, third.id()?);
-    refused(link.update(&prog()), libc::EINVAL, "update a link: EINVAL");
+    refused(
+        link.update(&other),
+        libc::EINVAL,
+        &format!("update link {id}: EINVAL"),
+    );
     assert_eq!(prog_id()?, third.id()?);
     assert_eq!(link.info()?.target, target);
 
@@ -122,8 +85,8 @@ fn life(
     clone.detach()?;
     for link in [&link, &clone] {
         for update in [link.update(&first), link.update_from(&first, &third)] {
-            let text = "update a link: the link is detached";
-            let error = refused(update, libc::ENOLINK, text);
+            let text = format!("update link {id}: the link is detached");
+            let error = refused(update, libc::ENOLINK, &text);
             assert_eq!(error.cause(), Some(&Cause::Detached));
         }
     }
@@ -169,11 +132,11 @@ fn netns() -> Outcome {
 }
 
 fn xdp() -> Outcome {
-    let make = || xdp_prog(XDP_PASS);
+    let make = xdp_prog;
     let target = LinkTarget::Xdp { ifindex: LO };
     life(LinkSpec::xdp(LO), make, LinkType::XDP, target)?;
-    // `XDP_FLAGS_SKB_MODE`, the only one that loopback has.
-    let generic = LinkSpec::xdp(LO).flags(1 << 1);
+    // The only one that loopback has.
+    let generic = LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE);
     eventually("free", || generic.create(&make()).is_ok());
     Ok(())
 }
@@ -184,44 +147,14 @@ fn tcx() -> Outcome {
             ifindex: LO,
             attach_type,
         };
-        let make = || tcx_prog(TCX_PASS);
-        life(LinkSpec::tcx(LO, attach_type), make, LinkType::TCX, target)?;
+        life(
+            LinkSpec::tcx(LO, attach_type),
+            tcx_prog,
+            LinkType::TCX,
+            target,
+        )?;
     }
     Ok(())
-}
-
-/// A control group of the test's own, in a cgroup2 that only this thread sees.
-struct Cgroup {
-    _root: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl Cgroup {
-    /// Within `own_mounts`.
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let root = tempfile::tempdir().expect("a mount point");
-        mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None).expect("a cgroup2");
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bpf-pin-test-{}-{number}", std::process::id());
-        let path = root.path().join(name);
-        fs::create_dir(&path).expect("a control group");
-        Self { _root: root, path }
-    }
-
-    fn open(&self) -> File {
-        File::open(&self.path).expect("a control group's directory")
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.path);
-        let _ = rustix::mount::unmount(
-            self.path.parent().unwrap_or(Path::new("/nowhere")),
-            rustix::mount::UnmountFlags::DETACH,
-        );
-    }
 }
 
 fn cgroup() -> Outcome {
@@ -238,42 +171,15 @@ fn cgroup() -> Outcome {
     })
 }
 
-/// Of the kinds that only their last descriptor detaches, and that come from another call.
-fn raw_tracepoint() -> Outcome {
-    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    let mut attr = abi::bpf_attr_raw_tracepoint {
-        name: c"sched_process_exec".as_ptr() as u64,
-        prog_fd: prog.as_fd().as_raw_fd() as u32,
-        ..abi::bpf_attr_raw_tracepoint::zeroed()
-    };
-    let (command, size) = (abi::BPF_RAW_TRACEPOINT_OPEN, size_of_val(&attr) as u32);
-    // SAFETY: the name is NUL-terminated and outlives the call.
-    let fd = unsafe { abi::bpf(command, ptr::from_mut(&mut attr).cast(), size) };
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the kernel has just made it, for this test alone.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-
-    let link = Link::try_from(fd)?;
-    let info = link.info()?;
-    assert_eq!(info.link_type, LinkType::RAW_TRACEPOINT);
-    assert_eq!(info.prog_id, prog.id()?);
-    assert_eq!(info.target, LinkTarget::Other);
-    refused(link.detach(), libc::EOPNOTSUPP, "detach a link: EOPNOTSUPP");
-    let other = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    refused(link.update(&other), libc::EINVAL, "update a link: EINVAL");
-    assert_eq!(link.info()?, info);
-    Ok(())
-}
-
 fn second_xdp() -> Outcome {
-    let (first, second) = (xdp_prog(XDP_PASS), xdp_prog(XDP_PASS));
+    let (first, second) = (xdp_prog(), xdp_prog());
     let spec = LinkSpec::xdp(LO);
     let link = spec.create(&first)?;
     for prog in [&first, &second] {
         let error = refused(
             spec.create(prog),
             libc::EBUSY,
-            "attach a program to xdp: EBUSY",
+            "attach a program to xdp of device 1: EBUSY",
         );
         let attach_type = AttachType::XDP;
         assert!(
@@ -287,7 +193,7 @@ fn second_xdp() -> Outcome {
 }
 
 fn second_tcx() -> Outcome {
-    let (first, second) = (tcx_prog(TCX_PASS), tcx_prog(TCX_PASS));
+    let (first, second) = (tcx_prog(), tcx_prog());
     let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
     let links = [spec.create(&first)?, spec.create(&second)?];
     assert_ne!(links[0].id()?, links[1].id()?);
@@ -298,7 +204,7 @@ fn second_tcx() -> Outcome {
         ));
     }
     // The same program twice.
-    let text = "attach a program to tcx_ingress: EEXIST";
+    let text = "attach a program to tcx_ingress of device 1: EEXIST";
     refused(spec.create(&first), libc::EEXIST, text);
     links[0].detach()?;
     assert_eq!(links[1].info()?.prog_id, second.id()?);
@@ -323,7 +229,7 @@ fn second_flow_dissector() -> Outcome {
 }
 
 fn misfits() -> Outcome {
-    let (lookup, xdp) = (sk_lookup(), xdp_prog(XDP_PASS));
+    let (lookup, xdp) = (sk_lookup(), xdp_prog());
     let (netns, other) = (netns_file(), File::open("/proc/self/status")?);
     let lookups = AttachType::SK_LOOKUP;
     let to_lookups = "attach a program to sk_lookup: EINVAL";
@@ -335,12 +241,15 @@ fn misfits() -> Outcome {
         let error = refused(spec.create(prog), libc::EINVAL, to_lookups);
         assert!(error.cause().is_none());
     }
-    let text = "attach a program to xdp: EINVAL";
+    let text = "attach a program to xdp of device 1: EINVAL";
     for (spec, prog) in [
         (LinkSpec::xdp(LO), &lookup),
         (LinkSpec::xdp(LO).flags(1 << 31), &xdp),
         // A driver of its own loopback has not.
-        (LinkSpec::xdp(LO).flags((1 << 1) | (1 << 2)), &xdp),
+        (
+            LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE | XdpFlags::DRV_MODE),
+            &xdp,
+        ),
     ] {
         refused(spec.create(prog), libc::EINVAL, text);
     }
@@ -364,7 +273,7 @@ fn misfits() -> Outcome {
         ),
         (
             LinkSpec::tcx(LO, AttachType::CGROUP_INET_EGRESS),
-            "cgroup_inet_egress: cgroup_inet_egress is not for a device",
+            "cgroup_inet_egress of device 1: cgroup_inet_egress is not for a device",
         ),
     ] {
         let error = spec.create(&lookup).expect_err(text);
@@ -375,11 +284,15 @@ fn misfits() -> Outcome {
 
     // A device that is not there.
     let nowhere = LinkSpec::xdp(4711).create(&xdp);
-    refused(nowhere, libc::EINVAL, "attach a program to xdp: EINVAL");
+    let no_device = "there is no network device 4711 in this thread's network namespace";
+    let text = format!("attach a program to xdp of device 4711: {no_device}");
+    let error = refused(nowhere, libc::EINVAL, &text);
+    assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: 4711 }));
     if kernel(6, 6).unmet().is_none() {
         let spec = LinkSpec::tcx(4711, AttachType::TCX_INGRESS);
-        let text = "attach a program to tcx_ingress: ENODEV";
-        refused(spec.create(&tcx_prog(TCX_PASS)), libc::ENODEV, text);
+        let text = format!("attach a program to tcx_ingress of device 4711: {no_device}");
+        let error = refused(spec.create(&tcx_prog()), libc::ENODEV, &text);
+        assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: 4711 }));
     }
     // None of these has left anything behind.
     LinkSpec::xdp(LO).create(&xdp)?;
@@ -413,22 +326,25 @@ fn not_allowed() -> Outcome {
 
 fn gone() -> Outcome {
     let lookups = own_network(NetnsLink::new);
-    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog(XDP_PASS)))?;
+    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog()))?;
     eventually("gone", || {
         matches!(
             lookups.link.info().map(|info| info.target),
             Ok(LinkTarget::Netns { netns_ino: 0, .. })
         )
     });
-    let text = "update a link: the link is detached";
-    refused(lookups.link.update(&lookups.prog), libc::ENOLINK, text);
+    let detached =
+        |link: &Link| format!("update link {}: the link is detached", link.id().unwrap());
+    let text = detached(&lookups.link);
+    refused(lookups.link.update(&lookups.prog), libc::ENOLINK, &text);
     eventually("gone", || {
         matches!(
             device.info().map(|info| info.target),
             Ok(LinkTarget::Xdp { ifindex: 0 })
         )
     });
-    refused(device.update(&xdp_prog(XDP_PASS)), libc::ENOLINK, text);
+    let text = detached(&device);
+    refused(device.update(&xdp_prog()), libc::ENOLINK, &text);
     // Defunct as they are, they can be pinned and opened.
     let fs = TestFs::new();
     let device = device.pin(fs.at("defunct"))?;
@@ -450,8 +366,8 @@ fn cgroup_removed() -> Outcome {
                 Ok(LinkTarget::Cgroup { cgroup_id: 0, .. })
             )
         });
-        let text = "update a link: the link is detached";
-        refused(link.update(&cgroup_prog()), libc::ENOLINK, text);
+        let text = format!("update link {}: the link is detached", link.id()?);
+        refused(link.update(&cgroup_prog()), libc::ENOLINK, &text);
         Ok(())
     })
 }

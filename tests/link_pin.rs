@@ -3,13 +3,9 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Cause, Insn, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgSpec, ProgType,
-};
+use bpf_pin::{AttachType, Cause, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgType};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -24,7 +20,12 @@ fn main() -> std::process::ExitCode {
         })
         .test("a_pin_keeps_tcx_in_place", TCX, || {
             let spec = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
-            own_network(|| pinned(spec, returning(ProgType::SCHED_CLS, TCX_DROP)))
+            own_network(|| {
+                pinned(
+                    spec,
+                    returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
+                )
+            })
         })
         .test("unpinned_and_still_in_place", ROOT, || {
             own_network(unpinned)
@@ -35,44 +36,12 @@ fn main() -> std::process::ExitCode {
         .run()
 }
 
-/// The loopback device of every network namespace.
-const LO: u32 = 1;
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
 const TCX_DROP: i32 = 2;
 
-fn returning(prog_type: ProgType, value: i32) -> Prog {
-    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
-    let prog = ProgSpec::new(prog_type, &insns).load();
-    prog.expect("a program that returns a number")
-}
-
 fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, value)
-}
-
-/// Asks again until it is so.
-fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// `ip link set lo up`
-fn lo_up() -> std::io::Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: ifreq is integers and a union of such; all zeroes is one of its values.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request takes the address of an ifreq, which outlives the call.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) };
-    if done < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
+    returning(ProgType::XDP, AttachType(0), value)
 }
 
 /// Two ends of a network that a program may cut.

@@ -1,5 +1,8 @@
 //! The types of map: each is made where the kernel knows it and the user may, and nowhere else.
 
+#[path = "map_type/commands.rs"]
+mod commands;
+
 use bpf_pin::{Capability, Cause, Map, MapFlags, MapInfo, MapSpec, MapType};
 use common::*;
 use rustix::thread::CapabilitySet;
@@ -11,6 +14,11 @@ fn main() -> std::process::ExitCode {
     Suite::new()
         .test("every_type_that_the_kernel_knows", ROOT, every_type)
         .test("types_that_ask_for_btf", ROOT, types_of_btf)
+        .test(
+            "what_each_type_answers_to_each_command",
+            ROOT,
+            commands::as_the_kernel_says,
+        )
         .test("what_each_type_asks_of_a_user", OTHERS, || {
             as_user(CapabilitySet::BPF, with_cap_bpf)?;
             as_user(CapabilitySet::empty(), without_capabilities)

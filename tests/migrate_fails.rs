@@ -73,7 +73,7 @@ fn too_small() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
         let text = error.to_string();
-        let begin = format!("migrate {}: update an element: ", path.display());
+        let begin = format!("migrate {}: map_update_batch after ", path.display());
         assert!(text.starts_with(&begin), "{text}");
         assert_untouched(&fs, &dir, &old)?;
     }

@@ -147,6 +147,30 @@ fn options() -> Outcome {
     assert_eq!((value("ui"), value("ro"), value("x")), (None, None, None));
     assert!(mount.option("ro").is_some() && mount.option("nosuid").is_some());
     assert_eq!(mount.option("nodev"), None);
+    assert!(mount.is_read_only() && mount.is_nosuid());
+    assert!(!mount.is_nodev() && !mount.is_noexec());
+    assert_eq!(mount.mode(), Some(0o700));
+    let is_set = |options: &str| {
+        let mount = parse(format!("1 1 0:1 / / {options}").as_bytes());
+        [
+            mount.is_read_only(),
+            mount.is_nosuid(),
+            mount.is_nodev(),
+            mount.is_noexec(),
+        ]
+    };
+    assert_eq!(is_set("rw - bpf x rw"), [false; 4]);
+    assert_eq!(is_set("rw - bpf x ro"), [true, false, false, false]);
+    assert_eq!(is_set("rw,nosuid - bpf x rw"), [false, true, false, false]);
+    assert_eq!(is_set("rw,nodev - bpf x rw"), [false, false, true, false]);
+    assert_eq!(is_set("rw,noexec - bpf x rw"), [false, false, false, true]);
+    // Options of the file system are none of the mount's.
+    assert_eq!(is_set("rw - bpf x rw,nosuid,nodev,noexec"), [false; 4]);
+    let mode = |line: &[u8]| parse(line).mode();
+    assert_eq!(mode(b"1 1 0:1 / / rw - bpf x rw"), Some(0o777));
+    assert_eq!(mode(b"1 1 0:1 / / rw - bpf x rw,mode=6750"), Some(0o6750));
+    assert_eq!(mode(b"1 1 0:1 / / rw - bpf x rw,mode=9"), None);
+    assert_eq!(mode(b"1 1 0:1 / / rw - tmpfs x rw,mode=755"), None);
     Ok(())
 }
 
@@ -159,14 +183,14 @@ fn assert_agree(line: &[u8]) -> bool {
 
 fn random_bytes() -> Outcome {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..50_000 {
+    for _ in 0..rounds(50_000) {
         let length = random.below(120);
         let line: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         assert_agree(&line);
     }
     // Bytes that mean something are met more often.
     let mut lines = 0;
-    for _ in 0..50_000 {
+    for _ in 0..rounds(50_000) {
         let length = random.below(60);
         let bytes = b"    --:\\0123789,=/ab";
         let line: Vec<u8> = (0..length).map(|_| *random.of(bytes)).collect();
@@ -191,12 +215,12 @@ fn random_bytes() -> Outcome {
         "\\",
         "\\13",
     ];
-    for _ in 0..100_000 {
+    for _ in 0..rounds(100_000) {
         let mut line = vec!["7", "1", "0:9"];
         line.extend((0..random.below(10)).map(|_| *random.of(&words)));
         lines += usize::from(assert_agree(line.join(" ").as_bytes()));
     }
-    assert!(lines > 5_000, "{lines} of them are lines");
+    assert!(lines > rounds(5_000), "{lines} of them are lines");
     Ok(())
 }
 
@@ -211,7 +235,7 @@ const SEEDS: [&[u8]; 5] = [
 fn mutated_lines() -> Outcome {
     let mut random = Random(42);
     let mut lines = 0;
-    for _ in 0..100_000 {
+    for _ in 0..rounds(100_000) {
         let mut line = random.of(&SEEDS).to_vec();
         for _ in 0..=random.below(4) {
             let at = random
@@ -231,7 +255,7 @@ fn mutated_lines() -> Outcome {
         }
         lines += usize::from(assert_agree(&line));
     }
-    assert!(lines > 10_000, "{lines} of them are lines");
+    assert!(lines > rounds(10_000), "{lines} of them are lines");
     Ok(())
 }
 

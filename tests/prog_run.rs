@@ -6,17 +6,32 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Error, Insn, Map, MapSpec, MapType, Prog, ProgFlags, ProgSpec, ProgType, abi};
+use bpf_pin::{
+    Cause, Error, Insn, Map, MapSpec, MapType, Prog, ProgFlags, ProgSpec, ProgType, TestRun,
+    TestRunFlags, abi,
+};
 use common::*;
+use rustix::thread::CapabilitySet;
 
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
+    const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     Suite::new()
         .test("flags_reach_the_verifier", BPF, flags)
         .test("a_program_counts_in_its_map", BPF, counts)
         .test("a_program_filters_a_socket", BPF, filters)
         .test("each_cpu_counts_for_itself", BPF, counts_per_cpu)
         .test("a_program_keeps_its_maps", &[cap::SYS_ADMIN], keeps_maps)
+        .test("a_map_that_is_bound_to_it", &[cap::SYS_ADMIN], bound)
+        .test("a_packet_that_it_changes", ROOT, changes_data)
+        .test("a_context_that_it_changes", ROOT, changes_context)
+        .test("a_context_that_is_written_back", ROOT, writes_back)
+        .test("a_cpu_of_ones_own_choice", ROOT, on_cpu)
+        .test("packets_that_go_on_their_way", ROOT, live)
+        .test("what_a_type_does_not_take", BPF, not_taken)
+        .test("types_that_cannot_be_run", ROOT, not_run)
+        .test("a_run_without_privileges", OTHERS, unprivileged)
         .run()
 }
 
@@ -51,29 +66,10 @@ fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
         .load()
 }
 
-/// `BPF_PROG_TEST_RUN`: runs `prog` on a packet of zeroes, and what it returned.
-fn run(prog: &Prog, repeat: u32) -> std::io::Result<u32> {
-    let packet = [0u8; 64];
-    let mut attr = abi::bpf_attr_test {
-        prog_fd: prog.as_fd().as_raw_fd() as u32,
-        data_size_in: packet.len() as u32,
-        data_in: packet.as_ptr() as u64,
-        repeat,
-        ..abi::bpf_attr_test::zeroed()
-    };
-    let size = size_of_val(&attr) as u32;
-    // SAFETY: the packet is as long as is said and only read; no room is offered for another.
-    let done = unsafe {
-        abi::bpf(
-            abi::BPF_PROG_TEST_RUN,
-            ptr::from_mut(&mut attr).cast(),
-            size,
-        )
-    };
-    if done < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(attr.retval)
+/// Runs `prog` on a packet of zeroes, and what it returned.
+fn run(prog: &Prog, repeat: u32) -> bpf_pin::Result<u32> {
+    let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
+    Ok(prog.test_run(run)?.retval)
 }
 
 /// Loads from an odd place of a map's value, which is let pass unless asked otherwise.
@@ -177,10 +173,290 @@ fn keeps_maps() -> Outcome {
     assert_eq!(map.info()?.name, "counter");
     assert_eq!(map.typed::<u32, u64>()?.lookup(&0)?, Some(2));
     drop((map, prog));
+    is_gone(id);
+    Ok(())
+}
+
+fn is_gone(id: u32) {
     let patience = Instant::now() + Duration::from_secs(20);
     while Map::from_id(id).is_ok() {
         assert!(Instant::now() < patience, "a map that does not die");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+fn bound() -> Outcome {
+    let (used, other) = (counter(MapType::ARRAY)?, counter(MapType::HASH)?);
+    let (used_id, other_id) = (used.id()?, other.id()?);
+    let prog = counting(&used, 0)?;
+    assert_eq!(prog.map_ids()?, [used_id]);
+    // Once more changes nothing, nor does a map that it holds anyway.
+    for _ in 0..2 {
+        prog.bind_map(&other)?;
+        prog.bind_map(&used)?;
+        let mut ids = prog.map_ids()?;
+        ids.sort_unstable();
+        assert_eq!(ids, [used_id, other_id]);
+    }
+    assert_eq!(prog.info()?.nr_map_ids, 2);
+    drop((used, other));
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(Map::from_id(other_id)?.info()?.map_type, MapType::HASH);
+    drop(prog);
+    is_gone(other_id);
+
+    // Many, and one more at each look.
+    let prog = common::prog();
+    assert_eq!(prog.map_ids()?, []);
+    let mut expected = vec![];
+    for _ in 0..40 {
+        let map = counter(MapType::ARRAY)?;
+        prog.bind_map(&&map)?;
+        expected.push(map.id()?);
+        let mut ids = prog.map_ids()?;
+        ids.sort_unstable();
+        assert_eq!(ids, expected);
+    }
+    Ok(())
+}
+
+/// An XDP program that writes 0xab to the first byte of a packet and passes it.
+fn marks() -> bpf_pin::Result<Prog> {
+    const JGT_X: u8 = abi::BPF_JMP | abi::BPF_JGT | abi::BPF_X;
+    let insns = [
+        Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
+        Insn::ldx_mem(abi::BPF_W, 3, 1, 4),
+        Insn::mov64_reg(4, 2),
+        Insn::alu64_imm(abi::BPF_ADD, 4, 1),
+        Insn::new(JGT_X, 4, 3, 1, 0),
+        Insn::st_mem(abi::BPF_B, 2, 0, 0xab),
+        Insn::mov64_imm(0, 2),
+        Insn::exit(),
+    ];
+    ProgSpec::new(ProgType::XDP, &insns).load()
+}
+
+fn changes_data() -> Outcome {
+    let prog = marks()?;
+    let packet: Vec<u8> = (0..64).collect();
+    let mut expected = packet.clone();
+    expected[0] = 0xab;
+
+    let mut room = [0; 100];
+    let run = TestRun::new().data_in(&packet).data_out(&mut room);
+    let ran = prog.test_run(run)?;
+    assert_eq!((ran.retval, ran.data_size_out), (2, 64));
+    assert!(ran.duration < Duration::from_secs(1));
+    assert_eq!(room[..64], expected);
+    assert_eq!(room[64..], [0; 36]);
+
+    // Just enough, none at all, and too little.
+    let mut room = [0; 64];
+    prog.test_run(TestRun::new().data_in(&packet).data_out(&mut room))?;
+    assert_eq!(room[..], expected);
+    let ran = prog.test_run(TestRun::new().data_in(&packet).data_out(&mut []))?;
+    assert_eq!((ran.retval, ran.data_size_out), (2, 64));
+    for room in [1, 14, 63] {
+        let mut bytes = [0xff; 64];
+        let run = TestRun::new().data_in(&packet).data_out(&mut bytes[..room]);
+        let error = prog.test_run(run).expect_err("room that is too short");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        let (what, needed) = ("data_out", 64);
+        assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+        assert_eq!(
+            error.to_string(),
+            format!("run a program: data_out takes 64 bytes, and there is room for {room}")
+        );
+        assert_eq!(bytes[..room], expected[..room]);
+        assert_eq!(bytes[room..], vec![0xff; 64 - room]);
+    }
+    Ok(())
+}
+
+/// The mark of `struct __sk_buff`.
+const MARK: usize = 8;
+
+fn changes_context() -> Outcome {
+    // Returns the mark and leaves one more.
+    let insns = [
+        Insn::ldx_mem(abi::BPF_W, 0, 1, MARK as i16),
+        Insn::mov64_reg(2, 0),
+        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
+        Insn::stx_mem(abi::BPF_W, 1, 2, MARK as i16),
+        Insn::exit(),
+    ];
+    let prog = ProgSpec::new(ProgType::SCHED_CLS, &insns).load()?;
+    let packet = [0; 64];
+    let mut context = [0; 16];
+    context[MARK..][..4].copy_from_slice(&41u32.to_ne_bytes());
+
+    let mut room = [0u8; 512];
+    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
+    let ran = prog.test_run(run.ctx_out(&mut room))?;
+    assert_eq!(ran.retval, 41);
+    assert_eq!(room[MARK..][..4], 42u32.to_ne_bytes());
+    let size = ran.ctx_size_out;
+    assert!((180..=512).contains(&size), "{size}");
+    // It was read alone.
+    assert_eq!(context[MARK..][..4], 41u32.to_ne_bytes());
+
+    // Without room its size is not told.
+    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
+    assert_eq!(prog.test_run(run)?.ctx_size_out, 0);
+    let mut short = [0u8; 20];
+    let run = TestRun::new().data_in(&packet).ctx_out(&mut short);
+    let error = prog.test_run(run).expect_err("room that is too short");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    let (what, room, needed) = ("ctx_out", 20, size);
+    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+    assert_eq!(short[MARK..][..4], 1u32.to_ne_bytes());
+
+    // Where both are short the packet is told of.
+    let (mut data, mut short) = ([0; 10], [0; 20]);
+    let run = TestRun::new().data_in(&packet).data_out(&mut data);
+    let error = prog.test_run(run.ctx_out(&mut short)).unwrap_err();
+    let (what, room, needed) = ("data_out", 10, 64);
+    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+    Ok(())
+}
+
+fn writes_back() -> Outcome {
+    let insns = [
+        Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
+        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
+        Insn::stx_mem(abi::BPF_W, 1, 2, 0),
+        Insn::mov64_imm(0, 7),
+        Insn::exit(),
+    ];
+    let spec = ProgSpec::new(ProgType::SYSCALL, &insns).flags(ProgFlags::SLEEPABLE);
+    let loaded = spec.load();
+    if kernel(5, 14).unmet().is_some() {
+        let error = loaded.expect_err("a type that the kernel does not know");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        return Ok(());
+    }
+    let prog = loaded?;
+    let mut context = 41u32.to_ne_bytes();
+    let ran = prog.test_run(TestRun::new().ctx_in(&mut context))?;
+    assert_eq!((ran.retval, u32::from_ne_bytes(context)), (7, 42));
+    let error = prog.test_run(TestRun::new().ctx_in(&mut context).data_in(&[0; 64]));
+    let error = error.expect_err("a packet for what has none");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert_eq!(u32::from_ne_bytes(context), 42);
+    Ok(())
+}
+
+fn on_cpu() -> Outcome {
+    // Returns where it runs, and what it is given.
+    let insns = [
+        Insn::ldx_mem(abi::BPF_DW, 6, 1, 0),
+        Insn::call(abi::BPF_FUNC_get_smp_processor_id),
+        Insn::new(abi::BPF_ALU64 | abi::BPF_ADD | abi::BPF_X, 0, 6, 0, 0),
+        Insn::exit(),
+    ];
+    let prog = ProgSpec::new(ProgType::RAW_TRACEPOINT, &insns).load()?;
+    let mut args = 1000u64.to_ne_bytes();
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
+    let last: u32 = online.trim().rsplit([',', '-']).next().unwrap().parse()?;
+    for cpu in [0, last] {
+        let ran = prog.test_run(TestRun::new().ctx_in(&mut args).cpu(cpu))?;
+        assert_eq!(ran.retval, 1000 + cpu);
+        assert_eq!((ran.data_size_out, ran.duration), (0, Duration::ZERO));
+    }
+    let error = prog.test_run(TestRun::new().ctx_in(&mut args).cpu(100_000));
+    let error = error.expect_err("a CPU that is not there");
+    assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
+    assert_eq!(error.to_string(), "run a program: ENXIO");
+    // Less than the program reads.
+    let error = prog.test_run(TestRun::new().ctx_in(&mut args[..4]));
+    let error = error.expect_err("less than the program reads");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    Ok(())
+}
+
+fn live() -> Outcome {
+    let map = counter(MapType::ARRAY)?;
+    let mut insns = look_up(&map);
+    insns.extend([
+        Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
+        Insn::mov64_imm(1, 1),
+        Insn::atomic_add64(0, 1, 0),
+        // XDP_DROP
+        Insn::mov64_imm(0, 1),
+        Insn::exit(),
+    ]);
+    let prog = ProgSpec::new(ProgType::XDP, &insns).load()?;
+    let ran = prog.test_run(
+        TestRun::new()
+            .data_in(&[0; 64])
+            .flags(TestRunFlags::XDP_LIVE_FRAMES)
+            .batch_size(16)
+            .repeat(100),
+    );
+    let count = map.typed::<u32, u64>()?;
+    if kernel(5, 18).unmet().is_some() {
+        let error = ran.expect_err("a flag that the kernel does not know");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        assert_eq!(count.lookup(&0)?, Some(0));
+        return Ok(());
+    }
+    ran?;
+    assert_eq!(count.lookup(&0)?, Some(100));
+    Ok(())
+}
+
+fn not_taken() -> Outcome {
+    let prog = counting(&counter(MapType::ARRAY)?, 0)?;
+    let packet = [0; 64];
+    let mut context = [0; 4096];
+    let run = || TestRun::new().data_in(&packet);
+    let refused = |run: TestRun<'_>| {
+        let error = prog.test_run(run).expect_err("what a filter does not take");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        assert!(error.cause().is_none(), "{error}");
+        assert!(matches!(error, Error::RunProg { .. }));
+    };
+    refused(TestRun::new());
+    refused(TestRun::new().data_in(&packet[..13]));
+    refused(run().cpu(0));
+    refused(run().flags(TestRunFlags::from_bits_retain(1 << 30)));
+    refused(run().batch_size(1));
+    // What nobody may set.
+    context[..4].fill(1);
+    refused(run().ctx_in(&mut context[..192]));
+    prog.test_run(run())?;
+    Ok(())
+}
+
+fn not_run() -> Outcome {
+    for prog_type in [ProgType::KPROBE, ProgType::CGROUP_DEVICE, ProgType::SK_MSG] {
+        let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+        let prog = ProgSpec::new(prog_type, &insns).load()?;
+        let error = prog.test_run(TestRun::new().data_in(&[0; 64]));
+        let error = error.expect_err("a type that cannot be run");
+        assert_eq!(error.raw_os_error(), Some(524), "{error}");
+        assert_eq!(error.cause(), Some(&Cause::NoTestRun { prog_type }));
+        assert_eq!(
+            error.to_string(),
+            format!("run a program: this kernel runs no {prog_type} programs for tests")
+        );
+    }
+    Ok(())
+}
+
+/// Whoever has a program's descriptor may run it.
+fn unprivileged() -> Outcome {
+    let prog = counting(&counter(MapType::ARRAY)?, 3)?;
+    as_user(CapabilitySet::empty(), || match run(&prog, 1) {
+        Ok(value) => assert_eq!(value, 3),
+        // Before, the sysctl closes all of bpf(2).
+        Err(error) => {
+            assert!(kernel(5, 19).unmet().is_some(), "{error}");
+            assert!(
+                matches!(error.cause(), Some(Cause::MissingCapability { .. })),
+                "{error}"
+            );
+        }
+    });
     Ok(())
 }

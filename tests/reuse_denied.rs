@@ -357,9 +357,8 @@ fn any_call() -> Outcome {
         bpf(abi::BPF_OBJ_GET_INFO_BY_FD),
         bpf(abi::BPF_MAP_CREATE),
         bpf(abi::BPF_MAP_FREEZE),
-        bpf(abi::BPF_MAP_GET_NEXT_KEY),
-        bpf(abi::BPF_MAP_LOOKUP_ELEM),
-        bpf(abi::BPF_MAP_UPDATE_ELEM),
+        bpf(abi::BPF_MAP_LOOKUP_BATCH),
+        bpf(abi::BPF_MAP_UPDATE_BATCH),
         fcntl(libc::F_OFD_SETLK),
         fcntl(libc::F_OFD_GETLK),
         (libc::SYS_openat, None),
@@ -371,7 +370,7 @@ fn any_call() -> Outcome {
         let old = old(&dir)?;
         let failed = answered(call, argument, libc::EIO as u32, || {
             let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
-            let of_entries = (4..8).contains(&number);
+            let of_entries = (4..7).contains(&number);
             let mut how = grow().freeze();
             let mut failed = vec![ask(Reuse::Migrate(&mut how))];
             if !of_entries {

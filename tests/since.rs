@@ -22,6 +22,7 @@ const OLDEST: Version = Version::new(5, 10);
 /// the sentence and the release. Tests of the behaviour show these.
 const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
+    ("The kernel's own, of id 1,", Version::new(5, 11)),
     ("sysctl closes all of bpf(2)", Version::new(5, 19)),
     ("Why bpf(2) is closed to this thread", Version::new(5, 19)),
     ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
@@ -49,9 +50,9 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("the other side was told", Version::new(6, 9)),
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),
+    ("resources of one task", Version::new(6, 1)),
+    ("resources an iterator goes through", Version::new(6, 1)),
 ];
-
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bpf-pin/src");
 

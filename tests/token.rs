@@ -6,6 +6,8 @@ mod child;
 mod handshake;
 #[path = "token/messages.rs"]
 mod messages;
+#[path = "token/owner.rs"]
+mod owner;
 #[path = "token/refused.rs"]
 mod refused;
 #[path = "token/use.rs"]
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     let suite = used::tests(Suite::new());
     let suite = handshake::tests(suite);
     let suite = messages::tests(suite);
+    let suite = owner::tests(suite);
     refused::tests(suite).run()
 }
 

@@ -15,8 +15,10 @@ use crate::sys;
 /// What the running kernel has of what this crate can use, each found out by calling: no version is
 /// parsed, for distributions bring features to older kernels.
 ///
-/// None is what this thread may not find out: before Linux 5.19 bpf(2) may be closed to it as a whole,
-/// and to make a bpffs to try things on takes `CAP_SYS_ADMIN`. What was found out once is remembered.
+/// None is what this thread may not find out: before Linux 5.19 bpf(2) may be closed to it as a whole;
+/// to make a bpffs to try things on takes `CAP_SYS_ADMIN` in the initial user namespace, and fsopen(2),
+/// for mount(2) would take a place that others see; and behind a filter, which may answer in the
+/// kernel's stead, no feature is taken to be missing. What was found out once is remembered.
 ///
 /// # Examples
 ///
@@ -109,7 +111,7 @@ fn has_owner_options() -> Option<bool> {
     match MountOptions::new().uid(1).gid(1).detached() {
         Ok(_) => Some(true),
         Err(error) => match error.cause() {
-            Some(Cause::OptionIgnored { .. }) => Some(false),
+            Some(Cause::OptionIgnored { .. }) if !is_filtered() => Some(false),
             _ => None,
         },
     }

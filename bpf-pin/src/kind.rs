@@ -1,9 +1,10 @@
 //! The kinds of object that can be pinned, and how a descriptor's kind is proven.
 
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstatfs, readlinkat};
+use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::magic::FileSystem;
@@ -209,13 +210,30 @@ pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
     Some(name.to_string_lossy().into_owned())
 }
 
+/// What /proc tells of a descriptor, line by line. None without /proc.
+pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = fd.as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(proc_dir("fdinfo")?, name, flags, Mode::empty()).ok()?;
+    std::io::read_to_string(File::from(file)).ok()
+}
+
 /// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.
 pub(crate) fn proc_dir(name: &str) -> Option<OwnedFd> {
+    genuine_proc(name).ok()?
+}
+
+/// The same; without a descriptor to spare nothing can be said of /proc.
+pub(crate) fn genuine_proc(name: &str) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let path = format!("/proc/thread-self/{name}");
-    let dir = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-    let found = FileSystem::from_stat(&fstatfs(&dir).ok()?);
-    (found == FileSystem::PROC).then_some(dir)
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+        Err(_) => return Ok(None),
+        Ok(dir) => dir,
+    };
+    let found = fstatfs(&dir).map(|stat| FileSystem::from_stat(&stat));
+    Ok((found == Ok(FileSystem::PROC)).then_some(dir))
 }
 
 #[cfg(test)]

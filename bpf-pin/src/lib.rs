@@ -23,11 +23,19 @@
 //! | `BPF_OBJ_GET` | [`Handle::open`], [`Handle::open_with`], [`Pinned::open`], [`Object::open`] |
 //! | `unlink(2)` | [`Pinned::unpin`] |
 //! | `BPF_OBJ_GET_INFO_BY_FD` | [`Handle::info`], [`Handle::id`] |
-//! | `BPF_*_GET_FD_BY_ID` | [`Handle::from_id`] |
+//! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Handle::from_id`], [`Handle::ids`] |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
-//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::elems`] |
-//! | `BPF_PROG_LOAD` | [`ProgSpec::load`] |
+//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::objects`], [`Map::elems`] |
+//! | `BPF_MAP_*_BATCH` | [`Typed::iter`], [`Typed::to_vecs`], [`Typed::update_batch`], … |
+//! | `BPF_MAP_FREEZE` | [`Map::freeze`] |
+//! | `mmap(2)` | [`Map::mmap`] |
+//! | `BPF_PROG_LOAD` | [`ProgSpec::load`], [`ProgSpec::load_with_log`] |
+//! | `BPF_PROG_TEST_RUN`, `BPF_PROG_BIND_MAP` | [`Prog::test_run`], [`Prog::bind_map`] |
+//! | `BPF_BTF_LOAD` | [`Btf::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
+//! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
+//! | `BPF_ITER_CREATE` | [`Link::iter`] |
+//! | all that it takes after a restart | [`PinDir::open_or_attach`], [`PinnedLink::open_or_attach`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
@@ -77,6 +85,7 @@
 
 mod access;
 mod bpffs;
+mod btf;
 mod capabilities;
 mod capability;
 mod cause;
@@ -87,9 +96,11 @@ mod error;
 mod features;
 mod filename;
 mod flags;
+mod ids;
 mod inventory;
 mod kind;
 mod link;
+mod log;
 mod magic;
 mod map;
 mod mismatch;
@@ -102,6 +113,7 @@ mod place;
 mod prog;
 mod reuse;
 mod sys;
+mod target;
 mod types;
 
 pub use bpf_pin_sys as abi;
@@ -113,6 +125,7 @@ pub use bpffs::{
     Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
     Propagation, ReadOnly, Token, Verdict,
 };
+pub use btf::Btf;
 pub use capabilities::{Action, Capabilities, Permission};
 pub use capability::Capability;
 pub use cause::Cause;
@@ -123,20 +136,26 @@ pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
 pub use flags::MapFlags;
+pub use ids::Ids;
 pub use inventory::{Found, Inventory, ObjectInfo, inventory};
 pub use kind::{Identity, Kind};
-pub use link::{Link, LinkInfo, LinkSpec, LinkTarget};
+pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, Position, XdpFlags};
+pub use log::LogLevel;
 pub use magic::FileSystem;
-pub use map::{ElemFlags, Elems, Keys, Map, MapInfo, MapSpec, PerCpu, Typed, TypedIter, TypedKeys};
+pub use map::{
+    Cursor, ElemFlags, Element, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, Objects,
+    PerCpu, PerCpuIter, Typed, TypedIter, TypedKeys,
+};
 pub use mismatch::{MapFields, Mismatch};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
-pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec};
-pub use reuse::{Migrate, Migration, Outcome, Reuse, Reused};
-pub use sys::AsMap;
-pub use types::{AttachType, Command, LinkType, MapType, ProgType};
+pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
+pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
+pub use sys::{AsMap, Atom, LoadOnly};
+pub use target::LinkTarget;
+pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
 
 /// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]

@@ -26,6 +26,8 @@ pub trait ObjectKind: Sealed + Sized {
     fn info(of: &Handle<Self>) -> std::result::Result<Self::Info, Errno>;
     #[doc(hidden)]
     fn fd_by_id(id: u32) -> std::result::Result<OwnedFd, Errno>;
+    #[doc(hidden)]
+    fn next_id(after: u32) -> std::result::Result<u32, Errno>;
 }
 
 /// The kinds as types, for [`Handle`].
@@ -139,14 +141,7 @@ impl<K: ObjectKind> Handle<K> {
     pub fn from_id(id: u32) -> Result<Self> {
         match K::fd_by_id(id) {
             Ok(fd) => Ok(Self::from_proven_fd(fd)),
-            Err(errno) => Err(Error::ById {
-                kind: K::KIND,
-                id,
-                reason: Reason::new(
-                    errno,
-                    (errno == Errno::PERM).then(diagnose::for_id).flatten(),
-                ),
-            }),
+            Err(errno) => Err(by_id_error::<K>(id, errno)),
         }
     }
 
@@ -198,7 +193,7 @@ impl<K: ObjectKind> Handle<K> {
     }
 
     #[cold]
-    fn info_error(errno: Errno) -> Error {
+    pub(crate) fn info_error(errno: Errno) -> Error {
         Error::Info {
             kind: K::KIND,
             reason: Reason::new(
@@ -207,6 +202,13 @@ impl<K: ObjectKind> Handle<K> {
             ),
         }
     }
+}
+
+#[cold]
+pub(crate) fn by_id_error<K: ObjectKind>(id: u32, errno: Errno) -> Error {
+    let (kind, cause) = (K::KIND, (errno == Errno::PERM).then(diagnose::for_id));
+    let reason = Reason::new(errno, cause.flatten());
+    Error::ById { kind, id, reason }
 }
 
 /// `BPF_OBJ_GET` and the proof of kind.

@@ -91,6 +91,11 @@ impl<T: Pinnable> Pinned<T> {
         }
     }
 
+    /// `object` must have been seen to be pinned there.
+    pub(crate) fn from_parts(object: T, name: Pathname) -> Self {
+        Self { object, name }
+    }
+
     /// The path as it was given.
     pub fn path(&self) -> &Path {
         self.name.as_path()

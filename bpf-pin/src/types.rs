@@ -259,6 +259,18 @@ numbered! {
     TRACING_MULTI = BPF_LINK_TYPE_TRACING_MULTI,
 }
 
+numbered! {
+    /// `enum bpf_cgroup_iter_order`: which way an iterator walks control groups, such as
+    /// `BPF_CGROUP_ITER_SELF_ONLY`. Linux 6.1.
+    CgroupIterOrder:
+    UNSPEC = BPF_CGROUP_ITER_ORDER_UNSPEC,
+    SELF_ONLY = BPF_CGROUP_ITER_SELF_ONLY,
+    DESCENDANTS_PRE = BPF_CGROUP_ITER_DESCENDANTS_PRE,
+    DESCENDANTS_POST = BPF_CGROUP_ITER_DESCENDANTS_POST,
+    ANCESTORS_UP = BPF_CGROUP_ITER_ANCESTORS_UP,
+    CHILDREN = BPF_CGROUP_ITER_CHILDREN,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,21 +3,28 @@
 
 mod bpffs;
 mod crowd;
+mod links;
 mod namespace;
 mod needs;
 mod objects;
+mod run;
 mod suite;
 mod trace;
 mod tree;
 
 pub use bpffs::TestFs;
 pub use crowd::{Member, Said, crowd};
+pub use links::{
+    BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, query, query_of,
+    returning, tcx_prog, tracepoint_type, xdp_prog,
+};
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
-pub use needs::{Need, cap, kernel, phase_without};
-pub use objects::{NetnsLink, btf, hash, link, prog, sk_lookup};
+pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};
+pub use objects::{NetnsLink, btf, hash, link, own_btf, prog, sk_lookup};
+pub use run::{eventually, lo_up};
 pub use suite::{Suite, TestResult};
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
 
 /// What a test fails with: `?` takes any error.
-pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,7 +1,9 @@
 //! What a test needs of the machine, judged by calling, and the reason for a skip where it is not there.
 
+use std::env;
 use std::fmt;
 use std::fs;
+use std::path::PathBuf;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -18,6 +20,10 @@ pub enum Need {
     Bpffs,
     /// A file that this kernel's configuration or this machine's mounts may lack.
     File(&'static str),
+    /// A program of another project, and the Debian package that has it.
+    Program(&'static str, &'static str),
+    /// Something to build with, whether it was there when this was built, and what brings it.
+    Built(bool, &'static str),
 }
 
 /// A capability that a test needs.
@@ -62,6 +68,8 @@ impl Need {
                 effective().contains(CapabilitySet::SYS_ADMIN) || super::bpffs::given().is_some()
             }
             Self::File(path) => fs::exists(path).unwrap_or(false),
+            Self::Program(name, _) => find_program(name).is_some(),
+            Self::Built(there, _) => there,
         };
         (!met).then(|| format!("needs {self}"))
     }
@@ -75,8 +83,28 @@ impl fmt::Display for Need {
             Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
             Self::Bpffs => f.write_str("CAP_SYS_ADMIN: or a bpffs to work in, BPF_PIN_TEST_BPFFS"),
             Self::File(path) => write!(f, "file {path}"),
+            Self::Program(name, package) => write!(f, "{name}, of Debian's {package}"),
+            Self::Built(_, what) => write!(f, "a build with {what}"),
         }
     }
+}
+
+/// How often what asks nothing of the kernel is done: an emulated processor is some 20 times slower,
+/// and computes the same.
+pub fn rounds(often: usize) -> usize {
+    match env::var_os("BPF_PIN_TEST_PHASE") {
+        Some(_) => often / 20,
+        None => often,
+    }
+}
+
+/// Where a program is: in PATH, or where root alone looks.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|program| program.is_file())
 }
 
 fn effective() -> CapabilitySet {

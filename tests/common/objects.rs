@@ -1,11 +1,10 @@
 //! Objects to pin: one of each kind, as small as they come.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bpf_pin::{
-    AttachType, Insn, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, abi,
+    AttachType, Btf, Insn, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, ProgType,
 };
 
 /// A hash from u32 to u64 with room for 8.
@@ -31,7 +30,17 @@ pub fn sk_lookup() -> Prog {
 }
 
 /// A BTF object whose type 1 is an int of 4 bytes.
+pub fn own_btf() -> Btf {
+    Btf::load(&btf_of_an_int()).expect("a BTF object")
+}
+
+/// The same as what no type of this crate is.
 pub fn btf() -> OwnedFd {
+    own_btf().into()
+}
+
+/// BTF whose type 1 is an int of 4 bytes.
+fn btf_of_an_int() -> Vec<u8> {
     // struct btf_header: magic, version and flags, then the length of itself, of the types and of
     // the names, each part with its offset.
     let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
@@ -41,17 +50,7 @@ pub fn btf() -> OwnedFd {
     let int = [1, 1 << 24, 4, 32];
     blob.extend(words.into_iter().chain(int).flat_map(u32::to_ne_bytes));
     blob.extend(b"\0int\0");
-    let mut attr = abi::bpf_attr_btf_load {
-        btf: blob.as_ptr() as u64,
-        btf_size: blob.len() as u32,
-        ..abi::bpf_attr_btf_load::zeroed()
-    };
-    let size = size_of_val(&attr) as u32;
-    // SAFETY: btf is btf_size readable bytes.
-    let fd = unsafe { abi::bpf(abi::BPF_BTF_LOAD, (&raw mut attr).cast(), size) };
-    assert!(fd >= 0, "BPF_BTF_LOAD: {}", io::Error::last_os_error());
-    // SAFETY: the kernel has just made it.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    blob
 }
 
 /// A link to this thread's network namespace, and what it was made of.

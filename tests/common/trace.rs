@@ -111,6 +111,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_geteuid, "geteuid"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_prctl, "prctl"),
+    (libc::SYS_mmap, "mmap"),
 ];
 
 /// A forked process, traced, killed when dropped.

@@ -12,6 +12,7 @@ const CHILD: &str = "BPF_PIN_TEST_MOUNT";
 /// The functions that are run so.
 const CHILDREN: &[(&str, fn())] = &[
     ("ensure", crate::ensure::as_one_of_many),
+    ("few_descriptors", crate::old::with_few_descriptors),
     ("user_namespace", crate::refused::in_a_user_namespace),
     ("old_mount_namespace", crate::refused::in_anothers_mounts),
 ];

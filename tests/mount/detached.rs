@@ -96,7 +96,10 @@ fn fails() -> Outcome {
         let gone = path.join("gone");
         let cause = Cause::Missing { path: gone.clone() };
         let failed = detached.attach(&gone).expect_err("nowhere");
-        let because = format!("{} does not exist", gone.display());
+        let because = format!(
+            "{} does not exist; the directory must be made first",
+            gone.display()
+        );
         let attach = MountOperation::Attach;
         assert_says(
             failed.error(),

@@ -217,7 +217,10 @@ fn nothing_is_made() -> Outcome {
         let cause = Cause::Missing {
             path: path.join("gone"),
         };
-        let because = format!("{} does not exist", path.join("gone").display());
+        let because = format!(
+            "{} does not exist; the directory must be made first",
+            path.join("gone").display()
+        );
         let enoent = Some(libc::ENOENT);
         assert_says(
             &error,

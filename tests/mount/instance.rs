@@ -144,7 +144,7 @@ fn mounted_over() -> Outcome {
         let cause = Cause::AnotherInstance { expected, found };
         let device = |dev| format!("{}:{}", libc::major(dev), libc::minor(dev));
         let because = format!(
-            "another bpffs is there by now (device {}, not {})",
+            "another bpffs is there (device {}, not {})",
             device(found),
             device(expected)
         );

@@ -1,12 +1,19 @@
 //! Where a kernel, or a filter that is as old, lacks the newer calls.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use bpf_pin::abi::Version;
 use bpf_pin::{Bpffs, Cause, MapType, MountOperation, MountOptions};
 use common::*;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::child;
 use crate::options::{root_of, with_mounted};
 use crate::*;
 
@@ -18,6 +25,10 @@ pub fn tests(suite: Suite) -> Suite {
             ROOT,
             ignored_without_fsopen,
         )
+        .test("without_one_of_the_newer_calls", ROOT, without_one)
+        .test("a_path_that_then_leads_elsewhere", ROOT, leads_elsewhere)
+        .test("a_link_that_is_changed_all_the_while", ROOT, changing_link)
+        .test("with_few_descriptors", ROOT, few_descriptors)
         .test("without_statx", ROOT, without_statx)
 }
 
@@ -41,23 +52,161 @@ fn without_fsopen() -> Outcome {
             assert!(mount_at(path).is_bpffs());
 
             let error = options.detached().expect_err("no fsopen(2)");
-            let cause = Cause::Unsupported {
-                what: "fsopen(2)",
-                since: Version::new(5, 2),
-            };
-            let because = "this kernel does not know fsopen(2) (Linux 5.2)";
+            // It may be the filter's word, so that nothing is said of the kernel.
             let (make, nowhere) = (MountOperation::Make, Path::new(""));
-            assert_says(
-                &error,
-                make,
-                nowhere,
-                Some(libc::ENOSYS),
-                Some(cause),
-                because,
-            );
+            assert_says(&error, make, nowhere, Some(libc::ENOSYS), None, "ENOSYS");
             Ok(())
         })
     })
+}
+
+fn without_one() -> Outcome {
+    for call in [libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_move_mount] {
+        in_a_directory(|path| {
+            let options = MountOptions::new().mode(0o750).noexec(true);
+            answered(call, None, libc::ENOSYS as u32, || {
+                with_mounted(path, &options, |_| {
+                    assert_eq!(root_of(path), (0o1750, 0, 0));
+                });
+                let ensured = Bpffs::ensure(path, &options)?;
+                assert!(ensured.is_new());
+                assert_is_at(&ensured.into_bpffs(), path);
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// A link that is covered by what is mounted by it.
+fn leads_elsewhere() -> Outcome {
+    in_a_directory(|path| {
+        let here = path.join("here");
+        symlink(".", &here)?;
+        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+            let dev = MountOptions::new().mount(&here)?.dev();
+            assert_eq!(mount_at(path).dev, dev);
+            unmount(path, UnmountFlags::DETACH)?;
+            let ensured = Bpffs::ensure(&here, &MountOptions::new())?;
+            assert!(ensured.is_new());
+            assert_eq!(mount_at(path).dev, ensured.into_bpffs().dev());
+            Ok(())
+        })
+    })
+}
+
+fn changing_link() -> Outcome {
+    const ROUNDS: usize = 300;
+
+    in_a_directory(|path| {
+        let (link, next) = (path.join("link"), path.join("next"));
+        for name in ["one", "other"] {
+            fs::create_dir(path.join(name))?;
+        }
+        symlink("one", &link)?;
+        let is_done = AtomicBool::new(false);
+        let all = || {
+            let mut all = Bpffs::mounts().unwrap();
+            all.retain(|mount| mount.mount_point.starts_with(path));
+            all
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for name in ["other", "one"].iter().cycle() {
+                    symlink(name, &next).unwrap();
+                    fs::rename(&next, &link).unwrap();
+                    if is_done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mounting = || {
+                let _done = Done(&is_done);
+                for round in 0..ROUNDS {
+                    let options = MountOptions::new().mode(0o700);
+                    let mounted = match round % 2 {
+                        0 => options.mount(&link),
+                        _ => Bpffs::ensure(&link, &options).map(|ensured| ensured.into_bpffs()),
+                    };
+                    match mounted {
+                        Ok(bpffs) => {
+                            let mount = bpffs.mount().unwrap();
+                            assert_eq!(all(), std::slice::from_ref(&mount));
+                            unmount(&mount.mount_point, UnmountFlags::DETACH).unwrap();
+                        }
+                        Err(error) => assert_eq!(all(), [], "{error}"),
+                    }
+                }
+            };
+            answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
+        });
+        Ok(())
+    })
+}
+
+/// Set when dropped, after a panic too.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn few_descriptors() -> Outcome {
+    let dir = directory();
+    let path = dir.path().to_str().ok_or("a path that is text")?;
+    child::run("few_descriptors", path)
+}
+
+/// Nothing is left mounted, whichever of its descriptors it cannot have.
+pub fn with_few_descriptors() {
+    let path = child::argument();
+    let path = Path::new(&path);
+    own_mounts(|| {
+        let every = |by: &dyn Fn(&MountOptions) -> bpf_pin::Result<()>| {
+            for shown in [false, true] {
+                let mut failed = 0;
+                for room in 0.. {
+                    let options = match shown {
+                        true => MountOptions::new().source("mine"),
+                        false => MountOptions::new(),
+                    };
+                    let mounted = with_room_for(room, || by(&options));
+                    let Err(error) = mounted else { break };
+                    assert_nothing_is_mounted_at(path);
+                    if matches!(error.cause(), Some(Cause::OptionIgnored { .. })) {
+                        // It was read back, and that is as far as this kernel comes.
+                        break;
+                    }
+                    failed += 1;
+                    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                }
+                assert!(failed > 2);
+                let _ = unmount(path, UnmountFlags::DETACH);
+            }
+        };
+        let all = || {
+            every(&|options| options.mount(path).map(drop));
+            every(&|options| Bpffs::ensure(path, options).map(drop));
+        };
+        all();
+        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, all);
+    });
+}
+
+/// With so many descriptors that can be opened.
+fn with_room_for<T>(count: u64, run: impl FnOnce() -> T) -> T {
+    let next = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    let before = getrlimit(Resource::Nofile);
+    let fewer = Rlimit {
+        current: Some(next + count),
+        ..before
+    };
+    setrlimit(Resource::Nofile, fewer).unwrap();
+    let done = run();
+    setrlimit(Resource::Nofile, before).unwrap();
+    done
 }
 
 fn ignored_without_fsopen() -> Outcome {

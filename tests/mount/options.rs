@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bpf_pin::abi::Version;
@@ -65,10 +65,17 @@ fn defaults() -> Outcome {
 fn modes() -> Outcome {
     in_a_directory(|path| {
         for mode in [0, 0o700, 0o755, 0o1777, 0o2750, 0o4711, 0o7777] {
-            with_mounted(path, &MountOptions::new().mode(mode), |_| {
+            with_mounted(path, &MountOptions::new().mode(mode), |bpffs| {
                 assert_eq!(root_of(path), (mode | 0o1000, 0, 0), "{mode:o}");
+                let shown = bpffs.mount().unwrap().mode();
+                assert_eq!(shown, Some(mode & !0o1000), "{mode:o}");
             });
         }
+        // As it is by now, not as it was asked for.
+        let bpffs = MountOptions::new().mount(path)?;
+        assert_eq!(bpffs.mount()?.mode(), Some(0o777));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o751))?;
+        assert_eq!(bpffs.mount()?.mode(), Some(0o751));
         Ok(())
     })
 }

@@ -2,15 +2,12 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
 
 use bpf_pin::{
     Access, AttachType, Insn, Link, LinkSpec, LinkTarget, Map, MapFlags, MapSpec, MapType, Prog,
-    ProgFlags, ProgSpec, ProgType, abi,
+    ProgFlags, ProgSpec, ProgType, XdpFlags,
 };
 use bpf_pin_sys::Version;
-use btf_rs::{Btf, Type};
 use common::*;
 
 /// Whether it works. An error is a refusal for another reason than the kernel's age.
@@ -168,11 +165,16 @@ const TRACING: &[Row] = &[
     }),
     ("LinkTarget::Tracing::btf_id", v(5, 13), || {
         let (prog, id) = fexit()?.ok_or("no fexit program")?;
-        match raw_tracepoint(&prog)?.info()?.target {
+        match LinkSpec::tracing(AttachType::TRACE_FEXIT)
+            .create(&prog)?
+            .info()?
+            .target
+        {
             LinkTarget::Tracing {
                 attach_type: AttachType::TRACE_FEXIT,
                 obj_id,
                 btf_id,
+                ..
             } => match (obj_id, btf_id) {
                 (0, 0) => Ok(false),
                 (1.., found) if found == id => Ok(true),
@@ -183,18 +185,12 @@ const TRACING: &[Row] = &[
     }),
 ];
 
-/// The loopback device of any network namespace.
-const LO: u32 = 1;
-
 pub fn as_claimed() -> Outcome {
     each(ROWS)
 }
 
 pub fn tracing_as_claimed() -> Outcome {
-    if Need::File("/sys/bus/event_source/devices/kprobe")
-        .unmet()
-        .is_none()
-    {
+    if Need::File(KPROBES).unmet().is_none() {
         return each(TRACING);
     }
     // Built without kprobes, a kernel has no programs for tracing, of whatever release it is.
@@ -260,15 +256,6 @@ fn prog_of(prog_type: ProgType, flags: ProgFlags) -> Works {
     works(load(prog_type, flags))
 }
 
-/// The id of a kernel's function in its BTF.
-fn function(name: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
-    static BTF: OnceLock<Btf> = OnceLock::new();
-    let btf = BTF.get_or_init(|| Btf::from_file(super::BTF).expect("the kernel's BTF"));
-    let is_it = |id: &u32| matches!(btf.resolve_type_by_id(*id), Ok(Type::Func(_)));
-    let id = btf.resolve_ids_by_name(name)?.into_iter().find(is_it);
-    Ok(id.ok_or(format!("no function {name}"))?)
-}
-
 /// A program for the return of a function that the kernel has for such tests, and the function's id.
 fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
     let id = function("bpf_modify_return_test")?;
@@ -280,26 +267,12 @@ fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
     Ok(accepted(spec.load())?.map(|prog| (prog, id)))
 }
 
-/// `BPF_RAW_TRACEPOINT_OPEN`: attaches a tracing program to what it was loaded for.
-fn raw_tracepoint(prog: &Prog) -> Result<Link, Box<dyn Error + Send + Sync>> {
-    let mut attr = abi::bpf_attr_raw_tracepoint {
-        prog_fd: prog.as_fd().as_raw_fd() as u32,
-        ..abi::bpf_attr_raw_tracepoint::zeroed()
-    };
-    let size = size_of_val(&attr) as u32;
-    // SAFETY: the argument has that many bytes and no addresses.
-    let fd = unsafe { abi::bpf(abi::BPF_RAW_TRACEPOINT_OPEN, (&raw mut attr).cast(), size) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error().into());
-    }
-    // SAFETY: the kernel has just made it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    Ok(Link::try_from(fd)?)
-}
-
 /// A link to this network's loopback device.
 fn xdp() -> Result<Option<Link>, bpf_pin::Error> {
-    const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
     let prog = load(ProgType::XDP, ProgFlags::empty())?;
-    accepted(LinkSpec::xdp(LO).flags(XDP_FLAGS_SKB_MODE).create(&prog))
+    accepted(
+        LinkSpec::xdp(LO)
+            .xdp_flags(XdpFlags::SKB_MODE)
+            .create(&prog),
+    )
 }

@@ -1,6 +1,6 @@
 //! What the library's docs claim of releases, read from its sources.
 
-use bpf_pin_sys::{ARMS, Field, INFOS, Version};
+use bpf_pin_sys::{ARMS, Arm, Field, INFOS, Version};
 
 use crate::tables::tables;
 
@@ -38,6 +38,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "bpffs/mount.rs"
     "bpffs/options.rs"
     "bpffs/token.rs"
+    "btf.rs"
     "capability.rs"
     "cause/mod.rs"
     "diagnose/privilege.rs"
@@ -51,24 +52,37 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "dir/walk.rs"
     "features.rs"
     "flags.rs"
-    "inventory.rs"
+    "ids.rs"
+    "inventory/mod.rs"
     "kind.rs"
     "lib.rs"
-    "link.rs"
+    "link/mod.rs"
+    "link/info.rs"
+    "link/point.rs"
+    "link/spec.rs"
+    "log.rs"
     "magic.rs"
+    "map/batch.rs"
     "map/elem.rs"
+    "map/freeze.rs"
     "map/info.rs"
-    "map/mod.rs"
+    "map/mmap.rs"
     "map/per_cpu.rs"
     "map/spec.rs"
+    "map/typed.rs"
     "name.rs"
     "object.rs"
     "pinned.rs"
-    "prog.rs"
+    "prog/info.rs"
+    "prog/load.rs"
+    "prog/mod.rs"
+    "prog/run.rs"
+    "prog/spec.rs"
     "reuse/migrate.rs"
     "sys/elem.rs"
-    "sys/map.rs"
     "sys/object.rs"
+    "target.rs"
+    "types.rs"
 };
 
 /// The claims of a file.
@@ -171,8 +185,9 @@ impl Scope {
         }
         if self.is_target && line.starts_with(char::is_uppercase) {
             let variant = word(line);
+            let variant = snake(&variant);
             let found = constant(&format!("BPF_LINK_TYPE_{}", variant.to_uppercase()));
-            self.variant = Some(variant.to_lowercase());
+            self.variant = Some(variant);
             return found.into_iter().collect();
         }
         let name = word(line.trim_start_matches("pub "));
@@ -186,13 +201,27 @@ impl Scope {
         };
         let names = [name.clone(), format!("{name}_ns"), format!("target_{name}")];
         let is_it = |field: &&Field| names.iter().any(|name| field.name == *name);
-        let arms = INFOS.iter().filter(|arm| arm.name == path);
+        let below = format!("{path}.");
+        let is_within = |arm: &&Arm| arm.name == path || arm.name.starts_with(&below);
+        let arms = INFOS.iter().filter(is_within);
         let found = arms.flat_map(|arm| arm.fields).find(is_it);
         found
             .map(|field| (format!("{path}.{}", field.name), field.since))
             .into_iter()
             .collect()
     }
+}
+
+/// "KprobeMulti" as the kernel has it.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
 }
 
 /// The claims of a paragraph: each is about the names that stand before it, or about the item.

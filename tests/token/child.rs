@@ -24,6 +24,7 @@ const CHILDREN: &[(&str, fn())] = &[
     ("nothing_delegated", crate::refused::of_nothing),
     ("foreign", crate::refused::of_another_namespace),
     ("powerless", crate::refused::without_cap_bpf),
+    ("unmapped", crate::owner::with_one_user),
     ("granting", crate::handshake::that_grants),
 ];
 

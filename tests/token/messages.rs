@@ -1,7 +1,8 @@
 //! What comes over the socket, and does not.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -20,6 +21,13 @@ pub fn tests(suite: Suite) -> Suite {
         .test("nobody_at_the_other_end", ROOT, nobody)
         .test("answers_that_are_none", ROOT, no_answer)
         .test("a_request_that_delegates", &[], delegating_request)
+        .test("who_has_no_request_says_so", ROOT, given_up)
+        .test("credentials_beside_a_message", ROOT, credentials)
+        .test(
+            "an_answer_before_what_was_sent_is_closed",
+            ROOT,
+            slow_to_close,
+        )
         .test(
             "the_other_side_in_a_user_namespace_is_refused",
             ROOT,
@@ -185,11 +193,110 @@ fn delegating_request() -> Outcome {
         error.unwrap_err().cause(),
         Some(Cause::InvalidOption { .. })
     ));
-    // Nothing was sent.
+    // Nothing was asked for.
     drop(here);
     let mut text = vec![];
     UnixStream::from(there).read_to_end(&mut text)?;
-    assert_eq!(text, b"");
+    assert_eq!(text, b"bpffs 1.bpffs 1.");
+    Ok(())
+}
+
+/// The other side does not wait, and gives no answer to who waits for none.
+fn given_up() -> Outcome {
+    let (here, there) = pair();
+    MountOptions::new()
+        .mode(0o10000)
+        .request_delegation(&there)
+        .expect_err("no mode");
+    let error = some().grant_delegation(&here).expect_err("no request");
+    let problem = "has given up";
+    let cause = Some(Cause::Handshake { problem });
+    assert_mount_says(&error, GRANT, None, cause, "the other side has given up");
+    // What follows is not taken for a part of it.
+    send(&there, b"bpffs 1.", &[]);
+    send(&there, REQUEST, &[context("bpf").as_fd()]);
+    let error = some().grant_delegation(&here).expect_err("no request");
+    assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+    MountOptions::new().grant_delegation(&here)?;
+    drop(here);
+    let mut text = vec![];
+    UnixStream::from(there).read_to_end(&mut text)?;
+    assert_eq!(text, b"bpffs 1!\0\0\0\0");
+    Ok(())
+}
+
+/// What a socket with SO_PASSCRED has been asked to tell, of every message.
+fn credentials() -> Outcome {
+    let (here, there) = pair();
+    for socket in [&here, &there] {
+        rustix::net::sockopt::set_socket_passcred(socket, true)?;
+    }
+    for _ in 0..2 {
+        std::thread::scope(|scope| -> Outcome {
+            let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
+            MountOptions::new().grant_delegation(&here)?;
+            let bpffs = other.join().expect("no panic")?;
+            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            Ok(())
+        })?;
+    }
+    // Nor do they count as descriptors.
+    send(&there, REQUEST, &[]);
+    let error = some().grant_delegation(&here).expect_err("no descriptor");
+    let problem = "sent no descriptor";
+    assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+    Ok(())
+}
+
+/// A socket that, when it is closed, waits for data to be taken that nobody takes.
+fn lingering() -> Result<(TcpStream, TcpStream), std::io::Error> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut socket = TcpStream::connect(listener.local_addr()?)?;
+    let (reader, _) = listener.accept()?;
+    rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(60)))?;
+    socket.set_nonblocking(true)?;
+    let mut idle = 0;
+    // What was taken by the other end's buffer makes room.
+    while idle < 5 {
+        match socket.write(&[0; 1 << 16]) {
+            Ok(_) => idle = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                idle += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    socket.set_nonblocking(false)?;
+    Ok((socket, reader))
+}
+
+fn slow_to_close() -> Outcome {
+    // In the place of a context, beside others, and with what is no request.
+    for (message, count) in [(REQUEST, 1), (REQUEST, 5), (REQUEST, 253), (b"x", 1)] {
+        let (socket, reader) = lingering()?;
+        let (here, there) = pair();
+        {
+            let mut all = vec![there.as_fd(); count - 1];
+            all.push(socket.as_fd());
+            send(&there, message, &all);
+        }
+        drop(socket);
+        let mut there = UnixStream::from(there);
+        there.set_read_timeout(Some(Duration::from_secs(20)))?;
+        std::thread::scope(|scope| {
+            let granted = scope.spawn(|| some().grant_delegation(&here));
+            let mut answer = [0; 12];
+            let answered = there.read_exact(&mut answer);
+            let is_closing = !granted.is_finished();
+            // Nobody is left to take anything.
+            drop(reader);
+            granted.join().expect("no panic").expect_err("no context");
+            answered.expect("an answer at once");
+            assert!(is_closing, "it was held up after the answer only");
+            assert_eq!(answer[..8], *b"bpffs 1!");
+        });
+    }
     Ok(())
 }
 

@@ -1,8 +1,11 @@
 //! Putting a mount in its place, seeing that it is there, and taking it away where it is not right.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 
+use rustix::fs::readlink;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
@@ -21,17 +24,20 @@ pub(crate) fn move_onto(
     place: &Directory,
     options: &MountOptions,
 ) -> Result<(), Reason> {
-    // What cannot be read back is not begun.
-    let mounts = match options.shows_in_mountinfo() {
-        true => Some(MountInfo::own()?),
+    // What cannot be read back, or taken away again, is not begun.
+    let ready = match options.shows_in_mountinfo() {
+        true => Some((MountInfo::own()?, Attached::of(mount)?)),
         false => None,
     };
     move_mount_onto(mount, place)?;
-    mounts.map_or(Ok(()), |mounts| {
-        verify(mount, &mounts, options).map(drop).inspect_err(|_| {
-            // The first reason is the one to tell.
-            let _ = take_away(mount, &mounts);
-        })
+    ready.map_or(Ok(()), |(mounts, attached)| {
+        attached
+            .verify(&mounts, options)
+            .map(drop)
+            .inspect_err(|_| {
+                // The first reason is the one to tell.
+                let _ = attached.take_away(&mounts);
+            })
     })
 }
 
@@ -41,55 +47,71 @@ pub(crate) fn move_mount_onto(mount: BorrowedFd<'_>, place: &Directory) -> Resul
         .map_err(|errno| Reason::new(errno, diagnose::attach(errno)))
 }
 
-/// Sees in mountinfo that the mount is attached, and as it was to be.
-pub(crate) fn verify(
-    mount: BorrowedFd<'_>,
-    mounts: &MountInfo,
-    options: &MountOptions,
-) -> Result<Mount, Reason> {
-    let mount_id = mount_id(mount)?;
-    let found = mounts.by_id(mount_id)?;
-    let found = found.ok_or(Cause::NotListed { mount_id })?;
-    options.verify_shown(&found)?;
-    Ok(found)
+/// A mount that is, or is about to be, attached; by all that it takes to find it and take it away
+/// without a descriptor more.
+pub(crate) struct Attached {
+    mount_id: u64,
+    /// The way to its root in a genuine /proc, as long as its descriptor is open.
+    link: PathBuf,
 }
 
-/// Unmounts this mount, and before it what is on top of it: the kernel goes there from the
-/// descriptor, too, but never to what is below.
-pub(crate) fn take_away(mount: BorrowedFd<'_>, mounts: &MountInfo) -> Result<(), Reason> {
-    /// Others may put more on top of it meanwhile.
-    const TRIES: usize = 100;
-
-    let (path, mount_id) = (magic_link(mount)?, mount_id(mount)?);
-    for _ in 0..TRIES {
-        if mounts.by_id(mount_id)?.is_none() {
-            return Ok(());
-        }
-        // The descriptor itself keeps it busy, and no one else has it.
-        match unmount(&path, UnmountFlags::DETACH) {
-            // Whoever is further below was faster.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(errno) => return Err(Reason::errno_only(errno)),
-        }
+impl Attached {
+    pub(crate) fn of(mount: BorrowedFd<'_>) -> Result<Self, Reason> {
+        Ok(Self {
+            mount_id: mount_id(mount)?,
+            link: magic_link(mount)?,
+        })
     }
-    Err(Cause::Overtaken.into())
+
+    /// Sees in mountinfo that the mount is attached, and as it was to be.
+    pub(crate) fn verify(
+        &self,
+        mounts: &MountInfo,
+        options: &MountOptions,
+    ) -> Result<Mount, Reason> {
+        let mount_id = self.mount_id;
+        let found = mounts.by_id(mount_id)?;
+        let found = found.ok_or(Cause::NotListed { mount_id })?;
+        options.verify_shown(&found)?;
+        Ok(found)
+    }
+
+    /// Unmounts this mount, and before it what is on top of it: the kernel goes there from the
+    /// descriptor, too, but never to what is below.
+    pub(crate) fn take_away(&self, mounts: &MountInfo) -> Result<(), Reason> {
+        /// Others may put more on top of it meanwhile.
+        const TRIES: usize = 100;
+
+        for _ in 0..TRIES {
+            if mounts.by_id(self.mount_id)?.is_none() {
+                return Ok(());
+            }
+            // The descriptor itself keeps it busy, and no one else has it.
+            match unmount(&self.link, UnmountFlags::DETACH) {
+                // Whoever is further below was faster.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(Reason::errno_only(errno)),
+            }
+        }
+        Err(Cause::Overtaken.into())
+    }
 }
 
 /// mount(2), for kernels that have nothing better: there is no descriptor of what it mounted, so that
 /// is found by what is new.
-pub(crate) fn mount_onto(
-    path: &Path,
-    place: &Directory,
-    options: &MountOptions,
-) -> Result<OwnedFd, Reason> {
+pub(crate) fn mount_onto(place: &Directory, options: &MountOptions) -> Result<OwnedFd, Reason> {
+    // All that can fail is got ready before: afterwards the way back must be open.
     let mounts = MountInfo::own()?;
-    let before = mounts.select(|line| line.is_bpffs())?;
+    let place = Place {
+        mount_id: place.mount_id()?,
+        // Of the place itself, wherever the path leads by now.
+        link: magic_link(place.fd.as_fd())?,
+    };
     let (source, data) = (options.source_string(), options.to_data());
-    // Of the place itself, wherever the path leads by now.
-    let target = magic_link(place.fd.as_fd())?;
+    let before = mounts.select(|line| line.is_bpffs())?;
     rustix::mount::mount(
         source.as_c_str(),
-        target,
+        &place.link,
         BPF,
         options.flags(),
         data.as_c_str(),
@@ -100,19 +122,83 @@ pub(crate) fn mount_onto(
             diagnose::mount(errno).or_else(|| diagnose::attach(errno)),
         )
     })?;
-    let top = Directory::open(path)?;
-    let mount_id = top.mount_id()?;
-    let is_new = before.iter().all(|mount| mount.mount_id != mount_id);
-    if !(is_new && top.fs.is_bpffs()) {
-        return Err(Cause::Overtaken.into());
+    place
+        .the_only_new(&mounts, &before)
+        .and_then(|new| {
+            options.verify_shown(&new)?;
+            let top = Directory::open(&place.path()?)?;
+            if top.mount_id()? != new.mount_id {
+                return Err(Cause::Overtaken.into());
+            }
+            options.verify(top.fd.as_fd())?;
+            Ok(top.fd)
+        })
+        .inspect_err(|_| {
+            // The first reason is the one to tell.
+            let _ = place.take_new_away(&mounts, &before);
+        })
+}
+
+/// A directory that mount(2) was called on.
+struct Place {
+    /// Of the mount that it is in.
+    mount_id: u64,
+    /// The way to it in a genuine /proc, past all that is mounted over it.
+    link: PathBuf,
+}
+
+impl Place {
+    /// As the kernel has it, whoever is renaming what. Takes no descriptor.
+    fn path(&self) -> Result<PathBuf, Reason> {
+        let path = readlink(&self.link, Vec::new()).map_err(Reason::errno_only)?;
+        Ok(OsString::from_vec(path.into_bytes()).into())
     }
-    let verified = options.verify(top.fd.as_fd());
-    let verified = verified.and_then(|()| verify(top.fd.as_fd(), &mounts, options));
-    match verified {
-        Ok(_) => Ok(top.fd),
-        Err(reason) => {
-            let _ = take_away(top.fd.as_fd(), &mounts);
-            Err(reason)
+
+    /// What is mounted on it, from the bottom to the top.
+    fn stack(&self, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
+        let path = self.path()?;
+        let here = mounts.select(|line| line.is_mounted_at(&path))?;
+        let mut stack: Vec<Mount> = Vec::new();
+        let mut below = self.mount_id;
+        while let Some(next) = here.iter().find(|mount| mount.parent_id == below) {
+            if stack.len() == here.len() {
+                break;
+            }
+            below = next.mount_id;
+            stack.push(next.clone());
+        }
+        Ok(stack)
+    }
+
+    /// Directly on the directory.
+    fn the_only_new(&self, mounts: &MountInfo, before: &[Mount]) -> Result<Mount, Reason> {
+        let mut stack = self.stack(mounts)?.into_iter();
+        match (stack.next(), stack.next()) {
+            (Some(new), None) if is_new(&new, before) => Ok(new),
+            _ => Err(Cause::Overtaken.into()),
         }
     }
+
+    /// Unmounts from the top until nothing new is there.
+    fn take_new_away(&self, mounts: &MountInfo, before: &[Mount]) -> Result<(), Reason> {
+        /// Others may put more on top of it meanwhile.
+        const TRIES: usize = 100;
+
+        for _ in 0..TRIES {
+            let stack = self.stack(mounts)?;
+            if !stack.iter().any(|mount| is_new(mount, before)) {
+                return Ok(());
+            }
+            match unmount(&self.link, UnmountFlags::DETACH) {
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(Reason::errno_only(errno)),
+            }
+        }
+        Err(Cause::Overtaken.into())
+    }
+}
+
+/// An id alone may be that of one that has gone meanwhile.
+fn is_new(mount: &Mount, before: &[Mount]) -> bool {
+    mount.is_bpffs() && !before.contains(mount)
 }

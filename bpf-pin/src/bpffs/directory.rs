@@ -21,7 +21,7 @@ use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 
 use super::mountinfo::Mount;
-use super::table::MountInfo;
+use super::table::{MountInfo, genuine_proc};
 
 /// A directory, held by an `O_PATH` descriptor.
 pub(crate) struct Directory {
@@ -69,15 +69,20 @@ impl Directory {
         mount_id(self.fd.as_fd())
     }
 
-    /// The mount that it is in.
-    pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
+    /// The mount that it is in. None: it is not listed, for it begins above this process's root, is
+    /// another namespace's, or none's.
+    pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
+        mounts.by_id(self.mount_id()?)
+    }
+
+    pub(crate) fn listed_mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
         let mount_id = self.mount_id()?;
         let mount = mounts.by_id(mount_id)?;
         mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
     }
 
-    /// Whether it is the directory that `mount`, the one it is in, begins with.
-    pub(crate) fn is_root_of(&self, mount: &Mount) -> bool {
+    /// Whether it is the directory that the mount that it is in, and that may be listed, begins with.
+    pub(crate) fn is_mount_root(&self, mount: Option<&Mount>) -> bool {
         // Linux 5.8 has this attribute, and tells so in the mask.
         let found = statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
         let known = found.ok().filter(|stat| {
@@ -86,14 +91,51 @@ impl Directory {
         });
         match known {
             Some(stat) => stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
-            None => self.path().is_some_and(|path| path == mount.mount_point),
+            None => match mount {
+                Some(mount) => self.path().is_some_and(|path| path == mount.mount_point),
+                None => self.is_below_another_mount(),
+            },
         }
+    }
+
+    fn is_below_another_mount(&self) -> bool {
+        let parent = parent(self.fd.as_fd()).ok();
+        let ids = parent.map(|parent| (mount_id(parent.as_fd()), self.mount_id()));
+        matches!(ids, Some((Ok(above), Ok(here))) if above != here)
+    }
+
+    /// Whether its mount, which is not listed, is attached nowhere: then the way up ends in it, short of
+    /// this process's root. So it does in the root of a mount namespace, which no bpffs is.
+    pub(crate) fn is_attached_nowhere(&self) -> bool {
+        self.ends_in_itself().unwrap_or(false)
+    }
+
+    fn ends_in_itself(&self) -> Result<bool, Reason> {
+        /// More directories than a path has room for.
+        const MOST: usize = 4096;
+
+        let open = |fd: OwnedFd| Self::of(fd).map_err(Reason::errno_only);
+        let mut top = open(parent(self.fd.as_fd()).map_err(Reason::errno_only)?)?;
+        for _ in 0..MOST {
+            let above = open(parent(top.fd.as_fd()).map_err(Reason::errno_only)?)?;
+            if above.is_same_as(&top)? {
+                let is_root = Self::open(Path::new("/"))?.is_same_as(&top)?;
+                return Ok(!is_root && top.mount_id()? == self.mount_id()?);
+            }
+            top = above;
+        }
+        Ok(false)
     }
 
     /// Its path as the kernel has it: without symbolic links, from this process's root.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         path_of(self.fd.as_fd())
     }
+}
+
+fn parent(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(fd, c"..", flags, Mode::empty())
 }
 
 /// From the root: "." itself is below what is mounted there, and "./" and "//" are in no mountinfo.
@@ -113,7 +155,7 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
 
 /// The path that leads to `fd` itself, past all that is mounted over it.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf, Reason> {
-    proc_dir("fd").ok_or(Cause::NoProc)?;
+    genuine_proc("fd")?;
     Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
 }
 
@@ -135,7 +177,7 @@ fn mount_id_by_proc(fd: BorrowedFd<'_>) -> Result<u64, Reason> {
 
 /// What /proc tells of a descriptor.
 pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Result<String, Reason> {
-    let directory = proc_dir("fdinfo").ok_or(Cause::NoProc)?;
+    let directory = genuine_proc("fdinfo")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = openat(directory, fd.as_raw_fd().to_string(), flags, Mode::empty());
     let mut file = File::from(file.map_err(Reason::errno_only)?);

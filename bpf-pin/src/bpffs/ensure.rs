@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::operation::MountOperation;
 
-use super::attach;
+use super::attach::{self, Attached};
 use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
@@ -54,11 +54,12 @@ const SETTLED: Duration = Duration::from_secs(5);
 impl Bpffs {
     /// Mounts a bpffs at `path` unless one is mounted exactly there.
     ///
-    /// It is mounted there and nowhere else, on a directory that is there; over nothing that is
-    /// mounted there; and once, even when many processes ask for it at the same moment: they take
-    /// turns, by flock(2) of the directory. Where somebody else holds that lock for more than ten
-    /// seconds, or the directory may not be read, it is done without; a mount that then turns out to
-    /// cover another is taken away again, with whatever was mounted on top of it in that moment.
+    /// It is mounted there and nowhere else, on a directory that is there, also one whose own mount
+    /// begins above this process's root, as after chroot(2); over nothing that is mounted there; and
+    /// once, even when many processes ask for it at the same moment: they take turns, by flock(2) of
+    /// the directory. Where somebody else holds that lock for more than ten seconds, or the directory
+    /// may not be read, it is done without; a mount that then turns out to cover another is taken away
+    /// again, with whatever was mounted on top of it in that moment.
     ///
     /// A new bpffs that covers another may be one that somebody is about to take away, so it is
     /// given only when it has been there for five seconds.
@@ -72,6 +73,9 @@ impl Bpffs {
     /// [`Occupied`](Cause::Occupied) where another file system is mounted exactly there;
     /// [`NotTheRoot`](Cause::NotTheRoot) where the path is a directory within a bpffs;
     /// [`Overtaken`](Cause::Overtaken) where others mount and unmount there all the while;
+    /// [`NotListed`](Cause::NotListed) where the path leads to a mount that is attached nowhere, and
+    /// EINVAL where it leads into another mount namespace; [`Missing`](Cause::Missing) where the
+    /// directory is yet to be made;
     /// [`NoProc`](Cause::NoProc); the rest as [`MountOptions::mount`].
     ///
     /// # Examples
@@ -127,7 +131,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
-        match mount_on(path, &place, &mounts, options) {
+        match mount_on(&place, &mounts, options) {
             Ok(mount) => {
                 drop(lock);
                 let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
@@ -154,22 +158,27 @@ enum There {
 /// An error where no bpffs may be mounted.
 fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
-    match (place.is_root_of(&mount), place.fs.is_bpffs()) {
-        (true, true) => Ok(match covers_a_bpffs(&mount, mounts)? {
+    match (place.is_mount_root(mount.as_ref()), mount) {
+        (true, Some(mount)) if place.fs.is_bpffs() => Ok(match covers_a_bpffs(&mount, mounts)? {
             true => There::Stacked,
             false => There::Bpffs,
         }),
-        (false, false) => Ok(There::Nothing),
-        (true, false) => Err(Cause::Occupied {
+        (true, Some(mount)) => Err(Cause::Occupied {
             found: place.fs,
             mount_id: mount.mount_id,
         }
         .into()),
-        (false, true) => Err(Cause::NotTheRoot {
+        // Only what begins above this process's root is not listed and can be mounted on.
+        (is_root, None) if is_root || place.is_attached_nowhere() => {
+            let mount_id = place.mount_id()?;
+            Err(Cause::NotListed { mount_id }.into())
+        }
+        (_, mount) if place.fs.is_bpffs() => Err(Cause::NotTheRoot {
             path: Some(path.to_owned()),
-            mount_point: Some(mount.mount_point),
+            mount_point: mount.map(|mount| mount.mount_point),
         }
         .into()),
+        _ => Ok(There::Nothing),
     }
 }
 
@@ -222,6 +231,18 @@ enum Without {
     MountYet(Reason),
 }
 
+impl Without {
+    fn of_mounting(reason: Reason) -> Self {
+        let is_overtaken = matches!(reason.cause(), Some(Cause::Overtaken));
+        match reason.raw_os_error().map(Errno::from_raw_os_error) {
+            // What was on top there was unmounted under our hands.
+            Some(Errno::INVAL | Errno::NOENT) => Self::MountYet(reason),
+            _ if is_overtaken => Self::MountYet(reason),
+            _ => Self::Mount(reason),
+        }
+    }
+}
+
 impl From<Reason> for Without {
     fn from(reason: Reason) -> Self {
         Self::Mount(reason)
@@ -229,37 +250,35 @@ impl From<Reason> for Without {
 }
 
 fn mount_on(
-    path: &Path,
     place: &Directory,
     mounts: &MountInfo,
     options: &MountOptions,
 ) -> Result<OwnedFd, Without> {
-    let mount = match options.make() {
-        Ok(mount) => {
-            attach::move_mount_onto(mount.as_fd(), place).map_err(|reason| {
-                // What was on top there was unmounted under our hands.
-                match reason.raw_os_error().map(Errno::from_raw_os_error) {
-                    Some(Errno::INVAL | Errno::NOENT) => Without::MountYet(reason),
-                    _ => Without::Mount(reason),
-                }
-            })?;
-            mount
+    // After it is attached nothing but the look at it may fail.
+    let place_id = place.mount_id()?;
+    let moved = options.make().map_err(Without::Mount).and_then(|mount| {
+        let attached = Attached::of(mount.as_fd())?;
+        attach::move_mount_onto(mount.as_fd(), place).map_err(Without::of_mounting)?;
+        Ok((mount, attached))
+    });
+    let (mount, attached) = match moved {
+        Err(Without::Mount(reason)) if is_missing(&reason) => {
+            return attach::mount_onto(place, options).map_err(Without::of_mounting);
         }
-        Err(reason) if is_missing(&reason) => attach::mount_onto(path, place, options)?,
-        Err(reason) => return Err(reason.into()),
+        moved => moved?,
     };
     let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
-    match attach::verify(mount.as_fd(), mounts, options) {
+    match attached.verify(mounts, options) {
         // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place.mount_id()? => Ok(mount),
+        Ok(found) if found.parent_id == place_id => Ok(mount),
         // Somebody who was there before took theirs away, and with it what was on top of it.
         Err(reason) if is_not_listed(&reason) => overtaken(),
         Ok(_) => {
-            attach::take_away(mount.as_fd(), mounts)?;
+            attached.take_away(mounts)?;
             overtaken()
         }
         Err(reason) => {
-            let _ = attach::take_away(mount.as_fd(), mounts);
+            let _ = attached.take_away(mounts);
             Err(reason.into())
         }
     }

@@ -17,6 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::kind;
@@ -31,6 +32,9 @@ use super::options::MountOptions;
 const REQUEST: [u8; 8] = *b"bpffs 1?";
 /// Before the errno, which is 0 if all went well.
 const ANSWER: [u8; 8] = *b"bpffs 1!";
+/// In the place of a request, from who could not make one and waits for no answer.
+const NO_REQUEST: [u8; 8] = *b"bpffs 1.";
+const GIVEN_UP: &str = "has given up";
 
 impl MountOptions {
     /// The side of the user namespace: opens a bpffs, has it created by
@@ -42,7 +46,8 @@ impl MountOptions {
     /// side's to ask for, what is delegated is the other's; owners are ids of this user namespace.
     /// [`Bpffs::delegation`](crate::Bpffs::delegation) tells it once the bpffs is attached.
     ///
-    /// It waits for the answer as long as the socket does: see `SO_RCVTIMEO`.
+    /// It waits for the answer as long as the socket does: see `SO_RCVTIMEO`. Where it has nothing to
+    /// ask for, since the bpffs cannot be opened, it says so, and the other side does not wait.
     ///
     /// # Errors
     ///
@@ -50,8 +55,10 @@ impl MountOptions {
     /// [`Handshake`](Cause::Handshake) where the answer is none;
     /// [`ForeignMountNamespace`](Cause::ForeignMountNamespace),
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
-    /// [`InvalidOption`](Cause::InvalidOption), also for a delegation among these options; the rest as
-    /// [`detached`](Self::detached); the errnos of sendmsg(2) and recvmsg(2).
+    /// [`InvalidOption`](Cause::InvalidOption), also for a delegation among these options, and (EINVAL)
+    /// for an owner who is not mapped in this user namespace; [`OptionIgnored`](Cause::OptionIgnored)
+    /// for an owner where the kernel is too old for that; the rest as [`detached`](Self::detached); the
+    /// errnos of sendmsg(2) and recvmsg(2).
     ///
     /// # Examples
     ///
@@ -77,13 +84,10 @@ impl MountOptions {
     }
 
     fn request(&self, socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
-        self.check()?;
-        if let Some(option) = self.first_delegated() {
-            let problem = "is the other side's to grant".to_owned();
-            return Err(Cause::InvalidOption { option, problem }.into());
-        }
-        let context = open_context()?;
-        self.configure(context.as_fd())?;
+        let context = self.open_own().inspect_err(|_| {
+            // The first reason is the one to tell.
+            let _ = send(socket, &NO_REQUEST, &mut SendAncillaryBuffer::default());
+        })?;
         send_context(socket, context.as_fd())?;
         match receive_answer(socket)? {
             // The other side's mode and owner take precedence, and a kernel that delegates ignores
@@ -91,6 +95,18 @@ impl MountOptions {
             0 => self.without_owner().take_mount(context.as_fd()),
             errno => Err(Cause::Refused { errno }.into()),
         }
+    }
+
+    fn open_own(&self) -> Result<OwnedFd, Reason> {
+        self.check()?;
+        if let Some(option) = self.first_delegated() {
+            let problem = "is the other side's to grant".to_owned();
+            return Err(Cause::InvalidOption { option, problem }.into());
+        }
+        let context = open_context()?;
+        self.prove_owner_options(context.as_fd())?;
+        self.configure(context.as_fd())?;
+        Ok(context)
     }
 
     /// The privileged side: takes one request from `socket`, creates the bpffs that was opened with
@@ -107,18 +123,23 @@ impl MountOptions {
     /// the same context, of which the kernel checks by its own privileges what it may delegate.
     ///
     /// It waits for the request, and to be rid of the answer, as long as the socket does: see
-    /// `SO_RCVTIMEO` and `SO_SNDTIMEO`. To close what is no such context may take as long as the other
-    /// side wants, as a socket that lingers does: who must not be held up calls this on a thread of
-    /// its own. This side's owners are ids of its own user namespace, and must be mapped in the other's.
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO`. What was sent is closed after the answer, which may take as long
+    /// as the other side wants, as with a socket that lingers: who must not be held up calls this on a
+    /// thread of its own. (Of more descriptors than this process may have, the kernel closes those that
+    /// are too many at once.) This side's owners are ids of its own user namespace, and must be mapped
+    /// in the other's.
     ///
     /// # Errors
     ///
     /// [`Error::Mount`](crate::Error::Mount), and the other side was told, where it can be:
-    /// [`NotABpfContext`](Cause::NotABpfContext); [`Handshake`](Cause::Handshake) where the request is
-    /// none, with no descriptor or several; [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9;
-    /// [`MissingCapability`](Cause::MissingCapability) or [`NeedsDelegation`](Cause::NeedsDelegation)
-    /// (EPERM) where this thread is not privileged either; [`NoProc`](Cause::NoProc); EBUSY where the
-    /// context was used before; the errnos of recvmsg(2) and sendmsg(2).
+    /// [`NotABpfContext`](Cause::NotABpfContext); [`UsedContext`](Cause::UsedContext) (EBUSY) where the
+    /// context was used before; [`Handshake`](Cause::Handshake) where the request is none, with no
+    /// descriptor or several, and where the other side has given up, to whom then nothing is answered;
+    /// [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9;
+    /// [`InvalidOption`](Cause::InvalidOption) (EINVAL) for an owner who is not mapped in the other
+    /// side's user namespace; [`MissingCapability`](Cause::MissingCapability) or
+    /// [`NeedsDelegation`](Cause::NeedsDelegation) (EPERM) where this thread is not privileged either;
+    /// [`NoProc`](Cause::NoProc); the errnos of recvmsg(2) and sendmsg(2).
     ///
     /// # Examples
     ///
@@ -137,57 +158,82 @@ impl MountOptions {
     /// ```
     pub fn grant_delegation(&self, socket: impl AsFd) -> Result<()> {
         let socket = socket.as_fd();
-        let granted = self.grant(socket);
-        let errno = granted.as_ref().err().map_or(0, |reason| {
-            let unsupported = Errno::OPNOTSUPP.raw_os_error();
-            reason.raw_os_error().unwrap_or(unsupported)
-        });
-        let answered = send_answer(socket, errno).map_err(Reason::errno_only);
+        let mut received = Vec::new();
+        let granted = self.grant(socket, &mut received);
+        let answered = match granted.as_ref().err() {
+            Some(reason) if has_given_up(reason) => Ok(()),
+            Some(reason) => {
+                let unsupported = Errno::OPNOTSUPP.raw_os_error();
+                send_answer(socket, reason.raw_os_error().unwrap_or(unsupported))
+            }
+            None => send_answer(socket, 0),
+        };
+        // To close it may take long.
+        drop(received);
         granted
-            .and(answered)
+            .and(answered.map_err(Reason::errno_only))
             .map_err(|reason| error(MountOperation::GrantDelegation, &PathBuf::new(), reason))
     }
 
-    fn grant(&self, socket: BorrowedFd<'_>) -> Result<(), Reason> {
+    /// All that came is left in `received`.
+    fn grant(&self, socket: BorrowedFd<'_>, received: &mut Vec<OwnedFd>) -> Result<(), Reason> {
         self.check()?;
-        let context = receive_context(socket)?;
-        let context = prove_bpf_context(context)?;
-        self.configure_own(context.as_fd())?;
-        self.configure_delegation(context.as_fd())?;
-        create(context.as_fd())
+        let context = receive_context(socket, received)?;
+        prove_bpf_context(context)?;
+        self.prove_owner_options(context)
+            .and_then(|()| self.configure_own(context))
+            .and_then(|()| self.configure_delegation(context))
+            .and_then(|()| create(context))
+            // The other side may use it at any time.
+            .map_err(|reason| reason.explained(used_before))
     }
 }
 
-/// Proves that it is the context of a bpffs that is yet to be created.
-fn prove_bpf_context(context: OwnedFd) -> Result<OwnedFd, Reason> {
-    match kind::describe(context.as_fd()).ok_or(Cause::NoProc)? {
+fn has_given_up(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::Handshake { problem: GIVEN_UP }))
+}
+
+/// A context takes options until it is created from; what has become a mount takes them to change
+/// that, and cannot be created from.
+fn used_before(errno: Errno) -> Option<Cause> {
+    (errno == Errno::BUSY && !is_filtered()).then_some(Cause::UsedContext)
+}
+
+/// Proves that it is the context of a bpffs.
+fn prove_bpf_context(context: BorrowedFd<'_>) -> Result<(), Reason> {
+    match kind::describe(context).ok_or(Cause::NoProc)? {
         name if name == "anon_inode:[fscontext]" => {}
         other => return Err(Cause::NotABpfContext { found: Some(other) }.into()),
     }
-    match file_system_of(&context) {
-        Some(name) if name == BPF => Ok(context),
+    match file_system_of(context)? {
+        Some(name) if name == BPF => Ok(()),
         found => Err(Cause::NotABpfContext { found }.into()),
     }
 }
 
 /// The name that the kernel puts before what it says of a wrong option.
-fn file_system_of(context: &OwnedFd) -> Option<String> {
+fn file_system_of(context: BorrowedFd<'_>) -> Result<Option<String>, Reason> {
     /// The other side may read them before us, or have others written.
     const TRIES: usize = 16;
 
     let mut line = [0; 256];
     for _ in 0..TRIES {
         // Whatever is said, of this or an earlier option, is said of the same file system.
-        let _ = fsconfig_set_string(context, c"mode", c"none");
-        let Ok(length) = read(context, &mut line) else {
-            continue;
-        };
-        let text = std::str::from_utf8(&line[..length]).ok()?;
-        // A letter for error, warning or notice.
-        let (name, _) = text.get(2..)?.split_once(": ")?;
-        return Some(name.to_owned());
+        if fsconfig_set_string(context, c"mode", c"none") == Err(Errno::BUSY) {
+            return Err(Reason::new(Errno::BUSY, used_before(Errno::BUSY)));
+        }
+        if let Ok(length) = read(context, &mut line) {
+            return Ok(name_in(&line[..length]));
+        }
     }
-    None
+    Ok(None)
+}
+
+fn name_in(line: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(line).ok()?;
+    // A letter for error, warning or notice.
+    let (name, _) = text.get(2..)?.split_once(": ")?;
+    Some(name.to_owned())
 }
 
 fn send_context(socket: BorrowedFd<'_>, context: BorrowedFd<'_>) -> Result<(), Reason> {
@@ -213,42 +259,59 @@ fn send(
     retry_on_intr(|| sendmsg(socket, &parts, control, SendFlags::NOSIGNAL)).map(drop)
 }
 
-fn receive_context(socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
-    /// To see that there is more than one; the kernel closes what there is no room for.
-    const SOME: usize = 4;
+fn receive_context<'r>(
+    socket: BorrowedFd<'_>,
+    received: &'r mut Vec<OwnedFd>,
+) -> Result<BorrowedFd<'r>, Reason> {
+    /// All that a message can have: what there is no room for, the kernel closes on the spot.
+    const MOST: usize = 253;
 
     // What else the socket was asked to tell, as by SO_PASSCRED, comes before.
     const OTHERS: usize = 512;
 
-    let mut space = [MaybeUninit::uninit(); OTHERS + cmsg_space!(ScmRights(SOME))];
+    let mut space = [MaybeUninit::uninit(); OTHERS + cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     // With room for a byte too many.
     let mut message = [0; REQUEST.len() + 1];
-    let received = receive(socket, &mut message, &mut control)?;
-    let mut descriptors: Vec<OwnedFd> = Vec::new();
+    let room = match begins_with_no_request(socket)? {
+        // What follows is another message.
+        true => NO_REQUEST.len(),
+        false => message.len(),
+    };
+    let (length, flags) = receive(
+        socket,
+        &mut message[..room],
+        &mut control,
+        RecvFlags::empty(),
+    )?;
     for each in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = each {
-            descriptors.extend(fds);
+            received.extend(fds);
         }
     }
-    let problem = match descriptors.len() {
-        _ if received.0 == 0 => "has hung up",
-        _ if message[..received.0] != REQUEST => "sent something else than a request",
-        0 if received.1.contains(ReturnFlags::CTRUNC) => {
-            "sent a descriptor that could not be taken"
-        }
-        0 => "sent no descriptor",
-        1 if !received.1.contains(ReturnFlags::CTRUNC) => {
-            return descriptors.pop().ok_or(Cause::Unproven.into());
-        }
+    let is_cut = flags.contains(ReturnFlags::CTRUNC);
+    let problem = match (&message[..length], &received[..]) {
+        ([], _) => "has hung up",
+        (message, _) if *message == NO_REQUEST => GIVEN_UP,
+        (message, _) if *message != REQUEST => "sent something else than a request",
+        (_, []) if is_cut => "sent a descriptor that could not be taken",
+        (_, []) => "sent no descriptor",
+        (_, [context]) if !is_cut => return Ok(context.as_fd()),
         _ => "sent more than one descriptor",
     };
     Err(Cause::Handshake { problem }.into())
 }
 
+fn begins_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
+    let (mut begin, mut control) = ([0; NO_REQUEST.len()], RecvAncillaryBuffer::default());
+    let (length, _) = receive(socket, &mut begin, &mut control, RecvFlags::PEEK)?;
+    Ok(begin[..length] == NO_REQUEST)
+}
+
 fn receive_answer(socket: BorrowedFd<'_>) -> Result<i32, Reason> {
     let mut message = [0; ANSWER.len() + size_of::<i32>() + 1];
-    let (length, _) = receive(socket, &mut message, &mut RecvAncillaryBuffer::default())?;
+    let mut control = RecvAncillaryBuffer::default();
+    let (length, _) = receive(socket, &mut message, &mut control, RecvFlags::empty())?;
     let errno = message[..length].strip_prefix(&ANSWER);
     match errno.and_then(|errno| errno.try_into().ok()) {
         Some(errno) => Ok(i32::from_ne_bytes(errno)),
@@ -262,10 +325,11 @@ fn receive(
     socket: BorrowedFd<'_>,
     message: &mut [u8],
     control: &mut RecvAncillaryBuffer<'_>,
+    flags: RecvFlags,
 ) -> Result<(usize, ReturnFlags), Reason> {
     let received = retry_on_intr(|| {
         let mut parts = [IoSliceMut::new(message)];
-        recvmsg(socket, &mut parts, control, RecvFlags::CMSG_CLOEXEC)
+        recvmsg(socket, &mut parts, control, flags | RecvFlags::CMSG_CLOEXEC)
     });
     let received = received.map_err(Reason::errno_only)?;
     Ok((received.bytes, received.flags))

@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
+
 use crate::cause::{Cause, Device};
 use crate::error::{Reason, Result};
 use crate::magic::FileSystem;
@@ -37,6 +39,9 @@ pub enum Verdict {
     Mounted,
     /// A directory within a bpffs that is mounted further up.
     Within,
+    /// On a bpffs that is attached nowhere: a [`Detached`](crate::Detached) one, or one that was unmounted
+    /// while it was in use.
+    Unattached,
 }
 
 /// What makes a bpffs read-only.
@@ -46,6 +51,8 @@ pub enum ReadOnly {
     Mount,
     /// The file system, however often it is mounted.
     FileSystem,
+    /// One of the two: it cannot be told which where the mount is not listed.
+    Either,
 }
 
 /// What was seen at a path, as data and, by Display, as a sentence. From [`Bpffs::inspect`].
@@ -56,8 +63,12 @@ pub struct Inspection {
     pub path: PathBuf,
     /// What it leads to.
     pub verdict: Verdict,
-    /// The mount that it leads through, where it leads to a directory: with the instance's `st_dev`,
-    /// the propagation, and in `root` the directory that a bind mount begins with.
+    /// The directory's `st_dev`, where it leads to one: of a bpffs, the instance.
+    pub dev: Option<u64>,
+    /// The mount that it leads through, where it leads to a directory and mountinfo lists it: with
+    /// the propagation, and in `root` the directory that a bind mount begins with. It lists none that
+    /// begins above this process's root, as after chroot(2), that is another namespace's, or is
+    /// attached nowhere.
     pub mount: Option<Mount>,
     /// What keeps pins from being made, where it is on a bpffs.
     pub read_only: Option<ReadOnly>,
@@ -102,6 +113,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let mut seen = Inspection {
         path: path.to_owned(),
         verdict: Verdict::Within,
+        dev: None,
         mount: None,
         read_only: None,
         covers: Vec::new(),
@@ -111,7 +123,13 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let canonical = match Directory::open(&from_root(path)) {
         Ok(place) => {
             seen.look_at(&place, &mounts)?;
-            place.path()
+            let is_it = |path: &PathBuf| {
+                let there = Directory::open(path).and_then(|there| there.is_same_as(&place));
+                there.unwrap_or(false)
+            };
+            // Of what is not below this process's root, the kernel names a path that leads elsewhere.
+            let is_listed = seen.mount.is_some();
+            place.path().filter(|path| is_listed || is_it(path))
         }
         Err(reason) => {
             seen.verdict = match reason.cause() {
@@ -132,8 +150,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     seen.hidden = mounts.select(|line| {
         line.is_bpffs() && is_other(line.mount_id) && line.is_mounted_at(&canonical)
     })?;
-    let on_bpffs = matches!(seen.verdict, Verdict::Mounted | Verdict::Within);
-    if !on_bpffs && seen.hidden.is_empty() {
+    if !seen.is_on_bpffs() && seen.hidden.is_empty() {
         seen.of_process_1 = of_process_1(&canonical);
     }
     Ok(seen)
@@ -153,30 +170,30 @@ fn of_process_1(path: &Path) -> Option<Mount> {
 impl Inspection {
     fn look_at(&mut self, place: &Directory, mounts: &MountInfo) -> Result<(), Reason> {
         let mount = place.mount(mounts)?;
-        let is_root = place.is_root_of(&mount);
+        let is_root = place.is_mount_root(mount.as_ref());
         self.verdict = match (place.fs.is_bpffs(), is_root) {
             (false, _) => Verdict::Elsewhere { found: place.fs },
+            (true, _) if mount.is_none() && place.is_attached_nowhere() => Verdict::Unattached,
             (true, true) => Verdict::Mounted,
             (true, false) => Verdict::Within,
         };
-        if is_root {
-            self.covers = covered_by(&mount, mounts)?;
+        if let (true, Some(mount)) = (is_root, &mount) {
+            self.covers = covered_by(mount, mounts)?;
         }
         if place.fs.is_bpffs() {
-            let is_set = |option: Option<_>| option.is_some();
-            self.read_only = match (is_set(mount.super_option("ro")), is_set(mount.option("ro"))) {
-                (true, _) => Some(ReadOnly::FileSystem),
-                (false, true) => Some(ReadOnly::Mount),
-                (false, false) => None,
-            };
+            self.read_only = read_only(place, mount.as_ref())?;
         }
-        self.mount = Some(mount);
+        self.dev = Some(place.stat.st_dev);
+        self.mount = mount;
         Ok(())
     }
 
     /// Whether the path is on a bpffs.
     pub fn is_on_bpffs(&self) -> bool {
-        matches!(self.verdict, Verdict::Mounted | Verdict::Within)
+        matches!(
+            self.verdict,
+            Verdict::Mounted | Verdict::Within | Verdict::Unattached
+        )
     }
 
     /// How many mounts are on top of `mount`, one of those in `hidden`, where they are at the same
@@ -185,6 +202,22 @@ impl Inspection {
         let is_it = |covered: &Mount| covered.mount_id == mount.mount_id;
         self.covers.iter().position(is_it).map(|at| at + 1)
     }
+}
+
+fn read_only(place: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly>, Reason> {
+    let Some(mount) = mount else {
+        let flags = fstatvfs(&place.fd).map_err(Reason::errno_only)?.f_flag;
+        let is_set = flags.contains(StatVfsMountFlags::RDONLY);
+        return Ok(is_set.then_some(ReadOnly::Either));
+    };
+    let is_set = |option: Option<_>| option.is_some();
+    Ok(
+        match (is_set(mount.super_option("ro")), is_set(mount.option("ro"))) {
+            (true, _) => Some(ReadOnly::FileSystem),
+            (false, true) => Some(ReadOnly::Mount),
+            (false, false) => None,
+        },
+    )
 }
 
 /// The stack of mounts at one place: each is mounted on the root of the one below.
@@ -221,11 +254,26 @@ impl fmt::Display for Inspection {
                 write!(f, "{path} is a directory in the bpffs mounted at {at} ")?;
                 details(f, mount)?;
             }
-            (Verdict::Mounted | Verdict::Within, None) => write!(f, "{path} is on a bpffs")?,
+            (Verdict::Mounted, None) => {
+                write!(f, "{path} is a bpffs ")?;
+                self.unlisted(f)?;
+            }
+            (Verdict::Within, None) => {
+                write!(f, "{path} is a directory in a bpffs ")?;
+                self.unlisted(f)?;
+            }
+            (Verdict::Unattached, _) => {
+                let dev = Device(self.dev.unwrap_or(0));
+                write!(
+                    f,
+                    "{path} is on a bpffs (device {dev}) that is mounted nowhere"
+                )?;
+            }
         }
         match self.read_only {
             Some(ReadOnly::Mount) => f.write_str("; the mount is read-only")?,
             Some(ReadOnly::FileSystem) => f.write_str("; it is read-only")?,
+            Some(ReadOnly::Either) => f.write_str("; it, or the mount, is read-only")?,
             None => {}
         }
         for mount in &self.hidden {
@@ -265,6 +313,16 @@ impl Inspection {
             write!(f, "; it covers {fs_type} (mount {})", other.mount_id)?;
         }
         Ok(())
+    }
+}
+
+impl Inspection {
+    fn unlisted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dev = Device(self.dev.unwrap_or(0));
+        write!(
+            f,
+            "(device {dev}) through a mount that is not in this thread's mountinfo"
+        )
     }
 }
 

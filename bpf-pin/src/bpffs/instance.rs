@@ -15,7 +15,7 @@ use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
 use super::directory::{Directory, mount_id};
-use super::mountinfo::Mount;
+use super::mountinfo::{Line, Mount};
 use super::table::MountInfo;
 
 /// Where bpffs is usually mounted.
@@ -133,7 +133,8 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) where it is none of this mount namespace;
+    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) where mountinfo has it not: it is attached
+    /// nowhere, in another mount namespace, or above this process's root;
     /// [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
         let find = || {
@@ -176,7 +177,16 @@ impl Bpffs {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn mounts() -> Result<Vec<Mount>> {
-        let mounts = MountInfo::own().and_then(|mounts| mounts.select(|line| line.is_bpffs()));
+        Self::select(|line| line.is_bpffs())
+    }
+
+    /// Those of all types.
+    pub(crate) fn all_mounts() -> Result<Vec<Mount>> {
+        Self::select(|_| true)
+    }
+
+    fn select(wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>> {
+        let mounts = MountInfo::own().and_then(|mounts| mounts.select(wanted));
         mounts.map_err(|reason| error(MountOperation::ReadMounts, Path::new(""), reason))
     }
 
@@ -223,8 +233,8 @@ impl Bpffs {
     /// A copy of the mount, which keeps the instance alive and the mount not busy, and the mount.
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
         let now = self.look_again()?;
-        let mount = now.mount(&MountInfo::own()?)?;
-        if !now.is_root_of(&mount) {
+        let mount = now.listed_mount(&MountInfo::own()?)?;
+        if !now.is_mount_root(Some(&mount)) {
             let cause = Cause::NotTheRoot {
                 path: Some(self.path.clone()),
                 mount_point: Some(mount.mount_point),

@@ -9,6 +9,7 @@ use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
 
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::dir::PinDir;
@@ -27,7 +28,10 @@ impl MountOptions {
     ///
     /// The bpffs is made with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), read back, and only
     /// then attached, with move_mount(2); a source and a delegation are read back in mountinfo after
-    /// that. Where these calls are missing, mount(2) is used, and all is read back afterwards.
+    /// that. Where one of these calls is missing, or a filter says so (ENOSYS), mount(2) is used, and all
+    /// is read back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo
+    /// as the one bpffs that is new on this directory: what others mount there in the same moment is
+    /// taken away with it, and the error is [`Overtaken`](Cause::Overtaken).
     ///
     /// # Errors
     ///
@@ -59,13 +63,13 @@ impl MountOptions {
     fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
         self.check()?;
         let place = Directory::open(path)?;
-        let fd = match self.make() {
-            Ok(fd) => {
-                attach::move_onto(fd.as_fd(), &place, self)?;
-                fd
-            }
-            Err(reason) if is_missing(&reason) => attach::mount_onto(path, &place, self)?,
-            Err(reason) => return Err(reason),
+        let moved = self.make().and_then(|fd| {
+            attach::move_onto(fd.as_fd(), &place, self)?;
+            Ok(fd)
+        });
+        let fd = match moved {
+            Err(reason) if is_missing(&reason) => attach::mount_onto(&place, self)?,
+            moved => moved?,
         };
         Bpffs::new(fd, path).map_err(Reason::errno_only)
     }
@@ -82,7 +86,8 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Error::Mount`] as [`mount`](Self::mount);
-    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2).
+    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2); ENOSYS alone where
+    /// a filter may have said so.
     ///
     /// # Examples
     ///
@@ -120,7 +125,7 @@ impl MountOptions {
     /// The mount of what was created from a context, read back.
     pub(crate) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
         let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes())
-            .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))?;
+            .map_err(|errno| Reason::new(errno, diagnose::mount_namespace(errno)))?;
         self.verify(mount.as_fd())?;
         Ok(mount)
     }
@@ -129,7 +134,8 @@ impl MountOptions {
 pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
     fsopen(BPF, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
         let cause = match errno {
-            Errno::NOSYS => Some(Cause::Unsupported {
+            // Which a filter may say of any kernel.
+            Errno::NOSYS if !is_filtered() => Some(Cause::Unsupported {
                 what: "fsopen(2)",
                 since: Version::new(5, 2),
             }),
@@ -143,9 +149,9 @@ pub(crate) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// Whether it is fsopen(2) that is.
+/// Whether it is one of the newer calls that is, in this kernel or behind a filter.
 pub(crate) fn is_missing(reason: &Reason) -> bool {
-    matches!(reason.cause(), Some(Cause::Unsupported { .. }))
+    reason.is(Errno::NOSYS)
 }
 
 /// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.

@@ -86,6 +86,39 @@ impl Mount {
         option(self.options.as_bytes(), name)
     }
 
+    /// `ro`: of this mount, or of the file system however often it is mounted.
+    pub fn is_read_only(&self) -> bool {
+        self.option("ro").is_some() || self.super_option("ro").is_some()
+    }
+
+    /// `nosuid`, of this mount.
+    pub fn is_nosuid(&self) -> bool {
+        self.option("nosuid").is_some()
+    }
+
+    /// `nodev`, of this mount.
+    pub fn is_nodev(&self) -> bool {
+        self.option("nodev").is_some()
+    }
+
+    /// `noexec`, of this mount.
+    pub fn is_noexec(&self) -> bool {
+        self.option("noexec").is_some()
+    }
+
+    /// Of a bpffs, the permissions of its root, without the sticky bit: 0o777 where none are shown. None
+    /// for another file system.
+    pub fn mode(&self) -> Option<u32> {
+        let shown = match self.is_bpffs() {
+            true => self.super_option("mode"),
+            false => return None,
+        };
+        match shown {
+            Some(mode) => u32::from_str_radix(mode.to_str()?, 8).ok(),
+            None => Some(0o777),
+        }
+    }
+
     /// Reads a line, or None where it is not of that form.
     #[doc(hidden)]
     pub fn parse(line: &[u8]) -> Option<Self> {

@@ -9,6 +9,7 @@ use rustix::fs::{StatVfsMountFlags, fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
 
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
@@ -235,20 +236,26 @@ impl MountOptions {
     }
 
     pub(crate) fn configure_own(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        self.own_values()
-            .try_for_each(|(name, value)| fsconfig_set_string(context, name, value))
-            .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
+        self.own_values().try_for_each(|(option, value)| {
+            fsconfig_set_string(context, option, value.as_str())
+                .map_err(|errno| Reason::new(errno, why_not_set(option, &value, errno)))
+        })
+    }
+
+    /// Where nobody can read back whether they took effect: that the kernel knows those that are set,
+    /// for it would ignore a bad value of what it does not know.
+    pub(crate) fn prove_owner_options(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        [("uid", self.uid), ("gid", self.gid)]
+            .into_iter()
+            .filter(|(_, id)| id.is_some())
+            .try_for_each(|(option, _)| prove_known(context, option, SINCE_OWNER))
     }
 
     /// Nothing of a mount that is attached nowhere shows what it delegates. But that the kernel took
     /// a good value counts if it refuses a bad one: so it knows the option.
     pub(crate) fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        const BAD: &str = "";
         for (option, value) in self.delegate_values() {
-            if fsconfig_set_string(context, option, BAD) != Err(Errno::INVAL) {
-                let since = Some(SINCE_DELEGATION);
-                return Err(Cause::OptionIgnored { option, since }.into());
-            }
+            prove_known(context, option, SINCE_DELEGATION)?;
             fsconfig_set_string(context, option, value)
                 .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))?;
         }
@@ -354,6 +361,34 @@ impl MountOptions {
         verify_allowed(progs, mount)?;
         verify_allowed(attachs, mount)
     }
+}
+
+/// By a bad value.
+fn prove_known(
+    context: BorrowedFd<'_>,
+    option: &'static str,
+    since: Version,
+) -> Result<(), Reason> {
+    const BAD: &str = "";
+    let since = Some(since);
+    match fsconfig_set_string(context, option, BAD) {
+        Err(Errno::INVAL) => Ok(()),
+        Ok(()) => Err(Cause::OptionIgnored { option, since }.into()),
+        Err(errno) => Err(Reason::new(errno, diagnose::mount(errno))),
+    }
+}
+
+/// Of an owner that is a number, the kernel asks for nothing else.
+#[cold]
+fn why_not_set(option: &'static str, value: &str, errno: Errno) -> Option<Cause> {
+    let is_owner = matches!(option, "uid" | "gid");
+    if errno == Errno::INVAL && is_owner && !is_filtered() {
+        let problem = format!(
+            "{value} is not mapped in this thread's user namespace, or not in that of the bpffs"
+        );
+        return Some(Cause::InvalidOption { option, problem });
+    }
+    diagnose::mount(errno)
 }
 
 fn check_range<T: Delegable>(allowed: Allowed<T>) -> Result<(), Cause> {

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, openat};
 
 use crate::cause::Cause;
 use crate::error::Reason;
-use crate::kind::proc_dir;
+use crate::kind::{self, proc_dir};
 
 use super::mountinfo::{Line, Mount};
 
@@ -48,15 +48,19 @@ pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> i
     }
 }
 
+/// A directory of this thread in a genuine /proc.
+pub(crate) fn genuine_proc(name: &str) -> Result<OwnedFd, Reason> {
+    let directory = kind::genuine_proc(name).map_err(Reason::errno_only)?;
+    directory.ok_or_else(|| Cause::NoProc.into())
+}
+
 /// The open mountinfo of a process.
 pub(crate) struct MountInfo(File);
 
 impl MountInfo {
     /// Of this thread, which may have a mount namespace of its own.
     pub(crate) fn own() -> Result<Self, Reason> {
-        let no_proc = || Reason::from(Cause::NoProc);
-        let directory = proc_dir(".").ok_or_else(no_proc)?;
-        Self::open(directory, Path::new("mountinfo"))
+        Self::open(genuine_proc(".")?, Path::new("mountinfo"))
     }
 
     /// Of process 1, where that may be looked at.

@@ -12,7 +12,8 @@ use crate::capability::Capability;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::types::{AttachType, MapType};
+use crate::target::LinkTarget;
+use crate::types::{AttachType, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub enum Cause {
         /// The component.
         component: OsString,
     },
-    /// The path leads to another file system than bpffs.
+    /// The path leads to another file system than bpffs. Where a bpffs should be there,
+    /// [`Bpffs::inspect`](crate::Bpffs::inspect) tells whether a mount hides it.
     NotBpffs {
         /// The deepest directory of the path that exists.
         path: PathBuf,
@@ -199,6 +201,41 @@ pub enum Cause {
         /// The number of entries it was made for.
         max_entries: u32,
     },
+    /// There is such a key already (EEXIST).
+    KeyExists,
+    /// There is no such key (ENOENT).
+    KeyMissing,
+    /// There are more keys than values, or the other way round.
+    Uneven {
+        /// The number of keys.
+        keys: usize,
+        /// The number of values.
+        values: usize,
+    },
+    /// A hash has more elements in one of its buckets than there is room for, and gives them all at
+    /// once or none (ENOSPC).
+    LargerBucket {
+        /// The number of elements that there is room for.
+        room: usize,
+    },
+    /// The map's values are mapped into memory for writing somewhere, or written to at this moment
+    /// (EBUSY).
+    BeingWritten,
+    /// Only an array that was made with `BPF_F_MMAPABLE` is mapped into memory.
+    NotMmapable {
+        /// The type of the map.
+        map_type: MapType,
+    },
+    /// A value is not made of whole atomics.
+    NoMultiple {
+        /// Its bytes.
+        value_size: u32,
+        /// Those of one atomic.
+        atomic: usize,
+    },
+    /// The map was made with `BPF_F_RDONLY_PROG`: programs count on it that nothing is written to it
+    /// where it is mapped (EACCES).
+    ReadOnlyForProgs,
     /// This thread lacks a capability (EPERM).
     MissingCapability {
         /// Which.
@@ -252,7 +289,7 @@ pub enum Cause {
     WrongTarget {
         /// The way.
         attach_type: AttachType,
-        /// The target: "cgroup", "netns" or "device".
+        /// The target: "cgroup", "netns", "device", ….
         target: &'static str,
     },
     /// The link was detached, or what it was attached to is gone (ENOLINK).
@@ -261,6 +298,35 @@ pub enum Cause {
     HoldsAnother {
         /// The id of the program that it holds.
         prog_id: u32,
+    },
+    /// Links of this type cannot be updated (EINVAL, EOPNOTSUPP).
+    NoUpdate {
+        /// The type.
+        link_type: LinkType,
+    },
+    /// The link is attached to something else than it was to be; nothing was changed.
+    AttachedElsewhere {
+        /// What it was to be attached to, as far as that is known beforehand.
+        expected: LinkTarget,
+        /// What it is attached to.
+        found: LinkTarget,
+    },
+    /// The link is attached to a tracepoint of another name; nothing was changed.
+    AnotherTracepoint {
+        /// The tracepoint that it was to be attached to.
+        expected: String,
+        /// The one that it is attached to.
+        found: String,
+    },
+    /// The link holds no iterator (EINVAL).
+    NotAnIterator {
+        /// What it is.
+        link_type: LinkType,
+    },
+    /// This thread's network namespace has no such device (EINVAL, ENODEV).
+    NoDevice {
+        /// Its index.
+        ifindex: u32,
     },
     /// The map's values are one per CPU, and were asked for as one; or the other way round.
     PerCpu {
@@ -297,12 +363,13 @@ pub enum Cause {
         /// The first release that knows it, where it is newer than bpffs.
         since: Option<Version>,
     },
-    /// The mount is none of this mount namespace: it is attached nowhere, elsewhere, or no longer.
+    /// The mount is not in this thread's mountinfo: it is attached nowhere, no longer, in another mount
+    /// namespace, or above this process's root.
     NotListed {
         /// Its id.
         mount_id: u64,
     },
-    /// Another bpffs is there by now.
+    /// Another bpffs is there than the one that was meant.
     AnotherInstance {
         /// The `st_dev` of the one that was meant.
         expected: u64,
@@ -366,10 +433,59 @@ pub enum Cause {
         /// What it is: what /proc calls it, or the file system's name.
         found: Option<String>,
     },
+    /// What came over the socket is the context of a file system that was made before (EBUSY).
+    UsedContext,
     /// The other side of the handshake refused.
     Refused {
         /// The errno that it gave.
         errno: i32,
+    },
+    /// Records about a program's instructions are all of one size.
+    Records {
+        /// "func_info", "line_info" or "core_relos".
+        what: &'static str,
+        /// How many bytes they are.
+        length: usize,
+        /// The bytes of one.
+        rec_size: u32,
+    },
+    /// An instruction names a descriptor that `fd_array` does not have.
+    FdArray {
+        /// Which instruction, counted from 0.
+        insn: usize,
+        /// Which descriptor, counted from 0.
+        index: usize,
+        /// How many there are.
+        length: usize,
+    },
+    /// Programs of this type are not run by `BPF_PROG_TEST_RUN` (ENOTSUPP).
+    NoTestRun {
+        /// The type.
+        prog_type: ProgType,
+    },
+    /// What a program left takes more room than was given (ENOSPC).
+    NoRoom {
+        /// "data_out" or "ctx_out".
+        what: &'static str,
+        /// The bytes that were given.
+        room: usize,
+        /// The bytes that it takes.
+        needed: usize,
+    },
+    /// Maps of this type hold no such objects.
+    HoldsNo {
+        /// The map's type.
+        map_type: MapType,
+        /// "programs", "maps" or "cgroups or perf events".
+        what: &'static str,
+    },
+    /// The prog array is for programs of another type: that of the first program that was put into
+    /// it or used it (EINVAL).
+    OtherProgType {
+        /// The type that it is for.
+        owner: ProgType,
+        /// The program's.
+        found: ProgType,
     },
 }
 

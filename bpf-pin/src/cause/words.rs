@@ -128,6 +128,29 @@ impl fmt::Display for Cause {
             Self::MaxEntries { max_entries } => {
                 write!(f, "the map has room for {max_entries} entries and no more")
             }
+            Self::KeyExists => f.write_str("there is such a key already"),
+            Self::KeyMissing => f.write_str("there is no such key"),
+            Self::Uneven { keys, values } => {
+                write!(f, "the keys are {keys} and the values {values}")
+            }
+            Self::LargerBucket { room } => write!(
+                f,
+                "a bucket of the hash has more elements than the {room} that there is room for"
+            ),
+            Self::BeingWritten => {
+                f.write_str("the map is mapped into memory for writing, or written to right now")
+            }
+            Self::NotMmapable { map_type } => write!(
+                f,
+                "only an array made with BPF_F_MMAPABLE can be mapped, and this {map_type} map is none"
+            ),
+            Self::NoMultiple { value_size, atomic } => write!(
+                f,
+                "values of {value_size} bytes are not made of whole atomics of {atomic}"
+            ),
+            Self::ReadOnlyForProgs => f.write_str(
+                "the map was made with BPF_F_RDONLY_PROG, so it can be mapped for reading only",
+            ),
             Self::MissingCapability {
                 capability,
                 needed_for,
@@ -172,6 +195,24 @@ impl fmt::Display for Cause {
             } => write!(f, "{attach_type} is not for a {target}"),
             Self::Detached => f.write_str("the link is detached"),
             Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
+            Self::NoUpdate { link_type } => {
+                write!(f, "links of type {link_type} cannot be updated")
+            }
+            Self::AttachedElsewhere { expected, found } => write!(
+                f,
+                "it is attached to {found}, not to {expected}; nothing was changed"
+            ),
+            Self::AnotherTracepoint { expected, found } => write!(
+                f,
+                "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
+            ),
+            Self::NotAnIterator { link_type } => {
+                write!(f, "it is a link of type {link_type}, which is no iterator")
+            }
+            Self::NoDevice { ifindex } => write!(
+                f,
+                "there is no network device {ifindex} in this thread's network namespace"
+            ),
             Self::PerCpu { is_per_cpu: true } => {
                 f.write_str("the map has a value for each CPU: use PerCpu")
             }
@@ -198,11 +239,11 @@ impl fmt::Display for Cause {
                 }
             }
             Self::NotListed { mount_id } => {
-                write!(f, "mount {mount_id} is none of this mount namespace")
+                write!(f, "mount {mount_id} is not in this thread's mountinfo")
             }
             Self::AnotherInstance { expected, found } => write!(
                 f,
-                "another bpffs is there by now (device {}, not {})",
+                "another bpffs is there (device {}, not {})",
                 Device(*found),
                 Device(*expected)
             ),
@@ -254,10 +295,42 @@ impl fmt::Display for Cause {
             Self::NotABpfContext { found: None } => {
                 f.write_str("the other side sent something else than the context of a bpffs")
             }
+            Self::UsedContext => {
+                f.write_str("the other side sent a context that was used before")
+            }
             Self::Refused { errno } => match errno_name(*errno) {
                 Some(name) => write!(f, "the other side refused: {name}"),
                 None => write!(f, "the other side refused: errno {errno}"),
             },
+            Self::Records {
+                what,
+                length,
+                rec_size,
+            } => write!(
+                f,
+                "{what} is {length} bytes, no whole number of records of {rec_size}"
+            ),
+            Self::FdArray {
+                insn,
+                index,
+                length,
+            } => write!(
+                f,
+                "instruction {insn} names descriptor {index} of fd_array, which has {length}"
+            ),
+            Self::NoTestRun { prog_type } => {
+                write!(f, "this kernel runs no {prog_type} programs for tests")
+            }
+            Self::NoRoom { what, room, needed } => {
+                write!(f, "{what} takes {needed} bytes, and there is room for {room}")
+            }
+            Self::HoldsNo { map_type, what } => {
+                write!(f, "a map of type {map_type} does not hold {what}")
+            }
+            Self::OtherProgType { owner, found } => write!(
+                f,
+                "the array is for programs of type {owner}, and this one is of type {found}"
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From an errno to its cause. Runs after a failure only, names only what it has seen.
 
 mod entry;
+mod link;
 mod mount;
 mod path;
 mod privilege;
@@ -14,10 +15,11 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
+pub(crate) use link::{for_attach_type, for_device, for_tracepoint_cookie};
 pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{
-    for_bpf, for_helper, for_id, for_link, for_map, for_prog, memlock, missing,
+    for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,
 };
 
 /// Why `BPF_OBJ_PIN` failed.

@@ -17,12 +17,12 @@ pub(crate) fn mount(errno: Errno) -> Option<Cause> {
     }
     // In a user namespace no capability would do.
     match in_user_namespace() {
-        true => Some(Cause::NeedsDelegation),
+        true => (!is_filtered()).then_some(Cause::NeedsDelegation),
         false => lacks_sys_admin(),
     }
 }
 
-/// Why fsopen(2), open_tree(2) or umount2(2), which all begin with the same question, failed.
+/// Why fsopen(2), fsmount(2), open_tree(2) or umount2(2), which all begin with the same question, failed.
 #[cold]
 pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     if errno != Errno::PERM {

@@ -42,6 +42,11 @@ pub(crate) fn for_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
 }
 
+/// EPERM of `BPF_*_GET_NEXT_ID`.
+pub(crate) fn for_next_id() -> Option<Cause> {
+    missing(Capability::SysAdmin, "finding objects by their ids").or_else(|| user_namespace(true))
+}
+
 /// EPERM of `BPF_MAP_CREATE`.
 pub(crate) fn for_map(map_type: MapType) -> Option<Cause> {
     let needs = match map_type {

@@ -111,7 +111,7 @@ impl PinDir {
     ///
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
-    pub(super) fn turn(&self) -> Result<OwnedFd, Reason> {
+    pub(crate) fn turn(&self) -> Result<OwnedFd, Reason> {
         self.turn_at(TURN, PATIENCE)?
             .ok_or_else(|| Cause::Locked.into())
     }

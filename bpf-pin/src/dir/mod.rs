@@ -147,7 +147,12 @@ impl PinDir {
 
     /// Of a name in it.
     #[cold]
-    fn fail_at(&self, operation: DirOperation, name: &OsStr, reason: impl Into<Reason>) -> Error {
+    pub(crate) fn fail_at(
+        &self,
+        operation: DirOperation,
+        name: &OsStr,
+        reason: impl Into<Reason>,
+    ) -> Error {
         Error::Directory {
             operation,
             path: self.path().join(name),

@@ -266,6 +266,30 @@ impl PinDir {
         Err(reason)
     }
 
+    /// Gives the name of `expected` to `object`, with its mode and owner, in one's turn already, and
+    /// by `rename(2)` alone: who is killed amid it leaves the old pin under the name and a sweep to do,
+    /// or all done.
+    pub(crate) fn succeed(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        expected: Identity,
+    ) -> Result<(), Reason> {
+        let place = self.place(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
+        let old = place.lstat().map_err(explain)?;
+        let temporary = self.pin_temporarily(object)?;
+        self.copy_mode(&old, temporary.name(), object)?;
+        match holder(&place)? {
+            found if found == expected => {}
+            found => return Err(Cause::Replaced { expected, found }.into()),
+        }
+        self.rename_named(temporary.name(), name, RenameFlags::empty())
+            .map_err(explain)?;
+        temporary.renamed();
+        Ok(())
+    }
+
     /// Gives the name back to what was taken from it, until what is taken away is what was put
     /// there: first ours, then whatever somebody has put over it meanwhile. Whether the hidden name
     /// has then what was given away last.

@@ -120,20 +120,26 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
-    /// `BPF_LINK_CREATE`.
+    /// `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`.
     CreateLink {
-        /// Where the program was to be attached.
+        /// How the program was to be attached.
         attach_type: AttachType,
+        /// The network device that it was to be attached to, or 0.
+        ifindex: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_UPDATE`.
     UpdateLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
     /// `BPF_LINK_DETACH`.
     DetachLink {
+        /// The link's id, or 0 where the kernel does not tell it.
+        id: u32,
         /// Why.
         reason: Reason,
     },
@@ -203,6 +209,30 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// `BPF_PROG_BIND_MAP`.
+    BindMap {
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_LOAD`.
+    LoadBtf {
+        /// What the kernel wrote, or empty where it did not get to the types.
+        log: Box<str>,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_BTF_GET_FD_BY_ID`.
+    BtfById {
+        /// The BTF object's id.
+        id: u32,
+        /// Why.
+        reason: Reason,
+    },
+    /// `BPF_OBJ_GET_INFO_BY_FD` of a BTF object.
+    BtfInfo {
+        /// Why.
+        reason: Reason,
+    },
     /// A pinned map was to be opened for use, if it fits.
     Reuse {
         /// The pin.
@@ -252,8 +282,8 @@ impl Error {
             | Self::CreateMap { reason, .. }
             | Self::LoadProg { reason, .. }
             | Self::CreateLink { reason, .. }
-            | Self::UpdateLink { reason }
-            | Self::DetachLink { reason }
+            | Self::UpdateLink { reason, .. }
+            | Self::DetachLink { reason, .. }
             | Self::Elements { reason }
             | Self::Lookup { reason }
             | Self::Update { reason }
@@ -266,6 +296,10 @@ impl Error {
             | Self::RunProg { reason }
             | Self::NextId { reason, .. }
             | Self::CreateIter { reason }
+            | Self::BindMap { reason }
+            | Self::LoadBtf { reason, .. }
+            | Self::BtfById { reason, .. }
+            | Self::BtfInfo { reason }
             | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
@@ -327,9 +361,19 @@ impl fmt::Display for Error {
             Self::LoadProg {
                 prog_type, name, ..
             } => named(f, "load", prog_type, "program", name),
-            Self::CreateLink { attach_type, .. } => write!(f, "attach a program to {attach_type}"),
-            Self::UpdateLink { .. } => f.write_str("update a link"),
-            Self::DetachLink { .. } => f.write_str("detach a link"),
+            Self::CreateLink {
+                attach_type,
+                ifindex,
+                ..
+            } => {
+                write!(f, "attach a program to {attach_type}")?;
+                match ifindex {
+                    0 => Ok(()),
+                    _ => write!(f, " of device {ifindex}"),
+                }
+            }
+            Self::UpdateLink { id, .. } => numbered(f, "update", *id),
+            Self::DetachLink { id, .. } => numbered(f, "detach", *id),
             Self::Elements { .. } => f.write_str("reach the elements of a map"),
             Self::Lookup { .. } => f.write_str("look up an element"),
             Self::Update { .. } => f.write_str("update an element"),
@@ -342,6 +386,10 @@ impl fmt::Display for Error {
             Self::RunProg { .. } => f.write_str("run a program"),
             Self::NextId { kind, .. } => write!(f, "find the next {kind}"),
             Self::CreateIter { .. } => f.write_str("start an iterator"),
+            Self::BindMap { .. } => f.write_str("bind a map to a program"),
+            Self::LoadBtf { .. } => f.write_str("load BTF"),
+            Self::BtfById { id, .. } => write!(f, "open BTF {id}"),
+            Self::BtfInfo { .. } => f.write_str("read the info of BTF"),
             Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
             // What failed has words of its own.
             Self::Migrate { path, error } => {
@@ -357,8 +405,15 @@ impl fmt::Display for Error {
         }?;
         write!(f, ": {}", self.reason())?;
         match self {
-            Self::LoadProg { log, .. } if !log.is_empty() => {
+            Self::LoadProg { log, .. } | Self::LoadBtf { log, .. } if !log.is_empty() => {
                 write!(f, "; the verifier's last words:\n{}", last_lines(log, 24))
+            }
+            Self::Mount {
+                operation: MountOperation::Mount | MountOperation::Attach,
+                reason,
+                ..
+            } if matches!(reason.cause(), Some(Cause::Missing { .. })) => {
+                f.write_str("; the directory must be made first")
             }
             _ => Ok(()),
         }
@@ -377,6 +432,13 @@ fn named(
         write!(f, " {name:?}")?;
     }
     Ok(())
+}
+
+fn numbered(f: &mut fmt::Formatter<'_>, verb: &str, id: u32) -> fmt::Result {
+    match id {
+        0 => write!(f, "{verb} a link"),
+        _ => write!(f, "{verb} link {id}"),
+    }
 }
 
 fn last_lines(text: &str, count: usize) -> &str {

@@ -1,22 +1,23 @@
 //! `BPF_MAP_*_ELEM`: the elements of one map, as bytes.
 
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
-use rustix::fs::{Mode, OFlags, fcntl_getfl};
+use bpf_pin_sys::Version;
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::access::Access;
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::kind;
 use crate::map::Map;
-use crate::sys::{AsMap, Cells, CellsError};
+use crate::map::batch::Lacking;
+use crate::map::freeze::is_frozen;
+use crate::sys::{self, AsMap, Cells, CellsError};
+use crate::types::MapType;
 
 bitflags! {
     /// The flags of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_LOOKUP_ELEM`.
@@ -58,6 +59,8 @@ impl ElemFlags {
 /// ```
 pub struct Elems<M = Map> {
     cells: Cells<M>,
+    /// Which batches the map's type or the kernel is known to lack.
+    lacking: Lacking,
 }
 
 impl Map {
@@ -80,7 +83,10 @@ impl<M: AsMap> Elems<M> {
     /// As [`Map::elems`], with the map.
     pub fn new(map: M) -> Result<Self, Failed<M>> {
         match Cells::new(map) {
-            Ok(cells) => Ok(Self { cells }),
+            Ok(cells) => Ok(Self {
+                cells,
+                lacking: Lacking::default(),
+            }),
             Err((map, error)) => {
                 let reason = match error {
                     CellsError::Info(errno) => Reason::errno_only(errno),
@@ -107,6 +113,10 @@ impl<M: AsMap> Elems<M> {
 
     pub(crate) fn cells(&self) -> &Cells<M> {
         &self.cells
+    }
+
+    pub(crate) fn lacking(&self) -> &Lacking {
+        &self.lacking
     }
 
     /// The map.
@@ -142,7 +152,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, false))),
+            Err(errno) => Err(fail(self.reason(errno, Needs::READ))),
         }
     }
 
@@ -152,8 +162,8 @@ impl<M: AsMap> Elems<M> {
     /// # Errors
     ///
     /// [`Error::Update`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without a
-    /// syscall; EEXIST and ENOENT as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a
-    /// trie ENOSPC);
+    /// syscall; [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing)
+    /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC);
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM); EBUSY where the key's
     /// bucket is being changed; ENOMEM.
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
@@ -161,7 +171,41 @@ impl<M: AsMap> Elems<M> {
         self.check(key, value.len()).map_err(|c| fail(c.into()))?;
         match self.cells.update(key, value, flags.bits()) {
             Ok(()) => Ok(()),
-            Err(errno) => Err(fail(self.reason(errno, true))),
+            Err(errno) => Err(fail(self.update_reason(errno, flags))),
+        }
+    }
+
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the value under `key` out and says whether there was
+    /// one. Of a queue or stack, which have no keys, the next one: `pop`. Linux 4.20; of hashes 5.14.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LookupAndDelete`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) or
+    /// [`Frozen`](Cause::Frozen) (EPERM); ENOTSUPP on a type that does not know it, and
+    /// [`Unsupported`](Cause::Unsupported) for a hash on a kernel that knows it for others only.
+    pub fn lookup_and_delete(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
+        self.lookup_and_delete_with(key, value, ElemFlags::ANY)
+    }
+
+    /// As [`lookup_and_delete`](Self::lookup_and_delete), with flags: [`ElemFlags::LOCK`] is the only
+    /// one, and of hashes.
+    ///
+    /// # Errors
+    ///
+    /// As [`lookup_and_delete`](Self::lookup_and_delete), and EINVAL for a flag that the map does not
+    /// take.
+    pub fn lookup_and_delete_with(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: ElemFlags,
+    ) -> Result<bool> {
+        let fail = |reason| Error::LookupAndDelete { reason };
+        self.check(key, value.len()).map_err(|c| fail(c.into()))?;
+        match self.cells.lookup_and_delete(key, value, flags.bits()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(fail(self.take_reason(errno))),
         }
     }
 
@@ -178,7 +222,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.delete(key) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, true))),
+            Err(errno) => Err(fail(self.reason(errno, Needs::WRITE))),
         }
     }
 
@@ -200,19 +244,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.next_key(key, next) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, false))),
-        }
-    }
-
-    /// All keys, each in a `Vec` of its own.
-    ///
-    /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If
-    /// somebody else deletes the one ahead, a hash begins anew, and keys come twice; after as many
-    /// as the map has room for it ends with [`Unsettled`](Cause::Unsettled).
-    pub fn keys(&self) -> Keys<'_, M> {
-        Keys {
-            elems: self,
-            walk: Walk::new(),
+            Err(errno) => Err(fail(self.reason(errno, Needs::READ))),
         }
     }
 
@@ -223,18 +255,77 @@ impl<M: AsMap> Elems<M> {
 
     /// What stands behind an errno of an element's command.
     #[cold]
-    pub(crate) fn reason(&self, errno: Errno, writes: bool) -> Reason {
+    pub(crate) fn reason(&self, errno: Errno, needs: Needs) -> Reason {
         let fd = self.cells.map().map_fd();
         let cause = match errno {
-            Errno::PERM => not_granted(fd, writes).or_else(|| frozen(fd, writes)),
+            Errno::PERM => not_granted(fd, needs).or_else(|| frozen(fd, needs)),
             // The latter is a trie's.
-            Errno::TOOBIG | Errno::NOSPC if writes => Some(Cause::MaxEntries {
+            Errno::TOOBIG | Errno::NOSPC if needs.writes => Some(Cause::MaxEntries {
                 max_entries: self.cells.max_entries(),
             }),
             _ => None,
         };
         Reason::new(errno, cause)
     }
+
+    #[cold]
+    pub(crate) fn update_reason(&self, errno: Errno, flags: ElemFlags) -> Reason {
+        match errno {
+            Errno::EXIST if flags.contains(ElemFlags::NOEXIST) => {
+                Reason::new(errno, Some(Cause::KeyExists))
+            }
+            Errno::NOENT if flags.contains(ElemFlags::EXIST) => {
+                Reason::new(errno, Some(Cause::KeyMissing))
+            }
+            _ => self.reason(errno, Needs::WRITE),
+        }
+    }
+
+    #[cold]
+    fn take_reason(&self, errno: Errno) -> Reason {
+        const HASHES: Version = Version::new(5, 14);
+        let is_of_a_device = || {
+            let info: Result<abi::bpf_map_info, _> = sys::info(self.cells.map().map_fd());
+            info.map_or(true, |info| info.ifindex != 0)
+        };
+        let is_hash = matches!(
+            MapType(self.cells.map_type()),
+            MapType::HASH | MapType::PERCPU_HASH | MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
+        );
+        if errno == sys::ENOTSUPP && is_hash && !is_filtered() && !is_of_a_device() {
+            let what = "BPF_MAP_LOOKUP_AND_DELETE_ELEM of a hash";
+            return Reason::new(
+                errno,
+                Some(Cause::Unsupported {
+                    what,
+                    since: HASHES,
+                }),
+            );
+        }
+        self.reason(errno, Needs::BOTH)
+    }
+}
+
+/// What a command does with elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Needs {
+    reads: bool,
+    writes: bool,
+}
+
+impl Needs {
+    pub(crate) const READ: Self = Self {
+        reads: true,
+        writes: false,
+    };
+    pub(crate) const WRITE: Self = Self {
+        reads: false,
+        writes: true,
+    };
+    pub(crate) const BOTH: Self = Self {
+        reads: true,
+        writes: true,
+    };
 }
 
 pub(crate) fn check_size(what: &'static str, expected: usize, found: usize) -> Result<(), Cause> {
@@ -249,107 +340,18 @@ pub(crate) fn check_size(what: &'static str, expected: usize, found: usize) -> R
 }
 
 /// The access mode of the descriptor, where it is not the one that was needed.
-fn not_granted(fd: BorrowedFd<'_>, writes: bool) -> Option<Cause> {
+pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
     let flags = fcntl_getfl(fd).ok()?;
     let opened = match flags & OFlags::ACCMODE {
-        OFlags::RDONLY if writes => Access::ReadOnly,
-        OFlags::WRONLY if !writes => Access::WriteOnly,
+        OFlags::RDONLY if needs.writes => Access::ReadOnly,
+        OFlags::WRONLY if needs.reads => Access::WriteOnly,
         _ => return None,
     };
     Some(Cause::MapAccess { opened })
 }
 
-/// Only fdinfo tells. Linux 5.2.
-fn frozen(fd: BorrowedFd<'_>, writes: bool) -> Option<Cause> {
-    let dir = kind::proc_dir("fdinfo")?;
-    let name = fd.as_raw_fd().to_string();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).ok()?;
-    let text = io::read_to_string(File::from(file)).ok()?;
-    let mut words = text.lines().map(|line| line.split_whitespace());
-    let frozen = words.any(|mut line| line.next() == Some("frozen:") && line.next() == Some("1"));
-    (writes && frozen).then_some(Cause::Frozen)
-}
-
-/// How far an iteration has come. It is one key ahead of what it yields, so that a key may be
-/// deleted as soon as it was yielded.
-pub(crate) struct Walk<K> {
-    ahead: Ahead<K>,
-    left: Option<u32>,
-}
-
-enum Ahead<K> {
-    Start,
-    Key(K),
-    Failure(Error),
-    End,
-}
-
-impl<K> Walk<K> {
-    pub(crate) fn new() -> Self {
-        let (ahead, left) = (Ahead::Start, None);
-        Self { ahead, left }
-    }
-
-    /// The next key. `next_key` gives the one after a key, or the first.
-    pub(crate) fn step<M: AsMap>(
-        &mut self,
-        elems: &Elems<M>,
-        next_key: impl Fn(Option<&K>) -> Result<Option<K>>,
-    ) -> Option<Result<K>> {
-        let key = match mem::replace(&mut self.ahead, Ahead::End) {
-            Ahead::Start => next_key(None).transpose()?,
-            Ahead::Key(key) => Ok(key),
-            Ahead::Failure(error) => Err(error),
-            Ahead::End => return None,
-        };
-        let result = key.and_then(|key| {
-            self.count(elems.cells.max_entries())?;
-            Ok(key)
-        });
-        if let Ok(key) = &result {
-            self.ahead = match next_key(Some(key)) {
-                Ok(Some(next)) => Ahead::Key(next),
-                Ok(None) => Ahead::End,
-                Err(error) => Ahead::Failure(error),
-            };
-        }
-        Some(result)
-    }
-
-    /// After as many keys as the map has room for, some of them have come twice: a map that is
-    /// changed all the while may never come to its own end.
-    fn count(&mut self, max_entries: u32) -> Result<()> {
-        let most = if max_entries == 0 {
-            u32::MAX
-        } else {
-            max_entries
-        };
-        let left = self.left.unwrap_or(most).checked_sub(1);
-        self.left = Some(left.ok_or_else(|| Error::NextKey {
-            reason: Cause::Unsettled.into(),
-        })?);
-        Ok(())
-    }
-}
-
-/// The keys of a map, from [`Elems::keys`].
-pub struct Keys<'a, M> {
-    elems: &'a Elems<M>,
-    walk: Walk<Vec<u8>>,
-}
-
-impl<M: AsMap> Iterator for Keys<'_, M> {
-    type Item = Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let elems = self.elems;
-        self.walk.step(elems, |last| {
-            let mut next = vec![0; elems.key_len()];
-            let found = elems.next_key(last.map(Vec::as_slice), &mut next)?;
-            Ok(found.then_some(next))
-        })
-    }
+fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
+    (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
 }
 
 impl<M: AsMap> fmt::Debug for Elems<M> {
@@ -358,11 +360,5 @@ impl<M: AsMap> fmt::Debug for Elems<M> {
             .field("key_len", &self.cells.key_len())
             .field("value_len", &self.cells.value_len())
             .finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Debug for Keys<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
     }
 }

@@ -1,15 +1,27 @@
 //! Maps: what they are, how they are made, what is in them.
 
+mod batch;
 mod compare;
+mod cursor;
 mod elem;
+mod freeze;
 mod info;
+mod iter;
+mod keys;
+mod mmap;
+mod objects;
 mod per_cpu;
 mod spec;
 mod typed;
 
-pub use elem::{ElemFlags, Elems, Keys};
+pub use cursor::Cursor;
+pub use elem::{ElemFlags, Elems};
 pub use info::MapInfo;
-pub use per_cpu::PerCpu;
+pub use iter::ElemsIter;
+pub use keys::Keys;
+pub use mmap::Mmap;
+pub use objects::{Element, Objects};
+pub use per_cpu::{PerCpu, PerCpuIter};
 pub use spec::MapSpec;
 pub use typed::{Typed, TypedIter, TypedKeys};
 
@@ -51,26 +63,16 @@ impl ObjectKind for kinds::MapKind {
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
-        sys::map_fd_by_id(id)
+        sys::map_fd_by_id(id, 0)
+    }
+
+    fn next_id(after: u32) -> Result<u32, Errno> {
+        sys::map_next_id(after)
     }
 }
 
 impl AsMap for Map {
     fn map_fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
-    }
-}
-
-impl Map {
-    /// `BPF_MAP_FREEZE`: from now on bpf(2) reads the elements alone; programs write as before.
-    /// There is no way back. Linux 5.2.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Freeze`](crate::Error::Freeze).
-    pub fn freeze(&self) -> crate::error::Result<()> {
-        sys::map_freeze(self.as_fd()).map_err(|errno| crate::error::Error::Freeze {
-            reason: crate::error::Reason::errno_only(errno),
-        })
     }
 }

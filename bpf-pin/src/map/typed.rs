@@ -3,19 +3,22 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytemuck::{Pod, bytes_of, bytes_of_mut};
+use bytemuck::{Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
 
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Result};
-use crate::map::elem::{Walk, check_size};
-use crate::map::{ElemFlags, Elems, Map};
+use crate::map::batch::{bytes_of_all, bytes_of_all_mut};
+use crate::map::elem::check_size;
+use crate::map::iter::{Reader, read_all};
+use crate::map::keys::Walk;
+use crate::map::{Cursor, ElemFlags, Elems, Map};
 use crate::sys::AsMap;
 
 /// The elements of a map whose keys are `K` and whose values are `V`, the sizes checked once.
 ///
 /// Both are [`Pod`](crate::bytemuck::Pod): integers, arrays of them, and structs that derive it,
-/// which have no padding but what they name. Nothing is allocated. For values that differ by CPU
-/// there is [`PerCpu`](crate::PerCpu).
+/// which have no padding but what they name. What goes through one element allocates nothing. For
+/// values that differ by CPU there is [`PerCpu`](crate::PerCpu).
 ///
 /// # Examples
 ///
@@ -111,6 +114,33 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         Ok(found.then_some(value))
     }
 
+    /// As [`lookup`](Self::lookup), with flags. Linux 5.1.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::lookup_with`].
+    pub fn lookup_with(&self, key: &K, flags: ElemFlags) -> Result<Option<V>> {
+        let mut value = V::zeroed();
+        let found = self
+            .elems
+            .lookup_with(bytes_of(key), bytes_of_mut(&mut value), flags)?;
+        Ok(found.then_some(value))
+    }
+
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the value under `key` out, if there is one. Of a queue
+    /// or stack, whose key is `()`, the next one: `pop`. Linux 4.20; of hashes 5.14.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::lookup_and_delete`].
+    pub fn lookup_and_delete(&self, key: &K) -> Result<Option<V>> {
+        let mut value = V::zeroed();
+        let found = self
+            .elems
+            .lookup_and_delete(bytes_of(key), bytes_of_mut(&mut value))?;
+        Ok(found.then_some(value))
+    }
+
     /// `BPF_MAP_UPDATE_ELEM`: puts `value` under `key`.
     ///
     /// # Errors
@@ -138,13 +168,102 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         }
     }
 
-    /// All entries: of each key, as from [`keys`](Self::keys), its value at the time. An element
-    /// that is gone by then is left out.
+    /// `BPF_MAP_LOOKUP_BATCH`: copies elements from where `cursor` is and says how many, as
+    /// [`Elems::lookup_batch`]. Linux 5.6.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::lookup_batch`].
+    pub fn lookup_batch(
+        &self,
+        cursor: &mut Cursor,
+        keys: &mut [K],
+        values: &mut [V],
+        flags: ElemFlags,
+    ) -> Result<usize> {
+        let (keys, values) = (bytes_of_all_mut(keys), bytes_of_all_mut(values));
+        self.elems.lookup_batch(cursor, keys, values, flags)
+    }
+
+    /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`: takes elements out and says how many, as
+    /// [`Elems::lookup_and_delete_batch`]. Linux 5.6.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::lookup_and_delete_batch`].
+    pub fn lookup_and_delete_batch(
+        &self,
+        cursor: &mut Cursor,
+        keys: &mut [K],
+        values: &mut [V],
+        flags: ElemFlags,
+    ) -> Result<usize> {
+        let (keys, values) = (bytes_of_all_mut(keys), bytes_of_all_mut(values));
+        self.elems
+            .lookup_and_delete_batch(cursor, keys, values, flags)
+    }
+
+    /// `BPF_MAP_UPDATE_BATCH`: puts each of the values under its key. Linux 5.6; before, one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::update_batch`].
+    pub fn update_batch(&self, keys: &[K], values: &[V], flags: ElemFlags) -> Result<()> {
+        self.elems
+            .update_batch(bytes_of_all(keys), bytes_of_all(values), flags)
+    }
+
+    /// `BPF_MAP_DELETE_BATCH`: removes the elements under these keys and says how many there were.
+    /// Linux 5.6; before, one by one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::delete_batch`].
+    pub fn delete_batch(&self, keys: &[K]) -> Result<usize> {
+        self.elems.delete_batch(bytes_of_all(keys))
+    }
+
+    /// All entries, in batches, through one buffer, as [`Elems::iter`]: as they were when their batch
+    /// was read. A key that was yielded may be deleted.
     pub fn iter(&self) -> TypedIter<'_, K, V, M> {
-        TypedIter {
-            keys: self.keys(),
-            value: PhantomData,
-        }
+        TypedIter::new(&self.elems, false)
+    }
+
+    /// As [`iter`](Self::iter), and takes the entries out, as [`Elems::drain`]: what was taken out
+    /// and not yielded when it is dropped is lost.
+    pub fn drain(&self) -> TypedIter<'_, K, V, M> {
+        TypedIter::new(&self.elems, true)
+    }
+
+    /// All keys and all values, the value of a key at its index: what [`iter`](Self::iter) yields, each
+    /// in one allocation, or a few where there is more than fits the first. In two, not as pairs, for so
+    /// the kernel writes them, and so [`update_batch`](Self::update_batch) takes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::lookup_batch`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// let map = bpf_pin::Map::open("/sys/fs/bpf/flows")?;
+    /// let (keys, values) = map.typed::<u32, u64>()?.to_vecs()?;
+    /// for (key, value) in keys.iter().zip(&values) {
+    ///     println!("{key}: {value}");
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn to_vecs(&self) -> Result<(Vec<K>, Vec<V>)> {
+        read_all(&self.elems)
+    }
+
+    /// Removes all entries and says how many there were, as [`Elems::clear`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Elems::clear`].
+    pub fn clear(&self) -> Result<usize> {
+        self.elems.clear()
     }
 }
 
@@ -182,32 +301,26 @@ impl<K: Pod, M: AsMap> Iterator for TypedKeys<'_, K, M> {
     }
 }
 
-/// The entries of a map, from [`Typed::iter`].
+/// The entries of a map, from [`Typed::iter`] or [`Typed::drain`].
 pub struct TypedIter<'a, K, V, M> {
-    keys: TypedKeys<'a, K, M>,
-    value: PhantomData<fn() -> V>,
+    reader: Reader<'a, M>,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<'a, K, V, M: AsMap> TypedIter<'a, K, V, M> {
+    fn new(elems: &'a Elems<M>, takes: bool) -> Self {
+        let (reader, types) = (Reader::new(elems, takes), PhantomData);
+        Self { reader, types }
+    }
 }
 
 impl<K: Pod, V: Pod, M: AsMap> Iterator for TypedIter<'_, K, V, M> {
     type Item = Result<(K, V)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let key = match self.keys.next()? {
-                Ok(key) => key,
-                Err(error) => return Some(Err(error)),
-            };
-            let mut value = V::zeroed();
-            let found = self
-                .keys
-                .elems
-                .lookup(bytes_of(&key), bytes_of_mut(&mut value));
-            match found {
-                Ok(true) => return Some(Ok((key, value))),
-                Ok(false) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        let entry = self.reader.next()?;
+        Some(entry.map(|(key, value)| (pod_read_unaligned(key), pod_read_unaligned(value))))
     }
 }
 
@@ -232,7 +345,7 @@ impl<K, M> fmt::Debug for TypedKeys<'_, K, M> {
     }
 }
 
-impl<K, V, M: AsMap> fmt::Debug for TypedIter<'_, K, V, M> {
+impl<K, V, M> fmt::Debug for TypedIter<'_, K, V, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TypedIter").finish_non_exhaustive()
     }

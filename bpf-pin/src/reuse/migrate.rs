@@ -30,7 +30,8 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// The new map is created, and each entry of the old one copied to it through a function; then
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
-/// "_bpf-pin-old-" and the name, with the same mode and owner, until [`Migration::commit`].
+/// "_bpf-pin-old-" and the name, with the same mode and owner, until [`Migration::commit`]. The next
+/// migration of the name takes an old one that is kept still for committed.
 ///
 /// What is written to the old map while it is read for the second time, or after that by who has
 /// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of

@@ -1,8 +1,10 @@
 //! A map that is pinned already, if it fits, or a new one in its place.
 
+mod attach;
 mod copy;
 mod migrate;
 
+pub use attach::{Attached, Attachment};
 pub use migrate::{Migrate, Migration};
 
 use std::ffi::OsStr;

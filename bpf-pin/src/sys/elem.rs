@@ -39,6 +39,7 @@ impl<T: AsMap> AsMap for &T {
 /// the kernel go beyond a slice that was checked against them.
 pub(crate) struct Cells<M> {
     map: M,
+    map_type: u32,
     per_cpu: bool,
     max_entries: u32,
     key_len: usize,
@@ -79,6 +80,7 @@ impl<M: AsMap> Cells<M> {
         };
         Ok(Self {
             map,
+            map_type: info.r#type,
             per_cpu,
             max_entries: info.max_entries,
             key_len: info.key_size as usize,
@@ -124,6 +126,14 @@ impl<M: AsMap> Cells<M> {
         unsafe { self.call(abi::BPF_MAP_UPDATE_ELEM, key, address(value), flags) }
     }
 
+    pub(crate) fn lookup_and_delete(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
+        assert_eq!(value.len(), self.value_len);
+        let key = self.key(key);
+        let cmd = abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM;
+        // SAFETY: both are as long as the map's.
+        unsafe { self.call(cmd, key, address_mut(value), flags) }
+    }
+
     pub(crate) fn delete(&self, key: &[u8]) -> Result<()> {
         let key = self.key(key);
         // SAFETY: it is as long as the map's, and only read.
@@ -143,6 +153,10 @@ impl<M: AsMap> Cells<M> {
 
     pub(crate) fn into_map(self) -> M {
         self.map
+    }
+
+    pub(crate) fn map_type(&self) -> u32 {
+        self.map_type
     }
 
     pub(crate) fn is_per_cpu(&self) -> bool {

@@ -1,13 +1,65 @@
 //! Links.
 
-use std::mem::size_of;
+use std::ffi::CStr;
+use std::mem::{offset_of, size_of};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr;
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::{Result, bpf, new_fd, raw};
+use super::object::info;
+use super::{Result, address, address_mut, bpf, new_fd, raw};
+
+/// What only some attach points have.
+#[derive(Clone, Copy)]
+pub(crate) enum LinkOpts<'a> {
+    None,
+    /// TCX, netkit and control groups: beside what, and at which revision.
+    Beside {
+        relative: u32,
+        expected_revision: u64,
+    },
+    Iter(abi::bpf_iter_link_info_map),
+    IterCgroup(abi::bpf_iter_link_info_cgroup),
+    IterTask(abi::bpf_iter_link_info_task),
+    PerfEvent {
+        cookie: u64,
+    },
+    Tracing {
+        cookie: u64,
+    },
+    Kprobes {
+        flags: u32,
+        functions: Functions<'a>,
+        cookies: &'a [u64],
+    },
+    Uprobes {
+        flags: u32,
+        path: &'a CStr,
+        offsets: &'a [u64],
+        ref_ctr_offsets: &'a [u64],
+        cookies: &'a [u64],
+        pid: u32,
+    },
+    Netfilter(abi::bpf_attr_link_create_netfilter),
+}
+
+/// Functions of the kernel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Functions<'a> {
+    Names(&'a [&'a CStr]),
+    Addresses(&'a [u64]),
+}
+
+impl Functions<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Names(names) => names.len(),
+            Self::Addresses(addresses) => addresses.len(),
+        }
+    }
+}
 
 /// `BPF_LINK_CREATE`. The descriptors that the arguments name by number must be open.
 pub(crate) fn link_create(
@@ -15,6 +67,7 @@ pub(crate) fn link_create(
     target: u32,
     attach_type: u32,
     flags: u32,
+    opts: LinkOpts<'_>,
 ) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_link_create {
         prog_fd: raw(prog),
@@ -23,8 +76,124 @@ pub(crate) fn link_create(
         flags,
         ..abi::bpf_attr_link_create::zeroed()
     };
-    // SAFETY: zeroed options hold no address; LINK_CREATE returns a descriptor.
+    // What the arm has addresses of, until the call is done.
+    let mut iter = abi::bpf_iter_link_info::zeroed();
+    let names: Vec<u64>;
+    match opts {
+        LinkOpts::None => {}
+        // The three arms are one.
+        LinkOpts::Beside {
+            relative,
+            expected_revision,
+        } => {
+            attr.opts.tcx = abi::bpf_attr_link_create_tcx {
+                relative_fd: relative,
+                expected_revision,
+                ..abi::bpf_attr_link_create_tcx::zeroed()
+            };
+        }
+        LinkOpts::Iter(map) => iter.map = map,
+        LinkOpts::IterCgroup(cgroup) => iter.cgroup = cgroup,
+        LinkOpts::IterTask(task) => iter.task = task,
+        LinkOpts::PerfEvent { cookie } => attr.opts.perf_event.bpf_cookie = cookie,
+        LinkOpts::Tracing { cookie } => {
+            attr.opts.tracing = abi::bpf_attr_link_create_tracing {
+                cookie,
+                ..abi::bpf_attr_link_create_tracing::zeroed()
+            };
+        }
+        LinkOpts::Kprobes {
+            flags,
+            functions,
+            cookies,
+        } => {
+            let (syms, addrs) = match functions {
+                Functions::Names(symbols) => {
+                    names = symbols.iter().map(|name| name.as_ptr() as u64).collect();
+                    (address(names.as_slice()), 0)
+                }
+                Functions::Addresses(addresses) => (0, address(addresses)),
+            };
+            attr.opts.kprobe_multi = abi::bpf_attr_link_create_kprobe_multi {
+                flags,
+                cnt: u32::try_from(functions.len()).map_err(|_| Errno::TOOBIG)?,
+                syms,
+                addrs,
+                cookies: column(cookies, functions.len())?,
+            };
+        }
+        LinkOpts::Uprobes {
+            flags,
+            path,
+            offsets,
+            ref_ctr_offsets,
+            cookies,
+            pid,
+        } => {
+            attr.opts.uprobe_multi = abi::bpf_attr_link_create_uprobe_multi {
+                path: path.as_ptr() as u64,
+                offsets: address(offsets),
+                ref_ctr_offsets: column(ref_ctr_offsets, offsets.len())?,
+                cookies: column(cookies, offsets.len())?,
+                cnt: u32::try_from(offsets.len()).map_err(|_| Errno::TOOBIG)?,
+                flags,
+                pid,
+                ..abi::bpf_attr_link_create_uprobe_multi::zeroed()
+            };
+        }
+        LinkOpts::Netfilter(netfilter) => attr.opts.netfilter = netfilter,
+    }
+    if let LinkOpts::Iter(_) | LinkOpts::IterCgroup(_) | LinkOpts::IterTask(_) = opts {
+        attr.opts.iter = abi::bpf_attr_link_create_iter {
+            iter_info: address(&iter),
+            iter_info_len: size_of_val(&iter) as u32,
+            ..abi::bpf_attr_link_create_iter::zeroed()
+        };
+    }
+    // SAFETY: every address is of something that outlives the call: a terminated string, an
+    // initialised struct of the length given, or an array of as many elements as cnt says;
+    // LINK_CREATE writes nothing and returns a descriptor.
     unsafe { new_fd(bpf(abi::BPF_LINK_CREATE, &mut attr)) }
+}
+
+/// The address of one number for each of `count`, or 0 for none.
+fn column(numbers: &[u64], count: usize) -> Result<u64> {
+    match numbers.len() {
+        0 => Ok(0),
+        len if len == count => Ok(address(numbers)),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// `BPF_LINK_CREATE` of a `BPF_MAP_TYPE_STRUCT_OPS` map.
+pub(crate) fn link_create_struct_ops(map: BorrowedFd<'_>) -> Result<OwnedFd> {
+    link_create(map, 0, abi::BPF_STRUCT_OPS, 0, LinkOpts::None)
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN`; without a name, of a program that names its own.
+pub(crate) fn raw_tracepoint_open(
+    prog: BorrowedFd<'_>,
+    name: Option<&CStr>,
+    cookie: u64,
+) -> Result<OwnedFd> {
+    open_raw_tracepoint(raw(prog), name, cookie)
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN` of no program, with a cookie: EBADF where the kernel knows of those.
+pub(crate) fn no_raw_tracepoint_with_cookie() -> Errno {
+    let result = open_raw_tracepoint(u32::MAX, None, 1);
+    result.err().unwrap_or(Errno::INVAL)
+}
+
+fn open_raw_tracepoint(prog_fd: u32, name: Option<&CStr>, cookie: u64) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_raw_tracepoint {
+        name: name.map_or(0, |name| name.as_ptr() as u64),
+        prog_fd,
+        cookie,
+        ..abi::bpf_attr_raw_tracepoint::zeroed()
+    };
+    // SAFETY: the name is NUL-terminated and outlives the call; it returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_RAW_TRACEPOINT_OPEN, &mut attr)) }
 }
 
 /// `BPF_LINK_CREATE` of no program: EBADF where the kernel knows the command.
@@ -38,7 +207,18 @@ pub(crate) fn no_link_create() -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
-/// `BPF_LINK_UPDATE`, with `BPF_F_REPLACE` where the old program is given.
+/// `BPF_PROG_QUERY` of no device: EINVAL where the kernel does not know the attach type.
+pub(crate) fn query_no_device(attach_type: u32) -> Errno {
+    let mut attr = abi::bpf_attr_query {
+        attach_type,
+        ..abi::bpf_attr_query::zeroed()
+    };
+    // SAFETY: the arm holds no address and room for nothing.
+    let result = unsafe { bpf(abi::BPF_PROG_QUERY, &mut attr) };
+    result.err().unwrap_or(Errno::NODEV)
+}
+
+/// `BPF_LINK_UPDATE`, with `BPF_F_REPLACE` where the old program is given; or of maps.
 pub(crate) fn link_update(
     link: BorrowedFd<'_>,
     new: BorrowedFd<'_>,
@@ -60,6 +240,16 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
     unsafe { bpf(abi::BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
+/// `BPF_ITER_CREATE`: a descriptor to read from.
+pub(crate) fn iter_create(link: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut attr = abi::bpf_attr_iter_create {
+        link_fd: raw(link),
+        flags: 0,
+    };
+    // SAFETY: the arm holds no address; ITER_CREATE returns a descriptor.
+    unsafe { new_fd(bpf(abi::BPF_ITER_CREATE, &mut attr)) }
+}
+
 /// The part of a link's info that depends on its type, as words.
 pub(crate) fn link_details(info: &abi::bpf_link_info) -> [u32; DETAILS / 4] {
     // SAFETY: every arm is integers, so any initialised bytes are words; and the kernel, or
@@ -71,3 +261,37 @@ pub(crate) fn link_details(info: &abi::bpf_link_info) -> [u32; DETAILS / 4] {
     }
 }
 const DETAILS: usize = size_of::<abi::bpf_link_info_details>();
+
+/// The name of a raw tracepoint, or of what an iterator goes through, with a NUL behind it.
+///
+/// ENOSPC where there is not room enough; EINVAL for a link of another type.
+pub(crate) fn link_name(link: BorrowedFd<'_>, room: &mut [u8]) -> Result<()> {
+    type Tracepoint = abi::bpf_link_info_raw_tracepoint;
+    type Iter = abi::bpf_link_info_iter;
+    // One arm serves for both.
+    const {
+        assert!(offset_of!(Tracepoint, tp_name) == offset_of!(Iter, target_name));
+        assert!(offset_of!(Tracepoint, tp_name_len) == offset_of!(Iter, target_name_len));
+    }
+    let found: abi::bpf_link_info = info(link)?;
+    if !matches!(
+        found.r#type,
+        abi::BPF_LINK_TYPE_RAW_TRACEPOINT | abi::BPF_LINK_TYPE_ITER
+    ) {
+        return Err(Errno::INVAL);
+    }
+    let mut with_room = abi::bpf_link_info::zeroed();
+    with_room.details.raw_tracepoint = abi::bpf_link_info_raw_tracepoint {
+        tp_name: address_mut(room),
+        tp_name_len: u32::try_from(room.len()).map_err(|_| Errno::TOOBIG)?,
+        ..abi::bpf_link_info_raw_tracepoint::zeroed()
+    };
+    let mut attr = abi::bpf_attr_info {
+        bpf_fd: raw(link),
+        info_len: size_of_val(&with_room) as u32,
+        info: address_mut(&mut with_room),
+    };
+    // SAFETY: info is info_len writable bytes; a link keeps its type, and of one of these two the
+    // kernel writes to the one address, no more than tp_name_len bytes.
+    unsafe { bpf(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
+}

@@ -1,5 +1,6 @@
 //! Maps as such.
 
+use std::mem::size_of;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
@@ -20,6 +21,16 @@ pub(crate) fn map_create(attr: abi::bpf_attr_map_create, excl_prog_hash: &[u8]) 
     };
     // SAFETY: the arm's only address is as long as said; MAP_CREATE returns a descriptor.
     unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
+}
+
+/// `BPF_MAP_FREEZE`
+pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_map_elem {
+        map_fd: raw(fd),
+        ..abi::bpf_attr_map_elem::zeroed()
+    };
+    // SAFETY: the command reads the descriptor alone.
+    unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
 }
 
 fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
@@ -44,14 +55,4 @@ pub(crate) fn no_batch() -> Errno {
     empty_batch(abi::BPF_MAP_LOOKUP_BATCH, u32::MAX)
         .err()
         .unwrap_or(Errno::INVAL)
-}
-
-/// `BPF_MAP_FREEZE`. Linux 5.2.
-pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
-    let mut attr = abi::bpf_attr_map_elem {
-        map_fd: raw(fd),
-        ..abi::bpf_attr_map_elem::zeroed()
-    };
-    // SAFETY: the command reads the descriptor alone.
-    unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
 }

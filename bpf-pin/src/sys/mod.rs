@@ -5,28 +5,43 @@
 
 #![allow(unsafe_code)]
 
+mod batch;
+mod btf;
 mod elem;
 mod link;
 mod lock;
 mod map;
+mod mmap;
 mod object;
 mod prog;
 mod token;
 
+pub(crate) use batch::Room;
+pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
-pub(crate) use link::{link_create, link_detach, link_details, link_update, no_link_create};
+pub(crate) use link::{
+    Functions, LinkOpts, iter_create, link_create, link_create_struct_ops, link_detach,
+    link_details, link_name, link_update, no_link_create, no_raw_tracepoint_with_cookie,
+    query_no_device, raw_tracepoint_open,
+};
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
 };
+pub(crate) use mmap::Mapping;
 pub(crate) use object::{
-    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_update_no_prog,
-    map_fd_by_id, obj_get, obj_get_at, obj_pin, obj_pin_at, prog_bind_no_map, prog_fd_by_id,
+    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_next_id,
+    link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at,
+    prog_bind_no_map, prog_fd_by_id, prog_next_id,
 };
-pub(crate) use prog::prog_load;
+pub(crate) use prog::{
+    ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
+    prog_map_ids, prog_test_run,
+};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
+pub use mmap::{Atom, LoadOnly};
 
 use std::io;
 use std::mem::size_of;

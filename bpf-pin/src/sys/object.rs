@@ -67,25 +67,49 @@ pub(crate) fn get_from_nowhere() -> Errno {
 }
 
 /// `BPF_*_GET_FD_BY_ID`. `cmd` must be one of them.
-fn fd_by_id(cmd: abi::bpf_cmd, id: u32) -> Result<OwnedFd> {
+pub(super) fn fd_by_id(cmd: abi::bpf_cmd, id: u32, open_flags: u32) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_get_id {
         start_id: id,
+        open_flags,
         ..abi::bpf_attr_get_id::zeroed()
     };
     // SAFETY: the arm holds no address; the callers' commands return a descriptor.
-    unsafe { new_fd(bpf_sized(cmd, &mut attr, size_of::<u32>())) }
+    unsafe { new_fd(bpf(cmd, &mut attr)) }
 }
 
-pub(crate) fn map_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_MAP_GET_FD_BY_ID, id)
+pub(crate) fn map_fd_by_id(id: u32, open_flags: u32) -> Result<OwnedFd> {
+    fd_by_id(abi::BPF_MAP_GET_FD_BY_ID, id, open_flags)
 }
 
 pub(crate) fn prog_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_PROG_GET_FD_BY_ID, id)
+    fd_by_id(abi::BPF_PROG_GET_FD_BY_ID, id, 0)
 }
 
 pub(crate) fn link_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_LINK_GET_FD_BY_ID, id)
+    fd_by_id(abi::BPF_LINK_GET_FD_BY_ID, id, 0)
+}
+
+/// `BPF_*_GET_NEXT_ID`. `cmd` must be one of them.
+fn next_id(cmd: abi::bpf_cmd, start_id: u32) -> Result<u32> {
+    let mut attr = abi::bpf_attr_get_id {
+        start_id,
+        ..abi::bpf_attr_get_id::zeroed()
+    };
+    // SAFETY: the arm holds no address.
+    unsafe { bpf(cmd, &mut attr) }?;
+    Ok(attr.next_id)
+}
+
+pub(crate) fn map_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_MAP_GET_NEXT_ID, after)
+}
+
+pub(crate) fn prog_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_PROG_GET_NEXT_ID, after)
+}
+
+pub(crate) fn link_next_id(after: u32) -> Result<u32> {
+    next_id(abi::BPF_LINK_GET_NEXT_ID, after)
 }
 
 /// An info struct of the kernel.
@@ -103,13 +127,16 @@ unsafe impl Info for abi::bpf_link_info {}
 // SAFETY: as above.
 unsafe impl Info for abi::bpf_token_info {}
 
-fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
+/// # Safety
+///
+/// Every address in `info` is zero, or of as many writable bytes as the count beside it says.
+pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
         bpf_fd,
         info_len: size_of::<T>() as u32,
         info: address_mut(info),
     };
-    // SAFETY: info is info_len writable bytes; the callers keep every address in it zero.
+    // SAFETY: info is info_len writable bytes; the caller answers for the addresses in it.
     unsafe { bpf(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(attr.info_len)
 }
@@ -117,12 +144,14 @@ fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
 /// `BPF_OBJ_GET_INFO_BY_FD`. `fd` must be of the kind that `T` describes.
 pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>) -> Result<T> {
     let mut info = T::default();
-    info_into(raw(fd), &mut info).map(|_| info)
+    // SAFETY: T's zeroes, as it promises.
+    unsafe { info_into(raw(fd), &mut info) }.map(|_| info)
 }
 
 /// Whether this thread may call bpf(2) at all: EPERM where it may not.
 pub(crate) fn gate() -> Errno {
-    info_into(u32::MAX, &mut [0u8; 0])
+    // SAFETY: there is no room for an address.
+    unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
         .err()
         .unwrap_or(Errno::BADF)
 }
@@ -159,7 +188,8 @@ pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
     // this stack is.
     let mark = (address(&room) >> 4) as u32 | 1 << 31;
     room.0[HOLE] = mark;
-    let len = info_into(raw(fd), &mut room)?;
+    // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
+    let len = unsafe { info_into(raw(fd), &mut room) }?;
     let word = |offset: usize| room.0[offset / 4];
     Ok(InfoHead {
         len,

@@ -1,39 +1,349 @@
 //! Programs.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::{Result, address, address_mut, bpf, new_fd};
+use super::object::info_into;
+use super::{Result, address, address_mut, bpf, new_fd, raw};
 
-/// `BPF_PROG_LOAD`, the rest of the arm as in `attr`, whose addresses must be zero.
+/// Records of one size, as many as the bytes hold.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Records<'a> {
+    bytes: &'a [u8],
+    rec_size: u32,
+}
+
+impl<'a> Records<'a> {
+    /// None where the bytes are no whole number of records.
+    pub(crate) fn new(bytes: &'a [u8], rec_size: u32) -> Option<Self> {
+        let rest = bytes.len().checked_rem(rec_size as usize);
+        (bytes.is_empty() || rest == Some(0)).then_some(Self { bytes, rec_size })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Address, count and size of each; all zero where there is none.
+    fn raw(&self) -> Result<(u64, u32, u32)> {
+        if self.is_empty() {
+            return Ok((0, 0, 0));
+        }
+        let count = self.bytes.len() / self.rec_size as usize;
+        let count = u32::try_from(count).map_err(|_| Errno::TOOBIG)?;
+        Ok((address(self.bytes), count, self.rec_size))
+    }
+}
+
+/// What `BPF_PROG_LOAD` reads by address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProgData<'a> {
+    pub(crate) insns: &'a [abi::bpf_insn],
+    pub(crate) license: &'a CStr,
+    pub(crate) func_info: Records<'a>,
+    pub(crate) line_info: Records<'a>,
+    pub(crate) core_relos: Records<'a>,
+    pub(crate) fd_array: &'a [BorrowedFd<'a>],
+    /// Whether `fd_array_cnt` is given.
+    pub(crate) keeps_fd_array: bool,
+    pub(crate) signature: &'a [u8],
+}
+
+// A borrowed descriptor is transparent over the int that the kernel reads.
+const _: () = assert!(size_of::<BorrowedFd<'_>>() == size_of::<i32>());
+
+impl ProgData<'_> {
+    /// The first instruction that names a descriptor beyond the end of the array, and which: the
+    /// kernel is not told where that end is.
+    pub(crate) fn beyond_array(&self) -> Option<(usize, usize)> {
+        let len = self.fd_array.len();
+        if len == 0 {
+            return None;
+        }
+        let named = self.insns.iter().map(index_of).enumerate();
+        named
+            .filter_map(|(at, index)| Some((at, index?)))
+            .find(|(_, index)| *index >= len)
+    }
+}
+
+/// The index into `fd_array` that an instruction holds. A negative one is larger than any.
+fn index_of(insn: &abi::bpf_insn) -> Option<usize> {
+    const LD_IMM64: u8 = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
+    const CALL: u8 = abi::BPF_JMP | abi::BPF_CALL;
+    match (insn.code, insn.src_reg()) {
+        (LD_IMM64, abi::BPF_PSEUDO_MAP_IDX | abi::BPF_PSEUDO_MAP_IDX_VALUE) => {
+            Some(insn.imm as u32 as usize)
+        }
+        // 0 is the kernel's own BTF.
+        (CALL, abi::BPF_PSEUDO_KFUNC_CALL) if insn.off != 0 => Some(insn.off as u16 as usize),
+        _ => None,
+    }
+}
+
+/// `BPF_PROG_LOAD`, the rest of the arm as in `attr`: its addresses, and what is said of them, are
+/// taken from `data` and `log`. Also what `log_true_size` came out as.
 pub(crate) fn prog_load(
     attr: abi::bpf_attr_prog_load,
-    insns: &[abi::bpf_insn],
-    license: &CStr,
-    log: Option<&mut [u8]>,
-) -> Result<OwnedFd> {
-    let other_addresses = [
-        attr.func_info,
-        attr.line_info,
-        attr.fd_array,
-        attr.core_relos,
-        attr.signature,
-    ];
-    assert_eq!(other_addresses, [0; 5], "addresses that nobody vouches for");
-    let log = log.unwrap_or_default();
-    let mut attr = abi::bpf_attr_prog_load {
-        insns: address(insns),
-        insn_cnt: u32::try_from(insns.len()).map_err(|_| Errno::TOOBIG)?,
-        license: license.as_ptr() as u64,
-        log_level: u32::from(!log.is_empty()),
-        log_size: u32::try_from(log.len()).map_err(|_| Errno::TOOBIG)?,
-        log_buf: if log.is_empty() { 0 } else { address_mut(log) },
-        ..attr
+    data: &ProgData<'_>,
+    log: &mut [u8],
+) -> (Result<OwnedFd>, u32) {
+    let mut attr = match with_data(attr, data, log) {
+        Ok(attr) => attr,
+        Err(errno) => return (Err(errno), 0),
     };
-    // SAFETY: insns, license and log are as long as said and outlive the call; the
-    // others were just seen to be zero; PROG_LOAD returns a descriptor.
-    unsafe { new_fd(bpf(abi::BPF_PROG_LOAD, &mut attr)) }
+    // SAFETY: with_data has set every address, each to what is as long as it says and outlives the
+    // call, the log alone to be written; no instruction reaches beyond fd_array, whose elements are
+    // descriptors, ints in memory; PROG_LOAD returns a descriptor.
+    let result = unsafe { new_fd(bpf(abi::BPF_PROG_LOAD, &mut attr)) };
+    (result, attr.log_true_size)
+}
+
+fn with_data(
+    attr: abi::bpf_attr_prog_load,
+    data: &ProgData<'_>,
+    log: &mut [u8],
+) -> Result<abi::bpf_attr_prog_load> {
+    assert_eq!(data.beyond_array(), None, "a descriptor of nobody's");
+    let length = |length: usize| u32::try_from(length).map_err(|_| Errno::TOOBIG);
+    let (func_info, func_info_cnt, func_info_rec_size) = data.func_info.raw()?;
+    let (line_info, line_info_cnt, line_info_rec_size) = data.line_info.raw()?;
+    let (core_relos, core_relo_cnt, core_relo_rec_size) = data.core_relos.raw()?;
+    // An empty slice has an address, too, and the kernel would look for something there.
+    let or_none = |address: u64, is_empty: bool| if is_empty { 0 } else { address };
+    Ok(abi::bpf_attr_prog_load {
+        insns: address(data.insns),
+        insn_cnt: length(data.insns.len())?,
+        license: data.license.as_ptr() as u64,
+        func_info,
+        func_info_cnt,
+        func_info_rec_size,
+        line_info,
+        line_info_cnt,
+        line_info_rec_size,
+        core_relos,
+        core_relo_cnt,
+        core_relo_rec_size,
+        fd_array: or_none(address(data.fd_array), data.fd_array.is_empty()),
+        fd_array_cnt: match data.keeps_fd_array {
+            true => length(data.fd_array.len())?,
+            false => 0,
+        },
+        signature: or_none(address(data.signature), data.signature.is_empty()),
+        signature_size: length(data.signature.len())?,
+        log_level: if log.is_empty() { 0 } else { attr.log_level },
+        log_size: length(log.len())?,
+        log_buf: or_none(address_mut(log), log.is_empty()),
+        ..attr
+    })
+}
+
+/// A field of the arm that not every kernel has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProgField {
+    FdArray,
+    CoreRelos,
+    FdArrayCnt,
+    Signature,
+}
+
+/// Whether the kernel knows a field of `BPF_PROG_LOAD`; None where it does not say. Loads nothing.
+pub(crate) fn knows_prog_field(field: ProgField) -> Option<bool> {
+    const NO_FLAG: u32 = 1 << 31;
+    let nothing = |prog_flags: u32| {
+        let descriptors = [-1i32];
+        let mut attr = abi::bpf_attr_prog_load {
+            prog_type: abi::BPF_PROG_TYPE_SOCKET_FILTER,
+            license: c"".as_ptr() as u64,
+            prog_flags,
+            ..abi::bpf_attr_prog_load::zeroed()
+        };
+        match field {
+            ProgField::FdArray => attr.fd_array = address(&descriptors),
+            ProgField::CoreRelos => attr.core_relo_cnt = 1,
+            ProgField::FdArrayCnt => attr.fd_array_cnt = 1,
+            ProgField::Signature => attr.signature_size = 1,
+        }
+        // SAFETY: the licence is a string, the array an int, both outlive the call, and everything
+        // else is zero; PROG_LOAD returns a descriptor.
+        let result = unsafe { new_fd(bpf(abi::BPF_PROG_LOAD, &mut attr)) };
+        result.map_or_else(|errno| errno, |_| Errno::IO)
+    };
+    // What it does not know is EINVAL within its union and E2BIG beyond it, before all else; then
+    // it looks at the flags, and then at the number of instructions.
+    match (nothing(NO_FLAG), nothing(0)) {
+        (Errno::INVAL, Errno::TOOBIG) => Some(true),
+        (Errno::INVAL, Errno::INVAL) | (Errno::TOOBIG, Errno::TOOBIG) => Some(false),
+        _ => None,
+    }
+}
+
+/// `BPF_PROG_BIND_MAP`.
+pub(crate) fn prog_bind_map(prog: BorrowedFd<'_>, map: BorrowedFd<'_>) -> Result<()> {
+    let mut attr = abi::bpf_attr_prog_bind_map {
+        prog_fd: raw(prog),
+        map_fd: raw(map),
+        flags: 0,
+    };
+    // SAFETY: the arm holds no address.
+    unsafe { bpf(abi::BPF_PROG_BIND_MAP, &mut attr) }.map(drop)
+}
+
+/// The ids of the maps that a program holds, as many as there is room for, and how many there are.
+pub(crate) fn prog_map_ids(prog: BorrowedFd<'_>, ids: &mut [u32]) -> Result<usize> {
+    let mut info = abi::bpf_prog_info {
+        nr_map_ids: u32::try_from(ids.len()).map_err(|_| Errno::TOOBIG)?,
+        map_ids: if ids.is_empty() { 0 } else { address_mut(ids) },
+        ..abi::bpf_prog_info::zeroed()
+    };
+    // SAFETY: map_ids is nr_map_ids writable words, every other address is zero; what is no
+    // program reads the struct as its own, where the callers have a program.
+    unsafe { info_into(raw(prog), &mut info) }?;
+    Ok(info.nr_map_ids as usize)
+}
+
+/// What `BPF_PROG_TEST_RUN` reads and writes.
+#[derive(Debug, Default)]
+pub(crate) struct RunArgs<'a> {
+    pub(crate) data_in: &'a [u8],
+    pub(crate) data_out: &'a mut [u8],
+    /// A program of type syscall has what it left there written back.
+    pub(crate) ctx_in: &'a mut [u8],
+    pub(crate) ctx_out: &'a mut [u8],
+    pub(crate) repeat: u32,
+    pub(crate) flags: u32,
+    pub(crate) cpu: u32,
+    pub(crate) batch_size: u32,
+}
+
+/// What came out, also where it failed for want of room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunOut {
+    pub(crate) retval: u32,
+    /// In nanoseconds.
+    pub(crate) duration: u32,
+    pub(crate) data_size: u32,
+    pub(crate) ctx_size: u32,
+}
+
+/// `BPF_PROG_TEST_RUN`.
+pub(crate) fn prog_test_run(
+    prog: BorrowedFd<'_>,
+    args: &mut RunArgs<'_>,
+) -> std::result::Result<RunOut, (Errno, RunOut)> {
+    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    // Where there is an address and no size, the kernel writes all that it has.
+    let room = |bytes: &mut [u8]| {
+        if bytes.is_empty() {
+            0
+        } else {
+            address_mut(bytes)
+        }
+    };
+    let mut attr = abi::bpf_attr_test {
+        prog_fd: raw(prog),
+        data_size_in: size(args.data_in),
+        data_size_out: size(args.data_out),
+        data_in: if args.data_in.is_empty() {
+            0
+        } else {
+            address(args.data_in)
+        },
+        data_out: room(args.data_out),
+        repeat: args.repeat,
+        ctx_size_in: size(args.ctx_in),
+        ctx_size_out: size(args.ctx_out),
+        ctx_in: room(args.ctx_in),
+        ctx_out: room(args.ctx_out),
+        flags: args.flags,
+        cpu: args.cpu,
+        batch_size: args.batch_size,
+        ..abi::bpf_attr_test::zeroed()
+    };
+    // SAFETY: each address is zero or of no fewer bytes than the size beside it, which outlive the
+    // call, and writable wherever the command writes.
+    let result = unsafe { bpf(abi::BPF_PROG_TEST_RUN, &mut attr) };
+    let out = RunOut {
+        retval: attr.retval,
+        duration: attr.duration,
+        data_size: attr.data_size_out,
+        ctx_size: attr.ctx_size_out,
+    };
+    result.map(|_| out).map_err(|errno| (errno, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, AsRawFd};
+
+    fn load_index(src: u8, imm: i32) -> [abi::bpf_insn; 2] {
+        let code = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
+        [
+            abi::bpf_insn::new(code, 1, src, 0, imm),
+            abi::bpf_insn::new(0, 0, 0, 0, 0),
+        ]
+    }
+
+    #[test]
+    fn an_index_beyond_the_array_is_found() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let descriptors = [file.as_fd(); 3];
+        let beyond = |insns: &[abi::bpf_insn], fd_array| {
+            ProgData {
+                insns,
+                license: c"",
+                func_info: Records::default(),
+                line_info: Records::default(),
+                core_relos: Records::default(),
+                fd_array,
+                keeps_fd_array: true,
+                signature: &[],
+            }
+            .beyond_array()
+        };
+        for src in [abi::BPF_PSEUDO_MAP_IDX, abi::BPF_PSEUDO_MAP_IDX_VALUE] {
+            assert_eq!(beyond(&load_index(src, 2), &descriptors), None);
+            assert_eq!(beyond(&load_index(src, 3), &descriptors), Some((0, 3)));
+            let negative = beyond(&load_index(src, -1), &descriptors);
+            assert_eq!(negative, Some((0, u32::MAX as usize)));
+            // Without an array the kernel has nothing to read from.
+            assert_eq!(beyond(&load_index(src, 3), &[]), None);
+        }
+        // A descriptor, not an index.
+        let insns = load_index(abi::BPF_PSEUDO_MAP_FD, 100);
+        assert_eq!(beyond(&insns, &descriptors), None);
+
+        let call = |src, off| abi::bpf_insn::new(abi::BPF_JMP | abi::BPF_CALL, 0, src, off, 1);
+        let kfunc = abi::BPF_PSEUDO_KFUNC_CALL;
+        assert_eq!(beyond(&[call(kfunc, 0)], &descriptors[..0]), None);
+        assert_eq!(beyond(&[call(kfunc, 2)], &descriptors), None);
+        assert_eq!(beyond(&[call(kfunc, 3)], &descriptors), Some((0, 3)));
+        let negative = beyond(&[call(0, 0), call(kfunc, -1)], &descriptors);
+        assert_eq!(negative, Some((1, usize::from(u16::MAX))));
+        assert_eq!(beyond(&[call(0, 9)], &descriptors), None, "a helper");
+    }
+
+    #[test]
+    fn the_array_is_ints_in_memory() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let descriptors = [file.as_fd(), file.as_fd()];
+        // SAFETY: BorrowedFd is transparent over the int.
+        let ints = unsafe { *std::ptr::from_ref(&descriptors).cast::<[i32; 2]>() };
+        assert_eq!(ints, [file.as_raw_fd(); 2]);
+    }
+
+    #[test]
+    fn records_are_whole() {
+        assert!(Records::new(&[0; 16], 8).is_some());
+        assert!(Records::new(&[0; 15], 8).is_none());
+        assert!(Records::new(&[0; 16], 0).is_none());
+        assert!(Records::new(&[], 0).unwrap().is_empty());
+        assert_eq!(Records::new(&[], 8).unwrap().raw(), Ok((0, 0, 0)));
+        let (_, count, size) = Records::new(&[0; 48], 16).unwrap().raw().unwrap();
+        assert_eq!((count, size), (3, 16));
+    }
 }

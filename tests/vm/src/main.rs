@@ -182,10 +182,20 @@ fn boot(
     report.end(ended, &args.phases, !args.filter.is_empty());
     let seconds = begun.elapsed().as_secs_f32();
     let [passed, failed, skipped] = report.sums();
+    let slowest = report.slowest(8);
     eprintln!(
-        "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s",
+        "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s; longest: {slowest}",
         kernel.label
     );
+    // At once: the rest may take long, and the outputs come with the table.
+    for phase in &report.phases {
+        for failure in &phase.verdict.failed {
+            eprintln!(
+                "{}: {} failed ({})",
+                kernel.label, failure.name, phase.phase.name
+            );
+        }
+    }
     // The log of another run may go; half of one may not stay.
     if let Err(error) = std::fs::rename(&console, logs.join(&name)) {
         eprintln!("{}: {error}", console.display());

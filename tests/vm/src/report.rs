@@ -3,6 +3,7 @@
 use crate::judge::{Failure, Place, Verdict, judge};
 use guest::phase::{Phase, find};
 use guest::wire::{Record, Status};
+use std::time::{Duration, Instant};
 
 /// A phase in a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +23,16 @@ pub struct GuestReport {
     pub phases: Vec<PhaseReport>,
     /// What went wrong with the guest as a whole.
     pub faults: Vec<String>,
+    /// How long each program took.
+    pub times: Vec<(Duration, String)>,
     program: Option<Running>,
 }
 
 /// A program that has not ended yet.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Running {
     name: String,
+    since: Instant,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
@@ -51,7 +55,9 @@ impl GuestReport {
             Record::Start(name) => {
                 let before = self.program.replace(Running {
                     name,
-                    ..Running::default()
+                    since: Instant::now(),
+                    stdout: vec![],
+                    stderr: vec![],
                 });
                 self.unfinished(before);
             }
@@ -98,6 +104,7 @@ impl GuestReport {
             name,
             stdout,
             stderr,
+            ..
         }) = program
         else {
             return;
@@ -123,6 +130,8 @@ impl GuestReport {
             self.faults.push("the end of no program".to_owned());
             return;
         };
+        let name = format!("{} ({})", program.name, report.phase.name);
+        self.times.push((program.since.elapsed(), name));
         let place = Place {
             phase: report.phase,
             release,
@@ -160,6 +169,17 @@ impl GuestReport {
         if filtered && !self.phases.iter().any(|report| any(&report.verdict)) {
             self.faults.push("no test has such a name".to_owned());
         }
+    }
+
+    /// The programs that took longest, as a sentence.
+    pub fn slowest(&self, count: usize) -> String {
+        let mut times = self.times.clone();
+        times.sort_unstable_by(|a, b| b.cmp(a));
+        let words: Vec<_> = times[..count.min(times.len())]
+            .iter()
+            .map(|(time, name)| format!("{name} {:.1} s", time.as_secs_f64()))
+            .collect();
+        words.join(", ")
     }
 
     /// Passed, failed, skipped. A phase the kernel refused is one skip, a fault of the guest one failure.

@@ -1,8 +1,8 @@
-//! Every pin on every bpffs of a mount namespace.
+//! The pins of one instance, through the mounts that lead to them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,112 +14,24 @@ use crate::bpffs::{Bpffs, Mount, mount_id};
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Reason, Result};
-use crate::kind::{Identity, Kind};
-use crate::link::LinkInfo;
-use crate::map::MapInfo;
-use crate::name::ObjName;
 use crate::object::Object;
 use crate::operation::MountOperation;
-use crate::prog::ProgInfo;
 
-/// What the kernel tells of a map, a program or a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ObjectInfo {
-    /// Of a map.
-    Map(MapInfo),
-    /// Of a program.
-    Prog(ProgInfo),
-    /// Of a link.
-    Link(LinkInfo),
-}
-
-impl ObjectInfo {
-    /// Which object it is.
-    pub fn identity(&self) -> Identity {
-        let (kind, id) = match self {
-            Self::Map(info) => (Kind::Map, info.id),
-            Self::Prog(info) => (Kind::Prog, info.id),
-            Self::Link(info) => (Kind::Link, info.id),
-        };
-        Identity { kind, id }
-    }
-
-    /// The name that it was created with; links have none.
-    pub fn name(&self) -> Option<&ObjName> {
-        match self {
-            Self::Map(info) => Some(&info.name),
-            Self::Prog(info) => Some(&info.name),
-            Self::Link(_) => None,
-        }
-    }
-}
-
-/// The type and the sizes, in bytes.
-impl fmt::Display for ObjectInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Map(info) => write!(
-                f,
-                "{} map, {} to {} bytes, room for {}",
-                info.map_type, info.key_size, info.value_size, info.max_entries
-            ),
-            Self::Prog(info) => write!(
-                f,
-                "{} program, {} bytes",
-                info.prog_type, info.xlated_prog_len
-            ),
-            Self::Link(info) => write!(f, "{} link of program {}", info.link_type, info.prog_id),
-        }
-    }
-}
-
-impl Object {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: what the kernel tells of the object. Linux 4.13, links 5.8.
-    ///
-    /// # Errors
-    ///
-    /// As [`Handle::info`](crate::Handle::info).
-    pub fn info(&self) -> Result<ObjectInfo> {
-        Ok(match self {
-            Self::Map(map) => ObjectInfo::Map(map.info()?),
-            Self::Prog(prog) => ObjectInfo::Prog(prog.info()?),
-            Self::Link(link) => ObjectInfo::Link(link.info()?),
-        })
-    }
-}
-
-/// A pin that [`inventory`] has found.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Found {
-    /// The path, in this mount namespace.
-    pub path: PathBuf,
-    /// The `st_dev` of its bpffs.
-    pub dev: u64,
-    /// The inode's number: pins of one instance with one number are one file with several names.
-    pub inode: u64,
-    /// The object.
-    pub info: ObjectInfo,
-}
-
-/// The pins of a mount namespace, as they are found: see [`inventory`].
-#[derive(Debug)]
-pub struct Inventory {
-    instances: std::vec::IntoIter<Instance>,
-    /// The instance that is being walked.
-    current: Option<Instance>,
-    /// Where a bpffs is mounted.
-    mount_points: HashSet<PathBuf>,
-}
+use super::Found;
+use super::tree::Tree;
 
 /// An instance, and what of it is yet to be walked.
 #[derive(Debug)]
-struct Instance {
+pub(super) struct Instance {
     dev: u64,
     /// Sorted by what of it is mounted: a directory, then what is in it.
     mounts: Vec<Mount>,
     /// None is in another.
     parts: VecDeque<Part>,
+    /// The mounts of what was removed, which is in nothing any more.
+    removed: VecDeque<Mount>,
+    /// The removed pins that were found, by inode.
+    found_removed: HashSet<u64>,
     walk: Option<PartWalk>,
 }
 
@@ -148,6 +60,7 @@ struct PartWalk {
     root: PathBuf,
     /// Its path in this mount namespace.
     path: PathBuf,
+    mount_id: u64,
     walk: Walk,
 }
 
@@ -157,49 +70,8 @@ enum Reached {
     Pin(Result<Found>),
 }
 
-/// Every pin on every bpffs that is mounted in this thread's mount namespace: with its path, and what
-/// the kernel tells of its object.
-///
-/// Each instance is walked once, however often it is mounted or bound. What is mounted over one of its
-/// directories hides that; it is walked all the same where another mount leads to it. What no mount
-/// leads to is told by an error, [`MountPoint`](Cause::MountPoint) and the like, unless what hides it
-/// is another bpffs.
-///
-/// What goes wrong with a pin or a directory is told by an error in its place, and does not end the
-/// inventory. What is removed meanwhile is left out, and so are files whose objects are gone, as
-/// some kernels have them in `maps.debug` and `progs.debug`.
-///
-/// Directories are opened with `O_NOATIME` where that is allowed; opening a pin for its info sets its
-/// time of last access, as the mount's options have it, which bpf(2) has no flag against.
-///
-/// # Errors
-///
-/// [`Error::Mount`] as [`Bpffs::mounts`].
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::{Identity, Kind, inventory};
-///
-/// // Where is map 17 pinned?
-/// let map = Identity { kind: Kind::Map, id: 17 };
-/// for found in inventory()?.of(map) {
-///     println!("{}", found?.path.display());
-/// }
-/// # Ok::<(), bpf_pin::Error>(())
-/// ```
-pub fn inventory() -> Result<Inventory> {
-    let mounts = Bpffs::mounts()?;
-    let mount_points = mounts.iter().map(|mount| mount.mount_point.clone());
-    Ok(Inventory {
-        mount_points: mount_points.collect(),
-        instances: by_instance(mounts).into_iter(),
-        current: None,
-    })
-}
-
 /// In the order in which each is first mounted.
-fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
+pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
     let mut places = HashMap::new();
     let mut instances: Vec<Instance> = Vec::new();
     for mount in mounts {
@@ -209,17 +81,27 @@ fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
                 dev,
                 mounts: Vec::new(),
                 parts: VecDeque::new(),
+                removed: VecDeque::new(),
+                found_removed: HashSet::new(),
                 walk: None,
             });
             instances.len() - 1
         });
-        instances[place].mounts.push(mount);
+        match is_removed(&mount.root) {
+            true => instances[place].removed.push_back(mount),
+            false => instances[place].mounts.push(mount),
+        }
     }
     for Instance { mounts, parts, .. } in &mut instances {
         mounts.sort_by(|a, b| a.root.cmp(&b.root));
         parts.extend(outermost(mounts));
     }
     instances
+}
+
+/// As the kernel marks what has no name any more. Two of one name need not be the same.
+fn is_removed(root: &Path) -> bool {
+    root.as_os_str().as_bytes().ends_with(b"//deleted")
 }
 
 /// The parts that are mounted, without those that are in others.
@@ -239,36 +121,36 @@ fn outermost(mounts: &[Mount]) -> Vec<Part> {
     parts
 }
 
-impl Inventory {
-    /// The pins of one object alone. Errors stay: a pin that cannot be opened may be one of them.
-    pub fn of(self, object: Identity) -> impl Iterator<Item = Result<Found>> {
-        self.filter(move |found| match found {
-            Ok(found) => found.info.identity() == object,
-            Err(_) => true,
-        })
-    }
-}
-
 impl Instance {
-    fn next(&mut self, mount_points: &HashSet<PathBuf>) -> Option<Result<Found>> {
+    pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<Found>> {
         loop {
-            let Some(PartWalk { walk, .. }) = &mut self.walk else {
-                let part = self.parts.pop_front()?;
-                if let Some(item) = self.begin(part) {
-                    return Some(item);
+            let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {
+                let begun = match self.parts.pop_front() {
+                    Some(part) => self.begin(part, tree),
+                    None => {
+                        let mount = self.removed.pop_front()?;
+                        self.removed_pin(&mount)
+                    }
+                };
+                if begun.is_some() {
+                    return begun;
                 }
                 continue;
             };
             match walk.next() {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Pin => {
                     let path = entry.path();
-                    if mount_points.contains(&path) {
-                        self.hidden(&path, Otherwise::Nothing);
+                    if tree.is_mount_point(*mount_id, &path) {
+                        self.hidden_pin(path);
                         continue;
                     }
                     match found(self.dev, &entry, path) {
                         // The file or the object was removed meanwhile.
                         Err(error) if error.reason().is(Errno::NOENT) => {}
+                        // Or something was mounted on it.
+                        Err(_) if entry.is_mount_point() == Some(true) => {
+                            self.hidden_pin(entry.path());
+                        }
                         found => return Some(found),
                     }
                 }
@@ -278,7 +160,7 @@ impl Instance {
                         return Some(Err(error));
                     };
                     let path = path.clone();
-                    let otherwise = match mount_points.contains(&path) {
+                    let otherwise = match tree.has_bpffs_at(&path) {
                         true => Otherwise::Nothing,
                         false => Otherwise::This(error),
                     };
@@ -287,6 +169,15 @@ impl Instance {
                 None => self.walk = None,
             }
         }
+    }
+
+    fn hidden_pin(&mut self, path: PathBuf) {
+        let reason = Cause::MountPoint { path: path.clone() }.into();
+        let error = Error::Open {
+            path: path.clone(),
+            reason,
+        };
+        self.hidden(&path, Otherwise::This(error));
     }
 
     /// Something is mounted on what the walk has come to.
@@ -305,9 +196,9 @@ impl Instance {
 
     /// Walks a part by the first mount that leads to it; or tells why there is none, and goes on with
     /// what of it is mounted elsewhere.
-    fn begin(&mut self, part: Part) -> Option<Result<Found>> {
+    fn begin(&mut self, part: Part, tree: &Tree) -> Option<Result<Found>> {
         let Part { root, otherwise } = part;
-        let mut failed = None;
+        let (mut failed, mut hidden) = (None, None);
         for above in root.ancestors() {
             let first = self.mounts.partition_point(|mount| *mount.root < *above);
             let of_it = self.mounts[first..]
@@ -315,14 +206,28 @@ impl Instance {
                 .take_while(|mount| mount.root == above);
             for mount in of_it {
                 let path = place(mount, &root);
+                // To try each of thousands takes long.
+                if !tree.leads_to(mount, &path) {
+                    hidden = hidden.or(Some((mount, path)));
+                    continue;
+                }
                 match reach(mount, &path) {
-                    Ok(Reached::Directory(walk)) => {
-                        self.walk = Some(PartWalk { root, path, walk });
-                        return None;
+                    Ok(reached) => {
+                        let mount_id = mount.mount_id;
+                        return self.enter(root, path, mount_id, reached);
                     }
-                    Ok(Reached::Pin(found)) => return Some(found),
                     Err(error) => failed = failed.or(Some(error)),
                 }
+            }
+        }
+        // For its reason, or because it is hidden no more.
+        if let (None, Some((mount, path))) = (&failed, hidden) {
+            match reach(mount, &path) {
+                Ok(reached) => {
+                    let mount_id = mount.mount_id;
+                    return self.enter(root, path, mount_id, reached);
+                }
+                Err(error) => failed = Some(error),
             }
         }
         let first = self.mounts.partition_point(|mount| mount.root <= root);
@@ -333,6 +238,39 @@ impl Instance {
             Otherwise::Why => failed.map(Err),
             Otherwise::This(error) => Some(Err(error)),
             Otherwise::Nothing => None,
+        }
+    }
+
+    fn enter(
+        &mut self,
+        root: PathBuf,
+        path: PathBuf,
+        mount_id: u64,
+        reached: Reached,
+    ) -> Option<Result<Found>> {
+        match reached {
+            Reached::Directory(walk) => {
+                self.walk = Some(PartWalk {
+                    root,
+                    path,
+                    mount_id,
+                    walk,
+                });
+                None
+            }
+            Reached::Pin(found) => Some(found),
+        }
+    }
+
+    /// A pin that was removed, once; there is none in a directory that was.
+    fn removed_pin(&mut self, mount: &Mount) -> Option<Result<Found>> {
+        match reach(mount, &mount.mount_point) {
+            Ok(Reached::Directory(_)) => None,
+            Ok(Reached::Pin(Ok(found))) => {
+                let is_new = self.found_removed.insert(found.inode);
+                is_new.then_some(Ok(found))
+            }
+            Ok(Reached::Pin(Err(error))) | Err(error) => Some(Err(error)),
         }
     }
 }
@@ -408,22 +346,5 @@ fn not_found(path: &Path, reason: Reason) -> Error {
         operation: MountOperation::Find,
         path: path.to_owned(),
         reason,
-    }
-}
-
-impl Iterator for Inventory {
-    type Item = Result<Found>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Some(instance) = &mut self.current else {
-                self.current = Some(self.instances.next()?);
-                continue;
-            };
-            match instance.next(&self.mount_points) {
-                None => self.current = None,
-                found => return found,
-            }
-        }
     }
 }

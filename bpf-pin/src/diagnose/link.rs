@@ -1,0 +1,41 @@
+//! What is wrong with where a program is to be attached.
+
+use bpf_pin_sys::Version;
+use rustix::io::Errno;
+use rustix::net::netdevice::index_to_name_inlined;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use crate::capability::is_filtered;
+use crate::cause::Cause;
+use crate::sys;
+use crate::types::AttachType;
+
+/// EINVAL of a device's attach type: a query tells whether the kernel knows it.
+pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
+    let (what, since) = match attach_type {
+        AttachType::TCX_INGRESS => ("BPF_TCX_INGRESS", Version::new(6, 6)),
+        AttachType::TCX_EGRESS => ("BPF_TCX_EGRESS", Version::new(6, 6)),
+        AttachType::NETKIT_PRIMARY => ("BPF_NETKIT_PRIMARY", Version::new(6, 7)),
+        AttachType::NETKIT_PEER => ("BPF_NETKIT_PEER", Version::new(6, 7)),
+        _ => return None,
+    };
+    let is_unknown = !is_filtered() && sys::query_no_device(attach_type.0) == Errno::INVAL;
+    is_unknown.then_some(Cause::Unsupported { what, since })
+}
+
+/// EINVAL of a raw tracepoint with a cookie.
+pub(crate) fn for_tracepoint_cookie() -> Option<Cause> {
+    let is_unknown = !is_filtered() && sys::no_raw_tracepoint_with_cookie() == Errno::INVAL;
+    is_unknown.then_some(Cause::Unsupported {
+        what: "raw_tracepoint.cookie",
+        since: Version::new(6, 10),
+    })
+}
+
+/// ENODEV, or what XDP says in its stead.
+pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
+    let flags = SocketFlags::CLOEXEC;
+    let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
+    let is_missing = index_to_name_inlined(any, ifindex) == Err(Errno::NODEV);
+    is_missing.then_some(Cause::NoDevice { ifindex })
+}

@@ -1,0 +1,182 @@
+//! Every pin on every bpffs of a mount namespace.
+
+mod instance;
+mod tree;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::bpffs::Bpffs;
+use crate::error::Result;
+use crate::kind::{Identity, Kind};
+use crate::link::LinkInfo;
+use crate::map::MapInfo;
+use crate::name::ObjName;
+use crate::object::Object;
+use crate::prog::ProgInfo;
+
+use instance::{Instance, by_instance};
+use tree::Tree;
+
+/// What the kernel tells of a map, a program or a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectInfo {
+    /// Of a map.
+    Map(MapInfo),
+    /// Of a program.
+    Prog(ProgInfo),
+    /// Of a link.
+    Link(LinkInfo),
+}
+
+impl ObjectInfo {
+    /// Which object it is.
+    pub fn identity(&self) -> Identity {
+        let (kind, id) = match self {
+            Self::Map(info) => (Kind::Map, info.id),
+            Self::Prog(info) => (Kind::Prog, info.id),
+            Self::Link(info) => (Kind::Link, info.id),
+        };
+        Identity { kind, id }
+    }
+
+    /// The name that it was created with; links have none.
+    pub fn name(&self) -> Option<&ObjName> {
+        match self {
+            Self::Map(info) => Some(&info.name),
+            Self::Prog(info) => Some(&info.name),
+            Self::Link(_) => None,
+        }
+    }
+}
+
+/// The type and the sizes, in bytes.
+impl fmt::Display for ObjectInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(info) => write!(
+                f,
+                "{} map, {} to {} bytes, room for {}",
+                info.map_type, info.key_size, info.value_size, info.max_entries
+            ),
+            Self::Prog(info) => write!(
+                f,
+                "{} program, {} bytes",
+                info.prog_type, info.xlated_prog_len
+            ),
+            Self::Link(info) => write!(f, "{} link of program {}", info.link_type, info.prog_id),
+        }
+    }
+}
+
+impl Object {
+    /// `BPF_OBJ_GET_INFO_BY_FD`: what the kernel tells of the object. Linux 4.13, links 5.8.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::info`](crate::Handle::info).
+    pub fn info(&self) -> Result<ObjectInfo> {
+        Ok(match self {
+            Self::Map(map) => ObjectInfo::Map(map.info()?),
+            Self::Prog(prog) => ObjectInfo::Prog(prog.info()?),
+            Self::Link(link) => ObjectInfo::Link(link.info()?),
+        })
+    }
+}
+
+/// A pin that [`inventory`] has found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Found {
+    /// The path, in this mount namespace.
+    pub path: PathBuf,
+    /// The `st_dev` of its bpffs.
+    pub dev: u64,
+    /// The inode's number: pins of one instance with one number are one file with several names.
+    pub inode: u64,
+    /// The object.
+    pub info: ObjectInfo,
+}
+
+/// The pins of a mount namespace, as they are found: see [`inventory`].
+#[derive(Debug)]
+pub struct Inventory {
+    instances: std::vec::IntoIter<Instance>,
+    /// The instance that is being walked.
+    current: Option<Instance>,
+    tree: Tree,
+}
+
+/// Every pin on every bpffs that is mounted in this thread's mount namespace: with its path, and what
+/// the kernel tells of its object.
+///
+/// Each instance is walked once, however often it is mounted or bound. What is mounted over one of its
+/// directories hides that; it is walked all the same where another mount leads to it. What no mount
+/// leads to is told by an error, [`MountPoint`](crate::Cause::MountPoint) and the like; unless it is a
+/// directory and what hides it is another bpffs, which is walked itself. Pins that were removed are
+/// found where they are bound to a file.
+///
+/// The mounts are those of the moment when it begins, and each path is the one by which a pin was
+/// found. What is mounted over it, moved or unmounted while the inventory goes on, or after it, makes
+/// the path lead elsewhere: what must be sure of a pin compares its id when it has opened it.
+///
+/// What goes wrong with a pin or a directory is told by an error in its place, and does not end the
+/// inventory. What is removed meanwhile is left out, and so are files whose objects are gone, as
+/// some kernels have them in `maps.debug` and `progs.debug`.
+///
+/// Directories are opened with `O_NOATIME` where that is allowed; opening a pin for its info sets its
+/// time of last access, as the mount's options have it, which bpf(2) has no flag against.
+///
+/// # Errors
+///
+/// [`Error::Mount`](crate::Error::Mount) as [`Bpffs::mounts`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Identity, Kind, inventory};
+///
+/// // Where is map 17 pinned?
+/// let map = Identity { kind: Kind::Map, id: 17 };
+/// for found in inventory()?.of(map) {
+///     println!("{}", found?.path.display());
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub fn inventory() -> Result<Inventory> {
+    let mut mounts = Bpffs::all_mounts()?;
+    let tree = Tree::of(&mounts);
+    mounts.retain(|mount| mount.is_bpffs());
+    Ok(Inventory {
+        tree,
+        instances: by_instance(mounts).into_iter(),
+        current: None,
+    })
+}
+
+impl Inventory {
+    /// The pins of one object alone. Errors stay: a pin that cannot be opened may be one of them.
+    pub fn of(self, object: Identity) -> impl Iterator<Item = Result<Found>> {
+        self.filter(move |found| match found {
+            Ok(found) => found.info.identity() == object,
+            Err(_) => true,
+        })
+    }
+}
+
+impl Iterator for Inventory {
+    type Item = Result<Found>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(instance) = &mut self.current else {
+                self.current = Some(self.instances.next()?);
+                continue;
+            };
+            match instance.next(&self.tree) {
+                None => self.current = None,
+                found => return found,
+            }
+        }
+    }
+}

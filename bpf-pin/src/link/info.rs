@@ -1,0 +1,34 @@
+//! What the kernel tells of a link.
+
+use bpf_pin_sys as abi;
+
+use crate::sys;
+use crate::types::LinkType;
+
+use crate::target::{Details, LinkTarget};
+
+/// `struct bpf_link_info`: what the kernel tells of a link. Linux 5.8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// The type.
+    pub link_type: LinkType,
+    /// Unique among living links.
+    pub id: u32,
+    /// The program that it holds in place, or held before it was detached; 0 where it holds a map.
+    pub prog_id: u32,
+    /// Where.
+    pub target: LinkTarget,
+}
+
+impl LinkInfo {
+    pub(super) fn from_raw(raw: &abi::bpf_link_info) -> Self {
+        let link_type = LinkType(raw.r#type);
+        Self {
+            link_type,
+            id: raw.id,
+            prog_id: raw.prog_id,
+            target: LinkTarget::new(link_type, &Details(sys::link_details(raw))),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Links: what they are, how they are made, updated and detached.
+
+mod info;
+mod point;
+mod spec;
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::{Error, Reason, Result};
+use crate::kind::Kind;
+use crate::object::{Handle, ObjectKind, kinds};
+use crate::prog::Prog;
+use crate::sys::{self, AsMap, sealed::Sealed};
+use crate::types::{AttachType, LinkType};
+
+pub use info::LinkInfo;
+pub use point::{Anchor, IterTask, Position, XdpFlags};
+pub use spec::LinkSpec;
+
+/// An owned descriptor of a link, which holds a program in place for as long as it lives.
+///
+/// As every [`Handle`] it has [`open`](Handle::open), [`open_with`](Handle::open_with),
+/// [`from_id`](Handle::from_id), [`pin`](Handle::pin), [`try_clone`](Handle::try_clone),
+/// [`id`](Handle::id) and [`info`](Handle::info); `TryFrom<OwnedFd>`, `AsFd` and `Into<OwnedFd>`.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::fs::File;
+///
+/// use bpf_pin::{AttachType, Insn, LinkSpec, ProgSpec, ProgType};
+///
+/// let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+/// let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns).load()?;
+/// let cgroup = File::open("/sys/fs/cgroup/app")?;
+/// let link = LinkSpec::cgroup(&cgroup, AttachType::CGROUP_INET_EGRESS).create(&prog)?;
+/// let link = link.pin("/sys/fs/bpf/egress")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type Link = Handle<kinds::LinkKind>;
+
+impl Sealed for kinds::LinkKind {}
+
+impl ObjectKind for kinds::LinkKind {
+    const KIND: Kind = Kind::Link;
+    type Info = LinkInfo;
+
+    fn info(of: &Handle<Self>) -> Result<LinkInfo, Errno> {
+        sys::info(of.as_fd()).map(|raw| LinkInfo::from_raw(&raw))
+    }
+
+    fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
+        sys::link_fd_by_id(id)
+    }
+
+    fn next_id(after: u32) -> Result<u32, Errno> {
+        sys::link_next_id(after)
+    }
+}
+
+impl Link {
+    /// `BPF_LINK_UPDATE`: puts `new` in the place of the program that the link holds, without a
+    /// moment between them. Linux 5.7.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UpdateLink`]: EINVAL where `new` is of another type;
+    /// [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
+    /// tracing, raw tracepoints, perf events and netfilter;
+    /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
+    /// attached to is gone.
+    pub fn update(&self, new: &Prog) -> Result<()> {
+        self.update_fds(new.as_fd(), None)
+    }
+
+    /// `BPF_LINK_UPDATE` with `BPF_F_REPLACE`: only if the link still holds `old`. Linux 5.7.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
+    pub fn update_from(&self, new: &Prog, old: &Prog) -> Result<()> {
+        self.update_fds(new.as_fd(), Some(old))
+    }
+
+    /// `BPF_LINK_UPDATE` of a link that holds a map of type
+    /// [`STRUCT_OPS`](crate::MapType::STRUCT_OPS). `new_map_fd`: Linux 6.4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UpdateLink`]: EINVAL where the link holds no map, or the map is no such.
+    pub fn update_map(&self, new: &impl AsMap) -> Result<()> {
+        self.update_fds(new.map_fd(), None)
+    }
+
+    fn update_fds(&self, new: BorrowedFd<'_>, old: Option<&Prog>) -> Result<()> {
+        sys::link_update(self.as_fd(), new, old.map(AsFd::as_fd))
+            .map_err(|errno| self.not_updated(errno, old))
+    }
+
+    #[cold]
+    fn not_updated(&self, errno: Errno, old: Option<&Prog>) -> Error {
+        let info = self.info().ok();
+        let cause = match (errno, &info) {
+            (Errno::NOLINK, _) => Some(Cause::Detached),
+            (Errno::PERM, Some(info)) => old.and_then(|old| {
+                let prog_id = info.prog_id;
+                (prog_id != old.id().ok()?).then_some(Cause::HoldsAnother { prog_id })
+            }),
+            (Errno::INVAL | Errno::OPNOTSUPP, Some(info)) => {
+                let link_type = info.link_type;
+                has_no_update(link_type).then_some(Cause::NoUpdate { link_type })
+            }
+            _ => None,
+        };
+        self.update_error(info.map(|info| info.id), Reason::new(errno, cause))
+    }
+
+    #[cold]
+    pub(crate) fn update_error(&self, id: Option<u32>, reason: Reason) -> Error {
+        let id = id.unwrap_or_default();
+        Error::UpdateLink { id, reason }
+    }
+
+    /// `BPF_LINK_DETACH`: detaches the program now, whoever else has the link. The link and its
+    /// pins stay, defunct; to detach it again is no error. Linux 5.9.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DetachLink`]: EOPNOTSUPP where the link's type cannot: tracing, raw tracepoints, perf.
+    pub fn detach(&self) -> Result<()> {
+        let detached = sys::link_detach(self.as_fd());
+        detached.map_err(|errno| Error::DetachLink {
+            id: self.id().unwrap_or_default(),
+            reason: Reason::errno_only(errno),
+        })
+    }
+
+    /// `BPF_ITER_CREATE`: starts the iterator. What is read is what its program writes. Linux 5.8.
+    ///
+    /// The file keeps the link; a pin of the link is opened and read in the same way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateIter`]: [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::fs::File;
+    /// use std::io::read_to_string;
+    ///
+    /// use bpf_pin::{LinkSpec, Prog};
+    ///
+    /// let lists_maps = Prog::open("/sys/fs/bpf/lists_maps")?;
+    /// let link = LinkSpec::iter().create(&lists_maps)?.pin("/sys/fs/bpf/maps").map_err(bpf_pin::Error::from)?;
+    /// let text = read_to_string(link.iter()?)?;
+    /// let again = read_to_string(File::open("/sys/fs/bpf/maps")?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> Result<File> {
+        match sys::iter_create(self.as_fd()) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(errno) => {
+                let other = |info: LinkInfo| {
+                    let link_type = info.link_type;
+                    (link_type != LinkType::ITER).then_some(Cause::NotAnIterator { link_type })
+                };
+                let info = (errno == Errno::INVAL).then(|| self.info().ok()).flatten();
+                let reason = Reason::new(errno, info.and_then(other));
+                Err(Error::CreateIter { reason })
+            }
+        }
+    }
+
+    /// The name of what it is attached to: of a raw tracepoint, or of what an iterator goes through,
+    /// such as "bpf_map_elem"; None of another type of link. `struct bpf_link_info`: Linux 5.8.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Info`] as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
+    pub fn target_name(&self) -> Result<Option<String>> {
+        let mut room = [0; 512];
+        match sys::link_name(self.as_fd(), &mut room) {
+            Ok(()) => {
+                let name = CStr::from_bytes_until_nul(&room).unwrap_or_default();
+                Ok(Some(name.to_string_lossy().into_owned()))
+            }
+            Err(Errno::INVAL) => Ok(None),
+            Err(errno) => Err(Self::info_error(errno)),
+        }
+    }
+
+    /// `BPF_LINK_CREATE` of a map of type [`STRUCT_OPS`](crate::MapType::STRUCT_OPS) that was created
+    /// with `BPF_F_LINK`: its programs take their places until the link dies. Linux 6.4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateLink`]: EINVAL where the map is no such, or the kernel does not know of it.
+    pub fn of_struct_ops(map: &impl AsMap) -> Result<Self> {
+        match sys::link_create_struct_ops(map.map_fd()) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd)),
+            Err(errno) => Err(Error::CreateLink {
+                attach_type: AttachType::STRUCT_OPS,
+                ifindex: 0,
+                reason: Reason::errno_only(errno),
+            }),
+        }
+    }
+}
+
+/// Of types newer than this library nobody knows.
+fn has_no_update(link_type: LinkType) -> bool {
+    matches!(
+        link_type,
+        LinkType::RAW_TRACEPOINT
+            | LinkType::TRACING
+            | LinkType::PERF_EVENT
+            | LinkType::KPROBE_MULTI
+            | LinkType::NETFILTER
+            | LinkType::UPROBE_MULTI
+            | LinkType::TRACING_MULTI
+    )
+}

@@ -1,0 +1,494 @@
+//! What a link is to be.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Reason, Result};
+use crate::prog::Prog;
+use crate::sys::{self, AsMap, Functions, LinkOpts};
+use crate::types::{AttachType, CgroupIterOrder};
+
+use super::Link;
+use super::point::{self, IterTask, Over, Point, Position, Relative, Uprobes, XdpFlags};
+use crate::target::LinkTarget;
+
+/// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: where a program is to be attached.
+///
+/// What an attach point does not have is refused by [`create`](Self::create), not left out.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Anchor, AttachType, Link, LinkSpec, Position, Prog, XdpFlags};
+///
+/// let (filter, first) = (Prog::open("/sys/fs/bpf/filter")?, Link::open("/sys/fs/bpf/first")?);
+/// let xdp = LinkSpec::xdp(2).xdp_flags(XdpFlags::SKB_MODE);
+/// let tcx = LinkSpec::tcx(2, AttachType::TCX_INGRESS).position(Position::After(Anchor::Link(&first)));
+/// let link = tcx.create(&filter)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct LinkSpec<'a> {
+    point: Point<'a>,
+    attach_type: AttachType,
+    flags: u32,
+    position: Option<Position<'a>>,
+    expected_revision: u64,
+    cookies: Cookies<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cookies<'a> {
+    None,
+    One(u64),
+    Each(&'a [u64]),
+}
+
+impl<'a> LinkSpec<'a> {
+    /// A control group, by a descriptor of its directory in a cgroup2 file system, which others may
+    /// have attached programs to, too. Linux 5.7.
+    pub fn cgroup(cgroup: &'a impl AsFd, attach_type: AttachType) -> Self {
+        Self::new(Point::Cgroup(cgroup.as_fd()), attach_type)
+    }
+
+    /// A network namespace, by a descriptor of a file such as /proc/self/ns/net: its flow
+    /// dissector (Linux 5.8) or its socket look-up ([`AttachType::SK_LOOKUP`], Linux 5.9).
+    pub fn netns(netns: &'a impl AsFd, attach_type: AttachType) -> Self {
+        Self::new(Point::Netns(netns.as_fd()), attach_type)
+    }
+
+    /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
+    pub fn xdp(ifindex: u32) -> Self {
+        Self::new(Point::Device(ifindex), AttachType::XDP)
+    }
+
+    /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
+    /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6.
+    pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
+        Self::new(Point::Device(ifindex), attach_type)
+    }
+
+    /// A netkit device, by the index of its primary end: `BPF_NETKIT_PRIMARY` or `BPF_NETKIT_PEER`,
+    /// behind what is attached already. Linux 6.7.
+    pub fn netkit(ifindex: u32, attach_type: AttachType) -> Self {
+        Self::new(Point::Device(ifindex), attach_type)
+    }
+
+    /// A map of sockets: [`AttachType::SK_MSG_VERDICT`], [`AttachType::SK_SKB_VERDICT`] and their
+    /// like. `BPF_LINK_TYPE_SOCKMAP`: Linux 6.10.
+    pub fn sockmap(map: &'a impl AsMap, attach_type: AttachType) -> Self {
+        Self::new(Point::Sockmap(map.map_fd()), attach_type)
+    }
+
+    /// What the program was loaded for, by its `attach_btf_id`: the way must be the
+    /// `expected_attach_type` that it was loaded with. `BPF_TRACE_FENTRY`, `BPF_TRACE_FEXIT`,
+    /// `BPF_TRACE_RAW_TP`: Linux 5.5. `BPF_MODIFY_RETURN`, `BPF_LSM_MAC`: Linux 5.7.
+    ///
+    /// By `BPF_RAW_TRACEPOINT_OPEN`, which every kernel has for these; with a
+    /// [`cookie`](Self::cookie) by `BPF_LINK_CREATE`. The same program is not attached twice (EBUSY).
+    pub fn tracing(attach_type: AttachType) -> Self {
+        Self::new(Point::Tracing, attach_type)
+    }
+
+    /// `BPF_RAW_TRACEPOINT_OPEN`: a tracepoint by its name, such as "sched_switch". Linux 4.17.
+    pub fn raw_tracepoint(name: &'a CStr) -> Self {
+        Self::new(Point::RawTracepoint(name), AttachType::TRACE_RAW_TP)
+    }
+
+    /// `BPF_TRACE_ITER`: an iterator, through all that its program was loaded for. Linux 5.8.
+    ///
+    /// Its pin is a file to be read: each `open(2)` of it starts anew, as [`Link::iter`] does.
+    pub fn iter() -> Self {
+        Self::iter_over(Over::All)
+    }
+
+    /// An iterator through the elements of a map. Linux 5.9.
+    pub fn iter_map(map: &'a impl AsMap) -> Self {
+        Self::iter_over(Over::Map(map.map_fd()))
+    }
+
+    /// An iterator through control groups, from this one on, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in
+    /// another order. Linux 6.1.
+    pub fn iter_cgroup(cgroup: &'a impl AsFd, order: CgroupIterOrder) -> Self {
+        Self::iter_over(Over::Cgroup(cgroup.as_fd(), order))
+    }
+
+    /// An iterator through control groups, from the one with this id on, or from the root where that
+    /// is 0, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in another order. Linux 6.1.
+    pub fn iter_cgroup_id(cgroup_id: u64, order: CgroupIterOrder) -> Self {
+        Self::iter_over(Over::CgroupId(cgroup_id, order))
+    }
+
+    /// An iterator through the resources of one task. Linux 6.1.
+    pub fn iter_task(task: IterTask) -> Self {
+        Self::iter_over(Over::Task(task))
+    }
+
+    fn iter_over(over: Over<'a>) -> Self {
+        Self::new(Point::Iter(over), AttachType::TRACE_ITER)
+    }
+
+    /// `BPF_PERF_EVENT`: an event of `perf_event_open(2)`, which is a kprobe, an uprobe, a tracepoint
+    /// or a counter. Linux 5.15.
+    pub fn perf_event(event: &'a impl AsFd) -> Self {
+        Self::new(Point::PerfEvent(event.as_fd()), AttachType::PERF_EVENT)
+    }
+
+    /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their names. Linux 5.18.
+    ///
+    /// [`flags`](Self::flags) are `BPF_F_KPROBE_MULTI_RETURN` or 0.
+    pub fn kprobe_multi(functions: &'a [&'a CStr]) -> Self {
+        let functions = Functions::Names(functions);
+        Self::new(Point::Kprobes(functions), AttachType::TRACE_KPROBE_MULTI)
+    }
+
+    /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their addresses. Linux 5.18.
+    pub fn kprobe_multi_at(addresses: &'a [u64]) -> Self {
+        let functions = Functions::Addresses(addresses);
+        Self::new(Point::Kprobes(functions), AttachType::TRACE_KPROBE_MULTI)
+    }
+
+    /// `BPF_TRACE_UPROBE_MULTI`: places in an executable by their offsets in bytes from the beginning
+    /// of the file, in all processes. Linux 6.6.
+    ///
+    /// [`flags`](Self::flags) are `BPF_F_UPROBE_MULTI_RETURN` or 0.
+    pub fn uprobe_multi(path: &'a CStr, offsets: &'a [u64]) -> Self {
+        let uprobes = Uprobes {
+            path,
+            offsets,
+            ref_ctr_offsets: &[],
+            pid: 0,
+        };
+        Self::new(Point::Uprobes(uprobes), AttachType::TRACE_UPROBE_MULTI)
+    }
+
+    /// `BPF_NETFILTER`: a hook of this thread's network namespace, by `NFPROTO_*` and `NF_INET_*`. One
+    /// priority has one function: the lower, the earlier. Linux 6.4.
+    ///
+    /// [`flags`](Self::flags) are `BPF_F_NETFILTER_IP_DEFRAG` or 0.
+    pub fn netfilter(pf: u32, hooknum: u32, priority: i32) -> Self {
+        let point = Point::Netfilter {
+            pf,
+            hooknum,
+            priority,
+        };
+        Self::new(point, AttachType::NETFILTER)
+    }
+
+    fn new(point: Point<'a>, attach_type: AttachType) -> Self {
+        Self {
+            point,
+            attach_type,
+            flags: 0,
+            position: None,
+            expected_revision: 0,
+            cookies: Cookies::None,
+        }
+    }
+
+    /// `link_create.flags`, or the flags that the attach point has of its own: what they mean depends
+    /// on it. Those of a [`position`](Self::position) come from there.
+    pub fn flags(mut self, flags: u32) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// `XDP_FLAGS_*`, of [`xdp`](Self::xdp).
+    pub fn xdp_flags(self, flags: XdpFlags) -> Self {
+        self.flags(flags.bits())
+    }
+
+    /// `BPF_F_BEFORE`, `BPF_F_AFTER` and `relative_fd`: where among those that are attached already;
+    /// of `BPF_TCX_INGRESS` and its
+    /// like (Linux 6.6), `BPF_NETKIT_PRIMARY` and its like (Linux 6.7), and control groups.
+    pub fn position(mut self, position: Position<'a>) -> Self {
+        self.position = Some(position);
+        self
+    }
+
+    /// `expected_revision`: only if nobody has attached or detached anything there since it was of
+    /// this revision, which `BPF_PROG_QUERY` tells; else ESTALE. Of `BPF_TCX_INGRESS` and
+    /// its like (Linux 6.6), `BPF_NETKIT_PRIMARY` and its like (Linux 6.7), and control groups.
+    pub fn expected_revision(mut self, revision: u64) -> Self {
+        self.expected_revision = revision;
+        self
+    }
+
+    /// A number that the program can ask for: of a perf event (`BPF_PERF_EVENT`: Linux 5.15), of
+    /// tracing and of a raw tracepoint.
+    pub fn cookie(mut self, cookie: u64) -> Self {
+        self.cookies = Cookies::One(cookie);
+        self
+    }
+
+    /// A number for each function or place, in their order; of [`kprobe_multi`](Self::kprobe_multi)
+    /// and [`uprobe_multi`](Self::uprobe_multi).
+    pub fn cookies(mut self, cookies: &'a [u64]) -> Self {
+        self.cookies = Cookies::Each(cookies);
+        self
+    }
+
+    /// `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13): at the entry
+    /// and at the return, as far as the program says at the entry.
+    pub fn session(mut self) -> Self {
+        match self.point {
+            Point::Uprobes(_) => self.attach_type = AttachType::TRACE_UPROBE_SESSION,
+            Point::Kprobes(_) => self.attach_type = AttachType::TRACE_KPROBE_SESSION,
+            _ => self.point = Point::Misfit("session"),
+        }
+        self
+    }
+
+    /// `uprobe_multi.pid`: of one process alone.
+    pub fn pid(mut self, process: u32) -> Self {
+        match &mut self.point {
+            Point::Uprobes(uprobes) => uprobes.pid = process,
+            _ => self.point = Point::Misfit("pid"),
+        }
+        self
+    }
+
+    /// `uprobe_multi.ref_ctr_offsets`: the offset of each place's counter of those who watch it.
+    pub fn ref_ctr_offsets(mut self, offsets: &'a [u64]) -> Self {
+        match &mut self.point {
+            Point::Uprobes(uprobes) => uprobes.ref_ctr_offsets = offsets,
+            _ => self.point = Point::Misfit("ref_ctr_offsets"),
+        }
+        self
+    }
+
+    /// How it is attached.
+    pub fn attach_type(&self) -> AttachType {
+        self.attach_type
+    }
+
+    /// What a link of it will say of its target; 0 is what cannot be known before.
+    pub(crate) fn target(&self, prog: &Prog) -> std::result::Result<LinkTarget, Errno> {
+        point::target(&self.point, self.attach_type, self.flags, prog)
+    }
+
+    /// The name that a link of it has of its target.
+    pub(crate) fn target_name(&self) -> Option<&'a CStr> {
+        match self.point {
+            Point::RawTracepoint(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a
+    /// cookie and of raw tracepoints: attaches the program until the link dies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CreateLink`]: EINVAL where program and attach point do not fit or the kernel does not
+    /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
+    /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
+    /// EBUSY where the place is taken: by another XDP program, or by a function of netfilter with this
+    /// priority; where the program traces already. EEXIST where TCX has this program already, E2BIG
+    /// where the network namespace has a flow dissector; ESTALE where the revision is another;
+    /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
+    /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
+    ///
+    /// # References
+    ///
+    /// kernel/bpf/syscall.c: `link_create`, `bpf_raw_tracepoint_open`
+    pub fn create(&self, prog: &Prog) -> Result<Link> {
+        if let Some(cause) = self.misfit() {
+            return Err(self.error(cause.into()));
+        }
+        match self.create_fd(prog) {
+            Ok(fd) => Ok(Link::from_proven_fd(fd)),
+            Err(errno) => Err(self.error(Reason::new(errno, self.cause(prog, errno)))),
+        }
+    }
+
+    fn create_fd(&self, prog: &Prog) -> std::result::Result<OwnedFd, Errno> {
+        let create = |flags, opts| {
+            let target = self.point.word();
+            sys::link_create(prog.as_fd(), target, self.attach_type.0, flags, opts)
+        };
+        let cookie = match self.cookies {
+            Cookies::One(cookie) => cookie,
+            Cookies::None | Cookies::Each(_) => 0,
+        };
+        let cookies = match self.cookies {
+            Cookies::Each(cookies) => cookies,
+            Cookies::None | Cookies::One(_) => &[],
+        };
+        match self.point {
+            Point::Misfit(_) => Err(Errno::INVAL),
+            Point::Cgroup(_) | Point::Device(_)
+                if self.position.is_some() || self.expected_revision != 0 =>
+            {
+                let position = self.position;
+                let relative = position.map_or(Ok(Relative::Id(0)), |it| it.relative())?;
+                let opts = LinkOpts::Beside {
+                    relative: relative.number(),
+                    expected_revision: self.expected_revision,
+                };
+                create(self.flags | position.map_or(0, |it| it.flags()), opts)
+            }
+            Point::Cgroup(_) | Point::Netns(_) | Point::Device(_) | Point::Sockmap(_) => {
+                create(self.flags, LinkOpts::None)
+            }
+            Point::Tracing if cookie == 0 => sys::raw_tracepoint_open(prog.as_fd(), None, 0),
+            Point::Tracing => create(0, LinkOpts::Tracing { cookie }),
+            Point::RawTracepoint(name) => {
+                sys::raw_tracepoint_open(prog.as_fd(), Some(name), cookie)
+            }
+            Point::Iter(over) => over.with_opts(|opts| create(self.flags, opts)),
+            Point::PerfEvent(_) => create(self.flags, LinkOpts::PerfEvent { cookie }),
+            Point::Kprobes(functions) => {
+                let opts = LinkOpts::Kprobes {
+                    flags: self.flags,
+                    functions,
+                    cookies,
+                };
+                create(0, opts)
+            }
+            Point::Uprobes(uprobes) => {
+                let opts = LinkOpts::Uprobes {
+                    flags: self.flags,
+                    path: uprobes.path,
+                    offsets: uprobes.offsets,
+                    ref_ctr_offsets: uprobes.ref_ctr_offsets,
+                    cookies,
+                    pid: uprobes.pid,
+                };
+                create(0, opts)
+            }
+            Point::Netfilter {
+                pf,
+                hooknum,
+                priority,
+            } => {
+                let flags = self.flags;
+                let netfilter = abi::bpf_attr_link_create_netfilter {
+                    pf,
+                    hooknum,
+                    priority,
+                    flags,
+                };
+                create(0, LinkOpts::Netfilter(netfilter))
+            }
+        }
+    }
+
+    /// What the kernel would take for something else, or would not see at all.
+    fn misfit(&self) -> Option<Cause> {
+        let (attach_type, target) = (self.attach_type, self.point.name());
+        let is_not_for = |option| {
+            Some(Cause::InvalidOption {
+                option,
+                problem: format!("is not for a {target}"),
+            })
+        };
+        if let Point::Misfit(option) = self.point {
+            return is_not_for(option);
+        }
+        if !self.point.fits(attach_type) {
+            return Some(Cause::WrongTarget {
+                attach_type,
+                target,
+            });
+        }
+        let is_ordered = match self.point {
+            Point::Cgroup(_) => true,
+            Point::Device(_) => attach_type != AttachType::XDP,
+            _ => false,
+        };
+        if !is_ordered && self.position.is_some() {
+            return is_not_for("position");
+        }
+        if !is_ordered && self.expected_revision != 0 {
+            return is_not_for("expected_revision");
+        }
+        self.misfit_of_flags(is_ordered)
+            .or_else(|| self.misfit_of_cookies(is_not_for))
+    }
+
+    fn misfit_of_flags(&self, is_ordered: bool) -> Option<Cause> {
+        let has = |flag| self.flags & flag != 0;
+        let what = match self.point {
+            // What they announce would be the descriptor 0.
+            _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
+            _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
+            Point::Uprobes(_) if has(abi::BPF_F_UPROBE_MULTI_PATH_FD) => {
+                "BPF_F_UPROBE_MULTI_PATH_FD"
+            }
+            Point::Tracing | Point::RawTracepoint(_) if self.flags != 0 => {
+                return Some(Cause::InvalidOption {
+                    option: "flags",
+                    problem: format!("are not for a {}", self.point.name()),
+                });
+            }
+            _ => return None,
+        };
+        Some(Cause::NoDescriptor { what })
+    }
+
+    fn misfit_of_cookies(
+        &self,
+        is_not_for: impl Fn(&'static str) -> Option<Cause>,
+    ) -> Option<Cause> {
+        let count = match self.point {
+            Point::Kprobes(functions) => Some(functions.len()),
+            Point::Uprobes(uprobes) => Some(uprobes.offsets.len()),
+            _ => None,
+        };
+        let uneven = |option, found: usize, count: usize| {
+            (found != count && found != 0).then(|| Cause::InvalidOption {
+                option,
+                problem: format!("are {found}, and what they are for is {count}"),
+            })
+        };
+        let takes_one = matches!(
+            self.point,
+            Point::Tracing | Point::RawTracepoint(_) | Point::PerfEvent(_)
+        );
+        let of_cookies = match (self.cookies, count) {
+            (Cookies::One(_), _) if !takes_one => is_not_for("cookie"),
+            (Cookies::Each(_), None) => is_not_for("cookies"),
+            (Cookies::Each(cookies), Some(count)) => uneven("cookies", cookies.len(), count),
+            _ => None,
+        };
+        of_cookies.or_else(|| match self.point {
+            Point::Uprobes(Uprobes {
+                offsets,
+                ref_ctr_offsets,
+                ..
+            }) => uneven("ref_ctr_offsets", ref_ctr_offsets.len(), offsets.len()),
+            _ => None,
+        })
+    }
+
+    #[cold]
+    fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
+        match (errno, self.point) {
+            (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
+            (Errno::INVAL, Point::Device(ifindex)) => diagnose::for_attach_type(self.attach_type)
+                .or_else(|| diagnose::for_device(ifindex)),
+            (Errno::NODEV, Point::Device(ifindex)) => diagnose::for_device(ifindex),
+            (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
+                Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn error(&self, reason: Reason) -> Error {
+        Error::CreateLink {
+            attach_type: self.attach_type,
+            ifindex: self.point.ifindex(),
+            reason,
+        }
+    }
+}

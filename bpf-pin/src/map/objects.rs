@@ -1,0 +1,195 @@
+//! The elements of maps that hold objects: a descriptor going in, an id coming out.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use bytemuck::{Pod, bytes_of};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::{Error, Failed, Result};
+use crate::kind;
+use crate::map::elem::check_size;
+use crate::map::{ElemFlags, Elems, Map};
+use crate::object::{Handle, ObjectKind, kinds};
+use crate::sys::{AsMap, sealed::Sealed};
+use crate::types::{MapType, ProgType};
+
+/// What a map of objects can hold: a [`Prog`](crate::Prog) in a prog array; a [`Map`] in an array
+/// or a hash of maps; of what has no type here, a cgroup's directory and a perf event, the
+/// [`OwnedFd`]. Sealed.
+pub trait Element: AsFd + Sealed {
+    #[doc(hidden)]
+    const NAMES: &'static str;
+    #[doc(hidden)]
+    const MAPS: &'static [MapType];
+    /// Why the map did not take it (EINVAL).
+    #[doc(hidden)]
+    fn misfit(&self, _map: &impl AsMap) -> Option<Cause> {
+        None
+    }
+}
+
+impl Element for Handle<kinds::ProgKind> {
+    const NAMES: &'static str = "programs";
+    const MAPS: &'static [MapType] = &[MapType::PROG_ARRAY];
+
+    /// A prog array is of the type of the first program that met it; fdinfo tells of which.
+    fn misfit(&self, map: &impl AsMap) -> Option<Cause> {
+        let fdinfo = kind::fdinfo(map.map_fd())?;
+        let mut lines = fdinfo.lines();
+        let owner = lines.find_map(|line| line.strip_prefix("owner_prog_type:"))?;
+        let owner = ProgType(owner.trim().parse().ok()?);
+        let found = self.info().ok()?.prog_type;
+        (owner != found).then_some(Cause::OtherProgType { owner, found })
+    }
+}
+
+impl Element for Handle<kinds::MapKind> {
+    const NAMES: &'static str = "maps";
+    const MAPS: &'static [MapType] = &[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS];
+}
+
+impl Sealed for OwnedFd {}
+
+impl Element for OwnedFd {
+    const NAMES: &'static str = "cgroups or perf events";
+    const MAPS: &'static [MapType] = &[MapType::CGROUP_ARRAY, MapType::PERF_EVENT_ARRAY];
+}
+
+/// The elements of a map that holds objects `O` under keys `K`, which is `u32` but in a hash.
+///
+/// # What keeps the elements
+///
+/// A prog array keeps its programs only while somebody holds the array: when its last descriptor is
+/// closed and its last pin is gone, the kernel takes all programs out of it, also where a loaded
+/// program still uses it, whose tail calls then go on to the next instruction instead. So a prog
+/// array is to be pinned, or held open, for as long as it is to be of use. Maps of maps keep what
+/// they hold; a perf event array gives up an event with the descriptor of the map that put it there
+/// unless it has [`PRESERVE_ELEMS`](crate::MapFlags::PRESERVE_ELEMS).
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{ElemFlags, MapSpec, MapType, Prog};
+///
+/// let stages = MapSpec::new(MapType::PROG_ARRAY, 4, 4, 8).create()?.pin("/sys/fs/bpf/stages")?;
+/// let parse = Prog::open("/sys/fs/bpf/parse")?;
+/// let elems = stages.objects::<u32, Prog>()?;
+/// elems.update(&0, &parse, ElemFlags::ANY)?;
+/// assert_eq!(elems.lookup(&0)?, Some(parse.id()?));
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub struct Objects<K, O, M = Map> {
+    elems: Elems<M>,
+    types: PhantomData<fn() -> (K, O)>,
+}
+
+impl Map {
+    /// A view of the elements as objects. One syscall, for the sizes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Elements`]: [`HoldsNo`](Cause::HoldsNo) where the map's type is not of maps that
+    /// hold such; [`Size`](Cause::Size) where `K` is not as large as the map's.
+    pub fn objects<K: Pod, O: Element>(&self) -> Result<Objects<K, O, &Self>> {
+        Ok(Objects::new(self)?)
+    }
+}
+
+impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
+    /// A view that owns or borrows `map`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Map::objects`], with the map.
+    pub fn new(map: M) -> Result<Self, Failed<M>> {
+        let elems = Elems::new(map)?;
+        let map_type = MapType(elems.cells().map_type());
+        let fits = match O::MAPS.contains(&map_type) {
+            true => check_size("key", elems.key_len(), size_of::<K>()),
+            false => Err(Cause::HoldsNo {
+                map_type,
+                what: O::NAMES,
+            }),
+        };
+        match fits {
+            Ok(()) => Ok(Self {
+                elems,
+                types: PhantomData,
+            }),
+            Err(cause) => {
+                let reason = cause.into();
+                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
+            }
+        }
+    }
+
+    /// The map.
+    pub fn map(&self) -> &M {
+        self.elems.map()
+    }
+
+    /// The map back.
+    pub fn into_map(self) -> M {
+        self.elems.into_map()
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM`: puts `object` under `key`. Arrays take no flags.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Update`] as [`Elems::update`]; [`OtherProgType`](Cause::OtherProgType) (EINVAL) of a
+    /// program where the array is for programs of another type; EINVAL of a map that is not like the
+    /// one that the map of maps was made with; EBADF or EINVAL of what is no cgroup or perf event.
+    pub fn update(&self, key: &K, object: &O, flags: ElemFlags) -> Result<()> {
+        let number = object.as_fd().as_raw_fd();
+        let updated = self.elems.update(bytes_of(key), bytes_of(&number), flags);
+        updated.map_err(|error| match error {
+            Error::Update { reason } => {
+                let explain = |errno| match errno {
+                    Errno::INVAL => object.misfit(self.elems.map()),
+                    _ => None,
+                };
+                let reason = reason.explained(explain);
+                Error::Update { reason }
+            }
+            other => other,
+        })
+    }
+
+    /// `BPF_MAP_DELETE_ELEM`: takes out the object under `key` and says whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Delete`] as [`Elems::delete`]; E2BIG for an index that the array does not have.
+    pub fn delete(&self, key: &K) -> Result<bool> {
+        self.elems.delete(bytes_of(key))
+    }
+}
+
+impl<K: Pod, T: ObjectKind, M: AsMap> Objects<K, Handle<T>, M>
+where
+    Handle<T>: Element,
+{
+    /// `BPF_MAP_LOOKUP_ELEM`: the id of the object under `key`, if there is one. Of cgroups and perf
+    /// events the kernel tells none.
+    ///
+    /// [`Handle::from_id`] opens it, which takes `CAP_SYS_ADMIN`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lookup`] as [`Elems::lookup`].
+    pub fn lookup(&self, key: &K) -> Result<Option<u32>> {
+        let mut id = [0; size_of::<u32>()];
+        let found = self.elems.lookup(bytes_of(key), &mut id)?;
+        Ok(found.then_some(u32::from_ne_bytes(id)))
+    }
+}
+
+impl<K, O, M: AsMap> fmt::Debug for Objects<K, O, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Objects").field(&self.elems).finish()
+    }
+}

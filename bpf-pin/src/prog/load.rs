@@ -1,0 +1,259 @@
+//! `BPF_PROG_LOAD`.
+
+use std::os::fd::OwnedFd;
+
+use bpf_pin_sys::{self as abi, Version};
+use rustix::io::Errno;
+
+use crate::bpffs::Token;
+use crate::capability::is_filtered;
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Reason, Result};
+use crate::log::{LogLevel, Logged, with_log};
+use crate::prog::{Insn, Prog, ProgSpec};
+use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
+use crate::types::Command;
+
+impl ProgSpec<'_> {
+    /// `BPF_PROG_LOAD`. Linux 3.18.
+    ///
+    /// The verifier is asked for its log only after it has refused the program, so a program that
+    /// loads is loaded by one syscall. The log is whole, however long: the program is given to the
+    /// verifier until there is room for all of it, once more than that only where the kernel tells
+    /// how much it takes (`log_true_size`, Linux 6.4).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoadProg`], with the verifier's log where it got that far: EINVAL or EACCES where it
+    /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
+    /// program is empty, too long or too complex;
+    /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
+    /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
+    /// [`NotDelegated`](Cause::NotDelegated); [`Lockdown`](Cause::Lockdown);
+    /// [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for what the kernel is too old for;
+    /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like.
+    /// Without a syscall: [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
+    /// beyond the end of [`fd_array`](Self::fd_array); [`NoDescriptor`](Cause::NoDescriptor) for
+    /// records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD` without a token.
+    ///
+    /// # References
+    ///
+    /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `bpf_prog_load`
+    pub fn load(&self) -> Result<Prog> {
+        self.check()?;
+        match self.load_raw(LogLevel::empty(), &mut []).0 {
+            Ok(fd) => Ok(Prog::from_proven_fd(fd)),
+            Err(errno) => self.load_again(errno),
+        }
+    }
+
+    /// As [`load`](Self::load), and what the verifier had to say of a program that it accepts.
+    ///
+    /// One syscall where the log takes less than 64 KiB, and one allocation.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); EINVAL for a level that the kernel does not know.
+    pub fn load_with_log(&self, level: LogLevel) -> Result<(Prog, String)> {
+        if level.is_empty() {
+            return Ok((self.load()?, String::new()));
+        }
+        self.check()?;
+        let Logged { result, log } = with_log(|log| self.load_raw(level, log));
+        match result {
+            Ok(fd) => Ok((Prog::from_proven_fd(fd), log)),
+            Err(errno) => Err(self.refused(errno, log)),
+        }
+    }
+
+    /// What the kernel would take for something else, or look for where nothing is.
+    fn check(&self) -> Result<()> {
+        let records = [self.func_info, self.line_info, self.core_relos];
+        let has_records = records.iter().any(|records| !records.is_empty());
+        let cause = match () {
+            () if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => {
+                let what = "BPF_F_TOKEN_FD";
+                Cause::NoDescriptor { what }
+            }
+            () if has_records && self.btf.is_none() => {
+                let what = "prog_btf_fd";
+                Cause::NoDescriptor { what }
+            }
+            () => match self.data().beyond_array() {
+                Some((insn, index)) => Cause::FdArray {
+                    insn,
+                    index,
+                    length: self.fd_array.len(),
+                },
+                None => return Ok(()),
+            },
+        };
+        Err(self.error(String::new(), cause.into()))
+    }
+
+    fn data(&self) -> ProgData<'_> {
+        ProgData {
+            insns: self.insns,
+            license: &self.license,
+            func_info: self.func_info,
+            line_info: self.line_info,
+            core_relos: self.core_relos,
+            fd_array: self.fd_array,
+            keeps_fd_array: self.keeps_fd_array,
+            signature: self.signature,
+        }
+    }
+
+    fn attr(&self) -> abi::bpf_attr_prog_load {
+        let (token_fd, token_flag) = Token::argument(self.token);
+        abi::bpf_attr_prog_load {
+            prog_type: self.prog_type.0,
+            prog_flags: self.flags.bits() | token_flag,
+            prog_name: self.name.into_raw(),
+            kern_version: self.kern_version,
+            prog_ifindex: self.ifindex,
+            expected_attach_type: self.expected_attach_type.0,
+            attach_btf_id: self.attach_btf_id,
+            keyring_id: self.keyring_id,
+            prog_token_fd: token_fd,
+            ..abi::bpf_attr_prog_load::zeroed()
+        }
+    }
+
+    /// The descriptor, and what the log takes in bytes where the kernel says so.
+    fn load_raw(&self, level: LogLevel, log: &mut [u8]) -> (Result<OwnedFd, Errno>, u32) {
+        /// The verifier gives way to signals that are pending.
+        const TRIES: usize = 5;
+
+        let descriptors = NonZeroFd::new(self.btf)
+            .and_then(|btf| NonZeroFd::new(self.attach_to).map(|attach_to| (btf, attach_to)));
+        let (btf, attach_to) = match descriptors {
+            Ok(descriptors) => descriptors,
+            Err(errno) => return (Err(errno), 0),
+        };
+        let attr = abi::bpf_attr_prog_load {
+            prog_btf_fd: btf.number(),
+            attach_prog_fd: attach_to.number(),
+            log_level: level.bits(),
+            ..self.attr()
+        };
+        let data = self.data();
+        let mut result = (Err(Errno::AGAIN), 0);
+        for _ in 0..TRIES {
+            result = sys::prog_load(attr, &data, log);
+            if !matches!(result.0, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        result
+    }
+
+    /// The same with room for the verifier's log.
+    #[cold]
+    fn load_again(&self, first: Errno) -> Result<Prog> {
+        if self.log_level.is_empty() {
+            return Err(self.refused(first, String::new()));
+        }
+        let Logged { result, log } = with_log(|log| self.load_raw(self.log_level, log));
+        match result {
+            // What stood in the way has passed.
+            Ok(fd) => Ok(Prog::from_proven_fd(fd)),
+            // There is more to say than anybody has room for.
+            Err(Errno::NOSPC) => Err(self.refused(first, log)),
+            Err(errno) => Err(self.refused(errno, log)),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, errno: Errno, log: String) -> Error {
+        let cause = match errno {
+            Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
+            Errno::INVAL | Errno::TOOBIG if log.is_empty() => self.unknown_field(),
+            Errno::INVAL => diagnose::for_helper(self.prog_type, &log),
+            _ => None,
+        };
+        self.error(log, Reason::new(errno, cause))
+    }
+
+    /// What was asked for that the kernel is too old for. The newest first: who asks for that may
+    /// do without it.
+    fn unknown_field(&self) -> Option<Cause> {
+        const fn v(major: u8, minor: u8) -> Version {
+            Version::new(major, minor)
+        }
+        use ProgField::{CoreRelos, FdArray, FdArrayCnt, Signature};
+        let signed = !self.signature.is_empty() || self.keyring_id != 0;
+        let has_array = !self.fd_array.is_empty();
+        let asked = [
+            (signed, Signature, "signature", v(6, 18)),
+            (
+                self.keeps_fd_array && has_array,
+                FdArrayCnt,
+                "fd_array_cnt",
+                v(6, 14),
+            ),
+            (
+                !self.core_relos.is_empty(),
+                CoreRelos,
+                "core_relos",
+                v(5, 17),
+            ),
+            (has_array, FdArray, "fd_array", v(5, 14)),
+        ];
+        let unknown = |&(is_asked, field, _, _): &(bool, ProgField, &str, Version)| {
+            is_asked && sys::knows_prog_field(field) == Some(false)
+        };
+        let (_, _, what, since) = asked.into_iter().find(unknown)?;
+        (!is_filtered()).then_some(Cause::Unsupported { what, since })
+    }
+
+    #[cold]
+    fn unprivileged(&self) -> Option<Cause> {
+        let Some(token) = self.token else {
+            return diagnose::for_prog(self.prog_type);
+        };
+        token.forbids(Command::PROG_LOAD, |allowed| {
+            let attach_type = self.expected_attach_type;
+            match () {
+                () if !allowed.progs.contains(self.prog_type) => {
+                    Some(format!("programs of type {}", self.prog_type))
+                }
+                () if !allowed.attachs.contains(attach_type) => {
+                    Some(format!("programs for {attach_type}"))
+                }
+                () => None,
+            }
+        })
+    }
+
+    /// If a program that does nothing loads when it is short and does not when it is as long as
+    /// this one, then it was neither the privileges nor what this one does.
+    fn memlock(&self) -> Option<Cause> {
+        let cause = diagnose::memlock()?;
+        let nothing = |length: usize| {
+            let mut insns = vec![Insn::mov64_imm(0, 0); length.saturating_sub(1)];
+            insns.push(Insn::exit());
+            let spec = ProgSpec {
+                insns: &insns,
+                func_info: Records::default(),
+                line_info: Records::default(),
+                core_relos: Records::default(),
+                ..self.clone()
+            };
+            spec.load_raw(LogLevel::empty(), &mut []).0.map(drop)
+        };
+        let over = nothing(2).is_ok() && nothing(self.insns.len()) == Err(Errno::PERM);
+        over.then_some(cause)
+    }
+
+    #[cold]
+    pub(super) fn error(&self, log: String, reason: Reason) -> Error {
+        Error::LoadProg {
+            prog_type: self.prog_type,
+            name: self.name.to_string(),
+            log: log.into(),
+            reason,
+        }
+    }
+}

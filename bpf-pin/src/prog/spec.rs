@@ -1,0 +1,267 @@
+//! What a program is to be.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bitflags::bitflags;
+use bpf_pin_sys as abi;
+
+use crate::bpffs::Token;
+use crate::cause::Cause;
+use crate::error::Result;
+use crate::log::LogLevel;
+use crate::name::ObjName;
+use crate::prog::{Insn, Prog};
+use crate::sys::Records;
+use crate::types::{AttachType, ProgType};
+
+bitflags! {
+    /// `BPF_F_*` of `BPF_PROG_LOAD`. Bits that a newer kernel knows are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct ProgFlags: u32 {
+        /// `BPF_F_STRICT_ALIGNMENT`: unaligned access is refused. Linux 4.12.
+        const STRICT_ALIGNMENT = abi::BPF_F_STRICT_ALIGNMENT;
+        /// `BPF_F_ANY_ALIGNMENT`: unaligned access is let pass. Linux 5.0.
+        const ANY_ALIGNMENT = abi::BPF_F_ANY_ALIGNMENT;
+        /// `BPF_F_TEST_RND_HI32`: noise in upper halves that are taken for unused. Linux 5.3.
+        const TEST_RND_HI32 = abi::BPF_F_TEST_RND_HI32;
+        /// `BPF_F_TEST_STATE_FREQ`: the verifier saves its state often. Linux 5.4.
+        const TEST_STATE_FREQ = abi::BPF_F_TEST_STATE_FREQ;
+        /// `BPF_F_SLEEPABLE`: the program may sleep. Linux 5.10.
+        const SLEEPABLE = abi::BPF_F_SLEEPABLE;
+        /// `BPF_F_XDP_HAS_FRAGS`: an XDP program that knows packets in parts. Linux 5.18.
+        const XDP_HAS_FRAGS = abi::BPF_F_XDP_HAS_FRAGS;
+        /// `BPF_F_XDP_DEV_BOUND_ONLY`: an XDP program for one device. Linux 6.3.
+        const XDP_DEV_BOUND_ONLY = abi::BPF_F_XDP_DEV_BOUND_ONLY;
+        /// `BPF_F_TEST_REG_INVARIANTS`: a register that contradicts itself is an error. Linux 6.8.
+        const TEST_REG_INVARIANTS = abi::BPF_F_TEST_REG_INVARIANTS;
+        const _ = !0;
+    }
+}
+
+/// The arguments of `BPF_PROG_LOAD`: what a program is to be.
+///
+/// # Examples
+///
+/// What the verifier says of a program that it accepts:
+///
+/// ```no_run
+/// use bpf_pin::{Insn, LogLevel, ProgSpec, ProgType};
+///
+/// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+/// let spec = ProgSpec::new(ProgType::XDP, &insns).name("pass")?;
+/// let (prog, log) = spec.load_with_log(LogLevel::STATS)?;
+/// println!("{log}");
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ProgSpec<'a> {
+    pub(super) prog_type: ProgType,
+    pub(super) insns: &'a [Insn],
+    pub(super) license: CString,
+    pub(super) name: ObjName,
+    pub(super) flags: ProgFlags,
+    pub(super) kern_version: u32,
+    pub(super) ifindex: u32,
+    pub(super) expected_attach_type: AttachType,
+    pub(super) btf: Option<BorrowedFd<'a>>,
+    pub(super) func_info: Records<'a>,
+    pub(super) line_info: Records<'a>,
+    pub(super) core_relos: Records<'a>,
+    pub(super) attach_btf_id: u32,
+    /// The program, or the BTF object, that `attach_btf_id` is in.
+    pub(super) attach_to: Option<BorrowedFd<'a>>,
+    pub(super) fd_array: &'a [BorrowedFd<'a>],
+    pub(super) keeps_fd_array: bool,
+    pub(super) signature: &'a [u8],
+    pub(super) keyring_id: i32,
+    pub(super) log_level: LogLevel,
+    pub(super) token: Option<&'a Token>,
+}
+
+impl<'a> ProgSpec<'a> {
+    /// A program of these instructions, without a licence that opens the GPL's helpers.
+    ///
+    /// Maps are named in the instructions by descriptor, see [`Insn::ld_map_fd`], or by their place
+    /// in [`fd_array`](Self::fd_array).
+    pub fn new(prog_type: ProgType, insns: &'a [Insn]) -> Self {
+        Self {
+            prog_type,
+            insns,
+            license: CString::default(),
+            name: ObjName::default(),
+            flags: ProgFlags::empty(),
+            kern_version: 0,
+            ifindex: 0,
+            expected_attach_type: AttachType(0),
+            btf: None,
+            func_info: Records::default(),
+            line_info: Records::default(),
+            core_relos: Records::default(),
+            attach_btf_id: 0,
+            attach_to: None,
+            fd_array: &[],
+            keeps_fd_array: false,
+            signature: &[],
+            keyring_id: 0,
+            log_level: LogLevel::LEVEL1,
+            token: None,
+        }
+    }
+
+    /// `license`, such as "GPL" or "Dual MIT/GPL".
+    pub fn license(mut self, license: &CStr) -> Self {
+        self.license = license.to_owned();
+        self
+    }
+
+    /// `prog_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoadProg`](crate::Error::LoadProg) with [`InvalidName`](Cause::InvalidName) for any
+    /// other name.
+    pub fn name(mut self, name: &str) -> Result<Self> {
+        match ObjName::new(name) {
+            Ok(name) => self.name = name,
+            Err(cause) => return Err(self.error(String::new(), cause.into())),
+        }
+        Ok(self)
+    }
+
+    /// `prog_flags`. Linux 4.12.
+    pub fn flags(mut self, flags: ProgFlags) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// `kern_version`: the kernel that a kprobe program is for, as `LINUX_VERSION_CODE` has it;
+    /// looked at before Linux 5.0. Linux 4.1.
+    pub fn kern_version(mut self, version: u32) -> Self {
+        self.kern_version = version;
+        self
+    }
+
+    /// `prog_ifindex`: the device that it is offloaded or, with
+    /// [`XDP_DEV_BOUND_ONLY`](ProgFlags::XDP_DEV_BOUND_ONLY), bound to. Linux 4.15.
+    pub fn ifindex(mut self, ifindex: u32) -> Self {
+        self.ifindex = ifindex;
+        self
+    }
+
+    /// `expected_attach_type`, for the types of program that ask for it. Linux 4.17.
+    pub fn expected_attach_type(mut self, attach_type: AttachType) -> Self {
+        self.expected_attach_type = attach_type;
+        self
+    }
+
+    /// `prog_btf_fd`: the program's own types, a [`Btf`](crate::Btf) or one from elsewhere.
+    /// Linux 5.0.
+    pub fn btf(mut self, btf: &'a impl AsFd) -> Self {
+        self.btf = Some(btf.as_fd());
+        self
+    }
+
+    /// `func_info`: which function begins where, records of `rec_size` bytes in the order of their
+    /// instructions, as `.BTF.ext` has them: [`bpf_func_info`](abi::bpf_func_info). They speak of the
+    /// types of [`btf`](Self::btf). Linux 5.0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LoadProg`](crate::Error::LoadProg) with [`Records`](Cause::Records) where the bytes
+    /// are no whole number of records.
+    pub fn func_info(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
+        self.func_info = self.records("func_info", records, rec_size)?;
+        Ok(self)
+    }
+
+    /// `line_info`: which line of the source an instruction is from, records of `rec_size` bytes
+    /// likewise: [`bpf_line_info`](abi::bpf_line_info). Linux 5.0.
+    ///
+    /// # Errors
+    ///
+    /// As [`func_info`](Self::func_info).
+    pub fn line_info(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
+        self.line_info = self.records("line_info", records, rec_size)?;
+        Ok(self)
+    }
+
+    /// `core_relos`: what the kernel is to put into instructions for its own types' layout, records
+    /// of `rec_size` bytes likewise: `struct bpf_core_relo`, 16 bytes. Linux 5.17.
+    ///
+    /// # Errors
+    ///
+    /// As [`func_info`](Self::func_info).
+    pub fn core_relos(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
+        self.core_relos = self.records("core_relos", records, rec_size)?;
+        Ok(self)
+    }
+
+    fn records(&self, what: &'static str, bytes: &'a [u8], rec_size: u32) -> Result<Records<'a>> {
+        Records::new(bytes, rec_size).ok_or_else(|| {
+            let cause = Cause::Records {
+                what,
+                length: bytes.len(),
+                rec_size,
+            };
+            self.error(String::new(), cause.into())
+        })
+    }
+
+    /// `attach_btf_id`: the kernel's function, or the like, by its id in the kernel's BTF; or in
+    /// that of [`attach_prog`](Self::attach_prog) or [`attach_btf_obj`](Self::attach_btf_obj).
+    /// Linux 5.5.
+    pub fn attach_btf_id(mut self, id: u32) -> Self {
+        self.attach_btf_id = id;
+        self
+    }
+
+    /// `attach_prog_fd`: the program that `attach_btf_id` is in. It shares a field with
+    /// [`attach_btf_obj`](Self::attach_btf_obj): the last one counts. Linux 5.5.
+    pub fn attach_prog(mut self, prog: &'a Prog) -> Self {
+        self.attach_to = Some(prog.as_fd());
+        self
+    }
+
+    /// `attach_btf_obj_fd`: the BTF object, the kernel's or a module's, that `attach_btf_id` is in.
+    /// Linux 5.11.
+    pub fn attach_btf_obj(mut self, btf: &'a impl AsFd) -> Self {
+        self.attach_to = Some(btf.as_fd());
+        self
+    }
+
+    /// `fd_array`: descriptors of maps and of modules' BTF that instructions name by their place in
+    /// it, with `BPF_PSEUDO_MAP_IDX`, `BPF_PSEUDO_MAP_IDX_VALUE` and `BPF_PSEUDO_KFUNC_CALL`.
+    /// Linux 5.14.
+    pub fn fd_array(mut self, descriptors: &'a [BorrowedFd<'a>]) -> Self {
+        self.fd_array = descriptors;
+        self
+    }
+
+    /// `fd_array_cnt`: the program holds every map of the array, whether an instruction names it or
+    /// not. Linux 6.14.
+    pub fn keep_fd_array(mut self) -> Self {
+        self.keeps_fd_array = true;
+        self
+    }
+
+    /// `signature` and `keyring_id`: a PKCS#7 signature over the instructions, and the keyring with
+    /// the keys: a key's serial number, or 0 for the kernel's own keys. Linux 6.18.
+    pub fn signature(mut self, signature: &'a [u8], keyring_id: i32) -> Self {
+        (self.signature, self.keyring_id) = (signature, keyring_id);
+        self
+    }
+
+    /// `log_level`: what the verifier is to say of a program that it refuses, instead of
+    /// [`LEVEL1`](LogLevel::LEVEL1). None where it is empty, and then a refusal is one syscall.
+    pub fn log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
+        self
+    }
+
+    /// `prog_token_fd` and `BPF_F_TOKEN_FD`: the right to load it. Linux 6.9.
+    pub fn token(mut self, token: &'a Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+}

@@ -1,0 +1,362 @@
+//! A pinned link that is there, holds the program and is attached, whatever was there before.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::dir::PinDir;
+use crate::error::{Error, Reason, Result};
+use crate::filename::Filename;
+use crate::kind::{Identity, Kind};
+use crate::link::{Link, LinkInfo, LinkSpec};
+use crate::object::open_error;
+use crate::operation::DirOperation;
+use crate::pathname::Pathname;
+use crate::pinned::{PinnedLink, pin_place};
+use crate::prog::Prog;
+use crate::types::AttachType;
+
+/// A link that holds the program in its place, and what it took.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Attached<L> {
+    /// The link that has the name.
+    pub link: L,
+    /// What was done.
+    pub attachment: Attachment,
+}
+
+/// What [`PinDir::open_or_attach`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Attachment {
+    /// Nothing: the pinned link held this program already.
+    Unchanged,
+    /// The pinned link was updated in place, without a moment in which no program was there.
+    Updated {
+        /// The id of the program that it held before.
+        old_prog_id: u32,
+    },
+    /// Nothing had the name: the program was attached, and the link pinned.
+    Attached,
+    /// The pinned link was defunct: the program was attached anew, and the new link took the name.
+    Reattached,
+    /// The pinned link is of a type that cannot be updated: the program was attached by a link of its
+    /// own, which took the name. For a moment both were there, or for netfilter none.
+    Relinked {
+        /// The id of the program that the old link holds for as long as somebody has that.
+        old_prog_id: u32,
+    },
+}
+
+/// For how long a place that is taken is tried again: who took it may not have pinned its link yet,
+/// and the link of a killed process needs a moment to let go.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a try has come to.
+enum Step {
+    Done(Attached<Link>),
+    /// Somebody was faster, or is in the way.
+    Again(Error),
+}
+
+impl PinDir {
+    /// `BPF_OBJ_GET`, and then what it takes: afterwards the name is that of a link which holds `prog`
+    /// at the place that `spec` names.
+    ///
+    /// A link that is there is updated in place (`BPF_LINK_UPDATE`), or left alone where it holds this
+    /// program already. Where nothing has the name, the program is attached and the link pinned. A link
+    /// that is defunct, because it was detached or its target is gone, has the place free: the program
+    /// is attached first and the new link then takes the name, mode and owner of the old one. So it is
+    /// with a link that cannot be updated, too; only where two have no room beside each other, as in
+    /// netfilter, the old one is detached before.
+    ///
+    /// Those who attach in one directory take turns, by a lock of their own, which has nothing to do
+    /// with [`lock`](Self::lock): of any number of processes one attaches, and the others get its link.
+    /// If somebody else, who knows nothing of that, is faster to pin a link, ours is dropped and theirs
+    /// taken. Who is killed amid it leaves what was there or what was to be there, and at the most a
+    /// pin for [`sweep_stale`](Self::sweep_stale), which is what the next call does before it attaches.
+    ///
+    /// A device's index is that of the network namespace that this thread is in: of a link to a device
+    /// of another one with the same index the kernel does not tell the difference. Of several functions
+    /// or places, of perf events, of tracepoints by BTF and of what an iterator's program was loaded for
+    /// it does not tell which: there the name that the caller has chosen for the pin has to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Open`], as [`open_as`](Self::open_as); nothing but ENOENT means that nothing is there.
+    ///
+    /// [`Error::UpdateLink`], and nothing was changed: [`AttachedElsewhere`](Cause::AttachedElsewhere),
+    /// [`AnotherTracepoint`](Cause::AnotherTracepoint); as [`Link::update`].
+    ///
+    /// [`Error::CreateLink`], as [`LinkSpec::create`]: EBUSY after a second in which it was tried again.
+    ///
+    /// [`Error::Pin`], as [`pin`](Self::pin), or [`Error::Directory`], as
+    /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Attachment, AttachType, LinkSpec, PinDir, Prog};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let prog = Prog::open("/sys/fs/bpf/app/filter")?;
+    /// let ingress = LinkSpec::tcx(2, AttachType::TCX_INGRESS);
+    /// match dir.open_or_attach("ingress", &ingress, &prog)?.attachment {
+    ///     Attachment::Updated { old_prog_id } => println!("instead of program {old_prog_id}"),
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open_or_attach(
+        &self,
+        name: impl AsRef<OsStr>,
+        spec: &LinkSpec<'_>,
+        prog: &Prog,
+    ) -> Result<Attached<Link>> {
+        self.attach_at(name.as_ref(), spec, prog)
+    }
+
+    fn attach_at(&self, name: &OsStr, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<Link>> {
+        let filename = Filename::new(name)
+            .map_err(|cause| open_error(&self.path().join(name), cause.into()))?;
+        let wanted = Wanted {
+            dir: self,
+            name: &filename,
+            spec,
+            prog,
+            prog_id: prog.id()?,
+        };
+        // What is there as it should be takes no turn.
+        if let Some(link) = wanted.open()? {
+            if let Ok(attached) = wanted.take(link)? {
+                return Ok(attached);
+            }
+        }
+        let end = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match wanted.in_turn()? {
+                Step::Done(attached) => return Ok(attached),
+                Step::Again(error) if Instant::now() > end => return Err(error),
+                Step::Again(_) => {}
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(64));
+        }
+    }
+}
+
+impl PinnedLink {
+    /// As [`PinDir::open_or_attach`], of the directory that the path leads to.
+    ///
+    /// A symbolic link in the path is followed, but for the last name, which is the pin's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`PinDir::open`] of the directory, and [`PinDir::open_or_attach`];
+    /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
+    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{LinkSpec, PinnedLink, Prog};
+    ///
+    /// let prog = Prog::open("/sys/fs/bpf/filter")?;
+    /// let attached = PinnedLink::open_or_attach("/sys/fs/bpf/xdp_eth0", &LinkSpec::xdp(2), &prog)?;
+    /// println!("{}: {:?}", attached.link.path().display(), attached.attachment);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn open_or_attach(
+        path: impl AsRef<Path>,
+        spec: &LinkSpec<'_>,
+        prog: &Prog,
+    ) -> Result<Attached<Self>> {
+        attach_path(path.as_ref(), spec, prog)
+    }
+}
+
+fn attach_path(path: &Path, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<PinnedLink>> {
+    let pathname = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
+    let bytes = path.as_os_str().as_bytes();
+    let (parent, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
+        None => (&b"."[..], bytes),
+        Some(0) => (&b"/"[..], &bytes[1..]),
+        Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
+    };
+    if name.is_empty() {
+        let cause = match bytes {
+            [] => Cause::EmptyPath,
+            _ => Cause::TrailingSlash,
+        };
+        return Err(open_error(path, cause.into()));
+    }
+    let dir = PinDir::open(Path::new(OsStr::from_bytes(parent)))?;
+    let Attached { link, attachment } = dir.attach_at(OsStr::from_bytes(name), spec, prog)?;
+    Ok(Attached {
+        link: PinnedLink::from_parts(link, pathname),
+        attachment,
+    })
+}
+
+/// What is to have the name.
+struct Wanted<'a> {
+    dir: &'a PinDir,
+    name: &'a Filename,
+    spec: &'a LinkSpec<'a>,
+    prog: &'a Prog,
+    prog_id: u32,
+}
+
+/// Why a link that is there does not do.
+struct Useless {
+    link: Link,
+    id: u32,
+    /// What a new one in its place will have been.
+    attachment: Attachment,
+}
+
+impl Wanted<'_> {
+    /// None where nothing has the name.
+    fn open(&self) -> Result<Option<Link>> {
+        self.dir.find_named(self.name)
+    }
+
+    /// Makes the link hold the program, if it can.
+    fn take(&self, link: Link) -> Result<Result<Attached<Link>, Useless>> {
+        let info = link.info()?;
+        self.check(&link, &info)?;
+        let (id, old_prog_id) = (info.id, info.prog_id);
+        let useless = |link, attachment| {
+            Ok(Err(Useless {
+                link,
+                id,
+                attachment,
+            }))
+        };
+        if info.target.is_gone() {
+            return useless(link, Attachment::Reattached);
+        }
+        let attachment = match old_prog_id == self.prog_id {
+            true => Attachment::Unchanged,
+            false => match link.update(self.prog) {
+                Ok(()) => Attachment::Updated { old_prog_id },
+                Err(error) => match error.cause() {
+                    Some(Cause::Detached) => return useless(link, Attachment::Reattached),
+                    Some(Cause::NoUpdate { .. }) => {
+                        return useless(link, Attachment::Relinked { old_prog_id });
+                    }
+                    _ => return Err(error),
+                },
+            },
+        };
+        Ok(Ok(Attached { link, attachment }))
+    }
+
+    /// That it is attached to what it is to be attached to, as far as it is at all.
+    fn check(&self, link: &Link, info: &LinkInfo) -> Result<()> {
+        let fail = |reason| Err(link.update_error(Some(info.id), reason));
+        let expected = match self.spec.target(self.prog) {
+            Ok(expected) => expected,
+            Err(errno) => return fail(Reason::errno_only(errno)),
+        };
+        if !expected.agrees(&info.target) {
+            let found = info.target;
+            return fail(Cause::AttachedElsewhere { expected, found }.into());
+        }
+        let Some(name) = self.spec.target_name() else {
+            return Ok(());
+        };
+        let expected = name.to_string_lossy();
+        match link.target_name()? {
+            Some(found) if found != expected => {
+                let expected = expected.into_owned();
+                fail(Cause::AnotherTracepoint { expected, found }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Attaches, unless somebody was faster.
+    fn in_turn(&self) -> Result<Step> {
+        let fail = |reason| {
+            let name = self.name.as_os_str();
+            self.dir.fail_at(DirOperation::Replace, name, reason)
+        };
+        let _turn = self.dir.turn().map_err(fail)?;
+        let Some(link) = self.open()? else {
+            return self.attach();
+        };
+        let old = match self.take(link)? {
+            Ok(attached) => return Ok(Step::Done(attached)),
+            Err(useless) => useless,
+        };
+        // A process that was killed right here has left its link, which may be in the way.
+        let _ = self.dir.sweep_stale();
+        let link = match self.spec.create(self.prog) {
+            Ok(link) => link,
+            Err(error) if !is_taken(&error) => return Err(error),
+            Err(error) => match old.attachment {
+                // The old link is in the way. It holds on where it cannot be detached.
+                Attachment::Relinked { .. } if old.link.detach().is_err() => return Err(error),
+                _ => return Ok(Step::Again(error)),
+            },
+        };
+        let (kind, id, attachment) = (Kind::Link, old.id, old.attachment);
+        let expected = Identity { kind, id };
+        match self.dir.succeed(link.as_fd(), self.name, expected) {
+            Ok(()) => Ok(Step::Done(Attached { link, attachment })),
+            Err(reason) => match (reason.cause(), reason.is(Errno::NOENT)) {
+                (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Again(fail(reason))),
+                _ => Err(fail(reason)),
+            },
+        }
+    }
+
+    fn attach(&self) -> Result<Step> {
+        let link = match self.spec.create(self.prog) {
+            Ok(link) => link,
+            Err(error) if is_taken(&error) => {
+                let _ = self.dir.sweep_stale();
+                return Ok(Step::Again(error));
+            }
+            Err(error) => return Err(error),
+        };
+        let place = self.dir.place(self.name);
+        let attachment = Attachment::Attached;
+        match pin_place(&place, link.as_fd()) {
+            Ok(()) => Ok(Step::Done(Attached { link, attachment })),
+            Err(reason) => {
+                let is_overtaken = reason.is(Errno::EXIST);
+                let path = place.path();
+                let error = Error::Pin { path, reason };
+                match is_overtaken {
+                    true => Ok(Step::Again(error)),
+                    false => Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Whether somebody is there already, whom a link beside is refused for.
+fn is_taken(error: &Error) -> bool {
+    let Error::CreateLink {
+        attach_type,
+        reason,
+        ..
+    } = error
+    else {
+        return false;
+    };
+    reason.is(Errno::BUSY)
+        || reason.is(Errno::EXIST)
+        || reason.is(Errno::TOOBIG) && *attach_type == AttachType::FLOW_DISSECTOR
+}

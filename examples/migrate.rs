@@ -1,0 +1,165 @@
+//! A map's values grow from 8 bytes to 16 while a process goes on counting in it, and no count is lost.
+//!
+//! The counter knows the map by its name and adds to it, one key after the other. Another process, a
+//! newer release, wants values with a second half: it creates the larger map, copies each entry, and
+//! gives it the name in one step. The old map is frozen before it is read for the last time, so the
+//! counter, which has it open, is told, and opens the name anew. Without arguments: the whole story.
+//! With arguments, one of its processes:
+//!
+//! ```text
+//! migrate count DIRECTORY TIMES | grow DIRECTORY
+//! ```
+
+#[path = "plumbing/root.rs"]
+mod root;
+
+use std::error::Error;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, id as pid};
+use std::thread::sleep;
+use std::time::Duration;
+
+use bpf_pin::{
+    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Outcome as Done, PinDir, Reuse,
+};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+const NAME: &str = "counts";
+const KEYS: u32 = 100;
+const TIMES: u64 = 200_000;
+
+/// What a value was, and what it is to be: the count, and what the newer release wants beside it.
+type Old = u64;
+type New = [u64; 2];
+const MARK: u64 = 1;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args[..] {
+        [] => story(),
+        ["count", path, times] => count(path.as_ref(), times),
+        ["grow", path] => grow(path.as_ref()),
+        _ => Err("usage: migrate [count DIRECTORY TIMES | grow DIRECTORY]".into()),
+    };
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("migrate: {error}");
+    ExitCode::FAILURE
+}
+
+/// The newer release.
+fn grow(path: &Path) -> Outcome {
+    let dir = PinDir::open(path)?;
+    let spec = MapSpec::new(MapType::HASH, 4, size_of::<New>() as u32, KEYS);
+    // Nothing that was counted is left behind: from its second look on nobody adds to the old map.
+    let mut migrate = Migrate::new(|key: &u32, count: &Old| Some((*key, [*count, MARK]))).freeze();
+    let counts = dir.open_or_create(NAME, &spec, Reuse::Migrate(&mut migrate))?;
+    let Done::Migrated(migration) = counts.outcome else {
+        return Err(format!("not migrated but {:?}", counts.outcome).into());
+    };
+    let (old, new) = (migration.old().id()?, counts.map.id()?);
+    println!(
+        "process {}: map {old} is kept, map {new} has its entries and its name",
+        pid()
+    );
+    migration.commit()?;
+    Ok(())
+}
+
+/// The counter, of which both releases' values are the same as far as it knows them.
+fn count(path: &Path, times: &str) -> Outcome {
+    let dir = PinDir::open(path)?;
+    let (times, mut anew) = (times.parse::<u64>()?, 0);
+    let mut counts = Elems::new(dir.open_as::<Map>(NAME)?)?;
+    for i in 0..times {
+        let key = ((i % u64::from(KEYS)) as u32).to_ne_bytes();
+        loop {
+            match add(&counts, &key) {
+                Err(error) if matches!(error.cause(), Some(Cause::Frozen)) => {
+                    counts = successor(&dir, counts.map())?;
+                    anew += 1;
+                }
+                done => break done?,
+            }
+        }
+    }
+    println!(
+        "process {}: counted {times} times, and opened the name anew {anew} times",
+        pid()
+    );
+    Ok(())
+}
+
+fn add(counts: &Elems, key: &[u8]) -> bpf_pin::Result<()> {
+    let mut value = [0; size_of::<New>()];
+    let value = &mut value[..counts.value_len()];
+    counts.lookup(key, value)?;
+    // What both values begin with.
+    let count: &mut [u8; size_of::<Old>()] = value.first_chunk_mut().expect("a count");
+    *count = (Old::from_ne_bytes(*count) + 1).to_ne_bytes();
+    counts.update(key, value, ElemFlags::ANY)
+}
+
+/// What has the name after this map.
+fn successor(dir: &PinDir, old: &Map) -> Outcome<Elems> {
+    loop {
+        let map: Map = dir.open_as(NAME)?;
+        if map.id()? != old.id()? {
+            return Ok(Elems::new(map)?);
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn story() -> Outcome {
+    let root = root::root()?;
+    // What is left of a story that was interrupted.
+    root.sweep_stale()?;
+    // A stage that is never published: a directory for as long as this process lives.
+    let dir = root.stage("migrate")?;
+    let spec = MapSpec::new(MapType::HASH, 4, size_of::<Old>() as u32, KEYS);
+    let old = dir.open_or_create(NAME, &spec, Reuse::CreateOnly)?.map;
+    let start = |args: &[&str]| {
+        let mut process = Command::new(std::env::current_exe()?);
+        process
+            .arg(args[0])
+            .arg(dir.path())
+            .args(&args[1..])
+            .spawn()
+    };
+    let end = |mut process: Child| -> Outcome {
+        match process.wait()?.success() {
+            true => Ok(()),
+            false => Err("one of the processes failed".into()),
+        }
+    };
+    let counter = start(&["count", &TIMES.to_string()])?;
+    // Half of it before, half of it after.
+    while sum(old.typed::<u32, Old>()?.iter().map(|entry| Ok(entry?.1)))? < TIMES / 2 {
+        sleep(Duration::from_millis(1));
+    }
+    end(start(&["grow"])?)?;
+    end(counter)?;
+    let new: Map = dir.open_as(NAME)?;
+    let all = sum(new.typed::<u32, New>()?.iter().map(|entry| Ok(entry?.1[0])))?;
+    println!(
+        "process {}: {all} of {TIMES} counts are in values of {} bytes",
+        pid(),
+        size_of::<New>()
+    );
+    match all == TIMES
+        && !dir
+            .entries()?
+            .any(|entry| entry.is_ok_and(|e| e.name() != NAME))
+    {
+        true => Ok(()),
+        false => Err("counts are lost, or something is left".into()),
+    }
+}
+
+fn sum(values: impl Iterator<Item = bpf_pin::Result<u64>>) -> bpf_pin::Result<u64> {
+    values.sum()
+}

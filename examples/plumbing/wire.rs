@@ -1,0 +1,174 @@
+//! A wire: two network devices, each in a network namespace of its own, made by rtnetlink(7).
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read, Write, stdin};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use bpf_pin::MountOptions;
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// The device at this end, and where its socket is.
+pub const NEAR: &str = "near";
+const NEAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9000);
+/// And at the other.
+const FAR: &str = "far";
+const FAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 9000);
+
+/// The bytes that a packet has beside its load: Ethernet, IPv4 and UDP.
+pub const HEADERS: u64 = 14 + 20 + 8;
+
+/// Takes this process, and those that it will start, to the near end of a new wire, with a bpffs of
+/// their own on /sys/fs/bpf, and returns a socket at the far end. Nobody else sees any of it, and it
+/// is gone with the last of them.
+pub fn own_namespaces() -> Outcome<OwnedFd> {
+    leave(UnshareFlags::NEWNS | UnshareFlags::NEWNET)?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private)?;
+    MountOptions::new().mount("/sys/fs/bpf")?;
+
+    let (far, netns) = (Netlink::open()?, File::open("/proc/thread-self/ns/net")?);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, FAR_ADDRESS.port()))?;
+    leave(UnshareFlags::NEWNET)?;
+    let near = Netlink::open()?;
+    let made = near.add_veth(NEAR, FAR, &netns);
+    made.map_err(|error| format!("a pair of veth devices (kernel module veth): {error}"))?;
+    near.set_up(NEAR, NEAR_ADDRESS)?;
+    far.set_up(FAR, FAR_ADDRESS)?;
+    Ok(socket.into())
+}
+
+fn leave(namespaces: UnshareFlags) -> Outcome {
+    // SAFETY: without FILES no thread loses sight of another's descriptors.
+    match unsafe { unshare_unsafe(namespaces) } {
+        Err(Errno::PERM) => Err("namespaces of its own take CAP_SYS_ADMIN: run it as root".into()),
+        left => Ok(left?),
+    }
+}
+
+/// The number of the device at this end.
+pub fn near_index() -> io::Result<u32> {
+    Ok(name_to_index(Netlink::open()?.0, NEAR)?)
+}
+
+/// Sends packets to this end and then to the other, each a number of them and the bytes that each
+/// carries, and waits until they are there. Standard input is the socket at the far end.
+pub fn traffic([come, go]: [(u64, u64); 2]) -> Outcome {
+    let near = UdpSocket::bind(NEAR_ADDRESS)?;
+    let far = UdpSocket::from(stdin().as_fd().try_clone_to_owned()?);
+    let ways = [
+        (&far, NEAR_ADDRESS, &near, come),
+        (&near, FAR_ADDRESS, &far, go),
+    ];
+    for (from, address, to, (packets, bytes)) in ways {
+        to.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let packet = vec![b'x'; bytes as usize];
+        for _ in 0..packets {
+            from.send_to(&packet, address)?;
+            let received = to.recv(&mut [0; 2000]);
+            received.map_err(|error| format!("no packet for {address}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A socket of rtnetlink, for the network namespace in which it was opened.
+struct Netlink(File);
+
+impl Netlink {
+    fn open() -> io::Result<Self> {
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        // NETLINK_ROUTE is 0, the protocol of its own accord.
+        let socket = socket_with(family, SocketType::RAW, flags, None)?;
+        Ok(Self(socket.into()))
+    }
+
+    /// `ip link add NAME type veth peer name PEER netns NETNS`
+    fn add_veth(&self, name: &str, peer: &str, netns: &File) -> io::Result<()> {
+        let peer = [
+            ifinfomsg(0, 0),
+            attribute(IFLA_IFNAME, peer.as_bytes()),
+            attribute(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes()),
+        ];
+        let info = [
+            attribute(IFLA_INFO_KIND, b"veth"),
+            attribute(IFLA_INFO_DATA, &attribute(VETH_INFO_PEER, &peer.concat())),
+        ];
+        let link = [
+            ifinfomsg(0, 0),
+            attribute(IFLA_IFNAME, name.as_bytes()),
+            attribute(IFLA_LINKINFO, &info.concat()),
+        ];
+        self.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &link.concat())
+    }
+
+    /// `ip address add ADDRESS/24 dev NAME`, `ip link set NAME up`
+    fn set_up(&self, name: &str, address: SocketAddrV4) -> io::Result<()> {
+        let index = name_to_index(&self.0, name)?;
+        // struct ifaddrmsg: family, bits of the prefix, flags, scope, device.
+        let mut message = vec![AF_INET, 24, 0, 0];
+        message.extend(index.to_ne_bytes());
+        message.extend(attribute(IFA_LOCAL, &address.ip().octets()));
+        self.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)?;
+        self.request(RTM_NEWLINK, 0, &ifinfomsg(index, IFF_UP))
+    }
+
+    fn request(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        // struct nlmsghdr: length, type, flags, number, sender.
+        let mut message = Vec::from((16 + body.len() as u32).to_ne_bytes());
+        message.extend(kind.to_ne_bytes());
+        message.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(body);
+        (&self.0).write_all(&message)?;
+        // NLMSG_ERROR: such a header, and 0 or an errno with a minus.
+        let mut answer = [0; 4096];
+        let length = (&self.0).read(&mut answer)?;
+        match answer[..length].get(16..20) {
+            Some(&[0, 0, 0, 0]) => Ok(()),
+            Some(&[a, b, c, d]) => {
+                let errno = -i32::from_ne_bytes([a, b, c, d]);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// `struct ifinfomsg`: family, type, device, flags, and which of the flags to change.
+fn ifinfomsg(index: u32, flags: u32) -> Vec<u8> {
+    [0, index, flags, flags].map(u32::to_ne_bytes).concat()
+}
+
+/// `struct rtattr`: length, type, and what it holds, up to a multiple of 4 bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut bytes = [length as u16, kind].map(u16::to_ne_bytes).concat();
+    bytes.extend(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+const AF_INET: u8 = 2;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const RTM_NEWLINK: u16 = 16;
+const RTM_NEWADDR: u16 = 20;
+const IFF_UP: u32 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_LOCAL: u16 = 2;

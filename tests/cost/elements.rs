@@ -1,0 +1,158 @@
+//! What it costs to reach elements: calls for thousands of them, allocations for all.
+
+use std::cell::Cell;
+use std::mem::forget;
+use std::sync::atomic::AtomicU64;
+use std::thread::LocalKey;
+
+use bpf_pin::{Cursor, ElemFlags, Map, MapFlags, MapSpec, MapType, Typed};
+use common::*;
+
+use super::Measured;
+
+type View = Typed<u32, u64, Map>;
+
+type Pairs = (Vec<u32>, Vec<u64>);
+
+/// In as many calls as there are batches of 4096 begun; a hash's buckets end where they end, so a few
+/// places of a batch may be left, and those of three are not enough for a fourth.
+const READ_10_000: &[&str] = &["MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH"];
+
+/// A hash, or array, of 10 000 elements.
+fn thousands(map_type: MapType) -> &'static View {
+    let map = MapSpec::new(map_type, 4, 8, 10_000)
+        .create()
+        .expect("a map");
+    let (keys, values): Pairs = (0..10_000).map(|key| (key, 7)).unzip();
+    let elems = Typed::new(map).expect("a view");
+    elems
+        .update_batch(&keys, &values, ElemFlags::ANY)
+        .expect("elements");
+    Box::leak(Box::new(elems))
+}
+
+fn keys_and_values() -> Pairs {
+    (vec![1; 10_000], vec![1; 10_000])
+}
+
+fn mapped() -> Map {
+    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 100);
+    spec.flags(MapFlags::MMAPABLE).create().expect("an array")
+}
+
+/// These allocate nothing.
+pub(super) const MEASURED: &[Measured] = measured! {
+    update_batch_of_10_000 => &["MAP_UPDATE_BATCH"], |_scene| { (thousands(MapType::ARRAY), keys_and_values()) }
+        |(elems, all): (&'static View, Pairs)| {
+            elems.update_batch(&all.0, &all.1, ElemFlags::ANY).unwrap();
+            forget(all);
+        };
+    delete_batch_of_1_000 => &["MAP_DELETE_BATCH"],
+        |_scene| { (thousands(MapType::HASH), (0..1000).collect::<Vec<u32>>()) }
+        |(elems, keys): (&'static View, Vec<u32>)| {
+            assert_eq!(elems.delete_batch(&keys).unwrap(), 1000);
+            forget(keys);
+        };
+    lookup_batch_of_10_000 => &["MAP_LOOKUP_BATCH"], |_scene| { (thousands(MapType::HASH), keys_and_values()) }
+        |(elems, mut all): (&'static View, Pairs)| {
+            let mut cursor = Cursor::new();
+            let any = ElemFlags::ANY;
+            let count = elems.lookup_batch(&mut cursor, &mut all.0, &mut all.1, any).unwrap();
+            assert!(count == 10_000 && cursor.is_end());
+            forget(all);
+        };
+    lookup_and_delete_batch_of_10_000 => &["MAP_LOOKUP_AND_DELETE_BATCH"],
+        |_scene| { (thousands(MapType::HASH), keys_and_values()) }
+        |(elems, mut all): (&'static View, Pairs)| {
+            let mut cursor = Cursor::new();
+            let any = ElemFlags::ANY;
+            let taken = elems.lookup_and_delete_batch(&mut cursor, &mut all.0, &mut all.1, any);
+            assert_eq!(taken.unwrap(), 10_000);
+            forget(all);
+        };
+    mmap => &["OBJ_GET_INFO_BY_FD", "mmap"], |_scene| { mapped() }
+        |map: Map| {
+            forget(map.mmap::<AtomicU64>().unwrap());
+            forget(map);
+        };
+    freeze => &["MAP_FREEZE"], |scene| { &scene.map } |map: &Map| map.freeze().unwrap();
+};
+
+/// These give what they allocate, or have a buffer: the calls but those for memory.
+pub(super) const WITH_BUFFERS: &[Measured] = measured! {
+    to_vecs_of_10_000 => READ_10_000, |_scene| { thousands(MapType::HASH) }
+        |elems: &'static View| {
+            let all = elems.to_vecs().unwrap();
+            assert_eq!(all.0.len(), 10_000);
+            forget(all);
+        };
+    to_vecs_of_an_array => READ_10_000, |_scene| { thousands(MapType::ARRAY) }
+        |elems: &'static View| {
+            let all = elems.to_vecs().unwrap();
+            assert_eq!(all.0.len(), 10_000);
+            forget(all);
+        };
+    iter_of_10_000 => READ_10_000, |_scene| { thousands(MapType::HASH) }
+        |elems: &'static View| {
+            let mut all = elems.iter();
+            assert_eq!(all.by_ref().count(), 10_000);
+            forget(all);
+        };
+    iter_of_1 => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
+        |elems: Typed<u32, u64, &Map>| {
+            let mut all = elems.iter();
+            assert_eq!(all.by_ref().count(), 1);
+            forget(all);
+        };
+};
+
+/// Of a whole map, exactly; however many elements it has.
+pub(super) fn allocations(allocated: &'static LocalKey<Cell<u64>>) -> Outcome {
+    let count = |call: &dyn Fn()| {
+        let before = allocated.get();
+        call();
+        allocated.get() - before
+    };
+    for map_type in [MapType::HASH, MapType::ARRAY] {
+        let elems = thousands(map_type);
+        assert_eq!(
+            count(&|| drop(elems.to_vecs().unwrap())),
+            2,
+            "{map_type}: two Vecs"
+        );
+        let iterate = || assert_eq!(elems.iter().count(), 10_000);
+        assert_eq!(
+            count(&iterate),
+            2,
+            "{map_type}: a buffer for keys, and one for values"
+        );
+        assert_eq!(
+            count(&|| drop(elems.iter())),
+            0,
+            "{map_type}: none before it is needed"
+        );
+    }
+    let elems = thousands(MapType::HASH);
+    let drain = || assert_eq!(elems.drain().count(), 10_000);
+    assert_eq!(count(&drain), 2);
+    let map = MapSpec::new(MapType::PERCPU_HASH, 4, 12, 5000).create()?;
+    let view = map.per_cpu::<u32, [u32; 3]>()?;
+    let keys: Vec<u32> = (0..5000).collect();
+    view.update_batch(&keys, &vec![[7; 3]; 5000 * view.cpus()], ElemFlags::ANY)?;
+    let iterate = || {
+        let (mut all, mut seen) = (view.iter(), 0);
+        while let Some(entry) = all.next() {
+            entry.unwrap();
+            seen += 1;
+        }
+        assert_eq!(seen, 5000);
+    };
+    assert_eq!(
+        count(&iterate),
+        3,
+        "a buffer for keys, one for values, one for a key's values"
+    );
+    let array = mapped();
+    assert_eq!(count(&|| drop(array.mmap::<AtomicU64>().unwrap())), 0);
+    Ok(())
+}

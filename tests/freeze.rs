@@ -1,0 +1,148 @@
+//! `BPF_MAP_FREEZE`: reads go on, system calls write no more, and what stands in its way is named.
+
+use std::sync::atomic::AtomicU64;
+
+use bpf_pin::{
+    Access, Capability, Cause, ElemFlags, Error, LoadOnly, Map, MapFlags, MapSpec, MapType,
+};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+fn main() -> std::process::ExitCode {
+    const BPF: &[Need] = &[cap::BPF];
+    const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+    const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+    Suite::new()
+        .test("reads_go_on", BPF, reads_go_on)
+        .test("a_second_time", BPF, twice)
+        .test("mapped_for_writing", BPF, mapped)
+        .test("opened_for_reading_only", PINS, reader)
+        .test("without_cap_bpf", OTHERS, without_cap_bpf)
+        .test("never_for_a_closed_command", BPF, unknown)
+        .run()
+}
+
+fn array() -> bpf_pin::Result<Map> {
+    MapSpec::new(MapType::ARRAY, 4, 8, 4)
+        .flags(MapFlags::MMAPABLE)
+        .create()
+}
+
+fn is_frozen(map: &Map) -> bool {
+    let error = map
+        .typed::<u32, u64>()
+        .and_then(|elems| elems.update(&0, &0, ElemFlags::ANY));
+    error.is_err_and(|error| error.cause() == Some(&Cause::Frozen))
+}
+
+fn reads_go_on() -> Outcome {
+    for map_type in [MapType::HASH, MapType::ARRAY, MapType::LRU_HASH] {
+        let map = MapSpec::new(map_type, 4, 8, 4).create()?;
+        let elems = map.typed::<u32, u64>()?;
+        elems.update(&1, &7, ElemFlags::ANY)?;
+        map.freeze()?;
+        assert_eq!(elems.lookup(&1)?, Some(7));
+        assert!(elems.iter().any(|entry| entry.unwrap() == (1, 7)));
+        assert!(elems.to_vecs()?.1.contains(&7));
+        assert!(is_frozen(&map), "{map_type}");
+        let error = elems.delete(&1).expect_err("less");
+        assert_eq!(error.cause(), Some(&Cause::Frozen));
+    }
+    Ok(())
+}
+
+fn twice() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
+    map.freeze()?;
+    let error = map.freeze().expect_err("a second time");
+    assert!(matches!(error, Error::Freeze { .. }));
+    assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+    assert_eq!(error.to_string(), "freeze a map: the map is frozen");
+    let errno = match kernel(6, 8).unmet() {
+        None => libc::EPERM,
+        Some(_) => libc::EBUSY,
+    };
+    assert_eq!(error.raw_os_error(), Some(errno));
+    Ok(())
+}
+
+fn mapped() -> Outcome {
+    let map = array()?;
+    let writer = map.mmap::<AtomicU64>()?;
+    let error = map.freeze().expect_err("it is mapped for writing");
+    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    assert_eq!(error.cause(), Some(&Cause::BeingWritten), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "freeze a map: the map is mapped into memory for writing, or written to right now"
+    );
+    assert!(!is_frozen(&map));
+    let reader = map.mmap::<LoadOnly<AtomicU64>>()?;
+    drop(writer);
+    map.freeze()?;
+    assert!(is_frozen(&map));
+    assert_eq!(reader.len(), 4);
+    let error = map.mmap::<AtomicU64>().expect_err("for writing");
+    assert!(matches!(error, Error::Mmap { .. }));
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+    assert_eq!(map.mmap::<LoadOnly<AtomicU64>>()?.len(), 4);
+    Ok(())
+}
+
+/// A kernel asks for a descriptor that may write, or for `CAP_BPF`.
+fn reader() -> Outcome {
+    let fs = TestFs::new();
+    hash().pin(fs.at("map"))?;
+    let map = Map::open_with(fs.at("map"), Access::ReadOnly)?;
+    if kernel(6, 8).unmet().is_some() {
+        map.freeze()?;
+        assert!(is_frozen(&Map::open(fs.at("map"))?));
+        return Ok(());
+    }
+    let error = map.freeze().expect_err("a reader");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let opened = Access::ReadOnly;
+    assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
+    assert!(!is_frozen(&Map::open(fs.at("map"))?));
+    Map::open_with(fs.at("map"), Access::WriteOnly)?.freeze()?;
+    assert!(is_frozen(&Map::open(fs.at("map"))?));
+    Ok(())
+}
+
+fn without_cap_bpf() -> Outcome {
+    let map = hash();
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        if kernel(6, 8).unmet().is_none() {
+            return Ok(map.freeze()?);
+        }
+        let error = map.freeze().expect_err("no capability");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert!(
+            matches!(
+                error.cause(),
+                Some(Cause::MissingCapability {
+                    capability: Capability::Bpf,
+                    ..
+                })
+            ),
+            "{error}"
+        );
+        Ok(())
+    })
+}
+
+fn unknown() -> Outcome {
+    let map = hash();
+    denied(
+        Some(bpf_pin::abi::BPF_MAP_FREEZE),
+        libc::EINVAL as u32,
+        || {
+            let error = map.freeze().expect_err("a filter");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+            assert!(error.cause().is_none(), "{error}");
+        },
+    );
+    assert!(!is_frozen(&map));
+    Ok(())
+}

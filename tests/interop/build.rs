@@ -1,0 +1,68 @@
+//! Builds the C programs, where there is what they need.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    println!("cargo::rerun-if-changed=c");
+    // Debian's, which may be installed after a build without.
+    println!("cargo::rerun-if-changed=/usr/include/bpf/libbpf.h");
+    println!("cargo::rustc-check-cfg=cfg(libbpf)");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let client = out.join("client");
+    println!("cargo::rustc-env=CLIENT={}", client.display());
+    let built = program(&client, ["-lbpf"]).and_then(|()| {
+        let mut cc = compiler();
+        let built = cc.file("c/ffi.c").cargo_metadata(false).try_compile("peer");
+        built.map_err(|error| error.to_string())
+    });
+    match built {
+        Ok(()) => {
+            println!("cargo::rustc-cfg=libbpf");
+            println!("cargo::rustc-link-search=native={}", out.display());
+        }
+        // Not a failure: the tests that want it say so when they are skipped.
+        Err(why) => println!("cargo::warning=no clients in C: {why}"),
+    }
+
+    let client = out.join("client-of-libbpf-rs");
+    println!("cargo::rustc-env=CLIENT_OF_LIBBPF_RS={}", client.display());
+    // libbpf-sys has put its headers there, and its library beside them.
+    if let Some(include) = env::var_os("DEP_BPF_INCLUDE") {
+        let include = PathBuf::from(include);
+        let library = include.with_file_name("libbpf.a");
+        let arguments = [OsStr::new("-I"), include.as_ref(), library.as_ref()];
+        let arguments = arguments
+            .into_iter()
+            .chain(["-lelf", "-lz"].map(OsStr::new));
+        program(&client, arguments).expect("a client of the libbpf that was just built");
+    }
+}
+
+fn compiler() -> cc::Build {
+    let mut cc = cc::Build::new();
+    cc.warnings(true).extra_warnings(true);
+    cc
+}
+
+/// A program of its own, which knows nothing of ours.
+fn program(
+    path: &Path,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> Result<(), String> {
+    let compiler = compiler().try_get_compiler();
+    let mut command = compiler.map_err(|error| error.to_string())?.to_command();
+    command.args(["-Werror", "c/client.c", "-o"]).arg(path);
+    command.args(arguments);
+    let output = command.output().map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let reason = said.lines().find(|line| line.contains("error"));
+    Err(reason
+        .or(said.lines().next())
+        .unwrap_or_default()
+        .to_owned())
+}

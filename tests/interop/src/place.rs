@@ -1,0 +1,70 @@
+//! Where other processes see our pins, and how they are asked.
+
+use std::fs;
+use std::io;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use bpf_pin::MountOptions;
+use common::{find_program, lo_up, own_mounts};
+use tempfile::NamedTempFile;
+
+use crate::Counter;
+
+/// Runs `test` on a thread with a bpffs mounted where only it and the processes that it starts
+/// see it. A path on it has no dot, as libbpf wants it.
+pub fn mounted<T: Send>(test: impl FnOnce(&Path) -> T + Send) -> T {
+    let place = tempfile::Builder::new().prefix("bpf-pin-").tempdir();
+    let place = place.expect("a directory to mount on");
+    own_mounts(|| {
+        let mounted = MountOptions::new().mode(0o700).mount(place.path());
+        mounted.expect("a bpffs of the test's own");
+        test(place.path())
+    })
+}
+
+/// A program of another project.
+pub fn tool(name: &str) -> Command {
+    let mut command = Command::new(find_program(name).expect("a need of the test"));
+    command.env("LC_ALL", "C");
+    command
+}
+
+/// What it says, or as an error what it complains of.
+pub fn output(command: &mut Command) -> io::Result<String> {
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let status = output.status;
+    Err(io::Error::other(format!(
+        "{command:?}: {status}\n{said}{complaint}"
+    )))
+}
+
+/// Sends that many packets over the loopback device of this thread's network, which nobody else
+/// uses, and waits until each has arrived.
+pub fn send_packets(packets: usize) -> io::Result<()> {
+    lo_up()?;
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    // One that a program has dropped is an error, and no wait for ever.
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    for _ in 0..packets {
+        socket.send(b"counted")?;
+        socket.recv(&mut [0; 8])?;
+    }
+    Ok(())
+}
+
+/// The object as a file, for a program that loads it.
+pub fn file(counter: &Counter<'_>) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    let file = builder.prefix("counter-").suffix(".o").tempfile()?;
+    fs::write(file.path(), counter.elf())?;
+    Ok(file)
+}

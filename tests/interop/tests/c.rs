@@ -1,0 +1,251 @@
+//! libbpf in C: a program that opens, fills, pins and reuses our pins, and a boundary at which a map
+//! is an int.
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use bpf_pin::{
+    Cause, ElemFlags, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
+};
+use common::*;
+use peers::{
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, count_of, counter, counting,
+    file, mounted, output, send_packets,
+};
+
+#[cfg(libbpf)]
+#[path = "c/ffi.rs"]
+mod ffi;
+
+#[cfg(not(libbpf))]
+mod ffi {
+    peers::skipped! { c_calls rust_calls c_gives looked_at }
+}
+
+fn main() -> std::process::ExitCode {
+    const OURS: &[Need] = &[cap::SYS_ADMIN, LIBBPF];
+    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
+    const BUNDLED: &[Need] = &[cap::SYS_ADMIN, LIBBPF_RS];
+    const FFI: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF];
+    Suite::new()
+        .test("each_reads_what_the_other_wrote", OURS, || entries(CLIENT))
+        .test(
+            "each_reads_what_the_other_wrote_libbpf_1_7",
+            BUNDLED,
+            || entries(CLIENT_OF_LIBBPF_RS),
+        )
+        .test("pinned_by_a_directory_libbpf_1_7", PATH_FD, path_fd)
+        .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
+        .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
+        .test("pinned_by_name_libbpf_1_7", BUNDLED, || {
+            pinned_by_name(CLIENT_OF_LIBBPF_RS)
+        })
+        .test("a_pin_of_ours_is_reused", OURS, || reused(CLIENT))
+        .test("a_pin_of_ours_is_reused_libbpf_1_7", BUNDLED, || {
+            reused(CLIENT_OF_LIBBPF_RS)
+        })
+        .test("a_pin_that_does_not_fit_stays", OURS, || {
+            does_not_fit(CLIENT)
+        })
+        .test(
+            "links_of_each_other",
+            &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF],
+            || links(CLIENT),
+        )
+        .test("c_calls_rust_for_a_map", FFI, ffi::c_calls)
+        .test("rust_calls_c_for_a_map", FFI, ffi::rust_calls)
+        .test("c_gives_rust_a_map", FFI, ffi::c_gives)
+        .test("what_c_gives_is_looked_at", FFI, ffi::looked_at)
+        .run()
+}
+
+/// What the client says.
+fn say(client: &str, args: &[&dyn AsRef<OsStr>]) -> std::io::Result<String> {
+    let mut command = Command::new(client);
+    command.args(args.iter().map(|arg| arg.as_ref()));
+    output(&mut command).map(|said| said.trim_end().to_owned())
+}
+
+/// What it complains of, and with which status it ends.
+fn complain(client: &str, args: &[&dyn AsRef<OsStr>]) -> String {
+    let said = say(client, args);
+    said.expect_err("it should fail").to_string()
+}
+
+const OBJECT: Counter<'_> = Counter {
+    section: "xdp",
+    prog: "count",
+    map: "packets",
+    maps: Maps::Btf,
+    returns: 2,
+};
+
+fn entries(client: &'static str) -> Outcome {
+    mounted(|root| {
+        let ours = hash().pin(root.join("ours"))?;
+        ours.typed()?.update(&7_u32, &49_u64, ElemFlags::ANY)?;
+        let id = ours.id()?;
+        assert_eq!(
+            say(client, &[&"get", &ours.path(), &"7"])?,
+            format!("map {id}: 49")
+        );
+        assert_eq!(
+            say(client, &[&"put", &ours.path(), &"8", &"64"])?,
+            format!("map {id}")
+        );
+        assert_eq!(ours.typed::<u32, u64>()?.lookup(&8)?, Some(64));
+
+        let path = root.join("theirs");
+        let said = say(client, &[&"make", &path, &"9", &"81"])?;
+        let theirs = PinnedMap::open(&path)?;
+        let info = theirs.info()?;
+        assert_eq!(said, format!("map {}", info.id));
+        assert_eq!(info.name.to_string(), "of_c");
+        assert_eq!(theirs.typed::<u32, u64>()?.lookup(&9)?, Some(81));
+        // Its process is gone: the pin is all that holds it.
+        let map = theirs.unpin()?;
+        assert_eq!(map.typed::<u32, u64>()?.lookup(&9)?, Some(81));
+        assert!(complain(client, &[&"get", &path, &"9"]).contains("No such file"));
+        Ok(())
+    })
+}
+
+/// By BPF_F_PATH_FD: the directory is a descriptor in the client, as in a PinDir.
+fn path_fd() -> Outcome {
+    mounted(|root| {
+        let dir = PinDir::create(root.join("app"), 0o700)?;
+        let map = hash();
+        map.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
+        dir.pin(&map, "ours")?;
+        let args: [&dyn AsRef<OsStr>; 4] = [&"pin_at", &dir.path(), &"ours", &"theirs"];
+        assert_eq!(
+            say(CLIENT_OF_LIBBPF_RS, &args)?,
+            format!("map {}", map.id()?)
+        );
+        assert_eq!(dir.identity("theirs")?, map.identity()?);
+        drop(map);
+        dir.unlink("ours")?;
+        let map: Map = dir.open_as("theirs")?;
+        assert_eq!(map.typed::<u32, u64>()?.lookup(&1)?, Some(11));
+        assert!(complain(CLIENT_OF_LIBBPF_RS, &args).contains("No such file"));
+        Ok(())
+    })
+}
+
+fn program(client: &'static str) -> Outcome {
+    mounted(|root| {
+        let map = counter()?;
+        let prog = counting(&map, ProgType::SOCKET_FILTER, 17)?;
+        let prog = prog.pin(root.join("prog"))?;
+        assert_eq!(say(client, &[&"run", &prog.path()])?, "returned 17");
+        assert_eq!(count_of(&map)?, 1);
+        // What a program's pin is not.
+        assert!(complain(client, &[&"put", &prog.path(), &"0", &"1"]).contains("Invalid argument"));
+        Ok(())
+    })
+}
+
+fn pinned_by_name(client: &'static str) -> Outcome {
+    mounted(|root| {
+        let object = file(&Counter {
+            maps: Maps::BtfPinned,
+            ..OBJECT
+        })?;
+        let shared = root.join("shared");
+        let args: [&dyn AsRef<OsStr>; 4] = [&"load", &object.path(), &"packets", &shared];
+        // libbpf makes the directory and the pin, and then finds them.
+        let said = say(client, &args)?;
+        assert_eq!(say(client, &args)?, said);
+        let map = PinnedMap::open(shared.join("packets"))?;
+        assert_eq!(format!("map {}", map.id()?), said);
+        assert_eq!(count_of(&map)?, 2);
+        // It also finds what we have pinned in its place: without a gap.
+        let dir = PinDir::open(&shared)?;
+        let ours = counter()?;
+        ours.typed()?.update(&0_u32, &40_u64, ElemFlags::ANY)?;
+        dir.replace(&ours, "packets")?;
+        assert_eq!(say(client, &args)?, format!("map {}", ours.id()?));
+        assert_eq!(count_of(&ours)?, 41);
+        assert_eq!(count_of(&map)?, 2);
+        Ok(())
+    })
+}
+
+fn reused(client: &'static str) -> Outcome {
+    mounted(|root| {
+        let object = file(&OBJECT)?;
+        let ours = counter()?.pin(root.join("ours"))?;
+        let id = format!("map {}", ours.id()?);
+        for (command, count) in [("set_pin_path", 1), ("reuse_fd", 2)] {
+            let args: [&dyn AsRef<OsStr>; 4] = [&command, &object.path(), &"packets", &ours.path()];
+            assert_eq!(say(client, &args)?, id);
+            assert_eq!(count_of(&ours)?, count);
+        }
+        Ok(())
+    })
+}
+
+/// libbpf compares what is pinned with what it wants; what it is given as a descriptor it takes.
+fn does_not_fit(client: &'static str) -> Outcome {
+    mounted(|root| {
+        let object = file(&OBJECT)?;
+        let ours = hash().pin(root.join("ours"))?;
+        let id = ours.id()?;
+        let args: [&dyn AsRef<OsStr>; 4] =
+            [&"set_pin_path", &object.path(), &"packets", &ours.path()];
+        let said = complain(client, &args);
+        assert!(said.contains("parameter mismatch"), "{said}");
+        assert!(said.contains("Invalid argument"), "{said}");
+        assert_eq!(PinnedMap::open(root.join("ours"))?.id()?, id);
+        let args: [&dyn AsRef<OsStr>; 4] = [&"reuse_fd", &object.path(), &"packets", &ours.path()];
+        assert_eq!(say(client, &args)?, format!("map {id}"));
+        // Nothing was counted, for this map has no element 0.
+        assert_eq!(ours.typed::<u32, u64>()?.lookup(&0)?, None);
+        // And a program's pin is no map.
+        let prog = prog().pin(root.join("prog"))?;
+        let args: [&dyn AsRef<OsStr>; 4] =
+            [&"set_pin_path", &object.path(), &"packets", &prog.path()];
+        complain(client, &args);
+        assert_eq!(Prog::open(root.join("prog"))?.id()?, prog.id()?);
+        Ok(())
+    })
+}
+
+fn links(client: &'static str) -> Outcome {
+    mounted(|root| {
+        own_network(|| {
+            // Theirs: pinned by a process that is gone, and at work.
+            let object = file(&OBJECT)?;
+            let args: [&dyn AsRef<OsStr>; 5] = [&"attach", &object.path(), &"packets", &"1", &root];
+            let said = say(client, &args)?;
+            let link = PinnedLink::open(root.join("link"))?;
+            let prog = PinnedProg::open(root.join("prog"))?;
+            let info = link.info()?;
+            assert_eq!(info.prog_id, prog.id()?);
+            let map = Map::from_id(said.trim_start_matches("map ").parse()?)?;
+            // One that the client ran it on.
+            assert_eq!(count_of(&map)?, 1);
+            send_packets(5)?;
+            assert_eq!(count_of(&map)?, 6);
+            let said = format!("link {} of program {}", info.id, info.prog_id);
+            assert_eq!(say(client, &[&"link", &root.join("link")])?, said);
+            link.unpin()?.detach()?;
+            send_packets(5)?;
+            assert_eq!(count_of(&map)?, 6);
+
+            // Ours.
+            let link = LinkSpec::xdp(LO).create(&prog)?.pin(root.join("ours"))?;
+            let said = format!("link {} of program {}", link.id()?, prog.id()?);
+            drop(link);
+            assert_eq!(say(client, &[&"link", &root.join("ours")])?, said);
+            // libbpf has closed it, and not detached.
+            send_packets(5)?;
+            assert_eq!(count_of(&map)?, 11);
+            let error = PinnedMap::open(root.join("ours")).expect_err("a link's pin");
+            let cause = error.cause();
+            assert!(matches!(cause, Some(Cause::WrongKind { .. })), "{cause:?}");
+            PinnedLink::open(root.join("ours"))?.unpin()?;
+            Ok(())
+        })
+    })
+}

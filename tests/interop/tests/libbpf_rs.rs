@@ -1,0 +1,37 @@
+//! libbpf-rs: maps, programs and links cross by descriptor, by id and by pin, in both directions.
+
+use common::*;
+use peers::LIBBPF_RS;
+
+#[cfg(feature = "libbpf-rs")]
+#[path = "libbpf_rs/scenes.rs"]
+mod scenes;
+
+#[cfg(not(feature = "libbpf-rs"))]
+mod scenes {
+    peers::skipped! {
+        map_by_fd map_by_id map_pins loaded prog_pins pinned_by_name reuse_pinned path_fd
+        link_of_libbpf link_of_ours
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    const BPF: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF_RS];
+    const IDS: &[Need] = &[cap::SYS_ADMIN, LIBBPF_RS];
+    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
+    const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF_RS];
+    Suite::new()
+        .test("a_map_by_its_descriptor", BPF, scenes::map_by_fd)
+        .test("a_map_by_its_id", IDS, scenes::map_by_id)
+        .test("pins_of_maps", BPF, scenes::map_pins)
+        .test("a_program_that_libbpf_loads_is_pinned", BPF, scenes::loaded)
+        .test("pins_of_programs", IDS, scenes::prog_pins)
+        .test("pinned_by_name", BPF, scenes::pinned_by_name)
+        .test("a_pin_of_ours_is_reused", BPF, scenes::reuse_pinned)
+        .test("pinned_by_a_directory", PATH_FD, scenes::path_fd)
+        .test("libbpfs_link", NET, || own_network(scenes::link_of_libbpf))
+        .test("our_link_in_libbpfs_hands", NET, || {
+            own_network(scenes::link_of_ours)
+        })
+        .run()
+}

@@ -1,0 +1,167 @@
+//! tc: our program under its filters, and maps that its objects share through tc/globals.
+
+use std::path::Path;
+
+use bpf_pin::{ElemFlags, EntryType, PinDir, PinnedMap, ProgType};
+use common::*;
+use peers::{
+    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, tool,
+};
+use serde_json::{Value, json};
+
+fn main() -> std::process::ExitCode {
+    const TC: Need = Need::Program("tc", "iproute2");
+    const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, TC];
+    Suite::new()
+        .test("a_program_of_ours_under_a_filter", NET, || {
+            mounted(|root| own_network(|| object_pinned(root)))
+        })
+        .test("a_map_shared_through_tc_globals", NET, || {
+            mounted(|root| own_network(|| globals(root)))
+        })
+        .test("the_legacy_definition_of_a_map", NET, || {
+            mounted(|root| own_network(|| legacy(root)))
+        })
+        .run()
+}
+
+/// tc, whose bpffs is at `root` and not where it is by default.
+fn tc(root: &Path, args: &str) -> std::io::Result<String> {
+    let mut command = tool("tc");
+    command.env("TC_BPF_MNT", root).args(args.split(' '));
+    output(&mut command)
+}
+
+/// The filters of the loopback device in one direction, which have programs.
+fn filters(root: &Path, direction: &str) -> Outcome<Vec<Value>> {
+    let shown = tc(root, &format!("-json filter show dev lo {direction}"))?;
+    let filters: Vec<Value> = serde_json::from_str(&shown)?;
+    let with_programs = |filter: &Value| filter["options"]["prog"].is_object();
+    Ok(filters.into_iter().filter(with_programs).collect())
+}
+
+const OBJECT: Counter<'_> = Counter {
+    section: "tc",
+    prog: "count",
+    map: "packets",
+    maps: Maps::BtfPinned,
+    returns: 0,
+};
+
+fn object_pinned(root: &Path) -> Outcome {
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SCHED_CLS, 0)?;
+    let prog = prog.pin(root.join("filter"))?;
+    tc(root, "qdisc add dev lo clsact")?;
+    let at = prog.path().display();
+    tc(
+        root,
+        &format!("filter add dev lo ingress bpf direct-action object-pinned {at}"),
+    )?;
+    let id = prog.id()?;
+    // The filter holds it from now on.
+    prog.unpin()?;
+    send_packets(6)?;
+    assert_eq!(count_of(&map)?, 6);
+    let filters = filters(root, "ingress")?;
+    assert_eq!(filters.len(), 1);
+    assert_eq!(filters[0]["options"]["prog"]["id"], json!(id));
+    assert_eq!(filters[0]["options"]["prog"]["name"], "counting");
+    assert_eq!(
+        bpf_pin::Prog::from_id(id)?.info()?.name.to_string(),
+        "counting"
+    );
+    tc(root, "qdisc del dev lo clsact")?;
+    send_packets(6)?;
+    assert_eq!(count_of(&map)?, 6);
+
+    // What is no program tc cannot use either.
+    map.pin(root.join("map"))?;
+    tc(root, "qdisc add dev lo clsact")?;
+    let at = root.join("map").display().to_string();
+    tc(
+        root,
+        &format!("filter add dev lo ingress bpf direct-action object-pinned {at}"),
+    )
+    .expect_err("a map's pin");
+    Ok(())
+}
+
+fn globals(root: &Path) -> Outcome {
+    let object = file(&OBJECT)?;
+    let at = object.path().display();
+    let add = |direction| {
+        let args = format!("filter add dev lo {direction} bpf direct-action obj {at} sec tc");
+        tc(root, &args)
+    };
+    tc(root, "qdisc add dev lo clsact")?;
+    add("ingress")?;
+    let map = PinnedMap::open(root.join("tc/globals/packets"))?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 3);
+    // A second program, of which the map is, too: each packet is seen on its way out and in.
+    add("egress")?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 9);
+    let ids = |direction| -> Outcome<Value> {
+        Ok(filters(root, direction)?[0]["options"]["prog"]["id"].clone())
+    };
+    assert_ne!(ids("ingress")?, ids("egress")?);
+
+    // The place as iproute2 has laid it: symbolic links lead to tc.
+    let dir = PinDir::open(root)?;
+    let mut entries = vec![];
+    for entry in dir.entries()? {
+        let entry = entry?;
+        entries.push((entry.name().to_owned(), entry.entry_type()));
+    }
+    assert!(
+        entries.contains(&("tc".into(), EntryType::Directory)),
+        "{entries:?}"
+    );
+    let links = entries
+        .iter()
+        .filter(|(_, is)| *is == EntryType::SymbolicLink);
+    assert!(links.count() >= 1, "{entries:?}");
+    let through = PinDir::open(root.join("xdp"))?.open_dir("globals")?;
+    assert_eq!(through.identity("packets")?, map.identity()?);
+
+    // What we put in its place, the next program counts in.
+    tc(root, "qdisc del dev lo clsact")?;
+    let ours = counter()?;
+    ours.typed()?.update(&0_u32, &100_u64, ElemFlags::ANY)?;
+    PinDir::open(root.join("tc/globals"))?.replace(&ours, "packets")?;
+    tc(root, "qdisc add dev lo clsact")?;
+    add("ingress")?;
+    send_packets(2)?;
+    assert_eq!(count_of(&ours)?, 102);
+    assert_eq!(count_of(&map)?, 9);
+    Ok(())
+}
+
+/// `struct bpf_elf_map` with a pinning field. A tc that has libbpf leaves maps to it, and libbpf
+/// takes none of the old kind since 1.0; a tc without shares them.
+fn legacy(root: &Path) -> Outcome {
+    let object = file(&Counter {
+        maps: Maps::IprouteGlobal,
+        ..OBJECT
+    })?;
+    let at = object.path().display();
+    tc(root, "qdisc add dev lo clsact")?;
+    let args = format!("filter add dev lo ingress bpf direct-action obj {at} sec tc verbose");
+    let added = tc(root, &args);
+    let version = tc(root, "-Version")?;
+    let with_libbpf = version.split_once("libbpf ").map(|(_, version)| version);
+    if with_libbpf.is_some_and(|version| !version.starts_with("0.")) {
+        let said = added.expect_err("libbpf refuses it").to_string();
+        assert!(said.contains("legacy map definitions"), "{said}");
+        let globals = PinDir::open(root.join("tc/globals"))?;
+        assert_eq!(globals.entries()?.count(), 0);
+        return Ok(());
+    }
+    added?;
+    let map = PinnedMap::open(root.join("tc/globals/packets"))?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 3);
+    Ok(())
+}

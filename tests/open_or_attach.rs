@@ -1,0 +1,368 @@
+//! A pinned link that is opened, updated or attached in one call: what was there before, what it
+//! came to, who was faster, and who was killed amid it.
+
+#[path = "open_or_attach/cost.rs"]
+mod cost;
+#[path = "open_or_attach/faster.rs"]
+mod faster;
+#[path = "open_or_attach/killed.rs"]
+mod killed;
+#[path = "open_or_attach/races.rs"]
+mod races;
+#[path = "open_or_attach/refused.rs"]
+mod refused;
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::ExitCode;
+
+use bpf_pin::{
+    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, PinDir, PinnedLink, Prog,
+    ProgType,
+};
+use common::*;
+
+/// Which of the cases this process is for.
+const CHILD: &str = "BPF_PIN_TEST_ATTACH";
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CHILD) {
+        run_alone(&name);
+        return ExitCode::SUCCESS;
+    }
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
+    const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
+    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
+    const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
+    let suite = Suite::new()
+        .test("xdp", ROOT, || {
+            own_network(|| life(&LinkSpec::xdp(LO), xdp_prog))
+        })
+        .test("tcx", TCX, || {
+            own_network(|| life(&LinkSpec::tcx(LO, AttachType::TCX_EGRESS), tcx_prog))
+        })
+        .test("a_network_namespace", ROOT, || {
+            own_network(|| {
+                let netns = netns();
+                life(&LinkSpec::netns(&netns, AttachType::SK_LOOKUP), sk_lookup)
+            })
+        })
+        .test("a_flow_dissector", ROOT, || {
+            own_network(|| {
+                let netns = netns();
+                let attach_type = AttachType::FLOW_DISSECTOR;
+                life(&LinkSpec::netns(&netns, attach_type), || {
+                    returning(ProgType::FLOW_DISSECTOR, attach_type, 0)
+                })
+            })
+        })
+        .test("a_control_group", ROOT, || own_mounts(control_group))
+        .test("a_raw_tracepoint_has_no_updates", TRACER, raw_tracepoint)
+        .test("netfilter_has_no_updates", NETFILTER, || {
+            own_network(netfilter)
+        })
+        .test("by_its_path", ROOT, || own_network(by_path))
+        .test("a_device_that_is_gone", ROOT, device_gone)
+        .test("a_control_group_that_is_gone", ROOT, || {
+            own_mounts(control_group_gone)
+        })
+        .test("attached_elsewhere", ROOT, || {
+            own_network(refused::elsewhere)
+        })
+        .test("what_is_no_link", ROOT, || own_network(refused::no_link))
+        .test("somebody_else_has_the_place", ROOT, || {
+            own_network(refused::taken)
+        })
+        .test("what_cannot_be_pinned_is_not_attached", ROOT, || {
+            own_network(refused::not_pinned)
+        })
+        .test("mode_and_owner_stay", OTHERS, || own_network(refused::mode))
+        .test("without_the_right_to_the_pin", OTHERS, || {
+            own_network(refused::not_allowed)
+        });
+    let add = |suite: Suite, (name, needs): &(&'static str, &'static [Need])| {
+        let name = *name;
+        suite.test(name, needs, move || alone(CHILD, name))
+    };
+    let alone = races::CASES
+        .iter()
+        .chain(faster::CASES)
+        .chain(killed::CASES)
+        .chain(cost::CASES);
+    alone.fold(suite, add).run()
+}
+
+/// In a process of one thread, with a network of its own.
+fn run_alone(name: &str) {
+    // SAFETY: no other thread is there that would be elsewhere.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .expect("a network of its own");
+    if cost::run(name) || races::run(name) || faster::run(name) || killed::run(name) {
+        return;
+    }
+    panic!("no case {name}");
+}
+
+fn netns() -> File {
+    File::open("/proc/thread-self/ns/net").expect("this thread's network")
+}
+
+/// That one link alone holds any of these, with the pin's id.
+fn one_link(dir: &PinDir, progs: &[&Prog]) -> Link {
+    let link: Link = dir.open_as("link").expect("the pin");
+    let id = link.id().unwrap();
+    let ids: Vec<_> = progs.iter().map(|prog| prog.id().unwrap()).collect();
+    eventually("alone", || {
+        let links: Vec<_> = links_of(&ids).into_iter().map(|info| info.id).collect();
+        assert!(links.contains(&id), "{id} is not among {links:?}");
+        links == [id]
+    });
+    link
+}
+
+/// What every link that knows updates and detaching goes through.
+fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (first, second) = (make(), make());
+    let (first_id, second_id) = (first.id()?, second.id()?);
+    let progs = [&first, &second];
+    let alone = || {
+        assert_eq!(fs.names(), ["link"]);
+        one_link(&dir, &progs)
+    };
+
+    let made = dir.open_or_attach("link", spec, &first)?;
+    assert_eq!(made.attachment, Attachment::Attached);
+    let (id, target) = (made.link.id()?, made.link.info()?.target);
+    drop(made);
+    assert_eq!(alone().info()?.prog_id, first_id);
+
+    let again = dir.open_or_attach("link", spec, &first)?;
+    assert_eq!(again.attachment, Attachment::Unchanged);
+    assert_eq!(again.link.id()?, id);
+
+    for (prog, old_prog_id) in [(&second, first_id), (&first, second_id)] {
+        let updated = dir.open_or_attach("link", spec, prog)?;
+        assert_eq!(updated.attachment, Attachment::Updated { old_prog_id });
+        let info = updated.link.info()?;
+        assert_eq!(
+            (info.id, info.prog_id, info.target),
+            (id, prog.id()?, target)
+        );
+    }
+    alone();
+
+    // Defunct: with the same program, and with another.
+    let mut old = id;
+    for prog in [&first, &second] {
+        again.link.detach()?;
+        dir.open_as::<Link>("link")?.detach()?;
+        let anew = dir.open_or_attach("link", spec, prog)?;
+        assert_eq!(anew.attachment, Attachment::Reattached);
+        let info = anew.link.info()?;
+        assert_ne!(info.id, old);
+        assert_eq!((info.prog_id, info.target), (prog.id()?, target));
+        assert_eq!(alone().id()?, info.id);
+        old = info.id;
+    }
+
+    // A program that does not fit changes nothing.
+    let misfit = prog();
+    let error = dir
+        .open_or_attach("link", spec, &misfit)
+        .expect_err("a filter");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(error.to_string(), format!("update link {old}: EINVAL"));
+    assert_eq!(alone().info()?.prog_id, second_id);
+    dir.unlink("link")?;
+    let error = dir
+        .open_or_attach("link", spec, &misfit)
+        .expect_err("a filter");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert!(matches!(error, Error::CreateLink { .. }), "{error}");
+    assert_eq!(fs.names(), [""; 0]);
+    Ok(())
+}
+
+fn control_group() -> Outcome {
+    let cgroup = Cgroup::new();
+    let file = cgroup.open();
+    let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
+    life(&spec, cgroup_prog)
+}
+
+fn raw_tracepoint() -> Outcome {
+    let make = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
+    relinked(&spec, make)?;
+    // Of the same name alone.
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let prog = make();
+    let made = dir.open_or_attach("link", &spec, &prog)?;
+    let other = LinkSpec::raw_tracepoint(c"sched_process_exit");
+    let error = dir
+        .open_or_attach("link", &other, &prog)
+        .expect_err("another");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "update link {}: it is attached to the tracepoint sched_process_exec, not to \
+             sched_process_exit; nothing was changed",
+            made.link.id()?
+        )
+    );
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::AnotherTracepoint { .. })
+    ));
+    Ok(())
+}
+
+fn netfilter() -> Outcome {
+    const NFPROTO_IPV4: u32 = 2;
+    const NF_INET_LOCAL_IN: u32 = 1;
+    let make = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+    let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -77);
+    relinked(&spec, make)?;
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let prog = make();
+    dir.open_or_attach("link", &spec, &prog)?;
+    let other = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -78);
+    let error = dir
+        .open_or_attach("link", &other, &prog)
+        .expect_err("another");
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::AttachedElsewhere { .. })
+    ));
+    let text = error.to_string();
+    let end = "it is attached to netfilter of family 2, hook 1, priority -77, not to netfilter of \
+               family 2, hook 1, priority -78; nothing was changed";
+    assert!(text.ends_with(end), "{text}");
+    Ok(())
+}
+
+/// Of a type without updates.
+fn relinked(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (first, second) = (make(), make());
+    let old_prog_id = first.id()?;
+    let made = dir.open_or_attach("link", spec, &first)?;
+    assert_eq!(made.attachment, Attachment::Attached);
+    let old = made.link.id()?;
+    drop(made);
+    let again = dir.open_or_attach("link", spec, &first)?;
+    assert_eq!(again.attachment, Attachment::Unchanged);
+    assert_eq!(again.link.id()?, old);
+    drop(again);
+
+    let other = dir.open_or_attach("link", spec, &second)?;
+    assert_eq!(other.attachment, Attachment::Relinked { old_prog_id });
+    assert_eq!(other.link.info()?.prog_id, second.id()?);
+    assert_ne!(other.link.id()?, old);
+    assert_eq!(fs.names(), ["link"]);
+    one_link(&dir, &[&first, &second]);
+    Ok(())
+}
+
+fn by_path() -> Outcome {
+    let fs = TestFs::new();
+    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let attach = |name: &str| PinnedLink::open_or_attach(fs.at(name), &spec, &prog);
+    let made = attach("link")?;
+    assert_eq!(made.attachment, Attachment::Attached);
+    assert_eq!(made.link.path(), fs.at("link"));
+    let again = attach("link")?;
+    assert_eq!(again.attachment, Attachment::Unchanged);
+    assert_eq!(again.link.id()?, made.link.id()?);
+    drop(again);
+
+    for (name, text) in [
+        (
+            "link/",
+            "the path ends in '/', which leaves no name for the pin",
+        ),
+        ("a.b", "\"a.b\" holds a '.', which bpffs allows in no name"),
+        ("..", "\"..\" holds a '.', which bpffs allows in no name"),
+    ] {
+        let error = attach(name).expect_err(text);
+        assert!(error.to_string().ends_with(text), "{error}");
+        assert_eq!(error.raw_os_error(), None);
+    }
+    let error = attach("missing/link").expect_err("no directory");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    for path in ["", "/", "link\0"] {
+        let error = PinnedLink::open_or_attach(path, &spec, &prog).expect_err("no name");
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    }
+    let tmp = tempfile::tempdir()?;
+    let error = PinnedLink::open_or_attach(tmp.path().join("link"), &spec, &prog);
+    let error = error.expect_err("another file system");
+    assert!(
+        matches!(error.cause(), Some(Cause::NotBpffs { .. })),
+        "{error}"
+    );
+
+    symlink("link", fs.at("symbolic"))?;
+    let error = attach("symbolic").expect_err("a symbolic link");
+    assert!(
+        matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
+        "{error}"
+    );
+    fs::remove_file(fs.at("symbolic"))?;
+    let link = made.link.unpin()?;
+    assert_eq!(link.info()?.prog_id, prog.id()?);
+    assert_eq!(fs.names(), [""; 0]);
+    Ok(())
+}
+
+/// Another network's device, with which it went.
+fn device_gone() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let old = own_network(|| dir.open_or_attach("link", &spec, &prog))?.link;
+    eventually("gone", || {
+        old.info().is_ok_and(|info| info.target.is_gone())
+    });
+    own_network(|| {
+        let anew = dir.open_or_attach("link", &spec, &prog)?;
+        assert_eq!(anew.attachment, Attachment::Reattached);
+        assert_eq!(anew.link.info()?.target, LinkTarget::Xdp { ifindex: LO });
+        assert_ne!(anew.link.id()?, old.id()?);
+        one_link(&dir, &[&prog]);
+        Ok(())
+    })
+}
+
+fn control_group_gone() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let attach_type = AttachType::CGROUP_INET_EGRESS;
+    let prog = cgroup_prog();
+    let old = {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        dir.open_or_attach("link", &LinkSpec::cgroup(&file, attach_type), &prog)?
+    };
+    eventually("gone", || {
+        old.link.info().is_ok_and(|info| info.target.is_gone())
+    });
+    let cgroup = Cgroup::new();
+    let file = cgroup.open();
+    let spec = LinkSpec::cgroup(&file, attach_type);
+    let anew = dir.open_or_attach("link", &spec, &prog)?;
+    assert_eq!(anew.attachment, Attachment::Reattached);
+    assert_eq!(fs.names(), ["link"]);
+    one_link(&dir, &[&prog]);
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! What it costs, in syscalls.
+
+use std::mem::forget;
+
+use bpf_pin::{Attachment, LinkSpec, PinDir, Prog};
+use common::*;
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+
+pub const CASES: &[(&str, &[Need])] = &[("syscalls_of_each_way", ROOT)];
+
+const UNCHANGED: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "OBJ_GET_INFO_BY_FD",
+    "lstat",
+    "OBJ_GET_INFO_BY_FD",
+];
+const UPDATED: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "OBJ_GET_INFO_BY_FD",
+    "lstat",
+    "OBJ_GET_INFO_BY_FD",
+    "LINK_UPDATE",
+];
+/// With one's turn, which is a file with a lock.
+const ATTACHED: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "open",
+    "fcntl",
+    "fcntl",
+    "OBJ_GET_AT",
+    "LINK_CREATE",
+    "OBJ_PIN_AT",
+    "close",
+];
+
+pub fn run(name: &str) -> bool {
+    if name != CASES[0].0 {
+        return false;
+    }
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    // What the kernel knows of descriptors is asked once.
+    dir.open_any("nothing").unwrap_err();
+    let _ = std::hash::RandomState::new();
+    let (first, second) = (xdp_prog(), xdp_prog());
+    let count = |prog: &Prog, expected: &[&'static str], attachment: Attachment| {
+        let ready = || PinDir::open(fs.root()).unwrap();
+        let run = |dir: PinDir| {
+            let attached = dir
+                .open_or_attach("link", &LinkSpec::xdp(LO), prog)
+                .unwrap();
+            let code = u8::from(attached.attachment != attachment);
+            forget((attached, dir));
+            code
+        };
+        let mut tracee = Tracee::fork(ready, run).unwrap();
+        let mut seen = vec![];
+        while let Some(stop) = tracee.next().unwrap() {
+            if stop.is_entry() {
+                seen.push(stop.name());
+            }
+        }
+        assert_eq!(tracee.finish().unwrap(), 0, "{attachment:?}");
+        assert_eq!(seen, with_the_way(expected), "{attachment:?}");
+    };
+    let old_prog_id = first.id().unwrap();
+    count(&first, ATTACHED, Attachment::Attached);
+    count(&first, UNCHANGED, Attachment::Unchanged);
+    count(&second, UPDATED, Attachment::Updated { old_prog_id });
+    true
+}
+
+/// Before Linux 6.5 by way of /proc, which is proven each time.
+fn with_the_way(expected: &[&'static str]) -> Vec<&'static str> {
+    let has_path_fd = kernel(6, 5).unmet().is_none();
+    let each = |&call: &&'static str| match (call.strip_suffix("_AT"), has_path_fd) {
+        (None, _) => vec![call],
+        (Some(bare), true) => vec![bare],
+        (Some(bare), false) => vec!["stat", "fstat", bare],
+    };
+    expected.iter().flat_map(each).collect()
+}
