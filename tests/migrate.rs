@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         .test("two_keys_become_one", PINS, merged)
         .test("what_is_changed_between_the_passes", PINS, between)
         .test("a_full_map_is_changed_between_the_passes", PINS, full)
+        .test("more_than_goes_at_once", PINS, many)
         .test("what_fills_a_map_stays", PINS, filled)
         .test("values_of_either_size", PINS, either_size)
         .test("an_unfinished_one_is_resumed", PINS, resumed)
@@ -158,6 +159,42 @@ fn full() -> Outcome {
             let expected = keys.map(|key| ([32, key], [1 + u64::from(key >= 100), 0]));
             assert_eq!(found, expected, "{spec:?}");
         }
+    }
+    Ok(())
+}
+
+/// A full map, into one that is no larger, and of many batches.
+fn many() -> Outcome {
+    const COUNT: u32 = 40_000;
+    const GONE: u32 = 500;
+
+    for is_to_freeze in [false, true] {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let of_size = |size| MapSpec::new(MapType::HASH, 4, size, COUNT);
+        let old = pinned(&dir, &of_size(8))?;
+        put(&old, (0..COUNT).map(|key| (key, 1)))?;
+        let elems = old.typed::<u32, u64>()?;
+        let seen = Cell::new(0);
+        let how = Migrate::new(|key: &u32, value: &u64| {
+            seen.set(seen.get() + 1);
+            if seen.get() == COUNT {
+                for key in 0..GONE {
+                    assert!(elems.delete(&(key * 80)).unwrap());
+                }
+                put(&old, (COUNT..COUNT + GONE).map(|key| (key, 2))).unwrap();
+            }
+            Some((*key, [*value, 0]))
+        });
+        let how = if is_to_freeze { how.freeze() } else { how };
+        let map = migrate(&dir, &of_size(16), how)?;
+        let found = entries::<u32, [u64; 2]>(&map)?;
+        let expected: Vec<(u32, [u64; 2])> = (0..COUNT + GONE)
+            .filter(|key| key % 80 != 0 || *key >= GONE * 80)
+            .map(|key| (key, [1 + u64::from(key >= COUNT), 0]))
+            .collect();
+        assert_eq!(found.len(), COUNT as usize);
+        assert!(found == expected);
     }
     Ok(())
 }
