@@ -27,6 +27,9 @@ fn main() -> std::process::ExitCode {
         .test("sockmap", ROOT, sockmap)
         .test("struct_ops", ROOT, struct_ops)
         .test("modes_of_xdp", ROOT, || own_network(xdp_modes))
+        .test("the_other_mode_of_xdp", ROOT, || {
+            own_network(other_mode_of_xdp)
+        })
         .test("what_a_point_does_not_have", ROOT, misfits)
         .run()
 }
@@ -171,16 +174,17 @@ fn attribute(attribute_type: u16, value: &[u8]) -> Vec<u8> {
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 
-/// `ip link add index 77 type netkit`
 fn add_netkit(ifindex: u32) -> io::Result<()> {
+    add(ifindex, b"netkit")
+}
+
+/// `ip link add index 77 type netkit`
+fn add(ifindex: u32, kind: &[u8]) -> io::Result<()> {
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
 
     let mut body = device(ifindex);
-    body.extend(attribute(
-        IFLA_LINKINFO,
-        &attribute(IFLA_INFO_KIND, b"netkit"),
-    ));
+    body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind)));
     rtnetlink(RTM_NEWLINK, &body)
 }
 
@@ -383,6 +387,43 @@ fn xdp_modes() -> Outcome {
     Ok(())
 }
 
+/// A driver's program and a generic one exclude each other.
+fn other_mode_of_xdp() -> Outcome {
+    const DEVICE: u32 = 78;
+    let (first, second) = (xdp_prog(), xdp_prog());
+    if let Err(error) = add(DEVICE, b"veth") {
+        // Built without: loopback has no driver's mode.
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+        let drv = LinkSpec::xdp(LO)
+            .xdp_flags(XdpFlags::DRV_MODE)
+            .create(&first);
+        drv.expect_err("no such mode");
+        return Ok(());
+    }
+    let spec = LinkSpec::xdp(DEVICE);
+    let modes = [XdpFlags::SKB_MODE, XdpFlags::DRV_MODE];
+    for (has, wants) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let link = spec.xdp_flags(modes[has]).create(&first)?;
+        let errno = if has == wants {
+            libc::EBUSY
+        } else {
+            libc::EEXIST
+        };
+        let prog_id = first.id()?;
+        let text = format!(
+            "attach a program to xdp of device 78: device 78 has XDP program {prog_id} already"
+        );
+        let error = refused(spec.xdp_flags(modes[wants]).create(&second), errno, &text);
+        let ifindex = DEVICE;
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::XdpAttached { ifindex, prog_id })
+        );
+        link.detach()?;
+    }
+    Ok(())
+}
+
 /// Refused without a syscall.
 fn misfits() -> Outcome {
     let (prog, map) = (prog(), hash());
@@ -413,12 +454,21 @@ fn misfits() -> Outcome {
             "tcx_ingress of device 1: BPF_F_REPLACE needs a descriptor, and none was given",
         ),
         (
+            tcx.flags(abi::BPF_F_ID),
+            "tcx_ingress of device 1: flags have BPF_F_ID, which is for a position to say",
+        ),
+        // To TCX it is BPF_F_BEFORE.
+        (
+            tcx.xdp_flags(XdpFlags::HW_MODE),
+            "tcx_ingress: xdp_flags is not for a point of this kind",
+        ),
+        (
             LinkSpec::sockmap(&map, AttachType::XDP),
             "xdp: xdp is not for a map of sockets",
         ),
         (
             LinkSpec::netkit(LO, AttachType::SK_LOOKUP),
-            "sk_lookup of device 1: sk_lookup is not for a device",
+            "sk_lookup of device 1: sk_lookup is not for a netkit device",
         ),
     ] {
         let error = spec.create(&prog).expect_err(text);

@@ -271,8 +271,9 @@ fn opened_or_attached() -> Outcome {
     assert_eq!(
         error.to_string(),
         format!(
-            "update link {}: it is attached to an iterator through map {found}, not to an \
+            "attach by {}: update link {}: it is attached to an iterator through map {found}, not to an \
              iterator through map {expected}; nothing was changed",
+            dir.path().join("keys").display(),
             made.link.id()?
         )
     );

@@ -21,6 +21,10 @@ fn main() -> std::process::ExitCode {
         .test("xdp", ROOT, || own_network(xdp))
         .test("tcx", TCX, || own_network(tcx))
         .test("a_second_xdp_link", ROOT, || own_network(second_xdp))
+        .test("a_program_for_another_way", OTHERS, other_way)
+        .test("programs_loaded_for_xdp_or_not", ROOT, || {
+            own_network(loaded_for_xdp)
+        })
         .test("a_second_tcx_link", TCX, || own_network(second_tcx))
         .test("a_second_flow_dissector", ROOT, || {
             own_network(second_flow_dissector)
@@ -73,11 +77,15 @@ fn life(
     assert_eq!(prog_id()?, second.id()?);
     link.update_from(&third, &second)?;
     assert_eq!(prog_id()?, third.id()?);
-    refused(
-        link.update(&other),
-        libc::EINVAL,
-        &format!("update link {id}: EINVAL"),
-    );
+    let why = match target {
+        LinkTarget::Cgroup { attach_type, .. } => {
+            format!("the program was not loaded for {attach_type}")
+        }
+        _ => "EINVAL".to_owned(),
+    };
+    let text = format!("update link {id}: {why}");
+    refused(link.update(&other), libc::EINVAL, &text);
+    refused(link.update_from(&other, &third), libc::EINVAL, &text);
     assert_eq!(prog_id()?, third.id()?);
     assert_eq!(link.info()?.target, target);
 
@@ -171,16 +179,81 @@ fn cgroup() -> Outcome {
     })
 }
 
+/// A fresh link is refused it; an update was not, as the kernel compares the types alone.
+fn other_way() -> Outcome {
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let attach_type = AttachType::CGROUP_INET4_CONNECT;
+        let spec = LinkSpec::cgroup(&file, attach_type);
+        let make = |way| returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
+        let (first, second) = (make(attach_type), make(attach_type));
+        let bind = make(AttachType::CGROUP_INET4_BIND);
+        spec.create(&bind).expect_err("loaded for another way");
+        let link = spec.create(&first)?;
+        let id = link.id()?;
+        let text = format!("update link {id}: the program was not loaded for cgroup_inet4_connect");
+        for update in [link.update(&bind), link.update_from(&bind, &first)] {
+            let error = refused(update, libc::EINVAL, &text);
+            assert_eq!(error.cause(), Some(&Cause::NotLoadedFor { attach_type }));
+        }
+        assert_eq!(link.info()?.prog_id, first.id()?);
+        link.update_from(&second, &first)?;
+        assert_eq!(link.info()?.prog_id, second.id()?);
+
+        // Of the other type it is what it returns that counts, to a fresh link and to this.
+        let (ingress, egress) = (
+            AttachType::CGROUP_INET_INGRESS,
+            AttachType::CGROUP_INET_EGRESS,
+        );
+        let spec = LinkSpec::cgroup(&file, ingress);
+        let make = |way, value| returning(ProgType::CGROUP_SKB, way, value);
+        let link = spec.create(&make(ingress, 1))?;
+        let congested = make(egress, 2);
+        spec.create(&congested)
+            .expect_err("what ingress does not know");
+        let error = link.update(&congested).expect_err("likewise");
+        assert!(
+            matches!(error.cause(), Some(Cause::NotLoadedFor { .. })),
+            "{error}"
+        );
+        let plain = make(egress, 1);
+        spec.create(&plain)?;
+        link.update(&plain)?;
+        // Whoever may not attach it may update the link: what was not proven is no refusal.
+        let another = make(ingress, 1);
+        as_user(CapabilitySet::BPF, || link.update(&another))?;
+        assert_eq!(link.info()?.prog_id, another.id()?);
+        Ok(())
+    })
+}
+
+/// As those that aya and libbpf load are.
+fn loaded_for_xdp() -> Outcome {
+    let (plain, named) = (xdp_prog(), returning(ProgType::XDP, AttachType::XDP, 2));
+    for (first, second) in [(&plain, &named), (&named, &plain)] {
+        let link = LinkSpec::xdp(LO).create(first)?;
+        let text = format!("update link {}: EINVAL", link.id()?);
+        refused(link.update(second), libc::EINVAL, &text);
+        assert_eq!(link.info()?.prog_id, first.id()?);
+        link.detach()?;
+    }
+    Ok(())
+}
+
 fn second_xdp() -> Outcome {
     let (first, second) = (xdp_prog(), xdp_prog());
     let spec = LinkSpec::xdp(LO);
     let link = spec.create(&first)?;
     for prog in [&first, &second] {
-        let error = refused(
-            spec.create(prog),
-            libc::EBUSY,
-            "attach a program to xdp of device 1: EBUSY",
+        let prog_id = first.id()?;
+        let text = format!(
+            "attach a program to xdp of device 1: device 1 has XDP program {prog_id} already"
         );
+        let error = refused(spec.create(prog), libc::EBUSY, &text);
+        let ifindex = LO;
+        let cause = Cause::XdpAttached { ifindex, prog_id };
+        assert_eq!(error.cause(), Some(&cause));
         let attach_type = AttachType::XDP;
         assert!(
             matches!(error, Error::CreateLink { attach_type: found, .. } if found == attach_type)
@@ -206,6 +279,9 @@ fn second_tcx() -> Outcome {
     // The same program twice.
     let text = "attach a program to tcx_ingress of device 1: EEXIST";
     refused(spec.create(&first), libc::EEXIST, text);
+    let text = format!("update link {}: EEXIST", links[0].id()?);
+    refused(links[0].update(&second), libc::EEXIST, &text);
+    assert_eq!(links[0].info()?.prog_id, first.id()?);
     links[0].detach()?;
     assert_eq!(links[1].info()?.prog_id, second.id()?);
     Ok(())
@@ -253,9 +329,11 @@ fn misfits() -> Outcome {
     ] {
         refused(spec.create(prog), libc::EINVAL, text);
     }
-    let text = "attach a program to cgroup_inet_egress: EBADF";
+    let text = "attach a program to cgroup_inet_egress: the descriptor is on proc, not of a control \
+                group in cgroup2";
     let spec = LinkSpec::cgroup(&other, AttachType::CGROUP_INET_EGRESS);
-    refused(spec.create(&cgroup_prog()), libc::EBADF, text);
+    let error = refused(spec.create(&cgroup_prog()), libc::EBADF, text);
+    assert!(matches!(error.cause(), Some(Cause::NotACgroup { .. })));
 
     // A device's index and a descriptor are one word to the kernel, so neither passes for the other.
     for (spec, text) in [
@@ -273,7 +351,23 @@ fn misfits() -> Outcome {
         ),
         (
             LinkSpec::tcx(LO, AttachType::CGROUP_INET_EGRESS),
-            "cgroup_inet_egress of device 1: cgroup_inet_egress is not for a device",
+            "cgroup_inet_egress of device 1: cgroup_inet_egress is not for a device's traffic control",
+        ),
+        (
+            LinkSpec::tcx(LO, AttachType::XDP),
+            "xdp of device 1: xdp is not for a device's traffic control",
+        ),
+        (
+            LinkSpec::tcx(LO, AttachType::NETKIT_PEER),
+            "netkit_peer of device 1: netkit_peer is not for a device's traffic control",
+        ),
+        (
+            LinkSpec::netkit(LO, AttachType::TCX_EGRESS),
+            "tcx_egress of device 1: tcx_egress is not for a netkit device",
+        ),
+        (
+            LinkSpec::netkit(LO, AttachType::XDP),
+            "xdp of device 1: xdp is not for a netkit device",
         ),
     ] {
         let error = spec.create(&lookup).expect_err(text);

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use bpf_pin::{
     AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, PinDir, PinnedLink, Prog,
-    ProgType,
+    ProgType, XdpFlags,
 };
 use common::*;
 
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
     const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
+    const TRACEPOINT: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
     let suite = Suite::new()
         .test("xdp", ROOT, || {
@@ -62,6 +63,9 @@ fn main() -> ExitCode {
         .test("netfilter_has_no_updates", NETFILTER, || {
             own_network(netfilter)
         })
+        .test("options_that_are_not_told", ROOT, || own_network(options))
+        .test("cookies", TRACEPOINT, cookies)
+        .test("a_program_for_another_way", ROOT, || own_mounts(other_way))
         .test("by_its_path", ROOT, || own_network(by_path))
         .test("a_device_that_is_gone", ROOT, device_gone)
         .test("a_control_group_that_is_gone", ROOT, || {
@@ -174,15 +178,122 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         .open_or_attach("link", spec, &misfit)
         .expect_err("a filter");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert_eq!(error.to_string(), format!("update link {old}: EINVAL"));
+    let why = match target {
+        LinkTarget::Cgroup { attach_type, .. } => {
+            format!("the program was not loaded for {attach_type}")
+        }
+        _ => "EINVAL".to_owned(),
+    };
+    let pin = dir.path().join("link");
+    assert_eq!(
+        error.to_string(),
+        format!("attach by {}: update link {old}: {why}", pin.display())
+    );
+    assert_eq!(error.path(), Some(&*pin));
+    assert!(failed(
+        &error,
+        |it| matches!(it, Error::UpdateLink { id, .. } if *id == old)
+    ));
     assert_eq!(alone().info()?.prog_id, second_id);
     dir.unlink("link")?;
     let error = dir
         .open_or_attach("link", spec, &misfit)
         .expect_err("a filter");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert!(matches!(error, Error::CreateLink { .. }), "{error}");
+    assert!(
+        failed(&error, |it| matches!(it, Error::CreateLink { .. })),
+        "{error}"
+    );
+    assert_eq!(error.path(), Some(&*pin));
     assert_eq!(fs.names(), [""; 0]);
+    Ok(())
+}
+
+/// What failed at the pin.
+fn failed(error: &Error, is_it: impl Fn(&Error) -> bool) -> bool {
+    matches!(error, Error::Attach { error, .. } if is_it(error))
+}
+
+/// What is not told of a link is not compared; and what is, is.
+fn options() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let prog = xdp_prog();
+    let spec = LinkSpec::xdp(LO);
+    let made = dir.open_or_attach("link", &spec, &prog)?;
+    let generic = spec.xdp_flags(XdpFlags::SKB_MODE);
+    let same = dir.open_or_attach("link", &generic, &prog)?;
+    assert_eq!(same.attachment, Attachment::Unchanged);
+    assert_eq!(same.link.id()?, made.link.id()?);
+    // As the docs say: the pin goes, the link lets go, and it is attached anew.
+    dir.unlink("link")?;
+    made.link.detach()?;
+    let anew = dir.open_or_attach("link", &generic, &prog)?;
+    assert_eq!(anew.attachment, Attachment::Attached);
+    assert_ne!(anew.link.id()?, made.link.id()?);
+    Ok(())
+}
+
+fn cookies() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
+    let made = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
+    let same = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
+    assert_eq!(same.attachment, Attachment::Unchanged);
+    let told = matches!(
+        made.link.info()?.target,
+        LinkTarget::RawTracepoint { cookie: 5, .. }
+    );
+    for (other, end) in [
+        (
+            spec.cookie(6),
+            "not to a raw tracepoint with cookie 6; nothing was changed",
+        ),
+        (spec, "not to a raw tracepoint; nothing was changed"),
+    ] {
+        let found = dir.open_or_attach("link", &other, &prog);
+        if !told {
+            assert!(kernel(6, 17).unmet().is_some());
+            assert_eq!(found?.attachment, Attachment::Unchanged);
+            continue;
+        }
+        let error = found.expect_err("another cookie");
+        let end = format!("it is attached to a raw tracepoint with cookie 5, {end}");
+        assert!(error.to_string().ends_with(&end), "{error}");
+    }
+    assert_eq!(fs.names(), ["link"]);
+    Ok(())
+}
+
+fn other_way() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let cgroup = Cgroup::new();
+    let file = cgroup.open();
+    let attach_type = AttachType::CGROUP_INET4_CONNECT;
+    let spec = LinkSpec::cgroup(&file, attach_type);
+    let make = |way| returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
+    let connect = make(attach_type);
+    let made = dir.open_or_attach("link", &spec, &connect)?;
+    let bind = make(AttachType::CGROUP_INET4_BIND);
+    let error = dir
+        .open_or_attach("link", &spec, &bind)
+        .expect_err("another way");
+    assert_eq!(error.cause(), Some(&Cause::NotLoadedFor { attach_type }));
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(made.link.info()?.prog_id, connect.id()?);
+    // Defunct it is attached anew, and that was refused before.
+    made.link.detach()?;
+    let error = dir
+        .open_or_attach("link", &spec, &bind)
+        .expect_err("another way");
+    assert!(
+        failed(&error, |it| matches!(it, Error::CreateLink { .. })),
+        "{error}"
+    );
+    assert_eq!(dir.identity("link")?.id, made.link.id()?);
     Ok(())
 }
 
@@ -209,8 +320,9 @@ fn raw_tracepoint() -> Outcome {
     assert_eq!(
         error.to_string(),
         format!(
-            "update link {}: it is attached to the tracepoint sched_process_exec, not to \
-             sched_process_exit; nothing was changed",
+            "attach by {}: update link {}: it is attached to the tracepoint sched_process_exec, \
+             not to sched_process_exit; nothing was changed",
+            dir.path().join("link").display(),
             made.link.id()?
         )
     );

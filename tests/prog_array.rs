@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bpf_pin::{
     Access, Cause, ElemFlags, Failed, Insn, Map, MapFlags, MapSpec, MapType, Objects, PinnedMap,
-    Prog, ProgSpec, ProgType, TestRun, abi,
+    Prog, ProgFlags, ProgSpec, ProgType, TestRun, abi,
 };
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -16,6 +16,7 @@ fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const FRAGS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 1)];
     const BY_ID: &[Need] = &[cap::SYS_ADMIN];
     Suite::new()
         .test("programs_in_and_ids_out", BPF, programs)
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
         .test("a_pin_keeps_the_programs", PINS, pin_keeps)
         .test("without_a_pin_the_programs_go", BPF, nothing_keeps)
         .test("a_program_of_another_type", ROOT, other_type)
+        .test("a_program_loaded_in_another_way", FRAGS, other_flags)
         .test("what_a_map_does_not_hold", BPF, holds_no)
         .test("beyond_the_end", BPF, beyond)
         .test("read_only", PINS, read_only)
@@ -181,6 +183,23 @@ fn other_type() -> Outcome {
     stages.delete(&0)?;
     let error = stages.update(&0, &xdp, ElemFlags::ANY).unwrap_err();
     assert_eq!(error.cause(), Some(&cause));
+    Ok(())
+}
+
+/// Of which the kernel does not tell, so that there is no cause.
+fn other_flags() -> Outcome {
+    let map = spec(1).create()?;
+    let stages = map.objects::<u32, Prog>()?;
+    let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    let plain = ProgSpec::new(ProgType::XDP, &insns);
+    let frags = plain.clone().flags(ProgFlags::XDP_HAS_FRAGS).load()?;
+    let plain = plain.load()?;
+    stages.update(&0, &plain, ElemFlags::ANY)?;
+    let error = stages.update(&0, &frags, ElemFlags::ANY);
+    let error = error.expect_err("a program that knows packets in parts");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert!(error.cause().is_none(), "{error}");
+    assert_eq!(stages.lookup(&0)?, Some(plain.id()?));
     Ok(())
 }
 

@@ -40,8 +40,14 @@ impl<K: ObjectKind> Handle<K> {
     /// ```no_run
     /// use bpf_pin::Map;
     ///
+    /// const ENOENT: i32 = 2;
+    ///
     /// for id in Map::ids() {
-    ///     println!("{}", Map::from_id(id?)?.info()?.name);
+    ///     match Map::from_id(id?) {
+    ///         Ok(map) => println!("{}", map.info()?.name),
+    ///         Err(error) if error.raw_os_error() == Some(ENOENT) => {}
+    ///         Err(error) => return Err(error),
+    ///     }
     /// }
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```

@@ -284,8 +284,10 @@ impl LinkTarget {
         }
     }
 
-    /// Whether it is what `self` says, as far as both say anything: 0 says nothing.
+    /// Whether it is what `self` says, as far as both say anything: 0 says nothing, but what was asked
+    /// for has no cookie and all processes where that is 0.
     pub(crate) fn agrees(&self, found: &Self) -> bool {
+        let told = |a: u64, found: u64| found == 0 || a == found;
         let same = |a: u64, b: u64| a == 0 || b == 0 || a == b;
         let word = |a: u32, b: u32| same(a.into(), b.into());
         match (*self, *found) {
@@ -294,15 +296,20 @@ impl LinkTarget {
                     attach_type: a,
                     obj_id,
                     btf_id,
-                    ..
+                    cookie,
                 },
                 Self::Tracing {
                     attach_type: b,
                     obj_id: found_obj,
                     btf_id: found_btf,
-                    ..
+                    cookie: found_cookie,
                 },
-            ) => a == b && word(obj_id, found_obj) && word(btf_id, found_btf),
+            ) => {
+                a == b
+                    && word(obj_id, found_obj)
+                    && word(btf_id, found_btf)
+                    && told(cookie, found_cookie)
+            }
             (
                 Self::Cgroup {
                     cgroup_id,
@@ -376,10 +383,25 @@ impl LinkTarget {
                     && same(cgroup_id, found_cgroup)
             }
             (Self::Netfilter { .. }, _) => self == found,
-            (Self::RawTracepoint { .. }, Self::RawTracepoint { .. })
-            | (Self::PerfEvent { .. }, Self::PerfEvent { .. })
-            | (Self::KprobeMulti { .. }, Self::KprobeMulti { .. })
-            | (Self::UprobeMulti { .. }, Self::UprobeMulti { .. }) => true,
+            (Self::RawTracepoint { cookie }, Self::RawTracepoint { cookie: found })
+            | (Self::PerfEvent { cookie, .. }, Self::PerfEvent { cookie: found, .. }) => {
+                told(cookie, found)
+            }
+            // Without a count the kernel tells nothing of them.
+            (Self::KprobeMulti { .. }, Self::KprobeMulti { count: 0, .. })
+            | (Self::UprobeMulti { .. }, Self::UprobeMulti { count: 0, .. }) => true,
+            (Self::KprobeMulti { .. }, Self::KprobeMulti { .. }) => self == found,
+            (
+                Self::UprobeMulti { count, flags, pid },
+                Self::UprobeMulti {
+                    count: found_count,
+                    flags: found_flags,
+                    pid: found_pid,
+                },
+            ) => {
+                // A process that is gone has no number any more.
+                (count, flags) == (found_count, found_flags) && told(pid.into(), found_pid.into())
+            }
             _ => false,
         }
     }
@@ -389,13 +411,19 @@ impl LinkTarget {
 impl fmt::Display for LinkTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RawTracepoint { .. } => f.write_str("a raw tracepoint"),
+            Self::RawTracepoint { cookie } => {
+                f.write_str("a raw tracepoint")?;
+                with_cookie(f, *cookie)
+            }
             Self::Tracing {
                 attach_type,
                 obj_id,
                 btf_id,
-                ..
-            } => write!(f, "{attach_type} of type {btf_id} of object {obj_id}"),
+                cookie,
+            } => {
+                write!(f, "{attach_type} of type {btf_id} of object {obj_id}")?;
+                with_cookie(f, *cookie)
+            }
             Self::Cgroup {
                 cgroup_id,
                 attach_type,
@@ -407,8 +435,14 @@ impl fmt::Display for LinkTarget {
                 attach_type,
             } => write!(f, "{attach_type} of network namespace {netns_ino}"),
             Self::Xdp { ifindex } => write!(f, "xdp of device {ifindex}"),
-            Self::PerfEvent { .. } => f.write_str("a perf event"),
-            Self::KprobeMulti { .. } => f.write_str("functions of the kernel"),
+            Self::PerfEvent { cookie, .. } => {
+                f.write_str("a perf event")?;
+                with_cookie(f, *cookie)
+            }
+            Self::KprobeMulti { count: 0, .. } => f.write_str("functions of the kernel"),
+            Self::KprobeMulti { count, flags } => {
+                write!(f, "{count} functions of the kernel with flags {flags:#x}")
+            }
             Self::StructOps { map_id } => write!(f, "struct_ops of map {map_id}"),
             Self::Netfilter {
                 pf,
@@ -427,13 +461,27 @@ impl fmt::Display for LinkTarget {
                 ifindex,
                 attach_type,
             } => write!(f, "{attach_type} of device {ifindex}"),
-            Self::UprobeMulti { .. } => f.write_str("places in an executable"),
+            Self::UprobeMulti { count: 0, .. } => f.write_str("places in an executable"),
+            Self::UprobeMulti { count, flags, pid } => {
+                write!(f, "{count} places in an executable with flags {flags:#x}")?;
+                match pid {
+                    0 => Ok(()),
+                    _ => write!(f, ", of process {pid}"),
+                }
+            }
             Self::Sockmap {
                 map_id,
                 attach_type,
             } => write!(f, "{attach_type} of map {map_id}"),
             Self::Other => f.write_str("something not known here"),
         }
+    }
+}
+
+fn with_cookie(f: &mut fmt::Formatter<'_>, cookie: u64) -> fmt::Result {
+    match cookie {
+        0 => Ok(()),
+        _ => write!(f, " with cookie {cookie}"),
     }
 }
 

@@ -27,8 +27,9 @@ pub fn elsewhere() -> Outcome {
         assert_eq!(
             error.to_string(),
             format!(
-                "update link {}: it is attached to sk_lookup of network namespace {netns_ino}, not \
-                 to {to}; nothing was changed",
+                "attach by {}: update link {}: it is attached to sk_lookup of network namespace \
+                 {netns_ino}, not to {to}; nothing was changed",
+                dir.path().join("link").display(),
                 info.id
             )
         );
@@ -101,9 +102,20 @@ pub fn taken() -> Outcome {
     let theirs = spec.create(&other)?;
     let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    let prog_id = other.id()?;
     assert_eq!(
         error.to_string(),
-        "attach a program to xdp of device 1: EBUSY"
+        format!(
+            "attach by {}: attach a program to xdp of device 1: device 1 has XDP program {prog_id} \
+             already",
+            dir.path().join("link").display()
+        )
+    );
+    assert_eq!(error.path(), Some(&*dir.path().join("link")));
+    let ifindex = LO;
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::XdpAttached { ifindex, prog_id })
     );
     assert_eq!(theirs.info()?.prog_id, other.id()?);
     assert_eq!(fs.names(), [""; 0]);

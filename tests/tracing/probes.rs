@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use bpf_pin::{AttachType, LinkSpec, LinkTarget, LinkType, ProgType, abi};
+use bpf_pin::{
+    AttachType, Attachment, Cause, LinkSpec, LinkTarget, LinkType, PinDir, ProgType, abi,
+};
 use common::*;
 
 use crate::{clear, has_kprobes, is_for_good, load, read, refused, runs, seen, spawn, spec_insns};
@@ -206,6 +208,34 @@ pub fn uprobe_multi() -> Outcome {
             runs(&map, link, 1 << 33, call)?;
         }
     }
+    // A pinned link to other places, or of another process, is not taken for this one.
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let pinned = spec.pid(std::process::id());
+    let made = dir.open_or_attach("link", &pinned, &prog)?;
+    let same = dir.open_or_attach("link", &pinned, &prog)?;
+    assert_eq!(same.attachment, Attachment::Unchanged);
+    let twice = [offset(), offset()];
+    let others = [
+        spec,
+        pinned.flags(abi::BPF_F_UPROBE_MULTI_RETURN),
+        LinkSpec::uprobe_multi(path, &twice).pid(std::process::id()),
+    ];
+    for other in others {
+        let found = dir.open_or_attach("link", &other, &prog);
+        if kernel(6, 8).unmet().is_some() {
+            assert_eq!(found?.attachment, Attachment::Unchanged);
+            continue;
+        }
+        let error = found.expect_err("other places");
+        assert!(
+            matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
+            "{error}"
+        );
+    }
+    drop((made, same));
+    dir.unlink("link")?;
+
     let nowhere = LinkSpec::uprobe_multi(c"/nowhere", &offsets).create(&prog);
     let text = "attach a program to trace_uprobe_multi: ENOENT";
     refused(nowhere, libc::ENOENT, text);

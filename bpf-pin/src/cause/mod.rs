@@ -294,6 +294,24 @@ pub enum Cause {
         /// The target: "cgroup", "netns", "device", ….
         target: &'static str,
     },
+    /// The program is of another type, or was loaded with another `expected_attach_type`, than can be
+    /// attached in this way (EINVAL).
+    NotLoadedFor {
+        /// The way.
+        attach_type: AttachType,
+    },
+    /// The descriptor is not of a control group in a cgroup2 file system (EBADF).
+    NotACgroup {
+        /// The file system that it is of.
+        found: FileSystem,
+    },
+    /// The network device has an XDP program: in this mode (EBUSY), or in the other one (EEXIST).
+    XdpAttached {
+        /// The device's index.
+        ifindex: u32,
+        /// The program's id.
+        prog_id: u32,
+    },
     /// The link was detached, or what it was attached to is gone (ENOLINK).
     Detached,
     /// The link holds another program than the caller took for the old one (EPERM).
@@ -482,7 +500,8 @@ pub enum Cause {
         what: &'static str,
     },
     /// The prog array is for programs of another type: that of the first program that was put into
-    /// it or used it (EINVAL).
+    /// it or used it (EINVAL). Where the types are the same, EINVAL without this cause is said of
+    /// another `expected_attach_type` on newer kernels, and of `BPF_F_XDP_HAS_FRAGS`.
     OtherProgType {
         /// The type that it is for.
         owner: ProgType,

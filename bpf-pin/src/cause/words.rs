@@ -194,6 +194,15 @@ impl fmt::Display for Cause {
                 attach_type,
                 target,
             } => write!(f, "{attach_type} is not for a {target}"),
+            Self::NotLoadedFor { attach_type } => {
+                write!(f, "the program was not loaded for {attach_type}")
+            }
+            Self::NotACgroup { found } => {
+                write!(f, "the descriptor is on {found}, not of a control group in cgroup2")
+            }
+            Self::XdpAttached { ifindex, prog_id } => {
+                write!(f, "device {ifindex} has XDP program {prog_id} already")
+            }
             Self::Detached => f.write_str("the link is detached"),
             Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
             Self::NoUpdate { link_type } => {

@@ -1,14 +1,20 @@
 //! What is wrong with where a program is to be attached.
 
+use std::os::fd::BorrowedFd;
+
 use bpf_pin_sys::Version;
+use rustix::fs::fstatfs;
 use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::capability::is_filtered;
 use crate::cause::Cause;
+use crate::magic::FileSystem;
 use crate::sys;
 use crate::types::AttachType;
+
+use super::rtnetlink;
 
 /// EINVAL of a device's attach type: a query tells whether the kernel knows it.
 pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
@@ -38,4 +44,23 @@ pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
     let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
     let is_missing = index_to_name_inlined(any, ifindex) == Err(Errno::NODEV);
     is_missing.then_some(Cause::NoDevice { ifindex })
+}
+
+/// EBUSY or EEXIST of XDP: which program the device has.
+pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
+    let prog_id = rtnetlink::xdp_prog_id(ifindex)?;
+    Some(Cause::XdpAttached { ifindex, prog_id })
+}
+
+/// EBADF of what is to be a control group.
+pub(crate) fn for_cgroup(fd: BorrowedFd<'_>) -> Option<Cause> {
+    let found = FileSystem::from_stat(&fstatfs(fd).ok()?);
+    (found != FileSystem::CGROUP2).then_some(Cause::NotACgroup { found })
+}
+
+/// Before a control group's link is updated: the kernel compares the programs' types there, and only
+/// when one is attached anew what they were loaded for. To attach it to no group has no effect.
+pub(crate) fn for_prog_of_link(prog: BorrowedFd<'_>, attach_type: AttachType) -> Option<Cause> {
+    let is_misfit = sys::link_create_nowhere(prog, attach_type.0) == Errno::INVAL && !is_filtered();
+    is_misfit.then_some(Cause::NotLoadedFor { attach_type })
 }

@@ -5,6 +5,7 @@ mod link;
 mod mount;
 mod path;
 mod privilege;
+mod rtnetlink;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,7 +16,9 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
-pub(crate) use link::{for_attach_type, for_device, for_tracepoint_cookie};
+pub(crate) use link::{
+    for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint_cookie, for_xdp,
+};
 pub(crate) use mount::{attach, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{

@@ -247,6 +247,13 @@ pub enum Error {
         /// What failed.
         error: Box<Error>,
     },
+    /// A program was to be attached by a pinned link, and what failed has no path of its own.
+    Attach {
+        /// The pin.
+        path: PathBuf,
+        /// What failed.
+        error: Box<Error>,
+    },
     /// A bpffs was looked for, mounted, unmounted or delegated.
     Mount {
         /// Which of these.
@@ -303,7 +310,7 @@ impl Error {
             | Self::Reuse { reason, .. }
             | Self::Mount { reason, .. }
             | Self::Token { reason, .. } => reason,
-            Self::Migrate { error, .. } => error.reason(),
+            Self::Migrate { error, .. } | Self::Attach { error, .. } => error.reason(),
         }
     }
 
@@ -326,6 +333,7 @@ impl Error {
             | Self::Directory { path, .. }
             | Self::Reuse { path, .. }
             | Self::Migrate { path, .. }
+            | Self::Attach { path, .. }
             | Self::Statfs { path, .. } => Some(path),
             Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
             _ => None,
@@ -394,6 +402,9 @@ impl fmt::Display for Error {
             // What failed has words of its own.
             Self::Migrate { path, error } => {
                 return write!(f, "migrate {}: {error}", path.display());
+            }
+            Self::Attach { path, error } => {
+                return write!(f, "attach by {}: {error}", path.display());
             }
             Self::Mount {
                 operation, path, ..

@@ -11,11 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
+use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::kind::Kind;
 use crate::object::{Handle, ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, sealed::Sealed};
+use crate::target::LinkTarget;
 use crate::types::{AttachType, LinkType};
 
 pub use info::LinkInfo;
@@ -67,15 +69,53 @@ impl Link {
     /// `BPF_LINK_UPDATE`: puts `new` in the place of the program that the link holds, without a
     /// moment between them. Linux 5.7.
     ///
+    /// Of a control group's link the kernel compares no more than the programs' types: it would put a
+    /// program for `BPF_CGROUP_INET4_BIND` in the place of one for `BPF_CGROUP_INET4_CONNECT`, which
+    /// [`LinkSpec::create`] is refused. So it is asked before, by a `BPF_LINK_CREATE` at no group, whether
+    /// `new` may be attached in the link's way. It does not answer where `new` is of type cgroup_skb and
+    /// this thread lacks `CAP_NET_ADMIN`, nor where a seccomp filter stands in the way; there what is
+    /// compared is the kernel's. Two syscalls, three of a control group's link.
+    ///
     /// # Errors
     ///
-    /// [`Error::UpdateLink`]: EINVAL where `new` is of another type;
+    /// [`Error::UpdateLink`]: EINVAL where `new` is of another type, and of XDP and maps of sockets where
+    /// it was loaded with another `expected_attach_type`, as aya and libbpf set [`AttachType::XDP`];
+    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group's link;
+    /// EEXIST of TCX and netkit where `new` is attached there already, by another link;
     /// [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
     /// tracing, raw tracepoints, perf events and netfilter;
     /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
     /// attached to is gone.
     pub fn update(&self, new: &Prog) -> Result<()> {
+        self.check_loaded_for(new)?;
         self.update_fds(new.as_fd(), None)
+    }
+
+    /// As [`update`](Self::update), of a link whose info is known.
+    pub(crate) fn update_known(&self, info: &LinkInfo, new: &Prog) -> Result<()> {
+        self.check_target(info, new)?;
+        self.update_fds(new.as_fd(), None)
+    }
+
+    fn check_loaded_for(&self, new: &Prog) -> Result<()> {
+        match self.info() {
+            Ok(info) => self.check_target(&info, new),
+            // The update has an errno for it.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn check_target(&self, info: &LinkInfo, new: &Prog) -> Result<()> {
+        let LinkTarget::Cgroup { attach_type, .. } = info.target else {
+            return Ok(());
+        };
+        match diagnose::for_prog_of_link(new.as_fd(), attach_type) {
+            Some(cause) if !info.target.is_gone() => {
+                let reason = Reason::new(Errno::INVAL, Some(cause));
+                Err(self.update_error(Some(info.id), reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// `BPF_LINK_UPDATE` with `BPF_F_REPLACE`: only if the link still holds `old`. Linux 5.7.
@@ -84,6 +124,7 @@ impl Link {
     ///
     /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
     pub fn update_from(&self, new: &Prog, old: &Prog) -> Result<()> {
+        self.check_loaded_for(new)?;
         self.update_fds(new.as_fd(), Some(old))
     }
 

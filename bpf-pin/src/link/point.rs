@@ -129,7 +129,10 @@ pub(super) enum Over<'a> {
 pub(super) enum Point<'a> {
     Cgroup(BorrowedFd<'a>),
     Netns(BorrowedFd<'a>),
-    Device(u32),
+    /// A network device by its index, as are the next two.
+    Xdp(u32),
+    Tcx(u32),
+    Netkit(u32),
     Sockmap(BorrowedFd<'a>),
     /// What the program was loaded for.
     Tracing,
@@ -162,7 +165,9 @@ impl Point<'_> {
         match self {
             Self::Cgroup(_) => "cgroup",
             Self::Netns(_) => "netns",
-            Self::Device(_) => "device",
+            Self::Xdp(_) => "device",
+            Self::Tcx(_) => "device's traffic control",
+            Self::Netkit(_) => "netkit device",
             Self::Sockmap(_) => "map of sockets",
             Self::Tracing => "function",
             Self::RawTracepoint(_) => "raw tracepoint",
@@ -184,10 +189,9 @@ impl Point<'_> {
                 .name()
                 .is_some_and(|name| name.starts_with("CGROUP_") || name == "LSM_CGROUP"),
             Self::Netns(_) => matches!(attach_type, A::FLOW_DISSECTOR | A::SK_LOOKUP),
-            Self::Device(_) => matches!(
-                attach_type,
-                A::XDP | A::TCX_INGRESS | A::TCX_EGRESS | A::NETKIT_PRIMARY | A::NETKIT_PEER
-            ),
+            Self::Xdp(_) => attach_type == A::XDP,
+            Self::Tcx(_) => matches!(attach_type, A::TCX_INGRESS | A::TCX_EGRESS),
+            Self::Netkit(_) => matches!(attach_type, A::NETKIT_PRIMARY | A::NETKIT_PEER),
             Self::Sockmap(_) => matches!(
                 attach_type,
                 A::SK_MSG_VERDICT
@@ -224,7 +228,7 @@ impl Point<'_> {
             Self::Cgroup(fd) | Self::Netns(fd) | Self::Sockmap(fd) | Self::PerfEvent(fd) => {
                 fd.as_raw_fd() as u32
             }
-            Self::Device(ifindex) => *ifindex,
+            Self::Xdp(ifindex) | Self::Tcx(ifindex) | Self::Netkit(ifindex) => *ifindex,
             _ => 0,
         }
     }
@@ -232,9 +236,14 @@ impl Point<'_> {
     /// The device, or 0.
     pub(super) fn ifindex(&self) -> u32 {
         match self {
-            Self::Device(ifindex) => *ifindex,
+            Self::Xdp(ifindex) | Self::Tcx(ifindex) | Self::Netkit(ifindex) => *ifindex,
             _ => 0,
         }
+    }
+
+    /// Whether others are attached beside it, in an order.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(self, Self::Cgroup(_) | Self::Tcx(_) | Self::Netkit(_))
     }
 }
 
@@ -307,9 +316,9 @@ pub(super) fn target(
     point: &Point<'_>,
     attach_type: AttachType,
     flags: u32,
+    cookie: u64,
     prog: &Prog,
 ) -> Result<LinkTarget, Errno> {
-    let cookie = 0;
     Ok(match *point {
         Point::Misfit(_) => return Err(Errno::INVAL),
         Point::Cgroup(fd) => LinkTarget::Cgroup {
@@ -320,21 +329,18 @@ pub(super) fn target(
             netns_ino: fstat(fd)?.st_ino as u32,
             attach_type,
         },
-        Point::Device(ifindex) => match attach_type {
-            AttachType::XDP => LinkTarget::Xdp { ifindex },
-            AttachType::NETKIT_PRIMARY => LinkTarget::Netkit {
-                ifindex,
-                attach_type,
+        Point::Xdp(ifindex) => LinkTarget::Xdp { ifindex },
+        Point::Tcx(ifindex) => LinkTarget::Tcx {
+            ifindex,
+            attach_type,
+        },
+        Point::Netkit(ifindex) => LinkTarget::Netkit {
+            // Of the peer the index of the other end is told.
+            ifindex: match attach_type {
+                AttachType::NETKIT_PEER => 0,
+                _ => ifindex,
             },
-            // Told is the index of the other end.
-            AttachType::NETKIT_PEER => LinkTarget::Netkit {
-                ifindex: 0,
-                attach_type,
-            },
-            _ => LinkTarget::Tcx {
-                ifindex,
-                attach_type,
-            },
+            attach_type,
         },
         Point::Sockmap(fd) => LinkTarget::Sockmap {
             map_id: sys::info_head(fd)?.id,
@@ -359,11 +365,14 @@ pub(super) fn target(
             event_type: 0,
             cookie,
         },
-        Point::Kprobes(_) => LinkTarget::KprobeMulti { count: 0, flags: 0 },
-        Point::Uprobes(_) => LinkTarget::UprobeMulti {
-            count: 0,
-            flags: 0,
-            pid: 0,
+        Point::Kprobes(functions) => LinkTarget::KprobeMulti {
+            count: functions.len() as u32,
+            flags,
+        },
+        Point::Uprobes(uprobes) => LinkTarget::UprobeMulti {
+            count: uprobes.offsets.len() as u32,
+            flags,
+            pid: uprobes.pid,
         },
         Point::Netfilter {
             pf,

@@ -52,6 +52,8 @@ enum Cookies<'a> {
 impl<'a> LinkSpec<'a> {
     /// A control group, by a descriptor of its directory in a cgroup2 file system, which others may
     /// have attached programs to, too. Linux 5.7.
+    ///
+    /// Of a cgroup v1, of another file system's directory or of a file: EBADF.
     pub fn cgroup(cgroup: &'a impl AsFd, attach_type: AttachType) -> Self {
         Self::new(Point::Cgroup(cgroup.as_fd()), attach_type)
     }
@@ -63,20 +65,26 @@ impl<'a> LinkSpec<'a> {
     }
 
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
+    ///
+    /// A device has one link in a mode, and one of the driver's mode and the generic one. The link
+    /// takes another program by [`Link::update`] only if both were loaded with the same
+    /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type), else EINVAL: aya and libbpf set
+    /// [`AttachType::XDP`], and [`ProgSpec`](crate::ProgSpec) sets what it is told.
     pub fn xdp(ifindex: u32) -> Self {
-        Self::new(Point::Device(ifindex), AttachType::XDP)
+        Self::new(Point::Xdp(ifindex), AttachType::XDP)
     }
 
     /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
-    /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6.
+    /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6, before which
+    /// [`create`](Self::create) says [`Unsupported`](Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
-        Self::new(Point::Device(ifindex), attach_type)
+        Self::new(Point::Tcx(ifindex), attach_type)
     }
 
     /// A netkit device, by the index of its primary end: `BPF_NETKIT_PRIMARY` or `BPF_NETKIT_PEER`,
     /// behind what is attached already. Linux 6.7.
     pub fn netkit(ifindex: u32, attach_type: AttachType) -> Self {
-        Self::new(Point::Device(ifindex), attach_type)
+        Self::new(Point::Netkit(ifindex), attach_type)
     }
 
     /// A map of sockets: [`AttachType::SK_MSG_VERDICT`], [`AttachType::SK_SKB_VERDICT`] and their
@@ -199,8 +207,13 @@ impl<'a> LinkSpec<'a> {
     }
 
     /// `XDP_FLAGS_*`, of [`xdp`](Self::xdp).
-    pub fn xdp_flags(self, flags: XdpFlags) -> Self {
-        self.flags(flags.bits())
+    pub fn xdp_flags(mut self, flags: XdpFlags) -> Self {
+        match self.point {
+            Point::Xdp(_) => self.flags |= flags.bits(),
+            // Elsewhere the same bits say where among others.
+            _ => self.point = Point::Misfit("xdp_flags"),
+        }
+        self
     }
 
     /// `BPF_F_BEFORE`, `BPF_F_AFTER` and `relative_fd`: where among those that are attached already;
@@ -269,7 +282,13 @@ impl<'a> LinkSpec<'a> {
 
     /// What a link of it will say of its target; 0 is what cannot be known before.
     pub(crate) fn target(&self, prog: &Prog) -> std::result::Result<LinkTarget, Errno> {
-        point::target(&self.point, self.attach_type, self.flags, prog)
+        point::target(
+            &self.point,
+            self.attach_type,
+            self.flags,
+            self.one_cookie(),
+            prog,
+        )
     }
 
     /// The name that a link of it has of its target.
@@ -288,9 +307,12 @@ impl<'a> LinkSpec<'a> {
     /// [`Error::CreateLink`]: EINVAL where program and attach point do not fit or the kernel does not
     /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
     /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
-    /// EBUSY where the place is taken: by another XDP program, or by a function of netfilter with this
-    /// priority; where the program traces already. EEXIST where TCX has this program already, E2BIG
-    /// where the network namespace has a flow dissector; ESTALE where the revision is another;
+    /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
+    /// (EBUSY) or in the other one (EEXIST); EEXIST of a device that is part of one with an XDP
+    /// program; EBUSY where a function of netfilter has this priority, and where the program traces
+    /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
+    /// has a flow dissector; ESTALE where the revision is another;
+    /// [`NotACgroup`](Cause::NotACgroup) (EBADF);
     /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
     /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
@@ -308,22 +330,26 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
+    fn one_cookie(&self) -> u64 {
+        match self.cookies {
+            Cookies::One(cookie) => cookie,
+            Cookies::None | Cookies::Each(_) => 0,
+        }
+    }
+
     fn create_fd(&self, prog: &Prog) -> std::result::Result<OwnedFd, Errno> {
         let create = |flags, opts| {
             let target = self.point.word();
             sys::link_create(prog.as_fd(), target, self.attach_type.0, flags, opts)
         };
-        let cookie = match self.cookies {
-            Cookies::One(cookie) => cookie,
-            Cookies::None | Cookies::Each(_) => 0,
-        };
+        let cookie = self.one_cookie();
         let cookies = match self.cookies {
             Cookies::Each(cookies) => cookies,
             Cookies::None | Cookies::One(_) => &[],
         };
         match self.point {
             Point::Misfit(_) => Err(Errno::INVAL),
-            Point::Cgroup(_) | Point::Device(_)
+            Point::Cgroup(_) | Point::Tcx(_) | Point::Netkit(_)
                 if self.position.is_some() || self.expected_revision != 0 =>
             {
                 let position = self.position;
@@ -334,9 +360,12 @@ impl<'a> LinkSpec<'a> {
                 };
                 create(self.flags | position.map_or(0, |it| it.flags()), opts)
             }
-            Point::Cgroup(_) | Point::Netns(_) | Point::Device(_) | Point::Sockmap(_) => {
-                create(self.flags, LinkOpts::None)
-            }
+            Point::Cgroup(_)
+            | Point::Netns(_)
+            | Point::Xdp(_)
+            | Point::Tcx(_)
+            | Point::Netkit(_)
+            | Point::Sockmap(_) => create(self.flags, LinkOpts::None),
             Point::Tracing if cookie == 0 => sys::raw_tracepoint_open(prog.as_fd(), None, 0),
             Point::Tracing => create(0, LinkOpts::Tracing { cookie }),
             Point::RawTracepoint(name) => {
@@ -398,11 +427,7 @@ impl<'a> LinkSpec<'a> {
                 target,
             });
         }
-        let is_ordered = match self.point {
-            Point::Cgroup(_) => true,
-            Point::Device(_) => attach_type != AttachType::XDP,
-            _ => false,
-        };
+        let is_ordered = self.point.is_ordered();
         if !is_ordered && self.position.is_some() {
             return is_not_for("position");
         }
@@ -419,6 +444,13 @@ impl<'a> LinkSpec<'a> {
             // What they announce would be the descriptor 0.
             _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
             _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
+            // It would turn the descriptor of a position into somebody's id.
+            _ if is_ordered && has(abi::BPF_F_ID) => {
+                return Some(Cause::InvalidOption {
+                    option: "flags",
+                    problem: "have BPF_F_ID, which is for a position to say".to_owned(),
+                });
+            }
             Point::Uprobes(_) if has(abi::BPF_F_UPROBE_MULTI_PATH_FD) => {
                 "BPF_F_UPROBE_MULTI_PATH_FD"
             }
@@ -472,9 +504,16 @@ impl<'a> LinkSpec<'a> {
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         match (errno, self.point) {
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL, Point::Device(ifindex)) => diagnose::for_attach_type(self.attach_type)
-                .or_else(|| diagnose::for_device(ifindex)),
-            (Errno::NODEV, Point::Device(ifindex)) => diagnose::for_device(ifindex),
+            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => diagnose::for_device(ifindex),
+            (Errno::BUSY | Errno::EXIST, Point::Xdp(ifindex)) => diagnose::for_xdp(ifindex),
+            (Errno::INVAL, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
+                diagnose::for_attach_type(self.attach_type)
+                    .or_else(|| diagnose::for_device(ifindex))
+            }
+            (Errno::NODEV, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
+                diagnose::for_device(ifindex)
+            }
+            (Errno::BADF, Point::Cgroup(fd)) => diagnose::for_cgroup(fd),
             (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
                 Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
                 _ => None,

@@ -141,7 +141,11 @@ impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
     /// # Errors
     ///
     /// [`Error::Update`] as [`Elems::update`]; [`OtherProgType`](Cause::OtherProgType) (EINVAL) of a
-    /// program where the array is for programs of another type; EINVAL of a map that is not like the
+    /// program where the array is for programs of another type; EINVAL also where that type is the same
+    /// and the first program that met the array differs in what the kernel does not tell of it: an XDP
+    /// program loaded with [`XDP_HAS_FRAGS`](crate::ProgFlags::XDP_HAS_FRAGS) and one without, on newer
+    /// kernels another [`expected_attach_type`](crate::ProgSpec::expected_attach_type), a program that
+    /// is run by the interpreter and one that is not; EINVAL of a map that is not like the
     /// one that the map of maps was made with; EBADF or EINVAL of what is no cgroup or perf event.
     pub fn update(&self, key: &K, object: &O, flags: ElemFlags) -> Result<()> {
         let number = object.as_fd().as_raw_fd();

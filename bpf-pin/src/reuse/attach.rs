@@ -88,6 +88,16 @@ impl PinDir {
     /// taken. Who is killed amid it leaves what was there or what was to be there, and at the most a
     /// pin for [`sweep_stale`](Self::sweep_stale), which is what the next call does before it attaches.
     ///
+    /// What the kernel does not tell of a link is not compared with a link that is there, and takes
+    /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
+    /// [`position`](LinkSpec::position), [`expected_revision`](LinkSpec::expected_revision) and
+    /// [`cookies`](LinkSpec::cookies); [`flags`](LinkSpec::flags) but those of netfilter, of functions and
+    /// of places. Those, how many functions or places, [`pid`](LinkSpec::pid) and
+    /// [`cookie`](LinkSpec::cookie) are compared where the kernel has the fields of
+    /// [`LinkTarget`](crate::LinkTarget); but a link without a cookie passes for one with any. To apply
+    /// them: [`unlink`](Self::unlink) the pin, [`detach`](Link::detach) the link, or drop it where it has
+    /// no detaching, and attach again, with a moment in which no program is there.
+    ///
     /// A device's index is that of the network namespace that this thread is in: of a link to a device
     /// of another one with the same index the kernel does not tell the difference. Of several functions
     /// or places, of perf events, of tracepoints by BTF and of what an iterator's program was loaded for
@@ -97,10 +107,17 @@ impl PinDir {
     ///
     /// [`Error::Open`], as [`open_as`](Self::open_as); nothing but ENOENT means that nothing is there.
     ///
-    /// [`Error::UpdateLink`], and nothing was changed: [`AttachedElsewhere`](Cause::AttachedElsewhere),
-    /// [`AnotherTracepoint`](Cause::AnotherTracepoint); as [`Link::update`].
+    /// [`Error::Attach`] with the pin's path and one of these:
     ///
-    /// [`Error::CreateLink`], as [`LinkSpec::create`]: EBUSY after a second in which it was tried again.
+    /// - [`Error::UpdateLink`], and nothing was changed:
+    ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint);
+    ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
+    ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
+    ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
+    /// - [`Error::CreateLink`], as [`LinkSpec::create`]: where the place is taken, after a second in which
+    ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
+    ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector;
+    /// - [`Error::Info`] of the program or the link.
     ///
     /// [`Error::Pin`], as [`pin`](Self::pin), or [`Error::Directory`], as
     /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
@@ -129,11 +146,27 @@ impl PinDir {
     }
 
     fn attach_at(&self, name: &OsStr, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<Link>> {
-        let filename = Filename::new(name)
-            .map_err(|cause| open_error(&self.path().join(name), cause.into()))?;
+        let path = || self.path().join(name);
+        let filename = Filename::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
+        self.attach_named(&filename, spec, prog)
+            .map_err(|error| match error.path() {
+                Some(_) => error,
+                None => Error::Attach {
+                    path: path(),
+                    error: Box::new(error),
+                },
+            })
+    }
+
+    fn attach_named(
+        &self,
+        name: &Filename,
+        spec: &LinkSpec<'_>,
+        prog: &Prog,
+    ) -> Result<Attached<Link>> {
         let wanted = Wanted {
             dir: self,
-            name: &filename,
+            name,
             spec,
             prog,
             prog_id: prog.id()?,
@@ -162,7 +195,8 @@ impl PinDir {
 }
 
 impl PinnedLink {
-    /// As [`PinDir::open_or_attach`], of the directory that the path leads to.
+    /// As [`PinDir::open_or_attach`], of the directory that the path leads to. What that does not compare
+    /// with a link that is there is not compared here.
     ///
     /// A symbolic link in the path is followed, but for the last name, which is the pin's own.
     ///
@@ -254,7 +288,7 @@ impl Wanted<'_> {
         }
         let attachment = match old_prog_id == self.prog_id {
             true => Attachment::Unchanged,
-            false => match link.update(self.prog) {
+            false => match link.update_known(&info, self.prog) {
                 Ok(()) => Attachment::Updated { old_prog_id },
                 Err(error) => match error.cause() {
                     Some(Cause::Detached) => return useless(link, Attachment::Reattached),

@@ -207,6 +207,14 @@ pub(crate) fn no_link_create() -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
+/// `BPF_LINK_CREATE` at no target: EBADF where the program may be attached to a control group in this
+/// way, EINVAL where it may not.
+pub(crate) fn link_create_nowhere(prog: BorrowedFd<'_>, attach_type: u32) -> Errno {
+    let result = link_create(prog, u32::MAX, attach_type, 0, LinkOpts::None);
+    // The number is no descriptor, so there is none to attach to.
+    result.err().unwrap_or(Errno::BADF)
+}
+
 /// `BPF_PROG_QUERY` of no device: EINVAL where the kernel does not know the attach type.
 pub(crate) fn query_no_device(attach_type: u32) -> Errno {
     let mut attr = abi::bpf_attr_query {
