@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
+use bpf_pin::{Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 
@@ -104,7 +104,19 @@ fn array() -> Outcome {
         errno(elems.update(&0, &1, ElemFlags::NOEXIST)),
         libc::EEXIST
     );
-    assert_eq!(text(elems.delete(&0)), "delete an element: EINVAL");
+    assert_eq!(errno(elems.delete(&0)), libc::EINVAL);
+    assert_eq!(
+        text(elems.delete(&0)),
+        "delete an element: maps of type array have no map_delete_elem"
+    );
+    let command = Command::MAP_LOOKUP_AND_DELETE_ELEM;
+    let map_type = MapType::ARRAY;
+    let drained = elems.drain().next().expect("one").expect_err("a take");
+    assert_eq!(
+        drained.cause(),
+        Some(&Cause::NoCommand { command, map_type })
+    );
+    assert_eq!(drained.raw_os_error(), Some(ENOTSUPP));
     assert_eq!(elems.lookup(&3)?, None);
     assert_eq!(elems.lookup(&u32::MAX)?, None);
     for beyond in [3, u32::MAX] {
@@ -189,11 +201,24 @@ fn queue_and_stack() -> Outcome {
         let next = if map_type == MapType::QUEUE { 2 } else { 3 };
         assert_eq!(elems.lookup(&())?, Some(next));
 
-        assert_eq!(text(elems.delete(&())), "delete an element: EINVAL");
+        assert_eq!(errno(elems.delete(&())), libc::EINVAL);
+        assert_eq!(
+            text(elems.delete(&())),
+            format!("delete an element: maps of type {map_type} have no map_delete_elem")
+        );
         assert_eq!(
             text(bytes.next_key(None, &mut [])),
-            "find the next key: EINVAL"
+            format!("find the next key: maps of type {map_type} have no map_get_next_key")
         );
+        let command = Command::MAP_GET_NEXT_KEY;
+        for error in [
+            elems.keys().next().expect("one").expect_err("no keys"),
+            elems.iter().next().expect("one").expect_err("no keys"),
+            elems.to_vecs().expect_err("no keys"),
+        ] {
+            assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        }
         let keys: Vec<_> = elems.keys().collect();
         assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
         assert_eq!(elems.lookup(&())?, Some(next));
@@ -290,7 +315,10 @@ fn without_look_ups() -> Outcome {
     let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
     let elems = map.typed::<u32, u32>()?;
     assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
-    assert_eq!(text(elems.lookup(&0)), "look up an element: ENOTSUPP");
+    assert_eq!(
+        text(elems.lookup(&0)),
+        "look up an element: maps of type perf_event_array have no map_lookup_elem"
+    );
     let entries: Vec<_> = elems.iter().collect();
     assert!(
         matches!(entries[..], [Err(Error::Lookup { .. })]),

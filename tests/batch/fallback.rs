@@ -120,7 +120,8 @@ fn trie() -> Outcome {
     let error = elems.drain().next().expect("one").expect_err("a take");
     assert!(matches!(error, Error::LookupAndDelete { .. }), "{error:?}");
     assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
-    assert!(error.cause().is_none());
+    let (command, map_type) = (Command::MAP_LOOKUP_AND_DELETE_ELEM, MapType::LPM_TRIE);
+    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
     assert_eq!(elems.clear()?, 4990);
     assert!(elems.to_vecs()?.0.is_empty());
     Ok(())
