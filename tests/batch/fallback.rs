@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Cause, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType, abi};
+use bpf_pin::{Cause, Command, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType, abi};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

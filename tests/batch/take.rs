@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{Cause, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType};
+use bpf_pin::{Cause, Command, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {
