@@ -305,7 +305,12 @@ fn socket_storage() -> Outcome {
     elems.update(&key, &7, ElemFlags::NOEXIST)?;
     assert_eq!(elems.lookup(&key)?, Some(7));
     let keys: Vec<_> = elems.keys().collect();
-    assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
+    let [Err(error @ Error::NextKey { .. })] = &keys[..] else {
+        panic!("{keys:?}")
+    };
+    let (command, map_type) = (Command::MAP_GET_NEXT_KEY, MapType::SK_STORAGE);
+    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
+    assert_eq!(error.raw_os_error(), Some(ENOTSUPP));
     assert!(elems.delete(&key)?);
     assert_eq!(elems.lookup(&key)?, None);
     Ok(())

@@ -160,7 +160,7 @@ fn threads() -> Outcome {
         for _ in 0..8 {
             scope.spawn(move || {
                 for _ in 0..ROUNDS {
-                    atom(&mapped, 1).fetch_add(1, Relaxed);
+                    atom(mapped, 1).fetch_add(1, Relaxed);
                 }
             });
         }

@@ -40,7 +40,8 @@ impl MapSpec<'_> {
     ///
     /// A map does not tell its inner map, its NUMA node, and which program
     /// [`excl_prog_hash`](Self::excl_prog_hash) keeps it for; of its BTF it tells no more than an id.
-    /// They are not compared: a map that any program may use fits a spec that keeps it for one.
+    /// They are not compared: a map that any program may use fits a spec that keeps it for one, and
+    /// `btf_vmlinux_value_type_id` is a number whatever BTF it is of.
     ///
     /// # Errors
     ///

@@ -230,7 +230,8 @@ impl<M: AsMap> Elems<M> {
     /// # Errors
     ///
     /// [`Error::NextKey`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
-    /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) on a type without keys.
+    /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) on a type without keys, or
+    /// whose keys are not to be listed.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<bool> {
         let fail = |reason| Error::NextKey { reason };
         self.check(next, self.value_len())
