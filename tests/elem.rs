@@ -1,5 +1,8 @@
 //! The elements of maps: what goes in comes out, and what cannot be done says why and does nothing.
 
+#[path = "elem/lacking.rs"]
+mod lacking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -20,8 +23,8 @@ fn main() -> std::process::ExitCode {
         .test("bloom_filter", BLOOM, bloom_filter)
         .test("programs_go_in_and_ids_come_out", BPF, prog_array)
         .test("maps_go_in_and_ids_come_out", BPF, hash_of_maps)
-        .test("a_sockets_storage", BPF, socket_storage)
-        .test("types_without_look_ups", BPF, without_look_ups)
+        .test("a_sockets_storage", BPF, lacking::socket_storage)
+        .test("types_without_look_ups", BPF, lacking::without_look_ups)
         .test("flags_decide_on_what_is_there", BPF, flags)
         .test("a_wrong_size_names_both", BPF, wrong_sizes)
         .test("a_full_map", BPF, full)
@@ -292,46 +295,6 @@ fn hash_of_maps() -> Outcome {
 }
 
 /// The key is a descriptor of the socket, so there are no keys to be had.
-fn socket_storage() -> Outcome {
-    let btf = btf();
-    let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
-        .flags(MapFlags::NO_PREALLOC)
-        .btf(&btf, 1, 1)
-        .create()?;
-    let elems = map.typed::<i32, u32>()?;
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    let key = socket.as_raw_fd();
-    assert_eq!(elems.lookup(&key)?, None);
-    elems.update(&key, &7, ElemFlags::NOEXIST)?;
-    assert_eq!(elems.lookup(&key)?, Some(7));
-    let keys: Vec<_> = elems.keys().collect();
-    let [Err(error @ Error::NextKey { .. })] = &keys[..] else {
-        panic!("{keys:?}")
-    };
-    let (command, map_type) = (Command::MAP_GET_NEXT_KEY, MapType::SK_STORAGE);
-    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
-    assert_eq!(error.raw_os_error(), Some(ENOTSUPP));
-    assert!(elems.delete(&key)?);
-    assert_eq!(elems.lookup(&key)?, None);
-    Ok(())
-}
-
-fn without_look_ups() -> Outcome {
-    let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
-    let elems = map.typed::<u32, u32>()?;
-    assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
-    assert_eq!(
-        text(elems.lookup(&0)),
-        "look up an element: maps of type perf_event_array have no map_lookup_elem"
-    );
-    let entries: Vec<_> = elems.iter().collect();
-    assert!(
-        matches!(entries[..], [Err(Error::Lookup { .. })]),
-        "{entries:?}"
-    );
-    Ok(())
-}
-
 fn flags() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.typed::<u32, u64>()?;

@@ -94,18 +94,18 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                     | MapType::USER_RINGBUF
             ),
             // What is kept with sockets, inodes, … is found by these alone.
-            Command::MAP_GET_NEXT_KEY
-                if matches!(
-                    map_type,
-                    MapType::SK_STORAGE
-                        | MapType::INODE_STORAGE
-                        | MapType::TASK_STORAGE
-                        | MapType::CGRP_STORAGE
-                ) =>
-            {
-                true
-            }
-            Command::MAP_GET_NEXT_KEY | Command::MAP_DELETE_ELEM => matches!(
+            Command::MAP_GET_NEXT_KEY => matches!(
+                map_type,
+                MapType::SK_STORAGE
+                    | MapType::INODE_STORAGE
+                    | MapType::TASK_STORAGE
+                    | MapType::CGRP_STORAGE
+                    | MapType::BLOOM_FILTER
+                    | MapType::RINGBUF
+                    | MapType::USER_RINGBUF
+                    | MapType::ARENA
+            ),
+            Command::MAP_DELETE_ELEM => matches!(
                 map_type,
                 MapType::BLOOM_FILTER | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
             ),
