@@ -13,8 +13,6 @@ use common::*;
 
 use migration::{NAME, begin, entries, hash_of, migrate, pinned, put};
 
-const KEPT: &str = "_bpf-pin-old-flows";
-
 fn main() -> ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
     Suite::new()
@@ -22,12 +20,20 @@ fn main() -> ExitCode {
         .test("two_keys_become_one", PINS, merged)
         .test("what_is_changed_between_the_passes", PINS, between)
         .test("a_full_map_is_changed_between_the_passes", PINS, full)
+        .test("more_than_goes_at_once", PINS, many)
         .test("what_fills_a_map_stays", PINS, filled)
         .test("values_of_either_size", PINS, either_size)
         .test("an_unfinished_one_is_resumed", PINS, resumed)
         .test("one_is_rolled_back", PINS, rolled_back)
         .test("one_that_is_frozen_is_migrated", PINS, frozen)
         .test("one_uncommitted_is_superseded", PINS, superseded)
+        .test(
+            "one_is_kept_though_the_next_fails",
+            PINS,
+            kept_through_a_failure,
+        )
+        .test("one_is_kept_in_vain", PINS, kept_in_vain)
+        .test("a_fork_has_no_turn", PINS, beside_a_fork)
         .test("a_commit_finds_it_done", PINS, committed_by_hand)
         .run()
 }
@@ -157,6 +163,42 @@ fn full() -> Outcome {
     Ok(())
 }
 
+/// A full map, into one that is no larger, and of many batches.
+fn many() -> Outcome {
+    const COUNT: u32 = 40_000;
+    const GONE: u32 = 500;
+
+    for is_to_freeze in [false, true] {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let of_size = |size| MapSpec::new(MapType::HASH, 4, size, COUNT);
+        let old = pinned(&dir, &of_size(8))?;
+        put(&old, (0..COUNT).map(|key| (key, 1)))?;
+        let elems = old.typed::<u32, u64>()?;
+        let seen = Cell::new(0);
+        let how = Migrate::new(|key: &u32, value: &u64| {
+            seen.set(seen.get() + 1);
+            if seen.get() == COUNT {
+                for key in 0..GONE {
+                    assert!(elems.delete(&(key * 80)).unwrap());
+                }
+                put(&old, (COUNT..COUNT + GONE).map(|key| (key, 2))).unwrap();
+            }
+            Some((*key, [*value, 0]))
+        });
+        let how = if is_to_freeze { how.freeze() } else { how };
+        let map = migrate(&dir, &of_size(16), how)?;
+        let found = entries::<u32, [u64; 2]>(&map)?;
+        let expected: Vec<(u32, [u64; 2])> = (0..COUNT + GONE)
+            .filter(|key| key % 80 != 0 || *key >= GONE * 80)
+            .map(|key| (key, [1 + u64::from(key >= COUNT), 0]))
+            .collect();
+        assert_eq!(found.len(), COUNT as usize);
+        assert!(found == expected);
+    }
+    Ok(())
+}
+
 fn filled() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -231,7 +273,7 @@ fn resumed() -> Outcome {
         };
         assert_eq!(found.map.id()?, map.id()?);
         assert_eq!(migration.old().id()?, old.id()?);
-        assert_eq!(migration.kept_as(), KEPT);
+        assert_eq!(migration.kept_as(), kept_as(NAME, map.id()?).as_str());
     }
     let Done::Resumed(migration) = again()?.outcome else {
         panic!();
@@ -263,7 +305,7 @@ fn rolled_back() -> Outcome {
         failed.error().cause(),
         Some(&Cause::Replaced { expected, found })
     );
-    assert_eq!(fs.names(), [KEPT, NAME]);
+    assert_eq!(fs.names(), [kept_as(NAME, map.id()?).as_str(), NAME]);
     failed.into_object().commit()?;
     assert_eq!(dir.open_as::<Map>(NAME)?.id()?, other.id()?);
     assert_eq!(fs.names(), [NAME]);
@@ -297,10 +339,118 @@ fn superseded() -> Outcome {
     let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, [value[0], 1, 2])));
     let (third, migration) = begin(&dir, &hash_of(4, 24), &mut how)?;
     assert_eq!(migration.old().id()?, second.id()?);
-    assert_eq!(dir.open_as::<Map>(KEPT)?.id()?, second.id()?);
+    let kept = kept_as(NAME, third.id()?);
+    assert_eq!(fs.names(), [kept.as_str(), NAME]);
+    assert_eq!(dir.open_as::<Map>(&kept)?.id()?, second.id()?);
     assert_eq!(entries::<u32, [u64; 3]>(&third)?, [(1, [1, 1, 2])]);
     assert_eq!(migration.roll_back()?.id()?, second.id()?);
     assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// What was not committed is no less there if the next migration fails.
+fn kept_through_a_failure() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let first = pinned(&dir, &hash_of(4, 8))?;
+    put(&first, [(1, 1), (2, 2)])?;
+    let (second, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    drop(migration);
+    let small = MapSpec::new(MapType::HASH, 4, 24, 2);
+    let mut seen = 0;
+    let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| {
+        seen += 1;
+        if seen == 2 {
+            let elems = second.typed::<u32, [u64; 2]>().unwrap();
+            elems.update(&3, &[3, 3], ElemFlags::ANY).unwrap();
+        }
+        Some((*key, [value[0], 1, 2]))
+    });
+    let failed = dir.open_or_create(NAME, &small, Reuse::Migrate(&mut how));
+    let error = failed.unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::MaxEntries { .. })),
+        "{error}"
+    );
+    assert_eq!(fs.names(), [kept_as(NAME, second.id()?).as_str(), NAME]);
+    let mut how = grow();
+    let again = dir.open_or_create(NAME, &hash_of(4, 16), Reuse::Migrate(&mut how))?;
+    let Done::Resumed(migration) = again.outcome else {
+        panic!("{again:?}");
+    };
+    assert_eq!(migration.roll_back()?.id()?, first.id()?);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// What was kept for a map that has the name no more is nobody's to go on with.
+fn kept_in_vain() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let spec = hash_of(4, 16);
+    for way in 0..3 {
+        put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+        let (second, migration) = begin(&dir, &spec, &mut grow())?;
+        let kept = migration.kept_as().to_owned();
+        assert_eq!(dir.sweep_stale()?.removed.len(), 0, "somebody is at it");
+        drop(migration);
+        assert_eq!(
+            dir.sweep_stale()?.removed.len(),
+            0,
+            "it can be gone on with"
+        );
+        match way {
+            0 => dir.unlink(NAME)?,
+            1 => dir.replace(spec.create()?, NAME)?,
+            _ => {
+                let other = MapSpec::new(MapType::HASH, 4, 32, 7);
+                let _ = dir.open_or_create(NAME, &other, Reuse::Recreate)?;
+                let _ = dir.open_or_create(NAME, &spec, Reuse::Recreate)?;
+            }
+        }
+        let mut how = grow();
+        let again = dir.open_or_create(NAME, &spec, Reuse::Migrate(&mut how))?;
+        assert!(
+            matches!(again.outcome, Done::Created | Done::Found),
+            "{again:?}"
+        );
+        assert_ne!(again.map.id()?, second.id()?);
+        assert_eq!(dir.sweep_stale()?.removed, [kept]);
+        assert_eq!(fs.names(), [NAME]);
+        dir.unlink(NAME)?;
+    }
+    Ok(())
+}
+
+/// A fork has the descriptor, and not the turn for longer than its parent.
+fn beside_a_fork() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+    let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    // SAFETY: the child makes one system call after another, and no other thread's lock matters to it.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe {
+            libc::pause();
+            libc::_exit(0);
+        }
+    }
+    assert!(child > 0);
+    migration.commit()?;
+    let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
+    let mut how = how.patience(std::time::Duration::from_secs(5));
+    let again = dir.open_or_create(NAME, &hash_of(4, 8), Reuse::Migrate(&mut how));
+    // SAFETY: the child was started here, and is waited for here.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    let Done::Migrated(migration) = again?.outcome else {
+        panic!();
+    };
+    migration.commit()?;
     Ok(())
 }
 
@@ -309,16 +459,17 @@ fn committed_by_hand() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
     let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
-    dir.unlink(KEPT)?;
+    dir.unlink(migration.kept_as())?;
     migration.commit()?;
     let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let (_, migration) = begin(&dir, &hash_of(4, 8), &mut { how })?;
     // Nor is another's under its name removed.
     let other = hash();
-    dir.replace(&other, KEPT)?;
+    let kept = migration.kept_as().to_owned();
+    dir.replace(&other, &kept)?;
     let failed = migration.commit().unwrap_err();
     let is_replaced = matches!(failed.error().cause(), Some(Cause::Replaced { .. }));
     assert!(is_replaced, "{}", failed.error());
-    assert_eq!(dir.open_as::<Map>(KEPT)?.id()?, other.id()?);
+    assert_eq!(dir.open_as::<Map>(&kept)?.id()?, other.id()?);
     Ok(())
 }

@@ -6,7 +6,6 @@ use bpf_pin::{ElemFlags, Error, Map, MapSpec, MapType, Migrate, PinDir, Reuse};
 use common::*;
 
 pub const NAME: &str = "flows";
-pub const KEPT: &str = "_bpf-pin-old-flows";
 
 pub fn old_spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 16)

@@ -1,7 +1,5 @@
 //! `open_or_create`: what it finds, what it makes, and what it leaves alone.
 
-use std::ffi::OsStr;
-
 use bpf_pin::{
     Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Outcome as Done, PinDir,
     Reuse,
@@ -216,7 +214,10 @@ fn migrated() -> Outcome {
     drop(grow);
     assert_eq!(seen, 100, "every entry twice");
     assert_eq!(migration.old().id()?, old.id()?);
-    assert_eq!(migration.kept_as(), OsStr::new("_bpf-pin-old-flows"));
+    assert_eq!(
+        migration.kept_as(),
+        kept_as("flows", made.map.id()?).as_str()
+    );
     let flows = made.map.typed::<u32, [u64; 2]>()?;
     for key in 0..50 {
         let expected = (key != 13).then_some([u64::from(key) * 3, 1]);

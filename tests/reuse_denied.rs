@@ -10,7 +10,7 @@ use bpf_pin::{Cause, ElemFlags, Error, Outcome as Done, PinDir, Reuse};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use outgrown::{KEPT, NAME, assert_untouched, fails, grow, old, old_spec, spec};
+use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
 
 fn main() -> ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -124,7 +124,8 @@ fn modes() -> Outcome {
     };
     assert_eq!(as_it_is(NAME), (0o664, user, group));
     // Whoever might open the old one may go on with it, or undo it.
-    assert_eq!(as_it_is(KEPT), (0o664, user, group));
+    let kept = migration.kept_as().to_str().unwrap().to_owned();
+    assert_eq!(as_it_is(&kept), (0o664, user, group));
     drop(migration);
     as_user(CapabilitySet::BPF, || {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));

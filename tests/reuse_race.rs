@@ -9,7 +9,6 @@ use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_REUSE_RACE";
 const NAME: &str = "flows";
-const KEPT: &str = "_bpf-pin-old-flows";
 /// How many ask, and how many look on.
 const ASKERS: usize = 16;
 const READERS: usize = 2;
@@ -322,7 +321,7 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
     // Nothing stays but what nobody has committed, and that is whole.
     let is_left = has(Policy::MigrateAndLeave);
     if is_left {
-        assert_eq!(fs.names(), [KEPT, NAME]);
+        assert_eq!(fs.names(), [kept_as(NAME, now as u32).as_str(), NAME]);
         let mut migrate = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1])));
         let again = ask(&dir, Reuse::Migrate(&mut migrate)).unwrap();
         let Done::Resumed(migration) = again.outcome else {

@@ -79,3 +79,14 @@ impl Default for NetnsLink {
 pub fn link() -> Link {
     crate::own_network(|| NetnsLink::new().link)
 }
+
+/// Under which name a map is kept that another, of this id, was migrated from.
+pub fn kept_as(name: &str, id: u32) -> String {
+    format!("{KEPT}{id:08x}-{name}")
+}
+
+pub fn is_kept(name: &str) -> bool {
+    name.starts_with(KEPT)
+}
+
+const KEPT: &str = "_bpf-pin-old-";

@@ -187,6 +187,7 @@ impl fmt::Display for Cause {
                 }
                 Ok(())
             }
+            Self::Migrating => f.write_str("somebody else is migrating the map of this name"),
             Self::NotCopied { map_type } => {
                 write!(f, "the entries of a {map_type} map cannot be copied")
             }

@@ -100,6 +100,20 @@ impl Claim {
     }
 }
 
+/// One's turn, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    file: OwnedFd,
+    byte: u64,
+}
+
+/// A forked process has the descriptor, too, and would hold it on.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = sys::release_byte(self.file.as_fd(), self.byte);
+    }
+}
+
 /// The byte of whose turn it is to swap. No token is 0.
 const TURN: u64 = 0;
 /// For how long one's turn is waited for: whoever has it needs it for some microseconds.
@@ -111,13 +125,13 @@ impl PinDir {
     ///
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
-    pub(crate) fn turn(&self) -> Result<OwnedFd, Reason> {
+    pub(crate) fn turn(&self) -> Result<Turn, Reason> {
         self.turn_at(TURN, PATIENCE)?
             .ok_or_else(|| Cause::Locked.into())
     }
 
     /// One's turn at a byte, or None where somebody else's has not ended in time.
-    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<OwnedFd>, Reason> {
+    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<Turn>, Reason> {
         let because = Reason::errno_only;
         let file = self.readable()?;
         let end = Instant::now() + patience;
@@ -125,7 +139,7 @@ impl PinDir {
         loop {
             sys::hold_byte(file.as_fd(), byte).map_err(because)?;
             if !sys::is_byte_held(file.as_fd(), byte).map_err(because)? {
-                return Ok(Some(file));
+                return Ok(Some(Turn { file, byte }));
             }
             sys::release_byte(file.as_fd(), byte).map_err(because)?;
             if Instant::now() > end {
@@ -142,7 +156,7 @@ impl PinDir {
         &self,
         name: &Filename,
         patience: Duration,
-    ) -> Result<Option<OwnedFd>, Reason> {
+    ) -> Result<Option<Turn>, Reason> {
         self.turn_at(names::number(name.as_bytes()), patience)
     }
 

@@ -76,9 +76,11 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     }
 
     /// Whether it is something on its way: a pin that is to replace another, a directory that is not
-    /// published yet, or is to be removed. See [`PinDir::sweep_stale`].
+    /// published yet, or is to be removed; or the map that another was migrated from. See
+    /// [`PinDir::sweep_stale`].
     pub fn is_hidden(&self) -> bool {
-        names::parse(self.name.as_bytes()).is_some()
+        let name = self.name.as_bytes();
+        names::parse(name).is_some() || names::parse_kept(name).is_some()
     }
 
     /// What it was when the directory was read.

@@ -29,6 +29,7 @@ use crate::place::{Base, Place};
 
 use claim::Claim;
 
+pub(crate) use claim::Turn;
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;

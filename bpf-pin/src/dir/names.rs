@@ -82,17 +82,27 @@ pub(super) fn number(name: &[u8]) -> u64 {
     (hash & i64::MAX as u64).max(1)
 }
 
-/// Under which name the object is kept that was migrated away from a name: no sweep takes it for
-/// something on its way.
-pub(crate) fn kept(name: &Filename) -> Result<Filename, Cause> {
-    const KEPT: &[u8] = b"_bpf-pin-old-";
+/// What the names begin with of maps that were migrated away from.
+const OLD: &[u8] = b"old-";
 
-    let mut bytes = [0; KEPT.len() + 255];
-    let (start, rest) = bytes.split_at_mut(KEPT.len());
-    let name = name.as_bytes();
-    start.copy_from_slice(KEPT);
-    rest[..name.len()].copy_from_slice(name);
-    Filename::new(OsStr::from_bytes(&bytes[..KEPT.len() + name.len()]))
+/// Under which name the map is kept that another, of this id, takes a name from.
+pub(crate) fn kept(name: &Filename, id: u32) -> Result<Filename, Cause> {
+    let mut kept = PREFIX.to_vec();
+    kept.extend_from_slice(OLD);
+    kept.extend_from_slice(format!("{id:08x}-").as_bytes());
+    kept.extend_from_slice(name.as_bytes());
+    Filename::new(OsStr::from_bytes(&kept))
+}
+
+/// The name that it was kept for, and the id of the map that has taken that.
+pub(super) fn parse_kept(kept_as: &[u8]) -> Option<(Filename, u32)> {
+    let rest = kept_as.strip_prefix(PREFIX)?.strip_prefix(OLD)?;
+    let (id, rest) = rest.split_at_checked(8)?;
+    let name = Filename::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
+    let id = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+    // No sign and no upper case.
+    let is_made_so = kept(&name, id).is_ok_and(|kept| kept.as_bytes() == kept_as);
+    is_made_so.then_some((name, id))
 }
 
 #[cfg(test)]
@@ -131,16 +141,35 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_not_on_its_way() {
-        let kept = |name: &str| kept(&Filename::of_entry(name.as_bytes()));
-        for name in ["flows", "0123456789abcdef-1"] {
-            let kept = kept(name).unwrap();
+        let name = |name: &str| Filename::of_entry(name.as_bytes());
+        for (text, id) in [("flows", 1), ("0123456789abcdef-1", u32::MAX), ("-", 0xabc)] {
+            let kept = kept(&name(text), id).unwrap();
             assert_eq!(parse(kept.as_bytes()), None, "{kept:?}");
+            let (of, found) = parse_kept(kept.as_bytes()).unwrap();
+            assert_eq!((of.as_bytes(), found), (text.as_bytes(), id));
         }
-        assert!(kept(&"n".repeat(255 - 13)).is_ok());
+        assert!(kept(&name(&"n".repeat(255 - 22)), 7).is_ok());
         assert!(matches!(
-            kept(&"n".repeat(255 - 12)),
+            kept(&name(&"n".repeat(255 - 21)), 7),
             Err(Cause::NameTooLong { .. })
         ));
+    }
+
+    #[test]
+    fn other_names_are_not_kept() {
+        for name in [
+            "flows",
+            "_bpf-pin-old-",
+            "_bpf-pin-old-flows",
+            "_bpf-pin-old-0000001-flows",
+            "_bpf-pin-old-0000000A-flows",
+            "_bpf-pin-old-+0000001-flows",
+            "_bpf-pin-old-00000001-",
+            "_bpf-pin-old-00000001-a.b",
+            "_bpf-pin-0123456789abcdef-1",
+        ] {
+            assert!(parse_kept(name.as_bytes()).is_none(), "{name}");
+        }
     }
 
     #[test]

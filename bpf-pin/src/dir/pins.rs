@@ -53,6 +53,29 @@ impl PinDir {
             .map_err(fail)
     }
 
+    /// As [`pin`](Self::pin), with the mode and owner of the pin that has the other name.
+    pub(crate) fn pin_named_as(
+        &self,
+        object: BorrowedFd<'_>,
+        name: &Filename,
+        like: &Filename,
+    ) -> Result<()> {
+        let place = self.place(name);
+        let fail = |reason| Error::Pin {
+            path: place.path(),
+            reason,
+        };
+        let like = self.place(like);
+        let like = like
+            .lstat()
+            .map_err(|errno| fail(Reason::new(errno, diagnose::find(&like, errno))))?;
+        pin_place(&place, object).map_err(fail)?;
+        self.copy_mode(&like, name, object).map_err(|reason| {
+            let _ = place.unlink();
+            fail(reason)
+        })
+    }
+
     /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing.
     ///
     /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no

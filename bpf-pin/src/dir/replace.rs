@@ -147,24 +147,6 @@ impl PinDir {
         })
     }
 
-    /// As [`replace`](Self::replace), with the mode and owner of the pin that has the other name.
-    pub(crate) fn replace_named_as(
-        &self,
-        object: BorrowedFd<'_>,
-        name: &Filename,
-        like: &Filename,
-    ) -> Result<()> {
-        self.replacing(name.as_os_str(), |name| {
-            let like = self.place(like);
-            let like = like
-                .lstat()
-                .map_err(|errno| Reason::new(errno, diagnose::find(&like, errno)))?;
-            self.replace_with(object, name, |temporary| {
-                self.copy_mode(&like, temporary, object)
-            })
-        })
-    }
-
     fn replacing(
         &self,
         name: &OsStr,

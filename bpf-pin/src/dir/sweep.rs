@@ -6,9 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
+use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
+use crate::kind::{Identity, Kind};
 use crate::operation::DirOperation;
+use crate::pinned::holder;
 use crate::sys;
 
 use super::lock::try_lock_file;
@@ -124,6 +127,8 @@ impl PinDir {
     /// That nobody lives who needs it is asked of the kernel, by the locks that the living hold: pids
     /// play no part. Only names that begin with "_bpf-pin-" and go on as this crate makes them are
     /// looked at. A directory that was being replaced without `RENAME_EXCHANGE` is given its name back.
+    /// A map that another was [migrated](crate::Migrate) from stays for as long as that other has the
+    /// name.
     ///
     /// # Errors
     ///
@@ -143,6 +148,15 @@ impl PinDir {
     }
 
     fn sweep_left(&self, entry: &Entry<&Self>, file: &OwnedFd, swept: &mut Swept) -> Result<()> {
+        if let Some((name, id)) = names::parse_kept(entry.name.as_bytes()) {
+            if entry.entry_type() == EntryType::Pin
+                && self.is_superseded(&name, id, file)?
+                && self.remove_entry(entry)?
+            {
+                swept.removed.push(entry.name().to_owned());
+            }
+            return Ok(());
+        }
         let Some((token, left)) = names::parse(entry.name.as_bytes()) else {
             return Ok(());
         };
@@ -155,6 +169,21 @@ impl PinDir {
             swept.removed.push(entry.name().to_owned());
         }
         Ok(())
+    }
+
+    /// Whether the map that was migrated to has the name no more, and nobody migrates it right now.
+    fn is_superseded(&self, name: &Filename, id: u32, file: &OwnedFd) -> Result<bool> {
+        let is_at_it = sys::is_byte_held(file.as_fd(), names::number(name.as_bytes()))
+            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::errno_only(errno)))?;
+        if is_at_it {
+            return Ok(false);
+        }
+        let kind = Kind::Map;
+        Ok(match holder(&self.place(name)) {
+            Ok(found) => found != Identity { kind, id },
+            // Who may not see what has the name does not know.
+            Err(reason) => matches!(reason.cause(), Some(Cause::Missing { .. })),
+        })
     }
 
     fn is_claimed(&self, token: u64, file: &OwnedFd) -> Result<bool> {

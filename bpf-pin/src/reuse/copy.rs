@@ -19,6 +19,19 @@ pub(super) struct Copy<'a, 'f> {
     keys: Vec<u8>,
 }
 
+/// New keys and values that are put in at once.
+#[derive(Default)]
+struct Chunk {
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+/// So many bytes of values are put in at once.
+const CHUNK: usize = 256 << 10;
+
+/// How often what others change meanwhile is done again.
+const TRIES: usize = 16;
+
 impl<'a, 'f> Copy<'a, 'f> {
     pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
         let refuse = |cause: Cause| Error::Elements {
@@ -62,24 +75,25 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// All entries.
     pub(super) fn first(&mut self) -> Result<()> {
-        let keys = self.settled(Self::pass)?;
+        let keys = self.pass()?;
         self.keys.extend(keys);
         Ok(())
     }
 
     /// All entries as they are now, and without those that are gone since the first time.
     pub(super) fn second(&mut self) -> Result<()> {
-        let keys = self.settled(Self::pass)?;
-        self.take_out(&self.keys, &keys).map(drop)
+        let keys = self.pass()?;
+        self.take_out(&self.keys, &self.sorted(&keys)).map(drop)
     }
 
-    /// The new keys of a walk that has come to the end, one after the other.
-    fn settled(&mut self, walk: fn(&mut Self, &mut Vec<u8>) -> Result<()>) -> Result<Vec<u8>> {
+    /// Puts all entries into the new map; their keys, as they are compared. A walk that comes to no
+    /// end is begun anew.
+    fn pass(&mut self) -> Result<Vec<u8>> {
         let mut tries = 0;
         loop {
             tries += 1;
             let mut keys = vec![];
-            match walk(self, &mut keys) {
+            match self.walk(&mut keys) {
                 Ok(()) => return Ok(keys),
                 Err(error) if is_unsettled(&error) && tries < TRIES => self.keys.extend(keys),
                 Err(error) => return Err(error),
@@ -87,124 +101,102 @@ impl<'a, 'f> Copy<'a, 'f> {
         }
     }
 
-    fn pass(&mut self, keys: &mut Vec<u8>) -> Result<()> {
-        /// So many bytes of values are put in at once.
-        const CHUNK: usize = 256 << 10;
-
-        let mut chunk = Chunk {
-            values: Vec::with_capacity(CHUNK),
-            keys_at: 0,
-            tries: 0,
-        };
-        self.each(keys, |this, keys, value| {
-            chunk.values.extend_from_slice(value);
-            if chunk.values.len() + value.len() > CHUNK {
-                this.put(keys, &mut chunk)?;
-            }
-            Ok(())
-        })?;
-        self.put(keys, &mut chunk)
-    }
-
-    /// The keys that a pass would put into the new map.
-    fn look(&mut self, keys: &mut Vec<u8>) -> Result<()> {
-        self.each(keys, |_, _, _| Ok(()))
-    }
-
-    /// Collects the new key of each entry that is not left out, and calls `each` with them so far and
-    /// its value.
-    fn each(
-        &mut self,
-        keys: &mut Vec<u8>,
-        mut each: impl FnMut(&mut Self, &mut Vec<u8>, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn walk(&mut self, keys: &mut Vec<u8>) -> Result<()> {
         let old = self.old.elems()?;
-        let key_len = self.new.key_len();
-        let mut new_value = vec![0; self.new.value_len()];
+        let value_len = self.new.value_len();
+        let mut chunk = Chunk::default();
         let mut all = old.iter();
         while let Some(entry) = all.next() {
             let (key, value) = entry?;
-            let at = keys.len();
-            keys.resize(at + key_len, 0);
-            new_value.fill(0);
-            if (self.migrate.convert)(key, value, &mut keys[at..], &mut new_value) {
-                if self.is_trie {
-                    clear_rest(&mut keys[at..]);
-                }
-                each(self, keys, &new_value)?;
-            } else {
-                keys.truncate(at);
+            self.convert(key, value, &mut chunk);
+            if chunk.values.len() + value_len > CHUNK {
+                self.put(&mut chunk, keys)?;
             }
         }
-        Ok(())
+        self.put(&mut chunk, keys)
     }
 
-    /// What of the chunk is not in yet, whose keys are the last ones.
-    fn put(&mut self, keys: &mut Vec<u8>, chunk: &mut Chunk) -> Result<()> {
-        let (key_len, value_len) = (self.new.key_len(), self.new.value_len());
-        let mut values_at = 0;
+    fn convert(&mut self, key: &[u8], value: &[u8], chunk: &mut Chunk) {
+        let (key_at, value_at) = (chunk.keys.len(), chunk.values.len());
+        chunk.keys.resize(key_at + self.new.key_len(), 0);
+        chunk.values.resize(value_at + self.new.value_len(), 0);
+        let (new_key, new_value) = (&mut chunk.keys[key_at..], &mut chunk.values[value_at..]);
+        if !(self.migrate.convert)(key, value, new_key, new_value) {
+            chunk.keys.truncate(key_at);
+            chunk.values.truncate(value_at);
+        }
+    }
+
+    /// Leaves the chunk empty, its keys with those that were put before.
+    fn put(&mut self, chunk: &mut Chunk, keys: &mut Vec<u8>) -> Result<()> {
+        let mut tries = 0;
         loop {
-            let values = &chunk.values[values_at..];
-            let put = self
-                .new
-                .update_batch(&keys[chunk.keys_at..], values, ElemFlags::ANY);
-            let Err(error) = put else { break };
-            let Error::Batch { done, .. } = error else {
-                return Err(error);
+            let any = ElemFlags::ANY;
+            let Err(error) = self.new.update_batch(&chunk.keys, &chunk.values, any) else {
+                break;
             };
-            chunk.keys_at += done * key_len;
-            values_at += done * value_len;
-            chunk.tries += 1;
+            tries += 1;
             // What is gone by now makes room.
-            if !is_full(&error)
-                || chunk.tries == TRIES
-                || !self.make_room(keys, chunk, &mut values_at)?
-            {
+            if !is_full(&error) || tries == TRIES || !self.make_room(chunk, keys)? {
                 return Err(error);
             }
         }
-        chunk.keys_at = keys.len();
+        self.compare_by(&mut chunk.keys);
+        keys.append(&mut chunk.keys);
         chunk.values.clear();
         Ok(())
     }
 
-    /// Takes out what is gone since it was copied, or leaves it where it is to come; whether there
-    /// was any.
+    /// Takes out what is gone since it was read, of the chunk, too; whether there was any.
     #[cold]
-    fn make_room(
-        &mut self,
-        keys: &mut Vec<u8>,
-        chunk: &mut Chunk,
-        values_at: &mut usize,
-    ) -> Result<bool> {
-        let (key_len, value_len) = (self.new.key_len(), self.new.value_len());
-        let now = self.settled(Self::look)?;
-        let to_come = keys.split_off(chunk.keys_at);
+    fn make_room(&mut self, chunk: &mut Chunk, keys: &[u8]) -> Result<bool> {
+        let now = self.look()?;
+        let now = self.sorted(&now);
         let mut count = self.take_out(&self.keys, &now)? + self.take_out(keys, &now)?;
-        let sorted = sorted(&now, key_len);
-        let mut values = vec![];
-        let pairs = to_come
-            .chunks_exact(key_len)
-            .zip(chunk.values[*values_at..].chunks_exact(value_len));
-        for (key, value) in pairs {
-            if sorted.binary_search(&key).is_ok() {
-                keys.extend_from_slice(key);
-                values.extend_from_slice(value);
+        let all = std::mem::take(chunk);
+        let values = all.values.chunks_exact(self.new.value_len());
+        for (key, value) in all.keys.chunks_exact(self.new.key_len()).zip(values) {
+            let mut compared = key.to_vec();
+            self.compare_by(&mut compared);
+            if now.binary_search(&&*compared).is_ok() {
+                chunk.keys.extend_from_slice(key);
+                chunk.values.extend_from_slice(value);
             } else {
                 count += 1;
+                if !self.is_array {
+                    self.new.delete(key)?;
+                }
             }
         }
-        (chunk.values, *values_at) = (values, 0);
         Ok(count > 0)
     }
 
+    /// The keys that a pass would put into the new map.
+    fn look(&mut self) -> Result<Vec<u8>> {
+        let old = self.old.elems()?;
+        let mut tries = 0;
+        'anew: loop {
+            tries += 1;
+            let mut all = old.iter();
+            let mut chunk = Chunk::default();
+            while let Some(entry) = all.next() {
+                match entry {
+                    Ok((key, value)) => self.convert(key, value, &mut chunk),
+                    Err(error) if is_unsettled(&error) && tries < TRIES => continue 'anew,
+                    Err(error) => return Err(error),
+                }
+                chunk.values.clear();
+            }
+            self.compare_by(&mut chunk.keys);
+            return Ok(chunk.keys);
+        }
+    }
+
     /// Takes those keys out of the new map that are not among those there are now; how many.
-    fn take_out(&self, keys: &[u8], now: &[u8]) -> Result<usize> {
-        let key_len = self.new.key_len();
-        let now = sorted(now, key_len);
+    fn take_out(&self, keys: &[u8], now: &[&[u8]]) -> Result<usize> {
         let zeroes = vec![0; self.new.value_len()];
         let mut count = 0;
-        for key in keys.chunks_exact(key_len) {
+        for key in keys.chunks_exact(self.new.key_len()) {
             match now.binary_search(&key) {
                 Ok(_) => {}
                 Err(_) if self.is_array => self.new.update(key, &zeroes, ElemFlags::ANY)?,
@@ -213,23 +205,20 @@ impl<'a, 'f> Copy<'a, 'f> {
         }
         Ok(count)
     }
-}
 
-/// How often what others change meanwhile is done again.
-const TRIES: usize = 16;
+    fn sorted<'k>(&self, keys: &'k [u8]) -> Vec<&'k [u8]> {
+        let mut keys: Vec<_> = keys.chunks_exact(self.new.key_len()).collect();
+        keys.sort_unstable();
+        keys
+    }
 
-/// What is put in at once.
-struct Chunk {
-    values: Vec<u8>,
-    /// Where their keys begin.
-    keys_at: usize,
-    tries: usize,
-}
-
-fn sorted(keys: &[u8], key_len: usize) -> Vec<&[u8]> {
-    let mut keys: Vec<&[u8]> = keys.chunks_exact(key_len).collect();
-    keys.sort_unstable();
-    keys
+    /// Leaves of the keys what the kernel compares them by.
+    fn compare_by(&self, keys: &mut [u8]) {
+        if self.is_trie {
+            keys.chunks_exact_mut(self.new.key_len())
+                .for_each(clear_rest);
+        }
+    }
 }
 
 fn is_unsettled(error: &Error) -> bool {

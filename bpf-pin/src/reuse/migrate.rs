@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::capability::is_filtered;
 use crate::cause::Cause;
-use crate::dir::{PinDir, kept};
+use crate::dir::{PinDir, Turn, kept};
 use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
@@ -30,8 +30,8 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// The new map is created, and each entry of the old one copied to it through a function; then
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
-/// "_bpf-pin-old-" and the name, with the same mode and owner, until [`Migration::commit`]. The next
-/// migration of the name takes an old one that is kept still for committed.
+/// "_bpf-pin-old-", the new one's id and the name, with the same mode and owner, until
+/// [`Migration::commit`]. A migration of the new one that succeeds takes it for committed.
 ///
 /// What is written to the old map while it is read for the second time, or after that by who has
 /// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
@@ -42,14 +42,13 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
-/// [`Resumed`](Outcome::Resumed). In the first case the old map may have both names, until the next
-/// one with `Migrate` comes, whether it wants the new map or the old. A sweep takes neither.
-///
-/// Only one map is kept: if what was migrated and not committed is migrated once more, that is
-/// kept instead of the first.
+/// [`Resumed`](Outcome::Resumed). What is kept for a map that never had the name, or has it no more,
+/// is removed by [`PinDir::sweep_stale`].
 ///
 /// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied. An LRU map drops
-/// what it has no room for, and may do so before it is full.
+/// what it has no room for, and may do so before it is full. Of a trie an entry that is deleted while
+/// it is read may come with the value of a shorter prefix: that is the kernel's doing, and freezing
+/// keeps it away. Values with spin locks, timers or pointers of the kernel are copied without these.
 ///
 /// # Errors
 ///
@@ -61,9 +60,9 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
 /// the old map from being kept or replaced.
 ///
-/// [`Error::Directory`] with [`Locked`](Cause::Locked) where another process is at it for longer
-/// than one [waits](Self::patience). [`Error::Reuse`] with [`NameTooLong`](Cause::NameTooLong) for a
-/// name of more than 242 bytes whose map does not fit.
+/// [`Error::Directory`] with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
+/// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Error::Reuse`] with
+/// [`NameTooLong`](Cause::NameTooLong) for a name of more than 233 bytes whose map does not fit.
 ///
 /// # Examples
 ///
@@ -92,7 +91,8 @@ pub struct Migrate<'f> {
 impl<'f> Migrate<'f> {
     /// With a function from an old key and value to the new ones; None leaves the entry out.
     ///
-    /// It sees an entry twice or more. Of per-CPU maps: [`bytes`](Self::bytes).
+    /// It sees an entry twice or more. If it panics, the old map has its name, frozen if it was to be.
+    /// Of per-CPU maps: [`bytes`](Self::bytes).
     pub fn new<K, V, NewK, NewV>(
         mut convert: impl FnMut(&K, &V) -> Option<(NewK, NewV)> + 'f,
     ) -> Self
@@ -147,7 +147,8 @@ impl<'f> Migrate<'f> {
     /// is what happens between the two passes, as when the new map gets too small.
     ///
     /// While values of the map are mapped for writing, or its type is none that can be frozen, that is
-    /// [`Error::Freeze`] within [`Error::Migrate`], and nothing was changed.
+    /// [`Error::Freeze`] within [`Error::Migrate`], after up to five seconds, for a write on its way
+    /// looks the same; and the map has its name, by a new pin.
     pub fn freeze(mut self) -> Self {
         self.freeze = true;
         self
@@ -173,7 +174,7 @@ pub struct Migration {
     old: Map,
     old_is: Identity,
     new_is: Identity,
-    _turn: OwnedFd,
+    _turn: Turn,
 }
 
 impl Migration {
@@ -204,7 +205,8 @@ impl Migration {
     }
 
     /// Gives the name back to the old map, in one step, if the new one still has it. What was written
-    /// to the new one is not copied; if the old one was [frozen](Migrate::freeze), it stays so.
+    /// to the new one is not copied; if the old one was [frozen](Migrate::freeze), it stays so. The name
+    /// under which it was kept is removed, or left to [`PinDir::sweep_stale`].
     ///
     /// # Errors
     ///
@@ -216,10 +218,13 @@ impl Migration {
     pub fn roll_back(self) -> Result<Map, Failed<Self>> {
         let back = self
             .dir
-            .replace_named_if(self.old.as_fd(), &self.name, self.new_is)
-            .and_then(|()| self.forget());
+            .replace_named_if(self.old.as_fd(), &self.name, self.new_is);
         match back {
-            Ok(()) => Ok(self.old),
+            Ok(()) => {
+                // The old one has its name: what cannot be removed is left to a sweep.
+                let _ = self.forget();
+                Ok(self.old)
+            }
             Err(error) => Err(Failed::new(self, error)),
         }
     }
@@ -252,28 +257,38 @@ impl fmt::Debug for Migrate<'_> {
 
 impl PinDir {
     /// What has the name fits. None where it has lost it meanwhile.
-    pub(super) fn found_or_resumed(&self, name: &Filename, map: &Map) -> Result<Option<Outcome>> {
-        let Ok(kept) = kept(name) else {
-            // Under so long a name nothing is kept.
-            return Ok(Some(Outcome::Found));
+    pub(super) fn found_or_resumed(
+        &self,
+        name: &Filename,
+        new_is: Identity,
+    ) -> Result<Option<Outcome>> {
+        /// Two that look at the same time are not both to think that somebody else is at it.
+        const MOMENT: Duration = Duration::from_millis(10);
+
+        let found = Ok(Some(Outcome::Found));
+        // Under so long a name nothing is kept.
+        let Ok(kept) = kept(name, new_is.id) else {
+            return found;
         };
-        if self.find_named::<Map>(&kept)?.is_none() {
-            return Ok(Some(Outcome::Found));
+        // A map that fits is found, whatever may not be done with the one before it.
+        let old = || self.find_named::<Map>(&kept).ok().flatten();
+        if old().is_none() {
+            return found;
         }
-        let Some(turn) = self.turn_for(name, Duration::ZERO)? else {
-            // Somebody is at it.
-            return Ok(Some(Outcome::Found));
+        let Ok(Some(turn)) = self.turn_for(name, MOMENT) else {
+            return found;
         };
-        // Nobody is now, so what is there stays there.
-        let Some(old) = self.find_named::<Map>(&kept)? else {
-            return Ok(Some(Outcome::Found));
-        };
-        let (old_is, new_is) = (old.identity()?, map.identity()?);
+        // Nobody is at it now, so what is there stays there.
+        let Some(old) = old() else { return found };
         let now = self.find_named::<Map>(name)?;
         if now.map(|map| map.identity()).transpose()? != Some(new_is) {
             return Ok(None);
         }
-        let migration = Migration {
+        let old_is = old.identity()?;
+        if old_is == new_is {
+            return found;
+        }
+        Ok(Some(Outcome::Resumed(Migration {
             dir: self.try_clone()?,
             name: *name,
             kept,
@@ -281,13 +296,7 @@ impl PinDir {
             old_is,
             new_is,
             _turn: turn,
-        };
-        if old_is == new_is {
-            // Rolled back, or killed before the new one had the name.
-            migration.forget()?;
-            return Ok(Some(Outcome::Found));
-        }
-        Ok(Some(Outcome::Resumed(migration)))
+        })))
     }
 
     /// None where the name was another map's, or a fitting one's, or nobody's, when its turn came.
@@ -301,6 +310,10 @@ impl PinDir {
         /// For so long one waits for a turn before one looks whether it is needed still.
         const GLANCE: Duration = Duration::from_millis(100);
 
+        let fail = |error| Error::Migrate {
+            path: self.place(name).path(),
+            error: Box::new(error),
+        };
         // None is farther away than time goes.
         let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
@@ -315,30 +328,31 @@ impl PinDir {
             match turn {
                 Some(turn) => break (turn, map, info),
                 None if end.is_some_and(|end| Instant::now() >= end) => {
-                    return Err(self.lock_error(name, Cause::Locked.into()).into());
+                    return Err(self.lock_error(name, Cause::Migrating.into()).into());
                 }
                 None => {}
             }
-        };
-        let kept = kept(name).map_err(|cause| Error::Reuse {
-            path: self.place(name).path(),
-            reason: cause.into(),
-        })?;
-        let fail = |error| Error::Migrate {
-            path: self.place(name).path(),
-            error: Box::new(error),
         };
         let (old_is, is_to_freeze) = (identity(&info), migrate.freeze);
         let dir = self.try_clone()?;
         let new = make()?;
         let new_is = new.identity()?;
+        let kept = kept(name, new_is.id).map_err(|cause| Error::Reuse {
+            path: self.place(name).path(),
+            reason: cause.into(),
+        })?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         copy.first().map_err(fail)?;
         // Whoever might open the old one may go on with it from there.
-        match self.replace_named_as(old.as_fd(), &kept, name) {
+        match self.pin_named_as(old.as_fd(), &kept, name) {
             Err(error) if is_overtaken(&error) => return Ok(None),
             done => done.map_err(fail)?,
         }
+        let mut keeping = Keeping {
+            dir: self,
+            kept: &kept,
+            is_armed: true,
+        };
         let mut finish = || {
             if is_to_freeze {
                 // By itself: whoever may not do this finds out now, and not when there is no way back.
@@ -349,13 +363,14 @@ impl PinDir {
             self.replace_named_if(new.as_fd(), name, old_is)
         };
         if let Err(error) = finish() {
-            // If it cannot be removed, the next one that migrates does.
-            let _ = self.remove_named(old_is, &kept);
             return match is_overtaken(&error) {
                 true => Ok(None),
                 false => Err(fail(error).into()),
             };
         }
+        keeping.is_armed = false;
+        drop(keeping);
+        self.forget_before(name, old_is);
         let migration = Migration {
             dir,
             name: *name,
@@ -368,7 +383,14 @@ impl PinDir {
         Ok(Some(Reused::new(new, Outcome::Migrated(migration))))
     }
 
-    fn turn_for(&self, name: &Filename, patience: Duration) -> Result<Option<OwnedFd>> {
+    /// What was kept for the map that is itself kept now. What cannot be removed is left to a sweep.
+    fn forget_before(&self, name: &Filename, old_is: Identity) {
+        if let Ok(before) = kept(name, old_is.id) {
+            let _ = self.place(&before).unlink();
+        }
+    }
+
+    fn turn_for(&self, name: &Filename, patience: Duration) -> Result<Option<Turn>> {
         self.turn_to_migrate(name, patience)
             .map_err(|reason| self.lock_error(name, reason))
     }
@@ -381,6 +403,23 @@ impl PinDir {
             path,
             to: None,
             reason,
+        }
+    }
+}
+
+/// The old map's other name, taken away again unless all goes well. Nobody else makes it up: it has the
+/// new map's id.
+struct Keeping<'a> {
+    dir: &'a PinDir,
+    kept: &'a Filename,
+    is_armed: bool,
+}
+
+impl Drop for Keeping<'_> {
+    fn drop(&mut self) {
+        if self.is_armed {
+            // It takes no descriptor. What cannot be removed is left to a sweep.
+            let _ = self.dir.place(self.kept).unlink();
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::pinned::pin_place;
 pub enum Reuse<'m, 'f> {
     /// A map that does not fit is an error, and left as it is.
     Exact,
-    /// A map that does not fit is replaced by a new one, in one step.
+    /// A map that does not fit is replaced by a new one, in one step; one that fits is left as it is. To
+    /// replace whatever is there: [`PinDir::replace`].
     Recreate,
     /// A map that does not fit is replaced by a new one with its entries, in one step, and kept.
     Migrate(&'m mut Migrate<'f>),
@@ -117,7 +118,9 @@ impl PinDir {
     /// anybody can open it by its name.
     ///
     /// What fills it may be called for a map that nobody will see, and in several processes at once:
-    /// it should do nothing else. A map that is migrated to is filled before the entries come in.
+    /// it should do nothing else. A map that is there and fits keeps what is in it, also with
+    /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
+    /// and not to be frozen: an entry takes the place of what is there under its key.
     ///
     /// # Errors
     ///
@@ -192,7 +195,7 @@ impl PinDir {
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             let outcome = match &mut reuse {
-                Reuse::Migrate(_) if fits => match self.found_or_resumed(name, &map)? {
+                Reuse::Migrate(_) if fits => match self.found_or_resumed(name, identity(&info))? {
                     // It has lost the name meanwhile.
                     None if tries < TRIES => continue,
                     None => Some(Outcome::Found),

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::Failure;
-use crate::bench::Bench;
 use crate::machine::locked;
 
-pub fn all(bench: &mut Bench) -> Result<(), Failure> {
+/// What is told of each. Before the bench is in a network namespace of its own: crates may be fetched.
+pub fn all() -> Result<Vec<(String, String)>, Failure> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf-pin");
     let ours = ours.canonicalize()?;
     let mut libraries = vec![
@@ -19,11 +19,12 @@ pub fn all(bench: &mut Bench) -> Result<(), Failure> {
     if cfg!(feature = "libbpf-rs") {
         libraries.push(("libbpf-rs", format!("\"={}\"", locked("libbpf-rs"))));
     }
-    for (name, dependency) in libraries {
+    let built = libraries.into_iter().map(|(name, dependency)| {
         let built = build(name, &dependency)?;
-        bench.fact(&format!("build of {name}"), built);
-    }
-    Ok(())
+        println!("build of {name}: {built}");
+        Ok((format!("build of {name}, alone and from nothing"), built))
+    });
+    built.collect()
 }
 
 fn build(name: &str, dependency: &str) -> Result<String, Failure> {

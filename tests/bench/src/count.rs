@@ -98,8 +98,8 @@ fn syscalls(call: &mut dyn FnMut()) -> Vec<String> {
     names
 }
 
-/// Counted in a child that stops after each: what callgrind counts, too. But valgrind 3.19 lets no
-/// command through that is newer than Linux 5.5, and so not the proof that a map is one.
+/// Counted in a child that stops after each. Not by callgrind: valgrind 3.19 itself answers the command
+/// that proves a map, BPF_MAP_LOOKUP_BATCH, with an error.
 fn instructions(call: &mut dyn FnMut()) -> u64 {
     let least = (0..3).map(|_| steps(call)).min();
     least.unwrap_or_default()

@@ -52,11 +52,13 @@ fn run() -> Result<(), Failure> {
         }
     }
     report::head();
+    let built = match options.builds {
+        true => builds::all()?,
+        false => Vec::new(),
+    };
     let mut bench = Bench::new(options)?;
+    bench.facts = built;
     rows::all(&mut bench)?;
-    if bench.options.builds {
-        builds::all(&mut bench)?;
-    }
     report::finish(&bench)?;
     match bench.options.check {
         true => check::bounds(&bench.measured),

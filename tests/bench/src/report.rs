@@ -190,8 +190,9 @@ fn table(bench: &Bench) -> String {
 }
 
 fn goal(verdict: &Verdict) -> String {
-    let (goal, ratio) = (&verdict.goal, spread(verdict.ratio));
-    format!("{} to {} {ratio}, at most {}", goal.of, goal.to, goal.most)
+    let Verdict { goal, ratio } = verdict;
+    let (of, to, most) = (goal.of, goal.to, goal.most);
+    format!("{of} to {to} {:.3}, at most {most}", ratio.median)
 }
 
 /// "0.96 (0.95–0.97)"

@@ -135,8 +135,8 @@ fn pin(bench: &mut Bench, map: Map) {
         contenders,
         goals,
         "The check whose pin it is takes five syscalls beside pin and unlink: info, lstat, get, info, close. \
-         Nobody else makes it. Beside the same calls by hand it is some 650 instructions, half of them for \
-         the path, which a Pinned keeps, and which moves with it.",
+         Nobody else makes it. Beside the same calls by hand it is some 650 instructions, \
+         among them the path, which a Pinned keeps and which moves with it.",
     );
 }
 

@@ -77,7 +77,7 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
         goal("bpf-pin", "raw", 1.05),
         goal("bpf-pin", "std::fs::read_dir", 1.0),
     ];
-    let why = "Some 440 instructions a pin beside 75: an entry outlasts its batch, so its name is copied into \
+    let why = "Some 440 instructions a pin beside 75, among them: an entry outlasts its batch, so its name is copied into \
          257 bytes of its own (Stream::next), which are cleared first and then move with the entry; and it \
          holds its directory.";
     bench.work(name, contenders, goals, why);
@@ -123,7 +123,9 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
         goal("bpf-pin", "raw", 1.05),
         goal("bpf-pin", "bpftool", 0.125),
     ];
-    bench.work(name, contenders, goals, "");
+    let why = "Two syscalls more a pin: one info proves what it is of, before all is asked that this kind \
+         tells; and lstat, as of PinDir::open_as.";
+    bench.work(name, contenders, goals, why);
 }
 
 /// All that a walk allocates, be it given back at once or not.

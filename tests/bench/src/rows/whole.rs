@@ -64,7 +64,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         &format!("read a hash map of {count} elements"),
         contenders,
         goals,
-        "",
+        "Nor do the raw batch calls reach it, nor libbpf's: on this machine they were about three times as fast as aya.",
     );
 
     // The same keys again: every element is replaced.
