@@ -247,7 +247,8 @@ fn array() -> Outcome {
     ] {
         assert!(matches!(error, Error::Batch { done: 0, .. }), "{error:?}");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        assert!(error.cause().is_none());
+        let (command, map_type) = (Command::MAP_DELETE_ELEM, MapType::ARRAY);
+        assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
     }
     assert_eq!(elems.lookup(&0)?, Some(value_of(0)));
     Ok(())

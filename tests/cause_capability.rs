@@ -204,7 +204,7 @@ fn follow<T: Send>(make: impl Fn() -> bpf_pin::Result<T> + Sync) -> Result<Capab
             (Some(libc::EPERM), None) if is_refused(make()) => break,
             (Some(libc::EPERM), _) => return Err(format!("with {given:?}: {error}")),
             // The kernel does not know the type, or more than privileges are wanted.
-            (_, None | Some(Cause::NoDescriptor { .. })) => break,
+            (_, None | Some(Cause::NoDescriptor { .. } | Cause::InvalidField { .. })) => break,
             (_, Some(_)) => return Err(format!("with {given:?}: {error:?}")),
         };
         let asked = match asked {

@@ -261,8 +261,10 @@ fn names_of_objects() -> Outcome {
 fn what_the_kernel_refuses() -> Outcome {
     let create = |spec: MapSpec<'_>| spec.create().expect_err("no such map");
     let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless")?);
-    let sentence = "create hash map \"keyless\": EINVAL";
-    assert_says(&error, Some(libc::EINVAL), None, sentence);
+    let (field, rule) = ("key_size", "must be more than 0");
+    let cause = Cause::InvalidField { field, rule };
+    let sentence = "create hash map \"keyless\": key_size must be more than 0";
+    assert_says(&error, Some(libc::EINVAL), Some(cause), sentence);
     let error = create(MapSpec::new(MapType(9999), 4, 8, 8));
     assert_says(
         &error,

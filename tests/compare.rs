@@ -1,6 +1,6 @@
 //! What a map is compared with: all that differs, and nothing that is the kernel's own doing.
 
-use bpf_pin::{Map, MapFields, MapFlags, MapSpec, MapType, Mismatch};
+use bpf_pin::{Cause, Map, MapFields, MapFlags, MapSpec, MapType, Mismatch};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -25,6 +25,7 @@ fn all_at_once() -> Outcome {
         .flags(MapFlags::NO_COMMON_LRU)
         .map_extra(3)
         .ifindex(7)
+        .btf_vmlinux_value_type_id(11)
         .name("other")?
         .compare_fields(MapFields::all());
     let mismatches = other.compare(&map)?;
@@ -41,8 +42,18 @@ fn all_at_once() -> Outcome {
             "map_flags is 0, not NO_COMMON_LRU",
             "map_extra is 0x0, not 0x3",
             "map_ifindex is 0, not 7",
+            "btf_vmlinux_value_type_id is 0, not 11",
             "map_name is \"flows\", not \"other\"",
         ]
+    );
+    // As a sentence.
+    let cause = Cause::Mismatch {
+        id: 17,
+        mismatches: mismatches[1..3].to_vec(),
+    };
+    assert_eq!(
+        cause.to_string(),
+        "map 17 does not fit: key_size is 4, not 8; value_size is 8, not 16"
     );
     Ok(())
 }

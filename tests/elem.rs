@@ -1,9 +1,12 @@
 //! The elements of maps: what goes in comes out, and what cannot be done says why and does nothing.
 
+#[path = "elem/lacking.rs"]
+mod lacking;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
+use bpf_pin::{Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 
@@ -20,8 +23,8 @@ fn main() -> std::process::ExitCode {
         .test("bloom_filter", BLOOM, bloom_filter)
         .test("programs_go_in_and_ids_come_out", BPF, prog_array)
         .test("maps_go_in_and_ids_come_out", BPF, hash_of_maps)
-        .test("a_sockets_storage", BPF, socket_storage)
-        .test("types_without_look_ups", BPF, without_look_ups)
+        .test("a_sockets_storage", BPF, lacking::socket_storage)
+        .test("types_without_look_ups", BPF, lacking::without_look_ups)
         .test("flags_decide_on_what_is_there", BPF, flags)
         .test("a_wrong_size_names_both", BPF, wrong_sizes)
         .test("a_full_map", BPF, full)
@@ -104,7 +107,19 @@ fn array() -> Outcome {
         errno(elems.update(&0, &1, ElemFlags::NOEXIST)),
         libc::EEXIST
     );
-    assert_eq!(text(elems.delete(&0)), "delete an element: EINVAL");
+    assert_eq!(errno(elems.delete(&0)), libc::EINVAL);
+    assert_eq!(
+        text(elems.delete(&0)),
+        "delete an element: maps of type array have no map_delete_elem"
+    );
+    let command = Command::MAP_LOOKUP_AND_DELETE_ELEM;
+    let map_type = MapType::ARRAY;
+    let drained = elems.drain().next().expect("one").expect_err("a take");
+    assert_eq!(
+        drained.cause(),
+        Some(&Cause::NoCommand { command, map_type })
+    );
+    assert_eq!(drained.raw_os_error(), Some(ENOTSUPP));
     assert_eq!(elems.lookup(&3)?, None);
     assert_eq!(elems.lookup(&u32::MAX)?, None);
     for beyond in [3, u32::MAX] {
@@ -189,11 +204,24 @@ fn queue_and_stack() -> Outcome {
         let next = if map_type == MapType::QUEUE { 2 } else { 3 };
         assert_eq!(elems.lookup(&())?, Some(next));
 
-        assert_eq!(text(elems.delete(&())), "delete an element: EINVAL");
+        assert_eq!(errno(elems.delete(&())), libc::EINVAL);
+        assert_eq!(
+            text(elems.delete(&())),
+            format!("delete an element: maps of type {map_type} have no map_delete_elem")
+        );
         assert_eq!(
             text(bytes.next_key(None, &mut [])),
-            "find the next key: EINVAL"
+            format!("find the next key: maps of type {map_type} have no map_get_next_key")
         );
+        let command = Command::MAP_GET_NEXT_KEY;
+        for error in [
+            elems.keys().next().expect("one").expect_err("no keys"),
+            elems.iter().next().expect("one").expect_err("no keys"),
+            elems.to_vecs().expect_err("no keys"),
+        ] {
+            assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        }
         let keys: Vec<_> = elems.keys().collect();
         assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
         assert_eq!(elems.lookup(&())?, Some(next));
@@ -267,38 +295,6 @@ fn hash_of_maps() -> Outcome {
 }
 
 /// The key is a descriptor of the socket, so there are no keys to be had.
-fn socket_storage() -> Outcome {
-    let btf = btf();
-    let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
-        .flags(MapFlags::NO_PREALLOC)
-        .btf(&btf, 1, 1)
-        .create()?;
-    let elems = map.typed::<i32, u32>()?;
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    let key = socket.as_raw_fd();
-    assert_eq!(elems.lookup(&key)?, None);
-    elems.update(&key, &7, ElemFlags::NOEXIST)?;
-    assert_eq!(elems.lookup(&key)?, Some(7));
-    let keys: Vec<_> = elems.keys().collect();
-    assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
-    assert!(elems.delete(&key)?);
-    assert_eq!(elems.lookup(&key)?, None);
-    Ok(())
-}
-
-fn without_look_ups() -> Outcome {
-    let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
-    let elems = map.typed::<u32, u32>()?;
-    assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
-    assert_eq!(text(elems.lookup(&0)), "look up an element: ENOTSUPP");
-    let entries: Vec<_> = elems.iter().collect();
-    assert!(
-        matches!(entries[..], [Err(Error::Lookup { .. })]),
-        "{entries:?}"
-    );
-    Ok(())
-}
-
 fn flags() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.typed::<u32, u64>()?;

@@ -57,7 +57,7 @@ fn twice() -> Outcome {
     let error = map.freeze().expect_err("a second time");
     assert!(matches!(error, Error::Freeze { .. }));
     assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
-    assert_eq!(error.to_string(), "freeze a map: the map is frozen");
+    assert_eq!(error.to_string(), "freeze a map: it is frozen already");
     let errno = match kernel(6, 8).unmet() {
         None => libc::EPERM,
         Some(_) => libc::EBUSY,

@@ -251,14 +251,8 @@ fn misfits() -> Outcome {
             libc::EINVAL,
             "type 4294967295",
         ),
-        (MapType::HASH, [0, 8, 1], libc::EINVAL, "hash"),
-        (MapType::HASH, [4, 0, 1], libc::EINVAL, "hash"),
-        (MapType::HASH, [4, 8, 0], libc::EINVAL, "hash"),
-        (MapType::ARRAY, [8, 8, 1], libc::EINVAL, "array"),
-        (MapType::QUEUE, [4, 8, 1], libc::EINVAL, "queue"),
-        // Preallocation is asked of a trie, which has none.
-        (MapType::LPM_TRIE, [8, 8, 1], libc::EINVAL, "lpm_trie"),
-        (MapType::RINGBUF, [0, 0, 1000], libc::EINVAL, "ringbuf"),
+        // A stack of less than 8 bytes.
+        (MapType::STACK_TRACE, [4, 7, 1], libc::EINVAL, "stack_trace"),
         (MapType::HASH, [u32::MAX, 8, 1], libc::E2BIG, "hash"),
         (MapType::ARRAY, [4, u32::MAX, 1], libc::E2BIG, "array"),
     ] {

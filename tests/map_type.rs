@@ -2,6 +2,8 @@
 
 #[path = "map_type/commands.rs"]
 mod commands;
+#[path = "map_type/rules.rs"]
+mod rules;
 
 use bpf_pin::{Capability, Cause, Map, MapFlags, MapInfo, MapSpec, MapType};
 use common::*;
@@ -19,6 +21,7 @@ fn main() -> std::process::ExitCode {
             ROOT,
             commands::as_the_kernel_says,
         )
+        .test("a_broken_rule_is_named", ROOT, rules::are_named)
         .test("what_each_type_asks_of_a_user", OTHERS, || {
             as_user(CapabilitySet::BPF, with_cap_bpf)?;
             as_user(CapabilitySet::empty(), without_capabilities)
@@ -40,6 +43,7 @@ enum Asks {
 }
 
 /// A type with sizes that suit it.
+#[derive(Clone)]
 struct Row {
     map_type: MapType,
     key_size: u32,

@@ -30,6 +30,7 @@ fn main() -> std::process::ExitCode {
         .test("a_cpu_of_ones_own_choice", ROOT, on_cpu)
         .test("packets_that_go_on_their_way", ROOT, live)
         .test("what_a_type_does_not_take", BPF, not_taken)
+        .test("a_packet_that_is_too_short", ROOT, too_short)
         .test("types_that_cannot_be_run", ROOT, not_run)
         .test("a_run_without_privileges", OTHERS, unprivileged)
         .run()
@@ -416,8 +417,15 @@ fn not_taken() -> Outcome {
         assert!(error.cause().is_none(), "{error}");
         assert!(matches!(error, Error::RunProg { .. }));
     };
-    refused(TestRun::new());
-    refused(TestRun::new().data_in(&packet[..13]));
+    for length in [0, 13] {
+        let error = prog.test_run(TestRun::new().data_in(&packet[..length]));
+        let error = error.expect_err("less than an Ethernet header");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "run a program: data_size_in must be 14 or more"
+        );
+    }
     refused(run().cpu(0));
     refused(run().flags(TestRunFlags::from_bits_retain(1 << 30)));
     refused(run().batch_size(1));
@@ -425,6 +433,34 @@ fn not_taken() -> Outcome {
     context[..4].fill(1);
     refused(run().ctx_in(&mut context[..192]));
     prog.test_run(run())?;
+    Ok(())
+}
+
+fn too_short() -> Outcome {
+    for prog_type in [
+        ProgType::SOCKET_FILTER,
+        ProgType::SCHED_CLS,
+        ProgType::SCHED_ACT,
+        ProgType::XDP,
+        ProgType::CGROUP_SKB,
+        ProgType::LWT_IN,
+        ProgType::LWT_OUT,
+        ProgType::LWT_XMIT,
+        ProgType::FLOW_DISSECTOR,
+    ] {
+        let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+        let prog = ProgSpec::new(prog_type, &insns).load()?;
+        let packet = [0; 64];
+        let error = prog.test_run(TestRun::new().data_in(&packet[..13]));
+        let error = error.expect_err("less than an Ethernet header");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let cause = Cause::InvalidField {
+            field: "data_size_in",
+            rule: "must be 14 or more",
+        };
+        assert_eq!(error.cause(), Some(&cause), "{prog_type}");
+        prog.test_run(TestRun::new().data_in(&packet))?;
+    }
     Ok(())
 }
 

@@ -28,6 +28,8 @@ bitflags! {
         const MAP_IFINDEX = 1 << 6;
         /// `map_name`. A name makes no map unfit: compared only when asked for.
         const MAP_NAME = 1 << 7;
+        /// `btf_vmlinux_value_type_id`
+        const BTF_VMLINUX_VALUE_TYPE_ID = 1 << 8;
     }
 }
 
@@ -57,6 +59,8 @@ pub enum Mismatch {
     MapExtra { expected: u64, found: u64 },
     /// `map_ifindex`
     MapIfindex { expected: u32, found: u32 },
+    /// `btf_vmlinux_value_type_id`
+    BtfVmlinuxValueTypeId { expected: u32, found: u32 },
     /// `map_name`
     MapName { expected: ObjName, found: ObjName },
 }
@@ -72,6 +76,7 @@ impl Mismatch {
             Self::MapFlags { .. } => MapFields::MAP_FLAGS,
             Self::MapExtra { .. } => MapFields::MAP_EXTRA,
             Self::MapIfindex { .. } => MapFields::MAP_IFINDEX,
+            Self::BtfVmlinuxValueTypeId { .. } => MapFields::BTF_VMLINUX_VALUE_TYPE_ID,
             Self::MapName { .. } => MapFields::MAP_NAME,
         }
     }
@@ -102,6 +107,9 @@ impl fmt::Display for Mismatch {
             }
             Self::MapIfindex { expected, found } => {
                 write!(f, "map_ifindex is {found}, not {expected}")
+            }
+            Self::BtfVmlinuxValueTypeId { expected, found } => {
+                write!(f, "btf_vmlinux_value_type_id is {found}, not {expected}")
             }
             Self::MapName { expected, found } => {
                 write!(f, "map_name is {found:?}, not {expected:?}")

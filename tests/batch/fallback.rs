@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Cause, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType, abi};
+use bpf_pin::{Cause, Command, Cursor, ElemFlags, Error, MapFlags, MapSpec, MapType, abi};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {
@@ -120,7 +120,8 @@ fn trie() -> Outcome {
     let error = elems.drain().next().expect("one").expect_err("a take");
     assert!(matches!(error, Error::LookupAndDelete { .. }), "{error:?}");
     assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
-    assert!(error.cause().is_none());
+    let (command, map_type) = (Command::MAP_LOOKUP_AND_DELETE_ELEM, MapType::LPM_TRIE);
+    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
     assert_eq!(elems.clear()?, 4990);
     assert!(elems.to_vecs()?.0.is_empty());
     Ok(())

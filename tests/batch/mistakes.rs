@@ -13,6 +13,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("flags_of_a_batch", BPF, flags)
         .test("a_full_map_takes_what_fits", BPF, full)
         .test("what_is_not_there_is_passed_over", BPF, absent)
+        .test("a_delete_says_how_far_it_came", BPF, how_far)
         .test("a_reader_and_a_writer", PINS, one_way)
         .test("a_frozen_map", BPF, frozen)
 }
@@ -147,6 +148,36 @@ pub fn absent() -> Outcome {
     assert_eq!(elems.delete_batch(&[100, 0, 101, 102, 1, 2, 2, 103])?, 3);
     assert_eq!(elems.delete_batch(&[100, 101])?, 0);
     assert_eq!(elems.to_vecs()?.0.len(), 7);
+    Ok(())
+}
+
+/// A key that no trie can have is one that cannot be deleted. What was not there counts as well.
+fn how_far() -> Outcome {
+    let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 8).flags(MapFlags::NO_PREALLOC);
+    let map = spec.create()?;
+    let elems = map.typed::<[u32; 2], u64>()?;
+    let prefix = |n: u32| [32, n.swap_bytes()];
+    for n in 0..4 {
+        elems.update(&prefix(n), &7, ElemFlags::ANY)?;
+    }
+    let keys = [
+        prefix(0),
+        prefix(9),
+        prefix(1),
+        [33, 0],
+        prefix(2),
+        prefix(8),
+    ];
+    let error = elems.delete_batch(&keys).expect_err("33 bits of 32");
+    let Error::Batch { command, done, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((command, done), (Command::MAP_DELETE_BATCH, 3), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    // Which is where to go on.
+    assert_eq!(elems.delete_batch(&keys[done + 1..])?, 1);
+    let (left, _) = elems.to_vecs()?;
+    assert_eq!(left, [prefix(3)]);
     Ok(())
 }
 

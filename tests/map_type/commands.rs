@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{ElemFlags, Elems, Error, Map, MapType, abi};
+use bpf_pin::{Cause, Command, ElemFlags, Elems, Error, Map, MapType, abi};
 use common::*;
 
 use super::{Row, rows};
@@ -49,6 +49,43 @@ fn knows(map_type: MapType) -> Knows {
         MapType::QUEUE | MapType::STACK => row(NONE, NONE, NONE, NONE, Some((4, 20))),
         _ => row(NONE, NONE, NONE, NONE, NONE),
     }
+}
+
+/// What each type has not, whatever is in the map: so the library says, and the kernel refuses it.
+fn has_not(map_type: MapType) -> &'static [Command] {
+    const LOOKUP: Command = Command::MAP_LOOKUP_ELEM;
+    const NEXT: Command = Command::MAP_GET_NEXT_KEY;
+    const DELETE: Command = Command::MAP_DELETE_ELEM;
+    const TAKE: Command = Command::MAP_LOOKUP_AND_DELETE_ELEM;
+    match map_type {
+        MapType::HASH
+        | MapType::LRU_HASH
+        | MapType::PERCPU_HASH
+        | MapType::LRU_PERCPU_HASH
+        | MapType::RHASH
+        | MapType::STACK_TRACE => &[],
+        MapType::QUEUE | MapType::STACK => &[NEXT, DELETE],
+        MapType::ARRAY
+        | MapType::PERCPU_ARRAY
+        | MapType::INSN_ARRAY
+        | MapType::CGROUP_STORAGE
+        | MapType::PERCPU_CGROUP_STORAGE => &[DELETE, TAKE],
+        MapType::PERF_EVENT_ARRAY | MapType::CGROUP_ARRAY | MapType::XSKMAP => &[LOOKUP, TAKE],
+        MapType::BLOOM_FILTER | MapType::ARENA => &[NEXT, DELETE, TAKE],
+        MapType::RINGBUF | MapType::USER_RINGBUF => &[LOOKUP, NEXT, DELETE, TAKE],
+        _ => &[TAKE],
+    }
+}
+
+/// Whether the library says that the type has no such command, which must be so.
+fn check_named<T>(result: &bpf_pin::Result<T>, command: Command, map_type: MapType) {
+    let cause = match result {
+        Ok(_) => None,
+        Err(error) => error.cause(),
+    };
+    let expected = Cause::NoCommand { command, map_type };
+    let has_not = has_not(map_type).contains(&command);
+    assert_eq!(cause == Some(&expected), has_not, "{expected:?}: {cause:?}");
 }
 
 fn is_known(since: Since) -> bool {
@@ -185,6 +222,8 @@ fn elements(row: &Row) -> Outcome {
         by_kernel(abi::BPF_MAP_LOOKUP_ELEM),
         "look-up of {map_type}"
     );
+    check_named(&took, Command::MAP_LOOKUP_AND_DELETE_ELEM, map_type);
+    check_named(&looked, Command::MAP_LOOKUP_ELEM, map_type);
     let mut next = vec![0; elems.key_len()];
     let next = elems.next_key(Some(&key), &mut next);
     assert_eq!(
@@ -192,12 +231,14 @@ fn elements(row: &Row) -> Outcome {
         by_kernel(abi::BPF_MAP_GET_NEXT_KEY),
         "next key of {map_type}"
     );
+    check_named(&next, Command::MAP_GET_NEXT_KEY, map_type);
     let deleted = elems.delete(&key);
     assert_eq!(
         said(&deleted),
         by_kernel(abi::BPF_MAP_DELETE_ELEM),
         "delete of {map_type}"
     );
+    check_named(&deleted, Command::MAP_DELETE_ELEM, map_type);
     let put = elems.update(&key, &value, ElemFlags::ANY);
     let kernel_put = elem(&map, &raw_elems, abi::BPF_MAP_UPDATE_ELEM);
     assert_eq!(said(&put), kernel_put, "update of {map_type}");

@@ -13,7 +13,7 @@ use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
 use crate::target::LinkTarget;
-use crate::types::{AttachType, LinkType, MapType, ProgType};
+use crate::types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -265,6 +265,20 @@ pub enum Cause {
         expected: usize,
         /// The caller's.
         found: usize,
+    },
+    /// Maps of this type do not have this command, whatever is in them (ENOTSUPP, EOPNOTSUPP, EINVAL).
+    NoCommand {
+        /// Of one element.
+        command: Command,
+        /// The type.
+        map_type: MapType,
+    },
+    /// A field of the call's argument breaks a rule that the type of the map or program sets (EINVAL).
+    InvalidField {
+        /// The field, by the kernel's name.
+        field: &'static str,
+        /// What it must be: "must be 4", "must hold BPF_F_NO_PREALLOC", ….
+        rule: &'static str,
     },
     /// The map was changed so much meanwhile that the walk through it began anew and came to no end.
     Unsettled,

@@ -174,11 +174,16 @@ impl fmt::Display for Cause {
                 let unit = if what.starts_with("number") { "" } else { " bytes" };
                 write!(f, "the {what} is {found}{unit}, and the map's is {expected}")
             }
+            Self::NoCommand { command, map_type } => {
+                write!(f, "maps of type {map_type} have no {command}")
+            }
+            Self::InvalidField { field, rule } => write!(f, "{field} {rule}"),
             Self::Mismatch { id, mismatches } => {
                 write!(f, "map {id} does not fit: ")?;
                 for (i, mismatch) in mismatches.iter().enumerate() {
-                    let comma = if i == 0 { "" } else { ", " };
-                    write!(f, "{comma}{mismatch}")?;
+                    // Each has a comma of its own.
+                    let between = if i == 0 { "" } else { "; " };
+                    write!(f, "{between}{mismatch}")?;
                 }
                 Ok(())
             }

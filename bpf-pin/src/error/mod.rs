@@ -177,7 +177,7 @@ pub enum Error {
     Batch {
         /// Which of them.
         command: Command,
-        /// How many elements were done before it failed.
+        /// How many elements were done before it failed: with those after them a caller can go on.
         done: usize,
         /// Why.
         reason: Reason,
@@ -389,6 +389,9 @@ impl fmt::Display for Error {
             Self::NextKey { .. } => f.write_str("find the next key"),
             Self::LookupAndDelete { .. } => f.write_str("take an element out"),
             Self::Batch { command, done, .. } => write!(f, "{command} after {done} elements"),
+            Self::Freeze { reason } if reason.cause() == Some(&Cause::Frozen) => {
+                return f.write_str("freeze a map: it is frozen already");
+            }
             Self::Freeze { .. } => f.write_str("freeze a map"),
             Self::Mmap { .. } => f.write_str("map the values of a map into memory"),
             Self::RunProg { .. } => f.write_str("run a program"),

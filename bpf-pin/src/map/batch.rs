@@ -26,7 +26,14 @@ impl<M: AsMap> Elems<M> {
     ///
     /// A hash gives a bucket's elements at once, so what stays comes once, whatever else is put in or
     /// deleted meanwhile. Other types go on from the last key, and may begin anew if that was deleted:
-    /// after as many keys as the map has room for it ends with [`Unsettled`](Cause::Unsettled).
+    /// after as many keys as the map has room for it ends with [`Unsettled`](Cause::Unsettled). Of a
+    /// trie the kernel looks a key's value up by its longest prefix: if the key is deleted between
+    /// the two, it comes with the value of a shorter prefix.
+    ///
+    /// A value is copied while programs write to it, so what they change in place, as in an array,
+    /// may come half old and half new; with [`ElemFlags::LOCK`], of values that have a
+    /// `bpf_spin_lock`, it comes whole. The lock itself comes as zeroes in either case, as do timers,
+    /// kptrs and whatever else the kernel keeps for itself in a value.
     ///
     /// # Errors
     ///
@@ -34,7 +41,8 @@ impl<M: AsMap> Elems<M> {
     /// for whole elements, or not for as many; [`LargerBucket`](Cause::LargerBucket) (ENOSPC) where
     /// there is too little room, and the cursor stays; [`MapAccess`](Cause::MapAccess) (EPERM); EINVAL
     /// for a flag that the map does not take, which is any but [`ElemFlags::LOCK`]. One by one:
-    /// [`Error::NextKey`] and [`Error::Lookup`].
+    /// [`Error::NextKey`] and [`Error::Lookup`], of a queue, stack or bloom filter with
+    /// [`NoCommand`](Cause::NoCommand), for they have no keys.
     ///
     /// # Examples
     ///
@@ -331,8 +339,9 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`], which says how many were removed before: [`Size`](Cause::Size) for a slice
-    /// that is not of whole keys, before any; and as [`delete`](Self::delete).
+    /// [`Error::Batch`], which says how far it came: each of so many keys was removed, or was not
+    /// there, and it is the next one that failed. [`Size`](Cause::Size) for a slice that is not of
+    /// whole keys, before any; and as [`delete`](Self::delete).
     pub fn delete_batch(&self, keys: &[u8]) -> Result<usize> {
         let command = Command::MAP_DELETE_BATCH;
         let mut gone = 0;
@@ -355,14 +364,14 @@ impl<M: AsMap> Elems<M> {
                 Ok(()) => {}
                 Err(Errno::NOENT) => at += 1,
                 Err(errno) if step.count == 0 && self.lacking().learn(command, errno) => {}
-                Err(errno) => return Err(fail(gone, self.reason(errno, Needs::WRITE))),
+                Err(errno) => return Err(fail(at, self.delete_reason(errno))),
             }
         }
         for at in at..all {
             match cells.delete(keys_of(at, 1)) {
                 Ok(()) => gone += 1,
                 Err(Errno::NOENT) => {}
-                Err(errno) => return Err(fail(gone, self.reason(errno, Needs::WRITE))),
+                Err(errno) => return Err(fail(at, self.delete_reason(errno))),
             }
         }
         Ok(gone)

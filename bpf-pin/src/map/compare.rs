@@ -38,8 +38,10 @@ impl MapSpec<'_> {
     /// rounded up to pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or
     /// perf event array.
     ///
-    /// A map does not tell its inner map and its NUMA node, and of its BTF no more than an id: they
-    /// are not compared.
+    /// A map does not tell its inner map, its NUMA node, and which program
+    /// [`excl_prog_hash`](Self::excl_prog_hash) keeps it for; of its BTF it tells no more than an id.
+    /// They are not compared: a map that any program may use fits a spec that keeps it for one, and
+    /// `btf_vmlinux_value_type_id` is a number whatever BTF it is of.
     ///
     /// # Errors
     ///
@@ -81,6 +83,11 @@ impl MapSpec<'_> {
                 .map(|(expected, found)| Mismatch::MapExtra { expected, found }),
             differ(self.ifindex, found.ifindex)
                 .map(|(expected, found)| Mismatch::MapIfindex { expected, found }),
+            differ(
+                self.btf_vmlinux_value_type_id,
+                found.btf_vmlinux_value_type_id,
+            )
+            .map(|(expected, found)| Mismatch::BtfVmlinuxValueTypeId { expected, found }),
             differ(self.name, found.name)
                 .map(|(expected, found)| Mismatch::MapName { expected, found }),
         ];
@@ -129,7 +136,7 @@ impl MapSpec<'_> {
 
 impl MapSpec<'static> {
     /// `BPF_OBJ_GET_INFO_BY_FD`: what the map was made from, as far as it tells: without inner map,
-    /// BTF and token, and with node 0 where its memory is on one NUMA node. What the kernel has added
+    /// BTF, token and [`excl_prog_hash`](Self::excl_prog_hash), and with node 0 where its memory is on one NUMA node. What the kernel has added
     /// is left out, so the like can be created.
     ///
     /// # Errors
@@ -150,7 +157,8 @@ impl MapSpec<'static> {
         )
         .flags(flags)
         .ifindex(info.ifindex)
-        .map_extra(info.map_extra);
+        .map_extra(info.map_extra)
+        .btf_vmlinux_value_type_id(info.btf_vmlinux_value_type_id);
         spec.name = info.name;
         spec
     }

@@ -11,9 +11,9 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::Map;
-use crate::map::refused::{Lacking, Needs, frozen, not_granted};
+use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted};
 use crate::sys::{self, AsMap, Cells, CellsError};
-use crate::types::MapType;
+use crate::types::{Command, MapType};
 
 bitflags! {
     /// The flags of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_LOOKUP_ELEM`.
@@ -132,7 +132,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// [`Error::Lookup`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without
     /// a syscall; [`MapAccess`](Cause::MapAccess) (EPERM) on a map opened for writing only;
-    /// ENOTSUPP or EOPNOTSUPP on a type without lookups.
+    /// [`NoCommand`](Cause::NoCommand) (ENOTSUPP, EOPNOTSUPP) on a type without lookups.
     pub fn lookup(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
         self.lookup_with(key, value, ElemFlags::ANY)
     }
@@ -148,7 +148,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, Needs::READ))),
+            Err(errno) => Err(fail(self.lookup_reason(errno))),
         }
     }
 
@@ -177,8 +177,9 @@ impl<M: AsMap> Elems<M> {
     /// # Errors
     ///
     /// [`Error::LookupAndDelete`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) or
-    /// [`Frozen`](Cause::Frozen) (EPERM); ENOTSUPP on a type that does not know it, and
-    /// [`Unsupported`](Cause::Unsupported) for a hash on a kernel that knows it for others only.
+    /// [`Frozen`](Cause::Frozen) (EPERM); [`NoCommand`](Cause::NoCommand) (ENOTSUPP) on a type that
+    /// does not know it, and [`Unsupported`](Cause::Unsupported) for a hash on a kernel that knows it
+    /// for others only.
     pub fn lookup_and_delete(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
         self.lookup_and_delete_with(key, value, ElemFlags::ANY)
     }
@@ -209,7 +210,8 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Delete`]: [`Size`](Cause::Size); EINVAL on an array, whose elements stay;
+    /// [`Error::Delete`]: [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) on an array,
+    /// whose elements stay, on a queue and on a stack;
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let fail = |reason| Error::Delete { reason };
@@ -218,7 +220,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.delete(key) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, Needs::WRITE))),
+            Err(errno) => Err(fail(self.delete_reason(errno))),
         }
     }
 
@@ -227,8 +229,9 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NextKey`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM); EINVAL,
-    /// ENOTSUPP or EOPNOTSUPP on a type without keys.
+    /// [`Error::NextKey`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
+    /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) on a type without keys, or
+    /// whose keys are not to be listed.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<bool> {
         let fail = |reason| Error::NextKey { reason };
         self.check(next, self.value_len())
@@ -240,7 +243,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.next_key(key, next) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.reason(errno, Needs::READ))),
+            Err(errno) => Err(fail(self.key_reason(errno))),
         }
     }
 
@@ -262,6 +265,27 @@ impl<M: AsMap> Elems<M> {
             _ => None,
         };
         Reason::new(errno, cause)
+    }
+
+    /// Of a command on one element, which the map's type may not have.
+    fn reason_of(&self, command: Command, errno: Errno, needs: Needs) -> Reason {
+        let explain = |errno| no_command(command, MapType(self.cells.map_type()), errno);
+        self.reason(errno, needs).explained(explain)
+    }
+
+    #[cold]
+    fn lookup_reason(&self, errno: Errno) -> Reason {
+        self.reason_of(Command::MAP_LOOKUP_ELEM, errno, Needs::READ)
+    }
+
+    #[cold]
+    fn key_reason(&self, errno: Errno) -> Reason {
+        self.reason_of(Command::MAP_GET_NEXT_KEY, errno, Needs::READ)
+    }
+
+    #[cold]
+    pub(crate) fn delete_reason(&self, errno: Errno) -> Reason {
+        self.reason_of(Command::MAP_DELETE_ELEM, errno, Needs::WRITE)
     }
 
     #[cold]
@@ -298,7 +322,7 @@ impl<M: AsMap> Elems<M> {
                 }),
             );
         }
-        self.reason(errno, Needs::BOTH)
+        self.reason_of(Command::MAP_LOOKUP_AND_DELETE_ELEM, errno, Needs::BOTH)
     }
 }
 

@@ -215,7 +215,9 @@ impl<M: AsMap> Elems<M> {
     ///
     /// A key that was yielded may be deleted. Of a hash, on a kernel that has batches, what stays
     /// comes once, whatever others put in or delete meanwhile; for the rest see
-    /// [`lookup_batch`](Self::lookup_batch).
+    /// [`lookup_batch`](Self::lookup_batch), which also tells of the key of a trie that comes with
+    /// another's value, and of values with a spin lock or a timer: they are read without
+    /// [`ElemFlags::LOCK`].
     ///
     /// # Examples
     ///
@@ -235,7 +237,8 @@ impl<M: AsMap> Elems<M> {
     }
 
     /// As [`iter`](Self::iter), and takes the elements out: of a hash, in batches, or of a queue or
-    /// stack, until it is empty. What was taken out and not yielded when it is dropped is lost.
+    /// stack, until it is empty. What was taken out and not yielded when it is dropped is lost. Other
+    /// types have no such command: [`NoCommand`](Cause::NoCommand), and nothing is taken out.
     pub fn drain(&self) -> ElemsIter<'_, M> {
         let reader = Reader::new(self, true);
         ElemsIter { reader }
@@ -256,8 +259,9 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch): EINVAL of an
-    /// array, whose elements stay.
+    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch), which counts
+    /// from the last batch that was read: [`NoCommand`](Cause::NoCommand) (EINVAL) of an array, whose
+    /// elements stay.
     pub fn clear(&self) -> Result<usize> {
         let mut gone = 0;
         if self.key_len() == 0 {

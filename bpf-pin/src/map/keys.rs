@@ -14,6 +14,9 @@ impl<M: AsMap> Elems<M> {
     /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If
     /// somebody else deletes the one ahead, a hash begins anew, and keys come twice; after as many
     /// as the map has room for it ends with [`Unsettled`](Cause::Unsettled).
+    ///
+    /// A key that is yielded was there. Of a trie a look at its value may still find another's: if
+    /// the key is deleted meanwhile, that of the longest prefix that is left.
     pub fn keys(&self) -> Keys<'_, M> {
         Keys {
             elems: self,

@@ -34,8 +34,24 @@ use crate::types::MapType;
 ///
 /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 256).flags(MapFlags::MMAPABLE);
 /// let packets = spec.create()?.mmap::<AtomicU64>()?;
-/// packets.as_slice()[17].fetch_add(1, Ordering::Relaxed);
+/// if let Some(value) = packets.get(17) {
+///     value[0].fetch_add(1, Ordering::Relaxed);
+/// }
 /// let sum: u64 = packets.values().map(|value| value[0].load(Ordering::Relaxed)).sum();
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+///
+/// For reading only, as of a map that is frozen:
+///
+/// ```no_run
+/// use std::sync::atomic::AtomicU32;
+///
+/// use bpf_pin::{LoadOnly, Map};
+///
+/// let limits = Map::open("/sys/fs/bpf/limits")?.mmap::<LoadOnly<AtomicU32>>()?;
+/// for value in limits.values() {
+///     println!("from {} to {}", value[0].load(), value[1].load());
+/// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 pub struct Mmap<T> {
@@ -132,13 +148,10 @@ impl<T: Atom> Mmap<T> {
         all.map(|value| &value[..self.atoms])
     }
 
-    /// All values' atomics in a row; where a value is no multiple of 8 bytes, and so there is padding
-    /// between them, empty: see [`values`](Self::values).
-    pub fn as_slice(&self) -> &[T] {
-        match self.atoms == self.stride {
-            true => self.mapping.atoms(),
-            false => &[],
-        }
+    /// All values' atomics in a row; None where a value is no multiple of 8 bytes, and so there is
+    /// padding between them: see [`values`](Self::values).
+    pub fn as_slice(&self) -> Option<&[T]> {
+        (self.atoms == self.stride).then(|| self.mapping.atoms())
     }
 }
 

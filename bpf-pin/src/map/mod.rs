@@ -1,5 +1,6 @@
 //! Maps: what they are, how they are made, what is in them.
 
+mod alloc_check;
 mod batch;
 mod compare;
 mod cursor;

@@ -60,6 +60,9 @@ impl Element for OwnedFd {
 
 /// The elements of a map that holds objects `O` under keys `K`, which is `u32` but in a hash.
 ///
+/// To go through all keys and the ids of what they hold, of programs and of maps, there is
+/// [`Map::typed`]: the kernel reads ids out as it reads any `u32`.
+///
 /// # What keeps the elements
 ///
 /// A prog array keeps its programs only while somebody holds the array: when its last descriptor is
@@ -79,6 +82,10 @@ impl Element for OwnedFd {
 /// let elems = stages.objects::<u32, Prog>()?;
 /// elems.update(&0, &parse, ElemFlags::ANY)?;
 /// assert_eq!(elems.lookup(&0)?, Some(parse.id()?));
+/// for entry in stages.typed::<u32, u32>()?.iter() {
+///     let (stage, id) = entry?;
+///     println!("{stage}: program {id}");
+/// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 pub struct Objects<K, O, M = Map> {

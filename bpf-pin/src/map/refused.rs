@@ -13,7 +13,7 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::kind;
 use crate::sys;
-use crate::types::Command;
+use crate::types::{Command, MapType};
 
 /// What a command does with elements.
 #[derive(Clone, Copy)]
@@ -64,6 +64,66 @@ pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
         (Some("frozen:"), Some(frozen)) => Some(frozen == "1"),
         _ => None,
     })
+}
+
+/// What a type lacks whatever is in the map, where the kernel has said so: it has no errno of its own
+/// for that.
+pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> Option<Cause> {
+    let lacks = match errno {
+        Errno::INVAL => match command {
+            Command::MAP_GET_NEXT_KEY => matches!(map_type, MapType::QUEUE | MapType::STACK),
+            Command::MAP_DELETE_ELEM => matches!(
+                map_type,
+                MapType::ARRAY
+                    | MapType::PERCPU_ARRAY
+                    | MapType::INSN_ARRAY
+                    | MapType::QUEUE
+                    | MapType::STACK
+                    | MapType::CGROUP_STORAGE
+                    | MapType::PERCPU_CGROUP_STORAGE
+            ),
+            _ => false,
+        },
+        sys::ENOTSUPP | Errno::OPNOTSUPP => match command {
+            Command::MAP_LOOKUP_ELEM => matches!(
+                map_type,
+                MapType::PERF_EVENT_ARRAY
+                    | MapType::CGROUP_ARRAY
+                    | MapType::XSKMAP
+                    | MapType::RINGBUF
+                    | MapType::USER_RINGBUF
+            ),
+            // What is kept with sockets, inodes, … is found by these alone.
+            Command::MAP_GET_NEXT_KEY => matches!(
+                map_type,
+                MapType::SK_STORAGE
+                    | MapType::INODE_STORAGE
+                    | MapType::TASK_STORAGE
+                    | MapType::CGRP_STORAGE
+                    | MapType::BLOOM_FILTER
+                    | MapType::RINGBUF
+                    | MapType::USER_RINGBUF
+                    | MapType::ARENA
+            ),
+            Command::MAP_DELETE_ELEM => matches!(
+                map_type,
+                MapType::BLOOM_FILTER | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
+            ),
+            // Some kernels have it for the others, and no device takes but hashes and arrays.
+            Command::MAP_LOOKUP_AND_DELETE_ELEM => !matches!(
+                map_type,
+                MapType::HASH
+                    | MapType::PERCPU_HASH
+                    | MapType::LRU_HASH
+                    | MapType::LRU_PERCPU_HASH
+                    | MapType::RHASH
+                    | MapType::STACK_TRACE
+            ),
+            _ => false,
+        },
+        _ => false,
+    };
+    lacks.then_some(Cause::NoCommand { command, map_type })
 }
 
 /// The batches that a map's type, or the kernel, was found to lack.

@@ -43,7 +43,7 @@ pub struct MapSpec<'fd> {
     btf: Option<BorrowedFd<'fd>>,
     btf_key_type_id: u32,
     btf_value_type_id: u32,
-    btf_vmlinux_value_type_id: u32,
+    pub(super) btf_vmlinux_value_type_id: u32,
     pub(super) map_extra: u64,
     value_type_btf: Option<BorrowedFd<'fd>>,
     token: Option<&'fd Token>,
@@ -189,8 +189,9 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateMap`]: EINVAL where type, sizes and flags do not fit each other or the kernel
-    /// does not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
+    /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
+    /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
+    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
     /// [`inner_map`](Self::inner_map); E2BIG where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
@@ -207,6 +208,7 @@ impl<'fd> MapSpec<'fd> {
             Err(errno) => {
                 let cause = match errno {
                     Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
+                    Errno::INVAL => self.broken_rule(),
                     _ => None,
                 };
                 Err(self.error(Reason::new(errno, cause)))

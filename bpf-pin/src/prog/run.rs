@@ -12,6 +12,7 @@ use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::prog::Prog;
 use crate::sys::{self, RunArgs, RunOut};
+use crate::types::ProgType;
 
 bitflags! {
     /// `BPF_F_TEST_*`, the flags of `BPF_PROG_TEST_RUN`. Bits that a newer kernel knows are kept.
@@ -129,8 +130,9 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Error::RunProg`]: EINVAL where the type does not take what was given, or is not given what
-    /// it takes; [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
+    /// [`Error::RunProg`]: [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
+    /// 14 bytes; EINVAL where the type does not take what was given, or is not given what it takes;
+    /// [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
     /// [`NoRoom`](Cause::NoRoom) (ENOSPC), which tells how much it takes: the program has run, and
     /// as much as there is room for is there; ENXIO for a CPU that is not online; EINTR where a
     /// signal came between two runs, some of which are done; EPERM as [`info`](Prog::info).
@@ -153,12 +155,38 @@ impl Prog {
                         prog_type: info.prog_type,
                     }),
                     Errno::PERM => diagnose::for_bpf(),
+                    Errno::INVAL if run.args.data_in.len() < ETH_HLEN => self.too_short(),
                     _ => None,
                 };
                 let reason = Reason::new(errno, cause);
                 Err(Error::RunProg { reason })
             }
         }
+    }
+}
+
+/// The bytes of an Ethernet header, which the kernel takes off before it runs what is for packets.
+const ETH_HLEN: usize = 14;
+
+impl Prog {
+    #[cold]
+    fn too_short(&self) -> Option<Cause> {
+        let is_for_packets = matches!(
+            self.info().ok()?.prog_type,
+            ProgType::SOCKET_FILTER
+                | ProgType::SCHED_CLS
+                | ProgType::SCHED_ACT
+                | ProgType::XDP
+                | ProgType::CGROUP_SKB
+                | ProgType::LWT_IN
+                | ProgType::LWT_OUT
+                | ProgType::LWT_XMIT
+                | ProgType::FLOW_DISSECTOR
+        );
+        is_for_packets.then_some(Cause::InvalidField {
+            field: "data_size_in",
+            rule: "must be 14 or more",
+        })
     }
 }
 

@@ -106,7 +106,8 @@ fn mmap(bench: &mut Bench) -> Result<(), Failure> {
             assert_eq!(values.sum::<u64>(), sum);
         }),
         Contender::new("bpf-pin", || {
-            let atoms = mapped.as_slice().iter();
+            let atoms = mapped.as_slice().expect("values of 8 bytes");
+            let atoms = atoms.iter();
             let seen: u64 = atoms.map(|atom| atom.load(Ordering::Relaxed)).sum();
             assert_eq!(seen, sum);
         }),
