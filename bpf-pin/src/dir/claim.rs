@@ -100,7 +100,7 @@ impl Claim {
     }
 }
 
-/// One's turn, until it is dropped.
+/// One's turn to migrate, until it is dropped: it may be a long one.
 #[derive(Debug)]
 pub(crate) struct Turn {
     file: OwnedFd,
@@ -125,13 +125,13 @@ impl PinDir {
     ///
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
-    pub(crate) fn turn(&self) -> Result<Turn, Reason> {
+    pub(crate) fn turn(&self) -> Result<OwnedFd, Reason> {
         self.turn_at(TURN, PATIENCE)?
             .ok_or_else(|| Cause::Locked.into())
     }
 
     /// One's turn at a byte, or None where somebody else's has not ended in time.
-    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<Turn>, Reason> {
+    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<OwnedFd>, Reason> {
         let because = Reason::errno_only;
         let file = self.readable()?;
         let end = Instant::now() + patience;
@@ -139,7 +139,7 @@ impl PinDir {
         loop {
             sys::hold_byte(file.as_fd(), byte).map_err(because)?;
             if !sys::is_byte_held(file.as_fd(), byte).map_err(because)? {
-                return Ok(Some(Turn { file, byte }));
+                return Ok(Some(file));
             }
             sys::release_byte(file.as_fd(), byte).map_err(because)?;
             if Instant::now() > end {
@@ -157,7 +157,9 @@ impl PinDir {
         name: &Filename,
         patience: Duration,
     ) -> Result<Option<Turn>, Reason> {
-        self.turn_at(names::number(name.as_bytes()), patience)
+        let byte = names::number(name.as_bytes());
+        let file = self.turn_at(byte, patience)?;
+        Ok(file.map(|file| Turn { file, byte }))
     }
 
     pub(super) fn claim(&self) -> Result<&Claim, Reason> {

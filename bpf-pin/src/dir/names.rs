@@ -87,11 +87,28 @@ const OLD: &[u8] = b"old-";
 
 /// Under which name the map is kept that another, of this id, takes a name from.
 pub(crate) fn kept(name: &Filename, id: u32) -> Result<Filename, Cause> {
-    let mut kept = PREFIX.to_vec();
-    kept.extend_from_slice(OLD);
-    kept.extend_from_slice(format!("{id:08x}-").as_bytes());
-    kept.extend_from_slice(name.as_bytes());
-    Filename::new(OsStr::from_bytes(&kept))
+    let prefix = stem_of_old(id);
+    let length = prefix.len() + name.as_bytes().len();
+    let mut text = [0; 255];
+    let Some(kept) = text.get_mut(..length) else {
+        return Err(Cause::NameTooLong { length });
+    };
+    kept[..prefix.len()].copy_from_slice(&prefix);
+    kept[prefix.len()..].copy_from_slice(name.as_bytes());
+    Ok(Filename::of_entry(kept))
+}
+
+/// "_bpf-pin-old-", 8 digits of the id and "-".
+fn stem_of_old(id: u32) -> [u8; PREFIX.len() + OLD.len() + 9] {
+    let mut text = [b'-'; PREFIX.len() + OLD.len() + 9];
+    let (prefix, rest) = text.split_at_mut(PREFIX.len());
+    let (old, digits) = rest.split_at_mut(OLD.len());
+    prefix.copy_from_slice(PREFIX);
+    old.copy_from_slice(OLD);
+    for (i, digit) in digits[..8].iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(id >> (28 - 4 * i) & 0xf) as usize];
+    }
+    text
 }
 
 /// The name that it was kept for, and the id of the map that has taken that.
