@@ -230,12 +230,7 @@ fn netkit() -> Outcome {
             &LinkSpec::tcx(DEVICE, AttachType::TCX_INGRESS),
             AttachType::TCX_INGRESS,
         ),
-        (&LinkSpec::xdp(DEVICE), AttachType::XDP),
     ] {
-        let prog = match attach_type {
-            AttachType::XDP => xdp_prog(),
-            _ => prog.try_clone()?,
-        };
         let made = dir.open_or_attach("link", each, &prog)?;
         assert_eq!(made.attachment, Attachment::Attached);
         let same = dir.open_or_attach("link", each, &prog)?;
