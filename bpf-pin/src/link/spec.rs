@@ -9,9 +9,10 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
+use crate::object::{ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, Functions, LinkOpts};
-use crate::types::{AttachType, CgroupIterOrder};
+use crate::types::{AttachType, CgroupIterOrder, ProgType};
 
 use super::Link;
 use super::point::{self, IterTask, Over, Point, Position, Relative, Uprobes, XdpFlags};
@@ -321,9 +322,7 @@ impl<'a> LinkSpec<'a> {
     ///
     /// kernel/bpf/syscall.c: `link_create`, `bpf_raw_tracepoint_open`
     pub fn create(&self, prog: &Prog) -> Result<Link> {
-        if let Some(cause) = self.misfit() {
-            return Err(self.error(cause.into()));
-        }
+        self.check()?;
         match self.create_fd(prog) {
             Ok(fd) => Ok(Link::from_proven_fd(fd)),
             Err(errno) => Err(self.error(Reason::new(errno, self.cause(prog, errno)))),
@@ -354,8 +353,15 @@ impl<'a> LinkSpec<'a> {
             {
                 let position = self.position;
                 let relative = position.map_or(Ok(Relative::Id(0)), |it| it.relative())?;
+                let relative_number = relative.number();
+                // Of an extension, whatever the attach type, the index would be the descriptor of its
+                // target, and whom it stands beside a type there.
+                let by_index = !matches!(self.point, Point::Cgroup(_)) && relative_number != 0;
+                if by_index && kinds::ProgKind::info(prog)?.prog_type == ProgType::EXT {
+                    return Err(Errno::INVAL);
+                }
                 let opts = LinkOpts::Beside {
-                    relative: relative.number(),
+                    relative: relative_number,
                     expected_revision: self.expected_revision,
                 };
                 create(self.flags | position.map_or(0, |it| it.flags()), opts)
@@ -406,6 +412,14 @@ impl<'a> LinkSpec<'a> {
                 };
                 create(0, LinkOpts::Netfilter(netfilter))
             }
+        }
+    }
+
+    /// What [`create`](Self::create) refuses without a syscall.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.misfit() {
+            Some(cause) => Err(self.error(cause.into())),
+            None => Ok(()),
         }
     }
 
