@@ -17,8 +17,8 @@ use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, PinDir, PinnedLink, Prog,
-    ProgType, XdpFlags,
+    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, PinDir, PinnedLink, Position,
+    Prog, ProgType, XdpFlags,
 };
 use common::*;
 
@@ -225,6 +225,16 @@ fn options() -> Outcome {
     let same = dir.open_or_attach("link", &generic, &prog)?;
     assert_eq!(same.attachment, Attachment::Unchanged);
     assert_eq!(same.link.id()?, made.link.id()?);
+    // What the point does not have is refused, whatever is there.
+    let misfit = spec.position(Position::First);
+    let error = dir
+        .open_or_attach("link", &misfit, &prog)
+        .expect_err("a position");
+    assert!(
+        matches!(error.cause(), Some(Cause::InvalidOption { .. })),
+        "{error}"
+    );
+    assert_eq!(error.raw_os_error(), None);
     // As the docs say: the pin goes, the link lets go, and it is attached anew.
     dir.unlink("link")?;
     made.link.detach()?;

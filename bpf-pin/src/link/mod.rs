@@ -1,6 +1,7 @@
 //! Links: what they are, how they are made, updated and detached.
 
 mod info;
+mod misfit;
 mod point;
 mod spec;
 

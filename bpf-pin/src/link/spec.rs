@@ -9,9 +9,10 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
+use crate::object::{ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, Functions, LinkOpts};
-use crate::types::{AttachType, CgroupIterOrder};
+use crate::types::{AttachType, CgroupIterOrder, ProgType};
 
 use super::Link;
 use super::point::{self, IterTask, Over, Point, Position, Relative, Uprobes, XdpFlags};
@@ -34,16 +35,16 @@ use crate::target::LinkTarget;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LinkSpec<'a> {
-    point: Point<'a>,
-    attach_type: AttachType,
-    flags: u32,
-    position: Option<Position<'a>>,
-    expected_revision: u64,
-    cookies: Cookies<'a>,
+    pub(super) point: Point<'a>,
+    pub(super) attach_type: AttachType,
+    pub(super) flags: u32,
+    pub(super) position: Option<Position<'a>>,
+    pub(super) expected_revision: u64,
+    pub(super) cookies: Cookies<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Cookies<'a> {
+pub(super) enum Cookies<'a> {
     None,
     One(u64),
     Each(&'a [u64]),
@@ -321,9 +322,7 @@ impl<'a> LinkSpec<'a> {
     ///
     /// kernel/bpf/syscall.c: `link_create`, `bpf_raw_tracepoint_open`
     pub fn create(&self, prog: &Prog) -> Result<Link> {
-        if let Some(cause) = self.misfit() {
-            return Err(self.error(cause.into()));
-        }
+        self.check()?;
         match self.create_fd(prog) {
             Ok(fd) => Ok(Link::from_proven_fd(fd)),
             Err(errno) => Err(self.error(Reason::new(errno, self.cause(prog, errno)))),
@@ -354,8 +353,15 @@ impl<'a> LinkSpec<'a> {
             {
                 let position = self.position;
                 let relative = position.map_or(Ok(Relative::Id(0)), |it| it.relative())?;
+                let relative_number = relative.number();
+                // Of an extension, whatever the attach type, the index would be the descriptor of its
+                // target, and whom it stands beside a type there.
+                let by_index = !matches!(self.point, Point::Cgroup(_)) && relative_number != 0;
+                if by_index && kinds::ProgKind::info(prog)?.prog_type == ProgType::EXT {
+                    return Err(Errno::INVAL);
+                }
                 let opts = LinkOpts::Beside {
-                    relative: relative.number(),
+                    relative: relative_number,
                     expected_revision: self.expected_revision,
                 };
                 create(self.flags | position.map_or(0, |it| it.flags()), opts)
@@ -409,97 +415,6 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
-    /// What the kernel would take for something else, or would not see at all.
-    fn misfit(&self) -> Option<Cause> {
-        let (attach_type, target) = (self.attach_type, self.point.name());
-        let is_not_for = |option| {
-            Some(Cause::InvalidOption {
-                option,
-                problem: format!("is not for a {target}"),
-            })
-        };
-        if let Point::Misfit(option) = self.point {
-            return is_not_for(option);
-        }
-        if !self.point.fits(attach_type) {
-            return Some(Cause::WrongTarget {
-                attach_type,
-                target,
-            });
-        }
-        let is_ordered = self.point.is_ordered();
-        if !is_ordered && self.position.is_some() {
-            return is_not_for("position");
-        }
-        if !is_ordered && self.expected_revision != 0 {
-            return is_not_for("expected_revision");
-        }
-        self.misfit_of_flags(is_ordered)
-            .or_else(|| self.misfit_of_cookies(is_not_for))
-    }
-
-    fn misfit_of_flags(&self, is_ordered: bool) -> Option<Cause> {
-        let has = |flag| self.flags & flag != 0;
-        let what = match self.point {
-            // What they announce would be the descriptor 0.
-            _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
-            _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
-            // It would turn the descriptor of a position into somebody's id.
-            _ if is_ordered && has(abi::BPF_F_ID) => {
-                return Some(Cause::InvalidOption {
-                    option: "flags",
-                    problem: "have BPF_F_ID, which is for a position to say".to_owned(),
-                });
-            }
-            Point::Uprobes(_) if has(abi::BPF_F_UPROBE_MULTI_PATH_FD) => {
-                "BPF_F_UPROBE_MULTI_PATH_FD"
-            }
-            Point::Tracing | Point::RawTracepoint(_) if self.flags != 0 => {
-                return Some(Cause::InvalidOption {
-                    option: "flags",
-                    problem: format!("are not for a {}", self.point.name()),
-                });
-            }
-            _ => return None,
-        };
-        Some(Cause::NoDescriptor { what })
-    }
-
-    fn misfit_of_cookies(
-        &self,
-        is_not_for: impl Fn(&'static str) -> Option<Cause>,
-    ) -> Option<Cause> {
-        let count = match self.point {
-            Point::Kprobes(functions) => Some(functions.len()),
-            Point::Uprobes(uprobes) => Some(uprobes.offsets.len()),
-            _ => None,
-        };
-        let uneven = |option, found: usize, count: usize| {
-            (found != count && found != 0).then(|| Cause::InvalidOption {
-                option,
-                problem: format!("are {found}, and what they are for is {count}"),
-            })
-        };
-        let takes_one = matches!(
-            self.point,
-            Point::Tracing | Point::RawTracepoint(_) | Point::PerfEvent(_)
-        );
-        let of_cookies = match (self.cookies, count) {
-            (Cookies::One(_), _) if !takes_one => is_not_for("cookie"),
-            (Cookies::Each(_), None) => is_not_for("cookies"),
-            (Cookies::Each(cookies), Some(count)) => uneven("cookies", cookies.len(), count),
-            _ => None,
-        };
-        of_cookies.or_else(|| match self.point {
-            Point::Uprobes(Uprobes {
-                offsets,
-                ref_ctr_offsets,
-                ..
-            }) => uneven("ref_ctr_offsets", ref_ctr_offsets.len(), offsets.len()),
-            _ => None,
-        })
-    }
-
     #[cold]
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         match (errno, self.point) {
@@ -523,7 +438,7 @@ impl<'a> LinkSpec<'a> {
     }
 
     #[cold]
-    fn error(&self, reason: Reason) -> Error {
+    pub(super) fn error(&self, reason: Reason) -> Error {
         Error::CreateLink {
             attach_type: self.attach_type,
             ifindex: self.point.ifindex(),

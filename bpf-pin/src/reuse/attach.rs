@@ -164,6 +164,7 @@ impl PinDir {
         spec: &LinkSpec<'_>,
         prog: &Prog,
     ) -> Result<Attached<Link>> {
+        spec.check()?;
         let wanted = Wanted {
             dir: self,
             name,
