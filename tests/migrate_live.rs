@@ -316,7 +316,8 @@ fn two_versions() {
         [migrated, found, 0, 0]
     });
     println!("{said:?}");
-    assert!(said.iter().map(|said| said[0]).sum::<u64>() > 1);
+    // More than once, unless all of one version were done before the other's first came.
+    assert!(said.iter().map(|said| said[0]).sum::<u64>() > 0);
     if let Done::Resumed(migration) = ask(&dir, open(&dir).value_len() as u32, Duration::ZERO)
         .unwrap()
         .1

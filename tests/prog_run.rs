@@ -451,8 +451,12 @@ fn too_short() -> Outcome {
         let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
         let prog = ProgSpec::new(prog_type, &insns).load()?;
         let packet = [0; 64];
-        let error = prog.test_run(TestRun::new().data_in(&packet[..13]));
-        let error = error.expect_err("less than an Ethernet header");
+        let Err(error) = prog.test_run(TestRun::new().data_in(&packet[..13])) else {
+            // Older kernels have no least size for XDP.
+            let is_old = prog_type == ProgType::XDP && kernel(5, 16).unmet().is_some();
+            assert!(is_old, "{prog_type}: less than an Ethernet header");
+            continue;
+        };
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         let cause = Cause::InvalidField {
             field: "data_size_in",

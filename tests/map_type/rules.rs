@@ -41,7 +41,8 @@ pub fn are_named() -> Outcome {
         assert_eq!(map.info()?.map_type, row.map_type);
     }
     assert!(named >= 60, "{named} rules");
-    let page = rustix::param::page_size() as u32;
+    // SAFETY: sysconf takes a number and gives one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = |bytes| super::MapSpec::new(super::MapType::RINGBUF, 0, 0, bytes);
     for bytes in [page / 2, 3 * page, page + 1] {
         let error = ring(bytes).create().expect_err("a ring of another size");

@@ -3,6 +3,7 @@
 use crate::cause::Cause;
 use crate::flags::MapFlags;
 use crate::map::MapSpec;
+use crate::sys;
 use crate::types::MapType;
 
 const NONE: &str = "must be 0";
@@ -75,7 +76,7 @@ impl MapSpec<'_> {
             }
             _ if self.is_local_storage() => (self.max_entries == 0, NONE),
             MapType::RINGBUF | MapType::USER_RINGBUF => {
-                let page = rustix::param::page_size() as u32;
+                let page = sys::page_size() as u32;
                 let is_right = self.max_entries.is_power_of_two() && self.max_entries >= page;
                 (is_right, "must be whole pages and a power of two")
             }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::flags::MapFlags;
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::mismatch::{MapFields, Mismatch};
+use crate::sys;
 use crate::types::MapType;
 
 /// What `BPF_MAP_CREATE` is told by a flag and the map does not keep.
@@ -109,7 +110,7 @@ impl MapSpec<'_> {
                 up.or(Some(self.max_entries / cpus * cpus))
             }
             MapType::RINGBUF | MapType::USER_RINGBUF => {
-                let page = rustix::param::page_size() as u32;
+                let page = sys::page_size() as u32;
                 self.max_entries.max(page).checked_next_power_of_two()
             }
             MapType::CPUMAP | MapType::PERF_EVENT_ARRAY => {

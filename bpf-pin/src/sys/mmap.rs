@@ -135,3 +135,10 @@ impl<T> Drop for Mapping<T> {
         let _ = unsafe { munmap(self.start.as_ptr().cast(), length) };
     }
 }
+
+/// The bytes of a page. The C library had it from the kernel when the process began: it takes no /proc.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: it takes a number and gives one.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}

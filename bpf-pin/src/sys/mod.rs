@@ -29,7 +29,7 @@ pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
 };
-pub(crate) use mmap::Mapping;
+pub(crate) use mmap::{Mapping, page_size};
 pub(crate) use object::{
     InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head, link_next_id,
     link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at,
