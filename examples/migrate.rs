@@ -65,7 +65,7 @@ fn grow(path: &Path) -> Outcome {
         "process {}: map {old} is kept, map {new} has its entries and its name",
         pid()
     );
-    migration.commit()?;
+    migration.commit().map_err(bpf_pin::Error::from)?;
     Ok(())
 }
 
