@@ -97,6 +97,21 @@ impl<M: AsMap> Elems<M> {
         }
     }
 
+    /// A view that owns or borrows `map`, if it is what the caller takes it for.
+    pub(crate) fn checked(
+        map: M,
+        check: impl FnOnce(&Self) -> Result<(), Cause>,
+    ) -> Result<Self, Failed<M>> {
+        let elems = Self::new(map)?;
+        match check(&elems) {
+            Ok(()) => Ok(elems),
+            Err(cause) => {
+                let reason = cause.into();
+                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
+            }
+        }
+    }
+
     /// The bytes of a key; 0 in a queue, a stack or a bloom filter.
     pub fn key_len(&self) -> usize {
         self.cells.key_len()

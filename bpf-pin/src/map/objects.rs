@@ -112,25 +112,20 @@ impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
     ///
     /// As [`Map::objects`], with the map.
     pub fn new(map: M) -> Result<Self, Failed<M>> {
-        let elems = Elems::new(map)?;
-        let map_type = MapType(elems.cells().map_type());
-        let fits = match O::MAPS.contains(&map_type) {
-            true => check_size("key", elems.key_len(), size_of::<K>()),
-            false => Err(Cause::HoldsNo {
-                map_type,
-                what: O::NAMES,
-            }),
-        };
-        match fits {
-            Ok(()) => Ok(Self {
-                elems,
-                types: PhantomData,
-            }),
-            Err(cause) => {
-                let reason = cause.into();
-                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
+        let check = |elems: &Elems<M>| {
+            let map_type = MapType(elems.cells().map_type());
+            match O::MAPS.contains(&map_type) {
+                true => check_size("key", elems.key_len(), size_of::<K>()),
+                false => Err(Cause::HoldsNo {
+                    map_type,
+                    what: O::NAMES,
+                }),
             }
-        }
+        };
+        Elems::checked(map, check).map(|elems| Self {
+            elems,
+            types: PhantomData,
+        })
     }
 
     /// The map.

@@ -56,17 +56,11 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// As [`Map::per_cpu`], with the map.
     pub fn new(map: M) -> Result<Self, Failed<M>> {
-        let elems = Elems::new(map)?;
-        match check_types::<K, V, M>(&elems, true) {
-            Ok(()) => Ok(Self {
-                elems,
-                types: PhantomData,
-            }),
-            Err(cause) => {
-                let reason = cause.into();
-                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
-            }
-        }
+        let check = |elems: &Elems<M>| check_types::<K, V, M>(elems, true);
+        Elems::checked(map, check).map(|elems| Self {
+            elems,
+            types: PhantomData,
+        })
     }
 
     /// The map.

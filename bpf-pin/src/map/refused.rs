@@ -52,8 +52,15 @@ pub(super) fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
     (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
 }
 
-/// Only fdinfo tells. Linux 5.2.
+/// A batch of no elements is refused for the descriptor's access, and for this. Where that tells
+/// nothing fdinfo does, Linux 5.2.
 pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
+    let is_writable = not_granted(fd, Needs::WRITE).is_none();
+    let may_read = sys::map_lookup_empty_batch(fd) != Err(Errno::PERM);
+    let may_write = sys::map_update_empty_batch(fd) != Err(Errno::PERM);
+    if is_writable && may_read && !may_write && !is_filtered() {
+        return Some(true);
+    }
     let dir = kind::proc_dir("fdinfo")?;
     let name = fd.as_raw_fd().to_string();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

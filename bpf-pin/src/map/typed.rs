@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use bytemuck::{Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
 
 use crate::cause::Cause;
-use crate::error::{Error, Failed, Result};
+use crate::error::{Failed, Result};
 use crate::map::batch::{bytes_of_all, bytes_of_all_mut};
 use crate::map::elem::check_size;
 use crate::map::iter::{Reader, read_all};
@@ -78,18 +78,11 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
     ///
     /// As [`Map::typed`], with the map.
     pub fn new(map: M) -> Result<Self, Failed<M>> {
-        let elems = Elems::new(map)?;
-        let fits = check_types::<K, V, M>(&elems, false);
-        match fits {
-            Ok(()) => Ok(Self {
-                elems,
-                types: PhantomData,
-            }),
-            Err(cause) => {
-                let reason = cause.into();
-                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
-            }
-        }
+        let check = |elems: &Elems<M>| check_types::<K, V, M>(elems, false);
+        Elems::checked(map, check).map(|elems| Self {
+            elems,
+            types: PhantomData,
+        })
     }
 
     /// The map.

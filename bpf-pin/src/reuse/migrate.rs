@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::dir::{PinDir, Turn, kept};
 use crate::error::{Error, Failed, Reason, Result};
@@ -17,7 +16,6 @@ use crate::filename::Filename;
 use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
 use crate::operation::DirOperation;
-use crate::sys;
 
 use super::copy::Copy;
 use super::{Outcome, Reused, identity, is_overtaken};
@@ -434,22 +432,12 @@ fn freeze(map: &Map) -> Result<()> {
             Ok(()) => return Ok(()),
             // By one that was killed, say.
             Err(error) if matches!(error.cause(), Some(Cause::Frozen)) => return Ok(()),
-            Err(_) if is_frozen(map) => return Ok(()),
             Err(error) if is_busy(&error) && Instant::now() < end => {
                 sleep(Duration::from_micros(50));
             }
             Err(error) => return Err(error),
         }
     }
-}
-
-/// The kernel tells of it by EPERM, as of much else, or by EBUSY, as of a write on its way. A batch
-/// of no elements is refused for the descriptor's access, which was granted, and for this.
-fn is_frozen(map: &Map) -> bool {
-    let fd = map.as_fd();
-    sys::map_lookup_empty_batch(fd) != Err(Errno::PERM)
-        && sys::map_update_empty_batch(fd) == Err(Errno::PERM)
-        && !is_filtered()
 }
 
 fn is_busy(error: &Error) -> bool {
