@@ -401,8 +401,8 @@ fn others() -> Outcome {
                 while !done.load(Ordering::Relaxed) {
                     // ENOENT: what it was to be mounted on was unmounted meanwhile.
                     let _ = mount("tmpfs", path, "tmpfs", MountFlags::empty(), None);
-                    // Of the path's topmost: it may be ours.
-                    let _ = unmount(path, UnmountFlags::DETACH);
+                    // The topmost first, which may be ours: with that alone the other would stay for good.
+                    while unmount(path, UnmountFlags::DETACH).is_ok() {}
                     thread::sleep(Duration::from_micros(200));
                 }
             });
