@@ -129,7 +129,7 @@ const OPEN: &[&str] = &["OBJ_GET", "MAP_LOOKUP_BATCH", "close"];
 const OPEN_BY_INFO: &[&str] = &["OBJ_GET", "OBJ_GET_INFO_BY_FD", "close"];
 const UNPIN: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
-    "lstat",
+    "readlink",
     "OBJ_GET",
     "OBJ_GET_INFO_BY_FD",
     "unlink",
@@ -213,11 +213,11 @@ const MEASURED: &[Measured] = measured! {
         |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
     dir_pin => &["OBJ_PIN_AT"], |scene| { (scene.dir(), &scene.map) }
         |(dir, map): (PinDir, &Map)| { dir.pin(map, "new").unwrap(); forget(dir) };
-    dir_open_first => &["first OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.first_dir() }
+    dir_open_first => &["first OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.first_dir() }
         |dir: PinDir| { drop(dir.open_as::<Map>("map").unwrap()); forget(dir) };
-    dir_open_map => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.dir() }
+    dir_open_map => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.dir() }
         |dir: PinDir| { drop(dir.open_as::<Map>("map").unwrap()); forget(dir) };
-    dir_open_map_read_only => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "close"], |scene| { scene.dir() }
+    dir_open_map_read_only => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "readlink", "close"], |scene| { scene.dir() }
         |dir: PinDir| { drop(dir.open_with::<Map>("map", Access::ReadOnly).unwrap()); forget(dir) };
     dir_open_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
         |dir: PinDir| { drop(dir.open_as::<Prog>("prog").unwrap()); forget(dir) };
@@ -231,7 +231,7 @@ const MEASURED: &[Measured] = measured! {
         |dir: PinDir| { drop(dir.open_any("link").unwrap()); forget(dir) };
     dir_identity => HOLDER, |scene| { scene.dir() }
         |dir: PinDir| { assert_ne!(dir.identity("link").unwrap().id, 0); forget(dir) };
-    dir_remove => &["OBJ_GET_INFO_BY_FD", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "unlink", "close"],
+    dir_remove => &["OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "unlink", "close"],
         |scene| { (scene.dir(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.remove(prog, "prog").unwrap(); forget(dir) };
     dir_unlink => &["unlink"], |scene| { scene.dir() }
@@ -267,8 +267,8 @@ const MEASURED: &[Measured] = measured! {
     dir_drop_claimed => &["close", "close"], |scene| { scene.claimed() } |dir: PinDir| drop(dir);
 };
 
-const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "lstat", "close"];
-const HOLDER: &[&str] = &["lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
+const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
+const HOLDER: &[&str] = &["readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
 
 /// The id of BTF that lives as long as the process.
 fn held_btf() -> u32 {
@@ -289,9 +289,9 @@ const WITH_EXCHANGE: &[Measured] = measured! {
     dir_exchange => &["renameat2"], |scene| { scene.dir() }
         |dir: PinDir| { dir.exchange("map", "sub").unwrap(); forget(dir) };
     dir_replace_if => &[
-            "open", "fcntl", "fcntl", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "close",
+            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
@@ -299,9 +299,9 @@ const WITH_EXCHANGE: &[Measured] = measured! {
 
 const WITHOUT_EXCHANGE: &[Measured] = measured! {
     dir_replace_if => &[
-            "open", "fcntl", "fcntl", "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "lstat", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "close",
+            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::magic::FileSystem;
-use crate::sys;
+use crate::sys::{self, InfoRoom};
 
 /// What a BPF object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,11 +73,43 @@ pub(crate) enum Verdict {
     Unknown,
 }
 
+/// Proves `fd` to be of the expected kind in one syscall; gives it back where it takes more to tell.
+#[inline]
+pub(crate) fn prove_at_once(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, OwnedFd> {
+    match expected {
+        Some(kind) if is(fd.as_fd(), kind) => Ok(Proven { fd, kind }),
+        Some(_) => Err(fd),
+        None => match sys::info_head(fd.as_fd()).ok().and_then(judge) {
+            Some(kind) => Ok(Proven { fd, kind }),
+            None => Err(fd),
+        },
+    }
+}
+
+/// The same by the object's info, for who wants that, too.
+#[inline]
+pub(crate) fn prove_by_info<const WORDS: usize>(
+    fd: OwnedFd,
+    expected: Option<Kind>,
+    info: &mut InfoRoom<WORDS>,
+) -> Result<Proven, OwnedFd> {
+    match info.ask(fd.as_fd()).ok().and_then(judge) {
+        Some(kind) if expected.is_none_or(|expected| expected == kind) => Ok(Proven { fd, kind }),
+        _ => Err(fd),
+    }
+}
+
 /// Proves `fd` to be of the expected kind, or of any.
 pub(crate) fn prove(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, (OwnedFd, Verdict)> {
-    if let Some(kind) = expected.filter(|&kind| is(fd.as_fd(), kind)) {
-        return Ok(Proven { fd, kind });
-    }
+    prove_at_once(fd, expected).or_else(|fd| prove_at_length(fd, expected))
+}
+
+/// The same of what is not proven at once.
+#[cold]
+pub(crate) fn prove_at_length(
+    fd: OwnedFd,
+    expected: Option<Kind>,
+) -> Result<Proven, (OwnedFd, Verdict)> {
     match of(fd.as_fd()) {
         Verdict::Is(kind) if expected.is_none_or(|expected| expected == kind) => {
             Ok(Proven { fd, kind })
@@ -97,11 +129,12 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Verdict> {
 }
 
 /// Proof in one syscall that `fd` is of this kind; false where it takes more to tell.
+#[inline]
 fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {
     match kind {
         // Rests on no struct's size, and is the cheapest call there is on a map.
         Kind::Map => answers_as_map(fd),
-        Kind::Prog => sys::prog_head(fd).ok().and_then(judge) == Some(kind),
+        Kind::Prog => sys::info_head(fd).ok().and_then(judge) == Some(kind),
         Kind::Link => sys::link_head(fd).ok().and_then(judge) == Some(kind),
     }
 }
@@ -133,6 +166,7 @@ pub fn by_info(fd: BorrowedFd<'_>) -> Option<Kind> {
 
 /// Names a kind only where the struct's size and its content agree on it, for a
 /// newer kernel's structs may be of any size.
+#[inline]
 fn judge(head: sys::InfoHead) -> Option<Kind> {
     match head {
         // The sizes of a program's func, line and jited line records: no other kind has them.
@@ -182,6 +216,7 @@ pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
 
 /// A batch of no elements succeeds on every map whose type has batches and is
 /// ENOTSUPP on all others; what is no map never gets that far.
+#[inline]
 fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
     let yes = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));
     match sys::map_lookup_empty_batch(fd) {

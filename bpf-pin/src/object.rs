@@ -12,9 +12,9 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity, Kind, Proven, Verdict};
-use crate::pathname::with_place;
+use crate::pathname::{Pathname, with_place};
 use crate::place::Place;
-use crate::sys::{self, sealed::Sealed};
+use crate::sys::{self, InfoRoom, sealed::Sealed};
 
 /// One of the kinds as a type: [`kinds::MapKind`], [`kinds::ProgKind`] or [`kinds::LinkKind`]. Sealed.
 pub trait ObjectKind: Sealed + Sized {
@@ -23,7 +23,9 @@ pub trait ObjectKind: Sealed + Sized {
     /// What the kernel tells of an object of this kind.
     type Info;
     #[doc(hidden)]
-    fn info(of: &Handle<Self>) -> std::result::Result<Self::Info, Errno>;
+    type Raw: sys::Info;
+    #[doc(hidden)]
+    fn info(raw: Self::Raw) -> Self::Info;
     #[doc(hidden)]
     fn fd_by_id(id: u32) -> std::result::Result<OwnedFd, Errno>;
     #[doc(hidden)]
@@ -166,10 +168,7 @@ impl<K: ObjectKind> Handle<K> {
     ///
     /// [`Error::Info`] as [`info`](Self::info).
     pub fn id(&self) -> Result<u32> {
-        match sys::info_head(self.fd.as_fd()) {
-            Ok(head) => Ok(head.id),
-            Err(errno) => Err(Self::info_error(errno)),
-        }
+        sys::object_id(self.fd.as_fd()).map_err(Self::info_error)
     }
 
     /// Which object it is: kind and id.
@@ -189,7 +188,12 @@ impl<K: ObjectKind> Handle<K> {
     /// [`Error::Info`]: [`MissingCapability`](Cause::MissingCapability) (EPERM) before Linux 5.19,
     /// where `kernel.unprivileged_bpf_disabled` is not 0 and `CAP_BPF` is missing.
     pub fn info(&self) -> Result<K::Info> {
-        K::info(self).map_err(Self::info_error)
+        self.try_info().map_err(Self::info_error)
+    }
+
+    #[inline]
+    pub(crate) fn try_info(&self) -> std::result::Result<K::Info, Errno> {
+        sys::info(self.fd.as_fd()).map(K::info)
     }
 
     #[cold]
@@ -211,34 +215,82 @@ pub(crate) fn by_id_error<K: ObjectKind>(id: u32, errno: Errno) -> Error {
     Error::ById { kind, id, reason }
 }
 
+/// What came in the way of an object, in a word or two: what more there is to say is found out when
+/// it is known that somebody will hear it.
+#[derive(Debug)]
+pub(crate) enum Missed {
+    /// `BPF_OBJ_GET` failed.
+    Get(Errno),
+    /// It is not proven to be of the kind in one syscall.
+    Unproven(OwnedFd),
+    /// The name is a symbolic link's.
+    Link,
+}
+
 /// `BPF_OBJ_GET` and the proof of kind.
 pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
-    with_place(path, |place| open_place(place, access))
-        .unwrap_or_else(|nul| Err(open_error(path, nul.into())))
-}
-
-pub(crate) fn open_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
-    match find_place(place, access)? {
-        Some(object) => Ok(object),
-        None => Err(get_error(place, access, Errno::NOENT)),
-    }
-}
-
-/// None where nothing has the name (ENOENT), for whatever reason.
-pub(crate) fn find_place<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<Option<T>> {
-    let fd = match place.get(access.flags()) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => return Err(get_error(place, access, errno)),
-    };
-    match kind::prove(fd, T::EXPECTED) {
-        Ok(proven) => Ok(Some(T::from_proven(proven))),
-        Err((_, verdict)) => Err(open_error(&place.path(), disproved::<T>(verdict))),
+    match with_place(path, |place| look(place, access)) {
+        Ok(Ok(object)) => Ok(object),
+        Ok(Err(missed)) => explain_path(path, access, missed),
+        Err(nul) => Err(open_error(path, nul.into())),
     }
 }
 
 #[cold]
-fn get_error(place: &Place<'_>, access: Access, errno: Errno) -> Error {
+fn explain_path<T: Pinnable>(path: &Path, access: Access, missed: Missed) -> Result<T> {
+    let name = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
+    explain(&name.place(), access, missed)
+}
+
+/// `BPF_OBJ_GET` and the proof of kind, and nothing else on the way.
+#[inline]
+pub(crate) fn look<T: Pinnable>(
+    place: &Place<'_>,
+    access: Access,
+) -> std::result::Result<T, Missed> {
+    let fd = place.get(access.flags()).map_err(Missed::Get)?;
+    match kind::prove_at_once(fd, T::EXPECTED) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err(fd) => Err(Missed::Unproven(fd)),
+    }
+}
+
+/// The same, with what the kernel tells of the object, which is what proves the kind then.
+#[inline]
+pub(crate) fn look_with_info<T: Pinnable, const WORDS: usize>(
+    place: &Place<'_>,
+    access: Access,
+    info: &mut InfoRoom<WORDS>,
+) -> std::result::Result<T, Missed> {
+    let fd = place.get(access.flags()).map_err(Missed::Get)?;
+    match kind::prove_by_info(fd, T::EXPECTED, info) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err(fd) => Err(Missed::Unproven(fd)),
+    }
+}
+
+/// The object after all, where its kind takes more than one syscall, or why there is none.
+#[cold]
+pub(crate) fn explain<T: Pinnable>(place: &Place<'_>, access: Access, missed: Missed) -> Result<T> {
+    match missed {
+        Missed::Get(errno) => Err(get_error(place, access, errno)),
+        Missed::Unproven(fd) => match kind::prove_at_length(fd, T::EXPECTED) {
+            Ok(proven) => Ok(T::from_proven(proven)),
+            Err((_, verdict)) => Err(open_error(&place.path(), disproved::<T>(verdict))),
+        },
+        Missed::Link => Err(linked(place)),
+    }
+}
+
+#[cold]
+pub(crate) fn linked(place: &Place<'_>) -> Error {
+    let path = place.path();
+    let cause = Cause::SymbolicLink { path: path.clone() };
+    open_error(&path, cause.into())
+}
+
+#[cold]
+pub(crate) fn get_error(place: &Place<'_>, access: Access, errno: Errno) -> Error {
     let cause = diagnose::open(place, access, errno);
     open_error(&place.path(), Reason::new(errno, cause))
 }

@@ -17,6 +17,8 @@ pub(crate) enum Pathname {
     Heap(CString),
 }
 
+const MAX_INLINE: usize = <Text>::MAX;
+
 /// The path holds a NUL, so the kernel would see only what stands before it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InteriorNul {
@@ -46,6 +48,16 @@ impl Pathname {
         }
     }
 
+    /// Of a path that was seen to hold no NUL.
+    #[inline]
+    pub(crate) fn known(path: &Path) -> Self {
+        let source = path.as_os_str().as_bytes();
+        match source.len() {
+            0..=MAX_INLINE => Self::Inline(Text::truncated(source)),
+            _ => Self::long(source),
+        }
+    }
+
     /// Of what holds no NUL.
     #[cold]
     fn long(source: &[u8]) -> Self {
@@ -60,12 +72,12 @@ impl Pathname {
     }
 
     /// The path of a name in the directory that this is the path of.
-    pub(crate) fn join(&self, name: &Filename) -> Self {
+    pub(crate) fn join<const N: usize>(&self, name: &Filename<N>) -> Self {
         let (base, name) = (self.as_path().as_os_str().as_bytes(), name.as_bytes());
         let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
         let parts = [base, slash, name];
         match (self, parts.map(<[u8]>::len).iter().sum()) {
-            (Self::Inline(base), 0..=Text::MAX) => {
+            (Self::Inline(base), 0..=MAX_INLINE) => {
                 let mut text = *base;
                 let more = parts[1..].iter().copied().flatten();
                 more.for_each(|&byte| text.push(byte));

@@ -12,8 +12,8 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity};
-use crate::object::{Handle, Object, ObjectKind, Pinnable, open_place};
-use crate::pathname::Pathname;
+use crate::object::{self, Handle, Object, ObjectKind, Pinnable};
+use crate::pathname::{Pathname, with_place};
 use crate::place::Place;
 use crate::sys::{self, AsMap, sealed::Sealed};
 use crate::{Link, Map, Prog};
@@ -68,27 +68,23 @@ impl<T: Pinnable> Pinned<T> {
     }
 
     fn open_path(path: &Path, access: Access) -> Result<Self> {
-        let name = Pathname::new(path).map_err(|nul| Error::Open {
-            path: path.to_owned(),
-            reason: nul.into(),
-        })?;
-        let object = open_place(&name.place(), access)?;
-        Ok(Self { object, name })
+        let object = object::open_path(path, access)?;
+        Ok(Self {
+            object,
+            name: Pathname::known(path),
+        })
     }
 
     fn pin_path(object: T, path: &Path) -> Result<Self, Failed<T>> {
-        let fail = |object, reason| {
-            let path = path.to_owned();
-            Failed::new(object, Error::Pin { path, reason })
+        let pinned = with_place(path, |place| pin_place(place, object.as_fd()));
+        let Err(reason) = pinned.unwrap_or_else(|nul| Err(nul.into())) else {
+            return Ok(Self {
+                object,
+                name: Pathname::known(path),
+            });
         };
-        let name = match Pathname::new(path) {
-            Ok(name) => name,
-            Err(nul) => return Err(fail(object, nul.into())),
-        };
-        match pin_place(&name.place(), object.as_fd()) {
-            Ok(()) => Ok(Self { object, name }),
-            Err(reason) => Err(fail(object, reason)),
-        }
+        let path = path.to_owned();
+        Err(Failed::new(object, Error::Pin { path, reason }))
     }
 
     /// `object` must have been seen to be pinned there.
@@ -140,7 +136,16 @@ impl<T: Pinnable> Pinned<T> {
     }
 
     fn remove(&self) -> Result<(), Reason> {
-        unlink_own(&self.name.place(), identify(self.object.as_fd())?)
+        unlink_own(&self.name.place(), identity_of(&self.object)?)
+    }
+}
+
+/// Which object this is: of a known kind, its id says it.
+fn identity_of<T: Pinnable>(object: &T) -> Result<Identity, Reason> {
+    let fd = object.as_fd();
+    match T::EXPECTED.zip(sys::object_id(fd).ok()) {
+        Some((kind, id)) => Ok(Identity { kind, id }),
+        None => identify(fd),
     }
 }
 

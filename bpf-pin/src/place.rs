@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bpf_pin_sys as abi;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Stat, StatxAttributes, StatxFlags, fstat, stat, statat, statx, unlinkat,
+    AtFlags, CWD, Stat, StatxAttributes, StatxFlags, fstat, readlinkat_raw, stat, statat, statx,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -48,24 +49,26 @@ impl<'a> Place<'a> {
     }
 
     /// `BPF_OBJ_PIN`.
+    #[inline]
     pub(crate) fn pin(&self, object: BorrowedFd<'_>) -> Result<()> {
         let Some(base) = self.base else {
             return sys::obj_pin(object, self.name);
         };
         on_either_way(
             || sys::obj_pin_at(base.fd, self.name, object),
-            || sys::obj_pin(object, ProcPath::new(base.fd, self.name)?.as_c_str()),
+            || through_proc(base.fd, self.name, |path| sys::obj_pin(object, path)),
         )
     }
 
     /// `BPF_OBJ_GET`. Follows a symbolic link.
+    #[inline]
     pub(crate) fn get(&self, file_flags: u32) -> Result<OwnedFd> {
         let Some(base) = self.base else {
             return sys::obj_get(self.name, file_flags);
         };
         on_either_way(
             || sys::obj_get_at(base.fd, self.name, file_flags),
-            || sys::obj_get(ProcPath::new(base.fd, self.name)?.as_c_str(), file_flags),
+            || through_proc(base.fd, self.name, |path| sys::obj_get(path, file_flags)),
         )
     }
 
@@ -85,9 +88,15 @@ impl<'a> Place<'a> {
         statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// `readlinkat(2)`, which is the cheapest call that tells: EINVAL of what is no link.
+    #[inline]
     pub(crate) fn is_symbolic_link(&self) -> Result<bool> {
-        let stat = self.lstat()?;
-        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+        let mut byte = [0];
+        match readlinkat_raw(self.begin(), self.name, &mut byte) {
+            Ok(_) => Ok(true),
+            Err(Errno::INVAL) => Ok(false),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Whether something is mounted on it; None where the kernel does not tell.
@@ -109,6 +118,7 @@ impl<'a> Place<'a> {
 static LACKS_PATH_FD: AtomicBool = AtomicBool::new(false);
 
 /// By `BPF_F_PATH_FD`, or by /proc on a kernel that was found to lack it.
+#[inline]
 fn on_either_way<T>(
     by_fd: impl FnOnce() -> Result<T>,
     by_proc: impl FnOnce() -> Result<T>,
@@ -126,6 +136,16 @@ fn on_either_way<T>(
         }
     }
     by_proc()
+}
+
+/// Not to be had in the frame of what is asked for by descriptor.
+#[cold]
+fn through_proc<T>(
+    dir: BorrowedFd<'_>,
+    name: &CStr,
+    call: impl FnOnce(&CStr) -> Result<T>,
+) -> Result<T> {
+    call(ProcPath::new(dir, name)?.as_c_str())
 }
 
 /// What no call on a name gives here: neither way to a held directory's names is to be had.

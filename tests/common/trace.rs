@@ -41,7 +41,12 @@ impl Stop {
 
     /// A stop right after such a call that has succeeded.
     pub fn has_done(&self, name: &str) -> bool {
-        self.result.is_some_and(|result| result >= 0) && self.name() == name
+        let name_is = |name: &str| self.name() == name;
+        self.result.is_some_and(|result| match result {
+            0.. => true,
+            // Of what is no link it is the answer.
+            _ => result == -i64::from(libc::EINVAL) && name_is("readlink"),
+        }) && name_is(name)
     }
 
     /// As in the manual, but one name for what differs by architecture alone; a command for bpf(2).
@@ -58,6 +63,8 @@ impl Stop {
             libc::SYS_unlinkat => "unlink".into(),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_lstat => "lstat".into(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_readlink => "readlink".into(),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_stat => "stat".into(),
             libc::SYS_newfstatat => {
@@ -100,6 +107,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_openat2, "openat2"),
     (libc::SYS_renameat2, "renameat2"),
     (libc::SYS_linkat, "linkat"),
+    (libc::SYS_readlinkat, "readlink"),
     (libc::SYS_mkdirat, "mkdirat"),
     (libc::SYS_flock, "flock"),
     (libc::SYS_fcntl, "fcntl"),

@@ -32,14 +32,8 @@ fn migrate() -> Migrate<'static> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, *value)))
 }
 
-/// Those of `open_as`, and one more.
-const FOUND: &[&str] = &[
-    "OBJ_GET_AT",
-    "MAP_LOOKUP_BATCH",
-    "lstat",
-    "OBJ_GET_INFO_BY_FD",
-    "close",
-];
+/// As many as of `open_as`: what proves the kind is what tells whether it fits.
+const FOUND: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
 const CREATED: &[&str] = &["OBJ_GET_AT", "MAP_CREATE", "OBJ_PIN_AT", "close"];
 
 pub const MEASURED: &[Measured] = measured! {
@@ -47,7 +41,7 @@ pub const MEASURED: &[Measured] = measured! {
     reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Recreate);
     reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::OpenOnly);
     // And a look whether somebody's is left to be committed.
-    reuse_migrate_found => &["OBJ_GET_AT", "MAP_LOOKUP_BATCH", "lstat", "OBJ_GET_INFO_BY_FD", "OBJ_GET_AT", "close"],
+    reuse_migrate_found => &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "close"],
         |scene| { (scene.dir(), migrate()) }
         |(dir, mut how): (PinDir, Migrate<'static>)| { finds(dir, Reuse::Migrate(&mut how)); forget(how) };
     reuse_exact_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Exact);

@@ -13,15 +13,13 @@ const UNCHANGED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
     "OBJ_GET_INFO_BY_FD",
-    "lstat",
-    "OBJ_GET_INFO_BY_FD",
+    "readlink",
 ];
 const UPDATED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
     "OBJ_GET_INFO_BY_FD",
-    "lstat",
-    "OBJ_GET_INFO_BY_FD",
+    "readlink",
     "LINK_UPDATE",
 ];
 /// With one's turn, which is a file with a lock.

@@ -53,7 +53,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "features.rs"
     "flags.rs"
     "ids.rs"
-    "inventory/mod.rs"
+    "info.rs"
     "kind.rs"
     "lib.rs"
     "link/mod.rs"

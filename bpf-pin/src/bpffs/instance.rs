@@ -15,8 +15,8 @@ use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
 use super::directory::{Directory, mount_id};
-use super::mountinfo::{Line, Mount};
-use super::table::MountInfo;
+use super::mountinfo::Mount;
+use super::table::{MountInfo, Table};
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
@@ -106,6 +106,12 @@ impl Bpffs {
         PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
     }
 
+    /// The same, and this no more.
+    pub(crate) fn into_dir(self) -> Result<PinDir> {
+        let Self { fd, path, .. } = self;
+        PinDir::of_bpffs(fd, &path).map_err(|nul| error(MountOperation::Find, &path, nul.into()))
+    }
+
     /// Whether the path still leads to this instance.
     ///
     /// # Errors
@@ -177,17 +183,16 @@ impl Bpffs {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn mounts() -> Result<Vec<Mount>> {
-        Self::select(|line| line.is_bpffs())
+        MountInfo::own()
+            .and_then(|mounts| mounts.select(|line| line.is_bpffs()))
+            .map_err(read_error)
     }
 
-    /// Those of all types.
-    pub(crate) fn all_mounts() -> Result<Vec<Mount>> {
-        Self::select(|_| true)
-    }
-
-    fn select(wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>> {
-        let mounts = MountInfo::own().and_then(|mounts| mounts.select(wanted));
-        mounts.map_err(|reason| error(MountOperation::ReadMounts, Path::new(""), reason))
+    /// Those, and where all others are.
+    pub(crate) fn table() -> Result<Table> {
+        MountInfo::own()
+            .and_then(|mounts| mounts.table())
+            .map_err(read_error)
     }
 
     /// `umount2(2)` of the path, if it is where this instance is mounted. Linux 5.2.
@@ -248,6 +253,11 @@ impl Bpffs {
             .map_err(|errno| Reason::new(errno, diagnose::mount_namespace(errno)))?;
         Ok((copy, mount))
     }
+}
+
+#[cold]
+fn read_error(reason: Reason) -> Error {
+    error(MountOperation::ReadMounts, Path::new(""), reason)
 }
 
 /// What keeps a mount busy is told as far as it is a mount.

@@ -15,6 +15,7 @@ mod table;
 mod token;
 
 pub(crate) use directory::mount_id;
+pub(crate) use table::{Row, Table};
 
 pub use allowed::{Allowed, Delegable, Delegation};
 pub use ensure::Ensured;

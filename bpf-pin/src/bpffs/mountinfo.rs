@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::makedev;
 
+use crate::sys::find_byte;
+
 /// A line of `/proc/<pid>/mountinfo`: one mount.
 ///
 /// The names are those of proc(5). Names and paths are bytes as they are, not as the kernel writes
@@ -134,8 +136,8 @@ impl Mount {
 
 /// Calls `each` with every line, of whatever length.
 pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    /// The kernel fills what it is given with whole lines, and holds a lock meanwhile.
-    const ROOM: usize = 64 << 10;
+    /// The kernel gives a page of whole lines at once.
+    const ROOM: usize = 8 << 10;
 
     let mut buffer = vec![0; ROOM];
     let mut filled = 0;
@@ -153,15 +155,16 @@ pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> i
             }
             return Ok(());
         }
-        let (fresh, end) = (filled, filled + count);
-        filled = end;
-        let is_end = |&byte: &u8| byte == b'\n';
-        if let Some(last) = buffer[fresh..end].iter().rposition(is_end) {
-            let last = fresh + last;
-            buffer[..last].split(is_end).for_each(&mut each);
-            buffer.copy_within(last + 1..end, 0);
-            filled = end - (last + 1);
+        let (mut begin, mut searched) = (0, filled);
+        filled += count;
+        while let Some(len) = find_byte(b'\n', &buffer[searched..filled]) {
+            let end = searched + len;
+            each(&buffer[begin..end]);
+            begin = end + 1;
+            searched = begin;
         }
+        buffer.copy_within(begin..filled, 0);
+        filled -= begin;
     }
 }
 
@@ -238,8 +241,12 @@ impl<'a> Line<'a> {
         self.fs_type == BPF.as_bytes()
     }
 
+    pub(crate) fn mount_point(&self) -> Cow<'a, [u8]> {
+        unescape(self.mount_point)
+    }
+
     pub(crate) fn is_mounted_at(&self, path: &Path) -> bool {
-        unescape(self.mount_point) == path.as_os_str().as_bytes()
+        self.mount_point() == path.as_os_str().as_bytes()
     }
 
     pub(crate) fn to_mount(&self) -> Mount {
@@ -268,10 +275,14 @@ fn split_at(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let (first, rest) = digits.split_first()?;
+    rest.iter().try_fold(digit(*first)?, |number, &next| {
+        number.checked_mul(10)?.checked_add(digit(next)?)
+    })
+}
+
+fn digit(byte: u8) -> Option<u64> {
+    byte.is_ascii_digit().then(|| u64::from(byte - b'0'))
 }
 
 /// `\040` and the like.

@@ -23,7 +23,7 @@ pub(super) struct Claim {
     _file: OwnedFd,
     token: u64,
     /// What its names begin with.
-    stem: Filename,
+    stem: LentName,
     /// Which of the first numbers are in use: a name that was used before is one that the kernel's
     /// cache has room for.
     in_use: AtomicU64,
@@ -31,9 +31,12 @@ pub(super) struct Claim {
     count: AtomicU64,
 }
 
+/// A name of a stem and a number: 43 bytes at most.
+pub(super) type LentName = Filename<64>;
+
 /// A name that this process alone uses until it is dropped, and what to give back then.
 pub(super) struct Lent<'c> {
-    pub(super) name: Filename,
+    pub(super) name: LentName,
     bit: u64,
     claim: &'c Claim,
 }

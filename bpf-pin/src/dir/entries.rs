@@ -1,27 +1,29 @@
 //! What is in a directory, one getdents64(2) stream.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
-use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::cause::Cause;
-use crate::error::{Reason, Result};
+use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::object::{Object, Pinnable};
 use crate::operation::DirOperation;
+use crate::sys::{self, Dirent};
 
 use super::names;
 use super::{Metadata, PinDir};
 
-/// What the kernel is given room for, in bytes: some thousand names.
-const ROOM: usize = 32 * 1024;
+/// What the kernel is given room for, in bytes: some two hundred names.
+const ROOM: usize = 8 * 1024;
 
 /// What a name in a directory stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,8 +40,8 @@ pub enum EntryType {
 }
 
 impl EntryType {
-    pub(super) fn of(file_type: FileType) -> Self {
-        match file_type {
+    pub(super) fn of(mode: u32) -> Self {
+        match FileType::from_raw_mode(mode) {
             FileType::RegularFile => Self::Pin,
             FileType::Directory => Self::Directory,
             FileType::Symlink => Self::SymbolicLink,
@@ -50,47 +52,70 @@ impl EntryType {
 
 /// A name in a directory. What it stands for is opened when asked for, not before.
 ///
-/// `D` is how the directory is held: borrowed by [`Entries`], shared by [`Walk`](super::Walk).
+/// `D` is how the directory is held: borrowed by [`Entries`], shared by [`Walk`](super::Walk). While it
+/// lives it keeps all that was read at once with it, some 8 KiB: what is to be kept for long is better
+/// its [`path`](Self::path) or [`name`](Self::name).
 #[derive(Clone)]
 pub struct Entry<D> {
-    dir: D,
-    pub(super) name: Filename,
-    pub(super) entry_type: EntryType,
-    inode: u64,
+    batch: Arc<Batch<D>>,
+    /// Where in the batch its record begins.
+    at: usize,
+}
+
+impl<D> Entry<D> {
+    fn dirent(&self) -> Dirent<'_> {
+        const NONE: Dirent<'_> = Dirent {
+            inode: 0,
+            d_type: 0,
+            name: c"",
+            len: 0,
+        };
+        // It was read before it became an entry.
+        self.batch.dirent(self.at).unwrap_or(NONE)
+    }
+
+    pub(crate) fn c_name(&self) -> &CStr {
+        self.dirent().name
+    }
+
+    pub(super) fn filename(&self) -> Filename {
+        Filename::of_entry(self.c_name().to_bytes())
+    }
+
+    /// The name.
+    pub fn name(&self) -> &OsStr {
+        OsStr::from_bytes(self.c_name().to_bytes())
+    }
+
+    /// What it was when the directory was read.
+    pub fn entry_type(&self) -> EntryType {
+        // A mode has these four bits on top.
+        EntryType::of(u32::from(self.dirent().d_type) << 12)
+    }
+
+    /// The inode's number when the directory was read.
+    pub fn inode(&self) -> u64 {
+        self.dirent().inode
+    }
 }
 
 impl<D: Deref<Target = PinDir>> Entry<D> {
-    /// The name.
-    pub fn name(&self) -> &OsStr {
-        self.name.as_os_str()
-    }
-
     /// The directory that it is in.
     pub fn dir(&self) -> &PinDir {
-        &self.dir
+        &self.batch.dir
     }
 
     /// The directory's path and the name.
     pub fn path(&self) -> PathBuf {
-        self.dir.path().join(self.name())
+        self.dir().path().join(self.name())
     }
 
     /// Whether it is something on its way: a pin that is to replace another, a directory that is not
     /// published yet, or is to be removed; or the map that another was migrated from. See
     /// [`PinDir::sweep_stale`].
     pub fn is_hidden(&self) -> bool {
-        let name = self.name.as_bytes();
+        let name = self.c_name().to_bytes();
         names::parse(name).is_some() || names::parse_kept(name).is_some()
-    }
-
-    /// What it was when the directory was read.
-    pub fn entry_type(&self) -> EntryType {
-        self.entry_type
-    }
-
-    /// The inode's number when the directory was read.
-    pub fn inode(&self) -> u64 {
-        self.inode
     }
 
     /// Opens the object.
@@ -99,7 +124,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     ///
     /// As [`PinDir::open_as`].
     pub fn open_as<T: Pinnable>(&self) -> Result<T> {
-        self.dir.open_named(&self.name, Access::ReadWrite)
+        self.dir().open_named(self.c_name(), Access::ReadWrite)
     }
 
     /// Opens the object, for what access is asked for.
@@ -108,7 +133,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     ///
     /// As [`PinDir::open_with`].
     pub fn open_with<T: Pinnable>(&self, access: Access) -> Result<T> {
-        self.dir.open_named(&self.name, access)
+        self.dir().open_named(self.c_name(), access)
     }
 
     /// Opens the object, whatever it is.
@@ -117,20 +142,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     ///
     /// As [`PinDir::open_any`].
     pub fn open_any(&self) -> Result<Object> {
-        self.dir.open_named(&self.name, Access::ReadWrite)
-    }
-
-    /// Opens the object, for whatever access is granted.
-    pub(crate) fn open_somehow(&self) -> Result<Object> {
-        self.open_any().or_else(|error| {
-            let reason = error.reason();
-            if !reason.is(Errno::ACCESS) && !reason.is(Errno::ROFS) {
-                return Err(error);
-            }
-            self.open_with(Access::ReadOnly)
-                .or_else(|_| self.open_with(Access::WriteOnly))
-                .map_err(|_| error)
-        })
+        self.dir().open_named(self.c_name(), Access::ReadWrite)
     }
 
     /// `fstatat(2)`. Opens nothing.
@@ -139,13 +151,13 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     ///
     /// As [`PinDir::metadata`].
     pub fn metadata(&self) -> Result<Metadata> {
-        self.dir.metadata_named(&self.name)
+        self.dir().metadata_named(self.c_name())
     }
 
     /// `statx(2)`: whether something is mounted there. None where the kernel does not tell, before
     /// Linux 5.8.
     pub fn is_mount_point(&self) -> Option<bool> {
-        self.dir.place(&self.name).is_mount_point()
+        self.dir().place(self.c_name()).is_mount_point()
     }
 }
 
@@ -153,8 +165,8 @@ impl<D: Deref<Target = PinDir>> fmt::Debug for Entry<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("path", &self.path())
-            .field("entry_type", &self.entry_type)
-            .field("inode", &self.inode)
+            .field("entry_type", &self.entry_type())
+            .field("inode", &self.inode())
             .finish()
     }
 }
@@ -162,8 +174,7 @@ impl<D: Deref<Target = PinDir>> fmt::Debug for Entry<D> {
 /// The names in a directory, in the kernel's order, as they are read: see [`PinDir::entries`].
 #[derive(Debug)]
 pub struct Entries<'d> {
-    dir: &'d PinDir,
-    stream: Stream,
+    stream: Stream<&'d PinDir>,
 }
 
 impl PinDir {
@@ -194,34 +205,24 @@ impl PinDir {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn entries(&self) -> Result<Entries<'_>> {
-        let stream = self.stream()?;
-        Ok(Entries { dir: self, stream })
+        let stream = self.stream(self)?;
+        Ok(Entries { stream })
     }
 
-    pub(super) fn stream(&self) -> Result<Stream> {
+    pub(super) fn stream<D: Clone>(&self, dir: D) -> Result<Stream<D>> {
         match self.listable() {
-            Ok(file) => Ok(Stream::new(file)),
+            Ok(file) => Ok(Stream::new(file, dir)),
             Err(reason) => Err(self.fail(DirOperation::List, reason)),
         }
     }
 
-    /// The next entry of one of its streams.
-    #[inline]
-    pub(super) fn next_of<D>(&self, stream: &mut Stream, dir: D) -> Option<Result<Entry<D>>> {
-        match stream.next()? {
-            Ok((name, entry_type, inode)) => Some(Ok(Entry {
-                dir,
-                name,
-                entry_type,
-                inode,
-            })),
-            Err(errno) => {
-                // Removed while it was read.
-                let path = self.path().to_owned();
-                let cause = (errno == Errno::NOENT).then_some(Cause::Removed { path });
-                Some(Err(self.fail(DirOperation::List, Reason::new(errno, cause))))
-            }
-        }
+    /// Why one of its streams has ended before its time.
+    #[cold]
+    pub(super) fn list_error(&self, errno: Errno) -> Error {
+        // Removed while it was read.
+        let path = self.path().to_owned();
+        let cause = (errno == Errno::NOENT).then_some(Cause::Removed { path });
+        self.fail(DirOperation::List, Reason::new(errno, cause))
     }
 }
 
@@ -229,96 +230,86 @@ impl<'d> Iterator for Entries<'d> {
     type Item = Result<Entry<&'d PinDir>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.dir.next_of(&mut self.stream, self.dir)
+        let next = self.stream.next()?;
+        Some(next.map_err(|errno| self.stream.dir().list_error(errno)))
     }
 }
 
 /// The names of a directory, read by the batch.
-pub(super) struct Stream {
+pub(super) struct Stream<D> {
     file: OwnedFd,
-    room: Box<[MaybeUninit<u8>]>,
-    /// The batch: names one after the other, and where each begins.
-    names: Vec<u8>,
-    heads: Vec<Head>,
+    batch: Arc<Batch<D>>,
+    /// Where the next record begins.
     next: usize,
     has_ended: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Head {
-    begin: u32,
-    len: u8,
-    entry_type: EntryType,
-    inode: u64,
+/// What was read at once. Its entries share it.
+#[derive(Clone)]
+struct Batch<D> {
+    dir: D,
+    records: Vec<u8>,
 }
 
-impl Stream {
-    fn new(file: OwnedFd) -> Self {
+impl<D> Batch<D> {
+    #[inline]
+    fn dirent(&self, at: usize) -> Option<Dirent<'_>> {
+        Dirent::first(self.records.get(at..)?)
+    }
+}
+
+impl<D: Clone> Stream<D> {
+    fn new(file: OwnedFd, dir: D) -> Self {
+        let records = Vec::new();
         Self {
             file,
-            room: vec![MaybeUninit::uninit(); ROOM].into(),
-            names: Vec::new(),
-            heads: Vec::new(),
+            batch: Arc::new(Batch { dir, records }),
             next: 0,
             has_ended: false,
         }
     }
 
-    #[inline]
-    fn next(&mut self) -> Option<Result<(Filename, EntryType, u64), Errno>> {
-        if self.next == self.heads.len() {
-            if let Err(errno) = self.refill() {
-                self.has_ended = true;
-                return Some(Err(errno));
-            }
-        }
-        let head = *self.heads.get(self.next)?;
-        self.next += 1;
-        let begin = head.begin as usize;
-        let name = &self.names[begin..begin + usize::from(head.len)];
-        Some(Ok((Filename::of_entry(name), head.entry_type, head.inode)))
+    pub(super) fn dir(&self) -> &D {
+        &self.batch.dir
     }
 
-    /// One batch, or none at the end.
-    #[cold]
-    fn refill(&mut self) -> Result<(), Errno> {
-        self.names.clear();
-        self.heads.clear();
-        self.next = 0;
-        // A batch may hold nothing but "." and "..".
-        while self.heads.is_empty() && !self.has_ended {
-            let mut batch = RawDir::new(&self.file, &mut self.room);
-            loop {
-                match batch.next() {
-                    None => {
-                        self.has_ended = true;
-                        break;
-                    }
-                    Some(entry) => {
-                        let entry = entry?;
-                        let name = entry.file_name().to_bytes();
-                        if name != b"." && name != b".." {
-                            self.heads.push(Head {
-                                begin: self.names.len() as u32,
-                                // 255 bytes is the most.
-                                len: name.len() as u8,
-                                entry_type: EntryType::of(entry.file_type()),
-                                inode: entry.ino(),
-                            });
-                            self.names.extend_from_slice(name);
-                        }
-                    }
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<Result<Entry<D>, Errno>> {
+        loop {
+            let Some(dirent) = self.batch.dirent(self.next) else {
+                match self.refill() {
+                    Ok(()) if self.has_ended => return None,
+                    Ok(()) => continue,
+                    Err(errno) => return Some(Err(errno)),
                 }
-                if batch.is_buffer_empty() {
-                    break;
-                }
+            };
+            let (at, name) = (self.next, dirent.name);
+            self.next += dirent.len;
+            if name != c"." && name != c".." {
+                let batch = Arc::clone(&self.batch);
+                return Some(Ok(Entry { batch, at }));
             }
         }
-        Ok(())
+    }
+
+    /// Into the same memory, unless an entry is there that needs it.
+    #[cold]
+    fn refill(&mut self) -> Result<(), Errno> {
+        if self.has_ended {
+            return Ok(());
+        }
+        let batch = Arc::make_mut(&mut self.batch);
+        self.next = 0;
+        batch.records.resize(ROOM, 0);
+        let filled = sys::getdents(self.file.as_fd(), &mut batch.records);
+        let len = *filled.as_ref().unwrap_or(&0);
+        batch.records.truncate(len);
+        self.has_ended = len == 0;
+        filled.map(drop)
     }
 }
 
-impl fmt::Debug for Stream {
+impl<D> fmt::Debug for Stream<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.file.fmt(f)
     }

@@ -1,7 +1,8 @@
 //! Modes, owners and times of what is in a directory.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +29,7 @@ impl Metadata {
     /// A pin, a directory, a symbolic link. Which kind of object a pin is the file system does not
     /// tell: that takes opening it.
     pub fn entry_type(&self) -> EntryType {
-        EntryType::of(FileType::from_raw_mode(self.0.st_mode))
+        EntryType::of(self.0.st_mode)
     }
 
     /// The permission bits, set-user-id, set-group-id and sticky included.
@@ -135,14 +136,18 @@ impl PinDir {
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn metadata(&self, name: impl AsRef<OsStr>) -> Result<Metadata> {
         let name = self.name(DirOperation::Stat, name.as_ref())?;
-        self.metadata_named(&name)
+        self.metadata_named(name.as_c_str())
     }
 
-    pub(super) fn metadata_named(&self, name: &Filename) -> Result<Metadata> {
+    pub(super) fn metadata_named(&self, name: &CStr) -> Result<Metadata> {
         let place = self.place(name);
         place.lstat().map(Metadata).map_err(|errno| {
             let reason = Reason::new(errno, diagnose::find(&place, errno));
-            self.fail_at(DirOperation::Stat, name.as_os_str(), reason)
+            self.fail_at(
+                DirOperation::Stat,
+                OsStr::from_bytes(name.to_bytes()),
+                reason,
+            )
         })
     }
 
@@ -261,7 +266,7 @@ impl PinDir {
     pub(super) fn copy_mode(
         &self,
         of: &Stat,
-        name: &Filename,
+        name: &impl AsRef<CStr>,
         object: BorrowedFd<'_>,
     ) -> Result<(), Reason> {
         let because = Reason::errno_only;
@@ -286,7 +291,7 @@ impl PinDir {
         }
         // After the owner, for a change of owner takes bits away.
         if is_other_mode {
-            chmod_held(file.as_fd(), permissions(of), || self.path().join(name))?;
+            chmod_held(file.as_fd(), permissions(of), || self.place(name).path())?;
         }
         Ok(())
     }

@@ -20,9 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
-use crate::filename::{Filename, with_name};
+use crate::filename::{BadName, Filename, with_name};
 use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
@@ -92,7 +91,7 @@ impl PinDir {
     }
 
     /// Of a name in this one.
-    fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
+    fn child<const N: usize>(&self, fd: OwnedFd, name: &Filename<N>) -> Self {
         Self {
             has_path: self.has_path,
             ..Self::from_proven_fd(fd, self.path.join(name))
@@ -129,21 +128,21 @@ impl PinDir {
         }
     }
 
-    pub(crate) fn place<'a>(&'a self, name: &'a Filename) -> Place<'a> {
-        self.place_of(name.as_c_str())
-    }
-
-    fn place_of<'a>(&'a self, name: &'a CStr) -> Place<'a> {
+    pub(crate) fn place<'a>(&'a self, name: &'a (impl AsRef<CStr> + ?Sized)) -> Place<'a> {
         Place {
             base: Some(self.base()),
-            name,
+            name: name.as_ref(),
         }
     }
 
     /// Calls `call` with the place of a name that is not kept.
     #[inline]
-    fn with_place<T>(&self, name: &OsStr, call: impl FnOnce(&Place<'_>) -> T) -> Result<T, Cause> {
-        with_name(name, |name| call(&self.place_of(name)))
+    fn with_place<'n, T>(
+        &self,
+        name: &'n OsStr,
+        call: impl FnOnce(&Place<'_>) -> T,
+    ) -> Result<T, BadName<'n>> {
+        with_name(name, |name| call(&self.place(name)))
     }
 
     /// Of the directory itself.

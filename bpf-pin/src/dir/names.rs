@@ -25,7 +25,7 @@ pub(super) enum Left {
 }
 
 /// "_bpf-pin-", 16 digits of the token and "-".
-pub(super) fn stem(token: u64) -> Filename {
+pub(super) fn stem<const ROOM: usize>(token: u64) -> Filename<ROOM> {
     const DIGITS: usize = 16;
     const LEN: usize = PREFIX.len() + DIGITS + 1;
 

@@ -1,6 +1,6 @@
 //! How a directory is opened, and proven to be on a bpffs.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -133,17 +133,22 @@ impl PinDir {
     }
 
     /// Whatever has the name, a link included, across no mount.
-    pub(super) fn hold_any(&self, name: &Filename) -> Result<OwnedFd, Errno> {
+    pub(super) fn hold_any(&self, name: &impl AsRef<CStr>) -> Result<OwnedFd, Errno> {
         self.hold(name, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())
     }
 
-    fn hold(&self, name: &Filename, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    fn hold(
+        &self,
+        name: &impl AsRef<CStr>,
+        flags: OFlags,
+        how: ResolveFlags,
+    ) -> Result<OwnedFd, Errno> {
         let how = how | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
         // The kernel asks for another try where a rename came between.
         retry_on_again(|| {
             openat2(
                 &self.fd,
-                name.as_c_str(),
+                name.as_ref(),
                 flags | OFlags::NOFOLLOW,
                 Mode::empty(),
                 how,

@@ -1,6 +1,6 @@
 //! Pins in a directory.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bpf_pin_sys::Version;
@@ -12,12 +12,16 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::filename::Filename;
+use crate::filename::{BadName, Filename};
 use crate::kind::Identity;
-use crate::object::{Object, Pinnable, find_place, open_error, open_place};
+use crate::object::{
+    Handle, Missed, Object, ObjectKind, Pinnable, explain, get_error, linked, look, look_with_info,
+    open_error,
+};
 use crate::operation::DirOperation;
 use crate::pinned::{holder, identify, pin_place, unlink_own};
 use crate::place::Place;
+use crate::sys::{AnyInfo, InfoRoom};
 
 use super::PinDir;
 
@@ -49,7 +53,7 @@ impl PinDir {
             reason,
         };
         self.with_place(name, |place| pin_place(place, object))
-            .unwrap_or_else(|cause| Err(cause.into()))
+            .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(fail)
     }
 
@@ -127,20 +131,80 @@ impl PinDir {
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
-        self.with_place(name, |place| open_unlinked(place, access))
-            .unwrap_or_else(|cause| Err(open_error(&self.path().join(name), cause.into())))
+        match self.with_place(name, |place| look_unlinked(place, access)) {
+            Ok(Ok(object)) => Ok(object),
+            Ok(Err(missed)) => {
+                let explain = |place: &Place<'_>| explain_unlinked(place, access, missed);
+                self.with_place(name, explain)
+                    .unwrap_or_else(|bad| Err(self.bad_name(name, bad)))
+            }
+            Err(bad) => Err(self.bad_name(name, bad)),
+        }
     }
 
-    pub(crate) fn open_named<T: Pinnable>(&self, name: &Filename, access: Access) -> Result<T> {
-        open_unlinked(&self.place(name), access)
+    #[cold]
+    fn bad_name(&self, name: &OsStr, bad: BadName<'_>) -> Error {
+        open_error(&self.path().join(name), bad.into())
+    }
+
+    pub(crate) fn open_named<T: Pinnable>(&self, name: &CStr, access: Access) -> Result<T> {
+        let place = self.place(name);
+        look_unlinked(&place, access).or_else(|missed| explain_unlinked(&place, access, missed))
     }
 
     /// For reading and writing; None where nothing has the name.
     pub(crate) fn find_named<T: Pinnable>(&self, name: &Filename) -> Result<Option<T>> {
         let place = self.place(name);
-        match find_place(&place, Access::ReadWrite)? {
-            Some(object) => not_linked(&place).map(|()| Some(object)),
-            None => Ok(None),
+        match look_unlinked(&place, Access::ReadWrite) {
+            Ok(object) => Ok(Some(object)),
+            Err(Missed::Get(Errno::NOENT)) => Ok(None),
+            Err(missed) => explain_unlinked(&place, Access::ReadWrite, missed).map(Some),
+        }
+    }
+
+    /// The same, with what the kernel tells of the object, in one syscall less than it takes to ask
+    /// for that afterwards.
+    pub(crate) fn find_with_info<K: ObjectKind>(
+        &self,
+        name: &Filename,
+    ) -> Result<Option<(Handle<K>, K::Info)>> {
+        /// Enough for a map or a link, and to tell a program from them.
+        const WORDS: usize = 32;
+
+        let place = self.place(name);
+        let mut info = InfoRoom::<WORDS>::new();
+        let missed = match look_with_info::<Handle<K>, WORDS>(&place, Access::ReadWrite, &mut info)
+        {
+            Ok(object) => {
+                not_linked(&place)?;
+                return Ok(Some((object, K::info(info.to()))));
+            }
+            Err(Missed::Get(Errno::NOENT)) => return Ok(None),
+            Err(missed) => missed,
+        };
+        let object: Handle<K> = explain_unlinked(&place, Access::ReadWrite, missed)?;
+        let info = object.info()?;
+        Ok(Some((object, info)))
+    }
+
+    /// What [`open_as`](Self::open_as) says of a name that nothing has.
+    #[cold]
+    pub(crate) fn missing_error(&self, name: &Filename) -> Error {
+        get_error(&self.place(name), Access::ReadWrite, Errno::NOENT)
+    }
+
+    /// Any object; false where its info was not what has proven its kind.
+    pub(crate) fn open_named_with_info(
+        &self,
+        name: &CStr,
+        info: &mut AnyInfo,
+    ) -> Result<(Object, bool)> {
+        let place = self.place(name);
+        match look_with_info(&place, Access::ReadWrite, info) {
+            Ok(object) => not_linked(&place).map(|()| (object, true)),
+            Err(missed) => {
+                explain_unlinked(&place, Access::ReadWrite, missed).map(|object| (object, false))
+            }
         }
     }
 
@@ -158,7 +222,7 @@ impl PinDir {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
         self.with_place(name, holder)
-            .unwrap_or_else(|cause| Err(cause.into()))
+            .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(|reason| fail(name, reason))
     }
 
@@ -186,9 +250,7 @@ impl PinDir {
             reason,
         };
         let removed = self.with_place(name, |place| unlink_own(place, identify(object)?));
-        removed
-            .unwrap_or_else(|cause| Err(cause.into()))
-            .map_err(fail)
+        removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
     pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
@@ -214,9 +276,7 @@ impl PinDir {
             let because = |errno| Reason::new(errno, diagnose::unpin(place, errno));
             place.unlink().map_err(because)
         });
-        removed
-            .unwrap_or_else(|cause| Err(cause.into()))
-            .map_err(fail)
+        removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
     /// `linkat(2)`: a second name for a pin: one file, with one mode and owner, under two names.
@@ -267,12 +327,11 @@ impl PinDir {
 
     pub(super) fn rename_named(
         &self,
-        from: &Filename,
-        to: &Filename,
+        from: &impl AsRef<CStr>,
+        to: &(impl AsRef<CStr> + ?Sized),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
-        let (from, to) = (from.as_c_str(), to.as_c_str());
-        renameat_with(&self.fd, from, &self.fd, to, flags)
+        renameat_with(&self.fd, from.as_ref(), &self.fd, to.as_ref(), flags)
     }
 
     fn between(
@@ -332,21 +391,27 @@ impl PinDir {
     }
 }
 
-/// `BPF_OBJ_GET` of what is no symbolic link's name.
-fn open_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T> {
-    let object = open_place(place, access)?;
+/// `BPF_OBJ_GET` of what is no symbolic link's name: it knows no flag for that.
+#[inline]
+fn look_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Missed> {
+    let object = look(place, access)?;
+    match place.is_symbolic_link() {
+        Ok(true) => Err(Missed::Link),
+        // Gone meanwhile, or not to be told: the object was opened all the same.
+        Ok(false) | Err(_) => Ok(object),
+    }
+}
+
+/// Whether the name is a link's is asked of what took longer to be proven, too.
+#[cold]
+fn explain_unlinked<T: Pinnable>(place: &Place<'_>, access: Access, missed: Missed) -> Result<T> {
+    let object = explain(place, access, missed)?;
     not_linked(place).map(|()| object)
 }
 
-/// `BPF_OBJ_GET` knows no flag for it.
 fn not_linked(place: &Place<'_>) -> Result<()> {
     match place.is_symbolic_link() {
-        Ok(true) => {
-            let path = place.path();
-            let cause = Cause::SymbolicLink { path: path.clone() };
-            Err(open_error(&path, cause.into()))
-        }
-        // Gone meanwhile, or not to be told: the object was opened all the same.
+        Ok(true) => Err(linked(place)),
         Ok(false) | Err(_) => Ok(()),
     }
 }

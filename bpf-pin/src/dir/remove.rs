@@ -81,17 +81,17 @@ impl PinDir {
             let Some(Level { dir, stream, .. }) = levels.last_mut() else {
                 return Ok(());
             };
-            match dir.next_of(stream, ()) {
-                Some(Ok(entry)) if entry.entry_type == EntryType::Directory => {
-                    next = Some(entry.name);
+            match stream.next() {
+                Some(Ok(entry)) if entry.entry_type() == EntryType::Directory => {
+                    next = Some(entry.filename());
                 }
-                Some(Ok(entry)) => match dir.place(&entry.name).unlink() {
+                Some(Ok(entry)) => match dir.place(entry.c_name()).unlink() {
                     Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(dir.not_removed(&entry.name, errno)),
+                    Err(errno) => return Err(dir.not_removed(&entry.filename(), errno)),
                 },
                 // Somebody else was done with it first.
-                Some(Err(error)) if error.reason().is(Errno::NOENT) => {}
-                Some(Err(error)) => return Err(error),
+                Some(Err(Errno::NOENT)) => {}
+                Some(Err(errno)) => return Err(dir.list_error(errno)),
                 None => self.remove_emptied(&mut levels)?,
             }
         }
@@ -107,7 +107,7 @@ impl PinDir {
             }
         };
         dir.path = self.path.join(&known_as);
-        match dir.stream() {
+        match dir.stream(()) {
             Ok(stream) => Ok(Some(Level {
                 dir,
                 stream,
@@ -130,7 +130,7 @@ impl PinDir {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY) if level.tries < TRIES => {
                 level.tries += 1;
-                level.stream = level.dir.stream()?;
+                level.stream = level.dir.stream(())?;
                 levels.push(level);
             }
             Err(errno) => {
@@ -163,7 +163,7 @@ impl PinDir {
 /// A directory that is being emptied.
 struct Level {
     dir: PinDir,
-    stream: Stream,
+    stream: Stream<()>,
     /// In the directory around it, and for people.
     name: Filename,
     known_as: Filename,

@@ -1,6 +1,6 @@
 //! A name changes hands without a gap.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{FileType, RenameFlags};
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
-use crate::filename::Filename;
+use crate::filename::{Filename, with_name};
 use crate::kind::Identity;
 use crate::operation::DirOperation;
 use crate::pinned::{holder, pin_place};
 
 use super::PinDir;
-use super::claim::Lent;
+use super::claim::{Lent, LentName};
 
 /// How often what somebody else sweeps away, or has made up, is made again.
 const TRIES: usize = 1000;
@@ -150,17 +150,18 @@ impl PinDir {
     fn replacing(
         &self,
         name: &OsStr,
-        replace: impl FnOnce(&Filename) -> Result<(), Reason>,
+        replace: impl FnOnce(&CStr) -> Result<(), Reason>,
     ) -> Result<()> {
-        let filename = self.name(DirOperation::Replace, name)?;
-        replace(&filename).map_err(|reason| self.fail_at(DirOperation::Replace, name, reason))
+        with_name(name, replace)
+            .unwrap_or_else(|bad| Err(bad.into()))
+            .map_err(|reason| self.fail_at(DirOperation::Replace, name, reason))
     }
 
     fn replace_with(
         &self,
         object: BorrowedFd<'_>,
-        name: &Filename,
-        prepare: impl Fn(&Filename) -> Result<(), Reason>,
+        name: &CStr,
+        prepare: impl Fn(&LentName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let mut tries = 0;
         loop {
@@ -210,9 +211,9 @@ impl PinDir {
     fn swap(
         &self,
         object: BorrowedFd<'_>,
-        name: &Filename,
+        name: &CStr,
         expected: Identity,
-        prepare: impl FnOnce(&Filename) -> Result<(), Reason>,
+        prepare: impl FnOnce(&LentName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let place = self.place(name);
         let check = |found| match found {
@@ -276,7 +277,12 @@ impl PinDir {
     /// there: first ours, then whatever somebody has put over it meanwhile. Whether the hidden name
     /// has then what was given away last.
     #[cold]
-    pub(super) fn swap_back(&self, hidden: &Filename, name: &Filename, ours: u64) -> bool {
+    pub(super) fn swap_back(
+        &self,
+        hidden: &impl AsRef<CStr>,
+        name: &(impl AsRef<CStr> + ?Sized),
+        ours: u64,
+    ) -> bool {
         let inode = || self.place(hidden).lstat().map(|stat| stat.st_ino);
         let mut put = ours;
         for _ in 0..TRIES {
@@ -305,7 +311,7 @@ struct Temporary<'d> {
 }
 
 impl Temporary<'_> {
-    fn name(&self) -> &Filename {
+    fn name(&self) -> &LentName {
         &self.lent.name
     }
 

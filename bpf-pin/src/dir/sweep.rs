@@ -97,18 +97,19 @@ impl PinDir {
 
     /// False where the name was gone, or another's.
     fn remove_entry(&self, entry: &Entry<&Self>) -> Result<bool> {
-        let place = self.place(&entry.name);
+        let name = &entry.filename();
+        let place = self.place(name);
         match place.lstat() {
             Ok(stat) if stat.st_ino == entry.inode() => {}
             // Of a mount point it is the inode of what is mounted there.
             Ok(_) if entry.is_mount_point() == Some(true) => {
-                return Err(self.not_removed(&entry.name, Errno::BUSY));
+                return Err(self.not_removed(name, Errno::BUSY));
             }
             Ok(_) | Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(self.not_removed(&entry.name, errno)),
+            Err(errno) => return Err(self.not_removed(name, errno)),
         }
         if entry.entry_type() == EntryType::Directory {
-            return match self.remove_tree(&entry.name) {
+            return match self.remove_tree(name) {
                 Ok(()) => Ok(true),
                 Err(error) if error.reason().is(Errno::NOENT) => Ok(false),
                 Err(error) => Err(error),
@@ -117,7 +118,7 @@ impl PinDir {
         match place.unlink() {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(self.not_removed(&entry.name, errno)),
+            Err(errno) => Err(self.not_removed(name, errno)),
         }
     }
 
@@ -148,7 +149,8 @@ impl PinDir {
     }
 
     fn sweep_left(&self, entry: &Entry<&Self>, file: &OwnedFd, swept: &mut Swept) -> Result<()> {
-        if let Some((name, id)) = names::parse_kept(entry.name.as_bytes()) {
+        let bytes = entry.c_name().to_bytes();
+        if let Some((name, id)) = names::parse_kept(bytes) {
             if entry.entry_type() == EntryType::Pin
                 && self.is_superseded(&name, id, file)?
                 && self.remove_entry(entry)?
@@ -157,12 +159,12 @@ impl PinDir {
             }
             return Ok(());
         }
-        let Some((token, left)) = names::parse(entry.name.as_bytes()) else {
+        let Some((token, left)) = names::parse(bytes) else {
             return Ok(());
         };
         let is_gone = match entry.entry_type() {
             EntryType::Pin => !self.is_claimed(token, file)? && self.remove_entry(entry)?,
-            EntryType::Directory => self.sweep_dir(&entry.name, left, swept)?,
+            EntryType::Directory => self.sweep_dir(&entry.filename(), left, swept)?,
             _ => false,
         };
         if is_gone {
@@ -220,7 +222,7 @@ impl PinDir {
     fn restore_into(&self, parent: &Self, swept: &mut Swept) -> Result<()> {
         for entry in self.entries()? {
             let entry = entry?;
-            let name = entry.name.as_c_str();
+            let name = entry.c_name();
             match renameat_with(&self.fd, name, &parent.fd, name, RenameFlags::NOREPLACE) {
                 Ok(()) => swept.restored.push(entry.name().to_owned()),
                 // It was replaced, and only the removal is left, once no reader is there.
@@ -228,11 +230,11 @@ impl PinDir {
                     let retired = names::passing(names::token(), 0, Left::Unfinished);
                     let to = retired.as_c_str();
                     renameat_with(&self.fd, name, &parent.fd, to, RenameFlags::NOREPLACE)
-                        .map_err(|errno| self.not_removed(&entry.name, errno))?;
+                        .map_err(|errno| self.not_removed(&entry.filename(), errno))?;
                     parent.sweep_dir(&retired, Left::Unfinished, swept)?;
                 }
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(self.not_removed(&entry.name, errno)),
+                Err(errno) => return Err(self.not_removed(&entry.filename(), errno)),
             }
         }
         Ok(())

@@ -20,8 +20,7 @@ pub struct Walk {
 
 #[derive(Debug)]
 struct Level {
-    dir: Arc<PinDir>,
-    stream: Stream,
+    stream: Stream<Arc<PinDir>>,
 }
 
 impl PinDir {
@@ -31,7 +30,7 @@ impl PinDir {
     /// Opens no object, follows no symbolic link. A directory that cannot be entered comes as an
     /// entry and then as an error, and the walk goes on; so does one that something is mounted on:
     /// [`MountPoint`](crate::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
-    /// Memory is some 100 KiB for each level of depth, and a descriptor or two.
+    /// Memory is some 10 KiB for each level of depth, and a descriptor or two.
     ///
     /// # Errors
     ///
@@ -51,8 +50,11 @@ impl PinDir {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn walk(&self) -> Result<Walk> {
-        let dir = Arc::new(self.try_clone()?);
-        let levels = vec![Level::new(dir)?];
+        self.try_clone()?.into_walk()
+    }
+
+    pub(crate) fn into_walk(self) -> Result<Walk> {
+        let levels = vec![Level::new(Arc::new(self))?];
         let pending = None;
         Ok(Walk { levels, pending })
     }
@@ -60,8 +62,8 @@ impl PinDir {
 
 impl Level {
     fn new(dir: Arc<PinDir>) -> Result<Self> {
-        let stream = dir.stream()?;
-        Ok(Self { dir, stream })
+        let stream = dir.stream(Arc::clone(&dir))?;
+        Ok(Self { stream })
     }
 }
 
@@ -80,7 +82,7 @@ impl Walk {
     fn enter(&mut self, directory: &Entry<Arc<PinDir>>) -> Result<()> {
         let parent = directory.dir();
         let entered = parent
-            .open_dir_named(&directory.name)
+            .open_dir_named(&directory.filename())
             .map_err(|reason| parent.fail_at(DirOperation::List, directory.name(), reason))
             .and_then(|dir| Level::new(Arc::new(dir)));
         match entered {
@@ -104,8 +106,8 @@ impl Iterator for Walk {
             }
         }
         loop {
-            let Level { dir, stream } = self.levels.last_mut()?;
-            match dir.next_of(stream, Arc::clone(dir)) {
+            let Level { stream } = self.levels.last_mut()?;
+            match stream.next() {
                 Some(Ok(entry)) => {
                     if entry.entry_type() == EntryType::Directory {
                         self.pending = Some(entry.clone());
@@ -113,8 +115,8 @@ impl Iterator for Walk {
                     return Some(Ok(entry));
                 }
                 // A directory that was removed while it was read has no more names.
-                Some(Err(error)) if error.reason().is(Errno::NOENT) => {}
-                Some(Err(error)) => return Some(Err(error)),
+                Some(Err(Errno::NOENT)) => {}
+                Some(Err(errno)) => return Some(Err(stream.dir().list_error(errno))),
                 None => {
                     self.levels.pop();
                 }

@@ -6,6 +6,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
+use crate::filename::BadName;
 use crate::name::InvalidName;
 use crate::pathname::InteriorNul;
 use crate::place::NO_WAY;
@@ -83,6 +84,13 @@ impl From<InteriorNul> for Reason {
             position: nul.position,
         }
         .into()
+    }
+}
+
+impl From<BadName<'_>> for Reason {
+    #[cold]
+    fn from(name: BadName<'_>) -> Self {
+        Cause::from(name).into()
     }
 }
 

@@ -280,7 +280,7 @@ fn found(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<Found> {
         path,
         dev,
         inode: entry.inode(),
-        info: entry.open_somehow()?.info()?,
+        info: entry.info_somehow()?,
     })
 }
 
@@ -297,7 +297,7 @@ fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     match Bpffs::at(path) {
         Ok(bpffs) => {
             prove(mount, path, bpffs.as_fd())?;
-            bpffs.dir()?.walk().map(Reached::Directory)
+            bpffs.into_dir()?.into_walk().map(Reached::Directory)
         }
         Err(error) => match error.cause() {
             Some(Cause::NotADirectory { path: file }) if file == path => {

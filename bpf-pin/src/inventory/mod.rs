@@ -3,86 +3,15 @@
 mod instance;
 mod tree;
 
-use std::fmt;
 use std::path::PathBuf;
 
 use crate::bpffs::Bpffs;
 use crate::error::Result;
-use crate::kind::{Identity, Kind};
-use crate::link::LinkInfo;
-use crate::map::MapInfo;
-use crate::name::ObjName;
-use crate::object::Object;
-use crate::prog::ProgInfo;
+use crate::info::ObjectInfo;
+use crate::kind::Identity;
 
 use instance::{Instance, by_instance};
 use tree::Tree;
-
-/// What the kernel tells of a map, a program or a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ObjectInfo {
-    /// Of a map.
-    Map(MapInfo),
-    /// Of a program.
-    Prog(ProgInfo),
-    /// Of a link.
-    Link(LinkInfo),
-}
-
-impl ObjectInfo {
-    /// Which object it is.
-    pub fn identity(&self) -> Identity {
-        let (kind, id) = match self {
-            Self::Map(info) => (Kind::Map, info.id),
-            Self::Prog(info) => (Kind::Prog, info.id),
-            Self::Link(info) => (Kind::Link, info.id),
-        };
-        Identity { kind, id }
-    }
-
-    /// The name that it was created with; links have none.
-    pub fn name(&self) -> Option<&ObjName> {
-        match self {
-            Self::Map(info) => Some(&info.name),
-            Self::Prog(info) => Some(&info.name),
-            Self::Link(_) => None,
-        }
-    }
-}
-
-/// The type and the sizes, in bytes.
-impl fmt::Display for ObjectInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Map(info) => write!(
-                f,
-                "{} map, {} to {} bytes, room for {}",
-                info.map_type, info.key_size, info.value_size, info.max_entries
-            ),
-            Self::Prog(info) => write!(
-                f,
-                "{} program, {} bytes",
-                info.prog_type, info.xlated_prog_len
-            ),
-            Self::Link(info) => write!(f, "{} link of program {}", info.link_type, info.prog_id),
-        }
-    }
-}
-
-impl Object {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: what the kernel tells of the object. Linux 4.13, links 5.8.
-    ///
-    /// # Errors
-    ///
-    /// As [`Handle::info`](crate::Handle::info).
-    pub fn info(&self) -> Result<ObjectInfo> {
-        Ok(match self {
-            Self::Map(map) => ObjectInfo::Map(map.info()?),
-            Self::Prog(prog) => ObjectInfo::Prog(prog.info()?),
-            Self::Link(link) => ObjectInfo::Link(link.info()?),
-        })
-    }
-}
 
 /// A pin that [`inventory`] has found.
 #[derive(Debug, Clone)]
@@ -144,12 +73,10 @@ pub struct Inventory {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 pub fn inventory() -> Result<Inventory> {
-    let mut mounts = Bpffs::all_mounts()?;
-    let tree = Tree::of(&mounts);
-    mounts.retain(|mount| mount.is_bpffs());
+    let table = Bpffs::table()?;
     Ok(Inventory {
-        tree,
-        instances: by_instance(mounts).into_iter(),
+        tree: Tree::of(&table),
+        instances: by_instance(table.bpffs).into_iter(),
         current: None,
     })
 }

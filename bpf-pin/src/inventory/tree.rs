@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::bpffs::Mount;
+use crate::bpffs::{Mount, Row, Table};
 
-/// What is mounted on what.
-#[derive(Debug)]
+/// What is mounted on what, as far as a bpffs may be hidden by it.
+#[derive(Debug, Default)]
 pub(super) struct Tree {
     /// On each mount, by its id, where others are mounted.
     points: HashMap<u64, HashSet<PathBuf>>,
@@ -20,53 +20,71 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn of(mounts: &[Mount]) -> Self {
-        let mut tree = Self {
-            points: HashMap::new(),
-            hidden: HashSet::new(),
-            top: HashSet::new(),
-            of_bpffs: HashSet::new(),
-        };
-        let by_id: HashMap<u64, &Mount> =
-            mounts.iter().map(|mount| (mount.mount_id, mount)).collect();
-        for mount in mounts {
-            let points = tree.points.entry(mount.parent_id).or_default();
-            points.insert(mount.mount_point.clone());
-            if mount.is_bpffs() {
-                tree.of_bpffs.insert(mount.mount_point.clone());
+    pub(super) fn of(table: &Table) -> Self {
+        let mut tree = Self::default();
+        let of_bpffs: HashSet<u64> = table.bpffs.iter().map(|mount| mount.mount_id).collect();
+        let places = table.bpffs.iter().map(|mount| mount.mount_point.clone());
+        tree.of_bpffs = places.collect();
+
+        // Each bpffs and what it stands on: parents before what is mounted on them.
+        let mut known = HashSet::new();
+        let mut relevant = Vec::new();
+        for mount in &table.bpffs {
+            let begin = relevant.len();
+            let mut next = table.by_id(mount.mount_id);
+            while let Some(row) = next.filter(|row| known.insert(row.mount_id)) {
+                relevant.push(row);
+                next = table.parent(row);
             }
-            if parent_of(mount, &by_id).is_none() {
-                tree.top.insert(mount.mount_id);
+            relevant[begin..].reverse();
+        }
+        tree.find_points(table, &of_bpffs, &relevant);
+        for row in relevant {
+            let parent = table.parent(row);
+            if parent.is_none() {
+                tree.top.insert(row.mount_id);
+            }
+            let is_hidden = parent.is_some_and(|parent| tree.hidden.contains(&parent.mount_id))
+                || tree.is_passed_by(row, parent);
+            if is_hidden {
+                tree.hidden.insert(row.mount_id);
             }
         }
-        tree.find_hidden(mounts, &by_id);
         tree
     }
 
-    fn find_hidden(&mut self, mounts: &[Mount], by_id: &HashMap<u64, &Mount>) {
-        let mut known: HashSet<u64> = HashSet::new();
-        let mut on_the_way = Vec::new();
-        for mount in mounts {
-            // Up to what is known, and down again.
-            let mut next = Some(mount);
-            while let Some(mount) = next.filter(|mount| known.insert(mount.mount_id)) {
-                on_the_way.push(mount);
-                next = parent_of(mount, by_id);
-            }
-            while let Some(mount) = on_the_way.pop() {
-                let parent = parent_of(mount, by_id);
-                let is_hidden = parent.is_some_and(|parent| self.hidden.contains(&parent.mount_id))
-                    || self.is_passed_by(mount, parent);
-                if is_hidden {
-                    self.hidden.insert(mount.mount_id);
-                }
+    /// Of a bpffs all points, of what it stands on those that are on the way to it.
+    fn find_points(&mut self, table: &Table, of_bpffs: &HashSet<u64>, relevant: &[Row<'_>]) {
+        let mut ways: HashMap<u64, Vec<&Path>> = HashMap::new();
+        for row in relevant {
+            ways.entry(row.mount_id).or_default();
+            ways.entry(row.parent_id).or_default().push(row.mount_point);
+        }
+        ways.values_mut().for_each(|ways| ways.sort());
+        for Row {
+            parent_id,
+            mount_point,
+            ..
+        } in table.rows()
+        {
+            let Some(ways) = ways.get(&parent_id) else {
+                continue;
+            };
+            let first = ways.partition_point(|way| *way < mount_point);
+            let is_on_the_way = || {
+                let way = ways.get(first);
+                way.is_some_and(|way| way.starts_with(mount_point))
+            };
+            if of_bpffs.contains(&parent_id) || is_on_the_way() {
+                let points = self.points.entry(parent_id).or_default();
+                points.insert(mount_point.to_owned());
             }
         }
     }
 
     /// Whether the way to where it is mounted leads through another mount on its parent.
-    fn is_passed_by(&self, mount: &Mount, parent: Option<&Mount>) -> bool {
-        let begin = parent.map(|parent| &*parent.mount_point);
+    fn is_passed_by(&self, mount: Row<'_>, parent: Option<Row<'_>>) -> bool {
+        let begin = parent.map(|parent| parent.mount_point);
         let is_top = parent.is_none_or(|parent| self.top.contains(&parent.mount_id));
         let Some(on_the_way) = mount.mount_point.parent() else {
             return false;
@@ -101,10 +119,4 @@ impl Tree {
     pub(super) fn has_bpffs_at(&self, path: &Path) -> bool {
         self.of_bpffs.contains(path)
     }
-}
-
-/// What is listed of it.
-fn parent_of<'m>(mount: &Mount, by_id: &HashMap<u64, &'m Mount>) -> Option<&'m Mount> {
-    let is_another = mount.parent_id != mount.mount_id;
-    by_id.get(&mount.parent_id).copied().filter(|_| is_another)
 }

@@ -22,13 +22,13 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
-    pub(super) fn from_raw(raw: &abi::bpf_link_info) -> Self {
+    pub(super) fn from_raw(raw: abi::bpf_link_info) -> Self {
         let link_type = LinkType(raw.r#type);
         Self {
             link_type,
             id: raw.id,
             prog_id: raw.prog_id,
-            target: LinkTarget::new(link_type, &Details(sys::link_details(raw))),
+            target: LinkTarget::new(link_type, &Details(sys::link_details(&raw))),
         }
     }
 }

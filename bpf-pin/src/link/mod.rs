@@ -9,6 +9,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -52,9 +53,10 @@ impl Sealed for kinds::LinkKind {}
 impl ObjectKind for kinds::LinkKind {
     const KIND: Kind = Kind::Link;
     type Info = LinkInfo;
+    type Raw = abi::bpf_link_info;
 
-    fn info(of: &Handle<Self>) -> Result<LinkInfo, Errno> {
-        sys::info(of.as_fd()).map(|raw| LinkInfo::from_raw(&raw))
+    fn info(raw: abi::bpf_link_info) -> LinkInfo {
+        LinkInfo::from_raw(raw)
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {

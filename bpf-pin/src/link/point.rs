@@ -9,7 +9,6 @@ use rustix::io::Errno;
 
 use bpf_pin_sys as abi;
 
-use crate::object::{ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, Functions, LinkOpts, NonZeroFd};
 use crate::types::{AttachType, CgroupIterOrder};
@@ -295,7 +294,7 @@ impl Over<'_> {
         let mut order = CgroupIterOrder::UNSPEC;
         match *self {
             Self::All => {}
-            Self::Map(fd) => map_id = sys::info_head(fd)?.id,
+            Self::Map(fd) => map_id = sys::object_id(fd)?,
             Self::Cgroup(fd, way) => (cgroup_id, order) = (fstat(fd)?.st_ino, way),
             Self::CgroupId(id, way) => (cgroup_id, order) = (id, way),
             Self::Task(IterTask::Tid(id)) => tid = id,
@@ -343,7 +342,7 @@ pub(super) fn target(
             attach_type,
         },
         Point::Sockmap(fd) => LinkTarget::Sockmap {
-            map_id: sys::info_head(fd)?.id,
+            map_id: sys::object_id(fd)?,
             attach_type,
         },
         // A link of its own kind, which tells a name and no BTF.
@@ -351,7 +350,7 @@ pub(super) fn target(
             LinkTarget::RawTracepoint { cookie }
         }
         Point::Tracing => {
-            let info = kinds::ProgKind::info(prog)?;
+            let info = prog.try_info()?;
             LinkTarget::Tracing {
                 attach_type,
                 obj_id: info.attach_btf_obj_id,

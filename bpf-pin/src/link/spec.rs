@@ -9,7 +9,6 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::object::{ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, Functions, LinkOpts};
 use crate::types::{AttachType, CgroupIterOrder, ProgType};
@@ -357,7 +356,7 @@ impl<'a> LinkSpec<'a> {
                 // Of an extension, whatever the attach type, the index would be the descriptor of its
                 // target, and whom it stands beside a type there.
                 let by_index = !matches!(self.point, Point::Cgroup(_)) && relative_number != 0;
-                if by_index && kinds::ProgKind::info(prog)?.prog_type == ProgType::EXT {
+                if by_index && prog.try_info()?.prog_type == ProgType::EXT {
                     return Err(Errno::INVAL);
                 }
                 let opts = LinkOpts::Beside {

@@ -68,32 +68,52 @@ impl MapSpec<'_> {
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
         let found_flags = kept(found.map_type, found.flags);
         let flags = kept(self.map_type, self.flags);
-        let all = [
+        let mut mismatches = Vec::new();
+        let mut note = |mismatch: Option<Mismatch>| {
+            let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
+            mismatches.extend(mismatch.filter(compared));
+        };
+        note(
             differ(self.map_type, found.map_type)
                 .map(|(expected, found)| Mismatch::MapType { expected, found }),
+        );
+        note(
             differ(self.key_size, found.key_size)
                 .map(|(expected, found)| Mismatch::KeySize { expected, found }),
+        );
+        note(
             differ(self.value_size, found.value_size)
                 .map(|(expected, found)| Mismatch::ValueSize { expected, found }),
+        );
+        note(
             differ(self.max_entries, found.max_entries)
                 .filter(|_| Some(found.max_entries) != self.made_max_entries())
                 .map(|(expected, found)| Mismatch::MaxEntries { expected, found }),
+        );
+        note(
             differ(flags, found_flags)
                 .map(|(expected, found)| Mismatch::MapFlags { expected, found }),
+        );
+        note(
             differ(self.map_extra, found.map_extra)
                 .map(|(expected, found)| Mismatch::MapExtra { expected, found }),
+        );
+        note(
             differ(self.ifindex, found.ifindex)
                 .map(|(expected, found)| Mismatch::MapIfindex { expected, found }),
+        );
+        note(
             differ(
                 self.btf_vmlinux_value_type_id,
                 found.btf_vmlinux_value_type_id,
             )
             .map(|(expected, found)| Mismatch::BtfVmlinuxValueTypeId { expected, found }),
+        );
+        note(
             differ(self.name, found.name)
                 .map(|(expected, found)| Mismatch::MapName { expected, found }),
-        ];
-        let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
-        all.into_iter().flatten().filter(compared).collect()
+        );
+        mismatches
     }
 
     /// What becomes of `max_entries` where it is not kept as it is.

@@ -29,6 +29,7 @@ pub use typed::{Typed, TypedIter, TypedKeys};
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::kind::Kind;
@@ -59,9 +60,10 @@ impl Sealed for kinds::MapKind {}
 impl ObjectKind for kinds::MapKind {
     const KIND: Kind = Kind::Map;
     type Info = MapInfo;
+    type Raw = abi::bpf_map_info;
 
-    fn info(of: &Handle<Self>) -> Result<MapInfo, Errno> {
-        sys::info(of.as_fd()).map(MapInfo::from_raw)
+    fn info(raw: abi::bpf_map_info) -> MapInfo {
+        MapInfo::from_raw(raw)
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {

@@ -11,6 +11,7 @@ pub use spec::{ProgFlags, ProgSpec};
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::diagnose;
@@ -46,9 +47,10 @@ impl Sealed for kinds::ProgKind {}
 impl ObjectKind for kinds::ProgKind {
     const KIND: Kind = Kind::Prog;
     type Info = ProgInfo;
+    type Raw = abi::bpf_prog_info;
 
-    fn info(of: &Handle<Self>) -> Result<ProgInfo, Errno> {
-        sys::info(of.as_fd()).map(ProgInfo::from_raw)
+    fn info(raw: abi::bpf_prog_info) -> ProgInfo {
+        ProgInfo::from_raw(raw)
     }
 
     fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {

@@ -173,8 +173,8 @@ impl PinDir {
             prog_id: prog.id()?,
         };
         // What is there as it should be takes no turn.
-        if let Some(link) = wanted.open()? {
-            if let Ok(attached) = wanted.take(link)? {
+        if let Some(there) = wanted.open()? {
+            if let Ok(attached) = wanted.take(there)? {
                 return Ok(attached);
             }
         }
@@ -268,13 +268,12 @@ struct Useless {
 
 impl Wanted<'_> {
     /// None where nothing has the name.
-    fn open(&self) -> Result<Option<Link>> {
-        self.dir.find_named(self.name)
+    fn open(&self) -> Result<Option<(Link, LinkInfo)>> {
+        self.dir.find_with_info(self.name)
     }
 
     /// Makes the link hold the program, if it can.
-    fn take(&self, link: Link) -> Result<Result<Attached<Link>, Useless>> {
-        let info = link.info()?;
+    fn take(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, Useless>> {
         self.check(&link, &info)?;
         let (id, old_prog_id) = (info.id, info.prog_id);
         let useless = |link, attachment| {
@@ -336,10 +335,10 @@ impl Wanted<'_> {
         // Let go when the turn has ended: that takes the kernel its time.
         let old;
         let _turn = self.dir.turn().map_err(fail)?;
-        let Some(link) = self.open()? else {
+        let Some(there) = self.open()? else {
             return self.attach();
         };
-        old = match self.take(link)? {
+        old = match self.take(there)? {
             Ok(attached) => return Ok(Step::Done(attached)),
             Err(useless) => useless,
         };

@@ -15,6 +15,7 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
+use crate::object::kinds::MapKind;
 use crate::operation::DirOperation;
 
 use super::copy::Copy;
@@ -166,9 +167,10 @@ impl<'f> Migrate<'f> {
 /// [`Resumed`](Outcome::Resumed). As long as it lives it has the turn among those who migrate the name.
 #[must_use = "the old map is kept until the migration is committed"]
 pub struct Migration {
-    dir: PinDir,
-    name: Filename,
-    kept: Filename,
+    // Not in place: what is moved with each result of open_or_create is not to be large.
+    dir: Box<PinDir>,
+    name: Box<Filename>,
+    kept: Box<Filename>,
     old: Map,
     old_is: Identity,
     new_is: Identity,
@@ -278,8 +280,8 @@ impl PinDir {
         };
         // Nobody is at it now, so what is there stays there.
         let Some(old) = old() else { return found };
-        let now = self.find_named::<Map>(name)?;
-        if now.map(|map| map.identity()).transpose()? != Some(new_is) {
+        let now = self.find_with_info::<MapKind>(name)?;
+        if now.map(|(_, info)| identity(&info)) != Some(new_is) {
             return Ok(None);
         }
         let old_is = old.identity()?;
@@ -287,9 +289,9 @@ impl PinDir {
             return found;
         }
         Ok(Some(Outcome::Resumed(Migration {
-            dir: self.try_clone()?,
-            name: *name,
-            kept,
+            dir: self.try_clone()?.into(),
+            name: Box::new(*name),
+            kept: kept.into(),
             old,
             old_is,
             new_is,
@@ -316,10 +318,9 @@ impl PinDir {
         let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
-            let Some(map) = self.find_named::<Map>(name)? else {
+            let Some((map, info)) = self.find_with_info::<MapKind>(name)? else {
                 return Ok(None);
             };
-            let info = map.info()?;
             if spec.compare_info(&info).is_empty() {
                 return Ok(None);
             }
@@ -370,9 +371,9 @@ impl PinDir {
         drop(keeping);
         self.forget_before(name, old_is);
         let migration = Migration {
-            dir,
-            name: *name,
-            kept,
+            dir: dir.into(),
+            name: Box::new(*name),
+            kept: kept.into(),
             old,
             old_is,
             new_is,

@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::error::{Error, Result};
@@ -81,8 +80,8 @@ impl PinDir {
     /// of them has created, recreated or migrated it. Others may have created one in vain, which
     /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
     ///
-    /// A map that fits takes the calls of [`open_as`](Self::open_as) and one more, with
-    /// [`Migrate`](Reuse::Migrate) two; one that is created those of a name that is missing, of
+    /// A map that fits takes as many calls as [`open_as`](Self::open_as), with
+    /// [`Migrate`](Reuse::Migrate) one more; one that is created those of a name that is missing, of
     /// [`MapSpec::create`] and of [`pin`](Self::pin). What fits: [`MapSpec::compare`]. A new pin that
     /// replaces another has its mode and owner.
     ///
@@ -172,11 +171,12 @@ impl PinDir {
             tries += 1;
             let found = match reuse {
                 Reuse::CreateOnly => None,
-                // The error says what is missing.
-                Reuse::OpenOnly => Some(self.open_named::<Map>(name, Access::ReadWrite)?),
-                _ => self.find_named::<Map>(name)?,
+                _ => self.find_with_info(name)?,
             };
-            let Some(map) = found else {
+            let Some((map, info)) = found else {
+                if let Reuse::OpenOnly = reuse {
+                    return Err(self.missing_error(name).into());
+                }
                 let map = make()?;
                 match self.pin_new(&map, name) {
                     Ok(()) => return Ok(Reused::new(map, Outcome::Created)),
@@ -191,7 +191,6 @@ impl PinDir {
                     Err(error) => return Err(error.into()),
                 }
             };
-            let info = map.info()?;
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             let outcome = match &mut reuse {

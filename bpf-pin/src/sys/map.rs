@@ -33,6 +33,7 @@ pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
     unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
 }
 
+#[inline]
 fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
     let mut attr = abi::bpf_attr_batch {
         map_fd,
@@ -42,6 +43,7 @@ fn empty_batch(cmd: abi::bpf_cmd, map_fd: u32) -> Result<()> {
     unsafe { bpf(cmd, &mut attr) }.map(drop)
 }
 
+#[inline]
 pub(crate) fn map_lookup_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
     empty_batch(abi::BPF_MAP_LOOKUP_BATCH, raw(fd))
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod btf;
+mod dirent;
 mod elem;
 mod link;
 mod lock;
@@ -19,6 +20,7 @@ mod token;
 
 pub(crate) use batch::Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
+pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_create, link_create_nowhere, link_create_struct_ops,
@@ -31,19 +33,20 @@ pub(crate) use map::{
 };
 pub(crate) use mmap::{Mapping, page_size};
 pub(crate) use object::{
-    InfoHead, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head, link_next_id,
-    link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at,
-    prog_bind_no_map, prog_fd_by_id, prog_head, prog_next_id,
+    AnyInfo, InfoHead, InfoRoom, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head,
+    link_next_id, link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin,
+    obj_pin_at, object_id, prog_bind_no_map, prog_fd_by_id, prog_next_id,
 };
 pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
     prog_map_ids, prog_test_run,
 };
-pub(crate) use text::{Text, find_byte, with_c_str};
+pub(crate) use text::{Text, find_byte, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
 pub use mmap::{Atom, LoadOnly};
+pub use object::Info;
 
 use std::io;
 use std::mem::size_of;

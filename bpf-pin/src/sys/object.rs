@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
@@ -12,6 +13,7 @@ use super::{Result, address, address_mut, bpf, bpf_sized, new_fd, raw};
 /// Up to `file_flags`: what a kernel before 6.5 knows of the arm.
 const OBJ_SIZE: usize = offset_of!(abi::bpf_attr_obj, path_fd);
 
+#[inline]
 pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     let mut attr = abi::bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -22,6 +24,7 @@ pub(crate) fn obj_pin(fd: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     unsafe { bpf_sized(abi::BPF_OBJ_PIN, &mut attr, OBJ_SIZE) }.map(drop)
 }
 
+#[inline]
 pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -33,6 +36,7 @@ pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
 }
 
 /// As [`obj_pin`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+#[inline]
 pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     let mut attr = abi::bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -46,10 +50,12 @@ pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -
 }
 
 /// As [`obj_get`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+#[inline]
 pub(crate) fn obj_get_at(dir: BorrowedFd<'_>, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     get_at(dir.as_raw_fd(), path, file_flags)
 }
 
+#[inline]
 fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -117,7 +123,7 @@ pub(crate) fn link_next_id(after: u32) -> Result<u32> {
 /// # Safety
 ///
 /// Valid for any bytes, and all zeroes ask the kernel to write through no address.
-pub(crate) unsafe trait Info: Default {}
+pub unsafe trait Info: Default {}
 // SAFETY: integers and arrays of them; addresses are zero, and so are their counts.
 unsafe impl Info for abi::bpf_map_info {}
 // SAFETY: as above.
@@ -130,6 +136,7 @@ unsafe impl Info for abi::bpf_token_info {}
 /// # Safety
 ///
 /// Every address in `info` is zero, or of as many writable bytes as the count beside it says.
+#[inline]
 pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
         bpf_fd,
@@ -175,51 +182,83 @@ pub(crate) struct InfoHead {
     pub(crate) record_sizes: [u32; 3],
 }
 
-/// With room for the largest struct and some growth.
+/// In the 208 bytes that a program's struct has on every kernel, which is the longest: of a room that is
+/// larger than the struct, the kernel reads whether the rest is zero.
+#[inline]
 pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    head_within::<64>(fd)
-}
-
-/// As [`info_head`], of what should be a program, in the 208 bytes that its struct has on every
-/// kernel: of a room that is larger than the struct, the kernel reads whether the rest is zero.
-pub(crate) fn prog_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    head_within::<52>(fd)
+    InfoRoom::<52>::new().ask(fd)
 }
 
 /// As [`info_head`], of what should be a link: in 72 bytes, by which any longer struct is told.
+#[inline]
 pub(crate) fn link_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    head_within::<18>(fd)
+    InfoRoom::<18>::new().ask(fd)
 }
 
-fn head_within<const WORDS: usize>(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    type Map = abi::bpf_map_info;
-    type Prog = abi::bpf_prog_info;
-    const HOLE: usize = offset_of!(Map, value_size) / 4;
-    // Aligned for all of them.
-    #[repr(align(8))]
-    struct Room<const WORDS: usize>([u32; WORDS]);
+/// The id of an object of one of the three kinds: the second word of the info.
+#[inline]
+pub(crate) fn object_id(fd: BorrowedFd<'_>) -> Result<u32> {
+    let mut words = [0u32; 2];
+    // SAFETY: there is no room for an address.
+    unsafe { info_into(raw(fd), &mut words) }.map(|_| words[1])
+}
 
-    let mut room = Room([0; WORDS]);
-    // No size and no id is that large, and nobody who made up an object's numbers knows where
-    // this stack is.
-    let mark = (address(&room) >> 4) as u32 | 1 << 31;
-    room.0[HOLE] = mark;
-    // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
-    let len = unsafe { info_into(raw(fd), &mut room) }?;
-    let word = |offset: usize| room.0.get(offset / 4).copied().unwrap_or_default();
-    Ok(InfoHead {
-        len,
-        r#type: room.0[0],
-        id: room.0[1],
-        hole_kept: room.0[HOLE] == mark,
-        middle_is_zero: word(offset_of!(Map, ifindex)) == 0
-            && word(offset_of!(Map, btf_vmlinux_value_type_id)) == 0,
-        record_sizes: [
-            word(offset_of!(Prog, func_info_rec_size)),
-            word(offset_of!(Prog, line_info_rec_size)),
-            word(offset_of!(Prog, jited_line_info_rec_size)),
-        ],
-    })
+/// Room for the largest struct, and some growth.
+pub(crate) type AnyInfo = InfoRoom<64>;
+
+/// Room for what the kernel tells of an object, of whatever kind it is, as words.
+// Aligned for every kind's struct.
+#[repr(align(8))]
+#[derive(Debug)]
+pub(crate) struct InfoRoom<const WORDS: usize>([u32; WORDS]);
+
+impl<const WORDS: usize> InfoRoom<WORDS> {
+    const HOLE: usize = offset_of!(abi::bpf_map_info, value_size) / 4;
+
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self([0; WORDS])
+    }
+
+    /// `BPF_OBJ_GET_INFO_BY_FD`.
+    #[inline]
+    pub(crate) fn ask(&mut self, fd: BorrowedFd<'_>) -> Result<InfoHead> {
+        // No size and no id is that large, and nobody who made up an object's numbers knows where
+        // this stack is.
+        let mark = (address(self) >> 4) as u32 | 1 << 31;
+        self.0[Self::HOLE] = mark;
+        // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
+        let len = unsafe { info_into(raw(fd), &mut self.0) }?;
+        Ok(self.head(len, mark))
+    }
+
+    #[inline]
+    fn head(&self, len: u32, mark: u32) -> InfoHead {
+        type Map = abi::bpf_map_info;
+        type Prog = abi::bpf_prog_info;
+        let word = |offset: usize| self.0.get(offset / 4).copied().unwrap_or_default();
+        InfoHead {
+            len,
+            r#type: self.0[0],
+            id: self.0[1],
+            hole_kept: self.0[Self::HOLE] == mark,
+            middle_is_zero: word(offset_of!(Map, ifindex)) == 0
+                && word(offset_of!(Map, btf_vmlinux_value_type_id)) == 0,
+            record_sizes: [
+                word(offset_of!(Prog, func_info_rec_size)),
+                word(offset_of!(Prog, line_info_rec_size)),
+                word(offset_of!(Prog, jited_line_info_rec_size)),
+            ],
+        }
+    }
+
+    /// As the struct of the kind that it was proven to be of.
+    #[inline]
+    pub(crate) fn to<T: Info>(&self) -> T {
+        const { assert!(size_of::<T>() <= WORDS * 4) };
+        // SAFETY: T is valid for any bytes, and the words are as many or more.
+        unsafe { ptr::from_ref(&self.0).cast::<T>().read_unaligned() }
+    }
 }
 
 /// Binds no map to `fd`: EBADF where it is a program.

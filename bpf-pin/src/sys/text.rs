@@ -2,11 +2,21 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::slice;
 
-/// The room for a text in place, its NUL included.
-const ROOM: usize = 256;
+/// The room for a text on the stack, its NUL included.
+const STACK: usize = 256;
 
-/// Where the byte stands first. The C library's is quicker on what is short than the standard one's.
+/// Whether one of the eight bytes is 0.
+#[inline]
+pub(crate) fn has_zero(word: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // A byte that is 0 borrows into its top bit, which it did not have.
+    word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
+}
+
+/// Where the byte stands first: by the C library, which looks at many at once.
+#[inline]
 pub(crate) fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
     let begin = bytes.as_ptr();
     // SAFETY: these are bytes.len() bytes.
@@ -14,82 +24,126 @@ pub(crate) fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
     (!found.is_null()).then(|| found.addr() - begin.addr())
 }
 
+/// Copies the bytes into the room, up to a NUL among them or to its end, and puts a NUL behind them:
+/// how many. One call of the C library does both.
+#[inline]
+fn copy<const ROOM: usize>(bytes: &[u8], room: &mut [MaybeUninit<u8>; ROOM]) -> usize {
+    let begin = room.as_mut_ptr().cast::<u8>();
+    let len = bytes.len().min(ROOM - 1);
+    // SAFETY: it reads and writes len bytes at most, of which there are as many in both, and the room
+    // has one more; what it returns is where it has written the first NUL, or the end of them.
+    unsafe {
+        let end = libc::stpncpy(begin.cast(), bytes.as_ptr().cast(), len);
+        *end = 0;
+        end.addr() - begin.addr()
+    }
+}
+
 /// Calls `call` with these bytes and a NUL: on the stack below 256 bytes, on the heap above. If they
 /// hold a NUL themselves, its position.
 #[inline]
 pub(crate) fn with_c_str<T>(bytes: &[u8], call: impl FnOnce(&CStr) -> T) -> Result<T, usize> {
-    if let Some(position) = find_byte(0, bytes) {
-        return Err(position);
+    if bytes.len() >= STACK {
+        return on_the_heap(bytes).map(|text| call(&text));
     }
-    let mut room = [MaybeUninit::<u8>::uninit(); ROOM];
-    if bytes.len() >= ROOM {
-        return Ok(call(&on_the_heap(bytes)));
+    let mut room = [const { MaybeUninit::uninit() }; STACK];
+    let len = copy(bytes, &mut room);
+    if len != bytes.len() {
+        return Err(len);
     }
-    // SAFETY: the room is larger than the bytes; what is read of it was just written, and holds a
-    // NUL at its end and nowhere else.
-    let text = unsafe {
-        let begin = room.as_mut_ptr().cast::<u8>();
-        begin.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        begin.add(bytes.len()).write(0);
-        CStr::from_bytes_with_nul_unchecked(std::slice::from_raw_parts(begin, bytes.len() + 1))
-    };
-    Ok(call(text))
+    // SAFETY: as many were just written, with a NUL at the end and nowhere else.
+    Ok(call(unsafe { c_str(&room, len) }))
 }
 
 #[cold]
-fn on_the_heap(bytes: &[u8]) -> CString {
-    CString::new(bytes).unwrap_or_default()
+fn on_the_heap(bytes: &[u8]) -> Result<CString, usize> {
+    CString::new(bytes).map_err(|nul| nul.nul_position())
 }
 
-/// A text of up to 255 bytes, in place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Text {
+/// # Safety
+///
+/// The room holds `len` bytes that are not 0, and a 0.
+unsafe fn c_str<const ROOM: usize>(room: &[MaybeUninit<u8>; ROOM], len: usize) -> &CStr {
+    // SAFETY: the caller's.
+    unsafe {
+        let bytes = slice::from_raw_parts(room.as_ptr().cast(), len + 1);
+        CStr::from_bytes_with_nul_unchecked(bytes)
+    }
+}
+
+/// A text in place, of up to 255 bytes or less.
+#[derive(Clone, Copy)]
+pub(crate) struct Text<const ROOM: usize = 256> {
     len: u8,
-    /// None of the first `len` is 0, all others are.
-    bytes: [u8; ROOM],
+    /// `len` bytes that are not 0, and a 0.
+    bytes: [MaybeUninit<u8>; ROOM],
 }
 
-impl Default for Text {
+impl<const ROOM: usize> Default for Text<ROOM> {
     fn default() -> Self {
-        let (len, bytes) = (0, [0; ROOM]);
+        let (len, mut bytes) = (0, [MaybeUninit::uninit(); ROOM]);
+        bytes[0].write(0);
         Self { len, bytes }
     }
 }
 
-impl Text {
+impl<const ROOM: usize> PartialEq for Text<ROOM> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl<const ROOM: usize> Eq for Text<ROOM> {}
+
+impl<const ROOM: usize> Text<ROOM> {
     /// The most bytes, without the NUL.
-    pub(crate) const MAX: usize = ROOM - 1;
+    pub(crate) const MAX: usize = {
+        assert!(ROOM <= 256);
+        ROOM - 1
+    };
+
+    /// The bytes up to a NUL among them, or to where the room ends.
+    #[inline]
+    pub(crate) fn truncated(source: &[u8]) -> Self {
+        let mut this = Self::default();
+        // 255 is the most.
+        this.len = copy(source, &mut this.bytes) as u8;
+        this
+    }
 
     /// None where there is no room; where there is a NUL among the bytes, its position.
     #[inline]
     pub(crate) fn new(source: &[u8]) -> Result<Option<Self>, usize> {
-        if let Some(position) = find_byte(0, source) {
-            return Err(position);
+        if source.len() > Self::MAX {
+            return match source.iter().position(|&byte| byte == 0) {
+                Some(position) => Err(position),
+                None => Ok(None),
+            };
         }
-        let Ok(len) = u8::try_from(source.len()) else {
-            return Ok(None);
-        };
-        let mut bytes = [0; ROOM];
-        bytes[..source.len()].copy_from_slice(source);
-        Ok(Some(Self { len, bytes }))
+        let this = Self::truncated(source);
+        match this.len.into() {
+            len if len == source.len() => Ok(Some(this)),
+            position => Err(position),
+        }
     }
 
     /// No NUL, and nothing where there is no room.
     pub(crate) fn push(&mut self, byte: u8) {
-        if usize::from(self.len) < Self::MAX && byte != 0 {
-            self.bytes[usize::from(self.len)] = byte;
+        let end = usize::from(self.len);
+        if end < Self::MAX && byte != 0 {
+            self.bytes[end].write(byte);
+            self.bytes[end + 1].write(0);
             self.len += 1;
         }
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {
-        let with_nul = &self.bytes[..=usize::from(self.len)];
-        // SAFETY: the field's invariant: a NUL at the end and nowhere else.
-        unsafe { CStr::from_bytes_with_nul_unchecked(with_nul) }
+        // SAFETY: the field's invariant.
+        unsafe { c_str(&self.bytes, self.len.into()) }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        self.as_c_str().to_bytes()
     }
 }
 
@@ -99,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_text_ends_where_it_was_to_end() {
-        for len in [0, 1, 7, 8, 254, 255, 256, 257, 5000] {
+        for len in (0..=40).chain([254, 255, 256, 257, 5000]) {
             let bytes = vec![b'x'; len];
-            let text = Text::new(&bytes).unwrap();
-            assert_eq!(text.is_some(), len <= Text::MAX);
+            let text = <Text>::new(&bytes).unwrap();
+            assert_eq!(text.is_some(), len <= <Text>::MAX);
             if let Some(text) = text {
                 assert_eq!(text.as_c_str().to_bytes(), bytes);
                 assert_eq!(text.as_bytes(), bytes);
@@ -115,19 +169,27 @@ mod tests {
 
     #[test]
     fn a_nul_within_is_found() {
+        for len in 1..=40 {
+            for position in 0..len {
+                let mut bytes = vec![b'x'; len];
+                bytes[position..].fill(0);
+                assert_eq!(with_c_str(&bytes, |_| ()), Err(position));
+                assert_eq!(<Text>::truncated(&bytes).as_bytes(), &bytes[..position]);
+            }
+        }
         for (len, position) in [(1, 0), (9, 8), (255, 254), (256, 0), (4000, 3000)] {
             let mut bytes = vec![b'x'; len];
             bytes[position] = 0;
-            assert_eq!(Text::new(&bytes).err(), Some(position));
+            assert_eq!(<Text>::new(&bytes).err(), Some(position));
             assert_eq!(with_c_str(&bytes, |_| ()), Err(position));
         }
     }
 
     #[test]
     fn no_push_breaks_it() {
-        let mut text = Text::new(&[b'x'; 253]).unwrap().unwrap();
+        let mut text = <Text>::new(&[b'x'; 253]).unwrap().unwrap();
         b"a\0bcd".iter().for_each(|&byte| text.push(byte));
         assert!(text.as_bytes().ends_with(b"xab"));
-        assert_eq!(text.as_c_str().to_bytes().len(), Text::MAX);
+        assert_eq!(text.as_c_str().to_bytes().len(), <Text>::MAX);
     }
 }

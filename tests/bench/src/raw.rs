@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::mem::{offset_of, zeroed};
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use bpf_pin::abi::{self, bpf, bpf_attr_batch, bpf_attr_info, bpf_attr_map_elem, bpf_attr_obj};
@@ -126,14 +126,14 @@ pub fn rename_at(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) {
 
 /// `fstatat(2)` that follows no link; whether it is one.
 pub fn is_link_at(dir: i32, name: &CStr) -> bool {
-    // SAFETY: all zeroes is a value of the struct; the name ends with a NUL.
-    let (result, stat) = unsafe {
-        let mut stat: libc::stat = zeroed();
-        let flags = libc::AT_SYMLINK_NOFOLLOW;
-        (libc::fstatat(dir, name.as_ptr(), &mut stat, flags), stat)
-    };
-    done(result, "fstatat");
-    stat.st_mode & libc::S_IFMT == libc::S_IFLNK
+    let mut byte = 0;
+    // SAFETY: the name ends with a NUL; there is room for one byte.
+    let read = unsafe { libc::readlinkat(dir, name.as_ptr(), &mut byte, 1) };
+    match read {
+        -1 if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => false,
+        -1 => failed("readlinkat"),
+        _ => true,
+    }
 }
 
 /// # Safety

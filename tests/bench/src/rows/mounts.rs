@@ -66,10 +66,8 @@ fn row(bench: &mut Bench, name: &str) {
         goal("bpf-pin, Bpffs::mounts", "raw", 1.2),
         goal("bpf-pin", "raw", 1.2),
     ];
-    let why = "To find out which mounts are hidden, an inventory keeps all of them, of whatever type, as Mount, \
-         with an allocation for each text in it, and hashes and compares their paths \
-         (Bpffs::all_mounts, Tree::of). Bpffs::mounts keeps those of \
-         bpffs alone. What else is beside reading does not grow: /proc is proven to be one, a poll before \
-         and after the reading tells whether it held still, and each bpffs is opened and walked.";
+    let why = "Beside reading, which grows with the mounts, there is what does not: /proc is proven to be one, \
+         a poll before and after the reading tells whether it held still, and each bpffs is opened, proven, \
+         listed and its pins asked for their info.";
     bench.work(name, contenders, goals, why);
 }
