@@ -229,6 +229,12 @@ const MEASURED: &[Measured] = measured! {
         |dir: PinDir| { drop(dir.open_any("prog").unwrap()); forget(dir) };
     dir_open_any_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
         |dir: PinDir| { drop(dir.open_any("link").unwrap()); forget(dir) };
+    dir_open_with_info_map => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_with_info("map").unwrap()); forget(dir) };
+    dir_open_with_info_prog => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_with_info("prog").unwrap()); forget(dir) };
+    dir_open_with_info_link => DIR_OPEN_BY_INFO, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.open_with_info("link").unwrap()); forget(dir) };
     dir_identity => HOLDER, |scene| { scene.dir() }
         |dir: PinDir| { assert_ne!(dir.identity("link").unwrap().id, 0); forget(dir) };
     dir_remove => &["OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "unlink", "close"],

@@ -202,6 +202,24 @@ fn many() -> Outcome {
         assert_eq!(one.name(), other.name());
     }
     assert!(one.next().is_none() && other.next().is_none());
+    // What was read at once is kept for those that need it, and for no more.
+    let mut entries = dir.entries()?;
+    let mut kept = Vec::new();
+    while let Some(entry) = entries.next().transpose()? {
+        kept.push((entry.name().to_owned(), entry.inode(), entry));
+    }
+    drop(entries);
+    assert_eq!(kept.len(), expected.len());
+    for (name, inode, entry) in &kept {
+        assert_eq!((entry.name(), entry.inode()), (&**name, *inode));
+        assert_eq!(entry.path(), dir.path().join(name));
+        assert_eq!(entry.entry_type(), EntryType::Pin);
+    }
+    let (_, _, last) = kept.pop().expect("the last");
+    drop(kept);
+    let (object, info) = last.clone().open_with_info()?;
+    assert_eq!(info, object.info()?);
+    assert_eq!(dir.identity(last.name())?, info.identity());
     // All of it goes while it is read.
     for entry in dir.entries()? {
         dir.unlink(entry?.name())?;

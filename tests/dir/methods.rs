@@ -15,6 +15,7 @@ pub const METHODS: &[(&str, Call)] = &[
     ("open {}", |d, n| d.open_as::<Map>(n).map(drop)),
     ("open {}", |d, n| d.open_with::<Map>(n, Access::ReadOnly).map(drop)),
     ("open {}", |d, n| d.open_any(n).map(drop)),
+    ("open {}", |d, n| d.open_with_info(n).map(drop)),
     ("open {}", |d, n| d.identity(n).map(drop)),
     ("unpin {}", |d, n| d.remove(any_map(), n)),
     ("unpin {}", |d, n| d.unlink(n)),

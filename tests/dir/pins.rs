@@ -41,6 +41,9 @@ fn each_kind() -> Outcome {
     let identities = [map.identity()?, prog.identity()?, link.identity()?];
     for (name, expected) in ["map", "prog", "link"].into_iter().zip(identities) {
         assert_eq!(dir.open_any(name)?.identity()?, expected);
+        let (object, info) = dir.open_with_info(name)?;
+        assert_eq!((object.identity()?, info.identity()), (expected, expected));
+        assert_eq!(info, object.info()?);
         assert_eq!(dir.identity(name)?, expected);
         assert_eq!(dir.metadata(name)?.mode(), 0o600);
         // The same by path.
@@ -181,6 +184,7 @@ fn no_pin() -> Outcome {
         ("open", |d, _, n| d.open_as::<Map>(n).map(drop)),
         ("open", |d, _, n| d.open_with::<Map>(n, Access::ReadOnly).map(drop)),
         ("open", |d, _, n| d.open_any(n).map(drop)),
+        ("open", |d, _, n| d.open_with_info(n).map(drop)),
         ("open", |d, _, n| d.identity(n).map(drop)),
         ("open", |d, o, n| d.copy_to(n, o)),
         ("unpin", |d, _, n| d.remove(any_map(), n)),

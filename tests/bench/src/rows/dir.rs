@@ -58,7 +58,7 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
         "PinDir::pin, remove",
         contenders,
         goals,
-        "The check whose pin it is takes five syscalls beside pin and unlink: info, lstat, get, info, close; \
+        "The check whose pin it is takes five syscalls beside pin and unlink: info, readlink, get, info, close; \
          PinDir::unlink does without. Each call is some 190 instructions: the name is searched for a NUL, \
          a slash and a dot, and copied.",
     );
@@ -89,7 +89,7 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         "PinDir::open_as, against a path six directories deep",
         contenders,
         goals,
-        "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, lstat, finds out \
+        "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, readlink, finds out \
          whether the name is one. Without it, raw by directory, the six directories are saved.",
     );
 }

@@ -134,7 +134,7 @@ fn pin(bench: &mut Bench, map: Map) {
         "pin a map, unpin it",
         contenders,
         goals,
-        "The check whose pin it is takes five syscalls beside pin and unlink: info, lstat, get, info, close. \
+        "The check whose pin it is takes five syscalls beside pin and unlink: info, readlink, get, info, close. \
          Nobody else makes it. Beside the same calls by hand it is some 650 instructions, \
          among them the path, which a Pinned keeps and which moves with it.",
     );

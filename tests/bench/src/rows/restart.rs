@@ -132,7 +132,7 @@ fn open(bench: &mut Bench, all: &[Directory]) {
         contenders,
         goals(),
         "aya asks for no info of a link. A PinDir for each directory takes open, fstatfs and close for two \
-         pins, and lstat for each.",
+         pins, and readlink for each.",
     );
 }
 
