@@ -2,7 +2,7 @@
 
 use bpf_pin::{
     Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Outcome as Done, PinDir,
-    Reuse,
+    PinnedMap, Reuse,
 };
 use common::*;
 
@@ -16,6 +16,7 @@ fn main() -> std::process::ExitCode {
         .test("only_to_open_and_only_to_create", ROOT, only)
         .test("what_fills_a_map_fails", ROOT, unfilled)
         .test("entries_are_migrated", ROOT, migrated)
+        .test("a_map_by_its_path", ROOT, by_path)
         .run()
 }
 
@@ -227,5 +228,44 @@ fn migrated() -> Outcome {
     assert_eq!(migration.commit()?.id()?, old.id()?);
     assert_eq!(fs.names(), ["flows"]);
     assert_eq!(dir.open_as::<Map>("flows")?.id()?, made.map.id()?);
+    Ok(())
+}
+
+fn by_path() -> Outcome {
+    let fs = TestFs::new();
+    let ask =
+        |name: &str, reuse: Reuse<'_, '_>| PinnedMap::open_or_create(fs.at(name), &spec(), reuse);
+    let made = ask("flows", Reuse::Exact)?;
+    assert!(matches!(made.outcome, Done::Created), "{made:?}");
+    assert_eq!(made.map.path(), fs.at("flows"));
+    let again = ask("flows", Reuse::OpenOnly)?;
+    assert!(matches!(again.outcome, Done::Found), "{again:?}");
+    assert_eq!(again.map.id()?, made.map.id()?);
+    let error = PinnedMap::open_or_create(fs.at("flows"), &larger(), Reuse::Exact).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Mismatch { .. })),
+        "{error}"
+    );
+    let error = ask("missing", Reuse::OpenOnly).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    let error = ask("no/flows", Reuse::Exact).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    for name in ["flows/", "a.b"] {
+        assert_eq!(ask(name, Reuse::Exact).unwrap_err().raw_os_error(), None);
+    }
+    for path in ["", "/", "flows\0"] {
+        let error = PinnedMap::open_or_create(path, &spec(), Reuse::Exact).unwrap_err();
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    }
+    // The name is given up as of any other pin.
+    drop(made);
+    assert_eq!(again.map.unpin()?.info()?.max_entries, 64);
+    assert_eq!(fs.names(), [""; 0]);
     Ok(())
 }

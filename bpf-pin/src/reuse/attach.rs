@@ -2,8 +2,6 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -17,8 +15,7 @@ use crate::kind::{Identity, Kind};
 use crate::link::{Link, LinkInfo, LinkSpec};
 use crate::object::open_error;
 use crate::operation::DirOperation;
-use crate::pathname::Pathname;
-use crate::pinned::{PinnedLink, pin_place};
+use crate::pinned::pin_place;
 use crate::prog::Prog;
 use crate::types::AttachType;
 
@@ -145,7 +142,12 @@ impl PinDir {
         self.attach_at(name.as_ref(), spec, prog)
     }
 
-    fn attach_at(&self, name: &OsStr, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<Link>> {
+    pub(super) fn attach_at(
+        &self,
+        name: &OsStr,
+        spec: &LinkSpec<'_>,
+        prog: &Prog,
+    ) -> Result<Attached<Link>> {
         let path = || self.path().join(name);
         let filename = Filename::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
         self.attach_named(&filename, spec, prog)
@@ -193,60 +195,6 @@ impl PinDir {
             sleep(Duration::from_millis(1 << tries.min(6)));
         }
     }
-}
-
-impl PinnedLink {
-    /// As [`PinDir::open_or_attach`], of the directory that the path leads to. What that does not compare
-    /// with a link that is there is not compared here.
-    ///
-    /// A symbolic link in the path is followed, but for the last name, which is the pin's own.
-    ///
-    /// # Errors
-    ///
-    /// As [`PinDir::open`] of the directory, and [`PinDir::open_or_attach`];
-    /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
-    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use bpf_pin::{LinkSpec, PinnedLink, Prog};
-    ///
-    /// let prog = Prog::open("/sys/fs/bpf/filter")?;
-    /// let attached = PinnedLink::open_or_attach("/sys/fs/bpf/xdp_eth0", &LinkSpec::xdp(2), &prog)?;
-    /// println!("{}: {:?}", attached.link.path().display(), attached.attachment);
-    /// # Ok::<(), bpf_pin::Error>(())
-    /// ```
-    pub fn open_or_attach(
-        path: impl AsRef<Path>,
-        spec: &LinkSpec<'_>,
-        prog: &Prog,
-    ) -> Result<Attached<Self>> {
-        attach_path(path.as_ref(), spec, prog)
-    }
-}
-
-fn attach_path(path: &Path, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<PinnedLink>> {
-    let pathname = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
-    let bytes = path.as_os_str().as_bytes();
-    let (parent, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
-        None => (&b"."[..], bytes),
-        Some(0) => (&b"/"[..], &bytes[1..]),
-        Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
-    };
-    if name.is_empty() {
-        let cause = match bytes {
-            [] => Cause::EmptyPath,
-            _ => Cause::TrailingSlash,
-        };
-        return Err(open_error(path, cause.into()));
-    }
-    let dir = PinDir::open(Path::new(OsStr::from_bytes(parent)))?;
-    let Attached { link, attachment } = dir.attach_at(OsStr::from_bytes(name), spec, prog)?;
-    Ok(Attached {
-        link: PinnedLink::from_parts(link, pathname),
-        attachment,
-    })
 }
 
 /// What is to have the name.

@@ -3,6 +3,7 @@
 mod attach;
 mod copy;
 mod migrate;
+mod path;
 
 pub use attach::{Attached, Attachment};
 pub use migrate::{Migrate, Migration};
@@ -42,9 +43,9 @@ pub enum Reuse<'m, 'f> {
 /// A map that fits, and how it came to be there.
 #[derive(Debug)]
 #[must_use]
-pub struct Reused {
+pub struct Reused<M = Map> {
     /// What the name is of.
-    pub map: Map,
+    pub map: M,
     /// What was done.
     pub outcome: Outcome,
 }
