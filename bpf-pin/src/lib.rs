@@ -35,7 +35,7 @@
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
 //! | `BPF_ITER_CREATE` | [`Link::iter`] |
-//! | all that it takes after a restart | [`PinDir::open_or_create`], [`PinDir::open_or_attach`], [`PinnedLink::open_or_attach`] |
+//! | all that it takes after a restart | [`PinDir::open_or_create`], [`PinDir::open_or_attach`]; by path [`PinnedMap::open_or_create`], [`PinnedLink::open_or_attach`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::pairs::Measured;
+use crate::report;
 
 const COLOURS: [(&str, &str); 6] = [
     ("bpf-pin", "#c0392b"),
@@ -89,6 +90,15 @@ pub fn draw(rows: &[Measured]) -> String {
                  <title>{} {:.2}</title></circle>",
                 figures.who, ratio.median
             );
+            if !(LEAST..=MOST).contains(&ratio.median) {
+                let _ = writeln!(
+                    svg,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
+                    at + 8.0,
+                    y + 4.0,
+                    report::digits(ratio.median)
+                );
+            }
         }
     }
     svg + "</svg>\n"

@@ -195,12 +195,15 @@ fn goal(verdict: &Verdict) -> String {
     format!("{of} to {to} {:.3}, at most {most}", ratio.median)
 }
 
-/// "0.96 (0.95–0.97)"
-fn spread(ratio: Ratio) -> String {
-    let digits = |ratio: f64| match ratio {
+pub fn digits(ratio: f64) -> String {
+    match ratio {
         ..0.01 => format!("{ratio:.4}"),
         _ => format!("{ratio:.2}"),
-    };
+    }
+}
+
+/// "0.96 (0.95–0.97)"
+fn spread(ratio: Ratio) -> String {
     let [low, median, high] = [ratio.low, ratio.median, ratio.high].map(digits);
     format!("{median} ({low}–{high})")
 }
