@@ -1,10 +1,10 @@
 //! What a link is attached to.
 
 use std::fmt;
-use std::mem::{offset_of, size_of};
 
 use bpf_pin_sys as abi;
 
+use crate::sys::link_arm;
 use crate::types::{AttachType, CgroupIterOrder, LinkType};
 
 /// What a link is attached to, as far as numbers tell; those that the kernel does not know are 0.
@@ -134,88 +134,86 @@ pub enum LinkTarget {
 }
 
 impl LinkTarget {
-    pub(crate) fn new(link_type: LinkType, details: &Details) -> Self {
-        match link_type {
+    pub(crate) fn of(info: &abi::bpf_link_info) -> Self {
+        match LinkType(info.r#type) {
             LinkType::RAW_TRACEPOINT => {
-                type Arm = abi::bpf_link_info_raw_tracepoint;
-                Self::RawTracepoint {
-                    cookie: details.long(offset_of!(Arm, cookie)),
-                }
+                let arm: abi::bpf_link_info_raw_tracepoint = link_arm(info);
+                let cookie = arm.cookie;
+                Self::RawTracepoint { cookie }
             }
             LinkType::TRACING => {
-                type Arm = abi::bpf_link_info_tracing;
+                let arm: abi::bpf_link_info_tracing = link_arm(info);
                 Self::Tracing {
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
-                    obj_id: details.word(offset_of!(Arm, target_obj_id)),
-                    btf_id: details.word(offset_of!(Arm, target_btf_id)),
-                    cookie: details.long(offset_of!(Arm, cookie)),
+                    attach_type: AttachType(arm.attach_type),
+                    obj_id: arm.target_obj_id,
+                    btf_id: arm.target_btf_id,
+                    cookie: arm.cookie,
                 }
             }
             LinkType::CGROUP => {
-                type Arm = abi::bpf_link_info_cgroup;
+                let arm: abi::bpf_link_info_cgroup = link_arm(info);
                 Self::Cgroup {
-                    cgroup_id: details.long(offset_of!(Arm, cgroup_id)),
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
+                    cgroup_id: arm.cgroup_id,
+                    attach_type: AttachType(arm.attach_type),
                 }
             }
-            LinkType::ITER => Self::iter(details),
+            LinkType::ITER => Self::iter(info),
             LinkType::NETNS => {
-                type Arm = abi::bpf_link_info_netns;
+                let arm: abi::bpf_link_info_netns = link_arm(info);
                 Self::Netns {
-                    netns_ino: details.word(offset_of!(Arm, netns_ino)),
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
+                    netns_ino: arm.netns_ino,
+                    attach_type: AttachType(arm.attach_type),
                 }
             }
-            LinkType::XDP => Self::Xdp {
-                ifindex: details.word(offset_of!(abi::bpf_link_info_xdp, ifindex)),
-            },
-            LinkType::PERF_EVENT => Self::perf_event(details),
+            LinkType::XDP => {
+                let arm: abi::bpf_link_info_xdp = link_arm(info);
+                let ifindex = arm.ifindex;
+                Self::Xdp { ifindex }
+            }
+            LinkType::PERF_EVENT => Self::perf_event(info),
             LinkType::KPROBE_MULTI => {
-                type Arm = abi::bpf_link_info_kprobe_multi;
-                Self::KprobeMulti {
-                    count: details.word(offset_of!(Arm, count)),
-                    flags: details.word(offset_of!(Arm, flags)),
-                }
+                let arm: abi::bpf_link_info_kprobe_multi = link_arm(info);
+                let (count, flags) = (arm.count, arm.flags);
+                Self::KprobeMulti { count, flags }
             }
-            LinkType::STRUCT_OPS => Self::StructOps {
-                map_id: details.word(offset_of!(abi::bpf_link_info_struct_ops, map_id)),
-            },
+            LinkType::STRUCT_OPS => {
+                let arm: abi::bpf_link_info_struct_ops = link_arm(info);
+                let map_id = arm.map_id;
+                Self::StructOps { map_id }
+            }
             LinkType::NETFILTER => {
-                type Arm = abi::bpf_link_info_netfilter;
+                let arm: abi::bpf_link_info_netfilter = link_arm(info);
                 Self::Netfilter {
-                    pf: details.word(offset_of!(Arm, pf)),
-                    hooknum: details.word(offset_of!(Arm, hooknum)),
-                    priority: details.word(offset_of!(Arm, priority)) as i32,
-                    flags: details.word(offset_of!(Arm, flags)),
+                    pf: arm.pf,
+                    hooknum: arm.hooknum,
+                    priority: arm.priority,
+                    flags: arm.flags,
                 }
             }
             LinkType::TCX => {
-                type Arm = abi::bpf_link_info_tcx;
+                let arm: abi::bpf_link_info_tcx = link_arm(info);
                 Self::Tcx {
-                    ifindex: details.word(offset_of!(Arm, ifindex)),
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
+                    ifindex: arm.ifindex,
+                    attach_type: AttachType(arm.attach_type),
                 }
             }
             LinkType::UPROBE_MULTI => {
-                type Arm = abi::bpf_link_info_uprobe_multi;
-                Self::UprobeMulti {
-                    count: details.word(offset_of!(Arm, count)),
-                    flags: details.word(offset_of!(Arm, flags)),
-                    pid: details.word(offset_of!(Arm, pid)),
-                }
+                let arm: abi::bpf_link_info_uprobe_multi = link_arm(info);
+                let (count, flags, pid) = (arm.count, arm.flags, arm.pid);
+                Self::UprobeMulti { count, flags, pid }
             }
             LinkType::NETKIT => {
-                type Arm = abi::bpf_link_info_netkit;
+                let arm: abi::bpf_link_info_netkit = link_arm(info);
                 Self::Netkit {
-                    ifindex: details.word(offset_of!(Arm, ifindex)),
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
+                    ifindex: arm.ifindex,
+                    attach_type: AttachType(arm.attach_type),
                 }
             }
             LinkType::SOCKMAP => {
-                type Arm = abi::bpf_link_info_sockmap;
+                let arm: abi::bpf_link_info_sockmap = link_arm(info);
                 Self::Sockmap {
-                    map_id: details.word(offset_of!(Arm, map_id)),
-                    attach_type: details.attach_type(offset_of!(Arm, attach_type)),
+                    map_id: arm.map_id,
+                    attach_type: AttachType(arm.attach_type),
                 }
             }
             _ => Self::Other,
@@ -223,23 +221,17 @@ impl LinkTarget {
     }
 
     /// What it goes through is told by a name; but only of control groups it has an order.
-    fn iter(details: &Details) -> Self {
-        type Arm = abi::bpf_link_info_iter;
-        type Cgroup = abi::bpf_link_info_iter_cgroup;
-        type Task = abi::bpf_link_info_iter_task;
-        const ARM: usize = offset_of!(Arm, details);
-
-        let order = CgroupIterOrder(details.word(ARM + offset_of!(Cgroup, order)));
-        let map_id = details.word(offset_of!(Arm, map));
-        let (mut cgroup_id, mut tid, mut pid) = (0, 0, 0);
-        if order == CgroupIterOrder::UNSPEC {
-            tid = details.word(ARM + offset_of!(Task, tid));
-            pid = details.word(ARM + offset_of!(Task, pid));
-        } else {
-            cgroup_id = details.long(ARM + offset_of!(Cgroup, cgroup_id));
-        }
+    fn iter(info: &abi::bpf_link_info) -> Self {
+        let map: abi::bpf_link_info_iter_map = link_arm(info);
+        let cgroup: abi::bpf_link_info_iter_cgroup = link_arm(info);
+        let task: abi::bpf_link_info_iter_task = link_arm(info);
+        let order = CgroupIterOrder(cgroup.order);
+        let (cgroup_id, tid, pid) = match order {
+            CgroupIterOrder::UNSPEC => (0, task.tid, task.pid),
+            _ => (cgroup.cgroup_id, 0, 0),
+        };
         Self::Iter {
-            map_id,
+            map_id: map.map_id,
             cgroup_id,
             order,
             tid,
@@ -247,23 +239,21 @@ impl LinkTarget {
         }
     }
 
-    fn perf_event(details: &Details) -> Self {
-        type Arm = abi::bpf_link_info_perf_event;
-        const ARM: usize = offset_of!(Arm, details);
-
-        let event_type = details.word(offset_of!(Arm, r#type));
+    fn perf_event(info: &abi::bpf_link_info) -> Self {
+        let arm: abi::bpf_link_info_perf_event = link_arm(info);
+        let event_type = arm.r#type;
         let cookie = match event_type {
             abi::BPF_PERF_EVENT_UPROBE | abi::BPF_PERF_EVENT_URETPROBE => {
-                details.long(ARM + offset_of!(abi::bpf_link_info_perf_event_uprobe, cookie))
+                link_arm::<abi::bpf_link_info_perf_event_uprobe>(info).cookie
             }
             abi::BPF_PERF_EVENT_KPROBE | abi::BPF_PERF_EVENT_KRETPROBE => {
-                details.long(ARM + offset_of!(abi::bpf_link_info_perf_event_kprobe, cookie))
+                link_arm::<abi::bpf_link_info_perf_event_kprobe>(info).cookie
             }
             abi::BPF_PERF_EVENT_TRACEPOINT => {
-                details.long(ARM + offset_of!(abi::bpf_link_info_perf_event_tracepoint, cookie))
+                link_arm::<abi::bpf_link_info_perf_event_tracepoint>(info).cookie
             }
             abi::BPF_PERF_EVENT_EVENT => {
-                details.long(ARM + offset_of!(abi::bpf_link_info_perf_event_event, cookie))
+                link_arm::<abi::bpf_link_info_perf_event_event>(info).cookie
             }
             _ => 0,
         };
@@ -482,28 +472,5 @@ fn with_cookie(f: &mut fmt::Formatter<'_>, cookie: u64) -> fmt::Result {
     match cookie {
         0 => Ok(()),
         _ => write!(f, " with cookie {cookie}"),
-    }
-}
-
-/// The part of `struct bpf_link_info` that depends on the type, by offsets in an arm.
-pub(crate) struct Details(pub(crate) [u32; size_of::<abi::bpf_link_info_details>() / 4]);
-
-impl Details {
-    fn word(&self, offset: usize) -> u32 {
-        self.0[offset / 4]
-    }
-
-    fn long(&self, offset: usize) -> u64 {
-        let halves = [
-            self.0[offset / 4].to_ne_bytes(),
-            self.0[offset / 4 + 1].to_ne_bytes(),
-        ];
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(halves.as_flattened());
-        u64::from_ne_bytes(bytes)
-    }
-
-    fn attach_type(&self, offset: usize) -> AttachType {
-        AttachType(self.word(offset))
     }
 }

@@ -2,10 +2,9 @@
 
 use bpf_pin_sys as abi;
 
-use crate::sys;
 use crate::types::LinkType;
 
-use crate::target::{Details, LinkTarget};
+use crate::target::LinkTarget;
 
 /// `struct bpf_link_info`: what the kernel tells of a link. Linux 5.8.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +22,11 @@ pub struct LinkInfo {
 
 impl LinkInfo {
     pub(super) fn from_raw(raw: abi::bpf_link_info) -> Self {
-        let link_type = LinkType(raw.r#type);
         Self {
-            link_type,
+            link_type: LinkType(raw.r#type),
             id: raw.id,
             prog_id: raw.prog_id,
-            target: LinkTarget::new(link_type, &Details(sys::link_details(&raw))),
+            target: LinkTarget::of(&raw),
         }
     }
 }

@@ -258,17 +258,60 @@ pub(crate) fn iter_create(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     unsafe { new_fd(bpf(abi::BPF_ITER_CREATE, &mut attr)) }
 }
 
-/// The part of a link's info that depends on its type, as words.
-pub(crate) fn link_details(info: &abi::bpf_link_info) -> [u32; DETAILS / 4] {
-    // SAFETY: every arm is integers, so any initialised bytes are words; and the kernel, or
-    // else zeroed(), has written all of them.
+/// A part of a link's info that depends on its type.
+///
+/// # Safety
+///
+/// Integers alone.
+pub(crate) unsafe trait LinkArm {
+    /// Where it stands in the union.
+    const AT: usize = 0;
+}
+
+macro_rules! link_arms {
+    ($($arm:ident $(in $around:ident.$field:ident)?,)*) => {
+        $(
+            // SAFETY: integers alone.
+            unsafe impl LinkArm for abi::$arm {
+                $(const AT: usize = offset_of!(abi::$around, $field);)?
+            }
+        )*
+    };
+}
+
+link_arms! {
+    bpf_link_info_raw_tracepoint,
+    bpf_link_info_tracing,
+    bpf_link_info_cgroup,
+    bpf_link_info_iter_map in bpf_link_info_iter.map,
+    bpf_link_info_iter_cgroup in bpf_link_info_iter.details,
+    bpf_link_info_iter_task in bpf_link_info_iter.details,
+    bpf_link_info_netns,
+    bpf_link_info_xdp,
+    bpf_link_info_struct_ops,
+    bpf_link_info_netfilter,
+    bpf_link_info_kprobe_multi,
+    bpf_link_info_uprobe_multi,
+    bpf_link_info_perf_event,
+    bpf_link_info_perf_event_uprobe in bpf_link_info_perf_event.details,
+    bpf_link_info_perf_event_kprobe in bpf_link_info_perf_event.details,
+    bpf_link_info_perf_event_tracepoint in bpf_link_info_perf_event.details,
+    bpf_link_info_perf_event_event in bpf_link_info_perf_event.details,
+    bpf_link_info_tcx,
+    bpf_link_info_netkit,
+    bpf_link_info_sockmap,
+}
+
+pub(crate) fn link_arm<A: LinkArm>(info: &abi::bpf_link_info) -> A {
+    const { assert!(A::AT + size_of::<A>() <= size_of::<abi::bpf_link_info_details>()) };
+    // SAFETY: any initialised bytes are integers; and the kernel, or else zeroed(), has written all.
     unsafe {
         ptr::from_ref(&info.details)
-            .cast::<[u32; DETAILS / 4]>()
+            .byte_add(A::AT)
+            .cast::<A>()
             .read()
     }
 }
-const DETAILS: usize = size_of::<abi::bpf_link_info_details>();
 
 /// The name of a raw tracepoint, or of what an iterator goes through, with a NUL behind it.
 ///

@@ -23,8 +23,8 @@ pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
 pub(crate) use link::{
-    Functions, LinkOpts, iter_create, link_create, link_create_nowhere, link_create_struct_ops,
-    link_detach, link_details, link_name, link_update, no_link_create,
+    Functions, LinkOpts, iter_create, link_arm, link_create, link_create_nowhere,
+    link_create_struct_ops, link_detach, link_name, link_update, no_link_create,
     no_raw_tracepoint_with_cookie, query_no_device, raw_tracepoint_open,
 };
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
