@@ -1,7 +1,5 @@
 //! What a call costs, in syscalls, allocations and descriptors: exact counts.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::mem::forget;
@@ -31,9 +29,11 @@ fn main() -> ExitCode {
             alone(CHILD, "syscalls")
         })
         .test("success_paths_allocate_nothing", ROOT, allocations)
-        .test("a_whole_map_takes_few_allocations", ROOT, || {
-            elements::allocations(&ALLOCATED)
-        })
+        .test(
+            "a_whole_map_takes_few_allocations",
+            ROOT,
+            elements::allocations,
+        )
         .test("failing_calls_leak_no_descriptor", ROOT, || {
             alone(CHILD, "descriptors")
         })
@@ -347,28 +347,6 @@ fn syscalls() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static ALLOCATED: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that is ending has no counter any more.
-        let _ = ALLOCATED.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
@@ -377,36 +355,34 @@ fn allocations() -> Outcome {
         let scene = Scene::new();
         let call = (measured.prepare)(&scene);
         let _ = std::hash::RandomState::new();
-        let before = ALLOCATED.get();
-        call();
-        assert_eq!(ALLOCATED.get() - before, 0, "{}", measured.name);
+        let ((), used) = allocated(call);
+        assert_eq!(used.pieces, 0, "{}", measured.name);
     }
     // The counter counts: a path of 256 bytes does not fit in place.
     let fs = TestFs::new();
     let long = fs.at(&"n".repeat(255));
     hash().pin(&long)?;
-    let before = ALLOCATED.get();
-    drop(Map::open(&long)?);
-    assert_eq!(ALLOCATED.get() - before, 1);
+    let (opened, used) = allocated(|| Map::open(&long).map(drop));
+    opened?;
+    assert_eq!(used.pieces, 1);
     let deep = fs.root().join("x/".repeat(118));
     fs::create_dir_all(&deep)?;
     let (mut deep, mut counts) = (deep.into_os_string(), Vec::new());
     while deep.len() < 256 {
-        let before = ALLOCATED.get();
-        PinDir::open(&deep)?.open_any("nothing").unwrap_err();
-        drop(PinDir::open(&deep)?);
-        let before_open = ALLOCATED.get();
-        drop(PinDir::open(&deep)?);
-        assert!(before_open > before, "a failure is told in words");
-        counts.push((deep.len(), ALLOCATED.get() - before_open));
+        let dir = PinDir::open(&deep)?;
+        let (_, used) = allocated(|| dir.open_any("nothing").unwrap_err());
+        assert!(used.pieces > 0, "a failure is told in words");
+        let (opened, used) = allocated(|| PinDir::open(&deep).map(drop));
+        opened?;
+        counts.push((deep.len(), used.pieces));
         deep.push("/");
     }
     for (len, count) in counts {
         assert_eq!(count, 0, "a path of {len} bytes");
     }
-    let before = ALLOCATED.get();
-    drop(PinDir::open(&deep)?);
-    assert_eq!(ALLOCATED.get() - before, 1, "a path of 256 bytes");
+    let (opened, used) = allocated(|| PinDir::open(&deep).map(drop));
+    opened?;
+    assert_eq!(used.pieces, 1, "a path of 256 bytes");
     Ok(())
 }
 

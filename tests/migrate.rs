@@ -11,7 +11,7 @@ use bpf_pin::{
 };
 use common::*;
 
-use migration::{NAME, begin, entries, hash_of, migrate, pinned, put};
+use migration::{NAME, begin, entries, hash_of, migrate, pinned, put, scene};
 
 fn main() -> ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -39,9 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn remapped() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    put(&pinned(&dir, &hash_of(4, 8))?, (0..40).map(|n| (n, 7)))?;
+    let (fs, dir, _) = scene((0..40).map(|n| (n, 7)))?;
     let how = Migrate::new(|key: &u32, value: &u64| {
         (key % 2 == 0).then_some((u64::from(*key) << 32, [*value as u8; 5]))
     });
@@ -53,10 +51,7 @@ fn remapped() -> Outcome {
 }
 
 fn merged() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &hash_of(4, 8))?;
-    put(&old, (0..10).map(|n| (n, 1)))?;
+    let (_fs, dir, old) = scene((0..10).map(|n| (n, 1)))?;
     // Of two that become one, one goes; of two others both do.
     let seen = Cell::new(0);
     let how = Migrate::new(|key: &u32, value: &u64| {
@@ -77,10 +72,7 @@ fn merged() -> Outcome {
 
 fn between() -> Outcome {
     for is_to_freeze in [false, true] {
-        let fs = TestFs::new();
-        let dir = PinDir::open(fs.root())?;
-        let old = pinned(&dir, &hash_of(4, 8))?;
-        put(&old, (0..10).map(|n| (n, 1)))?;
+        let (fs, dir, old) = scene((0..10).map(|n| (n, 1)))?;
         let seen = Cell::new(0);
         let how = Migrate::new(|key: &u32, value: &u64| {
             seen.set(seen.get() + 1);
@@ -200,9 +192,7 @@ fn many() -> Outcome {
 }
 
 fn filled() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1), (2, 2)])?;
+    let (_fs, dir, _) = scene([(1, 1), (2, 2)])?;
     // What comes from the old one prevails, and what does not come changes nothing.
     let fill = |map: &Map| {
         let elems = map.typed::<u32, [u64; 2]>()?;
@@ -251,10 +241,7 @@ fn grow<'f>() -> Migrate<'f> {
 }
 
 fn resumed() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &hash_of(4, 8))?;
-    put(&old, [(1, 1)])?;
+    let (fs, dir, old) = scene([(1, 1)])?;
     let (map, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     let mut how = grow();
     let mut again = || dir.open_or_create(NAME, &hash_of(4, 16), Reuse::Migrate(&mut how));
@@ -285,10 +272,7 @@ fn resumed() -> Outcome {
 }
 
 fn rolled_back() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &hash_of(4, 8))?;
-    put(&old, [(1, 1)])?;
+    let (fs, dir, old) = scene([(1, 1)])?;
     dir.set_mode(NAME, 0o640)?;
     let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     assert_eq!(migration.roll_back()?.id()?, old.id()?);
@@ -314,10 +298,7 @@ fn rolled_back() -> Outcome {
 
 /// Whether by who was killed amid it or for reasons of its own.
 fn frozen() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &hash_of(4, 8))?;
-    put(&old, [(1, 1)])?;
+    let (fs, dir, old) = scene([(1, 1)])?;
     old.freeze()?;
     let map = migrate(&dir, &hash_of(4, 16), grow())?;
     assert_eq!(entries::<u32, [u64; 2]>(&map)?, [(1, [1, 1])]);
@@ -331,9 +312,7 @@ fn frozen() -> Outcome {
 
 /// By the next version, whose old one is then what the first has migrated to.
 fn superseded() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+    let (fs, dir, _) = scene([(1, 1)])?;
     let (second, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     drop(migration);
     let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, [value[0], 1, 2])));
@@ -350,10 +329,7 @@ fn superseded() -> Outcome {
 
 /// What was not committed is no less there if the next migration fails.
 fn kept_through_a_failure() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let first = pinned(&dir, &hash_of(4, 8))?;
-    put(&first, [(1, 1), (2, 2)])?;
+    let (fs, dir, first) = scene([(1, 1), (2, 2)])?;
     let (second, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     drop(migration);
     let small = MapSpec::new(MapType::HASH, 4, 24, 2);
@@ -424,9 +400,7 @@ fn kept_in_vain() -> Outcome {
 
 /// A fork has the descriptor, and not the turn for longer than its parent.
 fn beside_a_fork() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+    let (_fs, dir, _) = scene([(1, 1)])?;
     let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     // SAFETY: the child makes one system call after another, and no other thread's lock matters to it.
     let child = unsafe { libc::fork() };
@@ -455,9 +429,7 @@ fn beside_a_fork() -> Outcome {
 }
 
 fn committed_by_hand() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+    let (_fs, dir, _) = scene([(1, 1)])?;
     let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     dir.unlink(migration.kept_as())?;
     migration.commit()?;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use bpf_pin::{Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Migrate, PinDir};
 use common::*;
 
-use migration::{NAME, entries, hash_of, migrate, pinned, put};
+use migration::{NAME, entries, hash_of, migrate, pinned, put, scene};
 
 fn main() -> ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -31,10 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn to_array() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &hash_of(4, 8))?;
-    put(&old, (10..18).map(|n| (n, n.into())))?;
+    let (_fs, dir, old) = scene((10..18).map(|n| (n, n.into())))?;
     let seen = Cell::new(0);
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen.set(seen.get() + 1);

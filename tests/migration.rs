@@ -3,8 +3,20 @@
 use bpf_pin::{
     ElemFlags, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir, Reuse,
 };
+use common::TestFs;
 
 pub const NAME: &str = "flows";
+
+/// A bpffs, its root, and what is to be migrated there: a map from 4 bytes to 8, with these entries.
+pub fn scene(
+    entries: impl IntoIterator<Item = (u32, u64)>,
+) -> bpf_pin::Result<(TestFs, PinDir, Map)> {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = pinned(&dir, &hash_of(4, 8))?;
+    put(&map, entries)?;
+    Ok((fs, dir, map))
+}
 
 pub fn pinned(dir: &PinDir, spec: &MapSpec<'_>) -> bpf_pin::Result<Map> {
     dir.open_or_create(NAME, spec, Reuse::Exact)

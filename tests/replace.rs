@@ -23,7 +23,7 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 const SCENES: &[Scene] = &[
-    ("threads", || storm(|| hash().into())),
+    ("threads", threads),
     ("kinds", kinds),
     ("processes", processes),
     ("writer", writer),
@@ -63,67 +63,46 @@ fn main() -> ExitCode {
     replace_if::tests(replace_fails::tests(suite)).run()
 }
 
-/// Readers by all three ways: the held directory, the path, and whatever kind it is.
-fn read_until(done: &AtomicBool, fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
-    let mut count = 0;
-    loop {
-        // One more read after the last replacement.
-        let is_last = done.load(Relaxed);
-        let identity = match way % 3 {
-            0 => dir.open_as::<Map>(NAME).and_then(|map| map.identity()),
-            1 => Map::open(fs.at(NAME)).and_then(|map| map.identity()),
-            _ => dir.open_any(NAME).and_then(|object| object.identity()),
-        };
-        ever.assert_had(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
-        count += 1;
-        if is_last {
-            return count;
-        }
-    }
+/// By one of three ways: the held directory, the path, and whatever kind it is.
+fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
+    let identity = match way % 3 {
+        0 => dir.open_as::<Map>(NAME).and_then(|map| map.identity()),
+        1 => Map::open(fs.at(NAME)).and_then(|map| map.identity()),
+        _ => dir.open_any(NAME).and_then(|object| object.identity()),
+    };
+    ever.assert_had(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
+    1
 }
 
-fn storm(make: fn() -> Object) -> Outcome {
+fn threads() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     hash().pin(fs.at(DECOY))?;
+    let make = || Object::from(hash());
     let ever = Ever::default();
     let first = make();
     ever.insert(first.identity()?);
     dir.replace(&first, NAME)?;
     let often = Often::new(300, 10_000, Duration::from_secs(3));
-    let done = AtomicBool::new(false);
-    let (written, read, last) = thread::scope(|scope| {
-        let (fs, dir, ever, often, done) = (&fs, &dir, &ever, &often, &done);
-        let readers: Vec<_> = (0..8)
-            .map(|way| scope.spawn(move || read_until(done, fs, dir, way, ever)))
-            .collect();
-        let writers: Vec<_> = (0..8)
-            .map(|writer| {
-                scope.spawn(move || {
-                    // Half of them by one descriptor, half by one of their own.
-                    let own = PinDir::open(fs.root()).unwrap();
-                    let dir = if writer % 2 == 0 { dir } else { &own };
-                    let mut object = make();
-                    let mut count = 0;
-                    while often.goes_on(count) {
-                        if count % 50 == 0 {
-                            object = make();
-                            ever.insert(object.identity().unwrap());
-                        }
-                        dir.replace(&object, NAME)
-                            .unwrap_or_else(|error| panic!("replacement {count}: {error}"));
-                        count += 1;
-                    }
-                    (count, object.identity().unwrap())
-                })
-            })
-            .collect();
-        let written: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-        done.store(true, Relaxed);
-        let read: u32 = readers.into_iter().map(|r| r.join().unwrap()).sum();
-        let (counts, last): (Vec<_>, Vec<_>) = written.into_iter().map(Result::unwrap).unzip();
-        (counts, read, last)
-    });
+    let write = |writer: usize| {
+        // Half of them by one descriptor, half by one of their own.
+        let own = PinDir::open(fs.root()).unwrap();
+        let dir = if writer % 2 == 0 { &dir } else { &own };
+        let mut object = make();
+        let mut count = 0;
+        while often.goes_on(count) {
+            if count % 50 == 0 {
+                object = make();
+                ever.insert(object.identity().unwrap());
+            }
+            dir.replace(&object, NAME)
+                .unwrap_or_else(|error| panic!("replacement {count}: {error}"));
+            count += 1;
+        }
+        (count, object.identity().unwrap())
+    };
+    let (written, read) = scene::storm(8, write, 8, |way| read_once(&fs, &dir, way, &ever));
+    let (written, last): (Vec<_>, Vec<_>) = written.into_iter().unzip();
     println!("replaced {written:?} times, read {read} times");
     let holder = dir.identity(NAME)?;
     assert!(last.contains(&holder), "{holder} was not the last of any");
@@ -147,7 +126,6 @@ fn kinds() -> Outcome {
     }
     dir.replace(&objects[0], NAME)?;
     let often = Often::new(300, 10_000, Duration::from_millis(700));
-    let done = AtomicBool::new(false);
     let (maps, progs) = (AtomicU32::new(0), AtomicU32::new(0));
     let seen = |identity: Identity| {
         ever.assert_had(identity);
@@ -162,46 +140,30 @@ fn kinds() -> Outcome {
         assert_eq!(error.cause(), Some(&cause), "{error}");
         assert_eq!(error.raw_os_error(), None, "{error}");
     };
-    let read = |way: usize| match way % 4 {
-        0 => seen(dir.open_any(NAME).unwrap().identity().unwrap()),
-        1 => seen(Object::open(fs.at(NAME)).unwrap().identity().unwrap()),
-        2 => match dir.open_as::<Map>(NAME) {
-            Ok(map) => seen(map.identity().unwrap()),
-            Err(error) => other(error, Kind::Map, Kind::Prog),
-        },
-        _ => match Prog::open(fs.at(NAME)) {
-            Ok(prog) => seen(prog.identity().unwrap()),
-            Err(error) => other(error, Kind::Prog, Kind::Map),
-        },
+    let read = |way: usize| {
+        match way % 4 {
+            0 => seen(dir.open_any(NAME).unwrap().identity().unwrap()),
+            1 => seen(Object::open(fs.at(NAME)).unwrap().identity().unwrap()),
+            2 => match dir.open_as::<Map>(NAME) {
+                Ok(map) => seen(map.identity().unwrap()),
+                Err(error) => other(error, Kind::Map, Kind::Prog),
+            },
+            _ => match Prog::open(fs.at(NAME)) {
+                Ok(prog) => seen(prog.identity().unwrap()),
+                Err(error) => other(error, Kind::Prog, Kind::Map),
+            },
+        }
+        1
     };
-    thread::scope(|scope| {
-        let (dir, often, done, objects, read) = (&dir, &often, &done, &objects, &read);
-        let readers: Vec<_> = (0..8)
-            .map(|way| {
-                scope.spawn(move || {
-                    while !done.load(Relaxed) {
-                        read(way);
-                    }
-                })
-            })
-            .collect();
-        let writers: Vec<_> = (0..8)
-            .map(|writer| {
-                scope.spawn(move || {
-                    let mut count = 0;
-                    while often.goes_on(count) {
-                        let object = &objects[(writer + count as usize) % objects.len()];
-                        dir.replace(object, NAME).unwrap();
-                        count += 1;
-                    }
-                })
-            })
-            .collect();
-        let ends: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-        done.store(true, Relaxed);
-        readers.into_iter().for_each(|r| r.join().unwrap());
-        ends.into_iter().for_each(Result::unwrap);
-    });
+    let write = |writer: usize| {
+        let mut count = 0;
+        while often.goes_on(count) {
+            let object = &objects[(writer + count as usize) % objects.len()];
+            dir.replace(object, NAME).unwrap();
+            count += 1;
+        }
+    };
+    scene::storm(8, write, 8, read);
     let (maps, progs) = (maps.into_inner(), progs.into_inner());
     println!("read a map {maps} times, a program {progs} times");
     assert!(maps > 0 && progs > 0);
@@ -231,24 +193,17 @@ fn processes() -> Outcome {
         }
     }
     dir.replace(&pool.open_as::<Map>(in_pool(0, 0))?, NAME)?;
-    let done = AtomicBool::new(false);
     let actors: Vec<_> = (0..8)
         .map(|_| Actor::start("writer", &fs))
         .collect::<Result<_, _>>()?;
-    let (said, read) = thread::scope(|scope| {
-        let (fs, dir, ever, done) = (&fs, &dir, &ever, &done);
-        let readers: Vec<_> = (0..8)
-            .map(|way| scope.spawn(move || read_until(done, fs, dir, way, ever)))
-            .collect();
+    let finish = || -> Vec<_> {
         for writer in 0..8 {
             // Whoever is told its number first begins.
             dir.pin(hash(), format!("start-{writer}")).unwrap();
         }
-        let said: Vec<_> = actors.into_iter().map(Actor::finish).collect();
-        done.store(true, Relaxed);
-        let read: u32 = readers.into_iter().map(|r| r.join().unwrap()).sum();
-        (said, read)
-    });
+        actors.into_iter().map(Actor::finish).collect()
+    };
+    let (said, read) = scene::read_meanwhile(finish, 8, |way| read_once(&fs, &dir, way, &ever));
     let said: Vec<_> = said.into_iter().collect::<Result<_, _>>()?;
     let counts: Vec<u32> = said.iter().map(|s| s.trim().parse().unwrap()).collect();
     println!("replaced {counts:?} times by processes, read {read} times");
@@ -414,50 +369,36 @@ fn sweeping() -> Outcome {
     }
     let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
     let often = Often::new(200, 5_000, Duration::from_millis(800));
-    let done = AtomicBool::new(false);
-    let total = AtomicU32::new(0);
-    thread::scope(|scope| {
-        let (fs, dir, often, done, total) = (&fs, &dir, &often, &done, &total);
-        // By the same descriptor, too.
-        let within = scope.spawn(move || {
-            while !done.load(Relaxed) {
-                let swept = dir.sweep_stale().unwrap();
-                assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    let write = |writer: usize| {
+        let own = PinDir::open(fs.root()).unwrap();
+        let dir = if writer % 2 == 0 { &dir } else { &own };
+        let name = format!("{NAME}-{writer}");
+        let maps = [hash(), hash()];
+        let mut count = 0;
+        dir.replace(&maps[0], &name).unwrap();
+        while often.goes_on(count) {
+            let map = &maps[count as usize % 2];
+            let seen = dir.identity(&name).unwrap();
+            match count % 3 {
+                0 => dir.replace(map, &name).unwrap(),
+                1 => dir.replace_keeping_mode(map, &name).unwrap(),
+                _ => dir.replace_if(map, &name, seen).unwrap(),
             }
-        });
-        let writers: Vec<_> = (0..4)
-            .map(|writer| {
-                scope.spawn(move || {
-                    let own = PinDir::open(fs.root()).unwrap();
-                    let dir = if writer % 2 == 0 { dir } else { &own };
-                    let name = format!("{NAME}-{writer}");
-                    let maps = [hash(), hash()];
-                    let mut count = 0;
-                    dir.replace(&maps[0], &name).unwrap();
-                    while often.goes_on(count) {
-                        let map = &maps[count as usize % 2];
-                        let seen = dir.identity(&name).unwrap();
-                        match count % 3 {
-                            0 => dir.replace(map, &name).unwrap(),
-                            1 => dir.replace_keeping_mode(map, &name).unwrap(),
-                            _ => dir.replace_if(map, &name, seen).unwrap(),
-                        }
-                        assert_eq!(dir.identity(&name).unwrap(), map.identity().unwrap());
-                        count += 1;
-                    }
-                    total.fetch_add(count, Relaxed);
-                })
-            })
-            .collect();
-        let ends: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
-        done.store(true, Relaxed);
-        within.join().unwrap();
-        ends.into_iter().for_each(Result::unwrap);
+            assert_eq!(dir.identity(&name).unwrap(), map.identity().unwrap());
+            count += 1;
+        }
+        count
+    };
+    // By the same descriptor, too.
+    let (replaced, _) = scene::storm(4, write, 1, |_| {
+        let swept = dir.sweep_stale().unwrap();
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        1
     });
     for sweeper in sweepers {
         println!("swept {} times", sweeper.finish()?.trim());
     }
-    println!("replaced {} times beside sweeps", total.into_inner());
+    println!("replaced {replaced:?} times beside sweeps");
     // What the sweeps left is what they should leave.
     dir.pin(hash(), STALE)?;
     assert_eq!(dir.sweep_stale()?.removed, [STALE]);

@@ -37,6 +37,14 @@ fn put(map: &Map, key: u32, value: u64) -> bpf_pin::Result<()> {
         .update(&key, &value, ElemFlags::ANY)
 }
 
+/// A bpffs, its root, and a map there that was made to `spec()`.
+fn scene() -> bpf_pin::Result<(TestFs, PinDir, Map)> {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let flows = dir.open_or_create("flows", &spec(), Reuse::Exact)?.map;
+    Ok((fs, dir, flows))
+}
+
 fn created() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -58,12 +66,8 @@ fn created() -> Outcome {
 }
 
 fn found() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let id = dir
-        .open_or_create("flows", &spec(), Reuse::Exact)?
-        .map
-        .id()?;
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
     for reuse in [
         Reuse::Exact,
         Reuse::Recreate,
@@ -79,12 +83,8 @@ fn found() -> Outcome {
 }
 
 fn mismatch() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let id = dir
-        .open_or_create("flows", &spec(), Reuse::Exact)?
-        .map
-        .id()?;
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
     for reuse in [Reuse::Exact, Reuse::OpenOnly] {
         let error = dir.open_or_create("flows", &larger(), reuse).unwrap_err();
         let (expected, found) = (16, 8);
@@ -106,12 +106,8 @@ fn mismatch() -> Outcome {
 }
 
 fn recreated() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let id = dir
-        .open_or_create("flows", &spec(), Reuse::Exact)?
-        .map
-        .id()?;
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
     dir.set_mode("flows", 0o640)?;
     let made = dir.open_or_create("flows", &larger(), Reuse::Recreate)?;
     let Done::Recreated { old } = &made.outcome else {
@@ -197,9 +193,7 @@ fn unfilled() -> Outcome {
 }
 
 fn migrated() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let old = dir.open_or_create("flows", &spec(), Reuse::Exact)?.map;
+    let (fs, dir, old) = scene()?;
     for key in 0..50 {
         put(&old, key, u64::from(key) * 3)?;
     }

@@ -1,7 +1,5 @@
 //! A hundred thousand pins in one directory cost what ten do.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{EntryType, Map, PinDir};
@@ -21,58 +19,13 @@ const MOST: usize = 100_000;
 const LEAST: usize = 30_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The bytes that a thread has allocated, at most at a time, and in how many pieces.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Use {
-    pieces: u64,
-    now: usize,
-    peak: usize,
-}
-
-struct Counting;
-
-thread_local! {
-    static USED: Cell<Use> = const { Cell::new(Use { pieces: 0, now: 0, peak: 0 }) };
-}
-
-fn count(change: impl FnOnce(&mut Use)) {
-    // A thread that is ending has no counter any more.
-    let _ = USED.try_with(|cell| {
-        let mut used = cell.get();
-        change(&mut used);
-        cell.set(used);
-    });
-}
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(|used| {
-            used.pieces += 1;
-            used.now = used.now.saturating_add(layout.size());
-            used.peak = used.peak.max(used.now);
-        });
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // What another thread allocated was never counted here.
-        count(|used| used.now = used.now.saturating_sub(layout.size()));
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// What a call allocates, beyond what was there before, and how long it takes.
-fn measured(call: impl FnOnce()) -> (Use, Duration) {
-    USED.set(Use::default());
+fn measured(call: impl FnOnce()) -> (Allocated, Duration) {
     let begun = Instant::now();
-    call();
-    let used = USED.get();
+    let ((), used) = allocated(call);
     assert_eq!(used.now, 0, "all of it was given back");
     (used, begun.elapsed())
 }

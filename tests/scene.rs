@@ -8,6 +8,8 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bpf_pin::Identity;
@@ -99,7 +101,7 @@ pub fn stage_of_actor() -> PathBuf {
 /// Acts again and again, until the scene lets the actor go.
 pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
     let mut waiting = std::io::stdin();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let scene = scope.spawn(move || waiting.read(&mut [0]));
         while !scene.is_finished() {
             act()?;
@@ -127,6 +129,57 @@ impl Often {
         let is_time = || self.end.is_none_or(|end| Instant::now() < end);
         done < self.least || done < self.most && is_time()
     }
+}
+
+/// So many write, each to its end, and so many read meanwhile: what each writer returns, and the
+/// sum of what the reads do.
+pub fn storm<T: Send>(
+    writers: usize,
+    write: impl Fn(usize) -> T + Sync,
+    readers: usize,
+    read: impl Fn(usize) -> u32 + Sync,
+) -> (Vec<T>, u32) {
+    let all_write = || {
+        thread::scope(|scope| {
+            let write = &write;
+            let writers: Vec<_> = (0..writers)
+                .map(|writer| scope.spawn(move || write(writer)))
+                .collect();
+            writers.into_iter().map(|w| w.join().unwrap()).collect()
+        })
+    };
+    read_meanwhile(all_write, readers, read)
+}
+
+/// So many read, again and again, until the act is over, and then once more.
+pub fn read_meanwhile<T: Send>(
+    act: impl FnOnce() -> T + Send,
+    readers: usize,
+    read: impl Fn(usize) -> u32 + Sync,
+) -> (T, u32) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (is_over, read) = (&is_over, &read);
+        let read_to_the_end = |reader| {
+            let mut sum = 0;
+            loop {
+                let is_last = is_over.load(Relaxed);
+                sum += read(reader);
+                if is_last {
+                    return sum;
+                }
+            }
+        };
+        let readers: Vec<_> = (0..readers)
+            .map(|reader| scope.spawn(move || read_to_the_end(reader)))
+            .collect();
+        // In a thread of its own, so that the readers come to an end though it panics.
+        let acted = scope.spawn(act).join();
+        is_over.store(true, Relaxed);
+        let read: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
+        let sum = read.into_iter().map(Result::unwrap).sum();
+        (acted.unwrap(), sum)
+    })
 }
 
 /// What was ever given a name.

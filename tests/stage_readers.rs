@@ -1,6 +1,6 @@
 //! Eight publish sets of twenty pins under one name, and readers never see half of one.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -40,7 +40,6 @@ struct Storm {
     fs: TestFs,
     dir: PinDir,
     ever: Ever,
-    done: AtomicBool,
     published: AtomicU32,
     rolled_back: AtomicU32,
     gaps: AtomicU32,
@@ -54,7 +53,6 @@ impl Storm {
             fs,
             dir,
             ever: Ever::default(),
-            done: AtomicBool::new(false),
             published: AtomicU32::new(0),
             rolled_back: AtomicU32::new(0),
             gaps: AtomicU32::new(0),
@@ -100,43 +98,19 @@ impl Storm {
 
     /// Eight that publish, and eight that read in this way, which tells how often it saw a set whole.
     fn rage(&self, often: &Often, read: impl Fn(&Self, usize) -> u32 + Sync) -> u32 {
-        thread::scope(|scope| {
-            let read = &read;
-            let readers: Vec<_> = (0..8)
-                .map(|reader| {
-                    scope.spawn(move || {
-                        let mut count = 0;
-                        loop {
-                            let is_last = self.done.load(Relaxed);
-                            count += read(self, reader);
-                            if is_last {
-                                return count;
-                            }
-                        }
-                    })
-                })
-                .collect();
-            let publishers: Vec<_> = (0..8)
-                .map(|publisher| {
-                    scope.spawn(move || {
-                        let own = PinDir::open(self.fs.root()).unwrap();
-                        let dir = if publisher % 2 == 0 { &self.dir } else { &own };
-                        let mut count = 0;
-                        while often.goes_on(count) {
-                            if let Err(error) = self.publish(dir, count) {
-                                panic!("publication {count}: {error}");
-                            }
-                            count += 1;
-                        }
-                    })
-                })
-                .collect();
-            let ends: Vec<_> = publishers.into_iter().map(|p| p.join()).collect();
-            self.done.store(true, Relaxed);
-            let ends_of_readers: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
-            ends.into_iter().for_each(Result::unwrap);
-            ends_of_readers.into_iter().map(Result::unwrap).sum()
-        })
+        let publish = |publisher: usize| {
+            let own = PinDir::open(self.fs.root()).unwrap();
+            let dir = if publisher % 2 == 0 { &self.dir } else { &own };
+            let mut count = 0;
+            while often.goes_on(count) {
+                if let Err(error) = self.publish(dir, count) {
+                    panic!("publication {count}: {error}");
+                }
+                count += 1;
+            }
+        };
+        let (_, read) = scene::storm(8, publish, 8, |reader| read(self, reader));
+        read
     }
 
     /// One whole generation has the name, and nothing is left once a sweep has taken what readers held.
@@ -293,39 +267,25 @@ pub fn beside_sweeps() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
     let often = Often::new(40, 2_000, Duration::from_millis(1200));
-    let done = AtomicBool::new(false);
-    let total = AtomicU32::new(0);
-    thread::scope(|scope| {
-        let (fs, dir, often, done, total) = (&fs, &dir, &often, &done, &total);
-        let within = scope.spawn(move || {
-            while !done.load(Relaxed) {
-                let swept = dir.sweep_stale().unwrap();
-                assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-            }
-        });
-        let workers: Vec<_> = (0..4)
-            .map(|worker| {
-                scope.spawn(move || {
-                    let own = PinDir::open(fs.root()).unwrap();
-                    let dir = if worker % 2 == 0 { dir } else { &own };
-                    let mut count = 0;
-                    while often.goes_on(count) {
-                        work(fs, dir, worker, count).unwrap();
-                        count += 1;
-                    }
-                    total.fetch_add(count, Relaxed);
-                })
-            })
-            .collect();
-        let ends: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
-        done.store(true, Relaxed);
-        within.join().unwrap();
-        ends.into_iter().for_each(Result::unwrap);
+    let write = |worker: usize| {
+        let own = PinDir::open(fs.root()).unwrap();
+        let dir = if worker % 2 == 0 { &dir } else { &own };
+        let mut count = 0;
+        while often.goes_on(count) {
+            work(&fs, dir, worker, count).unwrap();
+            count += 1;
+        }
+        count
+    };
+    let (rounds, _) = scene::storm(4, write, 1, |_| {
+        let swept = dir.sweep_stale().unwrap();
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        1
     });
     for sweeper in sweepers {
         println!("swept {} times", sweeper.finish()?.trim());
     }
-    println!("{} rounds beside sweeps", total.into_inner());
+    println!("{rounds:?} rounds beside sweeps");
     assert!(dir.sweep_stale()?.failed.is_empty());
     let mut left: Vec<_> = (0..4)
         .flat_map(|w| [format!("set-{w}"), format!("made-{w}"), format!("pin-{w}")])

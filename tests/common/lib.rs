@@ -1,6 +1,7 @@
 //! What the tests stand on: a bpffs for each, the objects they pin, and a harness that says
 //! which test was skipped and why.
 
+mod allocated;
 mod bpffs;
 mod crowd;
 mod links;
@@ -12,6 +13,7 @@ mod suite;
 mod trace;
 mod tree;
 
+pub use allocated::{Allocated, Counting, allocated};
 pub use bpffs::TestFs;
 pub use crowd::{Member, Said, crowd};
 pub use links::{

@@ -1,9 +1,7 @@
 //! What it costs to reach elements: calls for thousands of them, allocations for all.
 
-use std::cell::Cell;
 use std::mem::forget;
 use std::sync::atomic::AtomicU64;
-use std::thread::LocalKey;
 
 use bpf_pin::{Cursor, ElemFlags, Map, MapFlags, MapSpec, MapType, Typed};
 use common::*;
@@ -107,12 +105,8 @@ pub(super) const WITH_BUFFERS: &[Measured] = measured! {
 };
 
 /// Of a whole map, exactly; however many elements it has.
-pub(super) fn allocations(allocated: &'static LocalKey<Cell<u64>>) -> Outcome {
-    let count = |call: &dyn Fn()| {
-        let before = allocated.get();
-        call();
-        allocated.get() - before
-    };
+pub(super) fn allocations() -> Outcome {
+    let count = |call: &dyn Fn()| allocated(call).1.pieces;
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let elems = thousands(map_type);
         assert_eq!(

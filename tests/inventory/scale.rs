@@ -1,7 +1,5 @@
 //! Memory does not grow with the pins, nor the time for a mount with the mounts.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,58 +17,19 @@ pub fn tests(suite: Suite) -> Suite {
         .test("inventory_of_thousands_of_mounts", ROOT, mounts)
 }
 
-/// The bytes that a thread has allocated, now and at most.
-#[derive(Clone, Copy, Default)]
-struct Use {
-    now: usize,
-    peak: usize,
-}
-
-struct Counting;
-
-thread_local! {
-    static USED: Cell<Use> = const { Cell::new(Use { now: 0, peak: 0 }) };
-}
-
-fn count(change: impl FnOnce(&mut Use)) {
-    // A thread that is ending has no counter any more.
-    let _ = USED.try_with(|cell| {
-        let mut used = cell.get();
-        change(&mut used);
-        cell.set(used);
-    });
-}
-
-// SAFETY: all is left to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(|used| {
-            used.now = used.now.saturating_add(layout.size());
-            used.peak = used.peak.max(used.now);
-        });
-        // SAFETY: the caller's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // What another thread allocated was never counted here.
-        count(|used| used.now = used.now.saturating_sub(layout.size()));
-        // SAFETY: the caller's.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// How many pins an inventory has below `dir`, and the bytes that it had allocated at most.
-fn peak(dir: &Path) -> Result<(usize, usize), bpf_pin::Error> {
-    USED.set(Use::default());
-    let mut pins = 0;
-    for found in inventory()? {
-        pins += usize::from(found?.path.starts_with(dir));
-    }
-    let used = USED.get();
+fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
+    let (pins, used) = allocated(|| -> bpf_pin::Result<usize> {
+        let mut pins = 0;
+        for found in inventory()? {
+            pins += usize::from(found?.path.starts_with(dir));
+        }
+        Ok(pins)
+    });
+    let pins = pins?;
     assert_eq!(used.now, 0, "all of it was given back");
     Ok((pins, used.peak))
 }

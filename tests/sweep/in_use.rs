@@ -1,0 +1,158 @@
+//! What a living process works on stays, until that process is dead.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Error, Map, PinDir};
+use common::*;
+
+use crate::holder::{self, Holder};
+use crate::{PINS, app, names, removed};
+
+/// How long something that should come is waited for.
+const AGES: Duration = Duration::from_secs(40);
+
+pub fn tests(suite: Suite) -> Suite {
+    suite
+        .test("a_stage_of_this_process_stays", PINS, own_stage)
+        .test("a_stage_of_another_process_stays", PINS, others_stage)
+        .test("who_works_meanwhile_loses_nothing", PINS, amid_work)
+}
+
+/// Another process, at its task.
+pub fn child(task: &str) -> ExitCode {
+    let path = std::env::args_os().nth(1).expect("a path");
+    let dir = PinDir::open(&path).expect("the directory");
+    match task {
+        "stage" => {
+            let stage = dir.stage("set").expect("a stage");
+            stage.pin(hash(), "map").expect("a pin");
+            holder::say("ready");
+            holder::wait();
+            stage.publish().expect("it is published");
+        }
+        "work" => {
+            let (map, own) = (hash(), format!("set{}", std::process::id()));
+            holder::say("ready");
+            let mut rounds = 0;
+            let end = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < end {
+                dir.replace(&map, "name").expect("a replacement");
+                let stage = dir.stage(&own).expect("a stage");
+                stage.pin(&map, "map").expect("a pin");
+                stage.publish().expect("it is published");
+                let made = format!("{own}made");
+                let inner = dir.create_dir(&made, 0o700).expect("a directory");
+                inner.pin(&map, "map").expect("a pin");
+                dir.remove_dir_all(&made).expect("a removal");
+                rounds += 1;
+            }
+            dir.remove_dir_all(&own).expect("a removal");
+            holder::say(rounds);
+            holder::wait();
+        }
+        other => panic!("{other}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn own_stage() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let stage = dir.stage("set")?;
+    stage.pin(hash(), "map")?;
+    let hidden = names(&dir)?;
+    assert_eq!(hidden.len(), 1);
+    assert!(hidden[0].starts_with("_bpf-pin-"), "{hidden:?}");
+    let other = PinDir::open(fs.at("app"))?;
+    for dir in [&dir, &other] {
+        assert!(removed(&dir.sweep_stale()?).is_empty());
+    }
+    // Nor does the sweep that asks, even where all is of no use.
+    assert!(
+        dir.entries()?
+            .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
+    );
+    assert!(removed(&dir.sweep_dry_run(|_| true)?).is_empty());
+    assert!(removed(&dir.sweep(|_| true)?).is_empty());
+    assert_eq!(names(&stage)?, ["map"]);
+    stage.publish().map_err(Error::from)?;
+    assert!(removed(&other.sweep_stale()?).is_empty());
+    assert_eq!(names(&dir)?, ["set"]);
+    Ok(())
+}
+
+fn others_stage() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let mut other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let hidden = names(&dir)?;
+    assert_eq!(hidden.len(), 1);
+    for _ in 0..3 {
+        assert!(removed(&dir.sweep_stale()?).is_empty());
+    }
+    assert_eq!(names(&dir.open_dir(&hidden[0])?)?, ["map"]);
+    other.begin();
+    other.let_go();
+    assert_eq!(names(&dir)?, ["set"]);
+    assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
+
+    // And one that is killed needs it no more.
+    let other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let mut hidden = names(&dir)?;
+    hidden.retain(|name| name != "set");
+    assert_eq!(hidden.len(), 1);
+    assert!(removed(&dir.sweep_stale()?).is_empty());
+    other.kill();
+    assert_eq!(names(&dir)?.len(), 2, "nobody else has removed it");
+    let begun = Instant::now();
+    loop {
+        // A process that is just being started may have a copy of the lock for a moment.
+        let swept = dir.sweep_stale()?;
+        if !removed(&swept).is_empty() {
+            assert_eq!(removed(&swept), hidden);
+            break;
+        }
+        assert!(begun.elapsed() < AGES);
+    }
+    assert_eq!(names(&dir)?, ["set"]);
+    assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
+    Ok(())
+}
+
+/// Two processes replace, stage, publish and remove, and this one sweeps all the while.
+fn amid_work() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let mut others: Vec<_> = (0..2)
+        .map(|_| Holder::ready(&fs, "work", [fs.at("app")]))
+        .collect();
+    let (mut sweeps, mut found) = (0, 0);
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end || sweeps < 5 {
+        let swept = dir.sweep_stale()?;
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        for name in &swept.removed {
+            // What is being removed anyway may be swept; a pin on its way never.
+            let name = name.to_str().unwrap();
+            assert!(name.starts_with("_bpf-pin-"), "{name}");
+            found += 1;
+        }
+        sweeps += 1;
+    }
+    for other in &mut others {
+        let rounds: usize = other.line().parse()?;
+        assert!(rounds > 0);
+    }
+    for other in others {
+        other.let_go();
+    }
+    println!("{sweeps} sweeps amid work, which found {found} names to remove");
+    let begun = Instant::now();
+    while names(&dir)? != ["name"] {
+        dir.sweep_stale()?;
+        assert!(begun.elapsed() < AGES, "{:?}", names(&dir)?);
+    }
+    dir.open_as::<Map>("name")?;
+    Ok(())
+}
