@@ -2,6 +2,8 @@
 
 #[path = "dir/attributes.rs"]
 mod attributes;
+#[path = "dir/filtered.rs"]
+mod filtered;
 #[path = "dir/methods.rs"]
 mod methods;
 #[path = "dir/names.rs"]
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
     let suite = names::tests(suite);
     let suite = pins::tests(suite);
     let suite = pair::tests(suite);
-    let suite = attributes::tests(suite);
+    let suite = filtered::tests(attributes::tests(suite));
     removal::tests(suite).run()
 }
 

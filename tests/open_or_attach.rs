@@ -441,6 +441,16 @@ fn by_path() -> Outcome {
         "{error}"
     );
     fs::remove_file(fs.at("symbolic"))?;
+    // One that leads nowhere is no name that is free: nothing is attached.
+    symlink("nowhere", fs.at("symbolic"))?;
+    let create = bpf_pin::abi::BPF_LINK_CREATE;
+    let error = denied(Some(create), libc::EIO as u32, || attach("symbolic"));
+    let error = error.expect_err("a symbolic link");
+    assert!(
+        matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
+        "{error}"
+    );
+    fs::remove_file(fs.at("symbolic"))?;
     let link = made.link.unpin()?;
     assert_eq!(link.info()?.prog_id, prog.id()?);
     assert_eq!(fs.names(), [""; 0]);

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::ops::Deref;
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
@@ -90,7 +91,8 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// As [`open_any`](Self::open_any) and [`Object::info`].
+    /// As [`open_any`](Self::open_any); what [`Object::info`] fails with comes as
+    /// [`Error::Open`](crate::Error::Open), too.
     pub fn open_with_info(&self, name: impl AsRef<OsStr>) -> Result<(Object, ObjectInfo)> {
         let name = name.as_ref();
         let filename = Filename::new(name)
@@ -139,6 +141,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
             .or_else(|_| self.open_with(Access::WriteOnly))
             .map_err(|_| error)?
             .info()
+            .map_err(|error| error.of_opened(self.path()))
     }
 }
 
@@ -147,7 +150,10 @@ fn with_info(dir: &PinDir, name: &CStr) -> Result<(Object, ObjectInfo)> {
     let (object, is_told) = dir.open_named_with_info(name, &mut info)?;
     let info = match is_told {
         true => ObjectInfo::of(object.kind(), &info),
-        false => object.info()?,
+        false => object.info().map_err(|error| {
+            let name = OsStr::from_bytes(name.to_bytes());
+            error.of_opened(dir.path().join(name))
+        })?,
     };
     Ok((object, info))
 }

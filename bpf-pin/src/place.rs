@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bpf_pin_sys as abi;
 use rustix::fs::{
-    AtFlags, CWD, Stat, StatxAttributes, StatxFlags, fstat, readlinkat_raw, stat, statat, statx,
-    unlinkat,
+    AtFlags, CWD, FileType, Stat, StatxAttributes, StatxFlags, fstat, readlinkat_raw, stat, statat,
+    statx, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -95,8 +95,16 @@ impl<'a> Place<'a> {
         match readlinkat_raw(self.begin(), self.name, &mut byte) {
             Ok(_) => Ok(true),
             Err(Errno::INVAL) => Ok(false),
-            Err(errno) => Err(errno),
+            Err(Errno::NOENT) => Err(Errno::NOENT),
+            Err(_) => self.is_symbolic_link_by_stat(),
         }
+    }
+
+    /// A filter may know the one call and not the other.
+    #[cold]
+    fn is_symbolic_link_by_stat(&self) -> Result<bool> {
+        let stat = self.lstat()?;
+        Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 
     /// Whether something is mounted on it; None where the kernel does not tell.

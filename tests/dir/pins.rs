@@ -183,6 +183,7 @@ fn no_pin() -> Outcome {
     let calls: &[(&str, Call)] = &[
         ("open", |d, _, n| d.open_as::<Map>(n).map(drop)),
         ("open", |d, _, n| d.open_with::<Map>(n, Access::ReadOnly).map(drop)),
+        ("open", |d, _, n| d.open_as::<Link>(n).map(drop)),
         ("open", |d, _, n| d.open_any(n).map(drop)),
         ("open", |d, _, n| d.open_with_info(n).map(drop)),
         ("open", |d, _, n| d.identity(n).map(drop)),

@@ -3,12 +3,17 @@
 use std::collections::HashSet;
 use std::env;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use bpf_pin::{Bpffs, Cause, Error, inventory};
 use common::*;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_bind, mount_change,
+    move_mount, open_tree, unmount,
+};
+use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::seen::{in_a_directory, pin, seen};
@@ -23,6 +28,8 @@ pub fn tests(suite: Suite) -> Suite {
         .test("inventory_of_covered_pins", ROOT, covered_pins)
         .test("inventory_says_what_covers", ROOT, sentences)
         .test("inventory_below_mounts_on_the_way", ROOT, on_the_way)
+        .test("inventory_below_a_mount_on_the_root", ROOT, on_the_root)
+        .test("inventory_of_a_link_over_a_pin", ROOT, link_over_a_pin)
         .test("inventory_of_a_crowd_of_hidden_mounts", ROOT, || {
             alone(CHILD, "crowd")
         })
@@ -291,4 +298,52 @@ fn crowd() {
     println!("{FEW}: {few} calls, {MANY}: {many} calls");
     // Eight times as much, and not sixty-four.
     assert!(many < few * 12, "{few} calls, {many} calls");
+}
+
+/// What is mounted on the root itself is passed by nobody who begins there.
+fn on_the_root() -> Outcome {
+    in_a_directory(|dir| {
+        let root = dir.join("root");
+        fs::create_dir_all(root.join("proc"))?;
+        mount_bind("/proc", root.join("proc"))?;
+        bpffs(&root.join("a"))?;
+        let ids = filled(&root.join("a"), &["pin"])?;
+        bind(&root.join("a"), &root.join("b"))?;
+        tmpfs(&root.join("a"))?;
+        chroot(&root)?;
+        // This thread's alone, with its mounts.
+        rustix::process::chdir("/")?;
+        for _ in 0..2 {
+            let now = seen(Path::new("/"))?;
+            assert!(now.errors.is_empty(), "{:?}", now.errors);
+            assert_eq!(now.names(Path::new("/")), ["b/pin"]);
+            assert_eq!(now.ids(), ids);
+            assert!(fs::exists("/b/pin")?);
+            tmpfs(Path::new("/"))?;
+        }
+        Ok(())
+    })
+}
+
+/// It is no pin, and where it leads to is found where it is.
+fn link_over_a_pin() -> Outcome {
+    in_a_directory(|dir| {
+        let one = dir.join("one");
+        bpffs(&one)?;
+        filled(&one, &["other", "over"])?;
+        symlink("other", one.join("link"))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let link = open_tree(CWD, one.join("link"), flags)?;
+        let moved = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&link, c"", CWD, one.join("over"), moved)?;
+        let now = seen(dir)?;
+        assert_eq!(now.names(dir), ["one/other"]);
+        let [error] = &now.errors[..] else {
+            panic!("{:?}", now.errors);
+        };
+        assert_eq!(error.path(), Some(&*one.join("over")));
+        Ok(())
+    })
 }

@@ -30,6 +30,7 @@ const ATTACHED: &[&str] = &[
     "fcntl",
     "fcntl",
     "OBJ_GET_AT",
+    "readlink",
     "LINK_CREATE",
     "OBJ_PIN_AT",
     "close",

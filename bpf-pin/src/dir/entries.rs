@@ -53,8 +53,8 @@ impl EntryType {
 /// A name in a directory. What it stands for is opened when asked for, not before.
 ///
 /// `D` is how the directory is held: borrowed by [`Entries`], shared by [`Walk`](super::Walk). While it
-/// lives it keeps all that was read at once with it, some 8 KiB: what is to be kept for long is better
-/// its [`path`](Self::path) or [`name`](Self::name).
+/// lives it keeps all that was read at once with it, up to 8 KiB, and one of a walk the descriptor of its
+/// directory: what is to be kept for long is better its [`path`](Self::path) or [`name`](Self::name).
 #[derive(Clone)]
 pub struct Entry<D> {
     batch: Arc<Batch<D>>,
@@ -238,6 +238,7 @@ impl<'d> Iterator for Entries<'d> {
 /// The names of a directory, read by the batch.
 pub(super) struct Stream<D> {
     file: OwnedFd,
+    room: Box<[u8]>,
     batch: Arc<Batch<D>>,
     /// Where the next record begins.
     next: usize,
@@ -245,7 +246,6 @@ pub(super) struct Stream<D> {
 }
 
 /// What was read at once. Its entries share it.
-#[derive(Clone)]
 struct Batch<D> {
     dir: D,
     records: Vec<u8>,
@@ -263,6 +263,7 @@ impl<D: Clone> Stream<D> {
         let records = Vec::new();
         Self {
             file,
+            room: vec![0; ROOM].into(),
             batch: Arc::new(Batch { dir, records }),
             next: 0,
             has_ended: false,
@@ -298,13 +299,20 @@ impl<D: Clone> Stream<D> {
         if self.has_ended {
             return Ok(());
         }
-        let batch = Arc::make_mut(&mut self.batch);
+        let filled = sys::getdents(self.file.as_fd(), &mut self.room);
+        let records = &self.room[..*filled.as_ref().unwrap_or(&0)];
+        self.has_ended = records.is_empty();
         self.next = 0;
-        batch.records.resize(ROOM, 0);
-        let filled = sys::getdents(self.file.as_fd(), &mut batch.records);
-        let len = *filled.as_ref().unwrap_or(&0);
-        batch.records.truncate(len);
-        self.has_ended = len == 0;
+        match Arc::get_mut(&mut self.batch) {
+            Some(batch) => {
+                batch.records.clear();
+                batch.records.extend_from_slice(records);
+            }
+            None => {
+                let (dir, records) = (self.batch.dir.clone(), records.to_vec());
+                self.batch = Arc::new(Batch { dir, records });
+            }
+        }
         filled.map(drop)
     }
 }

@@ -183,7 +183,9 @@ impl PinDir {
             Err(missed) => missed,
         };
         let object: Handle<K> = explain_unlinked(&place, Access::ReadWrite, missed)?;
-        let info = object.info()?;
+        let info = object
+            .info()
+            .map_err(|error| error.of_opened(place.path()))?;
         Ok(Some((object, info)))
     }
 
@@ -402,11 +404,13 @@ fn look_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Mi
     }
 }
 
-/// Whether the name is a link's is asked of what took longer to be proven, too.
+/// Where a link leads to is not what is wrong with it.
 #[cold]
 fn explain_unlinked<T: Pinnable>(place: &Place<'_>, access: Access, missed: Missed) -> Result<T> {
-    let object = explain(place, access, missed)?;
-    not_linked(place).map(|()| object)
+    if let Missed::Unproven(_) = missed {
+        not_linked(place)?;
+    }
+    explain(place, access, missed)
 }
 
 fn not_linked(place: &Place<'_>) -> Result<()> {

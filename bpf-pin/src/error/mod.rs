@@ -273,6 +273,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of an object without a path, which was opened by this one.
+    #[cold]
+    pub(crate) fn of_opened(self, path: PathBuf) -> Self {
+        match self {
+            Self::Info { reason, .. } => Self::Open { path, reason },
+            other => other,
+        }
+    }
+
     /// The errno and the cause.
     pub fn reason(&self) -> &Reason {
         match self {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, Stat, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 
 use crate::access::Access;
@@ -326,17 +326,25 @@ fn prove(mount: &Mount, path: &Path, fd: BorrowedFd<'_>) -> Result<Stat> {
 
 /// A pin that is mounted as a file.
 fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<Found>> {
-    let fd = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(path, flags, Mode::empty())
         .map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
     let file = prove(mount, path, fd.as_fd())?;
+    if FileType::from_raw_mode(file.st_mode) == FileType::Symlink {
+        return Err(not_found(
+            path,
+            Cause::SymbolicLink { path: path.into() }.into(),
+        ));
+    }
     let object = Object::open(path)
         .or_else(|error| Object::open_with(path, Access::ReadOnly).map_err(|_| error));
     Ok(object.and_then(|object| {
+        let info = object.info();
         Ok(Found {
             path: path.to_owned(),
             dev: file.st_dev,
             inode: file.st_ino,
-            info: object.info()?,
+            info: info.map_err(|error| error.of_opened(path.to_owned()))?,
         })
     }))
 }

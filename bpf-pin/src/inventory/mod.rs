@@ -49,6 +49,9 @@ pub struct Inventory {
 /// found. What is mounted over it, moved or unmounted while the inventory goes on, or after it, makes
 /// the path lead elsewhere: what must be sure of a pin compares its id when it has opened it.
 ///
+/// What mountinfo leaves out is not found: what is mounted outside of this process's root, and what that
+/// root is itself in, if it is no mount point.
+///
 /// What goes wrong with a pin or a directory is told by an error in its place, and does not end the
 /// inventory. What is removed meanwhile is left out, and so are files whose objects are gone, as
 /// some kernels have them in `maps.debug` and `progs.debug`.

@@ -84,7 +84,8 @@ impl Tree {
 
     /// Whether the way to where it is mounted leads through another mount on its parent.
     fn is_passed_by(&self, mount: Row<'_>, parent: Option<Row<'_>>) -> bool {
-        let begin = parent.map(|parent| parent.mount_point);
+        // What is mounted on the root itself is passed by nobody who begins there.
+        let begin = parent.map_or(Path::new("/"), |parent| parent.mount_point);
         let is_top = parent.is_none_or(|parent| self.top.contains(&parent.mount_id));
         let Some(on_the_way) = mount.mount_point.parent() else {
             return false;
@@ -95,18 +96,17 @@ impl Tree {
     /// Whether `path`, as the mount would have it, leads to that mount.
     pub(super) fn leads_to(&self, mount: &Mount, path: &Path) -> bool {
         let (id, begin) = (mount.mount_id, &mount.mount_point);
-        !self.hidden.contains(&id)
-            && !self.is_covered(id, Some(begin), self.top.contains(&id), path)
+        !self.hidden.contains(&id) && !self.is_covered(id, begin, self.top.contains(&id), path)
     }
 
     /// Whether something is mounted, on the mount of this id, on the path from where that begins.
-    fn is_covered(&self, id: u64, begin: Option<&Path>, is_top: bool, path: &Path) -> bool {
+    fn is_covered(&self, id: u64, begin: &Path, is_top: bool, path: &Path) -> bool {
         let Some(points) = self.points.get(&id) else {
             return false;
         };
         path.ancestors()
-            .take_while(|above| begin.is_none_or(|begin| above.starts_with(begin)))
-            .filter(|above| !is_top || Some(*above) != begin)
+            .take_while(|above| above.starts_with(begin))
+            .filter(|above| !is_top || *above != begin)
             .any(|above| points.contains(above))
     }
 

@@ -284,6 +284,8 @@ impl Wanted<'_> {
         let old;
         let _turn = self.dir.turn().map_err(fail)?;
         let Some(there) = self.open()? else {
+            // Where one leads to may be missing, too, and no link is pinned over it.
+            self.dir.refuse_link(self.name)?;
             return self.attach();
         };
         old = match self.take(there)? {

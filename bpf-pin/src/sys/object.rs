@@ -223,6 +223,8 @@ impl<const WORDS: usize> InfoRoom<WORDS> {
     /// `BPF_OBJ_GET_INFO_BY_FD`.
     #[inline]
     pub(crate) fn ask(&mut self, fd: BorrowedFd<'_>) -> Result<InfoHead> {
+        // What was told of another object is no question.
+        *self = Self::new();
         // No size and no id is that large, and nobody who made up an object's numbers knows where
         // this stack is.
         let mark = (address(self) >> 4) as u32 | 1 << 31;
