@@ -10,19 +10,24 @@ use crate::cause::Cause;
 use crate::sys::{Text, has_zero, with_c_str};
 
 /// A NUL-terminated name, in place: 255 bytes is the longest, and there may be room for fewer.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Filename<const ROOM: usize = 256>(Text<ROOM>);
 
 impl Filename {
     /// A name that bpffs would take.
     pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
-        let Ok(bytes) = checked(name) else {
-            return Err(fault(name));
-        };
-        let this = Self(Text::truncated(bytes));
-        match this.as_bytes().len() == bytes.len() {
-            true => Ok(this),
-            false => Err(fault(name)),
+        let mut this = Self::default();
+        this.set(name)?;
+        Ok(this)
+    }
+
+    /// The same where it stands: a result would move it.
+    #[inline]
+    pub(crate) fn set<'n>(&mut self, name: &'n OsStr) -> Result<(), BadName<'n>> {
+        let bytes = checked(name)?;
+        match self.0.set(bytes) == bytes.len() {
+            true => Ok(()),
+            false => Err(BadName(name)),
         }
     }
 }

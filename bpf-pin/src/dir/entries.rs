@@ -60,6 +60,7 @@ pub struct Entry<D> {
     batch: Arc<Batch<D>>,
     /// Where in the batch its record begins.
     at: usize,
+    entry_type: EntryType,
 }
 
 impl<D> Entry<D> {
@@ -89,8 +90,7 @@ impl<D> Entry<D> {
 
     /// What it was when the directory was read.
     pub fn entry_type(&self) -> EntryType {
-        // A mode has these four bits on top.
-        EntryType::of(u32::from(self.dirent().d_type) << 12)
+        self.entry_type
     }
 
     /// The inode's number when the directory was read.
@@ -285,10 +285,16 @@ impl<D: Clone> Stream<D> {
                 }
             };
             let (at, name) = (self.next, dirent.name);
+            // A mode has these four bits on top.
+            let entry_type = EntryType::of(u32::from(dirent.d_type) << 12);
             self.next += dirent.len;
             if name != c"." && name != c".." {
                 let batch = Arc::clone(&self.batch);
-                return Some(Ok(Entry { batch, at }));
+                return Some(Ok(Entry {
+                    batch,
+                    at,
+                    entry_type,
+                }));
             }
         }
     }

@@ -157,9 +157,10 @@ impl PinDir {
         fill: &mut dyn FnMut(&Map) -> Result<(), E>,
     ) -> Result<Reused, E> {
         let path = || self.path().join(name);
-        let filename = Filename::new(name).map_err(|cause| Error::Reuse {
+        let mut filename = Filename::default();
+        filename.set(name).map_err(|bad| Error::Reuse {
             path: path(),
-            reason: cause.into(),
+            reason: bad.into(),
         })?;
         let name = &filename;
         let mut make = || -> Result<Map, E> {

@@ -106,9 +106,17 @@ impl<const ROOM: usize> Text<ROOM> {
     #[inline]
     pub(crate) fn truncated(source: &[u8]) -> Self {
         let mut this = Self::default();
-        // 255 is the most.
-        this.len = copy(source, &mut this.bytes) as u8;
+        this.set(source);
         this
+    }
+
+    /// The same in the place of what it was; how many they are.
+    #[inline]
+    pub(crate) fn set(&mut self, source: &[u8]) -> usize {
+        let len = copy(source, &mut self.bytes);
+        // 255 is the most.
+        self.len = len as u8;
+        len
     }
 
     /// None where there is no room; where there is a NUL among the bytes, its position.

@@ -22,18 +22,19 @@ const fn bound(row: &'static str, who: &'static str, syscalls: usize, instructio
     }
 }
 
-/// Compilers differ a little.
-const MARGIN: f64 = 1.05;
+/// Compilers differ a little, and so does how long the C library takes for a copy, by where it stands.
+const MARGIN: f64 = 1.1;
 
 const BOUNDS: &[Bound] = &[
-    bound("open a map", "bpf-pin", 3, 280),
-    bound("open a program", "bpf-pin", 3, 285),
-    bound("open a link", "bpf-pin", 3, 284),
-    bound("pin a map, unpin it", "bpf-pin", 7, 851),
-    bound("PinDir::pin, remove", "bpf-pin", 7, 834),
-    bound("PinDir::pin, remove", "bpf-pin, no check", 2, 437),
-    bound("PinDir::open_as", "bpf-pin", 4, 435),
-    bound("PinDir::replace", "bpf-pin", 2, 702),
+    bound("open a map", "bpf-pin", 3, 171),
+    bound("open a program", "bpf-pin", 3, 214),
+    bound("open a link", "bpf-pin", 3, 196),
+    bound("pin a map, unpin it", "bpf-pin", 7, 675),
+    bound("PinDir::pin, remove", "bpf-pin", 7, 823),
+    bound("PinDir::pin, remove", "bpf-pin, no check", 2, 357),
+    bound("PinDir::open_as", "bpf-pin", 4, 288),
+    bound("PinDir::replace", "bpf-pin", 2, 390),
+    bound("PinDir::open_or_create", "bpf-pin", 4, 681),
     bound("look an element up", "bpf-pin", 1, 96),
     bound("update an element", "bpf-pin", 1, 90),
 ];

@@ -60,7 +60,7 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
         goals,
         "The check whose pin it is takes five syscalls beside pin and unlink: info, readlink, get, info, close; \
          PinDir::unlink does without. Each call is some 150 instructions: the name is searched for a slash \
-         and a dot, and copied, up to a NUL",
+         and a dot, and copied, up to a NUL.",
     );
 }
 

@@ -137,7 +137,7 @@ fn pin(bench: &mut Bench, map: Map) {
         goals,
         "The check whose pin it is takes five syscalls beside pin and unlink: info, readlink, get, info, close. \
          Nobody else makes it. Beside the same calls by hand it is some 470 instructions, the most of \
-         them to copy the path and to look through the info of what is there for its kind",
+         them to copy the path and to look through the info of what is there for its kind.",
     );
 }
 

@@ -183,7 +183,7 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         "PinDir::open_or_create of a map that fits",
         contenders,
         vec![goal("bpf-pin", "raw, no link followed", 1.02)],
-        "Some 600 instructions: every field is compared, and the name is kept beside its copy for what may \
+        "Some 500 instructions: every field is compared, and the name is kept beside its copy for what may \
          be to do: to create, to migrate, to replace.",
     );
     let paths: Vec<_> = pins.iter().map(|pin| pin.path.clone()).collect();
