@@ -92,6 +92,7 @@ mod cause;
 mod cpu;
 mod diagnose;
 mod dir;
+mod errno;
 mod error;
 mod features;
 mod filename;

@@ -5,7 +5,7 @@ use std::fmt;
 use rustix::fs::{major, minor};
 
 use super::Cause;
-use crate::error::errno_name;
+use crate::errno::errno_name;
 
 /// A device's number as people know it.
 pub(crate) struct Device(pub(crate) u64);

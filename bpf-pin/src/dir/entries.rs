@@ -312,6 +312,7 @@ impl<D: Clone> Stream<D> {
         match Arc::get_mut(&mut self.batch) {
             Some(batch) => {
                 batch.records.clear();
+                batch.records.reserve_exact(records.len());
                 batch.records.extend_from_slice(records);
             }
             None => {

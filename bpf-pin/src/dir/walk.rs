@@ -30,7 +30,7 @@ impl PinDir {
     /// Opens no object, follows no symbolic link. A directory that cannot be entered comes as an
     /// entry and then as an error, and the walk goes on; so does one that something is mounted on:
     /// [`MountPoint`](crate::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
-    /// Memory is some 10 KiB for each level of depth, and a descriptor or two.
+    /// Memory is some 20 KiB for each level of depth, and a descriptor or two.
     ///
     /// # Errors
     ///
