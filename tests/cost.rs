@@ -1,17 +1,14 @@
 //! What a call costs, in syscalls, allocations and descriptors: exact counts.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::mem::forget;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use bpf_pin::{
-    Access, Btf, Cause, DirLock, ElemFlags, Identity, Ids, Link, Map, Object, PinDir, Pinned,
-    PinnedLink, PinnedMap, PinnedProg, Prog, TestRun, Typed, kinds,
+    Access, Btf, DirLock, ElemFlags, Identity, Ids, Link, Map, Object, PinDir, PinnedLink,
+    PinnedMap, PinnedProg, Prog, TestRun, Typed, kinds,
 };
 use common::*;
 
@@ -19,7 +16,7 @@ const CHILD: &str = "BPF_PIN_TEST_COST";
 
 fn main() -> ExitCode {
     match std::env::var(CHILD).as_deref() {
-        Ok("descriptors") => return no_descriptor_leaks(),
+        Ok("descriptors") => return descriptors::no_descriptor_leaks(),
         Ok(_) => return syscalls(),
         Err(_) => {}
     }
@@ -151,6 +148,8 @@ macro_rules! measured {
     };
 }
 
+#[path = "cost/descriptors.rs"]
+mod descriptors;
 #[path = "cost/elements.rs"]
 mod elements;
 #[path = "cost/reuse.rs"]
@@ -384,138 +383,4 @@ fn allocations() -> Outcome {
     opened?;
     assert_eq!(used.pieces, 1, "a path of 256 bytes");
     Ok(())
-}
-
-/// In a child with one thread: every failing call, and then as many descriptors as before.
-fn no_descriptor_leaks() -> ExitCode {
-    let scene = Scene::new();
-    let at = |name| scene.fs.at(name);
-    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = open();
-    for _ in 0..50 {
-        Map::open(at("prog")).unwrap_err();
-        Prog::open(at("link")).unwrap_err();
-        Link::open(at("map")).unwrap_err();
-        Object::open(at("nothing")).unwrap_err();
-        Object::open("/dev/null").unwrap_err();
-        Link::open_with(at("link"), Access::ReadOnly).unwrap_err();
-        PinnedLink::open(at("prog")).unwrap_err();
-        Map::try_from(scene.prog.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
-        Prog::from_id(u32::MAX).unwrap_err();
-        hash().pin(at("map")).unwrap_err();
-        hash().pin(at("a.b")).unwrap_err();
-        hash().pin("/proc/self/map").unwrap_err();
-        hash().typed::<u8, u8>().unwrap_err();
-        let ours = hash().pin(at("ours")).unwrap();
-        fs::remove_file(at("ours")).unwrap();
-        let ours = ours.unpin().unwrap_err().into_object();
-        let theirs = hash().pin(at("ours")).unwrap();
-        ours.unpin().unwrap_err();
-        theirs.unpin().unwrap();
-        Pinned::<Object>::open(at("map")).unwrap();
-    }
-    assert_eq!(open(), before);
-    failing_dir_calls(&scene);
-    assert_eq!(open(), before);
-    ExitCode::SUCCESS
-}
-
-/// Every call on a directory, where it cannot be done.
-fn failing_dir_calls(scene: &Scene) {
-    let root = scene.fs.root();
-    let (map, prog) = (&scene.map, &scene.prog);
-    symlink("map", scene.fs.at("symlink")).unwrap();
-    fs::create_dir(scene.fs.at("full")).unwrap();
-    prog.try_clone()
-        .unwrap()
-        .pin(scene.fs.at("full/prog"))
-        .unwrap();
-    for name in [
-        "", "a.b", "a/b", "a\0b", "nothing", "symlink", "map", "sub", "full",
-    ] {
-        failing_by_name(scene, OsStr::new(name));
-    }
-    for _ in 0..20 {
-        PinDir::open("/dev/null").unwrap_err();
-        PinDir::open("/proc").unwrap_err();
-        PinDir::open(scene.fs.at("nothing")).unwrap_err();
-        PinDir::from_fd(fs::File::open("/dev/null").unwrap().into()).unwrap_err();
-        PinDir::from_fd(map.as_fd().try_clone_to_owned().unwrap()).unwrap_err();
-        PinDir::create("/proc/nothing/here", 0o700).unwrap_err();
-        PinDir::create(root.join("made/made/a.b"), 0o700).unwrap_err();
-        PinDir::create(root.join("map/x"), 0o700).unwrap_err();
-        PinDir::create(root.join("symlink/x"), 0o700).unwrap_err();
-        PinDir::create(root.join("made"), 0o10000).unwrap_err();
-        PinDir::create_owned(root.join("made"), 0o700, Some(u32::MAX), None).unwrap_err();
-        let dir = scene.dir();
-        let held = dir.lock().unwrap();
-        assert!(dir.try_lock().unwrap().is_none());
-        assert!(dir.lock_within(Duration::from_millis(1)).unwrap().is_none());
-        drop(held);
-        // Not one that is gone.
-        let gone = dir.create_dir("gone", 0o700).unwrap();
-        gone.replace(map, "map").unwrap();
-        let set = gone.stage("set").unwrap();
-        dir.remove_dir_all("gone").unwrap();
-        gone.lock().unwrap_err();
-        gone.pin(map, "map").unwrap_err();
-        gone.replace(map, "map").unwrap_err();
-        gone.stage("set").unwrap_err();
-        gone.create_dir("dir", 0o700).unwrap_err();
-        gone.entries().unwrap().next().unwrap().unwrap_err();
-        assert_eq!(gone.sweep_stale().unwrap().failed.len(), 1);
-        drop(set.publish().unwrap_err());
-        let other = dir.identity("prog").unwrap();
-        let error = dir.replace_if(map, "map", other).unwrap_err();
-        assert!(matches!(error.cause(), Some(Cause::Replaced { .. })));
-        dir.remove(prog, "map").unwrap_err();
-    }
-    let names = ["full", "link", "map", "prog", "sub", "symlink"];
-    assert_eq!(scene.fs.names(), names);
-}
-
-/// What fails with this name, which may be a pin's, a directory's, a link's, nothing's or no name.
-fn failing_by_name(scene: &Scene, name: &OsStr) {
-    let (map, is) = (&scene.map, |other: &str| name == other);
-    let is_dir = is("sub") || is("full");
-    for _ in 0..20 {
-        let dir = scene.dir();
-        let seen = dir.identity("prog").unwrap();
-        if !is_dir {
-            dir.open_dir(name).unwrap_err();
-            dir.remove_dir(name).unwrap_err();
-            dir.remove_dir_all(name).unwrap_err();
-        }
-        if !is("nothing") {
-            dir.pin(map, name).unwrap_err();
-            dir.rename("prog", name).unwrap_err();
-            dir.link("prog", name).unwrap_err();
-        }
-        if !is("nothing") && !is_dir {
-            dir.create_dir(name, 0o700).unwrap_err();
-            dir.stage(name)
-                .map(|set| drop(set.publish().unwrap_err()))
-                .ok();
-        }
-        if !is("map") {
-            dir.open_as::<Map>(name).unwrap_err();
-            dir.open_any(name).unwrap_err();
-            dir.identity(name).unwrap_err();
-            dir.remove(map, name).unwrap_err();
-            dir.copy_to(name, &dir).unwrap_err();
-        }
-        if is_dir || name.is_empty() || name.to_string_lossy().contains(['.', '/', '\0']) {
-            dir.unlink(name).unwrap_err();
-            dir.replace(map, name).unwrap_err();
-            dir.replace_keeping_mode(map, name).unwrap_err();
-            dir.link(name, "new").unwrap_err();
-        }
-        dir.open_as::<Prog>(name).unwrap_err();
-        dir.open_as::<Link>(name).unwrap_err();
-        dir.replace_if(map, name, seen).unwrap_err();
-        dir.rename("nothing", name).unwrap_err();
-        dir.exchange("nothing", name).unwrap_err();
-        dir.set_mode(name, 0o10000).unwrap_err();
-        dir.set_owner(name, Some(u32::MAX), None).unwrap_err();
-    }
 }
