@@ -72,7 +72,7 @@ impl Pathname {
     }
 
     /// The path of a name in the directory that this is the path of.
-    pub(crate) fn join<const N: usize>(&self, name: &Filename<N>) -> Self {
+    pub(crate) fn join(&self, name: &Filename) -> Self {
         let (base, name) = (self.as_path().as_os_str().as_bytes(), name.as_bytes());
         let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
         let parts = [base, slash, name];

@@ -91,7 +91,7 @@ impl PinDir {
     }
 
     /// Of a name in this one.
-    fn child<const N: usize>(&self, fd: OwnedFd, name: &Filename<N>) -> Self {
+    fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
         Self {
             has_path: self.has_path,
             ..Self::from_proven_fd(fd, self.path.join(name))
