@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::symlink;
 use std::process::ExitCode;
+use std::sync::Barrier;
+use std::thread;
 
 use bpf_pin::{Cause, EntryType, Map, MapSpec, MapType, PinDir, Result, Swept};
 use common::*;
@@ -54,6 +56,22 @@ fn sorted(names: &[OsString]) -> Vec<&str> {
     let mut names: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
     names.sort();
     names
+}
+
+/// What each of three has swept that begin at the same time, with what was made for each.
+fn three_at_once<D: Send>(make: impl Fn() -> D, sweep: impl Fn(&D) -> Swept + Sync) -> Vec<Swept> {
+    let start = Barrier::new(3);
+    let (start, sweep) = (&start, &sweep);
+    thread::scope(|scope| {
+        let begin = |own: D| {
+            scope.spawn(move || {
+                start.wait();
+                sweep(&own)
+            })
+        };
+        let sweepers = [make(), make(), make()].map(begin);
+        sweepers.map(|sweeper| sweeper.join().unwrap()).into()
+    })
 }
 
 /// What was removed and nothing else: nothing failed.

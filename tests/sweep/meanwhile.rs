@@ -1,14 +1,12 @@
 //! What changes while it is swept, by others or by another sweep.
 
 use std::ffi::OsStr;
-use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Identity, Map, Result};
+use bpf_pin::{Identity, Map, PinDir, Result};
 use common::*;
 
-use crate::{PINS, app, names, removed};
+use crate::{PINS, app, names, removed, three_at_once};
 
 pub fn tests(suite: Suite) -> Suite {
     suite
@@ -116,19 +114,9 @@ fn two_sweeps() -> Outcome {
                 _ => dir.pin(&map, format!("useless{number}"))?,
             }
         }
-        let start = Barrier::new(3);
-        let swept: Vec<_> = thread::scope(|scope| {
-            let sweepers: Vec<_> = (0..3)
-                .map(|_| {
-                    scope.spawn(|| {
-                        start.wait();
-                        let starts = |name: &OsStr| name.to_str().unwrap().starts_with("useless");
-                        dir.sweep(|entry| starts(entry.name())).unwrap()
-                    })
-                })
-                .collect();
-            sweepers.into_iter().map(|s| s.join().unwrap()).collect()
-        });
+        let starts = |name: &OsStr| name.to_str().unwrap().starts_with("useless");
+        let sweep = |dir: &&PinDir| dir.sweep(|entry| starts(entry.name())).unwrap();
+        let swept = three_at_once(|| &dir, sweep);
         let mut all: Vec<_> = swept.iter().flat_map(removed).collect();
         all.sort();
         let mut expected: Vec<_> = (0..60).map(|number| format!("useless{number}")).collect();

@@ -1,14 +1,12 @@
 //! What the dead have left goes, by its exact name, or gets back the name that it had.
 
 use std::os::unix::fs::symlink;
-use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
-use crate::{DIRS, PINS, app, names, removed, sorted};
+use crate::{DIRS, PINS, app, names, removed, sorted, three_at_once};
 
 pub fn tests(suite: Suite) -> Suite {
     suite
@@ -141,20 +139,8 @@ fn two_stale_sweeps() -> Outcome {
             }
             expected.push(name);
         }
-        let start = Barrier::new(3);
-        let swept: Vec<_> = thread::scope(|scope| {
-            let sweepers: Vec<_> = (0..3)
-                .map(|_| {
-                    let own = PinDir::open(fs.at("app")).unwrap();
-                    let start = &start;
-                    scope.spawn(move || {
-                        start.wait();
-                        own.sweep_stale().unwrap()
-                    })
-                })
-                .collect();
-            sweepers.into_iter().map(|s| s.join().unwrap()).collect()
-        });
+        let own = || PinDir::open(fs.at("app")).unwrap();
+        let swept = three_at_once(own, |own| own.sweep_stale().unwrap());
         let (mut all, mut restored) = (Vec::new(), Vec::new());
         for swept in &swept {
             assert!(swept.failed.is_empty(), "{:?}", swept.failed);
