@@ -143,6 +143,10 @@ impl<M: AsMap> Elems<M> {
     /// `BPF_MAP_LOOKUP_ELEM`: copies the value under `key` and says whether there was one. Of a
     /// queue or stack the next one, which stays.
     ///
+    /// Of a hash whose `key` another sets or deletes at that moment, it may be the value of another key:
+    /// the kernel makes the next element of the one that was found, without waiting for who copies
+    /// from it. Batches, as [`iter`](Self::iter) reads, are copied under the lock of the bucket.
+    ///
     /// # Errors
     ///
     /// [`Error::Lookup`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without

@@ -98,6 +98,7 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
 
     /// `BPF_MAP_LOOKUP_ELEM`: the value under `key`, if there is one. A bloom filter is asked about
     /// the value that goes in, and so through [`Elems::lookup`].
+    /// What a hash may answer beside a writer is said there, too.
     ///
     /// # Errors
     ///
