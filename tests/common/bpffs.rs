@@ -10,7 +10,7 @@ use rustix::mount::{
     fsopen,
 };
 
-use crate::cap;
+use crate::{cap, remains};
 
 /// The bpffs that was given for tests that may not mount one.
 pub(crate) fn given() -> Option<PathBuf> {
@@ -59,7 +59,7 @@ impl TestFs {
     fn within(place: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = place.join(format!("test-{}-{number}", std::process::id()));
+        let path = place.join(remains::unique(number));
         fs::create_dir(&path).expect("a directory in BPF_PIN_TEST_BPFFS");
         let kept = Kept::Directory;
         Self { path, kept }

@@ -8,6 +8,7 @@ mod links;
 mod namespace;
 mod needs;
 mod objects;
+mod remains;
 mod run;
 mod suite;
 mod trace;

@@ -133,8 +133,7 @@ impl Cgroup {
         let root = tempfile::tempdir().expect("a mount point");
         mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None).expect("a cgroup2");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("bpf-pin-test-{}-{number}", std::process::id());
-        let path = root.path().join(name);
+        let path = root.path().join(crate::remains::unique(number));
         fs::create_dir(&path).expect("a control group");
         Self { _root: root, path }
     }

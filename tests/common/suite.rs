@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::namespace::{as_user, without_capabilities};
-use crate::{Need, Outcome, cap};
+use crate::{Need, Outcome, cap, remains};
 
 /// What a test returns.
 pub type TestResult = Outcome;
@@ -63,6 +63,7 @@ impl Suite {
     /// Runs them as the command line has it.
     pub fn run(self) -> ExitCode {
         raise_memlock();
+        let _place = remains::watched().expect("a place for temporary files");
         let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
         let skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
         for line in skipped.iter() {
