@@ -3,55 +3,87 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Found, Kind, Mount, ObjName, ObjectInfo, inventory};
+use bpf_pin::{Bpffs, Found, Identity, Kind, Mount, ObjName, ObjectInfo, inventory};
 
 const USAGE: &str = "usage: pin_tree [--json] [--find map:ID|prog:ID|link:ID]";
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<_> = std::env::args().skip(1).collect();
+    let mut out = io::stdout().lock();
+    match run(&args, &mut out) {
+        // Who reads it has read enough.
+        Err(error) if is_closed(&*error) => Ok(()),
+        done => done,
+    }
+}
+
+fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let (mut is_json, mut wanted) = (false, None);
-    let mut args = std::env::args().skip(1);
+    let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
-        match arg.as_str() {
+        match arg {
             "--json" => is_json = true,
-            "--find" => wanted = Some(args.next().ok_or(USAGE)?),
+            "--find" => wanted = Some(args.next().and_then(parse).ok_or(USAGE)?),
+            "--help" | "-h" => return Ok(writeln!(out, "{USAGE}")?),
             _ => return Err(USAGE.into()),
         }
     }
-    let is_wanted = |found: &Found| {
-        let (kind, id) = identity(&found.info);
-        let it = format!("{kind}:{id}");
-        wanted.as_ref().is_none_or(|wanted| *wanted == it)
-    };
-    let found = inventory()?.filter(|found| found.as_ref().map_or(true, is_wanted));
+    let is_wanted = |found: &Found| wanted.is_none_or(|wanted| wanted == found.info.identity());
+    let mut found = inventory()?.filter(|found| found.as_ref().map_or(true, is_wanted));
     let mounts = Bpffs::mounts()?;
     if is_json {
-        found.for_each(|found| println!("{}", json(&found)));
+        found.try_for_each(|found| writeln!(out, "{}", json(&found)))?;
     } else if mounts.is_empty() {
         let usual = Bpffs::inspect("/sys/fs/bpf")?;
-        println!("No bpffs is mounted in this mount namespace: {usual}.");
+        let nothing = "No bpffs is mounted in this mount namespace";
+        writeln!(out, "{nothing}: {usual}.")?;
     } else {
-        print(&mounts, found);
+        print(&mounts, found, out)?;
     }
     Ok(())
 }
 
-fn identity(info: &ObjectInfo) -> (&'static str, u32) {
-    let kind = match info.identity().kind {
+/// "map:17"
+fn parse(text: &str) -> Option<Identity> {
+    let (kind, id) = text.split_once(':')?;
+    let kind = [Kind::Map, Kind::Prog, Kind::Link]
+        .into_iter()
+        .find(|&of| word(of) == kind)?;
+    let id = id.parse().ok()?;
+    Some(Identity { kind, id })
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
         Kind::Map => "map",
         Kind::Prog => "prog",
         Kind::Link => "link",
-    };
-    (kind, info.identity().id)
+    }
+}
+
+fn identity(info: &ObjectInfo) -> (&'static str, u32) {
+    let Identity { kind, id } = info.identity();
+    (word(kind), id)
 }
 
 /// A name: what is said of it, and the names below it.
 #[derive(Default)]
 struct Node(String, BTreeMap<String, Node>);
 
-fn print(mounts: &[Mount], found: impl Iterator<Item = bpf_pin::Result<Found>>) {
+fn print(
+    mounts: &[Mount],
+    found: impl Iterator<Item = bpf_pin::Result<Found>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let points: HashSet<_> = mounts.iter().map(|mount| &*mount.mount_point).collect();
     let mut trees = BTreeMap::<PathBuf, Node>::new();
     // Each instance by the place where it was mounted first, even if nothing is pinned there.
@@ -83,18 +115,20 @@ fn print(mounts: &[Mount], found: impl Iterator<Item = bpf_pin::Result<Found>>) 
             .map(|mount| &mount.mount_point)
             .filter(|other| *other != point);
         let others: String = others.map(|other| format!(" = {}", shown(other))).collect();
-        println!("{}{others}{}", shown(point), tree.0);
-        draw(tree, "");
+        writeln!(out, "{}{others}{}", shown(point), tree.0)?;
+        draw(tree, "", out)?;
     }
+    Ok(())
 }
 
-fn draw(node: &Node, indent: &str) {
+fn draw(node: &Node, indent: &str, out: &mut dyn Write) -> io::Result<()> {
     for (i, (name, below)) in node.1.iter().enumerate() {
         let is_last = i + 1 == node.1.len();
         let (branch, further) = [("├── ", "│   "), ("└── ", "    ")][usize::from(is_last)];
-        println!("{indent}{branch}{name}{}", below.0);
-        draw(below, &format!("{indent}{further}"));
+        writeln!(out, "{indent}{branch}{name}{}", below.0)?;
+        draw(below, &format!("{indent}{further}"), out)?;
     }
+    Ok(())
 }
 
 /// A path for a terminal: what is no text, or would move the cursor, is escaped.

@@ -35,9 +35,12 @@ fn amid(is_for_good: bool) -> Outcome {
         mount("bpf", &at, "bpf", MountFlags::empty(), None)?;
         hash().pin(at.join("map"))?;
         let group = Cgroup::new();
-        println!("ready {}", group.path.file_name().unwrap().display());
-        while is_for_good {
-            sleep(Duration::from_secs(1));
+        println!(
+            "ready {}",
+            group.path.file_name().unwrap().to_string_lossy()
+        );
+        if is_for_good {
+            sleep(Duration::MAX);
         }
         Ok(())
     })
