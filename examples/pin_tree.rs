@@ -11,6 +11,7 @@ use bpf_pin::{Bpffs, Found, Identity, Kind, Mount, ObjName, ObjectInfo, inventor
 
 const USAGE: &str = "usage: pin_tree [--json] [--find map:ID|prog:ID|link:ID]";
 
+/// As a program.
 pub fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let mut out = io::stdout().lock();
@@ -26,6 +27,7 @@ fn is_closed(error: &(dyn Error + 'static)) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
+/// Writes what the arguments ask for.
 pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
     let (mut is_json, mut wanted) = (false, None);
     let mut args = args.iter().map(String::as_str);

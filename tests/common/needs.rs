@@ -22,6 +22,8 @@ pub enum Need {
     File(&'static str),
     /// A program of another project, and the Debian package that has it.
     Program(&'static str, &'static str),
+    /// No more mounts in a namespace than a test can make: fs.mount-max.
+    MountMax(u64),
     /// Something to build with, whether it was there when this was built, and what brings it.
     Built(bool, &'static str),
 }
@@ -69,6 +71,7 @@ impl Need {
             }
             Self::File(path) => fs::exists(path).unwrap_or(false),
             Self::Program(name, _) => find_program(name).is_some(),
+            Self::MountMax(most) => mount_max().is_some_and(|max| max <= most),
             Self::Built(there, _) => there,
         };
         (!met).then(|| format!("needs {self}"))
@@ -84,6 +87,7 @@ impl fmt::Display for Need {
             Self::Bpffs => f.write_str("CAP_SYS_ADMIN: or a bpffs to work in, BPF_PIN_TEST_BPFFS"),
             Self::File(path) => write!(f, "file {path}"),
             Self::Program(name, package) => write!(f, "{name}, of Debian's {package}"),
+            Self::MountMax(most) => write!(f, "fs.mount-max of {most} or less"),
             Self::Built(_, what) => write!(f, "a build with {what}"),
         }
     }
@@ -105,6 +109,11 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|directory| directory.join(name))
         .find(|program| program.is_file())
+}
+
+fn mount_max() -> Option<u64> {
+    let text = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
+    text.trim().parse().ok()
 }
 
 fn effective() -> CapabilitySet {

@@ -26,6 +26,7 @@ pub fn tests(suite: Suite) -> Suite {
             ignored_without_fsopen,
         )
         .test("without_one_of_the_newer_calls", ROOT, without_one)
+        .test("unmounting_without_open_tree", ROOT, without_open_tree)
         .test("a_path_that_then_leads_elsewhere", ROOT, leads_elsewhere)
         .test("a_link_that_is_changed_all_the_while", ROOT, changing_link)
         .test("with_few_descriptors", ROOT, few_descriptors)
@@ -76,6 +77,22 @@ fn without_one() -> Outcome {
         })?;
     }
     Ok(())
+}
+
+/// Without it nothing is unmounted: there would be no bpffs to give back after a failure.
+fn without_open_tree() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let (unmount, enosys) = (MountOperation::Unmount, libc::ENOSYS);
+        let failed = answered(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
+        let failed = failed.expect_err("no open_tree(2)");
+        // It may be the filter's word, so that nothing is said of the kernel.
+        assert_says(failed.error(), unmount, path, Some(enosys), None, "ENOSYS");
+        let bpffs = failed.into_object();
+        bpffs.still_here()?;
+        unmount_soon(bpffs);
+        Ok(())
+    })
 }
 
 /// A link that is covered by what is mounted by it.

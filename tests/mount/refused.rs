@@ -23,9 +23,12 @@ pub fn tests(suite: Suite) -> Suite {
         .test("unmounting_without_the_capability", USER, unmounting)
         .test("a_user_namespace_creates_no_bpffs", ROOT, user_namespace)
         .test("a_user_namespace_in_anothers_mounts", ROOT, anothers_mounts)
-        .test("a_full_table_of_mounts", ROOT, full_table)
+        .test("a_full_table_of_mounts", FULL, full_table)
         .test("without_proc", ROOT, without_proc)
 }
+
+/// And a table that can be filled.
+const FULL: &[Need] = &[cap::SYS_ADMIN, Need::MountMax(200_000)];
 
 fn options() -> MountOptions {
     MountOptions::new().mode(0o700)
@@ -220,9 +223,6 @@ fn full_table() -> Outcome {
     let most: u64 = fs::read_to_string("/proc/sys/fs/mount-max")?
         .trim()
         .parse()?;
-    if most > 200_000 {
-        return Err(format!("{most} mounts are too many to make").into());
-    }
     in_a_directory(|path| {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         mount_change(path, MountPropagationFlags::PRIVATE)?;

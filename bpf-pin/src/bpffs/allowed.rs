@@ -185,6 +185,7 @@ impl Shown {
 }
 
 /// What a bpffs delegates to those who make a [`Token`](crate::Token) of it, or what a token allows.
+/// Linux 6.9.
 ///
 /// Where it is read from mountinfo or /proc, what is newer than the kernel or than this library is
 /// left out, and all that the kernel knows is shown as [`any`](Allowed::any).

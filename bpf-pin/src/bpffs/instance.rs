@@ -49,9 +49,10 @@ impl Bpffs {
     /// # Errors
     ///
     /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there;
-    /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
-    /// [`Blocked`](Cause::Blocked) (EACCES); [`InteriorNul`](Cause::InteriorNul), without a syscall.
-    /// [`inspect`](Self::inspect) tells more.
+    /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
+    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
+    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES); ELOOP;
+    /// [`InteriorNul`](Cause::InteriorNul), without a syscall. [`inspect`](Self::inspect) tells more.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         match Self::find(path) {
@@ -151,7 +152,7 @@ impl Bpffs {
         find().map_err(|reason| error(MountOperation::ReadMounts, &self.path, reason))
     }
 
-    /// What it delegates, as mountinfo shows it: nothing, as a rule.
+    /// What it delegates, as mountinfo shows it: nothing, as a rule. Linux 6.9; before, nothing at all.
     ///
     /// # Errors
     ///
@@ -207,6 +208,8 @@ impl Bpffs {
     /// [`Missing`](Cause::Missing) where the path leads elsewhere by now;
     /// [`NotTheRoot`](Cause::NotTheRoot) where it is a directory within the bpffs;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
+    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks open_tree(2), by which it is
+    /// kept for a failure, and ENOSYS alone where a filter may have said so;
     /// EINVAL where the path is a symbolic link, or the mount came with a mount namespace of less
     /// privilege; EINVAL too where the mount is unbindable.
     pub fn unmount(self) -> Result<(), Failed<Self>> {
@@ -249,8 +252,13 @@ impl Bpffs {
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_EMPTY_PATH;
-        let copy = open_tree(&now.fd, c"", flags)
-            .map_err(|errno| Reason::new(errno, diagnose::mount_namespace(errno)))?;
+        let copy = open_tree(&now.fd, c"", flags).map_err(|errno| {
+            let cause = match errno {
+                Errno::NOSYS => diagnose::missing_call("open_tree(2)"),
+                _ => diagnose::mount_namespace(errno),
+            };
+            Reason::new(errno, cause)
+        })?;
         Ok((copy, mount))
     }
 }

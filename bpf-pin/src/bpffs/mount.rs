@@ -4,13 +4,10 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use bpf_pin_sys::Version;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
 
-use crate::capability::is_filtered;
-use crate::cause::Cause;
 use crate::diagnose;
 use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
@@ -38,7 +35,9 @@ impl MountOptions {
     /// [`Error::Mount`], and nothing is mounted:
     /// [`InvalidOption`](Cause::InvalidOption), without a syscall;
     /// [`OptionIgnored`](Cause::OptionIgnored) where the kernel is too old for an option;
-    /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
+    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
+    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES); ELOOP;
     /// [`MissingCapability`](Cause::MissingCapability), [`NeedsDelegation`](Cause::NeedsDelegation)
     /// or [`ForeignMountNamespace`](Cause::ForeignMountNamespace) (EPERM);
     /// [`MountTableFull`](Cause::MountTableFull) (ENOSPC);
@@ -134,11 +133,7 @@ impl MountOptions {
 pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
     fsopen(BPF, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
         let cause = match errno {
-            // Which a filter may say of any kernel.
-            Errno::NOSYS if !is_filtered() => Some(Cause::Unsupported {
-                what: "fsopen(2)",
-                since: Version::new(5, 2),
-            }),
+            Errno::NOSYS => diagnose::missing_call("fsopen(2)"),
             _ => diagnose::mount_namespace(errno),
         };
         Reason::new(errno, cause)

@@ -409,3 +409,40 @@ fn verify_allowed<T: Delegable>(allowed: Allowed<T>, mount: &Mount) -> Result<()
         since: Some(SINCE_DELEGATION),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use rustix::fs::{StatVfsMountFlags, fstatvfs};
+
+    use super::MountOptions;
+    use crate::cause::Cause;
+
+    /// No kernel ignores these, so this is shown by a mount that was not asked for them.
+    #[test]
+    fn a_flag_that_is_not_set_is_told() {
+        let root = File::open("/").unwrap();
+        let flags = fstatvfs(&root).unwrap().f_flag;
+        let new = MountOptions::new;
+        let all = [
+            (new().nosuid(true), StatVfsMountFlags::NOSUID, "nosuid"),
+            (new().nodev(true), StatVfsMountFlags::NODEV, "nodev"),
+            (new().noexec(true), StatVfsMountFlags::NOEXEC, "noexec"),
+            (new().read_only(true), StatVfsMountFlags::RDONLY, "ro"),
+        ];
+        for (options, flag, option) in all {
+            let verified = options.verify(root.as_fd());
+            if flags.contains(flag) {
+                verified.unwrap();
+                continue;
+            }
+            let reason = verified.unwrap_err();
+            let since = None;
+            let ignored = Cause::OptionIgnored { option, since };
+            assert_eq!(reason.cause(), Some(&ignored));
+        }
+        assert!(!flags.contains(StatVfsMountFlags::NOEXEC));
+    }
+}

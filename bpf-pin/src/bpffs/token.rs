@@ -187,6 +187,10 @@ impl From<Token> for OwnedFd {
 
 /// Proves by what /proc tells of it that it is a token, whose name anybody could give a file; the error
 /// gives the descriptor back.
+///
+/// # Errors
+///
+/// [`Error::Token`]: [`NotAToken`](Cause::NotAToken), which says what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 

@@ -19,7 +19,7 @@ use crate::place::{Base, Place};
 pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint_cookie, for_xdp,
 };
-pub(crate) use mount::{attach, mount, mount_namespace};
+pub(crate) use mount::{attach, missing_call, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{
     for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
 use crate::capability::{Capability, in_user_namespace, is_filtered, lacks};
@@ -33,6 +34,14 @@ pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
         (is_certain && in_user_namespace()).then_some(Cause::ForeignMountNamespace)
     };
     lacks_sys_admin().or_else(foreign)
+}
+
+/// Why one of the calls that came with Linux 5.2 is not there (ENOSYS), which a filter may say of any
+/// kernel.
+#[cold]
+pub(crate) fn missing_call(what: &'static str) -> Option<Cause> {
+    let since = Version::new(5, 2);
+    (!is_filtered()).then_some(Cause::Unsupported { what, since })
 }
 
 fn lacks_sys_admin() -> Option<Cause> {
