@@ -296,7 +296,7 @@ const WITH_EXCHANGE: &[Measured] = measured! {
     dir_replace_if => &[
             "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "close",
+            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "fcntl", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
@@ -306,7 +306,7 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
     dir_replace_if => &[
             "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
             "OBJ_PIN_AT", "lstat", "renameat2",
-            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "close",
+            "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "fcntl", "close",
         ],
         |scene| { to_replace(scene) }
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };

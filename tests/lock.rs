@@ -4,6 +4,8 @@
 mod counted;
 #[path = "lock/ends.rs"]
 mod ends;
+#[path = "lock/forked.rs"]
+mod forked;
 mod holder;
 #[path = "lock/moved.rs"]
 mod moved;
@@ -38,12 +40,16 @@ fn main() -> ExitCode {
     if let Some(task) = holder::task() {
         return child(&task);
     }
+    if forked::was_asked_for() {
+        return ExitCode::SUCCESS;
+    }
     let suite = Suite::new()
         .test("who_keeps_out_whom", DIRS, who)
         .test("who_keeps_out_whom_in_another_process", DIRS, who_elsewhere)
         .test("a_directory_that_may_not_be_read", USER, unreadable);
     let suite = counted::tests(suite);
     let suite = ends::tests(suite);
+    let suite = forked::tests(suite);
     let suite = wait::tests(suite);
     let suite = moved::tests(suite);
     set::tests(suite).run()

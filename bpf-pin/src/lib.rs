@@ -97,6 +97,7 @@ mod error;
 mod features;
 mod filename;
 mod flags;
+mod flock;
 mod ids;
 mod info;
 mod inventory;

@@ -33,6 +33,7 @@ const ATTACHED: &[&str] = &[
     "readlink",
     "LINK_CREATE",
     "OBJ_PIN_AT",
+    "fcntl",
     "close",
 ];
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
+use crate::flock::{Held, try_lock_file};
 use crate::operation::MountOperation;
 
 use super::attach::{self, Attached};
@@ -210,17 +211,16 @@ fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
     Ok(find(again.parent_id).is_some_and(Mount::is_bpffs))
 }
 
-/// The right to mount there, among those who ask; held with the descriptor. Anybody who may read the
-/// directory can hold the lock, and must not stop us for good.
-fn lock(place: &Directory, end: Instant) -> Option<OwnedFd> {
+/// The right to mount there, among those who ask. Anybody who may read the directory can hold the lock,
+/// and must not stop us for good.
+fn lock(place: &Directory, end: Instant) -> Option<Held> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
     loop {
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Some(directory),
-            Err(Errno::WOULDBLOCK) if Instant::now() < end => sleep(PAUSE),
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
+        match try_lock_file(&directory, FlockOperation::LockExclusive) {
+            Ok(true) => return Some(Held::briefly(directory)),
+            Ok(false) if Instant::now() < end => sleep(PAUSE),
+            _ => return None,
         }
     }
 }

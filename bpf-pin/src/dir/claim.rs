@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
+use rustix::process::{Pid, getpid};
 
 use crate::cause::Cause;
 use crate::diagnose;
@@ -103,17 +104,34 @@ impl Claim {
     }
 }
 
-/// One's turn to migrate, until it is dropped: it may be a long one.
+/// One's turn at a byte, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     file: OwnedFd,
     byte: u64,
+    /// Whose turn it is, where code of others runs meanwhile, which may fork.
+    process: Option<Pid>,
 }
 
-/// A forked process has the descriptor, too, and would hold it on.
+impl Turn {
+    fn of_this_process(mut self) -> Self {
+        self.process = Some(getpid());
+        self
+    }
+
+    /// Whether it is another process's.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.process.is_some_and(|process| process != getpid())
+    }
+}
+
+/// Closing would not do: a forked process has the descriptor, too, and would hold it on; and what
+/// that drops is its parent's turn.
 impl Drop for Turn {
     fn drop(&mut self) {
-        let _ = sys::release_byte(self.file.as_fd(), self.byte);
+        if !self.is_inherited() {
+            let _ = sys::release_byte(self.file.as_fd(), self.byte);
+        }
     }
 }
 
@@ -124,27 +142,32 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl PinDir {
-    /// Waits for one's turn among those who swap, which is held with the descriptor.
+    /// Waits for one's turn among those who swap.
     ///
     /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
     /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
-    pub(crate) fn turn(&self) -> Result<OwnedFd, Reason> {
+    pub(crate) fn turn(&self) -> Result<Turn, Reason> {
         self.turn_at(TURN, PATIENCE)?
             .ok_or_else(|| Cause::Locked.into())
     }
 
     /// One's turn at a byte, or None where somebody else's has not ended in time.
-    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<OwnedFd>, Reason> {
+    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<Turn>, Reason> {
         let because = Reason::errno_only;
-        let file = self.readable()?;
+        let turn = Turn {
+            file: self.readable()?,
+            byte,
+            process: None,
+        };
+        let file = turn.file.as_fd();
         let end = Instant::now() + patience;
         let mut pause = Duration::from_micros(256);
         loop {
-            sys::hold_byte(file.as_fd(), byte).map_err(because)?;
-            if !sys::is_byte_held(file.as_fd(), byte).map_err(because)? {
-                return Ok(Some(file));
+            sys::hold_byte(file, byte).map_err(because)?;
+            if !sys::is_byte_held(file, byte).map_err(because)? {
+                return Ok(Some(turn));
             }
-            sys::release_byte(file.as_fd(), byte).map_err(because)?;
+            sys::release_byte(file, byte).map_err(because)?;
             if Instant::now() > end {
                 return Ok(None);
             }
@@ -161,8 +184,8 @@ impl PinDir {
         patience: Duration,
     ) -> Result<Option<Turn>, Reason> {
         let byte = names::number(name.as_bytes());
-        let file = self.turn_at(byte, patience)?;
-        Ok(file.map(|file| Turn { file, byte }))
+        let turn = self.turn_at(byte, patience)?;
+        Ok(turn.map(|turn| turn.of_this_process()))
     }
 
     pub(super) fn claim(&self) -> Result<&Claim, Reason> {

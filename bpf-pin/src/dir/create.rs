@@ -15,12 +15,12 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
+use crate::flock::{Held, lock_file};
 use crate::magic::FileSystem;
 use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 
 use super::PinDir;
-use super::lock::lock_file;
 use super::metadata::{checked_mode, permissions};
 use super::names::{self, Left};
 use super::open::HELD;
@@ -235,7 +235,7 @@ impl PinDir {
     }
 
     /// None where somebody has swept it away, or put another in its place, before it was locked.
-    fn prepared(&self, name: &Filename) -> Result<Option<(Self, OwnedFd)>, Reason> {
+    fn prepared(&self, name: &Filename) -> Result<Option<(Self, Held)>, Reason> {
         let errno = Reason::errno_only;
         let dir = match self.open_dir_named(name) {
             Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
@@ -254,6 +254,7 @@ impl PinDir {
             other => other?,
         };
         lock_file(&lock, FlockOperation::LockShared).map_err(errno)?;
+        let lock = Held::briefly(lock);
         // A sweep may have come before the lock.
         Ok((!dir.is_removed()).then_some((dir, lock)))
     }
@@ -285,7 +286,7 @@ pub(super) struct Hidden {
     pub(super) dir: PinDir,
     pub(super) name: Filename,
     /// Shared; held until it has another name.
-    pub(super) lock: OwnedFd,
+    pub(super) lock: Held,
 }
 
 fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {

@@ -5,13 +5,13 @@ use std::os::fd::OwnedFd;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock, fstat, stat};
+use rustix::fs::{FlockOperation, fstat, stat};
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid};
 
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
+use crate::flock::{Held, lock_file, try_lock_file};
 use crate::operation::DirOperation;
 
 use super::PinDir;
@@ -25,31 +25,6 @@ use super::PinDir;
 #[must_use = "dropped, it is released"]
 pub struct DirLock {
     _held: Held,
-}
-
-/// An open file with a flock(2), released by the process that took it.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) file: OwnedFd,
-    process: Pid,
-}
-
-impl Held {
-    /// `file` is locked.
-    pub(super) fn new(file: OwnedFd) -> Self {
-        let process = getpid();
-        Self { file, process }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Closing would not do while another process has a copy of the descriptor; and what a forked
-        // process drops is its parent's lock.
-        if getpid() == self.process {
-            let _ = flock(&self.file, FlockOperation::Unlock);
-        }
-    }
 }
 
 /// Until when to wait.
@@ -233,24 +208,6 @@ fn until(time: Duration) -> Wait {
         Some(end) => Wait::Until(Some(end)),
         // Farther away than time goes.
         None => Wait::Forever,
-    }
-}
-
-/// A signal is no reason to stop waiting.
-pub(super) fn lock_file(file: &OwnedFd, operation: FlockOperation) -> Result<(), Errno> {
-    rustix::io::retry_on_intr(|| flock(file, operation))
-}
-
-/// Whether it was had at once.
-pub(super) fn try_lock_file(file: &OwnedFd, operation: FlockOperation) -> Result<bool, Errno> {
-    let at_once = match operation {
-        FlockOperation::LockShared => FlockOperation::NonBlockingLockShared,
-        _ => FlockOperation::NonBlockingLockExclusive,
-    };
-    match lock_file(file, at_once) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno),
     }
 }
 

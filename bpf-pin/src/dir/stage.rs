@@ -13,12 +13,13 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Failed, Reason, Result};
 use crate::filename::Filename;
+use crate::flock::{Held, lock_file, try_lock_file};
 use crate::operation::DirOperation;
 use crate::place::Place;
 
 use super::PinDir;
 use super::create::Hidden;
-use super::lock::{Held, lock_file, try_lock_file};
+
 use super::names::{self, Left};
 
 /// How often what somebody else sweeps away or takes meanwhile is tried again.
@@ -105,7 +106,7 @@ impl PinDir {
             parent: self,
             name: hidden,
             inode: inode(&dir),
-            lock: Some(Held::new(lock)),
+            lock: Some(lock.by_this_process()),
             was_published: false,
             is_armed: true,
         };
@@ -213,7 +214,7 @@ impl<'d> Stage<'d> {
             None => Some(self.dir.readable().and_then(|file| {
                 let is_taken = try_lock_file(&file, FlockOperation::LockShared);
                 match is_taken.map_err(Reason::errno_only)? {
-                    true => Ok(file),
+                    true => Ok(Held::briefly(file)),
                     false => Err(Cause::Locked.into()),
                 }
             })?),
@@ -364,6 +365,9 @@ impl Drop for Guard<'_> {
             return;
         }
         let lock = self.lock.take();
+        if lock.as_ref().is_some_and(Held::is_inherited) {
+            return;
+        }
         if self.was_published {
             let is_free = |held: &Held| {
                 let taken = try_lock_file(&held.file, FlockOperation::LockExclusive);

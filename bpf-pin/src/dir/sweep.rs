@@ -9,12 +9,12 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
+use crate::flock::{Held, try_lock_file};
 use crate::kind::{Identity, Kind};
 use crate::operation::DirOperation;
 use crate::pinned::holder;
 use crate::sys;
 
-use super::lock::try_lock_file;
 use super::names::{self, Left};
 use super::{Entry, EntryType, PinDir};
 
@@ -207,9 +207,13 @@ impl PinDir {
         let lock = dir.readable_whatever_its_mode().map_err(fail)?;
         let is_free = try_lock_file(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| fail(Reason::errno_only(errno)))?;
+        if !is_free {
+            return Ok(false);
+        }
+        let _lock = Held::briefly(lock);
         // Whoever holds the lock may have given it another name meanwhile, and now lives in it.
         let same = |stat: Stat| fstat(&dir.fd).is_ok_and(|held| held.st_ino == stat.st_ino);
-        if !is_free || !self.place(name).lstat().is_ok_and(same) {
+        if !self.place(name).lstat().is_ok_and(same) {
             return Ok(false);
         }
         if left == Left::Aside {

@@ -350,6 +350,7 @@ impl PinDir {
         let mut keeping = Keeping {
             dir: self,
             kept: &kept,
+            turn: &turn,
             is_armed: true,
         };
         let mut finish = || {
@@ -411,12 +412,14 @@ impl PinDir {
 struct Keeping<'a> {
     dir: &'a PinDir,
     kept: &'a Filename,
+    turn: &'a Turn,
     is_armed: bool,
 }
 
 impl Drop for Keeping<'_> {
     fn drop(&mut self) {
-        if self.is_armed {
+        // A process that a conversion has forked has a copy of this, and its end is not that of this.
+        if self.is_armed && !self.turn.is_inherited() {
             // It takes no descriptor. What cannot be removed is left to a sweep.
             let _ = self.dir.place(self.kept).unlink();
         }
