@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         .test("as_json", ROOT, json)
         .test("of_one_object", ROOT, find)
         .test("errors_have_their_places", USER, denied)
+        .test("an_error_moves_no_cursor", USER, forged)
         .test("where_no_bpffs_is", ROOT, nothing)
         .test("what_it_does_not_understand", &[], usage)
         .test("who_reads_it_goes", ROOT, closed)
@@ -242,6 +243,28 @@ fn denied() -> Outcome {
             .expect("its place");
         let reason = "(mode 0700, owner 0) does not let this user search]";
         assert!(place.ends_with(reason), "{place}");
+        Ok(())
+    })
+}
+
+/// A directory whose name would draw over what is there.
+fn forged() -> Outcome {
+    with_pins(|at, _| {
+        let dir = at.join(OsStr::from_bytes(b"x\x1b]0;owned\x07\x1b[2J\nroot"));
+        fs::create_dir(&dir)?;
+        fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
+        let said = as_user(CapabilitySet::empty(), || {
+            let mut said = vec![];
+            pin_tree::run(&[], &mut said).map_err(|error| error.to_string())?;
+            Ok::<_, String>(String::from_utf8_lossy(&said).into_owned())
+        })?;
+        assert!(said.contains("owned"), "{said:?}");
+        let is_control = |char: char| char.is_control() && char != '\n';
+        assert!(!said.contains(is_control), "{said:?}");
+        assert!(
+            !said.lines().any(|line| line.starts_with("root")),
+            "{said:?}"
+        );
         Ok(())
     })
 }

@@ -1,11 +1,12 @@
 //! One run: what was asked for, and what has been measured.
 
+use std::process::Command;
 use std::time::Duration;
 
-use crate::Failure;
 use crate::pairs::{Contender, Goal, Measured, Patience, Row, measure};
 use crate::place::Place;
 use crate::report;
+use crate::{Failure, machine};
 
 /// From the command line.
 #[derive(Default)]
@@ -22,12 +23,32 @@ pub struct Options {
     pub check: bool,
 }
 
+impl Options {
+    /// Whether the run has all that the page tells: else it would be a poorer one.
+    pub fn is_whole(&self) -> Result<(), Failure> {
+        let bpftool = Command::new("bpftool").arg("version").output();
+        let lacking = [
+            (self.quick, "not --quick"),
+            (!self.only.is_empty(), "all rows"),
+            (!self.builds, "--builds"),
+            (cfg!(not(feature = "libbpf-rs")), "--features libbpf-rs"),
+            (bpftool.is_err(), "bpftool"),
+        ];
+        match lacking.into_iter().find(|(lacks, _)| *lacks) {
+            Some((_, what)) => Err(format!("--record takes {what}").into()),
+            None => Ok(()),
+        }
+    }
+}
+
 pub struct Bench {
     pub options: Options,
     pub place: Place,
     pub measured: Vec<Measured>,
     /// What is told in words, with what it is about.
     pub facts: Vec<(String, String)>,
+    /// Of the machine, before.
+    pub load: String,
 }
 
 impl Bench {
@@ -38,6 +59,7 @@ impl Bench {
             place,
             measured: Vec::new(),
             facts: Vec::new(),
+            load: machine::load(),
         })
     }
 

@@ -30,6 +30,13 @@ pub fn facts() -> Vec<(&'static str, String)> {
     facts
 }
 
+/// Of one, five and fifteen minutes: what else was at work.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let averages: Vec<_> = text.split_whitespace().take(3).collect();
+    averages.join(" ")
+}
+
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models = text.lines().filter(|line| line.starts_with("model name"));

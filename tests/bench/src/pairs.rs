@@ -37,15 +37,18 @@ impl<'s> Contender<'s> {
         Self { who, work }
     }
 
+    /// The same, with something made ready each time, which is not measured.
+    pub fn with_ready(self, mut ready: impl FnMut() + 's) -> Self {
+        let Self { who, mut work } = self;
+        let call = move || {
+            ready();
+            work.run(1)
+        };
+        Self::timed(who, call)
+    }
+
     fn run(&mut self, times: u32) -> Duration {
-        match &mut self.work {
-            Work::Plain(calls) => {
-                let begun = Instant::now();
-                calls(times);
-                begun.elapsed()
-            }
-            Work::Timed(call) => (0..times).map(|_| call()).sum(),
-        }
+        self.work.run(times)
     }
 
     /// Once, without a look at the clock.
@@ -53,6 +56,19 @@ impl<'s> Contender<'s> {
         match &mut self.work {
             Work::Plain(calls) => calls(1),
             Work::Timed(call) => drop(call()),
+        }
+    }
+}
+
+impl Work<'_> {
+    fn run(&mut self, times: u32) -> Duration {
+        match self {
+            Self::Plain(calls) => {
+                let begun = Instant::now();
+                calls(times);
+                begun.elapsed()
+            }
+            Self::Timed(call) => (0..times).map(|_| call()).sum(),
         }
     }
 }
@@ -104,6 +120,11 @@ pub struct Verdict {
 impl Verdict {
     pub fn is_reached(&self) -> bool {
         self.ratio.median <= self.goal.most
+    }
+
+    /// The middle half of the rounds lies on both sides of the goal.
+    pub fn is_close(&self) -> bool {
+        (self.ratio.low..=self.ratio.high).contains(&self.goal.most)
     }
 }
 

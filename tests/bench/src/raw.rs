@@ -124,7 +124,7 @@ pub fn rename_at(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) {
     done(result, "renameat2");
 }
 
-/// `fstatat(2)` that follows no link; whether it is one.
+/// `readlinkat(2)`: whether it is a symbolic link.
 pub fn is_link_at(dir: i32, name: &CStr) -> bool {
     let mut byte = 0;
     // SAFETY: the name ends with a NUL; there is room for one byte.
@@ -279,6 +279,25 @@ pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u64]) {
         )
     };
     done(result, "BPF_MAP_UPDATE_BATCH");
+}
+
+/// Elements of a map with keys of u32, all of them there.
+pub fn delete_batch(map: BorrowedFd<'_>, keys: &[u32]) {
+    let mut attr = bpf_attr_batch {
+        keys: keys.as_ptr() as u64,
+        count: keys.len() as u32,
+        map_fd: map.as_raw_fd() as u32,
+        ..bpf_attr_batch::zeroed()
+    };
+    // SAFETY: keys holds count elements.
+    let result = unsafe {
+        call(
+            abi::BPF_MAP_DELETE_BATCH,
+            &mut attr,
+            size_of::<bpf_attr_batch>(),
+        )
+    };
+    done(result, "BPF_MAP_DELETE_BATCH");
 }
 
 /// `getdents64(2)` to the end, with `room` bytes at a time.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::pairs::{Figures, Measured, Ratio, Verdict};
+use crate::pairs::{Figures, Goal, Measured, Ratio, Verdict};
 use crate::{Failure, machine, picture};
 
 /// The contenders that have a column, in the page's tables.
@@ -27,10 +27,11 @@ pub fn print(measured: &Measured) {
         println!();
     }
     for verdict in &measured.verdicts {
-        let is = if verdict.is_reached() {
-            "reached"
-        } else {
-            "NOT REACHED"
+        let is = match (verdict.is_reached(), verdict.is_close()) {
+            (true, false) => "reached",
+            (true, true) => "reached, within the spread",
+            (false, true) => "NOT REACHED, within the spread",
+            (false, false) => "NOT REACHED",
         };
         println!("    {}: {is}", goal(verdict));
     }
@@ -43,7 +44,7 @@ pub fn head() {
     }
     if cfg!(not(feature = "libbpf-rs")) {
         println!(
-            "libbpf-rs and libbpf are left out. With them: \
+            "libbpf-rs and libbpf are left out, for they are built from C. With them, if it is not there: \
              apt-get install gcc make pkg-config libelf-dev zlib1g-dev; \
              cargo bench -p bpf-pin-bench --features libbpf-rs"
         );
@@ -53,6 +54,11 @@ pub fn head() {
 /// Where the JSON is; and the page anew, where that was asked for.
 pub fn finish(bench: &Bench) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(&as_json(bench))?;
+    // What somebody reads is to be what was measured.
+    let read: Value = serde_json::from_str(&json)?;
+    if read["rows"].as_array().map(Vec::len) != Some(bench.measured.len()) {
+        return Err("the JSON has not all rows".into());
+    }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bpf-pin-bench.json");
     fs::write(&path, &json)?;
     println!("\nas JSON: {}", path.display());
@@ -120,7 +126,8 @@ fn as_json(bench: &Bench) -> Value {
         .iter()
         .map(|(name, words)| (name.clone(), json!(words)))
         .collect();
-    json!({ "machine": facts, "rows": rows, "facts": words })
+    let busy = json!({ "before": bench.load, "after": machine::load() });
+    json!({ "machine": facts, "load": busy, "rows": rows, "facts": words })
 }
 
 /// The page's part that is measured.
@@ -131,8 +138,12 @@ fn table(bench: &Bench) -> String {
         .iter()
         .map(|(name, is)| format!("{name} {is}"))
         .collect();
-    text += &format!("{}.\n\n", facts.join("; "));
-    text += "| work | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|\n";
+    let (before, after) = (&bench.load, machine::load());
+    text += &format!(
+        "{}; load average before {before}, after {after}.\n\n",
+        facts.join("; ")
+    );
+    text += "| work | to reach | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|---|\n";
     for row in &bench.measured {
         let cell = |who: &str| match row.figures.iter().find(|it| it.who == who) {
             None => String::new(),
@@ -144,13 +155,14 @@ fn table(bench: &Bench) -> String {
             .map(|it| format!("{} {}", it.who, spread(it.ratio)))
             .collect();
         let cells = COLUMNS.map(cell).join(" | ");
-        let _ = writeln!(text, "| {} | {cells} | {} |", row.name, others.join("; "));
+        let to_reach: Vec<_> = row.verdicts.iter().map(|it| to_reach(&it.goal)).collect();
+        let (to_reach, others) = (to_reach.join("; "), others.join("; "));
+        let _ = writeln!(text, "| {} | {to_reach} | {cells} | {others} |", row.name);
     }
     text += "\nOf one call, allocations / syscalls / instructions in user space:\n\n";
-    text += "| call | raw | bpf-pin | aya | libbpf-rs | libbpf |\n|---|---|---|---|---|---|\n";
+    text += "| call | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|\n";
     for row in &bench.measured {
-        let counts = |who: &str| {
-            let figures = row.figures.iter().find(|it| it.who == who)?;
+        let counts = |figures: &Figures| {
             let counts = figures.counts.as_ref()?;
             let (allocations, syscalls) = (counts.allocations, counts.syscalls.len());
             Some(format!(
@@ -158,13 +170,18 @@ fn table(bench: &Bench) -> String {
                 counts.instructions
             ))
         };
-        if counts("raw").is_some() {
-            let cells = COLUMNS
-                .map(|who| counts(who).unwrap_or_default())
-                .join(" | ");
-            let _ = writeln!(text, "| {} | {cells} |", row.name);
+        let of = |who: &str| row.figures.iter().find(|it| it.who == who).and_then(counts);
+        if of("raw").is_some() {
+            let cells = COLUMNS.map(|who| of(who).unwrap_or_default()).join(" | ");
+            let others = row.figures.iter().filter(|it| !COLUMNS.contains(&it.who));
+            let others: Vec<_> = others
+                .filter_map(|it| Some(format!("{} {}", it.who, counts(it)?)))
+                .collect();
+            let others = others.join("; ");
+            let _ = writeln!(text, "| {} | {cells} | {others} |", row.name);
         }
     }
+    text += &instructions(bench);
     text += "\n";
     for (name, words) in &bench.facts {
         let _ = writeln!(text, "- {name}: {words}");
@@ -176,7 +193,7 @@ fn table(bench: &Bench) -> String {
     );
     let _ = writeln!(
         text,
-        "\n{reached} of {all} goals are reached. These are not:\n"
+        "\n{reached} of {all} goals of time are reached. These are not:\n"
     );
     for row in &bench.measured {
         let missed: Vec<_> = row.verdicts.iter().filter(|it| !it.is_reached()).collect();
@@ -189,10 +206,46 @@ fn table(bench: &Bench) -> String {
     text
 }
 
+/// Which calls of the library take as few as was hoped for, and which do not.
+fn instructions(bench: &Bench) -> String {
+    let ours = bench.measured.iter().filter_map(|row| {
+        let figures = row.figures.iter().find(|it| it.who == "bpf-pin")?;
+        Some((&row.name, figures.counts.as_ref()?.instructions))
+    });
+    let (few, many): (Vec<_>, Vec<_>) = ours.partition(|(_, count)| *count <= INSTRUCTIONS);
+    let all = few.len() + many.len();
+    let many: Vec<_> = many
+        .iter()
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    format!(
+        "\n{} of {all} take the {INSTRUCTIONS} instructions or fewer that were to be reached. These do not: {}. \
+         Why: below, under How.\n",
+        few.len(),
+        many.join("; ")
+    )
+}
+
+/// The most that a call was to take.
+const INSTRUCTIONS: u64 = 150;
+
 fn goal(verdict: &Verdict) -> String {
     let Verdict { goal, ratio } = verdict;
     let (of, to, most) = (goal.of, goal.to, goal.most);
-    format!("{of} to {to} {:.3}, at most {most}", ratio.median)
+    let spread = match verdict.is_close() {
+        true => ", within the spread",
+        false => "",
+    };
+    format!("{of} to {to} {:.3}, at most {most}{spread}", ratio.median)
+}
+
+/// "≤ 1.02", of the library to raw; else with their names.
+fn to_reach(goal: &Goal) -> String {
+    match (goal.of, goal.to) {
+        ("bpf-pin", "raw") => format!("≤ {}", goal.most),
+        ("bpf-pin", to) => format!("≤ {} × {to}", goal.most),
+        (of, to) => format!("{of} ≤ {} × {to}", goal.most),
+    }
 }
 
 pub fn digits(ratio: f64) -> String {

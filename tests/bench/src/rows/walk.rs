@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::pairs::{Contender, goal};
 use crate::{Failure, count, raw};
 
-/// What the raw reading and the library's give the kernel for names.
+/// What the raw reading gives the kernel for names. How much it is, from 8 KiB on, makes no difference.
 const ROOM: usize = 64 << 10;
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
