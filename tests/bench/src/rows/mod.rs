@@ -5,6 +5,7 @@ mod elem;
 mod mounts;
 mod object;
 mod restart;
+mod rights;
 mod walk;
 mod whole;
 
@@ -21,5 +22,6 @@ pub fn all(bench: &mut Bench) -> Result<(), Failure> {
     whole::rows(bench)?;
     restart::rows(bench)?;
     walk::rows(bench)?;
+    rights::rows(bench)?;
     mounts::rows(bench)
 }

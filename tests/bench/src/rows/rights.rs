@@ -1,0 +1,70 @@
+//! A descriptor over a Unix socket, which is what one had before pins.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use bpf_pin::Map;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use crate::Failure;
+use crate::bench::Bench;
+use crate::pairs::{Contender, goal};
+use crate::place::{c_path, hash};
+use crate::raw;
+
+pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
+    let path = bench.place.at("rights");
+    let map = hash(8)?.pin(&path)?;
+    let (here, there) = UnixStream::pair()?;
+    let raw_path = c_path(&path);
+    let contenders = vec![
+        Contender::new("raw", || drop(raw::get(&raw_path))),
+        Contender::new("raw, SCM_RIGHTS", || {
+            send(&here, map.as_fd());
+            drop(receive(&there));
+        }),
+        Contender::new("bpf-pin", || drop(Map::open(&path).expect("a map"))),
+        Contender::new("bpf-pin, SCM_RIGHTS", || {
+            send(&here, map.as_fd());
+            drop(Map::try_from(receive(&there)).expect("a map"));
+        }),
+    ];
+    let goals = vec![goal("bpf-pin", "bpf-pin, SCM_RIGHTS", 1.0)];
+    bench.work(
+        "a map of somebody else's, by its pin or over a socket",
+        contenders,
+        goals,
+        "",
+    );
+    map.unpin().map_err(bpf_pin::Error::from)?;
+    Ok(())
+}
+
+fn send(socket: &UnixStream, fd: BorrowedFd<'_>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    // A message of nothing would not be one.
+    let data = [IoSlice::new(b"m")];
+    sendmsg(socket, &data, &mut control, SendFlags::empty()).expect("it is sent");
+}
+
+fn receive(socket: &UnixStream) -> OwnedFd {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let data = &mut [IoSliceMut::new(&mut byte)];
+    recvmsg(socket, data, &mut control, RecvFlags::CMSG_CLOEXEC).expect("it is received");
+    let fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let mut fds: Vec<OwnedFd> = fds.collect();
+    fds.pop().expect("a descriptor")
+}
