@@ -122,6 +122,11 @@ fn outermost(mounts: &[Mount]) -> Vec<Part> {
 }
 
 impl Instance {
+    pub(super) fn outline(&self) -> (u64, Vec<PathBuf>) {
+        let parts = self.parts.iter().map(|part| part.root.clone());
+        (self.dev, parts.collect())
+    }
+
     pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<Found>> {
         loop {
             let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {

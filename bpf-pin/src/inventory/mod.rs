@@ -1,6 +1,7 @@
 //! Every pin on every bpffs of a mount namespace.
 
 mod instance;
+mod outline;
 mod tree;
 
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use crate::kind::Identity;
 
 use instance::{Instance, by_instance};
 use tree::Tree;
+
+pub use outline::{Outline, outline};
 
 /// A pin that [`inventory`] has found.
 #[derive(Debug, Clone)]
