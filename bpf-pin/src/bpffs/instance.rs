@@ -16,6 +16,7 @@ use crate::operation::MountOperation;
 use super::allowed::Delegation;
 use super::directory::{Directory, mount_id};
 use super::mountinfo::Mount;
+use super::noatime::without_atime;
 use super::table::{MountInfo, Table};
 
 /// Where bpffs is usually mounted.
@@ -106,9 +107,11 @@ impl Bpffs {
         PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
     }
 
-    /// The same, and this no more.
-    pub(crate) fn into_dir(self) -> Result<PinDir> {
+    /// The same, and this no more; what is opened in it keeps its time of last access where that can
+    /// be. `mount` must be the one that it was found through.
+    pub(crate) fn into_dir_without_atime(self, mount: &Mount) -> Result<PinDir> {
         let Self { fd, path, .. } = self;
+        let fd = without_atime(fd, mount);
         PinDir::of_bpffs(fd, &path).map_err(|nul| error(MountOperation::Find, &path, nul.into()))
     }
 

@@ -9,6 +9,7 @@ mod inspect;
 mod instance;
 mod mount;
 mod mountinfo;
+mod noatime;
 mod options;
 mod statfs;
 mod table;
