@@ -14,7 +14,7 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
-use super::directory::{Directory, mount_id};
+use super::directory::{Directory, mount_id, mount_of};
 use super::mountinfo::Mount;
 use super::noatime::without_atime;
 use super::table::{MountInfo, Table};
@@ -138,7 +138,7 @@ impl Bpffs {
         }
     }
 
-    /// The mount that it was found through.
+    /// The mount that it was found through: `statmount(2)`, from Linux 6.13 on, or its line of mountinfo.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl Bpffs {
     pub fn mount(&self) -> Result<Mount> {
         let find = || {
             let mount_id = mount_id(self.fd.as_fd())?;
-            let mount = MountInfo::own()?.by_id(mount_id)?;
+            let mount = mount_of(self.fd.as_fd(), &MountInfo::own()?)?;
             mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
         };
         find().map_err(|reason| error(MountOperation::ReadMounts, &self.path, reason))

@@ -12,6 +12,7 @@ mod mountinfo;
 mod noatime;
 mod options;
 mod statfs;
+mod statmount;
 mod table;
 mod token;
 
