@@ -14,6 +14,8 @@ mod old;
 mod options;
 #[path = "mount/refused.rs"]
 mod refused;
+#[path = "mount/statmount.rs"]
+mod statmount;
 
 use std::fs;
 use std::path::Path;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let suite = detached::tests(suite);
     let suite = ensure::tests(suite);
     let suite = instance::tests(suite);
+    let suite = statmount::tests(suite);
     refused::tests(suite).run()
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "mountinfo/naive.rs"]
 mod naive;
+#[path = "mountinfo/seed.rs"]
+mod seed;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -20,7 +22,8 @@ use rustix::mount::{
     mount_change, unmount,
 };
 
-use naive::{Random, naive};
+use naive::{Pieces, Random, naive, naive_option};
+use seed::each_seed;
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN];
@@ -178,11 +181,21 @@ fn options() -> Outcome {
 fn assert_agree(line: &[u8]) -> bool {
     let (found, expected) = (Mount::parse(line), naive(line));
     assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(line));
+    if let Some(mount) = &found {
+        for name in ["mode", "ro", "rw"] {
+            let expected = naive_option(&mount.super_options, name);
+            assert_eq!(mount.super_option(name), expected, "{name}: {mount:?}");
+        }
+    }
     found.is_some()
 }
 
 fn random_bytes() -> Outcome {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    each_seed(0x9e37_79b9_7f4a_7c15, bytes_of);
+    Ok(())
+}
+
+fn bytes_of(mut random: Random) {
     for _ in 0..rounds(50_000) {
         let length = random.below(120);
         let line: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
@@ -221,7 +234,6 @@ fn random_bytes() -> Outcome {
         lines += usize::from(assert_agree(line.join(" ").as_bytes()));
     }
     assert!(lines > rounds(5_000), "{lines} of them are lines");
-    Ok(())
 }
 
 const SEEDS: [&[u8]; 5] = [
@@ -233,7 +245,11 @@ const SEEDS: [&[u8]; 5] = [
 ];
 
 fn mutated_lines() -> Outcome {
-    let mut random = Random(42);
+    each_seed(42, mutations_of);
+    Ok(())
+}
+
+fn mutations_of(mut random: Random) {
     let mut lines = 0;
     for _ in 0..rounds(100_000) {
         let mut line = random.of(&SEEDS).to_vec();
@@ -256,27 +272,22 @@ fn mutated_lines() -> Outcome {
         lines += usize::from(assert_agree(&line));
     }
     assert!(lines > rounds(10_000), "{lines} of them are lines");
-    Ok(())
-}
-
-/// Gives at most so many bytes at once, and is interrupted now and then.
-struct Pieces<'a>(&'a [u8], Random, usize);
-
-impl Read for Pieces<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.1.below(10) == 0 {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let most = self.2.min(buffer.len()).min(self.0.len());
-        let count = if most == 0 { 0 } else { 1 + self.1.below(most) };
-        buffer[..count].copy_from_slice(&self.0[..count]);
-        self.0 = &self.0[count..];
-        Ok(count)
-    }
 }
 
 fn pieces() -> Outcome {
-    let mut random = Random(7);
+    each_seed(7, pieces_of);
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
+    }
+    let error = Mount::parse_all(Broken).expect_err("it cannot be read");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    Ok(())
+}
+
+fn pieces_of(mut random: Random) {
     for most in [1, 2, 3, 7, 100, 4096, 1 << 20] {
         for end in ["", "\n", "\n\n"] {
             let mut text = vec![];
@@ -290,19 +301,11 @@ fn pieces() -> Outcome {
             }
             text.pop();
             text.extend(end.as_bytes());
-            let pieces = Pieces(&text, Random(most as u64), most);
-            assert_eq!(Mount::parse_all(pieces)?, expected, "{most} at once");
+            let pieces = Pieces::new(&text, Random::new(random.next()), most);
+            let mounts = Mount::parse_all(pieces).expect("nothing fails");
+            assert_eq!(mounts, expected, "{most} at once");
         }
     }
-    struct Broken;
-    impl Read for Broken {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::Error::from_raw_os_error(libc::EIO))
-        }
-    }
-    let error = Mount::parse_all(Broken).expect_err("it cannot be read");
-    assert_eq!(error.raw_os_error(), Some(libc::EIO));
-    Ok(())
 }
 
 fn long_line() -> Outcome {
@@ -453,6 +456,18 @@ fn many() -> Outcome {
             let ids: HashSet<_> = all.iter().map(|mount| mount.mount_id).collect();
             assert_eq!(ids.len(), all.len());
         });
+        // Of one mount the kernel tells alone.
+        if kernel(6, 13).unmet().is_none() {
+            let alone = time(&|| {
+                for _ in 0..100 {
+                    drop(bpffs.mount().unwrap());
+                }
+            });
+            assert!(
+                alone < whole,
+                "a hundred times one: {alone:?}, all: {whole:?}"
+            );
+        }
         println!(
             "{} mounts: those of type bpf in {lookup:?}, all in {whole:?}; an eighth of them: {few:?}",
             1 << 15

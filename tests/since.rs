@@ -51,6 +51,12 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),
     ("resources of one task", Version::new(6, 1)),
+    ("`mount_setattr(2)`", Version::new(5, 12)),
+    ("copy of its mount", Version::new(5, 12)),
+    ("`STATX_MNT_ID_UNIQUE`", Version::new(6, 8)),
+    ("`statmount(2)`: what", Version::new(6, 8)),
+    ("`statmount(2)`, from", Version::new(6, 13)),
+    ("tells the source", Version::new(6, 13)),
     ("resources an iterator goes through", Version::new(6, 1)),
 ];
 

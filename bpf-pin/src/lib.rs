@@ -161,9 +161,10 @@ pub use sys::{AsMap, Atom, LoadOnly};
 pub use target::LinkTarget;
 pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
 
-/// For this workspace's tests: each way of proving a kind, alone.
+/// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.
 #[doc(hidden)]
 pub mod __proof {
+    pub use crate::inventory::{Outline, outline};
     pub use crate::kind::{by_command, by_info, by_proc};
 }
 

@@ -1,14 +1,20 @@
 //! Another reading of mountinfo, as plain as can be, and numbers to make lines of.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use bpf_pin::Mount;
 
-/// xorshift64*: the same numbers on every run.
-pub struct Random(pub u64);
+/// xorshift64*: of one seed the same numbers on every run.
+pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        // Of zero all would be zero.
+        Self(seed.max(1))
+    }
+
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -22,6 +28,36 @@ impl Random {
 
     pub fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
+    }
+}
+
+/// Gives at most so many bytes at once, and is interrupted now and then.
+pub struct Pieces<'a> {
+    text: &'a [u8],
+    random: Random,
+    most: usize,
+}
+
+impl<'a> Pieces<'a> {
+    pub fn new(text: &'a [u8], random: Random, most: usize) -> Self {
+        Self { text, random, most }
+    }
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.random.below(10) == 0 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let most = self.most.min(buffer.len()).min(self.text.len());
+        let count = match most {
+            0 => 0,
+            most => 1 + self.random.below(most),
+        };
+        let (now, later) = self.text.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.text = later;
+        Ok(count)
     }
 }
 
@@ -70,6 +106,17 @@ pub fn naive(line: &[u8]) -> Option<Mount> {
     mount.source = text(dash + 2);
     mount.super_options = OsString::from_vec(fields[dash + 3..].join(&b' '));
     Some(mount)
+}
+
+/// The value of the first option of this name.
+pub fn naive_option(options: &OsStr, name: &str) -> Option<OsString> {
+    let mut options = options.as_bytes().split(|byte| *byte == b',');
+    options.find_map(|option| {
+        let mut parts = option.splitn(2, |byte| *byte == b'=');
+        let is_it = parts.next() == Some(name.as_bytes());
+        let value = || OsString::from_vec(unescape(parts.next().unwrap_or_default()));
+        is_it.then(value)
+    })
 }
 
 fn unescape(text: &[u8]) -> Vec<u8> {

@@ -16,6 +16,7 @@ use crate::error::Reason;
 use super::directory::{Directory, magic_link, mount_id};
 use super::mountinfo::{BPF, Mount};
 use super::options::MountOptions;
+use super::statmount;
 use super::table::MountInfo;
 
 /// Attaches a detached mount.
@@ -51,6 +52,7 @@ pub(crate) fn move_mount_onto(mount: BorrowedFd<'_>, place: &Directory) -> Resul
 /// without a descriptor more.
 pub(crate) struct Attached {
     mount_id: u64,
+    unique_id: Option<u64>,
     /// The way to its root in a genuine /proc, as long as its descriptor is open.
     link: PathBuf,
 }
@@ -59,6 +61,7 @@ impl Attached {
     pub(crate) fn of(mount: BorrowedFd<'_>) -> Result<Self, Reason> {
         Ok(Self {
             mount_id: mount_id(mount)?,
+            unique_id: statmount::unique_id(mount),
             link: magic_link(mount)?,
         })
     }
@@ -70,8 +73,12 @@ impl Attached {
         options: &MountOptions,
     ) -> Result<Mount, Reason> {
         let mount_id = self.mount_id;
-        let found = mounts.by_id(mount_id)?;
-        let found = found.ok_or(Cause::NotListed { mount_id })?;
+        let found = match self.unique_id.and_then(statmount::by_unique_id) {
+            Some(found) => found,
+            None => mounts
+                .by_id(mount_id)?
+                .ok_or(Cause::NotListed { mount_id })?,
+        };
         options.verify_shown(&found)?;
         Ok(found)
     }

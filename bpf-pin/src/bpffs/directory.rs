@@ -21,6 +21,7 @@ use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 
 use super::mountinfo::Mount;
+use super::statmount;
 use super::table::{MountInfo, genuine_proc};
 
 /// A directory, held by an `O_PATH` descriptor.
@@ -72,12 +73,12 @@ impl Directory {
     /// The mount that it is in. None: it is not listed, for it begins above this process's root, is
     /// another namespace's, or none's.
     pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
-        mounts.by_id(self.mount_id()?)
+        mount_of(self.fd.as_fd(), mounts)
     }
 
     pub(crate) fn listed_mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
         let mount_id = self.mount_id()?;
-        let mount = mounts.by_id(mount_id)?;
+        let mount = self.mount(mounts)?;
         mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
     }
 
@@ -157,6 +158,15 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf, Reason> {
     genuine_proc("fd")?;
     Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
+}
+
+/// The mount that `fd` was opened through, if it is listed. Others are not read of where the kernel tells
+/// of one alone.
+pub(crate) fn mount_of(fd: BorrowedFd<'_>, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
+    match statmount::unique_id(fd).and_then(statmount::by_unique_id) {
+        Some(mount) => Ok(Some(mount)),
+        None => mounts.by_id(mount_id(fd)?),
+    }
 }
 
 /// The id of the mount that `fd` was opened through, as mountinfo has it.

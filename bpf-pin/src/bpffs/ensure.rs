@@ -19,6 +19,7 @@ use super::instance::{Bpffs, error};
 use super::mount::is_missing;
 use super::mountinfo::Mount;
 use super::options::MountOptions;
+use super::statmount;
 use super::table::MountInfo;
 
 /// What [`Bpffs::ensure`] did.
@@ -160,10 +161,12 @@ enum There {
 fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
     match (place.is_mount_root(mount.as_ref()), mount) {
-        (true, Some(mount)) if place.fs.is_bpffs() => Ok(match covers_a_bpffs(&mount, mounts)? {
-            true => There::Stacked,
-            false => There::Bpffs,
-        }),
+        (true, Some(mount)) if place.fs.is_bpffs() => {
+            Ok(match covers_a_bpffs(place, &mount, mounts)? {
+                true => There::Stacked,
+                false => There::Bpffs,
+            })
+        }
         (true, Some(mount)) => Err(Cause::Occupied {
             found: place.fs,
             mount_id: mount.mount_id,
@@ -202,7 +205,10 @@ fn is_not_listed(reason: &Reason) -> bool {
     matches!(reason.cause(), Some(Cause::NotListed { .. }))
 }
 
-fn covers_a_bpffs(mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
+fn covers_a_bpffs(place: &Directory, mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
+    if let Some(covers) = statmount::covers_a_bpffs(place.fd.as_fd()) {
+        return Ok(covers);
+    }
     // Both of one moment, or what it covers may be gone, and take it along, in between.
     let here = mounts.select(|line| line.is_mounted_at(&mount.mount_point))?;
     let find = |id| here.iter().find(|mount| mount.mount_id == id);

@@ -14,8 +14,9 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
-use super::directory::{Directory, mount_id};
+use super::directory::{Directory, mount_id, mount_of};
 use super::mountinfo::Mount;
+use super::noatime::without_atime;
 use super::table::{MountInfo, Table};
 
 /// Where bpffs is usually mounted.
@@ -107,9 +108,11 @@ impl Bpffs {
         PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
     }
 
-    /// The same, and this no more.
-    pub(crate) fn into_dir(self) -> Result<PinDir> {
+    /// The same, and this no more; what is opened in it keeps its time of last access where that can
+    /// be. `mount` must be the one that it was found through.
+    pub(crate) fn into_dir_without_atime(self, mount: &Mount) -> Result<PinDir> {
         let Self { fd, path, .. } = self;
+        let fd = without_atime(fd, mount);
         PinDir::of_bpffs(fd, &path).map_err(|nul| error(MountOperation::Find, &path, nul.into()))
     }
 
@@ -136,7 +139,7 @@ impl Bpffs {
         }
     }
 
-    /// The mount that it was found through.
+    /// The mount that it was found through: `statmount(2)`, from Linux 6.13 on, or its line of mountinfo.
     ///
     /// # Errors
     ///
@@ -146,7 +149,7 @@ impl Bpffs {
     pub fn mount(&self) -> Result<Mount> {
         let find = || {
             let mount_id = mount_id(self.fd.as_fd())?;
-            let mount = MountInfo::own()?.by_id(mount_id)?;
+            let mount = mount_of(self.fd.as_fd(), &MountInfo::own()?)?;
             mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
         };
         find().map_err(|reason| error(MountOperation::ReadMounts, &self.path, reason))

@@ -9,8 +9,10 @@ mod inspect;
 mod instance;
 mod mount;
 mod mountinfo;
+mod noatime;
 mod options;
 mod statfs;
+mod statmount;
 mod table;
 mod token;
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Seek;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -65,11 +65,7 @@ impl MountInfo {
             Step::Begin => table.clear(),
             Step::Line(line) => table.push(&line),
         })?;
-        table.rows.sort_by_key(|row| row.mount_id);
-        if has_changed {
-            keep_first(&mut table.bpffs);
-            table.rows.dedup_by_key(|row| row.mount_id);
-        }
+        table.settle(has_changed);
         Ok(table)
     }
 
@@ -169,6 +165,27 @@ impl Table {
             len: path.len(),
         });
         self.paths.extend_from_slice(&path);
+    }
+
+    /// When all has been told; what moved within the list may have been met twice.
+    fn settle(&mut self, has_changed: bool) {
+        self.rows.sort_by_key(|row| row.mount_id);
+        if has_changed {
+            keep_first(&mut self.bpffs);
+            self.rows.dedup_by_key(|row| row.mount_id);
+        }
+    }
+
+    /// Of any text, which may have changed while it was read.
+    pub(crate) fn parse(source: &mut dyn Read) -> io::Result<Self> {
+        let mut table = Self::default();
+        each_line(source, |line| {
+            if let Some(line) = Line::parse(line) {
+                table.push(&line);
+            }
+        })?;
+        table.settle(true);
+        Ok(table)
     }
 
     fn row(&self, packed: &Packed) -> Row<'_> {

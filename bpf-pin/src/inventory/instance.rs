@@ -15,7 +15,7 @@ use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Reason, Result};
 use crate::object::Object;
-use crate::operation::MountOperation;
+use crate::operation::{DirOperation, MountOperation};
 
 use super::Found;
 use super::tree::Tree;
@@ -122,6 +122,11 @@ fn outermost(mounts: &[Mount]) -> Vec<Part> {
 }
 
 impl Instance {
+    pub(super) fn outline(&self) -> (u64, Vec<PathBuf>) {
+        let parts = self.parts.iter().map(|part| part.root.clone());
+        (self.dev, parts.collect())
+    }
+
     pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<Found>> {
         loop {
             let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {
@@ -154,17 +159,23 @@ impl Instance {
                         found => return Some(found),
                     }
                 }
+                // A copy of the mount would have what is below.
+                Some(Ok(entry)) if entry.entry_type() == EntryType::Directory => {
+                    let path = entry.path();
+                    if tree.is_mount_point(*mount_id, &path) {
+                        walk.skip_dir();
+                        let (dir, cause) = (entry.dir(), Cause::MountPoint { path: path.clone() });
+                        let error = dir.fail_at(DirOperation::List, entry.name(), cause);
+                        self.hidden_directory(&path, error, tree);
+                    }
+                }
                 Some(Ok(_)) => {}
+                // Mounted there meanwhile.
                 Some(Err(error)) => {
                     let Some(Cause::MountPoint { path }) = error.cause() else {
                         return Some(Err(error));
                     };
-                    let path = path.clone();
-                    let otherwise = match tree.has_bpffs_at(&path) {
-                        true => Otherwise::Nothing,
-                        false => Otherwise::This(error),
-                    };
-                    self.hidden(&path, otherwise);
+                    self.hidden_directory(&path.clone(), error, tree);
                 }
                 None => self.walk = None,
             }
@@ -178,6 +189,14 @@ impl Instance {
             reason,
         };
         self.hidden(&path, Otherwise::This(error));
+    }
+
+    fn hidden_directory(&mut self, path: &Path, error: Error, tree: &Tree) {
+        let otherwise = match tree.has_bpffs_at(path) {
+            true => Otherwise::Nothing,
+            false => Otherwise::This(error),
+        };
+        self.hidden(path, otherwise);
     }
 
     /// Something is mounted on what the walk has come to.
@@ -297,7 +316,8 @@ fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     match Bpffs::at(path) {
         Ok(bpffs) => {
             prove(mount, path, bpffs.as_fd())?;
-            bpffs.into_dir()?.into_walk().map(Reached::Directory)
+            let dir = bpffs.into_dir_without_atime(mount)?;
+            dir.into_walk().map(Reached::Directory)
         }
         Err(error) => match error.cause() {
             Some(Cause::NotADirectory { path: file }) if file == path => {

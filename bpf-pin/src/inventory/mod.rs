@@ -1,6 +1,7 @@
 //! Every pin on every bpffs of a mount namespace.
 
 mod instance;
+mod outline;
 mod tree;
 
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use crate::kind::Identity;
 
 use instance::{Instance, by_instance};
 use tree::Tree;
+
+pub use outline::{Outline, outline};
 
 /// A pin that [`inventory`] has found.
 #[derive(Debug, Clone)]
@@ -56,8 +59,13 @@ pub struct Inventory {
 /// inventory. What is removed meanwhile is left out, and so are files whose objects are gone, as
 /// some kernels have them in `maps.debug` and `progs.debug`.
 ///
-/// Directories are opened with `O_NOATIME` where that is allowed; opening a pin for its info sets its
-/// time of last access, as the mount's options have it, which bpf(2) has no flag against.
+/// Opening a pin for its info would set its time of last access, as the mount's options have it: bpf(2)
+/// has no flag against that. So each instance is walked through a copy of its mount, attached nowhere,
+/// that sets no such times: `open_tree(2)`, `mount_setattr(2)`. That takes Linux 5.12 and
+/// `CAP_SYS_ADMIN`, and it costs the time of an unmount for each instance. Pins' times are set as by
+/// anybody who opens them where it cannot be had: without these two, behind a seccomp filter, of a mount
+/// that is unbindable, and of a pin that is itself mounted on a file. Directories are opened with `O_NOATIME` where that
+/// is allowed.
 ///
 /// # Errors
 ///

@@ -13,6 +13,7 @@ mod link;
 mod lock;
 mod map;
 mod mmap;
+mod mount;
 mod object;
 mod prog;
 mod text;
@@ -32,6 +33,7 @@ pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
 };
 pub(crate) use mmap::{Mapping, page_size};
+pub(crate) use mount::{set_noatime, set_noatime_of_none, statmount};
 pub(crate) use object::{
     AnyInfo, InfoHead, InfoRoom, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head,
     link_next_id, link_update_no_prog, map_fd_by_id, map_next_id, obj_get, obj_get_at, obj_pin,

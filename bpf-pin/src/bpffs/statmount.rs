@@ -1,0 +1,184 @@
+//! One mount, as statmount(2) tells of it: its line of mountinfo, without all the others.
+
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
+
+use crate::capability::is_filtered;
+use crate::sys;
+
+use super::mountinfo::{Mount, Propagation};
+
+/// `STATX_MNT_ID_UNIQUE`. Linux 6.8.
+const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
+
+/// `STATMOUNT_` …
+const SB_BASIC: u64 = 0x1;
+const MNT_BASIC: u64 = 0x2;
+const PROPAGATE_FROM: u64 = 0x4;
+const MNT_ROOT: u64 = 0x8;
+const MNT_POINT: u64 = 0x10;
+const FS_TYPE: u64 = 0x20;
+const MNT_OPTS: u64 = 0x80;
+const FS_SUBTYPE: u64 = 0x100;
+const SB_SOURCE: u64 = 0x200;
+
+/// What the kernel must tell. Where it tells the source, from Linux 6.13 on, it knows of options and of
+/// subtypes, too, and tells none where there are none.
+const MUST: u64 =
+    SB_BASIC | MNT_BASIC | PROPAGATE_FROM | MNT_ROOT | MNT_POINT | FS_TYPE | SB_SOURCE;
+
+/// Where the strings begin.
+const STRINGS: usize = 512;
+
+/// The id of the mount that `fd` was opened through, which no other mount will have.
+pub(crate) fn unique_id(fd: BorrowedFd<'_>) -> Option<u64> {
+    let stat = statx(fd, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE).ok()?;
+    let is_told = stat.stx_mask & MNT_ID_UNIQUE.bits() != 0;
+    is_told.then_some(stat.stx_mnt_id)
+}
+
+/// The mount, if it is one that mountinfo lists. None, too, where the kernel does not tell all that
+/// mountinfo has, or it takes more room, or a filter may answer in the kernel's stead.
+pub(crate) fn by_unique_id(id: u64) -> Option<Mount> {
+    Some(Told::of(id)?.to_mount())
+}
+
+/// Whether the mount of `fd` is right on top of a bpffs; None as [`by_unique_id`].
+pub(crate) fn covers_a_bpffs(fd: BorrowedFd<'_>) -> Option<bool> {
+    let id = unique_id(fd)?;
+    let this = Told::of(id)?;
+    let below = Told::of(this.parent())?.to_mount();
+    // Neither has moved or gone meanwhile.
+    let again = Told::of(id)?;
+    let (this, parent) = (this.to_mount(), this.parent());
+    if again.parent() != parent || again.to_mount() != this {
+        return None;
+    }
+    Some(below.is_bpffs() && below.mount_point == this.mount_point)
+}
+
+/// `struct statmount` and its strings.
+struct Told([u64; Told::WORDS]);
+
+impl Told {
+    const WORDS: usize = 8 * 1024 / size_of::<u64>();
+
+    fn of(id: u64) -> Option<Self> {
+        if is_filtered() {
+            return None;
+        }
+        let mut told = Self([0; Self::WORDS]);
+        sys::statmount(id, MUST | MNT_OPTS | FS_SUBTYPE, &mut told.0).ok()?;
+        // Of what is out of this process's reach there is no mount point.
+        let is_all = told.mask() & MUST == MUST && !told.string(108).is_empty();
+        is_all.then_some(told)
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        bytemuck::cast_slice(&self.0)[at / 4]
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        self.0[at / 8]
+    }
+
+    /// `mask`: what was told.
+    fn mask(&self) -> u64 {
+        self.u64(8)
+    }
+
+    /// `mnt_parent_id`, unique as well.
+    fn parent(&self) -> u64 {
+        self.u64(48)
+    }
+
+    /// The string that the field at this offset tells the place of.
+    fn string(&self, at: usize) -> &[u8] {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.0);
+        let strings = bytes[STRINGS..].get(self.u32(at) as usize..);
+        let string = strings.and_then(|strings| CStr::from_bytes_until_nul(strings).ok());
+        string.map_or(b"", CStr::to_bytes)
+    }
+
+    fn to_mount(&self) -> Mount {
+        let os = |at| OsStr::from_bytes(self.string(at)).to_owned();
+        let mut fs_type = os(36);
+        if self.mask() & FS_SUBTYPE != 0 {
+            fs_type.push(".");
+            fs_type.push(os(120));
+        }
+        Mount {
+            mount_id: self.u32(56).into(),
+            parent_id: self.u32(60).into(),
+            dev: makedev(self.u32(16), self.u32(20)),
+            root: os(104).into(),
+            mount_point: os(108).into(),
+            options: self.options(),
+            propagation: self.propagation(),
+            fs_type,
+            source: os(124),
+            super_options: self.super_options(),
+        }
+    }
+
+    /// As fs/proc_namespace.c has them: `show_mnt_opts`.
+    fn options(&self) -> OsString {
+        /// `MOUNT_ATTR__ATIME`: of three one.
+        const ATIME: u64 = 0x70;
+        const OPTIONS: [(u64, u64, &str); 8] = [
+            (0x2, 0x2, ",nosuid"),
+            (0x4, 0x4, ",nodev"),
+            (0x8, 0x8, ",noexec"),
+            (ATIME, 0x10, ",noatime"),
+            (0x80, 0x80, ",nodiratime"),
+            (ATIME, 0, ",relatime"),
+            (0x20_0000, 0x20_0000, ",nosymfollow"),
+            (0x10_0000, 0x10_0000, ",idmapped"),
+        ];
+
+        let attr = self.u64(64);
+        let mut options = read_only(attr & 0x1 != 0);
+        let set = OPTIONS.iter().filter(|(bits, set, _)| attr & bits == *set);
+        set.for_each(|(_, _, name)| options.push(name));
+        options
+    }
+
+    /// `show_sb_opts`, and what the file system shows.
+    fn super_options(&self) -> OsString {
+        const OPTIONS: [(u32, &str); 3] = [
+            (1 << 4, ",sync"),
+            (1 << 7, ",dirsync"),
+            (1 << 25, ",lazytime"),
+        ];
+
+        let flags = self.u32(32);
+        let mut options = read_only(flags & 0x1 != 0);
+        let set = OPTIONS.iter().filter(|(bit, _)| flags & bit != 0);
+        set.for_each(|(_, name)| options.push(name));
+        if self.mask() & MNT_OPTS != 0 {
+            options.push(",");
+            options.push(OsString::from_vec(self.string(4).to_vec()));
+        }
+        options
+    }
+
+    fn propagation(&self) -> Propagation {
+        let (shared, slave, unbindable) = (1 << 20, 1 << 19, 1 << 17);
+        let is = |kind: u64| self.u64(72) & kind != 0;
+        let master = is(slave).then_some(self.u64(88));
+        let from = Some(self.u64(96)).filter(|&from| from != 0 && Some(from) != master);
+        Propagation {
+            shared: is(shared).then_some(self.u64(80)),
+            master,
+            propagate_from: from.filter(|_| master.is_some()),
+            unbindable: is(unbindable),
+        }
+    }
+}
+
+fn read_only(is_set: bool) -> OsString {
+    if is_set { "ro" } else { "rw" }.into()
+}
