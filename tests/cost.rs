@@ -119,7 +119,7 @@ fn measured() -> impl Iterator<Item = &'static Measured> {
         false => WITHOUT_EXCHANGE,
     };
     let more = MEASURED.iter().chain(more).chain(elements::MEASURED);
-    more.chain(reuse::MEASURED)
+    more.chain(reuse::MEASURED).chain(dirs::MEASURED)
 }
 
 const OPEN: &[&str] = &["OBJ_GET", "MAP_LOOKUP_BATCH", "close"];
@@ -150,6 +150,8 @@ macro_rules! measured {
 
 #[path = "cost/descriptors.rs"]
 mod descriptors;
+#[path = "cost/dirs.rs"]
+mod dirs;
 #[path = "cost/elements.rs"]
 mod elements;
 #[path = "cost/reuse.rs"]
@@ -315,7 +317,8 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
 /// In a child with one thread: each call, and its syscalls.
 fn syscalls() -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
-    let bare = measured().map(|measured| (measured, false));
+    let bare = measured().chain(dirs::WITH_ROOM);
+    let bare = bare.map(|measured| (measured, false));
     let buffered = elements::WITH_BUFFERS
         .iter()
         .map(|measured| (measured, true));

@@ -117,6 +117,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getdents64, "getdents64"),
     (libc::SYS_getrandom, "getrandom"),
     (libc::SYS_geteuid, "geteuid"),
+    (libc::SYS_getegid, "getegid"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_prctl, "prctl"),
     (libc::SYS_mmap, "mmap"),

@@ -97,11 +97,7 @@ impl PinDir {
         let name = self.name(DirOperation::Create, name.as_ref())?;
         let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
             let (uid, gid) = (None, None);
-            let opens = |name: &Filename| match self.open_dir_named(name) {
-                Ok(dir) => Ok(Some(dir)),
-                Err(reason) if reason.is(Errno::NOENT) && !self.is_removed() => Ok(None),
-                Err(reason) => Err(reason),
-            };
+            let opens = |name: &Filename| self.find_dir_named(name);
             self.create_named(&name, New { mode, uid, gid }, opens)
         });
         match made {

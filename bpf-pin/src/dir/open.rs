@@ -112,19 +112,33 @@ impl PinDir {
     }
 
     pub(super) fn open_dir_named(&self, name: &Filename) -> Result<Self, Reason> {
-        let fd = self.descend(name).map_err(|errno| {
-            let cause = match errno {
-                // A filter may say so, too.
-                Errno::NOSYS => (!is_filtered()).then_some(Cause::Unsupported {
-                    what: "openat2",
-                    since: Version::new(5, 6),
-                }),
-                _ => diagnose::find(&self.place(name), errno),
-            };
-            Reason::new(errno, cause)
-        })?;
-        // Within one mount the file system is one, too.
-        Ok(self.child(fd, name))
+        match self.descend(name) {
+            // Within one mount the file system is one, too.
+            Ok(fd) => Ok(self.child(fd, name)),
+            Err(errno) => Err(self.not_opened(name, errno)),
+        }
+    }
+
+    /// As [`open_dir_named`](Self::open_dir_named), where that nothing has the name is no failure.
+    pub(super) fn find_dir_named(&self, name: &Filename) -> Result<Option<Self>, Reason> {
+        match self.descend(name) {
+            Ok(fd) => Ok(Some(self.child(fd, name))),
+            Err(Errno::NOENT) if !self.is_removed() => Ok(None),
+            Err(errno) => Err(self.not_opened(name, errno)),
+        }
+    }
+
+    #[cold]
+    fn not_opened(&self, name: &Filename, errno: Errno) -> Reason {
+        let cause = match errno {
+            // A filter may say so, too.
+            Errno::NOSYS => (!is_filtered()).then_some(Cause::Unsupported {
+                what: "openat2",
+                since: Version::new(5, 6),
+            }),
+            _ => diagnose::find(&self.place(name), errno),
+        };
+        Reason::new(errno, cause)
     }
 
     /// A directory, reached by no link and across no mount.

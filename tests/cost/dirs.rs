@@ -1,0 +1,159 @@
+//! What it costs to make, fill, list and remove directories.
+
+use std::mem::forget;
+
+use bpf_pin::{PinDir, Prog, Stage};
+
+use super::{Measured, Scene};
+
+fn is_listed(dir: &PinDir) {
+    let names = dir.entries().unwrap().map(|entry| entry.unwrap());
+    assert!(names.count() >= 4);
+}
+
+/// A directory for good, and a stage in it.
+fn staged(scene: &Scene) -> Stage<'static> {
+    let dir: &'static PinDir = Box::leak(Box::new(scene.dir()));
+    dir.stage("set").expect("a stage")
+}
+
+/// Made whole under a hidden name, and then given its own.
+const DIR_CREATE_DIR: &[&str] = &[
+    "openat2",
+    "fstat",
+    "getrandom",
+    "mkdirat",
+    "openat2",
+    "fstat",
+    "geteuid",
+    "open",
+    "flock",
+    "fstat",
+    "getegid",
+    "fstat",
+    "fstat",
+    "renameat2",
+    "flock",
+    "close",
+    "close",
+];
+
+const DIR_CREATE: &[&str] = &[
+    "open",
+    "fstatfs",
+    "open",
+    "fstatfs",
+    "close",
+    "open",
+    "fstatfs",
+    "close",
+    "open",
+    "fstatfs",
+    "close",
+    "open",
+    "fstatfs",
+    "close",
+    "open",
+    "fstat",
+    "getrandom",
+    "mkdirat",
+    "openat2",
+    "fstat",
+    "geteuid",
+    "open",
+    "flock",
+    "fstat",
+    "getegid",
+    "fstat",
+    "fstat",
+    "renameat2",
+    "flock",
+    "close",
+    "close",
+    "close",
+];
+
+const DIR_REMOVE_DIR_ALL: &[&str] = &[
+    "openat2",
+    "close",
+    "getrandom",
+    "renameat2",
+    "openat2",
+    "open",
+    "getdents64",
+    "getdents64",
+    "rmdir",
+    "close",
+    "close",
+];
+
+const DIR_STAGE: &[&str] = &[
+    "getrandom",
+    "mkdirat",
+    "openat2",
+    "fstat",
+    "geteuid",
+    "open",
+    "flock",
+    "fstat",
+    "fstat",
+    "getpid",
+];
+
+const DIR_WALK: &[&str] = &[
+    "fcntl",
+    "open",
+    "getdents64",
+    "openat2",
+    "open",
+    "getdents64",
+    "getdents64",
+    "close",
+    "close",
+    "getdents64",
+    "close",
+    "close",
+];
+
+/// These allocate nothing.
+pub(super) const MEASURED: &[Measured] = measured! {
+    dir_set_owner => &["openat2", "fchownat", "close"],
+        |scene| { scene.dir() }
+        |dir: PinDir| { dir.set_owner("map", Some(1), Some(1)).unwrap(); forget(dir) };
+    dir_chmod => &["open", "fchmod", "close"],
+        |scene| { scene.dir() }
+        |dir: PinDir| { dir.chmod(0o750).unwrap(); forget(dir) };
+    dir_chown => &["fchownat"],
+        |scene| { scene.dir() }
+        |dir: PinDir| { dir.chown(Some(1), None).unwrap(); forget(dir) };
+    dir_exists_already => &["openat2", "close"],
+        |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.create_dir("sub", 0o700).unwrap()); forget(dir) };
+    dir_create_dir => DIR_CREATE_DIR, |scene| { scene.dir() }
+        |dir: PinDir| { drop(dir.create_dir("new", 0o700).unwrap()); forget(dir) };
+    dir_copy_to => &["readlink", "OBJ_GET_AT", "OBJ_PIN_AT", "close"],
+        |scene| { (scene.dir(), scene.dir().create_dir("new", 0o700).unwrap()) }
+        |(dir, other): (PinDir, PinDir)| { dir.copy_to("map", &other).unwrap(); forget((dir, other)) };
+    dir_stage => DIR_STAGE, |scene| { scene.dir() }
+        |dir: PinDir| { forget(dir.stage("set").unwrap()); forget(dir) };
+    stage_pin => &["OBJ_PIN_AT"], |scene| { (staged(scene), &scene.prog) }
+        |(stage, prog): (Stage<'_>, &Prog)| { stage.pin(prog, "prog").unwrap(); forget(stage) };
+    stage_publish => &["renameat2", "getpid", "flock", "close"],
+        |scene| { staged(scene) }
+        |stage: Stage<'_>| forget(stage.publish().unwrap());
+};
+
+/// These allocate room for what they list, however much that is, or for a path.
+pub(super) const WITH_ROOM: &[Measured] = measured! {
+    dir_set_mode => &["openat2", "fstat", "open", "fstatfs", "fchmodat", "close", "close"],
+        |scene| { scene.dir() }
+        |dir: PinDir| { dir.set_mode("map", 0o640).unwrap(); forget(dir) };
+    dir_entries => &["open", "getdents64", "getdents64", "close"],
+        |scene| { scene.dir() } |dir: PinDir| { is_listed(&dir); forget(dir) };
+    dir_walk => DIR_WALK, |scene| { scene.dir() }
+        |dir: PinDir| { assert!(dir.walk().unwrap().count() >= 4); forget(dir) };
+    dir_create => DIR_CREATE, |scene| { scene.fs.at("new") }
+        |path: std::path::PathBuf| { drop(PinDir::create(&path, 0o700).unwrap()); forget(path) };
+    dir_remove_dir_all => DIR_REMOVE_DIR_ALL, |scene| { scene.dir() }
+        |dir: PinDir| { dir.remove_dir_all("sub").unwrap(); forget(dir) };
+};
