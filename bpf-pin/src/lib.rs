@@ -97,6 +97,7 @@ mod error;
 mod features;
 mod filename;
 mod flags;
+mod hidden;
 mod ids;
 mod info;
 mod inventory;
@@ -106,6 +107,8 @@ mod log;
 mod magic;
 mod map;
 mod mismatch;
+mod mountinfo;
+mod mounts;
 mod name;
 mod object;
 mod operation;
@@ -124,8 +127,8 @@ pub use bytemuck;
 
 pub use access::Access;
 pub use bpffs::{
-    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
-    Propagation, ReadOnly, Token, Verdict,
+    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, MountOptions, ReadOnly,
+    Token, Verdict,
 };
 pub use btf::Btf;
 pub use capabilities::{Action, Capabilities, Permission};
@@ -138,6 +141,7 @@ pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
 pub use flags::MapFlags;
+pub use hidden::HiddenBpffs;
 pub use ids::Ids;
 pub use info::ObjectInfo;
 pub use inventory::{Found, Inventory, inventory};
@@ -150,6 +154,7 @@ pub use map::{
     PerCpu, PerCpuIter, Typed, TypedIter, TypedKeys,
 };
 pub use mismatch::{MapFields, Mismatch};
+pub use mountinfo::{Mount, Propagation};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};

@@ -10,15 +10,14 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
+use crate::mountinfo::Mount;
+use crate::mounts::{Directory, MountInfo, from_root};
 use crate::operation::MountOperation;
 
 use super::attach::{self, Attached};
-use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
-use super::mountinfo::Mount;
 use super::options::MountOptions;
-use super::table::MountInfo;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]

@@ -11,12 +11,11 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
+use crate::mountinfo::Mount;
+use crate::mounts::{Directory, MountInfo, Table, mount_id};
 use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
-use super::directory::{Directory, mount_id};
-use super::mountinfo::Mount;
-use super::table::{MountInfo, Table};
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
