@@ -227,8 +227,13 @@ impl fmt::Display for Inspection {
             (Verdict::NotADirectory { path }, _) => {
                 write!(f, "{} is not a directory", path.display())?;
             }
-            (Verdict::Elsewhere { found }, _) => {
-                write!(f, "{path} is a directory on {found}, not on a bpffs")?;
+            (Verdict::Elsewhere { found }, mount) => {
+                write!(f, "{path} is a directory on {found}")?;
+                // What hides another is known by its id alone.
+                if let (Some(mount), false) = (mount, self.hidden.is_empty()) {
+                    write!(f, " (mount {})", mount.mount_id)?;
+                }
+                f.write_str(", not on a bpffs")?;
             }
             (Verdict::Mounted, Some(mount)) => self.mounted(f, mount)?,
             (Verdict::Within, Some(mount)) => {
