@@ -124,7 +124,7 @@ fn on_sysfs(path: &Path, hidden: Option<HiddenBpffs>) -> Cause {
         path: path.to_owned(),
         found,
         missing: None,
-        hidden: hidden.map(Box::new),
+        hidden,
     }
 }
 
@@ -132,8 +132,8 @@ fn on_sysfs(path: &Path, hidden: Option<HiddenBpffs>) -> Cause {
 fn mount_at(path: &Path) -> Mount {
     let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
     let mounts = Mount::parse_all(&text[..]).expect("mountinfo").into_iter();
-    let here = mounts.filter(|mount| mount.mount_point == path);
-    here.last().expect("a mount")
+    let mut here = mounts.filter(|mount| mount.mount_point == path);
+    here.next_back().expect("a mount")
 }
 
 /// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
@@ -206,6 +206,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
             bpffs.mount_id, by.mount_id
         );
         let enoent = Some(libc::ENOENT);
+        let (bpffs, by) = (Box::new(bpffs), Box::new(by));
         let cause = HiddenBpffs::ByMount { bpffs, by };
         let cause = Some(on_sysfs(Path::new(SYS_FS_BPF), Some(cause)));
         let sentence = format!("open {}: {because}", path.display());
@@ -270,12 +271,12 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
                 by.mount_point.display(),
                 by.mount_id
             );
-            let (bpffs, by) = (bpffs.clone(), by.clone());
+            let (bpffs, by) = (Box::new(bpffs.clone()), Box::new(by.clone()));
             let cause = Cause::NotBpffs {
                 path: at.to_owned(),
                 found,
                 missing: missing.map(Path::to_owned),
-                hidden: Some(Box::new(HiddenBpffs::ByMount { bpffs, by })),
+                hidden: Some(HiddenBpffs::ByMount { bpffs, by }),
             };
             let enoent = Some(libc::ENOENT);
             assert_says(&open_fails(path), enoent, Some(cause), &sentence);

@@ -12,14 +12,14 @@ pub enum HiddenBpffs {
     /// It is in this thread's mount namespace, and another mount hides it.
     ByMount {
         /// The bpffs.
-        bpffs: Mount,
+        bpffs: Box<Mount>,
         /// What hides it: mounted over it, or over a directory on the way to it.
-        by: Mount,
+        by: Box<Mount>,
     },
     /// Process 1 has it, whose mount namespace is another, and this thread's has none there.
     InProcess1 {
         /// The bpffs, as process 1 sees it.
-        bpffs: Mount,
+        bpffs: Box<Mount>,
     },
 }
 

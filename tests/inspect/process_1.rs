@@ -136,12 +136,14 @@ pub fn has_a_bpffs_in_sysfs() {
     let after = || {
         unmount("/sys", UnmountFlags::DETACH).expect("no /sys");
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
-        let hidden = HiddenBpffs::InProcess1 { bpffs: expected };
+        let hidden = HiddenBpffs::InProcess1 {
+            bpffs: Box::new(expected),
+        };
         let cause = Cause::NotBpffs {
             path: usual.to_owned(),
             found: FileSystem::at("/sys").unwrap(),
             missing: None,
-            hidden: Some(Box::new(hidden)),
+            hidden: Some(hidden),
         };
         let says_so = |error: bpf_pin::Error, operation: &str| {
             let because = "/sys/fs/bpf is on sysfs, not on a bpffs; in the mount namespace of \

@@ -170,10 +170,10 @@ fn mounted_over() -> Outcome {
                 path: path.to_owned(),
                 found: FileSystem::at(path)?,
                 missing: None,
-                hidden: Some(Box::new(HiddenBpffs::ByMount {
-                    bpffs: top.clone(),
-                    by: tmpfs.clone(),
-                })),
+                hidden: Some(HiddenBpffs::ByMount {
+                    bpffs: Box::new(top.clone()),
+                    by: Box::new(tmpfs.clone()),
+                }),
             };
             let because = format!(
                 "{0} is on tmpfs, not on a bpffs; the bpffs mounted at {0} (mount {1}) is hidden by \

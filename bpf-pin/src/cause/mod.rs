@@ -36,7 +36,7 @@ pub enum Cause {
         /// The directory below it that does not exist, where the path goes on.
         missing: Option<PathBuf>,
         /// A bpffs that is mounted there all the same, or where the path goes on, and is not seen.
-        hidden: Option<Box<HiddenBpffs>>,
+        hidden: Option<HiddenBpffs>,
     },
     /// What is there is no BPF object: a file of another file system, a directory, … (EACCES).
     NotAnObject {

@@ -31,7 +31,7 @@ pub(super) fn not_bpffs_below(
         path: path.to_owned(),
         found,
         missing,
-        hidden: look(path, rest).map(Box::new),
+        hidden: look(path, rest),
     }
 }
 
@@ -59,15 +59,15 @@ fn look(path: &Path, rest: &Path) -> Option<HiddenBpffs> {
             line.is_bpffs() && is_on_the_way(Path::new(OsStr::from_bytes(&line.mount_point())))
         });
         return Some(HiddenBpffs::InProcess1 {
-            bpffs: wanted?.pop()?,
+            bpffs: Box::new(wanted?.pop()?),
         });
     }
     // The one on top of the others.
     here.rev().find_map(|bpffs| {
         let by = hides(&table, table.by_id(bpffs.mount_id)?, leading?)?;
         Some(HiddenBpffs::ByMount {
-            bpffs: bpffs.clone(),
-            by: mounts.by_id(by).ok()??,
+            bpffs: Box::new(bpffs.clone()),
+            by: Box::new(mounts.by_id(by).ok()??),
         })
     })
 }
