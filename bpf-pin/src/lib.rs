@@ -131,8 +131,8 @@ pub use bpffs::{
     Token, Verdict,
 };
 pub use btf::Btf;
-pub use capabilities::{Action, Capabilities, Permission};
-pub use capability::Capability;
+pub use capabilities::{Action, Capabilities, Limit, Permission};
+pub use capability::{Capability, Lockdown};
 pub use cause::Cause;
 pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
