@@ -31,14 +31,16 @@ pub fn tests(suite: Suite) -> Suite {
         Need::File(SECURITY),
     ];
     suite
-        .test("a_limit_that_nothing_is_within", USERS, || {
+        .test("foretold_with_nothing_within_the_limit", USERS, || {
             run("nothing_within_the_limit")
         })
-        .test("a_limit_that_little_is_within", USERS, || {
+        .test("foretold_with_little_within_the_limit", USERS, || {
             run("little_within_the_limit")
         })
-        .test("what_lockdown_leaves", USERS, || run("locked_down"))
-        .test("in_a_user_namespace", USERS, || run("user_namespace"))
+        .test("foretold_under_lockdown", USERS, || run("locked_down"))
+        .test("foretold_in_a_user_namespace", USERS, || {
+            run("user_namespace")
+        })
 }
 
 /// Runs the one that the environment names, if any.

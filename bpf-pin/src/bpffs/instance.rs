@@ -47,7 +47,8 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there;
+    /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there, and a
+    /// bpffs that it hides;
     /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`InteriorNul`](Cause::InteriorNul), without a syscall.
     /// [`inspect`](Self::inspect) tells more.
