@@ -273,10 +273,11 @@ impl Capabilities {
 
     /// Who loads no programs for tracing misses none of their helpers.
     fn locked_down(&self, permission: Permission) -> Permission {
-        if !self.has(Capability::Bpf) || !self.has(Capability::Perfmon) {
-            return permission;
-        }
+        let may_trace = self.has(Capability::Bpf)
+            && self.has(Capability::Perfmon)
+            && self.in_user_namespace == Some(false);
         match &self.lockdown {
+            _ if !may_trace => permission,
             Lockdown::Off => permission,
             Lockdown::On { level } => permission.within(Limit::Lockdown {
                 level: level.clone(),
