@@ -1,22 +1,29 @@
 //! What is foretold of a thread is what happens when it tries.
 
+#[path = "capabilities/child.rs"]
+mod child;
+
 use std::fs::{Permissions, set_permissions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
 use bpf_pin::{
-    Action, AttachType, Capabilities, Capability, Cause, Insn, Map, MapSpec, MapType, Permission,
-    ProgSpec, ProgType,
+    Action, AttachType, Capabilities, Capability, Cause, Insn, Limit, Lockdown, Map, MapSpec,
+    MapType, Permission, ProgSpec, ProgType,
 };
 use common::*;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsopen};
 use rustix::thread::CapabilitySet;
 
 fn main() -> ExitCode {
+    if child::was_asked_for() {
+        return ExitCode::SUCCESS;
+    }
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-    Suite::new()
+    let suite = child::tests(Suite::new());
+    suite
         .test("what_is_foretold_happens", &[], foretold_here)
         .test("root_may_do_all", ROOT, root)
         .test("what_is_foretold_to_users_happens", USERS, users)
@@ -47,7 +54,12 @@ fn create(map_type: MapType, value_size: u32) -> bool {
 }
 
 fn load(prog_type: ProgType) -> bool {
-    let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+    load_of_length(prog_type, 2)
+}
+
+fn load_of_length(prog_type: ProgType, length: usize) -> bool {
+    let mut insns = vec![Insn::mov64_imm(0, 1); length - 1];
+    insns.push(Insn::exit());
     let spec = ProgSpec::new(prog_type, &insns);
     let spec = match prog_type {
         ProgType::SK_LOOKUP => spec.expected_attach_type(AttachType::SK_LOOKUP),
@@ -90,19 +102,38 @@ impl Scene {
     }
 }
 
-fn attempt(action: Action, scene: Option<&Scene>) -> Option<Tried> {
+/// What is larger than the limit, where that is less than a test would take.
+fn over_the_limit(limit: Option<u64>, most: u64) -> Option<usize> {
+    let limit = limit.filter(|&limit| limit <= most)?;
+    Some(limit as usize / 8 + 8)
+}
+
+fn attempt(action: Action, scene: Option<&Scene>, thread: &Capabilities) -> Option<Tried> {
     Some(match action {
-        Action::CreateMaps => tried(&[
-            create(MapType::HASH, 8),
-            create(MapType::LRU_HASH, 8),
-            create(MapType::DEVMAP, 4),
-        ]),
-        Action::LoadProgs => tried(&[
-            load(ProgType::SOCKET_FILTER),
-            load(ProgType::SK_LOOKUP),
-            load(ProgType::XDP),
-            load(ProgType::RAW_TRACEPOINT),
-        ]),
+        Action::CreateMaps => {
+            let mut attempts = vec![
+                create(MapType::HASH, 8),
+                create(MapType::LRU_HASH, 8),
+                create(MapType::DEVMAP, 4),
+            ];
+            if let Some(count) = over_the_limit(thread.memlock, MOST_OF_A_MAP) {
+                let large = MapSpec::new(MapType::ARRAY, 4, 8, count as u32);
+                attempts.push(large.create().is_ok());
+            }
+            tried(&attempts)
+        }
+        Action::LoadProgs => {
+            let mut attempts = vec![
+                load(ProgType::SOCKET_FILTER),
+                load(ProgType::SK_LOOKUP),
+                load(ProgType::XDP),
+                load(ProgType::RAW_TRACEPOINT),
+            ];
+            if let Some(length) = over_the_limit(thread.memlock, most_of_a_prog(thread)) {
+                attempts.push(load_of_length(ProgType::SOCKET_FILTER, length));
+            }
+            tried(&attempts)
+        }
         Action::Mount => {
             let made = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC);
             tried(&[made.and_then(|fs| fsconfig_create(fs.as_fd())).is_ok()])
@@ -111,12 +142,35 @@ fn attempt(action: Action, scene: Option<&Scene>) -> Option<Tried> {
     })
 }
 
+/// Bytes.
+const MOST_OF_A_MAP: u64 = 16 << 20;
+
+/// A program may have a million instructions, of 8 bytes each; without CAP_BPF, 4096.
+fn most_of_a_prog(thread: &Capabilities) -> u64 {
+    match thread.effective.contains(&Capability::Bpf) {
+        true => 512 << 10,
+        false => 16 << 10,
+    }
+}
+
+/// What lockdown withholds none of these programs calls; CAP_SYS_ADMIN serves for CAP_NET_ADMIN on newer
+/// kernels; and a large limit no map or program goes over.
+fn is_not_tried(action: Action, limit: &Limit, thread: &Capabilities) -> bool {
+    match limit {
+        Limit::Lockdown { .. } | Limit::LockdownUnknown => action == Action::LoadProgs,
+        Limit::Types(which) => which.contains("before Linux 6.9"),
+        Limit::Memlock { limit } if action == Action::LoadProgs => *limit > most_of_a_prog(thread),
+        Limit::Memlock { limit } => *limit > MOST_OF_A_MAP,
+        _ => false,
+    }
+}
+
 /// Whether what was foretold is what happened; with the number of things that were tried.
 fn compare(scene: Option<&Scene>) -> Result<usize, String> {
     let thread = Capabilities::of_this_thread();
     let mut count = 0;
     for &action in Action::ALL {
-        let Some(happened) = attempt(action, scene) else {
+        let Some(happened) = attempt(action, scene, &thread) else {
             continue;
         };
         count += 1;
@@ -124,11 +178,9 @@ fn compare(scene: Option<&Scene>) -> Result<usize, String> {
             (Permission::Granted, Tried::All)
             | (Permission::Partly { .. }, Tried::Some)
             | (Permission::Denied(_), Tried::None) => true,
-            // What lockdown withholds none of these programs calls; and CAP_SYS_ADMIN serves for
-            // CAP_NET_ADMIN on newer kernels.
-            (Permission::Partly { limit }, Tried::All) => {
-                thread.lockdown.is_some() || limit.contains("before Linux 6.9")
-            }
+            (Permission::Partly { limits }, Tried::All) => limits
+                .iter()
+                .all(|limit| is_not_tried(action, limit, &thread)),
             _ => false,
         };
         if !is_right {
@@ -154,11 +206,19 @@ fn root() -> Outcome {
     assert!(matches!(thread.unprivileged_bpf_disabled, Some(0..=2)));
     for &action in Action::ALL {
         let permission = thread.may(action);
-        let is_locked = action == Action::LoadProgs && thread.lockdown.is_some();
-        assert!(
-            is_locked || permission == Permission::Granted,
-            "{action}: {permission:?}"
-        );
+        let is_the_machines = |limit: &Limit| match limit {
+            Limit::Lockdown { .. } | Limit::LockdownUnknown => {
+                action == Action::LoadProgs && thread.lockdown != Lockdown::Off
+            }
+            Limit::Memlock { .. } => thread.memlock_is_charged == Some(true),
+            _ => false,
+        };
+        let is_all = match &permission {
+            Permission::Granted => true,
+            Permission::Partly { limits } => limits.iter().all(is_the_machines),
+            _ => false,
+        };
+        assert!(is_all, "{action}: {permission:?}");
     }
     assert_eq!(compare(Some(&Scene::new()))?, Action::ALL.len());
     Ok(())

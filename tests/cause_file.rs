@@ -89,6 +89,7 @@ fn files_on_tmpfs() -> Outcome {
         path: root.clone(),
         found,
         missing: None,
+        hidden: None,
     };
     let because = format!("{} is on tmpfs, not on a bpffs", root.display());
     assert_open_fails(&root.join("gone"), libc::ENOENT, cause.clone(), &because);
@@ -97,6 +98,7 @@ fn files_on_tmpfs() -> Outcome {
         path: root.clone(),
         found,
         missing: Some(root.join("a")),
+        hidden: None,
     };
     let because = format!("{} does not exist, and {because}", root.join("a").display());
     assert_pin_fails(&root.join("a/b/flows"), libc::ENOENT, cause, &because);
@@ -140,6 +142,7 @@ fn pins_elsewhere() -> Outcome {
             path: parent.into(),
             found,
             missing,
+            hidden: None,
         };
         assert_eq!(error.cause(), Some(&cause), "{error}");
         assert!(

@@ -194,6 +194,7 @@ fn a_dot_elsewhere() -> Outcome {
         path: dir.path().into(),
         found,
         missing: None,
+        hidden: None,
     };
     assert_pin_fails(&path, libc::EPERM, cause.clone(), &because);
     assert_open_fails(&path, libc::ENOENT, cause, &because);
@@ -344,6 +345,7 @@ fn relative_paths() -> Outcome {
             path: ".".into(),
             found,
             missing: None,
+            hidden: None,
         };
         let because = format!(". is on {found}, not on a bpffs");
         assert_pin_fails(Path::new("flows"), libc::EPERM, cause, &because);

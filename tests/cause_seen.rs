@@ -4,7 +4,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bpf_pin::{Cause, FileSystem, Identity, Kind, Link, Map, PinnedMap, Prog};
+use bpf_pin::{
+    Bpffs, Cause, FileSystem, HiddenBpffs, Identity, Kind, Link, Map, Mount, PinDir, PinnedMap,
+    Prog,
+};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;
@@ -24,6 +27,11 @@ pub fn tests(suite: Suite) -> Suite {
             "bpffs_hidden_by_a_mount",
             &[cap::BPF, cap::SYS_ADMIN],
             bpffs_hidden_by_a_mount,
+        )
+        .test(
+            "bpffs_hidden_by_mounts_on_the_way",
+            &[cap::BPF, cap::SYS_ADMIN],
+            bpffs_hidden_by_mounts_on_the_way,
         )
         .test(
             "bpffs_mounted_over_bpffs",
@@ -95,6 +103,7 @@ fn outside_bpffs() -> Outcome {
         path: dir.path().into(),
         found,
         missing: None,
+        hidden: None,
     };
     let sentence = format!(
         "pin {}: {} is on {found}, not on a bpffs",
@@ -107,17 +116,24 @@ fn outside_bpffs() -> Outcome {
 }
 
 const SYS_FS_BPF: &str = "/sys/fs/bpf";
-const HOW_TO_MOUNT: &str =
-    "/sys/fs/bpf is on sysfs, not on a bpffs; to mount one: mount -t bpf bpf /sys/fs/bpf";
 
-fn sysfs_at_sys_fs_bpf() -> Cause {
-    let found = FileSystem::at("/sys/kernel").unwrap();
+fn on_sysfs(path: &Path, hidden: Option<HiddenBpffs>) -> Cause {
+    let found = FileSystem::at(path).unwrap();
     assert_eq!(found.name(), Some("sysfs"));
     Cause::NotBpffs {
-        path: SYS_FS_BPF.into(),
+        path: path.to_owned(),
         found,
         missing: None,
+        hidden,
     }
+}
+
+/// The one on top of those that are mounted there.
+fn mount_at(path: &Path) -> Mount {
+    let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
+    let mounts = Mount::parse_all(&text[..]).expect("mountinfo").into_iter();
+    let mut here = mounts.filter(|mount| mount.mount_point == path);
+    here.next_back().expect("a mount")
 }
 
 /// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
@@ -134,27 +150,39 @@ fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send
 
 /// "mkdir /sys/fs/bpf/x: no such file or directory".
 fn no_bpffs_at_sys_fs_bpf() -> Outcome {
-    let on_sysfs = || {
-        for path in ["/sys/fs/bpf/flows", "/sys/fs/bpf/app/v2/flows"] {
-            let error = pin_fails(path);
-            let sentence = format!("pin {path}: {HOW_TO_MOUNT}");
+    // Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        let sys = dir.path().join("sys");
+        fs::create_dir(&sys)?;
+        mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
+        let place = sys.join("fs/bpf");
+        for name in ["flows", "app/v2/flows"] {
+            let path = place.join(name);
+            let error = pin_fails(&path);
+            let sentence = format!(
+                "pin {}: {1} is on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {1}",
+                path.display(),
+                place.display()
+            );
             assert_eq!(error.to_string(), sentence);
-            assert_eq!(error.cause(), Some(&sysfs_at_sys_fs_bpf()));
+            assert_eq!(error.cause(), Some(&on_sysfs(&place, None)));
             assert!(matches!(
                 error.raw_os_error(),
                 Some(libc::ENOENT | libc::EPERM)
             ));
         }
-        assert_eq!(fs::read_dir(SYS_FS_BPF).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&place)?.count(), 0);
         // A mount point is proposed only where one belongs.
-        let error = pin_fails("/sys/fs/flows");
-        assert_eq!(
-            error.to_string(),
-            "pin /sys/fs/flows: /sys/fs is on sysfs, not on a bpffs"
+        let (path, fs) = (sys.join("fs/flows"), sys.join("fs"));
+        let sentence = format!(
+            "pin {}: {} is on sysfs, not on a bpffs",
+            path.display(),
+            fs.display()
         );
-    };
-    in_a_netns(|| (), |()| on_sysfs());
-    Ok(())
+        assert_eq!(pin_fails(&path).to_string(), sentence);
+        Ok(())
+    })
 }
 
 /// "No bpffs found", though it is mounted.
@@ -165,21 +193,123 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
     let visible = || {
         mount_bpffs(SYS_FS_BPF);
         assert!(FileSystem::at(SYS_FS_BPF).unwrap().is_bpffs());
-        map.pin(&path).expect("a pin")
+        let bpffs = mount_at(Path::new(SYS_FS_BPF));
+        (map.pin(&path).expect("a pin"), bpffs)
     };
-    let hidden = |pinned: PinnedMap| {
+    let hidden = |(pinned, bpffs): (PinnedMap, Mount)| {
         assert_eq!(FileSystem::at(SYS_FS_BPF).unwrap().name(), Some("sysfs"));
+        let by = mount_at(Path::new("/sys"));
+        // To mount one would make a second, which is empty.
+        let because = format!(
+            "/sys/fs/bpf is on sysfs, not on a bpffs; the bpffs mounted at /sys/fs/bpf (mount {}) \
+             is hidden by sysfs, mounted at /sys (mount {})",
+            bpffs.mount_id, by.mount_id
+        );
         let enoent = Some(libc::ENOENT);
-        let cause = Some(sysfs_at_sys_fs_bpf());
-        let sentence = format!("open {}: {HOW_TO_MOUNT}", path.display());
+        let (bpffs, by) = (Box::new(bpffs), Box::new(by));
+        let cause = HiddenBpffs::ByMount { bpffs, by };
+        let cause = Some(on_sysfs(Path::new(SYS_FS_BPF), Some(cause)));
+        let sentence = format!("open {}: {because}", path.display());
         assert_says(&open_fails(&path), enoent, cause.clone(), &sentence);
+        let error = pin_fails(&path);
+        assert_eq!(
+            error.to_string(),
+            format!("pin {}: {because}", path.display())
+        );
+        assert_eq!(error.cause(), cause.as_ref());
         let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
-        let sentence = format!("unpin {}: {HOW_TO_MOUNT}", path.display());
-        assert_says(&error, enoent, cause, &sentence);
+        let sentence = format!("unpin {}: {because}", path.display());
+        assert_says(&error, enoent, cause.clone(), &sentence);
         assert_is_usable(&pinned, id);
+
+        let error = Bpffs::default().expect_err("it is hidden");
+        assert_says(
+            &error,
+            None,
+            cause.clone(),
+            &format!("find a bpffs at /sys/fs/bpf: {because}"),
+        );
+        for error in [
+            unwrap_err(PinDir::open(SYS_FS_BPF), &path),
+            unwrap_err(PinDir::create("/sys/fs/bpf/app", 0o700), &path),
+        ] {
+            assert_eq!(error.cause(), cause.as_ref(), "{error}");
+        }
+        let said = Bpffs::inspect(SYS_FS_BPF).unwrap().to_string();
+        let end = "is mounted there and hidden by a mount on the way";
+        assert!(
+            said.contains(end) && !said.contains("to mount one"),
+            "{said}"
+        );
     };
     in_a_netns(visible, hidden);
     Ok(())
+}
+
+/// The one that is named is the one that must go, and not what was mounted on that.
+fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = fs::canonicalize(dir.path())?;
+    own_mounts(|| {
+        let run = root.join("run");
+        let (place, below) = (run.join("bpffs"), run.join("bpffs/app"));
+        fs::create_dir_all(&place)?;
+        mount_bpffs(&place);
+        pin_a_map(place.join("flows"));
+        let bpffs = mount_at(&place);
+        let says = |path: &Path, at: &Path, missing: Option<&Path>, by: &Mount| {
+            let found = FileSystem::at(at).unwrap();
+            let head = missing.map(|missing| format!("{} does not exist, and ", missing.display()));
+            let sentence = format!(
+                "open {}: {}{} is on {found}, not on a bpffs; the bpffs mounted at {} (mount {}) is \
+                 hidden by tmpfs, mounted at {} (mount {})",
+                path.display(),
+                head.unwrap_or_default(),
+                at.display(),
+                place.display(),
+                bpffs.mount_id,
+                by.mount_point.display(),
+                by.mount_id
+            );
+            let (bpffs, by) = (Box::new(bpffs.clone()), Box::new(by.clone()));
+            let cause = Cause::NotBpffs {
+                path: at.to_owned(),
+                found,
+                missing: missing.map(Path::to_owned),
+                hidden: Some(HiddenBpffs::ByMount { bpffs, by }),
+            };
+            let enoent = Some(libc::ENOENT);
+            assert_says(&open_fails(path), enoent, Some(cause), &sentence);
+        };
+        let tmpfs = |at: &Path| {
+            mount("tmpfs", at, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+            mount_at(at)
+        };
+        let by = tmpfs(&run);
+        says(&place.join("flows"), &run, Some(&place), &by);
+        fs::create_dir(&place)?;
+        tmpfs(&place);
+        says(&place.join("app/flows"), &place, Some(&below), &by);
+
+        // What is beside it is another's.
+        let beside = run.join("bpffs-2");
+        let error = open_fails(beside.join("flows"));
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
+            "{error}"
+        );
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty())?;
+        rustix::mount::unmount(&run, rustix::mount::UnmountFlags::empty())?;
+        // What is mounted on a bpffs hides none: the way leads through it.
+        fs::create_dir(&below)?;
+        tmpfs(&below);
+        let error = open_fails(below.join("flows"));
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
+            "{error}"
+        );
+        Ok(())
+    })
 }
 
 /// Pins vanish when a second bpffs covers the first.

@@ -80,6 +80,7 @@ fn links_to_elsewhere() -> Outcome {
         path: fs.at("out"),
         found,
         missing: None,
+        hidden: None,
     };
     let because = format!("{} is on {found}, not on a bpffs", fs.at("out").display());
     assert_pin_fails(&fs.at("out/flows"), libc::EPERM, cause.clone(), &because);

@@ -282,6 +282,7 @@ fn an_unmounted_bpffs() -> Outcome {
             path: dir.path().into(),
             found,
             missing: None,
+            hidden: None,
         };
         assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
     });

@@ -160,6 +160,7 @@ fn elsewhere() -> Outcome {
             path: at.clone(),
             found,
             missing,
+            hidden: None,
         };
         assert_says(&error, None, cause(None), &sentence);
 
@@ -322,6 +323,7 @@ fn from_fd_refused() -> Outcome {
                 path,
                 found,
                 missing,
+                hidden: None,
             },
             &sentence,
         );

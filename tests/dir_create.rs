@@ -347,6 +347,7 @@ fn mounts() -> Outcome {
                     path,
                     found,
                     missing,
+                    hidden: None,
                 },
                 &sentence,
             );

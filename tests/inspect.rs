@@ -1,5 +1,7 @@
 //! What is at a path is told as data and in a sentence, and only what was seen.
 
+#[path = "inspect/process_1.rs"]
+mod process_1;
 #[path = "inspect/unlisted.rs"]
 mod unlisted;
 
@@ -16,7 +18,7 @@ use rustix::mount::{
     FsPickFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_reconfigure,
     fsconfig_set_flag, fspick, mount, mount_bind, mount_change, unmount,
 };
-use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
+use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
 /// The name of what a process of its own is to do.
@@ -25,8 +27,11 @@ const CHILD: &str = "BPF_PIN_TEST_INSPECT";
 fn main() -> ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN];
     match env::var(CHILD).as_deref() {
-        Ok("parent") => return parent_of_process_1(),
-        Ok("process 1") => return as_process_1(),
+        Ok("parent") => return process_1::parent_of_process_1(),
+        Ok("process 1") => return done(process_1::has_a_bpffs),
+        Ok("parent of one with a sysfs") => return process_1::parent_of_one_with_a_sysfs(),
+        Ok("a user") => return done(process_1::as_a_user),
+        Ok("with a sysfs") => return done(process_1::has_a_bpffs_in_sysfs),
         Ok("chroot") => return done(unlisted::in_a_plain_root),
         Ok("chroot into a bpffs") => return done(unlisted::in_a_root_in_a_bpffs),
         _ => {}
@@ -45,19 +50,25 @@ fn main() -> ExitCode {
         .test("a_bpffs_that_is_covered", ROOT, covered)
         .test("a_bpffs_behind_a_mount_on_the_way", ROOT, on_the_way)
         .test("links_and_spellings", ROOT, links)
-        .test("what_process_1_has", ROOT, of_process_1)
         .test("what_cannot_be_told", &[], untold)
         .test(
             "a_directory_that_may_not_be_searched",
             &[cap::SYS_ADMIN, cap::SETUID],
             unsearchable,
         );
+    let suite = process_1::tests(suite);
     unlisted::tests(suite).run()
 }
 
 fn done(run: fn()) -> ExitCode {
     run();
     ExitCode::SUCCESS
+}
+
+fn run_child(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.env(CHILD, name);
+    command
 }
 
 fn directory() -> TempDir {
@@ -148,18 +159,24 @@ fn elsewhere() -> Outcome {
     Ok(())
 }
 
+/// Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
 fn usual_place() -> Outcome {
-    own_mounts(|| {
-        on_tmpfs(Path::new("/sys"));
-        mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
-        let path = Path::new("/sys/fs/bpf");
-        says(
-            &inspect(path),
-            "/sys/fs/bpf is a directory on sysfs, not on a bpffs; to mount one: \
-             mount -t bpf bpf /sys/fs/bpf",
+    in_a_directory(|root| {
+        let sys = root.join("sys");
+        fs::create_dir(&sys)?;
+        mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
+        let path = &sys.join("fs/bpf");
+        let sentence = format!(
+            "{0} is a directory on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {0}",
+            path.display()
         );
+        says(&inspect(path), &sentence);
         // What cannot be made there either.
-        says(&inspect(&path.join("x")), "/sys/fs/bpf/x does not exist");
+        let gone = path.join("x");
+        says(
+            &inspect(&gone),
+            &format!("{} does not exist", gone.display()),
+        );
         Ok(())
     })
 }
@@ -330,24 +347,18 @@ fn covered() -> Outcome {
             (&seen.covers[..], &seen.hidden[..]),
             (&[mount.clone()][..], &[mount.clone()][..])
         );
-        let head = format!("{} is a directory on tmpfs, not on a bpffs", path.display());
-        says(
-            &seen,
-            &format!(
-                "{head}; the bpffs ({}, private) is covered by it",
-                of(&mount)
-            ),
-        );
+        // Which mount it is that covers it, too.
+        let head = |seen: &Inspection| {
+            let id = seen.mount.as_ref().map(|mount| mount.mount_id).unwrap();
+            let path = path.display();
+            format!("{path} is a directory on tmpfs (mount {id}), not on a bpffs")
+        };
+        let tail = format!("; the bpffs ({}, private) is covered", of(&mount));
+        says(&seen, &format!("{}{tail} by it", head(&seen)));
         on_tmpfs(path);
         let seen = inspect(path);
         assert_eq!(seen.covers.len(), 2);
-        says(
-            &seen,
-            &format!(
-                "{head}; the bpffs ({}, private) is covered, 2 mounts deep",
-                of(&mount)
-            ),
-        );
+        says(&seen, &format!("{}{tail}, 2 mounts deep", head(&seen)));
         // Of a directory in what covers it, nothing of the kind can be said.
         fs::create_dir(path.join("dir"))?;
         let seen = inspect(&path.join("dir"));
@@ -372,10 +383,11 @@ fn on_the_way() -> Outcome {
         assert_eq!(seen.hidden, [mount]);
         fs::create_dir(&place)?;
         let seen = inspect(&place);
+        let id = seen.mount.as_ref().ok_or("a mount")?.mount_id;
         says(
             &seen,
             &format!(
-                "{} is a directory on tmpfs, not on a bpffs{tail}",
+                "{} is a directory on tmpfs (mount {id}), not on a bpffs{tail}",
                 place.display()
             ),
         );
@@ -399,71 +411,6 @@ fn links() -> Outcome {
         }
         Ok(())
     })
-}
-
-fn run_child(name: &str) -> Command {
-    let mut command = Command::new(env::current_exe().expect("this program"));
-    command.env(CHILD, name);
-    command
-}
-
-/// "No bpffs found" after a command that makes a mount namespace and mounts sysfs anew: it is there,
-/// and cannot be seen from here.
-fn of_process_1() -> Outcome {
-    let output = run_child("parent").output()?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("{}\n{words}", output.status).into());
-    }
-    Ok(())
-}
-
-/// Its children are in a pid namespace that they are the first of.
-fn parent_of_process_1() -> ExitCode {
-    // SAFETY: no FILES, and there is no other thread.
-    unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }.expect("namespaces");
-    let status = run_child("process 1").status().expect("a first process");
-    if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn as_process_1() -> ExitCode {
-    assert_eq!(std::process::id(), 1);
-    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    mount_change("/", private).expect("private mounts");
-    mount("proc", "/proc", "proc", MountFlags::empty(), None).expect("a /proc of its own");
-    let dir = directory();
-    let place = dir.path();
-    let bpffs = MountOptions::new().mount(place).expect("a bpffs");
-    let expected = bpffs.mount().expect("a mount");
-    let seen = inspect(place);
-    assert_eq!((seen.verdict, seen.of_process_1), (Verdict::Mounted, None));
-    own_mounts(|| {
-        // As it is by then, the copy is not busy.
-        unmount(place, UnmountFlags::empty()).expect("a copy of the mount");
-        let seen = inspect(place);
-        let found = FileSystem::at(place).unwrap();
-        assert_eq!(seen.verdict, Verdict::Elsewhere { found });
-        assert_eq!(seen.of_process_1, Some(expected));
-        let sentence = format!(
-            "{} is a directory on {found}, not on a bpffs; in the mount namespace of process 1 a \
-             bpffs is mounted there",
-            place.display()
-        );
-        says(&seen, &sentence);
-        // Who may not look says nothing of it.
-        as_user(CapabilitySet::empty(), || {
-            assert_eq!(inspect(Path::new("/")).of_process_1, None);
-        });
-        let other = directory();
-        assert_eq!(inspect(other.path()).of_process_1, None);
-    });
-    drop(bpffs);
-    unmount(place, UnmountFlags::empty()).expect("the last mount");
-    ExitCode::SUCCESS
 }
 
 fn untold() -> Outcome {

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode};
+
+use crate::magic::FileSystem;
 
 /// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each, but not everywhere for
 /// `CAP_NET_ADMIN` before Linux 6.9.
@@ -78,30 +82,72 @@ pub(crate) fn is_filtered() -> bool {
     !matches!(secure_computing_mode(), Ok(SecureComputingMode::Disabled))
 }
 
-/// The level of lockdown, where there is one: it is what stands in brackets.
-pub(crate) fn lockdown() -> Option<String> {
-    lockdown_level(&fs::read_to_string("/sys/kernel/security/lockdown").ok()?)
+/// Whether the kernel is locked down, as /sys/kernel/security/lockdown tells.
+///
+/// # References
+///
+/// [kernel_lockdown(7)](https://man7.org/linux/man-pages/man7/kernel_lockdown.7.html)
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Lockdown {
+    /// It is not, or has no lockdown.
+    Off,
+    /// It is.
+    On {
+        /// The level: "integrity" or "confidentiality".
+        level: String,
+    },
+    /// It cannot be read: securityfs is not mounted there, say.
+    Unknown,
 }
 
-fn lockdown_level(text: &str) -> Option<String> {
+pub(crate) fn lockdown() -> Lockdown {
+    match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Ok(text) => lockdown_level(&text).unwrap_or(Lockdown::Unknown),
+        // Where the others of its kind are, the kernel has no lockdown.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let found = FileSystem::found_at(Path::new("/sys/kernel/security"));
+            match found == Some(FileSystem::SECURITYFS) {
+                true => Lockdown::Off,
+                false => Lockdown::Unknown,
+            }
+        }
+        Err(_) => Lockdown::Unknown,
+    }
+}
+
+/// It is what stands in brackets.
+fn lockdown_level(text: &str) -> Option<Lockdown> {
     let level = text.split_once('[')?.1.split_once(']')?.0;
-    (level != "none").then(|| level.to_owned())
+    Some(match level {
+        "none" => Lockdown::Off,
+        level => Lockdown::On {
+            level: level.to_owned(),
+        },
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::lockdown_level;
+    use super::{Lockdown, lockdown_level};
 
     #[test]
     fn the_level_in_brackets() {
-        assert_eq!(lockdown_level("[none] integrity confidentiality\n"), None);
+        let on = |level: &str| {
+            let level = level.to_owned();
+            Some(Lockdown::On { level })
+        };
         assert_eq!(
-            lockdown_level("none [integrity] confidentiality\n").as_deref(),
-            Some("integrity")
+            lockdown_level("[none] integrity confidentiality\n"),
+            Some(Lockdown::Off)
         );
         assert_eq!(
-            lockdown_level("none integrity [confidentiality]").as_deref(),
-            Some("confidentiality")
+            lockdown_level("none [integrity] confidentiality\n"),
+            on("integrity")
+        );
+        assert_eq!(
+            lockdown_level("none integrity [confidentiality]"),
+            on("confidentiality")
         );
         assert_eq!(lockdown_level(""), None);
     }

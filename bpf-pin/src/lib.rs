@@ -98,6 +98,7 @@ mod features;
 mod filename;
 mod flags;
 mod flock;
+mod hidden;
 mod ids;
 mod info;
 mod inventory;
@@ -107,6 +108,8 @@ mod log;
 mod magic;
 mod map;
 mod mismatch;
+mod mountinfo;
+mod mounts;
 mod name;
 mod object;
 mod operation;
@@ -125,12 +128,12 @@ pub use bytemuck;
 
 pub use access::Access;
 pub use bpffs::{
-    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, Mount, MountOptions,
-    Propagation, ReadOnly, Token, Verdict,
+    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, MountOptions, ReadOnly,
+    Token, Verdict,
 };
 pub use btf::Btf;
-pub use capabilities::{Action, Capabilities, Permission};
-pub use capability::Capability;
+pub use capabilities::{Action, Capabilities, Limit, Permission};
+pub use capability::{Capability, Lockdown};
 pub use cause::Cause;
 pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
@@ -139,6 +142,7 @@ pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use filename::{escape_name, unescape_name};
 pub use flags::MapFlags;
+pub use hidden::HiddenBpffs;
 pub use ids::Ids;
 pub use info::ObjectInfo;
 pub use inventory::{Found, Inventory, inventory};
@@ -151,6 +155,7 @@ pub use map::{
     PerCpu, PerCpuIter, Typed, TypedIter, TypedKeys,
 };
 pub use mismatch::{MapFields, Mismatch};
+pub use mountinfo::{Mount, Propagation};
 pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};

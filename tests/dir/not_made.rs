@@ -122,6 +122,7 @@ fn elsewhere() -> Outcome {
                 path,
                 found,
                 missing,
+                hidden: None,
             },
             &sentence,
         );
@@ -145,6 +146,7 @@ fn elsewhere() -> Outcome {
                     path,
                     found,
                     missing,
+                    hidden: None,
                 },
                 &sentence,
             );
@@ -179,6 +181,7 @@ fn not_mounted() -> Outcome {
                 path: place.clone(),
                 found,
                 missing: None,
+                hidden: None,
             };
             let sentence = format!("create directory {}: {because}", path.display());
             assert_says(&error, errno, cause, &sentence);

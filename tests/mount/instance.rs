@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, FileSystem, HiddenBpffs, Map, MountOperation, MountOptions};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
@@ -55,6 +55,7 @@ fn found_instead() -> Outcome {
         path: path.to_owned(),
         found,
         missing: None,
+        hidden: None,
     };
     let proc = Path::new("/proc");
     let error = Bpffs::at(proc).expect_err("no bpffs");
@@ -106,21 +107,18 @@ fn usual_place() -> Outcome {
         on_tmpfs(Path::new("/sys"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
         let error = Bpffs::default().expect_err("no bpffs");
-        let cause = Cause::NotBpffs {
-            path: path.to_owned(),
-            found: FileSystem::at("/sys")?,
-            missing: None,
+        let sentence = "find a bpffs at /sys/fs/bpf: /sys/fs/bpf is on sysfs, not on a bpffs";
+        assert!(error.to_string().starts_with(sentence), "{error}");
+        // How to mount one is said where this machine has none there.
+        let hint = "; to mount one: mount -t bpf bpf /sys/fs/bpf";
+        let hidden = match error.cause() {
+            Some(Cause::NotBpffs { hidden, .. }) => hidden.is_some(),
+            other => return Err(format!("{other:?}").into()),
         };
-        let because = "/sys/fs/bpf is on sysfs, not on a bpffs; to mount one: \
-                       mount -t bpf bpf /sys/fs/bpf";
-        assert_says(
-            &error,
-            MountOperation::Find,
-            path,
-            None,
-            Some(cause),
-            because,
-        );
+        assert_eq!(error.to_string().ends_with(hint), !hidden, "{error}");
+        let seen = Bpffs::inspect(path)?;
+        let is_elsewhere = !seen.hidden.is_empty() || seen.of_process_1.is_some();
+        assert_eq!(hidden, is_elsewhere, "{error}: {seen}");
 
         // An ordinary directory to mount on, as any.
         let made = Bpffs::ensure(path, &MountOptions::new().mode(0o700))?;
@@ -163,14 +161,27 @@ fn mounted_over() -> Outcome {
         assert_eq!(Map::open(hidden)?.id()?, pinned.id()?);
 
         on_tmpfs(path);
+        let [_, top, tmpfs] = &mounts_at(path)[..] else {
+            return Err("three mounts were to be there".into());
+        };
         for bpffs in [&first, &second] {
             let error = bpffs.still_here().expect_err("it is covered");
             let cause = Cause::NotBpffs {
                 path: path.to_owned(),
                 found: FileSystem::at(path)?,
                 missing: None,
+                hidden: Some(HiddenBpffs::ByMount {
+                    bpffs: Box::new(top.clone()),
+                    by: Box::new(tmpfs.clone()),
+                }),
             };
-            let because = format!("{} is on tmpfs, not on a bpffs", path.display());
+            let because = format!(
+                "{0} is on tmpfs, not on a bpffs; the bpffs mounted at {0} (mount {1}) is hidden by \
+                 tmpfs, mounted at {0} (mount {2})",
+                path.display(),
+                top.mount_id,
+                tmpfs.mount_id
+            );
             assert_says(
                 &error,
                 MountOperation::Find,

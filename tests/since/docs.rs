@@ -32,7 +32,7 @@ macro_rules! sources {
 /// The files whose docs name releases.
 pub const SOURCES: &[(&str, &str)] = sources! {
     "access.rs"
-    "capabilities.rs"
+    "capabilities/mod.rs"
     "bpffs/handshake.rs"
     "bpffs/instance.rs"
     "bpffs/mount.rs"

@@ -87,6 +87,7 @@ fn no_root() -> Outcome {
         path: "/proc".into(),
         found: FileSystem::of(&proc)?,
         missing: None,
+        hidden: None,
     };
     assert_token_says(
         &errors[1],

@@ -6,10 +6,9 @@ use std::marker::PhantomData;
 use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
 
+use crate::mountinfo::Mount;
 use crate::sys::sealed::Sealed;
 use crate::types::{AttachType, Command, MapType, ProgType};
-
-use super::mountinfo::Mount;
 
 pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
 

@@ -12,12 +12,10 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
+use crate::mountinfo::{BPF, Mount};
+use crate::mounts::{Directory, MountInfo, magic_link, mount_id, statmount};
 
-use super::directory::{Directory, magic_link, mount_id};
-use super::mountinfo::{BPF, Mount};
 use super::options::MountOptions;
-use super::statmount;
-use super::table::MountInfo;
 
 /// Attaches a detached mount.
 pub(crate) fn move_onto(

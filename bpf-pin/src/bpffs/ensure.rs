@@ -11,16 +11,14 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::flock::{Held, try_lock_file};
+use crate::mountinfo::Mount;
+use crate::mounts::{Directory, MountInfo, from_root, statmount};
 use crate::operation::MountOperation;
 
 use super::attach::{self, Attached};
-use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
 use super::mount::is_missing;
-use super::mountinfo::Mount;
 use super::options::MountOptions;
-use super::statmount;
-use super::table::MountInfo;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]

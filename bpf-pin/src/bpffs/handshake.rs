@@ -21,11 +21,11 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::kind;
+use crate::mountinfo::BPF;
 use crate::operation::MountOperation;
 
 use super::instance::error;
 use super::mount::{Detached, create, open_context};
-use super::mountinfo::BPF;
 use super::options::MountOptions;
 
 /// With the context.

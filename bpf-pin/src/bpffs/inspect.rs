@@ -1,7 +1,6 @@
 //! What is at a path, and what stands between it and a bpffs.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
@@ -9,12 +8,11 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use crate::cause::{Cause, Device};
 use crate::error::{Reason, Result};
 use crate::magic::FileSystem;
+use crate::mountinfo::{Line, Mount};
+use crate::mounts::{Directory, MountInfo, from_root, of_process_1};
 use crate::operation::MountOperation;
 
-use super::directory::{Directory, from_root};
 use super::instance::{Bpffs, error};
-use super::mountinfo::Mount;
-use super::table::MountInfo;
 
 /// What a path leads to, see [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,13 +121,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let canonical = match Directory::open(&from_root(path)) {
         Ok(place) => {
             seen.look_at(&place, &mounts)?;
-            let is_it = |path: &PathBuf| {
-                let there = Directory::open(path).and_then(|there| there.is_same_as(&place));
-                there.unwrap_or(false)
-            };
-            // Of what is not below this process's root, the kernel names a path that leads elsewhere.
-            let is_listed = seen.mount.is_some();
-            place.path().filter(|path| is_listed || is_it(path))
+            place.path_that_leads_here(seen.mount.is_some())
         }
         Err(reason) => {
             seen.verdict = match reason.cause() {
@@ -151,20 +143,10 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         line.is_bpffs() && is_other(line.mount_id) && line.is_mounted_at(&canonical)
     })?;
     if !seen.is_on_bpffs() && seen.hidden.is_empty() {
-        seen.of_process_1 = of_process_1(&canonical);
+        let is_there = |line: &Line<'_>| line.is_bpffs() && line.is_mounted_at(&canonical);
+        seen.of_process_1 = of_process_1(is_there).and_then(|mut mounts| mounts.pop());
     }
     Ok(seen)
-}
-
-/// Where a process of another mount namespace has one.
-fn of_process_1(path: &Path) -> Option<Mount> {
-    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    if namespace("1")? == namespace("thread-self")? {
-        return None;
-    }
-    let there = MountInfo::of_process_1()?;
-    let wanted = there.select(|line| line.is_bpffs() && line.is_mounted_at(path));
-    wanted.ok()?.pop()
 }
 
 impl Inspection {
@@ -245,8 +227,13 @@ impl fmt::Display for Inspection {
             (Verdict::NotADirectory { path }, _) => {
                 write!(f, "{} is not a directory", path.display())?;
             }
-            (Verdict::Elsewhere { found }, _) => {
-                write!(f, "{path} is a directory on {found}, not on a bpffs")?;
+            (Verdict::Elsewhere { found }, mount) => {
+                write!(f, "{path} is a directory on {found}")?;
+                // What hides another is known by its id alone.
+                if let (Some(mount), false) = (mount, self.hidden.is_empty()) {
+                    write!(f, " (mount {})", mount.mount_id)?;
+                }
+                f.write_str(", not on a bpffs")?;
             }
             (Verdict::Mounted, Some(mount)) => self.mounted(f, mount)?,
             (Verdict::Within, Some(mount)) => {

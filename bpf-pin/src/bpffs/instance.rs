@@ -11,13 +11,12 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
+use crate::mountinfo::Mount;
+use crate::mounts::{Directory, MountInfo, Table, mount_id, mount_of};
 use crate::operation::MountOperation;
 
 use super::allowed::Delegation;
-use super::directory::{Directory, mount_id, mount_of};
-use super::mountinfo::Mount;
 use super::noatime::without_atime;
-use super::table::{MountInfo, Table};
 
 /// Where bpffs is usually mounted.
 const USUAL_PLACE: &str = "/sys/fs/bpf";
@@ -49,7 +48,8 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there;
+    /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there,
+    /// and a bpffs that it hides;
     /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
     /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
     /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES); ELOOP;

@@ -8,22 +8,15 @@ mod handshake;
 mod inspect;
 mod instance;
 mod mount;
-mod mountinfo;
 mod noatime;
 mod options;
 mod statfs;
-mod statmount;
-mod table;
 mod token;
-
-pub(crate) use directory::mount_id;
-pub(crate) use table::{Row, Table};
 
 pub use allowed::{Allowed, Delegable, Delegation};
 pub use ensure::Ensured;
 pub use inspect::{Inspection, ReadOnly, Verdict};
 pub use instance::Bpffs;
 pub use mount::Detached;
-pub use mountinfo::{Mount, Propagation};
 pub use options::MountOptions;
 pub use token::Token;

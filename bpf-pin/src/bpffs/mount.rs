@@ -11,12 +11,12 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen}
 use crate::diagnose;
 use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
+use crate::mountinfo::BPF;
+use crate::mounts::{Directory, from_root};
 use crate::operation::MountOperation;
 
 use super::attach;
-use super::directory::{Directory, from_root};
 use super::instance::Bpffs;
-use super::mountinfo::BPF;
 use super::options::MountOptions;
 
 impl MountOptions {

@@ -6,9 +6,8 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::capability::is_filtered;
+use crate::mountinfo::Mount;
 use crate::sys;
-
-use super::mountinfo::Mount;
 
 /// The same directory through a copy of its mount, attached nowhere, on which no such time is set; or as
 /// it is, where that cannot be had: before Linux 5.12, without `CAP_SYS_ADMIN`, of a mount that is unbindable.

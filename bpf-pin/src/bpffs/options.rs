@@ -13,10 +13,10 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
+use crate::mountinfo::Mount;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 use super::allowed::{Allowed, Delegable, Delegation, SINCE_DELEGATION, Shown};
-use super::mountinfo::Mount;
 
 /// The options of a bpffs. What is not set is the kernel's default: mode 1777, owner and group of
 /// whoever mounts it.

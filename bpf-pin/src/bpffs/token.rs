@@ -13,13 +13,13 @@ use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind;
 use crate::magic::FileSystem;
+use crate::mounts::{fdinfo, path_of};
 use crate::operation::TokenOperation;
 use crate::sys;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 use super::allowed::SINCE_DELEGATION;
 use super::allowed::{Allowed, Delegation, Shown};
-use super::directory::{fdinfo, path_of};
 
 /// A BPF token: the right to use what a bpffs [delegates](crate::MountOptions::delegate_cmds), for a
 /// process in a user namespace.
@@ -146,11 +146,7 @@ fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
                     path,
                     mount_point: None,
                 },
-                false => Cause::NotBpffs {
-                    path: path?,
-                    found,
-                    missing: None,
-                },
+                false => diagnose::not_bpffs(&path?, found),
             })
         }
         _ => None,

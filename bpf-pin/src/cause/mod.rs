@@ -9,6 +9,7 @@ use bpf_pin_sys::Version;
 
 use crate::access::Access;
 use crate::capability::Capability;
+use crate::hidden::HiddenBpffs;
 use crate::kind::{Identity, Kind, Verdict};
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
@@ -25,8 +26,8 @@ pub enum Cause {
         /// The component.
         component: OsString,
     },
-    /// The path leads to another file system than bpffs. Where a bpffs should be there,
-    /// [`Bpffs::inspect`](crate::Bpffs::inspect) tells whether a mount hides it.
+    /// The path leads to another file system than bpffs. [`Bpffs::inspect`](crate::Bpffs::inspect) tells
+    /// more of what is there.
     NotBpffs {
         /// The deepest directory of the path that exists.
         path: PathBuf,
@@ -34,6 +35,8 @@ pub enum Cause {
         found: FileSystem,
         /// The directory below it that does not exist, where the path goes on.
         missing: Option<PathBuf>,
+        /// A bpffs that is mounted there all the same, or where the path goes on, and is not seen.
+        hidden: Option<HiddenBpffs>,
     },
     /// What is there is no BPF object: a file of another file system, a directory, … (EACCES).
     NotAnObject {

@@ -28,16 +28,20 @@ impl fmt::Display for Cause {
                 path,
                 found,
                 missing,
+                hidden,
             } => {
                 if let Some(missing) = missing {
                     write!(f, "{} does not exist, and ", missing.display())?;
                 }
                 write!(f, "{} is on {found}, not on a bpffs", path.display())?;
-                // Nobody makes directories there: it is where a bpffs belongs.
-                if path.ends_with("sys/fs/bpf") {
-                    write!(f, "; to mount one: mount -t bpf bpf {}", path.display())?;
+                match hidden {
+                    Some(hidden) => write!(f, "; {hidden}"),
+                    // Nobody makes directories there: it is where a bpffs belongs.
+                    None if path.ends_with("sys/fs/bpf") => {
+                        write!(f, "; to mount one: mount -t bpf bpf {}", path.display())
+                    }
+                    None => Ok(()),
                 }
-                Ok(())
             }
             Self::NotAnObject { path, what, found } => write!(
                 f,

@@ -1,6 +1,7 @@
 //! From an errno to its cause. Runs after a failure only, names only what it has seen.
 
 mod entry;
+mod hidden;
 mod link;
 mod mount;
 mod path;
@@ -16,6 +17,7 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
+pub(crate) use hidden::not_bpffs;
 pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint_cookie, for_xdp,
 };

@@ -15,12 +15,14 @@ use rustix::process::geteuid;
 use crate::access::Access;
 use crate::capability::owns_all;
 use crate::cause::Cause;
-use crate::diagnose::privilege::for_bpf;
 use crate::kind::{self, Identity, Kind};
 use crate::magic::FileSystem;
 use crate::pathname::Pathname;
 use crate::place::Place;
 use crate::sys;
+
+use super::hidden::not_bpffs_below;
+use super::privilege::for_bpf;
 
 /// Where bpffs is usually mounted, from the root.
 const USUAL_PLACE: &str = "sys/fs/bpf";
@@ -49,7 +51,7 @@ pub(super) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
         Errno::NOENT => missing(path, PinOrOpen::Pin),
         // Before it looks at the path, the kernel looks at who is asking.
         Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
-        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path), None)),
+        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path), path, None)),
         Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
         Errno::ROFS => read_only(directory(path)),
         _ => walk(path, errno),
@@ -160,7 +162,7 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
     // Where a bpffs belongs and is not, it is no wonder that nothing exists.
     let is_a_wonder = !is_all_of_it && !existing.ends_with(USUAL_PLACE);
     let on_the_way = is_a_wonder.then(|| missing.clone());
-    if let Some(cause) = not_bpffs(&existing, on_the_way) {
+    if let Some(cause) = not_bpffs(&existing, path, on_the_way) {
         return Some(cause);
     }
     // That nothing has the name yet is what a pin wants.
@@ -185,13 +187,14 @@ fn dangling(path: &Path) -> Option<PathBuf> {
     None
 }
 
-fn not_bpffs(path: &Path, missing: Option<PathBuf>) -> Option<Cause> {
-    let found = FileSystem::found_at(path)?;
-    (!found.is_bpffs()).then(|| Cause::NotBpffs {
-        path: path.to_owned(),
-        found,
-        missing,
-    })
+/// What `existing`, of which `path` goes on, is on.
+fn not_bpffs(existing: &Path, path: &Path, missing: Option<PathBuf>) -> Option<Cause> {
+    let found = FileSystem::found_at(existing)?;
+    let rest = match existing == Path::new(".") {
+        true => path,
+        false => path.strip_prefix(existing).unwrap_or(Path::new("")),
+    };
+    (!found.is_bpffs()).then(|| not_bpffs_below(existing, rest, found, missing))
 }
 
 /// The first component that bpffs refuses. Elsewhere a '.' is nobody's business.

@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use crate::capability::{
-    Capability, in_user_namespace, is_filtered, lacks, lockdown, unprivileged_is_disabled,
+    Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown, unprivileged_is_disabled,
 };
 use crate::cause::Cause;
 use crate::sys;
@@ -143,7 +143,9 @@ pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
 
     let refused = |line: &&str| line.contains("unknown func") || line.contains("cannot use helper");
     let last = log.lines().rfind(refused).filter(|_| traces(prog_type))?;
-    let level = lockdown()?;
+    let Lockdown::On { level } = lockdown() else {
+        return None;
+    };
     let withholds = |helpers: &[&str]| helpers.iter().any(|helper| last.contains(helper));
     let withheld = withholds(WRITES) || level == "confidentiality" && withholds(READS);
     withheld.then_some(Cause::Lockdown { level })

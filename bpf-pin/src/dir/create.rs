@@ -172,7 +172,6 @@ impl PinDir {
 
     /// The directory that has the name, if one has. A mount on it is crossed: it is part of the path.
     fn existing(&self, name: &Filename) -> Result<Option<Self>, Reason> {
-        let path = || self.path.join(name);
         match openat(
             &self.fd,
             name.as_c_str(),
@@ -181,12 +180,7 @@ impl PinDir {
         ) {
             Ok(fd) => match FileSystem::from_stat(&statfs_of(&fd)?) {
                 FileSystem::BPF => Ok(Some(self.child(fd, name))),
-                found => Err(Cause::NotBpffs {
-                    path: path().as_path().to_owned(),
-                    found,
-                    missing: None,
-                }
-                .into()),
+                found => Err(diagnose::not_bpffs(self.path.join(name).as_path(), found).into()),
             },
             Err(Errno::NOENT) if !self.is_removed() => Ok(None),
             Err(errno) => Err(Reason::new(errno, diagnose::find(&self.place(name), errno))),
@@ -346,12 +340,10 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
     }
     match at {
         At::Bpffs(dir) => Ok(PinDir::from_proven_fd(dir.fd, Pathname::new(path)?)),
-        At::Elsewhere(fd) => Err(Cause::NotBpffs {
-            path: path.to_owned(),
-            found: FileSystem::from_stat(&statfs_of(&fd)?),
-            missing: None,
+        At::Elsewhere(fd) => {
+            let found = FileSystem::from_stat(&statfs_of(&fd)?);
+            Err(diagnose::not_bpffs(path, found).into())
         }
-        .into()),
     }
 }
 

@@ -197,12 +197,7 @@ fn prove(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
     let stat = fstatfs(fd).map_err(Reason::errno_only)?;
     match FileSystem::from_stat(&stat) {
         FileSystem::BPF => Ok(()),
-        found => Err(Cause::NotBpffs {
-            path: path.to_owned(),
-            found,
-            missing: None,
-        }
-        .into()),
+        found => Err(diagnose::not_bpffs(path, found).into()),
     }
 }
 

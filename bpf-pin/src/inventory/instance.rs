@@ -10,10 +10,12 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 
 use crate::access::Access;
-use crate::bpffs::{Bpffs, Mount, mount_id};
+use crate::bpffs::Bpffs;
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Reason, Result};
+use crate::mountinfo::Mount;
+use crate::mounts::mount_id;
 use crate::object::Object;
 use crate::operation::{DirOperation, MountOperation};
 

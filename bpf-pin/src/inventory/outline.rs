@@ -3,7 +3,8 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use crate::bpffs::{Mount, Table};
+use crate::mountinfo::Mount;
+use crate::mounts::Table;
 
 use super::instance::by_instance;
 use super::tree::Tree;

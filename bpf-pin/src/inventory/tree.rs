@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::bpffs::{Mount, Row, Table};
+use crate::mountinfo::Mount;
+use crate::mounts::{Row, Table};
 
 /// What is mounted on what, as far as a bpffs may be hidden by it.
 #[derive(Debug, Default)]

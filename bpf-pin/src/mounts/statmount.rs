@@ -7,9 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
 use crate::capability::is_filtered;
+use crate::mountinfo::{Mount, Propagation};
 use crate::sys;
-
-use super::mountinfo::{Mount, Propagation};
 
 /// `STATX_MNT_ID_UNIQUE`. Linux 6.8.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -14,8 +14,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::cause::Cause;
 use crate::error::Reason;
 use crate::kind::{self, proc_dir};
-
-use super::mountinfo::{Line, Mount, each_line};
+use crate::mountinfo::{Line, Mount, each_line};
 
 /// A directory of this thread in a genuine /proc.
 pub(crate) fn genuine_proc(name: &str) -> Result<OwnedFd, Reason> {
@@ -33,7 +32,7 @@ impl MountInfo {
     }
 
     /// Of process 1, where that may be looked at.
-    pub(crate) fn of_process_1() -> Option<Self> {
+    fn of_process_1() -> Option<Self> {
         Self::open(proc_dir(".")?, Path::new("../../../1/mountinfo")).ok()
     }
 
@@ -105,6 +104,15 @@ impl MountInfo {
             Err(errno) => Err(Reason::errno_only(errno)),
         }
     }
+}
+
+/// The mounts of process 1 that are `wanted`, where it has another mount namespace and may be looked at.
+pub(crate) fn of_process_1(wanted: impl Fn(&Line<'_>) -> bool) -> Option<Vec<Mount>> {
+    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    if namespace("1")? == namespace("thread-self")? {
+        return None;
+    }
+    MountInfo::of_process_1()?.select(wanted).ok()
 }
 
 enum Step<'l> {

@@ -1,5 +1,7 @@
 //! What this thread may do with bpf(2), told before it tries.
 
+mod memlock;
+
 use std::fmt;
 use std::fs;
 
@@ -7,10 +9,14 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::capability::{Capability, is_filtered, lacks, lockdown, user_namespace_is_own};
+use crate::capability::{
+    Capability, Lockdown, is_filtered, lacks, lockdown, user_namespace_is_own,
+};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::sys;
+
+use memlock::Charge;
 
 /// What can be asked of [`Capabilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,16 +67,75 @@ impl fmt::Display for Action {
 pub enum Permission {
     /// It may.
     Granted,
-    /// It may, but not for all types.
+    /// It may, but not all of it.
     Partly {
-        /// For which.
-        limit: &'static str,
+        /// Within which limits, one or more.
+        limits: Vec<Limit>,
     },
     /// It may not.
     Denied(Cause),
     /// What it depends on could not be read: /proc is not there, or a filter answers in the
     /// kernel's stead.
     Unknown,
+}
+
+impl Permission {
+    /// The same, within one more limit.
+    fn within(self, limit: Limit) -> Self {
+        match self {
+            Self::Granted => Self::Partly {
+                limits: vec![limit],
+            },
+            Self::Partly { mut limits } => {
+                limits.push(limit);
+                Self::Partly { limits }
+            }
+            other => other,
+        }
+    }
+
+    fn is_for_some(&self) -> bool {
+        matches!(self, Self::Granted | Self::Partly { .. })
+    }
+}
+
+/// Within what something may be done, see [`Permission::Partly`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// For some types, or all but some: which, in words.
+    Types(&'static str),
+    /// The kernel is locked down, and withholds helpers from programs for tracing.
+    Lockdown {
+        /// The level: "integrity" or "confidentiality".
+        level: String,
+    },
+    /// Whether the kernel is locked down, and withholds such helpers, cannot be read.
+    LockdownUnknown,
+    /// This kernel charges maps and programs to `RLIMIT_MEMLOCK`, as Linux before 5.11 does: what is
+    /// over it is refused.
+    Memlock {
+        /// The limit in bytes.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Types(which) => f.write_str(which),
+            Self::Lockdown { level } => {
+                write!(f, "those that call no helper that lockdown ({level}) withholds")
+            }
+            Self::LockdownUnknown => f.write_str(
+                "those that call no helper that lockdown withholds, if the kernel is locked down, which cannot be read",
+            ),
+            Self::Memlock { limit } => write!(
+                f,
+                "as much as RLIMIT_MEMLOCK, which is {limit} bytes and charged before Linux 5.11, has room for"
+            ),
+        }
+    }
 }
 
 /// What this thread may do, from its effective capabilities, `kernel.unprivileged_bpf_disabled`, the
@@ -106,11 +171,17 @@ pub struct Capabilities {
     /// `kernel.unprivileged_bpf_disabled`: 0, 1 for good, 2 until root resets it. None where it
     /// cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,
-    /// The level of lockdown, where there is one: "integrity" or "confidentiality".
-    pub lockdown: Option<String>,
+    /// Whether the kernel is locked down.
+    pub lockdown: Lockdown,
     /// `RLIMIT_MEMLOCK` in bytes, which maps and programs are charged to before Linux 5.11; None for
     /// no limit.
     pub memlock: Option<u64>,
+    /// Whether this kernel charges them, found out by asking for a map that is over the limit. None
+    /// where that is not proven: there is no limit that a map could be over, this thread may create no
+    /// map, or a filter may answer in the kernel's stead.
+    pub memlock_is_charged: Option<bool>,
+    /// What there is of that limit, where it is charged.
+    charge: Option<Charge>,
     /// `CAP_NET_ADMIN` itself.
     net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
@@ -137,16 +208,29 @@ impl Capabilities {
             Errno::BADF | Errno::BADFD => None,
             _ => Some(Permission::Unknown),
         };
-        Self {
+        let mut this = Self {
             effective: ALL.iter().copied().filter(has).collect(),
             in_user_namespace: user_namespace_is_own(),
             unprivileged_bpf_disabled: sysctl.and_then(|text| text.trim().parse().ok()),
             lockdown: lockdown(),
             memlock: getrlimit(Resource::Memlock).current,
+            memlock_is_charged: None,
+            charge: None,
             net_admin: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
             closed,
+        };
+        this.find_charge();
+        this
+    }
+
+    fn find_charge(&mut self) {
+        let may = |action| self.may(action).is_for_some();
+        if is_filtered() || !may(Action::CreateMaps) || !may(Action::LoadProgs) {
+            return;
         }
+        self.memlock_is_charged = self.memlock.and_then(memlock::is_charged);
+        self.charge = (self.memlock_is_charged == Some(true)).then(Charge::now);
     }
 
     /// Whether it may do this.
@@ -155,6 +239,10 @@ impl Capabilities {
             // What a filter says to it is known only when it is tried.
             (Action::Mount, _) => match self.with(Capability::SysAdmin, "mounting a bpffs") {
                 Permission::Granted if is_filtered() => Permission::Unknown,
+                // It is not bpf(2) that does not count them.
+                Permission::Denied(Cause::UserNamespace) => {
+                    Permission::Denied(Cause::NeedsDelegation)
+                }
                 permission => permission,
             },
             (_, Some(closed)) => closed.clone(),
@@ -164,24 +252,47 @@ impl Capabilities {
             }
             (Action::CreateMaps, None) => {
                 let all = [Capability::Bpf, Capability::NetAdmin];
-                match self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF) {
-                    Permission::Granted if !self.net_admin => Permission::Partly {
-                        limit: MAPS_BY_SYS_ADMIN,
-                    },
-                    permission => permission,
-                }
+                let permission =
+                    match self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF) {
+                        Permission::Granted if !self.net_admin => {
+                            Permission::Granted.within(Limit::Types(MAPS_BY_SYS_ADMIN))
+                        }
+                        permission => permission,
+                    };
+                self.charged(permission, |charge| charge.has_room_for_maps)
             }
             (Action::LoadProgs, None) => {
                 let all = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
-                let granted =
+                let permission =
                     self.partly("loading a program", &all, PROGS_BY_ANYBODY, PROGS_BY_BPF);
-                match (granted, &self.lockdown) {
-                    (Permission::Granted, Some(_)) => Permission::Partly {
-                        limit: "those that call no helper that lockdown withholds",
-                    },
-                    (granted, _) => granted,
-                }
+                let permission = self.locked_down(permission);
+                self.charged(permission, |charge| charge.has_room_for_progs)
             }
+        }
+    }
+
+    /// Who loads no programs for tracing misses none of their helpers.
+    fn locked_down(&self, permission: Permission) -> Permission {
+        let may_trace = self.has(Capability::Bpf)
+            && self.has(Capability::Perfmon)
+            && self.in_user_namespace == Some(false);
+        match &self.lockdown {
+            _ if !may_trace => permission,
+            Lockdown::Off => permission,
+            Lockdown::On { level } => permission.within(Limit::Lockdown {
+                level: level.clone(),
+            }),
+            Lockdown::Unknown => permission.within(Limit::LockdownUnknown),
+        }
+    }
+
+    fn charged(&self, permission: Permission, has_room: fn(&Charge) -> bool) -> Permission {
+        match (self.memlock, &self.charge) {
+            (Some(limit), Some(charge)) if !has_room(charge) && permission.is_for_some() => {
+                Permission::Denied(Cause::Memlock { limit })
+            }
+            (Some(limit), Some(_)) => permission.within(Limit::Memlock { limit }),
+            _ => permission,
         }
     }
 
@@ -212,9 +323,9 @@ impl Capabilities {
     ) -> Permission {
         match self.with(Capability::Bpf, needed_for) {
             Permission::Granted if all.iter().all(|&each| self.has(each)) => Permission::Granted,
-            Permission::Granted => Permission::Partly { limit: by_bpf },
+            Permission::Granted => Permission::Granted.within(Limit::Types(by_bpf)),
             denied => match self.unprivileged_bpf_disabled {
-                Some(0) => Permission::Partly { limit: by_anybody },
+                Some(0) => Permission::Granted.within(Limit::Types(by_anybody)),
                 Some(_) => denied,
                 None => Permission::Unknown,
             },
@@ -244,7 +355,14 @@ impl fmt::Display for Capabilities {
             }
             match self.may(action) {
                 Permission::Granted => write!(f, "may {action}")?,
-                Permission::Partly { limit } => write!(f, "may {action}: {limit}")?,
+                Permission::Partly { limits } => {
+                    write!(f, "may {action}")?;
+                    for (i, limit) in limits.iter().enumerate() {
+                        // Each has a comma of its own.
+                        let between = if i == 0 { ":" } else { ";" };
+                        write!(f, "{between} {limit}")?;
+                    }
+                }
                 Permission::Denied(cause) => write!(f, "may not {action}: {cause}")?,
                 Permission::Unknown => write!(f, "may or may not {action}")?,
             }
