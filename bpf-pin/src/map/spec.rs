@@ -140,6 +140,8 @@ impl<'fd> MapSpec<'fd> {
     }
 
     /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
+    ///
+    /// The kernel wants BTF of the loader's own beside it: [`btf`](Self::btf), with 0 for both types.
     pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
         self.btf_vmlinux_value_type_id = id;
         self
@@ -191,8 +193,9 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
-    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
-    /// [`inner_map`](Self::inner_map); E2BIG where they are too large; ENOMEM;
+    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a
+    /// map of maps without [`inner_map`](Self::inner_map) and for
+    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
     /// [`NotDelegated`](Cause::NotDelegated).
@@ -225,6 +228,8 @@ impl<'fd> MapSpec<'fd> {
         let flags = self.flags.bits();
         match () {
             () if is_of_maps && self.inner.is_none() => Err("inner_map"),
+            // The other ids come with the descriptor.
+            () if self.btf_vmlinux_value_type_id != 0 && self.btf.is_none() => Err("btf"),
             () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 && self.value_type_btf.is_none() => {
                 Err("BPF_F_VTYPE_BTF_OBJ_FD")
             }
