@@ -63,6 +63,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "log.rs"
     "magic.rs"
     "map/batch.rs"
+    "map/compare.rs"
     "map/elem.rs"
     "map/freeze.rs"
     "map/info.rs"
