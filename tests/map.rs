@@ -173,6 +173,10 @@ fn access() -> Outcome {
     let neither = array().flags(MapFlags::RDONLY | MapFlags::WRONLY);
     let error = neither.create().expect_err("neither to read nor to write");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(
+        error.to_string(),
+        "create array map: map_flags must not hold both BPF_F_RDONLY and BPF_F_WRONLY"
+    );
     Ok(())
 }
 

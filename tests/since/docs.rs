@@ -81,6 +81,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "prog/run.rs"
     "prog/spec.rs"
     "reuse/migrate.rs"
+    "reuse/mod.rs"
     "sys/elem.rs"
     "sys/object.rs"
     "target.rs"

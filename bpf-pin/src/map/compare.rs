@@ -127,19 +127,37 @@ impl MapSpec<'_> {
         mismatches
     }
 
+    /// `BPF_MAP_CREATE`, by what loaders make of a spec before they ask the kernel.
+    pub(crate) fn create_rounded(&self) -> Result<Map> {
+        match self.rounded_max_entries() {
+            Some(max_entries) if max_entries != self.max_entries => {
+                let mut rounded = self.clone();
+                rounded.max_entries = max_entries;
+                rounded.create()
+            }
+            _ => self.create(),
+        }
+    }
+
     /// What becomes of `max_entries` where it is not kept as it is.
     #[cold]
     fn made_max_entries(&self) -> Option<u32> {
-        let cpus = || cpu::possible().ok().and_then(|cpus| cpus.try_into().ok());
         match self.map_type {
             MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
                 if self.flags.contains(MapFlags::NO_COMMON_LRU) =>
             {
-                let cpus: u32 = cpus()?;
+                let cpus = cpus()?;
                 // Down where up is too much.
                 let up = self.max_entries.checked_next_multiple_of(cpus);
                 up.or(Some(self.max_entries / cpus * cpus))
             }
+            _ => self.rounded_max_entries(),
+        }
+    }
+
+    /// The same where it is not the kernel that does it.
+    fn rounded_max_entries(&self) -> Option<u32> {
+        match self.map_type {
             MapType::RINGBUF | MapType::USER_RINGBUF => {
                 let page = sys::page_size() as u32;
                 self.max_entries.max(page).checked_next_power_of_two()
@@ -211,6 +229,10 @@ impl MapSpec<'static> {
         spec.name = info.name;
         spec
     }
+}
+
+fn cpus() -> Option<u32> {
+    cpu::possible().ok()?.try_into().ok()
 }
 
 fn differ<T: PartialEq>(expected: T, found: T) -> Option<(T, T)> {

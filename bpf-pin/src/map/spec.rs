@@ -189,6 +189,9 @@ impl<'fd> MapSpec<'fd> {
 
     /// `BPF_MAP_CREATE`. Linux 3.18.
     ///
+    /// The kernel gets each number as it is. What it takes in no other size, as a ring buffer's bytes,
+    /// [`open_or_create`](crate::PinDir::open_or_create) rounds first.
+    ///
     /// # Errors
     ///
     /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
@@ -296,7 +299,7 @@ impl<'fd> MapSpec<'fd> {
     }
 
     #[cold]
-    fn error(&self, reason: Reason) -> Error {
+    pub(super) fn error(&self, reason: Reason) -> Error {
         Error::CreateMap {
             map_type: self.map_type,
             name: self.name.to_string(),

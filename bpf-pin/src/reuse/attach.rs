@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::error::{Error, Reason, Result};
@@ -217,7 +218,7 @@ struct Useless {
 impl Wanted<'_> {
     /// None where nothing has the name.
     fn open(&self) -> Result<Option<(Link, LinkInfo)>> {
-        self.dir.find_with_info(self.name)
+        self.dir.find_with_info(self.name, Access::ReadWrite)
     }
 
     /// Makes the link hold the program, if it can.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::{PinDir, Turn, kept};
 use crate::error::{Error, Failed, Reason, Result};
@@ -261,6 +262,7 @@ impl PinDir {
         &self,
         name: &Filename,
         new_is: Identity,
+        access: Access,
     ) -> Result<Option<Outcome>> {
         /// Two that look at the same time are not both to think that somebody else is at it.
         const MOMENT: Duration = Duration::from_millis(10);
@@ -280,7 +282,7 @@ impl PinDir {
         };
         // Nobody is at it now, so what is there stays there.
         let Some(old) = old() else { return found };
-        let now = self.find_with_info::<MapKind>(name)?;
+        let now = self.find_with_info::<MapKind>(name, access)?;
         if now.map(|(_, info)| identity(&info)) != Some(new_is) {
             return Ok(None);
         }
@@ -318,7 +320,9 @@ impl PinDir {
         let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
-            let Some((map, info)) = self.find_with_info::<MapKind>(name)? else {
+            // Whatever the new one is for, this one is read, and may be frozen.
+            let found = self.find_with_info::<MapKind>(name, Access::ReadWrite)?;
+            let Some((map, info)) = found else {
                 return Ok(None);
             };
             if spec.compare_info(&info).is_empty() {
