@@ -282,7 +282,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     }
 
     /// All keys, and all values, of each key as many as there are CPUs: what [`iter`](Self::iter)
-    /// yields, in two allocations, or a few where there is more than fits the first.
+    /// yields, in two allocations, or a few where there is more than fits the first. Where `V` is no
+    /// multiple of 8 bytes there is one more, for what the kernel writes between them.
     ///
     /// # Errors
     ///
@@ -291,14 +292,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         if size_of::<V>() == Self::STRIDE {
             return read_all(&self.elems);
         }
-        let (mut keys, mut values) = (vec![], vec![]);
-        let mut all = self.iter();
-        while let Some(entry) = all.next() {
-            let (key, each) = entry?;
-            keys.push(key);
-            values.extend_from_slice(each);
-        }
-        Ok((keys, values))
+        let (keys, padded): (Vec<K>, Vec<u8>) = read_all(&self.elems)?;
+        let all = padded.chunks_exact(Self::STRIDE);
+        let values = all.map(|bytes| pod_read_unaligned(&bytes[..size_of::<V>()]));
+        Ok((keys, values.collect()))
     }
 
     /// Removes all entries and says how many there were, as [`Elems::clear`].
