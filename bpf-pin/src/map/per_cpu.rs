@@ -16,7 +16,8 @@ use crate::sys::AsMap;
 
 /// The elements of a per-CPU map: under each key a slice of `V`, one for every possible CPU.
 ///
-/// Of the hash and array types named `PERCPU`, on Linux 4.6 and later.
+/// Of the types named `PERCPU`, each since it is there: hash and array on Linux 4.6 and later, the LRU
+/// hash on 4.10, the storage of cgroups on 4.20. Every element's lookup, update and delete is as old.
 ///
 /// # Examples
 ///
@@ -248,7 +249,11 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     }
 
     /// All keys. A key may be deleted as soon as it was yielded; for deletes by others see
-    /// [`Elems::keys`].
+    /// [`Elems::keys`]. Linux 4.12.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::keys`].
     pub fn keys(&self) -> TypedKeys<'_, K, M> {
         TypedKeys {
             elems: &self.elems,
@@ -258,6 +263,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
 
     /// All entries, in batches, through one buffer, as [`Elems::iter`]: as they were when their batch
     /// was read. A key that was yielded may be deleted.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::iter`].
     ///
     /// # Examples
     ///
@@ -277,6 +286,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
 
     /// As [`iter`](Self::iter), and takes the entries out, as [`Elems::drain`]: what was taken out
     /// and not yielded when it is dropped is lost.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::drain`].
     pub fn drain(&self) -> PerCpuIter<'_, K, V, M> {
         PerCpuIter::new(&self.elems, true, self.cpus())
     }
@@ -337,6 +350,10 @@ impl<'a, K: Pod, V: Pod, M: AsMap> PerCpuIter<'a, K, V, M> {
     }
 
     /// The next key and its values, one for every possible CPU.
+    ///
+    /// # Errors
+    ///
+    /// As of [`PerCpu::iter`] or [`PerCpu::drain`], after which there is no more.
     #[allow(clippy::should_implement_trait, reason = "it lends")]
     pub fn next(&mut self) -> Option<Result<(K, &[V])>> {
         let (key, bytes) = match self.reader.next()? {

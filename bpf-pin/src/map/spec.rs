@@ -196,9 +196,10 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
-    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a
-    /// map of maps without [`inner_map`](Self::inner_map) and for
-    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG where they are too large; ENOMEM;
+    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
+    /// of maps without [`inner_map`](Self::inner_map) and for
+    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG
+    /// where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
     /// [`NotDelegated`](Cause::NotDelegated).

@@ -194,6 +194,18 @@ impl Migration {
     /// # Errors
     ///
     /// [`Error::Unpin`] as [`PinDir::remove`], with the migration. That it is gone is none.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use bpf_pin::Migration;
+    /// # fn done(migration: Migration) -> bpf_pin::Result<()> {
+    /// // Its last entries may be read still.
+    /// let old = migration.commit()?;
+    /// println!("map {} is pinned no more", old.id()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the old map included"
@@ -212,6 +224,25 @@ impl Migration {
     /// # Errors
     ///
     /// [`Error::Directory`] as [`PinDir::replace_if`], with the migration.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Prog, Reuse};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+    /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+    /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
+    /// if let Outcome::Migrated(migration) = flows.outcome {
+    ///     // Whoever is to use the new map is not there: all goes on with the old one.
+    ///     match dir.open_as::<Prog>("filter") {
+    ///         Ok(_) => migration.commit()?,
+    ///         Err(_) => migration.roll_back()?,
+    ///     };
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the old map included"
