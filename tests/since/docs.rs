@@ -70,6 +70,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "map/keys.rs"
     "map/mmap.rs"
     "map/objects.rs"
+    "map/one_cpu.rs"
     "map/per_cpu.rs"
     "map/refused.rs"
     "map/spec.rs"

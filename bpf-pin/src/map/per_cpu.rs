@@ -74,6 +74,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         self.elems.into_map()
     }
 
+    pub(super) fn elems(&self) -> &Elems<M> {
+        &self.elems
+    }
+
     /// The number of possible CPUs, and so of values under a key.
     pub fn cpus(&self) -> usize {
         self.elems.value_len() / Self::STRIDE
