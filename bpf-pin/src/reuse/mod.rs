@@ -60,7 +60,8 @@ pub enum Outcome {
     Created,
     /// The one that was there did not fit.
     Recreated {
-        /// The one that had the name before, which dies with its last descriptor and pin.
+        /// The one that had the name before, which dies with its last descriptor and pin; open for what
+        /// the new one is open for.
         old: Map,
     },
     /// The one that was there did not fit, and its entries were copied.
@@ -127,7 +128,8 @@ impl PinDir {
     /// What fills it may be called for a map that nobody will see, and in several processes at once:
     /// it should do nothing else. A map that is there and fits keeps what is in it, also with
     /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
-    /// and not to be frozen: an entry takes the place of what is there under its key.
+    /// and not to be frozen: an entry takes the place of what is there under its key. One that `spec`
+    /// asks for with [`RDONLY`](crate::MapFlags::RDONLY) takes nothing, in `fill` either.
     ///
     /// # Errors
     ///
