@@ -9,8 +9,10 @@ fn main() -> std::process::ExitCode {
         .test("all_that_differs_is_told_at_once", &[cap::BPF], all_at_once)
         .test("each_field_alone", &[cap::BPF], each_alone)
         .test("fields_that_are_not_compared", &[cap::BPF], lenient)
+        .test("types_in_btf_when_asked_for", &[cap::BPF], types_in_btf)
         .test("a_spec_fits_what_it_has_created", ROOT, created)
         .test("the_like_of_a_map_fits_it", ROOT, the_like)
+        .test("the_like_has_every_field", &[cap::BPF], every_field)
         .test("what_loaders_round_up", ROOT, rounded)
         .run()
 }
@@ -21,11 +23,13 @@ fn spec() -> MapSpec<'static> {
 
 fn all_at_once() -> Outcome {
     let map = spec().name("flows")?.create()?;
+    let nothing = hash();
     let other = MapSpec::new(MapType::LRU_HASH, 8, 16, 4096)
         .flags(MapFlags::NO_COMMON_LRU)
         .map_extra(3)
         .ifindex(7)
         .btf_vmlinux_value_type_id(11)
+        .btf(&nothing, 12, 13)
         .name("other")?
         .compare_fields(MapFields::all());
     let mismatches = other.compare(&map)?;
@@ -43,6 +47,8 @@ fn all_at_once() -> Outcome {
             "map_extra is 0x0, not 0x3",
             "map_ifindex is 0, not 7",
             "btf_vmlinux_value_type_id is 0, not 11",
+            "btf_key_type_id is 0, not 12",
+            "btf_value_type_id is 0, not 13",
             "map_name is \"flows\", not \"other\"",
         ]
     );
@@ -100,6 +106,64 @@ fn lenient() -> Outcome {
             .len(),
         1
     );
+    Ok(())
+}
+
+fn types_in_btf() -> Outcome {
+    const TYPES: MapFields = MapFields::BTF_KEY_TYPE_ID.union(MapFields::BTF_VALUE_TYPE_ID);
+    let (btf, again) = (own_btf(), own_btf());
+    let fields = |mismatches: Vec<Mismatch>| -> MapFields {
+        mismatches.iter().map(Mismatch::field).collect()
+    };
+    let hash = MapSpec::new(MapType::HASH, 4, 4, 64);
+    let plain = hash.create()?;
+    let described = hash.clone().btf(&btf, 1, 1);
+    let map = described.create()?;
+    assert_eq!(map.info()?.btf_id, btf.id()?);
+    // A number of a type says little where the BTF may be another's.
+    for (spec, map) in [(&hash, &map), (&described, &plain), (&described, &map)] {
+        assert_eq!(spec.compare(map)?, []);
+    }
+    let with_types = |spec: &MapSpec<'_>, map| -> bpf_pin::Result<MapFields> {
+        let all = MapFields::default() | TYPES;
+        Ok(fields(spec.clone().compare_fields(all).compare(map)?))
+    };
+    assert_eq!(with_types(&described, &plain)?, TYPES);
+    assert_eq!(with_types(&hash, &map)?, TYPES);
+    assert_eq!(with_types(&hash, &plain)?, MapFields::empty());
+    assert_eq!(with_types(&described, &map)?, MapFields::empty());
+    // The same loaded once more has another id.
+    assert_ne!(again.id()?, btf.id()?);
+    let reloaded = hash.clone().btf(&again, 1, 1);
+    assert_eq!(with_types(&reloaded, &map)?, MapFields::empty());
+    let key_alone = hash.btf(&btf, 1, 2);
+    assert_eq!(with_types(&key_alone, &map)?, MapFields::BTF_VALUE_TYPE_ID);
+    // The like is of the sizes, not of the types.
+    let like = MapSpec::of(&map)?;
+    assert_eq!(like.compare(&map)?, []);
+    assert_eq!(with_types(&like, &map)?, TYPES);
+    assert_eq!(like.create()?.info()?.btf_id, 0);
+    Ok(())
+}
+
+/// Of maps that no machine makes at hand, too: as if one had told so.
+fn every_field() -> Outcome {
+    let all = MapFields::all() - MapFields::BTF_KEY_TYPE_ID - MapFields::BTF_VALUE_TYPE_ID;
+    let plain = spec().create()?.info()?;
+    let mut told = plain.clone();
+    told.map_type = MapType::LRU_HASH;
+    (told.key_size, told.value_size, told.max_entries) = (5, 6, 7);
+    (told.map_extra, told.ifindex, told.btf_vmlinux_value_type_id) = (8, 9, 10);
+    told.flags = MapFlags::NO_COMMON_LRU | MapFlags::ZERO_SEED;
+    told.name = spec().name("flows")?.create()?.info()?.name;
+    let like = MapSpec::of_info(&told).compare_fields(all);
+    assert_eq!(like.compare_info(&told), []);
+    let fields: MapFields = like
+        .compare_info(&plain)
+        .iter()
+        .map(Mismatch::field)
+        .collect();
+    assert_eq!(fields, all);
     Ok(())
 }
 

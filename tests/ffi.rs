@@ -4,14 +4,16 @@ use std::ffi::c_int;
 use std::mem::{align_of, size_of, transmute};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use bpf_pin::{ElemFlags, Link, Map, MapSpec, MapType, Prog};
+use bpf_pin::{Cause, ElemFlags, Link, Map, MapSpec, MapType, Prog};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_ZERO";
 
 fn main() -> std::process::ExitCode {
-    if std::env::var_os(CHILD).is_some() {
-        return zero_is_a_template();
+    match std::env::var(CHILD).as_deref() {
+        Ok("map") => return zero_is_a_template(),
+        Ok(_) => return zero_is_btf(),
+        Err(_) => {}
     }
     Suite::new()
         .test("descriptor_0_is_a_descriptor", &[cap::BPF], descriptor_0)
@@ -77,10 +79,12 @@ impl IntoRaw for OwnedFd {
 }
 
 fn descriptor_0() -> Outcome {
-    let status = std::process::Command::new(std::env::current_exe()?)
-        .env(CHILD, "1")
-        .status()?;
-    assert!(status.success());
+    for what in ["map", "btf"] {
+        let status = std::process::Command::new(std::env::current_exe()?)
+            .env(CHILD, what)
+            .status()?;
+        assert!(status.success(), "{what}");
+    }
     Ok(())
 }
 
@@ -101,5 +105,26 @@ fn zero_is_a_template() -> std::process::ExitCode {
     let number = like_it.as_fd().as_raw_fd() as u32;
     elems.update(&0, &number, ElemFlags::ANY).unwrap();
     assert_eq!(elems.lookup(&0).unwrap(), Some(like_it.id().unwrap()));
+    std::process::ExitCode::SUCCESS
+}
+
+/// In a process whose stdin is a BTF object: a type of the kernel's BTF takes it only if it is asked to.
+fn zero_is_btf() -> std::process::ExitCode {
+    let btf = own_btf();
+    let id = btf.id().unwrap();
+    rustix::stdio::dup2_stdin(&btf).unwrap();
+    drop(btf);
+    let of_kernel = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1).btf_vmlinux_value_type_id(1);
+    let error = of_kernel.create().expect_err("no BTF");
+    let what = "btf";
+    assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+    assert_eq!(error.raw_os_error(), None);
+    // Asked to, the kernel sees that this type is none of struct_ops.
+    let zero = std::io::stdin();
+    let error = of_kernel.btf(&zero, 0, 0).create();
+    let error = error.expect_err("a type of something else");
+    assert!(error.raw_os_error().is_some(), "{error}");
+    let described = MapSpec::new(MapType::HASH, 4, 4, 1).btf(&zero, 1, 1);
+    assert_eq!(described.create().unwrap().info().unwrap().btf_id, id);
     std::process::ExitCode::SUCCESS
 }

@@ -1,5 +1,8 @@
 //! A map is what its specification says, and what cannot be made is refused with the reason.
 
+#[path = "map/fields.rs"]
+mod fields;
+
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +16,7 @@ use rustix::thread::CapabilitySet;
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const ADMIN: &[Need] = &[cap::SYS_ADMIN];
+    const STRUCT_OPS: &[Need] = &[cap::BPF, cap::NET_ADMIN, cap::PERFMON, Need::File(BTF)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     const NO_ADMIN: &[Need] = &[phase_without(cap::SYS_ADMIN)];
     Suite::new()
@@ -25,6 +29,8 @@ fn main() -> std::process::ExitCode {
         .test("maps_of_maps", BPF, maps_of_maps)
         .test("numa_nodes", BPF, numa)
         .test("map_extra", BPF, map_extra)
+        .test("a_map_for_one_program", BPF, fields::exclusive)
+        .test("a_type_of_a_module", STRUCT_OPS, fields::value_type_btf)
         .test("a_device_that_takes_no_maps", ADMIN, offload)
         .test("what_does_not_fit_is_refused", BPF, misfits)
         .test("a_specification_makes_any_number", BPF, many)
@@ -167,6 +173,10 @@ fn access() -> Outcome {
     let neither = array().flags(MapFlags::RDONLY | MapFlags::WRONLY);
     let error = neither.create().expect_err("neither to read nor to write");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(
+        error.to_string(),
+        "create array map: map_flags must not hold both BPF_F_RDONLY and BPF_F_WRONLY"
+    );
     Ok(())
 }
 

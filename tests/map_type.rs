@@ -5,7 +5,9 @@ mod commands;
 #[path = "map_type/rules.rs"]
 mod rules;
 
-use bpf_pin::{Capability, Cause, Map, MapFlags, MapInfo, MapSpec, MapType};
+use std::collections::BTreeSet;
+
+use bpf_pin::{Capability, Cause, Map, MapFields, MapFlags, MapInfo, MapSpec, MapType, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -15,6 +17,7 @@ fn main() -> std::process::ExitCode {
     const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
     Suite::new()
         .test("every_type_that_the_kernel_knows", ROOT, every_type)
+        .test("no_type_is_forgotten", &[], none_is_forgotten)
         .test("types_that_ask_for_btf", ROOT, types_of_btf)
         .test(
             "what_each_type_answers_to_each_command",
@@ -125,19 +128,74 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Storage that lives with something of the kernel's, its values described by BTF, and its release.
+const STORAGES: [(MapType, (u32, u32)); 4] = [
+    (MapType::SK_STORAGE, (5, 2)),
+    (MapType::INODE_STORAGE, (5, 10)),
+    (MapType::TASK_STORAGE, (5, 11)),
+    (MapType::CGRP_STORAGE, (6, 2)),
+];
+
+/// The types that no row is of: no type, and one whose value is a type of the kernel's BTF.
+const OTHERS: [&str; 2] = ["UNSPEC", "STRUCT_OPS"];
+
+fn none_is_forgotten() -> Outcome {
+    let tested = rows().into_iter().map(|row| row.map_type);
+    let storages = STORAGES.iter().map(|(map_type, _)| *map_type);
+    let tested: BTreeSet<_> = tested.chain(storages).map(|map_type| map_type.0).collect();
+    for known in abi::BPF_MAP_TYPES {
+        let name = known.name.trim_start_matches("BPF_MAP_TYPE_");
+        let is_tested = tested.contains(&(known.value as u32));
+        assert_ne!(is_tested, OTHERS.contains(&name), "{name}");
+    }
+    Ok(())
+}
+
+/// A map fits what it was made from, and what is read back from it; and that makes the like of it,
+/// given what a map does not tell.
+fn fits_and_has_a_like(
+    spec: &MapSpec<'_>,
+    map: &Map,
+    given: impl FnOnce(MapSpec<'static>) -> bpf_pin::Result<Map>,
+) -> Outcome {
+    let all = MapFields::default() | MapFields::MAP_NAME;
+    let spec = spec.clone().compare_fields(all);
+    assert_eq!(spec.compare(map)?, [], "{spec:?}");
+    let like = MapSpec::of(map)?.compare_fields(all);
+    assert_eq!(like.compare(map)?, [], "{like:?}");
+    let copy = given(like.clone())?;
+    assert_eq!(like.compare(&copy)?, [], "{like:?}");
+    let mut told = copy.info()?;
+    told.id = map.id()?;
+    assert_eq!(told, map.info()?);
+    Ok(())
+}
+
 impl Row {
-    fn create(&self) -> bpf_pin::Result<Map> {
+    fn is_of_maps(&self) -> bool {
+        matches!(
+            self.map_type,
+            MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
+        )
+    }
+
+    fn spec(&self) -> bpf_pin::Result<MapSpec<'static>> {
         let spec = MapSpec::new(
             self.map_type,
             self.key_size,
             self.value_size,
             self.max_entries,
         );
-        let spec = spec.flags(self.flags).map_extra(self.extra).name("row")?;
-        if !matches!(
-            self.map_type,
-            MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
-        ) {
+        spec.flags(self.flags).map_extra(self.extra).name("row")
+    }
+
+    fn create(&self) -> bpf_pin::Result<Map> {
+        self.create_as(self.spec()?)
+    }
+
+    /// With what a map of maps asks for.
+    fn create_as(&self, spec: MapSpec<'_>) -> bpf_pin::Result<Map> {
+        if !self.is_of_maps() {
             return spec.create();
         }
         let inner = MapSpec::new(MapType::ARRAY, 4, 4, 1).create()?;
@@ -201,19 +259,21 @@ fn every_type() -> Outcome {
         assert_eq!([btf_id, btf_key_type_id, btf_value_type_id], [0; 3]);
         assert_eq!(btf_vmlinux_value_type_id, 0, "{map_type}");
         assert_eq!(map_extra, row.extra, "{map_type}");
+        fits_and_has_a_like(&row.spec()?, &map, |like| {
+            if row.is_of_maps() {
+                let error = like.create().expect_err("no inner map");
+                let what = "inner_map";
+                assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+            }
+            row.create_as(like)
+        })?;
     }
     Ok(())
 }
 
-/// Storage that lives with something of the kernel's, its values described by BTF.
 fn types_of_btf() -> Outcome {
     let btf = btf();
-    for (map_type, (major, minor)) in [
-        (MapType::SK_STORAGE, (5, 2)),
-        (MapType::INODE_STORAGE, (5, 10)),
-        (MapType::TASK_STORAGE, (5, 11)),
-        (MapType::CGRP_STORAGE, (6, 2)),
-    ] {
+    for (map_type, (major, minor)) in STORAGES {
         let spec = MapSpec::new(map_type, 4, 4, 0)
             .flags(MapFlags::NO_PREALLOC)
             .name("row")?;
@@ -221,17 +281,23 @@ fn types_of_btf() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         let text = format!("create {map_type} map \"row\": EINVAL");
         assert_eq!(error.to_string(), text);
-        let made = spec.btf(&btf, 1, 1).create();
+        let spec = spec.btf(&btf, 1, 1);
+        let made = spec.create();
         if kernel(major, minor).unmet().is_some() {
             let error = made.expect_err("a type that the kernel does not know");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             continue;
         }
-        let info = made?.info()?;
+        let map = made?;
+        let info = map.info()?;
         assert_eq!((info.map_type, info.max_entries), (map_type, 0));
         assert_eq!((info.key_size, info.value_size), (4, 4));
         assert!(info.btf_id > 0, "{map_type}");
         assert_eq!((info.btf_key_type_id, info.btf_value_type_id), (1, 1));
+        fits_and_has_a_like(&spec, &map, |like| {
+            assert!(like.create().is_err(), "{map_type} without BTF");
+            like.btf(&btf, 1, 1).create()
+        })?;
     }
     // struct_ops are described by the kernel's own BTF, where this is no type of theirs.
     let spec = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1);

@@ -1,5 +1,8 @@
 //! Per-CPU values: one for every possible CPU, each where it belongs, and not a byte beyond.
 
+#[path = "per_cpu/one.rs"]
+mod one;
+
 use std::fmt::Debug;
 use std::fs;
 use std::process::{Command, ExitCode};
@@ -38,6 +41,8 @@ fn main() -> ExitCode {
         .test("values_of_5_bytes", BPF, || values(|n| [n as u8; 5]))
         .test("array", BPF, array)
         .test("hash", BPF, hash)
+        .test("the_value_of_one_cpu", BPF, one::each_type)
+        .test("a_reader_of_one_cpu", BPF, one::reader)
         .test("a_wrong_number_of_values", BPF, wrong_number)
         .test("views_that_do_not_fit", BPF, misfits)
         .test("every_type_has_a_value_per_cpu", BPF, types)

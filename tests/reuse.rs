@@ -1,5 +1,8 @@
 //! `open_or_create`: what it finds, what it makes, and what it leaves alone.
 
+#[path = "reuse/asked.rs"]
+mod asked;
+
 use bpf_pin::{
     Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Outcome as Done, PinDir,
     PinnedMap, Reuse,
@@ -8,6 +11,7 @@ use common::*;
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::BPF, Need::Bpffs];
+    const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     Suite::new()
         .test("what_is_not_there_is_created", ROOT, created)
         .test("what_fits_is_found", ROOT, found)
@@ -17,6 +21,10 @@ fn main() -> std::process::ExitCode {
         .test("what_fills_a_map_fails", ROOT, unfilled)
         .test("entries_are_migrated", ROOT, migrated)
         .test("a_map_by_its_path", ROOT, by_path)
+        .test("opened_for_what_is_asked", ROOT, asked::access)
+        .test("migrated_for_what_is_asked", ROOT, asked::migrated)
+        .test("opened_as_far_as_it_is_granted", USER, asked::of_anothers)
+        .test("entries_as_compared", ROOT, asked::entries)
         .run()
 }
 

@@ -30,13 +30,18 @@ bitflags! {
         const MAP_NAME = 1 << 7;
         /// `btf_vmlinux_value_type_id`
         const BTF_VMLINUX_VALUE_TYPE_ID = 1 << 8;
+        /// `btf_key_type_id`, 0 without BTF. The types' numbers change with the program that they are
+        /// compiled with: compared only when asked for.
+        const BTF_KEY_TYPE_ID = 1 << 9;
+        /// `btf_value_type_id`, likewise.
+        const BTF_VALUE_TYPE_ID = 1 << 10;
     }
 }
 
-/// All but the name.
+/// All but the name and the types in BTF.
 impl Default for MapFields {
     fn default() -> Self {
-        Self::all() - Self::MAP_NAME
+        Self::all() - Self::MAP_NAME - Self::BTF_KEY_TYPE_ID - Self::BTF_VALUE_TYPE_ID
     }
 }
 
@@ -61,6 +66,10 @@ pub enum Mismatch {
     MapIfindex { expected: u32, found: u32 },
     /// `btf_vmlinux_value_type_id`
     BtfVmlinuxValueTypeId { expected: u32, found: u32 },
+    /// `btf_key_type_id`
+    BtfKeyTypeId { expected: u32, found: u32 },
+    /// `btf_value_type_id`
+    BtfValueTypeId { expected: u32, found: u32 },
     /// `map_name`
     MapName { expected: ObjName, found: ObjName },
 }
@@ -77,6 +86,8 @@ impl Mismatch {
             Self::MapExtra { .. } => MapFields::MAP_EXTRA,
             Self::MapIfindex { .. } => MapFields::MAP_IFINDEX,
             Self::BtfVmlinuxValueTypeId { .. } => MapFields::BTF_VMLINUX_VALUE_TYPE_ID,
+            Self::BtfKeyTypeId { .. } => MapFields::BTF_KEY_TYPE_ID,
+            Self::BtfValueTypeId { .. } => MapFields::BTF_VALUE_TYPE_ID,
             Self::MapName { .. } => MapFields::MAP_NAME,
         }
     }
@@ -110,6 +121,12 @@ impl fmt::Display for Mismatch {
             }
             Self::BtfVmlinuxValueTypeId { expected, found } => {
                 write!(f, "btf_vmlinux_value_type_id is {found}, not {expected}")
+            }
+            Self::BtfKeyTypeId { expected, found } => {
+                write!(f, "btf_key_type_id is {found}, not {expected}")
+            }
+            Self::BtfValueTypeId { expected, found } => {
+                write!(f, "btf_value_type_id is {found}, not {expected}")
             }
             Self::MapName { expected, found } => {
                 write!(f, "map_name is {found:?}, not {expected:?}")

@@ -146,6 +146,15 @@ pub(super) fn allocations() -> Outcome {
         3,
         "a buffer for keys, one for values, one for a key's values"
     );
+    let to_vecs = || {
+        let (keys, values) = view.to_vecs().unwrap();
+        assert_eq!((keys.len(), values.len()), (5000, 5000 * view.cpus()));
+    };
+    assert_eq!(
+        count(&to_vecs),
+        3,
+        "two Vecs, and a buffer for values with gaps"
+    );
     let array = mapped();
     assert_eq!(count(&|| drop(array.mmap::<AtomicU64>().unwrap())), 0);
     Ok(())

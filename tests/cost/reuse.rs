@@ -2,7 +2,7 @@
 
 use std::mem::forget;
 
-use bpf_pin::{Map, MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+use bpf_pin::{Map, MapFlags, MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
 
 use super::Measured;
 
@@ -19,6 +19,12 @@ fn ask(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> Outcome {
 
 fn finds(dir: PinDir, reuse: Reuse<'_, '_>) {
     assert!(matches!(ask(&dir, "map", reuse), Outcome::Found));
+    forget(dir);
+}
+
+fn finds_for(dir: PinDir, flags: MapFlags) {
+    let reused = dir.open_or_create("map", &spec().flags(flags), Reuse::Exact);
+    assert!(matches!(reused.unwrap().outcome, Outcome::Found));
     forget(dir);
 }
 
@@ -40,6 +46,9 @@ pub const MEASURED: &[Measured] = measured! {
     reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Exact);
     reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Recreate);
     reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::OpenOnly);
+    // Neither is more to open, nor to be proven.
+    reuse_exact_found_to_read => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::RDONLY);
+    reuse_exact_found_to_write => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::WRONLY);
     // And a look whether somebody's is left to be committed.
     reuse_migrate_found => &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "close"],
         |scene| { (scene.dir(), migrate()) }

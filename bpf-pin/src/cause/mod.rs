@@ -301,7 +301,7 @@ pub enum Cause {
     },
     /// What a descriptor is needed for was given none; 0 in its stead would be taken for one.
     NoDescriptor {
-        /// "inner_map", or the flag that announces a descriptor.
+        /// "inner_map", "btf", or the flag that announces a descriptor.
         what: &'static str,
     },
     /// A program cannot be attached to such a target in this way.

@@ -162,19 +162,19 @@ impl PinDir {
         }
     }
 
-    /// The same, with what the kernel tells of the object, in one syscall less than it takes to ask
-    /// for that afterwards.
+    /// The same for what is asked, with what the kernel tells of the object, in one syscall less than it
+    /// takes to ask for that afterwards.
     pub(crate) fn find_with_info<K: ObjectKind>(
         &self,
         name: &Filename,
+        access: Access,
     ) -> Result<Option<(Handle<K>, K::Info)>> {
         /// Enough for a map or a link, and to tell a program from them.
         const WORDS: usize = 32;
 
         let place = self.place(name);
         let mut info = InfoRoom::<WORDS>::new();
-        let missed = match look_with_info::<Handle<K>, WORDS>(&place, Access::ReadWrite, &mut info)
-        {
+        let missed = match look_with_info::<Handle<K>, WORDS>(&place, access, &mut info) {
             Ok(object) => {
                 not_linked(&place)?;
                 return Ok(Some((object, K::info(info.to()))));
@@ -182,7 +182,7 @@ impl PinDir {
             Err(Missed::Get(Errno::NOENT)) => return Ok(None),
             Err(missed) => missed,
         };
-        let object: Handle<K> = explain_unlinked(&place, Access::ReadWrite, missed)?;
+        let object: Handle<K> = explain_unlinked(&place, access, missed)?;
         let info = object
             .info()
             .map_err(|error| error.of_opened(place.path()))?;

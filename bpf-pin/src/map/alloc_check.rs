@@ -1,6 +1,8 @@
 //! `map_alloc_check`: the rules that a type of map sets for its fields, on every kernel that has it.
 
+use crate::access::Access;
 use crate::cause::Cause;
+use crate::error::Result;
 use crate::flags::MapFlags;
 use crate::map::MapSpec;
 use crate::sys;
@@ -9,6 +11,7 @@ use crate::types::MapType;
 const NONE: &str = "must be 0";
 const SOME: &str = "must be more than 0";
 const FOUR: &str = "must be 4";
+const ONE_ACCESS: &str = "must not hold both BPF_F_RDONLY and BPF_F_WRONLY";
 
 impl MapSpec<'_> {
     /// The first of the rules that this breaks, which the kernel tells by EINVAL, as much else.
@@ -86,6 +89,9 @@ impl MapSpec<'_> {
     }
 
     fn flags_rule(&self) -> Option<&'static str> {
+        if self.flags.contains(MapFlags::RDONLY | MapFlags::WRONLY) {
+            return Some(ONE_ACCESS);
+        }
         let (wanted, rule) = match self.map_type {
             MapType::ARENA => (MapFlags::MMAPABLE, "must hold BPF_F_MMAPABLE"),
             MapType::LPM_TRIE | MapType::RHASH => {
@@ -95,6 +101,20 @@ impl MapSpec<'_> {
             _ => return None,
         };
         (!self.flags.contains(wanted)).then_some(rule)
+    }
+
+    /// For what a descriptor is that is made by these flags: an error where it would be for nothing.
+    pub(crate) fn access(&self) -> Result<Access> {
+        let is_for = |flag| self.flags.contains(flag);
+        match (is_for(MapFlags::RDONLY), is_for(MapFlags::WRONLY)) {
+            (false, false) => Ok(Access::ReadWrite),
+            (true, false) => Ok(Access::ReadOnly),
+            (false, true) => Ok(Access::WriteOnly),
+            (true, true) => {
+                let (field, rule) = ("map_flags", ONE_ACCESS);
+                Err(self.error(Cause::InvalidField { field, rule }.into()))
+            }
+        }
     }
 
     /// Whether its elements are the sockets', the inodes', … themselves.

@@ -301,6 +301,21 @@ impl<M: AsMap> Elems<M> {
     /// [`Error::Batch`], which says how many were done before: [`Size`](Cause::Size) or
     /// [`Uneven`](Cause::Uneven) for slices that are not of whole elements, or not of as many, before
     /// any; and as [`update`](Self::update) for the one that comes next.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{ElemFlags, Error, Map};
+    ///
+    /// let flows = Map::open("/sys/fs/bpf/flows")?;
+    /// let (keys, values): (Vec<u32>, Vec<u64>) = (0..10_000).map(|key| (key, 0)).unzip();
+    /// match flows.typed()?.update_batch(&keys, &values, ElemFlags::ANY) {
+    ///     // All from this one on are still to be put in.
+    ///     Err(Error::Batch { done, reason, .. }) => println!("{:?}: {reason}", keys[done]),
+    ///     other => other?,
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn update_batch(&self, keys: &[u8], values: &[u8], flags: ElemFlags) -> Result<()> {
         let command = Command::MAP_UPDATE_BATCH;
         let fail = |done, reason| Error::Batch {

@@ -28,21 +28,24 @@ fn kept(map_type: MapType, flags: MapFlags) -> MapFlags {
 
 impl MapSpec<'_> {
     /// `BPF_OBJ_GET_INFO_BY_FD`: in what the map differs from what this asks for; nothing where it
-    /// fits. One syscall.
+    /// fits. One syscall. Linux 4.13.
     ///
-    /// All fields but the name are compared, or those that
+    /// All fields but the name and the types in BTF are compared, or those that
     /// [`compare_fields`](Self::compare_fields) says. What the kernel itself makes of a spec is no
     /// difference: the flag [`RDONLY_PROG`](MapFlags::RDONLY_PROG) of device maps; the flags
     /// [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY), which are the descriptor's; the
     /// entries of an LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU), a multiple of the number
-    /// of CPUs. Nor is what loaders make of one before they ask the kernel: the bytes of a ring buffer
-    /// rounded up to pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or
-    /// perf event array.
+    /// of CPUs. Nor is what loaders make of one before they ask the kernel, as
+    /// [`open_or_create`](crate::PinDir::open_or_create) does: the bytes of a ring buffer rounded up to
+    /// pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or perf event array.
     ///
     /// A map does not tell its inner map, its NUMA node, and which program
-    /// [`excl_prog_hash`](Self::excl_prog_hash) keeps it for; of its BTF it tells no more than an id.
-    /// They are not compared: a map that any program may use fits a spec that keeps it for one, and
-    /// `btf_vmlinux_value_type_id` is a number whatever BTF it is of.
+    /// [`excl_prog_hash`](Self::excl_prog_hash) keeps it for: a map that any program may use fits a spec
+    /// that keeps it for one. Of its BTF it tells the id, which is another each time that the same BTF is
+    /// loaded, and so is not compared, and the types of key and value there, which are compared where
+    /// [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
+    /// [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID) say so: they are 0 of a map without BTF.
+    /// `btf_vmlinux_value_type_id` is a number, whatever BTF it is of.
     ///
     /// # Errors
     ///
@@ -110,25 +113,51 @@ impl MapSpec<'_> {
             .map(|(expected, found)| Mismatch::BtfVmlinuxValueTypeId { expected, found }),
         );
         note(
+            differ(self.btf_key_type_id, found.btf_key_type_id)
+                .map(|(expected, found)| Mismatch::BtfKeyTypeId { expected, found }),
+        );
+        note(
+            differ(self.btf_value_type_id, found.btf_value_type_id)
+                .map(|(expected, found)| Mismatch::BtfValueTypeId { expected, found }),
+        );
+        note(
             differ(self.name, found.name)
                 .map(|(expected, found)| Mismatch::MapName { expected, found }),
         );
         mismatches
     }
 
+    /// `BPF_MAP_CREATE`, by what loaders make of a spec before they ask the kernel.
+    pub(crate) fn create_rounded(&self) -> Result<Map> {
+        match self.rounded_max_entries() {
+            Some(max_entries) if max_entries != self.max_entries => {
+                let mut rounded = self.clone();
+                rounded.max_entries = max_entries;
+                rounded.create()
+            }
+            _ => self.create(),
+        }
+    }
+
     /// What becomes of `max_entries` where it is not kept as it is.
     #[cold]
     fn made_max_entries(&self) -> Option<u32> {
-        let cpus = || cpu::possible().ok().and_then(|cpus| cpus.try_into().ok());
         match self.map_type {
             MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
                 if self.flags.contains(MapFlags::NO_COMMON_LRU) =>
             {
-                let cpus: u32 = cpus()?;
+                let cpus = cpus()?;
                 // Down where up is too much.
                 let up = self.max_entries.checked_next_multiple_of(cpus);
                 up.or(Some(self.max_entries / cpus * cpus))
             }
+            _ => self.rounded_max_entries(),
+        }
+    }
+
+    /// The same where it is not the kernel that does it.
+    fn rounded_max_entries(&self) -> Option<u32> {
+        match self.map_type {
             MapType::RINGBUF | MapType::USER_RINGBUF => {
                 let page = sys::page_size() as u32;
                 self.max_entries.max(page).checked_next_power_of_two()
@@ -140,7 +169,8 @@ impl MapSpec<'_> {
         }
     }
 
-    /// Which fields a map must share with this to fit. All but the name, if nothing else is said.
+    /// Which fields a map must share with this to fit. If nothing else is said,
+    /// [all but](MapFields::default) the name and the types in BTF.
     ///
     /// ```
     /// use bpf_pin::{MapFields, MapSpec, MapType};
@@ -156,13 +186,29 @@ impl MapSpec<'_> {
 }
 
 impl MapSpec<'static> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: what the map was made from, as far as it tells: without inner map,
-    /// BTF, token and [`excl_prog_hash`](Self::excl_prog_hash), and with node 0 where its memory is on one NUMA node. What the kernel has added
-    /// is left out, so the like can be created.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: what the map was made from, as far as it tells, and without what the
+    /// kernel has added: the map fits it. One syscall. Linux 4.13.
+    ///
+    /// [`create`](Self::create) makes the like of most maps. It is without inner map, BTF, token and
+    /// [`excl_prog_hash`](Self::excl_prog_hash), and of memory on one NUMA node with node 0: to create
+    /// the like of a map of maps say [`inner_map`](Self::inner_map), of struct_ops and of the storage of
+    /// sockets, inodes, tasks and cgroups [`btf`](Self::btf). Of other maps the like has no
+    /// locks and timers in its values either, for it takes BTF to tell the kernel where they are.
     ///
     /// # Errors
     ///
     /// [`Error::Info`](crate::Error::Info) as [`Map::info`](crate::Handle::info).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, MapSpec};
+    ///
+    /// // Another map like this one, empty.
+    /// let flows = Map::open("/sys/fs/bpf/flows")?;
+    /// let other = MapSpec::of(&flows)?.create()?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn of(map: &Map) -> Result<Self> {
         Ok(Self::of_info(&map.info()?))
     }
@@ -183,6 +229,10 @@ impl MapSpec<'static> {
         spec.name = info.name;
         spec
     }
+}
+
+fn cpus() -> Option<u32> {
+    cpu::possible().ok()?.try_into().ok()
 }
 
 fn differ<T: PartialEq>(expected: T, found: T) -> Option<(T, T)> {

@@ -141,7 +141,7 @@ impl<M: AsMap> Elems<M> {
     }
 
     /// `BPF_MAP_LOOKUP_ELEM`: copies the value under `key` and says whether there was one. Of a
-    /// queue or stack the next one, which stays.
+    /// queue or stack the next one, which stays. Linux 3.18; of a per-CPU map 4.6.
     ///
     /// Of a hash whose `key` another sets or deletes at that moment, it may be the value of another key:
     /// the kernel makes the next element of the one that was found, without waiting for who copies
@@ -172,7 +172,7 @@ impl<M: AsMap> Elems<M> {
     }
 
     /// `BPF_MAP_UPDATE_ELEM`: puts `value` under `key`. On a queue or stack, which have no keys, at
-    /// the end.
+    /// the end. Linux 3.18; of a per-CPU map 4.6.
     ///
     /// # Errors
     ///
@@ -225,7 +225,8 @@ impl<M: AsMap> Elems<M> {
         }
     }
 
-    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key` and says whether there was one.
+    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key` and says whether there was one. Linux 3.18;
+    /// of a per-CPU map 4.6.
     ///
     /// # Errors
     ///
@@ -244,7 +245,7 @@ impl<M: AsMap> Elems<M> {
     }
 
     /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first, and says whether there was
-    /// one. Of a hash the first key follows a key that is not there.
+    /// one. Of a hash the first key follows a key that is not there. Linux 3.18; without a key 4.12.
     ///
     /// # Errors
     ///

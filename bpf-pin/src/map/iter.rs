@@ -198,6 +198,10 @@ pub struct ElemsIter<'a, M> {
 
 impl<M: AsMap> ElemsIter<'_, M> {
     /// The next element's key and value.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Elems::iter`] or [`Elems::drain`], after which there is no more.
     #[allow(clippy::should_implement_trait, reason = "it lends")]
     pub fn next(&mut self) -> Option<Result<(&[u8], &[u8])>> {
         self.reader.next()
@@ -219,6 +223,11 @@ impl<M: AsMap> Elems<M> {
     /// another's value, and of values with a spin lock or a timer: they are read without
     /// [`ElemFlags::LOCK`].
     ///
+    /// # Errors
+    ///
+    /// Yielded, after all that was read before it: as [`lookup_batch`](Self::lookup_batch), which makes
+    /// more room by itself where a bucket is larger.
+    ///
     /// # Examples
     ///
     /// ```no_run
@@ -237,8 +246,13 @@ impl<M: AsMap> Elems<M> {
     }
 
     /// As [`iter`](Self::iter), and takes the elements out: of a hash, in batches, or of a queue or
-    /// stack, until it is empty. What was taken out and not yielded when it is dropped is lost. Other
-    /// types have no such command: [`NoCommand`](Cause::NoCommand), and nothing is taken out.
+    /// stack, until it is empty. What was taken out and not yielded when it is dropped is lost.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, after all that was taken out before it: as
+    /// [`lookup_and_delete_batch`](Self::lookup_and_delete_batch). Other types have no such command:
+    /// [`NoCommand`](Cause::NoCommand), and nothing is taken out.
     pub fn drain(&self) -> ElemsIter<'_, M> {
         let reader = Reader::new(self, true);
         ElemsIter { reader }

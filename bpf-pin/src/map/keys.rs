@@ -9,7 +9,7 @@ use crate::map::Elems;
 use crate::sys::AsMap;
 
 impl<M: AsMap> Elems<M> {
-    /// All keys, each in a `Vec` of its own.
+    /// All keys, each in a `Vec` of its own. Linux 4.12.
     ///
     /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If
     /// somebody else deletes the one ahead, a hash begins anew, and keys come twice; after as many
@@ -17,6 +17,11 @@ impl<M: AsMap> Elems<M> {
     ///
     /// A key that is yielded was there. Of a trie a look at its value may still find another's: if
     /// the key is deleted meanwhile, that of the longest prefix that is left.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, and then it ends: [`Error::NextKey`] as [`next_key`](Self::next_key), and with
+    /// [`Unsettled`](Cause::Unsettled).
     pub fn keys(&self) -> Keys<'_, M> {
         Keys {
             elems: self,

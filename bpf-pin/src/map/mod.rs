@@ -11,6 +11,7 @@ mod iter;
 mod keys;
 mod mmap;
 mod objects;
+mod one_cpu;
 mod per_cpu;
 mod refused;
 mod spec;

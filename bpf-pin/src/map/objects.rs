@@ -63,6 +63,9 @@ impl Element for OwnedFd {
 /// To go through all keys and the ids of what they hold, of programs and of maps, there is
 /// [`Map::typed`]: the kernel reads ids out as it reads any `u32`.
 ///
+/// Programs are held on Linux 4.2 and later, perf events on 4.3, cgroups on 4.8, maps on 4.12; the ids
+/// are told from 4.13 on.
+///
 /// # What keeps the elements
 ///
 /// A prog array keeps its programs only while somebody holds the array: when its last descriptor is

@@ -16,7 +16,8 @@ use crate::sys::AsMap;
 
 /// The elements of a per-CPU map: under each key a slice of `V`, one for every possible CPU.
 ///
-/// Of the hash and array types named `PERCPU`, on Linux 4.6 and later.
+/// Of the types named `PERCPU`, each since it is there: hash and array on Linux 4.6 and later, the LRU
+/// hash on 4.10, the storage of cgroups on 4.20. Every element's lookup, update and delete is as old.
 ///
 /// # Examples
 ///
@@ -71,6 +72,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     /// The map back.
     pub fn into_map(self) -> M {
         self.elems.into_map()
+    }
+
+    pub(super) fn elems(&self) -> &Elems<M> {
+        &self.elems
     }
 
     /// The number of possible CPUs, and so of values under a key.
@@ -248,7 +253,11 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     }
 
     /// All keys. A key may be deleted as soon as it was yielded; for deletes by others see
-    /// [`Elems::keys`].
+    /// [`Elems::keys`]. Linux 4.12.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::keys`].
     pub fn keys(&self) -> TypedKeys<'_, K, M> {
         TypedKeys {
             elems: &self.elems,
@@ -258,6 +267,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
 
     /// All entries, in batches, through one buffer, as [`Elems::iter`]: as they were when their batch
     /// was read. A key that was yielded may be deleted.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::iter`].
     ///
     /// # Examples
     ///
@@ -277,12 +290,17 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
 
     /// As [`iter`](Self::iter), and takes the entries out, as [`Elems::drain`]: what was taken out
     /// and not yielded when it is dropped is lost.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::drain`].
     pub fn drain(&self) -> PerCpuIter<'_, K, V, M> {
         PerCpuIter::new(&self.elems, true, self.cpus())
     }
 
     /// All keys, and all values, of each key as many as there are CPUs: what [`iter`](Self::iter)
-    /// yields, in two allocations, or a few where there is more than fits the first.
+    /// yields, in two allocations, or a few where there is more than fits the first. Where `V` is no
+    /// multiple of 8 bytes there is one more, for what the kernel writes between them.
     ///
     /// # Errors
     ///
@@ -291,14 +309,10 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         if size_of::<V>() == Self::STRIDE {
             return read_all(&self.elems);
         }
-        let (mut keys, mut values) = (vec![], vec![]);
-        let mut all = self.iter();
-        while let Some(entry) = all.next() {
-            let (key, each) = entry?;
-            keys.push(key);
-            values.extend_from_slice(each);
-        }
-        Ok((keys, values))
+        let (keys, padded): (Vec<K>, Vec<u8>) = read_all(&self.elems)?;
+        let all = padded.chunks_exact(Self::STRIDE);
+        let values = all.map(|bytes| pod_read_unaligned(&bytes[..size_of::<V>()]));
+        Ok((keys, values.collect()))
     }
 
     /// Removes all entries and says how many there were, as [`Elems::clear`].
@@ -340,6 +354,10 @@ impl<'a, K: Pod, V: Pod, M: AsMap> PerCpuIter<'a, K, V, M> {
     }
 
     /// The next key and its values, one for every possible CPU.
+    ///
+    /// # Errors
+    ///
+    /// As of [`PerCpu::iter`] or [`PerCpu::drain`], after which there is no more.
     #[allow(clippy::should_implement_trait, reason = "it lends")]
     pub fn next(&mut self) -> Option<Result<(K, &[V])>> {
         let (key, bytes) = match self.reader.next()? {

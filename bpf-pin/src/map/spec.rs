@@ -41,8 +41,8 @@ pub struct MapSpec<'fd> {
     numa_node: u32,
     pub(super) ifindex: u32,
     btf: Option<BorrowedFd<'fd>>,
-    btf_key_type_id: u32,
-    btf_value_type_id: u32,
+    pub(super) btf_key_type_id: u32,
+    pub(super) btf_value_type_id: u32,
     pub(super) btf_vmlinux_value_type_id: u32,
     pub(super) map_extra: u64,
     value_type_btf: Option<BorrowedFd<'fd>>,
@@ -140,6 +140,8 @@ impl<'fd> MapSpec<'fd> {
     }
 
     /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
+    ///
+    /// The kernel wants BTF of the loader's own beside it: [`btf`](Self::btf), with 0 for both types.
     pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
         self.btf_vmlinux_value_type_id = id;
         self
@@ -187,12 +189,17 @@ impl<'fd> MapSpec<'fd> {
 
     /// `BPF_MAP_CREATE`. Linux 3.18.
     ///
+    /// The kernel gets each number as it is. What it takes in no other size, as a ring buffer's bytes,
+    /// [`open_or_create`](crate::PinDir::open_or_create) rounds first.
+    ///
     /// # Errors
     ///
     /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
-    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor) for a map of maps without
-    /// [`inner_map`](Self::inner_map); E2BIG where they are too large; ENOMEM;
+    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
+    /// of maps without [`inner_map`](Self::inner_map) and for
+    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG
+    /// where they are too large; ENOMEM;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
     /// [`NotDelegated`](Cause::NotDelegated).
@@ -225,6 +232,8 @@ impl<'fd> MapSpec<'fd> {
         let flags = self.flags.bits();
         match () {
             () if is_of_maps && self.inner.is_none() => Err("inner_map"),
+            // The other ids come with the descriptor.
+            () if self.btf_vmlinux_value_type_id != 0 && self.btf.is_none() => Err("btf"),
             () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 && self.value_type_btf.is_none() => {
                 Err("BPF_F_VTYPE_BTF_OBJ_FD")
             }
@@ -291,7 +300,7 @@ impl<'fd> MapSpec<'fd> {
     }
 
     #[cold]
-    fn error(&self, reason: Reason) -> Error {
+    pub(super) fn error(&self, reason: Reason) -> Error {
         Error::CreateMap {
             map_type: self.map_type,
             name: self.name.to_string(),

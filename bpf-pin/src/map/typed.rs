@@ -98,7 +98,7 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
 
     /// `BPF_MAP_LOOKUP_ELEM`: the value under `key`, if there is one. A bloom filter is asked about
     /// the value that goes in, and so through [`Elems::lookup`].
-    /// What a hash may answer beside a writer is said there, too.
+    /// What a hash may answer beside a writer is said there, too. Linux 3.18.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         Ok(found.then_some(value))
     }
 
-    /// `BPF_MAP_UPDATE_ELEM`: puts `value` under `key`.
+    /// `BPF_MAP_UPDATE_ELEM`: puts `value` under `key`. Linux 3.18.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
         self.elems.update(bytes_of(key), bytes_of(value), flags)
     }
 
-    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key` and says whether there was one.
+    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key` and says whether there was one. Linux 3.18.
     ///
     /// # Errors
     ///
@@ -155,7 +155,11 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
     }
 
     /// All keys. A key may be deleted as soon as it was yielded; for deletes by others see
-    /// [`Elems::keys`].
+    /// [`Elems::keys`]. Linux 4.12.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::keys`].
     pub fn keys(&self) -> TypedKeys<'_, K, M> {
         TypedKeys {
             elems: &self.elems,
@@ -220,12 +224,20 @@ impl<K: Pod, V: Pod, M: AsMap> Typed<K, V, M> {
 
     /// All entries, in batches, through one buffer, as [`Elems::iter`]: as they were when their batch
     /// was read. A key that was yielded may be deleted.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::iter`].
     pub fn iter(&self) -> TypedIter<'_, K, V, M> {
         TypedIter::new(&self.elems, false)
     }
 
     /// As [`iter`](Self::iter), and takes the entries out, as [`Elems::drain`]: what was taken out
     /// and not yielded when it is dropped is lost.
+    ///
+    /// # Errors
+    ///
+    /// Yielded, as by [`Elems::drain`].
     pub fn drain(&self) -> TypedIter<'_, K, V, M> {
         TypedIter::new(&self.elems, true)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::error::{Error, Reason, Result};
@@ -84,6 +85,7 @@ impl PinDir {
     /// If somebody else, who knows nothing of that, is faster to pin a link, ours is dropped and theirs
     /// taken. Who is killed amid it leaves what was there or what was to be there, and at the most a
     /// pin for [`sweep_stale`](Self::sweep_stale), which is what the next call does before it attaches.
+    /// Linux 5.8, which was the first to tell what a link is of.
     ///
     /// What the kernel does not tell of a link is not compared with a link that is there, and takes
     /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
@@ -217,7 +219,7 @@ struct Useless {
 impl Wanted<'_> {
     /// None where nothing has the name.
     fn open(&self) -> Result<Option<(Link, LinkInfo)>> {
-        self.dir.find_with_info(self.name)
+        self.dir.find_with_info(self.name, Access::ReadWrite)
     }
 
     /// Makes the link hold the program, if it can.

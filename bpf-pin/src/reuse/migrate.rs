@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::{PinDir, Turn, kept};
 use crate::error::{Error, Failed, Reason, Result};
@@ -193,6 +194,18 @@ impl Migration {
     /// # Errors
     ///
     /// [`Error::Unpin`] as [`PinDir::remove`], with the migration. That it is gone is none.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use bpf_pin::Migration;
+    /// # fn done(migration: Migration) -> bpf_pin::Result<()> {
+    /// // Its last entries may be read still.
+    /// let old = migration.commit()?;
+    /// println!("map {} is pinned no more", old.id()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the old map included"
@@ -211,6 +224,25 @@ impl Migration {
     /// # Errors
     ///
     /// [`Error::Directory`] as [`PinDir::replace_if`], with the migration.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Prog, Reuse};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+    /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+    /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
+    /// if let Outcome::Migrated(migration) = flows.outcome {
+    ///     // Whoever is to use the new map is not there: all goes on with the old one.
+    ///     match dir.open_as::<Prog>("filter") {
+    ///         Ok(_) => migration.commit()?,
+    ///         Err(_) => migration.roll_back()?,
+    ///     };
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the old map included"
@@ -261,6 +293,7 @@ impl PinDir {
         &self,
         name: &Filename,
         new_is: Identity,
+        access: Access,
     ) -> Result<Option<Outcome>> {
         /// Two that look at the same time are not both to think that somebody else is at it.
         const MOMENT: Duration = Duration::from_millis(10);
@@ -280,7 +313,7 @@ impl PinDir {
         };
         // Nobody is at it now, so what is there stays there.
         let Some(old) = old() else { return found };
-        let now = self.find_with_info::<MapKind>(name)?;
+        let now = self.find_with_info::<MapKind>(name, access)?;
         if now.map(|(_, info)| identity(&info)) != Some(new_is) {
             return Ok(None);
         }
@@ -318,7 +351,9 @@ impl PinDir {
         let end = Instant::now().checked_add(migrate.patience);
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
-            let Some((map, info)) = self.find_with_info::<MapKind>(name)? else {
+            // Whatever the new one is for, this one is read, and may be frozen.
+            let found = self.find_with_info::<MapKind>(name, Access::ReadWrite)?;
+            let Some((map, info)) = found else {
                 return Ok(None);
             };
             if spec.compare_info(&info).is_empty() {

@@ -60,7 +60,8 @@ pub enum Outcome {
     Created,
     /// The one that was there did not fit.
     Recreated {
-        /// The one that had the name before, which dies with its last descriptor and pin.
+        /// The one that had the name before, which dies with its last descriptor and pin; open for what
+        /// the new one is open for.
         old: Map,
     },
     /// The one that was there did not fit, and its entries were copied.
@@ -81,10 +82,17 @@ impl PinDir {
     /// of them has created, recreated or migrated it. Others may have created one in vain, which
     /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
     ///
+    /// The map is open for reading and writing, or for what the flag
+    /// [`RDONLY`](crate::MapFlags::RDONLY) or [`WRONLY`](crate::MapFlags::WRONLY) of `spec` says,
+    /// whether it was there or not: who asks for the first needs no right to write to what is there. A map
+    /// that is created has as many entries as [`MapSpec::compare`] takes for fitting: of a ring buffer
+    /// whole pages and a power of two, of a CPU map or perf event array no more than there are CPUs, and
+    /// as many for 0.
+    ///
     /// A map that fits takes as many calls as [`open_as`](Self::open_as), with
     /// [`Migrate`](Reuse::Migrate) one more; one that is created those of a name that is missing, of
     /// [`MapSpec::create`] and of [`pin`](Self::pin). What fits: [`MapSpec::compare`]. A new pin that
-    /// replaces another has its mode and owner.
+    /// replaces another has its mode and owner. Linux 4.13.
     ///
     /// # Errors
     ///
@@ -120,7 +128,8 @@ impl PinDir {
     /// What fills it may be called for a map that nobody will see, and in several processes at once:
     /// it should do nothing else. A map that is there and fits keeps what is in it, also with
     /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
-    /// and not to be frozen: an entry takes the place of what is there under its key.
+    /// and not to be frozen: an entry takes the place of what is there under its key. One that `spec`
+    /// asks for with [`RDONLY`](crate::MapFlags::RDONLY) takes nothing, in `fill` either.
     ///
     /// # Errors
     ///
@@ -163,8 +172,9 @@ impl PinDir {
             reason: bad.into(),
         })?;
         let name = &filename;
+        let access = spec.access()?;
         let mut make = || -> Result<Map, E> {
-            let map = spec.create()?;
+            let map = spec.create_rounded()?;
             fill(&map)?;
             Ok(map)
         };
@@ -173,7 +183,7 @@ impl PinDir {
             tries += 1;
             let found = match reuse {
                 Reuse::CreateOnly => None,
-                _ => self.find_with_info(name)?,
+                _ => self.find_with_info(name, access)?,
             };
             let Some((map, info)) = found else {
                 if let Reuse::OpenOnly = reuse {
@@ -196,12 +206,14 @@ impl PinDir {
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             let outcome = match &mut reuse {
-                Reuse::Migrate(_) if fits => match self.found_or_resumed(name, identity(&info))? {
-                    // It has lost the name meanwhile.
-                    None if tries < TRIES => continue,
-                    None => Some(Outcome::Found),
-                    outcome => outcome,
-                },
+                Reuse::Migrate(_) if fits => {
+                    match self.found_or_resumed(name, identity(&info), access)? {
+                        // It has lost the name meanwhile.
+                        None if tries < TRIES => continue,
+                        None => Some(Outcome::Found),
+                        outcome => outcome,
+                    }
+                }
                 Reuse::Migrate(migrate) => {
                     match self.migrate(name, spec, migrate, &mut make)? {
                         Some(migrated) => return Ok(migrated),

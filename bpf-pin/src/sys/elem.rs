@@ -119,6 +119,16 @@ impl<M: AsMap> Cells<M> {
         unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
     }
 
+    /// With `BPF_F_CPU`: one CPU's value.
+    pub(crate) fn lookup_on(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
+        assert_eq!(value.len(), self.value_size);
+        assert!(self.per_cpu && flags & abi::BPF_F_CPU != 0);
+        let key = self.key(key);
+        // SAFETY: the key is as long as the map's, the value as one CPU's; a kernel that does not know
+        // the flag, and so would write more, refuses it before.
+        unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
+    }
+
     pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
         assert_eq!(value.len(), self.value_len);
         let key = self.key(key);
