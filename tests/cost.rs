@@ -189,6 +189,12 @@ const MEASURED: &[Measured] = measured! {
         |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
     test_run => &["PROG_TEST_RUN"], |scene| { &scene.prog }
         |prog: &Prog| assert_eq!(prog.test_run(TestRun::new().data_in(&[0; 64])).unwrap().retval, 0);
+    test_run_with_context => &["OBJ_GET_INFO_BY_FD", "PROG_TEST_RUN"], |scene| { &scene.prog }
+        |prog: &Prog| {
+            let mut context = [0; 8];
+            let run = TestRun::new().data_in(&[0; 64]).ctx_in(&mut context);
+            assert_eq!(prog.test_run(run).unwrap().retval, 0);
+        };
     bind_map => &["PROG_BIND_MAP"], |scene| { (&scene.prog, &scene.map) }
         |(prog, map): (&Prog, &Map)| prog.bind_map(map).unwrap();
     map_ids => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog }

@@ -82,6 +82,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "reuse/migrate.rs"
     "sys/elem.rs"
     "sys/object.rs"
+    "sys/prog.rs"
     "target.rs"
     "types.rs"
 };

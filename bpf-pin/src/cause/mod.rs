@@ -497,6 +497,12 @@ pub enum Cause {
         /// The type.
         prog_type: ProgType,
     },
+    /// Of a program of this type a context holds an address that the kernel follows, or the type is newer
+    /// than this library, which so cannot know.
+    NoContext {
+        /// The type.
+        prog_type: ProgType,
+    },
     /// What a program left takes more room than was given (ENOSPC).
     NoRoom {
         /// "data_out" or "ctx_out".

@@ -336,6 +336,10 @@ impl fmt::Display for Cause {
             Self::NoTestRun { prog_type } => {
                 write!(f, "this kernel runs no {prog_type} programs for tests")
             }
+            Self::NoContext { prog_type } => write!(
+                f,
+                "a {prog_type} program is given no context, for the kernel may follow addresses in it"
+            ),
             Self::NoRoom { what, room, needed } => {
                 write!(f, "{what} takes {needed} bytes, and there is room for {room}")
             }

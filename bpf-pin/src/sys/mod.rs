@@ -38,8 +38,8 @@ pub(crate) use object::{
     obj_pin_at, object_id, prog_bind_no_map, prog_fd_by_id, prog_next_id,
 };
 pub(crate) use prog::{
-    ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
-    prog_map_ids, prog_test_run,
+    ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
+    prog_load, prog_map_ids, prog_test_run,
 };
 pub(crate) use text::{Text, find_byte, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
