@@ -31,6 +31,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("options `uid` and `gid`", Version::new(6, 8)),
     ("value sizes are known", Version::new(7, 3)),
     ("what a context is", Version::new(7, 3)),
+    ("has the name \"uptr\"", Version::new(6, 13)),
     (
         "None is what this thread may not find out",
         Version::new(5, 19),

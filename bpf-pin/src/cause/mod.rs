@@ -373,6 +373,13 @@ pub enum Cause {
         /// Its number.
         map_type: u32,
     },
+    /// The BTF of a map of type [`TASK_STORAGE`](MapType::TASK_STORAGE) has the name "uptr": with that
+    /// tag a pointer in a value is the address of what programs read and write in the process that puts
+    /// it in. So nothing is, here. Linux 6.13.
+    Uptr {
+        /// Why the BTF could not be read, so that it may have it.
+        problem: Option<String>,
+    },
     /// The number of possible CPUs could not be read, and with it the length of a per-CPU value.
     PossibleCpus {
         /// What stood in the way.

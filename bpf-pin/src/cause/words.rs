@@ -238,6 +238,13 @@ impl fmt::Display for Cause {
                 f,
                 "map type {map_type} is newer than this library, which does not know the size of its elements"
             ),
+            Self::Uptr { problem: None } => f.write_str(
+                "the map's BTF has the tag \"uptr\", of an address in a value where programs write to this process's memory",
+            ),
+            Self::Uptr { problem: Some(problem) } => write!(
+                f,
+                "whether a value holds an address where programs write to this process's memory is told by the map's BTF, which cannot be read: {problem}"
+            ),
             Self::PossibleCpus { problem } => {
                 write!(f, "the number of possible CPUs is unknown: {problem}")
             }
