@@ -352,6 +352,12 @@ pub enum Cause {
         /// The one that it is attached to.
         found: String,
     },
+    /// The pinned link of netfilter was detached to make room, which it did not make, and the program that it
+    /// held could not be attached again here.
+    NotPutBack {
+        /// The id of the program that the pinned link held.
+        prog_id: u32,
+    },
     /// The link holds no iterator (EINVAL).
     NotAnIterator {
         /// What it is.

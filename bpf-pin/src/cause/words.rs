@@ -221,6 +221,10 @@ impl fmt::Display for Cause {
                 f,
                 "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
             ),
+            Self::NotPutBack { prog_id } => write!(
+                f,
+                "the pinned link was detached in vain, and program {prog_id}, which it held, could not be attached again"
+            ),
             Self::NotAnIterator { link_type } => {
                 write!(f, "it is a link of type {link_type}, which is no iterator")
             }
