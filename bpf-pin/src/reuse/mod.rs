@@ -70,6 +70,9 @@ pub enum Outcome {
     Resumed(Migration),
 }
 
+/// What fills a map that was created.
+type Fill<'f, E> = &'f mut dyn FnMut(&Map) -> Result<(), E>;
+
 /// How often what others undo is done again.
 const TRIES: usize = 100;
 
@@ -156,7 +159,7 @@ impl PinDir {
         name: &OsStr,
         spec: &MapSpec<'_>,
         mut reuse: Reuse<'_, '_>,
-        mut fill: Option<&mut dyn FnMut(&Map) -> Result<(), E>>,
+        mut fill: Option<Fill<'_, E>>,
     ) -> Result<Reused, E> {
         let path = || self.path().join(name);
         let mut filename = Filename::default();
