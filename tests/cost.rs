@@ -191,6 +191,12 @@ const MEASURED: &[Measured] = measured! {
         |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
     test_run => &["PROG_TEST_RUN"], |scene| { &scene.prog }
         |prog: &Prog| assert_eq!(prog.test_run(TestRun::new().data_in(&[0; 64])).unwrap().retval, 0);
+    test_run_with_context => &["OBJ_GET_INFO_BY_FD", "PROG_TEST_RUN"], |scene| { &scene.prog }
+        |prog: &Prog| {
+            let mut context = [0; 8];
+            let run = TestRun::new().data_in(&[0; 64]).ctx_in(&mut context);
+            assert_eq!(prog.test_run(run).unwrap().retval, 0);
+        };
     bind_map => &["PROG_BIND_MAP"], |scene| { (&scene.prog, &scene.map) }
         |(prog, map): (&Prog, &Map)| prog.bind_map(map).unwrap();
     map_ids => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog }
@@ -319,9 +325,12 @@ fn syscalls() -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
     let bare = measured().chain(dirs::WITH_ROOM);
     let bare = bare.map(|measured| (measured, false));
-    let buffered = elements::WITH_BUFFERS
-        .iter()
-        .map(|measured| (measured, true));
+    let storage = match kernel(5, 13).unmet() {
+        None => elements::TASK_STORAGE,
+        Some(_) => &[],
+    };
+    let buffered = elements::WITH_BUFFERS.iter().chain(storage);
+    let buffered = buffered.map(|measured| (measured, true));
     for (measured, has_buffers) in bare.chain(buffered) {
         // The standard library's seed of hashes comes from the kernel once, and is not ours.
         let _ = std::hash::RandomState::new();
@@ -342,7 +351,8 @@ fn syscalls() -> ExitCode {
         }
         assert_eq!(tracee.finish().expect("an end"), 0, "{}", measured.name);
         if has_buffers {
-            seen.retain(|call| call.starts_with("MAP_"));
+            // Those of bpf(2).
+            seen.retain(|call| call.starts_with(char::is_uppercase));
         }
         assert_eq!(seen, measured.syscalls(has_path_fd), "{}", measured.name);
     }

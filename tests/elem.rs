@@ -2,6 +2,8 @@
 
 #[path = "elem/lacking.rs"]
 mod lacking;
+#[path = "elem/task_storage.rs"]
+mod task_storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,6 +15,8 @@ use common::*;
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+    const STORAGE: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 13)];
+    const TAGGED: &[Need] = &[cap::SYS_ADMIN, kernel(5, 17)];
     const BLOOM: &[Need] = &[cap::BPF, kernel(5, 16)];
     Suite::new()
         .test("hash_as_bytes", BPF, hash_as_bytes)
@@ -24,6 +28,17 @@ fn main() -> std::process::ExitCode {
         .test("programs_go_in_and_ids_come_out", BPF, prog_array)
         .test("maps_go_in_and_ids_come_out", BPF, hash_of_maps)
         .test("a_sockets_storage", BPF, lacking::socket_storage)
+        .test("a_tasks_storage", STORAGE, task_storage::plain)
+        .test(
+            "an_address_in_a_tasks_storage",
+            TAGGED,
+            task_storage::addresses,
+        )
+        .test(
+            "a_tasks_storage_of_unread_btf",
+            STORAGE,
+            task_storage::unread,
+        )
         .test("types_without_look_ups", BPF, lacking::without_look_ups)
         .test("flags_decide_on_what_is_there", BPF, flags)
         .test("a_wrong_size_names_both", BPF, wrong_sizes)

@@ -69,6 +69,11 @@ fn main() -> std::process::ExitCode {
             denied_command,
         )
         .test(
+            "a_filter_can_forge_a_proof",
+            &[cap::BPF, Need::Bpffs],
+            forged_answer,
+        )
+        .test(
             "a_filter_is_no_lack_of_privilege",
             &[cap::BPF, cap::SETUID],
             filtered_user,
@@ -408,6 +413,26 @@ fn other_ways() -> Outcome {
         );
         Ok(())
     })
+}
+
+/// As the docs of [`Map::open`] have it: the one answer by which a map is known is a filter's.
+fn forged_answer() -> Outcome {
+    let fs = TestFs::new();
+    let prog = prog();
+    let prog_id = prog.id()?;
+    prog.pin(fs.at("prog"))?;
+    for errno in [0, 524] {
+        denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno, || {
+            let forged = Map::open(fs.at("prog")).expect("what passes for a map");
+            assert_eq!(forged.id().unwrap(), prog_id);
+            let error = forged.freeze().expect_err("a program");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            // This asks for more than one answer.
+            let object = Object::open(fs.at("prog")).expect("a program");
+            assert_eq!(object.kind(), Kind::Prog);
+        });
+    }
+    Ok(())
 }
 
 /// A filter has answered, and no privilege is to blame.

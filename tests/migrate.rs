@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         .test("a_full_map_is_changed_between_the_passes", PINS, full)
         .test("more_than_goes_at_once", PINS, many)
         .test("what_fills_a_map_stays", PINS, filled)
+        .test("what_fills_a_map_comes_back", PINS, filled_again)
         .test("values_of_either_size", PINS, either_size)
         .test("an_unfinished_one_is_resumed", PINS, resumed)
         .test("one_is_rolled_back", PINS, rolled_back)
@@ -208,6 +209,49 @@ fn filled() -> Outcome {
         entries::<u32, [u64; 2]>(&made.map)?,
         [(1, [1, 1]), (2, [9, 9]), (3, [9, 9])]
     );
+    Ok(())
+}
+
+/// An entry that took the place of what filled the map is gone before it is read again.
+fn filled_again() -> Outcome {
+    for (map_type, flags) in [
+        (MapType::HASH, MapFlags::empty()),
+        (MapType::HASH, MapFlags::WRONLY),
+        (MapType::ARRAY, MapFlags::empty()),
+    ] {
+        let (_fs, dir, old) = scene([(1, 11), (2, 12), (4, 14)])?;
+        let elems = old.typed::<u32, u64>()?;
+        let fill = |map: &Map| {
+            let elems = map.typed::<u32, [u64; 2]>()?;
+            [1, 2, 3]
+                .iter()
+                .try_for_each(|key| elems.update(key, &[77, 77], ElemFlags::ANY))
+        };
+        let mut how = Migrate::new(|key: &u32, value: &u64| {
+            for gone in [1, 4] {
+                elems.delete(&gone).expect("a deletion");
+            }
+            Some((*key, [*value, 0]))
+        });
+        let reuse = Reuse::Migrate(&mut how);
+        let spec = MapSpec::new(map_type, 4, 16, 5).flags(flags);
+        let made = dir.open_or_create_with::<Error>(NAME, &spec, reuse, fill)?;
+        assert!(matches!(made.outcome, Done::Migrated(_)));
+        let found = entries::<u32, [u64; 2]>(&dir.open_as(NAME)?)?;
+        let expected = match (map_type, flags) {
+            (MapType::ARRAY, _) => vec![
+                (0, [0, 0]),
+                (1, [77, 77]),
+                (2, [12, 0]),
+                (3, [77, 77]),
+                (4, [0, 0]),
+            ],
+            // What is not to be read does not come back.
+            (_, MapFlags::WRONLY) => vec![(2, [12, 0]), (3, [77, 77])],
+            _ => vec![(1, [77, 77]), (2, [12, 0]), (3, [77, 77])],
+        };
+        assert_eq!(found, expected, "{map_type} {flags:?}");
+    }
     Ok(())
 }
 

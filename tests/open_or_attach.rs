@@ -7,6 +7,8 @@ mod cost;
 mod faster;
 #[path = "open_or_attach/killed.rs"]
 mod killed;
+#[path = "open_or_attach/netfilter.rs"]
+mod netfilter;
 #[path = "open_or_attach/races.rs"]
 mod races;
 #[path = "open_or_attach/refused.rs"]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
+    const NETFILTER_USER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID, kernel(6, 4)];
     const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
     const TRACEPOINT: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
@@ -61,7 +64,22 @@ fn main() -> ExitCode {
         .test("a_control_group", ROOT, || own_mounts(control_group))
         .test("a_raw_tracepoint_has_no_updates", TRACER, raw_tracepoint)
         .test("netfilter_has_no_updates", NETFILTER, || {
-            own_network(netfilter)
+            own_network(netfilter::relinks)
+        })
+        .test("netfilter_that_was_detached", NETFILTER, || {
+            own_network(netfilter::detached)
+        })
+        .test("netfilter_of_another_network", NETFILTER, || {
+            own_network(netfilter::elsewhere)
+        })
+        .test("netfilter_that_may_not_be_in_the_way", NETFILTER, || {
+            own_network(netfilter::not_in_the_way)
+        })
+        .test("netfilter_detached_in_vain", NETFILTER, || {
+            own_network(netfilter::in_vain)
+        })
+        .test("netfilter_without_a_right_to_ids", NETFILTER_USER, || {
+            own_network(netfilter::unprivileged)
         })
         .test("options_that_are_not_told", ROOT, || own_network(options))
         .test("cookies", TRACEPOINT, cookies)
@@ -93,6 +111,7 @@ fn main() -> ExitCode {
         .iter()
         .chain(faster::CASES)
         .chain(killed::CASES)
+        .chain(netfilter::CASES)
         .chain(cost::CASES);
     alone.fold(suite, add).run()
 }
@@ -102,10 +121,14 @@ fn run_alone(name: &str) {
     // SAFETY: no other thread is there that would be elsewhere.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
         .expect("a network of its own");
-    if cost::run(name) || races::run(name) || faster::run(name) || killed::run(name) {
-        return;
-    }
-    panic!("no case {name}");
+    let runs = [
+        cost::run,
+        races::run,
+        faster::run,
+        killed::run,
+        netfilter::run,
+    ];
+    assert!(runs.iter().any(|run| run(name)), "no case {name}");
 }
 
 fn netns() -> File {
@@ -340,31 +363,6 @@ fn raw_tracepoint() -> Outcome {
         error.cause(),
         Some(Cause::AnotherTracepoint { .. })
     ));
-    Ok(())
-}
-
-fn netfilter() -> Outcome {
-    const NFPROTO_IPV4: u32 = 2;
-    const NF_INET_LOCAL_IN: u32 = 1;
-    let make = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
-    let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -77);
-    relinked(&spec, make)?;
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let prog = make();
-    dir.open_or_attach("link", &spec, &prog)?;
-    let other = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -78);
-    let error = dir
-        .open_or_attach("link", &other, &prog)
-        .expect_err("another");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { .. })
-    ));
-    let text = error.to_string();
-    let end = "it is attached to netfilter of family 2, hook 1, priority -77, not to netfilter of \
-               family 2, hook 1, priority -78; nothing was changed";
-    assert!(text.ends_with(end), "{text}");
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! Programs that run: on a packet of the test's own, on a socket's, on each CPU.
 
+#[path = "prog_run/context.rs"]
+mod context;
+
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
 use std::ptr;
@@ -17,6 +20,7 @@ fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+    const STRUCT_OPS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF), kernel(5, 16)];
     Suite::new()
         .test("flags_reach_the_verifier", BPF, flags)
         .test("a_program_counts_in_its_map", BPF, counts)
@@ -25,13 +29,18 @@ fn main() -> std::process::ExitCode {
         .test("a_program_keeps_its_maps", &[cap::SYS_ADMIN], keeps_maps)
         .test("a_map_that_is_bound_to_it", &[cap::SYS_ADMIN], bound)
         .test("a_packet_that_it_changes", ROOT, changes_data)
-        .test("a_context_that_it_changes", ROOT, changes_context)
-        .test("a_context_that_is_written_back", ROOT, writes_back)
+        .test("a_context_that_it_changes", ROOT, context::changes)
+        .test("a_context_that_is_written_back", ROOT, context::writes_back)
         .test("a_cpu_of_ones_own_choice", ROOT, on_cpu)
         .test("packets_that_go_on_their_way", ROOT, live)
         .test("what_a_type_does_not_take", BPF, not_taken)
         .test("a_packet_that_is_too_short", ROOT, too_short)
         .test("types_that_cannot_be_run", ROOT, not_run)
+        .test(
+            "a_context_that_is_an_address",
+            STRUCT_OPS,
+            context::of_addresses,
+        )
         .test("a_run_without_privileges", OTHERS, unprivileged)
         .run()
 }
@@ -271,79 +280,6 @@ fn changes_data() -> Outcome {
         assert_eq!(bytes[..room], expected[..room]);
         assert_eq!(bytes[room..], vec![0xff; 64 - room]);
     }
-    Ok(())
-}
-
-/// The mark of `struct __sk_buff`.
-const MARK: usize = 8;
-
-fn changes_context() -> Outcome {
-    // Returns the mark and leaves one more.
-    let insns = [
-        Insn::ldx_mem(abi::BPF_W, 0, 1, MARK as i16),
-        Insn::mov64_reg(2, 0),
-        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
-        Insn::stx_mem(abi::BPF_W, 1, 2, MARK as i16),
-        Insn::exit(),
-    ];
-    let prog = ProgSpec::new(ProgType::SCHED_CLS, &insns).load()?;
-    let packet = [0; 64];
-    let mut context = [0; 16];
-    context[MARK..][..4].copy_from_slice(&41u32.to_ne_bytes());
-
-    let mut room = [0u8; 512];
-    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
-    let ran = prog.test_run(run.ctx_out(&mut room))?;
-    assert_eq!(ran.retval, 41);
-    assert_eq!(room[MARK..][..4], 42u32.to_ne_bytes());
-    let size = ran.ctx_size_out;
-    assert!((180..=512).contains(&size), "{size}");
-    // It was read alone.
-    assert_eq!(context[MARK..][..4], 41u32.to_ne_bytes());
-
-    // Without room its size is not told.
-    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
-    assert_eq!(prog.test_run(run)?.ctx_size_out, 0);
-    let mut short = [0u8; 20];
-    let run = TestRun::new().data_in(&packet).ctx_out(&mut short);
-    let error = prog.test_run(run).expect_err("room that is too short");
-    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
-    let (what, room, needed) = ("ctx_out", 20, size);
-    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
-    assert_eq!(short[MARK..][..4], 1u32.to_ne_bytes());
-
-    // Where both are short the packet is told of.
-    let (mut data, mut short) = ([0; 10], [0; 20]);
-    let run = TestRun::new().data_in(&packet).data_out(&mut data);
-    let error = prog.test_run(run.ctx_out(&mut short)).unwrap_err();
-    let (what, room, needed) = ("data_out", 10, 64);
-    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
-    Ok(())
-}
-
-fn writes_back() -> Outcome {
-    let insns = [
-        Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
-        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
-        Insn::stx_mem(abi::BPF_W, 1, 2, 0),
-        Insn::mov64_imm(0, 7),
-        Insn::exit(),
-    ];
-    let spec = ProgSpec::new(ProgType::SYSCALL, &insns).flags(ProgFlags::SLEEPABLE);
-    let loaded = spec.load();
-    if kernel(5, 14).unmet().is_some() {
-        let error = loaded.expect_err("a type that the kernel does not know");
-        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        return Ok(());
-    }
-    let prog = loaded?;
-    let mut context = 41u32.to_ne_bytes();
-    let ran = prog.test_run(TestRun::new().ctx_in(&mut context))?;
-    assert_eq!((ran.retval, u32::from_ne_bytes(context)), (7, 42));
-    let error = prog.test_run(TestRun::new().ctx_in(&mut context).data_in(&[0; 64]));
-    let error = error.expect_err("a packet for what has none");
-    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-    assert_eq!(u32::from_ne_bytes(context), 42);
     Ok(())
 }
 

@@ -28,6 +28,7 @@ const SCENES: &[Scene] = &[
     ("processes", processes),
     ("writer", writer),
     ("keeping_mode", keeping_mode),
+    ("few_descriptors", replace_fails::few_descriptors),
     ("fork", fork),
     ("sweeping", sweeping),
     ("sweeper", sweeper),

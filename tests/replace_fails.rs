@@ -1,7 +1,7 @@
 //! What replacing makes of what has the name, and what is left where it may not.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -9,9 +9,10 @@ use bpf_pin::{Cause, Error, FileSystem, Kind, Map, Object, PinDir};
 use common::*;
 use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::{NAME, PINS, USERS, identity_of};
+use crate::{NAME, PINS, USERS, identity_of, scene};
 
 pub fn tests(suite: Suite) -> Suite {
     const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
@@ -29,6 +30,9 @@ pub fn tests(suite: Suite) -> Suite {
         .test("replace_where_one_may_not_read_or_write", USERS, blocked)
         .test("replace_under_a_name_that_is_none", PINS, bad_name)
         .test("replace_keeping_mode_keeps_it", PINS, keeps_mode)
+        .test("replace_keeping_mode_with_few_descriptors", PINS, || {
+            scene::play("few_descriptors")
+        })
         .test("replace_keeping_another_users_mode", USERS, keeps_anothers)
 }
 
@@ -397,6 +401,53 @@ fn keeps_mode() -> Outcome {
     // Less the umask, which takes nothing of the owner's here.
     assert_eq!(dir.metadata(NAME)?.mode(), 0o600);
     assert_eq!(dir.identity(NAME)?, maps[0].identity()?);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// For want of a descriptor nothing is said of /proc.
+pub fn few_descriptors() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash()];
+    dir.pin(&maps[0], NAME)?;
+    // The claim takes one descriptor, once.
+    dir.replace(&maps[0], NAME)?;
+    dir.set_mode(NAME, 0o640)?;
+    let mut all = vec![];
+    while all.len() < 64 {
+        all.push(File::open("/dev/null")?);
+    }
+    let limits = getrlimit(Resource::Nofile);
+    let highest = all.last().map_or(0, |file| file.as_raw_fd() as u64);
+    let few = Rlimit {
+        current: Some(highest + 1),
+        ..limits
+    };
+    setrlimit(Resource::Nofile, few)?;
+    while let Ok(file) = File::open("/dev/null") {
+        all.push(file);
+    }
+    let (mut set, mut replaced) = (0, 0);
+    for room in 0..6 {
+        for (done, what) in [
+            (&mut set, dir.set_mode(NAME, 0o640)),
+            (&mut replaced, dir.replace_keeping_mode(&maps[1], NAME)),
+        ] {
+            match what {
+                Ok(()) => *done += 1,
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{room}: {error}");
+                    assert_eq!(error.cause(), None, "{room}");
+                }
+            }
+        }
+        all.pop();
+    }
+    setrlimit(Resource::Nofile, limits)?;
+    assert!(set > 0 && set < 6, "{set}");
+    assert!(replaced > 0 && replaced < set, "{replaced}");
+    assert_eq!(dir.metadata(NAME)?.mode(), 0o640);
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }

@@ -30,6 +30,8 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("closed to it as a whole", Version::new(5, 19)),
     ("options `uid` and `gid`", Version::new(6, 8)),
     ("value sizes are known", Version::new(7, 3)),
+    ("what a context is", Version::new(7, 3)),
+    ("has the name \"uptr\"", Version::new(6, 13)),
     (
         "None is what this thread may not find out",
         Version::new(5, 19),

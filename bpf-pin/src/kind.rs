@@ -242,8 +242,16 @@ fn by_name(name: &str) -> Option<Kind> {
 
 /// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
 pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
-    let name = readlinkat(proc_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new()).ok()?;
-    Some(name.to_string_lossy().into_owned())
+    proc_name(fd).ok()?
+}
+
+/// The same, and an errno where that cannot be said for want of a descriptor or of memory.
+pub(crate) fn proc_name(fd: BorrowedFd<'_>) -> Result<Option<String>, Errno> {
+    let Some(descriptors) = genuine_proc("fd")? else {
+        return Ok(None);
+    };
+    let name = readlinkat(descriptors, fd.as_raw_fd().to_string(), Vec::new())?;
+    Ok(Some(name.to_string_lossy().into_owned()))
 }
 
 /// What /proc tells of a descriptor, line by line. None without /proc.

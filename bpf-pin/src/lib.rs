@@ -54,7 +54,12 @@
 //!
 //! - A kind is proven by the kernel before a typed value exists, whether the descriptor comes from
 //!   a pin or from elsewhere. On Linux 5.10 to 7.3 this takes one syscall, two for a map opened for
-//!   writing only; on a kernel whose structs are of unknown sizes it takes more.
+//!   writing only; on a kernel whose structs are of unknown sizes it takes more. A seccomp filter stands
+//!   between the two: one that answers single commands in the kernel's stead can forge a proof, as it can
+//!   all else that the kernel is asked.
+//! - What safe code does with the library keeps the process's memory sound. What a program does to that
+//!   once it is loaded, by helpers made for it such as `bpf_probe_write_user`, is beyond what Rust's safety
+//!   is about, as is `/proc/self/mem`.
 //! - A failing call leaves everything as it was, and an object that it took comes back in the
 //!   error, see [`Failed`].
 //! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error

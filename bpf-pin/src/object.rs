@@ -89,7 +89,9 @@ impl<K: ObjectKind> Handle<K> {
     /// `BPF_OBJ_GET`: the object pinned at `path`, for reading and writing. Linux 4.4.
     ///
     /// Symbolic links are followed. Takes two syscalls, the second of which proves the kind, and
-    /// allocates nothing for a path below 256 bytes.
+    /// allocates nothing for a path below 256 bytes. A map is one that answers a batch of no elements,
+    /// with success or ENOTSUPP; so whatever has a seccomp filter that gives this answer to
+    /// `BPF_MAP_LOOKUP_BATCH` passes for a map, and the kernel then refuses what is done with it.
     ///
     /// # Errors
     ///

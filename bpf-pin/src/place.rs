@@ -175,7 +175,11 @@ impl ProcPath {
         write!(rest, "/proc/thread-self/fd/{}", dir.as_raw_fd()).map_err(|_| Errno::BADF)?;
         let name_at = PROC_PATH_MAX - 1 - rest.len();
         let this = Self { bytes, name_at };
-        let there = stat(this.as_c_str()).map_err(|_| NO_WAY)?;
+        let there = stat(this.as_c_str()).map_err(|errno| match errno {
+            // It says nothing of /proc.
+            Errno::NOMEM => errno,
+            _ => NO_WAY,
+        })?;
         let here = fstat(dir)?;
         if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
             return Err(NO_WAY);

@@ -19,7 +19,7 @@ pub use bpffs::TestFs;
 pub use crowd::{Member, Said, crowd};
 pub use links::{
     BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, query, query_of,
-    returning, tcx_prog, tracepoint_type, xdp_prog,
+    returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,
 };
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};

@@ -46,6 +46,11 @@ pub fn function(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sy
     type_id(name, |found| matches!(found, Type::Func(_)))
 }
 
+/// The id of a struct in the kernel's BTF.
+pub fn struct_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+    type_id(name, |found| matches!(found, Type::Struct(_)))
+}
+
 /// The id of a type that a raw tracepoint's name stands for there.
 pub fn tracepoint_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     let name = format!("btf_trace_{name}");

@@ -1,10 +1,12 @@
 //! What it costs to reach elements: calls for thousands of them, allocations for all.
 
 use std::mem::forget;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
 use bpf_pin::{Cursor, ElemFlags, Map, MapFlags, MapSpec, MapType, Typed};
 use common::*;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::Measured;
 
@@ -103,6 +105,31 @@ pub(super) const WITH_BUFFERS: &[Measured] = measured! {
             forget(all);
         };
 };
+
+/// The first update of a view reads the BTF, which a buffer is for; the next ones do not.
+pub(super) const TASK_STORAGE: &[Measured] = measured! {
+    updates_of_a_task => &[
+            "BTF_GET_FD_BY_ID", "OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD",
+            "MAP_UPDATE_ELEM", "MAP_UPDATE_ELEM",
+        ],
+        |_scene| { task_storage() }
+        |(elems, task): (Typed<i32, u32, Map>, OwnedFd)| {
+            for value in [1, 2] {
+                elems.update(&task.as_raw_fd(), &value, ElemFlags::ANY).unwrap();
+            }
+            forget((elems, task));
+        };
+};
+
+fn task_storage() -> (Typed<i32, u32, Map>, OwnedFd) {
+    let map = MapSpec::new(MapType::TASK_STORAGE, 4, 4, 0)
+        .flags(MapFlags::NO_PREALLOC)
+        .btf(&own_btf(), 1, 1)
+        .create()
+        .expect("a map");
+    let task = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process");
+    (Typed::new(map).expect("a view"), task)
+}
 
 /// Of a whole map, exactly; however many elements it has.
 pub(super) fn allocations() -> Outcome {

@@ -10,6 +10,7 @@ use crate::one_link;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
+const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
 
 pub const CASES: &[(&str, &[Need])] = &[
@@ -19,6 +20,7 @@ pub const CASES: &[(&str, &[Need])] = &[
     ("killed_amid_reattaching_xdp", ROOT),
     ("killed_amid_reattaching_tcx", TCX),
     ("killed_amid_relinking_a_raw_tracepoint", TRACER),
+    ("killed_amid_relinking_netfilter", NETFILTER),
 ];
 
 /// What is there before.
@@ -42,6 +44,11 @@ pub fn run(name: &str) -> bool {
         "killed_amid_reattaching_tcx" => everywhere(&tcx, tcx_prog, Before::Defunct),
         "killed_amid_relinking_a_raw_tracepoint" => {
             everywhere(&tracepoint, traces, Before::Another)
+        }
+        "killed_amid_relinking_netfilter" => {
+            let netfilter = LinkSpec::netfilter(2, 1, -77);
+            let filters = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+            everywhere(&netfilter, filters, Before::Another);
         }
         _ => return false,
     }
@@ -78,7 +85,7 @@ fn everywhere(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
 /// Before and after what changes a link or a pin, and after what changes locks.
 fn changes(stop: &Stop) -> bool {
     match stop.name().as_str() {
-        "LINK_CREATE" | "LINK_UPDATE" | "OBJ_PIN" | "renameat2" | "unlink" => true,
+        "LINK_CREATE" | "LINK_UPDATE" | "LINK_DETACH" | "OBJ_PIN" | "renameat2" | "unlink" => true,
         "close" | "fcntl" => !stop.is_entry(),
         _ => false,
     }

@@ -92,6 +92,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "sys/elem.rs"
     "sys/mount.rs"
     "sys/object.rs"
+    "sys/prog.rs"
     "target.rs"
     "types.rs"
 };

@@ -201,7 +201,8 @@ fn used_before(errno: Errno) -> Option<Cause> {
 
 /// Proves that it is the context of a bpffs.
 fn prove_bpf_context(context: BorrowedFd<'_>) -> Result<(), Reason> {
-    match kind::describe(context).ok_or(Cause::NoProc)? {
+    let name = kind::proc_name(context).map_err(Reason::errno_only)?;
+    match name.ok_or(Cause::NoProc)? {
         name if name == "anon_inode:[fscontext]" => {}
         other => return Err(Cause::NotABpfContext { found: Some(other) }.into()),
     }

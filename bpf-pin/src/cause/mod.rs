@@ -355,6 +355,12 @@ pub enum Cause {
         /// The one that it is attached to.
         found: String,
     },
+    /// The pinned link of netfilter was detached to make room, which it did not make, and the program that it
+    /// held could not be attached again here.
+    NotPutBack {
+        /// The id of the program that the pinned link held.
+        prog_id: u32,
+    },
     /// The link holds no iterator (EINVAL).
     NotAnIterator {
         /// What it is.
@@ -375,6 +381,13 @@ pub enum Cause {
     UnknownMapType {
         /// Its number.
         map_type: u32,
+    },
+    /// The BTF of a map of type [`TASK_STORAGE`](MapType::TASK_STORAGE) has the name "uptr": with that
+    /// tag a pointer in a value is the address of what programs read and write in the process that puts
+    /// it in. So nothing is, here. Linux 6.13.
+    Uptr {
+        /// Why the BTF could not be read, so that it may have it.
+        problem: Option<String>,
     },
     /// The number of possible CPUs could not be read, and with it the length of a per-CPU value.
     PossibleCpus {
@@ -497,6 +510,12 @@ pub enum Cause {
     },
     /// Programs of this type are not run by `BPF_PROG_TEST_RUN` (ENOTSUPP).
     NoTestRun {
+        /// The type.
+        prog_type: ProgType,
+    },
+    /// Of a program of this type a context holds an address that the kernel follows, or the type is newer
+    /// than this library, which so cannot know.
+    NoContext {
         /// The type.
         prog_type: ProgType,
     },

@@ -225,6 +225,10 @@ impl fmt::Display for Cause {
                 f,
                 "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
             ),
+            Self::NotPutBack { prog_id } => write!(
+                f,
+                "the pinned link was detached in vain, and program {prog_id}, which it held, could not be attached again"
+            ),
             Self::NotAnIterator { link_type } => {
                 write!(f, "it is a link of type {link_type}, which is no iterator")
             }
@@ -241,6 +245,13 @@ impl fmt::Display for Cause {
             Self::UnknownMapType { map_type } => write!(
                 f,
                 "map type {map_type} is newer than this library, which does not know the size of its elements"
+            ),
+            Self::Uptr { problem: None } => f.write_str(
+                "the map's BTF has the tag \"uptr\", of an address in a value where programs write to this process's memory",
+            ),
+            Self::Uptr { problem: Some(problem) } => write!(
+                f,
+                "whether a value holds an address where programs write to this process's memory is told by the map's BTF, which cannot be read: {problem}"
             ),
             Self::PossibleCpus { problem } => {
                 write!(f, "the number of possible CPUs is unknown: {problem}")
@@ -340,6 +351,10 @@ impl fmt::Display for Cause {
             Self::NoTestRun { prog_type } => {
                 write!(f, "this kernel runs no {prog_type} programs for tests")
             }
+            Self::NoContext { prog_type } => write!(
+                f,
+                "a {prog_type} program is given no context, for the kernel may follow addresses in it"
+            ),
             Self::NoRoom { what, room, needed } => {
                 write!(f, "{what} takes {needed} bytes, and there is room for {room}")
             }

@@ -1,7 +1,7 @@
 //! Modes, owners and times of what is in a directory.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::Filename;
-use crate::kind::{Identity, proc_dir};
+use crate::kind::{Identity, genuine_proc};
 use crate::operation::DirOperation;
 use crate::pinned::identify;
 use crate::place::{Base, Place};
@@ -297,9 +297,15 @@ impl PinDir {
     }
 }
 
+/// The directory of this thread's descriptors. For want of another one nothing is said of /proc.
+fn own_descriptors() -> Result<OwnedFd, Reason> {
+    let found = genuine_proc("fd").map_err(Reason::errno_only)?;
+    found.ok_or_else(|| Cause::NoProc.into())
+}
+
 /// Which object's pin an `O_PATH` descriptor is.
 fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    let descriptors = proc_dir("fd").ok_or(Cause::NoProc)?;
+    let descriptors = own_descriptors()?;
     let path = PathBuf::from("/proc/self/fd");
     let number = file.as_raw_fd().to_string();
     let base = Some(Base {
@@ -328,9 +334,7 @@ fn chmod_held(
     mode: Mode,
     path: impl FnOnce() -> PathBuf,
 ) -> Result<(), Reason> {
-    let Some(descriptors) = proc_dir("fd") else {
-        return Err(Cause::NoProc.into());
-    };
+    let descriptors = own_descriptors()?;
     let number = file.as_raw_fd().to_string();
     chmodat(descriptors, number, mode, AtFlags::empty())
         .map_err(|errno| not_owner(file, path(), errno))

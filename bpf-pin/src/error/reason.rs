@@ -43,6 +43,12 @@ impl Reason {
         self
     }
 
+    /// Instead of the one that it has.
+    #[cold]
+    pub(crate) fn set_cause(&mut self, cause: Cause) {
+        self.cause = Some(Box::new(cause));
+    }
+
     pub(crate) fn errno_only(errno: Errno) -> Self {
         Self::new(errno, None)
     }

@@ -325,6 +325,7 @@ impl<M: AsMap> Elems<M> {
         };
         let all = self.pairs(keys.len(), values.len());
         let all = all.map_err(|cause| fail(0, cause.into()))?;
+        self.make_writable().map_err(|reason| fail(0, reason))?;
         let (cells, key_len, value_len) = (self.cells(), self.key_len(), self.value_len());
         let keys_of = |from, count| &keys[from * key_len..][..count * key_len];
         let values_of = |from, count| &values[from * value_len..][..count * value_len];

@@ -11,7 +11,7 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::Map;
-use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted};
+use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted, not_writable};
 use crate::sys::{self, AsMap, Cells, CellsError};
 use crate::types::{Command, MapType};
 
@@ -181,9 +181,15 @@ impl<M: AsMap> Elems<M> {
     /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC);
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM); EBUSY where the key's
     /// bucket is being changed; ENOMEM.
+    ///
+    /// Of [`TASK_STORAGE`](MapType::TASK_STORAGE), whose values may hold addresses that the kernel
+    /// follows, the map's BTF is read before the first of a view's updates, in four syscalls more:
+    /// [`Uptr`](Cause::Uptr) where it speaks of such, and where it is not to be had, as
+    /// without `CAP_SYS_ADMIN` (EPERM).
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
         let fail = |reason| Error::Update { reason };
         self.check(key, value.len()).map_err(|c| fail(c.into()))?;
+        self.make_writable().map_err(fail)?;
         match self.cells.update(key, value, flags.bits()) {
             Ok(()) => Ok(()),
             Err(errno) => Err(fail(self.update_reason(errno, flags))),
@@ -265,6 +271,12 @@ impl<M: AsMap> Elems<M> {
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(fail(self.key_reason(errno))),
         }
+    }
+
+    /// To be called before values are written.
+    #[inline]
+    pub(crate) fn make_writable(&self) -> Result<(), Reason> {
+        self.cells.make_writable().map_err(not_writable)
     }
 
     fn check(&self, key: &[u8], value_len: usize) -> Result<(), Cause> {

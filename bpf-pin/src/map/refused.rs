@@ -11,8 +11,10 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::capability::is_filtered;
 use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::Reason;
 use crate::kind;
-use crate::sys;
+use crate::sys::{self, WriteError};
 use crate::types::{Command, MapType};
 
 /// What a command does with elements.
@@ -50,6 +52,21 @@ pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
 
 pub(super) fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
     (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
+}
+
+/// Why nothing is written to a map whose values hold addresses, or may.
+#[cold]
+pub(super) fn not_writable(error: WriteError) -> Reason {
+    let errno = match error {
+        WriteError::Uptr => return Cause::Uptr { problem: None }.into(),
+        WriteError::Btf(errno) => errno,
+    };
+    let missing = (errno == Errno::PERM).then(diagnose::for_id).flatten();
+    let problem = Reason::new(errno, missing).to_string();
+    let cause = Cause::Uptr {
+        problem: Some(problem),
+    };
+    Reason::new(errno, Some(cause))
 }
 
 /// A batch of no elements is refused for the descriptor's access, and for this. Where that tells

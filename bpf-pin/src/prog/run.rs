@@ -11,7 +11,7 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::prog::Prog;
-use crate::sys::{self, RunArgs, RunOut};
+use crate::sys::{self, RunArgs, RunError, RunOut};
 use crate::types::ProgType;
 
 bitflags! {
@@ -72,6 +72,9 @@ impl<'a> TestRun<'a> {
 
     /// `ctx_in`: the context, a struct of the program's type such as `struct __sk_buff`. That of a
     /// program of type syscall is written back there. Linux 5.2.
+    ///
+    /// The context of struct_ops is refused: the kernel would take the first word for the address of
+    /// what it reads and writes.
     pub fn ctx_in(mut self, context: &'a mut [u8]) -> Self {
         self.args.ctx_in = context;
         self
@@ -126,11 +129,13 @@ pub struct TestRunResult {
 }
 
 impl Prog {
-    /// `BPF_PROG_TEST_RUN`: runs the program on what the caller gives it. One syscall. Linux 4.12.
+    /// `BPF_PROG_TEST_RUN`: runs the program on what the caller gives it. One syscall, and with a
+    /// [context](TestRun::ctx_in) another one before, for the program's type. Linux 4.12.
     ///
     /// # Errors
     ///
-    /// [`Error::RunProg`]: [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
+    /// [`Error::RunProg`]: [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
+    /// newer than this library; [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
     /// 14 bytes; EINVAL where the type does not take what was given, or is not given what it takes;
     /// [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
     /// [`NoRoom`](Cause::NoRoom) (ENOSPC), which tells how much it takes: the program has run, and
@@ -148,7 +153,17 @@ impl Prog {
                 data_size_out: out.data_size as usize,
                 ctx_size_out: out.ctx_size as usize,
             }),
-            Err((errno, out)) => {
+            Err(RunError::Context(number)) => {
+                let prog_type = ProgType(number);
+                let reason = Cause::NoContext { prog_type }.into();
+                Err(Error::RunProg { reason })
+            }
+            Err(RunError::Info(errno)) => {
+                let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
+                let reason = Reason::new(errno, cause);
+                Err(Error::RunProg { reason })
+            }
+            Err(RunError::Failed(errno, out)) => {
                 let cause = match errno {
                     Errno::NOSPC => no_room(&run.args, out),
                     sys::ENOTSUPP => self.info().ok().map(|info| Cause::NoTestRun {

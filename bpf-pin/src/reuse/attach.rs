@@ -18,7 +18,7 @@ use crate::object::open_error;
 use crate::operation::DirOperation;
 use crate::pinned::pin_place;
 use crate::prog::Prog;
-use crate::types::AttachType;
+use crate::types::{AttachType, LinkType};
 
 /// A link that holds the program in its place, and what it took.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub struct Attached<L> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attachment {
-    /// Nothing: the pinned link held this program already.
+    /// Nothing: the pinned link held this program already, and its place is taken where it is of
+    /// netfilter, of which the kernel does not tell more.
     Unchanged,
     /// The pinned link was updated in place, without a moment in which no program was there.
     Updated {
@@ -43,7 +44,8 @@ pub enum Attachment {
     },
     /// Nothing had the name: the program was attached, and the link pinned.
     Attached,
-    /// The pinned link was defunct: the program was attached anew, and the new link took the name.
+    /// The pinned link was defunct, or one of netfilter in another network namespace: the program was
+    /// attached anew, and the new link took the name.
     Reattached,
     /// The pinned link is of a type that cannot be updated: the program was attached by a link of its
     /// own, which took the name. For a moment both were there, or for netfilter none.
@@ -80,6 +82,14 @@ impl PinDir {
     /// with a link that cannot be updated, too; only where two have no room beside each other, as in
     /// netfilter, the old one is detached before.
     ///
+    /// Of a netfilter link the kernel tells neither whether it is detached nor in which network namespace
+    /// it is. So one that holds this program already takes a turn, too, and an attempt to attach beside
+    /// it: where that is refused, the place is taken and nothing changed; else the pinned one was defunct
+    /// or of another namespace, and the new one takes the name. What was attached in another namespace
+    /// goes with the last who has its link, so a name is for one network namespace. One that holds another
+    /// program is detached where the place is taken; if it is taken still, by somebody else, the old program
+    /// is put back by a link of its own, which has the name then. For that it is opened by its id before.
+    ///
     /// Those who attach in one directory take turns, by a lock of their own, which has nothing to do
     /// with [`lock`](Self::lock): of any number of processes one attaches, and the others get its link.
     /// If somebody else, who knows nothing of that, is faster to pin a link, ours is dropped and theirs
@@ -115,7 +125,12 @@ impl PinDir {
     ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
     /// - [`Error::CreateLink`], as [`LinkSpec::create`]: where the place is taken, after a second in which
     ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
-    ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector;
+    ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
+    ///   netfilter [`NotPutBack`](Cause::NotPutBack), the one failure that leaves less than there was: the
+    ///   pinned link was in another network namespace, or was defunct, or something else took the place
+    ///   meanwhile;
+    /// - [`Error::ById`], of a netfilter link that holds another program:
+    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`;
     /// - [`Error::Info`] of the program or the link.
     ///
     /// [`Error::Pin`], as [`pin`](Self::pin), or [`Error::Directory`], as
@@ -208,12 +223,45 @@ struct Wanted<'a> {
     prog_id: u32,
 }
 
-/// Why a link that is there does not do.
+/// A link that is there and does not do.
 struct Useless {
     link: Link,
-    id: u32,
-    /// What a new one in its place will have been.
-    attachment: Attachment,
+    info: LinkInfo,
+    why: Why,
+}
+
+/// Why it does not.
+#[derive(Clone, Copy, PartialEq)]
+enum Why {
+    Gone,
+    NoUpdate,
+    /// It may be detached, or in another network namespace.
+    Unsure,
+}
+
+impl Useless {
+    fn is_of_netfilter(&self) -> bool {
+        self.info.link_type == LinkType::NETFILTER
+    }
+
+    fn identity(&self) -> Identity {
+        let (kind, id) = (Kind::Link, self.info.id);
+        Identity { kind, id }
+    }
+
+    /// What a new one in its place will have been, which there was room for beside it.
+    fn succeeded(&self) -> Attachment {
+        match self.why {
+            Why::NoUpdate if !self.is_of_netfilter() => self.relinked(),
+            _ => Attachment::Reattached,
+        }
+    }
+
+    fn relinked(&self) -> Attachment {
+        Attachment::Relinked {
+            old_prog_id: self.info.prog_id,
+        }
+    }
 }
 
 impl Wanted<'_> {
@@ -225,31 +273,28 @@ impl Wanted<'_> {
     /// Makes the link hold the program, if it can.
     fn take(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, Useless>> {
         self.check(&link, &info)?;
-        let (id, old_prog_id) = (info.id, info.prog_id);
-        let useless = |link, attachment| {
-            Ok(Err(Useless {
-                link,
-                id,
-                attachment,
-            }))
-        };
-        if info.target.is_gone() {
-            return useless(link, Attachment::Reattached);
-        }
-        let attachment = match old_prog_id == self.prog_id {
-            true => Attachment::Unchanged,
+        let old_prog_id = info.prog_id;
+        let has_it = old_prog_id == self.prog_id;
+        let why = match info.target.is_gone() {
+            true => Why::Gone,
+            false if has_it && info.link_type == LinkType::NETFILTER => Why::Unsure,
+            false if has_it => {
+                let attachment = Attachment::Unchanged;
+                return Ok(Ok(Attached { link, attachment }));
+            }
             false => match link.update_known(&info, self.prog) {
-                Ok(()) => Attachment::Updated { old_prog_id },
+                Ok(()) => {
+                    let attachment = Attachment::Updated { old_prog_id };
+                    return Ok(Ok(Attached { link, attachment }));
+                }
                 Err(error) => match error.cause() {
-                    Some(Cause::Detached) => return useless(link, Attachment::Reattached),
-                    Some(Cause::NoUpdate { .. }) => {
-                        return useless(link, Attachment::Relinked { old_prog_id });
-                    }
+                    Some(Cause::Detached) => Why::Gone,
+                    Some(Cause::NoUpdate { .. }) => Why::NoUpdate,
                     _ => return Err(error),
                 },
             },
         };
-        Ok(Ok(Attached { link, attachment }))
+        Ok(Err(Useless { link, info, why }))
     }
 
     /// That it is attached to what it is to be attached to, as far as it is at all.
@@ -296,26 +341,62 @@ impl Wanted<'_> {
         };
         // A process that was killed right here has left its link, which may be in the way.
         let _ = self.dir.sweep_stale();
-        let link = match self.spec.create(self.prog) {
-            Ok(link) => link,
-            Err(error) if !is_taken(&error) => return Err(error),
-            Err(error) => {
-                // The old link is in the way, if it is not one that is about to die.
-                if let Attachment::Relinked { .. } = old.attachment {
-                    let _ = old.link.detach();
-                }
-                return Ok(Step::Again(error));
+        match self.spec.create(self.prog) {
+            Ok(link) => self.succeed(link, &old, old.succeeded()),
+            Err(error) if !is_taken(&error) => Err(error),
+            Err(_) if old.why == Why::Unsure => {
+                let (link, attachment) = (old.link, Attachment::Unchanged);
+                Ok(Step::Done(Attached { link, attachment }))
             }
+            Err(_) if old.why == Why::NoUpdate && old.is_of_netfilter() => self.make_room(&old),
+            // Of one that is about to die.
+            Err(error) => Ok(Step::Again(error)),
+        }
+    }
+
+    /// Gives the name of the old link to the new one.
+    fn succeed(&self, link: Link, old: &Useless, attachment: Attachment) -> Result<Step> {
+        let fail = |reason| {
+            let name = self.name.as_os_str();
+            self.dir.fail_at(DirOperation::Replace, name, reason)
         };
-        let (kind, id, attachment) = (Kind::Link, old.id, old.attachment);
-        let expected = Identity { kind, id };
-        match self.dir.succeed(link.as_fd(), self.name, expected) {
+        match self.dir.succeed(link.as_fd(), self.name, old.identity()) {
             Ok(()) => Ok(Step::Done(Attached { link, attachment })),
             Err(reason) => match (reason.cause(), reason.is(Errno::NOENT)) {
                 (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Again(fail(reason))),
                 _ => Err(fail(reason)),
             },
         }
+    }
+
+    /// Detaches the old link of netfilter, for the new one is refused beside it, and attaches that; or puts
+    /// back what was there.
+    fn make_room(&self, old: &Useless) -> Result<Step> {
+        let prog_id = old.info.prog_id;
+        let before = Prog::from_id(prog_id)?;
+        old.link.detach()?;
+        let put_back = || {
+            let link = self.spec.create(&before).ok()?;
+            let done = self.dir.succeed(link.as_fd(), self.name, old.identity());
+            done.ok()
+        };
+        let attached = self.spec.create(self.prog).and_then(|link| {
+            let ours = link.try_clone()?;
+            let step = self.succeed(link, old, old.relinked());
+            if step.is_err() {
+                // It makes room at once, where to be closed takes the kernel its time.
+                let _ = ours.detach();
+            }
+            step
+        });
+        attached.or_else(|error| match put_back() {
+            Some(()) => Err(error),
+            // Who is in the way may be about to die.
+            None if is_taken(&error) => {
+                Ok(Step::Again(error.because(Cause::NotPutBack { prog_id })))
+            }
+            None => Err(error.because(Cause::NotPutBack { prog_id })),
+        })
     }
 
     fn attach(&self) -> Result<Step> {
@@ -341,6 +422,16 @@ impl Wanted<'_> {
                 }
             }
         }
+    }
+}
+
+impl Error {
+    /// The same failure, of which more is known.
+    fn because(mut self, cause: Cause) -> Self {
+        if let Self::CreateLink { reason, .. } | Self::Directory { reason, .. } = &mut self {
+            reason.set_cause(cause);
+        }
+        self
     }
 }
 

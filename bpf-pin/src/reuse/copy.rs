@@ -1,5 +1,7 @@
 //! The entries of one map, put into another.
 
+use std::collections::BTreeMap;
+
 use crate::cause::Cause;
 use crate::error::{Error, Result};
 use crate::map::{ElemFlags, Elems, Map};
@@ -17,6 +19,8 @@ pub(super) struct Copy<'a, 'f> {
     is_trie: bool,
     /// Those that were put into the new map before the last pass, one after the other.
     keys: Vec<u8>,
+    /// What the new map was filled with, by its key: an entry that takes its place may go again.
+    filled: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// New keys and values that are put in at once.
@@ -70,7 +74,29 @@ impl<'a, 'f> Copy<'a, 'f> {
             is_array,
             is_trie: new_type == MapType::LPM_TRIE,
             keys: vec![],
+            filled: BTreeMap::new(),
         })
+    }
+
+    /// Remembers what is in the new map before anything is copied.
+    pub(super) fn remember_filled(&mut self) -> Result<()> {
+        let mut all = self.new.iter();
+        while let Some(entry) = all.next() {
+            let (key, value) = match entry {
+                Ok(entry) => entry,
+                // It is not to be read, so nothing of it comes back.
+                Err(error) if matches!(error.cause(), Some(Cause::MapAccess { .. })) => break,
+                Err(error) => return Err(error),
+            };
+            // What an array has of itself.
+            if self.is_array && value.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let mut key = key.to_vec();
+            self.compare_by(&mut key);
+            self.filled.insert(key, value.to_vec());
+        }
+        Ok(())
     }
 
     /// All entries.
@@ -164,7 +190,7 @@ impl<'a, 'f> Copy<'a, 'f> {
             } else {
                 count += 1;
                 if !self.is_array {
-                    self.new.delete(key)?;
+                    self.take_out_one(&compared)?;
                 }
             }
         }
@@ -194,16 +220,23 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// Takes those keys out of the new map that are not among those there are now; how many.
     fn take_out(&self, keys: &[u8], now: &[&[u8]]) -> Result<usize> {
-        let zeroes = vec![0; self.new.value_len()];
         let mut count = 0;
         for key in keys.chunks_exact(self.new.key_len()) {
-            match now.binary_search(&key) {
-                Ok(_) => {}
-                Err(_) if self.is_array => self.new.update(key, &zeroes, ElemFlags::ANY)?,
-                Err(_) => count += usize::from(self.new.delete(key)?),
+            if now.binary_search(&key).is_err() {
+                count += usize::from(self.take_out_one(key)?);
             }
         }
         Ok(count)
+    }
+
+    /// Leaves under a key what the map was filled with; whether that makes room.
+    fn take_out_one(&self, key: &[u8]) -> Result<bool> {
+        let put = |value: &[u8]| self.new.update(key, value, ElemFlags::ANY).map(|()| false);
+        match self.filled.get(key) {
+            Some(value) => put(value),
+            None if self.is_array => put(&vec![0; self.new.value_len()]),
+            None => self.new.delete(key),
+        }
     }
 
     fn sorted<'k>(&self, keys: &'k [u8]) -> Vec<&'k [u8]> {

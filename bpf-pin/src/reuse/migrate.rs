@@ -339,6 +339,7 @@ impl PinDir {
         spec: &MapSpec<'_>,
         migrate: &mut Migrate<'_>,
         make: &mut dyn FnMut() -> Result<Map, E>,
+        is_filled: bool,
     ) -> Result<Option<Reused>, E> {
         /// For so long one waits for a turn before one looks whether it is needed still.
         const GLANCE: Duration = Duration::from_millis(100);
@@ -376,6 +377,9 @@ impl PinDir {
             reason: cause.into(),
         })?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
+        if is_filled {
+            copy.remember_filled().map_err(fail)?;
+        }
         copy.first().map_err(fail)?;
         // Whoever might open the old one may go on with it from there.
         match self.pin_named_as(old.as_fd(), &kept, name) {

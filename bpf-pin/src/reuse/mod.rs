@@ -71,6 +71,9 @@ pub enum Outcome {
     Resumed(Migration),
 }
 
+/// What fills a map that was created.
+type Fill<'f, E> = &'f mut dyn FnMut(&Map) -> Result<(), E>;
+
 /// How often what others undo is done again.
 const TRIES: usize = 100;
 
@@ -119,7 +122,7 @@ impl PinDir {
         spec: &MapSpec<'_>,
         reuse: Reuse<'_, '_>,
     ) -> Result<Reused> {
-        self.open_or_fill(name.as_ref(), spec, reuse, &mut |_| Ok(()))
+        self.open_or_fill(name.as_ref(), spec, reuse, None)
     }
 
     /// As [`open_or_create`](Self::open_or_create), where a map that was created is filled before
@@ -128,8 +131,10 @@ impl PinDir {
     /// What fills it may be called for a map that nobody will see, and in several processes at once:
     /// it should do nothing else. A map that is there and fits keeps what is in it, also with
     /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
-    /// and not to be frozen: an entry takes the place of what is there under its key. One that `spec`
-    /// asks for with [`RDONLY`](crate::MapFlags::RDONLY) takes nothing, in `fill` either.
+    /// and not to be frozen: an entry takes the place of what is there under its key, and if it is gone
+    /// before the copy is done, that comes back, where the map was not asked for with
+    /// [`WRONLY`](crate::MapFlags::WRONLY). One that `spec` asks for with
+    /// [`RDONLY`](crate::MapFlags::RDONLY) takes nothing, in `fill` either.
     ///
     /// # Errors
     ///
@@ -155,7 +160,7 @@ impl PinDir {
         reuse: Reuse<'_, '_>,
         mut fill: impl FnMut(&Map) -> Result<(), E>,
     ) -> Result<Reused, E> {
-        self.open_or_fill(name.as_ref(), spec, reuse, &mut fill)
+        self.open_or_fill(name.as_ref(), spec, reuse, Some(&mut fill))
     }
 
     fn open_or_fill<E: From<Error>>(
@@ -163,7 +168,7 @@ impl PinDir {
         name: &OsStr,
         spec: &MapSpec<'_>,
         mut reuse: Reuse<'_, '_>,
-        fill: &mut dyn FnMut(&Map) -> Result<(), E>,
+        mut fill: Option<Fill<'_, E>>,
     ) -> Result<Reused, E> {
         let path = || self.path().join(name);
         let mut filename = Filename::default();
@@ -173,9 +178,12 @@ impl PinDir {
         })?;
         let name = &filename;
         let access = spec.access()?;
+        let is_filled = fill.is_some();
         let mut make = || -> Result<Map, E> {
             let map = spec.create_rounded()?;
-            fill(&map)?;
+            if let Some(fill) = &mut fill {
+                fill(&map)?;
+            }
             Ok(map)
         };
         let mut tries = 0;
@@ -215,7 +223,7 @@ impl PinDir {
                     }
                 }
                 Reuse::Migrate(migrate) => {
-                    match self.migrate(name, spec, migrate, &mut make)? {
+                    match self.migrate(name, spec, migrate, &mut make, is_filled)? {
                         Some(migrated) => return Ok(migrated),
                         // Somebody else did.
                         None if tries < TRIES => continue,

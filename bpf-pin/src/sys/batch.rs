@@ -71,7 +71,7 @@ impl<M: AsMap> Cells<M> {
         }
     }
 
-    /// `BPF_MAP_UPDATE_BATCH`
+    /// `BPF_MAP_UPDATE_BATCH`, after [`make_writable`](Self::make_writable).
     pub(crate) fn update_batch(
         &self,
         keys: &[u8],
@@ -79,6 +79,7 @@ impl<M: AsMap> Cells<M> {
         count: usize,
         elem_flags: u64,
     ) -> Done {
+        assert!(self.is_plain());
         assert_eq!(Some(values.len()), count.checked_mul(self.value_len()));
         let attr = abi::bpf_attr_batch {
             keys: address(keys),
@@ -87,7 +88,8 @@ impl<M: AsMap> Cells<M> {
             elem_flags,
             ..abi::bpf_attr_batch::zeroed()
         };
-        // SAFETY: there are count keys and values, which are only read.
+        // SAFETY: there are count keys and values, which are only read; the kernel follows no address in
+        // them.
         unsafe { self.write_batch(abi::BPF_MAP_UPDATE_BATCH, attr) }
     }
 

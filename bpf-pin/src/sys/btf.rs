@@ -32,6 +32,30 @@ pub(crate) fn btf_fd_by_id(id: u32) -> Result<OwnedFd> {
     fd_by_id(abi::BPF_BTF_GET_FD_BY_ID, id, 0)
 }
 
+/// All of the BTF, as it was loaded. `fd` must be a BTF object's.
+pub(super) fn btf_data(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    let mut data = Vec::new();
+    loop {
+        let mut info = abi::bpf_btf_info {
+            btf: if data.is_empty() {
+                0
+            } else {
+                address_mut(&mut data[..])
+            },
+            btf_size: data.len() as u32,
+            ..abi::bpf_btf_info::zeroed()
+        };
+        // SAFETY: btf is of btf_size writable bytes, every other address is zero.
+        unsafe { info_into(raw(fd), &mut info) }?;
+        let size = info.btf_size as usize;
+        if size <= data.len() {
+            data.truncate(size);
+            return Ok(data);
+        }
+        data.resize(size, 0);
+    }
+}
+
 /// The id of `fd`, which must be a BTF object's.
 pub(crate) fn btf_id(fd: BorrowedFd<'_>) -> Result<u32> {
     let mut info = abi::bpf_btf_info::zeroed();

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
+use super::btf::{btf_data, btf_fd_by_id};
 use super::object::info;
 use super::{Result, address, address_mut, bpf, raw, sealed};
 
@@ -17,6 +19,15 @@ pub(crate) enum CellsError {
     /// How many bytes the kernel moves for an element of this type is not known here.
     UnknownType(u32),
     PossibleCpus(io::Error),
+}
+
+/// Why nothing is written to a map's elements.
+#[derive(Debug)]
+pub(crate) enum WriteError {
+    /// What its values are could not be read.
+    Btf(Errno),
+    /// The kernel would take bytes of a value for an address.
+    Uptr,
 }
 
 /// What owns or borrows one map: a `Map`, a `PinnedMap`, or a reference to either.
@@ -40,6 +51,9 @@ impl<T: AsMap> AsMap for &T {
 pub(crate) struct Cells<M> {
     map: M,
     map_type: u32,
+    btf_id: u32,
+    /// Whether it was proven that the kernel follows no address in a value.
+    is_plain: AtomicBool,
     per_cpu: bool,
     max_entries: u32,
     key_len: usize,
@@ -81,12 +95,42 @@ impl<M: AsMap> Cells<M> {
         Ok(Self {
             map,
             map_type: info.r#type,
+            btf_id: info.btf_id,
+            // Of all types one: Linux 6.13.
+            is_plain: AtomicBool::new(info.r#type != abi::BPF_MAP_TYPE_TASK_STORAGE),
             per_cpu,
             max_entries: info.max_entries,
             key_len: info.key_size as usize,
             value_size,
             value_len,
         })
+    }
+
+    /// To be called before values are written: in a value of task storage a pointer may have the tag
+    /// "uptr", and the kernel then has programs read and write the page of this process that it leads
+    /// to. All names of a BTF stand in it, so no tag is there where this one is not. Once for all.
+    #[inline]
+    pub(crate) fn make_writable(&self) -> std::result::Result<(), WriteError> {
+        match self.is_plain() {
+            true => Ok(()),
+            false => self.look_for_addresses(),
+        }
+    }
+
+    #[cold]
+    fn look_for_addresses(&self) -> std::result::Result<(), WriteError> {
+        const TAG: &[u8] = b"uptr\0";
+        let btf = btf_fd_by_id(self.btf_id).map_err(WriteError::Btf)?;
+        let data = btf_data(btf.as_fd()).map_err(WriteError::Btf)?;
+        if data.windows(TAG.len()).any(|name| name == TAG) {
+            return Err(WriteError::Uptr);
+        }
+        self.is_plain.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain.load(Ordering::Relaxed)
     }
 
     /// # Safety
@@ -129,10 +173,12 @@ impl<M: AsMap> Cells<M> {
         unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
     }
 
+    /// After [`make_writable`](Self::make_writable).
     pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
+        assert!(self.is_plain());
         assert_eq!(value.len(), self.value_len);
         let key = self.key(key);
-        // SAFETY: both are as long as the map's, and only read.
+        // SAFETY: both are as long as the map's, and only read; the kernel follows no address in them.
         unsafe { self.call(abi::BPF_MAP_UPDATE_ELEM, key, address(value), flags) }
     }
 

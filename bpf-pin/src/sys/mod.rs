@@ -22,7 +22,7 @@ mod token;
 pub(crate) use batch::Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use dirent::{Dirent, getdents};
-pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE};
+pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE, WriteError};
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_arm, link_create, link_create_nowhere,
     link_create_struct_ops, link_detach, link_name, link_update, no_link_create,
@@ -40,8 +40,8 @@ pub(crate) use object::{
     obj_pin_at, object_id, prog_bind_no_map, prog_fd_by_id, prog_next_id,
 };
 pub(crate) use prog::{
-    ProgData, ProgField, Records, RunArgs, RunOut, knows_prog_field, prog_bind_map, prog_load,
-    prog_map_ids, prog_test_run,
+    ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
+    prog_load, prog_map_ids, prog_test_run,
 };
 pub(crate) use text::{Text, find_byte, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};

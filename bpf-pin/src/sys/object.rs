@@ -198,9 +198,15 @@ pub(crate) fn link_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
 /// The id of an object of one of the three kinds: the second word of the info.
 #[inline]
 pub(crate) fn object_id(fd: BorrowedFd<'_>) -> Result<u32> {
+    type_and_id(fd).map(|[_, id]| id)
+}
+
+/// The first words of the info of an object of one of the three kinds.
+#[inline]
+pub(super) fn type_and_id(fd: BorrowedFd<'_>) -> Result<[u32; 2]> {
     let mut words = [0u32; 2];
     // SAFETY: there is no room for an address.
-    unsafe { info_into(raw(fd), &mut words) }.map(|_| words[1])
+    unsafe { info_into(raw(fd), &mut words) }.map(|_| words)
 }
 
 /// Room for the largest struct, and some growth.

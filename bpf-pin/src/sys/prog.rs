@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::object::info_into;
+use super::object::{info_into, type_and_id};
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
 /// Records of one size, as many as the bytes hold.
@@ -229,11 +229,38 @@ pub(crate) struct RunOut {
     pub(crate) ctx_size: u32,
 }
 
+/// Why a program was not run, or not to its end.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    Failed(Errno, RunOut),
+    /// Its type could not be asked for.
+    Info(Errno),
+    /// A program of this type may take what is in its context for an address.
+    Context(u32),
+}
+
+/// The types up to which it is known what a context is: Linux 7.3.
+const LAST_PROG_TYPE: u32 = abi::BPF_PROG_TYPE_NETFILTER;
+
+/// That the kernel copies a context and follows no address in it. Of struct_ops the context is the
+/// arguments of a call, and the first one the address of a state, which is written back there.
+fn check_context(prog: BorrowedFd<'_>) -> std::result::Result<(), RunError> {
+    let [prog_type, _] = type_and_id(prog).map_err(RunError::Info)?;
+    match prog_type {
+        abi::BPF_PROG_TYPE_STRUCT_OPS => Err(RunError::Context(prog_type)),
+        ..=LAST_PROG_TYPE => Ok(()),
+        newer => Err(RunError::Context(newer)),
+    }
+}
+
 /// `BPF_PROG_TEST_RUN`.
 pub(crate) fn prog_test_run(
     prog: BorrowedFd<'_>,
     args: &mut RunArgs<'_>,
-) -> std::result::Result<RunOut, (Errno, RunOut)> {
+) -> std::result::Result<RunOut, RunError> {
+    if !args.ctx_in.is_empty() {
+        check_context(prog)?;
+    }
     let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     // Where there is an address and no size, the kernel writes all that it has.
     let room = |bytes: &mut [u8]| {
@@ -264,7 +291,8 @@ pub(crate) fn prog_test_run(
         ..abi::bpf_attr_test::zeroed()
     };
     // SAFETY: each address is zero or of no fewer bytes than the size beside it, which outlive the
-    // call, and writable wherever the command writes.
+    // call, and writable wherever the command writes; in the context, if there is one, a program of
+    // this type has no addresses that the kernel follows.
     let result = unsafe { bpf(abi::BPF_PROG_TEST_RUN, &mut attr) };
     let out = RunOut {
         retval: attr.retval,
@@ -272,7 +300,10 @@ pub(crate) fn prog_test_run(
         data_size: attr.data_size_out,
         ctx_size: attr.ctx_size_out,
     };
-    result.map(|_| out).map_err(|errno| (errno, out))
+    match result {
+        Ok(_) => Ok(out),
+        Err(errno) => Err(RunError::Failed(errno, out)),
+    }
 }
 
 #[cfg(test)]
