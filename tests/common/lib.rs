@@ -9,6 +9,7 @@ mod namespace;
 mod needs;
 mod objects;
 mod run;
+mod stops;
 mod suite;
 mod trace;
 mod tree;
@@ -24,6 +25,7 @@ pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_netw
 pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};
 pub use objects::{NetnsLink, btf, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup};
 pub use run::{eventually, lo_up};
+pub use stops::at_each_stop;
 pub use suite::{Suite, TestResult};
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
