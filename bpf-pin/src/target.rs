@@ -269,7 +269,7 @@ impl LinkTarget {
             Self::Xdp { ifindex } | Self::Tcx { ifindex, .. } | Self::Netkit { ifindex, .. } => {
                 ifindex == 0
             }
-            Self::Sockmap { map_id, .. } => map_id == 0,
+            Self::Sockmap { map_id, .. } | Self::StructOps { map_id } => map_id == 0,
             _ => false,
         }
     }

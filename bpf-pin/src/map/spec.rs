@@ -139,7 +139,8 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
-    /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
+    /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. The kernel asks
+    /// for a [`btf`](Self::btf), too, and looks at nothing in it: any with ids of 0. Linux 5.6.
     pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
         self.btf_vmlinux_value_type_id = id;
         self
