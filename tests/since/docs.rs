@@ -56,6 +56,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "info.rs"
     "kind.rs"
     "lib.rs"
+    "link/create.rs"
     "link/mod.rs"
     "link/info.rs"
     "link/point.rs"

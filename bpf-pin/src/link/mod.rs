@@ -1,5 +1,6 @@
 //! Links: what they are, how they are made, updated and detached.
 
+mod create;
 mod info;
 mod misfit;
 mod point;
