@@ -22,7 +22,8 @@ impl LinkSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`]: EINVAL where program and attach point do not fit or the kernel does not
+    /// [`Error::CreateLink`], or [`Error::ReplaceFunction`] of [`freplace`](Self::freplace): EINVAL where
+    /// program and attach point do not fit or the kernel does not
     /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
     /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
     /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
@@ -38,6 +39,22 @@ impl LinkSpec<'_> {
     /// # References
     ///
     /// kernel/bpf/syscall.c: `link_create`, `bpf_raw_tracepoint_open`
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Cause, LinkSpec, Prog};
+    ///
+    /// let pass = Prog::open("/sys/fs/bpf/pass")?;
+    /// match LinkSpec::xdp(2).create(&pass) {
+    ///     Ok(link) => drop(link.pin("/sys/fs/bpf/pass_link")?),
+    ///     Err(error) => match error.cause() {
+    ///         Some(Cause::XdpAttached { prog_id, .. }) => println!("program {prog_id} is there"),
+    ///         _ => return Err(error.into()),
+    ///     },
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(&self, prog: &Prog) -> Result<Link> {
         self.check()?;
         match self.create_fd(prog) {

@@ -90,6 +90,18 @@ impl Link {
     /// tracing, raw tracepoints, perf events and netfilter;
     /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
     /// attached to is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{PinnedLink, Prog};
+    ///
+    /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
+    /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
+    /// link.update(&new)?;
+    /// assert_eq!(link.info()?.prog_id, new.id()?);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn update(&self, new: &Prog) -> Result<()> {
         self.check_loaded_for(new)?;
         self.update_fds(new.as_fd(), None)
@@ -127,6 +139,23 @@ impl Link {
     /// # Errors
     ///
     /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Cause, PinnedLink, Prog};
+    ///
+    /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
+    /// let old = Prog::from_id(link.info()?.prog_id)?;
+    /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
+    /// if let Err(error) = link.update_from(&new, &old) {
+    ///     match error.cause() {
+    ///         Some(Cause::HoldsAnother { prog_id }) => println!("program {prog_id} was faster"),
+    ///         _ => return Err(error),
+    ///     }
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn update_from(&self, new: &Prog, old: &Prog) -> Result<()> {
         self.check_loaded_for(new)?;
         self.update_fds(new.as_fd(), Some(old.as_fd()))

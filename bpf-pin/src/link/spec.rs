@@ -16,6 +16,9 @@ use super::point::{self, IterTask, Over, Point, Position, Uprobes, XdpFlags};
 ///
 /// What an attach point does not have is refused by [`create`](Self::create), not left out.
 ///
+/// There is none here for many functions of the kernel by their BTF ids, `BPF_TRACE_FENTRY_MULTI` and its
+/// like: that arm is in [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
+///
 /// # Examples
 ///
 /// ```no_run
