@@ -1,14 +1,19 @@
 //! Where links attach: in which order, at which revision, to what else than devices and groups.
 
+#[path = "link/life.rs"]
+mod life;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use bpf_pin::{
-    Anchor, AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, LinkType, MapSpec,
-    MapType, PinDir, Position, Prog, ProgType, XdpFlags, abi,
+    Anchor, AttachType, Attachment, Cause, Link, LinkSpec, LinkTarget, LinkType, MapSpec, MapType,
+    PinDir, Position, Prog, ProgType, XdpFlags, abi,
 };
 use common::*;
+
+use life::{life, refused};
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -32,13 +37,6 @@ fn main() -> std::process::ExitCode {
         })
         .test("what_a_point_does_not_have", ROOT, misfits)
         .run()
-}
-
-fn refused<T: std::fmt::Debug>(result: bpf_pin::Result<T>, errno: i32, text: &str) -> Error {
-    let error = result.expect_err(text);
-    assert_eq!(error.to_string(), text);
-    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-    error
 }
 
 fn order(
@@ -213,6 +211,12 @@ fn netkit() -> Outcome {
     }
     assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: DEVICE }));
     add_netkit(DEVICE)?;
+    let ifindex = DEVICE;
+    let target = LinkTarget::Netkit {
+        ifindex,
+        attach_type,
+    };
+    life(spec, tcx_prog, LinkType::NETKIT, target)?;
     order(&spec, || query(DEVICE, attach_type), tcx_prog)?;
     let error = LinkSpec::netkit(LO, attach_type).create(&tcx_prog());
     let error = error.expect_err("another kind of device");
@@ -323,11 +327,8 @@ fn sockmap() -> Outcome {
     assert_eq!((info.link_type, info.target), (LinkType::SOCKMAP, target));
     let text = "attach a program to sk_msg_verdict: EBUSY";
     refused(spec.create(&second), libc::EBUSY, text);
-    link.update(&second)?;
-    assert_eq!(link.info()?.prog_id, second.id()?);
-    link.detach()?;
-    assert!(link.info()?.target.is_gone());
     drop(link);
+    life(spec, make, LinkType::SOCKMAP, target)?;
 
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;

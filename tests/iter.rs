@@ -114,7 +114,14 @@ fn maps() -> Outcome {
     assert!(error.cause().is_none());
     let id = info.id;
     let error = pinned.detach().expect_err("an iterator");
-    assert_eq!(error.to_string(), format!("detach link {id}: EOPNOTSUPP"));
+    let link_type = LinkType::ITER;
+    assert_eq!(error.cause(), Some(&Cause::NoDetach { link_type }));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "detach link {id}: links of type iter cannot be detached but by their last descriptor and pin"
+        )
+    );
     drop(pinned.unpin().map_err(bpf_pin::Error::from)?);
     assert!(!read_to_string(file)?.is_empty());
     eventually("gone", || Link::from_id(id).is_err());

@@ -5,15 +5,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{Cause, Identity, Map, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::fs::Mode;
 
 const CHILD: &str = "BPF_PIN_TEST_KILL";
-/// Set where every stop is to be one, however long that takes.
-const LONG: &str = "BPF_PIN_TESTS_LONG";
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
@@ -312,9 +309,6 @@ fn bystanders(tree: &Tree, living: &[OsString]) -> Tree {
 /// A new instance of the directory for each stop: once to be swept while the process lives on, and
 /// once to be killed.
 fn kill_everywhere(case: &Case) {
-    let is_long = std::env::var_os(LONG).is_some();
-    let end = Instant::now() + Duration::from_secs(2);
-    let is_time = |_: &usize| is_long || Instant::now() < end;
     let fs = TestFs::new();
     let (old, new) = ([hash(), hash(), hash()], [array(), array(), array()]);
     // The standard library's seed of hashes comes from the kernel once, for all children.
@@ -325,14 +319,9 @@ fn kill_everywhere(case: &Case) {
     let stops = stops_of(case, &fs, &old, &new);
     // A pin and a rename at the least, both before and after.
     assert!(stops.len() >= 4, "{}: {stops:?}", case.name);
-    // What changes nothing leaves what the call before it has left: those while there is time.
-    let (changing, others): (Vec<_>, Vec<_>) =
-        (0..=stops.len()).partition(|&number| stops.get(number).is_none_or(changes));
-    let mut kills = 0;
-    for number in changing
-        .into_iter()
-        .chain(others.into_iter().take_while(is_time))
-    {
+    // And once where it is over.
+    let changes = |number| stops.get(number).is_none_or(changes);
+    at_each_stop(case.name, stops.len() + 1, changes, |number| {
         for to_live in [true, false] {
             let root = fs.at(&format!("{number}-{to_live}"));
             let is_over = go(case, Scene::new(root, &old, &new), number, to_live);
@@ -342,9 +331,7 @@ fn kill_everywhere(case: &Case) {
                 "the same syscalls each time"
             );
         }
-        kills += 1;
-    }
-    println!("{}: killed {kills} of {} times", case.name, stops.len() + 1);
+    });
     for name in fs.names() {
         fs::remove_dir_all(fs.at(&name)).unwrap();
     }

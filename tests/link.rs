@@ -1,20 +1,26 @@
 //! Links: where they attach a program, how they change it, and what is left when they are detached.
 
+#[path = "link/life.rs"]
+mod life;
+
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 
 use bpf_pin::{
     AttachType, Capability, Cause, ElemFlags, Error, Insn, Link, LinkSpec, LinkTarget, LinkType,
-    MapSpec, MapType, Prog, ProgSpec, ProgType, XdpFlags, abi,
+    MapSpec, MapType, ProgSpec, ProgType, XdpFlags, abi,
 };
 use common::*;
 use rustix::thread::CapabilitySet;
+
+use life::{life, refused};
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
+    const LSM: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::File(BTF)];
     Suite::new()
         .test("network_namespace", ROOT, || own_network(netns))
         .test("control_group", ROOT, cgroup)
@@ -36,92 +42,9 @@ fn main() -> std::process::ExitCode {
         .test("what_it_was_attached_to_is_gone", ROOT, gone)
         .test("a_control_group_that_is_removed", ROOT, cgroup_removed)
         .test("keys_of_a_control_groups_storage", ROOT, cgroup_storage)
+        .test("a_control_groups_hooks_of_security", LSM, lsm_cgroup)
         .test("by_id", ROOT, by_id)
         .run()
-}
-
-fn refused<T: std::fmt::Debug>(result: bpf_pin::Result<T>, errno: i32, text: &str) -> Error {
-    let error = result.expect_err(text);
-    assert_eq!(error.to_string(), text);
-    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-    error
-}
-
-/// What every link that knows updates and detaching goes through.
-fn life(
-    spec: LinkSpec<'_>,
-    make: impl Fn() -> Prog,
-    kind: LinkType,
-    target: LinkTarget,
-) -> Outcome {
-    let (first, second, third) = (make(), make(), make());
-    let link = spec.create(&first)?;
-    let info = link.info()?;
-    assert_eq!((info.link_type, info.target), (kind, target));
-    assert_eq!(info.prog_id, first.id()?);
-    assert!(info.id > 0);
-    assert_eq!(info.id, link.id()?);
-    assert_eq!(Link::from_id(info.id)?.info()?, info);
-    let clone = link.try_clone()?;
-    assert_eq!(clone.info()?, info);
-
-    let prog_id = || link.info().map(|info| info.prog_id);
-    link.update(&second)?;
-    assert_eq!(prog_id()?, second.id()?);
-    let holds = second.id()?;
-    let (id, other) = (link.id()?, prog());
-    let text = format!("update link {id}: the link holds program {holds}");
-    let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
-    let holds = Cause::HoldsAnother { prog_id: holds };
-    assert_eq!(error.cause(), Some(&holds));
-    assert_eq!(prog_id()?, second.id()?);
-    link.update_from(&third, &second)?;
-    assert_eq!(prog_id()?, third.id()?);
-    let why = match target {
-        LinkTarget::Cgroup { attach_type, .. } => {
-            format!("the program was not loaded for {attach_type}")
-        }
-        _ => "EINVAL".to_owned(),
-    };
-    let text = format!("update link {id}: {why}");
-    refused(link.update(&other), libc::EINVAL, &text);
-    refused(link.update_from(&other, &third), libc::EINVAL, &text);
-    assert_eq!(prog_id()?, third.id()?);
-    assert_eq!(link.info()?.target, target);
-
-    // Whoever detaches it, it is detached for all.
-    clone.detach()?;
-    for link in [&link, &clone] {
-        for update in [link.update(&first), link.update_from(&first, &third)] {
-            let text = format!("update link {id}: the link is detached");
-            let error = refused(update, libc::ENOLINK, &text);
-            assert_eq!(error.cause(), Some(&Cause::Detached));
-        }
-    }
-    let info = link.info()?;
-    assert_eq!((info.link_type, info.id), (kind, clone.id()?));
-    let nothing = match target {
-        LinkTarget::Netns { attach_type, .. } => LinkTarget::Netns {
-            netns_ino: 0,
-            attach_type,
-        },
-        LinkTarget::Cgroup { attach_type, .. } => LinkTarget::Cgroup {
-            cgroup_id: 0,
-            attach_type,
-        },
-        LinkTarget::Xdp { .. } => LinkTarget::Xdp { ifindex: 0 },
-        LinkTarget::Tcx { attach_type, .. } => LinkTarget::Tcx {
-            ifindex: 0,
-            attach_type,
-        },
-        other => other,
-    };
-    assert_eq!(info.target, nothing);
-    link.detach()?;
-    // The place is free.
-    let again = spec.create(&first)?;
-    assert_eq!(again.info()?.target, target);
-    Ok(())
 }
 
 fn netns_file() -> File {
@@ -176,6 +99,37 @@ fn cgroup() -> Outcome {
         };
         let spec = LinkSpec::cgroup(&file, attach_type);
         life(spec, cgroup_prog, LinkType::CGROUP, target)
+    })
+}
+
+/// Linux 6.0.
+fn lsm_cgroup() -> Outcome {
+    let attach_type = AttachType::LSM_CGROUP;
+    let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+    let spec = ProgSpec::new(ProgType::LSM, &insns)
+        .license(c"GPL")
+        .expected_attach_type(attach_type)
+        .attach_btf_id(function("bpf_lsm_socket_bind")?);
+    let loaded = spec.load();
+    let is_known = kernel(6, 0).unmet().is_none();
+    if let Err(error) = &loaded {
+        // Built without such programs, or with a rule that nobody loads one: as those of the old way.
+        let of_old = spec.clone().expected_attach_type(AttachType::LSM_MAC);
+        let is_old = of_old.load().is_ok();
+        assert!(!is_known || !is_old, "{error}");
+        return Ok(());
+    }
+    assert!(is_known);
+    own_mounts(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let target = LinkTarget::Cgroup {
+            cgroup_id: file.metadata()?.ino(),
+            attach_type,
+        };
+        let make = || spec.load().expect("as the first");
+        let at = LinkSpec::cgroup(&file, attach_type);
+        life(at, make, LinkType::CGROUP, target)
     })
 }
 

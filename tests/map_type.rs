@@ -15,13 +15,14 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+    const KERNELS_BTF: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::File(BTF)];
     Suite::new()
         .test("every_type_that_the_kernel_knows", ROOT, every_type)
         .test("no_type_is_forgotten", &[], none_is_forgotten)
-        .test("types_that_ask_for_btf", ROOT, types_of_btf)
+        .test("types_that_ask_for_btf", KERNELS_BTF, types_of_btf)
         .test(
             "what_each_type_answers_to_each_command",
-            ROOT,
+            KERNELS_BTF,
             commands::as_the_kernel_says,
         )
         .test("a_broken_rule_is_named", ROOT, rules::are_named)
@@ -136,7 +137,7 @@ const STORAGES: [(MapType, (u32, u32)); 4] = [
     (MapType::CGRP_STORAGE, (6, 2)),
 ];
 
-/// The types that no row is of: no type, and one whose value is a type of the kernel's BTF.
+/// The types that no row is of: no type, and one that `struct_ops` is of.
 const OTHERS: [&str; 2] = ["UNSPEC", "STRUCT_OPS"];
 
 fn none_is_forgotten() -> Outcome {
@@ -171,6 +172,21 @@ fn fits_and_has_a_like(
     Ok(())
 }
 
+/// A struct of the kernel's functions, described by its own BTF.
+fn struct_ops() -> Outcome<Row> {
+    Ok(Row {
+        map_type: MapType::STRUCT_OPS,
+        key_size: 4,
+        value_size: CongestionOps::new()?.value_size,
+        max_entries: 1,
+        flags: MapFlags::empty(),
+        added: MapFlags::empty(),
+        extra: 0,
+        since: (5, 6),
+        asks: Asks::Bpf,
+    })
+}
+
 impl Row {
     fn is_of_maps(&self) -> bool {
         matches!(
@@ -193,8 +209,13 @@ impl Row {
         self.create_as(self.spec()?)
     }
 
-    /// With what a map of maps asks for.
+    /// With what a map of maps, or of the kernel's functions, asks for.
     fn create_as(&self, spec: MapSpec<'_>) -> bpf_pin::Result<Map> {
+        if self.map_type == MapType::STRUCT_OPS {
+            let ops = CongestionOps::new().expect("the kernel's BTF");
+            let spec = spec.btf_vmlinux_value_type_id(ops.value_type);
+            return spec.btf(&own_btf(), 0, 0).create();
+        }
         if !self.is_of_maps() {
             return spec.create();
         }
@@ -299,6 +320,11 @@ fn types_of_btf() -> Outcome {
             like.btf(&btf, 1, 1).create()
         })?;
     }
+    let info = struct_ops()?.create()?.info()?;
+    assert_eq!((info.map_type, info.max_entries), (MapType::STRUCT_OPS, 1));
+    let ops = CongestionOps::new()?;
+    assert_eq!((info.key_size, info.value_size), (4, ops.value_size));
+    assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
     // struct_ops are described by the kernel's own BTF, where this is no type of theirs.
     let spec = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1);
     for id in [0, u32::MAX] {

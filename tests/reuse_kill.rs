@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpf_pin::{
     Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
@@ -13,8 +13,6 @@ use bpf_pin::{
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_REUSE_KILL";
-/// Set where every stop is to be one, however long that takes.
-const LONG: &str = "BPF_PIN_TESTS_LONG";
 
 const NAME: &str = "flows";
 const OTHER: &str = "other";
@@ -89,6 +87,58 @@ const CASES: &[Case] = &[
         rivals: &[Sweep, Unlink, Replace],
     },
     Case {
+        name: "stopped_amid_exact_of_a_misfit",
+        before: old,
+        run: |dir| {
+            refused(ask(dir, Reuse::Exact), |cause| {
+                matches!(cause, Cause::Mismatch { .. })
+            })
+        },
+        may_be: &[Old],
+        end: Old,
+        rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
+    },
+    Case {
+        name: "stopped_amid_open_only",
+        before: |dir| drop(ask(dir, Reuse::Exact).unwrap()),
+        run: |dir| {
+            refused(ask(dir, Reuse::OpenOnly), |cause| {
+                matches!(cause, Cause::Missing { .. })
+            })
+        },
+        may_be: &[Empty],
+        end: Empty,
+        rivals: &[Sweep, Unlink, Replace],
+    },
+    Case {
+        name: "stopped_amid_create_only",
+        before: |_| {},
+        run: |dir| {
+            refused(ask(dir, Reuse::CreateOnly), |cause| {
+                matches!(cause, Cause::Exists { .. })
+            })
+        },
+        may_be: &[Nothing],
+        end: Empty,
+        rivals: &[Sweep, Replace, Rival::Migrate],
+    },
+    Case {
+        name: "stopped_amid_recreate_of_nothing",
+        before: |_| {},
+        run: |dir| ask(dir, Reuse::Recreate).map(drop),
+        may_be: &[Nothing],
+        end: Empty,
+        rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
+    },
+    Case {
+        name: "stopped_amid_migrate_of_nothing",
+        before: |_| {},
+        run: |dir| commit(ask(dir, Reuse::Migrate(&mut grow()))?),
+        may_be: &[Nothing],
+        end: Empty,
+        rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
+    },
+    Case {
         name: "stopped_amid_recreate",
         before: old,
         run: |dir| ask(dir, Reuse::Recreate).map(drop),
@@ -153,6 +203,14 @@ fn put(map: &Map, (key, value): (u32, [u64; 2])) -> bpf_pin::Result<()> {
 
 fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<Reused> {
     dir.open_or_create_with(NAME, &spec(), reuse, |map| put(map, FILLED))
+}
+
+/// What is there, or is not, may stand in the way, as the policy has it.
+fn refused(asked: bpf_pin::Result<Reused>, is_its: fn(&Cause) -> bool) -> bpf_pin::Result<()> {
+    match asked {
+        Err(error) if error.cause().is_some_and(is_its) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// A map that does not fit, and one that is none of anybody's business.
@@ -254,9 +312,6 @@ enum Then {
 }
 
 fn stop_everywhere(case: &Case) {
-    let is_long = std::env::var_os(LONG).is_some();
-    let end = Instant::now() + Duration::from_secs(3);
-    let is_time = |_: &usize| is_long || Instant::now() < end;
     let fs = TestFs::new();
     // The standard library's seed of hashes comes from the kernel once, for all children.
     let _ = std::hash::RandomState::new();
@@ -264,8 +319,6 @@ fn stop_everywhere(case: &Case) {
     let root = PinDir::open(fs.root()).unwrap();
     root.open_any("nothing").unwrap_err();
     let stops = stops_of(case, &fs);
-    let (changing, others): (Vec<_>, Vec<_>) =
-        (0..=stops.len()).partition(|&number| stops.get(number).is_none_or(changes));
     let mut thens: Vec<Then> = case.rivals.iter().copied().map(Then::Live).collect();
     for is_swept in [true, false] {
         thens.push(Then::Again { is_swept });
@@ -273,11 +326,9 @@ fn stop_everywhere(case: &Case) {
             thens.push(Then::Undo { is_swept });
         }
     }
-    let mut count = 0;
-    for number in changing
-        .into_iter()
-        .chain(others.into_iter().take_while(is_time))
-    {
+    // And once where it is over.
+    let changes = |number| stops.get(number).is_none_or(changes);
+    at_each_stop(case.name, stops.len() + 1, changes, |number| {
         for &then in &thens {
             let dir = root.create_dir(format!("{number}"), 0o700).unwrap();
             go(case, &dir, number, then);
@@ -285,9 +336,7 @@ fn stop_everywhere(case: &Case) {
             assert!(swept.failed.is_empty(), "{swept:?}");
             root.remove_dir_all(format!("{number}")).unwrap();
         }
-        count += 1;
-    }
-    println!("{}: {count} of {} stops", case.name, stops.len() + 1);
+    });
     for name in fs.names() {
         fs::remove_dir_all(fs.at(&name)).unwrap();
     }

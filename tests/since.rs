@@ -52,6 +52,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("the other side was told", Version::new(6, 9)),
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),
+    ("struct_ops before Linux 6.11", Version::new(6, 11)),
     ("resources of one task", Version::new(6, 1)),
     ("`mount_setattr(2)`", Version::new(5, 12)),
     ("copy of its mount", Version::new(5, 12)),

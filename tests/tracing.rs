@@ -125,11 +125,12 @@ fn runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
 fn is_for_good(link: &Link, other: &Prog, link_type: LinkType) -> Outcome {
     let info = link.info()?;
     let id = info.id;
-    refused(
-        link.detach(),
-        libc::EOPNOTSUPP,
-        &format!("detach link {id}: EOPNOTSUPP"),
+    let text = format!(
+        "detach link {id}: links of type {link_type} cannot be detached but by their last descriptor \
+         and pin"
     );
+    let error = refused(link.detach(), libc::EOPNOTSUPP, &text);
+    assert_eq!(error.cause(), Some(&Cause::NoDetach { link_type }));
     let text = format!("update link {id}: links of type {link_type} cannot be updated");
     let error = refused(link.update(other), libc::EINVAL, &text);
     assert_eq!(error.cause(), Some(&Cause::NoUpdate { link_type }));

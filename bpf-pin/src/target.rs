@@ -21,7 +21,7 @@ pub enum LinkTarget {
     /// A function of the kernel or of a program. Linux 5.8.
     #[non_exhaustive]
     Tracing {
-        /// In which way.
+        /// In which way; 0 of an extension.
         attach_type: AttachType,
         /// The BTF object, or the program. Linux 5.13.
         obj_id: u32,
@@ -83,7 +83,7 @@ pub enum LinkTarget {
     /// Linux 5.19.
     #[non_exhaustive]
     StructOps {
-        /// The map. Linux 6.4.
+        /// The map. 0 once the link is detached. Linux 6.4.
         map_id: u32,
     },
     /// A hook of netfilter. Linux 6.4.
@@ -269,7 +269,7 @@ impl LinkTarget {
             Self::Xdp { ifindex } | Self::Tcx { ifindex, .. } | Self::Netkit { ifindex, .. } => {
                 ifindex == 0
             }
-            Self::Sockmap { map_id, .. } => map_id == 0,
+            Self::Sockmap { map_id, .. } | Self::StructOps { map_id } => map_id == 0,
             _ => false,
         }
     }
@@ -405,6 +405,13 @@ impl fmt::Display for LinkTarget {
                 f.write_str("a raw tracepoint")?;
                 with_cookie(f, *cookie)
             }
+            // The kernel has no attach type for an extension.
+            Self::Tracing {
+                attach_type: AttachType(0),
+                obj_id,
+                btf_id,
+                ..
+            } => write!(f, "function {btf_id} of program {obj_id}"),
             Self::Tracing {
                 attach_type,
                 obj_id,

@@ -10,6 +10,8 @@ mod needs;
 mod objects;
 mod remains;
 mod run;
+mod stops;
+mod struct_ops;
 mod suite;
 mod trace;
 mod tree;
@@ -23,8 +25,12 @@ pub use links::{
 };
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};
-pub use objects::{NetnsLink, btf, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup};
+pub use objects::{
+    NetnsLink, btf, btf_blob, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup,
+};
 pub use run::{eventually, lo_up};
+pub use stops::at_each_stop;
+pub use struct_ops::CongestionOps;
 pub use suite::{Suite, TestResult};
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};

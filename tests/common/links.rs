@@ -57,12 +57,17 @@ pub fn tracepoint_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Se
     type_id(&name, |found| matches!(found, Type::Typedef(_)))
 }
 
-fn type_id(
+/// Read once.
+pub fn kernels_btf() -> &'static Btf {
+    static KERNEL: OnceLock<Btf> = OnceLock::new();
+    KERNEL.get_or_init(|| Btf::from_file(BTF).expect("the kernel's BTF"))
+}
+
+pub(crate) fn type_id(
     name: &str,
     is_it: impl Fn(&Type) -> bool,
 ) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
-    static KERNEL: OnceLock<Btf> = OnceLock::new();
-    let btf = KERNEL.get_or_init(|| Btf::from_file(BTF).expect("the kernel's BTF"));
+    let btf = kernels_btf();
     let is_one = |id: &u32| btf.resolve_type_by_id(*id).is_ok_and(|found| is_it(&found));
     let id = btf.resolve_ids_by_name(name)?.into_iter().find(is_one);
     Ok(id.ok_or(format!("no {name} in the kernel's BTF"))?)

@@ -41,15 +41,25 @@ pub fn btf() -> OwnedFd {
 
 /// BTF whose type 1 is an int of 4 bytes.
 fn btf_of_an_int() -> Vec<u8> {
+    // struct btf_type: the name's offset, BTF_KIND_INT, 4 bytes; and of 32 bits.
+    btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0")
+}
+
+/// BTF of these words of types and these names.
+pub fn btf_blob(types: &[u32], names: &[u8]) -> Vec<u8> {
     // struct btf_header: magic, version and flags, then the length of itself, of the types and of
     // the names, each part with its offset.
     let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
     blob.extend([1, 0]);
-    let words = [24, 0, 16, 16, 5];
-    // struct btf_type: the name's offset, BTF_KIND_INT, 4 bytes; and of 32 bits.
-    let int = [1, 1 << 24, 4, 32];
-    blob.extend(words.into_iter().chain(int).flat_map(u32::to_ne_bytes));
-    blob.extend(b"\0int\0");
+    let len = size_of_val(types) as u32;
+    let words = [24, 0, len, len, names.len() as u32];
+    blob.extend(
+        words
+            .iter()
+            .chain(types)
+            .flat_map(|word| word.to_ne_bytes()),
+    );
+    blob.extend(names);
     blob
 }
 

@@ -1,7 +1,8 @@
-//! The harness: libtest's output, with skips that carry their reasons and are counted.
+//! The harness: libtest's output, with skips that carry their reasons and are counted, and what tests
+//! that have passed left out.
 
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
@@ -23,6 +24,27 @@ pub struct Suite {
 
 /// The tests that were skipped, with their reasons.
 static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What tests that were run have left out.
+static LEFT_OUT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Has it said in the end that a part of a test was left out, or fails where nothing may be skipped.
+pub(crate) fn leave_out(what: &str) -> Outcome {
+    if is_required() {
+        return Err(format!("may not be left out: {what}").into());
+    }
+    lines_of(&LEFT_OUT).push(what.to_owned());
+    Ok(())
+}
+
+/// Whether nothing may be skipped.
+fn is_required() -> bool {
+    std::env::var_os("BPF_PIN_TESTS").is_some_and(|value| value == "require")
+}
+
+fn lines_of(lines: &'static Mutex<Vec<String>>) -> MutexGuard<'static, Vec<String>> {
+    lines.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 impl Suite {
     pub fn new() -> Self {
@@ -50,11 +72,10 @@ impl Suite {
                 };
             }
             let reason = unmet.join(", ");
-            if std::env::var_os("BPF_PIN_TESTS").is_some_and(|v| v == "require") {
+            if is_required() {
                 return Err(Failed::from(format!("may not be skipped: {reason}")));
             }
-            let mut skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
-            skipped.push(format!("{name}: {reason}"));
+            lines_of(&SKIPPED).push(format!("{name}: {reason}"));
             Ok(Completion::ignored_with(reason))
         }));
         self
@@ -65,12 +86,14 @@ impl Suite {
         raise_memlock();
         let _place = remains::watched().expect("a place for temporary files");
         let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
-        let skipped = SKIPPED.lock().unwrap_or_else(|e| e.into_inner());
-        for line in skipped.iter() {
-            println!("skipped {line}");
-        }
-        if !skipped.is_empty() {
-            println!("{} skipped", skipped.len());
+        for (lines, what) in [(&SKIPPED, "skipped"), (&LEFT_OUT, "left out")] {
+            let lines = lines_of(lines);
+            for line in lines.iter() {
+                println!("{what} {line}");
+            }
+            if !lines.is_empty() {
+                println!("{} {what}", lines.len());
+            }
         }
         conclusion.exit_code()
     }

@@ -10,8 +10,11 @@ use std::time::Duration;
 use bpf_pin::abi;
 
 use crate::Outcome;
+use crate::stops::left_out;
+use crate::suite::leave_out;
 
-/// Runs this program anew, with the variable set, and takes its failure for this test's.
+/// Runs this program anew, with the variable set, and takes its failure for this test's, and what
+/// it has left out.
 ///
 /// That process has one thread, so it may be forked.
 pub fn alone(variable: &str, value: &str) -> Outcome {
@@ -19,7 +22,8 @@ pub fn alone(variable: &str, value: &str) -> Outcome {
         .env(variable, value)
         .output()?;
     if output.status.success() {
-        return Ok(());
+        let said = String::from_utf8_lossy(&output.stdout);
+        return left_out(&said).try_for_each(leave_out);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{value}: {}\n{said}", output.status).into())

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use bpf_pin::{Cause, Command, ElemFlags, Elems, Error, Map, MapType, abi};
 use common::*;
 
-use super::{Row, rows};
+use super::{Row, rows, struct_ops};
 
 /// From which release on, or never.
 type Since = Option<(u32, u32)>;
@@ -160,7 +160,9 @@ fn answer(result: Result<(), i32>) -> Result<(), i32> {
 
 pub fn as_the_kernel_says() -> Outcome {
     let mut seen = BTreeSet::new();
-    for row in rows().iter().filter(|row| row.known()) {
+    let with_struct_ops = rows().into_iter().chain([struct_ops()?]);
+    for row in with_struct_ops.filter(Row::known) {
+        let row = &row;
         seen.insert(row.map_type.0);
         batches(row)?;
         elements(row)?;
@@ -306,7 +308,11 @@ fn whole(row: &Row) -> Outcome {
     // What can be emptied is empty then.
     match elems.clear() {
         Ok(count) => {
-            let left = elems.to_vecs().map_or(0, |(keys, _)| keys.len());
+            let mut left = elems.to_vecs().map_or(0, |(keys, _)| keys.len());
+            if map_type == MapType::STRUCT_OPS {
+                // Its only element is there also with nothing in it.
+                left -= elems.key_len();
+            }
             assert_eq!(left, 0, "{map_type}: {count} removed");
         }
         Err(error) => assert!(error.raw_os_error().is_some(), "{map_type}: {error}"),

@@ -1,7 +1,6 @@
 //! SIGKILL before and after each syscall: the next call finishes, and nothing is left over.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{AttachType, Attachment, Link, LinkSpec, PinDir, Prog, ProgType};
 use common::*;
@@ -37,25 +36,25 @@ pub fn run(name: &str) -> bool {
     let tracepoint = LinkSpec::raw_tracepoint(c"sched_process_exec");
     let traces = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     match name {
-        "killed_amid_attaching_xdp" => everywhere(&xdp, xdp_prog, Before::Nothing),
-        "killed_amid_attaching_tcx" => everywhere(&tcx, tcx_prog, Before::Nothing),
-        "killed_amid_updating_xdp" => everywhere(&xdp, xdp_prog, Before::Another),
-        "killed_amid_reattaching_xdp" => everywhere(&xdp, xdp_prog, Before::Defunct),
-        "killed_amid_reattaching_tcx" => everywhere(&tcx, tcx_prog, Before::Defunct),
+        "killed_amid_attaching_xdp" => everywhere(name, &xdp, xdp_prog, Before::Nothing),
+        "killed_amid_attaching_tcx" => everywhere(name, &tcx, tcx_prog, Before::Nothing),
+        "killed_amid_updating_xdp" => everywhere(name, &xdp, xdp_prog, Before::Another),
+        "killed_amid_reattaching_xdp" => everywhere(name, &xdp, xdp_prog, Before::Defunct),
+        "killed_amid_reattaching_tcx" => everywhere(name, &tcx, tcx_prog, Before::Defunct),
         "killed_amid_relinking_a_raw_tracepoint" => {
-            everywhere(&tracepoint, traces, Before::Another)
+            everywhere(name, &tracepoint, traces, Before::Another)
         }
         "killed_amid_relinking_netfilter" => {
             let netfilter = LinkSpec::netfilter(2, 1, -77);
             let filters = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
-            everywhere(&netfilter, filters, Before::Another);
+            everywhere(name, &netfilter, filters, Before::Another);
         }
         _ => return false,
     }
     true
 }
 
-fn everywhere(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
+fn everywhere(name: &str, spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
     let fs = TestFs::new();
     let (ours, theirs) = (make(), make());
     // The standard library's seed of hashes comes from the kernel once, for all children.
@@ -68,18 +67,11 @@ fn everywhere(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
     let stops = killed_at(&fs, spec, &ours, &theirs, before, usize::MAX);
     // A pin or an update at the least, both before and after.
     assert!(stops.len() >= 8, "{stops:?}");
-    // What changes nothing leaves what the call before it has left: those while there is time.
-    let (changing, others): (Vec<_>, Vec<_>) =
-        (0..stops.len()).partition(|&number| changes(&stops[number]));
-    let end = Instant::now() + Duration::from_secs(2);
-    let others = others.into_iter().take_while(|_| Instant::now() < end);
-    let mut kills = 0;
-    for number in changing.into_iter().chain(others) {
+    let changes = |number: usize| changes(&stops[number]);
+    at_each_stop(name, stops.len(), changes, |number| {
         let seen = killed_at(&fs, spec, &ours, &theirs, before, number);
         assert_eq!(seen.len(), number + 1, "the same syscalls each time");
-        kills += 1;
-    }
-    println!("killed {kills} of {} times", stops.len());
+    });
 }
 
 /// Before and after what changes a link or a pin, and after what changes locks.

@@ -37,16 +37,8 @@ fn blob_of(names: &str) -> Vec<u8> {
         .into_iter()
         .chain([0, FUNC_PROTO, 1])
         .chain([name("main"), FUNC, 2])
-        .flat_map(u32::to_ne_bytes);
-    let types: Vec<u8> = types.collect();
-    let len = types.len() as u32;
-    let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
-    blob.extend([1, 0]);
-    let words = [24, 0, len, len, names.len() as u32];
-    blob.extend(words.into_iter().flat_map(u32::to_ne_bytes));
-    blob.extend(types);
-    blob.extend(names.as_bytes());
-    blob
+        .collect::<Vec<_>>();
+    btf_blob(&types, names.as_bytes())
 }
 
 fn records(words: &[u32]) -> Vec<u8> {

@@ -59,6 +59,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "inventory/mod.rs"
     "kind.rs"
     "lib.rs"
+    "link/create.rs"
     "link/mod.rs"
     "link/info.rs"
     "link/point.rs"

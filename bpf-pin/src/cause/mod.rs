@@ -336,8 +336,18 @@ pub enum Cause {
         /// The id of the program that it holds.
         prog_id: u32,
     },
+    /// The link holds another map than the caller took for the old one (EPERM).
+    HoldsAnotherMap {
+        /// The id of the map that it holds.
+        map_id: u32,
+    },
     /// Links of this type cannot be updated (EINVAL, EOPNOTSUPP).
     NoUpdate {
+        /// The type.
+        link_type: LinkType,
+    },
+    /// Links of this type cannot be detached but by their last descriptor and pin (EOPNOTSUPP).
+    NoDetach {
         /// The type.
         link_type: LinkType,
     },

@@ -214,9 +214,14 @@ impl fmt::Display for Cause {
             }
             Self::Detached => f.write_str("the link is detached"),
             Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
+            Self::HoldsAnotherMap { map_id } => write!(f, "the link holds map {map_id}"),
             Self::NoUpdate { link_type } => {
                 write!(f, "links of type {link_type} cannot be updated")
             }
+            Self::NoDetach { link_type } => write!(
+                f,
+                "links of type {link_type} cannot be detached but by their last descriptor and pin"
+            ),
             Self::AttachedElsewhere { expected, found } => write!(
                 f,
                 "it is attached to {found}, not to {expected}; nothing was changed"

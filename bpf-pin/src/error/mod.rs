@@ -128,6 +128,15 @@ pub enum Error {
         /// Why.
         reason: Reason,
     },
+    /// `BPF_LINK_CREATE` of a program in the place of another one's function.
+    ReplaceFunction {
+        /// The id of the other program, or 0 where the kernel does not tell it.
+        prog_id: u32,
+        /// The function, by its id in that program's BTF.
+        btf_id: u32,
+        /// Why.
+        reason: Reason,
+    },
     /// `BPF_LINK_UPDATE`.
     UpdateLink {
         /// The link's id, or 0 where the kernel does not tell it.
@@ -297,6 +306,7 @@ impl Error {
             | Self::CreateMap { reason, .. }
             | Self::LoadProg { reason, .. }
             | Self::CreateLink { reason, .. }
+            | Self::ReplaceFunction { reason, .. }
             | Self::UpdateLink { reason, .. }
             | Self::DetachLink { reason, .. }
             | Self::Elements { reason }

@@ -46,6 +46,9 @@ impl fmt::Display for Error {
                     _ => write!(f, " of device {ifindex}"),
                 }
             }
+            Self::ReplaceFunction {
+                prog_id, btf_id, ..
+            } => write!(f, "replace function {btf_id} of program {prog_id}"),
             Self::UpdateLink { id, .. } => numbered(f, "update", *id),
             Self::DetachLink { id, .. } => numbered(f, "detach", *id),
             Self::Elements { .. } => f.write_str("reach the elements of a map"),

@@ -1,5 +1,6 @@
 //! Links: what they are, how they are made, updated and detached.
 
+mod create;
 mod info;
 mod misfit;
 mod point;
@@ -89,6 +90,18 @@ impl Link {
     /// tracing, raw tracepoints, perf events and netfilter;
     /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
     /// attached to is gone.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{PinnedLink, Prog};
+    ///
+    /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
+    /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
+    /// link.update(&new)?;
+    /// assert_eq!(link.info()?.prog_id, new.id()?);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn update(&self, new: &Prog) -> Result<()> {
         self.check_loaded_for(new)?;
         self.update_fds(new.as_fd(), None)
@@ -126,34 +139,82 @@ impl Link {
     /// # Errors
     ///
     /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Cause, PinnedLink, Prog};
+    ///
+    /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
+    /// let old = Prog::from_id(link.info()?.prog_id)?;
+    /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
+    /// if let Err(error) = link.update_from(&new, &old) {
+    ///     match error.cause() {
+    ///         Some(Cause::HoldsAnother { prog_id }) => println!("program {prog_id} was faster"),
+    ///         _ => return Err(error),
+    ///     }
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn update_from(&self, new: &Prog, old: &Prog) -> Result<()> {
         self.check_loaded_for(new)?;
-        self.update_fds(new.as_fd(), Some(old))
+        self.update_fds(new.as_fd(), Some(old.as_fd()))
     }
 
     /// `BPF_LINK_UPDATE` of a link that holds a map of type
-    /// [`STRUCT_OPS`](crate::MapType::STRUCT_OPS). `new_map_fd`: Linux 6.4.
+    /// [`STRUCT_OPS`](crate::MapType::STRUCT_OPS): the programs in `new` take the places of those in the
+    /// map that it holds. `new_map_fd`: Linux 6.4.
     ///
     /// # Errors
     ///
-    /// [`Error::UpdateLink`]: EINVAL where the link holds no map, or the map is no such.
+    /// [`Error::UpdateLink`]: EINVAL where the link holds no map, where `new` is no such, was created
+    /// without [`LINK`](crate::MapFlags::LINK), has no programs yet or is of another struct, and where the
+    /// struct's own rules say so: congestion control keeps its name; EOPNOTSUPP where the struct cannot
+    /// be updated; [`Detached`](Cause::Detached) (ENOLINK).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Link, Map};
+    ///
+    /// let old = Map::open("/sys/fs/bpf/congestion")?;
+    /// let link = Link::of_struct_ops(&old)?;
+    /// let new = Map::open("/sys/fs/bpf/congestion_2")?;
+    /// link.update_map_from(&new, &old)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn update_map(&self, new: &impl AsMap) -> Result<()> {
         self.update_fds(new.map_fd(), None)
     }
 
-    fn update_fds(&self, new: BorrowedFd<'_>, old: Option<&Prog>) -> Result<()> {
-        sys::link_update(self.as_fd(), new, old.map(AsFd::as_fd))
-            .map_err(|errno| self.not_updated(errno, old))
+    /// `BPF_LINK_UPDATE` with `BPF_F_REPLACE`, as [`update_map`](Self::update_map): only if the link still
+    /// holds `old`. `old_map_fd`: Linux 6.4.
+    ///
+    /// # Errors
+    ///
+    /// As [`update_map`](Self::update_map), and [`HoldsAnotherMap`](Cause::HoldsAnotherMap) (EPERM).
+    pub fn update_map_from(&self, new: &impl AsMap, old: &impl AsMap) -> Result<()> {
+        self.update_fds(new.map_fd(), Some(old.map_fd()))
+    }
+
+    fn update_fds(&self, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Result<()> {
+        sys::link_update(self.as_fd(), new, old).map_err(|errno| self.not_updated(errno, old))
     }
 
     #[cold]
-    fn not_updated(&self, errno: Errno, old: Option<&Prog>) -> Error {
+    fn not_updated(&self, errno: Errno, old: Option<BorrowedFd<'_>>) -> Error {
         let info = self.info().ok();
         let cause = match (errno, &info) {
             (Errno::NOLINK, _) => Some(Cause::Detached),
             (Errno::PERM, Some(info)) => old.and_then(|old| {
-                let prog_id = info.prog_id;
-                (prog_id != old.id().ok()?).then_some(Cause::HoldsAnother { prog_id })
+                let (holds, cause) = match info.target {
+                    LinkTarget::StructOps { map_id } => (map_id, Cause::HoldsAnotherMap { map_id }),
+                    _ => {
+                        let prog_id = info.prog_id;
+                        (prog_id, Cause::HoldsAnother { prog_id })
+                    }
+                };
+                (holds != sys::object_id(old).ok()?).then_some(cause)
             }),
             (Errno::INVAL | Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
@@ -175,13 +236,39 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::DetachLink`]: EOPNOTSUPP where the link's type cannot: tracing, raw tracepoints, perf.
+    /// [`Error::DetachLink`]: [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
+    /// and pin of a link of this type detach it: tracing, raw tracepoints, iterators, perf events,
+    /// kprobes and uprobes, and struct_ops before Linux 6.11.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinnedLink;
+    ///
+    /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
+    /// link.detach()?;
+    /// assert!(link.info()?.target.is_gone());
+    /// link.unpin()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn detach(&self) -> Result<()> {
-        let detached = sys::link_detach(self.as_fd());
-        detached.map_err(|errno| Error::DetachLink {
-            id: self.id().unwrap_or_default(),
-            reason: Reason::errno_only(errno),
-        })
+        sys::link_detach(self.as_fd()).map_err(|errno| self.not_detached(errno))
+    }
+
+    #[cold]
+    fn not_detached(&self, errno: Errno) -> Error {
+        let info = self.info().ok();
+        let cause = match (errno, &info) {
+            (Errno::OPNOTSUPP, Some(info)) => {
+                let link_type = info.link_type;
+                has_no_detach(link_type).then_some(Cause::NoDetach { link_type })
+            }
+            _ => None,
+        };
+        Error::DetachLink {
+            id: info.map_or(0, |info| info.id),
+            reason: Reason::new(errno, cause),
+        }
     }
 
     /// `BPF_ITER_CREATE`: starts the iterator. What is read is what its program writes. Linux 5.8.
@@ -255,6 +342,21 @@ impl Link {
             }),
         }
     }
+}
+
+/// Of types newer than this library nobody knows; a driver may refuse what its type has.
+fn has_no_detach(link_type: LinkType) -> bool {
+    matches!(
+        link_type,
+        LinkType::RAW_TRACEPOINT
+            | LinkType::TRACING
+            | LinkType::ITER
+            | LinkType::PERF_EVENT
+            | LinkType::KPROBE_MULTI
+            | LinkType::STRUCT_OPS
+            | LinkType::UPROBE_MULTI
+            | LinkType::TRACING_MULTI
+    )
 }
 
 /// Of types newer than this library nobody knows.

@@ -135,6 +135,11 @@ pub(super) enum Point<'a> {
     Sockmap(BorrowedFd<'a>),
     /// What the program was loaded for.
     Tracing,
+    /// Of another program, by its id in that one's BTF.
+    Function {
+        prog: BorrowedFd<'a>,
+        btf_id: u32,
+    },
     RawTracepoint(&'a CStr),
     Iter(Over<'a>),
     PerfEvent(BorrowedFd<'a>),
@@ -169,6 +174,7 @@ impl Point<'_> {
             Self::Netkit(_) => "netkit device",
             Self::Sockmap(_) => "map of sockets",
             Self::Tracing => "function",
+            Self::Function { .. } => "program's function",
             Self::RawTracepoint(_) => "raw tracepoint",
             Self::Iter(_) => "iterator",
             Self::PerfEvent(_) => "perf event",
@@ -213,7 +219,8 @@ impl Point<'_> {
             Self::Uprobes(_) => {
                 matches!(attach_type, A::TRACE_UPROBE_MULTI | A::TRACE_UPROBE_SESSION)
             }
-            Self::RawTracepoint(_)
+            Self::Function { .. }
+            | Self::RawTracepoint(_)
             | Self::Iter(_)
             | Self::PerfEvent(_)
             | Self::Netfilter { .. }
@@ -358,6 +365,12 @@ pub(super) fn target(
                 cookie,
             }
         }
+        Point::Function { prog, btf_id } => LinkTarget::Tracing {
+            attach_type,
+            obj_id: sys::object_id(prog)?,
+            btf_id,
+            cookie,
+        },
         Point::RawTracepoint(_) => LinkTarget::RawTracepoint { cookie },
         Point::Iter(over) => over.target()?,
         Point::PerfEvent(_) => LinkTarget::PerfEvent {

@@ -1,25 +1,23 @@
 //! What a link is to be.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::diagnose;
-use crate::error::{Error, Reason, Result};
 use crate::prog::Prog;
-use crate::sys::{self, AsMap, Functions, LinkOpts};
-use crate::types::{AttachType, CgroupIterOrder, ProgType};
-
-use super::Link;
-use super::point::{self, IterTask, Over, Point, Position, Relative, Uprobes, XdpFlags};
+use crate::sys::{AsMap, Functions};
 use crate::target::LinkTarget;
+use crate::types::{AttachType, CgroupIterOrder};
+
+use super::point::{self, IterTask, Over, Point, Position, Uprobes, XdpFlags};
 
 /// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: where a program is to be attached.
 ///
 /// What an attach point does not have is refused by [`create`](Self::create), not left out.
+///
+/// There is none here for many functions of the kernel by their BTF ids, `BPF_TRACE_FENTRY_MULTI` and its
+/// like: that arm is in [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
 ///
 /// # Examples
 ///
@@ -67,7 +65,7 @@ impl<'a> LinkSpec<'a> {
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
     ///
     /// A device has one link in a mode, and one of the driver's mode and the generic one. The link
-    /// takes another program by [`Link::update`] only if both were loaded with the same
+    /// takes another program by [`Link::update`](super::Link::update) only if both were loaded with the same
     /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type), else EINVAL: aya and libbpf set
     /// [`AttachType::XDP`], and [`ProgSpec`](crate::ProgSpec) sets what it is told.
     pub fn xdp(ifindex: u32) -> Self {
@@ -76,7 +74,7 @@ impl<'a> LinkSpec<'a> {
 
     /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
     /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6, before which
-    /// [`create`](Self::create) says [`Unsupported`](Cause::Unsupported) (EINVAL).
+    /// [`create`](Self::create) says [`Unsupported`](crate::Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
         Self::new(Point::Tcx(ifindex), attach_type)
     }
@@ -110,7 +108,7 @@ impl<'a> LinkSpec<'a> {
 
     /// `BPF_TRACE_ITER`: an iterator, through all that its program was loaded for. Linux 5.8.
     ///
-    /// Its pin is a file to be read: each `open(2)` of it starts anew, as [`Link::iter`] does.
+    /// Its pin is a file to be read: each `open(2)` of it starts anew, as [`Link::iter`](super::Link::iter) does.
     pub fn iter() -> Self {
         Self::iter_over(Over::All)
     }
@@ -135,6 +133,35 @@ impl<'a> LinkSpec<'a> {
     /// An iterator through the resources of one task. Linux 6.1.
     pub fn iter_task(task: IterTask) -> Self {
         Self::iter_over(Over::Task(task))
+    }
+
+    /// `target_btf_id`: the place of a function of another program, by the function's id in that
+    /// program's BTF. What takes it is of type [`EXT`](crate::ProgType::EXT) and was loaded for such a
+    /// function. Linux 5.10.
+    ///
+    /// Both functions are global, and alike in what they take and return; the target is compiled. A
+    /// function has one in its place (EBUSY). The kernel has no attach type for it, and looks at none.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Btf, Insn, LinkSpec, Prog, ProgSpec, ProgType};
+    ///
+    /// # let (btf, functions) = (Btf::from_id(1)?, [0; 8]);
+    /// let filter = Prog::open("/sys/fs/bpf/filter")?;
+    /// let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    /// let drops_all = ProgSpec::new(ProgType::EXT, &insns)
+    ///     .btf(&btf)
+    ///     .func_info(&functions, 8)?
+    ///     .attach_prog(&filter)
+    ///     .attach_btf_id(4)
+    ///     .load()?;
+    /// let link = LinkSpec::freplace(&filter, 4).create(&drops_all)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn freplace(target: &'a Prog, btf_id: u32) -> Self {
+        let prog = target.as_fd();
+        Self::new(Point::Function { prog, btf_id }, AttachType(0))
     }
 
     fn iter_over(over: Over<'a>) -> Self {
@@ -281,7 +308,7 @@ impl<'a> LinkSpec<'a> {
     }
 
     /// What a link of it will say of its target; 0 is what cannot be known before.
-    pub(crate) fn target(&self, prog: &Prog) -> std::result::Result<LinkTarget, Errno> {
+    pub(crate) fn target(&self, prog: &Prog) -> Result<LinkTarget, Errno> {
         point::target(
             &self.point,
             self.attach_type,
@@ -296,152 +323,6 @@ impl<'a> LinkSpec<'a> {
         match self.point {
             Point::RawTracepoint(name) => Some(name),
             _ => None,
-        }
-    }
-
-    /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a
-    /// cookie and of raw tracepoints: attaches the program until the link dies.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CreateLink`]: EINVAL where program and attach point do not fit or the kernel does not
-    /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
-    /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
-    /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
-    /// (EBUSY) or in the other one (EEXIST); EEXIST of a device that is part of one with an XDP
-    /// program; EBUSY where a function of netfilter has this priority, and where the program traces
-    /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
-    /// has a flow dissector; ESTALE where the revision is another;
-    /// [`NotACgroup`](Cause::NotACgroup) (EBADF);
-    /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
-    /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
-    ///
-    /// # References
-    ///
-    /// kernel/bpf/syscall.c: `link_create`, `bpf_raw_tracepoint_open`
-    pub fn create(&self, prog: &Prog) -> Result<Link> {
-        self.check()?;
-        match self.create_fd(prog) {
-            Ok(fd) => Ok(Link::from_proven_fd(fd)),
-            Err(errno) => Err(self.error(Reason::new(errno, self.cause(prog, errno)))),
-        }
-    }
-
-    fn one_cookie(&self) -> u64 {
-        match self.cookies {
-            Cookies::One(cookie) => cookie,
-            Cookies::None | Cookies::Each(_) => 0,
-        }
-    }
-
-    fn create_fd(&self, prog: &Prog) -> std::result::Result<OwnedFd, Errno> {
-        let create = |flags, opts| {
-            let target = self.point.word();
-            sys::link_create(prog.as_fd(), target, self.attach_type.0, flags, opts)
-        };
-        let cookie = self.one_cookie();
-        let cookies = match self.cookies {
-            Cookies::Each(cookies) => cookies,
-            Cookies::None | Cookies::One(_) => &[],
-        };
-        match self.point {
-            Point::Misfit(_) => Err(Errno::INVAL),
-            Point::Cgroup(_) | Point::Tcx(_) | Point::Netkit(_)
-                if self.position.is_some() || self.expected_revision != 0 =>
-            {
-                let position = self.position;
-                let relative = position.map_or(Ok(Relative::Id(0)), |it| it.relative())?;
-                let relative_number = relative.number();
-                // Of an extension, whatever the attach type, the index would be the descriptor of its
-                // target, and whom it stands beside a type there.
-                let by_index = !matches!(self.point, Point::Cgroup(_)) && relative_number != 0;
-                if by_index && prog.try_info()?.prog_type == ProgType::EXT {
-                    return Err(Errno::INVAL);
-                }
-                let opts = LinkOpts::Beside {
-                    relative: relative_number,
-                    expected_revision: self.expected_revision,
-                };
-                create(self.flags | position.map_or(0, |it| it.flags()), opts)
-            }
-            Point::Cgroup(_)
-            | Point::Netns(_)
-            | Point::Xdp(_)
-            | Point::Tcx(_)
-            | Point::Netkit(_)
-            | Point::Sockmap(_) => create(self.flags, LinkOpts::None),
-            Point::Tracing if cookie == 0 => sys::raw_tracepoint_open(prog.as_fd(), None, 0),
-            Point::Tracing => create(0, LinkOpts::Tracing { cookie }),
-            Point::RawTracepoint(name) => {
-                sys::raw_tracepoint_open(prog.as_fd(), Some(name), cookie)
-            }
-            Point::Iter(over) => over.with_opts(|opts| create(self.flags, opts)),
-            Point::PerfEvent(_) => create(self.flags, LinkOpts::PerfEvent { cookie }),
-            Point::Kprobes(functions) => {
-                let opts = LinkOpts::Kprobes {
-                    flags: self.flags,
-                    functions,
-                    cookies,
-                };
-                create(0, opts)
-            }
-            Point::Uprobes(uprobes) => {
-                let opts = LinkOpts::Uprobes {
-                    flags: self.flags,
-                    path: uprobes.path,
-                    offsets: uprobes.offsets,
-                    ref_ctr_offsets: uprobes.ref_ctr_offsets,
-                    cookies,
-                    pid: uprobes.pid,
-                };
-                create(0, opts)
-            }
-            Point::Netfilter {
-                pf,
-                hooknum,
-                priority,
-            } => {
-                let flags = self.flags;
-                let netfilter = abi::bpf_attr_link_create_netfilter {
-                    pf,
-                    hooknum,
-                    priority,
-                    flags,
-                };
-                create(0, LinkOpts::Netfilter(netfilter))
-            }
-        }
-    }
-
-    #[cold]
-    fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
-        match (errno, self.point) {
-            (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => diagnose::for_device(ifindex),
-            (Errno::BUSY | Errno::EXIST, Point::Xdp(ifindex)) => diagnose::for_xdp(ifindex),
-            (Errno::INVAL, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
-                diagnose::for_attach_type(self.attach_type)
-                    .or_else(|| diagnose::for_device(ifindex))
-            }
-            (Errno::NODEV, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
-                diagnose::for_device(ifindex)
-            }
-            (Errno::BADF, Point::Cgroup(fd)) => diagnose::for_cgroup(fd),
-            (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
-                Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    #[cold]
-    pub(super) fn error(&self, reason: Reason) -> Error {
-        Error::CreateLink {
-            attach_type: self.attach_type,
-            ifindex: self.point.ifindex(),
-            reason,
         }
     }
 }

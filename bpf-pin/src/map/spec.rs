@@ -141,7 +141,8 @@ impl<'fd> MapSpec<'fd> {
 
     /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
     ///
-    /// The kernel wants BTF of the loader's own beside it: [`btf`](Self::btf), with 0 for both types.
+    /// The kernel wants BTF of the loader's own beside it, and looks at nothing in it: [`btf`](Self::btf),
+    /// with 0 for both types.
     pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
         self.btf_vmlinux_value_type_id = id;
         self

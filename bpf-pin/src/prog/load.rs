@@ -32,7 +32,8 @@ impl ProgSpec<'_> {
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
     /// [`NotDelegated`](Cause::NotDelegated); [`Lockdown`](Cause::Lockdown);
     /// [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for what the kernel is too old for;
-    /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like.
+    /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like, and EINVAL
+    /// where there is no such keyring.
     /// Without a syscall: [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
     /// beyond the end of [`fd_array`](Self::fd_array); [`NoDescriptor`](Cause::NoDescriptor) for
     /// records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD` without a token.
@@ -40,6 +41,22 @@ impl ProgSpec<'_> {
     /// # References
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `bpf_prog_load`
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Error, Insn, ProgSpec, ProgType};
+    ///
+    /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    /// let pass = ProgSpec::new(ProgType::XDP, &insns).name("pass")?.load()?;
+    ///
+    /// // A register that nobody has set: the error has all that the verifier wrote.
+    /// let insns = [Insn::mov64_reg(0, 5), Insn::exit()];
+    /// if let Err(Error::LoadProg { log, reason, .. }) = ProgSpec::new(ProgType::XDP, &insns).load() {
+    ///     println!("{reason}:\n{log}");
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn load(&self) -> Result<Prog> {
         self.check()?;
         match self.load_raw(LogLevel::empty(), &mut []).0 {

@@ -145,6 +145,18 @@ impl Prog {
     /// # References
     ///
     /// [The kernel's documentation](https://docs.kernel.org/bpf/bpf_prog_run.html), net/bpf/test_run.c
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Insn, ProgSpec, ProgType, TestRun};
+    ///
+    /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    /// let pass = ProgSpec::new(ProgType::XDP, &insns).load()?;
+    /// let ran = pass.test_run(TestRun::new().data_in(&[0; 64]))?;
+    /// assert_eq!(ran.retval, 2);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn test_run(&self, mut run: TestRun<'_>) -> Result<TestRunResult> {
         match sys::prog_test_run(self.as_fd(), &mut run.args) {
             Ok(out) => Ok(TestRunResult {

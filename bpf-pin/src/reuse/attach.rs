@@ -437,15 +437,17 @@ impl Error {
 
 /// Whether somebody is there already, whom a link beside is refused for.
 fn is_taken(error: &Error) -> bool {
-    let Error::CreateLink {
-        attach_type,
-        reason,
-        ..
-    } = error
-    else {
-        return false;
-    };
-    reason.is(Errno::BUSY)
-        || reason.is(Errno::EXIST)
-        || reason.is(Errno::TOOBIG) && *attach_type == AttachType::FLOW_DISSECTOR
+    match error {
+        Error::CreateLink {
+            attach_type,
+            reason,
+            ..
+        } => {
+            reason.is(Errno::BUSY)
+                || reason.is(Errno::EXIST)
+                || reason.is(Errno::TOOBIG) && *attach_type == AttachType::FLOW_DISSECTOR
+        }
+        Error::ReplaceFunction { reason, .. } => reason.is(Errno::BUSY),
+        _ => false,
+    }
 }

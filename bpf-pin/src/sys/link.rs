@@ -27,6 +27,7 @@ pub(crate) enum LinkOpts<'a> {
         cookie: u64,
     },
     Tracing {
+        target_btf_id: u32,
         cookie: u64,
     },
     Kprobes {
@@ -96,8 +97,12 @@ pub(crate) fn link_create(
         LinkOpts::IterCgroup(cgroup) => iter.cgroup = cgroup,
         LinkOpts::IterTask(task) => iter.task = task,
         LinkOpts::PerfEvent { cookie } => attr.opts.perf_event.bpf_cookie = cookie,
-        LinkOpts::Tracing { cookie } => {
+        LinkOpts::Tracing {
+            target_btf_id,
+            cookie,
+        } => {
             attr.opts.tracing = abi::bpf_attr_link_create_tracing {
+                target_btf_id,
                 cookie,
                 ..abi::bpf_attr_link_create_tracing::zeroed()
             };

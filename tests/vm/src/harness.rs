@@ -6,6 +6,8 @@ pub struct Harness {
     pub failed: Vec<String>,
     /// Names and reasons.
     pub ignored: Vec<(String, Option<String>)>,
+    /// Names of tests that have run, and how much of each was left out.
+    pub left_out: Vec<(String, String)>,
     /// The last line's numbers: passed, failed, ignored.
     pub result: Option<[usize; 3]>,
     /// Whether the last line says ok.
@@ -19,6 +21,9 @@ pub fn parse(output: &str) -> Harness {
         if let Some(result) = line.strip_prefix("test result: ") {
             harness.ok = result.starts_with("ok.");
             harness.result = numbers(result);
+        } else if let Some((name, how_much)) = left_out_line(line) {
+            let part = (name.to_owned(), how_much.to_owned());
+            harness.left_out.push(part);
         } else if let Some((name, outcome)) = test_line(line) {
             if outcome == "FAILED" {
                 harness.failed.push(name.to_owned());
@@ -34,6 +39,11 @@ pub fn parse(output: &str) -> Harness {
 fn test_line(line: &str) -> Option<(&str, &str)> {
     let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
     Some((name.trim_end(), outcome.trim_end()))
+}
+
+/// `left out NAME: HOW MUCH`, as the tests' own harness has it in the end.
+fn left_out_line(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("left out ")?.split_once(": ")
 }
 
 /// ` (reason)` in libtest-mimic's words, `, reason` in libtest's.
@@ -123,6 +133,10 @@ failures:
 
 test result: FAILED. 1 passed; 2 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s
 
+skipped needs_new_kernel: needs Linux 6.5: path_fd (and more)
+1 skipped
+left out passes: 3 of 12 stops
+1 left out
 ";
 
     #[test]
@@ -149,6 +163,8 @@ test result: FAILED. 1 passed; 2 failed; 2 ignored; 0 measured; 0 filtered out; 
             ("needs_new_kernel".into(), Some(reason.into()))
         );
         assert_eq!(harness.ignored[1], ("flagged".into(), None));
+        let part = ("passes".into(), "3 of 12 stops".into());
+        assert_eq!(harness.left_out, [part]);
         assert_eq!(harness.result, Some([1, 2, 2]));
         assert_eq!(section(MIMIC, "fails"), Some("test panicked: oh no"));
         assert_eq!(section(MIMIC, "also_fails"), Some(""));

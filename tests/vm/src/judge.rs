@@ -20,6 +20,8 @@ pub struct Verdict {
     pub passed: usize,
     /// The reasons of the skips that are allowed.
     pub skipped: Vec<String>,
+    /// Tests that have run, and how much of each was left out.
+    pub left_out: Vec<(String, String)>,
     pub failed: Vec<Failure>,
 }
 
@@ -42,10 +44,14 @@ pub fn judge(
     let Harness {
         failed,
         ignored,
+        left_out,
         result,
         ok,
     } = parse(stdout);
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict {
+        left_out,
+        ..Verdict::default()
+    };
     let mut fail = |name: String, output: String| verdict.failed.push(Failure { name, output });
 
     for test in &failed {

@@ -141,6 +141,7 @@ impl GuestReport {
         let verdict = judge(place, &program.name, &stdout, &stderr, status);
         report.verdict.passed += verdict.passed;
         report.verdict.skipped.extend(verdict.skipped);
+        report.verdict.left_out.extend(verdict.left_out);
         report.verdict.failed.extend(verdict.failed);
     }
 

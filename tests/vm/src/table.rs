@@ -10,6 +10,7 @@ pub fn render(guests: &[GuestReport], phases: &[Phase]) -> String {
     let mut text = String::from("\n");
     grid(&mut text, guests, phases);
     skips(&mut text, guests);
+    left_out(&mut text, guests);
     failures(&mut text, guests);
     let [passed, failed, skipped] = sums(guests);
     let _ = writeln!(
@@ -109,6 +110,25 @@ fn skips(text: &mut String, guests: &[GuestReport]) {
     }
 }
 
+/// By test, then by kernel and phase in the table's order.
+fn left_out(text: &mut String, guests: &[GuestReport]) {
+    let mut tests: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for guest in guests {
+        for report in &guest.phases {
+            for (test, how_much) in &report.verdict.left_out {
+                let where_and_what = format!("{} {}: {how_much}", guest.label, report.phase.name);
+                tests.entry(test).or_default().push(where_and_what);
+            }
+        }
+    }
+    if !tests.is_empty() {
+        let _ = writeln!(text, "\nleft out of what was run:");
+    }
+    for (test, parts) in tests {
+        let _ = writeln!(text, "        {test}  ({})", parts.join(", "));
+    }
+}
+
 fn failures(text: &mut String, guests: &[GuestReport]) {
     for guest in guests {
         for fault in &guest.faults {
@@ -150,6 +170,7 @@ mod tests {
                 "needs root".into(),
                 "needs Linux 6.5".into(),
             ],
+            left_out: vec![("killed_amid".into(), "3 of 12 stops".into())],
             failed: vec![Failure {
                 name: "tests/pin a".into(),
                 output: "oh\nno".into(),
@@ -180,6 +201,9 @@ skipped:
      2  needs Linux 6.5  (6.1: 2)
      1  needs root  (6.1: 1)
      1  phase none/0: not permitted  (6.1: 1)
+
+left out of what was run:
+        killed_amid  (6.1 root: 3 of 12 stops)
 
 FAILED 6.1 root tests/pin a
     oh
