@@ -15,6 +15,7 @@ use crate::types::{AttachType, CgroupIterOrder, ProgType};
 
 use super::Link;
 use super::point::{self, IterTask, Over, Point, Position, Relative, Uprobes, XdpFlags};
+use super::takes;
 use crate::target::LinkTarget;
 
 /// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: where a program is to be attached.
@@ -65,6 +66,9 @@ impl<'a> LinkSpec<'a> {
     }
 
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
+    ///
+    /// The index is in `/sys/class/net/NAME/ifindex`, and if_nametoindex(3) tells it: that of this
+    /// thread's network namespace.
     ///
     /// A device has one link in a mode, and one of the driver's mode and the generic one. The link
     /// takes another program by [`Link::update`] only if both were loaded with the same
@@ -304,7 +308,9 @@ impl<'a> LinkSpec<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`]: EINVAL where program and attach point do not fit or the kernel does not
+    /// [`Error::CreateLink`]: [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type
+    /// are not attached so, [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the
+    /// program is for another way; EINVAL where they do not fit otherwise or the kernel does not
     /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
     /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
     /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
@@ -312,7 +318,7 @@ impl<'a> LinkSpec<'a> {
     /// program; EBUSY where a function of netfilter has this priority, and where the program traces
     /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
     /// has a flow dissector; ESTALE where the revision is another;
-    /// [`NotACgroup`](Cause::NotACgroup) (EBADF);
+    /// [`NotACgroup`](Cause::NotACgroup) (EBADF); [`NoTracepoint`](Cause::NoTracepoint) (ENOENT);
     /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
     /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
@@ -418,22 +424,37 @@ impl<'a> LinkSpec<'a> {
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         match (errno, self.point) {
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => diagnose::for_device(ifindex),
+            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => self
+                .wrong_type(prog, errno)
+                .or_else(|| diagnose::for_device(ifindex)),
             (Errno::BUSY | Errno::EXIST, Point::Xdp(ifindex)) => diagnose::for_xdp(ifindex),
             (Errno::INVAL, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
                 diagnose::for_attach_type(self.attach_type)
+                    .or_else(|| self.wrong_type(prog, errno))
                     .or_else(|| diagnose::for_device(ifindex))
             }
             (Errno::NODEV, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
                 diagnose::for_device(ifindex)
             }
             (Errno::BADF, Point::Cgroup(fd)) => diagnose::for_cgroup(fd),
+            (Errno::NOENT, Point::RawTracepoint(name)) => diagnose::for_tracepoint(name),
             (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
                 Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
                 _ => None,
-            },
-            _ => None,
+            }
+            .or_else(|| self.wrong_type(prog, errno)),
+            (Errno::INVAL, Point::Cgroup(_)) => self
+                .wrong_type(prog, errno)
+                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type)),
+            _ => self.wrong_type(prog, errno),
         }
+    }
+
+    fn wrong_type(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
+        let is_it = errno == Errno::INVAL;
+        is_it
+            .then(|| takes::for_point(prog.as_fd(), &self.point, self.attach_type))
+            .flatten()
     }
 
     #[cold]
