@@ -120,7 +120,7 @@ fn unpin(path: &Path) -> Outcome {
     for _ in 0..1000 {
         match Map::from_id(id) {
             Ok(_) => sleep(Duration::from_millis(5)),
-            Err(error) if error.raw_os_error() == Some(2) => {
+            Err(error) if error.is_missing() => {
                 println!(
                     "process {}: closed the descriptor, and map {id} is gone",
                     pid()

@@ -76,8 +76,7 @@ enum Look {
 
 fn look(app: &PinDir) -> Outcome<Look> {
     let set = match app.open_dir(SET) {
-        // ENOENT
-        Err(error) if error.raw_os_error() == Some(2) => return Ok(Look::Missed),
+        Err(error) if error.is_missing() => return Ok(Look::Missed),
         set => set?,
     };
     // Nobody removes anything from it until this is dropped.

@@ -232,7 +232,8 @@ fn array() -> Outcome {
     ));
     assert_eq!(
         error.cause(),
-        Some(&Cause::MaxEntries {
+        Some(&Cause::IndexBeyond {
+            index: 10_000,
             max_entries: 10_000
         })
     );

@@ -47,8 +47,11 @@ fn is_bpffs(fs: FileSystem) {
     assert!(fs.is_bpffs());
     assert_eq!(fs, FileSystem::BPF);
     assert_eq!(fs.magic(), abi::BPF_FS_MAGIC);
-    assert_eq!((fs.name(), fs.to_string()), (Some("bpf"), "bpf".to_owned()));
-    assert_eq!(format!("{fs:?}"), "FileSystem(bpf)");
+    assert_eq!(
+        (fs.name(), fs.to_string()),
+        (Some("bpf"), "bpffs".to_owned())
+    );
+    assert_eq!(format!("{fs:?}"), "FileSystem(bpffs)");
 }
 
 fn is(fs: FileSystem, name: &str) {

@@ -332,11 +332,13 @@ pub fn in_a_user_namespace() {
                    not count them";
     let eperm = Some(libc::EPERM);
     let error = create(MapType::LRU_HASH).expect_err("the initial namespace's CAP_BPF is needed");
-    let sentence = format!("create lru_hash map: {because}");
+    let serves = "; from Linux 6.9 on a token serves: Token::create";
+    let sentence = format!("create lru_hash map: {because}{serves}");
     assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
     let error = load(ProgType::XDP).expect_err("the initial namespace's CAP_BPF is needed");
-    let sentence = format!("load xdp program: {because}");
+    let sentence = format!("load xdp program: {because}{serves}");
     assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
+    // To open an object by its id no token is taken.
     let error = Map::from_id(id).expect_err("the initial namespace's CAP_SYS_ADMIN is needed");
     let sentence = format!("open map {id}: {because}");
     assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bpf_pin::{Cause, FileSystem, Identity, Kind, Map};
+use bpf_pin::{Bpffs, Cause, FileSystem, Identity, Kind, Map, PinDir, PinnedMap};
 use common::*;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -27,6 +27,8 @@ pub fn tests(suite: Suite) -> Suite {
         .test("lengths_without_bpffs", &[], lengths_without_bpffs)
         .test("an_empty_path", &[], an_empty_path)
         .test("an_empty_path_for_a_pin", OBJECTS, an_empty_path_for_a_pin)
+        .test("control_bytes", OBJECTS, control_bytes)
+        .test("a_name_that_is_missing", OBJECTS, is_missing)
         .test("a_trailing_slash", OBJECTS, a_trailing_slash)
         .test("relative_paths", OBJECTS, relative_paths)
         .test("no_directory_on_the_way", OBJECTS, no_directory_on_the_way)
@@ -51,7 +53,7 @@ pub fn assert_open_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         return;
     }
-    let sentence = format!("open {}: {because}", path.display());
+    let sentence = format!("open {}: {because}", shown(path));
     assert_says(
         &error,
         (errno != 0).then_some(errno),
@@ -62,14 +64,14 @@ pub fn assert_open_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
 
 #[track_caller]
 pub fn assert_pin_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
-    let sentence = format!("pin {}: {because}", path.display());
+    let sentence = format!("pin {}: {because}", shown(path));
     let errno = (errno != 0).then_some(errno);
     assert_says(&pin_fails(path), errno, Some(cause), &sentence);
 }
 
 #[track_caller]
 pub fn assert_statfs_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
-    let sentence = format!("statfs {}: {because}", path.display());
+    let sentence = format!("statfs {}: {because}", shown(path));
     let errno = (errno != 0).then_some(errno);
     assert_says(&statfs_fails(path), errno, Some(cause), &sentence);
 }
@@ -397,7 +399,10 @@ fn directories() -> Outcome {
             what: "directory",
             found,
         };
-        let because = format!("{} is a directory on bpf, not a BPF object", path.display());
+        let because = format!(
+            "{} is a directory on bpffs, not a BPF object",
+            path.display()
+        );
         assert_open_fails(&path, libc::EACCES, cause, &because);
         let cause = Cause::Exists { holder: None };
         assert_pin_fails(&path, libc::EEXIST, cause, "the name is taken already");
@@ -439,5 +444,77 @@ fn a_parent_that_was_removed() -> Outcome {
     let held = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&dir));
     let path = Path::new(&held).join("flows");
     assert_is_unexplained(&pin_fails(&path), "pin", &path, libc::ENOENT, "ENOENT");
+    Ok(())
+}
+
+/// A name may hold what moves a terminal's cursor.
+fn control_bytes() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("a\n\u{1b}[2Jb");
+    let shown = format!("{}/a\\n\\u{{1b}}[2Jb", fs.root().display());
+    let because = format!("{shown} does not exist");
+    assert_eq!(
+        open_fails(&path).to_string(),
+        format!("open {shown}: {because}")
+    );
+    let error = PinDir::open(&path).expect_err("nothing there");
+    assert_eq!(
+        error.to_string(),
+        format!("open directory {shown}: {because}")
+    );
+    let error = Bpffs::at(&path).expect_err("nothing there");
+    assert_eq!(
+        error.to_string(),
+        format!("find a bpffs at {shown}: {because}")
+    );
+    assert_eq!(Bpffs::inspect(&path)?.to_string(), because);
+    fs::create_dir(&path)?;
+    let error = open_fails(&path);
+    let because = format!("{shown} is a directory on bpffs, not a BPF object");
+    assert_eq!(error.to_string(), format!("open {shown}: {because}"));
+    // Whoever works with it has it as it is.
+    assert_eq!(error.path(), Some(&*path));
+    fs::remove_dir(&path)?;
+    Ok(())
+}
+
+/// Of the name itself, and not of what leads to it, or of what it leads to.
+fn is_missing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    std::os::unix::fs::symlink(fs.at("nowhere"), fs.at("link"))?;
+    fs::create_dir(fs.at("dir"))?;
+    for (name, expected) in [
+        ("flows", true),
+        ("dir/flows", true),
+        ("no/flows", false),
+        ("link", false),
+        ("dir", false),
+        ("a.b", false),
+    ] {
+        let error = open_fails(fs.at(name));
+        assert_eq!(error.is_missing(), expected, "{error}");
+        assert_eq!(
+            PinnedMap::open(fs.at(name)).unwrap_err().is_missing(),
+            expected
+        );
+    }
+    for (error, expected) in [
+        (dir.open_as::<Map>("flows").unwrap_err(), true),
+        (dir.open_dir("flows").unwrap_err(), true),
+        (dir.identity("flows").unwrap_err(), true),
+        (dir.open_as::<Map>("link").unwrap_err(), false),
+        (dir.open_dir("link").unwrap_err(), false),
+        (PinDir::open(fs.at("no")).unwrap_err(), true),
+        // A bpffs that is not mounted has no names.
+        (open_fails(Path::new("/proc/self/flows")), false),
+    ] {
+        assert_eq!(error.is_missing(), expected, "{error}");
+    }
+    let gone = dir.create_dir("gone", 0o700)?;
+    dir.remove_dir("gone")?;
+    let error = gone.open_as::<Map>("flows").unwrap_err();
+    assert!(!error.is_missing(), "{error}");
+    fs::remove_file(fs.at("link"))?;
     Ok(())
 }

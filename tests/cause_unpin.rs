@@ -128,7 +128,7 @@ fn a_directory_in_its_place() -> Outcome {
     fs::create_dir(&path)?;
     let (_, error) = unpin_fails(pinned);
     let sentence = format!(
-        "unpin {0}: {0} is a directory on bpf, not a BPF object",
+        "unpin {0}: {0} is a directory on bpffs, not a BPF object",
         path.display()
     );
     let cause = Cause::NotAnObject {

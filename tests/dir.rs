@@ -131,7 +131,7 @@ fn not_opened() -> Outcome {
     ];
     for (path, errno, cause, because) in cases {
         let error = unwrap_err(PinDir::open(&path));
-        let sentence = format!("open directory {}: {because}", path.display());
+        let sentence = format!("open directory {}: {because}", shown(&path));
         assert_says(&error, errno, cause, &sentence);
         assert_eq!(error.path(), Some(&*path));
     }

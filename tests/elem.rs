@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
         )
         .test("types_without_look_ups", BPF, lacking::without_look_ups)
         .test("flags_decide_on_what_is_there", BPF, flags)
+        .test("flags_that_the_map_does_not_take", BPF, wrong_flags)
         .test("a_wrong_size_names_both", BPF, wrong_sizes)
         .test("a_full_map", BPF, full)
         .test("a_reader_cannot_write", PINS, reader)
@@ -141,7 +142,15 @@ fn array() -> Outcome {
         let error = elems.update(&beyond, &1, ElemFlags::ANY);
         let error = error.expect_err("an index that is not below 3");
         assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
-        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 3 }));
+        let cause = Cause::IndexBeyond {
+            index: beyond,
+            max_entries: 3,
+        };
+        assert_eq!(error.cause(), Some(&cause));
+        let text = format!("update an element: index {beyond} is beyond the last, 2");
+        assert_eq!(error.to_string(), text);
+        let error = elems.update_batch(&[2, beyond], &[1, 1], ElemFlags::ANY);
+        assert_eq!(error.expect_err("likewise").cause(), Some(&cause));
     }
 
     let bytes = map.elems()?;
@@ -287,7 +296,10 @@ fn prog_array() -> Outcome {
     );
     assert_eq!(elems.lookup(&1)?, None);
     let error = elems.delete(&2).expect_err("an index that is not below 2");
-    assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
+    assert_eq!(
+        error.to_string(),
+        "delete an element: index 2 is beyond the last, 1"
+    );
     assert!(elems.delete(&0)?);
     assert!(!elems.delete(&0)?);
     Ok(())
@@ -387,6 +399,34 @@ fn wrong_sizes() -> Outcome {
     assert!(elems.lookup(&[1; 4], &mut value)?);
     assert_eq!(value, [1; 8]);
     assert_eq!(elems.keys().count(), 1);
+    Ok(())
+}
+
+fn wrong_flags() -> Outcome {
+    let both = ElemFlags::NOEXIST | ElemFlags::EXIST;
+    let at_once = "flags cannot hold BPF_NOEXIST and BPF_EXIST at once";
+    let no_lock =
+        "flags hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock";
+    for map_type in [MapType::HASH, MapType::ARRAY] {
+        let map = create(map_type, 4, 8, 2);
+        let elems = map.elems()?;
+        let (key, mut value) = ([0; 4], [1; 8]);
+        for (flags, why) in [(both, at_once), (ElemFlags::LOCK, no_lock)] {
+            let error = elems.update(&key, &value, flags).expect_err(why);
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+            assert_eq!(error.to_string(), format!("update an element: {why}"));
+            assert!(matches!(
+                error.cause(),
+                Some(Cause::InvalidField { field: "flags", .. })
+            ));
+        }
+        let error = elems.lookup_with(&key, &mut value, ElemFlags::LOCK);
+        assert_eq!(text(error), format!("look up an element: {no_lock}"));
+        // What no kernel knows is not explained.
+        let unknown = ElemFlags::from_bits_retain(1 << 60);
+        let error = elems.update(&key, &value, unknown).expect_err("unknown");
+        assert_eq!(error.to_string(), "update an element: EINVAL");
+    }
     Ok(())
 }
 

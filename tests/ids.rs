@@ -165,7 +165,10 @@ fn by_id_with() -> Outcome {
     }
     let error = Map::from_id_with(u32::MAX, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(error.to_string(), "open map 4294967295: ENOENT");
+    assert_eq!(
+        error.to_string(),
+        "open map 4294967295: no living map has this id"
+    );
     Ok(())
 }
 

@@ -418,7 +418,7 @@ fn untold() -> Outcome {
         let error = Bpffs::inspect(path).expect_err("it cannot be told");
         assert_eq!(
             error.to_string(),
-            format!("inspect {}: {because}", path.display())
+            format!("inspect {}: {because}", shown(path))
         );
         let operation = MountOperation::Inspect;
         assert!(matches!(error, Error::Mount { operation: of, .. } if of == operation));

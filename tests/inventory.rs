@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, Error, Map, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, Error, FileSystem, Map, MountOperation, MountOptions};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
@@ -67,7 +67,7 @@ fn assert_hidden(error: &Error, path: &Path, is_cause: impl Fn(&Cause) -> bool) 
         matches!(
             error,
             Error::Mount {
-                operation: MountOperation::Find,
+                operation: MountOperation::List,
                 ..
             }
         ),
@@ -134,7 +134,7 @@ fn parts() -> Outcome {
         assert_hidden(
             &now.errors[0],
             &dir.join("p2"),
-            |cause| matches!(cause, Cause::NotBpffs { found, .. } if found.name() == Some("tmpfs")),
+            |cause| matches!(cause, Cause::Covered { found, .. } if found.name() == Some("tmpfs")),
         );
         Ok(())
     })
@@ -148,19 +148,23 @@ fn covered() -> Outcome {
         bpffs(&other)?;
         filled(&other, &["z"])?;
 
+        let below = first.mount()?.mount_id;
+        drop(first);
         tmpfs(&one)?;
+        let above = Bpffs::inspect(&one)?.mount.ok_or("no mount")?.mount_id;
         let now = seen(dir)?;
         assert_eq!(
             (now.names(dir), now.errors.len()),
             (vec!["other/z".into()], 1)
         );
-        let is_tmpfs = |cause: &Cause| matches!(cause, Cause::NotBpffs { found, .. } if found.name() == Some("tmpfs"));
+        let is_tmpfs = |cause: &Cause| matches!(cause, Cause::Covered { found, .. } if found.name() == Some("tmpfs"));
         assert_hidden(&now.errors[0], &one, is_tmpfs);
-        let sentence = format!("find a bpffs at {}: ", one.display());
-        assert!(
-            now.errors[0].to_string().starts_with(&sentence),
-            "{}",
-            now.errors[0]
+        assert_eq!(
+            now.errors[0].to_string(),
+            format!(
+                "list the bpffs mounted at {}: mount {below} is covered by tmpfs (mount {above})",
+                one.display()
+            )
         );
         unmount(&one, UnmountFlags::empty())?;
 
@@ -170,10 +174,14 @@ fn covered() -> Outcome {
         let now = seen(dir)?;
         assert_eq!(now.names(dir), ["one/over", "other/z"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
-        let (expected, found) = (first.dev(), over.dev());
-        assert_hidden(&now.errors[0], &one, |cause| {
-            *cause == Cause::AnotherInstance { expected, found }
-        });
+        let (mount_id, by) = (below, over.mount()?.mount_id);
+        let found = FileSystem::BPF;
+        let cause = Cause::Covered {
+            mount_id,
+            found,
+            by,
+        };
+        assert_hidden(&now.errors[0], &one, |found| *found == cause);
         drop(over);
         unmount(&one, UnmountFlags::empty())?;
 
@@ -182,10 +190,11 @@ fn covered() -> Outcome {
         let now = seen(dir)?;
         assert_eq!(now.names(dir), ["one/b", "other/z"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
-        let path = one.clone();
-        assert_hidden(&now.errors[0], &one, |cause| {
-            *cause == Cause::MountPoint { path: path.clone() }
-        });
+        assert_hidden(
+            &now.errors[0],
+            &one,
+            |cause| matches!(cause, Cause::Covered { mount_id, .. } if *mount_id == below),
+        );
         unmount(&one, UnmountFlags::empty())?;
 
         // By a mount further up.

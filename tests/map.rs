@@ -320,8 +320,12 @@ fn by_id() -> Outcome {
     for nobody in [0, u32::MAX] {
         let error = Map::from_id(nobody).expect_err("an id that no map has");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-        assert!(error.cause().is_none());
-        assert_eq!(error.to_string(), format!("open map {nobody}: ENOENT"));
+        assert_eq!(error.cause(), Some(&Cause::NoSuchId { what: "map" }));
+        assert!(error.is_missing());
+        assert_eq!(
+            error.to_string(),
+            format!("open map {nobody}: no living map has this id")
+        );
     }
     Ok(())
 }

@@ -41,16 +41,23 @@ fn main() -> ExitCode {
 
 fn too_small() -> Outcome {
     let with = |map_type, max_entries| MapSpec::new(map_type, 4, 16, max_entries);
-    for (spec, errno) in [
-        (with(MapType::HASH, 9), libc::E2BIG),
+    let full = Cause::MaxEntries { max_entries: 9 };
+    let beyond = Cause::IndexBeyond {
+        index: 9,
+        max_entries: 9,
+    };
+    for (spec, errno, cause) in [
+        (with(MapType::HASH, 9), libc::E2BIG, &full),
         (
             with(MapType::HASH, 9).flags(MapFlags::NO_PREALLOC),
             libc::E2BIG,
+            &full,
         ),
-        (with(MapType::ARRAY, 9), libc::E2BIG),
+        (with(MapType::ARRAY, 9), libc::E2BIG, &beyond),
         (
             MapSpec::new(MapType::LPM_TRIE, 8, 16, 9).flags(MapFlags::NO_PREALLOC),
             libc::ENOSPC,
+            &full,
         ),
     ] {
         let fs = TestFs::new();
@@ -69,7 +76,7 @@ fn too_small() -> Outcome {
         });
         let error = fails(&dir, &spec, how.freeze());
         let path = dir.path().join(NAME);
-        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 9 }));
+        assert_eq!(error.cause(), Some(cause));
         assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
         let text = error.to_string();

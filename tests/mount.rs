@@ -86,7 +86,7 @@ fn assert_says(
 ) {
     let sentence = match path.as_os_str().is_empty() {
         true => format!("{operation}: {because}"),
-        false => format!("{operation} {}: {because}", path.display()),
+        false => format!("{operation} {}: {because}", shown(path)),
     };
     assert_eq!(error.to_string(), sentence);
     assert!(matches!(error, Error::Mount { operation: of, .. } if *of == operation));

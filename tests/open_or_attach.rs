@@ -201,12 +201,14 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         .open_or_attach("link", spec, &misfit)
         .expect_err("a filter");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    let why = match target {
-        LinkTarget::Cgroup { attach_type, .. } => {
-            format!("the program was not loaded for {attach_type}")
-        }
-        _ => "EINVAL".to_owned(),
+    let attach_type = match target {
+        LinkTarget::Cgroup { attach_type, .. }
+        | LinkTarget::Netns { attach_type, .. }
+        | LinkTarget::Tcx { attach_type, .. } => attach_type,
+        _ => AttachType::XDP,
     };
+    let takes = make().info()?.prog_type.to_string();
+    let why = of_wrong_type(&misfit, attach_type, &takes);
     let pin = dir.path().join("link");
     assert_eq!(
         error.to_string(),
@@ -408,7 +410,7 @@ fn by_path() -> Outcome {
             "the path ends in '/', which leaves no name for the pin",
         ),
         ("a.b", "\"a.b\" holds a '.', which bpffs allows in no name"),
-        ("..", "\"..\" holds a '.', which bpffs allows in no name"),
+        ("..", "\"..\" is no name in a directory"),
     ] {
         let error = attach(name).expect_err(text);
         assert!(error.to_string().ends_with(text), "{error}");

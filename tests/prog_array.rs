@@ -272,8 +272,11 @@ fn beyond() -> Outcome {
         stages.delete(&2).unwrap_err(),
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::E2BIG), "{error}");
-        let max_entries = 2;
-        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries }));
+        let (index, max_entries) = (2, 2);
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::IndexBeyond { index, max_entries })
+        );
     }
     Ok(())
 }

@@ -24,6 +24,7 @@ fn main() -> std::process::ExitCode {
     Suite::new()
         .test("flags_reach_the_verifier", BPF, flags)
         .test("a_program_counts_in_its_map", BPF, counts)
+        .test("instructions_by_their_helpers", BPF, by_helpers)
         .test("a_program_filters_a_socket", BPF, filters)
         .test("each_cpu_counts_for_itself", BPF, counts_per_cpu)
         .test("a_program_keeps_its_maps", &[cap::SYS_ADMIN], keeps_maps)
@@ -80,6 +81,33 @@ fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
 fn run(prog: &Prog, repeat: u32) -> bpf_pin::Result<u32> {
     let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
     Ok(prog.test_run(run)?.retval)
+}
+
+/// Each does what it says, on registers and in a map's value.
+fn by_helpers() -> Outcome {
+    let map = MapSpec::new(MapType::ARRAY, 4, 16, 1).create()?;
+    let mut insns = vec![];
+    insns.extend(Insn::ld_map_value(6, map.as_fd().as_raw_fd(), 8));
+    insns.extend(Insn::ld_imm64(1, 0x1122_3344_8000_0001));
+    insns.extend([
+        Insn::stx_mem(abi::BPF_DW, 6, 1, 0),
+        Insn::mov64_imm(2, 5),
+        Insn::mov64_imm(3, 7),
+        Insn::alu64_reg(abi::BPF_MUL, 2, 3),
+        Insn::mov64_imm(0, 1),
+        Insn::jmp_imm(abi::BPF_JEQ, 2, 0, 1),
+        Insn::ja(1),
+        Insn::mov64_imm(2, 0),
+        Insn::jmp_reg(abi::BPF_JGT, 2, 3, 1),
+        Insn::mov64_imm(0, 0),
+        Insn::alu64_reg(abi::BPF_ADD, 0, 2),
+        Insn::exit(),
+    ]);
+    let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?;
+    assert_eq!(run(&prog, 1)?, 36);
+    let values = map.typed::<u32, [u64; 2]>()?.lookup(&0)?;
+    assert_eq!(values, Some([0, 0x1122_3344_8000_0001]));
+    Ok(())
 }
 
 /// Loads from an odd place of a map's value, which is let pass unless asked otherwise.

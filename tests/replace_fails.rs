@@ -102,7 +102,10 @@ fn directory() -> Outcome {
             dir.replace_keeping_mode(&map, NAME).unwrap_err(),
         ] {
             let path = fs.at(NAME);
-            let because = format!("{} is a directory on bpf, not a BPF object", path.display());
+            let because = format!(
+                "{} is a directory on bpffs, not a BPF object",
+                path.display()
+            );
             let (what, found) = ("directory", FileSystem::BPF);
             let cause = Cause::NotAnObject { path, what, found };
             assert_fails(&error, Some(libc::EISDIR), cause, &because);

@@ -122,7 +122,10 @@ fn no_pin() -> Outcome {
     dir.pin(&old, "target")?;
     fs::create_dir(fs.at(NAME))?;
     let path = fs.at(NAME);
-    let because = format!("{} is a directory on bpf, not a BPF object", path.display());
+    let because = format!(
+        "{} is a directory on bpffs, not a BPF object",
+        path.display()
+    );
     let (what, found) = ("directory", FileSystem::BPF);
     let cause = Cause::NotAnObject { path, what, found };
     let error = dir.replace_if(&new, NAME, seen).unwrap_err();

@@ -4,6 +4,8 @@
 mod calls;
 #[path = "since/docs.rs"]
 mod docs;
+#[path = "since/sections.rs"]
+mod sections;
 #[path = "abi/tables.rs"]
 mod tables;
 
@@ -76,6 +78,12 @@ fn main() -> std::process::ExitCode {
             &[Need::File(SOURCE)],
             no_file_is_forgotten,
         )
+        .test(
+            "no_section_of_the_docs_is_empty",
+            &[Need::File(SOURCE)],
+            no_section_is_empty,
+        )
+        .test("a_section_that_is_lost_is_told", &[], lost_section)
         .test("what_the_docs_say_by_calling", ROOT, calls::as_claimed)
         .test(
             "what_the_docs_say_of_tracing_by_calling",
@@ -159,6 +167,59 @@ fn wrong_claim() -> Outcome {
 
 fn no_file_is_forgotten() -> Outcome {
     let mut forgotten = vec![];
+    each_file(|file, source| {
+        let is_read = SOURCES.iter().any(|(read, _)| *read == file);
+        if !is_read && !claims(file, source).is_empty() {
+            forgotten.push(file.to_owned());
+        }
+    })?;
+    assert_eq!(forgotten, [""; 0], "add them to SOURCES");
+    Ok(())
+}
+
+fn no_section_is_empty() -> Outcome {
+    let mut lost = vec![];
+    each_file(|file, source| lost.extend(sections::lost(file, source)))?;
+    assert_eq!(lost, [""; 0]);
+    Ok(())
+}
+
+fn lost_section() -> Outcome {
+    let told = |docs: &str| sections::lost("file.rs", docs).len();
+    let errors = |line: &str| {
+        told(&format!(
+            "/// Opens.\n///\n/// # Errors\n///\n{line}fn open() {{}}"
+        ))
+    };
+    assert_eq!(
+        errors("/// [`Error::Open`]: ENOENT where there is none.\n"),
+        0
+    );
+    assert_eq!(
+        errors("/// [`Error::Open`] with [`NoProc`](Cause::NoProc).\n"),
+        0
+    );
+    assert_eq!(
+        errors("/// [`Error::Open`]: [`NoProc`](Cause::NoProc).\n"),
+        1
+    );
+    assert_eq!(
+        errors("/// [`Error::Open`]: [`NoProc`](Cause::NoProc);\n/// ENOENT.\n"),
+        1
+    );
+    assert_eq!(errors("/// [`Error::Open`]:\n/// ENOENT.\n"), 1);
+    assert_eq!(errors(""), 1);
+    assert_eq!(errors("/// # Examples\n///\n/// None.\n"), 1);
+    assert_eq!(
+        told("/// Opens.\n///\n/// [`Map`]: ENOENT.\nfn open() {}"),
+        1
+    );
+    assert_eq!(told("/// ```\n/// # Ok(())\n/// ```\nfn open() {}"), 0);
+    Ok(())
+}
+
+/// Tells of each source file of the library, by its path in it.
+fn each_file(mut tell: impl FnMut(&str, &str)) -> Outcome {
     let mut directories = vec![Path::new(SOURCE).to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory)? {
@@ -168,12 +229,8 @@ fn no_file_is_forgotten() -> Outcome {
                 continue;
             }
             let file = path.strip_prefix(SOURCE)?.display().to_string();
-            let is_read = SOURCES.iter().any(|(read, _)| *read == file);
-            if !is_read && !claims(&file, &fs::read_to_string(&path)?).is_empty() {
-                forgotten.push(file);
-            }
+            tell(&file, &fs::read_to_string(&path)?);
         }
     }
-    assert_eq!(forgotten, [""; 0], "add them to SOURCES");
     Ok(())
 }

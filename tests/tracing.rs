@@ -157,11 +157,18 @@ fn raw_tracepoint() -> Outcome {
     runs(&map, link, 7, spawn)?;
 
     let nowhere = LinkSpec::raw_tracepoint(c"no_such_tracepoint").create(&prog);
-    let text = "attach a program to trace_raw_tp: ENOENT";
-    refused(nowhere, libc::ENOENT, text);
-    let text = "attach a program to trace_raw_tp: EINVAL";
-    let misfit = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&common::prog());
-    refused(misfit, libc::EINVAL, text);
+    let text = "attach a program to trace_raw_tp: there is no tracepoint no_such_tracepoint";
+    let error = refused(nowhere, libc::ENOENT, text);
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::NoTracepoint { name }) if name == "no_such_tracepoint"
+    ));
+    let misfit = common::prog();
+    let takes = "raw_tracepoint or raw_tracepoint_writable";
+    let why = of_wrong_type(&misfit, AttachType::TRACE_RAW_TP, takes);
+    let text = format!("attach a program to trace_raw_tp: {why}");
+    let made = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&misfit);
+    refused(made, libc::EINVAL, &text);
     // Links of another type have no such name.
     assert_eq!(common::link().target_name()?, None);
     Ok(())

@@ -70,13 +70,17 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Error::BtfById`]: ENOENT where there is none;
+    /// [`Error::BtfById`]: [`NoSuchId`](crate::Cause::NoSuchId) (ENOENT) where there is none;
     /// [`MissingCapability`](crate::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
     pub fn from_id(id: u32) -> Result<Self> {
         match sys::btf_fd_by_id(id) {
             Ok(fd) => Ok(Self { fd }),
             Err(errno) => {
-                let cause = (errno == Errno::PERM).then(diagnose::for_id).flatten();
+                let cause = match errno {
+                    Errno::PERM => diagnose::for_id(),
+                    Errno::NOENT => diagnose::no_such_id("BTF object"),
+                    _ => None,
+                };
                 let reason = Reason::new(errno, cause);
                 Err(Error::BtfById { id, reason })
             }

@@ -1,4 +1,5 @@
-//! Pins Linux BPF maps, programs and links on bpffs, safely and at the cost of the bare syscalls.
+//! Pins Linux BPF maps, programs and links on bpffs, safely. Opening costs what the bare syscalls cost;
+//! removing adds those that check whose pin it is.
 //!
 //! A BPF object dies with its last descriptor. Pinned, it has a name on bpffs and lives as long as
 //! the name: [`Map::pin`] gives it one, [`Map::open`] finds it again, [`PinnedMap::unpin`] takes the
@@ -123,6 +124,7 @@ mod pinned;
 mod place;
 mod prog;
 mod reuse;
+mod shown;
 mod sys;
 mod target;
 mod types;

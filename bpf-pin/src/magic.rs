@@ -50,9 +50,11 @@ impl FileSystem {
     }
 }
 
+/// As people call it: bpffs, although that mounts as "bpf".
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
+            _ if self.is_bpffs() => f.write_str("bpffs"),
             Some(name) => f.write_str(name),
             None => write!(f, "a file system of type {:#x}", self.0),
         }

@@ -140,7 +140,7 @@ impl<K: ObjectKind> Handle<K> {
     ///
     /// # Errors
     ///
-    /// [`Error::ById`]: ENOENT where no object of the kind has the id;
+    /// [`Error::ById`]: [`NoSuchId`](Cause::NoSuchId) (ENOENT) where no object of the kind has the id;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
     pub fn from_id(id: u32) -> Result<Self> {
         match K::fd_by_id(id) {
@@ -212,8 +212,17 @@ impl<K: ObjectKind> Handle<K> {
 
 #[cold]
 pub(crate) fn by_id_error<K: ObjectKind>(id: u32, errno: Errno) -> Error {
-    let (kind, cause) = (K::KIND, (errno == Errno::PERM).then(diagnose::for_id));
-    let reason = Reason::new(errno, cause.flatten());
+    let kind = K::KIND;
+    let cause = match errno {
+        Errno::PERM => diagnose::for_id(),
+        Errno::NOENT => diagnose::no_such_id(match kind {
+            Kind::Map => "map",
+            Kind::Prog => "program",
+            Kind::Link => "link",
+        }),
+        _ => None,
+    };
+    let reason = Reason::new(errno, cause);
     Error::ById { kind, id, reason }
 }
 

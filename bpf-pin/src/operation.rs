@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::shown::Shown;
+
 /// What was done with a directory, or a name in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -69,9 +71,9 @@ impl DirOperation {
             Self::Chown => ("change the owner of", ""),
             Self::Sweep => ("sweep", ""),
         };
-        write!(f, "{before} {}", path.display())?;
+        write!(f, "{before} {}", Shown(path.display()))?;
         match to {
-            Some(to) => write!(f, " {between} {}", to.display()),
+            Some(to) => write!(f, " {between} {}", Shown(to.display())),
             None => Ok(()),
         }
     }
@@ -87,6 +89,8 @@ pub enum MountOperation {
     Inspect,
     /// [`Bpffs::mounts`](crate::Bpffs::mounts) and what else reads mountinfo.
     ReadMounts,
+    /// [`inventory`](crate::inventory()).
+    List,
     /// [`MountOptions::detached`](crate::MountOptions::detached).
     Make,
     /// [`MountOptions::mount`](crate::MountOptions::mount), [`Bpffs::ensure`](crate::Bpffs::ensure).
@@ -107,6 +111,7 @@ impl fmt::Display for MountOperation {
             Self::Find => "find a bpffs at",
             Self::Inspect => "inspect",
             Self::ReadMounts => "read the mounts",
+            Self::List => "list the bpffs mounted at",
             Self::Make => "make a bpffs",
             Self::Mount => "mount a bpffs at",
             Self::Attach => "attach a bpffs at",

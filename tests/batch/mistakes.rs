@@ -110,7 +110,11 @@ fn flags() -> Outcome {
     ] {
         assert!(matches!(error, Error::Batch { done: 0, .. }), "{error:?}");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        assert!(error.cause().is_none(), "{error}");
+        let is_of_flags = matches!(
+            error.cause(),
+            Some(Cause::InvalidField { field: "flags", .. })
+        );
+        assert!(is_of_flags, "{error}");
     }
     let error = elems.lookup_with(&1, lock).expect_err("no lock");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));

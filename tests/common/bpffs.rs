@@ -110,3 +110,8 @@ impl Drop for TestFs {
         }
     }
 }
+
+/// A path as a sentence has it: one that holds a NUL is refused, and printed all the same.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string().replace('\0', "\\0")
+}

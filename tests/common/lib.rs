@@ -17,11 +17,11 @@ mod trace;
 mod tree;
 
 pub use allocated::{Allocated, Counting, allocated};
-pub use bpffs::TestFs;
+pub use bpffs::{TestFs, shown};
 pub use crowd::{Member, Said, crowd};
 pub use links::{
-    BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, query, query_of,
-    returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,
+    BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, of_wrong_type, query,
+    query_of, returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,
 };
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
 pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};

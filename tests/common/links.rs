@@ -41,6 +41,13 @@ pub fn cgroup_prog() -> Prog {
     returning(ProgType::CGROUP_SKB, attach_type, 1)
 }
 
+/// What is said of a program whose type is not attached in this way.
+pub fn of_wrong_type(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
+    let info = prog.info().expect("its info");
+    let (id, found) = (info.id, info.prog_type);
+    format!("program {id} is {found}, and {attach_type} takes {takes}")
+}
+
 /// The id of a kernel's function in its BTF.
 pub fn function(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     type_id(name, |found| matches!(found, Type::Func(_)))

@@ -52,7 +52,13 @@ fn bad() -> Vec<(OsString, Cause, String)> {
         "the path is empty".into(),
     );
     let mut all = vec![empty, long(256), long(4096), long(70_000)];
-    all.extend([".", "..", ".a", "a.", "a.b", "...", "pin."].map(dot));
+    let itself = |name: &str| {
+        let component = name.into();
+        let because = format!("{name:?} is no name in a directory");
+        (name.into(), Cause::Dot { component }, because)
+    };
+    all.extend([".", ".."].map(itself));
+    all.extend([".a", "a.", "a.b", "...", "pin."].map(dot));
     all.extend(["/", "//", "pin/", "/pin", "dir/pin", "../x", "a./b"].map(slash));
     all.extend([("\0", 0), ("pin\0", 3), ("pin\0more", 3), ("\0/.", 0)].map(|(n, at)| nul(n, at)));
     all
@@ -65,7 +71,7 @@ fn bad_names() -> Outcome {
     dir.create_dir("dir", 0o700)?;
     for (words, call) in METHODS {
         for (name, cause, because) in bad() {
-            let path = |name: &OsStr| fs.root().join(name).display().to_string();
+            let path = |name: &OsStr| shown(&fs.root().join(name));
             let words = words.replace("{pin}", &path("pin".as_ref()));
             let words = words.replace("{new}", &path("new".as_ref()));
             let sentence = format!("{}: {because}", words.replace("{}", &path(&name)));

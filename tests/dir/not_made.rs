@@ -37,7 +37,10 @@ fn taken_back() -> Outcome {
     symlink("old", fs.at("old/link"))?;
     let before = of(&fs, "old");
     let dot = |component: &str| {
-        let because = format!("{component:?} holds a '.', which bpffs allows in no name");
+        let because = match component {
+            ".." => "\"..\" is no name in a directory".to_owned(),
+            _ => format!("{component:?} holds a '.', which bpffs allows in no name"),
+        };
         let component = component.into();
         (Cause::Dot { component }, because)
     };
@@ -57,7 +60,7 @@ fn taken_back() -> Outcome {
     for (path, (cause, because)) in cases {
         let path = fs.at(&path);
         let error = unwrap_err(PinDir::create(&path, 0o700));
-        let sentence = format!("create directory {}: {because}", path.display());
+        let sentence = format!("create directory {}: {because}", shown(&path));
         assert_says(&error, None, cause, &sentence);
         assert_eq!(error.path(), Some(&*path));
         assert_eq!(fs.names(), ["old"], "{}", path.display());
@@ -274,7 +277,7 @@ fn nowhere() -> Outcome {
         let error = unwrap_err(PinDir::create(&path, 0o700));
         let sentence = format!(
             "create directory {}: the path holds a NUL byte after {position} bytes",
-            path.display()
+            shown(&path)
         );
         assert_says(&error, None, Cause::InteriorNul { position }, &sentence);
         assert!(fs.names().is_empty());

@@ -211,7 +211,7 @@ fn no_pin() -> Outcome {
             "dir",
             Some(libc::EACCES),
             cause,
-            "is a directory on bpf, not a BPF object",
+            "is a directory on bpffs, not a BPF object",
         );
         for (name, _) in links {
             // Which errno the kernel has for it depends on where it leads.
@@ -373,7 +373,7 @@ fn unlink() -> Outcome {
     let error = unwrap_err(dir.unlink("dir"));
     let path = fs.at("dir");
     let sentence = format!(
-        "unpin {0}: {0} is a directory on bpf, not a BPF object",
+        "unpin {0}: {0} is a directory on bpffs, not a BPF object",
         path.display()
     );
     let (what, found) = ("directory", FileSystem::BPF);

@@ -183,14 +183,13 @@ fn sentences() -> Outcome {
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
         };
-        let device = |dev| format!("{}:{}", libc::major(dev), libc::minor(dev));
         assert_eq!(
             error.to_string(),
             format!(
-                "find a bpffs at {}: another bpffs is there (device {}, not {})",
+                "list the bpffs mounted at {}: mount {} is covered by bpffs (mount {})",
                 one.display(),
-                device(above.dev()),
-                device(below.dev())
+                below.mount()?.mount_id,
+                above.mount()?.mount_id
             )
         );
         Ok(())

@@ -1,6 +1,6 @@
 //! What every link that knows updates and detaching goes through.
 
-use bpf_pin::{Cause, Error, Link, LinkSpec, LinkTarget, LinkType, Prog};
+use bpf_pin::{AttachType, Cause, Error, Link, LinkSpec, LinkTarget, LinkType, Prog};
 use common::*;
 
 #[track_caller]
@@ -41,12 +41,15 @@ pub fn life(
     assert_eq!(prog_id()?, second.id()?);
     link.update_from(&third, &second)?;
     assert_eq!(prog_id()?, third.id()?);
-    let why = match target {
-        LinkTarget::Cgroup { attach_type, .. } => {
-            format!("the program was not loaded for {attach_type}")
-        }
-        _ => "EINVAL".to_owned(),
+    let attach_type = match target {
+        LinkTarget::Cgroup { attach_type, .. }
+        | LinkTarget::Netns { attach_type, .. }
+        | LinkTarget::Tcx { attach_type, .. }
+        | LinkTarget::Netkit { attach_type, .. }
+        | LinkTarget::Sockmap { attach_type, .. } => attach_type,
+        _ => AttachType::XDP,
     };
+    let why = of_wrong_type(&other, attach_type, &first.info()?.prog_type.to_string());
     let text = format!("update link {id}: {why}");
     refused(link.update(&other), libc::EINVAL, &text);
     refused(link.update_from(&other, &third), libc::EINVAL, &text);

@@ -38,7 +38,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "bpffs/mount.rs"
     "bpffs/noatime.rs"
     "bpffs/options.rs"
-    "bpffs/statmount.rs"
+    "mounts/statmount.rs"
     "bpffs/token.rs"
     "btf.rs"
     "capability.rs"

@@ -85,10 +85,35 @@ impl bpf_insn {
         Self::new(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0)
     }
 
-    /// `dst = dst op imm`, 64 bits wide.
+    /// `dst = dst op imm`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and the like.
     #[must_use]
     pub const fn alu64_imm(op: u8, dst: u8, imm: i32) -> Self {
         Self::new(BPF_ALU64 | BPF_OP(op) | BPF_K, dst, 0, 0, imm)
+    }
+
+    /// `dst = dst op src`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and the like.
+    #[must_use]
+    pub const fn alu64_reg(op: u8, dst: u8, src: u8) -> Self {
+        Self::new(BPF_ALU64 | BPF_OP(op) | BPF_X, dst, src, 0, 0)
+    }
+
+    /// `dst = imm`, all 64 bits of it: one instruction in two slots.
+    #[must_use]
+    pub const fn ld_imm64(dst: u8, imm: u64) -> [Self; 2] {
+        [
+            Self::new(BPF_LD | BPF_DW | BPF_IMM, dst, 0, 0, imm as i32),
+            Self::new(0, 0, 0, 0, (imm >> 32) as i32),
+        ]
+    }
+
+    /// `dst =` the address, `off` bytes from the beginning, in the one value of the array of this
+    /// descriptor: one instruction in two slots. Linux 5.2.
+    #[must_use]
+    pub const fn ld_map_value(dst: u8, fd: i32, off: i32) -> [Self; 2] {
+        [
+            Self::new(BPF_LD | BPF_DW | BPF_IMM, dst, BPF_PSEUDO_MAP_VALUE, 0, fd),
+            Self::new(0, 0, 0, 0, off),
+        ]
     }
 
     /// `dst =` the map of this descriptor: one instruction in two slots.
@@ -100,25 +125,40 @@ impl bpf_insn {
         ]
     }
 
-    /// `dst = *(size *)(src + off)`.
+    /// `dst = *(size *)(src + off)`: `size` is [`BPF_B`], [`BPF_H`], [`BPF_W`] or [`BPF_DW`], of 1, 2, 4
+    /// or 8 bytes.
     #[must_use]
     pub const fn ldx_mem(size: u8, dst: u8, src: u8, off: i16) -> Self {
         Self::new(BPF_LDX | BPF_SIZE(size) | BPF_MEM, dst, src, off, 0)
     }
 
-    /// `*(size *)(dst + off) = src`.
+    /// `*(size *)(dst + off) = src`: `size` as for [`ldx_mem`](Self::ldx_mem).
     #[must_use]
     pub const fn stx_mem(size: u8, dst: u8, src: u8, off: i16) -> Self {
         Self::new(BPF_STX | BPF_SIZE(size) | BPF_MEM, dst, src, off, 0)
     }
 
-    /// `*(size *)(dst + off) = imm`.
+    /// `*(size *)(dst + off) = imm`: `size` as for [`ldx_mem`](Self::ldx_mem).
     #[must_use]
     pub const fn st_mem(size: u8, dst: u8, off: i16, imm: i32) -> Self {
         Self::new(BPF_ST | BPF_SIZE(size) | BPF_MEM, dst, 0, off, imm)
     }
 
-    /// `if dst op imm`, go on `off` instructions after the next one.
+    /// Go on `off` instructions after the next one.
+    #[must_use]
+    pub const fn ja(off: i16) -> Self {
+        Self::new(BPF_JMP | BPF_JA, 0, 0, off, 0)
+    }
+
+    /// `if dst op src`, go on `off` instructions after the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`] and
+    /// the like.
+    #[must_use]
+    pub const fn jmp_reg(op: u8, dst: u8, src: u8, off: i16) -> Self {
+        Self::new(BPF_JMP | BPF_OP(op) | BPF_X, dst, src, off, 0)
+    }
+
+    /// `if dst op imm`, go on `off` instructions after the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`] and
+    /// the like.
     #[must_use]
     pub const fn jmp_imm(op: u8, dst: u8, imm: i32, off: i16) -> Self {
         Self::new(BPF_JMP | BPF_OP(op) | BPF_K, dst, 0, off, imm)

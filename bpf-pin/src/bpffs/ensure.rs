@@ -52,7 +52,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(5);
 
 impl Bpffs {
-    /// Mounts a bpffs at `path` unless one is mounted exactly there.
+    /// Mounts a bpffs at `path`, a directory that must be there, unless one is mounted exactly there.
     ///
     /// It is mounted there and nowhere else, on a directory that is there, also one whose own mount
     /// begins above this process's root, as after chroot(2); over nothing that is mounted there; and
@@ -83,12 +83,14 @@ impl Bpffs {
     /// ```no_run
     /// use bpf_pin::{Bpffs, Ensured, MountOptions};
     ///
+    /// // The kernel makes the usual place, /sys/fs/bpf; any other is to be made first.
+    /// std::fs::create_dir_all("/run/app/bpf")?;
     /// let options = MountOptions::new().mode(0o700);
-    /// match Bpffs::ensure("/sys/fs/bpf", &options)? {
+    /// match Bpffs::ensure("/run/app/bpf", &options)? {
     ///     Ensured::Mounted(bpffs) => println!("mounted {}", bpffs.path().display()),
     ///     Ensured::Found(bpffs) => println!("found device {}", bpffs.dev()),
     /// }
-    /// # Ok::<(), bpf_pin::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<Ensured> {
         let path = path.as_ref();

@@ -52,7 +52,9 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Error::Mount`](crate::Error::Mount): [`Refused`](Cause::Refused) with the other side's errno;
-    /// [`Handshake`](Cause::Handshake) where the answer is none;
+    /// [`Handshake`](Cause::Handshake) where the answer is none; [`HungUp`](Cause::HungUp) (EPIPE,
+    /// ECONNRESET) where the other side is gone; [`NoAnswer`](Cause::NoAnswer) (EAGAIN) where the socket's
+    /// time was over;
     /// [`ForeignMountNamespace`](Cause::ForeignMountNamespace),
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
     /// [`InvalidOption`](Cause::InvalidOption), also for a delegation among these options, and (EINVAL)
@@ -110,7 +112,8 @@ impl MountOptions {
     }
 
     /// The privileged side: takes one request from `socket`, creates the bpffs that was opened with
-    /// these options, and answers. Linux 6.9.
+    /// these options, and answers. Linux 6.9. Who is to serve another request, from the same socket or
+    /// the next one, calls it again.
     ///
     /// Mode and owner in these options take precedence over those that the other side asked for;
     /// flags and source are left to it. Who the other side is must be settled before: it gets
@@ -135,6 +138,7 @@ impl MountOptions {
     /// [`NotABpfContext`](Cause::NotABpfContext); [`UsedContext`](Cause::UsedContext) (EBUSY) where the
     /// context was used before; [`Handshake`](Cause::Handshake) where the request is none, with no
     /// descriptor or several, and where the other side has given up, to whom then nothing is answered;
+    /// [`HungUp`](Cause::HungUp) (EPIPE, ECONNRESET) and [`NoAnswer`](Cause::NoAnswer) (EAGAIN) as there;
     /// [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9;
     /// [`InvalidOption`](Cause::InvalidOption) (EINVAL) for an owner who is not mapped in the other
     /// side's user namespace; [`MissingCapability`](Cause::MissingCapability) or
@@ -171,7 +175,7 @@ impl MountOptions {
         // To close it may take long.
         drop(received);
         granted
-            .and(answered.map_err(Reason::errno_only))
+            .and(answered.map_err(of_socket))
             .map_err(|reason| error(MountOperation::GrantDelegation, &PathBuf::new(), reason))
     }
 
@@ -243,7 +247,7 @@ fn send_context(socket: BorrowedFd<'_>, context: BorrowedFd<'_>) -> Result<(), R
     let contexts = [context];
     // There is room for one.
     control.push(SendAncillaryMessage::ScmRights(&contexts));
-    send(socket, &REQUEST, &mut control).map_err(Reason::errno_only)
+    send(socket, &REQUEST, &mut control).map_err(of_socket)
 }
 
 fn send_answer(socket: BorrowedFd<'_>, errno: i32) -> Result<(), Errno> {
@@ -292,7 +296,7 @@ fn receive_context<'r>(
     }
     let is_cut = flags.contains(ReturnFlags::CTRUNC);
     let problem = match (&message[..length], &received[..]) {
-        ([], _) => "has hung up",
+        ([], _) => return Err(Cause::HungUp.into()),
         (message, _) if *message == NO_REQUEST => GIVEN_UP,
         (message, _) if *message != REQUEST => "sent something else than a request",
         (_, []) if is_cut => "sent a descriptor that could not be taken",
@@ -316,10 +320,12 @@ fn receive_answer(socket: BorrowedFd<'_>) -> Result<i32, Reason> {
     let errno = message[..length].strip_prefix(&ANSWER);
     match errno.and_then(|errno| errno.try_into().ok()) {
         Some(errno) => Ok(i32::from_ne_bytes(errno)),
-        None if length == 0 => Err("has hung up"),
-        None => Err("sent something else than an answer"),
+        None if length == 0 => Err(Cause::HungUp.into()),
+        None => {
+            let problem = "sent something else than an answer";
+            Err(Cause::Handshake { problem }.into())
+        }
     }
-    .map_err(|problem| Cause::Handshake { problem }.into())
 }
 
 fn receive(
@@ -332,6 +338,17 @@ fn receive(
         let mut parts = [IoSliceMut::new(message)];
         recvmsg(socket, &mut parts, control, flags | RecvFlags::CMSG_CLOEXEC)
     });
-    let received = received.map_err(Reason::errno_only)?;
+    let received = received.map_err(of_socket)?;
     Ok((received.bytes, received.flags))
+}
+
+/// What the errno of a connected socket says of the other side.
+#[cold]
+fn of_socket(errno: Errno) -> Reason {
+    let cause = match errno {
+        Errno::PIPE | Errno::CONNRESET => Some(Cause::HungUp),
+        Errno::AGAIN => Some(Cause::NoAnswer),
+        _ => None,
+    };
+    Reason::new(errno, cause.filter(|_| !is_filtered()))
 }

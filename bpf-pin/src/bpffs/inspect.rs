@@ -11,6 +11,7 @@ use crate::magic::FileSystem;
 use crate::mountinfo::{Line, Mount};
 use crate::mounts::{Directory, MountInfo, from_root, of_process_1};
 use crate::operation::MountOperation;
+use crate::shown::Shown;
 
 use super::instance::{Bpffs, error};
 
@@ -221,6 +222,21 @@ fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown(Words(self)).fmt(f)
+    }
+}
+
+/// The sentence, with paths as they are.
+struct Words<'i>(&'i Inspection);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f)
+    }
+}
+
+impl Inspection {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match (&self.verdict, &self.mount) {
             (Verdict::Missing { missing }, _) => write!(f, "{} does not exist", missing.display())?,

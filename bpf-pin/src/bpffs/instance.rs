@@ -174,7 +174,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NoProc`](Cause::NoProc).
+    /// [`Error::Mount`] with [`NoProc`](Cause::NoProc).
     ///
     /// # Examples
     ///

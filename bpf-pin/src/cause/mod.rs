@@ -21,7 +21,7 @@ use crate::types::{AttachType, Command, LinkType, MapType, ProgType};
 #[non_exhaustive]
 pub enum Cause {
     /// A component of the path holds a '.', which bpffs refuses in every name that a user makes
-    /// (EPERM).
+    /// (EPERM); or it is "." or "..", which are names of the directories themselves.
     Dot {
         /// The component.
         component: OsString,
@@ -47,7 +47,8 @@ pub enum Cause {
         /// The file system that it is on.
         found: FileSystem,
     },
-    /// Nothing is there (ENOENT).
+    /// Nothing is there (ENOENT), or was there when the kernel looked. Whether it is the name itself:
+    /// [`Error::is_missing`](crate::Error::is_missing).
     Missing {
         /// The first component of the path that does not exist, with what leads to it.
         path: PathBuf,
@@ -199,9 +200,16 @@ pub enum Cause {
     },
     /// The map is frozen: only programs may still write to it (EPERM).
     Frozen,
-    /// The map is full, or the index is not below the number of its entries (E2BIG, of a trie ENOSPC).
+    /// The map is full (E2BIG, of a trie ENOSPC).
     MaxEntries {
         /// The number of entries it was made for.
+        max_entries: u32,
+    },
+    /// There is no such index in an array (E2BIG).
+    IndexBeyond {
+        /// The index, counted from 0.
+        index: u32,
+        /// The number of entries that there are.
         max_entries: u32,
     },
     /// There is such a key already (EEXIST).
@@ -317,6 +325,17 @@ pub enum Cause {
         /// The way.
         attach_type: AttachType,
     },
+    /// The program is of a type that is not attached, or put into a link, in this way (EINVAL).
+    WrongProgType {
+        /// The program's id.
+        prog_id: u32,
+        /// Its type.
+        found: ProgType,
+        /// The way.
+        attach_type: AttachType,
+        /// The types of program that are attached so.
+        takes: &'static [ProgType],
+    },
     /// The descriptor is not of a control group in a cgroup2 file system (EBADF).
     NotACgroup {
         /// The file system that it is of.
@@ -357,6 +376,11 @@ pub enum Cause {
         expected: LinkTarget,
         /// What it is attached to.
         found: LinkTarget,
+    },
+    /// Neither the kernel nor a module that is loaded has a tracepoint of this name (ENOENT).
+    NoTracepoint {
+        /// The name.
+        name: String,
     },
     /// The link is attached to a tracepoint of another name; nothing was changed.
     AnotherTracepoint {
@@ -450,6 +474,15 @@ pub enum Cause {
         /// The id of the mount.
         mount_id: u64,
     },
+    /// A mount cannot be reached: another is mounted over it.
+    Covered {
+        /// The id of the mount that was meant.
+        mount_id: u64,
+        /// What file system its path leads to.
+        found: FileSystem,
+        /// The id of the mount that its path leads to.
+        by: u64,
+    },
     /// Somebody else mounted something there at the same moment.
     Overtaken,
     /// The mount is in use (EBUSY).
@@ -483,6 +516,10 @@ pub enum Cause {
         /// What it does not allow: "map_create", "maps of type hash", ….
         what: String,
     },
+    /// The other side of the handshake has closed its end of the socket (EPIPE, ECONNRESET).
+    HungUp,
+    /// The socket's time was over before the other side of the handshake sent something (EAGAIN).
+    NoAnswer,
     /// What came over the socket is not what the other side of the handshake should send.
     Handshake {
         /// What is wrong with it.
@@ -517,6 +554,13 @@ pub enum Cause {
         index: usize,
         /// How many there are.
         length: usize,
+    },
+    /// A program has at least one instruction, which ends it.
+    NoInsns,
+    /// No object that lives has the id (ENOENT): it may be gone by now.
+    NoSuchId {
+        /// "map", "program", "link" or "BTF object".
+        what: &'static str,
     },
     /// Programs of this type are not run by `BPF_PROG_TEST_RUN` (ENOTSUPP).
     NoTestRun {

@@ -6,6 +6,7 @@ use rustix::fs::{major, minor};
 
 use super::Cause;
 use crate::errno::errno_name;
+use crate::shown::Shown;
 
 /// A device's number as people know it.
 pub(crate) struct Device(pub(crate) u64);
@@ -18,7 +19,27 @@ impl fmt::Display for Device {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown(Words(self)).fmt(f)
+    }
+}
+
+/// A cause in words, with paths and names as they are.
+struct Words<'c>(&'c Cause);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write(f)
+    }
+}
+
+impl Cause {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Dot { component } if component == "." || component == ".." => write!(
+                f,
+                "{:?} is no name in a directory",
+                component.to_string_lossy()
+            ),
             Self::Dot { component } => write!(
                 f,
                 "{:?} holds a '.', which bpffs allows in no name",
@@ -132,6 +153,10 @@ impl fmt::Display for Cause {
             Self::MaxEntries { max_entries } => {
                 write!(f, "the map has room for {max_entries} entries and no more")
             }
+            Self::IndexBeyond { index, max_entries } => match max_entries.checked_sub(1) {
+                Some(last) => write!(f, "index {index} is beyond the last, {last}"),
+                None => write!(f, "index {index} is beyond the end: the map has no entries"),
+            },
             Self::KeyExists => f.write_str("there is such a key already"),
             Self::KeyMissing => f.write_str("there is no such key"),
             Self::Uneven { keys, values } => {
@@ -206,6 +231,15 @@ impl fmt::Display for Cause {
             Self::NotLoadedFor { attach_type } => {
                 write!(f, "the program was not loaded for {attach_type}")
             }
+            Self::WrongProgType {
+                prog_id,
+                found,
+                attach_type,
+                takes,
+            } => {
+                write!(f, "program {prog_id} is {found}, and {attach_type} takes ")?;
+                one_of(f, takes)
+            }
             Self::NotACgroup { found } => {
                 write!(f, "the descriptor is on {found}, not of a control group in cgroup2")
             }
@@ -226,6 +260,9 @@ impl fmt::Display for Cause {
                 f,
                 "it is attached to {found}, not to {expected}; nothing was changed"
             ),
+            Self::NoTracepoint { name } => {
+                write!(f, "there is no tracepoint {name}")
+            }
             Self::AnotherTracepoint { expected, found } => write!(
                 f,
                 "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
@@ -295,6 +332,11 @@ impl fmt::Display for Cause {
             Self::Occupied { found, mount_id } => {
                 write!(f, "{found} is mounted there already (mount {mount_id})")
             }
+            Self::Covered {
+                mount_id,
+                found,
+                by,
+            } => write!(f, "mount {mount_id} is covered by {found} (mount {by})"),
             Self::Overtaken => {
                 f.write_str("something else was mounted there at the same moment")
             }
@@ -323,6 +365,8 @@ impl fmt::Display for Cause {
             }
             Self::NotAToken { found } => write!(f, "it is {found}, not a token"),
             Self::NotDelegated { what } => write!(f, "the token does not allow {what}"),
+            Self::HungUp => f.write_str("the other side has hung up"),
+            Self::NoAnswer => f.write_str("the other side did not answer in time"),
             Self::Handshake { problem } => write!(f, "the other side {problem}"),
             Self::NotABpfContext { found: Some(found) } => {
                 write!(f, "the other side sent {found}, not the context of a bpffs")
@@ -353,6 +397,8 @@ impl fmt::Display for Cause {
                 f,
                 "instruction {insn} names descriptor {index} of fd_array, which has {length}"
             ),
+            Self::NoInsns => f.write_str("the program has no instructions"),
+            Self::NoSuchId { what } => write!(f, "no living {what} has this id"),
             Self::NoTestRun { prog_type } => {
                 write!(f, "this kernel runs no {prog_type} programs for tests")
             }
@@ -372,4 +418,17 @@ impl fmt::Display for Cause {
             ),
         }
     }
+}
+
+/// "a", "a or b", "a, b or c".
+fn one_of(f: &mut fmt::Formatter<'_>, all: &[impl fmt::Display]) -> fmt::Result {
+    for (at, each) in all.iter().enumerate() {
+        let before = match at {
+            0 => "",
+            _ if at + 1 == all.len() => " or ",
+            _ => ", ",
+        };
+        write!(f, "{before}{each}")?;
+    }
+    Ok(())
 }

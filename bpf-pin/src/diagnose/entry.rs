@@ -63,6 +63,14 @@ pub(super) fn open(
     }
 }
 
+/// By now something has the name of what was to be opened as a directory. The one that it is in is no
+/// dead one, then, so it was the name that was not there. (Of a pin ENOENT may be its object's, of
+/// which only the kernel's own file is left.)
+pub(super) fn was_missing(place: &Place<'_>, errno: Errno) -> Option<Cause> {
+    let is_there = errno == Errno::NOENT && place.lstat().is_ok();
+    is_there.then(|| Cause::Missing { path: place.path() })
+}
+
 /// Why a name in `base` was not found, whatever was to be done with it.
 pub(super) fn find(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Cause> {
     match errno {

@@ -1,5 +1,6 @@
 //! What is wrong with where a program is to be attached.
 
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 use bpf_pin_sys::Version;
@@ -27,6 +28,12 @@ pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
     };
     let is_unknown = !is_filtered() && sys::query_no_device(attach_type.0) == Errno::INVAL;
     is_unknown.then_some(Cause::Unsupported { what, since })
+}
+
+/// ENOENT of a raw tracepoint: what looks for it by its name is the only one to say so.
+pub(crate) fn for_tracepoint(name: &CStr) -> Option<Cause> {
+    let name = name.to_string_lossy().into_owned();
+    (!is_filtered()).then_some(Cause::NoTracepoint { name })
 }
 
 /// EINVAL of a raw tracepoint with a cookie.

@@ -19,12 +19,14 @@ use crate::place::{Base, Place};
 
 pub(crate) use hidden::not_bpffs;
 pub(crate) use link::{
-    for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint_cookie, for_xdp,
+    for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint,
+    for_tracepoint_cookie, for_xdp,
 };
 pub(crate) use mount::{attach, missing_call, mount, mount_namespace};
 pub(crate) use path::walk;
 pub(crate) use privilege::{
     for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,
+    no_such_id,
 };
 
 /// Why `BPF_OBJ_PIN` failed.
@@ -61,6 +63,12 @@ pub(crate) fn find(place: &Place<'_>, errno: Errno) -> Option<Cause> {
         Some(base) => entry::find(place, base, errno),
         None => path::unpin(&place.path(), errno),
     }
+}
+
+/// Why a directory in one that is held open could not be opened.
+#[cold]
+pub(crate) fn open_dir(place: &Place<'_>, errno: Errno) -> Option<Cause> {
+    find(place, errno).or_else(|| entry::was_missing(place, errno))
 }
 
 /// Why a name could not be made in a directory.

@@ -42,6 +42,12 @@ pub(crate) fn for_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
 }
 
+/// ENOENT of `BPF_*_GET_FD_BY_ID`, which says it of nothing else.
+#[cold]
+pub(crate) fn no_such_id(what: &'static str) -> Option<Cause> {
+    (!is_filtered()).then_some(Cause::NoSuchId { what })
+}
+
 /// EPERM of `BPF_*_GET_NEXT_ID`.
 pub(crate) fn for_next_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "finding objects by their ids").or_else(|| user_namespace(true))

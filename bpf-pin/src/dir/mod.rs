@@ -50,6 +50,17 @@ pub use walk::Walk;
 ///
 /// Dropped, it closes the descriptor and leaves the directory.
 ///
+/// | what for | |
+/// |---|---|
+/// | the directory | [`create`](Self::create), [`open`](Self::open), [`Bpffs::dir`](crate::Bpffs::dir); [`create_dir`](Self::create_dir), [`open_dir`](Self::open_dir) of one in it |
+/// | a restart | [`open_or_create`](Self::open_or_create), [`open_or_create_with`](Self::open_or_create_with), [`open_or_attach`](Self::open_or_attach) |
+/// | pin and open | [`pin`](Self::pin), [`open_as`](Self::open_as), [`open_with_info`](Self::open_with_info), [`identity`](Self::identity) |
+/// | replace | [`replace`](Self::replace), [`replace_if`](Self::replace_if), [`exchange`](Self::exchange), [`rename`](Self::rename), [`link`](Self::link) |
+/// | sets | [`stage`](Self::stage), then [`Stage::publish`]; [`open_dir_shared`](Self::open_dir_shared) |
+/// | locks | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared) |
+/// | look around | [`entries`](Self::entries), [`walk`](Self::walk) |
+/// | clean up | [`remove`](Self::remove), [`unlink`](Self::unlink), [`remove_dir_all`](Self::remove_dir_all), [`sweep`](Self::sweep), [`sweep_stale`](Self::sweep_stale) |
+///
 /// # Who else may write to the directory
 ///
 /// Whoever may do so can put other objects under its names, and can do so between any two syscalls.

@@ -136,7 +136,7 @@ impl PinDir {
                 what: "openat2",
                 since: Version::new(5, 6),
             }),
-            _ => diagnose::find(&self.place(name), errno),
+            _ => diagnose::open_dir(&self.place(name), errno),
         };
         Reason::new(errno, cause)
     }

@@ -337,6 +337,30 @@ impl Error {
         self.reason().cause()
     }
 
+    /// Whether it is that nothing has the name, or the id, that was asked for (ENOENT), as was then seen
+    /// to be so; for what is to be opened if it is there. Of a directory on the way that does not exist,
+    /// of a symbolic link that leads nowhere and of a bpffs that is not mounted it is false.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinnedMap;
+    ///
+    /// match PinnedMap::open("/sys/fs/bpf/flows") {
+    ///     Ok(flows) => println!("map {}", flows.id()?),
+    ///     Err(error) if error.is_missing() => println!("no flows yet"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn is_missing(&self) -> bool {
+        match self.cause() {
+            Some(Cause::Missing { path }) => self.path() == Some(path),
+            Some(Cause::NoSuchId { .. }) => true,
+            _ => false,
+        }
+    }
+
     /// The errno as the kernel gave it, where a syscall failed.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.reason().raw_os_error()

@@ -4,22 +4,23 @@ use std::fmt;
 
 use crate::cause::Cause;
 use crate::operation::MountOperation;
+use crate::shown::Shown;
 
 use super::Error;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open { path, .. } => write!(f, "open {}", path.display()),
-            Self::Pin { path, .. } => write!(f, "pin {}", path.display()),
-            Self::Unpin { path, .. } => write!(f, "unpin {}", path.display()),
+            Self::Open { path, .. } => write!(f, "open {}", Shown(path.display())),
+            Self::Pin { path, .. } => write!(f, "pin {}", Shown(path.display())),
+            Self::Unpin { path, .. } => write!(f, "unpin {}", Shown(path.display())),
             Self::Directory {
                 operation,
                 path,
                 to,
                 ..
             } => operation.write(f, path, to.as_deref()),
-            Self::Statfs { path, .. } => write!(f, "statfs {}", path.display()),
+            Self::Statfs { path, .. } => write!(f, "statfs {}", Shown(path.display())),
             Self::Fstatfs { .. } => f.write_str("fstatfs"),
             Self::Descriptor {
                 expected: Some(kind),
@@ -70,19 +71,26 @@ impl fmt::Display for Error {
             Self::LoadBtf { .. } => f.write_str("load BTF"),
             Self::BtfById { id, .. } => write!(f, "open BTF {id}"),
             Self::BtfInfo { .. } => f.write_str("read the info of BTF"),
-            Self::Reuse { path, .. } => write!(f, "reuse {}", path.display()),
+            Self::Reuse { path, .. } => write!(f, "reuse {}", Shown(path.display())),
+            Self::Migrate { path, error } if is_per_cpu(error) => {
+                return write!(
+                    f,
+                    "migrate {}: a map has a value for each CPU: use Migrate::bytes",
+                    Shown(path.display())
+                );
+            }
             // What failed has words of its own.
             Self::Migrate { path, error } => {
-                return write!(f, "migrate {}: {error}", path.display());
+                return write!(f, "migrate {}: {error}", Shown(path.display()));
             }
             Self::Attach { path, error } => {
-                return write!(f, "attach by {}: {error}", path.display());
+                return write!(f, "attach by {}: {error}", Shown(path.display()));
             }
             Self::Mount {
                 operation, path, ..
             } => match path.as_os_str().is_empty() {
                 true => operation.fmt(f),
-                false => write!(f, "{operation} {}", path.display()),
+                false => write!(f, "{operation} {}", Shown(path.display())),
             },
             Self::Token { operation, .. } => operation.fmt(f),
         }?;
@@ -97,6 +105,12 @@ impl fmt::Display for Error {
                 ..
             } if matches!(reason.cause(), Some(Cause::Missing { .. })) => {
                 f.write_str("; the directory must be made first")
+            }
+            // The commands that take one.
+            Self::CreateMap { reason, .. } | Self::LoadProg { reason, .. }
+                if reason.cause() == Some(&Cause::UserNamespace) =>
+            {
+                f.write_str("; from Linux 6.9 on a token serves: Token::create")
             }
             _ => Ok(()),
         }
@@ -115,6 +129,11 @@ fn named(
         write!(f, " {name:?}")?;
     }
     Ok(())
+}
+
+/// Which is for a view to say "use PerCpu" of.
+fn is_per_cpu(error: &Error) -> bool {
+    error.cause() == Some(&Cause::PerCpu { is_per_cpu: true })
 }
 
 fn numbered(f: &mut fmt::Formatter<'_>, verb: &str, id: u32) -> fmt::Result {

@@ -14,6 +14,7 @@ use crate::bpffs::Bpffs;
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Reason, Result};
+use crate::magic::FileSystem;
 use crate::mountinfo::Mount;
 use crate::mounts::mount_id;
 use crate::object::Object;
@@ -248,7 +249,7 @@ impl Instance {
                     let mount_id = mount.mount_id;
                     return self.enter(root, path, mount_id, reached);
                 }
-                Err(error) => failed = Some(error),
+                Err(error) => failed = Some(covered(mount, &path).unwrap_or(error)),
             }
         }
         let first = self.mounts.partition_point(|mount| mount.root <= root);
@@ -369,6 +370,23 @@ fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<Found>> {
             info: info.map_err(|error| error.of_opened(path.to_owned()))?,
         })
     }))
+}
+
+/// What a path that should lead to a mount leads to in its stead.
+#[cold]
+fn covered(mount: &Mount, path: &Path) -> Option<Error> {
+    let fd = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let by = mount_id(fd.as_fd()).ok()?;
+    let cause = Cause::Covered {
+        mount_id: mount.mount_id,
+        found: FileSystem::of(&fd).ok()?,
+        by,
+    };
+    (by != mount.mount_id).then(|| Error::Mount {
+        operation: MountOperation::List,
+        path: path.to_owned(),
+        reason: cause.into(),
+    })
 }
 
 fn not_found(path: &Path, reason: Reason) -> Error {

@@ -45,7 +45,8 @@ pub struct Inventory {
 /// Each instance is walked once, however often it is mounted or bound. What is mounted over one of its
 /// directories hides that; it is walked all the same where another mount leads to it. What no mount
 /// leads to is told by an error, [`MountPoint`](crate::Cause::MountPoint) and the like; unless it is a
-/// directory and what hides it is another bpffs, which is walked itself. Pins that were removed are
+/// directory and what hides it is another bpffs, which is walked itself. A bpffs that another mount
+/// covers is told by [`Covered`](crate::Cause::Covered). Pins that were removed are
 /// found where they are bound to a file.
 ///
 /// The mounts are those of the moment when it begins, and each path is the one by which a pin was
@@ -79,7 +80,11 @@ pub struct Inventory {
 /// // Where is map 17 pinned?
 /// let map = Identity { kind: Kind::Map, id: 17 };
 /// for found in inventory()?.of(map) {
-///     println!("{}", found?.path.display());
+///     match found {
+///         Ok(found) => println!("{}", found.path.display()),
+///         // It may be pinned there, too. What follows is found all the same.
+///         Err(error) => eprintln!("not seen: {error}"),
+///     }
 /// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```

@@ -14,7 +14,7 @@ use crate::types::ProgType;
 
 use super::point::{Point, Relative};
 use super::spec::Cookies;
-use super::{Link, LinkSpec};
+use super::{Link, LinkSpec, takes};
 
 impl LinkSpec<'_> {
     /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a
@@ -22,16 +22,17 @@ impl LinkSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`], or [`Error::ReplaceFunction`] of [`freplace`](Self::freplace): EINVAL where
-    /// program and attach point do not fit or the kernel does not
-    /// know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
+    /// [`Error::CreateLink`], or [`Error::ReplaceFunction`] of [`freplace`](Self::freplace):
+    /// [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type are not attached so,
+    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the program is for
+    /// another way; EINVAL where they do not fit otherwise or the kernel does not know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
     /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
     /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
     /// (EBUSY) or in the other one (EEXIST); EEXIST of a device that is part of one with an XDP
     /// program; EBUSY where a function of netfilter has this priority, and where the program traces
     /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
     /// has a flow dissector; ESTALE where the revision is another;
-    /// [`NotACgroup`](Cause::NotACgroup) (EBADF);
+    /// [`NotACgroup`](Cause::NotACgroup) (EBADF); [`NoTracepoint`](Cause::NoTracepoint) (ENOENT);
     /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
     /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
@@ -172,22 +173,39 @@ impl LinkSpec<'_> {
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         match (errno, self.point) {
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => diagnose::for_device(ifindex),
+            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => self
+                .wrong_type(prog, errno)
+                .or_else(|| diagnose::for_device(ifindex)),
             (Errno::BUSY | Errno::EXIST, Point::Xdp(ifindex)) => diagnose::for_xdp(ifindex),
             (Errno::INVAL, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
                 diagnose::for_attach_type(self.attach_type)
+                    .or_else(|| self.wrong_type(prog, errno))
                     .or_else(|| diagnose::for_device(ifindex))
             }
             (Errno::NODEV, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
                 diagnose::for_device(ifindex)
             }
             (Errno::BADF, Point::Cgroup(fd)) => diagnose::for_cgroup(fd),
+            (Errno::NOENT, Point::RawTracepoint(name)) => diagnose::for_tracepoint(name),
             (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
                 Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
                 _ => None,
-            },
-            _ => None,
+            }
+            .or_else(|| self.wrong_type(prog, errno)),
+            (Errno::INVAL, Point::Cgroup(_)) => self
+                .wrong_type(prog, errno)
+                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type)),
+            // Which programs replace a function, their own types do not tell.
+            (_, Point::Function { .. }) => None,
+            _ => self.wrong_type(prog, errno),
         }
+    }
+
+    fn wrong_type(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
+        let is_it = errno == Errno::INVAL;
+        is_it
+            .then(|| takes::for_point(prog.as_fd(), &self.point, self.attach_type))
+            .flatten()
     }
 
     #[cold]

@@ -5,6 +5,7 @@ mod info;
 mod misfit;
 mod point;
 mod spec;
+mod takes;
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -82,9 +83,13 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::UpdateLink`]: EINVAL where `new` is of another type, and of XDP and maps of sockets where
-    /// it was loaded with another `expected_attach_type`, as aya and libbpf set [`AttachType::XDP`];
-    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group's link;
+    /// [`Error::UpdateLink`]: [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
+    /// type; EINVAL of XDP and maps of sockets where it was loaded with another `expected_attach_type`
+    /// than the program that the link holds, and of iterators also for something else: the kernel
+    /// compares that and tells it of no program, so no cause is named. aya and libbpf set
+    /// [`AttachType::XDP`]; a program that [`ProgSpec`](crate::ProgSpec) was told nothing for has 0;
+    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group's link where it is of the same
+    /// type and for another way;
     /// EEXIST of TCX and netkit where `new` is attached there already, by another link;
     /// [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
     /// tracing, raw tracepoints, perf events and netfilter;
@@ -127,6 +132,7 @@ impl Link {
         };
         match diagnose::for_prog_of_link(new.as_fd(), attach_type) {
             Some(cause) if !info.target.is_gone() => {
+                let cause = takes::for_link(new.as_fd(), &info.target).unwrap_or(cause);
                 let reason = Reason::new(Errno::INVAL, Some(cause));
                 Err(self.update_error(Some(info.id), reason))
             }
@@ -198,11 +204,11 @@ impl Link {
     }
 
     fn update_fds(&self, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Result<()> {
-        sys::link_update(self.as_fd(), new, old).map_err(|errno| self.not_updated(errno, old))
+        sys::link_update(self.as_fd(), new, old).map_err(|errno| self.not_updated(errno, new, old))
     }
 
     #[cold]
-    fn not_updated(&self, errno: Errno, old: Option<BorrowedFd<'_>>) -> Error {
+    fn not_updated(&self, errno: Errno, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Error {
         let info = self.info().ok();
         let cause = match (errno, &info) {
             (Errno::NOLINK, _) => Some(Cause::Detached),
@@ -218,7 +224,11 @@ impl Link {
             }),
             (Errno::INVAL | Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
-                has_no_update(link_type).then_some(Cause::NoUpdate { link_type })
+                match has_no_update(link_type) {
+                    true => Some(Cause::NoUpdate { link_type }),
+                    false if errno == Errno::INVAL => takes::for_link(new, &info.target),
+                    false => None,
+                }
             }
             _ => None,
         };

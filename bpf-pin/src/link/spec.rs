@@ -64,6 +64,9 @@ impl<'a> LinkSpec<'a> {
 
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
     ///
+    /// The index is in `/sys/class/net/NAME/ifindex`, and if_nametoindex(3) tells it: that of this
+    /// thread's network namespace.
+    ///
     /// A device has one link in a mode, and one of the driver's mode and the generic one. The link
     /// takes another program by [`Link::update`](super::Link::update) only if both were loaded with the same
     /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type), else EINVAL: aya and libbpf set

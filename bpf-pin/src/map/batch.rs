@@ -170,7 +170,8 @@ impl<M: AsMap> Elems<M> {
                 Err(errno) if self.lacking().learn(command, errno) => break,
                 Err(errno) => {
                     let needs = if takes { Needs::BOTH } else { Needs::READ };
-                    return Err(fail(self.reason(errno, needs)));
+                    let reason = self.reason(errno, needs);
+                    return Err(fail(reason.explained(|errno| self.no_lock(errno, flags))));
                 }
             }
             if !takes && !self.has_buckets() {
@@ -339,12 +340,16 @@ impl<M: AsMap> Elems<M> {
             match step.result {
                 Ok(()) => {}
                 Err(errno) if step.count == 0 && self.lacking().learn(command, errno) => {}
-                Err(errno) => return Err(fail(done, self.update_reason(errno, flags))),
+                Err(errno) => {
+                    // It names how many it has done where it tried that many.
+                    let key = keys_of(done, usize::from(done < all));
+                    return Err(fail(done, self.update_reason(errno, key, flags)));
+                }
             }
         }
         for at in done..all {
             let update = cells.update(keys_of(at, 1), values_of(at, 1), flags.bits());
-            update.map_err(|errno| fail(at, self.update_reason(errno, flags)))?;
+            update.map_err(|errno| fail(at, self.update_reason(errno, keys_of(at, 1), flags)))?;
         }
         Ok(())
     }
@@ -380,14 +385,17 @@ impl<M: AsMap> Elems<M> {
                 Ok(()) => {}
                 Err(Errno::NOENT) => at += 1,
                 Err(errno) if step.count == 0 && self.lacking().learn(command, errno) => {}
-                Err(errno) => return Err(fail(at, self.delete_reason(errno))),
+                Err(errno) => {
+                    let key = keys_of(at, usize::from(at < all));
+                    return Err(fail(at, self.delete_reason(errno, key)));
+                }
             }
         }
         for at in at..all {
             match cells.delete(keys_of(at, 1)) {
                 Ok(()) => gone += 1,
                 Err(Errno::NOENT) => {}
-                Err(errno) => return Err(fail(at, self.delete_reason(errno))),
+                Err(errno) => return Err(fail(at, self.delete_reason(errno, keys_of(at, 1)))),
             }
         }
         Ok(gone)

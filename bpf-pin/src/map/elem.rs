@@ -24,6 +24,10 @@ bitflags! {
         /// `BPF_EXIST`: only if there is such a key, else ENOENT.
         const EXIST = abi::BPF_EXIST;
         /// `BPF_F_LOCK`: under the value's spin lock. Linux 5.1.
+        ///
+        /// It takes a hash or an array whose values have a `struct bpf_spin_lock` by
+        /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The lock's own 4 bytes are neither read
+        /// nor written.
         const LOCK = abi::BPF_F_LOCK;
         const _ = !0;
     }
@@ -160,14 +164,19 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// As [`lookup`](Self::lookup), and EINVAL for a flag that the map does not take.
+    /// As [`lookup`](Self::lookup), and EINVAL for a flag that the map does not take, as
+    /// [`LOCK`](ElemFlags::LOCK) without a lock: [`InvalidField`](Cause::InvalidField), where that was
+    /// proven.
     pub fn lookup_with(&self, key: &[u8], value: &mut [u8], flags: ElemFlags) -> Result<bool> {
         let fail = |reason| Error::Lookup { reason };
         self.check(key, value.len()).map_err(|c| fail(c.into()))?;
         match self.cells.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.lookup_reason(errno))),
+            Err(errno) => {
+                let reason = self.lookup_reason(errno);
+                Err(fail(reason.explained(|errno| self.no_lock(errno, flags))))
+            }
         }
     }
 
@@ -179,6 +188,10 @@ impl<M: AsMap> Elems<M> {
     /// [`Error::Update`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without a
     /// syscall; [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing)
     /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC);
+    /// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array; EINVAL where flags do not go together, as
+    /// [`NOEXIST`](ElemFlags::NOEXIST) and [`EXIST`](ElemFlags::EXIST), or the map does not take them, as
+    /// [`LOCK`](ElemFlags::LOCK) without a lock: [`InvalidField`](Cause::InvalidField), where that was
+    /// proven;
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM); EBUSY where the key's
     /// bucket is being changed; ENOMEM.
     ///
@@ -192,7 +205,7 @@ impl<M: AsMap> Elems<M> {
         self.make_writable().map_err(fail)?;
         match self.cells.update(key, value, flags.bits()) {
             Ok(()) => Ok(()),
-            Err(errno) => Err(fail(self.update_reason(errno, flags))),
+            Err(errno) => Err(fail(self.update_reason(errno, key, flags))),
         }
     }
 
@@ -227,7 +240,10 @@ impl<M: AsMap> Elems<M> {
         match self.cells.lookup_and_delete(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.take_reason(errno))),
+            Err(errno) => {
+                let reason = self.take_reason(errno);
+                Err(fail(reason.explained(|errno| self.no_lock(errno, flags))))
+            }
         }
     }
 
@@ -246,7 +262,7 @@ impl<M: AsMap> Elems<M> {
         match self.cells.delete(key) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.delete_reason(errno))),
+            Err(errno) => Err(fail(self.delete_reason(errno, key))),
         }
     }
 
@@ -316,21 +332,81 @@ impl<M: AsMap> Elems<M> {
     }
 
     #[cold]
-    pub(crate) fn delete_reason(&self, errno: Errno) -> Reason {
+    pub(crate) fn delete_reason(&self, errno: Errno, key: &[u8]) -> Reason {
+        if let Some(cause) = self.index_beyond(errno, key) {
+            return Reason::new(errno, Some(cause));
+        }
         self.reason_of(Command::MAP_DELETE_ELEM, errno, Needs::WRITE)
     }
 
     #[cold]
-    pub(crate) fn update_reason(&self, errno: Errno, flags: ElemFlags) -> Reason {
+    pub(crate) fn update_reason(&self, errno: Errno, key: &[u8], flags: ElemFlags) -> Reason {
+        const BOTH: ElemFlags = ElemFlags::NOEXIST.union(ElemFlags::EXIST);
+
+        if let Some(cause) = self.index_beyond(errno, key) {
+            return Reason::new(errno, Some(cause));
+        }
         match errno {
+            Errno::INVAL if flags.contains(BOTH) => {
+                let rule = "cannot hold BPF_NOEXIST and BPF_EXIST at once";
+                Reason::new(
+                    errno,
+                    Some(Cause::InvalidField {
+                        field: "flags",
+                        rule,
+                    }),
+                )
+            }
             Errno::EXIST if flags.contains(ElemFlags::NOEXIST) => {
                 Reason::new(errno, Some(Cause::KeyExists))
             }
             Errno::NOENT if flags.contains(ElemFlags::EXIST) => {
                 Reason::new(errno, Some(Cause::KeyMissing))
             }
-            _ => self.reason(errno, Needs::WRITE),
+            _ => self
+                .reason(errno, Needs::WRITE)
+                .explained(|errno| self.no_lock(errno, flags)),
         }
+    }
+
+    /// E2BIG of those whose keys are indices.
+    #[cold]
+    fn index_beyond(&self, errno: Errno, key: &[u8]) -> Option<Cause> {
+        let is_array = matches!(
+            MapType(self.cells.map_type()),
+            MapType::ARRAY
+                | MapType::PERCPU_ARRAY
+                | MapType::PROG_ARRAY
+                | MapType::PERF_EVENT_ARRAY
+                | MapType::CGROUP_ARRAY
+                | MapType::ARRAY_OF_MAPS
+                | MapType::DEVMAP
+                | MapType::CPUMAP
+                | MapType::XSKMAP
+                | MapType::SOCKMAP
+                | MapType::REUSEPORT_SOCKARRAY
+        );
+        let index = u32::from_ne_bytes(key.try_into().ok()?);
+        let max_entries = self.cells.max_entries();
+        (errno == Errno::TOOBIG && is_array && index >= max_entries)
+            .then_some(Cause::IndexBeyond { index, max_entries })
+    }
+
+    /// Where a value's types are not known there is no lock in it.
+    #[cold]
+    pub(super) fn no_lock(&self, errno: Errno, flags: ElemFlags) -> Option<Cause> {
+        if errno != Errno::INVAL || !flags.contains(ElemFlags::LOCK) {
+            return None;
+        }
+        let info: abi::bpf_map_info = sys::info(self.cells.map().map_fd()).ok()?;
+        let rule =
+            "hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock";
+        let cause = Cause::InvalidField {
+            field: "flags",
+            rule,
+        };
+        (info.btf_value_type_id == 0 && info.btf_vmlinux_value_type_id == 0 && !is_filtered())
+            .then_some(cause)
     }
 
     #[cold]

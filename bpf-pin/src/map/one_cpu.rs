@@ -87,7 +87,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         updated.map_err(|errno| {
             let reason = match errno {
                 Errno::INVAL => self.one_cpu_reason(errno, key, Needs::WRITE, what),
-                _ => self.elems().update_reason(errno, flags),
+                _ => self.elems().update_reason(errno, bytes_of(key), flags),
             };
             Error::Update { reason }
         })

@@ -119,7 +119,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// # Errors
     ///
-    /// As [`Elems::lookup_and_delete`].
+    /// As [`Elems::lookup_and_delete`]; of an array, whose elements stay,
+    /// [`NoCommand`](crate::Cause::NoCommand) (ENOTSUPP).
     pub fn lookup_and_delete(&self, key: &K) -> Result<Option<Vec<V>>> {
         let mut values = vec![V::zeroed(); self.cpus()];
         let found = self.unpadded(&mut values, |bytes| {

@@ -27,14 +27,15 @@ impl ProgSpec<'_> {
     ///
     /// [`Error::LoadProg`], with the verifier's log where it got that far: EINVAL or EACCES where it
     /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
-    /// program is empty, too long or too complex;
+    /// program is too long or too complex;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
     /// [`NotDelegated`](Cause::NotDelegated); [`Lockdown`](Cause::Lockdown);
     /// [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for what the kernel is too old for;
     /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like, and EINVAL
     /// where there is no such keyring.
-    /// Without a syscall: [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
+    /// Without a syscall: [`NoInsns`](Cause::NoInsns) for an empty program (E2BIG of the kernel);
+    /// [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
     /// beyond the end of [`fd_array`](Self::fd_array); [`NoDescriptor`](Cause::NoDescriptor) for
     /// records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD` without a token.
     ///
@@ -89,6 +90,7 @@ impl ProgSpec<'_> {
         let records = [self.func_info, self.line_info, self.core_relos];
         let has_records = records.iter().any(|records| !records.is_empty());
         let cause = match () {
+            () if self.insns.is_empty() => Cause::NoInsns,
             () if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => {
                 let what = "BPF_F_TOKEN_FD";
                 Cause::NoDescriptor { what }

@@ -46,10 +46,12 @@ bitflags! {
 /// What the verifier says of a program that it accepts:
 ///
 /// ```no_run
-/// use bpf_pin::{Insn, LogLevel, ProgSpec, ProgType};
+/// use bpf_pin::{AttachType, Insn, LogLevel, ProgSpec, ProgType};
 ///
 /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
-/// let spec = ProgSpec::new(ProgType::XDP, &insns).name("pass")?;
+/// let spec = ProgSpec::new(ProgType::XDP, &insns)
+///     .expected_attach_type(AttachType::XDP)
+///     .name("pass")?;
 /// let (prog, log) = spec.load_with_log(LogLevel::STATS)?;
 /// println!("{log}");
 /// # Ok::<(), bpf_pin::Error>(())
@@ -150,6 +152,10 @@ impl<'a> ProgSpec<'a> {
     }
 
     /// `expected_attach_type`, for the types of program that ask for it. Linux 4.17.
+    ///
+    /// XDP programs are loaded and attached without it, but [`Link::update`](crate::Link::update)
+    /// compares it, and refuses with EINVAL what differs. aya and libbpf set [`AttachType::XDP`]: so
+    /// should who wants his link updated by others, or theirs by him.
     pub fn expected_attach_type(mut self, attach_type: AttachType) -> Self {
         self.expected_attach_type = attach_type;
         self

@@ -50,6 +50,10 @@ impl<'a, 'f> Copy<'a, 'f> {
         let new = new.elems()?;
         if let Some(sizes) = migrate.sizes {
             let elems = old.elems()?;
+            let is_per_cpu = elems.cells().is_per_cpu() || new.cells().is_per_cpu();
+            if is_per_cpu {
+                return Err(refuse(Cause::PerCpu { is_per_cpu }));
+            }
             let of_maps = [
                 ("key", elems.key_len()),
                 ("value", elems.value_len()),
@@ -259,7 +263,10 @@ fn is_unsettled(error: &Error) -> bool {
 }
 
 fn is_full(error: &Error) -> bool {
-    matches!(error.cause(), Some(Cause::MaxEntries { .. }))
+    matches!(
+        error.cause(),
+        Some(Cause::MaxEntries { .. } | Cause::IndexBeyond { .. })
+    )
 }
 
 /// Of a trie's key as many bits count as it says: keys that differ in others are the same.

@@ -31,13 +31,15 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
 /// "_bpf-pin-old-", the new one's id and the name, with the same mode and owner, until
-/// [`Migration::commit`]. A migration of the new one that succeeds takes it for committed.
+/// [`Migration::commit`]. Nobody else does that: who takes the map out of [`Reused`] and lets the outcome
+/// fall leaves the old one pinned. A migration of the new one that succeeds takes it for committed.
 ///
 /// What is written to the old map while it is read for the second time, or after that by who has
 /// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
 /// them are processes, [`freeze`](Self::freeze) leaves no such time. Where programs write to it,
 /// [`Link::update`](crate::Link::update) makes them write to the new one; what they have added to the
-/// old one since the copy is to be had from [`Migration::old`].
+/// old one since the copy is to be had from [`Migration::old`]. A frozen map stays frozen, also where
+/// [`Migration::roll_back`] gives it its name back.
 ///
 /// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
@@ -54,7 +56,9 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// [`Error::Migrate`], and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
-/// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small;
+/// [`PerCpu`](Cause::PerCpu) where it has types and one of the maps a value for each CPU;
+/// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small,
+/// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array;
 /// [`Unsettled`](Cause::Unsettled) where so much is deleted meanwhile that the walk comes to no end;
 /// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
 /// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
@@ -128,6 +132,29 @@ impl<'f> Migrate<'f> {
     /// sizes and zeroed; false leaves the entry out.
     ///
     /// The value of a per-CPU map is those of all CPUs, each rounded up to 8 bytes.
+    ///
+    /// # Examples
+    ///
+    /// Each CPU's counter of 8 bytes gets a second one beside it, which begins at 0:
+    ///
+    /// ```no_run
+    /// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::PERCPU_ARRAY, 4, 16, 64);
+    /// let mut grow = Migrate::bytes(|key, values, new_key, new_values| {
+    ///     new_key.copy_from_slice(key);
+    ///     for (old, new) in values.chunks(8).zip(new_values.chunks_mut(16)) {
+    ///         new[..8].copy_from_slice(old);
+    ///     }
+    ///     true
+    /// });
+    /// let counters = dir.open_or_create("counters", &spec, Reuse::Migrate(&mut grow))?;
+    /// if let Outcome::Migrated(migration) | Outcome::Resumed(migration) = counters.outcome {
+    ///     migration.commit()?;
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     pub fn bytes(convert: impl FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + 'f) -> Self {
         Self {
             convert: Box::new(convert),
@@ -217,9 +244,12 @@ impl Migration {
         }
     }
 
-    /// Gives the name back to the old map, in one step, if the new one still has it. What was written
-    /// to the new one is not copied; if the old one was [frozen](Migrate::freeze), it stays so. The name
-    /// under which it was kept is removed, or left to [`PinDir::sweep_stale`].
+    /// Gives the name back to the old map, in one step, if the new one still has it. If the old one was
+    /// [frozen](Migrate::freeze), it stays so: nobody writes to it by bpf(2) any more, and who is to do
+    /// so needs another map.
+    ///
+    /// What was written to the new one is not copied. The name under which the old one was kept is
+    /// removed, or left to [`PinDir::sweep_stale`].
     ///
     /// # Errors
     ///

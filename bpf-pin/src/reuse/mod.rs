@@ -32,7 +32,9 @@ pub enum Reuse<'m, 'f> {
     /// A map that does not fit is replaced by a new one, in one step; one that fits is left as it is. To
     /// replace whatever is there: [`PinDir::replace`].
     Recreate,
-    /// A map that does not fit is replaced by a new one with its entries, in one step, and kept.
+    /// A map that does not fit is replaced by a new one with its entries, in one step, and kept: it stays
+    /// pinned, under another name, until somebody [commits](Migration::commit) what is in
+    /// [`Reused::outcome`].
     Migrate(&'m mut Migrate<'f>),
     /// As [`Exact`](Self::Exact), and none is created.
     OpenOnly,
@@ -41,6 +43,9 @@ pub enum Reuse<'m, 'f> {
 }
 
 /// A map that fits, and how it came to be there.
+///
+/// Who takes the map alone never commits a migration: the old map stays pinned until somebody does, who
+/// gets it as [`Outcome::Resumed`].
 #[derive(Debug)]
 #[must_use]
 pub struct Reused<M = Map> {
@@ -64,7 +69,9 @@ pub enum Outcome {
         /// the new one is open for.
         old: Map,
     },
-    /// The one that was there did not fit, and its entries were copied.
+    /// The one that was there did not fit, and its entries were copied. It is pinned still, until this is
+    /// [committed](Migration::commit) or [rolled back](Migration::roll_back); if it was
+    /// [frozen](Migrate::freeze), it is so for good.
     Migrated(Migration),
     /// It was there, and so is the one that it was migrated from, which nobody has
     /// [committed](Migration::commit) and nobody is at any more.
@@ -150,6 +157,15 @@ impl PinDir {
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
     /// let settings = dir.open_or_create_with("settings", &spec, Reuse::Exact, |map| {
     ///     map.typed::<u32, u64>()?.update(&0, &4096, ElemFlags::ANY)
+    /// })?;
+    ///
+    /// // What ends with `Ok(())` says with which error it fails, since `?` makes any of its own.
+    /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 2);
+    /// let limits = dir.open_or_create_with("limits", &spec, Reuse::Exact, |map| -> bpf_pin::Result<()> {
+    ///     let limits = map.typed::<u32, u64>()?;
+    ///     limits.update(&0, &100, ElemFlags::ANY)?;
+    ///     limits.update(&1, &10_000, ElemFlags::ANY)?;
+    ///     Ok(())
     /// })?;
     /// # Ok::<(), Error>(())
     /// ```

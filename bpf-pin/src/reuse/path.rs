@@ -69,6 +69,7 @@ impl PinnedLink {
     /// ```no_run
     /// use bpf_pin::{LinkSpec, PinnedLink, Prog};
     ///
+    /// // Loaded with `expected_attach_type(AttachType::XDP)`, as all that are to follow it.
     /// let prog = Prog::open("/sys/fs/bpf/filter")?;
     /// let attached = PinnedLink::open_or_attach("/sys/fs/bpf/xdp_eth0", &LinkSpec::xdp(2), &prog)?;
     /// println!("{}: {:?}", attached.link.path().display(), attached.attachment);

@@ -1,0 +1,61 @@
+//! Text as a person reads it.
+
+use std::fmt::{self, Write as _};
+
+/// What is displayed without what would move a terminal's cursor, or make it show the letters in another
+/// order: that is escaped, as in a string of Rust. A path may hold any of it.
+pub(crate) struct Shown<T>(pub(crate) T);
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escape(f), "{}", self.0)
+    }
+}
+
+struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for Escape<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(is_escaped) {
+            match part.char_indices().next_back() {
+                Some((at, last)) if is_escaped(last) => {
+                    self.0.write_str(&part[..at])?;
+                    write!(self.0, "{}", last.escape_debug())?;
+                }
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_escaped(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_shown_stays_on_its_line_and_in_its_order() {
+        for (text, expected) in [
+            ("/sys/fs/bpf/flows", "/sys/fs/bpf/flows"),
+            ("/a b/ü/c'\"", "/a b/ü/c'\""),
+            ("/a\nb\t", "/a\\nb\\t"),
+            ("/\u{1b}[2J", "/\\u{1b}[2J"),
+            ("\0\u{7f}\u{9b}", "\\0\\u{7f}\\u{9b}"),
+            ("/\u{202e}txt\u{2066}", "/\\u{202e}txt\\u{2066}"),
+            ("", ""),
+        ] {
+            assert_eq!(Shown(text).to_string(), expected);
+            assert_eq!(Shown(Path::new(text).display()).to_string(), expected);
+        }
+        let bytes = Path::new(OsStr::from_bytes(b"/\xff\x1b"));
+        assert_eq!(Shown(bytes.display()).to_string(), "/\u{fffd}\\u{1b}");
+    }
+}

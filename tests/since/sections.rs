@@ -1,0 +1,84 @@
+//! What a reader of the rendered docs would not see.
+
+/// Each section of a file's docs that has no text, and each paragraph that Markdown takes for the
+/// definition of a link: it shows nothing of that.
+pub fn lost(file: &str, source: &str) -> Vec<String> {
+    let mut lost = vec![];
+    let mut state = State::default();
+    for (number, line) in (1..).zip(source.lines()) {
+        let line = line.trim();
+        let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
+        let problem = match doc {
+            Some(text) => state.read(text.trim()),
+            None => state.end(),
+        };
+        lost.extend(problem.map(|problem| format!("{file}:{number}: {problem}")));
+    }
+    lost.extend(state.end().map(|problem| format!("{file}: {problem}")));
+    lost
+}
+
+/// Where in the docs of an item a line stands.
+struct State {
+    is_code: bool,
+    begins_paragraph: bool,
+    /// The section that has no text yet.
+    empty: Option<String>,
+    /// What stands in brackets before a colon that ends its line.
+    label: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            is_code: false,
+            begins_paragraph: true,
+            empty: None,
+            label: false,
+        }
+    }
+}
+
+impl State {
+    fn read(&mut self, text: &str) -> Option<String> {
+        if text.starts_with("```") {
+            self.is_code = !self.is_code;
+            self.empty = None;
+            return None;
+        }
+        if self.is_code {
+            return None;
+        }
+        let begins = std::mem::replace(&mut self.begins_paragraph, text.is_empty());
+        let follows_label = std::mem::take(&mut self.label);
+        if text.is_empty() {
+            return None;
+        }
+        if let Some(title) = text.strip_prefix("# ") {
+            self.begins_paragraph = true;
+            let before = self.empty.replace(title.to_owned());
+            return before.map(|title| format!("nothing under {title:?}"));
+        }
+        let is_alone = |text: &str| !text.contains(char::is_whitespace);
+        let rest = text
+            .strip_prefix('[')
+            .and_then(|text| text.split_once("]:"));
+        let is_definition = match rest {
+            // The destination may stand on the next line.
+            Some((_, "")) if begins => {
+                self.label = true;
+                false
+            }
+            Some((_, rest)) => begins && is_alone(rest.trim()),
+            None => follows_label && is_alone(text),
+        };
+        self.empty = None;
+        is_definition.then(|| format!("shown as nothing: {text}"))
+    }
+
+    /// The docs of an item are at an end.
+    fn end(&mut self) -> Option<String> {
+        let ended = std::mem::take(self);
+        ended.empty.map(|title| format!("nothing under {title:?}"))
+    }
+}
