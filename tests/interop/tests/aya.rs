@@ -155,8 +155,11 @@ fn no_map() -> Outcome {
         matches!(error.cause(), Some(Cause::WrongKind { .. })),
         "{error}"
     );
-    hash().pin(fs.at("map"))?;
-    assert_eq!(open(fs.at("map"))?.info()?.key_size(), 4);
+    let map = hash().pin(fs.at("map"))?;
+    let data = open(fs.at("map"))?;
+    let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
+    theirs.insert(5, 50, 0)?;
+    assert_eq!(map.typed::<u32, u64>()?.lookup(&5)?, Some(50));
     Ok(())
 }
 

@@ -152,10 +152,14 @@ pub fn prog_pins() -> Outcome {
     let theirs = ProgramHandle::from_pinned_path(prog.path())?;
     assert_eq!((theirs.id(), theirs.tag()), (info.id, info.tag));
     assert_eq!(theirs.name(), "count");
-    // By its id; and a second pin of it, by libbpf.
-    let theirs = ProgramHandle::from_prog_id(info.id)?;
+    assert_eq!(test_run(&theirs, 1)?, 9);
+    assert_eq!(count_of(&map)?, 3);
+    // A second pin of it, by libbpf.
     theirs.pin(fs.at("again"))?;
-    assert_eq!(Prog::open(fs.at("again"))?.id()?, info.id);
+    let again = PinnedProg::open(fs.at("again"))?;
+    assert_eq!(again.id()?, info.id);
+    assert_eq!(test_run(&again, 1)?, 9);
+    assert_eq!(count_of(&map)?, 4);
     Ok(())
 }
 
@@ -236,7 +240,14 @@ pub fn path_fd() -> Outcome {
     assert!(fd >= 0, "errno {}", -fd);
     // SAFETY: it is new and nobody else's.
     let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-    assert_eq!(Map::try_from(fd)?.id()?, map.id()?);
+    let theirs = Map::try_from(fd)?;
+    assert_eq!(theirs.id()?, map.id()?);
+    map.typed()?.update(&7_u32, &49_u64, ElemFlags::ANY)?;
+    assert_eq!(theirs.typed::<u32, u64>()?.lookup(&7)?, Some(49));
+    // It was asked for reading.
+    let refused = theirs.typed()?.update(&7_u32, &0_u64, ElemFlags::ANY);
+    let refused = refused.expect_err("a read-only descriptor");
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{refused}");
     Ok(())
 }
 
