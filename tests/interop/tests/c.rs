@@ -2,7 +2,8 @@
 //! is an int.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use bpf_pin::{
     Cause, ElemFlags, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
@@ -34,6 +35,10 @@ fn main() -> std::process::ExitCode {
             BUNDLED,
             || entries(CLIENT_OF_LIBBPF_RS),
         )
+        .test("by_its_id", OURS, || by_id(CLIENT))
+        .test("by_its_id_libbpf_1_7", BUNDLED, || {
+            by_id(CLIENT_OF_LIBBPF_RS)
+        })
         .test("pinned_by_a_directory_libbpf_1_7", PATH_FD, path_fd)
         .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
         .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
@@ -108,6 +113,39 @@ fn entries(client: &'static str) -> Outcome {
         assert!(complain(client, &[&"get", &path, &"9"]).contains("No such file"));
         Ok(())
     })
+}
+
+/// What has no name anywhere: an id is all that the other is told.
+fn by_id(client: &'static str) -> Outcome {
+    let ours = hash();
+    ours.typed()?.update(&20_u32, &21_u64, ElemFlags::ANY)?;
+    let id = ours.id()?.to_string();
+    let said = say(client, &[&"map_by_id", &id, &"20"])?;
+    assert_eq!(said, format!("map {id}"));
+    assert_eq!(ours.typed::<u32, u64>()?.lookup(&21)?, Some(42));
+
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 19)?;
+    let id = prog.id()?.to_string();
+    assert_eq!(say(client, &[&"run_by_id", &id])?, "returned 19");
+    assert_eq!(count_of(&map)?, 1);
+
+    // Theirs, while its process lives.
+    let mut theirs = Command::new(client)
+        .args(["hold", "30", "31"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(theirs.stdout.take().ok_or("a pipe")?).lines();
+    let id = said.next().ok_or("it says nothing")??;
+    let map = Map::from_id(id.trim_start_matches("map ").parse()?)?;
+    let typed = map.typed::<u32, u64>()?;
+    assert_eq!(typed.lookup(&30)?, Some(31));
+    typed.update(&31, &62, ElemFlags::ANY)?;
+    drop(theirs.stdin.take());
+    assert_eq!(said.next().ok_or("it says no more")??, "62");
+    assert!(theirs.wait()?.success());
+    Ok(())
 }
 
 /// By BPF_F_PATH_FD: the directory is a descriptor in the client, as in a PinDir.

@@ -11,7 +11,7 @@ use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramHandle, ProgramInput, ProgramMut,
     libbpf_sys,
 };
-use peers::{Counter, Maps, count_of, counter, send_packets, test_run};
+use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
 
 const SOCKET: Counter<'_> = Counter {
     section: "socket",
@@ -82,6 +82,36 @@ pub fn map_by_id() -> Outcome {
     );
     theirs.delete(&key(3))?;
     assert_eq!(ours.typed::<u32, u64>()?.lookup(&3)?, None);
+
+    // libbpf's, of a map that libbpf has made.
+    let object = load(SOCKET)?;
+    let mut maps = object.maps();
+    let theirs = maps.next().ok_or("no map")?;
+    theirs.update(&key(0), &value(33), MapFlags::ANY)?;
+    let ours = Map::from_id(theirs.info()?.info.id)?;
+    assert_eq!(count_of(&ours)?, 33);
+    ours.typed()?.update(&0_u32, &34_u64, ElemFlags::ANY)?;
+    let seen = theirs.lookup(&key(0), MapFlags::ANY)?;
+    assert_eq!(seen.ok_or("none")?, value(34));
+    Ok(())
+}
+
+pub fn prog_by_id() -> Outcome {
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 9)?;
+    let theirs = ProgramHandle::from_prog_id(prog.id()?)?;
+    // libbpf's descriptor alone holds it.
+    drop(prog);
+    assert_eq!(test_run(&theirs, 2)?, 9);
+    assert_eq!(count_of(&map)?, 2);
+
+    let object = load(SOCKET)?;
+    let map = map_of(&object)?;
+    let theirs = ProgramHandle::try_from(&prog_of(&object)?)?;
+    let prog = Prog::from_id(theirs.id())?;
+    drop((theirs, object));
+    assert_eq!(test_run(&prog, 3)?, 9);
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }
 
