@@ -128,7 +128,7 @@ static void hold(char **args)
 // Opens NAME in DIRECTORY and pins it as NEW there, by the directory's descriptor.
 static void pin_at(char **args)
 {
-#ifdef bpf_obj_pin_opts__last_field
+#ifdef HAS_PATH_FD
 	int dir = or_die(open(args[0], O_PATH | O_DIRECTORY | O_CLOEXEC), "open");
 	LIBBPF_OPTS(bpf_obj_get_opts, get_opts, .file_flags = PATH_FD, .path_fd = dir);
 	LIBBPF_OPTS(bpf_obj_pin_opts, pin_opts, .file_flags = PATH_FD, .path_fd = dir);

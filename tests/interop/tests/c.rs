@@ -10,7 +10,7 @@ use bpf_pin::{
 };
 use common::*;
 use peers::{
-    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, count_of, counter, counting,
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_PATH_FD, LIBBPF_RS, Maps, count_of, counter, counting,
     file, mounted, output, send_packets,
 };
 
@@ -25,7 +25,8 @@ mod ffi {
 
 fn main() -> std::process::ExitCode {
     const OURS: &[Need] = &[cap::SYS_ADMIN, LIBBPF];
-    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
+    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF, LIBBPF_PATH_FD];
+    const BUNDLED_PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
     const BUNDLED: &[Need] = &[cap::SYS_ADMIN, LIBBPF_RS];
     const FFI: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF];
     Suite::new()
@@ -39,7 +40,10 @@ fn main() -> std::process::ExitCode {
         .test("by_its_id_libbpf_1_7", BUNDLED, || {
             by_id(CLIENT_OF_LIBBPF_RS)
         })
-        .test("pinned_by_a_directory_libbpf_1_7", PATH_FD, path_fd)
+        .test("pinned_by_a_directory", PATH_FD, || path_fd(CLIENT))
+        .test("pinned_by_a_directory_libbpf_1_7", BUNDLED_PATH_FD, || {
+            path_fd(CLIENT_OF_LIBBPF_RS)
+        })
         .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
         .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
         .test("pinned_by_name_libbpf_1_7", BUNDLED, || {
@@ -149,23 +153,20 @@ fn by_id(client: &'static str) -> Outcome {
 }
 
 /// By BPF_F_PATH_FD: the directory is a descriptor in the client, as in a PinDir.
-fn path_fd() -> Outcome {
+fn path_fd(client: &'static str) -> Outcome {
     mounted(|root| {
         let dir = PinDir::create(root.join("app"), 0o700)?;
         let map = hash();
         map.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
         dir.pin(&map, "ours")?;
         let args: [&dyn AsRef<OsStr>; 4] = [&"pin_at", &dir.path(), &"ours", &"theirs"];
-        assert_eq!(
-            say(CLIENT_OF_LIBBPF_RS, &args)?,
-            format!("map {}", map.id()?)
-        );
+        assert_eq!(say(client, &args)?, format!("map {}", map.id()?));
         assert_eq!(dir.identity("theirs")?, map.identity()?);
         drop(map);
         dir.unlink("ours")?;
         let map: Map = dir.open_as("theirs")?;
         assert_eq!(map.typed::<u32, u64>()?.lookup(&1)?, Some(11));
-        assert!(complain(CLIENT_OF_LIBBPF_RS, &args).contains("No such file"));
+        assert!(complain(client, &args).contains("No such file"));
         Ok(())
     })
 }
