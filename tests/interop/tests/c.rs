@@ -56,6 +56,9 @@ fn main() -> std::process::ExitCode {
         .test("a_pin_that_does_not_fit_stays", OURS, || {
             does_not_fit(CLIENT)
         })
+        .test("a_pin_that_does_not_fit_stays_libbpf_1_7", BUNDLED, || {
+            does_not_fit(CLIENT_OF_LIBBPF_RS)
+        })
         .test(
             "links_of_each_other",
             &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF],
@@ -224,18 +227,29 @@ fn reused(client: &'static str) -> Outcome {
     })
 }
 
-/// libbpf compares what is pinned with what it wants; what it is given as a descriptor it takes.
+/// libbpf compares what is pinned with what it wants, as it loads the object; what it is given as a
+/// descriptor it takes.
 fn does_not_fit(client: &'static str) -> Outcome {
     mounted(|root| {
         let object = file(&OBJECT)?;
-        let ours = hash().pin(root.join("ours"))?;
+        let by_name = file(&Counter {
+            maps: Maps::BtfPinned,
+            ..OBJECT
+        })?;
+        let ours = hash().pin(root.join("packets"))?;
+        ours.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
         let id = ours.id()?;
-        let args: [&dyn AsRef<OsStr>; 4] =
+        let by_path: [&dyn AsRef<OsStr>; 4] =
             [&"set_pin_path", &object.path(), &"packets", &ours.path()];
-        let said = complain(client, &args);
-        assert!(said.contains("parameter mismatch"), "{said}");
-        assert!(said.contains("Invalid argument"), "{said}");
-        assert_eq!(PinnedMap::open(root.join("ours"))?.id()?, id);
+        let by_name: [&dyn AsRef<OsStr>; 4] = [&"load", &by_name.path(), &"packets", &root];
+        for args in [by_path, by_name] {
+            let said = complain(client, &args);
+            assert!(said.contains("parameter mismatch"), "{said}");
+            assert!(said.contains("bpf_object__load: Invalid argument"), "{said}");
+            let still = PinnedMap::open(root.join("packets"))?;
+            assert_eq!(still.id()?, id);
+            assert_eq!(still.typed::<u32, u64>()?.lookup(&1)?, Some(11));
+        }
         let args: [&dyn AsRef<OsStr>; 4] = [&"reuse_fd", &object.path(), &"packets", &ours.path()];
         assert_eq!(say(client, &args)?, format!("map {id}"));
         // Nothing was counted, for this map has no element 0.

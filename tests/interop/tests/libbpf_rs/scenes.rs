@@ -8,7 +8,7 @@ use bpf_pin::{
 };
 use common::*;
 use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramHandle, ProgramInput, ProgramMut,
+    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramHandle, ProgramInput, ProgramMut,
     libbpf_sys,
 };
 use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
@@ -222,21 +222,36 @@ pub fn pinned_by_name() -> Outcome {
     Ok(())
 }
 
+/// How an object that is not loaded yet comes by somebody's map.
+type Reuse<'a> = &'a dyn Fn(&mut OpenMapMut<'_>) -> libbpf_rs::Result<()>;
+
 pub fn reuse_pinned() -> Outcome {
     let fs = TestFs::new();
     let map = counter()?.pin(fs.at("flows"))?;
     let elf = SOCKET.elf();
-    // By its path, and by a descriptor that was proven to be a map.
-    for by_path in [true, false] {
+    let load = |reuse: Reuse<'_>| -> Outcome<Object> {
         let mut object = ObjectBuilder::default().open_memory(&elf)?;
-        let mut theirs = object.maps_mut().next().ok_or("no map")?;
-        match by_path {
-            true => theirs.reuse_pinned_map(map.path())?,
-            false => theirs.reuse_fd(map.as_fd())?,
-        }
-        test_run(prog_of(&object.load()?)?.as_fd(), 2)?;
+        reuse(&mut object.maps_mut().next().ok_or("no map")?)?;
+        Ok(object.load()?)
+    };
+    // By its path, by a path that libbpf looks at as it loads, and by a descriptor that was proven to
+    // be a map.
+    let ways: [Reuse<'_>; 3] = [
+        &|theirs| theirs.reuse_pinned_map(map.path()),
+        &|theirs| theirs.set_pin_path(map.path()),
+        &|theirs| theirs.reuse_fd(map.as_fd()),
+    ];
+    for (reuse, count) in ways.into_iter().zip([2, 4, 6]) {
+        test_run(prog_of(&load(reuse)?)?.as_fd(), 2)?;
+        assert_eq!(count_of(&map)?, count);
     }
-    assert_eq!(count_of(&map)?, 4);
+
+    // What does not fit is refused where libbpf looks, and stays.
+    let other = hash().pin(fs.at("other"))?;
+    let refused = load(&|theirs| theirs.set_pin_path(other.path()));
+    let refused = refused.err().ok_or("it does not fit")?.to_string();
+    assert!(refused.contains("Invalid argument"), "{refused}");
+    assert_eq!(PinnedMap::open(fs.at("other"))?.id()?, other.id()?);
     Ok(())
 }
 
