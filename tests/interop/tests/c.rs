@@ -10,8 +10,8 @@ use bpf_pin::{
 };
 use common::*;
 use peers::{
-    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_PATH_FD, LIBBPF_RS, Maps, count_of, counter, counting,
-    file, mounted, output, send_packets,
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_PATH_FD, LIBBPF_RS, Maps, count_of,
+    counter, counting, file, mounted, output, send_packets,
 };
 
 #[cfg(libbpf)]
@@ -245,7 +245,10 @@ fn does_not_fit(client: &'static str) -> Outcome {
         for args in [by_path, by_name] {
             let said = complain(client, &args);
             assert!(said.contains("parameter mismatch"), "{said}");
-            assert!(said.contains("bpf_object__load: Invalid argument"), "{said}");
+            assert!(
+                said.contains("bpf_object__load: Invalid argument"),
+                "{said}"
+            );
             let still = PinnedMap::open(root.join("packets"))?;
             assert_eq!(still.id()?, id);
             assert_eq!(still.typed::<u32, u64>()?.lookup(&1)?, Some(11));

@@ -8,8 +8,8 @@ use bpf_pin::{
 };
 use common::*;
 use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramHandle, ProgramInput, ProgramMut,
-    libbpf_sys,
+    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramHandle, ProgramInput,
+    ProgramMut, libbpf_sys,
 };
 use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
 
@@ -334,6 +334,7 @@ pub fn link_of_libbpf() -> Outcome {
 pub fn link_of_ours() -> Outcome {
     let fs = TestFs::new();
     let insns = [Insn::mov64_imm(0, XDP_PASS), Insn::exit()];
+    // A link takes a new program only where it says the same, and libbpf's does.
     let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
     let prog = spec.load()?;
     drop(LinkSpec::xdp(LO).create(&prog)?.pin(fs.at("link"))?);
