@@ -26,6 +26,9 @@ pub enum Need {
     MountMax(u64),
     /// Something to build with, whether it was there when this was built, and what brings it.
     Built(bool, &'static str),
+    /// The same of a release that not every distribution has. Where it has an older one there is
+    /// nothing to install, so such a test is skipped, and counted, even if skips are failures.
+    Release(bool, &'static str),
 }
 
 /// A capability that a test needs.
@@ -59,6 +62,11 @@ impl Need {
         matches!(self, Self::Without(_))
     }
 
+    /// Whether a machine that has all there is for it may lack it.
+    pub(crate) fn may_be_lacking(self) -> bool {
+        matches!(self, Self::Release(..))
+    }
+
     /// Why it is not met, or None where it is.
     pub fn unmet(self) -> Option<String> {
         let met = match self {
@@ -72,7 +80,7 @@ impl Need {
             Self::File(path) => fs::exists(path).unwrap_or(false),
             Self::Program(name, _) => find_program(name).is_some(),
             Self::MountMax(most) => mount_max().is_some_and(|max| max <= most),
-            Self::Built(there, _) => there,
+            Self::Built(there, _) | Self::Release(there, _) => there,
         };
         (!met).then(|| format!("needs {self}"))
     }
@@ -88,7 +96,7 @@ impl fmt::Display for Need {
             Self::File(path) => write!(f, "file {path}"),
             Self::Program(name, package) => write!(f, "{name}, of Debian's {package}"),
             Self::MountMax(most) => write!(f, "fs.mount-max of {most} or less"),
-            Self::Built(_, what) => write!(f, "a build with {what}"),
+            Self::Built(_, what) | Self::Release(_, what) => write!(f, "a build with {what}"),
         }
     }
 }

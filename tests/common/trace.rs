@@ -105,6 +105,10 @@ impl fmt::Debug for Stop {
 
 const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_close, "close"),
+    (libc::SYS_read, "read"),
+    (libc::SYS_write, "write"),
+    (libc::SYS_sendmsg, "sendmsg"),
+    (libc::SYS_recvmsg, "recvmsg"),
     (libc::SYS_fstat, "fstat"),
     (libc::SYS_fstatfs, "fstatfs"),
     (libc::SYS_statx, "statx"),

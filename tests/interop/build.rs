@@ -8,11 +8,14 @@ fn main() {
     println!("cargo::rerun-if-changed=c");
     // Debian's, which may be installed after a build without.
     println!("cargo::rerun-if-changed=/usr/include/bpf/libbpf.h");
-    println!("cargo::rustc-check-cfg=cfg(libbpf)");
+    println!("cargo::rustc-check-cfg=cfg(libbpf, libbpf_path_fd)");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let client = out.join("client");
     println!("cargo::rustc-env=CLIENT={}", client.display());
-    let built = program(&client, ["-lbpf"]).and_then(|()| {
+    let has_path_fd = program("c/path_fd.c", &out.join("path_fd"), ["-lbpf"]).is_ok();
+    let path_fd = has_path_fd.then_some("-DHAS_PATH_FD");
+    let arguments = path_fd.into_iter().chain(["-lbpf"]);
+    let built = program("c/client.c", &client, arguments).and_then(|()| {
         let mut cc = compiler();
         let built = cc.file("c/ffi.c").cargo_metadata(false).try_compile("peer");
         built.map_err(|error| error.to_string())
@@ -20,6 +23,9 @@ fn main() {
     match built {
         Ok(()) => {
             println!("cargo::rustc-cfg=libbpf");
+            if has_path_fd {
+                println!("cargo::rustc-cfg=libbpf_path_fd");
+            }
             println!("cargo::rustc-link-search=native={}", out.display());
         }
         // Not a failure: the tests that want it say so when they are skipped.
@@ -35,8 +41,9 @@ fn main() {
         let arguments = [OsStr::new("-I"), include.as_ref(), library.as_ref()];
         let arguments = arguments
             .into_iter()
-            .chain(["-lelf", "-lz"].map(OsStr::new));
-        program(&client, arguments).expect("a client of the libbpf that was just built");
+            .chain(["-DHAS_PATH_FD", "-lelf", "-lz"].map(OsStr::new));
+        let built = program("c/client.c", &client, arguments);
+        built.expect("a client of the libbpf that was just built");
     }
 }
 
@@ -48,12 +55,13 @@ fn compiler() -> cc::Build {
 
 /// A program of its own, which knows nothing of ours.
 fn program(
+    source: &str,
     path: &Path,
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> Result<(), String> {
     let compiler = compiler().try_get_compiler();
     let mut command = compiler.map_err(|error| error.to_string())?.to_command();
-    command.args(["-Werror", "c/client.c", "-o"]).arg(path);
+    command.args(["-Werror", source, "-o"]).arg(path);
     command.args(arguments);
     let output = command.output().map_err(|error| error.to_string())?;
     if output.status.success() {

@@ -95,10 +95,40 @@ static void make(char **args)
 	printf("map %u\n", map_id(map));
 }
 
+// Somebody's map that has no name: what it has for the key is put under the next one, doubled.
+static void map_by_id(char **args)
+{
+	int map = or_die(bpf_map_get_fd_by_id(number(args[0])), "bpf_map_get_fd_by_id");
+	__u32 key = number(args[1]);
+	__u64 value;
+
+	or_die(bpf_map_lookup_elem(map, &key, &value), "bpf_map_lookup_elem");
+	key += 1;
+	value *= 2;
+	or_die(bpf_map_update_elem(map, &key, &value, BPF_ANY), "bpf_map_update_elem");
+	printf("map %u\n", map_id(map));
+}
+
+// A map with one entry, which nobody but this process has until its standard input ends.
+static void hold(char **args)
+{
+	int map = or_die(bpf_map_create(BPF_MAP_TYPE_HASH, "of_c", 4, 8, 8, NULL), "bpf_map_create");
+	__u32 key = number(args[0]);
+	__u64 value = number(args[1]);
+
+	or_die(bpf_map_update_elem(map, &key, &value, BPF_ANY), "bpf_map_update_elem");
+	printf("map %u\n", map_id(map));
+	fflush(stdout);
+	getchar();
+	key += 1;
+	or_die(bpf_map_lookup_elem(map, &key, &value), "bpf_map_lookup_elem");
+	printf("%llu\n", value);
+}
+
 // Opens NAME in DIRECTORY and pins it as NEW there, by the directory's descriptor.
 static void pin_at(char **args)
 {
-#ifdef bpf_obj_pin_opts__last_field
+#ifdef HAS_PATH_FD
 	int dir = or_die(open(args[0], O_PATH | O_DIRECTORY | O_CLOEXEC), "open");
 	LIBBPF_OPTS(bpf_obj_get_opts, get_opts, .file_flags = PATH_FD, .path_fd = dir);
 	LIBBPF_OPTS(bpf_obj_pin_opts, pin_opts, .file_flags = PATH_FD, .path_fd = dir);
@@ -185,6 +215,13 @@ static void run_pinned(char **args)
 	printf("returned %d\n", run(or_die(bpf_obj_get(args[0]), "bpf_obj_get")));
 }
 
+static void run_by_id(char **args)
+{
+	int prog = or_die(bpf_prog_get_fd_by_id(number(args[0])), "bpf_prog_get_fd_by_id");
+
+	printf("returned %d\n", run(prog));
+}
+
 static void show_link(char **args)
 {
 	struct bpf_link *link = some_or_die(bpf_link__open(args[0]), "bpf_link__open");
@@ -204,12 +241,15 @@ static const struct {
 	{"get", 2, get},
 	{"put", 3, put},
 	{"make", 3, make},
+	{"map_by_id", 2, map_by_id},
+	{"hold", 2, hold},
 	{"pin_at", 3, pin_at},
 	{"load", 3, load},
 	{"set_pin_path", 3, set_pin_path},
 	{"reuse_fd", 3, reuse_fd},
 	{"attach", 4, attach},
 	{"run", 1, run_pinned},
+	{"run_by_id", 1, run_by_id},
 	{"link", 1, show_link},
 };
 

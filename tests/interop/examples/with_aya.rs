@@ -48,7 +48,9 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
 
     // aya's descriptor stays aya's. A clone of it becomes ours, once it is proven to be a program's.
     let prog = Prog::try_from(count.fd()?.as_fd().try_clone_to_owned()?)?;
-    // Each packet meets the old program or the new one.
+    // Each packet meets the old program or the new one. A link takes only programs that say the same of
+    // where they belong: aya says XDP. So must one of your own, or the kernel refuses it here:
+    // ProgSpec::expected_attach_type(AttachType::XDP).
     let link = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &prog)?;
     println!("program {}: {:?}", prog.id()?, link.attachment);
     Ok(())

@@ -53,7 +53,9 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
         .find(|prog| prog.name() == "count")
         .ok_or("no program")?;
     let prog = Prog::try_from(count.as_fd().try_clone_to_owned()?)?;
-    // Each packet meets the old program or the new one.
+    // Each packet meets the old program or the new one. A link takes only programs that say the same of
+    // where they belong: libbpf says XDP. So must one of your own, or the kernel refuses it here:
+    // ProgSpec::expected_attach_type(AttachType::XDP).
     let link = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &prog)?;
     println!("program {}: {:?}", prog.id()?, link.attachment);
     Ok(())

@@ -20,8 +20,9 @@ pub enum Maps {
     Btf,
     /// The same, with `pinning` 1: by the map's name, where the loader likes.
     BtfPinned,
-    /// `struct bpf_elf_map` of iproute2 in `maps`, with `pinning` 2, for all objects.
-    IprouteGlobal,
+    /// `struct bpf_elf_map` of iproute2 in `maps`, as it was before BTF, with this `pinning`. To
+    /// iproute2 2 means for all objects; other loaders know 1 alone, by the map's name.
+    Legacy(u32),
 }
 
 /// What to write.
@@ -80,9 +81,9 @@ impl Counter<'_> {
                 // Where the pointers are that say it all by their types.
                 (".maps", vec![0; btf::map_size(pinned)])
             }
-            Maps::IprouteGlobal => {
+            Maps::Legacy(pinning) => {
                 // type, size_key, size_value, max_elem, flags, id, pinning, inner_id, inner_idx
-                let words = [abi::BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, 0, 2, 0, 0];
+                let words = [abi::BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0, 0, pinning, 0, 0];
                 (
                     "maps",
                     words.into_iter().flat_map(u32::to_ne_bytes).collect(),

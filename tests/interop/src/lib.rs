@@ -14,6 +14,12 @@ pub use place::{file, mounted, output, send_packets, tool};
 /// Whether libbpf's header and library were there when this was built.
 pub const LIBBPF: common::Need = common::Need::Built(cfg!(libbpf), "gcc and Debian's libbpf-dev");
 
+/// Whether that libbpf has bpf_obj_pin_opts with path_fd.
+pub const LIBBPF_PATH_FD: common::Need = common::Need::Release(
+    cfg!(libbpf_path_fd),
+    "libbpf 1.3 or later: bpf_obj_pin_opts with path_fd",
+);
+
 /// A C program that uses Debian's libbpf.
 pub const CLIENT: &str = env!("CLIENT");
 

@@ -12,7 +12,7 @@ use bpf_pin::{
     ObjectKind, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
 };
 use common::*;
-use peers::{Counter, Maps, count_of, counter, send_packets, test_run};
+use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
 
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -21,6 +21,7 @@ fn main() -> std::process::ExitCode {
         .test("a_map_becomes_ayas_and_comes_back", BPF, map_by_fd)
         .test("ayas_typed_maps_over_ours", BPF, typed_maps)
         .test("a_map_by_its_id", &[cap::SYS_ADMIN], map_by_id)
+        .test("a_program_by_its_id", &[cap::SYS_ADMIN], prog_by_id)
         .test("pins_of_maps", BPF, map_pins)
         .test("what_is_no_map_is_refused_before_aya_sees_it", BPF, no_map)
         .test("a_program_that_aya_loads_is_pinned", BPF, loaded)
@@ -117,6 +118,47 @@ fn map_by_id() -> Outcome {
     let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
     theirs.insert(3, 30, 0)?;
     assert_eq!(map.typed::<u32, u64>()?.lookup(&3)?, Some(30));
+
+    // aya's, of a map that aya has made.
+    let elf = SOCKET.elf();
+    let mut ebpf = Ebpf::load(&elf)?;
+    let id = match ebpf.map("packets") {
+        Some(AyaMap::Array(data)) => data.info()?.id(),
+        other => panic!("it is an array: {other:?}"),
+    };
+    let ours = Map::from_id(id)?;
+    ours.typed()?.update(&0_u32, &33_u64, ElemFlags::ANY)?;
+    let mut theirs: Array<_, u64> = ebpf.map_mut("packets").ok_or("no map")?.try_into()?;
+    assert_eq!(theirs.get(&0, 0)?, 33);
+    theirs.set(0, 34, 0)?;
+    assert_eq!(count_of(&ours)?, 34);
+    Ok(())
+}
+
+fn prog_by_id() -> Outcome {
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 9)?;
+    let id = prog.id()?;
+    // aya looks through all that there are: others come and go meanwhile.
+    let info = aya::programs::loaded_programs()
+        .filter_map(Result::ok)
+        .find(|info| info.id() == id)
+        .ok_or("not among them")?;
+    let theirs = SocketFilter::from_program_info(info, "count".into())?;
+    // aya's descriptor alone holds it.
+    drop(prog);
+    assert_eq!(test_run(theirs.fd()?, 2)?, 9);
+    assert_eq!(count_of(&map)?, 2);
+
+    let elf = SOCKET.elf();
+    let mut ebpf = Ebpf::load(&elf)?;
+    let map = map_of(&ebpf)?;
+    let filter: &mut SocketFilter = prog_of(&mut ebpf)?;
+    filter.load()?;
+    let prog = Prog::from_id(filter.info()?.id())?;
+    drop(ebpf);
+    assert_eq!(test_run(&prog, 3)?, 9);
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }
 
@@ -155,8 +197,11 @@ fn no_map() -> Outcome {
         matches!(error.cause(), Some(Cause::WrongKind { .. })),
         "{error}"
     );
-    hash().pin(fs.at("map"))?;
-    assert_eq!(open(fs.at("map"))?.info()?.key_size(), 4);
+    let map = hash().pin(fs.at("map"))?;
+    let data = open(fs.at("map"))?;
+    let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
+    theirs.insert(5, 50, 0)?;
+    assert_eq!(map.typed::<u32, u64>()?.lookup(&5)?, Some(50));
     Ok(())
 }
 

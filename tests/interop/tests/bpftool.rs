@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use bpf_pin::{
-    ElemFlags, Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
-    inventory,
+    ElemFlags, Link, LinkSpec, PinDir, PinnedLink, PinnedMap, PinnedProg, ProgType, inventory,
 };
 use common::*;
 use peers::{
-    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, tool,
+    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, test_run, tool,
 };
 use serde_json::{Value, json};
 
@@ -31,6 +30,8 @@ fn main() -> std::process::ExitCode {
         })
         .run()
 }
+
+const XDP_PASS: i32 = 2;
 
 /// What bpftool says, as JSON; null where it says nothing.
 fn bpftool(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Outcome<Value> {
@@ -128,19 +129,20 @@ fn prog_of_ours(root: &Path) -> Outcome {
 }
 
 fn link(root: &Path) -> Outcome {
-    let netns = NetnsLink::new();
-    let ours = netns.link.pin(root.join("link"))?;
+    let map = counter()?;
+    let prog = counting(&map, ProgType::XDP, XDP_PASS)?;
+    let ours = LinkSpec::xdp(LO).create(&prog)?.pin(root.join("link"))?;
     let info = ours.info()?;
     let shown = bpftool(&[&"link", &"show", &"pinned", &ours.path()])?;
     for (name, is) in [
         ("id", json!(info.id)),
-        ("type", json!("netns")),
-        ("prog_id", json!(netns.prog.id()?)),
+        ("type", json!("xdp")),
+        ("prog_id", json!(prog.id()?)),
         ("pinned", json!([ours.path()])),
     ] {
         assert_eq!(shown[name], is, "{name} of {shown}");
     }
-    // By its id, and by a name that is of something else.
+    // By its id: bpftool's pin alone holds it in place.
     bpftool(&[
         &"link",
         &"pin",
@@ -148,8 +150,16 @@ fn link(root: &Path) -> Outcome {
         &info.id.to_string(),
         &root.join("again"),
     ])?;
-    assert_eq!(PinnedLink::open(root.join("again"))?.info()?, info);
-    prog().pin(root.join("prog"))?;
+    ours.unpin()?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 3);
+    let again = PinnedLink::open(root.join("again"))?;
+    assert_eq!(again.info()?, info);
+    again.unpin()?.detach()?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 3);
+    // By a name that is of something else.
+    prog.pin(root.join("prog"))?;
     let refused = bpftool(&[&"link", &"show", &"pinned", &root.join("prog")]);
     let refused = refused.expect_err("a program's pin").to_string();
     assert!(refused.contains("incorrect object type: prog"), "{refused}");
@@ -212,12 +222,19 @@ fn pinned(root: &Path) -> Outcome {
     assert_eq!(dump[0]["value"], json!(hex(&2_u64.to_ne_bytes())));
 
     // Ours by its id, wherever it is.
-    let (map, prog) = (hash(), prog());
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 5)?;
     let (map_id, prog_id) = (map.id()?.to_string(), prog.id()?.to_string());
     bpftool(&[&"map", &"pin", &"id", &map_id, &root.join("map")])?;
     bpftool(&[&"prog", &"pin", &"id", &prog_id, &root.join("prog")])?;
-    assert_eq!(Map::open(root.join("map"))?.identity()?, map.identity()?);
-    assert_eq!(Prog::open(root.join("prog"))?.identity()?, prog.identity()?);
+    // Nothing but bpftool's pins holds them.
+    drop((map, prog));
+    let map = PinnedMap::open(root.join("map"))?;
+    assert_eq!(map.id()?.to_string(), map_id);
+    let prog = PinnedProg::open(root.join("prog"))?;
+    assert_eq!(prog.id()?.to_string(), prog_id);
+    assert_eq!(test_run(&prog, 2)?, 5);
+    assert_eq!(count_of(&map)?, 2);
     theirs.unpin()?;
     let gone = bpftool(&[&"map", &"show", &"pinned", &at]).expect_err("unpinned");
     assert!(gone.to_string().contains("No such file"), "{gone}");
@@ -230,7 +247,7 @@ fn loaded(root: &Path) -> Outcome {
         prog: "count",
         map: "packets",
         maps: Maps::Btf,
-        returns: 2,
+        returns: XDP_PASS,
     };
     let object = file(&counter)?;
     let maps = root.join("maps");

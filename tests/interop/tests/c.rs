@@ -2,15 +2,16 @@
 //! is an int.
 
 use std::ffi::OsStr;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use bpf_pin::{
     Cause, ElemFlags, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
 };
 use common::*;
 use peers::{
-    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_RS, Maps, count_of, counter, counting,
-    file, mounted, output, send_packets,
+    CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_PATH_FD, LIBBPF_RS, Maps, count_of,
+    counter, counting, file, mounted, output, send_packets,
 };
 
 #[cfg(libbpf)]
@@ -24,7 +25,8 @@ mod ffi {
 
 fn main() -> std::process::ExitCode {
     const OURS: &[Need] = &[cap::SYS_ADMIN, LIBBPF];
-    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
+    const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF, LIBBPF_PATH_FD];
+    const BUNDLED_PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
     const BUNDLED: &[Need] = &[cap::SYS_ADMIN, LIBBPF_RS];
     const FFI: &[Need] = &[cap::BPF, Need::Bpffs, LIBBPF];
     Suite::new()
@@ -34,7 +36,14 @@ fn main() -> std::process::ExitCode {
             BUNDLED,
             || entries(CLIENT_OF_LIBBPF_RS),
         )
-        .test("pinned_by_a_directory_libbpf_1_7", PATH_FD, path_fd)
+        .test("by_its_id", OURS, || by_id(CLIENT))
+        .test("by_its_id_libbpf_1_7", BUNDLED, || {
+            by_id(CLIENT_OF_LIBBPF_RS)
+        })
+        .test("pinned_by_a_directory", PATH_FD, || path_fd(CLIENT))
+        .test("pinned_by_a_directory_libbpf_1_7", BUNDLED_PATH_FD, || {
+            path_fd(CLIENT_OF_LIBBPF_RS)
+        })
         .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
         .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
         .test("pinned_by_name_libbpf_1_7", BUNDLED, || {
@@ -46,6 +55,9 @@ fn main() -> std::process::ExitCode {
         })
         .test("a_pin_that_does_not_fit_stays", OURS, || {
             does_not_fit(CLIENT)
+        })
+        .test("a_pin_that_does_not_fit_stays_libbpf_1_7", BUNDLED, || {
+            does_not_fit(CLIENT_OF_LIBBPF_RS)
         })
         .test(
             "links_of_each_other",
@@ -110,24 +122,54 @@ fn entries(client: &'static str) -> Outcome {
     })
 }
 
+/// What has no name anywhere: an id is all that the other is told.
+fn by_id(client: &'static str) -> Outcome {
+    let ours = hash();
+    ours.typed()?.update(&20_u32, &21_u64, ElemFlags::ANY)?;
+    let id = ours.id()?.to_string();
+    let said = say(client, &[&"map_by_id", &id, &"20"])?;
+    assert_eq!(said, format!("map {id}"));
+    assert_eq!(ours.typed::<u32, u64>()?.lookup(&21)?, Some(42));
+
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 19)?;
+    let id = prog.id()?.to_string();
+    assert_eq!(say(client, &[&"run_by_id", &id])?, "returned 19");
+    assert_eq!(count_of(&map)?, 1);
+
+    // Theirs, while its process lives.
+    let mut theirs = Command::new(client)
+        .args(["hold", "30", "31"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = BufReader::new(theirs.stdout.take().ok_or("a pipe")?).lines();
+    let id = said.next().ok_or("it says nothing")??;
+    let map = Map::from_id(id.trim_start_matches("map ").parse()?)?;
+    let typed = map.typed::<u32, u64>()?;
+    assert_eq!(typed.lookup(&30)?, Some(31));
+    typed.update(&31, &62, ElemFlags::ANY)?;
+    drop(theirs.stdin.take());
+    assert_eq!(said.next().ok_or("it says no more")??, "62");
+    assert!(theirs.wait()?.success());
+    Ok(())
+}
+
 /// By BPF_F_PATH_FD: the directory is a descriptor in the client, as in a PinDir.
-fn path_fd() -> Outcome {
+fn path_fd(client: &'static str) -> Outcome {
     mounted(|root| {
         let dir = PinDir::create(root.join("app"), 0o700)?;
         let map = hash();
         map.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
         dir.pin(&map, "ours")?;
         let args: [&dyn AsRef<OsStr>; 4] = [&"pin_at", &dir.path(), &"ours", &"theirs"];
-        assert_eq!(
-            say(CLIENT_OF_LIBBPF_RS, &args)?,
-            format!("map {}", map.id()?)
-        );
+        assert_eq!(say(client, &args)?, format!("map {}", map.id()?));
         assert_eq!(dir.identity("theirs")?, map.identity()?);
         drop(map);
         dir.unlink("ours")?;
         let map: Map = dir.open_as("theirs")?;
         assert_eq!(map.typed::<u32, u64>()?.lookup(&1)?, Some(11));
-        assert!(complain(CLIENT_OF_LIBBPF_RS, &args).contains("No such file"));
+        assert!(complain(client, &args).contains("No such file"));
         Ok(())
     })
 }
@@ -185,18 +227,32 @@ fn reused(client: &'static str) -> Outcome {
     })
 }
 
-/// libbpf compares what is pinned with what it wants; what it is given as a descriptor it takes.
+/// libbpf compares what is pinned with what it wants, as it loads the object; what it is given as a
+/// descriptor it takes.
 fn does_not_fit(client: &'static str) -> Outcome {
     mounted(|root| {
         let object = file(&OBJECT)?;
-        let ours = hash().pin(root.join("ours"))?;
+        let by_name = file(&Counter {
+            maps: Maps::BtfPinned,
+            ..OBJECT
+        })?;
+        let ours = hash().pin(root.join("packets"))?;
+        ours.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
         let id = ours.id()?;
-        let args: [&dyn AsRef<OsStr>; 4] =
+        let by_path: [&dyn AsRef<OsStr>; 4] =
             [&"set_pin_path", &object.path(), &"packets", &ours.path()];
-        let said = complain(client, &args);
-        assert!(said.contains("parameter mismatch"), "{said}");
-        assert!(said.contains("Invalid argument"), "{said}");
-        assert_eq!(PinnedMap::open(root.join("ours"))?.id()?, id);
+        let by_name: [&dyn AsRef<OsStr>; 4] = [&"load", &by_name.path(), &"packets", &root];
+        for args in [by_path, by_name] {
+            let said = complain(client, &args);
+            assert!(said.contains("parameter mismatch"), "{said}");
+            assert!(
+                said.contains("bpf_object__load: Invalid argument"),
+                "{said}"
+            );
+            let still = PinnedMap::open(root.join("packets"))?;
+            assert_eq!(still.id()?, id);
+            assert_eq!(still.typed::<u32, u64>()?.lookup(&1)?, Some(11));
+        }
         let args: [&dyn AsRef<OsStr>; 4] = [&"reuse_fd", &object.path(), &"packets", &ours.path()];
         assert_eq!(say(client, &args)?, format!("map {id}"));
         // Nothing was counted, for this map has no element 0.

@@ -10,8 +10,8 @@ mod scenes;
 #[cfg(not(feature = "libbpf-rs"))]
 mod scenes {
     peers::skipped! {
-        map_by_fd map_by_id map_pins loaded prog_pins pinned_by_name reuse_pinned path_fd
-        link_of_libbpf link_of_ours
+        map_by_fd map_by_id prog_by_id map_pins loaded prog_pins pinned_by_name reuse_pinned
+        path_fd link_of_libbpf link_of_ours
     }
 }
 
@@ -23,9 +23,10 @@ fn main() -> std::process::ExitCode {
     Suite::new()
         .test("a_map_by_its_descriptor", BPF, scenes::map_by_fd)
         .test("a_map_by_its_id", IDS, scenes::map_by_id)
+        .test("a_program_by_its_id", IDS, scenes::prog_by_id)
         .test("pins_of_maps", BPF, scenes::map_pins)
         .test("a_program_that_libbpf_loads_is_pinned", BPF, scenes::loaded)
-        .test("pins_of_programs", IDS, scenes::prog_pins)
+        .test("pins_of_programs", BPF, scenes::prog_pins)
         .test("pinned_by_name", BPF, scenes::pinned_by_name)
         .test("a_pin_of_ours_is_reused", BPF, scenes::reuse_pinned)
         .test("pinned_by_a_directory", PATH_FD, scenes::path_fd)

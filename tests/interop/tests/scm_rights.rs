@@ -1,14 +1,11 @@
 //! Descriptors over a socket, which is what one had before pins: a map handed over, lost on its
 //! way, and what each of the two costs.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{MaybeUninit, forget};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bpf_pin::{ElemFlags, Kind, Map, Object};
 use common::*;
@@ -20,15 +17,19 @@ use rustix::net::{
 /// Set in the process that is handed a map over its standard input.
 const RECEIVER: &str = "BPF_PIN_TEST_RECEIVER";
 
+/// Set in the process that has one thread, so that it may fork those whose syscalls are counted.
+const COUNTED: &str = "BPF_PIN_TEST_COUNTED";
+
 fn main() -> ExitCode {
-    if std::env::var_os(RECEIVER).is_some() {
-        return match receiver() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
+    for (variable, run) in [(RECEIVER, receiver as fn() -> Outcome), (COUNTED, cost)] {
+        if std::env::var_os(variable).is_none() {
+            continue;
+        }
+        let Err(error) = run() else {
+            return ExitCode::SUCCESS;
         };
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
     const BPF: &[Need] = &[cap::BPF];
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
         )
         .test("on_its_way_it_lives_and_unread_it_dies", ROOT, on_its_way)
         .test("a_pin_waits_for_whoever_comes", PINS, pinned)
-        .test("what_a_pin_and_a_socket_cost", PINS, cost)
+        .test("what_a_pin_and_a_socket_cost", PINS, || {
+            alone(COUNTED, "syscalls")
+        })
         .run()
 }
 
@@ -163,81 +166,80 @@ fn pinned() -> Outcome {
     Ok(())
 }
 
-/// The least time that something has taken so far: what others do on the machine only adds to it.
-struct Least(Duration);
+/// What takes a map from who has it to who wants it.
+struct Scene {
+    fs: TestFs,
+    map: Map,
+    giver: UnixStream,
+    taker: UnixStream,
+}
 
-impl Least {
-    fn new() -> Self {
-        Self(Duration::MAX)
+impl Scene {
+    fn new() -> Outcome<Self> {
+        let fs = TestFs::new();
+        let map = hash();
+        drop(map.try_clone()?.pin(fs.at("flows"))?);
+        let (giver, taker) = UnixStream::pair()?;
+        Ok(Self {
+            fs,
+            map,
+            giver,
+            taker,
+        })
     }
 
-    fn time(&mut self, mut run: impl FnMut() -> Outcome) -> Outcome {
-        const TIMES: u32 = 100;
-        let start = Instant::now();
-        for _ in 0..TIMES {
-            run()?;
-        }
-        self.0 = self.0.min(start.elapsed() / TIMES);
+    fn given(&self) -> Outcome {
+        send(&self.giver, &[self.map.as_fd()])?;
+        receive_one(&self.taker)?;
+        Ok(())
+    }
+
+    /// Both sides of it: whoever has the map must be there, and wake up.
+    fn asked_for(&self) -> Outcome {
+        rustix::io::write(&self.taker, b"?")?;
+        rustix::io::read(&self.giver, &mut [0])?;
+        self.given()
+    }
+
+    fn opened(&self) -> Outcome {
+        Map::open(self.fs.at("flows"))?;
         Ok(())
     }
 }
 
-/// Opening a pin is not dearer than being given a descriptor, and nobody has to be asked for it.
+/// Opening a pin takes fewer syscalls than being given a descriptor, and nobody has to be asked for it.
 fn cost() -> Outcome {
-    let fs = TestFs::new();
-    let path = fs.at("flows");
-    let map = hash().pin(&path)?;
-    let again = fs.at("again");
-    let (one, other) = UnixStream::pair()?;
-    let (here, there) = UnixStream::pair()?;
-    let [mut given, mut asked, mut opened, mut pinned] = [(); 4].map(|()| Least::new());
-    thread::scope(|scope| {
-        // Whoever has the map must be there, and wake up.
-        let giver = scope.spawn(|| -> io::Result<()> {
-            while (&there).read(&mut [0])? == 1 {
-                send(&there, &[map.as_fd()])?;
+    const PROOF: &str = "MAP_LOOKUP_BATCH";
+    let ways: [(fn(&Scene) -> Outcome, &[&str]); 3] = [
+        (Scene::opened, &["OBJ_GET", PROOF, "close"]),
+        (Scene::given, &["sendmsg", "recvmsg", PROOF, "close"]),
+        (
+            Scene::asked_for,
+            &["write", "read", "sendmsg", "recvmsg", PROOF, "close"],
+        ),
+    ];
+    for (way, expected) in ways {
+        let ready = || {
+            let scene = Scene::new().expect("a map, a pin and a socket");
+            // What a process does but once.
+            way(&scene).expect("a map");
+            scene
+        };
+        let run = |scene: Scene| {
+            way(&scene).expect("a map");
+            // To be dropped is no part of it.
+            forget(scene);
+            0
+        };
+        let mut tracee = Tracee::fork(ready, run)?;
+        let mut seen = Vec::new();
+        while let Some(stop) = tracee.next()? {
+            if stop.is_entry() {
+                seen.push(stop.name());
             }
-            Ok(())
-        });
-        // Closed also by a panic, so that the other ends.
-        let here = here;
-        let mut second = Some(hash());
-        // As measured, the bounds are 0.8 and 0.4; what is between is for other machines. On a busy
-        // one there are quiet moments to wait for.
-        eventually("cheaper than a socket", || {
-            let mut round = || -> Outcome {
-                for _ in 0..10 {
-                    given.time(|| {
-                        send(&one, &[map.as_fd()])?;
-                        receive_one(&other)?;
-                        Ok(())
-                    })?;
-                    asked.time(|| {
-                        (&here).write_all(b"?")?;
-                        receive_one(&here)?;
-                        Ok(())
-                    })?;
-                    opened.time(|| {
-                        Map::open(&path)?;
-                        Ok(())
-                    })?;
-                    pinned.time(|| {
-                        let pinned = second.take().ok_or("a map")?.pin(&again)?;
-                        second = Some(pinned.unpin()?);
-                        Ok(())
-                    })?;
-                }
-                Ok(())
-            };
-            round().expect("four ways");
-            opened.0 < given.0 * 2 && opened.0 < asked.0
-        });
-        here.shutdown(Shutdown::Write)?;
-        giver.join().expect("no panic")
-    })?;
-    println!(
-        "through a socket {:?}, asked for over one {:?}; a pin opened {:?}, made and removed {:?}",
-        given.0, asked.0, opened.0, pinned.0
-    );
+        }
+        assert_eq!(tracee.finish()?, 0);
+        assert_eq!(seen, expected);
+    }
     Ok(())
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use aya::EbpfLoader;
+use aya::programs::SchedClassifier;
 use bpf_pin::{ElemFlags, EntryType, PinDir, PinnedMap, ProgType};
 use common::*;
 use peers::{
-    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, tool,
+    Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, test_run, tool,
 };
 use serde_json::{Value, json};
 
@@ -22,6 +24,9 @@ fn main() -> std::process::ExitCode {
         .test("the_legacy_definition_of_a_map", NET, || {
             mounted(|root| own_network(|| legacy(root)))
         })
+        .test("the_legacy_definition_is_not_for_tc", NET, || {
+            mounted(|root| own_network(|| legacy_refused(root)))
+        })
         .run()
 }
 
@@ -30,6 +35,13 @@ fn tc(root: &Path, args: &str) -> std::io::Result<String> {
     let mut command = tool("tc");
     command.env("TC_BPF_MNT", root).args(args.split(' '));
     output(&mut command)
+}
+
+/// Has tc load an object, under a filter of the loopback device.
+fn add(root: &Path, direction: &str, object: &Path) -> std::io::Result<String> {
+    let at = object.display();
+    let args = format!("filter add dev lo {direction} bpf direct-action obj {at} sec tc verbose");
+    tc(root, &args)
 }
 
 /// The filters of the loopback device in one direction, which have programs.
@@ -89,11 +101,7 @@ fn object_pinned(root: &Path) -> Outcome {
 
 fn globals(root: &Path) -> Outcome {
     let object = file(&OBJECT)?;
-    let at = object.path().display();
-    let add = |direction| {
-        let args = format!("filter add dev lo {direction} bpf direct-action obj {at} sec tc");
-        tc(root, &args)
-    };
+    let add = |direction| add(root, direction, object.path());
     tc(root, "qdisc add dev lo clsact")?;
     add("ingress")?;
     let map = PinnedMap::open(root.join("tc/globals/packets"))?;
@@ -139,29 +147,62 @@ fn globals(root: &Path) -> Outcome {
     Ok(())
 }
 
-/// `struct bpf_elf_map` with a pinning field. A tc that has libbpf leaves maps to it, and libbpf
-/// takes none of the old kind since 1.0; a tc without shares them.
+/// `struct bpf_elf_map` with a pinning field: aya shares it through tc/globals, and from there tc's
+/// own object has it.
 fn legacy(root: &Path) -> Outcome {
-    let object = file(&Counter {
-        maps: Maps::IprouteGlobal,
+    let legacy = Counter {
+        section: "classifier",
+        maps: Maps::Legacy(1),
         ..OBJECT
-    })?;
-    let at = object.path().display();
+    };
+    let globals = PinDir::create(root.join("tc/globals"), 0o700)?;
+    let load = || -> Outcome {
+        let mut ebpf = EbpfLoader::new()
+            .default_map_pin_directory(globals.path())
+            .load(&legacy.elf())?;
+        let prog: &mut SchedClassifier =
+            ebpf.program_mut("count").ok_or("no program")?.try_into()?;
+        prog.load()?;
+        test_run(prog.fd()?, 2)?;
+        Ok(())
+    };
+    load()?;
+    let map = PinnedMap::open(root.join("tc/globals/packets"))?;
+    assert_eq!(count_of(&map)?, 2);
+    map.typed()?.update(&0_u32, &10_u64, ElemFlags::ANY)?;
+    load()?;
+    assert_eq!(count_of(&map)?, 12);
+
+    let object = file(&OBJECT)?;
     tc(root, "qdisc add dev lo clsact")?;
-    let args = format!("filter add dev lo ingress bpf direct-action obj {at} sec tc verbose");
-    let added = tc(root, &args);
-    let version = tc(root, "-Version")?;
-    let with_libbpf = version.split_once("libbpf ").map(|(_, version)| version);
-    if with_libbpf.is_some_and(|version| !version.starts_with("0.")) {
+    add(root, "ingress", object.path())?;
+    send_packets(3)?;
+    assert_eq!(count_of(&map)?, 15);
+
+    // And what we put in its place.
+    let ours = counter()?;
+    ours.typed()?.update(&0_u32, &100_u64, ElemFlags::ANY)?;
+    globals.replace(&ours, "packets")?;
+    load()?;
+    assert_eq!(count_of(&ours)?, 102);
+    assert_eq!(count_of(&map)?, 15);
+    Ok(())
+}
+
+/// tc leaves objects to libbpf, which takes no such map since 1.0, whatever its pinning.
+fn legacy_refused(root: &Path) -> Outcome {
+    tc(root, "qdisc add dev lo clsact")?;
+    for pinning in 0..=2 {
+        let object = file(&Counter {
+            maps: Maps::Legacy(pinning),
+            ..OBJECT
+        })?;
+        let added = add(root, "ingress", object.path());
         let said = added.expect_err("libbpf refuses it").to_string();
         assert!(said.contains("legacy map definitions"), "{said}");
+        assert_eq!(filters(root, "ingress")?, [Value::Null; 0]);
         let globals = PinDir::open(root.join("tc/globals"))?;
         assert_eq!(globals.entries()?.count(), 0);
-        return Ok(());
     }
-    added?;
-    let map = PinnedMap::open(root.join("tc/globals/packets"))?;
-    send_packets(3)?;
-    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }

@@ -8,10 +8,10 @@ use bpf_pin::{
 };
 use common::*;
 use libbpf_rs::{
-    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramHandle, ProgramInput, ProgramMut,
-    libbpf_sys,
+    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramHandle, ProgramInput,
+    ProgramMut, libbpf_sys,
 };
-use peers::{Counter, Maps, count_of, counter, send_packets, test_run};
+use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
 
 const SOCKET: Counter<'_> = Counter {
     section: "socket",
@@ -82,6 +82,36 @@ pub fn map_by_id() -> Outcome {
     );
     theirs.delete(&key(3))?;
     assert_eq!(ours.typed::<u32, u64>()?.lookup(&3)?, None);
+
+    // libbpf's, of a map that libbpf has made.
+    let object = load(SOCKET)?;
+    let mut maps = object.maps();
+    let theirs = maps.next().ok_or("no map")?;
+    theirs.update(&key(0), &value(33), MapFlags::ANY)?;
+    let ours = Map::from_id(theirs.info()?.info.id)?;
+    assert_eq!(count_of(&ours)?, 33);
+    ours.typed()?.update(&0_u32, &34_u64, ElemFlags::ANY)?;
+    let seen = theirs.lookup(&key(0), MapFlags::ANY)?;
+    assert_eq!(seen.ok_or("none")?, value(34));
+    Ok(())
+}
+
+pub fn prog_by_id() -> Outcome {
+    let map = counter()?;
+    let prog = counting(&map, ProgType::SOCKET_FILTER, 9)?;
+    let theirs = ProgramHandle::from_prog_id(prog.id()?)?;
+    // libbpf's descriptor alone holds it.
+    drop(prog);
+    assert_eq!(test_run(&theirs, 2)?, 9);
+    assert_eq!(count_of(&map)?, 2);
+
+    let object = load(SOCKET)?;
+    let map = map_of(&object)?;
+    let theirs = ProgramHandle::try_from(&prog_of(&object)?)?;
+    let prog = Prog::from_id(theirs.id())?;
+    drop((theirs, object));
+    assert_eq!(test_run(&prog, 3)?, 9);
+    assert_eq!(count_of(&map)?, 3);
     Ok(())
 }
 
@@ -152,10 +182,14 @@ pub fn prog_pins() -> Outcome {
     let theirs = ProgramHandle::from_pinned_path(prog.path())?;
     assert_eq!((theirs.id(), theirs.tag()), (info.id, info.tag));
     assert_eq!(theirs.name(), "count");
-    // By its id; and a second pin of it, by libbpf.
-    let theirs = ProgramHandle::from_prog_id(info.id)?;
+    assert_eq!(test_run(&theirs, 1)?, 9);
+    assert_eq!(count_of(&map)?, 3);
+    // A second pin of it, by libbpf.
     theirs.pin(fs.at("again"))?;
-    assert_eq!(Prog::open(fs.at("again"))?.id()?, info.id);
+    let again = PinnedProg::open(fs.at("again"))?;
+    assert_eq!(again.id()?, info.id);
+    assert_eq!(test_run(&again, 1)?, 9);
+    assert_eq!(count_of(&map)?, 4);
     Ok(())
 }
 
@@ -188,21 +222,36 @@ pub fn pinned_by_name() -> Outcome {
     Ok(())
 }
 
+/// How an object that is not loaded yet comes by somebody's map.
+type Reuse<'a> = &'a dyn Fn(&mut OpenMapMut<'_>) -> libbpf_rs::Result<()>;
+
 pub fn reuse_pinned() -> Outcome {
     let fs = TestFs::new();
     let map = counter()?.pin(fs.at("flows"))?;
     let elf = SOCKET.elf();
-    // By its path, and by a descriptor that was proven to be a map.
-    for by_path in [true, false] {
+    let load = |reuse: Reuse<'_>| -> Outcome<Object> {
         let mut object = ObjectBuilder::default().open_memory(&elf)?;
-        let mut theirs = object.maps_mut().next().ok_or("no map")?;
-        match by_path {
-            true => theirs.reuse_pinned_map(map.path())?,
-            false => theirs.reuse_fd(map.as_fd())?,
-        }
-        test_run(prog_of(&object.load()?)?.as_fd(), 2)?;
+        reuse(&mut object.maps_mut().next().ok_or("no map")?)?;
+        Ok(object.load()?)
+    };
+    // By its path, by a path that libbpf looks at as it loads, and by a descriptor that was proven to
+    // be a map.
+    let ways: [Reuse<'_>; 3] = [
+        &|theirs| theirs.reuse_pinned_map(map.path()),
+        &|theirs| theirs.set_pin_path(map.path()),
+        &|theirs| theirs.reuse_fd(map.as_fd()),
+    ];
+    for (reuse, count) in ways.into_iter().zip([2, 4, 6]) {
+        test_run(prog_of(&load(reuse)?)?.as_fd(), 2)?;
+        assert_eq!(count_of(&map)?, count);
     }
-    assert_eq!(count_of(&map)?, 4);
+
+    // What does not fit is refused where libbpf looks, and stays.
+    let other = hash().pin(fs.at("other"))?;
+    let refused = load(&|theirs| theirs.set_pin_path(other.path()));
+    let refused = refused.err().ok_or("it does not fit")?.to_string();
+    assert!(refused.contains("Invalid argument"), "{refused}");
+    assert_eq!(PinnedMap::open(fs.at("other"))?.id()?, other.id()?);
     Ok(())
 }
 
@@ -236,7 +285,14 @@ pub fn path_fd() -> Outcome {
     assert!(fd >= 0, "errno {}", -fd);
     // SAFETY: it is new and nobody else's.
     let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-    assert_eq!(Map::try_from(fd)?.id()?, map.id()?);
+    let theirs = Map::try_from(fd)?;
+    assert_eq!(theirs.id()?, map.id()?);
+    map.typed()?.update(&7_u32, &49_u64, ElemFlags::ANY)?;
+    assert_eq!(theirs.typed::<u32, u64>()?.lookup(&7)?, Some(49));
+    // It was asked for reading.
+    let refused = theirs.typed()?.update(&7_u32, &0_u64, ElemFlags::ANY);
+    let refused = refused.expect_err("a read-only descriptor");
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{refused}");
     Ok(())
 }
 
@@ -278,6 +334,7 @@ pub fn link_of_libbpf() -> Outcome {
 pub fn link_of_ours() -> Outcome {
     let fs = TestFs::new();
     let insns = [Insn::mov64_imm(0, XDP_PASS), Insn::exit()];
+    // A link takes a new program only where it says the same, and libbpf's does.
     let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
     let prog = spec.load()?;
     drop(LinkSpec::xdp(LO).create(&prog)?.pin(fs.at("link"))?);

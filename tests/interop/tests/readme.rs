@@ -1,0 +1,80 @@
+//! The page for who has another loader: what it says to write is compiled, and done.
+
+use common::*;
+use peers::{LIBBPF_RS, mounted};
+
+#[path = "readme/aya.rs"]
+mod with_aya;
+
+#[cfg(feature = "libbpf-rs")]
+#[path = "readme/libbpf_rs.rs"]
+mod with_libbpf_rs;
+
+#[cfg(not(feature = "libbpf-rs"))]
+mod with_libbpf_rs {
+    pub fn lines(_: &std::path::Path) -> common::Outcome {
+        unreachable!("it is skipped")
+    }
+}
+
+const PAGE: &str = include_str!("../README.md");
+/// The files with a chapter's lines, by the chapter's heading.
+const CHAPTERS: [(&str, &str); 2] = [
+    ("## You have aya", include_str!("readme/aya.rs")),
+    ("## You have libbpf-rs", include_str!("readme/libbpf_rs.rs")),
+];
+
+fn main() -> std::process::ExitCode {
+    const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    const NET_LIBBPF_RS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF_RS];
+    Suite::new()
+        .test("what_the_page_says_is_compiled", &[], compiled)
+        .test("what_it_says_for_aya", NET, || {
+            mounted(|root| own_network(|| with_aya::lines(root)))
+        })
+        .test("what_it_says_for_libbpf_rs", NET_LIBBPF_RS, || {
+            mounted(|root| own_network(|| with_libbpf_rs::lines(root)))
+        })
+        .run()
+}
+
+/// As it is however its lines are broken.
+fn bare(code: &str) -> String {
+    let bare: String = code.split_whitespace().collect();
+    bare.replace(",)", ")")
+}
+
+/// What a chapter has one write: lines of Rust, and the last column of its table.
+fn written(chapter: &str) -> Vec<&str> {
+    let mut written = vec![];
+    let mut is_rust = false;
+    for line in chapter.lines() {
+        match line {
+            "```rust" => is_rust = true,
+            _ if line.starts_with("```") => is_rust = false,
+            _ if is_rust => written.push(line.split("//").next().unwrap_or_default()),
+            _ if line.starts_with('|') => {
+                let cell = line.trim_matches(['|', ' ']).rsplit('|').next();
+                // Between an odd backtick and an even one.
+                let spans = cell.unwrap_or_default().split('`').skip(1).step_by(2);
+                written.extend(spans);
+            }
+            _ => {}
+        }
+    }
+    written
+}
+
+fn compiled() -> Outcome {
+    for (heading, source) in CHAPTERS {
+        let (_, chapter) = PAGE.split_once(heading).ok_or("no such chapter")?;
+        let chapter = chapter.split("\n## ").next().unwrap_or_default();
+        let written = written(chapter);
+        assert!(written.len() > 12, "{heading}: {written:?}");
+        let source = bare(source);
+        for line in written {
+            assert!(source.contains(&bare(line)), "{heading}: {line}");
+        }
+    }
+    Ok(())
+}
