@@ -66,6 +66,9 @@ impl MapSpec<'_> {
 
     /// As [`compare`](Self::compare), with what a map has told before.
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
+        if self.is_alike(found) {
+            return Vec::new();
+        }
         let found_flags = kept(found.map_type, found.flags);
         let flags = kept(self.map_type, self.flags);
         let mut mismatches = Vec::new();
@@ -114,6 +117,21 @@ impl MapSpec<'_> {
                 .map(|(expected, found)| Mismatch::MapName { expected, found }),
         );
         mismatches
+    }
+
+    /// Whether every field is the same, as it nearly always is: then nothing is to be found out. What
+    /// is compared above is compared here.
+    #[inline]
+    fn is_alike(&self, found: &MapInfo) -> bool {
+        self.map_type == found.map_type
+            && self.key_size == found.key_size
+            && self.value_size == found.value_size
+            && self.max_entries == found.max_entries
+            && self.flags == found.flags
+            && self.map_extra == found.map_extra
+            && self.ifindex == found.ifindex
+            && self.btf_vmlinux_value_type_id == found.btf_vmlinux_value_type_id
+            && (!self.compared.contains(MapFields::MAP_NAME) || self.name == found.name)
     }
 
     /// What becomes of `max_entries` where it is not kept as it is.
