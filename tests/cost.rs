@@ -152,6 +152,8 @@ macro_rules! measured {
 mod descriptors;
 #[path = "cost/elements.rs"]
 mod elements;
+#[path = "cost/mounts.rs"]
+mod mounts;
 #[path = "cost/reuse.rs"]
 mod reuse;
 
@@ -315,11 +317,11 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
 /// In a child with one thread: each call, and its syscalls.
 fn syscalls() -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
-    let bare = measured().map(|measured| (measured, false));
-    let buffered = elements::WITH_BUFFERS
-        .iter()
-        .map(|measured| (measured, true));
-    for (measured, has_buffers) in bare.chain(buffered) {
+    let bare = measured().map(|measured| (measured, None));
+    let only = |name: &'static str| move |measured| (measured, Some(name));
+    let buffered = elements::WITH_BUFFERS.iter().map(only("MAP_"));
+    let listed = mounts::MEASURED.iter().map(only(""));
+    for (measured, only) in bare.chain(buffered).chain(listed) {
         // The standard library's seed of hashes comes from the kernel once, and is not ours.
         let _ = std::hash::RandomState::new();
         let ready = || {
@@ -338,8 +340,12 @@ fn syscalls() -> ExitCode {
             }
         }
         assert_eq!(tracee.finish().expect("an end"), 0, "{}", measured.name);
-        if has_buffers {
-            seen.retain(|call| call.starts_with("MAP_"));
+        if let Some(name) = only {
+            // Of memory are those that have no name here.
+            seen.retain(|call| call.starts_with(name) && !call.starts_with("syscall"));
+        }
+        if only == Some("") {
+            seen.dedup();
         }
         assert_eq!(seen, measured.syscalls(has_path_fd), "{}", measured.name);
     }

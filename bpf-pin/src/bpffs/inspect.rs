@@ -147,9 +147,8 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let canonical = canonical.unwrap_or_else(|| from_root(path).into_owned());
     let this = seen.mount.as_ref().map(|mount| mount.mount_id);
     let is_other = |id| Some(id) != this;
-    seen.hidden = mounts.select(|line| {
-        line.is_bpffs() && is_other(line.mount_id) && line.is_mounted_at(&canonical)
-    })?;
+    seen.hidden =
+        mounts.select_bpffs(|line| is_other(line.mount_id) && line.is_mounted_at(&canonical))?;
     if !seen.is_on_bpffs() && seen.hidden.is_empty() {
         seen.of_process_1 = of_process_1(&canonical);
     }
@@ -163,7 +162,7 @@ fn of_process_1(path: &Path) -> Option<Mount> {
         return None;
     }
     let there = MountInfo::of_process_1()?;
-    let wanted = there.select(|line| line.is_bpffs() && line.is_mounted_at(path));
+    let wanted = there.select_bpffs(|line| line.is_mounted_at(path));
     wanted.ok()?.pop()
 }
 
