@@ -154,6 +154,8 @@ mod descriptors;
 mod dirs;
 #[path = "cost/elements.rs"]
 mod elements;
+#[path = "cost/mounts.rs"]
+mod mounts;
 #[path = "cost/reuse.rs"]
 mod reuse;
 
@@ -320,18 +322,27 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
 };
 
+/// Of which syscalls those are told that are expected.
+enum Only {
+    Bpf,
+    /// Each once where it is made time and again.
+    Named,
+}
+
 /// In a child with one thread: each call, and its syscalls.
 fn syscalls() -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
     let bare = measured().chain(dirs::WITH_ROOM);
-    let bare = bare.map(|measured| (measured, false));
+    let bare = bare.map(|measured| (measured, None));
     let storage = match kernel(5, 13).unmet() {
         None => elements::TASK_STORAGE,
         Some(_) => &[],
     };
     let buffered = elements::WITH_BUFFERS.iter().chain(storage);
-    let buffered = buffered.map(|measured| (measured, true));
-    for (measured, has_buffers) in bare.chain(buffered) {
+    let buffered = buffered.map(|measured| (measured, Some(Only::Bpf)));
+    let listed = mounts::MEASURED.iter();
+    let listed = listed.map(|measured| (measured, Some(Only::Named)));
+    for (measured, only) in bare.chain(buffered).chain(listed) {
         // The standard library's seed of hashes comes from the kernel once, and is not ours.
         let _ = std::hash::RandomState::new();
         let ready = || {
@@ -350,9 +361,14 @@ fn syscalls() -> ExitCode {
             }
         }
         assert_eq!(tracee.finish().expect("an end"), 0, "{}", measured.name);
-        if has_buffers {
-            // Those of bpf(2).
-            seen.retain(|call| call.starts_with(char::is_uppercase));
+        match only {
+            None => {}
+            Some(Only::Bpf) => seen.retain(|call| call.starts_with(char::is_uppercase)),
+            Some(Only::Named) => {
+                // Of memory are those that have no name here.
+                seen.retain(|call| !call.starts_with("syscall"));
+                seen.dedup();
+            }
         }
         assert_eq!(seen, measured.syscalls(has_path_fd), "{}", measured.name);
     }

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let suite = Suite::new()
         .test("each_kind_of_name_as_what_it_is", ROOT, kinds)
         .test("an_empty_directory", DIRS, empty)
+        .test("what_is_lent_is_what_is_given", PINS, lent)
         .test("nothing_is_opened", PINS, nothing_opened);
     let suite = any_name::tests(suite);
     let suite = not_entered::tests(suite);
@@ -172,6 +173,51 @@ fn empty() -> Outcome {
     let mut entries = dir.entries()?;
     assert_eq!(entries.next().expect("a name")?.name(), "late");
     assert!(entries.next().is_none() && entries.next().is_none());
+    Ok(())
+}
+
+/// In several readings of each directory; and what is kept of them outlasts them.
+fn lent() -> Outcome {
+    const PINS: usize = 1000;
+
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("dir"), 0o700)?;
+    let (inner, skipped) = (
+        dir.create_dir("inner", 0o700)?,
+        dir.create_dir("skipped", 0o700)?,
+    );
+    for dir in [&dir, &inner, &skipped] {
+        dir.pin(hash(), "pin")?;
+        for number in 1..PINS {
+            dir.link("pin", format!("pin{number}"))?;
+        }
+    }
+    let (mut seen, mut kept, mut entries) = (Names::new(), Vec::new(), dir.entries()?);
+    while let Some(entry) = entries.next_entry() {
+        let entry = entry?;
+        let again = seen.insert(entry.name().to_owned(), entry.entry_type());
+        assert_eq!(again, None, "{entry:?} is seen twice");
+        if seen.len() % 10 == 0 {
+            kept.push((entry.clone(), entry.name().to_owned(), entry.inode()));
+        }
+    }
+    assert!(entries.next_entry().is_none());
+    assert_eq!(seen, names(&dir)?);
+    drop(entries);
+    for (entry, name, inode) in kept {
+        assert_eq!((entry.name(), entry.inode()), (&*name, inode));
+        assert_eq!(dir.metadata(&name)?.inode(), inode);
+    }
+    let (mut walk, mut seen) = (dir.walk()?, [0; 2]);
+    while let Some(entry) = walk.next_entry() {
+        let entry = entry?;
+        let is_skipped = entry.name() == "skipped";
+        if is_skipped {
+            walk.skip_dir();
+        }
+        seen[walk.depth()] += 1;
+    }
+    assert_eq!(seen, [PINS + 2, PINS]);
     Ok(())
 }
 

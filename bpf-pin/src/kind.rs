@@ -128,6 +128,18 @@ pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Verdict> {
     }
 }
 
+/// Proof in one syscall that `fd` is this very object; false where it takes more to tell.
+#[inline]
+pub(crate) fn is_object(fd: BorrowedFd<'_>, expected: Identity) -> bool {
+    let Identity { kind, id } = expected;
+    let head = match kind {
+        Kind::Map => sys::map_head(fd),
+        Kind::Prog => sys::info_head(fd),
+        Kind::Link => sys::link_head(fd),
+    };
+    head.is_ok_and(|head| head.id == id && judge(head) == Some(kind))
+}
+
 /// Proof in one syscall that `fd` is of this kind; false where it takes more to tell.
 #[inline]
 fn is(fd: BorrowedFd<'_>, kind: Kind) -> bool {

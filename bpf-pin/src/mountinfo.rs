@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
+use std::iter;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -135,7 +136,12 @@ impl Mount {
 }
 
 /// Calls `each` with every line, of whatever length.
-pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    each_piece(source, |text| lines(text).for_each(&mut each))
+}
+
+/// Calls `each` with whole lines, as many as were read at once, without the newline of the last.
+pub(crate) fn each_piece(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     /// The kernel gives a page of whole lines at once.
     const ROOM: usize = 8 << 10;
 
@@ -155,17 +161,50 @@ pub(crate) fn each_line(source: &mut dyn Read, mut each: impl FnMut(&[u8])) -> i
             }
             return Ok(());
         }
-        let (mut begin, mut searched) = (0, filled);
+        let begun = filled;
         filled += count;
-        while let Some(len) = find_byte(b'\n', &buffer[searched..filled]) {
-            let end = searched + len;
-            each(&buffer[begin..end]);
-            begin = end + 1;
-            searched = begin;
+        if let Some(len) = last_newline(&buffer[begun..filled]) {
+            let end = begun + len;
+            each(&buffer[..end]);
+            buffer.copy_within(end + 1..filled, 0);
+            filled -= end + 1;
         }
-        buffer.copy_within(begin..filled, 0);
-        filled -= begin;
     }
+}
+
+fn last_newline(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|&byte| byte == b'\n')
+}
+
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(text);
+    iter::from_fn(move || {
+        let text = rest?;
+        let end = find_byte(b'\n', text);
+        rest = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+/// The lines of type bpf, and hardly another: looked for by what stands before the type, where there
+/// is one dash in a line as a rule, which is cheaper than to read all of each.
+pub(crate) fn bpffs_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        let mut searched = 0;
+        loop {
+            let dash = searched + find_byte(b'-', &rest[searched..])?;
+            searched = dash + 1;
+            if !rest[..dash].ends_with(b" ") || !rest[searched..].starts_with(b" bpf ") {
+                continue;
+            }
+            let begin = last_newline(&rest[..dash]).map_or(0, |end| end + 1);
+            let end = find_byte(b'\n', &rest[dash..]).map_or(rest.len(), |len| dash + len);
+            let line = &rest[begin..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            return Some(line);
+        }
+    })
 }
 
 pub(crate) const BPF: &str = "bpf";
@@ -178,6 +217,27 @@ fn option(options: &[u8], name: &str) -> Option<OsString> {
             _ => None,
         }
     })
+}
+
+/// Of a line what tells where the mount is.
+pub(crate) struct Place<'a> {
+    pub(crate) mount_id: u64,
+    pub(crate) parent_id: u64,
+    pub(crate) mount_point: Cow<'a, [u8]>,
+}
+
+impl<'a> Place<'a> {
+    pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
+        let (mount_id, rest) = split_at(line, b' ');
+        let (parent_id, rest) = split_at(rest?, b' ');
+        // Device and root.
+        let rest = split_at(split_at(rest?, b' ').1?, b' ').1?;
+        Some(Self {
+            mount_id: number(mount_id)?,
+            parent_id: number(parent_id)?,
+            mount_point: unescape(split_at(rest, b' ').0),
+        })
+    }
 }
 
 /// A line in its parts, still escaped.
@@ -311,4 +371,52 @@ fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As they are found by reading all of each line.
+    fn of_type_bpf(text: &[u8]) -> Vec<&[u8]> {
+        let is_bpffs = |line: &&[u8]| Line::parse(line).is_some_and(|line| line.is_bpffs());
+        text.split(|&byte| byte == b'\n').filter(is_bpffs).collect()
+    }
+
+    #[test]
+    fn no_line_of_type_bpf_is_passed_over() {
+        let words = [
+            "1 1 0:1 / / rw - bpf bpf rw",
+            "2 1 0:1 / /a-b rw shared:1 - bpf  ",
+            "3 1 0:1 / /-\\040bpf rw - tmpfs - bpf x",
+            "4 1 0:1 / / rw - bpf x -",
+            "5 1 0:1 / / - bpf - bpf x - bpf y",
+            "6 1 0:1 / / rw - bpffs bpf rw",
+            "7 1 0:1 / / rw -  bpf rw",
+            "8 1 0:1 / / rw - bpf",
+            "- bpf x",
+            "",
+        ];
+        for a in words {
+            for b in words {
+                for c in words {
+                    let text = [a, b, c].join("\n").into_bytes();
+                    let read = |line: &&[u8]| Line::parse(line).is_some_and(|it| it.is_bpffs());
+                    let found: Vec<_> = bpffs_lines(&text).filter(read).collect();
+                    assert_eq!(found, of_type_bpf(&text), "{a}\n{b}\n{c}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_a_mount_is_stands_before_the_rest() {
+        let line = b"66 44 0:40 /x /m\\040nt rw,relatime shared:2 - bpf src rw";
+        let (place, whole) = (Place::parse(line).unwrap(), Line::parse(line).unwrap());
+        assert_eq!((place.mount_id, place.parent_id), (66, 44));
+        assert_eq!(place.mount_point, whole.mount_point());
+        for nonsense in [&b""[..], b"66", b"66 44 0:40 /x", b"x 44 0:40 /x /y"] {
+            assert!(Place::parse(nonsense).is_none());
+        }
+    }
 }

@@ -160,9 +160,11 @@ pub(crate) fn pin_place(place: &Place<'_>, object: BorrowedFd<'_>) -> Result<(),
 pub(crate) fn unlink_own(place: &Place<'_>, expected: Identity) -> Result<(), Reason> {
     // Nothing stands between the check and the removal, not even a close.
     let pin = open_pin(place)?;
-    let found = identify(pin.as_fd())?;
-    if found != expected {
-        return Err(Cause::Replaced { expected, found }.into());
+    if !kind::is_object(pin.as_fd(), expected) {
+        let found = identify(pin.as_fd())?;
+        if found != expected {
+            return Err(Cause::Replaced { expected, found }.into());
+        }
     }
     let removed = place.unlink();
     removed.map_err(|errno| Reason::new(errno, diagnose::unpin(place, errno)))

@@ -129,6 +129,11 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_prctl, "prctl"),
     (libc::SYS_mmap, "mmap"),
+    (libc::SYS_read, "read"),
+    (libc::SYS_lseek, "lseek"),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_poll, "poll"),
+    (libc::SYS_ppoll, "poll"),
 ];
 
 /// A forked process, traced, killed when dropped.

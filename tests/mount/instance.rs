@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bpf_pin::{Bpffs, Cause, FileSystem, HiddenBpffs, Map, MountOperation, MountOptions};
 use common::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
@@ -22,6 +23,16 @@ pub fn tests(suite: Suite) -> Suite {
         .test("a_bpffs_in_use_stays_mounted", ROOT, in_use)
         .test("what_is_not_its_mount_stays_mounted", ROOT, not_its_mount)
         .test("all_mounts_of_type_bpf", ROOT, all_mounts)
+        .test(
+            "mountinfo_tells_what_has_changed_since_it_was_opened",
+            ROOT,
+            change_told,
+        )
+        .test(
+            "a_mountinfo_that_is_none_is_not_believed",
+            ROOT,
+            forged_mountinfo,
+        )
 }
 
 fn on_tmpfs(path: &Path) {
@@ -366,6 +377,41 @@ fn all_mounts() -> Outcome {
         assert_eq!(bind.root, Path::new("/sub"));
         assert!(bind.propagation.is_private());
         assert_eq!((&at_e.mount_point, at_e.dev), (&name("e"), covered.dev()));
+        Ok(())
+    })
+}
+
+/// On which the library relies: it asks only after it has read.
+fn change_told() -> Outcome {
+    in_a_directory(|path| {
+        let file = File::open("/proc/thread-self/mountinfo")?;
+        let has_changed = || {
+            let mut files = [PollFd::new(&file, PollFlags::PRI)];
+            poll(&mut files, Some(&Timespec::default())).expect("a poll");
+            files[0].revents().contains(PollFlags::PRI)
+        };
+        assert!(!has_changed());
+        on_tmpfs(path);
+        assert!(has_changed() && !has_changed());
+        let file = File::open("/proc/thread-self/mountinfo")?;
+        unmount(path, UnmountFlags::DETACH)?;
+        let mut files = [PollFd::new(&file, PollFlags::PRI)];
+        poll(&mut files, Some(&Timespec::default()))?;
+        assert!(
+            files[0].revents().contains(PollFlags::PRI),
+            "the first poll of a file"
+        );
+        Ok(())
+    })
+}
+
+fn forged_mountinfo() -> Outcome {
+    in_a_directory(|path| {
+        let forged = path.join("mountinfo");
+        fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
+        mount_bind(&forged, "/proc/thread-self/mountinfo")?;
+        let error = Bpffs::mounts().expect_err("an ordinary file");
+        assert_eq!(error.cause(), Some(&Cause::NoProc), "{error}");
         Ok(())
     })
 }

@@ -113,7 +113,7 @@ pub(crate) fn mount_onto(place: &Directory, options: &MountOptions) -> Result<Ow
         link: magic_link(place.fd.as_fd())?,
     };
     let (source, data) = (options.source_string(), options.to_data());
-    let before = mounts.select(|line| line.is_bpffs())?;
+    let before = mounts.select_bpffs(|_| true)?;
     rustix::mount::mount(
         source.as_c_str(),
         &place.link,

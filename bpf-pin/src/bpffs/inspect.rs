@@ -140,9 +140,8 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let canonical = canonical.unwrap_or_else(|| from_root(path).into_owned());
     let this = seen.mount.as_ref().map(|mount| mount.mount_id);
     let is_other = |id| Some(id) != this;
-    seen.hidden = mounts.select(|line| {
-        line.is_bpffs() && is_other(line.mount_id) && line.is_mounted_at(&canonical)
-    })?;
+    seen.hidden =
+        mounts.select_bpffs(|line| is_other(line.mount_id) && line.is_mounted_at(&canonical))?;
     if !seen.is_on_bpffs() && seen.hidden.is_empty() {
         let is_there = |line: &Line<'_>| line.is_bpffs() && line.is_mounted_at(&canonical);
         seen.of_process_1 = of_process_1(is_there).and_then(|mut mounts| mounts.pop());

@@ -188,7 +188,7 @@ impl Bpffs {
     /// ```
     pub fn mounts() -> Result<Vec<Mount>> {
         MountInfo::own()
-            .and_then(|mounts| mounts.select(|line| line.is_bpffs()))
+            .and_then(|mounts| mounts.select_bpffs(|_| true))
             .map_err(read_error)
     }
 

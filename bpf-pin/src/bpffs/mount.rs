@@ -28,21 +28,21 @@ impl MountOptions {
     /// that. Where one of these calls is missing, or a filter says so (ENOSYS), mount(2) is used, and all
     /// is read back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo
     /// as the one bpffs that is new on this directory: what others mount there in the same moment is
-    /// taken away with it, and the error is [`Overtaken`](Cause::Overtaken).
+    /// taken away with it, and the error is [`Overtaken`](crate::Cause::Overtaken).
     ///
     /// # Errors
     ///
     /// [`Error::Mount`], and nothing is mounted:
-    /// [`InvalidOption`](Cause::InvalidOption), without a syscall;
-    /// [`OptionIgnored`](Cause::OptionIgnored) where the kernel is too old for an option;
-    /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
-    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
-    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES); ELOOP;
-    /// [`MissingCapability`](Cause::MissingCapability), [`NeedsDelegation`](Cause::NeedsDelegation)
-    /// or [`ForeignMountNamespace`](Cause::ForeignMountNamespace) (EPERM);
-    /// [`MountTableFull`](Cause::MountTableFull) (ENOSPC);
-    /// [`NoProc`](Cause::NoProc) where mountinfo is needed and is not to be had;
-    /// [`InteriorNul`](Cause::InteriorNul).
+    /// [`InvalidOption`](crate::Cause::InvalidOption), without a syscall;
+    /// [`OptionIgnored`](crate::Cause::OptionIgnored) where the kernel is too old for an option;
+    /// [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT);
+    /// [`NotADirectory`](crate::Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](crate::Cause::NameTooLong),
+    /// [`PathTooLong`](crate::Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](crate::Cause::Blocked) (EACCES); ELOOP;
+    /// [`MissingCapability`](crate::Cause::MissingCapability), [`NeedsDelegation`](crate::Cause::NeedsDelegation)
+    /// or [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM);
+    /// [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC);
+    /// [`NoProc`](crate::Cause::NoProc) where mountinfo is needed and is not to be had;
+    /// [`InteriorNul`](crate::Cause::InteriorNul).
     ///
     /// # References
     ///
@@ -85,7 +85,7 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Error::Mount`] as [`mount`](Self::mount);
-    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2); ENOSYS alone where
+    /// [`Unsupported`](crate::Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2); ENOSYS alone where
     /// a filter may have said so.
     ///
     /// # Examples

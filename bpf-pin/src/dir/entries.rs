@@ -53,39 +53,44 @@ impl EntryType {
 /// A name in a directory. What it stands for is opened when asked for, not before.
 ///
 /// `D` is how the directory is held: borrowed by [`Entries`], shared by [`Walk`](super::Walk). While it
-/// lives it keeps all that was read at once with it, up to 8 KiB, and one of a walk the descriptor of its
+/// lives it keeps all that was read at once with it, 8 KiB, and one of a walk the descriptor of its
 /// directory: what is to be kept for long is better its [`path`](Self::path) or [`name`](Self::name).
 #[derive(Clone)]
 pub struct Entry<D> {
     batch: Arc<Batch<D>>,
     /// Where in the batch its record begins.
     at: usize,
+    /// Of the name, in bytes: it is looked for once.
+    len: usize,
     entry_type: EntryType,
 }
 
 impl<D> Entry<D> {
-    fn dirent(&self) -> Dirent<'_> {
-        const NONE: Dirent<'_> = Dirent {
-            inode: 0,
-            d_type: 0,
-            name: c"",
-            len: 0,
-        };
+    /// The bytes of the name, and the NUL behind them.
+    fn name_with_nul(&self) -> &[u8] {
+        let begin = self.at + Dirent::NAME;
         // It was read before it became an entry.
-        self.batch.dirent(self.at).unwrap_or(NONE)
+        let name = self.batch.records().get(begin..=begin + self.len);
+        name.unwrap_or(b"\0")
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.name_with_nul()
+            .split_last()
+            .map_or(b"", |(_, bytes)| bytes)
     }
 
     pub(crate) fn c_name(&self) -> &CStr {
-        self.dirent().name
+        CStr::from_bytes_with_nul(self.name_with_nul()).unwrap_or_default()
     }
 
     pub(super) fn filename(&self) -> Filename {
-        Filename::of_entry(self.c_name().to_bytes())
+        Filename::of_entry(self.bytes())
     }
 
     /// The name.
     pub fn name(&self) -> &OsStr {
-        OsStr::from_bytes(self.c_name().to_bytes())
+        OsStr::from_bytes(self.bytes())
     }
 
     /// What it was when the directory was read.
@@ -95,7 +100,7 @@ impl<D> Entry<D> {
 
     /// The inode's number when the directory was read.
     pub fn inode(&self) -> u64 {
-        self.dirent().inode
+        self.batch.dirent(self.at).map_or(0, |dirent| dirent.inode)
     }
 }
 
@@ -114,7 +119,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     /// published yet, or is to be removed; or the map that another was migrated from. See
     /// [`PinDir::sweep_stale`].
     pub fn is_hidden(&self) -> bool {
-        let name = self.c_name().to_bytes();
+        let name = self.bytes();
         names::parse(name).is_some() || names::parse_kept(name).is_some()
     }
 
@@ -226,20 +231,45 @@ impl PinDir {
     }
 }
 
+impl<'d> Entries<'d> {
+    /// As [`next`](Iterator::next), but the entry is lent until the next call, and takes no memory of
+    /// its own: the cheaper way where none is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::PinDir;
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf")?;
+    /// let mut entries = dir.entries()?;
+    /// while let Some(entry) = entries.next_entry() {
+    ///     println!("{:?}", entry?.name());
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    #[inline]
+    pub fn next_entry(&mut self) -> Option<Result<&Entry<&'d PinDir>>> {
+        match self.stream.advance() {
+            Ok(true) => Some(Ok(self.stream.entry())),
+            Ok(false) => None,
+            Err(errno) => Some(Err(self.stream.dir().list_error(errno))),
+        }
+    }
+}
+
 impl<'d> Iterator for Entries<'d> {
     type Item = Result<Entry<&'d PinDir>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.stream.next()?;
-        Some(next.map_err(|errno| self.stream.dir().list_error(errno)))
+        self.next_entry().map(|entry| entry.cloned())
     }
 }
 
 /// The names of a directory, read by the batch.
 pub(super) struct Stream<D> {
     file: OwnedFd,
-    room: Box<[u8]>,
-    batch: Arc<Batch<D>>,
+    /// What was come to last, in what was read last.
+    entry: Entry<D>,
     /// Where the next record begins.
     next: usize,
     has_ended: bool,
@@ -248,53 +278,72 @@ pub(super) struct Stream<D> {
 /// What was read at once. Its entries share it.
 struct Batch<D> {
     dir: D,
-    records: Vec<u8>,
+    room: Box<[u8]>,
+    /// How much of the room, in bytes.
+    filled: usize,
 }
 
 impl<D> Batch<D> {
+    fn new(dir: D) -> Self {
+        let (room, filled) = (vec![0; ROOM].into(), 0);
+        Self { dir, room, filled }
+    }
+
+    #[inline]
+    fn records(&self) -> &[u8] {
+        self.room.get(..self.filled).unwrap_or_default()
+    }
+
     #[inline]
     fn dirent(&self, at: usize) -> Option<Dirent<'_>> {
-        Dirent::first(self.records.get(at..)?)
+        Dirent::first(self.records().get(at..)?)
     }
 }
 
 impl<D: Clone> Stream<D> {
     fn new(file: OwnedFd, dir: D) -> Self {
-        let records = Vec::new();
+        let entry = Entry {
+            batch: Arc::new(Batch::new(dir)),
+            at: 0,
+            len: 0,
+            entry_type: EntryType::Other,
+        };
         Self {
             file,
-            room: vec![0; ROOM].into(),
-            batch: Arc::new(Batch { dir, records }),
+            entry,
             next: 0,
             has_ended: false,
         }
     }
 
     pub(super) fn dir(&self) -> &D {
-        &self.batch.dir
+        &self.entry.batch.dir
     }
 
+    /// What [`advance`](Self::advance) has come to.
+    pub(super) fn entry(&self) -> &Entry<D> {
+        &self.entry
+    }
+
+    /// To the next entry; false where there is none.
     #[inline]
-    pub(super) fn next(&mut self) -> Option<Result<Entry<D>, Errno>> {
+    pub(super) fn advance(&mut self) -> Result<bool, Errno> {
         loop {
-            let Some(dirent) = self.batch.dirent(self.next) else {
-                match self.refill() {
-                    Ok(()) if self.has_ended => return None,
-                    Ok(()) => continue,
-                    Err(errno) => return Some(Err(errno)),
+            let Some(dirent) = self.entry.batch.dirent(self.next) else {
+                if self.has_ended {
+                    return Ok(false);
                 }
+                self.refill()?;
+                continue;
             };
             let (at, name) = (self.next, dirent.name);
-            // A mode has these four bits on top.
-            let entry_type = EntryType::of(u32::from(dirent.d_type) << 12);
             self.next += dirent.len;
-            if name != c"." && name != c".." {
-                let batch = Arc::clone(&self.batch);
-                return Some(Ok(Entry {
-                    batch,
-                    at,
-                    entry_type,
-                }));
+            if !matches!(name, b"." | b"..") {
+                let len = name.len();
+                // A mode has these four bits on top.
+                self.entry.entry_type = EntryType::of(u32::from(dirent.d_type) << 12);
+                (self.entry.at, self.entry.len) = (at, len);
+                return Ok(true);
             }
         }
     }
@@ -302,24 +351,16 @@ impl<D: Clone> Stream<D> {
     /// Into the same memory, unless an entry is there that needs it.
     #[cold]
     fn refill(&mut self) -> Result<(), Errno> {
-        if self.has_ended {
+        if Arc::get_mut(&mut self.entry.batch).is_none() {
+            self.entry.batch = Arc::new(Batch::new(self.dir().clone()));
+        }
+        let Some(batch) = Arc::get_mut(&mut self.entry.batch) else {
             return Ok(());
-        }
-        let filled = sys::getdents(self.file.as_fd(), &mut self.room);
-        let records = &self.room[..*filled.as_ref().unwrap_or(&0)];
-        self.has_ended = records.is_empty();
+        };
+        let filled = sys::getdents(self.file.as_fd(), &mut batch.room);
+        batch.filled = *filled.as_ref().unwrap_or(&0);
+        self.has_ended = batch.filled == 0;
         self.next = 0;
-        match Arc::get_mut(&mut self.batch) {
-            Some(batch) => {
-                batch.records.clear();
-                batch.records.reserve_exact(records.len());
-                batch.records.extend_from_slice(records);
-            }
-            None => {
-                let (dir, records) = (self.batch.dir.clone(), records.to_vec());
-                self.batch = Arc::new(Batch { dir, records });
-            }
-        }
         filled.map(drop)
     }
 }

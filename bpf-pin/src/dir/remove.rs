@@ -81,18 +81,22 @@ impl PinDir {
             let Some(Level { dir, stream, .. }) = levels.last_mut() else {
                 return Ok(());
             };
-            match stream.next() {
-                Some(Ok(entry)) if entry.entry_type() == EntryType::Directory => {
-                    next = Some(entry.filename());
+            match stream.advance() {
+                Ok(true) => {
+                    let entry = stream.entry();
+                    if entry.entry_type() == EntryType::Directory {
+                        next = Some(entry.filename());
+                        continue;
+                    }
+                    match dir.place(entry.c_name()).unlink() {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(errno) => return Err(dir.not_removed(&entry.filename(), errno)),
+                    }
                 }
-                Some(Ok(entry)) => match dir.place(entry.c_name()).unlink() {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(errno) => return Err(dir.not_removed(&entry.filename(), errno)),
-                },
+                Ok(false) => self.remove_emptied(&mut levels)?,
                 // Somebody else was done with it first.
-                Some(Err(Errno::NOENT)) => {}
-                Some(Err(errno)) => return Err(dir.list_error(errno)),
-                None => self.remove_emptied(&mut levels)?,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(dir.list_error(errno)),
             }
         }
     }

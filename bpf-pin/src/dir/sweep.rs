@@ -73,8 +73,8 @@ impl PinDir {
         mut is_useless: impl FnMut(&Entry<&Self>) -> bool,
         remove: impl Fn(&Entry<&Self>) -> Result<bool>,
     ) -> Result<Swept> {
-        let mut swept = Swept::default();
-        for entry in self.entries()? {
+        let (mut swept, mut entries) = (Swept::default(), self.entries()?);
+        while let Some(entry) = entries.next_entry() {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -83,10 +83,10 @@ impl PinDir {
                 }
             };
             // Whether somebody needs those is for the other sweep to see.
-            if entry.is_hidden() || !is_useless(&entry) {
+            if entry.is_hidden() || !is_useless(entry) {
                 continue;
             }
-            match remove(&entry) {
+            match remove(entry) {
                 Ok(true) => swept.removed.push(entry.name().to_owned()),
                 Ok(false) => {}
                 Err(error) => swept.failed.push(error),
@@ -138,9 +138,9 @@ impl PinDir {
         let fail = |reason| self.fail(DirOperation::Sweep, reason);
         // A lock is seen from another open file than the one that holds it.
         let file = self.readable().map_err(fail)?;
-        let mut swept = Swept::default();
-        for entry in self.entries()? {
-            let swept_one = entry.and_then(|entry| self.sweep_left(&entry, &file, &mut swept));
+        let (mut swept, mut entries) = (Swept::default(), self.entries()?);
+        while let Some(entry) = entries.next_entry() {
+            let swept_one = entry.and_then(|entry| self.sweep_left(entry, &file, &mut swept));
             if let Err(error) = swept_one {
                 swept.failed.push(error);
             }
@@ -224,7 +224,8 @@ impl PinDir {
 
     /// Gives what is in this directory its name back, where nobody has it.
     fn restore_into(&self, parent: &Self, swept: &mut Swept) -> Result<()> {
-        for entry in self.entries()? {
+        let mut entries = self.entries()?;
+        while let Some(entry) = entries.next_entry() {
             let entry = entry?;
             let name = entry.c_name();
             match renameat_with(&self.fd, name, &parent.fd, name, RenameFlags::NOREPLACE) {

@@ -14,8 +14,8 @@ use super::{Entry, EntryType, PinDir};
 #[derive(Debug)]
 pub struct Walk {
     levels: Vec<Level>,
-    /// A directory that was told of, and is entered with the next call.
-    pending: Option<Entry<Arc<PinDir>>>,
+    /// Whether what was told of last is a directory that is entered with the next call.
+    is_pending: bool,
 }
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl PinDir {
     /// Opens no object, follows no symbolic link. A directory that cannot be entered comes as an
     /// entry and then as an error, and the walk goes on; so does one that something is mounted on:
     /// [`MountPoint`](crate::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
-    /// Memory is some 20 KiB for each level of depth, and a descriptor or two.
+    /// Memory is some 10 KiB for each level of depth, and a descriptor or two.
     ///
     /// # Errors
     ///
@@ -55,8 +55,8 @@ impl PinDir {
 
     pub(crate) fn into_walk(self) -> Result<Walk> {
         let levels = vec![Level::new(Arc::new(self))?];
-        let pending = None;
-        Ok(Walk { levels, pending })
+        let is_pending = false;
+        Ok(Walk { levels, is_pending })
     }
 }
 
@@ -68,19 +68,72 @@ impl Level {
 }
 
 impl Walk {
-    /// Does not enter the directory that [`next`](Iterator::next) has just told of.
-    pub fn skip_dir(&mut self) {
-        self.pending = None;
+    /// As [`next`](Iterator::next), but the entry is lent until the next call, and takes no memory of
+    /// its own: the cheaper way where none is kept.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{EntryType, PinDir};
+    ///
+    /// let (mut walk, mut pins) = (PinDir::open("/sys/fs/bpf")?.walk()?, 0);
+    /// while let Some(entry) = walk.next_entry() {
+    ///     pins += usize::from(entry?.entry_type() == EntryType::Pin);
+    /// }
+    /// println!("{pins} pins");
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    #[inline]
+    pub fn next_entry(&mut self) -> Option<Result<&Entry<Arc<PinDir>>>> {
+        match self.advance()? {
+            Ok(()) => Some(Ok(self.levels.last()?.stream.entry())),
+            Err(error) => Some(Err(error)),
+        }
     }
 
-    /// How many directories the entry that [`next`](Iterator::next) has just told of is below the one
+    /// Does not enter the directory that was told of last.
+    pub fn skip_dir(&mut self) {
+        self.is_pending = false;
+    }
+
+    /// How many directories the entry that was told of last is below the one
     /// where the walk began.
     pub fn depth(&self) -> usize {
         self.levels.len().saturating_sub(1)
     }
 
-    fn enter(&mut self, directory: &Entry<Arc<PinDir>>) -> Result<()> {
-        let parent = directory.dir();
+    #[inline]
+    fn advance(&mut self) -> Option<Result<()>> {
+        if self.is_pending {
+            self.is_pending = false;
+            if let Err(error) = self.enter() {
+                return Some(Err(error));
+            }
+        }
+        loop {
+            let Level { stream } = self.levels.last_mut()?;
+            match stream.advance() {
+                Ok(true) => {
+                    self.is_pending = stream.entry().entry_type() == EntryType::Directory;
+                    return Some(Ok(()));
+                }
+                Ok(false) => {
+                    self.levels.pop();
+                }
+                // A directory that was removed while it was read has no more names.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Some(Err(stream.dir().list_error(errno))),
+            }
+        }
+    }
+
+    /// The directory that was told of last.
+    #[cold]
+    fn enter(&mut self) -> Result<()> {
+        let Some(Level { stream }) = self.levels.last() else {
+            return Ok(());
+        };
+        let (parent, directory) = (stream.dir(), stream.entry());
         let entered = parent
             .open_dir_named(&directory.filename())
             .map_err(|reason| parent.fail_at(DirOperation::List, directory.name(), reason))
@@ -100,27 +153,6 @@ impl Iterator for Walk {
     type Item = Result<Entry<Arc<PinDir>>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(directory) = self.pending.take() {
-            if let Err(error) = self.enter(&directory) {
-                return Some(Err(error));
-            }
-        }
-        loop {
-            let Level { stream } = self.levels.last_mut()?;
-            match stream.next() {
-                Some(Ok(entry)) => {
-                    if entry.entry_type() == EntryType::Directory {
-                        self.pending = Some(entry.clone());
-                    }
-                    return Some(Ok(entry));
-                }
-                // A directory that was removed while it was read has no more names.
-                Some(Err(Errno::NOENT)) => {}
-                Some(Err(errno)) => return Some(Err(stream.dir().list_error(errno))),
-                None => {
-                    self.levels.pop();
-                }
-            }
-        }
+        self.next_entry().map(|entry| entry.cloned())
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 
 use crate::access::Access;
@@ -145,19 +145,20 @@ impl Instance {
                 }
                 continue;
             };
-            match walk.next() {
+            match walk.next_entry() {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Pin => {
                     let path = entry.path();
                     if tree.is_mount_point(*mount_id, &path) {
                         self.hidden_pin(path);
                         continue;
                     }
-                    match found(self.dev, &entry, path) {
+                    match found(self.dev, entry, path) {
                         // The file or the object was removed meanwhile.
                         Err(error) if error.reason().is(Errno::NOENT) => {}
                         // Or something was mounted on it.
                         Err(_) if entry.is_mount_point() == Some(true) => {
-                            self.hidden_pin(entry.path());
+                            let path = entry.path();
+                            self.hidden_pin(path);
                         }
                         found => return Some(found),
                     }
@@ -166,9 +167,9 @@ impl Instance {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Directory => {
                     let path = entry.path();
                     if tree.is_mount_point(*mount_id, &path) {
-                        walk.skip_dir();
                         let (dir, cause) = (entry.dir(), Cause::MountPoint { path: path.clone() });
                         let error = dir.fail_at(DirOperation::List, entry.name(), cause);
+                        walk.skip_dir();
                         self.hidden_directory(&path, error, tree);
                     }
                 }
@@ -318,7 +319,7 @@ fn place(mount: &Mount, root: &Path) -> PathBuf {
 fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     match Bpffs::at(path) {
         Ok(bpffs) => {
-            prove(mount, path, bpffs.as_fd())?;
+            prove(mount, path, bpffs.as_fd(), bpffs.dev())?;
             let dir = bpffs.into_dir_without_atime(mount)?;
             dir.into_walk().map(Reached::Directory)
         }
@@ -331,16 +332,15 @@ fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     }
 }
 
-/// Whether `fd`, opened by `path`, is in this mount and no other.
-fn prove(mount: &Mount, path: &Path, fd: BorrowedFd<'_>) -> Result<Stat> {
+/// Whether `fd`, opened by `path` and found to be of the instance `dev`, is in this mount and no other.
+fn prove(mount: &Mount, path: &Path, fd: BorrowedFd<'_>, dev: u64) -> Result<()> {
     let proof = || {
-        let stat = fstat(fd).map_err(Reason::errno_only)?;
-        let (expected, found) = (mount.dev, stat.st_dev);
+        let (expected, found) = (mount.dev, dev);
         if expected != found {
             return Err(Cause::AnotherInstance { expected, found }.into());
         }
         match mount_id(fd)? == mount.mount_id {
-            true => Ok(stat),
+            true => Ok(()),
             false => Err(Cause::MountPoint { path: path.into() }.into()),
         }
     };
@@ -352,7 +352,8 @@ fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<Found>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = open(path, flags, Mode::empty())
         .map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
-    let file = prove(mount, path, fd.as_fd())?;
+    let file = fstat(&fd).map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
+    prove(mount, path, fd.as_fd(), file.st_dev)?;
     if FileType::from_raw_mode(file.st_mode) == FileType::Symlink {
         return Err(not_found(
             path,

@@ -26,6 +26,11 @@ fn kept(map_type: MapType, flags: MapFlags) -> MapFlags {
     MapFlags::from_bits_retain(flags.bits() & !NOT_KEPT) - added(map_type)
 }
 
+/// Fields that hardly anybody has compared.
+const NOT_BY_DEFAULT: MapFields = MapFields::MAP_NAME
+    .union(MapFields::BTF_KEY_TYPE_ID)
+    .union(MapFields::BTF_VALUE_TYPE_ID);
+
 impl MapSpec<'_> {
     /// `BPF_OBJ_GET_INFO_BY_FD`: in what the map differs from what this asks for; nothing where it
     /// fits. One syscall. Linux 4.13.
@@ -69,6 +74,9 @@ impl MapSpec<'_> {
 
     /// As [`compare`](Self::compare), with what a map has told before.
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
+        if self.is_alike(found) {
+            return Vec::new();
+        }
         let found_flags = kept(found.map_type, found.flags);
         let flags = kept(self.map_type, self.flags);
         let mut mismatches = Vec::new();
@@ -137,6 +145,21 @@ impl MapSpec<'_> {
             }
             _ => self.create(),
         }
+    }
+
+    /// Whether every field is the same, as it nearly always is: then nothing is to be found out. What
+    /// is compared above is compared here.
+    #[inline]
+    fn is_alike(&self, found: &MapInfo) -> bool {
+        self.map_type == found.map_type
+            && self.key_size == found.key_size
+            && self.value_size == found.value_size
+            && self.max_entries == found.max_entries
+            && self.flags == found.flags
+            && self.map_extra == found.map_extra
+            && self.ifindex == found.ifindex
+            && self.btf_vmlinux_value_type_id == found.btf_vmlinux_value_type_id
+            && !self.compared.intersects(NOT_BY_DEFAULT)
     }
 
     /// What becomes of `max_entries` where it is not kept as it is.

@@ -1,5 +1,6 @@
 //! The table of mounts: mountinfo read as a stream, until it has held still meanwhile.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -9,12 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, fstatfs, open, openat};
+use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::Reason;
 use crate::kind::{self, proc_dir};
-use crate::mountinfo::{Line, Mount, each_line};
+use crate::magic::FileSystem;
+use crate::mountinfo::{Line, Mount, Place, bpffs_lines, each_piece, lines};
 
 /// A directory of this thread in a genuine /proc.
 pub(crate) fn genuine_proc(name: &str) -> Result<OwnedFd, Reason> {
@@ -23,33 +26,73 @@ pub(crate) fn genuine_proc(name: &str) -> Result<OwnedFd, Reason> {
 }
 
 /// The open mountinfo of a process.
-pub(crate) struct MountInfo(File);
+pub(crate) struct MountInfo {
+    file: File,
+    /// Nothing was read yet, and nothing asked, since it was opened.
+    is_fresh: Cell<bool>,
+}
 
 impl MountInfo {
     /// Of this thread, which may have a mount namespace of its own.
     pub(crate) fn own() -> Result<Self, Reason> {
-        Self::open(genuine_proc(".")?, Path::new("mountinfo"))
+        // Whatever is mounted on the way: it is this file that is proven to be of a /proc.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match open(c"/proc/thread-self/mountinfo", flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(errno) => return Err(why_not_open(errno)),
+        };
+        let found = fstatfs(&file).map(|stat| FileSystem::from_stat(&stat));
+        match found == Ok(FileSystem::PROC) {
+            true => Ok(Self::new(file)),
+            false => Err(Cause::NoProc.into()),
+        }
     }
 
     /// Of process 1, where that may be looked at.
     fn of_process_1() -> Option<Self> {
-        Self::open(proc_dir(".")?, Path::new("../../../1/mountinfo")).ok()
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = c"../../../1/mountinfo";
+        let file = openat(proc_dir(".")?, path, flags, Mode::empty());
+        file.ok().map(Self::new)
     }
 
-    fn open(directory: OwnedFd, path: &Path) -> Result<Self, Reason> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = openat(directory, path, flags, Mode::empty());
-        let file = file.map_err(Reason::errno_only)?;
-        Ok(Self(File::from(file)))
+    fn new(file: OwnedFd) -> Self {
+        let (file, is_fresh) = (File::from(file), Cell::new(true));
+        Self { file, is_fresh }
     }
 
     /// The mounts that are `wanted`: as they were at one moment, or, where mounts come and go all
     /// the while, as they were in the course of one reading.
     pub(crate) fn select(&self, wanted: impl Fn(&Line<'_>) -> bool) -> Result<Vec<Mount>, Reason> {
+        self.select_of(false, wanted)
+    }
+
+    /// Those of type bpf that are `wanted`, likewise: less to read of all others.
+    pub(crate) fn select_bpffs(
+        &self,
+        wanted: impl Fn(&Line<'_>) -> bool,
+    ) -> Result<Vec<Mount>, Reason> {
+        self.select_of(true, |line| line.is_bpffs() && wanted(line))
+    }
+
+    fn select_of(
+        &self,
+        are_of_type_bpf: bool,
+        wanted: impl Fn(&Line<'_>) -> bool,
+    ) -> Result<Vec<Mount>, Reason> {
         let mut mounts = Vec::new();
         let has_changed = self.read(&mut |step| match step {
             Step::Begin => mounts.clear(),
-            Step::Line(line) => mounts.extend(wanted(&line).then(|| line.to_mount())),
+            Step::Text(text) => {
+                let mut take = |line: &[u8]| {
+                    let line = Line::parse(line).filter(&wanted);
+                    mounts.extend(line.map(|line| line.to_mount()));
+                };
+                match are_of_type_bpf {
+                    true => bpffs_lines(text).for_each(&mut take),
+                    false => lines(text).for_each(&mut take),
+                }
+            }
         })?;
         if has_changed {
             keep_first(&mut mounts);
@@ -62,27 +105,28 @@ impl MountInfo {
         let mut table = Table::default();
         let has_changed = self.read(&mut |step| match step {
             Step::Begin => table.clear(),
-            Step::Line(line) => table.push(&line),
+            Step::Text(text) => table.extend(text),
         })?;
         table.settle(has_changed);
         Ok(table)
     }
 
-    /// Tells of each line, anew until nothing has changed meanwhile. Whether something has, in the end.
+    /// Tells of all lines, anew until nothing has changed meanwhile. Whether something has, in the end.
     fn read(&self, tell: &mut dyn FnMut(Step<'_>)) -> Result<bool, Reason> {
         const TRIES: usize = 8;
 
-        let mut has_changed = self.has_changed()?;
+        let mut file = &self.file;
+        // What changes after the opening is told by the first poll, as by any other what changes after
+        // the one before.
+        let mut is_at_begin = self.is_fresh.replace(false);
+        let mut has_changed = !is_at_begin && self.has_changed()?;
         for _ in 0..TRIES {
             tell(Step::Begin);
-            let mut file = &self.0;
-            file.rewind().map_err(Reason::from_io)?;
-            each_line(&mut file, |line| {
-                if let Some(line) = Line::parse(line) {
-                    tell(Step::Line(line));
-                }
-            })
-            .map_err(Reason::from_io)?;
+            if !is_at_begin {
+                file.rewind().map_err(Reason::from_io)?;
+            }
+            is_at_begin = false;
+            each_piece(&mut file, |text| tell(Step::Text(text))).map_err(Reason::from_io)?;
             has_changed = self.has_changed()?;
             if !has_changed {
                 break;
@@ -98,7 +142,7 @@ impl MountInfo {
     /// Whether a mount came or went since this was asked last.
     fn has_changed(&self) -> Result<bool, Reason> {
         let now = Timespec::default();
-        let mut files = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::PRI)];
+        let mut files = [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::PRI)];
         match poll(&mut files, Some(&now)) {
             Ok(_) => Ok(files[0].revents().contains(PollFlags::PRI)),
             Err(errno) => Err(Reason::errno_only(errno)),
@@ -118,7 +162,17 @@ pub(crate) fn of_process_1(wanted: impl Fn(&Line<'_>) -> bool) -> Option<Vec<Mou
 enum Step<'l> {
     /// What was told before is void.
     Begin,
-    Line(Line<'l>),
+    /// Whole lines.
+    Text(&'l [u8]),
+}
+
+/// Why there is no mountinfo.
+#[cold]
+fn why_not_open(errno: Errno) -> Reason {
+    match genuine_proc(".") {
+        Ok(_) => Reason::errno_only(errno),
+        Err(reason) => reason,
+    }
 }
 
 /// What moved within the list may have been met twice.
@@ -161,18 +215,20 @@ impl Table {
         self.paths.clear();
     }
 
-    fn push(&mut self, line: &Line<'_>) {
-        if line.is_bpffs() {
-            self.bpffs.push(line.to_mount());
+    fn extend(&mut self, text: &[u8]) {
+        let of_type_bpf = bpffs_lines(text).filter_map(Line::parse);
+        let of_type_bpf = of_type_bpf.filter(|line| line.is_bpffs());
+        self.bpffs.extend(of_type_bpf.map(|line| line.to_mount()));
+        for place in lines(text).filter_map(Place::parse) {
+            let path = place.mount_point;
+            self.rows.push(Packed {
+                mount_id: place.mount_id,
+                parent_id: place.parent_id,
+                begin: self.paths.len(),
+                len: path.len(),
+            });
+            self.paths.extend_from_slice(&path);
         }
-        let path = line.mount_point();
-        self.rows.push(Packed {
-            mount_id: line.mount_id,
-            parent_id: line.parent_id,
-            begin: self.paths.len(),
-            len: path.len(),
-        });
-        self.paths.extend_from_slice(&path);
     }
 
     /// When all has been told; what moved within the list may have been met twice.
@@ -187,11 +243,7 @@ impl Table {
     /// Of any text, which may have changed while it was read.
     pub(crate) fn parse(source: &mut dyn Read) -> io::Result<Self> {
         let mut table = Self::default();
-        each_line(source, |line| {
-            if let Some(line) = Line::parse(line) {
-                table.push(&line);
-            }
-        })?;
+        each_piece(source, |text| table.extend(text))?;
         table.settle(true);
         Ok(table)
     }

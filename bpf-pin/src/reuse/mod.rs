@@ -229,6 +229,9 @@ impl PinDir {
             };
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
+            if fits && !matches!(reuse, Reuse::Migrate(_)) {
+                return Ok(Reused::new(map, Outcome::Found));
+            }
             let outcome = match &mut reuse {
                 Reuse::Migrate(_) if fits => {
                     match self.found_or_resumed(name, identity(&info), access)? {
@@ -246,7 +249,6 @@ impl PinDir {
                         None => None,
                     }
                 }
-                _ if fits => Some(Outcome::Found),
                 Reuse::Recreate => {
                     let new = make()?;
                     match self.replace_named_if(new.as_fd(), name, identity(&info)) {

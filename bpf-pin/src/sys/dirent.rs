@@ -1,6 +1,5 @@
 //! What a directory is read as: `getdents64(2)`.
 
-use std::ffi::CStr;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -22,26 +21,45 @@ pub(crate) struct Dirent<'r> {
     pub(crate) inode: u64,
     /// `DT_REG` and the like.
     pub(crate) d_type: u8,
-    pub(crate) name: &'r CStr,
+    /// Without the NUL.
+    pub(crate) name: &'r [u8],
     /// Of the record, in bytes.
     pub(crate) len: usize,
 }
 
 impl<'r> Dirent<'r> {
+    /// Where in a record the name begins.
+    pub(crate) const NAME: usize = offset_of!(libc::dirent64, d_name);
+
     /// What the bytes begin with, unless they end before it does.
     #[inline]
     pub(crate) fn first(records: &'r [u8]) -> Option<Self> {
         type Raw = libc::dirent64;
         let len = records.get(offset_of!(Raw, d_reclen)..)?.first_chunk()?;
         let record = records.get(..usize::from(u16::from_ne_bytes(*len)))?;
-        let (head, name) = record.split_at_checked(offset_of!(Raw, d_name))?;
+        let (head, name) = record.split_at_checked(Self::NAME)?;
+        // Records are eight by eight bytes long, and no longer than it takes: the first NUL of a name is
+        // among the last eight. Of the shortest these begin before the name.
+        let before = 64 - 8 * 8usize.saturating_sub(name.len()) as u32;
+        let before = u64::MAX.checked_shr(before).unwrap_or(0);
+        let tail = u64::from_le_bytes(*record.last_chunk()?) | before;
+        let end = name.len() + first_zero(tail)?;
         Some(Self {
             inode: u64::from_ne_bytes(*head.first_chunk()?),
             d_type: head[offset_of!(Raw, d_type)],
-            name: CStr::from_bytes_until_nul(name).ok()?,
+            name: name.get(..end.checked_sub(8)?)?,
             len: record.len(),
         })
     }
+}
+
+/// Which of the eight bytes is the first that is 0, the lowest being the first.
+#[inline]
+fn first_zero(word: u64) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // Above the first, a byte of 1 may look like one.
+    let zeros = word.wrapping_sub(ONES) & !word & (ONES << 7);
+    (zeros != 0).then(|| zeros.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]
@@ -65,11 +83,24 @@ mod tests {
         room.extend(record(u64::MAX, libc::DT_DIR, &"n".repeat(255)));
         let first = Dirent::first(&room).unwrap();
         assert_eq!((first.inode, first.d_type), (7, libc::DT_REG));
-        assert_eq!(first.name, c"flows");
+        assert_eq!(first.name, b"flows");
         let second = Dirent::first(&room[first.len..]).unwrap();
         assert_eq!((second.inode, second.d_type), (u64::MAX, libc::DT_DIR));
-        assert_eq!(second.name.to_bytes(), [b'n'; 255]);
+        assert_eq!(second.name, [b'n'; 255]);
         assert_eq!(first.len + second.len, room.len());
+    }
+
+    #[test]
+    fn a_name_of_any_length_and_bytes_ends_where_it_ends() {
+        for len in 1..=255 {
+            for byte in [1, b'n', 0x7f, 0x80, 0xff] {
+                let name = vec![byte; len];
+                let mut record = record(1, 0, &"n".repeat(len));
+                record[Dirent::NAME..Dirent::NAME + len].copy_from_slice(&name);
+                let dirent = Dirent::first(&record).unwrap();
+                assert_eq!((dirent.name, dirent.len), (&name[..], record.len()));
+            }
+        }
     }
 
     #[test]

@@ -195,6 +195,12 @@ pub(crate) fn link_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
     InfoRoom::<18>::new().ask(fd)
 }
 
+/// As [`info_head`], of what should be a map: in 128 bytes, by which a longer struct is told.
+#[inline]
+pub(crate) fn map_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
+    InfoRoom::<32>::new().ask(fd)
+}
+
 /// The id of an object of one of the three kinds: the second word of the info.
 #[inline]
 pub(crate) fn object_id(fd: BorrowedFd<'_>) -> Result<u32> {
@@ -216,27 +222,35 @@ pub(crate) type AnyInfo = InfoRoom<64>;
 // Aligned for every kind's struct.
 #[repr(align(8))]
 #[derive(Debug)]
-pub(crate) struct InfoRoom<const WORDS: usize>([u32; WORDS]);
+pub(crate) struct InfoRoom<const WORDS: usize> {
+    words: [u32; WORDS],
+    /// Whether there may be anything but zeroes in it.
+    is_used: bool,
+}
 
 impl<const WORDS: usize> InfoRoom<WORDS> {
     const HOLE: usize = offset_of!(abi::bpf_map_info, value_size) / 4;
 
     #[inline]
     pub(crate) fn new() -> Self {
-        Self([0; WORDS])
+        let (words, is_used) = ([0; WORDS], false);
+        Self { words, is_used }
     }
 
     /// `BPF_OBJ_GET_INFO_BY_FD`.
     #[inline]
     pub(crate) fn ask(&mut self, fd: BorrowedFd<'_>) -> Result<InfoHead> {
         // What was told of another object is no question.
-        *self = Self::new();
+        if self.is_used {
+            self.words = [0; WORDS];
+        }
+        self.is_used = true;
         // No size and no id is that large, and nobody who made up an object's numbers knows where
         // this stack is.
-        let mark = (address(self) >> 4) as u32 | 1 << 31;
-        self.0[Self::HOLE] = mark;
+        let mark = (address(&self.words) >> 4) as u32 | 1 << 31;
+        self.words[Self::HOLE] = mark;
         // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
-        let len = unsafe { info_into(raw(fd), &mut self.0) }?;
+        let len = unsafe { info_into(raw(fd), &mut self.words) }?;
         Ok(self.head(len, mark))
     }
 
@@ -244,12 +258,12 @@ impl<const WORDS: usize> InfoRoom<WORDS> {
     fn head(&self, len: u32, mark: u32) -> InfoHead {
         type Map = abi::bpf_map_info;
         type Prog = abi::bpf_prog_info;
-        let word = |offset: usize| self.0.get(offset / 4).copied().unwrap_or_default();
+        let word = |offset: usize| self.words.get(offset / 4).copied().unwrap_or_default();
         InfoHead {
             len,
-            r#type: self.0[0],
-            id: self.0[1],
-            hole_kept: self.0[Self::HOLE] == mark,
+            r#type: self.words[0],
+            id: self.words[1],
+            hole_kept: self.words[Self::HOLE] == mark,
             middle_is_zero: word(offset_of!(Map, ifindex)) == 0
                 && word(offset_of!(Map, btf_vmlinux_value_type_id)) == 0,
             record_sizes: [
@@ -265,7 +279,7 @@ impl<const WORDS: usize> InfoRoom<WORDS> {
     pub(crate) fn to<T: Info>(&self) -> T {
         const { assert!(size_of::<T>() <= WORDS * 4) };
         // SAFETY: T is valid for any bytes, and the words are as many or more.
-        unsafe { ptr::from_ref(&self.0).cast::<T>().read_unaligned() }
+        unsafe { ptr::from_ref(&self.words).cast::<T>().read_unaligned() }
     }
 }
 

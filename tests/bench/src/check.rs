@@ -31,11 +31,11 @@ const BOUNDS: &[Bound] = &[
     bound("open a program", "bpf-pin", 3, 214),
     bound("open a link", "bpf-pin", 3, 209),
     bound("pin a map, unpin it", "bpf-pin", 7, 701),
-    bound("PinDir::pin, remove", "bpf-pin", 7, 831),
+    bound("PinDir::pin, remove", "bpf-pin", 7, 790),
     bound("PinDir::pin, remove", "bpf-pin, no check", 2, 364),
     bound("PinDir::open_as", "bpf-pin", 4, 292),
     bound("PinDir::replace", "bpf-pin", 2, 394),
-    bound("PinDir::open_or_create", "bpf-pin", 4, 681),
+    bound("PinDir::open_or_create", "bpf-pin", 4, 545),
     bound("look an element up", "bpf-pin", 1, 96),
     bound("update an element", "bpf-pin", 1, 90),
     // 4096 of them, and not one syscall.
