@@ -210,7 +210,9 @@ impl Scene {
 /// Opening a pin takes fewer syscalls than being given a descriptor, and nobody has to be asked for it.
 fn cost() -> Outcome {
     const PROOF: &str = "MAP_LOOKUP_BATCH";
-    let ways: [(fn(&Scene) -> Outcome, &[&str]); 3] = [
+    /// A way to a map, and the syscalls that it takes.
+    type Way = (fn(&Scene) -> Outcome, &'static [&'static str]);
+    let ways: [Way; 3] = [
         (Scene::opened, &["OBJ_GET", PROOF, "close"]),
         (Scene::given, &["sendmsg", "recvmsg", PROOF, "close"]),
         (

@@ -21,7 +21,6 @@ pub fn lines(root: &Path) -> Outcome {
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
     let packets = app.open_or_create("packets", &spec, Reuse::Exact)?.map;
     let mut builder = ObjectBuilder::default();
-    builder.pin_root_path(directory)?;
     let mut open = builder.open_memory(object)?;
     let mut open_map = open.maps_mut().next().ok_or("no map")?;
     open_map.reuse_fd(packets.as_fd())?;
@@ -60,6 +59,8 @@ pub fn lines(root: &Path) -> Outcome {
     let map = Map::try_from(their_map.as_fd().try_clone_to_owned()?)?;
     assert_eq!(count_of(&map)?, 4);
     to_libbpf(&directory.join("packets"), &map, &prog)?;
+    let mut builder = ObjectBuilder::default();
+    builder.pin_root_path(directory)?;
     replaced(app, map, prog)?;
     Ok(())
 }
