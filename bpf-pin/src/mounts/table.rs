@@ -152,7 +152,11 @@ impl MountInfo {
 
 /// The mounts of process 1 that are `wanted`, where it has another mount namespace and may be looked at.
 pub(crate) fn of_process_1(wanted: impl Fn(&Line<'_>) -> bool) -> Option<Vec<Mount>> {
-    let namespace = |process| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let namespace = |process| {
+        let name = fs::read_link(format!("/proc/{process}/ns/mnt")).ok()?;
+        // What old kernels give to who may not look.
+        (!name.as_os_str().is_empty()).then_some(name)
+    };
     if namespace("1")? == namespace("thread-self")? {
         return None;
     }
