@@ -33,6 +33,7 @@ macro_rules! sources {
 pub const SOURCES: &[(&str, &str)] = sources! {
     "access.rs"
     "capabilities/mod.rs"
+    "bpffs/allowed.rs"
     "bpffs/handshake.rs"
     "bpffs/instance.rs"
     "bpffs/mount.rs"
@@ -43,6 +44,7 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "btf.rs"
     "capability.rs"
     "cause/mod.rs"
+    "diagnose/mount.rs"
     "diagnose/privilege.rs"
     "dir/entries.rs"
     "dir/metadata.rs"
