@@ -52,7 +52,10 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("opens a bpffs, has it created", Version::new(6, 9)),
     ("creates the bpffs that was opened", Version::new(6, 9)),
     ("the other side was told", Version::new(6, 9)),
-    ("What it delegates, as mountinfo shows it", Version::new(6, 9)),
+    (
+        "What it delegates, as mountinfo shows it",
+        Version::new(6, 9),
+    ),
     ("delegates to those who make", Version::new(6, 9)),
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),

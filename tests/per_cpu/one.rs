@@ -1,6 +1,6 @@
 //! One CPU's value, where the kernel has a flag for that.
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, MapFlags, MapSpec, MapType};
+use bpf_pin::{Access, Cause, Error, MapFlags, MapSpec, MapType};
 use common::*;
 
 type Value = [u32; 3];
@@ -27,43 +27,38 @@ pub fn each_type() -> Outcome {
         let map = MapSpec::new(map_type, 4, 12, entries).create()?;
         let view = map.per_cpu::<u32, Value>()?;
         let cpus = view.cpus() as u32;
-        let any = ElemFlags::ANY;
         if !is_known() {
             assert_unsupported(&view.lookup_on(0, &1).unwrap_err(), "BPF_F_CPU");
-            let update = view.update_on(0, &1, &[1; 3], any);
+            let update = view.update_on(0, &1, &[1; 3]);
             assert_unsupported(&update.unwrap_err(), "BPF_F_CPU");
-            let update = view.update_all(&1, &[1; 3], any);
+            let update = view.update_all(&1, &[1; 3]);
             assert_unsupported(&update.unwrap_err(), "BPF_F_ALL_CPUS");
             continue;
         }
-        view.update_all(&1, &[7, 8, 9], any)?;
+        view.update_all(&1, &[7, 8, 9])?;
         assert_eq!(view.lookup(&1)?, Some(vec![[7, 8, 9]; cpus as usize]));
         for cpu in 0..cpus {
-            view.update_on(cpu, &1, &[cpu; 3], any)?;
+            view.update_on(cpu, &1, &[cpu; 3])?;
             assert_eq!(view.lookup_on(cpu, &1)?, Some([cpu; 3]), "{map_type}");
         }
         let each: Vec<Value> = (0..cpus).map(|cpu| [cpu; 3]).collect();
         assert_eq!(view.lookup(&1)?, Some(each), "{map_type}");
         let beyond = view.lookup_on(cpus, &1).unwrap_err();
         assert_eq!(beyond.raw_os_error(), Some(libc::ERANGE), "{beyond}");
-        let beyond = view.update_on(u32::MAX, &1, &[0; 3], any).unwrap_err();
+        let beyond = view.update_on(u32::MAX, &1, &[0; 3]).unwrap_err();
         assert_eq!(beyond.raw_os_error(), Some(libc::ERANGE), "{beyond}");
-        let exists = view.update_on(0, &1, &[0; 3], ElemFlags::NOEXIST);
-        assert_eq!(exists.unwrap_err().cause(), Some(&Cause::KeyExists));
-        // A flag that is refused for another reason is not taken for an unknown one.
-        let both = ElemFlags::NOEXIST | ElemFlags::EXIST;
-        let error = view.update_all(&1, &[0; 3], both).unwrap_err();
-        assert!(
-            !matches!(error.cause(), Some(Cause::Unsupported { .. })),
-            "{error}"
-        );
         if map_type != MapType::PERCPU_ARRAY {
             assert_eq!(view.lookup_on(0, &2)?, None, "{map_type}");
-            let missing = view.update_all(&2, &[0; 3], ElemFlags::EXIST);
-            assert_eq!(missing.unwrap_err().cause(), Some(&Cause::KeyMissing));
             // That of the CPU is put, whatever the others are.
-            view.update_on(cpus - 1, &2, &[5; 3], any)?;
+            view.update_on(cpus - 1, &2, &[5; 3])?;
             assert_eq!(view.lookup_on(cpus - 1, &2)?, Some([5; 3]), "{map_type}");
+            // One more than there is room for.
+            if map_type == MapType::PERCPU_HASH {
+                let full = (3..=5).map(|key| view.update_all(&key, &[0; 3]));
+                let full = full.last().expect("the last").unwrap_err();
+                let max_entries = 4;
+                assert_eq!(full.cause(), Some(&Cause::MaxEntries { max_entries }));
+            }
         }
     }
     Ok(())
@@ -79,7 +74,7 @@ pub fn reader() -> Outcome {
         let view = map.per_cpu::<u32, Value>()?;
         let refused = match opened {
             Access::WriteOnly => view.lookup_on(0, &0).map(drop),
-            _ => view.update_all(&0, &[0; 3], ElemFlags::ANY),
+            _ => view.update_all(&0, &[0; 3]),
         };
         let error = refused.expect_err("what it was not opened for");
         // The flags of a look-up are what an older kernel sees first.

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
+use crate::map::PerCpu;
+use crate::map::elem::ElemFlags;
 use crate::map::refused::Needs;
-use crate::map::{ElemFlags, PerCpu};
 use crate::sys::AsMap;
 
 const SINCE: Version = Version::new(7, 0);
@@ -26,13 +27,13 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, Map};
+    /// use bpf_pin::Map;
     ///
     /// let map = Map::open("/sys/fs/bpf/counters")?;
     /// let counters = map.per_cpu::<u32, u64>()?;
     /// println!("{:?} on the first CPU", counters.lookup_on(0, &7)?);
     /// // From zero again, on all.
-    /// counters.update_all(&7, &0, ElemFlags::EXIST)?;
+    /// counters.update_all(&7, &0)?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn lookup_on(&self, cpu: u32, key: &K) -> Result<Option<V>> {
@@ -50,15 +51,15 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// The other CPUs' values stay. Where a hash has no such key yet they are what the kernel finds
     /// there, which may be of a key that was deleted: [`update_all`](Self::update_all) and
-    /// [`update`](Self::update) put all.
+    /// [`update`](Self::update) put all. There are no flags: beside this one the kernel does not heed
+    /// `BPF_NOEXIST` and `BPF_EXIST`.
     ///
     /// # Errors
     ///
     /// [`Error::Update`] as [`Elems::update`](crate::Elems::update); ERANGE for a CPU beyond
     /// [`cpus`](Self::cpus); [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel.
-    pub fn update_on(&self, cpu: u32, key: &K, value: &V, flags: ElemFlags) -> Result<()> {
-        let flags = flags.bits() | on(cpu);
-        self.update_one(key, value, ElemFlags::from_bits_retain(flags), "BPF_F_CPU")
+    pub fn update_on(&self, cpu: u32, key: &K, value: &V) -> Result<()> {
+        self.update_one(key, value, on(cpu), "BPF_F_CPU")
     }
 
     /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_ALL_CPUS`: puts the same value for every CPU under `key`.
@@ -67,10 +68,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     /// # Errors
     ///
     /// As [`update_on`](Self::update_on).
-    pub fn update_all(&self, key: &K, value: &V, flags: ElemFlags) -> Result<()> {
-        let flags = flags.bits() | abi::BPF_F_ALL_CPUS;
-        let flags = ElemFlags::from_bits_retain(flags);
-        self.update_one(key, value, flags, "BPF_F_ALL_CPUS")
+    pub fn update_all(&self, key: &K, value: &V) -> Result<()> {
+        self.update_one(key, value, abi::BPF_F_ALL_CPUS, "BPF_F_ALL_CPUS")
     }
 
     fn look_on(&self, cpu: u32, key: &K, value: &mut V) -> Result<(), Errno> {
@@ -78,16 +77,18 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         cells.lookup_on(bytes_of(key), bytes_of_mut(value), on(cpu))
     }
 
-    fn update_one(&self, key: &K, value: &V, flags: ElemFlags, what: &'static str) -> Result<()> {
+    fn update_one(&self, key: &K, value: &V, flags: u64, what: &'static str) -> Result<()> {
         // A kernel that does not know the flag reads all CPUs' values before it refuses it.
         let mut all = vec![0; self.elems().value_len()];
         all[..size_of::<V>()].copy_from_slice(bytes_of(value));
         let cells = self.elems().cells();
-        let updated = cells.update(bytes_of(key), &all, flags.bits());
+        let updated = cells.update(bytes_of(key), &all, flags);
         updated.map_err(|errno| {
             let reason = match errno {
                 Errno::INVAL => self.one_cpu_reason(errno, key, Needs::WRITE, what),
-                _ => self.elems().update_reason(errno, bytes_of(key), flags),
+                _ => self
+                    .elems()
+                    .update_reason(errno, bytes_of(key), ElemFlags::ANY),
             };
             Error::Update { reason }
         })
