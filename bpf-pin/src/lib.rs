@@ -110,6 +110,7 @@ mod mismatch;
 mod name;
 mod object;
 mod operation;
+mod owner;
 mod pathname;
 mod pinned;
 mod place;

@@ -187,6 +187,14 @@ pub enum Cause {
         /// Its owner.
         uid: u32,
     },
+    /// In this thread's user namespace the file's user or group shows as the id that stands for all who
+    /// are not mapped there. Another file given to that id may be somebody else's.
+    UnmappedOwner {
+        /// "user" or "group".
+        what: &'static str,
+        /// The id: /proc/sys/kernel/overflowuid or overflowgid.
+        id: u32,
+    },
     /// A link can only be opened for reading and writing (EINVAL).
     LinkAccess,
     /// The map was opened for reading only, or for writing only (EPERM).

@@ -122,6 +122,10 @@ impl fmt::Display for Cause {
             Self::NotOwner { path, uid } => {
                 write!(f, "{} belongs to user {uid}", path.display())
             }
+            Self::UnmappedOwner { what, id } => write!(
+                f,
+                "its {what} shows as {id}, as all do who are not mapped in this user namespace, and so cannot be kept"
+            ),
             Self::LinkAccess => f.write_str("a link can only be opened for reading and writing"),
             Self::MapAccess { opened } => write!(f, "the map was opened {opened}"),
             Self::Frozen => f.write_str("the map is frozen"),
