@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
@@ -75,17 +74,13 @@ impl Bpffs {
         Ok(Directory::open(path)?.on_bpffs(path)?)
     }
 
-    pub(crate) fn new(fd: OwnedFd, path: &Path) -> Result<Self, Errno> {
-        let dev = fstat(&fd)?.st_dev;
-        Ok(Self::known(fd, path, dev))
-    }
-
     pub(crate) fn known(fd: OwnedFd, path: &Path, dev: u64) -> Self {
         let path = path.to_owned();
         Self { fd, path, dev }
     }
 
-    /// The path as it was given; from the root, where it was mounted by this crate.
+    /// The path as it was given; where it was mounted by this crate from the root, if such a path leads
+    /// there.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -100,6 +100,22 @@ impl MountInfo {
         Ok(self.select(|line| line.mount_id == mount_id)?.pop())
     }
 
+    /// Whether the mount `above` is on top of `below`, or of what is at `path` in that, with nothing
+    /// between them but what is mounted there, too.
+    pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> Result<bool, Reason> {
+        let here = self.select(|line| line.is_mounted_at(path))?;
+        let mut above = above;
+        // Which ends, for no id is met twice in a list of so many.
+        for _ in 0..here.len() {
+            match here.iter().find(|mount| mount.mount_id == above) {
+                Some(mount) if mount.parent_id == below => return Ok(true),
+                Some(mount) => above = mount.parent_id,
+                None => break,
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether a mount came or went since this was asked last.
     fn has_changed(&self) -> Result<bool, Reason> {
         let now = Timespec::default();

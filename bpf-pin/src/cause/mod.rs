@@ -434,6 +434,9 @@ pub enum Cause {
     },
     /// Somebody else mounted something there at the same moment.
     Overtaken,
+    /// The path would not lead to what is mounted by it: it goes on from that directory, as with ".." or
+    /// a link to ".", or begins in it, as a root that was changed to it and /proc/self/cwd do.
+    LeadsPast,
     /// The mount is in use (EBUSY).
     InUse {
         /// Something that is mounted within it. None: a file or directory of it is open, or a

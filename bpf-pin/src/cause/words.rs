@@ -282,6 +282,7 @@ impl fmt::Display for Cause {
             Self::Overtaken => {
                 f.write_str("something else was mounted there at the same moment")
             }
+            Self::LeadsPast => f.write_str("the path would lead past what is mounted by it"),
             Self::InUse { mounted: Some(path) } => {
                 write!(f, "it is in use: something is mounted at {}", path.display())
             }
