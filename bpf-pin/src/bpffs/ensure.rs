@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -193,9 +193,17 @@ fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<T
 /// Whether the bpffs is too old to be taken away again, or was waited for as long.
 fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let changed = Duration::from_secs(u64::try_from(place.stat.st_ctime).unwrap_or(0));
-    // Its root is made with it. Where clocks have been set, waiting will do.
-    if now.is_ok_and(|now| now > changed + 2 * SETTLED) {
+    // Its root is made with it, and of these each is renewed by something else: by a list, by a pin,
+    // by both and a change of mode. Where clocks have been set, waiting will do.
+    let Stat {
+        st_atime,
+        st_mtime,
+        st_ctime,
+        ..
+    } = place.stat;
+    let oldest = st_atime.min(st_mtime).min(st_ctime);
+    let made = Duration::from_secs(u64::try_from(oldest).unwrap_or(0));
+    if now.is_ok_and(|now| now > made + 2 * SETTLED) {
         return true;
     }
     let (dev, since) = first_seen.get_or_insert((place.stat.st_dev, Instant::now()));
