@@ -418,6 +418,13 @@ pub enum Cause {
         /// The `st_dev` of the one that is there.
         found: u64,
     },
+    /// Another mount of the same bpffs is there than the one that was meant.
+    AnotherMount {
+        /// The id of the one that was meant.
+        expected: u64,
+        /// The id of the one that is there.
+        found: u64,
+    },
     /// A directory within a bpffs, where its root was wanted (EINVAL).
     NotTheRoot {
         /// The directory, where its path is known.

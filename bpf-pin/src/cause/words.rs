@@ -266,6 +266,10 @@ impl fmt::Display for Cause {
                 Device(*found),
                 Device(*expected)
             ),
+            Self::AnotherMount { expected, found } => write!(
+                f,
+                "another mount of the bpffs is there (mount {found}, not {expected})"
+            ),
             Self::NotTheRoot { path, mount_point } => {
                 match path {
                     Some(path) => write!(f, "{} is a directory in a bpffs", path.display()),
