@@ -1,5 +1,7 @@
 //! What is at a path is told as data and in a sentence, and only what was seen.
 
+#[path = "inspect/hidden.rs"]
+mod hidden;
 #[path = "inspect/unlisted.rs"]
 mod unlisted;
 
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
             &[cap::SYS_ADMIN, cap::SETUID],
             unsearchable,
         );
+    let suite = hidden::tests(suite);
     unlisted::tests(suite).run()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
@@ -144,7 +144,10 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
             None
         }
     };
-    let canonical = canonical.unwrap_or_else(|| from_root(path).into_owned());
+    let canonical = canonical.unwrap_or_else(|| match seen.dev {
+        Some(_) => from_root(path).into_owned(),
+        None => without_links(&from_root(path)),
+    });
     let this = seen.mount.as_ref().map(|mount| mount.mount_id);
     let is_other = |id| Some(id) != this;
     seen.hidden = mounts.select(|line| {
@@ -154,6 +157,41 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         seen.of_process_1 = of_process_1(&canonical);
     }
     Ok(seen)
+}
+
+/// What the path would be in mountinfo, if what is missing were there: what exists of it as the kernel has
+/// it, and the rest.
+fn without_links(path: &Path) -> PathBuf {
+    /// As the kernel follows at most.
+    const LINKS: usize = 40;
+
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let mut above = path.ancestors().skip(1);
+        let Some((base, above)) = above.find_map(|above| Some((existing(above)?, above))) else {
+            break;
+        };
+        let mut rest = path.strip_prefix(above).unwrap_or(&path).components();
+        let first = rest.next().unwrap_or(Component::CurDir);
+        // Which dangles, or else it would have been followed.
+        match fs::read_link(base.join(first)) {
+            Ok(to) => path = base.join(to).join(rest),
+            Err(_) => return rest.fold(base.join(first), descend),
+        }
+    }
+    path
+}
+
+fn descend(mut path: PathBuf, component: Component<'_>) -> PathBuf {
+    match component {
+        Component::ParentDir => drop(path.pop()),
+        other => path.push(other),
+    }
+    path
+}
+
+fn existing(path: &Path) -> Option<PathBuf> {
+    Directory::open(path).ok()?.path()
 }
 
 /// Where a process of another mount namespace has one.
