@@ -1,5 +1,6 @@
 //! What is at a path, and what stands between it and a bpffs.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -261,15 +262,16 @@ fn read_only(place: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly
 /// The stack of mounts at one place: each is mounted on the root of the one below.
 fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
     let here = mounts.select(|line| line.is_mounted_at(&top.mount_point))?;
+    let by_id: HashMap<_, _> = here.iter().map(|mount| (mount.mount_id, mount)).collect();
     let mut covered: Vec<Mount> = Vec::new();
     let mut above = top;
     // Which ends, for no id is met twice in a list of so many.
     for _ in 0..here.len() {
-        let below = here.iter().find(|mount| mount.mount_id == above.parent_id);
+        let below = by_id.get(&above.parent_id);
         let Some(below) = below.filter(|below| below.mount_id != above.mount_id) else {
             break;
         };
-        covered.push(below.clone());
+        covered.push((*below).clone());
         above = below;
     }
     Ok(covered)

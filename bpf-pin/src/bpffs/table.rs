@@ -1,6 +1,6 @@
 //! The table of mounts: mountinfo read as a stream, until it has held still meanwhile.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Seek;
@@ -104,12 +104,13 @@ impl MountInfo {
     /// between them but what is mounted there, too.
     pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> Result<bool, Reason> {
         let here = self.select(|line| line.is_mounted_at(path))?;
+        let parents: HashMap<_, _> = here.iter().map(|m| (m.mount_id, m.parent_id)).collect();
         let mut above = above;
         // Which ends, for no id is met twice in a list of so many.
         for _ in 0..here.len() {
-            match here.iter().find(|mount| mount.mount_id == above) {
-                Some(mount) if mount.parent_id == below => return Ok(true),
-                Some(mount) => above = mount.parent_id,
+            match parents.get(&above) {
+                Some(&parent) if parent == below => return Ok(true),
+                Some(&parent) => above = parent,
                 None => break,
             }
         }

@@ -59,6 +59,9 @@ pub struct Inventory {
 /// Directories are opened with `O_NOATIME` where that is allowed; opening a pin for its info sets its
 /// time of last access, as the mount's options have it, which bpf(2) has no flag against.
 ///
+/// Memory and descriptors are those of [`PinDir::walk`](crate::PinDir::walk), a descriptor or two for each
+/// level of depth: what is deeper than the process may have descriptors is told by an error.
+///
 /// # Errors
 ///
 /// [`Error::Mount`](crate::Error::Mount) as [`Bpffs::mounts`].

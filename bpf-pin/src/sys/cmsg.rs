@@ -18,8 +18,8 @@ impl<const N: usize> Control<N> {
         RecvAncillaryBuffer::new(&mut self.0)
     }
 
-    /// The pidfds of who has sent the message, which a socket with `SO_PASSPIDFD` (Linux 6.5) is told, and
-    /// which rustix passes over and leaves open.
+    /// The pidfds of who has sent the message, which a socket with `SO_PASSPIDFD` is told, and which
+    /// rustix passes over and leaves open.
     pub(crate) fn into_pidfds(self) -> Vec<OwnedFd> {
         // SAFETY: all was written when it was made, and since then by the kernel alone.
         let bytes = unsafe { self.0.map(|byte| byte.assume_init()) };
