@@ -13,6 +13,7 @@ mod root;
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::io::{Write, stderr, stdout};
 use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio, id as pid};
@@ -41,7 +42,8 @@ fn main() -> ExitCode {
     let Err(error) = done else {
         return ExitCode::SUCCESS;
     };
-    eprintln!("upgrade: {error}");
+    // Who started it may be gone, and with it whoever would read this.
+    let _ = writeln!(stderr(), "upgrade: {error}");
     ExitCode::FAILURE
 }
 
@@ -61,7 +63,11 @@ fn load(path: &Path, generation: &str) -> Outcome {
         false => "without a gap",
         true => "with a gap, for this kernel cannot exchange two names",
     };
-    println!("process {}: published generation {generation} {gap}", pid());
+    writeln!(
+        stdout(),
+        "process {}: published generation {generation} {gap}",
+        pid()
+    )?;
     Ok(())
 }
 
@@ -113,12 +119,18 @@ fn read(path: &Path, last: &str) -> Outcome {
         }
     }
     let (pid, seen) = (pid(), seen.len());
-    println!("process {pid}: looked {looks} times, and {again} times of these had to look again");
-    println!("process {pid}: saw {seen} of {last} generations, and never a mix");
+    writeln!(
+        stdout(),
+        "process {pid}: looked {looks} times, and {again} times of these had to look again"
+    )?;
+    writeln!(
+        stdout(),
+        "process {pid}: saw {seen} of {last} generations, and never a mix"
+    )?;
     match missed {
-        0 => println!("process {pid}: never missed the set"),
-        _ => println!("process {pid}: missed the set {missed} times"),
-    }
+        0 => writeln!(stdout(), "process {pid}: never missed the set"),
+        _ => writeln!(stdout(), "process {pid}: missed the set {missed} times"),
+    }?;
     Ok(())
 }
 
@@ -136,7 +148,7 @@ fn story() -> Outcome {
     let end = |process: Child| -> Outcome<String> {
         let output = process.wait_with_output()?;
         let said = String::from_utf8(output.stdout)?;
-        print!("{said}");
+        stdout().write_all(said.as_bytes())?;
         match output.status.success() {
             true => Ok(said),
             false => Err("one of the processes failed".into()),
@@ -151,7 +163,10 @@ fn story() -> Outcome {
     }
     let never_missed = end(reader)?.contains("never missed");
     if had_gap {
-        println!("From Linux 5.17 on there is no gap to miss the set in.");
+        writeln!(
+            stdout(),
+            "From Linux 5.17 on there is no gap to miss the set in."
+        )?;
     } else if !never_missed {
         return Err("there was no gap, and the reader missed the set".into());
     }

@@ -1,5 +1,7 @@
 //! What is at a path is told as data and in a sentence, and only what was seen.
 
+#[path = "inspect/hidden.rs"]
+mod hidden;
 #[path = "inspect/process_1.rs"]
 mod process_1;
 #[path = "inspect/unlisted.rs"]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
             unsearchable,
         );
     let suite = process_1::tests(suite);
+    let suite = hidden::tests(suite);
     unlisted::tests(suite).run()
 }
 

@@ -12,6 +12,8 @@ mod instance;
 mod old;
 #[path = "mount/options.rs"]
 mod options;
+#[path = "mount/past.rs"]
+mod past;
 #[path = "mount/refused.rs"]
 mod refused;
 #[path = "mount/statmount.rs"]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let suite = ensure::tests(suite);
     let suite = instance::tests(suite);
     let suite = statmount::tests(suite);
+    let suite = past::tests(suite);
     refused::tests(suite).run()
 }
 

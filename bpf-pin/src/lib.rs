@@ -119,6 +119,7 @@ mod mounts;
 mod name;
 mod object;
 mod operation;
+mod owner;
 mod pathname;
 mod pinned;
 mod place;

@@ -1,13 +1,13 @@
 //! A bpffs is mounted where there is none, and once.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Output};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bpf_pin::{Bpffs, Cause, Ensured, FileSystem, Map, MountOperation, MountOptions};
 use common::*;
@@ -24,6 +24,11 @@ pub fn tests(suite: Suite) -> Suite {
         .test("nothing_is_mounted_within_a_bpffs", ROOT, not_within)
         .test("a_bind_mount_is_a_mount", ROOT, bind)
         .test("a_bpffs_over_another_is_found", ROOT, over_another)
+        .test(
+            "an_old_bpffs_over_another_is_in_use",
+            ROOT,
+            old_over_another,
+        )
         .test("nothing_is_made_on_the_way", ROOT, nothing_is_made)
         .test("sixteen_threads_at_once", ROOT, threads)
         .test("sixteen_processes_at_once", ROOT, processes)
@@ -183,6 +188,31 @@ fn over_another() -> Outcome {
         let mounts = mounts_at(path);
         assert_eq!(mounts.len(), 2, "{mounts:#?}");
         assert_eq!(mounts[0].dev, below.dev());
+        Ok(())
+    })
+}
+
+/// What is made in it says nothing of its age.
+fn old_over_another() -> Outcome {
+    in_a_directory(|path| {
+        let _below = options().mount(path)?;
+        let above = options().mount(path)?;
+        // As it was made some time ago.
+        let ago = SystemTime::now() - Duration::from_secs(60);
+        let times = FileTimes::new().set_accessed(ago).set_modified(ago);
+        File::open(path)?.set_times(times)?;
+        fs::create_dir(path.join("new"))?;
+        let made = fs::metadata(path)?;
+        assert!(made.ctime() > made.atime() && made.mtime() > made.atime());
+        let begin = Instant::now();
+        let found = Bpffs::ensure(path, &options())?;
+        assert!(!found.is_new());
+        assert_eq!(found.into_bpffs().dev(), above.dev());
+        assert!(
+            begin.elapsed() < Duration::from_millis(4900),
+            "{:?}",
+            begin.elapsed()
+        );
         Ok(())
     })
 }

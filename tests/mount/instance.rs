@@ -22,6 +22,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("unmounted_when_nobody_uses_it", ROOT, unmounted)
         .test("a_bpffs_in_use_stays_mounted", ROOT, in_use)
         .test("what_is_not_its_mount_stays_mounted", ROOT, not_its_mount)
+        .test("a_bind_mount_over_it_stays_mounted", ROOT, bind_over_it)
         .test("all_mounts_of_type_bpf", ROOT, all_mounts)
         .test(
             "mountinfo_tells_what_has_changed_since_it_was_opened",
@@ -412,6 +413,40 @@ fn forged_mountinfo() -> Outcome {
         mount_bind(&forged, "/proc/thread-self/mountinfo")?;
         let error = Bpffs::mounts().expect_err("an ordinary file");
         assert_eq!(error.cause(), Some(&Cause::NoProc), "{error}");
+        Ok(())
+    })
+}
+
+/// Of the same instance, and somebody else's.
+fn bind_over_it() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let (own, sub) = (bpffs.mount()?.mount_id, path.join("sub"));
+        fs::create_dir(&sub)?;
+        mount_bind(&sub, path)?;
+        let both = mounts_at(path);
+        assert_eq!(both.len(), 2);
+        // The instance is there still.
+        bpffs.still_here()?;
+        let failed = bpffs.unmount().expect_err("another's");
+        let (expected, found) = (own, both[1].mount_id);
+        let cause = Cause::AnotherMount { expected, found };
+        let because =
+            format!("another mount of the bpffs is there (mount {found}, not {expected})");
+        assert_says(
+            failed.error(),
+            MountOperation::Unmount,
+            path,
+            None,
+            Some(cause),
+            &because,
+        );
+        assert_eq!(mounts_at(path), both);
+        // By what leads there it can be unmounted, and then the other.
+        unmount_soon(Bpffs::at(path)?);
+        assert_eq!(mount_at(path).mount_id, own);
+        unmount_soon(failed.into_object());
+        assert_nothing_is_mounted_at(path);
         Ok(())
     })
 }

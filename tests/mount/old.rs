@@ -27,7 +27,6 @@ pub fn tests(suite: Suite) -> Suite {
         )
         .test("without_one_of_the_newer_calls", ROOT, without_one)
         .test("unmounting_without_open_tree", ROOT, without_open_tree)
-        .test("a_path_that_then_leads_elsewhere", ROOT, leads_elsewhere)
         .test("a_link_that_is_changed_all_the_while", ROOT, changing_link)
         .test("with_few_descriptors", ROOT, few_descriptors)
         .test("without_statx", ROOT, without_statx)
@@ -92,23 +91,6 @@ fn without_open_tree() -> Outcome {
         bpffs.still_here()?;
         unmount_soon(bpffs);
         Ok(())
-    })
-}
-
-/// A link that is covered by what is mounted by it.
-fn leads_elsewhere() -> Outcome {
-    in_a_directory(|path| {
-        let here = path.join("here");
-        symlink(".", &here)?;
-        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
-            let dev = MountOptions::new().mount(&here)?.dev();
-            assert_eq!(mount_at(path).dev, dev);
-            unmount(path, UnmountFlags::DETACH)?;
-            let ensured = Bpffs::ensure(&here, &MountOptions::new())?;
-            assert!(ensured.is_new());
-            assert_eq!(mount_at(path).dev, ensured.into_bpffs().dev());
-            Ok(())
-        })
     })
 }
 

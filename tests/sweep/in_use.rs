@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use bpf_pin::{Error, Map, PinDir};
 use common::*;
+use rustix::thread::CapabilitySet;
 
 use crate::holder::{self, Holder};
-use crate::{PINS, app, names, removed};
+use crate::{PINS, USER, app, names, removed};
 
 /// How long something that should come is waited for.
 const AGES: Duration = Duration::from_secs(40);
@@ -16,6 +17,7 @@ pub fn tests(suite: Suite) -> Suite {
     suite
         .test("a_stage_of_this_process_stays", PINS, own_stage)
         .test("a_stage_of_another_process_stays", PINS, others_stage)
+        .test("a_stage_keeps_whatever_mode_it_has", USER, unreadable_stage)
         .test("who_works_meanwhile_loses_nothing", PINS, amid_work)
 }
 
@@ -118,6 +120,34 @@ fn others_stage() -> Outcome {
     assert_eq!(names(&dir)?, ["set"]);
     assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
     Ok(())
+}
+
+/// Also one that cannot be opened, and so shows its lock to nobody, as it is.
+fn unreadable_stage() -> Outcome {
+    let fs = TestFs::detached("1777");
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        let dir = PinDir::create(fs.at("app"), 0o700)?;
+        let other = PinDir::open(fs.at("app"))?;
+        for mode in [0o311, 0o000, 0o1733, 0o370, 0o200, 0o077, 0o700] {
+            let stage = dir.stage("set")?;
+            stage.chmod(mode)?;
+            let swept = other.sweep_stale()?;
+            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
+            assert!(removed(&swept).is_empty(), "{mode:o}");
+            assert_eq!(stage.own_metadata()?.mode(), mode);
+            stage.chmod(0o700)?;
+        }
+        assert_eq!(names(&dir)?, [""; 0]);
+        // Of the dead it is no more than a hindrance.
+        for mode in [0o311, 0o000, 0o500] {
+            let name = "_bpf-pin-0000000000000001-0";
+            dir.create_dir(name, mode)?;
+            let swept = other.sweep_stale()?;
+            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
+            assert_eq!(removed(&swept), [name], "{mode:o}");
+        }
+        Ok(())
+    })
 }
 
 /// Two processes replace, stage, publish and remove, and this one sweeps all the while.

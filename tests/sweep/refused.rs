@@ -16,6 +16,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("mount_points_stay_and_are_told", MOUNT, mount_points)
         .test("a_directory_that_may_not_be_read", USER, unreadable)
         .test("a_stale_sweep_as_another_user", USER, stale_of_others)
+        .test("what_the_kernel_has_made", MOUNT, made_by_the_kernel)
 }
 
 fn assert_sticky(error: &Error, directory: &std::path::Path) {
@@ -184,5 +185,25 @@ fn stale_of_others() -> Outcome {
     assert_eq!(names(&dir)?, [stale(1, 0), stale(2, 0)]);
     assert_eq!(removed(&dir.sweep_stale()?).len(), 2);
     assert!(names(&dir)?.is_empty());
+    Ok(())
+}
+
+/// Names with a dot, which some kernels put into each bpffs and let nobody take away.
+fn made_by_the_kernel() -> Outcome {
+    let fs = TestFs::detached("700");
+    let dir = PinDir::open(fs.root())?;
+    dir.create_dir("dir", 0o700)?;
+    let made = names(&dir)?.len() - 1;
+    let swept = dir.sweep(|_| true)?;
+    assert_eq!(swept.removed, ["dir"]);
+    assert_eq!(swept.failed.len(), made, "{:?}", swept.failed);
+    for error in &swept.failed {
+        let Some(Cause::Dot { component }) = error.cause() else {
+            return Err(error.to_string().into());
+        };
+        assert!(component == "maps.debug" || component == "progs.debug");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+    println!("{made} names that the kernel has made");
     Ok(())
 }

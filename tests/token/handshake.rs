@@ -37,7 +37,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("granting_within_a_user_namespace", ROOT, granting)
 }
 
-pub const REQUEST: &[u8] = b"bpffs 1?";
+pub const REQUEST: &[u8] = b"bpffs 1?12345678";
 pub const GRANT: MountOperation = MountOperation::GrantDelegation;
 pub const REQUEST_OF: MountOperation = MountOperation::RequestDelegation;
 
@@ -49,7 +49,7 @@ pub fn pair() -> (OwnedFd, OwnedFd) {
     pair_of(SocketType::STREAM)
 }
 
-fn pair_of(socket_type: SocketType) -> (OwnedFd, OwnedFd) {
+pub fn pair_of(socket_type: SocketType) -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::CLOEXEC;
     socketpair(AddressFamily::UNIX, socket_type, flags, None).expect("two sockets")
 }
@@ -71,7 +71,10 @@ fn answer(socket: OwnedFd) -> i32 {
     UnixStream::from(socket)
         .read_to_end(&mut text)
         .expect("an answer");
-    let errno = text.strip_prefix(b"bpffs 1!").expect("an answer");
+    let text = text.strip_prefix(b"bpffs 1!").expect("an answer");
+    let (number, errno) = text.split_at(8);
+    // Of the request, where it was one.
+    assert!(number == &REQUEST[8..] || *number == [0; 8], "{number:?}");
     i32::from_ne_bytes(errno.try_into().expect("an errno and no more"))
 }
 

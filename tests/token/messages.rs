@@ -2,24 +2,30 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Cause, MapType, MountOptions};
+use bpf_pin::{Cause, Detached, MapType, MountOptions};
 use common::*;
 use rustix::io::Errno;
+use rustix::net::SocketType;
 
 use crate::child;
-use crate::handshake::{GRANT, REQUEST, REQUEST_OF, context, pair, refuses, send};
+use crate::handshake::{GRANT, REQUEST, REQUEST_OF, context, pair, pair_of, refuses, send};
 use crate::*;
 
 pub fn tests(suite: Suite) -> Suite {
+    const PIDFDS: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5)];
     suite
         .test("messages_that_are_no_request", ROOT, no_request)
         .test("nobody_at_the_other_end", ROOT, nobody)
         .test("answers_that_are_none", ROOT, no_answer)
+        .test("what_follows_an_answer", ROOT, followed)
+        .test("an_answer_that_comes_late", ROOT, late)
+        .test("pidfds_beside_a_message", PIDFDS, pidfds)
         .test("a_request_that_delegates", &[], delegating_request)
         .test("who_has_no_request_says_so", ROOT, given_up)
         .test("credentials_beside_a_message", ROOT, credentials)
@@ -50,10 +56,12 @@ fn no_request() -> Outcome {
     for message in [
         &b"x"[..],
         b"bpffs 1",
-        b"bpffs 2?",
-        b"bpffs 1?!",
-        b"bpffs 1!",
-        &[0; 9],
+        b"bpffs 1?",
+        b"bpffs 1?1234567",
+        b"bpffs 1?123456789",
+        b"bpffs 2?12345678",
+        b"bpffs 1!12345678",
+        &[0; 17],
     ] {
         refuses(message, &one, cause.clone(), &because, refused);
         refuses(message, &[], cause.clone(), &because, refused);
@@ -112,36 +120,65 @@ fn nobody() -> Outcome {
     Ok(())
 }
 
+/// The number of the request that `socket` gets, and the descriptor that comes with it is closed.
+fn number_of_request(socket: &OwnedFd) -> [u8; 8] {
+    let mut message = [0; 16];
+    let mut socket = UnixStream::from(socket.try_clone().expect("a socket"));
+    socket.read_exact(&mut message).expect("a request");
+    let (request, number) = message.split_at(8);
+    assert_eq!(request, b"bpffs 1?");
+    number.try_into().expect("a number")
+}
+
+fn answer_to(number: [u8; 8], errno: i32) -> Vec<u8> {
+    [&b"bpffs 1!"[..], &number, &errno.to_ne_bytes()].concat()
+}
+
+/// What a request comes to where this is sent.
+fn requested(
+    answer: impl Fn([u8; 8]) -> Vec<u8> + Sync,
+    hang_up: bool,
+) -> bpf_pin::Result<Detached> {
+    let (here, there) = pair();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let answer = answer(number_of_request(&there));
+            let mut there = UnixStream::from(there.try_clone().expect("a socket"));
+            there.write_all(&answer).expect("it is sent");
+            if hang_up {
+                there.shutdown(Shutdown::Write).expect("no more");
+            }
+        });
+        MountOptions::new().request_delegation(&here)
+    })
+}
+
 fn no_answer() -> Outcome {
-    for (message, problem) in [
-        (&b""[..], "has hung up"),
-        (b"x", "sent something else than an answer"),
-        (b"bpffs 1!", "sent something else than an answer"),
-        (b"bpffs 1!\0\0\0", "sent something else than an answer"),
-        (b"bpffs 1!\0\0\0\0\0", "sent something else than an answer"),
-        (b"bpffs 2!\0\0\0\0", "sent something else than an answer"),
-        (b"bpffs 1?\0\0\0\0", "sent something else than an answer"),
-    ] {
-        let (here, there) = pair();
-        let mut there = UnixStream::from(there);
-        there.write_all(message)?;
-        there.shutdown(std::net::Shutdown::Write)?;
-        let error = MountOptions::new()
-            .request_delegation(&here)
-            .expect_err(problem);
+    let begin_and = |begin: &'static [u8], end: &'static [u8]| {
+        move |number: [u8; 8]| [begin, &number, end].concat()
+    };
+    let no_answer = |answer: &(dyn Fn([u8; 8]) -> Vec<u8> + Sync), hang_up, problem| {
+        let error = requested(answer, hang_up).expect_err(problem);
         let because = format!("the other side {problem}");
-        let cause = match message {
-            [] => Cause::HungUp,
-            _ => Cause::Handshake { problem },
+        let cause = match problem {
+            "has hung up" => Cause::HungUp,
+            problem => Cause::Handshake { problem },
         };
         assert_mount_says(&error, REQUEST_OF, None, Some(cause), &because);
+    };
+    let other = "sent something else than an answer";
+    no_answer(&|_| vec![], true, "has hung up");
+    no_answer(&|_| b"bpffs 1!".to_vec(), true, other);
+    no_answer(&begin_and(b"bpffs 1!", b""), true, other);
+    no_answer(&begin_and(b"bpffs 1!", b"\0\0\0"), true, other);
+    // As soon as it can be none any more.
+    for hang_up in [false, true] {
+        no_answer(&|_| b"x".to_vec(), hang_up, other);
+        no_answer(&begin_and(b"bpffs 2!", b"\0\0\0\0"), hang_up, other);
+        no_answer(&begin_and(b"bpffs 1?", b"\0\0\0\0"), hang_up, other);
     }
     // Well-formed, and a lie: nothing was created.
-    let (here, there) = pair();
-    UnixStream::from(there.try_clone()?).write_all(b"bpffs 1!\0\0\0\0")?;
-    let error = MountOptions::new()
-        .request_delegation(&here)
-        .expect_err("not created");
+    let error = requested(|number| answer_to(number, 0), false).expect_err("not created");
     assert_eq!(
         error.raw_os_error(),
         Some(Errno::INVAL.raw_os_error()),
@@ -153,12 +190,7 @@ fn no_answer() -> Outcome {
         (4000, "the other side refused: errno 4000"),
         (-1, "the other side refused: errno -1"),
     ] {
-        let (here, there) = pair();
-        let message = [&b"bpffs 1!"[..], &errno.to_ne_bytes()].concat();
-        UnixStream::from(there.try_clone()?).write_all(&message)?;
-        let error = MountOptions::new()
-            .request_delegation(&here)
-            .expect_err("refused");
+        let error = requested(|number| answer_to(number, errno), false).expect_err("refused");
         assert_mount_says(
             &error,
             REQUEST_OF,
@@ -167,6 +199,123 @@ fn no_answer() -> Outcome {
             because,
         );
     }
+    Ok(())
+}
+
+/// What one side writes behind the answer is the other's to read, in whatever parts it comes.
+fn followed() -> Outcome {
+    let (here, there) = pair();
+    thread::scope(|scope| -> Outcome {
+        scope.spawn(|| {
+            let message = [
+                answer_to(number_of_request(&there), libc::EACCES),
+                b"hello".to_vec(),
+            ];
+            let mut there = UnixStream::from(there.try_clone().expect("a socket"));
+            let message = message.concat();
+            for part in [
+                &message[..3],
+                &message[3..11],
+                &message[11..19],
+                &message[19..],
+            ] {
+                there.write_all(part).expect("it is sent");
+                thread::sleep(Duration::from_millis(5));
+            }
+            there.shutdown(Shutdown::Write).expect("no more");
+        });
+        let error = MountOptions::new().request_delegation(&here);
+        let cause = Cause::Refused {
+            errno: libc::EACCES,
+        };
+        assert_eq!(error.unwrap_err().cause(), Some(&cause));
+        let mut text = vec![];
+        UnixStream::from(here.try_clone()?).read_to_end(&mut text)?;
+        assert_eq!(text, b"hello");
+        Ok(())
+    })?;
+    // Where messages have ends, one that is too long is none.
+    for socket_type in [SocketType::DGRAM, SocketType::SEQPACKET] {
+        let (here, there) = pair_of(socket_type);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut answer = answer_to(number_of_request(&there), 0);
+                answer.push(0);
+                send(&there, &answer, &[]);
+            });
+            let error = MountOptions::new().request_delegation(&here).unwrap_err();
+            let problem = "sent something else than an answer";
+            assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+        });
+    }
+    Ok(())
+}
+
+/// The answer to a request that was not waited for is not the next one's.
+fn late() -> Outcome {
+    for socket_type in [SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET] {
+        let (here, there) = pair_of(socket_type);
+        let socket = UnixStream::from(here);
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        for _ in 0..2 {
+            let error = MountOptions::new().request_delegation(&socket).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
+        }
+        socket.set_read_timeout(None)?;
+        // Nobody waits for these.
+        MountOptions::new().grant_delegation(&there)?;
+        let refusal = answer_to(number_of_request(&there), libc::EACCES);
+        send(&there, &refusal, &[]);
+        thread::scope(|scope| -> Outcome {
+            let request = scope.spawn(|| MountOptions::new().request_delegation(&socket));
+            MountOptions::new().grant_delegation(&there)?;
+            let bpffs = request.join().expect("no panic")?;
+            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What a socket with SO_PASSPIDFD is told is closed.
+fn pidfds() -> Outcome {
+    const SO_PASSPIDFD: libc::c_int = 76;
+
+    let (here, there) = pair();
+    for socket in [&here, &there] {
+        let on: libc::c_int = 1;
+        // SAFETY: the option is an int, and of its size.
+        let done = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PASSPIDFD,
+                (&raw const on).cast(),
+                size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+    for _ in 0..5 {
+        thread::scope(|scope| -> Outcome {
+            let request = scope.spawn(|| MountOptions::new().request_delegation(&there));
+            MountOptions::new().grant_delegation(&here)?;
+            let bpffs = request.join().expect("no panic")?;
+            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            Ok(())
+        })?;
+        // Of what is no request, too.
+        send(&there, b"x", &[]);
+        some().grant_delegation(&here).expect_err("no request");
+        rustix::io::read(&there, &mut [0; 64])?;
+    }
+    // No other test has any.
+    let descriptors = std::fs::read_dir("/proc/self/fd")?;
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let left: Vec<_> = links
+        .filter(|link| link.to_string_lossy().contains("pidfd"))
+        .collect();
+    assert_eq!(left, [""; 0].map(std::path::PathBuf::from));
     Ok(())
 }
 
@@ -215,7 +364,7 @@ fn given_up() -> Outcome {
     drop(here);
     let mut text = vec![];
     UnixStream::from(there).read_to_end(&mut text)?;
-    assert_eq!(text, b"bpffs 1!\0\0\0\0");
+    assert_eq!(text, b"bpffs 1!12345678\0\0\0\0");
     Ok(())
 }
 
@@ -293,7 +442,7 @@ fn is_held_up_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> {
     there.set_read_timeout(Some(Duration::from_secs(20)))?;
     std::thread::scope(|scope| {
         let granted = scope.spawn(|| some().grant_delegation(&here));
-        let mut answer = [0; 12];
+        let mut answer = [0; 20];
         let answered = there.read_exact(&mut answer);
         // What is not held up ends right after it.
         std::thread::sleep(Duration::from_millis(20));

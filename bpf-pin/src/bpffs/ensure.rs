@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -45,6 +45,8 @@ impl Ensured {
 
 /// How often it is looked again, where others mount and unmount there meanwhile.
 const TRIES: usize = 64;
+/// How often more a path seems to lead past what is mounted by it, before that is said.
+const PAST: usize = 2;
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long others are waited for: many, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,6 +74,7 @@ impl Bpffs {
     /// [`Error::Mount`](crate::Error::Mount), and nothing was mounted:
     /// [`Occupied`](Cause::Occupied) where another file system is mounted exactly there;
     /// [`NotTheRoot`](Cause::NotTheRoot) where the path is a directory within a bpffs;
+    /// [`LeadsPast`](Cause::LeadsPast) where the path would not lead to what is mounted by it;
     /// [`Overtaken`](Cause::Overtaken) where others mount and unmount there all the while;
     /// [`NotListed`](Cause::NotListed) where the path leads to a mount that is attached nowhere, and
     /// EINVAL where it leads into another mount namespace; [`Missing`](Cause::Missing) where the
@@ -104,7 +107,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
     let begin = Instant::now();
     let mut stacked = None;
     let mut last = Reason::from(Cause::Overtaken);
-    let mut tries = 0;
+    let (mut tries, mut past) = (0, 0);
     while tries < TRIES {
         tries += 1;
         let mounts = MountInfo::own()?;
@@ -133,13 +136,17 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
         if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
-        match mount_on(&place, &mounts, options) {
-            Ok(mount) => {
+        match mount_on(&place, path, &mounts, options) {
+            Ok((mount, dev)) => {
                 drop(lock);
-                let bpffs = Bpffs::new(mount, path).map_err(Reason::errno_only)?;
-                return Ok(Ensured::Mounted(bpffs));
+                return Ok(Ensured::Mounted(Bpffs::known(mount, path, dev)));
+            }
+            // Where others mount and unmount there, it may only seem so.
+            Err(Without::MountYet(reason)) if leads_past(&reason) && past == PAST => {
+                return Err(reason);
             }
             Err(Without::MountYet(reason)) => {
+                past += usize::from(leads_past(&reason));
                 last = reason;
                 sleep(PAUSE);
             }
@@ -189,9 +196,17 @@ fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<T
 /// Whether the bpffs is too old to be taken away again, or was waited for as long.
 fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let changed = Duration::from_secs(u64::try_from(place.stat.st_ctime).unwrap_or(0));
-    // Its root is made with it. Where clocks have been set, waiting will do.
-    if now.is_ok_and(|now| now > changed + 2 * SETTLED) {
+    // Its root is made with it, and of these each is renewed by something else: by a list, by a pin,
+    // by both and a change of mode. Where clocks have been set, waiting will do.
+    let Stat {
+        st_atime,
+        st_mtime,
+        st_ctime,
+        ..
+    } = place.stat;
+    let oldest = st_atime.min(st_mtime).min(st_ctime);
+    let made = Duration::from_secs(u64::try_from(oldest).unwrap_or(0));
+    if now.is_ok_and(|now| now > made + 2 * SETTLED) {
         return true;
     }
     let (dev, since) = first_seen.get_or_insert((place.stat.st_dev, Instant::now()));
@@ -203,6 +218,10 @@ fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> boo
 
 fn is_not_listed(reason: &Reason) -> bool {
     matches!(reason.cause(), Some(Cause::NotListed { .. }))
+}
+
+fn leads_past(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::LeadsPast))
 }
 
 fn covers_a_bpffs(place: &Directory, mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
@@ -239,7 +258,7 @@ enum Without {
 
 impl Without {
     fn of_mounting(reason: Reason) -> Self {
-        let is_overtaken = matches!(reason.cause(), Some(Cause::Overtaken));
+        let is_overtaken = matches!(reason.cause(), Some(Cause::Overtaken | Cause::LeadsPast));
         match reason.raw_os_error().map(Errno::from_raw_os_error) {
             // What was on top there was unmounted under our hands.
             Some(Errno::INVAL | Errno::NOENT) => Self::MountYet(reason),
@@ -257,9 +276,10 @@ impl From<Reason> for Without {
 
 fn mount_on(
     place: &Directory,
+    path: &Path,
     mounts: &MountInfo,
     options: &MountOptions,
-) -> Result<OwnedFd, Without> {
+) -> Result<(OwnedFd, u64), Without> {
     // After it is attached nothing but the look at it may fail.
     let place_id = place.mount_id()?;
     let moved = options.make().map_err(Without::Mount).and_then(|mount| {
@@ -269,14 +289,22 @@ fn mount_on(
     });
     let (mount, attached) = match moved {
         Err(Without::Mount(reason)) if is_missing(&reason) => {
-            return attach::mount_onto(place, options).map_err(Without::of_mounting);
+            let new = attach::mount_onto(place, path, options).map_err(Without::of_mounting)?;
+            return Ok((new.fd, new.stat.st_dev));
         }
         moved => moved?,
     };
     let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
     match attached.verify(mounts, options) {
         // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place_id => Ok(mount),
+        Ok(found) if found.parent_id == place_id => {
+            let is_led_to = attached.is_led_to(path, mounts).inspect_err(|_| {
+                // The first reason is the one to tell.
+                let _ = attached.take_away(mounts);
+            });
+            is_led_to.map_err(Without::of_mounting)?;
+            Ok((mount, attached.dev))
+        }
         // Somebody who was there before took theirs away, and with it what was on top of it.
         Err(reason) if is_not_listed(&reason) => overtaken(),
         Ok(_) => {

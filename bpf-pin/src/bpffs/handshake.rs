@@ -12,26 +12,31 @@ use std::path::PathBuf;
 use rustix::cmsg_space;
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::mount::fsconfig_set_string;
+use rustix::net::sockopt::socket_type;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg,
 };
 
 use crate::capability::is_filtered;
 use crate::cause::Cause;
+use crate::dir::token;
 use crate::error::{Reason, Result};
 use crate::kind;
 use crate::mountinfo::BPF;
 use crate::operation::MountOperation;
+use crate::sys::Control;
 
 use super::instance::error;
 use super::mount::{Detached, create, open_context};
 use super::options::MountOptions;
 
-/// With the context.
+/// With the context, and before a number.
 const REQUEST: [u8; 8] = *b"bpffs 1?";
-/// Before the errno, which is 0 if all went well.
+/// Before the request's number and the errno, which is 0 if all went well.
 const ANSWER: [u8; 8] = *b"bpffs 1!";
+/// Of a request, to know its answer from one that comes late, to a request before.
+type Number = [u8; 8];
 /// In the place of a request, from who could not make one and waits for no answer.
 const NO_REQUEST: [u8; 8] = *b"bpffs 1.";
 const GIVEN_UP: &str = "has given up";
@@ -46,7 +51,9 @@ impl MountOptions {
     /// side's to ask for, what is delegated is the other's; owners are ids of this user namespace.
     /// [`Bpffs::delegation`](crate::Bpffs::delegation) tells it once the bpffs is attached.
     ///
-    /// It waits for the answer as long as the socket does: see `SO_RCVTIMEO`. Where it has nothing to
+    /// It waits for the answer as long as the socket does: see `SO_RCVTIMEO`. The answer to a request
+    /// that was not waited for so long is passed over. Both sides must have the same version of this
+    /// library. Where it has nothing to
     /// ask for, since the bpffs cannot be opened, it says so, and the other side does not wait.
     ///
     /// # Errors
@@ -90,8 +97,9 @@ impl MountOptions {
             // The first reason is the one to tell.
             let _ = send(socket, &NO_REQUEST, &mut SendAncillaryBuffer::default());
         })?;
-        send_context(socket, context.as_fd())?;
-        match receive_answer(socket)? {
+        let number = token().to_ne_bytes();
+        send_context(socket, number, context.as_fd())?;
+        match receive_answer(socket, number)? {
             // The other side's mode and owner take precedence, and a kernel that delegates ignores
             // neither.
             0 => self.without_owner().take_mount(context.as_fd()),
@@ -162,15 +170,16 @@ impl MountOptions {
     /// ```
     pub fn grant_delegation(&self, socket: impl AsFd) -> Result<()> {
         let socket = socket.as_fd();
-        let mut received = Vec::new();
+        let mut received = Received::default();
         let granted = self.grant(socket, &mut received);
+        let number = received.number;
         let answered = match granted.as_ref().err() {
             Some(reason) if has_given_up(reason) => Ok(()),
             Some(reason) => {
                 let unsupported = Errno::OPNOTSUPP.raw_os_error();
-                send_answer(socket, reason.raw_os_error().unwrap_or(unsupported))
+                send_answer(socket, number, reason.raw_os_error().unwrap_or(unsupported))
             }
-            None => send_answer(socket, 0),
+            None => send_answer(socket, number, 0),
         };
         // To close it may take long.
         drop(received);
@@ -180,7 +189,7 @@ impl MountOptions {
     }
 
     /// All that came is left in `received`.
-    fn grant(&self, socket: BorrowedFd<'_>, received: &mut Vec<OwnedFd>) -> Result<(), Reason> {
+    fn grant(&self, socket: BorrowedFd<'_>, received: &mut Received) -> Result<(), Reason> {
         self.check()?;
         let context = receive_context(socket, received)?;
         prove_bpf_context(context)?;
@@ -191,6 +200,14 @@ impl MountOptions {
             // The other side may use it at any time.
             .map_err(|reason| reason.explained(used_before))
     }
+}
+
+/// What came with a request.
+#[derive(Default)]
+struct Received {
+    /// Zeroes, which no request has, where it was none.
+    number: Number,
+    fds: Vec<OwnedFd>,
 }
 
 fn has_given_up(reason: &Reason) -> bool {
@@ -241,17 +258,22 @@ fn name_in(line: &[u8]) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn send_context(socket: BorrowedFd<'_>, context: BorrowedFd<'_>) -> Result<(), Reason> {
+fn send_context(
+    socket: BorrowedFd<'_>,
+    number: Number,
+    context: BorrowedFd<'_>,
+) -> Result<(), Reason> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let contexts = [context];
     // There is room for one.
     control.push(SendAncillaryMessage::ScmRights(&contexts));
-    send(socket, &REQUEST, &mut control).map_err(of_socket)
+    let message = [REQUEST, number].concat();
+    send(socket, &message, &mut control).map_err(of_socket)
 }
 
-fn send_answer(socket: BorrowedFd<'_>, errno: i32) -> Result<(), Errno> {
-    let message = [&ANSWER[..], &errno.to_ne_bytes()].concat();
+fn send_answer(socket: BorrowedFd<'_>, number: Number, errno: i32) -> Result<(), Errno> {
+    let message = [&ANSWER[..], &number, &errno.to_ne_bytes()].concat();
     send(socket, &message, &mut SendAncillaryBuffer::default())
 }
 
@@ -266,7 +288,7 @@ fn send(
 
 fn receive_context<'r>(
     socket: BorrowedFd<'_>,
-    received: &'r mut Vec<OwnedFd>,
+    received: &'r mut Received,
 ) -> Result<BorrowedFd<'r>, Reason> {
     /// All that a message can have: what there is no room for, the kernel closes on the spot.
     const MOST: usize = 253;
@@ -274,10 +296,10 @@ fn receive_context<'r>(
     // What else the socket was asked to tell, as by SO_PASSCRED, comes before.
     const OTHERS: usize = 512;
 
-    let mut space = [MaybeUninit::uninit(); OTHERS + cmsg_space!(ScmRights(MOST))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut space = Control::<{ OTHERS + cmsg_space!(ScmRights(MOST)) }>::new();
+    let mut control = space.buffer();
     // With room for a byte too many.
-    let mut message = [0; REQUEST.len() + 1];
+    let mut message = [0; REQUEST.len() + size_of::<Number>() + 1];
     let room = match begins_with_no_request(socket)? {
         // What follows is another message.
         true => NO_REQUEST.len(),
@@ -291,14 +313,20 @@ fn receive_context<'r>(
     )?;
     for each in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = each {
-            received.extend(fds);
+            received.fds.extend(fds);
         }
     }
+    drop(control);
+    drop(space.into_pidfds());
     let is_cut = flags.contains(ReturnFlags::CTRUNC);
-    let problem = match (&message[..length], &received[..]) {
+    let message = &message[..length];
+    let number = message.strip_prefix(&REQUEST);
+    let number = number.and_then(|number| Number::try_from(number).ok());
+    received.number = number.unwrap_or_default();
+    let problem = match (message, &received.fds[..]) {
         ([], _) => return Err(Cause::HungUp.into()),
         (message, _) if *message == NO_REQUEST => GIVEN_UP,
-        (message, _) if *message != REQUEST => "sent something else than a request",
+        _ if number.is_none() => "sent something else than a request",
         (_, []) if is_cut => "sent a descriptor that could not be taken",
         (_, []) => "sent no descriptor",
         (_, [context]) if !is_cut => return Ok(context.as_fd()),
@@ -313,19 +341,57 @@ fn begins_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
     Ok(begin[..length] == NO_REQUEST)
 }
 
-fn receive_answer(socket: BorrowedFd<'_>) -> Result<i32, Reason> {
-    let mut message = [0; ANSWER.len() + size_of::<i32>() + 1];
-    let mut control = RecvAncillaryBuffer::default();
-    let (length, _) = receive(socket, &mut message, &mut control, RecvFlags::empty())?;
-    let errno = message[..length].strip_prefix(&ANSWER);
-    match errno.and_then(|errno| errno.try_into().ok()) {
-        Some(errno) => Ok(i32::from_ne_bytes(errno)),
-        None if length == 0 => Err(Cause::HungUp.into()),
-        None => {
-            let problem = "sent something else than an answer";
-            Err(Cause::Handshake { problem }.into())
+/// `ANSWER`, the number, the errno.
+const ANSWER_LENGTH: usize = ANSWER.len() + size_of::<Number>() + size_of::<i32>();
+
+fn receive_answer(socket: BorrowedFd<'_>, number: Number) -> Result<i32, Reason> {
+    /// As many requests may have been given up before.
+    const MOST: usize = 1000;
+
+    let is_stream = socket_type(socket) == Ok(SocketType::STREAM);
+    // With room for a byte too many.
+    let mut message = [0; ANSWER_LENGTH + 1];
+    for _ in 0..MOST {
+        let length = match is_stream {
+            // What follows is for others to read.
+            true => receive_all(socket, &mut message[..ANSWER_LENGTH])?,
+            false => {
+                let mut control = RecvAncillaryBuffer::default();
+                receive(socket, &mut message, &mut control, RecvFlags::empty())?.0
+            }
+        };
+        let problem = match parse_answer(&message[..length]) {
+            Some((to, errno)) if to == number => return Ok(errno),
+            Some(_) => continue,
+            None if length == 0 => return Err(Cause::HungUp.into()),
+            None => "sent something else than an answer",
+        };
+        return Err(Cause::Handshake { problem }.into());
+    }
+    let problem = "sent something else than an answer";
+    Err(Cause::Handshake { problem }.into())
+}
+
+/// The number and the errno.
+fn parse_answer(message: &[u8]) -> Option<(Number, i32)> {
+    let (number, errno) = message.strip_prefix(&ANSWER)?.split_first_chunk()?;
+    Some((*number, i32::from_ne_bytes(errno.try_into().ok()?)))
+}
+
+/// Of a stream, where a message may come in parts: as long as it can become an answer.
+fn receive_all(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<usize, Reason> {
+    let mut length = 0;
+    while length < message.len() {
+        let mut control = RecvAncillaryBuffer::default();
+        let rest = &mut message[length..];
+        let (more, _) = receive(socket, rest, &mut control, RecvFlags::empty())?;
+        length += more;
+        let begin = ANSWER.len().min(length);
+        if more == 0 || message[..begin] != ANSWER[..begin] {
+            break;
         }
     }
+    Ok(length)
 }
 
 fn receive(

@@ -1,7 +1,9 @@
 //! What is at a path, and what stands between it and a bpffs.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
@@ -137,7 +139,10 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
             None
         }
     };
-    let canonical = canonical.unwrap_or_else(|| from_root(path).into_owned());
+    let canonical = canonical.unwrap_or_else(|| match seen.dev {
+        Some(_) => from_root(path).into_owned(),
+        None => without_links(&from_root(path)),
+    });
     let this = seen.mount.as_ref().map(|mount| mount.mount_id);
     let is_other = |id| Some(id) != this;
     seen.hidden =
@@ -147,6 +152,41 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         seen.of_process_1 = of_process_1(is_there).and_then(|mut mounts| mounts.pop());
     }
     Ok(seen)
+}
+
+/// What the path would be in mountinfo, if what is missing were there: what exists of it as the kernel has
+/// it, and the rest.
+fn without_links(path: &Path) -> PathBuf {
+    /// As the kernel follows at most.
+    const LINKS: usize = 40;
+
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let mut above = path.ancestors().skip(1);
+        let Some((base, above)) = above.find_map(|above| Some((existing(above)?, above))) else {
+            break;
+        };
+        let mut rest = path.strip_prefix(above).unwrap_or(&path).components();
+        let first = rest.next().unwrap_or(Component::CurDir);
+        // Which dangles, or else it would have been followed.
+        match fs::read_link(base.join(first)) {
+            Ok(to) => path = base.join(to).join(rest),
+            Err(_) => return rest.fold(base.join(first), descend),
+        }
+    }
+    path
+}
+
+fn descend(mut path: PathBuf, component: Component<'_>) -> PathBuf {
+    match component {
+        Component::ParentDir => drop(path.pop()),
+        other => path.push(other),
+    }
+    path
+}
+
+fn existing(path: &Path) -> Option<PathBuf> {
+    Directory::open(path).ok()?.path()
 }
 
 impl Inspection {
@@ -205,15 +245,16 @@ fn read_only(place: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly
 /// The stack of mounts at one place: each is mounted on the root of the one below.
 fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
     let here = mounts.select(|line| line.is_mounted_at(&top.mount_point))?;
+    let by_id: HashMap<_, _> = here.iter().map(|mount| (mount.mount_id, mount)).collect();
     let mut covered: Vec<Mount> = Vec::new();
     let mut above = top;
     // Which ends, for no id is met twice in a list of so many.
     for _ in 0..here.len() {
-        let below = here.iter().find(|mount| mount.mount_id == above.parent_id);
+        let below = by_id.get(&above.parent_id);
         let Some(below) = below.filter(|below| below.mount_id != above.mount_id) else {
             break;
         };
-        covered.push(below.clone());
+        covered.push((*below).clone());
         above = below;
     }
     Ok(covered)

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
@@ -76,17 +75,13 @@ impl Bpffs {
         Ok(Directory::open(path)?.on_bpffs(path)?)
     }
 
-    pub(crate) fn new(fd: OwnedFd, path: &Path) -> Result<Self, Errno> {
-        let dev = fstat(&fd)?.st_dev;
-        Ok(Self::known(fd, path, dev))
-    }
-
     pub(crate) fn known(fd: OwnedFd, path: &Path, dev: u64) -> Self {
         let path = path.to_owned();
         Self { fd, path, dev }
     }
 
-    /// The path as it was given; from the root, where it was mounted by this crate.
+    /// The path as it was given; where it was mounted by this crate from the root, if such a path leads
+    /// there.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -199,7 +194,7 @@ impl Bpffs {
             .map_err(read_error)
     }
 
-    /// `umount2(2)` of the path, if it is where this instance is mounted. Linux 5.2.
+    /// `umount2(2)` of the path, if it leads to the mount that this was found through. Linux 5.2.
     ///
     /// With the last mount all pins are gone. The kernel has no call that checks and unmounts: what
     /// somebody else mounts over the path between the two is unmounted in its stead.
@@ -208,7 +203,8 @@ impl Bpffs {
     ///
     /// [`Error::Mount`], with the bpffs, still mounted: [`InUse`](Cause::InUse) (EBUSY);
     /// [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
-    /// [`Missing`](Cause::Missing) where the path leads elsewhere by now;
+    /// [`Missing`](Cause::Missing) where the path leads elsewhere by now, or
+    /// [`AnotherMount`](Cause::AnotherMount) of the same instance, as one that was bind-mounted over it;
     /// [`NotTheRoot`](Cause::NotTheRoot) where it is a directory within the bpffs;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
     /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks open_tree(2), by which it is
@@ -229,7 +225,7 @@ impl Bpffs {
             return Ok(());
         };
         // What the path leads to, or else the copy: nothing is lost.
-        let same = |place: &Directory| place.stat.st_dev == dev;
+        let same = |place: &Directory| place.mount_id().is_ok_and(|id| id == mount.mount_id);
         let again = Directory::open(&path).ok().filter(same);
         let this = Self {
             fd: again.map_or(copy, |place| place.fd),
@@ -244,6 +240,10 @@ impl Bpffs {
     /// A copy of the mount, which keeps the instance alive and the mount not busy, and the mount.
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
         let now = self.look_again()?;
+        let (expected, found) = (mount_id(self.fd.as_fd())?, now.mount_id()?);
+        if expected != found {
+            return Err(Cause::AnotherMount { expected, found }.into());
+        }
         let mount = now.listed_mount(&MountInfo::own()?)?;
         if !now.is_mount_root(Some(&mount)) {
             let cause = Cause::NotTheRoot {

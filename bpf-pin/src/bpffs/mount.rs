@@ -4,7 +4,6 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
 
@@ -41,7 +40,9 @@ impl MountOptions {
     /// [`MissingCapability`](crate::Cause::MissingCapability), [`NeedsDelegation`](crate::Cause::NeedsDelegation)
     /// or [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM);
     /// [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC);
-    /// [`NoProc`](crate::Cause::NoProc) where mountinfo is needed and is not to be had;
+    /// [`LeadsPast`](crate::Cause::LeadsPast) where the path would not lead to what is mounted by it;
+    /// [`NoProc`](crate::Cause::NoProc) where mountinfo is needed and is not to be had, as it is for a path with
+    /// a symbolic link or ".." in it;
     /// [`InteriorNul`](crate::Cause::InteriorNul).
     ///
     /// # References
@@ -63,14 +64,16 @@ impl MountOptions {
         self.check()?;
         let place = Directory::open(path)?;
         let moved = self.make().and_then(|fd| {
-            attach::move_onto(fd.as_fd(), &place, self)?;
-            Ok(fd)
+            let dev = attach::move_onto(fd.as_fd(), &place, path, self)?;
+            Ok(Bpffs::known(fd, path, dev))
         });
-        let fd = match moved {
-            Err(reason) if is_missing(&reason) => attach::mount_onto(&place, self)?,
-            moved => moved?,
-        };
-        Bpffs::new(fd, path).map_err(Reason::errno_only)
+        match moved {
+            Err(reason) if is_missing(&reason) => {
+                let new = attach::mount_onto(&place, path, self)?;
+                Ok(Bpffs::known(new.fd, path, new.stat.st_dev))
+            }
+            moved => moved,
+        }
     }
 
     /// A new bpffs that is mounted nowhere: it is gone with its descriptor, unless it is
@@ -168,16 +171,16 @@ impl Detached {
     /// # Errors
     ///
     /// [`Error::Mount`] as [`MountOptions::mount`], with the bpffs, attached nowhere. It can be
-    /// attached elsewhere, unless it was attached and taken off again because mountinfo showed
-    /// another source or delegation than was asked for.
+    /// attached elsewhere, unless it was attached and taken off again: because mountinfo showed
+    /// another source or delegation than was asked for, or for [`LeadsPast`](Cause::LeadsPast).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);
-        let attached = Directory::open(&from_root)
-            .and_then(|place| attach::move_onto(self.fd.as_fd(), &place, &self.options))
-            .and_then(|()| fstat(&self.fd).map_err(Reason::errno_only));
+        let attached = Directory::open(&from_root).and_then(|place| {
+            attach::move_onto(self.fd.as_fd(), &place, &from_root, &self.options)
+        });
         match attached {
-            Ok(stat) => Ok(Bpffs::known(self.fd, &from_root, stat.st_dev)),
+            Ok(dev) => Ok(Bpffs::known(self.fd, &from_root, dev)),
             Err(reason) => {
                 let error = Error::Mount {
                     operation: MountOperation::Attach,

@@ -191,6 +191,14 @@ pub enum Cause {
         /// Its owner.
         uid: u32,
     },
+    /// In this thread's user namespace the file's user or group shows as the id that stands for all who
+    /// are not mapped there. Another file given to that id may be somebody else's.
+    UnmappedOwner {
+        /// "user" or "group".
+        what: &'static str,
+        /// The id: /proc/sys/kernel/overflowuid or overflowgid.
+        id: u32,
+    },
     /// A link can only be opened for reading and writing (EINVAL).
     LinkAccess,
     /// The map was opened for reading only, or for writing only (EPERM).
@@ -460,6 +468,13 @@ pub enum Cause {
         /// The `st_dev` of the one that is there.
         found: u64,
     },
+    /// Another mount of the same bpffs is there than the one that was meant.
+    AnotherMount {
+        /// The id of the one that was meant.
+        expected: u64,
+        /// The id of the one that is there.
+        found: u64,
+    },
     /// A directory within a bpffs, where its root was wanted (EINVAL).
     NotTheRoot {
         /// The directory, where its path is known.
@@ -485,6 +500,9 @@ pub enum Cause {
     },
     /// Somebody else mounted something there at the same moment.
     Overtaken,
+    /// The path would not lead to what is mounted by it: it goes on from that directory, as with ".." or
+    /// a link to ".", or begins in it, as a root that was changed to it and /proc/self/cwd do.
+    LeadsPast,
     /// The mount is in use (EBUSY).
     InUse {
         /// Something that is mounted within it. None: a file or directory of it is open, or a

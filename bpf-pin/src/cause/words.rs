@@ -147,6 +147,10 @@ impl Cause {
             Self::NotOwner { path, uid } => {
                 write!(f, "{} belongs to user {uid}", path.display())
             }
+            Self::UnmappedOwner { what, id } => write!(
+                f,
+                "its {what} shows as {id}, as all do who are not mapped in this user namespace, and so cannot be kept"
+            ),
             Self::LinkAccess => f.write_str("a link can only be opened for reading and writing"),
             Self::MapAccess { opened } => write!(f, "the map was opened {opened}"),
             Self::Frozen => f.write_str("the map is frozen"),
@@ -319,6 +323,10 @@ impl Cause {
                 Device(*found),
                 Device(*expected)
             ),
+            Self::AnotherMount { expected, found } => write!(
+                f,
+                "another mount of the bpffs is there (mount {found}, not {expected})"
+            ),
             Self::NotTheRoot { path, mount_point } => {
                 match path {
                     Some(path) => write!(f, "{} is a directory in a bpffs", path.display()),
@@ -340,6 +348,7 @@ impl Cause {
             Self::Overtaken => {
                 f.write_str("something else was mounted there at the same moment")
             }
+            Self::LeadsPast => f.write_str("the path would lead past what is mounted by it"),
             Self::InUse { mounted: Some(path) } => {
                 write!(f, "it is in use: something is mounted at {}", path.display())
             }

@@ -3,7 +3,9 @@
 //! All is looked at from the descriptor: the path that the directory was opened by may lead
 //! elsewhere by now.
 
+use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use bpf_pin_sys as abi;
@@ -94,10 +96,18 @@ pub(super) fn find(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Ca
 pub(super) fn remove(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::ACCESS => unsearchable(base).or_else(|| unwritable(base)),
-        Errno::PERM => sticky(place, base),
+        Errno::PERM => sticky(place, base).or_else(|| dot(place)),
         Errno::ROFS => read_only(base),
         _ => find(place, base, errno),
     }
+}
+
+/// Of a name that the kernel has made: a user's is looked at before.
+fn dot(place: &Place<'_>) -> Option<Cause> {
+    let name = place.name.to_bytes();
+    name.contains(&b'.').then(|| Cause::Dot {
+        component: OsStr::from_bytes(name).to_owned(),
+    })
 }
 
 /// Why a name could not be made in `base`.

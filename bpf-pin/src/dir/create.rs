@@ -9,7 +9,6 @@ use rustix::fs::{
     openat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
 
 use crate::cause::Cause;
 use crate::diagnose;
@@ -18,6 +17,7 @@ use crate::filename::Filename;
 use crate::flock::{Held, lock_file};
 use crate::magic::FileSystem;
 use crate::operation::DirOperation;
+use crate::owner::{is_own_uid, own_gid};
 use crate::pathname::Pathname;
 
 use super::PinDir;
@@ -27,6 +27,9 @@ use super::open::HELD;
 
 /// How often what somebody else sweeps away is made again.
 const TRIES: usize = 100;
+
+/// What it takes of a directory's owner to open it.
+const READABLE: Mode = Mode::RUSR.union(Mode::XUSR);
 
 /// What a new directory is to be.
 #[derive(Clone, Copy)]
@@ -189,6 +192,7 @@ impl PinDir {
 
     /// A directory of mode 0700 under a name that nobody looks at, locked so that no sweep takes it.
     pub(super) fn hidden(&self, left: Left) -> Result<Hidden, Reason> {
+        let mut last = Reason::errno_only(Errno::EXIST);
         for _ in 0..TRIES {
             let name = names::passing(names::token(), 0, left);
             match mkdirat(&self.fd, name.as_c_str(), Mode::RWXU) {
@@ -202,59 +206,90 @@ impl PinDir {
                 }
             }
             match self.prepared(&name) {
-                Ok(Some((dir, lock))) => return Ok(Hidden { dir, name, lock }),
+                Ok(Ok((dir, lock))) => return Ok(Hidden { dir, name, lock }),
                 other => {
                     let _ = unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR);
-                    other?;
+                    last = match other? {
+                        Ok(_) => last,
+                        Err(reason) => reason,
+                    };
                 }
             }
         }
-        Err(Reason::errno_only(Errno::NOENT))
+        Err(last)
     }
 
-    /// As [`readable`](Self::readable), of what this user may have made with too little of a mode.
-    pub(super) fn readable_whatever_its_mode(&self) -> Result<OwnedFd, Reason> {
-        self.readable().or_else(|reason| {
-            let stat = fstat(&self.fd).map_err(Reason::errno_only)?;
-            if !reason.is(Errno::ACCESS) || stat.st_uid != geteuid().as_raw() {
-                return Err(reason);
+    /// As [`readable`](Self::readable), of what this user may have made with too little of a mode: that
+    /// is what it had, where it was changed.
+    pub(super) fn readable_whatever_its_mode(&self) -> Result<(OwnedFd, Option<Mode>), Reason> {
+        let reason = match self.readable() {
+            Ok(file) => return Ok((file, None)),
+            Err(reason) => reason,
+        };
+        let stat = fstat(&self.fd).map_err(Reason::errno_only)?;
+        if !reason.is(Errno::ACCESS) || !is_own_uid(stat.st_uid) {
+            return Err(reason);
+        }
+        let mode = permissions(&stat);
+        self.chmod_self(mode | READABLE)?;
+        match self.readable() {
+            Ok(file) => Ok((file, Some(mode))),
+            Err(reason) => {
+                self.give_back(Some(mode));
+                Err(reason)
             }
-            self.chmod_self(Mode::RWXU)?;
-            self.readable()
-        })
+        }
     }
 
-    /// None where somebody has swept it away, or put another in its place, before it was locked.
-    fn prepared(&self, name: &Filename) -> Result<Option<(Self, Held)>, Reason> {
+    /// The mode that it had, unless it has been given another since.
+    pub(super) fn give_back(&self, mode: Option<Mode>) {
+        let Some(mode) = mode else { return };
+        if fstat(&self.fd).is_ok_and(|stat| permissions(&stat) == mode | READABLE) {
+            // Whoever lives in it may have made it unreadable again.
+            let _ = self.chmod_self(mode);
+        }
+    }
+
+    /// Why to try again, where somebody has swept it away, or put another in its place, before it was
+    /// locked.
+    fn prepared(&self, name: &Filename) -> Result<Result<(Self, Held), Reason>, Reason> {
         let errno = Reason::errno_only;
+        let is_swept = || Ok(Err(errno(Errno::NOENT)));
         let dir = match self.open_dir_named(name) {
-            Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
+            Err(reason) if reason.is(Errno::NOENT) => return is_swept(),
             other => other?,
         };
         let stat = fstat(&dir.fd).map_err(errno)?;
-        if stat.st_uid != geteuid().as_raw() {
-            return Ok(None);
+        // Who shows as the same id, and is another, is kept out by the kernel: of a directory of
+        // mode 0700 that is not this user's there is no lock to be had.
+        if !is_own_uid(stat.st_uid) {
+            let (path, uid) = (dir.path().to_owned(), stat.st_uid);
+            return Ok(Err(Cause::NotOwner { path, uid }.into()));
         }
         // The umask may have taken too much.
         if permissions(&stat) != Mode::RWXU {
             dir.chmod_self(Mode::RWXU)?;
         }
         let lock = match dir.readable() {
-            Err(_) if dir.is_removed() => return Ok(None),
+            Err(_) if dir.is_removed() => return is_swept(),
             other => other?,
         };
         lock_file(&lock, FlockOperation::LockShared).map_err(errno)?;
         let lock = Held::briefly(lock);
         // A sweep may have come before the lock.
-        Ok((!dir.is_removed()).then_some((dir, lock)))
+        match dir.is_removed() {
+            true => is_swept(),
+            false => Ok(Ok((dir, lock))),
+        }
     }
 
     /// Owner and mode, of what is held.
     fn finish(&self, new: New) -> Result<(), Reason> {
         let look = || fstat(&self.fd).map_err(Reason::errno_only);
         // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
-        let group = getegid().as_raw();
-        if look()?.st_gid != group {
+        let found = look()?.st_gid;
+        let group = own_gid(found);
+        if found != group {
             self.chown_self(None, Some(group))?;
         }
         // The mode before the owner: afterwards it may be another user's.

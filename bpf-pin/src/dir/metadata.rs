@@ -16,6 +16,7 @@ use crate::error::{Reason, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, genuine_proc};
 use crate::operation::DirOperation;
+use crate::owner;
 use crate::pinned::identify;
 use crate::place::{Base, Place};
 
@@ -279,6 +280,9 @@ impl PinDir {
         let is_other_mode = permissions(of) != permissions(&stat);
         if uid.or(gid).is_none() && !is_other_mode {
             return Ok(());
+        }
+        if uid.or(gid).is_some() {
+            owner::can_be_told(uid, gid)?;
         }
         let file = self.hold_any(name).map_err(because)?;
         // Somebody may have put another's pin under the name: that is not given away.

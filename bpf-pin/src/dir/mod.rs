@@ -32,7 +32,7 @@ pub(crate) use claim::Turn;
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;
-pub(crate) use names::kept;
+pub(crate) use names::{kept, token};
 pub use stage::{Published, Stage};
 pub use sweep::Swept;
 pub use walk::Walk;

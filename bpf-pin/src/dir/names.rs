@@ -63,7 +63,7 @@ pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
 }
 
 /// A number that no other process, thread or call gets, as far as chance allows: 63 bits, not 0.
-pub(super) fn token() -> u64 {
+pub(crate) fn token() -> u64 {
     let mut bytes = [0; 8];
     // A forked process has its parent's state of whatever is not the kernel's. Early in the boot the
     // kernel may have nothing yet.

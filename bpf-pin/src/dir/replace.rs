@@ -67,6 +67,8 @@ impl PinDir {
     ///
     /// As [`replace`](Self::replace); [`Missing`](Cause::Missing) (ENOENT) where nothing has the name;
     /// [`SymbolicLink`](Cause::SymbolicLink), whose mode is none;
+    /// [`UnmappedOwner`](Cause::UnmappedOwner) where the owner is another who is not mapped in this
+    /// thread's user namespace;
     /// EPERM where the owner is another and this user may not give files away.
     pub fn replace_keeping_mode(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
         self.replacing(name.as_ref(), |name| {

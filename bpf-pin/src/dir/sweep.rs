@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FlockOperation, RenameFlags, Stat, fstat, renameat_with};
+use rustix::fs::{FlockOperation, Mode, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
@@ -204,17 +204,21 @@ impl PinDir {
             other => other.map_err(fail)?,
         };
         // Kept until all is done, so that two sweeps do not meet.
-        let lock = dir.readable_whatever_its_mode().map_err(fail)?;
-        let is_free = try_lock_file(&lock, FlockOperation::LockExclusive)
-            .map_err(|errno| fail(Reason::errno_only(errno)))?;
-        if !is_free {
-            return Ok(false);
+        let (lock, mode) = dir.readable_whatever_its_mode().map_err(fail)?;
+        let is_free = try_lock_file(&lock, FlockOperation::LockExclusive);
+        if is_free != Ok(true) {
+            dir.give_back(mode);
+            return is_free.map_err(|errno| fail(Reason::errno_only(errno)));
         }
         let _lock = Held::briefly(lock);
         // Whoever holds the lock may have given it another name meanwhile, and now lives in it.
         let same = |stat: Stat| fstat(&dir.fd).is_ok_and(|held| held.st_ino == stat.st_ino);
         if !self.place(name).lstat().is_ok_and(same) {
+            dir.give_back(mode);
             return Ok(false);
+        }
+        if mode.is_some() {
+            dir.chmod_self(Mode::RWXU).map_err(fail)?;
         }
         if left == Left::Aside {
             dir.restore_into(self, swept)?;

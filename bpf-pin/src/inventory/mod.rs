@@ -68,6 +68,9 @@ pub struct Inventory {
 /// that is unbindable, and of a pin that is itself mounted on a file. Directories are opened with `O_NOATIME` where that
 /// is allowed.
 ///
+/// Memory and descriptors are those of [`PinDir::walk`](crate::PinDir::walk), a descriptor or two for each
+/// level of depth: what is deeper than the process may have descriptors is told by an error.
+///
 /// # Errors
 ///
 /// [`Error::Mount`](crate::Error::Mount) as [`Bpffs::mounts`].

@@ -135,13 +135,34 @@ fn parent(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     openat(fd, c"..", flags, Mode::empty())
 }
 
-/// From the root: "." itself is below what is mounted there, and "./" and "//" are in no mountinfo.
+/// From the root: "." itself is below what is mounted there, and "./" and "//" are in no mountinfo. A
+/// path that from the root would lead elsewhere stays as it is.
 pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
     match std::path::absolute(path) {
-        Ok(absolute) => absolute.into(),
-        // Empty, or nobody knows where this is.
-        Err(_) => path.into(),
+        Ok(absolute) if path.is_absolute() || is_here() == Some(true) => absolute.into(),
+        // Empty, or nobody knows where this is, as it was removed, or something was mounted over it.
+        _ => resolved(path).map_or(path.into(), Cow::Owned),
     }
+}
+
+/// Whether the working directory is still what its path leads to, but for what is mounted on itself.
+fn is_here() -> Option<bool> {
+    let path = std::env::current_dir().ok()?;
+    let here = Directory::hold(Path::new(".")).ok()?;
+    let there = Directory::hold(&path).ok()?;
+    if there.is_same_as(&here).ok()? {
+        return Some(true);
+    }
+    let (above, below) = (there.mount_id().ok()?, here.mount_id().ok()?);
+    MountInfo::own().ok()?.is_on_top(above, below, &path).ok()
+}
+
+/// The path of the directory that it leads to, if that leads there.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let place = Directory::hold(path).ok()?;
+    let path = place.path()?;
+    let is_same = Directory::hold(&path).ok()?.is_same_as(&place);
+    is_same.is_ok_and(|is_same| is_same).then_some(path)
 }
 
 pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {

@@ -1,7 +1,7 @@
 //! The table of mounts: mountinfo read as a stream, until it has held still meanwhile.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
@@ -137,6 +137,23 @@ impl MountInfo {
 
     pub(crate) fn by_id(&self, mount_id: u64) -> Result<Option<Mount>, Reason> {
         Ok(self.select(|line| line.mount_id == mount_id)?.pop())
+    }
+
+    /// Whether the mount `above` is on top of `below`, or of what is at `path` in that, with nothing
+    /// between them but what is mounted there, too.
+    pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> Result<bool, Reason> {
+        let here = self.select(|line| line.is_mounted_at(path))?;
+        let parents: HashMap<_, _> = here.iter().map(|m| (m.mount_id, m.parent_id)).collect();
+        let mut above = above;
+        // Which ends, for no id is met twice in a list of so many.
+        for _ in 0..here.len() {
+            match parents.get(&above) {
+                Some(&parent) if parent == below => return Ok(true),
+                Some(&parent) => above = parent,
+                None => break,
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a mount came or went since this was asked last.

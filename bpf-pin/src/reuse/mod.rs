@@ -110,8 +110,9 @@ impl PinDir {
     /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
     /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created;
-    /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and EPERM where the old pin's owner is
-    /// another and this user may not give files away; [`Error::Migrate`] as [`Migrate`] has it.
+    /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
+    /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
+    /// mapped in this thread's user namespace; [`Error::Migrate`] as [`Migrate`] has it.
     ///
     /// # Examples
     ///

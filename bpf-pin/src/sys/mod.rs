@@ -7,6 +7,7 @@
 
 mod batch;
 mod btf;
+mod cmsg;
 mod dirent;
 mod elem;
 mod link;
@@ -21,6 +22,7 @@ mod token;
 
 pub(crate) use batch::Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
+pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{Cells, CellsError, LAST_MAP_TYPE, WriteError};
 pub(crate) use link::{
