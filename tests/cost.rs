@@ -340,7 +340,11 @@ fn syscalls() -> ExitCode {
     };
     let buffered = elements::WITH_BUFFERS.iter().chain(storage);
     let buffered = buffered.map(|measured| (measured, Some(Only::Bpf)));
-    let listed = mounts::MEASURED.iter();
+    let of_one = match kernel(6, 8).unmet() {
+        None => mounts::OF_ONE,
+        Some(_) => mounts::OF_ONE_BEFORE,
+    };
+    let listed = mounts::MEASURED.iter().chain(of_one);
     let listed = listed.map(|measured| (measured, Some(Only::Named)));
     for (measured, only) in bare.chain(buffered).chain(listed) {
         // The standard library's seed of hashes comes from the kernel once, and is not ours.

@@ -72,11 +72,12 @@ fn itself() -> Outcome {
     map.elems()?.delete(&[0; 4])?;
     assert!(!is_there(&name));
 
-    // Without the BTF object it is descriptor 0 that is taken for one.
+    // Without the BTF object it is descriptor 0 that would be taken for one.
     let bare = bpf_pin::MapSpec::new(MapType::STRUCT_OPS, 4, ops.value_size, 1)
         .btf_vmlinux_value_type_id(ops.value_type);
     let error = bare.create().expect_err("no BTF object");
-    assert!(error.raw_os_error().is_some(), "{error}");
+    let cause = Cause::NoDescriptor { what: "btf" };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
     Ok(())
 }
 

@@ -111,7 +111,11 @@ impl Attached {
                 break;
             }
         }
-        Err(Cause::LeadsPast.into())
+        // Where nothing leads, as others have unmounted it, no path leads past it.
+        match mounts.by_id(self.mount_id)? {
+            Some(_) => Err(Cause::LeadsPast.into()),
+            None => Err(Cause::Overtaken.into()),
+        }
     }
 
     /// Whether that mount is on top of this one, at the same place.

@@ -143,9 +143,14 @@ impl Bpffs {
     /// [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
         let find = || {
-            let mount_id = mount_id(self.fd.as_fd())?;
-            let mount = mount_of(self.fd.as_fd(), &MountInfo::own()?)?;
-            mount.ok_or_else(|| Cause::NotListed { mount_id }.into())
+            let fd = self.fd.as_fd();
+            match mount_of(fd, &MountInfo::own()?)? {
+                Some(mount) => Ok(mount),
+                None => Err(Cause::NotListed {
+                    mount_id: mount_id(fd)?,
+                }
+                .into()),
+            }
         };
         find().map_err(|reason| error(MountOperation::ReadMounts, &self.path, reason))
     }

@@ -45,14 +45,18 @@ fn pidfds(bytes: &[u8]) -> Vec<i32> {
     while let Some((length, after)) = rest.split_first_chunk() {
         let length = usize::from_ne_bytes(*length);
         // What the kernel has not written is zero.
-        let (HEADER.., Some(level), Some(what)) = (length, word(after, 0), word(after, 4)) else {
+        let (HEADER.., Some(level), Some(what), Some(next)) = (
+            length,
+            word(after, 0),
+            word(after, 4),
+            length.checked_next_multiple_of(size_of::<usize>()),
+        ) else {
             break;
         };
         if (level, what) == (libc::SOL_SOCKET, SCM_PIDFD) {
             // Negative where there was none to be had.
             found.extend(word(after, 8).filter(|&fd| fd >= 0));
         }
-        let next = length.next_multiple_of(size_of::<usize>());
         rest = rest.get(next..).unwrap_or_default();
     }
     found
