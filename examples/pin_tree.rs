@@ -99,11 +99,7 @@ fn print(
                 let ((kind, id), name) = (identity(info), info.name().map_or("", ObjName::as_str));
                 (&**path, format!("{kind}:{id} {name:?}, {info}"))
             }
-            // Names are part of what it says.
-            Err(error) => {
-                let said = shown(Path::new(&error.to_string()));
-                (error.path().unwrap_or(Path::new("")), said)
-            }
+            Err(error) => (error.path().unwrap_or(Path::new("")), error.to_string()),
         };
         let mount_point = path.ancestors().find(|path| points.contains(path));
         let point = mount_point.unwrap_or(path);
@@ -137,7 +133,7 @@ fn draw(node: &Node, indent: &str, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A path, or a sentence with one in it, for a terminal: what is no text, or would move the cursor, is escaped.
+/// A path for a terminal, as errors have it, too: what is no text, or would move the cursor, is escaped.
 fn shown(path: &Path) -> String {
     let quoted = format!("{path:?}");
     quoted[1..quoted.len() - 1].to_owned()
