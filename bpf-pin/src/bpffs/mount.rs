@@ -172,7 +172,7 @@ impl Detached {
     ///
     /// [`Error::Mount`] as [`MountOptions::mount`], with the bpffs, attached nowhere. It can be
     /// attached elsewhere, unless it was attached and taken off again: because mountinfo showed
-    /// another source or delegation than was asked for, or for [`LeadsPast`](Cause::LeadsPast).
+    /// another source or delegation than was asked for, or for [`LeadsPast`](crate::Cause::LeadsPast).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);
