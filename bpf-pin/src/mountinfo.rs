@@ -219,7 +219,7 @@ fn option(options: &[u8], name: &str) -> Option<OsString> {
     })
 }
 
-/// Of a line what tells where the mount is.
+/// Of a line what tells where the mount is; the rest, which the kernel has written, is not looked at.
 pub(crate) struct Place<'a> {
     pub(crate) mount_id: u64,
     pub(crate) parent_id: u64,

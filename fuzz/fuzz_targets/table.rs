@@ -24,10 +24,15 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn any_text(text: &[u8], seed: u64) {
+    let pieces = |text| Pieces::new(text, Random::new(seed), 64);
+    check_parts(&outline(pieces(text)).expect("nothing fails"));
+    // Of lines that no kernel writes, a place is read without a look at the rest: what they are is not
+    // compared.
     let lines = text.split(|&byte| byte == b'\n');
-    let mut mounts: Vec<Mount> = lines.filter_map(naive).collect();
-    let pieces = Pieces::new(text, Random::new(seed), 64);
-    let found = outline(pieces).expect("nothing fails");
+    let lines: Vec<_> = lines.filter(|line| naive(line).is_some()).collect();
+    let mut mounts: Vec<Mount> = lines.iter().filter_map(|line| naive(line)).collect();
+    let text = lines.join(&b'\n');
+    let found = outline(pieces(&text)).expect("nothing fails");
     check_parts(&found);
     // The first of each id.
     let mut seen = HashSet::new();
