@@ -199,14 +199,23 @@ impl<M: AsMap> Elems<M> {
     /// follows, the map's BTF is read before the first of a view's updates, in four syscalls more:
     /// [`Uptr`](Cause::Uptr) where it speaks of such, and where it is not to be had, as
     /// without `CAP_SYS_ADMIN` (EPERM).
+    #[inline]
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
         let fail = |reason| Error::Update { reason };
         self.check(key, value.len()).map_err(|c| fail(c.into()))?;
-        self.make_writable().map_err(fail)?;
-        match self.cells.update(key, value, flags.bits()) {
-            Ok(()) => Ok(()),
-            Err(errno) => Err(fail(self.update_reason(errno, key, flags))),
+        // What is told of a failure is no part of this, so that it stays small.
+        if !self.cells.is_plain() {
+            self.look_for_addresses().map_err(fail)?;
         }
+        let updated = self.cells.update(key, value, flags.bits());
+        updated.map_err(|errno| self.not_updated(errno, key, flags))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_updated(&self, errno: Errno, key: &[u8], flags: ElemFlags) -> Error {
+        let reason = self.update_reason(errno, key, flags);
+        Error::Update { reason }
     }
 
     /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the value under `key` out and says whether there was
@@ -292,6 +301,15 @@ impl<M: AsMap> Elems<M> {
     /// To be called before values are written.
     #[inline]
     pub(crate) fn make_writable(&self) -> Result<(), Reason> {
+        match self.cells.is_plain() {
+            true => Ok(()),
+            false => self.look_for_addresses(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_for_addresses(&self) -> Result<(), Reason> {
         self.cells.make_writable().map_err(not_writable)
     }
 

@@ -129,7 +129,8 @@ impl<M: AsMap> Cells<M> {
         Ok(())
     }
 
-    pub(super) fn is_plain(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
         self.is_plain.load(Ordering::Relaxed)
     }
 
@@ -174,6 +175,7 @@ impl<M: AsMap> Cells<M> {
     }
 
     /// After [`make_writable`](Self::make_writable).
+    #[inline]
     pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
         assert!(self.is_plain());
         assert_eq!(value.len(), self.value_len);
