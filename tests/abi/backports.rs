@@ -8,6 +8,18 @@ const BACKPORTS: &[(Version, &str)] = &[
     (Version::new(6, 1), "BPF_F_TEST_SKB_CHECKSUM_COMPLETE"),
     (Version::new(6, 12), "BPF_F_TEST_SKB_CHECKSUM_COMPLETE"),
     (Version::new(6, 12), "BPF_F_PREORDER"),
+    (
+        Version::new(6, 12),
+        "bpf_attr.link_create.cgroup.relative_fd",
+    ),
+    (
+        Version::new(6, 12),
+        "bpf_attr.link_create.cgroup.relative_id",
+    ),
+    (
+        Version::new(6, 12),
+        "bpf_attr.link_create.cgroup.expected_revision",
+    ),
 ];
 
 /// Whether updates of `release` may have `name` although a later release was the first to.
