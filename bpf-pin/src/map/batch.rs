@@ -348,8 +348,8 @@ impl<M: AsMap> Elems<M> {
             }
         }
         for at in done..all {
-            let update = cells.update(keys_of(at, 1), values_of(at, 1), flags.bits());
-            update.map_err(|errno| fail(at, self.update_reason(errno, keys_of(at, 1), flags)))?;
+            let put = self.put(keys_of(at, 1), values_of(at, 1), flags);
+            put.map_err(|reason| fail(at, reason))?;
         }
         Ok(())
     }
@@ -392,11 +392,8 @@ impl<M: AsMap> Elems<M> {
             }
         }
         for at in at..all {
-            match cells.delete(keys_of(at, 1)) {
-                Ok(()) => gone += 1,
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(fail(at, self.delete_reason(errno, keys_of(at, 1)))),
-            }
+            let removed = self.remove(keys_of(at, 1));
+            gone += usize::from(removed.map_err(|reason| fail(at, reason))?);
         }
         Ok(gone)
     }

@@ -12,7 +12,7 @@ use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::Map;
 use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted, not_writable};
-use crate::sys::{self, AsMap, Cells, CellsError};
+use crate::sys::{self, AsMap, Cells, CellsError, ElemError};
 use crate::types::{Command, MapType};
 
 bitflags! {
@@ -169,14 +169,10 @@ impl<M: AsMap> Elems<M> {
     /// proven.
     pub fn lookup_with(&self, key: &[u8], value: &mut [u8], flags: ElemFlags) -> Result<bool> {
         let fail = |reason| Error::Lookup { reason };
-        self.check(key, value.len()).map_err(|c| fail(c.into()))?;
         match self.cells.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => {
-                let reason = self.lookup_reason(errno);
-                Err(fail(reason.explained(|errno| self.no_lock(errno, flags))))
-            }
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
+            Err(error) => Err(fail(self.not_found(error, key, value.len(), flags))),
         }
     }
 
@@ -201,21 +197,49 @@ impl<M: AsMap> Elems<M> {
     /// without `CAP_SYS_ADMIN` (EPERM).
     #[inline]
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
-        let fail = |reason| Error::Update { reason };
-        self.check(key, value.len()).map_err(|c| fail(c.into()))?;
-        // What is told of a failure is no part of this, so that it stays small.
-        if !self.cells.is_plain() {
-            self.look_for_addresses().map_err(fail)?;
-        }
-        let updated = self.cells.update(key, value, flags.bits());
-        updated.map_err(|errno| self.not_updated(errno, key, flags))
+        let put = self.put(key, value, flags);
+        put.map_err(|reason| Error::Update { reason })
     }
 
+    #[inline]
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<(), Reason> {
+        let updated = self.cells.update(key, value, flags.bits());
+        updated.or_else(|error| self.not_put(error, key, value, flags))
+    }
+
+    /// What is told of a failure is no part of the call, so that this stays small.
     #[cold]
     #[inline(never)]
-    fn not_updated(&self, errno: Errno, key: &[u8], flags: ElemFlags) -> Error {
-        let reason = self.update_reason(errno, key, flags);
-        Error::Update { reason }
+    pub(crate) fn not_put(
+        &self,
+        error: ElemError,
+        key: &[u8],
+        value: &[u8],
+        flags: ElemFlags,
+    ) -> Result<(), Reason> {
+        if let ElemError::NotWritable = error {
+            self.make_writable()?;
+            return self.put(key, value, flags);
+        }
+        Err(self.reason_with(error, key, value.len(), |errno| {
+            self.update_reason(errno, key, flags)
+        }))
+    }
+
+    /// Nor is this.
+    #[cold]
+    #[inline(never)]
+    fn not_found(
+        &self,
+        error: ElemError,
+        key: &[u8],
+        value_len: usize,
+        flags: ElemFlags,
+    ) -> Reason {
+        self.reason_with(error, key, value_len, |errno| {
+            let reason = self.lookup_reason(errno);
+            reason.explained(|errno| self.no_lock(errno, flags))
+        })
     }
 
     /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the value under `key` out and says whether there was
@@ -245,14 +269,13 @@ impl<M: AsMap> Elems<M> {
         flags: ElemFlags,
     ) -> Result<bool> {
         let fail = |reason| Error::LookupAndDelete { reason };
-        self.check(key, value.len()).map_err(|c| fail(c.into()))?;
         match self.cells.lookup_and_delete(key, value, flags.bits()) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => {
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
+            Err(error) => Err(fail(self.reason_with(error, key, value.len(), |errno| {
                 let reason = self.take_reason(errno);
-                Err(fail(reason.explained(|errno| self.no_lock(errno, flags))))
-            }
+                reason.explained(|errno| self.no_lock(errno, flags))
+            }))),
         }
     }
 
@@ -265,13 +288,17 @@ impl<M: AsMap> Elems<M> {
     /// whose elements stay, on a queue and on a stack;
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        let fail = |reason| Error::Delete { reason };
-        self.check(key, self.value_len())
-            .map_err(|c| fail(c.into()))?;
+        let removed = self.remove(key);
+        removed.map_err(|reason| Error::Delete { reason })
+    }
+
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<bool, Reason> {
         match self.cells.delete(key) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.delete_reason(errno, key))),
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
+            Err(error) => Err(self.reason_with(error, key, self.value_len(), |errno| {
+                self.delete_reason(errno, key)
+            })),
         }
     }
 
@@ -285,37 +312,44 @@ impl<M: AsMap> Elems<M> {
     /// whose keys are not to be listed.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<bool> {
         let fail = |reason| Error::NextKey { reason };
-        self.check(next, self.value_len())
-            .map_err(|c| fail(c.into()))?;
-        if let Some(key) = key {
-            self.check(key, self.value_len())
-                .map_err(|c| fail(c.into()))?;
-        }
         match self.cells.next_key(key, next) {
             Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(fail(self.key_reason(errno))),
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
+            Err(error) => {
+                let is_next = next.len() != self.key_len();
+                let wrong = if is_next { &*next } else { key.unwrap_or(next) };
+                Err(fail(self.reason_with(
+                    error,
+                    wrong,
+                    self.value_len(),
+                    |errno| self.key_reason(errno),
+                )))
+            }
         }
     }
 
-    /// To be called before values are written.
-    #[inline]
+    /// To be called before a batch of values is written.
     pub(crate) fn make_writable(&self) -> Result<(), Reason> {
-        match self.cells.is_plain() {
-            true => Ok(()),
-            false => self.look_for_addresses(),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn look_for_addresses(&self) -> Result<(), Reason> {
         self.cells.make_writable().map_err(not_writable)
     }
 
-    fn check(&self, key: &[u8], value_len: usize) -> Result<(), Cause> {
-        check_size("key", self.key_len(), key.len())?;
-        check_size("value", self.value_len(), value_len)
+    /// Why a command on an element of such sizes failed.
+    #[cold]
+    pub(crate) fn reason_with(
+        &self,
+        error: ElemError,
+        key: &[u8],
+        value_len: usize,
+        because: impl FnOnce(Errno) -> Reason,
+    ) -> Reason {
+        match error {
+            ElemError::Errno(errno) => because(errno),
+            ElemError::NotWritable => unreachable!("an update is what needs this"),
+            ElemError::Size => check_size("key", self.key_len(), key.len())
+                .and_then(|()| check_size("value", self.value_len(), value_len))
+                .expect_err("sizes that are not the map's")
+                .into(),
+        }
     }
 
     /// What stands behind an errno of an element's command.

@@ -11,7 +11,7 @@ use crate::error::{Error, Reason, Result};
 use crate::map::PerCpu;
 use crate::map::elem::ElemFlags;
 use crate::map::refused::Needs;
-use crate::sys::AsMap;
+use crate::sys::{AsMap, ElemError};
 
 const SINCE: Version = Version::new(7, 0);
 
@@ -40,10 +40,13 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         let mut value = V::zeroed();
         match self.look_on(cpu, key, &mut value) {
             Ok(()) => Ok(Some(value)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Error::Lookup {
-                reason: self.one_cpu_reason(errno, key, Needs::READ, "BPF_F_CPU"),
-            }),
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(None),
+            Err(error) => {
+                let elems = self.elems();
+                let because = |errno| self.one_cpu_reason(errno, key, Needs::READ, "BPF_F_CPU");
+                let reason = elems.reason_with(error, bytes_of(key), elems.value_len(), because);
+                Err(Error::Lookup { reason })
+            }
         }
     }
 
@@ -72,7 +75,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         self.update_one(key, value, abi::BPF_F_ALL_CPUS, "BPF_F_ALL_CPUS")
     }
 
-    fn look_on(&self, cpu: u32, key: &K, value: &mut V) -> Result<(), Errno> {
+    fn look_on(&self, cpu: u32, key: &K, value: &mut V) -> Result<(), ElemError> {
         let cells = self.elems().cells();
         cells.lookup_on(bytes_of(key), bytes_of_mut(value), on(cpu))
     }
@@ -81,17 +84,16 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         // A kernel that does not know the flag reads all CPUs' values before it refuses it.
         let mut all = vec![0; self.elems().value_len()];
         all[..size_of::<V>()].copy_from_slice(bytes_of(value));
-        let cells = self.elems().cells();
-        let updated = cells.update(bytes_of(key), &all, flags);
-        updated.map_err(|errno| {
-            let reason = match errno {
-                Errno::INVAL => self.one_cpu_reason(errno, key, Needs::WRITE, what),
-                _ => self
-                    .elems()
-                    .update_reason(errno, bytes_of(key), ElemFlags::ANY),
-            };
-            Error::Update { reason }
-        })
+        let (elems, bytes) = (self.elems(), bytes_of(key));
+        let updated = elems.cells().update(bytes, &all, flags);
+        updated
+            .or_else(|error| match error {
+                ElemError::Errno(Errno::INVAL) => {
+                    Err(self.one_cpu_reason(Errno::INVAL, key, Needs::WRITE, what))
+                }
+                other => elems.not_put(other, bytes, &all, ElemFlags::from_bits_retain(flags)),
+            })
+            .map_err(|reason| Error::Update { reason })
     }
 
     #[cold]
@@ -99,7 +101,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
         // There is always a first CPU: only who does not know the flag refuses to look there.
         let is_unknown = || {
             let looked = self.look_on(0, key, &mut V::zeroed());
-            looked == Err(Errno::INVAL) && !is_filtered()
+            matches!(looked, Err(ElemError::Errno(Errno::INVAL))) && !is_filtered()
         };
         if errno == Errno::INVAL && is_unknown() {
             let since = SINCE;

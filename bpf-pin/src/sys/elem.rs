@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::btf::{btf_data, btf_fd_by_id};
 use super::object::info;
-use super::{Result, address, address_mut, bpf, raw, sealed};
+use super::{address, address_mut, bpf, raw, sealed};
 
 /// Why a map's elements cannot be reached.
 #[derive(Debug)]
@@ -19,6 +19,16 @@ pub(crate) enum CellsError {
     /// How many bytes the kernel moves for an element of this type is not known here.
     UnknownType(u32),
     PossibleCpus(io::Error),
+}
+
+/// What came of a command on one element.
+#[derive(Debug)]
+pub(crate) enum ElemError {
+    Errno(Errno),
+    /// A slice is not as long as the map's; no syscall was made.
+    Size,
+    /// [`Cells::make_writable`] comes first; no syscall was made.
+    NotWritable,
 }
 
 /// Why nothing is written to a map's elements.
@@ -65,7 +75,7 @@ pub(crate) struct Cells<M> {
 pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
 
 impl<M: AsMap> Cells<M> {
-    pub(crate) fn new(map: M) -> std::result::Result<Self, (M, CellsError)> {
+    pub(crate) fn new(map: M) -> Result<Self, (M, CellsError)> {
         let info: abi::bpf_map_info = match info(map.map_fd()) {
             Ok(info) => info,
             Err(errno) => return Err((map, CellsError::Info(errno))),
@@ -109,16 +119,10 @@ impl<M: AsMap> Cells<M> {
     /// To be called before values are written: in a value of task storage a pointer may have the tag
     /// "uptr", and the kernel then has programs read and write the page of this process that it leads
     /// to. All names of a BTF stand in it, so no tag is there where this one is not. Once for all.
-    #[inline]
-    pub(crate) fn make_writable(&self) -> std::result::Result<(), WriteError> {
-        match self.is_plain() {
-            true => Ok(()),
-            false => self.look_for_addresses(),
+    pub(crate) fn make_writable(&self) -> Result<(), WriteError> {
+        if self.is_plain() {
+            return Ok(());
         }
-    }
-
-    #[cold]
-    fn look_for_addresses(&self) -> std::result::Result<(), WriteError> {
         const TAG: &[u8] = b"uptr\0";
         let btf = btf_fd_by_id(self.btf_id).map_err(WriteError::Btf)?;
         let data = btf_data(btf.as_fd()).map_err(WriteError::Btf)?;
@@ -139,7 +143,13 @@ impl<M: AsMap> Cells<M> {
     /// `key` and `value` are zero, or valid for what `cmd` does with `key_len` and
     /// `value_len` bytes there.
     #[inline]
-    unsafe fn call(&self, cmd: abi::bpf_cmd, key: u64, value: u64, flags: u64) -> Result<()> {
+    unsafe fn call(
+        &self,
+        cmd: abi::bpf_cmd,
+        key: u64,
+        value: u64,
+        flags: u64,
+    ) -> Result<(), ElemError> {
         let mut attr = abi::bpf_attr_map_elem {
             map_fd: raw(self.map.map_fd()),
             key,
@@ -148,59 +158,95 @@ impl<M: AsMap> Cells<M> {
             ..abi::bpf_attr_map_elem::zeroed()
         };
         // SAFETY: the caller's.
-        unsafe { bpf(cmd, &mut attr) }.map(drop)
+        unsafe { bpf(cmd, &mut attr) }
+            .map(drop)
+            .map_err(ElemError::Errno)
     }
 
     /// The address of a key that is only read. A map without keys wants none.
-    fn key(&self, key: &[u8]) -> u64 {
-        assert_eq!(key.len(), self.key_len);
-        if key.is_empty() { 0 } else { address(key) }
+    #[inline]
+    fn key(&self, key: &[u8]) -> Result<u64, ElemError> {
+        match key.len() == self.key_len {
+            true if key.is_empty() => Ok(0),
+            true => Ok(address(key)),
+            false => Err(ElemError::Size),
+        }
     }
 
-    pub(crate) fn lookup(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
-        assert_eq!(value.len(), self.value_len);
-        let key = self.key(key);
+    #[inline]
+    fn value(&self, value: &[u8]) -> Result<u64, ElemError> {
+        match value.len() == self.value_len {
+            true => Ok(address(value)),
+            false => Err(ElemError::Size),
+        }
+    }
+
+    /// The address of a value that the kernel writes.
+    #[inline]
+    fn value_mut(&self, value: &mut [u8]) -> Result<u64, ElemError> {
+        match value.len() == self.value_len {
+            true => Ok(address_mut(value)),
+            false => Err(ElemError::Size),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn lookup(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<(), ElemError> {
+        let (key, value) = (self.key(key)?, self.value_mut(value)?);
         // SAFETY: both are as long as the map's.
-        unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
+        unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, value, flags) }
     }
 
     /// With `BPF_F_CPU`: one CPU's value.
-    pub(crate) fn lookup_on(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
+    pub(crate) fn lookup_on(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: u64,
+    ) -> Result<(), ElemError> {
         assert_eq!(value.len(), self.value_size);
         assert!(self.per_cpu && flags & abi::BPF_F_CPU != 0);
-        let key = self.key(key);
+        let key = self.key(key)?;
         // SAFETY: the key is as long as the map's, the value as one CPU's; a kernel that does not know
         // the flag, and so would write more, refuses it before.
         unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
     }
 
-    /// After [`make_writable`](Self::make_writable).
     #[inline]
-    pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<()> {
-        assert!(self.is_plain());
-        assert_eq!(value.len(), self.value_len);
-        let key = self.key(key);
+    pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), ElemError> {
+        let (key, value) = (self.key(key)?, self.value(value)?);
+        if !self.is_plain() {
+            return Err(ElemError::NotWritable);
+        }
         // SAFETY: both are as long as the map's, and only read; the kernel follows no address in them.
-        unsafe { self.call(abi::BPF_MAP_UPDATE_ELEM, key, address(value), flags) }
+        unsafe { self.call(abi::BPF_MAP_UPDATE_ELEM, key, value, flags) }
     }
 
-    pub(crate) fn lookup_and_delete(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<()> {
-        assert_eq!(value.len(), self.value_len);
-        let key = self.key(key);
-        let cmd = abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM;
+    #[inline]
+    pub(crate) fn lookup_and_delete(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: u64,
+    ) -> Result<(), ElemError> {
+        let (key, value) = (self.key(key)?, self.value_mut(value)?);
         // SAFETY: both are as long as the map's.
-        unsafe { self.call(cmd, key, address_mut(value), flags) }
+        unsafe { self.call(abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM, key, value, flags) }
     }
 
-    pub(crate) fn delete(&self, key: &[u8]) -> Result<()> {
-        let key = self.key(key);
+    #[inline]
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<(), ElemError> {
+        let key = self.key(key)?;
         // SAFETY: it is as long as the map's, and only read.
         unsafe { self.call(abi::BPF_MAP_DELETE_ELEM, key, 0, 0) }
     }
 
-    pub(crate) fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<()> {
-        assert_eq!(next.len(), self.key_len);
-        let key = key.map_or(0, |key| self.key(key));
+    #[inline]
+    pub(crate) fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<(), ElemError> {
+        if next.len() != self.key_len {
+            return Err(ElemError::Size);
+        }
+        let key = key.map_or(Ok(0), |key| self.key(key))?;
         // SAFETY: both are as long as the map's.
         unsafe { self.call(abi::BPF_MAP_GET_NEXT_KEY, key, address_mut(next), 0) }
     }

@@ -36,9 +36,8 @@ const BOUNDS: &[Bound] = &[
     bound("PinDir::open_as", "bpf-pin", 4, 292),
     bound("PinDir::replace", "bpf-pin", 2, 394),
     bound("PinDir::open_or_create", "bpf-pin", 4, 545),
-    bound("look an element up", "bpf-pin", 1, 96),
-    // With a look whether the kernel would follow an address in the value.
-    bound("update an element", "bpf-pin", 1, 120),
+    bound("look an element up", "bpf-pin", 1, 64),
+    bound("update an element", "bpf-pin", 1, 86),
     // 4096 of them, and not one syscall.
     bound("read an array", "bpf-pin", 0, 9767),
 ];
