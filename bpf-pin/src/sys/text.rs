@@ -43,16 +43,21 @@ fn copy<const ROOM: usize>(bytes: &[u8], room: &mut [MaybeUninit<u8>; ROOM]) -> 
 /// hold a NUL themselves, its position.
 #[inline]
 pub(crate) fn with_c_str<T>(bytes: &[u8], call: impl FnOnce(&CStr) -> T) -> Result<T, usize> {
-    if bytes.len() >= STACK {
-        return on_the_heap(bytes).map(|text| call(&text));
-    }
-    let mut room = [const { MaybeUninit::uninit() }; STACK];
-    let len = copy(bytes, &mut room);
-    if len != bytes.len() {
-        return Err(len);
-    }
-    // SAFETY: as many were just written, with a NUL at the end and nowhere else.
-    Ok(call(unsafe { c_str(&room, len) }))
+    let (long, mut room);
+    let text = if bytes.len() >= STACK {
+        long = on_the_heap(bytes)?;
+        long.as_c_str()
+    } else {
+        room = [const { MaybeUninit::uninit() }; STACK];
+        let len = copy(bytes, &mut room);
+        if len != bytes.len() {
+            return Err(len);
+        }
+        // SAFETY: as many were just written, with a NUL at the end and nowhere else.
+        unsafe { c_str(&room, len) }
+    };
+    // In one place, so that it is compiled into its caller.
+    Ok(call(text))
 }
 
 #[cold]
