@@ -6,37 +6,55 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid};
 
+/// Which process has taken a lock whose value another may drop, as one that was forked meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder(Option<Pid>);
+
+impl Holder {
+    /// No code of others runs until the lock is dropped: a process that is forked meanwhile never
+    /// drops it.
+    pub(crate) const BRIEF: Self = Self(None);
+
+    /// For as long as the lock's owner likes: what a forked process drops is its parent's.
+    pub(crate) fn this_process() -> Self {
+        Self(Some(getpid()))
+    }
+
+    /// Whether another process has taken it.
+    pub(crate) fn is_another(self) -> bool {
+        self.0.is_some_and(|process| process != getpid())
+    }
+}
+
 /// An open file with a flock(2), released when dropped. Closing would not do while another process has
 /// a copy of the descriptor, as one that was forked meanwhile.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) file: OwnedFd,
-    /// Who has taken it, if its value may be dropped by another process.
-    process: Option<Pid>,
+    holder: Holder,
 }
 
 impl Held {
-    /// `file` is locked, and no code of others runs until it is dropped: a process that is forked
-    /// meanwhile never drops it.
+    /// `file` is locked, while no code of others runs.
     pub(crate) fn briefly(file: OwnedFd) -> Self {
-        let process = None;
-        Self { file, process }
+        let holder = Holder::BRIEF;
+        Self { file, holder }
     }
 
-    /// `file` is locked for as long as its owner likes: what a forked process drops is its parent's.
+    /// `file` is locked for as long as its owner likes.
     pub(crate) fn new(file: OwnedFd) -> Self {
         Self::briefly(file).by_this_process()
     }
 
     /// From now on for as long as its owner likes.
     pub(crate) fn by_this_process(mut self) -> Self {
-        self.process = Some(getpid());
+        self.holder = Holder::this_process();
         self
     }
 
     /// Whether another process has taken it.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.process.is_some_and(|process| process != getpid())
+        self.holder.is_another()
     }
 }
 

@@ -17,10 +17,8 @@ fn staged(scene: &Scene) -> Stage<'static> {
     dir.stage("set").expect("a stage")
 }
 
-/// Made whole under a hidden name, and then given its own.
-const DIR_CREATE_DIR: &[&str] = &[
-    "openat2",
-    "fstat",
+/// A directory is made whole under a hidden name, and then given its own.
+const MAKE: &[&str] = &[
     "getrandom",
     "mkdirat",
     "openat2",
@@ -38,40 +36,29 @@ const DIR_CREATE_DIR: &[&str] = &[
     "close",
 ];
 
-const DIR_CREATE: &[&str] = &[
-    "open",
-    "fstatfs",
-    "open",
-    "fstatfs",
-    "close",
-    "open",
-    "fstatfs",
-    "close",
-    "open",
-    "fstatfs",
-    "close",
-    "open",
-    "fstatfs",
-    "close",
-    "open",
-    "fstat",
-    "getrandom",
-    "mkdirat",
-    "openat2",
-    "fstat",
-    "geteuid",
-    "open",
-    "flock",
-    "fstat",
-    "fstat",
-    "getegid",
-    "fstat",
-    "renameat2",
-    "flock",
-    "close",
-    "close",
-    "close",
+const fn all<const LEN: usize>(parts: [&[&'static str]; 3]) -> [&'static str; LEN] {
+    let mut all = [""; LEN];
+    let (mut part, mut at) = (0, 0);
+    while part < parts.len() {
+        let mut call = 0;
+        while call < parts[part].len() {
+            all[at] = parts[part][call];
+            (at, call) = (at + 1, call + 1);
+        }
+        part += 1;
+    }
+    assert!(at == LEN);
+    all
+}
+
+const DIR_CREATE_DIR: &[&str] = &all::<17>([&["openat2", "fstat"], MAKE, &[]]);
+
+const LOOK_FOR_PARENT: &[&str] = &[
+    "open", "fstatfs", "open", "fstatfs", "close", "open", "fstatfs", "close", "open", "fstatfs",
+    "close", "open", "fstatfs", "close", "open", "fstat",
 ];
+
+const DIR_CREATE: &[&str] = &all::<32>([LOOK_FOR_PARENT, MAKE, &["close"]]);
 
 const DIR_REMOVE_DIR_ALL: &[&str] = &[
     "openat2",

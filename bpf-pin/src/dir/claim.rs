@@ -6,12 +6,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::process::{Pid, getpid};
 
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 use crate::filename::Filename;
+use crate::flock::Holder;
 use crate::sys;
 
 use super::PinDir;
@@ -109,19 +109,18 @@ impl Claim {
 pub(crate) struct Turn {
     file: OwnedFd,
     byte: u64,
-    /// Whose turn it is, where code of others runs meanwhile, which may fork.
-    process: Option<Pid>,
+    holder: Holder,
 }
 
 impl Turn {
     fn of_this_process(mut self) -> Self {
-        self.process = Some(getpid());
+        self.holder = Holder::this_process();
         self
     }
 
     /// Whether it is another process's.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.process.is_some_and(|process| process != getpid())
+        self.holder.is_another()
     }
 }
 
@@ -157,7 +156,7 @@ impl PinDir {
         let turn = Turn {
             file: self.readable()?,
             byte,
-            process: None,
+            holder: Holder::BRIEF,
         };
         let file = turn.file.as_fd();
         let end = Instant::now() + patience;
