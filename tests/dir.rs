@@ -8,6 +8,8 @@ mod filtered;
 mod methods;
 #[path = "dir/names.rs"]
 mod names;
+#[path = "dir/nosymfollow.rs"]
+mod nosymfollow;
 #[path = "dir/pair.rs"]
 mod pair;
 #[path = "dir/pins.rs"]
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         .test("errors_tell_what_was_done_where", DIRS, errors);
     let suite = names::tests(suite);
     let suite = pins::tests(suite);
-    let suite = pair::tests(suite);
+    let suite = nosymfollow::tests(pair::tests(suite));
     let suite = filtered::tests(attributes::tests(suite));
     removal::tests(suite).run()
 }

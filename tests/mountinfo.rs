@@ -151,7 +151,7 @@ fn options() -> Outcome {
     assert!(mount.option("ro").is_some() && mount.option("nosuid").is_some());
     assert_eq!(mount.option("nodev"), None);
     assert!(mount.is_read_only() && mount.is_nosuid());
-    assert!(!mount.is_nodev() && !mount.is_noexec());
+    assert!(!mount.is_nodev() && !mount.is_noexec() && !mount.is_nosymfollow());
     assert_eq!(mount.mode(), Some(0o700));
     let is_set = |options: &str| {
         let mount = parse(format!("1 1 0:1 / / {options}").as_bytes());
@@ -160,15 +160,32 @@ fn options() -> Outcome {
             mount.is_nosuid(),
             mount.is_nodev(),
             mount.is_noexec(),
+            mount.is_nosymfollow(),
         ]
     };
-    assert_eq!(is_set("rw - bpf x rw"), [false; 4]);
-    assert_eq!(is_set("rw - bpf x ro"), [true, false, false, false]);
-    assert_eq!(is_set("rw,nosuid - bpf x rw"), [false, true, false, false]);
-    assert_eq!(is_set("rw,nodev - bpf x rw"), [false, false, true, false]);
-    assert_eq!(is_set("rw,noexec - bpf x rw"), [false, false, false, true]);
+    assert_eq!(is_set("rw - bpf x rw"), [false; 5]);
+    assert_eq!(is_set("rw - bpf x ro"), [true, false, false, false, false]);
+    assert_eq!(
+        is_set("rw,nosuid - bpf x rw"),
+        [false, true, false, false, false]
+    );
+    assert_eq!(
+        is_set("rw,nodev - bpf x rw"),
+        [false, false, true, false, false]
+    );
+    assert_eq!(
+        is_set("rw,noexec - bpf x rw"),
+        [false, false, false, true, false]
+    );
+    assert_eq!(
+        is_set("rw,nosymfollow - bpf x rw"),
+        [false, false, false, false, true]
+    );
     // Options of the file system are none of the mount's.
-    assert_eq!(is_set("rw - bpf x rw,nosuid,nodev,noexec"), [false; 4]);
+    assert_eq!(
+        is_set("rw - bpf x rw,nosuid,nodev,noexec,nosymfollow"),
+        [false; 5]
+    );
     let mode = |line: &[u8]| parse(line).mode();
     assert_eq!(mode(b"1 1 0:1 / / rw - bpf x rw"), Some(0o777));
     assert_eq!(mode(b"1 1 0:1 / / rw - bpf x rw,mode=6750"), Some(0o6750));

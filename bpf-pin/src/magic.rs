@@ -27,6 +27,14 @@ impl FileSystem {
         Self(magic_of(stat))
     }
 
+    /// Whether the mount that was asked about lets symbolic links be followed: else it has
+    /// `ST_NOSYMFOLLOW`, Linux 5.10.
+    #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
+    pub(crate) fn follows_links(stat: &StatFs) -> bool {
+        const ST_NOSYMFOLLOW: u64 = 0x2000;
+        stat.f_flags as u64 & ST_NOSYMFOLLOW == 0
+    }
+
     /// Of `path`, without a typed error, for what only wants to know.
     pub(crate) fn found_at(path: &Path) -> Option<Self> {
         Some(Self::from_stat(&statfs(path).ok()?))

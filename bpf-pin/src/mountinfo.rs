@@ -107,6 +107,11 @@ impl Mount {
         self.option("noexec").is_some()
     }
 
+    /// `nosymfollow`, of this mount: no symbolic link in it is followed.
+    pub fn is_nosymfollow(&self) -> bool {
+        self.option("nosymfollow").is_some()
+    }
+
     /// Of a bpffs, the permissions of its root, without the sticky bit: 0o777 where none are shown. None
     /// for another file system.
     pub fn mode(&self) -> Option<u32> {

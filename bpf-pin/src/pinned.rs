@@ -179,7 +179,7 @@ pub(crate) fn holder(place: &Place<'_>) -> Result<Identity, Reason> {
 /// directory's mode, not its own.
 pub(crate) fn open_pin(place: &Place<'_>) -> Result<OwnedFd, Reason> {
     // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
-    match place.is_symbolic_link() {
+    match place.is_followed() {
         Ok(false) => {}
         Ok(true) => return Err(Cause::SymbolicLink { path: place.path() }.into()),
         Err(errno) => return Err(Reason::new(errno, diagnose::find(place, errno))),

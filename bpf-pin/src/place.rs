@@ -31,6 +31,8 @@ pub(crate) struct Base<'a> {
     pub(crate) fd: BorrowedFd<'a>,
     /// As it was opened, for what a person reads.
     pub(crate) path: &'a Path,
+    /// Whether its mount lets a symbolic link be followed.
+    pub(crate) follows_links: bool,
 }
 
 impl<'a> Place<'a> {
@@ -86,6 +88,16 @@ impl<'a> Place<'a> {
     /// `fstatat(2)` of the name itself.
     pub(crate) fn lstat(&self) -> Result<Stat> {
         statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Whether `BPF_OBJ_GET` would follow the name to elsewhere, or may have done so: it knows no flag
+    /// against that, but a mount may have one.
+    #[inline]
+    pub(crate) fn is_followed(&self) -> Result<bool> {
+        match self.base {
+            Some(base) if !base.follows_links => Ok(false),
+            _ => self.is_symbolic_link(),
+        }
     }
 
     /// `readlinkat(2)`, which is the cheapest call that tells: EINVAL of what is no link.

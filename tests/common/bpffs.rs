@@ -39,15 +39,20 @@ impl TestFs {
 
     /// fsopen, fsconfig, fsmount, and no mount point. Linux 5.3.
     pub fn detached(mode: &str) -> Self {
+        Self::with_attributes(mode, MountAttrFlags::empty())
+    }
+
+    /// The same, on which no symbolic link is followed. Linux 5.14.
+    pub fn nosymfollow() -> Self {
+        Self::with_attributes("700", MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW)
+    }
+
+    fn with_attributes(mode: &str, attributes: MountAttrFlags) -> Self {
         let mount = (|| {
             let fs = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
             fsconfig_set_string(fs.as_fd(), "mode", mode)?;
             fsconfig_create(fs.as_fd())?;
-            fsmount(
-                fs.as_fd(),
-                FsMountFlags::FSMOUNT_CLOEXEC,
-                MountAttrFlags::empty(),
-            )
+            fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         })();
         let mount: OwnedFd = mount.expect("a bpffs of the test's own");
         Self {

@@ -13,6 +13,7 @@ use bpf_pin::{
 };
 use common::*;
 use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CapabilitySet;
 
 use crate::*;
@@ -23,6 +24,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("modes", ROOT, modes)
         .test("owners", ROOT, owners)
         .test("flags_of_the_mount", ROOT, flags)
+        .test("links_that_are_not_followed", ROOT, nosymfollow)
         .test("sources_of_any_bytes", ROOT, sources)
         .test("delegations", ROOT, delegations)
         .test("an_option_that_is_ignored", ROOT, ignored)
@@ -52,7 +54,7 @@ fn defaults() -> Outcome {
             let has_source = kernel(5, 17).unmet().is_none();
             assert_eq!(mount.source, if has_source { "bpf" } else { "none" });
             assert_eq!(mount.root, Path::new("/"));
-            for option in ["nosuid", "nodev", "noexec", "ro"] {
+            for option in ["nosuid", "nodev", "noexec", "nosymfollow", "ro"] {
                 assert_eq!(mount.option(option), None, "{option}");
             }
             assert!(bpffs.delegation().unwrap().is_empty());
@@ -137,29 +139,63 @@ fn owners() -> Outcome {
 }
 
 fn flags() -> Outcome {
-    const ALL: [(&str, StatVfsMountFlags); 4] = [
+    const ALL: [(&str, StatVfsMountFlags); 5] = [
         ("nosuid", StatVfsMountFlags::NOSUID),
         ("nodev", StatVfsMountFlags::NODEV),
         ("noexec", StatVfsMountFlags::NOEXEC),
         ("ro", StatVfsMountFlags::RDONLY),
+        // ST_NOSYMFOLLOW.
+        ("nosymfollow", StatVfsMountFlags::from_bits_retain(0x2000)),
     ];
     in_a_directory(|path| {
-        for set in 0..16u32 {
+        for set in 0..32u32 {
             let is_set = |at: usize| set >> at & 1 == 1;
             let options = MountOptions::new()
                 .nosuid(is_set(0))
                 .nodev(is_set(1))
                 .noexec(is_set(2))
-                .read_only(is_set(3));
+                .read_only(is_set(3))
+                .nosymfollow(is_set(4));
             with_mounted(path, &options, |bpffs| {
                 let (flags, mount) = (statvfs(path).unwrap().f_flag, bpffs.mount().unwrap());
                 for (at, (name, flag)) in ALL.into_iter().enumerate() {
-                    assert_eq!(flags.contains(flag), is_set(at), "{name} of {set:04b}");
+                    assert_eq!(flags.contains(flag), is_set(at), "{name} of {set:05b}");
                     assert_eq!(mount.option(name).is_some(), is_set(at), "{name}");
                 }
                 assert_eq!(hash().pin(path.join("map")).is_ok(), !is_set(3));
             });
         }
+        Ok(())
+    })
+}
+
+/// fsmount(2) knows it since Linux 5.14, and mount(2) before.
+fn nosymfollow() -> Outcome {
+    let options = MountOptions::new().nosymfollow(true).mode(0o750);
+    in_a_directory(|path| {
+        assert!(Bpffs::ensure(path, &options)?.is_new());
+        assert!(mount_at(path).is_nosymfollow());
+        unmount(path, UnmountFlags::DETACH)?;
+        match options.detached() {
+            Ok(detached) => {
+                assert!(kernel(5, 14).unmet().is_none());
+                let bpffs = detached.attach(path).map_err(Error::from)?;
+                assert!(bpffs.mount()?.is_nosymfollow());
+                unmount_soon(bpffs);
+            }
+            Err(error) => {
+                assert!(kernel(5, 14).unmet().is_some(), "{error}");
+                let cause = Cause::Unsupported {
+                    what: "MOUNT_ATTR_NOSYMFOLLOW",
+                    since: Version::new(5, 14),
+                };
+                let (make, nowhere, einval) =
+                    (MountOperation::Make, Path::new(""), Some(libc::EINVAL));
+                let because = format!("EINVAL: {cause}");
+                assert_says(&error, make, nowhere, einval, Some(cause), &because);
+            }
+        }
+        assert_nothing_is_mounted_at(path);
         Ok(())
     })
 }

@@ -16,7 +16,7 @@ use crate::operation::MountOperation;
 
 use super::attach;
 use super::instance::Bpffs;
-use super::options::MountOptions;
+use super::options::{MountOptions, NOSYMFOLLOW_OF_FSMOUNT};
 
 impl MountOptions {
     /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
@@ -126,8 +126,13 @@ impl MountOptions {
 
     /// The mount of what was created from a context, read back.
     pub(crate) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
-        let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.attributes())
-            .map_err(|errno| Reason::new(errno, diagnose::mount_namespace(errno)))?;
+        let fsmount = |attributes| fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
+        let mount = fsmount(self.attributes()).map_err(|errno| {
+            let cause = self
+                .refused_attribute(errno, fsmount)
+                .or_else(|| diagnose::mount_namespace(errno));
+            Reason::new(errno, cause)
+        })?;
         self.verify(mount.as_fd())?;
         Ok(mount)
     }
@@ -147,9 +152,9 @@ pub(crate) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// Whether it is one of the newer calls that is, in this kernel or behind a filter.
+/// Whether it is one of the newer calls that is, or what it knows, in this kernel or behind a filter.
 pub(crate) fn is_missing(reason: &Reason) -> bool {
-    reason.is(Errno::NOSYS)
+    reason.is(Errno::NOSYS) || reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT)
 }
 
 /// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.

@@ -9,8 +9,8 @@ use crate::capability::is_filtered;
 use crate::mountinfo::Mount;
 use crate::sys;
 
-/// The same directory through a copy of its mount, attached nowhere, on which no such time is set; or as
-/// it is, where that cannot be had: before Linux 5.12, without `CAP_SYS_ADMIN`, of a mount that is unbindable.
+/// The same directory through a copy of its mount, attached nowhere, on which no such time is set and no
+/// symbolic link followed; or as it is, where that cannot be had: before Linux 5.12, without `CAP_SYS_ADMIN`, of a mount that is unbindable.
 /// What is mounted below it is not in the copy.
 pub(crate) fn without_atime(fd: OwnedFd, mount: &Mount) -> OwnedFd {
     let is_so_already = mount.is_read_only() || mount.option("noatime").is_some();

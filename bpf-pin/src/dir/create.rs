@@ -374,7 +374,13 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
         };
     }
     match at {
-        At::Bpffs(dir) => Ok(PinDir::from_proven_fd(dir.fd, Pathname::new(path)?)),
+        At::Bpffs(dir) => {
+            let PinDir {
+                fd, follows_links, ..
+            } = *dir;
+            let path = Pathname::new(path)?;
+            Ok(PinDir::from_proven_fd(fd, path, follows_links))
+        }
         At::Elsewhere(fd) => {
             let found = FileSystem::from_stat(&statfs_of(&fd)?);
             Err(diagnose::not_bpffs(path, found).into())
@@ -390,13 +396,14 @@ enum At {
 
 impl At {
     fn new(fd: OwnedFd, walked: &Path) -> Result<Self, Reason> {
-        let is_bpffs = FileSystem::from_stat(&statfs_of(&fd)?).is_bpffs();
-        Ok(if is_bpffs {
+        let stat = statfs_of(&fd)?;
+        Ok(if FileSystem::from_stat(&stat).is_bpffs() {
             let walked = match walked.as_os_str().is_empty() {
                 true => Path::new("."),
                 false => walked,
             };
-            let dir = PinDir::from_proven_fd(fd, Pathname::new(walked)?);
+            let path = Pathname::new(walked)?;
+            let dir = PinDir::from_proven_fd(fd, path, FileSystem::follows_links(&stat));
             Self::Bpffs(Box::new(dir))
         } else {
             Self::Elsewhere(fd)

@@ -315,6 +315,7 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     let base = Some(Base {
         fd: descriptors.as_fd(),
         path: &path,
+        follows_links: true,
     });
     let name = CString::new(number).map_err(|_| Cause::NoProc)?;
     let name = name.as_c_str();

@@ -64,6 +64,11 @@ pub use walk::Walk;
 /// # Who else may write to the directory
 ///
 /// Whoever may do so can put other objects under its names, and can do so between any two syscalls.
+/// A symbolic link can lead to what only this process may open: it is looked for, in a syscall after
+/// `BPF_OBJ_GET`, which has followed it by then. Where the directory's mount was
+/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened the kernel follows none, and
+/// nothing is looked for: [`SymbolicLink`](crate::Cause::SymbolicLink) comes with ELOOP there.
+///
 /// What is pinned never leaves the directory, and what is removed or replaced was right before
 /// seen to be what the caller named; but the kernel has no call that does both in one step.
 ///
@@ -86,17 +91,20 @@ pub struct PinDir {
     path: Pathname,
     /// Whether the path means the directory to others, too, and not a descriptor's number.
     has_path: bool,
+    /// Whether its mount let symbolic links be followed when it was opened.
+    follows_links: bool,
     /// Made when first a pin gets a name of its own before it gets the one it is for.
     claim: OnceLock<Claim>,
 }
 
 impl PinDir {
-    /// `fd` must be a directory on a bpffs.
-    fn from_proven_fd(fd: OwnedFd, path: Pathname) -> Self {
+    /// `fd` must be a directory on a bpffs, on a mount that follows links or does not.
+    fn from_proven_fd(fd: OwnedFd, path: Pathname, follows_links: bool) -> Self {
         Self {
             fd,
             path,
             has_path: true,
+            follows_links,
             claim: OnceLock::new(),
         }
     }
@@ -105,7 +113,7 @@ impl PinDir {
     fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
         Self {
             has_path: self.has_path,
-            ..Self::from_proven_fd(fd, self.path.join(name))
+            ..Self::from_proven_fd(fd, self.path.join(name), self.follows_links)
         }
     }
 
@@ -126,7 +134,7 @@ impl PinDir {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {
                 has_path: self.has_path,
-                ..Self::from_proven_fd(fd, self.path.clone())
+                ..Self::from_proven_fd(fd, self.path.clone(), self.follows_links)
             }),
             Err(errno) => Err(self.fail(DirOperation::Clone, Reason::errno_only(errno))),
         }
@@ -136,6 +144,7 @@ impl PinDir {
         Base {
             fd: self.fd.as_fd(),
             path: self.path(),
+            follows_links: self.follows_links,
         }
     }
 

@@ -54,8 +54,8 @@ impl PinDir {
         let pathname = Pathname::new(path).map_err(|nul| fail(nul.into()))?;
         let fd = open(pathname.as_c_str(), HELD, Mode::empty())
             .map_err(|errno| fail(Reason::new(errno, diagnose::directory(path, errno))))?;
-        prove(&fd, path).map_err(fail)?;
-        Ok(Self::from_proven_fd(fd, pathname))
+        let follows_links = prove(&fd, path).map_err(fail)?;
+        Ok(Self::from_proven_fd(fd, pathname, follows_links))
     }
 
     /// A directory from elsewhere, such as that of `fsmount(2)`: opened with `O_PATH` or for reading.
@@ -70,11 +70,11 @@ impl PinDir {
         // It holds no NUL.
         let taken = Pathname::new(path)
             .map_err(Reason::from)
-            .and_then(|pathname| prove_directory(&fd, path).map(|()| pathname));
+            .and_then(|pathname| Ok((pathname, prove_directory(&fd, path)?)));
         match taken {
-            Ok(pathname) => Ok(Self {
+            Ok((pathname, follows_links)) => Ok(Self {
                 has_path: false,
-                ..Self::from_proven_fd(fd, pathname)
+                ..Self::from_proven_fd(fd, pathname, follows_links)
             }),
             Err(reason) => {
                 let error = Error::Directory {
@@ -90,7 +90,9 @@ impl PinDir {
 
     /// `fd` must be a directory on a bpffs, opened by `path`.
     pub(crate) fn of_bpffs(fd: OwnedFd, path: &Path) -> Result<Self, InteriorNul> {
-        Ok(Self::from_proven_fd(fd, Pathname::new(path)?))
+        let follows_links = fstatfs(&fd).map_or(true, |stat| FileSystem::follows_links(&stat));
+        let path = Pathname::new(path)?;
+        Ok(Self::from_proven_fd(fd, path, follows_links))
     }
 
     /// `openat2(2)`: a directory in this one. Linux 5.6.
@@ -193,19 +195,20 @@ fn fail(path: &Path, reason: Reason) -> Error {
     }
 }
 
-fn prove(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
+/// Whether its mount follows symbolic links.
+fn prove(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
     let stat = fstatfs(fd).map_err(Reason::errno_only)?;
     match FileSystem::from_stat(&stat) {
-        FileSystem::BPF => Ok(()),
+        FileSystem::BPF => Ok(FileSystem::follows_links(&stat)),
         found => Err(diagnose::not_bpffs(path, found).into()),
     }
 }
 
-fn prove_directory(fd: &OwnedFd, path: &Path) -> Result<(), Reason> {
-    prove(fd, path)?;
+fn prove_directory(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
+    let follows_links = prove(fd, path)?;
     let stat = fstat(fd).map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Ok(()),
+        FileType::Directory => Ok(follows_links),
         _ => Err(Cause::NotADirectory {
             path: path.to_owned(),
         }

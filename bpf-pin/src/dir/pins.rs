@@ -84,7 +84,9 @@ impl PinDir {
     ///
     /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no
     /// symbolic link. Whoever may write to the directory can put one there for the moment of the
-    /// first: bpf(2) has no flag against it. Allocates nothing.
+    /// first: bpf(2) has no flag against it. On a mount that is
+    /// [`nosymfollow`](crate::MountOptions::nosymfollow) the kernel refuses it, and two are enough.
+    /// Allocates nothing.
     ///
     /// For reading and writing it takes both permissions of the pin: who has one only, as a group
     /// often has, uses [`open_with`](Self::open_with).
@@ -92,7 +94,8 @@ impl PinDir {
     /// # Errors
     ///
     /// [`Error::Open`], with one of these causes where it was proven:
-    /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed;
+    /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed
+    /// (ELOOP on such a mount);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`NotAnObject`](Cause::NotAnObject) for a directory, or [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
@@ -397,7 +400,7 @@ impl PinDir {
 #[inline]
 fn look_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Missed> {
     let object = look(place, access)?;
-    match place.is_symbolic_link() {
+    match place.is_followed() {
         Ok(true) => Err(Missed::Link),
         // Gone meanwhile, or not to be told: the object was opened all the same.
         Ok(false) | Err(_) => Ok(object),
@@ -414,7 +417,7 @@ fn explain_unlinked<T: Pinnable>(place: &Place<'_>, access: Access, missed: Miss
 }
 
 fn not_linked(place: &Place<'_>) -> Result<()> {
-    match place.is_symbolic_link() {
+    match place.is_followed() {
         Ok(true) => Err(linked(place)),
         Ok(false) | Err(_) => Ok(()),
     }

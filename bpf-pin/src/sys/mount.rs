@@ -8,19 +8,23 @@ use rustix::io::Errno;
 use super::{Result, last_errno};
 
 /// `mount_setattr(2)` with `MOUNT_ATTR_NOATIME`: nothing that is done through this mount sets a time of
-/// last access. Linux 5.12.
+/// last access. Linux 5.12. Nor are symbolic links followed, where the kernel knows how: Linux 5.14.
 pub(crate) fn set_noatime(mount: BorrowedFd<'_>) -> Result<()> {
-    setattr_noatime(mount.as_raw_fd())
+    let fd = mount.as_raw_fd();
+    match setattr_noatime(fd, libc::MOUNT_ATTR_NOSYMFOLLOW) {
+        Err(Errno::INVAL) => setattr_noatime(fd, 0),
+        other => other,
+    }
 }
 
 /// The same of no mount: EBADF where the kernel knows the call.
 pub(crate) fn set_noatime_of_none() -> Result<()> {
-    setattr_noatime(-1)
+    setattr_noatime(-1, 0)
 }
 
-fn setattr_noatime(fd: i32) -> Result<()> {
+fn setattr_noatime(fd: i32, and: u64) -> Result<()> {
     let attr = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_NOATIME,
+        attr_set: libc::MOUNT_ATTR_NOATIME | and,
         attr_clr: libc::MOUNT_ATTR__ATIME,
         propagation: 0,
         userns_fd: 0,
