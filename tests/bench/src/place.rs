@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bpf_pin::{Map, MapSpec, MapType, MountOptions};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::Failure;
@@ -31,6 +31,15 @@ impl Place {
         Ok(Self { directory, root })
     }
 
+    /// Another bpffs, on a mount that follows no symbolic links.
+    pub fn nosymfollow(&self) -> Result<Mounted, Failure> {
+        let path = self.directory.path().join("nosymfollow");
+        std::fs::create_dir_all(&path)?;
+        let options = MountOptions::new().mode(0o700).nosymfollow(true);
+        options.mount(&path)?;
+        Ok(Mounted { path })
+    }
+
     pub fn at(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -50,7 +59,18 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.root, rustix::mount::UnmountFlags::DETACH);
+        let _ = unmount(&self.root, UnmountFlags::DETACH);
+    }
+}
+
+/// Until it is dropped.
+pub struct Mounted {
+    pub path: PathBuf,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = unmount(&self.path, UnmountFlags::DETACH);
     }
 }
 

@@ -16,12 +16,16 @@ const NAME: &str = "flows";
 const C_NAME: &CStr = c"flows";
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
-    let deep = bench.place.dir("one/two/three/four/five/six")?;
+    const DEEP: &str = "one/two/three/four/five/six";
+    let deep = bench.place.dir(DEEP)?;
     let dir = PinDir::open(&deep)?;
+    let other = bench.place.nosymfollow()?;
+    let without_links = PinDir::create(other.path.join(DEEP), 0o700)?;
     let map = hash(8)?;
     pin(bench, &dir, &map);
     dir.pin(&map, NAME)?;
-    open(bench, &dir);
+    without_links.pin(&map, NAME)?;
+    open(bench, &dir, &without_links);
     replace(bench, &dir, &map)?;
     dir.unlink(NAME)?;
     std::fs::remove_dir_all(bench.place.at("one"))?;
@@ -64,7 +68,7 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
     );
 }
 
-fn open(bench: &mut Bench, dir: &PinDir) {
+fn open(bench: &mut Bench, dir: &PinDir, without_links: &PinDir) {
     let path = dir.path().join(NAME);
     let raw_path = c_path(&path);
     let at = dir.as_fd();
@@ -79,18 +83,24 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         }),
         Contender::new("bpf-pin by path", || drop(Map::open(&path).expect("a map"))),
         Contender::new("bpf-pin", || drop(dir.open_as::<Map>(NAME).expect("a map"))),
+        Contender::new("bpf-pin, nosymfollow", || {
+            drop(without_links.open_as::<Map>(NAME).expect("a map"));
+        }),
     ];
     contenders.extend(peers::open_map(&path));
     let goals = vec![
         goal("bpf-pin", "raw", 1.0),
         goal("bpf-pin", "bpf-pin by path", 1.0),
+        goal("bpf-pin, nosymfollow", "raw", 1.0),
+        goal("bpf-pin, nosymfollow", "bpf-pin by path", 1.0),
     ];
     bench.call(
         "PinDir::open_as, against a path six directories deep",
         contenders,
         goals,
         "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, readlink, finds out \
-         whether the name is one. Without it, raw by directory, the six directories are saved.",
+         whether the name is one. On a mount that is nosymfollow the kernel follows none, and the six directories \
+         are saved.",
     );
 }
 

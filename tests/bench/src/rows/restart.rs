@@ -160,8 +160,14 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
     let spec = spec();
     // Each a name of its own, though not a map: what counts is the way there.
     let maps: Result<Vec<_>, _> = (0..100).map(|_| spec.create()).collect();
-    for (pin, map) in pins.iter().zip(maps?.iter().cycle()) {
+    let maps = maps?;
+    for (pin, map) in pins.iter().zip(maps.iter().cycle()) {
         root.pin(map, &pin.name)?;
+    }
+    let other = bench.place.nosymfollow()?;
+    let without_links = PinDir::open(&other.path)?;
+    for (pin, map) in pins.iter().zip(maps.iter().cycle()) {
+        without_links.pin(map, &pin.name)?;
     }
     let at = root.as_fd();
     let pin = &pins[0];
@@ -178,11 +184,18 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
             let reused = root.open_or_create(&pin.name, &spec, Reuse::Exact);
             drop(reused.expect("a map that fits"));
         }),
+        Contender::new("bpf-pin, nosymfollow", || {
+            let reused = without_links.open_or_create(&pin.name, &spec, Reuse::Exact);
+            drop(reused.expect("a map that fits"));
+        }),
     ];
     bench.call(
         "PinDir::open_or_create of a map that fits",
         contenders,
-        vec![goal("bpf-pin", "raw, no link followed", 1.02)],
+        vec![
+            goal("bpf-pin", "raw, no link followed", 1.02),
+            goal("bpf-pin, nosymfollow", "raw", 1.02),
+        ],
         "Some 500 instructions: every field is compared, and the name is kept beside its copy for what may \
          be to do: to create, to migrate, to replace.",
     );
@@ -206,12 +219,21 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
                 drop(reused.expect("a map that fits"));
             }
         }),
+        Contender::new("bpf-pin, nosymfollow", || {
+            for pin in &pins {
+                let reused = without_links.open_or_create(&pin.name, &spec, Reuse::Exact);
+                drop(reused.expect("a map that fits"));
+            }
+        }),
     ];
     contenders.extend(peers::open_all(&paths, &[]));
+    let mut all = goals();
+    all.push(goal("bpf-pin, nosymfollow", "raw", 1.05));
+    all.push(goal("bpf-pin, nosymfollow", "aya", 1.0));
     bench.work(
         &format!("restart: {count} open_or_create that fit"),
         contenders,
-        goals(),
+        all,
         "It takes a syscall more, readlink, as of PinDir::open_as: raw, no link followed. Peers compare \
          nothing.",
     );

@@ -19,23 +19,32 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let names = format!("walk {count} pins in two directories, none opened");
     let infos = format!("walk {count} pins, all opened, with kind and info");
     if bench.wants(&names) || bench.wants(&infos) {
-        let root = PinDir::create(bench.place.at("walk"), 0o700)?;
+        let (root, parts) = halves(bench.place.at("walk"))?;
+        let other = bench.place.nosymfollow()?;
+        let (without_links, others) = halves(other.path.clone())?;
         let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
-        let parts = [
-            root.create_dir("one", 0o700)?,
-            root.create_dir("two", 0o700)?,
-        ];
         for number in 0..count {
-            parts[number % 2].pin(spec.create()?, format!("map_{number}"))?;
+            let (map, name) = (spec.create()?, format!("map_{number}"));
+            parts[number % 2].pin(&map, &name)?;
+            others[number % 2].pin(&map, &name)?;
         }
         let paths = parts.map(|part| part.path().to_owned());
         walk(bench, &names, &root, &paths, count);
-        with_info(bench, &infos, &root, &paths, count);
+        with_info(bench, &infos, (&root, &without_links), &paths, count);
         root.remove_dir_all("one")?;
         root.remove_dir_all("two")?;
         std::fs::remove_dir(root.path())?;
     }
     memory(bench)
+}
+
+fn halves(path: PathBuf) -> Result<(PinDir, [PinDir; 2]), Failure> {
+    let root = PinDir::create(path, 0o700)?;
+    let parts = [
+        root.create_dir("one", 0o700)?,
+        root.create_dir("two", 0o700)?,
+    ];
+    Ok((root, parts))
 }
 
 fn opened(path: &Path) -> OwnedFd {
@@ -91,7 +100,24 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
     bench.work(name, contenders, goals, why);
 }
 
-fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
+fn with_info(
+    bench: &mut Bench,
+    name: &str,
+    (root, without_links): (&PinDir, &PinDir),
+    paths: &[PathBuf; 2],
+    count: usize,
+) {
+    let open_all = |root: &PinDir| {
+        let mut seen = 0;
+        for entry in root.walk().expect("a walk") {
+            let entry = entry.expect("an entry");
+            if entry.entry_type() == EntryType::Pin {
+                let (_object, info) = entry.open_with_info().expect("an object");
+                seen += usize::from(info.identity().id != 0);
+            }
+        }
+        assert_eq!(seen, count);
+    };
     let mut room = vec![0; ROOM];
     let mut contenders = vec![
         Contender::new("raw", || {
@@ -105,17 +131,8 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
             }
             assert_eq!(seen, count);
         }),
-        Contender::new("bpf-pin", || {
-            let mut seen = 0;
-            for entry in root.walk().expect("a walk") {
-                let entry = entry.expect("an entry");
-                if entry.entry_type() == EntryType::Pin {
-                    let (_object, info) = entry.open_with_info().expect("an object");
-                    seen += usize::from(info.identity().id != 0);
-                }
-            }
-            assert_eq!(seen, count);
-        }),
+        Contender::new("bpf-pin", || open_all(root)),
+        Contender::new("bpf-pin, nosymfollow", || open_all(without_links)),
     ];
     let bpftool = || {
         let mut command = Command::new("bpftool");
@@ -129,6 +146,7 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
     }
     let goals = vec![
         goal("bpf-pin", "raw", 1.05),
+        goal("bpf-pin, nosymfollow", "raw", 1.05),
         goal("bpf-pin", "bpftool", 0.125),
     ];
     let why = "A syscall more a pin: readlink, as of PinDir::open_as. Nor does raw take less than a sixth of what \
