@@ -64,6 +64,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("`mount_setattr(2)`", Version::new(5, 12)),
     ("copy of its mount", Version::new(5, 12)),
     ("Nor are symbolic links followed", Version::new(5, 14)),
+    ("with [`nosymfollow`]", Version::new(5, 14)),
     ("`STATX_MNT_ID_UNIQUE`", Version::new(6, 8)),
     ("`statmount(2)`: what", Version::new(6, 8)),
     ("`statmount(2)`, from", Version::new(6, 13)),

@@ -101,6 +101,7 @@ impl<K: ObjectKind> Handle<K> {
     /// [`NotAnObject`](Cause::NotAnObject) or [`Blocked`](Cause::Blocked) (EACCES);
     /// [`Dot`](Cause::Dot) or [`MissingCapability`](Cause::MissingCapability) (EPERM);
     /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP) on a mount that follows none;
     /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall.

@@ -179,15 +179,24 @@ pub(crate) fn holder(place: &Place<'_>) -> Result<Identity, Reason> {
 /// directory's mode, not its own.
 pub(crate) fn open_pin(place: &Place<'_>) -> Result<OwnedFd, Reason> {
     // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
-    match place.is_followed() {
-        Ok(false) => {}
-        Ok(true) => return Err(Cause::SymbolicLink { path: place.path() }.into()),
-        Err(errno) => return Err(Reason::new(errno, diagnose::find(place, errno))),
-    }
-    place.get_somehow().map_err(|errno| {
+    refuse_link(place, place.is_followed())?;
+    place.get_somehow().or_else(|errno| {
+        // Who may not call it learns all the same whether there is a pin.
+        if errno == Errno::PERM {
+            refuse_link(place, place.is_symbolic_link())?;
+        }
         let cause = diagnose::open(place, Access::ReadWrite, errno);
-        Reason::new(errno, cause)
+        Err(Reason::new(errno, cause))
     })
+}
+
+#[inline]
+fn refuse_link(place: &Place<'_>, is_link: sys::Result<bool>) -> Result<(), Reason> {
+    match is_link {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Cause::SymbolicLink { path: place.path() }.into()),
+        Err(errno) => Err(Reason::new(errno, diagnose::find(place, errno))),
+    }
 }
 
 pub(crate) fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
@@ -214,6 +223,7 @@ impl<K: ObjectKind> Handle<K> {
     /// [`Dot`](Cause::Dot), [`NotBpffs`](Cause::NotBpffs) or
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP) on the way, on a mount that follows none;
     /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall.

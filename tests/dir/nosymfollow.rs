@@ -3,8 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bpf_pin::{Bpffs, Cause, Error, Map, MapSpec, MapType, MountOptions, PinDir, Prog, Reuse};
+use bpf_pin::{
+    Bpffs, Cause, Error, Map, MapSpec, MapType, MountOptions, Object, PinDir, Prog, Reuse, abi,
+};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
@@ -16,6 +19,18 @@ pub fn tests(suite: Suite) -> Suite {
         .test("the_kernel_follows_no_link", MOUNTS, refused)
         .test("however_a_directory_was_opened", MOUNTS, every_way)
         .test("a_mount_that_follows_links_later", MOUNTS, remounted)
+        .test(
+            "a_mount_on_the_way_that_follows_links",
+            MOUNTS,
+            mount_on_the_way,
+        )
+        .test("paths_over_such_a_mount", MOUNTS, by_path)
+        .test("a_link_that_is_gone_meanwhile", MOUNTS, raced)
+        .test(
+            "who_may_not_open_learns_what_is_there",
+            MOUNTS,
+            denied_to_open,
+        )
 }
 
 /// A bpffs that follows no links, with a map and a program, links to them, and one to nothing.
@@ -62,9 +77,6 @@ fn refused() -> Outcome {
             ] {
                 assert_is_refused(&error, &link);
             }
-            // By a path, too, where the kernel alone decides.
-            let error = unwrap_err(Map::open(&link));
-            assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
         }
         let names = names_in(&dir);
         assert_eq!(names, ["dangling", "link", "map", "other", "prog", "sub"]);
@@ -121,6 +133,118 @@ fn remounted() -> Outcome {
         let error = unwrap_err(anew.open_as::<Map>("link"));
         assert_eq!(error.raw_os_error(), None, "{error}");
         assert!(matches!(error.cause(), Some(Cause::SymbolicLink { .. })));
+        Ok(())
+    })
+}
+
+/// Each mount has a mind of its own.
+fn mount_on_the_way() -> Outcome {
+    on_such_a_mount(|path, _| {
+        let sub = path.join("sub");
+        let over = MountOptions::new().mount(&sub)?;
+        over.dir()?.pin(any_map(), "map")?;
+        symlink("map", sub.join("link"))?;
+        drop(over.dir()?.create_dir("deeper", 0o700)?);
+        symlink("../map", sub.join("deeper/link"))?;
+        let deeper = PinDir::create(sub.join("deeper"), 0o700)?;
+        for dir in [PinDir::open(&sub)?, PinDir::create(&sub, 0o700)?, deeper] {
+            let other = hash();
+            for error in [
+                unwrap_err(dir.open_as::<Map>("link")),
+                unwrap_err(dir.identity("link")),
+                unwrap_err(dir.remove(any_map(), "link")),
+                unwrap_err(dir.replace_if(&other, "link", any_identity())),
+            ] {
+                let path = dir.path().join("link");
+                assert_eq!(
+                    error.cause(),
+                    Some(&Cause::SymbolicLink { path }),
+                    "{error}"
+                );
+                assert_eq!(error.raw_os_error(), None, "{error}");
+            }
+            assert!(names_in(&dir).contains(&"link".to_owned()));
+        }
+        // And the other way round.
+        let below = sub.join("below");
+        drop(over.dir()?.create_dir("below", 0o700)?);
+        MountOptions::new().nosymfollow(true).mount(&below)?;
+        symlink("map", below.join("link"))?;
+        let error = unwrap_err(PinDir::create(&below, 0o700)?.open_as::<Map>("link"));
+        assert_is_refused(&error, &below.join("link"));
+        unmount(&below, UnmountFlags::DETACH)?;
+        unmount(&sub, UnmountFlags::DETACH)?;
+        Ok(())
+    })
+}
+
+fn by_path() -> Outcome {
+    on_such_a_mount(|path, _| {
+        symlink("sub", path.join("way"))?;
+        PinDir::open(path.join("sub"))?.pin(any_map(), "map")?;
+        let (link, way) = (path.join("link"), path.join("way"));
+        assert_is_refused(&unwrap_err(Map::open(&link)), &link);
+        assert_is_refused(&unwrap_err(Object::open(&link)), &link);
+        for error in [
+            unwrap_err(Map::open(way.join("map"))),
+            unwrap_err(hash().pin(way.join("new"))).into(),
+            unwrap_err(PinDir::open(&way)),
+            unwrap_err(Bpffs::at(&way)),
+        ] {
+            assert_is_refused(&error, &way);
+        }
+        // Around in circles elsewhere, it is no one link's doing.
+        let elsewhere = tempfile::tempdir()?;
+        let circle = elsewhere.path().join("circle");
+        symlink(&circle, &circle)?;
+        let error = unwrap_err(Map::open(&circle));
+        assert_eq!(
+            (error.raw_os_error(), error.cause()),
+            (Some(libc::ELOOP), None)
+        );
+        Ok(())
+    })
+}
+
+/// The kernel's word is enough: by the time that one looks there may be a pin again.
+fn raced() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    let _ = dir.exchange("map", "link");
+                }
+            });
+            let mut refused = 0;
+            for _ in 0..2_000 {
+                match dir.open_as::<Map>("map") {
+                    Ok(map) => assert_eq!(map.identity().unwrap(), any_identity()),
+                    Err(error) => {
+                        assert_is_refused(&error, &path.join("map"));
+                        refused += 1;
+                    }
+                }
+            }
+            is_done.store(true, Ordering::Relaxed);
+            let has_exchange = kernel(5, 17).unmet().is_none();
+            assert!(refused > 0 || !has_exchange, "nothing was exchanged");
+        });
+        Ok(())
+    })
+}
+
+fn denied_to_open() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        let [gone, link] = denied(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
+            ["gone", "link"].map(|name| unwrap_err(dir.remove(any_map(), name)))
+        });
+        let (gone_path, link_path) = (path.join("gone"), path.join("link"));
+        assert_eq!(gone.cause(), Some(&missing(gone_path)), "{gone}");
+        let path = link_path;
+        assert_eq!(link.cause(), Some(&Cause::SymbolicLink { path }), "{link}");
         Ok(())
     })
 }

@@ -26,6 +26,7 @@ pub fn tests(suite: Suite) -> Suite {
             ignored_without_fsopen,
         )
         .test("without_one_of_the_newer_calls", ROOT, without_one)
+        .test("without_an_attribute_of_fsmount", ROOT, without_nosymfollow)
         .test("unmounting_without_open_tree", ROOT, without_open_tree)
         .test("a_link_that_is_changed_all_the_while", ROOT, changing_link)
         .test("with_few_descriptors", ROOT, few_descriptors)
@@ -76,6 +77,24 @@ fn without_one() -> Outcome {
         })?;
     }
     Ok(())
+}
+
+/// Linux 5.2 to 5.13, where mount(2) knows it, or a filter that is as old.
+fn without_nosymfollow() -> Outcome {
+    in_a_directory(|path| {
+        let options = MountOptions::new().nosymfollow(true);
+        let attribute = Some((2, 0x20_0000));
+        answered(libc::SYS_fsmount, attribute, libc::EINVAL as u32, || {
+            with_mounted(path, &options, |_| assert!(mount_at(path).is_nosymfollow()));
+            let ensured = Bpffs::ensure(path, &options)?;
+            assert!(ensured.is_new() && mount_at(path).is_nosymfollow());
+            unmount_soon(ensured.into_bpffs());
+            let error = options.detached().expect_err("no such attribute");
+            let (make, nowhere) = (MountOperation::Make, Path::new(""));
+            assert_says(&error, make, nowhere, Some(libc::EINVAL), None, "EINVAL");
+            Ok(())
+        })
+    })
 }
 
 /// Without it nothing is unmounted: there would be no bpffs to give back after a failure.

@@ -16,7 +16,7 @@ use crate::operation::MountOperation;
 
 use super::attach;
 use super::instance::Bpffs;
-use super::options::{MountOptions, NOSYMFOLLOW_OF_FSMOUNT};
+use super::options::MountOptions;
 
 impl MountOptions {
     /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
@@ -68,7 +68,7 @@ impl MountOptions {
             Ok(Bpffs::known(fd, path, dev))
         });
         match moved {
-            Err(reason) if is_missing(&reason) => {
+            Err(reason) if self.need_mount(&reason) => {
                 let new = attach::mount_onto(&place, path, self)?;
                 Ok(Bpffs::known(new.fd, path, new.stat.st_dev))
             }
@@ -88,8 +88,8 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Error::Mount`] as [`mount`](Self::mount);
-    /// [`Unsupported`](crate::Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2); ENOSYS alone where
-    /// a filter may have said so.
+    /// [`Unsupported`](crate::Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2), or (EINVAL) before
+    /// Linux 5.14 with [`nosymfollow`](Self::nosymfollow); the errno alone where a filter may have said so.
     ///
     /// # Examples
     ///
@@ -150,11 +150,6 @@ pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
 
 pub(crate) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
-}
-
-/// Whether it is one of the newer calls that is, or what it knows, in this kernel or behind a filter.
-pub(crate) fn is_missing(reason: &Reason) -> bool {
-    reason.is(Errno::NOSYS) || reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT)
 }
 
 /// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.

@@ -58,7 +58,7 @@ const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
 /// Of mount(2); of fsmount(2) later.
 const SINCE_NOSYMFOLLOW: Version = Version::new(5, 10);
-pub(super) const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
+const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
     what: "MOUNT_ATTR_NOSYMFOLLOW",
     since: Version::new(5, 14),
 };
@@ -306,6 +306,13 @@ impl MountOptions {
         let others = self.attributes() - MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
         let is_it = errno == Errno::INVAL && self.nosymfollow && fsmount(others).is_ok();
         (is_it && !is_filtered()).then_some(NOSYMFOLLOW_OF_FSMOUNT)
+    }
+
+    /// Whether one of the newer calls is missing, or what it should know, in this kernel or behind a
+    /// filter: mount(2) may do then.
+    pub(crate) fn need_mount(&self, reason: &Reason) -> bool {
+        let is_unexplained = matches!(reason.cause(), None | Some(&NOSYMFOLLOW_OF_FSMOUNT));
+        reason.is(Errno::NOSYS) || self.nosymfollow && reason.is(Errno::INVAL) && is_unexplained
     }
 
     /// Those of the mount, for mount(2).

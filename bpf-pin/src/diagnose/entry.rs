@@ -15,6 +15,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::access::Access;
+use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose::path::{Wanted, blocked_by, object_in, sticky_between, type_in_words};
 use crate::diagnose::privilege::for_bpf;
@@ -82,6 +83,10 @@ pub(super) fn find(place: &Place<'_>, base: Base<'_>, errno: Errno) -> Option<Ca
             }
             _ => symbolic_link(place),
         },
+        // Where the kernel follows none, one is enough for that, be it gone by now.
+        Errno::LOOP if !base.follows_links && !is_filtered() => {
+            Some(Cause::SymbolicLink { path: place.path() })
+        }
         Errno::LOOP => symbolic_link(place),
         Errno::NOTDIR => symbolic_link(place).or_else(|| not_a_directory(place)),
         Errno::BUSY | Errno::XDEV => mount_point(place),

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use bpf_pin_sys as abi;
 use rustix::fs::{
     Access as Permission, AtFlags, CWD, FileType, Mode, Stat, StatVfsMountFlags, accessat, lstat,
-    stat, statvfs,
+    stat, statfs, statvfs,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -92,12 +92,27 @@ pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
         Errno::NOTDIR => not_a_directory(path),
         Errno::ACCESS => unsearchable(path),
         Errno::PERM => dot(path),
+        Errno::LOOP => not_followed(path),
         Errno::NOENT if path.as_os_str().is_empty() => Some(Cause::EmptyPath),
         Errno::NOENT => first_missing(path).map(|(_, missing)| Cause::Missing {
             path: dangling(&missing).unwrap_or(missing),
         }),
         _ => None,
     }
+}
+
+/// The first symbolic link that its mount lets nobody follow.
+fn not_followed(path: &Path) -> Option<Cause> {
+    let is_it = |prefix: &PathBuf| {
+        let is_link = lstat(prefix).is_ok_and(|stat| is_symbolic_link(&stat));
+        is_link && statfs(directory(prefix)).is_ok_and(|stat| !FileSystem::follows_links(&stat))
+    };
+    let link = prefixes(path).into_iter().find(is_it);
+    link.map(|path| Cause::SymbolicLink { path })
+}
+
+fn is_symbolic_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
 #[derive(PartialEq)]

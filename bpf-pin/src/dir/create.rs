@@ -181,10 +181,17 @@ impl PinDir {
             HELD | OFlags::NOFOLLOW,
             Mode::empty(),
         ) {
-            Ok(fd) => match FileSystem::from_stat(&statfs_of(&fd)?) {
-                FileSystem::BPF => Ok(Some(self.child(fd, name))),
-                found => Err(diagnose::not_bpffs(self.path.join(name).as_path(), found).into()),
-            },
+            Ok(fd) => {
+                let stat = statfs_of(&fd)?;
+                match FileSystem::from_stat(&stat) {
+                    FileSystem::BPF => Ok(Some(Self {
+                        // It may be another mount's.
+                        follows_links: FileSystem::follows_links(&stat),
+                        ..self.child(fd, name)
+                    })),
+                    found => Err(diagnose::not_bpffs(self.path.join(name).as_path(), found).into()),
+                }
+            }
             Err(Errno::NOENT) if !self.is_removed() => Ok(None),
             Err(errno) => Err(Reason::new(errno, diagnose::find(&self.place(name), errno))),
         }

@@ -66,8 +66,9 @@ pub use walk::Walk;
 /// Whoever may do so can put other objects under its names, and can do so between any two syscalls.
 /// A symbolic link can lead to what only this process may open: it is looked for, in a syscall after
 /// `BPF_OBJ_GET`, which has followed it by then. Where the directory's mount was
-/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened the kernel follows none, and
-/// nothing is looked for: [`SymbolicLink`](crate::Cause::SymbolicLink) comes with ELOOP there.
+/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened the kernel follows none in it, and
+/// nothing is looked for: [`SymbolicLink`](crate::Cause::SymbolicLink) comes with ELOOP there. (Of a link
+/// that is mounted over a name, which takes `CAP_SYS_ADMIN`, the mount that it is from decides.)
 ///
 /// What is pinned never leaves the directory, and what is removed or replaced was right before
 /// seen to be what the caller named; but the kernel has no call that does both in one step.
@@ -109,7 +110,7 @@ impl PinDir {
         }
     }
 
-    /// Of a name in this one.
+    /// Of a name in this one, on the same mount.
     fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
         Self {
             has_path: self.has_path,

@@ -33,6 +33,7 @@ impl PinDir {
     /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
+    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP) on a mount that follows none;
     /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
     ///
