@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::pairs::{Contender, Goal, Measured, Patience, Row, measure};
+use crate::pairs::{Contender, Goal, Measured, Patience, Row, Words, measure};
 use crate::place::Place;
 use crate::report;
 use crate::{Failure, machine};
@@ -26,17 +26,20 @@ pub struct Options {
 impl Options {
     /// Whether the run has all that the page tells: else it would be a poorer one.
     pub fn is_whole(&self) -> Result<(), Failure> {
-        let bpftool = Command::new("bpftool").arg("version").output();
+        let bpftool = Command::new("bpftool").args(["map", "show"]).output();
+        let has_bpftool = bpftool.is_ok_and(|output| output.status.success());
         let lacking = [
-            (self.quick, "not --quick"),
-            (!self.only.is_empty(), "all rows"),
+            (self.quick, "all rounds, without --quick"),
+            (!self.only.is_empty(), "all rows, without a name"),
             (!self.builds, "--builds"),
             (cfg!(not(feature = "libbpf-rs")), "--features libbpf-rs"),
-            (bpftool.is_err(), "bpftool"),
+            (!has_bpftool, "a bpftool that can list maps"),
         ];
-        match lacking.into_iter().find(|(lacks, _)| *lacks) {
-            Some((_, what)) => Err(format!("--record takes {what}").into()),
-            None => Ok(()),
+        let lacking = lacking.into_iter().filter(|(lacks, _)| *lacks);
+        let lacking: Vec<_> = lacking.map(|(_, what)| what).collect();
+        match lacking.is_empty() {
+            true => Ok(()),
+            false => Err(format!("--record wants {}", lacking.join("; ")).into()),
         }
     }
 }
@@ -45,6 +48,8 @@ pub struct Bench {
     pub options: Options,
     pub place: Place,
     pub measured: Vec<Measured>,
+    /// Of those that were not asked for, too.
+    pub names: Vec<String>,
     /// What is told in words, with what it is about.
     pub facts: Vec<(String, String)>,
     /// Of the machine, before.
@@ -58,6 +63,7 @@ impl Bench {
             options,
             place,
             measured: Vec::new(),
+            names: Vec::new(),
             facts: Vec::new(),
             load: machine::load(),
         })
@@ -78,20 +84,41 @@ impl Bench {
         only.is_empty() || only.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// Rows that were asked for by a name that none has.
+    pub fn has_all(&self) -> Result<(), Failure> {
+        let is_known = |part: &String| {
+            self.measured
+                .iter()
+                .any(|row| row.name.contains(part.as_str()))
+                || self
+                    .facts
+                    .iter()
+                    .any(|(name, _)| name.contains(part.as_str()))
+        };
+        match self.options.only.iter().find(|part| !is_known(part)) {
+            Some(part) => Err(format!(
+                "no row has {part:?} in its name; there are\n  {}",
+                self.names.join("\n  ")
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+
     /// Of a call.
     pub fn call(
         &mut self,
         name: &str,
         contenders: Vec<Contender<'_>>,
         goals: Vec<Goal>,
-        why: &'static str,
+        words: Words,
     ) {
         self.row(Row {
             name: name.into(),
             contenders,
             goals,
             is_call: true,
-            why,
+            words,
         });
     }
 
@@ -101,18 +128,19 @@ impl Bench {
         name: &str,
         contenders: Vec<Contender<'_>>,
         goals: Vec<Goal>,
-        why: &'static str,
+        words: Words,
     ) {
         self.row(Row {
             name: name.into(),
             contenders,
             goals,
             is_call: false,
-            why,
+            words,
         });
     }
 
     fn row(&mut self, row: Row<'_>) {
+        self.names.push(row.name.clone());
         if !self.wants(&row.name) {
             return;
         }

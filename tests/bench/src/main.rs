@@ -47,21 +47,27 @@ fn run() -> Result<(), Failure> {
             "--record" => options.record = true,
             // What cargo says to every bench.
             "--bench" => {}
-            flag if flag.starts_with('-') => return Err(USAGE.into()),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(());
+            }
+            flag if flag.starts_with('-') => {
+                return Err(format!("{flag} is no option\n\n{USAGE}").into());
+            }
             part => options.only.push(part.into()),
         }
     }
     if options.record {
         options.is_whole()?;
     }
-    report::head();
-    let built = match options.builds {
-        true => builds::all()?,
-        false => Vec::new(),
-    };
+    // Who may not mount is told at once.
     let mut bench = Bench::new(options)?;
-    bench.facts = built;
+    report::head();
+    if bench.options.builds {
+        bench.facts = builds::all()?;
+    }
     rows::all(&mut bench)?;
+    bench.has_all()?;
     report::finish(&bench)?;
     match bench.options.check {
         true => check::bounds(&bench),

@@ -91,6 +91,14 @@ pub struct Row<'s> {
     pub goals: Vec<Goal>,
     /// Whether it is one call, of which allocations, syscalls and instructions are told.
     pub is_call: bool,
+    pub words: Words,
+}
+
+/// What is said of a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    /// What the raw contenders do.
+    pub raw: &'static str,
     /// Why it falls short, where it is known to.
     pub why: &'static str,
 }
@@ -117,14 +125,22 @@ pub struct Verdict {
     pub ratio: Ratio,
 }
 
-impl Verdict {
-    pub fn is_reached(&self) -> bool {
-        self.ratio.median <= self.goal.most
-    }
-
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Reached,
     /// The middle half of the rounds lies on both sides of the goal.
-    pub fn is_close(&self) -> bool {
-        (self.ratio.low..=self.ratio.high).contains(&self.goal.most)
+    Undecided,
+    Missed,
+}
+
+impl Verdict {
+    pub fn outcome(&self) -> Outcome {
+        let Ratio { low, high, .. } = self.ratio;
+        match self.goal.most {
+            most if most < low => Outcome::Missed,
+            most if most < high => Outcome::Undecided,
+            _ => Outcome::Reached,
+        }
     }
 }
 
@@ -133,7 +149,7 @@ pub struct Measured {
     pub rounds: usize,
     pub figures: Vec<Figures>,
     pub verdicts: Vec<Verdict>,
-    pub why: &'static str,
+    pub words: Words,
 }
 
 /// How long to measure.
@@ -155,13 +171,12 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
     let times: Vec<_> = times.collect();
     let all = row.contenders.len();
     let mut samples = vec![Vec::new(); all];
+    let (mut order, mut dice): (Vec<_>, _) = ((0..all).collect(), Dice::new());
     let begun = Instant::now();
     while begun.elapsed() < patience.each_row || samples[0].len() < patience.least_rounds {
-        let round = samples[0].len();
-        for turn in 0..all {
-            // There and back, and each is first in its turn.
-            let turn = if round % 2 == 0 { turn } else { all - 1 - turn };
-            let i = (turn + round / 2) % all;
+        // So that nobody always comes after the same one.
+        dice.shuffle(&mut order);
+        for &i in &order {
             let took = row.contenders[i].run(times[i]);
             samples[i].push(took.as_secs_f64() / f64::from(times[i]));
         }
@@ -196,7 +211,25 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
         name: row.name,
         rounds: samples[0].len(),
         verdicts,
-        why: row.why,
+        words: row.words,
+    }
+}
+
+/// An order that is another each round, and the same in each run: xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn shuffle(&mut self, order: &mut [usize]) {
+        for last in (1..order.len()).rev() {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            order.swap(last, (self.0 % (last as u64 + 1)) as usize);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bpf_pin::Map;
+use bpf_pin::{Kind, Map};
 
 use crate::pairs::Contender;
 
@@ -41,7 +41,8 @@ of_each! {
     /// All of a map whose values have this sum.
     read(map: &'s Map, sum: u64);
     fill(map: &'s Map, keys: &'s [u32], values: &'s [u64]);
-    open_all(maps: &'s [PathBuf], links: &'s [PathBuf]);
+    /// Maps and links.
+    open_all(pins: &'s [(Kind, PathBuf)]);
     /// Looks for each pin, and makes a map and pins it, as it is not there; then `undo`, unmeasured.
     make_all(paths: &'s [PathBuf], undo: &'s dyn Fn());
 }

@@ -15,17 +15,23 @@ const COLOURS: [(&str, &str); 5] = [
 ];
 /// Hollow marks, of other ways: by what their names begin with.
 const VARIANTS: [(&str, &str); 3] = [("raw", "#555555"), ("bpf-pin", "#c0392b"), ("", "#95a5a6")];
-const LEFT: f64 = 430.0;
-const WIDTH: f64 = 640.0;
-const TOP: f64 = 64.0;
-const LINE: f64 = 30.0;
-/// The ends of the scale, which is logarithmic. What is beyond them has its number written out.
+const LEFT: f64 = 490.0;
+const WIDTH: f64 = 760.0;
+const TOP: f64 = 78.0;
+const LINE: f64 = 34.0;
+/// The ends of the scale. What is beyond them has its number written out.
 const LEAST: f64 = 0.7;
 const MOST: f64 = 4.0;
-const TICKS: [f64; 9] = [0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0];
+/// Up to here the scale is linear, and wide: goals are some hundredths. From here on it is logarithmic.
+const NEAR: f64 = 1.3;
+const NEAR_WIDTH: f64 = 0.72 * WIDTH;
+const TICKS: [f64; 10] = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 2.0, 3.0, 4.0];
 
 fn x(ratio: f64) -> f64 {
-    LEFT + WIDTH * (ratio.clamp(LEAST, MOST) / LEAST).ln() / (MOST / LEAST).ln()
+    match ratio.clamp(LEAST, MOST) {
+        near @ ..NEAR => LEFT + NEAR_WIDTH * (near - LEAST) / (NEAR - LEAST),
+        far => LEFT + NEAR_WIDTH + (WIDTH - NEAR_WIDTH) * (far / NEAR).ln() / (MOST / NEAR).ln(),
+    }
 }
 
 pub fn draw(rows: &[Measured]) -> String {
@@ -54,15 +60,12 @@ pub fn draw(rows: &[Measured]) -> String {
         let at = (LEFT + 88.0 * number as f64, 18.0);
         text(at, "start", colour, &format!("● {who}"));
     }
-    let words = "○ another way of the raw calls (grey) or of bpf-pin (red); | what bpf-pin is to stay below";
+    let words = "○ another way of the raw calls (dark grey) or of bpf-pin (red), or std (light grey); | a goal of bpf-pin against raw; linear up to 1.3, then logarithmic";
     text((LEFT, 38.0), "start", "#555555", words);
     for tick in TICKS {
-        text(
-            (x(tick), bottom + 18.0),
-            "middle",
-            "black",
-            &format!("{tick}"),
-        );
+        for y in [TOP - 8.0, bottom + 18.0] {
+            text((x(tick), y), "middle", "black", &format!("{tick}"));
+        }
     }
     for (number, row) in rows.iter().enumerate() {
         let y = TOP + LINE * number as f64 + LINE / 2.0;
@@ -77,9 +80,10 @@ pub fn draw(rows: &[Measured]) -> String {
     }
     for (number, row) in rows.iter().enumerate() {
         let y = TOP + LINE * number as f64 + LINE / 2.0;
-        // Against the raw calls: other goals have no place on this scale.
+        // Against the first of the raw calls: other goals have no place on this scale.
         let goals = row.verdicts.iter().map(|verdict| &verdict.goal);
-        for goal in goals.filter(|goal| (goal.of, goal.to) == ("bpf-pin", "raw")) {
+        let goals = goals.filter(|goal| goal.of.starts_with("bpf-pin") && goal.to == "raw");
+        for goal in goals.filter(|goal| (LEAST..=MOST).contains(&goal.most)) {
             let (x, top, bottom) = (x(goal.most), y - 11.0, y + 11.0);
             let _ = writeln!(
                 svg,
@@ -93,20 +97,36 @@ pub fn draw(rows: &[Measured]) -> String {
             .map(|it| (rank(it.who), it))
             .collect();
         marks.sort_by_key(|(rank, _)| *rank);
+        // Names of variants are side by side above the line and below it.
+        let mut named = [LEFT, LEFT];
         for (rank, figures) in marks {
-            let (colour, fill) = match rank.checked_sub(VARIANTS.len()) {
-                Some(rank) => (COLOURS[rank].1, COLOURS[rank].1),
-                None => (VARIANTS[VARIANTS.len() - 1 - rank].1, "white"),
-            };
             let ratio = figures.ratio;
             let (low, at, high) = (x(ratio.low), x(ratio.median), x(ratio.high));
+            let (colour, radius, fill) = match rank.checked_sub(COLOURS.len()) {
+                None => (COLOURS[rank].1, 4.5, COLOURS[rank].1),
+                // Around what it may be as dear as.
+                Some(rank) => (VARIANTS[rank].1, 7.0, "none"),
+            };
             let _ = writeln!(
                 svg,
                 "<line x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" \
-                 stroke-width=\"3\"/><circle cx=\"{at:.1}\" cy=\"{y}\" r=\"4.5\" stroke=\"{colour}\" \
-                 fill=\"{fill}\"><title>{} {:.2}</title></circle>",
+                 stroke-width=\"2\"/><circle cx=\"{at:.1}\" cy=\"{y}\" r=\"{radius}\" stroke=\"{colour}\" \
+                 stroke-width=\"1.5\" fill=\"{fill}\"><title>{} {:.2}</title></circle>",
                 figures.who, ratio.median
             );
+            if rank >= COLOURS.len() {
+                let name = figures.who.trim_start_matches("bpf-pin, ");
+                let width = 5.0 * name.len() as f64;
+                let free = named.iter().position(|end| at - width / 2.0 > *end);
+                let place = free.unwrap_or_default();
+                named[place] = at + width / 2.0 + 4.0;
+                let y = [y - 9.0, y + 15.0][place];
+                let _ = writeln!(
+                    svg,
+                    "<text x=\"{at:.1}\" y=\"{y:.1}\" text-anchor=\"middle\" font-size=\"9\" \
+                     fill=\"{colour}\">{name}</text>"
+                );
+            }
             if !(LEAST..=MOST).contains(&ratio.median) {
                 let (anchor, at) = match ratio.median < LEAST {
                     true => ("start", at + 8.0),
@@ -124,15 +144,13 @@ pub fn draw(rows: &[Measured]) -> String {
     svg + "</svg>\n"
 }
 
-/// Who is drawn over whom: variants, then peers, and the library on top.
+/// Who is drawn over whom: peers, the library, and around them the variants.
 fn rank(who: &str) -> usize {
-    match COLOURS.iter().position(|(known, _)| *known == who) {
-        Some(known) => VARIANTS.len() + known,
-        None => {
-            let of = VARIANTS
-                .iter()
-                .position(|(begin, _)| who.starts_with(begin));
-            VARIANTS.len() - 1 - of.unwrap_or_default()
-        }
-    }
+    let known = COLOURS.iter().position(|(known, _)| *known == who);
+    known.unwrap_or_else(|| {
+        let of = VARIANTS
+            .iter()
+            .position(|(begin, _)| who.starts_with(begin));
+        COLOURS.len() + of.unwrap_or_default()
+    })
 }

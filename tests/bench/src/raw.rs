@@ -158,6 +158,18 @@ unsafe fn info<T: Default>(fd: BorrowedFd<'_>) -> T {
     info
 }
 
+/// A batch of no elements, which is ENOTSUPP of a map whose type has no batches and EINVAL of what is no map.
+pub fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
+    let mut attr = bpf_attr_batch {
+        map_fd: fd.as_raw_fd() as u32,
+        ..bpf_attr_batch::zeroed()
+    };
+    let size = size_of::<bpf_attr_batch>();
+    // SAFETY: there are no elements, and so no addresses.
+    let result = unsafe { call(abi::BPF_MAP_LOOKUP_BATCH, &mut attr, size) };
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(524)
+}
+
 pub fn map_info(fd: BorrowedFd<'_>) -> abi::bpf_map_info {
     // SAFETY: such a struct.
     unsafe { info(fd) }

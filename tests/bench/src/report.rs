@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::pairs::{Figures, Goal, Measured, Ratio, Verdict};
+use crate::pairs::{Figures, Measured, Outcome, Ratio, Verdict};
 use crate::{Failure, machine, picture};
 
 /// The contenders that have a column, in the page's tables.
@@ -27,11 +27,10 @@ pub fn print(measured: &Measured) {
         println!();
     }
     for verdict in &measured.verdicts {
-        let is = match (verdict.is_reached(), verdict.is_close()) {
-            (true, false) => "reached",
-            (true, true) => "reached, within the spread",
-            (false, true) => "NOT REACHED, within the spread",
-            (false, false) => "NOT REACHED",
+        let is = match verdict.outcome() {
+            Outcome::Reached => "reached",
+            Outcome::Undecided => "undecided",
+            Outcome::Missed => "MISSED",
         };
         println!("    {}: {is}", goal(verdict));
     }
@@ -109,7 +108,7 @@ fn as_json(bench: &Bench) -> Value {
             "to": it.goal.to,
             "most": it.goal.most,
             "ratio": ratio(it.ratio),
-            "reached": it.is_reached(),
+            "outcome": format!("{:?}", it.outcome()),
         })
     };
     let rows = bench.measured.iter().map(|row| {
@@ -143,7 +142,7 @@ fn table(bench: &Bench) -> String {
         "{}; load average before {before}, after {after}.\n\n",
         facts.join("; ")
     );
-    text += "| work | to reach | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|---|\n";
+    text += "| work | raw | bpf-pin | aya | libbpf-rs | libbpf | others | rounds |\n|---|---|---|---|---|---|---|---|\n";
     for row in &bench.measured {
         let cell = |who: &str| match row.figures.iter().find(|it| it.who == who) {
             None => String::new(),
@@ -155,9 +154,8 @@ fn table(bench: &Bench) -> String {
             .map(|it| format!("{} {}", it.who, spread(it.ratio)))
             .collect();
         let cells = COLUMNS.map(cell).join(" | ");
-        let to_reach: Vec<_> = row.verdicts.iter().map(|it| to_reach(&it.goal)).collect();
-        let (to_reach, others) = (to_reach.join("; "), others.join("; "));
-        let _ = writeln!(text, "| {} | {to_reach} | {cells} | {others} |", row.name);
+        let (others, rounds) = (others.join("; "), row.rounds);
+        let _ = writeln!(text, "| {} | {cells} | {others} | {rounds} |", row.name);
     }
     text += "\nOf one call, allocations / syscalls / instructions in user space:\n\n";
     text += "| call | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|\n";
@@ -186,66 +184,75 @@ fn table(bench: &Bench) -> String {
     for (name, words) in &bench.facts {
         let _ = writeln!(text, "- {name}: {words}");
     }
-    let reached = bench.measured.iter().flat_map(|row| &row.verdicts);
-    let (all, reached) = (
-        reached.clone().count(),
-        reached.filter(|it| it.is_reached()).count(),
-    );
+    let verdicts = bench.measured.iter().flat_map(|row| &row.verdicts);
+    let all = verdicts.clone().count();
+    let count = |outcome| {
+        let those = verdicts.clone().filter(|it| it.outcome() == outcome);
+        those.count()
+    };
+    let [reached, missed] = [Outcome::Reached, Outcome::Missed].map(count);
+    let undecided = all - reached - missed;
     let _ = writeln!(
         text,
-        "\n{reached} of {all} goals of time are reached. These are not:\n"
+        "\nOf {all} goals of time {reached} are reached, {missed} are missed, and {undecided} are undecided: the \
+         middle half of the rounds lies on both sides.\n"
     );
     for row in &bench.measured {
-        let missed: Vec<_> = row.verdicts.iter().filter(|it| !it.is_reached()).collect();
-        if !missed.is_empty() {
-            let missed: Vec<_> = missed.into_iter().map(goal).collect();
-            let why = row.why;
-            let _ = writeln!(text, "- {}: {}. {why}", row.name, missed.join("; "));
-        }
+        let said = |outcome: Outcome, how: &str| {
+            let those = row.verdicts.iter().filter(|it| it.outcome() == outcome);
+            let those: Vec<_> = those.map(goal).collect();
+            (!those.is_empty()).then(|| format!("{how}: {}. ", those.join("; ")))
+        };
+        let missed = said(Outcome::Missed, "**Missed**");
+        let why = match missed {
+            Some(_) => row.words.why,
+            None => "",
+        };
+        let all: Vec<_> = [
+            said(Outcome::Reached, "Reached"),
+            said(Outcome::Undecided, "Undecided"),
+            missed,
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let raw = row.words.raw;
+        let line = format!("- **{}**. raw: {raw}. {}{why}", row.name, all.concat());
+        let _ = writeln!(text, "{}", line.trim_end());
     }
     text
 }
 
-/// Which calls of the library take as few as was hoped for, and which do not.
+/// Whether what opens by a path takes as few as was hoped for.
 fn instructions(bench: &Bench) -> String {
-    let ours = bench.measured.iter().filter_map(|row| {
-        let figures = row.figures.iter().find(|it| it.who == "bpf-pin")?;
-        Some((&row.name, figures.counts.as_ref()?.instructions))
-    });
-    let (few, many): (Vec<_>, Vec<_>) = ours.partition(|(_, count)| *count <= INSTRUCTIONS);
-    let all = few.len() + many.len();
-    let many: Vec<_> = many
+    let opens = bench
+        .measured
         .iter()
-        .map(|(name, count)| format!("{name} {count}"))
-        .collect();
+        .filter(|row| row.name.starts_with("open a "));
+    let opens = opens.filter_map(|row| {
+        let figures = row.figures.iter().find(|it| it.who == "bpf-pin")?;
+        let count = figures.counts.as_ref()?.instructions;
+        Some(format!("{} {count}", row.name))
+    });
+    let opens: Vec<_> = opens.collect();
     format!(
-        "\n{} of {all} take the {INSTRUCTIONS} instructions or fewer that were to be reached. These do not: {}. \
-         Why: below, under How.\n",
-        few.len(),
-        many.join("; ")
+        "\nTo open by a path was to take {INSTRUCTIONS} instructions or fewer: {}. Why: below, under How.\n",
+        opens.join("; ")
     )
 }
 
 /// The most that a call was to take.
 const INSTRUCTIONS: u64 = 150;
 
+/// "bpf-pin 1.01 × raw (at most 1.02)"
 fn goal(verdict: &Verdict) -> String {
     let Verdict { goal, ratio } = verdict;
     let (of, to, most) = (goal.of, goal.to, goal.most);
-    let spread = match verdict.is_close() {
-        true => ", within the spread",
-        false => "",
+    let median = match ratio.median {
+        median @ ..0.01 => digits(median),
+        median => format!("{median:.3}"),
     };
-    format!("{of} to {to} {:.3}, at most {most}{spread}", ratio.median)
-}
-
-/// "≤ 1.02", of the library to raw; else with their names.
-fn to_reach(goal: &Goal) -> String {
-    match (goal.of, goal.to) {
-        ("bpf-pin", "raw") => format!("≤ {}", goal.most),
-        ("bpf-pin", to) => format!("≤ {} × {to}", goal.most),
-        (of, to) => format!("{of} ≤ {} × {to}", goal.most),
-    }
+    format!("{of} {median} × {to} (at most {most})")
 }
 
 pub fn digits(ratio: f64) -> String {

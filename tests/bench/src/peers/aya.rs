@@ -7,7 +7,7 @@ use std::time::Instant;
 use aya::maps::{HashMap, Map as AyaMap, MapData};
 use aya::programs::SocketFilter;
 use aya::programs::links::PinnedLink;
-use bpf_pin::Map;
+use bpf_pin::{Kind, Map};
 
 use crate::pairs::Contender;
 
@@ -80,13 +80,13 @@ pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> 
     })
 }
 
-pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
+pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
     Contender::new(WHO, move || {
-        for map in maps {
-            drop(MapData::from_pin(map).expect("a map"));
-        }
-        for link in links {
-            drop(PinnedLink::from_pin(link).expect("a link"));
+        for (kind, path) in pins {
+            match kind {
+                Kind::Link => drop(PinnedLink::from_pin(path).expect("a link")),
+                _ => drop(MapData::from_pin(path).expect("a map")),
+            }
         }
     })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::time::Instant;
 
-use bpf_pin::{Map, abi};
+use bpf_pin::{Kind, Map, abi};
 use libbpf_sys as sys;
 
 use crate::pairs::Contender;
@@ -141,17 +141,17 @@ pub fn fill<'s>(map: &'s Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'
     })
 }
 
-pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
-    let c_paths = |paths: &[PathBuf]| paths.iter().map(|path| c_path(path)).collect::<Vec<_>>();
-    let (maps, links) = (c_paths(maps), c_paths(links));
+pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
+    let pins = pins.iter().map(|(kind, path)| (*kind, c_path(path)));
+    let pins: Vec<_> = pins.collect();
     Contender::new(WHO, move || {
-        for map in &maps {
-            // SAFETY: such a struct.
-            unsafe { open::<abi::bpf_map_info>(map) }
-        }
-        for link in &links {
-            // SAFETY: such a struct.
-            unsafe { open::<abi::bpf_link_info>(link) }
+        for (kind, path) in &pins {
+            match kind {
+                // SAFETY: such a struct.
+                Kind::Link => unsafe { open::<abi::bpf_link_info>(path) },
+                // SAFETY: such a struct.
+                _ => unsafe { open::<abi::bpf_map_info>(path) },
+            }
         }
     })
 }

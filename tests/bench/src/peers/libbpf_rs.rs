@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use bpf_pin::Map;
+use bpf_pin::{Kind, Map};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType, Program};
 
 use crate::pairs::Contender;
@@ -90,13 +90,13 @@ fn bytes_of<T: bpf_pin::bytemuck::Pod>(of: &[T]) -> &[u8] {
     bpf_pin::bytemuck::cast_slice(of)
 }
 
-pub fn open_all<'s>(maps: &'s [PathBuf], links: &'s [PathBuf]) -> Contender<'s> {
+pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
     Contender::new(WHO, move || {
-        for map in maps {
-            drop(MapHandle::from_pinned_path(map).expect("a map"));
-        }
-        for link in links {
-            drop(Link::open(link).expect("a link"));
+        for (kind, path) in pins {
+            match kind {
+                Kind::Link => drop(Link::open(path).expect("a link")),
+                _ => drop(MapHandle::from_pinned_path(path).expect("a map")),
+            }
         }
     })
 }

@@ -8,7 +8,7 @@ use bpf_pin::{EntryType, MapSpec, MapType, PinDir};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, goal};
+use crate::pairs::{Contender, Words, goal};
 use crate::{Failure, count, raw};
 
 /// What the raw reading gives the kernel for names. How much it is, from 8 KiB on, makes no difference.
@@ -18,19 +18,26 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let count = bench.size(33_300, 2_000);
     let names = format!("walk {count} pins in two directories, none opened");
     let infos = format!("walk {count} pins, all opened, with kind and info");
-    if bench.wants(&names) || bench.wants(&infos) {
+    let unfollowed = format!("walk {count} pins on a mount that is nosymfollow, all opened");
+    if [&names, &infos, &unfollowed].map(|name| bench.wants(name)) != [false; 3] {
         let (root, parts) = halves(bench.place.at("walk"))?;
-        let other = bench.place.nosymfollow()?;
-        let (without_links, others) = halves(other.path.clone())?;
         let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
         for number in 0..count {
-            let (map, name) = (spec.create()?, format!("map_{number}"));
-            parts[number % 2].pin(&map, &name)?;
-            others[number % 2].pin(&map, &name)?;
+            parts[number % 2].pin(spec.create()?, format!("map_{number}"))?;
         }
-        let paths = parts.map(|part| part.path().to_owned());
+        let paths = parts.each_ref().map(|part| part.path().to_owned());
         walk(bench, &names, &root, &paths, count);
-        with_info(bench, &infos, (&root, &without_links), &paths, count);
+        with_info(bench, &infos, &root, &paths, count);
+
+        // Not before: bpftool looks at every bpffs that there is.
+        let other = bench.place.nosymfollow()?;
+        let (others_root, others) = halves(other.path.join("walk"))?;
+        for number in 0..count {
+            parts[number % 2].copy_to(format!("map_{number}"), &others[number % 2])?;
+        }
+        let paths = others.each_ref().map(|part| part.path().to_owned());
+        with_info(bench, &unfollowed, &others_root, &paths, count);
+
         root.remove_dir_all("one")?;
         root.remove_dir_all("two")?;
         std::fs::remove_dir(root.path())?;
@@ -95,29 +102,15 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
         goal("bpf-pin", "raw", 1.05),
         goal("bpf-pin", "std::fs::read_dir", 1.0),
     ];
-    let why = "An entry that is given outlasts its batch: it shares it, and so its directory, which takes two \
-         atomic operations. One that is lent, by Walk::next_entry, does not.";
-    bench.work(name, contenders, goals, why);
+    let words = Words {
+        raw: "getdents64, 64 KiB at a time",
+        why: "An entry may outlast the batch that it came in, and so holds on to that, in two atomic operations. One \
+              that is lent, by Walk::next_entry, does not.",
+    };
+    bench.work(name, contenders, goals, words);
 }
 
-fn with_info(
-    bench: &mut Bench,
-    name: &str,
-    (root, without_links): (&PinDir, &PinDir),
-    paths: &[PathBuf; 2],
-    count: usize,
-) {
-    let open_all = |root: &PinDir| {
-        let mut seen = 0;
-        for entry in root.walk().expect("a walk") {
-            let entry = entry.expect("an entry");
-            if entry.entry_type() == EntryType::Pin {
-                let (_object, info) = entry.open_with_info().expect("an object");
-                seen += usize::from(info.identity().id != 0);
-            }
-        }
-        assert_eq!(seen, count);
-    };
+fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
     let mut room = vec![0; ROOM];
     let mut contenders = vec![
         Contender::new("raw", || {
@@ -131,27 +124,39 @@ fn with_info(
             }
             assert_eq!(seen, count);
         }),
-        Contender::new("bpf-pin", || open_all(root)),
-        Contender::new("bpf-pin, nosymfollow", || open_all(without_links)),
+        Contender::new("bpf-pin", || {
+            let mut seen = 0;
+            for entry in root.walk().expect("a walk") {
+                let entry = entry.expect("an entry");
+                if entry.entry_type() == EntryType::Pin {
+                    let (_object, info) = entry.open_with_info().expect("an object");
+                    seen += usize::from(info.identity().id != 0);
+                }
+            }
+            assert_eq!(seen, count);
+        }),
     ];
     let bpftool = || {
         let mut command = Command::new("bpftool");
         command.args(["-jf", "map", "show"]).stdout(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    if bench.wants(name) && !bpftool() {
+    let is_followed = !name.contains("nosymfollow");
+    if is_followed && bench.wants(name) && !bpftool() {
         println!("\nno bpftool here, which this is compared with: apt-get install bpftool");
-    } else {
+    } else if is_followed {
         contenders.push(Contender::new("bpftool", move || assert!(bpftool())));
     }
     let goals = vec![
         goal("bpf-pin", "raw", 1.05),
-        goal("bpf-pin, nosymfollow", "raw", 1.05),
         goal("bpf-pin", "bpftool", 0.125),
     ];
-    let why = "A syscall more a pin: readlink, as of PinDir::open_as. Nor does raw take less than a sixth of what \
-         bpftool takes.";
-    bench.work(name, contenders, goals, why);
+    let words = Words {
+        raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; bpftool -jf map show asks for \
+              every map by its id, too, and writes JSON, in a process that is started",
+        why: "A syscall more a pin: readlink, as of PinDir::open_as.",
+    };
+    bench.work(name, contenders, goals, words);
 }
 
 /// All that a walk allocates, be it given back at once or not.
