@@ -124,7 +124,11 @@ fn has_dot_or_slash(bytes: &[u8]) -> bool {
             let words = bytes.chunks_exact(8).map(|word| word.try_into());
             has(last) || words.flatten().any(has)
         }
-        None => bytes.iter().any(|byte| byte | 1 == b'/'),
+        // Four to seven are eight with some of them twice.
+        None => match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(&[a, b, c, d]), Some(&[e, f, g, h])) => has([a, b, c, d, e, f, g, h]),
+            _ => bytes.iter().any(|byte| byte | 1 == b'/'),
+        },
     }
 }
 

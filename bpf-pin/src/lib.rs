@@ -1,4 +1,4 @@
-//! Pins Linux BPF maps, programs and links on bpffs, safely. Opening costs what the bare syscalls cost;
+//! Pins Linux BPF maps, programs and links on bpffs, safely. Opening by path costs what the bare syscalls cost;
 //! removing adds those that check whose pin it is.
 //!
 //! A BPF object dies with its last descriptor. Pinned, it has a name on bpffs and lives as long as
