@@ -12,8 +12,8 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity, Kind, Proven, Verdict};
-use crate::pathname::{Pathname, with_place};
-use crate::place::Place;
+use crate::pathname::Pathname;
+use crate::place::{Place, with_place};
 use crate::sys::{self, InfoRoom, sealed::Sealed};
 
 /// One of the kinds as a type: [`kinds::MapKind`], [`kinds::ProgKind`] or [`kinds::LinkKind`]. Sealed.

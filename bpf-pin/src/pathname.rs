@@ -6,8 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::filename::Filename;
-use crate::place::Place;
-use crate::sys::{Text, with_c_str};
+use crate::sys::Text;
 
 /// A NUL-terminated path: in place below 256 bytes, on the heap above.
 #[allow(clippy::large_enum_variant, reason = "in place is the point")]
@@ -23,18 +22,6 @@ const MAX_INLINE: usize = <Text>::MAX;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InteriorNul {
     pub(crate) position: usize,
-}
-
-/// Calls `call` with the place that the path is of, for what keeps no path.
-#[inline]
-pub(crate) fn with_place<T>(
-    path: &Path,
-    call: impl FnOnce(&Place<'_>) -> T,
-) -> Result<T, InteriorNul> {
-    with_c_str(path.as_os_str().as_bytes(), |name| {
-        call(&Place { base: None, name })
-    })
-    .map_err(|position| InteriorNul { position })
 }
 
 impl Pathname {
@@ -84,13 +71,6 @@ impl Pathname {
                 Self::Inline(text)
             }
             _ => Self::long(&parts.concat()),
-        }
-    }
-
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place {
-            base: None,
-            name: self.as_c_str(),
         }
     }
 

@@ -13,8 +13,8 @@ use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::kind::{self, Identity};
 use crate::object::{self, Handle, Object, ObjectKind, Pinnable};
-use crate::pathname::{Pathname, with_place};
-use crate::place::Place;
+use crate::pathname::Pathname;
+use crate::place::{Place, with_place};
 use crate::sys::{self, AsMap, sealed::Sealed};
 use crate::{Link, Map, Prog};
 

@@ -15,7 +15,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::capability::is_filtered;
-use crate::sys::{self, Result};
+use crate::pathname::{InteriorNul, Pathname};
+use crate::sys::{self, Result, with_c_str};
 
 /// A name, and where the walk along it begins.
 #[derive(Clone, Copy)]
@@ -30,9 +31,15 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Base<'a> {
     pub(crate) fd: BorrowedFd<'a>,
     /// As it was opened, for what a person reads.
-    pub(crate) path: &'a Path,
+    pub(crate) name: &'a Pathname,
     /// Whether its mount lets a symbolic link be followed.
     pub(crate) follows_links: bool,
+}
+
+impl<'a> Base<'a> {
+    pub(crate) fn path(&self) -> &'a Path {
+        self.name.as_path()
+    }
 }
 
 impl<'a> Place<'a> {
@@ -41,7 +48,7 @@ impl<'a> Place<'a> {
         let name = self.name.to_bytes();
         let name = Path::new(std::ffi::OsStr::from_bytes(name));
         match self.base {
-            Some(base) => base.path.join(name),
+            Some(base) => base.path().join(name),
             None => name.to_owned(),
         }
     }
@@ -134,6 +141,27 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Calls `call` with the place that the path is of, for what keeps no path.
+#[inline]
+pub(crate) fn with_place<T>(
+    path: &Path,
+    call: impl FnOnce(&Place<'_>) -> T,
+) -> std::result::Result<T, InteriorNul> {
+    with_c_str(path.as_os_str().as_bytes(), |name| {
+        call(&Place { base: None, name })
+    })
+    .map_err(|position| InteriorNul { position })
+}
+
+impl Pathname {
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            base: None,
+            name: self.as_c_str(),
+        }
+    }
+}
+
 /// The kernel has denied to know `BPF_F_PATH_FD`.
 static LACKS_PATH_FD: AtomicBool = AtomicBool::new(false);
 
@@ -144,18 +172,23 @@ fn on_either_way<T>(
     by_proc: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     if !LACKS_PATH_FD.load(Ordering::Relaxed) {
-        match by_fd() {
-            // Else it is another fault, which the kernel sees first.
-            Err(Errno::INVAL) if sys::get_from_nowhere() == Errno::INVAL => {
-                // What a filter says to this thread is not so for others.
-                if !is_filtered() {
-                    LACKS_PATH_FD.store(true, Ordering::Relaxed);
-                }
-            }
-            other => return other,
+        let result = by_fd();
+        if !matches!(result, Err(Errno::INVAL)) || !lacks_path_fd() {
+            return result;
         }
     }
     by_proc()
+}
+
+/// Whether that was EINVAL for the flag: else it is for another fault, which the kernel sees first.
+#[cold]
+fn lacks_path_fd() -> bool {
+    let lacks = sys::get_from_nowhere() == Errno::INVAL;
+    // What a filter says to this thread is not so for others.
+    if lacks && !is_filtered() {
+        LACKS_PATH_FD.store(true, Ordering::Relaxed);
+    }
+    lacks
 }
 
 /// Not to be had in the frame of what is asked for by descriptor.

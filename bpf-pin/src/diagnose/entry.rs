@@ -128,7 +128,7 @@ pub(super) fn change(base: Base<'_>, errno: Errno) -> Option<Cause> {
 /// Nothing has a link to it any more, not even its own '.'.
 fn removed(base: Base<'_>) -> Option<Cause> {
     (fstat(base.fd).ok()?.st_nlink == 0).then(|| Cause::Removed {
-        path: base.path.to_owned(),
+        path: base.path().to_owned(),
     })
 }
 
@@ -157,7 +157,7 @@ fn blocks(base: Base<'_>, wanted: Permission, words: Wanted) -> Option<Cause> {
         return None;
     }
     let stat = fstat(base.fd).ok()?;
-    Some(blocked_by(base.path.to_owned(), &stat, words, false))
+    Some(blocked_by(base.path().to_owned(), &stat, words, false))
 }
 
 fn symbolic_link(place: &Place<'_>) -> Option<Cause> {
@@ -206,7 +206,7 @@ fn mount_point(place: &Place<'_>) -> Option<Cause> {
 fn sticky(place: &Place<'_>, base: Base<'_>) -> Option<Cause> {
     let (around, pin) = (fstat(base.fd).ok()?, place.lstat().ok()?);
     sticky_between(&around, &pin).then(|| Cause::Sticky {
-        directory: base.path.to_owned(),
+        directory: base.path().to_owned(),
         uid: pin.st_uid,
     })
 }
@@ -216,6 +216,6 @@ fn read_only(base: Base<'_>) -> Option<Cause> {
     flags
         .contains(StatVfsMountFlags::RDONLY)
         .then(|| Cause::ReadOnlyFileSystem {
-            path: base.path.to_owned(),
+            path: base.path().to_owned(),
         })
 }

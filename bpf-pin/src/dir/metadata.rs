@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
@@ -17,6 +17,7 @@ use crate::filename::Filename;
 use crate::kind::{Identity, genuine_proc};
 use crate::operation::DirOperation;
 use crate::owner;
+use crate::pathname::Pathname;
 use crate::pinned::identify;
 use crate::place::{Base, Place};
 
@@ -310,11 +311,11 @@ fn own_descriptors() -> Result<OwnedFd, Reason> {
 /// Which object's pin an `O_PATH` descriptor is.
 fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     let descriptors = own_descriptors()?;
-    let path = PathBuf::from("/proc/self/fd");
+    let path = Pathname::known(Path::new("/proc/self/fd"));
     let number = file.as_raw_fd().to_string();
     let base = Some(Base {
         fd: descriptors.as_fd(),
-        path: &path,
+        name: &path,
         follows_links: true,
     });
     let name = CString::new(number).map_err(|_| Cause::NoProc)?;

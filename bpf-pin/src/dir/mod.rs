@@ -144,7 +144,7 @@ impl PinDir {
     fn base(&self) -> Base<'_> {
         Base {
             fd: self.fd.as_fd(),
-            path: self.path(),
+            name: &self.path,
             follows_links: self.follows_links,
         }
     }
