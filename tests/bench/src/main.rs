@@ -60,12 +60,15 @@ fn run() -> Result<(), Failure> {
     if options.record {
         options.is_whole()?;
     }
-    // Who may not mount is told at once.
-    let mut bench = Bench::new(options)?;
+    // Before anything is built.
+    place::may_be_made()?;
     report::head();
-    if bench.options.builds {
-        bench.facts = builds::all()?;
-    }
+    let built = match options.builds {
+        true => builds::all()?,
+        false => Vec::new(),
+    };
+    let mut bench = Bench::new(options)?;
+    bench.facts = built;
     rows::all(&mut bench)?;
     bench.has_all()?;
     report::finish(&bench)?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bpf_pin::{Map, MapSpec, MapType, MountOptions};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 
 use crate::Failure;
 
@@ -16,12 +16,23 @@ pub struct Place {
     pub root: PathBuf,
 }
 
+/// Whether this thread may have mounts of its own.
+pub fn may_be_made() -> Result<(), Failure> {
+    match capabilities(None)?
+        .effective
+        .contains(CapabilitySet::SYS_ADMIN)
+    {
+        true => Ok(()),
+        false => Err("a mount namespace takes CAP_SYS_ADMIN: be root".into()),
+    }
+}
+
 impl Place {
     pub fn new() -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
         // SAFETY: only this process's view of mounts and networks changes; it has one thread.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
-            .map_err(|errno| format!("a mount namespace takes CAP_SYS_ADMIN, be root: {errno}"))?;
+            .map_err(|errno| format!("a mount and a network namespace: {errno}"))?;
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
         mount_change("/", private)?;
         let root = directory.path().join("bpf");
