@@ -60,8 +60,9 @@ pub fn draw(rows: &[Measured]) -> String {
         let at = (LEFT + 88.0 * number as f64, 18.0);
         text(at, "start", colour, &format!("● {who}"));
     }
-    let words = "○ another way of the raw calls (dark grey) or of bpf-pin (red), or std (light grey); | a goal of bpf-pin against raw; linear up to 1.3, then logarithmic";
-    text((LEFT, 38.0), "start", "#555555", words);
+    let words = "○ another way of the raw calls (dark grey), of bpf-pin (red) or of std (light grey); \
+                 | a goal of bpf-pin against raw. The scale is linear up to 1.3, then logarithmic.";
+    text((8.0, 38.0), "start", "#555555", words);
     for tick in TICKS {
         for y in [TOP - 8.0, bottom + 18.0] {
             text((x(tick), y), "middle", "black", &format!("{tick}"));
@@ -118,7 +119,8 @@ pub fn draw(rows: &[Measured]) -> String {
                 let name = figures.who.trim_start_matches("bpf-pin, ");
                 let width = 5.0 * name.len() as f64;
                 let free = named.iter().position(|end| at - width / 2.0 > *end);
-                let place = free.unwrap_or_default();
+                // The one that overlaps less.
+                let place = free.unwrap_or(usize::from(named[1] < named[0]));
                 named[place] = at + width / 2.0 + 4.0;
                 let y = [y - 9.0, y + 15.0][place];
                 let _ = writeln!(

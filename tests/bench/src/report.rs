@@ -197,7 +197,9 @@ fn table(bench: &Bench) -> String {
         "\nOf {all} goals of time {reached} are reached, {missed} are missed, and {undecided} are undecided: the \
          middle half of the rounds lies on both sides.\n"
     );
+    let mut before = None;
     for row in &bench.measured {
+        let is_as_above = before.replace(row.words) == Some(row.words);
         let said = |outcome: Outcome, how: &str| {
             let those = row.verdicts.iter().filter(|it| it.outcome() == outcome);
             let those: Vec<_> = those.map(goal).collect();
@@ -205,6 +207,7 @@ fn table(bench: &Bench) -> String {
         };
         let missed = said(Outcome::Missed, "**Missed**");
         let why = match missed {
+            Some(_) if is_as_above => "Why: as above.",
             Some(_) => row.words.why,
             None => "",
         };
@@ -216,7 +219,11 @@ fn table(bench: &Bench) -> String {
         .into_iter()
         .flatten()
         .collect();
-        let raw = row.words.raw;
+        let raw = if is_as_above {
+            "as above"
+        } else {
+            row.words.raw
+        };
         let line = format!("- **{}**. raw: {raw}. {}{why}", row.name, all.concat());
         let _ = writeln!(text, "{}", line.trim_end());
     }

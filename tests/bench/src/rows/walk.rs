@@ -1,6 +1,6 @@
 //! Many pins: their names, and what they are of.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,6 +41,8 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         root.remove_dir_all("one")?;
         root.remove_dir_all("two")?;
         std::fs::remove_dir(root.path())?;
+    } else {
+        bench.names.extend([names, infos, unfollowed]);
     }
     memory(bench)
 }
@@ -111,19 +113,24 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
 }
 
 fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
-    let mut room = vec![0; ROOM];
-    let mut contenders = vec![
-        Contender::new("raw", || {
+    let is_followed = !name.contains("nosymfollow");
+    let raw_walk = |looks_for_links: bool| {
+        let mut room = vec![0; ROOM];
+        move || {
             let mut seen = 0;
             for path in paths {
                 let dir = opened(path);
                 raw::each_name(dir.as_fd(), &mut room, |name, _| {
                     let fd = raw::get_at(dir.as_fd(), name);
+                    assert!(!looks_for_links || !raw::is_link_at(dir.as_raw_fd(), name));
                     seen += usize::from(raw::map_info(fd.as_fd()).id != 0);
                 });
             }
             assert_eq!(seen, count);
-        }),
+        }
+    };
+    let mut contenders = vec![
+        Contender::new("raw", raw_walk(false)),
         Contender::new("bpf-pin", || {
             let mut seen = 0;
             for entry in root.walk().expect("a walk") {
@@ -141,7 +148,9 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
         command.args(["-jf", "map", "show"]).stdout(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let is_followed = !name.contains("nosymfollow");
+    if is_followed {
+        contenders.push(Contender::new("raw, no link followed", raw_walk(true)));
+    }
     if is_followed && bench.wants(name) && !bpftool() {
         println!("\nno bpftool here, which this is compared with: apt-get install bpftool");
     } else if is_followed {
@@ -149,11 +158,13 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
     }
     let goals = vec![
         goal("bpf-pin", "raw", 1.05),
+        goal("bpf-pin", "raw, no link followed", 1.05),
         goal("bpf-pin", "bpftool", 0.125),
     ];
     let words = Words {
-        raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; bpftool -jf map show asks for \
-              every map by its id, too, and writes JSON, in a process that is started",
+        raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; where no link is followed \
+              readlink, too. bpftool -jf map show asks for every map by its id, too, and writes JSON, in a \
+              process that is started",
         why: "A syscall more a pin: readlink, as of PinDir::open_as.",
     };
     bench.work(name, contenders, goals, words);
