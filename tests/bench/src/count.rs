@@ -1,6 +1,6 @@
 //! What a call takes beside time: allocations, syscalls, instructions. All three are exact, and the same in
-//! every run of one executable; but the C library's copy of a path takes some 16 instructions more or
-//! less by where that stands.
+//! every run of one executable, as long as a path stands where it stood: the C library's copy takes some 16
+//! instructions more or less by that.
 
 use std::ffi::c_void;
 use std::io;

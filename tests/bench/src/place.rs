@@ -1,6 +1,6 @@
 //! A bpffs of the bench's own, under a path as users have one, that nobody else sees.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -83,6 +83,24 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = unmount(&self.path, UnmountFlags::DETACH);
     }
+}
+
+/// A path at an address that is a multiple of 64: how many instructions the C library takes to copy it
+/// depends on that.
+pub fn aligned(path: &Path) -> &'static Path {
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line([u8; 64]);
+
+    let bytes = path.as_os_str().as_bytes();
+    let mut lines = vec![Line([0; 64]); bytes.len().div_ceil(64)];
+    for (line, chunk) in lines.iter_mut().zip(bytes.chunks(64)) {
+        line.0[..chunk.len()].copy_from_slice(chunk);
+    }
+    let lines = Box::leak(lines.into_boxed_slice());
+    // SAFETY: the lines are as many bytes or more, one behind the other, and stay.
+    let bytes = unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), bytes.len()) };
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 pub fn c_path(path: &Path) -> CString {

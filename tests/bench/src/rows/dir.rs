@@ -7,7 +7,7 @@ use bpf_pin::{Map, PinDir};
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words, goal};
-use crate::place::{c_path, hash};
+use crate::place::{aligned, c_path, hash};
 use crate::{Failure, peers, raw};
 
 use super::object::{assert_is_hash, is_pin_of};
@@ -68,8 +68,8 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
 }
 
 fn open(bench: &mut Bench, dir: &PinDir) {
-    let path = dir.path().join(NAME);
-    let raw_path = c_path(&path);
+    let path = aligned(&dir.path().join(NAME));
+    let raw_path = c_path(path);
     let at = dir.as_fd();
     let mut contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get_at(at, C_NAME))),
@@ -79,10 +79,10 @@ fn open(bench: &mut Bench, dir: &PinDir) {
             assert_is_hash(&fd);
         }),
         Contender::new("raw by path", || assert_is_hash(&raw::get(&raw_path))),
-        Contender::new("bpf-pin by path", || drop(Map::open(&path).expect("a map"))),
+        Contender::new("bpf-pin by path", || drop(Map::open(path).expect("a map"))),
         Contender::new("bpf-pin", || drop(dir.open_as::<Map>(NAME).expect("a map"))),
     ];
-    contenders.extend(peers::open_map(&path));
+    contenders.extend(peers::open_map(path));
     let goals = vec![
         goal("bpf-pin", "raw, no link followed", 1.02),
         goal("bpf-pin", "bpf-pin by path", 1.0),
@@ -98,14 +98,14 @@ fn open(bench: &mut Bench, dir: &PinDir) {
 }
 
 fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
-    let path = dir.path().join(NAME);
+    let path = aligned(&dir.path().join(NAME));
     let at = dir.as_fd();
     let mut contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get_at(at, C_NAME))),
-        Contender::new("bpf-pin by path", || drop(Map::open(&path).expect("a map"))),
+        Contender::new("bpf-pin by path", || drop(Map::open(path).expect("a map"))),
         Contender::new("bpf-pin", || drop(dir.open_as::<Map>(NAME).expect("a map"))),
     ];
-    contenders.extend(peers::open_map(&path));
+    contenders.extend(peers::open_map(path));
     let goals = vec![
         goal("bpf-pin", "raw", 1.02),
         goal("bpf-pin", "bpf-pin by path", 1.0),

@@ -8,23 +8,20 @@ use bpf_pin::{AttachType, Insn, Link, LinkSpec, Map, Prog, ProgSpec, ProgType, a
 use crate::Failure;
 use crate::bench::Bench;
 use crate::pairs::{Contender, Goal, Words, goal};
-use crate::place::{c_path, hash};
+use crate::place::{aligned, c_path, hash};
 use crate::{peers, raw};
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let map = hash(8)?;
     raw::update(map.as_fd(), &1, &1);
-    let (map_path, prog_path, link_path) = (
-        bench.place.at("map"),
-        bench.place.at("prog"),
-        bench.place.at("link"),
-    );
-    map.try_clone()?.pin(&map_path)?;
-    prog()?.pin(&prog_path)?;
-    link()?.pin(&link_path)?;
-    open_map(bench, &map_path);
-    open_prog(bench, &prog_path);
-    open_link(bench, &link_path);
+    let at = |name: &str| aligned(&bench.place.at(name));
+    let (map_path, prog_path, link_path) = (at("map"), at("prog"), at("link"));
+    map.try_clone()?.pin(map_path)?;
+    prog()?.pin(prog_path)?;
+    link()?.pin(link_path)?;
+    open_map(bench, map_path);
+    open_prog(bench, prog_path);
+    open_link(bench, link_path);
     pin(bench, map);
     for path in [map_path, prog_path, link_path] {
         std::fs::remove_file(path)?;
@@ -117,8 +114,8 @@ pub fn is_pin_of(
 }
 
 fn pin(bench: &mut Bench, map: Map) {
-    let path = bench.place.at("pin");
-    let raw_path = c_path(&path);
+    let path = aligned(&bench.place.at("pin"));
+    let raw_path = c_path(path);
     let fd = map.try_clone().expect("a descriptor");
     let fd = fd.as_fd();
     let peer = map.try_clone().expect("a descriptor");
@@ -134,11 +131,11 @@ fn pin(bench: &mut Bench, map: Map) {
             raw::unlink(&raw_path);
         }),
         Contender::new("bpf-pin", || {
-            let pinned = held.take().expect("a map").pin(&path).expect("a pin");
+            let pinned = held.take().expect("a map").pin(path).expect("a pin");
             held = Some(pinned.unpin().expect("our pin"));
         }),
     ];
-    contenders.extend(peers::pin(&peer, &path));
+    contenders.extend(peers::pin(&peer, path));
     let goals = vec![
         goal("bpf-pin", "raw", 1.02),
         goal("bpf-pin", "raw with the check", 1.02),

@@ -14,23 +14,23 @@ use rustix::net::{
 use crate::Failure;
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words, goal};
-use crate::place::{c_path, hash};
+use crate::place::{aligned, c_path, hash};
 use crate::raw;
 
 use super::object::assert_is_hash;
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
-    let path = bench.place.at("rights");
-    let map = hash(8)?.pin(&path)?;
+    let path = aligned(&bench.place.at("rights"));
+    let map = hash(8)?.pin(path)?;
     let (here, there) = UnixStream::pair()?;
-    let raw_path = c_path(&path);
+    let raw_path = c_path(path);
     let contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get(&raw_path))),
         Contender::new("raw, SCM_RIGHTS", || {
             send(&here, map.as_fd());
             assert_is_hash(&receive(&there));
         }),
-        Contender::new("bpf-pin", || drop(Map::open(&path).expect("a map"))),
+        Contender::new("bpf-pin", || drop(Map::open(path).expect("a map"))),
         Contender::new("bpf-pin, SCM_RIGHTS", || {
             send(&here, map.as_fd());
             drop(Map::try_from(receive(&there)).expect("a map"));

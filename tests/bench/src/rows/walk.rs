@@ -165,7 +165,13 @@ fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2],
         raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; where no link is followed \
               readlink, too. bpftool -jf map show asks for every map by its id, too, and writes JSON, in a \
               process that is started",
-        why: "A syscall more a pin: readlink, as of PinDir::open_as.",
+        why: match is_followed {
+            true => "A syscall more a pin: readlink, as of PinDir::open_as.",
+            false => {
+                "A pin may be of any kind, so there is room for the longest info, of which the kernel looks whether \
+                 what it leaves is zero."
+            }
+        },
     };
     bench.work(name, contenders, goals, words);
 }
