@@ -79,7 +79,7 @@ fn without_one() -> Outcome {
     Ok(())
 }
 
-/// Linux 5.2 to 5.13, where mount(2) knows it, or a filter that is as old.
+/// Linux 5.10 to 5.13, whose mount(2) knows it, or a filter that is as old.
 fn without_nosymfollow() -> Outcome {
     in_a_directory(|path| {
         let options = MountOptions::new().nosymfollow(true);

@@ -17,7 +17,7 @@ use crate::operation::MountOperation;
 
 use super::attach::{self, Attached};
 use super::instance::{Bpffs, error};
-use super::options::MountOptions;
+use super::options::{MountOptions, needs_mount};
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]
@@ -287,7 +287,7 @@ fn mount_on(
         Ok((mount, attached))
     });
     let (mount, attached) = match moved {
-        Err(Without::Mount(reason)) if options.need_mount(&reason) => {
+        Err(Without::Mount(reason)) if needs_mount(&reason) => {
             let new = attach::mount_onto(place, path, options).map_err(Without::of_mounting)?;
             return Ok((new.fd, new.stat.st_dev));
         }

@@ -29,7 +29,7 @@ use crate::sys::Control;
 
 use super::instance::error;
 use super::mount::{Detached, create, open_context};
-use super::options::MountOptions;
+use super::options::{MountOptions, without_mount};
 
 /// With the context, and before a number.
 const REQUEST: [u8; 8] = *b"bpffs 1?";
@@ -102,7 +102,10 @@ impl MountOptions {
         match receive_answer(socket, number)? {
             // The other side's mode and owner take precedence, and a kernel that delegates ignores
             // neither.
-            0 => self.without_owner().take_mount(context.as_fd()),
+            0 => {
+                let mount = self.without_owner().take_mount(context.as_fd());
+                mount.map_err(without_mount)
+            }
             errno => Err(Cause::Refused { errno }.into()),
         }
     }

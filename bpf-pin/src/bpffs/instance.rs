@@ -51,7 +51,8 @@ impl Bpffs {
     /// and a bpffs that it hides;
     /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
     /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
-    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES); ELOOP;
+    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES);
+    /// ELOOP, with [`SymbolicLink`](Cause::SymbolicLink) on a mount that follows none;
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall. [`inspect`](Self::inspect) tells more.
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

@@ -16,7 +16,7 @@ use crate::operation::MountOperation;
 
 use super::attach;
 use super::instance::Bpffs;
-use super::options::MountOptions;
+use super::options::{MountOptions, needs_mount, without_mount};
 
 impl MountOptions {
     /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
@@ -24,8 +24,8 @@ impl MountOptions {
     ///
     /// The bpffs is made with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), read back, and only
     /// then attached, with move_mount(2); a source and a delegation are read back in mountinfo after
-    /// that. Where one of these calls is missing, or a filter says so (ENOSYS), mount(2) is used, and all
-    /// is read back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo
+    /// that. Where one of these calls is missing (ENOSYS), or does not know [`nosymfollow`](Self::nosymfollow)
+    /// (EINVAL), or a filter says so, mount(2) is used, and all is read back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo
     /// as the one bpffs that is new on this directory: what others mount there in the same moment is
     /// taken away with it, and the error is [`Overtaken`](crate::Cause::Overtaken).
     ///
@@ -36,7 +36,8 @@ impl MountOptions {
     /// [`OptionIgnored`](crate::Cause::OptionIgnored) where the kernel is too old for an option;
     /// [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT);
     /// [`NotADirectory`](crate::Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](crate::Cause::NameTooLong),
-    /// [`PathTooLong`](crate::Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](crate::Cause::Blocked) (EACCES); ELOOP;
+    /// [`PathTooLong`](crate::Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](crate::Cause::Blocked) (EACCES);
+    /// ELOOP, with [`SymbolicLink`](crate::Cause::SymbolicLink) on a mount that follows none;
     /// [`MissingCapability`](crate::Cause::MissingCapability), [`NeedsDelegation`](crate::Cause::NeedsDelegation)
     /// or [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM);
     /// [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC);
@@ -68,7 +69,7 @@ impl MountOptions {
             Ok(Bpffs::known(fd, path, dev))
         });
         match moved {
-            Err(reason) if self.need_mount(&reason) => {
+            Err(reason) if needs_mount(&reason) => {
                 let new = attach::mount_onto(&place, path, self)?;
                 Ok(Bpffs::known(new.fd, path, new.stat.st_dev))
             }
@@ -112,7 +113,7 @@ impl MountOptions {
             Err(reason) => Err(Error::Mount {
                 operation: MountOperation::Make,
                 path: PathBuf::new(),
-                reason,
+                reason: without_mount(reason),
             }),
         }
     }

@@ -9,9 +9,10 @@ use crate::capability::is_filtered;
 use crate::mountinfo::Mount;
 use crate::sys;
 
-/// The same directory through a copy of its mount, attached nowhere, on which no such time is set and no
-/// symbolic link followed; or as it is, where that cannot be had: before Linux 5.12, without `CAP_SYS_ADMIN`, of a mount that is unbindable.
-/// What is mounted below it is not in the copy.
+/// The same directory through a copy of its mount, attached nowhere, on which no such time is set, nor a
+/// symbolic link followed where the kernel knows how; or as it is, where that cannot be had: before
+/// Linux 5.12, without `CAP_SYS_ADMIN`, of a mount that is unbindable. What is mounted below it is not in
+/// the copy.
 pub(crate) fn without_atime(fd: OwnedFd, mount: &Mount) -> OwnedFd {
     let is_so_already = mount.is_read_only() || mount.option("noatime").is_some();
     // A filter that knows mounts as none of this program's business may end it.

@@ -296,7 +296,7 @@ impl MountOptions {
             .collect()
     }
 
-    /// Why fsmount(2) did not take them, where it takes the others.
+    /// Why fsmount(2) did not take them, where it takes the others: mount(2) may take all.
     #[cold]
     pub(crate) fn refused_attribute(
         &self,
@@ -305,14 +305,7 @@ impl MountOptions {
     ) -> Option<Cause> {
         let others = self.attributes() - MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
         let is_it = errno == Errno::INVAL && self.nosymfollow && fsmount(others).is_ok();
-        (is_it && !is_filtered()).then_some(NOSYMFOLLOW_OF_FSMOUNT)
-    }
-
-    /// Whether one of the newer calls is missing, or what it should know, in this kernel or behind a
-    /// filter: mount(2) may do then.
-    pub(crate) fn need_mount(&self, reason: &Reason) -> bool {
-        let is_unexplained = matches!(reason.cause(), None | Some(&NOSYMFOLLOW_OF_FSMOUNT));
-        reason.is(Errno::NOSYS) || self.nosymfollow && reason.is(Errno::INVAL) && is_unexplained
+        is_it.then_some(NOSYMFOLLOW_OF_FSMOUNT)
     }
 
     /// Those of the mount, for mount(2).
@@ -406,6 +399,21 @@ impl MountOptions {
     }
 }
 
+/// Whether one of the newer calls is missing, or what it should know, in this kernel or behind a filter:
+/// mount(2) may do then.
+pub(super) fn needs_mount(reason: &Reason) -> bool {
+    reason.is(Errno::NOSYS) || reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT)
+}
+
+/// The same reason where there is no mount(2) to turn to: nothing is said of the kernel where it may have
+/// been a filter.
+pub(super) fn without_mount(reason: Reason) -> Reason {
+    match reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT) && is_filtered() {
+        true => Reason::errno_only(Errno::INVAL),
+        false => reason,
+    }
+}
+
 /// By a bad value.
 fn prove_known(
     context: BorrowedFd<'_>,
@@ -461,7 +469,7 @@ mod tests {
 
     use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
-    use super::MountOptions;
+    use super::{MountOptions, SINCE_NOSYMFOLLOW, ST_NOSYMFOLLOW};
     use crate::cause::Cause;
 
     /// No kernel ignores these, so this is shown by a mount that was not asked for them.
@@ -475,6 +483,7 @@ mod tests {
             (new().nodev(true), StatVfsMountFlags::NODEV, "nodev"),
             (new().noexec(true), StatVfsMountFlags::NOEXEC, "noexec"),
             (new().read_only(true), StatVfsMountFlags::RDONLY, "ro"),
+            (new().nosymfollow(true), ST_NOSYMFOLLOW, "nosymfollow"),
         ];
         for (options, flag, option) in all {
             let verified = options.verify(root.as_fd());
@@ -483,7 +492,7 @@ mod tests {
                 continue;
             }
             let reason = verified.unwrap_err();
-            let since = None;
+            let since = (option == "nosymfollow").then_some(SINCE_NOSYMFOLLOW);
             let ignored = Cause::OptionIgnored { option, since };
             assert_eq!(reason.cause(), Some(&ignored));
         }

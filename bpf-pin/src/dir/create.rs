@@ -58,7 +58,8 @@ impl PinDir {
     /// [`Error::Directory`], and what was made is removed again. With one of these causes where it
     /// was proven: [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT) on the way to the bpffs;
-    /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
+    /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR; a link on the
+    /// way to the bpffs that its mount lets nobody follow ELOOP);
     /// [`Dot`](Cause::Dot), without a syscall on that name; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`InteriorNul`](Cause::InteriorNul).

@@ -66,9 +66,10 @@ pub use walk::Walk;
 /// Whoever may do so can put other objects under its names, and can do so between any two syscalls.
 /// A symbolic link can lead to what only this process may open: it is looked for, in a syscall after
 /// `BPF_OBJ_GET`, which has followed it by then. Where the directory's mount was
-/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened the kernel follows none in it, and
-/// nothing is looked for: [`SymbolicLink`](crate::Cause::SymbolicLink) comes with ELOOP there. (Of a link
-/// that is mounted over a name, which takes `CAP_SYS_ADMIN`, the mount that it is from decides.)
+/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened nothing is looked for: the kernel
+/// follows none in it, and to open a pin fails with ELOOP and [`SymbolicLink`](crate::Cause::SymbolicLink).
+/// Somebody with `CAP_SYS_ADMIN` can undo that: by a remount without it, or by a link from elsewhere that is
+/// mounted over a name.
 ///
 /// What is pinned never leaves the directory, and what is removed or replaced was right before
 /// seen to be what the caller named; but the kernel has no call that does both in one step.

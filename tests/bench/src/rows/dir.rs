@@ -91,7 +91,7 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         raw: "BPF_OBJ_GET from the directory, info, close; where no link is followed readlink, too; by path \
               without the directory, as all peers",
         why: "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, readlink, finds out \
-              whether the name is one. It takes about as long as the walk through the six directories.",
+              whether the name is one. It takes a little longer than the walk through the six directories.",
     };
     let name = "PinDir::open_as, in a directory six deep";
     bench.call(name, contenders, goals, words);
@@ -113,7 +113,7 @@ fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
     ];
     let words = Words {
         raw: "BPF_OBJ_GET from the directory, info, close; peers by path",
-        why: "Some 170 instructions: the name is searched for a slash and a dot, and copied, up to a NUL.",
+        why: "Some 150 instructions: the name is searched for a slash and a dot, and copied, up to a NUL.",
     };
     let name = "PinDir::open_as, the same on a mount that is nosymfollow";
     bench.call(name, contenders, goals, words);
@@ -133,7 +133,7 @@ fn replace(bench: &mut Bench, dir: &PinDir, map: &Map) -> Result<(), Failure> {
     let goals = vec![goal("bpf-pin", "raw", 1.05)];
     let words = Words {
         raw: "BPF_OBJ_PIN under a name as long as the library's, renameat2",
-        why: "Some 330 instructions: a name is copied, another is lent and given back.",
+        why: "Some 300 instructions: a name is copied, another is lent and given back.",
     };
     bench.call("PinDir::replace", contenders, goals, words);
     Ok(())
