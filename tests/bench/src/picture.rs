@@ -116,7 +116,12 @@ pub fn draw(rows: &[Measured]) -> String {
                 figures.who, ratio.median
             );
             if rank >= COLOURS.len() {
-                let name = figures.who.trim_start_matches("bpf-pin, ");
+                // Whose it is the colour tells.
+                let name = ["bpf-pin", "raw"]
+                    .iter()
+                    .find_map(|whose| figures.who.strip_prefix(whose))
+                    .unwrap_or(figures.who)
+                    .trim_start_matches([',', ' ']);
                 let width = 5.0 * name.len() as f64;
                 let free = named.iter().position(|end| at - width / 2.0 > *end);
                 // The one that overlaps less.
