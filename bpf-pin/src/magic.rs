@@ -31,7 +31,6 @@ impl FileSystem {
     /// `ST_NOSYMFOLLOW`, Linux 5.10.
     #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
     pub(crate) fn follows_links(stat: &StatFs) -> bool {
-        const ST_NOSYMFOLLOW: u64 = 0x2000;
         stat.f_flags as u64 & ST_NOSYMFOLLOW == 0
     }
 
@@ -57,6 +56,9 @@ impl FileSystem {
         known.map(|(_, name)| *name)
     }
 }
+
+/// Of a mount, among the flags that `statfs(2)` tells.
+pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
 
 /// As people call it: bpffs, although that mounts as "bpf".
 impl fmt::Display for FileSystem {

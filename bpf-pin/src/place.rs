@@ -31,14 +31,14 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Base<'a> {
     pub(crate) fd: BorrowedFd<'a>,
     /// As it was opened, for what a person reads.
-    pub(crate) name: &'a Pathname,
+    pub(crate) pathname: &'a Pathname,
     /// Whether its mount lets a symbolic link be followed.
     pub(crate) follows_links: bool,
 }
 
 impl<'a> Base<'a> {
     pub(crate) fn path(&self) -> &'a Path {
-        self.name.as_path()
+        self.pathname.as_path()
     }
 }
 

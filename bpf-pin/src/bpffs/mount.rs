@@ -24,10 +24,11 @@ impl MountOptions {
     ///
     /// The bpffs is made with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), read back, and only
     /// then attached, with move_mount(2); a source and a delegation are read back in mountinfo after
-    /// that. Where one of these calls is missing (ENOSYS), or does not know [`nosymfollow`](Self::nosymfollow)
-    /// (EINVAL), or a filter says so, mount(2) is used, and all is read back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo
-    /// as the one bpffs that is new on this directory: what others mount there in the same moment is
-    /// taken away with it, and the error is [`Overtaken`](crate::Cause::Overtaken).
+    /// that. Where one of these calls is missing (ENOSYS), or does not know
+    /// [`nosymfollow`](Self::nosymfollow) (EINVAL), or a filter says so, mount(2) is used, and all is read
+    /// back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo as the one
+    /// bpffs that is new on this directory: what others mount there in the same moment is taken away with
+    /// it, and the error is [`Overtaken`](crate::Cause::Overtaken).
     ///
     /// # Errors
     ///

@@ -13,6 +13,7 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
+use crate::magic::ST_NOSYMFOLLOW;
 use crate::mountinfo::Mount;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
@@ -62,8 +63,7 @@ const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
     what: "MOUNT_ATTR_NOSYMFOLLOW",
     since: Version::new(5, 14),
 };
-/// `ST_NOSYMFOLLOW`.
-const ST_NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(0x2000);
+const NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(ST_NOSYMFOLLOW as _);
 
 /// What fsconfig(2) takes of a string, its NUL included.
 const VALUE_MAX: usize = 256;
@@ -355,7 +355,7 @@ impl MountOptions {
                 return ignored(option, None);
             }
         }
-        if self.nosymfollow && !flags.contains(ST_NOSYMFOLLOW) {
+        if self.nosymfollow && !flags.contains(NOSYMFOLLOW) {
             return ignored("nosymfollow", Some(SINCE_NOSYMFOLLOW));
         }
         Ok(())
@@ -469,7 +469,7 @@ mod tests {
 
     use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
-    use super::{MountOptions, SINCE_NOSYMFOLLOW, ST_NOSYMFOLLOW};
+    use super::{MountOptions, NOSYMFOLLOW, SINCE_NOSYMFOLLOW};
     use crate::cause::Cause;
 
     /// No kernel ignores these, so this is shown by a mount that was not asked for them.
@@ -483,7 +483,7 @@ mod tests {
             (new().nodev(true), StatVfsMountFlags::NODEV, "nodev"),
             (new().noexec(true), StatVfsMountFlags::NOEXEC, "noexec"),
             (new().read_only(true), StatVfsMountFlags::RDONLY, "ro"),
-            (new().nosymfollow(true), ST_NOSYMFOLLOW, "nosymfollow"),
+            (new().nosymfollow(true), NOSYMFOLLOW, "nosymfollow"),
         ];
         for (options, flag, option) in all {
             let verified = options.verify(root.as_fd());

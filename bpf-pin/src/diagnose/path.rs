@@ -104,15 +104,12 @@ pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
 /// The first symbolic link that its mount lets nobody follow.
 fn not_followed(path: &Path) -> Option<Cause> {
     let is_it = |prefix: &PathBuf| {
-        let is_link = lstat(prefix).is_ok_and(|stat| is_symbolic_link(&stat));
-        is_link && statfs(directory(prefix)).is_ok_and(|stat| !FileSystem::follows_links(&stat))
+        let is_link = at_path(prefix, |place| place.is_symbolic_link().ok());
+        is_link == Some(true)
+            && statfs(directory(prefix)).is_ok_and(|stat| !FileSystem::follows_links(&stat))
     };
     let link = prefixes(path).into_iter().find(is_it);
     link.map(|path| Cause::SymbolicLink { path })
-}
-
-fn is_symbolic_link(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
 #[derive(PartialEq)]

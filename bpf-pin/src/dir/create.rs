@@ -382,13 +382,10 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
         };
     }
     match at {
-        At::Bpffs(dir) => {
-            let PinDir {
-                fd, follows_links, ..
-            } = *dir;
-            let path = Pathname::new(path)?;
-            Ok(PinDir::from_proven_fd(fd, path, follows_links))
-        }
+        At::Bpffs(dir) => Ok(PinDir {
+            path: Pathname::new(path)?,
+            ..*dir
+        }),
         At::Elsewhere(fd) => {
             let found = FileSystem::from_stat(&statfs_of(&fd)?);
             Err(diagnose::not_bpffs(path, found).into())

@@ -315,7 +315,7 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     let number = file.as_raw_fd().to_string();
     let base = Some(Base {
         fd: descriptors.as_fd(),
-        name: &path,
+        pathname: &path,
         follows_links: true,
     });
     let name = CString::new(number).map_err(|_| Cause::NoProc)?;

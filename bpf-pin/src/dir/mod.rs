@@ -145,7 +145,7 @@ impl PinDir {
     fn base(&self) -> Base<'_> {
         Base {
             fd: self.fd.as_fd(),
-            name: &self.path,
+            pathname: &self.path,
             follows_links: self.follows_links,
         }
     }

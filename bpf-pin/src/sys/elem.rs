@@ -134,7 +134,7 @@ impl<M: AsMap> Cells<M> {
     }
 
     #[inline]
-    pub(crate) fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.is_plain.load(Ordering::Relaxed)
     }
 
