@@ -315,15 +315,6 @@ fn gone_meanwhile() -> Outcome {
     Ok(())
 }
 
-/// Sets it when dropped: also when an assertion fails, which would wait for its writer otherwise.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 fn no_garbage() -> Outcome {
     const ROOM: u32 = 256;
     /// In each value's upper half, so that a value that nobody wrote is known as such.
@@ -341,7 +332,7 @@ fn no_garbage() -> Outcome {
         let (elems, put) = (&elems, &put);
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU32::new(0));
         thread::scope(|scope| -> Outcome {
-            let stop = Stop(done);
+            let stop = Done(done);
             let writer = scope.spawn(move || -> bpf_pin::Result<()> {
                 while !done.load(Ordering::Relaxed) {
                     for key in (1..ROOM).step_by(2) {

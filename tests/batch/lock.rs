@@ -9,8 +9,6 @@ use std::thread;
 use bpf_pin::{Cursor, ElemFlags, Map, MapSpec, MapType, abi};
 use common::*;
 
-use super::race::Stop;
-
 pub fn tests(suite: Suite) -> Suite {
     const BPF: &[Need] = &[cap::BPF];
     suite.test("under_the_values_lock", BPF, all_commands).test(
@@ -125,7 +123,7 @@ fn whole_values() -> Outcome {
     elems.update(&1, &value(1), ElemFlags::ANY)?;
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
-        let stop = Stop(done);
+        let stop = Done(done);
         let writer = scope.spawn(move || -> bpf_pin::Result<()> {
             let mut n = 1;
             while !done.load(Ordering::Relaxed) {

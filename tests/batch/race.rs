@@ -15,15 +15,6 @@ pub fn tests(suite: Suite) -> Suite {
         .test("a_trie_beside_writers_comes_to_an_end", BPF, trie)
 }
 
-/// Sets it when dropped: also when an assertion fails, which would wait for its writers otherwise.
-pub struct Stop<'a>(pub &'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
-
 const WRITERS: u32 = 8;
 
 /// Keys below this stay.
@@ -39,7 +30,7 @@ fn stays() -> Outcome {
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU64::new(0));
         thread::scope(|scope| -> Outcome {
-            let stop = Stop(done);
+            let stop = Done(done);
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     scope.spawn(move || -> bpf_pin::Result<()> {
@@ -105,7 +96,7 @@ fn handed_over() -> Outcome {
     let elems = &map.typed::<u32, u64>()?;
     let done = &AtomicBool::new(false);
     let taken = thread::scope(|scope| -> bpf_pin::Result<_> {
-        let stop = Stop(done);
+        let stop = Done(done);
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(move || -> bpf_pin::Result<Vec<(u32, u64)>> {
@@ -161,7 +152,7 @@ fn trie() -> Outcome {
     let prefix = |n: u32| [32, n.swap_bytes()];
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
-        let stop = Stop(done);
+        let stop = Done(done);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 scope.spawn(move || -> bpf_pin::Result<()> {

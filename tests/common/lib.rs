@@ -28,7 +28,7 @@ pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};
 pub use objects::{
     NetnsLink, btf, btf_blob, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup,
 };
-pub use run::{eventually, lo_up};
+pub use run::{Done, eventually, lo_up};
 pub use stops::at_each_stop;
 pub use struct_ops::CongestionOps;
 pub use suite::{Suite, TestResult};

@@ -418,13 +418,6 @@ fn kept_lock() -> Outcome {
 fn others() -> Outcome {
     in_a_directory(|path| {
         let done = AtomicBool::new(false);
-        /// Also when a test panics.
-        struct Done<'a>(&'a AtomicBool);
-        impl Drop for Done<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
         let (mut mounted, mut occupied) = (0, 0);
         thread::scope(|scope| {
             scope.spawn(|| {

@@ -162,15 +162,6 @@ fn changing_link() -> Outcome {
     })
 }
 
-/// Set when dropped, after a panic too.
-struct Done<'a>(&'a AtomicBool);
-
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 fn few_descriptors() -> Outcome {
     let dir = directory();
     let path = dir.path().to_str().ok_or("a path that is text")?;
