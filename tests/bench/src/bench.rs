@@ -79,22 +79,17 @@ impl Bench {
         if self.options.quick { quick } else { full }
     }
 
-    pub fn wants(&self, name: &str) -> bool {
+    pub fn wants(&mut self, name: &str) -> bool {
+        if !self.names.iter().any(|known| known == name) {
+            self.names.push(name.into());
+        }
         let only = &self.options.only;
         only.is_empty() || only.iter().any(|part| name.contains(part.as_str()))
     }
 
     /// Rows that were asked for by a name that none has.
     pub fn has_all(&self) -> Result<(), Failure> {
-        let is_known = |part: &String| {
-            self.measured
-                .iter()
-                .any(|row| row.name.contains(part.as_str()))
-                || self
-                    .facts
-                    .iter()
-                    .any(|(name, _)| name.contains(part.as_str()))
-        };
+        let is_known = |part: &&String| self.names.iter().any(|name| name.contains(part.as_str()));
         match self.options.only.iter().find(|part| !is_known(part)) {
             Some(part) => Err(format!(
                 "no row has {part:?} in its name; there are\n  {}",
@@ -140,7 +135,6 @@ impl Bench {
     }
 
     fn row(&mut self, row: Row<'_>) {
-        self.names.push(row.name.clone());
         if !self.wants(&row.name) {
             return;
         }

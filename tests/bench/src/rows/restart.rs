@@ -7,7 +7,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{Kind, Link, Map, MapSpec, MapType, PinDir, Reuse, abi};
-use rustix::fs::statvfs;
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Goal, Words, goal};
@@ -51,10 +50,10 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     open(bench, &directories);
     std::fs::remove_dir_all(bench.place.at("restart"))?;
     let root = PinDir::create(bench.place.at("reuse"), 0o700)?;
-    fitting(bench, &root)?;
+    fitting(bench, &root, true)?;
     missing(bench, &root)?;
     let other = bench.place.nosymfollow()?;
-    fitting(bench, &PinDir::open(&other.path)?)?;
+    fitting(bench, &PinDir::open(&other.path)?, false)?;
     std::fs::remove_dir_all(bench.place.at("reuse"))?;
     Ok(())
 }
@@ -157,7 +156,8 @@ fn fits(fd: &OwnedFd) -> bool {
         && (info.map_flags, info.map_extra, info.ifindex) == (0, 0, 0)
 }
 
-fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
+/// Where symbolic links are followed, or on a mount that is nosymfollow.
+fn fitting(bench: &mut Bench, root: &PinDir, is_followed: bool) -> Result<(), Failure> {
     let count = bench.size(10_000, 500);
     let pins: Vec<_> = (0..count)
         .map(|i| Pin::new(root.path(), format!("map_{i}")))
@@ -178,30 +178,27 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         let reused = root.open_or_create(&pin.name, &spec, Reuse::Exact);
         drop(reused.expect("a map that fits"));
     };
-    let is_followed = statvfs(root.path())?.f_flag.bits() & ST_NOSYMFOLLOW == 0;
-    let (one, many, raw_does, why) = match is_followed {
+    // Where it is followed, the bare calls that are as safe look for a link, too.
+    let (on, same, words) = match is_followed {
         true => (
-            "PinDir::open_or_create of a map that fits".to_owned(),
-            format!("restart: {count} open_or_create that fit"),
-            "BPF_OBJ_GET from the directory, info, whose fields are compared, close; where no link is followed \
-             readlink, too",
-            "A syscall more than raw, readlink: bpf(2) follows links. And some 400 instructions: every field is \
-             compared, and the name is kept, for it may have to be created, migrated or replaced.",
+            "",
+            "raw, no link followed",
+            Words {
+                raw: "BPF_OBJ_GET from the directory, info, whose fields are compared, close; where no link is followed \
+                      readlink, too",
+                why: "A syscall more than raw, readlink: bpf(2) follows links. And some 400 instructions: every field is \
+                      compared, and the name is kept, for it may have to be created, migrated or replaced.",
+            },
         ),
         false => (
-            "PinDir::open_or_create of a map that fits, on a mount that is nosymfollow".to_owned(),
-            format!("restart: {count} open_or_create that fit, on a mount that is nosymfollow"),
-            "BPF_OBJ_GET from the directory, info, whose fields are compared, close",
-            "Some 400 instructions: every field is compared, and the name is kept, for it may have to be created, \
-             migrated or replaced.",
+            ", on a mount that is nosymfollow",
+            "raw",
+            Words {
+                raw: "BPF_OBJ_GET from the directory, info, whose fields are compared, close",
+                why: "Some 400 instructions: every field is compared, and the name is kept, for it may have to be \
+                      created, migrated or replaced.",
+            },
         ),
-    };
-    let words = Words { raw: raw_does, why };
-    // The bare calls that are as safe.
-    let same = if is_followed {
-        "raw, no link followed"
-    } else {
-        "raw"
     };
     let pin = &pins[0];
     let mut contenders = vec![Contender::new("raw", || assert!(fits_at(pin)))];
@@ -209,7 +206,8 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         contenders.push(Contender::new(same, || assert!(fits_unlinked(pin))));
     }
     contenders.push(Contender::new("bpf-pin", || reuse(pin)));
-    bench.call(&one, contenders, vec![goal("bpf-pin", same, 1.02)], words);
+    let name = format!("PinDir::open_or_create of a map that fits{on}");
+    bench.call(&name, contenders, vec![goal("bpf-pin", same, 1.02)], words);
 
     let paths: Vec<_> = pins
         .iter()
@@ -234,14 +232,13 @@ fn fitting(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         raw: "as above; peers open by path and compare nothing",
         ..words
     };
-    bench.work(&many, contenders, goals, words);
+    let name = format!("restart: {count} open_or_create that fit{on}");
+    bench.work(&name, contenders, goals, words);
     for pin in &pins {
         root.unlink(&pin.name)?;
     }
     Ok(())
 }
-
-const ST_NOSYMFOLLOW: u64 = 0x2000;
 
 fn missing(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
     let count = bench.size(1024, 64);

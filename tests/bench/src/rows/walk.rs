@@ -15,7 +15,7 @@ use crate::{Failure, count, raw};
 const ROOM: usize = 64 << 10;
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
-    let count = bench.size(33_300, 2_000);
+    let count = walk_size(bench);
     let names = format!("walk {count} pins in two directories, none opened");
     let infos = format!("walk {count} pins, all opened, with kind and info");
     let unfollowed = format!("walk {count} pins on a mount that is nosymfollow, all opened");
@@ -27,7 +27,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         }
         let paths = parts.each_ref().map(|part| part.path().to_owned());
         walk(bench, &names, &root, &paths, count);
-        with_info(bench, &infos, &root, &paths, count);
+        with_info(bench, &infos, &root, &paths, true);
 
         // Not before: bpftool looks at every bpffs that there is.
         let other = bench.place.nosymfollow()?;
@@ -36,15 +36,17 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
             parts[number % 2].copy_to(format!("map_{number}"), &others[number % 2])?;
         }
         let paths = others.each_ref().map(|part| part.path().to_owned());
-        with_info(bench, &unfollowed, &others_root, &paths, count);
+        with_info(bench, &unfollowed, &others_root, &paths, false);
 
         root.remove_dir_all("one")?;
         root.remove_dir_all("two")?;
         std::fs::remove_dir(root.path())?;
-    } else {
-        bench.names.extend([names, infos, unfollowed]);
     }
     memory(bench)
+}
+
+fn walk_size(bench: &Bench) -> usize {
+    bench.size(33_300, 2_000)
 }
 
 fn halves(path: PathBuf) -> Result<(PinDir, [PinDir; 2]), Failure> {
@@ -112,8 +114,15 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
     bench.work(name, contenders, goals, words);
 }
 
-fn with_info(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
-    let is_followed = !name.contains("nosymfollow");
+/// Where symbolic links are followed, beside bpftool, or on a mount that is nosymfollow.
+fn with_info(
+    bench: &mut Bench,
+    name: &str,
+    root: &PinDir,
+    paths: &[PathBuf; 2],
+    is_followed: bool,
+) {
+    let count = walk_size(bench);
     let raw_walk = |looks_for_links: bool| {
         let mut room = vec![0; ROOM];
         move || {
