@@ -16,6 +16,10 @@ mod suite;
 mod trace;
 mod tree;
 
+pub use bpf_pin_test_macros::{child, test, test_alone};
+/// For the macros.
+pub use inventory;
+
 pub use allocated::{Allocated, Counting, allocated};
 pub use bpffs::{TestFs, shown};
 pub use crowd::{Member, Said, crowd};
@@ -31,7 +35,7 @@ pub use objects::{
 pub use run::{Done, eventually, lo_up};
 pub use stops::at_each_stop;
 pub use struct_ops::CongestionOps;
-pub use suite::{Suite, TestResult};
+pub use suite::{CasesAlone, Child, Suite, Test, TestAlone, TestResult, run_tests};
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
 

@@ -11,10 +11,110 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::namespace::{as_user, without_capabilities};
-use crate::{Need, Outcome, cap, remains};
+use crate::{Need, Outcome, alone, cap, remains};
 
 /// What a test returns.
 pub type TestResult = Outcome;
+
+/// A function that `#[common::test]` registered.
+pub struct Test {
+    pub module: &'static str,
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    pub run: fn() -> Outcome,
+}
+
+/// A function that `#[common::test_alone]` registered.
+pub struct TestAlone {
+    pub module: &'static str,
+    pub name: &'static str,
+    pub needs: &'static [Need],
+    pub run: fn(),
+}
+
+/// A table of tests, each of which runs in a process of its own: see [`cases_alone`](crate::cases_alone).
+pub struct CasesAlone {
+    pub module: &'static str,
+    pub cases: fn() -> Vec<(&'static str, &'static [Need])>,
+    pub run: fn(&str),
+}
+
+/// A function that `#[common::child]` registered.
+pub struct Child(pub fn() -> Option<ExitCode>);
+
+inventory::collect!(Test);
+inventory::collect!(TestAlone);
+inventory::collect!(CasesAlone);
+inventory::collect!(Child);
+
+/// Registers a table of tests that each run in a process of their own: the names and needs, and what runs the
+/// one of a name.
+#[macro_export]
+macro_rules! cases_alone {
+    ($cases:expr, $run:expr) => {
+        $crate::inventory::submit! {
+            $crate::CasesAlone { module: module_path!(), cases: $cases, run: $run }
+        }
+    };
+}
+
+/// The name of the test that a process was started for.
+const ALONE: &str = "BPF_PIN_TEST_ALONE";
+
+/// The main function of a program of tests: plays the part this process was started for, or runs all the tests
+/// that were registered.
+pub fn run_tests() -> ExitCode {
+    if let Some(code) = inventory::iter::<Child>().find_map(|child| child.0()) {
+        return code;
+    }
+    if let Ok(name) = std::env::var(ALONE) {
+        return run_alone(&name);
+    }
+    let mut suite = Suite::new();
+    for test in inventory::iter::<Test>() {
+        suite = suite.test(full_name(test.module, test.name), test.needs, test.run);
+    }
+    for test in inventory::iter::<TestAlone>() {
+        let name = full_name(test.module, test.name);
+        suite = suite.test(name.clone(), test.needs, move || alone(ALONE, &name));
+    }
+    for family in inventory::iter::<CasesAlone>() {
+        for (name, needs) in (family.cases)() {
+            let name = full_name(family.module, name);
+            suite = suite.test(name.clone(), needs, move || alone(ALONE, &name));
+        }
+    }
+    suite.trials.sort_by(|a, b| a.name().cmp(b.name()));
+    suite.run()
+}
+
+/// Panics if the test fails.
+fn run_alone(name: &str) -> ExitCode {
+    let test = inventory::iter::<TestAlone>().find(|it| full_name(it.module, it.name) == name);
+    if let Some(test) = test {
+        (test.run)();
+        return ExitCode::SUCCESS;
+    }
+    for family in inventory::iter::<CasesAlone>() {
+        let cases = (family.cases)();
+        if let Some((case, _)) = cases
+            .iter()
+            .find(|it| full_name(family.module, it.0) == name)
+        {
+            (family.run)(case);
+            return ExitCode::SUCCESS;
+        }
+    }
+    panic!("there is no test {name}");
+}
+
+/// The module below the program's root, and the function.
+fn full_name(module: &str, name: &str) -> String {
+    match module.split_once("::") {
+        Some((_, module)) => format!("{module}::{name}"),
+        None => name.to_owned(),
+    }
+}
 
 /// The tests of one file.
 #[derive(Default)]
@@ -55,31 +155,33 @@ impl Suite {
     /// where BPF_PIN_TESTS is "require", unless it is a [`Need::Release`] alone that it lacks.
     pub fn test(
         mut self,
-        name: &'static str,
+        name: impl Into<String>,
         needs: &'static [Need],
         run: impl FnOnce() -> Outcome + Send + 'static,
     ) -> Self {
-        self.trials.push(Trial::ignorable_test(name, move || {
-            let lacks = needs.iter().filter(|need| need.unmet().is_some());
-            let excused = lacks.clone().all(|need| need.may_be_lacking());
-            let unmet: Vec<_> = lacks.filter_map(|need| need.unmet()).collect();
-            if unmet.is_empty() {
-                let outcome = match needs.iter().any(|need| need.is_absence()) {
-                    true => without_privileges(run),
-                    false => run(),
-                };
-                return match outcome {
-                    Ok(()) => Ok(Completion::Completed),
-                    Err(error) => Err(Failed::from(chain(&*error))),
-                };
-            }
-            let reason = unmet.join(", ");
-            if is_required() && !excused {
-                return Err(Failed::from(format!("may not be skipped: {reason}")));
-            }
-            lines_of(&SKIPPED).push(format!("{name}: {reason}"));
-            Ok(Completion::ignored_with(reason))
-        }));
+        let name = name.into();
+        self.trials
+            .push(Trial::ignorable_test(name.clone(), move || {
+                let lacks = needs.iter().filter(|need| need.unmet().is_some());
+                let excused = lacks.clone().all(|need| need.may_be_lacking());
+                let unmet: Vec<_> = lacks.filter_map(|need| need.unmet()).collect();
+                if unmet.is_empty() {
+                    let outcome = match needs.iter().any(|need| need.is_absence()) {
+                        true => without_privileges(run),
+                        false => run(),
+                    };
+                    return match outcome {
+                        Ok(()) => Ok(Completion::Completed),
+                        Err(error) => Err(Failed::from(chain(&*error))),
+                    };
+                }
+                let reason = unmet.join(", ");
+                if is_required() && !excused {
+                    return Err(Failed::from(format!("may not be skipped: {reason}")));
+                }
+                lines_of(&SKIPPED).push(format!("{name}: {reason}"));
+                Ok(Completion::ignored_with(reason))
+            }));
         self
     }
 

@@ -1,0 +1,56 @@
+//! Registers a function as a test under its own name.
+
+use proc_macro::{TokenStream, TokenTree};
+
+/// A test that runs where its needs are met: `#[common::test(NEEDS)]`, or `#[common::test]` if it needs nothing.
+///
+/// The function takes nothing and returns `Outcome`.
+#[proc_macro_attribute]
+pub fn test(needs: TokenStream, function: TokenStream) -> TokenStream {
+    register("Test", needs, function)
+}
+
+/// As `test`, in a process of its own with one thread, so that it may fork, change its namespaces or count its
+/// descriptors. The function returns nothing and panics on failure.
+#[proc_macro_attribute]
+pub fn test_alone(needs: TokenStream, function: TokenStream) -> TokenStream {
+    register("TestAlone", needs, function)
+}
+
+/// A function that is called before any test: if this process was started as another test's child, it plays that
+/// part and returns `Some(ExitCode)`.
+#[proc_macro_attribute]
+pub fn child(arguments: TokenStream, function: TokenStream) -> TokenStream {
+    assert!(arguments.is_empty(), "it takes no arguments");
+    let name = name_of(&function);
+    append(function, &format!("::common::Child({name})"))
+}
+
+fn register(kind: &str, needs: TokenStream, function: TokenStream) -> TokenStream {
+    let name = name_of(&function);
+    let needs = if needs.is_empty() {
+        "&[]".into()
+    } else {
+        needs.to_string()
+    };
+    let item = format!(
+        "::common::{kind} {{ module: module_path!(), name: \"{name}\", needs: {needs}, run: {name} }}"
+    );
+    append(function, &item)
+}
+
+fn append(mut function: TokenStream, item: &str) -> TokenStream {
+    let submit: TokenStream = format!("::common::inventory::submit! {{ {item} }}")
+        .parse()
+        .expect("an item");
+    function.extend(submit);
+    function
+}
+
+fn name_of(function: &TokenStream) -> String {
+    let mut tokens = function.clone().into_iter();
+    let is_fn =
+        |token: &TokenTree| matches!(token, TokenTree::Ident(word) if word.to_string() == "fn");
+    let name = tokens.find(is_fn).and_then(|_| tokens.next());
+    name.expect("a function").to_string()
+}
