@@ -89,7 +89,6 @@
 //! ```
 #![deny(unsafe_code)]
 
-mod access;
 mod bpffs;
 mod btf;
 mod capabilities;
@@ -101,8 +100,6 @@ mod dir;
 mod errno;
 mod error;
 mod features;
-mod filename;
-mod flags;
 mod flock;
 mod hidden;
 mod ids;
@@ -116,13 +113,11 @@ mod map;
 mod mismatch;
 mod mountinfo;
 mod mounts;
-mod name;
 mod object;
 mod operation;
 mod owner;
-mod pathname;
+mod path;
 mod pinned;
-mod place;
 mod prog;
 mod reuse;
 mod shown;
@@ -130,11 +125,14 @@ mod sys;
 mod target;
 mod types;
 
+// The modules' former names.
+pub(crate) use path::{at as place, component as filename, inline as pathname};
+pub(crate) use types::{access, flags, name};
+
 pub use bpf_pin_sys as abi;
 /// Plain old data: what keys and values are.
 pub use bytemuck;
 
-pub use access::Access;
 pub use bpffs::{
     Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, MountOptions, ReadOnly,
     Token, Verdict,
@@ -148,15 +146,11 @@ pub use dir::{
 };
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
-pub use filename::{escape_name, unescape_name};
-pub use flags::MapFlags;
 pub use hidden::HiddenBpffs;
 pub use ids::Ids;
 pub use info::ObjectInfo;
 pub use inventory::{Found, Inventory, inventory};
-pub use kind::{Identity, Kind};
 pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, Position, XdpFlags};
-pub use log::LogLevel;
 pub use magic::FileSystem;
 pub use map::{
     Cursor, ElemFlags, Element, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, Objects,
@@ -164,15 +158,18 @@ pub use map::{
 };
 pub use mismatch::{MapFields, Mismatch};
 pub use mountinfo::{Mount, Propagation};
-pub use name::ObjName;
 pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
+pub use path::component::{escape_name, unescape_name};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::{AsMap, Atom, LoadOnly};
 pub use target::LinkTarget;
-pub use types::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
+pub use types::{
+    Access, AttachType, CgroupIterOrder, Command, Identity, Kind, LinkType, LogLevel, MapFlags,
+    MapType, ObjName, ProgType,
+};
 
 /// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.
 #[doc(hidden)]

@@ -3,22 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-use bitflags::bitflags;
 use rustix::io::Errno;
-
-bitflags! {
-    /// `log_level`: how much the verifier says. Bits that a newer kernel knows are kept.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-    pub struct LogLevel: u32 {
-        /// Each instruction on the way that the verifier went last, and what is wrong.
-        const LEVEL1 = 1;
-        /// Each instruction on all ways, with the state of the registers.
-        const LEVEL2 = 2;
-        /// What the verification took: instructions, states, stack, microseconds. Linux 5.2.
-        const STATS = 4;
-        const _ = !0;
-    }
-}
 
 /// How a command with a log ended.
 pub(crate) struct Logged {

@@ -31,7 +31,6 @@ macro_rules! sources {
 
 /// The files whose docs name releases.
 pub const SOURCES: &[(&str, &str)] = sources! {
-    "access.rs"
     "capabilities/mod.rs"
     "bpffs/allowed.rs"
     "bpffs/handshake.rs"
@@ -55,18 +54,16 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "dir/stage.rs"
     "dir/walk.rs"
     "features.rs"
-    "flags.rs"
     "ids.rs"
     "info.rs"
     "inventory/mod.rs"
-    "kind.rs"
+    "log.rs"
     "lib.rs"
     "link/create.rs"
     "link/mod.rs"
     "link/info.rs"
     "link/point.rs"
     "link/spec.rs"
-    "log.rs"
     "magic.rs"
     "map/batch.rs"
     "map/compare.rs"
@@ -81,7 +78,6 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "map/refused.rs"
     "map/spec.rs"
     "map/typed.rs"
-    "name.rs"
     "object.rs"
     "pinned.rs"
     "prog/info.rs"
@@ -97,7 +93,11 @@ pub const SOURCES: &[(&str, &str)] = sources! {
     "sys/object.rs"
     "sys/prog.rs"
     "target.rs"
-    "types.rs"
+    "types/access.rs"
+    "types/flags.rs"
+    "types/kind.rs"
+    "types/name.rs"
+    "types/numbered.rs"
 };
 
 /// The claims of a file.

@@ -10,10 +10,10 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::log::{LogLevel, Logged, with_log};
+use crate::log::{Logged, with_log};
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
-use crate::types::Command;
+use crate::types::{Command, LogLevel};
 
 impl ProgSpec<'_> {
     /// `BPF_PROG_LOAD`. Linux 3.18.

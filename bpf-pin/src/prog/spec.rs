@@ -9,11 +9,10 @@ use bpf_pin_sys as abi;
 use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::error::Result;
-use crate::log::LogLevel;
 use crate::name::ObjName;
 use crate::prog::{Insn, Prog};
 use crate::sys::Records;
-use crate::types::{AttachType, ProgType};
+use crate::types::{AttachType, LogLevel, ProgType};
 
 bitflags! {
     /// `BPF_F_*` of `BPF_PROG_LOAD`. Bits that a newer kernel knows are kept.

@@ -11,7 +11,7 @@ bitflags! {
         const NO_PREALLOC = abi::BPF_F_NO_PREALLOC;
         /// `BPF_F_NO_COMMON_LRU`: a list of least recently used elements per CPU. Linux 4.10.
         const NO_COMMON_LRU = abi::BPF_F_NO_COMMON_LRU;
-        /// `BPF_F_NUMA_NODE`: set by [`MapSpec::numa_node`]. Linux 4.14.
+        /// `BPF_F_NUMA_NODE`: set by [`MapSpec::numa_node`](crate::MapSpec::numa_node). Linux 4.14.
         const NUMA_NODE = abi::BPF_F_NUMA_NODE;
         /// `BPF_F_RDONLY`: the descriptor that is returned cannot change elements. Linux 4.15.
         const RDONLY = abi::BPF_F_RDONLY;
@@ -41,6 +41,20 @@ bitflags! {
         const NO_USER_CONV = abi::BPF_F_NO_USER_CONV;
         /// `BPF_F_RB_OVERWRITE`: a full ring buffer overwrites its oldest records. Linux 6.19.
         const RB_OVERWRITE = abi::BPF_F_RB_OVERWRITE;
+        const _ = !0;
+    }
+}
+
+bitflags! {
+    /// `log_level`: how much the verifier says. Bits that a newer kernel knows are kept.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct LogLevel: u32 {
+        /// Each instruction on the way that the verifier went last, and what is wrong.
+        const LEVEL1 = 1;
+        /// Each instruction on all ways, with the state of the registers.
+        const LEVEL2 = 2;
+        /// What the verification took: instructions, states, stack, microseconds. Linux 5.2.
+        const STATS = 4;
         const _ = !0;
     }
 }

@@ -1,0 +1,13 @@
+//! Plain types: the kernel's numbers, flags and names, and what tells one object from another.
+
+pub(crate) mod access;
+pub(crate) mod flags;
+mod kind;
+pub(crate) mod name;
+mod numbered;
+
+pub use access::Access;
+pub use flags::{LogLevel, MapFlags};
+pub use kind::{Identity, Kind};
+pub use name::ObjName;
+pub use numbered::{AttachType, CgroupIterOrder, Command, LinkType, MapType, ProgType};
