@@ -23,82 +23,8 @@ impl Claim {
     }
 }
 
-macro_rules! sources {
-    ($($file:literal)*) => {
-        &[$(($file, include_str!(concat!("../../bpf-pin/src/", $file))),)*]
-    };
-}
-
-/// The files whose docs name releases.
-pub const SOURCES: &[(&str, &str)] = sources! {
-    "capabilities/mod.rs"
-    "bpffs/allowed.rs"
-    "bpffs/handshake.rs"
-    "bpffs/instance.rs"
-    "bpffs/mount.rs"
-    "bpffs/noatime.rs"
-    "bpffs/options.rs"
-    "mounts/statmount.rs"
-    "bpffs/token.rs"
-    "btf.rs"
-    "capability.rs"
-    "cause/mod.rs"
-    "diagnose/mount.rs"
-    "diagnose/privilege.rs"
-    "dir/entries.rs"
-    "dir/metadata.rs"
-    "dir/mod.rs"
-    "dir/open.rs"
-    "dir/pins.rs"
-    "dir/replace.rs"
-    "dir/stage.rs"
-    "dir/walk.rs"
-    "features.rs"
-    "ids.rs"
-    "info.rs"
-    "inventory/mod.rs"
-    "log.rs"
-    "lib.rs"
-    "link/create.rs"
-    "link/mod.rs"
-    "link/info.rs"
-    "link/point.rs"
-    "link/spec.rs"
-    "magic.rs"
-    "map/batch.rs"
-    "map/compare.rs"
-    "map/elem.rs"
-    "map/freeze.rs"
-    "map/info.rs"
-    "map/keys.rs"
-    "map/mmap.rs"
-    "map/objects.rs"
-    "map/one_cpu.rs"
-    "map/per_cpu.rs"
-    "map/refused.rs"
-    "map/spec.rs"
-    "map/typed.rs"
-    "object.rs"
-    "pinned.rs"
-    "prog/info.rs"
-    "prog/load.rs"
-    "prog/mod.rs"
-    "prog/run.rs"
-    "prog/spec.rs"
-    "reuse/attach.rs"
-    "reuse/migrate.rs"
-    "reuse/mod.rs"
-    "sys/elem.rs"
-    "sys/mount.rs"
-    "sys/object.rs"
-    "sys/prog.rs"
-    "target.rs"
-    "types/access.rs"
-    "types/flags.rs"
-    "types/kind.rs"
-    "types/name.rs"
-    "types/numbered.rs"
-};
+/// Every source file of the library: its path below `src` and its text.
+pub const SOURCES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
 
 /// The claims of a file.
 pub fn claims(file: &str, source: &str) -> Vec<Claim> {
