@@ -460,7 +460,7 @@ fn misfits() -> Outcome {
         // To TCX it is BPF_F_BEFORE.
         (
             tcx.xdp_flags(XdpFlags::HW_MODE),
-            "tcx_ingress: xdp_flags is not for a point of this kind",
+            "tcx_ingress of device 1: xdp_flags is not for a device's traffic control",
         ),
         (
             LinkSpec::sockmap(&map, AttachType::XDP),

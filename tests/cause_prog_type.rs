@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use bpf_pin::{
-    AttachType, Cause, IterTask, LinkSpec, MapSpec, MapType, PinDir, ProgType, XdpFlags,
+    AttachType, Cause, IterTask, LinkSpec, MapSpec, MapType, PinDir, ProgType, Uprobes, XdpFlags,
 };
 use common::*;
 
@@ -87,7 +87,9 @@ fn each_point() -> Outcome {
     let kprobes = LinkSpec::kprobe_multi(&[c"kernel_clone"]);
     refused(kprobes, "", A::TRACE_KPROBE_MULTI, kprobe);
     refused(kprobes.session(), "", A::TRACE_KPROBE_SESSION, kprobe);
-    let uprobes = LinkSpec::uprobe_multi(c"/proc/self/exe", &[64]);
+    // SAFETY: no program is attached.
+    let points = unsafe { Uprobes::new(c"/proc/self/exe", &[64]) };
+    let uprobes = LinkSpec::uprobe_multi(points);
     refused(uprobes, "", A::TRACE_UPROBE_MULTI, kprobe);
     refused(uprobes.session(), "", A::TRACE_UPROBE_SESSION, kprobe);
     let raw = &[ProgType::RAW_TRACEPOINT, ProgType::RAW_TRACEPOINT_WRITABLE];

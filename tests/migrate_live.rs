@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
     let suite = ALONE.iter().fold(Suite::new(), |suite, (name, _)| {
-        suite.test(name, PINS, || alone(CHILD, name))
+        suite.test(*name, PINS, || alone(CHILD, name))
     });
     suite
         .test("another_process_has_the_turn", PINS, elsewhere)

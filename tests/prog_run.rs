@@ -42,6 +42,7 @@ fn main() -> std::process::ExitCode {
             STRUCT_OPS,
             context::of_addresses,
         )
+        .test("of_a_forged_type", ROOT, context::of_a_forged_type)
         .test("a_run_without_privileges", OTHERS, unprivileged)
         .run()
 }

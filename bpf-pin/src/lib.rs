@@ -122,7 +122,6 @@ mod prog;
 mod reuse;
 mod shown;
 mod sys;
-mod target;
 mod types;
 
 // The modules' former names.
@@ -150,7 +149,7 @@ pub use hidden::HiddenBpffs;
 pub use ids::Ids;
 pub use info::ObjectInfo;
 pub use inventory::{Found, Inventory, inventory};
-pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, Position, XdpFlags};
+pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
 pub use magic::FileSystem;
 pub use map::{
     Cursor, ElemFlags, Element, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, Objects,
@@ -164,8 +163,7 @@ pub use path::component::{escape_name, unescape_name};
 pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
-pub use sys::{AsMap, Atom, LoadOnly};
-pub use target::LinkTarget;
+pub use sys::{AsMap, Atom, LoadOnly, Uprobes};
 pub use types::{
     Access, AttachType, CgroupIterOrder, Command, Identity, Kind, LinkType, LogLevel, MapFlags,
     MapType, ObjName, ProgType,

@@ -29,7 +29,7 @@ const SCENES: &[Scene] = &[
 
 pub fn tests(suite: Suite) -> Suite {
     SCENES.iter().fold(suite, |suite, (name, needs, _)| {
-        suite.test(name, needs, || alone(CHILD, name))
+        suite.test(*name, needs, || alone(CHILD, name))
     })
 }
 

@@ -113,3 +113,17 @@ pub fn of_addresses() -> Outcome {
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     Ok(())
 }
+
+/// A seccomp filter that answers in the kernel's stead leaves all zeroes, and no program has type 0.
+pub fn of_a_forged_type() -> Outcome {
+    let prog = ProgSpec::new(ProgType::XDP, &[Insn::mov64_imm(0, 2), Insn::exit()]).load()?;
+    let mut context = [0u8; 8];
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        let error = prog.test_run(TestRun::new().data_in(&[0; 64]).ctx_in(&mut context));
+        let error = error.expect_err("a context of no type");
+        let prog_type = ProgType::UNSPEC;
+        assert_eq!(error.cause(), Some(&Cause::NoContext { prog_type }));
+        assert_eq!(error.raw_os_error(), None, "it was not tried");
+    });
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, LinkSpec, LinkTarget, LinkType, PinDir, ProgType, abi,
+    AttachType, Attachment, Cause, LinkSpec, LinkTarget, LinkType, PinDir, ProgType, Uprobes, abi,
 };
 use common::*;
 
@@ -179,6 +179,12 @@ fn offset() -> u64 {
     maps.lines().find_map(within).expect("a mapping of it")
 }
 
+/// Probe points at the starts of functions of this program.
+fn uprobes<'a>(path: &'a CStr, offsets: &'a [u64]) -> Uprobes<'a> {
+    // SAFETY: the caller's offsets are those of functions, as `offset` finds them.
+    unsafe { Uprobes::new(path, offsets) }
+}
+
 pub fn uprobe_multi() -> Outcome {
     let map = seen();
     let insns = spec_insns(&map, true);
@@ -187,10 +193,15 @@ pub fn uprobe_multi() -> Outcome {
     let call = || {
         std::hint::black_box(probed)(4);
     };
-    let spec = LinkSpec::uprobe_multi(path, &offsets).cookies(&[1 << 33]);
+    let points = uprobes(path, &offsets);
+    let spec = LinkSpec::uprobe_multi(points).cookies(&[1 << 33]);
+    let own = points.pid(std::process::id());
     for flags in [0, abi::BPF_F_UPROBE_MULTI_RETURN] {
         for pid in [0, std::process::id()] {
-            let link = spec.flags(flags).pid(pid).create(&prog)?;
+            let link = LinkSpec::uprobe_multi(points.pid(pid))
+                .cookies(&[1 << 33])
+                .flags(flags)
+                .create(&prog)?;
             let info = link.info()?;
             assert_eq!(info.link_type, LinkType::UPROBE_MULTI);
             let LinkTarget::UprobeMulti {
@@ -211,7 +222,7 @@ pub fn uprobe_multi() -> Outcome {
     // A pinned link to other places, or of another process, is not taken for this one.
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let pinned = spec.pid(std::process::id());
+    let pinned = LinkSpec::uprobe_multi(own).cookies(&[1 << 33]);
     let made = dir.open_or_attach("link", &pinned, &prog)?;
     let same = dir.open_or_attach("link", &pinned, &prog)?;
     assert_eq!(same.attachment, Attachment::Unchanged);
@@ -219,7 +230,7 @@ pub fn uprobe_multi() -> Outcome {
     let others = [
         spec,
         pinned.flags(abi::BPF_F_UPROBE_MULTI_RETURN),
-        LinkSpec::uprobe_multi(path, &twice).pid(std::process::id()),
+        LinkSpec::uprobe_multi(uprobes(path, &twice).pid(std::process::id())),
     ];
     for other in others {
         let found = dir.open_or_attach("link", &other, &prog);
@@ -236,13 +247,13 @@ pub fn uprobe_multi() -> Outcome {
     drop((made, same));
     dir.unlink("link")?;
 
-    let nowhere = LinkSpec::uprobe_multi(c"/nowhere", &offsets).create(&prog);
+    let nowhere = LinkSpec::uprobe_multi(uprobes(c"/nowhere", &offsets)).create(&prog);
     let text = "attach a program to trace_uprobe_multi: ENOENT";
     refused(nowhere, libc::ENOENT, text);
     if kernel(6, 13).unmet().is_none() {
         let attach_type = AttachType::TRACE_UPROBE_SESSION;
         let session = load(ProgType::KPROBE, attach_type, 0, &insns);
-        let spec = LinkSpec::uprobe_multi(path, &offsets).session();
+        let spec = LinkSpec::uprobe_multi(points).session();
         assert_eq!(spec.attach_type(), attach_type);
         let link = spec.create(&session)?;
         runs(&map, link, 0, call)?;

@@ -11,9 +11,9 @@ use crate::access::Access;
 use crate::capability::Capability;
 use crate::hidden::HiddenBpffs;
 use crate::kind::{Identity, Kind, Verdict};
+use crate::link::LinkTarget;
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::target::LinkTarget;
 use crate::types::{AttachType, Command, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.

@@ -1,6 +1,6 @@
 //! `BPF_LINK_CREATE`, and `BPF_RAW_TRACEPOINT_OPEN` for what is older.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
@@ -12,9 +12,10 @@ use crate::prog::Prog;
 use crate::sys::{self, LinkOpts, NonZeroFd};
 use crate::types::ProgType;
 
-use super::point::{Point, Relative};
-use super::spec::Cookies;
-use super::{Link, LinkSpec, takes};
+use super::position::Relative;
+use super::spec::Operand;
+use super::target::LinkTarget;
+use super::{Link, LinkSpec, prog_types};
 
 impl LinkSpec<'_> {
     /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a
@@ -64,139 +65,191 @@ impl LinkSpec<'_> {
         }
     }
 
-    pub(super) fn one_cookie(&self) -> u64 {
-        match self.cookies {
-            Cookies::One(cookie) => cookie,
-            Cookies::None | Cookies::Each(_) => 0,
-        }
-    }
-
-    fn create_fd(&self, prog: &Prog) -> std::result::Result<OwnedFd, Errno> {
-        let create = |flags, opts| {
-            let target = self.point.word();
-            sys::link_create(prog.as_fd(), target, self.attach_type.0, flags, opts)
+    fn create_fd(&self, prog: &Prog) -> Result<OwnedFd, Errno> {
+        let (flags, cookie) = (self.flags, self.cookie.unwrap_or_default());
+        let cookies = self.cookies.unwrap_or_default();
+        let create = |target, flags, opts| {
+            sys::link_create(prog.as_fd(), target, self.attach_type().0, flags, opts)
         };
-        let cookie = self.one_cookie();
-        let cookies = match self.cookies {
-            Cookies::Each(cookies) => cookies,
-            Cookies::None | Cookies::One(_) => &[],
+        let file = match self.operand {
+            Operand::File(fd) | Operand::Object(fd) => fd.as_raw_fd() as u32,
+            _ => 0,
         };
-        match self.point {
-            Point::Misfit(_) => Err(Errno::INVAL),
-            Point::Cgroup(_) | Point::Tcx(_) | Point::Netkit(_)
-                if self.position.is_some() || self.expected_revision != 0 =>
-            {
-                let position = self.position;
-                let relative = position.map_or(Ok(Relative::Id(0)), |it| it.relative())?;
-                let relative_number = relative.number();
-                // Of an extension, whatever the attach type, the index would be the descriptor of its
-                // target, and whom it stands beside a type there.
-                let by_index = !matches!(self.point, Point::Cgroup(_)) && relative_number != 0;
-                if by_index && prog.try_info()?.prog_type == ProgType::EXT {
-                    return Err(Errno::INVAL);
-                }
-                let opts = LinkOpts::Beside {
-                    relative: relative_number,
-                    expected_revision: self.expected_revision,
-                };
-                create(self.flags | position.map_or(0, |it| it.flags()), opts)
+        match (self.target, self.operand) {
+            (LinkTarget::Cgroup { .. }, _) => {
+                let (more, opts, _anchor) = self.order(prog)?;
+                create(file, flags | more, opts)
             }
-            Point::Cgroup(_)
-            | Point::Netns(_)
-            | Point::Xdp(_)
-            | Point::Tcx(_)
-            | Point::Netkit(_)
-            | Point::Sockmap(_) => create(self.flags, LinkOpts::None),
-            Point::Tracing if cookie == 0 => sys::raw_tracepoint_open(prog.as_fd(), None, 0),
-            Point::Tracing => {
+            (LinkTarget::Tcx { ifindex, .. } | LinkTarget::Netkit { ifindex, .. }, _) => {
+                let (more, opts, _anchor) = self.order(prog)?;
+                create(ifindex, flags | more, opts)
+            }
+            (LinkTarget::Xdp { ifindex }, _) => {
+                let mode = self.xdp_flags.unwrap_or_default().bits();
+                create(ifindex, flags | mode, LinkOpts::None)
+            }
+            (LinkTarget::Netns { .. } | LinkTarget::Sockmap { .. }, _) => {
+                create(file, flags, LinkOpts::None)
+            }
+            (LinkTarget::PerfEvent { .. }, _) => {
+                create(file, flags, LinkOpts::PerfEvent { cookie })
+            }
+            (LinkTarget::Tracing { btf_id, .. }, Operand::Object(target)) => {
+                // 0 would mean the program that it was loaded for.
+                let target = NonZeroFd::new(Some(target))?;
+                let opts = LinkOpts::Tracing {
+                    target_btf_id: btf_id,
+                    cookie: 0,
+                };
+                create(target.number(), flags, opts)
+            }
+            (LinkTarget::Tracing { .. }, _) if cookie == 0 => {
+                sys::raw_tracepoint_open(prog.as_fd(), None, 0)
+            }
+            (LinkTarget::Tracing { .. }, _) => {
                 let opts = LinkOpts::Tracing {
                     target_btf_id: 0,
                     cookie,
                 };
-                create(0, opts)
+                create(0, 0, opts)
             }
-            Point::Function {
-                prog: target,
-                btf_id: target_btf_id,
-            } => {
-                // 0 would be the program that it was loaded for.
-                let target = NonZeroFd::new(Some(target))?;
-                let opts = LinkOpts::Tracing {
-                    target_btf_id,
-                    cookie: 0,
+            (LinkTarget::RawTracepoint { .. }, _) => {
+                sys::raw_tracepoint_open(prog.as_fd(), self.target_name(), cookie)
+            }
+            (
+                LinkTarget::Iter {
+                    cgroup_id,
+                    order,
+                    tid,
+                    pid,
+                    ..
+                },
+                operand,
+            ) => {
+                let fd = match operand {
+                    Operand::File(fd) | Operand::Object(fd) => NonZeroFd::new(Some(fd))?,
+                    _ => NonZeroFd::None,
                 };
-                let attach_type = self.attach_type.0;
-                sys::link_create(prog.as_fd(), target.number(), attach_type, self.flags, opts)
+                let opts = match operand {
+                    Operand::Object(_) => LinkOpts::Iter(abi::bpf_iter_link_info_map {
+                        map_fd: fd.number(),
+                    }),
+                    _ if (tid, pid) != (0, 0) => {
+                        let mut task = abi::bpf_iter_link_info_task::zeroed();
+                        (task.tid, task.pid) = (tid, pid);
+                        LinkOpts::IterTask(task)
+                    }
+                    Operand::None if self.target == LinkTarget::ITER_ALL => LinkOpts::None,
+                    _ => LinkOpts::IterCgroup(abi::bpf_iter_link_info_cgroup {
+                        order: order.0,
+                        cgroup_fd: fd.number(),
+                        cgroup_id,
+                    }),
+                };
+                create(0, flags, opts)
             }
-            Point::RawTracepoint(name) => {
-                sys::raw_tracepoint_open(prog.as_fd(), Some(name), cookie)
-            }
-            Point::Iter(over) => over.with_opts(|opts| create(self.flags, opts)),
-            Point::PerfEvent(_) => create(self.flags, LinkOpts::PerfEvent { cookie }),
-            Point::Kprobes(functions) => {
+            (_, Operand::Functions(functions)) => {
                 let opts = LinkOpts::Kprobes {
-                    flags: self.flags,
+                    flags,
                     functions,
                     cookies,
                 };
-                create(0, opts)
+                create(0, 0, opts)
             }
-            Point::Uprobes(uprobes) => {
+            (_, Operand::Uprobes(uprobes)) => {
                 let opts = LinkOpts::Uprobes {
-                    flags: self.flags,
-                    path: uprobes.path,
-                    offsets: uprobes.offsets,
-                    ref_ctr_offsets: uprobes.ref_ctr_offsets,
+                    flags,
+                    uprobes,
                     cookies,
-                    pid: uprobes.pid,
                 };
-                create(0, opts)
+                create(0, 0, opts)
             }
-            Point::Netfilter {
-                pf,
-                hooknum,
-                priority,
-            } => {
-                let flags = self.flags;
+            (
+                LinkTarget::Netfilter {
+                    pf,
+                    hooknum,
+                    priority,
+                    ..
+                },
+                _,
+            ) => {
                 let netfilter = abi::bpf_attr_link_create_netfilter {
                     pf,
                     hooknum,
                     priority,
                     flags,
                 };
-                create(0, LinkOpts::Netfilter(netfilter))
+                create(0, 0, LinkOpts::Netfilter(netfilter))
             }
+            // No constructor makes these.
+            (
+                LinkTarget::KprobeMulti { .. }
+                | LinkTarget::UprobeMulti { .. }
+                | LinkTarget::StructOps { .. }
+                | LinkTarget::Other,
+                _,
+            ) => Err(Errno::INVAL),
         }
+    }
+
+    /// The flags and options for a position among other programs, and the anchor, which stays open.
+    fn order(&self, prog: &Prog) -> Result<(u32, LinkOpts<'static>, Option<Relative<'_>>), Errno> {
+        if self.position.is_none() && self.expected_revision == 0 {
+            return Ok((0, LinkOpts::None, None));
+        }
+        let (flags, anchor) = match &self.position {
+            Some(position) => (position.flags(), position.relative()?),
+            None => (0, Relative::Id(0)),
+        };
+        let relative = anchor.number();
+        // For an extension, whatever the attach type, the kernel would take the device's index for the
+        // descriptor of its target, and the anchor for a type there.
+        let is_device = self.target.ifindex() != 0;
+        if is_device && relative != 0 && prog.try_info()?.prog_type == ProgType::EXT {
+            return Err(Errno::INVAL);
+        }
+        let opts = LinkOpts::Beside {
+            relative,
+            expected_revision: self.expected_revision,
+        };
+        Ok((flags, opts, Some(anchor)))
     }
 
     #[cold]
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
-        match (errno, self.point) {
+        match (errno, self.target) {
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL | Errno::NODEV, Point::Xdp(ifindex)) => self
+            (Errno::INVAL | Errno::NODEV, LinkTarget::Xdp { ifindex }) => self
                 .wrong_type(prog, errno)
                 .or_else(|| diagnose::for_device(ifindex)),
-            (Errno::BUSY | Errno::EXIST, Point::Xdp(ifindex)) => diagnose::for_xdp(ifindex),
-            (Errno::INVAL, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
-                diagnose::for_attach_type(self.attach_type)
-                    .or_else(|| self.wrong_type(prog, errno))
-                    .or_else(|| diagnose::for_device(ifindex))
+            (Errno::BUSY | Errno::EXIST, LinkTarget::Xdp { ifindex }) => diagnose::for_xdp(ifindex),
+            (
+                Errno::INVAL,
+                LinkTarget::Tcx { ifindex, .. } | LinkTarget::Netkit { ifindex, .. },
+            ) => diagnose::for_attach_type(self.attach_type())
+                .or_else(|| self.wrong_type(prog, errno))
+                .or_else(|| diagnose::for_device(ifindex)),
+            (
+                Errno::NODEV,
+                LinkTarget::Tcx { ifindex, .. } | LinkTarget::Netkit { ifindex, .. },
+            ) => diagnose::for_device(ifindex),
+            (Errno::BADF, LinkTarget::Cgroup { .. }) => match self.operand {
+                Operand::File(fd) => diagnose::for_cgroup(fd),
+                _ => None,
+            },
+            (Errno::NOENT, LinkTarget::RawTracepoint { .. }) => {
+                diagnose::for_tracepoint(self.target_name()?)
             }
-            (Errno::NODEV, Point::Tcx(ifindex) | Point::Netkit(ifindex)) => {
-                diagnose::for_device(ifindex)
-            }
-            (Errno::BADF, Point::Cgroup(fd)) => diagnose::for_cgroup(fd),
-            (Errno::NOENT, Point::RawTracepoint(name)) => diagnose::for_tracepoint(name),
-            (Errno::INVAL, Point::RawTracepoint(_)) => match self.cookies {
-                Cookies::One(1..) => diagnose::for_tracepoint_cookie(),
+            (Errno::INVAL, LinkTarget::RawTracepoint { .. }) => match self.cookie {
+                Some(1..) => diagnose::for_tracepoint_cookie(),
                 _ => None,
             }
             .or_else(|| self.wrong_type(prog, errno)),
-            (Errno::INVAL, Point::Cgroup(_)) => self
+            (Errno::INVAL, LinkTarget::Cgroup { .. }) => self
                 .wrong_type(prog, errno)
-                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type)),
-            // Which programs replace a function, their own types do not tell.
-            (_, Point::Function { .. }) => None,
+                .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type())),
+            // The type of a program does not say whether it can replace a function.
+            (_, LinkTarget::Tracing { .. }) if self.replaced_function().is_some() => None,
             _ => self.wrong_type(prog, errno),
         }
     }
@@ -204,23 +257,31 @@ impl LinkSpec<'_> {
     fn wrong_type(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
         let is_it = errno == Errno::INVAL;
         is_it
-            .then(|| takes::for_point(prog.as_fd(), &self.point, self.attach_type))
+            .then(|| prog_types::check_new_link(prog.as_fd(), self))
             .flatten()
     }
 
     #[cold]
     pub(super) fn error(&self, reason: Reason) -> Error {
-        match self.point {
-            Point::Function { prog, btf_id } => Error::ReplaceFunction {
+        match self.replaced_function() {
+            Some((prog, btf_id)) => Error::ReplaceFunction {
                 prog_id: sys::object_id(prog).unwrap_or_default(),
                 btf_id,
                 reason,
             },
-            _ => Error::CreateLink {
-                attach_type: self.attach_type,
-                ifindex: self.point.ifindex(),
+            None => Error::CreateLink {
+                attach_type: self.attach_type(),
+                ifindex: self.target.ifindex(),
                 reason,
             },
+        }
+    }
+
+    /// The program and the id of its function, for [`freplace`](Self::freplace).
+    fn replaced_function(&self) -> Option<(BorrowedFd<'_>, u32)> {
+        match (self.target, self.operand) {
+            (LinkTarget::Tracing { btf_id, .. }, Operand::Object(prog)) => Some((prog, btf_id)),
+            _ => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use bpf_pin_sys as abi;
 
 use crate::types::LinkType;
 
-use crate::target::LinkTarget;
+use super::target::LinkTarget;
 
 /// `struct bpf_link_info`: what the kernel tells of a link. Linux 5.8.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl LinkInfo {
             link_type: LinkType(raw.r#type),
             id: raw.id,
             prog_id: raw.prog_id,
-            target: LinkTarget::of(&raw),
+            target: LinkTarget::from_info(&raw),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 mod create;
 mod info;
-mod misfit;
-mod point;
+mod position;
+mod prog_types;
 mod spec;
-mod takes;
+mod target;
+mod validate;
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -21,12 +22,12 @@ use crate::kind::Kind;
 use crate::object::{Handle, ObjectKind, kinds};
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, sealed::Sealed};
-use crate::target::LinkTarget;
 use crate::types::{AttachType, LinkType};
 
 pub use info::LinkInfo;
-pub use point::{Anchor, IterTask, Position, XdpFlags};
+pub use position::{Anchor, IterTask, Position, XdpFlags};
 pub use spec::LinkSpec;
+pub use target::LinkTarget;
 
 /// An owned descriptor of a link, which holds a program in place for as long as it lives.
 ///
@@ -132,7 +133,7 @@ impl Link {
         };
         match diagnose::for_prog_of_link(new.as_fd(), attach_type) {
             Some(cause) if !info.target.is_gone() => {
-                let cause = takes::for_link(new.as_fd(), &info.target).unwrap_or(cause);
+                let cause = prog_types::check_update(new.as_fd(), &info.target).unwrap_or(cause);
                 let reason = Reason::new(Errno::INVAL, Some(cause));
                 Err(self.update_error(Some(info.id), reason))
             }
@@ -226,7 +227,7 @@ impl Link {
                 let link_type = info.link_type;
                 match has_no_update(link_type) {
                     true => Some(Cause::NoUpdate { link_type }),
-                    false if errno == Errno::INVAL => takes::for_link(new, &info.target),
+                    false if errno == Errno::INVAL => prog_types::check_update(new, &info.target),
                     false => None,
                 }
             }

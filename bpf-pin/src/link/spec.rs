@@ -1,23 +1,24 @@
-//! What a link is to be.
+//! The arguments of a new link.
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use crate::prog::Prog;
-use crate::sys::{AsMap, Functions};
-use crate::target::LinkTarget;
+use crate::sys::{self, AsMap, Functions, Uprobes};
 use crate::types::{AttachType, CgroupIterOrder};
 
-use super::point::{self, IterTask, Over, Point, Position, Uprobes, XdpFlags};
+use super::position::{IterTask, Position, XdpFlags};
+use super::target::LinkTarget;
 
-/// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: where a program is to be attached.
+/// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: the target of a program and how it is attached.
 ///
-/// What an attach point does not have is refused by [`create`](Self::create), not left out.
+/// The setters check nothing. [`create`](Self::create) rejects an option that the target does not have.
 ///
-/// There is none here for many functions of the kernel by their BTF ids, `BPF_TRACE_FENTRY_MULTI` and its
-/// like: that arm is in [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
+/// Not supported: many functions of the kernel by their BTF ids (`BPF_TRACE_FENTRY_MULTI` and similar). The
+/// arm is [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
 ///
 /// # Examples
 ///
@@ -32,19 +33,29 @@ use super::point::{self, IterTask, Over, Point, Position, Uprobes, XdpFlags};
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LinkSpec<'a> {
-    pub(super) point: Point<'a>,
-    pub(super) attach_type: AttachType,
+    /// The target as far as numbers name it; what `operand` names is 0.
+    pub(super) target: LinkTarget,
+    pub(super) operand: Operand<'a>,
     pub(super) flags: u32,
+    pub(super) xdp_flags: Option<XdpFlags>,
     pub(super) position: Option<Position<'a>>,
     pub(super) expected_revision: u64,
-    pub(super) cookies: Cookies<'a>,
+    pub(super) cookie: Option<u64>,
+    pub(super) cookies: Option<&'a [u64]>,
+    pub(super) session: bool,
 }
 
+/// What names the target, if it is not a number.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Cookies<'a> {
+pub(super) enum Operand<'a> {
     None,
-    One(u64),
-    Each(&'a [u64]),
+    /// The directory of a control group, the file of a network namespace, or a perf event.
+    File(BorrowedFd<'a>),
+    /// A map, or the program that has a function.
+    Object(BorrowedFd<'a>),
+    Tracepoint(&'a CStr),
+    Functions(Functions<'a>),
+    Uprobes(Uprobes<'a>),
 }
 
 impl<'a> LinkSpec<'a> {
@@ -53,13 +64,21 @@ impl<'a> LinkSpec<'a> {
     ///
     /// Of a cgroup v1, of another file system's directory or of a file: EBADF.
     pub fn cgroup(cgroup: &'a impl AsFd, attach_type: AttachType) -> Self {
-        Self::new(Point::Cgroup(cgroup.as_fd()), attach_type)
+        let target = LinkTarget::Cgroup {
+            cgroup_id: 0,
+            attach_type,
+        };
+        Self::new(target, Operand::File(cgroup.as_fd()))
     }
 
     /// A network namespace, by a descriptor of a file such as /proc/self/ns/net: its flow
     /// dissector (Linux 5.8) or its socket look-up ([`AttachType::SK_LOOKUP`], Linux 5.9).
     pub fn netns(netns: &'a impl AsFd, attach_type: AttachType) -> Self {
-        Self::new(Point::Netns(netns.as_fd()), attach_type)
+        let target = LinkTarget::Netns {
+            netns_ino: 0,
+            attach_type,
+        };
+        Self::new(target, Operand::File(netns.as_fd()))
     }
 
     /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
@@ -72,26 +91,38 @@ impl<'a> LinkSpec<'a> {
     /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type), else EINVAL: aya and libbpf set
     /// [`AttachType::XDP`], and [`ProgSpec`](crate::ProgSpec) sets what it is told.
     pub fn xdp(ifindex: u32) -> Self {
-        Self::new(Point::Xdp(ifindex), AttachType::XDP)
+        Self::new(LinkTarget::Xdp { ifindex }, Operand::None)
     }
 
     /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
     /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6, before which
     /// [`create`](Self::create) says [`Unsupported`](crate::Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
-        Self::new(Point::Tcx(ifindex), attach_type)
+        let target = LinkTarget::Tcx {
+            ifindex,
+            attach_type,
+        };
+        Self::new(target, Operand::None)
     }
 
     /// A netkit device, by the index of its primary end: `BPF_NETKIT_PRIMARY` or `BPF_NETKIT_PEER`,
     /// behind what is attached already. Linux 6.7.
     pub fn netkit(ifindex: u32, attach_type: AttachType) -> Self {
-        Self::new(Point::Netkit(ifindex), attach_type)
+        let target = LinkTarget::Netkit {
+            ifindex,
+            attach_type,
+        };
+        Self::new(target, Operand::None)
     }
 
     /// A map of sockets: [`AttachType::SK_MSG_VERDICT`], [`AttachType::SK_SKB_VERDICT`] and their
     /// like. `BPF_LINK_TYPE_SOCKMAP`: Linux 6.10.
     pub fn sockmap(map: &'a impl AsMap, attach_type: AttachType) -> Self {
-        Self::new(Point::Sockmap(map.map_fd()), attach_type)
+        let target = LinkTarget::Sockmap {
+            map_id: 0,
+            attach_type,
+        };
+        Self::new(target, Operand::Object(map.map_fd()))
     }
 
     /// What the program was loaded for, by its `attach_btf_id`: the way must be the
@@ -101,41 +132,45 @@ impl<'a> LinkSpec<'a> {
     /// By `BPF_RAW_TRACEPOINT_OPEN`, which every kernel has for these; with a
     /// [`cookie`](Self::cookie) by `BPF_LINK_CREATE`. The same program is not attached twice (EBUSY).
     pub fn tracing(attach_type: AttachType) -> Self {
-        Self::new(Point::Tracing, attach_type)
+        Self::new(LinkTarget::tracing(attach_type, 0), Operand::None)
     }
 
     /// `BPF_RAW_TRACEPOINT_OPEN`: a tracepoint by its name, such as "sched_switch". Linux 4.17.
     pub fn raw_tracepoint(name: &'a CStr) -> Self {
-        Self::new(Point::RawTracepoint(name), AttachType::TRACE_RAW_TP)
+        Self::new(
+            LinkTarget::RawTracepoint { cookie: 0 },
+            Operand::Tracepoint(name),
+        )
     }
 
     /// `BPF_TRACE_ITER`: an iterator, through all that its program was loaded for. Linux 5.8.
     ///
     /// Its pin is a file to be read: each `open(2)` of it starts anew, as [`Link::iter`](super::Link::iter) does.
     pub fn iter() -> Self {
-        Self::iter_over(Over::All)
+        Self::new(LinkTarget::ITER_ALL, Operand::None)
     }
 
     /// An iterator through the elements of a map. Linux 5.9.
     pub fn iter_map(map: &'a impl AsMap) -> Self {
-        Self::iter_over(Over::Map(map.map_fd()))
+        Self::new(LinkTarget::ITER_ALL, Operand::Object(map.map_fd()))
     }
 
     /// An iterator through control groups, from this one on, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in
     /// another order. Linux 6.1.
     pub fn iter_cgroup(cgroup: &'a impl AsFd, order: CgroupIterOrder) -> Self {
-        Self::iter_over(Over::Cgroup(cgroup.as_fd(), order))
+        let target = LinkTarget::iter_cgroup(0, order);
+        Self::new(target, Operand::File(cgroup.as_fd()))
     }
 
     /// An iterator through control groups, from the one with this id on, or from the root where that
     /// is 0, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in another order. Linux 6.1.
     pub fn iter_cgroup_id(cgroup_id: u64, order: CgroupIterOrder) -> Self {
-        Self::iter_over(Over::CgroupId(cgroup_id, order))
+        Self::new(LinkTarget::iter_cgroup(cgroup_id, order), Operand::None)
     }
 
     /// An iterator through the resources of one task. Linux 6.1.
     pub fn iter_task(task: IterTask) -> Self {
-        Self::iter_over(Over::Task(task))
+        Self::new(LinkTarget::iter_task(task), Operand::None)
     }
 
     /// `target_btf_id`: the place of a function of another program, by the function's id in that
@@ -163,46 +198,51 @@ impl<'a> LinkSpec<'a> {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn freplace(target: &'a Prog, btf_id: u32) -> Self {
-        let prog = target.as_fd();
-        Self::new(Point::Function { prog, btf_id }, AttachType(0))
-    }
-
-    fn iter_over(over: Over<'a>) -> Self {
-        Self::new(Point::Iter(over), AttachType::TRACE_ITER)
+        let function = LinkTarget::tracing(AttachType(0), btf_id);
+        Self::new(function, Operand::Object(target.as_fd()))
     }
 
     /// `BPF_PERF_EVENT`: an event of `perf_event_open(2)`, which is a kprobe, an uprobe, a tracepoint
     /// or a counter. Linux 5.15.
     pub fn perf_event(event: &'a impl AsFd) -> Self {
-        Self::new(Point::PerfEvent(event.as_fd()), AttachType::PERF_EVENT)
+        let target = LinkTarget::PerfEvent {
+            event_type: 0,
+            cookie: 0,
+        };
+        Self::new(target, Operand::File(event.as_fd()))
     }
 
     /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their names. Linux 5.18.
     ///
     /// [`flags`](Self::flags) are `BPF_F_KPROBE_MULTI_RETURN` or 0.
     pub fn kprobe_multi(functions: &'a [&'a CStr]) -> Self {
-        let functions = Functions::Names(functions);
-        Self::new(Point::Kprobes(functions), AttachType::TRACE_KPROBE_MULTI)
+        Self::kprobes(Functions::Names(functions))
     }
 
     /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their addresses. Linux 5.18.
     pub fn kprobe_multi_at(addresses: &'a [u64]) -> Self {
-        let functions = Functions::Addresses(addresses);
-        Self::new(Point::Kprobes(functions), AttachType::TRACE_KPROBE_MULTI)
+        Self::kprobes(Functions::Addresses(addresses))
     }
 
-    /// `BPF_TRACE_UPROBE_MULTI`: places in an executable by their offsets in bytes from the beginning
-    /// of the file, in all processes. Linux 6.6.
-    ///
-    /// [`flags`](Self::flags) are `BPF_F_UPROBE_MULTI_RETURN` or 0.
-    pub fn uprobe_multi(path: &'a CStr, offsets: &'a [u64]) -> Self {
-        let uprobes = Uprobes {
-            path,
-            offsets,
-            ref_ctr_offsets: &[],
-            pid: 0,
+    fn kprobes(functions: Functions<'a>) -> Self {
+        let target = LinkTarget::KprobeMulti {
+            count: functions.len() as u32,
+            flags: 0,
         };
-        Self::new(Point::Uprobes(uprobes), AttachType::TRACE_UPROBE_MULTI)
+        Self::new(target, Operand::Functions(functions))
+    }
+
+    /// `BPF_TRACE_UPROBE_MULTI`: probe points in an executable or library. Linux 6.6.
+    ///
+    /// [`flags`](Self::flags) are `BPF_F_UPROBE_MULTI_RETURN` or 0. [`Uprobes::new`] is unsafe: the kernel
+    /// writes breakpoints into the code of every process that maps the file.
+    pub fn uprobe_multi(uprobes: Uprobes<'a>) -> Self {
+        let target = LinkTarget::UprobeMulti {
+            count: uprobes.len() as u32,
+            flags: 0,
+            pid: uprobes.process(),
+        };
+        Self::new(target, Operand::Uprobes(uprobes))
     }
 
     /// `BPF_NETFILTER`: a hook of this thread's network namespace, by `NFPROTO_*` and `NF_INET_*`. One
@@ -210,39 +250,39 @@ impl<'a> LinkSpec<'a> {
     ///
     /// [`flags`](Self::flags) are `BPF_F_NETFILTER_IP_DEFRAG` or 0.
     pub fn netfilter(pf: u32, hooknum: u32, priority: i32) -> Self {
-        let point = Point::Netfilter {
+        let target = LinkTarget::Netfilter {
             pf,
             hooknum,
             priority,
+            flags: 0,
         };
-        Self::new(point, AttachType::NETFILTER)
+        Self::new(target, Operand::None)
     }
 
-    fn new(point: Point<'a>, attach_type: AttachType) -> Self {
+    fn new(target: LinkTarget, operand: Operand<'a>) -> Self {
         Self {
-            point,
-            attach_type,
+            target,
+            operand,
             flags: 0,
+            xdp_flags: None,
             position: None,
             expected_revision: 0,
-            cookies: Cookies::None,
+            cookie: None,
+            cookies: None,
+            session: false,
         }
     }
 
-    /// `link_create.flags`, or the flags that the attach point has of its own: what they mean depends
-    /// on it. Those of a [`position`](Self::position) come from there.
+    /// `link_create.flags`, or the flags of the target's own arm. Their meaning depends on the target. The
+    /// flags of a [`position`](Self::position) are not among them.
     pub fn flags(mut self, flags: u32) -> Self {
-        self.flags |= flags;
+        self.flags = flags;
         self
     }
 
-    /// `XDP_FLAGS_*`, of [`xdp`](Self::xdp).
+    /// `XDP_FLAGS_*`, for [`xdp`](Self::xdp).
     pub fn xdp_flags(mut self, flags: XdpFlags) -> Self {
-        match self.point {
-            Point::Xdp(_) => self.flags |= flags.bits(),
-            // Elsewhere the same bits say where among others.
-            _ => self.point = Point::Misfit("xdp_flags"),
-        }
+        self.xdp_flags = Some(flags);
         self
     }
 
@@ -265,66 +305,88 @@ impl<'a> LinkSpec<'a> {
     /// A number that the program can ask for: of a perf event (`BPF_PERF_EVENT`: Linux 5.15), of
     /// tracing and of a raw tracepoint.
     pub fn cookie(mut self, cookie: u64) -> Self {
-        self.cookies = Cookies::One(cookie);
+        self.cookie = Some(cookie);
         self
     }
 
     /// A number for each function or place, in their order; of [`kprobe_multi`](Self::kprobe_multi)
     /// and [`uprobe_multi`](Self::uprobe_multi).
     pub fn cookies(mut self, cookies: &'a [u64]) -> Self {
-        self.cookies = Cookies::Each(cookies);
+        self.cookies = Some(cookies);
         self
     }
 
-    /// `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13): at the entry
-    /// and at the return, as far as the program says at the entry.
+    /// `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13): the program runs
+    /// at the entry of a function, and at its return if it says so at the entry. For
+    /// [`kprobe_multi`](Self::kprobe_multi) and [`uprobe_multi`](Self::uprobe_multi).
     pub fn session(mut self) -> Self {
-        match self.point {
-            Point::Uprobes(_) => self.attach_type = AttachType::TRACE_UPROBE_SESSION,
-            Point::Kprobes(_) => self.attach_type = AttachType::TRACE_KPROBE_SESSION,
-            _ => self.point = Point::Misfit("session"),
-        }
+        self.session = true;
         self
     }
 
-    /// `uprobe_multi.pid`: of one process alone.
-    pub fn pid(mut self, process: u32) -> Self {
-        match &mut self.point {
-            Point::Uprobes(uprobes) => uprobes.pid = process,
-            _ => self.point = Point::Misfit("pid"),
-        }
-        self
-    }
-
-    /// `uprobe_multi.ref_ctr_offsets`: the offset of each place's counter of those who watch it.
-    pub fn ref_ctr_offsets(mut self, offsets: &'a [u64]) -> Self {
-        match &mut self.point {
-            Point::Uprobes(uprobes) => uprobes.ref_ctr_offsets = offsets,
-            _ => self.point = Point::Misfit("ref_ctr_offsets"),
-        }
-        self
-    }
-
-    /// How it is attached.
+    /// How the program is attached.
     pub fn attach_type(&self) -> AttachType {
-        self.attach_type
+        match self.target {
+            LinkTarget::KprobeMulti { .. } if self.session => AttachType::TRACE_KPROBE_SESSION,
+            LinkTarget::UprobeMulti { .. } if self.session => AttachType::TRACE_UPROBE_SESSION,
+            target => target.attach_type(),
+        }
     }
 
-    /// What a link of it will say of its target; 0 is what cannot be known before.
-    pub(crate) fn target(&self, prog: &Prog) -> Result<LinkTarget, Errno> {
-        point::target(
-            &self.point,
-            self.attach_type,
-            self.flags,
-            self.one_cookie(),
-            prog,
-        )
+    /// The target that a link of this spec will report. What is not known beforehand is 0.
+    pub(crate) fn expected_target(&self, prog: &Prog) -> Result<LinkTarget, Errno> {
+        let mut target = self.target;
+        let given = self.cookie.unwrap_or_default();
+        match (&mut target, self.operand) {
+            (
+                LinkTarget::Cgroup { cgroup_id, .. } | LinkTarget::Iter { cgroup_id, .. },
+                Operand::File(fd),
+            ) => *cgroup_id = fstat(fd)?.st_ino,
+            (LinkTarget::Netns { netns_ino, .. }, Operand::File(fd)) => {
+                *netns_ino = fstat(fd)?.st_ino as u32;
+            }
+            (
+                LinkTarget::Sockmap { map_id: id, .. }
+                | LinkTarget::Iter { map_id: id, .. }
+                | LinkTarget::Tracing { obj_id: id, .. },
+                Operand::Object(fd),
+            ) => *id = sys::object_id(fd)?,
+            // Such a link reports a name and no BTF.
+            (LinkTarget::Tracing { attach_type, .. }, _)
+                if *attach_type == AttachType::TRACE_RAW_TP =>
+            {
+                target = LinkTarget::RawTracepoint { cookie: 0 };
+            }
+            (LinkTarget::Tracing { obj_id, btf_id, .. }, _) => {
+                let info = prog.try_info()?;
+                (*obj_id, *btf_id) = (info.attach_btf_obj_id, info.attach_btf_id);
+            }
+            // A link at the peer reports the index of the other end.
+            (
+                LinkTarget::Netkit {
+                    ifindex,
+                    attach_type: AttachType::NETKIT_PEER,
+                },
+                _,
+            ) => *ifindex = 0,
+            _ => {}
+        }
+        match &mut target {
+            LinkTarget::RawTracepoint { cookie }
+            | LinkTarget::Tracing { cookie, .. }
+            | LinkTarget::PerfEvent { cookie, .. } => *cookie = given,
+            LinkTarget::KprobeMulti { flags, .. }
+            | LinkTarget::UprobeMulti { flags, .. }
+            | LinkTarget::Netfilter { flags, .. } => *flags = self.flags,
+            _ => {}
+        }
+        Ok(target)
     }
 
-    /// The name that a link of it has of its target.
+    /// The name that a link of this spec reports for its target.
     pub(crate) fn target_name(&self) -> Option<&'a CStr> {
-        match self.point {
-            Point::RawTracepoint(name) => Some(name),
+        match self.operand {
+            Operand::Tracepoint(name) => Some(name),
             _ => None,
         }
     }

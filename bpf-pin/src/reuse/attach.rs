@@ -101,7 +101,7 @@ impl PinDir {
     /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
     /// [`position`](LinkSpec::position), [`expected_revision`](LinkSpec::expected_revision) and
     /// [`cookies`](LinkSpec::cookies); [`flags`](LinkSpec::flags) but those of netfilter, of functions and
-    /// of places. Those, how many functions or places, [`pid`](LinkSpec::pid) and
+    /// of places. Those, how many functions or places, [`pid`](crate::Uprobes::pid) and
     /// [`cookie`](LinkSpec::cookie) are compared where the kernel has the fields of
     /// [`LinkTarget`](crate::LinkTarget); but a link without a cookie passes for one with any. To apply
     /// them: [`unlink`](Self::unlink) the pin, [`detach`](Link::detach) the link, or drop it where it has
@@ -300,11 +300,11 @@ impl Wanted<'_> {
     /// That it is attached to what it is to be attached to, as far as it is at all.
     fn check(&self, link: &Link, info: &LinkInfo) -> Result<()> {
         let fail = |reason| Err(link.update_error(Some(info.id), reason));
-        let expected = match self.spec.target(self.prog) {
+        let expected = match self.spec.expected_target(self.prog) {
             Ok(expected) => expected,
             Err(errno) => return fail(Reason::errno_only(errno)),
         };
-        if !expected.agrees(&info.target) {
+        if !expected.matches(&info.target) {
             let found = info.target;
             return fail(Cause::AttachedElsewhere { expected, found }.into());
         }

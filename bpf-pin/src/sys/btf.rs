@@ -32,7 +32,11 @@ pub(crate) fn btf_fd_by_id(id: u32) -> Result<OwnedFd> {
     fd_by_id(abi::BPF_BTF_GET_FD_BY_ID, id, 0)
 }
 
-/// All of the BTF, as it was loaded. `fd` must be a BTF object's.
+/// The first two bytes of any BTF.
+const MAGIC: u16 = 0xeb9f;
+
+/// All of the BTF, as it was loaded. `fd` must be a BTF object's. EINVAL if that is no BTF, as when a
+/// seccomp filter has answered.
 pub(super) fn btf_data(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let mut data = Vec::new();
     loop {
@@ -50,7 +54,10 @@ pub(super) fn btf_data(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
         let size = info.btf_size as usize;
         if size <= data.len() {
             data.truncate(size);
-            return Ok(data);
+            return match data.starts_with(&MAGIC.to_ne_bytes()) {
+                true => Ok(data),
+                false => Err(Errno::INVAL),
+            };
         }
         data.resize(size, 0);
     }

@@ -37,11 +37,8 @@ pub(crate) enum LinkOpts<'a> {
     },
     Uprobes {
         flags: u32,
-        path: &'a CStr,
-        offsets: &'a [u64],
-        ref_ctr_offsets: &'a [u64],
+        uprobes: Uprobes<'a>,
         cookies: &'a [u64],
-        pid: u32,
     },
     Netfilter(abi::bpf_attr_link_create_netfilter),
 }
@@ -59,6 +56,98 @@ impl Functions<'_> {
             Self::Names(names) => names.len(),
             Self::Addresses(addresses) => addresses.len(),
         }
+    }
+}
+
+/// Probe points in an executable or library, for [`LinkSpec::uprobe_multi`](crate::LinkSpec::uprobe_multi).
+///
+/// Whoever makes one vouches for the offsets: the kernel writes to the memory of every process that maps
+/// the file, this one included.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{LinkSpec, Prog, Uprobes};
+///
+/// let prog = Prog::open("/sys/fs/bpf/on_request")?;
+/// // From the file's symbol table.
+/// let offsets = [0x1230];
+/// // SAFETY: a function starts there.
+/// let uprobes = unsafe { Uprobes::new(c"/usr/bin/app", &offsets) };
+/// let link = LinkSpec::uprobe_multi(uprobes.pid(1234)).create(&prog)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+///
+/// Safe code makes none:
+///
+/// ```compile_fail,E0133
+/// let _ = bpf_pin::Uprobes::new(c"/proc/self/exe", &[1]);
+/// ```
+///
+/// ```compile_fail,E0133
+/// fn count(uprobes: bpf_pin::Uprobes<'_>) {
+///     let _ = uprobes.ref_ctr_offsets(&[2]);
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Uprobes<'a> {
+    path: &'a CStr,
+    offsets: &'a [u64],
+    ref_ctr_offsets: &'a [u64],
+    pid: u32,
+}
+
+impl<'a> Uprobes<'a> {
+    /// `BPF_TRACE_UPROBE_MULTI`: probe points by their offsets in bytes from the beginning of the file, in
+    /// all processes. Linux 6.6.
+    ///
+    /// # Safety
+    ///
+    /// For as long as a link is created from it and lives, each offset is the start of an instruction in
+    /// the file at `path`. The kernel overwrites the byte there with a breakpoint in every process that
+    /// maps the file. In the middle of an instruction that makes another instruction of it, in this
+    /// process too if the file is its own executable or a library that it uses.
+    pub const unsafe fn new(path: &'a CStr, offsets: &'a [u64]) -> Self {
+        Self {
+            path,
+            offsets,
+            ref_ctr_offsets: &[],
+            pid: 0,
+        }
+    }
+
+    /// `uprobe_multi.pid`: only in this process.
+    pub const fn pid(mut self, process: u32) -> Self {
+        self.pid = process;
+        self
+    }
+
+    /// `uprobe_multi.ref_ctr_offsets`: for each probe point the offset of its semaphore, the counter of
+    /// those that watch it.
+    ///
+    /// # Safety
+    ///
+    /// Each offset is that of a `u16` in the file that is a semaphore for probe points (SystemTap's
+    /// `sdt.h`), and that programs only test for zero. The kernel adds 1 to it in every private writable
+    /// mapping of the file, this process's data included, and subtracts 1 when the link dies.
+    pub const unsafe fn ref_ctr_offsets(mut self, offsets: &'a [u64]) -> Self {
+        self.ref_ctr_offsets = offsets;
+        self
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// How many semaphores are named.
+    pub(crate) fn counters(&self) -> usize {
+        self.ref_ctr_offsets.len()
+    }
+
+    /// 0 for all.
+    pub(crate) fn process(&self) -> u32 {
+        self.pid
     }
 }
 
@@ -129,20 +218,18 @@ pub(crate) fn link_create(
         }
         LinkOpts::Uprobes {
             flags,
-            path,
-            offsets,
-            ref_ctr_offsets,
+            uprobes,
             cookies,
-            pid,
         } => {
+            let count = uprobes.offsets.len();
             attr.opts.uprobe_multi = abi::bpf_attr_link_create_uprobe_multi {
-                path: path.as_ptr() as u64,
-                offsets: address(offsets),
-                ref_ctr_offsets: column(ref_ctr_offsets, offsets.len())?,
-                cookies: column(cookies, offsets.len())?,
-                cnt: u32::try_from(offsets.len()).map_err(|_| Errno::TOOBIG)?,
+                path: uprobes.path.as_ptr() as u64,
+                offsets: address(uprobes.offsets),
+                ref_ctr_offsets: column(uprobes.ref_ctr_offsets, count)?,
+                cookies: column(cookies, count)?,
+                cnt: u32::try_from(count).map_err(|_| Errno::TOOBIG)?,
                 flags,
-                pid,
+                pid: uprobes.pid,
                 ..abi::bpf_attr_link_create_uprobe_multi::zeroed()
             };
         }
@@ -157,7 +244,8 @@ pub(crate) fn link_create(
     }
     // SAFETY: every address is of something that outlives the call: a terminated string, an
     // initialised struct of the length given, or an array of as many elements as cnt says;
-    // LINK_CREATE writes nothing and returns a descriptor.
+    // LINK_CREATE writes to none of them and returns a descriptor. Of what it can be attached to, only
+    // uprobes write to the memory of processes, and who has made a Uprobes has vouched for those.
     unsafe { new_fd(bpf(abi::BPF_LINK_CREATE, &mut attr)) }
 }
 

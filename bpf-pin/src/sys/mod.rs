@@ -49,6 +49,7 @@ pub(crate) use text::{Text, find_byte, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;
+pub use link::Uprobes;
 pub use mmap::{Atom, LoadOnly};
 pub use object::Info;
 

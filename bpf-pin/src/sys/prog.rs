@@ -242,12 +242,15 @@ pub(crate) enum RunError {
 /// The types up to which it is known what a context is: Linux 7.3.
 const LAST_PROG_TYPE: u32 = abi::BPF_PROG_TYPE_NETFILTER;
 
-/// That the kernel copies a context and follows no address in it. Of struct_ops the context is the
-/// arguments of a call, and the first one the address of a state, which is written back there.
+/// Checks that the kernel copies a context of this type and follows no address in it. The context of
+/// struct_ops is the arguments of a call, and the first one is the address of a state, which the kernel
+/// writes back there. No program has type 0: such an answer is not the kernel's.
 fn check_context(prog: BorrowedFd<'_>) -> std::result::Result<(), RunError> {
     let [prog_type, _] = type_and_id(prog).map_err(RunError::Info)?;
     match prog_type {
-        abi::BPF_PROG_TYPE_STRUCT_OPS => Err(RunError::Context(prog_type)),
+        abi::BPF_PROG_TYPE_UNSPEC | abi::BPF_PROG_TYPE_STRUCT_OPS => {
+            Err(RunError::Context(prog_type))
+        }
         ..=LAST_PROG_TYPE => Ok(()),
         newer => Err(RunError::Context(newer)),
     }

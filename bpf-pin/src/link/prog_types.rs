@@ -1,4 +1,4 @@
-//! Which types of program are attached in which way.
+//! Which types of program each attach type takes.
 
 use std::os::fd::BorrowedFd;
 
@@ -7,58 +7,59 @@ use bpf_pin_sys as abi;
 use crate::cause::Cause;
 use crate::kind::{self, Kind};
 use crate::sys;
-use crate::target::LinkTarget;
 use crate::types::{AttachType, ProgType};
 
-use super::point::Point;
+use super::LinkSpec;
+use super::target::LinkTarget;
 
-/// EINVAL of a program for a point: by its type alone it is refused there, whatever else is wrong.
+/// EINVAL when a link was created: whether the target takes no program of this type.
 #[cold]
-pub(super) fn for_point(
-    prog: BorrowedFd<'_>,
-    point: &Point<'_>,
-    attach_type: AttachType,
-) -> Option<Cause> {
-    const NAMED: &[ProgType] = &[ProgType::RAW_TRACEPOINT, ProgType::RAW_TRACEPOINT_WRITABLE];
-    // BPF_RAW_TRACEPOINT_OPEN asks for no way: one of these is attached by what it was loaded for.
-    const LOADED_FOR: &[ProgType] = &[ProgType::TRACING, ProgType::LSM, ProgType::EXT];
-    let takes = match point {
-        Point::RawTracepoint(_) => NAMED,
-        Point::Tracing => LOADED_FOR,
-        _ => taken(attach_type)?,
+pub(super) fn check_new_link(prog: BorrowedFd<'_>, spec: &LinkSpec<'_>) -> Option<Cause> {
+    let attach_type = spec.attach_type();
+    let takes: &[ProgType] = match spec.target {
+        LinkTarget::RawTracepoint { .. } => {
+            &[ProgType::RAW_TRACEPOINT, ProgType::RAW_TRACEPOINT_WRITABLE]
+        }
+        // BPF_RAW_TRACEPOINT_OPEN has no attach type: the program was loaded for its target.
+        LinkTarget::Tracing { .. } => &[ProgType::TRACING, ProgType::LSM, ProgType::EXT],
+        _ => prog_types(attach_type)?,
     };
-    wrong(prog, attach_type, takes)
+    check_prog(prog, attach_type, takes)
 }
 
-/// EINVAL of a program for a link: all that it may hold are of other types.
+/// EINVAL when a link was updated: whether links to its target hold no program of this type.
 #[cold]
-pub(super) fn for_link(prog: BorrowedFd<'_>, target: &LinkTarget) -> Option<Cause> {
-    let attach_type = match *target {
-        LinkTarget::Xdp { .. } => AttachType::XDP,
-        LinkTarget::Iter { .. } => AttachType::TRACE_ITER,
-        LinkTarget::Cgroup { attach_type, .. }
-        | LinkTarget::Netns { attach_type, .. }
-        | LinkTarget::Tcx { attach_type, .. }
-        | LinkTarget::Netkit { attach_type, .. }
-        | LinkTarget::Sockmap { attach_type, .. } => attach_type,
-        _ => return None,
-    };
-    wrong(prog, attach_type, taken(attach_type)?)
+pub(super) fn check_update(prog: BorrowedFd<'_>, target: &LinkTarget) -> Option<Cause> {
+    let has_one_type = matches!(
+        target,
+        LinkTarget::Xdp { .. }
+            | LinkTarget::Iter { .. }
+            | LinkTarget::Cgroup { .. }
+            | LinkTarget::Netns { .. }
+            | LinkTarget::Tcx { .. }
+            | LinkTarget::Netkit { .. }
+            | LinkTarget::Sockmap { .. }
+    );
+    if !has_one_type {
+        return None;
+    }
+    let attach_type = target.attach_type();
+    check_prog(prog, attach_type, prog_types(attach_type)?)
 }
 
-fn wrong(
+fn check_prog(
     prog: BorrowedFd<'_>,
     attach_type: AttachType,
     takes: &'static [ProgType],
 ) -> Option<Cause> {
-    // A map has another info.
+    // A map's info has another layout.
     let prog_id = kind::identity(prog)
         .ok()
         .filter(|it| it.kind == Kind::Prog)?
         .id;
     let info: abi::bpf_prog_info = sys::info(prog).ok()?;
     let found = ProgType(info.r#type);
-    // An extension is attached by what it was loaded for, whatever the way.
+    // An extension is attached to what it was loaded for, whatever the attach type.
     let is_taken = takes.contains(&found) || found == ProgType::EXT;
     (!is_taken).then_some(Cause::WrongProgType {
         prog_id,
@@ -68,9 +69,9 @@ fn wrong(
     })
 }
 
-/// kernel/bpf/syscall.c: `attach_type_to_prog_type`, `bpf_prog_attach_check_attach_type`. None of ways
-/// newer than this library.
-fn taken(attach_type: AttachType) -> Option<&'static [ProgType]> {
+/// kernel/bpf/syscall.c: `attach_type_to_prog_type`, `bpf_prog_attach_check_attach_type`. None for an
+/// attach type newer than this library.
+fn prog_types(attach_type: AttachType) -> Option<&'static [ProgType]> {
     type A = AttachType;
     type P = ProgType;
     Some(match attach_type {

@@ -7,6 +7,8 @@ use bpf_pin_sys as abi;
 use crate::sys::link_arm;
 use crate::types::{AttachType, CgroupIterOrder, LinkType};
 
+use super::position::IterTask;
+
 /// What a link is attached to, as far as numbers tell; those that the kernel does not know are 0.
 /// Names: [`Link::target_name`](crate::Link::target_name).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,13 +136,53 @@ pub enum LinkTarget {
 }
 
 impl LinkTarget {
-    pub(crate) fn of(info: &abi::bpf_link_info) -> Self {
+    /// An iterator without restrictions.
+    pub(super) const ITER_ALL: Self = Self::Iter {
+        map_id: 0,
+        cgroup_id: 0,
+        order: CgroupIterOrder::UNSPEC,
+        tid: 0,
+        pid: 0,
+    };
+
+    pub(super) fn iter_cgroup(cgroup_id: u64, order: CgroupIterOrder) -> Self {
+        Self::Iter {
+            map_id: 0,
+            cgroup_id,
+            order,
+            tid: 0,
+            pid: 0,
+        }
+    }
+
+    pub(super) fn iter_task(task: IterTask) -> Self {
+        let (tid, pid) = match task {
+            IterTask::Tid(tid) => (tid, 0),
+            IterTask::Pid(pid) => (0, pid),
+        };
+        Self::Iter {
+            map_id: 0,
+            cgroup_id: 0,
+            order: CgroupIterOrder::UNSPEC,
+            tid,
+            pid,
+        }
+    }
+
+    pub(super) fn tracing(attach_type: AttachType, btf_id: u32) -> Self {
+        Self::Tracing {
+            attach_type,
+            obj_id: 0,
+            btf_id,
+            cookie: 0,
+        }
+    }
+
+    pub(super) fn from_info(info: &abi::bpf_link_info) -> Self {
         match LinkType(info.r#type) {
-            LinkType::RAW_TRACEPOINT => {
-                let arm: abi::bpf_link_info_raw_tracepoint = link_arm(info);
-                let cookie = arm.cookie;
-                Self::RawTracepoint { cookie }
-            }
+            LinkType::RAW_TRACEPOINT => Self::RawTracepoint {
+                cookie: link_arm::<abi::bpf_link_info_raw_tracepoint>(info).cookie,
+            },
             LinkType::TRACING => {
                 let arm: abi::bpf_link_info_tracing = link_arm(info);
                 Self::Tracing {
@@ -157,7 +199,7 @@ impl LinkTarget {
                     attach_type: AttachType(arm.attach_type),
                 }
             }
-            LinkType::ITER => Self::iter(info),
+            LinkType::ITER => Self::iter_from_info(info),
             LinkType::NETNS => {
                 let arm: abi::bpf_link_info_netns = link_arm(info);
                 Self::Netns {
@@ -165,22 +207,20 @@ impl LinkTarget {
                     attach_type: AttachType(arm.attach_type),
                 }
             }
-            LinkType::XDP => {
-                let arm: abi::bpf_link_info_xdp = link_arm(info);
-                let ifindex = arm.ifindex;
-                Self::Xdp { ifindex }
-            }
-            LinkType::PERF_EVENT => Self::perf_event(info),
+            LinkType::XDP => Self::Xdp {
+                ifindex: link_arm::<abi::bpf_link_info_xdp>(info).ifindex,
+            },
+            LinkType::PERF_EVENT => Self::perf_event_from_info(info),
             LinkType::KPROBE_MULTI => {
                 let arm: abi::bpf_link_info_kprobe_multi = link_arm(info);
-                let (count, flags) = (arm.count, arm.flags);
-                Self::KprobeMulti { count, flags }
+                Self::KprobeMulti {
+                    count: arm.count,
+                    flags: arm.flags,
+                }
             }
-            LinkType::STRUCT_OPS => {
-                let arm: abi::bpf_link_info_struct_ops = link_arm(info);
-                let map_id = arm.map_id;
-                Self::StructOps { map_id }
-            }
+            LinkType::STRUCT_OPS => Self::StructOps {
+                map_id: link_arm::<abi::bpf_link_info_struct_ops>(info).map_id,
+            },
             LinkType::NETFILTER => {
                 let arm: abi::bpf_link_info_netfilter = link_arm(info);
                 Self::Netfilter {
@@ -199,8 +239,11 @@ impl LinkTarget {
             }
             LinkType::UPROBE_MULTI => {
                 let arm: abi::bpf_link_info_uprobe_multi = link_arm(info);
-                let (count, flags, pid) = (arm.count, arm.flags, arm.pid);
-                Self::UprobeMulti { count, flags, pid }
+                Self::UprobeMulti {
+                    count: arm.count,
+                    flags: arm.flags,
+                    pid: arm.pid,
+                }
             }
             LinkType::NETKIT => {
                 let arm: abi::bpf_link_info_netkit = link_arm(info);
@@ -220,9 +263,9 @@ impl LinkTarget {
         }
     }
 
-    /// What it goes through is told by a name; but only of control groups it has an order.
-    fn iter(info: &abi::bpf_link_info) -> Self {
-        let map: abi::bpf_link_info_iter_map = link_arm(info);
+    /// Which arm of the info is in use depends on the target's name, but only a control group has an
+    /// order.
+    fn iter_from_info(info: &abi::bpf_link_info) -> Self {
         let cgroup: abi::bpf_link_info_iter_cgroup = link_arm(info);
         let task: abi::bpf_link_info_iter_task = link_arm(info);
         let order = CgroupIterOrder(cgroup.order);
@@ -231,7 +274,7 @@ impl LinkTarget {
             _ => (cgroup.cgroup_id, 0, 0),
         };
         Self::Iter {
-            map_id: map.map_id,
+            map_id: link_arm::<abi::bpf_link_info_iter_map>(info).map_id,
             cgroup_id,
             order,
             tid,
@@ -239,9 +282,8 @@ impl LinkTarget {
         }
     }
 
-    fn perf_event(info: &abi::bpf_link_info) -> Self {
-        let arm: abi::bpf_link_info_perf_event = link_arm(info);
-        let event_type = arm.r#type;
+    fn perf_event_from_info(info: &abi::bpf_link_info) -> Self {
+        let event_type = link_arm::<abi::bpf_link_info_perf_event>(info).r#type;
         let cookie = match event_type {
             abi::BPF_PERF_EVENT_UPROBE | abi::BPF_PERF_EVENT_URETPROBE => {
                 link_arm::<abi::bpf_link_info_perf_event_uprobe>(info).cookie
@@ -260,6 +302,45 @@ impl LinkTarget {
         Self::PerfEvent { event_type, cookie }
     }
 
+    /// How a program is attached here. `AttachType(0)` if the kernel has none for it.
+    pub(super) fn attach_type(&self) -> AttachType {
+        match *self {
+            Self::RawTracepoint { .. } => AttachType::TRACE_RAW_TP,
+            Self::Tracing { attach_type, .. }
+            | Self::Cgroup { attach_type, .. }
+            | Self::Netns { attach_type, .. }
+            | Self::Tcx { attach_type, .. }
+            | Self::Netkit { attach_type, .. }
+            | Self::Sockmap { attach_type, .. } => attach_type,
+            Self::Iter { .. } => AttachType::TRACE_ITER,
+            Self::Xdp { .. } => AttachType::XDP,
+            Self::PerfEvent { .. } => AttachType::PERF_EVENT,
+            Self::KprobeMulti { .. } => AttachType::TRACE_KPROBE_MULTI,
+            Self::StructOps { .. } => AttachType::STRUCT_OPS,
+            Self::Netfilter { .. } => AttachType::NETFILTER,
+            Self::UprobeMulti { .. } => AttachType::TRACE_UPROBE_MULTI,
+            Self::Other => AttachType(0),
+        }
+    }
+
+    /// The device, or 0.
+    pub(super) fn ifindex(&self) -> u32 {
+        match *self {
+            Self::Xdp { ifindex } | Self::Tcx { ifindex, .. } | Self::Netkit { ifindex, .. } => {
+                ifindex
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether several programs are attached in an order.
+    pub(super) fn is_ordered(&self) -> bool {
+        matches!(
+            self,
+            Self::Cgroup { .. } | Self::Tcx { .. } | Self::Netkit { .. }
+        )
+    }
+
     /// Whether the kernel says that nothing is there any more: it was detached, or what it was
     /// attached to is gone. Of types that the kernel does not say it of, false.
     pub fn is_gone(&self) -> bool {
@@ -274,126 +355,112 @@ impl LinkTarget {
         }
     }
 
-    /// Whether it is what `self` says, as far as both say anything: 0 says nothing, but what was asked
-    /// for has no cookie and all processes where that is 0.
-    pub(crate) fn agrees(&self, found: &Self) -> bool {
-        let told = |a: u64, found: u64| found == 0 || a == found;
-        let same = |a: u64, b: u64| a == 0 || b == 0 || a == b;
-        let word = |a: u32, b: u32| same(a.into(), b.into());
-        match (*self, *found) {
+    /// Whether a link that reports `found` has the target that `self` asks for, as far as both say
+    /// anything: a number that the kernel does not report is 0.
+    pub(crate) fn matches(&self, found: &Self) -> bool {
+        let mut asked = *self;
+        match (&mut asked, *found) {
+            (Self::RawTracepoint { cookie }, Self::RawTracepoint { cookie: found }) => {
+                ignore_if_unreported(cookie, found);
+            }
             (
-                Self::Tracing {
-                    attach_type: a,
-                    obj_id,
-                    btf_id,
-                    cookie,
-                },
-                Self::Tracing {
-                    attach_type: b,
-                    obj_id: found_obj,
-                    btf_id: found_btf,
+                Self::PerfEvent { event_type, cookie },
+                Self::PerfEvent {
+                    event_type: found,
                     cookie: found_cookie,
                 },
             ) => {
-                a == b
-                    && word(obj_id, found_obj)
-                    && word(btf_id, found_btf)
-                    && told(cookie, found_cookie)
+                *event_type = found;
+                ignore_if_unreported(cookie, found_cookie);
             }
             (
-                Self::Cgroup {
-                    cgroup_id,
-                    attach_type: a,
+                Self::Tracing {
+                    obj_id,
+                    btf_id,
+                    cookie,
+                    ..
                 },
-                Self::Cgroup {
-                    cgroup_id: found,
-                    attach_type: b,
-                },
-            ) => a == b && same(cgroup_id, found),
-            (
-                Self::Netns {
-                    netns_ino,
-                    attach_type: a,
-                },
-                Self::Netns {
-                    netns_ino: found,
-                    attach_type: b,
-                },
-            ) => a == b && word(netns_ino, found),
-            (Self::Xdp { ifindex }, Self::Xdp { ifindex: found }) => word(ifindex, found),
-            (
-                Self::Tcx {
-                    ifindex,
-                    attach_type: a,
-                },
-                Self::Tcx {
-                    ifindex: found,
-                    attach_type: b,
-                },
-            )
-            | (
-                Self::Netkit {
-                    ifindex,
-                    attach_type: a,
-                },
-                Self::Netkit {
-                    ifindex: found,
-                    attach_type: b,
-                },
-            )
-            | (
-                Self::Sockmap {
-                    map_id: ifindex,
-                    attach_type: a,
-                },
-                Self::Sockmap {
-                    map_id: found,
-                    attach_type: b,
-                },
-            ) => a == b && word(ifindex, found),
-            (
-                Self::Iter {
-                    map_id,
-                    cgroup_id,
-                    order,
-                    tid,
-                    pid,
-                },
-                Self::Iter {
-                    map_id: found_map,
-                    cgroup_id: found_cgroup,
-                    order: found_order,
-                    tid: found_tid,
-                    pid: found_pid,
+                Self::Tracing {
+                    obj_id: found_obj,
+                    btf_id: found_btf,
+                    cookie: found_cookie,
+                    ..
                 },
             ) => {
-                // One that goes through all is another than one that goes through some; but no
-                // control group is the root.
-                [map_id, order.0, tid, pid] == [found_map, found_order.0, found_tid, found_pid]
-                    && same(cgroup_id, found_cgroup)
+                ignore_if_unknown(obj_id, found_obj);
+                ignore_if_unknown(btf_id, found_btf);
+                ignore_if_unreported(cookie, found_cookie);
             }
-            (Self::Netfilter { .. }, _) => self == found,
-            (Self::RawTracepoint { cookie }, Self::RawTracepoint { cookie: found })
-            | (Self::PerfEvent { cookie, .. }, Self::PerfEvent { cookie: found, .. }) => {
-                told(cookie, found)
-            }
-            // Without a count the kernel tells nothing of them.
+            // An iterator over everything differs from one over a part, except that no control group
+            // means the root.
+            (
+                Self::Cgroup { cgroup_id: id, .. } | Self::Iter { cgroup_id: id, .. },
+                Self::Cgroup {
+                    cgroup_id: found, ..
+                }
+                | Self::Iter {
+                    cgroup_id: found, ..
+                },
+            ) => ignore_if_unknown(id, found),
+            (
+                Self::Netns { netns_ino: id, .. }
+                | Self::Xdp { ifindex: id }
+                | Self::Tcx { ifindex: id, .. }
+                | Self::Netkit { ifindex: id, .. }
+                | Self::Sockmap { map_id: id, .. },
+                Self::Netns {
+                    netns_ino: found, ..
+                }
+                | Self::Xdp { ifindex: found }
+                | Self::Tcx { ifindex: found, .. }
+                | Self::Netkit { ifindex: found, .. }
+                | Self::Sockmap { map_id: found, .. },
+            ) => ignore_if_unknown(id, found),
+            // Without a count the kernel reports nothing about them.
             (Self::KprobeMulti { .. }, Self::KprobeMulti { count: 0, .. })
-            | (Self::UprobeMulti { .. }, Self::UprobeMulti { count: 0, .. }) => true,
-            (Self::KprobeMulti { .. }, Self::KprobeMulti { .. }) => self == found,
-            (
-                Self::UprobeMulti { count, flags, pid },
-                Self::UprobeMulti {
-                    count: found_count,
-                    flags: found_flags,
-                    pid: found_pid,
-                },
-            ) => {
-                // A process that is gone has no number any more.
-                (count, flags) == (found_count, found_flags) && told(pid.into(), found_pid.into())
+            | (Self::UprobeMulti { .. }, Self::UprobeMulti { count: 0, .. }) => return true,
+            // A process that has ended has no number any more.
+            (Self::UprobeMulti { pid, .. }, Self::UprobeMulti { pid: found, .. }) => {
+                ignore_if_unreported(pid, found);
             }
-            _ => false,
+            _ => {}
         }
+        asked == *found
+    }
+
+    /// What a person calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Cgroup { .. } => "cgroup",
+            Self::Netns { .. } => "netns",
+            Self::Xdp { .. } => "device",
+            Self::Tcx { .. } => "device's traffic control",
+            Self::Netkit { .. } => "netkit device",
+            Self::Sockmap { .. } => "map of sockets",
+            Self::Tracing { .. } => "function",
+            Self::RawTracepoint { .. } => "raw tracepoint",
+            Self::Iter { .. } => "BPF iterator",
+            Self::PerfEvent { .. } => "perf event",
+            Self::KprobeMulti { .. } => "set of functions",
+            Self::UprobeMulti { .. } => "set of places in an executable",
+            Self::Netfilter { .. } => "netfilter hook",
+            Self::StructOps { .. } => "struct_ops map",
+            Self::Other => "target of an unknown type",
+        }
+    }
+}
+
+/// What is asked for no longer counts if either number is unknown.
+fn ignore_if_unknown<N: Copy + PartialEq + Default>(asked: &mut N, found: N) {
+    if *asked == N::default() || found == N::default() {
+        *asked = found;
+    }
+}
+
+/// What is asked for no longer counts if the kernel reports nothing. 0 asked for is a value.
+fn ignore_if_unreported<N: PartialEq + Default>(asked: &mut N, found: N) {
+    if found == N::default() {
+        *asked = found;
     }
 }
 

@@ -1,0 +1,155 @@
+//! Checks of a spec before the kernel sees it: options that the target does not have, and numbers that
+//! the kernel would take for a descriptor.
+
+use bpf_pin_sys as abi;
+
+use crate::cause::Cause;
+use crate::error::Result;
+use crate::types::AttachType;
+
+use super::LinkSpec;
+use super::spec::Operand;
+use super::target::LinkTarget;
+
+impl LinkSpec<'_> {
+    /// What [`create`](Self::create) rejects without a syscall.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.validate().map_err(|cause| self.error(cause.into()))
+    }
+
+    fn validate(&self) -> Result<(), Cause> {
+        let name = self.target_kind();
+        let is_ordered = self.target.is_ordered();
+        let count = match self.operand {
+            Operand::Functions(functions) => Some(functions.len()),
+            Operand::Uprobes(uprobes) => Some(uprobes.len()),
+            _ => None,
+        };
+        let takes_cookie = matches!(
+            (self.target, self.operand),
+            (LinkTarget::Tracing { .. }, Operand::None)
+                | (
+                    LinkTarget::RawTracepoint { .. } | LinkTarget::PerfEvent { .. },
+                    _
+                )
+        );
+        let takes_xdp_flags = matches!(self.target, LinkTarget::Xdp { .. });
+        if !self.takes_attach_type() {
+            return Err(Cause::WrongTarget {
+                attach_type: self.attach_type(),
+                target: name,
+            });
+        }
+        let unsupported = [
+            ("xdp_flags", self.xdp_flags.is_some() && !takes_xdp_flags),
+            ("session", self.session && count.is_none()),
+            ("position", self.position.is_some() && !is_ordered),
+            (
+                "expected_revision",
+                self.expected_revision != 0 && !is_ordered,
+            ),
+            ("cookie", self.cookie.is_some() && !takes_cookie),
+            ("cookies", self.cookies.is_some() && count.is_none()),
+        ];
+        if let Some((option, _)) = unsupported.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(Cause::InvalidOption {
+                option,
+                problem: format!("is not for a {name}"),
+            });
+        }
+        self.check_flags()?;
+        if let Operand::Uprobes(uprobes) = self.operand {
+            check_count("ref_ctr_offsets", uprobes.counters(), uprobes.len())?;
+        }
+        check_count(
+            "cookies",
+            self.cookies.map_or(0, <[u64]>::len),
+            count.unwrap_or(0),
+        )
+    }
+
+    fn target_kind(&self) -> &'static str {
+        match (self.target, self.operand) {
+            (LinkTarget::Tracing { .. }, Operand::Object(_)) => "program's function",
+            (target, _) => target.name(),
+        }
+    }
+
+    /// `link_create.target_fd` is a descriptor or a device's index, depending on the attach type: an index
+    /// must not be taken for an unrelated descriptor.
+    fn takes_attach_type(&self) -> bool {
+        type A = AttachType;
+        let attach_type = self.attach_type();
+        match self.target {
+            LinkTarget::Cgroup { .. } => attach_type
+                .name()
+                .is_some_and(|name| name.starts_with("CGROUP_") || name == "LSM_CGROUP"),
+            LinkTarget::Netns { .. } => matches!(attach_type, A::FLOW_DISSECTOR | A::SK_LOOKUP),
+            LinkTarget::Tcx { .. } => matches!(attach_type, A::TCX_INGRESS | A::TCX_EGRESS),
+            LinkTarget::Netkit { .. } => {
+                matches!(attach_type, A::NETKIT_PRIMARY | A::NETKIT_PEER)
+            }
+            LinkTarget::Sockmap { .. } => matches!(
+                attach_type,
+                A::SK_MSG_VERDICT
+                    | A::SK_SKB_STREAM_PARSER
+                    | A::SK_SKB_STREAM_VERDICT
+                    | A::SK_SKB_VERDICT
+            ),
+            LinkTarget::Tracing { .. } => {
+                let is_extension = matches!(self.operand, Operand::Object(_));
+                is_extension
+                    || matches!(
+                        attach_type,
+                        A::TRACE_RAW_TP
+                            | A::TRACE_FENTRY
+                            | A::TRACE_FEXIT
+                            | A::TRACE_FSESSION
+                            | A::MODIFY_RETURN
+                            | A::LSM_MAC
+                    )
+            }
+            // The others have one attach type each.
+            _ => true,
+        }
+    }
+
+    fn check_flags(&self) -> Result<(), Cause> {
+        let has = |flag| self.flags & flag != 0;
+        let is_ordered = self.target.is_ordered();
+        let problem = |problem| {
+            let option = "flags";
+            Err(Cause::InvalidOption { option, problem })
+        };
+        let what = match self.target {
+            // The kernel would then read descriptor 0.
+            _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
+            _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
+            // The kernel would take the descriptor of a position for an id.
+            _ if is_ordered && has(abi::BPF_F_ID) => {
+                return problem("have BPF_F_ID, which is for a position to say".to_owned());
+            }
+            LinkTarget::UprobeMulti { .. } if has(abi::BPF_F_UPROBE_MULTI_PATH_FD) => {
+                "BPF_F_UPROBE_MULTI_PATH_FD"
+            }
+            LinkTarget::Tracing { .. } | LinkTarget::RawTracepoint { .. }
+                if self.flags != 0 && !matches!(self.operand, Operand::Object(_)) =>
+            {
+                return problem(format!("are not for a {}", self.target_kind()));
+            }
+            _ => return Ok(()),
+        };
+        Err(Cause::NoDescriptor { what })
+    }
+}
+
+/// One element for each function or probe point, or none.
+fn check_count(option: &'static str, found: usize, count: usize) -> Result<(), Cause> {
+    if found == 0 || found == count {
+        return Ok(());
+    }
+    Err(Cause::InvalidOption {
+        option,
+        problem: format!("are {found}, and what they are for is {count}"),
+    })
+}
