@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use bpf_pin::{
     Access, Btf, DirLock, ElemFlags, Identity, Ids, Link, Map, Object, PinDir, PinnedLink,
-    PinnedMap, PinnedProg, Prog, TestRun, Typed, kinds,
+    PinnedMap, PinnedProg, Prog, TestRun, Typed,
 };
 use common::*;
 
@@ -219,7 +219,7 @@ const MEASURED: &[Measured] = measured! {
     is_same_object => &["OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD"], |scene| { (&scene.map, &scene.prog) }
         |(map, prog): (&Map, &Prog)| assert!(!map.is_same_object(prog).unwrap());
     ids => &["PROG_GET_NEXT_ID"], |_scene| { Prog::ids() }
-        |mut ids: Ids<kinds::ProgKind>| assert!(ids.next().unwrap().is_ok());
+        |mut ids: Ids<Prog>| assert!(ids.next().unwrap().is_ok());
     by_id => &["MAP_GET_FD_BY_ID", "close"], |scene| { scene.map.id().unwrap() }
         |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
     btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { own_btf() }

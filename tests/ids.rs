@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::{
-    Access, Capability, Cause, ElemFlags, Error, Kind, Link, Map, Object, PinnedMap, Prog,
+    Access, Capability, Cause, ElemFlags, Error, Kind, Link, Map, Object, PinnedMap, Prog, abi,
 };
 use common::*;
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -28,6 +28,11 @@ fn main() -> std::process::ExitCode {
             as_user(CapabilitySet::BPF, refused)
         })
         .test("a_map_by_its_id_for_one_purpose", ROOT, by_id_with)
+        .test(
+            "only_maps_are_opened_by_id_for_one_purpose",
+            ROOT,
+            only_maps_are_opened_by_id_for_one_purpose,
+        )
         .test("the_same_object", PINS, same_object)
         .test("no_object", BPF, no_object)
         .run()
@@ -169,6 +174,34 @@ fn by_id_with() -> Outcome {
         error.to_string(),
         "open map 4294967295: no living map has this id"
     );
+    Ok(())
+}
+
+/// What the docs of `Map::from_id_with` claim of the kernel, by the bare command.
+fn only_maps_are_opened_by_id_for_one_purpose() -> Outcome {
+    let (map, prog, link) = (hash(), prog(), link());
+    let open = |cmd, id| {
+        let mut attr = abi::bpf_attr_get_id {
+            start_id: id,
+            open_flags: abi::BPF_F_RDONLY,
+            ..abi::bpf_attr_get_id::zeroed()
+        };
+        let size = size_of_val(&attr) as u32;
+        // SAFETY: the arm holds no address.
+        let fd = unsafe { abi::bpf(cmd, std::ptr::from_mut(&mut attr).cast(), size) };
+        match fd {
+            ..0 => std::io::Error::last_os_error().raw_os_error(),
+            fd => {
+                // SAFETY: the command has just made it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+                None
+            }
+        }
+    };
+    assert_eq!(open(abi::BPF_MAP_GET_FD_BY_ID, map.id()?), None);
+    let einval = Some(libc::EINVAL);
+    assert_eq!(open(abi::BPF_PROG_GET_FD_BY_ID, prog.id()?), einval);
+    assert_eq!(open(abi::BPF_LINK_GET_FD_BY_ID, link.id()?), einval);
     Ok(())
 }
 

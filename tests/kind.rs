@@ -7,8 +7,8 @@ use std::os::unix::fs::symlink;
 use std::thread;
 
 use bpf_pin::{
-    __proof, Access, Cause, Error, Handle, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
-    ObjectKind, Pinned, PinnedLink, PinnedMap, PinnedProg, Prog, abi,
+    __proof, Access, Cause, Error, Failed, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
+    PinnedLink, PinnedMap, PinnedObject, PinnedProg, Prog, TypedObject, abi,
 };
 use common::*;
 use rustix::fs::{Mode, OFlags};
@@ -74,6 +74,16 @@ fn main() -> std::process::ExitCode {
             forged_answer,
         )
         .test(
+            "a_forged_answer_of_zeroes_proves_nothing",
+            &[cap::BPF, Need::Bpffs],
+            a_forged_answer_of_zeroes_proves_nothing,
+        )
+        .test(
+            "a_failure_to_describe_an_object_is_reported_with_its_errno",
+            &[cap::SYS_ADMIN, Need::Bpffs],
+            a_failure_to_describe_an_object_is_reported_with_its_errno,
+        )
+        .test(
             "a_filter_is_no_lack_of_privilege",
             &[cap::BPF, cap::SETUID],
             filtered_user,
@@ -101,7 +111,7 @@ fn opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
     one(kind, Kind::Prog, PinnedProg::open(path).map(drop))?;
     one(kind, Kind::Link, PinnedLink::open(path).map(drop))?;
     assert_eq!(Object::open(path)?.kind(), kind);
-    assert_eq!(Pinned::<Object>::open(path)?.kind(), kind);
+    assert_eq!(PinnedObject::open(path)?.kind(), kind);
     Ok(())
 }
 
@@ -268,9 +278,12 @@ fn without_proc() -> Outcome {
     })
 }
 
-/// `fd` is refused as `K` and comes back open.
-fn refused<K: ObjectKind + std::fmt::Debug>(fd: OwnedFd) -> (OwnedFd, Error) {
-    let failed = Handle::<K>::try_from(fd).expect_err("not of that kind");
+/// `fd` is rejected as a `T` and comes back open.
+fn refused<T>(fd: OwnedFd) -> (OwnedFd, Error)
+where
+    T: TypedObject + TryFrom<OwnedFd, Error = Failed<OwnedFd>> + std::fmt::Debug,
+{
+    let failed = T::try_from(fd).expect_err("not of that kind");
     let (fd, error) = failed.into_parts();
     rustix::io::fcntl_getfd(&fd).expect("still open");
     (fd, error)
@@ -290,13 +303,13 @@ fn other_descriptors() -> Outcome {
         one.into(),
         other.into(),
     ] {
-        let (fd, _) = refused::<bpf_pin::kinds::MapKind>(fd);
-        let (fd, _) = refused::<bpf_pin::kinds::ProgKind>(fd);
-        let (_, error) = refused::<bpf_pin::kinds::LinkKind>(fd);
+        let (fd, _) = refused::<Map>(fd);
+        let (fd, _) = refused::<Prog>(fd);
+        let (_, error) = refused::<Link>(fd);
         let found = matches!(error.cause(), Some(Cause::NotBpf { found: Some(_) }));
         assert!(found, "{error}");
     }
-    let (_, error) = refused::<bpf_pin::kinds::MapKind>(File::open("/dev/null")?.into());
+    let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
     let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
     assert_eq!(error.to_string(), text);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
@@ -310,22 +323,22 @@ fn btf() -> Outcome {
     for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
         assert_eq!(way(fd.as_fd()), None);
     }
-    let (_, error) = refused::<bpf_pin::kinds::LinkKind>(fd);
+    let (_, error) = refused::<Link>(fd);
     let found = Some("anon_inode:btf".to_owned());
     assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
     Ok(())
 }
 
 fn wrong_descriptors() -> Outcome {
-    let (fd, error) = refused::<bpf_pin::kinds::ProgKind>(hash().into());
+    let (fd, error) = refused::<Prog>(hash().into());
     let (expected, found) = (Kind::Prog, Kind::Map);
     assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
-    let (fd, _) = refused::<bpf_pin::kinds::LinkKind>(fd);
+    let (fd, _) = refused::<Link>(fd);
     let map = Map::try_from(fd).map_err(|_| "it is a map")?;
     assert_eq!(map.info()?.map_type, MapType::HASH);
     let object = Object::try_from(OwnedFd::from(map))?;
     assert_eq!(object.kind(), Kind::Map);
-    let (fd, _) = refused::<bpf_pin::kinds::MapKind>(prog().into());
+    let (fd, _) = refused::<Map>(prog().into());
     let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
     assert_eq!(prog.info()?.name, "test_filter");
     Ok(())
@@ -340,7 +353,7 @@ fn forged_proc() -> Outcome {
                 symlink("anon_inode:bpf-map", format!("{dir}/{number}"))?;
             }
         }
-        let (_, error) = refused::<bpf_pin::kinds::MapKind>(File::open("/dev/null")?.into());
+        let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
         assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
         Ok(())
     })
@@ -364,7 +377,7 @@ fn own_descriptors() -> Outcome {
             .unwrap();
             // SAFETY: it was just made, in this table.
             let null = unsafe { OwnedFd::from_raw_fd(number) };
-            refused::<bpf_pin::kinds::MapKind>(null).1
+            refused::<Map>(null).1
         });
         other.join().unwrap()
     });
@@ -380,9 +393,9 @@ fn denied_command() -> Outcome {
         for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EBADF] {
             denied(Some(cmd), errno as u32, || -> Outcome {
                 let path_only = || rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty());
-                refused::<bpf_pin::kinds::MapKind>(path_only()?);
-                refused::<bpf_pin::kinds::ProgKind>(path_only()?);
-                refused::<bpf_pin::kinds::LinkKind>(path_only()?);
+                refused::<Map>(path_only()?);
+                refused::<Prog>(path_only()?);
+                refused::<Link>(path_only()?);
                 assert_eq!(__proof::by_command(path_only()?.as_fd()), None);
                 Ok(())
             })?;
@@ -404,7 +417,7 @@ fn other_ways() -> Outcome {
     // All of it, and /proc tells.
     denied(None, libc::EPERM as u32, || -> Outcome {
         let (map, prog) = (map.try_clone()?, prog.try_clone()?);
-        let (prog, _) = refused::<bpf_pin::kinds::MapKind>(prog.into());
+        let (prog, _) = refused::<Map>(prog.into());
         Prog::try_from(prog)?;
         let map = Map::try_from(OwnedFd::from(map))?;
         assert_eq!(
@@ -433,6 +446,56 @@ fn forged_answer() -> Outcome {
         });
     }
     Ok(())
+}
+
+/// A seccomp filter answers `BPF_OBJ_GET_INFO_BY_FD` with success, and the kernel writes nothing.
+fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let (map, other, prog) = (hash(), hash(), prog());
+    let pinned = map.try_clone()?.pin(fs.at("map"))?;
+    prog.try_clone()?.pin(fs.at("prog"))?;
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || -> Outcome {
+        for (fd, kind) in [(map.as_fd(), Kind::Map), (prog.as_fd(), Kind::Prog)] {
+            assert_eq!(__proof::by_info(fd), None);
+            assert_eq!(__proof::by_command(fd), None);
+            assert_eq!(__proof::by_proc(fd), Some(kind));
+        }
+        // What is no object at all is none either.
+        for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
+            assert_eq!(way(File::open("/dev/null")?.as_fd()), None);
+        }
+        assert_eq!(Object::open(fs.at("prog"))?.kind(), Kind::Prog);
+        Link::open(fs.at("map")).expect_err("a map");
+        Prog::open(fs.at("map")).expect_err("a map");
+        // Two objects without an id are not the same object.
+        map.is_same_object(&other).expect_err("no id");
+        map.is_same_object(&map).expect_err("no id");
+        let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+        let unproven = Cause::Unproven { info_errno: None };
+        assert_eq!(failed.cause(), Some(&unproven), "{failed}");
+        Ok(())
+    })?;
+    assert_eq!(Map::open(fs.at("map"))?.id()?, map.id()?);
+    Ok(())
+}
+
+fn a_failure_to_describe_an_object_is_reported_with_its_errno() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("map"))?;
+    let errno = libc::ENOMEM;
+    denied(
+        Some(abi::BPF_OBJ_GET_INFO_BY_FD),
+        errno as u32,
+        || -> Outcome {
+            let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+            let info_errno = Some(errno);
+            assert_eq!(failed.cause(), Some(&Cause::Unproven { info_errno }));
+            assert_eq!(failed.error().raw_os_error(), Some(errno));
+            let text = "it could not be identified: BPF_OBJ_GET_INFO_BY_FD failed with ENOMEM";
+            assert!(failed.to_string().ends_with(text), "{failed}");
+            Ok(())
+        },
+    )
 }
 
 /// A filter has answered, and no privilege is to blame.

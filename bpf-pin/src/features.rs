@@ -55,7 +55,7 @@ impl Features {
         static KNOWN: [AtomicU8; 6] = [const { AtomicU8::new(0) }; 6];
         let [path_fd, exchange, token, owner_options, link_pins, batch] = &KNOWN;
         Self {
-            path_fd: once(path_fd, || is_known(sys::get_from_nowhere())),
+            path_fd: once(path_fd, || is_known(sys::probe_path_fd())),
             exchange: once(exchange, has_exchange),
             token: once(token, || is_known(sys::no_token_create())),
             owner_options: once(owner_options, has_owner_options),

@@ -20,11 +20,11 @@
 //!
 //! | command | here |
 //! |---|---|
-//! | `BPF_OBJ_PIN` | [`Handle::pin`]: [`Map`], [`Prog`] and [`Link`] are `Handle`s of one kind each |
-//! | `BPF_OBJ_GET` | [`Handle::open`], [`Handle::open_with`], [`Pinned::open`], [`Object::open`] |
-//! | `unlink(2)` | [`Pinned::unpin`] |
-//! | `BPF_OBJ_GET_INFO_BY_FD` | [`Handle::info`], [`Handle::id`] |
-//! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Handle::from_id`], [`Handle::ids`] |
+//! | `BPF_OBJ_PIN` | [`Map::pin`], [`Prog::pin`], [`Link::pin`], [`Object::pin`] |
+//! | `BPF_OBJ_GET` | [`Map::open`], [`Map::open_with`], [`PinnedMap::open`], …; [`Object::open`] for any kind |
+//! | `unlink(2)` | [`PinnedMap::unpin`], … |
+//! | `BPF_OBJ_GET_INFO_BY_FD` | [`Map::info`], [`Map::id`], … |
+//! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Map::from_id`], [`Map::from_id_with`], [`Map::ids`], … |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
 //! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::objects`], [`Map::elems`] |
 //! | `BPF_MAP_*_BATCH` | [`Typed::iter`], [`Typed::to_vecs`], [`Typed::update_batch`], … |
@@ -67,14 +67,14 @@
 //!   takes more, and happens after the failure only. What was not proven is not claimed.
 //! - What [`PinDir::replace`] and [`Stage::publish`] do, a reader sees at once and whole, also if the
 //!   process is killed amid it; [`PinDir::sweep_stale`] finds what it left.
-//! - The kernel cannot check whose a pin is and remove it in one step. [`Pinned::unpin`] does one
+//! - The kernel cannot check whose a pin is and remove it in one step. [`PinnedMap::unpin`] does one
 //!   right after the other.
 //!
 //! # Descriptors
 //!
-//! All descriptors are opened with `O_CLOEXEC`. A [`Handle`] is in memory what an
-//! [`OwnedFd`](std::os::fd::OwnedFd) is, so `Option<Map>` may stand in an `extern "C"` signature,
-//! and descriptors go in and out through `TryFrom` and `Into`:
+//! All descriptors are opened with `O_CLOEXEC`. [`Map`], [`Prog`] and [`Link`] have the layout of an
+//! [`OwnedFd`](std::os::fd::OwnedFd), so `Option<Map>` may stand in an `extern "C"` signature, and descriptors
+//! go in and out through `TryFrom` and `Into`:
 //!
 //! ```no_run
 //! use std::os::fd::OwnedFd;
@@ -102,10 +102,7 @@ mod error;
 mod features;
 mod flock;
 mod hidden;
-mod ids;
-mod info;
 mod inventory;
-mod kind;
 mod link;
 mod log;
 mod magic;
@@ -117,7 +114,6 @@ mod object;
 mod operation;
 mod owner;
 mod path;
-mod pinned;
 mod prog;
 mod reuse;
 mod shown;
@@ -125,6 +121,7 @@ mod sys;
 mod types;
 
 // The modules' former names.
+pub(crate) use object::proof as kind;
 pub(crate) use path::{at as place, component as filename, inline as pathname};
 pub(crate) use types::{access, flags, name};
 
@@ -146,8 +143,6 @@ pub use dir::{
 pub use error::{Error, Failed, Reason, Result};
 pub use features::Features;
 pub use hidden::HiddenBpffs;
-pub use ids::Ids;
-pub use info::ObjectInfo;
 pub use inventory::{Found, Inventory, inventory};
 pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
 pub use magic::FileSystem;
@@ -157,10 +152,11 @@ pub use map::{
 };
 pub use mismatch::{MapFields, Mismatch};
 pub use mountinfo::{Mount, Propagation};
-pub use object::{Handle, Object, ObjectKind, Pinnable, kinds};
+pub use object::{
+    Ids, Object, ObjectInfo, Pinnable, PinnedLink, PinnedMap, PinnedObject, PinnedProg, TypedObject,
+};
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use path::component::{escape_name, unescape_name};
-pub use pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::{AsMap, Atom, LoadOnly, Uprobes};
@@ -173,7 +169,7 @@ pub use types::{
 #[doc(hidden)]
 pub mod __proof {
     pub use crate::inventory::{Outline, outline};
-    pub use crate::kind::{by_command, by_info, by_proc};
+    pub use crate::object::proof::{by_command, by_info, by_proc};
 }
 
 /// The README's code compiles.

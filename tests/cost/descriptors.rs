@@ -44,7 +44,7 @@ pub fn no_descriptor_leaks() -> ExitCode {
         let theirs = hash().pin(at("ours")).unwrap();
         ours.unpin().unwrap_err();
         theirs.unpin().unwrap();
-        Pinned::<Object>::open(at("map")).unwrap();
+        PinnedObject::open(at("map")).unwrap();
     }
     assert_eq!(open(), before);
     failing_dir_calls(&scene);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::{
-    Cause, Error, Found, Handle, Identity, Kind, LinkType, MapType, MountOptions, Object,
-    ObjectInfo, ObjectKind, ProgType, inventory,
+    Cause, Error, Found, Identity, Kind, LinkType, MapType, MountOptions, Object, ObjectInfo,
+    ProgType, inventory,
 };
 use common::*;
 use rustix::mount::{UnmountFlags, unmount};
@@ -90,7 +90,8 @@ fn is_debug(path: &Path) -> bool {
 }
 
 /// The object's id.
-pub fn pin<K: ObjectKind>(object: Handle<K>, path: &Path) -> Result<u32, Error> {
+pub fn pin(object: impl Into<Object>, path: &Path) -> Result<u32, Error> {
+    let object = object.into();
     let id = object.id()?;
     drop(object.pin(path)?);
     Ok(id)

@@ -159,7 +159,9 @@ fn by_proc(token: BorrowedFd<'_>) -> Result<Delegation, Reason> {
     let line = |name: &str| {
         let mut lines = text.lines();
         let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value.map(str::trim).ok_or(Cause::Unproven)
+        value
+            .map(str::trim)
+            .ok_or(Cause::Unproven { info_errno: None })
     };
     Ok(Delegation {
         cmds: Shown::parse::<Command>(line("allowed_cmds")?).allowed(),
@@ -193,7 +195,7 @@ impl TryFrom<OwnedFd> for Token {
     fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
         let reason = match by_proc(fd.as_fd()) {
             Ok(_) => return Ok(Self { fd }),
-            Err(reason) if reason.cause() == Some(&Cause::Unproven) => {
+            Err(reason) if matches!(reason.cause(), Some(Cause::Unproven { .. })) => {
                 let found = kind::describe(fd.as_fd());
                 found.map_or(reason, |found| Cause::NotAToken { found }.into())
             }

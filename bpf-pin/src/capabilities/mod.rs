@@ -200,7 +200,7 @@ impl Capabilities {
         let has = |&each: &Capability| lacks(each) == Some(false);
         let sysctl = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok();
         // A call that does nothing: EBADF or EBADFD is the kernel's own answer.
-        let closed = match sys::gate() {
+        let closed = match sys::probe_bpf_allowed() {
             Errno::PERM => Some(match diagnose::for_bpf() {
                 Some(cause) => Permission::Denied(cause),
                 None => Permission::Unknown,

@@ -10,11 +10,10 @@ use bpf_pin_sys::Version;
 use crate::access::Access;
 use crate::capability::Capability;
 use crate::hidden::HiddenBpffs;
-use crate::kind::{Identity, Kind, Verdict};
 use crate::link::LinkTarget;
 use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::types::{AttachType, Command, LinkType, MapType, ProgType};
+use crate::types::{AttachType, Command, Identity, Kind, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,9 +118,13 @@ pub enum Cause {
         /// What /proc calls it, where it can be read.
         found: Option<String>,
     },
-    /// The descriptor's kind could not be proven: the kernel's structs are of sizes not known here,
-    /// its commands are not to be had and /proc is not mounted.
-    Unproven,
+    /// The descriptor could not be identified: its kind, or which object it is, was not proven. The kernel's
+    /// structs are of unknown sizes, or it failed to describe the object, and the other proofs (its commands
+    /// and /proc) are not available.
+    Unproven {
+        /// The errno of `BPF_OBJ_GET_INFO_BY_FD`, if that failed.
+        info_errno: Option<i32>,
+    },
     /// Another object has the name by now; nothing was changed.
     Replaced {
         /// The object that was taken to have it.
@@ -616,16 +619,6 @@ pub enum Cause {
         /// The program's.
         found: ProgType,
     },
-}
-
-impl From<Verdict> for Cause {
-    /// Of a descriptor that was not proven to be what it was taken for.
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::IsNone(found) => Self::NotBpf { found },
-            Verdict::Is(_) | Verdict::Unknown => Self::Unproven,
-        }
-    }
 }
 
 pub(crate) use words::Device;

@@ -115,7 +115,16 @@ impl Cause {
                 write!(f, "it is {found}, not a map, program or link")
             }
             Self::NotBpf { found: None } => f.write_str("it is not a map, program or link"),
-            Self::Unproven => f.write_str("its kind could not be proven"),
+            Self::Unproven { info_errno: None } => f.write_str("its kind could not be proven"),
+            Self::Unproven {
+                info_errno: Some(errno),
+            } => {
+                f.write_str("it could not be identified: BPF_OBJ_GET_INFO_BY_FD failed with ")?;
+                match errno_name(*errno) {
+                    Some(name) => f.write_str(name),
+                    None => write!(f, "errno {errno}"),
+                }
+            }
             Self::Replaced { expected, found } => write!(
                 f,
                 "the name is that of {found} by now, not of {expected}; nothing was changed"

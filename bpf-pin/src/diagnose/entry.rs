@@ -19,10 +19,11 @@ use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose::path::{Wanted, blocked_by, object_in, sticky_between, type_in_words};
 use crate::diagnose::privilege::for_bpf;
-use crate::kind::{self, Kind, Verdict};
 use crate::magic::FileSystem;
+use crate::object::proof;
 use crate::place::{Base, Place};
 use crate::sys;
+use crate::types::Kind;
 
 /// Why `BPF_OBJ_PIN` of a name in `base` failed.
 pub(super) fn pin(
@@ -35,12 +36,12 @@ pub(super) fn pin(
         Errno::EXIST => Some(Cause::Exists {
             holder: object_in(place),
         }),
-        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
+        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
         // Which object it is comes before the name.
-        Errno::INVAL => match kind::of(object) {
-            Verdict::Is(_) => None,
-            verdict => Some(verdict.into()),
-        },
+        Errno::INVAL => {
+            let reason = proof::find_kind(object).err()?.into_reason(None);
+            reason.cause().cloned()
+        }
         _ => change(base, errno),
     }
 }
@@ -53,7 +54,7 @@ pub(super) fn open(
     errno: Errno,
 ) -> Option<Cause> {
     match errno {
-        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
+        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
         Errno::ACCESS => unsearchable(base)
             .or_else(|| not_an_object(place))
             .or_else(|| unreadable(place, access)),

@@ -15,11 +15,12 @@ use rustix::process::geteuid;
 use crate::access::Access;
 use crate::capability::owns_all;
 use crate::cause::Cause;
-use crate::kind::{self, Identity, Kind};
 use crate::magic::FileSystem;
+use crate::object::proof;
 use crate::pathname::Pathname;
 use crate::place::Place;
 use crate::sys;
+use crate::types::{Identity, Kind};
 
 use super::hidden::not_bpffs_below;
 use super::privilege::for_bpf;
@@ -50,7 +51,7 @@ pub(super) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
         }
         Errno::NOENT => missing(path, PinOrOpen::Pin),
         // Before it looks at the path, the kernel looks at who is asking.
-        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
+        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
         Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path), path, None)),
         Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
         Errno::ROFS => read_only(directory(path)),
@@ -62,7 +63,7 @@ pub(super) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
 pub(super) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::NOENT => missing(path, PinOrOpen::Open),
-        Errno::PERM if sys::gate() == Errno::PERM => for_bpf(),
+        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
         Errno::PERM => dot(path),
         Errno::ACCESS => unsearchable(path)
             .or_else(|| not_an_object(path))
@@ -379,7 +380,7 @@ fn object_behind(place: &Place<'_>) -> Option<Identity> {
         .get(0)
         .or_else(|_| place.get(abi::BPF_F_RDONLY))
         .ok()?;
-    kind::identity(fd.as_fd()).ok()
+    proof::identity(fd.as_fd()).ok()
 }
 
 fn at_path<T>(path: &Path, look: impl FnOnce(&Place<'_>) -> Option<T>) -> Option<T> {

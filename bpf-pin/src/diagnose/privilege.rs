@@ -27,7 +27,7 @@ fn user_namespace(is_needed: bool) -> Option<Cause> {
 
 /// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2).
 pub(crate) fn for_bpf() -> Option<Cause> {
-    if sys::gate() != Errno::PERM || is_filtered() || !unprivileged_is_disabled()? {
+    if sys::probe_bpf_allowed() != Errno::PERM || is_filtered() || !unprivileged_is_disabled()? {
         return None;
     }
     missing(

@@ -15,10 +15,10 @@ use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, genuine_proc};
+use crate::object::identify;
 use crate::operation::DirOperation;
 use crate::owner;
 use crate::pathname::Pathname;
-use crate::pinned::identify;
 use crate::place::{Base, Place};
 
 use super::{EntryType, PinDir};

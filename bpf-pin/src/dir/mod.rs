@@ -3,6 +3,7 @@
 mod claim;
 mod create;
 mod entries;
+mod info;
 mod lock;
 mod metadata;
 mod names;

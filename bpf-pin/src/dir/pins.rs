@@ -13,15 +13,15 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::filename::{BadName, Filename};
-use crate::kind::Identity;
 use crate::object::{
-    Handle, Missed, Object, ObjectKind, Pinnable, explain, get_error, linked, look, look_with_info,
-    open_error,
+    Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
+    identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
+    unlink_if_held_by,
 };
 use crate::operation::DirOperation;
-use crate::pinned::{holder, identify, pin_place, unlink_own};
 use crate::place::Place;
-use crate::sys::{AnyInfo, InfoRoom};
+use crate::sys::{AnyInfo, InfoBuf};
+use crate::types::Identity;
 
 use super::PinDir;
 
@@ -52,7 +52,7 @@ impl PinDir {
             path: self.path().join(name),
             reason,
         };
-        self.with_place(name, |place| pin_place(place, object))
+        self.with_place(name, |place| pin_at(place, object))
             .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(fail)
     }
@@ -73,7 +73,7 @@ impl PinDir {
         let like = like
             .lstat()
             .map_err(|errno| fail(Reason::new(errno, diagnose::find(&like, errno))))?;
-        pin_place(&place, object).map_err(fail)?;
+        pin_at(&place, object).map_err(fail)?;
         self.copy_mode(&like, name, object).map_err(|reason| {
             let _ = place.unlink();
             fail(reason)
@@ -134,10 +134,10 @@ impl PinDir {
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
-        match self.with_place(name, |place| look_unlinked(place, access)) {
+        match self.with_place(name, |place| get_nofollow(place, access)) {
             Ok(Ok(object)) => Ok(object),
-            Ok(Err(missed)) => {
-                let explain = |place: &Place<'_>| explain_unlinked(place, access, missed);
+            Ok(Err(failure)) => {
+                let explain = |place: &Place<'_>| open_nofollow_slow(place, access, failure);
                 self.with_place(name, explain)
                     .unwrap_or_else(|bad| Err(self.bad_name(name, bad)))
             }
@@ -152,43 +152,41 @@ impl PinDir {
 
     pub(crate) fn open_named<T: Pinnable>(&self, name: &CStr, access: Access) -> Result<T> {
         let place = self.place(name);
-        look_unlinked(&place, access).or_else(|missed| explain_unlinked(&place, access, missed))
+        get_nofollow(&place, access).or_else(|failure| open_nofollow_slow(&place, access, failure))
     }
 
     /// For reading and writing; None where nothing has the name.
     pub(crate) fn find_named<T: Pinnable>(&self, name: &Filename) -> Result<Option<T>> {
         let place = self.place(name);
-        match look_unlinked(&place, Access::ReadWrite) {
+        match get_nofollow(&place, Access::ReadWrite) {
             Ok(object) => Ok(Some(object)),
-            Err(Missed::Get(Errno::NOENT)) => Ok(None),
-            Err(missed) => explain_unlinked(&place, Access::ReadWrite, missed).map(Some),
+            Err(OpenFailure::Get(Errno::NOENT)) => Ok(None),
+            Err(failure) => open_nofollow_slow(&place, Access::ReadWrite, failure).map(Some),
         }
     }
 
     /// The same for what is asked, with what the kernel tells of the object, in one syscall less than it
     /// takes to ask for that afterwards.
-    pub(crate) fn find_with_info<K: ObjectKind>(
+    pub(crate) fn find_with_info<T: TypedObject>(
         &self,
         name: &Filename,
         access: Access,
-    ) -> Result<Option<(Handle<K>, K::Info)>> {
+    ) -> Result<Option<(T, T::Info)>> {
         /// Enough for a map or a link, and to tell a program from them.
         const WORDS: usize = 32;
 
         let place = self.place(name);
-        let mut info = InfoRoom::<WORDS>::new();
-        let missed = match look_with_info::<Handle<K>, WORDS>(&place, access, &mut info) {
+        let mut info = InfoBuf::<WORDS>::new();
+        let failure = match get_typed_with_info::<T, WORDS>(&place, access, &mut info) {
             Ok(object) => {
-                not_linked(&place)?;
-                return Ok(Some((object, K::info(info.to()))));
+                reject_symlink(&place)?;
+                return Ok(Some((object, T::info_from_raw(info.to()))));
             }
-            Err(Missed::Get(Errno::NOENT)) => return Ok(None),
-            Err(missed) => missed,
+            Err(OpenFailure::Get(Errno::NOENT)) => return Ok(None),
+            Err(failure) => failure,
         };
-        let object: Handle<K> = explain_unlinked(&place, access, missed)?;
-        let info = object
-            .info()
-            .map_err(|error| error.of_opened(place.path()))?;
+        let object: T = open_nofollow_slow(&place, access, failure)?;
+        let info = info_of(&object).map_err(|error| error.of_opened(place.path()))?;
         Ok(Some((object, info)))
     }
 
@@ -205,17 +203,17 @@ impl PinDir {
         info: &mut AnyInfo,
     ) -> Result<(Object, bool)> {
         let place = self.place(name);
-        match look_with_info(&place, Access::ReadWrite, info) {
-            Ok(object) => not_linked(&place).map(|()| (object, true)),
-            Err(missed) => {
-                explain_unlinked(&place, Access::ReadWrite, missed).map(|object| (object, false))
+        match get_typed_with_info(&place, Access::ReadWrite, info) {
+            Ok(object) => reject_symlink(&place).map(|()| (object, true)),
+            Err(failure) => {
+                open_nofollow_slow(&place, Access::ReadWrite, failure).map(|object| (object, false))
             }
         }
     }
 
     /// An error where the name is a symbolic link's.
     pub(crate) fn refuse_link(&self, name: &Filename) -> Result<()> {
-        not_linked(&self.place(name))
+        reject_symlink(&self.place(name))
     }
 
     /// Which object has the name: its kind and id, whatever access is granted.
@@ -226,7 +224,7 @@ impl PinDir {
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
-        self.with_place(name, holder)
+        self.with_place(name, identity_at)
             .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(|reason| fail(name, reason))
     }
@@ -254,13 +252,13 @@ impl PinDir {
             path: self.path().join(name),
             reason,
         };
-        let removed = self.with_place(name, |place| unlink_own(place, identify(object)?));
+        let removed = self.with_place(name, |place| unlink_if_held_by(place, identify(object)?));
         removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
     pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
         let place = self.place(name);
-        unlink_own(&place, expected).map_err(|reason| Error::Unpin {
+        unlink_if_held_by(&place, expected).map_err(|reason| Error::Unpin {
             path: place.path(),
             reason,
         })
@@ -366,7 +364,7 @@ impl PinDir {
             (Errno::INVAL, DirOperation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
             // A hard link is denied for reasons of its own.
             (Errno::PERM, DirOperation::Link) => None,
-            // Links are not followed here, so only a name that is missing is missed.
+            // Links are not followed here, so only a name that is missing is failure.
             (Errno::NOENT, _) => [from, to]
                 .into_iter()
                 .find(|place| place.lstat().is_err())
@@ -391,17 +389,17 @@ impl PinDir {
         let name = name.as_ref();
         let fail = |reason| open_error(&self.path().join(name), reason);
         let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
-        let object = crate::pinned::open_pin(&self.place(&filename)).map_err(fail)?;
+        let object = open_any_access(&self.place(&filename)).map_err(fail)?;
         other.pin_fd(object.as_fd(), name)
     }
 }
 
 /// `BPF_OBJ_GET` of what is no symbolic link's name: it knows no flag for that.
 #[inline]
-fn look_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Missed> {
-    let object = look(place, access)?;
+fn get_nofollow<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, OpenFailure> {
+    let object = get_typed(place, access)?;
     match place.is_followed() {
-        Ok(true) => Err(Missed::Link),
+        Ok(true) => Err(OpenFailure::Symlink),
         // Gone meanwhile, or not to be told: the object was opened all the same.
         Ok(false) | Err(_) => Ok(object),
     }
@@ -409,16 +407,20 @@ fn look_unlinked<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Mi
 
 /// Where a link leads to is not what is wrong with it.
 #[cold]
-fn explain_unlinked<T: Pinnable>(place: &Place<'_>, access: Access, missed: Missed) -> Result<T> {
-    if let Missed::Unproven(_) = missed {
-        not_linked(place)?;
+fn open_nofollow_slow<T: Pinnable>(
+    place: &Place<'_>,
+    access: Access,
+    failure: OpenFailure,
+) -> Result<T> {
+    if let OpenFailure::Unproven(_) = failure {
+        reject_symlink(place)?;
     }
-    explain(place, access, missed)
+    open_slow(place, access, failure)
 }
 
-fn not_linked(place: &Place<'_>) -> Result<()> {
+fn reject_symlink(place: &Place<'_>) -> Result<()> {
     match place.is_followed() {
-        Ok(true) => Err(linked(place)),
+        Ok(true) => Err(symlink_error(place)),
         Ok(false) | Err(_) => Ok(()),
     }
 }

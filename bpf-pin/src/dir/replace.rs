@@ -11,8 +11,8 @@ use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::{Filename, with_name};
 use crate::kind::Identity;
+use crate::object::{identity_at, pin_at};
 use crate::operation::DirOperation;
-use crate::pinned::{holder, pin_place};
 
 use super::PinDir;
 use super::claim::{Lent, LentName};
@@ -194,7 +194,7 @@ impl PinDir {
         let claim = self.claim()?;
         let mut lent = claim.lend();
         for _ in 0..TRIES {
-            match pin_place(&self.place(&lent.name), object) {
+            match pin_at(&self.place(&lent.name), object) {
                 Ok(()) => {
                     return Ok(Temporary {
                         dir: self,
@@ -224,14 +224,14 @@ impl PinDir {
         };
         let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
         let _turn = self.turn()?;
-        check(holder(&place)?)?;
+        check(identity_at(&place)?)?;
         let temporary = self.pin_temporarily(object)?;
         let ours = temporary.inode().map_err(explain)?;
         prepare(temporary.name())?;
         match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {
-                check(holder(&place)?)?;
+                check(identity_at(&place)?)?;
                 self.rename_named(temporary.name(), name, RenameFlags::empty())
                     .map_err(explain)?;
                 temporary.renamed();
@@ -239,7 +239,7 @@ impl PinDir {
             }
             Err(errno) => return Err(explain(errno)),
         }
-        let displaced = holder(&self.place(temporary.name()));
+        let displaced = identity_at(&self.place(temporary.name()));
         let Err(reason) = displaced.and_then(check) else {
             // The old one is under the temporary name now, and goes with it.
             return Ok(());
@@ -265,7 +265,7 @@ impl PinDir {
         let old = place.lstat().map_err(explain)?;
         let temporary = self.pin_temporarily(object)?;
         self.copy_mode(&old, temporary.name(), object)?;
-        match holder(&place)? {
+        match identity_at(&place)? {
             found if found == expected => {}
             found => return Err(Cause::Replaced { expected, found }.into()),
         }

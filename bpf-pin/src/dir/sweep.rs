@@ -11,8 +11,8 @@ use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::flock::{Held, try_lock_file};
 use crate::kind::{Identity, Kind};
+use crate::object::identity_at;
 use crate::operation::DirOperation;
-use crate::pinned::holder;
 use crate::sys;
 
 use super::names::{self, Left};
@@ -181,7 +181,7 @@ impl PinDir {
             return Ok(false);
         }
         let kind = Kind::Map;
-        Ok(match holder(&self.place(name)) {
+        Ok(match identity_at(&self.place(name)) {
             Ok(found) => found != Identity { kind, id },
             // Who may not see what has the name does not know.
             Err(reason) => matches!(reason.cause(), Some(Cause::Missing { .. })),

@@ -303,7 +303,7 @@ fn found(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<Found> {
         path,
         dev,
         inode: entry.inode(),
-        info: entry.info_somehow()?,
+        info: entry.info_any_access()?,
     })
 }
 

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use crate::bpffs::Bpffs;
 use crate::error::Result;
-use crate::info::ObjectInfo;
 use crate::kind::Identity;
+use crate::object::ObjectInfo;
 
 use instance::{Instance, by_instance};
 use tree::Tree;

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
+use crate::object::try_info;
 use crate::prog::Prog;
 use crate::sys::{self, LinkOpts, NonZeroFd};
 use crate::types::ProgType;
@@ -205,7 +206,7 @@ impl LinkSpec<'_> {
         // For an extension, whatever the attach type, the kernel would take the device's index for the
         // descriptor of its target, and the anchor for a type there.
         let is_device = self.target.ifindex() != 0;
-        if is_device && relative != 0 && prog.try_info()?.prog_type == ProgType::EXT {
+        if is_device && relative != 0 && try_info(prog)?.prog_type == ProgType::EXT {
             return Err(Errno::INVAL);
         }
         let opts = LinkOpts::Beside {

@@ -1,7 +1,6 @@
 //! Links: what they are, how they are made, updated and detached.
 
 mod create;
-mod info;
 mod position;
 mod prog_types;
 mod spec;
@@ -10,66 +9,22 @@ mod validate;
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::kind::Kind;
-use crate::object::{Handle, ObjectKind, kinds};
+use crate::object::info_error;
 use crate::prog::Prog;
-use crate::sys::{self, AsMap, sealed::Sealed};
-use crate::types::{AttachType, LinkType};
+use crate::sys::{self, AsMap};
+use crate::types::{AttachType, Kind, LinkType};
 
-pub use info::LinkInfo;
+pub use crate::object::{Link, LinkInfo};
 pub use position::{Anchor, IterTask, Position, XdpFlags};
 pub use spec::LinkSpec;
 pub use target::LinkTarget;
-
-/// An owned descriptor of a link, which holds a program in place for as long as it lives.
-///
-/// As every [`Handle`] it has [`open`](Handle::open), [`open_with`](Handle::open_with),
-/// [`from_id`](Handle::from_id), [`pin`](Handle::pin), [`try_clone`](Handle::try_clone),
-/// [`id`](Handle::id) and [`info`](Handle::info); `TryFrom<OwnedFd>`, `AsFd` and `Into<OwnedFd>`.
-///
-/// # Examples
-///
-/// ```no_run
-/// use std::fs::File;
-///
-/// use bpf_pin::{AttachType, Insn, LinkSpec, ProgSpec, ProgType};
-///
-/// let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
-/// let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns).load()?;
-/// let cgroup = File::open("/sys/fs/cgroup/app")?;
-/// let link = LinkSpec::cgroup(&cgroup, AttachType::CGROUP_INET_EGRESS).create(&prog)?;
-/// let link = link.pin("/sys/fs/bpf/egress")?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub type Link = Handle<kinds::LinkKind>;
-
-impl Sealed for kinds::LinkKind {}
-
-impl ObjectKind for kinds::LinkKind {
-    const KIND: Kind = Kind::Link;
-    type Info = LinkInfo;
-    type Raw = abi::bpf_link_info;
-
-    fn info(raw: abi::bpf_link_info) -> LinkInfo {
-        LinkInfo::from_raw(raw)
-    }
-
-    fn fd_by_id(id: u32) -> Result<OwnedFd, Errno> {
-        sys::link_fd_by_id(id)
-    }
-
-    fn next_id(after: u32) -> Result<u32, Errno> {
-        sys::link_next_id(after)
-    }
-}
 
 impl Link {
     /// `BPF_LINK_UPDATE`: puts `new` in the place of the program that the link holds, without a
@@ -333,7 +288,7 @@ impl Link {
                 Ok(Some(name.to_string_lossy().into_owned()))
             }
             Err(Errno::INVAL) => Ok(None),
-            Err(errno) => Err(Self::info_error(errno)),
+            Err(errno) => Err(info_error(Kind::Link, errno)),
         }
     }
 

@@ -5,9 +5,9 @@ use std::os::fd::BorrowedFd;
 use bpf_pin_sys as abi;
 
 use crate::cause::Cause;
-use crate::kind::{self, Kind};
+use crate::object::proof;
 use crate::sys;
-use crate::types::{AttachType, ProgType};
+use crate::types::{AttachType, Kind, ProgType};
 
 use super::LinkSpec;
 use super::target::LinkTarget;
@@ -53,7 +53,7 @@ fn check_prog(
     takes: &'static [ProgType],
 ) -> Option<Cause> {
     // A map's info has another layout.
-    let prog_id = kind::identity(prog)
+    let prog_id = proof::identity(prog)
         .ok()
         .filter(|it| it.kind == Kind::Prog)?
         .id;

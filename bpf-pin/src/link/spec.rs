@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
+use crate::object::try_info;
 use crate::prog::Prog;
 use crate::sys::{self, AsMap, Functions, Uprobes};
 use crate::types::{AttachType, CgroupIterOrder};
@@ -358,7 +359,7 @@ impl<'a> LinkSpec<'a> {
                 target = LinkTarget::RawTracepoint { cookie: 0 };
             }
             (LinkTarget::Tracing { obj_id, btf_id, .. }, _) => {
-                let info = prog.try_info()?;
+                let info = try_info(prog)?;
                 (*obj_id, *btf_id) = (info.attach_btf_obj_id, info.attach_btf_id);
             }
             // A link at the peer reports the index of the other end.

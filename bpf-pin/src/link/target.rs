@@ -178,7 +178,7 @@ impl LinkTarget {
         }
     }
 
-    pub(super) fn from_info(info: &abi::bpf_link_info) -> Self {
+    pub(crate) fn from_info(info: &abi::bpf_link_info) -> Self {
         match LinkType(info.r#type) {
             LinkType::RAW_TRACEPOINT => Self::RawTracepoint {
                 cookie: link_arm::<abi::bpf_link_info_raw_tracepoint>(info).cookie,

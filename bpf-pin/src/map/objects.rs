@@ -12,11 +12,11 @@ use crate::error::{Error, Failed, Result};
 use crate::kind;
 use crate::map::elem::check_size;
 use crate::map::{ElemFlags, Elems, Map};
-use crate::object::{Handle, ObjectKind, kinds};
+use crate::object::{Prog, TypedObject};
 use crate::sys::{AsMap, sealed::Sealed};
 use crate::types::{MapType, ProgType};
 
-/// What a map of objects can hold: a [`Prog`](crate::Prog) in a prog array; a [`Map`] in an array
+/// What a map of objects can hold: a [`Prog`] in a prog array; a [`Map`] in an array
 /// or a hash of maps; of what has no type here, a cgroup's directory and a perf event, the
 /// [`OwnedFd`]. Sealed.
 pub trait Element: AsFd + Sealed {
@@ -31,7 +31,7 @@ pub trait Element: AsFd + Sealed {
     }
 }
 
-impl Element for Handle<kinds::ProgKind> {
+impl Element for Prog {
     const NAMES: &'static str = "programs";
     const MAPS: &'static [MapType] = &[MapType::PROG_ARRAY];
 
@@ -46,7 +46,7 @@ impl Element for Handle<kinds::ProgKind> {
     }
 }
 
-impl Element for Handle<kinds::MapKind> {
+impl Element for Map {
     const NAMES: &'static str = "maps";
     const MAPS: &'static [MapType] = &[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS];
 }
@@ -178,14 +178,11 @@ impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
     }
 }
 
-impl<K: Pod, T: ObjectKind, M: AsMap> Objects<K, Handle<T>, M>
-where
-    Handle<T>: Element,
-{
+impl<K: Pod, O: Element + TypedObject, M: AsMap> Objects<K, O, M> {
     /// `BPF_MAP_LOOKUP_ELEM`: the id of the object under `key`, if there is one. Of cgroups and perf
     /// events the kernel tells none.
     ///
-    /// [`Handle::from_id`] opens it, which takes `CAP_SYS_ADMIN`.
+    /// `from_id` opens it, which takes `CAP_SYS_ADMIN`.
     ///
     /// # Errors
     ///

@@ -183,7 +183,7 @@ fn on_either_way<T>(
 /// Whether that was EINVAL for the flag: else it is for another fault, which the kernel sees first.
 #[cold]
 fn lacks_path_fd() -> bool {
-    let lacks = sys::get_from_nowhere() == Errno::INVAL;
+    let lacks = sys::probe_path_fd() == Errno::INVAL;
     // What a filter says to this thread is not so for others.
     if lacks && !is_filtered() {
         LACKS_PATH_FD.store(true, Ordering::Relaxed);

@@ -15,8 +15,8 @@ use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
 use crate::link::{Link, LinkInfo, LinkSpec};
 use crate::object::open_error;
+use crate::object::pin_at;
 use crate::operation::DirOperation;
-use crate::pinned::pin_place;
 use crate::prog::Prog;
 use crate::types::{AttachType, LinkType};
 
@@ -410,7 +410,7 @@ impl Wanted<'_> {
         };
         let place = self.dir.place(self.name);
         let attachment = Attachment::Attached;
-        match pin_place(&place, link.as_fd()) {
+        match pin_at(&place, link.as_fd()) {
             Ok(()) => Ok(Step::Done(Attached { link, attachment })),
             Err(reason) => {
                 let is_overtaken = reason.is(Errno::EXIST);

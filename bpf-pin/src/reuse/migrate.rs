@@ -16,7 +16,6 @@ use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
-use crate::object::kinds::MapKind;
 use crate::operation::DirOperation;
 
 use super::copy::Copy;
@@ -343,7 +342,7 @@ impl PinDir {
         };
         // Nobody is at it now, so what is there stays there.
         let Some(old) = old() else { return found };
-        let now = self.find_with_info::<MapKind>(name, access)?;
+        let now = self.find_with_info::<Map>(name, access)?;
         if now.map(|(_, info)| identity(&info)) != Some(new_is) {
             return Ok(None);
         }
@@ -383,7 +382,7 @@ impl PinDir {
         let (turn, old, info) = loop {
             let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
             // Whatever the new one is for, this one is read, and may be frozen.
-            let found = self.find_with_info::<MapKind>(name, Access::ReadWrite)?;
+            let found = self.find_with_info::<Map>(name, Access::ReadWrite)?;
             let Some((map, info)) = found else {
                 return Ok(None);
             };

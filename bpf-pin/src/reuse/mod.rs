@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
 use crate::map::{Map, MapInfo, MapSpec};
-use crate::pinned::pin_place;
+use crate::object::pin_at;
 
 /// What [`PinDir::open_or_create`] does where a map is pinned that does not fit, or none is.
 ///
@@ -276,7 +276,7 @@ impl PinDir {
 
     fn pin_new(&self, map: &Map, name: &Filename) -> Result<()> {
         let place = self.place(name);
-        pin_place(&place, map.as_fd()).map_err(|reason| Error::Pin {
+        pin_at(&place, map.as_fd()).map_err(|reason| Error::Pin {
             path: place.path(),
             reason,
         })

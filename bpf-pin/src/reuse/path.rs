@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::link::LinkSpec;
 use crate::map::MapSpec;
 use crate::object::open_error;
+use crate::object::{PinnedLink, PinnedMap};
 use crate::pathname::Pathname;
-use crate::pinned::{PinnedLink, PinnedMap};
 use crate::prog::Prog;
 
 use super::{Attached, Reuse, Reused};

@@ -37,9 +37,9 @@ pub(crate) use map::{
 pub(crate) use mmap::{Mapping, page_size};
 pub(crate) use mount::{set_noatime, set_noatime_of_none, statmount};
 pub(crate) use object::{
-    AnyInfo, InfoHead, InfoRoom, gate, get_from_nowhere, info, info_head, link_fd_by_id, link_head,
-    link_next_id, link_update_no_prog, map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at,
-    obj_pin, obj_pin_at, object_id, prog_bind_no_map, prog_fd_by_id, prog_next_id,
+    AnyInfo, InfoBuf, InfoHead, info, info_head, link_fd_by_id, link_head, link_next_id,
+    map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at, object_id,
+    probe_bpf_allowed, probe_link, probe_path_fd, probe_prog, prog_fd_by_id, prog_next_id,
 };
 pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,

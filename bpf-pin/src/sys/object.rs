@@ -1,4 +1,4 @@
-//! Any kind of object: pins, ids, info, and what tells the kinds apart.
+//! Commands on objects of any kind: pins, ids, info, and probes of the kind.
 
 use std::ffi::CStr;
 use std::mem::{offset_of, size_of};
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Result, address, address_mut, bpf, bpf_sized, new_fd, raw};
 
-/// Up to `file_flags`: what a kernel before 6.5 knows of the arm.
+/// The size up to `file_flags`: kernels before 6.5 have no more of the arm.
 const OBJ_SIZE: usize = offset_of!(abi::bpf_attr_obj, path_fd);
 
 #[inline]
@@ -35,7 +35,7 @@ pub(crate) fn obj_get(path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf_sized(abi::BPF_OBJ_GET, &mut attr, OBJ_SIZE)) }
 }
 
-/// As [`obj_pin`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+/// [`obj_pin`] with `BPF_F_PATH_FD`: `path` is relative to `dir`. Linux 6.5.
 #[inline]
 pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -> Result<()> {
     let mut attr = abi::bpf_attr_obj {
@@ -49,7 +49,7 @@ pub(crate) fn obj_pin_at(dir: BorrowedFd<'_>, path: &CStr, fd: BorrowedFd<'_>) -
     unsafe { bpf(abi::BPF_OBJ_PIN, &mut attr) }.map(drop)
 }
 
-/// As [`obj_get`] with `BPF_F_PATH_FD`, of a path that begins at `dir`. Linux 6.5.
+/// [`obj_get`] with `BPF_F_PATH_FD`: `path` is relative to `dir`. Linux 6.5.
 #[inline]
 pub(crate) fn obj_get_at(dir: BorrowedFd<'_>, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     get_at(dir.as_raw_fd(), path, file_flags)
@@ -67,8 +67,8 @@ fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf(abi::BPF_OBJ_GET, &mut attr)) }
 }
 
-/// `BPF_OBJ_GET` from no directory: EBADF where the kernel knows `BPF_F_PATH_FD`.
-pub(crate) fn get_from_nowhere() -> Errno {
+/// `BPF_OBJ_GET` relative to no directory: EBADF if the kernel has `BPF_F_PATH_FD`.
+pub(crate) fn probe_path_fd() -> Errno {
     get_at(-1, c"x", 0).err().unwrap_or(Errno::INVAL)
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn link_next_id(after: u32) -> Result<u32> {
 ///
 /// # Safety
 ///
-/// Valid for any bytes, and all zeroes ask the kernel to write through no address.
+/// Valid for any bytes, and with all zeroes the kernel writes through no address.
 pub unsafe trait Info: Default {}
 // SAFETY: integers and arrays of them; addresses are zero, and so are their counts.
 unsafe impl Info for abi::bpf_map_info {}
@@ -135,7 +135,7 @@ unsafe impl Info for abi::bpf_token_info {}
 
 /// # Safety
 ///
-/// Every address in `info` is zero, or of as many writable bytes as the count beside it says.
+/// Every address in `info` is zero, or of as many writable bytes as the count beside it states.
 #[inline]
 pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
@@ -155,50 +155,51 @@ pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>) -> Result<T> {
     unsafe { info_into(raw(fd), &mut info) }.map(|_| info)
 }
 
-/// Whether this thread may call bpf(2) at all: EPERM where it may not.
-pub(crate) fn gate() -> Errno {
+/// Whether this thread may call bpf(2) at all: EPERM if not.
+pub(crate) fn probe_bpf_allowed() -> Errno {
     // SAFETY: there is no room for an address.
     unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
         .err()
         .unwrap_or(Errno::BADF)
 }
 
-/// What the first bytes of any kind's info tell about the kind.
+/// The part of an object's info that depends on its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InfoHead {
-    /// The size of the kernel's struct, or of our room for it if that is less.
+    /// The size of the kernel's struct, or of our buffer if that is smaller.
     pub(crate) len: u32,
-    /// The first word of every kind's, but for BTF and tokens.
+    /// The first word: the type, except of BTF and tokens.
     pub(crate) r#type: u32,
-    /// The second word, likewise.
+    /// The second word: the id, except of BTF and tokens.
     pub(crate) id: u32,
     /// The word at 12 came back untouched: `bpf_link_info` has a hole there,
     /// `bpf_map_info` the value size, `bpf_prog_info` half of the tag.
     pub(crate) hole_kept: bool,
-    /// The words at 40 and 44 are zero: in `bpf_map_info` a device and a BTF type that hardly any
-    /// map has, in `bpf_prog_info` the time of loading.
+    /// The words at 40 and 44 are zero: in `bpf_map_info` a device and a BTF type, which few maps have; in
+    /// `bpf_prog_info` the time of loading.
     pub(crate) middle_is_zero: bool,
-    /// Where `bpf_prog_info` has func_info, line_info and jited_line_info_rec_size.
+    /// The words at the offsets of `bpf_prog_info`'s func_info, line_info and jited_line_info_rec_size.
     pub(crate) record_sizes: [u32; 3],
 }
 
-/// In the 208 bytes that a program's struct has on every kernel, which is the longest: of a room that is
-/// larger than the struct, the kernel reads whether the rest is zero.
+/// The info of any object, in 208 bytes: as long as the shortest struct of a program, which is the longest
+/// kind of struct. If the buffer is longer than the kernel's struct, the kernel checks that the rest is zero,
+/// so a short one is faster.
 #[inline]
 pub(crate) fn info_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    InfoRoom::<52>::new().ask(fd)
+    InfoBuf::<52>::new().fetch(fd)
 }
 
-/// As [`info_head`], of what should be a link: in 72 bytes, by which any longer struct is told.
+/// [`info_head`] for an object that should be a link: in 72 bytes, enough to see that a struct is longer.
 #[inline]
 pub(crate) fn link_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    InfoRoom::<18>::new().ask(fd)
+    InfoBuf::<18>::new().fetch(fd)
 }
 
-/// As [`info_head`], of what should be a map: in 128 bytes, by which a longer struct is told.
+/// [`info_head`] for an object that should be a map: in 128 bytes, enough to see that a struct is longer.
 #[inline]
 pub(crate) fn map_head(fd: BorrowedFd<'_>) -> Result<InfoHead> {
-    InfoRoom::<32>::new().ask(fd)
+    InfoBuf::<32>::new().fetch(fd)
 }
 
 /// The id of an object of one of the three kinds: the second word of the info.
@@ -215,41 +216,44 @@ pub(super) fn type_and_id(fd: BorrowedFd<'_>) -> Result<[u32; 2]> {
     unsafe { info_into(raw(fd), &mut words) }.map(|_| words)
 }
 
-/// Room for the largest struct, and some growth.
-pub(crate) type AnyInfo = InfoRoom<64>;
+/// A buffer for the info of any kind, with room for some growth.
+pub(crate) type AnyInfo = InfoBuf<64>;
 
-/// Room for what the kernel tells of an object, of whatever kind it is, as words.
-// Aligned for every kind's struct.
+/// A buffer for the info of an object of any kind, as words. Aligned for every kind's struct.
 #[repr(align(8))]
 #[derive(Debug)]
-pub(crate) struct InfoRoom<const WORDS: usize> {
+pub(crate) struct InfoBuf<const WORDS: usize> {
     words: [u32; WORDS],
-    /// Whether there may be anything but zeroes in it.
+    /// Whether the words may hold anything but zeroes.
     is_used: bool,
 }
 
-impl<const WORDS: usize> InfoRoom<WORDS> {
+impl<const WORDS: usize> InfoBuf<WORDS> {
     const HOLE: usize = offset_of!(abi::bpf_map_info, value_size) / 4;
+
+    /// The hole is read without a check, and 256 bytes are enough for every kind's struct.
+    const CHECK_SIZE: () = assert!(WORDS > Self::HOLE && WORDS * 4 <= 256);
 
     #[inline]
     pub(crate) fn new() -> Self {
+        let () = Self::CHECK_SIZE;
         let (words, is_used) = ([0; WORDS], false);
         Self { words, is_used }
     }
 
     /// `BPF_OBJ_GET_INFO_BY_FD`.
     #[inline]
-    pub(crate) fn ask(&mut self, fd: BorrowedFd<'_>) -> Result<InfoHead> {
-        // What was told of another object is no question.
+    pub(crate) fn fetch(&mut self, fd: BorrowedFd<'_>) -> Result<InfoHead> {
+        // The kernel rejects a buffer that holds another object's info.
         if self.is_used {
             self.words = [0; WORDS];
         }
         self.is_used = true;
-        // No size and no id is that large, and nobody who made up an object's numbers knows where
-        // this stack is.
+        // No size and no id is that large, and whoever chose an object's numbers cannot know the address of
+        // this stack.
         let mark = (address(&self.words) >> 4) as u32 | 1 << 31;
         self.words[Self::HOLE] = mark;
-        // SAFETY: of every kind's struct only a word that is no address, and no count, is not zero.
+        // SAFETY: the only word that is not zero is neither an address nor a count in any kind's struct.
         let len = unsafe { info_into(raw(fd), &mut self.words) }?;
         Ok(self.head(len, mark))
     }
@@ -274,7 +278,7 @@ impl<const WORDS: usize> InfoRoom<WORDS> {
         }
     }
 
-    /// As the struct of the kind that it was proven to be of.
+    /// The info as the struct of the kind that was proven.
     #[inline]
     pub(crate) fn to<T: Info>(&self) -> T {
         const { assert!(size_of::<T>() <= WORDS * 4) };
@@ -283,8 +287,8 @@ impl<const WORDS: usize> InfoRoom<WORDS> {
     }
 }
 
-/// Binds no map to `fd`: EBADF where it is a program.
-pub(crate) fn prog_bind_no_map(fd: BorrowedFd<'_>) -> Errno {
+/// Binds no map to `fd`: EBADF if it is a program.
+pub(crate) fn probe_prog(fd: BorrowedFd<'_>) -> Errno {
     let mut attr = abi::bpf_attr_prog_bind_map {
         prog_fd: raw(fd),
         map_fd: u32::MAX,
@@ -295,8 +299,8 @@ pub(crate) fn prog_bind_no_map(fd: BorrowedFd<'_>) -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
-/// Updates `fd` to no program: EBADF where it is a link.
-pub(crate) fn link_update_no_prog(fd: BorrowedFd<'_>) -> Errno {
+/// Updates `fd` to no program: EBADF if it is a link.
+pub(crate) fn probe_link(fd: BorrowedFd<'_>) -> Errno {
     let mut attr = abi::bpf_attr_link_update {
         link_fd: raw(fd),
         new_prog_fd: u32::MAX,

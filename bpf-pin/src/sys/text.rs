@@ -86,6 +86,7 @@ pub(crate) struct Text<const ROOM: usize = 256> {
 
 impl<const ROOM: usize> Default for Text<ROOM> {
     fn default() -> Self {
+        let () = Self::CHECK_SIZE;
         let (len, mut bytes) = (0, [MaybeUninit::uninit(); ROOM]);
         bytes[0].write(0);
         Self { len, bytes }
@@ -103,9 +104,12 @@ impl<const ROOM: usize> Eq for Text<ROOM> {}
 impl<const ROOM: usize> Text<ROOM> {
     /// The most bytes, without the NUL.
     pub(crate) const MAX: usize = {
-        assert!(ROOM <= 256);
+        let () = Self::CHECK_SIZE;
         ROOM - 1
     };
+
+    /// The length is kept in a byte, and the NUL needs one.
+    const CHECK_SIZE: () = assert!(1 <= ROOM && ROOM <= 256);
 
     /// The bytes up to a NUL among them, or to where the room ends.
     #[inline]

@@ -1,8 +1,20 @@
-//! The kinds of object, and which object of a kind.
+//! The kinds of object that can be pinned, and which object of a kind.
 
 use std::fmt;
 
-/// What a BPF object is.
+/// The kind of a BPF object that can be pinned.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Kind, Object};
+///
+/// let object = Object::open("/sys/fs/bpf/flows")?;
+/// if object.kind() == Kind::Link {
+///     println!("a program is attached as long as this pin exists");
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A map. Linux 3.18; pinned since 4.4.
@@ -13,17 +25,39 @@ pub enum Kind {
     Link,
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Kind {
+    /// The kind as a noun.
+    pub(crate) const fn noun(self) -> &'static str {
+        match self {
             Self::Map => "map",
             Self::Prog => "program",
             Self::Link => "link",
-        })
+        }
     }
 }
 
-/// Which object: kinds number their objects each for itself, from 1 up.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.noun())
+    }
+}
+
+/// Which object of the running kernel: its kind and its id.
+///
+/// Each kind numbers its objects separately, from 1 up. The kernel does not reuse an id before it has gone
+/// through all of them.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Map, PinDir};
+///
+/// let flows = Map::open("/sys/fs/bpf/app/flows")?;
+/// let dir = PinDir::open("/sys/fs/bpf/app")?;
+/// assert_eq!(dir.identity("flows")?, flows.identity()?);
+/// println!("{}", flows.identity()?); // map 17
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The kind.

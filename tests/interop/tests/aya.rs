@@ -8,8 +8,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{Program, ProgramError, SocketFilter, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bpf_pin::{
-    AttachType, Cause, ElemFlags, Handle, Insn, Link, LinkSpec, LinkType, Map, MapSpec, MapType,
-    ObjectKind, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
+    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkType, Map, MapSpec, MapType, PinDir,
+    PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType, TypedObject,
 };
 use common::*;
 use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
@@ -45,12 +45,12 @@ const SOCKET: Counter<'_> = Counter {
 const XDP_PASS: i32 = 2;
 
 /// aya's descriptors are its own: a clone of one, proven.
-fn ours<K: ObjectKind>(theirs: impl AsFd) -> Result<Handle<K>, bpf_pin::Error>
+fn ours<T>(theirs: impl AsFd) -> Result<T, bpf_pin::Error>
 where
-    Handle<K>: TryFrom<OwnedFd, Error = bpf_pin::Failed<OwnedFd>>,
+    T: TypedObject + TryFrom<OwnedFd, Error = bpf_pin::Failed<OwnedFd>>,
 {
     let fd = theirs.as_fd().try_clone_to_owned().expect("a descriptor");
-    Ok(Handle::try_from(fd)?)
+    Ok(T::try_from(fd)?)
 }
 
 /// The map of a loaded object.

@@ -4,7 +4,7 @@ use bpf_pin_sys as abi;
 
 use crate::types::LinkType;
 
-use super::target::LinkTarget;
+use crate::link::LinkTarget;
 
 /// `struct bpf_link_info`: what the kernel tells of a link. Linux 5.8.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct LinkInfo {
 }
 
 impl LinkInfo {
-    pub(super) fn from_raw(raw: abi::bpf_link_info) -> Self {
+    pub(crate) fn from_raw(raw: abi::bpf_link_info) -> Self {
         Self {
             link_type: LinkType(raw.r#type),
             id: raw.id,

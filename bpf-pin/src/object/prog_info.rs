@@ -55,7 +55,7 @@ pub struct ProgInfo {
 }
 
 impl ProgInfo {
-    pub(super) fn from_raw(raw: abi::bpf_prog_info) -> Self {
+    pub(crate) fn from_raw(raw: abi::bpf_prog_info) -> Self {
         Self {
             prog_type: ProgType(raw.r#type),
             id: raw.id,

@@ -1,0 +1,142 @@
+//! Objects by their ids.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::diagnose;
+use crate::error::{Error, Reason, Result};
+use crate::sys;
+use crate::types::Kind;
+
+use super::typed::{Map, TypedObject};
+
+/// Iterates over the ids of the living objects of a kind, in ascending order: see [`Map::ids`].
+///
+/// Each step makes one system call. Objects may be created and freed meanwhile: no id comes twice, and an
+/// object that lives throughout is not left out. Ends after an error, too.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Ids, Prog};
+///
+/// let progs: Ids<Prog> = Prog::ids();
+/// println!("{} programs", progs.collect::<bpf_pin::Result<Vec<_>>>()?.len());
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[must_use = "iterators are lazy"]
+pub struct Ids<T> {
+    last: u32,
+    is_over: bool,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Ids<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            last: 0,
+            is_over: false,
+            kind: PhantomData,
+        }
+    }
+}
+
+impl Map {
+    /// Opens the living map that has this id for `access`.
+    ///
+    /// As [`from_id`](Self::from_id), with `BPF_F_RDONLY` or `BPF_F_WRONLY` in `open_flags`. Linux 4.15. The
+    /// kernel has this for maps only: the commands for programs and links reject the field with EINVAL.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_id`](Self::from_id).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Access, Map};
+    ///
+    /// match Map::from_id_with(17, Access::ReadOnly) {
+    ///     Ok(map) => println!("{}", map.info()?.name),
+    ///     Err(error) if error.is_missing() => println!("no such map"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn from_id_with(id: u32, access: Access) -> Result<Self> {
+        match sys::map_fd_by_id(id, access.flags()) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd)),
+            Err(errno) => Err(by_id_error(Kind::Map, id, errno)),
+        }
+    }
+}
+
+pub(super) fn fd_by_id(kind: Kind, id: u32) -> sys::Result<OwnedFd> {
+    match kind {
+        Kind::Map => sys::map_fd_by_id(id, 0),
+        Kind::Prog => sys::prog_fd_by_id(id),
+        Kind::Link => sys::link_fd_by_id(id),
+    }
+}
+
+fn next_id(kind: Kind, after: u32) -> sys::Result<u32> {
+    match kind {
+        Kind::Map => sys::map_next_id(after),
+        Kind::Prog => sys::prog_next_id(after),
+        Kind::Link => sys::link_next_id(after),
+    }
+}
+
+#[cold]
+pub(super) fn by_id_error(kind: Kind, id: u32, errno: Errno) -> Error {
+    let cause = match errno {
+        Errno::PERM => diagnose::for_id(),
+        Errno::NOENT => diagnose::no_such_id(kind.noun()),
+        _ => None,
+    };
+    let reason = Reason::new(errno, cause);
+    Error::ById { kind, id, reason }
+}
+
+impl<T: TypedObject> Iterator for Ids<T> {
+    type Item = Result<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        match next_id(T::KIND, self.last) {
+            Ok(id) if id > self.last => {
+                self.last = id;
+                Some(Ok(id))
+            }
+            // Ids do not descend.
+            Ok(_) | Err(Errno::NOENT) => {
+                self.is_over = true;
+                None
+            }
+            Err(errno) => {
+                self.is_over = true;
+                let cause = (errno == Errno::PERM).then(diagnose::for_next_id).flatten();
+                Some(Err(Error::NextId {
+                    kind: T::KIND,
+                    reason: Reason::new(errno, cause),
+                }))
+            }
+        }
+    }
+}
+
+impl<T: TypedObject> std::iter::FusedIterator for Ids<T> {}
+
+impl<T> fmt::Debug for Ids<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ids")
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,129 @@
+//! `BPF_OBJ_GET` and the proof of kind that follows it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::cause::Cause;
+use crate::diagnose;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::pathname::Pathname;
+use crate::place::{Place, with_place};
+use crate::sys::InfoBuf;
+
+use super::proof;
+use super::typed::Pinnable;
+
+/// Why an open failed; diagnosed lazily.
+#[derive(Debug)]
+pub(crate) enum OpenFailure {
+    /// `BPF_OBJ_GET` failed.
+    Get(Errno),
+    /// One system call did not prove the expected kind.
+    Unproven(OwnedFd),
+    /// The name is a symbolic link, which is not followed.
+    Symlink,
+}
+
+/// Opens the pin at `path` and proves its kind.
+pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
+    match with_place(path, |place| get_typed(place, access)) {
+        Ok(Ok(object)) => Ok(object),
+        Ok(Err(failure)) => open_path_slow(path, access, failure),
+        Err(nul) => Err(open_error(path, nul.into())),
+    }
+}
+
+#[cold]
+fn open_path_slow<T: Pinnable>(path: &Path, access: Access, failure: OpenFailure) -> Result<T> {
+    let name = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
+    open_slow(&name.place(), access, failure)
+}
+
+/// `BPF_OBJ_GET` and the proof of kind, nothing else.
+#[inline]
+pub(crate) fn get_typed<T: Pinnable>(
+    place: &Place<'_>,
+    access: Access,
+) -> std::result::Result<T, OpenFailure> {
+    let fd = place.get(access.flags()).map_err(OpenFailure::Get)?;
+    match proof::prove_fast(fd, T::EXPECTED) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err(fd) => Err(OpenFailure::Unproven(fd)),
+    }
+}
+
+/// As [`get_typed`], with the object's info, which proves the kind as well.
+#[inline]
+pub(crate) fn get_typed_with_info<T: Pinnable, const WORDS: usize>(
+    place: &Place<'_>,
+    access: Access,
+    info: &mut InfoBuf<WORDS>,
+) -> std::result::Result<T, OpenFailure> {
+    let fd = place.get(access.flags()).map_err(OpenFailure::Get)?;
+    match proof::prove_with_info(fd, T::EXPECTED, info) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err(fd) => Err(OpenFailure::Unproven(fd)),
+    }
+}
+
+/// The rest of an open that failed: proves the kind with more system calls, or finds the cause.
+#[cold]
+pub(crate) fn open_slow<T: Pinnable>(
+    place: &Place<'_>,
+    access: Access,
+    failure: OpenFailure,
+) -> Result<T> {
+    match failure {
+        OpenFailure::Get(errno) => Err(get_error(place, access, errno)),
+        OpenFailure::Unproven(fd) => match proof::prove_slow(fd, T::EXPECTED) {
+            Ok(proven) => Ok(T::from_proven(proven)),
+            Err((_, error)) => Err(open_error(&place.path(), error.into_reason(T::EXPECTED))),
+        },
+        OpenFailure::Symlink => Err(symlink_error(place)),
+    }
+}
+
+#[cold]
+pub(crate) fn symlink_error(place: &Place<'_>) -> Error {
+    let path = place.path();
+    let cause = Cause::SymbolicLink { path: path.clone() };
+    open_error(&path, cause.into())
+}
+
+#[cold]
+pub(crate) fn get_error(place: &Place<'_>, access: Access, errno: Errno) -> Error {
+    let cause = diagnose::open(place, access, errno);
+    open_error(&place.path(), Reason::new(errno, cause))
+}
+
+#[cold]
+pub(crate) fn open_error(path: &Path, reason: Reason) -> Error {
+    let path = path.to_owned();
+    Error::Open { path, reason }
+}
+
+/// Proves the kind of a descriptor that comes from elsewhere; the error returns it.
+pub(super) fn from_fd<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed<OwnedFd>> {
+    match proof::prove(fd, T::EXPECTED) {
+        Ok(proven) => Ok(T::from_proven(proven)),
+        Err((fd, error)) => {
+            let expected = T::EXPECTED;
+            let reason = error.into_reason(expected);
+            Err(Failed::new(fd, Error::Descriptor { expected, reason }))
+        }
+    }
+}
+
+/// Whether `fd` is a descriptor of the object that `identity` identifies.
+pub(super) fn is_same_object(identity: proof::Identity, fd: impl AsFd) -> Result<bool> {
+    match proof::identity(fd.as_fd()) {
+        Ok(other) => Ok(other == identity),
+        Err(error) => Err(Error::Descriptor {
+            expected: None,
+            reason: error.into_reason(None),
+        }),
+    }
+}

@@ -1,0 +1,366 @@
+//! How a descriptor's kind is proven: by its info, by each kind's own commands, by its name in /proc.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::Reason;
+use crate::magic::FileSystem;
+use crate::sys::{self, InfoBuf};
+
+pub(crate) use crate::types::{Identity, Kind};
+
+/// A descriptor whose kind was proven. Only this file makes one.
+#[derive(Debug)]
+pub struct Proven {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+impl Proven {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+/// Why a descriptor was not proven to be of the expected kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ProofError {
+    /// It was proven to be of this other kind.
+    Other(Kind),
+    /// It was proven to be of no kind. With its name in /proc, if that can be read.
+    NotBpf(Option<String>),
+    /// Nothing was proven: the kernel is too new for one proof and the others are denied. With the errno
+    /// of `BPF_OBJ_GET_INFO_BY_FD`, if that failed.
+    Unknown(Option<Errno>),
+}
+
+impl ProofError {
+    /// What to report if `expected` was asked for, or any kind.
+    #[cold]
+    pub(crate) fn into_reason(self, expected: Option<Kind>) -> Reason {
+        match (self, expected) {
+            (Self::Other(found), Some(expected)) => Cause::WrongKind { expected, found }.into(),
+            (Self::Other(_), None) => unproven(None),
+            (Self::NotBpf(found), _) => Cause::NotBpf { found }.into(),
+            (Self::Unknown(errno), _) => unproven(errno),
+        }
+    }
+}
+
+fn unproven(errno: Option<Errno>) -> Reason {
+    let info_errno = errno.map(Errno::raw_os_error);
+    let cause = Cause::Unproven { info_errno };
+    match errno {
+        Some(errno) => Reason::new(errno, Some(cause)),
+        None => cause.into(),
+    }
+}
+
+/// Proves the expected kind, or any, with one system call. Returns the descriptor if that proves nothing.
+#[inline]
+pub(crate) fn prove_fast(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, OwnedFd> {
+    match expected {
+        Some(kind) if is_kind(fd.as_fd(), kind) => Ok(Proven { fd, kind }),
+        Some(_) => Err(fd),
+        None => match by_info(fd.as_fd()) {
+            Some(kind) => Ok(Proven { fd, kind }),
+            None => Err(fd),
+        },
+    }
+}
+
+/// As [`prove_fast`], by the object's info, for a caller that needs the info as well.
+#[inline]
+pub(crate) fn prove_with_info<const WORDS: usize>(
+    fd: OwnedFd,
+    expected: Option<Kind>,
+    info: &mut InfoBuf<WORDS>,
+) -> Result<Proven, OwnedFd> {
+    match info.fetch(fd.as_fd()).ok().and_then(classify) {
+        Some(kind) if expected.is_none_or(|expected| expected == kind) => Ok(Proven { fd, kind }),
+        _ => Err(fd),
+    }
+}
+
+/// Proves the expected kind, or any.
+pub(crate) fn prove(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, (OwnedFd, ProofError)> {
+    prove_fast(fd, expected).or_else(|fd| prove_slow(fd, expected))
+}
+
+/// Proves what [`prove_fast`] did not prove.
+#[cold]
+pub(crate) fn prove_slow(
+    fd: OwnedFd,
+    expected: Option<Kind>,
+) -> Result<Proven, (OwnedFd, ProofError)> {
+    match find_kind(fd.as_fd()) {
+        Ok(kind) if expected.is_none_or(|expected| expected == kind) => Ok(Proven { fd, kind }),
+        Ok(kind) => Err((fd, ProofError::Other(kind))),
+        Err(error) => Err((fd, error)),
+    }
+}
+
+/// Which object `fd` is. An id of 0 identifies none.
+pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, ProofError> {
+    let head = match sys::info_head(fd) {
+        Ok(head) => head,
+        Err(errno) => {
+            return Err(match find_kind(fd) {
+                Err(error @ ProofError::NotBpf(_)) => error,
+                _ => ProofError::Unknown(Some(errno)),
+            });
+        }
+    };
+    let kind = classify(head).map_or_else(|| find_kind(fd), Ok)?;
+    match head.id {
+        0 => Err(ProofError::Unknown(None)),
+        id => Ok(Identity { kind, id }),
+    }
+}
+
+/// Proves with one system call that `fd` is this object; false if that does not prove it.
+#[inline]
+pub(crate) fn is_object(fd: BorrowedFd<'_>, expected: Identity) -> bool {
+    let Identity { kind, id } = expected;
+    let head = match kind {
+        Kind::Map => sys::map_head(fd),
+        Kind::Prog => sys::info_head(fd),
+        Kind::Link => sys::link_head(fd),
+    };
+    head.is_ok_and(|head| id != 0 && head.id == id && classify(head) == Some(kind))
+}
+
+/// Proves with one system call that `fd` is of this kind; false if that does not prove it.
+#[inline]
+fn is_kind(fd: BorrowedFd<'_>, kind: Kind) -> bool {
+    match kind {
+        // Independent of any struct's size, and the cheapest call on a map.
+        Kind::Map => answers_as_map(fd),
+        Kind::Prog => sys::info_head(fd).ok().and_then(classify) == Some(kind),
+        Kind::Link => sys::link_head(fd).ok().and_then(classify) == Some(kind),
+    }
+}
+
+/// The kind of `fd`: by its info, else by its answers to each kind's own commands, else by its name in
+/// /proc.
+pub(crate) fn find_kind(fd: BorrowedFd<'_>) -> Result<Kind, ProofError> {
+    let head = sys::info_head(fd);
+    if let Some(kind) = head.ok().and_then(classify).or_else(|| by_command(fd)) {
+        return Ok(kind);
+    }
+    match (describe(fd), head.err()) {
+        (Some(name), _) => kind_of_name(&name).ok_or(ProofError::NotBpf(Some(name))),
+        // The kernel's answer for what is no BPF object, if it has the command.
+        (None, Some(Errno::INVAL)) if is_bad_fd(sys::probe_bpf_allowed()) => {
+            Err(ProofError::NotBpf(None))
+        }
+        (None, errno) => Err(ProofError::Unknown(errno)),
+    }
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` answers so for what is no descriptor to it: closed, or `O_PATH`.
+fn is_bad_fd(errno: Errno) -> bool {
+    matches!(errno, Errno::BADF | Errno::BADFD)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` does not name the kind, but each kind fills in its own struct.
+#[inline]
+pub fn by_info(fd: BorrowedFd<'_>) -> Option<Kind> {
+    sys::info_head(fd).ok().and_then(classify)
+}
+
+/// Names a kind only if the struct's size and its content agree on it, because a newer kernel's structs
+/// may be of any size. An answer of zeroes, which a seccomp filter can forge, is of no kind.
+#[inline]
+fn classify(head: sys::InfoHead) -> Option<Kind> {
+    match head {
+        // The sizes of a program's func, line and jited line records: no other kind has them.
+        sys::InfoHead {
+            len: 208..,
+            record_sizes: [8, 16, 8],
+            ..
+        } => Some(Kind::Prog),
+        // Only a link has a hole after its third word.
+        sys::InfoHead {
+            len: 24..=64,
+            r#type: 1..,
+            id: 1..=MAX_ID,
+            hole_kept: true,
+            ..
+        } => Some(Kind::Link),
+        // Linux 5.4, 5.16 and 6.18. A program's was as long before 4.18.
+        sys::InfoHead {
+            len: 80 | 88 | 104,
+            r#type: 1..=sys::LAST_MAP_TYPE,
+            id: 1..=MAX_ID,
+            hole_kept: false,
+            middle_is_zero: true,
+            ..
+        } => Some(Kind::Map),
+        _ => None,
+    }
+}
+
+/// Ids are positive ints.
+const MAX_ID: u32 = i32::MAX as u32;
+
+/// Calls each kind's own commands, in forms that do nothing: the kernel checks the first descriptor's kind
+/// before it rejects the other arguments.
+pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
+    // The commands below answer EBADF also for what is no descriptor to bpf(2) at all. Every object of a
+    // kind has a type, so type 0 is another object's info, or a forged answer.
+    if sys::info_head(fd).ok()?.r#type == 0 {
+        return None;
+    }
+    let map = answers_as_map(fd);
+    let answers = (sys::probe_prog(fd), sys::probe_link(fd));
+    match answers {
+        (Errno::INVAL, Errno::INVAL) if map => Some(Kind::Map),
+        (Errno::BADF, Errno::INVAL) if !map => Some(Kind::Prog),
+        (Errno::INVAL, Errno::BADF) if !map => Some(Kind::Link),
+        _ => None,
+    }
+}
+
+/// A batch of no elements succeeds on every map whose type has batches and fails with ENOTSUPP on all
+/// others. What is not a map fails before that.
+#[inline]
+fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
+    let yes = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));
+    match sys::map_lookup_empty_batch(fd) {
+        Err(Errno::PERM) => yes(sys::map_update_empty_batch(fd)),
+        answer => yes(answer),
+    }
+}
+
+/// The kind by the name of the descriptor's anonymous inode in /proc.
+pub fn by_proc(fd: BorrowedFd<'_>) -> Option<Kind> {
+    kind_of_name(&describe(fd)?)
+}
+
+fn kind_of_name(name: &str) -> Option<Kind> {
+    match name {
+        "anon_inode:bpf-map" => Some(Kind::Map),
+        "anon_inode:bpf-prog" => Some(Kind::Prog),
+        // Spelled one way when created, the other when opened.
+        "anon_inode:bpf-link" | "anon_inode:bpf_link" => Some(Kind::Link),
+        _ => None,
+    }
+}
+
+/// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
+pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
+    proc_name(fd).ok()?
+}
+
+/// The same, and an errno where that cannot be said for want of a descriptor or of memory.
+pub(crate) fn proc_name(fd: BorrowedFd<'_>) -> Result<Option<String>, Errno> {
+    let Some(descriptors) = genuine_proc("fd")? else {
+        return Ok(None);
+    };
+    let name = readlinkat(descriptors, fd.as_raw_fd().to_string(), Vec::new())?;
+    Ok(Some(name.to_string_lossy().into_owned()))
+}
+
+/// What /proc tells of a descriptor, line by line. None without /proc.
+pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Option<String> {
+    let name = fd.as_raw_fd().to_string();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(proc_dir("fdinfo")?, name, flags, Mode::empty()).ok()?;
+    std::io::read_to_string(File::from(file)).ok()
+}
+
+/// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.
+pub(crate) fn proc_dir(name: &str) -> Option<OwnedFd> {
+    genuine_proc(name).ok()?
+}
+
+/// The same; without a descriptor to spare nothing can be said of /proc.
+pub(crate) fn genuine_proc(name: &str) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let path = format!("/proc/thread-self/{name}");
+    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+        Err(_) => return Ok(None),
+        Ok(dir) => dir,
+    };
+    let found = fstatfs(&dir).map(|stat| FileSystem::from_stat(&stat));
+    Ok((found == Ok(FileSystem::PROC)).then_some(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, classify};
+    use crate::sys::InfoHead;
+
+    fn head(len: u32, hole_kept: bool, record_sizes: [u32; 3]) -> InfoHead {
+        InfoHead {
+            len,
+            r#type: 1,
+            id: 1,
+            middle_is_zero: true,
+            hole_kept,
+            record_sizes,
+        }
+    }
+
+    #[test]
+    fn every_size_a_kernel_has_had_is_classified() {
+        for len in [80, 88, 104] {
+            assert_eq!(classify(head(len, false, [0; 3])), Some(Kind::Map));
+        }
+        for len in [208, 216, 224, 232, 256] {
+            assert_eq!(classify(head(len, false, [8, 16, 8])), Some(Kind::Prog));
+        }
+        for len in [32, 48, 64] {
+            assert_eq!(classify(head(len, true, [0; 3])), Some(Kind::Link));
+        }
+    }
+
+    #[test]
+    fn a_struct_that_grew_into_anothers_size_is_not_classified() {
+        // A link as long as a map, a program, or neither.
+        for len in [72, 80, 88, 96, 104, 208, 232, 256] {
+            assert_eq!(classify(head(len, true, [0; 3])), None, "link of {len}");
+        }
+        // A map as long as a program, or of a size unknown today.
+        for len in [112, 120, 208, 216, 232, 256] {
+            assert_eq!(classify(head(len, false, [0; 3])), None, "map of {len}");
+        }
+        // A program's struct of Linux 4.15 to 4.17 is as long as a map's.
+        for len in [80, 104] {
+            let old = InfoHead {
+                middle_is_zero: false,
+                ..head(len, false, [0; 3])
+            };
+            assert_eq!(classify(old), None, "program of {len}");
+        }
+        // BTF and token objects, on every kernel that has them.
+        for len in [16, 32] {
+            assert_eq!(classify(head(len, false, [0; 3])), None, "btf of {len}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_zeroes_is_of_no_kind() {
+        for len in 0..=256 {
+            for (hole_kept, middle_is_zero) in [(true, true), (false, true), (true, false)] {
+                let zeroes = InfoHead {
+                    r#type: 0,
+                    id: 0,
+                    middle_is_zero,
+                    ..head(len, hole_kept, [0; 3])
+                };
+                assert_eq!(classify(zeroes), None, "zeroes of {len}");
+            }
+        }
+    }
+}

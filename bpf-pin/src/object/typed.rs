@@ -1,0 +1,525 @@
+//! `Map`, `Prog` and `Link`: owned descriptors of a proven kind.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bpf_pin_sys as abi;
+use rustix::io::Errno;
+
+use crate::access::Access;
+use crate::diagnose;
+use crate::error::{Error, Failed, Reason, Result};
+use crate::sys::{self, sealed::Sealed};
+use crate::types::{Identity, Kind};
+
+use super::ids::{self, Ids};
+use super::open::{from_fd, is_same_object, open_path};
+use super::pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
+use super::proof::Proven;
+use super::{LinkInfo, MapInfo, ProgInfo};
+
+/// What a pin can be opened as: [`Map`], [`Prog`], [`Link`], or [`Object`](crate::Object) for any kind.
+/// Sealed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{PinDir, Pinnable};
+///
+/// /// Opens `name`, or `fallback` if nothing has that name.
+/// fn either<T: Pinnable>(dir: &PinDir, name: &str, fallback: &str) -> bpf_pin::Result<T> {
+///     match dir.open_as(name) {
+///         Err(error) if error.is_missing() => dir.open_as(fallback),
+///         opened => opened,
+///     }
+/// }
+/// ```
+pub trait Pinnable: AsFd + Sealed + Sized {
+    /// The kind, or None for any.
+    #[doc(hidden)]
+    const EXPECTED: Option<Kind>;
+    /// `proven` is of the expected kind.
+    #[doc(hidden)]
+    fn from_proven(proven: Proven) -> Self;
+}
+
+/// An object of one kind: [`Map`], [`Prog`] or [`Link`]. Sealed.
+pub trait TypedObject: Pinnable {
+    /// The kind.
+    const KIND: Kind;
+    /// The kernel's description of an object of this kind.
+    type Info;
+    #[doc(hidden)]
+    type RawInfo: sys::Info;
+    #[doc(hidden)]
+    fn info_from_raw(raw: Self::RawInfo) -> Self::Info;
+}
+
+#[cold]
+pub(crate) fn info_error(kind: Kind, errno: Errno) -> Error {
+    let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
+    let reason = Reason::new(errno, cause);
+    Error::Info { kind, reason }
+}
+
+#[inline]
+pub(crate) fn try_info<T: TypedObject>(object: &T) -> sys::Result<T::Info> {
+    sys::info(object.as_fd()).map(T::info_from_raw)
+}
+
+#[inline]
+pub(crate) fn info_of<T: TypedObject>(object: &T) -> Result<T::Info> {
+    try_info(object).map_err(|errno| info_error(T::KIND, errno))
+}
+
+fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Clone {
+        kind,
+        reason: Reason::errno_only(errno),
+    })
+}
+
+/// Defines an object's type. The docs of an invocation are what differs between the kinds: they come after
+/// the first sentence of the method's docs and before its errors.
+macro_rules! typed_object {
+    (
+        $(#[$type:meta])*
+        $Type:ident, $Pinned:ident, $kind:ident, $noun:literal, $example:literal, $Info:ident, $raw:ident;
+        $(#[$open:meta])* open;
+        $(#[$open_with:meta])* open_with;
+        $(#[$from_id:meta])* from_id;
+        $(#[$ids:meta])* ids;
+        $(#[$info:meta])* info;
+        $(#[$pin:meta])* pin;
+    ) => {
+        $(#[$type])*
+        #[repr(transparent)]
+        pub struct $Type {
+            fd: OwnedFd,
+        }
+
+        impl $Type {
+            #[doc = concat!("`BPF_OBJ_GET`: opens the ", $noun, " pinned at `path`, for reading and writing.")]
+            ///
+            $(#[$open])*
+            ///
+            /// Follows symbolic links. Makes two system calls, of which the second proves the kind, and
+            /// allocates nothing if the path is shorter than 256 bytes.
+            ///
+            /// # Errors
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            /// | an object of another kind is pinned there | [`WrongKind`](crate::Cause::WrongKind) | |
+            /// | nothing has the name | [`Missing`](crate::Cause::Missing) | ENOENT |
+            /// | the path leads to another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT, EACCES |
+            /// | the path is a directory | [`NotAnObject`](crate::Cause::NotAnObject) | EACCES |
+            /// | a mode denies it | [`Blocked`](crate::Cause::Blocked) | EACCES |
+            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            /// | a name on the way is not a directory | [`NotADirectory`](crate::Cause::NotADirectory) | ENOTDIR |
+            /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::Cause::SymbolicLink) | ELOOP |
+            /// | a name or the path is too long | [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::Cause::ReadOnlyFileSystem) | EROFS |
+            /// | a NUL in the path | [`InteriorNul`](crate::Cause::InteriorNul), without a system call | |
+            /// | the kind could not be proven | [`Unproven`](crate::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
+            ///
+            /// # References
+            ///
+            /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c:
+            /// `bpf_obj_get_user`
+            ///
+            /// # Examples
+            ///
+            /// ```no_run
+            #[doc = concat!("use bpf_pin::", stringify!($Type), ";")]
+            ///
+            #[doc = concat!("let ", $example, " = ", stringify!($Type), "::open(\"/sys/fs/bpf/", $example, "\")?;")]
+            #[doc = concat!("println!(\"{}: {:?}\", ", $example, ".identity()?, ", $example, ".info()?);")]
+            /// # Ok::<(), bpf_pin::Error>(())
+            /// ```
+            pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+                open_path(path.as_ref(), Access::ReadWrite)
+            }
+
+            #[doc = concat!("`BPF_OBJ_GET` with `BPF_F_RDONLY` or `BPF_F_WRONLY`: opens the ", $noun, " pinned at `path` for `access`.")]
+            ///
+            $(#[$open_with])*
+            pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+                open_path(path.as_ref(), access)
+            }
+
+            #[doc = concat!("Opens the living ", $noun, " that has this id.")]
+            ///
+            $(#[$from_id])*
+            ///
+            /// # Errors
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            #[doc = concat!("| no living ", $noun, " has the id: [`is_missing`](Error::is_missing) | [`NoSuchId`](crate::Cause::NoSuchId) | ENOENT |")]
+            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            pub fn from_id(id: u32) -> Result<Self> {
+                match ids::fd_by_id($kind, id) {
+                    Ok(fd) => Ok(Self::from_proven_fd(fd)),
+                    Err(errno) => Err(ids::by_id_error($kind, id, errno)),
+                }
+            }
+
+            #[doc = concat!("The ids of all living ", $noun, "s, in ascending order.")]
+            ///
+            $(#[$ids])*
+            ///
+            #[doc = concat!("A ", $noun, " may be gone when [`from_id`](Self::from_id) opens it: then that is an error")]
+            /// of which [`is_missing`](Error::is_missing) is true.
+            ///
+            /// # Errors
+            ///
+            /// Of each step:
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            ///
+            /// # Examples
+            ///
+            /// ```no_run
+            #[doc = concat!("use bpf_pin::", stringify!($Type), ";")]
+            ///
+            #[doc = concat!("for id in ", stringify!($Type), "::ids() {")]
+            #[doc = concat!("    match ", stringify!($Type), "::from_id(id?) {")]
+            #[doc = concat!("        Ok(", $example, ") => println!(\"{:?}\", ", $example, ".info()?),")]
+            ///         Err(error) if error.is_missing() => {}
+            ///         Err(error) => return Err(error),
+            ///     }
+            /// }
+            /// # Ok::<(), bpf_pin::Error>(())
+            /// ```
+            pub fn ids() -> Ids<Self> {
+                Ids::new()
+            }
+
+            #[doc = concat!("`BPF_OBJ_PIN`: pins the ", $noun, " at `path`, so that it outlives this process.")]
+            ///
+            $(#[$pin])*
+            ///
+            /// Makes one system call. An object can have any number of pins. The new file has mode 0600 less
+            /// the umask. To keep a descriptor beside the pinned one, call [`try_clone`](Self::try_clone)
+            /// first.
+            ///
+            /// # Errors
+            ///
+            #[doc = concat!("The error returns the ", $noun, ", and nothing was pinned.")]
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            /// | the name is taken | [`Exists`](crate::Cause::Exists) | EEXIST |
+            /// | a directory of the path is missing | [`Missing`](crate::Cause::Missing) | ENOENT |
+            /// | the path ends with a slash | [`TrailingSlash`](crate::Cause::TrailingSlash) | ENOENT |
+            /// | the path leads to another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT, EPERM |
+            /// | the name holds a '.', which bpffs refuses | [`Dot`](crate::Cause::Dot) | EPERM |
+            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            /// | a mode denies it | [`Blocked`](crate::Cause::Blocked) | EACCES |
+            /// | a name on the way is not a directory | [`NotADirectory`](crate::Cause::NotADirectory) | ENOTDIR |
+            /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::Cause::SymbolicLink) | ELOOP |
+            /// | a name or the path is too long | [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::Cause::ReadOnlyFileSystem) | EROFS |
+            /// | a NUL in the path | [`InteriorNul`](crate::Cause::InteriorNul), without a system call | |
+            ///
+            /// # References
+            ///
+            /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c:
+            /// `bpf_obj_pin_user`
+            ///
+            /// # Examples
+            ///
+            /// ```no_run
+            #[doc = concat!("use bpf_pin::{", stringify!($Type), ", ", stringify!($Pinned), "};")]
+            ///
+            #[doc = concat!("/// Pins the ", $noun, ", or opens the one that is pinned already.")]
+            #[doc = concat!("fn pin_or_open(", $example, ": ", stringify!($Type), ", path: &str) -> bpf_pin::Result<", stringify!($Pinned), "> {")]
+            #[doc = concat!("    match ", $example, ".pin(path) {")]
+            ///         Err(failed) if matches!(failed.cause(), Some(bpf_pin::Cause::Exists { .. })) => {
+            #[doc = concat!("            ", stringify!($Pinned), "::open(path)")]
+            ///         }
+            ///         pinned => Ok(pinned?),
+            ///     }
+            /// }
+            /// ```
+            pub fn pin(self, path: impl AsRef<Path>) -> Result<$Pinned, Failed<Self>> {
+                Pinned::pin(self, path.as_ref()).map($Pinned)
+            }
+
+            #[doc = concat!("`fcntl(F_DUPFD_CLOEXEC)`: returns another descriptor of the same ", $noun, ".")]
+            ///
+            /// # Errors
+            ///
+            /// EMFILE if the process has reached its limit of descriptors.
+            pub fn try_clone(&self) -> Result<Self> {
+                clone_fd($kind, self.as_fd()).map(Self::from_proven_fd)
+            }
+
+            #[doc = concat!("The ", $noun, "'s id, unique among living ", $noun, "s. Makes one system call.")]
+            ///
+            /// # Errors
+            ///
+            /// As [`info`](Self::info).
+            pub fn id(&self) -> Result<u32> {
+                sys::object_id(self.as_fd()).map_err(|errno| info_error($kind, errno))
+            }
+
+            #[doc = concat!("Which object it is: that it is a ", $noun, ", and its id. Makes one system call.")]
+            ///
+            /// # Errors
+            ///
+            /// As [`info`](Self::info).
+            pub fn identity(&self) -> Result<Identity> {
+                let (kind, id) = ($kind, self.id()?);
+                Ok(Identity { kind, id })
+            }
+
+            #[doc = concat!("`BPF_OBJ_GET_INFO_BY_FD`: the kernel's description of the ", $noun, ".")]
+            ///
+            $(#[$info])*
+            ///
+            /// # Errors
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            /// | before Linux 5.19: `kernel.unprivileged_bpf_disabled` is not 0 and this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            pub fn info(&self) -> Result<$Info> {
+                info_of(self)
+            }
+
+            #[doc = concat!("Whether `other` is a descriptor of the same ", $noun, ": of the same kind and id.")]
+            ///
+            /// Makes two system calls.
+            ///
+            /// # Errors
+            ///
+            /// As [`info`](Self::info), and of `other`:
+            ///
+            /// | condition | cause | errno |
+            /// |---|---|---|
+            /// | it is not of a map, program or link | [`NotBpf`](crate::Cause::NotBpf) | |
+            /// | its kind or id could not be proven | [`Unproven`](crate::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
+            pub fn is_same_object(&self, other: impl AsFd) -> Result<bool> {
+                is_same_object(self.identity()?, other)
+            }
+
+            /// `fd` must be of the kind.
+            pub(crate) fn from_proven_fd(fd: OwnedFd) -> Self {
+                Self { fd }
+            }
+        }
+
+        impl Sealed for $Type {}
+
+        impl Pinnable for $Type {
+            const EXPECTED: Option<Kind> = Some($kind);
+
+            fn from_proven(proven: Proven) -> Self {
+                Self::from_proven_fd(proven.into_fd())
+            }
+        }
+
+        impl TypedObject for $Type {
+            const KIND: Kind = $kind;
+            type Info = $Info;
+            type RawInfo = abi::$raw;
+
+            fn info_from_raw(raw: abi::$raw) -> $Info {
+                $Info::from_raw(raw)
+            }
+        }
+
+        impl AsFd for $Type {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.fd.as_fd()
+            }
+        }
+
+        impl From<$Type> for OwnedFd {
+            fn from(object: $Type) -> Self {
+                object.fd
+            }
+        }
+
+        /// Proves the kind of a descriptor that comes from elsewhere; the error returns the descriptor.
+        impl TryFrom<OwnedFd> for $Type {
+            type Error = Failed<OwnedFd>;
+
+            fn try_from(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
+                from_fd(fd)
+            }
+        }
+
+        impl fmt::Debug for $Type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($Type))
+                    .field("fd", &self.fd.as_raw_fd())
+                    .finish()
+            }
+        }
+    };
+}
+
+const MAP: Kind = Kind::Map;
+const PROG: Kind = Kind::Prog;
+const LINK: Kind = Kind::Link;
+
+typed_object! {
+    /// An owned descriptor of a map.
+    ///
+    /// Dropping it closes the descriptor. The map is freed with its last descriptor unless it is pinned or
+    /// a program uses it.
+    ///
+    /// # In C signatures
+    ///
+    /// A map has the layout of an [`OwnedFd`], so an `Option<Map>` may stand in an `extern "C"` signature:
+    /// there it is an `int`, and None is -1. The same holds of [`Prog`] and [`Link`]. C must pass a
+    /// descriptor that it owns and that is of a map, or -1: nothing checks the kind of such an `int`. To have
+    /// it checked, take an `Option<OwnedFd>` and use `Map::try_from`.
+    ///
+    /// ```
+    /// use bpf_pin::Map;
+    ///
+    /// /// int first_of(int map, int other): takes both descriptors and returns one.
+    /// extern "C" fn first_of(map: Option<Map>, other: Option<Map>) -> Option<Map> {
+    ///     map.or(other)
+    /// }
+    /// ```
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{ElemFlags, MapSpec, MapType};
+    ///
+    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?.create()?;
+    /// let flows = map.typed::<u32, u64>()?;
+    /// flows.update(&7, &1, ElemFlags::ANY)?;
+    /// assert_eq!(flows.lookup(&7)?, Some(1));
+    /// map.pin("/sys/fs/bpf/flows")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    Map, PinnedMap, MAP, "map", "flows", MapInfo, bpf_map_info;
+
+    /// Linux 4.4. The proof is a batch of no elements, which succeeds or fails with ENOTSUPP for maps only. A
+    /// seccomp filter that gives one of these answers to `BPF_MAP_LOOKUP_BATCH` makes any object pass for a
+    /// map; the kernel then rejects the calls made on it.
+    open;
+
+    /// Linux 4.15. A map that is opened for writing only takes one more system call to prove.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    open_with;
+
+    /// `BPF_MAP_GET_FD_BY_ID`. Linux 4.13. For reading and writing; [`from_id_with`](Self::from_id_with)
+    /// opens it for one of them.
+    from_id;
+
+    /// `BPF_MAP_GET_NEXT_ID`. Linux 4.13.
+    ids;
+
+    /// Linux 4.13.
+    info;
+
+    /// Linux 4.4.
+    pin;
+}
+
+typed_object! {
+    /// An owned descriptor of a program.
+    ///
+    /// Dropping it closes the descriptor. The program is freed with its last descriptor unless it is pinned,
+    /// attached or in a prog array.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Insn, ProgSpec, ProgType};
+    ///
+    /// // Lets every packet through.
+    /// let insns = [Insn::mov64_imm(0, -1), Insn::exit()];
+    /// let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).license(c"GPL").load()?;
+    /// let prog = prog.pin("/sys/fs/bpf/accept")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    Prog, PinnedProg, PROG, "program", "filter", ProgInfo, bpf_prog_info;
+
+    /// Linux 4.4. The proof is the content of `struct bpf_prog_info`.
+    open;
+
+    /// Linux 4.15. For a program only the check of the pin's mode depends on `access`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    open_with;
+
+    /// `BPF_PROG_GET_FD_BY_ID`. Linux 4.13. The command has no open flags: only that of
+    /// [maps](Map::from_id_with) has them.
+    from_id;
+
+    /// `BPF_PROG_GET_NEXT_ID`. Linux 4.13.
+    ids;
+
+    /// Linux 4.13.
+    info;
+
+    /// Linux 4.4.
+    pin;
+}
+
+typed_object! {
+    /// An owned descriptor of a link, which keeps a program attached.
+    ///
+    /// Dropping it closes the descriptor. The program is detached with the link's last descriptor unless the
+    /// link is pinned.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::fs::File;
+    ///
+    /// use bpf_pin::{AttachType, Insn, LinkSpec, ProgSpec, ProgType};
+    ///
+    /// let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
+    /// let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns).load()?;
+    /// let cgroup = File::open("/sys/fs/cgroup/app")?;
+    /// let link = LinkSpec::cgroup(&cgroup, AttachType::CGROUP_INET_EGRESS).create(&prog)?;
+    /// let link = link.pin("/sys/fs/bpf/egress")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    Link, PinnedLink, LINK, "link", "egress", LinkInfo, bpf_link_info;
+
+    /// Linux 5.7. The proof is the content of `struct bpf_link_info`.
+    open;
+
+    /// The kernel opens links for reading and writing only, so this is of use where `access` comes from the
+    /// caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and:
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | `access` is not [`Access::ReadWrite`] | [`LinkAccess`](crate::Cause::LinkAccess) | EINVAL |
+    open_with;
+
+    /// `BPF_LINK_GET_FD_BY_ID`. Linux 5.8. The command has no open flags: only that of
+    /// [maps](Map::from_id_with) has them.
+    from_id;
+
+    /// `BPF_LINK_GET_NEXT_ID`. Linux 5.8.
+    ids;
+
+    /// Linux 5.8.
+    info;
+
+    /// Linux 5.7.
+    pin;
+}
