@@ -7,7 +7,10 @@ pub fn lost(file: &str, source: &str) -> Vec<String> {
     let mut state = State::default();
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
+        // What a macro makes up is text, too.
+        let made_up = line.starts_with("#[doc = concat!(").then_some(line);
         let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
+        let doc = doc.or(made_up);
         let problem = match doc {
             Some(text) => state.read(text.trim()),
             None => state.end(),
