@@ -53,11 +53,10 @@
 //!
 //! # Promises
 //!
-//! - A kind is proven by the kernel before a typed value exists, whether the descriptor comes from
-//!   a pin or from elsewhere. On Linux 5.10 to 7.3 this takes one syscall, two for a map opened for
-//!   writing only; on a kernel whose structs are of unknown sizes it takes more. A seccomp filter stands
-//!   between the two: one that answers single commands in the kernel's stead can forge a proof, as it can
-//!   all else that the kernel is asked.
+//! - The kernel proves a kind before a typed value exists, whether the descriptor comes from a pin or from
+//!   elsewhere. On Linux 5.10 to 7.3 the proof is one system call, two for a map opened for writing only; on a
+//!   kernel whose structs are of unknown sizes it takes more. A seccomp filter or a tracer can forge the
+//!   kernel's answers, and so a proof. An answer that leaves the info at zero is taken for no proof.
 //! - What safe code does with the library keeps the process's memory sound. What a program does to that
 //!   once it is loaded, by helpers made for it such as `bpf_probe_write_user`, is beyond what Rust's safety
 //!   is about, as is `/proc/self/mem`.

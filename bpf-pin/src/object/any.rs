@@ -12,9 +12,10 @@ use super::info::ObjectInfo;
 use super::open::{from_fd, is_same_object, open_path};
 use super::pinned::{Pinned, PinnedObject};
 use super::proof::Proven;
-use super::typed::{Link, Map, Pinnable, Prog};
+use super::typed::Pinnable;
+use super::{Link, Map, Prog};
 
-/// A map, a program or a link: for pins and descriptors whose kind is not known before.
+/// A map, a program or a link: for pins and descriptors of a kind that is not known before.
 ///
 /// # Examples
 ///
@@ -107,7 +108,7 @@ impl Object {
         })
     }
 
-    /// Whether `other` is a descriptor of the same object. Makes two system calls.
+    /// Checks if `other` is a descriptor of the same object. Makes two system calls.
     ///
     /// # Errors
     ///

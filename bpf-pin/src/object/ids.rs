@@ -6,15 +6,14 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::sys;
 use crate::types::Kind;
 
-use super::typed::{Map, TypedObject};
+use super::typed::TypedObject;
 
-/// Iterates over the ids of the living objects of a kind, in ascending order: see [`Map::ids`].
+/// Iterates over the ids of the living objects of a kind, in ascending order: see [`Map::ids`](crate::Map::ids).
 ///
 /// Each step makes one system call. Objects may be created and freed meanwhile: no id comes twice, and an
 /// object that lives throughout is not left out. Ends after an error, too.
@@ -41,36 +40,6 @@ impl<T> Ids<T> {
             last: 0,
             is_over: false,
             kind: PhantomData,
-        }
-    }
-}
-
-impl Map {
-    /// Opens the living map that has this id for `access`.
-    ///
-    /// As [`from_id`](Self::from_id), with `BPF_F_RDONLY` or `BPF_F_WRONLY` in `open_flags`. Linux 4.15. The
-    /// kernel has this for maps only: the commands for programs and links reject the field with EINVAL.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_id`](Self::from_id).
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use bpf_pin::{Access, Map};
-    ///
-    /// match Map::from_id_with(17, Access::ReadOnly) {
-    ///     Ok(map) => println!("{}", map.info()?.name),
-    ///     Err(error) if error.is_missing() => println!("no such map"),
-    ///     Err(error) => return Err(error),
-    /// }
-    /// # Ok::<(), bpf_pin::Error>(())
-    /// ```
-    pub fn from_id_with(id: u32, access: Access) -> Result<Self> {
-        match sys::map_fd_by_id(id, access.flags()) {
-            Ok(fd) => Ok(Self::from_proven_fd(fd)),
-            Err(errno) => Err(by_id_error(Kind::Map, id, errno)),
         }
     }
 }

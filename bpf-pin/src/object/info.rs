@@ -6,8 +6,8 @@ use crate::name::ObjName;
 use crate::sys::AnyInfo;
 use crate::types::{Identity, Kind};
 
-use super::typed::{Link, Map, Prog, TypedObject};
-use super::{LinkInfo, MapInfo, ProgInfo};
+use super::typed::TypedObject;
+use super::{Link, LinkInfo, Map, MapInfo, Prog, ProgInfo};
 
 /// The kernel's description of a map, a program or a link.
 ///
@@ -25,11 +25,11 @@ use super::{LinkInfo, MapInfo, ProgInfo};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectInfo {
-    /// Of a map.
+    /// The description of a map.
     Map(MapInfo),
-    /// Of a program.
+    /// The description of a program.
     Prog(ProgInfo),
-    /// Of a link.
+    /// The description of a link.
     Link(LinkInfo),
 }
 

@@ -3,22 +3,22 @@
 mod any;
 mod ids;
 mod info;
-mod link_info;
-mod map_info;
+mod link;
+mod map;
 mod open;
 mod pinned;
-mod prog_info;
+mod prog;
 pub(crate) mod proof;
 mod typed;
 
 pub use any::Object;
 pub use ids::Ids;
 pub use info::ObjectInfo;
-pub use link_info::LinkInfo;
-pub use map_info::MapInfo;
+pub use link::{Link, LinkInfo};
+pub use map::{Map, MapInfo};
 pub use pinned::{PinnedLink, PinnedMap, PinnedObject, PinnedProg};
-pub use prog_info::ProgInfo;
-pub use typed::{Link, Map, Pinnable, Prog, TypedObject};
+pub use prog::{Prog, ProgInfo};
+pub use typed::{Pinnable, TypedObject};
 
 pub(crate) use open::{
     OpenFailure, get_error, get_typed, get_typed_with_info, open_error, open_slow, symlink_error,

@@ -19,7 +19,8 @@ use crate::types::Identity;
 use super::any::Object;
 use super::open::open_path;
 use super::proof;
-use super::typed::{Link, Map, Pinnable, Prog};
+use super::typed::Pinnable;
+use super::{Link, Map, Prog};
 
 /// The body of [`PinnedMap`], [`PinnedProg`], [`PinnedLink`] and [`PinnedObject`].
 pub(super) struct Pinned<T> {

@@ -13,7 +13,7 @@ use crate::sys::{self, InfoBuf};
 
 pub(crate) use crate::types::{Identity, Kind};
 
-/// A descriptor whose kind was proven. Only this file makes one.
+/// A descriptor of a proven kind. Only this file makes one.
 #[derive(Debug)]
 pub struct Proven {
     fd: OwnedFd,
@@ -43,7 +43,7 @@ pub(crate) enum ProofError {
 }
 
 impl ProofError {
-    /// What to report if `expected` was asked for, or any kind.
+    /// The reason to report if `expected`, or any kind, was requested.
     #[cold]
     pub(crate) fn into_reason(self, expected: Option<Kind>) -> Reason {
         match (self, expected) {
@@ -182,7 +182,7 @@ pub fn by_info(fd: BorrowedFd<'_>) -> Option<Kind> {
 #[inline]
 fn classify(head: sys::InfoHead) -> Option<Kind> {
     match head {
-        // The sizes of a program's func, line and jited line records: no other kind has them.
+        // The sizes of func, line and jited line records: only a program has them.
         sys::InfoHead {
             len: 208..,
             record_sizes: [8, 16, 8],
@@ -230,8 +230,8 @@ pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
     }
 }
 
-/// A batch of no elements succeeds on every map whose type has batches and fails with ENOTSUPP on all
-/// others. What is not a map fails before that.
+/// A batch of no elements succeeds on a map if its type has batches, else it fails with ENOTSUPP. On other
+/// objects it fails before that.
 #[inline]
 fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
     let yes = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));

@@ -1,26 +1,26 @@
-//! `Map`, `Prog` and `Link`: owned descriptors of a proven kind.
+//! The common part of `Map`, `Prog` and `Link`: owned descriptors of a proven kind.
 
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+// The expansion of `typed_object` needs these names, so its callers import all of this module.
+pub(super) use std::fmt;
+pub(super) use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+pub(super) use std::path::Path;
 
-use bpf_pin_sys as abi;
+pub(super) use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
-use crate::sys::{self, sealed::Sealed};
-use crate::types::{Identity, Kind};
+use crate::error::Reason;
+pub(super) use crate::error::{Error, Failed, Result};
+pub(super) use crate::sys::{self, sealed::Sealed};
+pub(super) use crate::types::{Access, Identity, Kind};
 
-use super::ids::{self, Ids};
-use super::open::{from_fd, is_same_object, open_path};
-use super::pinned::{Pinned, PinnedLink, PinnedMap, PinnedProg};
-use super::proof::Proven;
-use super::{LinkInfo, MapInfo, ProgInfo};
+pub(super) use super::ids::{self, Ids};
+pub(super) use super::open::{from_fd, is_same_object, open_path};
+pub(super) use super::pinned::Pinned;
+pub(super) use super::proof::Proven;
 
-/// What a pin can be opened as: [`Map`], [`Prog`], [`Link`], or [`Object`](crate::Object) for any kind.
-/// Sealed.
+/// A type that a pin can be opened as: [`Map`](crate::Map), [`Prog`](crate::Prog), [`Link`](crate::Link), or
+/// [`Object`](crate::Object) for any kind. Sealed.
 ///
 /// # Examples
 ///
@@ -44,7 +44,7 @@ pub trait Pinnable: AsFd + Sealed + Sized {
     fn from_proven(proven: Proven) -> Self;
 }
 
-/// An object of one kind: [`Map`], [`Prog`] or [`Link`]. Sealed.
+/// An object of one kind: [`Map`](crate::Map), [`Prog`](crate::Prog) or [`Link`](crate::Link). Sealed.
 pub trait TypedObject: Pinnable {
     /// The kind.
     const KIND: Kind;
@@ -73,7 +73,7 @@ pub(crate) fn info_of<T: TypedObject>(object: &T) -> Result<T::Info> {
     try_info(object).map_err(|errno| info_error(T::KIND, errno))
 }
 
-fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(super) fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Clone {
         kind,
         reason: Reason::errno_only(errno),
@@ -85,7 +85,7 @@ fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
 macro_rules! typed_object {
     (
         $(#[$type:meta])*
-        $Type:ident, $Pinned:ident, $kind:ident, $noun:literal, $example:literal, $Info:ident, $raw:ident;
+        $Type:ident, $Pinned:ident, $noun:literal, $example:literal, $Info:ident, $raw:ident;
         $(#[$open:meta])* open;
         $(#[$open_with:meta])* open_with;
         $(#[$from_id:meta])* from_id;
@@ -104,8 +104,8 @@ macro_rules! typed_object {
             ///
             $(#[$open])*
             ///
-            /// Follows symbolic links. Makes two system calls, of which the second proves the kind, and
-            /// allocates nothing if the path is shorter than 256 bytes.
+            /// Follows symbolic links. Makes two system calls: the second proves the kind. Allocates
+            /// nothing if the path is shorter than 256 bytes.
             ///
             /// # Errors
             ///
@@ -160,9 +160,9 @@ macro_rules! typed_object {
             #[doc = concat!("| no living ", $noun, " has the id: [`is_missing`](Error::is_missing) | [`NoSuchId`](crate::Cause::NoSuchId) | ENOENT |")]
             /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
             pub fn from_id(id: u32) -> Result<Self> {
-                match ids::fd_by_id($kind, id) {
+                match ids::fd_by_id(Kind::$Type, id) {
                     Ok(fd) => Ok(Self::from_proven_fd(fd)),
-                    Err(errno) => Err(ids::by_id_error($kind, id, errno)),
+                    Err(errno) => Err(ids::by_id_error(Kind::$Type, id, errno)),
                 }
             }
 
@@ -170,12 +170,12 @@ macro_rules! typed_object {
             ///
             $(#[$ids])*
             ///
-            #[doc = concat!("A ", $noun, " may be gone when [`from_id`](Self::from_id) opens it: then that is an error")]
-            /// of which [`is_missing`](Error::is_missing) is true.
+            #[doc = concat!("A ", $noun, " may be gone when [`from_id`](Self::from_id) opens it: then")]
+            /// [`is_missing`](Error::is_missing) is true of the error.
             ///
             /// # Errors
             ///
-            /// Of each step:
+            /// A step fails if:
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
@@ -256,7 +256,7 @@ macro_rules! typed_object {
             ///
             /// EMFILE if the process has reached its limit of descriptors.
             pub fn try_clone(&self) -> Result<Self> {
-                clone_fd($kind, self.as_fd()).map(Self::from_proven_fd)
+                clone_fd(Kind::$Type, self.as_fd()).map(Self::from_proven_fd)
             }
 
             #[doc = concat!("The ", $noun, "'s id, unique among living ", $noun, "s. Makes one system call.")]
@@ -265,7 +265,7 @@ macro_rules! typed_object {
             ///
             /// As [`info`](Self::info).
             pub fn id(&self) -> Result<u32> {
-                sys::object_id(self.as_fd()).map_err(|errno| info_error($kind, errno))
+                sys::object_id(self.as_fd()).map_err(|errno| info_error(Kind::$Type, errno))
             }
 
             #[doc = concat!("Which object it is: that it is a ", $noun, ", and its id. Makes one system call.")]
@@ -274,7 +274,7 @@ macro_rules! typed_object {
             ///
             /// As [`info`](Self::info).
             pub fn identity(&self) -> Result<Identity> {
-                let (kind, id) = ($kind, self.id()?);
+                let (kind, id) = (Kind::$Type, self.id()?);
                 Ok(Identity { kind, id })
             }
 
@@ -291,7 +291,7 @@ macro_rules! typed_object {
                 info_of(self)
             }
 
-            #[doc = concat!("Whether `other` is a descriptor of the same ", $noun, ": of the same kind and id.")]
+            #[doc = concat!("Checks if `other` is a descriptor of the same ", $noun, ": of the same kind and id.")]
             ///
             /// Makes two system calls.
             ///
@@ -316,7 +316,7 @@ macro_rules! typed_object {
         impl Sealed for $Type {}
 
         impl Pinnable for $Type {
-            const EXPECTED: Option<Kind> = Some($kind);
+            const EXPECTED: Option<Kind> = Some(Kind::$Type);
 
             fn from_proven(proven: Proven) -> Self {
                 Self::from_proven_fd(proven.into_fd())
@@ -324,7 +324,7 @@ macro_rules! typed_object {
         }
 
         impl TypedObject for $Type {
-            const KIND: Kind = $kind;
+            const KIND: Kind = Kind::$Type;
             type Info = $Info;
             type RawInfo = abi::$raw;
 
@@ -364,162 +364,4 @@ macro_rules! typed_object {
     };
 }
 
-const MAP: Kind = Kind::Map;
-const PROG: Kind = Kind::Prog;
-const LINK: Kind = Kind::Link;
-
-typed_object! {
-    /// An owned descriptor of a map.
-    ///
-    /// Dropping it closes the descriptor. The map is freed with its last descriptor unless it is pinned or
-    /// a program uses it.
-    ///
-    /// # In C signatures
-    ///
-    /// A map has the layout of an [`OwnedFd`], so an `Option<Map>` may stand in an `extern "C"` signature:
-    /// there it is an `int`, and None is -1. The same holds of [`Prog`] and [`Link`]. C must pass a
-    /// descriptor that it owns and that is of a map, or -1: nothing checks the kind of such an `int`. To have
-    /// it checked, take an `Option<OwnedFd>` and use `Map::try_from`.
-    ///
-    /// ```
-    /// use bpf_pin::Map;
-    ///
-    /// /// int first_of(int map, int other): takes both descriptors and returns one.
-    /// extern "C" fn first_of(map: Option<Map>, other: Option<Map>) -> Option<Map> {
-    ///     map.or(other)
-    /// }
-    /// ```
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use bpf_pin::{ElemFlags, MapSpec, MapType};
-    ///
-    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?.create()?;
-    /// let flows = map.typed::<u32, u64>()?;
-    /// flows.update(&7, &1, ElemFlags::ANY)?;
-    /// assert_eq!(flows.lookup(&7)?, Some(1));
-    /// map.pin("/sys/fs/bpf/flows")?;
-    /// # Ok::<(), bpf_pin::Error>(())
-    /// ```
-    Map, PinnedMap, MAP, "map", "flows", MapInfo, bpf_map_info;
-
-    /// Linux 4.4. The proof is a batch of no elements, which succeeds or fails with ENOTSUPP for maps only. A
-    /// seccomp filter that gives one of these answers to `BPF_MAP_LOOKUP_BATCH` makes any object pass for a
-    /// map; the kernel then rejects the calls made on it.
-    open;
-
-    /// Linux 4.15. A map that is opened for writing only takes one more system call to prove.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    open_with;
-
-    /// `BPF_MAP_GET_FD_BY_ID`. Linux 4.13. For reading and writing; [`from_id_with`](Self::from_id_with)
-    /// opens it for one of them.
-    from_id;
-
-    /// `BPF_MAP_GET_NEXT_ID`. Linux 4.13.
-    ids;
-
-    /// Linux 4.13.
-    info;
-
-    /// Linux 4.4.
-    pin;
-}
-
-typed_object! {
-    /// An owned descriptor of a program.
-    ///
-    /// Dropping it closes the descriptor. The program is freed with its last descriptor unless it is pinned,
-    /// attached or in a prog array.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use bpf_pin::{Insn, ProgSpec, ProgType};
-    ///
-    /// // Lets every packet through.
-    /// let insns = [Insn::mov64_imm(0, -1), Insn::exit()];
-    /// let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).license(c"GPL").load()?;
-    /// let prog = prog.pin("/sys/fs/bpf/accept")?;
-    /// # Ok::<(), bpf_pin::Error>(())
-    /// ```
-    Prog, PinnedProg, PROG, "program", "filter", ProgInfo, bpf_prog_info;
-
-    /// Linux 4.4. The proof is the content of `struct bpf_prog_info`.
-    open;
-
-    /// Linux 4.15. For a program only the check of the pin's mode depends on `access`.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    open_with;
-
-    /// `BPF_PROG_GET_FD_BY_ID`. Linux 4.13. The command has no open flags: only that of
-    /// [maps](Map::from_id_with) has them.
-    from_id;
-
-    /// `BPF_PROG_GET_NEXT_ID`. Linux 4.13.
-    ids;
-
-    /// Linux 4.13.
-    info;
-
-    /// Linux 4.4.
-    pin;
-}
-
-typed_object! {
-    /// An owned descriptor of a link, which keeps a program attached.
-    ///
-    /// Dropping it closes the descriptor. The program is detached with the link's last descriptor unless the
-    /// link is pinned.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use std::fs::File;
-    ///
-    /// use bpf_pin::{AttachType, Insn, LinkSpec, ProgSpec, ProgType};
-    ///
-    /// let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
-    /// let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns).load()?;
-    /// let cgroup = File::open("/sys/fs/cgroup/app")?;
-    /// let link = LinkSpec::cgroup(&cgroup, AttachType::CGROUP_INET_EGRESS).create(&prog)?;
-    /// let link = link.pin("/sys/fs/bpf/egress")?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    Link, PinnedLink, LINK, "link", "egress", LinkInfo, bpf_link_info;
-
-    /// Linux 5.7. The proof is the content of `struct bpf_link_info`.
-    open;
-
-    /// The kernel opens links for reading and writing only, so this is of use where `access` comes from the
-    /// caller.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open), and:
-    ///
-    /// | condition | cause | errno |
-    /// |---|---|---|
-    /// | `access` is not [`Access::ReadWrite`] | [`LinkAccess`](crate::Cause::LinkAccess) | EINVAL |
-    open_with;
-
-    /// `BPF_LINK_GET_FD_BY_ID`. Linux 5.8. The command has no open flags: only that of
-    /// [maps](Map::from_id_with) has them.
-    from_id;
-
-    /// `BPF_LINK_GET_NEXT_ID`. Linux 5.8.
-    ids;
-
-    /// Linux 5.8.
-    info;
-
-    /// Linux 5.7.
-    pin;
-}
+pub(super) use typed_object;

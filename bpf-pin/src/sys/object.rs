@@ -155,7 +155,7 @@ pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>) -> Result<T> {
     unsafe { info_into(raw(fd), &mut info) }.map(|_| info)
 }
 
-/// Whether this thread may call bpf(2) at all: EPERM if not.
+/// Probes if this thread may call bpf(2) at all: EPERM if not.
 pub(crate) fn probe_bpf_allowed() -> Errno {
     // SAFETY: there is no room for an address.
     unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
@@ -224,7 +224,7 @@ pub(crate) type AnyInfo = InfoBuf<64>;
 #[derive(Debug)]
 pub(crate) struct InfoBuf<const WORDS: usize> {
     words: [u32; WORDS],
-    /// Whether the words may hold anything but zeroes.
+    /// The words may hold something else than zeroes.
     is_used: bool,
 }
 
@@ -249,8 +249,8 @@ impl<const WORDS: usize> InfoBuf<WORDS> {
             self.words = [0; WORDS];
         }
         self.is_used = true;
-        // No size and no id is that large, and whoever chose an object's numbers cannot know the address of
-        // this stack.
+        // No size and no id is that large, and a process that chose an object's numbers does not know the
+        // address of this stack.
         let mark = (address(&self.words) >> 4) as u32 | 1 << 31;
         self.words[Self::HOLE] = mark;
         // SAFETY: the only word that is not zero is neither an address nor a count in any kind's struct.

@@ -1,0 +1,167 @@
+//! Maps.
+
+use super::pinned::PinnedMap;
+use super::typed::*;
+use crate::types::{MapFlags, MapType, ObjName};
+
+typed_object! {
+    /// An owned descriptor of a map.
+    ///
+    /// Dropping it closes the descriptor. The map is freed with its last descriptor unless it is pinned or
+    /// a program uses it.
+    ///
+    /// # In C signatures
+    ///
+    /// A map has the layout of an [`OwnedFd`], so an `Option<Map>` may stand in an `extern "C"` signature:
+    /// there it is an `int`, and None is -1. The same holds of [`Prog`](crate::Prog) and [`Link`](crate::Link). C must pass a
+    /// descriptor that it owns and that is of a map, or -1: nothing checks the kind of such an `int`. To have
+    /// it checked, take an `Option<OwnedFd>` and use `Map::try_from`.
+    ///
+    /// ```
+    /// use bpf_pin::Map;
+    ///
+    /// /// int first_of(int map, int other): takes both descriptors and returns one.
+    /// extern "C" fn first_of(map: Option<Map>, other: Option<Map>) -> Option<Map> {
+    ///     map.or(other)
+    /// }
+    /// ```
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{ElemFlags, MapSpec, MapType};
+    ///
+    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?.create()?;
+    /// let flows = map.typed::<u32, u64>()?;
+    /// flows.update(&7, &1, ElemFlags::ANY)?;
+    /// assert_eq!(flows.lookup(&7)?, Some(1));
+    /// map.pin("/sys/fs/bpf/flows")?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    Map, PinnedMap, "map", "flows", MapInfo, bpf_map_info;
+
+    /// Linux 4.4. The proof is a batch of no elements, which succeeds or fails with ENOTSUPP for maps only. A
+    /// seccomp filter that gives one of these answers to `BPF_MAP_LOOKUP_BATCH` makes any object pass for a
+    /// map; the kernel then rejects the calls made on it.
+    open;
+
+    /// Linux 4.15. A map that is opened for writing only takes one more system call to prove.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    open_with;
+
+    /// `BPF_MAP_GET_FD_BY_ID`. Linux 4.13. For reading and writing; [`from_id_with`](Self::from_id_with)
+    /// opens it for one of them.
+    from_id;
+
+    /// `BPF_MAP_GET_NEXT_ID`. Linux 4.13.
+    ids;
+
+    /// Linux 4.13.
+    info;
+
+    /// Linux 4.4.
+    pin;
+}
+
+impl Map {
+    /// Opens the living map that has this id for `access`.
+    ///
+    /// As [`from_id`](Self::from_id), with `BPF_F_RDONLY` or `BPF_F_WRONLY` in `open_flags`. Linux 4.15. The
+    /// kernel has this for maps only: the commands for programs and links reject the field with EINVAL.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_id`](Self::from_id).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Access, Map};
+    ///
+    /// match Map::from_id_with(17, Access::ReadOnly) {
+    ///     Ok(map) => println!("{}", map.info()?.name),
+    ///     Err(error) if error.is_missing() => println!("no such map"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn from_id_with(id: u32, access: Access) -> Result<Self> {
+        match sys::map_fd_by_id(id, access.flags()) {
+            Ok(fd) => Ok(Self::from_proven_fd(fd)),
+            Err(errno) => Err(ids::by_id_error(Kind::Map, id, errno)),
+        }
+    }
+}
+
+/// `struct bpf_map_info`: the kernel's description of a map. Linux 4.13. Fields that the kernel does not have
+/// are 0.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Map, MapType};
+///
+/// let info = Map::open("/sys/fs/bpf/flows")?.info()?;
+/// assert_eq!(info.map_type, MapType::HASH);
+/// println!("{}: {} byte keys, {} byte values", info.name, info.key_size, info.value_size);
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MapInfo {
+    /// The type.
+    pub map_type: MapType,
+    /// The id, unique among living maps.
+    pub id: u32,
+    /// The size of a key, in bytes.
+    pub key_size: u32,
+    /// The size of a value, in bytes. For a per-CPU map the size of one CPU's value.
+    pub value_size: u32,
+    /// The most elements that it can hold. For a ring buffer its size in bytes.
+    pub max_entries: u32,
+    /// The flags that it was created with, without `RDONLY` and `WRONLY`, and those that the kernel added.
+    pub flags: MapFlags,
+    /// The name that it was created with, or empty. Linux 4.15.
+    pub name: ObjName,
+    /// The network device that it was offloaded to, or 0. Linux 4.16.
+    pub ifindex: u32,
+    /// The device of that device's network namespace. Linux 4.16.
+    pub netns_dev: u64,
+    /// The inode of that device's network namespace. Linux 4.16.
+    pub netns_ino: u64,
+    /// The BTF object that describes key and value, or 0. Linux 4.18.
+    pub btf_id: u32,
+    /// The key's type in that BTF object. Linux 4.18.
+    pub btf_key_type_id: u32,
+    /// The value's type in that BTF object. Linux 4.18.
+    pub btf_value_type_id: u32,
+    /// The value's type in the kernel's BTF, for a struct_ops map. Linux 5.6.
+    pub btf_vmlinux_value_type_id: u32,
+    /// A number that depends on the type: a bloom filter's count of hash functions, an arena's address. Linux 5.16.
+    pub map_extra: u64,
+}
+
+impl MapInfo {
+    pub(crate) fn from_raw(raw: abi::bpf_map_info) -> Self {
+        Self {
+            map_type: MapType(raw.r#type),
+            id: raw.id,
+            key_size: raw.key_size,
+            value_size: raw.value_size,
+            max_entries: raw.max_entries,
+            flags: MapFlags::from_bits_retain(raw.map_flags),
+            name: ObjName::from_raw(raw.name),
+            ifindex: raw.ifindex,
+            netns_dev: raw.netns_dev,
+            netns_ino: raw.netns_ino,
+            btf_id: raw.btf_id,
+            btf_key_type_id: raw.btf_key_type_id,
+            btf_value_type_id: raw.btf_value_type_id,
+            btf_vmlinux_value_type_id: raw.btf_vmlinux_value_type_id,
+            map_extra: raw.map_extra,
+        }
+    }
+}
