@@ -45,6 +45,21 @@ pub trait Pinnable: AsFd + Sealed + Sized {
 }
 
 /// An object of one kind: [`Map`](crate::Map), [`Prog`](crate::Prog) or [`Link`](crate::Link). Sealed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Ids, Link, Map, Prog, TypedObject};
+///
+/// fn count<T: TypedObject>(ids: Ids<T>) -> bpf_pin::Result<()> {
+///     let ids = ids.collect::<bpf_pin::Result<Vec<_>>>()?;
+///     println!("{} {}s", ids.len(), T::KIND);
+///     Ok(())
+/// }
+///
+/// count(Map::ids()).and_then(|()| count(Prog::ids())).and_then(|()| count(Link::ids()))?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 pub trait TypedObject: Pinnable {
     /// The kind.
     const KIND: Kind;
@@ -113,9 +128,10 @@ macro_rules! typed_object {
             /// |---|---|---|
             /// | an object of another kind is pinned there | [`WrongKind`](crate::Cause::WrongKind) | |
             /// | nothing has the name | [`Missing`](crate::Cause::Missing) | ENOENT |
-            /// | the path leads to another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT, EACCES |
-            /// | the path is a directory | [`NotAnObject`](crate::Cause::NotAnObject) | EACCES |
+            /// | nothing has the name, on another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT |
+            /// | the path is a directory, or a file of another file system | [`NotAnObject`](crate::Cause::NotAnObject) | EACCES |
             /// | a mode denies it | [`Blocked`](crate::Cause::Blocked) | EACCES |
+            /// | a name holds a '.', which bpffs refuses | [`Dot`](crate::Cause::Dot) | EPERM |
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::Cause::NotADirectory) | ENOTDIR |
             /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::Cause::SymbolicLink) | ELOOP |
