@@ -317,8 +317,8 @@ const WITH_EXCHANGE: &[Measured] = measured! {
     dir_exchange => &["renameat2"], |scene| { scene.dir() }
         |dir: PinDir| { dir.exchange("map", "sub").unwrap(); forget(dir) };
     dir_replace_if => &[
-            "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
-            "OBJ_PIN_AT", "lstat", "renameat2",
+            "open", "fcntl", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "OBJ_PIN_AT", "renameat2",
             "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "unlink", "fcntl", "close",
         ],
         |scene| { to_replace(scene) }
@@ -327,8 +327,8 @@ const WITH_EXCHANGE: &[Measured] = measured! {
 
 const WITHOUT_EXCHANGE: &[Measured] = measured! {
     dir_replace_if => &[
-            "open", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
-            "OBJ_PIN_AT", "lstat", "renameat2",
+            "open", "fcntl", "fcntl", "fcntl", "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close",
+            "OBJ_PIN_AT", "renameat2",
             "readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close", "renameat2", "fcntl", "close",
         ],
         |scene| { to_replace(scene) }

@@ -330,6 +330,11 @@ fn stop_everywhere(case: &Case) {
     let changes = |number| stops.get(number).is_none_or(changes);
     at_each_stop(case.name, stops.len() + 1, changes, |number| {
         for &then in &thens {
+            // One stop is enough to see that others wait for the lock, and give up after seconds.
+            let waits = matches!(then, Then::Live(Rival::Migrate)) && is_creating(&stops, number);
+            if waits && !stops[number].is_entry() {
+                continue;
+            }
             let dir = root.create_dir(format!("{number}"), 0o700).unwrap();
             go(case, &dir, number, then);
             let swept = dir.sweep_stale().unwrap();
@@ -340,6 +345,13 @@ fn stop_everywhere(case: &Case) {
     for name in fs.names() {
         fs::remove_dir_all(fs.at(&name)).unwrap();
     }
+}
+
+/// Whether it stops with the lock under which a map is pinned that was created.
+fn is_creating(stops: &[Stop], number: usize) -> bool {
+    let replaces = stops.iter().any(|stop| stop.name() == "renameat2");
+    let locks = |stops: &[Stop]| stops.iter().filter(|stop| stop.has_done("fcntl")).count();
+    !replaces && number < stops.len() && matches!(locks(&stops[..=number]), 2 | 3)
 }
 
 fn stops_of(case: &Case, fs: &TestFs) -> Vec<Stop> {
@@ -482,7 +494,7 @@ fn live(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
                     matches!(error.cause(), Some(Cause::Locked | Cause::Migrating)),
                     "{what}: {error}"
                 );
-                assert_eq!(before, Old, "{what}");
+                assert!(matches!(before, Old | Nothing), "{what}: {before:?}");
             }
         },
         OldMigrate => {

@@ -40,7 +40,19 @@ fn migrate() -> Migrate<'static> {
 
 /// As many as of `open_as`: what proves the kind is what tells whether it fits.
 const FOUND: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
-const CREATED: &[&str] = &["OBJ_GET_AT", "MAP_CREATE", "OBJ_PIN_AT", "close"];
+/// A map is pinned under the lock of those that swap a name.
+const CREATED: &[&str] = &[
+    "OBJ_GET_AT",
+    "MAP_CREATE",
+    "open",
+    "fcntl",
+    "fcntl",
+    "fcntl",
+    "OBJ_PIN_AT",
+    "fcntl",
+    "close",
+    "close",
+];
 
 pub const MEASURED: &[Measured] = measured! {
     reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Exact);
@@ -57,6 +69,6 @@ pub const MEASURED: &[Measured] = measured! {
     reuse_recreate_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Recreate);
     reuse_migrate_created => CREATED, |scene| { (scene.dir(), migrate()) }
         |(dir, mut how): (PinDir, Migrate<'static>)| { creates(dir, Reuse::Migrate(&mut how)); forget(how) };
-    reuse_create_only_created => &["MAP_CREATE", "OBJ_PIN_AT", "close"], |scene| { scene.dir() }
+    reuse_create_only_created => CREATED.split_at(1).1, |scene| { scene.dir() }
         |dir: PinDir| creates(dir, Reuse::CreateOnly);
 };

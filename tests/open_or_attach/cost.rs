@@ -22,11 +22,12 @@ const UPDATED: &[&str] = &[
     "readlink",
     "LINK_UPDATE",
 ];
-/// With one's turn, which is a file with a lock.
+/// Under the lock of those that swap a name: a file that is looked at, locked and looked at.
 const ATTACHED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
     "open",
+    "fcntl",
     "fcntl",
     "fcntl",
     "OBJ_GET_AT",

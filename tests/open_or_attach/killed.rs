@@ -153,6 +153,10 @@ fn killed_at(
     }
     // The directory may keep one for its claim.
     assert!(descriptors() <= open + 1, "{what}");
+    // The defunct link may be left under a hidden name; one that is attached may not.
+    if before == Before::Defunct {
+        assert!(dir.sweep_stale().unwrap().removed.len() <= 1, "{what}");
+    }
     let names: Vec<_> = fs::read_dir(fs.at(&name))
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

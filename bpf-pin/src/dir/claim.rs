@@ -2,16 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 use crate::filename::Filename;
-use crate::flock::Holder;
 use crate::sys;
 
 use super::PinDir;
@@ -104,89 +100,7 @@ impl Claim {
     }
 }
 
-/// One's turn at a byte, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    file: OwnedFd,
-    byte: u64,
-    holder: Holder,
-}
-
-impl Turn {
-    fn of_this_process(mut self) -> Self {
-        self.holder = Holder::this_process();
-        self
-    }
-
-    /// Whether it is another process's.
-    pub(crate) fn is_inherited(&self) -> bool {
-        self.holder.is_another()
-    }
-}
-
-/// Closing would not do: a forked process has the descriptor, too, and would hold it on; and what
-/// that drops is its parent's turn.
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if !self.is_inherited() {
-            let _ = sys::release_byte(self.file.as_fd(), self.byte);
-        }
-    }
-}
-
-/// The byte of whose turn it is to swap. No token is 0.
-const TURN: u64 = 0;
-/// For how long one's turn is waited for: whoever has it needs it for some microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-
 impl PinDir {
-    /// Waits for one's turn among those who swap.
-    ///
-    /// A directory cannot be opened for writing, so no lock of a byte excludes others. But whoever
-    /// takes a shared one and then sees nobody else's is alone: of two, one at least sees the other.
-    pub(crate) fn turn(&self) -> Result<Turn, Reason> {
-        self.turn_at(TURN, PATIENCE)?
-            .ok_or_else(|| Cause::Locked.into())
-    }
-
-    /// One's turn at a byte, or None where somebody else's has not ended in time.
-    fn turn_at(&self, byte: u64, patience: Duration) -> Result<Option<Turn>, Reason> {
-        let because = Reason::errno_only;
-        let turn = Turn {
-            file: self.readable()?,
-            byte,
-            holder: Holder::BRIEF,
-        };
-        let file = turn.file.as_fd();
-        let end = Instant::now() + patience;
-        let mut pause = Duration::from_micros(256);
-        loop {
-            sys::hold_byte(file, byte).map_err(because)?;
-            if !sys::is_byte_held(file, byte).map_err(because)? {
-                return Ok(Some(turn));
-            }
-            sys::release_byte(file, byte).map_err(because)?;
-            if Instant::now() > end {
-                return Ok(None);
-            }
-            // Not in step with the others, and not all too often.
-            sleep(pause.mul_f64((names::token() % 256) as f64 / 256.0));
-            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// One's turn among those who migrate what has the name.
-    pub(crate) fn turn_to_migrate(
-        &self,
-        name: &Filename,
-        patience: Duration,
-    ) -> Result<Option<Turn>, Reason> {
-        let byte = names::number(name.as_bytes());
-        let turn = self.turn_at(byte, patience)?;
-        Ok(turn.map(|turn| turn.of_this_process()))
-    }
-
     pub(super) fn claim(&self) -> Result<&Claim, Reason> {
         if let Some(claim) = self.claim.get() {
             return Ok(claim);

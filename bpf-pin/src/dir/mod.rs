@@ -1,5 +1,6 @@
 //! A directory on a bpffs, held by its descriptor.
 
+mod byte_lock;
 mod claim;
 mod create;
 mod entries;
@@ -29,7 +30,7 @@ use crate::place::{Base, Place};
 
 use claim::Claim;
 
-pub(crate) use claim::Turn;
+pub(crate) use byte_lock::ByteLock;
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;

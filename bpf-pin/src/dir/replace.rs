@@ -11,8 +11,9 @@ use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::{Filename, with_name};
 use crate::kind::Identity;
-use crate::object::{identity_at, pin_at};
+use crate::object::{identify, identity_at, pin_at};
 use crate::operation::DirOperation;
+use crate::place::Place;
 
 use super::PinDir;
 use super::claim::{Lent, LentName};
@@ -88,8 +89,9 @@ impl PinDir {
     /// As [`replace`](Self::replace), only while the name is still the object's that the caller saw:
     /// compare and swap.
     ///
-    /// Those who do this in one directory take turns, by a lock of their own, which has nothing to do
-    /// with [`lock`](Self::lock). So among them each replaces what it has seen, or fails.
+    /// Calls in one directory exclude each other by a lock of their own, which is unrelated to
+    /// [`lock`](Self::lock). So among them each replaces what it has seen, or fails. A process that waits for
+    /// the lock holds nothing.
     ///
     /// Against others, who know nothing of that, from Linux 5.17 on the two pins change places and
     /// then the old one is looked at: if somebody was faster, they change places again. So nobody's
@@ -167,7 +169,7 @@ impl PinDir {
     ) -> Result<(), Reason> {
         let mut tries = 0;
         loop {
-            let temporary = self.pin_temporarily(object)?;
+            let mut temporary = self.pin_temporarily(object)?;
             let renamed = prepare(temporary.name()).and_then(|()| {
                 self.rename_named(temporary.name(), name, RenameFlags::empty())
                     .map_err(Reason::errno_only)
@@ -217,44 +219,16 @@ impl PinDir {
         expected: Identity,
         prepare: impl FnOnce(&LentName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
-        let place = self.place(name);
-        let check = |found| match found {
-            found if found == expected => Ok(()),
-            found => Err(Reason::from(Cause::Replaced { expected, found })),
-        };
-        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
-        let _turn = self.turn()?;
-        check(identity_at(&place)?)?;
-        let temporary = self.pin_temporarily(object)?;
-        let ours = temporary.inode().map_err(explain)?;
+        let _lock = self.lock_swap()?;
+        check_holder(identity_at(&self.place(name))?, expected)?;
+        let mut temporary = self.pin_temporarily(object)?;
         prepare(temporary.name())?;
-        match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
-            Ok(()) => {}
-            Err(Errno::INVAL) => {
-                check(identity_at(&place)?)?;
-                self.rename_named(temporary.name(), name, RenameFlags::empty())
-                    .map_err(explain)?;
-                temporary.renamed();
-                return Ok(());
-            }
-            Err(errno) => return Err(explain(errno)),
-        }
-        let displaced = identity_at(&self.place(temporary.name()));
-        let Err(reason) = displaced.and_then(check) else {
-            // The old one is under the temporary name now, and goes with it.
-            return Ok(());
-        };
-        if !self.swap_back(temporary.name(), name, ours) {
-            // Whatever has the temporary name now is not ours to remove.
-            temporary.abandon();
-        }
-        Err(reason)
+        self.exchange_if(&mut temporary, name, object, expected)
     }
 
-    /// Gives the name of `expected` to `object`, with its mode and owner, in one's turn already, and
-    /// by `rename(2)` alone: who is killed amid it leaves the old pin under the name and a sweep to do,
-    /// or all done.
-    pub(crate) fn succeed(
+    /// As [`replace_named_if`](Self::replace_named_if), for a caller that has the lock and has just seen what
+    /// has the name. If nothing has it any more, the object gets it all the same.
+    pub(crate) fn replace_locked_if(
         &self,
         object: BorrowedFd<'_>,
         name: &Filename,
@@ -263,16 +237,65 @@ impl PinDir {
         let place = self.place(name);
         let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
         let old = place.lstat().map_err(explain)?;
-        let temporary = self.pin_temporarily(object)?;
+        let mut temporary = self.pin_temporarily(object)?;
         self.copy_mode(&old, temporary.name(), object)?;
-        match identity_at(&place)? {
-            found if found == expected => {}
-            found => return Err(Cause::Replaced { expected, found }.into()),
+        match self.exchange_if(&mut temporary, name.as_c_str(), object, expected) {
+            Err(reason) if reason.is(Errno::NOENT) => {
+                self.rename_named(temporary.name(), name, RenameFlags::NOREPLACE)
+                    .map_err(explain)?;
+                temporary.renamed();
+                Ok(())
+            }
+            done => done,
         }
-        self.rename_named(temporary.name(), name, RenameFlags::empty())
-            .map_err(explain)?;
-        temporary.renamed();
-        Ok(())
+    }
+
+    /// `RENAME_EXCHANGE`: the temporary pin and the name change places, and change back if the name was another's. Before
+    /// Linux 5.17 the name is looked at right before.
+    fn exchange_if(
+        &self,
+        temporary: &mut Temporary<'_>,
+        name: &CStr,
+        object: BorrowedFd<'_>,
+        expected: Identity,
+    ) -> Result<(), Reason> {
+        let place = self.place(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
+        match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => {
+                check_holder(identity_at(&place)?, expected)?;
+                self.rename_named(temporary.name(), name, RenameFlags::empty())
+                    .map_err(explain)?;
+                temporary.renamed();
+                return Ok(());
+            }
+            Err(errno) => return Err(explain(errno)),
+        }
+        let displaced = identity_at(&self.place(temporary.name()));
+        let Err(reason) = displaced.and_then(|found| check_holder(found, expected)) else {
+            // The old one is under the temporary name now, and goes with it.
+            return Ok(());
+        };
+        let ours = self.inode_of(&place, object);
+        if !self.swap_back(temporary.name(), name, ours) {
+            // Whatever has the temporary name now is not ours to remove.
+            temporary.abandon();
+        }
+        Err(reason)
+    }
+
+    /// The inode of a pin, or 0, which no inode has, if it is another object's by now.
+    #[cold]
+    fn inode_of(&self, place: &Place<'_>, object: BorrowedFd<'_>) -> u64 {
+        let inode = || place.lstat().map(|stat| stat.st_ino).ok();
+        let before = inode();
+        let is_ours = match (identity_at(place), identify(object)) {
+            (Ok(found), Ok(object)) => found == object && inode() == before,
+            // As when there is no descriptor left.
+            _ => true,
+        };
+        before.filter(|_| is_ours).unwrap_or(0)
     }
 
     /// Gives the name back to what was taken from it, until what is taken away is what was put
@@ -305,6 +328,13 @@ impl PinDir {
     }
 }
 
+fn check_holder(found: Identity, expected: Identity) -> Result<(), Reason> {
+    match found == expected {
+        true => Ok(()),
+        false => Err(Cause::Replaced { expected, found }.into()),
+    }
+}
+
 /// A pin under a name of its own, removed when dropped.
 struct Temporary<'d> {
     dir: &'d PinDir,
@@ -318,12 +348,12 @@ impl Temporary<'_> {
     }
 
     /// It has another name now.
-    fn renamed(mut self) {
+    fn renamed(&mut self) {
         self.is_armed = false;
     }
 
     /// Leaves what has the name to a sweep.
-    fn abandon(mut self) {
+    fn abandon(&mut self) {
         self.is_armed = false;
         self.lent.keep();
     }

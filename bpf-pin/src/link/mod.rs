@@ -326,7 +326,7 @@ fn has_no_detach(link_type: LinkType) -> bool {
 }
 
 /// Of types newer than this library nobody knows.
-fn has_no_update(link_type: LinkType) -> bool {
+pub(crate) fn has_no_update(link_type: LinkType) -> bool {
     matches!(
         link_type,
         LinkType::RAW_TRACEPOINT

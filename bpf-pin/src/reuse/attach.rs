@@ -13,7 +13,7 @@ use crate::dir::PinDir;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
-use crate::link::{Link, LinkInfo, LinkSpec};
+use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
 use crate::object::open_error;
 use crate::object::pin_at;
 use crate::operation::DirOperation;
@@ -90,12 +90,16 @@ impl PinDir {
     /// program is detached where the place is taken; if it is taken still, by somebody else, the old program
     /// is put back by a link of its own, which has the name then. For that it is opened by its id before.
     ///
-    /// Those who attach in one directory take turns, by a lock of their own, which has nothing to do
-    /// with [`lock`](Self::lock): of any number of processes one attaches, and the others get its link.
-    /// If somebody else, who knows nothing of that, is faster to pin a link, ours is dropped and theirs
-    /// taken. Who is killed amid it leaves what was there or what was to be there, and at the most a
-    /// pin for [`sweep_stale`](Self::sweep_stale), which is what the next call does before it attaches.
-    /// Linux 5.8, which was the first to tell what a link is of.
+    /// Calls in one directory exclude each other by a lock of their own, which is unrelated to
+    /// [`lock`](Self::lock): of any number of processes one attaches, and the others get its link.
+    /// If a process that does not take this lock pins a link first, or replaces the pin, ours is dropped and
+    /// theirs is taken: from Linux 5.17 on the two pins change places (`RENAME_EXCHANGE`), and change back if the
+    /// old one is not what was seen. Before, the pin is looked at right before it is replaced, and what is
+    /// put there in between is lost.
+    ///
+    /// A process that is killed in the middle leaves what was there or what was to be there, and at most one
+    /// pin under a hidden name. The next call removes it, unless it is a defunct link that stays for
+    /// [`sweep_stale`](Self::sweep_stale). Linux 5.8, the first that reports the target of a link.
     ///
     /// What the kernel does not tell of a link is not compared with a link that is there, and takes
     /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
@@ -279,6 +283,10 @@ impl Wanted<'_> {
             true => Why::Gone,
             false if has_it && info.link_type == LinkType::NETFILTER => Why::Unsure,
             false if has_it => {
+                // A process that was killed while it relinked has left the old link attached.
+                if has_no_update(info.link_type) {
+                    let _ = self.dir.sweep_stale();
+                }
                 let attachment = Attachment::Unchanged;
                 return Ok(Ok(Attached { link, attachment }));
             }
@@ -329,7 +337,7 @@ impl Wanted<'_> {
         };
         // Let go when the turn has ended: that takes the kernel its time.
         let old;
-        let _turn = self.dir.turn().map_err(fail)?;
+        let _turn = self.dir.lock_swap().map_err(fail)?;
         let Some(there) = self.open()? else {
             // Where one leads to may be missing, too, and no link is pinned over it.
             self.dir.refuse_link(self.name)?;
@@ -360,7 +368,10 @@ impl Wanted<'_> {
             let name = self.name.as_os_str();
             self.dir.fail_at(DirOperation::Replace, name, reason)
         };
-        match self.dir.succeed(link.as_fd(), self.name, old.identity()) {
+        match self
+            .dir
+            .replace_locked_if(link.as_fd(), self.name, old.identity())
+        {
             Ok(()) => Ok(Step::Done(Attached { link, attachment })),
             Err(reason) => match (reason.cause(), reason.is(Errno::NOENT)) {
                 (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Again(fail(reason))),
@@ -377,7 +388,9 @@ impl Wanted<'_> {
         old.link.detach()?;
         let put_back = || {
             let link = self.spec.create(&before).ok()?;
-            let done = self.dir.succeed(link.as_fd(), self.name, old.identity());
+            let done = self
+                .dir
+                .replace_locked_if(link.as_fd(), self.name, old.identity());
             done.ok()
         };
         let attached = self.spec.create(self.prog).and_then(|link| {

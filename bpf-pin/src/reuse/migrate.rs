@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::cause::Cause;
-use crate::dir::{PinDir, Turn, kept};
+use crate::dir::{ByteLock, PinDir, kept};
 use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
@@ -201,7 +201,7 @@ pub struct Migration {
     old: Map,
     old_is: Identity,
     new_is: Identity,
-    _turn: Turn,
+    _lock: ByteLock,
 }
 
 impl Migration {
@@ -324,9 +324,6 @@ impl PinDir {
         new_is: Identity,
         access: Access,
     ) -> Result<Option<Outcome>> {
-        /// Two that look at the same time are not both to think that somebody else is at it.
-        const MOMENT: Duration = Duration::from_millis(10);
-
         let found = Ok(Some(Outcome::Found));
         // Under so long a name nothing is kept.
         let Ok(kept) = kept(name, new_is.id) else {
@@ -337,7 +334,7 @@ impl PinDir {
         if old().is_none() {
             return found;
         }
-        let Ok(Some(turn)) = self.turn_for(name, MOMENT) else {
+        let Ok(Some(lock)) = self.lock_for(name, Duration::ZERO) else {
             return found;
         };
         // Nobody is at it now, so what is there stays there.
@@ -357,7 +354,7 @@ impl PinDir {
             old,
             old_is,
             new_is,
-            _turn: turn,
+            _lock: lock,
         })))
     }
 
@@ -370,7 +367,7 @@ impl PinDir {
         make: &mut dyn FnMut() -> Result<Map, E>,
         is_filled: bool,
     ) -> Result<Option<Reused>, E> {
-        /// For so long one waits for a turn before one looks whether it is needed still.
+        /// After a wait of this long for the lock it checks whether the migration is still needed.
         const GLANCE: Duration = Duration::from_millis(100);
 
         let fail = |error| Error::Migrate {
@@ -379,8 +376,8 @@ impl PinDir {
         };
         // None is farther away than time goes.
         let end = Instant::now().checked_add(migrate.patience);
-        let (turn, old, info) = loop {
-            let turn = self.turn_for(name, GLANCE.min(migrate.patience))?;
+        let (lock, old, info) = loop {
+            let lock = self.lock_for(name, GLANCE.min(migrate.patience))?;
             // Whatever the new one is for, this one is read, and may be frozen.
             let found = self.find_with_info::<Map>(name, Access::ReadWrite)?;
             let Some((map, info)) = found else {
@@ -389,8 +386,8 @@ impl PinDir {
             if spec.compare_info(&info).is_empty() {
                 return Ok(None);
             }
-            match turn {
-                Some(turn) => break (turn, map, info),
+            match lock {
+                Some(lock) => break (lock, map, info),
                 None if end.is_some_and(|end| Instant::now() >= end) => {
                     return Err(self.lock_error(name, Cause::Migrating.into()).into());
                 }
@@ -418,7 +415,7 @@ impl PinDir {
         let mut keeping = Keeping {
             dir: self,
             kept: &kept,
-            turn: &turn,
+            lock: &lock,
             is_armed: true,
         };
         let mut finish = || {
@@ -446,7 +443,7 @@ impl PinDir {
             old,
             old_is,
             new_is,
-            _turn: turn,
+            _lock: lock,
         };
         Ok(Some(Reused::new(new, Outcome::Migrated(migration))))
     }
@@ -458,8 +455,8 @@ impl PinDir {
         }
     }
 
-    fn turn_for(&self, name: &Filename, patience: Duration) -> Result<Option<Turn>> {
-        self.turn_to_migrate(name, patience)
+    fn lock_for(&self, name: &Filename, patience: Duration) -> Result<Option<ByteLock>> {
+        self.lock_migration(name, patience)
             .map_err(|reason| self.lock_error(name, reason))
     }
 
@@ -480,14 +477,14 @@ impl PinDir {
 struct Keeping<'a> {
     dir: &'a PinDir,
     kept: &'a Filename,
-    turn: &'a Turn,
+    lock: &'a ByteLock,
     is_armed: bool,
 }
 
 impl Drop for Keeping<'_> {
     fn drop(&mut self) {
         // A process that a conversion has forked has a copy of this, and its end is not that of this.
-        if self.is_armed && !self.turn.is_inherited() {
+        if self.is_armed && !self.lock.is_inherited() {
             // It takes no descriptor. What cannot be removed is left to a sweep.
             let _ = self.dir.place(self.kept).unlink();
         }

@@ -101,15 +101,20 @@ impl PinDir {
     ///
     /// A map that fits takes as many calls as [`open_as`](Self::open_as), with
     /// [`Migrate`](Reuse::Migrate) one more; one that is created those of a name that is missing, of
-    /// [`MapSpec::create`] and of [`pin`](Self::pin). What fits: [`MapSpec::compare`]. A new pin that
-    /// replaces another has its mode and owner. Linux 4.13.
+    /// [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock under which it is pinned. What
+    /// fits: [`MapSpec::compare`]. A new pin that replaces another has its mode and owner. Linux 4.13.
+    ///
+    /// A map is pinned under the lock of those that [replace](Self::replace_if) a pin that they have seen:
+    /// otherwise one of them could take the new map for the one that it replaces. In a directory that this
+    /// user may write to but not read there is no lock, and so this race.
     ///
     /// # Errors
     ///
     /// [`Error::Reuse`] with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
     /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
     /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
-    /// [`Exists`](Cause::Exists) where one was only to be created;
+    /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
+    /// process holds the lock for five seconds;
     /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
     /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
     /// mapped in this thread's user namespace; [`Error::Migrate`] as [`Migrate`] has it.
@@ -274,12 +279,21 @@ impl PinDir {
         }
     }
 
+    /// Pins under the lock of those that swap a name, so that none of them takes this map for the one
+    /// that it replaces.
     fn pin_new(&self, map: &Map, name: &Filename) -> Result<()> {
         let place = self.place(name);
-        pin_at(&place, map.as_fd()).map_err(|reason| Error::Pin {
+        let fail = |reason| Error::Pin {
             path: place.path(),
             reason,
-        })
+        };
+        let _lock = match self.lock_swap() {
+            Ok(lock) => Some(lock),
+            Err(reason) if reason.cause() == Some(&Cause::Locked) => return Err(fail(reason)),
+            // A directory that may not be read cannot be locked, but pinned in.
+            Err(_) => None,
+        };
+        pin_at(&place, map.as_fd()).map_err(fail)
     }
 }
 
