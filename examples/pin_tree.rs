@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Found, Identity, Kind, Mount, ObjName, ObjectInfo, inventory};
+use bpf_pin::{Bpffs, Identity, Kind, Mount, ObjName, ObjectInfo, PinEntry, inventory};
 
 const USAGE: &str = "usage: pin_tree [--json] [--find map:ID|prog:ID|link:ID]";
 
@@ -39,7 +39,7 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
             _ => return Err(USAGE.into()),
         }
     }
-    let is_wanted = |found: &Found| wanted.is_none_or(|wanted| wanted == found.info.identity());
+    let is_wanted = |found: &PinEntry| wanted.is_none_or(|wanted| wanted == found.info.identity());
     let mut found = inventory()?.filter(|found| found.as_ref().map_or(true, is_wanted));
     let mounts = Bpffs::mounts()?;
     if is_json {
@@ -83,7 +83,7 @@ struct Node(String, BTreeMap<String, Node>);
 
 fn print(
     mounts: &[Mount],
-    found: impl Iterator<Item = bpf_pin::Result<Found>>,
+    found: impl Iterator<Item = bpf_pin::Result<PinEntry>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let points: HashSet<_> = mounts.iter().map(|mount| &*mount.mount_point).collect();
@@ -95,7 +95,7 @@ fn print(
     }
     for found in found {
         let (path, text) = match &found {
-            Ok(Found { path, info, .. }) => {
+            Ok(PinEntry { path, info, .. }) => {
                 let ((kind, id), name) = (identity(info), info.name().map_or("", ObjName::as_str));
                 (&**path, format!("{kind}:{id} {name:?}, {info}"))
             }
@@ -139,7 +139,7 @@ fn shown(path: &Path) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-fn json(found: &bpf_pin::Result<Found>) -> String {
+fn json(found: &bpf_pin::Result<PinEntry>) -> String {
     let (path, fields) = match found {
         Ok(found) => (&*found.path, fields(&found.info)),
         Err(error) => {

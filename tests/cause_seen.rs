@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use bpf_pin::{
-    Bpffs, Cause, FileSystem, HiddenBpffs, Identity, Kind, Link, Map, Mount, PinDir, PinnedMap,
-    Prog,
+    Bpffs, Cause, FileSystem, Identity, Kind, Link, Map, Mount, PinDir, PinnedMap, Prog,
+    ShadowedBpffs,
 };
 use common::*;
 use rustix::mount::{MountFlags, mount};
@@ -117,7 +117,7 @@ fn outside_bpffs() -> Outcome {
 
 const SYS_FS_BPF: &str = "/sys/fs/bpf";
 
-fn on_sysfs(path: &Path, hidden: Option<HiddenBpffs>) -> Cause {
+fn on_sysfs(path: &Path, hidden: Option<ShadowedBpffs>) -> Cause {
     let found = FileSystem::at(path).unwrap();
     assert_eq!(found.name(), Some("sysfs"));
     Cause::NotBpffs {
@@ -207,7 +207,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
         );
         let enoent = Some(libc::ENOENT);
         let (bpffs, by) = (Box::new(bpffs), Box::new(by));
-        let cause = HiddenBpffs::ByMount { bpffs, by };
+        let cause = ShadowedBpffs::ByMount { bpffs, by };
         let cause = Some(on_sysfs(Path::new(SYS_FS_BPF), Some(cause)));
         let sentence = format!("open {}: {because}", path.display());
         assert_says(&open_fails(&path), enoent, cause.clone(), &sentence);
@@ -222,7 +222,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
         assert_says(&error, enoent, cause.clone(), &sentence);
         assert_is_usable(&pinned, id);
 
-        let error = Bpffs::default().expect_err("it is hidden");
+        let error = Bpffs::system().expect_err("it is hidden");
         assert_says(
             &error,
             None,
@@ -276,7 +276,7 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
                 path: at.to_owned(),
                 found,
                 missing: missing.map(Path::to_owned),
-                hidden: Some(HiddenBpffs::ByMount { bpffs, by }),
+                hidden: Some(ShadowedBpffs::ByMount { bpffs, by }),
             };
             let enoent = Some(libc::ENOENT);
             assert_says(&open_fails(path), enoent, Some(cause), &sentence);

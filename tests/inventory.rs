@@ -1,7 +1,5 @@
 //! Every pin of every bpffs, once; and what cannot be seen is told.
 
-#[path = "inventory/atime.rs"]
-mod atime;
 #[path = "inventory/hidden.rs"]
 mod hidden;
 #[path = "inventory/scale.rs"]
@@ -32,7 +30,7 @@ fn main() -> ExitCode {
         .test("inventory_of_a_bpffs_on_a_bpffs", ROOT, on_another)
         .test("inventory_behind_another_file_system", ROOT, behind)
         .test("inventory_of_a_pin_mounted_alone", ROOT, pin_alone);
-    atime::tests(scale::tests(seen::tests(hidden::tests(suite)))).run()
+    scale::tests(seen::tests(hidden::tests(suite))).run()
 }
 
 /// A bpffs on a new directory.

@@ -23,7 +23,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, Error, Mount, MountOperation};
+use bpf_pin::{Bpffs, Cause, Error, Mount, MountOperation, MountOutcome};
 use common::*;
 use tempfile::TempDir;
 
@@ -97,6 +97,18 @@ fn assert_says(
     assert_eq!(error.raw_os_error(), errno, "{error}");
     assert_eq!(error.cause(), cause.as_ref(), "{error}");
     assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
+}
+
+#[track_caller]
+fn new(outcome: MountOutcome) -> Bpffs {
+    assert!(outcome.is_new(), "{outcome:?}");
+    outcome.into_bpffs()
+}
+
+#[track_caller]
+fn existing(outcome: MountOutcome) -> Bpffs {
+    assert!(!outcome.is_new(), "{outcome:?}");
+    outcome.into_bpffs()
 }
 
 /// What `path` leads to is this bpffs, and it can be told by mountinfo.

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::capability::Capability;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::log::{Logged, with_log};
+use crate::process::Capability;
 use crate::sys;
 
 /// An owned descriptor of a BTF object, for [`MapSpec::btf`](crate::MapSpec::btf) and

@@ -90,33 +90,29 @@
 
 mod bpffs;
 mod btf;
-mod capabilities;
-mod capability;
 mod cause;
-mod cpu;
 mod diagnose;
 mod dir;
 mod errno;
 mod error;
-mod features;
 mod flock;
-mod hidden;
 mod inventory;
 mod link;
 mod log;
-mod magic;
 mod map;
 mod mismatch;
-mod mountinfo;
-mod mounts;
 mod object;
 mod operation;
-mod owner;
 mod path;
+mod probe;
+mod process;
+mod procfs;
 mod prog;
+mod random;
 mod reuse;
 mod shown;
 mod sys;
+mod token;
 mod types;
 
 // The modules' former names.
@@ -128,40 +124,35 @@ pub use bpf_pin_sys as abi;
 /// Plain old data: what keys and values are.
 pub use bytemuck;
 
-pub use bpffs::{
-    Allowed, Bpffs, Delegable, Delegation, Detached, Ensured, Inspection, MountOptions, ReadOnly,
-    Token, Verdict,
-};
+pub use bpffs::{Bpffs, Detached, Inspection, MountOptions, MountOutcome, ReadOnly, Verdict};
 pub use btf::Btf;
-pub use capabilities::{Action, Capabilities, Limit, Permission};
-pub use capability::{Capability, Lockdown};
 pub use cause::Cause;
 pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
 };
 pub use error::{Error, Failed, Reason, Result};
-pub use features::Features;
-pub use hidden::HiddenBpffs;
-pub use inventory::{Found, Inventory, inventory};
+pub use inventory::{Inventory, PinEntry, inventory};
 pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
-pub use magic::FileSystem;
 pub use map::{
     Cursor, ElemFlags, Element, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, Objects,
     PerCpu, PerCpuIter, Typed, TypedIter, TypedKeys,
 };
 pub use mismatch::{MapFields, Mismatch};
-pub use mountinfo::{Mount, Propagation};
 pub use object::{
     Ids, Object, ObjectInfo, Pinnable, PinnedLink, PinnedMap, PinnedObject, PinnedProg, TypedObject,
 };
 pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use path::component::{escape_name, unescape_name};
+pub use probe::{Action, Capabilities, Features, Limit, Permission};
+pub use process::{Capability, Lockdown};
+pub use procfs::{Mount, Propagation, ShadowedBpffs};
 pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
 pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
 pub use sys::{AsMap, Atom, LoadOnly, Uprobes};
+pub use token::{Allowed, Delegable, Delegation, Token};
 pub use types::{
-    Access, AttachType, CgroupIterOrder, Command, Identity, Kind, LinkType, LogLevel, MapFlags,
-    MapType, ObjName, ProgType,
+    Access, AttachType, CgroupIterOrder, Command, FileSystem, Identity, Kind, LinkType, LogLevel,
+    MapFlags, MapType, ObjName, ProgType,
 };
 
 /// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.

@@ -1,5 +1,5 @@
-//! Whatever the table of mounts, an inventory finds each mount by its id, knows which are hidden as a walk
-//! of the path would, and walks each instance in parts of which none is in another.
+//! For any mountinfo an inventory finds each bpffs, knows which mounts are shadowed as a walk of the path
+//! would, and walks each instance in parts that are not within each other.
 #![no_main]
 
 #[path = "../../tests/mountinfo/naive.rs"]
@@ -13,41 +13,26 @@ use bpf_pin::__proof::{Outline, outline};
 use bpf_pin::Mount;
 use libfuzzer_sys::fuzz_target;
 
-use naive::{Pieces, Random, naive};
+use naive::naive;
 
 fuzz_target!(|data: &[u8]| {
     match data {
-        [0, seed, text @ ..] => any_text(text, (*seed).into()),
+        [0, _, text @ ..] => any_text(text),
         [1, plan @ ..] => namespace(plan),
         _ => {}
     }
 });
 
-fn any_text(text: &[u8], seed: u64) {
-    let pieces = |text| Pieces::new(text, Random::new(seed), 64);
-    check_parts(&outline(pieces(text)).expect("nothing fails"));
-    // Of lines that no kernel writes, a place is read without a look at the rest: what they are is not
-    // compared.
-    let lines = text.split(|&byte| byte == b'\n');
-    let lines: Vec<_> = lines.filter(|line| naive(line).is_some()).collect();
-    let mut mounts: Vec<Mount> = lines.iter().filter_map(|line| naive(line)).collect();
-    let text = lines.join(&b'\n');
-    let found = outline(pieces(&text)).expect("nothing fails");
+fn any_text(text: &[u8]) {
+    let found = outline(text);
     check_parts(&found);
     // The first of each id.
     let mut seen = HashSet::new();
+    let lines = text.split(|&byte| byte == b'\n');
+    let mounts: Vec<Mount> = lines.filter_map(naive).collect();
     let bpffs = mounts.iter().filter(|mount| mount.is_bpffs());
     let bpffs: Vec<_> = bpffs.filter(|mount| seen.insert(mount.mount_id)).collect();
     assert!(found.bpffs.iter().map(|(mount, _)| mount).eq(bpffs));
-    mounts.sort_by_key(|mount| mount.mount_id);
-    mounts.dedup_by_key(|mount| mount.mount_id);
-    let ids: HashSet<_> = mounts.iter().map(|mount| mount.mount_id).collect();
-    let expected = mounts.into_iter().map(|mount| {
-        let is_listed = ids.contains(&mount.parent_id) && mount.parent_id != mount.mount_id;
-        let parent = is_listed.then_some(mount.parent_id);
-        (mount.mount_id, parent, mount.mount_point)
-    });
-    assert!(expected.eq(found.mounts));
 }
 
 fn check_parts(found: &Outline) {
@@ -111,9 +96,8 @@ fn namespace(plan: &[u8]) {
             is_bpffs,
         });
     }
-    let found = outline(text.as_bytes()).expect("nothing fails");
+    let found = outline(text.as_bytes());
     check_parts(&found);
-    assert_eq!(found.mounts.len(), mounts.len());
     let mut leads = found.bpffs.iter();
     for (at, mount) in mounts
         .iter()

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, FileSystem, HiddenBpffs, Map, MountOptions, PinDir, Verdict};
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, Mount, MountOptions, PinDir, ShadowedBpffs, Verdict};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
@@ -73,6 +73,11 @@ pub fn has_a_bpffs() {
     let seen = inspect(place);
     assert_eq!((seen.verdict, seen.of_process_1), (Verdict::Mounted, None));
     own_mounts(|| {
+        // The same bpffs, inherited, is no second one.
+        let refusing = MountOptions::new().refuse_second_bpffs(true);
+        let outcome = Bpffs::ensure(place, &refusing).expect("it is there");
+        assert_eq!((outcome.is_new(), outcome.in_process_1()), (false, None));
+        drop(outcome);
         // As it is by then, the copy is not busy.
         unmount(place, UnmountFlags::empty()).expect("a copy of the mount");
         let seen = inspect(place);
@@ -125,6 +130,26 @@ pub fn as_a_user() {
     assert_eq!(error.to_string(), sentence);
 }
 
+/// A bpffs that only this mount namespace sees, while process 1 has another at the same path.
+fn ensure_reports_a_second_bpffs(path: &Path, expected: &Mount) {
+    let refusing = MountOptions::new().refuse_second_bpffs(true);
+    let assert_refused = || {
+        let error = Bpffs::ensure(path, &refusing).expect_err("process 1 has one");
+        let bpffs = Box::new(expected.clone());
+        let cause = Cause::Shadowed(ShadowedBpffs::InProcess1 { bpffs });
+        assert_eq!(error.cause(), Some(&cause));
+    };
+    assert_refused();
+    assert!(!FileSystem::at(path).unwrap().is_bpffs());
+    for is_new in [true, false] {
+        let outcome = Bpffs::ensure(path, &MountOptions::new()).expect("a bpffs");
+        assert_eq!(outcome.is_new(), is_new);
+        assert_eq!(outcome.in_process_1(), Some(expected));
+        assert_ne!(outcome.bpffs().dev(), expected.dev);
+    }
+    assert_refused();
+}
+
 /// What `ip netns exec` does: /sys is detached, with all that is mounted below it, and a sysfs that
 /// shows the other network is mounted in its place.
 pub fn has_a_bpffs_in_sysfs() {
@@ -136,8 +161,8 @@ pub fn has_a_bpffs_in_sysfs() {
     let after = || {
         unmount("/sys", UnmountFlags::DETACH).expect("no /sys");
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
-        let hidden = HiddenBpffs::InProcess1 {
-            bpffs: Box::new(expected),
+        let hidden = ShadowedBpffs::InProcess1 {
+            bpffs: Box::new(expected.clone()),
         };
         let cause = Cause::NotBpffs {
             path: usual.to_owned(),
@@ -153,7 +178,7 @@ pub fn has_a_bpffs_in_sysfs() {
         };
         let flows = usual.join("flows");
         says_so(
-            Bpffs::default().expect_err("none"),
+            Bpffs::system().expect_err("none"),
             "find a bpffs at /sys/fs/bpf",
         );
         says_so(
@@ -178,6 +203,7 @@ pub fn has_a_bpffs_in_sysfs() {
              1 a bpffs is mounted there",
         );
         a_user_may_not_look(usual);
+        ensure_reports_a_second_bpffs(usual, &expected);
     };
     own_network(|| own_mounts(after));
     assert!(usual.join("flows").exists());

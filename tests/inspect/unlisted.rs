@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
-use bpf_pin::{Bpffs, Cause, Ensured, FileSystem, MountOptions, ReadOnly, Verdict};
+use bpf_pin::{Bpffs, Cause, FileSystem, MountOptions, ReadOnly, Verdict};
 use common::*;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::process::chroot;
@@ -168,13 +168,10 @@ pub fn in_a_plain_root() {
     }
     let ensure = |path: &str| {
         let first = Bpffs::ensure(path, &options).unwrap();
-        assert!(matches!(&first, Ensured::Mounted(_)), "{first:?}");
+        assert!(first.is_new(), "{first:?}");
         let dev = first.into_bpffs().dev();
         let again = Bpffs::ensure(path, &options).unwrap();
-        assert!(
-            matches!(&again, Ensured::Found(bpffs) if bpffs.dev() == dev),
-            "{again:?}"
-        );
+        assert!(!again.is_new() && again.bpffs().dev() == dev, "{again:?}");
         let seen = inspect(Path::new(path));
         assert_eq!((seen.verdict, seen.dev), (Verdict::Mounted, Some(dev)));
         assert_eq!(seen.mount.unwrap(), again.into_bpffs().mount().unwrap());

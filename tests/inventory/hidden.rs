@@ -26,6 +26,7 @@ pub fn tests(suite: Suite) -> Suite {
         .test("inventory_of_a_removed_directory", ROOT, removed_directory)
         .test("inventory_of_removed_pins", ROOT, removed_pins)
         .test("inventory_of_covered_pins", ROOT, covered_pins)
+        .test("inventory_under_mounts_in_a_bpffs", ROOT, under_mounts)
         .test("inventory_says_what_covers", ROOT, sentences)
         .test("inventory_below_mounts_on_the_way", ROOT, on_the_way)
         .test("inventory_below_a_mount_on_the_root", ROOT, on_the_root)
@@ -33,6 +34,25 @@ pub fn tests(suite: Suite) -> Suite {
         .test("inventory_of_a_crowd_of_hidden_mounts", ROOT, || {
             alone(CHILD, "crowd")
         })
+}
+
+/// Directories under other mounts are errors, and the mounts stay as they are.
+fn under_mounts() -> Outcome {
+    in_a_directory(|dir| {
+        let one = dir.join("one");
+        bpffs(&one)?;
+        filled(&one, &["a", "d/hidden", "e/f/hidden", "g"])?;
+        tmpfs(&one.join("d"))?;
+        bpffs(&one.join("e/f"))?;
+        filled(&one.join("e/f"), &["in"])?;
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
+        let now = seen(dir)?;
+        assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo")?, mounts);
+        assert_eq!(now.names(dir), ["one/a", "one/e/f/in", "one/g"]);
+        let paths: Vec<_> = now.errors.iter().map(|error| error.path()).collect();
+        assert_eq!(paths, [Some(&*one.join("d"))]);
+        Ok(())
+    })
 }
 
 /// Runs the child that the environment asks for, if any.

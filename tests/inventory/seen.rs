@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::{
-    Cause, Error, Found, Identity, Kind, LinkType, MapType, MountOptions, Object, ObjectInfo,
+    Cause, Error, Identity, Kind, LinkType, MapType, MountOptions, Object, ObjectInfo, PinEntry,
     ProgType, inventory,
 };
 use common::*;
@@ -30,14 +30,14 @@ pub fn tests(suite: Suite) -> Suite {
 
 /// What an inventory has below a directory.
 pub struct Seen {
-    pub pins: Vec<Found>,
+    pub pins: Vec<PinEntry>,
     pub errors: Vec<Error>,
 }
 
 impl Seen {
     /// Sorted.
     pub fn names(&self, dir: &Path) -> Vec<String> {
-        let name = |pin: &Found| {
+        let name = |pin: &PinEntry| {
             let name = pin.path.strip_prefix(dir).expect("below it");
             name.to_str().expect("UTF-8").to_owned()
         };

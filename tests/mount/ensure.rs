@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use bpf_pin::{Bpffs, Cause, Ensured, FileSystem, Map, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions, MountOutcome};
 use common::*;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -62,9 +62,7 @@ fn working_directory() -> Outcome {
                 "../." => Path::new("..").join(path.file_name().unwrap()),
                 other => other.into(),
             };
-            let Ensured::Found(again) = Bpffs::ensure(&spelling, &options())? else {
-                return Err(format!("{spelling:?}: there was one").into());
-            };
+            let again = existing(Bpffs::ensure(&spelling, &options())?);
             assert_eq!(again.dev(), first.dev());
         }
         first.unmount().map_err(bpf_pin::Error::from)?;
@@ -80,16 +78,12 @@ fn working_directory() -> Outcome {
 
 fn once() -> Outcome {
     in_a_directory(|path| {
-        let Ensured::Mounted(first) = Bpffs::ensure(path, &options())? else {
-            return Err("there was none".into());
-        };
+        let first = new(Bpffs::ensure(path, &options())?);
         assert_is_at(&first, path);
         assert_eq!(mode_of(path), 0o1700);
         hash().pin(path.join("map"))?;
         // With whatever options.
-        let Ensured::Found(second) = Bpffs::ensure(path, &MountOptions::new().mode(0o755))? else {
-            return Err("there was one".into());
-        };
+        let second = existing(Bpffs::ensure(path, &MountOptions::new().mode(0o755))?);
         assert_eq!(second.dev(), first.dev());
         assert_eq!(mode_of(path), 0o1700);
         assert!(Map::open(path.join("map")).is_ok());
@@ -273,7 +267,7 @@ fn nothing_is_made() -> Outcome {
 }
 
 /// Races in this thread's mount namespace, and gives what each racer got.
-fn race(path: &Path) -> Vec<Ensured> {
+fn race(path: &Path) -> Vec<MountOutcome> {
     let start = Barrier::new(RACERS);
     thread::scope(|scope| {
         let racers: Vec<_> = (0..RACERS)
@@ -292,12 +286,12 @@ fn race(path: &Path) -> Vec<Ensured> {
 }
 
 #[track_caller]
-fn assert_one_is_mounted(path: &Path, results: &[Ensured]) {
+fn assert_one_is_mounted(path: &Path, results: &[MountOutcome]) {
     let mount = mount_at(path);
     assert_eq!(results.iter().filter(|result| result.is_new()).count(), 1);
-    for Ensured::Mounted(bpffs) | Ensured::Found(bpffs) in results {
-        assert_eq!(bpffs.dev(), mount.dev);
-        bpffs.still_here().unwrap();
+    for outcome in results {
+        assert_eq!(outcome.bpffs().dev(), mount.dev);
+        outcome.bpffs().still_here().unwrap();
     }
 }
 
@@ -322,10 +316,9 @@ pub fn as_one_of_many() {
     std::io::stdin()
         .read_line(&mut line)
         .expect("a word to begin");
-    match Bpffs::ensure(&path, &options()).expect("a bpffs") {
-        Ensured::Mounted(bpffs) => println!("mounted {}", bpffs.dev()),
-        Ensured::Found(bpffs) => println!("found {}", bpffs.dev()),
-    }
+    let outcome = Bpffs::ensure(&path, &options()).expect("a bpffs");
+    let word = if outcome.is_new() { "mounted" } else { "found" };
+    println!("{word} {}", outcome.bpffs().dev());
 }
 
 fn processes() -> Outcome {
@@ -404,11 +397,11 @@ fn kept_lock() -> Outcome {
         // The others have taken away again what they mounted.
         let mount = mount_at(path);
         let new: Vec<_> = results.iter().filter(|result| result.is_new()).collect();
-        let [Ensured::Mounted(bpffs)] = new[..] else {
+        let [outcome] = new[..] else {
             return Err(format!("{new:?}").into());
         };
-        assert_eq!(bpffs.dev(), mount.dev);
-        bpffs.still_here()?;
+        assert_eq!(outcome.bpffs().dev(), mount.dev);
+        outcome.bpffs().still_here()?;
         Ok(())
     })
 }

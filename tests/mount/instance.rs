@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, HiddenBpffs, Map, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions, ShadowedBpffs};
 use common::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{
@@ -118,7 +118,7 @@ fn usual_place() -> Outcome {
         // Not right over the same file system: EBUSY.
         on_tmpfs(Path::new("/sys"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
-        let error = Bpffs::default().expect_err("no bpffs");
+        let error = Bpffs::system().expect_err("no bpffs");
         let sentence = "find a bpffs at /sys/fs/bpf: /sys/fs/bpf is on sysfs, not on a bpffs";
         assert!(error.to_string().starts_with(sentence), "{error}");
         // How to mount one is said where this machine has none there.
@@ -135,11 +135,11 @@ fn usual_place() -> Outcome {
         // An ordinary directory to mount on, as any.
         let made = Bpffs::ensure(path, &MountOptions::new().mode(0o700))?;
         assert!(made.is_new());
-        assert_is_at(&Bpffs::default()?, path);
+        assert_is_at(&Bpffs::system()?, path);
         assert!(!Bpffs::ensure(path, &MountOptions::new())?.is_new());
         assert_eq!(mounts_at(path).len(), 1);
         unmount_soon(made.into_bpffs());
-        Bpffs::default().expect_err("no bpffs any more");
+        Bpffs::system().expect_err("no bpffs any more");
         Ok(())
     })
 }
@@ -182,7 +182,7 @@ fn mounted_over() -> Outcome {
                 path: path.to_owned(),
                 found: FileSystem::at(path)?,
                 missing: None,
-                hidden: Some(HiddenBpffs::ByMount {
+                hidden: Some(ShadowedBpffs::ByMount {
                     bpffs: Box::new(top.clone()),
                     by: Box::new(tmpfs.clone()),
                 }),

@@ -20,7 +20,7 @@ use crate::*;
 
 pub fn tests(suite: Suite) -> Suite {
     suite
-        .test("the_kernels_defaults", ROOT, defaults)
+        .test("the_defaults", ROOT, defaults)
         .test("modes", ROOT, modes)
         .test("owners", ROOT, owners)
         .test("flags_of_the_mount", ROOT, flags)
@@ -49,7 +49,7 @@ pub fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpff
 fn defaults() -> Outcome {
     in_a_directory(|path| {
         with_mounted(path, &MountOptions::new(), |bpffs| {
-            assert_eq!(root_of(path), (0o1777, 0, 0));
+            assert_eq!(root_of(path), (0o1700, 0, 0));
             let mount = mount_at(path);
             let has_source = kernel(5, 17).unmet().is_none();
             assert_eq!(mount.source, if has_source { "bpf" } else { "none" });
@@ -75,7 +75,7 @@ fn modes() -> Outcome {
         }
         // As it is by now, not as it was asked for.
         let bpffs = MountOptions::new().mount(path)?;
-        assert_eq!(bpffs.mount()?.mode(), Some(0o777));
+        assert_eq!(bpffs.mount()?.mode(), Some(0o700));
         fs::set_permissions(path, fs::Permissions::from_mode(0o751))?;
         assert_eq!(bpffs.mount()?.mode(), Some(0o751));
         Ok(())
@@ -121,7 +121,7 @@ fn owners() -> Outcome {
     in_a_directory(|path| {
         let uid = MountOptions::new().uid(1234);
         works_since(path, &uid, ("uid", SINCE), |_| {
-            assert_eq!(root_of(path), (0o1777, 1234, 0));
+            assert_eq!(root_of(path), (0o1700, 1234, 0));
         });
         let gid = MountOptions::new().gid(4321).mode(0o750);
         works_since(path, &gid, ("gid", SINCE), |_| {
@@ -132,7 +132,7 @@ fn owners() -> Outcome {
         });
         // What is so anyhow was not ignored.
         with_mounted(path, &MountOptions::new().uid(0).gid(0), |_| {
-            assert_eq!(root_of(path), (0o1777, 0, 0));
+            assert_eq!(root_of(path), (0o1700, 0, 0));
         });
         Ok(())
     })
@@ -333,7 +333,9 @@ fn ignored() -> Outcome {
             );
             assert_nothing_is_mounted_at(path);
         };
-        let new = MountOptions::new;
+        // With the mode that the kernel takes anyway.
+        let new = || MountOptions::new().mode(0o1777);
+        ignores(&MountOptions::new(), "mode", Some(Version::new(4, 10)));
         ignores(&new().mode(0o700), "mode", Some(Version::new(4, 10)));
         ignores(&new().uid(12), "uid", Some(Version::new(6, 8)));
         ignores(&new().gid(12), "gid", Some(Version::new(6, 8)));

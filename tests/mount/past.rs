@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chroot, symlink};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, Ensured, Error, FileSystem, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, Error, FileSystem, MountOperation, MountOptions};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::chdir;
@@ -186,17 +186,13 @@ fn covered() -> Outcome {
         chdir(&within)?;
         mount("tmpfs", path.join("x"), "tmpfs", MountFlags::empty(), None)?;
         fs::create_dir_all(&z)?;
-        let Ensured::Mounted(bpffs) = Bpffs::ensure("z", &options())? else {
-            return Err("there was none".into());
-        };
+        let bpffs = new(Bpffs::ensure("z", &options())?);
         let same = |bpffs: Bpffs, new: &Bpffs| {
             assert_eq!((bpffs.path(), bpffs.dev()), (Path::new("z"), new.dev()));
             bpffs.still_here()
         };
         same(Bpffs::at("z")?, &bpffs)?;
-        let Ensured::Found(found) = Bpffs::ensure("z", &options())? else {
-            return Err("there was one".into());
-        };
+        let found = existing(Bpffs::ensure("z", &options())?);
         same(found, &bpffs)?;
         assert!(!FileSystem::at(&z)?.is_bpffs());
         unmount_soon(bpffs);

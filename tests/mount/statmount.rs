@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Bpffs, Ensured, MountOptions};
-use common::*;
+use bpf_pin::{Bpffs, MountOptions};
+
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,
     mount_remount, unmount,
@@ -133,9 +133,7 @@ fn ensured() -> Outcome {
                 _ => filtered(both),
             };
             assert!(is_new?);
-            let Ensured::Found(found) = found? else {
-                panic!("it was there");
-            };
+            let found = existing(found?);
             assert_eq!(found.mount()?, mount_at(&path));
             assert_eq!(filtered(|| found.mount())?, mount_at(&path));
             let unmounted = match name {

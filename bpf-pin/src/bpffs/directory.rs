@@ -1,23 +1,34 @@
-//! A directory is found by its path, or the error says what stands in the way.
+//! Opening a directory, with an error that says what is in the way.
 
 use std::path::Path;
 
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
-use crate::mounts::Directory;
+use crate::pathname::Pathname;
+use crate::procfs::{Directory, Mount, MountInfo};
 
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
-        let explain = |errno| diagnose::walk(path, errno);
-        Self::hold(path).map_err(|reason| reason.explained(explain))
+        let name = Pathname::new(path)?;
+        Self::hold(name.as_c_str()).map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))
     }
 
-    /// Of a bpffs, or the error that says what is there instead.
+    /// Fails with what is there instead if it is not on a bpffs.
     pub(crate) fn on_bpffs(self, path: &Path) -> Result<Self, Cause> {
         match self.fs.is_bpffs() {
             true => Ok(self),
             false => Err(diagnose::not_bpffs(path, self.fs)),
+        }
+    }
+
+    pub(crate) fn listed_mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
+        match self.mount(mounts)? {
+            Some(mount) => Ok(mount),
+            None => {
+                let mount_id = self.mount_id()?;
+                Err(Cause::NotListed { mount_id }.into())
+            }
         }
     }
 }

@@ -1,112 +1,128 @@
-//! A bpffs at a path, mounted only where there is none, once however many ask for it.
+//! Mounts a bpffs at a path only if none is there, once for all callers.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, Stat, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Reason, Result};
 use crate::flock::{Held, try_lock_file};
-use crate::mountinfo::Mount;
-use crate::mounts::{Directory, MountInfo, from_root, statmount};
 use crate::operation::MountOperation;
+use crate::procfs::{Directory, Mount, MountInfo, MountTable, ShadowedBpffs, from_root, statmount};
 
-use super::attach::{self, Attached};
 use super::instance::{Bpffs, error};
-use super::options::{MountOptions, needs_mount};
+use super::options::MountOptions;
 
 /// What [`Bpffs::ensure`] did.
 #[derive(Debug)]
-pub enum Ensured {
-    /// It mounted a new bpffs, with the options.
-    Mounted(Bpffs),
-    /// A bpffs was mounted there already, with whatever options.
-    Found(Bpffs),
+pub struct MountOutcome {
+    bpffs: Bpffs,
+    is_new: bool,
+    in_process_1: Option<Box<Mount>>,
 }
 
-impl Ensured {
+impl MountOutcome {
+    /// The bpffs.
+    pub fn bpffs(&self) -> &Bpffs {
+        &self.bpffs
+    }
+
     /// The bpffs.
     pub fn into_bpffs(self) -> Bpffs {
-        match self {
-            Self::Mounted(bpffs) | Self::Found(bpffs) => bpffs,
-        }
+        self.bpffs
     }
 
-    /// Whether it is new.
+    /// Whether it was mounted by this call, with the options. Otherwise it was there, with any options.
     pub fn is_new(&self) -> bool {
-        matches!(self, Self::Mounted(_))
+        self.is_new
+    }
+
+    /// Another bpffs, which process 1 has at this path in its mount namespace and this thread does not see.
+    ///
+    /// `ip netns exec` and `unshare -m` create such namespaces. What is pinned in [`bpffs`](Self::bpffs) is
+    /// then invisible to the rest of the system, and is lost when the last process of this mount namespace
+    /// ends. [`MountOptions::refuse_second_bpffs`] makes it an error.
+    ///
+    /// None if this thread may not read the mounts of process 1.
+    pub fn in_process_1(&self) -> Option<&Mount> {
+        self.in_process_1.as_deref()
     }
 }
 
-/// How often it is looked again, where others mount and unmount there meanwhile.
+/// How often to retry if others mount and unmount there.
 const TRIES: usize = 64;
-/// How often more a path seems to lead past what is mounted by it, before that is said.
-const PAST: usize = 2;
+/// How often a path may seem to bypass the new mount, because others mount there, before that is an error.
+const BYPASS_RETRIES: usize = 2;
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long others are waited for: many, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a mount that covers another may take to be taken away again.
+/// How long to wait for the lock: there may be many callers on a busy machine.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a mount that covers another may exist before it is removed again.
 const SETTLED: Duration = Duration::from_secs(5);
 
 impl Bpffs {
-    /// Mounts a bpffs at `path`, a directory that must be there, unless one is mounted exactly there.
+    /// Mounts a bpffs at `path`, an existing directory, unless one is mounted exactly there.
     ///
-    /// It is mounted there and nowhere else, on a directory that is there, also one whose own mount
-    /// begins above this process's root, as after chroot(2); over nothing that is mounted there; and
-    /// once, even when many processes ask for it at the same moment: they take turns, by flock(2) of
-    /// the directory. Where somebody else holds that lock for more than ten seconds, or the directory
-    /// may not be read, it is done without; a mount that then turns out to cover another is taken away
-    /// again, with whatever was mounted on top of it in that moment.
+    /// It never covers another mount, and it mounts once even if many processes call it at the same
+    /// moment: they take turns with flock(2) on the directory. If the lock is held elsewhere for more than
+    /// ten seconds, or the directory may not be read, it mounts without the lock. A mount that then turns
+    /// out to cover another is removed again, with whatever was mounted on top of it in that moment. The
+    /// path may lead into a mount that begins above this process's root, as after chroot(2).
     ///
-    /// A new bpffs that covers another may be one that somebody is about to take away, so it is
-    /// given only when it has been there for five seconds.
+    /// A bpffs that covers another may be about to be removed that way, so it is returned only once it
+    /// has existed for five seconds.
     ///
-    /// Of a bpffs that is found, options are not compared: see [`mount`](Self::mount) and
+    /// The options of a bpffs that is found are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
+    ///
+    /// In a mount namespace of its own, as under `ip netns exec` or `unshare -m`, this mounts a bpffs that
+    /// only this namespace sees: check [`MountOutcome::in_process_1`], or set
+    /// [`MountOptions::refuse_second_bpffs`].
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount), and nothing was mounted:
-    /// [`Occupied`](Cause::Occupied) where another file system is mounted exactly there;
-    /// [`NotTheRoot`](Cause::NotTheRoot) where the path is a directory within a bpffs;
-    /// [`LeadsPast`](Cause::LeadsPast) where the path would not lead to what is mounted by it;
-    /// [`Overtaken`](Cause::Overtaken) where others mount and unmount there all the while;
-    /// [`NotListed`](Cause::NotListed) where the path leads to a mount that is attached nowhere, and
-    /// EINVAL where it leads into another mount namespace; [`Missing`](Cause::Missing) where the
-    /// directory is yet to be made;
-    /// [`NoProc`](Cause::NoProc); the rest as [`MountOptions::mount`].
+    /// [`Error::Mount`](crate::Error::Mount), and nothing is mounted:
+    /// - [`Occupied`](Cause::Occupied) if another file system is mounted exactly there
+    /// - [`NotTheRoot`](Cause::NotTheRoot) if the path is a directory within a bpffs
+    /// - [`LeadsPast`](Cause::LeadsPast) if the path would bypass the mount
+    /// - [`Overtaken`](Cause::Overtaken) if others keep mounting and unmounting there
+    /// - [`NotListed`](Cause::NotListed) if the path leads to a mount that is attached nowhere, and EINVAL
+    ///   if it leads into another mount namespace
+    /// - [`Missing`](Cause::Missing) if the directory does not exist
+    /// - [`Shadowed`](Cause::Shadowed) as [`MountOptions::refuse_second_bpffs`] asks
+    /// - [`NoProc`](Cause::NoProc), and those of [`MountOptions::mount`]
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Bpffs, Ensured, MountOptions};
+    /// use bpf_pin::{Bpffs, MountOptions};
     ///
-    /// // The kernel makes the usual place, /sys/fs/bpf; any other is to be made first.
+    /// // The kernel provides /sys/fs/bpf. Any other directory must be created first.
     /// std::fs::create_dir_all("/run/app/bpf")?;
-    /// let options = MountOptions::new().mode(0o700);
-    /// match Bpffs::ensure("/run/app/bpf", &options)? {
-    ///     Ensured::Mounted(bpffs) => println!("mounted {}", bpffs.path().display()),
-    ///     Ensured::Found(bpffs) => println!("found device {}", bpffs.dev()),
+    /// let outcome = Bpffs::ensure("/run/app/bpf", &MountOptions::new())?;
+    /// if let Some(other) = outcome.in_process_1() {
+    ///     eprintln!("pins here are private: the system has mount {}", other.mount_id);
     /// }
+    /// let bpffs = outcome.into_bpffs();
+    /// println!("device {}", bpffs.dev());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<Ensured> {
+    pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<MountOutcome> {
         let path = path.as_ref();
         ensure(&from_root(path), options)
             .map_err(|reason| error(MountOperation::Mount, path, reason))
     }
 }
 
-fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
+fn ensure(path: &Path, options: &MountOptions) -> Result<MountOutcome, Reason> {
     options.check()?;
-    let begin = Instant::now();
+    let lock_deadline = Instant::now() + LOCK_TIMEOUT;
     let mut stacked = None;
     let mut last = Reason::from(Cause::Overtaken);
-    let (mut tries, mut past) = (0, 0);
+    let (mut tries, mut bypasses) = (0, 0);
     while tries < TRIES {
         tries += 1;
         let mounts = MountInfo::own()?;
@@ -119,51 +135,85 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<Ensured, Reason> {
                 continue;
             }
             Ok(There::Bpffs | There::Stacked) => {
-                let found = Bpffs::known(place.fd, path, place.stat.st_dev);
-                return Ok(Ensured::Found(found));
+                let in_process_1 = second_bpffs(&place, Some(place.stat.st_dev), options)?;
+                let bpffs = Bpffs::known(place.fd, path, place.stat.st_dev);
+                let is_new = false;
+                return Ok(MountOutcome {
+                    bpffs,
+                    is_new,
+                    in_process_1,
+                });
             }
             // Unmounted since it was found.
-            Err(reason) if is_not_listed(&reason) => {
+            Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => {
                 last = reason;
                 sleep(PAUSE);
                 continue;
             }
             Err(reason) => return Err(reason),
         }
-        let lock = lock(&place, begin + PATIENCE);
-        // Whoever had the lock before may have mounted it.
+        let in_process_1 = second_bpffs(&place, None, options)?;
+        let lock = lock(&place, lock_deadline);
+        // The last holder of the lock may have mounted it.
         if !Directory::open(path)?.is_same_as(&place)? {
             continue;
         }
-        match mount_on(&place, path, &mounts, options) {
-            Ok((mount, dev)) => {
-                drop(lock);
-                return Ok(Ensured::Mounted(Bpffs::known(mount, path, dev)));
+        let mounted = options.mount_on(&place, path, Some(place.mount_id()?));
+        drop(lock);
+        match mounted {
+            Ok(bpffs) => {
+                let is_new = true;
+                return Ok(MountOutcome {
+                    bpffs,
+                    is_new,
+                    in_process_1,
+                });
             }
-            // Where others mount and unmount there, it may only seem so.
-            Err(Without::MountYet(reason)) if leads_past(&reason) && past == PAST => {
-                return Err(reason);
-            }
-            Err(Without::MountYet(reason)) => {
-                past += usize::from(leads_past(&reason));
+            Err(reason) => {
+                // It may only seem so while others mount and unmount there.
+                let is_bypassed = matches!(reason.cause(), Some(Cause::LeadsPast));
+                bypasses += usize::from(is_bypassed);
+                if bypasses > BYPASS_RETRIES || !(is_bypassed || is_lost_race(&reason)) {
+                    return Err(reason);
+                }
                 last = reason;
                 sleep(PAUSE);
             }
-            Err(Without::Mount(reason)) => return Err(reason),
         }
     }
     Err(last)
+}
+
+/// The bpffs that process 1 has at the path of `place`, if it is another than the one that was found
+/// there.
+fn second_bpffs(
+    place: &Directory,
+    found: Option<u64>,
+    options: &MountOptions,
+) -> Result<Option<Box<Mount>>, Reason> {
+    let find = || {
+        let table = MountTable::of_process_1()?;
+        let path = place.path()?;
+        let topmost = table.mounted_at(&path).pop()?;
+        (topmost.is_bpffs() && Some(topmost.dev) != found).then(|| topmost.into())
+    };
+    match find() {
+        Some(bpffs) if options.refuses_second => {
+            Err(Cause::Shadowed(ShadowedBpffs::InProcess1 { bpffs }).into())
+        }
+        bpffs => Ok(bpffs),
+    }
 }
 
 /// What is mounted exactly there.
 enum There {
     Nothing,
     Bpffs,
-    /// A bpffs on top of another: one of two may be about to be taken away again.
+    /// A bpffs on top of another, which may be about to be removed again.
     Stacked,
 }
 
-/// An error where no bpffs may be mounted.
+/// Fails if no bpffs may be mounted there.
 fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
     let mount = place.mount(mounts)?;
     match (place.is_mount_root(mount.as_ref()), mount) {
@@ -178,7 +228,8 @@ fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<T
             mount_id: mount.mount_id,
         }
         .into()),
-        // Only what begins above this process's root is not listed and can be mounted on.
+        // Of the mounts that are not listed, only one that begins above this process's root can be
+        // mounted on.
         (is_root, None) if is_root || place.is_attached_nowhere() => {
             let mount_id = place.mount_id()?;
             Err(Cause::NotListed { mount_id }.into())
@@ -192,127 +243,54 @@ fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<T
     }
 }
 
-/// Whether the bpffs is too old to be taken away again, or was waited for as long.
-fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    // Its root is made with it, and of these each is renewed by something else: by a list, by a pin,
-    // by both and a change of mode. Where clocks have been set, waiting will do.
-    let Stat {
-        st_atime,
-        st_mtime,
-        st_ctime,
-        ..
-    } = place.stat;
-    let oldest = st_atime.min(st_mtime).min(st_ctime);
-    let made = Duration::from_secs(u64::try_from(oldest).unwrap_or(0));
-    if now.is_ok_and(|now| now > made + 2 * SETTLED) {
-        return true;
-    }
-    let (dev, since) = first_seen.get_or_insert((place.stat.st_dev, Instant::now()));
-    if *dev != place.stat.st_dev {
-        (*dev, *since) = (place.stat.st_dev, Instant::now());
-    }
-    since.elapsed() > SETTLED
-}
-
-fn is_not_listed(reason: &Reason) -> bool {
-    matches!(reason.cause(), Some(Cause::NotListed { .. }))
-}
-
-fn leads_past(reason: &Reason) -> bool {
-    matches!(reason.cause(), Some(Cause::LeadsPast))
-}
-
 fn covers_a_bpffs(place: &Directory, mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
     if let Some(covers) = statmount::covers_a_bpffs(place.fd.as_fd()) {
         return Ok(covers);
     }
-    // Both of one moment, or what it covers may be gone, and take it along, in between.
-    let here = mounts.select(|line| line.is_mounted_at(&mount.mount_point))?;
+    // Both from one reading: what it covers may be unmounted in between, and this mount with it.
+    let here = mounts.read()?.mounted_at(&mount.mount_point);
     let find = |id| here.iter().find(|mount| mount.mount_id == id);
     let mount_id = mount.mount_id;
     let again = find(mount_id).ok_or(Cause::NotListed { mount_id })?;
     Ok(find(again.parent_id).is_some_and(Mount::is_bpffs))
 }
 
-/// The right to mount there, among those who ask. Anybody who may read the directory can hold the lock,
-/// and must not stop us for good.
-fn lock(place: &Directory, end: Instant) -> Option<Held> {
+/// Whether the bpffs is too old to be removed again, or was waited for long enough.
+fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
+    // Its root was created with it. Each time is updated by something else: by a listing, by a pin, by both
+    // and by chmod(2). If a clock was set, waiting is enough.
+    let stat = &place.stat;
+    let oldest = stat.st_atime.min(stat.st_mtime).min(stat.st_ctime);
+    let created = Duration::from_secs(u64::try_from(oldest).unwrap_or(0));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    if now.is_ok_and(|now| now > created + 2 * SETTLED) {
+        return true;
+    }
+    let (dev, since) = first_seen.get_or_insert((stat.st_dev, Instant::now()));
+    if *dev != stat.st_dev {
+        (*dev, *since) = (stat.st_dev, Instant::now());
+    }
+    since.elapsed() > SETTLED
+}
+
+/// The lock of callers that mount there. Anyone who may read the directory can hold it, so it is waited
+/// for until the deadline only.
+fn lock(place: &Directory, deadline: Instant) -> Option<Held> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
     loop {
         match try_lock_file(&directory, FlockOperation::LockExclusive) {
             Ok(true) => return Some(Held::briefly(directory)),
-            Ok(false) if Instant::now() < end => sleep(PAUSE),
+            Ok(false) if Instant::now() < deadline => sleep(PAUSE),
             _ => return None,
         }
     }
 }
 
-/// Why there is no new mount, and whether to look again.
-enum Without {
-    Mount(Reason),
-    MountYet(Reason),
-}
-
-impl Without {
-    fn of_mounting(reason: Reason) -> Self {
-        let is_overtaken = matches!(reason.cause(), Some(Cause::Overtaken | Cause::LeadsPast));
-        match reason.raw_os_error().map(Errno::from_raw_os_error) {
-            // What was on top there was unmounted under our hands.
-            Some(Errno::INVAL | Errno::NOENT) => Self::MountYet(reason),
-            _ if is_overtaken => Self::MountYet(reason),
-            _ => Self::Mount(reason),
-        }
-    }
-}
-
-impl From<Reason> for Without {
-    fn from(reason: Reason) -> Self {
-        Self::Mount(reason)
-    }
-}
-
-fn mount_on(
-    place: &Directory,
-    path: &Path,
-    mounts: &MountInfo,
-    options: &MountOptions,
-) -> Result<(OwnedFd, u64), Without> {
-    // After it is attached nothing but the look at it may fail.
-    let place_id = place.mount_id()?;
-    let moved = options.make().map_err(Without::Mount).and_then(|mount| {
-        let attached = Attached::of(mount.as_fd())?;
-        attach::move_mount_onto(mount.as_fd(), place).map_err(Without::of_mounting)?;
-        Ok((mount, attached))
-    });
-    let (mount, attached) = match moved {
-        Err(Without::Mount(reason)) if needs_mount(&reason) => {
-            let new = attach::mount_onto(place, path, options).map_err(Without::of_mounting)?;
-            return Ok((new.fd, new.stat.st_dev));
-        }
-        moved => moved?,
-    };
-    let overtaken = || Err(Without::MountYet(Cause::Overtaken.into()));
-    match attached.verify(mounts, options) {
-        // On the directory itself, not on what somebody mounted there a moment ago.
-        Ok(found) if found.parent_id == place_id => {
-            let is_led_to = attached.is_led_to(path, mounts).inspect_err(|_| {
-                // The first reason is the one to tell.
-                let _ = attached.take_away(mounts);
-            });
-            is_led_to.map_err(Without::of_mounting)?;
-            Ok((mount, attached.dev))
-        }
-        // Somebody who was there before took theirs away, and with it what was on top of it.
-        Err(reason) if is_not_listed(&reason) => overtaken(),
-        Ok(_) => {
-            attached.take_away(mounts)?;
-            overtaken()
-        }
-        Err(reason) => {
-            let _ = attached.take_away(mounts);
-            Err(reason.into())
-        }
+fn is_lost_race(reason: &Reason) -> bool {
+    match reason.cause() {
+        Some(cause) => matches!(cause, Cause::Overtaken),
+        // The mount on top, which was to be mounted on, was unmounted.
+        None => reason.is(Errno::INVAL) || reason.is(Errno::NOENT),
     }
 }

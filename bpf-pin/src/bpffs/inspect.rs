@@ -1,6 +1,5 @@
-//! What is at a path, and what stands between it and a bpffs.
+//! What a path leads to, and what keeps it from leading to a bpffs.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,11 +8,10 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use crate::cause::{Cause, Device};
 use crate::error::{Reason, Result};
-use crate::magic::FileSystem;
-use crate::mountinfo::{Line, Mount};
-use crate::mounts::{Directory, MountInfo, from_root, of_process_1};
 use crate::operation::MountOperation;
+use crate::procfs::{Directory, Mount, MountInfo, MountTable, from_root};
 use crate::shown::Shown;
+use crate::types::FileSystem;
 
 use super::instance::{Bpffs, error};
 
@@ -21,42 +19,41 @@ use super::instance::{Bpffs, error};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Nothing is there.
+    /// Nothing.
     Missing {
-        /// The first component of the path that does not exist, with what leads to it.
+        /// The path up to the first component that does not exist.
         missing: PathBuf,
     },
-    /// The path, or what should be a directory on the way, is none.
+    /// The path, or a component of it, is not a directory.
     NotADirectory {
         /// The path up to there.
         path: PathBuf,
     },
     /// A directory on another file system.
     Elsewhere {
-        /// Which.
+        /// Which file system.
         found: FileSystem,
     },
-    /// A bpffs is mounted exactly there.
+    /// The root of a mounted bpffs.
     Mounted,
     /// A directory within a bpffs that is mounted further up.
     Within,
-    /// On a bpffs that is attached nowhere: a [`Detached`](crate::Detached) one, or one that was unmounted
-    /// while it was in use.
+    /// A bpffs that is attached nowhere: [`Detached`](crate::Detached), or unmounted while in use.
     Unattached,
 }
 
 /// What makes a bpffs read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnly {
-    /// This mount; through another it may be written to.
+    /// This mount. Others of the same bpffs may be writable.
     Mount,
-    /// The file system, however often it is mounted.
+    /// The file system, and so all its mounts.
     FileSystem,
-    /// One of the two: it cannot be told which where the mount is not listed.
+    /// One of the two. Which one is unknown because the mount is not listed.
     Either,
 }
 
-/// What was seen at a path, as data and, by Display, as a sentence. From [`Bpffs::inspect`].
+/// What was found at a path: as data, and by Display as a sentence. From [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
@@ -64,34 +61,33 @@ pub struct Inspection {
     pub path: PathBuf,
     /// What it leads to.
     pub verdict: Verdict,
-    /// The directory's `st_dev`, where it leads to one: of a bpffs, the instance.
+    /// The directory's `st_dev`, if it leads to one. For a bpffs it identifies the instance.
     pub dev: Option<u64>,
-    /// The mount that it leads through, where it leads to a directory and mountinfo lists it: with
-    /// the propagation, and in `root` the directory that a bind mount begins with. It lists none that
-    /// begins above this process's root, as after chroot(2), that is another namespace's, or is
-    /// attached nowhere.
+    /// The mount of the directory, if mountinfo lists it. For a bind mount, `root` is the directory that
+    /// was bound. Not listed are mounts that begin above this process's root, as after chroot(2), that
+    /// belong to another namespace, or that are attached nowhere.
     pub mount: Option<Mount>,
-    /// What keeps pins from being made, where it is on a bpffs.
+    /// What prevents pins, if it is on a bpffs.
     pub read_only: Option<ReadOnly>,
     /// The mounts that this one covers, if the path leads to its root: the topmost first.
     pub covers: Vec<Mount>,
-    /// The mounts of type bpf at this path that it does not lead to, since other mounts hide them:
-    /// those in `covers`, and those hidden by a mount over a directory on the way.
+    /// The bpffs mounts at this path that other mounts shadow: those in `covers`, and those under a mount
+    /// over a directory on the path.
     pub hidden: Vec<Mount>,
-    /// The mount of type bpf that process 1 has at this path, where this thread's mount namespace
-    /// is another and has none there, and it may look.
+    /// The bpffs that process 1 has at this path, if this thread's mount namespace is another and has none
+    /// there, and if this thread may read it.
     pub of_process_1: Option<Mount>,
 }
 
 impl Bpffs {
-    /// Looks at what is at `path`, and changes nothing. Symbolic links are followed.
+    /// Describes what is at `path`, and changes nothing. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount) where it cannot be told: [`Blocked`](Cause::Blocked)
-    /// (EACCES) where a directory on the way may not be searched; [`NoProc`](Cause::NoProc) without
-    /// mountinfo; [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the
-    /// like.
+    /// [`Error::Mount`](crate::Error::Mount) if that cannot be determined:
+    /// - [`Blocked`](Cause::Blocked) if a directory on the path may not be searched (EACCES)
+    /// - [`NoProc`](Cause::NoProc) without mountinfo
+    /// - [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the like
     ///
     /// # Examples
     ///
@@ -124,7 +120,7 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let canonical = match Directory::open(&from_root(path)) {
         Ok(place) => {
             seen.look_at(&place, &mounts)?;
-            place.path_that_leads_here(seen.mount.is_some())
+            place.reachable_path(seen.mount.is_some())
         }
         Err(reason) => {
             seen.verdict = match reason.cause() {
@@ -143,21 +139,22 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         Some(_) => from_root(path).into_owned(),
         None => without_links(&from_root(path)),
     });
-    let this = seen.mount.as_ref().map(|mount| mount.mount_id);
-    let is_other = |id| Some(id) != this;
-    seen.hidden =
-        mounts.select_bpffs(|line| is_other(line.mount_id) && line.is_mounted_at(&canonical))?;
+    let mount_id = seen.mount.as_ref().map(|mount| mount.mount_id);
+    let mut bpffs_there = mounts.read()?.mounted_at(&canonical);
+    bpffs_there.retain(|mount| mount.is_bpffs() && Some(mount.mount_id) != mount_id);
+    seen.hidden = bpffs_there;
     if !seen.is_on_bpffs() && seen.hidden.is_empty() {
-        let is_there = |line: &Line<'_>| line.is_bpffs() && line.is_mounted_at(&canonical);
-        seen.of_process_1 = of_process_1(is_there).and_then(|mut mounts| mounts.pop());
+        let there = MountTable::of_process_1().map(|table| table.mounted_at(&canonical));
+        let mut there = there.unwrap_or_default().into_iter();
+        seen.of_process_1 = there.rfind(Mount::is_bpffs);
     }
     Ok(seen)
 }
 
-/// What the path would be in mountinfo, if what is missing were there: what exists of it as the kernel has
-/// it, and the rest.
+/// The path that mountinfo would show if the missing components existed: the kernel's path of those that
+/// do, and the rest.
 fn without_links(path: &Path) -> PathBuf {
-    /// As the kernel follows at most.
+    /// The most that the kernel follows.
     const LINKS: usize = 40;
 
     let mut path = path.to_owned();
@@ -168,7 +165,7 @@ fn without_links(path: &Path) -> PathBuf {
         };
         let mut rest = path.strip_prefix(above).unwrap_or(&path).components();
         let first = rest.next().unwrap_or(Component::CurDir);
-        // Which dangles, or else it would have been followed.
+        // A link here dangles, or it would have been followed.
         match fs::read_link(base.join(first)) {
             Ok(to) => path = base.join(to).join(rest),
             Err(_) => return rest.fold(base.join(first), descend),
@@ -218,8 +215,7 @@ impl Inspection {
         )
     }
 
-    /// How many mounts are on top of `mount`, one of those in `hidden`, where they are at the same
-    /// place.
+    /// How many mounts are on top of `mount`, one of those in `hidden`, if they are at the same path.
     fn depth(&self, mount: &Mount) -> Option<usize> {
         let is_it = |covered: &Mount| covered.mount_id == mount.mount_id;
         self.covers.iter().position(is_it).map(|at| at + 1)
@@ -227,35 +223,27 @@ impl Inspection {
 }
 
 fn read_only(place: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly>, Reason> {
-    let Some(mount) = mount else {
-        let flags = fstatvfs(&place.fd).map_err(Reason::errno_only)?.f_flag;
-        let is_set = flags.contains(StatVfsMountFlags::RDONLY);
-        return Ok(is_set.then_some(ReadOnly::Either));
-    };
-    let is_set = |option: Option<_>| option.is_some();
-    Ok(
-        match (is_set(mount.super_option("ro")), is_set(mount.option("ro"))) {
-            (true, _) => Some(ReadOnly::FileSystem),
-            (false, true) => Some(ReadOnly::Mount),
-            (false, false) => None,
-        },
-    )
+    Ok(match mount {
+        Some(mount) if mount.super_option("ro").is_some() => Some(ReadOnly::FileSystem),
+        Some(mount) => mount.option("ro").map(|_| ReadOnly::Mount),
+        None => {
+            let flags = fstatvfs(&place.fd).map_err(Reason::errno_only)?.f_flag;
+            let is_set = flags.contains(StatVfsMountFlags::RDONLY);
+            is_set.then_some(ReadOnly::Either)
+        }
+    })
 }
 
-/// The stack of mounts at one place: each is mounted on the root of the one below.
+/// The stack of mounts at one path, each mounted on the root of the next.
 fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
-    let here = mounts.select(|line| line.is_mounted_at(&top.mount_point))?;
-    let by_id: HashMap<_, _> = here.iter().map(|mount| (mount.mount_id, mount)).collect();
-    let mut covered: Vec<Mount> = Vec::new();
-    let mut above = top;
-    // Which ends, for no id is met twice in a list of so many.
-    for _ in 0..here.len() {
-        let below = by_id.get(&above.parent_id);
-        let Some(below) = below.filter(|below| below.mount_id != above.mount_id) else {
-            break;
-        };
-        covered.push((*below).clone());
-        above = below;
+    let mut here = mounts.read()?.mounted_at(&top.mount_point);
+    here.retain(|mount| mount.mount_id != top.mount_id);
+    let mut covered = Vec::new();
+    let mut below = top.parent_id;
+    while let Some(at) = here.iter().position(|mount| mount.mount_id == below) {
+        let next = here.swap_remove(at);
+        below = next.parent_id;
+        covered.push(next);
     }
     Ok(covered)
 }
@@ -266,7 +254,7 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// The sentence, with paths as they are.
+/// The sentence, with unescaped paths.
 struct Words<'i>(&'i Inspection);
 
 impl fmt::Display for Words<'_> {
@@ -285,7 +273,7 @@ impl Inspection {
             }
             (Verdict::Elsewhere { found }, mount) => {
                 write!(f, "{path} is a directory on {found}")?;
-                // What hides another is known by its id alone.
+                // A mount that shadows another is identified by its id.
                 if let (Some(mount), false) = (mount, self.hidden.is_empty()) {
                     write!(f, " (mount {})", mount.mount_id)?;
                 }
@@ -331,7 +319,7 @@ impl Inspection {
         if self.of_process_1.is_some() {
             return f.write_str("; in the mount namespace of process 1 a bpffs is mounted there");
         }
-        // Where a bpffs belongs and none is.
+        // A bpffs is usually mounted there.
         if matches!(self.verdict, Verdict::Elsewhere { .. })
             && self.hidden.is_empty()
             && self.path.ends_with("sys/fs/bpf")
@@ -340,9 +328,7 @@ impl Inspection {
         }
         Ok(())
     }
-}
 
-impl Inspection {
     fn mounted(&self, f: &mut fmt::Formatter<'_>, mount: &Mount) -> fmt::Result {
         write!(f, "{} is ", self.path.display())?;
         match mount.root.as_os_str() == "/" {
@@ -357,9 +343,7 @@ impl Inspection {
         }
         Ok(())
     }
-}
 
-impl Inspection {
     fn unlisted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dev = Device(self.dev.unwrap_or(0));
         write!(

@@ -8,30 +8,26 @@ use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::dir::PinDir;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::mountinfo::Mount;
-use crate::mounts::{Directory, MountInfo, Table, mount_id, mount_of};
 use crate::operation::MountOperation;
-
-use super::allowed::Delegation;
-use super::noatime::without_atime;
+use crate::procfs::{Directory, Mount, MountInfo, MountTable, mount_id, mount_of};
+use crate::token::Delegation;
 
 /// Where bpffs is usually mounted.
-const USUAL_PLACE: &str = "/sys/fs/bpf";
+const SYSTEM_PATH: &str = "/sys/fs/bpf";
 
-/// A mounted bpffs: an `O_PATH` descriptor of a directory of it, and the path by which that was found.
+/// A mounted bpffs: an `O_PATH` descriptor of one of its directories, and the path of that.
 ///
-/// The descriptor keeps the instance alive and reachable, whatever is mounted over the path later;
-/// [`still_here`](Self::still_here) tells whether something was. It also keeps the mount busy, so that
-/// others cannot unmount it: EBUSY.
+/// The descriptor keeps the instance alive and reachable even if something is mounted over the path later,
+/// which [`still_here`](Self::still_here) detects. It also keeps the mount busy: others cannot unmount it
+/// (EBUSY).
 ///
 /// # Examples
 ///
 /// ```no_run
 /// use bpf_pin::Bpffs;
 ///
-/// let bpffs = Bpffs::default()?;
+/// let bpffs = Bpffs::system()?;
 /// println!("{} is device {}", bpffs.path().display(), bpffs.dev());
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
@@ -43,17 +39,18 @@ pub struct Bpffs {
 }
 
 impl Bpffs {
-    /// The bpffs that `path`, a directory, is on. Symbolic links are followed.
+    /// The bpffs that the directory `path` is on. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotBpffs`](Cause::NotBpffs), which names the file system that is there,
-    /// and a bpffs that it hides;
-    /// [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT);
-    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](Cause::NameTooLong),
-    /// [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](Cause::Blocked) (EACCES);
-    /// ELOOP, with [`SymbolicLink`](Cause::SymbolicLink) on a mount that follows none;
-    /// [`InteriorNul`](Cause::InteriorNul), without a syscall. [`inspect`](Self::inspect) tells more.
+    /// [`Error::Mount`]; [`inspect`](Self::inspect) returns more details:
+    /// - [`NotBpffs`](Cause::NotBpffs) with the file system that is there, and a bpffs that it shadows
+    /// - [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT)
+    /// - [`NotADirectory`](Cause::NotADirectory) (ENOTDIR)
+    /// - [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG)
+    /// - [`Blocked`](Cause::Blocked) (EACCES)
+    /// - ELOOP, with [`SymbolicLink`](Cause::SymbolicLink) on a mount that follows none
+    /// - [`InteriorNul`](Cause::InteriorNul), without a syscall
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         match Self::find(path) {
@@ -67,9 +64,8 @@ impl Bpffs {
     /// # Errors
     ///
     /// As [`at`](Self::at).
-    #[allow(clippy::should_implement_trait, reason = "it may not be there")]
-    pub fn default() -> Result<Self> {
-        Self::at(USUAL_PLACE)
+    pub fn system() -> Result<Self> {
+        Self::at(SYSTEM_PATH)
     }
 
     fn find(path: &Path) -> Result<Directory, Reason> {
@@ -81,44 +77,23 @@ impl Bpffs {
         Self { fd, path, dev }
     }
 
-    /// The path as it was given; where it was mounted by this crate from the root, if such a path leads
-    /// there.
+    /// The path as it was given. If this library mounted it: the path from the root, if there is one.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The `st_dev` of all its files: no other living file system has it.
+    /// The `st_dev` of all its files, unique among the file systems that exist.
     pub fn dev(&self) -> u64 {
         self.dev
     }
 
-    /// The directory by which it was found, to pin in.
+    /// Checks that the path still leads to this instance.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
-    pub fn dir(&self) -> Result<PinDir> {
-        let fail = |reason| error(MountOperation::Find, &self.path, reason);
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|errno| fail(Reason::errno_only(errno)))?;
-        PinDir::of_bpffs(fd, &self.path).map_err(|nul| fail(nul.into()))
-    }
-
-    /// The same, and this no more; what is opened in it keeps its time of last access where that can
-    /// be. `mount` must be the one that it was found through.
-    pub(crate) fn into_dir_without_atime(self, mount: &Mount) -> Result<PinDir> {
-        let Self { fd, path, .. } = self;
-        let fd = without_atime(fd, mount);
-        PinDir::of_bpffs(fd, &path).map_err(|nul| error(MountOperation::Find, &path, nul.into()))
-    }
-
-    /// Whether the path still leads to this instance.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Mount`]: [`AnotherInstance`](Cause::AnotherInstance) where it leads to another bpffs,
-    /// because one was mounted over it, say; [`NotBpffs`](Cause::NotBpffs) where it leads to another
-    /// file system; [`Missing`](Cause::Missing) (ENOENT) and the like where it leads nowhere.
+    /// [`Error::Mount`]: [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
+    /// mount over it; [`NotBpffs`](Cause::NotBpffs) if it leads to another file system;
+    /// [`Missing`](Cause::Missing) (ENOENT) and the like if it leads nowhere.
     pub fn still_here(&self) -> Result<()> {
         match self.look_again() {
             Ok(_) => Ok(()),
@@ -135,28 +110,25 @@ impl Bpffs {
         }
     }
 
-    /// The mount that it was found through: `statmount(2)`, from Linux 6.13 on, or its line of mountinfo.
+    /// The mount that it was found through: `statmount(2)`, Linux 6.13, or its line in mountinfo.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) where mountinfo has it not: it is attached
-    /// nowhere, in another mount namespace, or above this process's root;
-    /// [`NoProc`](Cause::NoProc).
+    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
+    /// nowhere, in another mount namespace, or above this process's root. [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
-        let find = || {
-            let fd = self.fd.as_fd();
-            match mount_of(fd, &MountInfo::own()?)? {
-                Some(mount) => Ok(mount),
-                None => Err(Cause::NotListed {
-                    mount_id: mount_id(fd)?,
-                }
-                .into()),
+        let fd = self.fd.as_fd();
+        let find = || match mount_of(fd, &MountInfo::own()?)? {
+            Some(mount) => Ok(mount),
+            None => {
+                let mount_id = mount_id(fd)?;
+                Err(Cause::NotListed { mount_id }.into())
             }
         };
-        find().map_err(|reason| error(MountOperation::ReadMounts, &self.path, reason))
+        find().map_err(|reason: Reason| error(MountOperation::ReadMounts, &self.path, reason))
     }
 
-    /// What it delegates, as mountinfo shows it: nothing, as a rule. Linux 6.9; before, nothing at all.
+    /// What it delegates, usually nothing: from its mount options. Linux 6.9; before, always nothing.
     ///
     /// # Errors
     ///
@@ -165,13 +137,11 @@ impl Bpffs {
         Ok(Delegation::of(&self.mount()?))
     }
 
-    /// The mounts of type bpf in this thread's mount namespace, those included that are covered by
-    /// others.
+    /// The bpffs mounts of this thread's mount namespace, including those under other mounts.
     ///
-    /// It is read from `/proc/thread-self/mountinfo`, which leaves out what is mounted outside of this
-    /// process's root. The list is that of one moment. Where mounts come and go faster than it can be
-    /// read, it is read up to eight times, and then holds at least those that were there all the
-    /// time.
+    /// Reads `/proc/thread-self/mountinfo`, which lacks what is mounted outside of this process's root. The
+    /// list is that of one moment. If mounts come and go faster than it can be read, it is read up to eight
+    /// times, and then holds at least those that existed all the time.
     ///
     /// # Errors
     ///
@@ -188,35 +158,34 @@ impl Bpffs {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn mounts() -> Result<Vec<Mount>> {
-        MountInfo::own()
-            .and_then(|mounts| mounts.select_bpffs(|_| true))
-            .map_err(read_error)
+        Ok(Self::mount_table()?.bpffs())
     }
 
-    /// Those, and where all others are.
-    pub(crate) fn table() -> Result<Table> {
-        MountInfo::own()
-            .and_then(|mounts| mounts.table())
-            .map_err(read_error)
+    pub(crate) fn mount_table() -> Result<MountTable> {
+        let table = MountInfo::own().and_then(|mounts| mounts.read());
+        table.map_err(|reason| error(MountOperation::ReadMounts, Path::new(""), reason))
     }
 
     /// `umount2(2)` of the path, if it leads to the mount that this was found through. Linux 5.2.
     ///
-    /// With the last mount all pins are gone. The kernel has no call that checks and unmounts: what
-    /// somebody else mounts over the path between the two is unmounted in its stead.
+    /// With the last mount all pins are lost. The kernel cannot check and unmount in one step: what others
+    /// mount over the path in between is unmounted instead.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`], with the bpffs, still mounted: [`InUse`](Cause::InUse) (EBUSY);
-    /// [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
-    /// [`Missing`](Cause::Missing) where the path leads elsewhere by now, or
-    /// [`AnotherMount`](Cause::AnotherMount) of the same instance, as one that was bind-mounted over it;
-    /// [`NotTheRoot`](Cause::NotTheRoot) where it is a directory within the bpffs;
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
-    /// [`Unsupported`](Cause::Unsupported) (ENOSYS) where the kernel lacks open_tree(2), by which it is
-    /// kept for a failure, and ENOSYS alone where a filter may have said so;
-    /// EINVAL where the path is a symbolic link, or the mount came with a mount namespace of less
-    /// privilege; EINVAL too where the mount is unbindable.
+    /// [`Error::Mount`], with the bpffs, still mounted:
+    /// - [`InUse`](Cause::InUse) (EBUSY)
+    /// - [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
+    ///   [`Missing`](Cause::Missing) if the path leads elsewhere by now
+    /// - [`AnotherMount`](Cause::AnotherMount) if it leads to another mount of the same instance, as after a
+    ///   bind mount over it
+    /// - [`NotTheRoot`](Cause::NotTheRoot) if it is a directory within the bpffs
+    /// - [`MissingCapability`](Cause::MissingCapability) (EPERM)
+    /// - [`NoProc`](Cause::NoProc)
+    /// - [`Unsupported`](Cause::Unsupported) if the kernel lacks open_tree(2), which keeps the instance for
+    ///   the case of a failure (ENOSYS); the errno alone if a seccomp filter may have answered
+    /// - EINVAL if the path is a symbolic link, if the mount is unbindable, or if it came with a mount
+    ///   namespace of less privilege
     pub fn unmount(self) -> Result<(), Failed<Self>> {
         let (copy, mount) = match self.prepare_unmount() {
             Ok(both) => both,
@@ -230,7 +199,7 @@ impl Bpffs {
         let Err(errno) = unmount(&path, UnmountFlags::NOFOLLOW) else {
             return Ok(());
         };
-        // What the path leads to, or else the copy: nothing is lost.
+        // Keep what the path leads to, or else the copy.
         let same = |place: &Directory| place.mount_id().is_ok_and(|id| id == mount.mount_id);
         let again = Directory::open(&path).ok().filter(same);
         let this = Self {
@@ -238,12 +207,12 @@ impl Bpffs {
             dev,
             path,
         };
-        let reason = Reason::new(errno, why_not_unmounted(errno, &mount));
+        let reason = Reason::new(errno, explain_unmount(errno, &mount));
         let error = error(MountOperation::Unmount, &this.path, reason);
         Err(Failed::new(this, error))
     }
 
-    /// A copy of the mount, which keeps the instance alive and the mount not busy, and the mount.
+    /// A copy of the mount, which keeps the instance alive without keeping the mount busy, and the mount.
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
         let now = self.look_again()?;
         let (expected, found) = (mount_id(self.fd.as_fd())?, now.mount_id()?);
@@ -272,31 +241,28 @@ impl Bpffs {
     }
 }
 
+/// Of what keeps a mount busy, only mounts in it are found.
 #[cold]
-fn read_error(reason: Reason) -> Error {
-    error(MountOperation::ReadMounts, Path::new(""), reason)
-}
-
-/// What keeps a mount busy is told as far as it is a mount.
-#[cold]
-fn why_not_unmounted(errno: Errno, mount: &Mount) -> Option<Cause> {
+fn explain_unmount(errno: Errno, mount: &Mount) -> Option<Cause> {
     if errno != Errno::BUSY {
         return diagnose::mount_namespace(errno);
     }
-    let within = MountInfo::own().and_then(|mounts| {
-        mounts.select(|line| line.parent_id == mount.mount_id && line.mount_id != mount.mount_id)
-    });
-    let mounted = within.unwrap_or_default().pop();
+    let table = MountInfo::own().and_then(|mounts| mounts.read());
+    let within = table
+        .unwrap_or_default()
+        .select(|line| line.parent_id == mount.mount_id && line.mount_id != mount.mount_id);
+    let mounted = within.into_iter().next_back();
     Some(Cause::InUse {
         mounted: mounted.map(|mount| mount.mount_point),
     })
 }
 
-pub(crate) fn error(operation: MountOperation, path: &Path, reason: Reason) -> Error {
+#[cold]
+pub(crate) fn error(operation: MountOperation, path: &Path, reason: impl Into<Reason>) -> Error {
     Error::Mount {
         operation,
         path: path.to_owned(),
-        reason,
+        reason: reason.into(),
     }
 }
 

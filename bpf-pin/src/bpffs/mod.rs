@@ -1,22 +1,19 @@
-//! The file system that pins live on: where it is, what it is, how it is mounted and delegated.
+//! bpffs, the file system that pins live on: detecting, inspecting, mounting and delegating it.
 
-mod allowed;
 mod attach;
+mod delegate;
 mod directory;
 mod ensure;
-mod handshake;
+mod fallback;
 mod inspect;
 mod instance;
 mod mount;
-mod noatime;
 mod options;
 mod statfs;
-mod token;
 
-pub use allowed::{Allowed, Delegable, Delegation};
-pub use ensure::Ensured;
+pub use ensure::MountOutcome;
 pub use inspect::{Inspection, ReadOnly, Verdict};
 pub use instance::Bpffs;
+pub(crate) use instance::error;
 pub use mount::Detached;
 pub use options::MountOptions;
-pub use token::Token;

@@ -1,4 +1,4 @@
-//! Mounting: fsopen(2), fsconfig(2), fsmount(2) and move_mount(2), or else mount(2).
+//! Mounting with fsopen(2), fsconfig(2), fsmount(2) and move_mount(2), or else with mount(2).
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -8,44 +8,46 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::diagnose;
-use crate::dir::PinDir;
-use crate::error::{Error, Failed, Reason, Result};
-use crate::mountinfo::BPF;
-use crate::mounts::{Directory, from_root};
+use crate::error::{Failed, Reason, Result};
 use crate::operation::MountOperation;
+use crate::procfs::{BPF, Directory, from_root};
 
-use super::attach;
-use super::instance::Bpffs;
-use super::options::{MountOptions, needs_mount, without_mount};
+use super::attach::attach;
+use super::fallback;
+use super::instance::{Bpffs, error};
+use super::options::{MountOptions, hide_filtered, needs_mount};
 
 impl MountOptions {
-    /// Mounts a new bpffs at `path`, over whatever is there: see [`Bpffs::ensure`] for one that
-    /// covers nothing.
+    /// Mounts a new bpffs at `path`, over whatever is there. [`Bpffs::ensure`] mounts one only if none is
+    /// there.
     ///
-    /// The bpffs is made with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), read back, and only
-    /// then attached, with move_mount(2); a source and a delegation are read back in mountinfo after
-    /// that. Where one of these calls is missing (ENOSYS), or does not know
-    /// [`nosymfollow`](Self::nosymfollow) (EINVAL), or a filter says so, mount(2) is used, and all is read
-    /// back afterwards. That gives no descriptor of what it mounted, which is found in mountinfo as the one
-    /// bpffs that is new on this directory: what others mount there in the same moment is taken away with
-    /// it, and the error is [`Overtaken`](crate::Cause::Overtaken).
+    /// Creates the bpffs with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), reads its options back,
+    /// and only then attaches it with move_mount(2). A source and a delegation are read back in mountinfo
+    /// after that. If one of these calls is missing (ENOSYS, also from a seccomp filter), or does not know
+    /// [`nosymfollow`](Self::nosymfollow) (EINVAL), mount(2) is used and all options are read back
+    /// afterwards. mount(2) returns no descriptor, so the new mount is found in mountinfo: the only new
+    /// bpffs on this directory. If others mount there at the same moment, all new mounts are removed and
+    /// the error is [`Overtaken`](crate::Cause::Overtaken).
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`], and nothing is mounted:
-    /// [`InvalidOption`](crate::Cause::InvalidOption), without a syscall;
-    /// [`OptionIgnored`](crate::Cause::OptionIgnored) where the kernel is too old for an option;
-    /// [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT);
-    /// [`NotADirectory`](crate::Cause::NotADirectory) (ENOTDIR); [`NameTooLong`](crate::Cause::NameTooLong),
-    /// [`PathTooLong`](crate::Cause::PathTooLong) (ENAMETOOLONG); [`Blocked`](crate::Cause::Blocked) (EACCES);
-    /// ELOOP, with [`SymbolicLink`](crate::Cause::SymbolicLink) on a mount that follows none;
-    /// [`MissingCapability`](crate::Cause::MissingCapability), [`NeedsDelegation`](crate::Cause::NeedsDelegation)
-    /// or [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM);
-    /// [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC);
-    /// [`LeadsPast`](crate::Cause::LeadsPast) where the path would not lead to what is mounted by it;
-    /// [`NoProc`](crate::Cause::NoProc) where mountinfo is needed and is not to be had, as it is for a path with
-    /// a symbolic link or ".." in it;
-    /// [`InteriorNul`](crate::Cause::InteriorNul).
+    /// [`Error::Mount`](crate::Error::Mount), and nothing is mounted:
+    /// - [`InvalidOption`](crate::Cause::InvalidOption), without a syscall
+    /// - [`OptionIgnored`](crate::Cause::OptionIgnored) if the kernel is too old for an option
+    /// - [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT)
+    /// - [`NotADirectory`](crate::Cause::NotADirectory) (ENOTDIR)
+    /// - [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong)
+    ///   (ENAMETOOLONG)
+    /// - [`Blocked`](crate::Cause::Blocked) (EACCES)
+    /// - ELOOP, with [`SymbolicLink`](crate::Cause::SymbolicLink) on a mount that follows none
+    /// - [`MissingCapability`](crate::Cause::MissingCapability),
+    ///   [`NeedsDelegation`](crate::Cause::NeedsDelegation) or
+    ///   [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM)
+    /// - [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC)
+    /// - [`LeadsPast`](crate::Cause::LeadsPast) if the path would bypass the mount
+    /// - [`NoProc`](crate::Cause::NoProc) if mountinfo is needed, as it is for a path with a symbolic link
+    ///   or ".." in it
+    /// - [`InteriorNul`](crate::Cause::InteriorNul)
     ///
     /// # References
     ///
@@ -55,79 +57,84 @@ impl MountOptions {
     pub fn mount(&self, path: impl AsRef<Path>) -> Result<Bpffs> {
         let path = path.as_ref();
         self.mount_at(&from_root(path))
-            .map_err(|reason| Error::Mount {
-                operation: MountOperation::Mount,
-                path: path.to_owned(),
-                reason,
-            })
+            .map_err(|reason| error(MountOperation::Mount, path, reason))
     }
 
     fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
         self.check()?;
-        let place = Directory::open(path)?;
-        let moved = self.make().and_then(|fd| {
-            let dev = attach::move_onto(fd.as_fd(), &place, path, self)?;
+        self.mount_on(&Directory::open(path)?, path, None)
+    }
+
+    /// See [`attach`].
+    pub(super) fn mount_on(
+        &self,
+        place: &Directory,
+        path: &Path,
+        parent: Option<u64>,
+    ) -> Result<Bpffs, Reason> {
+        let attached = self.make().and_then(|fd| {
+            let dev = attach(fd.as_fd(), place, path, self, parent)?;
             Ok(Bpffs::known(fd, path, dev))
         });
-        match moved {
+        match attached {
             Err(reason) if needs_mount(&reason) => {
-                let new = attach::mount_onto(&place, path, self)?;
+                let new = fallback::mount(place, path, self)?;
                 Ok(Bpffs::known(new.fd, path, new.stat.st_dev))
             }
-            moved => moved,
+            attached => attached,
         }
     }
 
-    /// A new bpffs that is mounted nowhere: it is gone with its descriptor, unless it is
+    /// Creates a bpffs without attaching it anywhere: dropping the descriptor frees it, unless it was
     /// [attached](Detached::attach). Linux 5.2.
     ///
-    /// Pins can be made in it, by paths that begin with [`Detached::path`].
+    /// Objects can be pinned in it, by paths that begin with [`Detached::path`].
     ///
-    /// Mode, owner and flags are read back. That a delegation took effect shows only once the mount
-    /// is attached; until then it is known from the kernel's refusal of a bad value of the same
-    /// option, which it would ignore if it did not know it.
+    /// Mode, owner and flags are read back. A delegation is shown only once the mount is attached. Until
+    /// then the proof is that the kernel rejects a bad value of the same option: it ignores options that it
+    /// does not know.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`] as [`mount`](Self::mount);
-    /// [`Unsupported`](crate::Cause::Unsupported) (ENOSYS) where the kernel lacks fsopen(2), or (EINVAL) before
-    /// Linux 5.14 with [`nosymfollow`](Self::nosymfollow); the errno alone where a filter may have said so.
+    /// [`Error::Mount`](crate::Error::Mount) as [`mount`](Self::mount), and
+    /// [`Unsupported`](crate::Cause::Unsupported) if the kernel lacks fsopen(2) (ENOSYS), or with
+    /// [`nosymfollow`](Self::nosymfollow) before Linux 5.14 (EINVAL). If a seccomp filter may have answered:
+    /// the errno alone.
     ///
     /// # Examples
     ///
     /// ```no_run
     /// use bpf_pin::{MapSpec, MapType, MountOptions};
     ///
-    /// // Others see it when all is in place.
-    /// let bpffs = MountOptions::new().mode(0o700).detached()?;
+    /// // Others see it when it is complete.
+    /// let bpffs = MountOptions::new().detached()?;
     /// MapSpec::new(MapType::HASH, 4, 8, 1024).create()?.pin(bpffs.path().join("flows"))?;
     /// bpffs.attach("/run/app/bpffs")?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn detached(&self) -> Result<Detached> {
-        let made = self
-            .check()
-            .map_err(Reason::from)
-            .and_then(|()| self.make());
-        match made {
+        let checked = self.check().map_err(Reason::from);
+        match checked.and_then(|()| self.make()) {
             Ok(fd) => Ok(Detached::new(fd, self.clone())),
-            Err(reason) => Err(Error::Mount {
-                operation: MountOperation::Make,
-                path: PathBuf::new(),
-                reason: without_mount(reason),
-            }),
+            Err(reason) => Err(error(
+                MountOperation::Make,
+                Path::new(""),
+                hide_filtered(reason),
+            )),
         }
     }
 
-    pub(crate) fn make(&self) -> Result<OwnedFd, Reason> {
+    fn make(&self) -> Result<OwnedFd, Reason> {
         let context = open_context()?;
         self.configure(context.as_fd())?;
         create(context.as_fd())?;
-        self.take_mount(context.as_fd())
+        let mount = self.take_mount(context.as_fd())?;
+        self.verify_owner(mount.as_fd())?;
+        Ok(mount)
     }
 
-    /// The mount of what was created from a context, read back.
-    pub(crate) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
+    /// The mount of the bpffs that was created from a context, with its flags checked.
+    pub(super) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
         let fsmount = |attributes| fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
         let mount = fsmount(self.attributes()).map_err(|errno| {
             let cause = self
@@ -135,12 +142,12 @@ impl MountOptions {
                 .or_else(|| diagnose::mount_namespace(errno));
             Reason::new(errno, cause)
         })?;
-        self.verify(mount.as_fd())?;
+        self.verify_flags(mount.as_fd())?;
         Ok(mount)
     }
 }
 
-pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
+pub(super) fn open_context() -> Result<OwnedFd, Reason> {
     fsopen(BPF, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| {
         let cause = match errno {
             Errno::NOSYS => diagnose::missing_call("fsopen(2)"),
@@ -150,67 +157,46 @@ pub(crate) fn open_context() -> Result<OwnedFd, Reason> {
     })
 }
 
-pub(crate) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
+pub(super) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// A bpffs that is mounted nowhere, see [`MountOptions::detached`]. Dropped, it is unmounted.
+/// A bpffs that is not attached anywhere, see [`MountOptions::detached`]. Dropping it frees it.
 pub struct Detached {
     fd: OwnedFd,
     options: Box<MountOptions>,
 }
 
 impl Detached {
-    pub(crate) fn new(fd: OwnedFd, options: MountOptions) -> Self {
+    pub(super) fn new(fd: OwnedFd, options: MountOptions) -> Self {
         let options = Box::new(options);
         Self { fd, options }
     }
 
     /// `move_mount(2)`: attaches it at `path`, over whatever is there. Linux 5.2.
     ///
-    /// The path must be in this process's mount namespace. What was pinned before is there.
+    /// The path must be in this thread's mount namespace. Pins made before are kept.
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`] as [`MountOptions::mount`], with the bpffs, attached nowhere. It can be
-    /// attached elsewhere, unless it was attached and taken off again: because mountinfo showed
-    /// another source or delegation than was asked for, or for [`LeadsPast`](crate::Cause::LeadsPast).
+    /// [`Error::Mount`](crate::Error::Mount) as [`MountOptions::mount`], with the bpffs, detached. It can be
+    /// attached elsewhere, except if it was attached and detached again: because mountinfo showed another
+    /// source or delegation, or for [`LeadsPast`](crate::Cause::LeadsPast).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);
-        let attached = Directory::open(&from_root).and_then(|place| {
-            attach::move_onto(self.fd.as_fd(), &place, &from_root, &self.options)
-        });
+        let attached = Directory::open(&from_root)
+            .and_then(|place| attach(self.fd.as_fd(), &place, &from_root, &self.options, None));
         match attached {
             Ok(dev) => Ok(Bpffs::known(self.fd, &from_root, dev)),
             Err(reason) => {
-                let error = Error::Mount {
-                    operation: MountOperation::Attach,
-                    path: path.to_owned(),
-                    reason,
-                };
+                let error = error(MountOperation::Attach, path, reason);
                 Err(Failed::new(self, error))
             }
         }
     }
 
-    /// Its root, to pin in.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Mount`]: EMFILE where the process has all the descriptors it may have.
-    pub fn dir(&self) -> Result<PinDir> {
-        let fail = |reason| Error::Mount {
-            operation: MountOperation::Make,
-            path: PathBuf::new(),
-            reason,
-        };
-        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)
-            .map_err(|errno| fail(Reason::errno_only(errno)))?;
-        PinDir::from_fd(fd).map_err(|failed| failed.into())
-    }
-
-    /// A path to its root for this process, as long as this is not dropped: /proc/self/fd/N.
+    /// The path of its root for this process, until this is dropped: /proc/self/fd/N.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }

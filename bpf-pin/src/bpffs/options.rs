@@ -1,6 +1,6 @@
-//! What a bpffs is to be like when it is mounted, and whether it is.
+//! The options of a bpffs: setting them, and checking that they took effect.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -9,21 +9,20 @@ use rustix::fs::{StatVfsMountFlags, fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
-use crate::magic::ST_NOSYMFOLLOW;
-use crate::mountinfo::Mount;
+use crate::process::is_filtered;
+use crate::procfs::Mount;
+use crate::token::{Allowed, Delegation, SINCE_DELEGATION};
+use crate::types::file_system::ST_NOSYMFOLLOW;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
-use super::allowed::{Allowed, Delegable, Delegation, SINCE_DELEGATION, Shown};
-
-/// The options of a bpffs. What is not set is the kernel's default: mode 1777, owner and group of
-/// whoever mounts it.
+/// The options of a new bpffs. By default its root has mode 0700 and the owner and group of the thread
+/// that mounts it. (The kernel's own default is 1777.)
 ///
-/// The kernel ignores options that it does not know, without an error, so each is read back after
-/// mounting: an option without effect is an error, and nothing stays mounted.
+/// The kernel ignores unknown options without an error, so each is read back after mounting: an option
+/// without effect is an error, and nothing stays mounted.
 ///
 /// # Examples
 ///
@@ -31,7 +30,7 @@ use super::allowed::{Allowed, Delegable, Delegation, SINCE_DELEGATION, Shown};
 /// use bpf_pin::MountOptions;
 ///
 /// let bpffs = MountOptions::new()
-///     .mode(0o700)
+///     .mode(0o750)
 ///     .nosuid(true)
 ///     .nodev(true)
 ///     .noexec(true)
@@ -39,42 +38,102 @@ use super::allowed::{Allowed, Delegable, Delegation, SINCE_DELEGATION, Shown};
 /// println!("device {}", bpffs.dev());
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MountOptions {
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
     source: Option<OsString>,
-    nosuid: bool,
-    nodev: bool,
-    noexec: bool,
-    nosymfollow: bool,
-    read_only: bool,
-    pub(crate) delegation: Delegation,
+    flags: MountAttrFlags,
+    delegation: Delegation,
+    pub(super) refuses_second: bool,
 }
 
+const DEFAULT_MODE: u32 = 0o700;
+const STICKY: u32 = 0o1000;
+
 const SINCE_MODE: Version = Version::new(4, 10);
-/// From 5.2 on, when bpffs took to fsopen(2), it was dropped.
+/// Ignored from 5.2 on, when bpffs began to support fsopen(2).
 const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
-/// Of mount(2); of fsmount(2) later.
+/// For mount(2). For fsmount(2) it is [`NOSYMFOLLOW_OF_FSMOUNT`].
 const SINCE_NOSYMFOLLOW: Version = Version::new(5, 10);
 const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
     what: "MOUNT_ATTR_NOSYMFOLLOW",
     since: Version::new(5, 14),
 };
-const NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(ST_NOSYMFOLLOW as _);
 
-/// What fsconfig(2) takes of a string, its NUL included.
+/// A flag of the mount: for fsmount(2), for mount(2), in statfs(2), and by name.
+type Flag = (
+    MountAttrFlags,
+    MountFlags,
+    StatVfsMountFlags,
+    &'static str,
+    Option<Version>,
+);
+const FLAGS: [Flag; 5] = [
+    (
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+        MountFlags::NOSUID,
+        StatVfsMountFlags::NOSUID,
+        "nosuid",
+        None,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+        MountFlags::NODEV,
+        StatVfsMountFlags::NODEV,
+        "nodev",
+        None,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        MountFlags::NOEXEC,
+        StatVfsMountFlags::NOEXEC,
+        "noexec",
+        None,
+    ),
+    (
+        // With mount(2) of the file system too, which is not used elsewhere yet.
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+        MountFlags::RDONLY,
+        StatVfsMountFlags::RDONLY,
+        "ro",
+        None,
+    ),
+    (
+        MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
+        MountFlags::NOSYMFOLLOW,
+        StatVfsMountFlags::from_bits_retain(ST_NOSYMFOLLOW as _),
+        "nosymfollow",
+        Some(SINCE_NOSYMFOLLOW),
+    ),
+];
+
+/// The longest string that fsconfig(2) takes, with its NUL.
 const VALUE_MAX: usize = 256;
 
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            uid: None,
+            gid: None,
+            source: None,
+            flags: MountAttrFlags::empty(),
+            delegation: Delegation::default(),
+            refuses_second: false,
+        }
+    }
+}
+
 impl MountOptions {
-    /// The kernel's defaults.
+    /// The defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `mode`: the permissions of the root, up to 0o7777; the sticky bit is always set. Linux 4.10.
+    /// `mode`: the permissions of the root, up to 0o7777. The sticky bit is always set. Linux 4.10.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
@@ -92,45 +151,45 @@ impl MountOptions {
         self
     }
 
-    /// The source, which mountinfo and mount(8) show and nobody reads: up to 255 bytes. Linux 5.17,
-    /// and before 5.2. Where none is given it is "bpf", or "none" where the kernel ignores it.
+    /// The source, which mountinfo and mount(8) show: up to 255 bytes. Linux 5.17, and before 5.2. By
+    /// default it is "bpf", or "none" if the kernel ignores it.
     pub fn source(mut self, source: impl AsRef<OsStr>) -> Self {
         self.source = Some(source.as_ref().to_owned());
         self
     }
 
     /// `nosuid`, of the mount.
-    pub fn nosuid(mut self, nosuid: bool) -> Self {
-        self.nosuid = nosuid;
-        self
+    pub fn nosuid(self, nosuid: bool) -> Self {
+        self.flag(MountAttrFlags::MOUNT_ATTR_NOSUID, nosuid)
     }
 
     /// `nodev`, of the mount.
-    pub fn nodev(mut self, nodev: bool) -> Self {
-        self.nodev = nodev;
-        self
+    pub fn nodev(self, nodev: bool) -> Self {
+        self.flag(MountAttrFlags::MOUNT_ATTR_NODEV, nodev)
     }
 
     /// `noexec`, of the mount.
-    pub fn noexec(mut self, noexec: bool) -> Self {
-        self.noexec = noexec;
-        self
+    pub fn noexec(self, noexec: bool) -> Self {
+        self.flag(MountAttrFlags::MOUNT_ATTR_NOEXEC, noexec)
     }
 
-    /// `nosymfollow`, of the mount: no symbolic link in it is followed. Linux 5.10; of what is
-    /// [detached](Self::detached) 5.14.
+    /// `nosymfollow`, of the mount: the kernel follows no symbolic link in it. Linux 5.10, and for a
+    /// [detached](Self::detached) bpffs 5.14.
     ///
-    /// Who may write to a directory can then lead nobody to elsewhere from it, and a
-    /// [`PinDir`](crate::PinDir) takes one syscall less to open a pin. Links of one's own are not followed
-    /// either: tc makes some on the bpffs that it uses.
-    pub fn nosymfollow(mut self, nosymfollow: bool) -> Self {
-        self.nosymfollow = nosymfollow;
-        self
+    /// Nobody who may write to a directory can then redirect others from it, and a
+    /// [`PinDir`](crate::PinDir) opens a pin with one syscall less. It affects trusted links too: tc makes
+    /// some on the bpffs that it uses.
+    pub fn nosymfollow(self, nosymfollow: bool) -> Self {
+        self.flag(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, nosymfollow)
     }
 
     /// `ro`, of the mount: nothing can be pinned through it.
-    pub fn read_only(mut self, read_only: bool) -> Self {
-        self.read_only = read_only;
+    pub fn read_only(self, read_only: bool) -> Self {
+        self.flag(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only)
+    }
+
+    fn flag(mut self, flag: MountAttrFlags, is_set: bool) -> Self {
+        self.flags.set(flag, is_set);
         self
     }
 
@@ -152,288 +211,248 @@ impl MountOptions {
         self
     }
 
-    /// `delegate_attachs`: what programs may be loaded for with a token of it. Linux 6.9.
+    /// `delegate_attachs`: the attach types that programs may be loaded for with a token of it. Linux 6.9.
     pub fn delegate_attachs(mut self, attachs: impl Into<Allowed<AttachType>>) -> Self {
         self.delegation.attachs = attachs.into();
         self
     }
 
-    /// What can be told without asking the kernel.
+    /// Makes [`Bpffs::ensure`](crate::Bpffs::ensure) fail, instead of mounting a second bpffs, if process 1
+    /// has a bpffs at the path that this thread does not see. See
+    /// [`MountOutcome::in_process_1`](crate::MountOutcome::in_process_1).
+    pub fn refuse_second_bpffs(mut self, refuse: bool) -> Self {
+        self.refuses_second = refuse;
+        self
+    }
+
+    /// Checks what can be checked without a syscall.
     pub(crate) fn check(&self) -> Result<(), Cause> {
         let invalid = |option, problem| Err(Cause::InvalidOption { option, problem });
         if let Some(mode @ 0o10000..) = self.mode {
             return invalid("mode", format!("{mode:o} is over 7777"));
         }
         for (option, id) in [("uid", self.uid), ("gid", self.gid)] {
-            // To chown(2) and its like that is "leave it".
+            // chown(2) and the like take it for "leave unchanged".
             if id == Some(u32::MAX) {
                 return invalid(option, format!("{} stands for none", u32::MAX));
             }
         }
-        let source = self.source_or_default().as_bytes();
-        if source.is_empty() {
-            return invalid("source", "is empty".to_owned());
+        let problem = match self.source_or_default().as_bytes() {
+            [] => Some("is empty".to_owned()),
+            source if source.contains(&0) => Some("holds a NUL byte".to_owned()),
+            source if source.len() >= VALUE_MAX => {
+                let (len, most) = (source.len(), VALUE_MAX - 1);
+                Some(format!("has {len} bytes, and {most} is the most"))
+            }
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            return invalid("source", problem);
         }
-        if source.contains(&0) {
-            return invalid("source", "holds a NUL byte".to_owned());
+        for option in self.delegation.options() {
+            if let Some(number) = option.too_large {
+                return invalid(option.name, format!("holds {number}, and 63 is the most"));
+            }
         }
-        if source.len() >= VALUE_MAX {
-            let most = VALUE_MAX - 1;
-            return invalid(
-                "source",
-                format!("has {} bytes, and {most} is the most", source.len()),
-            );
-        }
-        let Delegation {
-            cmds,
-            maps,
-            progs,
-            attachs,
-            ..
-        } = self.delegation;
-        check_range(cmds)?;
-        check_range(maps)?;
-        check_range(progs)?;
-        check_range(attachs)
+        Ok(())
     }
 
     fn source_or_default(&self) -> &OsStr {
         self.source.as_deref().unwrap_or(OsStr::new("bpf"))
     }
 
-    pub(crate) fn source_string(&self) -> CString {
+    pub(super) fn source_string(&self) -> CString {
         CString::new(self.source_or_default().as_bytes()).unwrap_or_default()
     }
 
-    /// `name=value` of what the file system itself takes.
-    fn own_values(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let mode = self.mode.map(|mode| ("mode", format!("{mode:o}")));
+    fn mode_or_default(&self) -> u32 {
+        self.mode.unwrap_or(DEFAULT_MODE)
+    }
+
+    /// Names and values of mode and owner.
+    fn owner_values(&self, mode: Option<u32>) -> impl Iterator<Item = (&'static str, String)> {
+        let mode = mode.map(|mode| ("mode", format!("{mode:o}")));
         let uid = self.uid.map(|uid| ("uid", uid.to_string()));
         let gid = self.gid.map(|gid| ("gid", gid.to_string()));
         mode.into_iter().chain(uid).chain(gid)
     }
 
-    fn delegate_values(&self) -> impl Iterator<Item = (&'static str, String)> {
-        fn one<T: Delegable>(allowed: Allowed<T>) -> Option<(&'static str, String)> {
-            (!allowed.is_empty()).then(|| (T::OPTION, allowed.to_option()))
-        }
-        let Delegation {
-            cmds,
-            maps,
-            progs,
-            attachs,
-            ..
-        } = self.delegation;
-        [one(cmds), one(maps), one(progs), one(attachs)]
-            .into_iter()
-            .flatten()
+    /// The name of the first option that delegates anything.
+    pub(super) fn first_delegated(&self) -> Option<&'static str> {
+        self.delegation.options().next().map(|option| option.name)
     }
 
-    /// The first option that delegates anything.
-    pub(crate) fn first_delegated(&self) -> Option<&'static str> {
-        self.delegate_values().next().map(|(option, _)| option)
-    }
-
-    /// As mount(2) takes them.
-    pub(crate) fn to_data(&self) -> CString {
-        let options = self.own_values().chain(self.delegate_values());
+    /// The options as mount(2) takes them.
+    pub(super) fn to_data(&self) -> CString {
+        let delegation = self.delegation.options();
+        let options = self
+            .owner_values(Some(self.mode_or_default()))
+            .chain(delegation.map(|option| (option.name, option.value())));
         let words: Vec<_> = options
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         CString::new(words.join(",")).unwrap_or_default()
     }
 
-    /// Gives them to a context from fsopen(2), which must not have been created from yet.
-    pub(crate) fn configure(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        let set = |name, value: &std::ffi::CStr| {
-            fsconfig_set_string(context, name, value)
-                .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
-        };
-        set("source", &self.source_string())?;
-        self.configure_own(context)?;
+    /// Sets all options of a context from fsopen(2) that no file system was created from.
+    pub(super) fn configure(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        set(context, "source", &self.source_string())?;
+        self.configure_owner(context, Some(self.mode_or_default()))?;
         self.configure_delegation(context)
     }
 
-    pub(crate) fn configure_own(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        self.own_values().try_for_each(|(option, value)| {
+    /// Sets mode and owner of a context that another process opened, if these options choose them.
+    pub(super) fn configure_chosen(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        self.configure_owner(context, self.mode)
+    }
+
+    fn configure_owner(&self, context: BorrowedFd<'_>, mode: Option<u32>) -> Result<(), Reason> {
+        self.owner_values(mode).try_for_each(|(option, value)| {
             fsconfig_set_string(context, option, value.as_str())
-                .map_err(|errno| Reason::new(errno, why_not_set(option, &value, errno)))
+                .map_err(|errno| Reason::new(errno, explain_owner(option, &value, errno)))
         })
     }
 
-    /// Where nobody can read back whether they took effect: that the kernel knows those that are set,
-    /// for it would ignore a bad value of what it does not know.
-    pub(crate) fn prove_owner_options(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+    /// For a bpffs whose owner cannot be read back: proves that the kernel knows the options that are set,
+    /// since it ignores a bad value of an option that it does not know.
+    pub(super) fn prove_owner_options(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
         [("uid", self.uid), ("gid", self.gid)]
             .into_iter()
             .filter(|(_, id)| id.is_some())
             .try_for_each(|(option, _)| prove_known(context, option, SINCE_OWNER))
     }
 
-    /// Nothing of a mount that is attached nowhere shows what it delegates. But that the kernel took
-    /// a good value counts if it refuses a bad one: so it knows the option.
-    pub(crate) fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        for (option, value) in self.delegate_values() {
-            prove_known(context, option, SINCE_DELEGATION)?;
-            fsconfig_set_string(context, option, value)
-                .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))?;
-        }
-        Ok(())
+    /// What a detached mount delegates cannot be read back, so this proves that the kernel knows the
+    /// options.
+    pub(super) fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        self.delegation.options().try_for_each(|option| {
+            prove_known(context, option.name, SINCE_DELEGATION)?;
+            let value = CString::new(option.value()).unwrap_or_default();
+            set(context, option.name, &value)
+        })
     }
 
-    /// Those of the mount, for fsmount(2).
-    pub(crate) fn attributes(&self) -> MountAttrFlags {
-        let all = [
-            (self.nosuid, MountAttrFlags::MOUNT_ATTR_NOSUID),
-            (self.nodev, MountAttrFlags::MOUNT_ATTR_NODEV),
-            (self.noexec, MountAttrFlags::MOUNT_ATTR_NOEXEC),
-            (self.nosymfollow, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
-            (self.read_only, MountAttrFlags::MOUNT_ATTR_RDONLY),
-        ];
-        all.into_iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, flag)| flag)
-            .collect()
+    /// The flags, for fsmount(2).
+    pub(super) fn attributes(&self) -> MountAttrFlags {
+        self.flags
     }
 
-    /// Why fsmount(2) did not take them, where it takes the others: mount(2) may take all.
+    /// Why fsmount(2) failed, if it takes the other flags: mount(2) may take all.
     #[cold]
-    pub(crate) fn refused_attribute(
+    pub(super) fn refused_attribute(
         &self,
         errno: Errno,
         fsmount: impl FnOnce(MountAttrFlags) -> Result<OwnedFd, Errno>,
     ) -> Option<Cause> {
-        let others = self.attributes() - MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
-        let is_it = errno == Errno::INVAL && self.nosymfollow && fsmount(others).is_ok();
+        let nosymfollow = MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
+        let is_it = errno == Errno::INVAL
+            && self.flags.contains(nosymfollow)
+            && fsmount(self.flags - nosymfollow).is_ok();
         is_it.then_some(NOSYMFOLLOW_OF_FSMOUNT)
     }
 
-    /// Those of the mount, for mount(2).
-    pub(crate) fn flags(&self) -> MountFlags {
-        let all = [
-            (self.nosuid, MountFlags::NOSUID),
-            (self.nodev, MountFlags::NODEV),
-            (self.noexec, MountFlags::NOEXEC),
-            (self.nosymfollow, MountFlags::NOSYMFOLLOW),
-            // Of the file system too, which nobody else has yet.
-            (self.read_only, MountFlags::RDONLY),
-        ];
-        all.into_iter()
-            .filter(|(set, _)| *set)
-            .map(|(_, flag)| flag)
-            .collect()
+    /// The flags, for mount(2).
+    pub(super) fn mount_flags(&self) -> MountFlags {
+        let set = FLAGS.iter().filter(|flag| self.flags.contains(flag.0));
+        set.map(|flag| flag.1).collect()
     }
 
-    /// Whether the root and the mount are as they were to be.
-    pub(crate) fn verify(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
-        let errno = Reason::errno_only;
-        let ignored = |option, since| Err(Cause::OptionIgnored { option, since }.into());
-        let stat = fstat(root).map_err(errno)?;
-        // The sticky bit is not asked for and always set.
-        const STICKY: u32 = 0o1000;
-        if self
-            .mode
-            .is_some_and(|mode| mode | STICKY != stat.st_mode & 0o7777)
-        {
-            return ignored("mode", Some(SINCE_MODE));
-        }
-        if self.uid.is_some_and(|uid| uid != stat.st_uid) {
-            return ignored("uid", Some(SINCE_OWNER));
-        }
-        if self.gid.is_some_and(|gid| gid != stat.st_gid) {
-            return ignored("gid", Some(SINCE_OWNER));
-        }
-        let flags = fstatvfs(root).map_err(errno)?.f_flag;
+    /// Checks mode and owner of the root.
+    pub(super) fn verify_owner(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
+        let stat = fstat(root).map_err(Reason::errno_only)?;
+        let mode = self.mode_or_default() | STICKY;
         let all = [
-            (self.nosuid, StatVfsMountFlags::NOSUID, "nosuid"),
-            (self.nodev, StatVfsMountFlags::NODEV, "nodev"),
-            (self.noexec, StatVfsMountFlags::NOEXEC, "noexec"),
-            (self.read_only, StatVfsMountFlags::RDONLY, "ro"),
+            ("mode", mode == stat.st_mode & 0o7777, SINCE_MODE),
+            (
+                "uid",
+                self.uid.is_none_or(|uid| uid == stat.st_uid),
+                SINCE_OWNER,
+            ),
+            (
+                "gid",
+                self.gid.is_none_or(|gid| gid == stat.st_gid),
+                SINCE_OWNER,
+            ),
         ];
-        for (is_set, flag, option) in all {
-            if is_set && !flags.contains(flag) {
-                return ignored(option, None);
+        match all.into_iter().find(|(_, took_effect, _)| !took_effect) {
+            None => Ok(()),
+            Some((option, _, since)) => {
+                let since = Some(since);
+                Err(Cause::OptionIgnored { option, since }.into())
             }
         }
-        if self.nosymfollow && !flags.contains(NOSYMFOLLOW) {
-            return ignored("nosymfollow", Some(SINCE_NOSYMFOLLOW));
-        }
-        Ok(())
     }
 
-    /// Of whom another may have had another mode and owner in mind.
-    pub(crate) fn without_owner(&self) -> Self {
-        Self {
-            mode: None,
-            uid: None,
-            gid: None,
-            ..self.clone()
+    /// Checks the flags of the mount.
+    pub(super) fn verify_flags(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
+        let found = fstatvfs(root).map_err(Reason::errno_only)?.f_flag;
+        let ignored = |flag: &&Flag| self.flags.contains(flag.0) && !found.contains(flag.2);
+        match FLAGS.iter().find(ignored) {
+            None => Ok(()),
+            Some(&(_, _, _, option, since)) => Err(Cause::OptionIgnored { option, since }.into()),
         }
     }
 
-    /// Whether there is anything that shows in mountinfo only.
-    pub(crate) fn shows_in_mountinfo(&self) -> bool {
+    /// Whether mountinfo alone shows some of the options.
+    pub(super) fn needs_mountinfo(&self) -> bool {
         self.source.is_some() || !self.delegation.is_empty()
     }
 
-    /// Whether mountinfo shows what was asked for.
-    pub(crate) fn verify_shown(&self, mount: &Mount) -> Result<(), Cause> {
+    /// Checks what mountinfo shows.
+    pub(super) fn verify_shown(&self, mount: &Mount) -> Result<(), Cause> {
+        let ignored = |option, since| {
+            let since = Some(since);
+            Err(Cause::OptionIgnored { option, since })
+        };
         let source = self.source.as_ref();
         if source.is_some_and(|source| *source != mount.source) {
-            return Err(Cause::OptionIgnored {
-                option: "source",
-                since: Some(SINCE_SOURCE),
-            });
+            return ignored("source", SINCE_SOURCE);
         }
-        let Delegation {
-            cmds,
-            maps,
-            progs,
-            attachs,
-            ..
-        } = self.delegation;
-        verify_allowed(cmds, mount)?;
-        verify_allowed(maps, mount)?;
-        verify_allowed(progs, mount)?;
-        verify_allowed(attachs, mount)
+        let mut delegation = self.delegation.options();
+        match delegation.find(|option| !option.is_shown(mount)) {
+            Some(option) => ignored(option.name, SINCE_DELEGATION),
+            None => Ok(()),
+        }
     }
 }
 
-/// Whether one of the newer calls is missing, or what it should know, in this kernel or behind a filter:
-/// mount(2) may do then.
+/// Whether mount(2) may succeed: a newer call, or one of its flags, is missing in this kernel or behind a
+/// seccomp filter.
 pub(super) fn needs_mount(reason: &Reason) -> bool {
     reason.is(Errno::NOSYS) || reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT)
 }
 
-/// The same reason where there is no mount(2) to turn to: nothing is said of the kernel where it may have
-/// been a filter.
-pub(super) fn without_mount(reason: Reason) -> Reason {
+/// Removes a cause that blames the kernel if a seccomp filter may have answered.
+pub(super) fn hide_filtered(reason: Reason) -> Reason {
     match reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT) && is_filtered() {
         true => Reason::errno_only(Errno::INVAL),
         false => reason,
     }
 }
 
-/// By a bad value.
+fn set(context: BorrowedFd<'_>, option: &str, value: &CStr) -> Result<(), Reason> {
+    fsconfig_set_string(context, option, value)
+        .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
+}
+
+/// With a bad value.
 fn prove_known(
     context: BorrowedFd<'_>,
     option: &'static str,
     since: Version,
 ) -> Result<(), Reason> {
-    const BAD: &str = "";
     let since = Some(since);
-    match fsconfig_set_string(context, option, BAD) {
+    match fsconfig_set_string(context, option, c"") {
         Err(Errno::INVAL) => Ok(()),
         Ok(()) => Err(Cause::OptionIgnored { option, since }.into()),
         Err(errno) => Err(Reason::new(errno, diagnose::mount(errno))),
     }
 }
 
-/// Of an owner that is a number, the kernel asks for nothing else.
+/// EINVAL for a numeric owner has only one reason.
 #[cold]
-fn why_not_set(option: &'static str, value: &str, errno: Errno) -> Option<Cause> {
-    let is_owner = matches!(option, "uid" | "gid");
-    if errno == Errno::INVAL && is_owner && !is_filtered() {
+fn explain_owner(option: &'static str, value: &str, errno: Errno) -> Option<Cause> {
+    if errno == Errno::INVAL && option != "mode" && !is_filtered() {
         let problem = format!(
             "{value} is not mapped in this thread's user namespace, or not in that of the bpffs"
         );
@@ -442,60 +461,32 @@ fn why_not_set(option: &'static str, value: &str, errno: Errno) -> Option<Cause>
     diagnose::mount(errno)
 }
 
-fn check_range<T: Delegable>(allowed: Allowed<T>) -> Result<(), Cause> {
-    match allowed.too_large() {
-        None => Ok(()),
-        Some(number) => Err(Cause::InvalidOption {
-            option: T::OPTION,
-            problem: format!("holds {number}, and 63 is the most"),
-        }),
-    }
-}
-
-fn verify_allowed<T: Delegable>(allowed: Allowed<T>, mount: &Mount) -> Result<(), Cause> {
-    if allowed.is_empty() || allowed.is_shown_as(&Shown::of::<T>(mount)) {
-        return Ok(());
-    }
-    Err(Cause::OptionIgnored {
-        option: T::OPTION,
-        since: Some(SINCE_DELEGATION),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
 
-    use rustix::fs::{StatVfsMountFlags, fstatvfs};
+    use rustix::fs::fstatvfs;
 
-    use super::{MountOptions, NOSYMFOLLOW, SINCE_NOSYMFOLLOW};
+    use super::{FLAGS, MountOptions};
     use crate::cause::Cause;
 
-    /// No kernel ignores these, so this is shown by a mount that was not asked for them.
+    /// No kernel ignores these flags, so this uses a mount that was made without them.
     #[test]
-    fn a_flag_that_is_not_set_is_told() {
+    fn a_flag_without_effect_is_an_error() {
         let root = File::open("/").unwrap();
-        let flags = fstatvfs(&root).unwrap().f_flag;
-        let new = MountOptions::new;
-        let all = [
-            (new().nosuid(true), StatVfsMountFlags::NOSUID, "nosuid"),
-            (new().nodev(true), StatVfsMountFlags::NODEV, "nodev"),
-            (new().noexec(true), StatVfsMountFlags::NOEXEC, "noexec"),
-            (new().read_only(true), StatVfsMountFlags::RDONLY, "ro"),
-            (new().nosymfollow(true), NOSYMFOLLOW, "nosymfollow"),
-        ];
-        for (options, flag, option) in all {
-            let verified = options.verify(root.as_fd());
-            if flags.contains(flag) {
+        let found = fstatvfs(&root).unwrap().f_flag;
+        for (flag, _, seen, option, since) in FLAGS {
+            let verified = MountOptions::new()
+                .flag(flag, true)
+                .verify_flags(root.as_fd());
+            if found.contains(seen) {
                 verified.unwrap();
                 continue;
             }
-            let reason = verified.unwrap_err();
-            let since = (option == "nosymfollow").then_some(SINCE_NOSYMFOLLOW);
             let ignored = Cause::OptionIgnored { option, since };
-            assert_eq!(reason.cause(), Some(&ignored));
+            assert_eq!(verified.unwrap_err().cause(), Some(&ignored));
         }
-        assert!(!flags.contains(StatVfsMountFlags::NOEXEC));
+        MountOptions::new().verify_flags(root.as_fd()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Is this a bpffs, and if not, what is it?
+//! Which file system a path or descriptor is on.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -7,16 +7,16 @@ use rustix::fs::{fstatfs, statfs};
 
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::magic::FileSystem;
 use crate::pathname::Pathname;
+use crate::types::FileSystem;
 
 impl FileSystem {
     /// `statfs(path)`: the file system that `path` is on.
     ///
     /// # Errors
     ///
-    /// [`Error::Statfs`] with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG where the
-    /// path cannot be walked, and without an errno where it holds a NUL.
+    /// [`Error::Statfs`] with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
+    /// and without an errno if it holds a NUL.
     ///
     /// # Examples
     ///
@@ -46,8 +46,7 @@ impl FileSystem {
 
     /// `fstatfs(fd)`: the file system that an open file, or an `O_PATH` descriptor, is on.
     ///
-    /// A map's, program's or link's own descriptor is on none that can be named: it is an
-    /// anonymous inode, whether it is pinned or not.
+    /// The descriptor of a map, program or link is an anonymous inode, even if the object is pinned.
     ///
     /// # Errors
     ///

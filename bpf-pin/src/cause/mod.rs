@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use bpf_pin_sys::Version;
 
 use crate::access::Access;
-use crate::capability::Capability;
-use crate::hidden::HiddenBpffs;
 use crate::link::LinkTarget;
-use crate::magic::FileSystem;
 use crate::mismatch::Mismatch;
-use crate::types::{AttachType, Command, Identity, Kind, LinkType, MapType, ProgType};
+use crate::process::Capability;
+use crate::procfs::{ShadowedBpffs, ids::UnmappedId};
+use crate::types::{AttachType, Command, FileSystem, Identity, Kind, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub enum Cause {
         /// The directory below it that does not exist, where the path goes on.
         missing: Option<PathBuf>,
         /// A bpffs that is mounted there all the same, or where the path goes on, and is not seen.
-        hidden: Option<HiddenBpffs>,
+        hidden: Option<ShadowedBpffs>,
     },
     /// What is there is no BPF object: a file of another file system, a directory, … (EACCES).
     NotAnObject {
@@ -501,6 +500,8 @@ pub enum Cause {
         /// The id of the mount that its path leads to.
         by: u64,
     },
+    /// A bpffs is mounted there that the path does not lead to, and a second one was to be refused.
+    Shadowed(ShadowedBpffs),
     /// Somebody else mounted something there at the same moment.
     Overtaken,
     /// The path would not lead to what is mounted by it: it goes on from that directory, as with ".." or
@@ -619,6 +620,12 @@ pub enum Cause {
         /// The program's.
         found: ProgType,
     },
+}
+
+impl From<UnmappedId> for Cause {
+    fn from(UnmappedId { what, id }: UnmappedId) -> Self {
+        Self::UnmappedOwner { what, id }
+    }
 }
 
 pub(crate) use words::Device;

@@ -354,6 +354,7 @@ impl Cause {
                 found,
                 by,
             } => write!(f, "mount {mount_id} is covered by {found} (mount {by})"),
+            Self::Shadowed(bpffs) => write!(f, "{bpffs}, which this path does not lead to"),
             Self::Overtaken => {
                 f.write_str("something else was mounted there at the same moment")
             }

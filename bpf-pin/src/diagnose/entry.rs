@@ -15,15 +15,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::access::Access;
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose::path::{Wanted, blocked_by, object_in, sticky_between, type_in_words};
 use crate::diagnose::privilege::for_bpf;
-use crate::magic::FileSystem;
 use crate::object::proof;
 use crate::place::{Base, Place};
+use crate::process::is_filtered;
 use crate::sys;
-use crate::types::Kind;
+use crate::types::{FileSystem, Kind};
 
 /// Why `BPF_OBJ_PIN` of a name in `base` failed.
 pub(super) fn pin(

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
-use crate::magic::FileSystem;
+use crate::process::is_filtered;
 use crate::sys;
 use crate::types::AttachType;
+use crate::types::FileSystem;
 
 use super::rtnetlink;
 

@@ -1,12 +1,12 @@
 //! From an errno to its cause. Runs after a failure only, names only what it has seen.
 
 mod entry;
-mod hidden;
 mod link;
 mod mount;
 mod path;
 mod privilege;
 mod rtnetlink;
+mod shadowed;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -17,7 +17,6 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::place::{Base, Place};
 
-pub(crate) use hidden::not_bpffs;
 pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint,
     for_tracepoint_cookie, for_xdp,
@@ -28,6 +27,7 @@ pub(crate) use privilege::{
     for_bpf, for_helper, for_id, for_link, for_map, for_next_id, for_prog, memlock, missing,
     no_such_id,
 };
+pub(crate) use shadowed::not_bpffs;
 
 /// Why `BPF_OBJ_PIN` failed.
 #[cold]

@@ -1,12 +1,12 @@
-//! What is wrong with a mount.
+//! Why mounting, attaching or unmounting failed.
 
 use std::fs;
 
 use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
-use crate::capability::{Capability, in_user_namespace, is_filtered, lacks};
 use crate::cause::Cause;
+use crate::process::{Capability, in_user_namespace, is_filtered, lacks};
 
 use super::privilege;
 
@@ -16,14 +16,14 @@ pub(crate) fn mount(errno: Errno) -> Option<Cause> {
     if errno != Errno::PERM {
         return None;
     }
-    // In a user namespace no capability would do.
+    // In a user namespace no capability helps.
     match in_user_namespace() {
-        true => (!is_filtered()).then_some(Cause::NeedsDelegation),
-        false => lacks_sys_admin(),
+        Some(true) => (!is_filtered()).then_some(Cause::NeedsDelegation),
+        _ => lacks_sys_admin(),
     }
 }
 
-/// Why fsopen(2), fsmount(2), open_tree(2) or umount2(2), which all begin with the same question, failed.
+/// Why fsopen(2), fsmount(2), open_tree(2) or umount2(2) failed: all start with the same check.
 #[cold]
 pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     if errno != Errno::PERM {
@@ -31,13 +31,12 @@ pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     }
     let foreign = || {
         let is_certain = lacks(Capability::SysAdmin) == Some(false) && !is_filtered();
-        (is_certain && in_user_namespace()).then_some(Cause::ForeignMountNamespace)
+        (is_certain && in_user_namespace() == Some(true)).then_some(Cause::ForeignMountNamespace)
     };
     lacks_sys_admin().or_else(foreign)
 }
 
-/// Why one of the calls that came with Linux 5.2 is not there (ENOSYS), which a filter may say of any
-/// kernel.
+/// ENOSYS of one of the calls of Linux 5.2. A seccomp filter may answer so on any kernel.
 #[cold]
 pub(crate) fn missing_call(what: &'static str) -> Option<Cause> {
     let since = Version::new(5, 2);
@@ -58,7 +57,7 @@ pub(crate) fn attach(errno: Errno) -> Option<Cause> {
     }
 }
 
-/// Nothing else is ENOSPC there: of this mount namespace, or of one that the mount is propagated to.
+/// The only reason for ENOSPC: the limit of this mount namespace, or of one that the mount propagates to.
 fn table_full() -> Option<Cause> {
     let most = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
     let most = most.trim().parse().ok()?;

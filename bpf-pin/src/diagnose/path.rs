@@ -13,17 +13,16 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::access::Access;
-use crate::capability::owns_all;
 use crate::cause::Cause;
-use crate::magic::FileSystem;
 use crate::object::proof;
 use crate::pathname::Pathname;
 use crate::place::Place;
+use crate::process::owns_all;
 use crate::sys;
-use crate::types::{Identity, Kind};
+use crate::types::{FileSystem, Identity, Kind};
 
-use super::hidden::not_bpffs_below;
 use super::privilege::for_bpf;
+use super::shadowed::not_bpffs_below;
 
 /// Where bpffs is usually mounted, from the root.
 const USUAL_PLACE: &str = "sys/fs/bpf";
@@ -173,8 +172,8 @@ fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
     let is_all_of_it =
         missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
     // Where a bpffs belongs and is not, it is no wonder that nothing exists.
-    let is_a_wonder = !is_all_of_it && !existing.ends_with(USUAL_PLACE);
-    let on_the_way = is_a_wonder.then(|| missing.clone());
+    let is_unexpected = !is_all_of_it && !existing.ends_with(USUAL_PLACE);
+    let on_the_way = is_unexpected.then(|| missing.clone());
     if let Some(cause) = not_bpffs(&existing, path, on_the_way) {
         return Some(cause);
     }

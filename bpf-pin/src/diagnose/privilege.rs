@@ -1,12 +1,13 @@
-//! What is wrong with who is asking.
+//! Which privilege the caller lacks.
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::capability::{
-    Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown, unprivileged_is_disabled,
-};
 use crate::cause::Cause;
+use crate::process::{
+    Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown,
+    unprivileged_bpf_disabled,
+};
 use crate::sys;
 use crate::types::{MapType, ProgType};
 
@@ -18,16 +19,17 @@ pub(crate) fn missing(capability: Capability, needed_for: &'static str) -> Optio
     lacks(capability)?.then_some(cause)
 }
 
-/// Inside a user namespace the effective set says nothing about the initial one, which is what
-/// counts where anything is needed.
+/// Capabilities in a user namespace do not count for bpf(2), which checks the initial one if it needs any.
 fn user_namespace(is_needed: bool) -> Option<Cause> {
-    let counts = is_needed || unprivileged_is_disabled() == Some(true);
-    (counts && !is_filtered() && in_user_namespace()).then_some(Cause::UserNamespace)
+    let counts = is_needed || unprivileged_bpf_disabled().is_some_and(|value| value != 0);
+    let applies = counts && !is_filtered() && in_user_namespace() == Some(true);
+    applies.then_some(Cause::UserNamespace)
 }
 
 /// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2).
 pub(crate) fn for_bpf() -> Option<Cause> {
-    if sys::probe_bpf_allowed() != Errno::PERM || is_filtered() || !unprivileged_is_disabled()? {
+    if sys::probe_bpf_allowed() != Errno::PERM || is_filtered() || unprivileged_bpf_disabled()? == 0
+    {
         return None;
     }
     missing(
@@ -123,7 +125,7 @@ pub(crate) fn for_link(prog_type: ProgType) -> Option<Cause> {
 }
 
 fn unprivileged(what: &'static str) -> Option<Cause> {
-    if !unprivileged_is_disabled()? {
+    if unprivileged_bpf_disabled()? == 0 {
         return None;
     }
     missing(Capability::Bpf, what)

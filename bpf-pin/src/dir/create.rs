@@ -15,10 +15,10 @@ use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::filename::Filename;
 use crate::flock::{Held, lock_file};
-use crate::magic::FileSystem;
 use crate::operation::DirOperation;
-use crate::owner::{is_own_uid, own_gid};
 use crate::pathname::Pathname;
+use crate::procfs::ids::{is_own_uid, own_gid};
+use crate::types::FileSystem;
 
 use super::PinDir;
 use super::metadata::{checked_mode, permissions};

@@ -1,7 +1,7 @@
 //! Modes, owners and times of what is in a directory.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,17 +9,18 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
 
-use crate::capability::owns_all;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Reason, Result};
 use crate::filename::Filename;
-use crate::kind::{Identity, genuine_proc};
 use crate::object::identify;
 use crate::operation::DirOperation;
-use crate::owner;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
+use crate::process::owns_all;
+use crate::procfs;
+use crate::procfs::ids;
+use crate::types::Identity;
 
 use super::{EntryType, PinDir};
 
@@ -283,7 +284,7 @@ impl PinDir {
             return Ok(());
         }
         if uid.or(gid).is_some() {
-            owner::can_be_told(uid, gid)?;
+            ids::check_mapped(uid, gid).map_err(Cause::from)?;
         }
         let file = self.hold_any(name).map_err(because)?;
         // Somebody may have put another's pin under the name: that is not given away.
@@ -302,15 +303,9 @@ impl PinDir {
     }
 }
 
-/// The directory of this thread's descriptors. For want of another one nothing is said of /proc.
-fn own_descriptors() -> Result<OwnedFd, Reason> {
-    let found = genuine_proc("fd").map_err(Reason::errno_only)?;
-    found.ok_or_else(|| Cause::NoProc.into())
-}
-
 /// Which object's pin an `O_PATH` descriptor is.
 fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    let descriptors = own_descriptors()?;
+    let descriptors = procfs::thread_dir("fd")?;
     let path = Pathname::known(Path::new("/proc/self/fd"));
     let number = file.as_raw_fd().to_string();
     let base = Some(Base {
@@ -340,7 +335,7 @@ fn chmod_held(
     mode: Mode,
     path: impl FnOnce() -> PathBuf,
 ) -> Result<(), Reason> {
-    let descriptors = own_descriptors()?;
+    let descriptors = procfs::thread_dir("fd")?;
     let number = file.as_raw_fd().to_string();
     chmodat(descriptors, number, mode, AtFlags::empty())
         .map_err(|errno| not_owner(file, path(), errno))

@@ -1,5 +1,6 @@
 //! A directory on a bpffs, held by its descriptor.
 
+mod bpffs;
 mod byte_lock;
 mod claim;
 mod create;
@@ -34,7 +35,7 @@ pub(crate) use byte_lock::ByteLock;
 pub use entries::{Entries, Entry, EntryType};
 pub use lock::DirLock;
 pub use metadata::Metadata;
-pub(crate) use names::{kept, token};
+pub(crate) use names::kept;
 pub use stage::{Published, Stage};
 pub use sweep::Swept;
 pub use walk::Walk;

@@ -1,13 +1,11 @@
 //! Names that are nobody's for long: of pins and directories on their way to the name they are for.
 
 use std::ffi::OsStr;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
-
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cause::Cause;
 use crate::filename::Filename;
+pub(super) use crate::random::random as token;
 
 /// What such names begin with.
 const PREFIX: &[u8] = b"_bpf-pin-";
@@ -60,18 +58,6 @@ pub(super) fn parse(name: &[u8]) -> Option<(u64, Left)> {
     let (token, number) = (parse(token)?, parse(number)?);
     // Nothing but what is made above: no sign, no upper case, no leading zeroes.
     (passing(token, number, left).as_bytes() == name).then_some((token, left))
-}
-
-/// A number that no other process, thread or call gets, as far as chance allows: 63 bits, not 0.
-pub(crate) fn token() -> u64 {
-    let mut bytes = [0; 8];
-    // A forked process has its parent's state of whatever is not the kernel's. Early in the boot the
-    // kernel may have nothing yet.
-    let number = match getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
-        Ok(8) => u64::from_ne_bytes(bytes),
-        _ => RandomState::new().build_hasher().finish(),
-    };
-    (number & i64::MAX as u64).max(1)
 }
 
 /// A number for a name, the same in every process: 63 bits, not 0. FNV-1a.
@@ -194,10 +180,5 @@ mod tests {
         assert_eq!(number(b"flows"), number(b"flows"));
         assert_ne!(number(b"flows"), number(b"flow"));
         assert!((1..=i64::MAX as u64).contains(&number(b"")));
-    }
-
-    #[test]
-    fn tokens_differ() {
-        assert_ne!(token(), token());
     }
 }

@@ -9,14 +9,14 @@ use rustix::io::Errno;
 
 use bpf_pin_sys::Version;
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::filename::Filename;
-use crate::magic::FileSystem;
 use crate::operation::DirOperation;
 use crate::pathname::{InteriorNul, Pathname};
+use crate::process::is_filtered;
+use crate::types::FileSystem;
 
 use super::PinDir;
 

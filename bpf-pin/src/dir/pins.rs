@@ -8,7 +8,6 @@ use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 
 use crate::access::Access;
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
@@ -20,6 +19,7 @@ use crate::object::{
 };
 use crate::operation::DirOperation;
 use crate::place::Place;
+use crate::process::is_filtered;
 use crate::sys::{AnyInfo, InfoBuf};
 use crate::types::Identity;
 

@@ -11,6 +11,7 @@ use crate::filename::BadName;
 use crate::name::InvalidName;
 use crate::pathname::InteriorNul;
 use crate::place::NO_WAY;
+use crate::procfs::ProcError;
 
 /// Why an operation failed: what the kernel said, and what was then found to be behind it.
 #[derive(Debug)]
@@ -53,13 +54,6 @@ impl Reason {
         Self::new(errno, None)
     }
 
-    pub(crate) fn from_io(error: io::Error) -> Self {
-        Self {
-            source: Some(error),
-            cause: None,
-        }
-    }
-
     pub(super) fn source(&self) -> Option<&io::Error> {
         self.source.as_ref()
     }
@@ -91,6 +85,15 @@ impl From<InteriorNul> for Reason {
             position: nul.position,
         }
         .into()
+    }
+}
+
+impl From<ProcError> for Reason {
+    fn from(error: ProcError) -> Self {
+        match error {
+            ProcError::NotMounted => Cause::NoProc.into(),
+            ProcError::Errno(errno) => Self::errno_only(errno),
+        }
     }
 }
 

@@ -10,30 +10,29 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 
 use crate::access::Access;
-use crate::bpffs::Bpffs;
+use crate::bpffs::{Bpffs, error};
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Reason, Result};
-use crate::magic::FileSystem;
-use crate::mountinfo::Mount;
-use crate::mounts::mount_id;
 use crate::object::Object;
-use crate::operation::{DirOperation, MountOperation};
+use crate::operation::MountOperation;
+use crate::procfs::{Mount, mount_id};
+use crate::types::FileSystem;
 
-use super::Found;
+use super::PinEntry;
 use super::tree::Tree;
 
-/// An instance, and what of it is yet to be walked.
+/// An instance, and what of it is still to be walked.
 #[derive(Debug)]
 pub(super) struct Instance {
     dev: u64,
-    /// Sorted by what of it is mounted: a directory, then what is in it.
+    /// Sorted by the directory that is mounted, so that a directory precedes what is in it.
     mounts: Vec<Mount>,
-    /// None is in another.
+    /// None is within another.
     parts: VecDeque<Part>,
-    /// The mounts of what was removed, which is in nothing any more.
+    /// Mounts of removed files and directories, which are within nothing.
     removed: VecDeque<Mount>,
-    /// The removed pins that were found, by inode.
+    /// The inodes of the removed pins that were found.
     found_removed: HashSet<u64>,
     walk: Option<PartWalk>,
 }
@@ -43,17 +42,17 @@ pub(super) struct Instance {
 struct Part {
     /// Its path from the root of the instance.
     root: PathBuf,
-    otherwise: Otherwise,
+    if_unreachable: IfUnreachable,
 }
 
-/// What is told of a part that no mount leads to.
+/// What to report of a part that no mount leads to.
 #[derive(Debug)]
-enum Otherwise {
-    /// What became of the first try.
-    Why,
-    /// Where the walk could not go on.
-    This(Error),
-    /// Nothing: another bpffs is mounted there, and is walked itself.
+enum IfUnreachable {
+    /// The error of the first try.
+    FirstError,
+    /// The error at which a walk stopped there.
+    Error(Error),
+    /// Nothing: another bpffs is mounted there, which is walked itself.
     Nothing,
 }
 
@@ -70,16 +69,16 @@ struct PartWalk {
 /// What a mount leads to.
 enum Reached {
     Directory(Walk),
-    Pin(Result<Found>),
+    Pin(Result<PinEntry>),
 }
 
-/// In the order in which each is first mounted.
+/// The instances, in the order of their first mounts.
 pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
-    let mut places = HashMap::new();
+    let mut indices = HashMap::new();
     let mut instances: Vec<Instance> = Vec::new();
     for mount in mounts {
         let dev = mount.dev;
-        let place = *places.entry(dev).or_insert_with(|| {
+        let index = *indices.entry(dev).or_insert_with(|| {
             instances.push(Instance {
                 dev,
                 mounts: Vec::new(),
@@ -91,8 +90,8 @@ pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
             instances.len() - 1
         });
         match is_removed(&mount.root) {
-            true => instances[place].removed.push_back(mount),
-            false => instances[place].mounts.push(mount),
+            true => instances[index].removed.push_back(mount),
+            false => instances[index].mounts.push(mount),
         }
     }
     for Instance { mounts, parts, .. } in &mut instances {
@@ -102,12 +101,12 @@ pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
     instances
 }
 
-/// As the kernel marks what has no name any more. Two of one name need not be the same.
+/// The kernel's mark of a file without a name. Two of the same path may be different files.
 fn is_removed(root: &Path) -> bool {
     root.as_os_str().as_bytes().ends_with(b"//deleted")
 }
 
-/// The parts that are mounted, without those that are in others.
+/// The mounted parts that are not within others.
 fn outermost(mounts: &[Mount]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for mount in mounts {
@@ -117,7 +116,7 @@ fn outermost(mounts: &[Mount]) -> Vec<Part> {
         {
             parts.push(Part {
                 root: mount.root.clone(),
-                otherwise: Otherwise::Why,
+                if_unreachable: IfUnreachable::FirstError,
             });
         }
     }
@@ -130,18 +129,18 @@ impl Instance {
         (self.dev, parts.collect())
     }
 
-    pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<Found>> {
+    pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<PinEntry>> {
         loop {
             let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {
-                let begun = match self.parts.pop_front() {
-                    Some(part) => self.begin(part, tree),
+                let started = match self.parts.pop_front() {
+                    Some(part) => self.start(part, tree),
                     None => {
                         let mount = self.removed.pop_front()?;
                         self.removed_pin(&mount)
                     }
                 };
-                if begun.is_some() {
-                    return begun;
+                if started.is_some() {
+                    return started;
                 }
                 continue;
             };
@@ -149,118 +148,104 @@ impl Instance {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Pin => {
                     let path = entry.path();
                     if tree.is_mount_point(*mount_id, &path) {
-                        self.hidden_pin(path);
+                        self.covered_pin(path);
                         continue;
                     }
-                    match found(self.dev, entry, path) {
-                        // The file or the object was removed meanwhile.
+                    match pin_entry(self.dev, entry, path) {
+                        // The pin or its object was removed meanwhile.
                         Err(error) if error.reason().is(Errno::NOENT) => {}
-                        // Or something was mounted on it.
+                        // Something was mounted on it meanwhile.
                         Err(_) if entry.is_mount_point() == Some(true) => {
                             let path = entry.path();
-                            self.hidden_pin(path);
+                            self.covered_pin(path);
                         }
-                        found => return Some(found),
-                    }
-                }
-                // A copy of the mount would have what is below.
-                Some(Ok(entry)) if entry.entry_type() == EntryType::Directory => {
-                    let path = entry.path();
-                    if tree.is_mount_point(*mount_id, &path) {
-                        let (dir, cause) = (entry.dir(), Cause::MountPoint { path: path.clone() });
-                        let error = dir.fail_at(DirOperation::List, entry.name(), cause);
-                        walk.skip_dir();
-                        self.hidden_directory(&path, error, tree);
+                        pin => return Some(pin),
                     }
                 }
                 Some(Ok(_)) => {}
-                // Mounted there meanwhile.
                 Some(Err(error)) => {
                     let Some(Cause::MountPoint { path }) = error.cause() else {
                         return Some(Err(error));
                     };
-                    self.hidden_directory(&path.clone(), error, tree);
+                    let path = path.clone();
+                    let report = match tree.has_bpffs_at(&path) {
+                        true => IfUnreachable::Nothing,
+                        false => IfUnreachable::Error(error),
+                    };
+                    self.covered(&path, report);
                 }
                 None => self.walk = None,
             }
         }
     }
 
-    fn hidden_pin(&mut self, path: PathBuf) {
+    fn covered_pin(&mut self, path: PathBuf) {
         let reason = Cause::MountPoint { path: path.clone() }.into();
         let error = Error::Open {
             path: path.clone(),
             reason,
         };
-        self.hidden(&path, Otherwise::This(error));
+        self.covered(&path, IfUnreachable::Error(error));
     }
 
-    fn hidden_directory(&mut self, path: &Path, error: Error, tree: &Tree) {
-        let otherwise = match tree.has_bpffs_at(path) {
-            true => Otherwise::Nothing,
-            false => Otherwise::This(error),
-        };
-        self.hidden(path, otherwise);
-    }
-
-    /// Something is mounted on what the walk has come to.
-    fn hidden(&mut self, path: &Path, otherwise: Otherwise) {
-        let Some(PartWalk {
-            root, path: begin, ..
-        }) = &self.walk
-        else {
+    /// Something is mounted on what the walk has reached: another mount may lead to it.
+    fn covered(&mut self, path: &Path, if_unreachable: IfUnreachable) {
+        let Some(walk) = &self.walk else {
             return;
         };
-        if let Ok(below) = path.strip_prefix(begin) {
-            let root = root.join(below);
-            self.parts.push_back(Part { root, otherwise });
+        if let Ok(below) = path.strip_prefix(&walk.path) {
+            let root = walk.root.join(below);
+            self.parts.push_back(Part {
+                root,
+                if_unreachable,
+            });
         }
     }
 
-    /// Walks a part by the first mount that leads to it; or tells why there is none, and goes on with
-    /// what of it is mounted elsewhere.
-    fn begin(&mut self, part: Part, tree: &Tree) -> Option<Result<Found>> {
-        let Part { root, otherwise } = part;
-        let (mut failed, mut hidden) = (None, None);
+    /// Starts to walk a part through the first mount that leads to it. If none does: reports why, and
+    /// continues with the parts of it that are mounted elsewhere.
+    fn start(&mut self, part: Part, tree: &Tree) -> Option<Result<PinEntry>> {
+        let root = &part.root;
+        let (mut failed, mut shadowed) = (None, None);
         for above in root.ancestors() {
             let first = self.mounts.partition_point(|mount| *mount.root < *above);
             let of_it = self.mounts[first..]
                 .iter()
                 .take_while(|mount| mount.root == above);
             for mount in of_it {
-                let path = place(mount, &root);
+                let path = path_through(mount, root);
                 // To try each of thousands takes long.
                 if !tree.leads_to(mount, &path) {
-                    hidden = hidden.or(Some((mount, path)));
+                    shadowed = shadowed.or(Some((mount, path)));
                     continue;
                 }
                 match reach(mount, &path) {
                     Ok(reached) => {
                         let mount_id = mount.mount_id;
-                        return self.enter(root, path, mount_id, reached);
+                        return self.enter(part.root, path, mount_id, reached);
                     }
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
         }
-        // For its reason, or because it is hidden no more.
-        if let (None, Some((mount, path))) = (&failed, hidden) {
+        // For its error, or because it is not shadowed any more.
+        if let (None, Some((mount, path))) = (&failed, shadowed) {
             match reach(mount, &path) {
                 Ok(reached) => {
                     let mount_id = mount.mount_id;
-                    return self.enter(root, path, mount_id, reached);
+                    return self.enter(part.root, path, mount_id, reached);
                 }
-                Err(error) => failed = Some(covered(mount, &path).unwrap_or(error)),
+                Err(error) => failed = Some(covered_by(mount, &path).unwrap_or(error)),
             }
         }
-        let first = self.mounts.partition_point(|mount| mount.root <= root);
+        let first = self.mounts.partition_point(|mount| mount.root <= *root);
         let below = &self.mounts[first..];
-        let end = below.partition_point(|mount| mount.root.starts_with(&root));
+        let end = below.partition_point(|mount| mount.root.starts_with(root));
         self.parts.extend(outermost(&below[..end]));
-        match otherwise {
-            Otherwise::Why => failed.map(Err),
-            Otherwise::This(error) => Some(Err(error)),
-            Otherwise::Nothing => None,
+        match part.if_unreachable {
+            IfUnreachable::FirstError => failed.map(Err),
+            IfUnreachable::Error(error) => Some(Err(error)),
+            IfUnreachable::Nothing => None,
         }
     }
 
@@ -270,7 +255,7 @@ impl Instance {
         path: PathBuf,
         mount_id: u64,
         reached: Reached,
-    ) -> Option<Result<Found>> {
+    ) -> Option<Result<PinEntry>> {
         match reached {
             Reached::Directory(walk) => {
                 self.walk = Some(PartWalk {
@@ -281,25 +266,25 @@ impl Instance {
                 });
                 None
             }
-            Reached::Pin(found) => Some(found),
+            Reached::Pin(pin) => Some(pin),
         }
     }
 
-    /// A pin that was removed, once; there is none in a directory that was.
-    fn removed_pin(&mut self, mount: &Mount) -> Option<Result<Found>> {
+    /// A removed pin, once. A removed directory is empty.
+    fn removed_pin(&mut self, mount: &Mount) -> Option<Result<PinEntry>> {
         match reach(mount, &mount.mount_point) {
             Ok(Reached::Directory(_)) => None,
-            Ok(Reached::Pin(Ok(found))) => {
-                let is_new = self.found_removed.insert(found.inode);
-                is_new.then_some(Ok(found))
+            Ok(Reached::Pin(Ok(pin))) => {
+                let is_new = self.found_removed.insert(pin.inode);
+                is_new.then_some(Ok(pin))
             }
             Ok(Reached::Pin(Err(error))) | Err(error) => Some(Err(error)),
         }
     }
 }
 
-fn found(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<Found> {
-    Ok(Found {
+fn pin_entry(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<PinEntry> {
+    Ok(PinEntry {
         path,
         dev,
         inode: entry.inode(),
@@ -307,20 +292,21 @@ fn found(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<Found> {
     })
 }
 
-/// Where what is at `root` in the instance is found through a mount.
-fn place(mount: &Mount, root: &Path) -> PathBuf {
+/// The path, through a mount, of what is at `root` in the instance.
+fn path_through(mount: &Mount, root: &Path) -> PathBuf {
     match root.strip_prefix(&mount.root) {
         Ok(below) if below != Path::new("") => mount.mount_point.join(below),
         _ => mount.mount_point.clone(),
     }
 }
 
-/// What is at `path`, unless that leads to another mount.
+/// Opens what is at `path`, unless that leads to another mount.
 fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     match Bpffs::at(path) {
         Ok(bpffs) => {
             prove(mount, path, bpffs.as_fd(), bpffs.dev())?;
-            let dir = bpffs.into_dir_without_atime(mount)?;
+            let dir = PinDir::of_bpffs(bpffs.into(), path);
+            let dir = dir.map_err(|nul| not_found(path, nul))?;
             dir.into_walk().map(Reached::Directory)
         }
         Err(error) => match error.cause() {
@@ -332,50 +318,44 @@ fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     }
 }
 
-/// Whether `fd`, opened by `path` and found to be of the instance `dev`, is in this mount and no other.
+/// Proves that `fd`, opened by `path` and found to be of the instance `dev`, is in this mount.
 fn prove(mount: &Mount, path: &Path, fd: BorrowedFd<'_>, dev: u64) -> Result<()> {
-    let proof = || {
-        let (expected, found) = (mount.dev, dev);
-        if expected != found {
-            return Err(Cause::AnotherInstance { expected, found }.into());
-        }
-        match mount_id(fd)? == mount.mount_id {
-            true => Ok(()),
-            false => Err(Cause::MountPoint { path: path.into() }.into()),
-        }
-    };
-    proof().map_err(|reason| not_found(path, reason))
+    let (expected, found) = (mount.dev, dev);
+    if expected != found {
+        return Err(not_found(path, Cause::AnotherInstance { expected, found }));
+    }
+    match mount_id(fd) {
+        Ok(id) if id == mount.mount_id => Ok(()),
+        Ok(_) => Err(not_found(path, Cause::MountPoint { path: path.into() })),
+        Err(error) => Err(not_found(path, error)),
+    }
 }
 
 /// A pin that is mounted as a file.
-fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<Found>> {
+fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<PinEntry>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = open(path, flags, Mode::empty())
-        .map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
-    let file = fstat(&fd).map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
-    prove(mount, path, fd.as_fd(), file.st_dev)?;
-    if FileType::from_raw_mode(file.st_mode) == FileType::Symlink {
-        return Err(not_found(
-            path,
-            Cause::SymbolicLink { path: path.into() }.into(),
-        ));
+    let opened = open(path, flags, Mode::empty()).and_then(|fd| Ok((fstat(&fd)?, fd)));
+    let (stat, fd) = opened.map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
+    prove(mount, path, fd.as_fd(), stat.st_dev)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        return Err(not_found(path, Cause::SymbolicLink { path: path.into() }));
     }
     let object = Object::open(path)
         .or_else(|error| Object::open_with(path, Access::ReadOnly).map_err(|_| error));
     Ok(object.and_then(|object| {
         let info = object.info();
-        Ok(Found {
+        Ok(PinEntry {
             path: path.to_owned(),
-            dev: file.st_dev,
-            inode: file.st_ino,
+            dev: stat.st_dev,
+            inode: stat.st_ino,
             info: info.map_err(|error| error.of_opened(path.to_owned()))?,
         })
     }))
 }
 
-/// What a path that should lead to a mount leads to in its stead.
+/// What covers a mount whose path leads elsewhere.
 #[cold]
-fn covered(mount: &Mount, path: &Path) -> Option<Error> {
+fn covered_by(mount: &Mount, path: &Path) -> Option<Error> {
     let fd = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let by = mount_id(fd.as_fd()).ok()?;
     let cause = Cause::Covered {
@@ -383,17 +363,9 @@ fn covered(mount: &Mount, path: &Path) -> Option<Error> {
         found: FileSystem::of(&fd).ok()?,
         by,
     };
-    (by != mount.mount_id).then(|| Error::Mount {
-        operation: MountOperation::List,
-        path: path.to_owned(),
-        reason: cause.into(),
-    })
+    (by != mount.mount_id).then(|| error(MountOperation::List, path, cause))
 }
 
-fn not_found(path: &Path, reason: Reason) -> Error {
-    Error::Mount {
-        operation: MountOperation::Find,
-        path: path.to_owned(),
-        reason,
-    }
+fn not_found(path: &Path, reason: impl Into<Reason>) -> Error {
+    error(MountOperation::Find, path, reason)
 }

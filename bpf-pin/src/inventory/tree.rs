@@ -1,113 +1,143 @@
-//! Which mounts hide which, as it was at one moment.
+//! Which mounts shadow which, at one moment.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::mountinfo::Mount;
-use crate::mounts::{Row, Table};
+use crate::procfs::{Mount, MountTable};
 
-/// What is mounted on what, as far as a bpffs may be hidden by it.
+/// What is mounted on what, as far as it may shadow a bpffs.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// On each mount, by its id, where others are mounted.
+    /// The mount points on each mount, by its id.
     points: HashMap<u64, HashSet<PathBuf>>,
-    /// The mounts that no path leads to, not even the one where they are mounted.
-    hidden: HashSet<u64>,
-    /// Those whose parents are not listed: where they are mounted this process's root may be, and
-    /// then nothing on top of that is in the way.
+    /// The mounts that no path leads to, not even their mount point.
+    shadowed: HashSet<u64>,
+    /// Mounts whose parents are not listed. This process's root may be at their mount point, and then
+    /// nothing mounted over that is in the way.
     top: HashSet<u64>,
-    /// Where a bpffs is mounted.
-    of_bpffs: HashSet<PathBuf>,
+    /// The mount points of all bpffs.
+    bpffs: HashSet<PathBuf>,
+}
+
+/// Where a mount is.
+struct Row<'t> {
+    mount_id: u64,
+    parent_id: u64,
+    mount_point: Cow<'t, Path>,
+}
+
+/// The row of this id. They are sorted.
+fn find<'r, 't>(rows: &'r [Row<'t>], mount_id: u64) -> Option<&'r Row<'t>> {
+    let at = rows.binary_search_by_key(&mount_id, |row| row.mount_id);
+    Some(&rows[at.ok()?])
+}
+
+fn parent<'r, 't>(rows: &'r [Row<'t>], of: &Row<'t>) -> Option<&'r Row<'t>> {
+    find(rows, of.parent_id).filter(|parent| parent.mount_id != of.mount_id)
 }
 
 impl Tree {
-    pub(super) fn of(table: &Table) -> Self {
-        let mut tree = Self::default();
-        let of_bpffs: HashSet<u64> = table.bpffs.iter().map(|mount| mount.mount_id).collect();
-        let places = table.bpffs.iter().map(|mount| mount.mount_point.clone());
-        tree.of_bpffs = places.collect();
+    /// The tree, and the bpffs mounts in it.
+    pub(super) fn of(table: &MountTable) -> (Self, Vec<Mount>) {
+        let (mut rows, mut bpffs) = (Vec::new(), Vec::new());
+        for line in table.lines() {
+            rows.push(Row {
+                mount_id: line.mount_id,
+                parent_id: line.parent_id,
+                mount_point: line.mount_point(),
+            });
+            if line.is_bpffs() {
+                bpffs.push(line.to_mount());
+            }
+        }
+        let bpffs = table.unique(bpffs);
+        rows.sort_by_key(|row| row.mount_id);
+        rows.dedup_by_key(|row| row.mount_id);
 
-        // Each bpffs and what it stands on: parents before what is mounted on them.
+        let mut tree = Self {
+            bpffs: bpffs
+                .iter()
+                .map(|mount| mount.mount_point.clone())
+                .collect(),
+            ..Self::default()
+        };
+        // Each bpffs and what it is mounted on, parents first.
         let mut known = HashSet::new();
         let mut relevant = Vec::new();
-        for mount in &table.bpffs {
-            let begin = relevant.len();
-            let mut next = table.by_id(mount.mount_id);
+        for mount in &bpffs {
+            let start = relevant.len();
+            let mut next = find(&rows, mount.mount_id);
             while let Some(row) = next.filter(|row| known.insert(row.mount_id)) {
                 relevant.push(row);
-                next = table.parent(row);
+                next = parent(&rows, row);
             }
-            relevant[begin..].reverse();
+            relevant[start..].reverse();
         }
-        tree.find_points(table, &of_bpffs, &relevant);
+        tree.find_points(&rows, &bpffs, &relevant);
         for row in relevant {
-            let parent = table.parent(row);
+            let parent = parent(&rows, row);
             if parent.is_none() {
                 tree.top.insert(row.mount_id);
             }
-            let is_hidden = parent.is_some_and(|parent| tree.hidden.contains(&parent.mount_id))
-                || tree.is_passed_by(row, parent);
-            if is_hidden {
-                tree.hidden.insert(row.mount_id);
+            let is_shadowed = parent.is_some_and(|parent| tree.shadowed.contains(&parent.mount_id))
+                || tree.is_bypassed(row, parent);
+            if is_shadowed {
+                tree.shadowed.insert(row.mount_id);
             }
         }
-        tree
+        (tree, bpffs)
     }
 
-    /// Of a bpffs all points, of what it stands on those that are on the way to it.
-    fn find_points(&mut self, table: &Table, of_bpffs: &HashSet<u64>, relevant: &[Row<'_>]) {
-        let mut ways: HashMap<u64, Vec<&Path>> = HashMap::new();
+    /// All mount points on a bpffs, and those on the mounts below it that are on the path to it.
+    fn find_points(&mut self, rows: &[Row<'_>], bpffs: &[Mount], relevant: &[&Row<'_>]) {
+        let bpffs: HashSet<u64> = bpffs.iter().map(|mount| mount.mount_id).collect();
+        let mut paths: HashMap<u64, Vec<&Path>> = HashMap::new();
         for row in relevant {
-            ways.entry(row.mount_id).or_default();
-            ways.entry(row.parent_id).or_default().push(row.mount_point);
+            paths.entry(row.mount_id).or_default();
+            let on_parent = paths.entry(row.parent_id).or_default();
+            on_parent.push(&row.mount_point);
         }
-        ways.values_mut().for_each(|ways| ways.sort());
-        for Row {
-            parent_id,
-            mount_point,
-            ..
-        } in table.rows()
-        {
-            let Some(ways) = ways.get(&parent_id) else {
+        paths.values_mut().for_each(|paths| paths.sort());
+        for row in rows {
+            let Some(paths) = paths.get(&row.parent_id) else {
                 continue;
             };
-            let first = ways.partition_point(|way| *way < mount_point);
-            let is_on_the_way = || {
-                let way = ways.get(first);
-                way.is_some_and(|way| way.starts_with(mount_point))
+            let at = &*row.mount_point;
+            let is_on_the_path = || {
+                let next = paths.get(paths.partition_point(|path| *path < at));
+                next.is_some_and(|path| path.starts_with(at))
             };
-            if of_bpffs.contains(&parent_id) || is_on_the_way() {
-                let points = self.points.entry(parent_id).or_default();
-                points.insert(mount_point.to_owned());
+            if bpffs.contains(&row.parent_id) || is_on_the_path() {
+                let points = self.points.entry(row.parent_id).or_default();
+                points.insert(at.to_owned());
             }
         }
     }
 
-    /// Whether the way to where it is mounted leads through another mount on its parent.
-    fn is_passed_by(&self, mount: Row<'_>, parent: Option<Row<'_>>) -> bool {
-        // What is mounted on the root itself is passed by nobody who begins there.
-        let begin = parent.map_or(Path::new("/"), |parent| parent.mount_point);
+    /// Whether the path to where it is mounted leads through another mount on its parent.
+    fn is_bypassed(&self, mount: &Row<'_>, parent: Option<&Row<'_>>) -> bool {
+        // A path that starts at the root does not pass what is mounted on it.
+        let start = parent.map_or(Path::new("/"), |parent| &parent.mount_point);
         let is_top = parent.is_none_or(|parent| self.top.contains(&parent.mount_id));
-        let Some(on_the_way) = mount.mount_point.parent() else {
-            return false;
-        };
-        self.is_covered(mount.parent_id, begin, is_top, on_the_way)
+        let directory = mount.mount_point.parent();
+        directory.is_some_and(|path| self.is_covered(mount.parent_id, start, is_top, path))
     }
 
-    /// Whether `path`, as the mount would have it, leads to that mount.
+    /// Whether `path`, which starts at the mount's mount point, leads to that mount.
     pub(super) fn leads_to(&self, mount: &Mount, path: &Path) -> bool {
-        let (id, begin) = (mount.mount_id, &mount.mount_point);
-        !self.hidden.contains(&id) && !self.is_covered(id, begin, self.top.contains(&id), path)
+        let (id, start) = (mount.mount_id, &mount.mount_point);
+        !self.shadowed.contains(&id) && !self.is_covered(id, start, self.top.contains(&id), path)
     }
 
-    /// Whether something is mounted, on the mount of this id, on the path from where that begins.
-    fn is_covered(&self, id: u64, begin: &Path, is_top: bool, path: &Path) -> bool {
+    /// Whether something is mounted, on the mount of this id, between its mount point and `path`.
+    fn is_covered(&self, id: u64, start: &Path, is_top: bool, path: &Path) -> bool {
         let Some(points) = self.points.get(&id) else {
             return false;
         };
         path.ancestors()
-            .take_while(|above| above.starts_with(begin))
-            .filter(|above| !is_top || *above != begin)
+            .take_while(|above| above.starts_with(start))
+            .filter(|above| !is_top || *above != start)
             .any(|above| points.contains(above))
     }
 
@@ -118,6 +148,6 @@ impl Tree {
     }
 
     pub(super) fn has_bpffs_at(&self, path: &Path) -> bool {
-        self.of_bpffs.contains(path)
+        self.bpffs.contains(path)
     }
 }

@@ -2,11 +2,11 @@
 
 use bpf_pin_sys as abi;
 
-use crate::cpu;
 use crate::error::Result;
 use crate::flags::MapFlags;
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::mismatch::{MapFields, Mismatch};
+use crate::procfs::cpu;
 use crate::sys;
 use crate::types::MapType;
 

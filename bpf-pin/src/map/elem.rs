@@ -7,11 +7,11 @@ use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::map::Map;
 use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted, not_writable};
+use crate::process::is_filtered;
 use crate::sys::{self, AsMap, Cells, CellsError, ElemError};
 use crate::types::{Command, MapType};
 

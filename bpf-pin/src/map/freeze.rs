@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::capability::{Capability, lacks};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
 use crate::map::Map;
 use crate::map::refused::{Needs, is_frozen, not_granted};
+use crate::process::{Capability, lacks};
 use crate::sys;
 
 impl Map {

@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Result};
-use crate::kind;
 use crate::map::elem::check_size;
 use crate::map::{ElemFlags, Elems, Map};
 use crate::object::{Prog, TypedObject};
+use crate::procfs;
 use crate::sys::{AsMap, sealed::Sealed};
 use crate::types::{MapType, ProgType};
 
@@ -37,10 +37,8 @@ impl Element for Prog {
 
     /// A prog array is of the type of the first program that met it; fdinfo tells of which.
     fn misfit(&self, map: &impl AsMap) -> Option<Cause> {
-        let fdinfo = kind::fdinfo(map.map_fd())?;
-        let mut lines = fdinfo.lines();
-        let owner = lines.find_map(|line| line.strip_prefix("owner_prog_type:"))?;
-        let owner = ProgType(owner.trim().parse().ok()?);
+        let fdinfo = procfs::fdinfo(map.map_fd()).ok()?;
+        let owner = ProgType(fdinfo.get("owner_prog_type")?.parse().ok()?);
         let found = self.info().ok()?.prog_type;
         (owner != found).then_some(Cause::OtherProgType { owner, found })
     }

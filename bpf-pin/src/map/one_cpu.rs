@@ -5,12 +5,12 @@ use bpf_pin_sys::Version;
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
 use rustix::io::Errno;
 
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::error::{Error, Reason, Result};
 use crate::map::PerCpu;
 use crate::map::elem::ElemFlags;
 use crate::map::refused::Needs;
+use crate::process::is_filtered;
 use crate::sys::{AsMap, ElemError};
 
 const SINCE: Version = Version::new(7, 0);

@@ -1,19 +1,17 @@
 //! Why a command on elements is refused.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use rustix::fs::{Mode, OFlags, fcntl_getfl};
+use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
 use crate::access::Access;
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
-use crate::kind;
+use crate::process::is_filtered;
+use crate::procfs;
 use crate::sys::{self, WriteError};
 use crate::types::{Command, MapType};
 
@@ -78,16 +76,7 @@ pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     if is_writable && may_read && !may_write && !is_filtered() {
         return Some(true);
     }
-    let dir = kind::proc_dir("fdinfo")?;
-    let name = fd.as_raw_fd().to_string();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).ok()?;
-    let text = io::read_to_string(File::from(file)).ok()?;
-    let mut words = text.lines().map(|line| line.split_whitespace());
-    words.find_map(|mut line| match (line.next(), line.next()) {
-        (Some("frozen:"), Some(frozen)) => Some(frozen == "1"),
-        _ => None,
-    })
+    Some(procfs::fdinfo(fd).ok()?.get("frozen")? == "1")
 }
 
 /// What a type lacks whatever is in the map, where the kernel has said so: it has no errno of its own

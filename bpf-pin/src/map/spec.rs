@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
@@ -14,6 +13,7 @@ use crate::map::Map;
 use crate::mismatch::MapFields;
 use crate::name::ObjName;
 use crate::sys::{self, NonZeroFd};
+use crate::token::Token;
 use crate::types::{Command, MapType};
 
 /// The arguments of `BPF_MAP_CREATE`: what a map is to be.

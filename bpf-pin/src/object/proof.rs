@@ -1,14 +1,12 @@
 //! How a descriptor's kind is proven: by its info, by each kind's own commands, by its name in /proc.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::Reason;
-use crate::magic::FileSystem;
+use crate::procfs;
 use crate::sys::{self, InfoBuf};
 
 pub(crate) use crate::types::{Identity, Kind};
@@ -256,44 +254,9 @@ fn kind_of_name(name: &str) -> Option<Kind> {
     }
 }
 
-/// What /proc calls a descriptor: a path, or "anon_inode:…". None without /proc.
-pub(crate) fn describe(fd: BorrowedFd<'_>) -> Option<String> {
-    proc_name(fd).ok()?
-}
-
-/// The same, and an errno where that cannot be said for want of a descriptor or of memory.
-pub(crate) fn proc_name(fd: BorrowedFd<'_>) -> Result<Option<String>, Errno> {
-    let Some(descriptors) = genuine_proc("fd")? else {
-        return Ok(None);
-    };
-    let name = readlinkat(descriptors, fd.as_raw_fd().to_string(), Vec::new())?;
-    Ok(Some(name.to_string_lossy().into_owned()))
-}
-
-/// What /proc tells of a descriptor, line by line. None without /proc.
-pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Option<String> {
-    let name = fd.as_raw_fd().to_string();
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = openat(proc_dir("fdinfo")?, name, flags, Mode::empty()).ok()?;
-    std::io::read_to_string(File::from(file)).ok()
-}
-
-/// A directory of this thread's descriptors, which need not be the process's, in a genuine /proc.
-pub(crate) fn proc_dir(name: &str) -> Option<OwnedFd> {
-    genuine_proc(name).ok()?
-}
-
-/// The same; without a descriptor to spare nothing can be said of /proc.
-pub(crate) fn genuine_proc(name: &str) -> Result<Option<OwnedFd>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let path = format!("/proc/thread-self/{name}");
-    let dir = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
-        Err(_) => return Ok(None),
-        Ok(dir) => dir,
-    };
-    let found = fstatfs(&dir).map(|stat| FileSystem::from_stat(&stat));
-    Ok((found == Ok(FileSystem::PROC)).then_some(dir))
+/// What /proc calls a descriptor. None without /proc.
+fn describe(fd: BorrowedFd<'_>) -> Option<String> {
+    Some(procfs::fd_name(fd).ok()?.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

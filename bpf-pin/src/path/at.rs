@@ -14,8 +14,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::capability::is_filtered;
 use crate::pathname::{InteriorNul, Pathname};
+use crate::process::is_filtered;
 use crate::sys::{self, Result, with_c_str};
 
 /// A name, and where the walk along it begins.

@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
 
-use crate::bpffs::Token;
 use crate::cause::Cause;
 use crate::error::Result;
 use crate::name::ObjName;
 use crate::prog::{Insn, Prog};
 use crate::sys::Records;
+use crate::token::Token;
 use crate::types::{AttachType, LogLevel, ProgType};
 
 bitflags! {

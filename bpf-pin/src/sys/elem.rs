@@ -89,7 +89,7 @@ impl<M: AsMap> Cells<M> {
                 | abi::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE
         );
         let value_len = match info.r#type {
-            _ if per_cpu => match crate::cpu::possible() {
+            _ if per_cpu => match crate::procfs::cpu::possible() {
                 Ok(cpus) => value_size.next_multiple_of(8) * cpus,
                 Err(error) => return Err((map, CellsError::PossibleCpus(error))),
             },

@@ -35,7 +35,7 @@ pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
 };
 pub(crate) use mmap::{Mapping, page_size};
-pub(crate) use mount::{set_noatime, set_noatime_of_none, statmount};
+pub(crate) use mount::statmount;
 pub(crate) use object::{
     AnyInfo, InfoBuf, InfoHead, info, info_head, link_fd_by_id, link_head, link_next_id,
     map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at, object_id,
@@ -45,7 +45,7 @@ pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
     prog_load, prog_map_ids, prog_test_run,
 };
-pub(crate) use text::{Text, find_byte, has_zero, with_c_str};
+pub(crate) use text::{Text, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;

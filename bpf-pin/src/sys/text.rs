@@ -15,15 +15,6 @@ pub(crate) fn has_zero(word: u64) -> bool {
     word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
 }
 
-/// Where the byte stands first: by the C library, which looks at many at once.
-#[inline]
-pub(crate) fn find_byte(byte: u8, bytes: &[u8]) -> Option<usize> {
-    let begin = bytes.as_ptr();
-    // SAFETY: these are bytes.len() bytes.
-    let found = unsafe { libc::memchr(begin.cast(), byte.into(), bytes.len()) };
-    (!found.is_null()).then(|| found.addr() - begin.addr())
-}
-
 /// Copies the bytes into the room, up to a NUL among them or to its end, and puts a NUL behind them:
 /// how many. One call of the C library does both.
 #[inline]

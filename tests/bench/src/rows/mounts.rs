@@ -96,8 +96,7 @@ fn row(bench: &mut Bench, name: &str, pins: &Path) {
     let words = Words {
         raw: "/proc/self/mountinfo is read and its lines are counted; then a directory of 10 pins is read, and each \
               opened and asked for its info",
-        why: "Reading grows with the mounts, the rest does not: each bpffs is copied, so that no time of last access \
-              is set, and the kernel waits, mostly idle, before the copy is gone; and /proc is proven to be one.",
+        why: "Reading grows with the mounts, the rest does not: each bpffs and its mount are proven, and so is /proc.",
     };
     bench.work(name, contenders, goals, words);
 }

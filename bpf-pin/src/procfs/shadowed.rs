@@ -1,29 +1,29 @@
-//! A bpffs that is there and is not seen.
+//! A bpffs that is mounted, but that a path does not lead to.
 
 use std::fmt;
 
-use crate::mountinfo::Mount;
+use super::Mount;
 
-/// A bpffs that is mounted on the way that a path goes, and that the path does not lead to. What was
-/// pinned there is in it: one that is mounted there anew is another, and empty.
+/// A bpffs that is mounted at or above a path, but that the path does not lead to. It holds what was
+/// pinned there; another bpffs mounted there would be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum HiddenBpffs {
-    /// It is in this thread's mount namespace, and another mount hides it.
+pub enum ShadowedBpffs {
+    /// It is in this thread's mount namespace, under another mount.
     ByMount {
         /// The bpffs.
         bpffs: Box<Mount>,
-        /// What hides it: mounted over it, or over a directory on the way to it.
+        /// The mount over it, or over a directory on its path.
         by: Box<Mount>,
     },
-    /// Process 1 has it, whose mount namespace is another, and this thread's has none there.
+    /// It is in the mount namespace of process 1, and this thread's namespace has none there.
     InProcess1 {
         /// The bpffs, as process 1 sees it.
         bpffs: Box<Mount>,
     },
 }
 
-impl fmt::Display for HiddenBpffs {
+impl fmt::Display for ShadowedBpffs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ByMount { bpffs, by } => write!(

@@ -1,4 +1,4 @@
-//! What the running kernel has, found out by calling.
+//! Features of the running kernel, found by calling.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -7,18 +7,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::io::Errno;
 
 use crate::bpffs::MountOptions;
-use crate::capability::is_filtered;
 use crate::cause::Cause;
 use crate::dir::PinDir;
+use crate::process::is_filtered;
 use crate::sys;
 
-/// What the running kernel has of what this crate can use, each found out by calling: no version is
-/// parsed, for distributions bring features to older kernels.
+/// Which features that this library uses the running kernel has. Each is found by calling, not by the
+/// version, because distributions backport features.
 ///
-/// None is what this thread may not find out: before Linux 5.19 bpf(2) may be closed to it as a whole;
-/// to make a bpffs to try things on takes `CAP_SYS_ADMIN` in the initial user namespace, and fsopen(2),
-/// for mount(2) would take a place that others see; and behind a filter, which may answer in the
-/// kernel's stead, no feature is taken to be missing. What was found out once is remembered.
+/// `None`: could not be determined by this thread. Before Linux 5.19 bpf(2) as a whole may be closed to it.
+/// Some features need a new bpffs to try them on, which takes `CAP_SYS_ADMIN` in the initial user namespace
+/// and fsopen(2). Behind a seccomp filter, which may answer instead of the kernel, no feature counts as
+/// missing. What was determined once is remembered.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Those of the kernel that this runs on.
+    /// The features of the running kernel.
     pub fn of_this_kernel() -> Self {
         static KNOWN: [AtomicU8; 6] = [const { AtomicU8::new(0) }; 6];
         let [path_fd, exchange, token, owner_options, link_pins, batch] = &KNOWN;
@@ -81,12 +81,11 @@ fn once(known: &AtomicU8, find_out: impl FnOnce() -> Option<bool>) -> Option<boo
     found
 }
 
-/// By what the kernel says to a call with a descriptor that is none: it sees that after it has seen
-/// that it knows the command.
+/// From the errno of a call with a bad descriptor: the kernel checks the command first.
 fn is_known(errno: Errno) -> Option<bool> {
     match errno {
         Errno::BADF | Errno::BADFD => Some(true),
-        // A filter may say so, too.
+        // A seccomp filter may answer so too.
         Errno::INVAL if !is_filtered() => Some(false),
         _ => None,
     }
@@ -117,7 +116,7 @@ fn has_owner_options() -> Option<bool> {
     }
 }
 
-/// One line: each feature, and whether it is there.
+/// One line: each feature, and whether the kernel has it.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [

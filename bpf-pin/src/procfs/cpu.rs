@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
 use rustix::io::Errno;
 
-use crate::magic::FileSystem;
+use crate::types::FileSystem;
 
 const SYS: &str = "/sys";
 const POSSIBLE: &str = "devices/system/cpu/possible";

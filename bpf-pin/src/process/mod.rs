@@ -1,4 +1,4 @@
-//! What this thread may do.
+//! This thread's capabilities, user namespace and seccomp filter, and the kernel's lockdown.
 
 use std::fmt;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode};
 
-use crate::magic::FileSystem;
+use crate::types::FileSystem;
 
 /// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each, but not everywhere for
 /// `CAP_NET_ADMIN` before Linux 6.9.
@@ -40,7 +40,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Whether this thread's effective set lacks it, and `CAP_SYS_ADMIN` too. None: unknown.
+/// Whether this thread's effective set has neither the capability nor `CAP_SYS_ADMIN`. None: unknown.
 pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     let wanted = match capability {
         Capability::Bpf => CapabilitySet::BPF,
@@ -52,37 +52,32 @@ pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     Some(!effective.intersects(wanted | CapabilitySet::SYS_ADMIN))
 }
 
-/// Whether this thread may do with any file what its owner may; so it seems where it cannot be told.
+/// Whether this thread may do with any file what its owner may. True if that cannot be determined.
 pub(crate) fn owns_all() -> bool {
     let sets = capabilities(None);
     sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
 }
 
-/// Whether the capabilities are those of another user namespace than the initial one.
-pub(crate) fn in_user_namespace() -> bool {
-    user_namespace_is_own() == Some(true)
-}
-
-/// None where /proc does not tell.
-pub(crate) fn user_namespace_is_own() -> Option<bool> {
+/// Whether the capabilities are those of another user namespace than the initial one. None without /proc.
+pub(crate) fn in_user_namespace() -> Option<bool> {
     /// `PROC_USER_INIT_INO`, the same on every machine.
     const INITIAL: u64 = 0xefff_fffd;
     let namespace = fs::metadata("/proc/thread-self/ns/user").ok()?;
     Some(namespace.ino() != INITIAL)
 }
 
-/// Whether `kernel.unprivileged_bpf_disabled` withholds anything. None: unknown.
-pub(crate) fn unprivileged_is_disabled() -> Option<bool> {
+/// `kernel.unprivileged_bpf_disabled`: 0 lets everyone use bpf(2). None if it cannot be read.
+pub(crate) fn unprivileged_bpf_disabled() -> Option<u8> {
     let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok()?;
-    Some(value.trim() != "0")
+    value.trim().parse().ok()
 }
 
-/// Whether a filter may have answered a syscall in the kernel's stead.
+/// Whether a seccomp filter may have answered a syscall instead of the kernel.
 pub(crate) fn is_filtered() -> bool {
     !matches!(secure_computing_mode(), Ok(SecureComputingMode::Disabled))
 }
 
-/// Whether the kernel is locked down, as /sys/kernel/security/lockdown tells.
+/// Whether the kernel is locked down, from /sys/kernel/security/lockdown.
 ///
 /// # References
 ///
@@ -90,34 +85,34 @@ pub(crate) fn is_filtered() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lockdown {
-    /// It is not, or has no lockdown.
+    /// It is not, or does not support lockdown.
     Off,
     /// It is.
     On {
         /// The level: "integrity" or "confidentiality".
         level: String,
     },
-    /// It cannot be read: securityfs is not mounted there, say.
+    /// It cannot be read: securityfs may not be mounted there.
     Unknown,
 }
 
 pub(crate) fn lockdown() -> Lockdown {
     match fs::read_to_string("/sys/kernel/security/lockdown") {
-        Ok(text) => lockdown_level(&text).unwrap_or(Lockdown::Unknown),
-        // Where the others of its kind are, the kernel has no lockdown.
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let found = FileSystem::found_at(Path::new("/sys/kernel/security"));
-            match found == Some(FileSystem::SECURITYFS) {
-                true => Lockdown::Off,
-                false => Lockdown::Unknown,
-            }
+        Ok(text) => parse_lockdown(&text).unwrap_or(Lockdown::Unknown),
+        // On a mounted securityfs a missing file means that the kernel does not support lockdown.
+        Err(error)
+            if error.kind() == ErrorKind::NotFound
+                && FileSystem::found_at(Path::new("/sys/kernel/security"))
+                    == Some(FileSystem::SECURITYFS) =>
+        {
+            Lockdown::Off
         }
         Err(_) => Lockdown::Unknown,
     }
 }
 
-/// It is what stands in brackets.
-fn lockdown_level(text: &str) -> Option<Lockdown> {
+/// The level is the word in brackets.
+fn parse_lockdown(text: &str) -> Option<Lockdown> {
     let level = text.split_once('[')?.1.split_once(']')?.0;
     Some(match level {
         "none" => Lockdown::Off,
@@ -129,7 +124,7 @@ fn lockdown_level(text: &str) -> Option<Lockdown> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lockdown, lockdown_level};
+    use super::{Lockdown, parse_lockdown};
 
     #[test]
     fn the_level_in_brackets() {
@@ -138,17 +133,17 @@ mod tests {
             Some(Lockdown::On { level })
         };
         assert_eq!(
-            lockdown_level("[none] integrity confidentiality\n"),
+            parse_lockdown("[none] integrity confidentiality\n"),
             Some(Lockdown::Off)
         );
         assert_eq!(
-            lockdown_level("none [integrity] confidentiality\n"),
+            parse_lockdown("none [integrity] confidentiality\n"),
             on("integrity")
         );
         assert_eq!(
-            lockdown_level("none integrity [confidentiality]"),
+            parse_lockdown("none integrity [confidentiality]"),
             on("confidentiality")
         );
-        assert_eq!(lockdown_level(""), None);
+        assert_eq!(parse_lockdown(""), None);
     }
 }

@@ -1,4 +1,7 @@
-//! Tokens: what a bpffs delegates, as a descriptor.
+//! BPF tokens, what they allow, and the messages by which a bpffs is delegated.
+
+mod allowed;
+pub(crate) mod socket;
 
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -7,24 +10,23 @@ use bpf_pin_sys as abi;
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::capability::{Capability, lacks, user_namespace_is_own};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::kind;
-use crate::magic::FileSystem;
-use crate::mounts::{fdinfo, path_of};
 use crate::operation::TokenOperation;
+use crate::process::{Capability, in_user_namespace, lacks};
+use crate::procfs::{fd_name, fdinfo, path_of};
 use crate::sys;
+use crate::types::FileSystem;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
-use super::allowed::SINCE_DELEGATION;
-use super::allowed::{Allowed, Delegation, Shown};
+pub use allowed::{Allowed, Delegable, Delegation};
+pub(crate) use allowed::{ParsedOption, SINCE_DELEGATION};
 
-/// A BPF token: the right to use what a bpffs [delegates](crate::MountOptions::delegate_cmds), for a
-/// process in a user namespace.
+/// A BPF token: lets a process in a user namespace use what a bpffs
+/// [delegates](crate::MountOptions::delegate_cmds).
 ///
-/// The same in memory as an [`OwnedFd`]. It is given to [`MapSpec::token`](crate::MapSpec::token) and
+/// Has the memory layout of an [`OwnedFd`]. Pass it to [`MapSpec::token`](crate::MapSpec::token) and
 /// [`ProgSpec::token`](crate::ProgSpec::token).
 ///
 /// # Examples
@@ -32,7 +34,7 @@ use super::allowed::{Allowed, Delegation, Shown};
 /// ```no_run
 /// use bpf_pin::{Bpffs, MapSpec, MapType, Token};
 ///
-/// // In a user namespace that the bpffs was made for.
+/// // In the user namespace that the bpffs was created for.
 /// let token = Token::create(&Bpffs::at("/run/app/bpffs")?)?;
 /// println!("maps: {}", token.info()?.maps);
 /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).token(&token).create()?;
@@ -44,19 +46,21 @@ pub struct Token {
 }
 
 impl Token {
-    /// `BPF_TOKEN_CREATE`: a token of the bpffs whose root `bpffs` is a descriptor of: a
-    /// [`Bpffs`](crate::Bpffs), a [`Detached`](crate::Detached), any other. Linux 6.9.
+    /// `BPF_TOKEN_CREATE`: creates a token from the root of a bpffs: a [`Bpffs`](crate::Bpffs), a
+    /// [`Detached`](crate::Detached) or another descriptor. Linux 6.9.
     ///
-    /// The root is opened anew, for reading.
+    /// Opens the root again, for reading.
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]: [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP);
-    /// [`NothingDelegated`](Cause::NothingDelegated) (ENOENT);
-    /// [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace,
-    /// [`ForeignBpffs`](Cause::ForeignBpffs) where the bpffs is another's (EPERM);
-    /// [`NotBpffs`](Cause::NotBpffs), [`NotTheRoot`](Cause::NotTheRoot) or, before Linux 6.9,
-    /// [`Unsupported`](Cause::Unsupported) (EINVAL); EACCES where the root may not be read.
+    /// [`Error::Token`]:
+    /// - [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP)
+    /// - [`NothingDelegated`](Cause::NothingDelegated) (ENOENT)
+    /// - [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace (EPERM)
+    /// - [`ForeignBpffs`](Cause::ForeignBpffs) for a bpffs of another user namespace (EPERM)
+    /// - [`NotBpffs`](Cause::NotBpffs), [`NotTheRoot`](Cause::NotTheRoot) (EINVAL)
+    /// - [`Unsupported`](Cause::Unsupported) before Linux 6.9 (EINVAL)
+    /// - EACCES if the root may not be read
     ///
     /// # References
     ///
@@ -65,12 +69,12 @@ impl Token {
         create(bpffs.as_fd()).map_err(|reason| error(TokenOperation::Create, reason))
     }
 
-    /// What it allows: by `BPF_OBJ_GET_INFO_BY_FD` and `struct bpf_token_info`, Linux 6.17; before
-    /// that from /proc, see [`Delegation`].
+    /// What it allows: `BPF_OBJ_GET_INFO_BY_FD` with `struct bpf_token_info`, Linux 6.17. Before that it is
+    /// read from fdinfo, see [`Delegation`].
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]: [`NoProc`](Cause::NoProc) before Linux 6.17, where /proc is not mounted.
+    /// [`Error::Token`]: [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
     pub fn info(&self) -> Result<Delegation> {
         match sys::info::<abi::bpf_token_info>(self.fd.as_fd()) {
             Ok(info) => Ok(Delegation {
@@ -79,9 +83,9 @@ impl Token {
                 progs: Allowed::from_mask(info.allowed_progs),
                 attachs: Allowed::from_mask(info.allowed_attachs),
             }),
-            // Before Linux 6.17 a token is no BPF object to this command.
+            // Before Linux 6.17 this command does not know tokens.
             Err(Errno::INVAL) => {
-                by_proc(self.fd.as_fd()).map_err(|reason| error(TokenOperation::Info, reason))
+                from_fdinfo(self.fd.as_fd()).map_err(|reason| error(TokenOperation::Info, reason))
             }
             Err(errno) => Err(error(TokenOperation::Info, Reason::errno_only(errno))),
         }
@@ -89,12 +93,12 @@ impl Token {
 }
 
 impl Token {
-    /// The field and the flag for it; the kernel looks at the one only if the other is set.
+    /// The field and its flag. The kernel reads the field only if the flag is set.
     pub(crate) fn argument(token: Option<&Self>) -> (i32, u32) {
         token.map_or((0, 0), |token| (token.fd.as_raw_fd(), abi::BPF_F_TOKEN_FD))
     }
 
-    /// Why EPERM, with a token: it does not allow the command, or what `of_command` says of it.
+    /// Why a command failed with EPERM: the token does not allow it, or the reason that `of_command` finds.
     #[cold]
     pub(crate) fn forbids(
         &self,
@@ -125,12 +129,10 @@ fn create(bpffs: BorrowedFd<'_>) -> Result<Token, Reason> {
 
 #[cold]
 fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
-    // It is the kernel that answers, and it knows the command.
+    // The kernel itself answers, not a filter, and it knows the command.
     let is_known = || sys::no_token_create() == Errno::BADF;
     match errno {
-        Errno::OPNOTSUPP if user_namespace_is_own() == Some(false) => {
-            Some(Cause::InitialUserNamespace)
-        }
+        Errno::OPNOTSUPP if in_user_namespace() == Some(false) => Some(Cause::InitialUserNamespace),
         Errno::NOENT if is_known() => Some(Cause::NothingDelegated),
         Errno::PERM if is_known() => diagnose::missing(Capability::Bpf, "creating a token")
             .or_else(|| (lacks(Capability::Bpf) == Some(false)).then_some(Cause::ForeignBpffs)),
@@ -153,21 +155,15 @@ fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
     }
 }
 
-/// The lines `allowed_…` of a token's fdinfo.
-fn by_proc(token: BorrowedFd<'_>) -> Result<Delegation, Reason> {
-    let text = fdinfo(token)?;
-    let line = |name: &str| {
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        value
-            .map(str::trim)
-            .ok_or(Cause::Unproven { info_errno: None })
-    };
+/// From the lines `allowed_*` of a token's fdinfo. [`Cause::Unproven`] if it has none.
+fn from_fdinfo(token: BorrowedFd<'_>) -> Result<Delegation, Reason> {
+    let info = fdinfo(token)?;
+    let value = |key: &str| info.get(key).ok_or(Cause::Unproven { info_errno: None });
     Ok(Delegation {
-        cmds: Shown::parse::<Command>(line("allowed_cmds")?).allowed(),
-        maps: Shown::parse::<MapType>(line("allowed_maps")?).allowed(),
-        progs: Shown::parse::<ProgType>(line("allowed_progs")?).allowed(),
-        attachs: Shown::parse::<AttachType>(line("allowed_attachs")?).allowed(),
+        cmds: ParsedOption::parse::<Command>(value("allowed_cmds")?).allowed(),
+        maps: ParsedOption::parse::<MapType>(value("allowed_maps")?).allowed(),
+        progs: ParsedOption::parse::<ProgType>(value("allowed_progs")?).allowed(),
+        attachs: ParsedOption::parse::<AttachType>(value("allowed_attachs")?).allowed(),
     })
 }
 
@@ -183,21 +179,26 @@ impl From<Token> for OwnedFd {
     }
 }
 
-/// Proves by what /proc tells of it that it is a token, whose name anybody could give a file; the error
-/// gives the descriptor back.
+/// Proves with fdinfo that it is a token: any file could have a token's name. The error returns the
+/// descriptor.
 ///
 /// # Errors
 ///
-/// [`Error::Token`]: [`NotAToken`](Cause::NotAToken), which says what it is; [`NoProc`](Cause::NoProc).
+/// [`Error::Token`]: [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 
     fn try_from(fd: OwnedFd) -> std::result::Result<Self, Failed<OwnedFd>> {
-        let reason = match by_proc(fd.as_fd()) {
+        let reason = match from_fdinfo(fd.as_fd()) {
             Ok(_) => return Ok(Self { fd }),
             Err(reason) if matches!(reason.cause(), Some(Cause::Unproven { .. })) => {
-                let found = kind::describe(fd.as_fd());
-                found.map_or(reason, |found| Cause::NotAToken { found }.into())
+                match fd_name(fd.as_fd()) {
+                    Ok(name) => Cause::NotAToken {
+                        found: name.to_string_lossy().into_owned(),
+                    }
+                    .into(),
+                    Err(_) => reason,
+                }
             }
             Err(reason) => reason,
         };

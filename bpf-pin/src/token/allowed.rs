@@ -1,4 +1,4 @@
-//! What a bpffs delegates: sets of commands and types, each a mask of 64 bits.
+//! Sets of commands and types that a bpffs delegates and a token allows, each a mask of 64 bits.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,13 +6,13 @@ use std::marker::PhantomData;
 use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
 
-use crate::mountinfo::Mount;
+use crate::procfs::Mount;
 use crate::sys::sealed::Sealed;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 pub(crate) const SINCE_DELEGATION: Version = Version::new(6, 9);
 
-/// What may stand in an [`Allowed`]: [`Command`], [`MapType`], [`ProgType`], [`AttachType`]. Sealed.
+/// The members of an [`Allowed`]: [`Command`], [`MapType`], [`ProgType`], [`AttachType`]. Sealed.
 pub trait Delegable: Copy + fmt::Display + Sealed {
     /// The mount option.
     #[doc(hidden)]
@@ -52,22 +52,21 @@ delegable! {
     AttachType: "delegate_attachs", BPF_ATTACH_TYPES, "BPF_";
 }
 
-/// A set of commands or types that may be used: `Allowed::from([MapType::HASH])`, or
-/// [`any`](Self::any).
+/// A set of commands or types: `Allowed::from([MapType::HASH])`, or [`any`](Self::any).
 pub struct Allowed<T> {
     mask: u64,
-    /// A number that no mask has room for: refused where it is used.
+    /// A number over 63, which no mask holds: an error when the set is used.
     too_large: Option<u32>,
     of: PhantomData<T>,
 }
 
 impl<T: Delegable> Allowed<T> {
-    /// Nothing.
+    /// The empty set.
     pub const fn none() -> Self {
         Self::from_mask(0)
     }
 
-    /// Whatever there is, on newer kernels too.
+    /// Everything, on newer kernels too.
     pub const fn any() -> Self {
         Self::from_mask(u64::MAX)
     }
@@ -86,46 +85,46 @@ impl<T: Delegable> Allowed<T> {
         self.mask
     }
 
-    /// Whether it is allowed.
+    /// Whether the set has it.
     pub fn contains(self, what: T) -> bool {
         bit(what.number()).is_some_and(|bit| self.mask & bit != 0)
     }
 
-    /// Whether nothing is allowed.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.mask == 0 && self.too_large.is_none()
     }
 
-    /// What is allowed, by number, those included that no kernel known here has.
+    /// The members by number, including those that this library does not know.
     pub fn iter(self) -> impl Iterator<Item = T> {
         let is_in = move |&number: &u32| self.mask >> number & 1 == 1;
         (0..u64::BITS).filter(is_in).map(T::from_number)
     }
 
-    pub(crate) fn too_large(self) -> Option<u32> {
-        self.too_large
-    }
-
-    /// The value of the mount option: a number, which needs no BTF to be understood.
-    pub(crate) fn to_option(self) -> String {
-        format!("{:#x}", self.mask)
-    }
-
-    /// Whether mountinfo shows just this. It leaves out what is newer than the kernel, and says
-    /// "any" where nothing else is missing. A name that is newer than this library stands for
-    /// something that is missing.
-    pub(crate) fn is_shown_as(self, shown: &Shown) -> bool {
-        let sure = sure_to_be_shown::<T>();
-        if shown.mask == u64::MAX {
-            return sure & !self.mask == 0;
+    fn to_option(self) -> DelegateOption {
+        DelegateOption {
+            name: T::OPTION,
+            mask: self.mask,
+            too_large: self.too_large,
+            is_shown: |mask, mount| Self::from_mask(mask).matches(&ParsedOption::of::<T>(mount)),
         }
-        let missing = sure & self.mask & !shown.mask;
+    }
+
+    /// Whether this is what mountinfo shows. It leaves out what is newer than the kernel, and shows
+    /// "any" if that leaves nothing out. A name that this library does not know stands for one that
+    /// seems to be missing.
+    fn matches(self, shown: &ParsedOption) -> bool {
+        let known = known_to_every_kernel::<T>();
+        if shown.mask == u64::MAX {
+            return known & !self.mask == 0;
+        }
+        let missing = known & self.mask & !shown.mask;
         shown.mask & !self.mask == 0 && missing.count_ones() <= shown.unknown_names
     }
 }
 
 /// What every kernel with delegation has a name for.
-fn sure_to_be_shown<T: Delegable>() -> u64 {
+fn known_to_every_kernel<T: Delegable>() -> u64 {
     let names = T::NAMES.0.iter();
     let old = names.filter(|name| SINCE_DELEGATION.at_least(name.since));
     old.filter_map(|name| bit(name.value.try_into().ok()?))
@@ -136,44 +135,42 @@ fn bit(number: u32) -> Option<u64> {
     1u64.checked_shl(number)
 }
 
-/// A delegate option as mountinfo has it.
+/// A delegate option, parsed from mountinfo or fdinfo.
 #[derive(Default)]
-pub(crate) struct Shown {
+pub(crate) struct ParsedOption {
     mask: u64,
-    /// How many names there were that are newer than this library.
+    /// How many names this library does not know.
     unknown_names: u32,
 }
 
-impl Shown {
-    /// "any", or names in lower case and a number, with ':' between.
+impl ParsedOption {
+    /// Parses "any", or names in lower case and a number, separated by ':'.
     pub(crate) fn parse<T: Delegable>(text: &str) -> Self {
-        let mut shown = Self::default();
+        let mut parsed = Self::default();
         let (names, prefix) = T::NAMES;
         for word in text.split(':').filter(|word| !word.is_empty()) {
             let is_it = |name: &&abi::Enumerator| {
                 let name = name.name.strip_prefix(prefix);
                 name.is_some_and(|name| name.eq_ignore_ascii_case(word))
             };
-            let number = word
-                .strip_prefix("0x")
-                .map(|hex| u64::from_str_radix(hex, 16));
-            match (word, number) {
-                ("any", _) => shown.mask = u64::MAX,
-                (_, Some(Ok(mask))) => shown.mask |= mask,
-                _ => match names
+            let hex = word.strip_prefix("0x");
+            let bits = match hex.map(|hex| u64::from_str_radix(hex, 16)) {
+                _ if word == "any" => Some(u64::MAX),
+                Some(Ok(mask)) => Some(mask),
+                _ => names
                     .iter()
                     .find(is_it)
-                    .and_then(|name| bit(name.value as u32))
-                {
-                    Some(bit) => shown.mask |= bit,
-                    None => shown.unknown_names += 1,
-                },
+                    .and_then(|name| bit(name.value as u32)),
+            };
+            match bits {
+                Some(bits) => parsed.mask |= bits,
+                None => parsed.unknown_names += 1,
             }
         }
-        shown
+        parsed
     }
 
-    pub(crate) fn of<T: Delegable>(mount: &Mount) -> Self {
+    fn of<T: Delegable>(mount: &Mount) -> Self {
         let text = mount.super_option(T::OPTION).unwrap_or_default();
         Self::parse::<T>(&text.to_string_lossy())
     }
@@ -183,11 +180,10 @@ impl Shown {
     }
 }
 
-/// What a bpffs delegates to those who make a [`Token`](crate::Token) of it, or what a token allows.
-/// Linux 6.9.
+/// What a bpffs delegates to the [`Token`](crate::Token)s created from it, or what a token allows. Linux 6.9.
 ///
-/// Where it is read from mountinfo or /proc, what is newer than the kernel or than this library is
-/// left out, and all that the kernel knows is shown as [`any`](Allowed::any).
+/// What is read from mountinfo or fdinfo lacks whatever the kernel or this library does not know. The set of
+/// all that the kernel knows is shown as [`any`](Allowed::any).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Delegation {
@@ -197,27 +193,56 @@ pub struct Delegation {
     pub maps: Allowed<MapType>,
     /// The types of programs that may be loaded.
     pub progs: Allowed<ProgType>,
-    /// What programs may be loaded for.
+    /// The attach types that programs may be loaded for.
     pub attachs: Allowed<AttachType>,
 }
 
 impl Delegation {
-    /// Whether nothing is.
+    /// Whether all sets are empty.
     pub fn is_empty(&self) -> bool {
-        self.cmds.is_empty()
-            && self.maps.is_empty()
-            && self.progs.is_empty()
-            && self.attachs.is_empty()
+        self.options().next().is_none()
     }
 
-    /// What mountinfo tells of it.
+    /// The mount options for the sets that are not empty.
+    pub(crate) fn options(&self) -> impl Iterator<Item = DelegateOption> {
+        [
+            self.cmds.to_option(),
+            self.maps.to_option(),
+            self.progs.to_option(),
+            self.attachs.to_option(),
+        ]
+        .into_iter()
+        .filter(|option| option.mask != 0 || option.too_large.is_some())
+    }
+
+    /// From the options that mountinfo shows.
     pub(crate) fn of(mount: &Mount) -> Self {
         Self {
-            cmds: Shown::of::<Command>(mount).allowed(),
-            maps: Shown::of::<MapType>(mount).allowed(),
-            progs: Shown::of::<ProgType>(mount).allowed(),
-            attachs: Shown::of::<AttachType>(mount).allowed(),
+            cmds: ParsedOption::of::<Command>(mount).allowed(),
+            maps: ParsedOption::of::<MapType>(mount).allowed(),
+            progs: ParsedOption::of::<ProgType>(mount).allowed(),
+            attachs: ParsedOption::of::<AttachType>(mount).allowed(),
         }
+    }
+}
+
+/// A mount option that delegates something.
+pub(crate) struct DelegateOption {
+    pub(crate) name: &'static str,
+    mask: u64,
+    pub(crate) too_large: Option<u32>,
+    is_shown: fn(u64, &Mount) -> bool,
+}
+
+impl DelegateOption {
+    /// A number, which the kernel parses without BTF.
+    pub(crate) fn value(&self) -> String {
+        format!("{:#x}", self.mask)
+    }
+
+    /// Whether mountinfo shows it.
+    pub(crate) fn is_shown(&self, mount: &Mount) -> bool {
+        (self.is_shown)(self.mask, mount)
     }
 }
 
@@ -262,7 +287,7 @@ impl<T: Delegable> Default for Allowed<T> {
     }
 }
 
-/// "any", "none", or the names with commas between.
+/// "any", "none", or the names separated by commas.
 impl<T: Delegable> fmt::Display for Allowed<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mask {
@@ -287,9 +312,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_mountinfo_shows_is_what_was_asked_for() {
+    fn matches_what_mountinfo_shows() {
         let is_shown = |mask: u64, text: &str| {
-            Allowed::<MapType>::from_mask(mask).is_shown_as(&Shown::parse::<MapType>(text))
+            Allowed::<MapType>::from_mask(mask).matches(&ParsedOption::parse::<MapType>(text))
         };
         let hash_and_storage = 1 << 1 | 1 << 19;
         let maps = |text| is_shown(hash_and_storage, text);
@@ -301,7 +326,7 @@ mod tests {
         assert!(!maps("hash:cgroup_storage:array"));
         assert!(!maps("any"));
         assert!(!maps(""));
-        // What the kernel does not know it does not show.
+        // The kernel does not show what it does not know.
         assert!(is_shown(hash_and_storage | 1 << 60, "hash:cgroup_storage"));
         assert!(is_shown(
             hash_and_storage | 1 << 60,
@@ -309,7 +334,7 @@ mod tests {
         ));
         assert!(is_shown(1 << 60, ""));
         assert!(is_shown(1 << 2 | 1 << 35, "array"));
-        // And all that it knows is any.
+        // All that it knows is shown as any.
         assert!(is_shown(u64::MAX, "any"));
         assert!(is_shown((1 << 34) - 1, "any"));
         assert!(!is_shown((1 << 33) - 1, "any"));
@@ -317,9 +342,9 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_bit_is_remembered() {
+    fn a_number_over_63_is_kept_as_an_error() {
         let types = Allowed::from([ProgType::XDP, ProgType(64)]);
-        assert_eq!(types.too_large(), Some(64));
+        assert_eq!(types.too_large, Some(64));
         assert!(types.contains(ProgType::XDP) && !types.contains(ProgType(64)));
         assert_eq!(Allowed::from([ProgType(63)]).mask(), 1 << 63);
         assert_eq!(types.to_string(), "xdp");

@@ -1,22 +1,20 @@
-//! What this thread may do with bpf(2), told before it tries.
-
-mod memlock;
+//! What this thread may do with bpf(2), determined without doing it.
 
 use std::fmt;
-use std::fs;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::capability::{
-    Capability, Lockdown, is_filtered, lacks, lockdown, user_namespace_is_own,
-};
 use crate::cause::Cause;
 use crate::diagnose;
+use crate::process::{
+    Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown,
+    unprivileged_bpf_disabled,
+};
 use crate::sys;
 
-use memlock::Charge;
+use super::memlock::{self, Charge};
 
 /// What can be asked of [`Capabilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -198,7 +196,6 @@ impl Capabilities {
             Capability::SysAdmin,
         ];
         let has = |&each: &Capability| lacks(each) == Some(false);
-        let sysctl = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok();
         // A call that does nothing: EBADF or EBADFD is the kernel's own answer.
         let closed = match sys::probe_bpf_allowed() {
             Errno::PERM => Some(match diagnose::for_bpf() {
@@ -210,8 +207,8 @@ impl Capabilities {
         };
         let mut this = Self {
             effective: ALL.iter().copied().filter(has).collect(),
-            in_user_namespace: user_namespace_is_own(),
-            unprivileged_bpf_disabled: sysctl.and_then(|text| text.trim().parse().ok()),
+            in_user_namespace: in_user_namespace(),
+            unprivileged_bpf_disabled: unprivileged_bpf_disabled(),
             lockdown: lockdown(),
             memlock: getrlimit(Resource::Memlock).current,
             memlock_is_charged: None,

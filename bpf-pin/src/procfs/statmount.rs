@@ -1,4 +1,4 @@
-//! One mount, as statmount(2) tells of it: its line of mountinfo, without all the others.
+//! One mount by statmount(2), without reading all of mountinfo.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::BorrowedFd;
@@ -6,14 +6,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
-use crate::capability::is_filtered;
-use crate::mountinfo::{Mount, Propagation};
+use crate::process::is_filtered;
 use crate::sys;
+
+use super::{Mount, Propagation};
 
 /// `STATX_MNT_ID_UNIQUE`. Linux 6.8.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// `STATMOUNT_` …
+/// `STATMOUNT_*`
 const SB_BASIC: u64 = 0x1;
 const MNT_BASIC: u64 = 0x2;
 const PROPAGATE_FROM: u64 = 0x4;
@@ -24,34 +25,34 @@ const MNT_OPTS: u64 = 0x80;
 const FS_SUBTYPE: u64 = 0x100;
 const SB_SOURCE: u64 = 0x200;
 
-/// What the kernel must tell. Where it tells the source, from Linux 6.13 on, it knows of options and of
-/// subtypes, too, and tells none where there are none.
-const MUST: u64 =
+/// What the kernel must report. One that reports the source, from Linux 6.13 on, knows options and
+/// subtypes too, and leaves them out only if there are none.
+const REQUIRED: u64 =
     SB_BASIC | MNT_BASIC | PROPAGATE_FROM | MNT_ROOT | MNT_POINT | FS_TYPE | SB_SOURCE;
 
-/// Where the strings begin.
+/// The offset of the strings.
 const STRINGS: usize = 512;
 
-/// The id of the mount that `fd` was opened through, which no other mount will have.
+/// The id of the mount that `fd` was opened through. The kernel never reuses it.
 pub(crate) fn unique_id(fd: BorrowedFd<'_>) -> Option<u64> {
     let stat = statx(fd, c"", AtFlags::EMPTY_PATH, MNT_ID_UNIQUE).ok()?;
-    let is_told = stat.stx_mask & MNT_ID_UNIQUE.bits() != 0;
-    is_told.then_some(stat.stx_mnt_id)
+    let is_present = stat.stx_mask & MNT_ID_UNIQUE.bits() != 0;
+    is_present.then_some(stat.stx_mnt_id)
 }
 
-/// The mount, if it is one that mountinfo lists. None, too, where the kernel does not tell all that
-/// mountinfo has, or it takes more room, or a filter may answer in the kernel's stead.
+/// The mount, if mountinfo lists it. None too if the kernel does not report all that mountinfo has, if it
+/// does not fit into the buffer, or if a seccomp filter may answer instead of the kernel.
 pub(crate) fn by_unique_id(id: u64) -> Option<Mount> {
-    Some(Told::of(id)?.to_mount())
+    Some(StatMount::of(id)?.to_mount())
 }
 
-/// Whether the mount of `fd` is right on top of a bpffs; None as [`by_unique_id`].
+/// Whether the mount of `fd` is directly on top of a bpffs. None as for [`by_unique_id`].
 pub(crate) fn covers_a_bpffs(fd: BorrowedFd<'_>) -> Option<bool> {
     let id = unique_id(fd)?;
-    let this = Told::of(id)?;
-    let below = Told::of(this.parent())?.to_mount();
-    // Neither has moved or gone meanwhile.
-    let again = Told::of(id)?;
+    let this = StatMount::of(id)?;
+    let below = StatMount::of(this.parent())?.to_mount();
+    // Neither was moved or unmounted in between.
+    let again = StatMount::of(id)?;
     let (this, parent) = (this.to_mount(), this.parent());
     if again.parent() != parent || again.to_mount() != this {
         return None;
@@ -60,20 +61,20 @@ pub(crate) fn covers_a_bpffs(fd: BorrowedFd<'_>) -> Option<bool> {
 }
 
 /// `struct statmount` and its strings.
-struct Told([u64; Told::WORDS]);
+struct StatMount([u64; StatMount::WORDS]);
 
-impl Told {
+impl StatMount {
     const WORDS: usize = 8 * 1024 / size_of::<u64>();
 
     fn of(id: u64) -> Option<Self> {
         if is_filtered() {
             return None;
         }
-        let mut told = Self([0; Self::WORDS]);
-        sys::statmount(id, MUST | MNT_OPTS | FS_SUBTYPE, &mut told.0).ok()?;
-        // Of what is out of this process's reach there is no mount point.
-        let is_all = told.mask() & MUST == MUST && !told.string(108).is_empty();
-        is_all.then_some(told)
+        let mut this = Self([0; Self::WORDS]);
+        sys::statmount(id, REQUIRED | MNT_OPTS | FS_SUBTYPE, &mut this.0).ok()?;
+        // A mount that this process cannot reach has no mount point.
+        let is_complete = this.mask() & REQUIRED == REQUIRED && !this.string(108).is_empty();
+        is_complete.then_some(this)
     }
 
     fn u32(&self, at: usize) -> u32 {
@@ -84,17 +85,17 @@ impl Told {
         self.0[at / 8]
     }
 
-    /// `mask`: what was told.
+    /// `mask`: what is present.
     fn mask(&self) -> u64 {
         self.u64(8)
     }
 
-    /// `mnt_parent_id`, unique as well.
+    /// `mnt_parent_id`, never reused either.
     fn parent(&self) -> u64 {
         self.u64(48)
     }
 
-    /// The string that the field at this offset tells the place of.
+    /// The string whose position is in the field at this offset.
     fn string(&self, at: usize) -> &[u8] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.0);
         let strings = bytes[STRINGS..].get(self.u32(at) as usize..);
@@ -123,9 +124,9 @@ impl Told {
         }
     }
 
-    /// As fs/proc_namespace.c has them: `show_mnt_opts`.
+    /// In the format of fs/proc_namespace.c: `show_mnt_opts`.
     fn options(&self) -> OsString {
-        /// `MOUNT_ATTR__ATIME`: of three one.
+        /// `MOUNT_ATTR__ATIME`: one of three values.
         const ATIME: u64 = 0x70;
         const OPTIONS: [(u64, u64, &str); 8] = [
             (0x2, 0x2, ",nosuid"),
@@ -145,7 +146,7 @@ impl Told {
         options
     }
 
-    /// `show_sb_opts`, and what the file system shows.
+    /// `show_sb_opts`, followed by the file system's own.
     fn super_options(&self) -> OsString {
         const OPTIONS: [(u32, &str); 3] = [
             (1 << 4, ",sync"),

@@ -1,4 +1,4 @@
-//! Magic numbers: what `statfs(2)` tells of a file system.
+//! Types of file systems, by their magic numbers.
 
 use std::fmt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use bpf_pin_sys::BPF_FS_MAGIC;
 use rustix::fs::{StatFs, statfs};
 
-/// A kind of file system, by the magic number that `statfs(2)` reports.
+/// A type of file system: the magic number that `statfs(2)` reports.
 ///
 /// # References
 ///
@@ -27,14 +27,13 @@ impl FileSystem {
         Self(magic_of(stat))
     }
 
-    /// Whether the mount that was asked about lets symbolic links be followed: else it has
-    /// `ST_NOSYMFOLLOW`, Linux 5.10.
+    /// Whether the kernel follows symbolic links in that mount: it lacks `ST_NOSYMFOLLOW`, Linux 5.10.
     #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
     pub(crate) fn follows_links(stat: &StatFs) -> bool {
         stat.f_flags as u64 & ST_NOSYMFOLLOW == 0
     }
 
-    /// Of `path`, without a typed error, for what only wants to know.
+    /// The file system of `path`, without a typed error.
     pub(crate) fn found_at(path: &Path) -> Option<Self> {
         Some(Self::from_stat(&statfs(path).ok()?))
     }
@@ -44,23 +43,22 @@ impl FileSystem {
         self.0
     }
 
-    /// Whether objects can be pinned there.
+    /// Whether objects can be pinned on it.
     pub const fn is_bpffs(self) -> bool {
         self.0 == BPF_FS_MAGIC
     }
 
-    /// The name as `mount(8)` knows it, or None for a file system not known here.
-    /// ext2, ext3 and ext4 share a number.
+    /// The name as `mount(8)` knows it, if this library knows the number. ext2, ext3 and ext4 share one.
     pub fn name(self) -> Option<&'static str> {
         let known = NAMES.iter().find(|(magic, _)| *magic == self.0);
         known.map(|(_, name)| *name)
     }
 }
 
-/// Of a mount, among the flags that `statfs(2)` tells.
+/// A flag of a mount in `statfs(2)`.
 pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
 
-/// As people call it: bpffs, although that mounts as "bpf".
+/// The usual name: bpffs, although its type is "bpf".
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -77,14 +75,14 @@ impl fmt::Debug for FileSystem {
     }
 }
 
-/// The low 32 bits: `f_type` is signed and 32 bits wide on 32-bit machines, where a magic
-/// with the top bit set comes out negative, and unsigned on s390x.
+/// The low 32 bits: `f_type` is 32 bits wide and signed on 32-bit machines, where a magic number with the
+/// top bit set is negative, and unsigned on s390x.
 #[allow(clippy::unnecessary_cast, reason = "f_type's type differs by target")]
 fn magic_of(stat: &StatFs) -> u32 {
     stat.f_type as u32
 }
 
-/// include/uapi/linux/magic.h and the file systems that keep theirs to themselves.
+/// From include/uapi/linux/magic.h and the sources of the file systems.
 const NAMES: &[(u32, &str)] = &[
     (BPF_FS_MAGIC, "bpf"),
     (0x0000_0187, "autofs"),
@@ -136,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_magic_survives_every_type_that_f_type_has() {
+    fn bpffs_is_recognized_for_every_type_of_f_type() {
         let wide: i64 = 0xcafe_4a11;
         let narrow: i32 = BPF_FS_MAGIC as i32;
         assert!(narrow < 0);
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn each_number_and_each_name_stands_once() {
+    fn numbers_and_names_are_unique() {
         for (i, (magic, name)) in NAMES.iter().enumerate() {
             for (other, text) in &NAMES[i + 1..] {
                 assert_ne!(magic, other, "{name}");
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unknown_is_shown_by_number() {
+    fn an_unknown_type_displays_its_number() {
         assert_eq!(
             FileSystem(0x1234_5678).to_string(),
             "a file system of type 0x12345678"

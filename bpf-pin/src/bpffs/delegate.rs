@@ -1,0 +1,222 @@
+//! Delegation: a process in a user namespace opens a bpffs, and a privileged one creates it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::{Errno, read};
+use rustix::mount::fsconfig_set_string;
+
+use crate::cause::Cause;
+use crate::error::{Reason, Result};
+use crate::operation::MountOperation;
+use crate::process::is_filtered;
+use crate::procfs::{self, BPF};
+use crate::token::socket::{self, Request};
+
+use super::instance::error;
+use super::mount::{Detached, create, open_context};
+use super::options::{MountOptions, hide_filtered};
+
+impl MountOptions {
+    /// The user namespace's side: opens a bpffs, has it created by
+    /// [`grant_delegation`](Self::grant_delegation) at the other end of `socket`, and returns it detached.
+    /// Linux 6.9.
+    ///
+    /// `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
+    /// namespace, and a mount namespace that belongs to it. This side chooses mode, owner, source and
+    /// flags; the other side chooses what is delegated. Owners are ids of this user namespace. Once the
+    /// bpffs is attached, [`Bpffs::delegation`](crate::Bpffs::delegation) returns what was delegated.
+    ///
+    /// Waits for the answer as long as the socket does, see `SO_RCVTIMEO`. Late answers to earlier requests
+    /// are skipped. Both sides must use the same version of this library. If the bpffs cannot be opened,
+    /// the other side is informed and does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount):
+    /// - [`Refused`](Cause::Refused) with the other side's errno
+    /// - [`Handshake`](Cause::Handshake) if the answer has another form
+    /// - [`HungUp`](Cause::HungUp) if the other side closed the socket (EPIPE, ECONNRESET)
+    /// - [`NoAnswer`](Cause::NoAnswer) if the socket timed out (EAGAIN)
+    /// - [`ForeignMountNamespace`](Cause::ForeignMountNamespace),
+    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM)
+    /// - [`InvalidOption`](Cause::InvalidOption), also if these options delegate anything, or (EINVAL) if
+    ///   an owner is not mapped in this user namespace
+    /// - [`OptionIgnored`](Cause::OptionIgnored) if the kernel is too old for an owner
+    /// - those of [`detached`](Self::detached), and the errnos of sendmsg(2) and recvmsg(2)
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use bpf_pin::{MountOptions, Token};
+    ///
+    /// // In a user and mount namespace of its own.
+    /// let socket = UnixStream::connect("/run/app/delegate")?;
+    /// let bpffs = MountOptions::new().request_delegation(&socket)?;
+    /// let token = Token::create(&bpffs)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn request_delegation(&self, socket: impl AsFd) -> Result<Detached> {
+        match self.request(socket.as_fd()) {
+            Ok(mount) => Ok(Detached::new(mount, self.clone())),
+            Err(reason) => Err(error(
+                MountOperation::RequestDelegation,
+                Path::new(""),
+                reason,
+            )),
+        }
+    }
+
+    fn request(&self, socket: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
+        let context = self.open_own().inspect_err(|_| {
+            // The first error is the one to report.
+            let _ = socket::send_no_request(socket);
+        })?;
+        let number = socket::send_request(socket, context.as_fd())?;
+        match socket::receive_answer(socket, number)? {
+            // The other side's mode and owner take precedence, so they are not compared. A kernel that
+            // delegates ignores neither.
+            0 => self.take_mount(context.as_fd()).map_err(hide_filtered),
+            errno => Err(Cause::Refused { errno }.into()),
+        }
+    }
+
+    fn open_own(&self) -> Result<OwnedFd, Reason> {
+        self.check()?;
+        if let Some(option) = self.first_delegated() {
+            let problem = "is the other side's to grant".to_owned();
+            return Err(Cause::InvalidOption { option, problem }.into());
+        }
+        let context = open_context()?;
+        self.prove_owner_options(context.as_fd())?;
+        self.configure(context.as_fd())?;
+        Ok(context)
+    }
+
+    /// The privileged side: receives one request from `socket`, creates the bpffs that was opened, with
+    /// these options, and answers. Linux 6.9. Call it again for the next request.
+    ///
+    /// Mode and owner, if these options set them, take precedence over those that the other side chose. It
+    /// chooses flags and source. Authenticate the other side first: it gets all that these options
+    /// delegate.
+    ///
+    /// Nothing that it sends is trusted. It must be the context of a bpffs: with that of another file
+    /// system, a privileged process would mount what the other side may not. This is proven with the
+    /// descriptor's name in /proc and with the file system's name in the kernel's message about a wrong
+    /// option. While this call runs, the other side can set options of the same context. The kernel
+    /// checks with the other side's privileges what it may delegate.
+    ///
+    /// Waits for the request, and for room to answer, as long as the socket does: see `SO_RCVTIMEO` and
+    /// `SO_SNDTIMEO`. What was sent is closed after the answer. The other side can make that take any
+    /// time, for example with a socket that lingers: call this on its own thread if it must not block.
+    /// (Descriptors beyond this process's limit are closed by the kernel at once.) Owners are ids of this
+    /// side's user namespace, and must be mapped in the other's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount), and the other side is informed if that is possible:
+    /// - [`NotABpfContext`](Cause::NotABpfContext)
+    /// - [`UsedContext`](Cause::UsedContext) if the context was used before (EBUSY)
+    /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
+    ///   the other side gave up, which then gets no answer
+    /// - [`HungUp`](Cause::HungUp) (EPIPE, ECONNRESET) and [`NoAnswer`](Cause::NoAnswer) (EAGAIN)
+    /// - [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9
+    /// - [`InvalidOption`](Cause::InvalidOption) if an owner is not mapped in the other side's user
+    ///   namespace (EINVAL)
+    /// - [`MissingCapability`](Cause::MissingCapability) or [`NeedsDelegation`](Cause::NeedsDelegation) if
+    ///   this thread is not privileged either (EPERM)
+    /// - [`NoProc`](Cause::NoProc)
+    /// - the errnos of recvmsg(2) and sendmsg(2)
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// use bpf_pin::{Allowed, Command, MapType, MountOptions};
+    ///
+    /// let listener = UnixListener::bind("/run/app/delegate")?;
+    /// let (socket, _) = listener.accept()?;
+    /// MountOptions::new()
+    ///     .delegate_cmds([Command::MAP_CREATE])
+    ///     .delegate_maps([MapType::HASH, MapType::ARRAY])
+    ///     .grant_delegation(&socket)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn grant_delegation(&self, socket: impl AsFd) -> Result<()> {
+        let socket = socket.as_fd();
+        let mut request = Request::default();
+        let granted = self.grant(socket, &mut request);
+        let answered = match &granted {
+            Ok(()) => socket::send_answer(socket, request.number, 0),
+            Err(reason) if socket::has_given_up(reason) => Ok(()),
+            Err(reason) => {
+                let errno = reason.raw_os_error();
+                let errno = errno.unwrap_or(Errno::OPNOTSUPP.raw_os_error());
+                socket::send_answer(socket, request.number, errno)
+            }
+        };
+        // This may take long.
+        drop(request);
+        granted
+            .and(answered)
+            .map_err(|reason| error(MountOperation::GrantDelegation, Path::new(""), reason))
+    }
+
+    fn grant(&self, socket: BorrowedFd<'_>, request: &mut Request) -> Result<(), Reason> {
+        self.check()?;
+        let context = request.receive(socket)?;
+        prove_bpf_context(context)?;
+        self.prove_owner_options(context)
+            .and_then(|()| self.configure_chosen(context))
+            .and_then(|()| self.configure_delegation(context))
+            .and_then(|()| create(context))
+            // The other side may use it at any time.
+            .map_err(|reason| reason.explained(used_before))
+    }
+}
+
+/// A context takes options until a file system is created from it. One that is a mount takes them to
+/// reconfigure that, and nothing can be created from it.
+fn used_before(errno: Errno) -> Option<Cause> {
+    (errno == Errno::BUSY && !is_filtered()).then_some(Cause::UsedContext)
+}
+
+fn prove_bpf_context(context: BorrowedFd<'_>) -> Result<(), Reason> {
+    let name = procfs::fd_name(context)?;
+    if name != "anon_inode:[fscontext]" {
+        let found = Some(name.to_string_lossy().into_owned());
+        return Err(Cause::NotABpfContext { found }.into());
+    }
+    match file_system_of(context)? {
+        Some(name) if name == BPF => Ok(()),
+        found => Err(Cause::NotABpfContext { found }.into()),
+    }
+}
+
+/// The name with which the kernel begins its message about a wrong option.
+fn file_system_of(context: BorrowedFd<'_>) -> Result<Option<String>, Reason> {
+    /// The other side may read the messages first, or cause others.
+    const TRIES: usize = 16;
+
+    let mut line = [0; 256];
+    for _ in 0..TRIES {
+        // Any message, about this option or an earlier one, names the same file system.
+        if fsconfig_set_string(context, c"mode", c"none") == Err(Errno::BUSY) {
+            return Err(Reason::new(Errno::BUSY, used_before(Errno::BUSY)));
+        }
+        if let Ok(len) = read(context, &mut line) {
+            return Ok(parse_name(&line[..len]));
+        }
+    }
+    Ok(None)
+}
+
+fn parse_name(message: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(message).ok()?;
+    // It begins with a letter: error, warning or notice.
+    let (name, _) = text.get(2..)?.split_once(": ")?;
+    Some(name.to_owned())
+}

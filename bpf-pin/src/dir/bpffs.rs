@@ -1,0 +1,39 @@
+//! A directory of a bpffs that was found or created by this library.
+
+use std::path::Path;
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use crate::bpffs::{Bpffs, Detached, error};
+use crate::error::{Reason, Result};
+use crate::operation::MountOperation;
+
+use super::PinDir;
+
+impl Bpffs {
+    /// Its directory, to pin in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount): EMFILE if the process has no descriptor left.
+    pub fn dir(&self) -> Result<PinDir> {
+        let fd = fcntl_dupfd_cloexec(self, 0).map_err(Reason::errno_only);
+        fd.and_then(|fd| Ok(PinDir::of_bpffs(fd, self.path())?))
+            .map_err(|reason| error(MountOperation::Find, self.path(), reason))
+    }
+}
+
+impl Detached {
+    /// Its root, to pin in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Mount`](crate::Error::Mount): EMFILE if the process has no descriptor left.
+    pub fn dir(&self) -> Result<PinDir> {
+        let fd = fcntl_dupfd_cloexec(self, 0).map_err(|errno| {
+            let reason = Reason::errno_only(errno);
+            error(MountOperation::Make, Path::new(""), reason)
+        })?;
+        PinDir::from_fd(fd).map_err(|failed| failed.into())
+    }
+}

@@ -1,0 +1,166 @@
+//! A directory that is held open: its file system, its mount and its path.
+
+use std::borrow::Cow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fstat, fstatfs, openat, statx,
+};
+use rustix::io::Errno;
+use rustix::path::Arg;
+
+use crate::types::FileSystem;
+
+use super::{Mount, MountInfo, Result, fdinfo, path_of, statmount};
+
+/// A directory, held by an `O_PATH` descriptor.
+pub(crate) struct Directory {
+    pub(crate) fd: OwnedFd,
+    pub(crate) fs: FileSystem,
+    pub(crate) stat: Stat,
+}
+
+impl Directory {
+    pub(crate) fn hold(path: impl Arg) -> Result<Self, Errno> {
+        Self::of(open_at(CWD, path)?)
+    }
+
+    fn of(fd: OwnedFd) -> Result<Self, Errno> {
+        let fs = FileSystem::from_stat(&fstatfs(&fd)?);
+        let stat = fstat(&fd)?;
+        Ok(Self { fd, fs, stat })
+    }
+
+    fn parent(&self) -> Result<Self, Errno> {
+        Self::of(open_at(self.fd.as_fd(), c"..")?)
+    }
+
+    /// Whether both are the same directory, reached through the same mount.
+    pub(crate) fn is_same_as(&self, other: &Self) -> Result<bool> {
+        let same = |get: fn(&Stat) -> u64| get(&self.stat) == get(&other.stat);
+        Ok(same(|stat| stat.st_dev)
+            && same(|stat| stat.st_ino)
+            && self.mount_id()? == other.mount_id()?)
+    }
+
+    pub(crate) fn mount_id(&self) -> Result<u64> {
+        mount_id(self.fd.as_fd())
+    }
+
+    /// The mount that it is in. None if mountinfo does not list it: it begins above this process's root,
+    /// belongs to another namespace, or is attached nowhere.
+    pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Option<Mount>> {
+        mount_of(self.fd.as_fd(), mounts)
+    }
+
+    /// Whether it is the root of its mount. `mount` is that mount, if it is listed.
+    pub(crate) fn is_mount_root(&self, mount: Option<&Mount>) -> bool {
+        // Linux 5.8 has this attribute, and says so in the mask.
+        let root = StatxAttributes::MOUNT_ROOT;
+        let found = statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
+        match found {
+            Ok(stat) if stat.stx_attributes_mask.contains(root) => {
+                return stat.stx_attributes.contains(root);
+            }
+            _ => {}
+        }
+        match mount {
+            Some(mount) => self.path().is_some_and(|path| path == mount.mount_point),
+            None => {
+                let above = self.parent().map(|parent| parent.mount_id());
+                matches!((above, self.mount_id()), (Ok(Ok(above)), Ok(here)) if above != here)
+            }
+        }
+    }
+
+    /// Whether its mount, which is not listed, is attached nowhere. Then ".." ends in that mount, and not
+    /// in this process's root. The same holds for the root of a mount namespace, which is never a bpffs.
+    pub(crate) fn is_attached_nowhere(&self) -> bool {
+        self.ends_in_own_mount().unwrap_or(false)
+    }
+
+    fn ends_in_own_mount(&self) -> Result<bool> {
+        /// More directories than fit into a path.
+        const MAX_DEPTH: usize = 4096;
+
+        let mut top = self.parent()?;
+        for _ in 0..MAX_DEPTH {
+            let above = top.parent()?;
+            if above.is_same_as(&top)? {
+                let is_root = Self::hold(c"/")?.is_same_as(&top)?;
+                return Ok(!is_root && top.mount_id()? == self.mount_id()?);
+            }
+            top = above;
+        }
+        Ok(false)
+    }
+
+    /// Its path as the kernel sees it: without symbolic links, from this process's root.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        path_of(self.fd.as_fd())
+    }
+
+    /// That path, if it leads here. For a directory outside this process's root, whose mount is not
+    /// listed, the kernel returns a path that leads elsewhere.
+    pub(crate) fn reachable_path(&self, is_listed: bool) -> Option<PathBuf> {
+        let leads_here = |path: &PathBuf| {
+            let there = Self::hold(path).ok();
+            there.is_some_and(|there| there.is_same_as(self) == Ok(true))
+        };
+        self.path().filter(|path| is_listed || leads_here(path))
+    }
+}
+
+fn open_at(dir: BorrowedFd<'_>, path: impl Arg) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(dir, path, flags, Mode::empty())
+}
+
+/// The path from the root. For "." the kernel would look below what is mounted on it, and mountinfo has
+/// no "./" and no "//". A path that would lead elsewhere from the root is returned as it is.
+pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
+    match std::path::absolute(path) {
+        Ok(absolute) if path.is_absolute() || is_cwd_reachable() == Some(true) => absolute.into(),
+        // It is empty, or the working directory was removed or covered by a mount.
+        _ => {
+            let directory = Directory::hold(path).ok();
+            let path_from_root = directory.and_then(|directory| directory.reachable_path(false));
+            path_from_root.map_or(path.into(), Cow::Owned)
+        }
+    }
+}
+
+/// Whether the path of the working directory leads to it, or to a mount on top of it.
+fn is_cwd_reachable() -> Option<bool> {
+    let path = std::env::current_dir().ok()?;
+    let (here, there) = (Directory::hold(c".").ok()?, Directory::hold(&path).ok()?);
+    if there.is_same_as(&here).ok()? {
+        return Some(true);
+    }
+    let (above, below) = (there.mount_id().ok()?, here.mount_id().ok()?);
+    let mounts = MountInfo::own().ok()?.read().ok()?;
+    Some(mounts.is_on_top(above, below, &path))
+}
+
+/// The mount that `fd` was opened through, if it is listed. `statmount(2)` is asked first, so that the
+/// other mounts need not be read.
+pub(crate) fn mount_of(fd: BorrowedFd<'_>, mounts: &MountInfo) -> Result<Option<Mount>> {
+    match statmount::unique_id(fd).and_then(statmount::by_unique_id) {
+        Some(mount) => Ok(Some(mount)),
+        None => mounts.by_id(mount_id(fd)?),
+    }
+}
+
+/// The id in mountinfo of the mount that `fd` was opened through.
+pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+    // Linux 5.8.
+    match statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(stat.stx_mnt_id),
+        _ => {
+            let info = fdinfo(fd)?;
+            let id = info.get("mnt_id").and_then(|id| id.parse().ok());
+            Ok(id.ok_or(Errno::NOSYS)?)
+        }
+    }
+}

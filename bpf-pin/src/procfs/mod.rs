@@ -1,0 +1,116 @@
+//! What a genuine /proc says about this thread: its descriptors, its mounts and its ids.
+//!
+//! Anyone who can mount can put other files at /proc, so each file or directory is proven with
+//! `fstatfs(2)` before it is read.
+
+pub(crate) mod cpu;
+mod directory;
+pub(crate) mod ids;
+mod mountinfo;
+mod mounts;
+mod shadowed;
+pub(crate) mod statmount;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags, fstatfs, open, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::types::FileSystem;
+
+pub(crate) use directory::{Directory, from_root, mount_id, mount_of};
+pub(crate) use mountinfo::{BPF, Line};
+pub use mountinfo::{Mount, Propagation};
+pub(crate) use mounts::{MountInfo, MountTable};
+pub use shadowed::ShadowedBpffs;
+
+/// Why /proc did not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProcError {
+    /// /proc does not exist, or is not a proc file system.
+    NotMounted,
+    /// Any other failure.
+    Errno(Errno),
+}
+
+pub(crate) type Result<T, E = ProcError> = std::result::Result<T, E>;
+
+impl From<Errno> for ProcError {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<io::Error> for ProcError {
+    fn from(error: io::Error) -> Self {
+        Self::Errno(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+/// Opens a directory of this thread in /proc: "fd", "fdinfo" or ".". A thread's descriptors need not be
+/// those of its process.
+pub(crate) fn thread_dir(name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    prove(open(
+        format!("/proc/thread-self/{name}"),
+        flags,
+        Mode::empty(),
+    ))
+}
+
+/// Proves that what was opened is on a proc file system.
+fn prove(opened: rustix::io::Result<OwnedFd>) -> Result<OwnedFd> {
+    let file = opened.map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => ProcError::NotMounted,
+        errno => errno.into(),
+    })?;
+    match FileSystem::from_stat(&fstatfs(&file)?) {
+        FileSystem::PROC => Ok(file),
+        _ => Err(ProcError::NotMounted),
+    }
+}
+
+/// What /proc calls a descriptor: a path, or "anon_inode:…".
+pub(crate) fn fd_name(fd: BorrowedFd<'_>) -> Result<OsString> {
+    let name = readlinkat(thread_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new())?;
+    Ok(OsString::from_vec(name.into_bytes()))
+}
+
+/// The path of an open file, if it has one.
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(fd_name(fd).ok()?);
+    path.is_absolute().then_some(path)
+}
+
+/// A path that leads to `fd` itself, below all that is mounted over it.
+pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf> {
+    thread_dir("fd")?;
+    Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
+}
+
+/// The text of `/proc/thread-self/fdinfo/N`.
+pub(crate) struct FdInfo(String);
+
+impl FdInfo {
+    /// The value of the line that begins with `key` and a colon.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        let mut lines = self.0.lines();
+        let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        value.map(str::trim)
+    }
+}
+
+pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Result<FdInfo> {
+    read_file(thread_dir("fdinfo")?, &fd.as_raw_fd().to_string()).map(FdInfo)
+}
+
+fn read_file(dir: OwnedFd, name: &str) -> Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = openat(dir, name, flags, Mode::empty())?;
+    Ok(io::read_to_string(File::from(file))?)
+}

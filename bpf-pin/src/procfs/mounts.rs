@@ -1,0 +1,158 @@
+//! All mounts of a mount namespace, read from mountinfo until they did not change meanwhile.
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, SeekFrom, open, openat, seek};
+use rustix::io::{read, retry_on_intr};
+
+use super::mountinfo::{Line, Mount, lines};
+use super::{Result, prove, thread_dir};
+
+/// The open mountinfo file of a thread or process.
+pub(crate) struct MountInfo {
+    file: OwnedFd,
+    /// Neither read nor polled since it was opened.
+    is_fresh: Cell<bool>,
+}
+
+impl MountInfo {
+    /// Of this thread, which may have a mount namespace of its own.
+    pub(crate) fn own() -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(c"/proc/thread-self/mountinfo", flags, Mode::empty());
+        prove(file).map(Self::new)
+    }
+
+    fn new(file: OwnedFd) -> Self {
+        let is_fresh = Cell::new(true);
+        Self { file, is_fresh }
+    }
+
+    /// The mounts as they were at one moment. If mounts come and go all the while: as they were in the
+    /// course of one reading.
+    pub(crate) fn read(&self) -> Result<MountTable> {
+        const TRIES: usize = 8;
+
+        // A poll reports what changed since the file was opened, or since the poll before.
+        let mut is_at_start = self.is_fresh.replace(false);
+        let mut has_changed = !is_at_start && self.has_changed()?;
+        let mut text = Vec::with_capacity(8 << 10);
+        for _ in 0..TRIES {
+            if !is_at_start {
+                seek(&self.file, SeekFrom::Start(0))?;
+            }
+            is_at_start = false;
+            text.clear();
+            loop {
+                // The kernel returns a page of whole lines per call.
+                text.reserve(4 << 10);
+                if retry_on_intr(|| read(&self.file, spare_capacity(&mut text)))? == 0 {
+                    break;
+                }
+            }
+            has_changed = self.has_changed()?;
+            if !has_changed {
+                break;
+            }
+        }
+        Ok(MountTable { text, has_changed })
+    }
+
+    pub(crate) fn by_id(&self, mount_id: u64) -> Result<Option<Mount>> {
+        Ok(self.read()?.by_id(mount_id))
+    }
+
+    /// Whether a mount came or went since the last call.
+    fn has_changed(&self) -> Result<bool> {
+        let mut files = [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::PRI)];
+        poll(&mut files, Some(&Timespec::default()))?;
+        Ok(files[0].revents().contains(PollFlags::PRI))
+    }
+}
+
+/// The text of mountinfo.
+#[derive(Default)]
+pub(crate) struct MountTable {
+    text: Vec<u8>,
+    /// It changed while it was read, so a mount may be listed twice.
+    has_changed: bool,
+}
+
+impl MountTable {
+    /// Of any text, which may list a mount twice.
+    pub(crate) fn from_text(text: Vec<u8>) -> Self {
+        let has_changed = true;
+        Self { text, has_changed }
+    }
+
+    /// The mounts of process 1, if it has another mount namespace and this thread may read them.
+    pub(crate) fn of_process_1() -> Option<Self> {
+        let namespace = |process| {
+            let name = fs::read_link(format!("/proc/{process}/ns/mnt")).ok()?;
+            // Old kernels return an empty name to a thread that may not read it.
+            (!name.as_os_str().is_empty()).then_some(name)
+        };
+        if namespace("1")? == namespace("thread-self")? {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = c"../../../1/mountinfo";
+        let file = openat(thread_dir(".").ok()?, path, flags, Mode::empty()).ok()?;
+        MountInfo::new(file).read().ok()
+    }
+
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        lines(&self.text)
+    }
+
+    pub(crate) fn select(&self, wanted: impl Fn(&Line<'_>) -> bool) -> Vec<Mount> {
+        let wanted = self.lines().filter(wanted);
+        self.unique(wanted.map(|line| line.to_mount()).collect())
+    }
+
+    /// Removes what is listed twice.
+    pub(crate) fn unique(&self, mut mounts: Vec<Mount>) -> Vec<Mount> {
+        if self.has_changed {
+            let mut seen = HashSet::new();
+            mounts.retain(|mount| seen.insert(mount.mount_id));
+        }
+        mounts
+    }
+
+    pub(crate) fn bpffs(&self) -> Vec<Mount> {
+        self.select(|line| line.is_bpffs())
+    }
+
+    pub(crate) fn mounted_at(&self, path: &Path) -> Vec<Mount> {
+        self.select(|line| line.is_mounted_at(path))
+    }
+
+    pub(crate) fn by_id(&self, mount_id: u64) -> Option<Mount> {
+        let mut lines = self.lines();
+        let line = lines.find(|line| line.mount_id == mount_id)?;
+        Some(line.to_mount())
+    }
+
+    /// Whether the mount `above` is on top of `below`, or of what is at `path` in it, with nothing in
+    /// between but other mounts at the same path.
+    pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> bool {
+        let here = self.lines().filter(|line| line.is_mounted_at(path));
+        let parents: HashMap<_, _> = here.map(|line| (line.mount_id, line.parent_id)).collect();
+        let mut above = above;
+        // No id comes twice in a chain, so this many steps are enough.
+        for _ in 0..parents.len() {
+            match parents.get(&above) {
+                Some(&parent) if parent == below => return true,
+                Some(&parent) => above = parent,
+                None => break,
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,216 @@
+//! The messages by which a process in a user namespace asks a privileged one to create a bpffs.
+//!
+//! The kernel creates a bpffs in a user namespace only for a thread with `CAP_SYS_ADMIN` in the initial
+//! one, and it belongs to the namespace of the thread that opened its context. So the context is sent over
+//! a socket, and an errno comes back.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::cmsg_space;
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::socket_type;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg,
+};
+
+use crate::cause::Cause;
+use crate::error::Reason;
+use crate::process::is_filtered;
+use crate::random::random;
+use crate::sys::Control;
+
+/// Begins a request; the number and the context follow.
+const REQUEST: [u8; 8] = *b"bpffs 1?";
+/// Begins an answer; the number of the request and an errno follow, 0 for success.
+const ANSWER: [u8; 8] = *b"bpffs 1!";
+/// Instead of a request, from a requester that could not make one and waits for no answer.
+const NO_REQUEST: [u8; 8] = *b"bpffs 1.";
+const ANSWER_LEN: usize = ANSWER.len() + size_of::<Number>() + size_of::<i32>();
+
+const GIVEN_UP: &str = "has given up";
+
+/// Of a request: an answer to an earlier request, which comes late, has another.
+pub(crate) type Number = [u8; 8];
+
+/// Sends the context of a bpffs.
+pub(crate) fn send_request(
+    socket: BorrowedFd<'_>,
+    context: BorrowedFd<'_>,
+) -> Result<Number, Reason> {
+    let number = random().to_ne_bytes();
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let contexts = [context];
+    // The buffer has room for one.
+    control.push(SendAncillaryMessage::ScmRights(&contexts));
+    send(socket, &[REQUEST, number].concat(), &mut control)?;
+    Ok(number)
+}
+
+pub(crate) fn send_no_request(socket: BorrowedFd<'_>) -> Result<(), Reason> {
+    send(socket, &NO_REQUEST, &mut SendAncillaryBuffer::default())
+}
+
+pub(crate) fn send_answer(
+    socket: BorrowedFd<'_>,
+    number: Number,
+    errno: i32,
+) -> Result<(), Reason> {
+    let message = [&ANSWER[..], &number, &errno.to_ne_bytes()].concat();
+    send(socket, &message, &mut SendAncillaryBuffer::default())
+}
+
+fn send(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    control: &mut SendAncillaryBuffer<'_, '_, '_>,
+) -> Result<(), Reason> {
+    let parts = [IoSlice::new(message)];
+    retry_on_intr(|| sendmsg(socket, &parts, control, SendFlags::NOSIGNAL))
+        .map(drop)
+        .map_err(socket_error)
+}
+
+/// What came instead of a request, or with it.
+#[derive(Default)]
+pub(crate) struct Request {
+    /// Zeroes if it was not a request.
+    pub(crate) number: Number,
+    fds: Vec<OwnedFd>,
+}
+
+impl Request {
+    /// Receives a request, and returns its context. All descriptors that came stay in the request: to
+    /// close them may take long.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Reason> {
+        /// The most that a message can have. The kernel closes those that do not fit.
+        const MAX_FDS: usize = 253;
+        /// For other control messages, such as those of `SO_PASSCRED`, which come first.
+        const OTHERS: usize = 512;
+
+        let mut space = Control::<{ OTHERS + cmsg_space!(ScmRights(MAX_FDS)) }>::new();
+        let mut control = space.buffer();
+        // One byte more than a request has, to detect longer messages.
+        let mut message = [0; REQUEST.len() + size_of::<Number>() + 1];
+        let len = match starts_with_no_request(socket)? {
+            // What follows on a stream is another message.
+            true => NO_REQUEST.len(),
+            false => message.len(),
+        };
+        let (len, flags) = receive(
+            socket,
+            &mut message[..len],
+            &mut control,
+            RecvFlags::empty(),
+        )?;
+        for each in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = each {
+                self.fds.extend(fds);
+            }
+        }
+        drop(control);
+        drop(space.into_pidfds());
+        let is_cut = flags.contains(ReturnFlags::CTRUNC);
+        let message = &message[..len];
+        let number = message.strip_prefix(&REQUEST);
+        let number = number.and_then(|number| Number::try_from(number).ok());
+        self.number = number.unwrap_or_default();
+        let problem = match (message, &self.fds[..]) {
+            ([], _) => return Err(Cause::HungUp.into()),
+            (message, _) if *message == NO_REQUEST => GIVEN_UP,
+            _ if number.is_none() => "sent something else than a request",
+            (_, []) if is_cut => "sent a descriptor that could not be taken",
+            (_, []) => "sent no descriptor",
+            (_, [context]) if !is_cut => return Ok(context.as_fd()),
+            _ => "sent more than one descriptor",
+        };
+        Err(Cause::Handshake { problem }.into())
+    }
+}
+
+/// Whether the requester sent that it makes no request.
+pub(crate) fn has_given_up(reason: &Reason) -> bool {
+    matches!(reason.cause(), Some(Cause::Handshake { problem: GIVEN_UP }))
+}
+
+fn starts_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
+    let (mut start, mut control) = ([0; NO_REQUEST.len()], RecvAncillaryBuffer::default());
+    let (len, _) = receive(socket, &mut start, &mut control, RecvFlags::PEEK)?;
+    Ok(start[..len] == NO_REQUEST)
+}
+
+/// Receives the answer to the request of this number: an errno, or 0.
+pub(crate) fn receive_answer(socket: BorrowedFd<'_>, number: Number) -> Result<i32, Reason> {
+    /// How many answers to earlier requests are skipped.
+    const MAX_LATE: usize = 1000;
+
+    let is_stream = socket_type(socket) == Ok(SocketType::STREAM);
+    // One byte more than an answer has, to detect longer messages.
+    let mut message = [0; ANSWER_LEN + 1];
+    for _ in 0..MAX_LATE {
+        let len = match is_stream {
+            // What follows is not for this call.
+            true => receive_all(socket, &mut message[..ANSWER_LEN])?,
+            false => {
+                let mut control = RecvAncillaryBuffer::default();
+                receive(socket, &mut message, &mut control, RecvFlags::empty())?.0
+            }
+        };
+        match parse_answer(&message[..len]) {
+            Some((to, errno)) if to == number => return Ok(errno),
+            Some(_) => continue,
+            None if len == 0 => return Err(Cause::HungUp.into()),
+            None => break,
+        }
+    }
+    let problem = "sent something else than an answer";
+    Err(Cause::Handshake { problem }.into())
+}
+
+fn parse_answer(message: &[u8]) -> Option<(Number, i32)> {
+    let (number, errno) = message.strip_prefix(&ANSWER)?.split_first_chunk()?;
+    Some((*number, i32::from_ne_bytes(errno.try_into().ok()?)))
+}
+
+/// Receives from a stream, where a message may come in parts, until it is full or cannot be an answer.
+fn receive_all(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<usize, Reason> {
+    let mut len = 0;
+    while len < message.len() {
+        let mut control = RecvAncillaryBuffer::default();
+        let rest = &mut message[len..];
+        let (more, _) = receive(socket, rest, &mut control, RecvFlags::empty())?;
+        len += more;
+        let start = ANSWER.len().min(len);
+        if more == 0 || message[..start] != ANSWER[..start] {
+            break;
+        }
+    }
+    Ok(len)
+}
+
+fn receive(
+    socket: BorrowedFd<'_>,
+    message: &mut [u8],
+    control: &mut RecvAncillaryBuffer<'_>,
+    flags: RecvFlags,
+) -> Result<(usize, ReturnFlags), Reason> {
+    let received = retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(message)];
+        recvmsg(socket, &mut parts, control, flags | RecvFlags::CMSG_CLOEXEC)
+    });
+    let received = received.map_err(socket_error)?;
+    Ok((received.bytes, received.flags))
+}
+
+#[cold]
+fn socket_error(errno: Errno) -> Reason {
+    let cause = match errno {
+        Errno::PIPE | Errno::CONNRESET => Some(Cause::HungUp),
+        Errno::AGAIN => Some(Cause::NoAnswer),
+        _ => None,
+    };
+    Reason::new(errno, cause.filter(|_| !is_filtered()))
+}
