@@ -245,7 +245,6 @@ fn a_read_only_mount() -> Outcome {
     Ok(())
 }
 
-/// EBUSY has no cause among those that are named.
 fn a_pin_that_is_a_mount_point() -> Outcome {
     let dir = tempfile::tempdir()?;
     own_mounts(|| {
@@ -255,8 +254,9 @@ fn a_pin_that_is_a_mount_point() -> Outcome {
         let id = pinned.id().unwrap();
         mount_bind(&path, &path).expect("a bind mount");
         let (pinned, error) = unpin_fails(pinned);
-        let sentence = format!("unpin {}: EBUSY", path.display());
-        assert_says(&error, Some(libc::EBUSY), None, &sentence);
+        let sentence = format!("unpin {0}: {0} is a mount point", path.display());
+        let cause = Cause::MountPoint { path: path.clone() };
+        assert_says(&error, Some(libc::EBUSY), Some(cause), &sentence);
         unmount(&path, UnmountFlags::empty()).unwrap();
         assert_is_usable(&pinned.unpin().unwrap(), id);
     });

@@ -1,145 +1,233 @@
-//! What is wrong with a path.
+//! Why a call on a path failed.
+//!
+//! A path and a name in a directory that is held open are looked at in the same way, from where the
+//! lookup begins: the path that a held directory was opened by may lead elsewhere by now. A path
+//! follows symbolic links to its end, a name does not.
 
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use bpf_pin_sys as abi;
 use rustix::fs::{
-    Access as Permission, AtFlags, CWD, FileType, Mode, Stat, StatVfsMountFlags, accessat, lstat,
-    stat, statfs, statvfs,
+    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, accessat, fstat, fstatfs, stat,
+    statat, statfs,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::object::proof;
-use crate::pathname::Pathname;
-use crate::place::Place;
-use crate::process::owns_all;
+use crate::path::at::{AtError, AtPath, Base, with_place};
+use crate::path::component::NAME_MAX;
+use crate::process::{is_filtered, owns_all};
 use crate::sys;
-use crate::types::{FileSystem, Identity, Kind};
+use crate::types::{Access, FileSystem, Identity, Kind};
 
 use super::privilege::for_bpf;
 use super::shadowed::not_bpffs_below;
 
 /// Where bpffs is usually mounted, from the root.
-const USUAL_PLACE: &str = "sys/fs/bpf";
-/// The longest name, and the longest path without its NUL.
-const NAME_MAX: usize = 255;
+const USUAL_MOUNT_POINT: &str = "sys/fs/bpf";
+/// The longest path, without its NUL.
 const PATH_MAX: usize = 4095;
 
-/// Why a directory that should be on a bpffs could not be opened.
-pub(super) fn directory_at(path: &Path, errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::NOENT => missing(path, PinOrOpen::Open),
-        _ => walk(path, errno),
-    }
-}
-
 /// Why `BPF_OBJ_PIN` failed.
-pub(super) fn pin(path: &Path, errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::EXIST => Some(Cause::Exists {
-            holder: at_path(path, object_in),
-        }),
-        Errno::NOENT if path.as_os_str().as_bytes().ends_with(b"/") => {
-            // What is missing may as well be a directory on the way.
-            missing(path, PinOrOpen::Pin).or(Some(Cause::TrailingSlash))
-        }
-        Errno::NOENT => missing(path, PinOrOpen::Pin),
-        // Before it looks at the path, the kernel looks at who is asking.
+#[cold]
+pub(crate) fn pin(at: &AtPath<'_>, object: BorrowedFd<'_>, error: AtError) -> Option<Cause> {
+    match error.errno()? {
+        // The kernel checks privileges and object before the path.
         Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
-        Errno::PERM => dot(path).or_else(|| not_bpffs(directory(path), path, None)),
-        Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
-        Errno::ROFS => read_only(directory(path)),
-        _ => walk(path, errno),
+        Errno::INVAL => {
+            let reason = proof::find_kind(object).err()?.into_reason(None);
+            reason.cause().cloned()
+        }
+        errno => make(at, errno),
     }
 }
 
 /// Why `BPF_OBJ_GET` failed.
-pub(super) fn open(path: &Path, access: Access, errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::NOENT => missing(path, PinOrOpen::Open),
-        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
-        Errno::PERM => dot(path),
-        Errno::ACCESS => unsearchable(path)
-            .or_else(|| not_an_object(path))
-            .or_else(|| unreadable(path, access)),
-        Errno::INVAL if access != Access::ReadWrite => link_access(path),
-        Errno::ROFS => read_only(path),
-        _ => walk(path, errno),
-    }
-}
-
-/// Why `unlink(2)` of a pin failed.
-pub(super) fn unpin(path: &Path, errno: Errno) -> Option<Cause> {
-    match errno {
-        Errno::NOENT => missing(path, PinOrOpen::Open),
-        Errno::PERM => dot(path).or_else(|| sticky(path)),
-        Errno::ACCESS => unsearchable(path).or_else(|| unwritable(path)),
-        Errno::ROFS => read_only(directory(path)),
-        _ => walk(path, errno),
-    }
-}
-
-/// Why a path could not be walked, whatever it was walked for.
 #[cold]
-pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
+pub(crate) fn open(at: &AtPath<'_>, access: Access, error: AtError) -> Option<Cause> {
+    match error.errno()? {
+        Errno::PERM if sys::probe_bpf_allowed() == Errno::PERM => for_bpf(),
+        Errno::ACCESS => unsearchable(at)
+            .or_else(|| not_an_object(at))
+            .or_else(|| unreadable(at, access)),
+        Errno::INVAL if access != Access::ReadWrite => {
+            (object(at)?.kind == Kind::Link).then_some(Cause::LinkAccess)
+        }
+        Errno::ROFS => read_only(at, at.relative()),
+        errno => find(at, errno),
+    }
+}
+
+/// Why a name could not be removed, or given to another file.
+#[cold]
+pub(crate) fn unpin(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
     match errno {
-        Errno::NAMETOOLONG => too_long(path),
-        Errno::NOTDIR => not_a_directory(path),
-        Errno::ACCESS => unsearchable(path),
-        Errno::PERM => dot(path),
-        Errno::LOOP => not_followed(path),
-        Errno::NOENT if path.as_os_str().is_empty() => Some(Cause::EmptyPath),
-        Errno::NOENT => first_missing(path).map(|(_, missing)| Cause::Missing {
-            path: dangling(&missing).unwrap_or(missing),
+        Errno::ACCESS => unsearchable(at).or_else(|| unwritable(at)),
+        Errno::PERM => sticky(at).or_else(|| dot(at)),
+        Errno::ROFS => read_only(at, at.directory()),
+        _ => find(at, errno),
+    }
+}
+
+/// Why a name could not be made.
+#[cold]
+pub(crate) fn make(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
+    match (errno, at.base) {
+        (Errno::EXIST, _) => Some(Cause::Exists { holder: holder(at) }),
+        (Errno::NOENT, Some(base)) => removed(base),
+        // A directory on the way may be missing as well.
+        (Errno::NOENT, None) => missing(at, Purpose::Make).or_else(|| {
+            let is_directory = at.name.to_bytes().ends_with(b"/");
+            is_directory.then_some(Cause::TrailingSlash)
         }),
+        (Errno::PERM, _) => dot(at).or_else(|| not_bpffs(at, at.directory(), None)),
+        (Errno::ACCESS | Errno::ROFS, _) => unpin(at, errno),
+        _ => walk_at(at, errno),
+    }
+}
+
+/// Why a name was not found.
+#[cold]
+pub(crate) fn find(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
+    match (errno, at.base) {
+        (Errno::NOENT, None) => missing(at, Purpose::Find),
+        (Errno::NOENT, Some(base)) => match at.lstat() {
+            Err(Errno::NOENT) => removed(base).or_else(|| Some(missing_itself(at))),
+            _ => symbolic_link(at),
+        },
+        _ => walk_at(at, errno),
+    }
+}
+
+/// Why a directory in a directory that is held open could not be opened.
+#[cold]
+pub(crate) fn open_dir(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
+    // By now something may have the name. Then the held directory is not a removed one, so it was the
+    // name that was missing. (ENOENT for a pin may be for its object, if only the file is left.)
+    let was_missing = || (errno == Errno::NOENT && at.lstat().is_ok()).then(|| missing_itself(at));
+    find(at, errno).or_else(was_missing)
+}
+
+/// Why a directory that should be on a bpffs could not be opened.
+#[cold]
+pub(crate) fn directory(path: &Path, errno: Errno) -> Option<Cause> {
+    with_place(path, |at| find(at, errno)).ok()?
+}
+
+/// Why a directory that is held open could not be opened for reading.
+#[cold]
+pub(crate) fn list(base: Base<'_>, errno: Errno) -> Option<Cause> {
+    let (base, name) = (Some(base), c".");
+    let at = AtPath { base, name };
+    match errno {
+        Errno::ACCESS => {
+            unsearchable(&at).or_else(|| denied(&at, Path::new("."), Permission::READ_OK, "read"))
+        }
+        Errno::NOENT => removed(base?),
         _ => None,
     }
 }
 
-/// The first symbolic link that its mount lets nobody follow.
-fn not_followed(path: &Path) -> Option<Cause> {
-    let is_it = |prefix: &PathBuf| {
-        let is_link = at_path(prefix, |place| place.is_symbolic_link().ok());
-        is_link == Some(true)
-            && statfs(directory(prefix)).is_ok_and(|stat| !FileSystem::follows_links(&stat))
-    };
-    let link = prefixes(path).into_iter().find(is_it);
-    link.map(|path| Cause::SymbolicLink { path })
+/// Why a path could not be walked, on any file system.
+#[cold]
+pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
+    with_place(path, |at| walk_at(at, errno)).ok()?
 }
 
-#[derive(PartialEq)]
-enum PinOrOpen {
-    Pin,
-    Open,
+fn walk_at(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
+    match errno {
+        Errno::NAMETOOLONG => too_long(at.relative()),
+        Errno::NOTDIR => not_a_directory(at),
+        Errno::ACCESS => unsearchable(at),
+        Errno::PERM => dot(at),
+        Errno::LOOP => not_followed(at),
+        Errno::NOENT if at.name.is_empty() => Some(Cause::EmptyPath),
+        Errno::NOENT => first_missing(at).map(|(_, missing)| Cause::Missing {
+            path: dangling(&missing).unwrap_or(missing),
+        }),
+        Errno::BUSY | Errno::XDEV => {
+            let path = at.path();
+            at.is_mount_point()?.then_some(Cause::MountPoint { path })
+        }
+        Errno::ISDIR => not_an_object(at),
+        Errno::NOTEMPTY => Some(Cause::NotEmpty { path: at.path() }),
+        _ => None,
+    }
 }
 
-/// "/", "/sys", "/sys/fs", …, or the same from "." on for a relative path.
-fn prefixes(path: &Path) -> Vec<PathBuf> {
-    // Of a path that the kernel never walks nothing need be looked at.
-    if path.as_os_str().len() > PATH_MAX {
-        return Vec::new();
-    }
-    let mut prefix = PathBuf::new();
-    let mut all = Vec::new();
-    if path.is_relative() {
-        all.push(PathBuf::from("."));
-    }
-    for component in path.components() {
-        prefix.push(component);
-        if component != Component::CurDir {
-            all.push(prefix.clone());
+impl AtError {
+    fn errno(self) -> Option<Errno> {
+        match self {
+            Self::Errno(errno) => Some(errno),
+            Self::NeedsProc => None,
         }
     }
-    all
 }
 
-/// Where the last component stands.
-fn directory(path: &Path) -> &Path {
+impl AtPath<'_> {
+    /// Where the last component is, from where the lookup begins.
+    fn directory(&self) -> &Path {
+        parent(self.relative())
+    }
+
+    /// A part of the path, for messages.
+    fn displayed(&self, prefix: &Path) -> PathBuf {
+        match self.base {
+            Some(base) if prefix == Path::new(".") => base.path().to_owned(),
+            Some(base) => base.path().join(prefix),
+            None => prefix.to_owned(),
+        }
+    }
+
+    fn stat(&self, prefix: &Path) -> Option<Stat> {
+        let stat = match self.base {
+            // Its own "." cannot be looked up if it may not be searched.
+            Some(base) if prefix == Path::new(".") => fstat(base.fd),
+            Some(base) => statat(base.fd, prefix, AtFlags::SYMLINK_NOFOLLOW),
+            None => stat(prefix),
+        };
+        stat.ok()
+    }
+
+    fn statfs(&self, prefix: &Path) -> Option<StatFs> {
+        match self.base {
+            // No mount is crossed.
+            Some(base) => fstatfs(base.fd).ok(),
+            None => statfs(prefix).ok(),
+        }
+    }
+
+    fn file_system(&self, prefix: &Path) -> Option<FileSystem> {
+        self.statfs(prefix).map(|stat| FileSystem::from_stat(&stat))
+    }
+
+    /// "/", "/sys", "/sys/fs", …, or the same from "." on for a relative path.
+    fn prefixes(&self) -> Vec<PathBuf> {
+        let path = self.relative();
+        // The kernel does not walk a longer path.
+        if path.as_os_str().len() > PATH_MAX {
+            return Vec::new();
+        }
+        let mut prefix = PathBuf::new();
+        let mut all = Vec::new();
+        if path.is_relative() {
+            all.push(PathBuf::from("."));
+        }
+        for component in path.components() {
+            prefix.push(component);
+            if component != Component::CurDir {
+                all.push(prefix.clone());
+            }
+        }
+        all
+    }
+}
+
+fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         Some(_) => Path::new("."),
@@ -147,11 +235,48 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
+fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// What a path that was not found is for.
+#[derive(PartialEq)]
+enum Purpose {
+    Make,
+    Find,
+}
+
+/// ENOENT of a path.
+fn missing(at: &AtPath<'_>, purpose: Purpose) -> Option<Cause> {
+    let path = at.relative();
+    if path.as_os_str().is_empty() {
+        return Some(Cause::EmptyPath);
+    }
+    let (existing, missing) = first_missing(at)?;
+    if let Some(path) = dangling(&missing) {
+        return Some(Cause::Missing { path });
+    }
+    // "name/." asks for a directory.
+    let is_whole =
+        missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
+    // Nothing exists yet where a bpffs should be mounted and is not.
+    let is_unexpected = !is_whole && !existing.ends_with(USUAL_MOUNT_POINT);
+    not_bpffs(at, &existing, is_unexpected.then(|| missing.clone())).or_else(|| {
+        // Only the name that is to be made should be missing.
+        let is_expected = purpose == Purpose::Make && is_whole;
+        (!is_expected).then_some(Cause::Missing { path: missing })
+    })
+}
+
+fn missing_itself(at: &AtPath<'_>) -> Cause {
+    Cause::Missing { path: at.path() }
+}
+
 /// The deepest prefix that exists, and the first that does not.
-fn first_missing(path: &Path) -> Option<(PathBuf, PathBuf)> {
+fn first_missing(at: &AtPath<'_>) -> Option<(PathBuf, PathBuf)> {
     let mut existing = None;
-    for prefix in prefixes(path) {
-        match stat(&prefix) {
+    for prefix in at.prefixes() {
+        match statat(at.begin(), &prefix, AtFlags::empty()) {
             Ok(_) => existing = Some(prefix),
             Err(Errno::NOENT) => return Some((existing?, prefix)),
             Err(_) => return None,
@@ -160,48 +285,33 @@ fn first_missing(path: &Path) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-fn missing(path: &Path, what_for: PinOrOpen) -> Option<Cause> {
-    if path.as_os_str().is_empty() {
-        return Some(Cause::EmptyPath);
-    }
-    let (existing, missing) = first_missing(path)?;
-    if let Some(path) = dangling(&missing) {
-        return Some(Cause::Missing { path });
-    }
-    // "name/." wants a directory.
-    let is_all_of_it =
-        missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
-    // Where a bpffs belongs and is not, it is no wonder that nothing exists.
-    let is_unexpected = !is_all_of_it && !existing.ends_with(USUAL_PLACE);
-    let on_the_way = is_unexpected.then(|| missing.clone());
-    if let Some(cause) = not_bpffs(&existing, path, on_the_way) {
-        return Some(cause);
-    }
-    // That nothing has the name yet is what a pin wants.
-    let expected = what_for == PinOrOpen::Pin && is_all_of_it;
-    (!expected).then_some(Cause::Missing { path: missing })
-}
-
 /// What a symbolic link, or a chain of them, leads to and is not there.
 fn dangling(path: &Path) -> Option<PathBuf> {
     /// As many as the kernel follows.
-    const MOST: usize = 40;
+    const MAX_LINKS: usize = 40;
 
     let mut path = path.to_owned();
-    let mut is_link = false;
-    for _ in 0..MOST {
-        match std::fs::read_link(&path) {
-            Ok(target) => path = directory(&path).join(target),
-            Err(_) => return is_link.then(|| first_missing(&path).map_or(path, |(_, path)| path)),
-        }
-        is_link = true;
+    for followed in 0..MAX_LINKS {
+        let Ok(target) = std::fs::read_link(&path) else {
+            let end = || with_place(&path, first_missing).ok()?;
+            return (followed > 0).then(|| end().map_or(path.clone(), |(_, missing)| missing));
+        };
+        path = parent(&path).join(target);
     }
     None
 }
 
-/// What `existing`, of which `path` goes on, is on.
-fn not_bpffs(existing: &Path, path: &Path, missing: Option<PathBuf>) -> Option<Cause> {
-    let found = FileSystem::found_at(existing)?;
+/// Nothing has a link to the directory, not even its own '.'.
+fn removed(base: Base<'_>) -> Option<Cause> {
+    (fstat(base.fd).ok()?.st_nlink == 0).then(|| Cause::Removed {
+        path: base.path().to_owned(),
+    })
+}
+
+/// That `existing`, a prefix of the path, is not on a bpffs.
+fn not_bpffs(at: &AtPath<'_>, existing: &Path, missing: Option<PathBuf>) -> Option<Cause> {
+    let found = at.file_system(existing)?;
+    let path = at.relative();
     let rest = match existing == Path::new(".") {
         true => path,
         false => path.strip_prefix(existing).unwrap_or(Path::new("")),
@@ -209,21 +319,23 @@ fn not_bpffs(existing: &Path, path: &Path, missing: Option<PathBuf>) -> Option<C
     (!found.is_bpffs()).then(|| not_bpffs_below(existing, rest, found, missing))
 }
 
-/// The first component that bpffs refuses. Elsewhere a '.' is nobody's business.
-fn dot(path: &Path) -> Option<Cause> {
-    prefixes(path).into_iter().find_map(|prefix| {
-        let component = prefix.file_name()?;
-        let refused = component.as_bytes().contains(&b'.') && refuses_dots(directory(&prefix));
-        refused.then(|| Cause::Dot {
+/// The first component with a '.' in a directory where bpffs refuses that: everywhere but in a
+/// directory without permissions, which is what the kernel puts its own names in.
+fn dot(at: &AtPath<'_>) -> Option<Cause> {
+    let has_dot = |name: &OsStr| name.as_bytes().contains(&b'.');
+    let is_refused = |directory: &Path| {
+        let on_bpffs = at.file_system(directory).is_some_and(FileSystem::is_bpffs);
+        let mode = at
+            .stat(directory)
+            .map(|stat| Mode::from_raw_mode(stat.st_mode));
+        on_bpffs && mode.is_some_and(|mode| !mode.is_empty())
+    };
+    at.prefixes().into_iter().find_map(|prefix| {
+        let component = prefix.file_name().filter(|name| has_dot(name))?;
+        is_refused(parent(&prefix)).then(|| Cause::Dot {
             component: component.to_owned(),
         })
     })
-}
-
-/// A directory of bpffs does, but for one without permissions, where the kernel puts its own.
-fn refuses_dots(directory: &Path) -> bool {
-    let on_bpffs = FileSystem::found_at(directory).is_some_and(FileSystem::is_bpffs);
-    on_bpffs && stat(directory).is_ok_and(|stat| !Mode::from_raw_mode(stat.st_mode).is_empty())
 }
 
 fn too_long(path: &Path) -> Option<Cause> {
@@ -236,200 +348,169 @@ fn too_long(path: &Path) -> Option<Cause> {
     }
 }
 
-fn not_a_directory(path: &Path) -> Option<Cause> {
-    let on_the_way = prefixes(path);
-    let found = on_the_way
-        .into_iter()
-        .find(|prefix| stat(prefix).is_ok_and(|stat| file_type(&stat) != FileType::Directory))?;
-    Some(Cause::NotADirectory { path: found })
-}
-
-fn file_type(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
-}
-
-fn denied(path: &Path, wanted: Permission) -> bool {
-    accessat(CWD, path, wanted, AtFlags::EACCESS) == Err(Errno::ACCESS)
-}
-
-fn blocked(path: &Path, wanted: Wanted, read_only_would_do: bool) -> Option<Cause> {
-    let stat = stat(path).ok()?;
-    Some(blocked_by(
-        path.to_owned(),
-        &stat,
-        wanted,
-        read_only_would_do,
-    ))
-}
-
-/// A permission in words.
-pub(super) type Wanted = &'static str;
-
-pub(super) fn blocked_by(
-    path: PathBuf,
-    stat: &Stat,
-    wanted: Wanted,
-    read_only_would_do: bool,
-) -> Cause {
-    Cause::Blocked {
-        path,
-        mode: (Mode::from_raw_mode(stat.st_mode) & Mode::all()).bits(),
-        uid: stat.st_uid,
-        wanted,
-        read_only_would_do,
-    }
-}
-
-pub(super) fn permission(access: Access) -> (Permission, Wanted) {
-    match access {
-        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
-        Access::ReadOnly => (Permission::READ_OK, "read"),
-        Access::WriteOnly => (Permission::WRITE_OK, "write"),
-    }
-}
-
-/// The first directory on the way that may not be searched.
-fn unsearchable(path: &Path) -> Option<Cause> {
-    let mut on_the_way = prefixes(path);
-    on_the_way.pop();
-    let found = on_the_way
-        .into_iter()
-        .find(|prefix| denied(prefix, Permission::EXEC_OK))?;
-    blocked(&found, "search", false)
-}
-
-fn unwritable(path: &Path) -> Option<Cause> {
-    let directory = directory(path);
-    if denied(directory, Permission::WRITE_OK) {
-        return blocked(directory, "write", false);
-    }
-    None
-}
-
-/// The mode of the pin itself.
-fn unreadable(path: &Path, access: Access) -> Option<Cause> {
-    let (wanted, words) = permission(access);
-    if !denied(path, wanted) {
-        return None;
-    }
-    let read_only_would_do = access == Access::ReadWrite
-        && Pathname::new(path)
-            .is_ok_and(|name| sys::obj_get(name.as_c_str(), abi::BPF_F_RDONLY).is_ok());
-    blocked(path, words, read_only_would_do)
-}
-
-fn not_an_object(path: &Path) -> Option<Cause> {
-    let what = type_in_words(&stat(path).ok()?)?;
-    let found = FileSystem::found_at(path)?;
-    (what == "directory" || !found.is_bpffs()).then(|| Cause::NotAnObject {
-        path: path.to_owned(),
-        what,
-        found,
+/// The first component that is not a directory.
+fn not_a_directory(at: &AtPath<'_>) -> Option<Cause> {
+    at.prefixes().into_iter().find_map(|prefix| {
+        let path = at.displayed(&prefix);
+        match file_type(&at.stat(&prefix)?) {
+            FileType::Directory => None,
+            FileType::Symlink => Some(Cause::SymbolicLink { path }),
+            _ => Some(Cause::NotADirectory { path }),
+        }
     })
 }
 
-pub(super) fn type_in_words(stat: &Stat) -> Option<&'static str> {
-    Some(match file_type(stat) {
+fn symbolic_link(at: &AtPath<'_>) -> Option<Cause> {
+    let is_link = at.is_symbolic_link().ok()?;
+    is_link.then(|| Cause::SymbolicLink { path: at.path() })
+}
+
+/// ELOOP: of a path, the first symbolic link that its mount does not follow.
+fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
+    match at.base {
+        // That mount gives ELOOP for one link, which may be gone by now.
+        Some(base) if !base.follows_links && !is_filtered() => {
+            Some(Cause::SymbolicLink { path: at.path() })
+        }
+        Some(_) => symbolic_link(at),
+        None => at.prefixes().into_iter().find_map(|prefix| {
+            let stat = at.statfs(parent(&prefix))?;
+            let is_followed = FileSystem::follows_links(&stat);
+            with_place(&prefix, symbolic_link)
+                .ok()?
+                .filter(|_| !is_followed)
+        }),
+    }
+}
+
+/// The mode and owner of a prefix, if they deny `wanted`.
+fn denied(
+    at: &AtPath<'_>,
+    prefix: &Path,
+    wanted: Permission,
+    words: &'static str,
+) -> Option<Cause> {
+    let result = accessat(at.begin(), prefix, wanted, AtFlags::EACCESS);
+    let stat = at.stat(prefix).filter(|_| result == Err(Errno::ACCESS))?;
+    Some(Cause::Blocked {
+        path: at.displayed(prefix),
+        mode: (Mode::from_raw_mode(stat.st_mode) & Mode::all()).bits(),
+        uid: stat.st_uid,
+        wanted: words,
+        read_only_would_do: false,
+    })
+}
+
+/// The first directory on the way that may not be searched.
+fn unsearchable(at: &AtPath<'_>) -> Option<Cause> {
+    let prefixes = at.prefixes();
+    // "." has itself for a directory.
+    let directories = prefixes.len().saturating_sub(1).max(1);
+    let mut directories = prefixes.into_iter().take(directories);
+    directories.find_map(|prefix| denied(at, &prefix, Permission::EXEC_OK, "search"))
+}
+
+fn unwritable(at: &AtPath<'_>) -> Option<Cause> {
+    denied(at, at.directory(), Permission::WRITE_OK, "write")
+}
+
+/// The mode of the pin itself.
+fn unreadable(at: &AtPath<'_>, access: Access) -> Option<Cause> {
+    let (wanted, words) = match access {
+        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
+        Access::ReadOnly => (Permission::READ_OK, "read"),
+        Access::WriteOnly => (Permission::WRITE_OK, "write"),
+    };
+    let mut cause = denied(at, at.relative(), wanted, words)?;
+    if let Cause::Blocked {
+        read_only_would_do, ..
+    } = &mut cause
+    {
+        let read_only = Access::ReadOnly.flags();
+        *read_only_would_do = access == Access::ReadWrite && at.get(read_only).is_ok();
+    }
+    Some(cause)
+}
+
+fn not_an_object(at: &AtPath<'_>) -> Option<Cause> {
+    let path = at.path();
+    let what = match file_type(&at.stat(at.relative())?) {
+        FileType::Symlink => return Some(Cause::SymbolicLink { path }),
         FileType::RegularFile => "file",
         FileType::Directory => "directory",
         FileType::CharacterDevice | FileType::BlockDevice => "device",
         FileType::Fifo => "pipe",
         FileType::Socket => "socket",
         _ => return None,
+    };
+    let found = at.file_system(at.relative())?;
+    // A file of bpffs is an object.
+    (what == "directory" || !found.is_bpffs()).then_some(Cause::NotAnObject { path, what, found })
+}
+
+fn read_only(at: &AtPath<'_>, prefix: &Path) -> Option<Cause> {
+    let is_read_only = FileSystem::is_read_only(&at.statfs(prefix)?);
+    is_read_only.then(|| Cause::ReadOnlyFileSystem {
+        path: at.displayed(prefix),
     })
 }
 
-fn read_only(path: &Path) -> Option<Cause> {
-    let flags = statvfs(path).ok()?.f_flag;
-    flags
-        .contains(StatVfsMountFlags::RDONLY)
-        .then(|| Cause::ReadOnlyFileSystem {
-            path: path.to_owned(),
-        })
-}
-
-fn sticky(path: &Path) -> Option<Cause> {
-    let directory = directory(path);
-    let (around, pin) = (stat(directory).ok()?, lstat(path).ok()?);
-    sticky_between(&around, &pin).then(|| Cause::Sticky {
-        directory: directory.to_owned(),
+/// Whether this user may not remove another's file from a sticky directory.
+fn sticky(at: &AtPath<'_>) -> Option<Cause> {
+    let (directory, pin) = (at.stat(at.directory())?, at.lstat().ok()?);
+    let user = geteuid().as_raw();
+    let is_sticky = Mode::from_raw_mode(directory.st_mode).contains(Mode::SVTX);
+    let is_denied = is_sticky && directory.st_uid != user && pin.st_uid != user && !owns_all();
+    is_denied.then(|| Cause::Sticky {
+        directory: at.displayed(at.directory()),
         uid: pin.st_uid,
     })
 }
 
-/// Whether this user may not remove what has these attributes from a directory that has those.
-pub(super) fn sticky_between(around: &Stat, pin: &Stat) -> bool {
-    let user = geteuid().as_raw();
-    Mode::from_raw_mode(around.st_mode).contains(Mode::SVTX)
-        && around.st_uid != user
-        && pin.st_uid != user
-        && !owns_all()
+/// Which object has the name: the name itself, not the end of a symbolic link.
+fn holder(at: &AtPath<'_>) -> Option<Identity> {
+    let is_link = at.is_symbolic_link().ok()?;
+    object(at).filter(|_| !is_link)
 }
 
-/// Which object has the name: that name itself, not where a symbolic link leads.
-pub(super) fn object_in(place: &Place<'_>) -> Option<Identity> {
-    if place.is_symbolic_link().ok()? {
-        return None;
-    }
-    object_behind(place)
-}
-
-fn object_behind(place: &Place<'_>) -> Option<Identity> {
-    let fd = place
-        .get(0)
-        .or_else(|_| place.get(abi::BPF_F_RDONLY))
-        .ok()?;
-    proof::identity(fd.as_fd()).ok()
-}
-
-fn at_path<T>(path: &Path, look: impl FnOnce(&Place<'_>) -> Option<T>) -> Option<T> {
-    let name = Pathname::new(path).ok()?;
-    look(&Place {
-        base: None,
-        name: name.as_c_str(),
-    })
-}
-
-fn link_access(path: &Path) -> Option<Cause> {
-    let found = at_path(path, object_behind)?;
-    (found.kind == Kind::Link).then_some(Cause::LinkAccess)
+fn object(at: &AtPath<'_>) -> Option<Identity> {
+    proof::identity(at.get_any_access().ok()?.as_fd()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn prefixes_lead_to_the_path() {
-        let list = |path| {
-            let all = prefixes(Path::new(path));
-            all.iter()
-                .map(|p| p.to_str().unwrap().to_owned())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(list("/a/b"), ["/", "/a", "/a/b"]);
-        assert_eq!(list("a/b/"), [".", "a", "a/b"]);
-        assert_eq!(list("./a/../b"), [".", "./a", "./a/..", "./a/../b"]);
-        assert_eq!(list(""), ["."]);
+    fn at<T>(path: &str, call: impl FnOnce(&AtPath<'_>) -> T) -> T {
+        with_place(Path::new(path), call).unwrap()
     }
 
     #[test]
-    fn what_exists_and_what_does_not() {
-        let found = first_missing(Path::new("/proc/self/nothing/here"));
-        let (existing, missing) = found.unwrap();
+    fn prefixes_lead_to_the_path() {
+        let list = |path| at(path, |at| at.prefixes());
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(list("/a/b"), paths(&["/", "/a", "/a/b"]));
+        assert_eq!(list("a/b/"), paths(&[".", "a", "a/b"]));
+        assert_eq!(list("./a/../b"), paths(&[".", "./a", "./a/..", "./a/../b"]));
+        assert_eq!(list(""), paths(&["."]));
+    }
+
+    #[test]
+    fn the_first_missing_component_is_found() {
+        let (existing, missing) = at("/proc/self/nothing/here", first_missing).unwrap();
         assert_eq!(existing, Path::new("/proc/self"));
         assert_eq!(missing, Path::new("/proc/self/nothing"));
-        assert_eq!(first_missing(Path::new("/proc/self")), None);
+        assert_eq!(at("/proc/self", first_missing), None);
     }
 
     #[test]
     fn a_dot_outside_a_bpffs_is_no_cause() {
-        assert_eq!(dot(Path::new("/proc/self/a.b")), None);
-        assert_eq!(dot(Path::new("/nowhere.d/x")), None);
+        assert_eq!(at("/proc/self/a.b", dot), None);
+        assert_eq!(at("/nowhere.d/x", dot), None);
     }
 
     #[test]
-    fn lengths() {
+    fn lengths_of_paths_and_names() {
         let name = "n".repeat(256);
         let length = 256;
         assert_eq!(

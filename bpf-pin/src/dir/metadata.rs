@@ -316,8 +316,8 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     let name = CString::new(number).map_err(|_| Cause::NoProc)?;
     let name = name.as_c_str();
     let object = Place { base, name }
-        .get_somehow()
-        .map_err(Reason::errno_only)?;
+        .get_any_access()
+        .map_err(|error| Reason::new(error, None))?;
     identify(object.as_fd())
 }
 

@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Reason, Result};
-use crate::filename::{BadName, Filename, with_name};
+use crate::filename::{ComponentError, Filename, with_name};
 use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
@@ -162,11 +162,11 @@ impl PinDir {
 
     /// Calls `call` with the place of a name that is not kept.
     #[inline]
-    fn with_place<'n, T>(
+    fn with_place<T>(
         &self,
-        name: &'n OsStr,
+        name: &OsStr,
         call: impl FnOnce(&Place<'_>) -> T,
-    ) -> Result<T, BadName<'n>> {
+    ) -> Result<T, ComponentError> {
         with_name(name, |name| call(&self.place(name)))
     }
 

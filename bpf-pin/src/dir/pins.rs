@@ -11,14 +11,14 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::filename::{BadName, Filename};
+use crate::filename::{ComponentError, Filename};
 use crate::object::{
     Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
     identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
     unlink_if_held_by,
 };
 use crate::operation::DirOperation;
-use crate::place::Place;
+use crate::place::{AtError, Place};
 use crate::process::is_filtered;
 use crate::sys::{AnyInfo, InfoBuf};
 use crate::types::Identity;
@@ -146,7 +146,7 @@ impl PinDir {
     }
 
     #[cold]
-    fn bad_name(&self, name: &OsStr, bad: BadName<'_>) -> Error {
+    fn bad_name(&self, name: &OsStr, bad: ComponentError) -> Error {
         open_error(&self.path().join(name), bad.into())
     }
 
@@ -160,7 +160,7 @@ impl PinDir {
         let place = self.place(name);
         match get_nofollow(&place, Access::ReadWrite) {
             Ok(object) => Ok(Some(object)),
-            Err(OpenFailure::Get(Errno::NOENT)) => Ok(None),
+            Err(OpenFailure::Get(AtError::Errno(Errno::NOENT))) => Ok(None),
             Err(failure) => open_nofollow_slow(&place, Access::ReadWrite, failure).map(Some),
         }
     }
@@ -182,7 +182,7 @@ impl PinDir {
                 reject_symlink(&place)?;
                 return Ok(Some((object, T::info_from_raw(info.to()))));
             }
-            Err(OpenFailure::Get(Errno::NOENT)) => return Ok(None),
+            Err(OpenFailure::Get(AtError::Errno(Errno::NOENT))) => return Ok(None),
             Err(failure) => failure,
         };
         let object: T = open_nofollow_slow(&place, access, failure)?;
@@ -193,7 +193,7 @@ impl PinDir {
     /// What [`open_as`](Self::open_as) says of a name that nothing has.
     #[cold]
     pub(crate) fn missing_error(&self, name: &Filename) -> Error {
-        get_error(&self.place(name), Access::ReadWrite, Errno::NOENT)
+        get_error(&self.place(name), Access::ReadWrite, Errno::NOENT.into())
     }
 
     /// Any object; false where its info was not what has proven its kind.
@@ -364,11 +364,15 @@ impl PinDir {
             (Errno::INVAL, DirOperation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
             // A hard link is denied for reasons of its own.
             (Errno::PERM, DirOperation::Link) => None,
-            // Links are not followed here, so only a name that is missing is failure.
-            (Errno::NOENT, _) => [from, to]
-                .into_iter()
-                .find(|place| place.lstat().is_err())
-                .and_then(|place| diagnose::unpin(&place, errno)),
+            // Of the names that must be there, one that is missing: links are not followed here.
+            (Errno::NOENT, _) => [
+                Some(from),
+                (operation == DirOperation::Exchange).then_some(to),
+            ]
+            .into_iter()
+            .flatten()
+            .find(|place| place.lstat().is_err())
+            .and_then(|place| diagnose::unpin(&place, errno)),
             _ => diagnose::unpin(&from, errno).or_else(|| match operation {
                 DirOperation::Exchange => diagnose::unpin(&to, errno),
                 _ => None,

@@ -7,10 +7,10 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::errno::errno_name;
-use crate::filename::BadName;
+use crate::filename::ComponentError;
 use crate::name::InvalidName;
 use crate::pathname::InteriorNul;
-use crate::place::NO_WAY;
+use crate::place::AtError;
 use crate::procfs::ProcError;
 
 /// Why an operation failed: what the kernel said, and what was then found to be behind it.
@@ -21,10 +21,11 @@ pub struct Reason {
 }
 
 impl Reason {
-    pub(crate) fn new(errno: Errno, cause: Option<Cause>) -> Self {
-        if errno == NO_WAY {
-            return Cause::NeedsProc.into();
-        }
+    pub(crate) fn new(error: impl Into<AtError>, cause: Option<Cause>) -> Self {
+        let errno = match error.into() {
+            AtError::Errno(errno) => errno,
+            AtError::NeedsProc => return Cause::NeedsProc.into(),
+        };
         Self {
             source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
             cause: cause.map(Box::new),
@@ -97,10 +98,10 @@ impl From<ProcError> for Reason {
     }
 }
 
-impl From<BadName<'_>> for Reason {
+impl From<ComponentError> for Reason {
     #[cold]
-    fn from(name: BadName<'_>) -> Self {
-        Cause::from(name).into()
+    fn from(error: ComponentError) -> Self {
+        Cause::from(error).into()
     }
 }
 

@@ -3,14 +3,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::io::Errno;
-
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
 use crate::pathname::Pathname;
-use crate::place::{Place, with_place};
+use crate::place::{AtError, Place, with_place};
 use crate::sys::InfoBuf;
 
 use super::proof;
@@ -20,7 +18,7 @@ use super::typed::Pinnable;
 #[derive(Debug)]
 pub(crate) enum OpenFailure {
     /// `BPF_OBJ_GET` failed.
-    Get(Errno),
+    Get(AtError),
     /// One system call did not prove the expected kind.
     Unproven(OwnedFd),
     /// The name is a symbolic link, which is not followed.
@@ -94,9 +92,9 @@ pub(crate) fn symlink_error(place: &Place<'_>) -> Error {
 }
 
 #[cold]
-pub(crate) fn get_error(place: &Place<'_>, access: Access, errno: Errno) -> Error {
-    let cause = diagnose::open(place, access, errno);
-    open_error(&place.path(), Reason::new(errno, cause))
+pub(crate) fn get_error(place: &Place<'_>, access: Access, error: AtError) -> Error {
+    let cause = diagnose::open(place, access, error);
+    open_error(&place.path(), Reason::new(error, cause))
 }
 
 #[cold]

@@ -249,13 +249,13 @@ pub(crate) fn identity_at(place: &Place<'_>) -> Result<Identity, Reason> {
 pub(crate) fn open_any_access(place: &Place<'_>) -> Result<OwnedFd, Reason> {
     // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
     reject_symlink(place, place.is_followed())?;
-    place.get_somehow().or_else(|errno| {
+    place.get_any_access().or_else(|error| {
         // A caller without the right to BPF_OBJ_GET still learns whether there is a pin.
-        if errno == Errno::PERM {
+        if error == Errno::PERM.into() {
             reject_symlink(place, place.is_symbolic_link())?;
         }
-        let cause = diagnose::open(place, Access::ReadWrite, errno);
-        Err(Reason::new(errno, cause))
+        let cause = diagnose::open(place, Access::ReadWrite, error);
+        Err(Reason::new(error, cause))
     })
 }
 

@@ -1,7 +1,7 @@
-//! Where a pin is: a path, or a name in a directory that is held open.
+//! A name and the directory where its lookup begins.
 
-use std::ffi::CStr;
-use std::io::Write;
+use std::ffi::{CStr, OsStr};
+use std::fmt::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,29 @@ use rustix::fs::{
     statx, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::path::Arg;
 
-use crate::pathname::{InteriorNul, Pathname};
+use super::inline::{InlineCStr, InteriorNul, Pathname};
 use crate::process::is_filtered;
-use crate::sys::{self, Result, with_c_str};
+use crate::sys;
 
-/// A name, and where the walk along it begins.
+/// A name in a directory that is held open, or any path.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// None for where the kernel would begin: the working directory, or the root.
+pub(crate) struct AtPath<'a> {
+    /// `None`: the working directory, or the root for an absolute path.
     pub(crate) base: Option<Base<'a>>,
     pub(crate) name: &'a CStr,
 }
 
-/// A directory that is held open.
+pub(crate) type Place<'a> = AtPath<'a>;
+
+/// A directory on a bpffs that is held open.
 #[derive(Clone, Copy)]
 pub(crate) struct Base<'a> {
     pub(crate) fd: BorrowedFd<'a>,
-    /// As it was opened, for what a person reads.
+    /// The path that it was opened by, for messages.
     pub(crate) pathname: &'a Pathname,
-    /// Whether its mount lets a symbolic link be followed.
+    /// Whether its mount follows symbolic links.
     pub(crate) follows_links: bool,
 }
 
@@ -42,17 +45,37 @@ impl<'a> Base<'a> {
     }
 }
 
-impl<'a> Place<'a> {
-    /// As a person reads it.
+/// Why a bpf(2) call on a name failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtError {
+    Errno(Errno),
+    /// The kernel lacks `BPF_F_PATH_FD`, and /proc is not there or not genuine.
+    NeedsProc,
+}
+
+impl From<Errno> for AtError {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+type Result<T, E = AtError> = std::result::Result<T, E>;
+
+impl<'a> AtPath<'a> {
+    /// The path for messages.
     pub(crate) fn path(&self) -> PathBuf {
-        let name = self.name.to_bytes();
-        let name = Path::new(std::ffi::OsStr::from_bytes(name));
         match self.base {
-            Some(base) => base.path().join(name),
-            None => name.to_owned(),
+            Some(base) => base.path().join(self.relative()),
+            None => self.relative().to_owned(),
         }
     }
 
+    /// The path from where the lookup begins.
+    pub(crate) fn relative(&self) -> &'a Path {
+        Path::new(OsStr::from_bytes(self.name.to_bytes()))
+    }
+
+    /// The directory where the lookup of a relative path begins.
     pub(crate) fn begin(&self) -> BorrowedFd<'a> {
         self.base.map_or(CWD, |base| base.fd)
     }
@@ -60,58 +83,57 @@ impl<'a> Place<'a> {
     /// `BPF_OBJ_PIN`.
     #[inline]
     pub(crate) fn pin(&self, object: BorrowedFd<'_>) -> Result<()> {
-        let Some(base) = self.base else {
-            return sys::obj_pin(object, self.name);
-        };
-        on_either_way(
-            || sys::obj_pin_at(base.fd, self.name, object),
-            || through_proc(base.fd, self.name, |path| sys::obj_pin(object, path)),
-        )
+        match self.base {
+            None => Ok(sys::obj_pin(object, self.name)?),
+            Some(base) => path_fd_or_proc(
+                || sys::obj_pin_at(base.fd, self.name, object),
+                || Ok(sys::obj_pin(object, self.proc_path(base)?.as_c_str())?),
+            ),
+        }
     }
 
     /// `BPF_OBJ_GET`. Follows a symbolic link.
     #[inline]
     pub(crate) fn get(&self, file_flags: u32) -> Result<OwnedFd> {
-        let Some(base) = self.base else {
-            return sys::obj_get(self.name, file_flags);
-        };
-        on_either_way(
-            || sys::obj_get_at(base.fd, self.name, file_flags),
-            || through_proc(base.fd, self.name, |path| sys::obj_get(path, file_flags)),
-        )
+        match self.base {
+            None => Ok(sys::obj_get(self.name, file_flags)?),
+            Some(base) => path_fd_or_proc(
+                || sys::obj_get_at(base.fd, self.name, file_flags),
+                || Ok(sys::obj_get(self.proc_path(base)?.as_c_str(), file_flags)?),
+            ),
+        }
     }
 
-    /// As [`get`](Self::get), with whatever access is granted.
-    pub(crate) fn get_somehow(&self) -> Result<OwnedFd> {
-        self.get(0).or_else(|errno| match errno {
-            Errno::ACCESS | Errno::ROFS => self
+    /// As [`get`](Self::get), with any access that is granted.
+    pub(crate) fn get_any_access(&self) -> Result<OwnedFd> {
+        self.get(0).or_else(|error| match error {
+            AtError::Errno(Errno::ACCESS | Errno::ROFS) => self
                 .get(abi::BPF_F_RDONLY)
                 .or_else(|_| self.get(abi::BPF_F_WRONLY))
-                .map_err(|_| errno),
-            _ => Err(errno),
+                .map_err(|_| error),
+            _ => Err(error),
         })
     }
 
     /// `fstatat(2)` of the name itself.
-    pub(crate) fn lstat(&self) -> Result<Stat> {
+    pub(crate) fn lstat(&self) -> Result<Stat, Errno> {
         statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Whether `BPF_OBJ_GET` would follow the name to elsewhere, or may have done so: it knows no flag
-    /// against that, but a mount may have one.
+    /// Whether the name is a symbolic link that `BPF_OBJ_GET` would follow: it has no flag against
+    /// that, but a mount may have one.
     #[inline]
-    pub(crate) fn is_followed(&self) -> Result<bool> {
+    pub(crate) fn is_followed(&self) -> Result<bool, Errno> {
         match self.base {
             Some(base) if !base.follows_links => Ok(false),
             _ => self.is_symbolic_link(),
         }
     }
 
-    /// `readlinkat(2)`, which is the cheapest call that tells: EINVAL of what is no link.
+    /// `readlinkat(2)`, the cheapest call that says it: EINVAL if the name is no symbolic link.
     #[inline]
-    pub(crate) fn is_symbolic_link(&self) -> Result<bool> {
-        let mut byte = [0];
-        match readlinkat_raw(self.begin(), self.name, &mut byte) {
+    pub(crate) fn is_symbolic_link(&self) -> Result<bool, Errno> {
+        match readlinkat_raw(self.begin(), self.name, &mut [0]) {
             Ok(_) => Ok(true),
             Err(Errno::INVAL) => Ok(false),
             Err(Errno::NOENT) => Err(Errno::NOENT),
@@ -119,132 +141,92 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// A filter may know the one call and not the other.
+    /// A seccomp filter may allow one of the two calls only.
     #[cold]
-    fn is_symbolic_link_by_stat(&self) -> Result<bool> {
+    fn is_symbolic_link_by_stat(&self) -> Result<bool, Errno> {
         let stat = self.lstat()?;
         Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 
-    /// Whether something is mounted on it; None where the kernel does not tell.
+    /// Whether something is mounted on it; `None` if the kernel does not say.
     pub(crate) fn is_mount_point(&self) -> Option<bool> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let found = statx(self.begin(), self.name, flags, StatxFlags::TYPE).ok()?;
         let root = StatxAttributes::MOUNT_ROOT;
-        let is_told = found.stx_attributes_mask.contains(root);
-        is_told.then(|| found.stx_attributes.contains(root))
+        let is_known = found.stx_attributes_mask.contains(root);
+        is_known.then(|| found.stx_attributes.contains(root))
     }
 
     /// `unlink(2)`.
-    pub(crate) fn unlink(&self) -> Result<()> {
+    pub(crate) fn unlink(&self) -> Result<(), Errno> {
         unlinkat(self.begin(), self.name, AtFlags::empty())
+    }
+
+    /// "/proc/thread-self/fd/N/name": a thread need not share the process's descriptors. That the
+    /// first part leads to the directory is proven, because what is mounted on /proc may be forged.
+    #[cold]
+    fn proc_path(&self, base: Base<'_>) -> Result<Pathname> {
+        let mut text = InlineCStr::default();
+        write!(text, "/proc/thread-self/fd/{}", base.fd.as_raw_fd()).map_err(|_| Errno::BADF)?;
+        let there = stat(text.as_c_str()).map_err(|errno| match errno {
+            // It says nothing of /proc.
+            Errno::NOMEM => AtError::Errno(errno),
+            _ => AtError::NeedsProc,
+        })?;
+        let here = fstat(base.fd)?;
+        match (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) {
+            true => Ok(Pathname::Inline(text).join(self.name)),
+            false => Err(AtError::NeedsProc),
+        }
     }
 }
 
-/// Calls `call` with the place that the path is of, for what keeps no path.
+/// Calls `call` with `path`, which is not kept.
 #[inline]
 pub(crate) fn with_place<T>(
     path: &Path,
-    call: impl FnOnce(&Place<'_>) -> T,
-) -> std::result::Result<T, InteriorNul> {
-    with_c_str(path.as_os_str().as_bytes(), |name| {
-        call(&Place { base: None, name })
-    })
-    .map_err(|position| InteriorNul { position })
+    call: impl FnOnce(&AtPath<'_>) -> T,
+) -> Result<T, InteriorNul> {
+    path.into_with_c_str(|name| Ok(call(&AtPath { base: None, name })))
+        .map_err(|_| InteriorNul::of(path.as_os_str().as_bytes()))
 }
 
 impl Pathname {
-    pub(crate) fn place(&self) -> Place<'_> {
-        Place {
+    pub(crate) fn place(&self) -> AtPath<'_> {
+        AtPath {
             base: None,
             name: self.as_c_str(),
         }
     }
 }
 
-/// The kernel has denied to know `BPF_F_PATH_FD`.
+/// Set once the kernel was seen to lack `BPF_F_PATH_FD`.
 static LACKS_PATH_FD: AtomicBool = AtomicBool::new(false);
 
-/// By `BPF_F_PATH_FD`, or by /proc on a kernel that was found to lack it.
+/// By `BPF_F_PATH_FD`, or through /proc on a kernel that lacks it.
 #[inline]
-fn on_either_way<T>(
-    by_fd: impl FnOnce() -> Result<T>,
+fn path_fd_or_proc<T>(
+    by_path_fd: impl FnOnce() -> sys::Result<T>,
     by_proc: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     if !LACKS_PATH_FD.load(Ordering::Relaxed) {
-        let result = by_fd();
-        if !matches!(result, Err(Errno::INVAL)) || !lacks_path_fd() {
-            return result;
+        match by_path_fd() {
+            Err(Errno::INVAL) if lacks_path_fd() => {}
+            result => return Ok(result?),
         }
     }
     by_proc()
 }
 
-/// Whether that was EINVAL for the flag: else it is for another fault, which the kernel sees first.
+/// Whether EINVAL was for the flag: a kernel that has it answers the probe with EBADF.
 #[cold]
 fn lacks_path_fd() -> bool {
     let lacks = sys::probe_path_fd() == Errno::INVAL;
-    // What a filter says to this thread is not so for others.
+    // The answer of a seccomp filter holds for this thread only.
     if lacks && !is_filtered() {
         LACKS_PATH_FD.store(true, Ordering::Relaxed);
     }
     lacks
-}
-
-/// Not to be had in the frame of what is asked for by descriptor.
-#[cold]
-fn through_proc<T>(
-    dir: BorrowedFd<'_>,
-    name: &CStr,
-    call: impl FnOnce(&CStr) -> Result<T>,
-) -> Result<T> {
-    call(ProcPath::new(dir, name)?.as_c_str())
-}
-
-/// What no call on a name gives here: neither way to a held directory's names is to be had.
-pub(crate) const NO_WAY: Errno = Errno::NOTNAM;
-
-/// "/proc/thread-self/fd/N/name": the descriptors are this thread's, which need not be the process's.
-struct ProcPath {
-    bytes: [u8; PROC_PATH_MAX],
-    name_at: usize,
-}
-
-const PROC_PATH_MAX: usize = "/proc/thread-self/fd/".len() + 10 + 1 + 255 + 1;
-
-impl ProcPath {
-    /// Proves that the way leads to the directory: whatever is mounted on /proc may be forged.
-    fn new(dir: BorrowedFd<'_>, name: &CStr) -> Result<Self> {
-        let mut bytes = [0; PROC_PATH_MAX];
-        let mut rest = &mut bytes[..PROC_PATH_MAX - 1];
-        write!(rest, "/proc/thread-self/fd/{}", dir.as_raw_fd()).map_err(|_| Errno::BADF)?;
-        let name_at = PROC_PATH_MAX - 1 - rest.len();
-        let this = Self { bytes, name_at };
-        let there = stat(this.as_c_str()).map_err(|errno| match errno {
-            // It says nothing of /proc.
-            Errno::NOMEM => errno,
-            _ => NO_WAY,
-        })?;
-        let here = fstat(dir)?;
-        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
-            return Err(NO_WAY);
-        }
-        this.with(name)
-    }
-
-    fn with(mut self, name: &CStr) -> Result<Self> {
-        let mut rest = &mut self.bytes[self.name_at..PROC_PATH_MAX - 1];
-        let written = rest
-            .write_all(b"/")
-            .and_then(|()| rest.write_all(name.to_bytes()));
-        written.map_err(|_| Errno::NAMETOOLONG)?;
-        Ok(self)
-    }
-
-    fn as_c_str(&self) -> &CStr {
-        // The last byte is never written, so there is always a NUL.
-        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
@@ -254,13 +236,27 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn the_way_through_proc_is_proven() {
+    fn the_path_through_proc_is_proven() {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = open("/", flags, Mode::empty()).unwrap();
-        let path = ProcPath::new(dir.as_fd(), c"x").unwrap();
-        let expected = format!("/proc/thread-self/fd/{}/x", dir.as_raw_fd());
-        assert_eq!(path.as_c_str().to_str().unwrap(), expected);
         let longest = std::ffi::CString::new([b'n'; 255]).unwrap();
-        assert!(ProcPath::new(dir.as_fd(), &longest).is_ok());
+        for name in [c"x", &longest] {
+            let base = Base {
+                fd: dir.as_fd(),
+                pathname: &Pathname::known(Path::new("/")),
+                follows_links: true,
+            };
+            let at = AtPath {
+                base: Some(base),
+                name,
+            };
+            let path = at.proc_path(base).unwrap();
+            let expected = format!(
+                "/proc/thread-self/fd/{}/{}",
+                dir.as_raw_fd(),
+                name.to_str().unwrap()
+            );
+            assert_eq!(path.as_path(), Path::new(&expected));
+        }
     }
 }

@@ -1,58 +1,57 @@
-//! A name in a directory: one component, as bpffs allows it.
+//! Names in a directory: one path component, as bpffs accepts it.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, OsStr, OsString};
 use std::fmt;
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use rustix::path::Arg;
+
+use super::inline::{InlineCStr, InteriorNul};
 use crate::cause::Cause;
-use crate::sys::{Text, has_zero, with_c_str};
 
-/// A NUL-terminated name, in place: 255 bytes is the longest, and there may be room for fewer.
+/// The longest name.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// A NUL-terminated name, in place.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Filename<const ROOM: usize = 256>(Text<ROOM>);
+pub(crate) struct Component<const ROOM: usize = 256>(InlineCStr<ROOM>);
 
-impl Filename {
-    /// A name that bpffs would take.
-    pub(crate) fn new(name: &OsStr) -> Result<Self, Cause> {
-        let mut this = Self::default();
-        this.set(name)?;
-        Ok(this)
-    }
+pub(crate) type Filename<const ROOM: usize = 256> = Component<ROOM>;
 
-    /// The same where it stands: a result would move it.
-    #[inline]
-    pub(crate) fn set<'n>(&mut self, name: &'n OsStr) -> Result<(), BadName<'n>> {
-        let bytes = checked(name)?;
-        match self.0.set(bytes) == bytes.len() {
-            true => Ok(()),
-            false => Err(BadName(name)),
-        }
+impl Component {
+    /// Checks that bpffs accepts the name.
+    pub(crate) fn new(name: &OsStr) -> Result<Self, ComponentError> {
+        let checked = checked(name)?;
+        InlineCStr::new(checked)
+            .map(Self)
+            .ok_or_else(|| error(name))
     }
 }
 
-impl<const ROOM: usize> Filename<ROOM> {
-    /// A name that the kernel gave: it may hold a '.', as the kernel's own do.
+impl<const ROOM: usize> Component<ROOM> {
+    /// A name that the kernel returned: it may hold a '.', as the kernel's own do.
     pub(crate) fn of_entry(name: &[u8]) -> Self {
-        // The kernel's have no NUL and are no longer.
-        Self(Text::truncated(name))
+        // The kernel's have no NUL and are no longer than 255 bytes.
+        Self(InlineCStr::new(name).unwrap_or_default())
     }
 
-    /// This and a number in hexadecimal digits, as far as there is room.
+    /// This name and a number in hexadecimal digits, as far as there is room.
     pub(crate) fn with_number(&self, number: u64) -> Self {
         let mut this = *self;
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) as usize & 0xf;
-            this.0.push(b"0123456789abcdef"[nibble]);
+            this.0.push(&[b"0123456789abcdef"[nibble]]);
         }
         this
     }
 
     pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
         let mut this = *self;
-        suffix.bytes().for_each(|byte| this.0.push(byte));
+        this.0.push(suffix.as_bytes());
         this
     }
 
@@ -69,101 +68,93 @@ impl<const ROOM: usize> Filename<ROOM> {
     }
 }
 
-impl<const ROOM: usize> AsRef<CStr> for Filename<ROOM> {
+impl<const ROOM: usize> AsRef<CStr> for Component<ROOM> {
     fn as_ref(&self) -> &CStr {
         self.as_c_str()
     }
 }
 
-impl<const ROOM: usize> AsRef<Path> for Filename<ROOM> {
+impl<const ROOM: usize> AsRef<Path> for Component<ROOM> {
     fn as_ref(&self) -> &Path {
         Path::new(self.as_os_str())
     }
 }
 
-impl<const ROOM: usize> fmt::Debug for Filename<ROOM> {
+impl<const ROOM: usize> fmt::Debug for Component<ROOM> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_os_str().fmt(f)
     }
 }
 
-/// A name that bpffs would not take.
-#[derive(Debug)]
-pub(crate) struct BadName<'n>(&'n OsStr);
-
-impl From<BadName<'_>> for Cause {
-    fn from(name: BadName<'_>) -> Self {
-        fault(name.0)
-    }
+/// Why bpffs does not accept a name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ComponentError {
+    Empty,
+    Dot(OsString),
+    Slash(OsString),
+    InteriorNul(InteriorNul),
+    TooLong { length: usize },
 }
 
-/// Calls `call` with a name that bpffs would take, for what does not keep it.
+/// Calls `call` with a name that bpffs accepts.
 #[inline]
-pub(crate) fn with_name<T>(name: &OsStr, call: impl FnOnce(&CStr) -> T) -> Result<T, BadName<'_>> {
-    with_c_str(checked(name)?, call).map_err(|_| BadName(name))
+pub(crate) fn with_name<T>(
+    name: &OsStr,
+    call: impl FnOnce(&CStr) -> T,
+) -> Result<T, ComponentError> {
+    checked(name)?
+        .into_with_c_str(|name| Ok(call(name)))
+        .map_err(|_| error(name))
 }
 
-/// The bytes of a name without fault, unless they hold a NUL.
 #[inline]
-fn checked(name: &OsStr) -> Result<&[u8], BadName<'_>> {
+fn checked(name: &OsStr) -> Result<&[u8], ComponentError> {
     let bytes = name.as_bytes();
-    match bytes.is_empty() || bytes.len() > <Text>::MAX || has_dot_or_slash(bytes) {
-        true => Err(BadName(name)),
-        false => Ok(bytes),
-    }
-}
-
-/// One byte is the other but for its last bit, so both are looked for at once: in eight at a time.
-#[inline]
-fn has_dot_or_slash(bytes: &[u8]) -> bool {
-    const EITHER: u64 = u64::from_ne_bytes([b'/'; 8]);
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    let has = |word: [u8; 8]| has_zero((u64::from_ne_bytes(word) | ONES) ^ EITHER);
-    match bytes.last_chunk() {
-        Some(&last) => {
-            let words = bytes.chunks_exact(8).map(|word| word.try_into());
-            has(last) || words.flatten().any(has)
-        }
-        // Four to seven are eight with some of them twice.
-        None => match (bytes.first_chunk(), bytes.last_chunk()) {
-            (Some(&[a, b, c, d]), Some(&[e, f, g, h])) => has([a, b, c, d, e, f, g, h]),
-            _ => bytes.iter().any(|byte| byte | 1 == b'/'),
-        },
+    let is_refused = |byte| matches!(byte, 0 | b'.' | b'/');
+    match bytes.len() {
+        1..=NAME_MAX if !bytes.iter().copied().any(is_refused) => Ok(bytes),
+        _ => Err(error(name)),
     }
 }
 
 #[cold]
-fn fault(name: &OsStr) -> Cause {
+fn error(name: &OsStr) -> ComponentError {
     let bytes = name.as_bytes();
-    if let Some(position) = bytes.iter().position(|&byte| byte == 0) {
-        return Cause::InteriorNul { position };
-    }
-    if bytes.contains(&b'/') {
-        let name = name.to_owned();
-        return Cause::Slash { name };
-    }
-    if bytes.contains(&b'.') {
-        let component = name.to_owned();
-        return Cause::Dot { component };
-    }
-    match bytes.len() {
-        0 => Cause::EmptyPath,
-        length => Cause::NameTooLong { length },
+    if bytes.contains(&0) {
+        ComponentError::InteriorNul(InteriorNul::of(bytes))
+    } else if bytes.contains(&b'/') {
+        ComponentError::Slash(name.to_owned())
+    } else if bytes.contains(&b'.') {
+        ComponentError::Dot(name.to_owned())
+    } else if bytes.is_empty() {
+        ComponentError::Empty
+    } else {
+        let length = bytes.len();
+        ComponentError::TooLong { length }
     }
 }
 
-/// What stands for a byte that no name may hold: '%' and two hexadecimal digits.
-const ESCAPE: u8 = b'%';
+impl From<ComponentError> for Cause {
+    fn from(error: ComponentError) -> Self {
+        match error {
+            ComponentError::Empty => Self::EmptyPath,
+            ComponentError::Dot(component) => Self::Dot { component },
+            ComponentError::Slash(name) => Self::Slash { name },
+            ComponentError::InteriorNul(InteriorNul { position }) => Self::InteriorNul { position },
+            ComponentError::TooLong { length } => Self::NameTooLong { length },
+        }
+    }
+}
 
 fn must_be_escaped(byte: u8) -> bool {
-    matches!(byte, b'.' | b'/' | 0 | ESCAPE)
+    matches!(byte, b'.' | b'/' | 0 | b'%')
 }
 
-/// A name for bpffs from any text: '.', '/' and NUL, which no name may hold, and '%' become '%'
-/// and two digits, as in an URL.
+/// Makes a name for bpffs of any text: '.', '/' and NUL, which no name may hold, and '%' become '%'
+/// and two hexadecimal digits, as in a URL.
 ///
-/// No two texts become the same name, and [`unescape_name`] is the way back. The result is up to
-/// three times as long, and 255 bytes is the most that a name may have.
+/// Different texts become different names, and [`unescape_name`] returns the text. The name is up to
+/// three times as long as the text; a name may have 255 bytes.
 ///
 /// # Examples
 ///
@@ -176,8 +167,6 @@ fn must_be_escaped(byte: u8) -> bool {
 /// assert!(unescape_name("50%").is_none());
 /// ```
 pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
     let name = name.as_ref();
     if !name.as_bytes().iter().copied().any(must_be_escaped) {
         return Cow::Borrowed(name);
@@ -185,9 +174,8 @@ pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
     let mut escaped = Vec::with_capacity(name.len() + 8);
     for &byte in name.as_bytes() {
         if must_be_escaped(byte) {
-            let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-            escaped.push(ESCAPE);
-            escaped.extend(digits);
+            // Writing to a Vec does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
         } else {
             escaped.push(byte);
         }
@@ -195,73 +183,57 @@ pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
     Cow::Owned(OsString::from_vec(escaped))
 }
 
-/// The text that [`escape_name`] made this name of, or None of a name that it never makes.
+/// Returns the text that [`escape_name`] makes this name of, or `None` if it makes no such name.
 pub fn unescape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Option<Cow<'_, OsStr>> {
     let name = name.as_ref();
-    let mut parts = name.as_bytes().split(|&byte| byte == ESCAPE);
-    let first = parts.next()?;
-    let mut text = first.to_vec();
+    let mut parts = name.as_bytes().split(|&byte| byte == b'%');
+    let mut text = parts.next()?.to_vec();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
-        // Digits alone: from_str_radix takes a sign.
-        if !digits.iter().all(u8::is_ascii_hexdigit) {
-            return None;
-        }
-        let byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        text.push(byte);
+        let digits = std::str::from_utf8(digits).ok()?;
+        text.push(u8::from_str_radix(digits, 16).ok()?);
         text.extend(rest);
     }
     let text = OsString::from_vec(text);
-    // Lower-case digits, escapes that need not be, and what should have been one.
-    if escape_name(&text) != name {
-        return None;
+    // Excludes a sign, lower-case digits, needless escapes and missing ones.
+    match escape_name(&text) {
+        escaped if *escaped != *name => None,
+        Cow::Borrowed(_) => Some(Cow::Borrowed(name)),
+        Cow::Owned(_) => Some(Cow::Owned(text)),
     }
-    Some(if first.len() == name.len() {
-        Cow::Borrowed(name)
-    } else {
-        Cow::Owned(text)
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(bytes: &[u8]) -> Result<Filename, Cause> {
-        Filename::new(OsStr::from_bytes(bytes))
+    fn of(bytes: &[u8]) -> Result<Component, ComponentError> {
+        Component::new(OsStr::from_bytes(bytes))
     }
 
     #[test]
     fn a_name_is_one_component_without_a_dot() {
+        use ComponentError::*;
+
         for bytes in [&b"a"[..], b"with space", b"\xff\x01", &[b'n'; 255]] {
             let name = of(bytes).unwrap();
             assert_eq!(name.as_bytes(), bytes);
             assert_eq!(name.as_c_str().to_bytes(), bytes);
         }
-        assert_eq!(of(b""), Err(Cause::EmptyPath));
+        assert_eq!(of(b""), Err(Empty));
         for bytes in [&b"."[..], b"..", b"a.b", b".a", b"a."] {
-            assert!(matches!(of(bytes), Err(Cause::Dot { .. })), "{bytes:?}");
+            assert!(matches!(of(bytes), Err(Dot(_))), "{bytes:?}");
         }
         for bytes in [&b"/"[..], b"a/b", b"a/", b"../a", b"/a"] {
-            assert!(matches!(of(bytes), Err(Cause::Slash { .. })), "{bytes:?}");
+            assert!(matches!(of(bytes), Err(Slash(_))), "{bytes:?}");
         }
-        assert_eq!(of(b"a\0b"), Err(Cause::InteriorNul { position: 1 }));
+        let position = 1;
+        assert_eq!(
+            of(b"a\0b"),
+            Err(InteriorNul(super::InteriorNul { position }))
+        );
         let length = 256;
-        assert_eq!(of(&[b'n'; 256]), Err(Cause::NameTooLong { length }));
-    }
-
-    #[test]
-    fn a_dot_and_a_slash_are_found_wherever_they_stand() {
-        for len in 1..=40 {
-            for position in 0..len {
-                for byte in 0..=u8::MAX {
-                    let mut bytes = vec![b'0'; len];
-                    bytes[position] = byte;
-                    let expected = byte == b'.' || byte == b'/';
-                    assert_eq!(has_dot_or_slash(&bytes), expected, "{bytes:?}");
-                }
-            }
-        }
+        assert_eq!(of(&[b'n'; 256]), Err(TooLong { length }));
     }
 
     #[test]
@@ -270,8 +242,6 @@ mod tests {
         for number in [0, 1, 15, 16, 255, 0x1234_5678_9abc, u64::MAX] {
             let name = stem.with_number(number);
             assert_eq!(name.as_bytes(), format!("x-{number:x}").as_bytes());
-            let c_str = name.as_c_str().to_bytes();
-            assert_eq!(c_str, name.as_bytes());
         }
         let long = of(&[b'n'; 254]).unwrap().with_number(0xab);
         assert_eq!(long.as_bytes().len(), 255);
@@ -280,16 +250,12 @@ mod tests {
 
     #[test]
     fn every_text_becomes_a_name_and_comes_back() {
-        // All texts of up to three bytes over what matters.
+        // All texts of up to three of the bytes that make a difference.
         let bytes = [b'.', b'/', 0, b'%', b'2', b'5', b'E', b'e', b'+', 0xff];
         let mut texts = vec![vec![]];
         for _ in 0..3 {
             let longer = texts.iter().flat_map(|text: &Vec<u8>| {
-                bytes.iter().map(move |&byte| {
-                    let mut text = text.clone();
-                    text.push(byte);
-                    text
-                })
+                bytes.iter().map(move |&byte| [&text[..], &[byte]].concat())
             });
             let longer: Vec<_> = longer.collect();
             texts.extend(longer);
@@ -300,10 +266,9 @@ mod tests {
         for text in &texts {
             let text = OsStr::from_bytes(text);
             let name = escape_name(text).into_owned();
-            assert!(text.is_empty() || Filename::new(&name).is_ok(), "{name:?}");
+            assert!(text.is_empty() || Component::new(&name).is_ok(), "{name:?}");
             assert_eq!(unescape_name(&name).as_deref(), Some(text));
             assert!(seen.insert(name), "two texts, one name");
-            // Whatever has a way back is what that way's end becomes.
             if let Some(back) = unescape_name(text) {
                 assert_eq!(escape_name(&back), text);
             }

@@ -1,54 +1,107 @@
-//! A path as bpf(2) takes it.
+//! NUL-terminated paths, on the stack if they are short.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::filename::Filename;
-use crate::sys::Text;
+/// A NUL-terminated text of up to `ROOM - 1` bytes, in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InlineCStr<const ROOM: usize = 256> {
+    len: u8,
+    /// Zeroes after the first `len` bytes.
+    bytes: [u8; ROOM],
+}
+
+impl<const ROOM: usize> Default for InlineCStr<ROOM> {
+    fn default() -> Self {
+        let (len, bytes) = (0, [0; ROOM]);
+        Self { len, bytes }
+    }
+}
+
+impl<const ROOM: usize> InlineCStr<ROOM> {
+    /// The longest text, without its NUL.
+    pub(crate) const MAX: usize = {
+        assert!(ROOM <= 256);
+        ROOM - 1
+    };
+
+    /// `None` if the text is too long. It must not hold a NUL.
+    pub(crate) fn new(text: &[u8]) -> Option<Self> {
+        let mut this = Self::default();
+        this.push(text)?;
+        Some(this)
+    }
+
+    /// Appends `text`, or nothing if it does not fit.
+    pub(crate) fn push(&mut self, text: &[u8]) -> Option<()> {
+        let begin = usize::from(self.len);
+        let end = begin + text.len();
+        self.bytes[..Self::MAX]
+            .get_mut(begin..end)?
+            .copy_from_slice(text);
+        self.len = u8::try_from(end).ok()?;
+        Some(())
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len.into()]
+    }
+}
+
+impl<const ROOM: usize> fmt::Write for InlineCStr<ROOM> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes()).ok_or(fmt::Error)
+    }
+}
 
 /// A NUL-terminated path: in place below 256 bytes, on the heap above.
 #[allow(clippy::large_enum_variant, reason = "in place is the point")]
 #[derive(Clone)]
 pub(crate) enum Pathname {
-    Inline(Text),
+    Inline(InlineCStr),
     Heap(CString),
 }
 
-const MAX_INLINE: usize = <Text>::MAX;
-
-/// The path holds a NUL, so the kernel would see only what stands before it.
+/// The path holds a NUL, so the kernel would see only the part before it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InteriorNul {
     pub(crate) position: usize,
 }
 
-impl Pathname {
-    #[inline]
-    pub(crate) fn new(path: &Path) -> Result<Self, InteriorNul> {
-        let source = path.as_os_str().as_bytes();
-        match Text::new(source) {
-            Ok(Some(text)) => Ok(Self::Inline(text)),
-            Ok(None) => Ok(Self::long(source)),
-            Err(position) => Err(InteriorNul { position }),
-        }
-    }
-
-    /// Of a path that was seen to hold no NUL.
-    #[inline]
-    pub(crate) fn known(path: &Path) -> Self {
-        let source = path.as_os_str().as_bytes();
-        match source.len() {
-            0..=MAX_INLINE => Self::Inline(Text::truncated(source)),
-            _ => Self::long(source),
-        }
-    }
-
-    /// Of what holds no NUL.
+impl InteriorNul {
     #[cold]
-    fn long(source: &[u8]) -> Self {
-        Self::Heap(CString::new(source).unwrap_or_default())
+    pub(super) fn of(text: &[u8]) -> Self {
+        let position = text.iter().position(|&byte| byte == 0);
+        let position = position.unwrap_or(text.len());
+        Self { position }
+    }
+}
+
+impl Pathname {
+    pub(crate) fn new(path: &Path) -> Result<Self, InteriorNul> {
+        let bytes = path.as_os_str().as_bytes();
+        match bytes.contains(&0) {
+            true => Err(InteriorNul::of(bytes)),
+            false => Ok(Self::of_bytes(bytes)),
+        }
+    }
+
+    /// Of a path that is known to hold no NUL.
+    pub(crate) fn known(path: &Path) -> Self {
+        Self::of_bytes(path.as_os_str().as_bytes())
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Self {
+        match InlineCStr::new(bytes) {
+            Some(text) => Self::Inline(text),
+            None => Self::Heap(CString::new(bytes).unwrap_or_default()),
+        }
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {
@@ -58,28 +111,27 @@ impl Pathname {
         }
     }
 
-    /// The path of a name in the directory that this is the path of.
-    pub(crate) fn join(&self, name: &Filename) -> Self {
-        let (base, name) = (self.as_path().as_os_str().as_bytes(), name.as_bytes());
-        let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
-        let parts = [base, slash, name];
-        match (self, parts.map(<[u8]>::len).iter().sum()) {
-            (Self::Inline(base), 0..=MAX_INLINE) => {
-                let mut text = *base;
-                let more = parts[1..].iter().copied().flatten();
-                more.for_each(|&byte| text.push(byte));
-                Self::Inline(text)
-            }
-            _ => Self::long(&parts.concat()),
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Inline(text) => text.as_bytes(),
+            Self::Heap(path) => path.as_bytes(),
         }
     }
 
+    /// The path of `name` in the directory at this path.
+    pub(crate) fn join(&self, name: &(impl AsRef<CStr> + ?Sized)) -> Self {
+        let (base, name) = (self.as_bytes(), name.as_ref().to_bytes());
+        let slash: &[u8] = if base.ends_with(b"/") { b"" } else { b"/" };
+        if let Self::Inline(mut text) = *self {
+            if text.push(slash).and_then(|()| text.push(name)).is_some() {
+                return Self::Inline(text);
+            }
+        }
+        Self::of_bytes(&[base, slash, name].concat())
+    }
+
     pub(crate) fn as_path(&self) -> &Path {
-        let bytes = match self {
-            Self::Inline(text) => text.as_bytes(),
-            Self::Heap(path) => path.as_bytes(),
-        };
-        Path::new(OsStr::from_bytes(bytes))
+        Path::new(OsStr::from_bytes(self.as_bytes()))
     }
 }
 
@@ -94,7 +146,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_paths_stay_in_place_and_long_ones_do_not() {
+    fn a_text_ends_in_a_nul_and_is_never_longer_than_its_room() {
+        for len in [0, 1, 7, 8, 254, 255] {
+            let bytes = vec![b'x'; len];
+            let text = <InlineCStr>::new(&bytes).unwrap();
+            assert_eq!(text.as_bytes(), bytes);
+            assert_eq!(text.as_c_str().to_bytes(), bytes);
+        }
+        assert!(<InlineCStr>::new(&[b'x'; 256]).is_none());
+        let mut text = InlineCStr::<8>::new(b"12345").unwrap();
+        assert_eq!(text.push(b"678"), None);
+        assert_eq!(text.push(b"67"), Some(()));
+        assert_eq!(text.as_c_str(), c"1234567");
+    }
+
+    #[test]
+    fn short_paths_are_in_place_and_long_ones_on_the_heap() {
         for n in [0, 1, 254, 255, 256, 257, 5000] {
             let text = "x".repeat(n);
             let path = Pathname::new(Path::new(&text)).unwrap();
@@ -106,11 +173,10 @@ mod tests {
 
     #[test]
     fn a_name_is_joined_in_place_and_on_the_heap() {
-        let name = Filename::new(OsStr::new("name")).unwrap();
         for n in [1, 249, 250, 251, 252, 255, 256, 4000] {
             for end in ["", "/"] {
                 let base = "x".repeat(n) + end;
-                let joined = Pathname::new(Path::new(&base)).unwrap().join(&name);
+                let joined = Pathname::new(Path::new(&base)).unwrap().join(c"name");
                 assert_eq!(joined.as_path(), Path::new(&base).join("name"));
                 let c_str = joined.as_c_str().to_bytes().to_vec();
                 assert_eq!(c_str, joined.as_path().as_os_str().as_bytes());
@@ -119,13 +185,11 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_is_found_wherever_it_stands() {
-        for (text, position) in [("\0", 0), ("a\0", 1), ("a\0b", 1)] {
+    fn a_nul_is_found_at_any_position() {
+        let long = format!("{}\0b", "x".repeat(400));
+        for (text, position) in [("\0", 0), ("a\0", 1), ("a\0b", 1), (&long, 400)] {
             let nul = Pathname::new(Path::new(text)).unwrap_err();
             assert_eq!(nul, InteriorNul { position });
         }
-        let long = format!("{}\0b", "x".repeat(400));
-        let nul = Pathname::new(Path::new(&long)).unwrap_err();
-        assert_eq!(nul, InteriorNul { position: 400 });
     }
 }

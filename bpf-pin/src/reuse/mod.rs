@@ -193,12 +193,10 @@ impl PinDir {
         mut fill: Option<Fill<'_, E>>,
     ) -> Result<Reused, E> {
         let path = || self.path().join(name);
-        let mut filename = Filename::default();
-        filename.set(name).map_err(|bad| Error::Reuse {
+        let name = &Filename::new(name).map_err(|error| Error::Reuse {
             path: path(),
-            reason: bad.into(),
+            reason: error.into(),
         })?;
-        let name = &filename;
         let access = spec.access()?;
         let is_filled = fill.is_some();
         let mut make = || -> Result<Map, E> {

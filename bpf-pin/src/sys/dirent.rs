@@ -1,11 +1,12 @@
-//! What a directory is read as: `getdents64(2)`.
+//! The records of a directory: `getdents64(2)`.
 
+use std::ffi::CStr;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Result, last_errno};
 
-/// Fills the room with records, none of them in part: how many bytes. 0 at the end of the directory.
+/// Fills `room` with whole records, and returns their length in bytes: 0 at the end of the directory.
 pub(crate) fn getdents(directory: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize> {
     // SAFETY: the kernel writes no more than room.len() bytes.
     let filled = unsafe {
@@ -15,7 +16,7 @@ pub(crate) fn getdents(directory: BorrowedFd<'_>, room: &mut [u8]) -> Result<usi
     usize::try_from(filled).map_err(|_| last_errno())
 }
 
-/// A record of the kernel's, `struct linux_dirent64`.
+/// `struct linux_dirent64`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dirent<'r> {
     pub(crate) inode: u64,
@@ -23,43 +24,28 @@ pub(crate) struct Dirent<'r> {
     pub(crate) d_type: u8,
     /// Without the NUL.
     pub(crate) name: &'r [u8],
-    /// Of the record, in bytes.
+    /// The length of the record in bytes.
     pub(crate) len: usize,
 }
 
 impl<'r> Dirent<'r> {
-    /// Where in a record the name begins.
+    /// The offset of the name in a record.
     pub(crate) const NAME: usize = offset_of!(libc::dirent64, d_name);
 
-    /// What the bytes begin with, unless they end before it does.
+    /// The first of the records, or `None` if it is cut off.
     #[inline]
     pub(crate) fn first(records: &'r [u8]) -> Option<Self> {
         type Raw = libc::dirent64;
         let len = records.get(offset_of!(Raw, d_reclen)..)?.first_chunk()?;
         let record = records.get(..usize::from(u16::from_ne_bytes(*len)))?;
         let (head, name) = record.split_at_checked(Self::NAME)?;
-        // Records are eight by eight bytes long, and no longer than it takes: the first NUL of a name is
-        // among the last eight. Of the shortest these begin before the name.
-        let before = 64 - 8 * 8usize.saturating_sub(name.len()) as u32;
-        let before = u64::MAX.checked_shr(before).unwrap_or(0);
-        let tail = u64::from_le_bytes(*record.last_chunk()?) | before;
-        let end = name.len() + first_zero(tail)?;
         Some(Self {
             inode: u64::from_ne_bytes(*head.first_chunk()?),
             d_type: head[offset_of!(Raw, d_type)],
-            name: name.get(..end.checked_sub(8)?)?,
+            name: CStr::from_bytes_until_nul(name).ok()?.to_bytes(),
             len: record.len(),
         })
     }
-}
-
-/// Which of the eight bytes is the first that is 0, the lowest being the first.
-#[inline]
-fn first_zero(word: u64) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    // Above the first, a byte of 1 may look like one.
-    let zeros = word.wrapping_sub(ONES) & !word & (ONES << 7);
-    (zeros != 0).then(|| zeros.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ mod mmap;
 mod mount;
 mod object;
 mod prog;
-mod text;
 mod token;
 
 pub(crate) use batch::Room;
@@ -45,7 +44,6 @@ pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
     prog_load, prog_map_ids, prog_test_run,
 };
-pub(crate) use text::{Text, has_zero, with_c_str};
 pub(crate) use token::{no_token_create, token_create};
 
 pub use elem::AsMap;

@@ -33,6 +33,12 @@ impl FileSystem {
         stat.f_flags as u64 & ST_NOSYMFOLLOW == 0
     }
 
+    /// Whether the file system, or the mount that was asked about, is read-only.
+    #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
+    pub(crate) fn is_read_only(stat: &StatFs) -> bool {
+        stat.f_flags as u64 & ST_RDONLY != 0
+    }
+
     /// The file system of `path`, without a typed error.
     pub(crate) fn found_at(path: &Path) -> Option<Self> {
         Some(Self::from_stat(&statfs(path).ok()?))
@@ -57,6 +63,7 @@ impl FileSystem {
 
 /// A flag of a mount in `statfs(2)`.
 pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
+const ST_RDONLY: u64 = 1;
 
 /// The usual name: bpffs, although its type is "bpf".
 impl fmt::Display for FileSystem {
