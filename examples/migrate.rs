@@ -3,8 +3,11 @@
 //! The counter knows the map by its name and adds to it, one key after the other. Another process, a
 //! newer release, wants values with a second half: it creates the larger map, copies each entry, and
 //! gives it the name in one step. The old map is frozen before it is read for the last time, so the
-//! counter, which has it open, is told, and opens the name anew. Without arguments: the whole story.
-//! With arguments, one of its processes:
+//! counter, which has it open, is told, and opens the name anew.
+//!
+//! Freezing does not stop a program. So where a program counts, the order is: the larger map, a program that
+//! counts in it, the link, and then the old map once more, for what was counted before the link had the new
+//! program. Without arguments: the whole story. With arguments, one of its processes:
 //!
 //! ```text
 //! migrate count DIRECTORY TIMES | grow DIRECTORY
@@ -14,14 +17,18 @@
 mod root;
 
 use std::error::Error;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, id as pid};
 use std::thread::sleep;
 use std::time::Duration;
 
+use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::{
-    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Outcome as Done, PinDir, Reuse,
+    AttachType, Cause, ElemFlags, Elems, Insn, Link, LinkSpec, Map, MapSpec, MapType, Migrate,
+    Outcome as Done, PinDir, Prog, ProgSpec, ProgType, Reuse, TestRun,
 };
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -150,14 +157,97 @@ fn story() -> Outcome {
         pid(),
         size_of::<New>()
     );
-    match all == TIMES
-        && !dir
-            .entries()?
-            .any(|entry| entry.is_ok_and(|e| e.name() != NAME))
-    {
-        true => Ok(()),
-        false => Err("counts are lost, or something is left".into()),
+    let is_left = dir
+        .entries()?
+        .any(|entry| entry.is_ok_and(|e| e.name() != NAME));
+    if all != TIMES || is_left {
+        return Err("counts are lost, or something is left".into());
     }
+    // On a thread with a network of its own, where nothing else uses the device.
+    let program = || program_story(&dir).map_err(|error| error.to_string());
+    let done = std::thread::scope(|scope| scope.spawn(program).join());
+    Ok(done.map_err(|_| "the thread panicked")??)
+}
+
+/// Packets that a program counts before, during and after its upgrade.
+fn program_story(dir: &PinDir) -> Outcome {
+    const LOOPBACK: u32 = 1;
+    const PACKETS: u32 = 1000;
+
+    // SAFETY: only this thread's view of the network changes.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    let link = LinkSpec::xdp(LOOPBACK);
+    let spec = |value_size: usize| MapSpec::new(MapType::HASH, 4, value_size as u32, 1);
+    let old = dir
+        .open_or_create("packets", &spec(size_of::<Old>()), Reuse::CreateOnly)?
+        .map;
+    old.typed::<u32, Old>()?.update(&0, &0, ElemFlags::ANY)?;
+    dir.open_or_attach("link", &link, &counting(&old)?)?;
+    packets(dir, PACKETS)?;
+
+    // The new map, which has the name and the entries.
+    let mut migrate = Migrate::new(|key: &u32, count: &Old| Some((*key, [*count, MARK])));
+    let spec = spec(size_of::<New>());
+    let opened = dir.open_or_create("packets", &spec, Reuse::Migrate(&mut migrate))?;
+    // The old program is still attached, and counts in the old map.
+    packets(dir, PACKETS)?;
+    dir.open_or_attach("link", &link, &counting(&opened.map)?)?;
+    packets(dir, PACKETS)?;
+
+    // The old map once more.
+    let Done::Migrated(migration) = opened.outcome else {
+        return Err(format!("not migrated but {:?}", opened.outcome).into());
+    };
+    let new = opened.map.typed::<u32, New>()?;
+    let merge = |key: &u32, copied: Option<&Old>, now: Option<&Old>| {
+        let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
+        let [count, mark] = new.lookup(key)?.unwrap_or_default();
+        new.update(key, &[count + more, mark], ElemFlags::ANY)
+    };
+    migration.commit_with(merge).map_err(bpf_pin::Error::from)?;
+    let counted = new.lookup(&0)?.unwrap_or_default()[0];
+    println!(
+        "process {}: a program has counted {counted} of {} packets across its upgrade",
+        pid(),
+        3 * PACKETS
+    );
+    dir.unlink("link")?;
+    match counted == u64::from(3 * PACKETS) {
+        true => Ok(()),
+        false => Err("packets are lost".into()),
+    }
+}
+
+/// Runs the program that the link holds, as packets would.
+fn packets(dir: &PinDir, count: u32) -> bpf_pin::Result<()> {
+    let link: Link = dir.open_as("link")?;
+    let prog = Prog::from_id(link.info()?.prog_id)?;
+    prog.test_run(TestRun::new().data_in(&[0; 64]).repeat(count))?;
+    Ok(())
+}
+
+/// A program that adds 1 to the first word of the value under the key 0, for each packet.
+fn counting(map: &Map) -> bpf_pin::Result<Prog> {
+    const XDP_PASS: i32 = 2;
+    let mut insns = vec![
+        // count = bpf_map_lookup_elem(map, &0); if (!count) goto out;
+        Insn::st_mem(BPF_W, 10, -4, 0),
+        Insn::mov64_reg(2, 10),
+        Insn::alu64_imm(BPF_ADD, 2, -4),
+    ];
+    insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
+    insns.extend([
+        Insn::call(BPF_FUNC_map_lookup_elem),
+        Insn::jmp_imm(BPF_JEQ, 0, 0, 2),
+        // __sync_fetch_and_add(count, 1);
+        Insn::mov64_imm(1, 1),
+        Insn::atomic_add64(0, 1, 0),
+        // out: return XDP_PASS;
+        Insn::mov64_imm(0, XDP_PASS),
+        Insn::exit(),
+    ]);
+    let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
+    spec.load()
 }
 
 fn sum(values: impl Iterator<Item = bpf_pin::Result<u64>>) -> bpf_pin::Result<u64> {

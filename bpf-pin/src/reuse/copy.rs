@@ -1,5 +1,6 @@
 //! The entries of one map, put into another.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::cause::Cause;
@@ -21,6 +22,91 @@ pub(super) struct Copy<'a, 'f> {
     keys: Vec<u8>,
     /// What the new map was filled with, by its key: an entry that takes its place may go again.
     filled: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What the last pass has read of the old map.
+    copied: Entries,
+}
+
+/// The entries of a map, one after the other.
+#[derive(Default)]
+pub(super) struct Entries {
+    key_len: usize,
+    bytes: Vec<u8>,
+    /// Of one entry.
+    len: usize,
+}
+
+impl Entries {
+    fn of(key_len: usize, value_len: usize) -> Self {
+        Self {
+            key_len,
+            bytes: vec![],
+            len: key_len + value_len,
+        }
+    }
+
+    /// What is in the map now. A walk that comes to no end is begun again.
+    pub(super) fn read(map: &Map) -> Result<Self> {
+        let elems = map.elems()?;
+        let mut tries = 0;
+        'again: loop {
+            tries += 1;
+            let mut entries = Self::of(elems.key_len(), elems.value_len());
+            let mut all = elems.iter();
+            while let Some(entry) = all.next() {
+                match entry {
+                    Ok((key, value)) => entries.push(key, value),
+                    Err(error) if is_unsettled(&error) && tries < TRIES => continue 'again,
+                    Err(error) => return Err(error),
+                }
+            }
+            return Ok(entries);
+        }
+    }
+
+    fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// Keys and values, in the order of the keys.
+    fn sorted(&self) -> Vec<(&[u8], &[u8])> {
+        let entries = self.bytes.chunks_exact(self.len.max(1));
+        let mut entries: Vec<_> = entries.map(|entry| entry.split_at(self.key_len)).collect();
+        entries.sort_unstable();
+        entries.dedup_by_key(|(key, _)| *key);
+        entries
+    }
+
+    /// Calls `each` with the key and both values of what differs.
+    pub(super) fn differences(
+        &self,
+        now: &Self,
+        mut each: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
+    ) -> Result<()> {
+        let (before, now) = (self.sorted(), now.sorted());
+        let (mut before, mut now) = (before.into_iter().peekable(), now.into_iter().peekable());
+        loop {
+            let order = match (before.peek(), now.peek()) {
+                (Some((a, _)), Some((b, _))) => a.cmp(b),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return Ok(()),
+            };
+            let old = before.next_if(|_| order.is_le());
+            let new = now.next_if(|_| order.is_ge());
+            match (old, new) {
+                (Some(old), Some(new)) if old == new => {}
+                _ => {
+                    let key = old.or(new).map_or(&[][..], |(key, _)| key);
+                    each(
+                        key,
+                        old.map(|(_, value)| value),
+                        new.map(|(_, value)| value),
+                    )?;
+                }
+            }
+        }
+    }
 }
 
 /// New keys and values that are put in at once.
@@ -79,6 +165,7 @@ impl<'a, 'f> Copy<'a, 'f> {
             is_trie: new_type == MapType::LPM_TRIE,
             keys: vec![],
             filled: BTreeMap::new(),
+            copied: Entries::default(),
         })
     }
 
@@ -110,10 +197,11 @@ impl<'a, 'f> Copy<'a, 'f> {
         Ok(())
     }
 
-    /// All entries as they are now, and without those that are gone since the first time.
-    pub(super) fn second(&mut self) -> Result<()> {
+    /// All entries as they are now, and without those that are gone since the first time. What was read.
+    pub(super) fn second(mut self) -> Result<Entries> {
         let keys = self.pass()?;
-        self.take_out(&self.keys, &self.sorted(&keys)).map(drop)
+        self.take_out(&self.keys, &self.sorted(&keys))?;
+        Ok(self.copied)
     }
 
     /// Puts all entries into the new map; their keys, as they are compared. A walk that comes to no
@@ -135,9 +223,11 @@ impl<'a, 'f> Copy<'a, 'f> {
         let old = self.old.elems()?;
         let value_len = self.new.value_len();
         let mut chunk = Chunk::default();
+        self.copied = Entries::of(old.key_len(), old.value_len());
         let mut all = old.iter();
         while let Some(entry) = all.next() {
             let (key, value) = entry?;
+            self.copied.push(key, value);
             self.convert(key, value, &mut chunk);
             if chunk.values.len() + value_len > CHUNK {
                 self.put(&mut chunk, keys)?;

@@ -18,7 +18,7 @@ use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
 use crate::operation::DirOperation;
 
-use super::copy::Copy;
+use super::copy::{Copy, Entries};
 use super::{Outcome, Reused, identity, is_overtaken};
 
 /// What becomes of an entry: the old key and value in, the new ones out; false leaves it out.
@@ -33,14 +33,16 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// [`Migration::commit`]. Nobody else does that: who takes the map out of [`Reused`] and lets the outcome
 /// fall leaves the old one pinned. A migration of the new one that succeeds takes it for committed.
 ///
-/// What is written to the old map while it is read for the second time, or after that by who has
-/// it open still, is in the old map alone: nobody but its writers knows what it means. Where all of
-/// them are processes, [`freeze`](Self::freeze) leaves no such time. Where programs write to it,
-/// [`Link::update`](crate::Link::update) makes them write to the new one; what they have added to the
-/// old one since the copy is to be had from [`Migration::old`]. A frozen map stays frozen, also where
-/// [`Migration::roll_back`] gives it its name back.
+/// What is written to the old map while it is read for the second time, or after that, is in the old map
+/// alone. If all writers are processes, [`freeze`](Self::freeze) leaves no such time. Programs are not
+/// stopped by that. With them the order is: [`open_or_create`](PinDir::open_or_create), load the program with
+/// the new map, [`open_or_attach`](PinDir::open_or_attach), and then [`Migration::commit_with`], which reads
+/// the old map once more. A frozen map stays frozen, also after [`Migration::roll_back`] has given it its
+/// name back.
 ///
-/// Processes that migrate the same name take turns, by a lock of their own. If one is killed, the
+/// The keys and values of the old map are kept in memory until the [`Migration`] is dropped.
+///
+/// Processes that migrate the same name exclude each other by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
 /// [`Resumed`](Outcome::Resumed). What is kept for a map that never had the name, or has it no more,
@@ -201,6 +203,8 @@ pub struct Migration {
     old: Map,
     old_is: Identity,
     new_is: Identity,
+    /// What was copied, if this process did it.
+    copied: Option<Box<Entries>>,
     _lock: ByteLock,
 }
 
@@ -240,6 +244,116 @@ impl Migration {
         match self.forget() {
             Ok(()) => Ok(self.old),
             Err(error) => Err(Failed::new(self, error)),
+        }
+    }
+
+    /// Reads the old map once more and [commits](Self::commit): for when what writes to the map has moved
+    /// to the new one. `merge` gets the key of each entry that has changed since it was copied, the value
+    /// that was copied and the value now. `None` is an entry that was not there, or is gone.
+    ///
+    /// What the change means for the new map is for the caller to say: of a count it is the difference, to be
+    /// added. The sizes are those of the old map; per-CPU maps: [`commit_with_bytes`](Self::commit_with_bytes).
+    ///
+    /// # Errors
+    ///
+    /// With the migration, which is not committed: [`InvalidOption`](Cause::InvalidOption) for one that was
+    /// [resumed](Outcome::Resumed), because what was copied is not known any more; [`Size`](Cause::Size);
+    /// what `merge` returns, and it may have been called for some of the entries;
+    /// as [`commit`](Self::commit).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{ElemFlags, LinkSpec, Map, MapSpec, MapType, Migrate, Outcome, PinDir, Prog, Reuse};
+    ///
+    /// # fn load(map: &Map) -> bpf_pin::Result<Prog> { Prog::open("/sys/fs/bpf/filter") }
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+    /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+    /// // The new map, the program that writes to it, and the link: from then on only the new map grows.
+    /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
+    /// let filter = load(&flows.map)?;
+    /// dir.open_or_attach("ingress", &LinkSpec::xdp(2), &filter)?;
+    /// // What the old program has counted meanwhile.
+    /// if let Outcome::Migrated(migration) = flows.outcome {
+    ///     let new = flows.map.typed::<u32, [u64; 2]>()?;
+    ///     migration.commit_with(|key: &u32, copied: Option<&u64>, now: Option<&u64>| {
+    ///         let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
+    ///         let [count, other] = new.lookup(key)?.unwrap_or_default();
+    ///         new.update(key, &[count + more, other], ElemFlags::ANY)
+    ///     })?;
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is lost, the old map included"
+    )]
+    pub fn commit_with<K: Pod, V: Pod>(
+        self,
+        mut merge: impl FnMut(&K, Option<&V>, Option<&V>) -> Result<()>,
+    ) -> Result<Map, Failed<Self>> {
+        if let Err(error) = self.check_sizes([size_of::<K>(), size_of::<V>()]) {
+            return Err(Failed::new(self, error));
+        }
+        let value = |bytes: Option<&[u8]>| bytes.map(pod_read_unaligned::<V>);
+        self.commit_with_bytes(|key, copied, now| {
+            let (copied, now) = (value(copied), value(now));
+            merge(&pod_read_unaligned(key), copied.as_ref(), now.as_ref())
+        })
+    }
+
+    /// As [`commit_with`](Self::commit_with), with bytes. The value of a per-CPU map is that of all CPUs, each
+    /// rounded up to 8 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_with`](Self::commit_with).
+    #[allow(
+        clippy::result_large_err,
+        reason = "nothing is lost, the old map included"
+    )]
+    pub fn commit_with_bytes(
+        self,
+        merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
+    ) -> Result<Map, Failed<Self>> {
+        let merged = match &self.copied {
+            Some(copied) => {
+                Entries::read(&self.old).and_then(|now| copied.differences(&now, merge))
+            }
+            None => Err(self.merge_error(Cause::InvalidOption {
+                option: "commit_with",
+                problem: "needs what was copied, which ended with the process that did it"
+                    .to_owned(),
+            })),
+        };
+        match merged {
+            Ok(()) => self.commit(),
+            Err(error) => Err(Failed::new(self, error)),
+        }
+    }
+
+    fn check_sizes(&self, found: [usize; 2]) -> Result<()> {
+        let old = self.old.elems()?;
+        let expected = [("key", old.key_len()), ("value", old.value_len())];
+        for ((what, expected), found) in expected.into_iter().zip(found) {
+            if expected != found {
+                return Err(self.merge_error(Cause::Size {
+                    what,
+                    expected,
+                    found,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_error(&self, cause: Cause) -> Error {
+        Error::Migrate {
+            path: self.dir.place(&*self.name).path(),
+            error: Box::new(Error::Elements {
+                reason: cause.into(),
+            }),
         }
     }
 
@@ -354,6 +468,7 @@ impl PinDir {
             old,
             old_is,
             new_is,
+            copied: None,
             _lock: lock,
         })))
     }
@@ -418,21 +533,21 @@ impl PinDir {
             lock: &lock,
             is_armed: true,
         };
-        let mut finish = || {
+        let finish = || -> Result<Entries> {
             if is_to_freeze {
                 // By itself: whoever may not do this finds out now, and not when there is no way back.
                 self.replace_named_if(old.as_fd(), name, old_is)?;
                 freeze(&old)?;
             }
-            copy.second()?;
-            self.replace_named_if(new.as_fd(), name, old_is)
+            let copied = copy.second()?;
+            self.replace_named_if(new.as_fd(), name, old_is)?;
+            Ok(copied)
         };
-        if let Err(error) = finish() {
-            return match is_overtaken(&error) {
-                true => Ok(None),
-                false => Err(fail(error).into()),
-            };
-        }
+        let copied = match finish() {
+            Ok(copied) => copied,
+            Err(error) if is_overtaken(&error) => return Ok(None),
+            Err(error) => return Err(fail(error).into()),
+        };
         keeping.is_armed = false;
         drop(keeping);
         self.forget_before(name, old_is);
@@ -443,6 +558,7 @@ impl PinDir {
             old,
             old_is,
             new_is,
+            copied: Some(copied.into()),
             _lock: lock,
         };
         Ok(Some(Reused::new(new, Outcome::Migrated(migration))))
