@@ -136,7 +136,7 @@ impl MountOptions {
     /// The mount of the bpffs that was created from a context, with its flags checked.
     pub(super) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
         let fsmount = |attributes| fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
-        let mount = fsmount(self.attributes()).map_err(|errno| {
+        let mount = fsmount(self.flags()).map_err(|errno| {
             let cause = self
                 .refused_attribute(errno, fsmount)
                 .or_else(|| diagnose::mount_namespace(errno));

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use bpf_pin_sys::Version;
-use rustix::fs::{StatVfsMountFlags, fstat, fstatvfs};
+use rustix::fs::{fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
 
@@ -38,13 +38,14 @@ use crate::types::{AttachType, Command, MapType, ProgType};
 /// println!("device {}", bpffs.dev());
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct MountOptions {
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
     source: Option<OsString>,
-    flags: MountAttrFlags,
+    /// `MOUNT_ATTR_*`
+    flags: u32,
     delegation: Delegation,
     pub(super) refuses_second: bool,
 }
@@ -63,69 +64,19 @@ const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
     since: Version::new(5, 14),
 };
 
-/// A flag of the mount: for fsmount(2), for mount(2), in statfs(2), and by name.
-type Flag = (
-    MountAttrFlags,
-    MountFlags,
-    StatVfsMountFlags,
-    &'static str,
-    Option<Version>,
-);
-const FLAGS: [Flag; 5] = [
-    (
-        MountAttrFlags::MOUNT_ATTR_NOSUID,
-        MountFlags::NOSUID,
-        StatVfsMountFlags::NOSUID,
-        "nosuid",
-        None,
-    ),
-    (
-        MountAttrFlags::MOUNT_ATTR_NODEV,
-        MountFlags::NODEV,
-        StatVfsMountFlags::NODEV,
-        "nodev",
-        None,
-    ),
-    (
-        MountAttrFlags::MOUNT_ATTR_NOEXEC,
-        MountFlags::NOEXEC,
-        StatVfsMountFlags::NOEXEC,
-        "noexec",
-        None,
-    ),
-    (
-        // With mount(2) of the file system too, which is not used elsewhere yet.
-        MountAttrFlags::MOUNT_ATTR_RDONLY,
-        MountFlags::RDONLY,
-        StatVfsMountFlags::RDONLY,
-        "ro",
-        None,
-    ),
-    (
-        MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW,
-        MountFlags::NOSYMFOLLOW,
-        StatVfsMountFlags::from_bits_retain(ST_NOSYMFOLLOW as _),
-        "nosymfollow",
-        Some(SINCE_NOSYMFOLLOW),
-    ),
+/// The flags of a mount: `MOUNT_ATTR_*`, `MS_*`, `ST_*` and the name. mount(2) sets "ro" of the file system
+/// too, which has no other mount yet.
+const FLAGS: [(u32, u32, u64, &str); 5] = [
+    (0x1, 0x1, 0x1, "ro"),
+    (0x2, 0x2, 0x2, "nosuid"),
+    (0x4, 0x4, 0x4, "nodev"),
+    (0x8, 0x8, 0x8, "noexec"),
+    (NOSYMFOLLOW.bits(), 0x100, ST_NOSYMFOLLOW, "nosymfollow"),
 ];
+const NOSYMFOLLOW: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
 
 /// The longest string that fsconfig(2) takes, with its NUL.
 const VALUE_MAX: usize = 256;
-
-impl Default for MountOptions {
-    fn default() -> Self {
-        Self {
-            mode: None,
-            uid: None,
-            gid: None,
-            source: None,
-            flags: MountAttrFlags::empty(),
-            delegation: Delegation::default(),
-            refuses_second: false,
-        }
-    }
-}
 
 impl MountOptions {
     /// The defaults.
@@ -180,7 +131,7 @@ impl MountOptions {
     /// [`PinDir`](crate::PinDir) opens a pin with one syscall less. It affects trusted links too: tc makes
     /// some on the bpffs that it uses.
     pub fn nosymfollow(self, nosymfollow: bool) -> Self {
-        self.flag(MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW, nosymfollow)
+        self.flag(NOSYMFOLLOW, nosymfollow)
     }
 
     /// `ro`, of the mount: nothing can be pinned through it.
@@ -189,7 +140,9 @@ impl MountOptions {
     }
 
     fn flag(mut self, flag: MountAttrFlags, is_set: bool) -> Self {
-        self.flags.set(flag, is_set);
+        let mut flags = self.flags();
+        flags.set(flag, is_set);
+        self.flags = flags.bits();
         self
     }
 
@@ -333,8 +286,8 @@ impl MountOptions {
     }
 
     /// The flags, for fsmount(2).
-    pub(super) fn attributes(&self) -> MountAttrFlags {
-        self.flags
+    pub(super) fn flags(&self) -> MountAttrFlags {
+        MountAttrFlags::from_bits_retain(self.flags)
     }
 
     /// Why fsmount(2) failed, if it takes the other flags: mount(2) may take all.
@@ -344,17 +297,16 @@ impl MountOptions {
         errno: Errno,
         fsmount: impl FnOnce(MountAttrFlags) -> Result<OwnedFd, Errno>,
     ) -> Option<Cause> {
-        let nosymfollow = MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
         let is_it = errno == Errno::INVAL
-            && self.flags.contains(nosymfollow)
-            && fsmount(self.flags - nosymfollow).is_ok();
+            && self.flags().contains(NOSYMFOLLOW)
+            && fsmount(self.flags() - NOSYMFOLLOW).is_ok();
         is_it.then_some(NOSYMFOLLOW_OF_FSMOUNT)
     }
 
     /// The flags, for mount(2).
     pub(super) fn mount_flags(&self) -> MountFlags {
-        let set = FLAGS.iter().filter(|flag| self.flags.contains(flag.0));
-        set.map(|flag| flag.1).collect()
+        let set = FLAGS.iter().filter(|flag| self.flags & flag.0 != 0);
+        MountFlags::from_bits_retain(set.map(|flag| flag.1).sum())
     }
 
     /// Checks mode and owner of the root.
@@ -385,12 +337,14 @@ impl MountOptions {
 
     /// Checks the flags of the mount.
     pub(super) fn verify_flags(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
-        let found = fstatvfs(root).map_err(Reason::errno_only)?.f_flag;
-        let ignored = |flag: &&Flag| self.flags.contains(flag.0) && !found.contains(flag.2);
-        match FLAGS.iter().find(ignored) {
-            None => Ok(()),
-            Some(&(_, _, _, option, since)) => Err(Cause::OptionIgnored { option, since }.into()),
+        let found = fstatvfs(root).map_err(Reason::errno_only)?.f_flag.bits();
+        for (flag, _, shown, option) in FLAGS {
+            if self.flags & flag != 0 && found as u64 & shown == 0 {
+                let since = (flag == NOSYMFOLLOW.bits()).then_some(SINCE_NOSYMFOLLOW);
+                return Err(Cause::OptionIgnored { option, since }.into());
+            }
         }
+        Ok(())
     }
 
     /// Whether mountinfo alone shows some of the options.
@@ -468,22 +422,25 @@ mod tests {
 
     use rustix::fs::fstatvfs;
 
-    use super::{FLAGS, MountOptions};
+    use super::{FLAGS, MountOptions, SINCE_NOSYMFOLLOW};
     use crate::cause::Cause;
 
     /// No kernel ignores these flags, so this uses a mount that was made without them.
     #[test]
     fn a_flag_without_effect_is_an_error() {
         let root = File::open("/").unwrap();
-        let found = fstatvfs(&root).unwrap().f_flag;
-        for (flag, _, seen, option, since) in FLAGS {
-            let verified = MountOptions::new()
-                .flag(flag, true)
-                .verify_flags(root.as_fd());
-            if found.contains(seen) {
+        let found = fstatvfs(&root).unwrap().f_flag.bits();
+        for (flags, _, shown, option) in FLAGS {
+            let options = MountOptions {
+                flags,
+                ..MountOptions::new()
+            };
+            let verified = options.verify_flags(root.as_fd());
+            if found as u64 & shown != 0 {
                 verified.unwrap();
                 continue;
             }
+            let since = (option == "nosymfollow").then_some(SINCE_NOSYMFOLLOW);
             let ignored = Cause::OptionIgnored { option, since };
             assert_eq!(verified.unwrap_err().cause(), Some(&ignored));
         }

@@ -1,7 +1,6 @@
 //! Which privilege the caller lacks.
 
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 
 use crate::cause::Cause;
 use crate::process::{
@@ -44,7 +43,7 @@ pub(crate) fn for_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
 }
 
-/// ENOENT of `BPF_*_GET_FD_BY_ID`, which says it of nothing else.
+/// ENOENT of `BPF_*_GET_FD_BY_ID`, which has no other reason.
 #[cold]
 pub(crate) fn no_such_id(what: &'static str) -> Option<Cause> {
     (!is_filtered()).then_some(Cause::NoSuchId { what })
@@ -103,7 +102,7 @@ pub(crate) fn for_prog(prog_type: ProgType) -> Option<Cause> {
         .or_else(|| user_namespace(!needs.is_empty()))
 }
 
-/// Only these may read the kernel's memory at all.
+/// Only programs of these types may read the kernel's memory.
 fn traces(prog_type: ProgType) -> bool {
     matches!(
         prog_type,
@@ -116,7 +115,7 @@ fn traces(prog_type: ProgType) -> bool {
     )
 }
 
-/// EPERM of `BPF_LINK_CREATE`: the one type that may be loaded without privileges needs them here.
+/// EPERM of `BPF_LINK_CREATE`: the type that may be loaded without privileges needs them to be attached.
 pub(crate) fn for_link(prog_type: ProgType) -> Option<Cause> {
     if prog_type != ProgType::CGROUP_SKB {
         return None;
@@ -131,16 +130,9 @@ fn unprivileged(what: &'static str) -> Option<Cause> {
     missing(Capability::Bpf, what)
 }
 
-/// What is charged to `RLIMIT_MEMLOCK` may be over it only where it is finite.
-pub(crate) fn memlock() -> Option<Cause> {
-    let limit = getrlimit(Resource::Memlock).current?;
-    Some(Cause::Memlock { limit })
-}
-
-/// EINVAL of `BPF_PROG_LOAD`: what lockdown withholds is, to the verifier, a helper that does not
-/// exist for the program.
+/// EINVAL of `BPF_PROG_LOAD`: to the verifier, a helper that lockdown withholds does not exist.
 pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
-    // The helpers' own names: what reads the kernel's memory, and what writes a process's.
+    // Helpers that read the kernel's memory, and one that writes a process's.
     const READS: &[&str] = &[
         "bpf_probe_read#",
         "bpf_probe_read_str#",

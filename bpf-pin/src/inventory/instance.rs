@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, open, statx};
 use rustix::io::Errno;
 
 use crate::access::Access;
@@ -20,14 +20,14 @@ use crate::procfs::{Mount, mount_id};
 use crate::types::FileSystem;
 
 use super::PinEntry;
-use super::tree::Tree;
+use super::mount_points::MountPoints;
 
 /// An instance, and what of it is still to be walked.
 #[derive(Debug)]
 pub(super) struct Instance {
     dev: u64,
     /// Sorted by the directory that is mounted, so that a directory precedes what is in it.
-    mounts: Vec<Mount>,
+    mounts: Vec<Candidate>,
     /// None is within another.
     parts: VecDeque<Part>,
     /// Mounts of removed files and directories, which are within nothing.
@@ -35,6 +35,31 @@ pub(super) struct Instance {
     /// The inodes of the removed pins that were found.
     found_removed: HashSet<u64>,
     walk: Option<PartWalk>,
+}
+
+/// A mount through which an instance may be walked.
+#[derive(Debug)]
+struct Candidate {
+    mount: Mount,
+    /// Whether its mount point leads to it, once that was looked up.
+    is_reachable: OnceLock<bool>,
+}
+
+impl Candidate {
+    /// Whether `path`, at or below its mount point, leads to it. True if the kernel does not say.
+    fn is_reachable_by(&self, path: &Path) -> bool {
+        let leads_here = |path: &Path| match statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
+        {
+            // Linux 5.8.
+            Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 => true,
+            Ok(stat) => stat.stx_mnt_id == self.mount.mount_id,
+            Err(Errno::NOENT | Errno::NOTDIR) => false,
+            Err(_) => true,
+        };
+        let point = &self.mount.mount_point;
+        // One lookup for all that is in it: there may be thousands of mounts.
+        *self.is_reachable.get_or_init(|| leads_here(point)) && (path == point || leads_here(path))
+    }
 }
 
 /// A directory of an instance with all that is in it, or a pin.
@@ -91,11 +116,14 @@ pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
         });
         match is_removed(&mount.root) {
             true => instances[index].removed.push_back(mount),
-            false => instances[index].mounts.push(mount),
+            false => instances[index].mounts.push(Candidate {
+                mount,
+                is_reachable: OnceLock::new(),
+            }),
         }
     }
     for Instance { mounts, parts, .. } in &mut instances {
-        mounts.sort_by(|a, b| a.root.cmp(&b.root));
+        mounts.sort_by(|a, b| a.mount.root.cmp(&b.mount.root));
         parts.extend(outermost(mounts));
     }
     instances
@@ -107,9 +135,9 @@ fn is_removed(root: &Path) -> bool {
 }
 
 /// The mounted parts that are not within others.
-fn outermost(mounts: &[Mount]) -> Vec<Part> {
+fn outermost(mounts: &[Candidate]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    for mount in mounts {
+    for Candidate { mount, .. } in mounts {
         if !parts
             .last()
             .is_some_and(|part| mount.root.starts_with(&part.root))
@@ -129,11 +157,11 @@ impl Instance {
         (self.dev, parts.collect())
     }
 
-    pub(super) fn next(&mut self, tree: &Tree) -> Option<Result<PinEntry>> {
+    pub(super) fn next(&mut self, mount_points: &MountPoints) -> Option<Result<PinEntry>> {
         loop {
             let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {
                 let started = match self.parts.pop_front() {
-                    Some(part) => self.start(part, tree),
+                    Some(part) => self.start(part),
                     None => {
                         let mount = self.removed.pop_front()?;
                         self.removed_pin(&mount)
@@ -147,7 +175,7 @@ impl Instance {
             match walk.next_entry() {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Pin => {
                     let path = entry.path();
-                    if tree.is_mount_point(*mount_id, &path) {
+                    if mount_points.is_covered(*mount_id, &path) {
                         self.covered_pin(path);
                         continue;
                     }
@@ -168,7 +196,7 @@ impl Instance {
                         return Some(Err(error));
                     };
                     let path = path.clone();
-                    let report = match tree.has_bpffs_at(&path) {
+                    let report = match mount_points.has_bpffs_at(&path) {
                         true => IfUnreachable::Nothing,
                         false => IfUnreachable::Error(error),
                     };
@@ -204,26 +232,25 @@ impl Instance {
 
     /// Starts to walk a part through the first mount that leads to it. If none does: reports why, and
     /// continues with the parts of it that are mounted elsewhere.
-    fn start(&mut self, part: Part, tree: &Tree) -> Option<Result<PinEntry>> {
+    fn start(&mut self, part: Part) -> Option<Result<PinEntry>> {
         let root = &part.root;
         let (mut failed, mut shadowed) = (None, None);
         for above in root.ancestors() {
-            let first = self.mounts.partition_point(|mount| *mount.root < *above);
+            let first = self
+                .mounts
+                .partition_point(|each| *each.mount.root < *above);
             let of_it = self.mounts[first..]
                 .iter()
-                .take_while(|mount| mount.root == above);
-            for mount in of_it {
+                .take_while(|each| each.mount.root == above);
+            for candidate in of_it {
+                let mount = &candidate.mount;
                 let path = path_through(mount, root);
-                // To try each of thousands takes long.
-                if !tree.leads_to(mount, &path) {
+                if !candidate.is_reachable_by(&path) {
                     shadowed = shadowed.or(Some((mount, path)));
                     continue;
                 }
                 match reach(mount, &path) {
-                    Ok(reached) => {
-                        let mount_id = mount.mount_id;
-                        return self.enter(part.root, path, mount_id, reached);
-                    }
+                    Ok(reached) => return self.enter(part.root, path, mount.mount_id, reached),
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
@@ -231,16 +258,13 @@ impl Instance {
         // For its error, or because it is not shadowed any more.
         if let (None, Some((mount, path))) = (&failed, shadowed) {
             match reach(mount, &path) {
-                Ok(reached) => {
-                    let mount_id = mount.mount_id;
-                    return self.enter(part.root, path, mount_id, reached);
-                }
+                Ok(reached) => return self.enter(part.root, path, mount.mount_id, reached),
                 Err(error) => failed = Some(covered_by(mount, &path).unwrap_or(error)),
             }
         }
-        let first = self.mounts.partition_point(|mount| mount.root <= *root);
+        let first = self.mounts.partition_point(|each| each.mount.root <= *root);
         let below = &self.mounts[first..];
-        let end = below.partition_point(|mount| mount.root.starts_with(root));
+        let end = below.partition_point(|each| each.mount.root.starts_with(root));
         self.parts.extend(outermost(&below[..end]));
         match part.if_unreachable {
             IfUnreachable::FirstError => failed.map(Err),

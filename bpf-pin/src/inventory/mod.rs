@@ -1,8 +1,8 @@
 //! Every pin on every bpffs of a mount namespace.
 
 mod instance;
+mod mount_points;
 mod outline;
-mod tree;
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::kind::Identity;
 use crate::object::ObjectInfo;
 
 use instance::{Instance, by_instance};
-use tree::Tree;
+use mount_points::MountPoints;
 
 pub use outline::{Outline, outline};
 
@@ -36,7 +36,7 @@ pub struct Inventory {
     instances: std::vec::IntoIter<Instance>,
     /// The instance that is being walked.
     current: Option<Instance>,
-    tree: Tree,
+    mount_points: MountPoints,
 }
 
 /// Finds every pin on every bpffs in this thread's mount namespace, with its path and the info of its
@@ -86,9 +86,10 @@ pub struct Inventory {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 pub fn inventory() -> Result<Inventory> {
-    let (tree, bpffs) = Tree::of(&Bpffs::mount_table()?);
+    let table = Bpffs::mount_table()?;
+    let bpffs = table.bpffs();
     Ok(Inventory {
-        tree,
+        mount_points: MountPoints::new(&table, &bpffs),
         instances: by_instance(bpffs).into_iter(),
         current: None,
     })
@@ -113,7 +114,7 @@ impl Iterator for Inventory {
                 self.current = Some(self.instances.next()?);
                 continue;
             };
-            match instance.next(&self.tree) {
+            match instance.next(&self.mount_points) {
                 None => self.current = None,
                 pin => return pin,
             }

@@ -14,7 +14,7 @@ use crate::process::{
 };
 use crate::sys;
 
-use super::memlock::{self, Charge};
+use super::memlock::Charge;
 
 /// What can be asked of [`Capabilities`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -226,7 +226,7 @@ impl Capabilities {
         if is_filtered() || !may(Action::CreateMaps) || !may(Action::LoadProgs) {
             return;
         }
-        self.memlock_is_charged = self.memlock.and_then(memlock::is_charged);
+        self.memlock_is_charged = self.memlock.and_then(diagnose::memlock_is_charged);
         self.charge = (self.memlock_is_charged == Some(true)).then(Charge::now);
     }
 

@@ -53,6 +53,7 @@ delegable! {
 }
 
 /// A set of commands or types: `Allowed::from([MapType::HASH])`, or [`any`](Self::any).
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Allowed<T> {
     mask: u64,
     /// A number over 63, which no mask holds: an error when the set is used.
@@ -264,22 +265,6 @@ impl<T: Delegable, const N: usize> From<[T; N]> for Allowed<T> {
         all.into_iter().collect()
     }
 }
-
-impl<T> Clone for Allowed<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Allowed<T> {}
-
-impl<T> PartialEq for Allowed<T> {
-    fn eq(&self, other: &Self) -> bool {
-        (self.mask, self.too_large) == (other.mask, other.too_large)
-    }
-}
-
-impl<T> Eq for Allowed<T> {}
 
 impl<T: Delegable> Default for Allowed<T> {
     fn default() -> Self {
