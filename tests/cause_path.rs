@@ -7,7 +7,9 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Identity, Kind, Map, PinDir, PinnedMap};
+use bpf_pin::{
+    Bpffs, Cause, FileSystem, Identity, Kind, Map, MapSpec, MapType, PinDir, PinnedMap, Reuse,
+};
 use common::*;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -478,9 +480,11 @@ fn control_bytes() -> Outcome {
     Ok(())
 }
 
-/// Of the name itself, and not of what leads to it, or of what it leads to.
+/// True only if the name itself is missing, whichever call opens it: not for a directory on the way or
+/// for the target of a symbolic link.
 fn is_missing() -> Outcome {
     let fs = TestFs::new();
+    let spec = MapSpec::new(MapType::HASH, 4, 8, 16);
     let dir = PinDir::open(fs.root())?;
     std::os::unix::fs::symlink(fs.at("nowhere"), fs.at("link"))?;
     fs::create_dir(fs.at("dir"))?;
@@ -498,6 +502,10 @@ fn is_missing() -> Outcome {
             PinnedMap::open(fs.at(name)).unwrap_err().is_missing(),
             expected
         );
+        let reused = PinnedMap::open_or_create(fs.at(name), &spec, Reuse::OpenOnly);
+        let error = reused.unwrap_err();
+        assert_eq!(error.is_missing(), expected, "{error}");
+        assert_eq!(error.path(), Some(&*fs.at(name)));
     }
     for (error, expected) in [
         (dir.open_as::<Map>("flows").unwrap_err(), true),

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::log::{Logged, with_log};
 use crate::process::Capability;
+use crate::prog::log::{Logged, with_log};
 use crate::sys;
 
 /// An owned descriptor of a BTF object, for [`MapSpec::btf`](crate::MapSpec::btf) and

@@ -98,7 +98,6 @@ mod error;
 mod flock;
 mod inventory;
 mod link;
-mod log;
 mod map;
 mod mismatch;
 mod object;

@@ -1,4 +1,4 @@
-//! What is wrong with where a program is to be attached.
+//! Why a program could not be attached.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -12,12 +12,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use crate::cause::Cause;
 use crate::process::is_filtered;
 use crate::sys;
-use crate::types::AttachType;
-use crate::types::FileSystem;
+use crate::types::{AttachType, FileSystem};
 
 use super::rtnetlink;
 
-/// EINVAL of a device's attach type: a query tells whether the kernel knows it.
+/// EINVAL for a device's attach type: a query shows whether the kernel has it.
 pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
     let (what, since) = match attach_type {
         AttachType::TCX_INGRESS => ("BPF_TCX_INGRESS", Version::new(6, 6)),
@@ -59,14 +58,15 @@ pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
     Some(Cause::XdpAttached { ifindex, prog_id })
 }
 
-/// EBADF of what is to be a control group.
+/// EBADF for a control group.
 pub(crate) fn for_cgroup(fd: BorrowedFd<'_>) -> Option<Cause> {
     let found = FileSystem::from_stat(&fstatfs(fd).ok()?);
     (found != FileSystem::CGROUP2).then_some(Cause::NotACgroup { found })
 }
 
-/// Before a control group's link is updated: the kernel compares the programs' types there, and only
-/// when one is attached anew what they were loaded for. To attach it to no group has no effect.
+/// Checks a program before a control group's link is updated with it: there the kernel compares only the
+/// types of the programs, and not their `expected_attach_type`, which it compares when a program is
+/// attached. Attaching to no group has no effect.
 pub(crate) fn for_prog_of_link(prog: BorrowedFd<'_>, attach_type: AttachType) -> Option<Cause> {
     let is_misfit = sys::link_create_nowhere(prog, attach_type.0) == Errno::INVAL && !is_filtered();
     is_misfit.then_some(Cause::NotLoadedFor { attach_type })

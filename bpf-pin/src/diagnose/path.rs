@@ -1,8 +1,8 @@
 //! Why a call on a path failed.
 //!
-//! A path and a name in a directory that is held open are looked at in the same way, from where the
-//! lookup begins: the path that a held directory was opened by may lead elsewhere by now. A path
-//! follows symbolic links to its end, a name does not.
+//! A path and a name in a directory that is held open are checked in the same way, from the directory
+//! where the lookup begins, because the path of a held directory may lead elsewhere since it was opened.
+//! Symbolic links are followed at the end of a path, but not at a name in a held directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -106,8 +106,8 @@ pub(crate) fn find(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
 /// Why a directory in a directory that is held open could not be opened.
 #[cold]
 pub(crate) fn open_dir(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
-    // By now something may have the name. Then the held directory is not a removed one, so it was the
-    // name that was missing. (ENOENT for a pin may be for its object, if only the file is left.)
+    // If the name exists meanwhile, the held directory was not removed, so the name was missing. (ENOENT
+    // for a pin may be for its object, if only the file is left.)
     let was_missing = || (errno == Errno::NOENT && at.lstat().is_ok()).then(|| missing_itself(at));
     find(at, errno).or_else(was_missing)
 }
@@ -239,7 +239,7 @@ fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// What a path that was not found is for.
+/// The purpose of a path that was not found.
 #[derive(PartialEq)]
 enum Purpose {
     Make,
@@ -262,7 +262,7 @@ fn missing(at: &AtPath<'_>, purpose: Purpose) -> Option<Cause> {
     // Nothing exists yet where a bpffs should be mounted and is not.
     let is_unexpected = !is_whole && !existing.ends_with(USUAL_MOUNT_POINT);
     not_bpffs(at, &existing, is_unexpected.then(|| missing.clone())).or_else(|| {
-        // Only the name that is to be made should be missing.
+        // The name of a new pin is expected to be missing.
         let is_expected = purpose == Purpose::Make && is_whole;
         (!is_expected).then_some(Cause::Missing { path: missing })
     })
@@ -285,7 +285,7 @@ fn first_missing(at: &AtPath<'_>) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-/// What a symbolic link, or a chain of them, leads to and is not there.
+/// The missing target of a symbolic link or of a chain of them.
 fn dangling(path: &Path) -> Option<PathBuf> {
     /// As many as the kernel follows.
     const MAX_LINKS: usize = 40;
@@ -308,7 +308,7 @@ fn removed(base: Base<'_>) -> Option<Cause> {
     })
 }
 
-/// That `existing`, a prefix of the path, is not on a bpffs.
+/// The cause if `existing`, a prefix of the path, is not on a bpffs.
 fn not_bpffs(at: &AtPath<'_>, existing: &Path, missing: Option<PathBuf>) -> Option<Cause> {
     let found = at.file_system(existing)?;
     let path = at.relative();
@@ -368,7 +368,7 @@ fn symbolic_link(at: &AtPath<'_>) -> Option<Cause> {
 /// ELOOP: of a path, the first symbolic link that its mount does not follow.
 fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
     match at.base {
-        // That mount gives ELOOP for one link, which may be gone by now.
+        // That mount gives ELOOP for one link, and the link may be gone.
         Some(base) if !base.follows_links && !is_filtered() => {
             Some(Cause::SymbolicLink { path: at.path() })
         }
@@ -455,7 +455,7 @@ fn read_only(at: &AtPath<'_>, prefix: &Path) -> Option<Cause> {
     })
 }
 
-/// Whether this user may not remove another's file from a sticky directory.
+/// The cause if a sticky directory keeps this user from removing another's file.
 fn sticky(at: &AtPath<'_>) -> Option<Cause> {
     let (directory, pin) = (at.stat(at.directory())?, at.lstat().ok()?);
     let user = geteuid().as_raw();

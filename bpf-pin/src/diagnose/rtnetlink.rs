@@ -1,4 +1,4 @@
-//! What rtnetlink(7) tells of a network device, to everybody.
+//! The XDP program of a network device, from rtnetlink(7), which needs no privileges.
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,

@@ -47,15 +47,15 @@ impl PinDir {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_path(path.as_ref())
+        let path = path.as_ref();
+        Self::open_path(path).map_err(|reason| fail(path, reason))
     }
 
-    fn open_path(path: &Path) -> Result<Self> {
-        let fail = |reason| fail(path, reason);
-        let pathname = Pathname::new(path).map_err(|nul| fail(nul.into()))?;
+    pub(crate) fn open_path(path: &Path) -> Result<Self, Reason> {
+        let pathname = Pathname::new(path)?;
         let fd = open(pathname.as_c_str(), HELD, Mode::empty())
-            .map_err(|errno| fail(Reason::new(errno, diagnose::directory(path, errno))))?;
-        let follows_links = prove(&fd, path).map_err(fail)?;
+            .map_err(|errno| Reason::new(errno, diagnose::directory(path, errno)))?;
+        let follows_links = prove(&fd, path)?;
         Ok(Self::from_proven_fd(fd, pathname, follows_links))
     }
 

@@ -7,8 +7,8 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::pathname::Pathname;
-use crate::place::{AtError, Place, with_place};
+use crate::path::at::{AtError, Place, with_place};
+use crate::path::inline::Pathname;
 use crate::sys::InfoBuf;
 
 use super::proof;

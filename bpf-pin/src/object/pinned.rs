@@ -11,8 +11,8 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Reason, Result};
-use crate::pathname::Pathname;
-use crate::place::{Place, with_place};
+use crate::path::at::{Place, with_place};
+use crate::path::inline::Pathname;
 use crate::sys::{self, AsMap, sealed::Sealed};
 use crate::types::Identity;
 

@@ -35,7 +35,7 @@ pub(crate) struct Base<'a> {
     pub(crate) fd: BorrowedFd<'a>,
     /// The path that it was opened by, for messages.
     pub(crate) pathname: &'a Pathname,
-    /// Whether its mount follows symbolic links.
+    /// False if its mount has `nosymfollow`.
     pub(crate) follows_links: bool,
 }
 
@@ -120,8 +120,8 @@ impl<'a> AtPath<'a> {
         statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Whether the name is a symbolic link that `BPF_OBJ_GET` would follow: it has no flag against
-    /// that, but a mount may have one.
+    /// True for a symbolic link that `BPF_OBJ_GET` follows: the call has no flag against that, but a
+    /// mount may have one.
     #[inline]
     pub(crate) fn is_followed(&self) -> Result<bool, Errno> {
         match self.base {
@@ -148,7 +148,7 @@ impl<'a> AtPath<'a> {
         Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 
-    /// Whether something is mounted on it; `None` if the kernel does not say.
+    /// True if something is mounted on it; `None` if the kernel does not report that.
     pub(crate) fn is_mount_point(&self) -> Option<bool> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let found = statx(self.begin(), self.name, flags, StatxFlags::TYPE).ok()?;
@@ -174,10 +174,10 @@ impl<'a> AtPath<'a> {
             _ => AtError::NeedsProc,
         })?;
         let here = fstat(base.fd)?;
-        match (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino) {
-            true => Ok(Pathname::Inline(text).join(self.name)),
-            false => Err(AtError::NeedsProc),
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Err(AtError::NeedsProc);
         }
+        Ok(Pathname::Inline(text).join(self.name))
     }
 }
 
@@ -218,7 +218,7 @@ fn path_fd_or_proc<T>(
     by_proc()
 }
 
-/// Whether EINVAL was for the flag: a kernel that has it answers the probe with EBADF.
+/// True if EINVAL was for the flag: a kernel that has it answers the probe with EBADF.
 #[cold]
 fn lacks_path_fd() -> bool {
     let lacks = sys::probe_path_fd() == Errno::INVAL;

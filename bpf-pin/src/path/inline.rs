@@ -86,13 +86,13 @@ impl InteriorNul {
 impl Pathname {
     pub(crate) fn new(path: &Path) -> Result<Self, InteriorNul> {
         let bytes = path.as_os_str().as_bytes();
-        match bytes.contains(&0) {
-            true => Err(InteriorNul::of(bytes)),
-            false => Ok(Self::of_bytes(bytes)),
+        if bytes.contains(&0) {
+            return Err(InteriorNul::of(bytes));
         }
+        Ok(Self::of_bytes(bytes))
     }
 
-    /// Of a path that is known to hold no NUL.
+    /// For a path that is known to hold no NUL.
     pub(crate) fn known(path: &Path) -> Self {
         Self::of_bytes(path.as_os_str().as_bytes())
     }

@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use bpf_pin_sys::{self as abi, Version};
 use rustix::io::Errno;
 
+use super::log::{Logged, with_log};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
-use crate::log::{Logged, with_log};
 use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};

@@ -1,6 +1,7 @@
 //! Programs: what they are, how they are loaded, how they are tried.
 
 mod load;
+pub(crate) mod log;
 mod run;
 mod spec;
 

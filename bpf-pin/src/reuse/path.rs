@@ -24,7 +24,7 @@ impl PinnedMap {
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open`] of the directory, and [`PinDir::open_or_create`];
+    /// As [`PinDir::open_or_create`]; as [`open`](Self::open) if the directory cannot be opened;
     /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
     ///
@@ -60,7 +60,7 @@ impl PinnedLink {
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open`] of the directory, and [`PinDir::open_or_attach`];
+    /// As [`PinDir::open_or_attach`]; as [`open`](Self::open) if the directory cannot be opened;
     /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
     /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
     ///
@@ -105,6 +105,8 @@ fn parted(path: &Path) -> Result<(PinDir, &OsStr, Pathname)> {
         };
         return Err(open_error(path, cause.into()));
     }
-    let dir = PinDir::open(Path::new(OsStr::from_bytes(parent)))?;
+    // Reported for the pin, as every other open of its path does.
+    let dir = PinDir::open_path(Path::new(OsStr::from_bytes(parent)))
+        .map_err(|reason| open_error(path, reason))?;
     Ok((dir, OsStr::from_bytes(name), pathname))
 }

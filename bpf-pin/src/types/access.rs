@@ -1,20 +1,21 @@
-//! For what an object is opened: the `file_flags` of `BPF_OBJ_GET`.
+//! The access that an object is opened with: the `file_flags` of `BPF_OBJ_GET`.
 
 use std::fmt;
 
 use bpf_pin_sys as abi;
 
-/// For what a pin is opened. Linux 4.15; before that only for both.
+/// The access that a pin is opened with. Linux 4.15; older kernels have only
+/// [`ReadWrite`](Self::ReadWrite).
 ///
-/// It restrains the descriptor, not the user: whoever owns the pin may open it again.
+/// It restricts the descriptor, not the user: the owner of the pin may open it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Access {
-    /// To read and write elements. The only one that a link takes.
+    /// Read and write elements. Links accept no other.
     #[default]
     ReadWrite,
-    /// `BPF_F_RDONLY`: only read permission is asked for; of a map's elements none can be changed.
+    /// `BPF_F_RDONLY`: needs read permission only; the elements of a map cannot be changed.
     ReadOnly,
-    /// `BPF_F_WRONLY`: only write permission is asked for; of a map's elements none can be read.
+    /// `BPF_F_WRONLY`: needs write permission only; the elements of a map cannot be read.
     WriteOnly,
 }
 

@@ -46,14 +46,14 @@ bitflags! {
 }
 
 bitflags! {
-    /// `log_level`: how much the verifier says. Bits that a newer kernel knows are kept.
+    /// `log_level`: how much the verifier writes. Bits that a newer kernel knows are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct LogLevel: u32 {
-        /// Each instruction on the way that the verifier went last, and what is wrong.
+        /// The instructions of the path that the verifier checked last, and the error.
         const LEVEL1 = 1;
-        /// Each instruction on all ways, with the state of the registers.
+        /// The instructions of all paths, with the state of the registers.
         const LEVEL2 = 2;
-        /// What the verification took: instructions, states, stack, microseconds. Linux 5.2.
+        /// Statistics of the verification: instructions, states, stack, microseconds. Linux 5.2.
         const STATS = 4;
         const _ = !0;
     }

@@ -1,4 +1,4 @@
-//! Plain types: the kernel's numbers, flags and names, and what tells one object from another.
+//! Plain types: the kernel's numbers, flags and names, and the kind and identity of an object.
 
 pub(crate) mod access;
 pub(crate) mod file_system;

@@ -1,4 +1,4 @@
-//! The names that objects carry: up to 15 bytes, for people to read.
+//! Names of maps and programs: up to 15 bytes, for people to read.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use bpf_pin_sys::BPF_OBJ_NAME_LEN;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ObjName([u8; BPF_OBJ_NAME_LEN]);
 
-/// No name that the kernel would take.
+/// A name that the kernel rejects.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidName {
     pub(crate) name: String,
@@ -21,7 +21,7 @@ impl ObjName {
         Self(bytes)
     }
 
-    /// Checks what the kernel would answer with no more than EINVAL.
+    /// Checks the name, for which the kernel returns only EINVAL.
     pub(crate) fn new(name: &str) -> Result<Self, InvalidName> {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
         let mut bytes = [0; BPF_OBJ_NAME_LEN];

@@ -49,7 +49,7 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// `enum bpf_cmd`: what bpf(2) is asked to do.
+    /// `enum bpf_cmd`: a command of bpf(2).
     Command:
     MAP_CREATE = BPF_MAP_CREATE,
     MAP_LOOKUP_ELEM = BPF_MAP_LOOKUP_ELEM,
@@ -93,7 +93,7 @@ numbered! {
 }
 
 numbered! {
-    /// `enum bpf_map_type`: what a map is.
+    /// `enum bpf_map_type`: the type of a map.
     MapType:
     UNSPEC = BPF_MAP_TYPE_UNSPEC,
     HASH = BPF_MAP_TYPE_HASH,
@@ -134,7 +134,7 @@ numbered! {
 }
 
 numbered! {
-    /// `enum bpf_prog_type`: what a program is for.
+    /// `enum bpf_prog_type`: the type of a program.
     ProgType:
     UNSPEC = BPF_PROG_TYPE_UNSPEC,
     SOCKET_FILTER = BPF_PROG_TYPE_SOCKET_FILTER,
@@ -239,7 +239,7 @@ numbered! {
 }
 
 numbered! {
-    /// `enum bpf_link_type`: what a link holds in place.
+    /// `enum bpf_link_type`: the type of a link.
     LinkType:
     UNSPEC = BPF_LINK_TYPE_UNSPEC,
     RAW_TRACEPOINT = BPF_LINK_TYPE_RAW_TRACEPOINT,

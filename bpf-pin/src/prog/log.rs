@@ -1,4 +1,4 @@
-//! The log of a verifier: what it is asked for, and room that grows until all of it fits.
+//! The verifier's log, in a buffer that grows until the log fits.
 
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
@@ -13,13 +13,13 @@ pub(crate) struct Logged {
 }
 
 const FIRST_ROOM: usize = 64 << 10;
-/// `UINT_MAX >> 2`: what the kernel takes.
+/// `UINT_MAX >> 2`: the most that the kernel accepts.
 const MOST_ROOM: usize = (u32::MAX >> 2) as usize;
-/// What the next log may be longer by, for numbers in it that differ from one to the next.
+/// Extra room for the next log, because the numbers in it differ from run to run.
 const SLACK: usize = 4 << 10;
 
-/// Calls with room for a log until it fits. The call also says how long the kernel would have it
-/// (`log_true_size`, Linux 6.4), or 0.
+/// Repeats the call with larger buffers until the log fits. The call also returns the length that the
+/// kernel needs (`log_true_size`, Linux 6.4), or 0.
 pub(crate) fn with_log(mut call: impl FnMut(&mut [u8]) -> (Result<OwnedFd, Errno>, u32)) -> Logged {
     let mut room = FIRST_ROOM;
     let mut shorter = Vec::new();
@@ -40,7 +40,7 @@ pub(crate) fn with_log(mut call: impl FnMut(&mut [u8]) -> (Result<OwnedFd, Errno
         }
         let wanted = match true_size as usize {
             0 => room * 4,
-            // It was not the log's room.
+            // ENOSPC was not for the log.
             size if size <= room => return ended(result, log),
             size => size + SLACK,
         };
