@@ -194,7 +194,7 @@ fn counting(counters: &Map, key: i32) -> bpf_pin::Result<Prog> {
         Insn::mov64_imm(0, -1),
         Insn::exit(),
     ]);
-    let spec = ProgSpec::new(ProgType::SCHED_CLS, &insns).name("counting")?;
+    let spec = ProgSpec::new(ProgType::SCHED_CLS, &insns).name("counting");
     spec.load()
 }
 

@@ -250,6 +250,7 @@ fn names_of_objects() -> Outcome {
         assert_says(&error, None, Some(cause.clone()), &sentence);
         let error = ProgSpec::new(ProgType::XDP, &insns)
             .name(name)
+            .load()
             .expect_err("no name");
         let sentence = format!("load xdp program: {because}");
         assert_says(&error, None, Some(cause), &sentence);
@@ -276,7 +277,7 @@ fn what_the_kernel_refuses() -> Outcome {
     // Falls off its end.
     let insns = [Insn::mov64_imm(0, 0)];
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
-        .name("endless")?
+        .name("endless")
         .load()
         .expect_err("no exit");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");

@@ -53,7 +53,7 @@ fn target() -> Prog {
     ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .btf(&btf)
         .func_info(&functions, 8)
-        .and_then(|spec| spec.load())
+        .load()
         .expect("a program with a function")
 }
 
@@ -64,7 +64,7 @@ fn extension(target: &Prog, function: u32, btf_id: u32) -> bpf_pin::Result<Prog>
     ProgSpec::new(ProgType::EXT, &insns)
         .license(c"GPL")
         .btf(&btf)
-        .func_info(&functions, 8)?
+        .func_info(&functions, 8)
         .attach_prog(target)
         .attach_btf_id(btf_id)
         .load()

@@ -140,7 +140,7 @@ fn boottime() -> Duration {
 fn info() -> Outcome {
     let before = boottime();
     let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO)
-        .name("info")?
+        .name("info")
         .load()?;
     let after = boottime();
     let info = prog.info()?;
@@ -209,14 +209,14 @@ fn names() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO);
     assert_eq!(spec.load()?.info()?.name, "");
     for name in ["a", "filter_4.x", "exactly_fifteen"] {
-        assert_eq!(spec.clone().name(name)?.load()?.info()?.name, name);
+        assert_eq!(spec.clone().name(name).load()?.info()?.name, name);
     }
     Ok(())
 }
 
 fn invalid_names() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
-        let error = ProgSpec::new(ProgType::XDP, &ZERO).name(bad);
+        let error = ProgSpec::new(ProgType::XDP, &ZERO).name(bad).load();
         let error = error.expect_err("a name with what no name has");
         assert!(
             matches!(error.cause(), Some(Cause::InvalidName { name }) if name == bad),
@@ -243,7 +243,7 @@ fn log(error: &Error) -> &str {
 fn refused() -> Outcome {
     let filter = |insns: &[Insn]| {
         let spec = ProgSpec::new(ProgType::SOCKET_FILTER, insns).name("refused");
-        spec.and_then(|spec| spec.load()).expect_err("no program")
+        spec.load().expect_err("no program")
     };
     // Nothing was returned.
     let error = filter(&[Insn::exit()]);

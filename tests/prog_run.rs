@@ -74,7 +74,7 @@ fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
         Insn::exit(),
     ]);
     ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
-        .name("counting")?
+        .name("counting")
         .load()
 }
 

@@ -17,7 +17,7 @@ pub fn hash() -> Map {
 pub fn prog() -> Prog {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).name("test_filter");
-    spec.and_then(|spec| spec.load()).expect("a socket filter")
+    spec.load().expect("a socket filter")
 }
 
 /// A socket look-up that lets all pass. Linux 5.9.

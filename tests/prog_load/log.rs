@@ -49,7 +49,7 @@ fn accepted() -> Outcome {
         (LogLevel::STATS, "stack depth"),
         (LogLevel::LEVEL2 | LogLevel::STATS, "processed 2 insns"),
     ] {
-        let spec = filter(&ZERO).name("said")?;
+        let spec = filter(&ZERO).name("said");
         let (prog, log) = spec.load_with_log(level)?;
         assert_eq!(prog.info()?.name, "said");
         assert!(log.contains(says), "{level:?}: {log}");

@@ -58,7 +58,7 @@ fn functions_and_lines() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).btf(&btf);
     let bare = spec.load()?.info()?;
     assert_eq!((bare.nr_func_info, bare.nr_line_info), (0, 0));
-    let with = spec.func_info(&functions, 8)?.line_info(&lines, 16)?;
+    let with = spec.func_info(&functions, 8).line_info(&lines, 16);
     let prog = with.load()?;
     let info = prog.info()?;
     assert_eq!((info.nr_func_info, info.nr_line_info), (1, 2));
@@ -73,8 +73,8 @@ fn quoted() -> Outcome {
     let insns = [Insn::mov64_reg(0, 5), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .btf(&btf)
-        .func_info(&functions, 8)?
-        .line_info(&lines, 16)?;
+        .func_info(&functions, 8)
+        .line_info(&lines, 16);
     let error = spec.load().expect_err("a register that was never set");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert!(log_of(&error).contains("; return 1 + 1;"), "{error}");
@@ -82,7 +82,7 @@ fn quoted() -> Outcome {
 
     // The records themselves are looked at.
     let wrong = records(&[0, 1]);
-    let error = spec.func_info(&wrong, 8)?.load();
+    let error = spec.func_info(&wrong, 8).load();
     let error = error.expect_err("an int for a function");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert!(log_of(&error).contains("func info"), "{error}");
@@ -101,8 +101,8 @@ fn huge() -> Outcome {
     let (functions, lines) = (records(&[0, 3]), records(&lines));
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .btf(&btf)
-        .func_info(&functions, 8)?
-        .line_info(&lines, 16)?;
+        .func_info(&functions, 8)
+        .line_info(&lines, 16);
     let error = spec.load().expect_err("nothing is returned");
     assert_eq!(
         error.raw_os_error(),
@@ -126,7 +126,7 @@ fn longer() -> Outcome {
     let zero = records(&[0, 3, 0]);
     assert_eq!(
         spec.clone()
-            .func_info(&zero, 12)?
+            .func_info(&zero, 12)
             .load()?
             .info()?
             .nr_func_info,
@@ -134,7 +134,7 @@ fn longer() -> Outcome {
     );
     // What the kernel does not know must be zero.
     let more = records(&[0, 3, 1]);
-    let error = spec.func_info(&more, 12)?.load();
+    let error = spec.func_info(&more, 12).load();
     let error = error.expect_err("what no kernel knows");
     assert_eq!(error.raw_os_error(), Some(libc::E2BIG), "{error}");
     assert!(error.cause().is_none(), "{error}");
@@ -151,9 +151,9 @@ fn relocation() -> Outcome {
     let relocations = records(&[0, 1, name("0"), TYPE_ID_LOCAL]);
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .btf(&btf)
-        .func_info(&functions, 8)?;
+        .func_info(&functions, 8);
     assert_eq!(run(&spec.load()?)?, 77);
-    let loaded = spec.core_relos(&relocations, 16)?.load();
+    let loaded = spec.core_relos(&relocations, 16).load();
     if let Some(prog) = since(loaded, "core_relos", (5, 17)) {
         assert_eq!(run(&prog)?, 1);
     }
@@ -169,7 +169,7 @@ fn whole() -> Outcome {
             ("line_info", spec.clone().line_info(&bytes, rec_size)),
             ("core_relos", spec.clone().core_relos(&bytes, rec_size)),
         ] {
-            let error = refused.expect_err("records that are not whole");
+            let error = refused.load().expect_err("records that are not whole");
             let cause = Cause::Records {
                 what,
                 length,
@@ -190,9 +190,9 @@ fn without_btf() -> Outcome {
     let bytes = records(&[0; 4]);
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &crate::ZERO);
     for spec in [
-        spec.clone().func_info(&bytes, 8)?,
-        spec.clone().line_info(&bytes, 16)?,
-        spec.core_relos(&bytes, 16)?,
+        spec.clone().func_info(&bytes, 8),
+        spec.clone().line_info(&bytes, 16),
+        spec.core_relos(&bytes, 16),
     ] {
         for error in [
             spec.load().expect_err("no BTF"),

@@ -191,7 +191,7 @@ impl<'a> LinkSpec<'a> {
     /// let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     /// let drops_all = ProgSpec::new(ProgType::EXT, &insns)
     ///     .btf(&btf)
-    ///     .func_info(&functions, 8)?
+    ///     .func_info(&functions, 8)
     ///     .attach_prog(&filter)
     ///     .attach_btf_id(4)
     ///     .load()?;

@@ -9,6 +9,7 @@ use super::log::{Logged, with_log};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Reason, Result};
+use crate::name::ObjName;
 use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
@@ -34,7 +35,8 @@ impl ProgSpec<'_> {
     /// [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for what the kernel is too old for;
     /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like, and EINVAL
     /// where there is no such keyring.
-    /// Without a syscall: [`NoInsns`](Cause::NoInsns) for an empty program (E2BIG of the kernel);
+    /// Without a syscall: [`InvalidName`](Cause::InvalidName); [`Records`](Cause::Records) for bytes that are
+    /// not a whole number of records; [`NoInsns`](Cause::NoInsns) for an empty program (E2BIG of the kernel);
     /// [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
     /// beyond the end of [`fd_array`](Self::fd_array); [`NoDescriptor`](Cause::NoDescriptor) for
     /// records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD` without a token.
@@ -49,7 +51,7 @@ impl ProgSpec<'_> {
     /// use bpf_pin::{Error, Insn, ProgSpec, ProgType};
     ///
     /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
-    /// let pass = ProgSpec::new(ProgType::XDP, &insns).name("pass")?.load()?;
+    /// let pass = ProgSpec::new(ProgType::XDP, &insns).name("pass").load()?;
     ///
     /// // A register that nobody has set: the error has all that the verifier wrote.
     /// let insns = [Insn::mov64_reg(0, 5), Insn::exit()];
@@ -59,10 +61,10 @@ impl ProgSpec<'_> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn load(&self) -> Result<Prog> {
-        self.check()?;
-        match self.load_raw(LogLevel::empty(), &mut []).0 {
+        let args = self.validate()?;
+        match self.load_raw(&args, LogLevel::empty(), &mut []).0 {
             Ok(fd) => Ok(Prog::from_proven_fd(fd)),
-            Err(errno) => self.load_again(errno),
+            Err(errno) => self.load_again(&args, errno),
         }
     }
 
@@ -77,59 +79,58 @@ impl ProgSpec<'_> {
         if level.is_empty() {
             return Ok((self.load()?, String::new()));
         }
-        self.check()?;
-        let Logged { result, log } = with_log(|log| self.load_raw(level, log));
+        let args = self.validate()?;
+        let Logged { result, log } = with_log(|log| self.load_raw(&args, level, log));
         match result {
             Ok(fd) => Ok((Prog::from_proven_fd(fd), log)),
-            Err(errno) => Err(self.refused(errno, log)),
+            Err(errno) => Err(self.explain(errno, log)),
         }
     }
 
-    /// What the kernel would take for something else, or look for where nothing is.
-    fn check(&self) -> Result<()> {
-        let records = [self.func_info, self.line_info, self.core_relos];
-        let has_records = records.iter().any(|records| !records.is_empty());
-        let cause = match () {
-            () if self.insns.is_empty() => Cause::NoInsns,
-            () if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => {
-                let what = "BPF_F_TOKEN_FD";
-                Cause::NoDescriptor { what }
-            }
-            () if has_records && self.btf.is_none() => {
-                let what = "prog_btf_fd";
-                Cause::NoDescriptor { what }
-            }
-            () => match self.data().beyond_array() {
-                Some((insn, index)) => Cause::FdArray {
-                    insn,
-                    index,
-                    length: self.fd_array.len(),
-                },
-                None => return Ok(()),
-            },
-        };
-        Err(self.error(String::new(), cause.into()))
+    /// The arguments, unless the kernel would take them for something else, or look for what is not there.
+    fn validate(&self) -> Result<(abi::bpf_attr_prog_load, ProgData<'_>)> {
+        self.arguments()
+            .map_err(|cause| self.error(String::new(), cause.into()))
     }
 
-    fn data(&self) -> ProgData<'_> {
-        ProgData {
+    fn arguments(&self) -> Result<(abi::bpf_attr_prog_load, ProgData<'_>), Cause> {
+        let name =
+            ObjName::new(self.name).map_err(|invalid| Cause::InvalidName { name: invalid.name })?;
+        let data = ProgData {
             insns: self.insns,
             license: &self.license,
-            func_info: self.func_info,
-            line_info: self.line_info,
-            core_relos: self.core_relos,
+            func_info: records("func_info", self.func_info)?,
+            line_info: records("line_info", self.line_info)?,
+            core_relos: records("core_relos", self.core_relos)?,
             fd_array: self.fd_array,
             keeps_fd_array: self.keeps_fd_array,
             signature: self.signature,
+        };
+        if self.insns.is_empty() {
+            return Err(Cause::NoInsns);
         }
-    }
-
-    fn attr(&self) -> abi::bpf_attr_prog_load {
+        if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() {
+            let what = "BPF_F_TOKEN_FD";
+            return Err(Cause::NoDescriptor { what });
+        }
+        let all = [data.func_info, data.line_info, data.core_relos];
+        if self.btf.is_none() && all.iter().any(|records| !records.is_empty()) {
+            let what = "prog_btf_fd";
+            return Err(Cause::NoDescriptor { what });
+        }
+        if let Some((insn, index)) = data.beyond_array() {
+            let length = self.fd_array.len();
+            return Err(Cause::FdArray {
+                insn,
+                index,
+                length,
+            });
+        }
         let (token_fd, token_flag) = Token::argument(self.token);
-        abi::bpf_attr_prog_load {
+        let attr = abi::bpf_attr_prog_load {
             prog_type: self.prog_type.0,
             prog_flags: self.flags.bits() | token_flag,
-            prog_name: self.name.into_raw(),
+            prog_name: name.into_raw(),
             kern_version: self.kern_version,
             prog_ifindex: self.ifindex,
             expected_attach_type: self.expected_attach_type.0,
@@ -137,11 +138,17 @@ impl ProgSpec<'_> {
             keyring_id: self.keyring_id,
             prog_token_fd: token_fd,
             ..abi::bpf_attr_prog_load::zeroed()
-        }
+        };
+        Ok((attr, data))
     }
 
     /// The descriptor, and what the log takes in bytes where the kernel says so.
-    fn load_raw(&self, level: LogLevel, log: &mut [u8]) -> (Result<OwnedFd, Errno>, u32) {
+    fn load_raw(
+        &self,
+        (attr, data): &(abi::bpf_attr_prog_load, ProgData<'_>),
+        level: LogLevel,
+        log: &mut [u8],
+    ) -> (Result<OwnedFd, Errno>, u32) {
         /// The verifier gives way to signals that are pending.
         const TRIES: usize = 5;
 
@@ -155,37 +162,39 @@ impl ProgSpec<'_> {
             prog_btf_fd: btf.number(),
             attach_prog_fd: attach_to.number(),
             log_level: level.bits(),
-            ..self.attr()
+            ..*attr
         };
-        let data = self.data();
-        let mut result = (Err(Errno::AGAIN), 0);
-        for _ in 0..TRIES {
-            result = sys::prog_load(attr, &data, log);
+        for _ in 1..TRIES {
+            let result = sys::prog_load(attr, data, log);
             if !matches!(result.0, Err(Errno::AGAIN)) {
-                break;
+                return result;
             }
         }
-        result
+        sys::prog_load(attr, data, log)
     }
 
     /// The same with room for the verifier's log.
     #[cold]
-    fn load_again(&self, first: Errno) -> Result<Prog> {
+    fn load_again(
+        &self,
+        args: &(abi::bpf_attr_prog_load, ProgData<'_>),
+        first: Errno,
+    ) -> Result<Prog> {
         if self.log_level.is_empty() {
-            return Err(self.refused(first, String::new()));
+            return Err(self.explain(first, String::new()));
         }
-        let Logged { result, log } = with_log(|log| self.load_raw(self.log_level, log));
+        let Logged { result, log } = with_log(|log| self.load_raw(args, self.log_level, log));
         match result {
             // What stood in the way has passed.
             Ok(fd) => Ok(Prog::from_proven_fd(fd)),
             // There is more to say than anybody has room for.
-            Err(Errno::NOSPC) => Err(self.refused(first, log)),
-            Err(errno) => Err(self.refused(errno, log)),
+            Err(Errno::NOSPC) => Err(self.explain(first, log)),
+            Err(errno) => Err(self.explain(errno, log)),
         }
     }
 
     #[cold]
-    fn refused(&self, errno: Errno, log: String) -> Error {
+    fn explain(&self, errno: Errno, log: String) -> Error {
         let cause = match errno {
             Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
             Errno::INVAL | Errno::TOOBIG if log.is_empty() => self.unknown_field(),
@@ -213,7 +222,7 @@ impl ProgSpec<'_> {
                 v(6, 14),
             ),
             (
-                !self.core_relos.is_empty(),
+                !self.core_relos.0.is_empty(),
                 CoreRelos,
                 "core_relos",
                 v(5, 17),
@@ -255,12 +264,13 @@ impl ProgSpec<'_> {
             insns.push(Insn::exit());
             let spec = ProgSpec {
                 insns: &insns,
-                func_info: Records::default(),
-                line_info: Records::default(),
-                core_relos: Records::default(),
+                func_info: (&[], 0),
+                line_info: (&[], 0),
+                core_relos: (&[], 0),
                 ..self.clone()
             };
-            spec.load_raw(LogLevel::empty(), &mut []).0.map(drop)
+            let args = spec.arguments().map_err(|_| Errno::INVAL)?;
+            spec.load_raw(&args, LogLevel::empty(), &mut []).0.map(drop)
         };
         let over = nothing(2).is_ok() && nothing(self.insns.len()) == Err(Errno::PERM);
         over.then_some(cause)
@@ -270,9 +280,22 @@ impl ProgSpec<'_> {
     pub(super) fn error(&self, log: String, reason: Reason) -> Error {
         Error::LoadProg {
             prog_type: self.prog_type,
-            name: self.name.to_string(),
+            // The cause quotes one that is invalid.
+            name: ObjName::new(self.name).unwrap_or_default().to_string(),
             log: log.into(),
             reason,
         }
     }
+}
+
+fn records<'a>(
+    what: &'static str,
+    (bytes, rec_size): (&'a [u8], u32),
+) -> Result<Records<'a>, Cause> {
+    let length = bytes.len();
+    Records::new(bytes, rec_size).ok_or(Cause::Records {
+        what,
+        length,
+        rec_size,
+    })
 }

@@ -50,6 +50,8 @@ bitflags! {
 #[derive(Debug, Default)]
 pub struct TestRun<'a> {
     args: RunArgs<'a>,
+    flags: TestRunFlags,
+    cpu: Option<u32>,
 }
 
 impl<'a> TestRun<'a> {
@@ -94,14 +96,14 @@ impl<'a> TestRun<'a> {
 
     /// `flags`. Linux 5.10.
     pub fn flags(mut self, flags: TestRunFlags) -> Self {
-        self.args.flags |= flags.bits();
+        self.flags = flags;
         self
     }
 
     /// `BPF_F_TEST_RUN_ON_CPU`: where it is run, of a program for raw tracepoints. Linux 5.10.
     pub fn cpu(mut self, cpu: u32) -> Self {
-        self.args.cpu = cpu;
-        self.flags(TestRunFlags::RUN_ON_CPU)
+        self.cpu = Some(cpu);
+        self
     }
 
     /// `batch_size`: how many packets at a time, up to 256, with
@@ -158,6 +160,11 @@ impl Prog {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn test_run(&self, mut run: TestRun<'_>) -> Result<TestRunResult> {
+        if let Some(cpu) = run.cpu {
+            run.flags |= TestRunFlags::RUN_ON_CPU;
+            run.args.cpu = cpu;
+        }
+        run.args.flags = run.flags.bits();
         match sys::prog_test_run(self.as_fd(), &mut run.args) {
             Ok(out) => Ok(TestRunResult {
                 retval: out.retval,

@@ -6,11 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use bitflags::bitflags;
 use bpf_pin_sys as abi;
 
-use crate::cause::Cause;
-use crate::error::Result;
-use crate::name::ObjName;
 use crate::prog::{Insn, Prog};
-use crate::sys::Records;
 use crate::token::Token;
 use crate::types::{AttachType, LogLevel, ProgType};
 
@@ -38,7 +34,7 @@ bitflags! {
     }
 }
 
-/// The arguments of `BPF_PROG_LOAD`: what a program is to be.
+/// The arguments of `BPF_PROG_LOAD`. The setters check nothing; [`load`](Self::load) does.
 ///
 /// # Examples
 ///
@@ -50,7 +46,7 @@ bitflags! {
 /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
 /// let spec = ProgSpec::new(ProgType::XDP, &insns)
 ///     .expected_attach_type(AttachType::XDP)
-///     .name("pass")?;
+///     .name("pass");
 /// let (prog, log) = spec.load_with_log(LogLevel::STATS)?;
 /// println!("{log}");
 /// # Ok::<(), bpf_pin::Error>(())
@@ -60,15 +56,15 @@ pub struct ProgSpec<'a> {
     pub(super) prog_type: ProgType,
     pub(super) insns: &'a [Insn],
     pub(super) license: CString,
-    pub(super) name: ObjName,
+    pub(super) name: &'a str,
     pub(super) flags: ProgFlags,
     pub(super) kern_version: u32,
     pub(super) ifindex: u32,
     pub(super) expected_attach_type: AttachType,
     pub(super) btf: Option<BorrowedFd<'a>>,
-    pub(super) func_info: Records<'a>,
-    pub(super) line_info: Records<'a>,
-    pub(super) core_relos: Records<'a>,
+    pub(super) func_info: (&'a [u8], u32),
+    pub(super) line_info: (&'a [u8], u32),
+    pub(super) core_relos: (&'a [u8], u32),
     pub(super) attach_btf_id: u32,
     /// The program, or the BTF object, that `attach_btf_id` is in.
     pub(super) attach_to: Option<BorrowedFd<'a>>,
@@ -83,22 +79,24 @@ pub struct ProgSpec<'a> {
 impl<'a> ProgSpec<'a> {
     /// A program of these instructions, without a licence that opens the GPL's helpers.
     ///
-    /// Maps are named in the instructions by descriptor, see [`Insn::ld_map_fd`], or by their place
-    /// in [`fd_array`](Self::fd_array).
+    /// Instructions name maps by their place in [`fd_array`](Self::fd_array), or by descriptor number
+    /// ([`Insn::ld_map_fd`]). A number is only that: instructions borrow no descriptor, and the kernel looks
+    /// at it when the program is loaded. Keep the map open until then, or the program gets whatever map has
+    /// the number. `fd_array` borrows its descriptors, so that this cannot happen.
     pub fn new(prog_type: ProgType, insns: &'a [Insn]) -> Self {
         Self {
             prog_type,
             insns,
             license: CString::default(),
-            name: ObjName::default(),
+            name: "",
             flags: ProgFlags::empty(),
             kern_version: 0,
             ifindex: 0,
             expected_attach_type: AttachType(0),
             btf: None,
-            func_info: Records::default(),
-            line_info: Records::default(),
-            core_relos: Records::default(),
+            func_info: (&[], 0),
+            line_info: (&[], 0),
+            core_relos: (&[], 0),
             attach_btf_id: 0,
             attach_to: None,
             fd_array: &[],
@@ -117,22 +115,14 @@ impl<'a> ProgSpec<'a> {
     }
 
     /// `prog_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::LoadProg`](crate::Error::LoadProg) with [`InvalidName`](Cause::InvalidName) for any
-    /// other name.
-    pub fn name(mut self, name: &str) -> Result<Self> {
-        match ObjName::new(name) {
-            Ok(name) => self.name = name,
-            Err(cause) => return Err(self.error(String::new(), cause.into())),
-        }
-        Ok(self)
+    pub fn name(mut self, name: &'a str) -> Self {
+        self.name = name;
+        self
     }
 
     /// `prog_flags`. Linux 4.12.
     pub fn flags(mut self, flags: ProgFlags) -> Self {
-        self.flags |= flags;
+        self.flags = flags;
         self
     }
 
@@ -168,49 +158,25 @@ impl<'a> ProgSpec<'a> {
     }
 
     /// `func_info`: which function begins where, records of `rec_size` bytes in the order of their
-    /// instructions, as `.BTF.ext` has them: [`bpf_func_info`](abi::bpf_func_info). They speak of the
+    /// instructions, as `.BTF.ext` has them: [`bpf_func_info`](abi::bpf_func_info). They refer to the
     /// types of [`btf`](Self::btf). Linux 5.0.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::LoadProg`](crate::Error::LoadProg) with [`Records`](Cause::Records) where the bytes
-    /// are no whole number of records.
-    pub fn func_info(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
-        self.func_info = self.records("func_info", records, rec_size)?;
-        Ok(self)
+    pub fn func_info(mut self, records: &'a [u8], rec_size: u32) -> Self {
+        self.func_info = (records, rec_size);
+        self
     }
 
     /// `line_info`: which line of the source an instruction is from, records of `rec_size` bytes
     /// likewise: [`bpf_line_info`](abi::bpf_line_info). Linux 5.0.
-    ///
-    /// # Errors
-    ///
-    /// As [`func_info`](Self::func_info).
-    pub fn line_info(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
-        self.line_info = self.records("line_info", records, rec_size)?;
-        Ok(self)
+    pub fn line_info(mut self, records: &'a [u8], rec_size: u32) -> Self {
+        self.line_info = (records, rec_size);
+        self
     }
 
     /// `core_relos`: what the kernel is to put into instructions for its own types' layout, records
     /// of `rec_size` bytes likewise: `struct bpf_core_relo`, 16 bytes. Linux 5.17.
-    ///
-    /// # Errors
-    ///
-    /// As [`func_info`](Self::func_info).
-    pub fn core_relos(mut self, records: &'a [u8], rec_size: u32) -> Result<Self> {
-        self.core_relos = self.records("core_relos", records, rec_size)?;
-        Ok(self)
-    }
-
-    fn records(&self, what: &'static str, bytes: &'a [u8], rec_size: u32) -> Result<Records<'a>> {
-        Records::new(bytes, rec_size).ok_or_else(|| {
-            let cause = Cause::Records {
-                what,
-                length: bytes.len(),
-                rec_size,
-            };
-            self.error(String::new(), cause.into())
-        })
+    pub fn core_relos(mut self, records: &'a [u8], rec_size: u32) -> Self {
+        self.core_relos = (records, rec_size);
+        self
     }
 
     /// `attach_btf_id`: the kernel's function, or the like, by its id in the kernel's BTF; or in

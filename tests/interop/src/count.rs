@@ -24,7 +24,7 @@ pub fn count_of(map: &Map) -> Result<u64> {
 pub fn counting(map: &Map, prog_type: ProgType, returns: i32) -> Result<Prog> {
     let (mut insns, at) = look_up_and_add(returns);
     insns[at..at + 2].copy_from_slice(&Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
-    let spec = ProgSpec::new(prog_type, &insns).name("counting")?;
+    let spec = ProgSpec::new(prog_type, &insns).name("counting");
     match prog_type {
         // As other loaders' do: an XDP link takes a new program only where it says the same.
         ProgType::XDP => spec.expected_attach_type(AttachType::XDP).load(),
