@@ -55,7 +55,7 @@ pub fn assert_open_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         return;
     }
-    let sentence = format!("open {}: {because}", shown(path));
+    let sentence = format!("open {}: {because}", shown(path)).replace(" : ", ": ");
     assert_says(
         &error,
         (errno != 0).then_some(errno),
@@ -66,14 +66,14 @@ pub fn assert_open_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
 
 #[track_caller]
 pub fn assert_pin_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
-    let sentence = format!("pin {}: {because}", shown(path));
+    let sentence = format!("pin {}: {because}", shown(path)).replace(" : ", ": ");
     let errno = (errno != 0).then_some(errno);
     assert_says(&pin_fails(path), errno, Some(cause), &sentence);
 }
 
 #[track_caller]
 pub fn assert_statfs_fails(path: &Path, errno: i32, cause: Cause, because: &str) {
-    let sentence = format!("statfs {}: {because}", shown(path));
+    let sentence = format!("statfs {}: {because}", shown(path)).replace(" : ", ": ");
     let errno = (errno != 0).then_some(errno);
     assert_says(&statfs_fails(path), errno, Some(cause), &sentence);
 }

@@ -8,7 +8,9 @@ mod task_storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
+use bpf_pin::{
+    Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation,
+};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 
@@ -247,7 +249,10 @@ fn queue_and_stack() -> Outcome {
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         }
         let keys: Vec<_> = elems.keys().collect();
-        assert!(matches!(keys[..], [Err(Error::NextKey { .. })]), "{keys:?}");
+        let [Err(error)] = &keys[..] else {
+            panic!("{keys:?}")
+        };
+        assert_eq!(error.operation(), Operation::NextKey);
         assert_eq!(elems.lookup(&())?, Some(next));
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_pin::{
-    AttachType, Attachment, Btf, Cause, Error, Insn, Link, LinkSpec, LinkTarget, LinkType, Map,
-    MapSpec, MapType, PinDir, Prog, ProgSpec, ProgType, TestRun, abi,
+    AttachType, Attachment, Btf, Cause, Insn, Link, LinkSpec, LinkTarget, LinkType, Map, MapSpec,
+    MapType, Operation, PinDir, Prog, ProgSpec, ProgType, TestRun, abi,
 };
 use common::*;
 
@@ -136,9 +136,7 @@ fn freplace() -> Outcome {
     let error = spec.create(&second).expect_err("a function has one");
     let text = format!("replace function {GET} of program {target_id}: EBUSY");
     assert_eq!(error.to_string(), text);
-    assert!(
-        matches!(error, Error::ReplaceFunction { prog_id, btf_id: GET, .. } if prog_id == target_id)
-    );
+    assert_eq!(error.operation(), Operation::ReplaceFunction);
     let link_type = LinkType::TRACING;
     let error = link.update(&second).expect_err("no updates");
     assert_eq!(error.cause(), Some(&Cause::NoUpdate { link_type }));

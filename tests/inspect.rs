@@ -13,7 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use bpf_pin::{Bpffs, Cause, Error, FileSystem, Inspection, Mount, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, FileSystem, Inspection, Mount, MountOptions, Operation};
 use bpf_pin::{ReadOnly, Verdict};
 use common::*;
 use rustix::mount::{
@@ -423,8 +423,8 @@ fn untold() -> Outcome {
             error.to_string(),
             format!("inspect {}: {because}", shown(path))
         );
-        let operation = MountOperation::Inspect;
-        assert!(matches!(error, Error::Mount { operation: of, .. } if of == operation));
+        let operation = Operation::InspectBpffs;
+        assert_eq!(error.operation(), operation);
         assert_eq!(error.raw_os_error(), errno);
         assert_eq!(error.cause(), Some(&cause));
     };

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Access, Capability, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType};
+use bpf_pin::{Access, Capability, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Operation};
 use common::*;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -65,10 +65,7 @@ fn invalid_names() -> Outcome {
             matches!(error.cause(), Some(Cause::InvalidName { name }) if name == bad),
             "{error}"
         );
-        assert!(matches!(
-            &error,
-            Error::CreateMap { map_type: MapType::ARRAY, name, .. } if name.is_empty()
-        ));
+        assert_eq!(error.operation(), Operation::CreateMap);
         assert_eq!(error.raw_os_error(), None);
         assert_eq!(
             error.to_string(),
@@ -205,10 +202,8 @@ fn maps_of_maps() -> Outcome {
         let error = spec.clone().inner_map(&map).create();
         let error = error.expect_err("a third level");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        assert!(matches!(
-            &error,
-            Error::CreateMap { map_type, name, .. } if *map_type == outer && name == "outer"
-        ));
+        let begin = format!("create {outer} map \"outer\": ");
+        assert!(error.to_string().starts_with(&begin), "{error}");
         let error = spec.create().expect_err("no template");
         let what = "inner_map";
         assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Error, Kind, Link, Map, PinnedLink, PinnedMap, Prog, ProgType,
+    Access, Cause, ElemFlags, Kind, Link, Map, Operation, PinnedLink, PinnedMap, Prog, ProgType,
 };
 use common::*;
 use rustix::fs::{Mode, chmod, mkdir};
@@ -267,7 +267,8 @@ fn mounts() -> Outcome {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("app/map");
     let failed = hash().pin(&path).unwrap_err();
-    assert!(matches!(failed.error(), Error::Pin { path: named, .. } if *named == path));
+    assert_eq!(failed.error().operation(), Operation::Pin);
+    assert_eq!(failed.error().path(), Some(&*path));
     let mounted = fs::read_to_string("/proc/self/mountinfo")?;
     let ours = directory.path().to_str().ok_or("a path in UTF-8")?;
     assert!(!mounted.contains(ours));

@@ -19,8 +19,8 @@ use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, PinDir, PinnedLink, Position,
-    Prog, ProgType, XdpFlags,
+    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, Operation, PinDir,
+    PinnedLink, Position, Prog, ProgType, XdpFlags,
 };
 use common::*;
 
@@ -215,10 +215,9 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         format!("attach by {}: update link {old}: {why}", pin.display())
     );
     assert_eq!(error.path(), Some(&*pin));
-    assert!(failed(
-        &error,
-        |it| matches!(it, Error::UpdateLink { id, .. } if *id == old)
-    ));
+    assert!(failed(&error, |it| it
+        .object()
+        .is_some_and(|link| link.id == old)));
     assert_eq!(alone().info()?.prog_id, second_id);
     dir.unlink("link")?;
     let error = dir
@@ -226,7 +225,7 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         .expect_err("a filter");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(
-        failed(&error, |it| matches!(it, Error::CreateLink { .. })),
+        failed(&error, |it| it.operation() == Operation::CreateLink),
         "{error}"
     );
     assert_eq!(error.path(), Some(&*pin));
@@ -236,7 +235,7 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
 
 /// What failed at the pin.
 fn failed(error: &Error, is_it: impl Fn(&Error) -> bool) -> bool {
-    matches!(error, Error::Attach { error, .. } if is_it(error))
+    error.during() == Some(Operation::Attach) && is_it(error)
 }
 
 /// What is not told of a link is not compared; and what is, is.
@@ -325,7 +324,7 @@ fn other_way() -> Outcome {
         .open_or_attach("link", &spec, &bind)
         .expect_err("another way");
     assert!(
-        failed(&error, |it| matches!(it, Error::CreateLink { .. })),
+        failed(&error, |it| it.operation() == Operation::CreateLink),
         "{error}"
     );
     assert_eq!(dir.identity("link")?.id, made.link.id()?);

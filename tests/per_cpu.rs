@@ -10,7 +10,7 @@ use std::ptr;
 use std::slice;
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, PerCpu, PinnedMap,
+    Access, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Operation, PerCpu, PinnedMap,
 };
 use bytemuck::Pod;
 use common::*;
@@ -280,7 +280,7 @@ fn owned() -> Outcome {
     view.update(&0, &vec![[1, 2, 3]; cpus()], ElemFlags::ANY)?;
     let pinned = view.into_map();
     let failed = PerCpu::<u32, u64, _>::new(pinned).expect_err("values of 8 bytes");
-    assert!(matches!(failed.error(), Error::Elements { .. }));
+    assert_eq!(failed.error().operation(), Operation::Elements);
     let pinned = failed.into_object();
     assert_eq!(pinned.path(), fs.at("counts"));
     let map = pinned.unpin()?;

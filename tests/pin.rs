@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Access, Cause, ElemFlags, Error, Identity, Kind, Link, Map, PinnedMap, Prog};
+use bpf_pin::{Access, Cause, ElemFlags, Identity, Kind, Link, Map, Operation, PinnedMap, Prog};
 use common::*;
 use rustix::fs::{CWD, Mode, OFlags, chmod, chown, linkat, symlink};
 use rustix::process::{Gid, Uid};
@@ -207,7 +207,8 @@ fn replaced() -> Outcome {
         },
     };
     assert_eq!(error.cause(), Some(&cause));
-    assert!(matches!(&error, Error::Unpin { path: at, .. } if *at == path));
+    assert_eq!(error.operation(), Operation::Unpin);
+    assert_eq!(error.path(), Some(&*path));
     assert_eq!(
         Map::open(&path)?.id()?,
         theirs.id()?,

@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 use std::time::Duration;
 
 use bpf_pin::{
-    AttachType, Capability, Cause, Error, Insn, LogLevel, Prog, ProgFlags, ProgSpec, ProgType, abi,
+    AttachType, Capability, Cause, Error, Insn, LogLevel, Operation, Prog, ProgFlags, ProgSpec,
+    ProgType, abi,
 };
 use common::*;
 use rustix::io::{FdFlags, fcntl_getfd};
@@ -234,10 +235,8 @@ fn invalid_names() -> Outcome {
 }
 
 fn log(error: &Error) -> &str {
-    match error {
-        Error::LoadProg { log, .. } => log,
-        other => panic!("{other} is not of loading a program"),
-    }
+    assert_eq!(error.operation(), Operation::LoadProg, "{error}");
+    error.log().unwrap_or_default()
 }
 
 fn refused() -> Outcome {

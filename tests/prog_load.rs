@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use bpf_pin::{
-    AttachType, Btf, Cause, Error, Insn, Map, MapSpec, MapType, Prog, ProgFlags, ProgSpec,
-    ProgType, TestRun, abi,
+    AttachType, Btf, Cause, Error, Insn, Map, MapSpec, MapType, Operation, Prog, ProgFlags,
+    ProgSpec, ProgType, TestRun, abi,
 };
 use bpf_pin_sys::Version;
 use common::*;
@@ -46,10 +46,11 @@ fn main() -> ExitCode {
 pub const ZERO: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];
 
 pub fn log_of(error: &Error) -> &str {
-    match error {
-        Error::LoadProg { log, .. } | Error::LoadBtf { log, .. } => log,
-        other => panic!("{other} is not of loading"),
-    }
+    assert!(matches!(
+        error.operation(),
+        Operation::LoadProg | Operation::LoadBtf
+    ));
+    error.log().unwrap_or_default()
 }
 
 /// Runs a filter on a packet of zeroes, and what it returned.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Cause, Error, FileSystem, Kind, Map, Object, PinDir};
+use bpf_pin::{Cause, Error, FileSystem, Kind, Map, Object, Operation, PinDir};
 use common::*;
 use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -39,7 +39,7 @@ pub fn tests(suite: Suite) -> Suite {
 /// A failed replacement: what it says, and nothing changed.
 #[track_caller]
 pub fn assert_fails(error: &Error, errno: Option<i32>, cause: Cause, because: &str) {
-    assert!(matches!(error, Error::Directory { .. }), "{error:?}");
+    assert_eq!(error.operation(), Operation::Replace);
     assert_eq!(error.cause(), Some(&cause), "{error}");
     assert_eq!(error.raw_os_error(), errno, "{error}");
     let sentence = format!("replace {}: {because}", error.path().unwrap().display());

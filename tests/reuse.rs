@@ -4,8 +4,8 @@
 mod asked;
 
 use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Outcome as Done, PinDir,
-    PinnedMap, Reuse,
+    Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Operation, Outcome as Done,
+    PinDir, PinnedMap, Reuse,
 };
 use common::*;
 
@@ -152,7 +152,7 @@ fn only() -> Outcome {
     let error = dir
         .open_or_create("flows", &spec(), Reuse::CreateOnly)
         .unwrap_err();
-    assert!(matches!(error, Error::Pin { .. }), "{error}");
+    assert_eq!(error.operation(), Operation::Pin, "{error}");
     assert!(
         matches!(error.cause(), Some(Cause::Exists { .. })),
         "{error}"

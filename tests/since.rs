@@ -171,22 +171,22 @@ fn lost_section() -> Outcome {
         ))
     };
     assert_eq!(
-        errors("/// [`Error::Open`]: ENOENT where there is none.\n"),
+        errors("/// [`Operation::Open`]: ENOENT where there is none.\n"),
         0
     );
     assert_eq!(
-        errors("/// [`Error::Open`] with [`NoProc`](Cause::NoProc).\n"),
+        errors("/// [`Operation::Open`] with [`NoProc`](Cause::NoProc).\n"),
         0
     );
     assert_eq!(
-        errors("/// [`Error::Open`]: [`NoProc`](Cause::NoProc).\n"),
+        errors("/// [`Operation::Open`]: [`NoProc`](Cause::NoProc).\n"),
         1
     );
     assert_eq!(
-        errors("/// [`Error::Open`]: [`NoProc`](Cause::NoProc);\n/// ENOENT.\n"),
+        errors("/// [`Operation::Open`]: [`NoProc`](Cause::NoProc);\n/// ENOENT.\n"),
         1
     );
-    assert_eq!(errors("/// [`Error::Open`]:\n/// ENOENT.\n"), 1);
+    assert_eq!(errors("/// [`Operation::Open`]:\n/// ENOENT.\n"), 1);
     assert_eq!(errors(""), 1);
     assert_eq!(errors("/// # Examples\n///\n/// None.\n"), 1);
     assert_eq!(

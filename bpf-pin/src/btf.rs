@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::process::Capability;
 use crate::prog::log::{Logged, with_log};
 use crate::sys;
@@ -37,7 +37,7 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Error::LoadBtf`], with the kernel's log where it got that far: EINVAL; E2BIG for more than
+    /// [`Operation::LoadBtf`](crate::Operation::LoadBtf), with the kernel's log where it got that far: EINVAL; E2BIG for more than
     /// 16 MiB; [`MissingCapability`](crate::Cause::MissingCapability) (EPERM) without `CAP_BPF`.
     pub fn load(btf: &[u8]) -> Result<Self> {
         match sys::btf_load(btf, &mut []).0 {
@@ -58,10 +58,7 @@ impl Btf {
             Errno::PERM => diagnose::missing(Capability::Bpf, "loading BTF"),
             _ => None,
         };
-        Err(Error::LoadBtf {
-            log: log.into(),
-            reason: Reason::new(errno, cause),
-        })
+        Err(Error::new(Operation::LoadBtf, Reason::new(errno, cause)).with_log(log))
     }
 
     /// `BPF_BTF_GET_FD_BY_ID`: the living BTF object with this id. Linux 4.18.
@@ -70,7 +67,7 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Error::BtfById`]: [`NoSuchId`](crate::Cause::NoSuchId) (ENOENT) where there is none;
+    /// [`Operation::BtfFromId`](crate::Operation::BtfFromId): [`NoSuchId`](crate::Cause::NoSuchId) (ENOENT) where there is none;
     /// [`MissingCapability`](crate::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
     pub fn from_id(id: u32) -> Result<Self> {
         match sys::btf_fd_by_id(id) {
@@ -82,7 +79,7 @@ impl Btf {
                     _ => None,
                 };
                 let reason = Reason::new(errno, cause);
-                Err(Error::BtfById { id, reason })
+                Err(Error::new(Operation::BtfFromId, reason).of(Subject::Btf(id)))
             }
         }
     }
@@ -91,13 +88,11 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Error::BtfInfo`]: EPERM as [`Map::info`](crate::Map::info).
+    /// [`Operation::BtfInfo`](crate::Operation::BtfInfo): EPERM as [`Map::info`](crate::Map::info).
     pub fn id(&self) -> Result<u32> {
         sys::btf_id(self.fd.as_fd()).map_err(|errno| {
             let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
-            Error::BtfInfo {
-                reason: Reason::new(errno, cause),
-            }
+            Error::new(Operation::BtfInfo, Reason::new(errno, cause))
         })
     }
 }

@@ -101,7 +101,6 @@ mod link;
 mod map;
 mod mismatch;
 mod object;
-mod operation;
 mod path;
 mod probe;
 mod process;
@@ -129,7 +128,7 @@ pub use cause::Cause;
 pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
 };
-pub use error::{Error, Failed, Reason, Result};
+pub use error::{Error, ErrorKind, Failed, Operation, Result};
 pub use inventory::{Inventory, PinEntry, inventory};
 pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
 pub use map::{
@@ -140,7 +139,6 @@ pub use mismatch::{MapFields, Mismatch};
 pub use object::{
     Ids, Object, ObjectInfo, Pinnable, PinnedLink, PinnedMap, PinnedObject, PinnedProg, TypedObject,
 };
-pub use operation::{DirOperation, MountOperation, TokenOperation};
 pub use path::component::{escape_name, unescape_name};
 pub use probe::{Action, Capabilities, Features, Limit, Permission};
 pub use process::{Capability, Lockdown};

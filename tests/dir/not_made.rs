@@ -263,7 +263,7 @@ fn nowhere() -> Outcome {
         &error,
         libc::ENOENT,
         Cause::EmptyPath,
-        "create directory : the path is empty",
+        "create directory: the path is empty",
     );
     let long = "n".repeat(300);
     for end in ["a\0b", "a/b\0/c", "a/\0", &format!("a/{long}/\0")] {

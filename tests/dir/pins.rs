@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
-use bpf_pin::{Access, Cause, Error, FileSystem, Identity, Kind, Link, Map, Object, PinDir, Prog};
+use bpf_pin::{
+    Access, Cause, FileSystem, Identity, Kind, Link, Map, Object, Operation, PinDir, Prog,
+};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -116,7 +118,7 @@ fn taken() -> Outcome {
         ("link", None, nobody),
     ] {
         let error = unwrap_err(dir.pin(&second, name));
-        assert!(matches!(error, Error::Pin { .. }), "{error:?}");
+        assert_eq!(error.operation(), Operation::Pin, "{error:?}");
         let sentence = format!("pin {}: {because}", fs.at(name).display());
         assert_says(&error, libc::EEXIST, Cause::Exists { holder }, &sentence);
     }
@@ -301,7 +303,7 @@ fn remove() -> Outcome {
         .update(&1, &1, bpf_pin::ElemFlags::ANY)?;
     dir.pin(&map, "one")?;
     let error = unwrap_err(dir.remove(&map, "two"));
-    assert!(matches!(error, Error::Unpin { .. }), "{error:?}");
+    assert_eq!(error.operation(), Operation::Unpin, "{error:?}");
     let sentence = format!("unpin {0}: {0} does not exist", fs.at("two").display());
     assert_says(&error, libc::ENOENT, missing(fs.at("two")), &sentence);
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::thread;
 
-use bpf_pin::{Cause, DirOperation, Error, PinDir, Result};
+use bpf_pin::{Cause, Error, Operation, PinDir, Result};
 use common::*;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -23,10 +23,8 @@ pub fn assert_moved(error: &Error, path: &Path) {
     let cause = Cause::Moved { path: path.into() };
     assert_eq!(error.cause(), Some(&cause), "{error}");
     assert_eq!(error.raw_os_error(), None);
-    let operation = DirOperation::Lock;
-    assert!(
-        matches!(error, Error::Directory { operation: o, path: p, to: None, .. } if *o == operation && p == path)
-    );
+    assert_eq!(error.operation(), Operation::Lock);
+    assert_eq!((error.path(), error.second_path()), (Some(path), None));
     let at = path.display();
     assert_eq!(
         error.to_string(),

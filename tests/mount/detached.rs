@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use bpf_pin::{Bpffs, Detached, FileSystem, Map, MountOptions};
+use bpf_pin::{Bpffs, Detached, FileSystem, Map, MountOptions, Operation};
 use common::*;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
@@ -100,7 +100,7 @@ fn fails() -> Outcome {
             "{} does not exist; the directory must be made first",
             gone.display()
         );
-        let attach = MountOperation::Attach;
+        let attach = Operation::AttachBpffs;
         assert_says(
             failed.error(),
             attach,
@@ -132,7 +132,7 @@ fn fails() -> Outcome {
         assert_says(failed.error(), attach, &nul, None, Some(cause), &because);
 
         let (detached, error) = failed.into_parts();
-        assert!(matches!(error, Error::Mount { .. }));
+        assert_eq!(error.operation(), attach);
         let bpffs = detached.attach(path)?;
         assert_eq!(Map::open(path.join("map"))?.id()?, pinned.id()?);
         assert_is_at(&bpffs, path);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions, MountOutcome};
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOptions, MountOutcome, Operation};
 use common::*;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -106,7 +106,7 @@ fn nothing_is_covered() -> Outcome {
         let because = format!("tmpfs is mounted there already (mount {mount_id})");
         assert_says(
             &error,
-            MountOperation::Mount,
+            Operation::MountBpffs,
             path,
             None,
             Some(cause),
@@ -153,7 +153,7 @@ fn not_within() -> Outcome {
         );
         assert_says(
             &error,
-            MountOperation::Mount,
+            Operation::MountBpffs,
             &inside,
             None,
             Some(cause),
@@ -248,7 +248,7 @@ fn nothing_is_made() -> Outcome {
         let enoent = Some(libc::ENOENT);
         assert_says(
             &error,
-            MountOperation::Mount,
+            Operation::MountBpffs,
             &gone,
             enoent,
             Some(cause),

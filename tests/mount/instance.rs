@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOperation, MountOptions, ShadowedBpffs};
+use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOptions, Operation, ShadowedBpffs};
 use common::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{
@@ -61,7 +61,7 @@ fn found() -> Outcome {
 }
 
 fn found_instead() -> Outcome {
-    let find = MountOperation::Find;
+    let find = Operation::FindBpffs;
     let found = FileSystem::at("/proc")?;
     let cause = |path: &Path| Cause::NotBpffs {
         path: path.to_owned(),
@@ -160,7 +160,7 @@ fn mounted_over() -> Outcome {
         );
         assert_says(
             &error,
-            MountOperation::Find,
+            Operation::FindBpffs,
             path,
             None,
             Some(cause),
@@ -196,7 +196,7 @@ fn mounted_over() -> Outcome {
             );
             assert_says(
                 &error,
-                MountOperation::Find,
+                Operation::FindBpffs,
                 path,
                 None,
                 Some(cause),
@@ -236,7 +236,7 @@ fn went_away() -> Outcome {
         let enoent = Some(libc::ENOENT);
         assert_says(
             &error,
-            MountOperation::Find,
+            Operation::FindBpffs,
             &place,
             enoent,
             Some(cause),
@@ -275,7 +275,7 @@ fn stays(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
         None => "it is in use: a file or directory in it is open, or a process works there".into(),
     };
     let (ebusy, cause) = (Some(libc::EBUSY), Some(Cause::InUse { mounted }));
-    let unmount = MountOperation::Unmount;
+    let unmount = Operation::UnmountBpffs;
     assert_says(failed.error(), unmount, &path, ebusy, cause, &because);
     let bpffs = failed.into_object();
     assert_eq!(bpffs.dev(), dev);
@@ -320,7 +320,7 @@ fn not_its_mount() -> Outcome {
             inside.display(),
             path.display()
         );
-        let unmount = MountOperation::Unmount;
+        let unmount = Operation::UnmountBpffs;
         assert_says(
             failed.error(),
             unmount,
@@ -435,7 +435,7 @@ fn bind_over_it() -> Outcome {
             format!("another mount of the bpffs is there (mount {found}, not {expected})");
         assert_says(
             failed.error(),
-            MountOperation::Unmount,
+            Operation::UnmountBpffs,
             path,
             None,
             Some(cause),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Bpffs, Cause, MapType, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, MapType, MountOptions, Operation};
 use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -54,7 +54,7 @@ fn without_fsopen() -> Outcome {
 
             let error = options.detached().expect_err("no fsopen(2)");
             // It may be the filter's word, so that nothing is said of the kernel.
-            let (make, nowhere) = (MountOperation::Make, Path::new(""));
+            let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
             assert_says(&error, make, nowhere, Some(libc::ENOSYS), None, "ENOSYS");
             Ok(())
         })
@@ -90,7 +90,7 @@ fn without_nosymfollow() -> Outcome {
             assert!(ensured.is_new() && mount_at(path).is_nosymfollow());
             unmount_soon(ensured.into_bpffs());
             let error = options.detached().expect_err("no such attribute");
-            let (make, nowhere) = (MountOperation::Make, Path::new(""));
+            let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
             assert_says(&error, make, nowhere, Some(libc::EINVAL), None, "EINVAL");
             Ok(())
         })
@@ -101,7 +101,7 @@ fn without_nosymfollow() -> Outcome {
 fn without_open_tree() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
-        let (unmount, enosys) = (MountOperation::Unmount, libc::ENOSYS);
+        let (unmount, enosys) = (Operation::UnmountBpffs, libc::ENOSYS);
         let failed = answered(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
         let failed = failed.expect_err("no open_tree(2)");
         // It may be the filter's word, so that nothing is said of the kernel.

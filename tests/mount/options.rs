@@ -8,8 +8,7 @@ use std::path::Path;
 
 use bpf_pin::abi::Version;
 use bpf_pin::{
-    Allowed, AttachType, Bpffs, Cause, Command, Error, MapType, MountOperation, MountOptions,
-    ProgType,
+    Allowed, AttachType, Bpffs, Cause, Command, Error, MapType, MountOptions, Operation, ProgType,
 };
 use common::*;
 use rustix::fs::{StatVfsMountFlags, statvfs};
@@ -106,14 +105,14 @@ fn works_since(
         assert_nothing_is_mounted_at(path);
     };
     let error = options.mount(path).expect_err("the kernel is too old");
-    says(&error, MountOperation::Mount, path);
+    says(&error, Operation::MountBpffs, path);
     // A source shows only once it is attached.
     if option != "source" {
         let error = options.detached().expect_err("the kernel is too old");
-        says(&error, MountOperation::Make, Path::new(""));
+        says(&error, Operation::CreateBpffs, Path::new(""));
     }
     let error = Bpffs::ensure(path, options).expect_err("the kernel is too old");
-    says(&error, MountOperation::Mount, path);
+    says(&error, Operation::MountBpffs, path);
 }
 
 fn owners() -> Outcome {
@@ -190,7 +189,7 @@ fn nosymfollow() -> Outcome {
                     since: Version::new(5, 14),
                 };
                 let (make, nowhere, einval) =
-                    (MountOperation::Make, Path::new(""), Some(libc::EINVAL));
+                    (Operation::CreateBpffs, Path::new(""), Some(libc::EINVAL));
                 let because = cause.to_string();
                 assert_says(&error, make, nowhere, einval, Some(cause), &because);
             }
@@ -322,7 +321,7 @@ fn ignored() -> Outcome {
                 "the kernel ignored the option {option}{}",
                 words.unwrap_or_default()
             );
-            let operation = MountOperation::Mount;
+            let operation = Operation::MountBpffs;
             assert_says(&error, operation, path, None, Some(cause), &because);
             assert_nothing_is_mounted_at(path);
             // Nothing is lost: it can be mounted still.
@@ -379,14 +378,14 @@ fn out_of_range() -> Outcome {
         // Nor is it looked whether the path is there.
         for path in [dir.path(), Path::new("/nowhere/at/all")] {
             let error = options.mount(path).expect_err("out of range");
-            assert_says(&error, MountOperation::Mount, path, None, cause(), &because);
+            assert_says(&error, Operation::MountBpffs, path, None, cause(), &because);
             let error = Bpffs::ensure(path, &options).expect_err("out of range");
-            assert_says(&error, MountOperation::Mount, path, None, cause(), &because);
+            assert_says(&error, Operation::MountBpffs, path, None, cause(), &because);
         }
         let error = options.detached().expect_err("out of range");
         assert_says(
             &error,
-            MountOperation::Make,
+            Operation::CreateBpffs,
             Path::new(""),
             None,
             cause(),

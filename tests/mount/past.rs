@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chroot, symlink};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, Error, FileSystem, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Cause, Error, FileSystem, MountOptions, Operation};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::chdir;
@@ -44,10 +44,10 @@ fn leads_past(path: &Path) {
     }
     let mounting = || {
         for options in &each {
-            refused(options.mount(path).unwrap_err(), MountOperation::Mount);
+            refused(options.mount(path).unwrap_err(), Operation::MountBpffs);
             refused(
                 Bpffs::ensure(path, options).unwrap_err(),
-                MountOperation::Mount,
+                Operation::MountBpffs,
             );
         }
     };
@@ -57,7 +57,7 @@ fn leads_past(path: &Path) {
     answered(libc::SYS_statx, None, libc::ENOSYS as u32, mounting);
     let detached = options().detached().unwrap();
     let failed = detached.attach(path).unwrap_err();
-    refused(failed.into(), MountOperation::Attach);
+    refused(failed.into(), Operation::AttachBpffs);
 }
 
 fn goes_on() -> Outcome {
@@ -168,7 +168,7 @@ fn without_proc() -> Outcome {
             let path = path.join(refused);
             let error = options().mount(&path).unwrap_err();
             let because = "it takes /proc, which is not there or not genuine";
-            let (mounting, cause) = (MountOperation::Mount, Some(Cause::NoProc));
+            let (mounting, cause) = (Operation::MountBpffs, Some(Cause::NoProc));
             assert_says(&error, mounting, &path, None, cause, because);
         }
         assert!(!FileSystem::at(path.join("d"))?.is_bpffs());

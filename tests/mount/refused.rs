@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use bpf_pin::{Bpffs, Capability, Cause, MountOperation, MountOptions};
+use bpf_pin::{Bpffs, Capability, Cause, MountOptions, Operation};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
@@ -39,7 +39,7 @@ fn options() -> MountOptions {
 fn refuses(path: &Path, errno: Option<i32>, cause: Option<Cause>, because: &str) {
     let before = Bpffs::mounts().unwrap();
     let error = options().mount(path).expect_err("no bpffs");
-    let operation = MountOperation::Mount;
+    let operation = Operation::MountBpffs;
     assert_says(&error, operation, path, errno, cause.clone(), because);
     let error = Bpffs::ensure(path, &options()).expect_err("no bpffs");
     assert_says(&error, operation, path, errno, cause, because);
@@ -127,7 +127,7 @@ fn without_capability() -> Outcome {
                 let eperm = Some(libc::EPERM);
                 refuses(path, eperm, Some(cause.clone()), because);
                 let error = options().detached().expect_err("no bpffs");
-                let (make, nowhere) = (MountOperation::Make, Path::new(""));
+                let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
                 assert_says(&error, make, nowhere, eperm, Some(cause.clone()), because);
                 // By mount(2), too.
                 answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
@@ -146,7 +146,7 @@ fn unmounting() -> Outcome {
         as_user(CapabilitySet::empty(), || {
             let (cause, because) = lacks_sys_admin();
             let failed = Bpffs::at(path).unwrap().unmount().expect_err("not allowed");
-            let (unmount, eperm) = (MountOperation::Unmount, Some(libc::EPERM));
+            let (unmount, eperm) = (Operation::UnmountBpffs, Some(libc::EPERM));
             assert_says(failed.error(), unmount, path, eperm, Some(cause), because);
             failed.into_object().still_here().unwrap();
             // What is there is found all the same.
@@ -182,7 +182,7 @@ pub fn in_a_user_namespace() {
     let (eperm, cause) = (Some(libc::EPERM), Some(Cause::NeedsDelegation));
     refuses(path, eperm, cause.clone(), because);
     let error = options().detached().expect_err("no bpffs");
-    let (make, nowhere) = (MountOperation::Make, Path::new(""));
+    let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
     assert_says(&error, make, nowhere, eperm, cause.clone(), because);
     answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
         // It may be the filter that refuses.
@@ -280,7 +280,7 @@ fn in_a_full_table(root: &Path, most: u64) {
     let detached = options().detached().expect("a bpffs");
     hash().pin(detached.path().join("map")).expect("a pin");
     let failed = detached.attach(place).expect_err("no room");
-    let attach = MountOperation::Attach;
+    let attach = Operation::AttachBpffs;
     assert_says(failed.error(), attach, place, enospc, cause(), &because);
     let detached = failed.into_object();
     unmount("/spare", UnmountFlags::DETACH).expect("a mount less");
@@ -301,7 +301,7 @@ fn without_proc() -> Outcome {
         assert_eq!(Bpffs::at(&place)?.dev(), bpffs.dev());
         let because = "it takes /proc, which is not there or not genuine";
         let cause = || Some(Cause::NoProc);
-        let (read, mounting) = (MountOperation::ReadMounts, MountOperation::Mount);
+        let (read, mounting) = (Operation::ReadMounts, Operation::MountBpffs);
         let error = Bpffs::mounts().expect_err("no /proc");
         assert_says(&error, read, Path::new(""), None, cause(), because);
         let error = bpffs.mount().expect_err("no /proc");
@@ -311,7 +311,7 @@ fn without_proc() -> Outcome {
         let error = Bpffs::inspect(&place).expect_err("no /proc");
         assert_says(
             &error,
-            MountOperation::Inspect,
+            Operation::InspectBpffs,
             &place,
             None,
             cause(),

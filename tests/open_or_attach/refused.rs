@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, Error, Kind, Link, LinkSpec, LinkTarget, PinDir, Prog, ProgType,
+    AttachType, Attachment, Cause, Kind, Link, LinkSpec, LinkTarget, Operation, PinDir, Prog,
+    ProgType,
 };
 use common::*;
 use rustix::thread::CapabilitySet;
@@ -195,7 +196,7 @@ pub fn not_allowed() -> Outcome {
         let error = dir
             .open_or_attach("link", &spec, &prog)
             .expect_err("no right");
-        assert!(matches!(error, Error::Open { .. }), "{error}");
+        assert_eq!(error.operation(), Operation::Open, "{error}");
         assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     });
     one_link(&dir, &[&prog]);

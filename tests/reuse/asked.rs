@@ -1,7 +1,7 @@
 //! What a spec says of the descriptor, and of the entries, holds whether the map is found or made.
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Migrate, Outcome as Done,
+    Access, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Migrate, Operation, Outcome as Done,
     PinDir, PinnedMap, Reuse,
 };
 use common::*;
@@ -67,7 +67,7 @@ pub fn access() -> Outcome {
     for name in ["flows_0", "new"] {
         for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::CreateOnly] {
             let error = dir.open_or_create(name, &neither, reuse).unwrap_err();
-            assert!(matches!(error, Error::CreateMap { .. }), "{error}");
+            assert_eq!(error.operation(), Operation::CreateMap, "{error}");
             let Some(Cause::InvalidField { field, .. }) = error.cause() else {
                 panic!("{error}");
             };
@@ -110,7 +110,7 @@ pub fn migrated() -> Outcome {
     let mut shrink = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let error = dir.open_or_create("flows", &reader, Reuse::Migrate(&mut shrink));
     let error = error.expect_err("a new map that is for reading");
-    assert!(matches!(error, Error::Migrate { .. }), "{error}");
+    assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
     let opened = Access::ReadOnly;
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }));
     assert_eq!(dir.open_as::<Map>("flows")?.id()?, read.id()?);
@@ -195,6 +195,6 @@ pub fn entries() -> Outcome {
     assert_eq!(kept.info()?.max_entries, cpus + 7);
     // More than there is a number for is the kernel's to refuse.
     let error = dir.open_or_create("huge", &ring(u32::MAX), Reuse::Exact);
-    assert!(matches!(error, Err(Error::CreateMap { .. })), "{error:?}");
+    assert_eq!(error.unwrap_err().operation(), Operation::CreateMap);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{Cause, DirOperation, Error, Map, PinDir};
+use bpf_pin::{Cause, Error, Map, Operation, PinDir};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
@@ -24,11 +24,8 @@ fn assert_sticky(error: &Error, directory: &std::path::Path) {
     let directory = directory.to_owned();
     let cause = Cause::Sticky { directory, uid: 0 };
     assert_eq!(error.cause(), Some(&cause), "{error}");
-    let operation = DirOperation::Remove;
-    assert!(
-        matches!(error, Error::Directory { operation: o, .. } if *o == operation),
-        "{error:?}"
-    );
+    let operation = Operation::Remove;
+    assert_eq!(error.operation(), operation, "{error:?}");
 }
 
 fn sticky() -> Outcome {
@@ -102,10 +99,8 @@ fn mount_points() -> Outcome {
         let swept = dir.sweep(|_| true)?;
         let mut failed = BTreeMap::new();
         for error in &swept.failed {
-            let Error::Directory { path, .. } = error else {
-                panic!("{error:?}")
-            };
-            let cause = Cause::MountPoint { path: path.clone() };
+            let path = error.path().expect("a path");
+            let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause), "{error}");
             // By the name that it has, not by one that it had for a while.
             let name = path.strip_prefix(dir.path())?.to_str().unwrap().to_owned();
@@ -145,9 +140,9 @@ fn unreadable() -> Outcome {
     dir.pin(hash(), "map")?;
     as_user(CapabilitySet::empty(), || {
         for (swept, operation) in [
-            (dir.sweep(|_| true), DirOperation::List),
-            (dir.sweep_dry_run(|_| true), DirOperation::List),
-            (dir.sweep_stale(), DirOperation::Sweep),
+            (dir.sweep(|_| true), Operation::ListDir),
+            (dir.sweep_dry_run(|_| true), Operation::ListDir),
+            (dir.sweep_stale(), Operation::RemoveLeftovers),
         ] {
             let error = swept.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
@@ -155,7 +150,7 @@ fn unreadable() -> Outcome {
             assert!(
                 matches!(error.cause(), Some(Cause::Blocked { wanted: w, .. }) if *w == wanted)
             );
-            assert!(matches!(&error, Error::Directory { operation: o, .. } if *o == operation));
+            assert_eq!(error.operation(), operation);
         }
     });
     assert_eq!(names(&dir)?, ["map"]);

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Allowed, Capability, Cause, MountOperation, MountOptions};
+use bpf_pin::{Allowed, Capability, Cause, MountOptions, Operation};
 use common::*;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
@@ -38,8 +38,8 @@ pub fn tests(suite: Suite) -> Suite {
 }
 
 pub const REQUEST: &[u8] = b"bpffs 1?12345678";
-pub const GRANT: MountOperation = MountOperation::GrantDelegation;
-pub const REQUEST_OF: MountOperation = MountOperation::RequestDelegation;
+pub const GRANT: Operation = Operation::GrantDelegation;
+pub const REQUEST_OF: Operation = Operation::RequestDelegation;
 
 fn is_too_old() -> bool {
     kernel(6, 9).unmet().is_some()

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use bpf_pin::{
-    Allowed, AttachType, Cause, Command, Error, Insn, Map, MapSpec, MapType, MountOptions, Prog,
-    ProgSpec, ProgType, Result, Token, TokenOperation, abi,
+    Allowed, AttachType, Cause, Command, Error, Insn, Map, MapSpec, MapType, MountOptions,
+    Operation, Prog, ProgSpec, ProgType, Result, Token, abi,
 };
 use common::*;
 
@@ -167,8 +167,8 @@ fn no_token() -> Outcome {
     let failed = Token::try_from(OwnedFd::from(map)).expect_err("a map");
     let sentence = "take a descriptor for a token: it is anon_inode:bpf-map, not a token";
     assert_eq!(failed.error().to_string(), sentence);
-    let operation = TokenOperation::Descriptor;
-    assert!(matches!(failed.error(), Error::Token { operation: of, .. } if *of == operation));
+    let operation = Operation::TokenFromFd;
+    assert_eq!(failed.error().operation(), operation);
     assert_eq!(Map::try_from(failed.into_object())?.id()?, id);
     // A file that is named as a token is.
     let dir = tempfile::tempdir()?;

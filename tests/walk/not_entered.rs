@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use bpf_pin::{Cause, DirOperation, EntryType, Error, PinDir, Result};
+use bpf_pin::{Cause, EntryType, Operation, PinDir, Result};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
@@ -137,15 +137,9 @@ fn mounts() -> Outcome {
         let mut told = Vec::new();
         for error in errors {
             assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{error}");
-            let Error::Directory {
-                operation: DirOperation::List,
-                path,
-                ..
-            } = &error
-            else {
-                panic!("{error:?}")
-            };
-            let cause = Cause::MountPoint { path: path.clone() };
+            assert_eq!(error.operation(), Operation::ListDir);
+            let path = error.path().expect("a path");
+            let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause));
             let at = path.display();
             assert_eq!(
@@ -197,17 +191,11 @@ fn unreadable() -> Outcome {
         assert_eq!(errors.len(), 4);
         for error in errors {
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
-            let Error::Directory {
-                operation: DirOperation::List,
-                path,
-                ..
-            } = &error
-            else {
-                panic!("{error:?}")
-            };
+            assert_eq!(error.operation(), Operation::ListDir);
+            let path = error.path().expect("a path");
             let name = path.file_name().and_then(OsStr::to_str).unwrap();
             let mode = u32::from_str_radix(&name[4..], 8)?;
-            let cause = blocked(path.clone(), mode);
+            let cause = blocked(path.into(), mode);
             assert_eq!(error.cause(), Some(&cause));
             assert_eq!(
                 error.to_string(),

@@ -7,8 +7,7 @@ use rustix::io::{Errno, read};
 use rustix::mount::fsconfig_set_string;
 
 use crate::cause::Cause;
-use crate::error::{Reason, Result};
-use crate::operation::MountOperation;
+use crate::error::{Operation, Reason, Result};
 use crate::process::is_filtered;
 use crate::procfs::{self, BPF};
 use crate::token::socket::{self, Request};
@@ -33,7 +32,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount):
+    /// [`Operation::RequestDelegation`](crate::Operation::RequestDelegation):
     /// - [`Refused`](Cause::Refused) with the other side's errno
     /// - [`Handshake`](Cause::Handshake) if the answer has another form
     /// - [`HungUp`](Cause::HungUp) if the other side closed the socket (EPIPE, ECONNRESET)
@@ -61,11 +60,7 @@ impl MountOptions {
     pub fn request_delegation(&self, socket: impl AsFd) -> Result<Detached> {
         match self.request(socket.as_fd()) {
             Ok(mount) => Ok(Detached::new(mount, self.clone())),
-            Err(reason) => Err(error(
-                MountOperation::RequestDelegation,
-                Path::new(""),
-                reason,
-            )),
+            Err(reason) => Err(error(Operation::RequestDelegation, Path::new(""), reason)),
         }
     }
 
@@ -116,7 +111,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount), and the other side is informed if that is possible:
+    /// [`Operation::GrantDelegation`](crate::Operation::GrantDelegation), and the other side is informed if that is possible:
     /// - [`NotABpfContext`](Cause::NotABpfContext)
     /// - [`UsedContext`](Cause::UsedContext) if the context was used before (EBUSY)
     /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
@@ -162,7 +157,7 @@ impl MountOptions {
         drop(request);
         granted
             .and(answered)
-            .map_err(|reason| error(MountOperation::GrantDelegation, Path::new(""), reason))
+            .map_err(|reason| error(Operation::GrantDelegation, Path::new(""), reason))
     }
 
     fn grant(&self, socket: BorrowedFd<'_>, request: &mut Request) -> Result<(), Reason> {

@@ -9,9 +9,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Reason, Result};
+use crate::error::{Operation, Reason, Result};
 use crate::flock::{Held, try_lock_file};
-use crate::operation::MountOperation;
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, ShadowedBpffs, from_root, statmount};
 
 use super::instance::{Bpffs, error};
@@ -84,7 +83,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount), and nothing is mounted:
+    /// [`Operation::MountBpffs`](crate::Operation::MountBpffs), and nothing is mounted:
     /// - [`Occupied`](Cause::Occupied) if another file system is mounted exactly there
     /// - [`NotTheRoot`](Cause::NotTheRoot) if the path is a directory within a bpffs
     /// - [`LeadsPast`](Cause::LeadsPast) if the path would bypass the mount
@@ -113,7 +112,7 @@ impl Bpffs {
     pub fn ensure(path: impl AsRef<Path>, options: &MountOptions) -> Result<MountOutcome> {
         let path = path.as_ref();
         ensure(&from_root(path), options)
-            .map_err(|reason| error(MountOperation::Mount, path, reason))
+            .map_err(|reason| error(Operation::MountBpffs, path, reason))
     }
 }
 

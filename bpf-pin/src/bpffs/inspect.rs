@@ -7,8 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use crate::cause::{Cause, Device};
-use crate::error::{Reason, Result};
-use crate::operation::MountOperation;
+use crate::error::{Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, from_root};
 use crate::shown::Shown;
 use crate::types::FileSystem;
@@ -84,7 +83,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount) if that cannot be determined:
+    /// [`Operation::InspectBpffs`](crate::Operation::InspectBpffs) if that cannot be determined:
     /// - [`Blocked`](Cause::Blocked) if a directory on the path may not be searched (EACCES)
     /// - [`NoProc`](Cause::NoProc) without mountinfo
     /// - [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the like
@@ -101,7 +100,7 @@ impl Bpffs {
     /// ```
     pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
         let path = path.as_ref();
-        inspect(path).map_err(|reason| error(MountOperation::Inspect, path, reason))
+        inspect(path).map_err(|reason| error(Operation::InspectBpffs, path, reason))
     }
 }
 

@@ -8,8 +8,7 @@ use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
-use crate::operation::MountOperation;
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, mount_id, mount_of};
 use crate::token::Delegation;
 
@@ -43,7 +42,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]; [`inspect`](Self::inspect) returns more details:
+    /// [`Operation::FindBpffs`](crate::Operation::FindBpffs); [`inspect`](Self::inspect) returns more details:
     /// - [`NotBpffs`](Cause::NotBpffs) with the file system that is there, and a bpffs that it shadows
     /// - [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT)
     /// - [`NotADirectory`](Cause::NotADirectory) (ENOTDIR)
@@ -55,7 +54,7 @@ impl Bpffs {
         let path = path.as_ref();
         match Self::find(path) {
             Ok(place) => Ok(Self::known(place.fd, path, place.stat.st_dev)),
-            Err(reason) => Err(error(MountOperation::Find, path, reason)),
+            Err(reason) => Err(error(Operation::FindBpffs, path, reason)),
         }
     }
 
@@ -91,13 +90,13 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
+    /// [`Operation::FindBpffs`](crate::Operation::FindBpffs): [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
     /// mount over it; [`NotBpffs`](Cause::NotBpffs) if it leads to another file system;
     /// [`Missing`](Cause::Missing) (ENOENT) and the like if it leads nowhere.
     pub fn still_here(&self) -> Result<()> {
         match self.look_again() {
             Ok(_) => Ok(()),
-            Err(reason) => Err(error(MountOperation::Find, &self.path, reason)),
+            Err(reason) => Err(error(Operation::FindBpffs, &self.path, reason)),
         }
     }
 
@@ -114,7 +113,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`]: [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
+    /// [`Operation::ReadMounts`](crate::Operation::ReadMounts): [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
     /// nowhere, in another mount namespace, or above this process's root. [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
         let fd = self.fd.as_fd();
@@ -125,7 +124,7 @@ impl Bpffs {
                 Err(Cause::NotListed { mount_id }.into())
             }
         };
-        find().map_err(|reason: Reason| error(MountOperation::ReadMounts, &self.path, reason))
+        find().map_err(|reason: Reason| error(Operation::ReadMounts, &self.path, reason))
     }
 
     /// What it delegates, usually nothing: from its mount options. Linux 6.9; before, always nothing.
@@ -145,7 +144,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`] with [`NoProc`](Cause::NoProc).
+    /// [`Operation::ReadMounts`](crate::Operation::ReadMounts) with [`NoProc`](Cause::NoProc).
     ///
     /// # Examples
     ///
@@ -163,7 +162,7 @@ impl Bpffs {
 
     pub(crate) fn mount_table() -> Result<MountTable> {
         let table = MountInfo::own().and_then(|mounts| mounts.read());
-        table.map_err(|reason| error(MountOperation::ReadMounts, Path::new(""), reason))
+        table.map_err(|reason| error(Operation::ReadMounts, Path::new(""), reason))
     }
 
     /// `umount2(2)` of the path, if it leads to the mount that this was found through. Linux 5.2.
@@ -173,7 +172,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`], with the bpffs, still mounted:
+    /// [`Operation::UnmountBpffs`](crate::Operation::UnmountBpffs), with the bpffs, still mounted:
     /// - [`InUse`](Cause::InUse) (EBUSY)
     /// - [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
     ///   [`Missing`](Cause::Missing) if the path leads elsewhere by now
@@ -190,7 +189,7 @@ impl Bpffs {
         let (copy, mount) = match self.prepare_unmount() {
             Ok(both) => both,
             Err(reason) => {
-                let error = error(MountOperation::Unmount, &self.path, reason);
+                let error = error(Operation::UnmountBpffs, &self.path, reason);
                 return Err(Failed::new(self, error));
             }
         };
@@ -208,7 +207,7 @@ impl Bpffs {
             path,
         };
         let reason = Reason::new(errno, explain_unmount(errno, &mount));
-        let error = error(MountOperation::Unmount, &this.path, reason);
+        let error = error(Operation::UnmountBpffs, &this.path, reason);
         Err(Failed::new(this, error))
     }
 
@@ -258,12 +257,8 @@ fn explain_unmount(errno: Errno, mount: &Mount) -> Option<Cause> {
 }
 
 #[cold]
-pub(crate) fn error(operation: MountOperation, path: &Path, reason: impl Into<Reason>) -> Error {
-    Error::Mount {
-        operation,
-        path: path.to_owned(),
-        reason: reason.into(),
-    }
+pub(crate) fn error(operation: Operation, path: &Path, reason: impl Into<Reason>) -> Error {
+    Error::new(operation, reason.into()).at(path)
 }
 
 impl AsFd for Bpffs {
@@ -277,3 +272,5 @@ impl From<Bpffs> for OwnedFd {
         bpffs.fd
     }
 }
+
+impl crate::error::Owned for Bpffs {}

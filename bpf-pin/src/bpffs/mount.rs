@@ -8,8 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::diagnose;
-use crate::error::{Failed, Reason, Result};
-use crate::operation::MountOperation;
+use crate::error::{Failed, Operation, Reason, Result};
 use crate::procfs::{BPF, Directory, from_root};
 
 use super::attach::attach;
@@ -31,7 +30,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount), and nothing is mounted:
+    /// [`Operation::MountBpffs`](crate::Operation::MountBpffs), and nothing is mounted:
     /// - [`InvalidOption`](crate::Cause::InvalidOption), without a syscall
     /// - [`OptionIgnored`](crate::Cause::OptionIgnored) if the kernel is too old for an option
     /// - [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT)
@@ -57,7 +56,7 @@ impl MountOptions {
     pub fn mount(&self, path: impl AsRef<Path>) -> Result<Bpffs> {
         let path = path.as_ref();
         self.mount_at(&from_root(path))
-            .map_err(|reason| error(MountOperation::Mount, path, reason))
+            .map_err(|reason| error(Operation::MountBpffs, path, reason))
     }
 
     fn mount_at(&self, path: &Path) -> Result<Bpffs, Reason> {
@@ -96,7 +95,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount) as [`mount`](Self::mount), and
+    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs) as [`mount`](Self::mount), and
     /// [`Unsupported`](crate::Cause::Unsupported) if the kernel lacks fsopen(2) (ENOSYS), or with
     /// [`nosymfollow`](Self::nosymfollow) before Linux 5.14 (EINVAL). If a seccomp filter may have answered:
     /// the errno alone.
@@ -117,7 +116,7 @@ impl MountOptions {
         match checked.and_then(|()| self.make()) {
             Ok(fd) => Ok(Detached::new(fd, self.clone())),
             Err(reason) => Err(error(
-                MountOperation::Make,
+                Operation::CreateBpffs,
                 Path::new(""),
                 hide_filtered(reason),
             )),
@@ -179,7 +178,7 @@ impl Detached {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount) as [`MountOptions::mount`], with the bpffs, detached. It can be
+    /// [`Operation::AttachBpffs`](crate::Operation::AttachBpffs) as [`MountOptions::mount`], with the bpffs, detached. It can be
     /// attached elsewhere, except if it was attached and detached again: because mountinfo showed another
     /// source or delegation, or for [`LeadsPast`](crate::Cause::LeadsPast).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
@@ -190,7 +189,7 @@ impl Detached {
         match attached {
             Ok(dev) => Ok(Bpffs::known(self.fd, &from_root, dev)),
             Err(reason) => {
-                let error = error(MountOperation::Attach, path, reason);
+                let error = error(Operation::AttachBpffs, path, reason);
                 Err(Failed::new(self, error))
             }
         }
@@ -222,3 +221,5 @@ impl fmt::Debug for Detached {
             .finish_non_exhaustive()
     }
 }
+
+impl crate::error::Owned for Detached {}

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{fstatfs, statfs};
 
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::pathname::Pathname;
 use crate::types::FileSystem;
 
@@ -15,7 +15,7 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// [`Error::Statfs`] with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
+    /// [`Operation::Statfs`](crate::Operation::Statfs) with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
     /// and without an errno if it holds a NUL.
     ///
     /// # Examples
@@ -33,10 +33,7 @@ impl FileSystem {
     }
 
     fn at_path(path: &Path) -> Result<Self> {
-        let fail = |reason| Error::Statfs {
-            path: path.to_owned(),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Statfs, reason).at(path);
         let name = Pathname::new(path).map_err(|nul| fail(nul.into()))?;
         match statfs(name.as_c_str()) {
             Ok(stat) => Ok(Self::from_stat(&stat)),
@@ -50,13 +47,11 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// [`Error::Fstatfs`] with the errno of `fstatfs(2)`; EIO is the likely one.
+    /// [`Operation::Fstatfs`](crate::Operation::Fstatfs) with the errno of `fstatfs(2)`; EIO is the likely one.
     pub fn of(fd: impl AsFd) -> Result<Self> {
         match fstatfs(fd) {
             Ok(stat) => Ok(Self::from_stat(&stat)),
-            Err(errno) => Err(Error::Fstatfs {
-                reason: Reason::errno_only(errno),
-            }),
+            Err(errno) => Err(Error::new(Operation::Fstatfs, Reason::errno_only(errno))),
         }
     }
 }

@@ -5,8 +5,7 @@ use std::path::Path;
 use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::bpffs::{Bpffs, Detached, error};
-use crate::error::{Reason, Result};
-use crate::operation::MountOperation;
+use crate::error::{Operation, Reason, Result};
 
 use super::PinDir;
 
@@ -15,11 +14,11 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount): EMFILE if the process has no descriptor left.
+    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(Reason::errno_only);
         fd.and_then(|fd| Ok(PinDir::of_bpffs(fd, self.path())?))
-            .map_err(|reason| error(MountOperation::Find, self.path(), reason))
+            .map_err(|reason| error(Operation::FindBpffs, self.path(), reason))
     }
 }
 
@@ -28,11 +27,11 @@ impl Detached {
     ///
     /// # Errors
     ///
-    /// [`Error::Mount`](crate::Error::Mount): EMFILE if the process has no descriptor left.
+    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(|errno| {
             let reason = Reason::errno_only(errno);
-            error(MountOperation::Make, Path::new(""), reason)
+            error(Operation::CreateBpffs, Path::new(""), reason)
         })?;
         PinDir::from_fd(fd).map_err(|failed| failed.into())
     }

@@ -12,10 +12,9 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::flock::{Held, lock_file};
-use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::procfs::ids::{is_own_uid, own_gid};
 use crate::types::FileSystem;
@@ -55,7 +54,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`], and what was made is removed again. With one of these causes where it
+    /// [`Operation::CreateDir`](crate::Operation::CreateDir), and what was made is removed again. With one of these causes where it
     /// was proven: [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT) on the way to the bpffs;
     /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR; a link on the
@@ -98,7 +97,7 @@ impl PinDir {
     /// As [`create`](Self::create); [`Removed`](Cause::Removed) (ENOENT);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn create_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self> {
-        let name = self.name(DirOperation::Create, name.as_ref())?;
+        let name = self.name(Operation::CreateDir, name.as_ref())?;
         let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
             let (uid, gid) = (None, None);
             let opens = |name: &Filename| self.find_dir_named(name);
@@ -106,7 +105,7 @@ impl PinDir {
         });
         match made {
             Ok((dir, _)) => Ok(dir),
-            Err(reason) => Err(self.fail_at(DirOperation::Create, name.as_os_str(), reason)),
+            Err(reason) => Err(self.fail_at(Operation::CreateDir, name.as_os_str(), reason)),
         }
     }
 
@@ -125,12 +124,7 @@ impl PinDir {
         checked_mode(mode)
             .map_err(Reason::from)
             .and_then(create)
-            .map_err(|reason| Error::Directory {
-                operation: DirOperation::Create,
-                path: path.to_owned(),
-                to: None,
-                reason,
-            })
+            .map_err(|reason| Error::new(Operation::CreateDir, reason).at(path))
     }
 
     /// The directory, and whether it was made here.

@@ -13,10 +13,9 @@ use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::cause::Cause;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::object::{Object, Pinnable};
-use crate::operation::DirOperation;
 use crate::sys::{self, Dirent};
 
 use super::names;
@@ -192,7 +191,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
+    /// [`Operation::ListDir`](crate::Operation::ListDir): [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
     /// be read. The same of an entry ends the stream.
     ///
     /// # Examples
@@ -217,7 +216,7 @@ impl PinDir {
     pub(super) fn stream<D: Clone>(&self, dir: D) -> Result<Stream<D>> {
         match self.listable() {
             Ok(file) => Ok(Stream::new(file, dir)),
-            Err(reason) => Err(self.fail(DirOperation::List, reason)),
+            Err(reason) => Err(self.fail(Operation::ListDir, reason)),
         }
     }
 
@@ -227,7 +226,7 @@ impl PinDir {
         // Removed while it was read.
         let path = self.path().to_owned();
         let cause = (errno == Errno::NOENT).then_some(Cause::Removed { path });
-        self.fail(DirOperation::List, Reason::new(errno, cause))
+        self.fail(Operation::ListDir, Reason::new(errno, cause))
     }
 }
 

@@ -62,8 +62,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
             Ok((_, info)) => return Ok(info),
             Err(error) => error,
         };
-        let reason = error.reason();
-        if !reason.is(Errno::ACCESS) && !reason.is(Errno::ROFS) {
+        if !error.is(Errno::ACCESS) && !error.is(Errno::ROFS) {
             return Err(error);
         }
         self.open_with::<Object>(Access::ReadOnly)

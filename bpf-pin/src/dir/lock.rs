@@ -10,9 +10,8 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Reason, Result};
+use crate::error::{Operation, Reason, Result};
 use crate::flock::{Held, lock_file, try_lock_file};
-use crate::operation::DirOperation;
 
 use super::PinDir;
 
@@ -46,7 +45,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), and nothing is held:
+    /// [`Operation::Lock`](crate::Operation::Lock), and nothing is held:
     /// [`Moved`](Cause::Moved) where the path leads elsewhere by now: open it anew;
     /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read.
     ///
@@ -117,12 +116,12 @@ impl PinDir {
 
     fn wait(&self, operation: FlockOperation) -> Result<DirLock> {
         let taken = self.take(operation, Wait::Forever)?;
-        taken.ok_or_else(|| self.fail(DirOperation::Lock, Cause::Locked.into()))
+        taken.ok_or_else(|| self.fail(Operation::Lock, Cause::Locked.into()))
     }
 
     fn take(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>> {
         self.take_file(operation, wait)
-            .map_err(|reason| self.fail(DirOperation::Lock, reason))
+            .map_err(|reason| self.fail(Operation::Lock, reason))
     }
 
     fn take_file(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>, Reason> {
@@ -179,8 +178,8 @@ impl PinDir {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn open_dir_shared(&self, name: impl AsRef<OsStr>) -> Result<(Self, DirLock)> {
-        let name = self.name(DirOperation::Lock, name.as_ref())?;
-        let fail = |reason| self.fail_at(DirOperation::Lock, name.as_os_str(), reason);
+        let name = self.name(Operation::Lock, name.as_ref())?;
+        let fail = |reason| self.fail_at(Operation::Lock, name.as_os_str(), reason);
         loop {
             let dir = self.open_dir_named(&name).map_err(fail)?;
             let file = match dir.readable() {

@@ -11,10 +11,9 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Reason, Result};
+use crate::error::{Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::object::identify;
-use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
 use crate::process::owns_all;
@@ -134,11 +133,11 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`Missing`](Cause::Missing) or
+    /// [`Operation::Stat`](crate::Operation::Stat): [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn metadata(&self, name: impl AsRef<OsStr>) -> Result<Metadata> {
-        let name = self.name(DirOperation::Stat, name.as_ref())?;
+        let name = self.name(Operation::Stat, name.as_ref())?;
         self.metadata_named(name.as_c_str())
     }
 
@@ -146,11 +145,7 @@ impl PinDir {
         let place = self.place(name);
         place.lstat().map(Metadata).map_err(|errno| {
             let reason = Reason::new(errno, diagnose::find(&place, errno));
-            self.fail_at(
-                DirOperation::Stat,
-                OsStr::from_bytes(name.to_bytes()),
-                reason,
-            )
+            self.fail_at(Operation::Stat, OsStr::from_bytes(name.to_bytes()), reason)
         })
     }
 
@@ -158,11 +153,11 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), with the errno of `fstat(2)`.
+    /// [`Operation::Stat`](crate::Operation::Stat), with the errno of `fstat(2)`.
     pub fn own_metadata(&self) -> Result<Metadata> {
         fstat(&self.fd)
             .map(Metadata)
-            .map_err(|errno| self.fail(DirOperation::Stat, Reason::errno_only(errno)))
+            .map_err(|errno| self.fail(Operation::Stat, Reason::errno_only(errno)))
     }
 
     /// `openat2(2)`, `chmod(2)`: the mode of a pin or directory in this one.
@@ -172,17 +167,17 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`SymbolicLink`](Cause::SymbolicLink);
+    /// [`Operation::Chmod`](crate::Operation::Chmod): [`SymbolicLink`](Cause::SymbolicLink);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
     /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
-        let name = self.name(DirOperation::Chmod, name.as_ref())?;
+        let name = self.name(Operation::Chmod, name.as_ref())?;
         checked_mode(mode)
             .map_err(Reason::from)
             .and_then(|mode| self.chmod_named(&name, mode))
-            .map_err(|reason| self.fail_at(DirOperation::Chmod, name.as_os_str(), reason))
+            .map_err(|reason| self.fail_at(Operation::Chmod, name.as_os_str(), reason))
     }
 
     fn chmod_named(&self, name: &Filename, mode: Mode) -> Result<(), Reason> {
@@ -206,7 +201,7 @@ impl PinDir {
         checked_mode(mode)
             .map_err(Reason::from)
             .and_then(|mode| self.chmod_self(mode))
-            .map_err(|reason| self.fail(DirOperation::Chmod, reason))
+            .map_err(|reason| self.fail(Operation::Chmod, reason))
     }
 
     pub(super) fn chmod_self(&self, mode: Mode) -> Result<(), Reason> {
@@ -222,7 +217,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`Missing`](Cause::Missing) or
+    /// [`Operation::Chown`](crate::Operation::Chown): [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV);
     /// [`InvalidId`](Cause::InvalidId) of 2³² - 1, which means none;
@@ -233,9 +228,9 @@ impl PinDir {
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> Result<()> {
-        let name = self.name(DirOperation::Chown, name.as_ref())?;
+        let name = self.name(Operation::Chown, name.as_ref())?;
         self.chown_named(&name, uid, gid)
-            .map_err(|reason| self.fail_at(DirOperation::Chown, name.as_os_str(), reason))
+            .map_err(|reason| self.fail_at(Operation::Chown, name.as_os_str(), reason))
     }
 
     pub(super) fn chown_named(
@@ -258,7 +253,7 @@ impl PinDir {
     /// As [`set_owner`](Self::set_owner).
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         self.chown_self(uid, gid)
-            .map_err(|reason| self.fail(DirOperation::Chown, reason))
+            .map_err(|reason| self.fail(Operation::Chown, reason))
     }
 
     pub(super) fn chown_self(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {

@@ -23,9 +23,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::filename::{ComponentError, Filename, with_name};
-use crate::operation::DirOperation;
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
 
@@ -134,14 +133,14 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`]: EMFILE where the process has all the descriptors it may have.
+    /// [`Operation::CloneDir`](crate::Operation::CloneDir): EMFILE where the process has all the descriptors it may have.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {
                 has_path: self.has_path,
                 ..Self::from_proven_fd(fd, self.path.clone(), self.follows_links)
             }),
-            Err(errno) => Err(self.fail(DirOperation::Clone, Reason::errno_only(errno))),
+            Err(errno) => Err(self.fail(Operation::CloneDir, Reason::errno_only(errno))),
         }
     }
 
@@ -172,49 +171,35 @@ impl PinDir {
 
     /// Of the directory itself.
     #[cold]
-    fn fail(&self, operation: DirOperation, reason: Reason) -> Error {
-        Error::Directory {
-            operation,
-            path: self.path().to_owned(),
-            to: None,
-            reason,
-        }
+    fn fail(&self, operation: Operation, reason: Reason) -> Error {
+        Error::new(operation, reason).at(self.path())
     }
 
     /// Of a name in it.
     #[cold]
     pub(crate) fn fail_at(
         &self,
-        operation: DirOperation,
+        operation: Operation,
         name: &OsStr,
         reason: impl Into<Reason>,
     ) -> Error {
-        Error::Directory {
-            operation,
-            path: self.path().join(name),
-            to: None,
-            reason: reason.into(),
-        }
+        Error::new(operation, reason).at(self.path().join(name))
     }
 
     /// Of two names in it.
     #[cold]
     fn fail_between(
         &self,
-        operation: DirOperation,
+        operation: Operation,
         from: &OsStr,
         to: &OsStr,
         reason: impl Into<Reason>,
     ) -> Error {
-        Error::Directory {
-            operation,
-            path: self.path().join(from),
-            to: Some(self.path().join(to).into()),
-            reason: reason.into(),
-        }
+        Error::new(operation, reason)
+            .of(Subject::Paths(self.path().join(from), self.path().join(to)))
     }
 
-    fn name(&self, operation: DirOperation, name: &OsStr) -> Result<Filename> {
+    fn name(&self, operation: Operation, name: &OsStr) -> Result<Filename> {
         Filename::new(name).map_err(|cause| self.fail_at(operation, name, cause))
     }
 }

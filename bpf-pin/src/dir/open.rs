@@ -11,9 +11,8 @@ use bpf_pin_sys::Version;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::filename::Filename;
-use crate::operation::DirOperation;
 use crate::pathname::{InteriorNul, Pathname};
 use crate::process::is_filtered;
 use crate::types::FileSystem;
@@ -29,7 +28,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`], with one of these causes where it was proven:
+    /// [`Operation::OpenDir`](crate::Operation::OpenDir), with one of these causes where it was proven:
     /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
@@ -63,7 +62,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`], with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
+    /// [`Operation::DirFromFd`](crate::Operation::DirFromFd), with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
     /// [`NotADirectory`](Cause::NotADirectory), without an errno.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -78,12 +77,7 @@ impl PinDir {
                 ..Self::from_proven_fd(fd, pathname, follows_links)
             }),
             Err(reason) => {
-                let error = Error::Directory {
-                    operation: DirOperation::Take,
-                    path: path.to_owned(),
-                    to: None,
-                    reason,
-                };
+                let error = Error::new(Operation::DirFromFd, reason).at(path);
                 Err(Failed::new(fd, error))
             }
         }
@@ -100,7 +94,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`], with one of these causes where it was proven:
+    /// [`Operation::OpenDir`](crate::Operation::OpenDir), with one of these causes where it was proven:
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR), which is not followed;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;
@@ -109,9 +103,9 @@ impl PinDir {
     /// [`EmptyPath`](Cause::EmptyPath), [`NameTooLong`](Cause::NameTooLong),
     /// [`InteriorNul`](Cause::InteriorNul).
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
-        let name = self.name(DirOperation::Open, name.as_ref())?;
+        let name = self.name(Operation::OpenDir, name.as_ref())?;
         self.open_dir_named(&name)
-            .map_err(|reason| self.fail_at(DirOperation::Open, name.as_os_str(), reason))
+            .map_err(|reason| self.fail_at(Operation::OpenDir, name.as_os_str(), reason))
     }
 
     pub(super) fn open_dir_named(&self, name: &Filename) -> Result<Self, Reason> {
@@ -188,12 +182,7 @@ fn retry_on_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Er
 
 #[cold]
 fn fail(path: &Path, reason: Reason) -> Error {
-    Error::Directory {
-        operation: DirOperation::Open,
-        path: path.to_owned(),
-        to: None,
-        reason,
-    }
+    Error::new(Operation::OpenDir, reason).at(path)
 }
 
 /// Whether its mount follows symbolic links.

@@ -10,14 +10,13 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::{ComponentError, Filename};
 use crate::object::{
     Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
     identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
     unlink_if_held_by,
 };
-use crate::operation::DirOperation;
 use crate::place::{AtError, Place};
 use crate::process::is_filtered;
 use crate::sys::{AnyInfo, InfoBuf};
@@ -33,7 +32,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Pin`], and nothing was made. With one of these causes where it was proven:
+    /// [`Operation::Pin`](crate::Operation::Pin), and nothing was made. With one of these causes where it was proven:
     /// [`Exists`](Cause::Exists) (EEXIST); [`Removed`](Cause::Removed) (ENOENT) where the directory
     /// is gone; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
@@ -48,10 +47,7 @@ impl PinDir {
     }
 
     fn pin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let fail = |reason| Error::Pin {
-            path: self.path().join(name),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Pin, reason).at(self.path().join(name));
         self.with_place(name, |place| pin_at(place, object))
             .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(fail)
@@ -65,10 +61,7 @@ impl PinDir {
         like: &Filename,
     ) -> Result<()> {
         let place = self.place(name);
-        let fail = |reason| Error::Pin {
-            path: place.path(),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
         let like = self.place(like);
         let like = like
             .lstat()
@@ -93,7 +86,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`], with one of these causes where it was proven:
+    /// [`Operation::Open`](crate::Operation::Open), with one of these causes where it was proven:
     /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed
     /// (ELOOP on such a mount);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
@@ -220,7 +213,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`], as [`open_as`](Self::open_as).
+    /// [`Operation::Open`](crate::Operation::Open), as [`open_as`](Self::open_as).
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
@@ -237,7 +230,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Unpin`], and nothing was removed: [`Replaced`](Cause::Replaced) where another object
+    /// [`Operation::Unpin`](crate::Operation::Unpin), and nothing was removed: [`Replaced`](Cause::Replaced) where another object
     /// has the name; [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`SymbolicLink`](Cause::SymbolicLink); [`NotAnObject`](Cause::NotAnObject) for a directory;
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES),
@@ -248,33 +241,25 @@ impl PinDir {
     }
 
     fn remove_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let fail = |reason| Error::Unpin {
-            path: self.path().join(name),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
         let removed = self.with_place(name, |place| unlink_if_held_by(place, identify(object)?));
         removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
     pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
         let place = self.place(name);
-        unlink_if_held_by(&place, expected).map_err(|reason| Error::Unpin {
-            path: place.path(),
-            reason,
-        })
+        unlink_if_held_by(&place, expected)
+            .map_err(|reason| Error::new(Operation::Unpin, reason).at(place.path()))
     }
 
     /// `unlinkat(2)`: takes a name away, whatever has it but a directory. Nobody looks whose it is.
     ///
     /// # Errors
     ///
-    /// [`Error::Unpin`], as [`remove`](Self::remove).
+    /// [`Operation::Unpin`](crate::Operation::Unpin), as [`remove`](Self::remove).
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
-        let fail = |reason| Error::Unpin {
-            path: self.path().join(name),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
         let removed = self.with_place(name, |place| {
             let because = |errno| Reason::new(errno, diagnose::unpin(place, errno));
             place.unlink().map_err(because)
@@ -289,7 +274,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::HardLink`](crate::Operation::HardLink): [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
     /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
     pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
@@ -297,7 +282,7 @@ impl PinDir {
             let (from, to) = (from.as_c_str(), to.as_c_str());
             linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
         };
-        self.between(DirOperation::Link, name.as_ref(), new.as_ref(), call)
+        self.between(Operation::HardLink, name.as_ref(), new.as_ref(), call)
     }
 
     /// `renameat2(2)` with `RENAME_NOREPLACE`: another name for a pin or directory, never one that
@@ -305,13 +290,13 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::Rename`](crate::Operation::Rename): [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`MountPoint`](Cause::MountPoint) (EBUSY),
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
         let call =
             |from: &Filename, to: &Filename| self.rename_named(from, to, RenameFlags::NOREPLACE);
-        self.between(DirOperation::Rename, from.as_ref(), to.as_ref(), call)
+        self.between(Operation::Rename, from.as_ref(), to.as_ref(), call)
     }
 
     /// `renameat2(2)` with `RENAME_EXCHANGE`: two names change places at once, each a pin's or a
@@ -319,13 +304,13 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`]: [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
+    /// [`Operation::Exchange`](crate::Operation::Exchange): [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT),
     /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
     /// [`Blocked`](Cause::Blocked) (EACCES).
     pub fn exchange(&self, a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Result<()> {
         let call = |a: &Filename, b: &Filename| self.rename_named(a, b, RenameFlags::EXCHANGE);
-        self.between(DirOperation::Exchange, a.as_ref(), b.as_ref(), call)
+        self.between(Operation::Exchange, a.as_ref(), b.as_ref(), call)
     }
 
     pub(super) fn rename_named(
@@ -339,7 +324,7 @@ impl PinDir {
 
     fn between(
         &self,
-        operation: DirOperation,
+        operation: Operation,
         from: &OsStr,
         to: &OsStr,
         call: impl FnOnce(&Filename, &Filename) -> Result<(), Errno>,
@@ -353,7 +338,7 @@ impl PinDir {
     #[cold]
     fn between_reason(
         &self,
-        operation: DirOperation,
+        operation: Operation,
         from: &Filename,
         to: &Filename,
         errno: Errno,
@@ -361,20 +346,17 @@ impl PinDir {
         let (from, to) = (self.place(from), self.place(to));
         let cause = match (errno, operation) {
             (Errno::EXIST, _) => diagnose::make(&to, errno),
-            (Errno::INVAL, DirOperation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
+            (Errno::INVAL, Operation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
             // A hard link is denied for reasons of its own.
-            (Errno::PERM, DirOperation::Link) => None,
+            (Errno::PERM, Operation::HardLink) => None,
             // Of the names that must be there, one that is missing: links are not followed here.
-            (Errno::NOENT, _) => [
-                Some(from),
-                (operation == DirOperation::Exchange).then_some(to),
-            ]
-            .into_iter()
-            .flatten()
-            .find(|place| place.lstat().is_err())
-            .and_then(|place| diagnose::unpin(&place, errno)),
+            (Errno::NOENT, _) => [Some(from), (operation == Operation::Exchange).then_some(to)]
+                .into_iter()
+                .flatten()
+                .find(|place| place.lstat().is_err())
+                .and_then(|place| diagnose::unpin(&place, errno)),
             _ => diagnose::unpin(&from, errno).or_else(|| match operation {
-                DirOperation::Exchange => diagnose::unpin(&to, errno),
+                Operation::Exchange => diagnose::unpin(&to, errno),
                 _ => None,
             }),
         };
@@ -388,7 +370,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`] as [`open_as`](Self::open_as), or [`Error::Pin`] as [`pin`](Self::pin).
+    /// [`Operation::Open`](crate::Operation::Open) as [`open_as`](Self::open_as), or [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin).
     pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| open_error(&self.path().join(name), reason);

@@ -7,9 +7,8 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Reason, Result};
+use crate::error::{Operation, Reason, Result};
 use crate::filename::Filename;
-use crate::operation::DirOperation;
 
 use super::entries::Stream;
 use super::names::{self, Left};
@@ -23,13 +22,13 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory): [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
+    /// [`Operation::Remove`](crate::Operation::Remove): [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
     /// [`NotADirectory`](Cause::NotADirectory) or [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR);
     /// [`MountPoint`](Cause::MountPoint) (EBUSY); [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); [`Sticky`](Cause::Sticky) (EPERM),
     /// [`Blocked`](Cause::Blocked) (EACCES); what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
-        let name = self.name(DirOperation::Remove, name.as_ref())?;
+        let name = self.name(Operation::Remove, name.as_ref())?;
         self.rmdir(&name)
     }
 
@@ -43,17 +42,17 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), with the path of what could not be removed, and the causes of
+    /// [`Operation::Remove`](crate::Operation::Remove), with the path of what could not be removed, and the causes of
     /// [`remove_dir`](Self::remove_dir). What is left has its name again, unless another took it meanwhile.
     pub fn remove_dir_all(&self, name: impl AsRef<OsStr>) -> Result<()> {
-        let name = self.name(DirOperation::Remove, name.as_ref())?;
+        let name = self.name(Operation::Remove, name.as_ref())?;
         self.remove_tree(&name)
     }
 
     pub(super) fn remove_tree(&self, name: &Filename) -> Result<()> {
         // What is no directory is not even renamed.
         self.open_dir_named(name)
-            .map_err(|reason| self.fail_at(DirOperation::Remove, name.as_os_str(), reason))?;
+            .map_err(|reason| self.fail_at(Operation::Remove, name.as_os_str(), reason))?;
         let hidden = names::passing(names::token(), 0, Left::Unfinished);
         self.rename_named(name, &hidden, RenameFlags::NOREPLACE)
             .map_err(|errno| self.not_removed(name, errno))?;
@@ -107,7 +106,7 @@ impl PinDir {
             Ok(dir) => dir,
             Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
             Err(reason) => {
-                return Err(self.fail_at(DirOperation::Remove, known_as.as_os_str(), reason));
+                return Err(self.fail_at(Operation::Remove, known_as.as_os_str(), reason));
             }
         };
         dir.path = self.path.join(&known_as);
@@ -119,7 +118,7 @@ impl PinDir {
                 known_as,
                 tries: 0,
             })),
-            Err(error) if error.reason().is(Errno::NOENT) => Ok(None),
+            Err(error) if error.is(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -145,7 +144,7 @@ impl PinDir {
                 };
                 let known_as = level.known_as.as_os_str();
                 let reason = Reason::new(errno, cause);
-                return Err(parent.fail_at(DirOperation::Remove, known_as, reason));
+                return Err(parent.fail_at(Operation::Remove, known_as, reason));
             }
         }
         Ok(())
@@ -160,7 +159,7 @@ impl PinDir {
     pub(super) fn not_removed(&self, name: &Filename, errno: Errno) -> crate::Error {
         let place = self.place(name);
         let reason = Reason::new(errno, diagnose::unpin(&place, errno));
-        self.fail_at(DirOperation::Remove, name.as_os_str(), reason)
+        self.fail_at(Operation::Remove, name.as_os_str(), reason)
     }
 }
 

@@ -8,11 +8,10 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Reason, Result};
+use crate::error::{Operation, Reason, Result};
 use crate::filename::{Filename, with_name};
 use crate::kind::Identity;
 use crate::object::{identify, identity_at, pin_at};
-use crate::operation::DirOperation;
 use crate::place::Place;
 
 use super::PinDir;
@@ -35,7 +34,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), and the name is whose it was. With one of
+    /// [`Operation::Replace`](crate::Operation::Replace), and the name is whose it was. With one of
     /// these causes where it was proven: [`NotAnObject`](Cause::NotAnObject) (EISDIR) where a
     /// directory has the name; [`MountPoint`](Cause::MountPoint) (EBUSY);
     /// [`Sticky`](Cause::Sticky) (EPERM) where the old pin is another user's;
@@ -158,7 +157,7 @@ impl PinDir {
     ) -> Result<()> {
         with_name(name, replace)
             .unwrap_or_else(|bad| Err(bad.into()))
-            .map_err(|reason| self.fail_at(DirOperation::Replace, name, reason))
+            .map_err(|reason| self.fail_at(Operation::Replace, name, reason))
     }
 
     fn replace_with(

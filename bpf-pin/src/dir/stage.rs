@@ -11,10 +11,9 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Failed, Reason, Result};
+use crate::error::{Failed, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::flock::{Held, lock_file, try_lock_file};
-use crate::operation::DirOperation;
 use crate::place::Place;
 
 use super::PinDir;
@@ -75,7 +74,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), and nothing was made: [`Removed`](Cause::Removed) (ENOENT),
+    /// [`Operation::Stage`](crate::Operation::Stage), and nothing was made: [`Removed`](Cause::Removed) (ENOENT),
     /// [`Blocked`](Cause::Blocked) (EACCES), [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     ///
@@ -94,14 +93,14 @@ impl PinDir {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn stage(&self, name: impl AsRef<OsStr>) -> Result<Stage<'_>> {
-        let name = self.name(DirOperation::Stage, name.as_ref())?;
+        let name = self.name(Operation::Stage, name.as_ref())?;
         let Hidden {
             dir,
             name: hidden,
             lock,
         } = self
             .hidden(Left::Unfinished)
-            .map_err(|reason| self.fail_at(DirOperation::Stage, name.as_os_str(), reason))?;
+            .map_err(|reason| self.fail_at(Operation::Stage, name.as_os_str(), reason))?;
         let hidden = Guard {
             parent: self,
             name: hidden,
@@ -132,7 +131,7 @@ impl<'d> Stage<'d> {
     /// The error keeps the stage, and with it the directory borrowed: where that is too long,
     /// `.map_err(bpf_pin::Error::from)` drops the stage.
     ///
-    /// [`Error::Directory`](crate::Error::Directory), with the stage, and the name is whose it was:
+    /// [`Operation::Publish`](crate::Operation::Publish), with the stage, and the name is whose it was:
     /// [`NotADirectory`](Cause::NotADirectory) where a pin has it,
     /// [`SymbolicLink`](Cause::SymbolicLink); [`MountPoint`](Cause::MountPoint) (EBUSY);
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
@@ -145,10 +144,7 @@ impl<'d> Stage<'d> {
             Ok(put) => put,
             Err(reason) => {
                 let name = self.name.as_os_str();
-                let error = self
-                    .hidden
-                    .parent
-                    .fail_at(DirOperation::Publish, name, reason);
+                let error = self.hidden.parent.fail_at(Operation::Publish, name, reason);
                 return Err(Failed::new(self, error));
             }
         };
@@ -186,7 +182,7 @@ impl<'d> Stage<'d> {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`](crate::Error::Directory), as [`PinDir::remove_dir_all`]: what could not be removed is left under
+    /// [`Operation::Remove`](crate::Operation::Remove), as [`PinDir::remove_dir_all`]: what could not be removed is left under
     /// its hidden name, for [`PinDir::sweep_stale`].
     pub fn discard(self) -> Result<()> {
         let Self { dir, hidden, .. } = self;
@@ -199,7 +195,7 @@ impl<'d> Stage<'d> {
                 Some(held) => wait(&held.file),
                 None => dir.readable().and_then(|file| wait(&file)),
             };
-            waited.map_err(|reason| dir.fail(DirOperation::Remove, reason))?;
+            waited.map_err(|reason| dir.fail(Operation::Remove, reason))?;
         }
         let (parent, name) = (hidden.parent, hidden.name);
         let removed = parent.remove_hidden(&name);
@@ -384,3 +380,5 @@ impl Drop for Guard<'_> {
         }
     }
 }
+
+crate::error::boxes_error_only!(['d] Stage<'d>);

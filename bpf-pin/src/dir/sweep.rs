@@ -7,12 +7,11 @@ use rustix::fs::{FlockOperation, Mode, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::flock::{Held, try_lock_file};
 use crate::kind::{Identity, Kind};
 use crate::object::identity_at;
-use crate::operation::DirOperation;
 use crate::sys;
 
 use super::names::{self, Left};
@@ -111,7 +110,7 @@ impl PinDir {
         if entry.entry_type() == EntryType::Directory {
             return match self.remove_tree(name) {
                 Ok(()) => Ok(true),
-                Err(error) if error.reason().is(Errno::NOENT) => Ok(false),
+                Err(error) if error.is(Errno::NOENT) => Ok(false),
                 Err(error) => Err(error),
             };
         }
@@ -135,7 +134,7 @@ impl PinDir {
     ///
     /// As [`entries`](Self::entries). What goes wrong with a name is in [`Swept::failed`].
     pub fn sweep_stale(&self) -> Result<Swept> {
-        let fail = |reason| self.fail(DirOperation::Sweep, reason);
+        let fail = |reason| self.fail(Operation::RemoveLeftovers, reason);
         // A lock is seen from another open file than the one that holds it.
         let file = self.readable().map_err(fail)?;
         let (mut swept, mut entries) = (Swept::default(), self.entries()?);
@@ -176,7 +175,7 @@ impl PinDir {
     /// Whether the map that was migrated to has the name no more, and nobody migrates it right now.
     fn is_superseded(&self, name: &Filename, id: u32, file: &OwnedFd) -> Result<bool> {
         let is_at_it = sys::is_byte_held(file.as_fd(), names::number(name.as_bytes()))
-            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::errno_only(errno)))?;
+            .map_err(|errno| self.fail(Operation::RemoveLeftovers, Reason::errno_only(errno)))?;
         if is_at_it {
             return Ok(false);
         }
@@ -193,12 +192,12 @@ impl PinDir {
             return Ok(true);
         }
         sys::is_byte_held(file.as_fd(), token)
-            .map_err(|errno| self.fail(DirOperation::Sweep, Reason::errno_only(errno)))
+            .map_err(|errno| self.fail(Operation::RemoveLeftovers, Reason::errno_only(errno)))
     }
 
     /// False where somebody holds it.
     fn sweep_dir(&self, name: &Filename, left: Left, swept: &mut Swept) -> Result<bool> {
-        let fail = |reason| self.fail_at(DirOperation::Sweep, name.as_os_str(), reason);
+        let fail = |reason| self.fail_at(Operation::RemoveLeftovers, name.as_os_str(), reason);
         let dir = match self.open_dir_named(name) {
             Err(reason) if reason.is(Errno::NOENT) => return Ok(false),
             other => other.map_err(fail)?,

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::error::Result;
-use crate::operation::DirOperation;
+use crate::error::{Operation, Result};
 
 use super::entries::Stream;
 use super::{Entry, EntryType, PinDir};
@@ -136,14 +135,14 @@ impl Walk {
         let (parent, directory) = (stream.dir(), stream.entry());
         let entered = parent
             .open_dir_named(&directory.filename())
-            .map_err(|reason| parent.fail_at(DirOperation::List, directory.name(), reason))
+            .map_err(|reason| parent.fail_at(Operation::ListDir, directory.name(), reason))
             .and_then(|dir| Level::new(Arc::new(dir)));
         match entered {
             Ok(level) => {
                 self.levels.push(level);
                 Ok(())
             }
-            Err(error) if error.reason().is(Errno::NOENT) => Ok(()),
+            Err(error) if error.is(Errno::NOENT) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -1,345 +1,167 @@
 //! What went wrong: the operation, what it was done to, the errno, and a cause if one was proven.
 
 mod failed;
+mod kind;
+mod operation;
 mod reason;
+mod subject;
 mod words;
 
 pub use failed::Failed;
-pub use reason::Reason;
+pub(crate) use failed::{Owned, boxes_error_only};
+pub use kind::ErrorKind;
+pub use operation::Operation;
+pub(crate) use reason::Reason;
+pub(crate) use subject::Subject;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::cause::Cause;
-use crate::kind::Kind;
-use crate::operation::{DirOperation, MountOperation, TokenOperation};
-use crate::types::{AttachType, Command, MapType, ProgType};
+use crate::kind::Identity;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failed operation.
 ///
-/// Its text names the operation, its operand and the cause, or the errno's name where no
-/// cause was proven; its source is the errno in the system's words. A refusal that needed
-/// no syscall, or a wrong kind found after all syscalls went well, has no errno.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// `BPF_OBJ_GET`, or the proof of kind that follows it.
-    Open {
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_OBJ_PIN`.
-    Pin {
-        /// Where it was to be.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// The identity check before `unlink(2)`, or that call.
-    Unpin {
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// What is done with a directory on a bpffs and the names in it.
-    Directory {
-        /// What.
-        operation: DirOperation,
-        /// The directory, or the name in it.
-        path: PathBuf,
-        /// The other name, where there are two.
-        to: Option<Box<Path>>,
-        /// Why.
-        reason: Reason,
-    },
-    /// `statfs(2)`.
-    Statfs {
-        /// What was looked at.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// `fstatfs(2)`.
-    Fstatfs {
-        /// Why.
-        reason: Reason,
-    },
-    /// A descriptor from elsewhere that is not of the kind it was taken for.
-    Descriptor {
-        /// The kind that was asked for, or None where any would have done.
-        expected: Option<Kind>,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_*_GET_FD_BY_ID`.
-    ById {
-        /// The kind that was asked for.
-        kind: Kind,
-        /// The object's id.
-        id: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// `fcntl(F_DUPFD_CLOEXEC)`.
-    Clone {
-        /// Of what.
-        kind: Kind,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_OBJ_GET_INFO_BY_FD`.
-    Info {
-        /// Of what.
-        kind: Kind,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_CREATE`.
-    CreateMap {
-        /// The type asked for.
-        map_type: MapType,
-        /// The name asked for, or empty.
-        name: String,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_PROG_LOAD`.
-    LoadProg {
-        /// The type asked for.
-        prog_type: ProgType,
-        /// The name asked for, or empty.
-        name: String,
-        /// What the verifier wrote, or empty where it was never reached.
-        log: Box<str>,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`.
-    CreateLink {
-        /// How the program was to be attached.
-        attach_type: AttachType,
-        /// The network device that it was to be attached to, or 0.
-        ifindex: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_LINK_CREATE` of a program in the place of another one's function.
-    ReplaceFunction {
-        /// The id of the other program, or 0 where the kernel does not tell it.
-        prog_id: u32,
-        /// The function, by its id in that program's BTF.
-        btf_id: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_LINK_UPDATE`.
-    UpdateLink {
-        /// The link's id, or 0 where the kernel does not tell it.
-        id: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_LINK_DETACH`.
-    DetachLink {
-        /// The link's id, or 0 where the kernel does not tell it.
-        id: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// A view of a map's elements was asked for with types, or of a map, that it cannot be of.
-    Elements {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_LOOKUP_ELEM`.
-    Lookup {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_UPDATE_ELEM`.
-    Update {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_DELETE_ELEM`.
-    Delete {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_GET_NEXT_KEY`.
-    NextKey {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
-    LookupAndDelete {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_*_BATCH`.
-    Batch {
-        /// Which of them.
-        command: Command,
-        /// How many elements were done before it failed: with those after them a caller can go on.
-        done: usize,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_MAP_FREEZE`.
-    Freeze {
-        /// Why.
-        reason: Reason,
-    },
-    /// `mmap(2)` of a map's values.
-    Mmap {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_PROG_TEST_RUN`.
-    RunProg {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_*_GET_NEXT_ID`.
-    NextId {
-        /// Of which kind.
-        kind: Kind,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_ITER_CREATE`.
-    CreateIter {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_PROG_BIND_MAP`.
-    BindMap {
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_BTF_LOAD`.
-    LoadBtf {
-        /// What the kernel wrote, or empty where it did not get to the types.
-        log: Box<str>,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_BTF_GET_FD_BY_ID`.
-    BtfById {
-        /// The BTF object's id.
-        id: u32,
-        /// Why.
-        reason: Reason,
-    },
-    /// `BPF_OBJ_GET_INFO_BY_FD` of a BTF object.
-    BtfInfo {
-        /// Why.
-        reason: Reason,
-    },
-    /// A pinned map was to be opened for use, if it fits.
-    Reuse {
-        /// The pin.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// The entries of a pinned map were to be moved to another.
-    Migrate {
-        /// The pin.
-        path: PathBuf,
-        /// What failed.
-        error: Box<Error>,
-    },
-    /// A program was to be attached by a pinned link, and what failed has no path of its own.
-    Attach {
-        /// The pin.
-        path: PathBuf,
-        /// What failed.
-        error: Box<Error>,
-    },
-    /// A bpffs was looked for, mounted, unmounted or delegated.
-    Mount {
-        /// Which of these.
-        operation: MountOperation,
-        /// Where, or empty where there is no place.
-        path: PathBuf,
-        /// Why.
-        reason: Reason,
-    },
-    /// A BPF token was made or looked at.
-    Token {
-        /// Which of these.
-        operation: TokenOperation,
-        /// Why.
-        reason: Reason,
-    },
+/// Its text names the operation, what it was done to, and the cause, or the errno's name where no cause
+/// was proven: `open /sys/fs/bpf/flows: it is a program, not a map`. `{:?}` prints the same, so that it is
+/// what a `main` shows that returns the error. The [`source`](std::error::Error::source) is the errno in
+/// the system's words. A refusal that needed no system call has no errno, and neither has a wrong kind
+/// that was found after all system calls succeeded.
+///
+/// A program branches on [`kind`](Self::kind), or on [`cause`](Self::cause) for the details.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{ErrorKind, PinnedMap};
+///
+/// match PinnedMap::open("/sys/fs/bpf/flows") {
+///     Ok(flows) => println!("map {}", flows.id()?),
+///     Err(error) if error.kind() == ErrorKind::WrongKind => println!("{error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    operation: Operation,
+    subject: Subject,
+    reason: Reason,
+    log: Box<str>,
+    elements_done: usize,
+    during: Option<(Operation, PathBuf)>,
 }
 
 impl Error {
+    #[cold]
+    pub(crate) fn new(operation: Operation, reason: impl Into<Reason>) -> Self {
+        Self(Box::new(Inner {
+            operation,
+            subject: Subject::None,
+            reason: reason.into(),
+            log: Box::default(),
+            elements_done: 0,
+            during: None,
+        }))
+    }
+
+    #[cold]
+    pub(crate) fn of(mut self, subject: Subject) -> Self {
+        self.0.subject = subject;
+        self
+    }
+
+    /// An empty path names nothing.
+    #[cold]
+    pub(crate) fn at(self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        match path.as_os_str().is_empty() {
+            true => self,
+            false => self.of(Subject::Path(path)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn with_log(mut self, log: String) -> Self {
+        self.0.log = log.into();
+        self
+    }
+
+    #[cold]
+    pub(crate) fn after_elements(mut self, done: usize) -> Self {
+        self.0.elements_done = done;
+        self
+    }
+
+    /// As a step of a larger operation at this path.
+    #[cold]
+    pub(crate) fn while_doing(mut self, operation: Operation, path: PathBuf) -> Self {
+        self.0.during = Some((operation, path));
+        self
+    }
+
+    /// With a cause, if it has none yet.
+    #[cold]
+    pub(crate) fn explained(mut self, explain: impl FnOnce(Errno) -> Option<Cause>) -> Self {
+        self.0.reason = self.0.reason.explained(explain);
+        self
+    }
+
+    /// With this cause instead of the one that it has.
+    #[cold]
+    pub(crate) fn because(mut self, cause: Cause) -> Self {
+        self.0.reason.set_cause(cause);
+        self
+    }
+
     /// Of an object without a path, which was opened by this one.
     #[cold]
-    pub(crate) fn of_opened(self, path: PathBuf) -> Self {
-        match self {
-            Self::Info { reason, .. } => Self::Open { path, reason },
-            other => other,
+    pub(crate) fn of_opened(mut self, path: PathBuf) -> Self {
+        if self.operation() == Operation::Info {
+            self.0.operation = Operation::Open;
+            self.0.subject = Subject::Path(path);
         }
+        self
     }
 
-    /// The errno and the cause.
-    pub fn reason(&self) -> &Reason {
-        match self {
-            Self::Open { reason, .. }
-            | Self::Pin { reason, .. }
-            | Self::Unpin { reason, .. }
-            | Self::Directory { reason, .. }
-            | Self::Statfs { reason, .. }
-            | Self::Fstatfs { reason }
-            | Self::Descriptor { reason, .. }
-            | Self::ById { reason, .. }
-            | Self::Clone { reason, .. }
-            | Self::Info { reason, .. }
-            | Self::CreateMap { reason, .. }
-            | Self::LoadProg { reason, .. }
-            | Self::CreateLink { reason, .. }
-            | Self::ReplaceFunction { reason, .. }
-            | Self::UpdateLink { reason, .. }
-            | Self::DetachLink { reason, .. }
-            | Self::Elements { reason }
-            | Self::Lookup { reason }
-            | Self::Update { reason }
-            | Self::Delete { reason }
-            | Self::NextKey { reason }
-            | Self::LookupAndDelete { reason }
-            | Self::Batch { reason, .. }
-            | Self::Freeze { reason }
-            | Self::Mmap { reason }
-            | Self::RunProg { reason }
-            | Self::NextId { reason, .. }
-            | Self::CreateIter { reason }
-            | Self::BindMap { reason }
-            | Self::LoadBtf { reason, .. }
-            | Self::BtfById { reason, .. }
-            | Self::BtfInfo { reason }
-            | Self::Reuse { reason, .. }
-            | Self::Mount { reason, .. }
-            | Self::Token { reason, .. } => reason,
-            Self::Migrate { error, .. } | Self::Attach { error, .. } => error.reason(),
-        }
+    pub(crate) fn is(&self, errno: Errno) -> bool {
+        self.0.reason.is(errno)
     }
 
-    /// The cause, where one was proven.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.0.subject
+    }
+
+    /// Roughly what went wrong, for a program to branch on: by the cause where one was proven, otherwise
+    /// by the errno.
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::of(&self.0.reason)
+    }
+
+    /// The call that failed.
+    pub fn operation(&self) -> Operation {
+        self.0.operation
+    }
+
+    /// The larger operation that the call was a step of: [`Operation::Migrate`] or [`Operation::Attach`].
+    pub fn during(&self) -> Option<Operation> {
+        self.0.during.as_ref().map(|(operation, _)| *operation)
+    }
+
+    /// The cause, if one was proven.
     pub fn cause(&self) -> Option<&Cause> {
-        self.reason().cause()
+        self.0.reason.cause()
     }
 
-    /// Whether it is that nothing has the name, or the id, that was asked for (ENOENT), as was then seen
-    /// to be so; for what is to be opened if it is there. Of a directory on the way that does not exist,
-    /// of a symbolic link that leads nowhere and of a bpffs that is not mounted it is false.
+    /// Returns true if nothing has the name, or the id, that was asked for (ENOENT), as was then seen to
+    /// be so. It is for what is opened if it is there. It is false of a directory on the way that does
+    /// not exist, of a symbolic link that leads nowhere, and of a bpffs that is not mounted.
     ///
     /// # Examples
     ///
@@ -361,61 +183,106 @@ impl Error {
         }
     }
 
-    /// The errno as the kernel gave it, where a syscall failed.
+    /// The errno as the kernel returned it, if a system call failed.
     pub fn raw_os_error(&self) -> Option<i32> {
-        self.reason().raw_os_error()
+        self.0.reason.raw_os_error()
     }
 
-    /// The path that was operated on, where there was one.
+    /// The path that was operated on, if there is one.
     pub fn path(&self) -> Option<&Path> {
-        match self {
-            Self::Open { path, .. }
-            | Self::Pin { path, .. }
-            | Self::Unpin { path, .. }
-            | Self::Directory { path, .. }
-            | Self::Reuse { path, .. }
-            | Self::Migrate { path, .. }
-            | Self::Attach { path, .. }
-            | Self::Statfs { path, .. } => Some(path),
-            Self::Mount { path, .. } if !path.as_os_str().is_empty() => Some(path),
+        match (&self.0.during, &self.0.subject) {
+            (Some((_, path)), _) => Some(path),
+            (None, Subject::Path(path) | Subject::Paths(path, _)) => Some(path),
             _ => None,
         }
+    }
+
+    /// The second path, of [`Operation::Rename`], [`Exchange`](Operation::Exchange) and
+    /// [`HardLink`](Operation::HardLink).
+    pub fn second_path(&self) -> Option<&Path> {
+        match &self.0.subject {
+            Subject::Paths(_, second) => Some(second),
+            _ => None,
+        }
+    }
+
+    /// The object that was operated on, if it has no path and its id is known.
+    pub fn object(&self) -> Option<Identity> {
+        match self.0.subject {
+            Subject::Object(identity) => Some(identity),
+            _ => None,
+        }
+    }
+
+    /// What the verifier wrote, of [`Operation::LoadProg`] and [`Operation::LoadBtf`], if the kernel got
+    /// that far. The error's text ends with its last lines.
+    pub fn log(&self) -> Option<&str> {
+        Some(&*self.0.log).filter(|log| !log.is_empty())
+    }
+
+    /// How many elements were done before a batch failed, from the first one on: a caller can go on
+    /// with those after them. 0 of every other operation.
+    pub fn elements_done(&self) -> usize {
+        self.0.elements_done
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        let errno = self.reason().source()?;
+        let errno = self.0.reason.source()?;
         Some(errno)
+    }
+}
+
+/// Of the errno's kind, or of one like [`Error::kind`]; the text stays, and the error is what
+/// [`get_ref`](io::Error::get_ref) returns.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno).kind(),
+            None => error.kind().into(),
+        };
+        Self::new(kind, error)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
     use std::error::Error as _;
+
+    fn errno(errno: i32) -> Reason {
+        Reason::errno_only(Errno::from_raw_os_error(errno))
+    }
 
     #[test]
     fn an_errno_without_a_cause_is_named_and_explained_once() {
-        let error = Error::Pin {
-            path: "/x".into(),
-            reason: Reason::new(Errno::NOSPC, None),
-        };
+        let error = Error::new(Operation::Pin, errno(libc::ENOSPC)).at("/x");
         assert_eq!(error.to_string(), "pin /x: ENOSPC");
+        assert_eq!(format!("{error:?}"), "pin /x: ENOSPC");
         let source = error.source().unwrap().to_string();
         assert_eq!(source, "No space left on device (os error 28)");
     }
 
     #[test]
     fn the_kernels_own_errno_and_unknown_ones_have_text() {
-        let show = |errno| Reason::new(Errno::from_raw_os_error(errno), None).to_string();
-        assert_eq!(show(524), "ENOTSUPP");
-        assert_eq!(show(4000), "errno 4000");
+        assert_eq!(errno(524).to_string(), "ENOTSUPP");
+        assert_eq!(errno(4000).to_string(), "errno 4000");
     }
 
     #[test]
-    fn an_error_is_small_enough_to_return() {
-        assert!(size_of::<Error>() <= 72, "{}", size_of::<Error>());
+    fn an_error_is_a_pointer() {
+        assert_eq!(size_of::<Result<()>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn an_io_error_keeps_kind_text_and_error() {
+        let error = Error::new(Operation::Pin, errno(libc::EEXIST)).at("/x");
+        let io = io::Error::from(error);
+        assert_eq!(io.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(io.to_string(), "pin /x: EEXIST");
+        assert!(io.get_ref().unwrap().is::<Error>());
+        let error = Error::new(Operation::Pin, Cause::TrailingSlash);
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
 }

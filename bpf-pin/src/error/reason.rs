@@ -13,9 +13,10 @@ use crate::pathname::InteriorNul;
 use crate::place::AtError;
 use crate::procfs::ProcError;
 
-/// Why an operation failed: what the kernel said, and what was then found to be behind it.
+/// Why an operation failed: the errno, and the cause if one was proven. Without the operation, which the
+/// caller knows.
 #[derive(Debug)]
-pub struct Reason {
+pub(crate) struct Reason {
     source: Option<io::Error>,
     cause: Option<Box<Cause>>,
 }
@@ -60,12 +61,12 @@ impl Reason {
     }
 
     /// The cause, where one was proven.
-    pub fn cause(&self) -> Option<&Cause> {
+    pub(crate) fn cause(&self) -> Option<&Cause> {
         self.cause.as_deref()
     }
 
     /// The errno, where a syscall failed.
-    pub fn raw_os_error(&self) -> Option<i32> {
+    pub(crate) fn raw_os_error(&self) -> Option<i32> {
         self.source.as_ref()?.raw_os_error()
     }
 }

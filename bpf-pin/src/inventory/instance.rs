@@ -13,9 +13,8 @@ use crate::access::Access;
 use crate::bpffs::{Bpffs, error};
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::object::Object;
-use crate::operation::MountOperation;
 use crate::procfs::{Mount, mount_id};
 use crate::types::FileSystem;
 
@@ -181,7 +180,7 @@ impl Instance {
                     }
                     match pin_entry(self.dev, entry, path) {
                         // The pin or its object was removed meanwhile.
-                        Err(error) if error.reason().is(Errno::NOENT) => {}
+                        Err(error) if error.is(Errno::NOENT) => {}
                         // Something was mounted on it meanwhile.
                         Err(_) if entry.is_mount_point() == Some(true) => {
                             let path = entry.path();
@@ -208,11 +207,8 @@ impl Instance {
     }
 
     fn covered_pin(&mut self, path: PathBuf) {
-        let reason = Cause::MountPoint { path: path.clone() }.into();
-        let error = Error::Open {
-            path: path.clone(),
-            reason,
-        };
+        let reason = Cause::MountPoint { path: path.clone() };
+        let error = Error::new(Operation::Open, reason).at(path.clone());
         self.covered(&path, IfUnreachable::Error(error));
     }
 
@@ -387,9 +383,9 @@ fn covered_by(mount: &Mount, path: &Path) -> Option<Error> {
         found: FileSystem::of(&fd).ok()?,
         by,
     };
-    (by != mount.mount_id).then(|| error(MountOperation::List, path, cause))
+    (by != mount.mount_id).then(|| error(Operation::ListBpffs, path, cause))
 }
 
 fn not_found(path: &Path, reason: impl Into<Reason>) -> Error {
-    error(MountOperation::Find, path, reason)
+    error(Operation::FindBpffs, path, reason)
 }

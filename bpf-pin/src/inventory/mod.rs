@@ -67,7 +67,7 @@ pub struct Inventory {
 ///
 /// # Errors
 ///
-/// [`Error::Mount`](crate::Error::Mount) as [`Bpffs::mounts`].
+/// [`Operation::ReadMounts`](crate::Operation::ReadMounts) as [`Bpffs::mounts`].
 ///
 /// # Examples
 ///

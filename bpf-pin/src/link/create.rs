@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::object::try_info;
 use crate::prog::Prog;
 use crate::sys::{self, LinkOpts, NonZeroFd};
@@ -24,7 +24,7 @@ impl LinkSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`], or [`Error::ReplaceFunction`] of [`freplace`](Self::freplace):
+    /// [`Operation::CreateLink`](crate::Operation::CreateLink), or [`Operation::ReplaceFunction`](crate::Operation::ReplaceFunction) of [`freplace`](Self::freplace):
     /// [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type are not attached so,
     /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the program is for
     /// another way; EINVAL where they do not fit otherwise or the kernel does not know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
@@ -265,16 +265,16 @@ impl LinkSpec<'_> {
     #[cold]
     pub(super) fn error(&self, reason: Reason) -> Error {
         match self.replaced_function() {
-            Some((prog, btf_id)) => Error::ReplaceFunction {
-                prog_id: sys::object_id(prog).unwrap_or_default(),
-                btf_id,
-                reason,
-            },
-            None => Error::CreateLink {
+            Some((prog, btf_id)) => {
+                Error::new(Operation::ReplaceFunction, reason).of(Subject::Function {
+                    prog_id: sys::object_id(prog).unwrap_or_default(),
+                    btf_id,
+                })
+            }
+            None => Error::new(Operation::CreateLink, reason).of(Subject::AttachPoint {
                 attach_type: self.attach_type(),
                 ifindex: self.target.ifindex(),
-                reason,
-            },
+            }),
         }
     }
 

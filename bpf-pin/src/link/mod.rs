@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::object::info_error;
 use crate::prog::Prog;
 use crate::sys::{self, AsMap};
@@ -39,7 +39,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::UpdateLink`]: [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
+    /// [`Operation::UpdateLink`](crate::Operation::UpdateLink): [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
     /// type; EINVAL of XDP and maps of sockets where it was loaded with another `expected_attach_type`
     /// than the program that the link holds, and of iterators also for something else: the kernel
     /// compares that and tells it of no program, so no cause is named. aya and libbpf set
@@ -129,7 +129,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::UpdateLink`]: EINVAL where the link holds no map, where `new` is no such, was created
+    /// [`Operation::UpdateLink`](crate::Operation::UpdateLink): EINVAL where the link holds no map, where `new` is no such, was created
     /// without [`LINK`](crate::MapFlags::LINK), has no programs yet or is of another struct, and where the
     /// struct's own rules say so: congestion control keeps its name; EOPNOTSUPP where the struct cannot
     /// be updated; [`Detached`](Cause::Detached) (ENOLINK).
@@ -193,8 +193,7 @@ impl Link {
 
     #[cold]
     pub(crate) fn update_error(&self, id: Option<u32>, reason: Reason) -> Error {
-        let id = id.unwrap_or_default();
-        Error::UpdateLink { id, reason }
+        Error::new(Operation::UpdateLink, reason).of(Subject::link(id))
     }
 
     /// `BPF_LINK_DETACH`: detaches the program now, whoever else has the link. The link and its
@@ -202,7 +201,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::DetachLink`]: [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
+    /// [`Operation::DetachLink`](crate::Operation::DetachLink): [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
     /// and pin of a link of this type detach it: tracing, raw tracepoints, iterators, perf events,
     /// kprobes and uprobes, and struct_ops before Linux 6.11.
     ///
@@ -231,10 +230,8 @@ impl Link {
             }
             _ => None,
         };
-        Error::DetachLink {
-            id: info.map_or(0, |info| info.id),
-            reason: Reason::new(errno, cause),
-        }
+        Error::new(Operation::DetachLink, Reason::new(errno, cause))
+            .of(Subject::link(info.map(|info| info.id)))
     }
 
     /// `BPF_ITER_CREATE`: starts the iterator. What is read is what its program writes. Linux 5.8.
@@ -243,7 +240,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateIter`]: [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
+    /// [`Operation::CreateIter`](crate::Operation::CreateIter): [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
     ///
     /// # Examples
     ///
@@ -269,7 +266,7 @@ impl Link {
                 };
                 let info = (errno == Errno::INVAL).then(|| self.info().ok()).flatten();
                 let reason = Reason::new(errno, info.and_then(other));
-                Err(Error::CreateIter { reason })
+                Err(Error::new(Operation::CreateIter, reason))
             }
         }
     }
@@ -279,7 +276,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::Info`] as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
+    /// [`Operation::Info`](crate::Operation::Info) as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
     pub fn target_name(&self) -> Result<Option<String>> {
         let mut room = [0; 512];
         match sys::link_name(self.as_fd(), &mut room) {
@@ -297,15 +294,18 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateLink`]: EINVAL where the map is no such, or the kernel does not know of it.
+    /// [`Operation::CreateLink`](crate::Operation::CreateLink): EINVAL where the map is no such, or the kernel does not know of it.
     pub fn of_struct_ops(map: &impl AsMap) -> Result<Self> {
         match sys::link_create_struct_ops(map.map_fd()) {
             Ok(fd) => Ok(Self::from_proven_fd(fd)),
-            Err(errno) => Err(Error::CreateLink {
-                attach_type: AttachType::STRUCT_OPS,
-                ifindex: 0,
-                reason: Reason::errno_only(errno),
-            }),
+            Err(errno) => Err(
+                Error::new(Operation::CreateLink, Reason::errno_only(errno)).of(
+                    Subject::AttachPoint {
+                        attach_type: AttachType::STRUCT_OPS,
+                        ifindex: 0,
+                    },
+                ),
+            ),
         }
     }
 }

@@ -6,7 +6,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::map::cursor::{At, Cursor};
 use crate::map::refused::Needs;
 use crate::map::{ElemFlags, Elems};
@@ -37,11 +37,11 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`]: [`Size`](Cause::Size) or [`Uneven`](Cause::Uneven) for slices that are not
+    /// [`Operation::LookupBatch`](crate::Operation::LookupBatch): [`Size`](Cause::Size) or [`Uneven`](Cause::Uneven) for slices that are not
     /// for whole elements, or not for as many; [`LargerBucket`](Cause::LargerBucket) (ENOSPC) where
     /// there is too little room, and the cursor stays; [`MapAccess`](Cause::MapAccess) (EPERM); EINVAL
     /// for a flag that the map does not take, which is any but [`ElemFlags::LOCK`]. One by one:
-    /// [`Error::NextKey`] and [`Error::Lookup`], of a queue, stack or bloom filter with
+    /// [`Operation::NextKey`](crate::Operation::NextKey) and [`Operation::Lookup`](crate::Operation::Lookup), of a queue, stack or bloom filter with
     /// [`NoCommand`](Cause::NoCommand), for they have no keys.
     ///
     /// # Examples
@@ -106,11 +106,7 @@ impl<M: AsMap> Elems<M> {
                 };
                 self.read(takes, cursor, room, flags)
             }
-            Err(cause) => Err(Error::Batch {
-                command: reading(takes),
-                done: 0,
-                reason: cause.into(),
-            }),
+            Err(cause) => Err(Error::new(Operation::batch(reading(takes)), cause)),
         }
     }
 
@@ -123,11 +119,7 @@ impl<M: AsMap> Elems<M> {
         flags: ElemFlags,
     ) -> Result<usize> {
         let command = reading(takes);
-        let fail = |reason| Error::Batch {
-            command,
-            done: 0,
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::batch(command), reason);
         let Room {
             keys,
             values,
@@ -299,7 +291,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`], which says how many were done before: [`Size`](Cause::Size) or
+    /// [`Operation::UpdateBatch`](crate::Operation::UpdateBatch), which says how many were done before: [`Size`](Cause::Size) or
     /// [`Uneven`](Cause::Uneven) for slices that are not of whole elements, or not of as many, before
     /// any; and as [`update`](Self::update) for the one that comes next.
     ///
@@ -312,18 +304,15 @@ impl<M: AsMap> Elems<M> {
     /// let (keys, values): (Vec<u32>, Vec<u64>) = (0..10_000).map(|key| (key, 0)).unzip();
     /// match flows.typed()?.update_batch(&keys, &values, ElemFlags::ANY) {
     ///     // All from this one on are still to be put in.
-    ///     Err(Error::Batch { done, reason, .. }) => println!("{:?}: {reason}", keys[done]),
+    ///     Err(error) => println!("{error}: {:?}", keys[error.elements_done()]),
     ///     other => other?,
     /// }
     /// # Ok::<(), Error>(())
     /// ```
     pub fn update_batch(&self, keys: &[u8], values: &[u8], flags: ElemFlags) -> Result<()> {
         let command = Command::MAP_UPDATE_BATCH;
-        let fail = |done, reason| Error::Batch {
-            command,
-            done,
-            reason,
-        };
+        let fail =
+            |done, reason| Error::new(Operation::batch(command), reason).after_elements(done);
         let all = self.pairs(keys.len(), values.len());
         let all = all.map_err(|cause| fail(0, cause.into()))?;
         self.make_writable().map_err(|reason| fail(0, reason))?;
@@ -360,17 +349,14 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Batch`], which says how far it came: each of so many keys was removed, or was not
+    /// [`Operation::DeleteBatch`](crate::Operation::DeleteBatch), which says how far it came: each of so many keys was removed, or was not
     /// there, and it is the next one that failed. [`Size`](Cause::Size) for a slice that is not of
     /// whole keys, before any; and as [`delete`](Self::delete).
     pub fn delete_batch(&self, keys: &[u8]) -> Result<usize> {
         let command = Command::MAP_DELETE_BATCH;
         let mut gone = 0;
-        let fail = |done, reason| Error::Batch {
-            command,
-            done,
-            reason,
-        };
+        let fail =
+            |done, reason| Error::new(Operation::batch(command), reason).after_elements(done);
         let all = whole("key", self.key_len(), keys.len());
         let all = all.map_err(|cause| fail(0, cause.into()))?;
         let (cells, key_len) = (self.cells(), self.key_len());

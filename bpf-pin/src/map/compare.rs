@@ -54,7 +54,7 @@ impl MapSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::Info`](crate::Error::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::Operation::Info) as [`Map::info`].
     ///
     /// # Examples
     ///
@@ -220,7 +220,7 @@ impl MapSpec<'static> {
     ///
     /// # Errors
     ///
-    /// [`Error::Info`](crate::Error::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::Operation::Info) as [`Map::info`].
     ///
     /// # Examples
     ///

@@ -6,7 +6,7 @@ use std::mem::{size_of, size_of_val};
 use bytemuck::cast_slice_mut;
 
 use crate::cause::Cause;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 
 /// How far [`Elems::lookup_batch`](crate::Elems::lookup_batch) has come in a map.
 ///
@@ -77,8 +77,7 @@ impl Cursor {
         let left = self.left.unwrap_or(most) as usize;
         self.left = Some(left.saturating_sub(keys) as u32);
         if keys > left {
-            let reason = Cause::Unsettled.into();
-            return Err(Error::NextKey { reason });
+            return Err(Error::new(Operation::NextKey, Cause::Unsettled));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Failed, Reason, Result};
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::map::Map;
 use crate::map::refused::{Lacking, Needs, frozen, no_command, not_granted, not_writable};
 use crate::process::is_filtered;
@@ -68,7 +68,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Elements`]: [`UnknownMapType`](Cause::UnknownMapType) for a type newer than this
+    /// [`Operation::Elements`](crate::Operation::Elements): [`UnknownMapType`](Cause::UnknownMapType) for a type newer than this
     /// library; [`PossibleCpus`](Cause::PossibleCpus) for a per-CPU map where /sys is not mounted.
     pub fn elems(&self) -> Result<Elems<&Self>> {
         Ok(Elems::new(self)?)
@@ -96,7 +96,7 @@ impl<M: AsMap> Elems<M> {
                     }
                     .into(),
                 };
-                Err(Failed::new(map, Error::Elements { reason }))
+                Err(Failed::new(map, Error::new(Operation::Elements, reason)))
             }
         }
     }
@@ -109,10 +109,10 @@ impl<M: AsMap> Elems<M> {
         let elems = Self::new(map)?;
         match check(&elems) {
             Ok(()) => Ok(elems),
-            Err(cause) => {
-                let reason = cause.into();
-                Err(Failed::new(elems.into_map(), Error::Elements { reason }))
-            }
+            Err(cause) => Err(Failed::new(
+                elems.into_map(),
+                Error::new(Operation::Elements, cause),
+            )),
         }
     }
 
@@ -153,7 +153,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lookup`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without
+    /// [`Operation::Lookup`](crate::Operation::Lookup): [`Size`](Cause::Size) where a slice is not as long as the map's, without
     /// a syscall; [`MapAccess`](Cause::MapAccess) (EPERM) on a map opened for writing only;
     /// [`NoCommand`](Cause::NoCommand) (ENOTSUPP, EOPNOTSUPP) on a type without lookups.
     pub fn lookup(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
@@ -168,7 +168,7 @@ impl<M: AsMap> Elems<M> {
     /// [`LOCK`](ElemFlags::LOCK) without a lock: [`InvalidField`](Cause::InvalidField), where that was
     /// proven.
     pub fn lookup_with(&self, key: &[u8], value: &mut [u8], flags: ElemFlags) -> Result<bool> {
-        let fail = |reason| Error::Lookup { reason };
+        let fail = |reason| Error::new(Operation::Lookup, reason);
         match self.cells.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
@@ -181,7 +181,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Update`]: [`Size`](Cause::Size) where a slice is not as long as the map's, without a
+    /// [`Operation::Update`](crate::Operation::Update): [`Size`](Cause::Size) where a slice is not as long as the map's, without a
     /// syscall; [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing)
     /// (ENOENT) as the flags have it; [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC);
     /// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array; EINVAL where flags do not go together, as
@@ -198,7 +198,7 @@ impl<M: AsMap> Elems<M> {
     #[inline]
     pub fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<()> {
         let put = self.put(key, value, flags);
-        put.map_err(|reason| Error::Update { reason })
+        put.map_err(|reason| Error::new(Operation::Update, reason))
     }
 
     #[inline]
@@ -247,7 +247,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::LookupAndDelete`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) or
+    /// [`Operation::LookupAndDelete`](crate::Operation::LookupAndDelete): [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) or
     /// [`Frozen`](Cause::Frozen) (EPERM); [`NoCommand`](Cause::NoCommand) (ENOTSUPP) on a type that
     /// does not know it, and [`Unsupported`](Cause::Unsupported) for a hash on a kernel that knows it
     /// for others only.
@@ -268,7 +268,7 @@ impl<M: AsMap> Elems<M> {
         value: &mut [u8],
         flags: ElemFlags,
     ) -> Result<bool> {
-        let fail = |reason| Error::LookupAndDelete { reason };
+        let fail = |reason| Error::new(Operation::LookupAndDelete, reason);
         match self.cells.lookup_and_delete(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
@@ -284,12 +284,12 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Delete`]: [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) on an array,
+    /// [`Operation::Delete`](crate::Operation::Delete): [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) on an array,
     /// whose elements stay, on a queue and on a stack;
     /// [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM).
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
         let removed = self.remove(key);
-        removed.map_err(|reason| Error::Delete { reason })
+        removed.map_err(|reason| Error::new(Operation::Delete, reason))
     }
 
     pub(crate) fn remove(&self, key: &[u8]) -> Result<bool, Reason> {
@@ -307,11 +307,11 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// [`Error::NextKey`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
+    /// [`Operation::NextKey`](crate::Operation::NextKey): [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
     /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) on a type without keys, or
     /// whose keys are not to be listed.
     pub fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<bool> {
-        let fail = |reason| Error::NextKey { reason };
+        let fail = |reason| Error::new(Operation::NextKey, reason);
         match self.cells.next_key(key, next) {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),

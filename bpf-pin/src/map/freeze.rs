@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::map::Map;
 use crate::map::refused::{Needs, is_frozen, not_granted};
 use crate::process::{Capability, lacks};
@@ -18,7 +18,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Freeze`]: [`Frozen`](Cause::Frozen) where it is already, and
+    /// [`Operation::Freeze`](crate::Operation::Freeze): [`Frozen`](Cause::Frozen) where it is already, and
     /// [`BeingWritten`](Cause::BeingWritten) where its values are mapped for writing (both EBUSY, or
     /// EPERM on a newer kernel); [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading
     /// only; [`MissingCapability`](Cause::MissingCapability) (EPERM), of `CAP_BPF`, on a kernel that
@@ -37,8 +37,11 @@ impl Map {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn freeze(&self) -> Result<()> {
-        sys::map_freeze(self.as_fd()).map_err(|errno| Error::Freeze {
-            reason: Reason::new(errno, freeze_cause(self.as_fd(), errno)),
+        sys::map_freeze(self.as_fd()).map_err(|errno| {
+            Error::new(
+                Operation::Freeze,
+                Reason::new(errno, freeze_cause(self.as_fd(), errno)),
+            )
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 
 use crate::cause::Cause;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::map::Elems;
 use crate::sys::AsMap;
 
@@ -20,7 +20,7 @@ impl<M: AsMap> Elems<M> {
     ///
     /// # Errors
     ///
-    /// Yielded, and then it ends: [`Error::NextKey`] as [`next_key`](Self::next_key), and with
+    /// Yielded, and then it ends: [`Operation::NextKey`](crate::Operation::NextKey) as [`next_key`](Self::next_key), and with
     /// [`Unsettled`](Cause::Unsettled).
     pub fn keys(&self) -> Keys<'_, M> {
         Keys {
@@ -85,9 +85,7 @@ impl<K> Walk<K> {
             max_entries
         };
         let left = self.left.unwrap_or(most).checked_sub(1);
-        self.left = Some(left.ok_or_else(|| Error::NextKey {
-            reason: Cause::Unsettled.into(),
-        })?);
+        self.left = Some(left.ok_or_else(|| Error::new(Operation::NextKey, Cause::Unsettled))?);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::flags::MapFlags;
 use crate::map::refused::{Needs, is_frozen, not_granted};
 use crate::map::{Map, MapInfo};
@@ -68,7 +68,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Mmap`]: [`NotMmapable`](Cause::NotMmapable) for any other map, and
+    /// [`Operation::Mmap`](crate::Operation::Mmap): [`NotMmapable`](Cause::NotMmapable) for any other map, and
     /// [`NoMultiple`](Cause::NoMultiple) for values that are not made of `T`s, both without mmap(2);
     /// [`MapAccess`](Cause::MapAccess) (EACCES or EINVAL) for a map opened for writing only, or for
     /// reading only, whatever `T` is; where it writes [`Frozen`](Cause::Frozen) (EPERM) and
@@ -79,7 +79,7 @@ impl Map {
     ///
     /// [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html), kernel/bpf/arraymap.c: `array_map_mmap`
     pub fn mmap<T: Atom>(&self) -> Result<Mmap<T>> {
-        let fail = |reason| Error::Mmap { reason };
+        let fail = |reason| Error::new(Operation::Mmap, reason);
         let info: abi::bpf_map_info =
             sys::info(self.as_fd()).map_err(|errno| fail(Reason::errno_only(errno)))?;
         let info = MapInfo::from_raw(info);

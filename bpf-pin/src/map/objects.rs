@@ -8,7 +8,7 @@ use bytemuck::{Pod, bytes_of};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Failed, Result};
+use crate::error::{Failed, Result};
 use crate::map::elem::check_size;
 use crate::map::{ElemFlags, Elems, Map};
 use crate::object::{Prog, TypedObject};
@@ -99,7 +99,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Elements`]: [`HoldsNo`](Cause::HoldsNo) where the map's type is not of maps that
+    /// [`Operation::Elements`](crate::Operation::Elements): [`HoldsNo`](Cause::HoldsNo) where the map's type is not of maps that
     /// hold such; [`Size`](Cause::Size) where `K` is not as large as the map's.
     pub fn objects<K: Pod, O: Element>(&self) -> Result<Objects<K, O, &Self>> {
         Ok(Objects::new(self)?)
@@ -143,7 +143,7 @@ impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Update`] as [`Elems::update`]; [`OtherProgType`](Cause::OtherProgType) (EINVAL) of a
+    /// [`Operation::Update`](crate::Operation::Update) as [`Elems::update`]; [`OtherProgType`](Cause::OtherProgType) (EINVAL) of a
     /// program where the array is for programs of another type; EINVAL also where that type is the same
     /// and the first program that met the array differs in what the kernel does not tell of it: an XDP
     /// program loaded with [`XDP_HAS_FRAGS`](crate::ProgFlags::XDP_HAS_FRAGS) and one without, on newer
@@ -153,24 +153,18 @@ impl<K: Pod, O: Element, M: AsMap> Objects<K, O, M> {
     pub fn update(&self, key: &K, object: &O, flags: ElemFlags) -> Result<()> {
         let number = object.as_fd().as_raw_fd();
         let updated = self.elems.update(bytes_of(key), bytes_of(&number), flags);
-        updated.map_err(|error| match error {
-            Error::Update { reason } => {
-                let explain = |errno| match errno {
-                    Errno::INVAL => object.misfit(self.elems.map()),
-                    _ => None,
-                };
-                let reason = reason.explained(explain);
-                Error::Update { reason }
-            }
-            other => other,
-        })
+        let explain = |errno| match errno {
+            Errno::INVAL => object.misfit(self.elems.map()),
+            _ => None,
+        };
+        updated.map_err(|error| error.explained(explain))
     }
 
     /// `BPF_MAP_DELETE_ELEM`: takes out the object under `key` and says whether there was one.
     ///
     /// # Errors
     ///
-    /// [`Error::Delete`] as [`Elems::delete`]; E2BIG for an index that the array does not have.
+    /// [`Operation::Delete`](crate::Operation::Delete) as [`Elems::delete`]; E2BIG for an index that the array does not have.
     pub fn delete(&self, key: &K) -> Result<bool> {
         self.elems.delete(bytes_of(key))
     }
@@ -184,7 +178,7 @@ impl<K: Pod, O: Element + TypedObject, M: AsMap> Objects<K, O, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lookup`] as [`Elems::lookup`].
+    /// [`Operation::Lookup`](crate::Operation::Lookup) as [`Elems::lookup`].
     pub fn lookup(&self, key: &K) -> Result<Option<u32>> {
         let mut id = [0; size_of::<u32>()];
         let found = self.elems.lookup(bytes_of(key), &mut id)?;

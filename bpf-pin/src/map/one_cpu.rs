@@ -6,7 +6,7 @@ use bytemuck::{Pod, bytes_of, bytes_of_mut};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::map::PerCpu;
 use crate::map::elem::ElemFlags;
 use crate::map::refused::Needs;
@@ -20,7 +20,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Lookup`] as [`Elems::lookup`](crate::Elems::lookup); ERANGE for a CPU beyond
+    /// [`Operation::Lookup`](crate::Operation::Lookup) as [`Elems::lookup`](crate::Elems::lookup); ERANGE for a CPU beyond
     /// [`cpus`](Self::cpus); [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel, where
     /// [`lookup`](Self::lookup) has all values.
     ///
@@ -45,7 +45,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
                 let elems = self.elems();
                 let because = |errno| self.one_cpu_reason(errno, key, Needs::READ, "BPF_F_CPU");
                 let reason = elems.reason_with(error, bytes_of(key), elems.value_len(), because);
-                Err(Error::Lookup { reason })
+                Err(Error::new(Operation::Lookup, reason))
             }
         }
     }
@@ -59,7 +59,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// # Errors
     ///
-    /// [`Error::Update`] as [`Elems::update`](crate::Elems::update); ERANGE for a CPU beyond
+    /// [`Operation::Update`](crate::Operation::Update) as [`Elems::update`](crate::Elems::update); ERANGE for a CPU beyond
     /// [`cpus`](Self::cpus); [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel.
     pub fn update_on(&self, cpu: u32, key: &K, value: &V) -> Result<()> {
         self.update_one(key, value, on(cpu), "BPF_F_CPU")
@@ -93,7 +93,7 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
                 }
                 other => elems.not_put(other, bytes, &all, ElemFlags::from_bits_retain(flags)),
             })
-            .map_err(|reason| Error::Update { reason })
+            .map_err(|reason| Error::new(Operation::Update, reason))
     }
 
     #[cold]

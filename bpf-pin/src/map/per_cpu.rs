@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use bytemuck::{Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
 
-use crate::error::{Error, Failed, Result};
+use crate::error::{Error, Failed, Operation, Result};
 use crate::map::batch::{bytes_of_all, bytes_of_all_mut};
 use crate::map::elem::check_size;
 use crate::map::iter::{Reader, read_all};
@@ -42,7 +42,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Elements`]: [`Size`](crate::Cause::Size) where `K`, or `V` for one CPU, is not as large
+    /// [`Operation::Elements`](crate::Operation::Elements): [`Size`](crate::Cause::Size) where `K`, or `V` for one CPU, is not as large
     /// as the map's; [`PerCpu`](crate::Cause::PerCpu) where the map has one value for all CPUs; and as
     /// [`Map::elems`].
     pub fn per_cpu<K: Pod, V: Pod>(&self) -> Result<PerCpu<K, V, &Self>> {
@@ -105,9 +105,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// As [`Elems::lookup`]; [`Size`](crate::Cause::Size) for a slice of another length.
     pub fn lookup_into(&self, key: &K, values: &mut [V]) -> Result<bool> {
-        self.check(values).map_err(|cause| Error::Lookup {
-            reason: cause.into(),
-        })?;
+        self.check(values)
+            .map_err(|cause| Error::new(Operation::Lookup, cause))?;
         let found = self.unpadded(values, |bytes| {
             self.elems.lookup(bytes_of(key), bytes).map(usize::from)
         });
@@ -136,9 +135,8 @@ impl<K: Pod, V: Pod, M: AsMap> PerCpu<K, V, M> {
     ///
     /// As [`Elems::update`]; [`Size`](crate::Cause::Size) for a slice of another length.
     pub fn update(&self, key: &K, values: &[V], flags: ElemFlags) -> Result<()> {
-        self.check(values).map_err(|cause| Error::Update {
-            reason: cause.into(),
-        })?;
+        self.check(values)
+            .map_err(|cause| Error::new(Operation::Update, cause))?;
         self.padded(values, |bytes| {
             self.elems.update(bytes_of(key), bytes, flags)
         })

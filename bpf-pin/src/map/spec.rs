@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::flags::MapFlags;
 use crate::map::Map;
 use crate::mismatch::MapFields;
@@ -86,7 +86,7 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateMap`] with [`InvalidName`](Cause::InvalidName) for any other name.
+    /// [`Operation::CreateMap`](crate::Operation::CreateMap) with [`InvalidName`](Cause::InvalidName) for any other name.
     pub fn name(mut self, name: &str) -> Result<Self> {
         match ObjName::new(name) {
             Ok(name) => self.name = name,
@@ -195,7 +195,7 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// # Errors
     ///
-    /// [`Error::CreateMap`]: [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
+    /// [`Operation::CreateMap`](crate::Operation::CreateMap): [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
     /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
     /// of maps without [`inner_map`](Self::inner_map) and for
@@ -302,10 +302,9 @@ impl<'fd> MapSpec<'fd> {
 
     #[cold]
     pub(super) fn error(&self, reason: Reason) -> Error {
-        Error::CreateMap {
+        Error::new(Operation::CreateMap, reason).of(Subject::Map {
             map_type: self.map_type,
             name: self.name.to_string(),
-            reason,
-        }
+        })
     }
 }

@@ -64,7 +64,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Error::Elements`](crate::Error::Elements): [`Size`](Cause::Size) where `K` or `V` is not
+    /// [`Operation::Elements`](crate::Operation::Elements): [`Size`](Cause::Size) where `K` or `V` is not
     /// as large as the map's; [`PerCpu`](Cause::PerCpu) where the map has a value for each CPU; and
     /// as [`Map::elems`].
     pub fn typed<K: Pod, V: Pod>(&self) -> Result<Typed<K, V, &Self>> {

@@ -190,3 +190,5 @@ impl From<Link> for Object {
         Self::Link(link)
     }
 }
+
+impl crate::error::Owned for Object {}

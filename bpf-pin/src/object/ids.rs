@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::sys;
-use crate::types::Kind;
+use crate::types::{Identity, Kind};
 
 use super::typed::TypedObject;
 
@@ -68,7 +68,7 @@ pub(super) fn by_id_error(kind: Kind, id: u32, errno: Errno) -> Error {
         _ => None,
     };
     let reason = Reason::new(errno, cause);
-    Error::ById { kind, id, reason }
+    Error::new(Operation::FromId, reason).of(Subject::Object(Identity { kind, id }))
 }
 
 impl<T: TypedObject> Iterator for Ids<T> {
@@ -91,10 +91,11 @@ impl<T: TypedObject> Iterator for Ids<T> {
             Err(errno) => {
                 self.is_over = true;
                 let cause = (errno == Errno::PERM).then(diagnose::for_next_id).flatten();
-                Some(Err(Error::NextId {
-                    kind: T::KIND,
-                    reason: Reason::new(errno, cause),
-                }))
+                Some(Err(Error::new(
+                    Operation::NextId,
+                    Reason::new(errno, cause),
+                )
+                .of(Subject::Kind(T::KIND))))
             }
         }
     }

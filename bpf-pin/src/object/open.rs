@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
+use crate::error::{Error, Failed, Operation, Reason, Result, Subject};
 use crate::path::at::{AtError, Place, with_place};
 use crate::path::inline::Pathname;
 use crate::sys::InfoBuf;
@@ -100,7 +100,7 @@ pub(crate) fn get_error(place: &Place<'_>, access: Access, error: AtError) -> Er
 #[cold]
 pub(crate) fn open_error(path: &Path, reason: Reason) -> Error {
     let path = path.to_owned();
-    Error::Open { path, reason }
+    Error::new(Operation::Open, reason).at(path)
 }
 
 /// Proves the kind of a descriptor that comes from elsewhere; the error returns it.
@@ -110,7 +110,11 @@ pub(super) fn from_fd<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed
         Err((fd, error)) => {
             let expected = T::EXPECTED;
             let reason = error.into_reason(expected);
-            Err(Failed::new(fd, Error::Descriptor { expected, reason }))
+            Err(Failed::new(
+                fd,
+                Error::new(Operation::FromFd, reason)
+                    .of(expected.map_or(Subject::None, Subject::Kind)),
+            ))
         }
     }
 }
@@ -119,9 +123,6 @@ pub(super) fn from_fd<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed
 pub(super) fn is_same_object(identity: proof::Identity, fd: impl AsFd) -> Result<bool> {
     match proof::identity(fd.as_fd()) {
         Ok(other) => Ok(other == identity),
-        Err(error) => Err(Error::Descriptor {
-            expected: None,
-            reason: error.into_reason(None),
-        }),
+        Err(error) => Err(Error::new(Operation::FromFd, error.into_reason(None))),
     }
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::path::at::{Place, with_place};
 use crate::path::inline::Pathname;
 use crate::sys::{self, AsMap, sealed::Sealed};
@@ -42,16 +42,16 @@ impl<T: Pinnable> Pinned<T> {
             return Ok(Self { object, path });
         };
         let path = path.to_owned();
-        Err(Failed::new(object, Error::Pin { path, reason }))
+        Err(Failed::new(
+            object,
+            Error::new(Operation::Pin, reason).at(path),
+        ))
     }
 
     fn unlink(&self) -> Result<(), Error> {
         let unlinked = identity_of(&self.object)
             .and_then(|identity| unlink_if_held_by(&self.path.place(), identity));
-        unlinked.map_err(|reason| Error::Unpin {
-            path: self.path.as_path().to_owned(),
-            reason,
-        })
+        unlinked.map_err(|reason| Error::new(Operation::Unpin, reason).at(self.path.as_path()))
     }
 }
 
@@ -75,6 +75,10 @@ macro_rules! pinned_object {
         /// # Ok::<(), bpf_pin::Error>(())
         /// ```
         pub struct $Pinned(pub(super) Pinned<$Type>);
+
+        impl $crate::error::Owned for $Pinned {}
+
+        $crate::error::boxes_error_only!(['b] &'b $Pinned);
 
         impl $Pinned {
             #[doc = concat!("`BPF_OBJ_GET`: opens the ", $noun, " pinned at `path`, for reading and writing.")]

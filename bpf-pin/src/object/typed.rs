@@ -9,8 +9,8 @@ pub(super) use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::Reason;
 pub(super) use crate::error::{Error, Failed, Result};
+use crate::error::{Operation, Reason, Subject};
 pub(super) use crate::sys::{self, sealed::Sealed};
 pub(super) use crate::types::{Access, Identity, Kind};
 
@@ -75,7 +75,7 @@ pub trait TypedObject: Pinnable {
 pub(crate) fn info_error(kind: Kind, errno: Errno) -> Error {
     let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
     let reason = Reason::new(errno, cause);
-    Error::Info { kind, reason }
+    Error::new(Operation::Info, reason).of(Subject::Kind(kind))
 }
 
 #[inline]
@@ -89,9 +89,8 @@ pub(crate) fn info_of<T: TypedObject>(object: &T) -> Result<T::Info> {
 }
 
 pub(super) fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| Error::Clone {
-        kind,
-        reason: Reason::errno_only(errno),
+    rustix::io::fcntl_dupfd_cloexec(fd, 0).map_err(|errno| {
+        Error::new(Operation::Clone, Reason::errno_only(errno)).of(Subject::Kind(kind))
     })
 }
 
@@ -360,6 +359,10 @@ macro_rules! typed_object {
                 object.fd
             }
         }
+
+        impl $crate::error::Owned for $Type {}
+
+        $crate::error::boxes_error_only!(['b] &'b $Type);
 
         /// Proves the kind of a descriptor that comes from elsewhere; the error returns the descriptor.
         impl TryFrom<OwnedFd> for $Type {

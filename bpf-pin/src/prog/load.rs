@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::log::{Logged, with_log};
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::name::ObjName;
 use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
@@ -26,7 +26,7 @@ impl ProgSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::LoadProg`], with the verifier's log where it got that far: EINVAL or EACCES where it
+    /// [`Operation::LoadProg`](crate::Operation::LoadProg), with the verifier's log where it got that far: EINVAL or EACCES where it
     /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
     /// program is too long or too complex;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
@@ -55,8 +55,8 @@ impl ProgSpec<'_> {
     ///
     /// // A register that nobody has set: the error has all that the verifier wrote.
     /// let insns = [Insn::mov64_reg(0, 5), Insn::exit()];
-    /// if let Err(Error::LoadProg { log, reason, .. }) = ProgSpec::new(ProgType::XDP, &insns).load() {
-    ///     println!("{reason}:\n{log}");
+    /// if let Err(error) = ProgSpec::new(ProgType::XDP, &insns).load() {
+    ///     println!("{error}\n{}", error.log().unwrap_or_default());
     /// }
     /// # Ok::<(), Error>(())
     /// ```
@@ -278,13 +278,12 @@ impl ProgSpec<'_> {
 
     #[cold]
     pub(super) fn error(&self, log: String, reason: Reason) -> Error {
-        Error::LoadProg {
-            prog_type: self.prog_type,
-            // The cause quotes one that is invalid.
-            name: ObjName::new(self.name).unwrap_or_default().to_string(),
-            log: log.into(),
-            reason,
-        }
+        // The cause quotes a name that is invalid.
+        let name = ObjName::new(self.name).unwrap_or_default().to_string();
+        let prog_type = self.prog_type;
+        Error::new(Operation::LoadProg, reason)
+            .of(Subject::Prog { prog_type, name })
+            .with_log(log)
     }
 }
 

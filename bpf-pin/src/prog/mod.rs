@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::object::info_error;
 use crate::sys::{self, AsMap};
 use crate::types::Kind;
@@ -31,7 +31,7 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Error::Info`], as [`info`](Self::info).
+    /// [`Operation::Info`](crate::Operation::Info), as [`info`](Self::info).
     pub fn map_ids(&self) -> Result<Vec<u32>> {
         let fail = |errno| info_error(Kind::Prog, errno);
         let mut ids = Vec::new();
@@ -51,13 +51,11 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Error::BindMap`]: ENOMEM; EPERM as [`info`](Self::info).
+    /// [`Operation::BindMap`](crate::Operation::BindMap): ENOMEM; EPERM as [`info`](Self::info).
     pub fn bind_map(&self, map: &impl AsMap) -> Result<()> {
         sys::prog_bind_map(self.as_fd(), map.map_fd()).map_err(|errno| {
             let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
-            Error::BindMap {
-                reason: Reason::new(errno, cause),
-            }
+            Error::new(Operation::BindMap, Reason::new(errno, cause))
         })
     }
 }

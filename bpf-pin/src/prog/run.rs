@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result};
 use crate::prog::Prog;
 use crate::sys::{self, RunArgs, RunError, RunOut};
 use crate::types::ProgType;
@@ -136,7 +136,7 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Error::RunProg`]: [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
+    /// [`Operation::RunProg`](crate::Operation::RunProg): [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
     /// newer than this library; [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
     /// 14 bytes; EINVAL where the type does not take what was given, or is not given what it takes;
     /// [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
@@ -174,13 +174,13 @@ impl Prog {
             }),
             Err(RunError::Context(number)) => {
                 let prog_type = ProgType(number);
-                let reason = Cause::NoContext { prog_type }.into();
-                Err(Error::RunProg { reason })
+                let reason = Cause::NoContext { prog_type };
+                Err(Error::new(Operation::RunProg, reason))
             }
             Err(RunError::Info(errno)) => {
                 let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
                 let reason = Reason::new(errno, cause);
-                Err(Error::RunProg { reason })
+                Err(Error::new(Operation::RunProg, reason))
             }
             Err(RunError::Failed(errno, out)) => {
                 let cause = match errno {
@@ -193,7 +193,7 @@ impl Prog {
                     _ => None,
                 };
                 let reason = Reason::new(errno, cause);
-                Err(Error::RunProg { reason })
+                Err(Error::new(Operation::RunProg, reason))
             }
         }
     }

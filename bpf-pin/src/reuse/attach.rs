@@ -10,13 +10,12 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::PinDir;
-use crate::error::{Error, Reason, Result};
+use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
 use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
 use crate::object::open_error;
 use crate::object::pin_at;
-use crate::operation::DirOperation;
 use crate::prog::Prog;
 use crate::types::{AttachType, LinkType};
 
@@ -118,26 +117,26 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Open`], as [`open_as`](Self::open_as); nothing but ENOENT means that nothing is there.
+    /// [`Operation::Open`](crate::Operation::Open), as [`open_as`](Self::open_as); nothing but ENOENT means that nothing is there.
     ///
-    /// [`Error::Attach`] with the pin's path and one of these:
+    /// [`Operation::Attach`](crate::Operation::Attach) with the pin's path and one of these:
     ///
-    /// - [`Error::UpdateLink`], and nothing was changed:
+    /// - [`Operation::UpdateLink`](crate::Operation::UpdateLink), and nothing was changed:
     ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint);
     ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
     ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
     ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
-    /// - [`Error::CreateLink`], as [`LinkSpec::create`]: where the place is taken, after a second in which
+    /// - [`Operation::CreateLink`](crate::Operation::CreateLink), as [`LinkSpec::create`]: where the place is taken, after a second in which
     ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
     ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
     ///   netfilter [`NotPutBack`](Cause::NotPutBack), the one failure that leaves less than there was: the
     ///   pinned link was in another network namespace, or was defunct, or something else took the place
     ///   meanwhile;
-    /// - [`Error::ById`], of a netfilter link that holds another program:
+    /// - [`Operation::FromId`](crate::Operation::FromId), of a netfilter link that holds another program:
     ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`;
-    /// - [`Error::Info`] of the program or the link.
+    /// - [`Operation::Info`](crate::Operation::Info) of the program or the link.
     ///
-    /// [`Error::Pin`], as [`pin`](Self::pin), or [`Error::Directory`], as
+    /// [`Operation::Pin`](crate::Operation::Pin), as [`pin`](Self::pin), or [`Operation::Replace`](crate::Operation::Replace), as
     /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
     ///
     /// # Examples
@@ -174,10 +173,7 @@ impl PinDir {
         self.attach_named(&filename, spec, prog)
             .map_err(|error| match error.path() {
                 Some(_) => error,
-                None => Error::Attach {
-                    path: path(),
-                    error: Box::new(error),
-                },
+                None => error.while_doing(Operation::Attach, path()),
             })
     }
 
@@ -333,7 +329,7 @@ impl Wanted<'_> {
     fn in_turn(&self) -> Result<Step> {
         let fail = |reason| {
             let name = self.name.as_os_str();
-            self.dir.fail_at(DirOperation::Replace, name, reason)
+            self.dir.fail_at(Operation::Replace, name, reason)
         };
         // Let go when the turn has ended: that takes the kernel its time.
         let old;
@@ -366,7 +362,7 @@ impl Wanted<'_> {
     fn succeed(&self, link: Link, old: &Useless, attachment: Attachment) -> Result<Step> {
         let fail = |reason| {
             let name = self.name.as_os_str();
-            self.dir.fail_at(DirOperation::Replace, name, reason)
+            self.dir.fail_at(Operation::Replace, name, reason)
         };
         match self
             .dir
@@ -428,7 +424,7 @@ impl Wanted<'_> {
             Err(reason) => {
                 let is_overtaken = reason.is(Errno::EXIST);
                 let path = place.path();
-                let error = Error::Pin { path, reason };
+                let error = Error::new(Operation::Pin, reason).at(path);
                 match is_overtaken {
                     true => Ok(Step::Again(error)),
                     false => Err(error),
@@ -438,29 +434,15 @@ impl Wanted<'_> {
     }
 }
 
-impl Error {
-    /// The same failure, of which more is known.
-    fn because(mut self, cause: Cause) -> Self {
-        if let Self::CreateLink { reason, .. } | Self::Directory { reason, .. } = &mut self {
-            reason.set_cause(cause);
-        }
-        self
-    }
-}
-
 /// Whether somebody is there already, whom a link beside is refused for.
 fn is_taken(error: &Error) -> bool {
-    match error {
-        Error::CreateLink {
-            attach_type,
-            reason,
-            ..
-        } => {
-            reason.is(Errno::BUSY)
-                || reason.is(Errno::EXIST)
-                || reason.is(Errno::TOOBIG) && *attach_type == AttachType::FLOW_DISSECTOR
+    match (error.operation(), error.subject()) {
+        (Operation::CreateLink, Subject::AttachPoint { attach_type, .. }) => {
+            error.is(Errno::BUSY)
+                || error.is(Errno::EXIST)
+                || error.is(Errno::TOOBIG) && *attach_type == AttachType::FLOW_DISSECTOR
         }
-        Error::ReplaceFunction { reason, .. } => reason.is(Errno::BUSY),
+        (Operation::ReplaceFunction, _) => error.is(Errno::BUSY),
         _ => false,
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::cause::Cause;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::map::{ElemFlags, Elems, Map};
 use crate::types::MapType;
 
@@ -124,9 +124,7 @@ const TRIES: usize = 16;
 
 impl<'a, 'f> Copy<'a, 'f> {
     pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
-        let refuse = |cause: Cause| Error::Elements {
-            reason: cause.into(),
-        };
+        let refuse = |cause: Cause| Error::new(Operation::Elements, cause);
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {

@@ -12,11 +12,10 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::{ByteLock, PinDir, kept};
-use crate::error::{Error, Failed, Reason, Result};
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
-use crate::operation::DirOperation;
 
 use super::copy::{Copy, Entries};
 use super::{Outcome, Reused, identity, is_overtaken};
@@ -55,7 +54,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// # Errors
 ///
-/// [`Error::Migrate`], and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
+/// [`Operation::Migrate`](crate::Operation::Migrate), and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
 /// [`PerCpu`](Cause::PerCpu) where it has types and one of the maps a value for each CPU;
 /// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small,
@@ -65,8 +64,8 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
 /// the old map from being kept or replaced.
 ///
-/// [`Error::Directory`] with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
-/// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Error::Reuse`] with
+/// [`Operation::Lock`](crate::Operation::Lock) with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
+/// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Operation::Reuse`](crate::Operation::Reuse) with
 /// [`NameTooLong`](Cause::NameTooLong) for a name of more than 233 bytes whose map does not fit.
 ///
 /// # Examples
@@ -175,7 +174,7 @@ impl<'f> Migrate<'f> {
     /// is what happens between the two passes, as when the new map gets too small.
     ///
     /// While values of the map are mapped for writing, or its type is none that can be frozen, that is
-    /// [`Error::Freeze`] within [`Error::Migrate`], after up to five seconds, for a write on its way
+    /// [`Operation::Freeze`](crate::Operation::Freeze) within [`Operation::Migrate`](crate::Operation::Migrate), after up to five seconds, for a write on its way
     /// looks the same; and the map has its name, by a new pin.
     pub fn freeze(mut self) -> Self {
         self.freeze = true;
@@ -223,7 +222,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// [`Error::Unpin`] as [`PinDir::remove`], with the migration. That it is gone is none.
+    /// [`Operation::Unpin`](crate::Operation::Unpin) as [`PinDir::remove`], with the migration. That it is gone is none.
     ///
     /// # Examples
     ///
@@ -349,12 +348,8 @@ impl Migration {
     }
 
     fn merge_error(&self, cause: Cause) -> Error {
-        Error::Migrate {
-            path: self.dir.place(&*self.name).path(),
-            error: Box::new(Error::Elements {
-                reason: cause.into(),
-            }),
-        }
+        Error::new(Operation::Elements, cause)
+            .while_doing(Operation::Migrate, self.dir.place(&*self.name).path())
     }
 
     /// Gives the name back to the old map, in one step, if the new one still has it. If the old one was
@@ -366,7 +361,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// [`Error::Directory`] as [`PinDir::replace_if`], with the migration.
+    /// [`Operation::Replace`](crate::Operation::Replace) as [`PinDir::replace_if`], with the migration.
     ///
     /// # Examples
     ///
@@ -485,10 +480,7 @@ impl PinDir {
         /// After a wait of this long for the lock it checks whether the migration is still needed.
         const GLANCE: Duration = Duration::from_millis(100);
 
-        let fail = |error| Error::Migrate {
-            path: self.place(name).path(),
-            error: Box::new(error),
-        };
+        let fail = |error: Error| error.while_doing(Operation::Migrate, self.place(name).path());
         // None is farther away than time goes.
         let end = Instant::now().checked_add(migrate.patience);
         let (lock, old, info) = loop {
@@ -513,10 +505,8 @@ impl PinDir {
         let dir = self.try_clone()?;
         let new = make()?;
         let new_is = new.identity()?;
-        let kept = kept(name, new_is.id).map_err(|cause| Error::Reuse {
-            path: self.place(name).path(),
-            reason: cause.into(),
-        })?;
+        let kept = kept(name, new_is.id)
+            .map_err(|cause| Error::new(Operation::Reuse, cause).at(self.place(name).path()))?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         if is_filled {
             copy.remember_filled().map_err(fail)?;
@@ -578,13 +568,8 @@ impl PinDir {
 
     fn lock_error(&self, name: &Filename, reason: Reason) -> Error {
         let path = self.place(name).path();
-        let operation = DirOperation::Lock;
-        Error::Directory {
-            operation,
-            path,
-            to: None,
-            reason,
-        }
+        let operation = Operation::Lock;
+        Error::new(operation, reason).at(path)
     }
 }
 
@@ -628,3 +613,5 @@ fn freeze(map: &Map) -> Result<()> {
 fn is_busy(error: &Error) -> bool {
     error.raw_os_error() == Some(Errno::BUSY.raw_os_error())
 }
+
+impl crate::error::Owned for Migration {}

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::dir::PinDir;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::filename::Filename;
 use crate::kind::{Identity, Kind};
 use crate::map::{Map, MapInfo, MapSpec};
@@ -110,14 +110,14 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Error::Reuse`] with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
-    /// [`Error::Open`] as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
-    /// [`Error::CreateMap`] as [`MapSpec::create`]; [`Error::Pin`] as [`pin`](Self::pin),
+    /// [`Operation::Reuse`](crate::Operation::Reuse) with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
+    /// [`Operation::Open`](crate::Operation::Open) as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
+    /// [`Operation::CreateMap`](crate::Operation::CreateMap) as [`MapSpec::create`]; [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
     /// process holds the lock for five seconds;
-    /// [`Error::Directory`] as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
+    /// [`Operation::Replace`](crate::Operation::Replace) as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
     /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
-    /// mapped in this thread's user namespace; [`Error::Migrate`] as [`Migrate`] has it.
+    /// mapped in this thread's user namespace; [`Operation::Migrate`](crate::Operation::Migrate) as [`Migrate`] has it.
     ///
     /// # Examples
     ///
@@ -193,10 +193,8 @@ impl PinDir {
         mut fill: Option<Fill<'_, E>>,
     ) -> Result<Reused, E> {
         let path = || self.path().join(name);
-        let name = &Filename::new(name).map_err(|error| Error::Reuse {
-            path: path(),
-            reason: error.into(),
-        })?;
+        let name =
+            &Filename::new(name).map_err(|error| Error::new(Operation::Reuse, error).at(path()))?;
         let access = spec.access()?;
         let is_filled = fill.is_some();
         let mut make = || -> Result<Map, E> {
@@ -269,10 +267,7 @@ impl PinDir {
                 return Ok(Reused::new(map, outcome));
             }
             let id = info.id;
-            let error = Error::Reuse {
-                path: path(),
-                reason: Cause::Mismatch { id, mismatches }.into(),
-            };
+            let error = Error::new(Operation::Reuse, Cause::Mismatch { id, mismatches }).at(path());
             return Err(error.into());
         }
     }
@@ -281,10 +276,7 @@ impl PinDir {
     /// that it replaces.
     fn pin_new(&self, map: &Map, name: &Filename) -> Result<()> {
         let place = self.place(name);
-        let fail = |reason| Error::Pin {
-            path: place.path(),
-            reason,
-        };
+        let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
         let _lock = match self.lock_swap() {
             Ok(lock) => Some(lock),
             Err(reason) if reason.cause() == Some(&Cause::Locked) => return Err(fail(reason)),
@@ -308,7 +300,7 @@ fn identity(info: &MapInfo) -> Identity {
 
 /// Whether somebody else was faster with the name.
 fn is_overtaken(error: &Error) -> bool {
-    if !matches!(error, Error::Pin { .. } | Error::Directory { .. }) {
+    if error.during().is_some() || !error.operation().is_of_name() {
         return false;
     }
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());

@@ -12,8 +12,7 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Reason, Result};
-use crate::operation::TokenOperation;
+use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::process::{Capability, in_user_namespace, lacks};
 use crate::procfs::{fd_name, fdinfo, path_of};
 use crate::sys;
@@ -53,7 +52,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]:
+    /// [`Operation::CreateToken`](crate::Operation::CreateToken):
     /// - [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP)
     /// - [`NothingDelegated`](Cause::NothingDelegated) (ENOENT)
     /// - [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace (EPERM)
@@ -66,7 +65,7 @@ impl Token {
     ///
     /// kernel/bpf/token.c: `bpf_token_create`
     pub fn create(bpffs: impl AsFd) -> Result<Self> {
-        create(bpffs.as_fd()).map_err(|reason| error(TokenOperation::Create, reason))
+        create(bpffs.as_fd()).map_err(|reason| error(Operation::CreateToken, reason))
     }
 
     /// What it allows: `BPF_OBJ_GET_INFO_BY_FD` with `struct bpf_token_info`, Linux 6.17. Before that it is
@@ -74,7 +73,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Error::Token`]: [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
+    /// [`Operation::TokenInfo`](crate::Operation::TokenInfo): [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
     pub fn info(&self) -> Result<Delegation> {
         match sys::info::<abi::bpf_token_info>(self.fd.as_fd()) {
             Ok(info) => Ok(Delegation {
@@ -85,9 +84,9 @@ impl Token {
             }),
             // Before Linux 6.17 this command does not know tokens.
             Err(Errno::INVAL) => {
-                from_fdinfo(self.fd.as_fd()).map_err(|reason| error(TokenOperation::Info, reason))
+                from_fdinfo(self.fd.as_fd()).map_err(|reason| error(Operation::TokenInfo, reason))
             }
-            Err(errno) => Err(error(TokenOperation::Info, Reason::errno_only(errno))),
+            Err(errno) => Err(error(Operation::TokenInfo, Reason::errno_only(errno))),
         }
     }
 }
@@ -114,8 +113,8 @@ impl Token {
     }
 }
 
-fn error(operation: TokenOperation, reason: Reason) -> Error {
-    Error::Token { operation, reason }
+fn error(operation: Operation, reason: Reason) -> Error {
+    Error::new(operation, reason)
 }
 
 fn create(bpffs: BorrowedFd<'_>) -> Result<Token, Reason> {
@@ -184,7 +183,7 @@ impl From<Token> for OwnedFd {
 ///
 /// # Errors
 ///
-/// [`Error::Token`]: [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
+/// [`Operation::TokenFromFd`](crate::Operation::TokenFromFd): [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 
@@ -202,7 +201,7 @@ impl TryFrom<OwnedFd> for Token {
             }
             Err(reason) => reason,
         };
-        Err(Failed::new(fd, error(TokenOperation::Descriptor, reason)))
+        Err(Failed::new(fd, error(Operation::TokenFromFd, reason)))
     }
 }
 

@@ -1,0 +1,226 @@
+//! What programs branch on.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::sys::ENOTSUPP;
+
+use super::Reason;
+
+/// Roughly what went wrong, as [`Error::kind`](crate::Error::kind) returns it. The details are in the
+/// [`Cause`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A path, id, key, device or directory does not exist. Whether it is the name itself that was asked
+    /// for: [`Error::is_missing`](crate::Error::is_missing).
+    NotFound,
+    /// The name, key or place is taken.
+    AlreadyExists,
+    /// This thread, descriptor or mount may not do that.
+    PermissionDenied,
+    /// The object or file is of another kind than was asked for.
+    WrongKind,
+    /// The object is of the right kind, and differs from what was asked for.
+    Mismatch,
+    /// Another process changed it meanwhile, or something else is there than was expected. Reading again
+    /// may help.
+    Changed,
+    /// The path leads to another file system than bpffs.
+    NotBpffs,
+    /// An argument is not valid, for any kernel or for this object.
+    InvalidInput,
+    /// This kernel, or this type of object, does not have the operation.
+    Unsupported,
+    /// It is locked or in use. Trying again later may help.
+    Busy,
+    /// A limit was reached: the map, the buffer, the mount table, memory or the descriptors are full.
+    Full,
+    /// A signal interrupted the call.
+    Interrupted,
+    /// The other side of a handshake refused, left, or did not answer as it should.
+    Peer,
+    /// None of these.
+    Other,
+}
+
+impl ErrorKind {
+    pub(super) fn of(reason: &Reason) -> Self {
+        match (reason.cause(), reason.raw_os_error()) {
+            (Some(cause), _) => Self::of_cause(cause),
+            (None, Some(errno)) => Self::of_errno(Errno::from_raw_os_error(errno)),
+            (None, None) => Self::Other,
+        }
+    }
+
+    fn of_errno(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::NODEV | Errno::NXIO | Errno::SRCH | Errno::NOLINK => {
+                Self::NotFound
+            }
+            Errno::EXIST | Errno::NOTEMPTY => Self::AlreadyExists,
+            Errno::PERM | Errno::ACCESS | Errno::ROFS => Self::PermissionDenied,
+            Errno::NOTDIR | Errno::ISDIR | Errno::NOTSOCK => Self::WrongKind,
+            Errno::STALE => Self::Changed,
+            Errno::INVAL | Errno::BADF | Errno::FAULT | Errno::LOOP | Errno::NAMETOOLONG => {
+                Self::InvalidInput
+            }
+            Errno::RANGE | Errno::XDEV | Errno::OVERFLOW => Self::InvalidInput,
+            Errno::NOSYS | Errno::OPNOTSUPP | ENOTSUPP => Self::Unsupported,
+            Errno::BUSY | Errno::AGAIN | Errno::TXTBSY => Self::Busy,
+            Errno::TOOBIG | Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE => Self::Full,
+            Errno::DQUOT | Errno::MLINK => Self::Full,
+            Errno::INTR => Self::Interrupted,
+            Errno::PIPE | Errno::CONNRESET => Self::Peer,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_cause(cause: &Cause) -> Self {
+        match cause {
+            Cause::Missing { .. }
+            | Cause::KeyMissing
+            | Cause::NoSuchId { .. }
+            | Cause::NoDevice { .. }
+            | Cause::NoTracepoint { .. }
+            | Cause::Removed { .. }
+            | Cause::NothingDelegated
+            | Cause::NotListed { .. }
+            | Cause::Detached => Self::NotFound,
+
+            Cause::Exists { .. }
+            | Cause::KeyExists
+            | Cause::NotEmpty { .. }
+            | Cause::XdpAttached { .. }
+            | Cause::Occupied { .. }
+            | Cause::Shadowed(_) => Self::AlreadyExists,
+
+            Cause::Blocked { .. }
+            | Cause::Sticky { .. }
+            | Cause::NotOwner { .. }
+            | Cause::UnmappedOwner { .. }
+            | Cause::ReadOnlyFileSystem { .. }
+            | Cause::MapAccess { .. }
+            | Cause::Frozen
+            | Cause::ReadOnlyForProgs
+            | Cause::MissingCapability { .. }
+            | Cause::UserNamespace
+            | Cause::Lockdown { .. }
+            | Cause::NotDelegated { .. }
+            | Cause::NeedsDelegation
+            | Cause::ForeignMountNamespace
+            | Cause::ForeignBpffs
+            | Cause::Uptr { .. } => Self::PermissionDenied,
+
+            Cause::WrongKind { .. }
+            | Cause::NotBpf { .. }
+            | Cause::NotAnObject { .. }
+            | Cause::NotADirectory { .. }
+            | Cause::SymbolicLink { .. }
+            | Cause::NotACgroup { .. }
+            | Cause::NotAnIterator { .. }
+            | Cause::NotAToken { .. }
+            | Cause::NotTheRoot { .. } => Self::WrongKind,
+
+            Cause::Mismatch { .. }
+            | Cause::AttachedElsewhere { .. }
+            | Cause::AnotherTracepoint { .. }
+            | Cause::OtherProgType { .. } => Self::Mismatch,
+
+            Cause::Replaced { .. }
+            | Cause::Moved { .. }
+            | Cause::HoldsAnother { .. }
+            | Cause::HoldsAnotherMap { .. }
+            | Cause::AnotherInstance { .. }
+            | Cause::AnotherMount { .. }
+            | Cause::Covered { .. }
+            | Cause::Overtaken
+            | Cause::Unsettled
+            | Cause::NotPutBack { .. } => Self::Changed,
+
+            Cause::NotBpffs { .. } => Self::NotBpffs,
+
+            Cause::Dot { .. }
+            | Cause::TrailingSlash
+            | Cause::EmptyPath
+            | Cause::InteriorNul { .. }
+            | Cause::NameTooLong { .. }
+            | Cause::PathTooLong { .. }
+            | Cause::Slash { .. }
+            | Cause::MountPoint { .. }
+            | Cause::LeadsPast
+            | Cause::InvalidMode { .. }
+            | Cause::InvalidId { .. }
+            | Cause::InvalidName { .. }
+            | Cause::InvalidField { .. }
+            | Cause::InvalidOption { .. }
+            | Cause::IndexBeyond { .. }
+            | Cause::Uneven { .. }
+            | Cause::Size { .. }
+            | Cause::NoMultiple { .. }
+            | Cause::NoDescriptor { .. }
+            | Cause::WrongTarget { .. }
+            | Cause::NotLoadedFor { .. }
+            | Cause::WrongProgType { .. }
+            | Cause::PerCpu { .. }
+            | Cause::HoldsNo { .. }
+            | Cause::NotMmapable { .. }
+            | Cause::LinkAccess
+            | Cause::Records { .. }
+            | Cause::FdArray { .. }
+            | Cause::NoInsns => Self::InvalidInput,
+
+            Cause::Unsupported { .. }
+            | Cause::NeedsProc
+            | Cause::NoProc
+            | Cause::Unproven { .. }
+            | Cause::NoCommand { .. }
+            | Cause::NoUpdate { .. }
+            | Cause::NoDetach { .. }
+            | Cause::NotCopied { .. }
+            | Cause::NoTestRun { .. }
+            | Cause::NoContext { .. }
+            | Cause::UnknownMapType { .. }
+            | Cause::OptionIgnored { .. }
+            | Cause::InitialUserNamespace => Self::Unsupported,
+
+            Cause::Locked | Cause::Migrating | Cause::BeingWritten | Cause::InUse { .. } => {
+                Self::Busy
+            }
+
+            Cause::MaxEntries { .. }
+            | Cause::LargerBucket { .. }
+            | Cause::NoRoom { .. }
+            | Cause::Memlock { .. }
+            | Cause::MountTableFull { .. } => Self::Full,
+
+            Cause::HungUp
+            | Cause::NoAnswer
+            | Cause::Handshake { .. }
+            | Cause::NotABpfContext { .. }
+            | Cause::UsedContext
+            | Cause::Refused { .. } => Self::Peer,
+
+            Cause::PossibleCpus { .. } => Self::Other,
+        }
+    }
+}
+
+impl From<ErrorKind> for io::ErrorKind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::AlreadyExists => Self::AlreadyExists,
+            ErrorKind::PermissionDenied => Self::PermissionDenied,
+            ErrorKind::WrongKind | ErrorKind::Mismatch => Self::InvalidInput,
+            ErrorKind::NotBpffs | ErrorKind::InvalidInput => Self::InvalidInput,
+            ErrorKind::Unsupported => Self::Unsupported,
+            ErrorKind::Busy => Self::ResourceBusy,
+            ErrorKind::Full => Self::StorageFull,
+            ErrorKind::Interrupted => Self::Interrupted,
+            ErrorKind::Changed | ErrorKind::Peer | ErrorKind::Other => Self::Other,
+        }
+    }
+}
