@@ -87,9 +87,12 @@ pub struct Inventory {
 /// ```
 pub fn inventory() -> Result<Inventory> {
     let table = Bpffs::mount_table()?;
-    let bpffs = table.bpffs();
+    // Parsed once for both: there may be tens of thousands.
+    let lines: Vec<_> = table.lines().collect();
+    let bpffs = lines.iter().filter(|line| line.is_bpffs());
+    let bpffs = table.unique(bpffs.map(|line| line.to_mount()).collect());
     Ok(Inventory {
-        mount_points: MountPoints::new(&table, &bpffs),
+        mount_points: MountPoints::new(&lines, &bpffs),
         instances: by_instance(bpffs).into_iter(),
         current: None,
     })

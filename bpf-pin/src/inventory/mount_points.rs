@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::procfs::{Mount, MountTable};
+use crate::procfs::{Line, Mount};
 
 #[derive(Debug)]
 pub(super) struct MountPoints {
@@ -13,10 +13,10 @@ pub(super) struct MountPoints {
 }
 
 impl MountPoints {
-    pub(super) fn new(table: &MountTable, bpffs: &[Mount]) -> Self {
+    pub(super) fn new(lines: &[Line<'_>], bpffs: &[Mount]) -> Self {
         let ids: HashSet<u64> = bpffs.iter().map(|mount| mount.mount_id).collect();
         let mut on_bpffs: HashMap<u64, HashSet<PathBuf>> = HashMap::new();
-        for line in table.lines() {
+        for line in lines {
             if ids.contains(&line.parent_id) && line.parent_id != line.mount_id {
                 let points = on_bpffs.entry(line.parent_id).or_default();
                 points.insert(line.mount_point().into_owned());

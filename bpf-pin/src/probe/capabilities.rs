@@ -16,7 +16,7 @@ use crate::sys;
 
 use super::memlock::Charge;
 
-/// What can be asked of [`Capabilities`].
+/// An action that [`Capabilities`] predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
@@ -59,21 +59,21 @@ impl fmt::Display for Action {
     }
 }
 
-/// Whether this thread may do something.
+/// Whether this thread may do an [`Action`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permission {
     /// It may.
     Granted,
-    /// It may, but not all of it.
+    /// It may, within limits.
     Partly {
-        /// Within which limits, one or more.
+        /// The limits, at least one.
         limits: Vec<Limit>,
     },
     /// It may not.
     Denied(Cause),
-    /// What it depends on could not be read: /proc is not there, or a filter answers in the
-    /// kernel's stead.
+    /// Could not be determined: without /proc, or because a seccomp filter may answer instead of the
+    /// kernel.
     Unknown,
 }
 
@@ -97,21 +97,21 @@ impl Permission {
     }
 }
 
-/// Within what something may be done, see [`Permission::Partly`].
+/// A limit of what may be done, see [`Permission::Partly`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// For some types, or all but some: which, in words.
+    /// For some types only: which, in words.
     Types(&'static str),
-    /// The kernel is locked down, and withholds helpers from programs for tracing.
+    /// The kernel is locked down, and withholds helpers from tracing programs.
     Lockdown {
         /// The level: "integrity" or "confidentiality".
         level: String,
     },
-    /// Whether the kernel is locked down, and withholds such helpers, cannot be read.
+    /// Whether the kernel is locked down cannot be read.
     LockdownUnknown,
-    /// This kernel charges maps and programs to `RLIMIT_MEMLOCK`, as Linux before 5.11 does: what is
-    /// over it is refused.
+    /// This kernel charges maps and programs to `RLIMIT_MEMLOCK`, as Linux before 5.11 does, and refuses
+    /// those over the limit.
     Memlock {
         /// The limit in bytes.
         limit: u64,
@@ -139,7 +139,7 @@ impl fmt::Display for Limit {
 /// What this thread may do, from its effective capabilities, `kernel.unprivileged_bpf_disabled`, the
 /// user namespace, lockdown and `RLIMIT_MEMLOCK`.
 ///
-/// It foretells; security modules and the modes of files may still say no. Another thread may have
+/// This is a prediction: security modules and the modes of files may still refuse. Another thread may have
 /// other capabilities.
 ///
 /// # Examples
@@ -163,10 +163,10 @@ impl fmt::Display for Limit {
 pub struct Capabilities {
     /// Those of the effective set, where `CAP_SYS_ADMIN` stands for all.
     pub effective: Vec<Capability>,
-    /// They are those of a user namespace other than the initial one, which bpf(2) does not count.
-    /// None where that cannot be told, without /proc.
+    /// Whether they belong to a user namespace other than the initial one: bpf(2) does not count those.
+    /// None without /proc.
     pub in_user_namespace: Option<bool>,
-    /// `kernel.unprivileged_bpf_disabled`: 0, 1 for good, 2 until root resets it. None where it
+    /// `kernel.unprivileged_bpf_disabled`: 0, 1 until reboot, 2 until root resets it. None if it
     /// cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,
     /// Whether the kernel is locked down.
@@ -174,11 +174,11 @@ pub struct Capabilities {
     /// `RLIMIT_MEMLOCK` in bytes, which maps and programs are charged to before Linux 5.11; None for
     /// no limit.
     pub memlock: Option<u64>,
-    /// Whether this kernel charges them, found out by asking for a map that is over the limit. None
-    /// where that is not proven: there is no limit that a map could be over, this thread may create no
-    /// map, or a filter may answer in the kernel's stead.
+    /// Whether this kernel charges them, found by asking for a map that is over the limit. None if that is
+    /// not proven: no map could be over the limit, this thread may create no map, or a seccomp filter may
+    /// answer instead of the kernel.
     pub memlock_is_charged: Option<bool>,
-    /// What there is of that limit, where it is charged.
+    /// What fits into that limit, if it is charged.
     charge: Option<Charge>,
     /// `CAP_NET_ADMIN` itself.
     net_admin: bool,
@@ -187,7 +187,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// `capget(2)`, and what else it depends on, as it is now.
+    /// The state now: `capget(2)` and the rest.
     pub fn of_this_thread() -> Self {
         const ALL: &[Capability] = &[
             Capability::Bpf,
@@ -196,7 +196,7 @@ impl Capabilities {
             Capability::SysAdmin,
         ];
         let has = |&each: &Capability| lacks(each) == Some(false);
-        // A call that does nothing: EBADF or EBADFD is the kernel's own answer.
+        // The call does nothing. EBADF and EBADFD are the kernel's own answers.
         let closed = match sys::probe_bpf_allowed() {
             Errno::PERM => Some(match diagnose::for_bpf() {
                 Some(cause) => Permission::Denied(cause),
@@ -233,10 +233,10 @@ impl Capabilities {
     /// Whether it may do this.
     pub fn may(&self, action: Action) -> Permission {
         match (action, &self.closed) {
-            // What a filter says to it is known only when it is tried.
+            // What a seccomp filter answers is known only after the call.
             (Action::Mount, _) => match self.with(Capability::SysAdmin, "mounting a bpffs") {
                 Permission::Granted if is_filtered() => Permission::Unknown,
-                // It is not bpf(2) that does not count them.
+                // Mounting has its own rule for user namespaces.
                 Permission::Denied(Cause::UserNamespace) => {
                     Permission::Denied(Cause::NeedsDelegation)
                 }
@@ -268,7 +268,7 @@ impl Capabilities {
         }
     }
 
-    /// Who loads no programs for tracing misses none of their helpers.
+    /// Lockdown affects tracing programs only.
     fn locked_down(&self, permission: Permission) -> Permission {
         let may_trace = self.has(Capability::Bpf)
             && self.has(Capability::Perfmon)
@@ -329,7 +329,7 @@ impl Capabilities {
         }
     }
 
-    /// A filter may answer syscalls in the kernel's stead, which nothing here can foretell.
+    /// Whether a seccomp filter may answer syscalls instead of the kernel, which makes predictions unsafe.
     pub fn is_filtered(&self) -> bool {
         is_filtered()
     }
