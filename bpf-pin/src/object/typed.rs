@@ -249,12 +249,12 @@ macro_rules! typed_object {
             /// # Examples
             ///
             /// ```no_run
-            #[doc = concat!("use bpf_pin::{", stringify!($Type), ", ", stringify!($Pinned), "};")]
+            #[doc = concat!("use bpf_pin::{ErrorKind, ", stringify!($Type), ", ", stringify!($Pinned), "};")]
             ///
             #[doc = concat!("/// Pins the ", $noun, ", or opens the one that is pinned already.")]
             #[doc = concat!("fn pin_or_open(", $example, ": ", stringify!($Type), ", path: &str) -> bpf_pin::Result<", stringify!($Pinned), "> {")]
             #[doc = concat!("    match ", $example, ".pin(path) {")]
-            ///         Err(failed) if matches!(failed.cause(), Some(bpf_pin::Cause::Exists { .. })) => {
+            ///         Err(failed) if failed.error().kind() == ErrorKind::AlreadyExists => {
             #[doc = concat!("            ", stringify!($Pinned), "::open(path)")]
             ///         }
             ///         pinned => Ok(pinned?),
