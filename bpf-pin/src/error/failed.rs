@@ -122,3 +122,61 @@ macro_rules! boxes_error_only {
     };
 }
 pub(crate) use boxes_error_only;
+
+/// `?` from each kind of [`Failed`] into each error that programs return. That it compiles is the test.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Map, PinDir, PinnedMap};
+
+    type Boxed = Box<dyn StdError>;
+    type BoxedSync = Box<dyn StdError + Send + Sync>;
+
+    fn borrowed_to_box(dir: PinDir) -> Result<(), Boxed> {
+        dir.stage("set")?.publish()?;
+        Ok(())
+    }
+
+    fn borrowed_to_sync_box(dir: PinDir) -> Result<(), BoxedSync> {
+        dir.stage("set")?.publish()?;
+        Ok(())
+    }
+
+    fn borrowed_to_error(dir: PinDir) -> Result<(), Error> {
+        dir.stage("set")?.publish()?;
+        Ok(())
+    }
+
+    fn borrowed_to_io(dir: PinDir) -> io::Result<()> {
+        dir.stage("set")?.publish()?;
+        Ok(())
+    }
+
+    fn owned_to_box(map: Map) -> Result<PinnedMap, Boxed> {
+        Ok(map.pin("/x")?)
+    }
+
+    fn owned_to_sync_box(map: Map) -> Result<Map, BoxedSync> {
+        Ok(map.pin("/x")?.unpin()?)
+    }
+
+    fn is_error<T: StdError + Send + Sync + 'static>() {}
+
+    #[test]
+    fn the_question_mark_works_for_borrowed_and_owned_objects() {
+        let _ = (borrowed_to_box, borrowed_to_sync_box);
+        let _ = (borrowed_to_error, borrowed_to_io);
+        let _ = (owned_to_box, owned_to_sync_box);
+        is_error::<Error>();
+        is_error::<Failed<Map>>();
+        is_error::<Failed<PinnedMap>>();
+    }
+
+    #[test]
+    fn debug_of_a_failure_is_its_sentence() {
+        let cause = Cause::TrailingSlash;
+        let error = Error::new(super::super::Operation::Pin, cause).at("/x/");
+        let failed = Failed::new((), error);
+        assert_eq!(format!("{failed:?}"), failed.to_string());
+    }
+}
