@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::{
-    AttachType, Cause, ElemFlags, Elems, Insn, Link, LinkSpec, Map, MapSpec, MapType, Migrate,
+    AttachType, Cause, ElemFlags, Elements, Insn, Link, LinkSpec, Map, MapSpec, MapType, Migrate,
     Outcome as Done, PinDir, Prog, ProgSpec, ProgType, Reuse, TestRun,
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -80,7 +80,7 @@ fn grow(path: &Path) -> Outcome {
 fn count(path: &Path, times: &str) -> Outcome {
     let dir = PinDir::open(path)?;
     let (times, mut anew) = (times.parse::<u64>()?, 0);
-    let mut counts = Elems::new(dir.open_as::<Map>(NAME)?)?;
+    let mut counts = Elements::<[u8], [u8], _>::new(dir.open_as::<Map>(NAME)?)?;
     for i in 0..times {
         let key = ((i % u64::from(KEYS)) as u32).to_ne_bytes();
         loop {
@@ -100,10 +100,10 @@ fn count(path: &Path, times: &str) -> Outcome {
     Ok(())
 }
 
-fn add(counts: &Elems, key: &[u8]) -> bpf_pin::Result<()> {
+fn add(counts: &Elements<[u8], [u8]>, key: &[u8]) -> bpf_pin::Result<()> {
     let mut value = [0; size_of::<New>()];
     let value = &mut value[..counts.value_len()];
-    counts.lookup(key, value)?;
+    counts.lookup_into(key, value, ElemFlags::ANY)?;
     // What both values begin with.
     let count: &mut [u8; size_of::<Old>()] = value.first_chunk_mut().expect("a count");
     *count = (Old::from_ne_bytes(*count) + 1).to_ne_bytes();
@@ -111,11 +111,11 @@ fn add(counts: &Elems, key: &[u8]) -> bpf_pin::Result<()> {
 }
 
 /// What has the name after this map.
-fn successor(dir: &PinDir, old: &Map) -> Outcome<Elems> {
+fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
     loop {
         let map: Map = dir.open_as(NAME)?;
         if map.id()? != old.id()? {
-            return Ok(Elems::new(map)?);
+            return Ok(Elements::<[u8], [u8], _>::new(map)?);
         }
         sleep(Duration::from_millis(1));
     }
@@ -145,13 +145,16 @@ fn story() -> Outcome {
     };
     let counter = start(&["count", &TIMES.to_string()])?;
     // Half of it before, half of it after.
-    while sum(old.typed::<u32, Old>()?.iter().map(|entry| Ok(entry?.1)))? < TIMES / 2 {
+    while sum(old.elements::<u32, Old>()?.iter().map(|entry| Ok(entry?.1)))? < TIMES / 2 {
         sleep(Duration::from_millis(1));
     }
     end(start(&["grow"])?)?;
     end(counter)?;
     let new: Map = dir.open_as(NAME)?;
-    let all = sum(new.typed::<u32, New>()?.iter().map(|entry| Ok(entry?.1[0])))?;
+    let all = sum(new
+        .elements::<u32, New>()?
+        .iter()
+        .map(|entry| Ok(entry?.1[0])))?;
     println!(
         "process {}: {all} of {TIMES} counts are in values of {} bytes",
         pid(),
@@ -181,7 +184,7 @@ fn program_story(dir: &PinDir) -> Outcome {
     let old = dir
         .open_or_create("packets", &spec(size_of::<Old>()), Reuse::CreateOnly)?
         .map;
-    old.typed::<u32, Old>()?.update(&0, &0, ElemFlags::ANY)?;
+    old.elements::<u32, Old>()?.update(&0, &0, ElemFlags::ANY)?;
     dir.open_or_attach("link", &link, &counting(&old)?)?;
     packets(dir, PACKETS)?;
 
@@ -198,7 +201,7 @@ fn program_story(dir: &PinDir) -> Outcome {
     let Done::Migrated(migration) = opened.outcome else {
         return Err(format!("not migrated but {:?}", opened.outcome).into());
     };
-    let new = opened.map.typed::<u32, New>()?;
+    let new = opened.map.elements::<u32, New>()?;
     let merge = |key: &u32, copied: Option<&Old>, now: Option<&Old>| {
         let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
         let [count, mark] = new.lookup(key)?.unwrap_or_default();

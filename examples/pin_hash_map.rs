@@ -54,13 +54,13 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn spec() -> bpf_pin::Result<MapSpec<'static>> {
+fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")
 }
 
 fn pin(path: &Path) -> Outcome {
-    let map = spec()?.create()?;
-    let flows = map.typed::<u32, u64>()?;
+    let map = spec().create()?;
+    let flows = map.elements::<u32, u64>()?;
     for key in 1..=3 {
         flows.update(&key, &(u64::from(key) * 100), ElemFlags::ANY)?;
     }
@@ -86,7 +86,7 @@ fn show(map: &Map) -> Outcome {
         info.value_size,
         info.max_entries,
     );
-    for entry in map.typed::<u32, u64>()?.iter() {
+    for entry in map.elements::<u32, u64>()?.iter() {
         let (key, value) = entry?;
         println!("  {key} => {value}");
     }
@@ -97,7 +97,8 @@ fn set(path: &Path, key: &str, value: &str) -> Outcome {
     let map = PinnedMap::open(path)?;
     show(&map)?;
     let (key, value): (u32, u64) = (key.parse()?, value.parse()?);
-    map.typed()?.update(&key, &value, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&key, &value, ElemFlags::ANY)?;
     println!(
         "process {}: set {key} => {value} in map {}",
         pid(),
@@ -142,7 +143,7 @@ fn unpin(path: &Path) -> Outcome {
 /// The whole story, each step in a process of its own.
 fn story() -> Outcome {
     // Says what is missing before anything is begun.
-    spec()?.create()?;
+    spec().create()?;
     let (path, _own) = place()?;
     for step in [&["pin"][..], &["set", "2", "2222"], &["unpin"]] {
         let status = Command::new(std::env::current_exe()?)

@@ -112,7 +112,9 @@ fn read(rounds: &str) -> Outcome {
     let path = Path::new(PINS).join("counters");
     let counters = PinnedMap::open_with(path, Access::ReadOnly)?;
     for (key, (direction, _)) in DIRECTIONS.iter().enumerate() {
-        let pair = counters.typed::<u32, [u64; 2]>()?.lookup(&(key as u32))?;
+        let pair = counters
+            .elements::<u32, [u64; 2]>()?
+            .lookup(&(key as u32))?;
         let [packets, bytes] = pair.unwrap_or_default();
         let id = counters.id()?;
         say(&format!(
@@ -162,7 +164,7 @@ fn story() -> Outcome {
 
 /// For each direction a pair of numbers: packets, and bytes.
 fn counters() -> bpf_pin::Result<Map> {
-    let spec = MapSpec::new(MapType::ARRAY, 4, 16, 2).name("counters")?;
+    let spec = MapSpec::new(MapType::ARRAY, 4, 16, 2).name("counters");
     spec.create()
 }
 

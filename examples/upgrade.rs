@@ -53,7 +53,7 @@ fn load(path: &Path, generation: &str) -> Outcome {
     let set = app.stage(SET)?;
     for name in MAPS {
         let map = MapSpec::new(MapType::ARRAY, 4, 8, 1).create()?;
-        map.typed()?
+        map.elements::<u32, u64>()?
             .update(&0_u32, &generation.parse::<u64>()?, ElemFlags::ANY)?;
         set.pin(&map, name)?;
     }
@@ -95,7 +95,7 @@ fn look(app: &PinDir) -> Outcome<Look> {
     let mut found = [0; 3];
     for (name, found) in MAPS.iter().zip(&mut found) {
         let map: Map = set.open_as(name)?;
-        *found = map.typed::<u32, u64>()?.lookup(&0)?.unwrap_or_default();
+        *found = map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or_default();
     }
     Ok(Look::Generations(found))
 }

@@ -11,12 +11,14 @@ mod mistakes;
 mod race;
 #[path = "batch/take.rs"]
 mod take;
+#[path = "batch/uncounted.rs"]
+mod uncounted;
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use bpf_pin::{
-    Cause, Command, Cursor, ElemFlags, Elems, Map, MapFlags, MapSpec, MapType, Operation,
+    Cause, Command, Cursor, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
 };
 use common::*;
 
@@ -41,6 +43,7 @@ fn main() -> std::process::ExitCode {
     let suite = mistakes::tests(suite);
     let suite = fallback::tests(suite);
     let suite = take::tests(suite);
+    let suite = uncounted::tests(suite);
     let suite = lock::tests(suite);
     race::tests(suite).run()
 }
@@ -62,7 +65,7 @@ fn all(count: u32) -> BTreeMap<u32, u64> {
 fn in_batches(spec: MapSpec<'_>) -> Outcome {
     const COUNT: u32 = 2000;
     let map = spec.create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let (keys, values) = numbers(COUNT);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.lookup(&1999)?, Some(value_of(1999)));
@@ -102,9 +105,9 @@ fn in_batches(spec: MapSpec<'_>) -> Outcome {
     assert!(seen.into_iter().eq(all(COUNT)));
 
     // As bytes, lent.
-    let bytes = map.elems()?;
+    let bytes = map.elements::<[u8], [u8]>()?;
     let (mut iter, mut seen) = (bytes.iter(), BTreeMap::new());
-    while let Some(entry) = iter.next() {
+    while let Some(entry) = iter.next_ref() {
         let (key, value) = entry?;
         let key = u32::from_ne_bytes(key.try_into()?);
         assert_eq!(
@@ -148,7 +151,7 @@ fn resizable() -> Outcome {
 fn whole() -> Outcome {
     for count in [0, 1, 2, 4095, 4096, 4097, 10_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 10_000).create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         let (keys, values) = numbers(count);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (keys, values) = elems.to_vecs()?;
@@ -178,7 +181,7 @@ fn roomy() -> Outcome {
     ] {
         let spec = MapSpec::new(map_type, key_size, 64, max_entries);
         let map = spec.flags(MapFlags::NO_PREALLOC).create()?;
-        let elems = map.elems()?;
+        let elems = map.elements::<[u8], [u8]>()?;
         // Of a trie each is a length, and that many bits.
         let keys = [[0, 0], [8, 0], [32, 7_u32]];
         let (keys, values) = (bytemuck::cast_slice(&keys), [7; 3 * 64]);
@@ -203,7 +206,7 @@ fn roomy() -> Outcome {
 
 fn array() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 10_000).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let (keys, values) = numbers(10_000);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.to_vecs()?, (keys, values));
@@ -255,7 +258,7 @@ fn array() -> Outcome {
 fn bucket() -> Outcome {
     const COUNT: u32 = 1000;
     let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let (keys, values) = numbers(COUNT);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     let (mut cursor, mut seen, mut room, mut grown) = (Cursor::new(), BTreeMap::new(), 1, 0);
@@ -290,7 +293,7 @@ fn bucket() -> Outcome {
 fn grown() -> Outcome {
     const COUNT: u32 = 64;
     const SIZE: usize = 1 << 17;
-    let fill = |elems: &Elems<Map>| -> bpf_pin::Result<()> {
+    let fill = |elems: &Elements<[u8], [u8], Map>| -> bpf_pin::Result<()> {
         for key in 0..COUNT {
             elems.update(&key.to_ne_bytes(), &[key as u8; SIZE], ElemFlags::ANY)?;
         }
@@ -299,7 +302,7 @@ fn grown() -> Outcome {
     // Each map hashes in another way; one in two hundred has no three keys in one bucket.
     let mut made = (0..8).map(|_| -> bpf_pin::Result<_> {
         let map = MapSpec::new(MapType::HASH, 4, SIZE as u32, COUNT).create()?;
-        let elems = Elems::new(map)?;
+        let elems = Elements::<[u8], [u8], _>::new(map)?;
         fill(&elems)?;
         let (mut keys, mut values) = (vec![0; 2 * 4], vec![0; 2 * SIZE]);
         let mut cursor = Cursor::new();
@@ -335,7 +338,7 @@ fn grown() -> Outcome {
     )?;
     for mut all in [elems.iter(), elems.drain()] {
         let mut entries = vec![];
-        while let Some(entry) = all.next() {
+        while let Some(entry) = all.next_ref() {
             let (key, value) = entry?;
             entries.push((key.to_vec(), value.to_vec()));
         }
@@ -355,7 +358,7 @@ fn large_keys() -> Outcome {
     ] {
         let spec = MapSpec::new(map_type, 256, 4, 512).flags(flags);
         let map = spec.create()?;
-        let elems = map.typed::<[u32; 64], u32>()?;
+        let elems = map.elements::<[u32; 64], u32>()?;
         let key = |n: u32| {
             let mut key = [n; 64];
             // As many bits as may be, of a trie.
@@ -404,7 +407,7 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
         _ => COUNT,
     };
     let map = MapSpec::new(map_type, 4, size_of::<V>() as u32, entries).create()?;
-    let view = map.per_cpu::<u32, V>()?;
+    let view = map.elements::<u32, PerCpu<V>>()?;
     let cpus = view.cpus();
     let keys: Vec<u32> = (0..COUNT).collect();
     let each = |key: u32| (0..cpus as u32).map(move |cpu| 1000 * key + cpu).map(&make);
@@ -421,7 +424,7 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
     found.sort_unstable();
     assert_eq!(found, keys);
     let (mut iter, mut count) = (view.iter(), 0);
-    while let Some(entry) = iter.next() {
+    while let Some(entry) = iter.next_ref() {
         let (key, values) = entry?;
         assert!(values.iter().copied().eq(each(key)), "{map_type}: {key}");
         count += 1;
@@ -448,11 +451,11 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
     }
     assert_eq!(view.delete_batch(&keys[..50])?, 50);
     let taken = if kernel(5, 14).unmet().is_none() {
-        assert_eq!(view.lookup_and_delete(&50)?, Some(each(50).collect()));
-        assert_eq!(view.lookup_and_delete(&50)?, None);
+        assert_eq!(view.take(&50)?, Some(each(50).collect()));
+        assert_eq!(view.take(&50)?, None);
         1
     } else {
-        let error = view.lookup_and_delete(&50).expect_err("no such command");
+        let error = view.take(&50).expect_err("no such command");
         assert!(
             matches!(error.cause(), Some(Cause::Unsupported { .. })),
             "{error}"
@@ -460,7 +463,7 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
         0
     };
     let (mut drain, mut count) = (view.drain(), 0);
-    while let Some(entry) = drain.next() {
+    while let Some(entry) = drain.next_ref() {
         let (key, values) = entry?;
         assert!(values.iter().copied().eq(each(key)), "{map_type}: {key}");
         count += 1;

@@ -135,7 +135,7 @@ fn unwrap_err<T: Debug, E>(result: Result<T, E>, path: &Path) -> E {
 #[track_caller]
 fn assert_is_usable(map: &Map, id: u32) {
     assert_eq!(map.id().unwrap(), id);
-    let elems = map.typed::<u32, u64>().unwrap();
+    let elems = map.elements::<u32, u64>().unwrap();
     elems.update(&7, &49, ElemFlags::ANY).unwrap();
     assert_eq!(elems.lookup(&7).unwrap(), Some(49));
 }

@@ -392,7 +392,7 @@ pub fn under_a_memory_limit() {
 
     let many = MapSpec::new(MapType::ARRAY, 4, 8, 100_000);
     let sentence = format!("create array map \"many\": {because}");
-    judge(many.name("many").unwrap().create(), is_charged, &sentence);
+    judge(many.name("many").create(), is_charged, &sentence);
     create(MapType::ARRAY).expect("a small one is below the limit");
 
     let mut insns = vec![Insn::mov64_imm(0, 0); 60_000];

@@ -245,6 +245,7 @@ fn names_of_objects() -> Outcome {
         let because = format!("{name:?} is not a name of up to 15 letters, digits, '_' and '.'");
         let error = MapSpec::new(MapType::HASH, 4, 8, 8)
             .name(name)
+            .create()
             .expect_err("no name");
         let sentence = format!("create hash map: {because}");
         assert_says(&error, None, Some(cause.clone()), &sentence);
@@ -261,7 +262,7 @@ fn names_of_objects() -> Outcome {
 /// A refusal that has no cause among those that are named has its errno, and nothing is made up.
 fn what_the_kernel_refuses() -> Outcome {
     let create = |spec: MapSpec<'_>| spec.create().expect_err("no such map");
-    let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless")?);
+    let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless"));
     let (field, rule) = ("key_size", "must be more than 0");
     let cause = Cause::InvalidField { field, rule };
     let sentence = "create hash map \"keyless\": key_size must be more than 0";

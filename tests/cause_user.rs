@@ -163,7 +163,7 @@ fn modes_of_a_pin() -> Outcome {
     set_mode(&path, 0o644);
     as_bpf_user(|| {
         let map = Map::open_with(&path, ReadOnly).expect("a map to read");
-        let elems = map.typed::<u32, u64>().unwrap();
+        let elems = map.elements::<u32, u64>().unwrap();
         assert_eq!(elems.lookup(&1).unwrap(), None);
     });
     Ok(())

@@ -22,7 +22,7 @@ fn spec() -> MapSpec<'static> {
 }
 
 fn all_at_once() -> Outcome {
-    let map = spec().name("flows")?.create()?;
+    let map = spec().name("flows").create()?;
     let nothing = hash();
     let other = MapSpec::new(MapType::LRU_HASH, 8, 16, 4096)
         .flags(MapFlags::NO_COMMON_LRU)
@@ -30,7 +30,7 @@ fn all_at_once() -> Outcome {
         .ifindex(7)
         .btf_vmlinux_value_type_id(11)
         .btf(&nothing, 12, 13)
-        .name("other")?
+        .name("other")
         .compare_fields(MapFields::all());
     let mismatches = other.compare(&map)?;
     let fields: MapFields = mismatches.iter().map(Mismatch::field).collect();
@@ -94,8 +94,8 @@ fn each_alone() -> Outcome {
 }
 
 fn lenient() -> Outcome {
-    let map = spec().name("flows")?.create()?;
-    let larger = MapSpec::new(MapType::HASH, 4, 8, 4096).name("other")?;
+    let map = spec().name("flows").create()?;
+    let larger = MapSpec::new(MapType::HASH, 4, 8, 4096).name("other");
     assert_eq!(larger.compare(&map)?.len(), 1, "a name is not compared");
     let any_size = larger.compare_fields(MapFields::default() - MapFields::MAX_ENTRIES);
     assert_eq!(any_size.compare(&map)?, []);
@@ -155,7 +155,7 @@ fn every_field() -> Outcome {
     (told.key_size, told.value_size, told.max_entries) = (5, 6, 7);
     (told.map_extra, told.ifindex, told.btf_vmlinux_value_type_id) = (8, 9, 10);
     told.flags = MapFlags::NO_COMMON_LRU | MapFlags::ZERO_SEED;
-    told.name = spec().name("flows")?.create()?.info()?.name;
+    told.name = spec().name("flows").create()?.info()?.name;
     let like = MapSpec::of_info(&told).compare_fields(all);
     assert_eq!(like.compare_info(&told), []);
     let fields: MapFields = like
@@ -192,7 +192,7 @@ fn created() -> Outcome {
 
 fn the_like() -> Outcome {
     for spec in changed() {
-        let map = spec.name("flows")?.create()?;
+        let map = spec.name("flows").create()?;
         let like = MapSpec::of(&map)?;
         assert_eq!(like.compare(&map)?, [], "{like:?}");
         let copy = like.create()?;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bpf_pin::{
-    Access, Btf, DirLock, ElemFlags, Identity, Ids, Link, Map, Object, PinDir, PinnedLink,
-    PinnedMap, PinnedProg, Prog, TestRun, Typed,
+    Access, Btf, DirLock, ElemFlags, Elements, Identity, Ids, Link, Map, Object, PinDir,
+    PinnedLink, PinnedMap, PinnedProg, Prog, TestRun,
 };
 use common::*;
 
@@ -56,7 +56,7 @@ impl Scene {
 
     fn on(fs: TestFs) -> Self {
         let (map, prog) = (hash(), prog());
-        map.typed::<u32, u64>()
+        map.elements::<u32, u64>()
             .and_then(|elems| elems.update(&1, &1, ElemFlags::ANY))
             .expect("an element");
         map.try_clone().unwrap().pin(fs.at("map")).expect("a pin");
@@ -194,14 +194,14 @@ const MEASURED: &[Measured] = measured! {
         |pinned: PinnedLink| forget(pinned.unpin().unwrap());
     id => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.prog } |prog: &Prog| assert_ne!(prog.id().unwrap(), 0);
     info => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map } |map: &Map| assert_ne!(map.info().unwrap().id, 0);
-    lookup => &["MAP_LOOKUP_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: Typed<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
-    update => &["MAP_UPDATE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: Typed<u32, u64, &Map>| elems.update(&1, &1, ElemFlags::ANY).unwrap();
-    delete => &["MAP_DELETE_ELEM"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: Typed<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
+    lookup => &["MAP_LOOKUP_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+        |elems: Elements<u32, u64, &Map>| assert_eq!(elems.lookup(&1).unwrap(), Some(1));
+    update => &["MAP_UPDATE_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+        |elems: Elements<u32, u64, &Map>| elems.update(&1, &1, ElemFlags::ANY).unwrap();
+    delete => &["MAP_DELETE_ELEM"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+        |elems: Elements<u32, u64, &Map>| assert!(elems.delete(&1).unwrap());
     typed => &["OBJ_GET_INFO_BY_FD"], |scene| { &scene.map }
-        |map: &Map| assert!(map.typed::<u32, u64>().is_ok());
+        |map: &Map| assert!(map.elements::<u32, u64>().is_ok());
     try_from => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.try_clone().unwrap().into() }
         |fd: OwnedFd| forget(Map::try_from(fd).unwrap());
     test_run => &["PROG_TEST_RUN"], |scene| { &scene.prog }

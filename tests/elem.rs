@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
 use bpf_pin::{
-    Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation,
+    Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation, abi,
 };
 use bytemuck::{Pod, Zeroable};
 use common::*;
@@ -19,6 +19,7 @@ fn main() -> std::process::ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
     const STORAGE: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 13)];
     const TAGGED: &[Need] = &[cap::SYS_ADMIN, kernel(5, 17)];
+    const UPTR: &[Need] = &[cap::SYS_ADMIN, kernel(6, 13)];
     const BLOOM: &[Need] = &[cap::BPF, kernel(5, 16)];
     Suite::new()
         .test("hash_as_bytes", BPF, hash_as_bytes)
@@ -41,6 +42,17 @@ fn main() -> std::process::ExitCode {
             STORAGE,
             task_storage::unread,
         )
+        .test(
+            "addresses_are_followed_in_task_storage_only",
+            UPTR,
+            task_storage::elsewhere,
+        )
+        .test(
+            "forged_btf_makes_no_storage_writable",
+            TAGGED,
+            task_storage::forged,
+        )
+        .test("forged_sizes_make_no_view", BPF, forged_sizes)
         .test("types_without_look_ups", BPF, lacking::without_look_ups)
         .test("flags_decide_on_what_is_there", BPF, flags)
         .test("flags_that_the_map_does_not_take", BPF, wrong_flags)
@@ -54,7 +66,7 @@ fn main() -> std::process::ExitCode {
 
 fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Map {
     let spec = MapSpec::new(map_type, key_size, value_size, max_entries);
-    let map = spec.name("elem").and_then(|spec| spec.create());
+    let map = spec.name("elem").create();
     map.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -73,24 +85,24 @@ const ENOTSUPP: i32 = 524;
 fn hash_as_bytes() -> Outcome {
     // Sizes that are those of no integer.
     let map = create(MapType::HASH, 3, 5, 4);
-    let elems = map.elems()?;
+    let elems = map.elements::<[u8], [u8]>()?;
     assert_eq!((elems.key_len(), elems.value_len()), (3, 5));
     assert_eq!(
         format!("{elems:?}"),
-        "Elems { key_len: 3, value_len: 5, .. }"
+        "Elements { key_len: 3, value_len: 5, .. }"
     );
     let (mut value, mut next) = ([0xaa; 5], [0xaa; 3]);
 
-    assert!(!elems.lookup(b"abc", &mut value)?);
+    assert!(!elems.lookup_into(b"abc", &mut value, ElemFlags::ANY)?);
     assert!(!elems.next_key(None, &mut next)?);
     assert!(!elems.delete(b"abc")?);
     assert_eq!(elems.keys().count(), 0);
 
     elems.update(b"abc", b"first", ElemFlags::ANY)?;
-    assert!(elems.lookup(b"abc", &mut value)?);
+    assert!(elems.lookup_into(b"abc", &mut value, ElemFlags::ANY)?);
     assert_eq!(&value, b"first");
     elems.update(b"abc", b"again", ElemFlags::ANY)?;
-    assert!(elems.lookup_with(b"abc", &mut value, ElemFlags::ANY)?);
+    assert!(elems.lookup_into(b"abc", &mut value, ElemFlags::ANY)?);
     assert_eq!(&value, b"again");
 
     assert!(elems.next_key(None, &mut next)?);
@@ -106,13 +118,27 @@ fn hash_as_bytes() -> Outcome {
     assert_eq!(keys, [b"abc".to_vec(), b"def".to_vec()].into());
     assert!(elems.delete(b"abc")?);
     assert!(!elems.delete(b"abc")?);
-    assert!(!elems.lookup(b"abc", &mut value)?);
+    assert!(!elems.lookup_into(b"abc", &mut value, ElemFlags::ANY)?);
+    Ok(())
+}
+
+/// A filter that answers in the kernel's place writes nothing: sizes of 0, of no type.
+fn forged_sizes() -> Outcome {
+    for map_type in [MapType::HASH, MapType::ARRAY, MapType::PERCPU_ARRAY] {
+        let map = create(map_type, 4, 8, 4);
+        common::denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+            let error = map.elements::<[u8], [u8]>().expect_err("no sizes");
+            let unknown = Cause::UnknownMapType { map_type: 0 };
+            assert_eq!(error.cause(), Some(&unknown), "{error}");
+        });
+        assert_eq!(map.elements::<[u8], [u8]>()?.key_len(), 4);
+    }
     Ok(())
 }
 
 fn array() -> Outcome {
     let map = create(MapType::ARRAY, 4, 8, 3);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     // All of them are there from the beginning, in order.
     let all: Vec<(u32, u64)> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(0, 0), (1, 0), (2, 0)]);
@@ -155,7 +181,7 @@ fn array() -> Outcome {
         assert_eq!(error.expect_err("likewise").cause(), Some(&cause));
     }
 
-    let bytes = map.elems()?;
+    let bytes = map.elements::<[u8], [u8]>()?;
     let mut next = [0; 4];
     assert!(!bytes.next_key(Some(&2u32.to_ne_bytes()), &mut next)?);
     assert!(bytes.next_key(Some(&9u32.to_ne_bytes()), &mut next)?);
@@ -165,7 +191,7 @@ fn array() -> Outcome {
 
 fn lru() -> Outcome {
     let map = create(MapType::LRU_HASH, 4, 8, 64);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for key in 0..1000 {
         elems.update(&key, &u64::from(key), ElemFlags::ANY)?;
         assert_eq!(elems.lookup(&key)?, Some(u64::from(key)));
@@ -186,7 +212,7 @@ struct Prefix {
 fn trie() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 4, 8).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
-    let elems = map.typed::<Prefix, u32>()?;
+    let elems = map.elements::<Prefix, u32>()?;
     let prefix = |length, address| Prefix { length, address };
     let (wide, narrow) = (prefix(8, [10, 0, 0, 0]), prefix(24, [10, 1, 2, 0]));
     elems.update(&wide, &8, ElemFlags::ANY)?;
@@ -212,9 +238,9 @@ fn trie() -> Outcome {
 fn queue_and_stack() -> Outcome {
     for (map_type, first, then) in [(MapType::QUEUE, 1, 1), (MapType::STACK, 1, 2)] {
         let map = create(map_type, 0, 4, 2);
-        let bytes = map.elems()?;
+        let bytes = map.elements::<[u8], [u8]>()?;
         assert_eq!((bytes.key_len(), bytes.value_len()), (0, 4));
-        let elems = map.typed::<(), u32>()?;
+        let elems = map.elements::<(), u32>()?;
         assert_eq!(elems.lookup(&())?, None);
         elems.update(&(), &1, ElemFlags::ANY)?;
         // A look leaves it there.
@@ -260,18 +286,21 @@ fn queue_and_stack() -> Outcome {
 
 fn bloom_filter() -> Outcome {
     let map = create(MapType::BLOOM_FILTER, 0, 8, 64);
-    let elems = map.elems()?;
+    let elems = map.elements::<[u8], [u8]>()?;
     for number in 0..64u64 {
         elems.update(&[], &number.to_ne_bytes(), ElemFlags::ANY)?;
     }
     for number in 0..64u64 {
         // Here the value goes in, and stays as it is.
         let mut value = number.to_ne_bytes();
-        assert!(elems.lookup(&[], &mut value)?, "{number}");
+        assert!(
+            elems.lookup_into(&[], &mut value, ElemFlags::ANY)?,
+            "{number}"
+        );
         assert_eq!(value, number.to_ne_bytes());
     }
     let strangers = (1000..2000u64)
-        .map(|number| elems.lookup(&[], &mut number.to_ne_bytes()))
+        .map(|number| elems.lookup_into(&[], &mut number.to_ne_bytes(), ElemFlags::ANY))
         .collect::<Result<Vec<_>, _>>()?;
     let wrong = strangers.iter().filter(|found| **found).count();
     assert!(wrong < 900, "{wrong} of 1000 strangers were let in");
@@ -280,7 +309,7 @@ fn bloom_filter() -> Outcome {
 
 fn prog_array() -> Outcome {
     let map = create(MapType::PROG_ARRAY, 4, 4, 2);
-    let elems = map.typed::<u32, u32>()?;
+    let elems = map.elements::<u32, u32>()?;
     let prog = prog();
     let fd = prog.as_fd().as_raw_fd() as u32;
     assert_eq!(elems.lookup(&0)?, None);
@@ -314,7 +343,7 @@ fn hash_of_maps() -> Outcome {
     let inner = create(MapType::ARRAY, 4, 8, 1);
     let spec = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2);
     let map = spec.inner_map(&inner).create()?;
-    let elems = map.typed::<u64, u32>()?;
+    let elems = map.elements::<u64, u32>()?;
     let fd = inner.as_fd().as_raw_fd() as u32;
     elems.update(&7, &fd, ElemFlags::NOEXIST)?;
     assert_eq!(elems.lookup(&7)?, Some(inner.id()?));
@@ -329,7 +358,7 @@ fn hash_of_maps() -> Outcome {
 /// The key is a descriptor of the socket, so there are no keys to be had.
 fn flags() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let error = elems.update(&1, &1, ElemFlags::EXIST).expect_err("nothing");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     assert_eq!(error.cause(), Some(&Cause::KeyMissing));
@@ -360,8 +389,8 @@ fn flags() -> Outcome {
     }
     let mut value = [0; 8];
     let looked = map
-        .elems()?
-        .lookup_with(&[0; 4], &mut value, ElemFlags::LOCK);
+        .elements::<[u8], [u8]>()?
+        .lookup_into(&[0; 4], &mut value, ElemFlags::LOCK);
     assert_eq!(errno(looked), libc::EINVAL);
     assert_eq!(elems.lookup(&1)?, Some(3));
     Ok(())
@@ -369,7 +398,7 @@ fn flags() -> Outcome {
 
 fn wrong_sizes() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
-    let elems = map.elems()?;
+    let elems = map.elements::<[u8], [u8]>()?;
     elems.update(&[1; 4], &[1; 8], ElemFlags::ANY)?;
     let refused = |result: bpf_pin::Result<bool>, what, expected, found| {
         let error = result.expect_err("a wrong size");
@@ -388,7 +417,12 @@ fn wrong_sizes() -> Outcome {
     let put = |key: &[u8], value: &[u8]| elems.update(key, value, any).map(|()| true);
     for found in [0, 3, 5, 4096] {
         let key = vec![1; found];
-        refused(elems.lookup(&key, &mut [0; 8]), "key", 4, found);
+        refused(
+            elems.lookup_into(&key, &mut [0; 8], ElemFlags::ANY),
+            "key",
+            4,
+            found,
+        );
         refused(put(&key, &[0; 8]), "key", 4, found);
         refused(elems.delete(&key), "key", 4, found);
         refused(elems.next_key(Some(&key), &mut [0; 4]), "key", 4, found);
@@ -396,12 +430,17 @@ fn wrong_sizes() -> Outcome {
     }
     for found in [0, 7, 9, 4096] {
         let mut value = vec![0xaa; found];
-        refused(elems.lookup(&[1; 4], &mut value), "value", 8, found);
+        refused(
+            elems.lookup_into(&[1; 4], &mut value, ElemFlags::ANY),
+            "value",
+            8,
+            found,
+        );
         assert!(value.iter().all(|byte| *byte == 0xaa));
         refused(put(&[1; 4], &value), "value", 8, found);
     }
     let mut value = [0; 8];
-    assert!(elems.lookup(&[1; 4], &mut value)?);
+    assert!(elems.lookup_into(&[1; 4], &mut value, ElemFlags::ANY)?);
     assert_eq!(value, [1; 8]);
     assert_eq!(elems.keys().count(), 1);
     Ok(())
@@ -414,7 +453,7 @@ fn wrong_flags() -> Outcome {
         "flags hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock";
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let map = create(map_type, 4, 8, 2);
-        let elems = map.elems()?;
+        let elems = map.elements::<[u8], [u8]>()?;
         let (key, mut value) = ([0; 4], [1; 8]);
         for (flags, why) in [(both, at_once), (ElemFlags::LOCK, no_lock)] {
             let error = elems.update(&key, &value, flags).expect_err(why);
@@ -425,7 +464,7 @@ fn wrong_flags() -> Outcome {
                 Some(Cause::InvalidField { field: "flags", .. })
             ));
         }
-        let error = elems.lookup_with(&key, &mut value, ElemFlags::LOCK);
+        let error = elems.lookup_into(&key, &mut value, ElemFlags::LOCK);
         assert_eq!(text(error), format!("look up an element: {no_lock}"));
         // What no kernel knows is not explained.
         let unknown = ElemFlags::from_bits_retain(1 << 60);
@@ -438,7 +477,7 @@ fn wrong_flags() -> Outcome {
 fn full() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 2).flags(flags).create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         elems.update(&1, &1, ElemFlags::ANY)?;
         elems.update(&2, &2, ElemFlags::ANY)?;
         let error = elems.update(&3, &3, ElemFlags::ANY).expect_err("a third");
@@ -469,9 +508,11 @@ fn denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Err
 fn reader() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
-    pinned.typed::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    pinned
+        .elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::ANY)?;
     let map = Map::open_with(fs.at("flows"), Access::ReadOnly)?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);
     let error = denied(elems.update(&1, &2, ElemFlags::ANY), Access::ReadOnly);
@@ -488,7 +529,7 @@ fn writer() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update(&1, &1, ElemFlags::ANY)?;
     elems.update(&2, &2, ElemFlags::ANY)?;
     assert!(elems.delete(&2)?);
@@ -497,11 +538,14 @@ fn writer() -> Outcome {
         error.to_string(),
         "look up an element: the map was opened for writing only"
     );
-    denied(map.elems()?.next_key(None, &mut [0; 4]), Access::WriteOnly);
+    denied(
+        map.elements::<[u8], [u8]>()?.next_key(None, &mut [0; 4]),
+        Access::WriteOnly,
+    );
     let mut keys = elems.keys();
     denied(keys.next().expect("the refusal"), Access::WriteOnly);
     assert!(keys.next().is_none() && keys.next().is_none());
-    let all = pinned.typed::<u32, u64>()?;
+    let all = pinned.elements::<u32, u64>()?;
     let all: Vec<_> = all.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);
     Ok(())
@@ -509,7 +553,7 @@ fn writer() -> Outcome {
 
 fn frozen() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update(&1, &1, ElemFlags::ANY)?;
     map.freeze()?;
     for error in [
@@ -528,7 +572,9 @@ fn frozen() -> Outcome {
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
     let reader = spec.flags(MapFlags::RDONLY).create()?;
     denied(
-        reader.typed::<u32, u64>()?.update(&0, &1, ElemFlags::ANY),
+        reader
+            .elements::<u32, u64>()?
+            .update(&0, &1, ElemFlags::ANY),
         Access::ReadOnly,
     );
     Ok(())

@@ -133,7 +133,7 @@ fn as_used() -> Outcome {
     assert_ne!(linked.id()?, 0);
     assert_eq!(kernel.link_pins, Some(true));
 
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update(&7, &70, bpf_pin::ElemFlags::ANY)?;
     let (mut next, mut keys, mut values) = ([0_u32; 2], [0_u32; 8], [0_u64; 8]);
     let mut batch = abi::bpf_attr_batch {

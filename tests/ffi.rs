@@ -100,7 +100,7 @@ fn zero_is_a_template() -> std::process::ExitCode {
         .inner_map(&inner)
         .create()
         .unwrap();
-    let elems = outer.typed::<u32, u32>().unwrap();
+    let elems = outer.elements::<u32, u32>().unwrap();
     let like_it = spec.create().unwrap();
     let number = like_it.as_fd().as_raw_fd() as u32;
     elems.update(&0, &number, ElemFlags::ANY).unwrap();

@@ -30,7 +30,7 @@ fn array() -> bpf_pin::Result<Map> {
 
 fn is_frozen(map: &Map) -> bool {
     let error = map
-        .typed::<u32, u64>()
+        .elements::<u32, u64>()
         .and_then(|elems| elems.update(&0, &0, ElemFlags::ANY));
     error.is_err_and(|error| error.cause() == Some(&Cause::Frozen))
 }
@@ -38,7 +38,7 @@ fn is_frozen(map: &Map) -> bool {
 fn reads_go_on() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY, MapType::LRU_HASH] {
         let map = MapSpec::new(map_type, 4, 8, 4).create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         elems.update(&1, &7, ElemFlags::ANY)?;
         map.freeze()?;
         assert_eq!(elems.lookup(&1)?, Some(7));

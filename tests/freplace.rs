@@ -268,7 +268,7 @@ fn fentry() -> Outcome {
         return Ok(());
     }
     let traces = loaded?;
-    let count = || -> Outcome<u64> { Ok(map.typed::<u32, u64>()?.lookup(&0)?.unwrap_or(0)) };
+    let count = || -> Outcome<u64> { Ok(map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or(0)) };
     let link = LinkSpec::tracing(attach_type).create(&traces)?;
     let info = link.info()?;
     assert_eq!(info.prog_id, traces.id()?);

@@ -153,7 +153,7 @@ fn refused() -> Outcome {
 
 fn by_id_with() -> Outcome {
     let map = hash();
-    map.typed::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
     let id = map.id()?;
     for (access, reads, writes) in [
         (Access::ReadWrite, true, true),
@@ -163,7 +163,7 @@ fn by_id_with() -> Outcome {
         let opened = Map::from_id_with(id, access)?;
         assert!(fcntl_getfd(&opened)?.contains(FdFlags::CLOEXEC));
         assert!(opened.is_same_object(&map)?);
-        let elems = opened.typed::<u32, u64>()?;
+        let elems = opened.elements::<u32, u64>()?;
         let cause = Cause::MapAccess { opened: access };
         match elems.lookup(&1) {
             Ok(value) => assert_eq!((value, reads), (Some(7), true)),

@@ -131,7 +131,7 @@ fn maps() -> Outcome {
 fn elements() -> Outcome {
     let fs = TestFs::new();
     let map = MapSpec::new(MapType::HASH, 4, 8, 64).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for key in 0..50 {
         elems.update(&key, &1, ElemFlags::ANY)?;
     }

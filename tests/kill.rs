@@ -363,7 +363,7 @@ fn changes(stop: &Stop) -> bool {
 
 fn array() -> Map {
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("test_array");
-    spec.and_then(|spec| spec.create()).expect("an array")
+    spec.create().expect("an array")
 }
 
 /// True where the process was done before that stop.

@@ -435,12 +435,12 @@ fn cgroup_storage() -> Outcome {
         let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns)
             .expected_attach_type(attach_type)
             .load()?;
-        let storage = map.typed::<[u64; 2], u64>()?;
+        let storage = map.elements::<[u64; 2], u64>()?;
         assert_eq!(storage.keys().count(), 0);
         let _link = LinkSpec::cgroup(&file, attach_type).create(&prog)?;
 
         let mut next = [0; 16];
-        assert!(map.elems()?.next_key(None, &mut next)?);
+        assert!(map.elements::<[u8], [u8]>()?.next_key(None, &mut next)?);
         let key: [u64; 2] = bytemuck::cast(next);
         assert_eq!(key[0], file.metadata()?.ino());
         storage.update(&key, &7, ElemFlags::EXIST)?;

@@ -51,7 +51,7 @@ fn array() -> MapSpec<'static> {
 fn names() -> Outcome {
     assert_eq!(array().create()?.info()?.name, "");
     for name in ["a", "flows_4.rodata", "exactly_fifteen", "..", "0"] {
-        let info = array().name(name)?.create()?.info()?;
+        let info = array().name(name).create()?.info()?;
         assert_eq!(info.name, name);
         assert_eq!(format!("[{:>16}]", info.name), format!("[{name:>16}]"));
     }
@@ -60,7 +60,10 @@ fn names() -> Outcome {
 
 fn invalid_names() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
-        let error = array().name(bad).expect_err("a name with what no name has");
+        let error = array()
+            .name(bad)
+            .create()
+            .expect_err("a name with what no name has");
         assert!(
             matches!(error.cause(), Some(Cause::InvalidName { name }) if name == bad),
             "{error}"
@@ -101,10 +104,11 @@ fn flags() -> Outcome {
     ] {
         assert_eq!(spec.flags(flags).create()?.info()?.flags, flags);
     }
-    // Flags add up.
+    // Several at once.
     let both = hash()
-        .flags(MapFlags::NO_PREALLOC)
-        .flags(MapFlags::WRONLY_PROG)
+        .flags(MapFlags::RDONLY)
+        // What is set later counts.
+        .flags(MapFlags::NO_PREALLOC | MapFlags::WRONLY_PROG)
         .create()?;
     assert_eq!(
         both.info()?.flags,
@@ -149,7 +153,7 @@ fn access() -> Outcome {
     let reader = spec.clone().flags(MapFlags::RDONLY).create()?;
     assert_eq!(mode(&reader)?, OFlags::RDONLY);
     assert_eq!(reader.info()?.flags, MapFlags::empty());
-    let elems = reader.typed::<u32, u64>()?;
+    let elems = reader.elements::<u32, u64>()?;
     assert_eq!(elems.lookup(&0)?, Some(0));
     let error = elems
         .update(&0, &1, ElemFlags::ANY)
@@ -161,7 +165,7 @@ fn access() -> Outcome {
     let writer = spec.flags(MapFlags::WRONLY).create()?;
     assert_eq!(mode(&writer)?, OFlags::WRONLY);
     assert_eq!(writer.info()?.flags, MapFlags::empty());
-    let elems = writer.typed::<u32, u64>()?;
+    let elems = writer.elements::<u32, u64>()?;
     elems.update(&0, &1, ElemFlags::ANY)?;
     let error = elems.lookup(&0).expect_err("a look through a writer");
     let opened = Access::WriteOnly;
@@ -179,7 +183,7 @@ fn access() -> Outcome {
 
 fn maps_of_maps() -> Outcome {
     for outer in [MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS] {
-        let spec = MapSpec::new(outer, 4, 4, 2).name("outer")?;
+        let spec = MapSpec::new(outer, 4, 4, 2).name("outer");
         let map = {
             let inner = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
             spec.clone().inner_map(&inner).create()?
@@ -189,7 +193,7 @@ fn maps_of_maps() -> Outcome {
             MapSpec::new(MapType::HASH, 4, 8, 4).create()?,
             MapSpec::new(MapType::HASH, 4, 16, 4).create()?,
         );
-        let elems = map.typed::<u32, u32>()?;
+        let elems = map.elements::<u32, u32>()?;
         let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd()) as u32;
         elems.update(&0, &fd(&fits), ElemFlags::ANY)?;
         assert_eq!(elems.lookup(&0)?, Some(fits.id()?));
@@ -272,7 +276,7 @@ fn misfits() -> Outcome {
             "E2BIG"
         };
         assert_eq!(error.to_string(), format!("create {text} map: {name}"));
-        let named = spec.name("misfit")?.create().expect_err("the same");
+        let named = spec.name("misfit").create().expect_err("the same");
         assert_eq!(
             named.to_string(),
             format!("create {text} map \"misfit\": {name}")
@@ -282,11 +286,11 @@ fn misfits() -> Outcome {
 }
 
 fn many() -> Outcome {
-    let spec = array().name("many")?;
+    let spec = array().name("many");
     let (one, other) = (spec.create()?, spec.create()?);
     assert_ne!(one.id()?, other.id()?);
-    one.typed::<u32, u64>()?.update(&0, &1, ElemFlags::ANY)?;
-    assert_eq!(other.typed::<u32, u64>()?.lookup(&0)?, Some(0));
+    one.elements::<u32, u64>()?.update(&0, &1, ElemFlags::ANY)?;
+    assert_eq!(other.elements::<u32, u64>()?.lookup(&0)?, Some(0));
     assert!(fcntl_getfd(&one)?.contains(FdFlags::CLOEXEC));
     Ok(())
 }
@@ -296,21 +300,21 @@ fn clones() -> Outcome {
     let clone = map.try_clone()?;
     assert_eq!(map.id()?, clone.id()?);
     assert!(fcntl_getfd(&clone)?.contains(FdFlags::CLOEXEC));
-    map.typed::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
     drop(map);
-    assert_eq!(clone.typed::<u32, u64>()?.lookup(&0)?, Some(7));
+    assert_eq!(clone.elements::<u32, u64>()?.lookup(&0)?, Some(7));
     Ok(())
 }
 
 fn by_id() -> Outcome {
-    let map = array().name("by_id")?.create()?;
+    let map = array().name("by_id").create()?;
     let id = map.id()?;
     let same = Map::from_id(id)?;
     assert_eq!(same.info()?, map.info()?);
     assert!(fcntl_getfd(&same)?.contains(FdFlags::CLOEXEC));
-    map.typed::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
     drop(map);
-    assert_eq!(same.typed::<u32, u64>()?.lookup(&0)?, Some(7));
+    assert_eq!(same.elements::<u32, u64>()?.lookup(&0)?, Some(7));
 
     for nobody in [0, u32::MAX] {
         let error = Map::from_id(nobody).expect_err("an id that no map has");

@@ -58,7 +58,7 @@ fn merged() -> Outcome {
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen.set(seen.get() + 1);
         if seen.get() == 10 {
-            let old = old.typed::<u32, u64>().unwrap();
+            let old = old.elements::<u32, u64>().unwrap();
             for key in [2, 4, 5] {
                 assert!(old.delete(&key).unwrap());
             }
@@ -85,9 +85,9 @@ fn between() -> Outcome {
                 );
                 assert_eq!(fs.names(), [NAME]);
                 put(&old, [(3, 30), (100, 100)]).unwrap();
-                old.typed::<u32, u64>().unwrap().delete(&4).unwrap();
+                old.elements::<u32, u64>().unwrap().delete(&4).unwrap();
                 // Gone and back.
-                old.typed::<u32, u64>().unwrap().delete(&5).unwrap();
+                old.elements::<u32, u64>().unwrap().delete(&5).unwrap();
                 put(&old, [(5, 50)]).unwrap();
             }
             Some((*key, [*value, 0]))
@@ -111,7 +111,7 @@ fn between() -> Outcome {
             true => assert_eq!(written.unwrap_err().cause(), Some(&Cause::Frozen)),
         }
         // The new one is not frozen.
-        map.typed::<u32, [u64; 2]>()?
+        map.elements::<u32, [u64; 2]>()?
             .update(&1, &[1, 1], ElemFlags::ANY)?;
         assert_eq!(fs.names(), [NAME]);
     }
@@ -130,7 +130,7 @@ fn full() -> Outcome {
             let fs = TestFs::new();
             let dir = PinDir::open(fs.root())?;
             let old = pinned(&dir, old_spec)?;
-            let elems = old.typed::<[u32; 2], u64>()?;
+            let elems = old.elements::<[u32; 2], u64>()?;
             let put = |key: u32, value: u64| elems.update(&[32, key], &value, ElemFlags::ANY);
             (0..10).try_for_each(|key| put(key, 1))?;
             let seen = Cell::new(0);
@@ -167,7 +167,7 @@ fn many() -> Outcome {
         let of_size = |size| MapSpec::new(MapType::HASH, 4, size, COUNT);
         let old = pinned(&dir, &of_size(8))?;
         put(&old, (0..COUNT).map(|key| (key, 1)))?;
-        let elems = old.typed::<u32, u64>()?;
+        let elems = old.elements::<u32, u64>()?;
         let seen = Cell::new(0);
         let how = Migrate::new(|key: &u32, value: &u64| {
             seen.set(seen.get() + 1);
@@ -196,7 +196,7 @@ fn filled() -> Outcome {
     let (_fs, dir, _) = scene([(1, 1), (2, 2)])?;
     // What comes from the old one prevails, and what does not come changes nothing.
     let fill = |map: &Map| {
-        let elems = map.typed::<u32, [u64; 2]>()?;
+        let elems = map.elements::<u32, [u64; 2]>()?;
         [1, 2, 3]
             .iter()
             .try_for_each(|key| elems.update(key, &[9, 9], ElemFlags::NOEXIST))
@@ -220,9 +220,9 @@ fn filled_again() -> Outcome {
         (MapType::ARRAY, MapFlags::empty()),
     ] {
         let (_fs, dir, old) = scene([(1, 11), (2, 12), (4, 14)])?;
-        let elems = old.typed::<u32, u64>()?;
+        let elems = old.elements::<u32, u64>()?;
         let fill = |map: &Map| {
-            let elems = map.typed::<u32, [u64; 2]>()?;
+            let elems = map.elements::<u32, [u64; 2]>()?;
             [1, 2, 3]
                 .iter()
                 .try_for_each(|key| elems.update(key, &[77, 77], ElemFlags::ANY))
@@ -262,8 +262,11 @@ fn either_size() -> Outcome {
         let dir = PinDir::open(fs.root())?;
         let old = pinned(&dir, &hash_of(4, old_size))?;
         let value = [1; 8];
-        old.elems()?
-            .update(&[5; 4], &value[..old_size as usize], ElemFlags::ANY)?;
+        old.elements::<[u8], [u8]>()?.update(
+            &[5; 4],
+            &value[..old_size as usize],
+            ElemFlags::ANY,
+        )?;
         let how = Migrate::bytes(|key, value, new_key, new_value| {
             assert!(new_key.iter().chain(&*new_value).all(|&byte| byte == 0));
             new_key.copy_from_slice(key);
@@ -381,7 +384,7 @@ fn kept_through_a_failure() -> Outcome {
     let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| {
         seen += 1;
         if seen == 2 {
-            let elems = second.typed::<u32, [u64; 2]>().unwrap();
+            let elems = second.elements::<u32, [u64; 2]>().unwrap();
             elems.update(&3, &[3, 3], ElemFlags::ANY).unwrap();
         }
         Some((*key, [value[0], 1, 2]))

@@ -96,7 +96,7 @@ fn gets_too_small() -> Outcome {
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen += 1;
         if seen == 10 {
-            let elems = old.typed::<u32, u64>().unwrap();
+            let elems = old.elements::<u32, u64>().unwrap();
             elems.update(&100, &1, ElemFlags::ANY).unwrap();
         }
         Some((*key, [*value; 2]))
@@ -185,7 +185,7 @@ fn long_names() -> Outcome {
             let length = length + 22;
             assert_eq!(error.cause(), Some(&Cause::NameTooLong { length }));
             assert_eq!(dir.open_as::<Map>(&name)?.id()?, made.map.id()?);
-            let elems = found.map.typed::<u32, u64>()?;
+            let elems = found.map.elements::<u32, u64>()?;
             elems.update(&1, &1, ElemFlags::ANY)?;
         }
         assert_eq!(fs.names(), [name]);

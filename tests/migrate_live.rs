@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
-    Cause, ElemFlags, Elems, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
+    Cause, ElemFlags, Elements, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
     Reuse,
 };
 use common::*;
@@ -60,17 +60,19 @@ fn resize<'f>() -> Migrate<'f> {
     })
 }
 
-fn count(elems: &Elems<Map>, key: u32) -> u64 {
+fn count(elems: &Elements<[u8], [u8], Map>, key: u32) -> u64 {
     let mut value = vec![0; elems.value_len()];
-    elems.lookup(&key.to_ne_bytes(), &mut value).unwrap();
+    elems
+        .lookup_into(&key.to_ne_bytes(), &mut value, ElemFlags::ANY)
+        .unwrap();
     u64::from_ne_bytes(value[..8].try_into().unwrap())
 }
 
 /// All of them; each key comes once.
-fn counts(elems: &Elems<Map>) -> BTreeMap<u32, u64> {
+fn counts(elems: &Elements<[u8], [u8], Map>) -> BTreeMap<u32, u64> {
     let mut counts = BTreeMap::new();
     let mut all = elems.iter();
-    while let Some(entry) = all.next() {
+    while let Some(entry) = all.next_ref() {
         let (key, value) = entry.unwrap();
         let key = u32::from_ne_bytes(key.try_into().unwrap());
         let count = u64::from_ne_bytes(value[..8].try_into().unwrap());
@@ -79,17 +81,17 @@ fn counts(elems: &Elems<Map>) -> BTreeMap<u32, u64> {
     counts
 }
 
-fn set(elems: &Elems<Map>, key: u32, count: u64) -> bpf_pin::Result<()> {
+fn set(elems: &Elements<[u8], [u8], Map>, key: u32, count: u64) -> bpf_pin::Result<()> {
     let mut value = vec![0; elems.value_len()];
     value[..8].copy_from_slice(&count.to_ne_bytes());
     elems.update(&key.to_ne_bytes(), &value, ElemFlags::ANY)
 }
 
-fn open(dir: &PinDir) -> Elems<Map> {
-    Elems::new(dir.open_as(NAME).unwrap()).unwrap()
+fn open(dir: &PinDir) -> Elements<[u8], [u8], Map> {
+    Elements::<[u8], [u8], _>::new(dir.open_as(NAME).unwrap()).unwrap()
 }
 
-fn keys(elems: &Elems<Map>) -> Vec<Vec<u8>> {
+fn keys(elems: &Elements<[u8], [u8], Map>) -> Vec<Vec<u8>> {
     let mut keys: Vec<_> = elems.keys().map(Result::unwrap).collect();
     keys.sort();
     keys
@@ -207,7 +209,7 @@ fn counted_before() {
             };
             std::thread::sleep(Duration::from_millis(2));
             member.raise(DONE);
-            let new = Elems::new(made.map).unwrap();
+            let new = Elements::<[u8], [u8], _>::new(made.map).unwrap();
             for (key, before) in sampled.get().into_iter().enumerate() {
                 assert!(count(&new, key as u32) >= before);
             }
@@ -235,7 +237,7 @@ fn churned() {
             .open_or_create(NAME, &spec(8), Reuse::Exact)
             .unwrap()
             .map;
-        let elems = Elems::new(old.try_clone().unwrap()).unwrap();
+        let elems = Elements::<[u8], [u8], _>::new(old.try_clone().unwrap()).unwrap();
         (0..STAY).for_each(|key| set(&elems, key, u64::from(key) + 1).unwrap());
         let said = crowd(2, |member| {
             let dir = PinDir::open(fs.root()).unwrap();
@@ -266,10 +268,13 @@ fn churned() {
                         panic!("{made:?}");
                     };
                     let old = migration.commit().unwrap();
-                    let new = Elems::new(made.map).unwrap();
+                    let new = Elements::<[u8], [u8], _>::new(made.map).unwrap();
                     if round % 2 == 1 {
                         // Nor does anything come back that was deleted.
-                        assert_eq!(keys(&new), keys(&Elems::new(old).unwrap()));
+                        assert_eq!(
+                            keys(&new),
+                            keys(&Elements::<[u8], [u8], _>::new(old).unwrap())
+                        );
                     }
                     (0..STAY).for_each(|key| assert_eq!(count(&new, key), u64::from(key) + 1));
                     [0; 4]
@@ -315,7 +320,7 @@ fn two_versions() {
         for time in 0..TIMES {
             std::thread::sleep(Duration::from_millis(1));
             let (map, outcome) = ask(&dir, size, Duration::from_secs(100)).unwrap();
-            let elems = Elems::new(map).unwrap();
+            let elems = Elements::<[u8], [u8], _>::new(map).unwrap();
             assert_eq!(elems.value_len(), size as usize);
             (0..20).for_each(|key| assert_eq!(count(&elems, key), u64::from(key) + 1));
             match outcome {
@@ -429,7 +434,7 @@ fn ask(
 /// A map with one entry, and a process that is amid its migration.
 fn amid(fs: &TestFs, dir: &PinDir) -> bpf_pin::Result<(Map, Holder)> {
     let map = dir.open_or_create(NAME, &spec(8), Reuse::Exact)?.map;
-    map.typed::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
     Ok((map, Holder::ready(fs, "migrate", [fs.root()])))
 }
 
@@ -483,7 +488,7 @@ fn waited_for() -> Outcome {
         "{outcome:?}"
     );
     assert_ne!(map.id()?, old.id()?);
-    assert_eq!(map.typed::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 1]));
+    assert_eq!(map.elements::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 1]));
     other.let_go();
     drop(outcome);
     assert_eq!(fs.names(), [NAME]);
@@ -505,7 +510,7 @@ fn killed() -> Outcome {
         panic!("{outcome:?}");
     };
     assert_eq!(migration.commit()?.id()?, old.id()?);
-    assert_eq!(map.typed::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 0]));
+    assert_eq!(map.elements::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 0]));
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }

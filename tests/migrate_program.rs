@@ -75,7 +75,7 @@ fn no_packet_is_lost_by_an_upgrade() -> Outcome {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         let old = spec(8).create()?;
-        old.typed::<u32, u64>()?.update(&0, &0, ElemFlags::ANY)?;
+        old.elements::<u32, u64>()?.update(&0, &0, ElemFlags::ANY)?;
         dir.pin(&old, "counts")?;
         let link = LinkSpec::xdp(LO);
         dir.open_or_attach("link", &link, &counting(&old)?)?;
@@ -86,7 +86,7 @@ fn no_packet_is_lost_by_an_upgrade() -> Outcome {
         let attached = dir.open_or_attach("link", &link, &counting(&map)?)?;
         assert!(matches!(attached.attachment, Attachment::Updated { .. }));
         send(&socket, 40)?;
-        let counts = map.typed::<u32, [u64; 2]>()?;
+        let counts = map.elements::<u32, [u64; 2]>()?;
         assert_eq!(counts.lookup(&0)?, Some([10 + 40, 0]));
         let migration = migration.expect("a migration");
         migration.commit_with(|key: &u32, copied: Option<&u64>, now: Option<&u64>| {
@@ -107,7 +107,7 @@ fn each_change_is_merged() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = spec(8).create()?;
-    let values = old.typed::<u32, u64>()?;
+    let values = old.elements::<u32, u64>()?;
     for key in 1..5 {
         values.update(&key, &10, ElemFlags::ANY)?;
     }

@@ -36,7 +36,7 @@ fn to_array() -> Outcome {
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen.set(seen.get() + 1);
         if seen.get() == 8 {
-            old.typed::<u32, u64>().unwrap().delete(&12).unwrap();
+            old.elements::<u32, u64>().unwrap().delete(&12).unwrap();
         }
         Some((*key - 10, *value))
     });
@@ -91,7 +91,7 @@ fn per_cpu() -> Outcome {
         let dir = PinDir::open(fs.root())?;
         // Values of 5 bytes take 8 for each CPU, and those of 12 take 16.
         let old = pinned(&dir, &MapSpec::new(from, 4, 5, 200))?;
-        let elems = old.elems()?;
+        let elems = old.elements::<[u8], [u8]>()?;
         let cpus = elems.value_len() / 8;
         for key in 0..3_u32 {
             let value: Vec<u8> = (0..elems.value_len())
@@ -115,10 +115,13 @@ fn per_cpu() -> Outcome {
             u32::from_ne_bytes(key.try_into().unwrap()) < 3
         });
         let map = migrate(&dir, &MapSpec::new(to, 4, 12, 200), how)?;
-        let elems = map.elems()?;
+        let elems = map.elements::<[u8], [u8]>()?;
         let mut value = vec![0; elems.value_len()];
         for key in 0..3_u32 {
-            assert!(elems.lookup(&key.to_ne_bytes(), &mut value)?, "{from} {to}");
+            assert!(
+                elems.lookup_into(&key.to_ne_bytes(), &mut value, ElemFlags::ANY)?,
+                "{from} {to}"
+            );
             for (cpu, value) in value.chunks(16).enumerate() {
                 let was = 10 * key as u8 + cpu as u8;
                 let expected = [was, was, was, was, was, 0, 0, 0, 0, 0, 0, 1];
@@ -176,7 +179,7 @@ fn trie() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = pinned(&dir, &tries(4))?;
-    let elems = old.typed::<[u8; 8], u32>()?;
+    let elems = old.elements::<[u8; 8], u32>()?;
     let keys = [
         prefix(0, [0; 4]),
         prefix(8, [10, 0, 0, 0]),
@@ -195,7 +198,7 @@ fn trie() -> Outcome {
         Some((*key, u64::from(*value)))
     });
     let map = migrate(&dir, &tries(8), how)?;
-    let new = map.typed::<[u8; 8], u64>()?;
+    let new = map.elements::<[u8; 8], u64>()?;
     for (address, found) in [
         ([10, 1, 2, 3], 4),
         ([10, 1, 2, 4], 2),
@@ -213,7 +216,7 @@ fn same_prefix() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = pinned(&dir, &tries(4))?;
-    let elems = old.typed::<[u8; 8], u32>()?;
+    let elems = old.elements::<[u8; 8], u32>()?;
     let entries = [
         (8, [10, 1, 2, 3], [10, 3, 2, 1]),
         (9, [11, 127, 0, 0], [11, 0, 0, 127]),
@@ -237,7 +240,7 @@ fn same_prefix() -> Outcome {
         Some((*key, u64::from(*value)))
     });
     let map = migrate(&dir, &tries(8), how)?;
-    let new = map.typed::<[u8; 8], u64>()?;
+    let new = map.elements::<[u8; 8], u64>()?;
     for (bits, address, _) in entries {
         let found = new.lookup(&prefix(32, address))?;
         assert_eq!(found, Some(u64::from(bits) + 100), "/{bits}");

@@ -48,7 +48,7 @@ pub fn hash_of(key_size: u32, value_size: u32) -> MapSpec<'static> {
 }
 
 pub fn put(map: &Map, entries: impl IntoIterator<Item = (u32, u64)>) -> bpf_pin::Result<()> {
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for (key, value) in entries {
         elems.update(&key, &value, ElemFlags::ANY)?;
     }
@@ -58,7 +58,7 @@ pub fn put(map: &Map, entries: impl IntoIterator<Item = (u32, u64)>) -> bpf_pin:
 pub fn entries<K: bytemuck::Pod + Ord, V: bytemuck::Pod + Ord>(
     map: &Map,
 ) -> bpf_pin::Result<Vec<(K, V)>> {
-    let elems = map.typed::<K, V>()?;
+    let elems = map.elements::<K, V>()?;
     let mut entries = elems.iter().collect::<bpf_pin::Result<Vec<_>>>()?;
     entries.sort();
     Ok(entries)

@@ -274,7 +274,7 @@ fn mounts() -> Outcome {
     assert!(!mounted.contains(ours));
     // The map that came back is as good as new.
     let map = failed.into_object();
-    map.typed::<u32, u64>()?.update(&1, &2, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&1, &2, ElemFlags::ANY)?;
     assert!(Path::new(ours).read_dir()?.next().is_none());
     map.as_fd();
     Ok(())

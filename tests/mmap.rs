@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn array(value_size: u32, max_entries: u32) -> bpf_pin::Result<Map> {
     MapSpec::new(MapType::ARRAY, 4, value_size, max_entries)
         .flags(MapFlags::MMAPABLE)
-        .name("mapped")?
+        .name("mapped")
         .create()
 }
 
@@ -51,7 +51,7 @@ fn atom<T: Atom>(mapped: &Mmap<T>, index: usize) -> &T {
 fn values() -> Outcome {
     for entries in [1, 2, 511, 512, 513, 100_000] {
         let map = array(8, entries)?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         let mapped = map.mmap::<AtomicU64>()?;
         assert_eq!(mapped.len(), entries as usize);
         assert!(!mapped.is_empty());
@@ -89,10 +89,10 @@ fn each<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcom
         seen += 1;
     }
     assert_eq!(seen, ENTRIES);
-    let bytes = map.elems()?;
+    let bytes = map.elements::<[u8], [u8]>()?;
     let mut value = vec![0; value_size as usize];
     for index in 0..ENTRIES {
-        assert!(bytes.lookup(&index.to_ne_bytes(), &mut value)?);
+        assert!(bytes.lookup_into(&index.to_ne_bytes(), &mut value, ElemFlags::ANY)?);
         for (at, atom) in value.chunks(size_of::<T>()).enumerate() {
             assert_eq!(
                 atom[low(atom.len())],
@@ -137,7 +137,7 @@ fn agree() -> Outcome {
         ptr::from_ref(atom(&one, 0)).addr(),
         ptr::from_ref(atom(&two, 0)).addr()
     );
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for n in 0..1000 {
         atom(&one, 2).store(n, Relaxed);
         assert_eq!(atom(&two, 2).load(), n);
@@ -165,7 +165,7 @@ fn threads() -> Outcome {
             });
         }
     });
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&1)?, Some(8 * ROUNDS));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&1)?, Some(8 * ROUNDS));
     // It goes to another thread as a whole.
     let mapped = map.mmap::<AtomicU64>()?;
     let sum = thread::spawn(move || atom(&mapped, 1).load(Relaxed)).join();
@@ -211,7 +211,7 @@ fn outlives() -> Outcome {
     let pinned = array(8, 512)?.pin(fs.at("map"))?;
     let id = pinned.id()?;
     pinned
-        .typed::<u32, u64>()?
+        .elements::<u32, u64>()?
         .update(&511, &7, ElemFlags::ANY)?;
     let mapped = pinned.mmap::<AtomicU64>()?;
     drop(pinned);
@@ -223,7 +223,7 @@ fn outlives() -> Outcome {
     }
     if cap::SYS_ADMIN.unmet().is_none() {
         let map = Map::from_id(id)?;
-        assert_eq!(map.typed::<u32, u64>()?.lookup(&511)?, Some(7));
+        assert_eq!(map.elements::<u32, u64>()?.lookup(&511)?, Some(7));
     }
     Ok(())
 }
@@ -288,7 +288,9 @@ fn sizes() -> Outcome {
 fn readers() -> Outcome {
     let fs = TestFs::new();
     let pinned = array(8, 4)?.pin(fs.at("map"))?;
-    pinned.typed::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
+    pinned
+        .elements::<u32, u64>()?
+        .update(&1, &7, ElemFlags::ANY)?;
     // The kernel maps only what is open for both, even for reading.
     for (opened, read_errno) in [
         (Access::ReadOnly, libc::EINVAL),

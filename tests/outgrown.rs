@@ -22,7 +22,7 @@ pub fn grow<'f>() -> Migrate<'f> {
 /// A map with ten entries, pinned.
 pub fn old(dir: &PinDir) -> bpf_pin::Result<Map> {
     let map = dir.open_or_create(NAME, &old_spec(), Reuse::Exact)?.map;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for key in 0..10 {
         elems.update(&key, &u64::from(key), ElemFlags::ANY)?;
     }
@@ -38,6 +38,7 @@ pub fn assert_untouched(fs: &TestFs, dir: &PinDir, old: &Map) -> Outcome {
     assert_eq!(fs.names(), [NAME]);
     assert_eq!(dir.identity(NAME)?, old.identity()?);
     // It is not frozen either.
-    old.typed::<u32, u64>()?.update(&1, &1, ElemFlags::EXIST)?;
+    old.elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::EXIST)?;
     Ok(())
 }

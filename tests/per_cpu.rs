@@ -10,7 +10,8 @@ use std::ptr;
 use std::slice;
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Operation, PerCpu, PinnedMap,
+    Access, Cause, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
+    PinnedMap,
 };
 use bytemuck::Pod;
 use common::*;
@@ -65,7 +66,7 @@ fn create(map_type: MapType, value_size: u32) -> Map {
         4
     };
     let spec = MapSpec::new(map_type, 4, value_size, entries).name("per_cpu");
-    let map = spec.and_then(|spec| spec.create());
+    let map = spec.create();
     map.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -87,9 +88,9 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
         MapType::LRU_PERCPU_HASH,
     ] {
         let map = create(map_type, size_of::<V>() as u32);
-        let view = map.per_cpu::<u32, V>()?;
+        let view = map.elements::<u32, PerCpu<V>>()?;
         assert_eq!(view.cpus(), cpus);
-        let bytes = map.elems()?;
+        let bytes = map.elements::<[u8], [u8]>()?;
         assert_eq!(bytes.value_len(), stride * cpus, "{map_type}");
 
         // Another one for each CPU and each key.
@@ -103,7 +104,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
 
             // The same between two values that stay as they are.
             let mut fenced = vec![make(CANARY); cpus + 2];
-            assert!(view.lookup_into(&key, &mut fenced[1..=cpus])?);
+            assert!(view.lookup_into(&key, &mut fenced[1..=cpus], ElemFlags::ANY)?);
             assert_eq!(fenced[1..=cpus], put(key));
             assert_eq!((fenced[0], fenced[cpus + 1]), (make(CANARY), make(CANARY)));
 
@@ -111,7 +112,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
             let mut fenced = vec![0xaa; 64 + stride * cpus + 64];
             let (before, rest) = fenced.split_at_mut(64);
             let (all, after) = rest.split_at_mut(stride * cpus);
-            assert!(bytes.lookup(&key.to_ne_bytes(), all)?);
+            assert!(bytes.lookup_into(&key.to_ne_bytes(), all, ElemFlags::ANY)?);
             for (value, bytes) in put(key).iter().zip(all.chunks_exact(stride)) {
                 assert_eq!(bytemuck::bytes_of(value), &bytes[..size_of::<V>()]);
             }
@@ -124,7 +125,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
         assert_eq!(
             format!("{view:?}"),
             format!(
-                "PerCpu(Elems {{ key_len: 4, value_len: {}, .. }})",
+                "Elements {{ key_len: 4, value_len: {}, .. }}",
                 stride * cpus
             )
         );
@@ -134,7 +135,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
 
 fn array() -> Outcome {
     let map = create(MapType::PERCPU_ARRAY, 8);
-    let view = map.per_cpu::<u32, u64>()?;
+    let view = map.elements::<u32, PerCpu<u64>>()?;
     let ones = vec![1; cpus()];
     assert_eq!(view.lookup(&3)?, Some(vec![0; cpus()]));
     assert_eq!(view.lookup(&4)?, None);
@@ -159,12 +160,12 @@ fn hash() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let spec = MapSpec::new(MapType::PERCPU_HASH, 4, 4, 2).flags(flags);
         let map = spec.create()?;
-        let view = map.per_cpu::<u32, u32>()?;
+        let view = map.elements::<u32, PerCpu<u32>>()?;
         let all = |n: u32| vec![n; cpus()];
         assert_eq!(view.lookup(&7)?, None);
         // What was not found leaves nothing that could be taken for a value.
         let mut values = all(9);
-        assert!(!view.lookup_into(&7, &mut values)?);
+        assert!(!view.lookup_into(&7, &mut values, ElemFlags::ANY)?);
         let error = view.update(&7, &all(1), ElemFlags::EXIST);
         assert_eq!(
             error.expect_err("it is not there").raw_os_error(),
@@ -188,12 +189,13 @@ fn hash() -> Outcome {
 fn wrong_number() -> Outcome {
     let cpus = cpus();
     let map = create(MapType::PERCPU_ARRAY, 4);
-    let view = map.per_cpu::<u32, u32>()?;
+    let view = map.elements::<u32, PerCpu<u32>>()?;
     for found in [0, cpus - 1, cpus + 1, 4096] {
         let mut values = vec![7; found];
         for error in [
             view.update(&0, &values, ElemFlags::ANY).expect_err("all"),
-            view.lookup_into(&0, &mut values).expect_err("all"),
+            view.lookup_into(&0, &mut values, ElemFlags::ANY)
+                .expect_err("all"),
         ] {
             let size = Cause::Size {
                 what: "number of values",
@@ -213,7 +215,9 @@ fn wrong_number() -> Outcome {
 
 fn misfits() -> Outcome {
     let map = create(MapType::PERCPU_ARRAY, 4);
-    let error = map.typed::<u32, u32>().expect_err("a value for each CPU");
+    let error = map
+        .elements::<u32, u32>()
+        .expect_err("a value for each CPU");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: true }));
     assert_eq!(
         error.to_string(),
@@ -225,13 +229,15 @@ fn misfits() -> Outcome {
         expected,
         found,
     };
-    let error = map.per_cpu::<u32, u64>().expect_err("8 bytes");
+    let error = map.elements::<u32, PerCpu<u64>>().expect_err("8 bytes");
     assert_eq!(error.cause(), Some(&size("value", 4, 8)));
-    let error = map.per_cpu::<u64, u32>().expect_err("keys of 8 bytes");
+    let error = map
+        .elements::<u64, PerCpu<u32>>()
+        .expect_err("keys of 8 bytes");
     assert_eq!(error.cause(), Some(&size("key", 4, 8)));
-    let error = map.per_cpu::<u32, ()>().expect_err("no bytes");
+    let error = map.elements::<u32, PerCpu<()>>().expect_err("no bytes");
     assert_eq!(error.cause(), Some(&size("value", 4, 0)));
-    assert!(map.per_cpu::<(), u32>().is_err());
+    assert!(map.elements::<(), PerCpu<u32>>().is_err());
     Ok(())
 }
 
@@ -243,11 +249,15 @@ fn types() -> Outcome {
         (MapType::PERCPU_CGROUP_STORAGE, 16, 0),
     ] {
         let map = MapSpec::new(map_type, key_size, 12, max_entries).create()?;
-        assert_eq!(map.elems()?.value_len(), 16 * cpus(), "{map_type}");
+        assert_eq!(
+            map.elements::<[u8], [u8]>()?.value_len(),
+            16 * cpus(),
+            "{map_type}"
+        );
     }
     // Nobody has attached a program that uses the storage.
     let storage = MapSpec::new(MapType::PERCPU_CGROUP_STORAGE, 16, 12, 0).create()?;
-    let view = storage.per_cpu::<[u64; 2], [u32; 3]>()?;
+    let view = storage.elements::<[u64; 2], PerCpu<[u32; 3]>>()?;
     assert_eq!(view.lookup(&[1, 0])?, None);
     Ok(())
 }
@@ -257,10 +267,10 @@ fn reader() -> Outcome {
     let pinned = create(MapType::PERCPU_HASH, 4).pin(fs.at("counts"))?;
     let ones = vec![1; cpus()];
     pinned
-        .per_cpu::<u32, u32>()?
+        .elements::<u32, PerCpu<u32>>()?
         .update(&7, &ones, ElemFlags::ANY)?;
     let map = Map::open_with(fs.at("counts"), Access::ReadOnly)?;
-    let view = map.per_cpu::<u32, u32>()?;
+    let view = map.elements::<u32, PerCpu<u32>>()?;
     assert_eq!(view.lookup(&7)?.as_ref(), Some(&ones));
     for error in [
         view.update(&7, &ones, ElemFlags::ANY).expect_err("a write"),
@@ -276,17 +286,17 @@ fn reader() -> Outcome {
 fn owned() -> Outcome {
     let fs = TestFs::new();
     let pinned = create(MapType::PERCPU_ARRAY, 12).pin(fs.at("counts"))?;
-    let view: PerCpu<u32, [u32; 3], PinnedMap> = PerCpu::new(pinned)?;
+    let view: Elements<u32, PerCpu<[u32; 3]>, PinnedMap> = Elements::new(pinned)?;
     view.update(&0, &vec![[1, 2, 3]; cpus()], ElemFlags::ANY)?;
     let pinned = view.into_map();
-    let failed = PerCpu::<u32, u64, _>::new(pinned).expect_err("values of 8 bytes");
+    let failed = Elements::<u32, PerCpu<u64>, _>::new(pinned).expect_err("values of 8 bytes");
     assert_eq!(failed.error().operation(), Operation::Elements);
     let pinned = failed.into_object();
     assert_eq!(pinned.path(), fs.at("counts"));
     let map = pinned.unpin()?;
     assert_eq!(fs.names(), [""; 0]);
     assert_eq!(
-        map.per_cpu::<u32, [u32; 3]>()?.lookup(&0)?,
+        map.elements::<u32, PerCpu<[u32; 3]>>()?.lookup(&0)?,
         Some(vec![[1, 2, 3]; cpus()])
     );
     Ok(())
@@ -344,7 +354,7 @@ fn guarded() -> Outcome {
     for map_type in [MapType::PERCPU_ARRAY, MapType::PERCPU_HASH] {
         for size in [1, 4, 7, 8, 12, 16, 1000] {
             let map = create(map_type, size);
-            let elems = map.elems()?;
+            let elems = map.elements::<[u8], [u8]>()?;
             let length = elems.value_len();
             let mut values = Guarded::new(length + 64);
             let mut keys = Guarded::new(4);
@@ -353,7 +363,7 @@ fn guarded() -> Outcome {
             elems.update(keys.last(4), values.last(length), ElemFlags::ANY)?;
 
             values.last(length + 64).fill(0xaa);
-            assert!(elems.lookup(keys.last(4), values.last(length))?);
+            assert!(elems.lookup_into(keys.last(4), values.last(length), ElemFlags::ANY)?);
             let all = values.last(length + 64);
             assert!(all[..64].iter().all(|byte| *byte == 0xaa));
             let stride = (size as usize).next_multiple_of(8);
@@ -368,10 +378,10 @@ fn guarded() -> Outcome {
         }
     }
     let map = create(MapType::PERCPU_ARRAY, 8);
-    let view = map.per_cpu::<u32, u64>()?;
+    let view = map.elements::<u32, PerCpu<u64>>()?;
     let mut values = Guarded::new(8 * cpus());
     let numbers = bytemuck::cast_slice_mut(values.last(8 * cpus()));
-    assert!(view.lookup_into(&0, numbers)?);
+    assert!(view.lookup_into(&0, numbers, ElemFlags::ANY)?);
 
     // The fence holds: a value that is longer than the map's would be found out.
     let other = create(MapType::PERCPU_ARRAY, 16);
@@ -427,8 +437,9 @@ fn covered_sys() -> Outcome {
     mount("tmpfs", CPU, "tmpfs", MountFlags::empty(), None)?;
     let unknown = |problem: &str| {
         for error in [
-            map.per_cpu::<u32, u64>().expect_err("an unknown number"),
-            map.elems().expect_err("an unknown number"),
+            map.elements::<u32, PerCpu<u64>>()
+                .expect_err("an unknown number"),
+            map.elements::<[u8], [u8]>().expect_err("an unknown number"),
         ] {
             assert!(
                 matches!(error.cause(), Some(Cause::PossibleCpus { problem: p }) if p.contains(problem)),
@@ -452,17 +463,17 @@ fn covered_sys() -> Outcome {
     mount_bind("/sys/devices/system/node/possible", &possible)?;
     unknown("another is mounted there");
     unmount(&possible, UnmountFlags::empty())?;
-    let view = map.per_cpu::<u32, u64>()?;
+    let view = map.elements::<u32, PerCpu<u64>>()?;
     assert_eq!(view.cpus(), expected);
     // From now on it is known, whatever is mounted there.
     mount("tmpfs", CPU, "tmpfs", MountFlags::empty(), None)?;
-    assert_eq!(map.per_cpu::<u32, u64>()?.cpus(), expected);
+    assert_eq!(map.elements::<u32, PerCpu<u64>>()?.cpus(), expected);
     Ok(())
 }
 
 fn hash_map() -> bpf_pin::Result<Option<u64>> {
     let map = common::hash();
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update(&1, &7, ElemFlags::ANY)?;
     elems.lookup(&1)
 }

@@ -49,12 +49,13 @@ fn keeps_elements() -> Outcome {
     let path = fs.at("flows");
     {
         let map = hash();
-        map.typed::<u32, u64>()?.update(&7, &42, ElemFlags::ANY)?;
+        map.elements::<u32, u64>()?
+            .update(&7, &42, ElemFlags::ANY)?;
         map.pin(&path)?;
     }
     let again = PinnedMap::open(&path)?;
     assert_eq!(again.path(), path);
-    assert_eq!(again.typed::<u32, u64>()?.lookup(&7)?, Some(42));
+    assert_eq!(again.elements::<u32, u64>()?.lookup(&7)?, Some(42));
     Ok(())
 }
 
@@ -93,7 +94,7 @@ fn unpin() -> Outcome {
     let map = pinned.unpin()?;
     assert!(fs.names().is_empty());
     assert_eq!(map.id()?, id);
-    map.typed::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
     // And round again.
     map.pin(fs.at("map"))?
         .unpin()?

@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Failed, Insn, Map, MapFlags, MapSpec, MapType, Objects, PinnedMap,
-    Prog, ProgFlags, ProgSpec, ProgType, TestRun, abi,
+    Access, Cause, Descriptor, ElemFlags, Elements, Failed, Insn, Map, MapFlags, MapSpec, MapType,
+    PinnedMap, Prog, ProgFlags, ProgSpec, ProgType, TestRun, abi,
 };
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -64,7 +64,7 @@ fn run(prog: &Prog) -> bpf_pin::Result<u32> {
 
 fn programs() -> Outcome {
     let map = spec(4).create()?;
-    let stages = map.objects::<u32, Prog>()?;
+    let stages = map.elements::<u32, Prog>()?;
     let (one, other) = (returns(1)?, returns(2)?);
     for index in 0..4 {
         assert_eq!(stages.lookup(&index)?, None);
@@ -94,7 +94,7 @@ fn tail_call() -> Outcome {
     let map = spec(1).create()?;
     let caller = calls(&map)?;
     assert_eq!(run(&caller)?, 99);
-    let stages: Objects<u32, Prog> = Objects::new(map)?;
+    let stages: Elements<u32, Prog> = Elements::new(map)?;
     // The array keeps the program.
     stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
     assert_eq!(run(&caller)?, 7);
@@ -109,7 +109,7 @@ fn tail_call() -> Outcome {
 /// A program that goes on to one that returns 7, and the array that has it.
 fn staged() -> bpf_pin::Result<(Prog, Map)> {
     let map = spec(1).create()?;
-    let stages = map.objects::<u32, Prog>()?;
+    let stages = map.elements::<u32, Prog>()?;
     stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
     let caller = calls(&map)?;
     assert_eq!(run(&caller)?, 7);
@@ -137,7 +137,7 @@ fn pin_keeps() -> Outcome {
     }
     // Who opens it finds it whole.
     let stages = PinnedMap::open(fs.at("stages"))?;
-    assert!(stages.objects::<u32, Prog>()?.lookup(&0)?.is_some());
+    assert!(stages.elements::<u32, Prog>()?.lookup(&0)?.is_some());
     // Without the name a descriptor keeps it, and then nothing does.
     let map = stages.unpin()?;
     sleep(Duration::from_millis(100));
@@ -159,7 +159,7 @@ fn nothing_keeps() -> Outcome {
 
 fn other_type() -> Outcome {
     let map = spec(1).create()?;
-    let stages = map.objects::<u32, Prog>()?;
+    let stages = map.elements::<u32, Prog>()?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let xdp = ProgSpec::new(ProgType::XDP, &insns).load()?;
     // The first one decides, whether it is put in or calls.
@@ -189,7 +189,7 @@ fn other_type() -> Outcome {
 /// Of which the kernel does not tell, so that there is no cause.
 fn other_flags() -> Outcome {
     let map = spec(1).create()?;
-    let stages = map.objects::<u32, Prog>()?;
+    let stages = map.elements::<u32, Prog>()?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let plain = ProgSpec::new(ProgType::XDP, &insns);
     let frags = plain.clone().flags(ProgFlags::XDP_HAS_FRAGS).load()?;
@@ -222,25 +222,25 @@ fn holds_no() -> Outcome {
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
     let outer = outer.create()?;
     refused(
-        hash.objects::<u32, Prog>(),
+        hash.elements::<u32, Prog>(),
         MapType::HASH,
         "programs",
         "hash does not hold programs",
     );
     refused(
-        stages.objects::<u32, Map>(),
+        stages.elements::<u32, Map>(),
         MapType::PROG_ARRAY,
         "maps",
         "prog_array does not hold maps",
     );
     refused(
-        outer.objects::<u32, Prog>(),
+        outer.elements::<u32, Prog>(),
         MapType::ARRAY_OF_MAPS,
         "programs",
         "array_of_maps does not hold programs",
     );
     refused(
-        outer.objects::<u32, OwnedFd>(),
+        outer.elements::<u32, Descriptor>(),
         MapType::ARRAY_OF_MAPS,
         "cgroups or perf events",
         "array_of_maps does not hold cgroups or perf events",
@@ -248,7 +248,7 @@ fn holds_no() -> Outcome {
 
     // The keys, too; and the map comes back.
     let id = stages.id()?;
-    let failed: Failed<Map> = Objects::<u64, Prog>::new(stages).unwrap_err();
+    let failed: Failed<Map> = Elements::<u64, Prog>::new(stages).unwrap_err();
     let cause = failed.error().cause();
     let (what, expected, found) = ("key", 4, 8);
     assert_eq!(
@@ -265,7 +265,7 @@ fn holds_no() -> Outcome {
 
 fn beyond() -> Outcome {
     let map = spec(2).create()?;
-    let stages = map.objects::<u32, Prog>()?;
+    let stages = map.elements::<u32, Prog>()?;
     assert_eq!(stages.lookup(&2)?, None);
     for error in [
         stages.update(&2, &returns(1)?, ElemFlags::ANY).unwrap_err(),
@@ -286,7 +286,7 @@ fn read_only() -> Outcome {
     let (_, map) = staged()?;
     let map = map.pin(fs.at("stages"))?;
     let reader = Map::open_with(fs.at("stages"), Access::ReadOnly)?;
-    let stages = reader.objects::<u32, Prog>()?;
+    let stages = reader.elements::<u32, Prog>()?;
     assert!(stages.lookup(&0)?.is_some());
     let opened = Access::ReadOnly;
     for error in [
@@ -303,7 +303,7 @@ fn array_of_maps() -> Outcome {
     let (one, other) = (hash(), hash());
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 2).inner_map(&one);
     let outer = outer.create()?;
-    let maps = outer.objects::<u32, Map>()?;
+    let maps = outer.elements::<u32, Map>()?;
     assert_eq!(maps.lookup(&0)?, None);
     maps.update(&0, &one, ElemFlags::ANY)?;
     maps.update(&1, &other, ElemFlags::ANY)?;
@@ -332,7 +332,7 @@ fn array_of_maps() -> Outcome {
 fn hash_of_maps() -> Outcome {
     let (one, other) = (hash(), hash());
     let outer = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2).inner_map(&one);
-    let maps: Objects<u64, Map> = Objects::new(outer.create()?)?;
+    let maps: Elements<u64, Map> = Elements::new(outer.create()?)?;
     let key = 1 << 40;
     assert_eq!(maps.lookup(&key)?, None);
     assert!(!maps.delete(&key)?);
@@ -354,7 +354,7 @@ fn cgroups() -> Outcome {
         mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None)?;
         let group = OwnedFd::from(File::open(root.path())?);
         let map = MapSpec::new(MapType::CGROUP_ARRAY, 4, 4, 1).create()?;
-        let groups = map.objects::<u32, OwnedFd>()?;
+        let groups = map.elements::<u32, Descriptor>()?;
         assert!(!groups.delete(&0)?);
         groups.update(&0, &group, ElemFlags::ANY)?;
         assert!(groups.delete(&0)?);
@@ -390,12 +390,12 @@ fn perf_events() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::PRESERVE_ELEMS] {
         let map = MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1).flags(flags);
         let map = map.create()?;
-        let events = map.objects::<u32, OwnedFd>()?;
+        let events = map.elements::<u32, Descriptor>()?;
         events.update(&0, &event()?, ElemFlags::ANY)?;
         // What another descriptor of the map puts there goes with it.
         let again = Map::from_id(map.id()?)?;
         again
-            .objects::<u32, OwnedFd>()?
+            .elements::<u32, Descriptor>()?
             .update(&0, &event()?, ElemFlags::ANY)?;
         drop(again);
         assert_eq!(events.delete(&0)?, flags == MapFlags::PRESERVE_ELEMS);

@@ -100,7 +100,7 @@ fn reads(index: i32) -> [Insn; 4] {
 fn array() -> Outcome {
     let maps = [one_word()?, one_word()?];
     for (map, value) in maps.iter().zip([5u64, 7]) {
-        map.typed::<u32, u64>()?
+        map.elements::<u32, u64>()?
             .update(&0, &value, Default::default())?;
     }
     let descriptors = maps.each_ref().map(|map| map.as_fd());

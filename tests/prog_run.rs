@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
-    Cause, Insn, Map, MapSpec, MapType, Operation, Prog, ProgFlags, ProgSpec, ProgType, TestRun,
-    TestRunFlags, abi,
+    Cause, Insn, Map, MapSpec, MapType, Operation, PerCpu, Prog, ProgFlags, ProgSpec, ProgType,
+    TestRun, TestRunFlags, abi,
 };
 use common::*;
 use rustix::thread::CapabilitySet;
@@ -48,7 +48,7 @@ fn main() -> std::process::ExitCode {
 }
 
 fn counter(map_type: MapType) -> bpf_pin::Result<Map> {
-    MapSpec::new(map_type, 4, 8, 1).name("counter")?.create()
+    MapSpec::new(map_type, 4, 8, 1).name("counter").create()
 }
 
 /// `r0 = bpf_map_lookup_elem(map, &0)`
@@ -106,7 +106,7 @@ fn by_helpers() -> Outcome {
     ]);
     let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?;
     assert_eq!(run(&prog, 1)?, 36);
-    let values = map.typed::<u32, [u64; 2]>()?.lookup(&0)?;
+    let values = map.elements::<u32, [u64; 2]>()?.lookup(&0)?;
     assert_eq!(values, Some([0, 0x1122_3344_8000_0001]));
     Ok(())
 }
@@ -137,7 +137,7 @@ fn counts() -> Outcome {
     let map = counter(MapType::ARRAY)?;
     let prog = counting(&map, 7)?;
     assert_eq!(prog.info()?.nr_map_ids, 1);
-    let count = map.typed::<u32, u64>()?;
+    let count = map.elements::<u32, u64>()?;
     assert_eq!(count.lookup(&0)?, Some(0));
     assert_eq!(run(&prog, 3)?, 7);
     assert_eq!(count.lookup(&0)?, Some(3));
@@ -171,14 +171,14 @@ fn filters() -> Outcome {
     for _ in 0..5 {
         assert_eq!(receiver.recv(&mut buffer)?, 2);
     }
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&0)?, Some(5));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&0)?, Some(5));
     Ok(())
 }
 
 fn counts_per_cpu() -> Outcome {
     let map = counter(MapType::PERCPU_ARRAY)?;
     let prog = counting(&map, 0)?;
-    let view = map.per_cpu::<u32, u64>()?;
+    let view = map.elements::<u32, PerCpu<u64>>()?;
     let mut expected = vec![0; view.cpus()];
     // A thread of its own: where it may run is the thread's, not the process's.
     thread::scope(|scope| {
@@ -210,7 +210,7 @@ fn keeps_maps() -> Outcome {
     run(&prog, 2)?;
     let map = Map::from_id(id)?;
     assert_eq!(map.info()?.name, "counter");
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&0)?, Some(2));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&0)?, Some(2));
     drop((map, prog));
     is_gone(id);
     Ok(())
@@ -359,7 +359,7 @@ fn live() -> Outcome {
             .batch_size(16)
             .repeat(100),
     );
-    let count = map.typed::<u32, u64>()?;
+    let count = map.elements::<u32, u64>()?;
     if kernel(5, 18).unmet().is_some() {
         let error = ran.expect_err("a flag that the kernel does not know");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");

@@ -41,7 +41,7 @@ fn grow<'f>() -> Migrate<'f> {
 }
 
 fn put(map: &Map, key: u32, value: u64) -> bpf_pin::Result<()> {
-    map.typed::<u32, u64>()?
+    map.elements::<u32, u64>()?
         .update(&key, &value, ElemFlags::ANY)
 }
 
@@ -67,7 +67,7 @@ fn created() -> Outcome {
         assert!(matches!(made.outcome, Done::Created), "{made:?}");
         let pinned = dir.open_as::<Map>(name)?;
         assert_eq!(pinned.id()?, made.map.id()?);
-        assert_eq!(pinned.typed::<u32, u64>()?.lookup(&7)?, Some(8));
+        assert_eq!(pinned.elements::<u32, u64>()?.lookup(&7)?, Some(8));
     }
     assert_eq!(fs.names().len(), 4);
     Ok(())
@@ -221,7 +221,7 @@ fn migrated() -> Outcome {
         migration.kept_as(),
         kept_as("flows", made.map.id()?).as_str()
     );
-    let flows = made.map.typed::<u32, [u64; 2]>()?;
+    let flows = made.map.elements::<u32, [u64; 2]>()?;
     for key in 0..50 {
         let expected = (key != 13).then_some([u64::from(key) * 3, 1]);
         assert_eq!(flows.lookup(&key)?, expected);

@@ -166,7 +166,8 @@ fn owner() -> Outcome {
     });
     assert_eq!(fs::read_dir(fs.at("sub"))?.count(), 1);
     assert_eq!(parent.identity(NAME)?, old.identity()?);
-    old.typed::<u32, u64>()?.update(&1, &1, ElemFlags::EXIST)?;
+    old.elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::EXIST)?;
     Ok(())
 }
 
@@ -241,7 +242,8 @@ fn read_only() -> Outcome {
                 assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{what}");
             }
             assert_eq!(dir.identity(NAME)?, old.identity()?);
-            old.typed::<u32, u64>()?.update(&1, &1, ElemFlags::EXIST)?;
+            old.elements::<u32, u64>()?
+                .update(&1, &1, ElemFlags::EXIST)?;
             let names: Vec<_> = dir.entries()?.map(|entry| entry.unwrap()).collect();
             let ours = names
                 .iter()

@@ -197,7 +197,7 @@ fn grow<'f>() -> Migrate<'f> {
 }
 
 fn put(map: &Map, (key, value): (u32, [u64; 2])) -> bpf_pin::Result<()> {
-    map.typed::<u32, [u64; 2]>()?
+    map.elements::<u32, [u64; 2]>()?
         .update(&key, &value, ElemFlags::ANY)
 }
 
@@ -217,7 +217,7 @@ fn refused(asked: bpf_pin::Result<Reused>, is_its: fn(&Cause) -> bool) -> bpf_pi
 fn old(dir: &PinDir) {
     let map = old_spec().create().unwrap();
     for (key, value) in OLD {
-        let elems = map.typed::<u32, u64>().unwrap();
+        let elems = map.elements::<u32, u64>().unwrap();
         elems.update(&key, &value, ElemFlags::ANY).unwrap();
     }
     dir.pin(&map, NAME).unwrap();
@@ -255,7 +255,7 @@ fn roll_back(reused: Reused) -> bpf_pin::Result<()> {
 }
 
 fn is_old(map: &Map) -> bool {
-    let elems = map.typed::<u32, u64>().unwrap();
+    let elems = map.elements::<u32, u64>().unwrap();
     OLD.iter()
         .all(|(key, value)| elems.lookup(key).unwrap() == Some(*value))
 }
@@ -274,7 +274,7 @@ fn see(dir: &PinDir) -> Seen {
         assert!(is_old(&map), "an entry is lost");
         return Old;
     }
-    let elems = map.typed::<u32, [u64; 2]>().unwrap();
+    let elems = map.elements::<u32, [u64; 2]>().unwrap();
     if elems.lookup(&RIVAL.0).unwrap() == Some(RIVAL.1) {
         return Seen::Rival;
     }

@@ -121,7 +121,7 @@ fn spec() -> MapSpec<'static> {
 
 fn fill(map: &Map) -> bpf_pin::Result<()> {
     let value = [FILLED.1, 0];
-    map.typed::<u32, [u64; 2]>()?
+    map.elements::<u32, [u64; 2]>()?
         .update(&FILLED.0, &value, ElemFlags::NOEXIST)
 }
 
@@ -205,13 +205,13 @@ fn one(fs: &TestFs, policy: Policy) -> (Got, u64) {
 /// It is filled, and has what the old one has where it has anything of it.
 fn assert_whole(map: &Map) {
     if map.info().unwrap().value_size == 8 {
-        let old = map.typed::<u32, u64>().unwrap();
+        let old = map.elements::<u32, u64>().unwrap();
         for key in 0..OLD_KEYS {
             assert_eq!(old.lookup(&key).unwrap(), Some(u64::from(key) * 3));
         }
         return;
     }
-    let new = map.typed::<u32, [u64; 2]>().unwrap();
+    let new = map.elements::<u32, [u64; 2]>().unwrap();
     assert_eq!(new.lookup(&FILLED.0).unwrap(), Some([FILLED.1, 0]));
     let first = new.lookup(&0).unwrap();
     for key in 0..OLD_KEYS {
@@ -248,7 +248,7 @@ fn storm(case: &Case) {
             Fitting => Some(ask(&dir, Reuse::Exact).unwrap().map),
             Other => {
                 let map = old_spec().create().unwrap();
-                let elems = map.typed::<u32, u64>().unwrap();
+                let elems = map.elements::<u32, u64>().unwrap();
                 for key in 0..OLD_KEYS {
                     let value = u64::from(key) * 3;
                     elems.update(&key, &value, ElemFlags::ANY).unwrap();

@@ -53,7 +53,7 @@ fn is_asleep(stop: &Stop) -> bool {
 
 /// What a process has done, with a map that it has put its number into.
 fn put(map: &Map, number: u32) {
-    let elems = map.typed::<u32, [u64; 2]>().unwrap();
+    let elems = map.elements::<u32, [u64; 2]>().unwrap();
     elems.update(&number, &[1, 1], ElemFlags::ANY).unwrap();
 }
 
@@ -87,7 +87,7 @@ fn a_creation_waits_for_a_replacement() {
     assert_eq!(created.iter().sum::<u8>(), 1, "one has created it");
     let map = dir.open_as::<Map>("flows").unwrap();
     let mut keys: Vec<u32> = map
-        .typed::<u32, [u64; 2]>()
+        .elements::<u32, [u64; 2]>()
         .unwrap()
         .keys()
         .map(Result::unwrap)

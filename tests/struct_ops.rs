@@ -59,7 +59,7 @@ fn for_link(ops: &CongestionOps, name: &str) -> Outcome<Map> {
 fn itself() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
     let btf = own_btf();
-    let map = ops.spec(&btf).name("congestion")?.create()?;
+    let map = ops.spec(&btf).name("congestion").create()?;
     let info = map.info()?;
     assert_eq!(info.map_type, MapType::STRUCT_OPS);
     assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
@@ -69,7 +69,7 @@ fn itself() -> Outcome {
     assert!(is_there(&name));
     let error = Link::of_struct_ops(&map).expect_err("a map that needs no link");
     assert_eq!(error.to_string(), "attach a program to struct_ops: EINVAL");
-    map.elems()?.delete(&[0; 4])?;
+    map.elements::<[u8], [u8]>()?.delete(&[0; 4])?;
     assert!(!is_there(&name));
 
     // Without the BTF object it is descriptor 0 that would be taken for one.
@@ -215,6 +215,6 @@ fn misfits() -> Outcome {
     let is_filled = ops.fill(&half, &own_name(), &["ssthresh"]);
     assert!(is_filled.is_err() || Link::of_struct_ops(&half).is_err());
     // It has taken the places without a link.
-    unlinked.elems()?.delete(&[0; 4])?;
+    unlinked.elements::<[u8], [u8]>()?.delete(&[0; 4])?;
     Ok(())
 }

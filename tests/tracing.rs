@@ -55,13 +55,13 @@ fn seen() -> Map {
 }
 
 fn read(map: &Map) -> (u64, bool) {
-    let elems = map.typed::<u32, u64>().unwrap();
+    let elems = map.elements::<u32, u64>().unwrap();
     let at = |index| elems.lookup(&index).unwrap().unwrap();
     (at(0), at(1) == 1)
 }
 
 fn clear(map: &Map) {
-    let elems = map.typed::<u32, u64>().unwrap();
+    let elems = map.elements::<u32, u64>().unwrap();
     for index in [0, 1] {
         elems.update(&index, &0, ElemFlags::ANY).unwrap();
     }

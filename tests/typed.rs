@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use bpf_pin::{
-    Cause, ElemFlags, Elems, Error, Map, MapFlags, MapSpec, MapType, Operation, PinnedMap, Typed,
+    Cause, ElemFlags, Elements, Error, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
+    PinnedMap,
 };
 use bytemuck::{Pod, Zeroable};
 use common::*;
@@ -34,7 +35,7 @@ fn main() -> std::process::ExitCode {
 
 fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Map {
     let spec = MapSpec::new(map_type, key_size, value_size, max_entries);
-    let map = spec.name("typed").and_then(|spec| spec.create());
+    let map = spec.name("typed").create();
     map.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -55,7 +56,7 @@ fn resizable_hash() -> Outcome {
 
 fn hash_like(spec: MapSpec<'_>) -> Outcome {
     let map = spec.create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     assert_eq!(elems.lookup(&1)?, None);
     let expected: BTreeMap<u32, u64> = (0..64).map(|key| (key, u64::from(key) << 33)).collect();
     for (key, value) in &expected {
@@ -93,32 +94,36 @@ fn wrong_types() -> Outcome {
         expected,
         found,
     };
-    let error = map.typed::<u64, u64>().expect_err("keys of 8 bytes");
+    let error = map.elements::<u64, u64>().expect_err("keys of 8 bytes");
     assert_eq!(error.cause(), Some(&sizes("key", 4, 8)));
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(
         error.to_string(),
         "reach the elements of a map: the key is 8 bytes, and the map's is 4"
     );
-    let error = map.typed::<u32, [u8; 7]>().expect_err("values of 7 bytes");
+    let error = map
+        .elements::<u32, [u8; 7]>()
+        .expect_err("values of 7 bytes");
     assert_eq!(error.cause(), Some(&sizes("value", 8, 7)));
-    let error = map.per_cpu::<u32, u64>().expect_err("one value for all");
+    let error = map
+        .elements::<u32, PerCpu<u64>>()
+        .expect_err("one value for all");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: false }));
     assert_eq!(
         error.to_string(),
-        "reach the elements of a map: the map has one value for all CPUs: use Typed"
+        "reach the elements of a map: the map has one value for all CPUs: use no PerCpu"
     );
     Ok(())
 }
 
 fn zero_sized() -> Outcome {
     let hash = create(MapType::HASH, 4, 8, 4);
-    assert!(hash.typed::<(), u64>().is_err());
-    assert!(hash.typed::<u32, ()>().is_err());
-    assert!(hash.typed::<u32, [u64; 0]>().is_err());
+    assert!(hash.elements::<(), u64>().is_err());
+    assert!(hash.elements::<u32, ()>().is_err());
+    assert!(hash.elements::<u32, [u64; 0]>().is_err());
     let queue = create(MapType::QUEUE, 0, 8, 4);
-    assert!(queue.typed::<u32, u64>().is_err());
-    let numbers = queue.typed::<[u64; 0], u64>()?;
+    assert!(queue.elements::<u32, u64>().is_err());
+    let numbers = queue.elements::<[u64; 0], u64>()?;
     numbers.update(&[], &7, ElemFlags::ANY)?;
     assert_eq!(numbers.lookup(&[])?, Some(7));
 
@@ -128,7 +133,7 @@ fn zero_sized() -> Outcome {
     // SAFETY: sysconf takes a number and gives one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = create(MapType::RINGBUF, 0, 0, page);
-    let nothing = ring.typed::<(), ()>()?;
+    let nothing = ring.elements::<(), ()>()?;
     for error in [
         nothing.lookup(&()).expect_err("no look-ups"),
         nothing
@@ -163,7 +168,7 @@ fn structs() -> Outcome {
         rate: f64,
     }
     let map = create(MapType::HASH, 16, 24, 4);
-    let flows = map.typed::<Flow, Counts>()?;
+    let flows = map.elements::<Flow, Counts>()?;
     let flow = Flow {
         from: [127, 0, 0, 1],
         to: [10, 0, 0, 1],
@@ -189,23 +194,23 @@ fn structs() -> Outcome {
 
 fn owned() -> Outcome {
     let fs = TestFs::new();
-    let flows: Typed<u32, u64, PinnedMap> = Typed::new(hash().pin(fs.at("flows"))?)?;
+    let flows: Elements<u32, u64, PinnedMap> = Elements::new(hash().pin(fs.at("flows"))?)?;
     flows.update(&7, &42, ElemFlags::ANY)?;
     let pinned = flows.into_map();
     assert_eq!(pinned.path(), fs.at("flows"));
-    let bytes: Elems<PinnedMap> = Elems::new(pinned)?;
+    let bytes: Elements<[u8], [u8], PinnedMap> = Elements::<[u8], [u8], _>::new(pinned)?;
     assert_eq!(bytes.keys().count(), 1);
     assert_eq!(bytes.map().path(), fs.at("flows"));
     let map = bytes.into_map().unpin()?;
     assert_eq!(fs.names(), [""; 0]);
 
     // A view of a reference, of an owned map, and of a reference to a pinned one.
-    let view = Typed::<u32, u64, _>::new(&map).map_err(Error::from)?;
+    let view = Elements::<u32, u64, _>::new(&map).map_err(Error::from)?;
     assert_eq!(view.lookup(&7)?, Some(42));
-    let view = Typed::<u32, u64, Map>::new(map)?;
+    let view = Elements::<u32, u64, Map>::new(map)?;
     assert_eq!(view.lookup(&7)?, Some(42));
     let pinned = view.into_map().pin(fs.at("again"))?;
-    let view = Typed::<u32, u64, _>::new(&pinned).map_err(Error::from)?;
+    let view = Elements::<u32, u64, _>::new(&pinned).map_err(Error::from)?;
     assert_eq!(view.lookup(&7)?, Some(42));
     assert_eq!(fs.names(), ["again"]);
     Ok(())
@@ -215,7 +220,7 @@ fn given_back() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     let id = pinned.id()?;
-    let failed = Typed::<u64, u64, _>::new(pinned).expect_err("keys of 8 bytes");
+    let failed = Elements::<u64, u64, _>::new(pinned).expect_err("keys of 8 bytes");
     assert_eq!(failed.error().operation(), Operation::Elements);
     assert_eq!(failed.to_string(), failed.error().to_string());
     let (pinned, error) = failed.into_parts();
@@ -227,21 +232,23 @@ fn given_back() -> Outcome {
             found: 8
         })
     ));
-    let failed = bpf_pin::PerCpu::<u32, u64, _>::new(pinned).expect_err("one for all");
+    let failed = bpf_pin::Elements::<u32, PerCpu<u64>, _>::new(pinned).expect_err("one for all");
     let pinned = failed.into_object();
     assert_eq!(
         (pinned.id()?, pinned.path()),
         (id, fs.at("flows").as_path())
     );
     assert_eq!(fs.names(), ["flows"]);
-    pinned.typed::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    pinned
+        .elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::ANY)?;
     pinned.unpin()?;
     Ok(())
 }
 
 fn draining() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 64);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for key in 0..64 {
         elems.update(&key, &0, ElemFlags::ANY)?;
     }
@@ -260,7 +267,7 @@ fn draining() -> Outcome {
 fn changing_keys() -> Outcome {
     const ROOM: u32 = 64;
     let map = create(MapType::HASH, 4, 8, ROOM);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let mut fresh = 0..;
     let mut change = || -> bpf_pin::Result<()> {
         let old: Vec<u32> = elems.keys().collect::<Result<_, _>>()?;
@@ -301,7 +308,7 @@ fn changing_keys() -> Outcome {
 /// What is gone when its batch is read is left out; what was read before comes as it was.
 fn gone_meanwhile() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 8);
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     for key in 0..8 {
         elems.update(&key, &u64::from(key), ElemFlags::ANY)?;
     }
@@ -325,7 +332,7 @@ fn no_garbage() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let spec = MapSpec::new(MapType::HASH, 4, 8, ROOM).flags(flags);
         let map = spec.create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         let put = |key: u32| elems.update(&key, &(MARK | u64::from(key)), ElemFlags::ANY);
         // Half of the keys stay, the others come and go.
         for key in (0..ROOM).step_by(2) {
@@ -382,7 +389,7 @@ fn no_garbage() -> Outcome {
 
 fn threads() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4096);
-    let elems = &map.typed::<u32, u64>()?;
+    let elems = &map.elements::<u32, u64>()?;
     thread::scope(|scope| {
         let workers: Vec<_> = (0..8u32)
             .map(|worker| {

@@ -26,8 +26,8 @@
 //! | `BPF_OBJ_GET_INFO_BY_FD` | [`Map::info`], [`Map::id`], … |
 //! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Map::from_id`], [`Map::from_id_with`], [`Map::ids`], … |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
-//! | `BPF_MAP_*_ELEM` | [`Map::typed`], [`Map::per_cpu`], [`Map::objects`], [`Map::elems`] |
-//! | `BPF_MAP_*_BATCH` | [`Typed::iter`], [`Typed::to_vecs`], [`Typed::update_batch`], … |
+//! | `BPF_MAP_*_ELEM` | [`Map::elements`] |
+//! | `BPF_MAP_*_BATCH` | [`Elements::iter`], [`Elements::to_vecs`], [`Elements::update_batch`], … |
 //! | `BPF_MAP_FREEZE` | [`Map::freeze`] |
 //! | `mmap(2)` | [`Map::mmap`] |
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`], [`ProgSpec::load_with_log`] |
@@ -132,8 +132,8 @@ pub use error::{Error, ErrorKind, Failed, Operation, Result};
 pub use inventory::{Inventory, PinEntry, inventory};
 pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
 pub use map::{
-    Cursor, ElemFlags, Element, Elems, ElemsIter, Keys, Map, MapInfo, MapSpec, Mmap, Objects,
-    PerCpu, PerCpuIter, Typed, TypedIter, TypedKeys,
+    Cursor, Descriptor, ElemFlags, Elements, Iter, Key, Keys, Layout, Map, MapInfo, MapSpec, Mmap,
+    PerCpu, Plain, Readable,
 };
 pub use mismatch::{MapFields, Mismatch};
 pub use object::{

@@ -61,14 +61,14 @@ fn filtered() -> Outcome {
     for cmd in BATCHES {
         denied(Some(cmd), libc::EINVAL as u32, || -> Outcome {
             let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
-            let elems = map.typed::<u32, u64>()?;
+            let elems = map.elements::<u32, u64>()?;
             elems.update(&1, &1, ElemFlags::ANY)?;
             let (mut keys, mut values, mut cursor) = ([0; 4], [0; 4], Cursor::new());
             let any = ElemFlags::ANY;
             let error = match cmd {
                 abi::BPF_MAP_LOOKUP_BATCH => elems.to_vecs().expect_err("a filter"),
                 abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH => elems
-                    .lookup_and_delete_batch(&mut cursor, &mut keys, &mut values, any)
+                    .take_batch(&mut cursor, &mut keys, &mut values, any)
                     .expect_err("a filter"),
                 abi::BPF_MAP_UPDATE_BATCH => {
                     elems.update_batch(&[2], &[2], any).expect_err("a filter")
@@ -101,7 +101,7 @@ fn prefix(n: u32) -> Prefix {
 fn trie() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 6000).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
-    let elems = map.typed::<Prefix, u64>()?;
+    let elems = map.elements::<Prefix, u64>()?;
     let (keys, values): (Vec<_>, Vec<_>) = (0..5000).map(|n| (prefix(n), u64::from(n))).unzip();
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     let expected: BTreeMap<_, _> = keys.iter().copied().zip(values).collect();
@@ -139,7 +139,7 @@ fn trie_deleted() -> Outcome {
     for keep in [0, 2, 3, 7] {
         let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 20_000).flags(MapFlags::NO_PREALLOC);
         let map = spec.create()?;
-        let elems = map.typed::<Prefix, u64>()?;
+        let elems = map.elements::<Prefix, u64>()?;
         let (keys, values): (Vec<_>, Vec<_>) =
             (0..20_000).map(|n| (prefix(n), u64::from(n))).unzip();
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
@@ -175,7 +175,7 @@ fn holes() -> Outcome {
                 MapType::ARRAY_OF_MAPS => spec.inner_map(&inner).create()?,
                 _ => spec.create()?,
             };
-            let elems = map.typed::<u32, u32>()?;
+            let elems = map.elements::<u32, u32>()?;
             elems.update_batch(there, &vec![fd; there.len()], ElemFlags::ANY)?;
             let expected: Vec<_> = there.iter().map(|index| (*index, id)).collect();
             let found: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
@@ -188,7 +188,7 @@ fn holes() -> Outcome {
     // A hash of maps has those that are there.
     let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 100);
     let map = spec.inner_map(&inner).create()?;
-    let elems = map.typed::<u32, u32>()?;
+    let elems = map.elements::<u32, u32>()?;
     elems.update_batch(&[7, 8, 9], &[inner_fd; 3], ElemFlags::ANY)?;
     let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(
@@ -203,7 +203,7 @@ fn without() -> Outcome {
     // SAFETY: sysconf takes a number and gives one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = MapSpec::new(MapType::RINGBUF, 0, 0, page).create()?;
-    let nothing = ring.typed::<(), ()>()?;
+    let nothing = ring.elements::<(), ()>()?;
     let mut entries = nothing.iter();
     let error = entries.next().expect("one").expect_err("no keys");
     assert_eq!(error.operation(), Operation::NextKey, "{error:?}");
@@ -212,7 +212,7 @@ fn without() -> Outcome {
     assert!(nothing.clear().is_err());
     assert!(nothing.drain().next().expect("one").is_err());
     let events = MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1).create()?;
-    let events = events.typed::<u32, u32>()?;
+    let events = events.elements::<u32, u32>()?;
     let error = events.to_vecs().expect_err("no look-ups");
     assert_eq!(error.operation(), Operation::Lookup, "{error:?}");
     assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
@@ -223,7 +223,7 @@ fn without() -> Outcome {
 fn unsettled() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 64).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
-    let elems = map.typed::<Prefix, u64>()?;
+    let elems = map.elements::<Prefix, u64>()?;
     let mut fresh = (0..).map(prefix);
     let mut change = || -> bpf_pin::Result<()> {
         elems.clear()?;

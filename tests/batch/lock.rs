@@ -88,12 +88,14 @@ fn value(n: u32) -> Value {
 fn all_commands() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let map = create(map_type)?;
-        let elems = map.typed::<u32, Value>()?;
+        let elems = map.elements::<u32, Value>()?;
         let lock = ElemFlags::LOCK;
         // Something is there to be locked, and then changed in place.
         elems.update(&1, &value(1), ElemFlags::ANY)?;
         elems.update(&1, &value(2), lock)?;
-        assert_eq!(elems.lookup_with(&1, lock)?, Some(value(2)), "{map_type}");
+        let mut found = value(0);
+        assert!(elems.lookup_into(&1, &mut found, lock)?);
+        assert_eq!(found, value(2), "{map_type}");
         elems.update(&1, &value(3), lock | ElemFlags::EXIST)?;
         assert_eq!(elems.lookup(&1)?, Some(value(3)), "{map_type}");
         elems.update_batch(&[1, 2, 3], &[value(4), value(5), value(6)], lock)?;
@@ -108,9 +110,9 @@ fn all_commands() -> Outcome {
         assert_eq!(found, expected.into(), "{map_type}");
         if map_type == MapType::HASH && kernel(5, 14).unmet().is_none() {
             let mut taken: Value = [0; 16];
-            let bytes = map.elems()?;
+            let bytes = map.elements::<[u8], [u8]>()?;
             let room = bytemuck::bytes_of_mut(&mut taken);
-            assert!(bytes.lookup_and_delete_with(&1u32.to_ne_bytes(), room, lock)?);
+            assert!(bytes.take_into(&1u32.to_ne_bytes(), room, lock)?);
             assert_eq!(taken, value(4));
         }
     }
@@ -119,7 +121,7 @@ fn all_commands() -> Outcome {
 
 fn whole_values() -> Outcome {
     let map = create(MapType::HASH)?;
-    let elems = &map.typed::<u32, Value>()?;
+    let elems = &map.elements::<u32, Value>()?;
     elems.update(&1, &value(1), ElemFlags::ANY)?;
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
@@ -134,9 +136,10 @@ fn whole_values() -> Outcome {
         });
         let mut result = Ok(());
         for _ in 0..20_000 {
-            match elems.lookup_with(&1, ElemFlags::LOCK) {
-                Ok(Some(found)) => assert_eq!(found, value(found[1])),
-                Ok(None) => panic!("it stays"),
+            let mut found = value(0);
+            match elems.lookup_into(&1, &mut found, ElemFlags::LOCK) {
+                Ok(true) => assert_eq!(found, value(found[1])),
+                Ok(false) => panic!("it stays"),
                 Err(error) => {
                     result = Err(error.into());
                     break;

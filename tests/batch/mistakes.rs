@@ -22,7 +22,7 @@ pub fn tests(suite: Suite) -> Suite {
 
 fn wrong_sizes() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
-    let elems = map.elems()?;
+    let elems = map.elements::<[u8], [u8]>()?;
     let any = ElemFlags::ANY;
     elems.update(&[1; 4], &[1; 8], any)?;
     let size = |what, expected, found| Cause::Size {
@@ -47,7 +47,7 @@ fn wrong_sizes() -> Outcome {
         let mut cursor = Cursor::new();
         let error = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
         refused(error.expect_err("lookup"), cause.clone());
-        let error = elems.lookup_and_delete_batch(&mut cursor, &mut keys, &mut values, any);
+        let error = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
         refused(error.expect_err("take"), cause);
         assert!(keys.iter().chain(&values).all(|byte| *byte == 7));
         assert!(!cursor.is_end());
@@ -76,7 +76,7 @@ fn wrong_sizes() -> Outcome {
 
 fn flags() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     // The kernel has no such batches, so it is done one by one.
     elems.update_batch(&[1, 2], &[1, 2], ElemFlags::NOEXIST)?;
     let error = elems.update_batch(&[3, 2, 4], &[3, 9, 4], ElemFlags::NOEXIST);
@@ -107,7 +107,7 @@ fn flags() -> Outcome {
             .lookup_batch(&mut Cursor::new(), &mut keys, &mut values, lock)
             .expect_err("lookup"),
         elems
-            .lookup_and_delete_batch(&mut Cursor::new(), &mut keys, &mut values, lock)
+            .take_batch(&mut Cursor::new(), &mut keys, &mut values, lock)
             .expect_err("take"),
     ] {
         assert_eq!(error.elements_done(), 0, "{error:?}");
@@ -118,7 +118,7 @@ fn flags() -> Outcome {
         );
         assert!(is_of_flags, "{error}");
     }
-    let error = elems.lookup_with(&1, lock).expect_err("no lock");
+    let error = elems.lookup_into(&1, &mut 0, lock).expect_err("no lock");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     // Which does not make the batches unknown.
     assert_eq!(elems.to_vecs()?.0.len(), 3);
@@ -130,7 +130,7 @@ pub fn full() -> Outcome {
         let map = MapSpec::new(MapType::HASH, 4, 8, 100)
             .flags(flags)
             .create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         let (keys, values) = super::numbers(150);
         let error = elems.update_batch(&keys, &values, ElemFlags::ANY);
         let error = error.expect_err("more than fits");
@@ -146,7 +146,7 @@ pub fn full() -> Outcome {
 
 pub fn absent() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let (keys, values) = super::numbers(10);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.delete_batch(&[100, 0, 101, 102, 1, 2, 2, 103])?, 3);
@@ -159,7 +159,7 @@ pub fn absent() -> Outcome {
 fn how_far() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 8).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
-    let elems = map.typed::<[u32; 2], u64>()?;
+    let elems = map.elements::<[u32; 2], u64>()?;
     let prefix = |n: u32| [32, n.swap_bytes()];
     for n in 0..4 {
         elems.update(&prefix(n), &7, ElemFlags::ANY)?;
@@ -187,7 +187,9 @@ fn how_far() -> Outcome {
 fn one_way() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
-    pinned.typed::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    pinned
+        .elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::ANY)?;
     let denied = |error: Error, opened| {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
@@ -196,14 +198,11 @@ fn one_way() -> Outcome {
     let mut cursor = Cursor::new();
 
     let map = Map::open_with(fs.at("flows"), Access::ReadOnly)?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     assert_eq!(elems.to_vecs()?, (vec![1], vec![1]));
-    let took = elems.lookup_and_delete_batch(&mut cursor, &mut keys, &mut values, any);
+    let took = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
     denied(took.expect_err("take"), Access::ReadOnly);
-    denied(
-        elems.lookup_and_delete(&1).expect_err("take"),
-        Access::ReadOnly,
-    );
+    denied(elems.take(&1).expect_err("take"), Access::ReadOnly);
     denied(
         elems.update_batch(&[1], &[2], any).expect_err("update"),
         Access::ReadOnly,
@@ -219,14 +218,11 @@ fn one_way() -> Outcome {
     );
 
     let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let looked = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
     denied(looked.expect_err("lookup"), Access::WriteOnly);
     denied(elems.to_vecs().expect_err("lookup"), Access::WriteOnly);
-    denied(
-        elems.lookup_and_delete(&1).expect_err("take"),
-        Access::WriteOnly,
-    );
+    denied(elems.take(&1).expect_err("take"), Access::WriteOnly);
     let mut iter = elems.iter();
     denied(
         iter.next().expect("one").expect_err("lookup"),
@@ -235,13 +231,16 @@ fn one_way() -> Outcome {
     assert!(iter.next().is_none());
     elems.update_batch(&[2, 3], &[2, 3], any)?;
     assert_eq!(elems.delete_batch(&[1, 2])?, 2);
-    assert_eq!(pinned.typed::<u32, u64>()?.to_vecs()?, (vec![3], vec![3]));
+    assert_eq!(
+        pinned.elements::<u32, u64>()?.to_vecs()?,
+        (vec![3], vec![3])
+    );
     Ok(())
 }
 
 fn frozen() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update_batch(&[1, 2], &[1, 2], ElemFlags::ANY)?;
     map.freeze()?;
     for error in [
@@ -250,7 +249,7 @@ fn frozen() -> Outcome {
             .expect_err("update"),
         elems.delete_batch(&[1]).expect_err("delete"),
         elems.clear().expect_err("clear"),
-        elems.lookup_and_delete(&1).expect_err("take"),
+        elems.take(&1).expect_err("take"),
         elems.drain().next().expect("one").expect_err("take"),
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");

@@ -25,7 +25,7 @@ fn stays() -> Outcome {
         let map = MapSpec::new(MapType::HASH, 4, 8, 16_384)
             .flags(flags)
             .create()?;
-        let elems = &map.typed::<u32, u64>()?;
+        let elems = &map.elements::<u32, u64>()?;
         let (keys, values) = super::numbers(STAYING);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU64::new(0));
@@ -93,7 +93,7 @@ fn stays() -> Outcome {
 fn handed_over() -> Outcome {
     const EACH: u32 = 5000;
     let map = MapSpec::new(MapType::HASH, 4, 8, 30_000).create()?;
-    let elems = &map.typed::<u32, u64>()?;
+    let elems = &map.elements::<u32, u64>()?;
     let done = &AtomicBool::new(false);
     let taken = thread::scope(|scope| -> bpf_pin::Result<_> {
         let stop = Done(done);
@@ -148,7 +148,7 @@ fn handed_over() -> Outcome {
 fn trie() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 4096).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
-    let elems = &map.typed::<[u32; 2], u64>()?;
+    let elems = &map.elements::<[u32; 2], u64>()?;
     let prefix = |n: u32| [32, n.swap_bytes()];
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {

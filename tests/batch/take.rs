@@ -17,14 +17,14 @@ pub fn tests(suite: Suite) -> Suite {
 fn pop() -> Outcome {
     for (map_type, order) in [(MapType::QUEUE, [1, 2, 3]), (MapType::STACK, [3, 2, 1])] {
         let map = MapSpec::new(map_type, 0, 4, 8).create()?;
-        let elems = map.typed::<(), u32>()?;
+        let elems = map.elements::<(), u32>()?;
         let fill = || elems.update_batch(&[(); 3], &[1, 2, 3], ElemFlags::ANY);
         fill()?;
         for value in order {
             assert_eq!(elems.lookup(&())?, Some(value), "{map_type}");
-            assert_eq!(elems.lookup_and_delete(&())?, Some(value), "{map_type}");
+            assert_eq!(elems.take(&())?, Some(value), "{map_type}");
         }
-        assert_eq!(elems.lookup_and_delete(&())?, None);
+        assert_eq!(elems.take(&())?, None);
         fill()?;
         let values: Vec<_> = elems
             .drain()
@@ -36,7 +36,7 @@ fn pop() -> Outcome {
         let any = ElemFlags::ANY;
         let mut take = || {
             elems
-                .lookup_and_delete_batch(&mut cursor, &mut keys, &mut values, any)
+                .take_batch(&mut cursor, &mut keys, &mut values, any)
                 .map(|count| values[..count].to_vec())
         };
         assert_eq!(take()?, order[..2]);
@@ -52,8 +52,8 @@ fn pop() -> Outcome {
         assert_eq!(error.elements_done(), 8, "{error:?}");
         assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 8 }));
         let error = map
-            .elems()?
-            .lookup_and_delete_with(&[], &mut [0; 4], ElemFlags::LOCK);
+            .elements::<[u8], [u8]>()?
+            .take_into(&[], &mut [0; 4], ElemFlags::LOCK);
         assert_eq!(
             error.expect_err("no lock").raw_os_error(),
             Some(libc::EINVAL)
@@ -69,10 +69,10 @@ fn hash() -> Outcome {
         (MapType::LRU_HASH, MapFlags::empty()),
     ] {
         let map = MapSpec::new(map_type, 4, 8, 64).flags(flags).create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         elems.update(&1, &10, ElemFlags::ANY)?;
         if kernel(5, 14).unmet().is_some() {
-            let error = elems.lookup_and_delete(&1).expect_err("no such command");
+            let error = elems.take(&1).expect_err("no such command");
             assert_eq!(error.operation(), Operation::LookupAndDelete, "{error:?}");
             assert_eq!(error.raw_os_error(), Some(524));
             let Some(Cause::Unsupported { since, .. }) = error.cause() else {
@@ -87,18 +87,18 @@ fn hash() -> Outcome {
             assert_eq!(elems.lookup(&1)?, Some(10));
             continue;
         }
-        assert_eq!(elems.lookup_and_delete(&2)?, None);
-        assert_eq!(elems.lookup_and_delete(&1)?, Some(10));
-        assert_eq!(elems.lookup_and_delete(&1)?, None);
+        assert_eq!(elems.take(&2)?, None);
+        assert_eq!(elems.take(&1)?, Some(10));
+        assert_eq!(elems.take(&1)?, None);
         assert_eq!(elems.lookup(&1)?, None);
-        let (bytes, mut value) = (map.elems()?, [0; 8]);
-        let locked = bytes.lookup_and_delete_with(&[1; 4], &mut value, ElemFlags::LOCK);
+        let (bytes, mut value) = (map.elements::<[u8], [u8]>()?, [0; 8]);
+        let locked = bytes.take_into(&[1; 4], &mut value, ElemFlags::LOCK);
         assert_eq!(
             locked.expect_err("no lock").raw_os_error(),
             Some(libc::EINVAL)
         );
         let size = bytes
-            .lookup_and_delete(&[1; 4], &mut [0; 7])
+            .take_into(&[1; 4], &mut [0; 7], ElemFlags::ANY)
             .expect_err("7 bytes");
         assert!(matches!(
             size.cause(),
@@ -116,14 +116,14 @@ fn batches() -> Outcome {
     const COUNT: u32 = 10_000;
     for room in [100, 4096, 10_000, 20_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, COUNT).create()?;
-        let elems = map.typed::<u32, u64>()?;
+        let elems = map.elements::<u32, u64>()?;
         let (keys, values) = super::numbers(COUNT);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (mut keys, mut values) = (vec![0; room], vec![0; room]);
         let (mut cursor, mut seen) = (Cursor::new(), BTreeMap::new());
         while !cursor.is_end() {
             let any = ElemFlags::ANY;
-            let count = elems.lookup_and_delete_batch(&mut cursor, &mut keys, &mut values, any)?;
+            let count = elems.take_batch(&mut cursor, &mut keys, &mut values, any)?;
             seen.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
             assert_eq!(elems.lookup(&keys[0])?, None);
         }
@@ -141,15 +141,15 @@ fn batches() -> Outcome {
 
 fn stays() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 4).create()?;
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     elems.update(&0, &7, ElemFlags::ANY)?;
     let (mut keys, mut values) = ([0; 4], [0; 4]);
     let any = ElemFlags::ANY;
     for error in [
-        elems.lookup_and_delete(&0).expect_err("an array"),
+        elems.take(&0).expect_err("an array"),
         elems.drain().next().expect("one").expect_err("an array"),
         elems
-            .lookup_and_delete_batch(&mut Cursor::new(), &mut keys, &mut values, any)
+            .take_batch(&mut Cursor::new(), &mut keys, &mut values, any)
             .expect_err("an array"),
     ] {
         assert_eq!(error.operation(), Operation::LookupAndDelete, "{error:?}");

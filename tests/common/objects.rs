@@ -10,7 +10,7 @@ use bpf_pin::{
 /// A hash from u32 to u64 with room for 8.
 pub fn hash() -> Map {
     let spec = MapSpec::new(MapType::HASH, 4, 8, 8).name("test_hash");
-    spec.and_then(|spec| spec.create()).expect("a hash map")
+    spec.create().expect("a hash map")
 }
 
 /// A socket filter that takes no packet.

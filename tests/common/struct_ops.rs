@@ -75,7 +75,9 @@ impl CongestionOps {
         let progs: Vec<_> = progs.collect::<Outcome<_>>()?;
         let named: Vec<_> = functions.iter().copied().zip(&progs).collect();
         let value = self.value(name, &named)?;
-        Ok(map.elems()?.update(&[0; 4], &value, ElemFlags::ANY)?)
+        Ok(map
+            .elements::<[u8], [u8]>()?
+            .update(&[0; 4], &value, ElemFlags::ANY)?)
     }
 }
 

@@ -37,7 +37,7 @@ pub fn no_descriptor_leaks() -> ExitCode {
         hash().pin(at("map")).unwrap_err();
         hash().pin(at("a.b")).unwrap_err();
         hash().pin("/proc/self/map").unwrap_err();
-        hash().typed::<u8, u8>().unwrap_err();
+        hash().elements::<u8, u8>().unwrap_err();
         let ours = hash().pin(at("ours")).unwrap();
         fs::remove_file(at("ours")).unwrap();
         let ours = ours.unpin().unwrap_err().into_object();

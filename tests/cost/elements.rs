@@ -4,13 +4,13 @@ use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use bpf_pin::{Cursor, ElemFlags, Map, MapFlags, MapSpec, MapType, Typed};
+use bpf_pin::{Cursor, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, PerCpu};
 use common::*;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use super::Measured;
 
-type View = Typed<u32, u64, Map>;
+type View = Elements<u32, u64, Map>;
 
 type Pairs = (Vec<u32>, Vec<u64>);
 
@@ -24,7 +24,7 @@ fn thousands(map_type: MapType) -> &'static View {
         .create()
         .expect("a map");
     let (keys, values): Pairs = (0..10_000).map(|key| (key, 7)).unzip();
-    let elems = Typed::new(map).expect("a view");
+    let elems = Elements::new(map).expect("a view");
     elems
         .update_batch(&keys, &values, ElemFlags::ANY)
         .expect("elements");
@@ -66,7 +66,7 @@ pub(super) const MEASURED: &[Measured] = measured! {
         |(elems, mut all): (&'static View, Pairs)| {
             let mut cursor = Cursor::new();
             let any = ElemFlags::ANY;
-            let taken = elems.lookup_and_delete_batch(&mut cursor, &mut all.0, &mut all.1, any);
+            let taken = elems.take_batch(&mut cursor, &mut all.0, &mut all.1, any);
             assert_eq!(taken.unwrap(), 10_000);
             forget(all);
         };
@@ -98,8 +98,8 @@ pub(super) const WITH_BUFFERS: &[Measured] = measured! {
             assert_eq!(all.by_ref().count(), 10_000);
             forget(all);
         };
-    iter_of_1 => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.typed::<u32, u64>().unwrap() }
-        |elems: Typed<u32, u64, &Map>| {
+    iter_of_1 => &["MAP_LOOKUP_BATCH"], |scene| { scene.map.elements::<u32, u64>().unwrap() }
+        |elems: Elements<u32, u64, &Map>| {
             let mut all = elems.iter();
             assert_eq!(all.by_ref().count(), 1);
             forget(all);
@@ -113,7 +113,7 @@ pub(super) const TASK_STORAGE: &[Measured] = measured! {
             "MAP_UPDATE_ELEM", "MAP_UPDATE_ELEM",
         ],
         |_scene| { task_storage() }
-        |(elems, task): (Typed<i32, u32, Map>, OwnedFd)| {
+        |(elems, task): (Elements<i32, u32, Map>, OwnedFd)| {
             for value in [1, 2] {
                 elems.update(&task.as_raw_fd(), &value, ElemFlags::ANY).unwrap();
             }
@@ -121,14 +121,14 @@ pub(super) const TASK_STORAGE: &[Measured] = measured! {
         };
 };
 
-fn task_storage() -> (Typed<i32, u32, Map>, OwnedFd) {
+fn task_storage() -> (Elements<i32, u32, Map>, OwnedFd) {
     let map = MapSpec::new(MapType::TASK_STORAGE, 4, 4, 0)
         .flags(MapFlags::NO_PREALLOC)
         .btf(&own_btf(), 1, 1)
         .create()
         .expect("a map");
     let task = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process");
-    (Typed::new(map).expect("a view"), task)
+    (Elements::new(map).expect("a view"), task)
 }
 
 /// Of a whole map, exactly; however many elements it has.
@@ -157,12 +157,12 @@ pub(super) fn allocations() -> Outcome {
     let drain = || assert_eq!(elems.drain().count(), 10_000);
     assert_eq!(count(&drain), 2);
     let map = MapSpec::new(MapType::PERCPU_HASH, 4, 12, 5000).create()?;
-    let view = map.per_cpu::<u32, [u32; 3]>()?;
+    let view = map.elements::<u32, PerCpu<[u32; 3]>>()?;
     let keys: Vec<u32> = (0..5000).collect();
     view.update_batch(&keys, &vec![[7; 3]; 5000 * view.cpus()], ElemFlags::ANY)?;
     let iterate = || {
         let (mut all, mut seen) = (view.iter(), 0);
-        while let Some(entry) = all.next() {
+        while let Some(entry) = all.next_ref() {
             entry.unwrap();
             seen += 1;
         }

@@ -91,7 +91,7 @@ fn each_kind() -> Outcome {
     }
     let read = dir.open_with::<Map>("map", Access::ReadOnly)?;
     let error = unwrap_err(
-        read.typed::<u32, u64>()?
+        read.elements::<u32, u64>()?
             .update(&1, &1, bpf_pin::ElemFlags::ANY),
     );
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
@@ -299,7 +299,7 @@ fn remove() -> Outcome {
     dir.remove(&other, "two")?;
     assert!(fs.names().is_empty());
     // The object lives.
-    map.typed::<u32, u64>()?
+    map.elements::<u32, u64>()?
         .update(&1, &1, bpf_pin::ElemFlags::ANY)?;
     dir.pin(&map, "one")?;
     let error = unwrap_err(dir.remove(&map, "two"));

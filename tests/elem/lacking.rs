@@ -13,7 +13,7 @@ pub fn socket_storage() -> Outcome {
         .flags(MapFlags::NO_PREALLOC)
         .btf(&btf, 1, 1)
         .create()?;
-    let elems = map.typed::<i32, u32>()?;
+    let elems = map.elements::<i32, u32>()?;
     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
     let key = socket.as_raw_fd();
     assert_eq!(elems.lookup(&key)?, None);
@@ -34,7 +34,7 @@ pub fn socket_storage() -> Outcome {
 
 pub fn without_look_ups() -> Outcome {
     let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
-    let elems = map.typed::<u32, u32>()?;
+    let elems = map.elements::<u32, u32>()?;
     assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
     assert_eq!(
         text(elems.lookup(&0)),

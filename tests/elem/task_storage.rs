@@ -10,6 +10,11 @@ use rustix::thread::CapabilitySet;
 
 /// A map of `struct value { struct a *p; }`, with a tag at the pointer.
 fn storage(tag: &str) -> bpf_pin::Result<Map> {
+    let spec = MapSpec::new(MapType::TASK_STORAGE, 4, 8, 0);
+    tagged(spec.flags(MapFlags::NO_PREALLOC), tag)
+}
+
+fn tagged(spec: MapSpec<'_>, tag: &str) -> bpf_pin::Result<Map> {
     let names = format!("\0long\0a\0{tag}\0value\0p\0int\0");
     let name = |name: &str| names.find(&format!("\0{name}\0")).unwrap() as u32 + 1;
     const INT: u32 = 1 << 24;
@@ -42,10 +47,7 @@ fn storage(tag: &str) -> bpf_pin::Result<Map> {
     blob.extend(header.into_iter().chain(types).flat_map(u32::to_ne_bytes));
     blob.extend(names.as_bytes());
     let btf = Btf::load(&blob)?;
-    MapSpec::new(MapType::TASK_STORAGE, 4, 8, 0)
-        .flags(MapFlags::NO_PREALLOC)
-        .btf(&btf, 6, 5)
-        .create()
+    spec.btf(&btf, 6, 5).create()
 }
 
 fn this_process() -> OwnedFd {
@@ -54,7 +56,7 @@ fn this_process() -> OwnedFd {
 
 pub fn plain() -> Outcome {
     let map = storage("")?;
-    let elems = map.typed::<i32, u64>()?;
+    let elems = map.elements::<i32, u64>()?;
     let this = this_process();
     let key = this.as_raw_fd();
     assert_eq!(elems.lookup(&key)?, None);
@@ -69,7 +71,7 @@ pub fn plain() -> Outcome {
 /// The kernel would have programs write to what the value is the address of.
 pub fn addresses() -> Outcome {
     let map = storage("uptr")?;
-    let elems = map.typed::<i32, u64>()?;
+    let elems = map.elements::<i32, u64>()?;
     let this = this_process();
     let key = this.as_raw_fd();
     let theirs: Box<u64> = Box::new(7);
@@ -99,7 +101,7 @@ pub fn addresses() -> Outcome {
 
     // Another tag is no address that the kernel follows.
     let map = storage("user")?;
-    let elems = map.typed::<i32, u64>()?;
+    let elems = map.elements::<i32, u64>()?;
     elems.update(&key, &value, ElemFlags::ANY)?;
     assert_eq!(elems.lookup(&key)?, Some(value));
     Ok(())
@@ -108,7 +110,7 @@ pub fn addresses() -> Outcome {
 /// Where the kernel does not give the BTF nothing is put in, until it does.
 pub fn unread() -> Outcome {
     let map = storage("")?;
-    let elems = map.typed::<i32, u64>()?;
+    let elems = map.elements::<i32, u64>()?;
     let this = this_process();
     let key = this.as_raw_fd();
     let refused = |why: &str| {
@@ -138,5 +140,46 @@ pub fn unread() -> Outcome {
         elems.update(&key, &8, ElemFlags::ANY).unwrap();
     });
     assert_eq!(elems.lookup(&key)?, Some(8));
+    Ok(())
+}
+
+/// The kernel follows addresses in no other type. If a newer one does, it creates such a map, and the
+/// list of types whose values it merely copies is wrong.
+pub fn elsewhere() -> Outcome {
+    let storages = [
+        MapType::SK_STORAGE,
+        MapType::INODE_STORAGE,
+        MapType::CGRP_STORAGE,
+    ];
+    let storages =
+        storages.map(|map_type| MapSpec::new(map_type, 4, 8, 0).flags(MapFlags::NO_PREALLOC));
+    let others = [
+        MapType::HASH,
+        MapType::ARRAY,
+        MapType::LRU_HASH,
+        MapType::PERCPU_HASH,
+        MapType::PERCPU_ARRAY,
+        MapType::LRU_PERCPU_HASH,
+    ];
+    let others = others.map(|map_type| MapSpec::new(map_type, 4, 8, 4));
+    for spec in storages.into_iter().chain(others) {
+        tagged(spec.clone(), "user")?;
+        let error = tagged(spec.clone(), "uptr").expect_err("an address that is followed");
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{spec:?}");
+    }
+    Ok(())
+}
+
+/// An answer of zeroes, as by a seccomp filter, is no BTF without tags.
+pub fn forged() -> Outcome {
+    let map = storage("uptr")?;
+    let elems = map.elements::<i32, u64>()?;
+    let this = this_process();
+    let error = denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        let updated = elems.update(&this.as_raw_fd(), &7, ElemFlags::ANY);
+        updated.expect_err("no BTF")
+    });
+    let problem = Some("EINVAL".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::Uptr { problem }), "{error}");
     Ok(())
 }

@@ -21,7 +21,7 @@ pub fn tests(suite: Suite) -> Suite {
 /// Counts in a map, in two steps that only the lock keeps together, for so long.
 pub fn count(dir: &PinDir, time: Duration) -> u64 {
     let map = dir.open_as::<Map>("counter").expect("the counter");
-    let counter = map.typed::<u32, u64>().expect("its elements");
+    let counter = map.elements::<u32, u64>().expect("its elements");
     let end = Instant::now() + time;
     let mut counted = 0;
     while Instant::now() < end {
@@ -39,7 +39,7 @@ pub fn count(dir: &PinDir, time: Duration) -> u64 {
 
 fn counted(dir: &PinDir) -> Result<u64> {
     let map = dir.open_as::<Map>("counter")?;
-    Ok(map.typed::<u32, u64>()?.lookup(&0)?.unwrap_or(0))
+    Ok(map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or(0))
 }
 
 fn threads_count() -> Outcome {
@@ -91,7 +91,7 @@ fn readers() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
-    let both = map.typed::<u32, u64>()?;
+    let both = map.elements::<u32, u64>()?;
     both.update(&0, &0, ElemFlags::ANY)?;
     both.update(&1, &0, ElemFlags::ANY)?;
     let (looks, written) = (AtomicUsize::new(0), AtomicUsize::new(0));

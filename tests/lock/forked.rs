@@ -206,7 +206,7 @@ fn conversion() {
     let dir = PinDir::open(fs.root()).unwrap();
     let old = spec(8).create().unwrap();
     let any = bpf_pin::ElemFlags::ANY;
-    old.typed::<u32, u64>()
+    old.elements::<u32, u64>()
         .unwrap()
         .update(&1, &7, any)
         .unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Cause, Command, ElemFlags, Elems, Map, MapType, abi};
+use bpf_pin::{Cause, Command, ElemFlags, Elements, Map, MapType, abi};
 use common::*;
 
 use super::{Row, rows, struct_ops};
@@ -120,7 +120,7 @@ fn empty_batch(map: &Map, cmd: u32) -> Result<(), i32> {
 }
 
 /// A command on the element under a key of zeroes.
-fn elem(map: &Map, elems: &Elems<&Map>, cmd: u32) -> Result<(), i32> {
+fn elem(map: &Map, elems: &Elements<[u8], [u8], &Map>, cmd: u32) -> Result<(), i32> {
     let mut key = vec![0u8; elems.key_len()];
     // Room for any next key, too.
     let mut value = vec![0u8; elems.value_len().max(elems.key_len())];
@@ -203,11 +203,14 @@ fn elements(row: &Row) -> Outcome {
     let map_type = row.map_type;
     let knows = knows(map_type);
     let (map, elems_of) = (row.create()?, row.create()?);
-    let (raw_elems, elems) = (map.elems()?, elems_of.elems()?);
+    let (raw_elems, elems) = (
+        map.elements::<[u8], [u8]>()?,
+        elems_of.elements::<[u8], [u8]>()?,
+    );
     let (key, mut value) = (vec![0; elems.key_len()], vec![0; elems.value_len()]);
     let by_kernel = |cmd| answer(elem(&map, &raw_elems, cmd));
 
-    let took = elems.lookup_and_delete(&key, &mut value);
+    let took = elems.take_into(&key, &mut value, ElemFlags::ANY);
     let kernel_took = by_kernel(abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM);
     assert_eq!(said(&took), kernel_took, "take of {map_type}");
     assert_eq!(
@@ -218,7 +221,7 @@ fn elements(row: &Row) -> Outcome {
     if !is_known(knows.take) {
         assert_eq!(kernel_took, Err(ENOTSUPP), "take of {map_type}");
     }
-    let looked = elems.lookup(&key, &mut value);
+    let looked = elems.lookup_into(&key, &mut value, ElemFlags::ANY);
     assert_eq!(
         said(&looked),
         by_kernel(abi::BPF_MAP_LOOKUP_ELEM),
@@ -266,7 +269,7 @@ fn elements(row: &Row) -> Outcome {
 fn whole(row: &Row) -> Outcome {
     let map_type = row.map_type;
     let map = row.create()?;
-    let elems = map.elems()?;
+    let elems = map.elements::<[u8], [u8]>()?;
     let (key, value) = (vec![0; elems.key_len()], vec![7; elems.value_len()]);
     // A trie's shortest prefix, a hash's key, an array's first, a queue's next.
     let is_put = elems.update(&key, &value, ElemFlags::ANY).is_ok();
@@ -281,7 +284,7 @@ fn whole(row: &Row) -> Outcome {
     };
     let mut by_iter = Ok(vec![]);
     let mut iter = elems.iter();
-    while let Some(entry) = iter.next() {
+    while let Some(entry) = iter.next_ref() {
         match (entry, &mut by_iter) {
             (Ok((key, value)), Ok(all)) => all.push((key.to_vec(), without_padding(value))),
             (Ok(_), Err(errno)) => panic!("{map_type}: an entry after {errno:?}"),

@@ -1,6 +1,6 @@
 //! One CPU's value, where the kernel has a flag for that.
 
-use bpf_pin::{Access, Cause, Error, MapFlags, MapSpec, MapType};
+use bpf_pin::{Access, Cause, Error, MapFlags, MapSpec, MapType, PerCpu};
 use common::*;
 
 type Value = [u32; 3];
@@ -25,7 +25,7 @@ pub fn each_type() -> Outcome {
         (MapType::LRU_PERCPU_HASH, 4096),
     ] {
         let map = MapSpec::new(map_type, 4, 12, entries).create()?;
-        let view = map.per_cpu::<u32, Value>()?;
+        let view = map.elements::<u32, PerCpu<Value>>()?;
         let cpus = view.cpus() as u32;
         if !is_known() {
             assert_unsupported(&view.lookup_on(0, &1).unwrap_err(), "BPF_F_CPU");
@@ -71,7 +71,7 @@ pub fn reader() -> Outcome {
         (MapFlags::WRONLY, Access::WriteOnly),
     ] {
         let map = spec.clone().flags(flags).create()?;
-        let view = map.per_cpu::<u32, Value>()?;
+        let view = map.elements::<u32, PerCpu<Value>>()?;
         let refused = match opened {
             Access::WriteOnly => view.lookup_on(0, &0).map(drop),
             _ => view.update_all(&0, &[0; 3]),

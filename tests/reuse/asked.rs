@@ -22,7 +22,7 @@ fn mode(map: &Map) -> OFlags {
 
 /// What is refused to a descriptor that is not for everything.
 fn assert_restrained(map: &Map, opened: Access) -> Outcome {
-    let elems = map.typed::<u32, u64>()?;
+    let elems = map.elements::<u32, u64>()?;
     let refused = match opened {
         Access::ReadWrite => return Ok(()),
         Access::ReadOnly => elems.update(&1, &1, ElemFlags::ANY),
@@ -94,7 +94,7 @@ pub fn migrated() -> Outcome {
     drop(migration);
     let read = dir.open_as::<Map>("flows")?;
     let expected = Some([8, 1]);
-    assert_eq!(read.typed::<u32, [u64; 2]>()?.lookup(&7)?, expected);
+    assert_eq!(read.elements::<u32, [u64; 2]>()?.lookup(&7)?, expected);
     // It is gone on with, whatever it is opened for.
     for (flags, expected, _) in BOTH {
         let again = larger().flags(flags);

@@ -295,7 +295,7 @@ impl Cause {
                 f.write_str("the map has a value for each CPU: use PerCpu")
             }
             Self::PerCpu { is_per_cpu: false } => {
-                f.write_str("the map has one value for all CPUs: use Typed")
+                f.write_str("the map has one value for all CPUs: use no PerCpu")
             }
             Self::UnknownMapType { map_type } => write!(
                 f,

@@ -1,4 +1,4 @@
-//! Whether a map is what a spec asks for, and in what it differs.
+//! Compares a map with a spec.
 
 use bpf_pin_sys as abi;
 
@@ -10,7 +10,7 @@ use crate::procfs::cpu;
 use crate::sys;
 use crate::types::MapType;
 
-/// What `BPF_MAP_CREATE` is told by a flag and the map does not keep.
+/// Flags of `BPF_MAP_CREATE` that the map does not keep.
 const NOT_KEPT: u32 =
     abi::BPF_F_RDONLY | abi::BPF_F_WRONLY | abi::BPF_F_TOKEN_FD | abi::BPF_F_VTYPE_BTF_OBJ_FD;
 
@@ -26,31 +26,30 @@ fn kept(map_type: MapType, flags: MapFlags) -> MapFlags {
     MapFlags::from_bits_retain(flags.bits() & !NOT_KEPT) - added(map_type)
 }
 
-/// Fields that hardly anybody has compared.
+/// Fields that are compared on request only.
 const NOT_BY_DEFAULT: MapFields = MapFields::MAP_NAME
     .union(MapFields::BTF_KEY_TYPE_ID)
     .union(MapFields::BTF_VALUE_TYPE_ID);
 
 impl MapSpec<'_> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: in what the map differs from what this asks for; nothing where it
+    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which the map differs from this spec; none if it
     /// fits. One syscall. Linux 4.13.
     ///
-    /// All fields but the name and the types in BTF are compared, or those that
-    /// [`compare_fields`](Self::compare_fields) says. What the kernel itself makes of a spec is no
-    /// difference: the flag [`RDONLY_PROG`](MapFlags::RDONLY_PROG) of device maps; the flags
-    /// [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY), which are the descriptor's; the
-    /// entries of an LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU), a multiple of the number
-    /// of CPUs. Nor is what loaders make of one before they ask the kernel, as
+    /// All fields but the name and the types in BTF are compared, or those of
+    /// [`compare_fields`](Self::compare_fields). Changes that the kernel makes to a spec are no difference:
+    /// the flag [`RDONLY_PROG`](MapFlags::RDONLY_PROG) of device maps; the flags
+    /// [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY), which belong to the descriptor; the
+    /// entries of an LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU), a multiple of the number of
+    /// CPUs. Neither are changes that loaders make before they call the kernel, as
     /// [`open_or_create`](crate::PinDir::open_or_create) does: the bytes of a ring buffer rounded up to
     /// pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or perf event array.
     ///
-    /// A map does not tell its inner map, its NUMA node, and which program
-    /// [`excl_prog_hash`](Self::excl_prog_hash) keeps it for: a map that any program may use fits a spec
-    /// that keeps it for one. Of its BTF it tells the id, which is another each time that the same BTF is
-    /// loaded, and so is not compared, and the types of key and value there, which are compared where
-    /// [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
-    /// [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID) say so: they are 0 of a map without BTF.
-    /// `btf_vmlinux_value_type_id` is a number, whatever BTF it is of.
+    /// A map does not report its inner map, its NUMA node, or the program of
+    /// [`excl_prog_hash`](Self::excl_prog_hash): a map that any program may use fits a spec that keeps it
+    /// for one. The id of its BTF is a new one each time the same BTF is loaded, so it is not compared. The
+    /// types of key and value in BTF are compared if [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
+    /// [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID) request it: they are 0 for a map without BTF.
+    /// `btf_vmlinux_value_type_id` is a number, and its BTF is not compared.
     ///
     /// # Errors
     ///
@@ -72,67 +71,45 @@ impl MapSpec<'_> {
         Ok(self.compare_info(&map.info()?))
     }
 
-    /// As [`compare`](Self::compare), with what a map has told before.
+    /// As [`compare`](Self::compare), with info that was read before.
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
         if self.is_alike(found) {
             return Vec::new();
         }
+        let flags = kept(self.map_type, self.kept_flags());
         let found_flags = kept(found.map_type, found.flags);
-        let flags = kept(self.map_type, self.flags);
-        let mut mismatches = Vec::new();
-        let mut note = |mismatch: Option<Mismatch>| {
-            let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
-            mismatches.extend(mismatch.filter(compared));
-        };
-        note(
-            differ(self.map_type, found.map_type)
-                .map(|(expected, found)| Mismatch::MapType { expected, found }),
-        );
-        note(
-            differ(self.key_size, found.key_size)
-                .map(|(expected, found)| Mismatch::KeySize { expected, found }),
-        );
-        note(
-            differ(self.value_size, found.value_size)
-                .map(|(expected, found)| Mismatch::ValueSize { expected, found }),
-        );
-        note(
-            differ(self.max_entries, found.max_entries)
-                .filter(|_| Some(found.max_entries) != self.made_max_entries())
-                .map(|(expected, found)| Mismatch::MaxEntries { expected, found }),
-        );
-        note(
-            differ(flags, found_flags)
-                .map(|(expected, found)| Mismatch::MapFlags { expected, found }),
-        );
-        note(
-            differ(self.map_extra, found.map_extra)
-                .map(|(expected, found)| Mismatch::MapExtra { expected, found }),
-        );
-        note(
-            differ(self.ifindex, found.ifindex)
-                .map(|(expected, found)| Mismatch::MapIfindex { expected, found }),
-        );
-        note(
-            differ(
+        let made_max_entries = || Some(found.max_entries) == self.made_max_entries();
+        /// The field, if it is not the same.
+        macro_rules! differ {
+            ($mismatch:ident, $expected:expr, $found:expr) => {{
+                let (expected, found) = ($expected, $found);
+                (expected != found).then_some(Mismatch::$mismatch { expected, found })
+            }};
+        }
+        let all = [
+            differ!(MapType, self.map_type, found.map_type),
+            differ!(KeySize, self.key_size, found.key_size),
+            differ!(ValueSize, self.value_size, found.value_size),
+            differ!(MaxEntries, self.max_entries, found.max_entries)
+                .filter(|_| !made_max_entries()),
+            differ!(MapFlags, flags, found_flags),
+            differ!(MapExtra, self.map_extra, found.map_extra),
+            differ!(MapIfindex, self.ifindex, found.ifindex),
+            differ!(
+                BtfVmlinuxValueTypeId,
                 self.btf_vmlinux_value_type_id,
-                found.btf_vmlinux_value_type_id,
-            )
-            .map(|(expected, found)| Mismatch::BtfVmlinuxValueTypeId { expected, found }),
-        );
-        note(
-            differ(self.btf_key_type_id, found.btf_key_type_id)
-                .map(|(expected, found)| Mismatch::BtfKeyTypeId { expected, found }),
-        );
-        note(
-            differ(self.btf_value_type_id, found.btf_value_type_id)
-                .map(|(expected, found)| Mismatch::BtfValueTypeId { expected, found }),
-        );
-        note(
-            differ(self.name, found.name)
-                .map(|(expected, found)| Mismatch::MapName { expected, found }),
-        );
-        mismatches
+                found.btf_vmlinux_value_type_id
+            ),
+            differ!(BtfKeyTypeId, self.btf_key_type_id, found.btf_key_type_id),
+            differ!(
+                BtfValueTypeId,
+                self.btf_value_type_id,
+                found.btf_value_type_id
+            ),
+            differ!(MapName, self.name, found.name),
+        ];
+        let compared = |mismatch: &Mismatch| self.compared.contains(mismatch.field());
+        all.into_iter().flatten().filter(compared).collect()
     }
 
     /// `BPF_MAP_CREATE`, by what loaders make of a spec before they ask the kernel.
@@ -147,22 +124,21 @@ impl MapSpec<'_> {
         }
     }
 
-    /// Whether every field is the same, as it nearly always is: then nothing is to be found out. What
-    /// is compared above is compared here.
+    /// True if every field is the same, which is the common case. Compares the same fields as above.
     #[inline]
     fn is_alike(&self, found: &MapInfo) -> bool {
         self.map_type == found.map_type
             && self.key_size == found.key_size
             && self.value_size == found.value_size
             && self.max_entries == found.max_entries
-            && self.flags == found.flags
+            && self.kept_flags() == found.flags
             && self.map_extra == found.map_extra
             && self.ifindex == found.ifindex
             && self.btf_vmlinux_value_type_id == found.btf_vmlinux_value_type_id
             && !self.compared.intersects(NOT_BY_DEFAULT)
     }
 
-    /// What becomes of `max_entries` where it is not kept as it is.
+    /// The `max_entries` of the created map, if the kernel does not keep them as they are.
     #[cold]
     fn made_max_entries(&self) -> Option<u32> {
         match self.map_type {
@@ -209,14 +185,14 @@ impl MapSpec<'_> {
 }
 
 impl MapSpec<'static> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: what the map was made from, as far as it tells, and without what the
-    /// kernel has added: the map fits it. One syscall. Linux 4.13.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: the spec that the map was created from, as far as the kernel reports it,
+    /// and without what the kernel has added. The map fits it. One syscall. Linux 4.13.
     ///
-    /// [`create`](Self::create) makes the like of most maps. It is without inner map, BTF, token and
-    /// [`excl_prog_hash`](Self::excl_prog_hash), and of memory on one NUMA node with node 0: to create
-    /// the like of a map of maps say [`inner_map`](Self::inner_map), of struct_ops and of the storage of
-    /// sockets, inodes, tasks and cgroups [`btf`](Self::btf). Of other maps the like has no
-    /// locks and timers in its values either, for it takes BTF to tell the kernel where they are.
+    /// [`create`](Self::create) makes an equal map of most types. The spec has no inner map, BTF, token and
+    /// [`excl_prog_hash`](Self::excl_prog_hash), and node 0 for a map with memory on one NUMA node. A map of
+    /// maps needs [`inner_map`](Self::inner_map) to be created; struct_ops and the storage of sockets,
+    /// inodes, tasks and cgroups need [`btf`](Self::btf). Other maps come without locks and timers in their
+    /// values, because only BTF describes where these are.
     ///
     /// # Errors
     ///
@@ -236,7 +212,7 @@ impl MapSpec<'static> {
         Ok(Self::of_info(&map.info()?))
     }
 
-    /// As [`of`](Self::of), from what a map has told before.
+    /// As [`of`](Self::of), from info that was read before.
     pub fn of_info(info: &MapInfo) -> Self {
         let flags = kept(info.map_type, info.flags);
         let mut spec = Self::new(
@@ -256,8 +232,4 @@ impl MapSpec<'static> {
 
 fn cpus() -> Option<u32> {
     cpu::possible().ok()?.try_into().ok()
-}
-
-fn differ<T: PartialEq>(expected: T, found: T) -> Option<(T, T)> {
-    (expected != found).then_some((expected, found))
 }

@@ -8,7 +8,7 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::map::Map;
-use crate::map::refused::{Needs, is_frozen, not_granted};
+use crate::map::explain::{Needs, is_frozen, not_granted};
 use crate::process::{Capability, lacks};
 use crate::sys;
 
@@ -32,7 +32,7 @@ impl Map {
     /// // The verifier takes what such a map holds for constants.
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).flags(MapFlags::RDONLY_PROG);
     /// let limits = spec.create()?;
-    /// limits.typed::<u32, u64>()?.update(&0, &1500, ElemFlags::ANY)?;
+    /// limits.elements::<u32, u64>()?.update(&0, &1500, ElemFlags::ANY)?;
     /// limits.freeze()?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::flags::MapFlags;
-use crate::map::refused::{Needs, is_frozen, not_granted};
+use crate::map::explain::{Needs, is_frozen, not_granted};
 use crate::map::{Map, MapInfo};
 use crate::sys::{self, Atom, Mapping};
 use crate::types::MapType;
@@ -64,7 +64,7 @@ pub struct Mmap<T> {
 
 impl Map {
     /// `mmap(2)`: the values of an array that was made with
-    /// [`MapFlags::MMAPABLE`]. Linux 5.5. Two syscalls, the first of which is for the sizes.
+    /// [`MapFlags::MMAPABLE`]. Linux 5.5. Two syscalls: one for the sizes, one for the mapping.
     ///
     /// # Errors
     ///

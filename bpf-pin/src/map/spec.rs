@@ -11,12 +11,12 @@ use crate::error::{Error, Operation, Reason, Result, Subject};
 use crate::flags::MapFlags;
 use crate::map::Map;
 use crate::mismatch::MapFields;
-use crate::name::ObjName;
+use crate::name::{InvalidName, ObjName};
 use crate::sys::{self, NonZeroFd};
 use crate::token::Token;
 use crate::types::{Command, MapType};
 
-/// The arguments of `BPF_MAP_CREATE`: what a map is to be.
+/// The arguments of `BPF_MAP_CREATE`.
 ///
 /// # Examples
 ///
@@ -25,7 +25,7 @@ use crate::types::{Command, MapType};
 ///
 /// let routes = MapSpec::new(MapType::LPM_TRIE, 8, 4, 10_000)
 ///     .flags(MapFlags::NO_PREALLOC)
-///     .name("routes")?
+///     .name("routes")
 ///     .create()?;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
@@ -37,8 +37,10 @@ pub struct MapSpec<'fd> {
     pub(super) max_entries: u32,
     pub(super) flags: MapFlags,
     pub(super) name: ObjName,
+    /// The argument of [`name`](Self::name), if the kernel takes no such name.
+    invalid_name: Option<String>,
     inner: Option<BorrowedFd<'fd>>,
-    numa_node: u32,
+    numa_node: Option<u32>,
     pub(super) ifindex: u32,
     btf: Option<BorrowedFd<'fd>>,
     pub(super) btf_key_type_id: u32,
@@ -52,7 +54,7 @@ pub struct MapSpec<'fd> {
 }
 
 impl<'fd> MapSpec<'fd> {
-    /// A map of `max_entries` elements, the sizes of whose keys and values are in bytes.
+    /// A map of `max_entries` elements; the sizes of keys and values are in bytes.
     pub fn new(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Self {
         Self {
             map_type,
@@ -61,8 +63,9 @@ impl<'fd> MapSpec<'fd> {
             max_entries,
             flags: MapFlags::empty(),
             name: ObjName::default(),
+            invalid_name: None,
             inner: None,
-            numa_node: 0,
+            numa_node: None,
             ifindex: 0,
             btf: None,
             btf_key_type_id: 0,
@@ -78,39 +81,37 @@ impl<'fd> MapSpec<'fd> {
 
     /// `map_flags`. Linux 4.6.
     pub fn flags(mut self, flags: MapFlags) -> Self {
-        self.flags |= flags;
+        self.flags = flags;
         self
     }
 
     /// `map_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15; the '.' 5.2.
-    ///
-    /// # Errors
-    ///
-    /// [`Operation::CreateMap`](crate::Operation::CreateMap) with [`InvalidName`](Cause::InvalidName) for any other name.
-    pub fn name(mut self, name: &str) -> Result<Self> {
-        match ObjName::new(name) {
-            Ok(name) => self.name = name,
-            Err(invalid) => return Err(self.error(invalid.into())),
-        }
-        Ok(self)
+    pub fn name(mut self, name: &str) -> Self {
+        (self.name, self.invalid_name) = match ObjName::new(name) {
+            Ok(name) => (name, None),
+            Err(invalid) => (ObjName::default(), Some(invalid.name)),
+        };
+        self
     }
 
     /// `inner_map_fd`: a map like those that a map of maps will hold. Linux 4.12.
-    pub fn inner_map<'new>(self, inner: &'new Map) -> MapSpec<'new>
-    where
-        'fd: 'new,
-    {
-        MapSpec {
-            inner: Some(inner.as_fd()),
-            ..self
-        }
+    pub fn inner_map(mut self, inner: &'fd Map) -> Self {
+        self.inner = Some(inner.as_fd());
+        self
     }
 
     /// `numa_node` and `BPF_F_NUMA_NODE`: where its memory is. Linux 4.14.
     pub fn numa_node(mut self, node: u32) -> Self {
-        self.numa_node = node;
-        self.flags |= MapFlags::NUMA_NODE;
+        self.numa_node = Some(node);
         self
+    }
+
+    /// The flags, with those that other setters imply and the kernel keeps.
+    pub(super) fn kept_flags(&self) -> MapFlags {
+        match self.numa_node {
+            Some(_) => self.flags | MapFlags::NUMA_NODE,
+            None => self.flags,
+        }
     }
 
     /// `map_ifindex`: the device that it is offloaded to. Linux 4.16.
@@ -122,21 +123,11 @@ impl<'fd> MapSpec<'fd> {
     /// `btf_fd`, `btf_key_type_id` and `btf_value_type_id`: the BTF object, from `BPF_BTF_LOAD`,
     /// that describes key and value. Storage of sockets, inodes, tasks and cgroups cannot do
     /// without. Linux 4.18.
-    pub fn btf<'new>(
-        self,
-        btf: &'new impl AsFd,
-        key_type_id: u32,
-        value_type_id: u32,
-    ) -> MapSpec<'new>
-    where
-        'fd: 'new,
-    {
-        MapSpec {
-            btf: Some(btf.as_fd()),
-            btf_key_type_id: key_type_id,
-            btf_value_type_id: value_type_id,
-            ..self
-        }
+    pub fn btf(mut self, btf: &'fd impl AsFd, key_type_id: u32, value_type_id: u32) -> Self {
+        self.btf = Some(btf.as_fd());
+        self.btf_key_type_id = key_type_id;
+        self.btf_value_type_id = value_type_id;
+        self
     }
 
     /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
@@ -150,14 +141,9 @@ impl<'fd> MapSpec<'fd> {
 
     /// `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the module's BTF that
     /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) is of. Linux 6.9.
-    pub fn value_type_btf<'new>(self, btf: &'new impl AsFd) -> MapSpec<'new>
-    where
-        'fd: 'new,
-    {
-        MapSpec {
-            value_type_btf: Some(btf.as_fd()),
-            ..self
-        }
+    pub fn value_type_btf(mut self, btf: &'fd impl AsFd) -> Self {
+        self.value_type_btf = Some(btf.as_fd());
+        self
     }
 
     /// `map_extra`: what the type makes of it. Linux 5.16.
@@ -167,37 +153,28 @@ impl<'fd> MapSpec<'fd> {
     }
 
     /// `map_token_fd` and `BPF_F_TOKEN_FD`: the right to create it. Linux 6.9.
-    pub fn token<'new>(self, token: &'new Token) -> MapSpec<'new>
-    where
-        'fd: 'new,
-    {
-        MapSpec {
-            token: Some(token),
-            ..self
-        }
+    pub fn token(mut self, token: &'fd Token) -> Self {
+        self.token = Some(token);
+        self
     }
 
     /// `excl_prog_hash`: the SHA-256 of the only program that may use the map, 32 bytes. Linux 6.18.
-    pub fn excl_prog_hash<'new>(self, hash: &'new [u8]) -> MapSpec<'new>
-    where
-        'fd: 'new,
-    {
-        MapSpec {
-            excl_prog_hash: hash,
-            ..self
-        }
+    pub fn excl_prog_hash(mut self, hash: &'fd [u8]) -> Self {
+        self.excl_prog_hash = hash;
+        self
     }
 
     /// `BPF_MAP_CREATE`. Linux 3.18.
     ///
-    /// The kernel gets each number as it is. What it takes in no other size, as a ring buffer's bytes,
-    /// [`open_or_create`](crate::PinDir::open_or_create) rounds first.
+    /// The kernel gets each number as it is. [`open_or_create`](crate::PinDir::open_or_create) first rounds
+    /// what the kernel takes in certain sizes only, as a ring buffer's bytes.
     ///
     /// # Errors
     ///
     /// [`Operation::CreateMap`](crate::Operation::CreateMap): [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
-    /// not know the type; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
+    /// not know the type; [`InvalidName`](Cause::InvalidName), without a syscall, for a
+    /// [`name`](Self::name) that the kernel does not take; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
     /// of maps without [`inner_map`](Self::inner_map) and for
     /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG
     /// where they are too large; ENOMEM;
@@ -209,6 +186,10 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/syscall.c: `map_create`
     pub fn create(&self) -> Result<Map> {
+        if let Some(name) = &self.invalid_name {
+            let name = name.clone();
+            return Err(self.error(InvalidName { name }.into()));
+        }
         self.check_descriptors()
             .map_err(|cause| self.error(cause.into()))?;
         match self.create_raw() {
@@ -224,7 +205,7 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
-    /// What the kernel would take descriptor 0 for, whatever that is here.
+    /// Rejects a missing descriptor that the kernel would read as descriptor 0.
     fn check_descriptors(&self) -> Result<(), Cause> {
         let is_of_maps = matches!(
             self.map_type,
@@ -257,9 +238,9 @@ impl<'fd> MapSpec<'fd> {
             key_size: self.key_size,
             value_size: self.value_size,
             max_entries: self.max_entries,
-            map_flags: self.flags.bits() | token_flag | value_type_flag,
+            map_flags: self.kept_flags().bits() | token_flag | value_type_flag,
             inner_map_fd: inner.number(),
-            numa_node: self.numa_node,
+            numa_node: self.numa_node.unwrap_or(0),
             map_name: self.name.into_raw(),
             map_ifindex: self.ifindex,
             btf_fd: btf.number(),
@@ -285,7 +266,7 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
-    /// If the smallest map of the type can be made, then it was not the privileges.
+    /// If the smallest map of the type can be created, the cause is not a missing privilege.
     #[cold]
     fn memlock(&self) -> Option<Cause> {
         // A ring buffer's least depends on the page size.

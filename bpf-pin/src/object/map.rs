@@ -31,8 +31,8 @@ typed_object! {
     /// ```no_run
     /// use bpf_pin::{ElemFlags, MapSpec, MapType};
     ///
-    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?.create()?;
-    /// let flows = map.typed::<u32, u64>()?;
+    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows").create()?;
+    /// let flows = map.elements::<u32, u64>()?;
     /// flows.update(&7, &1, ElemFlags::ANY)?;
     /// assert_eq!(flows.lookup(&7)?, Some(1));
     /// map.pin("/sys/fs/bpf/flows")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Result};
-use crate::map::{ElemFlags, Elems, Map};
+use crate::map::{ElemFlags, Elements, Map};
 use crate::types::MapType;
 
 use super::Migrate;
@@ -13,7 +13,7 @@ use super::Migrate;
 /// From one map to another, twice.
 pub(super) struct Copy<'a, 'f> {
     old: &'a Map,
-    new: Elems<&'a Map>,
+    new: Elements<[u8], [u8], &'a Map>,
     migrate: &'a mut Migrate<'f>,
     /// An array's elements can be zeroed and not deleted.
     is_array: bool,
@@ -46,13 +46,13 @@ impl Entries {
 
     /// What is in the map now. A walk that comes to no end is begun again.
     pub(super) fn read(map: &Map) -> Result<Self> {
-        let elems = map.elems()?;
+        let elems = map.elements::<[u8], [u8]>()?;
         let mut tries = 0;
         'again: loop {
             tries += 1;
             let mut entries = Self::of(elems.key_len(), elems.value_len());
             let mut all = elems.iter();
-            while let Some(entry) = all.next() {
+            while let Some(entry) = all.next_ref() {
                 match entry {
                     Ok((key, value)) => entries.push(key, value),
                     Err(error) if is_unsettled(&error) && tries < TRIES => continue 'again,
@@ -131,10 +131,10 @@ impl<'a, 'f> Copy<'a, 'f> {
                 return Err(refuse(Cause::NotCopied { map_type }));
             }
         }
-        let new = new.elems()?;
+        let new = new.elements()?;
         if let Some(sizes) = migrate.sizes {
-            let elems = old.elems()?;
-            let is_per_cpu = elems.cells().is_per_cpu() || new.cells().is_per_cpu();
+            let elems = old.elements::<[u8], [u8]>()?;
+            let is_per_cpu = elems.is_per_cpu() || new.is_per_cpu();
             if is_per_cpu {
                 return Err(refuse(Cause::PerCpu { is_per_cpu }));
             }
@@ -170,7 +170,7 @@ impl<'a, 'f> Copy<'a, 'f> {
     /// Remembers what is in the new map before anything is copied.
     pub(super) fn remember_filled(&mut self) -> Result<()> {
         let mut all = self.new.iter();
-        while let Some(entry) = all.next() {
+        while let Some(entry) = all.next_ref() {
             let (key, value) = match entry {
                 Ok(entry) => entry,
                 // It is not to be read, so nothing of it comes back.
@@ -218,12 +218,12 @@ impl<'a, 'f> Copy<'a, 'f> {
     }
 
     fn walk(&mut self, keys: &mut Vec<u8>) -> Result<()> {
-        let old = self.old.elems()?;
+        let old = self.old.elements::<[u8], [u8]>()?;
         let value_len = self.new.value_len();
         let mut chunk = Chunk::default();
         self.copied = Entries::of(old.key_len(), old.value_len());
         let mut all = old.iter();
-        while let Some(entry) = all.next() {
+        while let Some(entry) = all.next_ref() {
             let (key, value) = entry?;
             self.copied.push(key, value);
             self.convert(key, value, &mut chunk);
@@ -291,13 +291,13 @@ impl<'a, 'f> Copy<'a, 'f> {
 
     /// The keys that a pass would put into the new map.
     fn look(&mut self) -> Result<Vec<u8>> {
-        let old = self.old.elems()?;
+        let old = self.old.elements::<[u8], [u8]>()?;
         let mut tries = 0;
         'anew: loop {
             tries += 1;
             let mut all = old.iter();
             let mut chunk = Chunk::default();
-            while let Some(entry) = all.next() {
+            while let Some(entry) = all.next_ref() {
                 match entry {
                     Ok((key, value)) => self.convert(key, value, &mut chunk),
                     Err(error) if is_unsettled(&error) && tries < TRIES => continue 'anew,

@@ -275,7 +275,7 @@ impl Migration {
     /// dir.open_or_attach("ingress", &LinkSpec::xdp(2), &filter)?;
     /// // What the old program has counted meanwhile.
     /// if let Outcome::Migrated(migration) = flows.outcome {
-    ///     let new = flows.map.typed::<u32, [u64; 2]>()?;
+    ///     let new = flows.map.elements::<u32, [u64; 2]>()?;
     ///     migration.commit_with(|key: &u32, copied: Option<&u64>, now: Option<&u64>| {
     ///         let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
     ///         let [count, other] = new.lookup(key)?.unwrap_or_default();
@@ -333,7 +333,7 @@ impl Migration {
     }
 
     fn check_sizes(&self, found: [usize; 2]) -> Result<()> {
-        let old = self.old.elems()?;
+        let old = self.old.elements::<[u8], [u8]>()?;
         let expected = [("key", old.key_len()), ("value", old.value_len())];
         for ((what, expected), found) in expected.into_iter().zip(found) {
             if expected != found {

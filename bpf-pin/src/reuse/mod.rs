@@ -125,7 +125,7 @@ impl PinDir {
     /// use bpf_pin::{MapSpec, MapType, PinDir, Reuse};
     ///
     /// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
-    /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows")?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows");
     /// let flows = dir.open_or_create("flows", &spec, Reuse::Exact)?.map;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
@@ -162,13 +162,13 @@ impl PinDir {
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
     /// let settings = dir.open_or_create_with("settings", &spec, Reuse::Exact, |map| {
-    ///     map.typed::<u32, u64>()?.update(&0, &4096, ElemFlags::ANY)
+    ///     map.elements::<u32, u64>()?.update(&0, &4096, ElemFlags::ANY)
     /// })?;
     ///
     /// // What ends with `Ok(())` says with which error it fails, since `?` makes any of its own.
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 2);
     /// let limits = dir.open_or_create_with("limits", &spec, Reuse::Exact, |map| -> bpf_pin::Result<()> {
-    ///     let limits = map.typed::<u32, u64>()?;
+    ///     let limits = map.elements::<u32, u64>()?;
     ///     limits.update(&0, &100, ElemFlags::ANY)?;
     ///     limits.update(&1, &10_000, ElemFlags::ANY)?;
     ///     Ok(())

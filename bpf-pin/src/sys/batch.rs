@@ -3,14 +3,27 @@
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::elem::{AsMap, Cells};
+use super::elem::{AsMap, SizedMap};
 use super::{Result, address, address_mut, bpf, raw};
 
-/// What came of a batch.
+/// The outcome of a batch.
 pub(crate) struct Done {
-    /// How many elements were done, whatever the result.
+    /// How many elements were done, whatever the result; 0 if the kernel did not write the count.
     pub(crate) count: usize,
+    /// False if the kernel did not write the count.
+    pub(crate) is_counted: bool,
     pub(crate) result: Result<()>,
+}
+
+impl Done {
+    /// A failure before the kernel wrote the count.
+    fn uncounted(self) -> Self {
+        Self {
+            count: 0,
+            is_counted: false,
+            ..self
+        }
+    }
 }
 
 /// Room for elements, and how many they are.
@@ -20,7 +33,10 @@ pub(crate) struct Room<'a> {
     pub(crate) count: usize,
 }
 
-impl<M: AsMap> Cells<M> {
+/// A key of these bytes alone is not expected to end a batch of a resizable hash.
+const MARK: u8 = 0xa5;
+
+impl<M: AsMap> SizedMap<M> {
     /// `BPF_MAP_LOOKUP_BATCH`, or with `takes` `BPF_MAP_LOOKUP_AND_DELETE_BATCH`: from where
     /// `cursor` is, if that `has_begun`, to where it is then.
     pub(crate) fn read_batch(
@@ -38,6 +54,13 @@ impl<M: AsMap> Cells<M> {
             Some(room.values.len()),
             room.count.checked_mul(self.value_len())
         );
+        // Marks the last key, to see afterwards whether the kernel wrote that far.
+        let last = room.keys.len() - self.key_len();
+        let is_marked = self.map_type() == abi::BPF_MAP_TYPE_RHASH;
+        if is_marked {
+            room.keys[last..].fill(MARK);
+        }
+        let before = cursor[0];
         let out_batch = address_mut(cursor);
         let attr = abi::bpf_attr_batch {
             in_batch: if has_begun { out_batch } else { 0 },
@@ -54,8 +77,16 @@ impl<M: AsMap> Cells<M> {
         };
         // SAFETY: count keys and values have room there, and so has the cursor.
         let done = unsafe { self.batch(cmd, attr) };
+        // A failure that leaves the count as it was may come from before the kernel looked at it. A
+        // hash fills all room and fails only if it moved on to another bucket; other types that fill
+        // all room succeed.
+        let has_filled = || match is_marked {
+            true => room.keys[last..].iter().any(|&byte| byte != MARK),
+            false => self.has_buckets() && cursor[0] != before,
+        };
         match done.result {
-            // What the kernel says before it looks at the count leaves that as it was.
+            Ok(()) => done,
+            // These end a batch that has begun.
             Err(
                 Errno::NOENT
                 | Errno::NOSPC
@@ -65,10 +96,21 @@ impl<M: AsMap> Cells<M> {
                 | Errno::NOMEM
                 | Errno::DEADLK
                 | Errno::TIMEDOUT,
-            )
-            | Ok(()) => done,
-            Err(_) => Done { count: 0, ..done },
+            ) if done.count < room.count || has_filled() => done,
+            Err(_) => done.uncounted(),
         }
+    }
+
+    /// True if the map is a hash that is read bucket by bucket.
+    pub(crate) fn has_buckets(&self) -> bool {
+        matches!(
+            self.map_type(),
+            abi::BPF_MAP_TYPE_HASH
+                | abi::BPF_MAP_TYPE_PERCPU_HASH
+                | abi::BPF_MAP_TYPE_LRU_HASH
+                | abi::BPF_MAP_TYPE_LRU_PERCPU_HASH
+                | abi::BPF_MAP_TYPE_HASH_OF_MAPS
+        )
     }
 
     /// `BPF_MAP_UPDATE_BATCH`, after [`make_writable`](Self::make_writable).
@@ -118,8 +160,8 @@ impl<M: AsMap> Cells<M> {
         // SAFETY: the caller's.
         let done = unsafe { self.batch(cmd, attr) };
         match done.result {
-            // One of them has failed; where none was tried, the count is as it was.
-            Err(_) if done.count == asked => Done { count: 0, ..done },
+            // One of them has failed, so a count of all is the one that was passed in.
+            Err(_) if done.count == asked => done.uncounted(),
             _ => done,
         }
     }
@@ -133,6 +175,10 @@ impl<M: AsMap> Cells<M> {
         // SAFETY: the caller's.
         let result = unsafe { bpf(cmd, &mut attr) }.map(drop);
         let count = attr.count.min(asked) as usize;
-        Done { count, result }
+        Done {
+            count,
+            is_counted: true,
+            result,
+        }
     }
 }

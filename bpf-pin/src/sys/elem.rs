@@ -12,37 +12,38 @@ use super::btf::{btf_data, btf_fd_by_id};
 use super::object::info;
 use super::{address, address_mut, bpf, raw, sealed};
 
-/// Why a map's elements cannot be reached.
+/// Why the sizes of a map's elements are not known.
 #[derive(Debug)]
-pub(crate) enum CellsError {
+pub(crate) enum SizeError {
     Info(Errno),
-    /// How many bytes the kernel moves for an element of this type is not known here.
+    /// A type that is newer than this library, or an answer that is not of a map: zeroes, as a seccomp
+    /// filter gives that answers in the kernel's place.
     UnknownType(u32),
     PossibleCpus(io::Error),
 }
 
-/// What came of a command on one element.
+/// Why a command on one element failed.
 #[derive(Debug)]
 pub(crate) enum ElemError {
     Errno(Errno),
     /// A slice is not as long as the map's; no syscall was made.
     Size,
-    /// [`Cells::make_writable`] comes first; no syscall was made.
+    /// [`SizedMap::make_writable`] comes first; no syscall was made.
     NotWritable,
 }
 
 /// Why nothing is written to a map's elements.
 #[derive(Debug)]
 pub(crate) enum WriteError {
-    /// What its values are could not be read.
+    /// The types of its values could not be read.
     Btf(Errno),
     /// The kernel would take bytes of a value for an address.
     Uptr,
 }
 
-/// What owns or borrows one map: a `Map`, a `PinnedMap`, or a reference to either.
+/// An owner or borrower of one map: a `Map`, a `PinnedMap`, or a reference to either.
 ///
-/// Sealed: whatever implements it stands for the same map for as long as it lives.
+/// Sealed: every implementation refers to the same map for as long as it lives.
 pub trait AsMap: sealed::Sealed {
     #[doc(hidden)]
     fn map_fd(&self) -> BorrowedFd<'_>;
@@ -54,15 +55,15 @@ impl<T: AsMap> AsMap for &T {
     }
 }
 
-/// A map with the sizes that the kernel will read and write for its elements.
+/// A map and the number of bytes that the kernel reads and writes for each of its elements.
 ///
-/// Both were read from this very map, whose sizes never change: so no call can make
-/// the kernel go beyond a slice that was checked against them.
-pub(crate) struct Cells<M> {
+/// The sizes were read from this map and never change, so the kernel stays within every slice that is
+/// checked against them.
+pub(crate) struct SizedMap<M> {
     map: M,
     map_type: u32,
     btf_id: u32,
-    /// Whether it was proven that the kernel follows no address in a value.
+    /// True once it is proven that the kernel follows no address in a value.
     is_plain: AtomicBool,
     per_cpu: bool,
     max_entries: u32,
@@ -74,24 +75,53 @@ pub(crate) struct Cells<M> {
 /// The types up to which the kernel's value sizes are known: Linux 7.3.
 pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
 
-impl<M: AsMap> Cells<M> {
-    pub(crate) fn new(map: M) -> Result<Self, (M, CellsError)> {
+/// True if the kernel copies values of this type without following an address in them. Every type
+/// that is not listed is checked by its BTF before the first write. Linux 7.3 knows such addresses in
+/// task storage only, since 6.13, and refuses to create any other map whose BTF has one.
+fn copies_values(map_type: u32) -> bool {
+    matches!(
+        map_type,
+        abi::BPF_MAP_TYPE_HASH..=abi::BPF_MAP_TYPE_INODE_STORAGE
+            | abi::BPF_MAP_TYPE_BLOOM_FILTER..=abi::BPF_MAP_TYPE_RHASH
+    )
+}
+
+/// True if elements of this type have keys: then the kernel takes no key of 0 bytes.
+fn has_keys(map_type: u32) -> bool {
+    !matches!(
+        map_type,
+        abi::BPF_MAP_TYPE_QUEUE
+            | abi::BPF_MAP_TYPE_STACK
+            | abi::BPF_MAP_TYPE_RINGBUF
+            | abi::BPF_MAP_TYPE_BLOOM_FILTER
+            | abi::BPF_MAP_TYPE_USER_RINGBUF
+            | abi::BPF_MAP_TYPE_ARENA
+    )
+}
+
+impl<M: AsMap> SizedMap<M> {
+    pub(crate) fn new(map: M) -> Result<Self, (M, SizeError)> {
         let info: abi::bpf_map_info = match info(map.map_fd()) {
             Ok(info) => info,
-            Err(errno) => return Err((map, CellsError::Info(errno))),
+            Err(errno) => return Err((map, SizeError::Info(errno))),
         };
+        let map_type = info.r#type;
+        let is_known = (1..=LAST_MAP_TYPE).contains(&map_type);
+        if !is_known || (has_keys(map_type) && info.key_size == 0) {
+            return Err((map, SizeError::UnknownType(map_type)));
+        }
         let value_size = info.value_size as usize;
         let per_cpu = matches!(
-            info.r#type,
+            map_type,
             abi::BPF_MAP_TYPE_PERCPU_HASH
                 | abi::BPF_MAP_TYPE_PERCPU_ARRAY
                 | abi::BPF_MAP_TYPE_LRU_PERCPU_HASH
                 | abi::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE
         );
-        let value_len = match info.r#type {
+        let value_len = match map_type {
             _ if per_cpu => match crate::procfs::cpu::possible() {
                 Ok(cpus) => value_size.next_multiple_of(8) * cpus,
-                Err(error) => return Err((map, CellsError::PossibleCpus(error))),
+                Err(error) => return Err((map, SizeError::PossibleCpus(error))),
             },
             // Elements are a descriptor going in and an id coming out.
             abi::BPF_MAP_TYPE_PROG_ARRAY
@@ -99,15 +129,13 @@ impl<M: AsMap> Cells<M> {
             | abi::BPF_MAP_TYPE_CGROUP_ARRAY
             | abi::BPF_MAP_TYPE_ARRAY_OF_MAPS
             | abi::BPF_MAP_TYPE_HASH_OF_MAPS => size_of::<u32>(),
-            ..=LAST_MAP_TYPE => value_size,
-            newer => return Err((map, CellsError::UnknownType(newer))),
+            _ => value_size,
         };
         Ok(Self {
             map,
-            map_type: info.r#type,
+            map_type,
             btf_id: info.btf_id,
-            // Of all types one: Linux 6.13.
-            is_plain: AtomicBool::new(info.r#type != abi::BPF_MAP_TYPE_TASK_STORAGE),
+            is_plain: AtomicBool::new(copies_values(map_type)),
             per_cpu,
             max_entries: info.max_entries,
             key_len: info.key_size as usize,
@@ -116,9 +144,10 @@ impl<M: AsMap> Cells<M> {
         })
     }
 
-    /// To be called before values are written: in a value of task storage a pointer may have the tag
-    /// "uptr", and the kernel then has programs read and write the page of this process that it leads
-    /// to. All names of a BTF stand in it, so no tag is there where this one is not. Once for all.
+    /// To be called before values are written. In a value of task storage a pointer may have the tag
+    /// "uptr", and the kernel then has programs read and write the page of this process that it points
+    /// to. The names of a BTF object include its tags, so without this name there is no such tag. Read
+    /// once for a map.
     pub(crate) fn make_writable(&self) -> Result<(), WriteError> {
         if self.is_plain() {
             return Ok(());

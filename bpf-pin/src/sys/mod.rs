@@ -23,7 +23,7 @@ pub(crate) use batch::Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
-pub(crate) use elem::{Cells, CellsError, ElemError, LAST_MAP_TYPE, WriteError};
+pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_arm, link_create, link_create_nowhere,
     link_create_struct_ops, link_detach, link_name, link_update, no_link_create,

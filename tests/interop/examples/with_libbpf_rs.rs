@@ -33,7 +33,7 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
     let app = PinDir::create(directory, 0o700)?;
 
     // This is a map, and it fits, or the error says in what it does not.
-    let packets = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
+    let packets = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");
     let packets = app.open_or_create("packets", &packets, Reuse::Exact)?;
     println!("map {}: {:?}", packets.map.id()?, packets.outcome);
 
@@ -65,7 +65,7 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
 fn count(directory: &Path) -> Outcome<u64> {
     let packets = PinnedMap::open(directory.join("packets"))?;
     Ok(packets
-        .typed::<u32, u64>()?
+        .elements::<u32, u64>()?
         .lookup(&0)?
         .ok_or("no element")?)
 }

@@ -10,13 +10,13 @@ use common::Outcome;
 /// The map that a [`Counter`](crate::Counter) defines.
 pub fn counter() -> Result<Map> {
     MapSpec::new(MapType::ARRAY, 4, 8, 1)
-        .name("packets")?
+        .name("packets")
         .create()
 }
 
 /// How much it has counted.
 pub fn count_of(map: &Map) -> Result<u64> {
-    let count = map.typed::<u32, u64>()?.lookup(&0)?;
+    let count = map.elements::<u32, u64>()?.lookup(&0)?;
     Ok(count.expect("an array has each of its elements"))
 }
 

@@ -8,8 +8,8 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{Program, ProgramError, SocketFilter, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use bpf_pin::{
-    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkType, Map, MapSpec, MapType, PinDir,
-    PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType, TypedObject,
+    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkType, Map, MapSpec, MapType, PerCpu,
+    PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType, TypedObject,
 };
 use common::*;
 use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
@@ -71,7 +71,8 @@ where
 
 fn map_by_fd() -> Outcome {
     let map = hash();
-    map.typed()?.update(&1_u32, &10_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&1_u32, &10_u64, ElemFlags::ANY)?;
     let info = map.info()?;
 
     let data = MapData::from_fd(map.into())?;
@@ -87,7 +88,7 @@ fn map_by_fd() -> Outcome {
     let again: Map = ours(data.fd())?;
     drop(data);
     assert_eq!(again.info()?, info);
-    assert_eq!(again.typed::<u32, u64>()?.lookup(&2)?, Some(20));
+    assert_eq!(again.elements::<u32, u64>()?.lookup(&2)?, Some(20));
     Ok(())
 }
 
@@ -96,13 +97,13 @@ fn typed_maps() -> Outcome {
     let data = MapData::from_fd(map.try_clone()?.into())?;
     let mut theirs: Array<_, u64> = AyaMap::from_map_data(data)?.try_into()?;
     theirs.set(2, 5, 0)?;
-    let entries: Result<Vec<_>, _> = map.typed::<u32, u64>()?.iter().collect();
+    let entries: Result<Vec<_>, _> = map.elements::<u32, u64>()?.iter().collect();
     assert_eq!(entries?, [(0, 0), (1, 0), (2, 5)]);
 
     let map = MapSpec::new(MapType::PERCPU_ARRAY, 4, 8, 1).create()?;
     let data = MapData::from_fd(map.try_clone()?.into())?;
     let mut theirs: PerCpuArray<_, u64> = AyaMap::from_map_data(data)?.try_into()?;
-    let values = map.per_cpu::<u32, u64>()?;
+    let values = map.elements::<u32, PerCpu<u64>>()?;
     let one_each: Vec<u64> = (0..values.cpus() as u64).map(|cpu| cpu * 7 + 1).collect();
     theirs.set(0, PerCpuValues::try_from(one_each.clone())?, 0)?;
     assert_eq!(values.lookup(&0)?, Some(one_each.clone()));
@@ -117,7 +118,7 @@ fn map_by_id() -> Outcome {
     let data = MapData::from_id(map.id()?)?;
     let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
     theirs.insert(3, 30, 0)?;
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&3)?, Some(30));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&3)?, Some(30));
 
     // aya's, of a map that aya has made.
     let elf = SOCKET.elf();
@@ -127,7 +128,8 @@ fn map_by_id() -> Outcome {
         other => panic!("it is an array: {other:?}"),
     };
     let ours = Map::from_id(id)?;
-    ours.typed()?.update(&0_u32, &33_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&0_u32, &33_u64, ElemFlags::ANY)?;
     let mut theirs: Array<_, u64> = ebpf.map_mut("packets").ok_or("no map")?.try_into()?;
     assert_eq!(theirs.get(&0, 0)?, 33);
     theirs.set(0, 34, 0)?;
@@ -168,7 +170,7 @@ fn map_pins() -> Outcome {
     let data = MapData::from_pin(flows.path())?;
     let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
     theirs.insert(4, 40, 0)?;
-    assert_eq!(flows.typed::<u32, u64>()?.lookup(&4)?, Some(40));
+    assert_eq!(flows.elements::<u32, u64>()?.lookup(&4)?, Some(40));
 
     // aya's, of a map that aya has made.
     let elf = SOCKET.elf();
@@ -201,7 +203,7 @@ fn no_map() -> Outcome {
     let data = open(fs.at("map"))?;
     let mut theirs: HashMap<_, u32, u64> = AyaMap::from_map_data(data)?.try_into()?;
     theirs.insert(5, 50, 0)?;
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&5)?, Some(50));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&5)?, Some(50));
     Ok(())
 }
 
@@ -282,7 +284,8 @@ fn pinned_by_name() -> Outcome {
     // What we put in its place aya takes, too.
     let dir = PinDir::open(fs.root())?;
     let map = counter()?;
-    map.typed()?.update(&0_u32, &50_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&0_u32, &50_u64, ElemFlags::ANY)?;
     dir.replace(&map, "packets")?;
     load()?;
     assert_eq!(count_of(&map)?, 51);

@@ -55,7 +55,8 @@ fn words(bytes: &[u8]) -> Vec<String> {
 
 fn map(root: &Path) -> Outcome {
     let ours = hash().pin(root.join("flows"))?;
-    ours.typed()?.update(&7_u32, &0x1122_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&7_u32, &0x1122_u64, ElemFlags::ANY)?;
     let info = ours.info()?;
     let shown = bpftool(&[&"map", &"show", &"pinned", &ours.path()])?;
     for (name, is) in [
@@ -86,7 +87,7 @@ fn map(root: &Path) -> Outcome {
     command.arg("key").args(words(&8_u32.to_ne_bytes()));
     command.arg("value").args(words(&0x3344_u64.to_ne_bytes()));
     output(&mut command)?;
-    assert_eq!(ours.typed::<u32, u64>()?.lookup(&8)?, Some(0x3344));
+    assert_eq!(ours.elements::<u32, u64>()?.lookup(&8)?, Some(0x3344));
     ours.unpin()?;
     Ok(())
 }
@@ -217,7 +218,9 @@ fn pinned(root: &Path) -> Outcome {
         (4, 8, 16)
     );
     assert_eq!(info.name.to_string(), "of_bpftool");
-    theirs.typed()?.update(&1_u32, &2_u64, ElemFlags::ANY)?;
+    theirs
+        .elements::<u32, u64>()?
+        .update(&1_u32, &2_u64, ElemFlags::ANY)?;
     let dump = bpftool(&[&"map", &"dump", &"pinned", &at])?;
     assert_eq!(dump[0]["value"], json!(hex(&2_u64.to_ne_bytes())));
 

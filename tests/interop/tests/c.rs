@@ -95,7 +95,8 @@ const OBJECT: Counter<'_> = Counter {
 fn entries(client: &'static str) -> Outcome {
     mounted(|root| {
         let ours = hash().pin(root.join("ours"))?;
-        ours.typed()?.update(&7_u32, &49_u64, ElemFlags::ANY)?;
+        ours.elements::<u32, u64>()?
+            .update(&7_u32, &49_u64, ElemFlags::ANY)?;
         let id = ours.id()?;
         assert_eq!(
             say(client, &[&"get", &ours.path(), &"7"])?,
@@ -105,7 +106,7 @@ fn entries(client: &'static str) -> Outcome {
             say(client, &[&"put", &ours.path(), &"8", &"64"])?,
             format!("map {id}")
         );
-        assert_eq!(ours.typed::<u32, u64>()?.lookup(&8)?, Some(64));
+        assert_eq!(ours.elements::<u32, u64>()?.lookup(&8)?, Some(64));
 
         let path = root.join("theirs");
         let said = say(client, &[&"make", &path, &"9", &"81"])?;
@@ -113,10 +114,10 @@ fn entries(client: &'static str) -> Outcome {
         let info = theirs.info()?;
         assert_eq!(said, format!("map {}", info.id));
         assert_eq!(info.name.to_string(), "of_c");
-        assert_eq!(theirs.typed::<u32, u64>()?.lookup(&9)?, Some(81));
+        assert_eq!(theirs.elements::<u32, u64>()?.lookup(&9)?, Some(81));
         // Its process is gone: the pin is all that holds it.
         let map = theirs.unpin()?;
-        assert_eq!(map.typed::<u32, u64>()?.lookup(&9)?, Some(81));
+        assert_eq!(map.elements::<u32, u64>()?.lookup(&9)?, Some(81));
         assert!(complain(client, &[&"get", &path, &"9"]).contains("No such file"));
         Ok(())
     })
@@ -125,11 +126,12 @@ fn entries(client: &'static str) -> Outcome {
 /// What has no name anywhere: an id is all that the other is told.
 fn by_id(client: &'static str) -> Outcome {
     let ours = hash();
-    ours.typed()?.update(&20_u32, &21_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&20_u32, &21_u64, ElemFlags::ANY)?;
     let id = ours.id()?.to_string();
     let said = say(client, &[&"map_by_id", &id, &"20"])?;
     assert_eq!(said, format!("map {id}"));
-    assert_eq!(ours.typed::<u32, u64>()?.lookup(&21)?, Some(42));
+    assert_eq!(ours.elements::<u32, u64>()?.lookup(&21)?, Some(42));
 
     let map = counter()?;
     let prog = counting(&map, ProgType::SOCKET_FILTER, 19)?;
@@ -146,7 +148,7 @@ fn by_id(client: &'static str) -> Outcome {
     let mut said = BufReader::new(theirs.stdout.take().ok_or("a pipe")?).lines();
     let id = said.next().ok_or("it says nothing")??;
     let map = Map::from_id(id.trim_start_matches("map ").parse()?)?;
-    let typed = map.typed::<u32, u64>()?;
+    let typed = map.elements::<u32, u64>()?;
     assert_eq!(typed.lookup(&30)?, Some(31));
     typed.update(&31, &62, ElemFlags::ANY)?;
     drop(theirs.stdin.take());
@@ -160,7 +162,8 @@ fn path_fd(client: &'static str) -> Outcome {
     mounted(|root| {
         let dir = PinDir::create(root.join("app"), 0o700)?;
         let map = hash();
-        map.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
+        map.elements::<u32, u64>()?
+            .update(&1_u32, &11_u64, ElemFlags::ANY)?;
         dir.pin(&map, "ours")?;
         let args: [&dyn AsRef<OsStr>; 4] = [&"pin_at", &dir.path(), &"ours", &"theirs"];
         assert_eq!(say(client, &args)?, format!("map {}", map.id()?));
@@ -168,7 +171,7 @@ fn path_fd(client: &'static str) -> Outcome {
         drop(map);
         dir.unlink("ours")?;
         let map: Map = dir.open_as("theirs")?;
-        assert_eq!(map.typed::<u32, u64>()?.lookup(&1)?, Some(11));
+        assert_eq!(map.elements::<u32, u64>()?.lookup(&1)?, Some(11));
         assert!(complain(client, &args).contains("No such file"));
         Ok(())
     })
@@ -204,7 +207,8 @@ fn pinned_by_name(client: &'static str) -> Outcome {
         // It also finds what we have pinned in its place: without a gap.
         let dir = PinDir::open(&shared)?;
         let ours = counter()?;
-        ours.typed()?.update(&0_u32, &40_u64, ElemFlags::ANY)?;
+        ours.elements::<u32, u64>()?
+            .update(&0_u32, &40_u64, ElemFlags::ANY)?;
         dir.replace(&ours, "packets")?;
         assert_eq!(say(client, &args)?, format!("map {}", ours.id()?));
         assert_eq!(count_of(&ours)?, 41);
@@ -237,7 +241,8 @@ fn does_not_fit(client: &'static str) -> Outcome {
             ..OBJECT
         })?;
         let ours = hash().pin(root.join("packets"))?;
-        ours.typed()?.update(&1_u32, &11_u64, ElemFlags::ANY)?;
+        ours.elements::<u32, u64>()?
+            .update(&1_u32, &11_u64, ElemFlags::ANY)?;
         let id = ours.id()?;
         let by_path: [&dyn AsRef<OsStr>; 4] =
             [&"set_pin_path", &object.path(), &"packets", &ours.path()];
@@ -251,12 +256,12 @@ fn does_not_fit(client: &'static str) -> Outcome {
             );
             let still = PinnedMap::open(root.join("packets"))?;
             assert_eq!(still.id()?, id);
-            assert_eq!(still.typed::<u32, u64>()?.lookup(&1)?, Some(11));
+            assert_eq!(still.elements::<u32, u64>()?.lookup(&1)?, Some(11));
         }
         let args: [&dyn AsRef<OsStr>; 4] = [&"reuse_fd", &object.path(), &"packets", &ours.path()];
         assert_eq!(say(client, &args)?, format!("map {id}"));
         // Nothing was counted, for this map has no element 0.
-        assert_eq!(ours.typed::<u32, u64>()?.lookup(&0)?, None);
+        assert_eq!(ours.elements::<u32, u64>()?.lookup(&0)?, None);
         // And a program's pin is no map.
         let prog = prog().pin(root.join("prog"))?;
         let args: [&dyn AsRef<OsStr>; 4] =

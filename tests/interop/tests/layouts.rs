@@ -129,13 +129,20 @@ fn systemd(root: &Path) -> Outcome {
     const INODE: u32 = 0xf000_0042;
     let outer: Map = Map::open(root.join("systemd/userns-restrict/maps/userns_mnt_id_hash"))?;
     let mounts = inner()?;
-    mounts.typed()?.update(&28_u32, &1_u32, ElemFlags::ANY)?;
+    mounts
+        .elements::<u32, u32>()?
+        .update(&28_u32, &1_u32, ElemFlags::ANY)?;
     let number = mounts.as_fd().as_raw_fd() as u32;
-    outer.typed()?.update(&INODE, &number, ElemFlags::ANY)?;
+    outer
+        .elements::<u32, u32>()?
+        .update(&INODE, &number, ElemFlags::ANY)?;
     let id = mounts.id()?;
     drop(mounts);
-    assert_eq!(outer.typed::<u32, u32>()?.lookup(&INODE)?, Some(id));
-    assert_eq!(Map::from_id(id)?.typed::<u32, u32>()?.lookup(&28)?, Some(1));
+    assert_eq!(outer.elements::<u32, u32>()?.lookup(&INODE)?, Some(id));
+    assert_eq!(
+        Map::from_id(id)?.elements::<u32, u32>()?.lookup(&28)?,
+        Some(1)
+    );
 
     // The next version has a directory of its own, and the first goes with all its links.
     lay(&mut layout, "userns-restrict-v2")?;
@@ -153,7 +160,7 @@ fn systemd(root: &Path) -> Outcome {
     layout.removed("systemd/userns-restrict");
     layout.assert_seen()?;
     // Ours to the last descriptor.
-    assert_eq!(outer.typed::<u32, u32>()?.lookup(&INODE)?, Some(id));
+    assert_eq!(outer.elements::<u32, u32>()?.lookup(&INODE)?, Some(id));
     Ok(())
 }
 
@@ -246,7 +253,7 @@ fn cilium(root: &Path) -> Outcome {
     assert!(matches!(larger.outcome, bpf_pin::Outcome::Recreated { .. }));
     larger
         .map
-        .elems()?
+        .elements::<[u8], [u8]>()?
         .update(&[1; 12], &[2; 12], ElemFlags::ANY)?;
     layout
         .pins
@@ -254,7 +261,10 @@ fn cilium(root: &Path) -> Outcome {
     layout.assert_seen()?;
     let mut value = [0; 12];
     let map: Map = globals.open_as(name)?;
-    assert!(map.elems()?.lookup(&[1; 12], &mut value)?);
+    assert!(
+        map.elements::<[u8], [u8]>()?
+            .lookup_into(&[1; 12], &mut value, ElemFlags::ANY)?
+    );
     assert_eq!(value, [2; 12]);
     Ok(())
 }
@@ -274,7 +284,7 @@ fn endpoints(root: &Path) -> Outcome {
     let mut lay = |endpoint: u8, link: Link| -> Outcome {
         let policy = policy.create()?;
         policy
-            .elems()?
+            .elements::<[u8], [u8]>()?
             .update(&key(endpoint), &[endpoint; 12], ElemFlags::ANY)?;
         layout.pin(
             &format!("tc/globals/cilium_policy_v3_{endpoint:05}"),
@@ -346,7 +356,11 @@ fn endpoints(root: &Path) -> Outcome {
     // Who lives works on.
     let mut value = [0; 12];
     let map_of_17: Map = globals.open_as("cilium_policy_v3_00017")?;
-    assert!(map_of_17.elems()?.lookup(&key(17), &mut value)?);
+    assert!(map_of_17.elements::<[u8], [u8]>()?.lookup_into(
+        &key(17),
+        &mut value,
+        ElemFlags::ANY
+    )?);
     assert_eq!(value, [17; 12]);
     send_packets(2)?;
     assert_eq!(count_of(&map)?, 2);

@@ -87,7 +87,7 @@ fn receive_one(socket: impl AsFd) -> Outcome<Map> {
 fn receiver() -> Outcome {
     let stdin = io::stdin();
     let map = receive_one(&stdin)?;
-    let flows = map.typed::<u32, u64>()?;
+    let flows = map.elements::<u32, u64>()?;
     let seen = flows.lookup(&1)?.ok_or("no entry")?;
     flows.update(&2, &(seen * 2), ElemFlags::ANY)?;
     send(&stdin, &[map.as_fd()])?;
@@ -96,7 +96,8 @@ fn receiver() -> Outcome {
 
 fn handed_over() -> Outcome {
     let map = hash();
-    map.typed()?.update(&1_u32, &21_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&1_u32, &21_u64, ElemFlags::ANY)?;
     let (here, there) = UnixStream::pair()?;
     let mut child = Command::new(std::env::current_exe()?)
         .env(RECEIVER, "1")
@@ -107,7 +108,7 @@ fn handed_over() -> Outcome {
     assert!(child.wait()?.success());
     let back = back?;
     assert_eq!(back.id()?, map.id()?);
-    assert_eq!(back.typed::<u32, u64>()?.lookup(&2)?, Some(42));
+    assert_eq!(back.elements::<u32, u64>()?.lookup(&2)?, Some(42));
     Ok(())
 }
 
@@ -134,12 +135,13 @@ fn kinds() -> Outcome {
 fn on_its_way() -> Outcome {
     let (here, there) = UnixStream::pair()?;
     let map = hash();
-    map.typed()?.update(&3_u32, &33_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&3_u32, &33_u64, ElemFlags::ANY)?;
     send(&here, &[map.as_fd()])?;
     drop((map, here));
     // Its sender is gone, and so are all its descriptors but the one in the message.
     let map = receive_one(&there)?;
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&3)?, Some(33));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&3)?, Some(33));
 
     let (here, there) = UnixStream::pair()?;
     let id = map.id()?;
@@ -157,11 +159,12 @@ fn on_its_way() -> Outcome {
 fn pinned() -> Outcome {
     let fs = TestFs::new();
     let map = hash();
-    map.typed()?.update(&4_u32, &44_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&4_u32, &44_u64, ElemFlags::ANY)?;
     drop(map.pin(fs.at("flows"))?);
     for _ in 0..2 {
         let map = Map::open(fs.at("flows"))?;
-        assert_eq!(map.typed::<u32, u64>()?.lookup(&4)?, Some(44));
+        assert_eq!(map.elements::<u32, u64>()?.lookup(&4)?, Some(44));
     }
     Ok(())
 }

@@ -137,7 +137,8 @@ fn globals(root: &Path) -> Outcome {
     // What we put in its place, the next program counts in.
     tc(root, "qdisc del dev lo clsact")?;
     let ours = counter()?;
-    ours.typed()?.update(&0_u32, &100_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&0_u32, &100_u64, ElemFlags::ANY)?;
     PinDir::open(root.join("tc/globals"))?.replace(&ours, "packets")?;
     tc(root, "qdisc add dev lo clsact")?;
     add("ingress")?;
@@ -169,7 +170,8 @@ fn legacy(root: &Path) -> Outcome {
     load()?;
     let map = PinnedMap::open(root.join("tc/globals/packets"))?;
     assert_eq!(count_of(&map)?, 2);
-    map.typed()?.update(&0_u32, &10_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&0_u32, &10_u64, ElemFlags::ANY)?;
     load()?;
     assert_eq!(count_of(&map)?, 12);
 
@@ -181,7 +183,8 @@ fn legacy(root: &Path) -> Outcome {
 
     // And what we put in its place.
     let ours = counter()?;
-    ours.typed()?.update(&0_u32, &100_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&0_u32, &100_u64, ElemFlags::ANY)?;
     globals.replace(&ours, "packets")?;
     load()?;
     assert_eq!(count_of(&ours)?, 102);

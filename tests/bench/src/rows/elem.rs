@@ -17,7 +17,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     for key in 0..512u32 {
         raw::update(fd, &key, &u64::from(key));
     }
-    let typed = map.typed::<u32, u64>()?;
+    let typed = map.elements::<u32, u64>()?;
     let mut contenders = vec![
         Contender::new("raw", || assert_eq!(raw::lookup(fd, &7), Some(7))),
         Contender::new("bpf-pin", || {

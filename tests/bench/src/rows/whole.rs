@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bpf_pin::{ElemFlags, MapFlags, MapSpec, MapType};
+use bpf_pin::{ElemFlags, Elements, MapFlags, MapSpec, MapType};
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words, goal};
@@ -26,7 +26,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     };
     fill();
     let sum: u64 = values.iter().sum();
-    let typed = map.typed::<u32, u64>()?;
+    let typed = map.elements::<u32, u64>()?;
     let mut contenders = vec![
         // Into memory, as libbpf-rs does. aya and libbpf's calls only look.
         Contender::new("raw", || {
@@ -100,7 +100,7 @@ fn mmap(bench: &mut Bench) -> Result<(), Failure> {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, VALUES)
         .flags(MapFlags::MMAPABLE)
         .create()?;
-    let typed = map.typed::<u32, u64>()?;
+    let typed = map.elements::<u32, u64>()?;
     for key in 0..VALUES {
         typed.update(&key, &key.into(), ElemFlags::ANY)?;
     }

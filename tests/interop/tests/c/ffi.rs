@@ -50,7 +50,8 @@ extern "C" fn flows_adopt(map: Option<Map>, at: *const c_char) -> c_int {
 pub fn c_calls() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("flows"))?;
-    map.typed()?.update(&3_u32, &9_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&3_u32, &9_u64, ElemFlags::ANY)?;
     let at = c_path(map.path());
     // SAFETY: a path that ends with NUL.
     assert_eq!(unsafe { peer_lookup(at.as_ptr(), 3) }, 9);
@@ -70,7 +71,7 @@ pub fn rust_calls() -> Outcome {
     drop(map.pin(fs.at("peer"))?);
     let map = PinnedMap::open(fs.at("peer"))?;
     assert_eq!(map.info()?, info);
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&5)?, Some(25));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&5)?, Some(25));
     assert!(peer_no_map().is_none());
     Ok(())
 }
@@ -81,11 +82,11 @@ pub fn c_gives() -> Outcome {
     // SAFETY: a path that ends with NUL.
     assert_eq!(unsafe { peer_gives(at.as_ptr(), 6, 36) }, 0);
     let map = PinnedMap::open(fs.at("given"))?;
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&6)?, Some(36));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&6)?, Some(36));
     // The name is taken: our error drops C's map, and C sees it.
     // SAFETY: as above.
     assert_eq!(unsafe { peer_gives(at.as_ptr(), 6, 37) }, 1);
-    assert_eq!(map.typed::<u32, u64>()?.lookup(&6)?, Some(36));
+    assert_eq!(map.elements::<u32, u64>()?.lookup(&6)?, Some(36));
     Ok(())
 }
 

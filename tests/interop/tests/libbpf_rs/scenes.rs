@@ -63,8 +63,9 @@ pub fn map_by_fd() -> Outcome {
     theirs.update(&key(1), &value(10), MapFlags::ANY)?;
     let ours = Map::try_from(theirs.as_fd().try_clone_to_owned()?)?;
     assert_eq!(ours.info()?.name.to_string(), "of_libbpf");
-    assert_eq!(ours.typed::<u32, u64>()?.lookup(&1)?, Some(10));
-    ours.typed()?.update(&2_u32, &20_u64, ElemFlags::ANY)?;
+    assert_eq!(ours.elements::<u32, u64>()?.lookup(&1)?, Some(10));
+    ours.elements::<u32, u64>()?
+        .update(&2_u32, &20_u64, ElemFlags::ANY)?;
     assert_eq!(
         theirs.lookup(&key(2), MapFlags::ANY)?.ok_or("none")?,
         value(20)
@@ -74,14 +75,15 @@ pub fn map_by_fd() -> Outcome {
 
 pub fn map_by_id() -> Outcome {
     let ours = hash();
-    ours.typed()?.update(&3_u32, &30_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&3_u32, &30_u64, ElemFlags::ANY)?;
     let theirs = MapHandle::from_map_id(ours.id()?)?;
     assert_eq!(
         theirs.lookup(&key(3), MapFlags::ANY)?.ok_or("none")?,
         value(30)
     );
     theirs.delete(&key(3))?;
-    assert_eq!(ours.typed::<u32, u64>()?.lookup(&3)?, None);
+    assert_eq!(ours.elements::<u32, u64>()?.lookup(&3)?, None);
 
     // libbpf's, of a map that libbpf has made.
     let object = load(SOCKET)?;
@@ -90,7 +92,8 @@ pub fn map_by_id() -> Outcome {
     theirs.update(&key(0), &value(33), MapFlags::ANY)?;
     let ours = Map::from_id(theirs.info()?.info.id)?;
     assert_eq!(count_of(&ours)?, 33);
-    ours.typed()?.update(&0_u32, &34_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&0_u32, &34_u64, ElemFlags::ANY)?;
     let seen = theirs.lookup(&key(0), MapFlags::ANY)?;
     assert_eq!(seen.ok_or("none")?, value(34));
     Ok(())
@@ -118,7 +121,8 @@ pub fn prog_by_id() -> Outcome {
 pub fn map_pins() -> Outcome {
     let fs = TestFs::new();
     let ours = hash().pin(fs.at("ours"))?;
-    ours.typed()?.update(&4_u32, &40_u64, ElemFlags::ANY)?;
+    ours.elements::<u32, u64>()?
+        .update(&4_u32, &40_u64, ElemFlags::ANY)?;
     let mut theirs = MapHandle::from_pinned_path(ours.path())?;
     assert_eq!(
         theirs.lookup(&key(4), MapFlags::ANY)?.ok_or("none")?,
@@ -128,7 +132,7 @@ pub fn map_pins() -> Outcome {
     theirs.update(&key(5), &value(50), MapFlags::ANY)?;
     let again = PinnedMap::open(fs.at("theirs"))?;
     assert_eq!(again.id()?, ours.id()?);
-    assert_eq!(again.typed::<u32, u64>()?.lookup(&5)?, Some(50));
+    assert_eq!(again.elements::<u32, u64>()?.lookup(&5)?, Some(50));
     again.unpin()?;
     theirs.unpin(fs.at("ours"))?;
     assert_eq!(fs.names(), [""; 0]);
@@ -214,7 +218,8 @@ pub fn pinned_by_name() -> Outcome {
     let theirs = PinnedMap::open(fs.at("packets"))?;
     assert_eq!(count_of(&theirs)?, 2);
     let map = counter()?;
-    map.typed()?.update(&0_u32, &60_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&0_u32, &60_u64, ElemFlags::ANY)?;
     PinDir::open(fs.root())?.replace(&map, "packets")?;
     load()?;
     assert_eq!(count_of(&map)?, 61);
@@ -260,7 +265,8 @@ pub fn path_fd() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
-    map.typed()?.update(&6_u32, &36_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&6_u32, &36_u64, ElemFlags::ANY)?;
     let name = CString::new("flows")?;
     let pin = libbpf_sys::bpf_obj_pin_opts {
         sz: size_of::<libbpf_sys::bpf_obj_pin_opts>() as _,
@@ -272,7 +278,7 @@ pub fn path_fd() -> Outcome {
         unsafe { libbpf_sys::bpf_obj_pin_opts(map.as_fd().as_raw_fd(), name.as_ptr(), &pin) };
     assert_eq!(pinned, 0);
     let opened: Map = dir.open_as("flows")?;
-    assert_eq!(opened.typed::<u32, u64>()?.lookup(&6)?, Some(36));
+    assert_eq!(opened.elements::<u32, u64>()?.lookup(&6)?, Some(36));
     let get = libbpf_sys::bpf_obj_get_opts {
         sz: size_of::<libbpf_sys::bpf_obj_get_opts>() as _,
         file_flags: libbpf_sys::BPF_F_PATH_FD | libbpf_sys::BPF_F_RDONLY,
@@ -287,10 +293,13 @@ pub fn path_fd() -> Outcome {
     let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
     let theirs = Map::try_from(fd)?;
     assert_eq!(theirs.id()?, map.id()?);
-    map.typed()?.update(&7_u32, &49_u64, ElemFlags::ANY)?;
-    assert_eq!(theirs.typed::<u32, u64>()?.lookup(&7)?, Some(49));
+    map.elements::<u32, u64>()?
+        .update(&7_u32, &49_u64, ElemFlags::ANY)?;
+    assert_eq!(theirs.elements::<u32, u64>()?.lookup(&7)?, Some(49));
     // It was asked for reading.
-    let refused = theirs.typed()?.update(&7_u32, &0_u64, ElemFlags::ANY);
+    let refused = theirs
+        .elements::<u32, u64>()?
+        .update(&7_u32, &0_u64, ElemFlags::ANY);
     let refused = refused.expect_err("a read-only descriptor");
     assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{refused}");
     Ok(())

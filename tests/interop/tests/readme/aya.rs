@@ -21,7 +21,7 @@ pub fn lines(root: &Path) -> Outcome {
     let ifindex = LO;
 
     let app = PinDir::create(directory, 0o700)?;
-    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
+    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");
     let packets = app.open_or_create("packets", &spec, Reuse::Exact)?.map;
     let path = directory.join("packets");
     let mut ebpf = EbpfLoader::new()
@@ -82,7 +82,8 @@ fn of_aya(ebpf: &Ebpf) -> Outcome<Map> {
 }
 
 fn to_aya(map: Map) -> Outcome {
-    map.typed()?.update(&0_u32, &6_u64, ElemFlags::ANY)?;
+    map.elements::<u32, u64>()?
+        .update(&0_u32, &6_u64, ElemFlags::ANY)?;
     let map = aya::maps::Map::from_map_data(MapData::from_fd(map.into())?)?;
     let mut array: Array<MapData, u64> = map.try_into()?;
     array.set(0, array.get(&0, 0)? + 1, 0)?;

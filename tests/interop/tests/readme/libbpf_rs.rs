@@ -18,7 +18,7 @@ pub fn lines(root: &Path) -> Outcome {
     let ifindex = LO;
 
     let app = PinDir::create(directory, 0o700)?;
-    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets")?;
+    let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");
     let packets = app.open_or_create("packets", &spec, Reuse::Exact)?.map;
     let mut builder = ObjectBuilder::default();
     let mut open = builder.open_memory(object)?;

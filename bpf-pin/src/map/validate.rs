@@ -14,7 +14,7 @@ const FOUR: &str = "must be 4";
 const ONE_ACCESS: &str = "must not hold both BPF_F_RDONLY and BPF_F_WRONLY";
 
 impl MapSpec<'_> {
-    /// The first of the rules that this breaks, which the kernel tells by EINVAL, as much else.
+    /// The first rule that this spec breaks. The kernel answers EINVAL, as to many other mistakes.
     #[cold]
     pub(super) fn broken_rule(&self) -> Option<Cause> {
         if self.map_type == MapType::UNSPEC || self.map_type.name().is_none() {
@@ -103,7 +103,7 @@ impl MapSpec<'_> {
         (!self.flags.contains(wanted)).then_some(rule)
     }
 
-    /// For what a descriptor is that is made by these flags: an error where it would be for nothing.
+    /// The access of a descriptor created with these flags; an error if it would allow nothing.
     pub(crate) fn access(&self) -> Result<Access> {
         let is_for = |flag| self.flags.contains(flag);
         match (is_for(MapFlags::RDONLY), is_for(MapFlags::WRONLY)) {
@@ -117,7 +117,7 @@ impl MapSpec<'_> {
         }
     }
 
-    /// Whether its elements are the sockets', the inodes', … themselves.
+    /// True if the elements are stored with sockets, inodes, tasks or cgroups.
     fn is_local_storage(&self) -> bool {
         matches!(
             self.map_type,

@@ -8,16 +8,17 @@ use bytemuck::cast_slice_mut;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Result};
 
-/// How far [`Elems::lookup_batch`](crate::Elems::lookup_batch) has come in a map.
+/// How far [`lookup_batch`](crate::Elements::lookup_batch) or [`take_batch`](crate::Elements::take_batch)
+/// has come in a map.
 ///
-/// It is of use with one map and one of the two calls that take it.
+/// It belongs to one map and one of the two calls.
 #[derive(Clone, Default)]
 pub struct Cursor {
     pub(super) at: At,
     near: [u64; NEAR],
     /// Only for keys that are larger.
     far: Vec<u64>,
-    /// How many keys may come, of a map where some might come twice.
+    /// How many keys may still come, of a map where some might come twice.
     pub(super) left: Option<u32>,
     pub(super) one_by_one: bool,
 }
@@ -36,12 +37,12 @@ pub(super) enum At {
 }
 
 impl Cursor {
-    /// At the beginning.
+    /// A cursor at the beginning.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether all elements have come.
+    /// True if all elements were read.
     pub fn is_end(&self) -> bool {
         self.at == At::End
     }
@@ -50,7 +51,7 @@ impl Cursor {
         self.at = At::End;
     }
 
-    /// Whether it goes on from a key that was given out, which so should not go meanwhile.
+    /// True if it continues from a key that was returned, which should not be deleted meanwhile.
     pub(super) fn holds_last_key(&self) -> bool {
         self.at == At::After
     }
@@ -67,20 +68,25 @@ impl Cursor {
         &mut cast_slice_mut(self.words(key_len))[..key_len]
     }
 
-    /// After as many keys as the map has room for, some of them have come twice.
     pub(super) fn count(&mut self, max_entries: u32, keys: usize) -> Result<()> {
-        let most = if max_entries == 0 {
-            u32::MAX
-        } else {
-            max_entries
-        };
-        let left = self.left.unwrap_or(most) as usize;
-        self.left = Some(left.saturating_sub(keys) as u32);
-        if keys > left {
-            return Err(Error::new(Operation::NextKey, Cause::Unsettled));
-        }
-        Ok(())
+        count_keys(&mut self.left, max_entries, keys)
     }
+}
+
+/// Ends a walk after as many keys as the map has room for: some of them came twice, and a map that is
+/// changed all the while may never come to its own end.
+pub(super) fn count_keys(left: &mut Option<u32>, max_entries: u32, keys: usize) -> Result<()> {
+    let most = if max_entries == 0 {
+        u32::MAX
+    } else {
+        max_entries
+    };
+    let room = left.unwrap_or(most) as usize;
+    *left = Some(room.saturating_sub(keys) as u32);
+    if keys > room {
+        return Err(Error::new(Operation::NextKey, Cause::Unsettled));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Cursor {

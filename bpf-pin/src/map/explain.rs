@@ -1,4 +1,4 @@
-//! Why a command on elements is refused.
+//! Explains why a command on a map failed.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +15,7 @@ use crate::procfs;
 use crate::sys::{self, WriteError};
 use crate::types::{Command, MapType};
 
-/// What a command does with elements.
+/// How a command accesses elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Needs {
     pub(super) reads: bool,
@@ -37,7 +37,7 @@ impl Needs {
     };
 }
 
-/// The access mode of the descriptor, where it is not the one that was needed.
+/// The access mode of the descriptor, if it is not the one that was needed.
 pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
     let flags = fcntl_getfl(fd).ok()?;
     let opened = match flags & OFlags::ACCMODE {
@@ -52,7 +52,7 @@ pub(super) fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
     (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
 }
 
-/// Why nothing is written to a map whose values hold addresses, or may.
+/// Explains why nothing is written to a map with values that hold addresses, or may hold them.
 #[cold]
 pub(super) fn not_writable(error: WriteError) -> Reason {
     let errno = match error {
@@ -67,8 +67,8 @@ pub(super) fn not_writable(error: WriteError) -> Reason {
     Reason::new(errno, Some(cause))
 }
 
-/// A batch of no elements is refused for the descriptor's access, and for this. Where that tells
-/// nothing fdinfo does, Linux 5.2.
+/// A batch of no elements fails for the descriptor's access, and for a frozen map. If that proves
+/// nothing, fdinfo reports it, Linux 5.2.
 pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     let is_writable = not_granted(fd, Needs::WRITE).is_none();
     let may_read = sys::map_lookup_empty_batch(fd) != Err(Errno::PERM);
@@ -79,8 +79,8 @@ pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     Some(procfs::fdinfo(fd).ok()?.get("frozen")? == "1")
 }
 
-/// What a type lacks whatever is in the map, where the kernel has said so: it has no errno of its own
-/// for that.
+/// The command that the map's type lacks, if the errno shows it: the kernel has no errno of its own for
+/// that.
 pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> Option<Cause> {
     let lacks = match errno {
         Errno::INVAL => match command {
@@ -106,7 +106,7 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                     | MapType::RINGBUF
                     | MapType::USER_RINGBUF
             ),
-            // What is kept with sockets, inodes, … is found by these alone.
+            // Storage of sockets, inodes, … is found by these only.
             Command::MAP_GET_NEXT_KEY => matches!(
                 map_type,
                 MapType::SK_STORAGE
@@ -152,8 +152,8 @@ impl Lacking {
         self.0.load(Ordering::Relaxed) & Self::bit(command) != 0
     }
 
-    /// Whether `errno` says so. What a kernel says to a command that it does not know is not all that
-    /// it says EINVAL to.
+    /// True if `errno` shows it. An unknown command is EINVAL, as many other mistakes are, so a kernel
+    /// without batches is proven by a second call.
     #[cold]
     pub(super) fn learn(&self, command: Command, errno: Errno) -> bool {
         let lacks = match errno {

@@ -1,0 +1,142 @@
+//! Why a command on the elements of a map fails.
+
+use bpf_pin_sys as abi;
+use bpf_pin_sys::Version;
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::Reason;
+use crate::map::explain::{Needs, frozen, no_command, not_granted};
+use crate::process::is_filtered;
+use crate::sys::{self, AsMap};
+use crate::types::{Command, MapType};
+
+use super::ElemFlags;
+use super::raw::RawElements;
+
+fn invalid_flags(rule: &'static str) -> Cause {
+    let field = "flags";
+    Cause::InvalidField { field, rule }
+}
+
+impl<M: AsMap> RawElements<M> {
+    fn map_type(&self) -> MapType {
+        MapType(self.map.map_type())
+    }
+
+    fn info(&self) -> Option<abi::bpf_map_info> {
+        sys::info(self.map.map().map_fd()).ok()
+    }
+
+    #[cold]
+    pub(super) fn reason(&self, errno: Errno, needs: Needs) -> Reason {
+        let fd = self.map.map().map_fd();
+        let cause = match errno {
+            Errno::PERM => not_granted(fd, needs).or_else(|| frozen(fd, needs)),
+            // ENOSPC is a trie's.
+            Errno::TOOBIG | Errno::NOSPC if needs.writes => Some(Cause::MaxEntries {
+                max_entries: self.map.max_entries(),
+            }),
+            _ => None,
+        };
+        Reason::new(errno, cause)
+    }
+
+    /// For a command on one element, which the map's type may lack.
+    fn reason_of(&self, command: Command, errno: Errno, needs: Needs) -> Reason {
+        let explain = |errno| no_command(command, self.map_type(), errno);
+        self.reason(errno, needs).explained(explain)
+    }
+
+    #[cold]
+    pub(super) fn lookup_reason(&self, errno: Errno, flags: ElemFlags) -> Reason {
+        self.reason_of(Command::MAP_LOOKUP_ELEM, errno, Needs::READ)
+            .explained(|errno| self.no_lock(errno, flags))
+    }
+
+    #[cold]
+    pub(super) fn key_reason(&self, errno: Errno) -> Reason {
+        self.reason_of(Command::MAP_GET_NEXT_KEY, errno, Needs::READ)
+    }
+
+    #[cold]
+    pub(super) fn delete_reason(&self, errno: Errno, key: &[u8]) -> Reason {
+        match self.index_beyond(errno, key) {
+            Some(cause) => Reason::new(errno, Some(cause)),
+            None => self.reason_of(Command::MAP_DELETE_ELEM, errno, Needs::WRITE),
+        }
+    }
+
+    #[cold]
+    pub(super) fn update_reason(&self, errno: Errno, key: &[u8], flags: ElemFlags) -> Reason {
+        const BOTH: ElemFlags = ElemFlags::NOEXIST.union(ElemFlags::EXIST);
+
+        let cause = match errno {
+            Errno::INVAL if flags.contains(BOTH) => Some(invalid_flags(
+                "cannot hold BPF_NOEXIST and BPF_EXIST at once",
+            )),
+            Errno::EXIST if flags.contains(ElemFlags::NOEXIST) => Some(Cause::KeyExists),
+            Errno::NOENT if flags.contains(ElemFlags::EXIST) => Some(Cause::KeyMissing),
+            _ => self.index_beyond(errno, key),
+        };
+        match cause {
+            Some(_) => Reason::new(errno, cause),
+            None => self
+                .reason(errno, Needs::WRITE)
+                .explained(|errno| self.no_lock(errno, flags)),
+        }
+    }
+
+    #[cold]
+    pub(super) fn take_reason(&self, errno: Errno, flags: ElemFlags) -> Reason {
+        const HASHES: Version = Version::new(5, 14);
+        let is_hash = matches!(
+            self.map_type(),
+            MapType::HASH | MapType::PERCPU_HASH | MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
+        );
+        let is_of_a_device = || self.info().is_none_or(|info| info.ifindex != 0);
+        if errno == sys::ENOTSUPP && is_hash && !is_filtered() && !is_of_a_device() {
+            let (what, since) = ("BPF_MAP_LOOKUP_AND_DELETE_ELEM of a hash", HASHES);
+            return Reason::new(errno, Some(Cause::Unsupported { what, since }));
+        }
+        self.reason_of(Command::MAP_LOOKUP_AND_DELETE_ELEM, errno, Needs::BOTH)
+            .explained(|errno| self.no_lock(errno, flags))
+    }
+
+    /// E2BIG for a map with indices as keys.
+    fn index_beyond(&self, errno: Errno, key: &[u8]) -> Option<Cause> {
+        let is_array = matches!(
+            self.map_type(),
+            MapType::ARRAY
+                | MapType::PERCPU_ARRAY
+                | MapType::PROG_ARRAY
+                | MapType::PERF_EVENT_ARRAY
+                | MapType::CGROUP_ARRAY
+                | MapType::ARRAY_OF_MAPS
+                | MapType::DEVMAP
+                | MapType::CPUMAP
+                | MapType::XSKMAP
+                | MapType::SOCKMAP
+                | MapType::REUSEPORT_SOCKARRAY
+        );
+        let index = u32::from_ne_bytes(key.try_into().ok()?);
+        let max_entries = self.map.max_entries();
+        (errno == Errno::TOOBIG && is_array && index >= max_entries)
+            .then_some(Cause::IndexBeyond { index, max_entries })
+    }
+
+    /// A value without known types has no lock.
+    #[cold]
+    pub(super) fn no_lock(&self, errno: Errno, flags: ElemFlags) -> Option<Cause> {
+        if errno != Errno::INVAL || !flags.contains(ElemFlags::LOCK) {
+            return None;
+        }
+        let info = self.info()?;
+        let is_untyped = info.btf_value_type_id == 0 && info.btf_vmlinux_value_type_id == 0;
+        (is_untyped && !is_filtered()).then(|| {
+            invalid_flags(
+                "hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock",
+            )
+        })
+    }
+}

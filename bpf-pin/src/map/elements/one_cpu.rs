@@ -1,0 +1,126 @@
+//! One CPU's value of a per-CPU map's element.
+
+use bpf_pin_sys as abi;
+use bpf_pin_sys::Version;
+use bytemuck::{Pod, bytes_of, bytes_of_mut};
+use rustix::io::Errno;
+
+use crate::cause::Cause;
+use crate::error::{Error, Operation, Reason, Result};
+use crate::map::explain::Needs;
+use crate::process::is_filtered;
+use crate::sys::{AsMap, ElemError};
+
+use super::{ElemFlags, Elements, Key, PerCpu};
+
+const SINCE: Version = Version::new(7, 0);
+
+impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
+    /// The number of possible CPUs, and so of values under a key.
+    pub fn cpus(&self) -> usize {
+        self.value_len() / PerCpu::<T>::STRIDE
+    }
+
+    /// `BPF_MAP_LOOKUP_ELEM` with `BPF_F_CPU`: returns one CPU's value under `key`, if there is one.
+    /// Linux 7.0.
+    ///
+    /// # Errors
+    ///
+    /// [`Operation::Lookup`] as [`lookup`](Self::lookup); ERANGE for a CPU beyond [`cpus`](Self::cpus);
+    /// [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel; [`lookup`](Self::lookup)
+    /// returns all values there.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{Map, PerCpu};
+    ///
+    /// let map = Map::open("/sys/fs/bpf/counters")?;
+    /// let counters = map.elements::<u32, PerCpu<u64>>()?;
+    /// println!("{:?} on the first CPU", counters.lookup_on(0, &7)?);
+    /// // Resets it on all CPUs.
+    /// counters.update_all(&7, &0)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn lookup_on(&self, cpu: u32, key: &K) -> Result<Option<T>> {
+        let mut value = T::zeroed();
+        match self.try_lookup_on(cpu, key, &mut value) {
+            Ok(()) => Ok(Some(value)),
+            Err(ElemError::Errno(Errno::NOENT)) => Ok(None),
+            Err(error) => {
+                let because = |errno| self.one_cpu_reason(errno, key, Needs::READ, "BPF_F_CPU");
+                let key = self.key_bytes(key);
+                let reason = self.raw.reason_with(error, key, self.value_len(), because);
+                Err(Error::new(Operation::Lookup, reason))
+            }
+        }
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_CPU`: puts one CPU's value under `key`. Linux 7.0.
+    ///
+    /// The other CPUs' values stay. If a hash has no such key yet, they are what the kernel finds in
+    /// the new element's memory, which may be values of a key that was deleted;
+    /// [`update_all`](Self::update_all) and [`update`](Self::update) set all. There are no flags: beside
+    /// `BPF_F_CPU` the kernel ignores `BPF_NOEXIST` and `BPF_EXIST`.
+    ///
+    /// # Errors
+    ///
+    /// [`Operation::Update`] as [`update`](Self::update); ERANGE for a CPU beyond [`cpus`](Self::cpus);
+    /// [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel.
+    pub fn update_on(&self, cpu: u32, key: &K, value: &T) -> Result<()> {
+        self.update_one(key, value, on(cpu), "BPF_F_CPU")
+    }
+
+    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_ALL_CPUS`: puts the same value for every CPU under `key`.
+    /// Linux 7.0.
+    ///
+    /// # Errors
+    ///
+    /// As [`update_on`](Self::update_on).
+    pub fn update_all(&self, key: &K, value: &T) -> Result<()> {
+        self.update_one(key, value, abi::BPF_F_ALL_CPUS, "BPF_F_ALL_CPUS")
+    }
+
+    fn try_lookup_on(&self, cpu: u32, key: &K, value: &mut T) -> Result<(), ElemError> {
+        let map = &self.raw.map;
+        map.lookup_on(self.key_bytes(key), bytes_of_mut(value), on(cpu))
+    }
+
+    fn update_one(&self, key: &K, value: &T, flags: u64, what: &'static str) -> Result<()> {
+        // A kernel that does not know the flag reads all CPUs' values before it rejects it.
+        let mut all = vec![0; self.value_len()];
+        all[..size_of::<T>()].copy_from_slice(bytes_of(value));
+        let bytes = self.key_bytes(key);
+        let updated = self.raw.map.update(bytes, &all, flags);
+        updated
+            .or_else(|error| match error {
+                ElemError::Errno(Errno::INVAL) => {
+                    Err(self.one_cpu_reason(Errno::INVAL, key, Needs::WRITE, what))
+                }
+                other => {
+                    let flags = ElemFlags::from_bits_retain(flags);
+                    self.raw.put_failed(other, bytes, &all, flags)
+                }
+            })
+            .map_err(|reason| Error::new(Operation::Update, reason))
+    }
+
+    #[cold]
+    fn one_cpu_reason(&self, errno: Errno, key: &K, needs: Needs, what: &'static str) -> Reason {
+        // There is always a first CPU, so only a kernel that does not know the flag rejects it.
+        let is_unknown = || {
+            let found = self.try_lookup_on(0, key, &mut T::zeroed());
+            matches!(found, Err(ElemError::Errno(Errno::INVAL))) && !is_filtered()
+        };
+        if errno == Errno::INVAL && is_unknown() {
+            let since = SINCE;
+            return Reason::new(errno, Some(Cause::Unsupported { what, since }));
+        }
+        self.raw.reason(errno, needs)
+    }
+}
+
+/// The flag, and in its upper half which CPU.
+fn on(cpu: u32) -> u64 {
+    abi::BPF_F_CPU | u64::from(cpu) << 32
+}
