@@ -440,7 +440,7 @@ fn others() -> Outcome {
                         let is_expected = matches!(
                             cause,
                             Some(
-                                Cause::Occupied { .. } | Cause::Overtaken | Cause::NotListed { .. }
+                                Cause::Occupied { .. } | Cause::LostRace | Cause::NotListed { .. }
                             )
                         );
                         assert!(is_expected, "{error}");

@@ -33,7 +33,7 @@ fn leads_past(path: &Path) {
     let before = Bpffs::mounts().unwrap();
     let refused = |error: Error, operation| {
         let because = "the path would lead past what is mounted by it";
-        let cause = Some(Cause::LeadsPast);
+        let cause = Some(Cause::PathBypassesMount);
         assert_says(&error, operation, path, None, cause, because);
         assert_eq!(Bpffs::mounts().unwrap(), before);
     };
@@ -144,7 +144,7 @@ fn led_by_itself() -> Outcome {
         }
         // To a directory in it, and not to its root.
         let failed = detached.attach(path.join("d/self")).unwrap_err();
-        assert_eq!(failed.cause(), Some(&Cause::LeadsPast));
+        assert_eq!(failed.cause(), Some(&Cause::PathBypassesMount));
         drop(failed);
         assert_nothing_is_mounted_at(&path.join("d"));
 

@@ -48,7 +48,7 @@ pub(super) fn attach(
                     return Err(Cause::NotListed { mount_id }.into());
                 }
                 // Others mounted there first, or unmounted theirs and with it this one.
-                _ => return Err(Cause::Overtaken.into()),
+                _ => return Err(Cause::LostRace.into()),
             }
         }
         new.is_reachable_by(path, &mounts)
@@ -127,8 +127,8 @@ impl NewMount {
         }
         // If others unmounted it, that is no property of the path.
         match mounts.by_id(self.mount_id)? {
-            Some(_) => Err(Cause::LeadsPast.into()),
-            None => Err(Cause::Overtaken.into()),
+            Some(_) => Err(Cause::PathBypassesMount.into()),
+            None => Err(Cause::LostRace.into()),
         }
     }
 
@@ -156,7 +156,7 @@ impl NewMount {
                 Err(errno) => return Err(Reason::errno_only(errno)),
             }
         }
-        Err(Cause::Overtaken.into())
+        Err(Cause::LostRace.into())
     }
 }
 

@@ -86,8 +86,8 @@ impl Bpffs {
     /// [`Operation::MountBpffs`](crate::Operation::MountBpffs), and nothing is mounted:
     /// - [`Occupied`](Cause::Occupied) if another file system is mounted exactly there
     /// - [`NotTheRoot`](Cause::NotTheRoot) if the path is a directory within a bpffs
-    /// - [`LeadsPast`](Cause::LeadsPast) if the path would bypass the mount
-    /// - [`Overtaken`](Cause::Overtaken) if others keep mounting and unmounting there
+    /// - [`PathBypassesMount`](Cause::PathBypassesMount) if the path would bypass the mount
+    /// - [`LostRace`](Cause::LostRace) if others keep mounting and unmounting there
     /// - [`NotListed`](Cause::NotListed) if the path leads to a mount that is attached nowhere, and EINVAL
     ///   if it leads into another mount namespace
     /// - [`Missing`](Cause::Missing) if the directory does not exist
@@ -120,7 +120,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<MountOutcome, Reason> {
     options.check()?;
     let lock_deadline = Instant::now() + LOCK_TIMEOUT;
     let mut stacked = None;
-    let mut last = Reason::from(Cause::Overtaken);
+    let mut last = Reason::from(Cause::LostRace);
     let (mut tries, mut bypasses) = (0, 0);
     while tries < TRIES {
         tries += 1;
@@ -170,7 +170,7 @@ fn ensure(path: &Path, options: &MountOptions) -> Result<MountOutcome, Reason> {
             }
             Err(reason) => {
                 // It may only seem so while others mount and unmount there.
-                let is_bypassed = matches!(reason.cause(), Some(Cause::LeadsPast));
+                let is_bypassed = matches!(reason.cause(), Some(Cause::PathBypassesMount));
                 bypasses += usize::from(is_bypassed);
                 if bypasses > BYPASS_RETRIES || !(is_bypassed || is_lost_race(&reason)) {
                     return Err(reason);
@@ -288,7 +288,7 @@ fn lock(place: &Directory, deadline: Instant) -> Option<Held> {
 
 fn is_lost_race(reason: &Reason) -> bool {
     match reason.cause() {
-        Some(cause) => matches!(cause, Cause::Overtaken),
+        Some(cause) => matches!(cause, Cause::LostRace),
         // The mount on top, which was to be mounted on, was unmounted.
         None => reason.is(Errno::INVAL) || reason.is(Errno::NOENT),
     }

@@ -58,17 +58,17 @@ impl MountPoint {
     fn check(&self, path: &Path, options: &MountOptions) -> Result<Directory, Reason> {
         let stack = self.stack()?;
         let [new] = &stack[..] else {
-            return Err(Cause::Overtaken.into());
+            return Err(Cause::LostRace.into());
         };
         if !self.is_new(new) {
-            return Err(Cause::Overtaken.into());
+            return Err(Cause::LostRace.into());
         }
         options.verify_shown(new)?;
         let top = match Directory::hold(path) {
             Ok(top) if new.mount_id == top.mount_id()? && top.is_mount_root(Some(new)) => top,
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Reason::errno_only(errno)),
-            _ if self.stack()?.len() > 1 => return Err(Cause::Overtaken.into()),
-            _ => return Err(Cause::LeadsPast.into()),
+            _ if self.stack()?.len() > 1 => return Err(Cause::LostRace.into()),
+            _ => return Err(Cause::PathBypassesMount.into()),
         };
         options.verify_owner(top.fd.as_fd())?;
         options.verify_flags(top.fd.as_fd())?;
@@ -109,6 +109,6 @@ impl MountPoint {
                 Err(errno) => return Err(Reason::errno_only(errno)),
             }
         }
-        Err(Cause::Overtaken.into())
+        Err(Cause::LostRace.into())
     }
 }

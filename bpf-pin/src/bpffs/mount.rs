@@ -26,7 +26,7 @@ impl MountOptions {
     /// [`nosymfollow`](Self::nosymfollow) (EINVAL), mount(2) is used and all options are read back
     /// afterwards. mount(2) returns no descriptor, so the new mount is found in mountinfo: the only new
     /// bpffs on this directory. If others mount there at the same moment, all new mounts are removed and
-    /// the error is [`Overtaken`](crate::Cause::Overtaken).
+    /// the error is [`LostRace`](crate::Cause::LostRace).
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl MountOptions {
     ///   [`NeedsDelegation`](crate::Cause::NeedsDelegation) or
     ///   [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM)
     /// - [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC)
-    /// - [`LeadsPast`](crate::Cause::LeadsPast) if the path would bypass the mount
+    /// - [`PathBypassesMount`](crate::Cause::PathBypassesMount) if the path would bypass the mount
     /// - [`NoProc`](crate::Cause::NoProc) if mountinfo is needed, as it is for a path with a symbolic link
     ///   or ".." in it
     /// - [`InteriorNul`](crate::Cause::InteriorNul)
@@ -180,7 +180,7 @@ impl Detached {
     ///
     /// [`Operation::AttachBpffs`](crate::Operation::AttachBpffs) as [`MountOptions::mount`], with the bpffs, detached. It can be
     /// attached elsewhere, except if it was attached and detached again: because mountinfo showed another
-    /// source or delegation, or for [`LeadsPast`](crate::Cause::LeadsPast).
+    /// source or delegation, or for [`PathBypassesMount`](crate::Cause::PathBypassesMount).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);

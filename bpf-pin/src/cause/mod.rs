@@ -502,11 +502,11 @@ pub enum Cause {
     },
     /// A bpffs is mounted there that the path does not lead to, and a second one was to be refused.
     Shadowed(ShadowedBpffs),
-    /// Somebody else mounted something there at the same moment.
-    Overtaken,
-    /// The path would not lead to what is mounted by it: it goes on from that directory, as with ".." or
-    /// a link to ".", or begins in it, as a root that was changed to it and /proc/self/cwd do.
-    LeadsPast,
+    /// Others mounted or unmounted there at the same moment.
+    LostRace,
+    /// The path would bypass the mount: it continues from the directory below it, as with ".." or a link to
+    /// ".", or starts there, as after chroot(2) and with /proc/self/cwd.
+    PathBypassesMount,
     /// The mount is in use (EBUSY).
     InUse {
         /// Something that is mounted within it. None: a file or directory of it is open, or a

@@ -355,10 +355,10 @@ impl Cause {
                 by,
             } => write!(f, "mount {mount_id} is covered by {found} (mount {by})"),
             Self::Shadowed(bpffs) => write!(f, "{bpffs}, which this path does not lead to"),
-            Self::Overtaken => {
+            Self::LostRace => {
                 f.write_str("something else was mounted there at the same moment")
             }
-            Self::LeadsPast => f.write_str("the path would lead past what is mounted by it"),
+            Self::PathBypassesMount => f.write_str("the path would lead past what is mounted by it"),
             Self::InUse { mounted: Some(path) } => {
                 write!(f, "it is in use: something is mounted at {}", path.display())
             }

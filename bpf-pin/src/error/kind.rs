@@ -136,7 +136,7 @@ impl ErrorKind {
             | Cause::AnotherInstance { .. }
             | Cause::AnotherMount { .. }
             | Cause::Covered { .. }
-            | Cause::Overtaken
+            | Cause::LostRace
             | Cause::Unsettled
             | Cause::NotPutBack { .. } => Self::Changed,
 
@@ -150,7 +150,7 @@ impl ErrorKind {
             | Cause::PathTooLong { .. }
             | Cause::Slash { .. }
             | Cause::MountPoint { .. }
-            | Cause::LeadsPast
+            | Cause::PathBypassesMount
             | Cause::InvalidMode { .. }
             | Cause::InvalidId { .. }
             | Cause::InvalidName { .. }
