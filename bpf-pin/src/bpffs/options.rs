@@ -66,12 +66,17 @@ const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
 
 /// The flags of a mount: `MOUNT_ATTR_*`, `MS_*`, `ST_*` and the name. mount(2) sets "ro" of the file system
 /// too, which has no other mount yet.
-const FLAGS: [(u32, u32, u64, &str); 5] = [
-    (0x1, 0x1, 0x1, "ro"),
-    (0x2, 0x2, 0x2, "nosuid"),
-    (0x4, 0x4, 0x4, "nodev"),
-    (0x8, 0x8, 0x8, "noexec"),
-    (NOSYMFOLLOW.bits(), 0x100, ST_NOSYMFOLLOW, "nosymfollow"),
+const FLAGS: [(u32, MountFlags, u64, &str); 5] = [
+    (0x1, MountFlags::RDONLY, 0x1, "ro"),
+    (0x2, MountFlags::NOSUID, 0x2, "nosuid"),
+    (0x4, MountFlags::NODEV, 0x4, "nodev"),
+    (0x8, MountFlags::NOEXEC, 0x8, "noexec"),
+    (
+        NOSYMFOLLOW.bits(),
+        MountFlags::from_bits_retain(0x100),
+        ST_NOSYMFOLLOW,
+        "nosymfollow",
+    ),
 ];
 const NOSYMFOLLOW: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
 
@@ -306,7 +311,7 @@ impl MountOptions {
     /// The flags, for mount(2).
     pub(super) fn mount_flags(&self) -> MountFlags {
         let set = FLAGS.iter().filter(|flag| self.flags & flag.0 != 0);
-        MountFlags::from_bits_retain(set.map(|flag| flag.1).sum())
+        set.map(|flag| flag.1).collect()
     }
 
     /// Checks mode and owner of the root.

@@ -1,38 +1,32 @@
-//! Debian's archive through apt, with lists and sources of our own: the machine's stay as they are.
+//! Debian's archive through apt, with lists and sources of our own. The machine's own apt state stays as it is.
 
 use crate::sources::{Mirrors, mirrors};
-use std::fs::{create_dir_all, write};
+use std::fs::{create_dir_all, remove_dir_all, write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The suites that between them serve the default series.
-const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "trixie-backports"];
-const SECURITY_SUITES: [&str; 1] = ["bullseye-security"];
-/// Cloud images have what a virtual machine needs built in. From 6.19 on the kernel lies in linux-binary. A name with
-/// two numbers only is a metapackage's.
-const PACKAGES: &str = "^linux-(image|binary)-[0-9]+[.][0-9]+[.][0-9].*-cloud-amd64$";
-
-/// A package that should hold a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    pub package: String,
-    pub version: String,
-}
-
-/// The archive, its lists fetched.
+/// An apt state, its lists fetched.
 #[derive(Debug)]
-pub struct Archive {
+pub struct Apt {
+    dir: PathBuf,
     conf: PathBuf,
-    candidates: Vec<Candidate>,
 }
 
-impl Archive {
-    /// Fetches the lists into `dir`.
-    pub fn open(dir: &Path) -> Result<Self, String> {
+impl Apt {
+    /// Fetches the lists of these suites into `dir`. The first architecture is the native one; `status` holds the
+    /// packages that count as installed.
+    pub fn open(
+        dir: &Path,
+        architectures: &[&str],
+        suites: &[&str],
+        security: &[&str],
+        status: &str,
+    ) -> Result<Self, String> {
         for tool in ["apt-get", "dpkg-deb"] {
             if Command::new(tool).arg("--version").output().is_err() {
                 return Err(format!(
-                    "{tool} is not here: kernels come from Debian's archive; --image takes one's own"
+                    "{tool} is missing: kernels and toolchains come from Debian's archive; --image takes a kernel of \
+                     your own"
                 ));
             }
         }
@@ -40,72 +34,57 @@ impl Archive {
             create_dir_all(dir.join(part))
                 .map_err(|error| format!("{}: {error}", dir.display()))?;
         }
-        let put = |name: &str, text: String| {
+        let put = |name: &str, text: &str| {
             let path = dir.join(name);
             write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
             Ok::<_, String>(path)
         };
-        put("status", String::new())?;
-        put(
-            "sources.list",
-            sources_list(&mirrors(Path::new("/etc/apt")), keyring()?)?,
-        )?;
-        let conf = put("apt.conf", configuration(dir)?)?;
-
-        let mut archive = Self {
+        put("status", status)?;
+        let mirrors = mirrors(Path::new("/etc/apt"));
+        let sources = sources_list(&mirrors, keyring()?, architectures, suites, security)?;
+        put("sources.list", &sources)?;
+        let conf = put("apt.conf", &configuration(dir, architectures)?)?;
+        let apt = Self {
+            dir: dir.to_owned(),
             conf,
-            candidates: vec![],
         };
-        eprintln!("asking the archive for its kernels");
-        // One suite that is gone must not hide the others, and apt calls most such things a warning.
-        let update = archive.command("apt-get").arg("update").output();
+        // apt reports most failures here as warnings, and one missing suite must not hide the others.
+        let update = apt.command("apt-get").arg("update").output();
         let update = update.map_err(|error| format!("apt-get: {error}"))?;
         eprint!("{}", String::from_utf8_lossy(&update.stderr));
-        let names = archive.call("apt-cache", &["search", "--names-only", PACKAGES])?;
-        let mut arguments = vec!["madison"];
-        arguments.extend(
-            names
-                .lines()
-                .filter_map(|line| line.split_whitespace().next()),
-        );
-        if arguments.len() > 1 {
-            archive.candidates = madison(&archive.call("apt-cache", &arguments)?);
-        }
-        Ok(archive)
+        Ok(apt)
     }
 
-    /// Candidates of a series (`newest`: of the newest there is), the best first.
-    pub fn candidates(&self, slot: &str) -> Vec<Candidate> {
-        best(&self.candidates, slot)
+    /// Downloads these packages alone.
+    pub fn download(&self, packages: &[&str]) -> Result<Vec<PathBuf>, String> {
+        let dir = self.dir.join("download");
+        let _ = remove_dir_all(&dir);
+        create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let mut command = self.command("apt-get");
+        run(command.arg("download").args(packages).current_dir(&dir))?;
+        some_packages(&dir)
     }
 
-    /// Where the kernels are looked for, for a message.
-    pub fn suites(&self) -> String {
-        [&SUITES[..], &SECURITY_SUITES[..]].concat().join(", ")
+    /// Downloads these packages and all that they depend on.
+    pub fn download_all(&self, packages: &[&str]) -> Result<Vec<PathBuf>, String> {
+        let mut command = self.command("apt-get");
+        run(command
+            .args([
+                "install",
+                "--yes",
+                "--no-install-recommends",
+                "--download-only",
+            ])
+            .args(packages))?;
+        some_packages(&self.dir.join("cache/archives"))
     }
 
-    /// Downloads a package into an empty directory.
-    pub fn download(&self, candidate: &Candidate, dir: &Path) -> Result<PathBuf, String> {
-        let wanted = format!("{}={}", candidate.package, candidate.version);
-        run(self
-            .command("apt-get")
-            .args(["download", &wanted])
-            .current_dir(dir))?;
-        let entries = dir
-            .read_dir()
-            .map_err(|error| format!("{}: {error}", dir.display()))?;
-        entries
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .ok_or_else(|| format!("apt-get download {wanted} left nothing"))
-    }
-
-    fn call(&self, tool: &str, args: &[&str]) -> Result<String, String> {
+    /// Runs a tool to its end and returns its output.
+    pub fn call(&self, tool: &str, args: &[&str]) -> Result<String, String> {
         run(self.command(tool).args(args))
     }
 
-    /// `--config-file` is read last; what APT_CONFIG names is read first, and the machine's own would win.
+    /// apt reads `--config-file` last. It reads APT_CONFIG's file first, and the machine's own would override that.
     fn command(&self, tool: &str) -> Command {
         let mut command = Command::new(tool);
         command.arg("--config-file").arg(&self.conf);
@@ -113,7 +92,29 @@ impl Archive {
     }
 }
 
-/// Runs a command to its end; what it said on its standard error is the error.
+/// The packages in a directory, at least one.
+fn some_packages(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = dir
+        .read_dir()
+        .map_err(|error| format!("{}: {error}", dir.display()))?;
+    let packages: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "deb"))
+        .collect();
+    if packages.is_empty() {
+        return Err(format!("apt-get downloaded nothing into {}", dir.display()));
+    }
+    Ok(packages)
+}
+
+/// Unpacks a whole package.
+pub fn unpack(package: &Path, tree: &Path) -> Result<(), String> {
+    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(tree))?;
+    Ok(())
+}
+
+/// Runs a command to its end and returns its output. The error holds its standard error.
 pub fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
@@ -141,19 +142,27 @@ fn keyring() -> Result<&'static str, String> {
     })
 }
 
-fn sources_list(mirrors: &Mirrors, keyring: &str) -> Result<String, String> {
+fn sources_list(
+    mirrors: &Mirrors,
+    keyring: &str,
+    architectures: &[&str],
+    suites: &[&str],
+    security_suites: &[&str],
+) -> Result<String, String> {
     let main = mirrors.main.as_deref().ok_or(
-        "apt is configured with no mirror of Debian's main archive; add one, or bring a kernel with --image",
+        "apt is configured without a mirror of Debian's main archive; add one, or pass a kernel with --image",
     )?;
-    let mut lists = vec![(main, &SUITES[..])];
+    let mut lists = vec![(main, suites)];
     match mirrors.security.as_deref() {
-        Some(security) => lists.push((security, &SECURITY_SUITES[..])),
-        None => eprintln!(
-            "apt is configured with no mirror of Debian's security archive: going without"
-        ),
+        _ if security_suites.is_empty() => {}
+        Some(security) => lists.push((security, security_suites)),
+        None => eprintln!("apt is configured without a mirror of Debian's security archive"),
     }
+    let mut architectures = architectures.to_vec();
+    architectures.dedup();
+    let architectures = architectures.join(",");
     let line = |uri: &str, suite: &str| {
-        format!("deb [arch=amd64 signed-by={keyring}] {uri} {suite} main\n")
+        format!("deb [arch={architectures} signed-by={keyring}] {uri} {suite} main\n")
     };
     Ok(lists
         .iter()
@@ -161,19 +170,27 @@ fn sources_list(mirrors: &Mirrors, keyring: &str) -> Result<String, String> {
         .collect())
 }
 
-/// Read after the machine's own configuration, so that its proxies and certificates hold here too.
-fn configuration(dir: &Path) -> Result<String, String> {
+/// apt reads this after the machine's own configuration, so the machine's proxies and certificates stay in force.
+fn configuration(dir: &Path, architectures: &[&str]) -> Result<String, String> {
     let dir = dir
         .to_str()
         .filter(|dir| !dir.contains(['"', '\\', '\n']))
         .ok_or_else(|| {
             format!(
-                "{}: a path that cannot stand in apt's configuration",
+                "{}: apt's configuration cannot hold this path",
                 dir.display()
             )
         })?;
+    let native = architectures[0];
+    let all: String = architectures
+        .iter()
+        .map(|architecture| format!("\"{architecture}\"; "))
+        .collect();
     Ok(format!(
-        r#"Dir::State "{dir}";
+        r#"APT::Architecture "{native}";
+#clear APT::Architectures;
+APT::Architectures {{ {all}}};
+Dir::State "{dir}";
 Dir::State::lists "{dir}/lists";
 Dir::State::status "{dir}/status";
 Dir::Cache "{dir}/cache";
@@ -181,13 +198,13 @@ Dir::Etc::sourcelist "{dir}/sources.list";
 Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
-// Hooks of the machine's packages are about the machine's lists.
+// The machine's hooks are for the machine's lists.
 #clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
-// The sandbox user may not reach this directory.
+// apt's sandbox user may not have access to this directory.
 APT::Sandbox::User "root";
-// An old release is not signed anew.
+// The signature of an old release has expired.
 Acquire::Check-Valid-Until "false";
 Acquire::Languages "none";
 Acquire::PDiffs "false";
@@ -197,119 +214,9 @@ Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
     ))
 }
 
-/// `package | version | source`, one a line.
-fn madison(text: &str) -> Vec<Candidate> {
-    text.lines()
-        .filter_map(|line| {
-            let mut columns = line.split('|').map(str::trim);
-            let (package, version) = (columns.next()?, columns.next()?);
-            Some(Candidate {
-                package: package.to_owned(),
-                version: version.to_owned(),
-            })
-        })
-        .collect()
-}
-
-/// The numbers of a package's version, `6.1.176-1` as 6, 1, 176, 1. Enough to order kernels: what follows a `~` or a
-/// `+` tells builds of the same kernel apart.
-fn numbers(version: &str) -> Vec<u64> {
-    let version = version.split(['~', '+']).next().unwrap_or_default();
-    version
-        .split(['.', '-'])
-        .map_while(|number| number.parse().ok())
-        .collect()
-}
-
-/// The first two numbers of a version, `6.1`.
-pub fn series(version: &str) -> String {
-    let numbers = numbers(version);
-    numbers
-        .iter()
-        .take(2)
-        .map(u64::to_string)
-        .collect::<Vec<_>>()
-        .join(".")
-}
-
-fn best(candidates: &[Candidate], slot: &str) -> Vec<Candidate> {
-    let newest = || {
-        candidates
-            .iter()
-            .max_by_key(|candidate| numbers(&candidate.version))
-    };
-    let wanted = match slot {
-        "newest" => newest()
-            .map(|candidate| series(&candidate.version))
-            .unwrap_or_default(),
-        slot => slot.to_owned(),
-    };
-    let mut found: Vec<_> = candidates
-        .iter()
-        .filter(|candidate| series(&candidate.version) == wanted)
-        .cloned()
-        .collect();
-    // Where both packages are there the kernel is in linux-binary, which is the lesser name.
-    found.sort_by(|a, b| {
-        numbers(&b.version)
-            .cmp(&numbers(&a.version))
-            .then(a.package.cmp(&b.package))
-    });
-    found.dedup();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const MADISON: &str = "\
-linux-image-6.1.0-9-cloud-amd64 | 6.1.99-1 | http://a.example/debian bookworm/main amd64 Packages
-linux-image-6.1.0-50-cloud-amd64 |  6.1.176-1 | http://a.example/debian bookworm/main amd64 Packages
-linux-image-6.1.0-0.deb11.51-cloud-amd64 | 6.1.177-1~deb11u1 | http://a.example/debian bullseye-security/main amd64 Packages
-linux-image-6.12.107+deb13-cloud-amd64 | 6.12.107-1 | http://a.example/debian trixie/main amd64 Packages
-linux-image-7.3.4+deb13-cloud-amd64 | 7.3.4-1~bpo13+1 | http://a.example/debian trixie-backports/main amd64 Packages
-linux-binary-7.3.4+deb13-cloud-amd64 | 7.3.4-1~bpo13+1 | http://a.example/debian trixie-backports/main amd64 Packages
-linux-binary-7.2.12+deb13-cloud-amd64 | 7.2.12-1~bpo13+1 | http://a.example/debian trixie-backports/main amd64 Packages
-";
-
-    fn packages(slot: &str) -> Vec<String> {
-        best(&madison(MADISON), slot)
-            .into_iter()
-            .map(|candidate| candidate.package)
-            .collect()
-    }
-
-    #[test]
-    fn newest_of_a_series_comes_first() {
-        assert_eq!(
-            packages("6.1")[0],
-            "linux-image-6.1.0-0.deb11.51-cloud-amd64"
-        );
-        assert_eq!(
-            packages("6.1").last().unwrap(),
-            "linux-image-6.1.0-9-cloud-amd64"
-        );
-        assert_eq!(packages("6.12"), ["linux-image-6.12.107+deb13-cloud-amd64"]);
-        assert!(packages("5.10").is_empty());
-    }
-
-    #[test]
-    fn newest_of_all_prefers_the_package_with_the_kernel() {
-        let both = [
-            "linux-binary-7.3.4+deb13-cloud-amd64",
-            "linux-image-7.3.4+deb13-cloud-amd64",
-        ];
-        assert_eq!(packages("newest"), both);
-        assert!(best(&[], "newest").is_empty());
-    }
-
-    #[test]
-    fn series_are_two_numbers() {
-        assert_eq!(series("5.10.262-1"), "5.10");
-        assert_eq!(series("7.3~rc7-1~exp1"), "7.3");
-        assert_eq!(series("nonsense"), "");
-    }
 
     #[test]
     fn sources_need_a_main_mirror_only() {
@@ -317,19 +224,27 @@ linux-binary-7.2.12+deb13-cloud-amd64 | 7.2.12-1~bpo13+1 | http://a.example/debi
             main: main.map(str::to_owned),
             security: security.map(str::to_owned),
         };
-        assert!(sources_list(&mirrors(None, Some("http://s.example")), "k").is_err());
-        let text = sources_list(
-            &mirrors(Some("http://m.example"), Some("http://s.example")),
-            "k",
-        )
-        .unwrap();
-        assert!(
-            text.contains("deb [arch=amd64 signed-by=k] http://m.example trixie-backports main\n")
-        );
-        assert!(
-            text.contains("deb [arch=amd64 signed-by=k] http://s.example bullseye-security main\n")
-        );
-        let text = sources_list(&mirrors(Some("http://m.example"), None), "k").unwrap();
+        let list = |main, security| {
+            let suites = ["bookworm", "trixie-backports"];
+            let security_suites = ["bullseye-security"];
+            let architectures = ["amd64", "arm64"];
+            sources_list(
+                &mirrors(main, security),
+                "k",
+                &architectures,
+                &suites,
+                &security_suites,
+            )
+        };
+        assert!(list(None, Some("http://s.example")).is_err());
+        let text = list(Some("http://m.example"), Some("http://s.example")).unwrap();
+        assert!(text.contains(
+            "deb [arch=amd64,arm64 signed-by=k] http://m.example trixie-backports main\n"
+        ));
+        assert!(text.contains(
+            "deb [arch=amd64,arm64 signed-by=k] http://s.example bullseye-security main\n"
+        ));
+        let text = list(Some("http://m.example"), None).unwrap();
         assert!(!text.contains("security"));
     }
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::target::{self, DEFAULT, OWN, TARGETS, Target};
 use guest::phase::{self, PHASES, Phase};
 use lexopt::prelude::*;
 use std::ffi::OsString;
@@ -9,23 +10,29 @@ use std::time::Duration;
 pub const HELP: &str = "\
 Boots Linux kernels in QEMU and runs this workspace's tests in each. Needs no root.
 
-usage: cargo vm [OPTIONS] [-- FILTER...]     the tests; FILTER and what follows goes to every test program
-       cargo vm [OPTIONS] --run EXAMPLE...   one example as root, with its arguments; its exit status is passed on
-       cargo vm [OPTIONS] --shell            a shell as root (needs busybox-static); ^A x ends the guest
-       cargo vm [OPTIONS] --list             the kernels it would use
+usage: cargo vm [OPTIONS] [-- FILTER...]     runs the tests; FILTER and what follows goes to every test program
+       cargo vm [OPTIONS] --run EXAMPLE...   runs one example as root, with its arguments, and exits as it does
+       cargo vm [OPTIONS] --shell            opens a shell as root (needs busybox-static); ^A x ends the guest
+       cargo vm [OPTIONS] --list             lists the kernels it would boot
+       cargo vm [OPTIONS] --cargo COMMAND... runs cargo with Rust 1.85 for each target, as in --cargo check
 
-  --kernel SERIES   only kernels of this series, as 6.1 or newest; may be repeated, and need not be one of the default
+  --target TRIPLE   build for this target; may be repeated (x86_64-unknown-linux-gnu); all means every target but
+                    riscv64gc and powerpc64le
+  --kernel SERIES   only kernels of this series: 6.1, newest, or host for this machine's kernel without a guest;
+                    may be repeated; any series of the archive works, not only the default ones
   --image PATH      a kernel image of your own; may be repeated; without --kernel no other kernel is booted
   --phase PHASE     root, cap_bpf, none/0, none/2 or none/1; may be repeated
+  --test NAME       only this program of bpf-pin-tests; may be repeated; builds no other
   --append PARAMS   more kernel parameters, as lockdown=integrity
-  --refresh         ask the archive again which kernel is the newest of its series
+  --refresh         look in the archive for a newer kernel of each series
   --jobs N          guests at a time (2)
-  --timeout SECONDS the longest a guest may take (900; none for a shell), and a program a fifth of that
+  --timeout SECONDS the time limit of a guest (900; none for a shell); a program has a fifth of it
   --accel NAME      QEMU's accelerator (tcg); kvm hangs under some nested hypervisors
+  --markdown PATH   also write the table to this file, as Markdown
   --help            this text
 ";
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Test,
@@ -35,6 +42,8 @@ pub enum Command {
     },
     Shell,
     List,
+    /// Cargo's subcommand and its arguments.
+    Cargo(Vec<OsString>),
     Help,
 }
 
@@ -42,9 +51,13 @@ pub enum Command {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
     pub command: Command,
+    /// At least one.
+    pub targets: Vec<&'static Target>,
     pub kernels: Vec<String>,
     pub images: Vec<PathBuf>,
     pub phases: Vec<Phase>,
+    /// Programs of bpf-pin-tests; none means all.
+    pub tests: Vec<String>,
     /// What follows `--`.
     pub filter: Vec<OsString>,
     pub append: String,
@@ -52,26 +65,30 @@ pub struct Args {
     pub jobs: usize,
     pub timeout: Duration,
     pub accel: String,
+    pub markdown: Option<PathBuf>,
 }
 
 impl Args {
-    /// Parses arguments, the program's name not among them.
+    /// Parses arguments without the program's name.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, lexopt::Error> {
         let mut parsed = Self {
             command: Command::Test,
+            targets: vec![],
             kernels: vec![],
             images: vec![],
             phases: vec![],
+            tests: vec![],
             filter: vec![],
             append: String::new(),
             refresh: false,
             jobs: 2,
             timeout: Duration::from_secs(900),
             accel: "tcg".to_owned(),
+            markdown: None,
         };
         let mut parser = lexopt::Parser::from_args(args);
         loop {
-            // lexopt swallows `--`, after which nothing is ours to read.
+            // lexopt drops `--`, and what follows is for the test programs.
             if let Some(mut raw) = parser.try_raw_args() {
                 if raw.next_if(|arg| arg == "--").is_some() {
                     parsed.filter = raw.collect();
@@ -80,6 +97,24 @@ impl Args {
             }
             let Some(arg) = parser.next()? else { break };
             match arg {
+                Long("target") => {
+                    let name = parser.value()?.string()?;
+                    match target::find(&name) {
+                        Some(target) => parsed.targets.push(target),
+                        None if name == "all" => parsed.targets.extend(&TARGETS[..DEFAULT]),
+                        None => {
+                            let triples = TARGETS.each_ref().map(|target| target.triple);
+                            return Err(format!(
+                                "--target {name}: not one of {}",
+                                triples.join(", ")
+                            )
+                            .into());
+                        }
+                    }
+                }
+                Long("test") => parsed.tests.push(parser.value()?.string()?),
+                Long("markdown") => parsed.markdown = Some(parser.value()?.into()),
+                Long("cargo") => parsed.command = Command::Cargo(parser.raw_args()?.collect()),
                 Long("kernel") => parsed.kernels.push(parser.value()?.string()?),
                 Long("image") => parsed.images.push(parser.value()?.into()),
                 Long("phase") => {
@@ -117,7 +152,16 @@ impl Args {
         if parsed.phases.is_empty() {
             parsed.phases = PHASES.to_vec();
         }
-        // In their own order: none/1 before none/0 could not work.
+        if parsed.targets.is_empty() {
+            parsed.targets.push(OWN);
+        }
+        let mut seen: Vec<&str> = vec![];
+        parsed.targets.retain(|target| {
+            let is_new = !seen.contains(&target.triple);
+            seen.push(target.triple);
+            is_new
+        });
+        // In the table's order: none/0 cannot follow none/1.
         parsed
             .phases
             .sort_by_key(|phase| PHASES.iter().position(|known| known == phase));
@@ -135,22 +179,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_means_all() {
+    fn no_arguments_select_everything() {
         let args = parse("").unwrap();
         assert_eq!(args.command, Command::Test);
         assert_eq!(args.phases, PHASES);
+        assert_eq!(args.targets, [OWN]);
         assert!(args.kernels.is_empty() && args.images.is_empty() && args.filter.is_empty());
     }
 
     #[test]
-    fn what_follows_two_dashes_is_the_tests() {
+    fn arguments_after_two_dashes_are_for_the_tests() {
         let args = parse("--kernel 6.1 --kernel=6.12 -- pin --exact -- x").unwrap();
         assert_eq!(args.kernels, ["6.1", "6.12"]);
         assert_eq!(args.filter, ["pin", "--exact", "--", "x"]);
     }
 
     #[test]
-    fn what_follows_an_example_is_the_example_s() {
+    fn arguments_after_an_example_are_for_the_example() {
         let args = parse("--append a=b --append c --run pin_hash_map --kernel -- x").unwrap();
         let rest = ["--kernel", "--", "x"].map(OsString::from).to_vec();
         assert_eq!(
@@ -165,6 +210,16 @@ mod tests {
     }
 
     #[test]
+    fn targets_come_once_and_all_leaves_out_the_slowest() {
+        let args =
+            parse("--target s390x-unknown-linux-gnu --target all --cargo check -p x").unwrap();
+        let names: Vec<_> = args.targets.iter().map(|target| target.name).collect();
+        assert_eq!(names, ["s390x", "x86_64", "aarch64", "armv7", "i686"]);
+        let rest = ["check", "-p", "x"].map(OsString::from).to_vec();
+        assert_eq!(args.command, Command::Cargo(rest));
+    }
+
+    #[test]
     fn phases_keep_their_order() {
         let names: Vec<_> = parse("--phase none/1 --phase root --phase none/0 --phase root")
             .unwrap()
@@ -176,10 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn unknown_arguments_are_refused() {
         for line in [
             "pin",
             "--dance",
+            "--target avr-none",
             "--phase nobody",
             "--jobs 0",
             "--jobs x",

@@ -1,4 +1,4 @@
-//! What the host and the guest's init have to agree on: the plan that goes in, the records that come out.
+//! What the host and the guest's init share: the plan that goes in and the records that come out.
 
 pub mod phase;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! The guest's root file system, as the kernel takes it: a cpio archive of the newc kind.
+//! The guest's root file system: a cpio archive in the newc format.
 
 use crate::programs::Program;
 use guest::plan::{BUSYBOX, EXAMPLES, PATH, Plan, TESTS};
@@ -12,7 +12,7 @@ const PROGRAM: u32 = 0o100_755;
 const TEXT: u32 = 0o100_644;
 const DEVICE: u32 = 0o020_600;
 
-/// What goes in.
+/// The contents of the archive.
 #[derive(Debug)]
 pub struct Contents<'a> {
     pub init: &'a Path,
@@ -46,7 +46,7 @@ struct Archive<W> {
 
 impl<W: Write> Archive<W> {
     fn fill(&mut self, contents: &Contents<'_>) -> std::io::Result<()> {
-        // Before init has mounted anything, its standard streams come from here.
+        // Init's standard streams, before it has mounted anything.
         self.device("/dev/console", 5, 1)?;
         self.device("/dev/null", 1, 3)?;
         self.program("/init", contents.init)?;
@@ -76,7 +76,7 @@ impl<W: Write> Archive<W> {
         self.entry(path, PROGRAM, (0, 0), size, &mut file)
     }
 
-    /// The entry, after those of the directories above it.
+    /// Writes an entry, after the directories above it.
     fn entry(
         &mut self,
         path: &str,
@@ -95,7 +95,7 @@ impl<W: Write> Archive<W> {
         let copied = copy(data, &mut self.out)?;
         if copied != size {
             return Err(std::io::Error::other(format!(
-                "{path} changed while it was read"
+                "{path} changed during the copy"
             )));
         }
         self.written += copied;
@@ -141,7 +141,7 @@ impl<W: Write> Archive<W> {
         self.pad()
     }
 
-    /// Headers and data each begin at a multiple of four.
+    /// Headers and data are aligned to four bytes.
     fn pad(&mut self) -> std::io::Result<()> {
         let gap = (4 - self.written % 4) % 4;
         self.out.write_all(&[0; 3][..gap as usize])?;
@@ -150,7 +150,7 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// A static busybox of this machine.
+/// This machine's static busybox.
 pub fn busybox() -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found: Vec<_> = std::env::split_paths(&path)
@@ -166,12 +166,12 @@ pub fn busybox() -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{} is not static; {wanted}", first.display()))
 }
 
-/// Whether an ELF file names no interpreter.
+/// Whether an ELF file has no interpreter.
 fn is_static(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|elf| names_no_interpreter(&elf).unwrap_or(false))
 }
 
-/// Walks the program headers of a 64-bit little-endian file; `None` for any other.
+/// Searches the program headers of a 64-bit little-endian file; `None` for any other file.
 fn names_no_interpreter(elf: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
     let number = |at: usize, length: usize| -> Option<usize> {
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parents_come_once_and_everything_is_aligned() {
+    fn directories_come_once_and_entries_are_aligned() {
         let mut archive = Archive {
             out: vec![],
             number: 0,

@@ -1,13 +1,15 @@
-//! Which skips are allowed, and when a program has failed.
+//! Judging programs: which skips are allowed, and when a program has failed.
 
 use crate::harness::{Harness, parse, section};
+use crate::target::Platform;
 use guest::phase::{Phase, User};
 use guest::wire::Status;
+use std::path::Path;
 
-/// How much of a program's output is shown when no test of its can be named.
+/// How much of a program's output to show if no test of it has failed by name.
 const TAIL_LINES: usize = 40;
 
-/// A test, or a program, that failed, and what there is to know about it.
+/// A test or a program that failed, with its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub name: String,
@@ -18,22 +20,24 @@ pub struct Failure {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Verdict {
     pub passed: usize,
-    /// The reasons of the skips that are allowed.
+    /// The reasons of the allowed skips.
     pub skipped: Vec<String>,
-    /// Tests that have run, and how much of each was left out.
+    /// Tests that ran, and how much of each was left out.
     pub left_out: Vec<(String, String)>,
     pub failed: Vec<Failure>,
 }
 
-/// Where a program ran.
+/// The privileges and the kernel with which a program ran.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     pub phase: Phase,
     /// The kernel's release string.
     pub release: &'a str,
+    /// The platform of a guest; none on this machine's own kernel.
+    pub platform: Option<&'a Platform>,
 }
 
-/// Judges a program by what it printed and how it ended.
+/// Judges a program by its output and its end.
 pub fn judge(
     place: Place<'_>,
     program: &str,
@@ -56,7 +60,7 @@ pub fn judge(
 
     for test in &failed {
         let output = section(stdout, test).map_or_else(|| tail(stdout), str::to_owned);
-        // libtest-mimic captures nothing: what a test wrote to its standard error stands there among the others'.
+        // libtest-mimic does not capture: the test's lines are among all lines of the standard error.
         let mention = stderr
             .lines()
             .skip_while(|line| !line.contains(&format!("'{test}'")))
@@ -83,16 +87,16 @@ pub fn judge(
     ];
     let whole = match (result, status) {
         (_, Status::Signal(signal)) => Some(format!("killed by signal {signal}")),
-        (_, Status::Late) => Some("killed: it took longer than a program may".to_owned()),
+        (_, Status::Late) => Some("killed at its time limit".to_owned()),
         (None, Status::Code(code)) => Some(format!("no test result; exit status {code}")),
         (Some([_, failed, ignored]), _) if [failed, ignored] != seen => Some(format!(
-            "{failed} failed and {ignored} ignored by its result, but {seen:?} by its lines"
+            "its result counts {failed} failed and {ignored} ignored, its lines {seen:?}"
         )),
         (Some(_), Status::Code(code)) if failed.is_empty() && !(ok && code == 0) => {
-            Some(format!("no test failed, yet exit status {code}"))
+            Some(format!("no test failed, but the exit status is {code}"))
         }
         (Some(_), Status::Code(0)) if !failed.is_empty() => {
-            Some("tests failed, yet exit status 0".to_owned())
+            Some("tests failed, but the exit status is 0".to_owned())
         }
         _ => None,
     };
@@ -113,11 +117,9 @@ pub fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// The reason of a skip as it is counted, if every need it names is really lacking here.
+/// The reason of a skip as it is counted, if every need that it names is missing.
 fn excuse(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
-    let reason = reason.ok_or(
-        "skipped without a reason, or with one torn by what a test wrote to standard output",
-    )?;
+    let reason = reason.ok_or("skipped without a reason, or a test's own output broke the line")?;
     let needs = reason
         .split_once(':')
         .map_or(reason, |(needs, _)| needs)
@@ -129,31 +131,37 @@ fn excuse(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
         let need = need.strip_prefix("needs ").unwrap_or(need);
         match is_met(place, need) {
             Some(false) => {}
-            Some(true) => return Err(format!("skipped, but {need} is here: {reason}")),
-            None => return Err(format!("skipped for a need nobody knows: {reason}")),
+            Some(true) => return Err(format!("skipped, but {need} is present: {reason}")),
+            None => return Err(format!("skipped for an unknown need: {reason}")),
         }
     }
     Ok(needs.to_owned())
 }
 
-/// Whether the guest gives the phase what a test says it needs; `None` for a need that is not known.
+/// Whether a need is met; `None` for an unknown need.
 fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
     let user = place.phase.user;
     if let Some(version) = need.strip_prefix("Linux ") {
         return Some(release(place.release)? >= exact(version)?);
     }
     if let Some(path) = need.strip_prefix("file /") {
-        // The kernel's own are there; of another system's files a guest has none.
-        return Some(
-            ["proc/", "sys/", "dev/"]
+        // A guest has the kernel's files and no others.
+        return Some(match place.platform {
+            Some(_) => ["proc/", "sys/", "dev/"]
                 .iter()
                 .any(|top| path.starts_with(top)),
-        );
+            None => Path::new("/").join(path).exists(),
+        });
+    }
+    if let Some(feature) = need.strip_prefix("feature ") {
+        // Only a build for one platform leaves out a feature; elsewhere the release says what a kernel has.
+        let platform = place.platform?;
+        return Some(!platform.lacks.contains(&feature));
     }
     match need {
         "root" => Some(user == User::Root),
         "no root" => Some(user != User::Root),
-        // Mounted in every guest, for everybody.
+        // Every guest has them, for every user.
         "bpffs" | "cgroup2" | "BTF" => Some(true),
         _ => match need.strip_prefix("no ") {
             Some(name) => has(user, name).map(|has| !has),
@@ -162,7 +170,7 @@ fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
     }
 }
 
-/// Whether the user has that capability; `None` if it is not the name of one.
+/// Whether the user has a capability; `None` for any other name.
 fn has(user: User, name: &str) -> Option<bool> {
     let rest = name.strip_prefix("CAP_")?;
     let is_name = !rest.is_empty()
@@ -184,7 +192,7 @@ pub fn release(text: &str) -> Option<(u32, u32)> {
         .then_some(pair)
 }
 
-/// A version that is two numbers and nothing else.
+/// A version of exactly two numbers.
 fn exact(text: &str) -> Option<(u32, u32)> {
     release(text).filter(|(major, minor)| text == format!("{major}.{minor}"))
 }
@@ -192,12 +200,14 @@ fn exact(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::{OWN, TARGETS};
     use guest::phase::find;
 
     fn place(phase: &str, release: &'static str) -> Place<'static> {
         Place {
             phase: find(phase).unwrap(),
             release,
+            platform: Some(OWN.kernel),
         }
     }
 
@@ -209,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_has_it_is_no_excuse() {
+    fn a_kernel_with_the_feature_is_no_excuse() {
         assert!(skip("root", OLD, "needs Linux 6.5"));
         assert!(skip(
             "root",
@@ -225,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_privilege_the_phase_has_is_no_excuse() {
+    fn a_privilege_of_the_phase_is_no_excuse() {
         assert!(!skip("root", OLD, "needs root"));
         assert!(!skip("root", OLD, "needs CAP_NET_ADMIN"));
         assert!(skip("cap_bpf", OLD, "needs CAP_NET_ADMIN"));
@@ -238,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_privilege_the_phase_lacks_is_no_excuse_not_to_be_without() {
+    fn a_missing_privilege_is_no_excuse_if_it_must_be_missing() {
         assert!(skip("root", OLD, "needs no CAP_BPF"));
         assert!(skip("root", OLD, "needs no root"));
         assert!(skip("cap_bpf", OLD, "needs no CAP_BPF"));
@@ -249,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_the_kernel_are_here_and_others_are_not() {
+    fn a_guest_has_the_kernels_files_and_no_others() {
         assert!(!skip("root", OLD, "needs file /sys/kernel/btf/vmlinux"));
         assert!(!skip("root", OLD, "needs file /proc/self/fdinfo"));
         assert!(skip("root", OLD, "needs file /usr/include/linux/bpf.h"));
@@ -257,7 +267,34 @@ mod tests {
     }
 
     #[test]
-    fn every_need_named_has_to_be_lacking() {
+    fn a_feature_that_the_platform_has_is_no_excuse() {
+        let on = |index: usize, reason: &str| {
+            let platform = Some(TARGETS[index].kernel);
+            let place = Place {
+                platform,
+                ..place("root", NEW)
+            };
+            excuse(place, Some(reason)).is_ok()
+        };
+        assert!(on(2, "needs feature JIT"));
+        assert!(on(2, "needs feature JIT, feature BPF LSM"));
+        assert!(!on(0, "needs feature JIT"));
+        assert!(!on(2, "needs feature BTF"));
+        assert!(on(3, "needs feature BTF"));
+    }
+
+    #[test]
+    fn files_of_this_machine_are_looked_for() {
+        let place = Place {
+            platform: None,
+            ..place("root", NEW)
+        };
+        assert!(excuse(place, Some("needs file /etc/none")).is_ok());
+        assert!(excuse(place, Some("needs file /etc")).is_err());
+    }
+
+    #[test]
+    fn every_named_need_must_be_missing() {
         assert!(skip("cap_bpf", OLD, "needs Linux 6.5, CAP_SYS_ADMIN"));
         assert!(skip(
             "cap_bpf",

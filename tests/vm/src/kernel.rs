@@ -1,12 +1,11 @@
 //! The kernels to boot: which, and where their images are kept.
 
-use crate::apt::{Archive, Candidate, run, series};
+use crate::apt::run;
+use crate::candidates::{Archive, Candidate, series};
+use crate::target::{HOST, Platform, Target};
 use std::fs::{File, create_dir_all, read_to_string, remove_dir_all, rename, write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-/// The series that are booted unless told otherwise; `newest` is whatever the archive has.
-pub const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
 
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,42 +17,42 @@ pub struct Kernel {
     pub image: PathBuf,
 }
 
-/// The kernels of `cargo vm --kernel` and `--image`, or why one cannot be had.
+/// The kernels on this machine, and those that can be fetched, for one target.
 #[derive(Debug)]
 pub struct Cellar {
     dir: PathBuf,
     apt: PathBuf,
+    target: &'static Target,
     refresh: bool,
     archive: Option<Result<Archive, String>>,
-    // Held to the end: two runs must not fetch at once.
+    // Held to the end, so that only one run fetches at a time.
     _lock: File,
 }
 
 impl Cellar {
-    /// Kernels are kept under `state`; another run that is fetching is waited for.
-    pub fn open(state: &Path, refresh: bool) -> Result<Self, String> {
-        let dir = state.join("kernels");
+    /// Opens the kernels under `state`; waits for another run that is fetching.
+    pub fn open(state: &Path, target: &'static Target, refresh: bool) -> Result<Self, String> {
+        let dir = directory(state, "kernels", target.kernel);
         create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-        let path = dir.join("lock");
-        let lock = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let lock = crate::lock(&dir)?;
         Ok(Self {
             dir,
-            apt: state.join("apt"),
+            apt: directory(state, "apt", target.kernel),
+            target,
             refresh,
             archive: None,
             _lock: lock,
         })
     }
 
-    /// The slots these `--kernel` arguments mean, without any the default ones.
+    /// The slots that these `--kernel` arguments select, or the default ones if there are none.
     pub fn slots(&self, wanted: &[String]) -> Result<Vec<String>, String> {
         let newest = self.cached("newest").map(|kernel| kernel.label);
-        choose(wanted, newest.as_deref().filter(|_| !self.refresh))
+        let newest = newest.as_deref().filter(|_| !self.refresh);
+        choose(self.target.slots, wanted, newest)
     }
 
-    /// The slot's kernel, fetched if it is not here or is to be asked for again.
+    /// The slot's kernel, fetched if it is missing or to be refreshed.
     pub fn get(&mut self, slot: &str) -> Result<Kernel, String> {
         let cached = self.cached(slot);
         if let Some(kernel) = cached.clone().filter(|_| !self.refresh) {
@@ -71,7 +70,7 @@ impl Cellar {
         }
     }
 
-    /// The slot's kernel as a line of `--list`; nothing is downloaded but lists.
+    /// The slot's kernel as a line of `--list`. Downloads only lists.
     pub fn describe(&mut self, slot: &str) -> Result<String, String> {
         if let Some(kernel) = self.cached(slot).filter(|_| !self.refresh) {
             return Ok(format!(
@@ -104,17 +103,21 @@ impl Cellar {
     fn candidates(&mut self, slot: &str) -> Result<Vec<Candidate>, String> {
         let archive = self
             .archive
-            .get_or_insert_with(|| Archive::open(&self.apt))
+            .get_or_insert_with(|| Archive::open(&self.apt, self.target.kernel))
             .as_ref()?;
         let candidates = archive.candidates(slot);
         if candidates.is_empty() {
-            return Err(format!("no cloud kernel {slot} in {}", archive.suites()));
+            return Err(format!(
+                "no {} kernel {slot} in {}",
+                self.target.kernel.flavour,
+                archive.suites()
+            ));
         }
         Ok(candidates)
     }
 
     fn fetch(&mut self, slot: &str, candidates: &[Candidate]) -> Result<Kernel, String> {
-        // A version can be listed and gone, and a package can be there without a kernel: then the next.
+        // A listed version may be gone, and a package may hold no kernel. Then the next candidate is tried.
         let archive = self
             .archive
             .as_ref()
@@ -157,10 +160,10 @@ impl Cellar {
         let _ = remove_dir_all(&dir);
         let tree = dir.join("tree");
         create_dir_all(&tree).map_err(|error| at(&tree, error))?;
-        let package = archive.download(candidate, &dir)?;
+        let package = archive.download(candidate)?;
         extract(&package, &tree)?;
 
-        // The new directory replaces the old as a whole: a version never stands beside another's image.
+        // The new directory replaces the old one as a whole, so a version and its image always match.
         let image = find_kernel(&tree).ok_or("no kernel in the package")?;
         rename(&image, dir.join("vmlinuz")).map_err(|error| at(&image, error))?;
         write(dir.join("version"), &candidate.version).map_err(|error| at(&dir, error))?;
@@ -171,7 +174,16 @@ impl Cellar {
     }
 }
 
-/// A kernel of one's own.
+/// This machine's own kernel, which no guest boots.
+pub fn host() -> Kernel {
+    Kernel {
+        label: HOST.to_owned(),
+        version: HOST.to_owned(),
+        image: PathBuf::new(),
+    }
+}
+
+/// The kernel in a file of the caller's.
 pub fn own(image: &Path) -> Result<Kernel, String> {
     let image = image
         .canonicalize()
@@ -188,7 +200,12 @@ pub fn own(image: &Path) -> Result<Kernel, String> {
     })
 }
 
-/// The release string in an x86 image's boot header: its place, less 512, is at 0x20e.
+/// Where the kernels, or apt's state, of a platform are.
+fn directory(state: &Path, what: &str, platform: &Platform) -> PathBuf {
+    state.join(format!("{what}-{}", platform.debian))
+}
+
+/// The release string in an x86 image's boot header. Its offset, less 512, is at 0x20e.
 pub fn release(image: &Path) -> Option<String> {
     let image = std::fs::read(image).ok()?;
     if image.get(0x202..0x206)? != b"HdrS" {
@@ -200,7 +217,7 @@ pub fn release(image: &Path) -> Option<String> {
     String::from_utf8(text[..end].to_vec()).ok()
 }
 
-/// Only the files that may be a kernel leave the package.
+/// Unpacks only the files that may be a kernel.
 fn extract(package: &Path, tree: &Path) -> Result<(), String> {
     let mut tarfile = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -209,7 +226,7 @@ fn extract(package: &Path, tree: &Path) -> Result<(), String> {
         .spawn()
         .map_err(|error| format!("dpkg-deb: {error}"))?;
     let pipe = tarfile.stdout.take().expect("piped");
-    let names = ["--wildcards", "--no-anchored", "vmlinuz*"];
+    let names = ["--wildcards", "--no-anchored", "vmlinu[xz]*"];
     let unpacked = run(Command::new("tar")
         .args(["--extract", "--file=-"])
         .arg("--directory")
@@ -238,11 +255,15 @@ fn find_kernel(tree: &Path) -> Option<PathBuf> {
     })
 }
 
-/// `wanted` against the default slots: `6` means 6.1, 6.12 and 6.18, but `6.1` not 6.12. `newest` also answers to
-/// its series, if that is known. A series that is no default one is a slot of its own.
-fn choose(wanted: &[String], newest: Option<&str>) -> Result<Vec<String>, String> {
+/// Matches `wanted` against the default slots: `6` selects 6.1, 6.12 and 6.18, but `6.1` does not select 6.12. `newest`
+/// also answers to its series, if that is known. Any other series is a slot of its own.
+fn choose(
+    default: &[&str],
+    wanted: &[String],
+    newest: Option<&str>,
+) -> Result<Vec<String>, String> {
     if wanted.is_empty() {
-        return Ok(DEFAULT.map(str::to_owned).to_vec());
+        return Ok(default.iter().map(|&slot| slot.to_owned()).collect());
     }
     let mut slots = vec![];
     for want in wanted {
@@ -252,15 +273,16 @@ fn choose(wanted: &[String], newest: Option<&str>) -> Result<Vec<String>, String
         };
         let before = slots.len();
         slots.extend(
-            DEFAULT
-                .into_iter()
-                .filter(|slot| answers(slot) || (*slot == "newest" && newest.is_some_and(answers)))
-                .map(str::to_owned),
+            default
+                .iter()
+                .chain([&"newest", &HOST])
+                .filter(|slot| answers(slot) || (**slot == "newest" && newest.is_some_and(answers)))
+                .map(|&slot| slot.to_owned()),
         );
         if slots.len() == before {
             if series(want) != *want || !want.contains('.') {
                 return Err(format!(
-                    "--kernel {want}: a series is two numbers, as 6.1, or newest"
+                    "--kernel {want}: a series is two numbers as in 6.1, newest, or host"
                 ));
             }
             slots.push(want.clone());
@@ -280,8 +302,11 @@ fn choose(wanted: &[String], newest: Option<&str>) -> Result<Vec<String>, String
 mod tests {
     use super::*;
 
+    const DEFAULT: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
+
     fn chosen(wanted: &[&str], newest: Option<&str>) -> Result<Vec<String>, String> {
         choose(
+            &DEFAULT,
             &wanted
                 .iter()
                 .map(|&want| want.to_owned())
@@ -326,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn any_series_may_be_asked_for() {
+    fn any_series_may_be_selected() {
         assert_eq!(chosen(&["6.16"], Some("7.3")).unwrap(), ["6.16"]);
         for want in ["", "new", "4", "6.1.0", "../x", "6.x"] {
             assert!(chosen(&[want], Some("7.3")).is_err(), "{want:?}");

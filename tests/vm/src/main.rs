@@ -1,36 +1,41 @@
 //! `cargo vm`: boots Linux kernels in QEMU and runs this workspace's tests in each.
 //!
-//! The tests are built as static programs and packed with init, a static program too, into an initramfs: the whole
-//! user space of a guest. Init runs every program in every phase of privileges and sends what it sees over a serial
-//! port; here that is judged and made a table of.
+//! Tests and init are static programs in an initramfs, which is a guest's whole user space. Init runs every program
+//! with the privileges of every phase and sends records over a port of its own; this side judges them and prints a table.
 
 mod apt;
 mod args;
+mod candidates;
 mod harness;
 mod initramfs;
 mod judge;
 mod kernel;
+mod native;
 mod programs;
 mod qemu;
 mod report;
 mod sources;
 mod table;
+mod target;
+mod toolchain;
 
 use args::{Args, Command};
 use guest::plan::{Job, Plan};
 use guest::wire::{Record, Status};
 use initramfs::Contents;
 use kernel::{Cellar, Kernel};
-use programs::{Programs, Workspace};
+use programs::{Programs, Wanted, Workspace};
 use qemu::Machine;
 use report::GuestReport;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
+use target::{HOST, Target};
 
 fn main() -> ExitCode {
     let args = match Args::parse(std::env::args_os().skip(1)) {
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::List => list(&args),
+        Command::Cargo(ref arguments) => cargo(&args, arguments),
         Command::Test => test(&args),
         Command::Run { .. } | Command::Shell => alone(&args),
     };
@@ -55,98 +61,170 @@ fn main() -> ExitCode {
     })
 }
 
+/// Locks a directory until the file is closed.
+fn lock(dir: &Path) -> Result<File, String> {
+    let path = dir.join("lock");
+    let at = |error: std::io::Error| format!("{}: {error}", path.display());
+    let lock = File::create(&path).map_err(at)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| at(error.into()))?;
+    Ok(lock)
+}
+
 fn list(args: &Args) -> Result<ExitCode, String> {
     let state = Workspace::find()?.state;
-    let mut cellar = Cellar::open(&state, args.refresh)?;
     let mut code = ExitCode::SUCCESS;
-    for slot in cellar.slots(&args.kernels)? {
-        match cellar.describe(&slot) {
-            Ok(line) => println!("{line}"),
-            Err(why) => {
-                println!("{slot:8} missing: {why}");
-                code = ExitCode::FAILURE;
+    for &target in &args.targets {
+        let mut cellar = Cellar::open(&state, target, args.refresh)?;
+        for slot in cellar.slots(&args.kernels)? {
+            if slot == HOST {
+                println!("{:12} {slot:8} this machine's", target.name);
+                continue;
+            }
+            match cellar.describe(&slot) {
+                Ok(line) => println!("{:12} {line}", target.name),
+                Err(why) => {
+                    println!("{:12} {slot:8} missing: {why}", target.name);
+                    code = ExitCode::FAILURE;
+                }
             }
         }
     }
     Ok(code)
 }
 
-/// The kernels asked for; where one cannot be had, a report that says so.
-fn kernels(args: &Args, state: &Path) -> Result<Vec<Result<Kernel, GuestReport>>, String> {
-    let mut found: Vec<Result<Kernel, GuestReport>> = vec![];
+/// Runs cargo with Rust 1.85 for each target, up to the first failure.
+fn cargo(args: &Args, arguments: &[OsString]) -> Result<ExitCode, String> {
+    let state = Workspace::find()?.state;
+    let subcommand = arguments.first().and_then(|word| word.to_str());
+    let links = !matches!(subcommand, Some("check" | "clippy" | "doc" | "tree"));
+    for target in &args.targets {
+        target.check(links, false)?;
+    }
+    for target in &args.targets {
+        if !programs::run_cargo(&state, target, arguments)? {
+            return Err(format!("cargo failed for {}", target.triple));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernels for a target, or reports on those that are missing.
+fn kernels(
+    args: &Args,
+    target: &'static Target,
+    state: &Path,
+) -> Result<Vec<Result<Kernel, Box<GuestReport>>>, String> {
+    let mut found: Vec<Result<Kernel, Box<GuestReport>>> = vec![];
     for image in &args.images {
         found.push(Ok(kernel::own(image)?));
     }
-    if args.images.is_empty() || !args.kernels.is_empty() {
-        let mut cellar = Cellar::open(state, args.refresh)?;
-        for slot in cellar.slots(&args.kernels)? {
-            match cellar.get(&slot) {
-                Ok(kernel)
-                    if found
-                        .iter()
-                        .flatten()
-                        .any(|known| known.version == kernel.version) =>
-                {
-                    eprintln!("{slot} is {}, which is there already", kernel.version);
-                }
-                Ok(kernel) => found.push(Ok(kernel)),
-                Err(why) => {
-                    let mut report = GuestReport::new(&slot);
-                    report.faults.push(format!("no kernel: {why}"));
-                    found.push(Err(report));
-                }
+    if !args.images.is_empty() && args.kernels.is_empty() {
+        return Ok(found);
+    }
+    let mut cellar = Cellar::open(state, target, args.refresh)?;
+    for slot in cellar.slots(&args.kernels)? {
+        if slot == HOST {
+            found.push(if target.is_native() {
+                Ok(kernel::host())
+            } else {
+                let mut report = GuestReport::new(target, &slot);
+                let why = "this machine's processor does not run its programs";
+                report.faults.push(why.to_owned());
+                Err(Box::new(report))
+            });
+            continue;
+        }
+        match cellar.get(&slot) {
+            Ok(kernel)
+                if found
+                    .iter()
+                    .flatten()
+                    .any(|known| known.version == kernel.version) =>
+            {
+                eprintln!("{slot} is {}, which is already selected", kernel.version);
+            }
+            Ok(kernel) => found.push(Ok(kernel)),
+            Err(why) => {
+                let mut report = GuestReport::new(target, &slot);
+                report.faults.push(format!("no kernel: {why}"));
+                found.push(Err(Box::new(report)));
             }
         }
     }
     Ok(found)
 }
 
+/// A target's programs, and the machine that runs them.
+struct Prepared {
+    target: &'static Target,
+    programs: Programs,
+    machine: Machine,
+}
+
 fn test(args: &Args) -> Result<ExitCode, String> {
-    qemu::check()?;
     let workspace = Workspace::find()?;
-    let programs = workspace.build()?;
-    let kernels = kernels(args, &workspace.state)?;
-    let job = Job::Test {
-        phases: args.phases.clone(),
-        programs: programs
-            .tests
-            .iter()
-            .map(|program| program.name.clone())
-            .collect(),
-    };
+    for target in &args.targets {
+        target.check(
+            true,
+            args.kernels.iter().any(|kernel| kernel != HOST) || args.kernels.is_empty(),
+        )?;
+    }
     let scratch = Scratch::new(&workspace.state)?;
-    let contents = Programs {
-        examples: vec![],
-        ..programs
-    };
-    let machine = scratch.machine(args, &contents, job, &args.filter, None)?;
+    let (mut prepared, mut queue) = (vec![], vec![]);
+    for &target in &args.targets {
+        match prepare(args, target, &workspace, &scratch) {
+            Ok(one) => {
+                let number = prepared.len();
+                prepared.push(one);
+                let kernels = kernels(args, target, &workspace.state)?;
+                queue.extend(
+                    kernels
+                        .into_iter()
+                        .map(|kernel| kernel.map(|kernel| (number, kernel))),
+                );
+            }
+            // The other targets are still tested.
+            Err(why) => {
+                let mut report = GuestReport::new(target, "-");
+                report.faults.push(why);
+                queue.push(Err(Box::new(report)));
+            }
+        }
+    }
     let logs = workspace.state.join("log");
     std::fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
 
-    let queue = Mutex::new(kernels.into_iter().enumerate());
+    let queue = Mutex::new(queue.into_iter().enumerate());
     let done = Mutex::new(vec![]);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("no panic while it is held").next();
-                    let Some((number, kernel)) = next else { return };
-                    let report = kernel.map_or_else(
-                        |missing| missing,
-                        |kernel| boot(args, &kernel, &machine, &scratch.0, &logs),
-                    );
+                    let Some((place, kernel)) = next else { return };
+                    let report = match kernel {
+                        Ok((number, kernel)) => {
+                            boot(args, &prepared[number], &kernel, &scratch.0, &logs)
+                        }
+                        Err(missing) => *missing,
+                    };
                     done.lock()
                         .expect("no panic while it is held")
-                        .push((number, report));
+                        .push((place, report));
                 }
             });
         }
     });
     let mut reports = done.into_inner().expect("no panic while it was held");
-    reports.sort_by_key(|(number, _)| *number);
+    reports.sort_by_key(|(place, _)| *place);
     let reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
 
     print!("{}", table::render(&reports, &args.phases));
+    if let Some(path) = &args.markdown {
+        std::fs::write(path, table::markdown(&reports))
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     let [_, failed, _] = table::sums(&reports);
     Ok(if failed == 0 && !reports.is_empty() {
         ExitCode::SUCCESS
@@ -155,111 +233,148 @@ fn test(args: &Args) -> Result<ExitCode, String> {
     })
 }
 
+/// Builds a target's tests and packs them.
+fn prepare(
+    args: &Args,
+    target: &'static Target,
+    workspace: &Workspace,
+    scratch: &Scratch,
+) -> Result<Prepared, String> {
+    let programs = workspace.build(target, &Wanted::Tests(args.tests.clone()))?;
+    let job = Job::Test {
+        phases: args.phases.clone(),
+        programs: programs
+            .tests
+            .iter()
+            .map(|program| program.name.clone())
+            .collect(),
+    };
+    let machine = scratch.machine(args, target, &programs, job, &args.filter, None)?;
+    Ok(Prepared {
+        target,
+        programs,
+        machine,
+    })
+}
+
+/// Runs the tests on one kernel: in a guest, or natively.
 fn boot(
     args: &Args,
+    prepared: &Prepared,
     kernel: &Kernel,
-    machine: &Machine,
     scratch: &Path,
     logs: &Path,
 ) -> GuestReport {
-    let machine = Machine {
-        kernel: kernel.image.clone(),
-        ..machine.clone()
-    };
-    let name = format!("{}.console", kernel.label);
+    let name = format!("{}-{}.console", prepared.target.name, kernel.label);
     let console = scratch.join(&name);
-    let mut report = GuestReport::new(&kernel.label);
+    let mut report = GuestReport::new(prepared.target, &kernel.label);
     let begun = Instant::now();
-    let ended = machine
-        .run(&console, args.timeout, &mut |record| report.see(record))
-        .map_err(|why| {
-            let log = std::fs::read(&console).unwrap_or_default();
-            format!(
-                "{why}\nthe end of {name}:\n{}",
-                judge::tail(&String::from_utf8_lossy(&log))
-            )
-        });
-    report.end(ended, &args.phases, !args.filter.is_empty());
+    let mut see = |record| report.see(record);
+    let (ended, phases) = if kernel.label == HOST {
+        let (ended, phase) = run_natively(args, prepared, scratch, &mut see);
+        (ended, Vec::from_iter(phase))
+    } else {
+        let machine = Machine {
+            kernel: kernel.image.clone(),
+            ..prepared.machine.clone()
+        };
+        let ended = machine
+            .run(&console, args.timeout, &mut see)
+            .map_err(|why| {
+                let log = std::fs::read(&console).unwrap_or_default();
+                format!(
+                    "{why}\nthe end of {name}:\n{}",
+                    judge::tail(&String::from_utf8_lossy(&log))
+                )
+            });
+        // The log of an earlier run may go, but half a log must not stay.
+        if let Err(error) = std::fs::rename(&console, logs.join(&name)) {
+            eprintln!("{}: {error}", console.display());
+        }
+        (ended, args.phases.clone())
+    };
+    report.end(ended, &phases, !args.filter.is_empty());
     let seconds = begun.elapsed().as_secs_f32();
     let [passed, failed, skipped] = report.sums();
-    let slowest = report.slowest(8);
+    let (title, slowest) = (report.title(), report.slowest(8));
     eprintln!(
-        "{}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s; longest: {slowest}",
-        kernel.label
+        "{title}: {passed} passed, {failed} failed, {skipped} skipped in {seconds:.1} s; longest: {slowest}"
     );
-    // At once: the rest may take long, and the outputs come with the table.
+    for line in report.phase_times() {
+        eprintln!("{title}: {line}");
+    }
+    // Failures are named at once, since the other guests may take long. Their output comes with the table.
     for phase in &report.phases {
         for failure in &phase.verdict.failed {
-            eprintln!(
-                "{}: {} failed ({})",
-                kernel.label, failure.name, phase.phase.name
-            );
+            eprintln!("{title}: {} failed ({})", failure.name, phase.phase.name);
         }
-    }
-    // The log of another run may go; half of one may not stay.
-    if let Err(error) = std::fs::rename(&console, logs.join(&name)) {
-        eprintln!("{}: {error}", console.display());
     }
     report
 }
 
-/// One guest for an example or a shell.
+fn run_natively(
+    args: &Args,
+    prepared: &Prepared,
+    scratch: &Path,
+    see: &mut dyn FnMut(Record),
+) -> (Result<(), String>, Option<guest::phase::Phase>) {
+    let dir = scratch.join("native");
+    let phase = native::phase().and_then(|phase| match std::fs::create_dir_all(&dir) {
+        Ok(()) => Ok(phase),
+        Err(error) => Err(format!("{}: {error}", dir.display())),
+    });
+    match phase {
+        Ok(phase) => {
+            let tests = &prepared.programs.tests;
+            let limit = args.timeout / 5;
+            let ended = native::run(tests, &args.filter, &dir, phase, limit, see);
+            (ended, Some(phase))
+        }
+        Err(why) => (Err(why), None),
+    }
+}
+
+/// Boots one guest for an example or a shell.
 fn alone(args: &Args) -> Result<ExitCode, String> {
-    qemu::check()?;
+    let &[target] = args.targets.as_slice() else {
+        return Err("an example or a shell runs on one target".to_owned());
+    };
+    target.check(true, true)?;
     let is_shell = args.command == Command::Shell;
-    let busybox = if is_shell {
-        Some(initramfs::busybox()?)
-    } else {
-        None
+    let busybox = match (is_shell, target.is_native()) {
+        (false, _) => None,
+        (true, true) => Some(initramfs::busybox()?),
+        (true, false) => return Err(format!("a shell needs a busybox for {}", target.triple)),
     };
     let workspace = Workspace::find()?;
-    let programs = workspace.build()?;
-    let (job, arguments) = match &args.command {
-        Command::Run { example, args } => {
-            if !programs
-                .examples
-                .iter()
-                .any(|program| program.name == *example)
-            {
-                let names: Vec<_> = programs
-                    .examples
-                    .iter()
-                    .map(|program| program.name.as_str())
-                    .collect();
-                return Err(format!(
-                    "no example {example}; there are {}",
-                    names.join(", ")
-                ));
-            }
-            (Job::Run(example.clone()), args.as_slice())
-        }
-        _ => (Job::Shell, &[][..]),
+    let (wanted, job, arguments) = match &args.command {
+        Command::Run { example, args } => (
+            Wanted::Example(example.clone()),
+            Job::Run(example.clone()),
+            args.as_slice(),
+        ),
+        _ => (Wanted::Everything, Job::Shell, &[][..]),
     };
-    let newest = Args {
-        kernels: vec!["newest".to_owned()],
-        ..Args::parse([]).expect("no arguments are fine")
+    let programs = workspace.build(target, &wanted)?;
+    let mut selected = args.kernels.clone();
+    if selected.is_empty() && args.images.is_empty() {
+        // The last of the default slots is the newest.
+        selected.extend(target.slots.last().map(|&slot| slot.to_owned()));
+    }
+    let selected = Args {
+        kernels: selected,
+        images: args.images.clone(),
+        refresh: args.refresh,
+        ..Args::parse([]).expect("no arguments are valid")
     };
-    let wanted = if args.kernels.is_empty() && args.images.is_empty() {
-        Args {
-            refresh: args.refresh,
-            ..newest
-        }
-    } else {
-        Args {
-            kernels: args.kernels.clone(),
-            images: args.images.clone(),
-            refresh: args.refresh,
-            ..newest
-        }
-    };
-    let mut kernels = kernels(&wanted, &workspace.state)?;
+    let mut kernels = kernels(&selected, target, &workspace.state)?;
     let kernel = match (kernels.pop(), kernels.is_empty()) {
-        (Some(Ok(kernel)), true) => kernel,
+        (Some(Ok(kernel)), true) if kernel.label != HOST => kernel,
         (Some(Err(missing)), true) => return Err(missing.faults.join("\n")),
-        _ => return Err("one kernel, please".to_owned()),
+        _ => return Err("an example or a shell runs on one kernel, in a guest".to_owned()),
     };
     let scratch = Scratch::new(&workspace.state)?;
-    let machine = scratch.machine(args, &programs, job, arguments, busybox)?;
+    let machine = scratch.machine(args, target, &programs, job, arguments, busybox)?;
     let machine = Machine {
         kernel: kernel.image,
         ..machine
@@ -275,11 +390,11 @@ fn alone(args: &Args) -> Result<ExitCode, String> {
     run_example(args, &machine, &scratch.0.join("console"))
 }
 
-/// Passes on what the example writes, and its exit status as a shell would.
+/// Passes on the example's output, and its exit status as a shell would.
 fn run_example(args: &Args, machine: &Machine, console: &Path) -> Result<ExitCode, String> {
     let (mut status, mut faults) = (None, vec![]);
     let ended = machine.run(console, args.timeout, &mut |record| match record {
-        // A closed pipe is no reason to leave the guest behind.
+        // The guest goes on after a closed pipe.
         Record::Out(bytes) => drop(std::io::stdout().write_all(&bytes)),
         Record::Err(bytes) => drop(std::io::stderr().write_all(&bytes)),
         Record::Exit(Status::Code(code)) => status = u8::try_from(code).ok(),
@@ -302,13 +417,13 @@ fn run_example(args: &Args, machine: &Machine, console: &Path) -> Result<ExitCod
     }
 }
 
-/// A directory for this process: two runs at once do not write each other's files.
+/// A directory for this process, so that runs in parallel do not share files.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(state: &Path) -> Result<Self, String> {
         let run = state.join("run");
-        // What a run that was killed left behind.
+        // Leftovers of runs that were killed.
         for entry in run.read_dir().into_iter().flatten().flatten() {
             if !Path::new("/proc").join(entry.file_name()).exists() {
                 let _ = std::fs::remove_dir_all(entry.path());
@@ -319,16 +434,17 @@ impl Scratch {
         Ok(Self(dir))
     }
 
-    /// A machine with the job's initramfs, but no kernel yet.
+    /// A machine with the job's initramfs, without a kernel.
     fn machine(
         &self,
         args: &Args,
+        target: &'static Target,
         programs: &Programs,
         job: Job,
         arguments: &[OsString],
         busybox: Option<PathBuf>,
     ) -> Result<Machine, String> {
-        // A few programs that hang are still told by name before the guest's own time is over.
+        // A few programs may hang before the guest's own limit passes.
         let limit = match job {
             Job::Test { .. } => args.timeout / 5,
             Job::Run(_) | Job::Shell => args.timeout,
@@ -337,8 +453,9 @@ impl Scratch {
             job,
             limit,
             args: arguments.iter().map(|arg| arg.clone().into_vec()).collect(),
+            ttys: target.kernel.ttys.map(str::to_owned),
         };
-        let initramfs = self.0.join("initramfs.cpio");
+        let initramfs = self.0.join(format!("{}.cpio", target.name));
         let contents = Contents {
             init: &programs.init,
             tests: &programs.tests,
@@ -347,9 +464,10 @@ impl Scratch {
             plan: &plan,
         };
         let size = initramfs::write(&initramfs, &contents)?;
-        // The archive lies in memory twice while it is unpacked, and the root file system is half the memory.
+        // While it is unpacked the archive is in memory twice, and the root file system may use half the memory.
         let memory_mib = (512 + 3 * (size >> 20)).max(1024);
         Ok(Machine {
+            platform: target.kernel,
             kernel: PathBuf::new(),
             initramfs,
             memory_mib,

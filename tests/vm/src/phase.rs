@@ -1,30 +1,30 @@
-//! The privileges under which the whole suite is run, one after another.
+//! The privileges with which the whole suite runs, one after another.
 
 /// One run of the whole suite in a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
-    /// The name in the table, and the one `--phase` takes.
+    /// The name in the table and for `--phase`.
     pub name: &'static str,
     /// `BPF_PIN_TEST_PHASE` in the tests' environment.
     pub env: &'static str,
-    /// Who runs the tests.
+    /// The user that runs the tests.
     pub user: User,
-    /// What is written to `kernel.unprivileged_bpf_disabled` before; `None` leaves the kernel's own value.
+    /// Written to `kernel.unprivileged_bpf_disabled` first; `None` leaves the kernel's own value.
     pub unprivileged_bpf_disabled: Option<u8>,
 }
 
-/// Who runs the tests of a phase.
+/// The user that runs the tests of a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
     /// uid 0 with every capability.
     Root,
     /// [`UID`] with `CAP_BPF`, permitted, effective and ambient, and nothing else.
     CapBpf,
-    /// [`UID`] without a capability.
+    /// [`UID`] without capabilities.
     Nobody,
 }
 
-/// The user and group id of the phases that are not root's.
+/// The user and group id of the unprivileged phases.
 pub const UID: u32 = 1000;
 
 const fn phase(name: &'static str, env: &'static str, user: User, disabled: Option<u8>) -> Phase {
@@ -36,7 +36,7 @@ const fn phase(name: &'static str, env: &'static str, user: User, disabled: Opti
     }
 }
 
-/// All phases in their order: 1 comes last because the kernel does not let go of it.
+/// All phases in their order. 1 comes last because the kernel cannot leave it.
 pub const PHASES: [Phase; 5] = [
     phase("root", "root", User::Root, None),
     phase("cap_bpf", "cap_bpf", User::CapBpf, None),

@@ -1,26 +1,26 @@
-//! The plan: what the guest is to do, as a file in its initramfs.
+//! The plan: what the guest does, as a file in its initramfs.
 
 use crate::phase::{self, Phase};
 use crate::wire::{escape, unescape};
 use std::time::Duration;
 
-/// Where the plan lies in the guest.
+/// The plan in the guest.
 pub const PATH: &str = "/plan";
-/// Where the test programs lie, as `package/target`.
+/// The directory of the test programs, named `package/target`.
 pub const TESTS: &str = "/tests";
-/// Where the examples lie.
+/// The directory of the examples.
 pub const EXAMPLES: &str = "/examples";
-/// A bpffs of the guest's own; `/sys/fs/bpf` stays empty, as on many machines.
+/// A bpffs for the tests. `/sys/fs/bpf` stays empty, as on many machines.
 pub const BPFFS: &str = "/run/bpffs";
-/// The shell's binary.
+/// The shell's program.
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// What a guest is booted for.
+/// What a guest does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
     /// Every program, in every phase.
     Test {
-        /// In the order of running.
+        /// In the order in which they run.
         phases: Vec<Phase>,
         /// Names under [`TESTS`].
         programs: Vec<String>,
@@ -31,15 +31,17 @@ pub enum Job {
     Shell,
 }
 
-/// A job and the arguments its programs get.
+/// A job, the arguments of its programs, and the devices that init uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What to do.
     pub job: Job,
-    /// Passed to each program.
+    /// Arguments of each program.
     pub args: Vec<Vec<u8>>,
     /// A program that takes longer is killed, so that one that hangs does not hide the others.
     pub limit: Duration,
+    /// The console and the port for the records, by their names under `/dev`.
+    pub ttys: [String; 2],
 }
 
 impl Plan {
@@ -67,16 +69,17 @@ impl Plan {
         }
         self.args.iter().for_each(|arg| line("arg", arg));
         line("limit", self.limit.as_secs().to_string().as_bytes());
+        self.ttys.iter().for_each(|tty| line("tty", tty.as_bytes()));
         text
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors
-    /// A line that is not understood, or a job without its program.
+    /// An unknown line, a job without its program, or not two terminals.
     pub fn decode(text: &str) -> Result<Self, String> {
         let (mut job, mut limit) = (String::new(), 0);
-        let (mut phases, mut programs, mut args) = (vec![], vec![], vec![]);
+        let (mut phases, mut programs, mut args, mut ttys) = (vec![], vec![], vec![], vec![]);
         for line in text.lines() {
             let (key, value) = line
                 .split_once(' ')
@@ -89,6 +92,7 @@ impl Plan {
                     phases.push(phase::find(&word).ok_or_else(|| format!("plan: no phase {word}"))?)
                 }
                 "program" => programs.push(word),
+                "tty" => ttys.push(word),
                 "arg" => args.push(value),
                 "limit" => {
                     limit = word
@@ -100,7 +104,7 @@ impl Plan {
         }
         let job = match job.as_str() {
             "test" => Job::Test { phases, programs },
-            "run" => Job::Run(programs.pop().ok_or("plan: nothing to run")?),
+            "run" => Job::Run(programs.pop().ok_or("plan: no program to run")?),
             "shell" => Job::Shell,
             other => return Err(format!("plan: no such job: {other:?}")),
         };
@@ -108,6 +112,7 @@ impl Plan {
             job,
             args,
             limit: Duration::from_secs(limit),
+            ttys: <[String; 2]>::try_from(ttys).map_err(|_| "plan: not two terminals")?,
         })
     }
 }
@@ -118,7 +123,7 @@ mod tests {
     use crate::phase::PHASES;
 
     #[test]
-    fn comes_back_as_it_was() {
+    fn decode_reverses_encode() {
         let args = vec![b"--exact".to_vec(), b"two words\n\xff".to_vec(), vec![]];
         let programs = vec!["bpf-pin-tests/pin".to_owned()];
         for job in [
@@ -133,19 +138,21 @@ mod tests {
                 job,
                 args: args.clone(),
                 limit: Duration::from_secs(7),
+                ttys: ["ttyAMA0", "hvc0"].map(str::to_owned),
             };
             assert_eq!(Plan::decode(&plan.encode()), Ok(plan));
         }
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn unknown_lines_are_refused() {
         for text in [
             "",
             "job test\nphase nobody\n",
             "job run\n",
             "job dance\n",
             "job test\ncolour red\n",
+            "job test\ntty hvc0\n",
         ] {
             assert!(Plan::decode(text).is_err(), "{text:?}");
         }

@@ -1,10 +1,15 @@
-//! Building the workspace's tests and examples as static programs, which need nothing but a kernel.
+//! Building the workspace's tests and examples as static programs, which need only a kernel.
 
+use crate::target::{OWN, Target};
+use crate::toolchain::{RELEASE, Toolchain};
 use serde_json::Value;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Packages whose tests have no place in a guest: this one, and those that need other programs or libraries.
+/// The package of the tests that `--test` names.
+const TESTS: &str = "bpf-pin-tests";
+/// Packages without programs for a guest: this one, and those that need other programs or libraries.
 const EXCLUDED: [&str; 3] = ["vm", "bpf-pin-interop", "bpf-pin-bench"];
 
 /// A program and its name in the guest.
@@ -14,7 +19,7 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// All that was built.
+/// The programs that cargo built.
 #[derive(Debug, Default)]
 pub struct Programs {
     /// Named `package/target`.
@@ -24,16 +29,16 @@ pub struct Programs {
     pub init: PathBuf,
 }
 
-/// What cargo says of the workspace.
+/// The workspace, as cargo describes it.
 #[derive(Debug)]
 pub struct Workspace {
-    /// Where `cargo vm` keeps everything.
+    /// The directory for everything that `cargo vm` keeps.
     pub state: PathBuf,
     packages: Vec<String>,
 }
 
 impl Workspace {
-    /// The workspace the working directory is in.
+    /// The workspace of the working directory.
     pub fn find() -> Result<Self, String> {
         let output = cargo()
             .args(["metadata", "--no-deps", "--format-version=1"])
@@ -59,70 +64,34 @@ impl Workspace {
         })
     }
 
-    /// Builds tests, examples and init.
-    pub fn build(&self) -> Result<Programs, String> {
-        eprintln!("building static test programs");
-        let host = host_triple()?;
-        let build = |arguments: &[&str]| -> Result<Vec<Value>, String> {
-            let mut command = cargo();
-            command
-                .args(arguments)
-                .args([
-                    "--target",
-                    &host,
-                    "--message-format=json-render-diagnostics",
-                ])
-                .arg("--target-dir")
-                .arg(self.state.join("build"))
-                // This one is asked before RUSTFLAGS and the configuration.
-                .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-                // The initramfs is the guest's memory: no debug information, nor the standard library's.
-                .env("CARGO_PROFILE_DEV_DEBUG", "0")
-                .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
-                // An emulated processor is slow enough: the tests take half the time.
-                .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
-                .stderr(Stdio::inherit());
-            let output = command
-                .output()
-                .map_err(|error| format!("cargo: {error}"))?;
-            if !output.status.success() {
-                return Err(format!(
-                    "the static build failed ({}): cargo {}",
-                    output.status,
-                    arguments.join(" ")
-                ));
+    /// Builds what is wanted for the target, and init.
+    pub fn build(&self, target: &Target, wanted: &Wanted) -> Result<Programs, String> {
+        let builder = Builder::new(&self.state, target)?;
+        eprintln!("building static programs for {}", target.triple);
+        let mut messages = vec![];
+        match wanted {
+            Wanted::Tests(names) if !names.is_empty() => {
+                let names = names.iter().flat_map(|name| ["--test", name]);
+                let mut arguments = vec!["test", "--no-run", "--package", TESTS];
+                arguments.extend(names);
+                messages.extend(builder.run(&arguments)?);
             }
-            Ok(output
-                .stdout
-                .split(|byte| *byte == b'\n')
-                .filter_map(|line| serde_json::from_slice(line).ok())
-                .collect())
-        };
-
-        let mut selection = vec![];
-        for package in self
-            .packages
-            .iter()
-            .filter(|package| !EXCLUDED.contains(&package.as_str()))
-        {
-            selection.extend(["--package", package]);
+            Wanted::Tests(_) => {
+                messages.extend(builder.run(&self.select(&["test", "--no-run"]))?);
+            }
+            Wanted::Example(name) => {
+                messages.extend(builder.run(&self.select(&["build", "--example", name]))?);
+            }
+            Wanted::Everything => {
+                messages.extend(builder.run(&self.select(&["test", "--no-run"]))?);
+                // Without --examples an example with `test = true` would only come as a test.
+                messages.extend(builder.run(&self.select(&["build", "--examples"]))?);
+            }
         }
+        messages.extend(builder.run(&["build", "--package", "vm", "--bin", "init"])?);
+
         let mut programs = Programs::default();
-        // Without --examples an example with `test = true` would come as a test only.
-        for message in build(&[&["test", "--no-run", "--quiet"][..], &selection].concat())?
-            .iter()
-            .chain(&build(
-                &[&["build", "--examples", "--quiet"][..], &selection].concat(),
-            )?)
-            .chain(&build(&[
-                "build",
-                "--package",
-                "vm",
-                "--bin",
-                "init",
-                "--quiet",
-            ])?)
-        {
+        for message in &messages {
             programs.add(message);
         }
         for list in [&mut programs.tests, &mut programs.examples] {
@@ -134,17 +103,119 @@ impl Workspace {
             .windows(2)
             .find(|pair| pair[0].name == pair[1].name)
         {
-            return Err(format!("two test programs named {}", pair[0].name));
+            return Err(format!("two test programs are named {}", pair[0].name));
         }
         if programs.init.as_os_str().is_empty() {
             return Err("cargo built no init".to_owned());
         }
         Ok(programs)
     }
+
+    /// Cargo's arguments, for the packages that have programs for a guest.
+    fn select<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut all = arguments.to_vec();
+        for package in &self.packages {
+            if !EXCLUDED.contains(&package.as_str()) {
+                all.extend(["--package", package]);
+            }
+        }
+        all
+    }
+}
+
+/// The programs that a run needs.
+#[derive(Debug)]
+pub enum Wanted {
+    /// These programs of bpf-pin-tests, or every test program if there are none.
+    Tests(Vec<String>),
+    /// One example.
+    Example(String),
+    /// Tests and examples.
+    Everything,
+}
+
+/// Cargo for static programs of a target.
+struct Builder {
+    target: &'static str,
+    dir: PathBuf,
+    toolchain: Option<Toolchain>,
+}
+
+impl Builder {
+    fn new(state: &Path, target: &Target) -> Result<Self, String> {
+        let is_own = target == OWN;
+        if is_own {
+            check_host()?;
+        }
+        let (dir, toolchain) = match is_own {
+            true => (state.join("build"), None),
+            false => (build_dir(state), Some(Toolchain::get(state, target)?)),
+        };
+        Ok(Self {
+            target: target.triple,
+            dir,
+            toolchain,
+        })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
+        let mut command = match &self.toolchain {
+            Some(toolchain) => toolchain.cargo(crate::target::find(self.target).expect("a target")),
+            None => cargo(),
+        };
+        command
+            .args(arguments)
+            .args(["--quiet", "--message-format=json-render-diagnostics"])
+            .args(["--target", self.target])
+            .arg("--target-dir")
+            .arg(&self.dir)
+            // Cargo reads this one before RUSTFLAGS and its configuration.
+            .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            // The initramfs is the guest's memory, so it holds no debug information.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
+            // Emulated processors are slow: with optimisation the tests take half the time.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .stderr(Stdio::inherit());
+        let output = command
+            .output()
+            .map_err(|error| format!("cargo: {error}"))?;
+        if !output.status.success() {
+            return Err(format!(
+                "the static build failed ({}): cargo {}",
+                output.status,
+                arguments.join(" ")
+            ));
+        }
+        Ok(output
+            .stdout
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect())
+    }
+}
+
+/// Runs cargo with Rust 1.85 for a target, after its subcommand `arguments[0]`.
+pub fn run_cargo(state: &Path, target: &Target, arguments: &[OsString]) -> Result<bool, String> {
+    let (subcommand, rest) = arguments.split_first().ok_or("--cargo: no command")?;
+    let status = Toolchain::get(state, target)?
+        .cargo(target)
+        .arg(subcommand)
+        .args(["--target", target.triple])
+        .arg("--target-dir")
+        .arg(build_dir(state))
+        .args(rest)
+        .status();
+    Ok(status.map_err(|error| format!("cargo: {error}"))?.success())
+}
+
+/// Builds with Rust 1.85.
+fn build_dir(state: &Path) -> PathBuf {
+    state.join(format!("build-{RELEASE}"))
 }
 
 impl Programs {
-    /// Takes a message of cargo's, if it is about an executable that is wanted.
+    /// Takes the executable of one of cargo's messages.
     fn add(&mut self, message: &Value) {
         let Some(path) = message["executable"].as_str().map(PathBuf::from) else {
             return;
@@ -177,7 +248,7 @@ impl Programs {
     }
 }
 
-/// The name of the package a message is about: the directory its manifest is in says nothing.
+/// The name of a message's package, which need not be that of its directory.
 fn package_name(message: &Value) -> String {
     // `path+file:///dir/NAME#VERSION`, or `path+file:///dir#NAME@VERSION`.
     let id = message["package_id"].as_str().unwrap_or_default();
@@ -188,9 +259,14 @@ fn package_name(message: &Value) -> String {
     }
 }
 
-/// The cargo that runs us. What it told us about our own package is not for another build.
+/// The cargo that runs this program.
 fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    clean(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A cargo without the variables that describe this package.
+pub fn clean(cargo: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(cargo);
     for (key, _) in std::env::vars_os() {
         let name = key.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
@@ -200,19 +276,21 @@ fn cargo() -> Command {
     command
 }
 
-fn host_triple() -> Result<String, String> {
+/// The default toolchain must build for the default target.
+fn check_host() -> Result<(), String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = crate::apt::run(Command::new(rustc).arg("-vV"))?;
     let host = version
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
         .ok_or("rustc names no host")?;
-    if !host.starts_with("x86_64-") {
-        return Err(format!(
-            "the guests are x86_64, this machine builds for {host}"
-        ));
+    match host == OWN.triple {
+        true => Ok(()),
+        false => Err(format!(
+            "the guests need {}, and rustc builds for {host}",
+            OWN.triple
+        )),
     }
-    Ok(host.to_owned())
 }
 
 #[cfg(test)]
@@ -231,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn executables_are_sorted_by_what_they_are() {
+    fn executables_are_sorted_by_kind() {
         let mut programs = Programs::default();
         for message in [
             message("test", "pin", true, Some("/a")),

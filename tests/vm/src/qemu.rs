@@ -1,5 +1,6 @@
-//! A guest: QEMU with a kernel, an initramfs and two serial ports, the console and the records'.
+//! A guest: QEMU with a kernel, an initramfs, a console and a port for the records.
 
+use crate::target::{OWN, Platform};
 use crate::{judge, kernel};
 use guest::wire::Record;
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -12,31 +13,22 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-const QEMU: &str = "qemu-system-x86_64";
-
-/// What is booted, and how.
+/// What to boot, and how.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    pub platform: &'static Platform,
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     pub memory_mib: u64,
     pub accel: String,
-    /// Kernel parameters besides our own.
+    /// Further kernel parameters.
     pub append: String,
 }
 
-/// Whether QEMU can be started.
-pub fn check() -> Result<(), String> {
-    match Command::new(QEMU).arg("--version").output() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("{QEMU}: {error}; apt-get install qemu-system-x86")),
-    }
-}
-
 impl Machine {
-    /// QEMU 7.2 emulates cmpxchg16b with wrong flags, of which 6.12 dies in its allocator, often while it boots.
-    /// Kernels up to there do as well without the instruction; 7.x cannot make an arena without.
-    fn cpu(&self) -> &'static str {
+    /// QEMU 7.2 emulates cmpxchg16b with wrong flags: 6.12 crashes in its allocator, often during boot. Kernels up to 6.12
+    /// do not need the instruction; 7.x cannot create an arena without it.
+    fn x86_processor(&self) -> &'static str {
         let version = kernel::release(&self.kernel).and_then(|text| judge::release(&text));
         match version {
             Some(version) if version < (6, 18) && self.accel.starts_with("tcg") => "max,cx16=off",
@@ -45,21 +37,18 @@ impl Machine {
     }
 
     fn command(&self) -> Command {
-        // An oops leaves a guest that may hang. panic=-1 reboots at once, and -no-reboot makes an end of that.
-        let parameters = format!("console=ttyS0 oops=panic panic=-1{}", self.append);
-        let mut command = Command::new(QEMU);
+        // A guest may hang after an oops. panic=-1 reboots at once, which -no-reboot turns into an end.
+        let console = self.platform.ttys[0];
+        let parameters = format!("console={console} oops=panic panic=-1{}", self.append);
+        let mut command = Command::new(self.platform.qemu);
         command
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-no-reboot",
-                "-display",
-                "none",
-                "-cpu",
-                self.cpu(),
-                "-smp",
-                "2",
-            ])
+            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none", "-smp", "2"])
+            .args(self.platform.machine);
+        if self.platform == OWN.kernel {
+            command.args(["-cpu", self.x86_processor()]);
+        }
+        command
             .args(["-accel", &self.accel, "-m", &self.memory_mib.to_string()])
             .arg("-kernel")
             .arg(&self.kernel)
@@ -69,10 +58,10 @@ impl Machine {
         command
     }
 
-    /// Boots, hands each record to `see`, and returns when the guest is gone. The console goes to a file.
+    /// Boots, passes each record to `see`, and returns when the guest has ended. The console goes to a file.
     ///
     /// # Errors
-    /// Whatever kept the guest from ending by itself with its last record said.
+    /// The guest ended before its last record, or took too long.
     pub fn run(
         &self,
         console: &Path,
@@ -86,27 +75,22 @@ impl Machine {
         command
             .arg("-chardev")
             .arg(chardev_file("console", console))
-            .args([
-                "-chardev",
-                "stdio,id=records,signal=off",
-                "-serial",
-                "chardev:console",
-                "-serial",
-                "chardev:records",
-            ])
+            .args(["-chardev", "stdio,id=records,signal=off"])
+            .args(self.platform.devices)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors);
         // SAFETY: between fork and exec this makes one system call and allocates nothing.
         unsafe {
-            // A guest must not outlive us, however we end.
+            // A guest must not outlive this process, however it ends.
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
         let mut child = command
             .spawn()
-            .map_err(|error| format!("{QEMU}: {error}"))?;
+            .map_err(|error| format!("{}: {error}", self.platform.qemu))?;
         let ended = listen(&mut child, timeout, see);
-        let status = reap(&mut child, ended).map_err(|error| format!("{QEMU}: {error}"))?;
+        let status =
+            reap(&mut child, ended).map_err(|error| format!("{}: {error}", self.platform.qemu))?;
 
         let said = std::fs::read_to_string(&complaints).unwrap_or_default();
         let _ = std::fs::remove_file(&complaints);
@@ -116,21 +100,26 @@ impl Machine {
     /// Boots with the console on this terminal.
     pub fn run_here(&self) -> Result<ExitStatus, String> {
         let mut command = self.command();
-        command.args(["-serial", "mon:stdio"]);
-        command.status().map_err(|error| format!("{QEMU}: {error}"))
+        command
+            .args(["-chardev", "stdio,id=console,mux=on,signal=off"])
+            .args(["-mon", "chardev=console", "-chardev", "null,id=records"])
+            .args(self.platform.devices);
+        command
+            .status()
+            .map_err(|error| format!("{}: {error}", self.platform.qemu))
     }
 }
 
-/// How listening ended.
+/// How a guest ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     /// The last record came and QEMU closed its output.
     Well,
     /// QEMU closed its output too early.
     Early,
-    /// The time was over.
+    /// The time limit passed.
     Late(Duration),
-    /// This record was expected and another came, or none.
+    /// A line was not the record of this number.
     Garbled(u64),
 }
 
@@ -138,7 +127,7 @@ fn listen(child: &mut Child, timeout: Duration, see: &mut dyn FnMut(Record)) -> 
     let deadline = Instant::now() + timeout;
     let mut port = BufReader::new(child.stdout.take().expect("piped"));
     let (sender, receiver) = channel();
-    // Ends by itself when QEMU's output does.
+    // Ends with QEMU's output.
     std::thread::spawn(move || {
         loop {
             let mut line = vec![];
@@ -168,14 +157,14 @@ fn listen(child: &mut Child, timeout: Duration, see: &mut dyn FnMut(Record)) -> 
                 complete = record == Record::End;
                 see(record);
             }
-            // The guest died within a line.
+            // The guest ended within a line.
             None if !line.ends_with(b"\n") => {}
             _ => return Ended::Garbled(expected),
         }
     }
 }
 
-/// Waits for QEMU, which closes its output a little before it ends; one that does not end is killed.
+/// Waits for QEMU, which closes its output shortly before it ends. Kills it if it does not end.
 fn reap(child: &mut Child, ended: Ended) -> std::io::Result<ExitStatus> {
     const PATIENCE: Duration = Duration::from_secs(10);
     const STEP: Duration = Duration::from_millis(10);
@@ -195,10 +184,12 @@ fn verdict(ended: Ended, status: ExitStatus, said: &str) -> Result<(), String> {
         Ended::Well if status.success() => return Ok(()),
         Ended::Well => format!("QEMU ended with {status}"),
         Ended::Early => {
-            format!("the guest ended before its work did (a panic, or QEMU failed: {status})")
+            format!("the guest ended before its last record (a panic, or QEMU failed: {status})")
         }
-        Ended::Late(timeout) => format!("the guest was not done after {} s", timeout.as_secs()),
-        Ended::Garbled(number) => format!("what came on the serial port was not record {number}"),
+        Ended::Late(timeout) => {
+            format!("the guest was still running after {} s", timeout.as_secs())
+        }
+        Ended::Garbled(number) => format!("the port sent something other than record {number}"),
     };
     Err(if said.is_empty() {
         why
@@ -207,7 +198,7 @@ fn verdict(ended: Ended, status: ExitStatus, said: &str) -> Result<(), String> {
     })
 }
 
-/// QEMU takes a comma in a value when it is doubled.
+/// QEMU reads a doubled comma as a comma in a value.
 fn chardev_file(id: &str, path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut value = format!("file,id={id},path=").into_bytes();
@@ -224,7 +215,7 @@ fn chardev_file(id: &str, path: &Path) -> OsString {
 mod tests {
     use super::*;
 
-    /// Lets a shell play QEMU.
+    /// A shell script in place of QEMU.
     fn play(script: &str, timeout: Duration) -> (Result<(), String>, Vec<Record>) {
         let mut child = Command::new("sh")
             .args(["-c", script])
@@ -241,21 +232,21 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[test]
-    fn a_guest_that_says_all_is_well() {
+    fn a_guest_that_sends_its_last_record_succeeds() {
         let (ended, records) = play("echo '0 boot 6.1'; echo '1 end '", LONG);
         assert_eq!(ended, Ok(()));
         assert_eq!(records, [Record::Boot("6.1".into()), Record::End]);
     }
 
     #[test]
-    fn everything_else_is_not() {
+    fn every_other_end_is_an_error() {
         for (script, why) in [
-            ("", "before its work"),
-            ("echo '0 boot 6.1'", "before its work"),
-            ("echo '0 boot 6.1'; printf '1 en'", "before its work"),
-            ("echo '0 boot 6.1'; echo '2 end '", "not record 1"),
-            ("echo '0 boot 6.1'; echo hello", "not record 1"),
-            ("echo '0 end '; echo '1 end '", "not record 1"),
+            ("", "before its last record"),
+            ("echo '0 boot 6.1'", "before its last record"),
+            ("echo '0 boot 6.1'; printf '1 en'", "before its last record"),
+            ("echo '0 boot 6.1'; echo '2 end '", "other than record 1"),
+            ("echo '0 boot 6.1'; echo hello", "other than record 1"),
+            ("echo '0 end '; echo '1 end '", "other than record 1"),
             ("echo '0 end '; exit 3", "exit status: 3"),
             (
                 "echo '0 end '; exec >&-; sleep 0.3; exit 3",
@@ -272,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_hangs_is_ended() {
+    fn a_guest_that_hangs_is_killed() {
         let begun = Instant::now();
         let (ended, records) = play(
             "echo '0 boot 6.1'; exec sleep 60",
             Duration::from_millis(500),
         );
-        assert!(ended.unwrap_err().contains("not done"));
+        assert!(ended.unwrap_err().contains("still running"));
         assert_eq!(records.len(), 1);
         assert!(begun.elapsed() < LONG);
     }

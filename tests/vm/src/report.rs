@@ -1,6 +1,7 @@
-//! What became of a guest, gathered from its records.
+//! The result of a guest, gathered from its records.
 
 use crate::judge::{Failure, Place, Verdict, judge};
+use crate::target::{HOST, Target};
 use guest::phase::{Phase, find};
 use guest::wire::{Record, Status};
 use std::time::{Duration, Instant};
@@ -14,17 +15,20 @@ pub struct PhaseReport {
     pub refused: Option<String>,
 }
 
-/// A guest, or a kernel that could not become one.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+/// A guest, or a kernel that could not boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestReport {
+    pub target: &'static Target,
     pub label: String,
-    /// The release string, once the guest is up.
+    /// The release string, after the boot.
     pub release: Option<String>,
     pub phases: Vec<PhaseReport>,
-    /// What went wrong with the guest as a whole.
+    /// Failures of the guest as a whole.
     pub faults: Vec<String>,
-    /// How long each program took.
+    /// The time of each program.
     pub times: Vec<(Duration, String)>,
+    /// The time of each phase, in the order of `phases`.
+    pub phase_times: Vec<Duration>,
     program: Option<Running>,
 }
 
@@ -38,12 +42,32 @@ struct Running {
 }
 
 impl GuestReport {
-    /// A guest of which nothing is known yet.
-    pub fn new(label: &str) -> Self {
+    /// A guest before its first record.
+    pub fn new(target: &'static Target, label: &str) -> Self {
         Self {
+            target,
             label: label.to_owned(),
-            ..Self::default()
+            release: None,
+            phases: vec![],
+            faults: vec![],
+            times: vec![],
+            phase_times: vec![],
+            program: None,
         }
+    }
+
+    /// The kernel for the table: its release, or its label before the boot, marked if it is this machine's own.
+    pub fn kernel(&self) -> String {
+        let release = self.release.as_ref().unwrap_or(&self.label);
+        match self.label == HOST {
+            true => format!("{release} ({HOST})"),
+            false => release.clone(),
+        }
+    }
+
+    /// The machine and the kernel.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.target.name, self.label)
     }
 
     /// Takes the next record.
@@ -69,7 +93,7 @@ impl GuestReport {
         }
     }
 
-    /// The guest is gone; an error says why it should not have been.
+    /// Completes the report after the guest's end.
     pub fn end(&mut self, ended: Result<(), String>, phases: &[Phase], filtered: bool) {
         if let Err(why) = ended {
             self.faults.push(why);
@@ -86,16 +110,14 @@ impl GuestReport {
                 verdict: Verdict::default(),
                 refused,
             }),
-            None => self
-                .faults
-                .push(format!("a phase nobody asked for: {name}")),
+            None => self.faults.push(format!("an unknown phase: {name}")),
         }
     }
 
     fn running(&mut self, act: impl FnOnce(&mut Running)) {
         match &mut self.program {
             Some(program) => act(program),
-            None => self.faults.push("output of no program".to_owned()),
+            None => self.faults.push("output without a program".to_owned()),
         }
     }
 
@@ -124,17 +146,21 @@ impl GuestReport {
     }
 
     fn finish(&mut self, status: Status) {
+        self.phase_times.resize(self.phases.len(), Duration::ZERO);
         let (Some(program), Some(report), Some(release)) =
             (self.program.take(), self.phases.last_mut(), &self.release)
         else {
-            self.faults.push("the end of no program".to_owned());
+            self.faults.push("an end without a program".to_owned());
             return;
         };
         let name = format!("{} ({})", program.name, report.phase.name);
-        self.times.push((program.since.elapsed(), name));
+        let time = program.since.elapsed();
+        self.times.push((time, name));
+        *self.phase_times.last_mut().expect("a phase") += time;
         let place = Place {
             phase: report.phase,
             release,
+            platform: (self.label != HOST).then_some(self.target.kernel),
         };
         let [stdout, stderr] = [program.stdout, program.stderr]
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -145,7 +171,7 @@ impl GuestReport {
         report.verdict.failed.extend(verdict.failed);
     }
 
-    /// A phase in which nothing ran has proven nothing. A filter may well leave a phase empty, but not the guest.
+    /// A phase without a test proves nothing. A filter may leave a phase empty, but not the guest.
     fn count_what_ran(&mut self, phases: &[Phase], filtered: bool) {
         if !self.faults.is_empty() {
             return;
@@ -153,7 +179,7 @@ impl GuestReport {
         for phase in phases {
             let Some(report) = self.phases.iter_mut().find(|report| report.phase == *phase) else {
                 self.faults
-                    .push(format!("phase {} did not happen", phase.name));
+                    .push(format!("phase {} did not run", phase.name));
                 continue;
             };
             let ran = report.verdict.passed + report.verdict.failed.len();
@@ -168,11 +194,19 @@ impl GuestReport {
         let any =
             |verdict: &Verdict| verdict.passed + verdict.skipped.len() + verdict.failed.len() > 0;
         if filtered && !self.phases.iter().any(|report| any(&report.verdict)) {
-            self.faults.push("no test has such a name".to_owned());
+            self.faults.push("the filter matches no test".to_owned());
         }
     }
 
-    /// The programs that took longest, as a sentence.
+    /// The phases and their times.
+    pub fn phase_times(&self) -> Vec<String> {
+        let phases = self.phases.iter().zip(&self.phase_times);
+        phases
+            .map(|(report, time)| format!("{} {:.1} s", report.phase.name, time.as_secs_f64()))
+            .collect()
+    }
+
+    /// The slowest programs and their times.
     pub fn slowest(&self, count: usize) -> String {
         let mut times = self.times.clone();
         times.sort_unstable_by(|a, b| b.cmp(a));
@@ -183,7 +217,7 @@ impl GuestReport {
         words.join(", ")
     }
 
-    /// Passed, failed, skipped. A phase the kernel refused is one skip, a fault of the guest one failure.
+    /// Passed, failed, skipped. A refused phase counts as one skip, a fault of the guest as one failure.
     pub fn sums(&self) -> [usize; 3] {
         let mut sums = [0, self.faults.len(), 0];
         for report in &self.phases {
@@ -198,6 +232,7 @@ impl GuestReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::OWN;
     use guest::phase::PHASES;
 
     const GOOD: &str = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured\n";
@@ -214,7 +249,7 @@ mod tests {
     }
 
     fn guest(records: impl IntoIterator<Item = Record>) -> GuestReport {
-        let mut report = GuestReport::new("6.1");
+        let mut report = GuestReport::new(OWN, "6.1");
         report.see(Record::Boot("6.1.0-50-cloud-amd64".into()));
         records.into_iter().for_each(|record| report.see(record));
         report
@@ -251,21 +286,21 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_finds_nothing_fails() {
+    fn a_filter_without_a_match_fails() {
         let mut report = guest(phases([EMPTY, EMPTY]));
         report.end(Ok(()), &PHASES[..2], true);
         assert_eq!(report.sums(), [0, 1, 0]);
     }
 
     #[test]
-    fn a_phase_that_did_not_happen_fails() {
+    fn a_phase_that_did_not_run_fails() {
         let mut report = guest(phases([GOOD, GOOD]));
         report.end(Ok(()), &PHASES[..3], false);
-        assert_eq!(report.faults, ["phase none/0 did not happen"]);
+        assert_eq!(report.faults, ["phase none/0 did not run"]);
     }
 
     #[test]
-    fn a_guest_that_dies_names_what_was_running() {
+    fn a_guest_that_dies_names_the_running_program() {
         let mut report = guest([Record::Phase("root".into())]);
         report.see(Record::Start("tests/pin".into()));
         report.see(Record::Err(b"last words\n".into()));

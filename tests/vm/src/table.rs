@@ -1,11 +1,11 @@
-//! The table of all guests, and below it what a reader has to know.
+//! The table of all guests, with skips and failures below it.
 
 use crate::report::GuestReport;
 use guest::phase::Phase;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// The whole report, its last line the sums.
+/// The whole report. Its last line holds the sums.
 pub fn render(guests: &[GuestReport], phases: &[Phase]) -> String {
     let mut text = String::from("\n");
     grid(&mut text, guests, phases);
@@ -20,6 +20,21 @@ pub fn render(guests: &[GuestReport], phases: &[Phase]) -> String {
     text
 }
 
+/// The sums of each guest as a Markdown table.
+pub fn markdown(guests: &[GuestReport]) -> String {
+    let mut text =
+        String::from("| machine | kernel | passed | skipped | failed |\n|---|---|---|---|---|\n");
+    for guest in guests {
+        let [passed, failed, skipped] = guest.sums();
+        let (name, kernel) = (guest.target.name, guest.kernel());
+        let _ = writeln!(
+            text,
+            "| {name} | {kernel} | {passed} | {skipped} | {failed} |"
+        );
+    }
+    text
+}
+
 /// Passed, failed, skipped over all guests.
 pub fn sums(guests: &[GuestReport]) -> [usize; 3] {
     guests
@@ -29,10 +44,13 @@ pub fn sums(guests: &[GuestReport]) -> [usize; 3] {
 }
 
 fn grid(text: &mut String, guests: &[GuestReport], phases: &[Phase]) {
-    let mut rows = vec![vec!["passed/skipped/failed".to_owned()]];
+    let mut rows = vec![vec![
+        "passed/skipped/failed".to_owned(),
+        "kernel".to_owned(),
+    ]];
     rows[0].extend(phases.iter().map(|phase| phase.name.to_owned()));
     for guest in guests {
-        let mut row = vec![guest.release.clone().unwrap_or_else(|| guest.label.clone())];
+        let mut row = vec![guest.target.name.to_owned(), guest.kernel()];
         for phase in phases {
             row.push(
                 match guest.phases.iter().find(|report| report.phase == *phase) {
@@ -64,7 +82,7 @@ fn grid(text: &mut String, guests: &[GuestReport], phases: &[Phase]) {
             .max()
             .unwrap_or(0)
     };
-    let widths: Vec<_> = (0..phases.len() + 2).map(width).collect();
+    let widths: Vec<_> = (0..phases.len() + 3).map(width).collect();
     for row in &rows {
         let cells: Vec<_> = row
             .iter()
@@ -77,8 +95,8 @@ fn grid(text: &mut String, guests: &[GuestReport], phases: &[Phase]) {
 
 fn skips(text: &mut String, guests: &[GuestReport]) {
     // By reason, then by kernel in the table's order.
-    let mut reasons: BTreeMap<String, Vec<(&str, usize)>> = BTreeMap::new();
-    let mut count = |reason: String, label| {
+    let mut reasons: BTreeMap<String, Vec<(String, usize)>> = BTreeMap::new();
+    let mut count = |reason: String, label: String| {
         let kernels = reasons.entry(reason).or_default();
         match kernels.last_mut() {
             Some((last, number)) if *last == label => *number += 1,
@@ -91,9 +109,9 @@ fn skips(text: &mut String, guests: &[GuestReport]) {
                 .verdict
                 .skipped
                 .iter()
-                .for_each(|reason| count(reason.clone(), guest.label.as_str()));
+                .for_each(|reason| count(reason.clone(), guest.title()));
             if let Some(why) = &report.refused {
-                count(format!("phase {}: {why}", report.phase.name), &guest.label);
+                count(format!("phase {}: {why}", report.phase.name), guest.title());
             }
         }
     }
@@ -116,13 +134,13 @@ fn left_out(text: &mut String, guests: &[GuestReport]) {
     for guest in guests {
         for report in &guest.phases {
             for (test, how_much) in &report.verdict.left_out {
-                let where_and_what = format!("{} {}: {how_much}", guest.label, report.phase.name);
+                let where_and_what = format!("{} {}: {how_much}", guest.title(), report.phase.name);
                 tests.entry(test).or_default().push(where_and_what);
             }
         }
     }
     if !tests.is_empty() {
-        let _ = writeln!(text, "\nleft out of what was run:");
+        let _ = writeln!(text, "\nleft out of tests that ran:");
     }
     for (test, parts) in tests {
         let _ = writeln!(text, "        {test}  ({})", parts.join(", "));
@@ -132,13 +150,15 @@ fn left_out(text: &mut String, guests: &[GuestReport]) {
 fn failures(text: &mut String, guests: &[GuestReport]) {
     for guest in guests {
         for fault in &guest.faults {
-            let _ = writeln!(text, "\nFAILED {}\n{}", guest.label, indent(fault));
+            let _ = writeln!(text, "\nFAILED {}\n{}", guest.title(), indent(fault));
         }
         for report in &guest.phases {
             for failure in &report.verdict.failed {
                 let head = format!(
                     "FAILED {} {} {}",
-                    guest.label, report.phase.name, failure.name
+                    guest.title(),
+                    report.phase.name,
+                    failure.name
                 );
                 let _ = writeln!(text, "\n{head}\n{}", indent(&failure.output));
             }
@@ -159,10 +179,11 @@ mod tests {
     use super::*;
     use crate::judge::{Failure, Verdict};
     use crate::report::PhaseReport;
+    use crate::target::{OWN, TARGETS};
     use guest::phase::PHASES;
 
     #[test]
-    fn says_everything_once() {
+    fn the_report_holds_every_count_and_failure() {
         let verdict = Verdict {
             passed: 12,
             skipped: vec![
@@ -176,7 +197,7 @@ mod tests {
                 output: "oh\nno".into(),
             }],
         };
-        let mut good = GuestReport::new("6.1");
+        let mut good = GuestReport::new(OWN, "6.1");
         good.release = Some("6.1.0-50-cloud-amd64".into());
         good.phases.push(PhaseReport {
             phase: PHASES[0],
@@ -189,31 +210,37 @@ mod tests {
             verdict: Verdict::default(),
             refused,
         });
-        let mut bad = GuestReport::new("6.12");
+        let mut bad = GuestReport::new(&TARGETS[2], "6.12");
         bad.faults.push("the guest was not done".into());
 
         let expected = "
-passed/skipped/failed  root    cap_bpf  none/0
-6.1.0-50-cloud-amd64   12/3/1  -        refused
-6.12                   -       -        -        FAILED
+passed/skipped/failed  kernel                root    cap_bpf  none/0
+x86_64                 6.1.0-50-cloud-amd64  12/3/1  -        refused
+s390x                  6.12                  -       -        -        FAILED
 
 skipped:
-     2  needs Linux 6.5  (6.1: 2)
-     1  needs root  (6.1: 1)
-     1  phase none/0: not permitted  (6.1: 1)
+     2  needs Linux 6.5  (x86_64 6.1: 2)
+     1  needs root  (x86_64 6.1: 1)
+     1  phase none/0: not permitted  (x86_64 6.1: 1)
 
-left out of what was run:
-        killed_amid  (6.1 root: 3 of 12 stops)
+left out of tests that ran:
+        killed_amid  (x86_64 6.1 root: 3 of 12 stops)
 
-FAILED 6.1 root tests/pin a
+FAILED x86_64 6.1 root tests/pin a
     oh
     no
 
-FAILED 6.12
+FAILED s390x 6.12
     the guest was not done
 
 12 passed, 2 failed, 4 skipped
 ";
-        assert_eq!(render(&[good, bad], &PHASES[..3]), expected);
+        let guests = [good, bad];
+        assert_eq!(render(&guests, &PHASES[..3]), expected);
+        let rows = "\
+| x86_64 | 6.1.0-50-cloud-amd64 | 12 | 4 | 1 |
+| s390x | 6.12 | 0 | 0 | 1 |
+";
+        assert!(markdown(&guests).ends_with(rows));
     }
 }

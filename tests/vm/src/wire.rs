@@ -1,7 +1,7 @@
-//! The records a guest sends over its second serial port, one a line: `NUMBER KIND PAYLOAD`.
+//! The records that a guest sends, one a line: `NUMBER KIND PAYLOAD`.
 //!
-//! Everything but printable ASCII is escaped, so a record cannot be broken by what a test prints, and the records
-//! are numbered, so a lost one is noticed.
+//! Everything but printable ASCII is escaped, so no output of a test can break a record. The records are numbered, so
+//! a lost one is noticed.
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub enum Status {
     Code(i32),
     /// By this signal.
     Signal(i32),
-    /// Killed by init, because its time was over.
+    /// Killed by init at its time limit.
     Late,
 }
 
@@ -21,19 +21,19 @@ pub enum Record {
     Boot(String),
     /// A phase begins.
     Phase(String),
-    /// A phase the kernel does not allow, and why.
+    /// A phase that the kernel does not allow, and why.
     NoPhase(String, String),
     /// A program begins.
     Start(String),
-    /// What the program wrote to its standard output, in pieces.
+    /// A piece of the program's standard output.
     Out(Vec<u8>),
-    /// What it wrote to its standard error.
+    /// A piece of the program's standard error.
     Err(Vec<u8>),
     /// The program ended.
     Exit(Status),
-    /// Init could not do its work.
+    /// Init failed.
     Fault(String),
-    /// All was done; the guest powers off.
+    /// Everything has run; the guest powers off.
     End,
 }
 
@@ -57,7 +57,7 @@ impl Record {
         format!("{number} {kind} {payload}\n")
     }
 
-    /// A line back into its number and its record; `None` for what [`encode`](Self::encode) did not write.
+    /// Reads a line's number and record; `None` for a line that [`encode`](Self::encode) did not write.
     #[must_use]
     pub fn decode(line: &str) -> Option<(u64, Self)> {
         let mut parts = line.strip_suffix('\n')?.splitn(3, ' ');
@@ -85,7 +85,7 @@ impl Record {
     }
 }
 
-/// Printable ASCII as it is, a backslash and all else as `\xHH`.
+/// Keeps printable ASCII; a backslash and all else become `\xHH`.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());

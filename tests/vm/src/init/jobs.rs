@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 
 const SYSCTL: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
-/// Records are kept short: the other end reads lines.
+/// Records stay short, because the other end reads lines.
 const PIECE: usize = 1024;
 
-/// Runs the plan's programs and reports each.
+/// Runs the plan's programs and reports on each.
 pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
     match &plan.job {
         Job::Test { phases, programs } => {
@@ -58,7 +58,7 @@ pub fn run(link: &Link, plan: &Plan) -> Result<(), String> {
     }
 }
 
-/// The phase's sysctl. A kernel that was locked at 1 refuses, and one without the sysctl has no such phase.
+/// Sets the phase's sysctl. A kernel that is locked at 1 refuses, and one without the sysctl has no such phase.
 fn prepare(phase: Phase) -> Result<(), String> {
     let Some(value) = phase.unprivileged_bpf_disabled else {
         return Ok(());
@@ -79,7 +79,7 @@ fn one(
     let home = format!("/tmp/{}-{number}", phase.name.replace('/', "-"));
     let at = |error: std::io::Error| format!("{home}: {error}");
     create_dir(&home).map_err(at)?;
-    // As open as /tmp: root's tests become somebody else and work on there.
+    // As open as /tmp: tests of root change their user and go on there.
     set_permissions(&home, Permissions::from_mode(0o1777)).map_err(at)?;
     if phase.user != User::Root {
         chown(&home, Some(UID), Some(UID)).map_err(at)?;
@@ -123,7 +123,7 @@ fn one(
         scope.spawn(|| forward(link, err, Record::Err));
         let status = child.wait();
         drop(done);
-        // What it left running would hold the pipes open, and disturb the next program.
+        // Processes that it left behind would hold the pipes open and disturb the next program.
         kill_all_others();
         status
     })
@@ -149,16 +149,16 @@ fn forward(link: &Link, mut pipe: impl Read, record: impl Fn(Vec<u8>) -> Record)
     }
 }
 
-/// `kill(-1)`, which spares process 1 and the kernel's threads; then reaps what was killed.
+/// `kill(-1)`, which spares process 1 and the kernel's threads, and reaps them all.
 fn kill_all_others() {
-    // ESRCH: there was nobody.
+    // ESRCH: there was no other process.
     let _ = kill_process_group(Pid::INIT, Signal::KILL);
     // Until ECHILD.
     while wait(WaitOptions::empty()).is_ok() {}
 }
 
 /// Gives the console to a shell until it exits.
-pub fn shell() -> Result<(), String> {
+pub fn shell(tty: &str) -> Result<(), String> {
     let status = Command::new(BUSYBOX)
         .args(["--install", "-s", "/bin"])
         .status()
@@ -166,9 +166,11 @@ pub fn shell() -> Result<(), String> {
     if !status.success() {
         return Err(format!("{BUSYBOX} --install: {status}"));
     }
-    println!("\ntests in {TESTS}, examples in {EXAMPLES}, a bpffs on {BPFFS}; exit powers off");
+    println!(
+        "\ntests in {TESTS}, examples in {EXAMPLES}, a bpffs on {BPFFS}; exit powers the guest off"
+    );
     Command::new("/init")
-        .args(["shell", BUSYBOX, "sh"])
+        .args(["shell", tty, BUSYBOX, "sh"])
         .current_dir("/tmp")
         .env_clear()
         .env("PATH", "/bin:/examples")

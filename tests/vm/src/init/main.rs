@@ -1,7 +1,7 @@
 //! The guest's init, a static program: mounts what the tests need, runs them, and powers off.
 //!
-//! Started again by itself under another process id it takes off privileges (`as`) or takes the console (`shell`),
-//! then becomes the program named after.
+//! Under another process id it drops privileges (`as`) or takes the console (`shell`), then executes the program that
+//! its arguments name.
 
 mod jobs;
 mod link;
@@ -41,10 +41,10 @@ fn boot() -> Result<(), String> {
     let plan = Plan::decode(&text)?;
     if plan.job == Job::Shell {
         mounts::bring_lo_up()?;
-        return jobs::shell();
+        return jobs::shell(&plan.ttys[0]);
     }
 
-    let link = Link::open()?;
+    let link = Link::open(&plan.ttys[1])?;
     link.send(&Record::Boot(
         uname().release().to_string_lossy().into_owned(),
     ));

@@ -1,4 +1,4 @@
-//! The guest's file systems and its one network device.
+//! The guest's file systems and its network device.
 
 use guest::plan::BPFFS;
 use rustix::mount::{MountFlags, mount};
@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString};
 use std::fs::create_dir_all;
 use std::io::Error;
 
-/// Source, type, target, options. A bpffs anybody may use, and none at `/sys/fs/bpf`.
+/// Type, target, options. The bpffs is open to every user, and none is at `/sys/fs/bpf`.
 const MOUNTS: [(&str, &str, &CStr); 8] = [
     ("proc", "/proc", c""),
     ("sysfs", "/sys", c""),
@@ -21,7 +21,7 @@ const MOUNTS: [(&str, &str, &CStr); 8] = [
 /// Mounts all of them.
 pub fn mount_all() -> Result<(), String> {
     for (kind, target, options) in MOUNTS {
-        // Directories in sysfs are the kernel's to make.
+        // The kernel makes the directories in sysfs.
         if !target.starts_with("/sys/") {
             create_dir_all(target).map_err(|error| format!("mkdir {target}: {error}"))?;
         }
@@ -35,7 +35,7 @@ pub fn mount_all() -> Result<(), String> {
 /// `ip link set lo up`.
 pub fn bring_lo_up() -> Result<(), String> {
     use std::os::fd::AsRawFd;
-    // Any socket takes the interface ioctls.
+    // The interface ioctls work on any socket.
     let socket =
         std::net::UdpSocket::bind("0.0.0.0:0").map_err(|error| format!("socket: {error}"))?;
     // SAFETY: ifreq is integers and a union of such; all zeroes is one of its values.

@@ -1,4 +1,4 @@
-//! Becoming somebody with less.
+//! Dropping privileges.
 
 use guest::phase::{UID, User, find};
 use rustix::fs::{Gid, Uid};
@@ -16,7 +16,7 @@ use std::process::Command;
 
 type Never = Result<Infallible, String>;
 
-/// `PHASE PROGRAM ARGS`: takes the phase's privileges and becomes the program.
+/// `PHASE PROGRAM ARGS`: takes the phase's privileges and executes the program.
 pub fn become_program(mut args: impl Iterator<Item = OsString>) -> Never {
     let phase = args
         .next()
@@ -30,14 +30,14 @@ fn take(user: User) -> rustix::io::Result<()> {
     if user == User::Root {
         return Ok(());
     }
-    // Before Linux 5.11 maps and programs are charged to it, and tests run side by side; a service
-    // manager raises it for whom it gives CAP_BPF.
+    // Before Linux 5.11 maps and programs count against it, and tests run in parallel. A service manager raises it for
+    // a service to which it gives CAP_BPF.
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
     setrlimit(Resource::Memlock, unlimited)?;
-    // This process has one thread, so the calls that act on a thread act on the process.
+    // This process has one thread, so calls that act on a thread act on the process.
     let (uid, gid) = (Uid::from_raw(UID), Gid::from_raw(UID));
     set_thread_groups(&[])?;
     set_keep_capabilities(user == User::CapBpf)?;
@@ -59,14 +59,15 @@ fn take(user: User) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// `PROGRAM ARGS`: a session of its own with the console as its terminal, so that ^C and job control work.
-pub fn take_console_and_become(args: impl Iterator<Item = OsString>) -> Never {
-    let at = |error: &dyn std::fmt::Display| format!("/dev/ttyS0: {error}");
+/// `TTY PROGRAM ARGS`: starts a session with the console as its terminal, so that ^C and job control work.
+pub fn take_console_and_become(mut args: impl Iterator<Item = OsString>) -> Never {
+    let tty = Path::new("/dev").join(args.next().ok_or("no terminal")?);
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", tty.display());
     rustix::process::setsid().map_err(|error| at(&error))?;
     let console = File::options()
         .read(true)
         .write(true)
-        .open("/dev/ttyS0")
+        .open(&tty)
         .map_err(|error| at(&error))?;
     rustix::process::ioctl_tiocsctty(&console).map_err(|error| at(&error))?;
     rustix::stdio::dup2_stdin(&console).map_err(|error| at(&error))?;
