@@ -76,8 +76,8 @@ pub(crate) struct SizedMap<M> {
 pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
 
 /// True if the kernel copies values of this type without following an address in them. Every type
-/// that is not listed is checked by its BTF before the first write. Linux 7.3 knows such addresses in
-/// task storage only, since 6.13, and refuses to create any other map whose BTF has one.
+/// that is not listed is checked by its BTF before the first write. The kernel knows such addresses in
+/// task storage only, and refuses to create any other map with one in its BTF.
 fn copies_values(map_type: u32) -> bool {
     matches!(
         map_type,

@@ -538,9 +538,8 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
 
 impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
     /// [`lookup`](Self::lookup) with flags, into the caller's memory: returns whether there was a value.
-    /// With [`PerCpu`], `value` has one for each CPU, and nothing is allocated if `T` is a multiple of 8
-    /// bytes. A bloom filter looks whether the `value` that goes in was put into it. Flags since Linux
-    /// 5.1.
+    /// With [`PerCpu`] it takes a slice with one for each CPU, and allocates nothing if `T` is a multiple of 8
+    /// bytes. A bloom filter looks whether the given value was put into it. Flags came with Linux 5.1.
     ///
     /// # Errors
     ///
