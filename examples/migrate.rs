@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::{
-    AttachType, Cause, ElemFlags, Elements, Insn, Link, LinkSpec, Map, MapSpec, MapType, Migrate,
-    Outcome as Done, PinDir, Prog, ProgSpec, ProgType, Reuse, TestRun,
+    AttachType, Cause, ElemFlags, Elements, Insn, Link, LinkSpec, Map, MapOutcome as Done, MapSpec,
+    MapType, Migrate, PinDir, Prog, ProgSpec, ProgType, Reuse, TestRun,
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 

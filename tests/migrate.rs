@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::process::ExitCode;
 
 use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Migrate, Outcome as Done, PinDir,
+    Cause, ElemFlags, Error, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate, PinDir,
     Reuse,
 };
 use common::*;

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Migrate, Operation, Outcome as Done,
-    PinDir, Reuse,
+    Access, Cause, ElemFlags, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate,
+    Operation, PinDir, Reuse,
 };
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

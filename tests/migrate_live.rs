@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bpf_pin::{
-    Cause, ElemFlags, Elements, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
-    Reuse,
+    Cause, ElemFlags, Elements, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration,
+    PinDir, Reuse,
 };
 use common::*;
 
@@ -425,7 +425,7 @@ fn ask(
     dir: &PinDir,
     value_size: u32,
     patience: Duration,
-) -> bpf_pin::Result<(Map, bpf_pin::Outcome)> {
+) -> bpf_pin::Result<(Map, bpf_pin::MapOutcome)> {
     let mut how = resize().patience(patience);
     let made = dir.open_or_create(NAME, &spec(value_size), Reuse::Migrate(&mut how))?;
     Ok((made.map, made.outcome))

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, ElemFlags, Insn, LinkSpec, Map, MapSpec, MapType, Migrate,
-    Migration, Outcome as Done, PinDir, Prog, ProgSpec, ProgType, Reuse, abi,
+    AttachType, Attachment, Cause, ElemFlags, Insn, LinkSpec, Map, MapOutcome as Done, MapSpec,
+    MapType, Migrate, Migration, PinDir, Prog, ProgSpec, ProgType, Reuse, abi,
 };
 use common::{LO, Need, Outcome, TestFs, cap, lo_up, own_network};
 

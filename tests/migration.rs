@@ -1,7 +1,7 @@
 //! A pinned map that is migrated.
 
 use bpf_pin::{
-    ElemFlags, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir, Reuse,
+    ElemFlags, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration, PinDir, Reuse,
 };
 use common::TestFs;
 

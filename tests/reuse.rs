@@ -4,8 +4,8 @@
 mod asked;
 
 use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Mismatch, Operation, Outcome as Done,
-    PinDir, PinnedMap, Reuse,
+    Cause, ElemFlags, Error, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Mismatch,
+    Operation, PinDir, PinnedMap, Reuse,
 };
 use common::*;
 

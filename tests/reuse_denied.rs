@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, ElemFlags, Error, Operation, Outcome as Done, PinDir, Reuse};
+use bpf_pin::{Cause, ElemFlags, Error, MapOutcome as Done, Operation, PinDir, Reuse};
 use common::*;
 use rustix::thread::CapabilitySet;
 

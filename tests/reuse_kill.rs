@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapSpec, MapType, Migrate, Migration, Outcome as Done, PinDir,
-    Reuse, Reused,
+    Cause, ElemFlags, Error, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration,
+    OpenedMap, PinDir, Reuse,
 };
 use common::*;
 
@@ -201,12 +201,12 @@ fn put(map: &Map, (key, value): (u32, [u64; 2])) -> bpf_pin::Result<()> {
         .update(&key, &value, ElemFlags::ANY)
 }
 
-fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<Reused> {
+fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
     dir.open_or_create_with(NAME, &spec(), reuse, |map| put(map, FILLED))
 }
 
 /// What is there, or is not, may stand in the way, as the policy has it.
-fn refused(asked: bpf_pin::Result<Reused>, is_its: fn(&Cause) -> bool) -> bpf_pin::Result<()> {
+fn refused(asked: bpf_pin::Result<OpenedMap>, is_its: fn(&Cause) -> bool) -> bpf_pin::Result<()> {
     match asked {
         Err(error) if error.cause().is_some_and(is_its) => Ok(()),
         other => other.map(drop),
@@ -230,7 +230,7 @@ fn uncommitted(dir: &PinDir) {
     assert!(matches!(reused.outcome, Done::Migrated(_)), "{reused:?}");
 }
 
-fn migration(reused: Reused) -> Option<Migration> {
+fn migration(reused: OpenedMap) -> Option<Migration> {
     match reused.outcome {
         Done::Migrated(migration) | Done::Resumed(migration) => Some(migration),
         Done::Found | Done::Created => None,
@@ -238,7 +238,7 @@ fn migration(reused: Reused) -> Option<Migration> {
     }
 }
 
-fn commit(reused: Reused) -> bpf_pin::Result<()> {
+fn commit(reused: OpenedMap) -> bpf_pin::Result<()> {
     if let Some(migration) = migration(reused) {
         let old = migration.commit().map_err(Error::from)?;
         assert!(is_old(&old));
@@ -246,7 +246,7 @@ fn commit(reused: Reused) -> bpf_pin::Result<()> {
     Ok(())
 }
 
-fn roll_back(reused: Reused) -> bpf_pin::Result<()> {
+fn roll_back(reused: OpenedMap) -> bpf_pin::Result<()> {
     if let Some(migration) = migration(reused) {
         let old = migration.roll_back().map_err(Error::from)?;
         assert!(is_old(&old));

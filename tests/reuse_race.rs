@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bpf_pin::{
-    Cause, ElemFlags, Map, MapSpec, MapType, Migrate, Outcome as Done, PinDir, Reuse, Reused,
+    Cause, ElemFlags, Map, MapOutcome as Done, MapSpec, MapType, Migrate, OpenedMap, PinDir, Reuse,
 };
 use common::*;
 
@@ -125,7 +125,7 @@ fn fill(map: &Map) -> bpf_pin::Result<()> {
         .update(&FILLED.0, &value, ElemFlags::NOEXIST)
 }
 
-fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<Reused> {
+fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
     dir.open_or_create_with(NAME, &spec(), reuse, fill)
 }
 

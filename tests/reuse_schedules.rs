@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use bpf_pin::{
-    AttachType, Attachment, Cause, ElemFlags, Identity, Link, LinkSpec, Map, MapSpec, MapType,
-    Migrate, Outcome, PinDir, ProgType, Reuse,
+    AttachType, Attachment, Cause, ElemFlags, Identity, Link, LinkSpec, Map, MapOutcome, MapSpec,
+    MapType, Migrate, PinDir, ProgType, Reuse,
 };
 use common::{Need, Stop, TestFs, Tracee, cap, kernel, returning};
 
@@ -69,7 +69,7 @@ fn a_creation_waits_for_a_replacement() {
         let run = move |dir: PinDir| {
             let reused = dir.open_or_create("flows", &spec(), reuse()).unwrap();
             put(&reused.map, number);
-            u8::from(matches!(reused.outcome, Outcome::Created))
+            u8::from(matches!(reused.outcome, MapOutcome::Created))
         };
         Tracee::fork(ready, run).unwrap()
     };
@@ -170,11 +170,11 @@ fn one_of_two_resumes_a_migration() {
         reused.unwrap().outcome
     };
     // Left uncommitted.
-    assert!(matches!(migrate(&dir), Outcome::Migrated(_)));
+    assert!(matches!(migrate(&dir), MapOutcome::Migrated(_)));
     let resume = || {
         let run = |dir: PinDir| match migrate(&dir) {
-            Outcome::Resumed(migration) => migration.commit().map(|_| 1).unwrap(),
-            Outcome::Found => 0,
+            MapOutcome::Resumed(migration) => migration.commit().map(|_| 1).unwrap(),
+            MapOutcome::Found => 0,
             other => panic!("{other:?}"),
         };
         Tracee::fork(|| PinDir::open(fs.root()).unwrap(), run).unwrap()

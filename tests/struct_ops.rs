@@ -121,7 +121,7 @@ fn life() -> Outcome {
     let error = error.expect_err("the link holds another");
     let map_id = second.id()?;
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-    assert_eq!(error.cause(), Some(&Cause::HoldsAnotherMap { map_id }));
+    assert_eq!(error.cause(), Some(&Cause::UnexpectedMap { map_id }));
     assert_eq!(
         error.to_string(),
         format!("update link {}: the link holds map {map_id}", info.id)

@@ -89,7 +89,6 @@
 #![deny(unsafe_code)]
 
 mod bpffs;
-mod btf;
 mod cause;
 mod diagnose;
 mod dir;
@@ -123,7 +122,6 @@ pub use bpf_pin_sys as abi;
 pub use bytemuck;
 
 pub use bpffs::{Bpffs, Detached, Inspection, MountOptions, MountOutcome, ReadOnly, Verdict};
-pub use btf::Btf;
 pub use cause::Cause;
 pub use dir::{
     DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
@@ -143,8 +141,10 @@ pub use path::component::{escape_name, unescape_name};
 pub use probe::{Action, Capabilities, Features, Limit, Permission};
 pub use process::{Capability, Lockdown};
 pub use procfs::{Mount, Propagation, ShadowedBpffs};
-pub use prog::{Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult};
-pub use reuse::{Attached, Attachment, Migrate, Migration, Outcome, Reuse, Reused};
+pub use prog::{
+    Btf, Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult,
+};
+pub use reuse::{Attached, Attachment, MapOutcome, Migrate, Migration, OpenedMap, Reuse};
 pub use sys::{AsMap, Atom, LoadOnly, Uprobes};
 pub use token::{Allowed, Delegable, Delegation, Token};
 pub use types::{

@@ -2,7 +2,7 @@
 
 use std::mem::forget;
 
-use bpf_pin::{Map, MapFlags, MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+use bpf_pin::{Map, MapFlags, MapOutcome, MapSpec, MapType, Migrate, PinDir, Reuse};
 
 use super::Measured;
 
@@ -11,25 +11,25 @@ fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 8)
 }
 
-fn ask(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> Outcome {
+fn ask(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> MapOutcome {
     let reused = dir.open_or_create(name, &spec(), reuse).unwrap();
     drop::<Map>(reused.map);
     reused.outcome
 }
 
 fn finds(dir: PinDir, reuse: Reuse<'_, '_>) {
-    assert!(matches!(ask(&dir, "map", reuse), Outcome::Found));
+    assert!(matches!(ask(&dir, "map", reuse), MapOutcome::Found));
     forget(dir);
 }
 
 fn finds_for(dir: PinDir, flags: MapFlags) {
     let reused = dir.open_or_create("map", &spec().flags(flags), Reuse::Exact);
-    assert!(matches!(reused.unwrap().outcome, Outcome::Found));
+    assert!(matches!(reused.unwrap().outcome, MapOutcome::Found));
     forget(dir);
 }
 
 fn creates(dir: PinDir, reuse: Reuse<'_, '_>) {
-    assert!(matches!(ask(&dir, "new", reuse), Outcome::Created));
+    assert!(matches!(ask(&dir, "new", reuse), MapOutcome::Created));
     forget(dir);
 }
 

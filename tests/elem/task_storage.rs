@@ -128,6 +128,8 @@ pub fn unread() -> Outcome {
              process's memory is told by the map's BTF, which cannot be read: ENOMEM"
         );
     });
+    // A filter's answer of zeroes is no BTF.
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
     as_user(CapabilitySet::BPF, || {
         let error =
             refused("this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id");

@@ -36,7 +36,7 @@ pub fn life(
     let (id, other) = (link.id()?, prog());
     let text = format!("update link {id}: the link holds program {holds}");
     let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
-    let holds = Cause::HoldsAnother { prog_id: holds };
+    let holds = Cause::UnexpectedProgram { prog_id: holds };
     assert_eq!(error.cause(), Some(&holds));
     assert_eq!(prog_id()?, second.id()?);
     link.update_from(&third, &second)?;

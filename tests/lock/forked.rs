@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Bpffs, MapSpec, MapType, Migrate, MountOptions, Outcome as Done, PinDir, Reuse};
+use bpf_pin::{Bpffs, MapOutcome as Done, MapSpec, MapType, Migrate, MountOptions, PinDir, Reuse};
 use common::*;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};

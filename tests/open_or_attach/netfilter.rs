@@ -109,7 +109,7 @@ pub fn not_in_the_way() -> Outcome {
     own_network(|| {
         let foreign = spec().create(&theirs)?;
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
-        assert_eq!(error.cause(), Some(&Cause::NotPutBack { prog_id }));
+        assert_eq!(error.cause(), Some(&Cause::RestoreFailed { prog_id }));
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         assert!(failed(&error, |it| it.operation() == Operation::CreateLink));
         assert_eq!(dir.identity("link")?.id, id);
@@ -133,7 +133,7 @@ pub fn in_vain() -> Outcome {
     let (first, second) = (make(), make());
     dir.open_or_attach("link", &spec(), &first)?;
     let prog_id = first.id()?;
-    let not_put_back = Cause::NotPutBack { prog_id };
+    let not_put_back = Cause::RestoreFailed { prog_id };
     let create = Some(abi::BPF_LINK_CREATE);
     denied(create, libc::EBUSY as u32, || {
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();

@@ -1,8 +1,8 @@
 //! What a spec says of the descriptor, and of the entries, holds whether the map is found or made.
 
 use bpf_pin::{
-    Access, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Migrate, Operation, Outcome as Done,
-    PinDir, PinnedMap, Reuse,
+    Access, Cause, ElemFlags, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate,
+    Operation, PinDir, PinnedMap, Reuse,
 };
 use common::*;
 use rustix::fs::{OFlags, fcntl_getfl};

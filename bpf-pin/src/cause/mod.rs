@@ -361,12 +361,12 @@ pub enum Cause {
     /// The link was detached, or what it was attached to is gone (ENOLINK).
     Detached,
     /// The link holds another program than the caller took for the old one (EPERM).
-    HoldsAnother {
+    UnexpectedProgram {
         /// The id of the program that it holds.
         prog_id: u32,
     },
     /// The link holds another map than the caller took for the old one (EPERM).
-    HoldsAnotherMap {
+    UnexpectedMap {
         /// The id of the map that it holds.
         map_id: u32,
     },
@@ -401,7 +401,7 @@ pub enum Cause {
     },
     /// The pinned link of netfilter was detached to make room, which it did not make, and the program that it
     /// held could not be attached again here.
-    NotPutBack {
+    RestoreFailed {
         /// The id of the program that the pinned link held.
         prog_id: u32,
     },

@@ -260,8 +260,8 @@ impl Cause {
                 write!(f, "device {ifindex} has XDP program {prog_id} already")
             }
             Self::Detached => f.write_str("the link is detached"),
-            Self::HoldsAnother { prog_id } => write!(f, "the link holds program {prog_id}"),
-            Self::HoldsAnotherMap { map_id } => write!(f, "the link holds map {map_id}"),
+            Self::UnexpectedProgram { prog_id } => write!(f, "the link holds program {prog_id}"),
+            Self::UnexpectedMap { map_id } => write!(f, "the link holds map {map_id}"),
             Self::NoUpdate { link_type } => {
                 write!(f, "links of type {link_type} cannot be updated")
             }
@@ -280,7 +280,7 @@ impl Cause {
                 f,
                 "it is attached to the tracepoint {found}, not to {expected}; nothing was changed"
             ),
-            Self::NotPutBack { prog_id } => write!(
+            Self::RestoreFailed { prog_id } => write!(
                 f,
                 "the pinned link was detached in vain, and program {prog_id}, which it held, could not be attached again"
             ),

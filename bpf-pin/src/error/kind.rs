@@ -131,14 +131,14 @@ impl ErrorKind {
 
             Cause::Replaced { .. }
             | Cause::Moved { .. }
-            | Cause::HoldsAnother { .. }
-            | Cause::HoldsAnotherMap { .. }
+            | Cause::UnexpectedProgram { .. }
+            | Cause::UnexpectedMap { .. }
             | Cause::AnotherInstance { .. }
             | Cause::AnotherMount { .. }
             | Cause::Covered { .. }
             | Cause::LostRace
             | Cause::Unsettled
-            | Cause::NotPutBack { .. } => Self::Changed,
+            | Cause::RestoreFailed { .. } => Self::Changed,
 
             Cause::NotBpffs { .. } => Self::NotBpffs,
 

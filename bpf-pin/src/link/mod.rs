@@ -100,7 +100,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`update`](Self::update), and [`HoldsAnother`](Cause::HoldsAnother) (EPERM).
+    /// As [`update`](Self::update), and [`UnexpectedProgram`](Cause::UnexpectedProgram) (EPERM).
     ///
     /// # Examples
     ///
@@ -112,7 +112,7 @@ impl Link {
     /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
     /// if let Err(error) = link.update_from(&new, &old) {
     ///     match error.cause() {
-    ///         Some(Cause::HoldsAnother { prog_id }) => println!("program {prog_id} was faster"),
+    ///         Some(Cause::UnexpectedProgram { prog_id }) => println!("program {prog_id} was faster"),
     ///         _ => return Err(error),
     ///     }
     /// }
@@ -154,7 +154,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// As [`update_map`](Self::update_map), and [`HoldsAnotherMap`](Cause::HoldsAnotherMap) (EPERM).
+    /// As [`update_map`](Self::update_map), and [`UnexpectedMap`](Cause::UnexpectedMap) (EPERM).
     pub fn update_map_from(&self, new: &impl AsMap, old: &impl AsMap) -> Result<()> {
         self.update_fds(new.map_fd(), Some(old.map_fd()))
     }
@@ -170,10 +170,10 @@ impl Link {
             (Errno::NOLINK, _) => Some(Cause::Detached),
             (Errno::PERM, Some(info)) => old.and_then(|old| {
                 let (holds, cause) = match info.target {
-                    LinkTarget::StructOps { map_id } => (map_id, Cause::HoldsAnotherMap { map_id }),
+                    LinkTarget::StructOps { map_id } => (map_id, Cause::UnexpectedMap { map_id }),
                     _ => {
                         let prog_id = info.prog_id;
-                        (prog_id, Cause::HoldsAnother { prog_id })
+                        (prog_id, Cause::UnexpectedProgram { prog_id })
                     }
                 };
                 (holds != sys::object_id(old).ok()?).then_some(cause)

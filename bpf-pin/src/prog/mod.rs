@@ -1,10 +1,12 @@
 //! Programs: what they are, how they are loaded, how they are tried.
 
+mod btf;
 mod load;
 pub(crate) mod log;
 mod run;
 mod spec;
 
+pub use btf::Btf;
 pub use run::{TestRun, TestRunFlags, TestRunResult};
 pub use spec::{ProgFlags, ProgSpec};
 

@@ -61,13 +61,13 @@ const TRIES: u32 = 20;
 
 /// How often one's turn is waited for once more: to detach from some places takes the kernel a good
 /// part of a second, and many may be waiting.
-const TURNS: u32 = 5;
+const LOCK_TRIES: u32 = 5;
 
-/// What a try has come to.
+/// The result of an attempt.
 enum Step {
     Done(Attached<Link>),
-    /// Somebody was faster, or is in the way.
-    Again(Error),
+    /// Another process was faster, or is in the way.
+    Retry(Error),
 }
 
 impl PinDir {
@@ -129,7 +129,7 @@ impl PinDir {
     /// - [`Operation::CreateLink`](crate::Operation::CreateLink), as [`LinkSpec::create`]: where the place is taken, after a second in which
     ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
     ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
-    ///   netfilter [`NotPutBack`](Cause::NotPutBack), the one failure that leaves less than there was: the
+    ///   netfilter [`RestoreFailed`](Cause::RestoreFailed), the one failure that leaves less than there was: the
     ///   pinned link was in another network namespace, or was defunct, or something else took the place
     ///   meanwhile;
     /// - [`Operation::FromId`](crate::Operation::FromId), of a netfilter link that holds another program:
@@ -184,7 +184,7 @@ impl PinDir {
         prog: &Prog,
     ) -> Result<Attached<Link>> {
         spec.check()?;
-        let wanted = Wanted {
+        let request = AttachRequest {
             dir: self,
             name,
             spec,
@@ -192,19 +192,19 @@ impl PinDir {
             prog_id: prog.id()?,
         };
         // What is there as it should be takes no turn.
-        if let Some(there) = wanted.open()? {
-            if let Ok(attached) = wanted.take(there)? {
+        if let Some(there) = request.open()? {
+            if let Ok(attached) = request.take(there)? {
                 return Ok(attached);
             }
         }
-        let (mut tries, mut turns) = (0, 0);
+        let (mut tries, mut lock_tries) = (0, 0);
         loop {
-            match wanted.in_turn() {
+            match request.attach_locked() {
                 Ok(Step::Done(attached)) => return Ok(attached),
-                Ok(Step::Again(error)) if tries == TRIES => return Err(error),
-                Ok(Step::Again(_)) => tries += 1,
-                Err(error) if turns < TURNS && error.cause() == Some(&Cause::Locked) => {
-                    turns += 1;
+                Ok(Step::Retry(error)) if tries == TRIES => return Err(error),
+                Ok(Step::Retry(_)) => tries += 1,
+                Err(error) if lock_tries < LOCK_TRIES && error.cause() == Some(&Cause::Locked) => {
+                    lock_tries += 1;
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -214,8 +214,8 @@ impl PinDir {
     }
 }
 
-/// What is to have the name.
-struct Wanted<'a> {
+/// The link that a caller asks for.
+struct AttachRequest<'a> {
     dir: &'a PinDir,
     name: &'a Filename,
     spec: &'a LinkSpec<'a>,
@@ -223,23 +223,23 @@ struct Wanted<'a> {
     prog_id: u32,
 }
 
-/// A link that is there and does not do.
-struct Useless {
+/// A pinned link that has to be replaced.
+struct StaleLink {
     link: Link,
     info: LinkInfo,
-    why: Why,
+    why: StaleReason,
 }
 
-/// Why it does not.
+/// StaleReason it does not.
 #[derive(Clone, Copy, PartialEq)]
-enum Why {
+enum StaleReason {
     Gone,
     NoUpdate,
     /// It may be detached, or in another network namespace.
     Unsure,
 }
 
-impl Useless {
+impl StaleLink {
     fn is_of_netfilter(&self) -> bool {
         self.info.link_type == LinkType::NETFILTER
     }
@@ -250,9 +250,9 @@ impl Useless {
     }
 
     /// What a new one in its place will have been, which there was room for beside it.
-    fn succeeded(&self) -> Attachment {
+    fn attachment(&self) -> Attachment {
         match self.why {
-            Why::NoUpdate if !self.is_of_netfilter() => self.relinked(),
+            StaleReason::NoUpdate if !self.is_of_netfilter() => self.relinked(),
             _ => Attachment::Reattached,
         }
     }
@@ -264,20 +264,20 @@ impl Useless {
     }
 }
 
-impl Wanted<'_> {
+impl AttachRequest<'_> {
     /// None where nothing has the name.
     fn open(&self) -> Result<Option<(Link, LinkInfo)>> {
         self.dir.find_with_info(self.name, Access::ReadWrite)
     }
 
     /// Makes the link hold the program, if it can.
-    fn take(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, Useless>> {
+    fn take(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
         self.check(&link, &info)?;
         let old_prog_id = info.prog_id;
         let has_it = old_prog_id == self.prog_id;
         let why = match info.target.is_gone() {
-            true => Why::Gone,
-            false if has_it && info.link_type == LinkType::NETFILTER => Why::Unsure,
+            true => StaleReason::Gone,
+            false if has_it && info.link_type == LinkType::NETFILTER => StaleReason::Unsure,
             false if has_it => {
                 // A process that was killed while it relinked has left the old link attached.
                 if has_no_update(info.link_type) {
@@ -292,13 +292,13 @@ impl Wanted<'_> {
                     return Ok(Ok(Attached { link, attachment }));
                 }
                 Err(error) => match error.cause() {
-                    Some(Cause::Detached) => Why::Gone,
-                    Some(Cause::NoUpdate { .. }) => Why::NoUpdate,
+                    Some(Cause::Detached) => StaleReason::Gone,
+                    Some(Cause::NoUpdate { .. }) => StaleReason::NoUpdate,
                     _ => return Err(error),
                 },
             },
         };
-        Ok(Err(Useless { link, info, why }))
+        Ok(Err(StaleLink { link, info, why }))
     }
 
     /// That it is attached to what it is to be attached to, as far as it is at all.
@@ -326,7 +326,7 @@ impl Wanted<'_> {
     }
 
     /// Attaches, unless somebody was faster.
-    fn in_turn(&self) -> Result<Step> {
+    fn attach_locked(&self) -> Result<Step> {
         let fail = |reason| {
             let name = self.name.as_os_str();
             self.dir.fail_at(Operation::Replace, name, reason)
@@ -341,25 +341,27 @@ impl Wanted<'_> {
         };
         old = match self.take(there)? {
             Ok(attached) => return Ok(Step::Done(attached)),
-            Err(useless) => useless,
+            Err(stale) => stale,
         };
         // A process that was killed right here has left its link, which may be in the way.
         let _ = self.dir.sweep_stale();
         match self.spec.create(self.prog) {
-            Ok(link) => self.succeed(link, &old, old.succeeded()),
-            Err(error) if !is_taken(&error) => Err(error),
-            Err(_) if old.why == Why::Unsure => {
+            Ok(link) => self.take_name(link, &old, old.attachment()),
+            Err(error) if !is_occupied(&error) => Err(error),
+            Err(_) if old.why == StaleReason::Unsure => {
                 let (link, attachment) = (old.link, Attachment::Unchanged);
                 Ok(Step::Done(Attached { link, attachment }))
             }
-            Err(_) if old.why == Why::NoUpdate && old.is_of_netfilter() => self.make_room(&old),
+            Err(_) if old.why == StaleReason::NoUpdate && old.is_of_netfilter() => {
+                self.attach_in_place_of(&old)
+            }
             // Of one that is about to die.
-            Err(error) => Ok(Step::Again(error)),
+            Err(error) => Ok(Step::Retry(error)),
         }
     }
 
     /// Gives the name of the old link to the new one.
-    fn succeed(&self, link: Link, old: &Useless, attachment: Attachment) -> Result<Step> {
+    fn take_name(&self, link: Link, old: &StaleLink, attachment: Attachment) -> Result<Step> {
         let fail = |reason| {
             let name = self.name.as_os_str();
             self.dir.fail_at(Operation::Replace, name, reason)
@@ -370,7 +372,7 @@ impl Wanted<'_> {
         {
             Ok(()) => Ok(Step::Done(Attached { link, attachment })),
             Err(reason) => match (reason.cause(), reason.is(Errno::NOENT)) {
-                (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Again(fail(reason))),
+                (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Retry(fail(reason))),
                 _ => Err(fail(reason)),
             },
         }
@@ -378,11 +380,11 @@ impl Wanted<'_> {
 
     /// Detaches the old link of netfilter, for the new one is refused beside it, and attaches that; or puts
     /// back what was there.
-    fn make_room(&self, old: &Useless) -> Result<Step> {
+    fn attach_in_place_of(&self, old: &StaleLink) -> Result<Step> {
         let prog_id = old.info.prog_id;
         let before = Prog::from_id(prog_id)?;
         old.link.detach()?;
-        let put_back = || {
+        let restore = || {
             let link = self.spec.create(&before).ok()?;
             let done = self
                 .dir
@@ -391,29 +393,29 @@ impl Wanted<'_> {
         };
         let attached = self.spec.create(self.prog).and_then(|link| {
             let ours = link.try_clone()?;
-            let step = self.succeed(link, old, old.relinked());
+            let step = self.take_name(link, old, old.relinked());
             if step.is_err() {
                 // It makes room at once, where to be closed takes the kernel its time.
                 let _ = ours.detach();
             }
             step
         });
-        attached.or_else(|error| match put_back() {
+        attached.or_else(|error| match restore() {
             Some(()) => Err(error),
             // Who is in the way may be about to die.
-            None if is_taken(&error) => {
-                Ok(Step::Again(error.because(Cause::NotPutBack { prog_id })))
+            None if is_occupied(&error) => {
+                Ok(Step::Retry(error.because(Cause::RestoreFailed { prog_id })))
             }
-            None => Err(error.because(Cause::NotPutBack { prog_id })),
+            None => Err(error.because(Cause::RestoreFailed { prog_id })),
         })
     }
 
     fn attach(&self) -> Result<Step> {
         let link = match self.spec.create(self.prog) {
             Ok(link) => link,
-            Err(error) if is_taken(&error) => {
+            Err(error) if is_occupied(&error) => {
                 let _ = self.dir.sweep_stale();
-                return Ok(Step::Again(error));
+                return Ok(Step::Retry(error));
             }
             Err(error) => return Err(error),
         };
@@ -426,7 +428,7 @@ impl Wanted<'_> {
                 let path = place.path();
                 let error = Error::new(Operation::Pin, reason).at(path);
                 match is_overtaken {
-                    true => Ok(Step::Again(error)),
+                    true => Ok(Step::Retry(error)),
                     false => Err(error),
                 }
             }
@@ -435,7 +437,7 @@ impl Wanted<'_> {
 }
 
 /// Whether somebody is there already, whom a link beside is refused for.
-fn is_taken(error: &Error) -> bool {
+fn is_occupied(error: &Error) -> bool {
     match (error.operation(), error.subject()) {
         (Operation::CreateLink, Subject::AttachPoint { attach_type, .. }) => {
             error.is(Errno::BUSY)

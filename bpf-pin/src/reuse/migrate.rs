@@ -18,7 +18,7 @@ use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
 
 use super::copy::{Copy, Entries};
-use super::{Outcome, Reused, identity, is_overtaken};
+use super::{MapOutcome, OpenedMap, identity, is_overtaken};
 
 /// What becomes of an entry: the old key and value in, the new ones out; false leaves it out.
 type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + 'f>;
@@ -29,7 +29,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// once more, for what has changed meanwhile, and what is gone by then is taken out. Then the new
 /// map gets the name, in one step, and the old one is kept under another name in the directory,
 /// "_bpf-pin-old-", the new one's id and the name, with the same mode and owner, until
-/// [`Migration::commit`]. Nobody else does that: who takes the map out of [`Reused`] and lets the outcome
+/// [`Migration::commit`]. Nobody else does that: who takes the map out of [`OpenedMap`] and lets the outcome
 /// fall leaves the old one pinned. A migration of the new one that succeeds takes it for committed.
 ///
 /// What is written to the old map while it is read for the second time, or after that, is in the old map
@@ -44,7 +44,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// Processes that migrate the same name exclude each other by a lock of their own. If one is killed, the
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
-/// [`Resumed`](Outcome::Resumed). What is kept for a map that never had the name, or has it no more,
+/// [`Resumed`](MapOutcome::Resumed). What is kept for a map that never had the name, or has it no more,
 /// is removed by [`PinDir::sweep_stale`].
 ///
 /// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied. An LRU map drops
@@ -71,14 +71,14 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+/// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Reuse};
 ///
 /// let dir = PinDir::open("/sys/fs/bpf/app")?;
 /// // Each value grows by the time when it was last seen.
 /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
 /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
 /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
-/// if let Outcome::Migrated(migration) | Outcome::Resumed(migration) = flows.outcome {
+/// if let MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration) = flows.outcome {
 ///     // All is well: the old one may go.
 ///     migration.commit()?;
 /// }
@@ -138,7 +138,7 @@ impl<'f> Migrate<'f> {
     /// Each CPU's counter of 8 bytes gets a second one beside it, which begins at 0:
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Reuse};
+    /// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Reuse};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::PERCPU_ARRAY, 4, 16, 64);
@@ -150,7 +150,7 @@ impl<'f> Migrate<'f> {
     ///     true
     /// });
     /// let counters = dir.open_or_create("counters", &spec, Reuse::Migrate(&mut grow))?;
-    /// if let Outcome::Migrated(migration) | Outcome::Resumed(migration) = counters.outcome {
+    /// if let MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration) = counters.outcome {
     ///     migration.commit()?;
     /// }
     /// # Ok::<(), bpf_pin::Error>(())
@@ -192,7 +192,7 @@ impl<'f> Migrate<'f> {
 /// What was migrated and is not committed: the old map, kept under a name of its own.
 ///
 /// Dropped, it leaves that to the next process, which gets it with
-/// [`Resumed`](Outcome::Resumed). As long as it lives it has the turn among those who migrate the name.
+/// [`Resumed`](MapOutcome::Resumed). As long as it lives it has the turn among those who migrate the name.
 #[must_use = "the old map is kept until the migration is committed"]
 pub struct Migration {
     // Not in place: what is moved with each result of open_or_create is not to be large.
@@ -256,14 +256,14 @@ impl Migration {
     /// # Errors
     ///
     /// With the migration, which is not committed: [`InvalidOption`](Cause::InvalidOption) for one that was
-    /// [resumed](Outcome::Resumed), because what was copied is not known any more; [`Size`](Cause::Size);
+    /// [resumed](MapOutcome::Resumed), because what was copied is not known any more; [`Size`](Cause::Size);
     /// what `merge` returns, and it may have been called for some of the entries;
     /// as [`commit`](Self::commit).
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, LinkSpec, Map, MapSpec, MapType, Migrate, Outcome, PinDir, Prog, Reuse};
+    /// use bpf_pin::{ElemFlags, LinkSpec, Map, MapSpec, MapType, Migrate, MapOutcome, PinDir, Prog, Reuse};
     ///
     /// # fn load(map: &Map) -> bpf_pin::Result<Prog> { Prog::open("/sys/fs/bpf/filter") }
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
@@ -274,7 +274,7 @@ impl Migration {
     /// let filter = load(&flows.map)?;
     /// dir.open_or_attach("ingress", &LinkSpec::xdp(2), &filter)?;
     /// // What the old program has counted meanwhile.
-    /// if let Outcome::Migrated(migration) = flows.outcome {
+    /// if let MapOutcome::Migrated(migration) = flows.outcome {
     ///     let new = flows.map.elements::<u32, [u64; 2]>()?;
     ///     migration.commit_with(|key: &u32, copied: Option<&u64>, now: Option<&u64>| {
     ///         let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
@@ -366,13 +366,13 @@ impl Migration {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, Migrate, Outcome, PinDir, Prog, Reuse};
+    /// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Prog, Reuse};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
     /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
     /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
-    /// if let Outcome::Migrated(migration) = flows.outcome {
+    /// if let MapOutcome::Migrated(migration) = flows.outcome {
     ///     // Whoever is to use the new map is not there: all goes on with the old one.
     ///     match dir.open_as::<Prog>("filter") {
     ///         Ok(_) => migration.commit()?,
@@ -432,8 +432,8 @@ impl PinDir {
         name: &Filename,
         new_is: Identity,
         access: Access,
-    ) -> Result<Option<Outcome>> {
-        let found = Ok(Some(Outcome::Found));
+    ) -> Result<Option<MapOutcome>> {
+        let found = Ok(Some(MapOutcome::Found));
         // Under so long a name nothing is kept.
         let Ok(kept) = kept(name, new_is.id) else {
             return found;
@@ -456,7 +456,7 @@ impl PinDir {
         if old_is == new_is {
             return found;
         }
-        Ok(Some(Outcome::Resumed(Migration {
+        Ok(Some(MapOutcome::Resumed(Migration {
             dir: self.try_clone()?.into(),
             name: Box::new(*name),
             kept: kept.into(),
@@ -476,7 +476,7 @@ impl PinDir {
         migrate: &mut Migrate<'_>,
         make: &mut dyn FnMut() -> Result<Map, E>,
         is_filled: bool,
-    ) -> Result<Option<Reused>, E> {
+    ) -> Result<Option<OpenedMap>, E> {
         /// After a wait of this long for the lock it checks whether the migration is still needed.
         const GLANCE: Duration = Duration::from_millis(100);
 
@@ -517,7 +517,7 @@ impl PinDir {
             Err(error) if is_overtaken(&error) => return Ok(None),
             done => done.map_err(fail)?,
         }
-        let mut keeping = Keeping {
+        let mut backup = BackupPin {
             dir: self,
             kept: &kept,
             lock: &lock,
@@ -538,8 +538,8 @@ impl PinDir {
             Err(error) if is_overtaken(&error) => return Ok(None),
             Err(error) => return Err(fail(error).into()),
         };
-        keeping.is_armed = false;
-        drop(keeping);
+        backup.is_armed = false;
+        drop(backup);
         self.forget_before(name, old_is);
         let migration = Migration {
             dir: dir.into(),
@@ -551,7 +551,7 @@ impl PinDir {
             copied: Some(copied.into()),
             _lock: lock,
         };
-        Ok(Some(Reused::new(new, Outcome::Migrated(migration))))
+        Ok(Some(OpenedMap::new(new, MapOutcome::Migrated(migration))))
     }
 
     /// What was kept for the map that is itself kept now. What cannot be removed is left to a sweep.
@@ -575,14 +575,14 @@ impl PinDir {
 
 /// The old map's other name, taken away again unless all goes well. Nobody else makes it up: it has the
 /// new map's id.
-struct Keeping<'a> {
+struct BackupPin<'a> {
     dir: &'a PinDir,
     kept: &'a Filename,
     lock: &'a ByteLock,
     is_armed: bool,
 }
 
-impl Drop for Keeping<'_> {
+impl Drop for BackupPin<'_> {
     fn drop(&mut self) {
         // A process that a conversion has forked has a copy of this, and its end is not that of this.
         if self.is_armed && !self.lock.is_inherited() {

@@ -34,7 +34,7 @@ pub enum Reuse<'m, 'f> {
     Recreate,
     /// A map that does not fit is replaced by a new one with its entries, in one step, and kept: it stays
     /// pinned, under another name, until somebody [commits](Migration::commit) what is in
-    /// [`Reused::outcome`].
+    /// [`OpenedMap::outcome`].
     Migrate(&'m mut Migrate<'f>),
     /// As [`Exact`](Self::Exact), and none is created.
     OpenOnly,
@@ -45,20 +45,20 @@ pub enum Reuse<'m, 'f> {
 /// A map that fits, and how it came to be there.
 ///
 /// Who takes the map alone never commits a migration: the old map stays pinned until somebody does, who
-/// gets it as [`Outcome::Resumed`].
+/// gets it as [`MapOutcome::Resumed`].
 #[derive(Debug)]
 #[must_use]
-pub struct Reused<M = Map> {
+pub struct OpenedMap<M = Map> {
     /// What the name is of.
     pub map: M,
     /// What was done.
-    pub outcome: Outcome,
+    pub outcome: MapOutcome,
 }
 
 /// What [`PinDir::open_or_create`] has done.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum MapOutcome {
     /// It was there.
     Found,
     /// None was there.
@@ -134,7 +134,7 @@ impl PinDir {
         name: impl AsRef<OsStr>,
         spec: &MapSpec<'_>,
         reuse: Reuse<'_, '_>,
-    ) -> Result<Reused> {
+    ) -> Result<OpenedMap> {
         self.open_or_fill(name.as_ref(), spec, reuse, None)
     }
 
@@ -181,7 +181,7 @@ impl PinDir {
         spec: &MapSpec<'_>,
         reuse: Reuse<'_, '_>,
         mut fill: impl FnMut(&Map) -> Result<(), E>,
-    ) -> Result<Reused, E> {
+    ) -> Result<OpenedMap, E> {
         self.open_or_fill(name.as_ref(), spec, reuse, Some(&mut fill))
     }
 
@@ -191,7 +191,7 @@ impl PinDir {
         spec: &MapSpec<'_>,
         mut reuse: Reuse<'_, '_>,
         mut fill: Option<Fill<'_, E>>,
-    ) -> Result<Reused, E> {
+    ) -> Result<OpenedMap, E> {
         let path = || self.path().join(name);
         let name =
             &Filename::new(name).map_err(|error| Error::new(Operation::Reuse, error).at(path()))?;
@@ -217,7 +217,7 @@ impl PinDir {
                 }
                 let map = make()?;
                 match self.pin_new(&map, name) {
-                    Ok(()) => return Ok(Reused::new(map, Outcome::Created)),
+                    Ok(()) => return Ok(OpenedMap::new(map, MapOutcome::Created)),
                     Err(error) if is_overtaken(&error) && tries < TRIES => {
                         if let Reuse::CreateOnly = reuse {
                             return Err(error.into());
@@ -232,14 +232,14 @@ impl PinDir {
             let mismatches = spec.compare_info(&info);
             let fits = mismatches.is_empty();
             if fits && !matches!(reuse, Reuse::Migrate(_)) {
-                return Ok(Reused::new(map, Outcome::Found));
+                return Ok(OpenedMap::new(map, MapOutcome::Found));
             }
             let outcome = match &mut reuse {
                 Reuse::Migrate(_) if fits => {
                     match self.found_or_resumed(name, identity(&info), access)? {
                         // It has lost the name meanwhile.
                         None if tries < TRIES => continue,
-                        None => Some(Outcome::Found),
+                        None => Some(MapOutcome::Found),
                         outcome => outcome,
                     }
                 }
@@ -255,7 +255,7 @@ impl PinDir {
                     let new = make()?;
                     match self.replace_named_if(new.as_fd(), name, identity(&info)) {
                         Ok(()) => {
-                            return Ok(Reused::new(new, Outcome::Recreated { old: map }));
+                            return Ok(OpenedMap::new(new, MapOutcome::Recreated { old: map }));
                         }
                         Err(error) if is_overtaken(&error) && tries < TRIES => continue,
                         Err(error) => return Err(error.into()),
@@ -264,7 +264,7 @@ impl PinDir {
                 Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => None,
             };
             if let Some(outcome) = outcome {
-                return Ok(Reused::new(map, outcome));
+                return Ok(OpenedMap::new(map, outcome));
             }
             let id = info.id;
             let error = Error::new(Operation::Reuse, Cause::Mismatch { id, mismatches }).at(path());
@@ -287,8 +287,8 @@ impl PinDir {
     }
 }
 
-impl Reused {
-    fn new(map: Map, outcome: Outcome) -> Self {
+impl OpenedMap {
+    fn new(map: Map, outcome: MapOutcome) -> Self {
         Self { map, outcome }
     }
 }

@@ -14,7 +14,7 @@ use crate::object::{PinnedLink, PinnedMap};
 use crate::pathname::Pathname;
 use crate::prog::Prog;
 
-use super::{Attached, Reuse, Reused};
+use super::{Attached, OpenedMap, Reuse};
 
 impl PinnedMap {
     /// As [`PinDir::open_or_create`], in the directory that the path leads to.
@@ -42,10 +42,10 @@ impl PinnedMap {
         path: impl AsRef<Path>,
         spec: &MapSpec<'_>,
         reuse: Reuse<'_, '_>,
-    ) -> Result<Reused<Self>> {
+    ) -> Result<OpenedMap<Self>> {
         let (dir, name, pathname) = parted(path.as_ref())?;
-        let Reused { map, outcome } = dir.open_or_create(name, spec, reuse)?;
-        Ok(Reused {
+        let OpenedMap { map, outcome } = dir.open_or_create(name, spec, reuse)?;
+        Ok(OpenedMap {
             map: Self::from_parts(map, pathname),
             outcome,
         })

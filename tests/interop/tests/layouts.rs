@@ -250,7 +250,10 @@ fn cilium(root: &Path) -> Outcome {
     );
     layout.assert_seen()?;
     let larger = globals.open_or_create(name, &spec, Reuse::Recreate)?;
-    assert!(matches!(larger.outcome, bpf_pin::Outcome::Recreated { .. }));
+    assert!(matches!(
+        larger.outcome,
+        bpf_pin::MapOutcome::Recreated { .. }
+    ));
     larger
         .map
         .elements::<[u8], [u8]>()?
