@@ -80,7 +80,7 @@ fn grow(path: &Path) -> Outcome {
 fn count(path: &Path, times: &str) -> Outcome {
     let dir = PinDir::open(path)?;
     let (times, mut anew) = (times.parse::<u64>()?, 0);
-    let mut counts = Elements::<[u8], [u8], _>::new(dir.open_as::<Map>(NAME)?)?;
+    let mut counts = Elements::<[u8], [u8], _>::new(dir.get::<Map>(NAME)?)?;
     for i in 0..times {
         let key = ((i % u64::from(KEYS)) as u32).to_ne_bytes();
         loop {
@@ -113,7 +113,7 @@ fn add(counts: &Elements<[u8], [u8]>, key: &[u8]) -> bpf_pin::Result<()> {
 /// What has the name after this map.
 fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
     loop {
-        let map: Map = dir.open_as(NAME)?;
+        let map: Map = dir.get(NAME)?;
         if map.id()? != old.id()? {
             return Ok(Elements::<[u8], [u8], _>::new(map)?);
         }
@@ -124,7 +124,7 @@ fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
 fn story() -> Outcome {
     let root = root::root()?;
     // What is left of a story that was interrupted.
-    root.sweep_stale()?;
+    root.remove_leftovers()?;
     // A stage that is never published: a directory for as long as this process lives.
     let dir = root.stage("migrate")?;
     let spec = MapSpec::new(MapType::HASH, 4, size_of::<Old>() as u32, KEYS);
@@ -150,7 +150,7 @@ fn story() -> Outcome {
     }
     end(start(&["grow"])?)?;
     end(counter)?;
-    let new: Map = dir.open_as(NAME)?;
+    let new: Map = dir.get(NAME)?;
     let all = sum(new
         .elements::<u32, New>()?
         .iter()
@@ -223,7 +223,7 @@ fn program_story(dir: &PinDir) -> Outcome {
 
 /// Runs the program that the link holds, as packets would.
 fn packets(dir: &PinDir, count: u32) -> bpf_pin::Result<()> {
-    let link: Link = dir.open_as("link")?;
+    let link: Link = dir.get("link")?;
     let prog = Prog::from_id(link.info()?.prog_id)?;
     prog.test_run(TestRun::new().data_in(&[0; 64]).repeat(count))?;
     Ok(())

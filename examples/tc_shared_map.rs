@@ -54,7 +54,7 @@ fn load() -> Outcome {
 fn attach() -> Outcome {
     let (pins, device) = (PinDir::open(PINS)?, wire::near_index()?);
     for (direction, attach_type) in DIRECTIONS {
-        let prog: Prog = pins.open_as(direction)?;
+        let prog: Prog = pins.get(direction)?;
         let link = match LinkSpec::tcx(device, attach_type).create(&prog) {
             // EINVAL
             Err(error) if error.raw_os_error() == Some(22) => {

@@ -20,7 +20,7 @@ use std::process::{Child, Command, ExitCode, Stdio, id as pid};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf_pin::{Cause, ElemFlags, Map, MapSpec, MapType, PinDir};
+use bpf_pin::{Cause, ElemFlags, LockMode, Map, MapSpec, MapType, PinDir, Wait};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -86,7 +86,7 @@ fn look(app: &PinDir) -> Outcome<Look> {
         set => set?,
     };
     // Nobody removes anything from it until this is dropped.
-    let _lock = match set.lock_shared() {
+    let _lock = match set.lock(LockMode::Shared, Wait::Forever) {
         Err(error) if matches!(error.cause(), Some(Cause::Moved { .. })) => {
             return Ok(Look::Replaced);
         }
@@ -94,7 +94,7 @@ fn look(app: &PinDir) -> Outcome<Look> {
     };
     let mut found = [0; 3];
     for (name, found) in MAPS.iter().zip(&mut found) {
-        let map: Map = set.open_as(name)?;
+        let map: Map = set.get(name)?;
         *found = map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or_default();
     }
     Ok(Look::Generations(found))
@@ -137,7 +137,7 @@ fn read(path: &Path, last: &str) -> Outcome {
 fn story() -> Outcome {
     let root = root::root()?;
     // What is left of a story that was interrupted.
-    root.sweep_stale()?;
+    root.remove_leftovers()?;
     // A stage that is never published: a directory for as long as this process lives.
     let app = root.stage("upgrade")?;
     let start = |step: &str, number: u64| {

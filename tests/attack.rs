@@ -144,7 +144,7 @@ fn at_each_stop_in(
     // What is asked once, of the kernel, is asked here for all children.
     let _ = std::hash::RandomState::new();
     let dir = PinDir::open(root).expect("the root");
-    dir.open_any("nothing").unwrap_err();
+    dir.get::<bpf_pin::Object>("nothing").unwrap_err();
     let end = Instant::now() + Duration::from_secs(2);
     let is_time = || Instant::now() < end || std::env::var_os(LONG).is_some();
     let mut attacks: usize = 0;

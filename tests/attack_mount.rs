@@ -85,14 +85,14 @@ fn beneath() -> Outcome {
             assert_eq!(
                 dir.open_dir("below")?
                     .open_dir("deep")?
-                    .open_as::<Map>("pin")?
+                    .get::<Map>("pin")?
                     .id()?,
                 map.id()?
             );
             let walked: Result<Vec<_>, _> = dir.walk()?.collect();
             assert_eq!(walked?.len(), 7);
-            assert!(dir.sweep_stale()?.failed.is_empty());
-            dir.remove(&map, "pin")?;
+            assert!(dir.remove_leftovers()?.failed.is_empty());
+            dir.unpin(&map, "pin")?;
             dir.remove_dir_all("below")?;
         }
         let mut over = fs::read_dir(&path)?;
@@ -100,7 +100,7 @@ fn beneath() -> Outcome {
             over.all(|entry| is_of_the_kernel(&entry.unwrap().path())),
             "{kind}"
         );
-        let moved = dir.lock().unwrap_err();
+        let moved = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
         assert!(
             matches!(moved.cause(), Some(Cause::Moved { .. })),
             "{moved}"
@@ -129,7 +129,7 @@ fn beneath() -> Outcome {
         assert!(!path.join("x").exists());
         let names: Vec<_> = tree(&path).into_keys().collect();
         assert_eq!(names, ["name", "set", "set/in"].map(PathBuf::from));
-        drop(dir.lock()?);
+        drop(dir.lock(LockMode::Exclusive, Wait::Forever)?);
     }
     unmounted(at.path());
     Ok(())
@@ -158,7 +158,7 @@ fn names() -> Outcome {
     mount_bind(other.path().join("theirs"), &on_pin)?;
 
     assert_mount_point(root.open_dir("app"), libc::EXDEV);
-    assert_mount_point(root.remove_dir_all("app"), libc::EXDEV);
+    assert_mount_point(root.remove_dir_all("app"), libc::EBUSY);
     assert_mount_point(root.remove_dir("app"), libc::EBUSY);
     assert_mount_point(root.rename("app", "renamed"), libc::EBUSY);
     assert_mount_point(root.exchange("app", "tree"), libc::EBUSY);
@@ -169,8 +169,8 @@ fn names() -> Outcome {
 
     // A file on a file: whoever opens the name has theirs, and who removes it removes ours.
     assert_mount_point(root.unlink("pin"), libc::EBUSY);
-    assert_mount_point(root.remove(&theirs, "pin"), libc::EBUSY);
-    let replaced = root.remove(&ours, "pin").unwrap_err();
+    assert_mount_point(root.unpin(&theirs, "pin"), libc::EBUSY);
+    let replaced = root.unpin(&ours, "pin").unwrap_err();
     assert!(
         matches!(replaced.cause(), Some(Cause::Replaced { .. })),
         "{replaced}"
@@ -209,7 +209,7 @@ fn names() -> Outcome {
     }
 
     // A sweep of all removes what it may; the rest has its names.
-    let swept = root.sweep(|entry| !is_of_the_kernel(&entry.path()))?;
+    let swept = root.remove_where(|entry| !is_of_the_kernel(&entry.path()))?;
     assert_eq!(swept.removed, ["file"]);
     unmounted(&on_pin);
     unmounted(&on_app);
@@ -230,10 +230,10 @@ fn names() -> Outcome {
 }
 
 fn stale() -> Outcome {
-    const DIR: &str = "_bpf-pin-0123456789abcdef-0";
+    const DIR: &str = "_bpf-pin-0123456789abcdef-0-dir";
     const PIN: &str = "_bpf-pin-0123456789abcdef-1";
     const ASIDE: &str = "_bpf-pin-0123456789abcdef-2-aside";
-    const FULL: &str = "_bpf-pin-0123456789abcdef-3";
+    const FULL: &str = "_bpf-pin-0123456789abcdef-3-dir";
     let (at, other) = (bpffs(), bpffs());
     let (root, ours, theirs) = (PinDir::open(at.path())?, hash(), hash());
     pin(&theirs, other.path().join("theirs"));
@@ -247,7 +247,7 @@ fn stale() -> Outcome {
     }
     let on_pin = at.path().join(PIN);
     mount_bind(other.path().join("theirs"), &on_pin)?;
-    let swept = root.sweep_stale()?;
+    let swept = root.remove_leftovers()?;
     assert_eq!(swept.removed, [""; 0]);
     assert_eq!(swept.restored, [""; 0]);
     assert!(swept.failed.len() >= 3, "{swept:?}");
@@ -270,7 +270,7 @@ fn stale() -> Outcome {
     );
     points.iter().for_each(|point| unmounted(point));
     unmounted(&on_pin);
-    let swept = root.sweep_stale()?;
+    let swept = root.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{swept:?}");
     let names: Vec<_> = tree(at.path()).into_keys().collect();
     assert_eq!(names, ["name", "set"].map(PathBuf::from));

@@ -20,7 +20,7 @@ pub const ALONE: &[Alone] = &[
     ("publish_in_a_swapped_directory", PINS, publish),
     ("walk_of_a_swapped_tree", PINS, walk),
     ("remove_dir_all_of_a_swapped_tree", PINS, remove_dir_all),
-    ("sweep_stale_of_a_swapped_tree", PINS, sweep_stale),
+    ("remove_leftovers_of_a_swapped_tree", PINS, remove_leftovers),
 ];
 
 pub fn tests(suite: Suite) -> Suite {
@@ -86,7 +86,7 @@ fn open_dir() {
     let run = |ground: &Ground, dir: &PinDir| {
         let below = dir.open_dir("a")?;
         below.pin(&ground.ours, "new")?;
-        below.open_as::<Map>("ours").map(drop)
+        below.get::<Map>("ours").map(drop)
     };
     at_each_stop(a_and_victim, run, swap, |ground, moment, ended| {
         judge_victim(ground, moment);
@@ -130,7 +130,7 @@ fn pin() {
         dir.pin(&ground.ours, "new")?;
         dir.link("new", "again")?;
         dir.rename("new", "renamed")?;
-        dir.remove(&ground.ours, "again")?;
+        dir.unpin(&ground.ours, "again")?;
         dir.set_mode("renamed", 0o640)
     };
     on_held(call, |ground, _| {
@@ -221,14 +221,14 @@ const STALE: [&str; 2] = [
     "_bpf-pin-0123456789abcdef-1-aside",
 ];
 
-fn sweep_stale() {
+fn remove_leftovers() {
     for stale in STALE {
         let prepare = |ground: &Ground| {
             a_and_victim(ground);
             fs::rename(ground.at("a"), ground.at(stale)).unwrap();
         };
         let run = |_: &Ground, dir: &PinDir| {
-            let swept = dir.sweep_stale()?;
+            let swept = dir.remove_leftovers()?;
             swept.failed.into_iter().next().map_or(Ok(()), Err)
         };
         let top = |ground: &Ground, _: &Moment| {
@@ -304,7 +304,7 @@ fn all_the_time() -> Outcome {
     assert_eq!(tree(&ground.at("victim")), before);
     assert!(ground.has("a/ours", &ground.ours));
     // What create could not finish for being swapped, if anything.
-    root.sweep_stale()?;
+    root.remove_leftovers()?;
     assert_eq!(ground.strays(), [""; 0]);
     fs::remove_dir_all(&ground.root)?;
     Ok(())

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use bpf_pin::{Cause, Error, Map, PinDir, Swept};
+use bpf_pin::{Cause, Error, Map, PinDir, RemovalReport};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -83,7 +83,7 @@ fn against_root() -> Outcome {
             }));
             assert_denied(dir.replace_if(&theirs, name, seen));
             assert_denied(dir.unlink(name));
-            assert_denied(dir.remove(&ground.ours, name));
+            assert_denied(dir.unpin(&ground.ours, name));
             assert_denied(dir.rename(name, "new"));
             assert_denied(
                 dir.exchange(name, "theirs")
@@ -97,16 +97,16 @@ fn against_root() -> Outcome {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
             dir.stage(name)?.publish().map(drop).unwrap_err();
         }
-        assert_denied(dir.open_as::<Map>("name"));
-        assert_eq!(dir.open_as::<Map>("other")?.identity()?, seen);
+        assert_denied(dir.get::<Map>("name"));
+        assert_eq!(dir.get::<Map>("other")?.identity()?, seen);
         assert_denied(dir.remove_dir("dir"));
         assert_denied(dir.remove_dir_all("dir"));
         assert_denied(dir.stage("dir")?.publish());
         assert_denied(dir.chmod(0o777));
         assert_denied(dir.create_dir("dir", 0o700)?.pin(&theirs, "theirs"));
-        let Swept {
+        let RemovalReport {
             removed, failed, ..
-        } = dir.sweep(|_| true)?;
+        } = dir.remove_where(|_| true)?;
         assert_eq!(removed, ["theirs"]);
         assert_eq!(failed.len(), 3, "{failed:?}");
         failed
@@ -131,21 +131,21 @@ fn against_stage() -> Outcome {
         let (dir, theirs) = (ground.dir(), hash());
         let held = dir.open_dir(&hidden)?;
         assert_denied(held.pin(&theirs, "theirs"));
-        assert_denied(held.open_as::<Map>("in"));
+        assert_denied(held.get::<Map>("in"));
         assert_denied(held.replace(&theirs, "in"));
         assert_denied(held.entries());
         assert_denied(held.unlink("in"));
-        // Nobody takes the lock that keeps it from a sweep.
-        assert_denied(held.lock());
-        assert_denied(held.lock_shared());
+        assert_denied(held.lock(LockMode::Exclusive, Wait::Forever));
+        assert_denied(held.lock(LockMode::Shared, Wait::Forever));
         assert_denied(dir.remove_dir_all(&hidden));
         assert_denied(dir.rename(&hidden, "renamed"));
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(
             swept.removed.is_empty() && swept.restored.is_empty(),
             "{swept:?}"
         );
-        assert_eq!(swept.failed.len(), 1);
+        // What a living process works on is not even opened.
+        assert!(swept.failed.is_empty(), "{swept:?}");
         Outcome::Ok(())
     })?;
     drop(set.publish().map_err(Error::from)?);
@@ -156,7 +156,7 @@ fn against_stage() -> Outcome {
 
 /// Whatever it is, it is the user's alone that root takes for stale.
 fn planted_for_root() -> Outcome {
-    const HELD: &str = "_bpf-pin-0123456789abcdef-f";
+    const HELD: &str = "_bpf-pin-0123456789abcdef-f-dir";
     let fs = test_fs();
     let ground = open_to_all(&fs);
     let root = ground.dir();
@@ -169,7 +169,7 @@ fn planted_for_root() -> Outcome {
         dir.pin(&theirs, "_bpf-pin-0123456789abcdef-0")?;
         dir.pin(&theirs, "name")?;
         for name in [
-            "_bpf-pin-0123456789abcdef-1",
+            "_bpf-pin-0123456789abcdef-1-dir",
             "_bpf-pin-0123456789abcdef-2-aside",
         ] {
             let below = dir.create_dir(name, 0o777)?;
@@ -179,10 +179,12 @@ fn planted_for_root() -> Outcome {
         }
         symlink("secret", ground.at("_bpf-pin-0123456789abcdef-3"))?;
         let held = dir.create_dir(HELD, 0o700)?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(held.lock_shared()?)
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+            held.lock(LockMode::Shared, Wait::Forever)?,
+        )
     })?;
     // Somebody else has the name.
-    let error = root.remove(&ground.ours, "name").unwrap_err();
+    let error = root.unpin(&ground.ours, "name").unwrap_err();
     assert!(
         matches!(error.cause(), Some(Cause::Replaced { .. })),
         "{error}"
@@ -198,12 +200,12 @@ fn planted_for_root() -> Outcome {
     root.replace(&ground.ours, "name")?;
     assert_eq!(root.metadata("name")?.uid(), 0);
     drop(root.stage("set")?.publish().map_err(Error::from)?);
-    let swept = root.sweep_stale()?;
+    let swept = root.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{swept:?}");
     assert_eq!(swept.removed.len(), 3, "{swept:?}");
     assert!(ground.at(HELD).is_dir(), "somebody lives there");
     drop(held);
-    assert_eq!(root.sweep_stale()?.removed, [HELD]);
+    assert_eq!(root.remove_leftovers()?.removed, [HELD]);
     // The user could have given itself that name.
     assert_eq!(swept.restored, ["theirs"]);
     assert_eq!(root.metadata("theirs")?.uid(), USER);
@@ -224,7 +226,7 @@ fn beside_root() -> Outcome {
     let ground = open_to_all(&fs);
     ground.pin(&ground.ours, "_bpf-pin-0123456789abcdef-0");
     for name in [
-        "_bpf-pin-0123456789abcdef-1",
+        "_bpf-pin-0123456789abcdef-1-dir",
         "_bpf-pin-0123456789abcdef-2-aside",
     ] {
         fs::create_dir(ground.at(name))?;
@@ -242,7 +244,7 @@ fn beside_root() -> Outcome {
             drop(set.publish().map_err(Error::from)?);
             drop(PinDir::create(ground.at("x/y"), 0o700)?);
             dir.remove_dir_all("x")?;
-            let swept = dir.sweep_stale()?;
+            let swept = dir.remove_leftovers()?;
             assert!(
                 swept.removed.is_empty() && swept.restored.is_empty(),
                 "{swept:?}"
@@ -253,7 +255,7 @@ fn beside_root() -> Outcome {
                 .into_iter()
                 .for_each(|error| assert_denied(Err::<(), _>(error)));
         }
-        dir.remove(&theirs, "name")?;
+        dir.unpin(&theirs, "name")?;
         dir.remove_dir_all("set")?;
         Outcome::Ok(())
     })?;
@@ -264,7 +266,7 @@ fn beside_root() -> Outcome {
         user.stage("set")
             .and_then(|set| set.pin(&ground.ours, "in").map(|()| set))
     })?;
-    let swept = root.sweep_stale()?;
+    let swept = root.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{swept:?}");
     assert_eq!(swept.removed.len(), 3, "{swept:?}");
     as_bpf_user(|| set.publish().map(drop).map_err(Error::from))?;
@@ -324,9 +326,9 @@ fn given_away() -> Outcome {
 fn locked() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
-    let held = as_bpf_user(|| ground.dir().lock())?;
+    let held = as_bpf_user(|| ground.dir().lock(LockMode::Exclusive, Wait::Forever))?;
     let dir = ground.dir();
-    assert!(dir.try_lock()?.is_none());
+    assert!(dir.lock(LockMode::Exclusive, Wait::No)?.is_none());
     dir.replace(&ground.ours, "name")?;
     for _ in 0..2 {
         let set = dir.stage("set")?;
@@ -335,13 +337,13 @@ fn locked() -> Outcome {
     }
     drop(dir.create_dir("made", 0o700)?);
     dir.remove_dir_all("made")?;
-    assert!(dir.sweep_stale()?.failed.is_empty());
+    assert!(dir.remove_leftovers()?.failed.is_empty());
     let names: Vec<_> = tree(&ground.root).into_keys().collect();
     assert_eq!(
         names,
         ["name", "set", "set/in"].map(|name| Path::new(name).to_owned())
     );
     drop(held);
-    assert!(dir.try_lock()?.is_some());
+    assert!(dir.lock(LockMode::Exclusive, Wait::No)?.is_some());
     Ok(())
 }

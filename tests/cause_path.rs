@@ -508,10 +508,10 @@ fn is_missing() -> Outcome {
         assert_eq!(error.path(), Some(&*fs.at(name)));
     }
     for (error, expected) in [
-        (dir.open_as::<Map>("flows").unwrap_err(), true),
+        (dir.get::<Map>("flows").unwrap_err(), true),
         (dir.open_dir("flows").unwrap_err(), true),
         (dir.identity("flows").unwrap_err(), true),
-        (dir.open_as::<Map>("link").unwrap_err(), false),
+        (dir.get::<Map>("link").unwrap_err(), false),
         (dir.open_dir("link").unwrap_err(), false),
         (PinDir::open(fs.at("no")).unwrap_err(), true),
         // A bpffs that is not mounted has no names.
@@ -521,7 +521,7 @@ fn is_missing() -> Outcome {
     }
     let gone = dir.create_dir("gone", 0o700)?;
     dir.remove_dir("gone")?;
-    let error = gone.open_as::<Map>("flows").unwrap_err();
+    let error = gone.get::<Map>("flows").unwrap_err();
     assert!(!error.is_missing(), "{error}");
     fs::remove_file(fs.at("link"))?;
     Ok(())

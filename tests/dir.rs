@@ -98,7 +98,7 @@ fn followed_once() -> Outcome {
     let dir = PinDir::open(fs.at("link"))?;
     fs::remove_file(fs.at("link"))?;
     symlink("two", fs.at("link"))?;
-    dir.pin(any_map(), "map")?;
+    dir.pin(&any_map(), "map")?;
     assert_eq!(Map::open(fs.at("one/map"))?.identity()?, any_identity());
     assert_eq!(fs::read_dir(fs.at("two"))?.count(), 0);
     Ok(())
@@ -106,7 +106,7 @@ fn followed_once() -> Outcome {
 
 fn not_opened() -> Outcome {
     let fs = TestFs::new();
-    root_of(&fs).pin(any_map(), "pin")?;
+    root_of(&fs).pin(&any_map(), "pin")?;
     symlink("gone", fs.at("link"))?;
     symlink("loop", fs.at("loop"))?;
     let long = "n".repeat(256);
@@ -187,11 +187,11 @@ fn open_dir() -> Outcome {
     let dir = root.open_dir("dir")?;
     assert_eq!(dir.path(), fs.at("dir"));
     assert!(is_held(&dir));
-    dir.open_dir("in")?.pin(any_map(), "map")?;
+    dir.open_dir("in")?.pin(&any_map(), "map")?;
     assert_eq!(Map::open(fs.at("dir/in/map"))?.identity()?, any_identity());
     assert_eq!(dir.open_dir("in")?.path(), fs.at("dir/in"));
 
-    root.pin(any_map(), "pin")?;
+    root.pin(&any_map(), "pin")?;
     symlink("dir", fs.at("link"))?;
     symlink("gone", fs.at("dangling"))?;
     let says = |name: &str, errno, cause, because: &str| {
@@ -278,7 +278,7 @@ fn open_dir_blocked() -> Outcome {
 
 fn from_fd() -> Outcome {
     let fs = TestFs::new();
-    root_of(&fs).pin(any_map(), "map")?;
+    root_of(&fs).pin(&any_map(), "map")?;
     for flags in [OFlags::PATH, OFlags::RDONLY] {
         let fd = open(fs.root(), flags | OFlags::CLOEXEC, Mode::empty())?;
         let number = fd.as_raw_fd();
@@ -287,8 +287,8 @@ fn from_fd() -> Outcome {
         let path = format!("/proc/self/fd/{number}");
         assert_eq!(dir.path(), std::path::Path::new(&path));
         assert_eq!(dir.identity("map")?, any_identity());
-        dir.pin(any_map(), "other")?;
-        dir.remove(any_map(), "other")?;
+        dir.pin(&any_map(), "other")?;
+        dir.unpin(&any_map(), "other")?;
         // And back, and by the trait.
         let fd = OwnedFd::from(dir);
         assert_eq!(fd.as_raw_fd(), number);
@@ -300,7 +300,7 @@ fn from_fd() -> Outcome {
 
 fn from_fd_refused() -> Outcome {
     let fs = TestFs::new();
-    root_of(&fs).pin(any_map(), "map")?;
+    root_of(&fs).pin(&any_map(), "map")?;
     let directory = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let file = open(
         "/proc/self/status",
@@ -354,7 +354,7 @@ fn try_clone() -> Outcome {
     assert_ne!(dir.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
     assert!(is_held(&other));
     assert_eq!(other.path(), dir.path());
-    dir.pin(any_map(), "map")?;
+    dir.pin(&any_map(), "map")?;
     drop(dir);
     assert_eq!(other.identity("map")?, any_identity());
     Ok(())

@@ -184,7 +184,7 @@ fn parents() -> Outcome {
 fn existing() -> Outcome {
     let fs = TestFs::new();
     let first = PinDir::create(fs.at("a/b"), 0o711)?;
-    first.pin(any_map(), "pin")?;
+    first.pin(&any_map(), "pin")?;
     let before = first.own_metadata()?;
     for mode in [0o700, 0o777, 0] {
         for again in [

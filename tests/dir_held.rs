@@ -52,8 +52,11 @@ fn assert_is_of_use(dir: &PinDir) {
 fn try_all(dir: &PinDir) -> Result<()> {
     let (one, two) = (hash(), hash());
     dir.pin(&one, "pin")?;
-    assert_eq!(dir.open_as::<Map>("pin")?.id()?, one.id()?);
-    assert_eq!(dir.open_any("pin")?.identity()?, one.identity()?);
+    assert_eq!(dir.get::<Map>("pin")?.id()?, one.id()?);
+    assert_eq!(
+        dir.get::<bpf_pin::Object>("pin")?.identity()?,
+        one.identity()?
+    );
     dir.replace(&two, "pin")?;
     assert_eq!(dir.identity("pin")?, two.identity()?);
     dir.replace_if(&one, "pin", two.identity()?)?;
@@ -78,10 +81,10 @@ fn try_all(dir: &PinDir) -> Result<()> {
     drop(stage.publish()?);
     assert_eq!(dir.open_dir("set")?.identity("a")?, one.identity()?);
     dir.remove_dir_all("set")?;
-    sub.remove(&two, "pin")?;
+    sub.unpin(&two, "pin")?;
     dir.remove_dir("sub")?;
-    dir.remove(&two, "pin")?;
-    dir.sweep_stale()?;
+    dir.unpin(&two, "pin")?;
+    dir.remove_leftovers()?;
     dir.pin(&one, "mark")
 }
 
@@ -107,8 +110,8 @@ fn removed() -> Outcome {
     check();
     // Nor does it matter who has the name by now.
     let new = root.create_dir("dead", 0o700)?;
-    new.pin(any_map(), "name")?;
-    new.pin(any_map(), "pin")?;
+    new.pin(&any_map(), "name")?;
+    new.pin(&any_map(), "pin")?;
     check();
     assert_eq!(names_in(&new), ["name", "pin"]);
     let listed = dead.entries()?.next();
@@ -119,7 +122,7 @@ fn removed() -> Outcome {
         cause(),
         &format!("list {}: {because}", path.display()),
     );
-    let error = unwrap_err(dead.lock());
+    let error = unwrap_err(dead.lock(LockMode::Exclusive, Wait::Forever));
     let sentence = format!(
         "lock {0}: {0} leads to another directory by now, or to none",
         path.display()
@@ -153,7 +156,7 @@ fn parent_became_a_link() -> Outcome {
     let root = root_of(&fs);
     let dir = PinDir::create(fs.at("parent/dir"), 0o700)?;
     let decoy = PinDir::create(fs.at("decoy/dir"), 0o700)?;
-    decoy.pin(prog(), "pin")?;
+    decoy.pin(&prog(), "pin")?;
     root.rename("parent", "hidden")?;
     symlink("decoy", fs.at("parent"))?;
     assert_is_of_use(&dir);
@@ -227,7 +230,7 @@ fn moved() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = root.create_dir("dir", 0o700)?;
-    drop(dir.lock()?);
+    drop(dir.lock(LockMode::Exclusive, Wait::Forever)?);
     root.rename("dir", "old")?;
     let path = fs.at("dir");
     let sentence = format!(
@@ -236,11 +239,14 @@ fn moved() -> Outcome {
     );
     for step in 0..2 {
         for error in [
-            unwrap_err(dir.lock()),
-            unwrap_err(dir.lock_shared()),
-            unwrap_err(dir.try_lock()),
-            unwrap_err(dir.try_lock_shared()),
-            unwrap_err(dir.lock_within(std::time::Duration::from_secs(1))),
+            unwrap_err(dir.lock(LockMode::Exclusive, Wait::Forever)),
+            unwrap_err(dir.lock(LockMode::Shared, Wait::Forever)),
+            unwrap_err(dir.lock(LockMode::Exclusive, Wait::No)),
+            unwrap_err(dir.lock(LockMode::Shared, Wait::No)),
+            unwrap_err(dir.lock(
+                LockMode::Exclusive,
+                Wait::UpTo(std::time::Duration::from_secs(1)),
+            )),
         ] {
             assert_says(&error, None, Cause::Moved { path: path.clone() }, &sentence);
         }
@@ -249,32 +255,30 @@ fn moved() -> Outcome {
         }
     }
     // Nothing is held by those that failed.
-    assert!(root.open_dir("old")?.try_lock()?.is_some());
+    assert!(
+        root.open_dir("old")?
+            .lock(LockMode::Exclusive, Wait::No)?
+            .is_some()
+    );
     root.remove_dir("dir")?;
     root.rename("old", "dir")?;
-    assert!(dir.try_lock()?.is_some());
+    assert!(dir.lock(LockMode::Exclusive, Wait::No)?.is_some());
     Ok(())
 }
 
-/// To publish takes a shared lock, so that no sweep takes the directory meanwhile.
+/// A lock of an old set does not keep it from being published again.
 fn locked() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let stage = root.stage("set")?;
-    stage.pin(any_map(), "first")?;
+    stage.pin(&any_map(), "first")?;
     let first = stage.publish().map_err(bpf_pin::Error::from)?;
-    let lock = first.dir.lock()?;
+    let lock = first.dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let second = root.stage("set")?.publish().map_err(bpf_pin::Error::from)?;
     let old = second.old.expect("the one that was there");
-    let (old, error) = unwrap_err(old.publish()).into_parts();
-    let sentence = format!(
-        "publish {}: somebody holds the directory's lock",
-        fs.at("set").display()
-    );
-    assert_says(&error, None, Cause::Locked, &sentence);
-    assert!(names_in(&root.open_dir("set")?).is_empty());
-    drop(lock);
-    drop(old.publish().map_err(bpf_pin::Error::from)?);
+    let third = old.publish().map_err(bpf_pin::Error::from)?;
+    assert!(third.dir.lock(LockMode::Shared, Wait::No)?.is_none());
+    drop((lock, third));
     assert_eq!(names_in(&root.open_dir("set")?), ["first"]);
     assert_eq!(fs.names(), ["set"]);
     Ok(())
@@ -288,7 +292,7 @@ fn own_table() -> Outcome {
     two.sort_by_key(number);
     let [fs, decoys] = two;
     let number = number(&decoys);
-    root_of(&decoys).pin(prog(), "pin")?;
+    root_of(&decoys).pin(&prog(), "pin")?;
     own_descriptors(|| -> Outcome {
         // By way of the process's table, for that is where /proc/self/fd leads.
         let held = fcntl_dupfd_cloexec(root_of(&fs), number + 1)?;
@@ -329,7 +333,7 @@ fn descriptors() -> Outcome {
         for _ in 0..3 {
             let dir = PinDir::create(fs.at("dir"), 0o700)?;
             assert_is_of_use(&dir);
-            dir.pin(any_map(), "pin")?;
+            dir.pin(&any_map(), "pin")?;
             drop(dir.create_dir("directory", 0o700)?);
             for (_, call) in METHODS {
                 for name in ["gone", "a.b", "directory", "pin"] {
@@ -343,9 +347,9 @@ fn descriptors() -> Outcome {
             }
             let _ = PinDir::from_fd(any_map().into());
             root_of(&fs).remove_dir_all("dir")?;
-            let _ = dir.pin(any_map(), "dead");
+            let _ = dir.pin(&any_map(), "dead");
             let _ = dir.create_dir("dead", 0o700);
-            let _ = dir.lock();
+            let _ = dir.lock(LockMode::Exclusive, Wait::Forever);
         }
         assert_eq!(open()?, before);
         Ok(())

@@ -196,7 +196,7 @@ fn opened_or_attached() -> Outcome {
         );
     }
     drop((made, same));
-    is_in_place(&dir.open_as("link")?, &first, &target)?;
+    is_in_place(&dir.get("link")?, &first, &target)?;
     Ok(())
 }
 

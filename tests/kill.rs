@@ -253,7 +253,7 @@ impl Scene {
         fs::create_dir(scene.at("neighbours")).unwrap();
         scene.pin(&scene.old[2], "neighbours/flows");
         // Not this directory's, so not to be swept with it.
-        fs::create_dir(scene.at("neighbours/_bpf-pin-0123456789abcdef-0")).unwrap();
+        fs::create_dir(scene.at("neighbours/_bpf-pin-0123456789abcdef-0-dir")).unwrap();
         scene.pin(&scene.old[2], "neighbours/_bpf-pin-0123456789abcdef-1");
         symlink("flows", scene.at("symlink")).unwrap();
         scene
@@ -315,7 +315,9 @@ fn kill_everywhere(case: &Case) {
     let _ = std::hash::RandomState::new();
     // As what the kernel knows of descriptors is asked once.
     let root = PinDir::open(fs.root()).unwrap();
-    root.open_any("nothing").unwrap_err();
+    root.get::<bpf_pin::Object>("nothing").unwrap_err();
+    // And as a process learns to tell itself from its children.
+    drop(root.lock(LockMode::Shared, Wait::No).unwrap());
     let stops = stops_of(case, &fs, &old, &new);
     // A pin and a rename at the least, both before and after.
     assert!(stops.len() >= 4, "{}: {stops:?}", case.name);
@@ -496,7 +498,10 @@ fn sweep_levels(scene: &Scene, what: &str) {
         }
     }
     // Of two, the second finds nothing.
-    let again = PinDir::open(&scene.root).unwrap().sweep_stale().unwrap();
+    let again = PinDir::open(&scene.root)
+        .unwrap()
+        .remove_leftovers()
+        .unwrap();
     assert!(
         again.removed.is_empty() && again.restored.is_empty(),
         "{what}: {again:?}"
@@ -511,6 +516,6 @@ fn sweep_levels(scene: &Scene, what: &str) {
 }
 
 fn sweep(root: &Path, what: &str) {
-    let swept = PinDir::open(root).unwrap().sweep_stale().unwrap();
+    let swept = PinDir::open(root).unwrap().remove_leftovers().unwrap();
     assert!(swept.failed.is_empty(), "{what}: {:?}", swept.failed);
 }

@@ -60,7 +60,9 @@ fn child(task: &str) -> ExitCode {
     let dir = PinDir::open(&path).expect("the directory");
     match task {
         "lock" => {
-            let _lock = dir.lock().expect("the lock");
+            let _lock = dir
+                .lock(LockMode::Exclusive, Wait::Forever)
+                .expect("the lock");
             holder::say("ready");
             holder::wait();
         }
@@ -70,7 +72,7 @@ fn child(task: &str) -> ExitCode {
             holder::wait();
         }
         "lock_shared" => {
-            let _lock = dir.lock_shared().expect("the lock");
+            let _lock = dir.lock(LockMode::Shared, Wait::Forever).expect("the lock");
             holder::say("ready");
             holder::wait();
         }
@@ -92,15 +94,15 @@ fn app(fs: &TestFs) -> Result<PinDir> {
 type Take = fn(&PinDir) -> Result<Option<DirLock>>;
 
 const EXCLUSIVE: [Take; 3] = [
-    |dir| dir.lock().map(Some),
-    |dir| dir.lock_within(AGES),
-    |dir| dir.try_lock(),
+    |dir| dir.lock(LockMode::Exclusive, Wait::Forever),
+    |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(AGES)),
+    |dir| dir.lock(LockMode::Exclusive, Wait::No),
 ];
 
 const SHARED: [Take; 3] = [
-    |dir| dir.lock_shared().map(Some),
-    |dir| dir.lock_shared_within(AGES),
-    |dir| dir.try_lock_shared(),
+    |dir| dir.lock(LockMode::Shared, Wait::Forever),
+    |dir| dir.lock(LockMode::Shared, Wait::UpTo(AGES)),
+    |dir| dir.lock(LockMode::Shared, Wait::No),
 ];
 
 fn all() -> impl Iterator<Item = Take> {
@@ -116,18 +118,20 @@ fn waits() -> impl Iterator<Item = Take> {
 }
 
 fn is_free(dir: &PinDir) -> bool {
-    dir.try_lock().expect("the lock can be asked for").is_some()
+    dir.lock(LockMode::Exclusive, Wait::No)
+        .expect("the lock can be asked for")
+        .is_some()
 }
 
 fn is_free_for_readers(dir: &PinDir) -> bool {
-    dir.try_lock_shared()
+    dir.lock(LockMode::Shared, Wait::No)
         .expect("the lock can be asked for")
         .is_some()
 }
 
 /// What was just let go is had: a process that is being started has a copy for a moment.
 fn take_all(dir: &PinDir) -> DirLock {
-    dir.lock_within(AGES)
+    dir.lock(LockMode::Exclusive, Wait::UpTo(AGES))
         .expect("the lock")
         .expect("it is free")
 }
@@ -136,7 +140,7 @@ fn take_all(dir: &PinDir) -> DirLock {
 fn until_clean(dir: &PinDir, expected: &[&str]) -> Outcome {
     let begun = Instant::now();
     loop {
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         let names: Vec<_> = dir.entries()?.collect::<Result<_>>()?;
         let mut names: Vec<_> = names.iter().map(|entry| entry.name()).collect();
@@ -185,15 +189,15 @@ fn who_elsewhere() -> Outcome {
     let dir = app(&fs)?;
     let other = Holder::ready(&fs, "lock", [fs.at("app")]);
     assert!(!is_free(&dir) && !is_free_for_readers(&dir));
-    assert!(dir.lock_within(MOMENT)?.is_none());
-    assert!(dir.lock_shared_within(MOMENT)?.is_none());
+    assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
+    assert!(dir.lock(LockMode::Shared, Wait::UpTo(MOMENT))?.is_none());
     other.let_go();
     drop(take_all(&dir));
 
     let other = Holder::ready(&fs, "lock_shared", [fs.at("app")]);
     assert!(is_free_for_readers(&dir));
     assert!(!is_free(&dir));
-    assert!(dir.lock_within(MOMENT)?.is_none());
+    assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
     other.let_go();
     drop(take_all(&dir));
     Ok(())
@@ -228,6 +232,8 @@ fn unreadable() -> Outcome {
     }
     // To read it is enough: the lock asks for no write permission.
     chmod(&path, Mode::from_raw_mode(0o755))?;
-    as_user(CapabilitySet::empty(), || dir.lock().map(drop))?;
+    as_user(CapabilitySet::empty(), || {
+        dir.lock(LockMode::Exclusive, Wait::Forever).map(drop)
+    })?;
     Ok(())
 }

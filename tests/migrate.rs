@@ -80,7 +80,7 @@ fn between() -> Outcome {
             if seen.get() == 10 {
                 // Nobody by the name sees anything of it yet.
                 assert_eq!(
-                    dir.open_as::<Map>(NAME).unwrap().id().unwrap(),
+                    dir.get::<Map>(NAME).unwrap().id().unwrap(),
                     old.id().unwrap()
                 );
                 assert_eq!(fs.names(), [NAME]);
@@ -237,7 +237,7 @@ fn filled_again() -> Outcome {
         let spec = MapSpec::new(map_type, 4, 16, 5).flags(flags);
         let made = dir.open_or_create_with::<Error>(NAME, &spec, reuse, fill)?;
         assert!(matches!(made.outcome, Done::Migrated(_)));
-        let found = entries::<u32, [u64; 2]>(&dir.open_as(NAME)?)?;
+        let found = entries::<u32, [u64; 2]>(&dir.get(NAME)?)?;
         let expected = match (map_type, flags) {
             (MapType::ARRAY, _) => vec![
                 (0, [0, 0]),
@@ -323,7 +323,7 @@ fn rolled_back() -> Outcome {
     dir.set_mode(NAME, 0o640)?;
     let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
     assert_eq!(migration.roll_back()?.id()?, old.id()?);
-    assert_eq!(dir.open_as::<Map>(NAME)?.id()?, old.id()?);
+    assert_eq!(dir.get::<Map>(NAME)?.id()?, old.id()?);
     assert_eq!(dir.metadata(NAME)?.mode(), 0o640);
     assert_eq!(fs.names(), [NAME]);
     // Not over what somebody else has put there.
@@ -338,7 +338,7 @@ fn rolled_back() -> Outcome {
     );
     assert_eq!(fs.names(), [kept_as(NAME, map.id()?).as_str(), NAME]);
     failed.into_object().commit()?;
-    assert_eq!(dir.open_as::<Map>(NAME)?.id()?, other.id()?);
+    assert_eq!(dir.get::<Map>(NAME)?.id()?, other.id()?);
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
@@ -367,7 +367,7 @@ fn superseded() -> Outcome {
     assert_eq!(migration.old().id()?, second.id()?);
     let kept = kept_as(NAME, third.id()?);
     assert_eq!(fs.names(), [kept.as_str(), NAME]);
-    assert_eq!(dir.open_as::<Map>(&kept)?.id()?, second.id()?);
+    assert_eq!(dir.get::<Map>(&kept)?.id()?, second.id()?);
     assert_eq!(entries::<u32, [u64; 3]>(&third)?, [(1, [1, 1, 2])]);
     assert_eq!(migration.roll_back()?.id()?, second.id()?);
     assert_eq!(fs.names(), [NAME]);
@@ -415,16 +415,20 @@ fn kept_in_vain() -> Outcome {
         put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
         let (second, migration) = begin(&dir, &spec, &mut grow())?;
         let kept = migration.kept_as().to_owned();
-        assert_eq!(dir.sweep_stale()?.removed.len(), 0, "somebody is at it");
+        assert_eq!(
+            dir.remove_leftovers()?.removed.len(),
+            0,
+            "somebody is at it"
+        );
         drop(migration);
         assert_eq!(
-            dir.sweep_stale()?.removed.len(),
+            dir.remove_leftovers()?.removed.len(),
             0,
             "it can be gone on with"
         );
         match way {
             0 => dir.unlink(NAME)?,
-            1 => dir.replace(spec.create()?, NAME)?,
+            1 => dir.replace(&spec.create()?, NAME)?,
             _ => {
                 let other = MapSpec::new(MapType::HASH, 4, 32, 7);
                 let _ = dir.open_or_create(NAME, &other, Reuse::Recreate)?;
@@ -438,7 +442,7 @@ fn kept_in_vain() -> Outcome {
             "{again:?}"
         );
         assert_ne!(again.map.id()?, second.id()?);
-        assert_eq!(dir.sweep_stale()?.removed, [kept]);
+        assert_eq!(dir.remove_leftovers()?.removed, [kept]);
         assert_eq!(fs.names(), [NAME]);
         dir.unlink(NAME)?;
     }
@@ -489,6 +493,6 @@ fn committed_by_hand() -> Outcome {
     let failed = migration.commit().unwrap_err();
     let is_replaced = matches!(failed.error().cause(), Some(Cause::Replaced { .. }));
     assert!(is_replaced, "{}", failed.error());
-    assert_eq!(dir.open_as::<Map>(&kept)?.id()?, other.id()?);
+    assert_eq!(dir.get::<Map>(&kept)?.id()?, other.id()?);
     Ok(())
 }

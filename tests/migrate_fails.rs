@@ -184,7 +184,7 @@ fn long_names() -> Outcome {
             let error = migrated.unwrap_err();
             let length = length + 22;
             assert_eq!(error.cause(), Some(&Cause::NameTooLong { length }));
-            assert_eq!(dir.open_as::<Map>(&name)?.id()?, made.map.id()?);
+            assert_eq!(dir.get::<Map>(&name)?.id()?, made.map.id()?);
             let elems = found.map.elements::<u32, u64>()?;
             elems.update(&1, &1, ElemFlags::ANY)?;
         }
@@ -227,14 +227,14 @@ fn no_map() -> Outcome {
     };
     dir.create_dir("dir", 0o700)?;
     each("dir", &|cause| matches!(cause, Cause::NotAnObject { .. }));
-    dir.pin(prog(), "prog")?;
+    dir.pin(&prog(), "prog")?;
     each("prog", &|cause| matches!(cause, Cause::WrongKind { .. }));
-    dir.pin(spec().create()?, "fits")?;
+    dir.pin(&spec().create()?, "fits")?;
     symlink("fits", fs.at("symlink"))?;
     each("symlink", &|cause| {
         matches!(cause, Cause::SymbolicLink { .. })
     });
-    dir.pin(old_spec().create()?, "other")?;
+    dir.pin(&old_spec().create()?, "other")?;
     symlink("other", fs.at("to_other"))?;
     each("to_other", &|cause| {
         matches!(cause, Cause::SymbolicLink { .. })
@@ -263,7 +263,7 @@ fn no_map_kept() -> Outcome {
     dir.create_dir(&kept, 0o700)?;
     finds()?;
     dir.remove_dir(&kept)?;
-    dir.pin(prog(), &kept)?;
+    dir.pin(&prog(), &kept)?;
     finds()?;
     dir.unlink(&kept)?;
     symlink(NAME, fs.at(&kept))?;

@@ -88,7 +88,7 @@ fn set(elems: &Elements<[u8], [u8], Map>, key: u32, count: u64) -> bpf_pin::Resu
 }
 
 fn open(dir: &PinDir) -> Elements<[u8], [u8], Map> {
-    Elements::<[u8], [u8], _>::new(dir.open_as(NAME).unwrap()).unwrap()
+    Elements::<[u8], [u8], _>::new(dir.get(NAME).unwrap()).unwrap()
 }
 
 fn keys(elems: &Elements<[u8], [u8], Map>) -> Vec<Vec<u8>> {
@@ -455,7 +455,7 @@ fn elsewhere() -> Outcome {
         assert_eq!(map.id()?, old.id()?);
     }
     // Neither is another name's turn his.
-    dir.pin(spec(8).create()?, "other")?;
+    dir.pin(&spec(8).create()?, "other")?;
     let mut how = resize().patience(Duration::ZERO);
     let made = dir.open_or_create("other", &spec(16), Reuse::Migrate(&mut how))?;
     assert!(matches!(made.outcome, Done::Migrated(_)));
@@ -465,7 +465,7 @@ fn elsewhere() -> Outcome {
     other.let_go();
     let (_, outcome) = ask(&dir, 16, Duration::ZERO)?;
     assert!(matches!(outcome, Done::Found), "{outcome:?}");
-    assert_eq!(dir.sweep_stale()?.removed.len(), 0);
+    assert_eq!(dir.remove_leftovers()?.removed.len(), 0);
     assert_eq!(fs.names(), [kept.as_str(), NAME, "other"]);
     Ok(())
 }

@@ -148,7 +148,7 @@ fn each_change_is_merged() -> Outcome {
 fn a_resumed_migration_is_not_merged() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    dir.pin(spec(8).create()?, "counts")?;
+    dir.pin(&spec(8).create()?, "counts")?;
     drop(migrate(&dir)?);
     let (_, resumed) = migrate(&dir)?;
     let merge =

@@ -294,7 +294,7 @@ fn not_copied() -> Outcome {
                 "{error}"
             );
             assert_eq!(error.during(), Some(Operation::Migrate), "{error:?}");
-            assert_eq!(dir.open_as::<Map>(NAME)?.id()?, old.id()?);
+            assert_eq!(dir.get::<Map>(NAME)?.id()?, old.id()?);
             assert_eq!(fs.names(), [NAME]);
         }
     }

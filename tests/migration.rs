@@ -39,7 +39,7 @@ pub fn begin(
     let Done::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
-    assert_eq!(dir.open_as::<Map>(NAME)?.id()?, made.map.id()?);
+    assert_eq!(dir.get::<Map>(NAME)?.id()?, made.map.id()?);
     Ok((made.map, migration))
 }
 

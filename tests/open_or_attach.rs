@@ -137,7 +137,7 @@ fn netns() -> File {
 
 /// That one link alone holds any of these, with the pin's id.
 fn one_link(dir: &PinDir, progs: &[&Prog]) -> Link {
-    let link: Link = dir.open_as("link").expect("the pin");
+    let link: Link = dir.get("link").expect("the pin");
     let id = link.id().unwrap();
     let ids: Vec<_> = progs.iter().map(|prog| prog.id().unwrap()).collect();
     eventually("alone", || {
@@ -185,7 +185,7 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
     let mut old = id;
     for prog in [&first, &second] {
         again.link.detach()?;
-        dir.open_as::<Link>("link")?.detach()?;
+        dir.get::<Link>("link")?.detach()?;
         let anew = dir.open_or_attach("link", spec, prog)?;
         assert_eq!(anew.attachment, Attachment::Reattached);
         let info = anew.link.info()?;

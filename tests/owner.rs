@@ -166,7 +166,7 @@ fn as_fs_user(setgid: bool, test: impl FnOnce(&TestFs, &PinDir) -> Outcome + Sen
 fn setfsuid() -> Outcome {
     as_fs_user(false, |fs, dir| {
         makes_its_own(fs, dir, (1234, 0))?;
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert_eq!(swept.failed.len() + swept.removed.len(), 0, "{swept:?}");
         Ok(())
     })

@@ -67,9 +67,11 @@ fn main() -> ExitCode {
 /// By one of three ways: the held directory, the path, and whatever kind it is.
 fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
     let identity = match way % 3 {
-        0 => dir.open_as::<Map>(NAME).and_then(|map| map.identity()),
+        0 => dir.get::<Map>(NAME).and_then(|map| map.identity()),
         1 => Map::open(fs.at(NAME)).and_then(|map| map.identity()),
-        _ => dir.open_any(NAME).and_then(|object| object.identity()),
+        _ => dir
+            .get::<bpf_pin::Object>(NAME)
+            .and_then(|object| object.identity()),
     };
     ever.assert_had(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
     1
@@ -143,9 +145,14 @@ fn kinds() -> Outcome {
     };
     let read = |way: usize| {
         match way % 4 {
-            0 => seen(dir.open_any(NAME).unwrap().identity().unwrap()),
+            0 => seen(
+                dir.get::<bpf_pin::Object>(NAME)
+                    .unwrap()
+                    .identity()
+                    .unwrap(),
+            ),
             1 => seen(Object::open(fs.at(NAME)).unwrap().identity().unwrap()),
-            2 => match dir.open_as::<Map>(NAME) {
+            2 => match dir.get::<Map>(NAME) {
                 Ok(map) => seen(map.identity().unwrap()),
                 Err(error) => other(error, Kind::Map, Kind::Prog),
             },
@@ -190,17 +197,17 @@ fn processes() -> Outcome {
             if i % 2 == 0 {
                 ever.insert(map.identity()?);
             }
-            pool.pin(map, in_pool(writer, i))?;
+            pool.pin(&map, in_pool(writer, i))?;
         }
     }
-    dir.replace(&pool.open_as::<Map>(in_pool(0, 0))?, NAME)?;
+    dir.replace(&pool.get::<Map>(in_pool(0, 0))?, NAME)?;
     let actors: Vec<_> = (0..8)
         .map(|_| Actor::start("writer", &fs))
         .collect::<Result<_, _>>()?;
     let finish = || -> Vec<_> {
         for writer in 0..8 {
             // Whoever is told its number first begins.
-            dir.pin(hash(), format!("start-{writer}")).unwrap();
+            dir.pin(&hash(), format!("start-{writer}")).unwrap();
         }
         actors.into_iter().map(Actor::finish).collect()
     };
@@ -222,7 +229,7 @@ fn writer() -> Outcome {
     let pool = dir.open_dir("pool")?;
     let maps: Vec<Map> = (0..POOL)
         .step_by(2)
-        .map(|i| pool.open_as(in_pool(writer, i)))
+        .map(|i| pool.get(in_pool(writer, i)))
         .collect::<Result<_, _>>()?;
     let often = Often::new(300, 10_000, Duration::from_secs(3));
     let mut count = 0;
@@ -250,7 +257,7 @@ fn keeping_mode() -> Outcome {
         as_user(CapabilitySet::BPF, || {
             while !done.load(Relaxed) {
                 let opened = match way % 2 {
-                    0 => dir.open_as::<Map>(NAME),
+                    0 => dir.get::<Map>(NAME),
                     _ => Map::open(fs.at(NAME)),
                 };
                 opened.unwrap_or_else(|error| panic!("reader {way}: {error}"));
@@ -294,7 +301,7 @@ fn keeping_mode() -> Outcome {
     dir.replace(&maps[0], NAME)?;
     let found = dir.metadata(NAME)?;
     assert_eq!((found.uid(), found.gid()), (0, 0));
-    let error = as_user(CapabilitySet::BPF, || dir.open_as::<Map>(NAME).unwrap_err());
+    let error = as_user(CapabilitySet::BPF, || dir.get::<Map>(NAME).unwrap_err());
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert!(
         matches!(error.cause(), Some(Cause::Blocked { .. })),
@@ -321,7 +328,7 @@ fn fork() -> Outcome {
             while often.goes_on(count) {
                 dir.replace(&mine[count as usize % mine.len()], NAME)?;
                 // Another open file than the other process's: it keeps that out.
-                let _lock = dir.lock()?;
+                let _lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
                 let seen = dir.identity(NAME)?;
                 match dir.replace_if(&mine[0], NAME, seen) {
                     Err(error) if matches!(error.cause(), Some(Cause::Replaced { .. })) => {}
@@ -366,7 +373,7 @@ fn sweeping() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     for name in NOBODYS {
-        dir.pin(hash(), name)?;
+        dir.pin(&hash(), name)?;
     }
     let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
     let often = Often::new(200, 5_000, Duration::from_millis(800));
@@ -392,7 +399,7 @@ fn sweeping() -> Outcome {
     };
     // By the same descriptor, too.
     let (replaced, _) = scene::storm(4, write, 1, |_| {
-        let swept = dir.sweep_stale().unwrap();
+        let swept = dir.remove_leftovers().unwrap();
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         1
     });
@@ -401,8 +408,8 @@ fn sweeping() -> Outcome {
     }
     println!("replaced {replaced:?} times beside sweeps");
     // What the sweeps left is what they should leave.
-    dir.pin(hash(), STALE)?;
-    assert_eq!(dir.sweep_stale()?.removed, [STALE]);
+    dir.pin(&hash(), STALE)?;
+    assert_eq!(dir.remove_leftovers()?.removed, [STALE]);
     let mut expected: Vec<_> = NOBODYS.iter().map(|name| name.to_string()).collect();
     expected.extend((0..4).map(|writer| format!("{NAME}-{writer}")));
     expected.sort();
@@ -414,7 +421,7 @@ fn sweeper() -> Outcome {
     let dir = PinDir::open(scene::stage_of_actor())?;
     let mut count = 0;
     scene::act_until_let_go(|| {
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         assert!(swept.removed.is_empty(), "{:?}", swept.removed);
         count += 1;

@@ -77,8 +77,8 @@ fn each_kind() -> Outcome {
             assert_eq!(dir.identity(NAME)?, new.identity()?);
             assert_eq!(fs.names(), [NAME]);
             // A pin in another place, a borrowed descriptor.
-            dir.replace(old.as_fd(), NAME)?;
-            dir.replace_keeping_mode(new.as_fd().try_clone_to_owned()?, NAME)?;
+            dir.replace(old, NAME)?;
+            dir.replace_keeping_mode(&new.as_fd().try_clone_to_owned()?, NAME)?;
             assert_eq!(dir.identity(NAME)?, identity_of(new));
         }
     }
@@ -116,7 +116,7 @@ fn directory() -> Outcome {
         dir.remove_dir_all(NAME)?;
         // And then it goes.
         dir.replace(&map, NAME)?;
-        dir.remove(&map, NAME)?;
+        dir.unpin(&map, NAME)?;
     }
     Ok(())
 }
@@ -263,10 +263,10 @@ fn not_bpf() -> Outcome {
     let what = [(file.as_fd(), "/dev/null"), (held.as_fd(), "/")];
     for (fd, found) in what {
         for error in [
-            dir.replace(fd, NAME).unwrap_err(),
-            dir.replace_keeping_mode(fd, NAME).unwrap_err(),
-            dir.replace_if(fd, NAME, seen).unwrap_err(),
-            dir.replace(fd, "new").unwrap_err(),
+            dir.replace(&fd, NAME).unwrap_err(),
+            dir.replace_keeping_mode(&fd, NAME).unwrap_err(),
+            dir.replace_if(&fd, NAME, seen).unwrap_err(),
+            dir.replace(&fd, "new").unwrap_err(),
         ] {
             let because = format!("it is {found}, not a map, program or link");
             let found = Some(found.to_owned());
@@ -296,7 +296,7 @@ fn removed() -> Outcome {
     let fresh = PinDir::open(fs.at("gone"))?;
     let map = hash();
     dir.replace(&map, NAME)?;
-    dir.remove(&map, NAME)?;
+    dir.unpin(&map, NAME)?;
     let gone = fs.at("gone");
     fs::remove_dir(&gone)?;
     let seen = map.identity()?;
@@ -475,7 +475,7 @@ fn keeps_anothers() -> Outcome {
     });
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert_eq!(dir.metadata(NAME)?.inode(), inode);
-    assert_eq!(dir.open_as::<Map>(NAME)?.id()?, new.id()?);
+    assert_eq!(dir.get::<Map>(NAME)?.id()?, new.id()?);
     as_user(CapabilitySet::BPF, || dir.replace(&old, NAME).unwrap());
     let found = dir.metadata(NAME)?;
     assert_eq!(

@@ -62,7 +62,7 @@ fn one_by_one() -> Outcome {
     }
     // By itself: another file for the same object.
     let inode = dir.metadata(NAME)?.inode();
-    let same: Map = dir.open_as(NAME)?;
+    let same: Map = dir.get(NAME)?;
     dir.replace_if(&same, NAME, seen)?;
     assert_eq!(dir.identity(NAME)?, seen);
     assert_ne!(dir.metadata(NAME)?.inode(), inode);
@@ -165,7 +165,7 @@ fn locked() -> Outcome {
                     let mut swaps = Vec::new();
                     while often.goes_on(swaps.len() as u32) {
                         let map = hash();
-                        let lock = dir.lock().unwrap();
+                        let lock = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
                         let seen = dir.identity(NAME).unwrap();
                         dir.replace_if(&map, NAME, seen).unwrap();
                         drop(lock);

@@ -65,7 +65,7 @@ fn created() -> Outcome {
         let filled = |map: &Map| put(map, 7, 8);
         let made = dir.open_or_create_with(name, &spec(), reuse, filled)?;
         assert!(matches!(made.outcome, Done::Created), "{made:?}");
-        let pinned = dir.open_as::<Map>(name)?;
+        let pinned = dir.get::<Map>(name)?;
         assert_eq!(pinned.id()?, made.map.id()?);
         assert_eq!(pinned.elements::<u32, u64>()?.lookup(&7)?, Some(8));
     }
@@ -108,7 +108,7 @@ fn mismatch() -> Outcome {
             )
         );
     }
-    assert_eq!(dir.open_as::<Map>("flows")?.id()?, id);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, id);
     assert_eq!(fs.names(), ["flows"]);
     Ok(())
 }
@@ -122,11 +122,11 @@ fn recreated() -> Outcome {
         panic!("{made:?}");
     };
     assert_eq!(old.id()?, id);
-    assert_eq!(dir.open_as::<Map>("flows")?.id()?, made.map.id()?);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, made.map.id()?);
     assert_eq!(dir.metadata("flows")?.mode(), 0o640);
     assert_eq!(fs.names(), ["flows"]);
     // Another kind of object is not a map that does not fit.
-    dir.pin(prog(), "prog")?;
+    dir.pin(&prog(), "prog")?;
     let error = dir
         .open_or_create("prog", &spec(), Reuse::Recreate)
         .unwrap_err();
@@ -192,7 +192,7 @@ fn unfilled() -> Outcome {
     for reuse in [Reuse::Recreate, Reuse::Migrate(&mut grow())] {
         let failed = dir.open_or_create_with("flows", &larger(), reuse, fill);
         assert!(matches!(failed, Err(Failure::Own("no"))), "{failed:?}");
-        assert_eq!(dir.open_as::<Map>("flows")?.id()?, id);
+        assert_eq!(dir.get::<Map>("flows")?.id()?, id);
     }
     let failed = dir.open_or_create_with("flows", &larger(), Reuse::Exact, fill);
     assert!(matches!(failed, Err(Failure::Bpf(_))), "{failed:?}");
@@ -229,7 +229,7 @@ fn migrated() -> Outcome {
     assert_eq!(fs.names().len(), 2);
     assert_eq!(migration.commit()?.id()?, old.id()?);
     assert_eq!(fs.names(), ["flows"]);
-    assert_eq!(dir.open_as::<Map>("flows")?.id()?, made.map.id()?);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, made.map.id()?);
     Ok(())
 }
 

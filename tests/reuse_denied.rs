@@ -417,7 +417,7 @@ fn any_call() -> Outcome {
     migration.commit()?;
     drop(dir);
     let dir = PinDir::open(fs.root())?;
-    assert!(dir.sweep_stale()?.failed.is_empty());
+    assert!(dir.remove_leftovers()?.failed.is_empty());
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }

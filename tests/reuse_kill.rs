@@ -262,7 +262,7 @@ fn is_old(map: &Map) -> bool {
 
 /// As a reader.
 fn see(dir: &PinDir) -> Seen {
-    let map = match dir.open_as::<Map>(NAME) {
+    let map = match dir.get::<Map>(NAME) {
         Ok(map) => map,
         Err(error) => {
             let is_missing = matches!(error.cause(), Some(Cause::Missing { .. }));
@@ -317,7 +317,7 @@ fn stop_everywhere(case: &Case) {
     let _ = std::hash::RandomState::new();
     // As what the kernel knows of descriptors is asked once.
     let root = PinDir::open(fs.root()).unwrap();
-    root.open_any("nothing").unwrap_err();
+    root.get::<bpf_pin::Object>("nothing").unwrap_err();
     let stops = stops_of(case, &fs);
     let mut thens: Vec<Then> = case.rivals.iter().copied().map(Then::Live).collect();
     for is_swept in [true, false] {
@@ -337,7 +337,7 @@ fn stop_everywhere(case: &Case) {
             }
             let dir = root.create_dir(format!("{number}"), 0o700).unwrap();
             go(case, &dir, number, then);
-            let swept = dir.sweep_stale().unwrap();
+            let swept = dir.remove_leftovers().unwrap();
             assert!(swept.failed.is_empty(), "{swept:?}");
             root.remove_dir_all(format!("{number}")).unwrap();
         }
@@ -394,7 +394,7 @@ fn changes(stop: &Stop) -> bool {
 
 fn go(case: &Case, dir: &PinDir, number: usize, then: Then) {
     (case.before)(dir);
-    dir.pin(hash(), OTHER).unwrap();
+    dir.pin(&hash(), OTHER).unwrap();
     let other = dir.metadata(OTHER).unwrap().inode();
     let mut tracee = start(case, dir.path().to_owned());
     let mut stop = None;
@@ -435,7 +435,7 @@ fn go(case: &Case, dir: &PinDir, number: usize, then: Then) {
             assert_eq!(see(dir), if is_undone { Old } else { Migrated }, "{what}");
         }
     }
-    let swept = dir.sweep_stale().unwrap();
+    let swept = dir.remove_leftovers().unwrap();
     assert!(swept.failed.is_empty(), "{what}: {swept:?}");
     let expected: &[&str] = match see(dir) {
         Nothing => &[OTHER],
@@ -455,7 +455,7 @@ fn die(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
     tracee.kill().unwrap();
     assert_eq!(see(dir), seen, "{what}");
     if is_swept {
-        let swept = dir.sweep_stale().unwrap();
+        let swept = dir.remove_leftovers().unwrap();
         assert!(swept.failed.is_empty(), "{what}: {swept:?}");
         assert_eq!(see(dir), seen, "{what}");
         let mut left = names(dir);
@@ -464,7 +464,7 @@ fn die(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
         let kept = kept.map(|at| left.remove(at));
         assert!(left.is_empty(), "{what}: {left:?}");
         if let Some(kept) = kept {
-            assert!(is_old(&dir.open_as(kept).unwrap()), "{what}");
+            assert!(is_old(&dir.get(kept).unwrap()), "{what}");
         }
     }
 }
@@ -476,7 +476,7 @@ fn live(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
     match rival {
         Sweep => {
             let before = names(dir);
-            let swept = dir.sweep_stale().unwrap();
+            let swept = dir.remove_leftovers().unwrap();
             assert!(swept.failed.is_empty(), "{what}: {swept:?}");
             assert!(swept.removed.is_empty(), "{what}: {swept:?}");
             assert_eq!(names(dir), before, "{what}");

@@ -225,7 +225,7 @@ fn read(fs: &TestFs, case: &Case, member: Member<'_>) {
     let dir = PinDir::open(fs.root()).unwrap();
     let mut is_there = case.before != Nothing;
     while member.done() < ASKERS {
-        match dir.open_as::<Map>(NAME) {
+        match dir.get::<Map>(NAME) {
             Ok(map) => {
                 assert_whole(&map);
                 is_there = true;
@@ -314,7 +314,7 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
         assert_eq!(fs.names().len(), usize::from(before.is_some()));
         return;
     }
-    let now = u64::from(dir.open_as::<Map>(NAME).unwrap().id().unwrap());
+    let now = u64::from(dir.get::<Map>(NAME).unwrap().id().unwrap());
     assert_eq!(ids, [now]);
     assert_eq!(Some(now) == before, created + replaced == 0);
 
@@ -331,6 +331,6 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
         migration.commit().unwrap();
     }
     assert_eq!(fs.names(), [NAME]);
-    let swept = dir.sweep_stale().unwrap();
+    let swept = dir.remove_leftovers().unwrap();
     assert!(swept.removed.is_empty() && swept.failed.is_empty());
 }

@@ -78,14 +78,14 @@ fn a_creation_waits_for_a_replacement() {
     dir.unlink("flows").unwrap();
     let mut creates = ask(2, || Reuse::Exact);
     until(&mut creates, is_asleep);
-    let missing = dir.open_as::<Map>("flows").expect_err("nothing is pinned");
+    let missing = dir.get::<Map>("flows").expect_err("nothing is pinned");
     assert!(
         matches!(missing.cause(), Some(Cause::Missing { .. })),
         "{missing}"
     );
     let created = [replaces.finish().unwrap(), creates.finish().unwrap()];
     assert_eq!(created.iter().sum::<u8>(), 1, "one has created it");
-    let map = dir.open_as::<Map>("flows").unwrap();
+    let map = dir.get::<Map>("flows").unwrap();
     let mut keys: Vec<u32> = map
         .elements::<u32, [u64; 2]>()
         .unwrap()
@@ -115,7 +115,7 @@ fn a_link_that_was_replaced_amid_relinking_stays() {
     let other = spec.create(&ours).unwrap();
     dir.replace(&other, "link").unwrap();
     assert_eq!(relinks.finish().unwrap(), 1, "theirs was taken");
-    let found = dir.open_as::<Link>("link").unwrap();
+    let found = dir.get::<Link>("link").unwrap();
     assert_eq!(found.id().unwrap(), other.id().unwrap());
     let names: Vec<_> = fs
         .names()

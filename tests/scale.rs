@@ -86,7 +86,7 @@ fn opening(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
         .collect();
     let open = |dir: &PinDir, name: &str| {
         let begun = Instant::now();
-        dir.open_as::<Map>(name).map(|map| (begun.elapsed(), map))
+        dir.get::<Map>(name).map(|map| (begun.elapsed(), map))
     };
     let mut ratio = f64::INFINITY;
     for _ in 0..TRIES {

@@ -100,7 +100,7 @@ fn new_name() -> Outcome {
     assert_eq!(published.dir.path(), fs.at(SET));
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     // It is the directory at its path, so it can be locked.
-    drop(published.dir.lock()?);
+    drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
     assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
     drop(published);
     assert_eq!(names(fs.at(SET)), ["a", "b"]);
@@ -135,12 +135,12 @@ fn standing() -> Outcome {
         let (ours, theirs) = (old.own_metadata()?, reader.own_metadata()?);
         assert_eq!(ours.inode(), theirs.inode());
         // Who comes by the path would take another lock.
-        let error = reader.lock_shared().unwrap_err();
+        let error = reader.lock(LockMode::Shared, Wait::Forever).unwrap_err();
         let path = fs.at(SET);
         assert_eq!(error.cause(), Some(&Cause::Moved { path }), "{error}");
         drop(old);
         assert_eq!(fs.names(), [SET]);
-        let error = reader.open_any("a").unwrap_err();
+        let error = reader.get::<bpf_pin::Object>("a").unwrap_err();
         let path = fs.at(SET);
         assert_eq!(error.cause(), Some(&Cause::Removed { path }), "{error}");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
@@ -250,12 +250,12 @@ fn over_a_pin() -> Outcome {
         stage.pin(&map, more)?;
     }
     // A sweep sees that it lives.
-    let swept = dir.sweep_stale()?;
+    let swept = dir.remove_leftovers()?;
     assert!(
         swept.removed.is_empty() && swept.failed.is_empty(),
         "{swept:?}"
     );
-    dir.remove(&other, SET)?;
+    dir.unpin(&other, SET)?;
     let published = publish(stage)?;
     assert!(published.old.is_none());
     assert_eq!(fs.names(), [SET]);
@@ -453,7 +453,7 @@ fn dies() -> Outcome {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     assert_eq!(fs.names().len(), 4);
-    let swept = dir.sweep_stale()?;
+    let swept = dir.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     assert_eq!((swept.removed.len(), swept.restored.len()), (1, 0));
     assert_eq!(names(alive.path()), ["a", "b"]);

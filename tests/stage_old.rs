@@ -36,7 +36,7 @@ fn rolled_back() -> Outcome {
         assert_eq!(names(fs.at(SET)), inner);
         assert_eq!(dir.open_dir(SET)?.identity(inner[0])?, id.identity()?);
         assert_eq!(fs.names().len(), 2);
-        drop(published.dir.lock()?);
+        drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
     }
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     drop(published);
@@ -54,7 +54,10 @@ fn discard_waits() -> Outcome {
     let (one, two) = (hash(), hash());
     publish(staged(&dir, &one, &["a", "b"]))?;
     let reader = dir.open_dir(SET)?;
-    let (first, second) = (reader.lock_shared()?, dir.open_dir(SET)?.lock_shared()?);
+    let (first, second) = (
+        reader.lock(LockMode::Shared, Wait::Forever)?,
+        dir.open_dir(SET)?.lock(LockMode::Shared, Wait::Forever)?,
+    );
     let old = publish(staged(&dir, &two, &["a", "b"]))?.old.unwrap();
     let is_discarded = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -74,7 +77,7 @@ fn discard_waits() -> Outcome {
         discarding.join().unwrap()
     })?;
     assert_eq!(fs.names(), [SET]);
-    assert!(reader.open_any("a").is_err());
+    assert!(reader.get::<bpf_pin::Object>("a").is_err());
     // Nobody reads: at once.
     let published = publish(staged(&dir, &one, &["a"]))?;
     published.old.unwrap().discard()?;
@@ -88,7 +91,7 @@ fn drop_leaves() -> Outcome {
     let (one, two) = (hash(), hash());
     publish(staged(&dir, &one, &["a", "b"]))?;
     let reader = PinDir::open(fs.at(SET))?;
-    let lock = reader.lock_shared()?;
+    let lock = reader.lock(LockMode::Shared, Wait::Forever)?;
     drop(publish(staged(&dir, &two, &["a"]))?);
     for _ in 0..2 {
         assert_eq!(fs.names().len(), 2);
@@ -97,7 +100,7 @@ fn drop_leaves() -> Outcome {
         }
         // Nor does a sweep take it, be it by another descriptor.
         for dir in [&dir, &PinDir::open(fs.root())?] {
-            let swept = dir.sweep_stale()?;
+            let swept = dir.remove_leftovers()?;
             assert!(swept.removed.is_empty(), "{:?}", swept.removed);
             assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         }
@@ -109,11 +112,11 @@ fn drop_leaves() -> Outcome {
         _ => (hidden, fs.names().remove(0)),
     };
     assert!(hidden.starts_with(HIDDEN) && set == SET);
-    let swept = dir.sweep_stale()?;
+    let swept = dir.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     assert_eq!(swept.removed, [hidden.as_str()]);
     assert_eq!(fs.names(), [SET]);
-    assert!(dir.sweep_stale()?.removed.is_empty());
+    assert!(dir.remove_leftovers()?.removed.is_empty());
     assert_eq!(dir.open_dir(SET)?.identity("a")?, two.identity()?);
     Ok(())
 }
@@ -125,17 +128,19 @@ fn locked_alone() -> Outcome {
     let (one, two) = (hash(), hash());
     publish(staged(&dir, &one, &["a"]))?;
     let reader = dir.open_dir(SET)?;
-    let lock = reader.lock()?;
+    let lock = reader.lock(LockMode::Exclusive, Wait::Forever)?;
     let old = publish(staged(&dir, &two, &["a"]))?.old.unwrap();
     assert_eq!(names(old.path()), ["a"]);
     drop(old);
     assert_eq!(reader.identity("a")?, one.identity()?);
-    assert!(dir.sweep_stale()?.removed.is_empty());
+    assert!(dir.remove_leftovers()?.removed.is_empty());
     drop(lock);
-    assert_eq!(dir.sweep_stale()?.removed.len(), 1);
+    assert_eq!(dir.remove_leftovers()?.removed.len(), 1);
     assert_eq!(fs.names(), [SET]);
     // And where it lets go before.
-    let lock = dir.open_dir(SET)?.lock()?;
+    let lock = dir
+        .open_dir(SET)?
+        .lock(LockMode::Exclusive, Wait::Forever)?;
     let old = publish(staged(&dir, &one, &["b"]))?.old.unwrap();
     drop(lock);
     let published = publish(old)?;

@@ -125,7 +125,7 @@ impl Storm {
         let left = self.fs.names();
         let is_hidden = |name: &&String| name.starts_with(HIDDEN);
         let hidden = left.iter().filter(is_hidden).count();
-        let swept = self.dir.sweep_stale()?;
+        let swept = self.dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         assert_eq!((swept.removed.len(), swept.restored.len()), (hidden, 0));
         assert_eq!(self.fs.names(), [SET]);
@@ -163,8 +163,8 @@ fn is_gone(error: &Error) -> bool {
 
 fn read_pin(set: &PinDir, i: usize) -> Result<Identity, Error> {
     match i % 2 {
-        0 => set.open_as::<Map>(pin_name(i))?.identity(),
-        _ => set.open_any(pin_name(i))?.identity(),
+        0 => set.get::<Map>(pin_name(i))?.identity(),
+        _ => set.get::<bpf_pin::Object>(pin_name(i))?.identity(),
     }
 }
 
@@ -181,7 +181,7 @@ pub fn locking() -> Outcome {
             // Time for the set to be replaced before it is locked.
             thread::yield_now();
         }
-        let lock = match set.lock_shared() {
+        let lock = match set.lock(LockMode::Shared, Wait::Forever) {
             Ok(lock) => lock,
             Err(error) if is_gone(&error) => {
                 retries.fetch_add(1, Relaxed);
@@ -278,7 +278,7 @@ pub fn beside_sweeps() -> Outcome {
         count
     };
     let (rounds, _) = scene::storm(4, write, 1, |_| {
-        let swept = dir.sweep_stale().unwrap();
+        let swept = dir.remove_leftovers().unwrap();
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         1
     });
@@ -286,7 +286,7 @@ pub fn beside_sweeps() -> Outcome {
         println!("swept {} times", sweeper.finish()?.trim());
     }
     println!("{rounds:?} rounds beside sweeps");
-    assert!(dir.sweep_stale()?.failed.is_empty());
+    assert!(dir.remove_leftovers()?.failed.is_empty());
     let mut left: Vec<_> = (0..4)
         .flat_map(|w| [format!("set-{w}"), format!("made-{w}"), format!("pin-{w}")])
         .collect();
@@ -353,7 +353,7 @@ pub fn sweeper() -> Outcome {
     let dir = PinDir::open(scene::stage_of_actor())?;
     let mut count = 0;
     scene::act_until_let_go(|| {
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         assert!(swept.restored.is_empty(), "{:?}", swept.restored);
         count += 1;

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
-use bpf_pin::{Cause, EntryType, Map, MapSpec, MapType, PinDir, Result, Swept};
+use bpf_pin::{Cause, EntryType, Map, MapSpec, MapType, PinDir, RemovalReport, Result};
 use common::*;
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -59,7 +59,10 @@ fn sorted(names: &[OsString]) -> Vec<&str> {
 }
 
 /// What each of three has swept that begin at the same time, with what was made for each.
-fn three_at_once<D: Send>(make: impl Fn() -> D, sweep: impl Fn(&D) -> Swept + Sync) -> Vec<Swept> {
+fn three_at_once<D: Send>(
+    make: impl Fn() -> D,
+    sweep: impl Fn(&D) -> RemovalReport + Sync,
+) -> Vec<RemovalReport> {
     let start = Barrier::new(3);
     let (start, sweep) = (&start, &sweep);
     thread::scope(|scope| {
@@ -75,7 +78,7 @@ fn three_at_once<D: Send>(make: impl Fn() -> D, sweep: impl Fn(&D) -> Swept + Sy
 }
 
 /// What was removed and nothing else: nothing failed.
-fn removed(swept: &Swept) -> Vec<&str> {
+fn removed(swept: &RemovalReport) -> Vec<&str> {
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     assert!(swept.restored.is_empty(), "{:?}", swept.restored);
     sorted(&swept.removed)
@@ -90,17 +93,17 @@ fn predicate() -> Outcome {
         dir.pin(&map, name)?;
         ids.insert(name, dir.identity(name)?);
     }
-    dir.pin(prog(), "e")?;
+    dir.pin(&prog(), "e")?;
     symlink("a", fs.at("app/f"))?;
     symlink("nothing", fs.at("app/g"))?;
-    assert!(removed(&dir.sweep(|_| false)?).is_empty());
+    assert!(removed(&dir.remove_where(|_| false)?).is_empty());
     assert_eq!(names(&dir)?, ["a", "b", "c", "d", "e", "f", "g"]);
 
     let mut asked = Vec::new();
-    let swept = dir.sweep(|entry| {
+    let swept = dir.remove_where(|entry| {
         asked.push(entry.name().to_owned());
         entry
-            .open_as::<Map>()
+            .get::<Map>()
             .is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
     })?;
     assert_eq!(removed(&swept), ["a", "c"]);
@@ -112,12 +115,12 @@ fn predicate() -> Outcome {
     }
     // Of a symbolic link it is the link that goes.
     symlink("b", fs.at("app/to_b"))?;
-    let swept = dir.sweep(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
+    let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
     assert_eq!(removed(&swept), ["f", "g", "to_b"]);
     assert_eq!(names(&dir)?, ["b", "d", "e"]);
-    assert_eq!(removed(&dir.sweep(|_| true)?), ["b", "d", "e"]);
+    assert_eq!(removed(&dir.remove_where(|_| true)?), ["b", "d", "e"]);
     assert!(names(&dir)?.is_empty());
-    assert!(removed(&dir.sweep(|_| true)?).is_empty());
+    assert!(removed(&dir.remove_where(|_| true)?).is_empty());
     Ok(())
 }
 
@@ -135,7 +138,7 @@ fn dry_run() -> Outcome {
     let before = names(&dir)?;
     let is_useless = |name: &OsStr| name.to_str().unwrap().contains('7');
     let mut asked = 0;
-    let dry = dir.sweep_dry_run(|entry| {
+    let dry = dir.remove_where_dry_run(|entry| {
         asked += 1;
         is_useless(entry.name())
     })?;
@@ -143,12 +146,12 @@ fn dry_run() -> Outcome {
     assert_eq!(names(&dir)?, before, "nothing is removed");
     let dry = removed(&dry);
     assert!(!dry.is_empty());
-    let wet = dir.sweep(|entry| is_useless(entry.name()))?;
+    let wet = dir.remove_where(|entry| is_useless(entry.name()))?;
     assert_eq!(removed(&wet), dry);
     let mut left = before;
     left.retain(|name| !is_useless(name.as_ref()));
     assert_eq!(names(&dir)?, left);
-    assert!(removed(&dir.sweep_dry_run(|entry| is_useless(entry.name()))?).is_empty());
+    assert!(removed(&dir.remove_where_dry_run(|entry| is_useless(entry.name()))?).is_empty());
     Ok(())
 }
 
@@ -183,7 +186,7 @@ fn directories() -> Outcome {
     let kept = below(&dir.open_dir("keep")?)?;
     assert_eq!(kept, 8);
     let held = dir.open_dir("goes")?;
-    let swept = dir.sweep(|entry| entry.name() != "keep")?;
+    let swept = dir.remove_where(|entry| entry.name() != "keep")?;
     assert_eq!(removed(&swept), ["empty", "goes", "goes too"]);
     assert_eq!(names(&dir)?, ["keep"]);
     assert_eq!(below(&dir.open_dir("keep")?)?, kept, "no link was followed");

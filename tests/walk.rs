@@ -132,22 +132,22 @@ fn kinds() -> Outcome {
         opened += 1;
         match entry.name().to_str() {
             Some("map" | "second") => {
-                assert_eq!(entry.open_as::<Map>()?.id()?, map.id()?);
-                let error = entry.open_as::<Prog>().unwrap_err();
+                assert_eq!(entry.get::<Map>()?.id()?, map.id()?);
+                let error = entry.get::<Prog>().unwrap_err();
                 let wrong = Cause::WrongKind {
                     expected: Kind::Prog,
                     found: Kind::Map,
                 };
                 assert_eq!(error.cause(), Some(&wrong));
             }
-            Some("prog") => assert_eq!(entry.open_any()?.id()?, prog.id()?),
-            Some("link") => assert_eq!(entry.open_any()?.id()?, link.id()?),
+            Some("prog") => assert_eq!(entry.get::<bpf_pin::Object>()?.id()?, prog.id()?),
+            Some("link") => assert_eq!(entry.get::<bpf_pin::Object>()?.id()?, link.id()?),
             Some("dir") => {
-                let error = entry.open_any().unwrap_err();
+                let error = entry.get::<bpf_pin::Object>().unwrap_err();
                 assert!(matches!(error.cause(), Some(Cause::NotAnObject { .. })));
             }
             Some("symbolic") => {
-                let error = entry.open_any().unwrap_err();
+                let error = entry.get::<bpf_pin::Object>().unwrap_err();
                 let path = fs.at("symbolic");
                 assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
             }
@@ -187,7 +187,7 @@ fn lent() -> Outcome {
         dir.create_dir("skipped", 0o700)?,
     );
     for dir in [&dir, &inner, &skipped] {
-        dir.pin(hash(), "pin")?;
+        dir.pin(&hash(), "pin")?;
         for number in 1..PINS {
             dir.link("pin", format!("pin{number}"))?;
         }
@@ -228,9 +228,9 @@ fn nothing_opened() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let inner = dir.create_dir("inner", 0o700)?;
-    dir.pin(hash(), "map")?;
-    dir.pin(prog(), "prog")?;
-    inner.pin(hash(), "map")?;
+    dir.pin(&hash(), "map")?;
+    dir.pin(&prog(), "prog")?;
+    inner.pin(&hash(), "map")?;
     let pins = [(&dir, "map"), (&dir, "prog"), (&inner, "map")];
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     for (dir, name) in pins {
@@ -259,8 +259,8 @@ fn nothing_opened() -> Outcome {
             assert_eq!(entry.metadata()?.inode(), entry.inode());
             entry.is_mount_point();
         }
-        let swept = dir.sweep_dry_run(|_| true)?;
-        dir.sweep_stale()?;
+        let swept = dir.remove_where_dry_run(|_| true)?;
+        dir.remove_leftovers()?;
         Ok(swept.removed.len())
     };
     assert_eq!(look()?, 3);
@@ -282,7 +282,7 @@ fn nothing_opened() -> Outcome {
     for (dir, name) in pins {
         assert_eq!(dir.metadata(name)?.accessed(), long_ago, "{name}");
         // And that would have shown.
-        dir.open_any(name)?;
+        dir.get::<bpf_pin::Object>(name)?;
         assert!(dir.metadata(name)?.accessed() > long_ago, "{name}");
     }
     Ok(())

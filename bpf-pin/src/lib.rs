@@ -38,11 +38,11 @@
 //! | `BPF_ITER_CREATE` | [`Link::iter`] |
 //! | all that it takes after a restart | [`PinDir::open_or_create`], [`PinDir::open_or_attach`]; by path [`PinnedMap::open_or_create`], [`PinnedLink::open_or_attach`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
-//! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`open_as`](PinDir::open_as), [`remove`](PinDir::remove), … |
+//! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`get`](PinDir::get), [`unpin`](PinDir::unpin), … |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
 //! | `mkdir -p`, `rm -r` | [`PinDir::create`], [`PinDir::remove_dir_all`] |
-//! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::sweep`] |
-//! | `flock(2)` | [`PinDir::lock`], [`PinDir::lock_shared`] |
+//! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::remove_where`] |
+//! | `flock(2)` | [`PinDir::lock`] |
 //! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`], [`Bpffs::at`] |
 //! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
 //! | `umount2(2)` | [`Bpffs::unmount`] |
@@ -65,7 +65,7 @@
 //! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error
 //!   takes more, and happens after the failure only. What was not proven is not claimed.
 //! - What [`PinDir::replace`] and [`Stage::publish`] do, a reader sees at once and whole, also if the
-//!   process is killed amid it; [`PinDir::sweep_stale`] finds what it left.
+//!   process is killed amid it; [`PinDir::remove_leftovers`] finds what it left.
 //! - The kernel cannot check whose a pin is and remove it in one step. [`PinnedMap::unpin`] does one
 //!   right after the other.
 //!
@@ -94,7 +94,6 @@ mod diagnose;
 mod dir;
 mod errno;
 mod error;
-mod flock;
 mod inventory;
 mod link;
 mod map;
@@ -124,7 +123,8 @@ pub use bytemuck;
 pub use bpffs::{Bpffs, Detached, Inspection, MountOptions, MountOutcome, ReadOnly, Verdict};
 pub use cause::Cause;
 pub use dir::{
-    DirLock, Entries, Entry, EntryType, Metadata, PinDir, Published, Stage, Swept, Walk,
+    DirLock, Entries, Entry, EntryType, LockMode, Metadata, PinDir, Published, RemovalReport,
+    Stage, Wait, Walk,
 };
 pub use error::{Error, ErrorKind, Failed, Operation, Result};
 pub use inventory::{Inventory, PinEntry, inventory};

@@ -80,27 +80,31 @@ fn failing_dir_calls(scene: &Scene) {
         PinDir::create(root.join("made"), 0o10000).unwrap_err();
         PinDir::create_owned(root.join("made"), 0o700, Some(u32::MAX), None).unwrap_err();
         let dir = scene.dir();
-        let held = dir.lock().unwrap();
-        assert!(dir.try_lock().unwrap().is_none());
-        assert!(dir.lock_within(Duration::from_millis(1)).unwrap().is_none());
+        let held = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
+        assert!(dir.lock(LockMode::Exclusive, Wait::No).unwrap().is_none());
+        assert!(
+            dir.lock(LockMode::Exclusive, Wait::UpTo(Duration::from_millis(1)))
+                .unwrap()
+                .is_none()
+        );
         drop(held);
         // Not one that is gone.
         let gone = dir.create_dir("gone", 0o700).unwrap();
         gone.replace(map, "map").unwrap();
         let set = gone.stage("set").unwrap();
         dir.remove_dir_all("gone").unwrap();
-        gone.lock().unwrap_err();
+        gone.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
         gone.pin(map, "map").unwrap_err();
         gone.replace(map, "map").unwrap_err();
         gone.stage("set").unwrap_err();
         gone.create_dir("dir", 0o700).unwrap_err();
         gone.entries().unwrap().next().unwrap().unwrap_err();
-        assert_eq!(gone.sweep_stale().unwrap().failed.len(), 1);
+        assert_eq!(gone.remove_leftovers().unwrap().failed.len(), 1);
         drop(set.publish().unwrap_err());
         let other = dir.identity("prog").unwrap();
         let error = dir.replace_if(map, "map", other).unwrap_err();
         assert!(matches!(error.cause(), Some(Cause::Replaced { .. })));
-        dir.remove(prog, "map").unwrap_err();
+        dir.unpin(prog, "map").unwrap_err();
     }
     let names = ["full", "link", "map", "prog", "sub", "symlink"];
     assert_eq!(scene.fs.names(), names);
@@ -130,11 +134,11 @@ fn failing_by_name(scene: &Scene, name: &OsStr) {
                 .ok();
         }
         if !is("map") {
-            dir.open_as::<Map>(name).unwrap_err();
+            dir.get::<Map>(name).unwrap_err();
             dir.open_with_info(name).unwrap_err();
-            dir.open_any(name).unwrap_err();
+            dir.get::<bpf_pin::Object>(name).unwrap_err();
             dir.identity(name).unwrap_err();
-            dir.remove(map, name).unwrap_err();
+            dir.unpin(map, name).unwrap_err();
             dir.copy_to(name, &dir).unwrap_err();
         }
         if is_dir || name.is_empty() || name.to_string_lossy().contains(['.', '/', '\0']) {
@@ -143,8 +147,8 @@ fn failing_by_name(scene: &Scene, name: &OsStr) {
             dir.replace_keeping_mode(map, name).unwrap_err();
             dir.link(name, "new").unwrap_err();
         }
-        dir.open_as::<Prog>(name).unwrap_err();
-        dir.open_as::<Link>(name).unwrap_err();
+        dir.get::<Prog>(name).unwrap_err();
+        dir.get::<Link>(name).unwrap_err();
         dir.replace_if(map, name, seen).unwrap_err();
         dir.rename("nothing", name).unwrap_err();
         dir.exchange("nothing", name).unwrap_err();

@@ -38,7 +38,7 @@ fn migrate() -> Migrate<'static> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, *value)))
 }
 
-/// As many as of `open_as`: what proves the kind is what tells whether it fits.
+/// As many as of `get`: what proves the kind is what tells whether it fits.
 const FOUND: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
 /// A map is pinned under the lock of those that swap a name.
 const CREATED: &[&str] = &[

@@ -30,7 +30,7 @@ fn metadata() -> Outcome {
     // Times of files are as coarse as the kernel's tick.
     let slack = Duration::from_secs(2);
     let before = SystemTime::now() - slack;
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     drop(dir.create_dir("dir", 0o750)?);
     symlink("pin", fs.at("link"))?;
     let after = SystemTime::now() + slack;
@@ -68,7 +68,7 @@ fn metadata() -> Outcome {
 fn set_mode() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     drop(dir.create_dir("dir", 0o700)?);
     for name in ["pin", "dir"] {
         for mode in [0, 0o400, 0o222, 0o644, 0o777, 0o1777, 0o4711, 0o600] {
@@ -84,7 +84,7 @@ fn set_mode() -> Outcome {
 fn invalid_modes() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     for (mode, words) in [
         (0o10000, "0o10000"),
         (0o100644, "0o100644"),
@@ -126,7 +126,7 @@ fn invalid_modes() -> Outcome {
 fn mode_of_a_link() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     for (name, target) in [("link", "pin"), ("dangling", "gone")] {
         symlink(target, fs.at(name))?;
         let error = unwrap_err(dir.set_mode(name, 0o777));
@@ -154,7 +154,7 @@ fn chmod() -> Outcome {
 fn set_owner() -> Outcome {
     let fs = TestFs::detached("700");
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     drop(dir.create_dir("dir", 0o700)?);
     symlink("pin", fs.at("link"))?;
     for name in ["dir", "link"] {
@@ -195,7 +195,7 @@ fn set_owner() -> Outcome {
 fn invalid_ids() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     let before = dir.metadata("pin")?;
     let id = u32::MAX;
     for (uid, gid) in [
@@ -220,10 +220,10 @@ fn invalid_ids() -> Outcome {
 fn not_owner() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
-    root.pin(any_map(), "pin")?;
+    root.pin(&any_map(), "pin")?;
     let dir = root.create_dir("dir", 0o755)?;
     let shut = root.create_dir("shut", 0o711)?;
-    root.pin(any_map(), "own")?;
+    root.pin(&any_map(), "own")?;
     root.set_owner("own", Some(1234), Some(1234))?;
     as_user(CapabilitySet::empty(), || -> Outcome {
         let cases = [

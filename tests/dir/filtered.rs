@@ -18,12 +18,12 @@ pub fn tests(suite: Suite) -> Suite {
 fn filtered() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     symlink("pin", fs.at("link"))?;
     let open = || {
-        dir.open_as::<Map>("pin").expect("no link");
+        dir.get::<Map>("pin").expect("no link");
         let path = fs.at("link");
-        let error = dir.open_as::<Map>("link").unwrap_err();
+        let error = dir.get::<Map>("link").unwrap_err();
         assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
         let error = dir.open_with_info("link").unwrap_err();
         assert!(
@@ -42,7 +42,7 @@ fn filtered() -> Outcome {
 fn denied_info() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     let (cmd, errno) = (abi::BPF_OBJ_GET_INFO_BY_FD, libc::EACCES);
     let errors = denied(Some(cmd), errno as u32, || {
         let spec = MapSpec::new(MapType::HASH, 4, 8, 8);

@@ -11,13 +11,13 @@ pub type Call = fn(&PinDir, &OsStr) -> Result<()>;
 /// Every method that takes a name, and its words: "{}" is the name, "{pin}" and "{new}" are others.
 #[rustfmt::skip]
 pub const METHODS: &[(&str, Call)] = &[
-    ("pin {}", |d, n| d.pin(any_map(), n)),
-    ("open {}", |d, n| d.open_as::<Map>(n).map(drop)),
-    ("open {}", |d, n| d.open_with::<Map>(n, Access::ReadOnly).map(drop)),
-    ("open {}", |d, n| d.open_any(n).map(drop)),
+    ("pin {}", |d, n| d.pin(&any_map(), n)),
+    ("open {}", |d, n| d.get::<Map>(n).map(drop)),
+    ("open {}", |d, n| d.get_with::<Map>(n, Access::ReadOnly).map(drop)),
+    ("open {}", |d, n| d.get::<bpf_pin::Object>(n).map(drop)),
     ("open {}", |d, n| d.open_with_info(n).map(drop)),
     ("open {}", |d, n| d.identity(n).map(drop)),
-    ("unpin {}", |d, n| d.remove(any_map(), n)),
+    ("unpin {}", |d, n| d.unpin(&any_map(), n)),
     ("unpin {}", |d, n| d.unlink(n)),
     ("link {} as {new}", |d, n| d.link(n, "new")),
     ("link {pin} as {}", |d, n| d.link("pin", n)),
@@ -33,8 +33,8 @@ pub const METHODS: &[(&str, Call)] = &[
     ("create directory {}", |d, n| d.create_dir(n, 0o700).map(drop)),
     ("remove {}", |d, n| d.remove_dir(n)),
     ("remove {}", |d, n| d.remove_dir_all(n)),
-    ("replace {}", |d, n| d.replace(any_map(), n)),
-    ("replace {}", |d, n| d.replace_keeping_mode(any_map(), n)),
-    ("replace {}", |d, n| d.replace_if(any_map(), n, any_identity())),
+    ("replace {}", |d, n| d.replace(&any_map(), n)),
+    ("replace {}", |d, n| d.replace_keeping_mode(&any_map(), n)),
+    ("replace {}", |d, n| d.replace_if(&any_map(), n, any_identity())),
     ("stage {}", |d, n| d.stage(n).map(drop)),
 ];

@@ -67,7 +67,7 @@ fn bad() -> Vec<(OsString, Cause, String)> {
 fn bad_names() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.create_dir("dir", 0o700)?;
     for (words, call) in METHODS {
         for (name, cause, because) in bad() {
@@ -107,13 +107,13 @@ fn longest_name() -> Outcome {
     let dir = root_of(&fs);
     let [a, b, c] = ["a", "b", "c"].map(|letter| letter.repeat(255));
     let identity = any_identity();
-    dir.pin(any_map(), &a)?;
-    assert_eq!(dir.open_as::<Map>(&a)?.identity()?, identity);
+    dir.pin(&any_map(), &a)?;
+    assert_eq!(dir.get::<Map>(&a)?.identity()?, identity);
     assert_eq!(
-        dir.open_with::<Map>(&a, Access::ReadOnly)?.identity()?,
+        dir.get_with::<Map>(&a, Access::ReadOnly)?.identity()?,
         identity
     );
-    assert_eq!(dir.open_any(&a)?.identity()?, identity);
+    assert_eq!(dir.get::<bpf_pin::Object>(&a)?.identity()?, identity);
     assert_eq!(dir.identity(&a)?, identity);
     dir.link(&a, &b)?;
     dir.rename(&b, &c)?;
@@ -122,15 +122,15 @@ fn longest_name() -> Outcome {
     dir.unlink(&c)?;
     dir.set_mode(&a, 0o640)?;
     dir.set_owner(&a, None, None)?;
-    dir.replace(any_map(), &a)?;
-    dir.replace_keeping_mode(any_map(), &a)?;
-    dir.replace_if(any_map(), &a, identity)?;
-    dir.remove(any_map(), &a)?;
+    dir.replace(&any_map(), &a)?;
+    dir.replace_keeping_mode(&any_map(), &a)?;
+    dir.replace_if(&any_map(), &a, identity)?;
+    dir.unpin(&any_map(), &a)?;
     drop(dir.create_dir(&a, 0o700)?);
     let inside = dir.open_dir(&a)?;
-    inside.pin(any_map(), &b)?;
+    inside.pin(&any_map(), &b)?;
     inside.copy_to(&b, &dir)?;
-    inside.remove(any_map(), &b)?;
+    inside.unpin(&any_map(), &b)?;
     dir.remove_dir(&a)?;
     drop(dir.create_dir(&c, 0o700)?.create_dir(&a, 0o700)?);
     dir.remove_dir_all(&c)?;
@@ -148,7 +148,7 @@ fn odd_names() -> Outcome {
             continue;
         }
         let name = OsStr::from_bytes(&[byte, b'x', byte]).to_owned();
-        dir.pin(any_map(), &name)?;
+        dir.pin(&any_map(), &name)?;
         assert_eq!(dir.identity(&name)?, any_identity(), "{name:?}");
         let listed: Vec<_> = dir
             .entries()?
@@ -159,7 +159,7 @@ fn odd_names() -> Outcome {
                 .into_iter()
                 .any(|entry| entry.is_ok_and(|it| it == name))
         );
-        dir.remove(any_map(), &name)?;
+        dir.unpin(&any_map(), &name)?;
     }
     assert!(fs.names().is_empty());
     Ok(())
@@ -195,7 +195,7 @@ fn real_names() -> Outcome {
         let name = escape_name(text);
         assert_eq!(name, OsStr::new(expected));
         // No two of them meet.
-        dir.pin(any_map(), &name)?;
+        dir.pin(&any_map(), &name)?;
     }
     let mut back = Vec::new();
     for entry in dir.entries()? {
@@ -209,15 +209,15 @@ fn real_names() -> Outcome {
     texts.sort();
     assert_eq!(back, texts);
     for (text, _) in REAL {
-        dir.remove(any_map(), escape_name(text))?;
+        dir.unpin(&any_map(), escape_name(text))?;
     }
     assert!(fs.names().is_empty());
 
     // Three times as long is the most that it becomes: 85 dots fill a name, 86 do not.
-    dir.pin(any_map(), escape_name(&".".repeat(85)))?;
-    let error = unwrap_err(dir.pin(any_map(), escape_name(&".".repeat(86))));
+    dir.pin(&any_map(), escape_name(&".".repeat(85)))?;
+    let error = unwrap_err(dir.pin(&any_map(), escape_name(&".".repeat(86))));
     assert_eq!(error.cause(), Some(&Cause::NameTooLong { length: 258 }));
-    let error = unwrap_err(dir.pin(any_map(), escape_name("")));
+    let error = unwrap_err(dir.pin(&any_map(), escape_name("")));
     assert_eq!(error.cause(), Some(&Cause::EmptyPath));
     Ok(())
 }

@@ -28,15 +28,15 @@ fn assert_needs(dir: &PinDir, other: &PinDir) {
     let identity = any_identity();
     #[rustfmt::skip]
     let calls: [(&str, &str, Call<'_>); 9] = [
-        ("pin", "new", &|| dir.pin(any_map(), "new")),
-        ("open", "pin", &|| dir.open_as::<Map>("pin").map(drop)),
-        ("open", "pin", &|| dir.open_any("pin").map(drop)),
+        ("pin", "new", &|| dir.pin(&any_map(), "new")),
+        ("open", "pin", &|| dir.get::<Map>("pin").map(drop)),
+        ("open", "pin", &|| dir.get::<bpf_pin::Object>("pin").map(drop)),
         ("open", "pin", &|| dir.identity("pin").map(drop)),
         ("open", "pin", &|| dir.copy_to("pin", other)),
-        ("replace", "pin", &|| dir.replace(any_map(), "pin")),
-        ("replace", "pin", &|| dir.replace_keeping_mode(any_map(), "pin")),
-        ("replace", "pin", &|| dir.replace_if(any_map(), "pin", identity)),
-        ("unpin", "pin", &|| dir.remove(any_map(), "pin")),
+        ("replace", "pin", &|| dir.replace(&any_map(), "pin")),
+        ("replace", "pin", &|| dir.replace_keeping_mode(&any_map(), "pin")),
+        ("replace", "pin", &|| dir.replace_if(&any_map(), "pin", identity)),
+        ("unpin", "pin", &|| dir.unpin(&any_map(), "pin")),
     ];
     let inode = dir.metadata("pin").unwrap().inode();
     for (verb, name, call) in calls {
@@ -88,15 +88,15 @@ fn needs_none(dir: &PinDir) -> Result<()> {
     drop(dir.stage("set")?.publish()?);
     dir.remove_dir_all("set")?;
     dir.remove_dir("sub")?;
-    dir.sweep_stale()?;
-    dir.sweep_dry_run(|_| true).map(drop)
+    dir.remove_leftovers()?;
+    dir.remove_where_dry_run(|_| true).map(drop)
 }
 
 /// Two directories, the first with a pin.
 fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
     let root = root_of(fs);
     let dir = root.create_dir("dir", 0o700)?;
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     Ok((dir, root.create_dir("other", 0o700)?))
 }
 
@@ -114,7 +114,7 @@ fn without_proc() -> Outcome {
             path.display()
         );
         assert_says(
-            &unwrap_err(dir.lock()),
+            &unwrap_err(dir.lock(LockMode::Exclusive, Wait::Forever)),
             None,
             Cause::Moved { path },
             &sentence,

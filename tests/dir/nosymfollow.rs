@@ -43,8 +43,8 @@ fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome
         let path = temporary.path();
         let bpffs = MountOptions::new().nosymfollow(true).mount(path)?;
         let dir = bpffs.dir()?;
-        dir.pin(any_map(), "map")?;
-        dir.pin(prog(), "prog")?;
+        dir.pin(&any_map(), "map")?;
+        dir.pin(&prog(), "prog")?;
         drop(dir.create_dir("sub", 0o700)?);
         for (to, name) in [("map", "link"), ("prog", "other"), ("gone", "dangling")] {
             symlink(to, path.join(name))?;
@@ -67,12 +67,12 @@ fn refused() -> Outcome {
         for name in ["link", "other", "dangling"] {
             let link = path.join(name);
             for error in [
-                unwrap_err(dir.open_as::<Map>(name)),
-                unwrap_err(dir.open_as::<Prog>(name)),
-                unwrap_err(dir.open_any(name)),
+                unwrap_err(dir.get::<Map>(name)),
+                unwrap_err(dir.get::<Prog>(name)),
+                unwrap_err(dir.get::<bpf_pin::Object>(name)),
                 unwrap_err(dir.open_with_info(name)),
                 unwrap_err(dir.identity(name)),
-                unwrap_err(dir.remove(any_map(), name)),
+                unwrap_err(dir.unpin(&any_map(), name)),
                 unwrap_err(dir.copy_to(name, &dir)),
                 unwrap_err(dir.open_or_create(name, &spec, Reuse::Exact)),
             ] {
@@ -81,8 +81,8 @@ fn refused() -> Outcome {
         }
         let names = names_in(&dir);
         assert_eq!(names, ["dangling", "link", "map", "other", "prog", "sub"]);
-        assert_eq!(dir.open_as::<Map>("map")?.identity()?, any_identity());
-        dir.remove(any_map(), "map")?;
+        assert_eq!(dir.get::<Map>("map")?.identity()?, any_identity());
+        dir.unpin(&any_map(), "map")?;
         Ok(())
     })
 }
@@ -134,10 +134,10 @@ fn remounted() -> Outcome {
     on_such_a_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         mount_remount(path, MountFlags::BIND, "")?;
-        assert_eq!(dir.open_as::<Map>("link")?.identity()?, any_identity());
+        assert_eq!(dir.get::<Map>("link")?.identity()?, any_identity());
         let anew = PinDir::open(path)?;
         assert!(!bpffs.mount()?.is_nosymfollow());
-        let error = unwrap_err(anew.open_as::<Map>("link"));
+        let error = unwrap_err(anew.get::<Map>("link"));
         assert_eq!(error.raw_os_error(), None, "{error}");
         assert!(matches!(error.cause(), Some(Cause::SymbolicLink { .. })));
         Ok(())
@@ -149,7 +149,7 @@ fn mount_on_the_way() -> Outcome {
     on_such_a_mount(|path, _| {
         let sub = path.join("sub");
         let over = MountOptions::new().mount(&sub)?;
-        over.dir()?.pin(any_map(), "map")?;
+        over.dir()?.pin(&any_map(), "map")?;
         symlink("map", sub.join("link"))?;
         drop(over.dir()?.create_dir("deeper", 0o700)?);
         symlink("../map", sub.join("deeper/link"))?;
@@ -157,9 +157,9 @@ fn mount_on_the_way() -> Outcome {
         for dir in [PinDir::open(&sub)?, PinDir::create(&sub, 0o700)?, deeper] {
             let other = hash();
             for error in [
-                unwrap_err(dir.open_as::<Map>("link")),
+                unwrap_err(dir.get::<Map>("link")),
                 unwrap_err(dir.identity("link")),
-                unwrap_err(dir.remove(any_map(), "link")),
+                unwrap_err(dir.unpin(&any_map(), "link")),
                 unwrap_err(dir.replace_if(&other, "link", any_identity())),
             ] {
                 let path = dir.path().join("link");
@@ -185,7 +185,7 @@ fn mount_on_the_way() -> Outcome {
 fn by_path() -> Outcome {
     on_such_a_mount(|path, _| {
         symlink("sub", path.join("way"))?;
-        PinDir::open(path.join("sub"))?.pin(any_map(), "map")?;
+        PinDir::open(path.join("sub"))?.pin(&any_map(), "map")?;
         let (link, way) = (path.join("link"), path.join("way"));
         assert_is_refused(&unwrap_err(Map::open(&link)), &link);
         assert_is_refused(&unwrap_err(Object::open(&link)), &link);
@@ -227,7 +227,7 @@ fn raced() -> Outcome {
             let _done = Done(&is_done);
             let (mut opened, mut refused, begun) = (0, 0, Instant::now());
             while opened.min(refused) < 100 && begun.elapsed() < PATIENCE {
-                match dir.open_as::<Map>("map") {
+                match dir.get::<Map>("map") {
                     Ok(map) => {
                         assert_eq!(map.identity().unwrap(), any_identity());
                         opened += 1;
@@ -251,7 +251,7 @@ fn denied_to_open() -> Outcome {
     on_such_a_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         let [gone, link] = denied(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
-            ["gone", "link"].map(|name| unwrap_err(dir.remove(any_map(), name)))
+            ["gone", "link"].map(|name| unwrap_err(dir.unpin(&any_map(), name)))
         });
         assert_eq!(gone.cause(), Some(&missing(path.join("gone"))), "{gone}");
         let path = path.join("link");

@@ -34,7 +34,7 @@ pub fn tests(suite: Suite) -> Suite {
 fn link() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "one")?;
+    dir.pin(&any_map(), "one")?;
     dir.set_mode("one", 0o640)?;
     dir.link("one", "two")?;
     assert_eq!(fs.names(), ["one", "two"]);
@@ -44,11 +44,11 @@ fn link() -> Outcome {
     // One file: one mode.
     dir.set_mode("two", 0o600)?;
     assert_eq!(dir.metadata("one")?.mode(), 0o600);
-    dir.remove(any_map(), "one")?;
-    assert_eq!(dir.open_as::<Map>("two")?.identity()?, any_identity());
+    dir.unpin(&any_map(), "one")?;
+    assert_eq!(dir.get::<Map>("two")?.identity()?, any_identity());
     assert_eq!(dir.metadata("two")?.links(), 1);
     // Pinned once more is another file.
-    dir.pin(any_map(), "three")?;
+    dir.pin(&any_map(), "three")?;
     assert_ne!(dir.metadata("three")?.inode(), dir.metadata("two")?.inode());
     // Of a symbolic link it is the link.
     symlink("two", fs.at("symlink"))?;
@@ -64,7 +64,7 @@ fn link_fails() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let other = hash();
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.pin(&other, "other")?;
     drop(dir.create_dir("dir", 0o700)?);
     let at = |name: &str| fs.at(name).display().to_string();
@@ -96,7 +96,7 @@ fn link_protected() -> Outcome {
     let is_protected = fs::read_to_string("/proc/sys/fs/protected_hardlinks")?.trim() == "1";
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     as_user(CapabilitySet::empty(), || match dir.link("pin", "new") {
         Ok(()) => assert!(!is_protected),
         Err(error) => {
@@ -114,7 +114,7 @@ fn rename() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let other = hash();
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.pin(&other, "other")?;
     drop(dir.create_dir("dir", 0o700)?);
     drop(dir.create_dir("empty", 0o700)?);
@@ -151,18 +151,18 @@ fn rename() -> Outcome {
 fn rename_keeps() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.set_mode("pin", 0o604)?;
     let before = dir.metadata("pin")?;
     dir.rename("pin", "new")?;
     let after = dir.metadata("new")?;
     assert_eq!((after.inode(), after.mode()), (before.inode(), 0o604));
     let inside = dir.create_dir("dir", 0o700)?;
-    inside.pin(any_map(), "map")?;
+    inside.pin(&any_map(), "map")?;
     dir.rename("dir", "moved")?;
     assert_eq!(fs.names(), ["moved", "new"]);
     // Who holds it holds it still.
-    inside.pin(any_map(), "more")?;
+    inside.pin(&any_map(), "more")?;
     assert_eq!(names_in(&dir.open_dir("moved")?), ["map", "more"]);
     // A symbolic link is renamed itself.
     symlink("new", fs.at("symlink"))?;
@@ -190,8 +190,8 @@ fn assert_lacks_exchange(fs: &TestFs, dir: &PinDir, a: &str, b: &str) {
 fn exchange() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(hash(), "map")?;
-    dir.pin(prog(), "prog")?;
+    dir.pin(&hash(), "map")?;
+    dir.pin(&prog(), "prog")?;
     drop(dir.create_dir("dir", 0o700)?);
     symlink("gone", fs.at("symlink"))?;
     let inodes = |names: &[&str]| {
@@ -223,7 +223,7 @@ fn exchange() -> Outcome {
 fn exchange_fails() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     symlink("pin", fs.at("symlink"))?;
     let gone = fs.at("gone");
     // Whichever of the two it is, it is that one that is named.
@@ -252,7 +252,7 @@ fn mount_points() -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         drop(root.create_dir("mounted", 0o700)?);
-        root.pin(any_map(), "pin")?;
+        root.pin(&any_map(), "pin")?;
         let at = |name: &str| dir.path().join(name).display().to_string();
         mount_a("tmpfs", at("mounted"));
         let says = |error, words: String| {
@@ -282,7 +282,7 @@ fn copy_to() -> Outcome {
         root.create_dir("one", 0o700)?,
         root.create_dir("two", 0o700)?,
     );
-    one.pin(any_map(), "pin")?;
+    one.pin(&any_map(), "pin")?;
     one.set_mode("pin", 0o644)?;
     one.copy_to("pin", &two)?;
     assert_eq!(two.identity("pin")?, any_identity());
@@ -306,8 +306,8 @@ fn copy_to() -> Outcome {
 fn copy_to_another_instance() -> Outcome {
     let (here, there) = (TestFs::detached("700"), TestFs::detached("700"));
     let (from, to) = (root_of(&here), root_of(&there));
-    from.pin(hash(), "map")?;
-    from.pin(prog(), "prog")?;
+    from.pin(&hash(), "map")?;
+    from.pin(&prog(), "prog")?;
     for name in ["map", "prog"] {
         let moved = renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE);
         assert_eq!(moved, Err(Errno::XDEV));

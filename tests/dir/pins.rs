@@ -35,14 +35,14 @@ fn each_kind() -> Outcome {
     let (map, prog, link) = (hash(), prog(), link());
     dir.pin(&map, "map")?;
     // Any descriptor of an object will do.
-    dir.pin(prog.as_fd(), "prog")?;
-    dir.pin(Object::from(link.try_clone()?), "link")?;
-    assert_eq!(dir.open_as::<Map>("map")?.id()?, map.id()?);
-    assert_eq!(dir.open_as::<Prog>("prog")?.id()?, prog.id()?);
-    assert_eq!(dir.open_as::<Link>("link")?.id()?, link.id()?);
+    dir.pin(&prog.as_fd(), "prog")?;
+    dir.pin(&Object::from(link.try_clone()?), "link")?;
+    assert_eq!(dir.get::<Map>("map")?.id()?, map.id()?);
+    assert_eq!(dir.get::<Prog>("prog")?.id()?, prog.id()?);
+    assert_eq!(dir.get::<Link>("link")?.id()?, link.id()?);
     let identities = [map.identity()?, prog.identity()?, link.identity()?];
     for (name, expected) in ["map", "prog", "link"].into_iter().zip(identities) {
-        assert_eq!(dir.open_any(name)?.identity()?, expected);
+        assert_eq!(dir.get::<bpf_pin::Object>(name)?.identity()?, expected);
         let (object, info) = dir.open_with_info(name)?;
         assert_eq!((object.identity()?, info.identity()), (expected, expected));
         assert_eq!(info, object.info()?);
@@ -56,9 +56,9 @@ fn each_kind() -> Outcome {
             ("link", Kind::Link),
         ] {
             let opened = match kind {
-                Kind::Map => dir.open_as::<Map>(name).map(drop),
-                Kind::Prog => dir.open_as::<Prog>(name).map(drop),
-                Kind::Link => dir.open_as::<Link>(name).map(drop),
+                Kind::Map => dir.get::<Map>(name).map(drop),
+                Kind::Prog => dir.get::<Prog>(name).map(drop),
+                Kind::Link => dir.get::<Link>(name).map(drop),
             };
             if other == name {
                 opened?;
@@ -77,27 +77,27 @@ fn each_kind() -> Outcome {
         }
     }
     for access in [Access::ReadOnly, Access::WriteOnly, Access::ReadWrite] {
-        assert_eq!(dir.open_with::<Map>("map", access)?.id()?, map.id()?);
-        assert_eq!(dir.open_with::<Prog>("prog", access)?.id()?, prog.id()?);
+        assert_eq!(dir.get_with::<Map>("map", access)?.id()?, map.id()?);
+        assert_eq!(dir.get_with::<Prog>("prog", access)?.id()?, prog.id()?);
         if access == Access::ReadWrite {
             continue;
         }
-        let error = unwrap_err(dir.open_with::<Link>("link", access));
+        let error = unwrap_err(dir.get_with::<Link>("link", access));
         let sentence = format!(
             "open {}: a link can only be opened for reading and writing",
             fs.at("link").display()
         );
         assert_says(&error, libc::EINVAL, Cause::LinkAccess, &sentence);
     }
-    let read = dir.open_with::<Map>("map", Access::ReadOnly)?;
+    let read = dir.get_with::<Map>("map", Access::ReadOnly)?;
     let error = unwrap_err(
         read.elements::<u32, u64>()?
             .update(&1, &1, bpf_pin::ElemFlags::ANY),
     );
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
-    dir.remove(&map, "map")?;
-    dir.remove(&prog, "prog")?;
-    dir.remove(&link, "link")?;
+    dir.unpin(&map, "map")?;
+    dir.unpin(&prog, "prog")?;
+    dir.unpin(&link, "link")?;
     assert!(fs.names().is_empty());
     Ok(())
 }
@@ -141,7 +141,7 @@ fn no_object() -> Outcome {
         (btf.as_fd(), Some("anon_inode:btf")),
         (dir.as_fd(), None),
     ] {
-        let error = unwrap_err(dir.pin(fd, "pin"));
+        let error = unwrap_err(dir.pin(&fd, "pin"));
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         let Some(Cause::NotBpf { found: Some(found) }) = error.cause() else {
             panic!("{error}");
@@ -153,7 +153,7 @@ fn no_object() -> Outcome {
         );
         assert_eq!(error.to_string(), sentence);
         // Nor has any name been its own.
-        let error = unwrap_err(dir.remove(fd, "pin"));
+        let error = unwrap_err(dir.unpin(&fd, "pin"));
         assert!(
             matches!(error.cause(), Some(Cause::NotBpf { .. })),
             "{error}"
@@ -167,7 +167,7 @@ fn no_object() -> Outcome {
 fn no_pin() -> Outcome {
     let fs = TestFs::new();
     let (dir, other) = (root_of(&fs), root_of(&fs));
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     drop(dir.create_dir("dir", 0o700)?);
     let links = [
         ("to_pin", "pin"),
@@ -183,14 +183,14 @@ fn no_pin() -> Outcome {
     type Call = fn(&PinDir, &PinDir, &str) -> bpf_pin::Result<()>;
     #[rustfmt::skip]
     let calls: &[(&str, Call)] = &[
-        ("open", |d, _, n| d.open_as::<Map>(n).map(drop)),
-        ("open", |d, _, n| d.open_with::<Map>(n, Access::ReadOnly).map(drop)),
-        ("open", |d, _, n| d.open_as::<Link>(n).map(drop)),
-        ("open", |d, _, n| d.open_any(n).map(drop)),
+        ("open", |d, _, n| d.get::<Map>(n).map(drop)),
+        ("open", |d, _, n| d.get_with::<Map>(n, Access::ReadOnly).map(drop)),
+        ("open", |d, _, n| d.get::<Link>(n).map(drop)),
+        ("open", |d, _, n| d.get::<bpf_pin::Object>(n).map(drop)),
         ("open", |d, _, n| d.open_with_info(n).map(drop)),
         ("open", |d, _, n| d.identity(n).map(drop)),
         ("open", |d, o, n| d.copy_to(n, o)),
-        ("unpin", |d, _, n| d.remove(any_map(), n)),
+        ("unpin", |d, _, n| d.unpin(&any_map(), n)),
     ];
     for (verb, call) in calls {
         let says = |name: &str, errno: Option<i32>, cause, because: &str| {
@@ -244,7 +244,7 @@ fn access() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
     for (name, mode) in [("shut", 0o600), ("readable", 0o644), ("open", 0o666)] {
-        dir.pin(any_map(), name)?;
+        dir.pin(&any_map(), name)?;
         dir.set_mode(name, mode)?;
     }
     as_user(CapabilitySet::BPF, || -> Outcome {
@@ -264,16 +264,16 @@ fn access() -> Outcome {
             if read_only_would_do {
                 sentence += "; it may be opened for reading only";
             }
-            let error = unwrap_err(dir.open_as::<Map>(name));
+            let error = unwrap_err(dir.get::<Map>(name));
             assert_says(&error, libc::EACCES, cause, &sentence);
         }
-        let error = unwrap_err(dir.open_with::<Map>("readable", Access::WriteOnly));
+        let error = unwrap_err(dir.get_with::<Map>("readable", Access::WriteOnly));
         let sentence = format!(
             "open {0}: {0} (mode 0644, owner 0) does not let this user write",
             fs.at("readable").display()
         );
         assert_eq!(error.to_string(), sentence);
-        dir.open_with::<Map>("readable", Access::ReadOnly)?;
+        dir.get_with::<Map>("readable", Access::ReadOnly)?;
         // To be told which it is takes any access, to be told of it takes none.
         assert_eq!(dir.identity("readable")?, any_identity());
         assert_eq!(dir.metadata("shut")?.mode(), 0o600);
@@ -281,7 +281,7 @@ fn access() -> Outcome {
             unwrap_err(dir.identity("shut")).raw_os_error(),
             Some(libc::EACCES)
         );
-        dir.open_as::<Map>("open")?;
+        dir.get::<Map>("open")?;
         Ok(())
     })
 }
@@ -292,17 +292,17 @@ fn remove() -> Outcome {
     let map = hash();
     dir.pin(&map, "one")?;
     dir.pin(&map, "two")?;
-    dir.remove(&map, "one")?;
+    dir.unpin(&map, "one")?;
     assert_eq!(fs.names(), ["two"]);
     // By another descriptor of the object, and read-only.
-    let other = dir.open_with::<Map>("two", Access::ReadOnly)?;
-    dir.remove(&other, "two")?;
+    let other = dir.get_with::<Map>("two", Access::ReadOnly)?;
+    dir.unpin(&other, "two")?;
     assert!(fs.names().is_empty());
     // The object lives.
     map.elements::<u32, u64>()?
         .update(&1, &1, bpf_pin::ElemFlags::ANY)?;
     dir.pin(&map, "one")?;
-    let error = unwrap_err(dir.remove(&map, "two"));
+    let error = unwrap_err(dir.unpin(&map, "two"));
     assert_eq!(error.operation(), Operation::Unpin, "{error:?}");
     let sentence = format!("unpin {0}: {0} does not exist", fs.at("two").display());
     assert_says(&error, libc::ENOENT, missing(fs.at("two")), &sentence);
@@ -317,7 +317,7 @@ fn remove_of_others() -> Outcome {
     dir.pin(&prog, "prog")?;
     let expected = ours.identity()?;
     for (name, found) in [("map", theirs.identity()?), ("prog", prog.identity()?)] {
-        let error = unwrap_err(dir.remove(&ours, name));
+        let error = unwrap_err(dir.unpin(&ours, name));
         let sentence = format!(
             "unpin {}: the name is that of {found} by now, not of {expected}; nothing was changed",
             fs.at(name).display()
@@ -346,10 +346,10 @@ fn mounted_on() -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         let path = dir.path().join("pin");
-        root.pin(any_map(), "pin")?;
+        root.pin(&any_map(), "pin")?;
         rustix::mount::mount_bind(&path, &path)?;
         for error in [
-            unwrap_err(root.remove(any_map(), "pin")),
+            unwrap_err(root.unpin(&any_map(), "pin")),
             unwrap_err(root.unlink("pin")),
         ] {
             let cause = Cause::MountPoint { path: path.clone() };
@@ -357,7 +357,7 @@ fn mounted_on() -> Outcome {
             assert_says(&error, libc::EBUSY, cause, &sentence);
         }
         rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty())?;
-        root.remove(any_map(), "pin")?;
+        root.unpin(&any_map(), "pin")?;
         Ok(())
     })
 }
@@ -365,8 +365,8 @@ fn mounted_on() -> Outcome {
 fn unlink() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    dir.pin(hash(), "map")?;
-    dir.pin(prog(), "prog")?;
+    dir.pin(&hash(), "map")?;
+    dir.pin(&prog(), "prog")?;
     symlink("prog", fs.at("link"))?;
     drop(dir.create_dir("dir", 0o700)?);
     dir.unlink("map")?;
@@ -395,7 +395,7 @@ fn unlink() -> Outcome {
 fn sticky() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.set_mode("pin", 0o666)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
         let path = fs.at("pin").display().to_string();
@@ -414,19 +414,19 @@ fn sticky() -> Outcome {
         };
         of(
             &format!("unpin {path}"),
-            unwrap_err(dir.remove(any_map(), "pin")),
+            unwrap_err(dir.unpin(&any_map(), "pin")),
         );
         of(&format!("unpin {path}"), unwrap_err(dir.unlink("pin")));
         of(
             &format!("replace {path}"),
-            unwrap_err(dir.replace(any_map(), "pin")),
+            unwrap_err(dir.replace(&any_map(), "pin")),
         );
         let to = fs.at("new").display().to_string();
         of(
             &format!("rename {path} to {to}"),
             unwrap_err(dir.rename("pin", "new")),
         );
-        dir.pin(any_map(), "own")?;
+        dir.pin(&any_map(), "own")?;
         if kernel(5, 17).unmet().is_none() {
             let own = fs.at("own").display().to_string();
             of(
@@ -439,7 +439,7 @@ fn sticky() -> Outcome {
             );
         }
         // What is one's own can be removed, beside.
-        dir.remove(any_map(), "own")?;
+        dir.unpin(&any_map(), "own")?;
         Ok(())
     })?;
     assert_eq!(fs.names(), ["pin"]);
@@ -449,20 +449,20 @@ fn sticky() -> Outcome {
 fn unwritable() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs).create_dir("dir", 0o755)?;
-    dir.pin(any_map(), "pin")?;
+    dir.pin(&any_map(), "pin")?;
     dir.set_mode("pin", 0o666)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
         let at = |name: &str| fs.at("dir").join(name).display().to_string();
         let (pin, new) = (at("pin"), at("new"));
         #[rustfmt::skip]
         let errors = [
-            (format!("pin {new}"), unwrap_err(dir.pin(any_map(), "new"))),
-            (format!("unpin {pin}"), unwrap_err(dir.remove(any_map(), "pin"))),
+            (format!("pin {new}"), unwrap_err(dir.pin(&any_map(), "new"))),
+            (format!("unpin {pin}"), unwrap_err(dir.unpin(&any_map(), "pin"))),
             (format!("unpin {pin}"), unwrap_err(dir.unlink("pin"))),
             (format!("link {pin} as {new}"), unwrap_err(dir.link("pin", "new"))),
             (format!("rename {pin} to {new}"), unwrap_err(dir.rename("pin", "new"))),
             (format!("create directory {new}"), unwrap_err(dir.create_dir("new", 0o700))),
-            (format!("replace {pin}"), unwrap_err(dir.replace(any_map(), "pin"))),
+            (format!("replace {pin}"), unwrap_err(dir.replace(&any_map(), "pin"))),
             (format!("stage {new}"), unwrap_err(dir.stage("new"))),
         ];
         for (verb, error) in errors {

@@ -20,12 +20,14 @@ pub fn tests(suite: Suite) -> Suite {
 
 /// Counts in a map, in two steps that only the lock keeps together, for so long.
 pub fn count(dir: &PinDir, time: Duration) -> u64 {
-    let map = dir.open_as::<Map>("counter").expect("the counter");
+    let map = dir.get::<Map>("counter").expect("the counter");
     let counter = map.elements::<u32, u64>().expect("its elements");
     let end = Instant::now() + time;
     let mut counted = 0;
     while Instant::now() < end {
-        let _lock = dir.lock().expect("the lock");
+        let _lock = dir
+            .lock(LockMode::Exclusive, Wait::Forever)
+            .expect("the lock");
         let before = counter.lookup(&0).expect("a look-up").unwrap_or(0);
         thread::yield_now();
         let after = before + 1;
@@ -38,14 +40,14 @@ pub fn count(dir: &PinDir, time: Duration) -> u64 {
 }
 
 fn counted(dir: &PinDir) -> Result<u64> {
-    let map = dir.open_as::<Map>("counter")?;
+    let map = dir.get::<Map>("counter")?;
     Ok(map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or(0))
 }
 
 fn threads_count() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    dir.pin(hash(), "counter")?;
+    dir.pin(&hash(), "counter")?;
     let start = Barrier::new(8);
     let sum: u64 = thread::scope(|scope| {
         let counters: Vec<_> = (0..8)
@@ -69,7 +71,7 @@ fn threads_count() -> Outcome {
 fn processes_count() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    dir.pin(hash(), "counter")?;
+    dir.pin(&hash(), "counter")?;
     let mut others: Vec<_> = (0..4)
         .map(|_| Holder::ready(&fs, "count", [fs.at("app")]))
         .collect();
@@ -99,7 +101,7 @@ fn readers() -> Outcome {
     thread::scope(|scope| {
         scope.spawn(|| {
             for value in 1.. {
-                let _lock = dir.lock().unwrap();
+                let _lock = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
                 both.update(&0, &value, ElemFlags::ANY).unwrap();
                 thread::yield_now();
                 both.update(&1, &value, ElemFlags::ANY).unwrap();

@@ -32,7 +32,7 @@ fn released() -> Outcome {
         assert!(!is_free(&other));
         drop(lock);
     }
-    let lock = dir.lock()?;
+    let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let other = PinDir::open(fs.at("app"))?;
     drop(dir);
     assert!(!is_free(&other), "the directory's value is not the lock");
@@ -50,7 +50,7 @@ fn killed() -> Outcome {
         let got = AtomicBool::new(false);
         thread::scope(|scope| {
             let waiter = scope.spawn(|| {
-                let lock = dir.lock();
+                let lock = dir.lock(LockMode::Exclusive, Wait::Forever);
                 got.store(true, SeqCst);
                 lock
             });
@@ -74,7 +74,7 @@ fn released_beside_a_child() -> Outcome {
 
 /// The child has a copy of every descriptor, and does nothing with them until it is told to end.
 pub fn fork_and_release(dir: &PinDir) -> Outcome {
-    let lock = dir.lock()?;
+    let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let (reader, writer) = rustix::pipe::pipe()?;
     // SAFETY: the child calls nothing but read and _exit.
     let child = unsafe { libc::fork() };
@@ -93,7 +93,7 @@ pub fn fork_and_release(dir: &PinDir) -> Outcome {
     }
     assert!(child > 0);
     drop(lock);
-    let taken = dir.try_lock();
+    let taken = dir.lock(LockMode::Exclusive, Wait::No);
     drop(writer);
     let mut status = 0;
     // SAFETY: status is writable; the child is ours.

@@ -119,10 +119,10 @@ fn spec(value_size: u32) -> MapSpec<'static> {
 fn swaps() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    dir.pin(hash(), "flows").unwrap();
+    dir.pin(&hash(), "flows").unwrap();
     let swap = |dir: &PinDir| {
         let seen = dir.identity("flows").unwrap();
-        dir.replace_if(hash(), "flows", seen).unwrap();
+        dir.replace_if(&hash(), "flows", seen).unwrap();
     };
     let _children = beside(|| swap(&dir));
     swap(&PinDir::open(fs.root()).unwrap());
@@ -139,7 +139,11 @@ fn creations() {
     let _children = beside(|| drop(dir.create_dir(name(), 0o700).unwrap()));
     for made in 1..count {
         let made = dir.open_dir(format!("d{made}")).unwrap();
-        assert!(made.try_lock().unwrap().is_some(), "{:?}", made.path());
+        assert!(
+            made.lock(LockMode::Exclusive, Wait::No).unwrap().is_some(),
+            "{:?}",
+            made.path()
+        );
     }
 }
 
@@ -163,12 +167,12 @@ fn stage() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let stage = dir.stage("current").unwrap();
-    stage.pin(hash(), "flows").unwrap();
+    stage.pin(&hash(), "flows").unwrap();
     let mut stage = Some(stage);
     in_a_child(|| drop(stage.take()));
     let stage = stage.unwrap();
     // Nor is its lock let go.
-    assert!(dir.sweep_stale().unwrap().removed.is_empty());
+    assert!(dir.remove_leftovers().unwrap().removed.is_empty());
     stage.publish().unwrap();
     assert_eq!(fs.names(), ["current"]);
     assert!(fs.at("current/flows").exists());
@@ -181,7 +185,7 @@ fn grow<'f>() -> Migrate<'f> {
 fn migration() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    dir.pin(spec(8).create().unwrap(), "flows").unwrap();
+    dir.pin(&spec(8).create().unwrap(), "flows").unwrap();
     let ask = || {
         let dir = PinDir::open(fs.root()).unwrap();
         let mut how = grow();

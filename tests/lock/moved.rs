@@ -95,11 +95,14 @@ fn moved() -> Outcome {
     // A pin, a link to elsewhere; and a link to the very same, which is where the path leads.
     for target in ["gone", "elsewhere/..", "."] {
         rustix::fs::symlink(target, &path)?;
-        assert_moved(&set.lock().unwrap_err(), &path);
+        assert_moved(
+            &set.lock(LockMode::Exclusive, Wait::Forever).unwrap_err(),
+            &path,
+        );
         parent.unlink("set")?;
     }
     rustix::fs::symlink("elsewhere", &path)?;
-    drop(set.lock()?);
+    drop(set.lock(LockMode::Exclusive, Wait::Forever)?);
     parent.unlink("set")?;
     // It came back.
     parent.rename("elsewhere", "set")?;
@@ -118,9 +121,12 @@ fn covered() -> Outcome {
         let dir = PinDir::create(&path, 0o700)?;
         drop(take_all(&dir));
         mount("bpf", &path, "bpf", MountFlags::empty(), None)?;
-        assert_moved(&dir.lock().unwrap_err(), &path);
-        assert_moved(&dir.try_lock_shared().unwrap_err(), &path);
-        drop(PinDir::open(&path)?.lock()?);
+        assert_moved(
+            &dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err(),
+            &path,
+        );
+        assert_moved(&dir.lock(LockMode::Shared, Wait::No).unwrap_err(), &path);
+        drop(PinDir::open(&path)?.lock(LockMode::Exclusive, Wait::Forever)?);
         unmount(&path, UnmountFlags::empty())?;
         drop(take_all(&dir));
         Ok(())
@@ -136,10 +142,10 @@ fn no_path() -> Outcome {
         .map_err(Error::from)?
         .create_dir("inner", 0o700)?;
     // The root's descriptor is closed, and its number may be another's.
-    drop(inner.lock()?);
-    drop(inner.try_clone()?.lock_shared()?);
+    drop(inner.lock(LockMode::Exclusive, Wait::Forever)?);
+    drop(inner.try_clone()?.lock(LockMode::Shared, Wait::Forever)?);
     PinDir::open(fs.root())?.remove_dir("inner")?;
-    let error = inner.lock().unwrap_err();
+    let error = inner.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
     assert!(
         matches!(error.cause(), Some(Cause::Removed { .. })),
         "{error}"

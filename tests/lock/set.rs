@@ -29,7 +29,7 @@ fn read_while_published() -> Outcome {
     let publish = || -> Result<()> {
         let stage = parent.stage("set")?;
         for name in names {
-            stage.pin(hash(), name)?;
+            stage.pin(&hash(), name)?;
         }
         stage.publish()?;
         Ok(())
@@ -51,7 +51,7 @@ fn read_while_published() -> Outcome {
                     }
                     Err(error) => panic!("{error}"),
                 };
-                let _lock = match set.lock_shared() {
+                let _lock = match set.lock(LockMode::Shared, Wait::Forever) {
                     Ok(lock) => lock,
                     Err(error) => {
                         assert_moved(&error, &path);
@@ -60,7 +60,7 @@ fn read_while_published() -> Outcome {
                     }
                 };
                 for name in names {
-                    set.open_as::<Map>(name).expect("all of it");
+                    set.get::<Map>(name).expect("all of it");
                     thread::yield_now();
                 }
                 read += 1;
@@ -105,7 +105,7 @@ fn opened_and_locked() -> Outcome {
             };
             let ids: Result<Vec<_>> = ["a", "b", "c"]
                 .iter()
-                .map(|name| set.open_as::<Map>(name)?.id())
+                .map(|name| set.get::<Map>(name)?.id())
                 .collect();
             let ids = ids?;
             assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");

@@ -24,8 +24,8 @@ fn bounded() -> Outcome {
     let dir = app(&fs)?;
     type Within = fn(&PinDir, Duration) -> Result<Option<DirLock>>;
     let (alone, shared): (Within, Within) = (
-        |dir, time| dir.lock_within(time),
-        |dir, time| dir.lock_shared_within(time),
+        |dir, time| dir.lock(LockMode::Exclusive, Wait::UpTo(time)),
+        |dir, time| dir.lock(LockMode::Shared, Wait::UpTo(time)),
     );
     let times = [0, 1, 15, 120].map(Duration::from_millis);
     let in_vain = |within: Within| -> Outcome {
@@ -43,7 +43,7 @@ fn bounded() -> Outcome {
     in_vain(shared)?;
     drop(held);
     drop(take_all(&dir));
-    let _held = dir.lock_shared()?;
+    let _held = dir.lock(LockMode::Shared, Wait::Forever)?;
     in_vain(alone)?;
     // What is free is had at once, however short or long the wait might have been.
     for time in times.into_iter().chain([Duration::MAX]) {
@@ -56,10 +56,10 @@ fn becomes_free() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let takes: [Take; 4] = [
-        |dir| dir.lock_within(AGES),
-        |dir| dir.lock_shared_within(AGES),
-        |dir| dir.lock_within(Duration::MAX),
-        |dir| dir.lock_shared_within(Duration::MAX),
+        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(AGES)),
+        |dir| dir.lock(LockMode::Shared, Wait::UpTo(AGES)),
+        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(Duration::MAX)),
+        |dir| dir.lock(LockMode::Shared, Wait::UpTo(Duration::MAX)),
     ];
     for take in takes {
         let held = take_all(&dir);

@@ -45,7 +45,7 @@ pub fn run(name: &str) -> bool {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     // What the kernel knows of descriptors is asked once.
-    dir.open_any("nothing").unwrap_err();
+    dir.get::<bpf_pin::Object>("nothing").unwrap_err();
     let _ = std::hash::RandomState::new();
     let (first, second) = (xdp_prog(), xdp_prog());
     let count = |prog: &Prog, expected: &[&'static str], attachment: Attachment| {

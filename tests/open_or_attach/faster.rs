@@ -49,7 +49,7 @@ pub fn run(name: &str) -> bool {
             scene.attach(&xdp);
             scene
                 .dir
-                .open_as::<bpf_pin::Link>("link")
+                .get::<bpf_pin::Link>("link")
                 .unwrap()
                 .detach()
                 .unwrap();
@@ -70,7 +70,7 @@ pub fn run(name: &str) -> bool {
             scene.attach(&xdp);
             scene
                 .dir
-                .open_as::<bpf_pin::Link>("link")
+                .get::<bpf_pin::Link>("link")
                 .unwrap()
                 .detach()
                 .unwrap();
@@ -99,7 +99,7 @@ impl Scene {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root()).unwrap();
         // What the kernel knows of descriptors is asked once.
-        dir.open_any("nothing").unwrap_err();
+        dir.get::<bpf_pin::Object>("nothing").unwrap_err();
         let (ours, theirs) = (make(), make());
         Self {
             fs,

@@ -61,7 +61,7 @@ fn everywhere(name: &str, spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: 
     let _ = std::hash::RandomState::new();
     PinDir::open(fs.root())
         .unwrap()
-        .open_any("nothing")
+        .get::<bpf_pin::Object>("nothing")
         .unwrap_err();
     // Of one that is left alone.
     let stops = killed_at(&fs, spec, &ours, &theirs, before, usize::MAX);
@@ -132,7 +132,7 @@ fn killed_at(
         false => tracee.kill().unwrap(),
     }
     // What was there is there, or what is to be.
-    let seen = dir.open_as::<Link>("link");
+    let seen = dir.get::<Link>("link");
     match before {
         Before::Another => {
             let prog_id = seen.as_ref().unwrap().info().unwrap().prog_id;
@@ -155,7 +155,7 @@ fn killed_at(
     assert!(descriptors() <= open + 1, "{what}");
     // The defunct link may be left under a hidden name; one that is attached may not.
     if before == Before::Defunct {
-        assert!(dir.sweep_stale().unwrap().removed.len() <= 1, "{what}");
+        assert!(dir.remove_leftovers().unwrap().removed.len() <= 1, "{what}");
     }
     let names: Vec<_> = fs::read_dir(fs.at(&name))
         .unwrap()

@@ -226,7 +226,7 @@ pub fn run(name: &str) -> bool {
     assert!(foreign.is_some(), "it was detached");
     assert_eq!(tracee.finish().unwrap(), 0);
     assert!(!is_free(), "the program is there as before");
-    let link: Link = dir.open_as("link").unwrap();
+    let link: Link = dir.get("link").unwrap();
     assert_ne!(link.id().unwrap(), id);
     assert_eq!(link.info().unwrap().prog_id, first.id().unwrap());
     assert_eq!(fs.names(), ["link"]);

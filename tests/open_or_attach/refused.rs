@@ -39,7 +39,7 @@ pub fn elsewhere() -> Outcome {
             error.cause(),
             Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target
         ));
-        assert_eq!(dir.open_as::<Link>("link")?.info()?, info);
+        assert_eq!(dir.get::<Link>("link")?.info()?, info);
         Ok(())
     };
     check(&LinkSpec::xdp(LO), &xdp, "xdp of device 1")?;

@@ -92,7 +92,7 @@ pub fn migrated() -> Outcome {
     assert_eq!(mode(&made.map), OFlags::WRONLY);
     assert_eq!(mode(migration.old()), OFlags::RDWR);
     drop(migration);
-    let read = dir.open_as::<Map>("flows")?;
+    let read = dir.get::<Map>("flows")?;
     let expected = Some([8, 1]);
     assert_eq!(read.elements::<u32, [u64; 2]>()?.lookup(&7)?, expected);
     // It is gone on with, whatever it is opened for.
@@ -113,7 +113,7 @@ pub fn migrated() -> Outcome {
     assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
     let opened = Access::ReadOnly;
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }));
-    assert_eq!(dir.open_as::<Map>("flows")?.id()?, read.id()?);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, read.id()?);
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub fn child(task: &str) -> ExitCode {
     match task {
         "stage" => {
             let stage = dir.stage("set").expect("a stage");
-            stage.pin(hash(), "map").expect("a pin");
+            stage.pin(&hash(), "map").expect("a pin");
             holder::say("ready");
             holder::wait();
             stage.publish().expect("it is published");
@@ -62,24 +62,24 @@ fn own_stage() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let stage = dir.stage("set")?;
-    stage.pin(hash(), "map")?;
+    stage.pin(&hash(), "map")?;
     let hidden = names(&dir)?;
     assert_eq!(hidden.len(), 1);
     assert!(hidden[0].starts_with("_bpf-pin-"), "{hidden:?}");
     let other = PinDir::open(fs.at("app"))?;
     for dir in [&dir, &other] {
-        assert!(removed(&dir.sweep_stale()?).is_empty());
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
     }
     // Nor does the sweep that asks, even where all is of no use.
     assert!(
         dir.entries()?
             .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
     );
-    assert!(removed(&dir.sweep_dry_run(|_| true)?).is_empty());
-    assert!(removed(&dir.sweep(|_| true)?).is_empty());
+    assert!(removed(&dir.remove_where_dry_run(|_| true)?).is_empty());
+    assert!(removed(&dir.remove_where(|_| true)?).is_empty());
     assert_eq!(names(&stage)?, ["map"]);
     stage.publish().map_err(Error::from)?;
-    assert!(removed(&other.sweep_stale()?).is_empty());
+    assert!(removed(&other.remove_leftovers()?).is_empty());
     assert_eq!(names(&dir)?, ["set"]);
     Ok(())
 }
@@ -91,7 +91,7 @@ fn others_stage() -> Outcome {
     let hidden = names(&dir)?;
     assert_eq!(hidden.len(), 1);
     for _ in 0..3 {
-        assert!(removed(&dir.sweep_stale()?).is_empty());
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
     }
     assert_eq!(names(&dir.open_dir(&hidden[0])?)?, ["map"]);
     other.begin();
@@ -104,13 +104,13 @@ fn others_stage() -> Outcome {
     let mut hidden = names(&dir)?;
     hidden.retain(|name| name != "set");
     assert_eq!(hidden.len(), 1);
-    assert!(removed(&dir.sweep_stale()?).is_empty());
+    assert!(removed(&dir.remove_leftovers()?).is_empty());
     other.kill();
     assert_eq!(names(&dir)?.len(), 2, "nobody else has removed it");
     let begun = Instant::now();
     loop {
         // A process that is just being started may have a copy of the lock for a moment.
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         if !removed(&swept).is_empty() {
             assert_eq!(removed(&swept), hidden);
             break;
@@ -131,7 +131,7 @@ fn unreadable_stage() -> Outcome {
         for mode in [0o311, 0o000, 0o1733, 0o370, 0o200, 0o077, 0o700] {
             let stage = dir.stage("set")?;
             stage.chmod(mode)?;
-            let swept = other.sweep_stale()?;
+            let swept = other.remove_leftovers()?;
             assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
             assert!(removed(&swept).is_empty(), "{mode:o}");
             assert_eq!(stage.own_metadata()?.mode(), mode);
@@ -140,9 +140,9 @@ fn unreadable_stage() -> Outcome {
         assert_eq!(names(&dir)?, [""; 0]);
         // Of the dead it is no more than a hindrance.
         for mode in [0o311, 0o000, 0o500] {
-            let name = "_bpf-pin-0000000000000001-0";
+            let name = "_bpf-pin-0000000000000001-0-dir";
             dir.create_dir(name, mode)?;
-            let swept = other.sweep_stale()?;
+            let swept = other.remove_leftovers()?;
             assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
             assert_eq!(removed(&swept), [name], "{mode:o}");
         }
@@ -160,7 +160,7 @@ fn amid_work() -> Outcome {
     let (mut sweeps, mut found) = (0, 0);
     let end = Instant::now() + Duration::from_millis(500);
     while Instant::now() < end || sweeps < 5 {
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         for name in &swept.removed {
             // What is being removed anyway may be swept; a pin on its way never.
@@ -180,9 +180,9 @@ fn amid_work() -> Outcome {
     println!("{sweeps} sweeps amid work, which found {found} names to remove");
     let begun = Instant::now();
     while names(&dir)? != ["name"] {
-        dir.sweep_stale()?;
+        dir.remove_leftovers()?;
         assert!(begun.elapsed() < AGES, "{:?}", names(&dir)?);
     }
-    dir.open_as::<Map>("name")?;
+    dir.get::<Map>("name")?;
     Ok(())
 }

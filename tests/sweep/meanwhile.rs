@@ -39,7 +39,7 @@ fn replaced() -> Outcome {
     dir.create_dir("spare directory", 0o700)?
         .pin(&new, "in it")?;
     let has_exchange = kernel(5, 17).unmet().is_none();
-    let swept = dir.sweep(|entry| {
+    let swept = dir.remove_where(|entry| {
         let name = entry.name().to_str().unwrap();
         match name {
             "replaced" => dir.replace(&new, name).unwrap(),
@@ -65,10 +65,10 @@ fn replaced() -> Outcome {
     })?;
     assert_eq!(removed(&swept), ["goes"]);
     for name in ["replaced", "unlinked", "exchanged"] {
-        assert_eq!(dir.open_as::<Map>(name)?.id()?, new.id()?, "{name}");
+        assert_eq!(dir.get::<Map>(name)?.id()?, new.id()?, "{name}");
     }
     assert_eq!(
-        dir.open_dir("directory")?.open_as::<Map>("in it")?.id()?,
+        dir.open_dir("directory")?.get::<Map>("in it")?.id()?,
         new.id()?
     );
     let mut left = vec!["directory", "exchanged", "made a directory", "replaced"];
@@ -80,11 +80,11 @@ fn replaced() -> Outcome {
 fn gone() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    dir.pin(hash(), "pin")?;
-    dir.pin(hash(), "renamed")?;
+    dir.pin(&hash(), "pin")?;
+    dir.pin(&hash(), "renamed")?;
     dir.create_dir("directory", 0o700)?;
-    dir.pin(hash(), "goes")?;
-    let swept = dir.sweep(|entry| {
+    dir.pin(&hash(), "goes")?;
+    let swept = dir.remove_where(|entry| {
         match entry.name().to_str().unwrap() {
             "pin" => dir.unlink("pin").unwrap(),
             "renamed" => dir.rename("renamed", "elsewhere").unwrap(),
@@ -115,7 +115,7 @@ fn two_sweeps() -> Outcome {
             }
         }
         let starts = |name: &OsStr| name.to_str().unwrap().starts_with("useless");
-        let sweep = |dir: &&PinDir| dir.sweep(|entry| starts(entry.name())).unwrap();
+        let sweep = |dir: &&PinDir| dir.remove_where(|entry| starts(entry.name())).unwrap();
         let swept = three_at_once(|| &dir, sweep);
         let mut all: Vec<_> = swept.iter().flat_map(removed).collect();
         all.sort();

@@ -7,7 +7,7 @@ use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::stale::stale;
+use crate::stale::{stale, stale_dir};
 use crate::{MOUNT, USER, names, removed, sorted};
 
 pub fn tests(suite: Suite) -> Suite {
@@ -32,17 +32,18 @@ fn sticky() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("app"), 0o1777)?;
     for name in ["theirs", "also theirs"] {
-        dir.pin(hash(), name)?;
+        dir.pin(&hash(), name)?;
     }
     dir.create_dir("their directory", 0o777)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
         for name in ["ours", "ours too"] {
-            dir.pin(hash(), name)?;
+            dir.pin(&hash(), name)?;
         }
-        dir.create_dir("our directory", 0o700)?.pin(hash(), "map")?;
-        let dry = dir.sweep_dry_run(|_| true)?;
+        dir.create_dir("our directory", 0o700)?
+            .pin(&hash(), "map")?;
+        let dry = dir.remove_where_dry_run(|_| true)?;
         assert_eq!(dry.removed.len(), 6);
-        let swept = dir.sweep(|_| true)?;
+        let swept = dir.remove_where(|_| true)?;
         let ours = ["our directory", "ours", "ours too"];
         assert_eq!(sorted(&swept.removed), ours);
         assert_eq!(swept.failed.len(), 3, "{:?}", swept.failed);
@@ -96,7 +97,7 @@ fn mount_points() -> Outcome {
         let before = names(&dir)?;
         assert_eq!(before.len(), 6);
 
-        let swept = dir.sweep(|_| true)?;
+        let swept = dir.remove_where(|_| true)?;
         let mut failed = BTreeMap::new();
         for error in &swept.failed {
             let path = error.path().expect("a path");
@@ -114,7 +115,7 @@ fn mount_points() -> Outcome {
         // What is above and what is below is still there.
         assert_eq!(
             PinDir::open(path.join("another"))?
-                .open_as::<Map>("above")?
+                .get::<Map>("above")?
                 .id()?,
             map.id()?
         );
@@ -122,10 +123,10 @@ fn mount_points() -> Outcome {
             unmount(path.join(name), UnmountFlags::empty())?;
         }
         assert_eq!(
-            dir.open_dir("another")?.open_as::<Map>("below")?.id()?,
+            dir.open_dir("another")?.get::<Map>("below")?.id()?,
             map.id()?
         );
-        let swept = dir.sweep(|_| true)?;
+        let swept = dir.remove_where(|_| true)?;
         assert_eq!(removed(&swept), ["another", "around", "bound", "same"]);
         assert!(names(&dir)?.is_empty());
         drop(dir);
@@ -137,12 +138,12 @@ fn mount_points() -> Outcome {
 fn unreadable() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("app"), 0o733)?;
-    dir.pin(hash(), "map")?;
+    dir.pin(&hash(), "map")?;
     as_user(CapabilitySet::empty(), || {
         for (swept, operation) in [
-            (dir.sweep(|_| true), Operation::ListDir),
-            (dir.sweep_dry_run(|_| true), Operation::ListDir),
-            (dir.sweep_stale(), Operation::RemoveLeftovers),
+            (dir.remove_where(|_| true), Operation::ListDir),
+            (dir.remove_where_dry_run(|_| true), Operation::ListDir),
+            (dir.remove_leftovers(), Operation::RemoveLeftovers),
         ] {
             let error = swept.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
@@ -162,10 +163,10 @@ fn stale_of_others() -> Outcome {
     let dir = PinDir::create(fs.at("app"), 0o1777)?;
     let map = hash();
     dir.pin(&map, stale(1, 0))?;
-    dir.create_dir(stale(2, 0), 0o700)?;
+    dir.create_dir(stale_dir(2, 0), 0o700)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
-        dir.pin(hash(), stale(3, 0))?;
-        let swept = dir.sweep_stale()?;
+        dir.pin(&hash(), stale(3, 0))?;
+        let swept = dir.remove_leftovers()?;
         assert_eq!(sorted(&swept.removed), [stale(3, 0)]);
         assert_eq!(swept.failed.len(), 2, "{:?}", swept.failed);
         for error in &swept.failed {
@@ -177,8 +178,8 @@ fn stale_of_others() -> Outcome {
         }
         Ok(())
     })?;
-    assert_eq!(names(&dir)?, [stale(1, 0), stale(2, 0)]);
-    assert_eq!(removed(&dir.sweep_stale()?).len(), 2);
+    assert_eq!(names(&dir)?, [stale(1, 0), stale_dir(2, 0)]);
+    assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
     assert!(names(&dir)?.is_empty());
     Ok(())
 }
@@ -189,7 +190,7 @@ fn made_by_the_kernel() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     dir.create_dir("dir", 0o700)?;
     let made = names(&dir)?.len() - 1;
-    let swept = dir.sweep(|_| true)?;
+    let swept = dir.remove_where(|_| true)?;
     assert_eq!(swept.removed, ["dir"]);
     assert_eq!(swept.failed.len(), made, "{:?}", swept.failed);
     for error in &swept.failed {

@@ -22,6 +22,11 @@ pub fn stale(token: u64, number: u64) -> String {
     format!("_bpf-pin-{token:016x}-{number:x}")
 }
 
+/// Of a directory.
+pub fn stale_dir(token: u64, number: u64) -> String {
+    format!("{}-dir", stale(token, number))
+}
+
 const NOBODYS: [&str; 16] = [
     "flows",
     "_bpf-pin",
@@ -54,18 +59,23 @@ fn exact_names() -> Outcome {
         stale(0x0123_4567_89ab_cdef, u64::MAX),
         stale(7, 0x1a),
     ];
+    let stale_dirs = stale.clone().map(|name| format!("{name}-dir"));
     for name in NOBODYS.into_iter().chain(stale.iter().map(String::as_str)) {
         pins.pin(&map, name)?;
+    }
+    for name in NOBODYS
+        .into_iter()
+        .chain(stale_dirs.iter().map(String::as_str))
+    {
         let inner = directories.create_dir(name, 0o700)?;
         inner.pin(&map, "map")?;
         inner.create_dir("below", 0o700)?.pin(&map, "map")?;
     }
     let mut left = NOBODYS.map(str::to_owned);
     left.sort();
-    let mut expected = stale.clone();
-    expected.sort();
-    for dir in [&pins, &directories] {
-        assert_eq!(removed(&dir.sweep_stale()?), expected);
+    for (dir, mut expected) in [(&pins, stale.clone()), (&directories, stale_dirs)] {
+        expected.sort();
+        assert_eq!(removed(&dir.remove_leftovers()?), expected);
         assert_eq!(names(dir)?, left);
     }
     for name in NOBODYS {
@@ -74,7 +84,7 @@ fn exact_names() -> Outcome {
     }
     // It looks at this directory, and into none.
     pins.pin(&map, &stale[0])?;
-    assert!(removed(&dir.sweep_stale()?).is_empty());
+    assert!(removed(&dir.remove_leftovers()?).is_empty());
     assert!(names(&pins)?.contains(&stale[0]));
     Ok(())
 }
@@ -88,7 +98,7 @@ fn stale_links() -> Outcome {
     for (name, target) in names_of_links.iter().zip(["kept", "nothing", "kept"]) {
         symlink(target, fs.at("app").join(name))?;
     }
-    let swept = dir.sweep_stale()?;
+    let swept = dir.remove_leftovers()?;
     assert!(removed(&swept).is_empty());
     assert_eq!(names(&dir)?.len(), 4);
     assert_eq!(names(&kept)?, ["inner"]);
@@ -101,16 +111,16 @@ fn idempotent() -> Outcome {
     let map = hash();
     dir.pin(&map, "stays")?;
     dir.pin(&map, stale(1, 0))?;
-    dir.create_dir(stale(2, 0), 0o700)?.pin(&map, "map")?;
+    dir.create_dir(stale_dir(2, 0), 0o700)?.pin(&map, "map")?;
     // And what this process has made and let go of in the meantime is nobody's worry.
     dir.replace(&map, "stays")?;
     drop(dir.stage("set")?);
-    assert_eq!(removed(&dir.sweep_stale()?).len(), 2);
+    assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
     for _ in 0..3 {
-        assert!(removed(&dir.sweep_stale()?).is_empty());
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
         assert_eq!(names(&dir)?, ["stays"]);
     }
-    assert_eq!(dir.open_as::<Map>("stays")?.id()?, map.id()?);
+    assert_eq!(dir.get::<Map>("stays")?.id()?, map.id()?);
     Ok(())
 }
 
@@ -124,10 +134,13 @@ fn two_stale_sweeps() -> Outcome {
         rounds += 1;
         let (mut expected, mut aside) = (Vec::new(), Vec::new());
         for number in 0..30 {
-            let name = stale(number * 0x1234_5678, number);
+            let mut name = stale(number * 0x1234_5678, number);
             match number % 3 {
                 0 => dir.pin(&map, &name)?,
-                1 => dir.create_dir(&name, 0o700)?.pin(&map, "map")?,
+                1 => {
+                    name += "-dir";
+                    dir.create_dir(&name, 0o700)?.pin(&map, "map")?;
+                }
                 _ => {
                     let set = format!("set{number}");
                     let moved = dir.create_dir(format!("{name}-aside"), 0o700)?;
@@ -140,7 +153,7 @@ fn two_stale_sweeps() -> Outcome {
             expected.push(name);
         }
         let own = || PinDir::open(fs.at("app")).unwrap();
-        let swept = three_at_once(own, |own| own.sweep_stale().unwrap());
+        let swept = three_at_once(own, |own| own.remove_leftovers().unwrap());
         let (mut all, mut restored) = (Vec::new(), Vec::new());
         for swept in &swept {
             assert!(swept.failed.is_empty(), "{:?}", swept.failed);
@@ -155,7 +168,7 @@ fn two_stale_sweeps() -> Outcome {
         assert_eq!(restored, aside);
         assert_eq!(names(&dir)?, aside);
         for set in &aside {
-            assert_eq!(dir.open_dir(set)?.open_as::<Map>("map")?.id()?, map.id()?);
+            assert_eq!(dir.open_dir(set)?.get::<Map>("map")?.id()?, map.id()?);
             dir.remove_dir_all(set)?;
         }
     }
@@ -175,12 +188,12 @@ fn set_aside() -> Outcome {
     // Killed before the new one had the name, and after.
     let (before, after) = (aside(1, "lost")?, aside(2, "has")?);
     dir.create_dir("has", 0o700)?.pin(&new, "map")?;
-    let swept = dir.sweep_stale()?;
+    let swept = dir.remove_leftovers()?;
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     assert_eq!(sorted(&swept.removed), [before, after]);
     assert_eq!(sorted(&swept.restored), ["lost"]);
     assert_eq!(names(&dir)?, ["has", "lost"]);
-    let held = |name: &str| dir.open_dir(name)?.open_as::<Map>("map")?.id();
+    let held = |name: &str| dir.open_dir(name)?.get::<Map>("map")?.id();
     assert_eq!((held("lost")?, held("has")?), (old.id()?, new.id()?));
     Ok(())
 }

@@ -22,7 +22,7 @@ pub fn tests(suite: Suite) -> Suite {
 fn many() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
-    dir.pin(hash(), "first")?;
+    dir.pin(&hash(), "first")?;
     let mut expected = Names::from([("first".into(), EntryType::Pin)]);
     for number in 0..3000 {
         let name = format!("{number:0width$}", width = 5 + number % 251);
@@ -84,7 +84,7 @@ fn odd_names() -> Outcome {
     assert!(errors.is_empty());
     assert_eq!(paths.len(), expected.len());
     for entry in dir.entries()? {
-        assert_eq!(entry?.open_as::<Map>()?.id()?, map.id()?);
+        assert_eq!(entry?.get::<Map>()?.id()?, map.id()?);
     }
     // A directory may have such a name, too.
     let odd = OsStr::from_bytes(b"\xc3\x28 \x07%*?");
@@ -101,7 +101,7 @@ fn kernels_own() -> Outcome {
     own_mounts(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let dir = PinDir::open(place.path())?;
-        dir.pin(hash(), "map")?;
+        dir.pin(&hash(), "map")?;
         let mut shown = Vec::new();
         for entry in dir.walk()? {
             let entry = entry?;
@@ -111,10 +111,10 @@ fn kernels_own() -> Outcome {
             }
             assert_eq!(entry.entry_type(), EntryType::Pin);
             assert_eq!(entry.metadata()?.mode(), 0o400);
-            match entry.open_any() {
+            match entry.get::<bpf_pin::Object>() {
                 Ok(object) => {
                     assert!(matches!(object, Object::Link(_)), "{object:?}");
-                    let error = entry.open_as::<Map>().unwrap_err();
+                    let error = entry.get::<Map>().unwrap_err();
                     assert!(matches!(error.cause(), Some(Cause::WrongKind { .. })));
                 }
                 // Some kernels show what they do not open, and that is not missing.
@@ -125,7 +125,7 @@ fn kernels_own() -> Outcome {
             }
             // By a name that nobody may make it is not asked for.
             let component = entry.name().to_owned();
-            let error = dir.open_any(entry.name()).unwrap_err();
+            let error = dir.get::<bpf_pin::Object>(entry.name()).unwrap_err();
             assert_eq!(error.cause(), Some(&Cause::Dot { component }));
             shown.push(entry.name().to_owned());
         }
@@ -134,7 +134,7 @@ fn kernels_own() -> Outcome {
         assert_eq!(shown.len(), listed);
         println!("a fresh mount shows {shown:?}");
         // No sweep for what the dead have left takes them.
-        let swept = dir.sweep_stale()?;
+        let swept = dir.remove_leftovers()?;
         assert!(swept.removed.is_empty() && swept.failed.is_empty());
         assert_eq!(fs::read_dir(place.path())?.count() - 1, listed);
         Ok(())

@@ -31,7 +31,7 @@ fn deep() -> Outcome {
 
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
-    tower(&dir, LEVELS)?.pin(hash(), "map")?;
+    tower(&dir, LEVELS)?.pin(&hash(), "map")?;
     let mut walk = dir.walk()?;
     for level in 0..LEVELS {
         let entry = walk.next().expect("a level")?;
@@ -40,7 +40,7 @@ fn deep() -> Outcome {
     let entry = walk.next().expect("the map")?;
     assert_eq!(walk.depth(), LEVELS);
     // It is opened from where it is, with no path that could be too long.
-    entry.open_as::<Map>()?;
+    entry.get::<Map>()?;
     let path = entry.path();
     assert_eq!(
         path.components().count(),

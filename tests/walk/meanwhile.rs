@@ -178,7 +178,7 @@ fn removed() -> Outcome {
     // A walk only ends.
     assert!(begun_walk.next().is_none());
     assert!(dir.walk()?.next().is_none());
-    assert!(dir.sweep(|_| true)?.removed.is_empty());
+    assert!(dir.remove_where(|_| true)?.removed.is_empty());
     Ok(())
 }
 

@@ -24,7 +24,7 @@ fn links() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let inner = dir.create_dir("inner", 0o700)?;
-    inner.pin(hash(), "map")?;
+    inner.pin(&hash(), "map")?;
     let targets = [
         ("dangling", "nothing/at/all"),
         ("self", "self"),
@@ -62,7 +62,7 @@ fn links() -> Outcome {
             (SymbolicLink, entry.inode())
         );
         assert_eq!(entry.is_mount_point(), Some(false));
-        let error = entry.open_any().unwrap_err();
+        let error = entry.get::<bpf_pin::Object>().unwrap_err();
         let path = entry.path();
         let cause = Some(Cause::SymbolicLink { path });
         assert_eq!(error.cause(), cause.as_ref(), "{error}");
@@ -81,7 +81,7 @@ fn mounts() -> Outcome {
             dir.create_dir(name, 0o700)?.pin(&map, "below")?;
         }
         for name in ["map", "other_map"] {
-            dir.pin(hash(), name)?;
+            dir.pin(&hash(), name)?;
         }
         let inodes: BTreeMap<_, _> = dir
             .entries()?
@@ -172,7 +172,7 @@ fn unreadable() -> Outcome {
     let modes = [0o700, 0o711, 0o744, 0o755, 0o722];
     for mode in modes {
         let inner = dir.create_dir(format!("mode{mode:o}"), mode)?;
-        inner.pin(hash(), "map")?;
+        inner.pin(&hash(), "map")?;
     }
     let blocked = |path: PathBuf, mode| Cause::Blocked {
         path,

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Operation, Reason, Result};
-use crate::flock::{Held, try_lock_file};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, ShadowedBpffs, from_root, statmount};
+use crate::sys::FileLock;
 
 use super::instance::{Bpffs, error};
 use super::options::MountOptions;
@@ -274,15 +274,16 @@ fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> boo
 
 /// The lock of callers that mount there. Anyone who may read the directory can hold it, so it is waited
 /// for until the deadline only.
-fn lock(place: &Directory, deadline: Instant) -> Option<Held> {
+fn lock(place: &Directory, deadline: Instant) -> Option<FileLock> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
+    let mut directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
     loop {
-        match try_lock_file(&directory, FlockOperation::LockExclusive) {
-            Ok(true) => return Some(Held::briefly(directory)),
-            Ok(false) if Instant::now() < deadline => sleep(PAUSE),
-            _ => return None,
-        }
+        directory = match FileLock::try_take(directory, FlockOperation::LockExclusive).ok()? {
+            Ok(lock) => return Some(lock),
+            Err(directory) if Instant::now() < deadline => directory,
+            Err(_) => return None,
+        };
+        sleep(PAUSE);
     }
 }
 

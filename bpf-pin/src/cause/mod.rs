@@ -131,6 +131,14 @@ pub enum Cause {
         /// The object that has it.
         found: Identity,
     },
+    /// Another process put something else under the name during the call, and the name could not be given
+    /// back to it.
+    ChangedHands {
+        /// The name.
+        path: PathBuf,
+        /// Where what the other process put there is now.
+        now_at: PathBuf,
+    },
     /// It is a symbolic link, which is not followed.
     SymbolicLink {
         /// The link.

@@ -129,6 +129,12 @@ impl Cause {
                 f,
                 "the name is that of {found} by now, not of {expected}; nothing was changed"
             ),
+            Self::ChangedHands { path, now_at } => write!(
+                f,
+                "{} has changed hands: what another process put there during the call is now {}",
+                path.display(),
+                now_at.display()
+            ),
             Self::SymbolicLink { path } => {
                 write!(f, "{} is a symbolic link, which is not followed", path.display())
             }

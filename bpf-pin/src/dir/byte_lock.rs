@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::cause::Cause;
 use crate::error::Reason;
 use crate::filename::Filename;
-use crate::flock::Holder;
-use crate::sys;
+use crate::random::random;
+use crate::sys::{self, LockOwner};
 
 use super::PinDir;
-use super::names;
+use super::temp_names;
 
 /// An exclusive lock on a byte, until it is dropped.
 ///
@@ -24,7 +24,9 @@ pub(crate) struct ByteLock {
     byte: u64,
     /// The second byte, if the owner has one.
     mark: Option<u64>,
-    owner: Holder,
+    /// None if no code of the caller runs until it is dropped: a process that is forked meanwhile never
+    /// drops it.
+    owner: Option<LockOwner>,
 }
 
 /// The byte of the lock among those that swap a name. No token is 0.
@@ -41,7 +43,7 @@ impl ByteLock {
             file,
             byte,
             mark: None,
-            owner: Holder::BRIEF,
+            owner: None,
         }
     }
 
@@ -74,14 +76,14 @@ impl ByteLock {
                 return Ok(false);
             }
             // A random part of the pause, so that two do not stay in step.
-            sleep(pause.mul_f64((names::token() % 256) as f64 / 256.0));
+            sleep(pause.mul_f64((random() % 256) as f64 / 256.0));
             pause = (pause * 5 / 4).min(LONGEST_PAUSE);
         }
     }
 
     /// Whether another process has taken it, and this one has a copy.
     pub(crate) fn is_inherited(&self) -> bool {
-        self.owner.is_another()
+        self.owner.is_some_and(LockOwner::is_another)
     }
 }
 
@@ -117,7 +119,7 @@ impl PinDir {
         name: &Filename,
         patience: Duration,
     ) -> Result<Option<ByteLock>, Reason> {
-        let byte = names::number(name.as_bytes());
+        let byte = temp_names::hash_name(name.as_bytes());
         let mut lock = ByteLock::new(self.readable()?, byte);
         let mark = byte ^ MARK;
         let is_taken = lock
@@ -127,7 +129,7 @@ impl PinDir {
         }
         sys::hold_byte(lock.file.as_fd(), mark).map_err(Reason::errno_only)?;
         lock.mark = Some(mark);
-        lock.owner = Holder::this_process();
+        lock.owner = Some(LockOwner::this_process());
         Ok(Some(lock))
     }
 }

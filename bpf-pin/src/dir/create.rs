@@ -1,12 +1,12 @@
-//! Directories are made: each whole before it has its name.
+//! Creates directories: each has its mode and owner before it has its name.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, StatFs, fstat, fstatfs, mkdirat,
-    openat, unlinkat,
+    AtFlags, CWD, Mode, OFlags, RenameFlags, Stat, StatFs, fstat, fstatfs, mkdirat, openat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -14,21 +14,17 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::Filename;
-use crate::flock::{Held, lock_file};
 use crate::pathname::Pathname;
 use crate::procfs::ids::{is_own_uid, own_gid};
 use crate::types::FileSystem;
 
 use super::PinDir;
 use super::metadata::{checked_mode, permissions};
-use super::names::{self, Left};
 use super::open::HELD;
+use super::temp_names::TempKind;
 
-/// How often what somebody else sweeps away is made again.
+/// How often a name that another takes meanwhile is tried again.
 const TRIES: usize = 100;
-
-/// What it takes of a directory's owner to open it.
-const READABLE: Mode = Mode::RUSR.union(Mode::XUSR);
 
 /// What a new directory is to be.
 #[derive(Clone, Copy)]
@@ -38,28 +34,23 @@ struct New {
     gid: Option<u32>,
 }
 
-/// A directory that was made, to be taken back if what follows fails.
-struct Made {
-    parent: PinDir,
-    name: Filename,
-}
-
 impl PinDir {
-    /// `mkdir(2)`: the directory at `path`, which must lead to a bpffs, and its parents there.
+    /// `mkdir(2)`: creates the directory at `path`, which must lead to a bpffs, and its parents there.
     ///
-    /// What exists is opened as it is. What does not gets exactly this mode, whatever the umask and
-    /// the parent's set-group-id bit, and gets it before it gets its name. From where the bpffs
-    /// begins no symbolic link is followed. Nothing is made on another file system. If the process is
-    /// killed amid it, what it leaves is in the parent: [`sweep_stale`](Self::sweep_stale) that.
+    /// A directory that exists is opened as it is. A new one has exactly this mode, whatever the umask and
+    /// the parent's set-group-id bit, before it has its name. Where the bpffs begins, symbolic links are no
+    /// longer followed. Nothing is created on another file system.
+    ///
+    /// If a directory cannot be created, its new parents stay, as with `mkdir -p`. If the process is killed,
+    /// a hidden directory may remain in the parent: see [`remove_leftovers`](Self::remove_leftovers).
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateDir`](crate::Operation::CreateDir), and what was made is removed again. With one of these causes where it
-    /// was proven: [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
+    /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT) on the way to the bpffs;
     /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR; a link on the
-    /// way to the bpffs that its mount lets nobody follow ELOOP);
-    /// [`Dot`](Cause::Dot), without a syscall on that name; [`Blocked`](Cause::Blocked) (EACCES);
+    /// way to the bpffs whose mount does not follow links ELOOP);
+    /// [`Dot`](Cause::Dot), without a system call on that name; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`InteriorNul`](Cause::InteriorNul).
     ///
@@ -103,62 +94,38 @@ impl PinDir {
             let opens = |name: &Filename| self.find_dir_named(name);
             self.create_named(&name, New { mode, uid, gid }, opens)
         });
-        match made {
-            Ok((dir, _)) => Ok(dir),
-            Err(reason) => Err(self.fail_at(Operation::CreateDir, name.as_os_str(), reason)),
-        }
+        made.map_err(|reason| self.fail_at(Operation::CreateDir, name.as_os_str(), reason))
     }
 
     fn create_path(path: &Path, mode: u32, uid: Option<u32>, gid: Option<u32>) -> Result<Self> {
-        let create = |mode| {
-            let mut tries = 0;
-            loop {
-                tries += 1;
-                match walk_or_nothing(path, New { mode, uid, gid }) {
-                    // Somebody else took back a parent that they had made.
-                    Err(reason) if is_removed(&reason) && tries < TRIES => {}
-                    other => return other,
-                }
-            }
-        };
         checked_mode(mode)
             .map_err(Reason::from)
-            .and_then(create)
+            .and_then(|mode| walk(path, New { mode, uid, gid }))
             .map_err(|reason| Error::new(Operation::CreateDir, reason).at(path))
     }
 
-    /// The directory, and whether it was made here.
     fn create_named(
         &self,
         name: &Filename,
         new: New,
         existing: impl Fn(&Filename) -> Result<Option<Self>, Reason>,
-    ) -> Result<(Self, bool), Reason> {
+    ) -> Result<Self, Reason> {
         for _ in 0..TRIES {
             if let Some(dir) = existing(name)? {
-                return Ok((dir, false));
+                return Ok(dir);
             }
-            let hidden = self.hidden(Left::Unfinished)?;
-            let finished = hidden.dir.finish(new).and_then(|()| {
+            let hidden = self.create_hidden(TempKind::Directory)?;
+            let named = hidden.dir.finish(&hidden.stat, new).and_then(|()| {
                 self.rename_named(&hidden.name, name, RenameFlags::NOREPLACE)
                     .map_err(Reason::errno_only)
             });
-            match finished {
-                Ok(()) => {
-                    let fd = hidden.dir.fd;
-                    return Ok((self.child(fd, name), true));
-                }
-                Err(reason) => {
-                    let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
-                    // Somebody made it first, or swept ours away.
-                    let again =
-                        reason.is(Errno::EXIST) || reason.is(Errno::NOENT) && !self.is_removed();
-                    if !again {
-                        return Err(
-                            reason.explained(|errno| diagnose::make(&self.place(name), errno))
-                        );
-                    }
-                }
+            let Err(reason) = named else {
+                return Ok(self.child(hidden.dir.fd, name));
+            };
+            let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
+            // EEXIST: another process was faster.
+            if !reason.is(Errno::EXIST) {
+                return Err(reason.explained(|errno| diagnose::make(&self.place(name), errno)));
             }
         }
         Err(Reason::errno_only(Errno::EXIST))
@@ -192,112 +159,60 @@ impl PinDir {
         }
     }
 
-    /// A directory of mode 0700 under a name that nobody looks at, locked so that no sweep takes it.
-    pub(super) fn hidden(&self, left: Left) -> Result<Hidden, Reason> {
+    /// A new directory of mode 0700 under a hidden name.
+    pub(super) fn create_hidden(&self, kind: TempKind) -> Result<Hidden, Reason> {
+        let names = self.temp_names()?;
         let mut last = Reason::errno_only(Errno::EXIST);
         for _ in 0..TRIES {
-            let name = names::passing(names::token(), 0, left);
+            let name = names.acquire(kind);
             match mkdirat(&self.fd, name.as_c_str(), Mode::RWXU) {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
                 Err(errno) => {
-                    return Err(Reason::new(
-                        errno,
-                        diagnose::make(&self.place(&name), errno),
-                    ));
+                    let cause = diagnose::make(&self.place(&name), errno);
+                    return Err(Reason::new(errno, cause));
                 }
             }
-            match self.prepared(&name) {
-                Ok(Ok((dir, lock))) => return Ok(Hidden { dir, name, lock }),
-                other => {
+            match self.open_hidden(&name) {
+                Ok((dir, stat)) => return Ok(Hidden { dir, name, stat }),
+                // Another user has put a directory of its own in its place.
+                Err(reason) if matches!(reason.cause(), Some(Cause::NotOwner { .. })) => {
+                    last = reason;
+                }
+                Err(reason) => {
                     let _ = unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR);
-                    last = match other? {
-                        Ok(_) => last,
-                        Err(reason) => reason,
-                    };
+                    return Err(reason);
                 }
             }
         }
         Err(last)
     }
 
-    /// As [`readable`](Self::readable), of what this user may have made with too little of a mode: that
-    /// is what it had, where it was changed.
-    pub(super) fn readable_whatever_its_mode(&self) -> Result<(OwnedFd, Option<Mode>), Reason> {
-        let reason = match self.readable() {
-            Ok(file) => return Ok((file, None)),
-            Err(reason) => reason,
-        };
-        let stat = fstat(&self.fd).map_err(Reason::errno_only)?;
-        if !reason.is(Errno::ACCESS) || !is_own_uid(stat.st_uid) {
-            return Err(reason);
-        }
-        let mode = permissions(&stat);
-        self.chmod_self(mode | READABLE)?;
-        match self.readable() {
-            Ok(file) => Ok((file, Some(mode))),
-            Err(reason) => {
-                self.give_back(Some(mode));
-                Err(reason)
-            }
-        }
-    }
-
-    /// The mode that it had, unless it has been given another since.
-    pub(super) fn give_back(&self, mode: Option<Mode>) {
-        let Some(mode) = mode else { return };
-        if fstat(&self.fd).is_ok_and(|stat| permissions(&stat) == mode | READABLE) {
-            // Whoever lives in it may have made it unreadable again.
-            let _ = self.chmod_self(mode);
-        }
-    }
-
-    /// Why to try again, where somebody has swept it away, or put another in its place, before it was
-    /// locked.
-    fn prepared(&self, name: &Filename) -> Result<Result<(Self, Held), Reason>, Reason> {
-        let errno = Reason::errno_only;
-        let is_swept = || Ok(Err(errno(Errno::NOENT)));
-        let dir = match self.open_dir_named(name) {
-            Err(reason) if reason.is(Errno::NOENT) => return is_swept(),
-            other => other?,
-        };
-        let stat = fstat(&dir.fd).map_err(errno)?;
-        // Who shows as the same id, and is another, is kept out by the kernel: of a directory of
-        // mode 0700 that is not this user's there is no lock to be had.
+    fn open_hidden(&self, name: &Filename) -> Result<(Self, Stat), Reason> {
+        let dir = self.open_dir_named(name)?;
+        let stat = fstat(&dir.fd).map_err(Reason::errno_only)?;
         if !is_own_uid(stat.st_uid) {
             let (path, uid) = (dir.path().to_owned(), stat.st_uid);
-            return Ok(Err(Cause::NotOwner { path, uid }.into()));
+            return Err(Cause::NotOwner { path, uid }.into());
         }
         // The umask may have taken too much.
         if permissions(&stat) != Mode::RWXU {
             dir.chmod_self(Mode::RWXU)?;
         }
-        let lock = match dir.readable() {
-            Err(_) if dir.is_removed() => return is_swept(),
-            other => other?,
-        };
-        lock_file(&lock, FlockOperation::LockShared).map_err(errno)?;
-        let lock = Held::briefly(lock);
-        // A sweep may have come before the lock.
-        match dir.is_removed() {
-            true => is_swept(),
-            false => Ok(Ok((dir, lock))),
-        }
+        Ok((dir, stat))
     }
 
-    /// Owner and mode, of what is held.
-    fn finish(&self, new: New) -> Result<(), Reason> {
-        let look = || fstat(&self.fd).map_err(Reason::errno_only);
+    /// Sets owner and mode. `stat` is of the new directory.
+    fn finish(&self, stat: &Stat, new: New) -> Result<(), Reason> {
         // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
-        let found = look()?.st_gid;
-        let group = own_gid(found);
-        if found != group {
+        let group = own_gid(stat.st_gid);
+        if stat.st_gid != group {
             self.chown_self(None, Some(group))?;
         }
         // The mode before the owner: afterwards it may be another user's.
-        let set_mode = || match permissions(&look()?) == new.mode {
-            true => Ok(()),
-            false => self.chmod_self(new.mode),
+        let set_mode = || match fstat(&self.fd).map_err(Reason::errno_only)? {
+            stat if permissions(&stat) == new.mode => Ok(()),
+            _ => self.chmod_self(new.mode),
         };
         set_mode()?;
         if new.uid.or(new.gid).is_some() {
@@ -308,35 +223,20 @@ impl PinDir {
     }
 }
 
-/// A directory under a name that nobody looks at.
+/// A directory under a hidden name.
 pub(super) struct Hidden {
     pub(super) dir: PinDir,
     pub(super) name: Filename,
-    /// Shared; held until it has another name.
-    pub(super) lock: Held,
+    /// From when it was created.
+    pub(super) stat: Stat,
 }
 
 fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {
     fstatfs(fd).map_err(Reason::errno_only)
 }
 
-fn is_removed(reason: &Reason) -> bool {
-    matches!(reason.cause(), Some(Cause::Removed { .. }))
-}
-
-/// As [`walk`], and what was made is removed again if it fails.
-fn walk_or_nothing(path: &Path, new: New) -> Result<PinDir, Reason> {
-    let mut made = Vec::new();
-    walk(path, new, &mut made).inspect_err(|_| {
-        for Made { parent, name } in made.iter().rev() {
-            // What somebody has put something into meanwhile is theirs by now.
-            let _ = unlinkat(&parent.fd, name.as_c_str(), AtFlags::REMOVEDIR);
-        }
-    })
-}
-
 /// From the root, or from where the process is, to the last component.
-fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
+fn walk(path: &Path, new: New) -> Result<PinDir, Reason> {
     // A NUL anywhere is refused before anything is made.
     Pathname::new(path)?;
     if path.as_os_str().is_empty() {
@@ -358,19 +258,11 @@ fn walk(path: &Path, new: New, made: &mut Vec<Made>) -> Result<PinDir, Reason> {
             (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
             (At::Bpffs(parent), _) => {
                 let filename = Filename::new(name)?;
-                // Before anything is made, all that is to be made has a name that it can have.
-                if made.is_empty() {
-                    let mut rest = rest.clone();
-                    rest.try_for_each(|name| Filename::new(name.as_os_str()).map(drop))?;
-                }
+                // Before anything is created, each name is checked.
+                let mut rest = rest.clone();
+                rest.try_for_each(|name| Filename::new(name.as_os_str()).map(drop))?;
                 let existing = |name: &Filename| parent.existing(name);
-                let (dir, is_new) = parent.create_named(&filename, new, existing)?;
-                if is_new {
-                    made.push(Made {
-                        parent: *parent,
-                        name: filename,
-                    });
-                }
+                let dir = parent.create_named(&filename, new, existing)?;
                 At::Bpffs(Box::new(dir))
             }
         };

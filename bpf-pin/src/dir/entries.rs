@@ -15,10 +15,10 @@ use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::filename::Filename;
-use crate::object::{Object, Pinnable};
+use crate::object::Pinnable;
 use crate::sys::{self, Dirent};
 
-use super::names;
+use super::temp_names::{parse_backup_name, parse_temp_name};
 use super::{Metadata, PinDir};
 
 /// What the kernel is given room for, in bytes: some two hundred names.
@@ -116,18 +116,18 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
 
     /// Whether it is something on its way: a pin that is to replace another, a directory that is not
     /// published yet, or is to be removed; or the map that another was migrated from. See
-    /// [`PinDir::sweep_stale`].
+    /// [`PinDir::remove_leftovers`].
     pub fn is_hidden(&self) -> bool {
         let name = self.bytes();
-        names::parse(name).is_some() || names::parse_kept(name).is_some()
+        parse_temp_name(name).is_some() || parse_backup_name(name).is_some()
     }
 
     /// Opens the object.
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open_as`].
-    pub fn open_as<T: Pinnable>(&self) -> Result<T> {
+    /// As [`PinDir::get`].
+    pub fn get<T: Pinnable>(&self) -> Result<T> {
         self.dir().open_named(self.c_name(), Access::ReadWrite)
     }
 
@@ -135,18 +135,9 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open_with`].
-    pub fn open_with<T: Pinnable>(&self, access: Access) -> Result<T> {
+    /// As [`PinDir::get_with`].
+    pub fn get_with<T: Pinnable>(&self, access: Access) -> Result<T> {
         self.dir().open_named(self.c_name(), access)
-    }
-
-    /// Opens the object, whatever it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`PinDir::open_any`].
-    pub fn open_any(&self) -> Result<Object> {
-        self.dir().open_named(self.c_name(), Access::ReadWrite)
     }
 
     /// `fstatat(2)`. Opens nothing.
@@ -197,12 +188,12 @@ impl PinDir {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{EntryType, PinDir};
+    /// use bpf_pin::{EntryType, Object, PinDir};
     ///
     /// for entry in PinDir::open("/sys/fs/bpf")?.entries()? {
     ///     let entry = entry?;
     ///     match entry.entry_type() {
-    ///         EntryType::Pin => println!("{}: {:?}", entry.path().display(), entry.open_any()),
+    ///         EntryType::Pin => println!("{}: {:?}", entry.path().display(), entry.get::<Object>()),
     ///         other => println!("{}: {other:?}", entry.path().display()),
     ///     }
     /// }

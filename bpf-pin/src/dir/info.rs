@@ -17,11 +17,11 @@ use super::{Entry, PinDir};
 impl PinDir {
     /// Opens a pin of any kind and returns its [`info`](Object::info) as well.
     ///
-    /// As [`open_any`](Self::open_any), and one system call both proves the kind and fetches the info.
+    /// As [`get`](Self::get), and one system call both proves the kind and fetches the info.
     ///
     /// # Errors
     ///
-    /// As [`open_any`](Self::open_any) and [`Object::info`], with the pin's path.
+    /// As [`get`](Self::get) and [`Object::info`], with the pin's path.
     pub fn open_with_info(&self, name: impl AsRef<OsStr>) -> Result<(Object, ObjectInfo)> {
         let name = name.as_ref();
         let filename = Filename::new(name)
@@ -65,8 +65,8 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
         if !error.is(Errno::ACCESS) && !error.is(Errno::ROFS) {
             return Err(error);
         }
-        self.open_with::<Object>(Access::ReadOnly)
-            .or_else(|_| self.open_with(Access::WriteOnly))
+        self.get_with::<Object>(Access::ReadOnly)
+            .or_else(|_| self.get_with(Access::WriteOnly))
             .map_err(|_| error)?
             .info()
             .map_err(|error| error.of_opened(self.path()))

@@ -11,134 +11,101 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Operation, Reason, Result};
-use crate::flock::{Held, lock_file, try_lock_file};
+use crate::sys::FileLock;
 
 use super::PinDir;
 
-/// The lock of a directory, held until this is dropped or the process ends.
+/// The lock of a directory, until this is dropped or the process ends.
 ///
-/// It is advisory: it keeps out who asks for it, and nobody else. A process that is forked meanwhile
-/// has the descriptor, too, until it ends or runs another program: the lock is released all the same
-/// when this is dropped in the process that took it, and by no other process.
+/// It is advisory: it excludes only callers that ask for it. A forked child has the descriptor, too, until
+/// it ends or runs another program. The lock is released when it is dropped in the process that took it;
+/// dropped in a child, it stays. If that process is killed, the lock stays until its children have ended.
 #[derive(Debug)]
 #[must_use = "dropped, it is released"]
 pub struct DirLock {
-    _held: Held,
+    _lock: FileLock,
 }
 
-/// Until when to wait.
-enum Wait {
+/// Which other locks a lock excludes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LockMode {
+    /// `LOCK_SH`: any number of shared locks at once, but none beside an exclusive one.
+    Shared,
+    /// `LOCK_EX`: no other lock.
+    Exclusive,
+}
+
+/// How long to wait for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// Until it is free. The kernel wakes the caller.
     Forever,
-    Until(Option<Instant>),
+    /// Not at all.
+    No,
+    /// For so long at most. The kernel has no such wait: this tries every 10 ms or more often.
+    UpTo(Duration),
 }
 
-/// The longest nap between two looks at a lock that is waited for with a bound.
-const NAP: Duration = Duration::from_millis(10);
+/// The longest pause between two tries of a bounded wait.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl PinDir {
-    /// `flock(2)` with `LOCK_EX`: waits until nobody else holds the directory's lock, and takes it.
+    /// `flock(2)`: the lock of the directory, or None if another holds it for longer than the wait. With
+    /// [`Wait::Forever`] it is never None. A signal does not end the wait.
     ///
-    /// Once it is taken, the directory is seen to be still the one that its path leads to: else
-    /// whoever comes by the path would take another lock. Each call is another holder: who holds the
-    /// lock and asks for it again, waits for itself. To take turns at replacing a directory, lock the
-    /// one around it, which stays.
+    /// Once it is taken, the path is seen to lead to this directory still: otherwise others that come by the
+    /// path would take another lock. It is not reentrant: locking twice in one process deadlocks. To
+    /// exclude others while a directory is replaced, lock the one around it, which stays.
+    ///
+    /// A reader that holds it shared on a directory that [`Stage::publish`](super::Stage::publish) replaces
+    /// finds all of it until the lock is released.
     ///
     /// # Errors
     ///
-    /// [`Operation::Lock`](crate::Operation::Lock), and nothing is held:
-    /// [`Moved`](Cause::Moved) where the path leads elsewhere by now: open it anew;
-    /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read.
+    /// Nothing is held: [`Moved`](Cause::Moved) if the path leads elsewhere by now: open it again;
+    /// [`Removed`](Cause::Removed) of a directory without a path; [`Blocked`](Cause::Blocked) (EACCES) if the
+    /// directory may not be read.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::PinDir;
+    /// use bpf_pin::{LockMode, PinDir, Wait};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
-    /// let lock = dir.lock()?;
-    /// // Nobody else who asks for the lock is here meanwhile.
+    /// let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
+    /// // No other process that asks for the lock is here.
     /// drop(lock);
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
-    pub fn lock(&self) -> Result<DirLock> {
-        self.wait(FlockOperation::LockExclusive)
-    }
-
-    /// As [`lock`](Self::lock), with `LOCK_SH`: held by any number at once, but by none beside [`lock`](Self::lock).
-    ///
-    /// Who holds it on a directory that [`Stage::publish`](super::Stage::publish) replaces finds all of it until
-    /// the lock is released.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock).
-    pub fn lock_shared(&self) -> Result<DirLock> {
-        self.wait(FlockOperation::LockShared)
-    }
-
-    /// As [`lock`](Self::lock), or None where somebody else holds it.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock).
-    pub fn try_lock(&self) -> Result<Option<DirLock>> {
-        self.take(FlockOperation::LockExclusive, Wait::Until(None))
-    }
-
-    /// As [`lock_shared`](Self::lock_shared), or None where somebody holds the lock alone.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock).
-    pub fn try_lock_shared(&self) -> Result<Option<DirLock>> {
-        self.take(FlockOperation::LockShared, Wait::Until(None))
-    }
-
-    /// As [`lock`](Self::lock), or None where it could not be had for so long.
-    ///
-    /// The kernel knows no bound: this looks every 10 ms at most.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock).
-    pub fn lock_within(&self, time: Duration) -> Result<Option<DirLock>> {
-        self.take(FlockOperation::LockExclusive, until(time))
-    }
-
-    /// As [`lock_shared`](Self::lock_shared), or None where it could not be had for so long.
-    ///
-    /// # Errors
-    ///
-    /// As [`lock`](Self::lock).
-    pub fn lock_shared_within(&self, time: Duration) -> Result<Option<DirLock>> {
-        self.take(FlockOperation::LockShared, until(time))
-    }
-
-    fn wait(&self, operation: FlockOperation) -> Result<DirLock> {
-        let taken = self.take(operation, Wait::Forever)?;
-        taken.ok_or_else(|| self.fail(Operation::Lock, Cause::Locked.into()))
-    }
-
-    fn take(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>> {
-        self.take_file(operation, wait)
+    pub fn lock(&self, mode: LockMode, wait: Wait) -> Result<Option<DirLock>> {
+        self.take_lock(mode, wait)
             .map_err(|reason| self.fail(Operation::Lock, reason))
     }
 
-    fn take_file(&self, operation: FlockOperation, wait: Wait) -> Result<Option<DirLock>, Reason> {
-        let file = self.readable()?;
-        let is_taken = match wait {
-            Wait::Forever => lock_file(&file, operation).map(|()| true),
-            Wait::Until(end) => lock_until(&file, operation, end),
+    fn take_lock(&self, mode: LockMode, wait: Wait) -> Result<Option<DirLock>, Reason> {
+        let operation = match mode {
+            LockMode::Shared => FlockOperation::LockShared,
+            LockMode::Exclusive => FlockOperation::LockExclusive,
         };
-        if !is_taken.map_err(Reason::errno_only)? {
+        let file = self.readable()?;
+        // No end is farther away than time goes.
+        let end = match wait {
+            Wait::Forever => None,
+            Wait::No => Some(Instant::now()),
+            Wait::UpTo(time) => Instant::now().checked_add(time),
+        };
+        let lock = match end {
+            None => FileLock::take(file, operation).map(Some),
+            Some(end) => lock_until(file, operation, end),
+        };
+        let Some(lock) = lock.map_err(Reason::errno_only)? else {
             return Ok(None);
-        }
-        let held = Held::new(file);
-        self.check_path(&held.file)?;
-        Ok(Some(DirLock { _held: held }))
+        };
+        self.check_path(lock.file())?;
+        Ok(Some(DirLock { _lock: lock }))
     }
 
-    /// That it is still the directory at its path, or, where it has none, that it was not removed.
+    /// Checks that it is still the directory at its path, or, if it has none, that it was not removed.
     fn check_path(&self, file: &OwnedFd) -> Result<(), Reason> {
         let because = Reason::errno_only;
         let path = || self.path().to_owned();
@@ -156,10 +123,10 @@ impl PinDir {
         }
     }
 
-    /// [`open_dir`](Self::open_dir) and [`lock_shared`](Self::lock_shared) of the directory that has
-    /// the name: opened anew as long as another takes the name between the two.
+    /// [`open_dir`](Self::open_dir) and a shared [`lock`](Self::lock) of the directory that has the name.
+    /// Retries if the directory was replaced in between.
     ///
-    /// So a set that [`Stage::publish`](super::Stage::publish) replaces is found whole, whenever that happens.
+    /// So a set that [`Stage::publish`](super::Stage::publish) replaces is found whole.
     ///
     /// # Errors
     ///
@@ -172,7 +139,7 @@ impl PinDir {
     ///
     /// let app = PinDir::open("/sys/fs/bpf/app")?;
     /// let (current, lock) = app.open_dir_shared("current")?;
-    /// let (flows, routes) = (current.open_as::<Map>("flows")?, current.open_as::<Map>("routes")?);
+    /// let (flows, routes) = (current.get::<Map>("flows")?, current.get::<Map>("routes")?);
     /// // Both are of one generation.
     /// drop(lock);
     /// # Ok::<(), bpf_pin::Error>(())
@@ -186,47 +153,37 @@ impl PinDir {
                 Err(reason) if reason.is(Errno::NOENT) => continue,
                 other => other.map_err(fail)?,
             };
-            lock_file(&file, FlockOperation::LockShared)
-                .map_err(|errno| fail(Reason::errno_only(errno)))?;
-            let held = Held::new(file);
+            let because = |errno| fail(Reason::errno_only(errno));
+            let lock = FileLock::take(file, FlockOperation::LockShared).map_err(because)?;
             // From the directory that is held, wherever its path leads.
-            let here = fstat(&held.file).map_err(|errno| fail(Reason::errno_only(errno)))?;
+            let here = fstat(lock.file()).map_err(because)?;
             match self.place(&name).lstat() {
                 Ok(there) if there.st_ino == here.st_ino => {
-                    return Ok((dir, DirLock { _held: held }));
+                    return Ok((dir, DirLock { _lock: lock }));
                 }
                 Ok(_) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(fail(Reason::errno_only(errno))),
+                Err(errno) => return Err(because(errno)),
             }
         }
     }
 }
 
-fn until(time: Duration) -> Wait {
-    match Instant::now().checked_add(time) {
-        Some(end) => Wait::Until(Some(end)),
-        // Farther away than time goes.
-        None => Wait::Forever,
-    }
-}
-
 fn lock_until(
-    file: &OwnedFd,
+    mut file: OwnedFd,
     operation: FlockOperation,
-    end: Option<Instant>,
-) -> Result<bool, Errno> {
-    let mut nap = Duration::from_micros(100);
+    end: Instant,
+) -> Result<Option<FileLock>, Errno> {
+    let mut pause = Duration::from_micros(100);
     loop {
-        if try_lock_file(file, operation)? {
-            return Ok(true);
-        }
-        let left = end.map_or(Duration::ZERO, |end| {
-            end.saturating_duration_since(Instant::now())
-        });
+        file = match FileLock::try_take(file, operation)? {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(file) => file,
+        };
+        let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(false);
+            return Ok(None);
         }
-        sleep(nap.min(left));
-        nap = (nap * 2).min(NAP);
+        sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

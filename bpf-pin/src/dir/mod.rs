@@ -2,19 +2,18 @@
 
 mod bpffs;
 mod byte_lock;
-mod claim;
 mod create;
 mod entries;
 mod info;
+mod leftovers;
 mod lock;
 mod metadata;
-mod names;
 mod open;
 mod pins;
 mod remove;
 mod replace;
 mod stage;
-mod sweep;
+mod temp_names;
 mod walk;
 
 use std::ffi::{CStr, OsStr};
@@ -28,15 +27,15 @@ use crate::filename::{ComponentError, Filename, with_name};
 use crate::pathname::Pathname;
 use crate::place::{Base, Place};
 
-use claim::Claim;
+use temp_names::TempNames;
 
 pub(crate) use byte_lock::ByteLock;
 pub use entries::{Entries, Entry, EntryType};
-pub use lock::DirLock;
+pub use leftovers::RemovalReport;
+pub use lock::{DirLock, LockMode, Wait};
 pub use metadata::Metadata;
-pub(crate) use names::kept;
 pub use stage::{Published, Stage};
-pub use sweep::Swept;
+pub(crate) use temp_names::backup_name;
 pub use walk::Walk;
 
 /// A directory on a bpffs, held by an `O_PATH` descriptor and proven to be one by `fstatfs(2)`.
@@ -52,29 +51,35 @@ pub use walk::Walk;
 ///
 /// Dropped, it closes the descriptor and leaves the directory.
 ///
-/// | what for | |
+/// | task | methods |
 /// |---|---|
 /// | the directory | [`create`](Self::create), [`open`](Self::open), [`Bpffs::dir`](crate::Bpffs::dir); [`create_dir`](Self::create_dir), [`open_dir`](Self::open_dir) of one in it |
 /// | a restart | [`open_or_create`](Self::open_or_create), [`open_or_create_with`](Self::open_or_create_with), [`open_or_attach`](Self::open_or_attach) |
-/// | pin and open | [`pin`](Self::pin), [`open_as`](Self::open_as), [`open_with_info`](Self::open_with_info), [`identity`](Self::identity) |
+/// | pin and open | [`pin`](Self::pin), [`get`](Self::get), [`open_with_info`](Self::open_with_info), [`identity`](Self::identity) |
 /// | replace | [`replace`](Self::replace), [`replace_if`](Self::replace_if), [`exchange`](Self::exchange), [`rename`](Self::rename), [`link`](Self::link) |
 /// | sets | [`stage`](Self::stage), then [`Stage::publish`]; [`open_dir_shared`](Self::open_dir_shared) |
-/// | locks | [`lock`](Self::lock), [`lock_shared`](Self::lock_shared) |
+/// | locks | [`lock`](Self::lock) |
 /// | look around | [`entries`](Self::entries), [`walk`](Self::walk) |
-/// | clean up | [`remove`](Self::remove), [`unlink`](Self::unlink), [`remove_dir_all`](Self::remove_dir_all), [`sweep`](Self::sweep), [`sweep_stale`](Self::sweep_stale) |
+/// | clean up | [`unpin`](Self::unpin), [`unlink`](Self::unlink), [`remove_dir_all`](Self::remove_dir_all), [`remove_where`](Self::remove_where), [`remove_leftovers`](Self::remove_leftovers) |
 ///
-/// # Who else may write to the directory
+/// # Objects are borrowed
 ///
-/// Whoever may do so can put other objects under its names, and can do so between any two syscalls.
-/// A symbolic link can lead to what only this process may open: it is looked for, in a syscall after
-/// `BPF_OBJ_GET`, which has followed it by then. Where the directory's mount was
-/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened nothing is looked for: the kernel
-/// follows none in it, and to open a pin fails with ELOOP and [`SymbolicLink`](crate::Cause::SymbolicLink).
-/// Somebody with `CAP_SYS_ADMIN` can undo that: by a remount without it, or by a link from elsewhere that is
-/// mounted over a name.
+/// [`pin`](Self::pin), [`replace`](Self::replace) and the like take `&object`: it stays the caller's, whether
+/// the call succeeds or fails. Only an object that is made in the call's own arguments, as in
+/// `dir.pin(&spec.create()?, name)?`, is closed after it: if the call fails, it is gone.
 ///
-/// What is pinned never leaves the directory, and what is removed or replaced was right before
-/// seen to be what the caller named; but the kernel has no call that does both in one step.
+/// # Other writers of the directory
+///
+/// Whoever may write to the directory can put other objects under its names, between any two system calls.
+/// A symbolic link can lead to what only this process may open: it is looked for in a system call after
+/// `BPF_OBJ_GET`, which has followed it by then. If the directory's mount was
+/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened, nothing is looked for: the kernel
+/// follows no link in it, and opening a pin fails with ELOOP and [`SymbolicLink`](crate::Cause::SymbolicLink).
+/// A process with `CAP_SYS_ADMIN` can undo that: by a remount without it, or by a link from elsewhere that
+/// is mounted over a name.
+///
+/// What is pinned never leaves the directory, and what is removed or replaced was seen right before to be
+/// what the caller named; the kernel has no call that does both in one step.
 ///
 /// # Examples
 ///
@@ -85,9 +90,9 @@ pub use walk::Walk;
 /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
 /// dir.replace(&map, "flows")?;
 ///
-/// let flows = dir.open_as::<Map>("flows")?;
+/// let flows = dir.get::<Map>("flows")?;
 /// assert_eq!(flows.id()?, map.id()?);
-/// dir.remove(&flows, "flows")?;
+/// dir.unpin(&flows, "flows")?;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 pub struct PinDir {
@@ -97,8 +102,8 @@ pub struct PinDir {
     has_path: bool,
     /// Whether its mount let symbolic links be followed when it was opened.
     follows_links: bool,
-    /// Made when first a pin gets a name of its own before it gets the one it is for.
-    claim: OnceLock<Claim>,
+    /// Created with the first temporary name.
+    temp_names: OnceLock<TempNames>,
 }
 
 impl PinDir {
@@ -109,7 +114,7 @@ impl PinDir {
             path,
             has_path: true,
             follows_links,
-            claim: OnceLock::new(),
+            temp_names: OnceLock::new(),
         }
     }
 

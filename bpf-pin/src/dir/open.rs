@@ -4,7 +4,7 @@ use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open, openat, openat2};
 use rustix::io::Errno;
 
 use bpf_pin_sys::Version;
@@ -42,7 +42,7 @@ impl PinDir {
     /// use bpf_pin::{Map, PinDir};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
-    /// let flows = dir.open_as::<Map>("flows")?;
+    /// let flows = dir.get::<Map>("flows")?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -146,6 +146,19 @@ impl PinDir {
     /// Whatever has the name, a link included, across no mount.
     pub(super) fn hold_any(&self, name: &impl AsRef<CStr>) -> Result<OwnedFd, Errno> {
         self.hold(name, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())
+    }
+
+    /// The directory, opened to be listed without a new time of last access, if this user may do that.
+    pub(super) fn listable(&self) -> Result<OwnedFd, Reason> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
+        openat(&self.fd, c".", flags, Mode::empty()).or_else(|_| self.readable())
+    }
+
+    /// The directory, opened to be read or locked: an `O_PATH` descriptor serves neither.
+    pub(super) fn readable(&self) -> Result<OwnedFd, Reason> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat(&self.fd, c".", flags, Mode::empty())
+            .map_err(|errno| Reason::new(errno, diagnose::list(self.base(), errno)))
     }
 
     fn hold(

@@ -42,7 +42,7 @@ impl PinDir {
     /// # References
     ///
     /// [bpf(2)](https://man7.org/linux/man-pages/man2/bpf.2.html), kernel/bpf/inode.c: `bpf_obj_pin_user`
-    pub fn pin(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+    pub fn pin(&self, object: &(impl AsFd + ?Sized), name: impl AsRef<OsStr>) -> Result<()> {
         self.pin_fd(object.as_fd(), name.as_ref())
     }
 
@@ -73,7 +73,8 @@ impl PinDir {
         })
     }
 
-    /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing.
+    /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing. With
+    /// [`Object`] it may be of any kind.
     ///
     /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no
     /// symbolic link. Whoever may write to the directory can put one there for the moment of the
@@ -82,7 +83,7 @@ impl PinDir {
     /// Allocates nothing.
     ///
     /// For reading and writing it takes both permissions of the pin: who has one only, as a group
-    /// often has, uses [`open_with`](Self::open_with).
+    /// often has, uses [`get_with`](Self::get_with).
     ///
     /// # Errors
     ///
@@ -101,29 +102,20 @@ impl PinDir {
     /// use bpf_pin::{Link, Map, PinDir};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
-    /// let (flows, link) = (dir.open_as::<Map>("flows")?, dir.open_as::<Link>("ingress")?);
+    /// let (flows, link) = (dir.get::<Map>("flows")?, dir.get::<Link>("ingress")?);
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
-    pub fn open_as<T: Pinnable>(&self, name: impl AsRef<OsStr>) -> Result<T> {
+    pub fn get<T: Pinnable>(&self, name: impl AsRef<OsStr>) -> Result<T> {
         self.open_checked(name.as_ref(), Access::ReadWrite)
     }
 
-    /// As [`open_as`](Self::open_as), with `BPF_F_RDONLY` or `BPF_F_WRONLY`.
+    /// As [`get`](Self::get), with `BPF_F_RDONLY` or `BPF_F_WRONLY`.
     ///
     /// # Errors
     ///
-    /// As [`open_as`](Self::open_as), and [`LinkAccess`](Cause::LinkAccess) (EINVAL) for a link.
-    pub fn open_with<T: Pinnable>(&self, name: impl AsRef<OsStr>, access: Access) -> Result<T> {
+    /// As [`get`](Self::get), and [`LinkAccess`](Cause::LinkAccess) (EINVAL) for a link.
+    pub fn get_with<T: Pinnable>(&self, name: impl AsRef<OsStr>, access: Access) -> Result<T> {
         self.open_checked(name.as_ref(), access)
-    }
-
-    /// As [`open_as`](Self::open_as), whatever kind of object it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`open_as`](Self::open_as).
-    pub fn open_any(&self, name: impl AsRef<OsStr>) -> Result<Object> {
-        self.open_checked(name.as_ref(), Access::ReadWrite)
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
@@ -183,7 +175,7 @@ impl PinDir {
         Ok(Some((object, info)))
     }
 
-    /// What [`open_as`](Self::open_as) says of a name that nothing has.
+    /// What [`get`](Self::get) says of a name that nothing has.
     #[cold]
     pub(crate) fn missing_error(&self, name: &Filename) -> Error {
         get_error(&self.place(name), Access::ReadWrite, Errno::NOENT.into())
@@ -213,7 +205,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::Operation::Open), as [`open_as`](Self::open_as).
+    /// [`Operation::Open`](crate::Operation::Open), as [`get`](Self::get).
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
@@ -236,17 +228,17 @@ impl PinDir {
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES),
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
-    pub fn remove(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
-        self.remove_fd(object.as_fd(), name.as_ref())
+    pub fn unpin(&self, object: &(impl AsFd + ?Sized), name: impl AsRef<OsStr>) -> Result<()> {
+        self.unpin_fd(object.as_fd(), name.as_ref())
     }
 
-    fn remove_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
+    fn unpin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
         let removed = self.with_place(name, |place| unlink_if_held_by(place, identify(object)?));
         removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
-    pub(crate) fn remove_named(&self, expected: Identity, name: &Filename) -> Result<()> {
+    pub(crate) fn unpin_named(&self, expected: Identity, name: &Filename) -> Result<()> {
         let place = self.place(name);
         unlink_if_held_by(&place, expected)
             .map_err(|reason| Error::new(Operation::Unpin, reason).at(place.path()))
@@ -256,7 +248,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`](crate::Operation::Unpin), as [`remove`](Self::remove).
+    /// [`Operation::Unpin`](crate::Operation::Unpin), as [`unpin`](Self::unpin).
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
@@ -370,7 +362,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::Operation::Open) as [`open_as`](Self::open_as), or [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin).
+    /// [`Operation::Open`](crate::Operation::Open) as [`get`](Self::get), or [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin).
     pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| open_error(&self.path().join(name), reason);

@@ -1,6 +1,6 @@
-//! Directories are removed, with all that is in them.
+//! Removes directories, with all that is in them.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 
 use rustix::fs::{AtFlags, RenameFlags, unlinkat};
 use rustix::io::Errno;
@@ -11,7 +11,8 @@ use crate::error::{Operation, Reason, Result};
 use crate::filename::Filename;
 
 use super::entries::Stream;
-use super::names::{self, Left};
+use super::stage::is_directory;
+use super::temp_names::{TempKind, leftover_name};
 use super::{EntryType, PinDir};
 
 /// How often a directory that is filled meanwhile is emptied again.
@@ -34,39 +35,88 @@ impl PinDir {
 
     /// `rename(2)`, `unlink(2)`, `rmdir(2)`: removes a directory and all that is in it.
     ///
-    /// It loses its name at once, so nobody who comes by the name sees half of it; then it is emptied.
-    /// If the process is killed before it is, [`sweep_stale`](Self::sweep_stale) of this directory does
-    /// the rest. It takes two descriptors for each level of depth.
-    /// Symbolic links are removed, not followed, and mounts are not crossed. What objects die of it
-    /// is not asked.
+    /// It loses its name at once, so that nobody who comes by the name sees half of it. Then it is emptied,
+    /// with two descriptors for each level of depth. Symbolic links are removed, not followed, and mounts
+    /// are not crossed. Which objects are freed by it is not checked.
+    ///
+    /// If the process is killed meanwhile, the name is gone and the rest has a hidden name:
+    /// [`remove_leftovers`](Self::remove_leftovers) of this directory removes it. The kernel cannot check
+    /// what it renames: a pin that another process puts under the name during the call gets its name back,
+    /// or keeps the hidden one if this process is killed before; then it is not removed.
     ///
     /// # Errors
     ///
-    /// [`Operation::Remove`](crate::Operation::Remove), with the path of what could not be removed, and the causes of
-    /// [`remove_dir`](Self::remove_dir). What is left has its name again, unless another took it meanwhile.
+    /// The error has the path of what could not be removed, and the causes of [`remove_dir`](Self::remove_dir).
+    /// What is left has its name again, unless another took it meanwhile: then it is left to
+    /// [`remove_leftovers`](Self::remove_leftovers). [`ChangedHands`](Cause::ChangedHands) if that is the pin
+    /// of another process.
     pub fn remove_dir_all(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = self.name(Operation::Remove, name.as_ref())?;
         self.remove_tree(&name)
     }
 
     pub(super) fn remove_tree(&self, name: &Filename) -> Result<()> {
+        let place = self.place(name);
+        let fail = |reason| self.fail_at(Operation::Remove, name.as_os_str(), reason);
+        let not_a_directory = |reason: Reason| match reason.cause() {
+            Some(cause) => fail(Reason::new(Errno::NOTDIR, Some(cause.clone()))),
+            None => fail(reason.explained(|errno| diagnose::unpin(&place, errno))),
+        };
         // What is no directory is not even renamed.
-        self.open_dir_named(name)
-            .map_err(|reason| self.fail_at(Operation::Remove, name.as_os_str(), reason))?;
-        let hidden = names::passing(names::token(), 0, Left::Unfinished);
-        self.rename_named(name, &hidden, RenameFlags::NOREPLACE)
-            .map_err(|errno| self.not_removed(name, errno))?;
-        self.remove_as(&hidden, name).inspect_err(|_| {
-            let _ = self.rename_named(&hidden, name, RenameFlags::NOREPLACE);
-        })
+        is_directory(&place, || place.path()).map_err(not_a_directory)?;
+        let names = self.temp_names().map_err(fail)?;
+        let mut tries = 0;
+        let hidden: Filename = loop {
+            let hidden = names.acquire(TempKind::Directory);
+            match self.rename_named(name, &hidden, RenameFlags::NOREPLACE) {
+                Ok(()) => break hidden,
+                // A forked process has the same names.
+                Err(Errno::EXIST) if tries < TRIES => tries += 1,
+                Err(errno) => return Err(self.not_removed(name, errno)),
+            }
+        };
+        let Err(error) = self.remove_as(&hidden, name) else {
+            return Ok(());
+        };
+        let is_directory = is_directory(&self.place(&hidden), || place.path());
+        match self.rename_named(&hidden, name, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT) => Err(match is_directory {
+                // It was exchanged before it was renamed, and has its name again.
+                Err(reason) if reason.cause().is_some() => not_a_directory(reason),
+                _ => error,
+            }),
+            Err(_) if is_directory.is_ok() => {
+                self.give_up(&hidden, TempKind::Directory);
+                Err(error)
+            }
+            Err(_) => Err(fail(self.changed_hands(name, &hidden))),
+        }
     }
 
-    /// Removes a directory whose name nobody looks at. That it is gone already is fine.
+    /// Leaves what has a temporary name to the removal of leftovers.
+    #[cold]
+    pub(super) fn give_up(&self, hidden: &Filename, kind: TempKind) {
+        let name = leftover_name(kind);
+        let _ = self.rename_named(hidden, &name, RenameFlags::NOREPLACE);
+    }
+
+    /// What another process put under the name could not be given its name back.
+    #[cold]
+    pub(super) fn changed_hands(
+        &self,
+        name: &(impl AsRef<CStr> + ?Sized),
+        hidden: &impl AsRef<CStr>,
+    ) -> Reason {
+        let (path, now_at) = (self.place(name).path(), self.place(hidden).path());
+        Cause::ChangedHands { path, now_at }.into()
+    }
+
+    /// Removes a directory that has a hidden name. If it is gone already, that is fine.
     pub(super) fn remove_hidden(&self, name: &Filename) -> Result<()> {
         self.remove_as(name, name)
     }
 
-    /// As [`remove_hidden`](Self::remove_hidden), of what a person knows by another name.
+    /// As [`remove_hidden`](Self::remove_hidden), of what the caller knows by another name.
     fn remove_as(&self, name: &Filename, known_as: &Filename) -> Result<()> {
         // A stack of its own, for a tree may be deeper than the thread's is.
         let mut levels: Vec<Level> = Vec::new();

@@ -1,4 +1,4 @@
-//! A name changes hands without a gap.
+//! Replaces a pin without a gap.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,28 +15,27 @@ use crate::object::{identify, identity_at, pin_at};
 use crate::place::Place;
 
 use super::PinDir;
-use super::claim::{Lent, LentName};
+use super::temp_names::{TempKind, TempName};
 
-/// How often what somebody else sweeps away, or has made up, is made again.
+/// How often a name that another has taken is tried again.
 const TRIES: usize = 1000;
 
 impl PinDir {
     /// `BPF_OBJ_PIN`, `renameat2(2)`: the name becomes this object's, whatever had it before, and
     /// even if nothing had.
     ///
-    /// Who opens the name sees the old object or the new one, never nothing. The object is pinned
-    /// under a name of its own first, which begins with "_bpf-pin-": if the process is killed right
-    /// then, that is what [`sweep_stale`](Self::sweep_stale) finds. The first call takes two syscalls
-    /// more, to lay claim to such names.
+    /// A process that opens the name sees the old object or the new one, never nothing. The object is pinned
+    /// under a temporary name first, which begins with "_bpf-pin-". If the process is killed right then, that
+    /// pin is left for [`remove_leftovers`](Self::remove_leftovers); if it had forked, only once its children
+    /// have ended. The first call on a directory makes three system calls more, to lock such names.
     ///
     /// The new file has mode 0600 less the umask and this user's owner, whatever the old one had:
-    /// see [`replace_keeping_mode`](Self::replace_keeping_mode).
+    /// see [`replace_keeping_mode`](Self::replace_keeping_mode). The object is borrowed: it stays the caller's,
+    /// also if the call fails.
     ///
     /// # Errors
     ///
-    /// [`Operation::Replace`](crate::Operation::Replace), and the name is whose it was. With one of
-    /// these causes where it was proven: [`NotAnObject`](Cause::NotAnObject) (EISDIR) where a
-    /// directory has the name; [`MountPoint`](Cause::MountPoint) (EBUSY);
+    /// The name is as it was. [`NotAnObject`](Cause::NotAnObject) (EISDIR) if a directory has the name; [`MountPoint`](Cause::MountPoint) (EBUSY);
     /// [`Sticky`](Cause::Sticky) (EPERM) where the old pin is another user's;
     /// [`Removed`](Cause::Removed) (ENOENT) where the directory is gone;
     /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read, searched or written;
@@ -54,7 +53,7 @@ impl PinDir {
     /// dir.replace(&larger, "flows")?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
-    pub fn replace(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+    pub fn replace(&self, object: &(impl AsFd + ?Sized), name: impl AsRef<OsStr>) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
             self.replace_with(object.as_fd(), name, |_| Ok(()))
         })
@@ -70,7 +69,11 @@ impl PinDir {
     /// [`UnmappedOwner`](Cause::UnmappedOwner) where the owner is another who is not mapped in this
     /// thread's user namespace;
     /// EPERM where the owner is another and this user may not give files away.
-    pub fn replace_keeping_mode(&self, object: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+    pub fn replace_keeping_mode(
+        &self,
+        object: &(impl AsFd + ?Sized),
+        name: impl AsRef<OsStr>,
+    ) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
             let place = self.place(name);
             let old = place
@@ -92,18 +95,19 @@ impl PinDir {
     /// [`lock`](Self::lock). So among them each replaces what it has seen, or fails. A process that waits for
     /// the lock holds nothing.
     ///
-    /// Against others, who know nothing of that, from Linux 5.17 on the two pins change places and
-    /// then the old one is looked at: if somebody was faster, they change places again. So nobody's
-    /// replacement is lost to ours, unless the process is killed right then; but ours is to be seen for
-    /// the moment between, and who removes it in that moment has removed the wrong one: what was there
-    /// before comes back. Before Linux 5.17 the old one is looked at right before, and what is put
-    /// under the name between the two is lost.
+    /// Other processes that write the name are not excluded. From Linux 5.17 on the two pins change places,
+    /// then the old one is looked at: if another process was faster, they change places again. So its
+    /// replacement is not lost. In between our object is visible; if another process removes it in that
+    /// moment, it has removed the wrong one, and what was there before comes back. If this process is killed in
+    /// between, what the other put there keeps the temporary name and is removed as a leftover if it is a pin.
+    /// Before Linux 5.17 the old one is looked at right before, and what is put under the name in between is lost.
     ///
     /// # Errors
     ///
-    /// As [`replace`](Self::replace); [`Replaced`](Cause::Replaced) where another object has the name;
-    /// [`Missing`](Cause::Missing) (ENOENT) where none has; [`Locked`](Cause::Locked) where somebody
-    /// else was at it for five seconds.
+    /// As [`replace`](Self::replace); [`Replaced`](Cause::Replaced) if another object has the name;
+    /// [`Missing`](Cause::Missing) (ENOENT) if none has; [`Locked`](Cause::Locked) if another process was at it
+    /// for five seconds. [`ChangedHands`](Cause::ChangedHands) if the pins could not change places again: it
+    /// says where the other process's file is now.
     ///
     /// # Examples
     ///
@@ -123,7 +127,7 @@ impl PinDir {
     /// ```
     pub fn replace_if(
         &self,
-        object: impl AsFd,
+        object: &(impl AsFd + ?Sized),
         name: impl AsRef<OsStr>,
         expected: Identity,
     ) -> Result<()> {
@@ -132,14 +136,20 @@ impl PinDir {
         })
     }
 
-    /// As [`replace_if`](Self::replace_if), with the mode and owner of the old pin.
-    pub(crate) fn replace_named_if(
+    /// As [`replace_if`](Self::replace_if); the new file gets the mode and owner of the old one before it
+    /// gets the name.
+    ///
+    /// # Errors
+    ///
+    /// As [`replace_if`](Self::replace_if) and [`replace_keeping_mode`](Self::replace_keeping_mode).
+    pub fn replace_if_keeping_mode(
         &self,
-        object: BorrowedFd<'_>,
-        name: &Filename,
+        object: &(impl AsFd + ?Sized),
+        name: impl AsRef<OsStr>,
         expected: Identity,
     ) -> Result<()> {
-        self.replacing(name.as_os_str(), |name| {
+        let object = object.as_fd();
+        self.replacing(name.as_ref(), |name| {
             let place = self.place(name);
             self.swap(object, name, expected, |temporary| {
                 let old = place
@@ -164,47 +174,37 @@ impl PinDir {
         &self,
         object: BorrowedFd<'_>,
         name: &CStr,
-        prepare: impl Fn(&LentName) -> Result<(), Reason>,
+        prepare: impl Fn(&TempName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
-        let mut tries = 0;
-        loop {
-            let mut temporary = self.pin_temporarily(object)?;
-            let renamed = prepare(temporary.name()).and_then(|()| {
-                self.rename_named(temporary.name(), name, RenameFlags::empty())
-                    .map_err(Reason::errno_only)
-            });
-            let Err(reason) = renamed else {
-                temporary.renamed();
-                return Ok(());
-            };
-            tries += 1;
-            // Swept away by somebody who could not see that we live; in vain if the directory is gone.
-            let is_swept = reason.is(Errno::NOENT) && temporary.is_gone();
-            if !is_swept || tries == TRIES {
-                drop(temporary);
-                return Err(reason.explained(|errno| match errno {
-                    Errno::NOENT => diagnose::make(&self.place(name), errno),
-                    _ => diagnose::unpin(&self.place(name), errno),
-                }));
-            }
-        }
+        let mut temporary = self.pin_temporarily(object)?;
+        let renamed = prepare(&temporary.name).and_then(|()| {
+            self.rename_named(&temporary.name, name, RenameFlags::empty())
+                .map_err(Reason::errno_only)
+        });
+        temporary.is_armed = renamed.is_err();
+        renamed.map_err(|reason| {
+            drop(temporary);
+            reason.explained(|errno| match errno {
+                Errno::NOENT => diagnose::make(&self.place(name), errno),
+                _ => diagnose::unpin(&self.place(name), errno),
+            })
+        })
     }
 
-    /// Pins under a name of its own.
     fn pin_temporarily(&self, object: BorrowedFd<'_>) -> Result<Temporary<'_>, Reason> {
-        let claim = self.claim()?;
-        let mut lent = claim.lend();
+        let names = self.temp_names()?;
         for _ in 0..TRIES {
-            match pin_at(&self.place(&lent.name), object) {
+            let name: TempName = names.acquire(TempKind::Pin);
+            match pin_at(&self.place(&name), object) {
                 Ok(()) => {
                     return Ok(Temporary {
                         dir: self,
-                        lent,
+                        name,
                         is_armed: true,
                     });
                 }
-                // A forked process has the same names, and somebody may have made one up.
-                Err(reason) if reason.is(Errno::EXIST) => lent = claim.lend_new(),
+                // A forked process has the same names, and anyone may guess one.
+                Err(reason) if reason.is(Errno::EXIST) => {}
                 Err(reason) => return Err(reason),
             }
         }
@@ -216,16 +216,16 @@ impl PinDir {
         object: BorrowedFd<'_>,
         name: &CStr,
         expected: Identity,
-        prepare: impl FnOnce(&LentName) -> Result<(), Reason>,
+        prepare: impl FnOnce(&TempName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let _lock = self.lock_swap()?;
         check_holder(identity_at(&self.place(name))?, expected)?;
         let mut temporary = self.pin_temporarily(object)?;
-        prepare(temporary.name())?;
+        prepare(&temporary.name)?;
         self.exchange_if(&mut temporary, name, object, expected)
     }
 
-    /// As [`replace_named_if`](Self::replace_named_if), for a caller that has the lock and has just seen what
+    /// As [`replace_if_keeping_mode`](Self::replace_if_keeping_mode), for a caller that has the lock and has just seen what
     /// has the name. If nothing has it any more, the object gets it all the same.
     pub(crate) fn replace_locked_if(
         &self,
@@ -237,12 +237,12 @@ impl PinDir {
         let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
         let old = place.lstat().map_err(explain)?;
         let mut temporary = self.pin_temporarily(object)?;
-        self.copy_mode(&old, temporary.name(), object)?;
+        self.copy_mode(&old, &temporary.name, object)?;
         match self.exchange_if(&mut temporary, name.as_c_str(), object, expected) {
             Err(reason) if reason.is(Errno::NOENT) => {
-                self.rename_named(temporary.name(), name, RenameFlags::NOREPLACE)
+                self.rename_named(&temporary.name, name, RenameFlags::NOREPLACE)
                     .map_err(explain)?;
-                temporary.renamed();
+                temporary.is_armed = false;
                 Ok(())
             }
             done => done,
@@ -260,28 +260,33 @@ impl PinDir {
     ) -> Result<(), Reason> {
         let place = self.place(name);
         let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
-        match self.rename_named(temporary.name(), name, RenameFlags::EXCHANGE) {
+        match self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {
                 check_holder(identity_at(&place)?, expected)?;
-                self.rename_named(temporary.name(), name, RenameFlags::empty())
+                self.rename_named(&temporary.name, name, RenameFlags::empty())
                     .map_err(explain)?;
-                temporary.renamed();
+                temporary.is_armed = false;
                 return Ok(());
             }
             Err(errno) => return Err(explain(errno)),
         }
-        let displaced = identity_at(&self.place(temporary.name()));
+        let displaced = identity_at(&self.place(&temporary.name));
         let Err(reason) = displaced.and_then(|found| check_holder(found, expected)) else {
-            // The old one is under the temporary name now, and goes with it.
+            // The old one is under the temporary name now, and is removed with it.
             return Ok(());
         };
         let ours = self.inode_of(&place, object);
-        if !self.swap_back(temporary.name(), name, ours) {
-            // Whatever has the temporary name now is not ours to remove.
-            temporary.abandon();
+        if !self.swap_back(&temporary.name, name, ours) {
+            // What has the temporary name now is not ours to remove.
+            temporary.is_armed = false;
+            return Err(self.changed_hands(name, &temporary.name));
         }
-        Err(reason)
+        // If what was displaced is no pin, its own name is the one to report.
+        match reason.cause() {
+            Some(Cause::Replaced { .. }) => Err(reason),
+            _ => Err(identity_at(&place).err().unwrap_or(reason)),
+        }
     }
 
     /// The inode of a pin, or 0, which no inode has, if it is another object's by now.
@@ -297,9 +302,9 @@ impl PinDir {
         before.filter(|_| is_ours).unwrap_or(0)
     }
 
-    /// Gives the name back to what was taken from it, until what is taken away is what was put
-    /// there: first ours, then whatever somebody has put over it meanwhile. Whether the hidden name
-    /// has then what was given away last.
+    /// Gives the name back to what was displaced, until what is taken from it is what was put there: first
+    /// ours, then what other processes have put over it meanwhile. Returns whether the hidden name then has
+    /// what was given away last.
     #[cold]
     pub(super) fn swap_back(
         &self,
@@ -334,43 +339,17 @@ fn check_holder(found: Identity, expected: Identity) -> Result<(), Reason> {
     }
 }
 
-/// A pin under a name of its own, removed when dropped.
+/// A pin under a temporary name, which is removed on drop.
 struct Temporary<'d> {
     dir: &'d PinDir,
-    lent: Lent<'d>,
+    name: TempName,
     is_armed: bool,
-}
-
-impl Temporary<'_> {
-    fn name(&self) -> &LentName {
-        &self.lent.name
-    }
-
-    /// It has another name now.
-    fn renamed(&mut self) {
-        self.is_armed = false;
-    }
-
-    /// Leaves what has the name to a sweep.
-    fn abandon(&mut self) {
-        self.is_armed = false;
-        self.lent.keep();
-    }
-
-    fn is_gone(&self) -> bool {
-        self.inode() == Err(Errno::NOENT)
-    }
-
-    fn inode(&self) -> Result<u64, Errno> {
-        let stat = self.dir.place(self.name()).lstat()?;
-        Ok(stat.st_ino)
-    }
 }
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if self.is_armed && self.dir.place(self.name()).unlink().is_err() {
-            self.lent.keep();
+        if self.is_armed {
+            let _ = self.dir.place(&self.name).unlink();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A whole set of pins appears at once, or never.
+//! A whole set of pins appears at once, or not at all.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,37 +13,34 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Failed, Operation, Reason, Result};
 use crate::filename::Filename;
-use crate::flock::{Held, lock_file, try_lock_file};
 use crate::place::Place;
+use crate::sys::{FileLock, LockOwner};
 
 use super::PinDir;
 use super::create::Hidden;
+use super::temp_names::{TempKind, leftover_name};
 
-use super::names::{self, Left};
-
-/// How often what somebody else sweeps away or takes meanwhile is tried again.
+/// How often a name that another takes or removes meanwhile is tried again.
 const TRIES: usize = 100;
 
-/// A directory that nobody looks at yet, beside the name that it is for: see [`PinDir::stage`].
+/// A hidden staging directory next to its target: see [`PinDir::stage`].
 ///
-/// It is a [`PinDir`] to pin into. Dropped, it is removed with all that is in it. It holds a shared
-/// lock of the directory, so [`lock`](PinDir::lock) of it waits for itself.
+/// It is a [`PinDir`] to pin into. On drop it is removed with all that is in it.
 pub struct Stage<'d> {
     dir: PinDir,
-    hidden: Guard<'d>,
+    hidden: HiddenDir<'d>,
     name: Filename,
 }
 
-/// Removes the directory that has the hidden name.
-struct Guard<'d> {
+/// Removes the directory that has the hidden name, on drop.
+struct HiddenDir<'d> {
     parent: &'d PinDir,
     name: Filename,
-    /// A shared lock, by which a sweep sees that somebody lives.
-    lock: Option<Held>,
-    /// Of the directory: what has the name with another one is not ours to remove.
+    /// Of the directory: if the name has another inode, what has it is not ours to remove.
     inode: u64,
-    /// It had a name that readers came by, and some may still be there.
-    was_published: bool,
+    owner: LockOwner,
+    /// Of a directory that was published before: to see that no reader locks it.
+    published: Option<Option<OwnedFd>>,
     is_armed: bool,
 }
 
@@ -53,9 +50,9 @@ struct Guard<'d> {
 pub struct Published<'d> {
     /// The directory, by its name.
     pub dir: PinDir,
-    /// The directory that had the name before, by a hidden one. Dropped, it is removed with all that
-    /// is in it, or left to [`PinDir::sweep_stale`] while a reader holds its
-    /// [`lock_shared`](PinDir::lock_shared); [published](Stage::publish), it is back.
+    /// The directory that had the name before, under a hidden one. On drop it is removed with all that is
+    /// in it, or left to [`PinDir::remove_leftovers`] while a reader holds its [`lock`](PinDir::lock).
+    /// [Publishing](Stage::publish) it brings it back.
     pub old: Option<Stage<'d>>,
     /// For a moment nothing had the name: bpffs has no `RENAME_EXCHANGE` before Linux 5.17.
     pub had_gap: bool,
@@ -69,8 +66,8 @@ enum Put {
 impl PinDir {
     /// `mkdir(2)`: a hidden directory of mode 0700 in this one, to be filled and then published as `name`.
     ///
-    /// Its name begins with "_bpf-pin-", and a lock on it tells [`sweep_stale`](Self::sweep_stale) that
-    /// its process lives. [`chmod`](Self::chmod) gives it another mode.
+    /// Its name begins with "_bpf-pin-". If the process is killed, [`remove_leftovers`](Self::remove_leftovers)
+    /// removes it. [`chmod`](Self::chmod) gives it another mode.
     ///
     /// # Errors
     ///
@@ -86,7 +83,7 @@ impl PinDir {
     /// let app = PinDir::create("/sys/fs/bpf/app", 0o700)?;
     /// let set = app.stage("current")?;
     /// for name in ["flows", "routes"] {
-    ///     set.pin(MapSpec::new(MapType::HASH, 4, 8, 1024).create()?, name)?;
+    ///     set.pin(&MapSpec::new(MapType::HASH, 4, 8, 1024).create()?, name)?;
     /// }
     /// // Readers see the old two or the new two.
     /// set.publish()?;
@@ -94,21 +91,15 @@ impl PinDir {
     /// ```
     pub fn stage(&self, name: impl AsRef<OsStr>) -> Result<Stage<'_>> {
         let name = self.name(Operation::Stage, name.as_ref())?;
+        let hidden = self
+            .create_hidden(TempKind::Directory)
+            .map_err(|reason| self.fail_at(Operation::Stage, name.as_os_str(), reason))?;
         let Hidden {
             dir,
             name: hidden,
-            lock,
-        } = self
-            .hidden(Left::Unfinished)
-            .map_err(|reason| self.fail_at(Operation::Stage, name.as_os_str(), reason))?;
-        let hidden = Guard {
-            parent: self,
-            name: hidden,
-            inode: inode(&dir),
-            lock: Some(lock.by_this_process()),
-            was_published: false,
-            is_armed: true,
-        };
+            stat,
+        } = hidden;
+        let hidden = HiddenDir::new(self, hidden, stat.st_ino, None);
         Ok(Stage { dir, hidden, name })
     }
 }
@@ -116,25 +107,28 @@ impl PinDir {
 impl<'d> Stage<'d> {
     /// `renameat2(2)`: gives the directory its name, in one step.
     ///
-    /// With `RENAME_NOREPLACE` where nothing has the name. Where a directory has it the two change
-    /// places with `RENAME_EXCHANGE`: who comes by the name finds the old set or the new one, whole.
-    /// Who holds the old directory finds it whole for as long as its
-    /// [`lock_shared`](PinDir::lock_shared) is held.
+    /// If nothing has the name, with `RENAME_NOREPLACE`. If a directory has it, the two change places with
+    /// `RENAME_EXCHANGE`: a reader that comes by the name finds the old set or the new one, whole. A reader
+    /// that has opened the old one finds it whole while it holds its [`lock`](PinDir::lock) shared.
     ///
-    /// Before Linux 5.17, where bpffs has no `RENAME_EXCHANGE`, the old one is moved out of the way first: for a moment
-    /// nothing has the name, and [`Published::had_gap`] tells. A reader that comes right then gets
-    /// ENOENT, often without a cause: when it is looked for, the name is there again. If the process is killed right then,
-    /// [`PinDir::sweep_stale`] puts the old one back.
+    /// Before Linux 5.17, where bpffs has no `RENAME_EXCHANGE`, the old one is moved out of the way first: for
+    /// a moment nothing has the name, which [`Published::had_gap`] reports. A reader that comes right then gets
+    /// ENOENT, often without a cause: when the cause is looked for, the name is there again. If the process is
+    /// killed right then, [`PinDir::remove_leftovers`] puts the old one back.
+    ///
+    /// If another process puts a pin under the name during the call, the names are exchanged back. The
+    /// kernel cannot check what it exchanges: if this process is killed between the two, that pin keeps its
+    /// hidden name, which [`PinDir::remove_leftovers`] reports and does not remove.
     ///
     /// # Errors
     ///
-    /// The error keeps the stage, and with it the directory borrowed: where that is too long,
+    /// The error keeps the stage, and with it the directory borrowed. If that is too long,
     /// `.map_err(bpf_pin::Error::from)` drops the stage.
     ///
-    /// [`Operation::Publish`](crate::Operation::Publish), with the stage, and the name is whose it was:
-    /// [`NotADirectory`](Cause::NotADirectory) where a pin has it,
+    /// The name is as it was: [`NotADirectory`](Cause::NotADirectory) if a pin has it,
     /// [`SymbolicLink`](Cause::SymbolicLink); [`MountPoint`](Cause::MountPoint) (EBUSY);
-    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
+    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES). Only with
+    /// [`ChangedHands`](Cause::ChangedHands) it is not.
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the stage included"
@@ -161,60 +155,40 @@ impl<'d> Stage<'d> {
         Ok(Published { dir, old, had_gap })
     }
 
+    /// The set that was published before.
     fn of_old(parent: &'d PinDir, hidden: Filename, name: Filename) -> Option<Self> {
         let dir = parent.open_dir_named(&hidden).ok()?;
-        let lock = dir.readable().ok().filter(|file| {
-            try_lock_file(file, FlockOperation::LockShared).is_ok_and(|is_taken| is_taken)
-        });
-        let hidden = Guard {
-            parent,
-            name: hidden,
-            inode: inode(&dir),
-            lock: lock.map(Held::new),
-            was_published: true,
-            is_armed: true,
-        };
+        let inode = fstat(&dir.fd).ok()?.st_ino;
+        let hidden = HiddenDir::new(parent, hidden, inode, Some(dir.readable().ok()));
         Some(Self { dir, hidden, name })
     }
 
-    /// Removes the directory and all that is in it. One that was published before is waited for
-    /// until nobody holds its lock.
+    /// Removes the directory and all that is in it. If it was published before, this waits until nobody
+    /// holds its lock.
     ///
     /// # Errors
     ///
-    /// [`Operation::Remove`](crate::Operation::Remove), as [`PinDir::remove_dir_all`]: what could not be removed is left under
-    /// its hidden name, for [`PinDir::sweep_stale`].
+    /// As [`PinDir::remove_dir_all`]. What could not be removed is left under a hidden name, for
+    /// [`PinDir::remove_leftovers`].
     pub fn discard(self) -> Result<()> {
-        let Self { dir, hidden, .. } = self;
-        if hidden.was_published {
-            let wait = |file: &OwnedFd| {
-                // Its own shared lock becomes this one.
-                lock_file(file, FlockOperation::LockExclusive).map_err(Reason::errno_only)
-            };
-            let waited = match &hidden.lock {
-                Some(held) => wait(&held.file),
-                None => dir.readable().and_then(|file| wait(&file)),
-            };
-            waited.map_err(|reason| dir.fail(Operation::Remove, reason))?;
-        }
-        let (parent, name) = (hidden.parent, hidden.name);
-        let removed = parent.remove_hidden(&name);
-        hidden.disarm();
-        removed
+        let Self {
+            dir, mut hidden, ..
+        } = self;
+        let file = hidden.published.take().map(|file| match file {
+            Some(file) => Ok(file),
+            None => dir.readable(),
+        });
+        let lock = file.map(|file| {
+            FileLock::take(file?, FlockOperation::LockExclusive).map_err(Reason::errno_only)
+        });
+        let _lock = lock
+            .transpose()
+            .map_err(|reason| dir.fail(Operation::Remove, reason))?;
+        hidden.is_armed = false;
+        hidden.remove()
     }
 
     fn put(&self) -> Result<Put, Reason> {
-        // Nobody sweeps it away while it is given its name.
-        let _lock = match &self.hidden.lock {
-            Some(_) => None,
-            None => Some(self.dir.readable().and_then(|file| {
-                let is_taken = try_lock_file(&file, FlockOperation::LockShared);
-                match is_taken.map_err(Reason::errno_only)? {
-                    true => Ok(Held::briefly(file)),
-                    false => Err(Cause::Locked.into()),
-                }
-            })?),
-        };
         let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
         let place = parent.place(name);
         let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
@@ -234,13 +208,14 @@ impl<'d> Stage<'d> {
             let exchange = || parent.rename_named(hidden, name, RenameFlags::EXCHANGE);
             match exchange() {
                 Ok(()) => {
-                    // Somebody may have put something else there meanwhile: it gets its name back.
+                    // Another process may have put something else there meanwhile: it gets its name back.
                     return match is_directory(&parent.place(hidden), path) {
                         Err(reason) if reason.cause().is_some() => {
-                            parent.swap_back(hidden, name, self.hidden.inode);
-                            Err(reason)
+                            match parent.swap_back(hidden, name, self.hidden.inode) {
+                                true => Err(reason),
+                                false => Err(parent.changed_hands(name, hidden)),
+                            }
                         }
-                        // If the old one is gone, a sweep was faster.
                         _ => Ok(Put::Exchanged { had_gap: false }),
                     };
                 }
@@ -257,7 +232,7 @@ impl<'d> Stage<'d> {
         Err(Reason::errno_only(Errno::EXIST))
     }
 
-    /// The hidden name is not ours any more, or the directory around it is gone.
+    /// The hidden name is gone, or the directory around it.
     #[cold]
     fn vanished(&self) -> Reason {
         let parent = self.hidden.parent;
@@ -265,14 +240,16 @@ impl<'d> Stage<'d> {
         Reason::new(Errno::NOENT, diagnose::unpin(&place, Errno::NOENT))
     }
 
-    /// False where somebody else was faster with the name.
+    /// False if another process was faster with the name.
     #[cold]
     fn put_with_gap(&self) -> Result<bool, Reason> {
         let parent = self.hidden.parent;
-        let aside = parent.hidden(Left::Aside)?;
+        let aside = parent.create_hidden(TempKind::Aside)?;
         let done = self.put_past(&aside.dir);
-        // If something is in it still, a sweep finds what to do with it.
-        let _ = parent.rmdir(&aside.name);
+        // If something is in it still, it is left to the removal of leftovers.
+        if parent.rmdir(&aside.name).is_err() {
+            parent.give_up(&aside.name, TempKind::Aside);
+        }
         done.map_err(|reason| {
             reason.explained(|errno| diagnose::unpin(&parent.place(&self.name), errno))
         })
@@ -301,9 +278,10 @@ impl<'d> Stage<'d> {
                 let _ = moved(aside, name, parent, hidden);
                 Ok(true)
             }
-            // What was moved is an old one to somebody else's publication, too: readers may be there.
+            // Another process was faster: what was moved is the old set of its publication, too, and may
+            // have readers.
             Err(reason) if reason.is(Errno::EXIST) => {
-                let retired = names::passing(names::token(), 0, Left::Unfinished);
+                let retired = leftover_name(TempKind::Directory);
                 if moved(aside, name, parent, &retired).is_ok() {
                     drop(Self::of_old(parent, retired, *name));
                 }
@@ -317,13 +295,11 @@ impl<'d> Stage<'d> {
     }
 }
 
-/// 0, which nothing has, where it cannot be told.
-fn inode(dir: &PinDir) -> u64 {
-    fstat(&dir.fd).map_or(0, |stat| stat.st_ino)
-}
-
-/// An error where it is something else, by the name that a person knows.
-fn is_directory(place: &Place<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
+/// An error if it is something else, with the path that the caller knows it by.
+pub(super) fn is_directory(
+    place: &Place<'_>,
+    path: impl FnOnce() -> PathBuf,
+) -> Result<(), Reason> {
     let stat = place.lstat().map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
@@ -349,35 +325,56 @@ impl fmt::Debug for Stage<'_> {
     }
 }
 
-impl Guard<'_> {
+impl<'d> HiddenDir<'d> {
+    fn new(
+        parent: &'d PinDir,
+        name: Filename,
+        inode: u64,
+        published: Option<Option<OwnedFd>>,
+    ) -> Self {
+        Self {
+            parent,
+            name,
+            inode,
+            owner: LockOwner::this_process(),
+            published,
+            is_armed: true,
+        }
+    }
+
     fn disarm(mut self) {
         self.is_armed = false;
     }
+
+    fn remove(&self) -> Result<()> {
+        let is_ours = |stat: Stat| stat.st_ino == self.inode;
+        if !self.parent.place(&self.name).lstat().is_ok_and(is_ours) {
+            return Ok(());
+        }
+        let removed = self.parent.remove_hidden(&self.name);
+        if removed.is_err() {
+            self.parent.give_up(&self.name, TempKind::Directory);
+        }
+        removed
+    }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for HiddenDir<'_> {
     fn drop(&mut self) {
-        if !self.is_armed {
+        // What a forked child drops is its parent's.
+        if !self.is_armed || self.owner.is_another() {
             return;
         }
-        let lock = self.lock.take();
-        if lock.as_ref().is_some_and(Held::is_inherited) {
-            return;
-        }
-        if self.was_published {
-            let is_free = |held: &Held| {
-                let taken = try_lock_file(&held.file, FlockOperation::LockExclusive);
-                taken.is_ok_and(|is_taken| is_taken)
-            };
-            if !lock.as_ref().is_some_and(is_free) {
-                return;
-            }
-        }
-        // What cannot be removed is found by a sweep.
-        let is_ours = |stat: Stat| stat.st_ino == self.inode;
-        if self.parent.place(&self.name).lstat().is_ok_and(is_ours) {
-            let _ = self.parent.remove_hidden(&self.name);
-        }
+        let exclusive = FlockOperation::LockExclusive;
+        let _lock = match self.published.take() {
+            None => None,
+            Some(file) => match file.map(|file| FileLock::try_take(file, exclusive)) {
+                Some(Ok(Ok(lock))) => Some(lock),
+                // A reader is there.
+                _ => return self.parent.give_up(&self.name, TempKind::Directory),
+            },
+        };
+        let _ = self.remove();
     }
 }
 

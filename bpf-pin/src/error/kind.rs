@@ -130,6 +130,7 @@ impl ErrorKind {
             | Cause::OtherProgType { .. } => Self::Mismatch,
 
             Cause::Replaced { .. }
+            | Cause::ChangedHands { .. }
             | Cause::Moved { .. }
             | Cause::UnexpectedProgram { .. }
             | Cause::UnexpectedMap { .. }

@@ -29,8 +29,8 @@ pub(super) use super::proof::Proven;
 ///
 /// /// Opens `name`, or `fallback` if nothing has that name.
 /// fn either<T: Pinnable>(dir: &PinDir, name: &str, fallback: &str) -> bpf_pin::Result<T> {
-///     match dir.open_as(name) {
-///         Err(error) if error.is_missing() => dir.open_as(fallback),
+///     match dir.get(name) {
+///         Err(error) if error.is_missing() => dir.get(fallback),
 ///         opened => opened,
 ///     }
 /// }

@@ -98,7 +98,7 @@ impl PinDir {
     ///
     /// A process that is killed in the middle leaves what was there or what was to be there, and at most one
     /// pin under a hidden name. The next call removes it, unless it is a defunct link that stays for
-    /// [`sweep_stale`](Self::sweep_stale). Linux 5.8, the first that reports the target of a link.
+    /// [`remove_leftovers`](Self::remove_leftovers). Linux 5.8, the first that reports the target of a link.
     ///
     /// What the kernel does not tell of a link is not compared with a link that is there, and takes
     /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
@@ -117,7 +117,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::Operation::Open), as [`open_as`](Self::open_as); nothing but ENOENT means that nothing is there.
+    /// [`Operation::Open`](crate::Operation::Open), as [`get`](Self::get); nothing but ENOENT means that nothing is there.
     ///
     /// [`Operation::Attach`](crate::Operation::Attach) with the pin's path and one of these:
     ///
@@ -281,7 +281,7 @@ impl AttachRequest<'_> {
             false if has_it => {
                 // A process that was killed while it relinked has left the old link attached.
                 if has_no_update(info.link_type) {
-                    let _ = self.dir.sweep_stale();
+                    let _ = self.dir.remove_leftovers();
                 }
                 let attachment = Attachment::Unchanged;
                 return Ok(Ok(Attached { link, attachment }));
@@ -344,7 +344,7 @@ impl AttachRequest<'_> {
             Err(stale) => stale,
         };
         // A process that was killed right here has left its link, which may be in the way.
-        let _ = self.dir.sweep_stale();
+        let _ = self.dir.remove_leftovers();
         match self.spec.create(self.prog) {
             Ok(link) => self.take_name(link, &old, old.attachment()),
             Err(error) if !is_occupied(&error) => Err(error),
@@ -414,7 +414,7 @@ impl AttachRequest<'_> {
         let link = match self.spec.create(self.prog) {
             Ok(link) => link,
             Err(error) if is_occupied(&error) => {
-                let _ = self.dir.sweep_stale();
+                let _ = self.dir.remove_leftovers();
                 return Ok(Step::Retry(error));
             }
             Err(error) => return Err(error),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::cause::Cause;
-use crate::dir::{ByteLock, PinDir, kept};
+use crate::dir::{ByteLock, PinDir, backup_name};
 use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::filename::Filename;
 use crate::kind::Identity;
@@ -222,7 +222,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`](crate::Operation::Unpin) as [`PinDir::remove`], with the migration. That it is gone is none.
+    /// [`Operation::Unpin`](crate::Operation::Unpin) as [`PinDir::unpin`], with the migration. That it is gone is none.
     ///
     /// # Examples
     ///
@@ -357,7 +357,7 @@ impl Migration {
     /// so needs another map.
     ///
     /// What was written to the new one is not copied. The name under which the old one was kept is
-    /// removed, or left to [`PinDir::sweep_stale`].
+    /// removed, or left to [`PinDir::remove_leftovers`].
     ///
     /// # Errors
     ///
@@ -374,7 +374,7 @@ impl Migration {
     /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
     /// if let MapOutcome::Migrated(migration) = flows.outcome {
     ///     // Whoever is to use the new map is not there: all goes on with the old one.
-    ///     match dir.open_as::<Prog>("filter") {
+    ///     match dir.get::<Prog>("filter") {
     ///         Ok(_) => migration.commit()?,
     ///         Err(_) => migration.roll_back()?,
     ///     };
@@ -388,7 +388,7 @@ impl Migration {
     pub fn roll_back(self) -> Result<Map, Failed<Self>> {
         let back = self
             .dir
-            .replace_named_if(self.old.as_fd(), &self.name, self.new_is);
+            .replace_if_keeping_mode(&self.old, self.name.as_os_str(), self.new_is);
         match back {
             Ok(()) => {
                 // The old one has its name: what cannot be removed is left to a sweep.
@@ -400,7 +400,7 @@ impl Migration {
     }
 
     fn forget(&self) -> Result<()> {
-        match self.dir.remove_named(self.old_is, &self.kept) {
+        match self.dir.unpin_named(self.old_is, &self.kept) {
             Err(error) if matches!(error.cause(), Some(Cause::Missing { .. })) => Ok(()),
             done => done,
         }
@@ -435,7 +435,7 @@ impl PinDir {
     ) -> Result<Option<MapOutcome>> {
         let found = Ok(Some(MapOutcome::Found));
         // Under so long a name nothing is kept.
-        let Ok(kept) = kept(name, new_is.id) else {
+        let Ok(kept) = backup_name(name, new_is.id) else {
             return found;
         };
         // A map that fits is found, whatever may not be done with the one before it.
@@ -505,7 +505,7 @@ impl PinDir {
         let dir = self.try_clone()?;
         let new = make()?;
         let new_is = new.identity()?;
-        let kept = kept(name, new_is.id)
+        let kept = backup_name(name, new_is.id)
             .map_err(|cause| Error::new(Operation::Reuse, cause).at(self.place(name).path()))?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         if is_filled {
@@ -526,11 +526,11 @@ impl PinDir {
         let finish = || -> Result<Entries> {
             if is_to_freeze {
                 // By itself: whoever may not do this finds out now, and not when there is no way back.
-                self.replace_named_if(old.as_fd(), name, old_is)?;
+                self.replace_if_keeping_mode(&old, name.as_os_str(), old_is)?;
                 freeze(&old)?;
             }
             let copied = copy.second()?;
-            self.replace_named_if(new.as_fd(), name, old_is)?;
+            self.replace_if_keeping_mode(&new, name.as_os_str(), old_is)?;
             Ok(copied)
         };
         let copied = match finish() {
@@ -556,7 +556,7 @@ impl PinDir {
 
     /// What was kept for the map that is itself kept now. What cannot be removed is left to a sweep.
     fn forget_before(&self, name: &Filename, old_is: Identity) {
-        if let Ok(before) = kept(name, old_is.id) {
+        if let Ok(before) = backup_name(name, old_is.id) {
             let _ = self.place(&before).unlink();
         }
     }

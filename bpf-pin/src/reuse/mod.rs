@@ -99,7 +99,7 @@ impl PinDir {
     /// whole pages and a power of two, of a CPU map or perf event array no more than there are CPUs, and
     /// as many for 0.
     ///
-    /// A map that fits takes as many calls as [`open_as`](Self::open_as), with
+    /// A map that fits takes as many calls as [`get`](Self::get), with
     /// [`Migrate`](Reuse::Migrate) one more; one that is created those of a name that is missing, of
     /// [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock under which it is pinned. What
     /// fits: [`MapSpec::compare`]. A new pin that replaces another has its mode and owner. Linux 4.13.
@@ -111,7 +111,7 @@ impl PinDir {
     /// # Errors
     ///
     /// [`Operation::Reuse`](crate::Operation::Reuse) with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
-    /// [`Operation::Open`](crate::Operation::Open) as [`open_as`](Self::open_as), [`WrongKind`](Cause::WrongKind) above all;
+    /// [`Operation::Open`](crate::Operation::Open) as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
     /// [`Operation::CreateMap`](crate::Operation::CreateMap) as [`MapSpec::create`]; [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
     /// process holds the lock for five seconds;
@@ -253,7 +253,7 @@ impl PinDir {
                 }
                 Reuse::Recreate => {
                     let new = make()?;
-                    match self.replace_named_if(new.as_fd(), name, identity(&info)) {
+                    match self.replace_if_keeping_mode(&new, name.as_os_str(), identity(&info)) {
                         Ok(()) => {
                             return Ok(OpenedMap::new(new, MapOutcome::Recreated { old: map }));
                         }

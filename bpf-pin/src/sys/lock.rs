@@ -1,48 +1,104 @@
-//! Locks of single bytes.
+//! Locks of single bytes: open file description locks.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::{Result, last_errno};
 
-/// A shared lock on one byte of a file, at an offset that stands for whoever holds it: gone with
-/// the last descriptor of this open file description, however its process ends.
+/// A shared lock on one byte of a file. It ends with the last descriptor of this open file description,
+/// however its process ends.
 pub(crate) fn hold_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
-    let mut lock = byte_lock(libc::F_RDLCK, offset);
-    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
+    ofd_lock(
+        file,
+        libc::F_OFD_SETLK,
+        &mut Flock64::new(libc::F_RDLCK, offset),
+    )
 }
 
 pub(crate) fn release_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
-    let mut lock = byte_lock(libc::F_UNLCK, offset);
-    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
+    ofd_lock(
+        file,
+        libc::F_OFD_SETLK,
+        &mut Flock64::new(libc::F_UNLCK, offset),
+    )
 }
 
 /// Whether another open file description holds the byte.
 pub(crate) fn is_byte_held(file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
-    let mut lock = byte_lock(libc::F_WRLCK, offset);
+    let mut lock = Flock64::new(libc::F_WRLCK, offset);
     ofd_lock(file, libc::F_OFD_GETLK, &mut lock)?;
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+    Ok(lock.kind != libc::F_UNLCK as i16)
 }
 
-/// With 64-bit offsets, which these commands take everywhere.
-#[cfg(target_env = "gnu")]
-type Flock = libc::flock64;
-#[cfg(not(target_env = "gnu"))]
-type Flock = libc::flock;
-
-fn byte_lock(kind: libc::c_int, offset: u64) -> Flock {
-    // SAFETY: integers, for which all zeroes are a value.
-    let mut lock: Flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock.l_start = (offset & i64::MAX as u64) as _;
-    lock.l_len = 1;
-    lock
+/// The kernel's `struct flock64`. The C libraries have several of that name or another: on 32-bit targets
+/// glibc's `fcntl` takes another one for these commands than its headers declare.
+#[repr(C)]
+struct Flock64 {
+    kind: i16,
+    whence: i16,
+    start: i64,
+    len: i64,
+    pid: i32,
 }
 
-fn ofd_lock(file: BorrowedFd<'_>, cmd: libc::c_int, lock: &mut Flock) -> Result<()> {
-    // SAFETY: both commands read and write one struct flock.
-    match unsafe { libc::fcntl(file.as_raw_fd(), cmd, ptr::from_mut(lock)) } {
+#[cfg(not(target_arch = "x86"))]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Flock64, start) == 8 && offset_of!(Flock64, len) == 16);
+    assert!(offset_of!(Flock64, pid) == 24 && size_of::<Flock64>() == 32);
+};
+/// There 64-bit integers are aligned to 4 bytes.
+#[cfg(target_arch = "x86")]
+const _: () = {
+    use std::mem::offset_of;
+    assert!(offset_of!(Flock64, start) == 4 && offset_of!(Flock64, len) == 12);
+    assert!(offset_of!(Flock64, pid) == 20 && size_of::<Flock64>() == 24);
+};
+
+impl Flock64 {
+    fn new(kind: libc::c_int, offset: u64) -> Self {
+        Self {
+            kind: kind as i16,
+            whence: libc::SEEK_SET as i16,
+            start: (offset & i64::MAX as u64) as i64,
+            len: 1,
+            // These commands refuse any other.
+            pid: 0,
+        }
+    }
+}
+
+/// The system call that takes 64-bit offsets. Newer 32-bit architectures have no other.
+#[cfg(all(
+    target_pointer_width = "32",
+    any(
+        target_arch = "x86",
+        target_arch = "arm",
+        target_arch = "mips",
+        target_arch = "mips32r6",
+        target_arch = "powerpc",
+        target_arch = "sparc",
+        target_arch = "m68k"
+    )
+))]
+const SYS_FCNTL: libc::c_long = libc::SYS_fcntl64 as libc::c_long;
+#[cfg(not(all(
+    target_pointer_width = "32",
+    any(
+        target_arch = "x86",
+        target_arch = "arm",
+        target_arch = "mips",
+        target_arch = "mips32r6",
+        target_arch = "powerpc",
+        target_arch = "sparc",
+        target_arch = "m68k"
+    )
+)))]
+const SYS_FCNTL: libc::c_long = libc::SYS_fcntl as libc::c_long;
+
+fn ofd_lock(file: BorrowedFd<'_>, cmd: libc::c_int, lock: &mut Flock64) -> Result<()> {
+    // SAFETY: both commands read and write one struct flock64.
+    match unsafe { libc::syscall(SYS_FCNTL, file.as_raw_fd(), cmd, ptr::from_mut(lock)) } {
         -1 => Err(last_errno()),
         _ => Ok(()),
     }

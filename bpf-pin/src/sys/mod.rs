@@ -10,12 +10,14 @@ mod btf;
 mod cmsg;
 mod dirent;
 mod elem;
+mod flock;
 mod link;
 mod lock;
 mod map;
 mod mmap;
 mod mount;
 mod object;
+mod process;
 mod prog;
 mod token;
 
@@ -24,6 +26,7 @@ pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
+pub(crate) use flock::FileLock;
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_arm, link_create, link_create_nowhere,
     link_create_struct_ops, link_detach, link_name, link_update, no_link_create,
@@ -40,6 +43,7 @@ pub(crate) use object::{
     map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at, object_id,
     probe_bpf_allowed, probe_link, probe_path_fd, probe_prog, prog_fd_by_id, prog_next_id,
 };
+pub(crate) use process::LockOwner;
 pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
     prog_load, prog_map_ids, prog_test_run,

@@ -35,20 +35,15 @@ const BOUNDS: &[Bound] = &[
     bound("pin a map, unpin it", "bpf-pin", 7, 808),
     bound("PinDir::pin, remove", "bpf-pin", 7, 824),
     bound("PinDir::pin, remove", "bpf-pin, no check", 2, 441),
+    bound("PinDir::get, in a directory six deep", "bpf-pin", 4, 345),
     bound(
-        "PinDir::open_as, in a directory six deep",
-        "bpf-pin",
-        4,
-        345,
-    ),
-    bound(
-        "PinDir::open_as, in a directory six deep",
+        "PinDir::get, in a directory six deep",
         "bpf-pin by path",
         3,
         272,
     ),
     bound(
-        "PinDir::open_as, the same on a mount that is nosymfollow",
+        "PinDir::get, the same on a mount that is nosymfollow",
         "bpf-pin",
         3,
         323,

@@ -170,7 +170,7 @@ fn path_fd(client: &'static str) -> Outcome {
         assert_eq!(dir.identity("theirs")?, map.identity()?);
         drop(map);
         dir.unlink("ours")?;
-        let map: Map = dir.open_as("theirs")?;
+        let map: Map = dir.get("theirs")?;
         assert_eq!(map.elements::<u32, u64>()?.lookup(&1)?, Some(11));
         assert!(complain(client, &args).contains("No such file"));
         Ok(())

@@ -72,7 +72,7 @@ impl<'a> Layout<'a> {
         for entry in PinDir::open(self.root)?.walk()? {
             let entry = entry?;
             if entry.entry_type() == EntryType::Pin && !is_kernels(entry.name()) {
-                walked.insert(entry.path(), entry.open_any()?.identity()?);
+                walked.insert(entry.path(), entry.get::<Object>()?.identity()?);
             }
         }
         assert_eq!(walked, self.pins);
@@ -149,9 +149,9 @@ fn systemd(root: &Path) -> Outcome {
     layout.assert_seen()?;
     let dir = PinDir::open(root.join("systemd"))?;
     let is_over = |name: &OsStr| name == "userns-restrict";
-    let told = dir.sweep_dry_run(|entry| is_over(entry.name()))?;
+    let told = dir.remove_where_dry_run(|entry| is_over(entry.name()))?;
     layout.assert_seen()?;
-    let swept = dir.sweep(|entry| is_over(entry.name()))?;
+    let swept = dir.remove_where(|entry| is_over(entry.name()))?;
     assert_eq!(
         (&told.removed, told.failed.len()),
         (&swept.removed, swept.failed.len())
@@ -220,7 +220,7 @@ fn cilium(root: &Path) -> Outcome {
     assert_eq!((count_of(&map)?, count_of(&other)?), (3, 3));
     let devices = PinDir::open(root.join("cilium/devices"))?;
     let vlan_links = devices.open_dir(vlan)?.open_dir("links")?;
-    let link: Link = vlan_links.open_as("cil_from_netdev")?;
+    let link: Link = vlan_links.get("cil_from_netdev")?;
     assert!(matches!(
         link.info()?.target,
         LinkTarget::Tcx { ifindex: LO, .. }
@@ -263,7 +263,7 @@ fn cilium(root: &Path) -> Outcome {
         .insert(globals.path().join(name), larger.map.identity()?);
     layout.assert_seen()?;
     let mut value = [0; 12];
-    let map: Map = globals.open_as(name)?;
+    let map: Map = globals.get(name)?;
     assert!(
         map.elements::<[u8], [u8]>()?
             .lookup_into(&[1; 12], &mut value, ElemFlags::ANY)?
@@ -312,14 +312,14 @@ fn endpoints(root: &Path) -> Outcome {
         let links = endpoints
             .open_dir(name)
             .and_then(|dir| dir.open_dir("links"));
-        let link: bpf_pin::Result<Link> = links.and_then(|dir| dir.open_as("cil_from_container"));
+        let link: bpf_pin::Result<Link> = links.and_then(|dir| dir.get("cil_from_container"));
         let target = link.and_then(|link| link.info()).expect("a link").target;
         matches!(target, LinkTarget::Tcx { ifindex: 0, .. })
     };
     for endpoint in gone {
         eventually("gone", || is_over(endpoint.to_string().as_ref()));
     }
-    let swept = endpoints.sweep(|entry| is_over(entry.name()))?;
+    let swept = endpoints.remove_where(|entry| is_over(entry.name()))?;
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     let mut removed = swept.removed;
     removed.sort();
@@ -328,7 +328,7 @@ fn endpoints(root: &Path) -> Outcome {
     // What is theirs among the maps of all.
     let alive: Vec<String> = vec![format!("{:05}", 17)];
     let globals = PinDir::open(root.join("tc/globals"))?;
-    let mut swept = globals.sweep(|entry| {
+    let mut swept = globals.remove_where(|entry| {
         let Some((kind, number)) = entry.name().to_str().and_then(|name| name.rsplit_once('_'))
         else {
             return false;
@@ -358,7 +358,7 @@ fn endpoints(root: &Path) -> Outcome {
 
     // Who lives works on.
     let mut value = [0; 12];
-    let map_of_17: Map = globals.open_as("cilium_policy_v3_00017")?;
+    let map_of_17: Map = globals.get("cilium_policy_v3_00017")?;
     assert!(map_of_17.elements::<[u8], [u8]>()?.lookup_into(
         &key(17),
         &mut value,

@@ -52,7 +52,7 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
         }),
         Contender::new("bpf-pin", || {
             dir.pin(map, NAME).expect("a pin");
-            dir.remove(map, NAME).expect("our pin");
+            dir.unpin(map, NAME).expect("our pin");
         }),
     ];
     let goals = vec![
@@ -80,7 +80,7 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         }),
         Contender::new("raw by path", || assert_is_hash(&raw::get(&raw_path))),
         Contender::new("bpf-pin by path", || drop(Map::open(path).expect("a map"))),
-        Contender::new("bpf-pin", || drop(dir.open_as::<Map>(NAME).expect("a map"))),
+        Contender::new("bpf-pin", || drop(dir.get::<Map>(NAME).expect("a map"))),
     ];
     contenders.extend(peers::open_map(path));
     let goals = vec![
@@ -93,7 +93,7 @@ fn open(bench: &mut Bench, dir: &PinDir) {
         why: "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, readlink, finds out \
               whether the name is one. It takes a little longer than the walk through the six directories.",
     };
-    let name = "PinDir::open_as, in a directory six deep";
+    let name = "PinDir::get, in a directory six deep";
     bench.call(name, contenders, goals, words);
 }
 
@@ -103,7 +103,7 @@ fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
     let mut contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get_at(at, C_NAME))),
         Contender::new("bpf-pin by path", || drop(Map::open(path).expect("a map"))),
-        Contender::new("bpf-pin", || drop(dir.open_as::<Map>(NAME).expect("a map"))),
+        Contender::new("bpf-pin", || drop(dir.get::<Map>(NAME).expect("a map"))),
     ];
     contenders.extend(peers::open_map(path));
     let goals = vec![
@@ -115,7 +115,7 @@ fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
         raw: "BPF_OBJ_GET from the directory, info, close; peers by path",
         why: "Some 150 instructions: the name is searched for a slash and a dot, and copied, up to a NUL.",
     };
-    let name = "PinDir::open_as, the same on a mount that is nosymfollow";
+    let name = "PinDir::get, the same on a mount that is nosymfollow";
     bench.call(name, contenders, goals, words);
 }
 

@@ -122,10 +122,10 @@ fn open(bench: &mut Bench, all: &[Directory]) {
             for directory in all {
                 let dir = PinDir::open(&directory.path).expect("a directory");
                 for map in &directory.maps {
-                    drop(dir.open_as::<Map>(&map.name).expect("a map"));
+                    drop(dir.get::<Map>(&map.name).expect("a map"));
                 }
                 for link in &directory.links {
-                    drop(dir.open_as::<Link>(&link.name).expect("a link"));
+                    drop(dir.get::<Link>(&link.name).expect("a link"));
                 }
             }
         }),

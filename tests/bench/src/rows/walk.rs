@@ -23,7 +23,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         let (root, parts) = halves(bench.place.at("walk"))?;
         let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
         for number in 0..count {
-            parts[number % 2].pin(spec.create()?, format!("map_{number}"))?;
+            parts[number % 2].pin(&spec.create()?, format!("map_{number}"))?;
         }
         let paths = parts.each_ref().map(|part| part.path().to_owned());
         walk(bench, &names, &root, &paths, count);
@@ -175,7 +175,7 @@ fn with_info(
             raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; where no link is followed \
                   readlink, too. bpftool -jf map show asks for every map by its id, too, and writes JSON, in a \
                   process that is started",
-            why: "A syscall more a pin: readlink, as of PinDir::open_as. Of what bpftool takes, the raw calls alone \
+            why: "A syscall more a pin: readlink, as of PinDir::get. Of what bpftool takes, the raw calls alone \
                   are more than an eighth.",
         },
         false => Words {

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bpf_pin::{ElemFlags, Elements, MapFlags, MapSpec, MapType};
+use bpf_pin::{ElemFlags, MapFlags, MapSpec, MapType};
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words, goal};

@@ -277,7 +277,7 @@ pub fn path_fd() -> Outcome {
     let pinned =
         unsafe { libbpf_sys::bpf_obj_pin_opts(map.as_fd().as_raw_fd(), name.as_ptr(), &pin) };
     assert_eq!(pinned, 0);
-    let opened: Map = dir.open_as("flows")?;
+    let opened: Map = dir.get("flows")?;
     assert_eq!(opened.elements::<u32, u64>()?.lookup(&6)?, Some(36));
     let get = libbpf_sys::bpf_obj_get_opts {
         sz: size_of::<libbpf_sys::bpf_obj_get_opts>() as _,

@@ -1,0 +1,270 @@
+//! Temporary names, and which process works under them.
+//!
+//! # Who holds what, and when
+//!
+//! Everything that is prepared, swapped or removed has a hidden name in its directory for a while:
+//! "_bpf-pin-", the token of the process that works on it, a number, and what it is for. A process holds
+//! the byte of its token, a shared lock on the directory at that offset, *before* it makes such a name by
+//! `mkdir(2)`, `BPF_OBJ_PIN` or `rename(2)`, and until its [`PinDir`] is closed. The kernel releases the
+//! byte however the process ends; pids play no part.
+//!
+//! | what | held by | while | asked by |
+//! |---|---|---|---|
+//! | the byte of a token | each process with hidden names | its `PinDir` is open | the removal of leftovers, first and whatever the file is |
+//! | byte 0 of the directory | `replace_if`, `open_or_create`, `open_or_attach` | they check and swap a name | each other |
+//! | two bytes of a name | a migration of that name | until it is committed or dropped | other migrations, the removal of leftovers |
+//! | `flock(2)` of a directory | its readers, and callers of `lock` | as long as they like | the removal of a set that was published before |
+//!
+//! So nothing is locked while it is prepared: the byte of its name is enough. What remains to be removed
+//! when its process no longer needs it, such as an old set that a reader still holds, is renamed to a
+//! hidden name of a token that nobody holds.
+//!
+//! `RENAME_EXCHANGE` cannot check what it displaces. After it a hidden name can hold anything that another
+//! process put under the target meanwhile, so a process looks at it before it removes it, and exchanges
+//! the names again if it is not what was expected. A process that is killed between the two leaves it
+//! under the hidden name. The kind of the name, a pin's or a directory's, is part of it: what is of another
+//! type than its name says was displaced so, and no removal of leftovers deletes it.
+//!
+//! A forked child shares its parent's open file descriptions: the byte is held until both have closed
+//! theirs, and what a killed child leaves is a leftover only when its parent has closed the directory, too.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cause::Cause;
+use crate::error::Reason;
+use crate::filename::Filename;
+use crate::random::random;
+use crate::sys;
+
+use super::PinDir;
+
+/// What such names begin with.
+const PREFIX: &[u8] = b"_bpf-pin-";
+
+/// What a temporary name is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TempKind {
+    /// A pin that is about to replace another.
+    Pin,
+    /// A directory that is being prepared or removed.
+    Directory,
+    /// A directory with one that was moved out of the way of another.
+    Aside,
+}
+
+impl TempKind {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Pin => "",
+            Self::Directory => "-dir",
+            Self::Aside => "-aside",
+        }
+    }
+}
+
+/// A temporary pin's name: 34 bytes at most, where a file name has room for 255.
+pub(super) type TempName = Filename<64>;
+
+/// The temporary names of a [`PinDir`], and the lock that shows that its process is alive.
+#[derive(Debug)]
+pub(super) struct TempNames {
+    _file: OwnedFd,
+    token: u64,
+    next: AtomicU32,
+}
+
+impl TempNames {
+    fn new(dir: &PinDir) -> Result<Self, Reason> {
+        let file = dir.readable()?;
+        let token = random();
+        sys::hold_byte(file.as_fd(), token).map_err(Reason::errno_only)?;
+        Ok(Self {
+            _file: file,
+            token,
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// A name that this process has not used yet. A forked child has the same ones.
+    pub(super) fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Filename<ROOM> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        temp_name(self.token, number.into(), kind)
+    }
+}
+
+impl PinDir {
+    pub(super) fn temp_names(&self) -> Result<&TempNames, Reason> {
+        if let Some(names) = self.temp_names.get() {
+            return Ok(names);
+        }
+        // If two threads get here, those of the first are kept.
+        let names = TempNames::new(self)?;
+        Ok(self.temp_names.get_or_init(|| names))
+    }
+}
+
+fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Filename<ROOM> {
+    const DIGITS: usize = 16;
+    const LEN: usize = PREFIX.len() + DIGITS + 1;
+
+    let mut text = [b'-'; LEN];
+    text[..PREFIX.len()].copy_from_slice(PREFIX);
+    write_hex(token, &mut text[PREFIX.len()..LEN - 1]);
+    let name = Filename::of_entry(&text).with_number(number);
+    match kind {
+        TempKind::Pin => name,
+        _ => name.with_suffix(kind.suffix()),
+    }
+}
+
+fn write_hex(number: u64, digits: &mut [u8]) {
+    for (i, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (4 * i) & 0xf) as usize];
+    }
+}
+
+/// A name of a token that no process holds: what has it is a leftover.
+pub(super) fn leftover_name(kind: TempKind) -> Filename {
+    temp_name(random(), 0, kind)
+}
+
+/// The token in a temporary name, and what the name is for.
+pub(super) fn parse_temp_name(name: &[u8]) -> Option<(u64, TempKind)> {
+    let rest = std::str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;
+    let (token, rest) = rest.split_at_checked(16)?;
+    let rest = rest.strip_prefix('-')?;
+    let kinds = [TempKind::Directory, TempKind::Aside];
+    let (number, kind) = kinds
+        .into_iter()
+        .find_map(|kind| Some((rest.strip_suffix(kind.suffix())?, kind)))
+        .unwrap_or((rest, TempKind::Pin));
+    let parse = |digits| u64::from_str_radix(digits, 16).ok();
+    let (token, number) = (parse(token)?, parse(number)?);
+    // Only what is made above: no sign, no upper case, no leading zeroes.
+    let made: Filename = temp_name(token, number, kind);
+    (made.as_bytes() == name).then_some((token, kind))
+}
+
+/// A number for a name, the same in every process: 63 bits, not 0. FNV-1a.
+pub(super) fn hash_name(name: &[u8]) -> u64 {
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash & i64::MAX as u64).max(1)
+}
+
+/// What the names of maps that were migrated from begin with, after the prefix.
+const OLD: &[u8] = b"old-";
+
+/// The name for the map that the map of this id has taken a name from.
+pub(crate) fn backup_name(name: &Filename, id: u32) -> Result<Filename, Cause> {
+    const STEM: usize = PREFIX.len() + OLD.len() + 9;
+
+    let length = STEM + name.as_bytes().len();
+    let mut text = [b'-'; 255];
+    let Some(backup) = text.get_mut(..length) else {
+        return Err(Cause::NameTooLong { length });
+    };
+    let (stem, rest) = backup.split_at_mut(STEM);
+    rest.copy_from_slice(name.as_bytes());
+    let (prefix, digits) = stem.split_at_mut(PREFIX.len() + OLD.len());
+    prefix[..PREFIX.len()].copy_from_slice(PREFIX);
+    prefix[PREFIX.len()..].copy_from_slice(OLD);
+    write_hex(id.into(), &mut digits[..8]);
+    Ok(Filename::of_entry(backup))
+}
+
+/// The name that a map was kept for, and the id of the map that has taken that.
+pub(super) fn parse_backup_name(backup: &[u8]) -> Option<(Filename, u32)> {
+    let rest = backup.strip_prefix(PREFIX)?.strip_prefix(OLD)?;
+    let (id, rest) = rest.split_at_checked(8)?;
+    let name = Filename::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
+    let id = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
+    // No sign and no upper case.
+    let is_made_so = backup_name(&name, id).is_ok_and(|made| made.as_bytes() == backup);
+    is_made_so.then_some((name, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_its_token_and_kind() {
+        for (token, number) in [(0, 0), (u64::MAX >> 1, u64::MAX), (0xabc, 17)] {
+            for kind in [TempKind::Pin, TempKind::Directory, TempKind::Aside] {
+                let name: Filename = temp_name(token, number, kind);
+                assert_eq!(
+                    parse_temp_name(name.as_bytes()),
+                    Some((token, kind)),
+                    "{name:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_temporary() {
+        for name in [
+            "",
+            "flows",
+            "_bpf-pin-",
+            "_bpf-pin-0123456789abcdef",
+            "_bpf-pin-0123456789abcdef-",
+            "_bpf-pin-0123456789ABCDEF-1",
+            "_bpf-pin-0123456789abcdef-01",
+            "_bpf-pin-0123456789abcdef-+1",
+            "_bpf-pin-0123456789abcdef-1-asid",
+            "_bpf-pin-0123456789abcdef-1-aside-aside",
+            "_bpf-pin-0123456789abcdef-1-di",
+            "_bpf-pin-0123456789abcdef-1-dir-dir",
+            "x_bpf-pin-0123456789abcdef-1",
+            "_bpf-pin-\u{e9}123456789abcdef-1",
+        ] {
+            assert_eq!(parse_temp_name(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_backup_name_is_not_temporary() {
+        let name = |name: &str| Filename::of_entry(name.as_bytes());
+        for (text, id) in [("flows", 1), ("0123456789abcdef-1", u32::MAX), ("-", 0xabc)] {
+            let kept = backup_name(&name(text), id).unwrap();
+            assert_eq!(parse_temp_name(kept.as_bytes()), None, "{kept:?}");
+            let (of, found) = parse_backup_name(kept.as_bytes()).unwrap();
+            assert_eq!((of.as_bytes(), found), (text.as_bytes(), id));
+        }
+        assert!(backup_name(&name(&"n".repeat(255 - 22)), 7).is_ok());
+        assert!(matches!(
+            backup_name(&name(&"n".repeat(255 - 21)), 7),
+            Err(Cause::NameTooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn other_names_are_not_backup_names() {
+        for name in [
+            "flows",
+            "_bpf-pin-old-",
+            "_bpf-pin-old-flows",
+            "_bpf-pin-old-0000001-flows",
+            "_bpf-pin-old-0000000A-flows",
+            "_bpf-pin-old-+0000001-flows",
+            "_bpf-pin-old-00000001-",
+            "_bpf-pin-old-00000001-a.b",
+            "_bpf-pin-0123456789abcdef-1",
+        ] {
+            assert!(parse_backup_name(name.as_bytes()).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_hash() {
+        assert_eq!(hash_name(b"flows"), hash_name(b"flows"));
+        assert_ne!(hash_name(b"flows"), hash_name(b"flow"));
+        assert!((1..=i64::MAX as u64).contains(&hash_name(b"")));
+    }
+}
