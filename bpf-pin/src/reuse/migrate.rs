@@ -45,7 +45,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// old map still has the name, or the new one has and the next
 /// [`open_or_create`](PinDir::open_or_create) with `Migrate` goes on with
 /// [`Resumed`](MapOutcome::Resumed). What is kept for a map that never had the name, or has it no more,
-/// is removed by [`PinDir::sweep_stale`].
+/// is removed by [`PinDir::remove_leftovers`].
 ///
 /// Hashes, arrays, tries and their per-CPU kinds have entries that can be copied. An LRU map drops
 /// what it has no room for, and may do so before it is full. Of a trie an entry that is deleted while
