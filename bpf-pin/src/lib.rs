@@ -104,17 +104,12 @@ mod probe;
 mod process;
 mod procfs;
 mod prog;
-mod random;
+mod proof;
 mod reuse;
 mod shown;
 mod sys;
 mod token;
 mod types;
-
-// The modules' former names.
-pub(crate) use object::proof as kind;
-pub(crate) use path::{at as place, component as filename, inline as pathname};
-pub(crate) use types::{access, flags, name};
 
 pub use bpf_pin_sys as abi;
 /// Plain old data: what keys and values are.
@@ -137,7 +132,7 @@ pub use mismatch::{MapFields, Mismatch};
 pub use object::{
     Ids, Object, ObjectInfo, Pinnable, PinnedLink, PinnedMap, PinnedObject, PinnedProg, TypedObject,
 };
-pub use path::component::{escape_name, unescape_name};
+pub use path::{escape_name, unescape_name};
 pub use probe::{Action, Capabilities, Features, Limit, Permission};
 pub use process::{Capability, Lockdown};
 pub use procfs::{Mount, Propagation, ShadowedBpffs};
@@ -156,7 +151,7 @@ pub use types::{
 #[doc(hidden)]
 pub mod __proof {
     pub use crate::inventory::{Outline, outline};
-    pub use crate::object::proof::{by_command, by_info, by_proc};
+    pub use crate::proof::{by_command, by_info, by_proc};
 }
 
 /// The README's code compiles.

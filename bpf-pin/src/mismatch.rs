@@ -4,9 +4,9 @@ use std::fmt;
 
 use bitflags::bitflags;
 
-use crate::flags::MapFlags;
-use crate::name::ObjName;
+use crate::types::MapFlags;
 use crate::types::MapType;
+use crate::types::ObjName;
 
 bitflags! {
     /// The fields of `BPF_MAP_CREATE` that can be compared with what a map's info tells.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
-use crate::pathname::Pathname;
+use crate::path::Pathname;
 use crate::procfs::{Directory, Mount, MountInfo};
 
 impl Directory {

@@ -15,7 +15,7 @@ use crate::error::Reason;
 use crate::process::is_filtered;
 use crate::procfs::Mount;
 use crate::token::{Allowed, Delegation, SINCE_DELEGATION};
-use crate::types::file_system::ST_NOSYMFOLLOW;
+use crate::types::ST_NOSYMFOLLOW;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
 /// The options of a new bpffs. By default its root has mode 0700 and the owner and group of the thread

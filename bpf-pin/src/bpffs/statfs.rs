@@ -7,7 +7,7 @@ use rustix::fs::{fstatfs, statfs};
 
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::pathname::Pathname;
+use crate::path::Pathname;
 use crate::types::FileSystem;
 
 impl FileSystem {

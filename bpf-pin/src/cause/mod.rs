@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use bpf_pin_sys::Version;
 
-use crate::access::Access;
 use crate::link::LinkTarget;
 use crate::mismatch::Mismatch;
 use crate::process::Capability;
 use crate::procfs::{ShadowedBpffs, ids::UnmappedId};
+use crate::types::Access;
 use crate::types::{AttachType, Command, FileSystem, Identity, Kind, LinkType, MapType, ProgType};
 
 /// What was proven to be behind a failure.

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::cause::Cause;
-use crate::object::proof;
-use crate::path::at::{AtError, AtPath, Base, with_place};
-use crate::path::component::NAME_MAX;
+use crate::path::NAME_MAX;
+use crate::path::{AtError, AtPath, Base, with_path};
 use crate::process::{is_filtered, owns_all};
+use crate::proof;
 use crate::sys;
 use crate::types::{Access, FileSystem, Identity, Kind};
 
@@ -115,7 +115,7 @@ pub(crate) fn open_dir(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
 /// Why a directory that should be on a bpffs could not be opened.
 #[cold]
 pub(crate) fn directory(path: &Path, errno: Errno) -> Option<Cause> {
-    with_place(path, |at| find(at, errno)).ok()?
+    with_path(path, |at| find(at, errno)).ok()?
 }
 
 /// Why a directory that is held open could not be opened for reading.
@@ -135,7 +135,7 @@ pub(crate) fn list(base: Base<'_>, errno: Errno) -> Option<Cause> {
 /// Why a path could not be walked, on any file system.
 #[cold]
 pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
-    with_place(path, |at| walk_at(at, errno)).ok()?
+    with_path(path, |at| walk_at(at, errno)).ok()?
 }
 
 fn walk_at(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
@@ -293,7 +293,7 @@ fn dangling(path: &Path) -> Option<PathBuf> {
     let mut path = path.to_owned();
     for followed in 0..MAX_LINKS {
         let Ok(target) = std::fs::read_link(&path) else {
-            let end = || with_place(&path, first_missing).ok()?;
+            let end = || with_path(&path, first_missing).ok()?;
             return (followed > 0).then(|| end().map_or(path.clone(), |(_, missing)| missing));
         };
         path = parent(&path).join(target);
@@ -376,7 +376,7 @@ fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
         None => at.prefixes().into_iter().find_map(|prefix| {
             let stat = at.statfs(parent(&prefix))?;
             let is_followed = FileSystem::follows_links(&stat);
-            with_place(&prefix, symbolic_link)
+            with_path(&prefix, symbolic_link)
                 .ok()?
                 .filter(|_| !is_followed)
         }),
@@ -482,7 +482,7 @@ mod tests {
     use super::*;
 
     fn at<T>(path: &str, call: impl FnOnce(&AtPath<'_>) -> T) -> T {
-        with_place(Path::new(path), call).unwrap()
+        with_path(Path::new(path), call).unwrap()
     }
 
     #[test]

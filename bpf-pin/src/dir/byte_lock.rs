@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::cause::Cause;
 use crate::error::Reason;
-use crate::filename::Filename;
-use crate::random::random;
+use crate::path::Component;
+use crate::sys::random::random;
 use crate::sys::{self, LockOwner};
 
 use super::PinDir;
@@ -116,7 +116,7 @@ impl PinDir {
     /// one of them will succeed: then the wait goes on, unless one of them was stopped.
     pub(crate) fn lock_migration(
         &self,
-        name: &Filename,
+        name: &Component,
         patience: Duration,
     ) -> Result<Option<ByteLock>, Reason> {
         let byte = temp_names::hash_name(name.as_bytes());

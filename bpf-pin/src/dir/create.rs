@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, Stat, StatFs, fstat, fstatfs, mkdirat, openat,
@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::filename::Filename;
-use crate::pathname::Pathname;
+use crate::path::Component;
+use crate::path::Pathname;
 use crate::procfs::ids::{is_own_uid, own_gid};
 use crate::types::FileSystem;
 
@@ -91,7 +91,7 @@ impl PinDir {
         let name = self.name(Operation::CreateDir, name.as_ref())?;
         let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
             let (uid, gid) = (None, None);
-            let opens = |name: &Filename| self.find_dir_named(name);
+            let opens = |name: &Component| self.find_dir_named(name);
             self.create_named(&name, New { mode, uid, gid }, opens)
         });
         made.map_err(|reason| self.fail_at(Operation::CreateDir, name.as_os_str(), reason))
@@ -106,9 +106,9 @@ impl PinDir {
 
     fn create_named(
         &self,
-        name: &Filename,
+        name: &Component,
         new: New,
-        existing: impl Fn(&Filename) -> Result<Option<Self>, Reason>,
+        existing: impl Fn(&Component) -> Result<Option<Self>, Reason>,
     ) -> Result<Self, Reason> {
         for _ in 0..TRIES {
             if let Some(dir) = existing(name)? {
@@ -125,7 +125,7 @@ impl PinDir {
             let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
             // EEXIST: another process was faster.
             if !reason.is(Errno::EXIST) {
-                return Err(reason.explained(|errno| diagnose::make(&self.place(name), errno)));
+                return Err(reason.explained(|errno| diagnose::make(&self.at_path(name), errno)));
             }
         }
         Err(Reason::errno_only(Errno::EXIST))
@@ -136,7 +136,7 @@ impl PinDir {
     }
 
     /// The directory that has the name, if one has. A mount on it is crossed: it is part of the path.
-    fn existing(&self, name: &Filename) -> Result<Option<Self>, Reason> {
+    fn existing(&self, name: &Component) -> Result<Option<Self>, Reason> {
         match openat(
             &self.fd,
             name.as_c_str(),
@@ -155,7 +155,10 @@ impl PinDir {
                 }
             }
             Err(Errno::NOENT) if !self.is_removed() => Ok(None),
-            Err(errno) => Err(Reason::new(errno, diagnose::find(&self.place(name), errno))),
+            Err(errno) => Err(Reason::new(
+                errno,
+                diagnose::find(&self.at_path(name), errno),
+            )),
         }
     }
 
@@ -169,7 +172,7 @@ impl PinDir {
                 Ok(()) => {}
                 Err(Errno::EXIST) => continue,
                 Err(errno) => {
-                    let cause = diagnose::make(&self.place(&name), errno);
+                    let cause = diagnose::make(&self.at_path(&name), errno);
                     return Err(Reason::new(errno, cause));
                 }
             }
@@ -188,7 +191,7 @@ impl PinDir {
         Err(last)
     }
 
-    fn open_hidden(&self, name: &Filename) -> Result<(Self, Stat), Reason> {
+    fn open_hidden(&self, name: &Component) -> Result<(Self, Stat), Reason> {
         let dir = self.open_dir_named(name)?;
         let stat = fstat(&dir.fd).map_err(Reason::errno_only)?;
         if !is_own_uid(stat.st_uid) {
@@ -226,7 +229,7 @@ impl PinDir {
 /// A directory under a hidden name.
 pub(super) struct Hidden {
     pub(super) dir: PinDir,
-    pub(super) name: Filename,
+    pub(super) name: Component,
     /// From when it was created.
     pub(super) stat: Stat,
 }
@@ -254,14 +257,14 @@ fn walk(path: &Path, new: New) -> Result<PinDir, Reason> {
         let name = component.as_os_str();
         walked.push(name);
         at = match (at, component) {
-            (at, Component::RootDir | Component::CurDir) => at,
+            (at, path::Component::RootDir | path::Component::CurDir) => at,
             (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
             (At::Bpffs(parent), _) => {
-                let filename = Filename::new(name)?;
+                let filename = Component::new(name)?;
                 // Before anything is created, each name is checked.
                 let mut rest = rest.clone();
-                rest.try_for_each(|name| Filename::new(name.as_os_str()).map(drop))?;
-                let existing = |name: &Filename| parent.existing(name);
+                rest.try_for_each(|name| Component::new(name.as_os_str()).map(drop))?;
+                let existing = |name: &Component| parent.existing(name);
                 let dir = parent.create_named(&filename, new, existing)?;
                 At::Bpffs(Box::new(dir))
             }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::filename::Filename;
 use crate::object::Pinnable;
+use crate::path::Component;
 use crate::sys::{self, Dirent};
+use crate::types::Access;
 
 use super::temp_names::{parse_backup_name, parse_temp_name};
 use super::{Metadata, PinDir};
@@ -83,8 +83,8 @@ impl<D> Entry<D> {
         CStr::from_bytes_with_nul(self.name_with_nul()).unwrap_or_default()
     }
 
-    pub(super) fn filename(&self) -> Filename {
-        Filename::of_entry(self.bytes())
+    pub(super) fn filename(&self) -> Component {
+        Component::of_entry(self.bytes())
     }
 
     /// The name.
@@ -152,7 +152,7 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     /// `statx(2)`: whether something is mounted there. None where the kernel does not tell, before
     /// Linux 5.8.
     pub fn is_mount_point(&self) -> Option<bool> {
-        self.dir().place(self.c_name()).is_mount_point()
+        self.dir().at_path(self.c_name()).is_mount_point()
     }
 }
 

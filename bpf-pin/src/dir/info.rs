@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::error::Result;
-use crate::filename::Filename;
 use crate::object::{Object, ObjectInfo, open_error};
+use crate::path::Component;
 use crate::sys::AnyInfo;
+use crate::types::Access;
 
 use super::{Entry, PinDir};
 
@@ -24,7 +24,7 @@ impl PinDir {
     /// As [`get`](Self::get) and [`Object::info`], with the pin's path.
     pub fn open_with_info(&self, name: impl AsRef<OsStr>) -> Result<(Object, ObjectInfo)> {
         let name = name.as_ref();
-        let filename = Filename::new(name)
+        let filename = Component::new(name)
             .map_err(|cause| open_error(&self.path().join(name), cause.into()))?;
         with_info(self, filename.as_c_str())
     }

@@ -8,12 +8,12 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::filename::Filename;
-use crate::kind::{Identity, Kind};
 use crate::object::identity_at;
+use crate::path::Component;
 use crate::procfs::ids::is_own_uid;
 use crate::sys::{self, FileLock};
 use crate::types::FileSystem;
+use crate::types::{Identity, Kind};
 
 use super::metadata::permissions;
 use super::temp_names::{TempKind, hash_name, leftover_name, parse_backup_name, parse_temp_name};
@@ -104,7 +104,7 @@ impl PinDir {
     /// False if the name is gone, or another's by now.
     fn remove_entry(&self, entry: &Entry<&Self>) -> Result<bool> {
         let name = &entry.filename();
-        let place = self.place(name);
+        let place = self.at_path(name);
         match place.lstat() {
             Ok(stat) if stat.st_ino == entry.inode() => {}
             // A mount point has the inode of what is mounted there.
@@ -199,12 +199,12 @@ impl PinDir {
     }
 
     /// Whether the map that was migrated to has lost the name, and nobody migrates it right now.
-    fn is_superseded(&self, name: &Filename, id: u32, file: &OwnedFd) -> Result<bool> {
+    fn is_superseded(&self, name: &Component, id: u32, file: &OwnedFd) -> Result<bool> {
         if self.is_held(hash_name(name.as_bytes()), file)? {
             return Ok(false);
         }
         let kind = Kind::Map;
-        Ok(match identity_at(&self.place(name)) {
+        Ok(match identity_at(&self.at_path(name)) {
             Ok(found) => found != Identity { kind, id },
             // Only if nothing has the name: this user may not be allowed to open what has it.
             Err(reason) => matches!(reason.cause(), Some(Cause::Missing { .. })),
@@ -219,7 +219,7 @@ impl PinDir {
     /// False if a reader holds it.
     fn remove_leftover_dir(
         &self,
-        name: &Filename,
+        name: &Component,
         kind: TempKind,
         report: &mut RemovalReport,
     ) -> Result<bool> {
@@ -236,7 +236,7 @@ impl PinDir {
         };
         // Another call may have removed it.
         let is_same = |stat: Stat| fstat(&dir.fd).is_ok_and(|held| held.st_ino == stat.st_ino);
-        if !self.place(name).lstat().is_ok_and(is_same) {
+        if !self.at_path(name).lstat().is_ok_and(is_same) {
             return Ok(false);
         }
         if kind == TempKind::Aside {

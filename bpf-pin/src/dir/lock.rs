@@ -157,7 +157,7 @@ impl PinDir {
             let lock = FileLock::take(file, FlockOperation::LockShared).map_err(because)?;
             // From the directory that is held, wherever its path leads.
             let here = fstat(lock.file()).map_err(because)?;
-            match self.place(&name).lstat() {
+            match self.at_path(&name).lstat() {
                 Ok(there) if there.st_ino == here.st_ino => {
                     return Ok((dir, DirLock { _lock: lock }));
                 }

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Operation, Reason, Result};
-use crate::filename::Filename;
 use crate::object::identify;
-use crate::pathname::Pathname;
-use crate::place::{Base, Place};
+use crate::path::Component;
+use crate::path::Pathname;
+use crate::path::{AtPath, Base};
 use crate::process::owns_all;
 use crate::procfs;
 use crate::procfs::ids;
@@ -142,9 +142,9 @@ impl PinDir {
     }
 
     pub(super) fn metadata_named(&self, name: &CStr) -> Result<Metadata> {
-        let place = self.place(name);
-        place.lstat().map(Metadata).map_err(|errno| {
-            let reason = Reason::new(errno, diagnose::find(&place, errno));
+        let at = self.at_path(name);
+        at.lstat().map(Metadata).map_err(|errno| {
+            let reason = Reason::new(errno, diagnose::find(&at, errno));
             self.fail_at(Operation::Stat, OsStr::from_bytes(name.to_bytes()), reason)
         })
     }
@@ -180,14 +180,14 @@ impl PinDir {
             .map_err(|reason| self.fail_at(Operation::Chmod, name.as_os_str(), reason))
     }
 
-    fn chmod_named(&self, name: &Filename, mode: Mode) -> Result<(), Reason> {
-        let place = self.place(name);
-        let explain = |errno| Reason::new(errno, diagnose::find(&place, errno));
+    fn chmod_named(&self, name: &Component, mode: Mode) -> Result<(), Reason> {
+        let at = self.at_path(name);
+        let explain = |errno| Reason::new(errno, diagnose::find(&at, errno));
         // What is looked at and what is changed are one inode.
         let file = self.hold_any(name).map_err(explain)?;
         let stat = fstat(&file).map_err(explain)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            return Err(Cause::SymbolicLink { path: place.path() }.into());
+            return Err(Cause::SymbolicLink { path: at.path() }.into());
         }
         chmod_held(file.as_fd(), mode, || self.path().join(name))
     }
@@ -235,14 +235,14 @@ impl PinDir {
 
     pub(super) fn chown_named(
         &self,
-        name: &Filename,
+        name: &Component,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> Result<(), Reason> {
-        let place = self.place(name);
+        let at = self.at_path(name);
         let file = self
             .hold_any(name)
-            .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+            .map_err(|errno| Reason::new(errno, diagnose::find(&at, errno)))?;
         chown_held(file.as_fd(), uid, gid)
     }
 
@@ -268,7 +268,7 @@ impl PinDir {
         object: BorrowedFd<'_>,
     ) -> Result<(), Reason> {
         let because = Reason::errno_only;
-        let stat = self.place(name).lstat().map_err(because)?;
+        let stat = self.at_path(name).lstat().map_err(because)?;
         let differs = |old: u32, new: u32| (old != new).then_some(old);
         let (uid, gid) = (
             differs(of.st_uid, stat.st_uid),
@@ -292,7 +292,7 @@ impl PinDir {
         }
         // After the owner, for a change of owner takes bits away.
         if is_other_mode {
-            chmod_held(file.as_fd(), permissions(of), || self.place(name).path())?;
+            chmod_held(file.as_fd(), permissions(of), || self.at_path(name).path())?;
         }
         Ok(())
     }
@@ -310,7 +310,7 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
     });
     let name = CString::new(number).map_err(|_| Cause::NoProc)?;
     let name = name.as_c_str();
-    let object = Place { base, name }
+    let object = AtPath { base, name }
         .get_any_access()
         .map_err(|error| Reason::new(error, None))?;
     identify(object.as_fd())

@@ -23,9 +23,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::filename::{ComponentError, Filename, with_name};
-use crate::pathname::Pathname;
-use crate::place::{Base, Place};
+use crate::path::Pathname;
+use crate::path::{AtPath, Base};
+use crate::path::{Component, ComponentError, with_name};
 
 use temp_names::TempNames;
 
@@ -119,7 +119,7 @@ impl PinDir {
     }
 
     /// Of a name in this one, on the same mount.
-    fn child(&self, fd: OwnedFd, name: &Filename) -> Self {
+    fn child(&self, fd: OwnedFd, name: &Component) -> Self {
         Self {
             has_path: self.has_path,
             ..Self::from_proven_fd(fd, self.path.join(name), self.follows_links)
@@ -157,8 +157,8 @@ impl PinDir {
         }
     }
 
-    pub(crate) fn place<'a>(&'a self, name: &'a (impl AsRef<CStr> + ?Sized)) -> Place<'a> {
-        Place {
+    pub(crate) fn at_path<'a>(&'a self, name: &'a (impl AsRef<CStr> + ?Sized)) -> AtPath<'a> {
+        AtPath {
             base: Some(self.base()),
             name: name.as_ref(),
         }
@@ -166,12 +166,12 @@ impl PinDir {
 
     /// Calls `call` with the place of a name that is not kept.
     #[inline]
-    fn with_place<T>(
+    fn with_path<T>(
         &self,
         name: &OsStr,
-        call: impl FnOnce(&Place<'_>) -> T,
+        call: impl FnOnce(&AtPath<'_>) -> T,
     ) -> Result<T, ComponentError> {
-        with_name(name, |name| call(&self.place(name)))
+        with_name(name, |name| call(&self.at_path(name)))
     }
 
     /// Of the directory itself.
@@ -204,8 +204,8 @@ impl PinDir {
             .of(Subject::Paths(self.path().join(from), self.path().join(to)))
     }
 
-    fn name(&self, operation: Operation, name: &OsStr) -> Result<Filename> {
-        Filename::new(name).map_err(|cause| self.fail_at(operation, name, cause))
+    fn name(&self, operation: Operation, name: &OsStr) -> Result<Component> {
+        Component::new(name).map_err(|cause| self.fail_at(operation, name, cause))
     }
 }
 

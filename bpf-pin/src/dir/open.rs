@@ -12,8 +12,8 @@ use bpf_pin_sys::Version;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Operation, Reason, Result};
-use crate::filename::Filename;
-use crate::pathname::{InteriorNul, Pathname};
+use crate::path::Component;
+use crate::path::{InteriorNul, Pathname};
 use crate::process::is_filtered;
 use crate::types::FileSystem;
 
@@ -108,7 +108,7 @@ impl PinDir {
             .map_err(|reason| self.fail_at(Operation::OpenDir, name.as_os_str(), reason))
     }
 
-    pub(super) fn open_dir_named(&self, name: &Filename) -> Result<Self, Reason> {
+    pub(super) fn open_dir_named(&self, name: &Component) -> Result<Self, Reason> {
         match self.descend(name) {
             // Within one mount the file system is one, too.
             Ok(fd) => Ok(self.child(fd, name)),
@@ -117,7 +117,7 @@ impl PinDir {
     }
 
     /// As [`open_dir_named`](Self::open_dir_named), where that nothing has the name is no failure.
-    pub(super) fn find_dir_named(&self, name: &Filename) -> Result<Option<Self>, Reason> {
+    pub(super) fn find_dir_named(&self, name: &Component) -> Result<Option<Self>, Reason> {
         match self.descend(name) {
             Ok(fd) => Ok(Some(self.child(fd, name))),
             Err(Errno::NOENT) if !self.is_removed() => Ok(None),
@@ -126,20 +126,20 @@ impl PinDir {
     }
 
     #[cold]
-    fn not_opened(&self, name: &Filename, errno: Errno) -> Reason {
+    fn not_opened(&self, name: &Component, errno: Errno) -> Reason {
         let cause = match errno {
             // A filter may say so, too.
             Errno::NOSYS => (!is_filtered()).then_some(Cause::Unsupported {
                 what: "openat2",
                 since: Version::new(5, 6),
             }),
-            _ => diagnose::open_dir(&self.place(name), errno),
+            _ => diagnose::open_dir(&self.at_path(name), errno),
         };
         Reason::new(errno, cause)
     }
 
     /// A directory, reached by no link and across no mount.
-    pub(super) fn descend(&self, name: &Filename) -> Result<OwnedFd, Errno> {
+    pub(super) fn descend(&self, name: &Component) -> Result<OwnedFd, Errno> {
         self.hold(name, HELD, ResolveFlags::NO_SYMLINKS)
     }
 

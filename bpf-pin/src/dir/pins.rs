@@ -7,19 +7,19 @@ use bpf_pin_sys::Version;
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::filename::{ComponentError, Filename};
 use crate::object::{
     Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
     identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
     unlink_if_held_by,
 };
-use crate::place::{AtError, Place};
+use crate::path::{AtError, AtPath};
+use crate::path::{Component, ComponentError};
 use crate::process::is_filtered;
 use crate::sys::{AnyInfo, InfoBuf};
+use crate::types::Access;
 use crate::types::Identity;
 
 use super::PinDir;
@@ -48,7 +48,7 @@ impl PinDir {
 
     fn pin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let fail = |reason| Error::new(Operation::Pin, reason).at(self.path().join(name));
-        self.with_place(name, |place| pin_at(place, object))
+        self.with_path(name, |at| pin_at(at, object))
             .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(fail)
     }
@@ -57,18 +57,18 @@ impl PinDir {
     pub(crate) fn pin_named_as(
         &self,
         object: BorrowedFd<'_>,
-        name: &Filename,
-        like: &Filename,
+        name: &Component,
+        like: &Component,
     ) -> Result<()> {
-        let place = self.place(name);
-        let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
-        let like = self.place(like);
+        let at = self.at_path(name);
+        let fail = |reason| Error::new(Operation::Pin, reason).at(at.path());
+        let like = self.at_path(like);
         let like = like
             .lstat()
             .map_err(|errno| fail(Reason::new(errno, diagnose::find(&like, errno))))?;
-        pin_at(&place, object).map_err(fail)?;
+        pin_at(&at, object).map_err(fail)?;
         self.copy_mode(&like, name, object).map_err(|reason| {
-            let _ = place.unlink();
+            let _ = at.unlink();
             fail(reason)
         })
     }
@@ -119,11 +119,11 @@ impl PinDir {
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
-        match self.with_place(name, |place| get_nofollow(place, access)) {
+        match self.with_path(name, |at| get_nofollow(at, access)) {
             Ok(Ok(object)) => Ok(object),
             Ok(Err(failure)) => {
-                let explain = |place: &Place<'_>| open_nofollow_slow(place, access, failure);
-                self.with_place(name, explain)
+                let explain = |at: &AtPath<'_>| open_nofollow_slow(at, access, failure);
+                self.with_path(name, explain)
                     .unwrap_or_else(|bad| Err(self.bad_name(name, bad)))
             }
             Err(bad) => Err(self.bad_name(name, bad)),
@@ -136,17 +136,17 @@ impl PinDir {
     }
 
     pub(crate) fn open_named<T: Pinnable>(&self, name: &CStr, access: Access) -> Result<T> {
-        let place = self.place(name);
-        get_nofollow(&place, access).or_else(|failure| open_nofollow_slow(&place, access, failure))
+        let at = self.at_path(name);
+        get_nofollow(&at, access).or_else(|failure| open_nofollow_slow(&at, access, failure))
     }
 
     /// For reading and writing; None where nothing has the name.
-    pub(crate) fn find_named<T: Pinnable>(&self, name: &Filename) -> Result<Option<T>> {
-        let place = self.place(name);
-        match get_nofollow(&place, Access::ReadWrite) {
+    pub(crate) fn find_named<T: Pinnable>(&self, name: &Component) -> Result<Option<T>> {
+        let at = self.at_path(name);
+        match get_nofollow(&at, Access::ReadWrite) {
             Ok(object) => Ok(Some(object)),
             Err(OpenFailure::Get(AtError::Errno(Errno::NOENT))) => Ok(None),
-            Err(failure) => open_nofollow_slow(&place, Access::ReadWrite, failure).map(Some),
+            Err(failure) => open_nofollow_slow(&at, Access::ReadWrite, failure).map(Some),
         }
     }
 
@@ -154,31 +154,31 @@ impl PinDir {
     /// takes to ask for that afterwards.
     pub(crate) fn find_with_info<T: TypedObject>(
         &self,
-        name: &Filename,
+        name: &Component,
         access: Access,
     ) -> Result<Option<(T, T::Info)>> {
         /// Enough for a map or a link, and to tell a program from them.
         const WORDS: usize = 32;
 
-        let place = self.place(name);
+        let at = self.at_path(name);
         let mut info = InfoBuf::<WORDS>::new();
-        let failure = match get_typed_with_info::<T, WORDS>(&place, access, &mut info) {
+        let failure = match get_typed_with_info::<T, WORDS>(&at, access, &mut info) {
             Ok(object) => {
-                reject_symlink(&place)?;
+                reject_symlink(&at)?;
                 return Ok(Some((object, T::info_from_raw(info.to()))));
             }
             Err(OpenFailure::Get(AtError::Errno(Errno::NOENT))) => return Ok(None),
             Err(failure) => failure,
         };
-        let object: T = open_nofollow_slow(&place, access, failure)?;
-        let info = info_of(&object).map_err(|error| error.of_opened(place.path()))?;
+        let object: T = open_nofollow_slow(&at, access, failure)?;
+        let info = info_of(&object).map_err(|error| error.of_opened(at.path()))?;
         Ok(Some((object, info)))
     }
 
     /// What [`get`](Self::get) says of a name that nothing has.
     #[cold]
-    pub(crate) fn missing_error(&self, name: &Filename) -> Error {
-        get_error(&self.place(name), Access::ReadWrite, Errno::NOENT.into())
+    pub(crate) fn missing_error(&self, name: &Component) -> Error {
+        get_error(&self.at_path(name), Access::ReadWrite, Errno::NOENT.into())
     }
 
     /// Any object; false where its info was not what has proven its kind.
@@ -187,18 +187,18 @@ impl PinDir {
         name: &CStr,
         info: &mut AnyInfo,
     ) -> Result<(Object, bool)> {
-        let place = self.place(name);
-        match get_typed_with_info(&place, Access::ReadWrite, info) {
-            Ok(object) => reject_symlink(&place).map(|()| (object, true)),
+        let at = self.at_path(name);
+        match get_typed_with_info(&at, Access::ReadWrite, info) {
+            Ok(object) => reject_symlink(&at).map(|()| (object, true)),
             Err(failure) => {
-                open_nofollow_slow(&place, Access::ReadWrite, failure).map(|object| (object, false))
+                open_nofollow_slow(&at, Access::ReadWrite, failure).map(|object| (object, false))
             }
         }
     }
 
     /// An error where the name is a symbolic link's.
-    pub(crate) fn refuse_link(&self, name: &Filename) -> Result<()> {
-        reject_symlink(&self.place(name))
+    pub(crate) fn refuse_link(&self, name: &Component) -> Result<()> {
+        reject_symlink(&self.at_path(name))
     }
 
     /// Which object has the name: its kind and id, whatever access is granted.
@@ -209,7 +209,7 @@ impl PinDir {
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
-        self.with_place(name, identity_at)
+        self.with_path(name, identity_at)
             .unwrap_or_else(|bad| Err(bad.into()))
             .map_err(|reason| fail(name, reason))
     }
@@ -234,14 +234,14 @@ impl PinDir {
 
     fn unpin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
         let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
-        let removed = self.with_place(name, |place| unlink_if_held_by(place, identify(object)?));
+        let removed = self.with_path(name, |at| unlink_if_held_by(at, identify(object)?));
         removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
 
-    pub(crate) fn unpin_named(&self, expected: Identity, name: &Filename) -> Result<()> {
-        let place = self.place(name);
-        unlink_if_held_by(&place, expected)
-            .map_err(|reason| Error::new(Operation::Unpin, reason).at(place.path()))
+    pub(crate) fn unpin_named(&self, expected: Identity, name: &Component) -> Result<()> {
+        let at = self.at_path(name);
+        unlink_if_held_by(&at, expected)
+            .map_err(|reason| Error::new(Operation::Unpin, reason).at(at.path()))
     }
 
     /// `unlinkat(2)`: takes a name away, whatever has it but a directory. Nobody looks whose it is.
@@ -252,9 +252,9 @@ impl PinDir {
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
-        let removed = self.with_place(name, |place| {
-            let because = |errno| Reason::new(errno, diagnose::unpin(place, errno));
-            place.unlink().map_err(because)
+        let removed = self.with_path(name, |at| {
+            let because = |errno| Reason::new(errno, diagnose::unpin(at, errno));
+            at.unlink().map_err(because)
         });
         removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
     }
@@ -270,7 +270,7 @@ impl PinDir {
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
     /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
     pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
-        let call = |from: &Filename, to: &Filename| {
+        let call = |from: &Component, to: &Component| {
             let (from, to) = (from.as_c_str(), to.as_c_str());
             linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
         };
@@ -287,7 +287,7 @@ impl PinDir {
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
         let call =
-            |from: &Filename, to: &Filename| self.rename_named(from, to, RenameFlags::NOREPLACE);
+            |from: &Component, to: &Component| self.rename_named(from, to, RenameFlags::NOREPLACE);
         self.between(Operation::Rename, from.as_ref(), to.as_ref(), call)
     }
 
@@ -301,7 +301,7 @@ impl PinDir {
     /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
     /// [`Blocked`](Cause::Blocked) (EACCES).
     pub fn exchange(&self, a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Result<()> {
-        let call = |a: &Filename, b: &Filename| self.rename_named(a, b, RenameFlags::EXCHANGE);
+        let call = |a: &Component, b: &Component| self.rename_named(a, b, RenameFlags::EXCHANGE);
         self.between(Operation::Exchange, a.as_ref(), b.as_ref(), call)
     }
 
@@ -319,10 +319,10 @@ impl PinDir {
         operation: Operation,
         from: &OsStr,
         to: &OsStr,
-        call: impl FnOnce(&Filename, &Filename) -> Result<(), Errno>,
+        call: impl FnOnce(&Component, &Component) -> Result<(), Errno>,
     ) -> Result<()> {
         let fail = |reason| self.fail_between(operation, from, to, reason);
-        let filename = |name| Filename::new(name).map_err(|cause| fail(cause.into()));
+        let filename = |name| Component::new(name).map_err(|cause| fail(cause.into()));
         let (a, b) = (filename(from)?, filename(to)?);
         call(&a, &b).map_err(|errno| fail(self.between_reason(operation, &a, &b, errno)))
     }
@@ -331,11 +331,11 @@ impl PinDir {
     fn between_reason(
         &self,
         operation: Operation,
-        from: &Filename,
-        to: &Filename,
+        from: &Component,
+        to: &Component,
         errno: Errno,
     ) -> Reason {
-        let (from, to) = (self.place(from), self.place(to));
+        let (from, to) = (self.at_path(from), self.at_path(to));
         let cause = match (errno, operation) {
             (Errno::EXIST, _) => diagnose::make(&to, errno),
             (Errno::INVAL, Operation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
@@ -345,8 +345,8 @@ impl PinDir {
             (Errno::NOENT, _) => [Some(from), (operation == Operation::Exchange).then_some(to)]
                 .into_iter()
                 .flatten()
-                .find(|place| place.lstat().is_err())
-                .and_then(|place| diagnose::unpin(&place, errno)),
+                .find(|at| at.lstat().is_err())
+                .and_then(|at| diagnose::unpin(&at, errno)),
             _ => diagnose::unpin(&from, errno).or_else(|| match operation {
                 Operation::Exchange => diagnose::unpin(&to, errno),
                 _ => None,
@@ -366,17 +366,17 @@ impl PinDir {
     pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| open_error(&self.path().join(name), reason);
-        let filename = Filename::new(name).map_err(|cause| fail(cause.into()))?;
-        let object = open_any_access(&self.place(&filename)).map_err(fail)?;
+        let filename = Component::new(name).map_err(|cause| fail(cause.into()))?;
+        let object = open_any_access(&self.at_path(&filename)).map_err(fail)?;
         other.pin_fd(object.as_fd(), name)
     }
 }
 
 /// `BPF_OBJ_GET` of what is no symbolic link's name: it knows no flag for that.
 #[inline]
-fn get_nofollow<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, OpenFailure> {
-    let object = get_typed(place, access)?;
-    match place.is_followed() {
+fn get_nofollow<T: Pinnable>(at: &AtPath<'_>, access: Access) -> Result<T, OpenFailure> {
+    let object = get_typed(at, access)?;
+    match at.is_followed() {
         Ok(true) => Err(OpenFailure::Symlink),
         // Gone meanwhile, or not to be told: the object was opened all the same.
         Ok(false) | Err(_) => Ok(object),
@@ -386,19 +386,19 @@ fn get_nofollow<T: Pinnable>(place: &Place<'_>, access: Access) -> Result<T, Ope
 /// Where a link leads to is not what is wrong with it.
 #[cold]
 fn open_nofollow_slow<T: Pinnable>(
-    place: &Place<'_>,
+    at: &AtPath<'_>,
     access: Access,
     failure: OpenFailure,
 ) -> Result<T> {
     if let OpenFailure::Unproven(_) = failure {
-        reject_symlink(place)?;
+        reject_symlink(at)?;
     }
-    open_slow(place, access, failure)
+    open_slow(at, access, failure)
 }
 
-fn reject_symlink(place: &Place<'_>) -> Result<()> {
-    match place.is_followed() {
-        Ok(true) => Err(symlink_error(place)),
+fn reject_symlink(at: &AtPath<'_>) -> Result<()> {
+    match at.is_followed() {
+        Ok(true) => Err(symlink_error(at)),
         Ok(false) | Err(_) => Ok(()),
     }
 }

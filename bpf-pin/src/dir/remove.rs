@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Operation, Reason, Result};
-use crate::filename::Filename;
+use crate::path::Component;
 
 use super::entries::Stream;
 use super::stage::is_directory;
@@ -55,8 +55,8 @@ impl PinDir {
         self.remove_tree(&name)
     }
 
-    pub(super) fn remove_tree(&self, name: &Filename) -> Result<()> {
-        let place = self.place(name);
+    pub(super) fn remove_tree(&self, name: &Component) -> Result<()> {
+        let place = self.at_path(name);
         let fail = |reason| self.fail_at(Operation::Remove, name.as_os_str(), reason);
         let not_a_directory = |reason: Reason| match reason.cause() {
             Some(cause) => fail(Reason::new(Errno::NOTDIR, Some(cause.clone()))),
@@ -66,7 +66,7 @@ impl PinDir {
         is_directory(&place, || place.path()).map_err(not_a_directory)?;
         let names = self.temp_names().map_err(fail)?;
         let mut tries = 0;
-        let hidden: Filename = loop {
+        let hidden: Component = loop {
             let hidden = names.acquire(TempKind::Directory);
             match self.rename_named(name, &hidden, RenameFlags::NOREPLACE) {
                 Ok(()) => break hidden,
@@ -78,7 +78,7 @@ impl PinDir {
         let Err(error) = self.remove_as(&hidden, name) else {
             return Ok(());
         };
-        let is_directory = is_directory(&self.place(&hidden), || place.path());
+        let is_directory = is_directory(&self.at_path(&hidden), || place.path());
         match self.rename_named(&hidden, name, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::NOENT) => Err(match is_directory {
                 // It was exchanged before it was renamed, and has its name again.
@@ -95,7 +95,7 @@ impl PinDir {
 
     /// Leaves what has a temporary name to the removal of leftovers.
     #[cold]
-    pub(super) fn give_up(&self, hidden: &Filename, kind: TempKind) {
+    pub(super) fn give_up(&self, hidden: &Component, kind: TempKind) {
         let name = leftover_name(kind);
         let _ = self.rename_named(hidden, &name, RenameFlags::NOREPLACE);
     }
@@ -107,17 +107,17 @@ impl PinDir {
         name: &(impl AsRef<CStr> + ?Sized),
         hidden: &impl AsRef<CStr>,
     ) -> Reason {
-        let (path, now_at) = (self.place(name).path(), self.place(hidden).path());
+        let (path, now_at) = (self.at_path(name).path(), self.at_path(hidden).path());
         Cause::ChangedHands { path, now_at }.into()
     }
 
     /// Removes a directory that has a hidden name. If it is gone already, that is fine.
-    pub(super) fn remove_hidden(&self, name: &Filename) -> Result<()> {
+    pub(super) fn remove_hidden(&self, name: &Component) -> Result<()> {
         self.remove_as(name, name)
     }
 
     /// As [`remove_hidden`](Self::remove_hidden), of what the caller knows by another name.
-    fn remove_as(&self, name: &Filename, known_as: &Filename) -> Result<()> {
+    fn remove_as(&self, name: &Component, known_as: &Component) -> Result<()> {
         // A stack of its own, for a tree may be deeper than the thread's is.
         let mut levels: Vec<Level> = Vec::new();
         let mut next = Some(*name);
@@ -137,7 +137,7 @@ impl PinDir {
                         next = Some(entry.filename());
                         continue;
                     }
-                    match dir.place(entry.c_name()).unlink() {
+                    match dir.at_path(entry.c_name()).unlink() {
                         Ok(()) | Err(Errno::NOENT) => {}
                         Err(errno) => return Err(dir.not_removed(&entry.filename(), errno)),
                     }
@@ -151,7 +151,7 @@ impl PinDir {
     }
 
     /// A directory to be emptied; None where it is gone.
-    fn level(&self, name: Filename, known_as: Filename) -> Result<Option<Level>> {
+    fn level(&self, name: Component, known_as: Component) -> Result<Option<Level>> {
         let mut dir = match self.open_dir_named(&name) {
             Ok(dir) => dir,
             Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
@@ -190,7 +190,7 @@ impl PinDir {
                 let path = level.dir.path().to_owned();
                 let cause = match errno {
                     Errno::NOTEMPTY => Some(Cause::NotEmpty { path }),
-                    _ => diagnose::unpin(&parent.place(&level.name), errno),
+                    _ => diagnose::unpin(&parent.at_path(&level.name), errno),
                 };
                 let known_as = level.known_as.as_os_str();
                 let reason = Reason::new(errno, cause);
@@ -200,14 +200,14 @@ impl PinDir {
         Ok(())
     }
 
-    pub(super) fn rmdir(&self, name: &Filename) -> Result<()> {
+    pub(super) fn rmdir(&self, name: &Component) -> Result<()> {
         unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR)
             .map_err(|errno| self.not_removed(name, errno))
     }
 
     #[cold]
-    pub(super) fn not_removed(&self, name: &Filename, errno: Errno) -> crate::Error {
-        let place = self.place(name);
+    pub(super) fn not_removed(&self, name: &Component, errno: Errno) -> crate::error::Error {
+        let place = self.at_path(name);
         let reason = Reason::new(errno, diagnose::unpin(&place, errno));
         self.fail_at(Operation::Remove, name.as_os_str(), reason)
     }
@@ -218,7 +218,7 @@ struct Level {
     dir: PinDir,
     stream: Stream<()>,
     /// In the directory around it, and for people.
-    name: Filename,
-    known_as: Filename,
+    name: Component,
+    known_as: Component,
     tries: usize,
 }

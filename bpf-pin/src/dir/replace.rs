@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Operation, Reason, Result};
-use crate::filename::{Filename, with_name};
-use crate::kind::Identity;
 use crate::object::{identify, identity_at, pin_at};
-use crate::place::Place;
+use crate::path::AtPath;
+use crate::path::{Component, with_name};
+use crate::types::Identity;
 
 use super::PinDir;
 use super::temp_names::{TempKind, TempName};
@@ -75,12 +75,12 @@ impl PinDir {
         name: impl AsRef<OsStr>,
     ) -> Result<()> {
         self.replacing(name.as_ref(), |name| {
-            let place = self.place(name);
-            let old = place
+            let at = self.at_path(name);
+            let old = at
                 .lstat()
-                .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+                .map_err(|errno| Reason::new(errno, diagnose::find(&at, errno)))?;
             if FileType::from_raw_mode(old.st_mode) == FileType::Symlink {
-                return Err(Cause::SymbolicLink { path: place.path() }.into());
+                return Err(Cause::SymbolicLink { path: at.path() }.into());
             }
             self.replace_with(object.as_fd(), name, |temporary| {
                 self.copy_mode(&old, temporary, object.as_fd())
@@ -150,11 +150,11 @@ impl PinDir {
     ) -> Result<()> {
         let object = object.as_fd();
         self.replacing(name.as_ref(), |name| {
-            let place = self.place(name);
+            let at = self.at_path(name);
             self.swap(object, name, expected, |temporary| {
-                let old = place
+                let old = at
                     .lstat()
-                    .map_err(|errno| Reason::new(errno, diagnose::find(&place, errno)))?;
+                    .map_err(|errno| Reason::new(errno, diagnose::find(&at, errno)))?;
                 self.copy_mode(&old, temporary, object)
             })
         })
@@ -185,8 +185,8 @@ impl PinDir {
         renamed.map_err(|reason| {
             drop(temporary);
             reason.explained(|errno| match errno {
-                Errno::NOENT => diagnose::make(&self.place(name), errno),
-                _ => diagnose::unpin(&self.place(name), errno),
+                Errno::NOENT => diagnose::make(&self.at_path(name), errno),
+                _ => diagnose::unpin(&self.at_path(name), errno),
             })
         })
     }
@@ -195,7 +195,7 @@ impl PinDir {
         let names = self.temp_names()?;
         for _ in 0..TRIES {
             let name: TempName = names.acquire(TempKind::Pin);
-            match pin_at(&self.place(&name), object) {
+            match pin_at(&self.at_path(&name), object) {
                 Ok(()) => {
                     return Ok(Temporary {
                         dir: self,
@@ -219,7 +219,7 @@ impl PinDir {
         prepare: impl FnOnce(&TempName) -> Result<(), Reason>,
     ) -> Result<(), Reason> {
         let _lock = self.lock_swap()?;
-        check_holder(identity_at(&self.place(name))?, expected)?;
+        check_holder(identity_at(&self.at_path(name))?, expected)?;
         let mut temporary = self.pin_temporarily(object)?;
         prepare(&temporary.name)?;
         self.exchange_if(&mut temporary, name, object, expected)
@@ -230,12 +230,12 @@ impl PinDir {
     pub(crate) fn replace_locked_if(
         &self,
         object: BorrowedFd<'_>,
-        name: &Filename,
+        name: &Component,
         expected: Identity,
     ) -> Result<(), Reason> {
-        let place = self.place(name);
-        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
-        let old = place.lstat().map_err(explain)?;
+        let at = self.at_path(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&at, errno));
+        let old = at.lstat().map_err(explain)?;
         let mut temporary = self.pin_temporarily(object)?;
         self.copy_mode(&old, &temporary.name, object)?;
         match self.exchange_if(&mut temporary, name.as_c_str(), object, expected) {
@@ -258,12 +258,12 @@ impl PinDir {
         object: BorrowedFd<'_>,
         expected: Identity,
     ) -> Result<(), Reason> {
-        let place = self.place(name);
-        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
+        let at = self.at_path(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&at, errno));
         match self.rename_named(&temporary.name, name, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             Err(Errno::INVAL) => {
-                check_holder(identity_at(&place)?, expected)?;
+                check_holder(identity_at(&at)?, expected)?;
                 self.rename_named(&temporary.name, name, RenameFlags::empty())
                     .map_err(explain)?;
                 temporary.is_armed = false;
@@ -271,12 +271,12 @@ impl PinDir {
             }
             Err(errno) => return Err(explain(errno)),
         }
-        let displaced = identity_at(&self.place(&temporary.name));
+        let displaced = identity_at(&self.at_path(&temporary.name));
         let Err(reason) = displaced.and_then(|found| check_holder(found, expected)) else {
             // The old one is under the temporary name now, and is removed with it.
             return Ok(());
         };
-        let ours = self.inode_of(&place, object);
+        let ours = self.inode_of(&at, object);
         if !self.swap_back(&temporary.name, name, ours) {
             // What has the temporary name now is not ours to remove.
             temporary.is_armed = false;
@@ -285,16 +285,16 @@ impl PinDir {
         // If what was displaced is no pin, its own name is the one to report.
         match reason.cause() {
             Some(Cause::Replaced { .. }) => Err(reason),
-            _ => Err(identity_at(&place).err().unwrap_or(reason)),
+            _ => Err(identity_at(&at).err().unwrap_or(reason)),
         }
     }
 
     /// The inode of a pin, or 0, which no inode has, if it is another object's by now.
     #[cold]
-    fn inode_of(&self, place: &Place<'_>, object: BorrowedFd<'_>) -> u64 {
-        let inode = || place.lstat().map(|stat| stat.st_ino).ok();
+    fn inode_of(&self, at: &AtPath<'_>, object: BorrowedFd<'_>) -> u64 {
+        let inode = || at.lstat().map(|stat| stat.st_ino).ok();
         let before = inode();
-        let is_ours = match (identity_at(place), identify(object)) {
+        let is_ours = match (identity_at(at), identify(object)) {
             (Ok(found), Ok(object)) => found == object && inode() == before,
             // As when there is no descriptor left.
             _ => true,
@@ -312,7 +312,7 @@ impl PinDir {
         name: &(impl AsRef<CStr> + ?Sized),
         ours: u64,
     ) -> bool {
-        let inode = || self.place(hidden).lstat().map(|stat| stat.st_ino);
+        let inode = || self.at_path(hidden).lstat().map(|stat| stat.st_ino);
         let mut put = ours;
         for _ in 0..TRIES {
             let Ok(next) = inode() else { break };
@@ -349,7 +349,7 @@ struct Temporary<'d> {
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if self.is_armed {
-            let _ = self.dir.place(&self.name).unlink();
+            let _ = self.dir.at_path(&self.name).unlink();
         }
     }
 }

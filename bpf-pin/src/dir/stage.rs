@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Failed, Operation, Reason, Result};
-use crate::filename::Filename;
-use crate::place::Place;
+use crate::path::AtPath;
+use crate::path::Component;
 use crate::sys::{FileLock, LockOwner};
 
 use super::PinDir;
@@ -29,13 +29,13 @@ const TRIES: usize = 100;
 pub struct Stage<'d> {
     dir: PinDir,
     hidden: HiddenDir<'d>,
-    name: Filename,
+    name: Component,
 }
 
 /// Removes the directory that has the hidden name, on drop.
 struct HiddenDir<'d> {
     parent: &'d PinDir,
-    name: Filename,
+    name: Component,
     /// Of the directory: if the name has another inode, what has it is not ours to remove.
     inode: u64,
     owner: LockOwner,
@@ -156,7 +156,7 @@ impl<'d> Stage<'d> {
     }
 
     /// The set that was published before.
-    fn of_old(parent: &'d PinDir, hidden: Filename, name: Filename) -> Option<Self> {
+    fn of_old(parent: &'d PinDir, hidden: Component, name: Component) -> Option<Self> {
         let dir = parent.open_dir_named(&hidden).ok()?;
         let inode = fstat(&dir.fd).ok()?.st_ino;
         let hidden = HiddenDir::new(parent, hidden, inode, Some(dir.readable().ok()));
@@ -190,8 +190,8 @@ impl<'d> Stage<'d> {
 
     fn put(&self) -> Result<Put, Reason> {
         let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
-        let place = parent.place(name);
-        let explain = |errno| Reason::new(errno, diagnose::unpin(&place, errno));
+        let at = parent.at_path(name);
+        let explain = |errno| Reason::new(errno, diagnose::unpin(&at, errno));
         for _ in 0..TRIES {
             match parent.rename_named(hidden, name, RenameFlags::NOREPLACE) {
                 Ok(()) => return Ok(Put::New),
@@ -199,17 +199,17 @@ impl<'d> Stage<'d> {
                 Err(Errno::NOENT) => return Err(self.vanished()),
                 Err(errno) => return Err(explain(errno)),
             }
-            let path = || place.path();
-            match is_directory(&place, path) {
+            let path = || at.path();
+            match is_directory(&at, path) {
                 Ok(()) => {}
                 Err(reason) if reason.is(Errno::NOENT) => continue,
-                Err(reason) => return Err(reason.explained(|errno| diagnose::unpin(&place, errno))),
+                Err(reason) => return Err(reason.explained(|errno| diagnose::unpin(&at, errno))),
             }
             let exchange = || parent.rename_named(hidden, name, RenameFlags::EXCHANGE);
             match exchange() {
                 Ok(()) => {
                     // Another process may have put something else there meanwhile: it gets its name back.
-                    return match is_directory(&parent.place(hidden), path) {
+                    return match is_directory(&parent.at_path(hidden), path) {
                         Err(reason) if reason.cause().is_some() => {
                             match parent.swap_back(hidden, name, self.hidden.inode) {
                                 true => Err(reason),
@@ -236,8 +236,8 @@ impl<'d> Stage<'d> {
     #[cold]
     fn vanished(&self) -> Reason {
         let parent = self.hidden.parent;
-        let place = parent.place(&self.hidden.name);
-        Reason::new(Errno::NOENT, diagnose::unpin(&place, Errno::NOENT))
+        let at = parent.at_path(&self.hidden.name);
+        Reason::new(Errno::NOENT, diagnose::unpin(&at, Errno::NOENT))
     }
 
     /// False if another process was faster with the name.
@@ -251,14 +251,14 @@ impl<'d> Stage<'d> {
             parent.give_up(&aside.name, TempKind::Aside);
         }
         done.map_err(|reason| {
-            reason.explained(|errno| diagnose::unpin(&parent.place(&self.name), errno))
+            reason.explained(|errno| diagnose::unpin(&parent.at_path(&self.name), errno))
         })
     }
 
     fn put_past(&self, aside: &PinDir) -> Result<bool, Reason> {
         let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
         let no_replace = RenameFlags::NOREPLACE;
-        let moved = |from: &PinDir, old: &Filename, to: &PinDir, new: &Filename| {
+        let moved = |from: &PinDir, old: &Component, to: &PinDir, new: &Component| {
             renameat_with(&from.fd, old.as_c_str(), &to.fd, new.as_c_str(), no_replace)
         };
         match moved(parent, name, aside, name) {
@@ -266,8 +266,8 @@ impl<'d> Stage<'d> {
             Err(Errno::NOENT) => return Ok(false),
             Err(errno) => return Err(Reason::errno_only(errno)),
         }
-        let path = || parent.place(name).path();
-        let put = is_directory(&aside.place(name), path).and_then(|()| {
+        let path = || parent.at_path(name).path();
+        let put = is_directory(&aside.at_path(name), path).and_then(|()| {
             parent
                 .rename_named(hidden, name, no_replace)
                 .map_err(Reason::errno_only)
@@ -296,11 +296,8 @@ impl<'d> Stage<'d> {
 }
 
 /// An error if it is something else, with the path that the caller knows it by.
-pub(super) fn is_directory(
-    place: &Place<'_>,
-    path: impl FnOnce() -> PathBuf,
-) -> Result<(), Reason> {
-    let stat = place.lstat().map_err(Reason::errno_only)?;
+pub(super) fn is_directory(at: &AtPath<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
+    let stat = at.lstat().map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
         FileType::Symlink => Err(Cause::SymbolicLink { path: path() }.into()),
@@ -328,7 +325,7 @@ impl fmt::Debug for Stage<'_> {
 impl<'d> HiddenDir<'d> {
     fn new(
         parent: &'d PinDir,
-        name: Filename,
+        name: Component,
         inode: u64,
         published: Option<Option<OwnedFd>>,
     ) -> Self {
@@ -348,7 +345,7 @@ impl<'d> HiddenDir<'d> {
 
     fn remove(&self) -> Result<()> {
         let is_ours = |stat: Stat| stat.st_ino == self.inode;
-        if !self.parent.place(&self.name).lstat().is_ok_and(is_ours) {
+        if !self.parent.at_path(&self.name).lstat().is_ok_and(is_ours) {
             return Ok(());
         }
         let removed = self.parent.remove_hidden(&self.name);

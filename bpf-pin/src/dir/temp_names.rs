@@ -35,9 +35,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cause::Cause;
 use crate::error::Reason;
-use crate::filename::Filename;
-use crate::random::random;
+use crate::path::Component;
 use crate::sys;
+use crate::sys::random::random;
 
 use super::PinDir;
 
@@ -66,7 +66,7 @@ impl TempKind {
 }
 
 /// A temporary pin's name: 34 bytes at most, where a file name has room for 255.
-pub(super) type TempName = Filename<64>;
+pub(super) type TempName = Component<64>;
 
 /// The temporary names of a [`PinDir`], and the lock that shows that its process is alive.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl TempNames {
     }
 
     /// A name that this process has not used yet. A forked child has the same ones.
-    pub(super) fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Filename<ROOM> {
+    pub(super) fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Component<ROOM> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         temp_name(self.token, number.into(), kind)
     }
@@ -106,14 +106,14 @@ impl PinDir {
     }
 }
 
-fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Filename<ROOM> {
+fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Component<ROOM> {
     const DIGITS: usize = 16;
     const LEN: usize = PREFIX.len() + DIGITS + 1;
 
     let mut text = [b'-'; LEN];
     text[..PREFIX.len()].copy_from_slice(PREFIX);
     write_hex(token, &mut text[PREFIX.len()..LEN - 1]);
-    let name = Filename::of_entry(&text).with_number(number);
+    let name = Component::of_entry(&text).with_number(number);
     match kind {
         TempKind::Pin => name,
         _ => name.with_suffix(kind.suffix()),
@@ -127,7 +127,7 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 }
 
 /// A name of a token that no process holds: what has it is a leftover.
-pub(super) fn leftover_name(kind: TempKind) -> Filename {
+pub(super) fn leftover_name(kind: TempKind) -> Component {
     temp_name(random(), 0, kind)
 }
 
@@ -144,7 +144,7 @@ pub(super) fn parse_temp_name(name: &[u8]) -> Option<(u64, TempKind)> {
     let parse = |digits| u64::from_str_radix(digits, 16).ok();
     let (token, number) = (parse(token)?, parse(number)?);
     // Only what is made above: no sign, no upper case, no leading zeroes.
-    let made: Filename = temp_name(token, number, kind);
+    let made: Component = temp_name(token, number, kind);
     (made.as_bytes() == name).then_some((token, kind))
 }
 
@@ -160,7 +160,7 @@ pub(super) fn hash_name(name: &[u8]) -> u64 {
 const OLD: &[u8] = b"old-";
 
 /// The name for the map that the map of this id has taken a name from.
-pub(crate) fn backup_name(name: &Filename, id: u32) -> Result<Filename, Cause> {
+pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause> {
     const STEM: usize = PREFIX.len() + OLD.len() + 9;
 
     let length = STEM + name.as_bytes().len();
@@ -174,14 +174,14 @@ pub(crate) fn backup_name(name: &Filename, id: u32) -> Result<Filename, Cause> {
     prefix[..PREFIX.len()].copy_from_slice(PREFIX);
     prefix[PREFIX.len()..].copy_from_slice(OLD);
     write_hex(id.into(), &mut digits[..8]);
-    Ok(Filename::of_entry(backup))
+    Ok(Component::of_entry(backup))
 }
 
 /// The name that a map was kept for, and the id of the map that has taken that.
-pub(super) fn parse_backup_name(backup: &[u8]) -> Option<(Filename, u32)> {
+pub(super) fn parse_backup_name(backup: &[u8]) -> Option<(Component, u32)> {
     let rest = backup.strip_prefix(PREFIX)?.strip_prefix(OLD)?;
     let (id, rest) = rest.split_at_checked(8)?;
-    let name = Filename::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
+    let name = Component::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
     let id = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
     // No sign and no upper case.
     let is_made_so = backup_name(&name, id).is_ok_and(|made| made.as_bytes() == backup);
@@ -196,7 +196,7 @@ mod tests {
     fn a_name_has_its_token_and_kind() {
         for (token, number) in [(0, 0), (u64::MAX >> 1, u64::MAX), (0xabc, 17)] {
             for kind in [TempKind::Pin, TempKind::Directory, TempKind::Aside] {
-                let name: Filename = temp_name(token, number, kind);
+                let name: Component = temp_name(token, number, kind);
                 assert_eq!(
                     parse_temp_name(name.as_bytes()),
                     Some((token, kind)),
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_backup_name_is_not_temporary() {
-        let name = |name: &str| Filename::of_entry(name.as_bytes());
+        let name = |name: &str| Component::of_entry(name.as_bytes());
         for (text, id) in [("flows", 1), ("0123456789abcdef-1", u32::MAX), ("-", 0xabc)] {
             let kept = backup_name(&name(text), id).unwrap();
             assert_eq!(parse_temp_name(kept.as_bytes()), None, "{kept:?}");

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::cause::Cause;
-use crate::kind::Identity;
+use crate::types::Identity;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

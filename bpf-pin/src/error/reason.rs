@@ -7,11 +7,11 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::errno::errno_name;
-use crate::filename::ComponentError;
-use crate::name::InvalidName;
-use crate::pathname::InteriorNul;
-use crate::place::AtError;
+use crate::path::AtError;
+use crate::path::ComponentError;
+use crate::path::InteriorNul;
 use crate::procfs::ProcError;
+use crate::types::InvalidName;
 
 /// Why an operation failed: the errno, and the cause if one was proven. Without the operation, which the
 /// caller knows.

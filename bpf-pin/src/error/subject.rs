@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::kind::{Identity, Kind};
 use crate::shown::Shown;
 use crate::types::{AttachType, MapType, ProgType};
+use crate::types::{Identity, Kind};
 
 use super::Operation;
 

@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, open, statx};
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::bpffs::{Bpffs, error};
 use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
 use crate::error::{Error, Operation, Reason, Result};
 use crate::object::Object;
 use crate::procfs::{Mount, mount_id};
+use crate::types::Access;
 use crate::types::FileSystem;
 
 use super::PinEntry;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use crate::bpffs::Bpffs;
 use crate::error::Result;
-use crate::kind::Identity;
 use crate::object::ObjectInfo;
+use crate::types::Identity;
 
 use instance::{Instance, by_instance};
 use mount_points::MountPoints;

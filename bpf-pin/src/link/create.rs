@@ -15,8 +15,8 @@ use crate::types::ProgType;
 
 use super::position::Relative;
 use super::spec::Operand;
-use super::target::LinkTarget;
 use super::{Link, LinkSpec, prog_types};
+use crate::types::LinkTarget;
 
 impl LinkSpec<'_> {
     /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a

@@ -22,9 +22,9 @@ use crate::sys::{self, AsMap};
 use crate::types::{AttachType, Kind, LinkType};
 
 pub use crate::object::{Link, LinkInfo};
+pub use crate::types::LinkTarget;
 pub use position::{Anchor, IterTask, Position, XdpFlags};
 pub use spec::LinkSpec;
-pub use target::LinkTarget;
 
 impl Link {
     /// `BPF_LINK_UPDATE`: puts `new` in the place of the program that the link holds, without a

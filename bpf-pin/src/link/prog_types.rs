@@ -5,12 +5,12 @@ use std::os::fd::BorrowedFd;
 use bpf_pin_sys as abi;
 
 use crate::cause::Cause;
-use crate::object::proof;
+use crate::proof;
 use crate::sys;
 use crate::types::{AttachType, Kind, ProgType};
 
 use super::LinkSpec;
-use super::target::LinkTarget;
+use crate::types::LinkTarget;
 
 /// EINVAL when a link was created: whether the target takes no program of this type.
 #[cold]

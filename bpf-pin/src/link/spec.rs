@@ -12,7 +12,7 @@ use crate::sys::{self, AsMap, Functions, Uprobes};
 use crate::types::{AttachType, CgroupIterOrder};
 
 use super::position::{IterTask, Position, XdpFlags};
-use super::target::LinkTarget;
+use crate::types::LinkTarget;
 
 /// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: the target of a program and how it is attached.
 ///

@@ -9,7 +9,7 @@ use crate::types::AttachType;
 
 use super::LinkSpec;
 use super::spec::Operand;
-use super::target::LinkTarget;
+use crate::types::LinkTarget;
 
 impl LinkSpec<'_> {
     /// What [`create`](Self::create) rejects without a syscall.

@@ -3,11 +3,11 @@
 use bpf_pin_sys as abi;
 
 use crate::error::Result;
-use crate::flags::MapFlags;
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::mismatch::{MapFields, Mismatch};
-use crate::procfs::cpu;
 use crate::sys;
+use crate::sys::cpu;
+use crate::types::MapFlags;
 use crate::types::MapType;
 
 /// Flags of `BPF_MAP_CREATE` that the map does not keep.

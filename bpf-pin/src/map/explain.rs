@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::Reason;
 use crate::process::is_filtered;
 use crate::procfs;
 use crate::sys::{self, WriteError};
+use crate::types::Access;
 use crate::types::{Command, MapType};
 
 /// How a command accesses elements.

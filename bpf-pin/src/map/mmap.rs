@@ -9,10 +9,10 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::flags::MapFlags;
 use crate::map::explain::{Needs, is_frozen, not_granted};
 use crate::map::{Map, MapInfo};
 use crate::sys::{self, Atom, Mapping};
+use crate::types::MapFlags;
 use crate::types::MapType;
 
 /// The values of an array in this process's memory, as atomics: what a program writes is seen at

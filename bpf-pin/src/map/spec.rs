@@ -8,13 +8,13 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::flags::MapFlags;
 use crate::map::Map;
 use crate::mismatch::MapFields;
-use crate::name::{InvalidName, ObjName};
 use crate::sys::{self, NonZeroFd};
 use crate::token::Token;
+use crate::types::MapFlags;
 use crate::types::{Command, MapType};
+use crate::types::{InvalidName, ObjName};
 
 /// The arguments of `BPF_MAP_CREATE`.
 ///

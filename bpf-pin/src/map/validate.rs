@@ -1,11 +1,11 @@
 //! `map_alloc_check`: the rules that a type of map sets for its fields, on every kernel that has it.
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::error::Result;
-use crate::flags::MapFlags;
 use crate::map::MapSpec;
 use crate::sys;
+use crate::types::Access;
+use crate::types::MapFlags;
 use crate::types::MapType;
 
 const NONE: &str = "must be 0";

@@ -3,17 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use crate::access::Access;
 use crate::error::{Failed, Result};
 use crate::sys::sealed::Sealed;
+use crate::types::Access;
 use crate::types::{Identity, Kind};
 
 use super::info::ObjectInfo;
 use super::open::{from_fd, is_same_object, open_path};
 use super::pinned::{Pinned, PinnedObject};
-use super::proof::Proven;
 use super::typed::Pinnable;
 use super::{Link, Map, Prog};
+use crate::proof::Proven;
 
 /// A map, a program or a link: for pins and descriptors of a kind that is not known before.
 ///

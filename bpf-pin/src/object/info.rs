@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::name::ObjName;
 use crate::sys::AnyInfo;
+use crate::types::ObjName;
 use crate::types::{Identity, Kind};
 
 use super::typed::TypedObject;

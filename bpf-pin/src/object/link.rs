@@ -2,7 +2,7 @@
 
 use super::pinned::PinnedLink;
 use super::typed::*;
-use crate::link::LinkTarget;
+use crate::types::LinkTarget;
 use crate::types::LinkType;
 
 typed_object! {

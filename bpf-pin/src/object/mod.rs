@@ -8,7 +8,6 @@ mod map;
 mod open;
 mod pinned;
 mod prog;
-pub(crate) mod proof;
 mod typed;
 
 pub use any::Object;

@@ -3,16 +3,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Operation, Reason, Result, Subject};
-use crate::path::at::{AtError, Place, with_place};
-use crate::path::inline::Pathname;
+use crate::path::Pathname;
+use crate::path::{AtError, AtPath, with_path};
 use crate::sys::InfoBuf;
+use crate::types::Access;
 
-use super::proof;
 use super::typed::Pinnable;
+use crate::proof;
 
 /// Why an open failed; diagnosed lazily.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum OpenFailure {
 
 /// Opens the pin at `path` and proves its kind.
 pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
-    match with_place(path, |place| get_typed(place, access)) {
+    match with_path(path, |at| get_typed(at, access)) {
         Ok(Ok(object)) => Ok(object),
         Ok(Err(failure)) => open_path_slow(path, access, failure),
         Err(nul) => Err(open_error(path, nul.into())),
@@ -37,16 +37,16 @@ pub(crate) fn open_path<T: Pinnable>(path: &Path, access: Access) -> Result<T> {
 #[cold]
 fn open_path_slow<T: Pinnable>(path: &Path, access: Access, failure: OpenFailure) -> Result<T> {
     let name = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
-    open_slow(&name.place(), access, failure)
+    open_slow(&name.at_path(), access, failure)
 }
 
 /// `BPF_OBJ_GET` and the proof of kind, nothing else.
 #[inline]
 pub(crate) fn get_typed<T: Pinnable>(
-    place: &Place<'_>,
+    at: &AtPath<'_>,
     access: Access,
 ) -> std::result::Result<T, OpenFailure> {
-    let fd = place.get(access.flags()).map_err(OpenFailure::Get)?;
+    let fd = at.get(access.flags()).map_err(OpenFailure::Get)?;
     match proof::prove_fast(fd, T::EXPECTED) {
         Ok(proven) => Ok(T::from_proven(proven)),
         Err(fd) => Err(OpenFailure::Unproven(fd)),
@@ -56,11 +56,11 @@ pub(crate) fn get_typed<T: Pinnable>(
 /// As [`get_typed`], with the object's info, which proves the kind as well.
 #[inline]
 pub(crate) fn get_typed_with_info<T: Pinnable, const WORDS: usize>(
-    place: &Place<'_>,
+    at: &AtPath<'_>,
     access: Access,
     info: &mut InfoBuf<WORDS>,
 ) -> std::result::Result<T, OpenFailure> {
-    let fd = place.get(access.flags()).map_err(OpenFailure::Get)?;
+    let fd = at.get(access.flags()).map_err(OpenFailure::Get)?;
     match proof::prove_with_info(fd, T::EXPECTED, info) {
         Ok(proven) => Ok(T::from_proven(proven)),
         Err(fd) => Err(OpenFailure::Unproven(fd)),
@@ -70,31 +70,31 @@ pub(crate) fn get_typed_with_info<T: Pinnable, const WORDS: usize>(
 /// Goes on with an open that failed: proves the kind with more system calls, or finds the cause.
 #[cold]
 pub(crate) fn open_slow<T: Pinnable>(
-    place: &Place<'_>,
+    at: &AtPath<'_>,
     access: Access,
     failure: OpenFailure,
 ) -> Result<T> {
     match failure {
-        OpenFailure::Get(errno) => Err(get_error(place, access, errno)),
+        OpenFailure::Get(errno) => Err(get_error(at, access, errno)),
         OpenFailure::Unproven(fd) => match proof::prove_slow(fd, T::EXPECTED) {
             Ok(proven) => Ok(T::from_proven(proven)),
-            Err((_, error)) => Err(open_error(&place.path(), error.into_reason(T::EXPECTED))),
+            Err((_, error)) => Err(open_error(&at.path(), error.into_reason(T::EXPECTED))),
         },
-        OpenFailure::Symlink => Err(symlink_error(place)),
+        OpenFailure::Symlink => Err(symlink_error(at)),
     }
 }
 
 #[cold]
-pub(crate) fn symlink_error(place: &Place<'_>) -> Error {
-    let path = place.path();
+pub(crate) fn symlink_error(at: &AtPath<'_>) -> Error {
+    let path = at.path();
     let cause = Cause::SymbolicLink { path: path.clone() };
     open_error(&path, cause.into())
 }
 
 #[cold]
-pub(crate) fn get_error(place: &Place<'_>, access: Access, error: AtError) -> Error {
-    let cause = diagnose::open(place, access, error);
-    open_error(&place.path(), Reason::new(error, cause))
+pub(crate) fn get_error(at: &AtPath<'_>, access: Access, error: AtError) -> Error {
+    let cause = diagnose::open(at, access, error);
+    open_error(&at.path(), Reason::new(error, cause))
 }
 
 #[cold]

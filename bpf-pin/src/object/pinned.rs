@@ -7,20 +7,20 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Failed, Operation, Reason, Result};
-use crate::path::at::{Place, with_place};
-use crate::path::inline::Pathname;
+use crate::path::Pathname;
+use crate::path::{AtPath, with_path};
 use crate::sys::{self, AsMap, sealed::Sealed};
+use crate::types::Access;
 use crate::types::Identity;
 
 use super::any::Object;
 use super::open::open_path;
-use super::proof;
 use super::typed::Pinnable;
 use super::{Link, Map, Prog};
+use crate::proof;
 
 /// The body of [`PinnedMap`], [`PinnedProg`], [`PinnedLink`] and [`PinnedObject`].
 pub(super) struct Pinned<T> {
@@ -36,7 +36,7 @@ impl<T: Pinnable> Pinned<T> {
     }
 
     pub(super) fn pin(object: T, path: &Path) -> Result<Self, Failed<T>> {
-        let pinned = with_place(path, |place| pin_at(place, object.as_fd()));
+        let pinned = with_path(path, |at| pin_at(at, object.as_fd()));
         let Err(reason) = pinned.unwrap_or_else(|nul| Err(nul.into())) else {
             let path = Pathname::known(path);
             return Ok(Self { object, path });
@@ -50,7 +50,7 @@ impl<T: Pinnable> Pinned<T> {
 
     fn unlink(&self) -> Result<(), Error> {
         let unlinked = identity_of(&self.object)
-            .and_then(|identity| unlink_if_held_by(&self.path.place(), identity));
+            .and_then(|identity| unlink_if_held_by(&self.path.at_path(), identity));
         unlinked.map_err(|reason| Error::new(Operation::Unpin, reason).at(self.path.as_path()))
     }
 }
@@ -223,52 +223,51 @@ fn identity_of<T: Pinnable>(object: &T) -> Result<Identity, Reason> {
 }
 
 /// `BPF_OBJ_PIN`.
-pub(crate) fn pin_at(place: &Place<'_>, object: BorrowedFd<'_>) -> Result<(), Reason> {
-    place
-        .pin(object)
-        .map_err(|errno| Reason::new(errno, diagnose::pin(place, object, errno)))
+pub(crate) fn pin_at(at: &AtPath<'_>, object: BorrowedFd<'_>) -> Result<(), Reason> {
+    at.pin(object)
+        .map_err(|errno| Reason::new(errno, diagnose::pin(at, object, errno)))
 }
 
 /// `unlink(2)`, if the pin is still that of the expected object.
-pub(crate) fn unlink_if_held_by(place: &Place<'_>, expected: Identity) -> Result<(), Reason> {
+pub(crate) fn unlink_if_held_by(at: &AtPath<'_>, expected: Identity) -> Result<(), Reason> {
     // The pin stays open, so that no system call comes between the check and the removal.
-    let pin = open_any_access(place)?;
+    let pin = open_any_access(at)?;
     if !proof::is_object(pin.as_fd(), expected) {
         let found = identify(pin.as_fd())?;
         if found != expected {
             return Err(Cause::Replaced { expected, found }.into());
         }
     }
-    let removed = place.unlink();
-    removed.map_err(|errno| Reason::new(errno, diagnose::unpin(place, errno)))
+    let removed = at.unlink();
+    removed.map_err(|errno| Reason::new(errno, diagnose::unpin(at, errno)))
 }
 
 /// Which object is pinned there.
-pub(crate) fn identity_at(place: &Place<'_>) -> Result<Identity, Reason> {
-    identify(open_any_access(place)?.as_fd())
+pub(crate) fn identity_at(at: &AtPath<'_>) -> Result<Identity, Reason> {
+    identify(open_any_access(at)?.as_fd())
 }
 
 /// Opens the object pinned there with any access that is granted: the directory's mode decides on the
 /// removal of a pin, not the pin's own.
-pub(crate) fn open_any_access(place: &Place<'_>) -> Result<OwnedFd, Reason> {
+pub(crate) fn open_any_access(at: &AtPath<'_>) -> Result<OwnedFd, Reason> {
     // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
-    reject_symlink(place, place.is_followed())?;
-    place.get_any_access().or_else(|error| {
+    reject_symlink(at, at.is_followed())?;
+    at.get_any_access().or_else(|error| {
         // A caller without the right to BPF_OBJ_GET still learns whether there is a pin.
         if error == Errno::PERM.into() {
-            reject_symlink(place, place.is_symbolic_link())?;
+            reject_symlink(at, at.is_symbolic_link())?;
         }
-        let cause = diagnose::open(place, Access::ReadWrite, error);
+        let cause = diagnose::open(at, Access::ReadWrite, error);
         Err(Reason::new(error, cause))
     })
 }
 
 #[inline]
-fn reject_symlink(place: &Place<'_>, is_link: sys::Result<bool>) -> Result<(), Reason> {
+fn reject_symlink(at: &AtPath<'_>, is_link: sys::Result<bool>) -> Result<(), Reason> {
     match is_link {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Cause::SymbolicLink { path: place.path() }.into()),
-        Err(errno) => Err(Reason::new(errno, diagnose::find(place, errno))),
+        Ok(true) => Err(Cause::SymbolicLink { path: at.path() }.into()),
+        Err(errno) => Err(Reason::new(errno, diagnose::find(at, errno))),
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) use crate::types::{Access, Identity, Kind};
 pub(super) use super::ids::{self, Ids};
 pub(super) use super::open::{from_fd, is_same_object, open_path};
 pub(super) use super::pinned::Pinned;
-pub(super) use super::proof::Proven;
+pub(super) use crate::proof::Proven;
 
 /// A type that a pin can be opened as: [`Map`](crate::Map), [`Prog`](crate::Prog), [`Link`](crate::Link), or
 /// [`Object`](crate::Object) for any kind. Sealed.
@@ -125,19 +125,19 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | an object of another kind is pinned there | [`WrongKind`](crate::Cause::WrongKind) | |
-            /// | nothing has the name | [`Missing`](crate::Cause::Missing) | ENOENT |
-            /// | nothing has the name, on another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT |
-            /// | the path is a directory, or a file of another file system | [`NotAnObject`](crate::Cause::NotAnObject) | EACCES |
-            /// | a mode denies it | [`Blocked`](crate::Cause::Blocked) | EACCES |
-            /// | a name holds a '.', which bpffs refuses | [`Dot`](crate::Cause::Dot) | EPERM |
-            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
-            /// | a name on the way is not a directory | [`NotADirectory`](crate::Cause::NotADirectory) | ENOTDIR |
-            /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
-            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::Cause::ReadOnlyFileSystem) | EROFS |
-            /// | a NUL in the path | [`InteriorNul`](crate::Cause::InteriorNul), without a system call | |
-            /// | the kind could not be proven | [`Unproven`](crate::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
+            /// | an object of another kind is pinned there | [`WrongKind`](crate::error::Cause::WrongKind) | |
+            /// | nothing has the name | [`Missing`](crate::error::Cause::Missing) | ENOENT |
+            /// | nothing has the name, on another file system | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT |
+            /// | the path is a directory, or a file of another file system | [`NotAnObject`](crate::error::Cause::NotAnObject) | EACCES |
+            /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
+            /// | a name holds a '.', which bpffs refuses | [`Dot`](crate::error::Cause::Dot) | EPERM |
+            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
+            /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
+            /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
+            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
+            /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
+            /// | the kind could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             ///
             /// # References
             ///
@@ -172,8 +172,8 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            #[doc = concat!("| no living ", $noun, " has the id: [`is_missing`](Error::is_missing) | [`NoSuchId`](crate::Cause::NoSuchId) | ENOENT |")]
-            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            #[doc = concat!("| no living ", $noun, " has the id: [`is_missing`](Error::is_missing) | [`NoSuchId`](crate::error::Cause::NoSuchId) | ENOENT |")]
+            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             pub fn from_id(id: u32) -> Result<Self> {
                 match ids::fd_by_id(Kind::$Type, id) {
                     Ok(fd) => Ok(Self::from_proven_fd(fd)),
@@ -194,7 +194,7 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             ///
             /// # Examples
             ///
@@ -228,18 +228,18 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | the name is taken | [`Exists`](crate::Cause::Exists) | EEXIST |
-            /// | a directory of the path is missing | [`Missing`](crate::Cause::Missing) | ENOENT |
-            /// | the path ends with a slash | [`TrailingSlash`](crate::Cause::TrailingSlash) | ENOENT |
-            /// | the path leads to another file system | [`NotBpffs`](crate::Cause::NotBpffs) | ENOENT, EPERM |
-            /// | the name holds a '.', which bpffs refuses | [`Dot`](crate::Cause::Dot) | EPERM |
-            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
-            /// | a mode denies it | [`Blocked`](crate::Cause::Blocked) | EACCES |
-            /// | a name on the way is not a directory | [`NotADirectory`](crate::Cause::NotADirectory) | ENOTDIR |
-            /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
-            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::Cause::ReadOnlyFileSystem) | EROFS |
-            /// | a NUL in the path | [`InteriorNul`](crate::Cause::InteriorNul), without a system call | |
+            /// | the name is taken | [`Exists`](crate::error::Cause::Exists) | EEXIST |
+            /// | a directory of the path is missing | [`Missing`](crate::error::Cause::Missing) | ENOENT |
+            /// | the path ends with a slash | [`TrailingSlash`](crate::error::Cause::TrailingSlash) | ENOENT |
+            /// | the path leads to another file system | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT, EPERM |
+            /// | the name holds a '.', which bpffs refuses | [`Dot`](crate::error::Cause::Dot) | EPERM |
+            /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
+            /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
+            /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
+            /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
+            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
+            /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
             ///
             /// # References
             ///
@@ -301,7 +301,7 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | before Linux 5.19: `kernel.unprivileged_bpf_disabled` is not 0 and this thread lacks `CAP_BPF` | [`MissingCapability`](crate::Cause::MissingCapability) | EPERM |
+            /// | before Linux 5.19: `kernel.unprivileged_bpf_disabled` is not 0 and this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             pub fn info(&self) -> Result<$Info> {
                 info_of(self)
             }
@@ -316,8 +316,8 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | it is not of a map, program or link | [`NotBpf`](crate::Cause::NotBpf) | |
-            /// | its kind or id could not be proven | [`Unproven`](crate::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
+            /// | it is not of a map, program or link | [`NotBpf`](crate::error::Cause::NotBpf) | |
+            /// | its kind or id could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             pub fn is_same_object(&self, other: impl AsFd) -> Result<bool> {
                 is_same_object(self.identity()?, other)
             }

@@ -27,8 +27,6 @@ pub(crate) struct AtPath<'a> {
     pub(crate) name: &'a CStr,
 }
 
-pub(crate) type Place<'a> = AtPath<'a>;
-
 /// A directory on a bpffs that is held open.
 #[derive(Clone, Copy)]
 pub(crate) struct Base<'a> {
@@ -183,7 +181,7 @@ impl<'a> AtPath<'a> {
 
 /// Calls `call` with `path`, which is not kept.
 #[inline]
-pub(crate) fn with_place<T>(
+pub(crate) fn with_path<T>(
     path: &Path,
     call: impl FnOnce(&AtPath<'_>) -> T,
 ) -> Result<T, InteriorNul> {
@@ -192,7 +190,7 @@ pub(crate) fn with_place<T>(
 }
 
 impl Pathname {
-    pub(crate) fn place(&self) -> AtPath<'_> {
+    pub(crate) fn at_path(&self) -> AtPath<'_> {
         AtPath {
             base: None,
             name: self.as_c_str(),

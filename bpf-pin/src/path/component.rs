@@ -19,8 +19,6 @@ pub(crate) const NAME_MAX: usize = 255;
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Component<const ROOM: usize = 256>(InlineCStr<ROOM>);
 
-pub(crate) type Filename<const ROOM: usize = 256> = Component<ROOM>;
-
 impl Component {
     /// Checks that bpffs accepts the name.
     pub(crate) fn new(name: &OsStr) -> Result<Self, ComponentError> {

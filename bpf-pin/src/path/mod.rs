@@ -1,6 +1,11 @@
 //! Paths as the kernel takes them: a name in a directory, a path on the stack, and a name that is
 //! looked up from a directory that is held open.
 
-pub(crate) mod at;
-pub(crate) mod component;
-pub(crate) mod inline;
+mod at;
+mod component;
+mod inline;
+
+pub(crate) use at::{AtError, AtPath, Base, with_path};
+pub(crate) use component::{Component, ComponentError, NAME_MAX, with_name};
+pub use component::{escape_name, unescape_name};
+pub(crate) use inline::{InteriorNul, Pathname};

@@ -3,7 +3,6 @@
 //! Anyone who can mount can put other files at /proc, so each file or directory is proven with
 //! `fstatfs(2)` before it is read.
 
-pub(crate) mod cpu;
 mod directory;
 pub(crate) mod ids;
 mod mountinfo;

@@ -9,11 +9,11 @@ use super::log::{Logged, with_log};
 use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::name::ObjName;
 use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
 use crate::token::Token;
+use crate::types::ObjName;
 use crate::types::{Command, LogLevel};
 
 impl ProgSpec<'_> {

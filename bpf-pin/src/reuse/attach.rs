@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::filename::Filename;
-use crate::kind::{Identity, Kind};
 use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
 use crate::object::open_error;
 use crate::object::pin_at;
+use crate::path::Component;
 use crate::prog::Prog;
+use crate::types::Access;
 use crate::types::{AttachType, LinkType};
+use crate::types::{Identity, Kind};
 
 /// A link that holds the program in its place, and what it took.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ impl PinDir {
         prog: &Prog,
     ) -> Result<Attached<Link>> {
         let path = || self.path().join(name);
-        let filename = Filename::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
+        let filename = Component::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
         self.attach_named(&filename, spec, prog)
             .map_err(|error| match error.path() {
                 Some(_) => error,
@@ -179,7 +179,7 @@ impl PinDir {
 
     fn attach_named(
         &self,
-        name: &Filename,
+        name: &Component,
         spec: &LinkSpec<'_>,
         prog: &Prog,
     ) -> Result<Attached<Link>> {
@@ -217,7 +217,7 @@ impl PinDir {
 /// The link that a caller asks for.
 struct AttachRequest<'a> {
     dir: &'a PinDir,
-    name: &'a Filename,
+    name: &'a Component,
     spec: &'a LinkSpec<'a>,
     prog: &'a Prog,
     prog_id: u32,
@@ -419,7 +419,7 @@ impl AttachRequest<'_> {
             }
             Err(error) => return Err(error),
         };
-        let place = self.dir.place(self.name);
+        let place = self.dir.at_path(self.name);
         let attachment = Attachment::Attached;
         match pin_at(&place, link.as_fd()) {
             Ok(()) => Ok(Step::Done(Attached { link, attachment })),

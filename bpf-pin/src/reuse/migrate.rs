@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
-use crate::access::Access;
 use crate::cause::Cause;
 use crate::dir::{ByteLock, PinDir, backup_name};
 use crate::error::{Error, Failed, Operation, Reason, Result};
-use crate::filename::Filename;
-use crate::kind::Identity;
 use crate::map::{Map, MapSpec};
+use crate::path::Component;
+use crate::types::Access;
+use crate::types::Identity;
 
 use super::copy::{Copy, Entries};
 use super::{MapOutcome, OpenedMap, identity, is_overtaken};
@@ -197,8 +197,8 @@ impl<'f> Migrate<'f> {
 pub struct Migration {
     // Not in place: what is moved with each result of open_or_create is not to be large.
     dir: Box<PinDir>,
-    name: Box<Filename>,
-    kept: Box<Filename>,
+    name: Box<Component>,
+    kept: Box<Component>,
     old: Map,
     old_is: Identity,
     new_is: Identity,
@@ -349,7 +349,7 @@ impl Migration {
 
     fn merge_error(&self, cause: Cause) -> Error {
         Error::new(Operation::Elements, cause)
-            .while_doing(Operation::Migrate, self.dir.place(&*self.name).path())
+            .while_doing(Operation::Migrate, self.dir.at_path(&*self.name).path())
     }
 
     /// Gives the name back to the old map, in one step, if the new one still has it. If the old one was
@@ -429,7 +429,7 @@ impl PinDir {
     /// What has the name fits. None where it has lost it meanwhile.
     pub(super) fn found_or_resumed(
         &self,
-        name: &Filename,
+        name: &Component,
         new_is: Identity,
         access: Access,
     ) -> Result<Option<MapOutcome>> {
@@ -471,7 +471,7 @@ impl PinDir {
     /// None where the name was another map's, or a fitting one's, or nobody's, when its turn came.
     pub(super) fn migrate<E: From<Error>>(
         &self,
-        name: &Filename,
+        name: &Component,
         spec: &MapSpec<'_>,
         migrate: &mut Migrate<'_>,
         make: &mut dyn FnMut() -> Result<Map, E>,
@@ -480,7 +480,7 @@ impl PinDir {
         /// After a wait of this long for the lock it checks whether the migration is still needed.
         const GLANCE: Duration = Duration::from_millis(100);
 
-        let fail = |error: Error| error.while_doing(Operation::Migrate, self.place(name).path());
+        let fail = |error: Error| error.while_doing(Operation::Migrate, self.at_path(name).path());
         // None is farther away than time goes.
         let end = Instant::now().checked_add(migrate.patience);
         let (lock, old, info) = loop {
@@ -506,7 +506,7 @@ impl PinDir {
         let new = make()?;
         let new_is = new.identity()?;
         let kept = backup_name(name, new_is.id)
-            .map_err(|cause| Error::new(Operation::Reuse, cause).at(self.place(name).path()))?;
+            .map_err(|cause| Error::new(Operation::Reuse, cause).at(self.at_path(name).path()))?;
         let mut copy = Copy::new(&old, &new, migrate).map_err(fail)?;
         if is_filled {
             copy.remember_filled().map_err(fail)?;
@@ -555,19 +555,19 @@ impl PinDir {
     }
 
     /// What was kept for the map that is itself kept now. What cannot be removed is left to a sweep.
-    fn forget_before(&self, name: &Filename, old_is: Identity) {
+    fn forget_before(&self, name: &Component, old_is: Identity) {
         if let Ok(before) = backup_name(name, old_is.id) {
-            let _ = self.place(&before).unlink();
+            let _ = self.at_path(&before).unlink();
         }
     }
 
-    fn lock_for(&self, name: &Filename, patience: Duration) -> Result<Option<ByteLock>> {
+    fn lock_for(&self, name: &Component, patience: Duration) -> Result<Option<ByteLock>> {
         self.lock_migration(name, patience)
             .map_err(|reason| self.lock_error(name, reason))
     }
 
-    fn lock_error(&self, name: &Filename, reason: Reason) -> Error {
-        let path = self.place(name).path();
+    fn lock_error(&self, name: &Component, reason: Reason) -> Error {
+        let path = self.at_path(name).path();
         let operation = Operation::Lock;
         Error::new(operation, reason).at(path)
     }
@@ -577,7 +577,7 @@ impl PinDir {
 /// new map's id.
 struct BackupPin<'a> {
     dir: &'a PinDir,
-    kept: &'a Filename,
+    kept: &'a Component,
     lock: &'a ByteLock,
     is_armed: bool,
 }
@@ -587,7 +587,7 @@ impl Drop for BackupPin<'_> {
         // A process that a conversion has forked has a copy of this, and its end is not that of this.
         if self.is_armed && !self.lock.is_inherited() {
             // It takes no descriptor. What cannot be removed is left to a sweep.
-            let _ = self.dir.place(self.kept).unlink();
+            let _ = self.dir.at_path(self.kept).unlink();
         }
     }
 }

@@ -16,10 +16,10 @@ use rustix::io::Errno;
 use crate::cause::Cause;
 use crate::dir::PinDir;
 use crate::error::{Error, Operation, Result};
-use crate::filename::Filename;
-use crate::kind::{Identity, Kind};
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::object::pin_at;
+use crate::path::Component;
+use crate::types::{Identity, Kind};
 
 /// What [`PinDir::open_or_create`] does where a map is pinned that does not fit, or none is.
 ///
@@ -193,8 +193,8 @@ impl PinDir {
         mut fill: Option<Fill<'_, E>>,
     ) -> Result<OpenedMap, E> {
         let path = || self.path().join(name);
-        let name =
-            &Filename::new(name).map_err(|error| Error::new(Operation::Reuse, error).at(path()))?;
+        let name = &Component::new(name)
+            .map_err(|error| Error::new(Operation::Reuse, error).at(path()))?;
         let access = spec.access()?;
         let is_filled = fill.is_some();
         let mut make = || -> Result<Map, E> {
@@ -274,8 +274,8 @@ impl PinDir {
 
     /// Pins under the lock of those that swap a name, so that none of them takes this map for the one
     /// that it replaces.
-    fn pin_new(&self, map: &Map, name: &Filename) -> Result<()> {
-        let place = self.place(name);
+    fn pin_new(&self, map: &Map, name: &Component) -> Result<()> {
+        let place = self.at_path(name);
         let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
         let _lock = match self.lock_swap() {
             Ok(lock) => Some(lock),

@@ -11,7 +11,7 @@ use crate::link::LinkSpec;
 use crate::map::MapSpec;
 use crate::object::open_error;
 use crate::object::{PinnedLink, PinnedMap};
-use crate::pathname::Pathname;
+use crate::path::Pathname;
 use crate::prog::Prog;
 
 use super::{Attached, OpenedMap, Reuse};

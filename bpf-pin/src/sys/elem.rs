@@ -119,7 +119,7 @@ impl<M: AsMap> SizedMap<M> {
                 | abi::BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE
         );
         let value_len = match map_type {
-            _ if per_cpu => match crate::procfs::cpu::possible() {
+            _ if per_cpu => match crate::sys::cpu::possible() {
                 Ok(cpus) => value_size.next_multiple_of(8) * cpus,
                 Err(error) => return Err((map, SizeError::PossibleCpus(error))),
             },

@@ -8,6 +8,7 @@
 mod batch;
 mod btf;
 mod cmsg;
+pub(crate) mod cpu;
 mod dirent;
 mod elem;
 mod flock;
@@ -19,6 +20,7 @@ mod mount;
 mod object;
 mod process;
 mod prog;
+pub(crate) mod random;
 mod token;
 
 pub(crate) use batch::Room;

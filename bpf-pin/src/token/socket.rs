@@ -19,8 +19,8 @@ use rustix::net::{
 use crate::cause::Cause;
 use crate::error::Reason;
 use crate::process::is_filtered;
-use crate::random::random;
 use crate::sys::Control;
+use crate::sys::random::random;
 
 /// Begins a request; the number and the context follow.
 const REQUEST: [u8; 8] = *b"bpffs 1?";

@@ -21,7 +21,6 @@ impl FileSystem {
     pub(crate) const PROC: Self = Self(0x9fa0);
     pub(crate) const CGROUP2: Self = Self(0x6367_7270);
     pub(crate) const SECURITYFS: Self = Self(0x7363_6673);
-    pub(crate) const SYSFS: Self = Self(0x6265_6572);
 
     pub(crate) fn from_stat(stat: &StatFs) -> Self {
         Self(magic_of(stat))

@@ -10,8 +10,8 @@ use bytemuck::{Pod, Zeroable, bytes_of, cast_slice, cast_slice_mut, pod_read_una
 use crate::cause::Cause;
 use crate::error::Result;
 use crate::map::Map;
+use crate::object::Prog;
 use crate::procfs;
-use crate::prog::Prog;
 use crate::sys::{AsMap, SizedMap};
 use crate::types::{MapType, ProgType};
 

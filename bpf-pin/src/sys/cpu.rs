@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
 use rustix::io::Errno;
 
-use crate::types::FileSystem;
-
 const SYS: &str = "/sys";
+/// From linux/magic.h.
+const SYSFS_MAGIC: u32 = 0x6265_6572;
 const POSSIBLE: &str = "devices/system/cpu/possible";
 
 /// The number of possible CPUs, read once.
@@ -33,7 +33,7 @@ fn open() -> io::Result<OwnedFd> {
     const ROOT: u64 = 1;
     let path_only = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let sys = rustix::fs::open(SYS, path_only, Mode::empty())?;
-    let is_sysfs = FileSystem::from_stat(&fstatfs(&sys)?) == FileSystem::SYSFS;
+    let is_sysfs = fstatfs(&sys)?.f_type as u32 == SYSFS_MAGIC;
     if !is_sysfs || fstat(&sys)?.st_ino != ROOT {
         return Err(invalid("not the kernel's own file: /sys is not sysfs"));
     }

@@ -1,0 +1,359 @@
+//! What a link is attached to.
+
+use std::fmt;
+
+use bpf_pin_sys as abi;
+
+use crate::sys::link_arm;
+use crate::types::{AttachType, CgroupIterOrder, LinkType};
+
+/// What a link is attached to, as far as numbers tell; those that the kernel does not know are 0.
+/// Names: [`Link::target_name`](crate::Link::target_name).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkTarget {
+    /// A tracepoint of the kernel. Linux 5.8.
+    #[non_exhaustive]
+    RawTracepoint {
+        /// The number given when it was attached. Linux 6.17.
+        cookie: u64,
+    },
+    /// A function of the kernel or of a program. Linux 5.8.
+    #[non_exhaustive]
+    Tracing {
+        /// In which way; 0 of an extension.
+        attach_type: AttachType,
+        /// The BTF object, or the program. Linux 5.13.
+        obj_id: u32,
+        /// The type there. Linux 5.13.
+        btf_id: u32,
+        /// The number given when it was attached. Linux 6.17.
+        cookie: u64,
+    },
+    /// A control group. Linux 5.8.
+    Cgroup {
+        /// Its id, the inode number of its directory. 0 once it is gone or the link detached.
+        cgroup_id: u64,
+        /// In which way.
+        attach_type: AttachType,
+    },
+    /// An iterator, which goes through whatever these numbers do not narrow down. Linux 5.8.
+    #[non_exhaustive]
+    Iter {
+        /// The map whose elements it goes through, or 0. Linux 5.10.
+        map_id: u32,
+        /// The control group that it begins at, or 0. Linux 6.1.
+        cgroup_id: u64,
+        /// Which way it walks from there. Linux 6.1.
+        order: CgroupIterOrder,
+        /// The thread whose resources it goes through, or 0. Linux 6.1.
+        tid: u32,
+        /// The process, or 0. Linux 6.1.
+        pid: u32,
+    },
+    /// A network namespace. Linux 5.8.
+    Netns {
+        /// Its inode number. 0 once it is gone or the link detached.
+        netns_ino: u32,
+        /// In which way.
+        attach_type: AttachType,
+    },
+    /// A network device's driver. Linux 5.9.
+    Xdp {
+        /// The device. 0 once it is gone or the link detached.
+        ifindex: u32,
+    },
+    /// `BPF_LINK_TYPE_PERF_EVENT`: a perf event. Linux 5.15.
+    #[non_exhaustive]
+    PerfEvent {
+        /// `enum bpf_perf_event_type`, such as `BPF_PERF_EVENT_KPROBE`. Linux 6.6.
+        event_type: u32,
+        /// The number given when it was attached. Linux 6.9.
+        cookie: u64,
+    },
+    /// `BPF_LINK_TYPE_KPROBE_MULTI`: functions of the kernel. Linux 5.18.
+    #[non_exhaustive]
+    KprobeMulti {
+        /// How many. Linux 6.6.
+        count: u32,
+        /// 1 where they run at the return. Linux 6.6.
+        flags: u32,
+    },
+    /// `BPF_LINK_TYPE_STRUCT_OPS`: functions of the kernel, in the place of which a map puts programs.
+    /// Linux 5.19.
+    #[non_exhaustive]
+    StructOps {
+        /// The map. 0 once the link is detached. Linux 6.4.
+        map_id: u32,
+    },
+    /// A hook of netfilter. Linux 6.4.
+    #[non_exhaustive]
+    Netfilter {
+        /// The protocol family, `NFPROTO_*`.
+        pf: u32,
+        /// The hook, `NF_INET_*`.
+        hooknum: u32,
+        /// Where among the functions there: the lower, the earlier.
+        priority: i32,
+        /// `BPF_F_NETFILTER_IP_DEFRAG` or 0.
+        flags: u32,
+    },
+    /// A network device's traffic control. Linux 6.6.
+    Tcx {
+        /// The device. 0 once it is gone or the link detached.
+        ifindex: u32,
+        /// In which direction.
+        attach_type: AttachType,
+    },
+    /// `BPF_LINK_TYPE_UPROBE_MULTI`: places in an executable. Linux 6.6.
+    #[non_exhaustive]
+    UprobeMulti {
+        /// How many. Linux 6.8.
+        count: u32,
+        /// 1 where they run at the return. Linux 6.8.
+        flags: u32,
+        /// The one process, or 0. Linux 6.8.
+        pid: u32,
+    },
+    /// A netkit device. Linux 6.7.
+    Netkit {
+        /// The end that it is attached to. 0 once it is gone or the link detached.
+        ifindex: u32,
+        /// On which side.
+        attach_type: AttachType,
+    },
+    /// A map of sockets. Linux 6.10.
+    Sockmap {
+        /// The map. 0 once the link is detached.
+        map_id: u32,
+        /// In which way.
+        attach_type: AttachType,
+    },
+    /// What is not known here.
+    Other,
+}
+
+impl LinkTarget {
+    pub(crate) fn from_info(info: &abi::bpf_link_info) -> Self {
+        match LinkType(info.r#type) {
+            LinkType::RAW_TRACEPOINT => Self::RawTracepoint {
+                cookie: link_arm::<abi::bpf_link_info_raw_tracepoint>(info).cookie,
+            },
+            LinkType::TRACING => {
+                let arm: abi::bpf_link_info_tracing = link_arm(info);
+                Self::Tracing {
+                    attach_type: AttachType(arm.attach_type),
+                    obj_id: arm.target_obj_id,
+                    btf_id: arm.target_btf_id,
+                    cookie: arm.cookie,
+                }
+            }
+            LinkType::CGROUP => {
+                let arm: abi::bpf_link_info_cgroup = link_arm(info);
+                Self::Cgroup {
+                    cgroup_id: arm.cgroup_id,
+                    attach_type: AttachType(arm.attach_type),
+                }
+            }
+            LinkType::ITER => Self::iter_from_info(info),
+            LinkType::NETNS => {
+                let arm: abi::bpf_link_info_netns = link_arm(info);
+                Self::Netns {
+                    netns_ino: arm.netns_ino,
+                    attach_type: AttachType(arm.attach_type),
+                }
+            }
+            LinkType::XDP => Self::Xdp {
+                ifindex: link_arm::<abi::bpf_link_info_xdp>(info).ifindex,
+            },
+            LinkType::PERF_EVENT => Self::perf_event_from_info(info),
+            LinkType::KPROBE_MULTI => {
+                let arm: abi::bpf_link_info_kprobe_multi = link_arm(info);
+                Self::KprobeMulti {
+                    count: arm.count,
+                    flags: arm.flags,
+                }
+            }
+            LinkType::STRUCT_OPS => Self::StructOps {
+                map_id: link_arm::<abi::bpf_link_info_struct_ops>(info).map_id,
+            },
+            LinkType::NETFILTER => {
+                let arm: abi::bpf_link_info_netfilter = link_arm(info);
+                Self::Netfilter {
+                    pf: arm.pf,
+                    hooknum: arm.hooknum,
+                    priority: arm.priority,
+                    flags: arm.flags,
+                }
+            }
+            LinkType::TCX => {
+                let arm: abi::bpf_link_info_tcx = link_arm(info);
+                Self::Tcx {
+                    ifindex: arm.ifindex,
+                    attach_type: AttachType(arm.attach_type),
+                }
+            }
+            LinkType::UPROBE_MULTI => {
+                let arm: abi::bpf_link_info_uprobe_multi = link_arm(info);
+                Self::UprobeMulti {
+                    count: arm.count,
+                    flags: arm.flags,
+                    pid: arm.pid,
+                }
+            }
+            LinkType::NETKIT => {
+                let arm: abi::bpf_link_info_netkit = link_arm(info);
+                Self::Netkit {
+                    ifindex: arm.ifindex,
+                    attach_type: AttachType(arm.attach_type),
+                }
+            }
+            LinkType::SOCKMAP => {
+                let arm: abi::bpf_link_info_sockmap = link_arm(info);
+                Self::Sockmap {
+                    map_id: arm.map_id,
+                    attach_type: AttachType(arm.attach_type),
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// Which arm of the info is in use depends on the target's name, but only a control group has an
+    /// order.
+    fn iter_from_info(info: &abi::bpf_link_info) -> Self {
+        let cgroup: abi::bpf_link_info_iter_cgroup = link_arm(info);
+        let task: abi::bpf_link_info_iter_task = link_arm(info);
+        let order = CgroupIterOrder(cgroup.order);
+        let (cgroup_id, tid, pid) = match order {
+            CgroupIterOrder::UNSPEC => (0, task.tid, task.pid),
+            _ => (cgroup.cgroup_id, 0, 0),
+        };
+        Self::Iter {
+            map_id: link_arm::<abi::bpf_link_info_iter_map>(info).map_id,
+            cgroup_id,
+            order,
+            tid,
+            pid,
+        }
+    }
+
+    fn perf_event_from_info(info: &abi::bpf_link_info) -> Self {
+        let event_type = link_arm::<abi::bpf_link_info_perf_event>(info).r#type;
+        let cookie = match event_type {
+            abi::BPF_PERF_EVENT_UPROBE | abi::BPF_PERF_EVENT_URETPROBE => {
+                link_arm::<abi::bpf_link_info_perf_event_uprobe>(info).cookie
+            }
+            abi::BPF_PERF_EVENT_KPROBE | abi::BPF_PERF_EVENT_KRETPROBE => {
+                link_arm::<abi::bpf_link_info_perf_event_kprobe>(info).cookie
+            }
+            abi::BPF_PERF_EVENT_TRACEPOINT => {
+                link_arm::<abi::bpf_link_info_perf_event_tracepoint>(info).cookie
+            }
+            abi::BPF_PERF_EVENT_EVENT => {
+                link_arm::<abi::bpf_link_info_perf_event_event>(info).cookie
+            }
+            _ => 0,
+        };
+        Self::PerfEvent { event_type, cookie }
+    }
+
+    /// Whether the kernel says that nothing is there any more: it was detached, or what it was
+    /// attached to is gone. Of types that the kernel does not say it of, false.
+    pub fn is_gone(&self) -> bool {
+        match *self {
+            Self::Cgroup { cgroup_id, .. } => cgroup_id == 0,
+            Self::Netns { netns_ino, .. } => netns_ino == 0,
+            Self::Xdp { ifindex } | Self::Tcx { ifindex, .. } | Self::Netkit { ifindex, .. } => {
+                ifindex == 0
+            }
+            Self::Sockmap { map_id, .. } | Self::StructOps { map_id } => map_id == 0,
+            _ => false,
+        }
+    }
+}
+
+/// As a sentence has it: "xdp of device 3".
+impl fmt::Display for LinkTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RawTracepoint { cookie } => {
+                f.write_str("a raw tracepoint")?;
+                with_cookie(f, *cookie)
+            }
+            // The kernel has no attach type for an extension.
+            Self::Tracing {
+                attach_type: AttachType(0),
+                obj_id,
+                btf_id,
+                ..
+            } => write!(f, "function {btf_id} of program {obj_id}"),
+            Self::Tracing {
+                attach_type,
+                obj_id,
+                btf_id,
+                cookie,
+            } => {
+                write!(f, "{attach_type} of type {btf_id} of object {obj_id}")?;
+                with_cookie(f, *cookie)
+            }
+            Self::Cgroup {
+                cgroup_id,
+                attach_type,
+            } => write!(f, "{attach_type} of control group {cgroup_id}"),
+            Self::Iter { map_id: 0, .. } => f.write_str("an iterator"),
+            Self::Iter { map_id, .. } => write!(f, "an iterator through map {map_id}"),
+            Self::Netns {
+                netns_ino,
+                attach_type,
+            } => write!(f, "{attach_type} of network namespace {netns_ino}"),
+            Self::Xdp { ifindex } => write!(f, "xdp of device {ifindex}"),
+            Self::PerfEvent { cookie, .. } => {
+                f.write_str("a perf event")?;
+                with_cookie(f, *cookie)
+            }
+            Self::KprobeMulti { count: 0, .. } => f.write_str("functions of the kernel"),
+            Self::KprobeMulti { count, flags } => {
+                write!(f, "{count} functions of the kernel with flags {flags:#x}")
+            }
+            Self::StructOps { map_id } => write!(f, "struct_ops of map {map_id}"),
+            Self::Netfilter {
+                pf,
+                hooknum,
+                priority,
+                ..
+            } => write!(
+                f,
+                "netfilter of family {pf}, hook {hooknum}, priority {priority}"
+            ),
+            Self::Tcx {
+                ifindex,
+                attach_type,
+            }
+            | Self::Netkit {
+                ifindex,
+                attach_type,
+            } => write!(f, "{attach_type} of device {ifindex}"),
+            Self::UprobeMulti { count: 0, .. } => f.write_str("places in an executable"),
+            Self::UprobeMulti { count, flags, pid } => {
+                write!(f, "{count} places in an executable with flags {flags:#x}")?;
+                match pid {
+                    0 => Ok(()),
+                    _ => write!(f, ", of process {pid}"),
+                }
+            }
+            Self::Sockmap {
+                map_id,
+                attach_type,
+            } => write!(f, "{attach_type} of map {map_id}"),
+            Self::Other => f.write_str("something not known here"),
+        }
+    }
+}
+
+fn with_cookie(f: &mut fmt::Formatter<'_>, cookie: u64) -> fmt::Result {
+    match cookie {
+        0 => Ok(()),
+        _ => write!(f, " with cookie {cookie}"),
+    }
+}
