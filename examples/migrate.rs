@@ -24,10 +24,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
-use bpf_pin::{
-    AttachType, Cause, ElemFlags, Elements, Insn, Link, LinkSpec, Map, MapOutcome as Done, MapSpec,
-    MapType, Migrate, PinDir, Prog, ProgSpec, ProgType, Reuse, TestRun,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::prog::{Insn, TestRun};
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;

@@ -15,7 +15,10 @@ use std::process::{Command, ExitCode, id as pid};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf_pin::{Cause, ElemFlags, FileSystem, Map, MapSpec, MapType, PinnedMap};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Map, MapSpec, MapType, PinnedMap};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsmount, fsopen};

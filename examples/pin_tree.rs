@@ -7,7 +7,11 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Identity, Kind, Mount, ObjName, ObjectInfo, PinEntry, inventory};
+use bpf_pin::bpffs::Mount;
+use bpf_pin::inventory::{Inventory, PinEntry};
+use bpf_pin::object::ObjectInfo;
+use bpf_pin::types::ObjName;
+use bpf_pin::{Bpffs, Identity, Kind};
 
 const USAGE: &str = "usage: pin_tree [--json] [--find map:ID|prog:ID|link:ID]";
 
@@ -40,7 +44,7 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
         }
     }
     let is_wanted = |found: &PinEntry| wanted.is_none_or(|wanted| wanted == found.info.identity());
-    let mut found = inventory()?.filter(|found| found.as_ref().map_or(true, is_wanted));
+    let mut found = Inventory::take()?.filter(|found| found.as_ref().map_or(true, is_wanted));
     let mounts = Bpffs::mounts()?;
     if is_json {
         found.try_for_each(|found| writeln!(out, "{}", json(&found)))?;

@@ -19,8 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, id as pid};
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_JNE, BPF_W};
-use bpf_pin::{Access, AttachType, Cause, Insn, LinkSpec, Map, MapSpec, MapType};
-use bpf_pin::{PinDir, PinnedLink, PinnedMap, Prog, ProgSpec, ProgType};
+use bpf_pin::error::Cause;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::AttachType;
+use bpf_pin::types::ProgType;
+use bpf_pin::{Access, LinkSpec, Map, MapSpec, MapType};
+use bpf_pin::{PinDir, PinnedLink, PinnedMap, Prog, ProgSpec};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

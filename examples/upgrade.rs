@@ -20,7 +20,10 @@ use std::process::{Child, Command, ExitCode, Stdio, id as pid};
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf_pin::{Cause, ElemFlags, LockMode, Map, MapSpec, MapType, PinDir, Wait};
+use bpf_pin::dir::{LockMode, Wait};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 

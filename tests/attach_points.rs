@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use bpf_pin::{
-    Anchor, AttachType, Attachment, Cause, Link, LinkSpec, LinkTarget, LinkType, MapSpec, MapType,
-    PinDir, Position, Prog, ProgType, XdpFlags, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, abi};
 use common::*;
 
 use life::{life, refused};

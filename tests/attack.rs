@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Cause, Map, PinDir, Prog};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir, Prog};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_ATTACK";

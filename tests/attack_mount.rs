@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Cause, Error, Map, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Access, Cause, EntryType, Error, Link, Map, Object, PinDir};
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::Cause;
+use bpf_pin::{Access, Error, Link, Map, Object, PinDir};
 use common::*;
 
 use crate::{Ground, PINS};

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use bpf_pin::{Cause, Error, Map, PinDir, RemovalReport};
+use bpf_pin::dir::RemovalReport;
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -17,9 +17,10 @@ mod uncounted;
 use std::collections::BTreeMap;
 use std::fs;
 
-use bpf_pin::{
-    Cause, Command, Cursor, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags, Elements, PerCpu};
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{Map, MapSpec, MapType};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -8,7 +8,9 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Cause, Error, FileSystem, Operation, abi};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, abi};
 use common::*;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, inotify, memfd_create, openat};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};

@@ -8,10 +8,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 
-use bpf_pin::{
-    Action, AttachType, Capabilities, Capability, Cause, Insn, Limit, Lockdown, Map, MapSpec,
-    MapType, Permission, ProgSpec, ProgType,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::probe::{Action, Capabilities, Capability, Limit, Lockdown, Permission};
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Map, MapSpec, MapType, ProgSpec};
 use common::*;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsopen};
 use rustix::thread::CapabilitySet;

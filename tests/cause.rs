@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 
-use bpf_pin::{Cause, ElemFlags, Error, FileSystem, Link, Map, Object, Operation, Prog};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Error, Link, Map, Object, Prog};
 use common::*;
 use rustix::mount::{
     FsPickFlags, MountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount,

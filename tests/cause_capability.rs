@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use bpf_pin::{
-    Capability, Cause, Error, Insn, Map, MapFlags, MapSpec, MapType, Object, Prog, ProgSpec,
-    ProgType, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::probe::Capability;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Object, Prog, ProgSpec, abi};
 use common::*;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};

@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use bpf_pin::{Cause, FileSystem, Object};
+use bpf_pin::Object;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 

@@ -5,9 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use bpf_pin::error::Cause;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::ProgType;
 use bpf_pin::{
-    Access, Cause, Error, Identity, Insn, Kind, Link, Map, MapSpec, MapType, Object, PinnedLink,
-    PinnedMap, PinnedProg, Prog, ProgSpec, ProgType,
+    Access, Error, Identity, Kind, Link, Map, MapSpec, MapType, Object, PinnedLink, PinnedMap,
+    PinnedProg, Prog, ProgSpec,
 };
 use common::*;
 
@@ -231,7 +234,7 @@ fn descriptors_of_pins() -> Outcome {
         .open(&path)?;
     let name = name_in_proc(&file)?;
     let back = assert_is_not_bpf(file.into(), &name);
-    assert!(bpf_pin::FileSystem::of(back.as_fd())?.is_bpffs());
+    assert!(bpf_pin::bpffs::FileSystem::of(back.as_fd())?.is_bpffs());
     assert_eq!(Map::open(&path)?.id()?, id);
     Ok(())
 }

@@ -7,9 +7,10 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use bpf_pin::{
-    Bpffs, Cause, FileSystem, Identity, Kind, Map, MapSpec, MapType, PinDir, PinnedMap, Reuse,
-};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Bpffs, Identity, Kind, Map, MapSpec, MapType, PinDir, PinnedMap};
 use common::*;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 
-use bpf_pin::{
-    AttachType, Cause, IterTask, LinkSpec, MapSpec, MapType, PinDir, ProgType, Uprobes, XdpFlags,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{IterTask, Uprobes, XdpFlags};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -4,10 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use bpf_pin::{
-    Bpffs, Cause, FileSystem, Identity, Kind, Link, Map, Mount, PinDir, PinnedMap, Prog,
-    ShadowedBpffs,
-};
+use bpf_pin::bpffs::{FileSystem, Mount, ShadowedBpffs};
+use bpf_pin::error::Cause;
+use bpf_pin::{Bpffs, Identity, Kind, Link, Map, PinDir, PinnedMap, Prog};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::CapabilitySet;

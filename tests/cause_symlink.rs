@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use bpf_pin::{Cause, FileSystem, Map};
+use bpf_pin::Map;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
 use common::*;
 
 use crate::cause_path::*;

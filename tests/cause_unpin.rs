@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Access, Cause, Error, FileSystem, Identity, Kind, Map, Operation, PinnedMap, Prog};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Access, Error, Identity, Kind, Map, PinnedMap, Prog};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 

@@ -4,7 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use bpf_pin::{Access, Capability, Cause, Identity, Kind, Link, Map, Object, PinnedMap};
+use bpf_pin::error::Cause;
+use bpf_pin::probe::Capability;
+use bpf_pin::{Access, Identity, Kind, Link, Map, Object, PinnedMap};
 use common::*;
 use rustix::thread::CapabilitySet;
 

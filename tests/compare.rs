@@ -1,6 +1,9 @@
 //! What a map is compared with: all that differs, and nothing that is the kernel's own doing.
 
-use bpf_pin::{Cause, Map, MapFields, MapFlags, MapSpec, MapType, Mismatch};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{MapFields, Mismatch};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType};
 use common::*;
 
 fn main() -> std::process::ExitCode {

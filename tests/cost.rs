@@ -6,9 +6,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bpf_pin::dir::DirLock;
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::object::Ids;
+use bpf_pin::prog::{Btf, TestRun};
 use bpf_pin::{
-    Access, Btf, DirLock, ElemFlags, Elements, Identity, Ids, Link, Map, Object, PinDir,
-    PinnedLink, PinnedMap, PinnedProg, Prog, TestRun,
+    Access, Identity, Link, Map, Object, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog,
 };
 use common::*;
 

@@ -25,7 +25,9 @@ use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Cause, FileSystem, Map, Operation, PinDir};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Map, PinDir};
 use common::*;
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{FdFlags, fcntl_getfd};

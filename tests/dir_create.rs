@@ -12,7 +12,10 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
-use bpf_pin::{Cause, FileSystem, Metadata, PinDir};
+use bpf_pin::PinDir;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::dir::Metadata;
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::fs::{Mode, chmod, chown};
 use rustix::process::{Gid, getegid, geteuid, umask};

@@ -14,7 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, Map, PinDir, Result};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir, Result};
 use common::*;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::{UnmountFlags, unmount};

@@ -3,7 +3,9 @@
 
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, LockMode, Map, PinDir, Wait};
+use bpf_pin::dir::{LockMode, Wait};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir};
 use common::{Need, Stop, TestFs, Tracee, become_user, cap, hash, kernel};
 use rustix::thread::CapabilitySet;
 

@@ -8,9 +8,10 @@ mod task_storage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{
-    Access, Cause, Command, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{Access, Error, Map, MapSpec, MapType, abi};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 

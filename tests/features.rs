@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, ExitCode};
 
-use bpf_pin::{
-    Action, Capabilities, Cause, Features, Map, MountOptions, Permission, PinDir, PinnedLink, abi,
-};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::Cause;
+use bpf_pin::probe::{Action, Capabilities, Features, Permission};
+use bpf_pin::{Map, PinDir, PinnedLink, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -109,7 +110,7 @@ fn as_used() -> Outcome {
     };
     assert_eq!(refused, Some(expected), "{:?}", kernel.token);
     let delegated = MountOptions::new()
-        .delegate_cmds([bpf_pin::Command::MAP_CREATE])
+        .delegate_cmds([bpf_pin::types::Command::MAP_CREATE])
         .detached();
     assert_eq!(kernel.token, Some(delegated.is_ok()), "{delegated:?}");
 
@@ -134,7 +135,7 @@ fn as_used() -> Outcome {
     assert_eq!(kernel.link_pins, Some(true));
 
     let elems = map.elements::<u32, u64>()?;
-    elems.update(&7, &70, bpf_pin::ElemFlags::ANY)?;
+    elems.update(&7, &70, bpf_pin::map::ElemFlags::ANY)?;
     let (mut next, mut keys, mut values) = ([0_u32; 2], [0_u32; 8], [0_u64; 8]);
     let mut batch = abi::bpf_attr_batch {
         out_batch: next.as_mut_ptr() as u64,

@@ -4,7 +4,9 @@ use std::ffi::c_int;
 use std::mem::{align_of, size_of, transmute};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use bpf_pin::{Cause, ElemFlags, Link, Map, MapSpec, MapType, Prog};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Link, Map, MapSpec, MapType, Prog};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_ZERO";

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::AtomicU64;
 
-use bpf_pin::{
-    Access, Capability, Cause, ElemFlags, LoadOnly, Map, MapFlags, MapSpec, MapType, Operation,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, LoadOnly};
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType};
 use common::*;
 use rustix::thread::CapabilitySet;
 

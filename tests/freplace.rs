@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{
-    AttachType, Attachment, Btf, Cause, Insn, Link, LinkSpec, LinkTarget, LinkType, Map, MapSpec,
-    MapType, Operation, PinDir, Prog, ProgSpec, ProgType, TestRun, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::link::LinkTarget;
+use bpf_pin::prog::{Btf, Insn, TestRun};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -6,10 +6,10 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use bpf_pin::{
-    Access, Capability, Cause, ElemFlags, Error, Kind, Link, Map, Object, Operation, PinnedMap,
-    Prog, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::probe::Capability;
+use bpf_pin::{Access, Error, Kind, Link, Map, Object, PinnedMap, Prog, abi};
 use common::*;
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::thread::CapabilitySet;

@@ -13,8 +13,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Inspection, Mount, MountOptions, Operation};
-use bpf_pin::{ReadOnly, Verdict};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{FileSystem, Inspection, Mount, MountOptions};
+use bpf_pin::bpffs::{ReadOnly, Verdict};
+use bpf_pin::error::{Cause, Operation};
 use common::*;
 use rustix::mount::{
     FsPickFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_reconfigure,

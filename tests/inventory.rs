@@ -11,7 +11,9 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, Error, FileSystem, Map, MountOptions, Operation};
+use bpf_pin::bpffs::{FileSystem, MountOptions};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Error, Map};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 

@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, read_to_string};
 use std::os::unix::fs::MetadataExt;
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, CgroupIterOrder, ElemFlags, Insn, IterTask, Link, LinkSpec,
-    LinkTarget, LinkType, MapSpec, MapType, PinDir, Prog, ProgSpec, ProgType, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{IterTask, LinkTarget};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, CgroupIterOrder, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, Identity, Map, MapSpec, MapType, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Identity, Map, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::fs::Mode;
 

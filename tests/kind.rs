@@ -6,9 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::thread;
 
+use bpf_pin::error::{Cause, Failed};
+use bpf_pin::object::{PinnedObject, TypedObject};
+use bpf_pin::types::MapFlags;
 use bpf_pin::{
-    __proof, Access, Cause, Error, Failed, Kind, Link, Map, MapFlags, MapSpec, MapType, Object,
-    PinnedLink, PinnedMap, PinnedObject, PinnedProg, Prog, TypedObject, abi,
+    __proof, Access, Error, Kind, Link, Map, MapSpec, MapType, Object, PinnedLink, PinnedMap,
+    PinnedProg, Prog, abi,
 };
 use common::*;
 use rustix::fs::{Mode, OFlags};

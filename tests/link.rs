@@ -7,10 +7,13 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 
-use bpf_pin::{
-    AttachType, Capability, Cause, ElemFlags, Insn, Link, LinkSpec, LinkTarget, LinkType, MapSpec,
-    MapType, Operation, ProgSpec, ProgType, XdpFlags, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::link::{LinkTarget, XdpFlags};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::probe::Capability;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, MapSpec, MapType, ProgSpec, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 

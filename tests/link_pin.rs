@@ -5,7 +5,9 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use bpf_pin::{AttachType, Cause, Kind, Link, LinkSpec, Object, PinnedLink, Prog, ProgType};
+use bpf_pin::error::Cause;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Kind, Link, LinkSpec, Object, PinnedLink, Prog};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Cause, DirLock, PinDir, Result};
+use bpf_pin::dir::DirLock;
+use bpf_pin::error::Cause;
+use bpf_pin::{PinDir, Result};
 use common::*;
 use rustix::fs::{Mode, chmod};
 use rustix::thread::CapabilitySet;

@@ -7,7 +7,11 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Access, Capability, Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Operation};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType};
 use common::*;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::{FdFlags, fcntl_getfd};

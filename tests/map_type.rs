@@ -7,7 +7,11 @@ mod rules;
 
 use std::collections::BTreeSet;
 
-use bpf_pin::{Capability, Cause, Map, MapFields, MapFlags, MapInfo, MapSpec, MapType, abi};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{MapFields, MapInfo};
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -5,10 +5,11 @@ mod migration;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate, PinDir,
-    Reuse,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Error, Map, MapSpec, MapType, PinDir};
 use common::*;
 
 use migration::{NAME, begin, entries, hash_of, migrate, pinned, put, scene};

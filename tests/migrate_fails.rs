@@ -8,10 +8,11 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bpf_pin::{
-    Access, Cause, ElemFlags, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate,
-    Operation, PinDir, Reuse,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

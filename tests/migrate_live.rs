@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{
-    Cause, ElemFlags, Elements, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration,
-    PinDir, Reuse,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Migration, Reuse};
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
 use holder::Holder;
@@ -425,7 +425,7 @@ fn ask(
     dir: &PinDir,
     value_size: u32,
     patience: Duration,
-) -> bpf_pin::Result<(Map, bpf_pin::MapOutcome)> {
+) -> bpf_pin::Result<(Map, bpf_pin::reuse::MapOutcome)> {
     let mut how = resize().patience(patience);
     let made = dir.open_or_create(NAME, &spec(value_size), Reuse::Migrate(&mut how))?;
     Ok((made.map, made.outcome))

@@ -5,10 +5,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, ElemFlags, Insn, LinkSpec, Map, MapOutcome as Done, MapSpec,
-    MapType, Migrate, Migration, PinDir, Prog, ProgSpec, ProgType, Reuse, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::reuse::{Attachment, MapOutcome as Done, Migrate, Migration, Reuse};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{LO, Need, Outcome, TestFs, cap, lo_up, own_network};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];

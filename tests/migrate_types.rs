@@ -5,7 +5,11 @@ mod migration;
 use std::cell::Cell;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, ElemFlags, Map, MapFlags, MapSpec, MapType, Migrate, Operation, PinDir};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::Migrate;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
 use migration::{NAME, entries, hash_of, migrate, pinned, put, scene};

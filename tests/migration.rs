@@ -1,8 +1,8 @@
 //! A pinned map that is migrated.
 
-use bpf_pin::{
-    ElemFlags, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration, PinDir, Reuse,
-};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Migration, Reuse};
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::TestFs;
 
 pub const NAME: &str = "flows";

@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bpf_pin::{
-    Access, Cause, ElemFlags, Kind, Link, Map, Operation, PinnedLink, PinnedMap, Prog, ProgType,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::ProgType;
+use bpf_pin::{Access, Kind, Link, Map, PinnedLink, PinnedMap, Prog};
 use common::*;
 use rustix::fs::{Mode, chmod, mkdir};
 use rustix::thread::CapabilitySet;
@@ -124,7 +125,7 @@ fn nul() -> Outcome {
         for error in [
             Map::open(path).unwrap_err(),
             PinnedMap::open(path).unwrap_err(),
-            bpf_pin::FileSystem::at(path).unwrap_err(),
+            bpf_pin::bpffs::FileSystem::at(path).unwrap_err(),
         ] {
             assert_eq!(error.cause(), Some(&Cause::InteriorNul { position }));
             assert_eq!(error.raw_os_error(), None);

@@ -5,10 +5,11 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::{fs, ptr, thread};
 
-use bpf_pin::{
-    Access, Atom, Cause, ElemFlags, Insn, LoadOnly, Map, MapFlags, MapSpec, MapType, Mmap,
-    Operation, PinnedMap, ProgSpec, ProgType, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Atom, ElemFlags, LoadOnly, Mmap};
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, ProgSpec, abi};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_MMAP";

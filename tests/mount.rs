@@ -23,7 +23,9 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, Error, Mount, MountOutcome, Operation};
+use bpf_pin::bpffs::{Mount, MountOutcome};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Error};
 use common::*;
 use tempfile::TempDir;
 

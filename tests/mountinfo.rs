@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Bpffs, Mount, MountOptions, Propagation};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{Mount, MountOptions, Propagation};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,

@@ -18,10 +18,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, Error, Link, LinkSpec, LinkTarget, Operation, PinDir,
-    PinnedLink, Position, Prog, ProgType, XdpFlags,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::link::{LinkTarget, Position, XdpFlags};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Error, Link, LinkSpec, PinDir, PinnedLink, Prog};
 use common::*;
 
 /// Which of the cases this process is for.

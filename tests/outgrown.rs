@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bpf_pin::{ElemFlags, Error, Map, MapSpec, MapType, Migrate, PinDir, Reuse};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{Migrate, Reuse};
+use bpf_pin::{Error, Map, MapSpec, MapType, PinDir};
 use common::*;
 
 pub const NAME: &str = "flows";

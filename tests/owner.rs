@@ -8,7 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, Error, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, PinDir};
 use common::*;
 use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, unshare_unsafe};
 

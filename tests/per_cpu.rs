@@ -9,10 +9,10 @@ use std::process::{Command, ExitCode};
 use std::ptr;
 use std::slice;
 
-use bpf_pin::{
-    Access, Cause, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
-    PinnedMap,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, Elements, PerCpu};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap};
 use bytemuck::Pod;
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};

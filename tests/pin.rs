@@ -5,7 +5,9 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Access, Cause, ElemFlags, Identity, Kind, Link, Map, Operation, PinnedMap, Prog};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Access, Identity, Kind, Link, Map, PinnedMap, Prog};
 use common::*;
 use rustix::fs::{CWD, Mode, OFlags, chmod, chown, linkat, symlink};
 use rustix::process::{Gid, Uid};

@@ -12,7 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
-use bpf_pin::{Bpffs, Link, MountOptions};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::{Bpffs, Link};
 use common::*;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::pipe::pipe;

@@ -3,10 +3,11 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Capability, Cause, Error, Insn, LogLevel, Operation, Prog, ProgFlags, ProgSpec,
-    ProgType, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::probe::Capability;
+use bpf_pin::prog::{Insn, ProgFlags};
+use bpf_pin::types::{AttachType, LogLevel, ProgType};
+use bpf_pin::{Error, Prog, ProgSpec, abi};
 use common::*;
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::geteuid;

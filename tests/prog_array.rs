@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{
-    Access, Cause, Descriptor, ElemFlags, Elements, Failed, Insn, Map, MapFlags, MapSpec, MapType,
-    PinnedMap, Prog, ProgFlags, ProgSpec, ProgType, TestRun, abi,
-};
+use bpf_pin::error::{Cause, Failed};
+use bpf_pin::map::{Descriptor, ElemFlags, Elements};
+use bpf_pin::prog::{Insn, ProgFlags, TestRun};
+use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, Prog, ProgSpec, abi};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 

@@ -8,10 +8,10 @@ mod records;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
-use bpf_pin::{
-    AttachType, Btf, Cause, Error, Insn, Map, MapSpec, MapType, Operation, Prog, ProgFlags,
-    ProgSpec, ProgType, TestRun, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::prog::{Btf, Insn, ProgFlags, TestRun};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Prog, ProgSpec, abi};
 use bpf_pin_sys::Version;
 use common::*;
 
@@ -132,7 +132,7 @@ fn beyond() -> Outcome {
         // It is refused whether a log is wanted or not, and before the kernel sees it.
         for error in [
             spec.load().expect_err("a place beyond the end"),
-            spec.load_with_log(bpf_pin::LogLevel::LEVEL1)
+            spec.load_with_log(bpf_pin::types::LogLevel::LEVEL1)
                 .expect_err("a place beyond the end"),
         ] {
             let cause = Cause::FdArray {

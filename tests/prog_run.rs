@@ -9,10 +9,11 @@ use std::ptr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{
-    Cause, Insn, Map, MapSpec, MapType, Operation, PerCpu, Prog, ProgFlags, ProgSpec, ProgType,
-    TestRun, TestRunFlags, abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::PerCpu;
+use bpf_pin::prog::{Insn, ProgFlags, TestRun, TestRunFlags};
+use bpf_pin::types::ProgType;
+use bpf_pin::{Map, MapSpec, MapType, Prog, ProgSpec, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Cause, Identity, Kind, Map, Object, PinDir, Prog};
+use bpf_pin::error::Cause;
+use bpf_pin::{Identity, Kind, Map, Object, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Cause, Error, FileSystem, Kind, Map, Object, Operation, PinDir};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, Kind, Map, Object, PinDir};
 use common::*;
 use rustix::fs::{Mode, mkdir};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Cause, FileSystem, Identity, Map, PinDir};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use bpf_pin::{Identity, Map, PinDir};
 use common::*;
 
 use crate::replace_fails::assert_fails;

@@ -3,10 +3,10 @@
 #[path = "reuse/asked.rs"]
 mod asked;
 
-use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Mismatch,
-    Operation, PinDir, PinnedMap, Reuse,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, Mismatch};
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::{Error, Map, MapSpec, MapType, PinDir, PinnedMap};
 use common::*;
 
 fn main() -> std::process::ExitCode {

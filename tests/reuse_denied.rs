@@ -6,7 +6,10 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, ElemFlags, Error, MapOutcome as Done, Operation, PinDir, Reuse};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Reuse};
+use bpf_pin::{Error, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 

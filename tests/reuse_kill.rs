@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bpf_pin::{
-    Cause, ElemFlags, Error, Map, MapOutcome as Done, MapSpec, MapType, Migrate, Migration,
-    OpenedMap, PinDir, Reuse,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Migration, OpenedMap, Reuse};
+use bpf_pin::{Error, Map, MapSpec, MapType, PinDir};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_REUSE_KILL";

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use bpf_pin::{
-    Cause, ElemFlags, Map, MapOutcome as Done, MapSpec, MapType, Migrate, OpenedMap, PinDir, Reuse,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, OpenedMap, Reuse};
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
 const CHILD: &str = "BPF_PIN_TEST_REUSE_RACE";

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Duration;
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, ElemFlags, Identity, Link, LinkSpec, Map, MapOutcome, MapSpec,
-    MapType, Migrate, PinDir, ProgType, Reuse,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Reuse};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Identity, Link, LinkSpec, Map, MapSpec, MapType, PinDir};
 use common::{Need, Stop, TestFs, Tracee, cap, kernel, returning};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bpf_pin::{EntryType, Map, PinDir};
+use bpf_pin::dir::EntryType;
+use bpf_pin::{Map, PinDir};
 use common::*;
 
 fn main() -> std::process::ExitCode {

@@ -9,7 +9,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Cause, Failed, Map, Operation, PinDir, Published, Stage};
+use bpf_pin::dir::{Published, Stage};
+use bpf_pin::error::{Cause, Failed, Operation};
+use bpf_pin::{Map, PinDir};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::CapabilitySet;

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Cause, Error, Identity, Map, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Identity, Map, PinDir};
 use common::*;
 
 use crate::scene::{self, Actor, Ever, Often, has_exchange};

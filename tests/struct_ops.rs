@@ -4,7 +4,10 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bpf_pin::{Cause, Link, LinkInfo, LinkTarget, LinkType, Map, MapFlags, MapType, PinnedLink};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{LinkInfo, LinkTarget};
+use bpf_pin::types::{LinkType, MapFlags};
+use bpf_pin::{Link, Map, MapType, PinnedLink};
 use common::*;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_congestion;

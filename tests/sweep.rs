@@ -17,7 +17,9 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
-use bpf_pin::{Cause, EntryType, Map, MapSpec, MapType, PinDir, RemovalReport, Result};
+use bpf_pin::dir::{EntryType, RemovalReport};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, MapSpec, MapType, PinDir, Result};
 use common::*;
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];

@@ -16,7 +16,10 @@ mod used;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{AttachType, Cause, Command, Error, MapType, MountOptions, Operation, ProgType};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::types::{AttachType, Command, ProgType};
+use bpf_pin::{Error, MapType};
 use common::*;
 
 fn main() -> ExitCode {

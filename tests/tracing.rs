@@ -6,10 +6,12 @@ mod probes;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
-use bpf_pin::{
-    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkTarget, LinkType, Map, MapSpec,
-    MapType, Prog, ProgSpec, ProgType, Uprobes, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{LinkTarget, Uprobes};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, abi};
 use common::*;
 
 fn main() -> std::process::ExitCode {
@@ -296,14 +298,14 @@ fn functions() -> Outcome {
         let dir = bpf_pin::PinDir::open(fs.root())?;
         let third = make();
         let made = dir.open_or_attach("link", &spec, &third)?;
-        assert_eq!(made.attachment, bpf_pin::Attachment::Attached);
+        assert_eq!(made.attachment, bpf_pin::reuse::Attachment::Attached);
         let same = dir.open_or_attach("link", &spec, &third)?;
-        assert_eq!(same.attachment, bpf_pin::Attachment::Unchanged);
+        assert_eq!(same.attachment, bpf_pin::reuse::Attachment::Unchanged);
         let old_prog_id = third.id()?;
         let other = dir.open_or_attach("link", &spec, &make())?;
         assert_eq!(
             other.attachment,
-            bpf_pin::Attachment::Relinked { old_prog_id },
+            bpf_pin::reuse::Attachment::Relinked { old_prog_id },
             "{attach_type}"
         );
     }

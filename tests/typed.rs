@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use bpf_pin::{
-    Cause, ElemFlags, Elements, Error, Map, MapFlags, MapSpec, MapType, Operation, PerCpu,
-    PinnedMap,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, Elements, PerCpu};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Error, Map, MapSpec, MapType, PinnedMap};
 use bytemuck::{Pod, Zeroable};
 use common::*;
 
@@ -232,7 +232,8 @@ fn given_back() -> Outcome {
             found: 8
         })
     ));
-    let failed = bpf_pin::Elements::<u32, PerCpu<u64>, _>::new(pinned).expect_err("one for all");
+    let failed =
+        bpf_pin::map::Elements::<u32, PerCpu<u64>, _>::new(pinned).expect_err("one for all");
     let pinned = failed.into_object();
     assert_eq!(
         (pinned.id()?, pinned.path()),

@@ -19,7 +19,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use bpf_pin::{Cause, EntryType, Error, Kind, Map, PinDir, Prog, Result};
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Kind, Map, PinDir, Prog, Result};
 use common::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 

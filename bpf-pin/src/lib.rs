@@ -47,7 +47,7 @@
 //! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
 //! | `umount2(2)` | [`Bpffs::unmount`] |
 //! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
-//! | which pins there are | [`inventory`] |
+//! | which pins there are | [`Inventory::take`] |
 //! | what may be done, what the kernel has | [`Capabilities`], [`Features`] |
 //! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
 //!
@@ -88,64 +88,41 @@
 //! ```
 #![deny(unsafe_code)]
 
-mod bpffs;
+pub mod bpffs;
 mod cause;
 mod diagnose;
-mod dir;
+pub mod dir;
 mod errno;
-mod error;
-mod inventory;
-mod link;
-mod map;
+pub mod error;
+pub mod inventory;
+pub mod link;
+pub mod map;
 mod mismatch;
-mod object;
+pub mod object;
 mod path;
-mod probe;
+pub mod probe;
 mod process;
 mod procfs;
-mod prog;
+pub mod prog;
 mod proof;
-mod reuse;
+pub mod reuse;
 mod shown;
 mod sys;
-mod token;
-mod types;
+pub mod token;
+pub mod types;
 
 pub use bpf_pin_sys as abi;
-/// Plain old data: what keys and values are.
+/// Plain data for keys and values.
 pub use bytemuck;
 
-pub use bpffs::{Bpffs, Detached, Inspection, MountOptions, MountOutcome, ReadOnly, Verdict};
-pub use cause::Cause;
-pub use dir::{
-    DirLock, Entries, Entry, EntryType, LockMode, Metadata, PinDir, Published, RemovalReport,
-    Stage, Wait, Walk,
-};
-pub use error::{Error, ErrorKind, Failed, Operation, Result};
-pub use inventory::{Inventory, PinEntry, inventory};
-pub use link::{Anchor, IterTask, Link, LinkInfo, LinkSpec, LinkTarget, Position, XdpFlags};
-pub use map::{
-    Cursor, Descriptor, ElemFlags, Elements, Iter, Key, Keys, Layout, Map, MapInfo, MapSpec, Mmap,
-    PerCpu, Plain, Readable,
-};
-pub use mismatch::{MapFields, Mismatch};
-pub use object::{
-    Ids, Object, ObjectInfo, Pinnable, PinnedLink, PinnedMap, PinnedObject, PinnedProg, TypedObject,
-};
-pub use path::{escape_name, unescape_name};
-pub use probe::{Action, Capabilities, Features, Limit, Permission};
-pub use process::{Capability, Lockdown};
-pub use procfs::{Mount, Propagation, ShadowedBpffs};
-pub use prog::{
-    Btf, Insn, Prog, ProgFlags, ProgInfo, ProgSpec, TestRun, TestRunFlags, TestRunResult,
-};
-pub use reuse::{Attached, Attachment, MapOutcome, Migrate, Migration, OpenedMap, Reuse};
-pub use sys::{AsMap, Atom, LoadOnly, Uprobes};
-pub use token::{Allowed, Delegable, Delegation, Token};
-pub use types::{
-    Access, AttachType, CgroupIterOrder, Command, FileSystem, Identity, Kind, LinkType, LogLevel,
-    MapFlags, MapType, ObjName, ProgType,
-};
+pub use bpffs::Bpffs;
+pub use dir::PinDir;
+pub use error::{Error, Result};
+pub use link::LinkSpec;
+pub use map::MapSpec;
+pub use object::{Link, Map, Object, PinnedLink, PinnedMap, PinnedProg, Prog};
+pub use prog::ProgSpec;
+pub use types::{Access, Identity, Kind, MapType};
 
 /// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.
 #[doc(hidden)]

@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bpf_pin::{FileSystem, PinDir};
+use bpf_pin::PinDir;
+use bpf_pin::bpffs::FileSystem;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use rustix::mount::{fsconfig_create, fsmount, fsopen};

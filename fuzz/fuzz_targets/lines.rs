@@ -5,7 +5,7 @@
 #[allow(dead_code, reason = "the tests use all of it")]
 mod naive;
 
-use bpf_pin::Mount;
+use bpf_pin::bpffs::Mount;
 use libfuzzer_sys::fuzz_target;
 
 use naive::{Pieces, Random, naive, naive_option};

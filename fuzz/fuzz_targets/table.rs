@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use bpf_pin::__proof::{Outline, outline};
-use bpf_pin::Mount;
+use bpf_pin::bpffs::Mount;
 use libfuzzer_sys::fuzz_target;
 
 use naive::naive;

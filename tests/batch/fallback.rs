@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Cause, Command, Cursor, ElemFlags, MapFlags, MapSpec, MapType, Operation, abi};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{MapSpec, MapType, abi};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

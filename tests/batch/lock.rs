@@ -6,7 +6,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use bpf_pin::{Cursor, ElemFlags, Map, MapSpec, MapType, abi};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{
-    Access, Cause, Cursor, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Error, Map, MapSpec, MapType};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use bpf_pin::{Cause, ElemFlags, MapFlags, MapSpec, MapType};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{MapSpec, MapType};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{Cause, Command, Cursor, ElemFlags, MapFlags, MapSpec, MapType, Operation};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{MapSpec, MapType};
 use common::*;
 
 pub fn tests(suite: Suite) -> Suite {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, abi};
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 
 use super::{all, numbers};

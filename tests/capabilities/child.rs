@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, getegid, geteuid, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use bpf_pin::MountOptions;
+use bpf_pin::bpffs::MountOptions;
 
 use crate::*;
 

@@ -20,7 +20,7 @@ pub use bpf_pin_test_macros::{child, test, test_alone};
 /// For the macros.
 pub use inventory;
 
-pub use bpf_pin::{LockMode, Wait};
+pub use bpf_pin::dir::{LockMode, Wait};
 
 pub use allocated::{Allocated, Counting, allocated};
 pub use bpffs::{TestFs, shown};

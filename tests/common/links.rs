@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bpf_pin::{AttachType, Insn, Link, LinkInfo, Prog, ProgSpec, ProgType, abi};
+use bpf_pin::link::LinkInfo;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, Prog, ProgSpec, abi};
 use btf_rs::{Btf, Type};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 

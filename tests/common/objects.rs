@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use bpf_pin::{
-    AttachType, Btf, Insn, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, ProgType,
-};
+use bpf_pin::prog::{Btf, Insn};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec};
 
 /// A hash from u32 to u64 with room for 8.
 pub fn hash() -> Map {

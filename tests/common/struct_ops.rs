@@ -2,7 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{AttachType, Btf, ElemFlags, Insn, Map, MapSpec, MapType, Prog, ProgSpec, ProgType};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::{Btf, Insn};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Map, MapSpec, MapType, Prog, ProgSpec};
 use btf_rs::{Struct, Type};
 
 use crate::Outcome;

@@ -7,7 +7,13 @@ use std::os::unix::fs::symlink;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bpf_pin::*;
+use bpf_pin::dir::*;
+use bpf_pin::error::*;
+use bpf_pin::link::*;
+use bpf_pin::map::*;
+use bpf_pin::object::*;
+use bpf_pin::reuse::*;
+use bpf_pin::types::*;
 use common::*;
 
 use super::Scene;

@@ -2,7 +2,8 @@
 
 use std::mem::forget;
 
-use bpf_pin::{PinDir, Prog, Stage};
+use bpf_pin::dir::Stage;
+use bpf_pin::{PinDir, Prog};
 
 use super::{Measured, Scene};
 

@@ -4,7 +4,9 @@ use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use bpf_pin::{Cursor, ElemFlags, Elements, Map, MapFlags, MapSpec, MapType, PerCpu};
+use bpf_pin::map::{Cursor, ElemFlags, Elements, PerCpu};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType};
 use common::*;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 

@@ -2,7 +2,9 @@
 
 use std::mem::forget;
 
-use bpf_pin::{Map, MapFlags, MapOutcome, MapSpec, MapType, Migrate, PinDir, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, PinDir};
 
 use super::Measured;
 

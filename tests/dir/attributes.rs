@@ -3,7 +3,9 @@
 use std::os::unix::fs::symlink;
 use std::time::{Duration, SystemTime};
 
-use bpf_pin::{Cause, EntryType, PinDir};
+use bpf_pin::PinDir;
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::thread::CapabilitySet;
 

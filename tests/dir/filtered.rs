@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::symlink;
 
-use bpf_pin::{Cause, Map, MapSpec, MapType, Operation, Reuse, abi};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 
 use crate::PINS;

@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use bpf_pin::{Access, Cause, Map, escape_name, unescape_name};
+use bpf_pin::dir::{escape_name, unescape_name};
+use bpf_pin::error::Cause;
+use bpf_pin::{Access, Map};
 use common::*;
 
 use crate::PINS;

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Cause, Map, PinDir, Result};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir, Result};
 use common::*;
 use rustix::fs::Mode;
 use rustix::process::umask;

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bpf_pin::{
-    Bpffs, Cause, Error, Map, MapSpec, MapType, MountOptions, Object, PinDir, Prog, Reuse, abi,
-};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::Cause;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Bpffs, Error, Map, MapSpec, MapType, Object, PinDir, Prog, abi};
 use common::*;
 use rustix::mount::{MountFlags, mount_remount};
 

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Cause, FileSystem, PinDir};
+use bpf_pin::PinDir;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::mount::{
     FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, unmount,

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Cause, Map, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir};
 use common::*;
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;

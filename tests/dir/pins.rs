@@ -4,9 +4,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
-use bpf_pin::{
-    Access, Cause, FileSystem, Identity, Kind, Link, Map, Object, Operation, PinDir, Prog,
-};
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Access, Identity, Kind, Link, Map, Object, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 
@@ -90,10 +90,11 @@ fn each_kind() -> Outcome {
         assert_says(&error, libc::EINVAL, Cause::LinkAccess, &sentence);
     }
     let read = dir.get_with::<Map>("map", Access::ReadOnly)?;
-    let error = unwrap_err(
-        read.elements::<u32, u64>()?
-            .update(&1, &1, bpf_pin::ElemFlags::ANY),
-    );
+    let error = unwrap_err(read.elements::<u32, u64>()?.update(
+        &1,
+        &1,
+        bpf_pin::map::ElemFlags::ANY,
+    ));
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     dir.unpin(&map, "map")?;
     dir.unpin(&prog, "prog")?;
@@ -300,7 +301,7 @@ fn remove() -> Outcome {
     assert!(fs.names().is_empty());
     // The object lives.
     map.elements::<u32, u64>()?
-        .update(&1, &1, bpf_pin::ElemFlags::ANY)?;
+        .update(&1, &1, bpf_pin::map::ElemFlags::ANY)?;
     dir.pin(&map, "one")?;
     let error = unwrap_err(dir.unpin(&map, "two"));
     assert_eq!(error.operation(), Operation::Unpin, "{error:?}");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread;
 
-use bpf_pin::{Cause, PinDir};
+use bpf_pin::PinDir;
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::CapabilitySet;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::thread;
 
-use bpf_pin::{Cause, Error, Identity, Map, PinDir};
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Identity, Map, PinDir};
 use common::*;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount,

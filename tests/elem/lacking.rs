@@ -2,7 +2,10 @@
 
 use std::os::fd::AsRawFd;
 
-use bpf_pin::{Cause, Command, ElemFlags, MapFlags, MapSpec, MapType, Operation};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{MapSpec, MapType};
 use common::*;
 
 use super::{ENOTSUPP, create, errno, text};

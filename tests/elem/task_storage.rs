@@ -3,7 +3,11 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
-use bpf_pin::{Btf, Cause, ElemFlags, Error, Map, MapFlags, MapSpec, MapType, Operation, abi};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Btf;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Error, Map, MapSpec, MapType, abi};
 use common::*;
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use rustix::thread::CapabilitySet;

@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use bpf_pin::{Bpffs, MountOptions, Verdict};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{MountOptions, Verdict};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::chdir;

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, Mount, MountOptions, PinDir, ShadowedBpffs, Verdict};
+use bpf_pin::bpffs::{FileSystem, Mount, MountOptions, ShadowedBpffs, Verdict};
+use bpf_pin::error::Cause;
+use bpf_pin::{Bpffs, Map, PinDir};
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,

@@ -6,7 +6,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 
-use bpf_pin::{Bpffs, Cause, FileSystem, MountOptions, ReadOnly, Verdict};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{FileSystem, MountOptions, ReadOnly, Verdict};
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::process::chroot;

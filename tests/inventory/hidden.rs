@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, Error, Operation, inventory};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::inventory::Inventory;
+use bpf_pin::{Bpffs, Error};
 use common::*;
 use rustix::fs::CWD;
 use rustix::mount::{
@@ -261,7 +263,7 @@ fn calls(dir: &Path, directories: usize) -> usize {
     let mut tracee = Tracee::fork(
         || (),
         |()| {
-            let pins = inventory().expect("mountinfo");
+            let pins = Inventory::take().expect("mountinfo");
             let covered = pins.filter(|found| {
                 let error = found.as_ref().err();
                 error.is_some_and(|error| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bpf_pin::inventory;
+use bpf_pin::inventory::Inventory;
 use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -24,7 +24,7 @@ static ALLOCATOR: Counting = Counting;
 fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
     let (pins, used) = allocated(|| -> bpf_pin::Result<usize> {
         let mut pins = 0;
-        for found in inventory()? {
+        for found in Inventory::take()? {
             pins += usize::from(found?.path.starts_with(dir));
         }
         Ok(pins)

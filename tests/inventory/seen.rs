@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use bpf_pin::{
-    Cause, Error, Identity, Kind, LinkType, MapType, MountOptions, Object, ObjectInfo, Operation,
-    PinEntry, ProgType, inventory,
-};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::inventory::{Inventory, PinEntry};
+use bpf_pin::object::ObjectInfo;
+use bpf_pin::types::{LinkType, ProgType};
+use bpf_pin::{Error, Identity, Kind, MapType, Object};
 use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CapabilitySet;
@@ -69,7 +71,7 @@ pub fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
 /// The inventory, without what the machine has mounted elsewhere and the kernel's own files.
 pub fn seen(dir: &Path) -> Result<Seen, Error> {
     let (mut pins, mut errors) = (vec![], vec![]);
-    for found in inventory()? {
+    for found in Inventory::take()? {
         match found {
             Ok(pin) if pin.path.starts_with(dir) && !is_debug(&pin.path) => pins.push(pin),
             Err(error)
@@ -206,7 +208,7 @@ fn of() -> Outcome {
         fs::hard_link(other.join("there"), other.join("linked"))?;
         let paths = |identity| -> Result<Vec<_>, Error> {
             let mut paths = vec![];
-            for found in inventory()?.of(identity) {
+            for found in Inventory::take()?.of(identity) {
                 paths.extend(found.ok().map(|found| found.path));
             }
             paths.sort();
@@ -275,7 +277,7 @@ fn user() -> Outcome {
             assert_eq!(theirs.operation(), Operation::Open, "{theirs:?}");
             blocked(theirs, &one.join("theirs"), "read and write");
             // What may be one of them is not kept back.
-            let of_it: Vec<_> = inventory()?.of(map).collect();
+            let of_it: Vec<_> = Inventory::take()?.of(map).collect();
             assert_eq!(of_it.iter().flatten().count(), 1);
             assert!(of_it.iter().filter(|found| found.is_err()).count() >= 3);
             Ok(())
@@ -411,7 +413,7 @@ fn fresh() -> Outcome {
         bpffs(&one)?;
         filled(&one, &["map"])?;
         let (mut found, mut failed) = (vec![], vec![]);
-        for item in inventory()? {
+        for item in Inventory::take()? {
             match item {
                 Ok(pin) if pin.path.starts_with(dir) => found.push(pin),
                 Err(error) if error.path().is_some_and(|path| path.starts_with(dir)) => {

@@ -1,6 +1,9 @@
 //! What every link that knows updates and detaching goes through.
 
-use bpf_pin::{AttachType, Cause, Error, Link, LinkSpec, LinkTarget, LinkType, Prog};
+use bpf_pin::error::Cause;
+use bpf_pin::link::LinkTarget;
+use bpf_pin::types::{AttachType, LinkType};
+use bpf_pin::{Error, Link, LinkSpec, Prog};
 use common::*;
 
 #[track_caller]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{ElemFlags, Map, PinDir, Result};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
 use crate::holder::Holder;

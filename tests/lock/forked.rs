@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Bpffs, MapOutcome as Done, MapSpec, MapType, Migrate, MountOptions, PinDir, Reuse};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::{Bpffs, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
@@ -209,7 +211,7 @@ fn conversion() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let old = spec(8).create().unwrap();
-    let any = bpf_pin::ElemFlags::ANY;
+    let any = bpf_pin::map::ElemFlags::ANY;
     old.elements::<u32, u64>()
         .unwrap()
         .update(&1, &7, any)

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::thread;
 
-use bpf_pin::{Cause, Error, Operation, PinDir, Result};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, PinDir, Result};
 use common::*;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};

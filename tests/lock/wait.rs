@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{DirLock, PinDir, Result};
+use bpf_pin::dir::DirLock;
+use bpf_pin::{PinDir, Result};
 use common::*;
 use rustix::thread::gettid;
 

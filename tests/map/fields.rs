@@ -1,6 +1,8 @@
 //! Fields of `BPF_MAP_CREATE` that no map tells of.
 
-use bpf_pin::{Cause, MapFlags, MapSpec, MapType, abi};
+use bpf_pin::error::Cause;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{MapSpec, MapType, abi};
 use btf_rs::{Btf, Type};
 use common::*;
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{Cause, Command, ElemFlags, Elements, Map, MapType, abi};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::types::Command;
+use bpf_pin::{Map, MapType, abi};
 use common::*;
 
 use super::{Row, rows, struct_ops};

@@ -1,6 +1,7 @@
 //! What a type demands of its fields: a map that breaks one rule is refused, and the rule is named.
 
-use bpf_pin::{Cause, MapFlags};
+use bpf_pin::error::Cause;
+use bpf_pin::types::MapFlags;
 use common::*;
 
 use super::{Row, rows};

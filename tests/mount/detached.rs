@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use bpf_pin::{Bpffs, Detached, FileSystem, Map, MountOptions, Operation};
+use bpf_pin::bpffs::{Detached, FileSystem, MountOptions};
+use bpf_pin::error::Operation;
+use bpf_pin::{Bpffs, Map};
 use common::*;
 use rustix::mount::{MountPropagationFlags, mount_change};
 

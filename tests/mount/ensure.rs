@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOptions, MountOutcome, Operation};
+use bpf_pin::bpffs::{FileSystem, MountOptions, MountOutcome};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Map};
 use common::*;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};

@@ -3,7 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, FileSystem, Map, MountOptions, Operation, ShadowedBpffs};
+use bpf_pin::bpffs::{FileSystem, MountOptions, ShadowedBpffs};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Map};
 use common::*;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{

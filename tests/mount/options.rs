@@ -7,9 +7,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{
-    Allowed, AttachType, Bpffs, Cause, Command, Error, MapType, MountOptions, Operation, ProgType,
-};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::token::Allowed;
+use bpf_pin::types::{AttachType, Command, ProgType};
+use bpf_pin::{Bpffs, Error, MapType};
 use common::*;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::mount::{UnmountFlags, unmount};

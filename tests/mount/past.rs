@@ -5,7 +5,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chroot, symlink};
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Bpffs, Cause, Error, FileSystem, MountOptions, Operation};
+use bpf_pin::bpffs::{FileSystem, MountOptions};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Error};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::chdir;

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use bpf_pin::{Bpffs, Capability, Cause, MountOptions, Operation};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::probe::Capability;
 use common::*;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,

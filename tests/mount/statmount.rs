@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bpf_pin::{Bpffs, MountOptions};
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::MountOptions;
 
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change,

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use bpf_pin::Mount;
+use bpf_pin::bpffs::Mount;
 
 /// xorshift64*: of one seed the same numbers on every run.
 pub struct Random(u64);

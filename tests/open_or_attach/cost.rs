@@ -2,7 +2,8 @@
 
 use std::mem::forget;
 
-use bpf_pin::{Attachment, LinkSpec, PinDir, Prog};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];

@@ -1,6 +1,8 @@
 //! Somebody who knows nothing of turns is faster, right between two syscalls.
 
-use bpf_pin::{AttachType, Attachment, LinkSpec, PinDir, Prog};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::AttachType;
+use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
 use crate::one_link;

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use bpf_pin::{AttachType, Attachment, Link, LinkSpec, PinDir, Prog, ProgType};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, PinDir, Prog};
 use common::*;
 
 use crate::one_link;

@@ -1,9 +1,10 @@
 //! Links of netfilter, of which the kernel tells neither whether they are attached nor in which network.
 
-use bpf_pin::{
-    AttachType, Attachment, Capability, Cause, Link, LinkSpec, Operation, PinDir, Prog, ProgType,
-    abi,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::probe::Capability;
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, PinDir, Prog, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -3,7 +3,9 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 
-use bpf_pin::{AttachType, Attachment, LinkSpec, PinDir, Prog, ProgType};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
 use crate::{netns, one_link};

@@ -3,10 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, Kind, Link, LinkSpec, LinkTarget, Operation, PinDir, Prog,
-    ProgType,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::link::LinkTarget;
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Kind, Link, LinkSpec, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 

@@ -1,6 +1,9 @@
 //! One CPU's value, where the kernel has a flag for that.
 
-use bpf_pin::{Access, Cause, Error, MapFlags, MapSpec, MapType, PerCpu};
+use bpf_pin::error::Cause;
+use bpf_pin::map::PerCpu;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Error, MapSpec, MapType};
 use common::*;
 
 type Value = [u32; 3];

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use bpf_pin::{Insn, LogLevel, Prog, ProgSpec, ProgType, abi};
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{LogLevel, ProgType};
+use bpf_pin::{Prog, ProgSpec, abi};
 use common::*;
 
 use crate::{BPF, CHILD, ZERO, log_of};

@@ -1,6 +1,9 @@
 //! What a program's BTF says of its instructions.
 
-use bpf_pin::{Btf, Cause, Insn, LogLevel, ProgSpec, ProgType};
+use bpf_pin::ProgSpec;
+use bpf_pin::error::Cause;
+use bpf_pin::prog::{Btf, Insn};
+use bpf_pin::types::{LogLevel, ProgType};
 use common::*;
 
 use crate::{BPF, log_of, run, since};

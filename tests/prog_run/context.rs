@@ -3,7 +3,10 @@
 use std::hint::black_box;
 use std::ptr;
 
-use bpf_pin::{AttachType, Cause, Insn, ProgFlags, ProgSpec, ProgType, TestRun, abi};
+use bpf_pin::error::Cause;
+use bpf_pin::prog::{Insn, ProgFlags, TestRun};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{ProgSpec, abi};
 use common::*;
 
 /// The mark of `struct __sk_buff`.

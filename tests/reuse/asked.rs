@@ -1,9 +1,10 @@
 //! What a spec says of the descriptor, and of the entries, holds whether the map is found or made.
 
-use bpf_pin::{
-    Access, Cause, ElemFlags, Map, MapFlags, MapOutcome as Done, MapSpec, MapType, Migrate,
-    Operation, PinDir, PinnedMap, Reuse,
-};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType, PinDir, PinnedMap};
 use common::*;
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::thread::CapabilitySet;

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::fs::File;
 
-use bpf_pin::{
-    Access, AttachType, Insn, Link, LinkSpec, LinkTarget, Map, MapFlags, MapSpec, MapType, Prog,
-    ProgFlags, ProgSpec, ProgType, XdpFlags,
-};
+use bpf_pin::link::{LinkTarget, XdpFlags};
+use bpf_pin::prog::{Insn, ProgFlags};
+use bpf_pin::types::{AttachType, MapFlags, ProgType};
+use bpf_pin::{Access, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec};
 use bpf_pin_sys::Version;
 use common::*;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bpf_pin::{Cause, Error, Map, Operation, PinDir};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;

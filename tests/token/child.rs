@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use bpf_pin::{Bpffs, MountOptions, Result};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::{Bpffs, Result};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};

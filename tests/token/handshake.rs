@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Allowed, Capability, Cause, MountOptions, Operation};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::probe::Capability;
+use bpf_pin::token::Allowed;
 use common::*;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string,
@@ -100,7 +103,7 @@ fn sockets() -> Outcome {
             let other = scope.spawn(|| MountOptions::new().mode(0o711).request_delegation(&there));
             MountOptions::new().grant_delegation(&here)?;
             let bpffs = other.join().expect("no panic")?;
-            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            assert!(bpf_pin::bpffs::FileSystem::of(&bpffs)?.is_bpffs());
             hash().pin(bpffs.path().join("map"))?;
             Ok(())
         })?;

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use bpf_pin::{Cause, Detached, MapType, MountOptions};
+use bpf_pin::MapType;
+use bpf_pin::bpffs::{Detached, MountOptions};
+use bpf_pin::error::Cause;
 use common::*;
 use rustix::io::Errno;
 use rustix::net::SocketType;
@@ -270,7 +272,7 @@ fn late() -> Outcome {
             let request = scope.spawn(|| MountOptions::new().request_delegation(&socket));
             MountOptions::new().grant_delegation(&there)?;
             let bpffs = request.join().expect("no panic")?;
-            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            assert!(bpf_pin::bpffs::FileSystem::of(&bpffs)?.is_bpffs());
             Ok(())
         })?;
     }
@@ -301,7 +303,7 @@ fn pidfds() -> Outcome {
             let request = scope.spawn(|| MountOptions::new().request_delegation(&there));
             MountOptions::new().grant_delegation(&here)?;
             let bpffs = request.join().expect("no panic")?;
-            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            assert!(bpf_pin::bpffs::FileSystem::of(&bpffs)?.is_bpffs());
             Ok(())
         })?;
         // Of what is no request, too.
@@ -379,7 +381,7 @@ fn credentials() -> Outcome {
             let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
             MountOptions::new().grant_delegation(&here)?;
             let bpffs = other.join().expect("no panic")?;
-            assert!(bpf_pin::FileSystem::of(&bpffs)?.is_bpffs());
+            assert!(bpf_pin::bpffs::FileSystem::of(&bpffs)?.is_bpffs());
             Ok(())
         })?;
     }

@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Cause, Detached, MountOptions};
+use bpf_pin::bpffs::{Detached, MountOptions};
+use bpf_pin::error::Cause;
 use common::*;
 
 use crate::child;

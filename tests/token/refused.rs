@@ -4,7 +4,10 @@ use std::fs;
 use std::os::fd::AsFd;
 
 use bpf_pin::abi::Version;
-use bpf_pin::{Capability, Cause, FileSystem, MountOptions, Token};
+use bpf_pin::bpffs::{FileSystem, MountOptions};
+use bpf_pin::error::Cause;
+use bpf_pin::probe::Capability;
+use bpf_pin::token::Token;
 use common::*;
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::net::{

@@ -3,10 +3,12 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
-use bpf_pin::{
-    Allowed, AttachType, Cause, Command, Error, Insn, Map, MapSpec, MapType, MountOptions,
-    Operation, Prog, ProgSpec, ProgType, Result, Token, abi,
-};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::prog::Insn;
+use bpf_pin::token::{Allowed, Token};
+use bpf_pin::types::{AttachType, Command, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Prog, ProgSpec, Result, abi};
 use common::*;
 
 use crate::child;
@@ -113,10 +115,10 @@ pub fn delegated() {
         map.id().unwrap()
     );
     map_spec(MapType::LPM_TRIE)
-        .flags(bpf_pin::MapFlags::NO_PREALLOC)
+        .flags(bpf_pin::types::MapFlags::NO_PREALLOC)
         .create()
         .expect_err("by no token");
-    let lpm = map_spec(MapType::LPM_TRIE).flags(bpf_pin::MapFlags::NO_PREALLOC);
+    let lpm = map_spec(MapType::LPM_TRIE).flags(bpf_pin::types::MapFlags::NO_PREALLOC);
     assert_not_delegated(lpm.token(&token).create(), "maps of type lpm_trie");
 
     let (xdp, other) = (AttachType::XDP, AttachType::XDP_DEVMAP);
@@ -189,14 +191,14 @@ fn no_token() -> Outcome {
 }
 
 fn flag_alone() -> Outcome {
-    let flags = bpf_pin::MapFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
+    let flags = bpf_pin::types::MapFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
     let error = map_spec(MapType::HASH)
         .flags(flags)
         .create()
         .expect_err("no token");
     let what = "BPF_F_TOKEN_FD";
     assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
-    let flags = bpf_pin::ProgFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
+    let flags = bpf_pin::prog::ProgFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).flags(flags);
     let error = spec.load().expect_err("no token");

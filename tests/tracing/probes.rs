@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use bpf_pin::{
-    AttachType, Attachment, Cause, LinkSpec, LinkTarget, LinkType, PinDir, ProgType, Uprobes, abi,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::link::{LinkTarget, Uprobes};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{LinkSpec, PinDir, abi};
 use common::*;
 
 use crate::{clear, has_kprobes, is_for_good, load, read, refused, runs, seen, spawn, spec_insns};

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bpf_pin::{Cause, EntryType, Map, Object, PinDir};
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, Object, PinDir};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 

@@ -4,7 +4,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{EntryType, Map, PinDir, Result};
+use bpf_pin::dir::EntryType;
+use bpf_pin::{Map, PinDir, Result};
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Cause, Error, PinDir, Result};
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, PinDir, Result};
 use common::*;
 
 use crate::{DIRS, Names, PINS, names};

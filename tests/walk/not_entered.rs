@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use bpf_pin::{Cause, EntryType, Operation, PinDir, Result};
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{PinDir, Result};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;

@@ -32,7 +32,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Operation::RequestDelegation`](crate::Operation::RequestDelegation):
+    /// [`Operation::RequestDelegation`](crate::error::Operation::RequestDelegation):
     /// - [`Refused`](Cause::Refused) with the other side's errno
     /// - [`Handshake`](Cause::Handshake) if the answer has another form
     /// - [`HungUp`](Cause::HungUp) if the other side closed the socket (EPIPE, ECONNRESET)
@@ -49,7 +49,8 @@ impl MountOptions {
     /// ```no_run
     /// use std::os::unix::net::UnixStream;
     ///
-    /// use bpf_pin::{MountOptions, Token};
+    /// use bpf_pin::bpffs::MountOptions;
+    /// use bpf_pin::token::Token;
     ///
     /// // In a user and mount namespace of its own.
     /// let socket = UnixStream::connect("/run/app/delegate")?;
@@ -111,7 +112,7 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Operation::GrantDelegation`](crate::Operation::GrantDelegation), and the other side is informed if that is possible:
+    /// [`Operation::GrantDelegation`](crate::error::Operation::GrantDelegation), and the other side is informed if that is possible:
     /// - [`NotABpfContext`](Cause::NotABpfContext)
     /// - [`UsedContext`](Cause::UsedContext) if the context was used before (EBUSY)
     /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
@@ -130,7 +131,10 @@ impl MountOptions {
     /// ```no_run
     /// use std::os::unix::net::UnixListener;
     ///
-    /// use bpf_pin::{Allowed, Command, MapType, MountOptions};
+    /// use bpf_pin::bpffs::MountOptions;
+    /// use bpf_pin::token::Allowed;
+    /// use bpf_pin::types::Command;
+    /// use bpf_pin::MapType;
     ///
     /// let listener = UnixListener::bind("/run/app/delegate")?;
     /// let (socket, _) = listener.accept()?;

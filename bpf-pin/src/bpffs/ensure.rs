@@ -83,7 +83,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::MountBpffs`](crate::Operation::MountBpffs), and nothing is mounted:
+    /// [`Operation::MountBpffs`](crate::error::Operation::MountBpffs), and nothing is mounted:
     /// - [`Occupied`](Cause::Occupied) if another file system is mounted exactly there
     /// - [`NotTheRoot`](Cause::NotTheRoot) if the path is a directory within a bpffs
     /// - [`PathBypassesMount`](Cause::PathBypassesMount) if the path would bypass the mount
@@ -97,7 +97,8 @@ impl Bpffs {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Bpffs, MountOptions};
+    /// use bpf_pin::bpffs::MountOptions;
+    /// use bpf_pin::Bpffs;
     ///
     /// // The kernel provides /sys/fs/bpf. Any other directory must be created first.
     /// std::fs::create_dir_all("/run/app/bpf")?;

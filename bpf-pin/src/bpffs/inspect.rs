@@ -37,7 +37,7 @@ pub enum Verdict {
     Mounted,
     /// A directory within a bpffs that is mounted further up.
     Within,
-    /// A bpffs that is attached nowhere: [`Detached`](crate::Detached), or unmounted while in use.
+    /// A bpffs that is attached nowhere: [`Detached`](crate::bpffs::Detached), or unmounted while in use.
     Unattached,
 }
 
@@ -83,7 +83,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::InspectBpffs`](crate::Operation::InspectBpffs) if that cannot be determined:
+    /// [`Operation::InspectBpffs`](crate::error::Operation::InspectBpffs) if that cannot be determined:
     /// - [`Blocked`](Cause::Blocked) if a directory on the path may not be searched (EACCES)
     /// - [`NoProc`](Cause::NoProc) without mountinfo
     /// - [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the like
@@ -91,7 +91,8 @@ impl Bpffs {
     /// # Examples
     ///
     /// ```
-    /// use bpf_pin::{Bpffs, Verdict};
+    /// use bpf_pin::bpffs::Verdict;
+    /// use bpf_pin::Bpffs;
     ///
     /// let seen = Bpffs::inspect("/proc")?;
     /// assert!(matches!(seen.verdict, Verdict::Elsewhere { .. }));

@@ -42,7 +42,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::FindBpffs`](crate::Operation::FindBpffs); [`inspect`](Self::inspect) returns more details:
+    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs); [`inspect`](Self::inspect) returns more details:
     /// - [`NotBpffs`](Cause::NotBpffs) with the file system that is there, and a bpffs that it shadows
     /// - [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT)
     /// - [`NotADirectory`](Cause::NotADirectory) (ENOTDIR)
@@ -90,7 +90,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::FindBpffs`](crate::Operation::FindBpffs): [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
+    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs): [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
     /// mount over it; [`NotBpffs`](Cause::NotBpffs) if it leads to another file system;
     /// [`Missing`](Cause::Missing) (ENOENT) and the like if it leads nowhere.
     pub fn still_here(&self) -> Result<()> {
@@ -113,7 +113,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::ReadMounts`](crate::Operation::ReadMounts): [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
+    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts): [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
     /// nowhere, in another mount namespace, or above this process's root. [`NoProc`](Cause::NoProc).
     pub fn mount(&self) -> Result<Mount> {
         let fd = self.fd.as_fd();
@@ -144,7 +144,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::ReadMounts`](crate::Operation::ReadMounts) with [`NoProc`](Cause::NoProc).
+    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts) with [`NoProc`](Cause::NoProc).
     ///
     /// # Examples
     ///
@@ -172,7 +172,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::UnmountBpffs`](crate::Operation::UnmountBpffs), with the bpffs, still mounted:
+    /// [`Operation::UnmountBpffs`](crate::error::Operation::UnmountBpffs), with the bpffs, still mounted:
     /// - [`InUse`](Cause::InUse) (EBUSY)
     /// - [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
     ///   [`Missing`](Cause::Missing) if the path leads elsewhere by now

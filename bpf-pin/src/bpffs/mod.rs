@@ -11,6 +11,8 @@ mod mount;
 mod options;
 mod statfs;
 
+pub use crate::procfs::{Mount, Propagation, ShadowedBpffs};
+pub use crate::types::FileSystem;
 pub use ensure::MountOutcome;
 pub use inspect::{Inspection, ReadOnly, Verdict};
 pub use instance::Bpffs;

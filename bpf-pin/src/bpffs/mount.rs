@@ -26,27 +26,27 @@ impl MountOptions {
     /// [`nosymfollow`](Self::nosymfollow) (EINVAL), mount(2) is used and all options are read back
     /// afterwards. mount(2) returns no descriptor, so the new mount is found in mountinfo: the only new
     /// bpffs on this directory. If others mount there at the same moment, all new mounts are removed and
-    /// the error is [`LostRace`](crate::Cause::LostRace).
+    /// the error is [`LostRace`](crate::error::Cause::LostRace).
     ///
     /// # Errors
     ///
-    /// [`Operation::MountBpffs`](crate::Operation::MountBpffs), and nothing is mounted:
-    /// - [`InvalidOption`](crate::Cause::InvalidOption), without a syscall
-    /// - [`OptionIgnored`](crate::Cause::OptionIgnored) if the kernel is too old for an option
-    /// - [`Missing`](crate::Cause::Missing), [`EmptyPath`](crate::Cause::EmptyPath) (ENOENT)
-    /// - [`NotADirectory`](crate::Cause::NotADirectory) (ENOTDIR)
-    /// - [`NameTooLong`](crate::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong)
+    /// [`Operation::MountBpffs`](crate::error::Operation::MountBpffs), and nothing is mounted:
+    /// - [`InvalidOption`](crate::error::Cause::InvalidOption), without a syscall
+    /// - [`OptionIgnored`](crate::error::Cause::OptionIgnored) if the kernel is too old for an option
+    /// - [`Missing`](crate::error::Cause::Missing), [`EmptyPath`](crate::error::Cause::EmptyPath) (ENOENT)
+    /// - [`NotADirectory`](crate::error::Cause::NotADirectory) (ENOTDIR)
+    /// - [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong)
     ///   (ENAMETOOLONG)
-    /// - [`Blocked`](crate::Cause::Blocked) (EACCES)
-    /// - ELOOP, with [`SymbolicLink`](crate::Cause::SymbolicLink) on a mount that follows none
-    /// - [`MissingCapability`](crate::Cause::MissingCapability),
-    ///   [`NeedsDelegation`](crate::Cause::NeedsDelegation) or
-    ///   [`ForeignMountNamespace`](crate::Cause::ForeignMountNamespace) (EPERM)
-    /// - [`MountTableFull`](crate::Cause::MountTableFull) (ENOSPC)
-    /// - [`PathBypassesMount`](crate::Cause::PathBypassesMount) if the path would bypass the mount
-    /// - [`NoProc`](crate::Cause::NoProc) if mountinfo is needed, as it is for a path with a symbolic link
+    /// - [`Blocked`](crate::error::Cause::Blocked) (EACCES)
+    /// - ELOOP, with [`SymbolicLink`](crate::error::Cause::SymbolicLink) on a mount that follows none
+    /// - [`MissingCapability`](crate::error::Cause::MissingCapability),
+    ///   [`NeedsDelegation`](crate::error::Cause::NeedsDelegation) or
+    ///   [`ForeignMountNamespace`](crate::error::Cause::ForeignMountNamespace) (EPERM)
+    /// - [`MountTableFull`](crate::error::Cause::MountTableFull) (ENOSPC)
+    /// - [`PathBypassesMount`](crate::error::Cause::PathBypassesMount) if the path would bypass the mount
+    /// - [`NoProc`](crate::error::Cause::NoProc) if mountinfo is needed, as it is for a path with a symbolic link
     ///   or ".." in it
-    /// - [`InteriorNul`](crate::Cause::InteriorNul)
+    /// - [`InteriorNul`](crate::error::Cause::InteriorNul)
     ///
     /// # References
     ///
@@ -95,15 +95,16 @@ impl MountOptions {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs) as [`mount`](Self::mount), and
-    /// [`Unsupported`](crate::Cause::Unsupported) if the kernel lacks fsopen(2) (ENOSYS), or with
+    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs) as [`mount`](Self::mount), and
+    /// [`Unsupported`](crate::error::Cause::Unsupported) if the kernel lacks fsopen(2) (ENOSYS), or with
     /// [`nosymfollow`](Self::nosymfollow) before Linux 5.14 (EINVAL). If a seccomp filter may have answered:
     /// the errno alone.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, MountOptions};
+    /// use bpf_pin::bpffs::MountOptions;
+    /// use bpf_pin::{MapSpec, MapType};
     ///
     /// // Others see it when it is complete.
     /// let bpffs = MountOptions::new().detached()?;
@@ -178,9 +179,9 @@ impl Detached {
     ///
     /// # Errors
     ///
-    /// [`Operation::AttachBpffs`](crate::Operation::AttachBpffs) as [`MountOptions::mount`], with the bpffs, detached. It can be
+    /// [`Operation::AttachBpffs`](crate::error::Operation::AttachBpffs) as [`MountOptions::mount`], with the bpffs, detached. It can be
     /// attached elsewhere, except if it was attached and detached again: because mountinfo showed another
-    /// source or delegation, or for [`PathBypassesMount`](crate::Cause::PathBypassesMount).
+    /// source or delegation, or for [`PathBypassesMount`](crate::error::Cause::PathBypassesMount).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);

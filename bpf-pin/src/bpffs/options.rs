@@ -27,7 +27,7 @@ use crate::types::{AttachType, Command, MapType, ProgType};
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::MountOptions;
+/// use bpf_pin::bpffs::MountOptions;
 ///
 /// let bpffs = MountOptions::new()
 ///     .mode(0o750)
@@ -177,7 +177,7 @@ impl MountOptions {
 
     /// Makes [`Bpffs::ensure`](crate::Bpffs::ensure) fail, instead of mounting a second bpffs, if process 1
     /// has a bpffs at the path that this thread does not see. See
-    /// [`MountOutcome::in_process_1`](crate::MountOutcome::in_process_1).
+    /// [`MountOutcome::in_process_1`](crate::bpffs::MountOutcome::in_process_1).
     pub fn refuse_second_bpffs(mut self, refuse: bool) -> Self {
         self.refuses_second = refuse;
         self

@@ -15,13 +15,13 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// [`Operation::Statfs`](crate::Operation::Statfs) with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
+    /// [`Operation::Statfs`](crate::error::Operation::Statfs) with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
     /// and without an errno if it holds a NUL.
     ///
     /// # Examples
     ///
     /// ```
-    /// use bpf_pin::FileSystem;
+    /// use bpf_pin::bpffs::FileSystem;
     ///
     /// let fs = FileSystem::at("/proc")?;
     /// assert!(!fs.is_bpffs());
@@ -47,7 +47,7 @@ impl FileSystem {
     ///
     /// # Errors
     ///
-    /// [`Operation::Fstatfs`](crate::Operation::Fstatfs) with the errno of `fstatfs(2)`; EIO is the likely one.
+    /// [`Operation::Fstatfs`](crate::error::Operation::Fstatfs) with the errno of `fstatfs(2)`; EIO is the likely one.
     pub fn of(fd: impl AsFd) -> Result<Self> {
         match fstatfs(fd) {
             Ok(stat) => Ok(Self::from_stat(&stat)),

@@ -318,7 +318,7 @@ pub enum Cause {
         /// All that differs.
         mismatches: Vec<Mismatch>,
     },
-    /// Another [`Migration`](crate::Migration) of the name has not ended in time.
+    /// Another [`Migration`](crate::reuse::Migration) of the name has not ended in time.
     Migrating,
     /// Entries of maps of this type cannot be copied by a process.
     NotCopied {

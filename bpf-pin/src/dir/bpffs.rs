@@ -14,7 +14,7 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
+    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(Reason::errno_only);
         fd.and_then(|fd| Ok(PinDir::of_bpffs(fd, self.path())?))
@@ -27,7 +27,7 @@ impl Detached {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateBpffs`](crate::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
+    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(|errno| {
             let reason = Reason::errno_only(errno);

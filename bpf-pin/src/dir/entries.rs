@@ -182,13 +182,14 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::ListDir`](crate::Operation::ListDir): [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
+    /// [`Operation::ListDir`](crate::error::Operation::ListDir): [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
     /// be read. The same of an entry ends the stream.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{EntryType, Object, PinDir};
+    /// use bpf_pin::dir::EntryType;
+    /// use bpf_pin::{Object, PinDir};
     ///
     /// for entry in PinDir::open("/sys/fs/bpf")?.entries()? {
     ///     let entry = entry?;

@@ -41,7 +41,8 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{EntryType, PinDir};
+    /// use bpf_pin::dir::EntryType;
+    /// use bpf_pin::PinDir;
     ///
     /// for entry in PinDir::open("/sys/fs/bpf")?.walk()? {
     ///     let entry = entry?;

@@ -138,7 +138,7 @@ impl PinDir {
     /// reader has [locked](Self::lock) stays.
     ///
     /// A directory that was being replaced without `RENAME_EXCHANGE` is given its name back. A map that
-    /// another was [migrated](crate::Migrate) from stays as long as that other has the name.
+    /// another was [migrated](crate::reuse::Migrate) from stays as long as that other has the name.
     ///
     /// What is of another type than its name is for stays, too, and is reported: a process was killed right
     /// after it exchanged the name with something that another process had put there, and which name that

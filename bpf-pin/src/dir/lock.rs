@@ -69,7 +69,8 @@ impl PinDir {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{LockMode, PinDir, Wait};
+    /// use bpf_pin::dir::{LockMode, Wait};
+    /// use bpf_pin::PinDir;
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;

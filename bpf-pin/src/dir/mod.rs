@@ -29,6 +29,7 @@ use crate::path::{Component, ComponentError, with_name};
 
 use temp_names::TempNames;
 
+pub use crate::path::{escape_name, unescape_name};
 pub(crate) use byte_lock::ByteLock;
 pub use entries::{Entries, Entry, EntryType};
 pub use leftovers::RemovalReport;
@@ -42,12 +43,12 @@ pub use walk::Walk;
 ///
 /// Names are looked up from the descriptor, so a mount over the path, a renamed parent or a
 /// symbolic link planted on the way changes nothing: it stays this directory. A name is one
-/// component without a '.', which bpffs allows in none: see [`escape_name`](crate::escape_name).
+/// component without a '.', which bpffs allows in none: see [`escape_name`](crate::dir::escape_name).
 /// It is checked before the kernel sees it.
 ///
 /// `BPF_F_PATH_FD` is how the kernel takes the descriptor, from Linux 6.5 on; a kernel that denies
 /// to know it is asked through /proc/thread-self/fd instead, which takes two more syscalls that
-/// prove the way. Where /proc is missing, too: [`Cause::NeedsProc`](crate::Cause::NeedsProc).
+/// prove the way. Where /proc is missing, too: [`Cause::NeedsProc`](crate::error::Cause::NeedsProc).
 ///
 /// Dropped, it closes the descriptor and leaves the directory.
 ///
@@ -73,8 +74,8 @@ pub use walk::Walk;
 /// Whoever may write to the directory can put other objects under its names, between any two system calls.
 /// A symbolic link can lead to what only this process may open: it is looked for in a system call after
 /// `BPF_OBJ_GET`, which has followed it by then. If the directory's mount was
-/// [`nosymfollow`](crate::MountOptions::nosymfollow) when it was opened, nothing is looked for: the kernel
-/// follows no link in it, and opening a pin fails with ELOOP and [`SymbolicLink`](crate::Cause::SymbolicLink).
+/// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) when it was opened, nothing is looked for: the kernel
+/// follows no link in it, and opening a pin fails with ELOOP and [`SymbolicLink`](crate::error::Cause::SymbolicLink).
 /// A process with `CAP_SYS_ADMIN` can undo that: by a remount without it, or by a link from elsewhere that
 /// is mounted over a name.
 ///
@@ -138,7 +139,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::CloneDir`](crate::Operation::CloneDir): EMFILE where the process has all the descriptors it may have.
+    /// [`Operation::CloneDir`](crate::error::Operation::CloneDir): EMFILE where the process has all the descriptors it may have.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {

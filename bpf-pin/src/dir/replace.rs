@@ -112,7 +112,8 @@ impl PinDir {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Cause, MapSpec, MapType, PinDir};
+    /// use bpf_pin::error::Cause;
+    /// use bpf_pin::{MapSpec, MapType, PinDir};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let seen = dir.identity("flows")?;

@@ -28,7 +28,7 @@ impl PinDir {
     ///
     /// Opens no object, follows no symbolic link. A directory that cannot be entered comes as an
     /// entry and then as an error, and the walk goes on; so does one that something is mounted on:
-    /// [`MountPoint`](crate::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
+    /// [`MountPoint`](crate::error::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
     /// Memory is some 10 KiB for each level of depth, and a descriptor or two.
     ///
     /// # Errors
@@ -73,7 +73,8 @@ impl Walk {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{EntryType, PinDir};
+    /// use bpf_pin::dir::EntryType;
+    /// use bpf_pin::PinDir;
     ///
     /// let (mut walk, mut pins) = (PinDir::open("/sys/fs/bpf")?.walk()?, 0);
     /// while let Some(entry) = walk.next_entry() {

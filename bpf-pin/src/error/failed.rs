@@ -13,13 +13,14 @@ use super::{Error, ErrorKind};
 /// `?` works in a function that returns this crate's [`Error`] or a [`std::io::Error`], and drops the
 /// object. It works in one that returns a `Box<dyn std::error::Error>`, too: the box holds the `Failed`
 /// with its object, or the [`Error`] alone where the object borrows from something
-/// (a [`Stage`](crate::Stage), a view of a `&Map`). `.map_err(bpf_pin::Error::from)?` always drops the
+/// (a [`Stage`](crate::dir::Stage), a view of a `&Map`). `.map_err(bpf_pin::Error::from)?` always drops the
 /// object and boxes the [`Error`].
 ///
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{ErrorKind, Map, PinnedMap};
+/// use bpf_pin::error::ErrorKind;
+/// use bpf_pin::{Map, PinnedMap};
 ///
 /// /// Pins the map, or opens the one that another process pinned first.
 /// fn pin_or_open(map: Map, path: &str) -> bpf_pin::Result<PinnedMap> {
@@ -106,17 +107,17 @@ impl<T: Owned> StdError for Failed<T> {
 /// `?` from a [`Failed`] of an object that borrows to a boxed error.
 macro_rules! boxes_error_only {
     ([$($generics:tt)*] $object:ty) => {
-        impl<'e, $($generics)*> From<$crate::Failed<$object>> for Box<dyn std::error::Error + 'e> {
-            fn from(failed: $crate::Failed<$object>) -> Self {
-                $crate::Error::from(failed).into()
+        impl<'e, $($generics)*> From<$crate::error::Failed<$object>> for Box<dyn std::error::Error + 'e> {
+            fn from(failed: $crate::error::Failed<$object>) -> Self {
+                $crate::error::Error::from(failed).into()
             }
         }
 
-        impl<'e, $($generics)*> From<$crate::Failed<$object>>
+        impl<'e, $($generics)*> From<$crate::error::Failed<$object>>
             for Box<dyn std::error::Error + Send + Sync + 'e>
         {
-            fn from(failed: $crate::Failed<$object>) -> Self {
-                $crate::Error::from(failed).into()
+            fn from(failed: $crate::error::Failed<$object>) -> Self {
+                $crate::error::Error::from(failed).into()
             }
         }
     };

@@ -7,6 +7,7 @@ mod reason;
 mod subject;
 mod words;
 
+pub use crate::cause::Cause;
 pub use failed::Failed;
 pub(crate) use failed::{Owned, boxes_error_only};
 pub use kind::ErrorKind;
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::types::Identity;
 
 /// A result of this crate.
@@ -38,7 +38,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{ErrorKind, PinnedMap};
+/// use bpf_pin::error::ErrorKind;
+/// use bpf_pin::PinnedMap;
 ///
 /// match PinnedMap::open("/sys/fs/bpf/flows") {
 ///     Ok(flows) => println!("map {}", flows.id()?),

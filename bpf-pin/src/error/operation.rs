@@ -7,7 +7,8 @@ use crate::types::Command;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Operation, PinDir};
+/// use bpf_pin::error::Operation;
+/// use bpf_pin::PinDir;
 ///
 /// let dir = PinDir::open("/sys/fs/bpf")?;
 /// match dir.replace(&bpf_pin::Map::from_id(7)?, "flows") {
@@ -72,23 +73,23 @@ pub enum Operation {
     InspectBpffs,
     /// `read(2)` of `/proc/self/mountinfo`: [`Bpffs::mounts`](crate::Bpffs::mounts).
     ReadMounts,
-    /// `open(2)` of each bpffs: [`inventory`](crate::inventory()).
+    /// `open(2)` of each bpffs: [`Inventory::take`](crate::inventory::Inventory::take).
     ListBpffs,
     /// `fsopen(2)`, `fsconfig(2)` and `fsmount(2)`:
-    /// [`MountOptions::detached`](crate::MountOptions::detached).
+    /// [`MountOptions::detached`](crate::bpffs::MountOptions::detached).
     CreateBpffs,
-    /// `mount(2)` or `fsopen(2)` and its like: [`MountOptions::mount`](crate::MountOptions::mount),
+    /// `mount(2)` or `fsopen(2)` and its like: [`MountOptions::mount`](crate::bpffs::MountOptions::mount),
     /// [`Bpffs::ensure`](crate::Bpffs::ensure).
     MountBpffs,
-    /// `move_mount(2)`: [`Detached::attach`](crate::Detached::attach).
+    /// `move_mount(2)`: [`Detached::attach`](crate::bpffs::Detached::attach).
     AttachBpffs,
     /// `umount2(2)`: [`Bpffs::unmount`](crate::Bpffs::unmount).
     UnmountBpffs,
     /// `sendmsg(2)` and `fsopen(2)`:
-    /// [`MountOptions::request_delegation`](crate::MountOptions::request_delegation).
+    /// [`MountOptions::request_delegation`](crate::bpffs::MountOptions::request_delegation).
     RequestDelegation,
     /// `recvmsg(2)` and `fsconfig(2)`:
-    /// [`MountOptions::grant_delegation`](crate::MountOptions::grant_delegation).
+    /// [`MountOptions::grant_delegation`](crate::bpffs::MountOptions::grant_delegation).
     GrantDelegation,
 
     /// `BPF_TOKEN_CREATE`.
@@ -160,9 +161,9 @@ pub enum Operation {
     /// `BPF_ITER_CREATE`.
     CreateIter,
 
-    /// `BPF_OBJ_GET` and `BPF_MAP_CREATE`: opens or creates a pinned map, see [`Reuse`](crate::Reuse).
+    /// `BPF_OBJ_GET` and `BPF_MAP_CREATE`: opens or creates a pinned map, see [`Reuse`](crate::reuse::Reuse).
     Reuse,
-    /// Copies a map's entries to a new one that takes its name, see [`Migrate`](crate::Migrate). Only
+    /// Copies a map's entries to a new one that takes its name, see [`Migrate`](crate::reuse::Migrate). Only
     /// from [`Error::during`](crate::Error::during).
     Migrate,
     /// Attaches a program by a pinned link, see

@@ -16,7 +16,7 @@ use mount_points::MountPoints;
 
 pub use outline::{Outline, outline};
 
-/// A pin found by [`inventory`].
+/// A pin found by [`Inventory::take`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PinEntry {
@@ -30,7 +30,7 @@ pub struct PinEntry {
     pub info: ObjectInfo,
 }
 
-/// An iterator over the pins of a mount namespace, see [`inventory`].
+/// An iterator over the pins of a mount namespace, see [`Inventory::take`].
 #[derive(Debug)]
 pub struct Inventory {
     instances: std::vec::IntoIter<Instance>,
@@ -39,63 +39,66 @@ pub struct Inventory {
     mount_points: MountPoints,
 }
 
-/// Finds every pin on every bpffs in this thread's mount namespace, with its path and the info of its
-/// object.
-///
-/// Each instance is walked once, however often it is mounted or bound. A directory under another mount is
-/// walked if another mount of the instance leads to it. What no mount leads to is an error,
-/// [`MountPoint`](crate::Cause::MountPoint) and the like, except for a directory under another bpffs, which
-/// is walked itself. A bpffs that another mount covers is [`Covered`](crate::Cause::Covered). Removed pins
-/// are found if they are bound to a file.
-///
-/// The mounts are those at the start, and each path is the one by which the pin was found. If something is
-/// mounted over it, moved or unmounted in the meantime, the path leads elsewhere: to be sure, compare the
-/// object's id after opening the pin.
-///
-/// Mounts that mountinfo does not list are not searched: those outside of this process's root, and the one
-/// that the root is in, if the root is not a mount point.
-///
-/// A failure to open a pin or directory is an error in its place, and does not end the inventory. What is
-/// removed meanwhile is skipped, and so are files whose objects are gone, as some kernels have them in
-/// `maps.debug` and `progs.debug`.
-///
-/// Opening a pin for its info sets its time of last access, as the mount's options say: bpf(2) has no flag
-/// against that. Directories are opened with `O_NOATIME` if that is allowed.
-///
-/// Memory and descriptors are those of [`PinDir::walk`](crate::PinDir::walk): a descriptor or two for each
-/// level of depth. What is deeper than the limit of descriptors is an error.
-///
-/// # Errors
-///
-/// [`Operation::ReadMounts`](crate::Operation::ReadMounts) as [`Bpffs::mounts`].
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::{Identity, Kind, inventory};
-///
-/// // Where is map 17 pinned?
-/// let map = Identity { kind: Kind::Map, id: 17 };
-/// for pin in inventory()?.of(map) {
-///     match pin {
-///         Ok(pin) => println!("{}", pin.path.display()),
-///         // It may be pinned there too. The iterator continues.
-///         Err(error) => eprintln!("not searched: {error}"),
-///     }
-/// }
-/// # Ok::<(), bpf_pin::Error>(())
-/// ```
-pub fn inventory() -> Result<Inventory> {
-    let table = Bpffs::mount_table()?;
-    // Parsed once for both: there may be tens of thousands.
-    let lines: Vec<_> = table.lines().collect();
-    let bpffs = lines.iter().filter(|line| line.is_bpffs());
-    let bpffs = table.unique(bpffs.map(|line| line.to_mount()).collect());
-    Ok(Inventory {
-        mount_points: MountPoints::new(&lines, &bpffs),
-        instances: by_instance(bpffs).into_iter(),
-        current: None,
-    })
+impl Inventory {
+    /// Finds every pin on every bpffs in this thread's mount namespace, with its path and the info of its
+    /// object.
+    ///
+    /// Each instance is walked once, however often it is mounted or bound. A directory under another mount is
+    /// walked if another mount of the instance leads to it. What no mount leads to is an error,
+    /// [`MountPoint`](crate::error::Cause::MountPoint) and the like, except for a directory under another bpffs, which
+    /// is walked itself. A bpffs that another mount covers is [`Covered`](crate::error::Cause::Covered). Removed pins
+    /// are found if they are bound to a file.
+    ///
+    /// The mounts are those at the start, and each path is the one by which the pin was found. If something is
+    /// mounted over it, moved or unmounted in the meantime, the path leads elsewhere: to be sure, compare the
+    /// object's id after opening the pin.
+    ///
+    /// Mounts that mountinfo does not list are not searched: those outside of this process's root, and the one
+    /// that the root is in, if the root is not a mount point.
+    ///
+    /// A failure to open a pin or directory is an error in its place, and does not end the inventory. What is
+    /// removed meanwhile is skipped, and so are files whose objects are gone, as some kernels have them in
+    /// `maps.debug` and `progs.debug`.
+    ///
+    /// Opening a pin for its info sets its time of last access, as the mount's options say: bpf(2) has no flag
+    /// against that. Directories are opened with `O_NOATIME` if that is allowed.
+    ///
+    /// Memory and descriptors are those of [`PinDir::walk`](crate::PinDir::walk): a descriptor or two for each
+    /// level of depth. What is deeper than the limit of descriptors is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts) as [`Bpffs::mounts`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::inventory::Inventory;
+    /// use bpf_pin::{Identity, Kind};
+    ///
+    /// // Where is map 17 pinned?
+    /// let map = Identity { kind: Kind::Map, id: 17 };
+    /// for pin in Inventory::take()?.of(map) {
+    ///     match pin {
+    ///         Ok(pin) => println!("{}", pin.path.display()),
+    ///         // It may be pinned there too. The iterator continues.
+    ///         Err(error) => eprintln!("not searched: {error}"),
+    ///     }
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn take() -> Result<Self> {
+        let table = Bpffs::mount_table()?;
+        // Parsed once for both: there may be tens of thousands.
+        let lines: Vec<_> = table.lines().collect();
+        let bpffs = lines.iter().filter(|line| line.is_bpffs());
+        let bpffs = table.unique(bpffs.map(|line| line.to_mount()).collect());
+        Ok(Self {
+            mount_points: MountPoints::new(&lines, &bpffs),
+            instances: by_instance(bpffs).into_iter(),
+            current: None,
+        })
+    }
 }
 
 impl Inventory {

@@ -24,7 +24,7 @@ impl LinkSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateLink`](crate::Operation::CreateLink), or [`Operation::ReplaceFunction`](crate::Operation::ReplaceFunction) of [`freplace`](Self::freplace):
+    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink), or [`Operation::ReplaceFunction`](crate::error::Operation::ReplaceFunction) of [`freplace`](Self::freplace):
     /// [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type are not attached so,
     /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the program is for
     /// another way; EINVAL where they do not fit otherwise or the kernel does not know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
@@ -46,7 +46,8 @@ impl LinkSpec<'_> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Cause, LinkSpec, Prog};
+    /// use bpf_pin::error::Cause;
+    /// use bpf_pin::{LinkSpec, Prog};
     ///
     /// let pass = Prog::open("/sys/fs/bpf/pass")?;
     /// match LinkSpec::xdp(2).create(&pass) {

@@ -22,6 +22,7 @@ use crate::sys::{self, AsMap};
 use crate::types::{AttachType, Kind, LinkType};
 
 pub use crate::object::{Link, LinkInfo};
+pub use crate::sys::Uprobes;
 pub use crate::types::LinkTarget;
 pub use position::{Anchor, IterTask, Position, XdpFlags};
 pub use spec::LinkSpec;
@@ -39,7 +40,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::UpdateLink`](crate::Operation::UpdateLink): [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
+    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink): [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
     /// type; EINVAL of XDP and maps of sockets where it was loaded with another `expected_attach_type`
     /// than the program that the link holds, and of iterators also for something else: the kernel
     /// compares that and tells it of no program, so no cause is named. aya and libbpf set
@@ -105,7 +106,8 @@ impl Link {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Cause, PinnedLink, Prog};
+    /// use bpf_pin::error::Cause;
+    /// use bpf_pin::{PinnedLink, Prog};
     ///
     /// let link = PinnedLink::open("/sys/fs/bpf/egress")?;
     /// let old = Prog::from_id(link.info()?.prog_id)?;
@@ -129,8 +131,8 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::UpdateLink`](crate::Operation::UpdateLink): EINVAL where the link holds no map, where `new` is no such, was created
-    /// without [`LINK`](crate::MapFlags::LINK), has no programs yet or is of another struct, and where the
+    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink): EINVAL where the link holds no map, where `new` is no such, was created
+    /// without [`LINK`](crate::types::MapFlags::LINK), has no programs yet or is of another struct, and where the
     /// struct's own rules say so: congestion control keeps its name; EOPNOTSUPP where the struct cannot
     /// be updated; [`Detached`](Cause::Detached) (ENOLINK).
     ///
@@ -201,7 +203,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::DetachLink`](crate::Operation::DetachLink): [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
+    /// [`Operation::DetachLink`](crate::error::Operation::DetachLink): [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
     /// and pin of a link of this type detach it: tracing, raw tracepoints, iterators, perf events,
     /// kprobes and uprobes, and struct_ops before Linux 6.11.
     ///
@@ -240,7 +242,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateIter`](crate::Operation::CreateIter): [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
+    /// [`Operation::CreateIter`](crate::error::Operation::CreateIter): [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
     ///
     /// # Examples
     ///
@@ -276,7 +278,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::Operation::Info) as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
+    /// [`Operation::Info`](crate::error::Operation::Info) as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
     pub fn target_name(&self) -> Result<Option<String>> {
         let mut room = [0; 512];
         match sys::link_name(self.as_fd(), &mut room) {
@@ -294,7 +296,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateLink`](crate::Operation::CreateLink): EINVAL where the map is no such, or the kernel does not know of it.
+    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink): EINVAL where the map is no such, or the kernel does not know of it.
     pub fn of_struct_ops(map: &impl AsMap) -> Result<Self> {
         match sys::link_create_struct_ops(map.map_fd()) {
             Ok(fd) => Ok(Self::from_proven_fd(fd)),

@@ -24,7 +24,9 @@ use crate::types::LinkTarget;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Anchor, AttachType, Link, LinkSpec, Position, Prog, XdpFlags};
+/// use bpf_pin::link::{Anchor, Position, XdpFlags};
+/// use bpf_pin::types::AttachType;
+/// use bpf_pin::{Link, LinkSpec, Prog};
 ///
 /// let (filter, first) = (Prog::open("/sys/fs/bpf/filter")?, Link::open("/sys/fs/bpf/first")?);
 /// let xdp = LinkSpec::xdp(2).xdp_flags(XdpFlags::SKB_MODE);
@@ -97,7 +99,7 @@ impl<'a> LinkSpec<'a> {
 
     /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
     /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6, before which
-    /// [`create`](Self::create) says [`Unsupported`](crate::Cause::Unsupported) (EINVAL).
+    /// [`create`](Self::create) says [`Unsupported`](crate::error::Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
         let target = LinkTarget::Tcx {
             ifindex,
@@ -175,7 +177,7 @@ impl<'a> LinkSpec<'a> {
     }
 
     /// `target_btf_id`: the place of a function of another program, by the function's id in that
-    /// program's BTF. What takes it is of type [`EXT`](crate::ProgType::EXT) and was loaded for such a
+    /// program's BTF. What takes it is of type [`EXT`](crate::types::ProgType::EXT) and was loaded for such a
     /// function. Linux 5.10.
     ///
     /// Both functions are global, and alike in what they take and return; the target is compiled. A
@@ -184,7 +186,9 @@ impl<'a> LinkSpec<'a> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Btf, Insn, LinkSpec, Prog, ProgSpec, ProgType};
+    /// use bpf_pin::prog::{Btf, Insn};
+    /// use bpf_pin::types::ProgType;
+    /// use bpf_pin::{LinkSpec, Prog, ProgSpec};
     ///
     /// # let (btf, functions) = (Btf::from_id(1)?, [0; 8]);
     /// let filter = Prog::open("/sys/fs/bpf/filter")?;

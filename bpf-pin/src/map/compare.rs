@@ -53,7 +53,7 @@ impl MapSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::Operation::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::error::Operation::Info) as [`Map::info`].
     ///
     /// # Examples
     ///
@@ -172,7 +172,8 @@ impl MapSpec<'_> {
     /// [all but](MapFields::default) the name and the types in BTF.
     ///
     /// ```
-    /// use bpf_pin::{MapFields, MapSpec, MapType};
+    /// use bpf_pin::map::MapFields;
+    /// use bpf_pin::{MapSpec, MapType};
     ///
     /// // A map of any number of entries will do.
     /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024)
@@ -196,7 +197,7 @@ impl MapSpec<'static> {
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::Operation::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::error::Operation::Info) as [`Map::info`].
     ///
     /// # Examples
     ///

@@ -18,7 +18,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Operation::Freeze`](crate::Operation::Freeze): [`Frozen`](Cause::Frozen) where it is already, and
+    /// [`Operation::Freeze`](crate::error::Operation::Freeze): [`Frozen`](Cause::Frozen) where it is already, and
     /// [`BeingWritten`](Cause::BeingWritten) where its values are mapped for writing (both EBUSY, or
     /// EPERM on a newer kernel); [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading
     /// only; [`MissingCapability`](Cause::MissingCapability) (EPERM), of `CAP_BPF`, on a kernel that
@@ -27,7 +27,9 @@ impl Map {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, MapFlags, MapSpec, MapType};
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::types::MapFlags;
+    /// use bpf_pin::{MapSpec, MapType};
     ///
     /// // The verifier takes what such a map holds for constants.
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).flags(MapFlags::RDONLY_PROG);

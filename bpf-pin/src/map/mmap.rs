@@ -19,7 +19,7 @@ use crate::types::MapType;
 /// once, and the other way round, without a system call.
 ///
 /// `T` is an `AtomicU8`, `AtomicU16`, `AtomicU32` or `AtomicU64` of `std::sync::atomic`, or
-/// [`LoadOnly`](crate::LoadOnly) of one, which is mapped for reading only, as a frozen map must be. A
+/// [`LoadOnly`](crate::map::LoadOnly) of one, which is mapped for reading only, as a frozen map must be. A
 /// value is one or several of them. An array is mapped as a whole.
 ///
 /// It keeps the map alive, whatever becomes of the descriptor and the pin; and for as long as it can
@@ -30,7 +30,8 @@ use crate::types::MapType;
 /// ```no_run
 /// use std::sync::atomic::{AtomicU64, Ordering};
 ///
-/// use bpf_pin::{MapFlags, MapSpec, MapType};
+/// use bpf_pin::types::MapFlags;
+/// use bpf_pin::{MapSpec, MapType};
 ///
 /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 256).flags(MapFlags::MMAPABLE);
 /// let packets = spec.create()?.mmap::<AtomicU64>()?;
@@ -46,7 +47,8 @@ use crate::types::MapType;
 /// ```no_run
 /// use std::sync::atomic::AtomicU32;
 ///
-/// use bpf_pin::{LoadOnly, Map};
+/// use bpf_pin::map::LoadOnly;
+/// use bpf_pin::Map;
 ///
 /// let limits = Map::open("/sys/fs/bpf/limits")?.mmap::<LoadOnly<AtomicU32>>()?;
 /// for value in limits.values() {
@@ -68,7 +70,7 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`Operation::Mmap`](crate::Operation::Mmap): [`NotMmapable`](Cause::NotMmapable) for any other map, and
+    /// [`Operation::Mmap`](crate::error::Operation::Mmap): [`NotMmapable`](Cause::NotMmapable) for any other map, and
     /// [`NoMultiple`](Cause::NoMultiple) for values that are not made of `T`s, both without mmap(2);
     /// [`MapAccess`](Cause::MapAccess) (EACCES or EINVAL) for a map opened for writing only, or for
     /// reading only, whatever `T` is; where it writes [`Frozen`](Cause::Frozen) (EPERM) and

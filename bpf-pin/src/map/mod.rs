@@ -8,6 +8,8 @@ mod mmap;
 mod spec;
 mod validate;
 
+pub use crate::mismatch::{MapFields, Mismatch};
+pub use crate::sys::{AsMap, Atom, LoadOnly};
 pub use elements::{
     Cursor, Descriptor, ElemFlags, Elements, Iter, Key, Keys, Layout, PerCpu, Plain, Readable,
 };
@@ -15,8 +17,6 @@ pub use mmap::Mmap;
 pub use spec::MapSpec;
 
 use std::os::fd::{AsFd, BorrowedFd};
-
-use crate::sys::AsMap;
 
 pub use crate::object::{Map, MapInfo};
 

@@ -21,7 +21,8 @@ use crate::types::{InvalidName, ObjName};
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{MapFlags, MapSpec, MapType};
+/// use bpf_pin::types::MapFlags;
+/// use bpf_pin::{MapSpec, MapType};
 ///
 /// let routes = MapSpec::new(MapType::LPM_TRIE, 8, 4, 10_000)
 ///     .flags(MapFlags::NO_PREALLOC)
@@ -171,7 +172,7 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateMap`](crate::Operation::CreateMap): [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
+    /// [`Operation::CreateMap`](crate::error::Operation::CreateMap): [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
     /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
     /// not know the type; [`InvalidName`](Cause::InvalidName), without a syscall, for a
     /// [`name`](Self::name) that the kernel does not take; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map

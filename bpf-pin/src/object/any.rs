@@ -54,7 +54,7 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// As [`Map::open`], without [`WrongKind`](crate::Cause::WrongKind).
+    /// As [`Map::open`], without [`WrongKind`](crate::error::Cause::WrongKind).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         open_path(path.as_ref(), Access::ReadWrite)
     }
@@ -63,7 +63,7 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// As [`Link::open_with`], without [`WrongKind`](crate::Cause::WrongKind).
+    /// As [`Link::open_with`], without [`WrongKind`](crate::error::Cause::WrongKind).
     pub fn open_with(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         open_path(path.as_ref(), access)
     }

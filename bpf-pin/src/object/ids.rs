@@ -21,7 +21,8 @@ use super::typed::TypedObject;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Ids, Prog};
+/// use bpf_pin::object::Ids;
+/// use bpf_pin::Prog;
 ///
 /// let progs: Ids<Prog> = Prog::ids();
 /// println!("{} programs", progs.collect::<bpf_pin::Result<Vec<_>>>()?.len());

@@ -14,7 +14,8 @@ use super::{Link, LinkInfo, Map, MapInfo, Prog, ProgInfo};
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Object, ObjectInfo};
+/// use bpf_pin::object::ObjectInfo;
+/// use bpf_pin::Object;
 ///
 /// let info = Object::open("/sys/fs/bpf/flows")?.info()?;
 /// println!("{}: {info}", info.identity());

@@ -16,7 +16,9 @@ typed_object! {
     /// ```no_run
     /// use std::fs::File;
     ///
-    /// use bpf_pin::{AttachType, Insn, LinkSpec, ProgSpec, ProgType};
+    /// use bpf_pin::prog::Insn;
+    /// use bpf_pin::types::{AttachType, ProgType};
+    /// use bpf_pin::{LinkSpec, ProgSpec};
     ///
     /// let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
     /// let prog = ProgSpec::new(ProgType::CGROUP_SKB, &insns).load()?;
@@ -39,7 +41,7 @@ typed_object! {
     ///
     /// | condition | cause | errno |
     /// |---|---|---|
-    /// | `access` is not [`Access::ReadWrite`] | [`LinkAccess`](crate::Cause::LinkAccess) | EINVAL |
+    /// | `access` is not [`Access::ReadWrite`] | [`LinkAccess`](crate::error::Cause::LinkAccess) | EINVAL |
     open_with;
 
     /// `BPF_LINK_GET_FD_BY_ID`. Linux 5.8. The command has no open flags: only that of

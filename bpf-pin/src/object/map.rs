@@ -29,7 +29,8 @@ typed_object! {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, MapSpec, MapType};
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::{MapSpec, MapType};
     ///
     /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows").create()?;
     /// let flows = map.elements::<u32, u64>()?;

@@ -15,7 +15,9 @@ typed_object! {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Insn, ProgSpec, ProgType};
+    /// use bpf_pin::prog::Insn;
+    /// use bpf_pin::types::ProgType;
+    /// use bpf_pin::ProgSpec;
     ///
     /// // Lets every packet through.
     /// let insns = [Insn::mov64_imm(0, -1), Insn::exit()];
@@ -55,7 +57,8 @@ typed_object! {
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Prog, ProgType};
+/// use bpf_pin::types::ProgType;
+/// use bpf_pin::Prog;
 ///
 /// let info = Prog::open("/sys/fs/bpf/filter")?.info()?;
 /// assert_eq!(info.prog_type, ProgType::SOCKET_FILTER);

@@ -25,7 +25,8 @@ pub(super) use crate::proof::Proven;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{PinDir, Pinnable};
+/// use bpf_pin::object::Pinnable;
+/// use bpf_pin::PinDir;
 ///
 /// /// Opens `name`, or `fallback` if nothing has that name.
 /// fn either<T: Pinnable>(dir: &PinDir, name: &str, fallback: &str) -> bpf_pin::Result<T> {
@@ -49,7 +50,8 @@ pub trait Pinnable: AsFd + Sealed + Sized {
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Ids, Link, Map, Prog, TypedObject};
+/// use bpf_pin::object::{Ids, TypedObject};
+/// use bpf_pin::{Link, Map, Prog};
 ///
 /// fn count<T: TypedObject>(ids: Ids<T>) -> bpf_pin::Result<()> {
 ///     let ids = ids.collect::<bpf_pin::Result<Vec<_>>>()?;
@@ -134,7 +136,7 @@ macro_rules! typed_object {
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
             /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
             /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
             /// | the kind could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
@@ -237,7 +239,7 @@ macro_rules! typed_object {
             /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
             /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
             /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
             ///

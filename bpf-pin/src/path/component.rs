@@ -157,7 +157,7 @@ fn must_be_escaped(byte: u8) -> bool {
 /// # Examples
 ///
 /// ```
-/// use bpf_pin::{escape_name, unescape_name};
+/// use bpf_pin::dir::{escape_name, unescape_name};
 ///
 /// assert_eq!(*escape_name("vxlan.calico"), *"vxlan%2Ecalico");
 /// assert_eq!(*escape_name("flows"), *"flows");

@@ -145,7 +145,7 @@ impl fmt::Display for Limit {
 /// # Examples
 ///
 /// ```
-/// use bpf_pin::{Action, Capabilities, Permission};
+/// use bpf_pin::probe::{Action, Capabilities, Permission};
 ///
 /// let thread = Capabilities::of_this_thread();
 /// if let Permission::Denied(cause) = thread.may(Action::CreateMaps) {

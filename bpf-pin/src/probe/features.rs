@@ -23,7 +23,7 @@ use crate::sys;
 /// # Examples
 ///
 /// ```
-/// use bpf_pin::Features;
+/// use bpf_pin::probe::Features;
 ///
 /// let kernel = Features::of_this_kernel();
 /// if kernel.exchange == Some(false) {
@@ -37,9 +37,9 @@ pub struct Features {
     /// `BPF_F_PATH_FD`: names in a directory that is held open, without /proc. Linux 6.5.
     pub path_fd: Option<bool>,
     /// `RENAME_EXCHANGE` on a bpffs, for [`PinDir::exchange`] and for
-    /// [`Stage::publish`](crate::Stage::publish) without a gap. Linux 5.17.
+    /// [`Stage::publish`](crate::dir::Stage::publish) without a gap. Linux 5.17.
     pub exchange: Option<bool>,
-    /// `BPF_TOKEN_CREATE`: [`Token`](crate::Token)s and delegated bpffs. Linux 6.9.
+    /// `BPF_TOKEN_CREATE`: [`Token`](crate::token::Token)s and delegated bpffs. Linux 6.9.
     pub token: Option<bool>,
     /// The options `uid` and `gid` of a bpffs. Linux 6.8.
     pub owner_options: Option<bool>,

@@ -4,5 +4,6 @@ mod capabilities;
 mod features;
 mod memlock;
 
+pub use crate::process::{Capability, Lockdown};
 pub use capabilities::{Action, Capabilities, Limit, Permission};
 pub use features::Features;

@@ -19,7 +19,8 @@ use crate::sys;
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Btf, MapSpec, MapType};
+/// use bpf_pin::prog::Btf;
+/// use bpf_pin::{MapSpec, MapType};
 ///
 /// # let section = [];
 /// let btf = Btf::load(&section)?;
@@ -37,8 +38,8 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Operation::LoadBtf`](crate::Operation::LoadBtf), with the kernel's log where it got that far: EINVAL; E2BIG for more than
-    /// 16 MiB; [`MissingCapability`](crate::Cause::MissingCapability) (EPERM) without `CAP_BPF`.
+    /// [`Operation::LoadBtf`](crate::error::Operation::LoadBtf), with the kernel's log where it got that far: EINVAL; E2BIG for more than
+    /// 16 MiB; [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_BPF`.
     pub fn load(btf: &[u8]) -> Result<Self> {
         match sys::btf_load(btf, &mut []).0 {
             Ok(fd) => Ok(Self { fd }),
@@ -67,8 +68,8 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Operation::BtfFromId`](crate::Operation::BtfFromId): [`NoSuchId`](crate::Cause::NoSuchId) (ENOENT) where there is none;
-    /// [`MissingCapability`](crate::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
+    /// [`Operation::BtfFromId`](crate::error::Operation::BtfFromId): [`NoSuchId`](crate::error::Cause::NoSuchId) (ENOENT) where there is none;
+    /// [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
     pub fn from_id(id: u32) -> Result<Self> {
         match sys::btf_fd_by_id(id) {
             Ok(fd) => Ok(Self { fd }),
@@ -88,7 +89,7 @@ impl Btf {
     ///
     /// # Errors
     ///
-    /// [`Operation::BtfInfo`](crate::Operation::BtfInfo): EPERM as [`Map::info`](crate::Map::info).
+    /// [`Operation::BtfInfo`](crate::error::Operation::BtfInfo): EPERM as [`Map::info`](crate::Map::info).
     pub fn id(&self) -> Result<u32> {
         sys::btf_id(self.fd.as_fd()).map_err(|errno| {
             let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();

@@ -26,7 +26,7 @@ impl ProgSpec<'_> {
     ///
     /// # Errors
     ///
-    /// [`Operation::LoadProg`](crate::Operation::LoadProg), with the verifier's log where it got that far: EINVAL or EACCES where it
+    /// [`Operation::LoadProg`](crate::error::Operation::LoadProg), with the verifier's log where it got that far: EINVAL or EACCES where it
     /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
     /// program is too long or too complex;
     /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
@@ -48,7 +48,9 @@ impl ProgSpec<'_> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Error, Insn, ProgSpec, ProgType};
+    /// use bpf_pin::prog::Insn;
+    /// use bpf_pin::types::ProgType;
+    /// use bpf_pin::{Error, ProgSpec};
     ///
     /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     /// let pass = ProgSpec::new(ProgType::XDP, &insns).name("pass").load()?;

@@ -33,7 +33,7 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::Operation::Info), as [`info`](Self::info).
+    /// [`Operation::Info`](crate::error::Operation::Info), as [`info`](Self::info).
     pub fn map_ids(&self) -> Result<Vec<u32>> {
         let fail = |errno| info_error(Kind::Prog, errno);
         let mut ids = Vec::new();
@@ -53,7 +53,7 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Operation::BindMap`](crate::Operation::BindMap): ENOMEM; EPERM as [`info`](Self::info).
+    /// [`Operation::BindMap`](crate::error::Operation::BindMap): ENOMEM; EPERM as [`info`](Self::info).
     pub fn bind_map(&self, map: &impl AsMap) -> Result<()> {
         sys::prog_bind_map(self.as_fd(), map.map_fd()).map_err(|errno| {
             let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();

@@ -39,7 +39,8 @@ bitflags! {
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Prog, TestRun};
+/// use bpf_pin::prog::TestRun;
+/// use bpf_pin::Prog;
 ///
 /// let prog = Prog::open("/sys/fs/bpf/filter")?;
 /// let (packet, mut room) = ([0; 64], [0; 256]);
@@ -136,7 +137,7 @@ impl Prog {
     ///
     /// # Errors
     ///
-    /// [`Operation::RunProg`](crate::Operation::RunProg): [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
+    /// [`Operation::RunProg`](crate::error::Operation::RunProg): [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
     /// newer than this library; [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
     /// 14 bytes; EINVAL where the type does not take what was given, or is not given what it takes;
     /// [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
@@ -151,7 +152,9 @@ impl Prog {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Insn, ProgSpec, ProgType, TestRun};
+    /// use bpf_pin::prog::{Insn, TestRun};
+    /// use bpf_pin::types::ProgType;
+    /// use bpf_pin::ProgSpec;
     ///
     /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     /// let pass = ProgSpec::new(ProgType::XDP, &insns).load()?;

@@ -41,7 +41,9 @@ bitflags! {
 /// What the verifier says of a program that it accepts:
 ///
 /// ```no_run
-/// use bpf_pin::{AttachType, Insn, LogLevel, ProgSpec, ProgType};
+/// use bpf_pin::prog::Insn;
+/// use bpf_pin::types::{AttachType, LogLevel, ProgType};
+/// use bpf_pin::ProgSpec;
 ///
 /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
 /// let spec = ProgSpec::new(ProgType::XDP, &insns)
@@ -150,7 +152,7 @@ impl<'a> ProgSpec<'a> {
         self
     }
 
-    /// `prog_btf_fd`: the program's own types, a [`Btf`](crate::Btf) or one from elsewhere.
+    /// `prog_btf_fd`: the program's own types, a [`Btf`](crate::prog::Btf) or one from elsewhere.
     /// Linux 5.0.
     pub fn btf(mut self, btf: &'a impl AsFd) -> Self {
         self.btf = Some(btf.as_fd());

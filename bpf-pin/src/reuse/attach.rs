@@ -104,9 +104,9 @@ impl PinDir {
     /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
     /// [`position`](LinkSpec::position), [`expected_revision`](LinkSpec::expected_revision) and
     /// [`cookies`](LinkSpec::cookies); [`flags`](LinkSpec::flags) but those of netfilter, of functions and
-    /// of places. Those, how many functions or places, [`pid`](crate::Uprobes::pid) and
+    /// of places. Those, how many functions or places, [`pid`](crate::link::Uprobes::pid) and
     /// [`cookie`](LinkSpec::cookie) are compared where the kernel has the fields of
-    /// [`LinkTarget`](crate::LinkTarget); but a link without a cookie passes for one with any. To apply
+    /// [`LinkTarget`](crate::link::LinkTarget); but a link without a cookie passes for one with any. To apply
     /// them: [`unlink`](Self::unlink) the pin, [`detach`](Link::detach) the link, or drop it where it has
     /// no detaching, and attach again, with a moment in which no program is there.
     ///
@@ -117,32 +117,34 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::Operation::Open), as [`get`](Self::get); nothing but ENOENT means that nothing is there.
+    /// [`Operation::Open`](crate::error::Operation::Open), as [`get`](Self::get); nothing but ENOENT means that nothing is there.
     ///
-    /// [`Operation::Attach`](crate::Operation::Attach) with the pin's path and one of these:
+    /// [`Operation::Attach`](crate::error::Operation::Attach) with the pin's path and one of these:
     ///
-    /// - [`Operation::UpdateLink`](crate::Operation::UpdateLink), and nothing was changed:
+    /// - [`Operation::UpdateLink`](crate::error::Operation::UpdateLink), and nothing was changed:
     ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint);
     ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
     ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
     ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
-    /// - [`Operation::CreateLink`](crate::Operation::CreateLink), as [`LinkSpec::create`]: where the place is taken, after a second in which
+    /// - [`Operation::CreateLink`](crate::error::Operation::CreateLink), as [`LinkSpec::create`]: where the place is taken, after a second in which
     ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
     ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
     ///   netfilter [`RestoreFailed`](Cause::RestoreFailed), the one failure that leaves less than there was: the
     ///   pinned link was in another network namespace, or was defunct, or something else took the place
     ///   meanwhile;
-    /// - [`Operation::FromId`](crate::Operation::FromId), of a netfilter link that holds another program:
+    /// - [`Operation::FromId`](crate::error::Operation::FromId), of a netfilter link that holds another program:
     ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`;
-    /// - [`Operation::Info`](crate::Operation::Info) of the program or the link.
+    /// - [`Operation::Info`](crate::error::Operation::Info) of the program or the link.
     ///
-    /// [`Operation::Pin`](crate::Operation::Pin), as [`pin`](Self::pin), or [`Operation::Replace`](crate::Operation::Replace), as
+    /// [`Operation::Pin`](crate::error::Operation::Pin), as [`pin`](Self::pin), or [`Operation::Replace`](crate::error::Operation::Replace), as
     /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Attachment, AttachType, LinkSpec, PinDir, Prog};
+    /// use bpf_pin::reuse::Attachment;
+    /// use bpf_pin::types::AttachType;
+    /// use bpf_pin::{LinkSpec, PinDir, Prog};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let prog = Prog::open("/sys/fs/bpf/app/filter")?;

@@ -54,24 +54,25 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// # Errors
 ///
-/// [`Operation::Migrate`](crate::Operation::Migrate), and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
+/// [`Operation::Migrate`](crate::error::Operation::Migrate), and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
 /// [`PerCpu`](Cause::PerCpu) where it has types and one of the maps a value for each CPU;
 /// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small,
 /// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array;
 /// [`Unsettled`](Cause::Unsettled) where so much is deleted meanwhile that the walk comes to no end;
 /// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
-/// [`RDONLY`](crate::MapFlags::RDONLY); whatever else stops elements from being read or written, or
+/// [`RDONLY`](crate::types::MapFlags::RDONLY); whatever else stops elements from being read or written, or
 /// the old map from being kept or replaced.
 ///
-/// [`Operation::Lock`](crate::Operation::Lock) with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
-/// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Operation::Reuse`](crate::Operation::Reuse) with
+/// [`Operation::Lock`](crate::error::Operation::Lock) with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
+/// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Operation::Reuse`](crate::error::Operation::Reuse) with
 /// [`NameTooLong`](Cause::NameTooLong) for a name of more than 233 bytes whose map does not fit.
 ///
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Reuse};
+/// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
+/// use bpf_pin::{MapSpec, MapType, PinDir};
 ///
 /// let dir = PinDir::open("/sys/fs/bpf/app")?;
 /// // Each value grows by the time when it was last seen.
@@ -138,7 +139,8 @@ impl<'f> Migrate<'f> {
     /// Each CPU's counter of 8 bytes gets a second one beside it, which begins at 0:
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Reuse};
+    /// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
+    /// use bpf_pin::{MapSpec, MapType, PinDir};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::PERCPU_ARRAY, 4, 16, 64);
@@ -174,7 +176,7 @@ impl<'f> Migrate<'f> {
     /// is what happens between the two passes, as when the new map gets too small.
     ///
     /// While values of the map are mapped for writing, or its type is none that can be frozen, that is
-    /// [`Operation::Freeze`](crate::Operation::Freeze) within [`Operation::Migrate`](crate::Operation::Migrate), after up to five seconds, for a write on its way
+    /// [`Operation::Freeze`](crate::error::Operation::Freeze) within [`Operation::Migrate`](crate::error::Operation::Migrate), after up to five seconds, for a write on its way
     /// looks the same; and the map has its name, by a new pin.
     pub fn freeze(mut self) -> Self {
         self.freeze = true;
@@ -222,12 +224,12 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`](crate::Operation::Unpin) as [`PinDir::unpin`], with the migration. That it is gone is none.
+    /// [`Operation::Unpin`](crate::error::Operation::Unpin) as [`PinDir::unpin`], with the migration. That it is gone is none.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// # use bpf_pin::Migration;
+    /// # use bpf_pin::reuse::Migration;
     /// # fn done(migration: Migration) -> bpf_pin::Result<()> {
     /// // Its last entries may be read still.
     /// let old = migration.commit()?;
@@ -263,7 +265,9 @@ impl Migration {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, LinkSpec, Map, MapSpec, MapType, Migrate, MapOutcome, PinDir, Prog, Reuse};
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
+    /// use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog};
     ///
     /// # fn load(map: &Map) -> bpf_pin::Result<Prog> { Prog::open("/sys/fs/bpf/filter") }
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
@@ -361,12 +365,13 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// [`Operation::Replace`](crate::Operation::Replace) as [`PinDir::replace_if`], with the migration.
+    /// [`Operation::Replace`](crate::error::Operation::Replace) as [`PinDir::replace_if`], with the migration.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, Migrate, MapOutcome, PinDir, Prog, Reuse};
+    /// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
+    /// use bpf_pin::{MapSpec, MapType, PinDir, Prog};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);

@@ -93,7 +93,7 @@ impl PinDir {
     /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
     ///
     /// The map is open for reading and writing, or for what the flag
-    /// [`RDONLY`](crate::MapFlags::RDONLY) or [`WRONLY`](crate::MapFlags::WRONLY) of `spec` says,
+    /// [`RDONLY`](crate::types::MapFlags::RDONLY) or [`WRONLY`](crate::types::MapFlags::WRONLY) of `spec` says,
     /// whether it was there or not: who asks for the first needs no right to write to what is there. A map
     /// that is created has as many entries as [`MapSpec::compare`] takes for fitting: of a ring buffer
     /// whole pages and a power of two, of a CPU map or perf event array no more than there are CPUs, and
@@ -110,19 +110,20 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Reuse`](crate::Operation::Reuse) with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
-    /// [`Operation::Open`](crate::Operation::Open) as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
-    /// [`Operation::CreateMap`](crate::Operation::CreateMap) as [`MapSpec::create`]; [`Operation::Pin`](crate::Operation::Pin) as [`pin`](Self::pin),
+    /// [`Operation::Reuse`](crate::error::Operation::Reuse) with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
+    /// [`Operation::Open`](crate::error::Operation::Open) as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
+    /// [`Operation::CreateMap`](crate::error::Operation::CreateMap) as [`MapSpec::create`]; [`Operation::Pin`](crate::error::Operation::Pin) as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
     /// process holds the lock for five seconds;
-    /// [`Operation::Replace`](crate::Operation::Replace) as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
+    /// [`Operation::Replace`](crate::error::Operation::Replace) as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
     /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
-    /// mapped in this thread's user namespace; [`Operation::Migrate`](crate::Operation::Migrate) as [`Migrate`] has it.
+    /// mapped in this thread's user namespace; [`Operation::Migrate`](crate::error::Operation::Migrate) as [`Migrate`] has it.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, PinDir, Reuse};
+    /// use bpf_pin::reuse::Reuse;
+    /// use bpf_pin::{MapSpec, MapType, PinDir};
     ///
     /// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
     /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows");
@@ -146,8 +147,8 @@ impl PinDir {
     /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
     /// and not to be frozen: an entry takes the place of what is there under its key, and if it is gone
     /// before the copy is done, that comes back, where the map was not asked for with
-    /// [`WRONLY`](crate::MapFlags::WRONLY). One that `spec` asks for with
-    /// [`RDONLY`](crate::MapFlags::RDONLY) takes nothing, in `fill` either.
+    /// [`WRONLY`](crate::types::MapFlags::WRONLY). One that `spec` asks for with
+    /// [`RDONLY`](crate::types::MapFlags::RDONLY) takes nothing, in `fill` either.
     ///
     /// # Errors
     ///
@@ -157,7 +158,9 @@ impl PinDir {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, Error, MapSpec, MapType, PinDir, Reuse};
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::reuse::Reuse;
+    /// use bpf_pin::{Error, MapSpec, MapType, PinDir};
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);

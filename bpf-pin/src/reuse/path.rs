@@ -31,7 +31,8 @@ impl PinnedMap {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{MapSpec, MapType, PinnedMap, Reuse};
+    /// use bpf_pin::reuse::Reuse;
+    /// use bpf_pin::{MapSpec, MapType, PinnedMap};
     ///
     /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024);
     /// let reused = PinnedMap::open_or_create("/sys/fs/bpf/flows", &spec, Reuse::Exact)?;

@@ -67,7 +67,8 @@ impl Functions<'_> {
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{LinkSpec, Prog, Uprobes};
+/// use bpf_pin::link::Uprobes;
+/// use bpf_pin::{LinkSpec, Prog};
 ///
 /// let prog = Prog::open("/sys/fs/bpf/on_request")?;
 /// // From the file's symbol table.
@@ -81,11 +82,11 @@ impl Functions<'_> {
 /// Safe code makes none:
 ///
 /// ```compile_fail,E0133
-/// let _ = bpf_pin::Uprobes::new(c"/proc/self/exe", &[1]);
+/// let _ = bpf_pin::link::Uprobes::new(c"/proc/self/exe", &[1]);
 /// ```
 ///
 /// ```compile_fail,E0133
-/// fn count(uprobes: bpf_pin::Uprobes<'_>) {
+/// fn count(uprobes: bpf_pin::link::Uprobes<'_>) {
 ///     let _ = uprobes.ref_ctr_offsets(&[2]);
 /// }
 /// ```

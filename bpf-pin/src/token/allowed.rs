@@ -181,7 +181,7 @@ impl ParsedOption {
     }
 }
 
-/// What a bpffs delegates to the [`Token`](crate::Token)s created from it, or what a token allows. Linux 6.9.
+/// What a bpffs delegates to the [`Token`](crate::token::Token)s created from it, or what a token allows. Linux 6.9.
 ///
 /// What is read from mountinfo or fdinfo lacks whatever the kernel or this library does not know. The set of
 /// all that the kernel knows is shown as [`any`](Allowed::any).

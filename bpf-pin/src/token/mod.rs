@@ -23,7 +23,7 @@ pub use allowed::{Allowed, Delegable, Delegation};
 pub(crate) use allowed::{ParsedOption, SINCE_DELEGATION};
 
 /// A BPF token: lets a process in a user namespace use what a bpffs
-/// [delegates](crate::MountOptions::delegate_cmds).
+/// [delegates](crate::bpffs::MountOptions::delegate_cmds).
 ///
 /// Has the memory layout of an [`OwnedFd`]. Pass it to [`MapSpec::token`](crate::MapSpec::token) and
 /// [`ProgSpec::token`](crate::ProgSpec::token).
@@ -31,7 +31,8 @@ pub(crate) use allowed::{ParsedOption, SINCE_DELEGATION};
 /// # Examples
 ///
 /// ```no_run
-/// use bpf_pin::{Bpffs, MapSpec, MapType, Token};
+/// use bpf_pin::token::Token;
+/// use bpf_pin::{Bpffs, MapSpec, MapType};
 ///
 /// // In the user namespace that the bpffs was created for.
 /// let token = Token::create(&Bpffs::at("/run/app/bpffs")?)?;
@@ -46,13 +47,13 @@ pub struct Token {
 
 impl Token {
     /// `BPF_TOKEN_CREATE`: creates a token from the root of a bpffs: a [`Bpffs`](crate::Bpffs), a
-    /// [`Detached`](crate::Detached) or another descriptor. Linux 6.9.
+    /// [`Detached`](crate::bpffs::Detached) or another descriptor. Linux 6.9.
     ///
     /// Opens the root again, for reading.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateToken`](crate::Operation::CreateToken):
+    /// [`Operation::CreateToken`](crate::error::Operation::CreateToken):
     /// - [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP)
     /// - [`NothingDelegated`](Cause::NothingDelegated) (ENOENT)
     /// - [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace (EPERM)
@@ -73,7 +74,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Operation::TokenInfo`](crate::Operation::TokenInfo): [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
+    /// [`Operation::TokenInfo`](crate::error::Operation::TokenInfo): [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
     pub fn info(&self) -> Result<Delegation> {
         match sys::info::<abi::bpf_token_info>(self.fd.as_fd()) {
             Ok(info) => Ok(Delegation {
@@ -183,7 +184,7 @@ impl From<Token> for OwnedFd {
 ///
 /// # Errors
 ///
-/// [`Operation::TokenFromFd`](crate::Operation::TokenFromFd): [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
+/// [`Operation::TokenFromFd`](crate::error::Operation::TokenFromFd): [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 

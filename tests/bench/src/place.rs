@@ -4,7 +4,8 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{Map, MapSpec, MapType, MountOptions};
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::{Map, MapSpec, MapType};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 

@@ -21,7 +21,8 @@ use std::process::ExitCode;
 
 use aya::EbpfLoader;
 use aya::programs::Xdp;
-use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog, Reuse};
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog};
 use peers::story::{self, Outcome};
 
 fn main() -> ExitCode {

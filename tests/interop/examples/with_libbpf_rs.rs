@@ -19,7 +19,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog, Reuse};
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{LinkSpec, MapSpec, MapType, PinDir, PinnedMap, Prog};
 use libbpf_rs::ObjectBuilder;
 use peers::story::{self, Outcome};
 

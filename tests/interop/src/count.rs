@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use bpf_pin::{
-    AttachType, Insn, Map, MapSpec, MapType, Prog, ProgSpec, ProgType, Result, TestRun, abi,
-};
+use bpf_pin::prog::{Insn, TestRun};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Map, MapSpec, MapType, Prog, ProgSpec, Result, abi};
 use common::Outcome;
 
 /// The map that a [`Counter`](crate::Counter) defines.

@@ -3,7 +3,8 @@
 //! clang is half a gigabyte, and the BTF of Debian 12's gcc-bpf is one that no kernel takes. What
 //! loaders read of an object is little: instructions, a relocation, the map's definition.
 
-use bpf_pin::{Insn, abi};
+use bpf_pin::abi;
+use bpf_pin::prog::Insn;
 use object::write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection};
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolFlags, SymbolKind,

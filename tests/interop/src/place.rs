@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use bpf_pin::MountOptions;
+use bpf_pin::bpffs::MountOptions;
 use common::{find_program, lo_up, own_mounts};
 use tempfile::NamedTempFile;
 

@@ -7,9 +7,14 @@ use aya::programs::links::{FdLink, PinnedLink as AyaPinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{Program, ProgramError, SocketFilter, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use bpf_pin::error::Cause;
+use bpf_pin::map::{ElemFlags, PerCpu};
+use bpf_pin::object::TypedObject;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
 use bpf_pin::{
-    AttachType, Cause, ElemFlags, Insn, Link, LinkSpec, LinkType, Map, MapSpec, MapType, PerCpu,
-    PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec, ProgType, TypedObject,
+    Link, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog,
+    ProgSpec,
 };
 use common::*;
 use peers::{Counter, Maps, count_of, counter, counting, send_packets, test_run};
@@ -47,7 +52,7 @@ const XDP_PASS: i32 = 2;
 /// aya's descriptors are its own: a clone of one, proven.
 fn ours<T>(theirs: impl AsFd) -> Result<T, bpf_pin::Error>
 where
-    T: TypedObject + TryFrom<OwnedFd, Error = bpf_pin::Failed<OwnedFd>>,
+    T: TypedObject + TryFrom<OwnedFd, Error = bpf_pin::error::Failed<OwnedFd>>,
 {
     let fd = theirs.as_fd().try_clone_to_owned().expect("a descriptor");
     Ok(T::try_from(fd)?)

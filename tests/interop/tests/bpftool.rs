@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use bpf_pin::{
-    ElemFlags, Link, LinkSpec, PinDir, PinnedLink, PinnedMap, PinnedProg, ProgType, inventory,
-};
+use bpf_pin::inventory::Inventory;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::ProgType;
+use bpf_pin::{Link, LinkSpec, PinDir, PinnedLink, PinnedMap, PinnedProg};
 use common::*;
 use peers::{
     Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, test_run, tool,
@@ -188,7 +189,7 @@ fn names(root: &Path) -> Outcome {
         Ok(names)
     };
     let of_inventory = || -> Outcome<Vec<String>> {
-        let found: Result<Vec<_>, _> = inventory()?.of(map.identity()?).collect();
+        let found: Result<Vec<_>, _> = Inventory::take()?.of(map.identity()?).collect();
         let paths = found?
             .into_iter()
             .map(|found| found.path.display().to_string());

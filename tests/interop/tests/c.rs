@@ -5,9 +5,10 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use bpf_pin::{
-    Cause, ElemFlags, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgType,
-};
+use bpf_pin::error::Cause;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::ProgType;
+use bpf_pin::{LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog};
 use common::*;
 use peers::{
     CLIENT, CLIENT_OF_LIBBPF_RS, Counter, LIBBPF, LIBBPF_PATH_FD, LIBBPF_RS, Maps, count_of,

@@ -7,10 +7,15 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use bpf_pin::{
-    AttachType, Cause, ElemFlags, EntryType, Identity, Link, LinkSpec, LinkTarget, Map, MapFlags,
-    MapSpec, MapType, Object, PinDir, Pinnable, ProgType, Reuse, escape_name, inventory,
-};
+use bpf_pin::dir::{EntryType, escape_name};
+use bpf_pin::error::Cause;
+use bpf_pin::inventory::Inventory;
+use bpf_pin::link::LinkTarget;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::object::Pinnable;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::types::{AttachType, MapFlags, ProgType};
+use bpf_pin::{Identity, Link, LinkSpec, Map, MapSpec, MapType, Object, PinDir};
 use common::*;
 use peers::{count_of, counter, counting, mounted, send_packets};
 
@@ -77,7 +82,7 @@ impl<'a> Layout<'a> {
         }
         assert_eq!(walked, self.pins);
         let mut listed = Pins::new();
-        for found in inventory()? {
+        for found in Inventory::take()? {
             // Of other mounts there may be some that this test knows nothing of.
             let Ok(found) = found else { continue };
             if found.path.starts_with(self.root) {
@@ -252,7 +257,7 @@ fn cilium(root: &Path) -> Outcome {
     let larger = globals.open_or_create(name, &spec, Reuse::Recreate)?;
     assert!(matches!(
         larger.outcome,
-        bpf_pin::MapOutcome::Recreated { .. }
+        bpf_pin::reuse::MapOutcome::Recreated { .. }
     ));
     larger
         .map

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 
-use bpf_pin::{ElemFlags, Kind, Map, Object};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Kind, Map, Object};
 use common::*;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,

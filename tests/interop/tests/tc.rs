@@ -4,7 +4,10 @@ use std::path::Path;
 
 use aya::EbpfLoader;
 use aya::programs::SchedClassifier;
-use bpf_pin::{ElemFlags, EntryType, PinDir, PinnedMap, ProgType};
+use bpf_pin::dir::EntryType;
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::ProgType;
+use bpf_pin::{PinDir, PinnedMap};
 use common::*;
 use peers::{
     Counter, Maps, count_of, counter, counting, file, mounted, output, send_packets, test_run, tool,

@@ -8,7 +8,7 @@ use bytemuck::cast_slice_mut;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Result};
 
-/// How far [`lookup_batch`](crate::Elements::lookup_batch) or [`take_batch`](crate::Elements::take_batch)
+/// How far [`lookup_batch`](crate::map::Elements::lookup_batch) or [`take_batch`](crate::map::Elements::take_batch)
 /// has come in a map.
 ///
 /// It belongs to one map and one of the two calls.

@@ -219,12 +219,12 @@ impl<M: AsMap> RawElements<M> {
     }
 }
 
-/// The elements of a map, from [`Elements::iter`](crate::Elements::iter) or
-/// [`Elements::drain`](crate::Elements::drain).
+/// The elements of a map, from [`Elements::iter`](crate::map::Elements::iter) or
+/// [`Elements::drain`](crate::map::Elements::drain).
 ///
 /// As an [`Iterator`] it yields keys and values that the caller owns. [`next_ref`](Self::next_ref) yields
 /// borrowed ones: it allocates nothing for an element, also if the layout is `[u8]` or
-/// [`PerCpu`](crate::PerCpu).
+/// [`PerCpu`](crate::map::PerCpu).
 pub struct Iter<'a, K: Readable + ?Sized, V: Readable + ?Sized, M> {
     reader: Reader<'a, M>,
     key: Vec<K::Unit>,
@@ -244,13 +244,14 @@ impl<'a, K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Iter<'a, K, V, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Elements::iter`](crate::Elements::iter) or [`Elements::drain`](crate::Elements::drain),
+    /// Those of [`Elements::iter`](crate::map::Elements::iter) or [`Elements::drain`](crate::map::Elements::drain),
     /// and then it ends.
     ///
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Map, PerCpu};
+    /// use bpf_pin::map::PerCpu;
+    /// use bpf_pin::Map;
     ///
     /// let map = Map::open("/sys/fs/bpf/counters")?;
     /// let counters = map.elements::<u32, PerCpu<u64>>()?;
@@ -288,7 +289,7 @@ impl<K: Readable + ?Sized, V: Readable + ?Sized, M> fmt::Debug for Iter<'_, K, V
     }
 }
 
-/// The keys of a map, from [`Elements::keys`](crate::Elements::keys).
+/// The keys of a map, from [`Elements::keys`](crate::map::Elements::keys).
 ///
 /// It is one key ahead of what it yields, so that a key may be deleted as soon as it was yielded.
 pub struct Keys<'a, K: Readable + ?Sized, M> {

@@ -28,7 +28,7 @@ use crate::types::{MapType, ProgType};
 ///
 /// Sealed.
 pub trait Layout: sealed::Sealed {
-    /// The type that [`update`](crate::Elements::update) takes by reference.
+    /// The type that [`update`](crate::map::Elements::update) takes by reference.
     type Input: ?Sized;
 
     #[doc(hidden)]
@@ -55,7 +55,7 @@ pub trait Readable: Layout {
     type Unit: Pod;
     /// A whole key or value.
     type Owned;
-    /// The borrowed form that [`Iter::next_ref`](crate::Iter::next_ref) yields.
+    /// The borrowed form that [`Iter::next_ref`](crate::map::Iter::next_ref) yields.
     type Ref<'a>;
 
     /// True if the kernel aligns each unit to 8 bytes.

@@ -67,7 +67,8 @@ impl ElemFlags {
 /// nothing.
 ///
 /// ```no_run
-/// use bpf_pin::{ElemFlags, Elements, PinnedMap};
+/// use bpf_pin::map::{ElemFlags, Elements};
+/// use bpf_pin::PinnedMap;
 /// use bytemuck::{Pod, Zeroable};
 ///
 /// #[derive(Clone, Copy, Pod, Zeroable)]
@@ -91,7 +92,8 @@ impl ElemFlags {
 /// A value for each CPU:
 ///
 /// ```no_run
-/// use bpf_pin::{Map, PerCpu};
+/// use bpf_pin::map::PerCpu;
+/// use bpf_pin::Map;
 ///
 /// let map = Map::open("/sys/fs/bpf/counters")?;
 /// let counters = map.elements::<u32, PerCpu<u64>>()?;
@@ -104,7 +106,8 @@ impl ElemFlags {
 /// Bytes, if the sizes are known at run time only:
 ///
 /// ```no_run
-/// use bpf_pin::{ElemFlags, Map};
+/// use bpf_pin::map::ElemFlags;
+/// use bpf_pin::Map;
 ///
 /// let map = Map::open("/sys/fs/bpf/flows")?;
 /// let elements = map.elements::<[u8], [u8]>()?;
@@ -120,7 +123,8 @@ impl ElemFlags {
 /// Objects: an object goes in and its id comes out.
 ///
 /// ```no_run
-/// use bpf_pin::{ElemFlags, MapSpec, MapType, Prog};
+/// use bpf_pin::map::ElemFlags;
+/// use bpf_pin::{MapSpec, MapType, Prog};
 ///
 /// let stages = MapSpec::new(MapType::PROG_ARRAY, 4, 4, 8).create()?.pin("/sys/fs/bpf/stages")?;
 /// let parse = Prog::open("/sys/fs/bpf/parse")?;
@@ -137,7 +141,7 @@ impl ElemFlags {
 /// tail calls then continue with the next instruction. So pin a prog array, or hold it open, for as
 /// long as it is used. Maps of maps keep what they hold. A perf event array drops an event with the
 /// descriptor of the map that put it there, unless it has
-/// [`PRESERVE_ELEMS`](crate::MapFlags::PRESERVE_ELEMS).
+/// [`PRESERVE_ELEMS`](crate::types::MapFlags::PRESERVE_ELEMS).
 ///
 /// Programs are held since Linux 4.2, perf events 4.3, cgroups 4.8, maps 4.12; ids are reported since
 /// 4.13. Per-CPU hashes and arrays came with Linux 4.6, the LRU hash 4.10, the storage of cgroups 4.20.
@@ -235,7 +239,7 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of
     ///   another type
     /// - EINVAL for a program that differs from the first one that met the array in what the kernel does
-    ///   not report: an XDP program loaded with [`XDP_HAS_FRAGS`](crate::ProgFlags::XDP_HAS_FRAGS) and
+    ///   not report: an XDP program loaded with [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and
     ///   one without, on newer kernels another
     ///   [`expected_attach_type`](crate::ProgSpec::expected_attach_type), a program that is run by the
     ///   interpreter and one that is not
@@ -412,7 +416,8 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Cursor, ElemFlags, Map};
+    /// use bpf_pin::map::{Cursor, ElemFlags};
+    /// use bpf_pin::Map;
     ///
     /// let map = Map::open("/sys/fs/bpf/flows")?;
     /// let flows = map.elements::<u32, u64>()?;
@@ -583,7 +588,8 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{ElemFlags, Map};
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::Map;
     ///
     /// let flows = Map::open("/sys/fs/bpf/flows")?;
     /// let (keys, values): (Vec<u32>, Vec<u64>) = (0..10_000).map(|key| (key, 0)).unzip();

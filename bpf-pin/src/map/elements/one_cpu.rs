@@ -33,7 +33,8 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
     /// # Examples
     ///
     /// ```no_run
-    /// use bpf_pin::{Map, PerCpu};
+    /// use bpf_pin::map::PerCpu;
+    /// use bpf_pin::Map;
     ///
     /// let map = Map::open("/sys/fs/bpf/counters")?;
     /// let counters = map.elements::<u32, PerCpu<u64>>()?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use bpf_pin::ElemFlags;
+use bpf_pin::map::ElemFlags;
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words};

@@ -6,7 +6,8 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bpf_pin::{Bpffs, PinDir, inventory};
+use bpf_pin::inventory::Inventory;
+use bpf_pin::{Bpffs, PinDir};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
@@ -83,7 +84,7 @@ fn row(bench: &mut Bench, name: &str, pins: &Path) {
             assert_ne!(Bpffs::mounts().expect("the mounts").len(), 0);
         }),
         Contender::new("bpf-pin", || {
-            let found = inventory().expect("an inventory");
+            let found = Inventory::take().expect("an inventory");
             let pins = found.map(|found| found.expect("a pin"));
             assert!(pins.count() >= PINS);
         }),

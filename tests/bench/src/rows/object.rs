@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bpf_pin::{AttachType, Insn, Link, LinkSpec, Map, Prog, ProgSpec, ProgType, abi};
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, Prog, ProgSpec, abi};
 
 use crate::Failure;
 use crate::bench::Bench;

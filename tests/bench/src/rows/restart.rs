@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use bpf_pin::{Kind, Link, Map, MapSpec, MapType, PinDir, Reuse, abi};
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Kind, Link, Map, MapSpec, MapType, PinDir, abi};
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Goal, Words, goal};

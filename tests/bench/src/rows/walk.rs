@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bpf_pin::{EntryType, MapSpec, MapType, PinDir};
+use bpf_pin::dir::EntryType;
+use bpf_pin::{MapSpec, MapType, PinDir};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::bench::Bench;

@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bpf_pin::{ElemFlags, MapFlags, MapSpec, MapType};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{MapSpec, MapType};
 
 use crate::bench::Bench;
 use crate::pairs::{Contender, Words, goal};

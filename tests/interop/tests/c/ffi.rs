@@ -5,7 +5,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bpf_pin::{ElemFlags, Kind, Map, PinnedMap};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Kind, Map, PinnedMap};
 use common::*;
 
 // c/ffi.c, and Debian's library, which it uses.

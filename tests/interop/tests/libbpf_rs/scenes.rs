@@ -2,10 +2,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
-use bpf_pin::{
-    AttachType, ElemFlags, Insn, Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg,
-    Prog, ProgSpec, ProgType,
-};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, PinDir, PinnedLink, PinnedMap, PinnedProg, Prog, ProgSpec};
 use common::*;
 use libbpf_rs::{
     MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenMapMut, ProgramHandle, ProgramInput,

@@ -7,10 +7,11 @@ use aya::maps::{Array, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use bpf_pin::{
-    AttachType, ElemFlags, Insn, Link, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink, Prog,
-    ProgSpec, ProgType, Reuse,
-};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink, Prog, ProgSpec};
 use common::{LO, Outcome};
 use peers::{count_of, send_packets, story};
 

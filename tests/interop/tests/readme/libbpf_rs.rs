@@ -3,10 +3,10 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use bpf_pin::{
-    AttachType, Insn, Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, ProgType,
-    Reuse,
-};
+use bpf_pin::prog::Insn;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
 use common::{LO, Outcome};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, ProgramHandle};
 use peers::{count_of, send_packets, story, test_run};
