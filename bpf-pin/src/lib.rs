@@ -111,6 +111,18 @@ mod sys;
 pub mod token;
 pub mod types;
 
+#[cfg(doc)]
+use {
+    bpffs::{FileSystem, MountOptions},
+    dir::Stage,
+    error::{Cause, Failed},
+    inventory::Inventory,
+    map::Elements,
+    probe::{Capabilities, Features},
+    prog::Btf,
+    token::Token,
+};
+
 pub use bpf_pin_sys as abi;
 /// Plain data for keys and values.
 pub use bytemuck;

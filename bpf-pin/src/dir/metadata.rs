@@ -133,7 +133,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Stat`](crate::error::Operation::Stat): [`Missing`](Cause::Missing) or
+    /// [`Operation::Stat`]: [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn metadata(&self, name: impl AsRef<OsStr>) -> Result<Metadata> {
@@ -153,7 +153,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Stat`](crate::error::Operation::Stat), with the errno of `fstat(2)`.
+    /// [`Operation::Stat`], with the errno of `fstat(2)`.
     pub fn own_metadata(&self) -> Result<Metadata> {
         fstat(&self.fd)
             .map(Metadata)
@@ -167,7 +167,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Chmod`](crate::error::Operation::Chmod): [`SymbolicLink`](Cause::SymbolicLink);
+    /// [`Operation::Chmod`]: [`SymbolicLink`];
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
     /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
@@ -217,7 +217,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Chown`](crate::error::Operation::Chown): [`Missing`](Cause::Missing) or
+    /// [`Operation::Chown`]: [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV);
     /// [`InvalidId`](Cause::InvalidId) of 2³² - 1, which means none;

@@ -43,7 +43,7 @@ pub use walk::Walk;
 ///
 /// Names are looked up from the descriptor, so a mount over the path, a renamed parent or a
 /// symbolic link planted on the way changes nothing: it stays this directory. A name is one
-/// component without a '.', which bpffs allows in none: see [`escape_name`](crate::dir::escape_name).
+/// component without a '.', which bpffs allows in none: see [`escape_name`].
 /// It is checked before the kernel sees it.
 ///
 /// `BPF_F_PATH_FD` is how the kernel takes the descriptor, from Linux 6.5 on; a kernel that denies
@@ -139,7 +139,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::CloneDir`](crate::error::Operation::CloneDir): EMFILE where the process has all the descriptors it may have.
+    /// [`Operation::CloneDir`]: EMFILE where the process has all the descriptors it may have.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {

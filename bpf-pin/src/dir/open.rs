@@ -28,7 +28,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::OpenDir`](crate::error::Operation::OpenDir), with one of these causes where it was proven:
+    /// [`Operation::OpenDir`], with one of these causes where it was proven:
     /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
     /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
@@ -62,7 +62,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::DirFromFd`](crate::error::Operation::DirFromFd), with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
+    /// [`Operation::DirFromFd`], with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
     /// [`NotADirectory`](Cause::NotADirectory), without an errno.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -94,7 +94,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::OpenDir`](crate::error::Operation::OpenDir), with one of these causes where it was proven:
+    /// [`Operation::OpenDir`], with one of these causes where it was proven:
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR), which is not followed;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;

@@ -32,7 +32,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Pin`](crate::error::Operation::Pin), and nothing was made. With one of these causes where it was proven:
+    /// [`Operation::Pin`], and nothing was made. With one of these causes where it was proven:
     /// [`Exists`](Cause::Exists) (EEXIST); [`Removed`](Cause::Removed) (ENOENT) where the directory
     /// is gone; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
@@ -87,7 +87,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::error::Operation::Open), with one of these causes where it was proven:
+    /// [`Operation::Open`], with one of these causes where it was proven:
     /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed
     /// (ELOOP on such a mount);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
@@ -205,7 +205,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::error::Operation::Open), as [`get`](Self::get).
+    /// [`Operation::Open`], as [`get`](Self::get).
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
         let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
         let name = name.as_ref();
@@ -222,7 +222,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`](crate::error::Operation::Unpin), and nothing was removed: [`Replaced`](Cause::Replaced) where another object
+    /// [`Operation::Unpin`], and nothing was removed: [`Replaced`](Cause::Replaced) where another object
     /// has the name; [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`SymbolicLink`](Cause::SymbolicLink); [`NotAnObject`](Cause::NotAnObject) for a directory;
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES),
@@ -248,7 +248,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`](crate::error::Operation::Unpin), as [`unpin`](Self::unpin).
+    /// [`Operation::Unpin`], as [`unpin`](Self::unpin).
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
@@ -266,7 +266,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::HardLink`](crate::error::Operation::HardLink): [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::HardLink`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
     /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
     pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
@@ -282,7 +282,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Rename`](crate::error::Operation::Rename): [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::Rename`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`MountPoint`](Cause::MountPoint) (EBUSY),
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
@@ -296,7 +296,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Exchange`](crate::error::Operation::Exchange): [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
+    /// [`Operation::Exchange`]: [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT),
     /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
     /// [`Blocked`](Cause::Blocked) (EACCES).
@@ -362,7 +362,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::error::Operation::Open) as [`get`](Self::get), or [`Operation::Pin`](crate::error::Operation::Pin) as [`pin`](Self::pin).
+    /// [`Operation::Open`] as [`get`](Self::get), or [`Operation::Pin`] as [`pin`](Self::pin).
     pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
         let name = name.as_ref();
         let fail = |reason| open_error(&self.path().join(name), reason);

@@ -71,7 +71,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Stage`](crate::error::Operation::Stage), and nothing was made: [`Removed`](Cause::Removed) (ENOENT),
+    /// [`Operation::Stage`], and nothing was made: [`Removed`](Cause::Removed) (ENOENT),
     /// [`Blocked`](Cause::Blocked) (EACCES), [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     ///

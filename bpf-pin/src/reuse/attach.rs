@@ -117,26 +117,26 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`](crate::error::Operation::Open), as [`get`](Self::get); nothing but ENOENT means that nothing is there.
+    /// [`Operation::Open`], as [`get`](Self::get); nothing but ENOENT means that nothing is there.
     ///
-    /// [`Operation::Attach`](crate::error::Operation::Attach) with the pin's path and one of these:
+    /// [`Operation::Attach`] with the pin's path and one of these:
     ///
-    /// - [`Operation::UpdateLink`](crate::error::Operation::UpdateLink), and nothing was changed:
+    /// - [`Operation::UpdateLink`], and nothing was changed:
     ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint);
     ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
     ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
     ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
-    /// - [`Operation::CreateLink`](crate::error::Operation::CreateLink), as [`LinkSpec::create`]: where the place is taken, after a second in which
+    /// - [`Operation::CreateLink`], as [`LinkSpec::create`]: where the place is taken, after a second in which
     ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
     ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
     ///   netfilter [`RestoreFailed`](Cause::RestoreFailed), the one failure that leaves less than there was: the
     ///   pinned link was in another network namespace, or was defunct, or something else took the place
     ///   meanwhile;
-    /// - [`Operation::FromId`](crate::error::Operation::FromId), of a netfilter link that holds another program:
+    /// - [`Operation::FromId`], of a netfilter link that holds another program:
     ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`;
-    /// - [`Operation::Info`](crate::error::Operation::Info) of the program or the link.
+    /// - [`Operation::Info`] of the program or the link.
     ///
-    /// [`Operation::Pin`](crate::error::Operation::Pin), as [`pin`](Self::pin), or [`Operation::Replace`](crate::error::Operation::Replace), as
+    /// [`Operation::Pin`], as [`pin`](Self::pin), or [`Operation::Replace`], as
     /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
     ///
     /// # Examples

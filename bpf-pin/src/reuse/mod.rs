@@ -110,14 +110,14 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Reuse`](crate::error::Operation::Reuse) with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
-    /// [`Operation::Open`](crate::error::Operation::Open) as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
-    /// [`Operation::CreateMap`](crate::error::Operation::CreateMap) as [`MapSpec::create`]; [`Operation::Pin`](crate::error::Operation::Pin) as [`pin`](Self::pin),
+    /// [`Operation::Reuse`] with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
+    /// [`Operation::Open`] as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
+    /// [`Operation::CreateMap`] as [`MapSpec::create`]; [`Operation::Pin`] as [`pin`](Self::pin),
     /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
     /// process holds the lock for five seconds;
-    /// [`Operation::Replace`](crate::error::Operation::Replace) as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
+    /// [`Operation::Replace`] as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
     /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
-    /// mapped in this thread's user namespace; [`Operation::Migrate`](crate::error::Operation::Migrate) as [`Migrate`] has it.
+    /// mapped in this thread's user namespace; [`Operation::Migrate`] as [`Migrate`] has it.
     ///
     /// # Examples
     ///

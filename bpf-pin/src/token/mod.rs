@@ -53,7 +53,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateToken`](crate::error::Operation::CreateToken):
+    /// [`Operation::CreateToken`]:
     /// - [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP)
     /// - [`NothingDelegated`](Cause::NothingDelegated) (ENOENT)
     /// - [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace (EPERM)
@@ -74,7 +74,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Operation::TokenInfo`](crate::error::Operation::TokenInfo): [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
+    /// [`Operation::TokenInfo`]: [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
     pub fn info(&self) -> Result<Delegation> {
         match sys::info::<abi::bpf_token_info>(self.fd.as_fd()) {
             Ok(info) => Ok(Delegation {
@@ -184,7 +184,7 @@ impl From<Token> for OwnedFd {
 ///
 /// # Errors
 ///
-/// [`Operation::TokenFromFd`](crate::error::Operation::TokenFromFd): [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
+/// [`Operation::TokenFromFd`]: [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 
