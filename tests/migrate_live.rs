@@ -282,7 +282,7 @@ fn churned() {
                 Err(error) => {
                     let is_known = matches!(
                         error.cause(),
-                        Some(Cause::Unsettled | Cause::MaxEntries { .. })
+                        Some(Cause::IterationAborted | Cause::MaxEntries { .. })
                     );
                     assert!(is_known, "{error}");
                     let now = dir.identity(NAME).unwrap();

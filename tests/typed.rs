@@ -288,7 +288,7 @@ fn changing_keys() -> Outcome {
     }
     let error = keys.next().expect("an end that is no end");
     let error = error.expect_err("as many keys as there is room for");
-    assert_eq!(error.cause(), Some(&Cause::Unsettled));
+    assert_eq!(error.cause(), Some(&Cause::IterationAborted));
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(error.operation(), Operation::NextKey);
     assert_eq!(
@@ -360,7 +360,7 @@ fn no_garbage() -> Outcome {
                 for entry in elems {
                     let (key, value) = match entry {
                         Ok(entry) => entry,
-                        Err(error) if error.cause() == Some(&Cause::Unsettled) => break,
+                        Err(error) if error.cause() == Some(&Cause::IterationAborted) => break,
                         Err(error) => return Err(error.into()),
                     };
                     assert!(key < ROOM, "key {key:#x}");

@@ -244,7 +244,7 @@ fn unsettled() -> Outcome {
         }
         change()?;
     };
-    assert_eq!(error.cause(), Some(&Cause::Unsettled), "{error}");
+    assert_eq!(error.cause(), Some(&Cause::IterationAborted), "{error}");
     assert_eq!(elems.to_vecs()?.0.len(), 32);
     Ok(())
 }

@@ -39,8 +39,8 @@ fn wrong_sizes() -> Outcome {
     for (keys, values, cause) in [
         (9, 16, size("key", 4, 1)),
         (8, 15, size("value", 8, 7)),
-        (8, 24, Cause::Uneven { keys: 2, values: 3 }),
-        (0, 8, Cause::Uneven { keys: 0, values: 1 }),
+        (8, 24, Cause::LengthMismatch { keys: 2, values: 3 }),
+        (0, 8, Cause::LengthMismatch { keys: 0, values: 1 }),
     ] {
         let (mut keys, mut values) = (vec![7; keys], vec![7; values]);
         let error = elems.update_batch(&keys, &values, any);

@@ -174,7 +174,7 @@ fn trie() -> Outcome {
                 for entry in elems.iter() {
                     match entry {
                         Ok((key, value)) => assert!(key[0] == 32 && value == 7, "{key:?} {value}"),
-                        Err(error) if error.cause() == Some(&Cause::Unsettled) => break,
+                        Err(error) if error.cause() == Some(&Cause::IterationAborted) => break,
                         Err(error) => return Err(error.into()),
                     }
                     count += 1;

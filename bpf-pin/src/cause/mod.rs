@@ -235,7 +235,7 @@ pub enum Cause {
     /// There is no such key (ENOENT).
     KeyMissing,
     /// There are more keys than values, or the other way round.
-    Uneven {
+    LengthMismatch {
         /// The number of keys.
         keys: usize,
         /// The number of values.
@@ -310,7 +310,7 @@ pub enum Cause {
         rule: &'static str,
     },
     /// The map was changed so much meanwhile that the walk through it began anew and came to no end.
-    Unsettled,
+    IterationAborted,
     /// A pinned map is not what was asked for.
     Mismatch {
         /// The map.

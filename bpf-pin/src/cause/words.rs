@@ -178,7 +178,7 @@ impl Cause {
             },
             Self::KeyExists => f.write_str("there is such a key already"),
             Self::KeyMissing => f.write_str("there is no such key"),
-            Self::Uneven { keys, values } => {
+            Self::LengthMismatch { keys, values } => {
                 write!(f, "the keys are {keys} and the values {values}")
             }
             Self::LargerBucket { room } => write!(
@@ -239,7 +239,7 @@ impl Cause {
             Self::NotCopied { map_type } => {
                 write!(f, "the entries of a {map_type} map cannot be copied")
             }
-            Self::Unsettled => f.write_str(
+            Self::IterationAborted => f.write_str(
                 "the map was changed all the while, so the walk began anew and came to no end",
             ),
             Self::NoDescriptor { what } => write!(f, "{what} needs a descriptor, and none was given"),

@@ -138,7 +138,7 @@ impl ErrorKind {
             | Cause::AnotherMount { .. }
             | Cause::Covered { .. }
             | Cause::LostRace
-            | Cause::Unsettled
+            | Cause::IterationAborted
             | Cause::RestoreFailed { .. } => Self::Changed,
 
             Cause::NotBpffs { .. } => Self::NotBpffs,
@@ -158,7 +158,7 @@ impl ErrorKind {
             | Cause::InvalidField { .. }
             | Cause::InvalidOption { .. }
             | Cause::IndexBeyond { .. }
-            | Cause::Uneven { .. }
+            | Cause::LengthMismatch { .. }
             | Cause::Size { .. }
             | Cause::NoMultiple { .. }
             | Cause::NoDescriptor { .. }

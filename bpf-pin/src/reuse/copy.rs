@@ -55,7 +55,7 @@ impl Entries {
             while let Some(entry) = all.next_ref() {
                 match entry {
                     Ok((key, value)) => entries.push(key, value),
-                    Err(error) if is_unsettled(&error) && tries < TRIES => continue 'again,
+                    Err(error) if is_aborted(&error) && tries < TRIES => continue 'again,
                     Err(error) => return Err(error),
                 }
             }
@@ -211,7 +211,7 @@ impl<'a, 'f> Copy<'a, 'f> {
             let mut keys = vec![];
             match self.walk(&mut keys) {
                 Ok(()) => return Ok(keys),
-                Err(error) if is_unsettled(&error) && tries < TRIES => self.keys.extend(keys),
+                Err(error) if is_aborted(&error) && tries < TRIES => self.keys.extend(keys),
                 Err(error) => return Err(error),
             }
         }
@@ -300,7 +300,7 @@ impl<'a, 'f> Copy<'a, 'f> {
             while let Some(entry) = all.next_ref() {
                 match entry {
                     Ok((key, value)) => self.convert(key, value, &mut chunk),
-                    Err(error) if is_unsettled(&error) && tries < TRIES => continue 'anew,
+                    Err(error) if is_aborted(&error) && tries < TRIES => continue 'anew,
                     Err(error) => return Err(error),
                 }
                 chunk.values.clear();
@@ -346,8 +346,8 @@ impl<'a, 'f> Copy<'a, 'f> {
     }
 }
 
-fn is_unsettled(error: &Error) -> bool {
-    matches!(error.cause(), Some(Cause::Unsettled))
+fn is_aborted(error: &Error) -> bool {
+    matches!(error.cause(), Some(Cause::IterationAborted))
 }
 
 fn is_full(error: &Error) -> bool {

@@ -59,7 +59,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// [`PerCpu`](Cause::PerCpu) where it has types and one of the maps a value for each CPU;
 /// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small,
 /// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array;
-/// [`Unsettled`](Cause::Unsettled) where so much is deleted meanwhile that the walk comes to no end;
+/// [`IterationAborted`](Cause::IterationAborted) where so much is deleted meanwhile that the walk comes to no end;
 /// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
 /// [`RDONLY`](crate::types::MapFlags::RDONLY); whatever else stops elements from being read or written, or
 /// the old map from being kept or replaced.

@@ -116,7 +116,7 @@ impl<M: AsMap> RawElements<M> {
             } else if !takes && has_begun && !cursor.is_end() && cursor.words(key_len)[0] == before
             {
                 // Buckets are counted upwards, by the kernel.
-                return Err(fail(Cause::Unsettled.into()));
+                return Err(fail(Cause::IterationAborted.into()));
             }
             return Ok(done.count);
         }
@@ -300,7 +300,7 @@ impl<M: AsMap> RawElements<M> {
             (0, _) => Ok(values),
             (_, 0) => Ok(keys),
             _ if keys == values => Ok(keys),
-            _ => Err(Cause::Uneven { keys, values }),
+            _ => Err(Cause::LengthMismatch { keys, values }),
         }
     }
 }

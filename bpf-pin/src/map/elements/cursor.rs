@@ -84,7 +84,7 @@ pub(super) fn count_keys(left: &mut Option<u32>, max_entries: u32, keys: usize) 
     let room = left.unwrap_or(most) as usize;
     *left = Some(room.saturating_sub(keys) as u32);
     if keys > room {
-        return Err(Error::new(Operation::NextKey, Cause::Unsettled));
+        return Err(Error::new(Operation::NextKey, Cause::IterationAborted));
     }
     Ok(())
 }

@@ -297,7 +297,7 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If another
     /// process deletes the one ahead, a hash begins again, and keys come twice; after as many as the map
-    /// has room for, the iterator ends with [`Unsettled`](Cause::Unsettled).
+    /// has room for, the iterator ends with [`IterationAborted`](Cause::IterationAborted).
     ///
     /// A key that is yielded was there. A lookup of its value in a trie may still find another's: if the
     /// key is deleted meanwhile, that of the longest prefix that is left.
@@ -305,7 +305,7 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// # Errors
     ///
     /// Yielded, and then it ends: [`Operation::NextKey`] as [`next_key`](Self::next_key), and with
-    /// [`Unsettled`](Cause::Unsettled).
+    /// [`IterationAborted`](Cause::IterationAborted).
     pub fn keys(&self) -> Keys<'_, K, M> {
         Keys::new(&self.raw)
     }
@@ -393,7 +393,7 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     /// A hash returns a bucket's elements at once, so what stays comes once, whatever else is put in or
     /// deleted meanwhile. Other types continue from the last key, and may begin again if that was
     /// deleted: after as many keys as the map has room for, this ends with
-    /// [`Unsettled`](Cause::Unsettled). For a trie the kernel looks a key's value up by its longest
+    /// [`IterationAborted`](Cause::IterationAborted). For a trie the kernel looks a key's value up by its longest
     /// prefix: if the key is deleted between the two, it comes with the value of a shorter prefix.
     ///
     /// A value is copied while programs write to it, so what they change in place, as in an array, may
@@ -404,7 +404,7 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     /// # Errors
     ///
     /// `Operation::LookupBatch`:
-    /// - [`Size`](Cause::Size) or [`Uneven`](Cause::Uneven) for slices that are not for whole elements,
+    /// - [`Size`](Cause::Size) or [`LengthMismatch`](Cause::LengthMismatch) for slices that are not for whole elements,
     ///   or not for as many
     /// - [`LargerBucket`](Cause::LargerBucket) (ENOSPC) if there is too little room; the cursor stays
     /// - [`MapAccess`](Cause::MapAccess) (EPERM)
@@ -582,7 +582,7 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
     /// # Errors
     ///
     /// `Operation::LookupBatch`, which reports how many were done before: [`Size`](Cause::Size) or
-    /// [`Uneven`](Cause::Uneven) for slices that are not of whole elements, or not of as many, before
+    /// [`LengthMismatch`](Cause::LengthMismatch) for slices that are not of whole elements, or not of as many, before
     /// any; and as [`update`](Self::update) for the one that comes next.
     ///
     /// # Examples
