@@ -88,7 +88,7 @@ pub use magic::*;
 pub use syscall::*;
 pub use types::*;
 
-// Its example is a test too.
+// The README's code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -145,5 +145,5 @@ pub mod __proof {
 
 /// The README's code compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -41,5 +41,10 @@ pub use suite::{CasesAlone, Child, Suite, Test, TestAlone, TestResult, run_tests
 pub use trace::{Stop, Tracee, alone};
 pub use tree::{Standing, Tree, holder, tree};
 
+/// The code of the repository's README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// What a test fails with: `?` takes any error.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
