@@ -1,6 +1,6 @@
 //! `BPF_MAP_FREEZE`: reads go on, system calls write no more, and what stands in its way is named.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::{ElemFlags, LoadOnly};
@@ -79,7 +79,7 @@ fn mapped() -> Outcome {
         "freeze a map: the map is mapped into memory for writing, or written to right now"
     );
     assert!(!is_frozen(&map));
-    let reader = map.mmap::<LoadOnly<AtomicU64>>()?;
+    let reader = map.mmap::<LoadOnly<AtomicU32>>()?;
     drop(writer);
     map.freeze()?;
     assert!(is_frozen(&map));
@@ -88,7 +88,7 @@ fn mapped() -> Outcome {
     assert_eq!(error.operation(), Operation::Mmap);
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
-    assert_eq!(map.mmap::<LoadOnly<AtomicU64>>()?.len(), 4);
+    assert_eq!(map.mmap::<LoadOnly<AtomicU32>>()?.len(), 4);
     Ok(())
 }
 

@@ -354,7 +354,7 @@ fn only_enoent() -> Outcome {
 fn any_call() -> Outcome {
     use bpf_pin::abi;
     let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
-    let fcntl = |cmd: i32| (libc::SYS_fcntl, Some((1, cmd as u32)));
+    let fcntl = |cmd: i32| (common::calls::FCNTL, Some((1, cmd as u32)));
     let calls = [
         bpf(abi::BPF_OBJ_GET),
         bpf(abi::BPF_OBJ_PIN),

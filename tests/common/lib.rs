@@ -30,7 +30,7 @@ pub use links::{
     query_of, returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,
 };
 pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
-pub use needs::{Need, cap, find_program, kernel, phase_without, rounds};
+pub use needs::{Feature, Need, cap, find_program, kernel, phase_without, rounds};
 pub use objects::{
     NetnsLink, btf, btf_blob, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup,
 };
@@ -38,7 +38,7 @@ pub use run::{Done, eventually, lo_up};
 pub use stops::at_each_stop;
 pub use struct_ops::CongestionOps;
 pub use suite::{CasesAlone, Child, Suite, Test, TestAlone, TestResult, run_tests};
-pub use trace::{Stop, Tracee, alone};
+pub use trace::{Stop, Tracee, alone, calls};
 pub use tree::{Standing, Tree, holder, tree};
 
 /// The code of the repository's README compiles.

@@ -18,6 +18,8 @@ pub enum Need {
     Without(&'static str),
     /// A bpffs of one's own: the right to mount, or a place that was given.
     Bpffs,
+    /// A feature that some architectures' kernels are built without, whatever their release.
+    Feature(Feature),
     /// A file that this kernel's configuration or this machine's mounts may lack.
     File(&'static str),
     /// A program of another project, and the Debian package that has it.
@@ -29,6 +31,70 @@ pub enum Need {
     /// The same of a release that not every distribution has. Where it has an older one there is
     /// nothing to install, so such a test is skipped, and counted, even if skips are failures.
     Release(bool, &'static str),
+}
+
+/// A feature of the kernel that is not everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// The compiler of programs.
+    Jit,
+    /// Programs on the hooks of security modules.
+    Lsm,
+    /// The description of the kernel's own types.
+    Btf,
+    /// Maps of shared memory.
+    Arena,
+    /// Programs on many functions at once.
+    KprobeMulti,
+    /// Programs on entry and exit of the kernel's functions.
+    Trampolines,
+    /// Programs in place of the kernel's functions.
+    StructOps,
+}
+
+impl Feature {
+    fn is_present(self) -> bool {
+        match self {
+            Self::Jit => exists("/proc/sys/net/core/bpf_jit_enable"),
+            Self::Btf => exists(super::BTF),
+            // The kernel's own types exist only in a build with the feature.
+            Self::Lsm => {
+                Self::Trampolines.is_present() && super::function("bpf_lsm_file_open").is_ok()
+            }
+            Self::StructOps => {
+                let name = "bpf_struct_ops_tcp_congestion_ops";
+                Self::Trampolines.is_present() && super::struct_type(name).is_ok()
+            }
+            Self::KprobeMulti => {
+                Self::Btf.is_present() && super::struct_type("bpf_kprobe_multi_link").is_ok()
+            }
+            Self::Arena => {
+                let spec = bpf_pin::MapSpec::new(bpf_pin::types::MapType::ARENA, 0, 0, 1);
+                let created = spec.flags(bpf_pin::types::MapFlags::MMAPABLE).create();
+                !created.is_err_and(|error| {
+                    [Some(libc::EINVAL), Some(libc::EOPNOTSUPP)].contains(&error.raw_os_error())
+                })
+            }
+            // Without the compiler there is no call that could be patched.
+            Self::Trampolines => Self::Jit.is_present() && Self::Btf.is_present(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jit => "JIT",
+            Self::Lsm => "BPF LSM",
+            Self::Btf => "BTF",
+            Self::Arena => "arena",
+            Self::KprobeMulti => "kprobe_multi",
+            Self::Trampolines => "trampolines",
+            Self::StructOps => "struct_ops",
+        }
+    }
+}
+
+fn exists(path: &str) -> bool {
+    fs::exists(path).unwrap_or(false)
 }
 
 /// A capability that a test needs.
@@ -77,7 +143,8 @@ impl Need {
             Self::Bpffs => {
                 effective().contains(CapabilitySet::SYS_ADMIN) || super::bpffs::given().is_some()
             }
-            Self::File(path) => fs::exists(path).unwrap_or(false),
+            Self::Feature(feature) => feature.is_present(),
+            Self::File(path) => exists(path),
             Self::Program(name, _) => find_program(name).is_some(),
             Self::MountMax(most) => mount_max().is_some_and(|max| max <= most),
             Self::Built(there, _) | Self::Release(there, _) => there,
@@ -93,6 +160,7 @@ impl fmt::Display for Need {
             Self::Without(name) => write!(f, "no {name}"),
             Self::Kernel(major, minor) => write!(f, "Linux {major}.{minor}"),
             Self::Bpffs => f.write_str("CAP_SYS_ADMIN: or a bpffs to work in, BPF_PIN_TEST_BPFFS"),
+            Self::Feature(feature) => write!(f, "feature {}", feature.name()),
             Self::File(path) => write!(f, "file {path}"),
             Self::Program(name, package) => write!(f, "{name}, of Debian's {package}"),
             Self::MountMax(most) => write!(f, "fs.mount-max of {most} or less"),

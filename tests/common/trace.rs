@@ -29,6 +29,29 @@ pub fn alone(variable: &str, value: &str) -> Outcome {
     Err(format!("{value}: {}\n{said}", output.status).into())
 }
 
+/// The numbers of calls whose names depend on the architecture.
+pub mod calls {
+    use libc::c_long;
+
+    /// fstatat(2), with 64-bit sizes.
+    #[cfg(target_pointer_width = "64")]
+    pub const FSTATAT: c_long = libc::SYS_newfstatat;
+    #[cfg(target_pointer_width = "32")]
+    pub const FSTATAT: c_long = libc::SYS_fstatat64;
+
+    /// fcntl(2) of byte locks with 64-bit offsets.
+    #[cfg(target_pointer_width = "64")]
+    pub const FCNTL: c_long = libc::SYS_fcntl;
+    #[cfg(target_pointer_width = "32")]
+    pub const FCNTL: c_long = libc::SYS_fcntl64;
+
+    /// mmap(2), with an offset in pages on 32-bit architectures.
+    #[cfg(target_pointer_width = "64")]
+    pub const MMAP: c_long = libc::SYS_mmap;
+    #[cfg(target_pointer_width = "32")]
+    pub const MMAP: c_long = libc::SYS_mmap2;
+}
+
 /// A stop of a [`Tracee`].
 #[derive(Clone, Copy)]
 pub struct Stop {
@@ -61,17 +84,8 @@ impl Stop {
                 let name = cmd.expect("a command").name;
                 name.trim_start_matches("BPF_").into()
             }
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_unlink => "unlink".into(),
             libc::SYS_unlinkat if self.args[2] & libc::AT_REMOVEDIR as u64 != 0 => "rmdir".into(),
-            libc::SYS_unlinkat => "unlink".into(),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_lstat => "lstat".into(),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_readlink => "readlink".into(),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_stat => "stat".into(),
-            libc::SYS_newfstatat => {
+            calls::FSTATAT => {
                 let flags = self.args[3];
                 let has = |flag: i32| flags & flag as u64 != 0;
                 match (has(libc::AT_EMPTY_PATH), has(libc::AT_SYMLINK_NOFOLLOW)) {
@@ -81,11 +95,16 @@ impl Stop {
                 }
                 .into()
             }
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_open => "open".into(),
-            libc::SYS_openat => "open".into(),
+            // All calls of sockets, by number.
+            #[cfg(target_arch = "x86")]
+            libc::SYS_socketcall => match self.args[0] {
+                16 => "sendmsg".into(),
+                17 => "recvmsg".into(),
+                number => format!("socketcall {number}"),
+            },
             nr => {
-                let known = NAMES.iter().find(|(number, _)| *number == nr);
+                let mut names = NAMES.iter().chain(OLD_NAMES).chain(WIDE_NAMES);
+                let known = names.find(|(number, _)| *number == nr);
                 known.map_or_else(|| format!("syscall {nr}"), |(_, name)| (*name).into())
             }
         }
@@ -104,6 +123,8 @@ impl fmt::Debug for Stop {
 }
 
 const NAMES: &[(libc::c_long, &str)] = &[
+    (libc::SYS_unlinkat, "unlink"),
+    (libc::SYS_openat, "open"),
     (libc::SYS_close, "close"),
     (libc::SYS_read, "read"),
     (libc::SYS_write, "write"),
@@ -119,6 +140,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_mkdirat, "mkdirat"),
     (libc::SYS_flock, "flock"),
     (libc::SYS_fcntl, "fcntl"),
+    (calls::FCNTL, "fcntl"),
     (libc::SYS_fchmod, "fchmod"),
     (libc::SYS_fchmodat, "fchmodat"),
     (libc::SYS_fchownat, "fchownat"),
@@ -128,13 +150,55 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getegid, "getegid"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_prctl, "prctl"),
-    (libc::SYS_mmap, "mmap"),
-    (libc::SYS_read, "read"),
+    (calls::MMAP, "mmap"),
     (libc::SYS_lseek, "lseek"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_poll, "poll"),
     (libc::SYS_ppoll, "poll"),
 ];
+
+/// Calls without a directory, which newer architectures do not have.
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "x86",
+    target_arch = "arm",
+    target_arch = "s390x",
+    target_arch = "powerpc64"
+))]
+const OLD_NAMES: &[(libc::c_long, &str)] = &[
+    (libc::SYS_unlink, "unlink"),
+    (libc::SYS_lstat, "lstat"),
+    (libc::SYS_readlink, "readlink"),
+    (libc::SYS_stat, "stat"),
+    (libc::SYS_open, "open"),
+    (libc::SYS_poll, "poll"),
+];
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "x86",
+    target_arch = "arm",
+    target_arch = "s390x",
+    target_arch = "powerpc64"
+)))]
+const OLD_NAMES: &[(libc::c_long, &str)] = &[];
+
+/// The calls of 32-bit architectures with 64-bit sizes, or with ids of 32 bits.
+#[cfg(target_pointer_width = "32")]
+const WIDE_NAMES: &[(libc::c_long, &str)] = &[
+    (libc::SYS_fstat64, "fstat"),
+    (libc::SYS_lstat64, "lstat"),
+    (libc::SYS_stat64, "stat"),
+    (libc::SYS_fstatfs64, "fstatfs"),
+    (libc::SYS__llseek, "lseek"),
+    (libc::SYS_geteuid32, "geteuid"),
+    (libc::SYS_getegid32, "getegid"),
+];
+#[cfg(target_pointer_width = "64")]
+const WIDE_NAMES: &[(libc::c_long, &str)] = &[];
+
+/// The clock with 64-bit seconds.
+#[cfg(target_pointer_width = "32")]
+const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime64;
+#[cfg(target_pointer_width = "64")]
+const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime;
 
 /// A forked process, traced, killed when dropped.
 pub struct Tracee {
@@ -276,13 +340,14 @@ impl Drop for Tracee {
     }
 }
 
-/// The standard library looks, in debug builds, whether what it closes is open; and what time it is
-/// takes a syscall only where the vDSO does not know.
+/// In debug builds the standard library checks that what it closes is open. Reading the clock takes a system call only
+/// without a vDSO.
 fn is_of_std(stop: &Stop) -> bool {
     match stop.nr {
-        libc::SYS_fcntl => cfg!(debug_assertions) && stop.args[1] == libc::F_GETFD as u64,
-        libc::SYS_clock_gettime => true,
-        _ => false,
+        libc::SYS_fcntl | calls::FCNTL if stop.args[1] == libc::F_GETFD as u64 => {
+            cfg!(debug_assertions)
+        }
+        nr => nr == libc::SYS_clock_gettime || nr == CLOCK_GETTIME,
     }
 }
 

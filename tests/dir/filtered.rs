@@ -36,7 +36,7 @@ fn filtered() -> Outcome {
     answered(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
     // Before, the way through /proc is proven by it.
     if kernel(6, 5).unmet().is_none() {
-        answered(libc::SYS_newfstatat, None, libc::EPERM as u32, open);
+        answered(common::calls::FSTATAT, None, libc::EPERM as u32, open);
     }
     Ok(())
 }

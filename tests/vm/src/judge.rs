@@ -9,6 +9,17 @@ use std::path::Path;
 /// How much of a program's output to show if no test of it has failed by name.
 const TAIL_LINES: usize = 40;
 
+/// Features that a platform's kernels may lack, and the releases that have them elsewhere.
+const FEATURES: [(&str, (u32, u32)); 7] = [
+    ("JIT", (0, 0)),
+    ("BTF", (5, 4)),
+    ("trampolines", (5, 5)),
+    ("struct_ops", (5, 6)),
+    ("BPF LSM", (5, 7)),
+    ("kprobe_multi", (5, 18)),
+    ("arena", (6, 9)),
+];
+
 /// A test or a program that failed, with its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -154,9 +165,14 @@ fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
         });
     }
     if let Some(feature) = need.strip_prefix("feature ") {
-        // Only a build for one platform leaves out a feature; elsewhere the release says what a kernel has.
-        let platform = place.platform?;
-        return Some(!platform.lacks.contains(&feature));
+        let (_, since) = FEATURES.iter().find(|(name, _)| *name == feature)?;
+        let is_new_enough = release(place.release)? >= *since;
+        // The tests look for it themselves, and nothing is known of this machine's own kernel.
+        return Some(
+            place
+                .platform
+                .is_some_and(|platform| is_new_enough && !platform.lacks.contains(&feature)),
+        );
     }
     match need {
         "root" => Some(user == User::Root),
@@ -281,6 +297,11 @@ mod tests {
         assert!(!on(0, "needs feature JIT"));
         assert!(!on(2, "needs feature BTF"));
         assert!(on(3, "needs feature BTF"));
+        assert!(!on(3, "needs feature luck"));
+        // 6.12 has arenas, and 6.1 does not.
+        assert!(!on(0, "needs feature arena"));
+        let old = place("root", OLD);
+        assert!(excuse(old, Some("needs feature arena, Linux 6.9")).is_ok());
     }
 
     #[test]
