@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bpf_pin::{ElemFlags, PinnedMap};
+use bpf_pin::PinnedMap;
+use bpf_pin::map::ElemFlags;
 use common::*;
 // Builds libflows.a and libflows.so.
 use flows as _;
