@@ -65,7 +65,7 @@ impl Apt {
         some_packages(&dir)
     }
 
-    /// Downloads these packages and all that they depend on.
+    /// Downloads these packages and their dependencies.
     pub fn download_all(&self, packages: &[&str]) -> Result<Vec<PathBuf>, String> {
         let mut command = self.command("apt-get");
         run(command

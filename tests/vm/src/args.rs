@@ -32,7 +32,7 @@ usage: cargo vm [OPTIONS] [-- FILTER...]     runs the tests; FILTER and what fol
   --help            this text
 ";
 
-/// What to do.
+/// The command to execute.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Test,
@@ -58,7 +58,7 @@ pub struct Args {
     pub phases: Vec<Phase>,
     /// Programs of bpf-pin-tests; none means all.
     pub tests: Vec<String>,
-    /// What follows `--`.
+    /// The arguments after `--`.
     pub filter: Vec<OsString>,
     pub append: String,
     pub refresh: bool,

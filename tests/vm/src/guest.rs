@@ -1,4 +1,4 @@
-//! What the host and the guest's init share: the plan that goes in and the records that come out.
+//! The interface between the host and the guest's init: the plan and the records.
 
 pub mod phase;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! What a test program printed, in the words of libtest and of libtest-mimic.
+//! Parses the output of a test program, in the formats of libtest and libtest-mimic.
 
 /// The outcome of one program.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -6,11 +6,11 @@ pub struct Harness {
     pub failed: Vec<String>,
     /// Names and reasons.
     pub ignored: Vec<(String, Option<String>)>,
-    /// Names of tests that have run, and how much of each was left out.
+    /// Tests that ran, and how much of each was left out.
     pub left_out: Vec<(String, String)>,
     /// The last line's numbers: passed, failed, ignored.
     pub result: Option<[usize; 3]>,
-    /// Whether the last line says ok.
+    /// The last line says ok.
     pub ok: bool,
 }
 
@@ -41,12 +41,12 @@ fn test_line(line: &str) -> Option<(&str, &str)> {
     Some((name.trim_end(), outcome.trim_end()))
 }
 
-/// `left out NAME: HOW MUCH`, as the tests' own harness has it in the end.
+/// `left out NAME: HOW MUCH`, which the tests' own harness prints last.
 fn left_out_line(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("left out ")?.split_once(": ")
 }
 
-/// ` (reason)` in libtest-mimic's words, `, reason` in libtest's.
+/// libtest-mimic prints ` (reason)`, libtest `, reason`.
 fn reason(rest: &str) -> Option<String> {
     let reason = match rest.strip_prefix(", ") {
         Some(reason) => reason,
@@ -66,7 +66,7 @@ fn numbers(result: &str) -> Option<[usize; 3]> {
     Some(numbers)
 }
 
-/// What the program printed about one failed test: libtest's and libtest-mimic's section below `---- NAME`.
+/// The section of the output about one failed test, below libtest's or libtest-mimic's `---- NAME`.
 pub fn section<'a>(output: &'a str, test: &str) -> Option<&'a str> {
     let heads = [
         format!("---- {test} stdout ----\n"),

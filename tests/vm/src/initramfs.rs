@@ -166,7 +166,7 @@ pub fn busybox() -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{} is not static; {wanted}", first.display()))
 }
 
-/// Whether an ELF file has no interpreter.
+/// True for an ELF file without an interpreter.
 fn is_static(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|elf| names_no_interpreter(&elf).unwrap_or(false))
 }

@@ -149,7 +149,7 @@ fn excuse(place: Place<'_>, reason: Option<&str>) -> Result<String, String> {
     Ok(needs.to_owned())
 }
 
-/// Whether a need is met; `None` for an unknown need.
+/// True if a need is met; `None` for an unknown need.
 fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
     let user = place.phase.user;
     if let Some(version) = need.strip_prefix("Linux ") {
@@ -186,7 +186,7 @@ fn is_met(place: Place<'_>, need: &str) -> Option<bool> {
     }
 }
 
-/// Whether the user has a capability; `None` for any other name.
+/// True if the user has a capability; `None` for any other name.
 fn has(user: User, name: &str) -> Option<bool> {
     let rest = name.strip_prefix("CAP_")?;
     let is_name = !rest.is_empty()

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// A kernel that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// What it is called in tables and file names.
+    /// The name in tables and file names.
     pub label: String,
     /// The package's version, or the image's path.
     pub version: String,

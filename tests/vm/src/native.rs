@@ -87,7 +87,7 @@ fn wait(mut child: Child, limit: Duration) -> (Result<Status, String>, [Vec<u8>;
 fn read(pipe: Option<impl Read>) -> Vec<u8> {
     let mut bytes = vec![];
     if let Some(mut pipe) = pipe {
-        // What came before an error is the output.
+        // An error ends the output.
         let _ = pipe.read_to_end(&mut bytes);
     }
     bytes

@@ -15,7 +15,7 @@ pub const BPFFS: &str = "/run/bpffs";
 /// The shell's program.
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// What a guest does.
+/// The work of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
     /// Every program, in every phase.
@@ -34,7 +34,7 @@ pub enum Job {
 /// A job, the arguments of its programs, and the devices that init uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What to do.
+    /// The work.
     pub job: Job,
     /// Arguments of each program.
     pub args: Vec<Vec<u8>>,

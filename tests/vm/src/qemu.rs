@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// What to boot, and how.
+/// A guest's configuration.
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub platform: &'static Platform,

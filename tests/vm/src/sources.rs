@@ -81,7 +81,7 @@ fn is_security(suite: &str) -> bool {
         .is_some_and(is_release)
 }
 
-/// Whether an entry signed so, with such components, can be Debian's own archive.
+/// An entry with this signature and these components can be Debian's own archive.
 fn could_be_debian(signed_by: &str, components: &[&str]) -> bool {
     components.contains(&"main") && (signed_by.is_empty() || signed_by.contains("debian-archive"))
 }

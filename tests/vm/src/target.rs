@@ -216,7 +216,7 @@ pub fn find(triple: &str) -> Option<&'static Target> {
 }
 
 impl Target {
-    /// Whether this machine's processor runs its programs.
+    /// True if this machine's processor runs the target's programs.
     pub fn is_native(&self) -> bool {
         self.kernel.debian == OWN.kernel.debian
     }

@@ -113,7 +113,7 @@ impl Toolchain {
         Ok(())
     }
 
-    /// Writes the scripts, whose directory shows that all is there.
+    /// Writes the scripts. Their directory marks a complete toolchain.
     fn wrap(&self) -> Result<(), String> {
         let at = |error: std::io::Error| format!("{}: {error}", self.dir.display());
         let (usr, new) = (self.dir.join("usr"), self.dir.join("bin.new"));

@@ -151,7 +151,7 @@ fn forward(link: &Link, mut pipe: impl Read, record: impl Fn(Vec<u8>) -> Record)
 
 /// `kill(-1)`, which spares process 1 and the kernel's threads, and reaps them all.
 fn kill_all_others() {
-    // ESRCH: there was no other process.
+    // ESRCH: no process is left.
     let _ = kill_process_group(Pid::INIT, Signal::KILL);
     // Until ECHILD.
     while wait(WaitOptions::empty()).is_ok() {}
