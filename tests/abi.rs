@@ -19,11 +19,11 @@ use bpf_pin_sys::{
 };
 use common::*;
 
-use kernel::{BTF, Kernel};
+use kernel::Kernel;
 use mirror::{Difference, NEWEST, compare_constants, compare_struct};
 use tables::{Table, tables};
 
-const NEEDS: &[Need] = &[Need::File(BTF)];
+const NEEDS: &[Need] = &[Need::Feature(Feature::Btf)];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 fn main() -> std::process::ExitCode {

@@ -11,7 +11,8 @@ use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi
 use common::*;
 
 fn main() -> std::process::ExitCode {
-    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+    // Programs that replace functions are linked by the compiler.
+    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::Feature(Feature::Jit)];
     Suite::new()
         .test("another_in_the_place_of_a_function", ROOT, freplace)
         .test("a_second_target", ROOT, second_target)

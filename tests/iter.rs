@@ -14,8 +14,13 @@ use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::*;
 
 fn main() -> std::process::ExitCode {
-    const FUNCTIONS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF)];
-    const CGROUPS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF), kernel(6, 1)];
+    const FUNCTIONS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::Feature(Feature::Btf)];
+    const CGROUPS: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        Need::Feature(Feature::Btf),
+        kernel(6, 1),
+    ];
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     Suite::new()
         .test("all_maps", FUNCTIONS, maps)

@@ -23,7 +23,7 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
-    const LSM: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::File(BTF)];
+    const LSM: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::Feature(Feature::Lsm)];
     Suite::new()
         .test("network_namespace", ROOT, || own_network(netns))
         .test("control_group", ROOT, cgroup)

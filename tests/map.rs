@@ -20,7 +20,12 @@ use rustix::thread::CapabilitySet;
 fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const ADMIN: &[Need] = &[cap::SYS_ADMIN];
-    const STRUCT_OPS: &[Need] = &[cap::BPF, cap::NET_ADMIN, cap::PERFMON, Need::File(BTF)];
+    const STRUCT_OPS: &[Need] = &[
+        cap::BPF,
+        cap::NET_ADMIN,
+        cap::PERFMON,
+        Need::Feature(Feature::StructOps),
+    ];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     const NO_ADMIN: &[Need] = &[phase_without(cap::SYS_ADMIN)];
     Suite::new()

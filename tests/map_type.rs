@@ -19,7 +19,11 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
     const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
-    const KERNELS_BTF: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::File(BTF)];
+    const KERNELS_BTF: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::NET_ADMIN,
+        Need::Feature(Feature::StructOps),
+    ];
     Suite::new()
         .test("every_type_that_the_kernel_knows", ROOT, every_type)
         .test("no_type_is_forgotten", &[], none_is_forgotten)

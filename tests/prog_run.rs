@@ -21,7 +21,12 @@ fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF];
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
     const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-    const STRUCT_OPS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF), kernel(5, 16)];
+    const STRUCT_OPS: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        Need::Feature(Feature::StructOps),
+        kernel(5, 16),
+    ];
     Suite::new()
         .test("flags_reach_the_verifier", BPF, flags)
         .test("a_program_counts_in_its_map", BPF, counts)

@@ -65,7 +65,11 @@ const BEHAVIOUR: &[(&str, Version)] = &[
 
 fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
-    const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF)];
+    const TRACER: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        Need::Feature(Feature::Trampolines),
+    ];
     Suite::new()
         .test("the_docs_say_what_the_tables_say", &[], by_the_tables)
         .test("a_wrong_claim_is_told", &[], wrong_claim)

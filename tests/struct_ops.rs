@@ -13,11 +13,15 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_congestion;
 
 fn main() -> std::process::ExitCode {
-    const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::File(BTF)];
+    const ROOT: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::NET_ADMIN,
+        Need::Feature(Feature::StructOps),
+    ];
     const LINKS: &[Need] = &[
         cap::SYS_ADMIN,
         cap::NET_ADMIN,
-        Need::File(BTF),
+        Need::Feature(Feature::StructOps),
         kernel(6, 4),
     ];
     Suite::new()

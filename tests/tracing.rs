@@ -17,7 +17,11 @@ use common::*;
 fn main() -> std::process::ExitCode {
     const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
     const COOKIE: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
-    const FUNCTIONS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(BTF)];
+    const FUNCTIONS: &[Need] = &[
+        cap::SYS_ADMIN,
+        cap::PERFMON,
+        Need::Feature(Feature::Trampolines),
+    ];
     const PERF: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(5, 15)];
     const UPROBE_MULTI: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 6)];
     Suite::new()
