@@ -1,11 +1,11 @@
-//! What the tables are made of, and the macros that prove a layout where it is written down.
+//! The types of the tables, and the macros that define a layout and prove it.
 
 use core::fmt;
 
 /// A Linux release: `Version::new(5, 15)` is Linux 5.15.
 ///
-/// Stable updates are not told apart, and a few of them brought a newer release's flag to an older
-/// one. A name is listed with the release that first had it from the beginning.
+/// Stable updates are not distinguished. A few of them backported a flag to an older release. A name is
+/// listed with the first release that had it without a stable update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The number before the dot.
@@ -15,13 +15,13 @@ pub struct Version {
 }
 
 impl Version {
-    /// The release `major.minor`.
+    /// Returns the release `major.minor`.
     #[must_use]
     pub const fn new(major: u8, minor: u8) -> Self {
         Self { major, minor }
     }
 
-    /// Whether `self` is `other` or a later release. What `>=` says, in a constant.
+    /// Returns whether `self` is `other` or a later release: `>=` for constants.
     #[must_use]
     pub const fn at_least(self, other: Self) -> bool {
         self.major > other.major || (self.major == other.major && self.minor >= other.minor)
@@ -34,10 +34,10 @@ impl fmt::Display for Version {
     }
 }
 
-/// One name of a struct's member: where it lies, and the first release that had it.
+/// A name of a struct's member, with its offset, size and first release.
 ///
-/// Names that C puts into an anonymous union of one type (`value`, `next_key`) are one field in
-/// Rust and one entry each here, at the same offset.
+/// Names that C puts into an anonymous union of one type (`value`, `next_key`) are one field in Rust. Here each of
+/// them is an entry, at the same offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The name, as the kernel spells it.
@@ -50,10 +50,10 @@ pub struct Field {
     pub since: Version,
 }
 
-/// A struct, or the arm of a union, with its members.
+/// A struct, or an arm of a union, with its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arm {
-    /// The C path the fields stand under. Empty in [`ARMS`](crate::ARMS) for a struct that C leaves
+    /// The C path of the struct that has the fields. Empty in [`ARMS`](crate::ARMS) for a struct that C leaves
     /// anonymous: its fields are members of `union bpf_attr` itself.
     pub name: &'static str,
     /// The name of the Rust type.
@@ -66,7 +66,7 @@ pub struct Arm {
     pub fields: &'static [Field],
 }
 
-/// A constant of the kernel's: a member of an enum or a `#define`.
+/// A constant of the kernel: a member of an enum, or a `#define`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enumerator {
     /// The name, as the kernel spells it.
@@ -75,12 +75,12 @@ pub struct Enumerator {
     pub value: u64,
     /// The first release that had it.
     pub since: Version,
-    /// Whether every kernel that has it lists it in its BTF, from 5.7 on. A `#define` leaves no
-    /// trace there, nor does an enum that the kernel does not use itself.
+    /// Since 5.7: whether the BTF of every kernel that has the constant lists it. BTF lists no `#define`, and no enum
+    /// that the kernel itself does not use.
     pub in_btf: bool,
 }
 
-/// A C name out of a Rust one: `r#type` is `type`.
+/// Returns the C name of a Rust name: `type` for `r#type`.
 pub(crate) const fn unraw(name: &'static str) -> &'static str {
     match name.as_bytes() {
         [b'r', b'#', rest @ ..] => match core::str::from_utf8(rest) {
@@ -91,14 +91,14 @@ pub(crate) const fn unraw(name: &'static str) -> &'static str {
     }
 }
 
-/// Proves size and alignment, and adds what every struct and union here has.
+/// Proves size and alignment, and defines the methods that every struct and union here has.
 macro_rules! abi_common {
     ($name:ident, $size:literal, $align:literal) => {
         const _: () = assert!(size_of::<$name>() == $size);
         const _: () = assert!(align_of::<$name>() == $align);
 
         impl $name {
-            /// All bytes zero: what the kernel takes for "not given".
+            /// Returns a value with all bytes zero. The kernel reads zero as "not given".
             #[must_use]
             pub const fn zeroed() -> Self {
                 // SAFETY: integers, and structs and unions of integers: all-zero bytes are a value.
@@ -114,11 +114,11 @@ macro_rules! abi_common {
     };
 }
 
-/// A struct: `name[size, align] { field: type @ offset since (major, minor), … }`.
+/// Defines a struct: `name[size, align] { field: type @ offset since (major, minor), … }`.
 ///
-/// Size, alignment and every offset are proven at compile time, and are the table `FIELDS`. A
-/// member without `since` is padding or a union with fields of its own: proven, not listed.
-/// `also "name" (major, minor)` is a further C name of the same member.
+/// Size, alignment and every offset are proven at compile time. The table `FIELDS` lists the fields. A member without
+/// `since` is padding or a union with fields of its own: its offset is proven, but it is not listed.
+/// `also "name" (major, minor)` is another C name of the same member.
 macro_rules! abi_struct {
     (
         $(#[$meta:meta])*
@@ -174,9 +174,9 @@ macro_rules! abi_struct {
     };
 }
 
-/// A union: `name[size, align] { arm: type, … }`, sized and aligned as said, every arm at zero.
+/// Defines a union: `name[size, align] { arm: type, … }`. It has this size and alignment, and every arm is at offset 0.
 ///
-/// An arm with `since` is an integer of its own and is listed in `FIELDS`; the others are structs.
+/// An arm with `since` is an integer and is listed in `FIELDS`. The other arms are structs.
 macro_rules! abi_union {
     (
         $(#[$meta:meta])*
@@ -203,7 +203,7 @@ macro_rules! abi_union {
         abi_common!($name, $size, $align);
 
         impl $name {
-            /// The arms that are integers of their own.
+            /// The arms that are integers.
             pub const FIELDS: &'static [crate::Field] = &[$($(
                 crate::Field {
                     name: crate::abi::unraw(stringify!($arm)),
@@ -214,7 +214,7 @@ macro_rules! abi_union {
             )?)*];
         }
 
-        // Which arm holds is not known here, so no bytes are shown.
+        // It is not known which arm is valid, so none is printed.
         impl core::fmt::Debug for $name {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 f.debug_struct(stringify!($name)).finish_non_exhaustive()
@@ -223,10 +223,10 @@ macro_rules! abi_union {
     };
 }
 
-/// Constants and their table:
+/// Defines constants and their table:
 /// `pub TABLE: type, btf { NAME = value, since (major, minor); … }`.
 ///
-/// `btf` are those the kernel's BTF has, `header` those that only the header has.
+/// `btf` marks constants that the kernel's BTF lists, and `header` those that only the header has.
 macro_rules! abi_consts {
     (@in_btf btf) => { true };
     (@in_btf header) => { false };

@@ -2,25 +2,27 @@
 
 use crate::{bpf_attr, bpf_cmd, bpf_common_attr};
 
-/// `bpf(2)`: one command, one argument of `size` bytes.
+/// Calls `bpf(2)` with a command and an argument of `size` bytes.
 ///
-/// Returns -1 with the reason in `errno`; else what the command returns: a new descriptor, which is
-/// close-on-exec, or 0. Linux 3.18.
+/// Returns the command's result, which is 0 or a new descriptor that is close-on-exec. On failure it returns -1 and
+/// stores the reason in `errno`. Linux 3.18.
 ///
 /// # Safety
 ///
-/// - `attr` is null or points to `size` bytes that can be read, and that can be written where the
-///   command has a field marked *Out*. It need not be a whole [`bpf_attr`]; of one, any prefix.
-/// - Every address in it is 0, or that of memory which the command may read or write as the field
-///   says, until this returns.
-/// - Every descriptor in it may be used so: a command can end what a descriptor of somebody else's
-///   stands for.
+/// - `attr` is null or points to `size` readable bytes. The fields that the command marks *Out* are also writable.
+///   The bytes may be any prefix of a [`bpf_attr`].
+/// - Every address in it is 0, or refers to memory that the command may read or write, as its field says, until this
+///   function returns.
+/// - The caller may use every descriptor in it for the command: a command can destroy an attachment that other code
+///   owns and relies on.
 /// - `cmd` does not have [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) set.
 ///
 /// # Errors
 ///
-/// `E2BIG`, `EINVAL` and `EFAULT` as [the crate](crate#size) has them; `EPERM` for want of a
-/// capability, and `ENOSYS` of a kernel without `CONFIG_BPF_SYSCALL`; the commands' own.
+/// - `E2BIG`, `EINVAL`, `EFAULT`: see [the crate's documentation](crate#size).
+/// - `EPERM`: a capability is missing.
+/// - `ENOSYS`: the kernel was built without `CONFIG_BPF_SYSCALL`.
+/// - The errors of the command.
 ///
 /// # Examples
 ///
@@ -33,8 +35,8 @@ use crate::{bpf_attr, bpf_cmd, bpf_common_attr};
 ///     pathname: path.as_ptr().expose_provenance() as u64,
 ///     ..bpf_attr_obj::zeroed()
 /// };
-/// // SAFETY: `attr` is a whole union, all zero but for the address of a string that outlives the
-/// // call; BPF_OBJ_GET writes nothing.
+/// // SAFETY: `attr` is a whole union, all zero except for the address of a string that outlives the
+/// // call. BPF_OBJ_GET writes nothing.
 /// let fd = unsafe { bpf(BPF_OBJ_GET, &mut attr, size_of::<bpf_attr>() as u32) };
 /// assert!(fd >= 0, "{}", std::io::Error::last_os_error());
 /// ```
@@ -45,20 +47,20 @@ use crate::{bpf_attr, bpf_cmd, bpf_common_attr};
 /// `kernel/bpf/syscall.c`.
 #[inline]
 pub unsafe fn bpf(cmd: bpf_cmd, attr: *mut bpf_attr, size: u32) -> libc::c_long {
-    // SAFETY: these are bpf's number and argument types; the caller answers for what they point to.
+    // SAFETY: these are the number and the argument types of bpf(2). The caller guarantees what they point to.
     unsafe { libc::syscall(libc::SYS_bpf, cmd, attr, size) }
 }
 
-/// `bpf(2)` with the argument that all commands share. Linux 7.2; before, every command with
-/// [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) is `EINVAL`, and without it the pair is not read.
+/// Calls `bpf(2)` with the additional argument that all commands share.
 ///
-/// Returns what [`bpf`] returns.
+/// Linux 7.2. Earlier kernels reject every command with [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) set with
+/// `EINVAL`. If it is not set, the kernel does not read the additional argument. The result is that of [`bpf`].
 ///
 /// # Safety
 ///
-/// That of [`bpf`] but for its last point. If `cmd` has `BPF_COMMON_ATTRS` set, `common` points to
-/// `common_size` bytes that can be read and written, and the address in it is 0 or that of
-/// `log_size` bytes that can be written until this returns.
+/// The conditions of [`bpf`] apply, except for the last. If `cmd` has `BPF_COMMON_ATTRS` set, `common` points to
+/// `common_size` readable and writable bytes. The address in it is 0, or refers to `log_size` bytes that are writable
+/// until this function returns.
 #[inline]
 pub unsafe fn bpf_common(
     cmd: bpf_cmd,
@@ -67,6 +69,6 @@ pub unsafe fn bpf_common(
     common: *mut bpf_common_attr,
     common_size: u32,
 ) -> libc::c_long {
-    // SAFETY: these are bpf's number and argument types; the caller answers for what they point to.
+    // SAFETY: these are the number and the argument types of bpf(2). The caller guarantees what they point to.
     unsafe { libc::syscall(libc::SYS_bpf, cmd, attr, size, common, common_size) }
 }

@@ -1,4 +1,4 @@
-//! C's bit-fields, and instructions, byte by byte.
+//! The bytes of C's bit-fields and of instructions.
 
 use bpf_pin_sys::*;
 
@@ -8,7 +8,7 @@ fn bytes(insn: bpf_insn) -> [u8; 8] {
     unsafe { core::mem::transmute(insn) }
 }
 
-/// What an assembler for this target writes; `off` and `imm` in its byte order.
+/// The output of an assembler for this target, with `off` and `imm` in its byte order.
 fn expected(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> [u8; 8] {
     let regs = if cfg!(target_endian = "big") {
         dst * 16 + src
@@ -84,7 +84,7 @@ fn instructions_are_encoded_as_the_kernel_decodes_them() {
 }
 
 #[test]
-fn a_code_comes_apart() {
+fn a_code_has_a_class_a_size_and_a_mode() {
     let code = bpf_insn::ldx_mem(BPF_H, BPF_REG_0, BPF_REG_1, 0).code;
     assert_eq!(
         (BPF_CLASS(code), BPF_SIZE(code), BPF_MODE(code)),
@@ -108,13 +108,13 @@ fn gpl_compatible_is_the_first_bit_of_the_first_byte() {
     assert!(!info.gpl_compatible());
     info.gpl_compatible_bits = u32::from_ne_bytes([first, 0, 0, 0]);
     assert!(info.gpl_compatible());
-    // The padding beside it says nothing.
+    // The padding is ignored.
     info.gpl_compatible_bits = !u32::from_ne_bytes([first, 0, 0, 0]);
     assert!(!info.gpl_compatible());
 }
 
 #[test]
-fn a_line_info_comes_apart() {
+fn a_line_info_has_a_line_and_a_column() {
     let info = bpf_line_info {
         line_col: 1234 << 10 | 56,
         ..bpf_line_info::zeroed()

@@ -1,4 +1,4 @@
-//! What the tables say of each other and of the kernels. The layout is proven at compile time.
+//! The tables are consistent with each other and with measurements on kernels. The layout is proven at compile time.
 
 use bpf_pin_sys::*;
 use std::collections::HashSet;
@@ -47,7 +47,7 @@ fn designator(arm: &Arm, field: &Field) -> String {
     }
 }
 
-/// `sizeof` a struct or union, aligned to 8, as the release had it: up to the last field it knew.
+/// `sizeof` a struct or union in a release: the end of the last field it knew, aligned to 8.
 fn size_at<'a>(arms: impl Iterator<Item = &'a Arm>, kernel: Version) -> usize {
     arms.flat_map(|arm| arm.fields.iter().map(move |field| (arm, field)))
         .filter(|(_, field)| field.since <= kernel)
@@ -185,7 +185,7 @@ fn every_byte_of_the_union_is_within_an_arm_of_its_size() {
     assert_eq!(largest, Some(size_of::<bpf_attr>()));
 }
 
-/// The sizes were measured on kernels; the fields' releases must add up to them.
+/// The fields' releases give the sizes that were measured on kernels.
 #[test]
 fn the_union_grows_as_the_fields_say() {
     let mut sizes = BPF_ATTR_SIZES.to_vec();
@@ -215,7 +215,7 @@ fn the_union_grows_as_the_fields_say() {
     }
 }
 
-/// What `BPF_OBJ_GET_INFO_BY_FD` wrote back on these kernels.
+/// The sizes that `BPF_OBJ_GET_INFO_BY_FD` wrote back on these kernels.
 #[test]
 fn the_infos_grow_as_the_fields_say() {
     let sizes = [

@@ -1,7 +1,7 @@
 //! The argument that every command shares.
 
 abi_struct! {
-    /// `struct bpf_common_attr`: a log for any command.
+    /// `struct bpf_common_attr`: the log of any command.
     ///
     /// The fourth and fifth arguments of `bpf(2)` are its address and size. The kernel reads them
     /// only if the command has [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) set.
@@ -10,9 +10,9 @@ abi_struct! {
         log_buf: u64 @ 0 since (7, 2),
         /// Size of the log's buffer in bytes.
         log_size: u32 @ 8 since (7, 2),
-        /// How much the kernel says, 0 for nothing.
+        /// Log level, 0 for no log.
         log_level: u32 @ 12 since (7, 2),
-        /// Out: bytes the whole log takes, the NUL included, however much room there was.
+        /// Out: size of the whole log in bytes including the NUL, even if the buffer is smaller.
         log_true_size: u32 @ 16 since (7, 2),
         #[doc(hidden)]
         __pad20: u32 @ 20,

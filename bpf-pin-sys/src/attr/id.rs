@@ -1,9 +1,9 @@
-//! The arm of the commands that go by id.
+//! The arm of the commands that use ids.
 
 abi_struct! {
     /// `BPF_{PROG,MAP,BTF,LINK}_GET_NEXT_ID` and `BPF_{PROG,MAP,BTF,LINK}_GET_FD_BY_ID`.
     pub struct bpf_attr_get_id[16, 4] {
-        /// The id to open, or the one to look beyond.
+        /// The id to open, or the id to search after.
         start_id: u32 @ 0 since (4, 13)
             also "prog_id" (4, 13)
             also "map_id" (4, 13)

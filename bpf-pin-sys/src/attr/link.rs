@@ -1,26 +1,25 @@
 //! The arms of the commands on links.
 
 abi_struct! {
-    /// `BPF_LINK_CREATE`: attach a program, and hold the attachment as an object.
+    /// `BPF_LINK_CREATE`: attaches a program and returns the attachment as an object.
     pub struct bpf_attr_link_create[64, 8] {
         /// The program, or the `BPF_MAP_TYPE_STRUCT_OPS` map.
         prog_fd: u32 @ 0 since (5, 7) also "map_fd" (6, 4),
-        /// Where to attach: a descriptor or the index of a network device, as the attach type has
-        /// it.
+        /// The attach target: a descriptor or the index of a network device, depending on the attach type.
         target_fd: u32 @ 4 since (5, 7) also "target_ifindex" (5, 9),
         /// A [`bpf_attach_type`](crate::bpf_attach_type).
         attach_type: u32 @ 8 since (5, 7),
-        /// Bits out of [`BPF_ATTACH_FLAGS`](crate::BPF_ATTACH_FLAGS) or the XDP mode.
+        /// Flags of [`BPF_ATTACH_FLAGS`](crate::BPF_ATTACH_FLAGS) or the XDP mode.
         flags: u32 @ 12 since (5, 7),
-        /// What only this attach type has. Anonymous in C.
+        /// The parameters of the attach type. Anonymous in C.
         opts: bpf_attr_link_create_opts @ 16,
     }
 }
 
 abi_union! {
-    /// The union at the end of `link_create`: an arm per kind of attachment.
+    /// The union at the end of `link_create`, with an arm for each kind of attachment.
     pub union bpf_attr_link_create_opts[48, 8] {
-        /// The function that an extension or tracing program attaches to.
+        /// The target function of an extension or tracing program.
         target_btf_id: u32 since (5, 10),
         /// `BPF_TRACE_ITER`.
         iter: bpf_attr_link_create_iter,
@@ -28,7 +27,7 @@ abi_union! {
         perf_event: bpf_attr_link_create_perf_event,
         /// `BPF_TRACE_KPROBE_MULTI` and `BPF_TRACE_KPROBE_SESSION`.
         kprobe_multi: bpf_attr_link_create_kprobe_multi,
-        /// `BPF_TRACE_FENTRY` and its like.
+        /// `BPF_TRACE_FENTRY` and similar types.
         tracing: bpf_attr_link_create_tracing,
         /// `BPF_NETFILTER`.
         netfilter: bpf_attr_link_create_netfilter,
@@ -60,7 +59,7 @@ abi_struct! {
 abi_struct! {
     /// A perf event: kprobe, uprobe, tracepoint or counter.
     pub struct bpf_attr_link_create_perf_event[8, 8] {
-        /// A number of the caller's that the program can ask for.
+        /// A number that the program can read.
         bpf_cookie: u64 @ 0 since (5, 15),
     }
 }
@@ -68,13 +67,13 @@ abi_struct! {
 abi_struct! {
     /// Many kernel functions, by name or by address.
     pub struct bpf_attr_link_create_kprobe_multi[32, 8] {
-        /// Bits out of [`BPF_KPROBE_MULTI_FLAGS`](crate::BPF_KPROBE_MULTI_FLAGS).
+        /// Flags of [`BPF_KPROBE_MULTI_FLAGS`](crate::BPF_KPROBE_MULTI_FLAGS).
         flags: u32 @ 0 since (5, 18),
-        /// How many functions.
+        /// Number of functions.
         cnt: u32 @ 4 since (5, 18),
-        /// Address of `cnt` addresses of names, or 0.
+        /// Address of an array of `cnt` addresses of names, or 0.
         syms: u64 @ 8 since (5, 18),
-        /// Address of `cnt` functions' addresses, or 0.
+        /// Address of an array of `cnt` function addresses, or 0.
         addrs: u64 @ 16 since (5, 18),
         /// Address of `cnt` cookies, or 0.
         cookies: u64 @ 24 since (5, 18),
@@ -88,7 +87,7 @@ abi_struct! {
         target_btf_id: u32 @ 0 since (5, 19),
         #[doc(hidden)]
         __pad4: u32 @ 4,
-        /// A number of the caller's that the program can ask for.
+        /// A number that the program can read.
         cookie: u64 @ 8 since (5, 19),
     }
 }
@@ -100,9 +99,9 @@ abi_struct! {
         pf: u32 @ 0 since (6, 4),
         /// The hook, `NF_INET_*`.
         hooknum: u32 @ 4 since (6, 4),
-        /// Where among the hook's functions: the lower, the earlier.
+        /// Position among the hook's functions: lower values run first.
         priority: i32 @ 8 since (6, 4),
-        /// Bits out of [`BPF_NETFILTER_FLAGS`](crate::BPF_NETFILTER_FLAGS).
+        /// Flags of [`BPF_NETFILTER_FLAGS`](crate::BPF_NETFILTER_FLAGS).
         flags: u32 @ 12 since (6, 4),
     }
 }
@@ -110,17 +109,17 @@ abi_struct! {
 abi_struct! {
     /// A device's tcx hook.
     pub struct bpf_attr_link_create_tcx[16, 8] {
-        /// The program or link to stand before or after.
+        /// The program or link to attach before or after.
         relative_fd: u32 @ 0 since (6, 6) also "relative_id" (6, 6),
         #[doc(hidden)]
         __pad4: u32 @ 4,
-        /// If not zero, the revision the hook must have, else `ESTALE`.
+        /// The required revision of the hook, or 0. `ESTALE` if the hook has another.
         expected_revision: u64 @ 8 since (6, 6),
     }
 }
 
 abi_struct! {
-    /// Many places in one executable.
+    /// Many offsets in one executable.
     pub struct bpf_attr_link_create_uprobe_multi[48, 8] {
         /// Address of the executable's NUL-terminated path.
         path: u64 @ 0 since (6, 6),
@@ -130,13 +129,13 @@ abi_struct! {
         ref_ctr_offsets: u64 @ 16 since (6, 6),
         /// Address of `cnt` cookies, or 0.
         cookies: u64 @ 24 since (6, 6),
-        /// How many places.
+        /// Number of offsets.
         cnt: u32 @ 32 since (6, 6),
-        /// Bits out of [`BPF_UPROBE_MULTI_FLAGS`](crate::BPF_UPROBE_MULTI_FLAGS).
+        /// Flags of [`BPF_UPROBE_MULTI_FLAGS`](crate::BPF_UPROBE_MULTI_FLAGS).
         flags: u32 @ 36 since (6, 6),
-        /// The one process to watch, or 0 for all.
+        /// The only process to trace, or 0 for all.
         pid: u32 @ 40 since (6, 6),
-        /// The executable itself, with `BPF_F_UPROBE_MULTI_PATH_FD`.
+        /// A descriptor of the executable, with `BPF_F_UPROBE_MULTI_PATH_FD`.
         path_fd: u32 @ 44 since (7, 2),
     }
 }
@@ -144,11 +143,11 @@ abi_struct! {
 abi_struct! {
     /// A netkit device.
     pub struct bpf_attr_link_create_netkit[16, 8] {
-        /// The program or link to stand before or after.
+        /// The program or link to attach before or after.
         relative_fd: u32 @ 0 since (6, 7) also "relative_id" (6, 7),
         #[doc(hidden)]
         __pad4: u32 @ 4,
-        /// If not zero, the revision the hook must have, else `ESTALE`.
+        /// The required revision of the hook, or 0. `ESTALE` if the hook has another.
         expected_revision: u64 @ 8 since (6, 7),
     }
 }
@@ -156,11 +155,11 @@ abi_struct! {
 abi_struct! {
     /// A cgroup.
     pub struct bpf_attr_link_create_cgroup[16, 8] {
-        /// The program or link to stand before or after.
+        /// The program or link to attach before or after.
         relative_fd: u32 @ 0 since (6, 17) also "relative_id" (6, 17),
         #[doc(hidden)]
         __pad4: u32 @ 4,
-        /// If not zero, the revision the hook must have, else `ESTALE`.
+        /// The required revision of the hook, or 0. `ESTALE` if the hook has another.
         expected_revision: u64 @ 8 since (6, 17),
     }
 }
@@ -172,7 +171,7 @@ abi_struct! {
         ids: u64 @ 0 since (7, 2),
         /// Address of `cnt` cookies, or 0.
         cookies: u64 @ 8 since (7, 2),
-        /// How many functions.
+        /// Number of functions.
         cnt: u32 @ 16 since (7, 2),
         #[doc(hidden)]
         __pad20: u32 @ 20,
@@ -180,7 +179,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// `BPF_LINK_UPDATE`: another program for the same attachment, without a gap.
+    /// `BPF_LINK_UPDATE`: replaces the program of an attachment atomically.
     pub struct bpf_attr_link_update[16, 4] {
         /// The link.
         link_fd: u32 @ 0 since (5, 7),
@@ -188,13 +187,13 @@ abi_struct! {
         new_prog_fd: u32 @ 4 since (5, 7) also "new_map_fd" (6, 4),
         /// `BPF_F_REPLACE` or zero.
         flags: u32 @ 8 since (5, 7),
-        /// With `BPF_F_REPLACE`: the program or map it must have now, else `EPERM`.
+        /// With `BPF_F_REPLACE`: the expected current program or map. `EPERM` if the link has another.
         old_prog_fd: u32 @ 12 since (5, 7) also "old_map_fd" (6, 4),
     }
 }
 
 abi_struct! {
-    /// `BPF_LINK_DETACH`: end the attachment and keep the link.
+    /// `BPF_LINK_DETACH`: ends the attachment and keeps the link.
     pub struct bpf_attr_link_detach[4, 4] {
         /// The link.
         link_fd: u32 @ 0 since (5, 9),
@@ -202,7 +201,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// `BPF_ITER_CREATE`: a descriptor that reads as an iterator's output.
+    /// `BPF_ITER_CREATE`: returns a descriptor to read an iterator's output from.
     pub struct bpf_attr_iter_create[8, 4] {
         /// The link of an iterator program.
         link_fd: u32 @ 0 since (5, 8),

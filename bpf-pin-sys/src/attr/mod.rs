@@ -26,16 +26,16 @@ pub use token::*;
 
 use crate::Arm;
 
-/// Length in bytes of a map's or a program's name, the terminating NUL included.
+/// Length in bytes of the name of a map or program, including the terminating NUL.
 ///
 /// Linux 4.15.
 pub const BPF_OBJ_NAME_LEN: usize = 16;
 
 abi_union! {
-    /// `union bpf_attr`: the argument of `bpf(2)`, an arm per family of commands.
+    /// `union bpf_attr`: the argument of `bpf(2)`, with an arm for each group of commands.
     ///
-    /// C leaves the structs of the older commands anonymous. Here each has a name: that of the
-    /// command or of what it is about. [`ARMS`] pairs the two.
+    /// C leaves the structs of the older commands anonymous. Here each is named for its command or its subject.
+    /// [`ARMS`] maps the names to C.
     pub union bpf_attr[168, 8] {
         /// `BPF_MAP_CREATE`.
         map_create: bpf_attr_map_create,
@@ -84,7 +84,7 @@ abi_union! {
     }
 }
 
-/// `$c => $rust @ $offset` rows of a table of arms.
+/// Makes a table of arms from rows `$c => $rust @ $offset`.
 macro_rules! arms {
     ($($c:literal => $rust:ident @ $offset:expr,)*) => {
         &[$(Arm {
@@ -102,9 +102,9 @@ const OPTS: usize = core::mem::offset_of!(bpf_attr_link_create, opts);
 
 /// Every arm of `union bpf_attr`, and the arms of the union within `link_create`.
 ///
-/// The C designator of a field is the arm's name, a dot unless that is empty, and the field's
-/// name; its place in the union is the sum of the two offsets. What C leaves anonymous within
-/// `link_create` stands under `link_create`.
+/// The C designator of a field is the arm's name, a dot unless that name is empty, and the field's name. Its offset in
+/// the union is the sum of the two offsets. Structs that C leaves anonymous within `link_create` are listed as
+/// `link_create`.
 pub const ARMS: &[Arm] = arms! {
     "" => bpf_attr_map_create @ 0,
     "" => bpf_attr_map_elem @ 0,

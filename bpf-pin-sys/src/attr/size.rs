@@ -1,4 +1,4 @@
-//! How much of `union bpf_attr` a command reads, release by release.
+//! The number of bytes of `union bpf_attr` that each command reads, by release.
 
 use super::*;
 use crate::abi::unraw;
@@ -15,9 +15,9 @@ use crate::{
     BPF_TASK_FD_QUERY, BPF_TOKEN_CREATE, Field, Version, bpf_cmd,
 };
 
-/// `sizeof(union bpf_attr)` in bytes, from the release where it became so.
+/// `sizeof(union bpf_attr)` in bytes, with the release that introduced the size.
 ///
-/// A kernel refuses non-zero bytes beyond its own size with `E2BIG`.
+/// A kernel rejects non-zero bytes beyond its own size with `E2BIG`.
 pub const BPF_ATTR_SIZES: &[(Version, usize)] = &[
     (Version::new(4, 4), 48),
     (Version::new(4, 15), 72),
@@ -29,10 +29,10 @@ pub const BPF_ATTR_SIZES: &[(Version, usize)] = &[
     (Version::new(6, 18), 168),
 ];
 
-/// The last field a command reads from one release on: the kernel's `BPF_*_LAST_FIELD`.
+/// The last field that a command reads since a release: the kernel's `BPF_*_LAST_FIELD`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastField {
-    /// The first release where it was the last.
+    /// The first release in which it was the last.
     pub since: Version,
     /// The field, as the kernel spells it.
     pub name: &'static str,
@@ -40,7 +40,7 @@ pub struct LastField {
     pub end: u32,
 }
 
-/// A command and its last fields, release by release.
+/// A command and its last fields, by release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastFields {
     /// The command.
@@ -49,7 +49,7 @@ pub struct LastFields {
     pub fields: &'static [LastField],
 }
 
-/// Where the field `name` ends. A name that is not there does not compile.
+/// Returns the end of the field `name`. An unknown name does not compile.
 const fn end(base: usize, fields: &[Field], name: &str) -> u32 {
     let mut i = 0;
     while i < fields.len() {
@@ -61,7 +61,7 @@ const fn end(base: usize, fields: &[Field], name: &str) -> u32 {
     panic!("no such field");
 }
 
-/// `a == b`, in a constant.
+/// Returns `a == b`, for constants.
 const fn same(a: &[u8], b: &[u8]) -> bool {
     let mut i = 0;
     while i < a.len() && i < b.len() && a[i] == b[i] {
@@ -70,8 +70,8 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     i == a.len() && i == b.len()
 }
 
-/// `COMMAND(arm): field since (major, minor), …`. A field of another arm than the command's, one of
-/// `link_create`'s, says which: `field of arm since …`.
+/// Makes the table from rows `COMMAND(arm): field since (major, minor), …`. A field of an arm within `link_create` is
+/// written `field of arm since …`.
 macro_rules! last_fields {
     (@end $arm:ident $field:ident) => { end(0, $arm::FIELDS, unraw(stringify!($field))) };
     (@end $arm:ident $field:ident $opt:ident) => {
@@ -156,14 +156,14 @@ pub const LAST_FIELDS: &[LastFields] = last_fields! {
         prog_fd since (7, 0), flags since (7, 2);
 };
 
-/// How many bytes of `union bpf_attr` a command reads on a kernel.
+/// Returns how many bytes of `union bpf_attr` a command reads on a kernel.
 ///
-/// That is up to the end of the last field the kernel's `CHECK_ATTR` knows for it; a non-zero byte
-/// after that is `EINVAL`. `BPF_OBJ_GET` reads 12 bytes on 4.4, 16 on 4.15 and 20 from 6.5 on. The
-/// size passed to [`bpf`](crate::bpf) may be larger, if the rest is zero.
+/// They end with the last field in the kernel's `CHECK_ATTR` for the command. A non-zero byte after them is `EINVAL`.
+/// `BPF_OBJ_GET` reads 12 bytes on 4.4, 16 on 4.15 and 20 since 6.5. The size passed to [`bpf`](crate::bpf) may be
+/// larger if the remaining bytes are zero.
 ///
-/// `None`: that kernel does not know the command, or `cmd` is none.
-/// [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) may be set where the kernel knows that.
+/// `None`: the kernel does not know the command, or `cmd` is not a command.
+/// [`BPF_COMMON_ATTRS`](crate::BPF_COMMON_ATTRS) may be set if the kernel knows it.
 #[must_use]
 pub const fn bpf_attr_size(cmd: bpf_cmd, kernel: Version) -> Option<u32> {
     let cmd = if kernel.at_least(Version::new(7, 2)) {

@@ -1,4 +1,4 @@
-//! What an iterator is to go through.
+//! The parameters of iterators.
 
 abi_union! {
     /// `union bpf_iter_link_info`: an iterator's parameters, given in
@@ -14,7 +14,7 @@ abi_union! {
 }
 
 abi_struct! {
-    /// The map to go through.
+    /// The map to iterate over.
     pub struct bpf_iter_link_info_map[4, 4] {
         /// The map.
         map_fd: u32 @ 0 since (5, 9),
@@ -22,7 +22,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// Where to begin and which way to walk. With neither cgroup given, the root is it.
+    /// The cgroup to start at, and the order. If both cgroup fields are 0, it is the root cgroup.
     pub struct bpf_iter_link_info_cgroup[16, 8] {
         /// A [`bpf_cgroup_iter_order`](crate::bpf_cgroup_iter_order).
         order: u32 @ 0 since (6, 1),
@@ -34,7 +34,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// Whose tasks to go through; all zero for everyone's.
+    /// The tasks to iterate over. If all fields are 0, all tasks.
     pub struct bpf_iter_link_info_task[12, 4] {
         /// One thread.
         tid: u32 @ 0 since (6, 1),

@@ -1,25 +1,25 @@
-//! What the kernel tells of a link.
+//! The info struct of a link.
 
 abi_struct! {
-    /// `struct bpf_link_info`: what `BPF_OBJ_GET_INFO_BY_FD` tells of a link.
+    /// `struct bpf_link_info`: the result of `BPF_OBJ_GET_INFO_BY_FD` for a link.
     ///
-    /// The kernel writes as much of it as it knows: 32 bytes in 5.15, 48 in 6.1 and 64 since 6.8.
+    /// The kernel writes the fields that it knows: 32 bytes in 5.15, 48 in 6.1 and 64 since 6.8.
     pub struct bpf_link_info[64, 8] {
-        /// A [`bpf_link_type`](crate::bpf_link_type): which arm of `details` holds.
+        /// A [`bpf_link_type`](crate::bpf_link_type), which selects the arm of `details`.
         r#type: u32 @ 0 since (5, 8),
         /// The link's id.
         id: u32 @ 4 since (5, 8),
-        /// The program's id, 0 where a map is linked.
+        /// The program's id, 0 if the link is of a map.
         prog_id: u32 @ 8 since (5, 8),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// What only this type of link has. Anonymous in C.
+        /// The fields of this type of link. Anonymous in C.
         details: bpf_link_info_details @ 16,
     }
 }
 
 abi_union! {
-    /// The union at the end of [`bpf_link_info`], an arm per type of link.
+    /// The union at the end of [`bpf_link_info`], with an arm for each type of link.
     pub union bpf_link_info_details[48, 8] {
         /// `BPF_LINK_TYPE_RAW_TRACEPOINT`.
         raw_tracepoint: bpf_link_info_raw_tracepoint,
@@ -57,29 +57,29 @@ abi_union! {
 abi_struct! {
     /// A raw tracepoint.
     pub struct bpf_link_info_raw_tracepoint[24, 8] {
-        /// In: address of room for the tracepoint's name.
+        /// In: address of the buffer for the tracepoint's name.
         tp_name: u64 @ 0 since (5, 8),
-        /// In: that room in bytes. Out: length of the name, the NUL included.
+        /// In: size of that buffer in bytes. Out: length of the name, including the NUL.
         tp_name_len: u32 @ 8 since (5, 8),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 16 since (6, 17),
     }
 }
 
 abi_struct! {
-    /// A kernel function, or a program that another extends.
+    /// A kernel function, or a program that the link's program extends.
     pub struct bpf_link_info_tracing[24, 8] {
         /// A [`bpf_attach_type`](crate::bpf_attach_type).
         attach_type: u32 @ 0 since (5, 8),
-        /// The extended program's id, else the id of the BTF that has the target.
+        /// The id of the extended program, or of the BTF that has the target.
         target_obj_id: u32 @ 4 since (5, 13),
         /// The target's type in that BTF.
         target_btf_id: u32 @ 8 since (5, 13),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 16 since (6, 17),
     }
 }
@@ -99,13 +99,13 @@ abi_struct! {
 abi_struct! {
     /// An iterator.
     pub struct bpf_link_info_iter[32, 8] {
-        /// In: address of room for the name of what it goes through.
+        /// In: address of the buffer for the name of the iterator's target.
         target_name: u64 @ 0 since (5, 10),
-        /// In: that room in bytes. Out: length of the name, the NUL included.
+        /// In: size of that buffer in bytes. Out: length of the name, including the NUL.
         target_name_len: u32 @ 8 since (5, 10),
-        /// The map it goes through, for targets that begin with `bpf_map_`.
+        /// The map it iterates over, if the target's name begins with `bpf_map_`.
         map: bpf_link_info_iter_map @ 12,
-        /// The cgroup or task it goes through. Anonymous in C.
+        /// The cgroup or task it iterates over. Anonymous in C.
         details: bpf_link_info_iter_details @ 16,
     }
 }
@@ -119,7 +119,7 @@ abi_struct! {
 }
 
 abi_union! {
-    /// The union at the end of [`bpf_link_info_iter`], told apart by the target's name.
+    /// The union at the end of [`bpf_link_info_iter`]. The target's name selects the arm.
     pub union bpf_link_info_iter_details[16, 8] {
         /// An iterator over cgroups.
         cgroup: bpf_link_info_iter_cgroup,
@@ -131,7 +131,7 @@ abi_union! {
 abi_struct! {
     /// An iterator over cgroups.
     pub struct bpf_link_info_iter_cgroup[16, 8] {
-        /// The cgroup it begins at.
+        /// The cgroup it starts at.
         cgroup_id: u64 @ 0 since (6, 1),
         /// A [`bpf_cgroup_iter_order`](crate::bpf_cgroup_iter_order).
         order: u32 @ 8 since (6, 1),
@@ -183,9 +183,9 @@ abi_struct! {
         pf: u32 @ 0 since (6, 4),
         /// The hook, `NF_INET_*`.
         hooknum: u32 @ 4 since (6, 4),
-        /// Where among the hook's functions: the lower, the earlier.
+        /// Position among the hook's functions: lower values run first.
         priority: i32 @ 8 since (6, 4),
-        /// Bits out of [`BPF_NETFILTER_FLAGS`](crate::BPF_NETFILTER_FLAGS).
+        /// Flags of [`BPF_NETFILTER_FLAGS`](crate::BPF_NETFILTER_FLAGS).
         flags: u32 @ 12 since (6, 4),
     }
 }
@@ -193,37 +193,37 @@ abi_struct! {
 abi_struct! {
     /// Many kernel functions.
     pub struct bpf_link_info_kprobe_multi[32, 8] {
-        /// In: address of room for the functions' addresses, 8 bytes each.
+        /// In: address of the buffer for the functions' addresses, 8 bytes each.
         addrs: u64 @ 0 since (6, 6),
-        /// In: how many there is room for. Out: how many functions there are.
+        /// In: number of functions that the buffers hold. Out: number of functions.
         count: u32 @ 8 since (6, 6),
-        /// Bits out of [`BPF_KPROBE_MULTI_FLAGS`](crate::BPF_KPROBE_MULTI_FLAGS).
+        /// Flags of [`BPF_KPROBE_MULTI_FLAGS`](crate::BPF_KPROBE_MULTI_FLAGS).
         flags: u32 @ 12 since (6, 6),
-        /// How often the program should have run and could not.
+        /// How many runs of the program were missed.
         missed: u64 @ 16 since (6, 7),
-        /// In: address of room for the cookies, 8 bytes each.
+        /// In: address of the buffer for the cookies, 8 bytes each.
         cookies: u64 @ 24 since (6, 9),
     }
 }
 
 abi_struct! {
-    /// Many places in one executable.
+    /// Many offsets in one executable.
     pub struct bpf_link_info_uprobe_multi[48, 8] {
-        /// In: address of room for the executable's path.
+        /// In: address of the buffer for the executable's path.
         path: u64 @ 0 since (6, 8),
-        /// In: address of room for the offsets, 8 bytes each.
+        /// In: address of the buffer for the offsets, 8 bytes each.
         offsets: u64 @ 8 since (6, 8),
-        /// In: address of room for the reference counters' offsets, 8 bytes each.
+        /// In: address of the buffer for the reference counters' offsets, 8 bytes each.
         ref_ctr_offsets: u64 @ 16 since (6, 8),
-        /// In: address of room for the cookies, 8 bytes each.
+        /// In: address of the buffer for the cookies, 8 bytes each.
         cookies: u64 @ 24 since (6, 8),
-        /// In: room at `path` in bytes. Out: length of the path, the NUL included.
+        /// In: size of the buffer at `path` in bytes. Out: length of the path, including the NUL.
         path_size: u32 @ 32 since (6, 8),
-        /// In: how many places there is room for. Out: how many there are.
+        /// In: number of offsets that the buffers hold. Out: number of offsets.
         count: u32 @ 36 since (6, 8),
-        /// Bits out of [`BPF_UPROBE_MULTI_FLAGS`](crate::BPF_UPROBE_MULTI_FLAGS).
+        /// Flags of [`BPF_UPROBE_MULTI_FLAGS`](crate::BPF_UPROBE_MULTI_FLAGS).
         flags: u32 @ 40 since (6, 8),
-        /// The one process watched, or 0.
+        /// The only process traced, or 0.
         pid: u32 @ 44 since (6, 8),
     }
 }
@@ -233,17 +233,17 @@ abi_struct! {
     pub struct bpf_link_info_tracing_multi[40, 8] {
         /// A [`bpf_attach_type`](crate::bpf_attach_type).
         attach_type: u32 @ 0 since (7, 3),
-        /// In: how many there is room for. Out: how many functions there are.
+        /// In: number of functions that the buffers hold. Out: number of functions.
         count: u32 @ 4 since (7, 3),
         /// The BTF that has the functions.
         btf_obj_id: u32 @ 8 since (7, 3),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// In: address of room for the BTF ids, 4 bytes each.
+        /// In: address of the buffer for the BTF ids, 4 bytes each.
         ids: u64 @ 16 since (7, 3),
-        /// In: address of room for the addresses, 8 bytes each.
+        /// In: address of the buffer for the addresses, 8 bytes each.
         addrs: u64 @ 24 since (7, 3),
-        /// In: address of room for the cookies, 8 bytes each.
+        /// In: address of the buffer for the cookies, 8 bytes each.
         cookies: u64 @ 32 since (7, 3),
     }
 }
@@ -251,11 +251,11 @@ abi_struct! {
 abi_struct! {
     /// A perf event.
     pub struct bpf_link_info_perf_event[48, 8] {
-        /// A [`bpf_perf_event_type`](crate::bpf_perf_event_type): which arm of `details` holds.
+        /// A [`bpf_perf_event_type`](crate::bpf_perf_event_type), which selects the arm of `details`.
         r#type: u32 @ 0 since (6, 6),
         #[doc(hidden)]
         __pad4: u32 @ 4,
-        /// What only this type of event has. Anonymous in C.
+        /// The fields of this type of event. Anonymous in C.
         details: bpf_link_info_perf_event_details @ 8,
     }
 }
@@ -275,15 +275,15 @@ abi_union! {
 }
 
 abi_struct! {
-    /// A place in an executable.
+    /// An offset in an executable.
     pub struct bpf_link_info_perf_event_uprobe[32, 8] {
-        /// In: address of room for the executable's path.
+        /// In: address of the buffer for the executable's path.
         file_name: u64 @ 0 since (6, 6),
-        /// In: that room in bytes. Out: length of the path, the NUL included.
+        /// In: size of that buffer in bytes. Out: length of the path, including the NUL.
         name_len: u32 @ 8 since (6, 6),
-        /// Bytes from the beginning of the file.
+        /// Offset in the file, in bytes.
         offset: u32 @ 12 since (6, 6),
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 16 since (6, 9),
         /// The reference counter's offset in the file, or 0.
         ref_ctr_offset: u64 @ 24 since (6, 16),
@@ -291,19 +291,19 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// A place in the kernel.
+    /// An offset in a kernel function.
     pub struct bpf_link_info_perf_event_kprobe[40, 8] {
-        /// In: address of room for the function's name.
+        /// In: address of the buffer for the function's name.
         func_name: u64 @ 0 since (6, 6),
-        /// In: that room in bytes. Out: length of the name, the NUL included.
+        /// In: size of that buffer in bytes. Out: length of the name, including the NUL.
         name_len: u32 @ 8 since (6, 6),
-        /// Bytes from the beginning of the function.
+        /// Offset in the function, in bytes.
         offset: u32 @ 12 since (6, 6),
         /// The probed address.
         addr: u64 @ 16 since (6, 6),
-        /// How often the program should have run and could not.
+        /// How many runs of the program were missed.
         missed: u64 @ 24 since (6, 7),
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 32 since (6, 9),
     }
 }
@@ -311,13 +311,13 @@ abi_struct! {
 abi_struct! {
     /// A tracepoint.
     pub struct bpf_link_info_perf_event_tracepoint[24, 8] {
-        /// In: address of room for the tracepoint's name.
+        /// In: address of the buffer for the tracepoint's name.
         tp_name: u64 @ 0 since (6, 6),
-        /// In: that room in bytes. Out: length of the name, the NUL included.
+        /// In: size of that buffer in bytes. Out: length of the name, including the NUL.
         name_len: u32 @ 8 since (6, 6),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 16 since (6, 9),
     }
 }
@@ -331,7 +331,7 @@ abi_struct! {
         r#type: u32 @ 8 since (6, 6),
         #[doc(hidden)]
         __pad12: u32 @ 12,
-        /// The number given when it was attached.
+        /// The cookie that was passed when it was attached.
         cookie: u64 @ 16 since (6, 9),
     }
 }

@@ -1,9 +1,9 @@
-//! What the kernel tells of a map, and the keys and values whose shape it prescribes.
+//! The info struct of a map, and the keys and values that have a prescribed layout.
 
 abi_struct! {
-    /// `struct bpf_map_info`: what `BPF_OBJ_GET_INFO_BY_FD` tells of a map.
+    /// `struct bpf_map_info`: the result of `BPF_OBJ_GET_INFO_BY_FD` for a map.
     ///
-    /// The kernel writes as much of it as it knows: 40 bytes in 4.15, 80 in 5.4, 88 in 5.16 and
+    /// The kernel writes the fields that it knows: 40 bytes in 4.15, 80 in 5.4, 88 in 5.16 and
     /// 104 since 6.18.
     pub struct bpf_map_info[104, 8] {
         /// A [`bpf_map_type`](crate::bpf_map_type).
@@ -14,10 +14,10 @@ abi_struct! {
         key_size: u32 @ 8 since (4, 13),
         /// Size of a value in bytes.
         value_size: u32 @ 12 since (4, 13),
-        /// How many entries the map holds. Some types change what was asked for.
+        /// Maximum number of entries. Some map types change the requested number.
         max_entries: u32 @ 16 since (4, 13),
-        /// Bits out of [`BPF_MAP_CREATE_FLAGS`](crate::BPF_MAP_CREATE_FLAGS). Some types add to
-        /// what was asked for.
+        /// Flags of [`BPF_MAP_CREATE_FLAGS`](crate::BPF_MAP_CREATE_FLAGS). Some map types
+        /// add to the requested flags.
         map_flags: u32 @ 20 since (4, 13),
         /// The name, NUL-padded.
         name: [u8; 16] @ 24 since (4, 15),
@@ -29,19 +29,19 @@ abi_struct! {
         netns_dev: u64 @ 48 since (4, 16),
         /// Inode number of `ifindex`'s network namespace.
         netns_ino: u64 @ 56 since (4, 16),
-        /// The BTF that describes key and value, or 0.
+        /// The BTF that describes the key and the value, or 0.
         btf_id: u32 @ 64 since (4, 18),
         /// The key's type in that BTF.
         btf_key_type_id: u32 @ 68 since (4, 18),
         /// The value's type in that BTF.
         btf_value_type_id: u32 @ 72 since (4, 18),
-        /// The BTF that `btf_vmlinux_value_type_id` is of.
+        /// The BTF that has the type `btf_vmlinux_value_type_id`.
         btf_vmlinux_id: u32 @ 76 since (6, 9),
-        /// As given when the map was created.
+        /// As passed when the map was created.
         map_extra: u64 @ 80 since (5, 16),
-        /// In: address of room for the hash of a frozen map's contents, or 0.
+        /// In: address of the buffer for the hash of a frozen map's contents, or 0.
         hash: u64 @ 88 since (6, 18),
-        /// In: that room in bytes: 32, else `EINVAL`; 0 without `hash`.
+        /// In: that room in bytes: 32, or 0 without `hash`, else `EINVAL`.
         hash_size: u32 @ 96 since (6, 18),
         #[doc(hidden)]
         __pad100: u32 @ 100,
@@ -49,12 +49,12 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// `struct bpf_lpm_trie_key_hdr`: what a `BPF_MAP_TYPE_LPM_TRIE` key begins with.
+    /// `struct bpf_lpm_trie_key_hdr`: the start of a `BPF_MAP_TYPE_LPM_TRIE` key.
     ///
-    /// The prefix itself follows, most significant byte first. The kernel had the layout before it
-    /// had the name: `struct bpf_lpm_trie_key`, Linux 4.11.
+    /// The prefix follows, most significant byte first. The layout is older than the name: it is that of
+    /// `struct bpf_lpm_trie_key`, Linux 4.11.
     pub struct bpf_lpm_trie_key_hdr[4, 4] {
-        /// How many bits of the prefix count.
+        /// Length of the prefix in bits.
         prefixlen: u32 @ 0 since (6, 9),
     }
 }
@@ -74,11 +74,11 @@ abi_struct! {
 abi_struct! {
     /// `struct bpf_devmap_val`: the value of a `BPF_MAP_TYPE_DEVMAP` or `DEVMAP_HASH` map.
     ///
-    /// A `value_size` of 4 leaves the program out.
+    /// With a `value_size` of 4, the value has no program.
     pub struct bpf_devmap_val[8, 4] {
         /// The network device.
         ifindex: u32 @ 0 since (5, 8),
-        /// The program to run on the way out.
+        /// The program to run on each frame that is sent.
         bpf_prog: bpf_devmap_val_bpf_prog @ 4,
     }
 }
@@ -86,9 +86,9 @@ abi_struct! {
 abi_union! {
     /// The program of a [`bpf_devmap_val`].
     pub union bpf_devmap_val_bpf_prog[4, 4] {
-        /// When written: a descriptor; 0 or less for none.
+        /// When written: a descriptor, or 0 or less for no program.
         fd: i32 since (5, 8),
-        /// When read: an id, 0 for none.
+        /// When read: an id, or 0 for no program.
         id: u32 since (5, 8),
     }
 }
@@ -96,9 +96,9 @@ abi_union! {
 abi_struct! {
     /// `struct bpf_cpumap_val`: the value of a `BPF_MAP_TYPE_CPUMAP` map.
     ///
-    /// A `value_size` of 4 leaves the program out.
+    /// With a `value_size` of 4, the value has no program.
     pub struct bpf_cpumap_val[8, 4] {
-        /// How many frames the CPU's queue holds.
+        /// Size of the CPU's queue in frames.
         qsize: u32 @ 0 since (5, 9),
         /// The program to run on that CPU.
         bpf_prog: bpf_cpumap_val_bpf_prog @ 4,
@@ -108,9 +108,9 @@ abi_struct! {
 abi_union! {
     /// The program of a [`bpf_cpumap_val`].
     pub union bpf_cpumap_val_bpf_prog[4, 4] {
-        /// When written: a descriptor; 0 or less for none.
+        /// When written: a descriptor, or 0 or less for no program.
         fd: i32 since (5, 9),
-        /// When read: an id, 0 for none.
+        /// When read: an id, or 0 for no program.
         id: u32 since (5, 9),
     }
 }
@@ -118,9 +118,9 @@ abi_union! {
 abi_struct! {
     /// `struct bpf_spin_lock`: a lock within a map's value.
     ///
-    /// It reads as zero and is not written, except with `BPF_F_LOCK`, which takes it.
+    /// A lookup returns zeros here, and an update does not write it. With `BPF_F_LOCK`, both hold the lock.
     pub struct bpf_spin_lock[4, 4] {
-        /// The kernel's business.
+        /// Internal to the kernel.
         val: u32 @ 0 since (5, 1),
     }
 }

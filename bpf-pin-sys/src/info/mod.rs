@@ -1,4 +1,4 @@
-//! What the kernel tells of its objects, and the other structs that cross the boundary.
+//! The info structs of the kernel's objects, and other structs that pass between user space and the kernel.
 
 mod btf;
 mod iter;
@@ -24,11 +24,10 @@ const ITER_MAP: usize = DETAILS + offset_of!(bpf_link_info_iter, map);
 const ITER: usize = DETAILS + offset_of!(bpf_link_info_iter, details);
 const PERF: usize = DETAILS + offset_of!(bpf_link_info_perf_event, details);
 
-/// Every struct here that is not an arm of `union bpf_attr`, with the nested ones after the struct
-/// they are in.
+/// Every struct here that is not an arm of `union bpf_attr`. Nested structs follow the struct that contains them.
 ///
-/// [`Arm::name`] is the C path: `bpf_link_info.kprobe_multi` for the struct of that name within
-/// `struct bpf_link_info`. What C leaves anonymous stands under the struct around it.
+/// [`Arm::name`] is the C path: `bpf_link_info.kprobe_multi` is the struct `kprobe_multi` within
+/// `struct bpf_link_info`. A struct that C leaves anonymous has the path of the struct around it.
 pub const INFOS: &[Arm] = arms! {
     "bpf_map_info" => bpf_map_info @ 0,
     "bpf_prog_info" => bpf_prog_info @ 0,

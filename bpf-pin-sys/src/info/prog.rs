@@ -1,11 +1,12 @@
-//! What the kernel tells of a program, and the records about its instructions.
+//! The info struct of a program, and the records about its instructions.
 
 abi_struct! {
-    /// `struct bpf_prog_info`: what `BPF_OBJ_GET_INFO_BY_FD` tells of a program.
+    /// `struct bpf_prog_info`: the result of `BPF_OBJ_GET_INFO_BY_FD` for a program.
     ///
-    /// Where a count and an address belong together, the count says on the way in how much room
-    /// there is and on the way out how much there is to tell. The kernel writes as much of the
-    /// struct as it knows: 80 bytes in 4.15, 208 in 5.4, 216 in 5.12 and 232 since 6.0.
+    /// Each buffer has an address and a count. In: the count is the size of the buffer. Out: it is the number that the
+    /// kernel has.
+    ///
+    /// The kernel writes the fields that it knows: 80 bytes in 4.15, 208 in 5.4, 216 in 5.12 and 232 since 6.0.
     pub struct bpf_prog_info[232, 8] {
         /// A [`bpf_prog_type`](crate::bpf_prog_type).
         r#type: u32 @ 0 since (4, 13),
@@ -15,19 +16,19 @@ abi_struct! {
         tag: [u8; 8] @ 8 since (4, 13),
         /// Size of the machine code in bytes.
         jited_prog_len: u32 @ 16 since (4, 13),
-        /// Size of the instructions in bytes, as the verifier left them.
+        /// Size in bytes of the instructions after the verifier's rewrites.
         xlated_prog_len: u32 @ 20 since (4, 13),
-        /// Address of room for the machine code.
+        /// Address of the buffer for the machine code.
         jited_prog_insns: u64 @ 24 since (4, 13),
-        /// Address of room for the instructions.
+        /// Address of the buffer for the instructions.
         xlated_prog_insns: u64 @ 32 since (4, 13),
-        /// When it was loaded, in nanoseconds since boot.
+        /// Load time, in nanoseconds since boot.
         load_time: u64 @ 40 since (4, 15),
-        /// Who loaded it.
+        /// User id of the process that loaded it.
         created_by_uid: u32 @ 48 since (4, 15),
-        /// How many maps it holds.
+        /// Number of maps that it holds.
         nr_map_ids: u32 @ 52 since (4, 15),
-        /// Address of room for the maps' ids, 4 bytes each.
+        /// Address of the buffer for the maps' ids, 4 bytes each.
         map_ids: u64 @ 56 since (4, 15),
         /// The name, NUL-padded.
         name: [u8; 16] @ 64 since (4, 15),
@@ -40,49 +41,49 @@ abi_struct! {
         netns_dev: u64 @ 88 since (4, 16),
         /// Inode number of `ifindex`'s network namespace.
         netns_ino: u64 @ 96 since (4, 16),
-        /// How many functions it has.
+        /// Number of functions' addresses.
         nr_jited_ksyms: u32 @ 104 since (4, 18),
-        /// How many functions' sizes.
+        /// Number of functions' sizes.
         nr_jited_func_lens: u32 @ 108 since (4, 18),
-        /// Address of room for the functions' addresses, 8 bytes each.
+        /// Address of the buffer for the functions' addresses, 8 bytes each.
         jited_ksyms: u64 @ 112 since (4, 18),
-        /// Address of room for the functions' sizes in bytes, 4 bytes each.
+        /// Address of the buffer for the functions' sizes in bytes, 4 bytes each.
         jited_func_lens: u64 @ 120 since (4, 18),
         /// The BTF of its own types, or 0.
         btf_id: u32 @ 128 since (5, 0),
-        /// Size in bytes of a function record, the caller's and then the kernel's.
+        /// In: the caller's size of a function record in bytes. Out: the kernel's.
         func_info_rec_size: u32 @ 132 since (5, 0),
-        /// Address of room for the function records.
+        /// Address of the buffer for the function records.
         func_info: u64 @ 136 since (5, 0),
-        /// How many function records.
+        /// Number of function records.
         nr_func_info: u32 @ 144 since (5, 0),
-        /// How many line records.
+        /// Number of line records.
         nr_line_info: u32 @ 148 since (5, 0),
-        /// Address of room for the line records.
+        /// Address of the buffer for the line records.
         line_info: u64 @ 152 since (5, 0),
-        /// Address of room for the machine code's line records.
+        /// Address of the buffer for the machine code's line records.
         jited_line_info: u64 @ 160 since (5, 0),
-        /// How many line records of the machine code.
+        /// Number of line records of the machine code.
         nr_jited_line_info: u32 @ 168 since (5, 0),
-        /// Size in bytes of a line record, the caller's and then the kernel's.
+        /// In: the caller's size of a line record in bytes. Out: the kernel's.
         line_info_rec_size: u32 @ 172 since (5, 0),
         /// Size in bytes of a line record of the machine code.
         jited_line_info_rec_size: u32 @ 176 since (5, 0),
-        /// How many functions' tags.
+        /// Number of functions' tags.
         nr_prog_tags: u32 @ 180 since (5, 0),
-        /// Address of room for the functions' tags, 8 bytes each.
+        /// Address of the buffer for the functions' tags, 8 bytes each.
         prog_tags: u64 @ 184 since (5, 0),
-        /// Time spent in it, in nanoseconds, while statistics are enabled.
+        /// Run time in nanoseconds while statistics were enabled.
         run_time_ns: u64 @ 192 since (5, 1),
-        /// How often it ran while statistics were enabled.
+        /// Number of runs while statistics were enabled.
         run_cnt: u64 @ 200 since (5, 1),
-        /// How often it did not run because it was running.
+        /// Number of runs that were skipped because it was already running.
         recursion_misses: u64 @ 208 since (5, 12),
-        /// How many instructions the verifier went through.
+        /// Number of instructions that the verifier processed.
         verified_insns: u32 @ 216 since (5, 16),
-        /// The BTF of what it is attached to.
+        /// The BTF of its attach target.
         attach_btf_obj_id: u32 @ 220 since (6, 0),
-        /// The type in that BTF.
+        /// The attach target's type in that BTF.
         attach_btf_id: u32 @ 224 since (6, 0),
         #[doc(hidden)]
         __pad228: u32 @ 228,
@@ -90,11 +91,11 @@ abi_struct! {
 }
 
 impl bpf_prog_info {
-    /// Whether the licence lets the program call helpers reserved for the GPL. Linux 4.18.
+    /// Returns whether the program's licence allows helpers that are reserved for the GPL. Linux 4.18.
     #[must_use]
     pub const fn gpl_compatible(&self) -> bool {
-        // C allocates bit-fields from the least significant bit on little-endian targets and from
-        // the most significant one on big-endian ones: bit 0 of the first byte, or bit 7 of it.
+        // C allocates bit-fields from the least significant bit on little-endian targets, and from the most
+        // significant bit on big-endian targets: bit 0 or bit 7 of the first byte.
         let bit = if cfg!(target_endian = "big") {
             1 << 31
         } else {
@@ -105,7 +106,7 @@ impl bpf_prog_info {
 }
 
 abi_struct! {
-    /// `struct bpf_func_info`: which function begins at an instruction.
+    /// `struct bpf_func_info`: the function that begins at an instruction.
     pub struct bpf_func_info[8, 4] {
         /// Index of the instruction.
         insn_off: u32 @ 0 since (5, 0),
@@ -115,7 +116,7 @@ abi_struct! {
 }
 
 abi_struct! {
-    /// `struct bpf_line_info`: which line of the source an instruction is from.
+    /// `struct bpf_line_info`: the source line of an instruction.
     pub struct bpf_line_info[16, 4] {
         /// Index of the instruction.
         insn_off: u32 @ 0 since (5, 0),
@@ -129,13 +130,13 @@ abi_struct! {
 }
 
 impl bpf_line_info {
-    /// `BPF_LINE_INFO_LINE_NUM`: the line's number.
+    /// `BPF_LINE_INFO_LINE_NUM`: returns the line's number.
     #[must_use]
     pub const fn line_num(&self) -> u32 {
         self.line_col >> 10
     }
 
-    /// `BPF_LINE_INFO_LINE_COL`: the column.
+    /// `BPF_LINE_INFO_LINE_COL`: returns the column.
     #[must_use]
     pub const fn col_num(&self) -> u32 {
         self.line_col & 0x3ff

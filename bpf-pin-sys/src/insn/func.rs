@@ -1,10 +1,10 @@
 //! `enum bpf_func_id`: the helpers.
 
-/// `enum bpf_func_id`: the `imm` of a call. The list is closed: newer functions go by BTF id.
+/// `enum bpf_func_id`: the `imm` of a call. The list is complete: newer functions are called by BTF id.
 #[allow(non_camel_case_types)]
 pub type bpf_func_id = i32;
 
-/// `BPF_FUNC_name = id since (major, minor)`, and the table of them.
+/// Defines the helpers and their table: `BPF_FUNC_name = id since (major, minor)`.
 macro_rules! funcs {
     ($($name:ident = $id:literal since ($major:literal, $minor:literal),)*) => {
         $(

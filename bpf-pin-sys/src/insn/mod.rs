@@ -9,14 +9,14 @@ pub use opcode::*;
 abi_struct! {
     /// `struct bpf_insn`: one instruction.
     pub struct bpf_insn[8, 4] {
-        /// Class in the low 3 bits; the rest is size and mode, or operation and source.
+        /// Class in the low 3 bits. The other bits are size and mode, or operation and source.
         code: u8 @ 0 since (3, 18),
         /// C's bit-fields `dst_reg` and `src_reg`, 4 bits each. See [`dst_reg`](Self::dst_reg) and
         /// [`src_reg`](Self::src_reg).
         regs: u8 @ 1,
-        /// A jump's distance in instructions, or an access's in bytes.
+        /// Distance of a jump in instructions, or offset of an access in bytes.
         off: i16 @ 2 since (3, 18),
-        /// A number.
+        /// The immediate value.
         imm: i32 @ 4 since (3, 18),
     }
 }
@@ -24,11 +24,11 @@ abi_struct! {
 abi_struct! {
     /// `struct bpf_insn_array_value`: the value of a `BPF_MAP_TYPE_INSN_ARRAY` map.
     pub struct bpf_insn_array_value[16, 4] {
-        /// Index of the instruction as loaded. What user space writes.
+        /// Index of the instruction as loaded. User space writes it.
         orig_off: u32 @ 0 since (6, 19),
-        /// Index of the instruction as the verifier left it.
+        /// Index of the instruction after the verifier's rewrites.
         xlated_off: u32 @ 4 since (6, 19),
-        /// Bytes from the beginning of the machine code.
+        /// Offset in the machine code, in bytes.
         jitted_off: u32 @ 8 since (6, 19),
         #[doc(hidden)]
         __pad12: u32 @ 12,
@@ -36,10 +36,10 @@ abi_struct! {
 }
 
 impl bpf_insn {
-    /// An instruction out of its parts. Registers are taken modulo 16.
+    /// Returns an instruction with these parts. Registers are modulo 16.
     #[must_use]
     pub const fn new(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Self {
-        // C allocates bit-fields from the low bits on little-endian targets, else from the high.
+        // C allocates bit-fields from the low bits on little-endian targets, and from the high bits on others.
         let regs = if cfg!(target_endian = "big") {
             dst << 4 | src & 0xf
         } else {
@@ -53,7 +53,7 @@ impl bpf_insn {
         }
     }
 
-    /// The register written to, or an address's base.
+    /// Returns the destination register, or the base register of an address.
     #[must_use]
     pub const fn dst_reg(&self) -> u8 {
         if cfg!(target_endian = "big") {
@@ -63,7 +63,7 @@ impl bpf_insn {
         }
     }
 
-    /// The register read from, or a `BPF_PSEUDO_*` that says what `imm` is.
+    /// Returns the source register, or a `BPF_PSEUDO_*` that says how to read `imm`.
     #[must_use]
     pub const fn src_reg(&self) -> u8 {
         if cfg!(target_endian = "big") {
@@ -85,19 +85,19 @@ impl bpf_insn {
         Self::new(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0)
     }
 
-    /// `dst = dst op imm`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and the like.
+    /// `dst = dst op imm`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and so on.
     #[must_use]
     pub const fn alu64_imm(op: u8, dst: u8, imm: i32) -> Self {
         Self::new(BPF_ALU64 | BPF_OP(op) | BPF_K, dst, 0, 0, imm)
     }
 
-    /// `dst = dst op src`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and the like.
+    /// `dst = dst op src`, 64 bits wide: `op` is [`BPF_ADD`], [`BPF_AND`] and so on.
     #[must_use]
     pub const fn alu64_reg(op: u8, dst: u8, src: u8) -> Self {
         Self::new(BPF_ALU64 | BPF_OP(op) | BPF_X, dst, src, 0, 0)
     }
 
-    /// `dst = imm`, all 64 bits of it: one instruction in two slots.
+    /// `dst = imm`, 64 bits wide: one instruction in two slots.
     #[must_use]
     pub const fn ld_imm64(dst: u8, imm: u64) -> [Self; 2] {
         [
@@ -106,8 +106,8 @@ impl bpf_insn {
         ]
     }
 
-    /// `dst =` the address, `off` bytes from the beginning, in the one value of the array of this
-    /// descriptor: one instruction in two slots. Linux 5.2.
+    /// `dst =` the address at offset `off` in the value of an array with one element: one instruction in two
+    /// slots. Linux 5.2.
     #[must_use]
     pub const fn ld_map_value(dst: u8, fd: i32, off: i32) -> [Self; 2] {
         [
@@ -116,7 +116,7 @@ impl bpf_insn {
         ]
     }
 
-    /// `dst =` the map of this descriptor: one instruction in two slots.
+    /// `dst =` the map: one instruction in two slots.
     #[must_use]
     pub const fn ld_map_fd(dst: u8, fd: i32) -> [Self; 2] {
         [
@@ -144,27 +144,27 @@ impl bpf_insn {
         Self::new(BPF_ST | BPF_SIZE(size) | BPF_MEM, dst, 0, off, imm)
     }
 
-    /// Go on `off` instructions after the next one.
+    /// Jump to the instruction at distance `off` from the next one.
     #[must_use]
     pub const fn ja(off: i16) -> Self {
         Self::new(BPF_JMP | BPF_JA, 0, 0, off, 0)
     }
 
-    /// `if dst op src`, go on `off` instructions after the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`] and
-    /// the like.
+    /// If `dst op src`, jump to the instruction at distance `off` from the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`]
+    /// and so on.
     #[must_use]
     pub const fn jmp_reg(op: u8, dst: u8, src: u8, off: i16) -> Self {
         Self::new(BPF_JMP | BPF_OP(op) | BPF_X, dst, src, off, 0)
     }
 
-    /// `if dst op imm`, go on `off` instructions after the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`] and
-    /// the like.
+    /// If `dst op imm`, jump to the instruction at distance `off` from the next one: `op` is [`BPF_JEQ`], [`BPF_JGT`]
+    /// and so on.
     #[must_use]
     pub const fn jmp_imm(op: u8, dst: u8, imm: i32, off: i16) -> Self {
         Self::new(BPF_JMP | BPF_OP(op) | BPF_K, dst, 0, off, imm)
     }
 
-    /// `r0 =` the helper of this number, called with `r1` to `r5`.
+    /// Call the helper with arguments `r1` to `r5` and the result in `r0`.
     #[must_use]
     pub const fn call(helper: i32) -> Self {
         Self::new(BPF_JMP | BPF_CALL, 0, 0, 0, helper)

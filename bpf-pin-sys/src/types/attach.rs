@@ -1,6 +1,6 @@
 //! `enum bpf_attach_type`.
 
-/// `enum bpf_attach_type`: which hook.
+/// `enum bpf_attach_type`: the type of a hook.
 #[allow(non_camel_case_types)]
 pub type bpf_attach_type = u32;
 
@@ -11,17 +11,17 @@ abi_consts! {
         BPF_CGROUP_INET_INGRESS = 0, since (4, 10);
         /// Packets a cgroup sends.
         BPF_CGROUP_INET_EGRESS = 1, since (4, 10);
-        /// Sockets a cgroup makes.
+        /// Sockets a cgroup creates.
         BPF_CGROUP_INET_SOCK_CREATE = 2, since (4, 10);
         /// TCP events of a cgroup's sockets.
         BPF_CGROUP_SOCK_OPS = 3, since (4, 13);
-        /// Where one message of a stream ends.
+        /// Finds the end of a message in a stream.
         BPF_SK_SKB_STREAM_PARSER = 4, since (4, 14);
-        /// Where a message of a stream goes.
+        /// Redirects a message of a stream.
         BPF_SK_SKB_STREAM_VERDICT = 5, since (4, 14);
         /// A cgroup's use of device files.
         BPF_CGROUP_DEVICE = 6, since (4, 15);
-        /// Where a sent message goes.
+        /// Redirects a sent message.
         BPF_SK_MSG_VERDICT = 7, since (4, 17);
         /// `bind` to an IPv4 address.
         BPF_CGROUP_INET4_BIND = 8, since (4, 17);
@@ -59,7 +59,7 @@ abi_consts! {
         BPF_TRACE_FENTRY = 24, since (5, 5);
         /// Return of a kernel function.
         BPF_TRACE_FEXIT = 25, since (5, 5);
-        /// What a kernel function returns.
+        /// Changes the return value of a kernel function.
         BPF_MODIFY_RETURN = 26, since (5, 7);
         /// A security hook.
         BPF_LSM_MAC = 27, since (5, 7);
@@ -79,15 +79,15 @@ abi_consts! {
         BPF_CGROUP_INET_SOCK_RELEASE = 34, since (5, 9);
         /// A frame redirected to a CPU of a map.
         BPF_XDP_CPUMAP = 35, since (5, 9);
-        /// Which socket a packet is for.
+        /// Selects the socket for a packet.
         BPF_SK_LOOKUP = 36, since (5, 9);
         /// A network device's driver.
         BPF_XDP = 37, since (5, 9);
-        /// Where what a socket received goes, unparsed.
+        /// Redirects data that a socket received, without a parser.
         BPF_SK_SKB_VERDICT = 38, since (5, 13);
-        /// Which socket of a `SO_REUSEPORT` group.
+        /// Selects a socket of a `SO_REUSEPORT` group.
         BPF_SK_REUSEPORT_SELECT = 39, since (5, 14);
-        /// The same, and where a closed listener's connections go.
+        /// The same, and also selects the new listener for the connections of a closed one.
         BPF_SK_REUSEPORT_SELECT_OR_MIGRATE = 40, since (5, 14);
         /// A perf event.
         BPF_PERF_EVENT = 41, since (5, 15);
@@ -99,9 +99,9 @@ abi_consts! {
         BPF_STRUCT_OPS = 44, since (6, 4);
         /// A netfilter hook.
         BPF_NETFILTER = 45, since (6, 4);
-        /// A device's traffic control, inwards.
+        /// Ingress of a device's traffic control.
         BPF_TCX_INGRESS = 46, since (6, 6);
-        /// A device's traffic control, outwards.
+        /// Egress of a device's traffic control.
         BPF_TCX_EGRESS = 47, since (6, 6);
         /// Many uprobes.
         BPF_TRACE_UPROBE_MULTI = 48, since (6, 6);

@@ -1,6 +1,6 @@
 //! `enum bpf_perf_event_type` and `enum bpf_task_fd_type`.
 
-/// `enum bpf_perf_event_type`: what kind of perf event a link is on.
+/// `enum bpf_perf_event_type`: the type of a link's perf event.
 #[allow(non_camel_case_types)]
 pub type bpf_perf_event_type = u32;
 
@@ -24,24 +24,24 @@ abi_consts! {
     }
 }
 
-/// `enum bpf_task_fd_type`: what a task's tracing descriptor is.
+/// `enum bpf_task_fd_type`: the type of a task's tracing descriptor.
 #[allow(non_camel_case_types)]
 pub type bpf_task_fd_type = u32;
 
 abi_consts! {
     /// The types of tracing descriptors, by number.
     pub BPF_TASK_FD_TYPES: bpf_task_fd_type, btf {
-        /// A raw tracepoint; `buf` has its name.
+        /// A raw tracepoint. `buf` has its name.
         BPF_FD_TYPE_RAW_TRACEPOINT = 0, since (4, 18);
-        /// A tracepoint; `buf` has its name.
+        /// A tracepoint. `buf` has its name.
         BPF_FD_TYPE_TRACEPOINT = 1, since (4, 18);
-        /// A kprobe; `buf` has the function, or there is an address.
+        /// A kprobe. `buf` has the function, or `probe_addr` its address.
         BPF_FD_TYPE_KPROBE = 2, since (4, 18);
-        /// A kprobe on return; likewise.
+        /// A kprobe on return, with the same fields.
         BPF_FD_TYPE_KRETPROBE = 3, since (4, 18);
-        /// A uprobe; `buf` has the file.
+        /// A uprobe. `buf` has the file.
         BPF_FD_TYPE_UPROBE = 4, since (4, 18);
-        /// A uprobe on return; likewise.
+        /// A uprobe on return, with the same fields.
         BPF_FD_TYPE_URETPROBE = 5, since (4, 18);
     }
 }

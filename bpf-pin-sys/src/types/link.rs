@@ -1,6 +1,6 @@
 //! `enum bpf_link_type`.
 
-/// `enum bpf_link_type`: what kind of link.
+/// `enum bpf_link_type`: the type of a link.
 #[allow(non_camel_case_types)]
 pub type bpf_link_type = u32;
 

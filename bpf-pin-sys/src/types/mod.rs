@@ -1,4 +1,4 @@
-//! The kinds of things: maps, programs, hooks, links.
+//! The types of maps, programs, hooks and links.
 
 mod attach;
 mod event;

@@ -1,6 +1,6 @@
 //! `enum bpf_prog_type`.
 
-/// `enum bpf_prog_type`: what kind of program.
+/// `enum bpf_prog_type`: the type of a program.
 #[allow(non_camel_case_types)]
 pub type bpf_prog_type = u32;
 
@@ -9,7 +9,7 @@ abi_consts! {
     pub BPF_PROG_TYPES: bpf_prog_type, btf {
         /// No type.
         BPF_PROG_TYPE_UNSPEC = 0, since (3, 18);
-        /// Filters what a socket receives.
+        /// Filters the packets that a socket receives.
         BPF_PROG_TYPE_SOCKET_FILTER = 1, since (3, 19);
         /// Runs at kprobes and uprobes, one or many.
         BPF_PROG_TYPE_KPROBE = 2, since (4, 1);
@@ -35,11 +35,11 @@ abi_consts! {
         BPF_PROG_TYPE_LWT_XMIT = 12, since (4, 10);
         /// Sets TCP parameters of a cgroup's sockets.
         BPF_PROG_TYPE_SOCK_OPS = 13, since (4, 13);
-        /// Parses and redirects what map-held sockets receive.
+        /// Parses and redirects data that sockets in a map receive.
         BPF_PROG_TYPE_SK_SKB = 14, since (4, 14);
         /// Decides on a cgroup's use of device files.
         BPF_PROG_TYPE_CGROUP_DEVICE = 15, since (4, 15);
-        /// Redirects what map-held sockets send.
+        /// Redirects data that sockets in a map send.
         BPF_PROG_TYPE_SK_MSG = 16, since (4, 17);
         /// Runs at a tracepoint, with its raw arguments.
         BPF_PROG_TYPE_RAW_TRACEPOINT = 17, since (4, 17);
@@ -49,7 +49,7 @@ abi_consts! {
         BPF_PROG_TYPE_LWT_SEG6LOCAL = 19, since (4, 18);
         /// Decodes infrared signals.
         BPF_PROG_TYPE_LIRC_MODE2 = 20, since (4, 18);
-        /// Chooses a socket of a `SO_REUSEPORT` group.
+        /// Selects a socket of a `SO_REUSEPORT` group.
         BPF_PROG_TYPE_SK_REUSEPORT = 21, since (4, 19);
         /// Dissects packets into flows.
         BPF_PROG_TYPE_FLOW_DISSECTOR = 22, since (4, 20);
@@ -59,7 +59,7 @@ abi_consts! {
         BPF_PROG_TYPE_RAW_TRACEPOINT_WRITABLE = 24, since (5, 2);
         /// Decides on a cgroup's socket options.
         BPF_PROG_TYPE_CGROUP_SOCKOPT = 25, since (5, 3);
-        /// Runs at kernel functions, by BTF; also iterates.
+        /// Runs at kernel functions, by BTF, or as an iterator.
         BPF_PROG_TYPE_TRACING = 26, since (5, 5);
         /// Implements a function of a kernel struct.
         BPF_PROG_TYPE_STRUCT_OPS = 27, since (5, 6);
@@ -67,7 +67,7 @@ abi_consts! {
         BPF_PROG_TYPE_EXT = 28, since (5, 6);
         /// Runs at a security hook.
         BPF_PROG_TYPE_LSM = 29, since (5, 7);
-        /// Chooses the socket a packet is for.
+        /// Selects the socket for a packet.
         BPF_PROG_TYPE_SK_LOOKUP = 30, since (5, 9);
         /// Makes system calls.
         BPF_PROG_TYPE_SYSCALL = 31, since (5, 14);
