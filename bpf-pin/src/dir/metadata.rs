@@ -167,8 +167,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Chmod`]: [`SymbolicLink`];
-    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
+    /// [`Operation::Chmod`]: [`SymbolicLink`](Cause::SymbolicLink); [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
     /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).

@@ -67,7 +67,7 @@ macro_rules! pinned_object {
         /// # Examples
         ///
         /// ```no_run
-        #[doc = concat!("use bpf_pin::", stringify!($Pinned), ";")]
+        #[doc = concat!("use bpf_pin::object::", stringify!($Pinned), ";")]
         ///
         #[doc = concat!("let ", $example, " = ", stringify!($Pinned), "::open(\"/sys/fs/bpf/", $example, "\")?;")]
         #[doc = concat!("println!(\"{} is at {}\", ", $example, ".identity()?, ", $example, ".path().display());")]

@@ -251,7 +251,8 @@ macro_rules! typed_object {
             /// # Examples
             ///
             /// ```no_run
-            #[doc = concat!("use bpf_pin::{ErrorKind, ", stringify!($Type), ", ", stringify!($Pinned), "};")]
+            /// use bpf_pin::error::ErrorKind;
+            #[doc = concat!("use bpf_pin::{", stringify!($Type), ", ", stringify!($Pinned), "};")]
             ///
             #[doc = concat!("/// Pins the ", $noun, ", or opens the one that is pinned already.")]
             #[doc = concat!("fn pin_or_open(", $example, ": ", stringify!($Type), ", path: &str) -> bpf_pin::Result<", stringify!($Pinned), "> {")]
