@@ -91,8 +91,7 @@ pub fn perf_event_of_old() -> Outcome {
 
 pub fn kprobe_multi() -> Outcome {
     let attach_type = AttachType::TRACE_KPROBE_MULTI;
-    // Debian builds what it takes from then on.
-    if !has_kprobes() || kernel(6, 12).unmet().is_some() {
+    if !has_kprobes() || Need::Feature(Feature::KprobeMulti).unmet().is_some() {
         let prog = returning(ProgType::KPROBE, AttachType(0), 0);
         let made = LinkSpec::kprobe_multi(&[c"kernel_clone"]).create(&prog);
         let error = made.expect_err("a kernel without");
