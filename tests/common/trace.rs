@@ -194,9 +194,9 @@ const WIDE_NAMES: &[(libc::c_long, &str)] = &[
 #[cfg(target_pointer_width = "64")]
 const WIDE_NAMES: &[(libc::c_long, &str)] = &[];
 
-/// The clock with 64-bit seconds.
+/// clock_gettime64(2), which has the same number on every 32-bit architecture.
 #[cfg(target_pointer_width = "32")]
-const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime64;
+const CLOCK_GETTIME: libc::c_long = 403;
 #[cfg(target_pointer_width = "64")]
 const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime;
 
