@@ -3,6 +3,7 @@
 
 mod allocated;
 mod bpffs;
+pub mod child_process;
 mod crowd;
 mod links;
 mod namespace;
@@ -13,6 +14,7 @@ mod run;
 mod stops;
 mod struct_ops;
 mod suite;
+pub mod tables;
 mod trace;
 mod tree;
 

@@ -1,143 +1,214 @@
-//! What the tests of directories stand on.
+//! Scenes with many at once, each in a process of its own: its descriptors can be counted.
 
-#![allow(dead_code, reason = "no program needs all of it")]
-
-use std::cell::RefCell;
-use std::fmt::Debug;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::collections::HashSet;
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use bpf_pin::error::Cause;
-use bpf_pin::{Error, Identity, Map, PinDir};
+use bpf_pin::Identity;
 use common::*;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount,
-};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// The errno, the cause and the whole sentence.
-#[track_caller]
-pub fn assert_says(error: &Error, errno: impl Into<Option<i32>>, cause: Cause, because: &str) {
-    let errno = errno.into();
-    assert_eq!(error.to_string(), because);
-    assert_eq!(error.raw_os_error(), errno, "{error}");
-    assert_eq!(error.cause(), Some(&cause), "{error}");
-    // The errno's words are the source's, said once.
-    assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
+const SCENE: &str = "BPF_PIN_TEST_SCENE";
+const AT: &str = "BPF_PIN_TEST_AT";
+/// Set where every scene is to be played to its end, however long that takes.
+const LONG: &str = "BPF_PIN_TESTS_LONG";
+
+/// A scene and its name.
+pub type Scene = (&'static str, fn() -> Outcome);
+
+/// Plays the scene that this process was started for, if it was for one.
+pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
+    let name = env::var(SCENE).ok()?;
+    let (_, play) = scenes.iter().find(|(scene, _)| *scene == name)?;
+    let before = descriptors();
+    let outcome = panic::catch_unwind(play);
+    let failed = match outcome {
+        Ok(Ok(())) if descriptors() == before => return Some(ExitCode::SUCCESS),
+        Ok(Ok(())) => format!("descriptors: {:?}, before {before:?}", descriptors()),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it panicked".into(),
+    };
+    eprintln!("{name}: {failed}");
+    Some(ExitCode::FAILURE)
 }
 
-/// No cause but the errno, under its name.
-#[track_caller]
-pub fn assert_is_unexplained(error: &Error, errno: i32, sentence: &str) {
-    assert_eq!(error.to_string(), sentence);
-    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-    assert_eq!(error.cause(), None, "{error}");
+/// Plays a scene in a process of its own, which must not leave a descriptor open.
+pub fn play(name: &str) -> Outcome {
+    let played = command(name)?.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&played.stderr);
+    assert!(played.status.success(), "{name}: {}\n{said}", played.status);
+    // What a scene tells of itself: with --nocapture, or rather for whoever looks.
+    print!("{}", String::from_utf8_lossy(&played.stdout));
+    Ok(())
 }
 
-#[track_caller]
-pub fn unwrap_err<T: Debug, E>(result: Result<T, E>) -> E {
-    result.expect_err("what must fail")
+fn command(name: &str) -> std::io::Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.env(SCENE, name);
+    Ok(command)
 }
 
-/// A map for where it does not matter which. Before Linux 5.11 a user has room for a dozen, and the
-/// kernel frees them only by and by.
-pub fn any_map() -> Map {
-    static MAP: LazyLock<Map> = LazyLock::new(hash);
-    OWN_MAP.with_borrow(|own| {
-        own.as_ref()
-            .unwrap_or_else(|| &*MAP)
-            .try_clone()
-            .expect("a descriptor")
+/// A process with a part in a scene, ended with this.
+pub struct Actor(Child);
+
+impl Actor {
+    /// Starts it, on the same bpffs.
+    pub fn start(part: &str, fs: &TestFs) -> std::io::Result<Self> {
+        let of_this_process = format!("/proc/{}/", std::process::id());
+        let root = fs.root().to_str().expect("a path of ASCII");
+        let at = root.replacen("/proc/self/", &of_this_process, 1);
+        let child = command(part)?
+            .env(AT, at)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Lets it go to its end, and tells what it has written.
+    pub fn finish(mut self) -> std::io::Result<String> {
+        // For one that waits for its end.
+        drop(self.0.stdin.take());
+        let mut said = String::new();
+        if let Some(mut out) = self.0.stdout.take() {
+            out.read_to_string(&mut said)?;
+        }
+        let status = self.0.wait()?;
+        assert!(status.success(), "{status}: {said}");
+        Ok(said)
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where an actor plays.
+pub fn stage_of_actor() -> PathBuf {
+    PathBuf::from(env::var_os(AT).expect("started by a scene"))
+}
+
+/// Acts again and again, until the scene lets the actor go.
+pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
+    let mut waiting = std::io::stdin();
+    thread::scope(|scope| {
+        let scene = scope.spawn(move || waiting.read(&mut [0]));
+        while !scene.is_finished() {
+            act()?;
+        }
+        Ok(())
     })
 }
 
-thread_local! {
-    /// Where the process's is not open.
-    static OWN_MAP: RefCell<Option<Map>> = const { RefCell::new(None) };
+/// How often something is done: all of it, or as much as there is time for, but never less than
+/// shows what can go wrong.
+pub struct Often {
+    least: u32,
+    most: u32,
+    end: Option<Instant>,
 }
 
-pub fn any_identity() -> Identity {
-    any_map().identity().expect("its identity")
+impl Often {
+    pub fn new(least: u32, most: u32, time: Duration) -> Self {
+        let is_long = env::var_os(LONG).is_some();
+        let end = (!is_long).then(|| Instant::now() + time);
+        Self { least, most, end }
+    }
+
+    pub fn goes_on(&self, done: u32) -> bool {
+        let is_time = || self.end.is_none_or(|end| Instant::now() < end);
+        done < self.least || done < self.most && is_time()
+    }
 }
 
-/// The root of the file system.
-pub fn root_of(fs: &TestFs) -> PinDir {
-    PinDir::open(fs.root()).expect("the root of a bpffs")
+/// So many write, each to its end, and so many read meanwhile: what each writer returns, and the
+/// sum of what the reads do.
+pub fn storm<T: Send>(
+    writers: usize,
+    write: impl Fn(usize) -> T + Sync,
+    readers: usize,
+    read: impl Fn(usize) -> u32 + Sync,
+) -> (Vec<T>, u32) {
+    let all_write = || {
+        thread::scope(|scope| {
+            let write = &write;
+            let writers: Vec<_> = (0..writers)
+                .map(|writer| scope.spawn(move || write(writer)))
+                .collect();
+            writers.into_iter().map(|w| w.join().unwrap()).collect()
+        })
+    };
+    read_meanwhile(all_write, readers, read)
 }
 
-/// Whether the kernel takes a directory's descriptor without /proc. Linux 6.5.
-pub fn has_path_fd() -> bool {
-    kernel(6, 5).unmet().is_none()
-}
-
-/// The names in a directory that need not have a path any more, sorted, without the kernel's own.
-pub fn names_in(dir: &PinDir) -> Vec<String> {
-    let entries = dir.entries().expect("the directory can be listed");
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().name().to_str().unwrap().to_owned())
-        .filter(|name| !name.ends_with(".debug"))
-        .collect();
-    names.sort();
-    names
-}
-
-pub fn missing(path: impl Into<PathBuf>) -> Cause {
-    Cause::Missing { path: path.into() }
-}
-
-/// A tmpfs nobody else sees, gone with its descriptor.
-pub fn detached_tmpfs() -> (OwnedFd, PathBuf) {
-    let mount = (|| {
-        let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_create(&context)?;
-        let attributes = MountAttrFlags::empty();
-        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-    })();
-    let mount = mount.expect("a tmpfs of the test's own");
-    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    (mount, path.into())
-}
-
-/// A file system at `target`, for a thread with mounts of its own.
-#[track_caller]
-pub fn mount_a(kind: &str, target: impl AsRef<Path>) {
-    let none = MountFlags::empty();
-    mount(kind, target.as_ref(), kind, none, None).expect("a mount");
-}
-
-/// Runs `test` on a thread with a working directory and a umask of its own.
-pub fn own_fs_struct<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    on_a_thread(|| {
-        // SAFETY: no FILES: descriptors stay what they are.
-        unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("a working directory of its own");
-        test()
-    })
-}
-
-/// Runs `test` on a thread with a table of descriptors of its own, empty but for the first three: a
-/// copy would hold the other tests' locks and mounts.
-pub fn own_descriptors<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    on_a_thread(|| {
-        let (first, last) = (3, u32::MAX);
-        // SAFETY: what is closed is closed in a table of this thread's own, whose test opens anew
-        // all that it uses.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_close_range,
-                first,
-                last,
-                libc::CLOSE_RANGE_UNSHARE,
-            )
+/// So many read, again and again, until the act is over, and then once more.
+pub fn read_meanwhile<T: Send>(
+    act: impl FnOnce() -> T + Send,
+    readers: usize,
+    read: impl Fn(usize) -> u32 + Sync,
+) -> (T, u32) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (is_over, read) = (&is_over, &read);
+        let read_to_the_end = |reader| {
+            let mut sum = 0;
+            loop {
+                let is_last = is_over.load(Relaxed);
+                sum += read(reader);
+                if is_last {
+                    return sum;
+                }
+            }
         };
-        assert_eq!(done, 0, "close_range: {}", std::io::Error::last_os_error());
-        OWN_MAP.set(Some(hash()));
-        test()
+        let readers: Vec<_> = (0..readers)
+            .map(|reader| scope.spawn(move || read_to_the_end(reader)))
+            .collect();
+        // In a thread of its own, so that the readers come to an end though it panics.
+        let acted = scope.spawn(act).join();
+        is_over.store(true, Relaxed);
+        let read: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
+        let sum = read.into_iter().map(Result::unwrap).sum();
+        (acted.unwrap(), sum)
     })
 }
 
-fn on_a_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    let result = thread::scope(|scope| scope.spawn(test).join());
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// What was ever given a name.
+#[derive(Default)]
+pub struct Ever(Mutex<HashSet<Identity>>);
+
+impl Ever {
+    /// Before it is given the name.
+    pub fn insert(&self, identity: Identity) {
+        self.0.lock().unwrap().insert(identity);
+    }
+
+    #[track_caller]
+    pub fn assert_had(&self, identity: Identity) {
+        assert!(self.0.lock().unwrap().contains(&identity), "{identity}");
+    }
+}
+
+/// This process's descriptors and what they are of.
+fn descriptors() -> Vec<PathBuf> {
+    let path = Path::new("/proc/self/fd");
+    let entries = fs::read_dir(path).expect("/proc");
+    let of = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let mut of: Vec<_> = of.collect();
+    of.sort();
+    of
+}
+
+/// Bpffs knows RENAME_EXCHANGE.
+pub fn has_exchange() -> bool {
+    kernel(5, 17).unmet().is_none()
 }

@@ -182,7 +182,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::ListDir`]: [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
+    /// [`Operation::ListDir`] with [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
     /// be read. The same of an entry ends the stream.
     ///
     /// # Examples

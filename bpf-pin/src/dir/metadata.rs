@@ -133,7 +133,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Stat`]: [`Missing`](Cause::Missing) or
+    /// [`Operation::Stat`] with [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn metadata(&self, name: impl AsRef<OsStr>) -> Result<Metadata> {
@@ -167,7 +167,8 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Chmod`]: [`SymbolicLink`](Cause::SymbolicLink); [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
+    /// [`Operation::Chmod`] with [`SymbolicLink`](Cause::SymbolicLink);
+    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
     /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
@@ -216,7 +217,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Chown`]: [`Missing`](Cause::Missing) or
+    /// [`Operation::Chown`] with [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV);
     /// [`InvalidId`](Cause::InvalidId) of 2³² - 1, which means none;

@@ -139,7 +139,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::CloneDir`]: EMFILE where the process has all the descriptors it may have.
+    /// [`Operation::CloneDir`] with EMFILE where the process has all the descriptors it may have.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {

@@ -266,7 +266,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::HardLink`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::HardLink`] with [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
     /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
     pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
@@ -282,7 +282,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Rename`]: [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
+    /// [`Operation::Rename`] with [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT), [`MountPoint`](Cause::MountPoint) (EBUSY),
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
@@ -296,7 +296,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Exchange`]: [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
+    /// [`Operation::Exchange`] with [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT),
     /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
     /// [`Blocked`](Cause::Blocked) (EACCES).

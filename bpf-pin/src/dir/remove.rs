@@ -23,7 +23,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::Remove`]: [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
+    /// [`Operation::Remove`] with [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
     /// [`NotADirectory`](Cause::NotADirectory) or [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR);
     /// [`MountPoint`](Cause::MountPoint) (EBUSY); [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); [`Sticky`](Cause::Sticky) (EPERM),

@@ -74,7 +74,7 @@ impl Token {
     ///
     /// # Errors
     ///
-    /// [`Operation::TokenInfo`]: [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
+    /// [`Operation::TokenInfo`] with [`NoProc`](Cause::NoProc) before Linux 6.17 without /proc.
     pub fn info(&self) -> Result<Delegation> {
         match sys::info::<abi::bpf_token_info>(self.fd.as_fd()) {
             Ok(info) => Ok(Delegation {
@@ -184,7 +184,7 @@ impl From<Token> for OwnedFd {
 ///
 /// # Errors
 ///
-/// [`Operation::TokenFromFd`]: [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
+/// [`Operation::TokenFromFd`] with [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 

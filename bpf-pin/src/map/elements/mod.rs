@@ -270,7 +270,7 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// # Errors
     ///
-    /// [`Operation::Delete`]: [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) for an array, a
+    /// [`Operation::Delete`] with [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) for an array, a
     /// queue and a stack; [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array
     /// of objects; [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM).
     pub fn delete(&self, key: &K) -> Result<bool> {
@@ -284,7 +284,7 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// # Errors
     ///
-    /// [`Operation::NextKey`]: [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
+    /// [`Operation::NextKey`] with [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
     /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) for a type without keys, or with
     /// keys that cannot be listed.
     pub fn next_key(&self, key: Option<&K>, next: &mut K) -> Result<bool> {

@@ -1,0 +1,379 @@
+//! Which file system something is on: bpffs, or what it is instead.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, abi};
+use common::*;
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, inotify, memfd_create, openat};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::CapabilitySet;
+
+fn is_bpffs(fs: FileSystem) {
+    assert!(fs.is_bpffs());
+    assert_eq!(fs, FileSystem::BPF);
+    assert_eq!(fs.magic(), abi::BPF_FS_MAGIC);
+    assert_eq!(
+        (fs.name(), fs.to_string()),
+        (Some("bpf"), "bpffs".to_owned())
+    );
+    assert_eq!(format!("{fs:?}"), "FileSystem(bpffs)");
+}
+
+fn is(fs: FileSystem, name: &str) {
+    assert_eq!(fs.name(), Some(name), "{fs}");
+    assert_eq!(fs.to_string(), name);
+    assert!(!fs.is_bpffs());
+    assert_ne!(fs, FileSystem::BPF);
+}
+
+/// A descriptor that does nothing but stand for a path.
+fn o_path(path: &Path) -> rustix::io::Result<rustix::fd::OwnedFd> {
+    openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}
+
+#[common::test(&[Need::Bpffs])]
+fn a_bpffs_by_path_and_by_descriptor() -> Outcome {
+    let fs = TestFs::new();
+    is_bpffs(FileSystem::at(fs.root())?);
+    is_bpffs(FileSystem::of(File::open(fs.root())?)?);
+    is_bpffs(FileSystem::of(o_path(fs.root())?)?);
+    fs::create_dir(fs.at("directory"))?;
+    is_bpffs(FileSystem::at(fs.at("directory"))?);
+    is_bpffs(FileSystem::of(File::open(fs.at("directory"))?)?);
+    assert_eq!(fs.names(), ["directory"]);
+
+    let error = FileSystem::at(fs.at("nothing")).expect_err("not there");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    let path = fs.at("nothing");
+    assert_eq!(error.cause(), Some(&Cause::Missing { path }));
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn a_bpffs_that_is_mounted_nowhere() -> Outcome {
+    let fs = TestFs::detached("755");
+    let mount = fs.mount().expect("a mount of its own");
+    is_bpffs(FileSystem::of(mount)?);
+    is_bpffs(FileSystem::of(mount.as_fd())?);
+    let root = openat(
+        mount,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
+    is_bpffs(FileSystem::of(root)?);
+    Ok(())
+}
+
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn pins_and_their_objects() -> Outcome {
+    let fs = TestFs::new();
+    let map = hash().pin(fs.at("map"))?;
+    let prog = prog().pin(fs.at("prog"))?;
+    for name in ["map", "prog"] {
+        is_bpffs(FileSystem::at(fs.at(name))?);
+        is_bpffs(FileSystem::of(o_path(&fs.at(name))?)?);
+    }
+    // Pinned or not, an object's descriptor is no file of a bpffs.
+    for found in [FileSystem::of(&map)?, FileSystem::of(&prog)?] {
+        assert!(!found.is_bpffs(), "{found}");
+        assert_eq!(found.name(), None);
+    }
+    assert_eq!(FileSystem::of(&map)?, FileSystem::of(map.unpin()?)?);
+    Ok(())
+}
+
+#[common::test]
+fn what_every_machine_has() -> Outcome {
+    is(FileSystem::at("/proc")?, "proc");
+    is(FileSystem::at("/proc/self/status")?, "proc");
+    is(FileSystem::of(File::open("/proc/self/status")?)?, "proc");
+    is(FileSystem::of(o_path(Path::new("/proc"))?)?, "proc");
+    is(FileSystem::at("/sys/kernel")?, "sysfs");
+    is(FileSystem::of(File::open("/sys/kernel")?)?, "sysfs");
+    is(FileSystem::of(File::open("/proc/self/ns/net")?)?, "nsfs");
+    is(
+        FileSystem::of(memfd_create("memory", MemfdFlags::CLOEXEC)?)?,
+        "tmpfs",
+    );
+    is(FileSystem::of(UnixDatagram::unbound()?)?, "sockfs");
+    let (reader, writer) = rustix::pipe::pipe()?;
+    is(FileSystem::of(reader)?, "pipefs");
+    is(FileSystem::of(&writer)?, "pipefs");
+    assert_eq!(FileSystem::at("/proc")?.magic(), 0x9fa0);
+    assert_ne!(FileSystem::at("/proc")?, FileSystem::at("/sys/kernel")?);
+    // By path and by descriptor it is the same.
+    assert_eq!(FileSystem::at("/")?, FileSystem::of(File::open("/")?)?);
+    assert!(!FileSystem::at("/")?.is_bpffs());
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn what_is_mounted_last_counts() -> Outcome {
+    own_mounts(|| {
+        let dir = tempfile::tempdir()?;
+        let below = FileSystem::at(dir.path())?;
+        let below_by_fd = File::open(dir.path())?;
+        mount("cgroup2", dir.path(), "cgroup2", MountFlags::empty(), None)?;
+        is(FileSystem::at(dir.path())?, "cgroup2");
+        mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
+        is(FileSystem::at(dir.path())?, "tmpfs");
+        mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
+        is_bpffs(FileSystem::at(dir.path())?);
+        // The descriptor still is what it was opened as.
+        assert_eq!(FileSystem::of(below_by_fd)?, below);
+        for _ in 0..3 {
+            unmount(dir.path(), UnmountFlags::empty())?;
+        }
+        assert_eq!(FileSystem::at(dir.path())?, below);
+        Ok(())
+    })
+}
+
+/// What mountinfo says is on top at each mount point, by the name the kernel has for it.
+#[common::test]
+fn each_mount_has_the_kernels_name() -> Outcome {
+    /// Where one number stands for several names.
+    const ALIASES: &[(&str, &[&str])] = &[
+        ("ext4", &["ext2", "ext3"]),
+        ("fuse", &["fuseblk"]),
+        ("nfs", &["nfs4"]),
+        ("ramfs", &["rootfs", "devtmpfs"]),
+        ("tmpfs", &["rootfs", "devtmpfs"]),
+    ];
+    let mut named = 0;
+    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let separator = words.iter().position(|word| *word == "-").expect("a -");
+        let (device, point, kind) = (words[2], unescape(words[4]), words[separator + 1]);
+        // A file system that may ask a network, or mount something because it was looked at.
+        if matches!(kind, "autofs" | "nfs" | "nfs4" | "cifs" | "smb3" | "9p") {
+            continue;
+        }
+        // Covered by another mount, not to be reached, or gone by now.
+        let on_top = fs::metadata(&point).is_ok_and(|found| {
+            let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
+            format!("{major}:{minor}") == device
+        });
+        if !on_top {
+            continue;
+        }
+        let found = FileSystem::at(&point)?;
+        let Some(name) = found.name() else {
+            assert_eq!(
+                found.to_string(),
+                format!("a file system of type {:#x}", found.magic())
+            );
+            continue;
+        };
+        let alias = ALIASES
+            .iter()
+            .any(|(of, names)| *of == name && names.contains(&kind));
+        let fuse = name == "fuse" && kind.starts_with("fuse.");
+        assert!(name == kind || alias || fuse, "{name} at {line}");
+        named += 1;
+    }
+    // /proc and /sys at the least.
+    assert!(named >= 2, "{named} mounts");
+    Ok(())
+}
+
+/// `\040` and the like.
+fn unescape(word: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = word.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match (*first, after) {
+            (b'\\', [a, b, c, after @ ..]) => {
+                let digits = [a, b, c].map(|digit| u32::from(digit - b'0'));
+                bytes.push((digits[0] * 64 + digits[1] * 8 + digits[2]) as u8);
+                rest = after;
+            }
+            _ => bytes.push(*first),
+        }
+    }
+    PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+#[common::test]
+fn what_has_no_name_has_a_number() -> Outcome {
+    let found = FileSystem::of(inotify::init(inotify::CreateFlags::CLOEXEC)?)?;
+    // `ANON_INODE_FS_MAGIC`, on which nobody ever has a path.
+    assert_eq!(found.magic(), 0x0904_1934);
+    assert_eq!(found.name(), None);
+    assert_eq!(found.to_string(), "a file system of type 0x9041934");
+    assert!(!found.is_bpffs());
+    Ok(())
+}
+
+#[common::test]
+fn symbolic_links_are_followed() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let link = dir.path().join("link");
+    symlink("/proc", &link)?;
+    is(FileSystem::at(&link)?, "proc");
+    is(FileSystem::at(link.join("self/status"))?, "proc");
+    // Which is on the file system of its directory only when it is not followed.
+    let itself = openat(
+        CWD,
+        &link,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    assert_eq!(FileSystem::of(itself)?, FileSystem::at(dir.path())?);
+    Ok(())
+}
+
+#[common::test]
+fn paths_of_any_length() -> Outcome {
+    for steps in [1, 40, 80, 500, 2040] {
+        let path = format!("/proc{}", "/.".repeat(steps));
+        is(FileSystem::at(&path)?, "proc");
+    }
+    for length in 253..=259 {
+        let mut path = String::from("/proc");
+        while path.len() < length {
+            path.push('/');
+        }
+        is(FileSystem::at(&path)?, "proc");
+    }
+    Ok(())
+}
+
+fn fails(path: impl AsRef<Path>, errno: Option<i32>, text: &str) -> Error {
+    let path = path.as_ref();
+    let error = FileSystem::at(path).expect_err("a path that leads nowhere");
+    assert_eq!(error.operation(), Operation::Statfs);
+    assert_eq!(
+        error.path(),
+        Some(path).filter(|path| *path != Path::new(""))
+    );
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    assert_eq!(
+        error.to_string(),
+        format!("statfs {}: {text}", path.display()).replace(" : ", ": ")
+    );
+    assert_eq!(std::error::Error::source(&error).is_some(), errno.is_some());
+    error
+}
+
+#[common::test]
+fn what_is_missing_is_named() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let absent = dir.path().join("absent");
+    let text = format!("{} does not exist", absent.display());
+    for path in [absent.clone(), absent.join("and/more"), absent.join("")] {
+        let error = fails(path, Some(libc::ENOENT), &text);
+        let path = absent.clone();
+        assert_eq!(error.cause(), Some(&Cause::Missing { path }));
+    }
+    // A link to what is not there is there itself.
+    let dangling = dir.path().join("dangling");
+    symlink(&absent, &dangling)?;
+    let error = FileSystem::at(&dangling).expect_err("a link to nothing");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    Ok(())
+}
+
+#[common::test]
+fn what_is_no_directory_is_named() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("file");
+    fs::write(&file, "")?;
+    let text = format!("{} is not a directory", file.display());
+    for path in [file.join("name"), file.join("name/more"), file.join("")] {
+        let error = fails(path, Some(libc::ENOTDIR), &text);
+        let path = file.clone();
+        assert_eq!(error.cause(), Some(&Cause::NotADirectory { path }));
+    }
+    Ok(())
+}
+
+#[common::test]
+fn an_empty_path() -> Outcome {
+    let error = fails("", Some(libc::ENOENT), "the path is empty");
+    assert_eq!(error.cause(), Some(&Cause::EmptyPath));
+    Ok(())
+}
+
+#[common::test]
+fn a_nul_is_refused_at_once() -> Outcome {
+    // What stands before it exists.
+    let error = FileSystem::at("/proc\0/self").expect_err("a NUL");
+    assert_eq!(error.raw_os_error(), None);
+    assert_eq!(error.cause(), Some(&Cause::InteriorNul { position: 5 }));
+    assert!(
+        error
+            .to_string()
+            .ends_with("the path holds a NUL byte after 5 bytes"),
+        "{error}"
+    );
+    let long = format!("/{}\0", "p".repeat(5000));
+    let error = FileSystem::at(&long).expect_err("a NUL far behind");
+    assert_eq!(error.cause(), Some(&Cause::InteriorNul { position: 5001 }));
+    Ok(())
+}
+
+#[common::test]
+fn names_and_paths_that_are_too_long() -> Outcome {
+    let text = "a name in the path has 256 bytes, and 255 is the most";
+    // /proc knows no such limit.
+    let dir = tempfile::tempdir()?;
+    let name = dir.path().join("n".repeat(256));
+    let error = fails(&name, Some(libc::ENAMETOOLONG), text);
+    assert_eq!(error.cause(), Some(&Cause::NameTooLong { length: 256 }));
+
+    let path = format!("/proc{}", "/.".repeat(2046));
+    assert_eq!(path.len(), 4097);
+    let text = "the path has 4097 bytes, and 4095 is the most";
+    let error = fails(&path, Some(libc::ENAMETOOLONG), text);
+    assert_eq!(error.cause(), Some(&Cause::PathTooLong { length: 4097 }));
+    // The longest that there is.
+    is(FileSystem::at(&path[..4095])?, "proc");
+    Ok(())
+}
+
+#[common::test]
+fn a_loop_of_links() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+    symlink(&one, &other)?;
+    symlink(&other, &one)?;
+    let error = fails(&one, Some(libc::ELOOP), "ELOOP");
+    assert!(error.cause().is_none());
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::SETUID])]
+fn a_directory_that_may_not_be_searched() -> Outcome {
+    let fs = TestFs::detached("700");
+    fs::create_dir(fs.at("inside"))?;
+    as_user(CapabilitySet::empty(), || {
+        // The directory itself can be asked about.
+        is_bpffs(FileSystem::at(fs.root())?);
+        let text = format!(
+            "{} (mode 1700, owner 0) does not let this user search",
+            fs.root().display()
+        );
+        let error = fails(fs.at("inside"), Some(libc::EACCES), &text);
+        let cause = Cause::Blocked {
+            path: fs.root().to_owned(),
+            // The root of a bpffs is always sticky.
+            mode: 0o1700,
+            uid: 0,
+            wanted: "search",
+            read_only_would_do: false,
+        };
+        assert_eq!(error.cause(), Some(&cause));
+        Ok(())
+    })
+}

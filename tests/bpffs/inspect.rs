@@ -1,0 +1,455 @@
+//! What is at a path is told as data and in a sentence, and only what was seen.
+
+mod hidden;
+mod process_1;
+mod unlisted;
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{FileSystem, Inspection, Mount, MountOptions};
+use bpf_pin::bpffs::{ReadOnly, Verdict};
+use bpf_pin::error::{Cause, Operation};
+use common::*;
+use rustix::mount::{
+    FsPickFlags, MountFlags, MountPropagationFlags, UnmountFlags, fsconfig_reconfigure,
+    fsconfig_set_flag, fspick, mount, mount_bind, mount_change, unmount,
+};
+use rustix::thread::CapabilitySet;
+use tempfile::TempDir;
+
+/// The name of what a process of its own is to do.
+const CHILD: &str = "BPF_PIN_TEST_INSPECT";
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN];
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    match env::var(CHILD).as_deref() {
+        Ok("parent") => return Some(process_1::parent_of_process_1()),
+        Ok("process 1") => return Some(done(process_1::has_a_bpffs)),
+        Ok("parent of one with a sysfs") => return Some(process_1::parent_of_one_with_a_sysfs()),
+        Ok("a user") => return Some(done(process_1::as_a_user)),
+        Ok("with a sysfs") => return Some(done(process_1::has_a_bpffs_in_sysfs)),
+        Ok("chroot") => return Some(done(unlisted::in_a_plain_root)),
+        Ok("chroot into a bpffs") => return Some(done(unlisted::in_a_root_in_a_bpffs)),
+        _ => {}
+    }
+    None
+}
+
+fn done(run: fn()) -> ExitCode {
+    run();
+    ExitCode::SUCCESS
+}
+
+fn run_child(name: &str) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.env(CHILD, name);
+    command
+}
+
+fn directory() -> TempDir {
+    let place = fs::canonicalize(env::temp_dir()).expect("a place for temporary files");
+    tempfile::tempdir_in(place).expect("a directory of the test's own")
+}
+
+fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+    // It is removed when the mounts are gone, with the thread that has them.
+    let dir = directory();
+    own_mounts(|| test(dir.path()))
+}
+
+#[track_caller]
+fn inspect(path: &Path) -> Inspection {
+    let seen = Bpffs::inspect(path).unwrap();
+    assert_eq!(seen.path, path);
+    assert_eq!(
+        seen.is_on_bpffs(),
+        matches!(
+            seen.verdict,
+            Verdict::Mounted | Verdict::Within | Verdict::Unattached
+        )
+    );
+    seen
+}
+
+#[track_caller]
+fn says(seen: &Inspection, sentence: &str) {
+    assert_eq!(seen.to_string(), sentence, "{seen:#?}");
+}
+
+fn of(mount: &Mount) -> String {
+    let (major, minor) = (libc::major(mount.dev), libc::minor(mount.dev));
+    format!("mount {}, device {major}:{minor}", mount.mount_id)
+}
+
+fn on_tmpfs(path: &Path) {
+    mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+}
+
+#[common::test]
+fn nothing_is_there() -> Outcome {
+    let dir = directory();
+    for (path, missing) in [("gone", "gone"), ("gone/further/still", "gone")] {
+        let (path, missing) = (dir.path().join(path), dir.path().join(missing));
+        let seen = inspect(&path);
+        says(&seen, &format!("{} does not exist", missing.display()));
+        assert_eq!(seen.verdict, Verdict::Missing { missing });
+        assert_eq!((seen.mount, seen.read_only), (None, None));
+        assert!(seen.covers.is_empty() && seen.hidden.is_empty());
+    }
+    Ok(())
+}
+
+#[common::test]
+fn what_is_no_directory() -> Outcome {
+    let dir = directory();
+    let file = dir.path().join("file");
+    fs::write(&file, "")?;
+    for path in [file.clone(), file.join("further")] {
+        let seen = inspect(&path);
+        says(&seen, &format!("{} is not a directory", file.display()));
+        let path = file.clone();
+        assert_eq!(seen.verdict, Verdict::NotADirectory { path });
+    }
+    Ok(())
+}
+
+#[common::test]
+fn a_directory_elsewhere() -> Outcome {
+    let seen = inspect(Path::new("/proc"));
+    says(&seen, "/proc is a directory on proc, not on a bpffs");
+    let found = FileSystem::at("/proc")?;
+    assert_eq!(seen.verdict, Verdict::Elsewhere { found });
+    let mount = seen.mount.ok_or("a mount")?;
+    assert_eq!(
+        (&mount.mount_point, mount.fs_type),
+        (&PathBuf::from("/proc"), "proc".into())
+    );
+    assert_eq!(seen.read_only, None);
+
+    let dir = directory();
+    let found = FileSystem::at(dir.path())?;
+    let seen = inspect(dir.path());
+    let path = dir.path().display();
+    says(
+        &seen,
+        &format!("{path} is a directory on {found}, not on a bpffs"),
+    );
+    Ok(())
+}
+
+/// Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
+#[common::test(ROOT)]
+fn where_a_bpffs_belongs() -> Outcome {
+    in_a_directory(|root| {
+        let sys = root.join("sys");
+        fs::create_dir(&sys)?;
+        mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
+        let path = &sys.join("fs/bpf");
+        let sentence = format!(
+            "{0} is a directory on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {0}",
+            path.display()
+        );
+        says(&inspect(path), &sentence);
+        // What cannot be made there either.
+        let gone = path.join("x");
+        says(
+            &inspect(&gone),
+            &format!("{} does not exist", gone.display()),
+        );
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_bpffs_mounted_there() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let seen = inspect(path);
+        let mount = bpffs.mount()?;
+        assert_eq!(
+            (&seen.verdict, seen.mount.as_ref()),
+            (&Verdict::Mounted, Some(&mount))
+        );
+        assert_eq!(mount.dev, bpffs.dev());
+        says(
+            &seen,
+            &format!("{} is a bpffs ({}, private)", path.display(), of(&mount)),
+        );
+        assert!(seen.covers.is_empty() && seen.hidden.is_empty() && seen.read_only.is_none());
+        assert_eq!(seen.of_process_1, None);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_directory_within_a_bpffs() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let inside = path.join("one/two");
+        fs::create_dir_all(&inside)?;
+        let seen = inspect(&inside);
+        assert_eq!(seen.verdict, Verdict::Within);
+        let sentence = format!(
+            "{} is a directory in the bpffs mounted at {} ({}, private)",
+            inside.display(),
+            path.display(),
+            of(&bpffs.mount()?)
+        );
+        says(&seen, &sentence);
+        assert_eq!(seen.mount, Some(bpffs.mount()?));
+        assert!(seen.covers.is_empty());
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_bind_mount_of_a_directory() -> Outcome {
+    in_a_directory(|path| {
+        let (one, other) = (path.join("one"), path.join("other"));
+        fs::create_dir(&one)?;
+        fs::create_dir(&other)?;
+        let bpffs = MountOptions::new().mount(&one)?;
+        fs::create_dir(one.join("sub"))?;
+        mount_bind(one.join("sub"), &other)?;
+        let seen = inspect(&other);
+        assert_eq!(seen.verdict, Verdict::Mounted);
+        let mount = seen.mount.clone().ok_or("a mount")?;
+        assert_eq!(
+            (&mount.root, mount.dev),
+            (&PathBuf::from("/sub"), bpffs.dev())
+        );
+        let sentence = format!(
+            "{} is a bind mount of /sub of a bpffs ({}, private)",
+            other.display(),
+            of(&mount)
+        );
+        says(&seen, &sentence);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn read_only() -> Outcome {
+    in_a_directory(|path| {
+        let (one, other) = (path.join("one"), path.join("other"));
+        fs::create_dir(&one)?;
+        fs::create_dir(&other)?;
+        let bpffs = MountOptions::new().read_only(true).mount(&one)?;
+        let seen = inspect(&one);
+        assert_eq!(seen.read_only, Some(ReadOnly::Mount));
+        let mount = bpffs.mount()?;
+        let head = format!("{} is a bpffs ({}, private)", one.display(), of(&mount));
+        says(&seen, &format!("{head}; the mount is read-only"));
+
+        let bpffs = MountOptions::new().mount(&other)?;
+        let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+        let context = fspick(&bpffs, c"", flags)?;
+        fsconfig_set_flag(&context, c"ro")?;
+        fsconfig_reconfigure(&context)?;
+        let seen = inspect(&other);
+        assert_eq!(seen.read_only, Some(ReadOnly::FileSystem));
+        let mount = bpffs.mount()?;
+        let head = format!("{} is a bpffs ({}, private)", other.display(), of(&mount));
+        says(&seen, &format!("{head}; it is read-only"));
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn propagation() -> Outcome {
+    let other = directory();
+    in_a_directory(|path| {
+        MountOptions::new().mount(path)?;
+        let says_at_end = |end: &str| {
+            let seen = inspect(path);
+            let mount = seen.mount.clone().unwrap();
+            says(
+                &seen,
+                &format!("{} is a bpffs ({}, {end})", path.display(), of(&mount)),
+            );
+        };
+        mount_change(path, MountPropagationFlags::SHARED)?;
+        let group = inspect(path)
+            .mount
+            .and_then(|mount| mount.propagation.shared);
+        let group = group.ok_or("a group")?;
+        says_at_end(&format!("shared in group {group}"));
+        mount_bind(path, other.path())?;
+        mount_change(path, MountPropagationFlags::DOWNSTREAM)?;
+        says_at_end(&format!("slave of group {group}"));
+        mount_change(path, MountPropagationFlags::SHARED)?;
+        let own = inspect(path)
+            .mount
+            .and_then(|mount| mount.propagation.shared);
+        let own = own.ok_or("a group of its own")?;
+        says_at_end(&format!("shared in group {own}, slave of group {group}"));
+        mount_change(path, MountPropagationFlags::UNBINDABLE)?;
+        says_at_end("unbindable");
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_bpffs_over_another() -> Outcome {
+    in_a_directory(|path| {
+        let first = MountOptions::new().mount(path)?;
+        on_tmpfs(path);
+        let tmpfs = inspect(path).mount.ok_or("a mount")?;
+        let second = MountOptions::new().mount(path)?;
+        let third = MountOptions::new().mount(path)?;
+        let seen = inspect(path);
+        assert_eq!(seen.verdict, Verdict::Mounted);
+        let (one, two, three) = (first.mount()?, second.mount()?, third.mount()?);
+        assert_eq!(seen.mount.as_ref(), Some(&three));
+        assert_eq!(seen.covers, [two.clone(), tmpfs.clone(), one.clone()]);
+        assert_eq!(seen.hidden, [one.clone(), two.clone()]);
+        let sentence = format!(
+            "{} is a bpffs ({}, private); it covers tmpfs (mount {}); the bpffs ({}, private) is \
+             covered, 3 mounts deep; the bpffs ({}, private) is covered by it",
+            path.display(),
+            of(&three),
+            tmpfs.mount_id,
+            of(&one),
+            of(&two)
+        );
+        says(&seen, &sentence);
+        Ok(())
+    })
+}
+
+/// What makes pins vanish, without a word.
+#[common::test(ROOT)]
+fn a_bpffs_that_is_covered() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let mount = bpffs.mount()?;
+        let found = {
+            on_tmpfs(path);
+            FileSystem::at(path)?
+        };
+        let seen = inspect(path);
+        assert_eq!(seen.verdict, Verdict::Elsewhere { found });
+        assert_eq!(
+            (&seen.covers[..], &seen.hidden[..]),
+            (&[mount.clone()][..], &[mount.clone()][..])
+        );
+        // Which mount it is that covers it, too.
+        let head = |seen: &Inspection| {
+            let id = seen.mount.as_ref().map(|mount| mount.mount_id).unwrap();
+            let path = path.display();
+            format!("{path} is a directory on tmpfs (mount {id}), not on a bpffs")
+        };
+        let tail = format!("; the bpffs ({}, private) is covered", of(&mount));
+        says(&seen, &format!("{}{tail} by it", head(&seen)));
+        on_tmpfs(path);
+        let seen = inspect(path);
+        assert_eq!(seen.covers.len(), 2);
+        says(&seen, &format!("{}{tail}, 2 mounts deep", head(&seen)));
+        // Of a directory in what covers it, nothing of the kind can be said.
+        fs::create_dir(path.join("dir"))?;
+        let seen = inspect(&path.join("dir"));
+        assert!(seen.covers.is_empty() && seen.hidden.is_empty());
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_bpffs_behind_a_mount_on_the_way() -> Outcome {
+    in_a_directory(|path| {
+        let place = path.join("run/bpffs");
+        fs::create_dir_all(&place)?;
+        let bpffs = MountOptions::new().mount(&place)?;
+        let mount = bpffs.mount()?;
+        on_tmpfs(&path.join("run"));
+        let tail = format!(
+            "; the bpffs ({}, private) is mounted there and hidden by a mount on the way",
+            of(&mount)
+        );
+        let seen = inspect(&place);
+        says(&seen, &format!("{} does not exist{tail}", place.display()));
+        assert_eq!(seen.hidden, [mount]);
+        fs::create_dir(&place)?;
+        let seen = inspect(&place);
+        let id = seen.mount.as_ref().ok_or("a mount")?.mount_id;
+        says(
+            &seen,
+            &format!(
+                "{} is a directory on tmpfs (mount {id}), not on a bpffs{tail}",
+                place.display()
+            ),
+        );
+        assert!(seen.covers.is_empty());
+        unmount(path.join("run"), UnmountFlags::empty())?;
+        assert_eq!(inspect(&place).verdict, Verdict::Mounted);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn links_and_spellings() -> Outcome {
+    in_a_directory(|path| {
+        let (place, link) = (path.join("place"), path.join("link"));
+        fs::create_dir(&place)?;
+        symlink(&place, &link)?;
+        let bpffs = MountOptions::new().mount(&place)?;
+        on_tmpfs(&place);
+        for path in [link, place.join("."), place.join("../place/")] {
+            let seen = inspect(&path);
+            assert_eq!(seen.hidden, [bpffs.mount()?], "{}", path.display());
+        }
+        Ok(())
+    })
+}
+
+#[common::test]
+fn what_cannot_be_told() -> Outcome {
+    let fails = |path: &Path, errno, cause, because: &str| {
+        let error = Bpffs::inspect(path).expect_err("it cannot be told");
+        assert_eq!(
+            error.to_string(),
+            format!("inspect {}: {because}", shown(path))
+        );
+        let operation = Operation::InspectBpffs;
+        assert_eq!(error.operation(), operation);
+        assert_eq!(error.raw_os_error(), errno);
+        assert_eq!(error.cause(), Some(&cause));
+    };
+    let cause = Cause::InteriorNul { position: 5 };
+    let because = "the path holds a NUL byte after 5 bytes";
+    fails(Path::new("/proc\0"), None, cause, because);
+    let error = Bpffs::inspect("").expect_err("no path");
+    assert_eq!(error.to_string(), "inspect: the path is empty");
+    assert_eq!(error.cause(), Some(&Cause::EmptyPath));
+    let dir = directory();
+    let cause = Cause::NameTooLong { length: 256 };
+    let because = "a name in the path has 256 bytes, and 255 is the most";
+    let long = dir.path().join("n".repeat(256));
+    fails(&long, Some(libc::ENAMETOOLONG), cause, because);
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::SETUID])]
+fn a_directory_that_may_not_be_searched() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mode(0o700).mount(path)?;
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        fs::create_dir(path.join("inside"))?;
+        as_user(CapabilitySet::empty(), || {
+            let error = Bpffs::inspect(path.join("inside")).expect_err("not allowed");
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+            assert!(
+                matches!(error.cause(), Some(Cause::Blocked { .. })),
+                "{error}"
+            );
+        });
+        drop(bpffs);
+        Ok(())
+    })
+}

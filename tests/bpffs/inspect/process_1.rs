@@ -1,0 +1,215 @@
+//! What process 1 has, where this thread's mount namespace is another: in a process of the test's own,
+//! which is the first of a pid namespace and has that for process 1.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bpf_pin::bpffs::{FileSystem, Mount, MountOptions, ShadowedBpffs, Verdict};
+use bpf_pin::error::Cause;
+use bpf_pin::{Bpffs, Map, PinDir};
+use common::*;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
+
+use crate::inspect::*;
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, cap::BPF];
+
+#[common::test(ROOT)]
+fn what_process_1_has() -> Outcome {
+    run_parent("parent")
+}
+
+#[common::test(ROOT)]
+fn what_process_1_has_in_another_sysfs() -> Outcome {
+    run_parent("parent of one with a sysfs")
+}
+
+/// "No bpffs found" after a command that makes a mount namespace and mounts sysfs anew: it is there,
+/// and cannot be seen from here.
+fn run_parent(name: &str) -> Outcome {
+    let output = run_child(name).output()?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}\n{words}", output.status).into());
+    }
+    Ok(())
+}
+
+pub fn parent_of_process_1() -> ExitCode {
+    run_as_process_1("process 1")
+}
+
+pub fn parent_of_one_with_a_sysfs() -> ExitCode {
+    run_as_process_1("with a sysfs")
+}
+
+/// Its children are in a pid namespace that they are the first of.
+fn run_as_process_1(name: &str) -> ExitCode {
+    // SAFETY: no FILES, and there is no other thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }.expect("namespaces");
+    let status = run_child(name).status().expect("a first process");
+    if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn become_process_1() {
+    assert_eq!(std::process::id(), 1);
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private).expect("private mounts");
+    mount("proc", "/proc", "proc", MountFlags::empty(), None).expect("a /proc of its own");
+}
+
+pub fn has_a_bpffs() {
+    become_process_1();
+    let dir = directory();
+    let place = dir.path();
+    // Whoever may not look at process 1 may look here.
+    fs::set_permissions(place, Permissions::from_mode(0o755)).expect("a mode");
+    let bpffs = MountOptions::new().mount(place).expect("a bpffs");
+    let expected = bpffs.mount().expect("a mount");
+    let seen = inspect(place);
+    assert_eq!((seen.verdict, seen.of_process_1), (Verdict::Mounted, None));
+    own_mounts(|| {
+        // The same bpffs, inherited, is no second one.
+        let refusing = MountOptions::new().refuse_second_bpffs(true);
+        let outcome = Bpffs::ensure(place, &refusing).expect("it is there");
+        assert_eq!((outcome.is_new(), outcome.in_process_1()), (false, None));
+        drop(outcome);
+        // As it is by then, the copy is not busy.
+        unmount(place, UnmountFlags::empty()).expect("a copy of the mount");
+        let seen = inspect(place);
+        let found = FileSystem::at(place).unwrap();
+        assert_eq!(seen.verdict, Verdict::Elsewhere { found });
+        assert_eq!(seen.of_process_1, Some(expected));
+        let head = format!(
+            "{} is a directory on {found}, not on a bpffs",
+            place.display()
+        );
+        let tail = "; in the mount namespace of process 1 a bpffs is mounted there";
+        says(&seen, &format!("{head}{tail}"));
+        a_user_may_not_look(place);
+        let other = directory();
+        assert_eq!(inspect(other.path()).of_process_1, None);
+    });
+    drop(bpffs);
+    unmount(place, UnmountFlags::empty()).expect("the last mount");
+}
+
+/// Who may not look at process 1 says nothing of it. A thread of process 1 itself always may.
+fn a_user_may_not_look(place: &Path) {
+    let mut child = run_child("a user");
+    let output = child.env(PLACE, place).output().expect("a child");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{words}", output.status);
+}
+
+const PLACE: &str = "BPF_PIN_TEST_PLACE";
+
+pub fn as_a_user() {
+    let place = std::env::var(PLACE).expect("a place");
+    let place = Path::new(&place);
+    become_user(1234, CapabilitySet::empty());
+    let found = FileSystem::at(place).unwrap();
+    let hint = match place == Path::new("/sys/fs/bpf") {
+        true => "; to mount one: mount -t bpf bpf /sys/fs/bpf",
+        false => "",
+    };
+    let seen = inspect(place);
+    assert_eq!(seen.verdict, Verdict::Elsewhere { found });
+    assert_eq!(seen.of_process_1, None);
+    let path = place.display();
+    says(
+        &seen,
+        &format!("{path} is a directory on {found}, not on a bpffs{hint}"),
+    );
+    let error = Bpffs::at(place).expect_err("no bpffs");
+    let sentence = format!("find a bpffs at {path}: {path} is on {found}, not on a bpffs{hint}");
+    assert_eq!(error.to_string(), sentence);
+}
+
+/// A bpffs that only this mount namespace sees, while process 1 has another at the same path.
+fn ensure_reports_a_second_bpffs(path: &Path, expected: &Mount) {
+    let refusing = MountOptions::new().refuse_second_bpffs(true);
+    let assert_refused = || {
+        let error = Bpffs::ensure(path, &refusing).expect_err("process 1 has one");
+        let bpffs = Box::new(expected.clone());
+        let cause = Cause::Shadowed(ShadowedBpffs::InProcess1 { bpffs });
+        assert_eq!(error.cause(), Some(&cause));
+    };
+    assert_refused();
+    assert!(!FileSystem::at(path).unwrap().is_bpffs());
+    for is_new in [true, false] {
+        let outcome = Bpffs::ensure(path, &MountOptions::new()).expect("a bpffs");
+        assert_eq!(outcome.is_new(), is_new);
+        assert_eq!(outcome.in_process_1(), Some(expected));
+        assert_ne!(outcome.bpffs().dev(), expected.dev);
+    }
+    assert_refused();
+}
+
+/// What `ip netns exec` does: /sys is detached, with all that is mounted below it, and a sysfs that
+/// shows the other network is mounted in its place.
+pub fn has_a_bpffs_in_sysfs() {
+    become_process_1();
+    let usual = Path::new("/sys/fs/bpf");
+    let bpffs = MountOptions::new().mount(usual).expect("a bpffs");
+    let expected = bpffs.mount().expect("a mount");
+    let pinned = hash().pin(usual.join("flows")).expect("a pin");
+    let after = || {
+        unmount("/sys", UnmountFlags::DETACH).expect("no /sys");
+        mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
+        let hidden = ShadowedBpffs::InProcess1 {
+            bpffs: Box::new(expected.clone()),
+        };
+        let cause = Cause::NotBpffs {
+            path: usual.to_owned(),
+            found: FileSystem::at("/sys").unwrap(),
+            missing: None,
+            hidden: Some(hidden),
+        };
+        let says_so = |error: bpf_pin::Error, operation: &str| {
+            let because = "/sys/fs/bpf is on sysfs, not on a bpffs; in the mount namespace of \
+                           process 1 a bpffs is mounted at /sys/fs/bpf";
+            assert_eq!(error.to_string(), format!("{operation}: {because}"));
+            assert_eq!(error.cause(), Some(&cause));
+        };
+        let flows = usual.join("flows");
+        says_so(
+            Bpffs::system().expect_err("none"),
+            "find a bpffs at /sys/fs/bpf",
+        );
+        says_so(
+            Bpffs::at(usual).expect_err("none"),
+            "find a bpffs at /sys/fs/bpf",
+        );
+        let failed = hash().pin(&flows).expect_err("no bpffs");
+        says_so(failed.into(), "pin /sys/fs/bpf/flows");
+        says_so(
+            Map::open(&flows).expect_err("none"),
+            "open /sys/fs/bpf/flows",
+        );
+        let opened = PinDir::open(usual.join("app")).expect_err("none");
+        says_so(opened, "open directory /sys/fs/bpf/app");
+        let made = PinDir::create(usual.join("app/v1"), 0o700).expect_err("none");
+        says_so(made, "create directory /sys/fs/bpf/app/v1");
+        let failed = pinned.unpin().expect_err("no pin");
+        says_so(failed.into(), "unpin /sys/fs/bpf/flows");
+        says(
+            &inspect(usual),
+            "/sys/fs/bpf is a directory on sysfs, not on a bpffs; in the mount namespace of process \
+             1 a bpffs is mounted there",
+        );
+        a_user_may_not_look(usual);
+        ensure_reports_a_second_bpffs(usual, &expected);
+    };
+    own_network(|| own_mounts(after));
+    assert!(usual.join("flows").exists());
+}

@@ -1,0 +1,241 @@
+//! Mounts that this thread's mountinfo does not have.
+
+use std::env;
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::Command;
+
+use bpf_pin::Bpffs;
+use bpf_pin::bpffs::{FileSystem, MountOptions, ReadOnly, Verdict};
+use bpf_pin::error::Cause;
+use common::*;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::process::chroot;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use crate::inspect::{CHILD, directory, in_a_directory, inspect, on_tmpfs, says};
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN];
+
+#[common::test(ROOT)]
+fn below_a_root_that_is_no_mount_point() -> Outcome {
+    run("chroot")
+}
+
+#[common::test(ROOT)]
+fn below_a_root_in_a_bpffs() -> Outcome {
+    run("chroot into a bpffs")
+}
+
+fn run(name: &str) -> Outcome {
+    let dir = directory();
+    let output = Command::new(env::current_exe()?)
+        .env(CHILD, name)
+        .env("BPF_PIN_TEST_ARGUMENT", dir.path())
+        .output()?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}\n{words}", output.status).into());
+    }
+    Ok(())
+}
+
+fn device(dev: u64) -> String {
+    format!("device {}:{}", libc::major(dev), libc::minor(dev))
+}
+
+#[common::test(ROOT)]
+fn a_detached_bpffs() -> Outcome {
+    let mut options = MountOptions::new();
+    for read_only in [false, true] {
+        options = options.read_only(read_only);
+        let detached = options.detached()?;
+        let dev = rustix::fs::fstat(&detached)?.st_dev;
+        let mut paths = vec![detached.path()];
+        if !read_only {
+            fs::create_dir(detached.path().join("tmp"))?;
+            // A path that the kernel names "/tmp", as it does another.
+            paths.push(detached.path().join("tmp"));
+        }
+        for path in paths {
+            let seen = inspect(&path);
+            assert_eq!((&seen.verdict, seen.dev), (&Verdict::Unattached, Some(dev)));
+            assert!(seen.mount.is_none() && seen.covers.is_empty() && seen.hidden.is_empty());
+            assert_eq!(seen.read_only, read_only.then_some(ReadOnly::Either));
+            let end = if read_only {
+                "; it, or the mount, is read-only"
+            } else {
+                ""
+            };
+            let (at, device) = (path.display(), device(dev));
+            says(
+                &seen,
+                &format!("{at} is on a bpffs ({device}) that is mounted nowhere{end}"),
+            );
+            // Nothing can be mounted there.
+            let error = Bpffs::ensure(&path, &MountOptions::new()).expect_err("nowhere");
+            assert!(
+                matches!(error.cause(), Some(Cause::NotListed { .. })),
+                "{error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn a_bpffs_unmounted_in_use() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let held = fs::File::open(&inside)?;
+        unmount(path, UnmountFlags::DETACH)?;
+        let by_fd = format!("/proc/thread-self/fd/{}", held.as_raw_fd());
+        let seen = inspect(Path::new(&by_fd));
+        assert_eq!(
+            (seen.verdict, seen.dev),
+            (Verdict::Unattached, Some(bpffs.dev()))
+        );
+        Ok(())
+    })
+}
+
+/// By a descriptor from there, and by the way through /proc.
+#[common::test(ROOT)]
+fn another_namespaces_bpffs() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let device = device(bpffs.dev());
+        fs::create_dir(path.join("inside"))?;
+        let (top, inside) = (fs::File::open(path)?, fs::File::open(path.join("inside"))?);
+        own_mounts(|| {
+            for (file, verdict, what) in [
+                (&top, Verdict::Mounted, "a bpffs"),
+                (&inside, Verdict::Within, "a directory in a bpffs"),
+            ] {
+                let by_fd = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+                let seen = inspect(Path::new(&by_fd));
+                assert_eq!(seen.verdict, verdict);
+                assert!(seen.mount.is_none() && seen.hidden.is_empty(), "{seen:?}");
+                says(
+                    &seen,
+                    &format!(
+                        "{by_fd} is {what} ({device}) through a mount that is not in this thread's \
+                         mountinfo"
+                    ),
+                );
+            }
+        });
+        Ok(())
+    })
+}
+
+/// In mounts of its own.
+fn begin() {
+    // SAFETY: no NEWUSER or FILES, and there is no other thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private).expect("private mounts");
+}
+
+/// Makes it the root of this process's one thread.
+fn enter(root: &Path) {
+    for name in ["proc", "place", "other", "third"] {
+        fs::create_dir(root.join(name)).expect("a directory");
+    }
+    mount_bind("/proc", root.join("proc")).expect("a /proc");
+    chroot(root).expect("a root that is no mount point");
+    env::set_current_dir("/").expect("that root");
+}
+
+fn root() -> std::path::PathBuf {
+    env::var_os("BPF_PIN_TEST_ARGUMENT").expect("a root").into()
+}
+
+pub fn in_a_plain_root() {
+    begin();
+    enter(&root());
+    let options = MountOptions::new().mode(0o700);
+
+    let found = FileSystem::at("/").unwrap();
+    for path in ["/", "/place"] {
+        let seen = inspect(Path::new(path));
+        assert_eq!(seen.verdict, Verdict::Elsewhere { found });
+        assert!(seen.mount.is_none() && seen.hidden.is_empty(), "{seen:?}");
+        says(
+            &seen,
+            &format!("{path} is a directory on {found}, not on a bpffs"),
+        );
+    }
+    let ensure = |path: &str| {
+        let first = Bpffs::ensure(path, &options).unwrap();
+        assert!(first.is_new(), "{first:?}");
+        let dev = first.into_bpffs().dev();
+        let again = Bpffs::ensure(path, &options).unwrap();
+        assert!(!again.is_new() && again.bpffs().dev() == dev, "{again:?}");
+        let seen = inspect(Path::new(path));
+        assert_eq!((seen.verdict, seen.dev), (Verdict::Mounted, Some(dev)));
+        assert_eq!(seen.mount.unwrap(), again.into_bpffs().mount().unwrap());
+    };
+    ensure("/place");
+    // The ways that older kernels leave.
+    answered(libc::SYS_statx, None, libc::ENOSYS as u32, || {
+        ensure("/other");
+    });
+    answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+        ensure("/third");
+    });
+    assert_eq!(Bpffs::mounts().unwrap().len(), 3);
+
+    fs::create_dir("/place/inside").unwrap();
+    let error = Bpffs::ensure("/place/inside", &options).unwrap_err();
+    let path = Some("/place/inside".into());
+    let mount_point = Some("/place".into());
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::NotTheRoot { path, mount_point })
+    );
+    on_tmpfs(Path::new("/other"));
+    let error = Bpffs::ensure("/other", &options).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Occupied { .. })),
+        "{error}"
+    );
+}
+
+pub fn in_a_root_in_a_bpffs() {
+    let place = root();
+    begin();
+    let bpffs = MountOptions::new().mount(&place).expect("a bpffs");
+    let (dev, device) = (bpffs.dev(), device(bpffs.dev()));
+    let root = place.join("root");
+    fs::create_dir(&root).expect("a directory");
+    enter(&root);
+
+    for path in ["/", "/place"] {
+        let seen = inspect(Path::new(path));
+        assert_eq!((&seen.verdict, seen.dev), (&Verdict::Within, Some(dev)));
+        says(
+            &seen,
+            &format!(
+                "{path} is a directory in a bpffs ({device}) through a mount that is not in this \
+                 thread's mountinfo"
+            ),
+        );
+    }
+    let error = Bpffs::ensure("/place", &MountOptions::new()).unwrap_err();
+    let (path, mount_point) = (Some("/place".into()), None);
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::NotTheRoot { path, mount_point })
+    );
+    assert_eq!(Bpffs::mounts().unwrap(), []);
+    let error = bpffs.mount().unwrap_err();
+    let Some(Cause::NotListed { mount_id }) = error.cause() else {
+        panic!("{error}");
+    };
+    let because = format!("mount {mount_id} is not in this thread's mountinfo");
+    assert!(error.to_string().ends_with(&because), "{error}");
+}

@@ -1,0 +1,128 @@
+//! A bpffs is mounted as it was asked for, where it was asked for, once; or not at all, with the reason.
+
+mod child;
+mod detached;
+mod ensure;
+mod instance;
+mod old;
+mod options;
+mod past;
+mod refused;
+mod statmount;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bpf_pin::bpffs::{Mount, MountOutcome};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Error};
+use common::*;
+use tempfile::TempDir;
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if child::was_asked_for() {
+        return Some(ExitCode::SUCCESS);
+    }
+    None
+}
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN];
+
+/// A directory to mount on, and mounts of this thread's own, so that nothing is left behind.
+fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
+    // It is removed when the mounts are gone, with the thread that has them.
+    let dir = directory();
+    own_mounts(|| test(dir.path()))
+}
+
+/// Of a path without symbolic links, as mountinfo has it.
+fn directory() -> TempDir {
+    let place = fs::canonicalize(std::env::temp_dir()).expect("a place for temporary files");
+    tempfile::tempdir_in(place).expect("a directory of the test's own")
+}
+
+/// The mounts at `path`, the one at the bottom first.
+#[track_caller]
+fn mounts_at(path: &Path) -> Vec<Mount> {
+    let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
+    let mounts = Mount::parse_all(&text[..]).expect("mountinfo");
+    let here = mounts.into_iter();
+    here.filter(|mount| mount.mount_point == path).collect()
+}
+
+#[track_caller]
+fn mount_at(path: &Path) -> Mount {
+    let mut mounts = mounts_at(path);
+    assert_eq!(mounts.len(), 1, "{mounts:#?}");
+    mounts.remove(0)
+}
+
+#[track_caller]
+fn assert_nothing_is_mounted_at(path: &Path) {
+    assert_eq!(mounts_at(path), []);
+}
+
+/// The operation, the errno, the cause and the whole sentence.
+#[track_caller]
+fn assert_says(
+    error: &Error,
+    operation: Operation,
+    path: &Path,
+    errno: Option<i32>,
+    cause: Option<Cause>,
+    because: &str,
+) {
+    let end = match path.as_os_str().is_empty() {
+        true => format!(": {because}"),
+        false => format!(" {}: {because}", shown(path)),
+    };
+    assert!(error.to_string().ends_with(&end), "{error}");
+    assert_eq!(error.operation(), operation);
+    assert_eq!(error.path(), (!path.as_os_str().is_empty()).then_some(path));
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    assert_eq!(error.cause(), cause.as_ref(), "{error}");
+    assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
+}
+
+#[track_caller]
+fn new(outcome: MountOutcome) -> Bpffs {
+    assert!(outcome.is_new(), "{outcome:?}");
+    outcome.into_bpffs()
+}
+
+#[track_caller]
+fn existing(outcome: MountOutcome) -> Bpffs {
+    assert!(!outcome.is_new(), "{outcome:?}");
+    outcome.into_bpffs()
+}
+
+/// What `path` leads to is this bpffs, and it can be told by mountinfo.
+#[track_caller]
+fn assert_is_at(bpffs: &Bpffs, path: &Path) {
+    assert_eq!(bpffs.path(), path);
+    bpffs.still_here().unwrap();
+    assert_eq!(Bpffs::at(path).unwrap().dev(), bpffs.dev());
+    let mount = mounts_at(path).pop().expect("a mount");
+    assert!(mount.is_bpffs());
+    assert_eq!(mount.dev, bpffs.dev());
+    assert_eq!(bpffs.mount().unwrap(), mount);
+}
+
+/// Unmounts what nobody uses. A process that another test starts has, until it becomes another
+/// program, all descriptors that this one has.
+#[track_caller]
+fn unmount_soon(mut bpffs: Bpffs) {
+    for _ in 0..1000 {
+        bpffs = match bpffs.unmount() {
+            Ok(()) => return,
+            Err(failed) if matches!(failed.cause(), Some(Cause::InUse { mounted: None })) => {
+                failed.into_object()
+            }
+            Err(failed) => panic!("{failed}"),
+        };
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    panic!("{} is in use", bpffs.path().display());
+}

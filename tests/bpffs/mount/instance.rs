@@ -1,0 +1,442 @@
+//! An instance is found, known again, and unmounted.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use bpf_pin::bpffs::{FileSystem, MountOptions, ShadowedBpffs};
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, Map};
+use common::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
+
+use crate::mount::*;
+
+fn on_tmpfs(path: &Path) {
+    mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+}
+
+#[common::test(ROOT)]
+fn an_instance_is_found() -> Outcome {
+    in_a_directory(|path| {
+        let made = MountOptions::new().mount(path)?;
+        for path in [path.to_owned(), path.join("."), path.join("")] {
+            let found = Bpffs::at(&path)?;
+            assert_eq!(found.path(), path);
+            assert_eq!(found.dev(), made.dev());
+            found.still_here()?;
+            assert!(FileSystem::of(&found)?.is_bpffs());
+        }
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let within = Bpffs::at(&inside)?;
+        assert_eq!(within.dev(), made.dev());
+        assert_eq!(within.mount()?, made.mount()?);
+        within.still_here()?;
+        Ok(())
+    })
+}
+
+#[common::test]
+fn what_is_found_instead() -> Outcome {
+    let find = Operation::FindBpffs;
+    let found = FileSystem::at("/proc")?;
+    let cause = |path: &Path| Cause::NotBpffs {
+        path: path.to_owned(),
+        found,
+        missing: None,
+        hidden: None,
+    };
+    let proc = Path::new("/proc");
+    let error = Bpffs::at(proc).expect_err("no bpffs");
+    assert_says(
+        &error,
+        find,
+        proc,
+        None,
+        Some(cause(proc)),
+        "/proc is on proc, not on a bpffs",
+    );
+
+    let file = Path::new("/proc/self/status");
+    let error = Bpffs::at(file).expect_err("a file");
+    let cause = Cause::NotADirectory {
+        path: file.to_owned(),
+    };
+    let because = "/proc/self/status is not a directory";
+    assert_says(
+        &error,
+        find,
+        file,
+        Some(libc::ENOTDIR),
+        Some(cause),
+        because,
+    );
+
+    let gone = Path::new("/proc/self/gone/further");
+    let missing = PathBuf::from("/proc/self/gone");
+    let error = Bpffs::at(gone).expect_err("nothing");
+    let cause = Cause::Missing { path: missing };
+    let because = "/proc/self/gone does not exist";
+    assert_says(&error, find, gone, Some(libc::ENOENT), Some(cause), because);
+
+    let nul = Path::new("/proc\0");
+    let error = Bpffs::at(nul).expect_err("a NUL");
+    let cause = Cause::InteriorNul { position: 5 };
+    let because = "the path holds a NUL byte after 5 bytes";
+    assert_says(&error, find, nul, None, Some(cause), because);
+    Ok(())
+}
+
+/// What `mkdir /sys/fs/bpf/x: No such file or directory` comes from: and it is the same for a process
+/// whose mount namespace has another sysfs, as after `ip netns exec`.
+#[common::test(ROOT)]
+fn sysfs_where_a_bpffs_belongs() -> Outcome {
+    own_mounts(|| {
+        let path = Path::new("/sys/fs/bpf");
+        // Not right over the same file system: EBUSY.
+        on_tmpfs(Path::new("/sys"));
+        mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
+        let error = Bpffs::system().expect_err("no bpffs");
+        let sentence = "find a bpffs at /sys/fs/bpf: /sys/fs/bpf is on sysfs, not on a bpffs";
+        assert!(error.to_string().starts_with(sentence), "{error}");
+        // How to mount one is said where this machine has none there.
+        let hint = "; to mount one: mount -t bpf bpf /sys/fs/bpf";
+        let hidden = match error.cause() {
+            Some(Cause::NotBpffs { hidden, .. }) => hidden.is_some(),
+            other => return Err(format!("{other:?}").into()),
+        };
+        assert_eq!(error.to_string().ends_with(hint), !hidden, "{error}");
+        let seen = Bpffs::inspect(path)?;
+        let is_elsewhere = !seen.hidden.is_empty() || seen.of_process_1.is_some();
+        assert_eq!(hidden, is_elsewhere, "{error}: {seen}");
+
+        // An ordinary directory to mount on, as any.
+        let made = Bpffs::ensure(path, &MountOptions::new().mode(0o700))?;
+        assert!(made.is_new());
+        assert_is_at(&Bpffs::system()?, path);
+        assert!(!Bpffs::ensure(path, &MountOptions::new())?.is_new());
+        assert_eq!(mounts_at(path).len(), 1);
+        unmount_soon(made.into_bpffs());
+        Bpffs::system().expect_err("no bpffs any more");
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn an_instance_that_was_mounted_over() -> Outcome {
+    in_a_directory(|path| {
+        let first = MountOptions::new().mount(path)?;
+        let pinned = hash().pin(path.join("map"))?;
+        let second = MountOptions::new().mount(path)?;
+        let error = first.still_here().expect_err("it is covered");
+        let (expected, found) = (first.dev(), second.dev());
+        let cause = Cause::AnotherInstance { expected, found };
+        let device = |dev| format!("{}:{}", libc::major(dev), libc::minor(dev));
+        let because = format!(
+            "another bpffs is there (device {}, not {})",
+            device(found),
+            device(expected)
+        );
+        assert_says(
+            &error,
+            Operation::FindBpffs,
+            path,
+            None,
+            Some(cause),
+            &because,
+        );
+        second.still_here()?;
+        // What vanished is reached through the descriptor.
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&first));
+        let hidden = format!("/proc/thread-self/fd/{fd}/map");
+        assert_eq!(Map::open(hidden)?.id()?, pinned.id()?);
+
+        on_tmpfs(path);
+        let [_, top, tmpfs] = &mounts_at(path)[..] else {
+            return Err("three mounts were to be there".into());
+        };
+        for bpffs in [&first, &second] {
+            let error = bpffs.still_here().expect_err("it is covered");
+            let cause = Cause::NotBpffs {
+                path: path.to_owned(),
+                found: FileSystem::at(path)?,
+                missing: None,
+                hidden: Some(ShadowedBpffs::ByMount {
+                    bpffs: Box::new(top.clone()),
+                    by: Box::new(tmpfs.clone()),
+                }),
+            };
+            let because = format!(
+                "{0} is on tmpfs, not on a bpffs; the bpffs mounted at {0} (mount {1}) is hidden by \
+                 tmpfs, mounted at {0} (mount {2})",
+                path.display(),
+                top.mount_id,
+                tmpfs.mount_id
+            );
+            assert_says(
+                &error,
+                Operation::FindBpffs,
+                path,
+                None,
+                Some(cause),
+                &because,
+            );
+        }
+        unmount(path, UnmountFlags::empty())?;
+        second.still_here()?;
+        unmount_soon(second);
+        first.still_here()?;
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn an_instance_that_went_away() -> Outcome {
+    in_a_directory(|path| {
+        let place = path.join("place");
+        fs::create_dir(&place)?;
+        let bpffs = MountOptions::new().mount(&place)?;
+        unmount(&place, UnmountFlags::DETACH)?;
+        let error = bpffs.still_here().expect_err("it is gone");
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
+            "{error}"
+        );
+        let mount_id = match bpffs.mount().expect_err("it is gone").cause() {
+            Some(Cause::NotListed { mount_id }) => *mount_id,
+            other => return Err(format!("{other:?}").into()),
+        };
+        assert!(mount_id > 0);
+        fs::remove_dir(&place)?;
+        let error = bpffs.still_here().expect_err("nothing is there");
+        let cause = Cause::Missing {
+            path: place.clone(),
+        };
+        let because = format!("{} does not exist", place.display());
+        let enoent = Some(libc::ENOENT);
+        assert_says(
+            &error,
+            Operation::FindBpffs,
+            &place,
+            enoent,
+            Some(cause),
+            &because,
+        );
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn unmounted_when_nobody_uses_it() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let map = hash();
+        let id = map.id()?;
+        drop(map.pin(path.join("map"))?);
+        unmount_soon(bpffs);
+        assert_nothing_is_mounted_at(path);
+        assert_eq!(fs::read_dir(path)?.count(), 0);
+        // No copy of the mount is left that would keep it.
+        for _ in 0..1000 {
+            if Map::from_id(id).is_err() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Err("the map outlived its only pin".into())
+    })
+}
+
+#[track_caller]
+fn stays(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
+    let (path, dev) = (bpffs.path().to_owned(), bpffs.dev());
+    let failed = bpffs.unmount().expect_err("it is in use");
+    let because = match &mounted {
+        Some(path) => format!("it is in use: something is mounted at {}", path.display()),
+        None => "it is in use: a file or directory in it is open, or a process works there".into(),
+    };
+    let (ebusy, cause) = (Some(libc::EBUSY), Some(Cause::InUse { mounted }));
+    let unmount = Operation::UnmountBpffs;
+    assert_says(failed.error(), unmount, &path, ebusy, cause, &because);
+    let bpffs = failed.into_object();
+    assert_eq!(bpffs.dev(), dev);
+    assert_is_at(&bpffs, &path);
+    bpffs
+}
+
+#[common::test(ROOT)]
+fn a_bpffs_in_use_stays_mounted() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let pinned = hash().pin(path.join("map"))?;
+        let open = File::open(path)?;
+        let bpffs = stays(bpffs, None);
+        drop(open);
+        let other = Bpffs::at(path)?;
+        let bpffs = stays(bpffs, None);
+        drop(other);
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        on_tmpfs(&inside);
+        let bpffs = stays(bpffs, Some(inside.clone()));
+        unmount(&inside, UnmountFlags::empty())?;
+        // A pinned object's descriptor is nothing of the file system.
+        unmount_soon(bpffs);
+        assert!(pinned.id()? > 0);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn what_is_not_its_mount_stays_mounted() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let inside = path.join("inside");
+        fs::create_dir(&inside)?;
+        let failed = Bpffs::at(&inside)?.unmount().expect_err("no mount");
+        let cause = Cause::NotTheRoot {
+            path: Some(inside.clone()),
+            mount_point: Some(path.to_owned()),
+        };
+        let because = format!(
+            "{} is a directory in a bpffs, which is mounted at {}",
+            inside.display(),
+            path.display()
+        );
+        let unmount = Operation::UnmountBpffs;
+        assert_says(
+            failed.error(),
+            unmount,
+            &inside,
+            None,
+            Some(cause),
+            &because,
+        );
+        drop(failed);
+        bpffs.still_here()?;
+
+        // Somebody else's is over it.
+        let over = MountOptions::new().mount(path)?;
+        let failed = bpffs.unmount().expect_err("it is covered");
+        let cause = failed.cause().cloned();
+        assert!(
+            matches!(cause, Some(Cause::AnotherInstance { .. })),
+            "{cause:?}"
+        );
+        let bpffs = failed.into_object();
+        over.still_here()?;
+        assert_eq!(mounts_at(path).len(), 2);
+        on_tmpfs(path);
+        let failed = bpffs.unmount().expect_err("it is covered");
+        assert!(matches!(failed.cause(), Some(Cause::NotBpffs { .. })));
+        assert_eq!(mounts_at(path).len(), 3);
+        drop(failed);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn all_mounts_of_type_bpf() -> Outcome {
+    in_a_directory(|path| {
+        let before = Bpffs::mounts()?;
+        let name = |name: &str| path.join(name);
+        for directory in ["a", "b c", "d", "e"] {
+            fs::create_dir(name(directory))?;
+        }
+        let a = MountOptions::new().mount(name("a"))?;
+        fs::create_dir(name("a/sub"))?;
+        mount_bind(name("a/sub"), name("b c"))?;
+        // Neither the source nor the path says what it is.
+        mount("bpf", name("d"), "tmpfs", MountFlags::empty(), c"mode=755")?;
+        let covered = MountOptions::new().mount(name("e"))?;
+        on_tmpfs(&name("e"));
+        mount_change(name("a"), MountPropagationFlags::SHARED)?;
+        let all = Bpffs::mounts()?;
+        let new: Vec<_> = all.iter().filter(|mount| !before.contains(mount)).collect();
+        let [at_a, bind, at_e] = &new[..] else {
+            return Err(format!("{new:#?}").into());
+        };
+        assert_eq!((&at_a.mount_point, at_a.dev), (&name("a"), a.dev()));
+        assert!(at_a.propagation.shared.is_some() && !at_a.propagation.is_private());
+        assert_eq!((&bind.mount_point, bind.dev), (&name("b c"), a.dev()));
+        assert_eq!(bind.root, Path::new("/sub"));
+        assert!(bind.propagation.is_private());
+        assert_eq!((&at_e.mount_point, at_e.dev), (&name("e"), covered.dev()));
+        Ok(())
+    })
+}
+
+/// On which the library relies: it asks only after it has read.
+#[common::test(ROOT)]
+fn mountinfo_tells_what_has_changed_since_it_was_opened() -> Outcome {
+    in_a_directory(|path| {
+        let file = File::open("/proc/thread-self/mountinfo")?;
+        let has_changed = || {
+            let mut files = [PollFd::new(&file, PollFlags::PRI)];
+            poll(&mut files, Some(&Timespec::default())).expect("a poll");
+            files[0].revents().contains(PollFlags::PRI)
+        };
+        assert!(!has_changed());
+        on_tmpfs(path);
+        assert!(has_changed() && !has_changed());
+        let file = File::open("/proc/thread-self/mountinfo")?;
+        unmount(path, UnmountFlags::DETACH)?;
+        let mut files = [PollFd::new(&file, PollFlags::PRI)];
+        poll(&mut files, Some(&Timespec::default()))?;
+        assert!(
+            files[0].revents().contains(PollFlags::PRI),
+            "the first poll of a file"
+        );
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_mountinfo_that_is_none_is_not_believed() -> Outcome {
+    in_a_directory(|path| {
+        let forged = path.join("mountinfo");
+        fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
+        mount_bind(&forged, "/proc/thread-self/mountinfo")?;
+        let error = Bpffs::mounts().expect_err("an ordinary file");
+        assert_eq!(error.cause(), Some(&Cause::NoProc), "{error}");
+        Ok(())
+    })
+}
+
+/// Of the same instance, and somebody else's.
+#[common::test(ROOT)]
+fn a_bind_mount_over_it_stays_mounted() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let (own, sub) = (bpffs.mount()?.mount_id, path.join("sub"));
+        fs::create_dir(&sub)?;
+        mount_bind(&sub, path)?;
+        let both = mounts_at(path);
+        assert_eq!(both.len(), 2);
+        // The instance is there still.
+        bpffs.still_here()?;
+        let failed = bpffs.unmount().expect_err("another's");
+        let (expected, found) = (own, both[1].mount_id);
+        let cause = Cause::AnotherMount { expected, found };
+        let because =
+            format!("another mount of the bpffs is there (mount {found}, not {expected})");
+        assert_says(
+            failed.error(),
+            Operation::UnmountBpffs,
+            path,
+            None,
+            Some(cause),
+            &because,
+        );
+        assert_eq!(mounts_at(path), both);
+        // By what leads there it can be unmounted, and then the other.
+        unmount_soon(Bpffs::at(path)?);
+        assert_eq!(mount_at(path).mount_id, own);
+        unmount_soon(failed.into_object());
+        assert_nothing_is_mounted_at(path);
+        Ok(())
+    })
+}

@@ -1,0 +1,273 @@
+//! Where a kernel, or a filter that is as old, lacks the newer calls.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use bpf_pin::abi::Version;
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Bpffs, MapType};
+use common::*;
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::mount::child;
+use crate::mount::options::{root_of, with_mounted};
+use crate::mount::*;
+
+/// A kernel before Linux 5.2, or a container's filter that is as old.
+#[common::test(ROOT)]
+fn without_fsopen() -> Outcome {
+    in_a_directory(|path| {
+        let enosys = libc::ENOSYS as u32;
+        let options = MountOptions::new().mode(0o750).nodev(true).noexec(true);
+        answered(libc::SYS_fsopen, None, enosys, || {
+            with_mounted(path, &options, |bpffs| {
+                assert_eq!(root_of(path), (0o1750, 0, 0));
+                let mount = bpffs.mount().unwrap();
+                assert!(mount.option("nodev").is_some() && mount.option("noexec").is_some());
+                assert!(mount.option("nosuid").is_none());
+            });
+            with_mounted(path, &MountOptions::new().read_only(true), |_| {
+                assert!(hash().pin(path.join("map")).is_err());
+            });
+            assert!(Bpffs::ensure(path, &options)?.is_new());
+            assert!(!Bpffs::ensure(path, &options)?.is_new());
+            assert!(mount_at(path).is_bpffs());
+
+            let error = options.detached().expect_err("no fsopen(2)");
+            // It may be the filter's word, so that nothing is said of the kernel.
+            let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
+            assert_says(&error, make, nowhere, Some(libc::ENOSYS), None, "ENOSYS");
+            Ok(())
+        })
+    })
+}
+
+#[common::test(ROOT)]
+fn without_one_of_the_newer_calls() -> Outcome {
+    for call in [libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_move_mount] {
+        in_a_directory(|path| {
+            let options = MountOptions::new().mode(0o750).noexec(true);
+            answered(call, None, libc::ENOSYS as u32, || {
+                with_mounted(path, &options, |_| {
+                    assert_eq!(root_of(path), (0o1750, 0, 0));
+                });
+                let ensured = Bpffs::ensure(path, &options)?;
+                assert!(ensured.is_new());
+                assert_is_at(&ensured.into_bpffs(), path);
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+/// Linux 5.10 to 5.13, whose mount(2) knows it, or a filter that is as old.
+#[common::test(ROOT)]
+fn without_an_attribute_of_fsmount() -> Outcome {
+    in_a_directory(|path| {
+        let options = MountOptions::new().nosymfollow(true);
+        let attribute = Some((2, 0x20_0000));
+        answered(libc::SYS_fsmount, attribute, libc::EINVAL as u32, || {
+            with_mounted(path, &options, |_| assert!(mount_at(path).is_nosymfollow()));
+            let ensured = Bpffs::ensure(path, &options)?;
+            assert!(ensured.is_new() && mount_at(path).is_nosymfollow());
+            unmount_soon(ensured.into_bpffs());
+            let error = options.detached().expect_err("no such attribute");
+            let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
+            assert_says(&error, make, nowhere, Some(libc::EINVAL), None, "EINVAL");
+            Ok(())
+        })
+    })
+}
+
+/// Without it nothing is unmounted: there would be no bpffs to give back after a failure.
+#[common::test(ROOT)]
+fn unmounting_without_open_tree() -> Outcome {
+    in_a_directory(|path| {
+        let bpffs = MountOptions::new().mount(path)?;
+        let (unmount, enosys) = (Operation::UnmountBpffs, libc::ENOSYS);
+        let failed = answered(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
+        let failed = failed.expect_err("no open_tree(2)");
+        // It may be the filter's word, so that nothing is said of the kernel.
+        assert_says(failed.error(), unmount, path, Some(enosys), None, "ENOSYS");
+        let bpffs = failed.into_object();
+        bpffs.still_here()?;
+        unmount_soon(bpffs);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_link_that_is_changed_all_the_while() -> Outcome {
+    const ROUNDS: usize = 300;
+
+    in_a_directory(|path| {
+        let (link, next) = (path.join("link"), path.join("next"));
+        for name in ["one", "other"] {
+            fs::create_dir(path.join(name))?;
+        }
+        symlink("one", &link)?;
+        let is_done = AtomicBool::new(false);
+        let all = || {
+            let mut all = Bpffs::mounts().unwrap();
+            all.retain(|mount| mount.mount_point.starts_with(path));
+            all
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for name in ["other", "one"].iter().cycle() {
+                    symlink(name, &next).unwrap();
+                    fs::rename(&next, &link).unwrap();
+                    if is_done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            let mounting = || {
+                let _done = Done(&is_done);
+                for round in 0..ROUNDS {
+                    let options = MountOptions::new().mode(0o700);
+                    let mounted = match round % 2 {
+                        0 => options.mount(&link),
+                        _ => Bpffs::ensure(&link, &options).map(|ensured| ensured.into_bpffs()),
+                    };
+                    match mounted {
+                        Ok(bpffs) => {
+                            let mount = bpffs.mount().unwrap();
+                            assert_eq!(all(), std::slice::from_ref(&mount));
+                            unmount(&mount.mount_point, UnmountFlags::DETACH).unwrap();
+                        }
+                        Err(error) => assert_eq!(all(), [], "{error}"),
+                    }
+                }
+            };
+            answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
+        });
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn with_few_descriptors() -> Outcome {
+    let dir = directory();
+    let path = dir.path().to_str().ok_or("a path that is text")?;
+    child::run("few_descriptors", path)
+}
+
+/// Nothing is left mounted, whichever of its descriptors it cannot have.
+pub fn limited_to_few_descriptors() {
+    let path = child::argument();
+    let path = Path::new(&path);
+    own_mounts(|| {
+        let every = |by: &dyn Fn(&MountOptions) -> bpf_pin::Result<()>| {
+            for shown in [false, true] {
+                let mut failed = 0;
+                for room in 0.. {
+                    let options = match shown {
+                        true => MountOptions::new().source("mine"),
+                        false => MountOptions::new(),
+                    };
+                    let mounted = with_room_for(room, || by(&options));
+                    let Err(error) = mounted else { break };
+                    assert_nothing_is_mounted_at(path);
+                    if matches!(error.cause(), Some(Cause::OptionIgnored { .. })) {
+                        // It was read back, and that is as far as this kernel comes.
+                        break;
+                    }
+                    failed += 1;
+                    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                }
+                assert!(failed > 2);
+                let _ = unmount(path, UnmountFlags::DETACH);
+            }
+        };
+        let all = || {
+            every(&|options| options.mount(path).map(drop));
+            every(&|options| Bpffs::ensure(path, options).map(drop));
+        };
+        all();
+        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, all);
+    });
+}
+
+/// With so many descriptors that can be opened.
+fn with_room_for<T>(count: u64, run: impl FnOnce() -> T) -> T {
+    let next = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    let before = getrlimit(Resource::Nofile);
+    let fewer = Rlimit {
+        current: Some(next + count),
+        ..before
+    };
+    setrlimit(Resource::Nofile, fewer).unwrap();
+    let done = run();
+    setrlimit(Resource::Nofile, before).unwrap();
+    done
+}
+
+#[common::test(ROOT)]
+fn an_ignored_option_without_fsopen() -> Outcome {
+    in_a_directory(|path| {
+        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+            let uid = MountOptions::new().uid(1234);
+            let delegation = MountOptions::new().delegate_maps([MapType::HASH]);
+            for (options, option, since) in [
+                (uid, "uid", Version::new(6, 8)),
+                (delegation, "delegate_maps", Version::new(6, 9)),
+            ] {
+                if kernel(since.major.into(), since.minor.into())
+                    .unmet()
+                    .is_none()
+                {
+                    with_mounted(path, &options, |_| {});
+                    continue;
+                }
+                for error in [
+                    options.mount(path).expect_err("too old"),
+                    Bpffs::ensure(path, &options).expect_err("too old"),
+                ] {
+                    let since = Some(since);
+                    let cause = Cause::OptionIgnored { option, since };
+                    assert_eq!(error.cause(), Some(&cause), "{error}");
+                    assert_nothing_is_mounted_at(path);
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// A kernel before Linux 5.8, as far as the ids of mounts go.
+#[common::test(ROOT)]
+fn without_statx() -> Outcome {
+    in_a_directory(|path| {
+        answered(libc::SYS_statx, None, libc::ENOSYS as u32, || {
+            let new = MountOptions::new;
+            with_mounted(path, &new().mode(0o700), |_| {});
+            assert!(Bpffs::ensure(path, &new())?.is_new());
+            let found = Bpffs::ensure(path, &new())?;
+            assert!(!found.is_new());
+            let found = found.into_bpffs();
+            let inside = path.join("inside");
+            fs::create_dir(&inside)?;
+            let error = Bpffs::ensure(&inside, &new()).expect_err("within");
+            assert!(
+                matches!(error.cause(), Some(Cause::NotTheRoot { .. })),
+                "{error}"
+            );
+            let within = Bpffs::at(&inside)?.unmount().expect_err("within");
+            assert!(
+                matches!(within.cause(), Some(Cause::NotTheRoot { .. })),
+                "{within}"
+            );
+            drop(within);
+            unmount_soon(found);
+            Ok(())
+        })
+    })
+}

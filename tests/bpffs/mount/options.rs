@@ -1,0 +1,442 @@
+//! Every option is read back.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use bpf_pin::abi::Version;
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::token::Allowed;
+use bpf_pin::types::{AttachType, Command, ProgType};
+use bpf_pin::{Bpffs, Error, MapType};
+use common::*;
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::thread::CapabilitySet;
+
+use crate::mount::*;
+
+pub fn root_of(path: &Path) -> (u32, u32, u32) {
+    let found = fs::metadata(path).unwrap();
+    (found.mode() & 0o7777, found.uid(), found.gid())
+}
+
+/// Mounts, looks, and unmounts.
+#[track_caller]
+pub fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpffs)) {
+    let bpffs = options.mount(path).unwrap();
+    assert_is_at(&bpffs, path);
+    look(&bpffs);
+    unmount_soon(bpffs);
+    assert_nothing_is_mounted_at(path);
+}
+
+#[common::test(ROOT)]
+fn the_defaults() -> Outcome {
+    in_a_directory(|path| {
+        with_mounted(path, &MountOptions::new(), |bpffs| {
+            assert_eq!(root_of(path), (0o1700, 0, 0));
+            let mount = mount_at(path);
+            let has_source = kernel(5, 17).unmet().is_none();
+            assert_eq!(mount.source, if has_source { "bpf" } else { "none" });
+            assert_eq!(mount.root, Path::new("/"));
+            for option in ["nosuid", "nodev", "noexec", "nosymfollow", "ro"] {
+                assert_eq!(mount.option(option), None, "{option}");
+            }
+            assert!(bpffs.delegation().unwrap().is_empty());
+            assert!(!bpffs.mount().unwrap().source.is_empty());
+        });
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn modes() -> Outcome {
+    in_a_directory(|path| {
+        for mode in [0, 0o700, 0o755, 0o1777, 0o2750, 0o4711, 0o7777] {
+            with_mounted(path, &MountOptions::new().mode(mode), |bpffs| {
+                assert_eq!(root_of(path), (mode | 0o1000, 0, 0), "{mode:o}");
+                let shown = bpffs.mount().unwrap().mode();
+                assert_eq!(shown, Some(mode & !0o1000), "{mode:o}");
+            });
+        }
+        // As it is by now, not as it was asked for.
+        let bpffs = MountOptions::new().mount(path)?;
+        assert_eq!(bpffs.mount()?.mode(), Some(0o700));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o751))?;
+        assert_eq!(bpffs.mount()?.mode(), Some(0o751));
+        Ok(())
+    })
+}
+
+/// The first release that knows the option, or an error of just this kind and nothing mounted.
+fn works_since(
+    path: &Path,
+    options: &MountOptions,
+    (option, since): (&'static str, Version),
+    look: impl FnOnce(&Bpffs),
+) {
+    if kernel(since.major.into(), since.minor.into())
+        .unmet()
+        .is_none()
+    {
+        return with_mounted(path, options, look);
+    }
+    let cause = Cause::OptionIgnored {
+        option,
+        since: Some(since),
+    };
+    let because =
+        format!("the kernel ignored the option {option}, which it knows since Linux {since}");
+    let says = |error: &Error, operation, of: &Path| {
+        assert_says(error, operation, of, None, Some(cause.clone()), &because);
+        assert_nothing_is_mounted_at(path);
+    };
+    let error = options.mount(path).expect_err("the kernel is too old");
+    says(&error, Operation::MountBpffs, path);
+    // A source shows only once it is attached.
+    if option != "source" {
+        let error = options.detached().expect_err("the kernel is too old");
+        says(&error, Operation::CreateBpffs, Path::new(""));
+    }
+    let error = Bpffs::ensure(path, options).expect_err("the kernel is too old");
+    says(&error, Operation::MountBpffs, path);
+}
+
+#[common::test(ROOT)]
+fn owners() -> Outcome {
+    const SINCE: Version = Version::new(6, 8);
+    in_a_directory(|path| {
+        let uid = MountOptions::new().uid(1234);
+        works_since(path, &uid, ("uid", SINCE), |_| {
+            assert_eq!(root_of(path), (0o1700, 1234, 0));
+        });
+        let gid = MountOptions::new().gid(4321).mode(0o750);
+        works_since(path, &gid, ("gid", SINCE), |_| {
+            assert_eq!(root_of(path), (0o1750, 0, 4321));
+        });
+        works_since(path, &gid.uid(1234), ("uid", SINCE), |_| {
+            assert_eq!(root_of(path), (0o1750, 1234, 4321));
+        });
+        // What is so anyhow was not ignored.
+        with_mounted(path, &MountOptions::new().uid(0).gid(0), |_| {
+            assert_eq!(root_of(path), (0o1700, 0, 0));
+        });
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn flags_of_the_mount() -> Outcome {
+    const ALL: [(&str, StatVfsMountFlags); 5] = [
+        ("nosuid", StatVfsMountFlags::NOSUID),
+        ("nodev", StatVfsMountFlags::NODEV),
+        ("noexec", StatVfsMountFlags::NOEXEC),
+        ("ro", StatVfsMountFlags::RDONLY),
+        // ST_NOSYMFOLLOW.
+        ("nosymfollow", StatVfsMountFlags::from_bits_retain(0x2000)),
+    ];
+    in_a_directory(|path| {
+        for set in 0..32u32 {
+            let is_set = |at: usize| set >> at & 1 == 1;
+            let options = MountOptions::new()
+                .nosuid(is_set(0))
+                .nodev(is_set(1))
+                .noexec(is_set(2))
+                .read_only(is_set(3))
+                .nosymfollow(is_set(4));
+            with_mounted(path, &options, |bpffs| {
+                let (flags, mount) = (statvfs(path).unwrap().f_flag, bpffs.mount().unwrap());
+                for (at, (name, flag)) in ALL.into_iter().enumerate() {
+                    assert_eq!(flags.contains(flag), is_set(at), "{name} of {set:05b}");
+                    assert_eq!(mount.option(name).is_some(), is_set(at), "{name}");
+                }
+                assert_eq!(hash().pin(path.join("map")).is_ok(), !is_set(3));
+            });
+        }
+        Ok(())
+    })
+}
+
+/// fsmount(2) knows it since Linux 5.14, and mount(2) before.
+#[common::test(ROOT)]
+fn links_that_are_not_followed() -> Outcome {
+    let options = MountOptions::new().nosymfollow(true).mode(0o750);
+    in_a_directory(|path| {
+        assert!(Bpffs::ensure(path, &options)?.is_new());
+        assert!(mount_at(path).is_nosymfollow());
+        unmount(path, UnmountFlags::DETACH)?;
+        match options.detached() {
+            Ok(detached) => {
+                assert!(kernel(5, 14).unmet().is_none());
+                let bpffs = detached.attach(path).map_err(Error::from)?;
+                assert!(bpffs.mount()?.is_nosymfollow());
+                unmount_soon(bpffs);
+            }
+            Err(error) => {
+                assert!(kernel(5, 14).unmet().is_some(), "{error}");
+                let cause = Cause::Unsupported {
+                    what: "MOUNT_ATTR_NOSYMFOLLOW",
+                    since: Version::new(5, 14),
+                };
+                let (make, nowhere, einval) =
+                    (Operation::CreateBpffs, Path::new(""), Some(libc::EINVAL));
+                let because = cause.to_string();
+                assert_says(&error, make, nowhere, einval, Some(cause), &because);
+            }
+        }
+        assert_nothing_is_mounted_at(path);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn sources_of_any_bytes() -> Outcome {
+    in_a_directory(|path| {
+        const SINCE: Version = Version::new(5, 17);
+        let before = Bpffs::mounts()?;
+        let longest = "s".repeat(255);
+        for source in [
+            &b"bpf"[..],
+            b"/dev/null",
+            b"a b\tc\nd\\e\\040f",
+            b"a,b=c#d",
+            b"- bpf",
+            b"\xff\xfe\x80",
+            longest.as_bytes(),
+        ] {
+            let source = OsStr::from_bytes(source);
+            let options = MountOptions::new().source(source);
+            works_since(path, &options, ("source", SINCE), |bpffs| {
+                let mount = bpffs.mount().unwrap();
+                assert_eq!(mount.source, source);
+                let mut all = Bpffs::mounts().unwrap();
+                all.retain(|mount| !before.contains(mount));
+                assert_eq!(all, [mount]);
+            });
+        }
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn delegations() -> Outcome {
+    const SINCE: Version = Version::new(6, 9);
+    in_a_directory(|path| {
+        let cmds = [
+            Command::MAP_CREATE,
+            Command::PROG_LOAD,
+            Command::TOKEN_CREATE,
+        ];
+        let maps = [MapType::HASH, MapType::CGROUP_STORAGE, MapType::ARENA];
+        let progs = [ProgType::XDP, ProgType::UNSPEC, ProgType::NETFILTER];
+        let attachs = [AttachType(0), AttachType::XDP, AttachType::NETKIT_PEER];
+        let new = MountOptions::new;
+        works_since(
+            path,
+            &new().delegate_cmds(cmds),
+            ("delegate_cmds", SINCE),
+            |bpffs| {
+                let found = bpffs.delegation().unwrap();
+                assert_eq!(found.cmds, Allowed::from(cmds));
+                assert!(
+                    found.maps.is_empty() && found.progs.is_empty() && found.attachs.is_empty()
+                );
+            },
+        );
+        works_since(
+            path,
+            &new().delegate_maps(maps),
+            ("delegate_maps", SINCE),
+            |bpffs| {
+                assert_eq!(bpffs.delegation().unwrap().maps, Allowed::from(maps));
+            },
+        );
+        works_since(
+            path,
+            &new().delegate_progs(progs),
+            ("delegate_progs", SINCE),
+            |bpffs| {
+                assert_eq!(bpffs.delegation().unwrap().progs, Allowed::from(progs));
+            },
+        );
+        let options = new().delegate_attachs(attachs);
+        works_since(path, &options, ("delegate_attachs", SINCE), |bpffs| {
+            assert_eq!(bpffs.delegation().unwrap().attachs, Allowed::from(attachs));
+        });
+        let all = new()
+            .delegate_cmds(Allowed::any())
+            .delegate_maps(Allowed::any())
+            .delegate_progs(Allowed::any())
+            .delegate_attachs(Allowed::any());
+        works_since(path, &all, ("delegate_cmds", SINCE), |bpffs| {
+            let found = bpffs.delegation().unwrap();
+            assert_eq!((found.cmds, found.maps), (Allowed::any(), Allowed::any()));
+            assert_eq!(
+                (found.progs, found.attachs),
+                (Allowed::any(), Allowed::any())
+            );
+        });
+        // Each bit alone, those included that no kernel knows and none shows; and all below it.
+        if kernel(6, 9).unmet().is_none() {
+            for bit in 0..64 {
+                for mask in [1 << bit, u64::MAX >> bit] {
+                    let options = new()
+                        .delegate_cmds(Allowed::from_mask(mask))
+                        .delegate_maps(Allowed::from_mask(mask))
+                        .delegate_progs(Allowed::from_mask(mask))
+                        .delegate_attachs(Allowed::from_mask(mask));
+                    with_mounted(path, &options, |_| {});
+                }
+            }
+            let newer = new().delegate_maps([MapType::HASH, MapType(63)]);
+            with_mounted(path, &newer, |bpffs| {
+                let shown = bpffs.delegation().unwrap().maps;
+                assert_eq!(shown, Allowed::from([MapType::HASH]));
+            });
+        }
+        // To delegate nothing is not to delegate.
+        with_mounted(path, &new().delegate_cmds(Allowed::none()), |bpffs| {
+            assert!(bpffs.delegation().unwrap().is_empty());
+        });
+        Ok(())
+    })
+}
+
+/// As a kernel that knows no option at all: fsconfig(2) takes all strings and heeds none.
+#[common::test(ROOT)]
+fn an_option_that_is_ignored() -> Outcome {
+    in_a_directory(|path| {
+        let ignores = |options: &MountOptions, option, since| {
+            let error = ignoring_options(|| options.mount(path)).expect_err("it is ignored");
+            let cause = Cause::OptionIgnored { option, since };
+            let words = since.map(|since| format!(", which it knows since Linux {since}"));
+            let because = format!(
+                "the kernel ignored the option {option}{}",
+                words.unwrap_or_default()
+            );
+            let operation = Operation::MountBpffs;
+            assert_says(&error, operation, path, None, Some(cause), &because);
+            assert_nothing_is_mounted_at(path);
+            // Nothing is lost: it can be mounted still.
+            let error = ignoring_options(|| Bpffs::ensure(path, options)).expect_err("likewise");
+            assert!(
+                matches!(error.cause(), Some(Cause::OptionIgnored { .. })),
+                "{error}"
+            );
+            assert_nothing_is_mounted_at(path);
+        };
+        // With the mode that the kernel takes anyway.
+        let new = || MountOptions::new().mode(0o1777);
+        ignores(&MountOptions::new(), "mode", Some(Version::new(4, 10)));
+        ignores(&new().mode(0o700), "mode", Some(Version::new(4, 10)));
+        ignores(&new().uid(12), "uid", Some(Version::new(6, 8)));
+        ignores(&new().gid(12), "gid", Some(Version::new(6, 8)));
+        let since = Some(Version::new(6, 9));
+        ignores(&new().delegate_maps(Allowed::any()), "delegate_maps", since);
+        ignores(
+            &new().delegate_cmds([Command::MAP_CREATE]),
+            "delegate_cmds",
+            since,
+        );
+        // This one shows only once it is mounted, which it then is no more.
+        ignores(&new().source("mine"), "source", Some(Version::new(5, 17)));
+
+        let detached = ignoring_options(|| new().source("mine").detached())?;
+        let failed = detached.attach(path).expect_err("another source");
+        assert!(matches!(failed.cause(), Some(Cause::OptionIgnored { .. })));
+        assert_nothing_is_mounted_at(path);
+        // And is alive still.
+        let detached = failed.into_object();
+        hash().pin(detached.path().join("map"))?;
+        Ok(())
+    })
+}
+
+/// A thread of the same mounts, on which setting an option succeeds and does nothing.
+fn ignoring_options<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    const FSCONFIG_SET_STRING: u32 = 1;
+    answered(libc::SYS_fsconfig, Some((1, FSCONFIG_SET_STRING)), 0, test)
+}
+
+#[common::test]
+fn values_out_of_range() -> Outcome {
+    let dir = directory();
+    let refuses = |options: MountOptions, option, problem: &str| {
+        let cause = || {
+            Some(Cause::InvalidOption {
+                option,
+                problem: problem.to_owned(),
+            })
+        };
+        let because = format!("{option} {problem}");
+        // Nor is it looked whether the path is there.
+        for path in [dir.path(), Path::new("/nowhere/at/all")] {
+            let error = options.mount(path).expect_err("out of range");
+            assert_says(&error, Operation::MountBpffs, path, None, cause(), &because);
+            let error = Bpffs::ensure(path, &options).expect_err("out of range");
+            assert_says(&error, Operation::MountBpffs, path, None, cause(), &because);
+        }
+        let error = options.detached().expect_err("out of range");
+        assert_says(
+            &error,
+            Operation::CreateBpffs,
+            Path::new(""),
+            None,
+            cause(),
+            &because,
+        );
+    };
+    let new = MountOptions::new;
+    // No privilege is needed to be told.
+    as_anybody(|| {
+        refuses(new().mode(0o10000), "mode", "10000 is over 7777");
+        refuses(new().mode(u32::MAX), "mode", "37777777777 is over 7777");
+        refuses(new().uid(u32::MAX), "uid", "4294967295 stands for none");
+        refuses(new().gid(u32::MAX), "gid", "4294967295 stands for none");
+        refuses(new().source("a\0b"), "source", "holds a NUL byte");
+        refuses(new().source(""), "source", "is empty");
+        let long = "s".repeat(256);
+        refuses(
+            new().source(long),
+            "source",
+            "has 256 bytes, and 255 is the most",
+        );
+        let most = "63 is the most";
+        let problem = format!("holds 64, and {most}");
+        refuses(
+            new().delegate_cmds([Command(64)]),
+            "delegate_cmds",
+            &problem,
+        );
+        refuses(
+            new().delegate_maps([MapType::HASH, MapType(64)]),
+            "delegate_maps",
+            &problem,
+        );
+        let problem = format!("holds 4294967295, and {most}");
+        refuses(
+            new().delegate_progs([ProgType(u32::MAX)]),
+            "delegate_progs",
+            &problem,
+        );
+        let problem = format!("holds 65536, and {most}");
+        refuses(
+            new().delegate_attachs([AttachType(65536)]),
+            "delegate_attachs",
+            &problem,
+        );
+    });
+    Ok(())
+}
+
+/// Without capabilities, as far as those of this thread can be given up.
+fn as_anybody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    match cap::SETUID.unmet() {
+        None => as_user(CapabilitySet::empty(), test),
+        Some(_) => test(),
+    }
+}

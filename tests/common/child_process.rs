@@ -1,0 +1,105 @@
+//! Another process of this program, which does one task and holds what it got until it is told to let go.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::TestFs;
+
+const TASK: &str = "BPF_PIN_TEST_TASK";
+
+/// The task of this process, if it is such a one; its arguments are the command line's.
+pub fn task() -> Option<String> {
+    std::env::var(TASK).ok()
+}
+
+/// In the other process: says that it has come so far, and what it has to say.
+pub fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+}
+
+/// In the other process: until it is told to let go, or the one that started it is gone.
+pub fn wait() {
+    let _ = io::stdin().read(&mut [0]);
+}
+
+/// The other process. Dropped, it is killed.
+pub struct Holder {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Holder {
+    /// Starts it, with paths in `fs` that are the same there as here.
+    pub fn start<A: AsRef<OsStr>>(
+        fs: &TestFs,
+        task: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command.env(TASK, task).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mount = fs.mount().map(AsRawFd::as_raw_fd);
+        // SAFETY: fcntl is async-signal-safe, and the descriptor is open for as long as fs lives.
+        unsafe {
+            command.pre_exec(move || match mount {
+                Some(mount) if libc::fcntl(mount, libc::F_SETFD, 0) == -1 => {
+                    Err(io::Error::last_os_error())
+                }
+                _ => Ok(()),
+            });
+        }
+        let mut child = command.spawn().expect("another process");
+        let lines = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, lines }
+    }
+
+    /// As [`start`](Self::start), and waits until it says "ready".
+    pub fn ready<A: AsRef<OsStr>>(
+        fs: &TestFs,
+        task: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut this = Self::start(fs, task, args);
+        assert_eq!(this.line(), "ready", "{task}");
+        this
+    }
+
+    /// The next line that it says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("its output");
+        line.trim_end().to_owned()
+    }
+
+    /// Tells it to let go.
+    pub fn begin(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Tells it to let go, and waits until it has ended well.
+    pub fn let_go(mut self) {
+        self.begin();
+        assert!(self.child.wait().expect("its end").success());
+    }
+
+    /// SIGKILL, and until it is gone.
+    #[allow(dead_code, reason = "not every program kills")]
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        // What has ended already cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

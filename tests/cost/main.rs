@@ -1,0 +1,12 @@
+//! What calls cost: system calls, allocations, descriptors.
+
+mod cost;
+mod scale;
+
+/// Counts what each thread allocates.
+#[global_allocator]
+static ALLOCATOR: common::Counting = common::Counting;
+
+fn main() -> std::process::ExitCode {
+    common::run_tests()
+}

@@ -1,0 +1,172 @@
+//! A hundred thousand pins in one directory cost what ten do.
+
+use std::time::{Duration, Instant};
+
+use bpf_pin::dir::EntryType;
+use bpf_pin::{Map, PinDir};
+use common::*;
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+
+const FEW: usize = 10;
+const SOME: usize = 10_000;
+const MOST: usize = 100_000;
+/// What a slow guest makes at least, and for how long it goes on.
+const LEAST: usize = 30_000;
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a call allocates, beyond what was there before, and how long it takes.
+fn measured(call: impl FnOnce()) -> (Allocated, Duration) {
+    let begun = Instant::now();
+    let ((), used) = allocated(call);
+    assert_eq!(used.now, 0, "all of it was given back");
+    (used, begun.elapsed())
+}
+
+fn name(number: usize) -> String {
+    format!("pin{number:06}")
+}
+
+/// A directory with that many pins, or as many as there is time for.
+fn filled(parent: &PinDir, of: &str, most: usize) -> Result<(PinDir, usize), bpf_pin::Error> {
+    let dir = parent.create_dir(of, 0o700)?;
+    let map = hash();
+    let begun = Instant::now();
+    for number in 0..most {
+        // One in ten has an inode of its own.
+        match number % 10 {
+            0 => dir.pin(&map, name(number))?,
+            _ => dir.link(name(number - number % 10), name(number))?,
+        }
+        if number >= LEAST && number % 1000 == 999 && begun.elapsed() > PATIENCE {
+            return Ok((dir, number + 1));
+        }
+    }
+    Ok((dir, most))
+}
+
+#[common::test(PINS)]
+fn a_hundred_thousand_pins_cost_what_ten_do() -> Outcome {
+    let fs = TestFs::new();
+    let root = PinDir::create(fs.at("scale"), 0o700)?;
+    let (few, _) = filled(&root, "few", FEW)?;
+    let (some, _) = filled(&root, "some", SOME)?;
+    let begun = Instant::now();
+    let (many, most) = filled(&root, "many", MOST)?;
+    println!("made {most} pins in {:?}", begun.elapsed());
+    assert!(most >= LEAST);
+    opening(&few, &many, most)?;
+    reading(&some, &many, most);
+    walking(&root, most)?;
+    drop((few, some, many));
+    removing(&root, most);
+    assert_eq!(root.entries()?.count(), 1, "the few are left");
+    drop(root);
+    PinDir::open(fs.root())?.remove_dir_all("scale")?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// Medians of opens that take turns, so that whatever slows the machine down slows both.
+fn opening(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
+    const OPENS: usize = 1000;
+    const TRIES: usize = 5;
+    const BOUND: f64 = 2.0;
+
+    // Far apart, and each another one.
+    let stride = 7919;
+    let names: Vec<_> = (0..OPENS)
+        .map(|n| (name(n % FEW), name(n * stride % most)))
+        .collect();
+    let open = |dir: &PinDir, name: &str| {
+        let begun = Instant::now();
+        dir.get::<Map>(name).map(|map| (begun.elapsed(), map))
+    };
+    let mut ratio = f64::INFINITY;
+    for _ in 0..TRIES {
+        let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
+        for (a, b) in &names {
+            of_few.push(open(few, a)?.0);
+            of_many.push(open(many, b)?.0);
+        }
+        let (of_few, of_many) = (median(of_few), median(of_many));
+        ratio = of_many.as_secs_f64() / of_few.as_secs_f64();
+        println!("open among {FEW}: {of_few:?}, among {most}: {of_many:?}, {ratio:.2} times");
+        if ratio <= BOUND {
+            return Ok(());
+        }
+    }
+    panic!("an open among {most} takes {ratio:.2} times what it takes among {FEW}");
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// The number in a name of ours, without allocating.
+fn number(name: &std::ffi::OsStr) -> usize {
+    let digits = name.to_str().and_then(|name| name.strip_prefix("pin"));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .expect("one of ours")
+}
+
+fn reading(some: &PinDir, many: &PinDir, most: usize) {
+    let read = |dir: &PinDir, most: usize| {
+        let mut seen = vec![false; most];
+        let (used, time) = measured(|| {
+            for entry in dir.entries().expect("it can be read") {
+                let entry = entry.expect("an entry");
+                assert_eq!(entry.entry_type(), EntryType::Pin);
+                let number = number(entry.name());
+                assert!(!seen[number], "{number} is seen twice");
+                seen[number] = true;
+            }
+        });
+        assert!(seen.iter().all(|&is_seen| is_seen));
+        println!("entries() of {most}: {used:?}, {time:?}");
+        used
+    };
+    let of_some = read(some, SOME);
+    assert_eq!(read(many, most), of_some);
+    assert!(of_some.peak < 128 * 1024, "{of_some:?}");
+}
+
+/// Twice: all of it, and with the largest directory left out.
+fn walking(root: &PinDir, most: usize) -> Outcome {
+    let walk = |skipped: Option<&str>, expected: usize| {
+        let mut count = 0;
+        let (used, time) = measured(|| {
+            let mut walk = root.walk().expect("it can be read");
+            while let Some(entry) = walk.next() {
+                let entry = entry.expect("an entry");
+                if skipped.is_some_and(|name| entry.name() == name) {
+                    walk.skip_dir();
+                }
+                count += usize::from(entry.entry_type() == EntryType::Pin);
+            }
+        });
+        assert_eq!(count, expected);
+        println!("walk() of {expected}: {used:?}, {time:?}");
+        used
+    };
+    let of_some = walk(Some("many"), FEW + SOME);
+    let of_many = walk(Some("some"), FEW + most);
+    assert_eq!(of_many, of_some);
+    let of_all = walk(None, FEW + SOME + most);
+    assert_eq!(of_all.peak, of_some.peak);
+    Ok(())
+}
+
+fn removing(root: &PinDir, most: usize) {
+    let remove = |name: &str, count: usize| {
+        let (used, time) = measured(|| root.remove_dir_all(name).expect("it can be removed"));
+        println!("remove_dir_all() of {count}: {used:?}, {time:?}");
+        used
+    };
+    let (of_some, of_many) = (remove("some", SOME), remove("many", most));
+    assert_eq!(of_many.peak, of_some.peak);
+    // Where batches end differs, as names go while they are read.
+    assert!(of_many.pieces <= of_some.pieces + 4);
+}

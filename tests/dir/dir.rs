@@ -1,0 +1,368 @@
+//! A directory on a bpffs, held by its descriptor: opened, and what is done in it.
+
+mod attributes;
+mod filtered;
+use crate::methods;
+mod names;
+mod nosymfollow;
+mod pair;
+mod pins;
+mod removal;
+use crate::dir_scene as scene;
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+
+use bpf_pin::abi::Version;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Map, PinDir};
+use common::*;
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::thread::CapabilitySet;
+
+use scene::*;
+
+pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+pub const DIRS: &[Need] = &[Need::Bpffs];
+/// A bpffs that all users may write to, and another user.
+pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
+pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
+
+fn is_held(dir: &PinDir) -> bool {
+    let flags = rustix::fs::fcntl_getfl(dir).unwrap();
+    flags.contains(OFlags::PATH) && fcntl_getfd(dir).unwrap().contains(FdFlags::CLOEXEC)
+}
+
+#[common::test(DIRS)]
+fn a_directory_is_opened_by_path() -> Outcome {
+    let fs = TestFs::new();
+    fs::create_dir(fs.at("dir"))?;
+    for path in [
+        fs.root().to_owned(),
+        fs.at("dir"),
+        fs.at("dir/"),
+        fs.at("dir/."),
+    ] {
+        let dir = PinDir::open(&path)?;
+        assert_eq!(dir.path().as_os_str(), path.as_os_str(), "as it was given");
+        assert!(is_held(&dir));
+        assert_eq!(
+            fstat(&dir)?.st_ino,
+            fs::metadata(&path).map(|m| std::os::unix::fs::MetadataExt::ino(&m))?
+        );
+        let text = format!("{dir:?}");
+        assert!(
+            text.starts_with("PinDir { fd: ") && text.contains(&format!("{path:?}")),
+            "{text}"
+        );
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn links_on_the_way_are_followed_once() -> Outcome {
+    let fs = TestFs::new();
+    for name in ["one", "two"] {
+        fs::create_dir(fs.at(name))?;
+    }
+    symlink("one", fs.at("link"))?;
+    let dir = PinDir::open(fs.at("link"))?;
+    fs::remove_file(fs.at("link"))?;
+    symlink("two", fs.at("link"))?;
+    dir.pin(&any_map(), "map")?;
+    assert_eq!(Map::open(fs.at("one/map"))?.identity()?, any_identity());
+    assert_eq!(fs::read_dir(fs.at("two"))?.count(), 0);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_is_no_directory_on_a_bpffs() -> Outcome {
+    let fs = TestFs::new();
+    root_of(&fs).pin(&any_map(), "pin")?;
+    symlink("gone", fs.at("link"))?;
+    symlink("loop", fs.at("loop"))?;
+    let long = "n".repeat(256);
+    let deep = format!("{}{}", fs.root().display(), "/d".repeat(2100));
+    let not_a_directory = || Cause::NotADirectory { path: fs.at("pin") };
+    let is_none = format!("{} is not a directory", fs.at("pin").display());
+    let gone = format!("{} does not exist", fs.at("gone").display());
+    let nul = fs.at("a\0b");
+    let position = nul.as_os_str().len() - 2;
+    let component = "a.b".into();
+    let length = deep.len();
+    #[rustfmt::skip]
+    let cases = [
+        (fs.at("gone"), Some(libc::ENOENT), missing(fs.at("gone")), gone.clone()),
+        (fs.at("gone/dir"), Some(libc::ENOENT), missing(fs.at("gone")), gone.clone()),
+        (fs.at("link"), Some(libc::ENOENT), missing(fs.at("gone")), gone),
+        (fs.at("pin"), Some(libc::ENOTDIR), not_a_directory(), is_none.clone()),
+        (fs.at("pin/dir"), Some(libc::ENOTDIR), not_a_directory(), is_none),
+        (fs.at("a.b"), Some(libc::EPERM), Cause::Dot { component }, "\"a.b\" holds a '.', which bpffs allows in no name".into()),
+        (fs.at(&long), Some(libc::ENAMETOOLONG), Cause::NameTooLong { length: 256 }, "a name in the path has 256 bytes, and 255 is the most".into()),
+        (deep.into(), Some(libc::ENAMETOOLONG), Cause::PathTooLong { length }, format!("the path has {length} bytes, and 4095 is the most")),
+        ("".into(), Some(libc::ENOENT), Cause::EmptyPath, "the path is empty".into()),
+        (nul, None, Cause::InteriorNul { position }, format!("the path holds a NUL byte after {position} bytes")),
+    ];
+    for (path, errno, cause, because) in cases {
+        let error = unwrap_err(PinDir::open(&path));
+        let sentence = format!("open directory {}: {because}", shown(&path));
+        assert_says(&error, errno, cause, &sentence.replace(" : ", ": "));
+        assert_eq!(error.path().unwrap_or("".as_ref()), path);
+    }
+    let path = fs.at("loop");
+    let sentence = format!("open directory {}: ELOOP", path.display());
+    assert_is_unexplained(&unwrap_err(PinDir::open(&path)), libc::ELOOP, &sentence);
+    assert_eq!(fs.names(), ["link", "loop", "pin"]);
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn another_file_system_is_named() -> Outcome {
+    let (_tmpfs, tmpfs) = detached_tmpfs();
+    fs::create_dir(tmpfs.join("dir"))?;
+    let proc = "/proc/self".into();
+    let sys = "/sys".into();
+    for (path, name) in [(tmpfs.join("dir"), "tmpfs"), (proc, "proc"), (sys, "sysfs")] {
+        let error = unwrap_err(PinDir::open(&path));
+        let found = FileSystem::at(&path)?;
+        assert_eq!(found.to_string(), name);
+        let sentence = format!(
+            "open directory {0}: {0} is on {name}, not on a bpffs",
+            path.display()
+        );
+        let at = path.clone();
+        let cause = |missing| Cause::NotBpffs {
+            path: at.clone(),
+            found,
+            missing,
+            hidden: None,
+        };
+        assert_says(&error, None, cause(None), &sentence);
+
+        let inside = path.join("gone/app");
+        let error = unwrap_err(PinDir::open(&inside));
+        let gone = path.join("gone");
+        let sentence = format!(
+            "open directory {}: {} does not exist, and {} is on {name}, not on a bpffs",
+            inside.display(),
+            gone.display(),
+            path.display()
+        );
+        assert_says(&error, libc::ENOENT, cause(Some(gone)), &sentence);
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_directory_in_a_directory() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    drop(root.create_dir("dir", 0o700)?.create_dir("in", 0o700)?);
+    let dir = root.open_dir("dir")?;
+    assert_eq!(dir.path(), fs.at("dir"));
+    assert!(is_held(&dir));
+    dir.open_dir("in")?.pin(&any_map(), "map")?;
+    assert_eq!(Map::open(fs.at("dir/in/map"))?.identity()?, any_identity());
+    assert_eq!(dir.open_dir("in")?.path(), fs.at("dir/in"));
+
+    root.pin(&any_map(), "pin")?;
+    symlink("dir", fs.at("link"))?;
+    symlink("gone", fs.at("dangling"))?;
+    let says = |name: &str, errno, cause, because: &str| {
+        let error = unwrap_err(root.open_dir(name));
+        let path = fs.at(name);
+        let sentence = format!("open directory {0}: {0} {because}", path.display());
+        assert_says(&error, errno, cause, &sentence);
+    };
+    says(
+        "gone",
+        libc::ENOENT,
+        missing(fs.at("gone")),
+        "does not exist",
+    );
+    let path = fs.at("pin");
+    says(
+        "pin",
+        libc::ENOTDIR,
+        Cause::NotADirectory { path },
+        "is not a directory",
+    );
+    for name in ["link", "dangling"] {
+        let cause = Cause::SymbolicLink { path: fs.at(name) };
+        says(
+            name,
+            libc::ENOTDIR,
+            cause,
+            "is a symbolic link, which is not followed",
+        );
+    }
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn open_dir_crosses_no_mount() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount_a("bpf", dir.path());
+        let root = PinDir::open(dir.path())?;
+        drop(root.create_dir("dir", 0o700)?);
+        let path = dir.path().join("dir");
+        for kind in ["bpf", "tmpfs"] {
+            mount_a(kind, &path);
+            let error = unwrap_err(root.open_dir("dir"));
+            let sentence = format!("open directory {0}: {0} is a mount point", path.display());
+            let cause = Cause::MountPoint { path: path.clone() };
+            assert_says(&error, libc::EXDEV, cause, &sentence);
+            rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty())?;
+        }
+        root.open_dir("dir")?;
+        Ok(())
+    })
+}
+
+#[common::test(USERS)]
+fn open_dir_as_another_user() -> Outcome {
+    let fs = TestFs::detached("777");
+    let shut = root_of(&fs).create_dir("shut", 0o700)?;
+    drop(shut.create_dir("in", 0o777)?);
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        let blocked = || Cause::Blocked {
+            path: fs.at("shut"),
+            mode: 0o700,
+            uid: 0,
+            wanted: "search",
+            read_only_would_do: false,
+        };
+        let because = |operation: &str| {
+            format!(
+                "{operation} {}: {} (mode 0700, owner 0) does not let this user search",
+                fs.at("shut/in").display(),
+                fs.at("shut").display()
+            )
+        };
+        // To be held it need not be searched.
+        let held = PinDir::open(fs.at("shut"))?;
+        let error = unwrap_err(held.open_dir("in"));
+        assert_says(&error, libc::EACCES, blocked(), &because("open directory"));
+        let error = unwrap_err(PinDir::open(fs.at("shut/in")));
+        assert_says(&error, libc::EACCES, blocked(), &because("open directory"));
+        let error = unwrap_err(held.metadata("in"));
+        assert_says(&error, libc::EACCES, blocked(), &because("stat"));
+        Ok(())
+    })
+}
+
+#[common::test(PINS)]
+fn a_descriptor_from_elsewhere() -> Outcome {
+    let fs = TestFs::new();
+    root_of(&fs).pin(&any_map(), "map")?;
+    for flags in [OFlags::PATH, OFlags::RDONLY] {
+        let fd = open(fs.root(), flags | OFlags::CLOEXEC, Mode::empty())?;
+        let number = fd.as_raw_fd();
+        let dir = PinDir::from_fd(fd)?;
+        assert_eq!(dir.as_fd().as_raw_fd(), number, "the same, not another");
+        let path = format!("/proc/self/fd/{number}");
+        assert_eq!(dir.path(), std::path::Path::new(&path));
+        assert_eq!(dir.identity("map")?, any_identity());
+        dir.pin(&any_map(), "other")?;
+        dir.unpin(&any_map(), "other")?;
+        // And back, and by the trait.
+        let fd = OwnedFd::from(dir);
+        assert_eq!(fd.as_raw_fd(), number);
+        let dir = PinDir::try_from(fd)?;
+        assert_eq!(names_in(&dir), ["map"]);
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_descriptor_that_will_not_do() -> Outcome {
+    let fs = TestFs::new();
+    root_of(&fs).pin(&any_map(), "map")?;
+    let directory = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let file = open(
+        "/proc/self/status",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let pin = open(fs.at("map"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let object: OwnedFd = any_map().into();
+    let (pipe, _writer) = rustix::pipe::pipe()?;
+    for fd in [directory, file, object, pipe] {
+        let (number, inode) = (fd.as_raw_fd(), fstat(&fd)?.st_ino);
+        let path = format!("/proc/self/fd/{number}");
+        let found = FileSystem::at(&path)?;
+        let (fd, error) = unwrap_err(PinDir::from_fd(fd)).into_parts();
+        let sentence = format!("take as a directory {path}: {path} is on {found}, not on a bpffs");
+        let missing = None;
+        let path = path.into();
+        assert_says(
+            &error,
+            None,
+            Cause::NotBpffs {
+                path,
+                found,
+                missing,
+                hidden: None,
+            },
+            &sentence,
+        );
+        assert_eq!(
+            (fd.as_raw_fd(), fstat(&fd)?.st_ino),
+            (number, inode),
+            "given back open"
+        );
+    }
+    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
+    let (_, error) = unwrap_err(PinDir::try_from(pin)).into_parts();
+    let sentence = format!("take as a directory {path}: {path} is not a directory");
+    assert_says(
+        &error,
+        None,
+        Cause::NotADirectory { path: path.into() },
+        &sentence,
+    );
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_clone_is_the_same_directory() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    let other = dir.try_clone()?;
+    assert_ne!(dir.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
+    assert!(is_held(&other));
+    assert_eq!(other.path(), dir.path());
+    dir.pin(&any_map(), "map")?;
+    drop(dir);
+    assert_eq!(other.identity("map")?, any_identity());
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn errors_tell_what_was_done_where() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    let error = unwrap_err(dir.rename("from", "to"));
+    assert_eq!(error.operation(), Operation::Rename);
+    assert_eq!(error.second_path(), Some(&*fs.at("to")));
+    assert_eq!(error.path(), Some(&*fs.at("from")));
+    assert_says(
+        &error,
+        libc::ENOENT,
+        missing(fs.at("from")),
+        &format!(
+            "rename {0} to {1}: {0} does not exist",
+            fs.at("from").display(),
+            fs.at("to").display()
+        ),
+    );
+    // What no release of the kernel that is of use lacks is said with that release, too.
+    let (what, since) = ("openat2", Version::new(5, 6));
+    let text = Cause::Unsupported { what, since }.to_string();
+    assert_eq!(text, "this kernel does not know openat2 (Linux 5.6)");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! What a seccomp filter denies is done in another way, or told.
+
+use std::os::unix::fs::symlink;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Map, MapSpec, MapType, abi};
+use common::*;
+
+use crate::dir::PINS;
+use crate::dir::scene::*;
+
+/// Whichever of the calls that tell it is known to the filter.
+#[common::test(PINS)]
+fn a_link_is_told_behind_a_filter() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    symlink("pin", fs.at("link"))?;
+    let open = || {
+        dir.get::<Map>("pin").expect("no link");
+        let path = fs.at("link");
+        let error = dir.get::<Map>("link").unwrap_err();
+        assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
+        let error = dir.open_with_info("link").unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
+            "{error}"
+        );
+    };
+    answered(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
+    // Before, the way through /proc is proven by it.
+    if kernel(6, 5).unmet().is_none() {
+        answered(common::calls::FSTATAT, None, libc::EPERM as u32, open);
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn info_that_is_denied_says_of_which_pin() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    let (cmd, errno) = (abi::BPF_OBJ_GET_INFO_BY_FD, libc::EACCES);
+    let errors = denied(Some(cmd), errno as u32, || {
+        let spec = MapSpec::new(MapType::HASH, 4, 8, 8);
+        let reused = dir.open_or_create("pin", &spec, Reuse::OpenOnly);
+        [dir.open_with_info("pin").unwrap_err(), reused.unwrap_err()]
+    });
+    for error in errors {
+        assert_eq!(error.operation(), Operation::Open, "{error:?}");
+        assert_eq!(error.path(), Some(&*dir.path().join("pin")));
+        assert_eq!(error.raw_os_error(), Some(errno));
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Names are checked before the kernel sees them, and any text can be made one.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use bpf_pin::dir::{escape_name, unescape_name};
+use bpf_pin::error::Cause;
+use bpf_pin::{Access, Map};
+use common::*;
+
+use crate::dir::PINS;
+use crate::dir::methods::METHODS;
+use crate::dir::scene::*;
+
+fn bad() -> Vec<(OsString, Cause, String)> {
+    let dot = |name: &str| {
+        let component = name.into();
+        let because = format!("{name:?} holds a '.', which bpffs allows in no name");
+        (name.into(), Cause::Dot { component }, because)
+    };
+    let slash = |name: &str| {
+        let because = format!("{name:?} holds a '/', and a name in a directory is one component");
+        (name.into(), Cause::Slash { name: name.into() }, because)
+    };
+    let nul = |name: &str, position| {
+        let because = format!("the path holds a NUL byte after {position} bytes");
+        (name.into(), Cause::InteriorNul { position }, because)
+    };
+    let long = |length| {
+        let because = format!("a name in the path has {length} bytes, and 255 is the most");
+        (
+            "n".repeat(length).into(),
+            Cause::NameTooLong { length },
+            because,
+        )
+    };
+    let empty = (
+        OsString::new(),
+        Cause::EmptyPath,
+        "the path is empty".into(),
+    );
+    let mut all = vec![empty, long(256), long(4096), long(70_000)];
+    let itself = |name: &str| {
+        let component = name.into();
+        let because = format!("{name:?} is no name in a directory");
+        (name.into(), Cause::Dot { component }, because)
+    };
+    all.extend([".", ".."].map(itself));
+    all.extend([".a", "a.", "a.b", "...", "pin."].map(dot));
+    all.extend(["/", "//", "pin/", "/pin", "dir/pin", "../x", "a./b"].map(slash));
+    all.extend([("\0", 0), ("pin\0", 3), ("pin\0more", 3), ("\0/.", 0)].map(|(n, at)| nul(n, at)));
+    all
+}
+
+#[common::test(PINS)]
+fn no_bad_name_reaches_the_kernel() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    dir.create_dir("dir", 0o700)?;
+    for (words, call) in METHODS {
+        for (name, cause, because) in bad() {
+            let path = |name: &OsStr| shown(&fs.root().join(name));
+            let words = words.replace("{pin}", &path("pin".as_ref()));
+            let words = words.replace("{new}", &path("new".as_ref()));
+            let sentence = format!("{}: {because}", words.replace("{}", &path(&name)));
+            let error = unwrap_err(call(&dir, &name));
+            assert_says(&error, None, cause, &sentence);
+        }
+        assert_eq!(fs.names(), ["dir", "pin"], "{words}");
+    }
+    // Of two names each is looked at.
+    let other = root_of(&fs);
+    let error = unwrap_err(dir.copy_to("pi.n", &other));
+    assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
+    Ok(())
+}
+
+/// Where the kernel would answer ENOENT to whatever it is asked.
+#[common::test(PINS)]
+fn names_are_checked_in_a_dead_directory() -> Outcome {
+    let fs = TestFs::new();
+    let dead = root_of(&fs).create_dir("dead", 0o700)?;
+    root_of(&fs).remove_dir("dead")?;
+    for (words, call) in METHODS {
+        for (name, cause, _) in bad() {
+            let error = unwrap_err(call(&dead, &name));
+            assert_eq!(error.cause(), Some(&cause), "{words}");
+            assert_eq!(error.raw_os_error(), None, "{words}");
+        }
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn every_method_takes_the_longest_name() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    let [a, b, c] = ["a", "b", "c"].map(|letter| letter.repeat(255));
+    let identity = any_identity();
+    dir.pin(&any_map(), &a)?;
+    assert_eq!(dir.get::<Map>(&a)?.identity()?, identity);
+    assert_eq!(
+        dir.get_with::<Map>(&a, Access::ReadOnly)?.identity()?,
+        identity
+    );
+    assert_eq!(dir.get::<bpf_pin::Object>(&a)?.identity()?, identity);
+    assert_eq!(dir.identity(&a)?, identity);
+    dir.link(&a, &b)?;
+    dir.rename(&b, &c)?;
+    assert_eq!(fs.names(), [&*a, &*c]);
+    assert_eq!(dir.metadata(&a)?.inode(), dir.metadata(&c)?.inode());
+    dir.unlink(&c)?;
+    dir.set_mode(&a, 0o640)?;
+    dir.set_owner(&a, None, None)?;
+    dir.replace(&any_map(), &a)?;
+    dir.replace_keeping_mode(&any_map(), &a)?;
+    dir.replace_if(&any_map(), &a, identity)?;
+    dir.unpin(&any_map(), &a)?;
+    drop(dir.create_dir(&a, 0o700)?);
+    let inside = dir.open_dir(&a)?;
+    inside.pin(&any_map(), &b)?;
+    inside.copy_to(&b, &dir)?;
+    inside.unpin(&any_map(), &b)?;
+    dir.remove_dir(&a)?;
+    drop(dir.create_dir(&c, 0o700)?.create_dir(&a, 0o700)?);
+    dir.remove_dir_all(&c)?;
+    drop(dir.stage(&a)?.publish().map_err(bpf_pin::Error::from)?);
+    assert_eq!(fs.names(), [&*a, &*b]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn any_bytes_but_three_make_a_name() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    // Each byte that a name may hold, alone and amid others.
+    for byte in 1..=255u8 {
+        if matches!(byte, b'.' | b'/') {
+            continue;
+        }
+        let name = OsStr::from_bytes(&[byte, b'x', byte]).to_owned();
+        dir.pin(&any_map(), &name)?;
+        assert_eq!(dir.identity(&name)?, any_identity(), "{name:?}");
+        let listed: Vec<_> = dir
+            .entries()?
+            .map(|entry| entry.map(|e| e.name().to_owned()))
+            .collect();
+        assert!(
+            listed
+                .into_iter()
+                .any(|entry| entry.is_ok_and(|it| it == name))
+        );
+        dir.unpin(&any_map(), &name)?;
+    }
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// Names that people give interfaces, containers, services and maps.
+const REAL: &[(&str, &str)] = &[
+    ("vxlan.calico", "vxlan%2Ecalico"),
+    ("eth0.100", "eth0%2E100"),
+    ("veth1a2b3c4@if2", "veth1a2b3c4@if2"),
+    ("xdp/globals", "xdp%2Fglobals"),
+    (
+        "kube-system/coredns-5d78c9869d-x7x2k",
+        "kube-system%2Fcoredns-5d78c9869d-x7x2k",
+    ),
+    ("cri-containerd-3f4e.scope", "cri-containerd-3f4e%2Escope"),
+    ("example.org:443", "example%2Eorg:443"),
+    (".rodata.str1.1", "%2Erodata%2Estr1%2E1"),
+    (".", "%2E"),
+    ("..", "%2E%2E"),
+    ("10.0.0.0/8", "10%2E0%2E0%2E0%2F8"),
+    ("vxlan%2Ecalico", "vxlan%252Ecalico"),
+    ("100%", "100%25"),
+    ("a\0b", "a%00b"),
+    ("übergröße", "übergröße"),
+    ("cilium_calls_00042", "cilium_calls_00042"),
+];
+
+#[common::test(PINS)]
+fn real_names_are_escaped_and_come_back() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    for (text, expected) in REAL {
+        let name = escape_name(text);
+        assert_eq!(name, OsStr::new(expected));
+        // No two of them meet.
+        dir.pin(&any_map(), &name)?;
+    }
+    let mut back = Vec::new();
+    for entry in dir.entries()? {
+        let entry = entry?;
+        if let Some(text) = unescape_name(entry.name()) {
+            back.push(text.into_owned());
+        }
+    }
+    back.sort();
+    let mut texts: Vec<OsString> = REAL.iter().map(|(text, _)| text.into()).collect();
+    texts.sort();
+    assert_eq!(back, texts);
+    for (text, _) in REAL {
+        dir.unpin(&any_map(), escape_name(text))?;
+    }
+    assert!(fs.names().is_empty());
+
+    // Three times as long is the most that it becomes: 85 dots fill a name, 86 do not.
+    dir.pin(&any_map(), escape_name(&".".repeat(85)))?;
+    let error = unwrap_err(dir.pin(&any_map(), escape_name(&".".repeat(86))));
+    assert_eq!(error.cause(), Some(&Cause::NameTooLong { length: 258 }));
+    let error = unwrap_err(dir.pin(&any_map(), escape_name("")));
+    assert_eq!(error.cause(), Some(&Cause::EmptyPath));
+    Ok(())
+}
+
+#[common::test]
+fn what_was_never_escaped_has_no_way_back() -> Outcome {
+    for name in [
+        "maps.debug",
+        "%",
+        "%2",
+        "a%",
+        "%2e",
+        "%2f",
+        "%41",
+        "%zz",
+        "%+2",
+        "a%2E%",
+        "%%",
+        "%2E.",
+        "a/b",
+        "%20",
+    ] {
+        assert_eq!(unescape_name(name), None, "{name}");
+    }
+    assert_eq!(unescape_name("").as_deref(), Some(OsStr::new("")));
+    let bytes = OsStr::from_bytes(b"\xff.\xfe");
+    assert_eq!(escape_name(bytes).as_bytes(), b"\xff%2E\xfe");
+    assert_eq!(unescape_name(&escape_name(bytes)).as_deref(), Some(bytes));
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Directories on a mount that follows no symbolic links.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::Cause;
+use bpf_pin::reuse::Reuse;
+use bpf_pin::{Bpffs, Error, Map, MapSpec, MapType, Object, PinDir, Prog, abi};
+use common::*;
+use rustix::mount::{MountFlags, mount_remount};
+
+use crate::dir::MOUNTS;
+use crate::dir::scene::*;
+
+const EXCHANGES: &[Need] = &[cap::BPF, cap::SYS_ADMIN, kernel(5, 17)];
+
+/// A bpffs that follows no links, with a map and a program, links to them, and one to nothing.
+fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome {
+    let temporary = tempfile::tempdir()?;
+    own_mounts(|| {
+        let path = temporary.path();
+        let bpffs = MountOptions::new().nosymfollow(true).mount(path)?;
+        let dir = bpffs.dir()?;
+        dir.pin(&any_map(), "map")?;
+        dir.pin(&prog(), "prog")?;
+        drop(dir.create_dir("sub", 0o700)?);
+        for (to, name) in [("map", "link"), ("prog", "other"), ("gone", "dangling")] {
+            symlink(to, path.join(name))?;
+        }
+        test(path, bpffs)
+    })
+}
+
+#[track_caller]
+fn assert_is_refused(error: &Error, path: &Path) {
+    let cause = Cause::SymbolicLink { path: path.into() };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
+}
+
+#[common::test(MOUNTS)]
+fn the_kernel_follows_no_link() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        let spec = MapSpec::new(MapType::HASH, 4, 8, 8);
+        for name in ["link", "other", "dangling"] {
+            let link = path.join(name);
+            for error in [
+                unwrap_err(dir.get::<Map>(name)),
+                unwrap_err(dir.get::<Prog>(name)),
+                unwrap_err(dir.get::<bpf_pin::Object>(name)),
+                unwrap_err(dir.open_with_info(name)),
+                unwrap_err(dir.identity(name)),
+                unwrap_err(dir.unpin(&any_map(), name)),
+                unwrap_err(dir.copy_to(name, &dir)),
+                unwrap_err(dir.open_or_create(name, &spec, Reuse::Exact)),
+            ] {
+                assert_is_refused(&error, &link);
+            }
+        }
+        let names = names_in(&dir);
+        assert_eq!(names, ["dangling", "link", "map", "other", "prog", "sub"]);
+        assert_eq!(dir.get::<Map>("map")?.identity()?, any_identity());
+        dir.unpin(&any_map(), "map")?;
+        Ok(())
+    })
+}
+
+/// `identity` looks for a link before it opens one, where it looks at all: an errno is the kernel's.
+fn seen_in(dir: &PinDir) -> Option<i32> {
+    let error = unwrap_err(dir.identity("link"));
+    let is_link = matches!(error.cause(), Some(Cause::SymbolicLink { .. }));
+    assert!(is_link, "{dir:?}: {error}");
+    error.raw_os_error()
+}
+
+#[common::test(MOUNTS)]
+fn however_a_directory_was_opened() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        symlink("../map", path.join("sub/link"))?;
+        let root = PinDir::open(path)?;
+        let held: OwnedFd = PinDir::open(path)?.into();
+        for dir in [
+            bpffs.dir()?,
+            root.try_clone()?,
+            PinDir::create(path, 0o700)?,
+            PinDir::from_fd(held).map_err(Error::from)?,
+            root.open_dir("sub")?,
+            root.create_dir("sub", 0o700)?,
+            PinDir::create(path.join("sub"), 0o700)?,
+        ] {
+            assert_eq!(seen_in(&dir), Some(libc::ELOOP), "{dir:?}");
+        }
+        let stage = root.stage("set")?;
+        symlink("../map", stage.path().join("link"))?;
+        assert_eq!(seen_in(&stage), Some(libc::ELOOP));
+        let published = stage.publish().map_err(Error::from)?;
+        assert_eq!(seen_in(&published.dir), Some(libc::ELOOP));
+        if kernel(5, 14).unmet().is_none() {
+            let detached = MountOptions::new().nosymfollow(true).detached()?;
+            symlink("map", detached.path().join("link"))?;
+            assert_eq!(seen_in(&detached.dir()?), Some(libc::ELOOP));
+        }
+        // The same, on a mount that does.
+        let fs = TestFs::new();
+        symlink("map", fs.at("link"))?;
+        assert_eq!(seen_in(&root_of(&fs)), None);
+        Ok(())
+    })
+}
+
+/// What it was when it was opened is what counts.
+#[common::test(MOUNTS)]
+fn a_mount_that_follows_links_later() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        mount_remount(path, MountFlags::BIND, "")?;
+        assert_eq!(dir.get::<Map>("link")?.identity()?, any_identity());
+        let anew = PinDir::open(path)?;
+        assert!(!bpffs.mount()?.is_nosymfollow());
+        let error = unwrap_err(anew.get::<Map>("link"));
+        assert_eq!(error.raw_os_error(), None, "{error}");
+        assert!(matches!(error.cause(), Some(Cause::SymbolicLink { .. })));
+        Ok(())
+    })
+}
+
+/// Each mount has a mind of its own.
+#[common::test(MOUNTS)]
+fn a_mount_on_the_way_that_follows_links() -> Outcome {
+    on_such_a_mount(|path, _| {
+        let sub = path.join("sub");
+        let over = MountOptions::new().mount(&sub)?;
+        over.dir()?.pin(&any_map(), "map")?;
+        symlink("map", sub.join("link"))?;
+        drop(over.dir()?.create_dir("deeper", 0o700)?);
+        symlink("../map", sub.join("deeper/link"))?;
+        let deeper = PinDir::create(sub.join("deeper"), 0o700)?;
+        for dir in [PinDir::open(&sub)?, PinDir::create(&sub, 0o700)?, deeper] {
+            let other = hash();
+            for error in [
+                unwrap_err(dir.get::<Map>("link")),
+                unwrap_err(dir.identity("link")),
+                unwrap_err(dir.unpin(&any_map(), "link")),
+                unwrap_err(dir.replace_if(&other, "link", any_identity())),
+            ] {
+                let path = dir.path().join("link");
+                assert_eq!(
+                    error.cause(),
+                    Some(&Cause::SymbolicLink { path }),
+                    "{error}"
+                );
+                assert_eq!(error.raw_os_error(), None, "{error}");
+            }
+            assert!(names_in(&dir).contains(&"link".to_owned()));
+        }
+        // And the other way round.
+        let below = sub.join("below");
+        drop(over.dir()?.create_dir("below", 0o700)?);
+        MountOptions::new().nosymfollow(true).mount(&below)?;
+        symlink("map", below.join("link"))?;
+        assert_eq!(seen_in(&PinDir::create(&below, 0o700)?), Some(libc::ELOOP));
+        Ok(())
+    })
+}
+
+#[common::test(MOUNTS)]
+fn paths_over_such_a_mount() -> Outcome {
+    on_such_a_mount(|path, _| {
+        symlink("sub", path.join("way"))?;
+        PinDir::open(path.join("sub"))?.pin(&any_map(), "map")?;
+        let (link, way) = (path.join("link"), path.join("way"));
+        assert_is_refused(&unwrap_err(Map::open(&link)), &link);
+        assert_is_refused(&unwrap_err(Object::open(&link)), &link);
+        for error in [
+            unwrap_err(Map::open(way.join("map"))),
+            unwrap_err(hash().pin(way.join("new"))).into(),
+            unwrap_err(PinDir::open(&way)),
+            unwrap_err(Bpffs::at(&way)),
+        ] {
+            assert_is_refused(&error, &way);
+        }
+        // Around in circles elsewhere, it is no one link's doing.
+        let elsewhere = tempfile::tempdir()?;
+        let circle = elsewhere.path().join("circle");
+        symlink(&circle, &circle)?;
+        let error = unwrap_err(Map::open(&circle));
+        assert_eq!(
+            (error.raw_os_error(), error.cause()),
+            (Some(libc::ELOOP), None)
+        );
+        Ok(())
+    })
+}
+
+/// The kernel's word is enough: by the time that one looks there may be a pin again.
+#[common::test(EXCHANGES)]
+fn a_link_that_is_gone_meanwhile() -> Outcome {
+    /// Far more than it takes to meet both.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    dir.exchange("map", "link").expect("an exchange");
+                }
+            });
+            let _done = Done(&is_done);
+            let (mut opened, mut refused, begun) = (0, 0, Instant::now());
+            while opened.min(refused) < 100 && begun.elapsed() < PATIENCE {
+                match dir.get::<Map>("map") {
+                    Ok(map) => {
+                        assert_eq!(map.identity().unwrap(), any_identity());
+                        opened += 1;
+                    }
+                    Err(error) => {
+                        assert_is_refused(&error, &path.join("map"));
+                        refused += 1;
+                    }
+                }
+            }
+            assert!(
+                opened.min(refused) > 0,
+                "{opened} opened, {refused} refused"
+            );
+        });
+        Ok(())
+    })
+}
+
+#[common::test(MOUNTS)]
+fn who_may_not_open_learns_what_is_there() -> Outcome {
+    on_such_a_mount(|path, bpffs| {
+        let dir = bpffs.dir()?;
+        let [gone, link] = denied(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
+            ["gone", "link"].map(|name| unwrap_err(dir.unpin(&any_map(), name)))
+        });
+        assert_eq!(gone.cause(), Some(&missing(path.join("gone"))), "{gone}");
+        let path = path.join("link");
+        assert_eq!(link.cause(), Some(&Cause::SymbolicLink { path }), "{link}");
+        Ok(())
+    })
+}

@@ -1,0 +1,316 @@
+//! Two names, or two directories: linked, renamed, exchanged, copied.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+
+use bpf_pin::abi::Version;
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir};
+use common::*;
+use rustix::fs::{RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
+
+use crate::dir::scene::*;
+use crate::dir::{MOUNTS, PINS, USERS};
+
+#[common::test(PINS)]
+fn a_second_name_is_the_same_file() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "one")?;
+    dir.set_mode("one", 0o640)?;
+    dir.link("one", "two")?;
+    assert_eq!(fs.names(), ["one", "two"]);
+    let (one, two) = (dir.metadata("one")?, dir.metadata("two")?);
+    assert_eq!(one.inode(), two.inode());
+    assert_eq!((one.links(), two.links()), (2, 2));
+    // One file: one mode.
+    dir.set_mode("two", 0o600)?;
+    assert_eq!(dir.metadata("one")?.mode(), 0o600);
+    dir.unpin(&any_map(), "one")?;
+    assert_eq!(dir.get::<Map>("two")?.identity()?, any_identity());
+    assert_eq!(dir.metadata("two")?.links(), 1);
+    // Pinned once more is another file.
+    dir.pin(&any_map(), "three")?;
+    assert_ne!(dir.metadata("three")?.inode(), dir.metadata("two")?.inode());
+    // Of a symbolic link it is the link.
+    symlink("two", fs.at("symlink"))?;
+    dir.link("symlink", "again")?;
+    assert_eq!(
+        fs::read_link(fs.at("again"))?,
+        fs::read_link(fs.at("symlink"))?
+    );
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_cannot_have_a_second_name() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    let other = hash();
+    dir.pin(&any_map(), "pin")?;
+    dir.pin(&other, "other")?;
+    drop(dir.create_dir("dir", 0o700)?);
+    let at = |name: &str| fs.at(name).display().to_string();
+    let (pin, gone) = (at("pin"), at("gone"));
+    let exists = [
+        (
+            "other",
+            Some(other.identity()?),
+            format!("{} is pinned there already", other.identity()?),
+        ),
+        ("dir", None, "the name is taken already".into()),
+    ];
+    for (name, holder, because) in exists {
+        let error = unwrap_err(dir.link("pin", name));
+        let sentence = format!("link {pin} as {}: {because}", at(name));
+        assert_says(&error, libc::EEXIST, Cause::Exists { holder }, &sentence);
+    }
+    let error = unwrap_err(dir.link("gone", "new"));
+    let sentence = format!("link {gone} as {}: {gone} does not exist", at("new"));
+    assert_says(&error, libc::ENOENT, missing(&gone), &sentence);
+    let error = unwrap_err(dir.link("dir", "new"));
+    let sentence = format!("link {} as {}: EPERM", at("dir"), at("new"));
+    assert_is_unexplained(&error, libc::EPERM, &sentence);
+    assert_eq!(fs.names(), ["dir", "other", "pin"]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn protected_hard_links() -> Outcome {
+    let is_protected = fs::read_to_string("/proc/sys/fs/protected_hardlinks")?.trim() == "1";
+    let fs = TestFs::detached("777");
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    as_user(CapabilitySet::empty(), || match dir.link("pin", "new") {
+        Ok(()) => assert!(!is_protected),
+        Err(error) => {
+            let (pin, new) = (fs.at("pin"), fs.at("new"));
+            let sentence = format!("link {} as {}: EPERM", pin.display(), new.display());
+            assert_is_unexplained(&error, libc::EPERM, &sentence);
+            assert!(is_protected);
+        }
+    });
+    assert_eq!(fs.names().len(), if is_protected { 1 } else { 2 });
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn rename_takes_no_name_that_is_taken() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    let other = hash();
+    dir.pin(&any_map(), "pin")?;
+    dir.pin(&other, "other")?;
+    drop(dir.create_dir("dir", 0o700)?);
+    drop(dir.create_dir("empty", 0o700)?);
+    symlink("gone", fs.at("symlink"))?;
+    let names = fs.names();
+    let (holder, own) = (Some(other.identity()?), Some(any_identity()));
+    // A rename of the kernel's own would replace all of these, or do nothing and say it was done.
+    let taken = [
+        ("pin", "other", holder),
+        ("pin", "symlink", None),
+        ("pin", "dir", None),
+        ("dir", "empty", None),
+        ("dir", "pin", own),
+        ("pin", "pin", own),
+    ];
+    for (from, to, holder) in taken {
+        let error = unwrap_err(dir.rename(from, to));
+        let because = match holder {
+            Some(holder) => format!("{holder} is pinned there already"),
+            None => "the name is taken already".to_owned(),
+        };
+        let sentence = format!(
+            "rename {} to {}: {because}",
+            fs.at(from).display(),
+            fs.at(to).display()
+        );
+        assert_says(&error, libc::EEXIST, Cause::Exists { holder }, &sentence);
+    }
+    assert_eq!(fs.names(), names);
+    assert_eq!(dir.identity("other")?, other.identity()?);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn renamed_is_the_same_file() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    dir.set_mode("pin", 0o604)?;
+    let before = dir.metadata("pin")?;
+    dir.rename("pin", "new")?;
+    let after = dir.metadata("new")?;
+    assert_eq!((after.inode(), after.mode()), (before.inode(), 0o604));
+    let inside = dir.create_dir("dir", 0o700)?;
+    inside.pin(&any_map(), "map")?;
+    dir.rename("dir", "moved")?;
+    assert_eq!(fs.names(), ["moved", "new"]);
+    // Who holds it holds it still.
+    inside.pin(&any_map(), "more")?;
+    assert_eq!(names_in(&dir.open_dir("moved")?), ["map", "more"]);
+    // A symbolic link is renamed itself.
+    symlink("new", fs.at("symlink"))?;
+    dir.rename("symlink", "alias")?;
+    assert_eq!(fs::read_link(fs.at("alias"))?.to_str(), Some("new"));
+    Ok(())
+}
+
+fn assert_lacks_exchange(fs: &TestFs, dir: &PinDir, a: &str, b: &str) {
+    let error = unwrap_err(dir.exchange(a, b));
+    let sentence = format!(
+        "exchange {} and {}: this kernel does not know RENAME_EXCHANGE on bpffs (Linux 5.17)",
+        fs.at(a).display(),
+        fs.at(b).display()
+    );
+    let (what, since) = ("RENAME_EXCHANGE on bpffs", Version::new(5, 17));
+    assert_says(
+        &error,
+        libc::EINVAL,
+        Cause::Unsupported { what, since },
+        &sentence,
+    );
+}
+
+#[common::test(PINS)]
+fn exchange_or_say_why_not() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&hash(), "map")?;
+    dir.pin(&prog(), "prog")?;
+    drop(dir.create_dir("dir", 0o700)?);
+    symlink("gone", fs.at("symlink"))?;
+    let inodes = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| dir.metadata(name).unwrap().inode())
+            .collect::<Vec<_>>()
+    };
+    let names = ["map", "prog", "dir", "symlink"];
+    let before = inodes(&names);
+    for (i, a) in names.iter().enumerate() {
+        for (j, b) in names.iter().enumerate().filter(|(j, _)| *j != i) {
+            if kernel(5, 17).unmet().is_some() {
+                assert_lacks_exchange(&fs, &dir, a, b);
+                assert_eq!(inodes(&names), before);
+                continue;
+            }
+            dir.exchange(a, b)?;
+            let after = inodes(&names);
+            assert_eq!((after[i], after[j]), (before[j], before[i]), "{a} and {b}");
+            dir.exchange(a, b)?;
+            assert_eq!(inodes(&names), before);
+        }
+    }
+    assert_eq!(fs.names().len(), 4);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn exchange_with_what_is_not_there() -> Outcome {
+    let fs = TestFs::new();
+    let dir = root_of(&fs);
+    dir.pin(&any_map(), "pin")?;
+    symlink("pin", fs.at("symlink"))?;
+    let gone = fs.at("gone");
+    // Whichever of the two it is, it is that one that is named.
+    for (a, b) in [
+        ("pin", "gone"),
+        ("gone", "pin"),
+        ("symlink", "gone"),
+        ("gone", "symlink"),
+    ] {
+        let error = unwrap_err(dir.exchange(a, b));
+        let sentence = format!(
+            "exchange {} and {}: {} does not exist",
+            fs.at(a).display(),
+            fs.at(b).display(),
+            gone.display()
+        );
+        assert_says(&error, libc::ENOENT, missing(&gone), &sentence);
+    }
+    assert_eq!(fs.names(), ["pin", "symlink"]);
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn mount_points_keep_their_names() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount_a("bpf", dir.path());
+        let root = PinDir::open(dir.path())?;
+        drop(root.create_dir("mounted", 0o700)?);
+        root.pin(&any_map(), "pin")?;
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        mount_a("tmpfs", at("mounted"));
+        let says = |error, words: String| {
+            let path = at("mounted").into();
+            let sentence = format!("{words}: {} is a mount point", at("mounted"));
+            assert_says(&error, libc::EBUSY, Cause::MountPoint { path }, &sentence);
+        };
+        let words = format!("rename {} to {}", at("mounted"), at("new"));
+        says(unwrap_err(root.rename("mounted", "new")), words);
+        let words = format!("remove {}", at("mounted"));
+        says(unwrap_err(root.remove_dir("mounted")), words);
+        if kernel(5, 17).unmet().is_none() {
+            let words = format!("exchange {} and {}", at("mounted"), at("pin"));
+            says(unwrap_err(root.exchange("mounted", "pin")), words);
+            let words = format!("exchange {} and {}", at("pin"), at("mounted"));
+            says(unwrap_err(root.exchange("pin", "mounted")), words);
+        }
+        assert_eq!(names_in(&root), ["mounted", "pin"]);
+        Ok(())
+    })
+}
+
+#[common::test(PINS)]
+fn copies_in_another_directory() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let (one, two) = (
+        root.create_dir("one", 0o700)?,
+        root.create_dir("two", 0o700)?,
+    );
+    one.pin(&any_map(), "pin")?;
+    one.set_mode("pin", 0o644)?;
+    one.copy_to("pin", &two)?;
+    assert_eq!(two.identity("pin")?, any_identity());
+    assert_eq!(two.metadata("pin")?.mode(), 0o600, "a file of its own");
+    assert_ne!(two.metadata("pin")?.inode(), one.metadata("pin")?.inode());
+    let error = unwrap_err(one.copy_to("pin", &two));
+    let sentence = format!(
+        "pin {}: {} is pinned there already",
+        fs.at("two/pin").display(),
+        any_identity()
+    );
+    let holder = Some(any_identity());
+    assert_says(&error, libc::EEXIST, Cause::Exists { holder }, &sentence);
+    let error = unwrap_err(one.copy_to("gone", &two));
+    let path = fs.at("one/gone");
+    let sentence = format!("open {0}: {0} does not exist", path.display());
+    assert_says(&error, libc::ENOENT, missing(path), &sentence);
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn copies_in_another_instance() -> Outcome {
+    let (here, there) = (TestFs::detached("700"), TestFs::detached("700"));
+    let (from, to) = (root_of(&here), root_of(&there));
+    from.pin(&hash(), "map")?;
+    from.pin(&prog(), "prog")?;
+    for name in ["map", "prog"] {
+        let moved = renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE);
+        assert_eq!(moved, Err(Errno::XDEV));
+        from.copy_to(name, &to)?;
+        assert_eq!(from.identity(name)?, to.identity(name)?);
+    }
+    assert_ne!(
+        fs::metadata(here.root())?.dev(),
+        fs::metadata(there.root())?.dev()
+    );
+    assert_eq!(there.names(), ["map", "prog"]);
+    Ok(())
+}

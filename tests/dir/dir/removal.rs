@@ -1,0 +1,362 @@
+//! Directories are removed, with what is in them and with nothing else.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Barrier;
+use std::thread;
+
+use bpf_pin::PinDir;
+use bpf_pin::error::Cause;
+use common::*;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::thread::CapabilitySet;
+
+use crate::dir::scene::*;
+use crate::dir::{MOUNTS, PINS, USERS};
+
+#[common::test(PINS)]
+fn an_empty_directory_is_removed() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dir = root.create_dir("dir", 0o700)?;
+    for fill in [true, false] {
+        if fill {
+            dir.pin(&any_map(), "pin")?;
+        } else {
+            drop(dir.create_dir("pin", 0o700)?);
+        }
+        let error = unwrap_err(root.remove_dir("dir"));
+        let path = fs.at("dir");
+        let sentence = format!("remove {0}: {0} is not empty", path.display());
+        assert_says(&error, libc::ENOTEMPTY, Cause::NotEmpty { path }, &sentence);
+        match fill {
+            true => dir.unpin(&any_map(), "pin")?,
+            false => dir.remove_dir("pin")?,
+        }
+    }
+    root.remove_dir("dir")?;
+    assert!(fs.names().is_empty());
+    let error = unwrap_err(root.remove_dir("dir"));
+    let sentence = format!("remove {0}: {0} does not exist", fs.at("dir").display());
+    assert_says(&error, libc::ENOENT, missing(fs.at("dir")), &sentence);
+    Ok(())
+}
+
+/// Three objects in each of seven directories.
+fn plant(dir: &PinDir, depth: u32) -> Outcome {
+    for name in ["a", "b", "c"] {
+        dir.pin(&any_map(), name)?;
+    }
+    if depth > 0 {
+        for name in ["left", "right"] {
+            plant(&dir.create_dir(name, 0o700)?, depth - 1)?;
+        }
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_tree_is_removed() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let tree = root.create_dir("tree", 0o700)?;
+    plant(&tree, 2)?;
+    plant(&root.create_dir("other", 0o700)?, 1)?;
+    // More than one batch of names.
+    let many = tree.create_dir("many", 0o700)?;
+    for i in 0..1500 {
+        many.pin(&any_map(), format!("a_rather_long_name_{i}"))?;
+    }
+    root.remove_dir_all("tree")?;
+    assert_eq!(fs.names(), ["other"]);
+    assert_eq!(
+        names_in(&root.open_dir("other")?),
+        ["a", "b", "c", "left", "right"]
+    );
+    // Who held it holds an empty one that is gone.
+    let error = unwrap_err(tree.pin(&any_map(), "a"));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::Removed {
+            path: fs.at("tree")
+        })
+    );
+    let error = unwrap_err(tree.entries()?.collect::<Result<Vec<_>, _>>());
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::Removed {
+            path: fs.at("tree")
+        })
+    );
+    drop(root.create_dir("empty", 0o700)?);
+    root.remove_dir_all("empty")?;
+    assert_eq!(fs.names(), ["other"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_deep_tree_is_removed() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let mut dir = root.create_dir("deep", 0o700)?;
+    // Its path is longer than any path may be.
+    let name = "d".repeat(200);
+    for _ in 0..40 {
+        dir.pin(&any_map(), "pin")?;
+        dir = dir.create_dir(&name, 0o700)?;
+    }
+    assert!(dir.path().as_os_str().len() > 4096);
+    dir.pin(&any_map(), "pin")?;
+    assert_eq!(dir.identity("pin")?, any_identity());
+    root.remove_dir_all("deep")?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn links_are_removed_and_not_followed() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let precious = root.create_dir("precious", 0o700)?;
+    precious.pin(&any_map(), "pin")?;
+    let elsewhere = tempfile::tempdir()?;
+    fs::write(elsewhere.path().join("file"), "precious")?;
+    let tree = root.create_dir("tree", 0o700)?;
+    drop(tree.create_dir("in", 0o700)?);
+    let targets = [
+        Path::new("../precious"),
+        elsewhere.path(),
+        Path::new("gone"),
+        Path::new("."),
+        Path::new(".."),
+    ];
+    for (i, target) in targets.into_iter().enumerate() {
+        for place in ["tree", "tree/in"] {
+            symlink(target, fs.at(place).join(format!("link{i}")))?;
+        }
+    }
+    root.remove_dir_all("tree")?;
+    assert_eq!(fs.names(), ["precious"]);
+    assert_eq!(names_in(&precious), ["pin"]);
+    assert_eq!(
+        fs::read_to_string(elsewhere.path().join("file"))?,
+        "precious"
+    );
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_is_no_directory_is_left() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    root.pin(&any_map(), "pin")?;
+    drop(root.create_dir("dir", 0o700)?);
+    symlink("dir", fs.at("link"))?;
+    let inode = root.metadata("link")?.inode();
+    let path = fs.at("pin");
+    let sentence = format!("remove {0}: {0} is not a directory", path.display());
+    for error in [
+        unwrap_err(root.remove_dir("pin")),
+        unwrap_err(root.remove_dir_all("pin")),
+    ] {
+        let path = path.clone();
+        assert_says(
+            &error,
+            libc::ENOTDIR,
+            Cause::NotADirectory { path },
+            &sentence,
+        );
+    }
+    let path = fs.at("link");
+    let sentence = format!(
+        "remove {0}: {0} is a symbolic link, which is not followed",
+        path.display()
+    );
+    for error in [
+        unwrap_err(root.remove_dir("link")),
+        unwrap_err(root.remove_dir_all("link")),
+    ] {
+        let path = path.clone();
+        assert_says(
+            &error,
+            libc::ENOTDIR,
+            Cause::SymbolicLink { path },
+            &sentence,
+        );
+    }
+    let error = unwrap_err(root.remove_dir_all("gone"));
+    let sentence = format!("remove {0}: {0} does not exist", fs.at("gone").display());
+    assert_says(&error, libc::ENOENT, missing(fs.at("gone")), &sentence);
+    assert_eq!(fs.names(), ["dir", "link", "pin"]);
+    assert_eq!(root.metadata("link")?.inode(), inode, "not even renamed");
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn what_is_mounted_in_a_tree_stays() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount_a("bpf", dir.path());
+        let root = PinDir::open(dir.path())?;
+        let tree = root.create_dir("tree", 0o700)?;
+        drop(tree.create_dir("in", 0o700)?.create_dir("mounted", 0o700)?);
+        let precious = root.create_dir("precious", 0o700)?;
+        precious.pin(&any_map(), "pin")?;
+        let mounted: PathBuf = dir.path().join("tree/in/mounted");
+        let says = |path: &Path| {
+            let error = unwrap_err(root.remove_dir_all("tree"));
+            let cause = Cause::MountPoint { path: path.into() };
+            let sentence = format!("remove {0}: {0} is a mount point", path.display());
+            // Below it openat2(2) says so, for itself rename(2).
+            let errno = match path.ends_with("tree") {
+                true => libc::EBUSY,
+                false => libc::EXDEV,
+            };
+            assert_says(&error, errno, cause, &sentence);
+            assert_eq!(names_in(&root), ["precious", "tree"]);
+        };
+        // Another file system, another instance, the same instance.
+        mount_a("tmpfs", &mounted);
+        fs::write(mounted.join("file"), "precious")?;
+        says(&mounted);
+        assert_eq!(fs::read_to_string(mounted.join("file"))?, "precious");
+        unmount(&mounted, UnmountFlags::empty())?;
+        mount_a("bpf", &mounted);
+        PinDir::open(&mounted)?.pin(&any_map(), "pin")?;
+        says(&mounted);
+        assert_eq!(names_in(&PinDir::open(&mounted)?), ["pin"]);
+        unmount(&mounted, UnmountFlags::empty())?;
+        mount_bind(dir.path().join("precious"), &mounted)?;
+        says(&mounted);
+        unmount(&mounted, UnmountFlags::empty())?;
+        // The tree itself.
+        let path = dir.path().join("tree");
+        mount_a("tmpfs", &path);
+        says(&path);
+        unmount(&path, UnmountFlags::empty())?;
+        root.remove_dir_all("tree")?;
+        assert_eq!(names_in(&root), ["precious"]);
+        assert_eq!(names_in(&precious), ["pin"]);
+        Ok(())
+    })
+}
+
+#[common::test(USERS)]
+fn a_tree_with_foreign_pins_has_its_name_again() -> Outcome {
+    let fs = TestFs::detached("777");
+    let root = root_of(&fs);
+    let tree = root.create_dir("tree", 0o777)?;
+    let shared = tree.create_dir("shared", 0o1777)?;
+    shared.pin(&any_map(), "theirs")?;
+    root.set_owner("tree", Some(1234), Some(1234))?;
+    as_user(CapabilitySet::empty(), || {
+        let error = unwrap_err(root.remove_dir_all("tree"));
+        let (path, directory) = (fs.at("tree/shared/theirs"), fs.at("tree/shared"));
+        let sentence = format!(
+            "remove {}: {} is sticky and the pin belongs to user 0",
+            path.display(),
+            directory.display()
+        );
+        assert_says(
+            &error,
+            libc::EPERM,
+            Cause::Sticky { directory, uid: 0 },
+            &sentence,
+        );
+        assert_eq!(error.path(), Some(&*path));
+    });
+    assert_eq!(fs.names(), ["tree"]);
+    assert_eq!(shared.identity("theirs")?, any_identity());
+    assert_eq!(
+        root.open_dir("tree")?.own_metadata()?.inode(),
+        tree.own_metadata()?.inode()
+    );
+    root.remove_dir_all("tree")?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn a_tree_that_may_not_be_read() -> Outcome {
+    let fs = TestFs::detached("777");
+    let root = root_of(&fs);
+    let tree = root.create_dir("tree", 0o777)?;
+    tree.create_dir("shut", 0o700)?.pin(&any_map(), "theirs")?;
+    root.set_owner("tree", Some(1234), Some(1234))?;
+    as_user(CapabilitySet::empty(), || {
+        let error = unwrap_err(root.remove_dir_all("tree"));
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+        let Some(Cause::Blocked {
+            path,
+            mode: 0o700,
+            uid: 0,
+            ..
+        }) = error.cause()
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(*path, fs.at("tree/shut"));
+    });
+    assert_eq!(fs.names(), ["tree"]);
+    assert_eq!(names_in(&tree.open_dir("shut")?), ["theirs"]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn a_sticky_parent_keeps_foreign_trees() -> Outcome {
+    let fs = TestFs::detached("777");
+    let root = root_of(&fs);
+    root.create_dir("tree", 0o777)?.pin(&any_map(), "pin")?;
+    drop(root.create_dir("empty", 0o777)?);
+    as_user(CapabilitySet::empty(), || {
+        for (name, error) in [
+            ("tree", unwrap_err(root.remove_dir_all("tree"))),
+            ("empty", unwrap_err(root.remove_dir("empty"))),
+        ] {
+            let directory = fs.root().to_owned();
+            let start = format!(
+                "remove {}: {} is sticky",
+                fs.at(name).display(),
+                directory.display()
+            );
+            assert!(error.to_string().starts_with(&start), "{error}");
+            assert_eq!(error.cause(), Some(&Cause::Sticky { directory, uid: 0 }));
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        }
+    });
+    assert_eq!(fs.names(), ["empty", "tree"]);
+    assert_eq!(names_in(&root.open_dir("tree")?), ["pin"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn of_eight_that_remove_a_tree() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    for _ in 0..10 {
+        plant(&root.create_dir("tree", 0o700)?, 2)?;
+        let start = Barrier::new(8);
+        let won = thread::scope(|scope| {
+            let remove = || {
+                start.wait();
+                match root.remove_dir_all("tree") {
+                    Ok(()) => 1,
+                    Err(error) => {
+                        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+                        assert_eq!(error.cause(), Some(&missing(fs.at("tree"))), "{error}");
+                        0
+                    }
+                }
+            };
+            let racers: Vec<_> = (0..8).map(|_| scope.spawn(remove)).collect();
+            racers
+                .into_iter()
+                .map(|racer| racer.join().unwrap())
+                .sum::<u32>()
+        });
+        assert_eq!(won, 1);
+        assert!(fs.names().is_empty());
+    }
+    Ok(())
+}

@@ -1,0 +1,449 @@
+//! Directories are made as they are asked for, on a bpffs and nowhere else, or not at all.
+
+mod not_made;
+use crate::dir_scene as scene;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+
+use bpf_pin::PinDir;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::dir::Metadata;
+use bpf_pin::error::Cause;
+use common::*;
+use rustix::fs::{Mode, chmod, chown};
+use rustix::process::{Gid, getegid, geteuid, umask};
+use rustix::thread::CapabilitySet;
+
+use scene::*;
+
+pub const DIRS: &[Need] = &[Need::Bpffs];
+pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+pub const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
+pub const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+pub fn of(fs: &TestFs, name: &str) -> Metadata {
+    root_of(fs).metadata(name).expect("its metadata")
+}
+
+const MODES: [u32; 10] = [
+    0, 0o700, 0o711, 0o755, 0o777, 0o1777, 0o2770, 0o4700, 0o7777, 0o007,
+];
+
+/// All modes under this umask, by path and by name.
+fn all_modes(fs: &TestFs) -> Outcome {
+    let root = root_of(fs);
+    for mode in MODES {
+        let name = format!("d{mode:o}");
+        let by_path = PinDir::create(fs.at(&name), mode)?;
+        let by_name = root.create_dir(format!("{name}n"), mode)?;
+        for dir in [by_path, by_name] {
+            let found = dir.own_metadata()?;
+            assert_eq!(found.mode(), mode, "{mode:#o} became {:#o}", found.mode());
+            assert_eq!(found.uid(), geteuid().as_raw());
+            assert_eq!(found.gid(), getegid().as_raw());
+        }
+        root.remove_dir(&name)?;
+        root.remove_dir(format!("{name}n"))?;
+    }
+    assert!(names_in(&root).is_empty());
+    Ok(())
+}
+
+const UMASKS: [u32; 5] = [0, 0o022, 0o077, 0o777, 0o555];
+
+#[common::test(DIRS)]
+fn modes_are_exact_whatever_the_umask() -> Outcome {
+    let fs = TestFs::new();
+    own_fs_struct(|| {
+        for mask in UMASKS {
+            umask(Mode::from_raw_mode(mask));
+            all_modes(&fs)?;
+        }
+        Ok(())
+    })
+}
+
+/// Who may not read what it has just made cannot open it to change its mode either.
+#[common::test(USERS)]
+fn as_a_user_under_any_umask() -> Outcome {
+    let fs = TestFs::detached("777");
+    own_fs_struct(|| {
+        as_user(CapabilitySet::empty(), || {
+            for mask in UMASKS {
+                umask(Mode::from_raw_mode(mask));
+                all_modes(&fs)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// A directory that hands down its group, which is nobody's here, and the bit that does so.
+fn handing_down(fs: &TestFs) -> PinDir {
+    fs::create_dir(fs.at("parent")).expect("a directory");
+    chown(fs.at("parent"), None, Some(Gid::from_raw(5678))).expect("its group");
+    chmod(fs.at("parent"), Mode::from_raw_mode(0o2777)).expect("its mode");
+    let parent = PinDir::open(fs.at("parent")).expect("the directory");
+    fs::create_dir(fs.at("parent/plain")).expect("a directory in it");
+    let plain = parent.metadata("plain").expect("its metadata");
+    assert_eq!((plain.gid(), plain.mode() & 0o2000), (5678, 0o2000));
+    parent.remove_dir("plain").expect("that is removed");
+    parent
+}
+
+#[common::test(USERS)]
+fn modes_are_exact_below_set_group_id() -> Outcome {
+    let fs = TestFs::detached("777");
+    let parent = handing_down(&fs);
+    let check = || -> Outcome {
+        let mut wrong = Vec::new();
+        for mode in MODES {
+            let name = format!("d{mode:o}");
+            let dir = PinDir::create(fs.at("parent").join(&name), mode)?;
+            let found = dir.own_metadata()?.mode();
+            if found != mode {
+                wrong.push(format!("{mode:#o} became {found:#o}"));
+            }
+            parent.remove_dir(&name)?;
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+        Ok(())
+    };
+    check()?;
+    as_user(CapabilitySet::empty(), check)?;
+    assert!(names_in(&parent).is_empty());
+    Ok(())
+}
+
+/// What is made belongs to this process's user and group.
+#[common::test(USERS)]
+fn the_group_is_ones_own_whatever_is_handed_down() -> Outcome {
+    let fs = TestFs::detached("777");
+    let parent = handing_down(&fs);
+    let check = |name: &str| -> Outcome {
+        let found = parent.create_dir(name, 0o700)?.own_metadata()?;
+        assert_eq!(found.uid(), geteuid().as_raw());
+        assert_eq!(found.gid(), getegid().as_raw());
+        Ok(())
+    };
+    check("root")?;
+    as_user(CapabilitySet::empty(), || check("user"))?;
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn parents_are_made_too() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("a/b/c");
+    let dir = PinDir::create(&path, 0o750)?;
+    assert_eq!(dir.path(), path);
+    let mut at = root_of(&fs);
+    for name in ["a", "b", "c"] {
+        assert_eq!(names_in(&at), [name]);
+        at = at.open_dir(name)?;
+        assert_eq!(at.own_metadata()?.mode(), 0o750);
+    }
+    assert_eq!(at.own_metadata()?.inode(), dir.own_metadata()?.inode());
+    assert!(names_in(&at).is_empty());
+    // A pin of what a loader would do.
+    PinDir::create(fs.at("a/b/d"), 0o700)?;
+    assert_eq!(names_in(&PinDir::open(fs.at("a/b"))?), ["c", "d"]);
+    assert_eq!(
+        of(&fs, "a").mode(),
+        0o750,
+        "parents that exist stay as they are"
+    );
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_exists_is_accepted_as_it_is() -> Outcome {
+    let fs = TestFs::new();
+    let first = PinDir::create(fs.at("a/b"), 0o711)?;
+    first.pin(&any_map(), "pin")?;
+    let before = first.own_metadata()?;
+    for mode in [0o700, 0o777, 0] {
+        for again in [
+            PinDir::create(fs.at("a/b"), mode)?,
+            root_of(&fs).open_dir("a")?.create_dir("b", mode)?,
+        ] {
+            let after = again.own_metadata()?;
+            assert_eq!((after.inode(), after.mode()), (before.inode(), 0o711));
+            assert_eq!(after.changed(), before.changed(), "nothing was touched");
+            assert_eq!(again.identity("pin")?, any_identity());
+        }
+    }
+    assert_eq!(
+        PinDir::create(fs.root(), 0o777)?.own_metadata()?.mode(),
+        root_of(&fs).own_metadata()?.mode()
+    );
+    assert_eq!(fs.names(), ["a"]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn owners_are_as_asked_for() -> Outcome {
+    let fs = TestFs::detached("700");
+    let cases = [
+        (Some(1234), Some(5678)),
+        (Some(1234), None),
+        (None, Some(5678)),
+        (None, None),
+    ];
+    for (i, (uid, gid)) in cases.into_iter().enumerate() {
+        let name = format!("d{i}");
+        // Set-user-id and set-group-id do not get lost with the owner.
+        let dir = PinDir::create_owned(fs.at(&name).join("in"), 0o6750, uid, gid)?;
+        for found in [of(&fs, &name), dir.own_metadata()?] {
+            assert_eq!(
+                (found.uid(), found.gid()),
+                (uid.unwrap_or(0), gid.unwrap_or(0))
+            );
+            assert_eq!(found.mode(), 0o6750);
+        }
+    }
+    // What exists is whose it is.
+    PinDir::create_owned(fs.at("d0"), 0o700, Some(1), Some(1))?;
+    assert_eq!(of(&fs, "d0").uid(), 1234);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn owners_that_cannot_be() -> Outcome {
+    let fs = TestFs::detached("777");
+    let path = fs.at("a/b");
+    let id = u32::MAX;
+    for (uid, gid) in [(Some(id), None), (Some(0), Some(id))] {
+        let error = unwrap_err(PinDir::create_owned(&path, 0o700, uid, gid));
+        let sentence = format!(
+            "create directory {}: 4294967295 is no id of a user or group",
+            path.display()
+        );
+        assert_says(&error, None, Cause::InvalidId { id }, &sentence);
+        assert!(fs.names().is_empty());
+    }
+    as_user(CapabilitySet::empty(), || {
+        let error = unwrap_err(PinDir::create_owned(&path, 0o700, Some(0), None));
+        let sentence = format!("create directory {}: EPERM", path.display());
+        assert_is_unexplained(&error, libc::EPERM, &sentence);
+        assert!(names_in(&root_of(&fs)).is_empty());
+        // One's own is no change.
+        PinDir::create_owned(&path, 0o700, Some(1234), Some(1234)).expect("a directory");
+    });
+    assert_eq!(of(&fs, "a").uid(), 1234);
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn relative_paths() -> Outcome {
+    let fs = TestFs::new();
+    own_fs_struct(|| -> Outcome {
+        change_dir(fs.root())?;
+        assert_eq!(PinDir::create("a/b", 0o700)?.path(), Path::new("a/b"));
+        assert_eq!(PinDir::create("./c", 0o700)?.path(), Path::new("./c"));
+        PinDir::create("c/./d/", 0o700)?;
+        PinDir::create(".", 0o700)?;
+        assert_eq!(fs.names(), ["a", "c"]);
+        assert_eq!(names_in(&PinDir::open("c")?), ["d"]);
+        // It is a name on a bpffs like any other, and no name there holds a '.'.
+        let error = unwrap_err(PinDir::create("..", 0o700));
+        assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
+        change_dir(&fs.at("a"))?;
+        PinDir::create("deeper", 0o700)?;
+        assert_eq!(names_in(&PinDir::open(".")?), ["b", "deeper"]);
+        // From elsewhere by a way through "..".
+        let outside = tempfile::tempdir()?;
+        fs::create_dir(outside.path().join("x"))?;
+        symlink(fs.root(), outside.path().join("way"))?;
+        change_dir(&outside.path().join("x"))?;
+        PinDir::create("../way/e", 0o700)?;
+        let error = unwrap_err(PinDir::create("f", 0o700));
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { .. })),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(".")?.count(), 0);
+        Ok(())
+    })?;
+    assert_eq!(fs.names(), ["a", "c", "e"]);
+    Ok(())
+}
+
+/// Of this thread, which has a working directory of its own.
+fn change_dir(path: &Path) -> Outcome {
+    Ok(rustix::process::chdir(path)?)
+}
+
+#[common::test(DIRS)]
+fn paths_in_many_spellings() -> Outcome {
+    let fs = TestFs::new();
+    let root = fs.root().display();
+    for path in [
+        format!("{root}/a"),
+        format!("{root}//a"),
+        format!("{root}/a/"),
+        format!("{root}/./a/."),
+        format!("/.{root}///a//"),
+    ] {
+        let dir = PinDir::create(&path, 0o700)?;
+        assert_eq!(dir.path().as_os_str(), &*path, "as it was given");
+        assert_eq!(fs.names(), ["a"], "{path}");
+        root_of(&fs).remove_dir("a")?;
+    }
+    // The longest name, and longer than a path in one piece may be.
+    let deep = format!("{root}{}", format!("/{}", "n".repeat(255)).repeat(15));
+    drop(PinDir::create(&deep, 0o700)?);
+    PinDir::open(&deep)?;
+    root_of(&fs).remove_dir_all("n".repeat(255))?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn mounts_on_the_way_are_part_of_the_path() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount_a("bpf", dir.path());
+        let outer = PinDir::create(dir.path().join("outer"), 0o700)?;
+        mount_a("bpf", dir.path().join("outer"));
+        PinDir::create(dir.path().join("outer/a/b"), 0o700)?;
+        assert!(names_in(&outer).is_empty());
+        assert_eq!(names_in(&PinDir::open(dir.path().join("outer"))?), ["a"]);
+        // Nothing is made on what is no bpffs, though it is mounted on one.
+        mount_a("tmpfs", dir.path().join("outer/a"));
+        for end in ["outer/a", "outer/a/c", "outer/a/c/d"] {
+            let error = unwrap_err(PinDir::create(dir.path().join(end), 0o700));
+            let path = dir.path().join("outer/a");
+            let sentence = format!(
+                "create directory {}: {} is on tmpfs, not on a bpffs",
+                dir.path().join(end).display(),
+                path.display()
+            );
+            let found = FileSystem::at(&path)?;
+            let missing = None;
+            assert_says(
+                &error,
+                None,
+                Cause::NotBpffs {
+                    path,
+                    found,
+                    missing,
+                    hidden: None,
+                },
+                &sentence,
+            );
+        }
+        assert_eq!(fs::read_dir(dir.path().join("outer/a"))?.count(), 0);
+        Ok(())
+    })
+}
+
+#[common::test(DIRS)]
+fn of_eight_that_create_one_directory() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    for _ in 0..10 {
+        let start = Barrier::new(8);
+        let path = fs.at("a/b/c");
+        let mut inodes: Vec<u64> = thread::scope(|scope| {
+            let create = || {
+                start.wait();
+                let dir = PinDir::create(&path, 0o751).expect("the directory");
+                let found = dir.own_metadata().unwrap();
+                assert_eq!(found.mode(), 0o751);
+                found.inode()
+            };
+            let racers: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            racers
+                .into_iter()
+                .map(|racer| racer.join().unwrap())
+                .collect()
+        });
+        inodes.dedup();
+        assert_eq!(inodes.len(), 1, "all have the same directory");
+        // No stray name anywhere.
+        for (at, name) in [("", "a"), ("a", "b"), ("a/b", "c")] {
+            assert_eq!(names_in(&PinDir::open(fs.at(at))?), [name]);
+        }
+        root.remove_dir_all("a")?;
+    }
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// Who fails takes away only what nobody uses yet.
+#[common::test(DIRS)]
+fn creators_that_fail_beside_creators() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    for _ in 0..20 {
+        let start = Barrier::new(4);
+        let (good, bad) = (fs.at("a/b/c"), fs.at("a/b/x.y"));
+        let made = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    start.wait();
+                    let error = unwrap_err(PinDir::create(&bad, 0o700));
+                    let is_expected = matches!(
+                        error.cause(),
+                        Some(Cause::Dot { .. } | Cause::Removed { .. })
+                    );
+                    assert!(is_expected, "{error}");
+                });
+            }
+            let create = || {
+                start.wait();
+                PinDir::create(&good, 0o700)
+            };
+            let racers: Vec<_> = (0..2).map(|_| scope.spawn(create)).collect();
+            let made: Vec<_> = racers
+                .into_iter()
+                .map(|racer| racer.join().unwrap())
+                .collect();
+            made
+        });
+        let mut is_made = false;
+        for created in made {
+            match created {
+                Ok(dir) => {
+                    is_made = true;
+                    assert!(names_in(&dir).is_empty(), "it is there");
+                }
+                // A parent of its own was removed under it.
+                Err(error) => assert!(
+                    matches!(error.cause(), Some(Cause::Removed { .. })),
+                    "{error}"
+                ),
+            }
+        }
+        // Each takes back what it has made alone, so if all fail an empty parent may be left: it was
+        // another's way when its maker would have removed it. But no name that nobody gave.
+        let mut dir = root.try_clone()?;
+        let mut left = Vec::new();
+        while let Some(name) = names_in(&dir).first() {
+            assert_eq!(names_in(&dir).len(), 1, "{:?}", names_in(&dir));
+            dir = dir.open_dir(name)?;
+            left.push(name.clone());
+        }
+        let all = ["a", "b", "c"];
+        let is_expected = if is_made {
+            left == all
+        } else {
+            all[..2].starts_with(&as_strs(&left))
+        };
+        assert!(is_expected, "{left:?}, made: {is_made}");
+        if !left.is_empty() {
+            root.remove_dir_all("a")?;
+        }
+        assert!(fs.names().is_empty(), "{:?}", fs.names());
+    }
+    Ok(())
+}
+
+fn as_strs(names: &[String]) -> Vec<&str> {
+    names.iter().map(|name| &**name).collect()
+}

@@ -1,0 +1,370 @@
+//! Directories that are not made, and what is left of the way to them.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bpf_pin::PinDir;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use common::*;
+use rustix::mount::{
+    FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, unmount,
+};
+use rustix::thread::CapabilitySet;
+
+use crate::dir_create::scene::*;
+use crate::dir_create::{DIRS, MOUNTS, PINS, USERS, of};
+
+#[common::test(DIRS)]
+fn nothing_is_made_of_a_path_with_a_bad_name() -> Outcome {
+    let fs = TestFs::new();
+    drop(PinDir::create(fs.at("old"), 0o700)?);
+    symlink("old", fs.at("old/link"))?;
+    let before = of(&fs, "old");
+    let dot = |component: &str| {
+        let because = match component {
+            ".." => "\"..\" is no name in a directory".to_owned(),
+            _ => format!("{component:?} holds a '.', which bpffs allows in no name"),
+        };
+        let component = component.into();
+        (Cause::Dot { component }, because)
+    };
+    let long = "n".repeat(256);
+    let too_long = (
+        Cause::NameTooLong { length: 256 },
+        "a name in the path has 256 bytes, and 255 is the most".to_owned(),
+    );
+    let cases = [
+        ("new/in/a.b".to_owned(), dot("a.b")),
+        ("new/in/..".into(), dot("..")),
+        ("new/../new".into(), dot("..")),
+        ("old/new/in/.x/y".into(), dot(".x")),
+        (format!("new/in/{long}"), too_long.clone()),
+        (format!("old/new/{long}/in"), too_long),
+    ];
+    for (path, (cause, because)) in cases {
+        let path = fs.at(&path);
+        let error = unwrap_err(PinDir::create(&path, 0o700));
+        let sentence = format!("create directory {}: {because}", shown(&path));
+        assert_says(&error, None, cause, &sentence);
+        assert_eq!(error.path(), Some(&*path));
+        assert_eq!(fs.names(), ["old"], "{}", path.display());
+        assert_eq!(names_in(&root_of(&fs).open_dir("old")?), ["link"]);
+    }
+    assert_eq!(of(&fs, "old").inode(), before.inode());
+    Ok(())
+}
+
+/// The mode shuts out the caller itself.
+#[common::test(USERS)]
+fn parents_stay_as_with_mkdir_p() -> Outcome {
+    let fs = TestFs::detached("777");
+    as_user(CapabilitySet::empty(), || {
+        for (mode, wanted) in [(0, "search"), (0o600, "search"), (0o500, "write")] {
+            let path = fs.at("a/b/c");
+            let error = unwrap_err(PinDir::create(&path, mode));
+            let cause = Cause::Blocked {
+                path: fs.at("a"),
+                mode,
+                uid: 1234,
+                wanted,
+                read_only_would_do: false,
+            };
+            let sentence = format!(
+                "create directory {}: {} (mode {mode:04o}, owner 1234) does not let this user {wanted}",
+                path.display(),
+                fs.at("a").display()
+            );
+            assert_says(&error, libc::EACCES, cause, &sentence);
+            assert_eq!(names_in(&root_of(&fs)), ["a"]);
+            root_of(&fs).remove_dir("a").unwrap();
+        }
+    });
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn nothing_is_made_on_another_file_system() -> Outcome {
+    let (_tmpfs, tmpfs) = detached_tmpfs();
+    fs::create_dir(tmpfs.join("dir"))?;
+    symlink("dir", tmpfs.join("link"))?;
+    let here = tempfile::tempdir()?;
+    let places = [
+        tmpfs.join("dir"),
+        tmpfs.clone(),
+        tmpfs.join("link"),
+        here.path().to_owned(),
+        "/sys/kernel".into(),
+        "/proc/self".into(),
+    ];
+    for place in &places {
+        let found = FileSystem::at(place)?;
+        let error = unwrap_err(PinDir::create(place, 0o700));
+        let sentence = format!(
+            "create directory {0}: {0} is on {found}, not on a bpffs",
+            place.display()
+        );
+        let path = place.clone();
+        let missing = None;
+        assert_says(
+            &error,
+            None,
+            Cause::NotBpffs {
+                path,
+                found,
+                missing,
+                hidden: None,
+            },
+            &sentence,
+        );
+        let name = format!("bpf-pin-test-{}", std::process::id());
+        for end in ["in/deep", "in/a.b", "in/deep/er"] {
+            let gone = place.join(&name);
+            let path = gone.join(end);
+            let error = unwrap_err(PinDir::create(&path, 0o700));
+            let sentence = format!(
+                "create directory {}: {} does not exist, and {} is on {found}, not on a bpffs",
+                path.display(),
+                gone.display(),
+                place.display()
+            );
+            let missing = Some(gone);
+            let path = place.clone();
+            assert_says(
+                &error,
+                libc::ENOENT,
+                Cause::NotBpffs {
+                    path,
+                    found,
+                    missing,
+                    hidden: None,
+                },
+                &sentence,
+            );
+        }
+        assert!(!place.join(&name).exists());
+    }
+    assert_eq!(fs::read_dir(tmpfs.join("dir"))?.count(), 0);
+    assert_eq!(fs::read_dir(tmpfs)?.count(), 2);
+    assert_eq!(fs::read_dir(here.path())?.count(), 0);
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn where_a_bpffs_belongs_and_is_none() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        let mounted = dir.path().join("sys");
+        fs::create_dir(&mounted)?;
+        mount_a("sysfs", &mounted);
+        let place = mounted.join("fs/bpf");
+        let found = FileSystem::at(&place)?;
+        let because = format!(
+            "{0} is on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {0}",
+            place.display()
+        );
+        for (path, errno) in [
+            (place.clone(), None),
+            (place.join("app"), Some(libc::ENOENT)),
+            (place.join("app/v1"), Some(libc::ENOENT)),
+        ] {
+            let error = unwrap_err(PinDir::create(&path, 0o700));
+            let cause = Cause::NotBpffs {
+                path: place.clone(),
+                found,
+                missing: None,
+                hidden: None,
+            };
+            let sentence = format!("create directory {}: {because}", path.display());
+            assert_says(&error, errno, cause, &sentence);
+        }
+        unmount(&mounted, UnmountFlags::empty())?;
+        Ok(())
+    })
+}
+
+#[common::test(PINS)]
+fn links_lead_to_the_bpffs_but_not_within() -> Outcome {
+    let fs = TestFs::new();
+    let outside = tempfile::tempdir()?;
+    let target = PinDir::create(fs.at("target"), 0o700)?;
+    for (name, to) in [
+        ("link", Path::new("target")),
+        ("dangling", Path::new("gone")),
+        ("loop", Path::new("loop")),
+        ("out", outside.path()),
+    ] {
+        symlink(to, fs.at(name))?;
+        for end in ["", "/new", "/new/in"] {
+            let path = fs.at(&format!("{name}{end}"));
+            let error = unwrap_err(PinDir::create(&path, 0o700));
+            let link = fs.at(name);
+            let sentence = format!(
+                "create directory {}: {} is a symbolic link, which is not followed",
+                path.display(),
+                link.display()
+            );
+            assert_says(
+                &error,
+                libc::ENOTDIR,
+                Cause::SymbolicLink { path: link },
+                &sentence,
+            );
+        }
+    }
+    let path = fs.at("link");
+    let error = unwrap_err(root_of(&fs).create_dir("link", 0o700));
+    assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
+    root_of(&fs).pin(&any_map(), "pin")?;
+    for end in ["pin", "pin/new"] {
+        let error = unwrap_err(PinDir::create(fs.at(end), 0o700));
+        let path = fs.at("pin");
+        let sentence = format!(
+            "create directory {}: {} is not a directory",
+            fs.at(end).display(),
+            path.display()
+        );
+        assert_says(
+            &error,
+            libc::ENOTDIR,
+            Cause::NotADirectory { path },
+            &sentence,
+        );
+    }
+    assert!(names_in(&target).is_empty());
+    assert_eq!(fs::read_dir(outside.path())?.count(), 0);
+    assert_eq!(
+        fs.names(),
+        ["dangling", "link", "loop", "out", "pin", "target"]
+    );
+
+    // On the way to the bpffs a link is like any other part of the path.
+    let way = outside.path().join("way");
+    symlink(fs.at("target"), &way)?;
+    PinDir::create(way.join("a/b"), 0o700)?;
+    assert_eq!(names_in(&target), ["a"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn paths_that_lead_nowhere() -> Outcome {
+    let fs = TestFs::new();
+    let error = unwrap_err(PinDir::create("", 0o700));
+    assert_says(
+        &error,
+        libc::ENOENT,
+        Cause::EmptyPath,
+        "create directory: the path is empty",
+    );
+    let long = "n".repeat(300);
+    for end in ["a\0b", "a/b\0/c", "a/\0", &format!("a/{long}/\0")] {
+        let path = fs.at(end);
+        let position = path
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap();
+        let error = unwrap_err(PinDir::create(&path, 0o700));
+        let sentence = format!(
+            "create directory {}: the path holds a NUL byte after {position} bytes",
+            shown(&path)
+        );
+        assert_says(&error, None, Cause::InteriorNul { position }, &sentence);
+        assert!(fs.names().is_empty());
+    }
+    // A file on the way to the bpffs.
+    let file = tempfile::NamedTempFile::new()?;
+    let path = file.path().join("a");
+    let error = unwrap_err(PinDir::create(&path, 0o700));
+    let sentence = format!(
+        "create directory {}: {} is not a directory",
+        path.display(),
+        file.path().display()
+    );
+    let at = file.path().to_owned();
+    assert_says(
+        &error,
+        libc::ENOTDIR,
+        Cause::NotADirectory { path: at },
+        &sentence,
+    );
+    // A directory that was removed.
+    let gone = PinDir::create(fs.at("gone"), 0o700)?;
+    root_of(&fs).remove_dir("gone")?;
+    let path = format!("/proc/self/fd/{}", gone.as_fd().as_raw_fd());
+    let error = unwrap_err(PinDir::create(format!("{path}/a/b"), 0o700));
+    let sentence = format!("create directory {path}/a/b: the directory {path} was removed");
+    assert_says(
+        &error,
+        libc::ENOENT,
+        Cause::Removed { path: path.into() },
+        &sentence,
+    );
+    let error = unwrap_err(gone.create_dir("a", 0o700));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::Removed {
+            path: fs.at("gone")
+        })
+    );
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn a_read_only_bpffs() -> Outcome {
+    let fs = TestFs::detached("700");
+    drop(PinDir::create(fs.at("old"), 0o700)?);
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = fspick(fs.mount().expect("a mount of its own"), c"", flags)?;
+    fsconfig_set_flag(&context, c"ro")?;
+    fsconfig_reconfigure(&context)?;
+    for (end, at) in [("new", fs.root().to_owned()), ("old/new", fs.at("old"))] {
+        let path = fs.at(end);
+        let error = unwrap_err(PinDir::create(&path, 0o700));
+        let sentence = format!(
+            "create directory {}: {} is on a read-only file system",
+            path.display(),
+            at.display()
+        );
+        assert_says(
+            &error,
+            libc::EROFS,
+            Cause::ReadOnlyFileSystem { path: at },
+            &sentence,
+        );
+    }
+    PinDir::create(fs.at("old"), 0o700)?;
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn a_parent_that_may_not_be_written() -> Outcome {
+    let fs = TestFs::detached("777");
+    let shared = PinDir::create(fs.at("shared"), 0o777)?;
+    shared.create_dir("theirs", 0o755)?;
+    as_user(CapabilitySet::empty(), || {
+        let path = fs.at("shared/theirs/a/b");
+        let error = unwrap_err(PinDir::create(&path, 0o700));
+        let at = fs.at("shared/theirs");
+        let sentence = format!(
+            "create directory {}: {} (mode 0755, owner 0) does not let this user write",
+            path.display(),
+            at.display()
+        );
+        let cause = Cause::Blocked {
+            path: at,
+            mode: 0o755,
+            uid: 0,
+            wanted: "write",
+            read_only_would_do: false,
+        };
+        assert_says(&error, libc::EACCES, cause, &sentence);
+        let dir = PinDir::create(fs.at("shared/a/b"), 0o700).expect("a directory of its own");
+        assert_eq!(dir.own_metadata().unwrap().uid(), 1234);
+    });
+    assert_eq!(names_in(&shared), ["a", "theirs"]);
+    Ok(())
+}

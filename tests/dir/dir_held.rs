@@ -1,0 +1,351 @@
+//! A directory that is held stays the one that it was, whatever becomes of its path, of /proc, and
+//! of the numbers of descriptors.
+
+use crate::methods;
+mod no_proc;
+use crate::dir_scene as scene;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir, Result};
+use common::*;
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::mount::{UnmountFlags, unmount};
+
+use methods::METHODS;
+use scene::*;
+
+pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
+pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
+
+/// All that can be done in a directory, and what is left of it is one pin.
+#[track_caller]
+fn assert_is_of_use(dir: &PinDir) {
+    try_all(dir).expect("it is of use");
+    assert_eq!(names_in(dir), ["mark"]);
+}
+
+fn try_all(dir: &PinDir) -> Result<()> {
+    let (one, two) = (hash(), hash());
+    dir.pin(&one, "pin")?;
+    assert_eq!(dir.get::<Map>("pin")?.id()?, one.id()?);
+    assert_eq!(
+        dir.get::<bpf_pin::Object>("pin")?.identity()?,
+        one.identity()?
+    );
+    dir.replace(&two, "pin")?;
+    assert_eq!(dir.identity("pin")?, two.identity()?);
+    dir.replace_if(&one, "pin", two.identity()?)?;
+    dir.set_mode("pin", 0o640)?;
+    dir.set_owner("pin", None, None)?;
+    dir.replace_keeping_mode(&two, "pin")?;
+    assert_eq!(dir.metadata("pin")?.mode(), 0o640);
+    let sub = dir.create_dir("sub", 0o710)?;
+    assert_eq!(
+        dir.open_dir("sub")?.own_metadata()?.inode(),
+        sub.own_metadata()?.inode()
+    );
+    dir.copy_to("pin", &sub)?;
+    dir.link("pin", "second")?;
+    dir.rename("second", "third")?;
+    if kernel(5, 17).unmet().is_none() {
+        dir.exchange("third", "pin")?;
+    }
+    dir.unlink("third")?;
+    let stage = dir.stage("set")?;
+    stage.pin(&one, "a")?;
+    drop(stage.publish()?);
+    assert_eq!(dir.open_dir("set")?.identity("a")?, one.identity()?);
+    dir.remove_dir_all("set")?;
+    sub.unpin(&two, "pin")?;
+    dir.remove_dir("sub")?;
+    dir.unpin(&two, "pin")?;
+    dir.remove_leftovers()?;
+    dir.pin(&one, "mark")
+}
+
+#[common::test(PINS)]
+fn a_removed_directory_says_so() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dead = root.create_dir("dead", 0o700)?;
+    let path = fs.at("dead");
+    root.remove_dir("dead")?;
+    let because = format!("the directory {} was removed", path.display());
+    let cause = || Cause::Removed { path: path.clone() };
+    let check = || {
+        for (words, call) in METHODS {
+            let error = unwrap_err(call(&dead, OsStr::new("name")));
+            let at = |name: &str| path.join(name).display().to_string();
+            let words = words
+                .replace("{pin}", &at("pin"))
+                .replace("{new}", &at("new"));
+            let sentence = format!("{}: {because}", words.replace("{}", &at("name")));
+            assert_says(&error, libc::ENOENT, cause(), &sentence);
+        }
+    };
+    check();
+    // Nor does it matter who has the name by now.
+    let new = root.create_dir("dead", 0o700)?;
+    new.pin(&any_map(), "name")?;
+    new.pin(&any_map(), "pin")?;
+    check();
+    assert_eq!(names_in(&new), ["name", "pin"]);
+    let listed = dead.entries()?.next();
+    let error = unwrap_err(listed.expect("an error"));
+    assert_says(
+        &error,
+        libc::ENOENT,
+        cause(),
+        &format!("list {}: {because}", path.display()),
+    );
+    let error = unwrap_err(dead.lock(LockMode::Exclusive, Wait::Forever));
+    let sentence = format!(
+        "lock {0}: {0} leads to another directory by now, or to none",
+        path.display()
+    );
+    assert_says(&error, None, Cause::Moved { path: path.clone() }, &sentence);
+    assert_eq!(dead.own_metadata()?.links(), 0);
+    dead.chmod(0o755)?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_renamed_directory() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dir = PinDir::create(fs.at("a/b/dir"), 0o700)?;
+    root.rename("a", "elsewhere")?;
+    root.open_dir("elsewhere")?
+        .open_dir("b")?
+        .rename("dir", "moved")?;
+    assert_is_of_use(&dir);
+    assert_eq!(dir.path(), fs.at("a/b/dir"), "as it was opened");
+    assert_eq!(
+        names_in(&PinDir::open(fs.at("elsewhere/b/moved"))?),
+        ["mark"]
+    );
+    assert_eq!(fs.names(), ["elsewhere"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_parent_that_became_a_link() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dir = PinDir::create(fs.at("parent/dir"), 0o700)?;
+    let decoy = PinDir::create(fs.at("decoy/dir"), 0o700)?;
+    decoy.pin(&prog(), "pin")?;
+    root.rename("parent", "hidden")?;
+    symlink("decoy", fs.at("parent"))?;
+    assert_is_of_use(&dir);
+    assert_eq!(names_in(&decoy), ["pin"]);
+    assert_eq!(
+        names_in(&PinDir::open(fs.at("parent/dir"))?),
+        ["pin"],
+        "by its path it is the decoy"
+    );
+    assert_eq!(names_in(&PinDir::open(fs.at("hidden/dir"))?), ["mark"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn another_directory_in_its_place() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dir = root.create_dir("dir", 0o700)?;
+    root.rename("dir", "old")?;
+    let decoy = root.create_dir("dir", 0o700)?;
+    assert_is_of_use(&dir);
+    assert!(names_in(&decoy).is_empty());
+    assert_eq!(names_in(&root.open_dir("old")?), ["mark"]);
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn a_mount_over_the_path() -> Outcome {
+    let temporary = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        let path = temporary.path();
+        mount_a("bpf", path);
+        // Over the directory, over what is above it, and with another bpffs.
+        for (kind, over) in [
+            ("tmpfs", "a/dir"),
+            ("bpf", "a/dir"),
+            ("tmpfs", "a"),
+            ("bpf", ""),
+        ] {
+            let dir = PinDir::create(path.join("a/dir"), 0o700)?;
+            let over = path.join(over);
+            mount_a(kind, &over);
+            assert_is_of_use(&dir);
+            let seen = fs::read_dir(&over)?.filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                !name.to_string_lossy().ends_with(".debug")
+            });
+            assert_eq!(seen.count(), 0, "nothing is in what was mounted");
+            unmount(&over, UnmountFlags::empty())?;
+            assert_eq!(names_in(&PinDir::open(path.join("a/dir"))?), ["mark"]);
+            dir.unlink("mark")?;
+        }
+        Ok(())
+    })
+}
+
+#[common::test(MOUNTS)]
+fn a_bpffs_that_was_unmounted() -> Outcome {
+    let temporary = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount_a("bpf", temporary.path());
+        let dir = PinDir::create(temporary.path().join("dir"), 0o700)?;
+        // Who holds a directory keeps the file system busy.
+        let busy = unmount(temporary.path(), UnmountFlags::empty());
+        assert_eq!(busy, Err(rustix::io::Errno::BUSY));
+        unmount(temporary.path(), UnmountFlags::DETACH)?;
+        assert_is_of_use(&dir);
+        assert_eq!(fs::read_dir(temporary.path())?.count(), 0);
+        Ok(())
+    })
+}
+
+#[common::test(PINS)]
+fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let dir = root.create_dir("dir", 0o700)?;
+    drop(dir.lock(LockMode::Exclusive, Wait::Forever)?);
+    root.rename("dir", "old")?;
+    let path = fs.at("dir");
+    let sentence = format!(
+        "lock {0}: {0} leads to another directory by now, or to none",
+        path.display()
+    );
+    for step in 0..2 {
+        for error in [
+            unwrap_err(dir.lock(LockMode::Exclusive, Wait::Forever)),
+            unwrap_err(dir.lock(LockMode::Shared, Wait::Forever)),
+            unwrap_err(dir.lock(LockMode::Exclusive, Wait::No)),
+            unwrap_err(dir.lock(LockMode::Shared, Wait::No)),
+            unwrap_err(dir.lock(
+                LockMode::Exclusive,
+                Wait::UpTo(std::time::Duration::from_secs(1)),
+            )),
+        ] {
+            assert_says(&error, None, Cause::Moved { path: path.clone() }, &sentence);
+        }
+        if step == 0 {
+            drop(root.create_dir("dir", 0o700)?);
+        }
+    }
+    // Nothing is held by those that failed.
+    assert!(
+        root.open_dir("old")?
+            .lock(LockMode::Exclusive, Wait::No)?
+            .is_some()
+    );
+    root.remove_dir("dir")?;
+    root.rename("old", "dir")?;
+    assert!(dir.lock(LockMode::Exclusive, Wait::No)?.is_some());
+    Ok(())
+}
+
+/// A lock of an old set does not keep it from being published again.
+#[common::test(PINS)]
+fn an_old_set_that_is_locked() -> Outcome {
+    let fs = TestFs::new();
+    let root = root_of(&fs);
+    let stage = root.stage("set")?;
+    stage.pin(&any_map(), "first")?;
+    let first = stage.publish().map_err(bpf_pin::Error::from)?;
+    let lock = first.dir.lock(LockMode::Exclusive, Wait::Forever)?;
+    let second = root.stage("set")?.publish().map_err(bpf_pin::Error::from)?;
+    let old = second.old.expect("the one that was there");
+    let third = old.publish().map_err(bpf_pin::Error::from)?;
+    assert!(third.dir.lock(LockMode::Shared, Wait::No)?.is_none());
+    drop((lock, third));
+    assert_eq!(names_in(&root.open_dir("set")?), ["first"]);
+    assert_eq!(fs.names(), ["set"]);
+    Ok(())
+}
+
+/// A number that is one directory to this thread and another to the rest of the process.
+#[common::test(MOUNTS)]
+fn a_thread_with_descriptors_of_its_own() -> Outcome {
+    let number = |fs: &TestFs| fs.mount().expect("a mount of its own").as_raw_fd();
+    let mut two = [TestFs::detached("700"), TestFs::detached("700")];
+    // The thread's own map takes the lowest.
+    two.sort_by_key(number);
+    let [fs, decoys] = two;
+    let number = number(&decoys);
+    root_of(&decoys).pin(&prog(), "pin")?;
+    own_descriptors(|| -> Outcome {
+        // By way of the process's table, for that is where /proc/self/fd leads.
+        let held = fcntl_dupfd_cloexec(root_of(&fs), number + 1)?;
+        // SAFETY: in this thread's table nobody uses the number.
+        let done = unsafe { libc::dup3(held.as_raw_fd(), number, libc::O_CLOEXEC) };
+        assert_eq!(done, number);
+        // SAFETY: the call above has made it, in a table of this thread's own.
+        let mine = PinDir::from_fd(unsafe { OwnedFd::from_raw_fd(number) })?;
+        assert_is_of_use(&mine);
+        Ok(())
+    })?;
+    assert_eq!(fs.names(), ["mark"]);
+    assert_eq!(decoys.names(), ["pin"]);
+    Ok(())
+}
+
+/// A number that the kernel takes for none, if it is not told otherwise.
+#[common::test(MOUNTS)]
+fn descriptor_0_is_a_directory() -> Outcome {
+    let fs = TestFs::detached("700");
+    own_descriptors(|| -> Outcome {
+        // SAFETY: in this thread's table nobody uses it.
+        unsafe { libc::close(0) };
+        let dir = PinDir::open(fs.root())?;
+        assert_eq!(dir.as_fd().as_raw_fd(), 0);
+        assert_is_of_use(&dir);
+        Ok(())
+    })?;
+    assert_eq!(fs.names(), ["mark"]);
+    Ok(())
+}
+
+/// Counted in a table where nobody else opens any.
+#[common::test(PINS)]
+fn no_descriptor_is_left_open() -> Outcome {
+    let fs = TestFs::new();
+    let open = || fs::read_dir("/proc/thread-self/fd").map(Iterator::count);
+    own_descriptors(|| -> Outcome {
+        let before = open()?;
+        for _ in 0..3 {
+            let dir = PinDir::create(fs.at("dir"), 0o700)?;
+            assert_is_of_use(&dir);
+            dir.pin(&any_map(), "pin")?;
+            drop(dir.create_dir("directory", 0o700)?);
+            for (_, call) in METHODS {
+                for name in ["gone", "a.b", "directory", "pin"] {
+                    // Whether it can be done is not the question here.
+                    let _ = call(&dir, OsStr::new(name));
+                }
+            }
+            for name in ["gone", "gone/a.b", "mark", "mark/a"] {
+                let _ = PinDir::open(fs.at("dir").join(name));
+                let _ = PinDir::create(fs.at("dir").join(name), 0o700);
+            }
+            let _ = PinDir::from_fd(any_map().into());
+            root_of(&fs).remove_dir_all("dir")?;
+            let _ = dir.pin(&any_map(), "dead");
+            let _ = dir.create_dir("dead", 0o700);
+            let _ = dir.lock(LockMode::Exclusive, Wait::Forever);
+        }
+        assert_eq!(open()?, before);
+        Ok(())
+    })?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Without /proc, or with one that is not the kernel's: `BPF_F_PATH_FD` needs none, and what else
+//! there is says so.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir, Result};
+use common::*;
+use rustix::fs::Mode;
+use rustix::process::umask;
+use rustix::thread::CapabilitySet;
+
+use crate::dir_held::scene::*;
+use crate::dir_held::{MOUNTS, USERS};
+
+/// What needs no /proc from Linux 6.5 on, and what needs it before.
+fn assert_needs(dir: &PinDir, other: &PinDir) {
+    type Call<'a> = &'a dyn Fn() -> Result<()>;
+    let identity = any_identity();
+    #[rustfmt::skip]
+    let calls: [(&str, &str, Call<'_>); 9] = [
+        ("pin", "new", &|| dir.pin(&any_map(), "new")),
+        ("open", "pin", &|| dir.get::<Map>("pin").map(drop)),
+        ("open", "pin", &|| dir.get::<bpf_pin::Object>("pin").map(drop)),
+        ("open", "pin", &|| dir.identity("pin").map(drop)),
+        ("open", "pin", &|| dir.copy_to("pin", other)),
+        ("replace", "pin", &|| dir.replace(&any_map(), "pin")),
+        ("replace", "pin", &|| dir.replace_keeping_mode(&any_map(), "pin")),
+        ("replace", "pin", &|| dir.replace_if(&any_map(), "pin", identity)),
+        ("unpin", "pin", &|| dir.unpin(&any_map(), "pin")),
+    ];
+    let inode = dir.metadata("pin").unwrap().inode();
+    for (verb, name, call) in calls {
+        if has_path_fd() {
+            call().unwrap_or_else(|error| panic!("{error}"));
+            continue;
+        }
+        let sentence = format!(
+            "{verb} {}: this kernel does not know BPF_F_PATH_FD (Linux 6.5), and /proc, the other way to a directory's names, is not there or not genuine",
+            dir.path().join(name).display()
+        );
+        assert_says(&unwrap_err(call()), None, Cause::NeedsProc, &sentence);
+    }
+    if has_path_fd() {
+        assert_eq!(names_in(dir), ["new"]);
+        assert_eq!(other.identity("pin").unwrap(), identity);
+        dir.rename("new", "pin").expect("another name");
+    } else {
+        // Nothing was changed.
+        assert_eq!(names_in(dir), ["pin"]);
+        assert!(names_in(other).is_empty());
+        assert_eq!(dir.metadata("pin").unwrap().inode(), inode);
+    }
+    needs_none(dir).expect("what needs no /proc at all");
+    assert_eq!(names_in(dir), ["pin"]);
+    let mode = dir.metadata("pin").unwrap().mode();
+    let path = dir.path().join("pin");
+    let sentence = format!(
+        "change the mode of {}: it takes /proc, which is not there or not genuine",
+        path.display()
+    );
+    let error = unwrap_err(dir.set_mode("pin", 0o666));
+    assert_says(&error, None, Cause::NoProc, &sentence);
+    assert_eq!(dir.metadata("pin").unwrap().mode(), mode);
+}
+
+fn needs_none(dir: &PinDir) -> Result<()> {
+    dir.link("pin", "second")?;
+    dir.rename("second", "third")?;
+    if kernel(5, 17).unmet().is_none() {
+        dir.exchange("third", "pin")?;
+    }
+    dir.unlink("third")?;
+    dir.set_owner("pin", None, None)?;
+    let sub = dir.create_dir("sub", 0o750)?;
+    sub.chmod(0o711)?;
+    assert_eq!(dir.metadata("sub")?.mode(), 0o711);
+    assert_eq!(names_in(&dir.open_dir("sub")?), [""; 0]);
+    drop(dir.stage("set")?.publish()?);
+    dir.remove_dir_all("set")?;
+    dir.remove_dir("sub")?;
+    dir.remove_leftovers()?;
+    dir.remove_where_dry_run(|_| true).map(drop)
+}
+
+/// Two directories, the first with a pin.
+fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
+    let root = root_of(fs);
+    let dir = root.create_dir("dir", 0o700)?;
+    dir.pin(&any_map(), "pin")?;
+    Ok((dir, root.create_dir("other", 0o700)?))
+}
+
+#[common::test(MOUNTS)]
+fn without_proc() -> Outcome {
+    let fs = TestFs::detached("700");
+    let (dir, other) = two(&fs)?;
+    own_mounts(|| {
+        mount_a("tmpfs", "/proc");
+        assert!(!fs::exists("/proc/self").unwrap());
+        assert_needs(&dir, &other);
+        // Its path led through /proc.
+        let path = fs.at("dir");
+        let sentence = format!(
+            "lock {0}: {0} leads to another directory by now, or to none",
+            path.display()
+        );
+        assert_says(
+            &unwrap_err(dir.lock(LockMode::Exclusive, Wait::Forever)),
+            None,
+            Cause::Moved { path },
+            &sentence,
+        );
+    });
+    // Here it is as it was.
+    assert_eq!(dir.identity("pin")?, any_identity());
+    dir.set_mode("pin", 0o640)?;
+    Ok(())
+}
+
+/// As whoever may mount, but not read what another pins, would have it: where a descriptor should
+/// lead to its directory, there is another.
+#[common::test(MOUNTS)]
+fn with_a_proc_that_is_forged() -> Outcome {
+    let decoys = TestFs::detached("700");
+    let lure = root_of(&decoys).create_dir("lure", 0o700)?;
+    let decoy_map = hash();
+    lure.pin(&decoy_map, "pin")?;
+    for is_link in [false, true] {
+        let fs = TestFs::detached("700");
+        let (dir, other) = two(&fs)?;
+        let numbers = [&dir, &other].map(|dir| dir.as_fd().as_raw_fd().to_string());
+        own_mounts(|| -> Outcome {
+            let aside = tempfile::tempdir()?;
+            mount_a("bpf", aside.path());
+            let fake = PinDir::create(aside.path().join("fake"), 0o700)?;
+            fake.pin(&decoy_map, "pin")?;
+            mount_a("bpf", "/proc");
+            for way in ["self", "thread-self"] {
+                let descriptors = PinDir::create(format!("/proc/{way}/fd"), 0o700)?;
+                for number in &numbers {
+                    let at = Path::new("/proc").join(way).join("fd").join(number);
+                    if is_link {
+                        symlink(aside.path().join("fake"), at)?;
+                    } else {
+                        rustix::fs::mkdir(at, Mode::RWXU)?;
+                    }
+                }
+                assert_eq!(names_in(&descriptors).len(), numbers.len());
+            }
+            assert_needs(&dir, &other);
+            for way in ["self", "thread-self"] {
+                for number in &numbers {
+                    let at: PathBuf = ["/proc", way, "fd", number].iter().collect();
+                    let expected: &[&str] = if is_link { &["pin"] } else { &[] };
+                    assert_eq!(names_in(&PinDir::open(at)?), expected);
+                }
+            }
+            assert_eq!(
+                Map::open(aside.path().join("fake/pin"))?.id()?,
+                decoy_map.id()?
+            );
+            assert_eq!(fake.metadata("pin")?.mode(), 0o600);
+            Ok(())
+        })?;
+    }
+    assert_eq!(names_in(&lure), ["pin"]);
+    Ok(())
+}
+
+/// A umask that takes the right to read one's own new directory leaves no way to its mode but /proc.
+#[common::test(USERS)]
+fn a_new_directory_without_proc() -> Outcome {
+    let fs = TestFs::detached("777");
+    let root = root_of(&fs);
+    own_mounts(|| {
+        mount_a("tmpfs", "/proc");
+        as_user(CapabilitySet::empty(), || {
+            umask(Mode::from_raw_mode(0o077));
+            let dir = root.create_dir("fine", 0o755).expect("a directory");
+            assert_eq!(dir.own_metadata().unwrap().mode(), 0o755);
+            umask(Mode::from_raw_mode(0o777));
+            let error = unwrap_err(root.create_dir("shut", 0o755));
+            let sentence = format!(
+                "create directory {}: it takes /proc, which is not there or not genuine",
+                fs.at("shut").display()
+            );
+            assert_says(&error, None, Cause::NoProc, &sentence);
+        });
+    });
+    assert_eq!(fs.names(), ["fine"]);
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! Processes that are stopped at named system calls, while another process puts something else under the
+//! name that they work on: nothing of the other process is lost.
+
+use bpf_pin::dir::{LockMode, Wait};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, PinDir};
+use common::{Need, Stop, TestFs, Tracee, become_user, cap, hash, kernel};
+use rustix::thread::CapabilitySet;
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const EXCHANGE: &[Need] = &[cap::BPF, Need::Bpffs, kernel(5, 17)];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, Need::Bpffs];
+const BPF_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 17)];
+const PID_NAMESPACE: &[Need] = &[cap::SYS_ADMIN, Need::Bpffs];
+
+/// Goes on to the first such stop.
+fn until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
+    while let Some(stop) = tracee.next().unwrap() {
+        if is_it(&stop) {
+            return;
+        }
+    }
+    panic!("it ended without that stop");
+}
+
+fn is_entry(name: &'static str) -> impl Fn(&Stop) -> bool {
+    move |stop| stop.is_entry() && stop.name() == name
+}
+
+fn has_exchanged(stop: &Stop) -> bool {
+    stop.has_done("renameat2") && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
+}
+
+fn is_about_to_exchange(stop: &Stop) -> bool {
+    is_entry("renameat2")(stop) && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
+}
+
+fn open(fs: &TestFs) -> PinDir {
+    PinDir::open(fs.root()).unwrap()
+}
+
+/// Those of the temporary names.
+fn hidden(fs: &TestFs) -> Vec<String> {
+    let mut names = fs.names();
+    names.retain(|name| name.starts_with("_bpf-pin-"));
+    names
+}
+
+fn nothing_is_removed(dir: &PinDir) {
+    let report = dir.remove_leftovers().unwrap();
+    assert!(report.removed.is_empty(), "{:?}", report.removed);
+    assert!(report.restored.is_empty(), "{:?}", report.restored);
+}
+
+fn id_of(dir: &PinDir, name: &str) -> u32 {
+    dir.get::<Map>(name).unwrap().id().unwrap()
+}
+
+/// A process that replaces "name" from `hash()`, stopped right before the exchange; then "name" is a
+/// directory with a pin in it.
+fn replaces_a_directory(fs: &TestFs) -> Tracee {
+    let dir = open(fs);
+    dir.pin(&hash(), "name").unwrap();
+    let seen = dir.identity("name").unwrap();
+    let run = move |dir: PinDir| match dir.replace_if(&hash(), "name", seen) {
+        Err(error) if matches!(error.cause(), Some(Cause::NotAnObject { .. })) => 0,
+        Err(error) => panic!("{error}"),
+        Ok(()) => 1,
+    };
+    let mut replaces = Tracee::fork(|| open(fs), run).unwrap();
+    until(&mut replaces, is_about_to_exchange);
+    dir.unlink("name").unwrap();
+    let inner = dir.create_dir("name", 0o755).unwrap();
+    inner.pin(&hash(), "inner").unwrap();
+    replaces
+}
+
+#[common::test_alone(EXCHANGE)]
+fn a_directory_that_replace_if_displaced_gets_its_name_back() {
+    let fs = TestFs::new();
+    let mut replaces = replaces_a_directory(&fs);
+    until(&mut replaces, has_exchanged);
+    let dir = open(&fs);
+    // Its hidden name is a living process's, whatever has it.
+    nothing_is_removed(&dir);
+    assert_eq!(replaces.finish().unwrap(), 0);
+    assert_eq!(fs.names(), ["name"]);
+    id_of(&dir.open_dir("name").unwrap(), "inner");
+}
+
+#[common::test_alone(EXCHANGE)]
+fn a_directory_under_the_name_of_a_dead_process_for_a_pin_is_reported() {
+    let fs = TestFs::new();
+    let mut replaces = replaces_a_directory(&fs);
+    until(&mut replaces, has_exchanged);
+    replaces.kill().unwrap();
+    let dir = open(&fs);
+    let report = dir.remove_leftovers().unwrap();
+    assert!(report.removed.is_empty(), "{:?}", report.removed);
+    let [error] = &report.failed[..] else {
+        panic!("{:?}", report.failed)
+    };
+    assert!(
+        matches!(error.cause(), Some(Cause::NotAnObject { .. })),
+        "{error}"
+    );
+    let names = hidden(&fs);
+    id_of(&dir.open_dir(&names[0]).unwrap(), "inner");
+}
+
+/// If the name cannot be given back, the error says where the displaced directory is, and it stays there.
+#[common::test_alone(BPF_USER)]
+fn a_name_that_changed_hands_is_reported() {
+    let fs = TestFs::detached("1777");
+    become_user(1234, CapabilitySet::BPF);
+    let dir = open(&fs).create_dir("app", 0o700).unwrap();
+    dir.pin(&hash(), "name").unwrap();
+    let seen = dir.identity("name").unwrap();
+    let run = |dir: PinDir| match dir.replace_if(&hash(), "name", seen).unwrap_err().cause() {
+        Some(Cause::ChangedHands { path, now_at }) => {
+            assert_eq!(path, &dir.path().join("name"));
+            dir.open_dir(now_at.file_name().unwrap()).unwrap();
+            0
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut replaces = Tracee::fork(|| PinDir::open(fs.at("app")).unwrap(), run).unwrap();
+    until(&mut replaces, is_about_to_exchange);
+    dir.unlink("name").unwrap();
+    dir.create_dir("name", 0o755).unwrap();
+    until(&mut replaces, has_exchanged);
+    dir.chmod(0o500).unwrap();
+    assert_eq!(replaces.finish().unwrap(), 0);
+    assert_eq!(dir.entries().unwrap().count(), 2);
+}
+
+/// A process that publishes "set" over a directory, stopped right before the exchange; then "set" is a pin.
+fn publishes_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
+    let dir = open(fs);
+    dir.create_dir("set", 0o755).unwrap();
+    let run = |dir: PinDir| {
+        let set = dir.stage("set").unwrap();
+        set.pin(&hash(), "map").unwrap();
+        let failed = set.publish().unwrap_err();
+        match failed.cause() {
+            Some(Cause::NotADirectory { path }) if path.ends_with("set") => 0,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut publishes = Tracee::fork(|| open(fs), run).unwrap();
+    until(&mut publishes, is_about_to_exchange);
+    dir.remove_dir("set").unwrap();
+    let map = hash();
+    dir.pin(&map, "set").unwrap();
+    until(&mut publishes, has_exchanged);
+    (publishes, map.id().unwrap())
+}
+
+#[common::test_alone(EXCHANGE)]
+fn a_pin_that_publish_displaced_gets_its_name_back() {
+    let fs = TestFs::new();
+    let (publishes, id) = publishes_over_a_pin(&fs);
+    let dir = open(&fs);
+    nothing_is_removed(&dir);
+    assert_eq!(publishes.finish().unwrap(), 0);
+    assert_eq!(fs.names(), ["set"]);
+    assert_eq!(id_of(&dir, "set"), id);
+}
+
+#[common::test_alone(EXCHANGE)]
+fn a_pin_that_a_killed_publish_displaced_is_reported() {
+    let fs = TestFs::new();
+    let (publishes, id) = publishes_over_a_pin(&fs);
+    publishes.kill().unwrap();
+    let dir = open(&fs);
+    let report = dir.remove_leftovers().unwrap();
+    assert!(report.removed.is_empty(), "{:?}", report.removed);
+    let [error] = &report.failed[..] else {
+        panic!("{:?}", report.failed)
+    };
+    assert!(
+        matches!(error.cause(), Some(Cause::NotADirectory { .. })),
+        "{error}"
+    );
+    assert_eq!(id_of(&dir, &hidden(&fs)[0]), id);
+}
+
+#[common::test_alone(EXCHANGE)]
+fn remove_dir_all_removes_no_pin_that_took_the_name() {
+    let fs = TestFs::new();
+    let dir = open(&fs);
+    dir.create_dir("dir", 0o755).unwrap();
+    dir.pin(&hash(), "pin").unwrap();
+    let run = |dir: PinDir| match dir.remove_dir_all("dir").unwrap_err().cause() {
+        Some(Cause::NotADirectory { path }) if path.ends_with("dir") => 0,
+        other => panic!("{other:?}"),
+    };
+    let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
+    until(&mut removes, is_entry("renameat2"));
+    dir.exchange("dir", "pin").unwrap();
+    until(&mut removes, |stop| stop.has_done("renameat2"));
+    nothing_is_removed(&dir);
+    assert_eq!(removes.finish().unwrap(), 0);
+    assert_eq!(fs.names(), ["dir", "pin"]);
+    id_of(&dir, "dir");
+    dir.open_dir("pin").unwrap();
+}
+
+/// As `mkdir -p`: another process may use the parent already.
+#[common::test_alone(PINS)]
+fn a_parent_that_was_created_stays_if_the_rest_fails() {
+    let fs = TestFs::new();
+    let path = fs.at("n/m");
+    let run = |_| u8::from(PinDir::create(&path, 0o500).is_ok());
+    let mut creates = Tracee::fork(|| (), run).unwrap();
+    // The second directory is about to get its name.
+    let mut renames = 0;
+    while renames < 2 {
+        until(&mut creates, is_entry("renameat2"));
+        renames += 1;
+    }
+    let other = PinDir::create(fs.at("n"), 0o700).unwrap();
+    other.pin(&hash(), "m").unwrap();
+    assert_eq!(creates.finish().unwrap(), 0);
+    id_of(&open(&fs).open_dir("n").unwrap(), "m");
+    assert_eq!(other.entries().unwrap().count(), 1);
+}
+
+/// A removal of leftovers beside a creation, as a user that may not read the new directory.
+#[common::test_alone(USER)]
+fn a_new_directory_keeps_its_mode_beside_a_removal_of_leftovers() {
+    let fs = TestFs::detached("1777");
+    become_user(1234, CapabilitySet::empty());
+    for mode in [0o300, 0o755] {
+        let run = move |dir: PinDir| u8::from(dir.create_dir("new", mode).is_err());
+        let mut creates = Tracee::fork(|| open(&fs), run).unwrap();
+        let dir = open(&fs);
+        while let Some(stop) = creates.next().unwrap() {
+            let report = dir.remove_leftovers().unwrap();
+            assert!(
+                report.removed.is_empty() && report.failed.is_empty(),
+                "{stop:?}"
+            );
+        }
+        assert_eq!(creates.finish().unwrap(), 0);
+        assert_eq!(dir.metadata("new").unwrap().mode(), mode);
+        dir.remove_dir("new").unwrap();
+    }
+}
+
+/// A removal of leftovers locks no directory that is being published.
+#[common::test_alone(PINS)]
+fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
+    let fs = TestFs::new();
+    let dir = open(&fs);
+    let stage = dir.stage("set").unwrap();
+    let mut removes = Tracee::fork(
+        || open(&fs),
+        |dir: PinDir| u8::from(!dir.remove_leftovers().unwrap().removed.is_empty()),
+    )
+    .unwrap();
+    let mut stage = Some(stage);
+    let mut set = None;
+    while let Some(stop) = removes.next().unwrap() {
+        assert_ne!(stop.name(), "flock");
+        if stop.has_done("getdents64") && set.is_none() {
+            set = Some(stage.take().unwrap().publish().unwrap().dir);
+        }
+        if let Some(set) = &set {
+            assert!(
+                set.lock(LockMode::Shared, Wait::No).unwrap().is_some(),
+                "{stop:?}"
+            );
+        }
+    }
+    assert_eq!(removes.finish().unwrap(), 0);
+    assert!(set.is_some());
+}
+
+/// Process 1 of a pid namespace, and its child that is process 1 of another: the child has a copy of the
+/// lock, and what it drops is its parent's.
+#[common::test_alone(PID_NAMESPACE)]
+fn a_child_that_is_process_1_too_does_not_release_its_parents_lock() {
+    let fs = TestFs::new();
+    let is_released = in_a_pid_namespace(|| {
+        assert_eq!(std::process::id(), 1);
+        let dir = open(&fs);
+        let lock = dir.lock(LockMode::Exclusive, Wait::No).unwrap().unwrap();
+        let stage = dir.stage("set").unwrap();
+        let mut copies = Some((lock, stage));
+        let failed = in_a_pid_namespace(|| {
+            assert_eq!(std::process::id(), 1);
+            drop(copies.take());
+            0
+        });
+        let is_free = open(&fs)
+            .lock(LockMode::Shared, Wait::No)
+            .unwrap()
+            .is_some();
+        let is_staged = copies
+            .take()
+            .is_some_and(|(_, stage)| stage.publish().is_ok());
+        failed | u8::from(is_free) | u8::from(!is_staged) << 1
+    });
+    assert_eq!(is_released, 0);
+    assert_eq!(fs.names(), ["set"]);
+}
+
+/// What a forked child returns that is process 1 of a new pid namespace.
+fn in_a_pid_namespace(run: impl FnOnce() -> u8) -> u8 {
+    // SAFETY: this process has one thread, and unshare takes no address.
+    let child = unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWPID), 0);
+        libc::fork()
+    };
+    assert_ne!(child, -1);
+    if child == 0 {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        // SAFETY: the parent's buffers and destructors are the parent's.
+        unsafe { libc::_exit(done.unwrap_or(101).into()) }
+    }
+    let mut status = 0;
+    // SAFETY: status is writable; the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status), "{status}");
+    libc::WEXITSTATUS(status) as u8
+}

@@ -1,0 +1,226 @@
+//! The lock of a directory: who it keeps out, for how long, and when it is let go.
+
+mod counted;
+mod ends;
+mod forked;
+use common::child_process as holder;
+mod moved;
+mod set;
+mod wait;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::dir::DirLock;
+use bpf_pin::error::Cause;
+use bpf_pin::{PinDir, Result};
+use common::*;
+use rustix::fs::{Mode, chmod};
+use rustix::thread::CapabilitySet;
+
+use holder::Holder;
+
+/// How long nobody should wait on any machine, and everybody does before it is called a failure.
+const AGES: Duration = Duration::from_secs(40);
+/// Not worth the wait.
+const MOMENT: Duration = Duration::from_millis(60);
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const DIRS: &[Need] = &[Need::Bpffs];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const MOUNT: &[Need] = &[cap::SYS_ADMIN];
+
+#[common::child]
+fn child_role() -> Option<ExitCode> {
+    const TASKS: &[&str] = &["lock", "fork", "lock_shared", "count", "signals"];
+    let task = holder::task()?;
+    TASKS.contains(&task.as_str()).then(|| child(&task))
+}
+
+fn child(task: &str) -> ExitCode {
+    let path = std::env::args_os().nth(1).expect("a path");
+    let dir = PinDir::open(&path).expect("the directory");
+    match task {
+        "lock" => {
+            let _lock = dir
+                .lock(LockMode::Exclusive, Wait::Forever)
+                .expect("the lock");
+            holder::say("ready");
+            holder::wait();
+        }
+        "fork" => {
+            ends::fork_and_release(&dir).expect("a lock that is released");
+            holder::say("ready");
+            holder::wait();
+        }
+        "lock_shared" => {
+            let _lock = dir.lock(LockMode::Shared, Wait::Forever).expect("the lock");
+            holder::say("ready");
+            holder::wait();
+        }
+        "count" => {
+            holder::say("ready");
+            holder::wait();
+            holder::say(counted::count(&dir, Duration::from_millis(300)));
+        }
+        "signals" => wait::waits_on(&dir, Path::new(&path)),
+        other => panic!("{other}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn app(fs: &TestFs) -> Result<PinDir> {
+    PinDir::create(fs.at("app"), 0o700)
+}
+
+type Take = fn(&PinDir) -> Result<Option<DirLock>>;
+
+const EXCLUSIVE: [Take; 3] = [
+    |dir| dir.lock(LockMode::Exclusive, Wait::Forever),
+    |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(AGES)),
+    |dir| dir.lock(LockMode::Exclusive, Wait::No),
+];
+
+const SHARED: [Take; 3] = [
+    |dir| dir.lock(LockMode::Shared, Wait::Forever),
+    |dir| dir.lock(LockMode::Shared, Wait::UpTo(AGES)),
+    |dir| dir.lock(LockMode::Shared, Wait::No),
+];
+
+fn all() -> impl Iterator<Item = Take> {
+    EXCLUSIVE.into_iter().chain(SHARED)
+}
+
+/// Those that wait.
+fn waits() -> impl Iterator<Item = Take> {
+    EXCLUSIVE
+        .into_iter()
+        .take(2)
+        .chain(SHARED.into_iter().take(2))
+}
+
+fn is_free(dir: &PinDir) -> bool {
+    dir.lock(LockMode::Exclusive, Wait::No)
+        .expect("the lock can be asked for")
+        .is_some()
+}
+
+fn is_free_for_readers(dir: &PinDir) -> bool {
+    dir.lock(LockMode::Shared, Wait::No)
+        .expect("the lock can be asked for")
+        .is_some()
+}
+
+/// What was just let go is had: a process that is being started has a copy for a moment.
+fn take_all(dir: &PinDir) -> DirLock {
+    dir.lock(LockMode::Exclusive, Wait::UpTo(AGES))
+        .expect("the lock")
+        .expect("it is free")
+}
+
+/// Sweeps until nothing but these names is left: a lock may be held by a process that is being started.
+fn until_clean(dir: &PinDir, expected: &[&str]) -> Outcome {
+    let begun = Instant::now();
+    loop {
+        let swept = dir.remove_leftovers()?;
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        let names: Vec<_> = dir.entries()?.collect::<Result<_>>()?;
+        let mut names: Vec<_> = names.iter().map(|entry| entry.name()).collect();
+        names.sort();
+        if names == expected {
+            return Ok(());
+        }
+        assert!(begun.elapsed() < AGES, "{names:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[common::test(DIRS)]
+fn who_keeps_out_whom() -> Outcome {
+    let fs = TestFs::new();
+    let (ours, theirs) = (app(&fs)?, PinDir::open(fs.at("app"))?);
+    for take in EXCLUSIVE {
+        drop(take_all(&ours));
+        let lock = take(&ours)?.expect("nobody holds it");
+        // Another call is another holder, even of the same value.
+        for dir in [&ours, &theirs, &ours.try_clone()?] {
+            assert!(!is_free(dir) && !is_free_for_readers(dir));
+        }
+        drop(lock);
+    }
+    for take in SHARED {
+        drop(take_all(&ours));
+        let first = take(&ours)?.expect("nobody holds it");
+        assert!(!is_free(&ours) && !is_free(&theirs));
+        for take in SHARED {
+            assert!(take(&theirs)?.is_some(), "any number may share it");
+        }
+        let second = take(&theirs)?.expect("any number may share it");
+        drop(first);
+        assert!(!is_free(&ours), "there is another holder");
+        drop(second);
+    }
+    // A lock is the directory's, not the tree's.
+    let inner = ours.create_dir("inner", 0o700)?;
+    let _outer = take_all(&ours);
+    drop(take_all(&inner));
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn who_keeps_out_whom_in_another_process() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let other = Holder::ready(&fs, "lock", [fs.at("app")]);
+    assert!(!is_free(&dir) && !is_free_for_readers(&dir));
+    assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
+    assert!(dir.lock(LockMode::Shared, Wait::UpTo(MOMENT))?.is_none());
+    other.let_go();
+    drop(take_all(&dir));
+
+    let other = Holder::ready(&fs, "lock_shared", [fs.at("app")]);
+    assert!(is_free_for_readers(&dir));
+    assert!(!is_free(&dir));
+    assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
+    other.let_go();
+    drop(take_all(&dir));
+    Ok(())
+}
+
+#[common::test(USER)]
+fn a_directory_that_may_not_be_read() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = app(&fs)?;
+    let path = fs.at("app");
+    for (mode, wanted) in [(0o711, "read"), (0o733, "read"), (0o700, "search")] {
+        chmod(&path, Mode::from_raw_mode(mode))?;
+        as_user(CapabilitySet::empty(), || {
+            for take in all() {
+                let error = take(&dir).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+                let cause = Cause::Blocked {
+                    path: path.clone(),
+                    mode,
+                    uid: 0,
+                    wanted,
+                    read_only_would_do: false,
+                };
+                assert_eq!(error.cause(), Some(&cause));
+                let at = path.display();
+                let because = format!(
+                    "lock {at}: {at} (mode {mode:04o}, owner 0) does not let this user {wanted}"
+                );
+                assert_eq!(error.to_string(), because);
+            }
+        });
+        drop(take_all(&dir));
+    }
+    // To read it is enough: the lock asks for no write permission.
+    chmod(&path, Mode::from_raw_mode(0o755))?;
+    as_user(CapabilitySet::empty(), || {
+        dir.lock(LockMode::Exclusive, Wait::Forever).map(drop)
+    })?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! A lock ends with its value and with its process, and not with a directory or a child.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use bpf_pin::PinDir;
+use common::*;
+
+use crate::lock::holder::Holder;
+use crate::lock::{DIRS, MOMENT, all, app, is_free, take_all};
+
+#[common::test(DIRS)]
+fn a_lock_ends_with_its_value() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    for take in all() {
+        drop(take_all(&dir));
+        let lock = take(&dir)?.expect("nobody holds it");
+        // It holds out by itself.
+        let other = PinDir::open(fs.at("app"))?;
+        drop(PinDir::open(fs.at("app"))?);
+        assert!(!is_free(&other));
+        drop(lock);
+    }
+    let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
+    let other = PinDir::open(fs.at("app"))?;
+    drop(dir);
+    assert!(!is_free(&other), "the directory's value is not the lock");
+    drop(lock);
+    drop(take_all(&other));
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn a_lock_ends_with_its_process() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    for task in ["lock", "lock_shared"] {
+        let other = Holder::ready(&fs, task, [fs.at("app")]);
+        assert!(!is_free(&dir));
+        let got = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let lock = dir.lock(LockMode::Exclusive, Wait::Forever);
+                got.store(true, SeqCst);
+                lock
+            });
+            thread::sleep(MOMENT);
+            assert!(!got.load(SeqCst), "it is held");
+            other.kill();
+            waiter.join().unwrap().map(drop)
+        })?;
+        drop(take_all(&dir));
+    }
+    Ok(())
+}
+
+/// In a process of its own, whose descriptors are no other test's.
+#[common::test(DIRS)]
+fn a_lock_is_released_though_a_child_has_it() -> Outcome {
+    let fs = TestFs::new();
+    drop(PinDir::create(fs.at("app"), 0o700)?);
+    Holder::ready(&fs, "fork", [fs.at("app")]).let_go();
+    Ok(())
+}
+
+/// The child has a copy of every descriptor, and does nothing with them until it is told to end.
+pub fn fork_and_release(dir: &PinDir) -> Outcome {
+    let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
+    let (reader, writer) = rustix::pipe::pipe()?;
+    // SAFETY: the child calls nothing but read and _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut byte = 0u8;
+        // SAFETY: the pipe is open; byte is one writable byte.
+        unsafe {
+            libc::close(std::os::fd::AsRawFd::as_raw_fd(&writer));
+            libc::read(
+                std::os::fd::AsRawFd::as_raw_fd(&reader),
+                (&raw mut byte).cast(),
+                1,
+            );
+            libc::_exit(0);
+        }
+    }
+    assert!(child > 0);
+    drop(lock);
+    let taken = dir.lock(LockMode::Exclusive, Wait::No);
+    drop(writer);
+    let mut status = 0;
+    // SAFETY: status is writable; the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert!(taken?.is_some(), "the child has kept it");
+    Ok(())
+}

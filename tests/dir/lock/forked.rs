@@ -1,0 +1,248 @@
+//! What a forked process has a copy of, and does not end.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::{Bpffs, MapSpec, MapType, PinDir};
+use common::*;
+use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{UnmountFlags, unmount};
+
+use super::{DIRS, MOUNT, PINS};
+
+type Scene = (&'static str, &'static [Need], fn());
+
+/// Each in a process of its own, whose descriptors are no other test's.
+const SCENES: &[Scene] = &[
+    ("forked_amid_a_swap", PINS, swaps),
+    ("forked_amid_a_creation", DIRS, creations),
+    ("forked_amid_a_mount", MOUNT, mounts),
+    ("forked_with_a_stage", PINS, stage),
+    ("forked_with_a_migration", PINS, migration),
+    ("forked_by_a_conversion", PINS, conversion),
+];
+
+common::cases_alone!(
+    || SCENES
+        .iter()
+        .map(|&(name, needs, _)| (name, needs))
+        .collect(),
+    |name| {
+        let (.., scene) = SCENES
+            .iter()
+            .find(|(known, ..)| *known == name)
+            .expect("a case");
+        scene();
+    }
+);
+
+/// Processes that have a copy of every descriptor and do nothing with it.
+#[derive(Default)]
+struct Children(Vec<libc::pid_t>);
+
+impl Children {
+    fn fork(&mut self) {
+        // SAFETY: the child calls nothing but prctl, pause and _exit.
+        match unsafe { libc::fork() } {
+            -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+            // SAFETY: they take no address.
+            0 => unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                libc::pause();
+                libc::_exit(0)
+            },
+            child => self.0.push(child),
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        for &child in &self.0 {
+            // SAFETY: the child is ours, and no status is asked for.
+            unsafe {
+                libc::kill(child, libc::SIGKILL);
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+            }
+        }
+    }
+}
+
+/// Forks, over and over, beside a thread that does something, over and over.
+fn beside(mut act: impl FnMut() + Send) -> Children {
+    const TIMES: usize = 30;
+
+    let is_done = AtomicBool::new(false);
+    let mut children = Children::default();
+    thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                act();
+            }
+        });
+        for _ in 0..TIMES {
+            thread::sleep(Duration::from_millis(2));
+            children.fork();
+        }
+        is_done.store(true, Ordering::Relaxed);
+        acting.join().expect("it is never in its own way");
+    });
+    children
+}
+
+/// Runs a copy of this process to its end.
+fn in_a_child(act: impl FnOnce()) {
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let done = catch_unwind(AssertUnwindSafe(act));
+        // SAFETY: the parent's buffers and destructors are the parent's.
+        unsafe { libc::_exit(i32::from(done.is_err())) }
+    }
+    let mut status = 0;
+    // SAFETY: status is writable; the child is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+}
+
+fn spec(value_size: u32) -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, value_size, 8)
+}
+
+fn swaps() {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    dir.pin(&hash(), "flows").unwrap();
+    let swap = |dir: &PinDir| {
+        let seen = dir.identity("flows").unwrap();
+        dir.replace_if(&hash(), "flows", seen).unwrap();
+    };
+    let _children = beside(|| swap(&dir));
+    swap(&PinDir::open(fs.root()).unwrap());
+}
+
+fn creations() {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    let mut count = 0;
+    let mut name = || {
+        count += 1;
+        format!("d{count}")
+    };
+    let _children = beside(|| drop(dir.create_dir(name(), 0o700).unwrap()));
+    for made in 1..count {
+        let made = dir.open_dir(format!("d{made}")).unwrap();
+        assert!(
+            made.lock(LockMode::Exclusive, Wait::No).unwrap().is_some(),
+            "{:?}",
+            made.path()
+        );
+    }
+}
+
+fn mounts() {
+    let at = tempfile::tempdir().unwrap();
+    let path = fs::canonicalize(at.path()).unwrap();
+    own_mounts(|| {
+        let options = MountOptions::new();
+        let _children = beside(|| {
+            let ensured = Bpffs::ensure(&path, &options).unwrap();
+            assert!(ensured.is_new());
+            // Copies of its descriptor keep it busy.
+            unmount(&path, UnmountFlags::DETACH).unwrap();
+        });
+        let directory = fs::File::open(&path).unwrap();
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+    });
+}
+
+fn stage() {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    let stage = dir.stage("current").unwrap();
+    stage.pin(&hash(), "flows").unwrap();
+    let mut stage = Some(stage);
+    in_a_child(|| drop(stage.take()));
+    let stage = stage.unwrap();
+    // Nor is its lock let go.
+    assert!(dir.remove_leftovers().unwrap().removed.is_empty());
+    stage.publish().unwrap();
+    assert_eq!(fs.names(), ["current"]);
+    assert!(fs.at("current/flows").exists());
+}
+
+fn grow<'f>() -> Migrate<'f> {
+    Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 0]))).patience(Duration::ZERO)
+}
+
+fn migration() {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    dir.pin(&spec(8).create().unwrap(), "flows").unwrap();
+    let ask = || {
+        let dir = PinDir::open(fs.root()).unwrap();
+        let mut how = grow();
+        dir.open_or_create("flows", &spec(16), Reuse::Migrate(&mut how))
+            .unwrap()
+            .outcome
+    };
+    let Done::Migrated(migration) = ask() else {
+        panic!("it was to be migrated");
+    };
+    let mut migration = Some(migration);
+    in_a_child(|| drop(migration.take()));
+    // It is this process's still.
+    assert!(matches!(ask(), Done::Found));
+    drop(migration.unwrap());
+    assert!(matches!(ask(), Done::Resumed(_)));
+}
+
+/// Whoever copies what is around it.
+fn conversion() {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root()).unwrap();
+    let old = spec(8).create().unwrap();
+    let any = bpf_pin::map::ElemFlags::ANY;
+    old.elements::<u32, u64>()
+        .unwrap()
+        .update(&1, &7, any)
+        .unwrap();
+    dir.pin(&old, "flows").unwrap();
+    let parent = std::process::id();
+    let mut seen = 0;
+    let mut how = Migrate::new(|key: &u32, value: &u64| {
+        seen += 1;
+        if seen == 2 {
+            // In the second pass, with the old map kept.
+            // SAFETY: this process has one thread.
+            match unsafe { libc::fork() } {
+                0 => std::panic::resume_unwind(Box::new("the end of a copy")),
+                child => {
+                    // SAFETY: the child is ours, and no status is asked for.
+                    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+                }
+            }
+        }
+        Some((*key, [*value, 0]))
+    });
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        dir.open_or_create("flows", &spec(16), Reuse::Migrate(&mut how))
+    }));
+    if std::process::id() != parent {
+        // SAFETY: the parent's buffers and destructors are the parent's.
+        unsafe { libc::_exit(0) }
+    }
+    let made = made.expect("no panic in the parent").unwrap();
+    drop(how);
+    assert_eq!(seen, 2);
+    let Done::Migrated(migration) = made.outcome else {
+        panic!("it was to be migrated");
+    };
+    assert!(fs.at(migration.kept_as().to_str().unwrap()).exists());
+    assert_eq!(migration.commit().unwrap().id().unwrap(), old.id().unwrap());
+}

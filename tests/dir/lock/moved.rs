@@ -1,0 +1,151 @@
+//! A directory that is no longer where its path leads is not locked, and that is told.
+
+use std::path::Path;
+use std::thread;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, PinDir, Result};
+use common::*;
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::lock::wait::Waiting;
+use crate::lock::{DIRS, MOUNT, all, app, take_all, until_clean, waits};
+
+pub fn assert_moved(error: &Error, path: &Path) {
+    let cause = Cause::Moved { path: path.into() };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), None);
+    assert_eq!(error.operation(), Operation::Lock);
+    assert_eq!((error.path(), error.second_path()), (Some(path), None));
+    let at = path.display();
+    assert_eq!(
+        error.to_string(),
+        format!("lock {at}: {at} leads to another directory by now, or to none")
+    );
+}
+
+#[common::test(DIRS)]
+fn a_wait_for_what_is_published_over() -> Outcome {
+    let fs = TestFs::new();
+    let parent = app(&fs)?;
+    parent.stage("set")?.publish().map_err(Error::from)?;
+    let path = fs.at("app/set");
+    for take in waits() {
+        let set = PinDir::open(&path)?;
+        let held = take_all(&set);
+        let waiting = Waiting::default();
+        let waited = thread::scope(|scope| -> Result<_> {
+            let waiter = scope.spawn(|| {
+                let set = PinDir::open(&path)?;
+                waiting.announce();
+                take(&set)
+            });
+            waiting.until_asleep();
+            let published = parent.stage("set")?.publish().map_err(Error::from)?;
+            assert_eq!(published.dir.path(), path);
+            // Who holds its lock keeps the old one.
+            drop(published);
+            assert!(set.own_metadata()?.links() > 0);
+            drop(held);
+            waiter.join().unwrap().map(|lock| lock.is_some())
+        });
+        let error = waited.expect_err("a lock of what is no longer at its path");
+        assert_moved(&error, &path);
+        // Opened anew it can be had, and whoever is late learns it at once.
+        drop(take_all(&PinDir::open(&path)?));
+        for take in all() {
+            assert_moved(&take(&set).unwrap_err(), &path);
+        }
+        until_clean(&parent, &["set"])?;
+    }
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn a_directory_that_is_elsewhere() -> Outcome {
+    let fs = TestFs::new();
+    let parent = app(&fs)?;
+    let path = fs.at("app/set");
+
+    let set = parent.create_dir("set", 0o700)?;
+    parent.rename("set", "elsewhere")?;
+    let elsewhere = PinDir::open(fs.at("app/elsewhere"))?;
+    for take in all() {
+        assert_moved(&take(&set).unwrap_err(), &path);
+        // And nothing is held.
+        drop(take_all(&elsewhere));
+    }
+    // Another one by that name is another one.
+    let other = parent.create_dir("set", 0o700)?;
+    for take in all() {
+        assert_moved(&take(&set).unwrap_err(), &path);
+        assert!(take(&other)?.is_some());
+        drop(take_all(&other));
+    }
+    parent.remove_dir("set")?;
+    for take in all() {
+        assert_moved(&take(&other).unwrap_err(), &path);
+    }
+    // A pin, a link to elsewhere; and a link to the very same, which is where the path leads.
+    for target in ["gone", "elsewhere/..", "."] {
+        rustix::fs::symlink(target, &path)?;
+        assert_moved(
+            &set.lock(LockMode::Exclusive, Wait::Forever).unwrap_err(),
+            &path,
+        );
+        parent.unlink("set")?;
+    }
+    rustix::fs::symlink("elsewhere", &path)?;
+    drop(set.lock(LockMode::Exclusive, Wait::Forever)?);
+    parent.unlink("set")?;
+    // It came back.
+    parent.rename("elsewhere", "set")?;
+    for take in all() {
+        assert!(take(&set)?.is_some());
+        drop(take_all(&set));
+    }
+    Ok(())
+}
+
+#[common::test(MOUNT)]
+fn a_path_with_a_mount_on_it() -> Outcome {
+    let place = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
+        let path = place.path().join("app");
+        let dir = PinDir::create(&path, 0o700)?;
+        drop(take_all(&dir));
+        mount("bpf", &path, "bpf", MountFlags::empty(), None)?;
+        assert_moved(
+            &dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err(),
+            &path,
+        );
+        assert_moved(&dir.lock(LockMode::Shared, Wait::No).unwrap_err(), &path);
+        drop(PinDir::open(&path)?.lock(LockMode::Exclusive, Wait::Forever)?);
+        unmount(&path, UnmountFlags::empty())?;
+        drop(take_all(&dir));
+        Ok(())
+    })
+}
+
+/// A directory that came as a descriptor has no path to be moved from, and neither has what is in it.
+#[common::test(DIRS)]
+fn where_no_path_leads_nothing_has_moved() -> Outcome {
+    let fs = TestFs::new();
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let root = rustix::fs::open(fs.root(), flags, Mode::empty())?;
+    let inner = PinDir::from_fd(root)
+        .map_err(Error::from)?
+        .create_dir("inner", 0o700)?;
+    // The root's descriptor is closed, and its number may be another's.
+    drop(inner.lock(LockMode::Exclusive, Wait::Forever)?);
+    drop(inner.try_clone()?.lock(LockMode::Shared, Wait::Forever)?);
+    PinDir::open(fs.root())?.remove_dir("inner")?;
+    let error = inner.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Removed { .. })),
+        "{error}"
+    );
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! A set is read whole under the lock, however often it is published anew.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Map, PinDir, Result};
+use common::*;
+
+use crate::lock::moved::assert_moved;
+use crate::lock::{PINS, app, until_clean};
+
+/// Who holds the shared lock finds all pins of the set, however often it is replaced meanwhile.
+#[common::test(PINS)]
+fn a_set_that_is_read_stays_whole() -> Outcome {
+    let fs = TestFs::new();
+    let parent = app(&fs)?;
+    let names = ["a", "b", "c", "d"];
+    let publish = || -> Result<()> {
+        let stage = parent.stage("set")?;
+        for name in names {
+            stage.pin(&hash(), name)?;
+        }
+        stage.publish()?;
+        Ok(())
+    };
+    publish()?;
+    let path: PathBuf = fs.at("app/set");
+    let end = Instant::now() + Duration::from_millis(400);
+    let (read, again) = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut read, mut again) = (0, 0);
+            while Instant::now() < end || read == 0 {
+                let set = match PinDir::open(&path) {
+                    Ok(set) => set,
+                    // On a kernel without RENAME_EXCHANGE there is a gap.
+                    Err(error) if kernel(5, 17).unmet().is_some() => {
+                        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+                        again += 1;
+                        continue;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+                let _lock = match set.lock(LockMode::Shared, Wait::Forever) {
+                    Ok(lock) => lock,
+                    Err(error) => {
+                        assert_moved(&error, &path);
+                        again += 1;
+                        continue;
+                    }
+                };
+                for name in names {
+                    set.get::<Map>(name).expect("all of it");
+                    thread::yield_now();
+                }
+                read += 1;
+            }
+            (read, again)
+        });
+        while Instant::now() < end {
+            publish().expect("a new set");
+        }
+        reader.join().unwrap()
+    });
+    println!("read {read} sets, came {again} times in between");
+    until_clean(&parent, &["set"])
+}
+
+/// While others publish without a pause: neither an error nor half a set.
+#[common::test(PINS)]
+fn a_set_is_opened_and_locked_in_one_call() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("app"), 0o700)?;
+    let publish = |dir: &PinDir| -> Result<()> {
+        let set = dir.stage("set")?;
+        let map = hash();
+        for name in ["a", "b", "c"] {
+            set.pin(&map, name)?;
+        }
+        match set.publish()?.old {
+            Some(old) => old.discard(),
+            None => Ok(()),
+        }
+    };
+    publish(&dir)?;
+    // Without RENAME_EXCHANGE there are moments in which nothing has the name.
+    let has_gaps = kernel(5, 17).unmet().is_some();
+    let is_done = AtomicBool::new(false);
+    let read = || -> Result<usize> {
+        let dir = PinDir::open(fs.at("app"))?;
+        let mut count = 0;
+        while !is_done.load(SeqCst) {
+            let (set, _lock) = match dir.open_dir_shared("set") {
+                Err(error) if has_gaps && error.raw_os_error() == Some(libc::ENOENT) => continue,
+                opened => opened?,
+            };
+            let ids: Result<Vec<_>> = ["a", "b", "c"]
+                .iter()
+                .map(|name| set.get::<Map>(name)?.id())
+                .collect();
+            let ids = ids?;
+            assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+            count += 1;
+        }
+        Ok(count)
+    };
+    thread::scope(|scope| -> Result<()> {
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+        let end = Instant::now() + Duration::from_millis(500);
+        let mut published = Ok(());
+        while published.is_ok() && Instant::now() < end {
+            published = publish(&dir);
+        }
+        is_done.store(true, SeqCst);
+        for reader in readers {
+            assert!(reader.join().expect("a reader")? > 0);
+        }
+        published
+    })?;
+    assert!(dir.open_dir_shared("nothing").is_err());
+    assert_eq!(PinDir::open(fs.at("app"))?.entries()?.count(), 1);
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! A wait for a lock: how long it is, and what ends it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::dir::DirLock;
+use bpf_pin::{PinDir, Result};
+use common::*;
+use rustix::thread::gettid;
+
+use crate::lock::holder::{self, Holder};
+use crate::lock::{AGES, DIRS, MOMENT, Take, app, take_all, waits};
+
+#[common::test(DIRS)]
+fn a_bounded_wait_ends_in_time() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    type Within = fn(&PinDir, Duration) -> Result<Option<DirLock>>;
+    let (alone, shared): (Within, Within) = (
+        |dir, time| dir.lock(LockMode::Exclusive, Wait::UpTo(time)),
+        |dir, time| dir.lock(LockMode::Shared, Wait::UpTo(time)),
+    );
+    let times = [0, 1, 15, 120].map(Duration::from_millis);
+    let in_vain = |within: Within| -> Outcome {
+        for time in times {
+            let begun = Instant::now();
+            assert!(within(&dir, time)?.is_none());
+            let waited = begun.elapsed();
+            assert!(waited >= time, "{waited:?} of {time:?}");
+            assert!(waited < time + AGES, "{waited:?} of {time:?}");
+        }
+        Ok(())
+    };
+    let held = take_all(&dir);
+    in_vain(alone)?;
+    in_vain(shared)?;
+    drop(held);
+    drop(take_all(&dir));
+    let _held = dir.lock(LockMode::Shared, Wait::Forever)?;
+    in_vain(alone)?;
+    // What is free is had at once, however short or long the wait might have been.
+    for time in times.into_iter().chain([Duration::MAX]) {
+        assert!(shared(&dir, time)?.is_some());
+    }
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn a_bounded_wait_takes_what_becomes_free() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let takes: [Take; 4] = [
+        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(AGES)),
+        |dir| dir.lock(LockMode::Shared, Wait::UpTo(AGES)),
+        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(Duration::MAX)),
+        |dir| dir.lock(LockMode::Shared, Wait::UpTo(Duration::MAX)),
+    ];
+    for take in takes {
+        let held = take_all(&dir);
+        let begun = Instant::now();
+        let lock = thread::scope(|scope| {
+            let waiter = scope.spawn(|| take(&dir));
+            thread::sleep(MOMENT);
+            assert!(!waiter.is_finished());
+            drop(held);
+            waiter.join().unwrap()
+        })?;
+        assert!(lock.is_some());
+        assert!(begun.elapsed() < AGES / 2, "{:?}", begun.elapsed());
+    }
+    Ok(())
+}
+
+/// Until that thread sleeps, in the call that it said it would make.
+fn until_asleep(thread: i32) {
+    let begun = Instant::now();
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+        let stat = stat.expect("a thread of ours");
+        let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
+        if state == Some("S") {
+            return;
+        }
+        assert!(begun.elapsed() < AGES, "{stat}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The id of a thread that is about to wait, told to another.
+#[derive(Default)]
+pub struct Waiting(AtomicI32);
+
+impl Waiting {
+    pub fn announce(&self) {
+        self.0.store(gettid().as_raw_nonzero().get(), SeqCst);
+    }
+
+    pub fn until_asleep(&self) -> i32 {
+        let begun = Instant::now();
+        while self.0.load(SeqCst) == 0 {
+            assert!(begun.elapsed() < AGES);
+            thread::sleep(Duration::from_millis(1));
+        }
+        let thread = self.0.load(SeqCst);
+        until_asleep(thread);
+        thread
+    }
+}
+
+/// In a process of its own, for a handler is the whole process's.
+#[common::test(DIRS)]
+fn a_signal_ends_no_wait() -> Outcome {
+    let fs = TestFs::new();
+    app(&fs)?;
+    let mut other = Holder::ready(&fs, "signals", [fs.at("app")]);
+    assert_eq!(other.line(), "done");
+    other.let_go();
+    Ok(())
+}
+
+static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    HANDLED.fetch_add(1, SeqCst);
+}
+
+pub fn waits_on(dir: &PinDir, path: &Path) {
+    const SIGNALS: usize = 30;
+
+    // SAFETY: all zeroes is a struct sigaction: no flags, so no SA_RESTART, and an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    // SAFETY: the handler does what is async-signal-safe; the old action is not asked for.
+    let done = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
+    assert_eq!(done, 0);
+    holder::say("ready");
+    for take in waits() {
+        let held = take_all(dir);
+        let waiting = Waiting::default();
+        let lock = thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let own = PinDir::open(path)?;
+                waiting.announce();
+                take(&own)
+            });
+            let thread = waiting.until_asleep();
+            for _ in 0..SIGNALS {
+                let handled = HANDLED.load(SeqCst);
+                // SAFETY: a thread of this process, which is joined later.
+                let sent = unsafe {
+                    let process = std::process::id() as libc::pid_t;
+                    libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGALRM)
+                };
+                assert_eq!(sent, 0);
+                let begun = Instant::now();
+                while HANDLED.load(SeqCst) == handled {
+                    assert!(begun.elapsed() < AGES, "the signal was not handled");
+                    thread::sleep(Duration::from_micros(100));
+                }
+                until_asleep(thread);
+                assert!(!waiter.is_finished(), "the wait has ended");
+            }
+            drop(held);
+            waiter.join().expect("no panic")
+        });
+        assert!(lock.expect("no error").is_some());
+    }
+    holder::say("done");
+    holder::wait();
+}

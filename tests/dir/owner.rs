@@ -1,0 +1,199 @@
+//! Whose a new file is, and to whom none is given.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, PinDir};
+use common::*;
+use rustix::thread::{Gid, Uid, UnshareFlags, set_thread_groups, unshare_unsafe};
+
+const CHILD: &str = "BPF_PIN_TEST_OWNER";
+
+const MAPPED: &[Need] = &[cap::SYS_ADMIN, cap::BPF, cap::SETUID, kernel(5, 19)];
+const USERS: &[Need] = &[cap::SYS_ADMIN, cap::BPF, cap::SETUID];
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if std::env::var_os(CHILD).is_some() {
+        in_a_container();
+        return Some(ExitCode::SUCCESS);
+    }
+    // Before Linux 5.19 bpf(2) is closed to a user namespace where the sysctl withholds anything.
+    None
+}
+
+#[common::test(MAPPED)]
+fn an_owner_who_is_not_mapped() -> Outcome {
+    alone(CHILD, "container")
+}
+
+/// The first of the container's ids, of which it has as many as the overflow id asks for.
+const FIRST: u32 = 100_000;
+const COUNT: u32 = 65_536;
+/// Who is not among them.
+const HOST: u32 = 5000;
+
+fn ids(path: &Path) -> (u32, u32) {
+    let stat = fs::symlink_metadata(path).expect("a file");
+    (stat.uid(), stat.gid())
+}
+
+/// In a process that has one thread.
+fn in_a_container() {
+    let fs = TestFs::detached("755");
+    let root = PinDir::open(fs.root()).unwrap();
+    let app = root.create_dir("app", 0o755).unwrap();
+    root.set_owner("app", Some(FIRST), Some(FIRST)).unwrap();
+    let map = hash();
+    for (name, uid, gid) in [
+        ("host_user", HOST, FIRST),
+        ("host_group", FIRST, HOST),
+        ("host", HOST, HOST),
+        ("other", FIRST + 77, FIRST + 78),
+        ("own", FIRST, FIRST),
+    ] {
+        app.pin(&map, name).unwrap();
+        app.set_owner(name, Some(uid), Some(gid)).unwrap();
+        app.set_mode(name, 0o640).unwrap();
+    }
+    let before = tree(&fs.at("app"));
+    let new = hash();
+    let id = new.identity().unwrap();
+    as_root_of(|| {
+        let refused = |name, what| {
+            let error = app.replace_keeping_mode(&new, name).unwrap_err();
+            let cause = Cause::UnmappedOwner { what, id: 65534 };
+            let sentence = format!(
+                "replace {}: its {what} shows as 65534, as all do who are not mapped in this user namespace, and so cannot be kept",
+                app.path().join(name).display()
+            );
+            assert_eq!(error.to_string(), sentence);
+            assert_eq!(error.cause(), Some(&cause));
+            assert_eq!(error.raw_os_error(), None);
+        };
+        refused("host_user", "user");
+        refused("host_group", "group");
+        refused("host", "user");
+        // Those it can tell.
+        app.replace_keeping_mode(&new, "other").unwrap();
+        app.replace_keeping_mode(&new, "own").unwrap();
+    });
+    let mut after = tree(&fs.at("app"));
+    for (name, uid) in [("other", FIRST + 77), ("own", FIRST)] {
+        let path = Path::new(name);
+        let (old, new) = (&before[path], &after[path]);
+        assert_eq!((new.uid, new.mode), (uid, old.mode));
+        assert_eq!(new.is, id.to_string());
+        after.insert(name.into(), old.clone());
+    }
+    assert_eq!(after, before);
+    assert_eq!(ids(&fs.at("app/other")), (FIRST + 77, FIRST + 78));
+    assert_eq!(ids(&fs.at("app/host_group")), (FIRST, HOST));
+    // Where all are mapped, that id is somebody's.
+    app.set_owner("own", Some(65534), Some(65534)).unwrap();
+    app.replace_keeping_mode(&map, "own").unwrap();
+    assert_eq!(ids(&fs.at("app/own")), (65534, 65534));
+}
+
+/// Runs `test` in a process that is root of a user namespace with many ids.
+fn as_root_of(test: impl FnOnce()) {
+    let (mut here, mut there) = UnixStream::pair().expect("sockets");
+    // SAFETY: this process has one thread.
+    match unsafe { libc::fork() } {
+        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
+        0 => {
+            drop(here);
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                // SAFETY: no FILES, and there is no other thread.
+                unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.expect("a user namespace");
+                there.write_all(b"!").expect("a word");
+                assert_eq!(there.read(&mut [0; 1]).expect("ids"), 1);
+                set_thread_groups(&[]).expect("no other groups");
+                let (root, group) = (Uid::ROOT, Gid::ROOT);
+                rustix::thread::set_thread_res_gid(group, group, group).expect("its group");
+                rustix::thread::set_thread_res_uid(root, root, root).expect("its root");
+                test();
+            }));
+            // SAFETY: nothing is left to be done.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+        child => {
+            drop(there);
+            // Else it has ended, and says why.
+            if here.read(&mut [0; 1]).is_ok_and(|length| length == 1) {
+                for file in ["uid_map", "gid_map"] {
+                    let mut file = File::create(format!("/proc/{child}/{file}")).expect("a map");
+                    let line = format!("0 {FIRST} {COUNT}");
+                    file.write_all(line.as_bytes()).expect("ids");
+                }
+                here.write_all(b"!").expect("a word");
+            }
+            let mut status = 0;
+            // SAFETY: the child is ours, and the status has room.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            assert_eq!((waited, status), (child, 0));
+        }
+    }
+}
+
+/// A directory that is this user's, and a thread that makes its files as that user.
+fn as_fs_user(setgid: bool, test: impl FnOnce(&TestFs, &PinDir) -> Outcome + Send) -> Outcome {
+    let fs = TestFs::detached("755");
+    let root = PinDir::open(fs.root())?;
+    let dir = root.create_dir("dir", 0o777)?;
+    root.set_owner("dir", Some(1234), Some(1234))?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: both change this thread alone, and take no address.
+            unsafe {
+                if setgid {
+                    libc::setfsgid(1234);
+                }
+                libc::setfsuid(1234);
+            }
+            test(&fs, &dir)
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[common::test(USERS)]
+fn who_has_called_setfsuid() -> Outcome {
+    as_fs_user(false, |fs, dir| {
+        makes_its_own(fs, dir, (1234, 0))?;
+        let swept = dir.remove_leftovers()?;
+        assert_eq!(swept.failed.len() + swept.removed.len(), 0, "{swept:?}");
+        Ok(())
+    })
+}
+
+#[common::test(USERS)]
+fn who_has_called_setfsgid() -> Outcome {
+    as_fs_user(true, |fs, dir| makes_its_own(fs, dir, (1234, 1234)))
+}
+
+fn makes_its_own(fs: &TestFs, dir: &PinDir, owner: (u32, u32)) -> Outcome {
+    dir.create_dir("new", 0o750)?;
+    assert_eq!(ids(&fs.at("dir/new")), owner);
+    assert_eq!(dir.metadata("new")?.mode(), 0o750);
+    let staged = dir.stage("set")?;
+    staged.create_dir("within", 0o700)?;
+    staged.publish().map_err(Error::from)?;
+    assert_eq!(ids(&fs.at("dir/set/within")), owner);
+    PinDir::create(fs.at("dir/some/where"), 0o700)?;
+    assert_eq!(ids(&fs.at("dir/some/where")), owner);
+    let names: Vec<_> = tree(&fs.at("dir")).into_keys().collect();
+    assert_eq!(
+        names,
+        ["new", "set", "set/within", "some", "some/where"].map(PathBuf::from)
+    );
+    Ok(())
+}

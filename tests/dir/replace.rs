@@ -1,0 +1,448 @@
+//! A name changes hands without a gap, whoever else is at it, and a failure leaves nothing behind.
+
+mod replace_fails;
+mod replace_if;
+use crate::scene;
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Identity, Kind, Map, Object, PinDir, Prog};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+use crate::replace::scene::{Actor, Ever, Often, Scene};
+
+const NAME: &str = "flows";
+const DECOY: &str = "decoy";
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+const SCENES: &[Scene] = &[
+    ("threads", threads),
+    ("kinds", kinds),
+    ("processes", processes),
+    ("writer", writer),
+    ("keeping_mode", keeping_mode),
+    ("few_descriptors", replace_fails::few_descriptors),
+    ("fork", fork),
+    ("sweeping", sweeping),
+    ("sweeper", sweeper),
+    ("contenders", replace_if::contenders),
+    ("against_plain", replace_if::against_plain),
+];
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if let Some(played) = scene::started_for(SCENES) {
+        return Some(played);
+    }
+    None
+}
+
+#[common::test(PINS)]
+fn eight_threads_replace_and_eight_read() -> Outcome {
+    scene::play("threads")
+}
+
+#[common::test(PINS)]
+fn eight_processes_replace_and_eight_threads_read() -> Outcome {
+    scene::play("processes")
+}
+
+#[common::test(PINS)]
+fn maps_and_programs_under_one_name() -> Outcome {
+    scene::play("kinds")
+}
+
+#[common::test(USERS)]
+fn a_reader_of_the_group_is_never_locked_out() -> Outcome {
+    scene::play("keeping_mode")
+}
+
+#[common::test(PINS)]
+fn a_forked_process_and_its_parent_replace() -> Outcome {
+    scene::play("fork")
+}
+
+#[common::test(PINS)]
+fn a_sweep_takes_nothing_from_the_living() -> Outcome {
+    scene::play("sweeping")
+}
+
+/// By one of three ways: the held directory, the path, and whatever kind it is.
+fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
+    let identity = match way % 3 {
+        0 => dir.get::<Map>(NAME).and_then(|map| map.identity()),
+        1 => Map::open(fs.at(NAME)).and_then(|map| map.identity()),
+        _ => dir
+            .get::<bpf_pin::Object>(NAME)
+            .and_then(|object| object.identity()),
+    };
+    ever.assert_had(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
+    1
+}
+
+fn threads() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    hash().pin(fs.at(DECOY))?;
+    let make = || Object::from(hash());
+    let ever = Ever::default();
+    let first = make();
+    ever.insert(first.identity()?);
+    dir.replace(&first, NAME)?;
+    let often = Often::new(300, 10_000, Duration::from_secs(3));
+    let write = |writer: usize| {
+        // Half of them by one descriptor, half by one of their own.
+        let own = PinDir::open(fs.root()).unwrap();
+        let dir = if writer % 2 == 0 { &dir } else { &own };
+        let mut object = make();
+        let mut count = 0;
+        while often.goes_on(count) {
+            if count % 50 == 0 {
+                object = make();
+                ever.insert(object.identity().unwrap());
+            }
+            dir.replace(&object, NAME)
+                .unwrap_or_else(|error| panic!("replacement {count}: {error}"));
+            count += 1;
+        }
+        (count, object.identity().unwrap())
+    };
+    let (written, read) = scene::storm(8, write, 8, |way| read_once(&fs, &dir, way, &ever));
+    let (written, last): (Vec<_>, Vec<_>) = written.into_iter().unzip();
+    println!("replaced {written:?} times, read {read} times");
+    let holder = dir.identity(NAME)?;
+    assert!(last.contains(&holder), "{holder} was not the last of any");
+    assert_eq!(fs.names(), [DECOY, NAME]);
+    Ok(())
+}
+
+/// Some writers' objects are maps, some programs; a reader for one kind is told what it is.
+fn kinds() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let objects: Vec<Object> = (0..16)
+        .map(|i| match i % 2 {
+            0 => hash().into(),
+            _ => prog().into(),
+        })
+        .collect();
+    let ever = Ever::default();
+    for object in &objects {
+        ever.insert(object.identity()?);
+    }
+    dir.replace(&objects[0], NAME)?;
+    let often = Often::new(300, 10_000, Duration::from_millis(700));
+    let (maps, progs) = (AtomicU32::new(0), AtomicU32::new(0));
+    let seen = |identity: Identity| {
+        ever.assert_had(identity);
+        let count = match identity.kind {
+            Kind::Map => &maps,
+            _ => &progs,
+        };
+        count.fetch_add(1, Relaxed);
+    };
+    let other = |error: bpf_pin::Error, expected, found| {
+        let cause = Cause::WrongKind { expected, found };
+        assert_eq!(error.cause(), Some(&cause), "{error}");
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    };
+    let read = |way: usize| {
+        match way % 4 {
+            0 => seen(
+                dir.get::<bpf_pin::Object>(NAME)
+                    .unwrap()
+                    .identity()
+                    .unwrap(),
+            ),
+            1 => seen(Object::open(fs.at(NAME)).unwrap().identity().unwrap()),
+            2 => match dir.get::<Map>(NAME) {
+                Ok(map) => seen(map.identity().unwrap()),
+                Err(error) => other(error, Kind::Map, Kind::Prog),
+            },
+            _ => match Prog::open(fs.at(NAME)) {
+                Ok(prog) => seen(prog.identity().unwrap()),
+                Err(error) => other(error, Kind::Prog, Kind::Map),
+            },
+        }
+        1
+    };
+    let write = |writer: usize| {
+        let mut count = 0;
+        while often.goes_on(count) {
+            let object = &objects[(writer + count as usize) % objects.len()];
+            dir.replace(object, NAME).unwrap();
+            count += 1;
+        }
+    };
+    scene::storm(8, write, 8, read);
+    let (maps, progs) = (maps.into_inner(), progs.into_inner());
+    println!("read a map {maps} times, a program {progs} times");
+    assert!(maps > 0 && progs > 0);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+const POOL: usize = 16;
+
+fn in_pool(writer: usize, i: usize) -> String {
+    format!("{writer}-{i}")
+}
+
+/// Each writer finds its maps in a pool; every second map there is never given the name.
+fn processes() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let pool = dir.create_dir("pool", 0o700)?;
+    let ever = Ever::default();
+    for writer in 0..8 {
+        for i in 0..POOL {
+            let map = hash();
+            if i % 2 == 0 {
+                ever.insert(map.identity()?);
+            }
+            pool.pin(&map, in_pool(writer, i))?;
+        }
+    }
+    dir.replace(&pool.get::<Map>(in_pool(0, 0))?, NAME)?;
+    let actors: Vec<_> = (0..8)
+        .map(|_| Actor::start("writer", &fs))
+        .collect::<Result<_, _>>()?;
+    let finish = || -> Vec<_> {
+        for writer in 0..8 {
+            // Whoever is told its number first begins.
+            dir.pin(&hash(), format!("start-{writer}")).unwrap();
+        }
+        actors.into_iter().map(Actor::finish).collect()
+    };
+    let (said, read) = scene::read_meanwhile(finish, 8, |way| read_once(&fs, &dir, way, &ever));
+    let said: Vec<_> = said.into_iter().collect::<Result<_, _>>()?;
+    let counts: Vec<u32> = said.iter().map(|s| s.trim().parse().unwrap()).collect();
+    println!("replaced {counts:?} times by processes, read {read} times");
+    assert_eq!(fs.names(), [NAME, "pool"]);
+    Ok(())
+}
+
+fn writer() -> Outcome {
+    let dir = PinDir::open(scene::stage_of_actor())?;
+    // Its number is that of the name that it is first to remove.
+    let writer = (0..8)
+        .cycle()
+        .find(|n| dir.unlink(format!("start-{n}")).is_ok());
+    let writer = writer.expect("a number");
+    let pool = dir.open_dir("pool")?;
+    let maps: Vec<Map> = (0..POOL)
+        .step_by(2)
+        .map(|i| pool.get(in_pool(writer, i)))
+        .collect::<Result<_, _>>()?;
+    let often = Often::new(300, 10_000, Duration::from_secs(3));
+    let mut count = 0;
+    while often.goes_on(count) {
+        dir.replace(&maps[count as usize % maps.len()], NAME)?;
+        count += 1;
+    }
+    println!("{count}");
+    Ok(())
+}
+
+/// The group may open the old pin and the new one, and nobody sees a mode between.
+fn keeping_mode() -> Outcome {
+    const GROUP: u32 = 1234;
+
+    let fs = TestFs::detached("755");
+    let dir = PinDir::open(fs.root())?;
+    let maps: Vec<_> = (0..8).map(|_| hash()).collect();
+    dir.pin(&maps[0], NAME)?;
+    dir.set_owner(NAME, Some(77), Some(GROUP))?;
+    dir.set_mode(NAME, 0o660)?;
+    let often = Often::new(300, 5_000, Duration::from_millis(700));
+    let (done, read) = (AtomicBool::new(false), AtomicU32::new(0));
+    let reader = |way: usize| {
+        as_user(CapabilitySet::BPF, || {
+            while !done.load(Relaxed) {
+                let opened = match way % 2 {
+                    0 => dir.get::<Map>(NAME),
+                    _ => Map::open(fs.at(NAME)),
+                };
+                opened.unwrap_or_else(|error| panic!("reader {way}: {error}"));
+                read.fetch_add(1, Relaxed);
+            }
+        });
+    };
+    thread::scope(|scope| {
+        let (dir, often, done, maps, reader) = (&dir, &often, &done, &maps, &reader);
+        let mut readers: Vec<_> = (0..4).map(|way| scope.spawn(move || reader(way))).collect();
+        readers.push(scope.spawn(move || {
+            while !done.load(Relaxed) {
+                let found = dir.metadata(NAME).unwrap();
+                let found = (found.mode(), found.uid(), found.gid());
+                assert_eq!(found, (0o660, 77, GROUP));
+            }
+        }));
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while often.goes_on(count) {
+                        let map = &maps[(writer + count as usize) % maps.len()];
+                        dir.replace_keeping_mode(map, NAME).unwrap();
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        let ends: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        done.store(true, Relaxed);
+        readers.into_iter().for_each(|r| r.join().unwrap());
+        let counts: Vec<_> = ends.into_iter().map(Result::unwrap).collect();
+        println!("replaced {counts:?} times keeping the mode");
+    });
+    println!("opened {} times by the group", read.load(Relaxed));
+    assert!(read.into_inner() > 0);
+    assert_eq!(fs.names(), [NAME]);
+    // Without, the group is locked out.
+    dir.replace(&maps[0], NAME)?;
+    let found = dir.metadata(NAME)?;
+    assert_eq!((found.uid(), found.gid()), (0, 0));
+    let error = as_user(CapabilitySet::BPF, || dir.get::<Map>(NAME).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+    assert!(
+        matches!(error.cause(), Some(Cause::Blocked { .. })),
+        "{error}"
+    );
+    Ok(())
+}
+
+/// Both count their temporary names on from the same number, under one claim.
+fn fork() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps: Vec<_> = (0..8).map(|_| hash()).collect();
+    let sweeper = Actor::start("sweeper", &fs)?;
+    // The first fork is before the claim, the second after it.
+    for _ in 0..2 {
+        // SAFETY: this process has one thread.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0, "{}", std::io::Error::last_os_error());
+        let mine = &maps[if child == 0 { 0..4 } else { 4..8 }];
+        let often = Often::new(300, 5_000, Duration::from_millis(300));
+        let mut count = 0;
+        let mut replace = || {
+            while often.goes_on(count) {
+                dir.replace(&mine[count as usize % mine.len()], NAME)?;
+                // Another open file than the other process's: it keeps that out.
+                let _lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
+                let seen = dir.identity(NAME)?;
+                match dir.replace_if(&mine[0], NAME, seen) {
+                    Err(error) if matches!(error.cause(), Some(Cause::Replaced { .. })) => {}
+                    swapped => swapped?,
+                }
+                count += 1;
+            }
+            Ok(())
+        };
+        let replaced: bpf_pin::Result<()> = replace();
+        if child == 0 {
+            if let Err(error) = &replaced {
+                eprintln!("the child's replacement {count}: {error}");
+            }
+            // SAFETY: ends the child without what its parent would do at its end.
+            unsafe { libc::_exit(replaced.is_err().into()) };
+        }
+        let mut status = 0;
+        // SAFETY: status is writable; child is our child.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        replaced?;
+        assert_eq!(status, 0, "the child failed");
+        println!("replaced {count} times by the parent of a fork");
+        let ids: Vec<_> = maps.iter().map(Map::identity).collect::<Result<_, _>>()?;
+        assert!(ids.contains(&dir.identity(NAME)?));
+    }
+    sweeper.finish()?;
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// Names that look like temporary ones, and are not.
+const NOBODYS: &[&str] = &[
+    "_bpf-pin-",
+    "_bpf-pin-0123456789ABCDEF-1",
+    "_bpf-pin-0123456789abcdef-01",
+];
+/// One that is, of nobody who lives.
+const STALE: &str = "_bpf-pin-0123456789abcdef-1";
+
+fn sweeping() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    for name in NOBODYS {
+        dir.pin(&hash(), name)?;
+    }
+    let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
+    let often = Often::new(200, 5_000, Duration::from_millis(800));
+    let write = |writer: usize| {
+        let own = PinDir::open(fs.root()).unwrap();
+        let dir = if writer % 2 == 0 { &dir } else { &own };
+        let name = format!("{NAME}-{writer}");
+        let maps = [hash(), hash()];
+        let mut count = 0;
+        dir.replace(&maps[0], &name).unwrap();
+        while often.goes_on(count) {
+            let map = &maps[count as usize % 2];
+            let seen = dir.identity(&name).unwrap();
+            match count % 3 {
+                0 => dir.replace(map, &name).unwrap(),
+                1 => dir.replace_keeping_mode(map, &name).unwrap(),
+                _ => dir.replace_if(map, &name, seen).unwrap(),
+            }
+            assert_eq!(dir.identity(&name).unwrap(), map.identity().unwrap());
+            count += 1;
+        }
+        count
+    };
+    // By the same descriptor, too.
+    let (replaced, _) = scene::storm(4, write, 1, |_| {
+        let swept = dir.remove_leftovers().unwrap();
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        1
+    });
+    for sweeper in sweepers {
+        println!("swept {} times", sweeper.finish()?.trim());
+    }
+    println!("replaced {replaced:?} times beside sweeps");
+    // What the sweeps left is what they should leave.
+    dir.pin(&hash(), STALE)?;
+    assert_eq!(dir.remove_leftovers()?.removed, [STALE]);
+    let mut expected: Vec<_> = NOBODYS.iter().map(|name| name.to_string()).collect();
+    expected.extend((0..4).map(|writer| format!("{NAME}-{writer}")));
+    expected.sort();
+    assert_eq!(fs.names(), expected);
+    Ok(())
+}
+
+fn sweeper() -> Outcome {
+    let dir = PinDir::open(scene::stage_of_actor())?;
+    let mut count = 0;
+    scene::act_until_let_go(|| {
+        let swept = dir.remove_leftovers()?;
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        assert!(swept.removed.is_empty(), "{:?}", swept.removed);
+        count += 1;
+        Ok(())
+    })?;
+    println!("{count}");
+    Ok(())
+}
+
+/// As `replace` takes it: whatever has a descriptor.
+fn identity_of(object: impl AsFd) -> Identity {
+    let fd = object.as_fd().try_clone_to_owned().unwrap();
+    Object::try_from(fd).unwrap().identity().unwrap()
+}

@@ -1,0 +1,487 @@
+//! What replacing makes of what has the name, and what is left where it may not.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, Kind, Map, Object, PinDir};
+use common::*;
+use rustix::fs::{Mode, mkdir};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
+
+use crate::replace::{NAME, PINS, USERS, identity_of, scene};
+
+const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+
+#[common::test(PINS)]
+fn replace_keeping_mode_with_few_descriptors() -> Outcome {
+    scene::play("few_descriptors")
+}
+
+/// A failed replacement: what it says, and nothing changed.
+#[track_caller]
+pub fn assert_fails(error: &Error, errno: Option<i32>, cause: Cause, because: &str) {
+    assert_eq!(error.operation(), Operation::Replace);
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    let sentence = format!("replace {}: {because}", error.path().unwrap().display());
+    assert_eq!(error.to_string(), sentence);
+}
+
+#[common::test(PINS)]
+fn replace_of_a_missing_name_pins() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    dir.replace(&map, NAME)?;
+    assert_eq!(dir.identity(NAME)?, map.identity()?);
+    assert_eq!(fs.names(), [NAME]);
+    let error = dir.replace_keeping_mode(&map, "none").unwrap_err();
+    let path = fs.at("none");
+    let because = format!("{} does not exist", path.display());
+    assert_fails(
+        &error,
+        Some(libc::ENOENT),
+        Cause::Missing { path },
+        &because,
+    );
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn each_kind_over_each_kind() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let objects: [Object; 3] = [hash().into(), prog().into(), link().into()];
+    for old in &objects {
+        for new in &objects {
+            dir.replace(old, NAME)?;
+            dir.replace(new, NAME)?;
+            assert_eq!(dir.identity(NAME)?, new.identity()?);
+            assert_eq!(fs.names(), [NAME]);
+            // A pin in another place, a borrowed descriptor.
+            dir.replace(old, NAME)?;
+            dir.replace_keeping_mode(&new.as_fd().try_clone_to_owned()?, NAME)?;
+            assert_eq!(dir.identity(NAME)?, identity_of(new));
+        }
+    }
+    let kinds: Vec<_> = objects.iter().map(Object::kind).collect();
+    assert_eq!(kinds, [Kind::Map, Kind::Prog, Kind::Link]);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_over_a_directory() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    for inside in [None, Some("inside")] {
+        mkdir(fs.at(NAME), Mode::RWXU)?;
+        if let Some(inside) = inside {
+            hash().pin(fs.at(NAME).join(inside))?;
+        }
+        for error in [
+            dir.replace(&map, NAME).unwrap_err(),
+            dir.replace_keeping_mode(&map, NAME).unwrap_err(),
+        ] {
+            let path = fs.at(NAME);
+            let because = format!(
+                "{} is a directory on bpffs, not a BPF object",
+                path.display()
+            );
+            let (what, found) = ("directory", FileSystem::BPF);
+            let cause = Cause::NotAnObject { path, what, found };
+            assert_fails(&error, Some(libc::EISDIR), cause, &because);
+            assert_eq!(fs.names(), [NAME]);
+        }
+        let names: Vec<_> = fs::read_dir(fs.at(NAME))?.collect();
+        assert_eq!(names.len(), inside.iter().count());
+        dir.remove_dir_all(NAME)?;
+        // And then it goes.
+        dir.replace(&map, NAME)?;
+        dir.unpin(&map, NAME)?;
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_over_a_hard_link() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, new) = (hash(), hash());
+    dir.pin(&old, NAME)?;
+    dir.link(NAME, "other")?;
+    assert_eq!(dir.metadata(NAME)?.links(), 2);
+    for replace in [PinDir::replace, PinDir::replace_keeping_mode] {
+        for map in [&new, &old, &new] {
+            replace(&dir, map, NAME)?;
+            assert_eq!(dir.identity(NAME)?, map.identity()?);
+            assert_eq!(dir.identity("other")?, old.identity()?);
+            let (one, other) = (dir.metadata(NAME)?, dir.metadata("other")?);
+            assert_eq!((one.links(), other.links()), (1, 1));
+            assert_ne!(one.inode(), other.inode());
+            assert_eq!(fs.names(), [NAME, "other"]);
+        }
+    }
+    Ok(())
+}
+
+/// It is the name that changes hands, not what it leads to.
+#[common::test(PINS)]
+fn replace_over_a_symbolic_link() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, new) = (hash(), hash());
+    dir.pin(&old, "target")?;
+    for target in ["target", "nowhere"] {
+        symlink(target, fs.at(NAME))?;
+        dir.replace(&new, NAME)?;
+        assert_eq!(dir.identity(NAME)?, new.identity()?);
+        assert_eq!(dir.identity("target")?, old.identity()?);
+        assert_eq!(fs.names(), [NAME, "target"]);
+        dir.unlink(NAME)?;
+        // A link's own mode of 0777 is nobody's permission.
+        symlink(target, fs.at(NAME))?;
+        let error = dir.replace_keeping_mode(&new, NAME).unwrap_err();
+        let path = fs.at(NAME);
+        let because = format!(
+            "{} is a symbolic link, which is not followed",
+            path.display()
+        );
+        assert_fails(&error, None, Cause::SymbolicLink { path }, &because);
+        assert_eq!(fs::read_link(fs.at(NAME))?.to_str(), Some(target));
+        assert_eq!(fs.names(), [NAME, "target"]);
+        dir.unlink(NAME)?;
+    }
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn replace_over_a_mount_point() -> Outcome {
+    own_mounts(|| {
+        let place = tempfile::tempdir()?;
+        let root = place.path().join("bpf");
+        fs::create_dir(&root)?;
+        mount("bpf", &root, "bpf", MountFlags::empty(), None)?;
+        let dir = PinDir::open(&root)?;
+        let (old, other, new) = (hash(), hash(), hash());
+        let path = root.join(NAME);
+        dir.pin(&old, NAME)?;
+        dir.pin(&other, "other")?;
+        mount_bind(root.join("other"), &path)?;
+        let because = format!("{} is a mount point", path.display());
+        // What is mounted there is what is seen there.
+        let seen = other.identity()?;
+        for error in [
+            dir.replace(&new, NAME).unwrap_err(),
+            dir.replace_keeping_mode(&new, NAME).unwrap_err(),
+            dir.replace_if(&new, NAME, seen).unwrap_err(),
+        ] {
+            let path = path.clone();
+            assert_fails(
+                &error,
+                Some(libc::EBUSY),
+                Cause::MountPoint { path },
+                &because,
+            );
+            assert_eq!(names(&root), [NAME, "other"]);
+        }
+        unmount(&path, UnmountFlags::empty())?;
+        assert_eq!(dir.identity(NAME)?, old.identity()?);
+        dir.replace(&new, NAME)?;
+        assert_eq!(dir.identity(NAME)?, new.identity()?);
+        drop(dir);
+        unmount(&root, UnmountFlags::empty())?;
+        Ok(())
+    })
+}
+
+/// Without the kernel's own two files.
+fn names(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
+    names.sort();
+    names
+}
+
+#[common::test(USERS)]
+fn replace_another_users_pin() -> Outcome {
+    // The root of a bpffs is sticky, whatever mode it was mounted with.
+    let fs = TestFs::detached("777");
+    let dir = PinDir::open(fs.root())?;
+    let (old, new) = (hash(), hash());
+    dir.pin(&old, NAME)?;
+    dir.set_mode(NAME, 0o666)?;
+    let seen = old.identity()?;
+    let errors = as_user(CapabilitySet::BPF, || {
+        dir.pin(&new, "own").unwrap();
+        dir.replace(&old, "own").unwrap();
+        dir.replace(&new, "new").unwrap();
+        [
+            dir.replace(&new, NAME).unwrap_err(),
+            dir.replace_if(&new, NAME, seen).unwrap_err(),
+        ]
+    });
+    for error in errors {
+        let directory = fs.root().to_owned();
+        let because = format!(
+            "{} is sticky and the pin belongs to user 0",
+            directory.display()
+        );
+        let cause = Cause::Sticky { directory, uid: 0 };
+        assert_fails(&error, Some(libc::EPERM), cause, &because);
+    }
+    assert_eq!(dir.identity(NAME)?, seen);
+    assert_eq!(fs.names(), [NAME, "new", "own"]);
+    assert_eq!(dir.metadata("own")?.uid(), 1234);
+    assert_eq!(dir.identity("own")?, seen);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_by_what_is_not_bpf() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    dir.pin(&map, NAME)?;
+    let file = File::open("/dev/null")?;
+    let held = PinDir::open(fs.root())?;
+    let seen = map.identity()?;
+    let what = [(file.as_fd(), "/dev/null"), (held.as_fd(), "/")];
+    for (fd, found) in what {
+        for error in [
+            dir.replace(&fd, NAME).unwrap_err(),
+            dir.replace_keeping_mode(&fd, NAME).unwrap_err(),
+            dir.replace_if(&fd, NAME, seen).unwrap_err(),
+            dir.replace(&fd, "new").unwrap_err(),
+        ] {
+            let because = format!("it is {found}, not a map, program or link");
+            let found = Some(found.to_owned());
+            // What a directory of another mount is called depends on where it is mounted.
+            match error.cause() {
+                Some(Cause::NotBpf { found: Some(_) })
+                    if fd.as_fd().try_clone_to_owned().is_ok() && found.as_deref() == Some("/") => {
+                }
+                _ => assert_fails(
+                    &error,
+                    Some(libc::EINVAL),
+                    Cause::NotBpf { found },
+                    &because,
+                ),
+            }
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        }
+    }
+    assert_eq!(fs.names(), [NAME]);
+    assert_eq!(dir.identity(NAME)?, seen);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_in_a_removed_directory() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("gone"), 0o700)?;
+    let fresh = PinDir::open(fs.at("gone"))?;
+    let map = hash();
+    dir.replace(&map, NAME)?;
+    dir.unpin(&map, NAME)?;
+    let gone = fs.at("gone");
+    fs::remove_dir(&gone)?;
+    let seen = map.identity()?;
+    // With a claim and without.
+    for dir in [&dir, &fresh] {
+        for error in [
+            dir.replace(&map, NAME).unwrap_err(),
+            dir.replace_keeping_mode(&map, NAME).unwrap_err(),
+            dir.replace_if(&map, NAME, seen).unwrap_err(),
+        ] {
+            let because = format!("the directory {} was removed", gone.display());
+            let path = gone.clone();
+            assert_fails(
+                &error,
+                Some(libc::ENOENT),
+                Cause::Removed { path },
+                &because,
+            );
+        }
+    }
+    assert!(fs.names().is_empty());
+    assert_eq!(map.identity()?, seen);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn replace_where_one_may_not_read_or_write() -> Outcome {
+    let fs = TestFs::detached("755");
+    let map = hash();
+    for (mode, wanted) in [(0o755, "write"), (0o733, "read"), (0o766, "search")] {
+        let dir = PinDir::create(fs.at("dir"), mode)?;
+        dir.pin(&map, NAME)?;
+        dir.set_mode(NAME, 0o666)?;
+        let error = as_user(CapabilitySet::BPF, || dir.replace(&map, NAME).unwrap_err());
+        let path = fs.at("dir");
+        let because = format!(
+            "{} (mode {mode:04o}, owner 0) does not let this user {wanted}",
+            path.display()
+        );
+        let (uid, read_only_would_do) = (0, false);
+        let cause = Cause::Blocked {
+            path,
+            mode,
+            uid,
+            wanted,
+            read_only_would_do,
+        };
+        assert_fails(&error, Some(libc::EACCES), cause, &because);
+        assert_eq!(fs::read_dir(fs.at("dir"))?.count(), 1);
+        drop(dir);
+        PinDir::open(fs.root())?.remove_dir_all("dir")?;
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_under_a_name_that_is_none() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    let seen = map.identity()?;
+    for (name, is_it) in [
+        (
+            "",
+            (|cause| matches!(cause, Cause::EmptyPath)) as fn(&Cause) -> bool,
+        ),
+        (".", |cause| matches!(cause, Cause::Dot { .. })),
+        ("a.b", |cause| matches!(cause, Cause::Dot { .. })),
+        ("a/b", |cause| matches!(cause, Cause::Slash { .. })),
+        ("a\0", |cause| {
+            matches!(cause, Cause::InteriorNul { position: 1 })
+        }),
+        (&"n".repeat(256), |cause| {
+            matches!(cause, Cause::NameTooLong { length: 256 })
+        }),
+    ] {
+        for error in [
+            dir.replace(&map, name).unwrap_err(),
+            dir.replace_keeping_mode(&map, name).unwrap_err(),
+            dir.replace_if(&map, name, seen).unwrap_err(),
+        ] {
+            assert!(error.cause().is_some_and(is_it), "{error}");
+            assert_eq!(error.raw_os_error(), None, "{error}");
+        }
+    }
+    dir.replace(&map, "n".repeat(255))?;
+    dir.replace(&map, "n".repeat(255))?;
+    assert_eq!(fs.names(), ["n".repeat(255)]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_keeping_mode_keeps_it() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash()];
+    dir.pin(&maps[0], NAME)?;
+    for mode in [0o600, 0o640, 0o444, 0o777, 0o1666, 0] {
+        dir.set_mode(NAME, mode)?;
+        let before = dir.metadata(NAME)?;
+        dir.replace_keeping_mode(&maps[1], NAME)?;
+        let after = dir.metadata(NAME)?;
+        assert_eq!(after.mode(), mode);
+        assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));
+        assert_ne!(after.inode(), before.inode());
+    }
+    dir.replace(&maps[0], NAME)?;
+    // Less the umask, which takes nothing of the owner's here.
+    assert_eq!(dir.metadata(NAME)?.mode(), 0o600);
+    assert_eq!(dir.identity(NAME)?, maps[0].identity()?);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// For want of a descriptor nothing is said of /proc.
+pub fn few_descriptors() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash()];
+    dir.pin(&maps[0], NAME)?;
+    // The claim takes one descriptor, once.
+    dir.replace(&maps[0], NAME)?;
+    dir.set_mode(NAME, 0o640)?;
+    let mut all = vec![];
+    while all.len() < 64 {
+        all.push(File::open("/dev/null")?);
+    }
+    let limits = getrlimit(Resource::Nofile);
+    let highest = all.last().map_or(0, |file| file.as_raw_fd() as u64);
+    let few = Rlimit {
+        current: Some(highest + 1),
+        ..limits
+    };
+    setrlimit(Resource::Nofile, few)?;
+    while let Ok(file) = File::open("/dev/null") {
+        all.push(file);
+    }
+    let (mut set, mut replaced) = (0, 0);
+    for room in 0..6 {
+        for (done, what) in [
+            (&mut set, dir.set_mode(NAME, 0o640)),
+            (&mut replaced, dir.replace_keeping_mode(&maps[1], NAME)),
+        ] {
+            match what {
+                Ok(()) => *done += 1,
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{room}: {error}");
+                    assert_eq!(error.cause(), None, "{room}");
+                }
+            }
+        }
+        all.pop();
+    }
+    setrlimit(Resource::Nofile, limits)?;
+    assert!(set > 0 && set < 6, "{set}");
+    assert!(replaced > 0 && replaced < set, "{replaced}");
+    assert_eq!(dir.metadata(NAME)?.mode(), 0o640);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn replace_keeping_another_users_mode() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::create(fs.at("dir"), 0o777)?;
+    let (old, new) = (hash(), hash());
+    dir.pin(&old, NAME)?;
+    dir.set_owner(NAME, Some(77), Some(88))?;
+    dir.set_mode(NAME, 0o6666)?;
+    // Root gives it away, and the bits that a change of owner takes are there afterwards.
+    dir.replace_keeping_mode(&new, NAME)?;
+    let found = dir.metadata(NAME)?;
+    assert_eq!((found.mode(), found.uid(), found.gid()), (0o6666, 77, 88));
+    let inode = found.inode();
+    // An ordinary user may replace it, for the directory is not sticky, but not in its owner's name.
+    let error = as_user(CapabilitySet::BPF, || {
+        let error = dir.replace_keeping_mode(&old, NAME).unwrap_err();
+        assert_eq!(fs::read_dir(fs.at("dir")).unwrap().count(), 1);
+        error
+    });
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    assert_eq!(dir.metadata(NAME)?.inode(), inode);
+    assert_eq!(dir.get::<Map>(NAME)?.id()?, new.id()?);
+    as_user(CapabilitySet::BPF, || dir.replace(&old, NAME).unwrap());
+    let found = dir.metadata(NAME)?;
+    assert_eq!(
+        (found.mode(), found.uid(), found.gid()),
+        (0o600, 1234, 1234)
+    );
+    Ok(())
+}

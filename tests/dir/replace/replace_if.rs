@@ -1,0 +1,341 @@
+//! Compare and swap: a name changes hands only while it is still whose the caller took it to be.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use bpf_pin::{Identity, Map, PinDir};
+use common::*;
+
+use crate::replace::replace_fails::assert_fails;
+use crate::replace::scene::{self, Often, has_exchange};
+use crate::replace::{NAME, PINS};
+
+#[common::test(PINS)]
+fn two_contenders_without_a_lock() -> Outcome {
+    scene::play("contenders")
+}
+
+#[common::test(PINS)]
+fn a_plain_replacement_is_not_lost_to_a_swap() -> Outcome {
+    scene::play("against_plain")
+}
+
+#[common::test(PINS)]
+fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash(), hash()];
+    dir.pin(&maps[0], NAME)?;
+    let mut seen = dir.identity(NAME)?;
+    for map in maps.iter().cycle().skip(1).take(10) {
+        dir.replace_if(map, NAME, seen)?;
+        let new = map.identity()?;
+        assert_eq!(dir.identity(NAME)?, new);
+        assert_eq!(fs.names(), [NAME]);
+        // What it was is no longer what it is.
+        let error = dir.replace_if(&maps[0], NAME, seen).unwrap_err();
+        let cause = Cause::Replaced {
+            expected: seen,
+            found: new,
+        };
+        let because =
+            format!("the name is that of {new} by now, not of {seen}; nothing was changed");
+        assert_fails(&error, None, cause, &because);
+        assert_eq!(dir.identity(NAME)?, new);
+        seen = new;
+    }
+    // By itself: another file for the same object.
+    let inode = dir.metadata(NAME)?.inode();
+    let same: Map = dir.get(NAME)?;
+    dir.replace_if(&same, NAME, seen)?;
+    assert_eq!(dir.identity(NAME)?, seen);
+    assert_ne!(dir.metadata(NAME)?.inode(), inode);
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// Not even the file is another.
+#[common::test(PINS)]
+fn a_failing_replace_if_changes_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, new) = (hash(), hash());
+    dir.pin(&old, NAME)?;
+    dir.link(NAME, "other")?;
+    dir.set_mode(NAME, 0o640)?;
+    let before = dir.metadata(NAME)?;
+    let wrong = new.identity()?;
+    for expected in [
+        wrong,
+        Identity {
+            kind: bpf_pin::Kind::Prog,
+            id: old.id()?,
+        },
+    ] {
+        let error = dir.replace_if(&new, NAME, expected).unwrap_err();
+        let found = old.identity()?;
+        assert_eq!(error.cause(), Some(&Cause::Replaced { expected, found }));
+        let after = dir.metadata(NAME)?;
+        assert_eq!((after.inode(), after.links()), (before.inode(), 2));
+        assert_eq!(after.mode(), 0o640);
+        assert_eq!(after.modified(), before.modified());
+        assert_eq!(fs.names(), [NAME, "other"]);
+    }
+    let path = fs.at("none");
+    let because = format!("{} does not exist", path.display());
+    let error = dir.replace_if(&new, "none", wrong).unwrap_err();
+    assert_fails(
+        &error,
+        Some(libc::ENOENT),
+        Cause::Missing { path },
+        &because,
+    );
+    assert_eq!(fs.names(), [NAME, "other"]);
+    // A hard link of the old one stays the old one's.
+    dir.replace_if(&new, NAME, old.identity()?)?;
+    assert_eq!(dir.identity("other")?, old.identity()?);
+    assert_eq!(dir.metadata("other")?.links(), 1);
+    assert_eq!(fs.names(), [NAME, "other"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn replace_if_over_what_is_no_pin() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (old, new) = (hash(), hash());
+    let seen = old.identity()?;
+    dir.pin(&old, "target")?;
+    fs::create_dir(fs.at(NAME))?;
+    let path = fs.at(NAME);
+    let because = format!(
+        "{} is a directory on bpffs, not a BPF object",
+        path.display()
+    );
+    let (what, found) = ("directory", FileSystem::BPF);
+    let cause = Cause::NotAnObject { path, what, found };
+    let error = dir.replace_if(&new, NAME, seen).unwrap_err();
+    assert_fails(&error, Some(libc::EACCES), cause, &because);
+    fs::remove_dir(fs.at(NAME))?;
+    // What it leads to is this object's; the name itself is not.
+    symlink("target", fs.at(NAME))?;
+    let path = fs.at(NAME);
+    let because = format!(
+        "{} is a symbolic link, which is not followed",
+        path.display()
+    );
+    let error = dir.replace_if(&new, NAME, seen).unwrap_err();
+    assert_fails(&error, None, Cause::SymbolicLink { path }, &because);
+    assert_eq!(fs.names(), [NAME, "target"]);
+    assert_eq!(dir.identity("target")?, seen);
+    assert_eq!(fs::read_link(fs.at(NAME))?.to_str(), Some("target"));
+    Ok(())
+}
+
+/// A success: whom it superseded, and with what.
+type Swap = (Identity, Identity);
+
+/// Eight in a loop of looking and swapping, each pass under the lock.
+#[common::test(PINS)]
+fn under_the_lock_each_is_superseded_once() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("dir"), 0o700)?;
+    let first = hash();
+    dir.pin(&first, NAME)?;
+    let often = Often::new(50, 500, Duration::from_millis(500));
+    let swaps: Vec<Swap> = thread::scope(|scope| {
+        let (fs, often) = (&fs, &often);
+        let contenders: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(move || {
+                    let dir = PinDir::open(fs.at("dir")).unwrap();
+                    let mut swaps = Vec::new();
+                    while often.goes_on(swaps.len() as u32) {
+                        let map = hash();
+                        let lock = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
+                        let seen = dir.identity(NAME).unwrap();
+                        dir.replace_if(&map, NAME, seen).unwrap();
+                        drop(lock);
+                        swaps.push((seen, map.identity().unwrap()));
+                    }
+                    swaps
+                })
+            })
+            .collect();
+        let joined = contenders.into_iter().map(|c| c.join().unwrap());
+        joined.flatten().collect()
+    });
+    let count = swaps.len();
+    let mut next: HashMap<_, _> = swaps.into_iter().collect();
+    assert_eq!(next.len(), count, "one was superseded twice");
+    let mut holder = first.identity()?;
+    while let Some(new) = next.remove(&holder) {
+        holder = new;
+    }
+    assert!(
+        next.is_empty(),
+        "{} of {count} beside the chain",
+        next.len()
+    );
+    assert_eq!(dir.identity(NAME)?, holder);
+    drop(dir);
+    assert_eq!(fs::read_dir(fs.at("dir"))?.count(), 1);
+    Ok(())
+}
+
+/// What one contender has seen of its own tries, in their order.
+#[derive(Default)]
+struct Tries {
+    swaps: Vec<Swap>,
+    /// What was tried in vain, and which object was in the way.
+    in_vain: HashMap<Identity, Identity>,
+}
+
+/// Looks and swaps until the other one has done its part, too.
+fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
+    let mut tries = Tries::default();
+    while goes_on(&tries) {
+        let map = hash();
+        let new = map.identity().unwrap();
+        let seen = dir.identity(NAME).unwrap();
+        match dir.replace_if(&map, NAME, seen) {
+            Ok(()) => tries.swaps.push((seen, new)),
+            Err(error) => match error.cause() {
+                Some(&Cause::Replaced { expected, found }) => {
+                    assert_eq!(expected, seen);
+                    tries.in_vain.insert(new, found);
+                }
+                _ => panic!("{error}"),
+            },
+        }
+    }
+    tries
+}
+
+/// Two that take no lock: a success may be built upon the other's try that turned out to be in
+/// vain, and then it has superseded what that try was in the way of.
+pub fn contenders() -> Outcome {
+    let fs = TestFs::new();
+    let first = hash();
+    first.try_clone()?.pin(fs.at(NAME))?;
+    let often = Often::new(100, 3_000, Duration::from_millis(700));
+    let start = Barrier::new(2);
+    let tries: Vec<Tries> = thread::scope(|scope| {
+        let (fs, often, start) = (&fs, &often, &start);
+        let contenders: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    let dir = PinDir::open(fs.root()).unwrap();
+                    start.wait();
+                    contend(&dir, |tries| often.goes_on(tries.swaps.len() as u32))
+                })
+            })
+            .collect();
+        contenders.into_iter().map(|c| c.join().unwrap()).collect()
+    });
+    let in_vain: HashMap<_, _> = tries.iter().flat_map(|t| t.in_vain.clone()).collect();
+    let is_success = |new: &Identity| {
+        let mut all = tries.iter().flat_map(|tries| &tries.swaps);
+        all.any(|(_, success)| success == new)
+    };
+    let dir = PinDir::open(fs.root())?;
+    let holder = dir.identity(NAME)?;
+    println!(
+        "swapped {} and {} times, {} in vain",
+        tries[0].swaps.len(),
+        tries[1].swaps.len(),
+        in_vain.len()
+    );
+    assert_eq!(fs.names(), [NAME]);
+    if !has_exchange() {
+        // A success may be overwritten by one that looked before it; but nothing else is there.
+        assert!(is_success(&holder), "{holder} is of no success");
+        return Ok(());
+    }
+    // Whom a success has superseded, be it by way of a try in vain.
+    let mut superseded = HashSet::new();
+    for (seen, _) in tries.iter().flat_map(|tries| &tries.swaps) {
+        let mut seen = seen;
+        while let Some(displaced) = in_vain.get(seen) {
+            seen = displaced;
+        }
+        superseded.insert(*seen);
+    }
+    let all = tries.iter().flat_map(|tries| &tries.swaps);
+    let lost: Vec<_> = all
+        .map(|(_, new)| new)
+        .filter(|new| !superseded.contains(new) && **new != holder)
+        .collect();
+    assert!(lost.is_empty(), "superseded by nobody: {lost:?}");
+    assert!(is_success(&holder), "{holder} is of no success");
+    Ok(())
+}
+
+/// Three that look and swap, two that replace whatever is there: after the last plain replacement
+/// the name is that one's, or of a swap that came after it.
+pub fn against_plain() -> Outcome {
+    let fs = TestFs::new();
+    hash().pin(fs.at(NAME))?;
+    let rounds = Often::new(20, 2_000, Duration::from_millis(1200));
+    let dir = PinDir::open(fs.root())?;
+    let (mut round, mut lost, mut swapped, mut in_vain) = (0, 0, 0, 0);
+    while rounds.goes_on(round) {
+        round += 1;
+        let done = AtomicBool::new(false);
+        // One alone, to begin with.
+        let contenders = if round % 2 == 0 { 3 } else { 1 };
+        let (tries, last) = thread::scope(|scope| {
+            let (fs, dir, done) = (&fs, &dir, &done);
+            let contenders: Vec<_> = (0..contenders)
+                .map(|_| {
+                    scope.spawn(move || {
+                        let dir = PinDir::open(fs.root()).unwrap();
+                        contend(&dir, |_| !done.load(Relaxed))
+                    })
+                })
+                .collect();
+            let plain: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(move || {
+                        let maps = [hash(), hash()];
+                        for map in maps.iter().cycle().take(20) {
+                            dir.replace(map, NAME).unwrap();
+                        }
+                        maps[1].identity().unwrap()
+                    })
+                })
+                .collect();
+            let last: Vec<_> = plain.into_iter().map(|plain| plain.join()).collect();
+            done.store(true, Relaxed);
+            let last: Vec<_> = last.into_iter().map(Result::unwrap).collect();
+            let tries: Vec<_> = contenders.into_iter().map(|c| c.join().unwrap()).collect();
+            (tries, last)
+        });
+        let swaps = tries.iter().flat_map(|tries| &tries.swaps);
+        let mut before: HashMap<_, _> = swaps.map(|&(seen, new)| (new, seen)).collect();
+        swapped += before.len();
+        // What a try in vain was in the way of, it has come after.
+        let vain: HashMap<_, _> = tries.iter().flat_map(|t| t.in_vain.clone()).collect();
+        in_vain += vain.len();
+        let mut holder = dir.identity(NAME)?;
+        let is_vain = vain.contains_key(&holder);
+        assert!(!is_vain, "round {round}: a try in vain has kept the name");
+        before.extend(vain);
+        while let Some(&seen) = before.get(&holder) {
+            holder = seen;
+        }
+        lost += u32::from(!last.contains(&holder));
+        assert_eq!(fs.names(), [NAME], "round {round}");
+    }
+    println!("{round} rounds, swapped {swapped} times, {in_vain} in vain, {lost} lost");
+    // Before Linux 5.17 what is put there between look and swap is lost.
+    assert!(lost == 0 || !has_exchange(), "{lost} of {round} lost");
+    Ok(())
+}

@@ -1,0 +1,466 @@
+//! A set of pins appears at once, whole, and the one that it takes the place of goes when nobody reads it.
+
+use crate::scene;
+mod stage_old;
+mod stage_readers;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use bpf_pin::dir::{Published, Stage};
+use bpf_pin::error::{Cause, Failed, Operation};
+use bpf_pin::{Map, PinDir};
+use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::CapabilitySet;
+
+use crate::stage::scene::{Scene, has_exchange};
+
+const SET: &str = "current";
+/// What the names of what is not published begin with.
+const HIDDEN: &str = "_bpf-pin-";
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
+const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+const SCENES: &[Scene] = &[
+    ("locking", stage_readers::locking),
+    ("holding", stage_readers::holding),
+    ("by_name", stage_readers::by_name),
+    ("beside_sweeps", stage_readers::beside_sweeps),
+    ("removals", stage_readers::removals),
+    ("sweeper", stage_readers::sweeper),
+    ("dies", dies),
+];
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if let Some(played) = scene::started_for(SCENES) {
+        return Some(played);
+    }
+    None
+}
+
+#[common::test(PINS)]
+fn a_dead_processs_stage_is_swept() -> Outcome {
+    scene::play("dies")
+}
+
+/// The names in a directory, without the kernel's own two files.
+fn names(path: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(path).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
+    names.sort();
+    names
+}
+
+/// A stage with pins of one map.
+fn staged<'d>(dir: &'d PinDir, map: &Map, pins: &[&str]) -> Stage<'d> {
+    let stage = dir.stage(SET).expect("a stage");
+    for name in pins {
+        stage.pin(map, name).expect("a pin");
+    }
+    stage
+}
+
+/// What fails with the stage cannot leave the function that its directory belongs to.
+fn publish(stage: Stage<'_>) -> bpf_pin::Result<Published<'_>> {
+    Ok(stage.publish()?)
+}
+
+#[common::test(PINS)]
+fn a_set_is_published_under_a_new_name() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    let stage = staged(&dir, &map, &["a", "b"]);
+    // Under a name that nobody looks at, in the same directory.
+    let [hidden] = &fs.names()[..] else {
+        panic!("{:?}", fs.names())
+    };
+    assert!(hidden.starts_with(HIDDEN), "{hidden}");
+    assert_eq!(stage.path(), fs.at(hidden));
+    assert_eq!(stage.own_metadata()?.mode(), 0o700);
+    let inode = stage.own_metadata()?.inode();
+    let published = publish(stage)?;
+    assert!(published.old.is_none() && !published.had_gap);
+    assert_eq!(fs.names(), [SET]);
+    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(published.dir.path(), fs.at(SET));
+    assert_eq!(dir.metadata(SET)?.inode(), inode);
+    // It is the directory at its path, so it can be locked.
+    drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
+    drop(published);
+    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    // None at all is a set, too.
+    assert!(publish(dir.stage("empty")?)?.old.is_none());
+    assert_eq!(fs.names(), [SET, "empty"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_set_takes_the_place_of_another() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash(), hash()];
+    publish(staged(&dir, &maps[0], &["a", "b"]))?;
+    for (map, pins) in [
+        (&maps[1], &["b", "c"][..]),
+        (&maps[2], &[]),
+        (&maps[0], &["a"]),
+    ] {
+        let reader = dir.open_dir(SET)?;
+        let old_pins = names(fs.at(SET));
+        let stage = staged(&dir, map, pins);
+        assert_eq!(names(fs.at(SET)), old_pins);
+        let published = publish(stage)?;
+        assert_eq!(published.had_gap, !has_exchange());
+        assert_eq!(names(fs.at(SET)), pins);
+        let old = published.old.expect("the one that had the name");
+        // Whole, under a hidden name, and the one that the reader holds.
+        assert_eq!(fs.names().len(), 2);
+        assert_eq!(names(old.path()), old_pins);
+        assert!(fs.names()[0].starts_with(HIDDEN));
+        let (ours, theirs) = (old.own_metadata()?, reader.own_metadata()?);
+        assert_eq!(ours.inode(), theirs.inode());
+        // Who comes by the path would take another lock.
+        let error = reader.lock(LockMode::Shared, Wait::Forever).unwrap_err();
+        let path = fs.at(SET);
+        assert_eq!(error.cause(), Some(&Cause::Moved { path }), "{error}");
+        drop(old);
+        assert_eq!(fs.names(), [SET]);
+        let error = reader.get::<bpf_pin::Object>("a").unwrap_err();
+        let path = fs.at(SET);
+        assert_eq!(error.cause(), Some(&Cause::Removed { path }), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn two_sets_for_one_name() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let maps = [hash(), hash()];
+    let (one, two) = (
+        staged(&dir, &maps[0], &["a"]),
+        staged(&dir, &maps[1], &["a"]),
+    );
+    assert!(publish(two)?.old.is_none());
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, maps[1].identity()?);
+    let published = publish(one)?;
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, maps[0].identity()?);
+    let old = published.old.expect("the other");
+    assert_eq!(old.identity("a")?, maps[1].identity()?);
+    old.discard()?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_dropped_stage_leaves_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    publish(staged(&dir, &map, &["a", "b"]))?;
+    for pins in [&[][..], &["a"], &["a", "b"]] {
+        let fill = || {
+            let stage = staged(&dir, &map, pins);
+            // Whatever is in it.
+            let deep = stage.create_dir("deep", 0o700).unwrap();
+            deep.pin(&map, "c").unwrap();
+            deep.create_dir("deeper", 0o500).unwrap();
+            symlink("nowhere", stage.path().join("link")).unwrap();
+            assert_eq!(fs.names().len(), 2);
+            stage
+        };
+        drop(fill());
+        assert_eq!(fs.names(), [SET]);
+        fill().discard()?;
+        assert_eq!(fs.names(), [SET]);
+    }
+    // What was published stays as it was, and the map lives.
+    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn the_mode_of_a_stage() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    for mode in [0o750, 0o755, 0o1777, 0o700, 0o500] {
+        let stage = staged(&dir, &map, &["a"]);
+        assert_eq!(stage.own_metadata()?.mode(), 0o700);
+        stage.chmod(mode)?;
+        let published = publish(stage)?;
+        assert_eq!(dir.metadata(SET)?.mode(), mode);
+        assert_eq!(
+            fs::metadata(fs.at(SET))?.permissions().mode() & 0o7777,
+            mode
+        );
+        assert_eq!(published.dir.own_metadata()?.mode(), mode);
+    }
+    // So that it can be removed by its owner.
+    dir.set_mode(SET, 0o700)?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+/// A failed publication: what it says, and the stage is alive under its hidden name.
+#[track_caller]
+fn fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause, because: &str) -> Stage<'d> {
+    let (hidden, pins) = (stage.path().to_owned(), names(stage.path()));
+    let failed: Failed<Stage<'d>> = stage.publish().unwrap_err();
+    assert_eq!(failed.cause(), Some(&cause), "{failed}");
+    let (stage, error) = failed.into_parts();
+    assert_eq!(error.operation(), Operation::Publish);
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    let path = error.path().unwrap().display();
+    assert_eq!(error.to_string(), format!("publish {path}: {because}"));
+    assert!(error.path().unwrap().ends_with(SET));
+    assert_eq!(stage.path(), hidden);
+    assert_eq!(names(&hidden), pins);
+    stage
+}
+
+#[common::test(PINS)]
+fn publish_over_a_pin() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (map, other) = (hash(), hash());
+    dir.pin(&other, SET)?;
+    let inode = dir.metadata(SET)?.inode();
+    let mut stage = staged(&dir, &map, &["a"]);
+    // As often as one likes.
+    for more in ["b", "c"] {
+        let path = fs.at(SET);
+        let because = format!("{} is not a directory", path.display());
+        stage = fails(stage, None, Cause::NotADirectory { path }, &because);
+        assert_eq!(dir.metadata(SET)?.inode(), inode);
+        assert_eq!(fs.names().len(), 2);
+        stage.pin(&map, more)?;
+    }
+    // A sweep sees that it lives.
+    let swept = dir.remove_leftovers()?;
+    assert!(
+        swept.removed.is_empty() && swept.failed.is_empty(),
+        "{swept:?}"
+    );
+    dir.unpin(&other, SET)?;
+    let published = publish(stage)?;
+    assert!(published.old.is_none());
+    assert_eq!(fs.names(), [SET]);
+    assert_eq!(names(fs.at(SET)), ["a", "b", "c"]);
+    // Or it is given up.
+    dir.remove_dir_all(SET)?;
+    dir.pin(&other, SET)?;
+    drop(staged(&dir, &map, &["a"]).publish().unwrap_err());
+    assert_eq!(fs.names(), [SET]);
+    assert_eq!(dir.identity(SET)?, other.identity()?);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn publish_over_a_symbolic_link() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    fs::create_dir(fs.at("target"))?;
+    for target in ["target", "nowhere"] {
+        symlink(target, fs.at(SET))?;
+        let path = fs.at(SET);
+        let because = format!(
+            "{} is a symbolic link, which is not followed",
+            path.display()
+        );
+        let stage = staged(&dir, &map, &["a"]);
+        let stage = fails(stage, None, Cause::SymbolicLink { path }, &because);
+        assert_eq!(fs::read_link(fs.at(SET))?.to_str(), Some(target));
+        assert!(names(fs.at("target")).is_empty());
+        fs::remove_file(fs.at(SET))?;
+        publish(stage)?;
+        assert_eq!(fs.names(), [SET, "target"]);
+        dir.remove_dir_all(SET)?;
+    }
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn publish_over_a_mount_point() -> Outcome {
+    own_mounts(|| {
+        let place = tempfile::tempdir()?;
+        let root = place.path().join("bpf");
+        fs::create_dir(&root)?;
+        mount("bpf", &root, "bpf", MountFlags::empty(), None)?;
+        let dir = PinDir::open(&root)?;
+        let map = hash();
+        publish(staged(&dir, &map, &["old"]))?;
+        let path = root.join(SET);
+        for source in ["bpf", "tmpfs"] {
+            mount(source, &path, source, MountFlags::empty(), None)?;
+            let stage = staged(&dir, &map, &["a"]);
+            let because = format!("{} is a mount point", path.display());
+            let cause = Cause::MountPoint { path: path.clone() };
+            let stage = fails(stage, Some(libc::EBUSY), cause, &because);
+            // Children of other tests have our descriptors until they execute another program.
+            eventually("unmounted", || {
+                unmount(&path, UnmountFlags::empty()).is_ok()
+            });
+            assert_eq!(names(&path).len(), 1);
+            let published = publish(stage)?;
+            assert_eq!(published.had_gap, !has_exchange());
+            drop(published);
+            assert_eq!(names(&path), ["a"]);
+            assert_eq!(names(&root), [SET]);
+        }
+        drop(dir);
+        eventually("unmounted", || {
+            unmount(&root, UnmountFlags::empty()).is_ok()
+        });
+        Ok(())
+    })
+}
+
+#[common::test(PINS)]
+fn publish_in_a_removed_directory() -> Outcome {
+    let fs = TestFs::new();
+    let parent = fs.at("parent");
+    let dir = PinDir::create(&parent, 0o700)?;
+    let map = hash();
+    let stage = staged(&dir, &map, &["a"]);
+    PinDir::open(fs.root())?.remove_dir_all("parent")?;
+    assert!(fs.names().is_empty());
+    let failed = stage.publish().unwrap_err();
+    let path = parent.clone();
+    assert_eq!(failed.cause(), Some(&Cause::Removed { path }), "{failed}");
+    assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT));
+    // There is nothing left to remove, and the next is not even begun.
+    failed.into_object().discard()?;
+    let error = dir.stage(SET).unwrap_err();
+    let path = parent.clone();
+    assert_eq!(error.cause(), Some(&Cause::Removed { path }), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    let because = format!("the directory {} was removed", parent.display());
+    let sentence = format!("stage {}: {because}", parent.join(SET).display());
+    assert_eq!(error.to_string(), sentence);
+    // Of the stage alone.
+    let dir = PinDir::create(&parent, 0o700)?;
+    let stage = staged(&dir, &map, &[]);
+    fs::remove_dir(stage.path())?;
+    let path = stage.path().to_owned();
+    let failed = stage.publish().unwrap_err();
+    assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(failed.cause(), Some(&Cause::Missing { path }), "{failed}");
+    drop(failed);
+    assert!(names(&parent).is_empty());
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn publish_over_another_users_set() -> Outcome {
+    // The root of a bpffs is sticky, whatever mode it was mounted with.
+    let fs = TestFs::detached("777");
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    let published = publish(staged(&dir, &map, &["a"]))?;
+    published.dir.chmod(0o777)?;
+    drop(published);
+    let inode = dir.metadata(SET)?.inode();
+    let stage = as_user(CapabilitySet::BPF, || {
+        let stage = staged(&dir, &map, &["b"]);
+        let directory = fs.root().to_owned();
+        let because = format!(
+            "{} is sticky and the pin belongs to user 0",
+            directory.display()
+        );
+        let cause = Cause::Sticky { directory, uid: 0 };
+        fails(stage, Some(libc::EPERM), cause, &because)
+    });
+    assert_eq!(dir.metadata(SET)?.inode(), inode);
+    assert_eq!(names(fs.at(SET)), ["a"]);
+    assert_eq!(fs.names().len(), 2);
+    // Root may.
+    drop(publish(stage)?);
+    assert_eq!(names(fs.at(SET)), ["b"]);
+    assert_eq!(dir.metadata(SET)?.uid(), 1234);
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn stage_where_one_may_not_write() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::open(fs.root())?;
+    let error = as_user(CapabilitySet::BPF, || dir.stage(SET).unwrap_err());
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    let because = format!(
+        "{} (mode 1755, owner 0) does not let this user write",
+        fs.root().display()
+    );
+    let sentence = format!("stage {}: {because}", fs.at(SET).display());
+    assert_eq!(error.to_string(), sentence);
+    assert!(matches!(error.cause(), Some(Cause::Blocked { .. })));
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn stage_for_a_name_that_is_none() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    type IsIt = fn(&Cause) -> bool;
+    for (name, is_it) in [
+        ("", (|cause| matches!(cause, Cause::EmptyPath)) as IsIt),
+        ("..", |cause| matches!(cause, Cause::Dot { .. })),
+        ("a/b", |cause| matches!(cause, Cause::Slash { .. })),
+        (&"n".repeat(256), |cause| {
+            matches!(cause, Cause::NameTooLong { length: 256 })
+        }),
+    ] {
+        let error = dir.stage(name).unwrap_err();
+        assert!(error.cause().is_some_and(is_it), "{error}");
+        assert_eq!(error.raw_os_error(), None, "{error}");
+        assert!(fs.names().is_empty());
+    }
+    Ok(())
+}
+
+/// Its stage is found by a sweep, and nothing else is.
+fn dies() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let map = hash();
+    publish(staged(&dir, &map, &["a"]))?;
+    let alive = staged(&dir, &map, &["a", "b"]);
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "{}", std::io::Error::last_os_error());
+    if child == 0 {
+        let own = PinDir::open(fs.root()).map(|dir| {
+            let stage = staged(&dir, &map, &["a"]);
+            stage.create_dir("deep", 0o700).unwrap();
+            dir.replace(&map, "flows").unwrap();
+            std::mem::forget(stage);
+        });
+        // SAFETY: ends the child without what its parent would do at its end.
+        unsafe { libc::_exit(own.is_err().into()) };
+    }
+    let mut status = 0;
+    // SAFETY: status is writable; child is our child.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    assert_eq!(fs.names().len(), 4);
+    let swept = dir.remove_leftovers()?;
+    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    assert_eq!((swept.removed.len(), swept.restored.len()), (1, 0));
+    assert_eq!(names(alive.path()), ["a", "b"]);
+    drop(publish(alive)?);
+    assert_eq!(fs.names(), [SET, "flows"]);
+    Ok(())
+}

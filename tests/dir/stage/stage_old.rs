@@ -1,0 +1,167 @@
+//! What becomes of the set that another took the place of.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use bpf_pin::PinDir;
+use common::*;
+
+use crate::stage::scene::has_exchange;
+use crate::stage::{HIDDEN, PINS, SET, names, publish, staged};
+
+#[common::test(PINS)]
+fn a_set_is_rolled_back() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let inode = dir.metadata(SET)?.inode();
+    let mut published = publish(staged(&dir, &two, &["c"]))?;
+    // To and fro.
+    for (id, inner) in [(&one, &["a", "b"][..]), (&two, &["c"]), (&one, &["a", "b"])] {
+        let old = published.old.take().expect("the other one");
+        assert_eq!(names(old.path()), inner);
+        published = publish(old)?;
+        assert_eq!(published.had_gap, !has_exchange());
+        assert_eq!(published.dir.path(), fs.at(SET));
+        assert_eq!(names(fs.at(SET)), inner);
+        assert_eq!(dir.open_dir(SET)?.identity(inner[0])?, id.identity()?);
+        assert_eq!(fs.names().len(), 2);
+        drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
+    }
+    assert_eq!(dir.metadata(SET)?.inode(), inode);
+    drop(published);
+    assert_eq!(fs.names(), [SET]);
+    assert_eq!(names(fs.at(SET)), ["a", "b"]);
+    Ok(())
+}
+
+/// Longer than removing takes.
+const A_WHILE: Duration = Duration::from_millis(150);
+
+#[common::test(PINS)]
+fn discard_waits_for_readers() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let reader = dir.open_dir(SET)?;
+    let (first, second) = (
+        reader.lock(LockMode::Shared, Wait::Forever)?,
+        dir.open_dir(SET)?.lock(LockMode::Shared, Wait::Forever)?,
+    );
+    let old = publish(staged(&dir, &two, &["a", "b"]))?.old.unwrap();
+    let is_discarded = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let discarding = scope.spawn(|| {
+            let discarded = old.discard();
+            is_discarded.store(true, Relaxed);
+            discarded
+        });
+        for lock in [first, second] {
+            thread::sleep(A_WHILE);
+            assert!(!is_discarded.load(Relaxed));
+            for name in ["a", "b"] {
+                assert_eq!(reader.identity(name).unwrap(), one.identity().unwrap());
+            }
+            drop(lock);
+        }
+        discarding.join().unwrap()
+    })?;
+    assert_eq!(fs.names(), [SET]);
+    assert!(reader.get::<bpf_pin::Object>("a").is_err());
+    // Nobody reads: at once.
+    let published = publish(staged(&dir, &one, &["a"]))?;
+    published.old.unwrap().discard()?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn drop_leaves_a_set_that_is_read() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a", "b"]))?;
+    let reader = PinDir::open(fs.at(SET))?;
+    let lock = reader.lock(LockMode::Shared, Wait::Forever)?;
+    drop(publish(staged(&dir, &two, &["a"]))?);
+    for _ in 0..2 {
+        assert_eq!(fs.names().len(), 2);
+        for name in ["a", "b"] {
+            assert_eq!(reader.identity(name)?, one.identity()?);
+        }
+        // Nor does a sweep take it, be it by another descriptor.
+        for dir in [&dir, &PinDir::open(fs.root())?] {
+            let swept = dir.remove_leftovers()?;
+            assert!(swept.removed.is_empty(), "{:?}", swept.removed);
+            assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        }
+    }
+    drop(lock);
+    let hidden = fs.names().remove(1);
+    let (hidden, set) = match hidden.as_str() {
+        SET => (fs.names().remove(0), hidden),
+        _ => (hidden, fs.names().remove(0)),
+    };
+    assert!(hidden.starts_with(HIDDEN) && set == SET);
+    let swept = dir.remove_leftovers()?;
+    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    assert_eq!(swept.removed, [hidden.as_str()]);
+    assert_eq!(fs.names(), [SET]);
+    assert!(dir.remove_leftovers()?.removed.is_empty());
+    assert_eq!(dir.open_dir(SET)?.identity("a")?, two.identity()?);
+    Ok(())
+}
+
+/// A reader that holds it alone is a reader, too; and the set can still be rolled back to after that.
+#[common::test(PINS)]
+fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a"]))?;
+    let reader = dir.open_dir(SET)?;
+    let lock = reader.lock(LockMode::Exclusive, Wait::Forever)?;
+    let old = publish(staged(&dir, &two, &["a"]))?.old.unwrap();
+    assert_eq!(names(old.path()), ["a"]);
+    drop(old);
+    assert_eq!(reader.identity("a")?, one.identity()?);
+    assert!(dir.remove_leftovers()?.removed.is_empty());
+    drop(lock);
+    assert_eq!(dir.remove_leftovers()?.removed.len(), 1);
+    assert_eq!(fs.names(), [SET]);
+    // And where it lets go before.
+    let lock = dir
+        .open_dir(SET)?
+        .lock(LockMode::Exclusive, Wait::Forever)?;
+    let old = publish(staged(&dir, &one, &["b"]))?.old.unwrap();
+    drop(lock);
+    let published = publish(old)?;
+    assert_eq!(names(fs.at(SET)), ["a"]);
+    published.old.unwrap().discard()?;
+    assert_eq!(fs.names(), [SET]);
+    Ok(())
+}
+
+/// Somebody who does not ask for locks has removed the old set by hand.
+#[common::test(PINS)]
+fn what_somebody_swept_away_is_no_failure() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (one, two) = (hash(), hash());
+    publish(staged(&dir, &one, &["a"]))?;
+    for is_discarded in [true, false] {
+        let old = publish(staged(&dir, &two, &["b"]))?.old.unwrap();
+        std::fs::remove_dir_all(old.path())?;
+        assert_eq!(fs.names(), [SET]);
+        match is_discarded {
+            true => old.discard()?,
+            false => drop(old),
+        }
+        assert_eq!(fs.names(), [SET]);
+    }
+    assert_eq!(names(fs.at(SET)), ["b"]);
+    Ok(())
+}

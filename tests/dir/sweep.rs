@@ -1,0 +1,190 @@
+//! What nobody needs is removed: what a predicate names, and what dead processes have left.
+
+use common::child_process as holder;
+mod in_use;
+mod meanwhile;
+mod refused;
+mod stale;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::symlink;
+use std::sync::Barrier;
+use std::thread;
+
+use bpf_pin::dir::{EntryType, RemovalReport};
+use bpf_pin::error::Cause;
+use bpf_pin::{Map, MapSpec, MapType, PinDir, Result};
+use common::*;
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const DIRS: &[Need] = &[Need::Bpffs];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const MOUNT: &[Need] = &[cap::SYS_ADMIN];
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    let task = holder::task()?;
+    ["stage", "work"]
+        .contains(&task.as_str())
+        .then(|| in_use::child(&task))
+}
+
+fn app(fs: &TestFs) -> Result<PinDir> {
+    PinDir::create(fs.at("app"), 0o700)
+}
+
+fn names(dir: &PinDir) -> Result<Vec<String>> {
+    let names = dir
+        .entries()?
+        .map(|entry| entry.map(|entry| entry.name().to_str().expect("UTF-8").to_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn sorted(names: &[OsString]) -> Vec<&str> {
+    let mut names: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// What each of three has swept that begin at the same time, with what was made for each.
+fn three_at_once<D: Send>(
+    make: impl Fn() -> D,
+    sweep: impl Fn(&D) -> RemovalReport + Sync,
+) -> Vec<RemovalReport> {
+    let start = Barrier::new(3);
+    let (start, sweep) = (&start, &sweep);
+    thread::scope(|scope| {
+        let begin = |own: D| {
+            scope.spawn(move || {
+                start.wait();
+                sweep(&own)
+            })
+        };
+        let sweepers = [make(), make(), make()].map(begin);
+        sweepers.map(|sweeper| sweeper.join().unwrap()).into()
+    })
+}
+
+/// What was removed and nothing else: nothing failed.
+fn removed(swept: &RemovalReport) -> Vec<&str> {
+    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    assert!(swept.restored.is_empty(), "{:?}", swept.restored);
+    sorted(&swept.removed)
+}
+
+#[common::test(PINS)]
+fn what_the_predicate_names_goes() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let mut ids = BTreeMap::new();
+    for (name, max_entries) in [("a", 1), ("b", 8), ("c", 1), ("d", 8)] {
+        let map = MapSpec::new(MapType::HASH, 4, 8, max_entries).create()?;
+        dir.pin(&map, name)?;
+        ids.insert(name, dir.identity(name)?);
+    }
+    dir.pin(&prog(), "e")?;
+    symlink("a", fs.at("app/f"))?;
+    symlink("nothing", fs.at("app/g"))?;
+    assert!(removed(&dir.remove_where(|_| false)?).is_empty());
+    assert_eq!(names(&dir)?, ["a", "b", "c", "d", "e", "f", "g"]);
+
+    let mut asked = Vec::new();
+    let swept = dir.remove_where(|entry| {
+        asked.push(entry.name().to_owned());
+        entry
+            .get::<Map>()
+            .is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
+    })?;
+    assert_eq!(removed(&swept), ["a", "c"]);
+    // Of each name once.
+    assert_eq!(sorted(&asked), ["a", "b", "c", "d", "e", "f", "g"]);
+    assert_eq!(names(&dir)?, ["b", "d", "e", "f", "g"]);
+    for name in ["b", "d"] {
+        assert_eq!(dir.identity(name)?, ids[name]);
+    }
+    // Of a symbolic link it is the link that goes.
+    symlink("b", fs.at("app/to_b"))?;
+    let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
+    assert_eq!(removed(&swept), ["f", "g", "to_b"]);
+    assert_eq!(names(&dir)?, ["b", "d", "e"]);
+    assert_eq!(removed(&dir.remove_where(|_| true)?), ["b", "d", "e"]);
+    assert!(names(&dir)?.is_empty());
+    assert!(removed(&dir.remove_where(|_| true)?).is_empty());
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_dry_run_tells_the_same_names() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    for number in 0..2000 {
+        match number % 100 {
+            0 => drop(dir.create_dir(format!("name{number}"), 0o700)?),
+            1 => symlink("x", fs.at("app").join(format!("name{number}")))?,
+            _ => dir.pin(&map, format!("name{number}"))?,
+        }
+    }
+    let before = names(&dir)?;
+    let is_useless = |name: &OsStr| name.to_str().unwrap().contains('7');
+    let mut asked = 0;
+    let dry = dir.remove_where_dry_run(|entry| {
+        asked += 1;
+        is_useless(entry.name())
+    })?;
+    assert_eq!(asked, 2000);
+    assert_eq!(names(&dir)?, before, "nothing is removed");
+    let dry = removed(&dry);
+    assert!(!dry.is_empty());
+    let wet = dir.remove_where(|entry| is_useless(entry.name()))?;
+    assert_eq!(removed(&wet), dry);
+    let mut left = before;
+    left.retain(|name| !is_useless(name.as_ref()));
+    assert_eq!(names(&dir)?, left);
+    assert!(removed(&dir.remove_where_dry_run(|entry| is_useless(entry.name()))?).is_empty());
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn directories_go_with_all_that_is_in_them() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    let fill = |name: &str| -> Outcome {
+        let one = dir.create_dir(name, 0o700)?;
+        for name in ["a", "b"] {
+            one.pin(&map, name)?;
+        }
+        symlink("/", fs.at("app").join(name).join("link"))?;
+        symlink("../keep", fs.at("app").join(name).join("kept"))?;
+        let two = one.create_dir("two", 0o700)?;
+        two.create_dir("empty", 0o700)?;
+        two.create_dir("full", 0o700)?.pin(&map, "map")?;
+        Ok(())
+    };
+    fill("goes")?;
+    fill("goes too")?;
+    fill("keep")?;
+    dir.create_dir("empty", 0o700)?;
+    let below = |dir: &PinDir| -> Result<usize> {
+        let mut count = 0;
+        for entry in dir.walk()? {
+            entry?;
+            count += 1;
+        }
+        Ok(count)
+    };
+    let kept = below(&dir.open_dir("keep")?)?;
+    assert_eq!(kept, 8);
+    let held = dir.open_dir("goes")?;
+    let swept = dir.remove_where(|entry| entry.name() != "keep")?;
+    assert_eq!(removed(&swept), ["empty", "goes", "goes too"]);
+    assert_eq!(names(&dir)?, ["keep"]);
+    assert_eq!(below(&dir.open_dir("keep")?)?, kept, "no link was followed");
+    let error = held.pin(&map, "late").unwrap_err();
+    assert!(matches!(error.cause(), Some(Cause::Removed { .. })));
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! What a living process works on stays, until that process is dead.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Error, Map, PinDir};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+use crate::sweep::holder::{self, Holder};
+use crate::sweep::{PINS, USER, app, names, removed};
+
+/// How long something that should come is waited for.
+const AGES: Duration = Duration::from_secs(40);
+
+/// Another process, at its task.
+pub fn child(task: &str) -> ExitCode {
+    let path = std::env::args_os().nth(1).expect("a path");
+    let dir = PinDir::open(&path).expect("the directory");
+    match task {
+        "stage" => {
+            let stage = dir.stage("set").expect("a stage");
+            stage.pin(&hash(), "map").expect("a pin");
+            holder::say("ready");
+            holder::wait();
+            stage.publish().expect("it is published");
+        }
+        "work" => {
+            let (map, own) = (hash(), format!("set{}", std::process::id()));
+            holder::say("ready");
+            let mut rounds = 0;
+            let end = Instant::now() + Duration::from_millis(500);
+            while Instant::now() < end {
+                dir.replace(&map, "name").expect("a replacement");
+                let stage = dir.stage(&own).expect("a stage");
+                stage.pin(&map, "map").expect("a pin");
+                stage.publish().expect("it is published");
+                let made = format!("{own}made");
+                let inner = dir.create_dir(&made, 0o700).expect("a directory");
+                inner.pin(&map, "map").expect("a pin");
+                dir.remove_dir_all(&made).expect("a removal");
+                rounds += 1;
+            }
+            dir.remove_dir_all(&own).expect("a removal");
+            holder::say(rounds);
+            holder::wait();
+        }
+        other => panic!("{other}"),
+    }
+    ExitCode::SUCCESS
+}
+
+#[common::test(PINS)]
+fn a_stage_of_this_process_stays() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let stage = dir.stage("set")?;
+    stage.pin(&hash(), "map")?;
+    let hidden = names(&dir)?;
+    assert_eq!(hidden.len(), 1);
+    assert!(hidden[0].starts_with("_bpf-pin-"), "{hidden:?}");
+    let other = PinDir::open(fs.at("app"))?;
+    for dir in [&dir, &other] {
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
+    }
+    // Nor does the sweep that asks, even where all is of no use.
+    assert!(
+        dir.entries()?
+            .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
+    );
+    assert!(removed(&dir.remove_where_dry_run(|_| true)?).is_empty());
+    assert!(removed(&dir.remove_where(|_| true)?).is_empty());
+    assert_eq!(names(&stage)?, ["map"]);
+    stage.publish().map_err(Error::from)?;
+    assert!(removed(&other.remove_leftovers()?).is_empty());
+    assert_eq!(names(&dir)?, ["set"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_stage_of_another_process_stays() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let mut other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let hidden = names(&dir)?;
+    assert_eq!(hidden.len(), 1);
+    for _ in 0..3 {
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
+    }
+    assert_eq!(names(&dir.open_dir(&hidden[0])?)?, ["map"]);
+    other.begin();
+    other.let_go();
+    assert_eq!(names(&dir)?, ["set"]);
+    assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
+
+    // And one that is killed needs it no more.
+    let other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let mut hidden = names(&dir)?;
+    hidden.retain(|name| name != "set");
+    assert_eq!(hidden.len(), 1);
+    assert!(removed(&dir.remove_leftovers()?).is_empty());
+    other.kill();
+    assert_eq!(names(&dir)?.len(), 2, "nobody else has removed it");
+    let begun = Instant::now();
+    loop {
+        // A process that is just being started may have a copy of the lock for a moment.
+        let swept = dir.remove_leftovers()?;
+        if !removed(&swept).is_empty() {
+            assert_eq!(removed(&swept), hidden);
+            break;
+        }
+        assert!(begun.elapsed() < AGES);
+    }
+    assert_eq!(names(&dir)?, ["set"]);
+    assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
+    Ok(())
+}
+
+/// Also one that cannot be opened, and so shows its lock to nobody, as it is.
+#[common::test(USER)]
+fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
+    let fs = TestFs::detached("1777");
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        let dir = PinDir::create(fs.at("app"), 0o700)?;
+        let other = PinDir::open(fs.at("app"))?;
+        for mode in [0o311, 0o000, 0o1733, 0o370, 0o200, 0o077, 0o700] {
+            let stage = dir.stage("set")?;
+            stage.chmod(mode)?;
+            let swept = other.remove_leftovers()?;
+            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
+            assert!(removed(&swept).is_empty(), "{mode:o}");
+            assert_eq!(stage.own_metadata()?.mode(), mode);
+            stage.chmod(0o700)?;
+        }
+        assert_eq!(names(&dir)?, [""; 0]);
+        // Of the dead it is no more than a hindrance.
+        for mode in [0o311, 0o000, 0o500] {
+            let name = "_bpf-pin-0000000000000001-0-dir";
+            dir.create_dir(name, mode)?;
+            let swept = other.remove_leftovers()?;
+            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
+            assert_eq!(removed(&swept), [name], "{mode:o}");
+        }
+        Ok(())
+    })
+}
+
+/// Two processes replace, stage, publish and remove, and this one sweeps all the while.
+#[common::test(PINS)]
+fn who_works_meanwhile_loses_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let mut others: Vec<_> = (0..2)
+        .map(|_| Holder::ready(&fs, "work", [fs.at("app")]))
+        .collect();
+    let (mut sweeps, mut found) = (0, 0);
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end || sweeps < 5 {
+        let swept = dir.remove_leftovers()?;
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        for name in &swept.removed {
+            // What is being removed anyway may be swept; a pin on its way never.
+            let name = name.to_str().unwrap();
+            assert!(name.starts_with("_bpf-pin-"), "{name}");
+            found += 1;
+        }
+        sweeps += 1;
+    }
+    for other in &mut others {
+        let rounds: usize = other.line().parse()?;
+        assert!(rounds > 0);
+    }
+    for other in others {
+        other.let_go();
+    }
+    println!("{sweeps} sweeps amid work, which found {found} names to remove");
+    let begun = Instant::now();
+    while names(&dir)? != ["name"] {
+        dir.remove_leftovers()?;
+        assert!(begun.elapsed() < AGES, "{:?}", names(&dir)?);
+    }
+    dir.get::<Map>("name")?;
+    Ok(())
+}

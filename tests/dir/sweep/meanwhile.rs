@@ -1,0 +1,124 @@
+//! What changes while it is swept, by others or by another sweep.
+
+use std::ffi::OsStr;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Identity, Map, PinDir, Result};
+use common::*;
+
+use crate::sweep::{PINS, app, names, removed, three_at_once};
+
+/// The predicate itself is what is faster.
+#[common::test(PINS)]
+fn what_was_replaced_meanwhile_stays() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let (old, new) = (hash(), hash());
+    let goes = |name: &str| -> Result<Identity> {
+        dir.pin(&old, name)?;
+        dir.identity(name)
+    };
+    for name in [
+        "replaced",
+        "unlinked",
+        "exchanged",
+        "made a directory",
+        "goes",
+    ] {
+        goes(name)?;
+    }
+    dir.pin(&new, "spare")?;
+    let inner = dir.create_dir("directory", 0o700)?;
+    inner.pin(&old, "in it")?;
+    dir.create_dir("spare directory", 0o700)?
+        .pin(&new, "in it")?;
+    let has_exchange = kernel(5, 17).unmet().is_none();
+    let swept = dir.remove_where(|entry| {
+        let name = entry.name().to_str().unwrap();
+        match name {
+            "replaced" => dir.replace(&new, name).unwrap(),
+            "unlinked" => {
+                dir.unlink(name).unwrap();
+                dir.pin(&new, name).unwrap();
+            }
+            "exchanged" if has_exchange => dir.exchange(name, "spare").unwrap(),
+            "exchanged" => dir.replace(&new, name).unwrap(),
+            "made a directory" => {
+                dir.unlink(name).unwrap();
+                dir.create_dir(name, 0o700).unwrap();
+            }
+            "directory" => {
+                dir.remove_dir_all(name).unwrap();
+                dir.rename("spare directory", name).unwrap();
+            }
+            "goes" => {}
+            // What the above have made or have put aside.
+            _ => return false,
+        }
+        true
+    })?;
+    assert_eq!(removed(&swept), ["goes"]);
+    for name in ["replaced", "unlinked", "exchanged"] {
+        assert_eq!(dir.get::<Map>(name)?.id()?, new.id()?, "{name}");
+    }
+    assert_eq!(
+        dir.open_dir("directory")?.get::<Map>("in it")?.id()?,
+        new.id()?
+    );
+    let mut left = vec!["directory", "exchanged", "made a directory", "replaced"];
+    left.extend(["spare", "unlinked"]);
+    assert_eq!(names(&dir)?, left);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_is_gone_meanwhile_is_not_told() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    dir.pin(&hash(), "pin")?;
+    dir.pin(&hash(), "renamed")?;
+    dir.create_dir("directory", 0o700)?;
+    dir.pin(&hash(), "goes")?;
+    let swept = dir.remove_where(|entry| {
+        match entry.name().to_str().unwrap() {
+            "pin" => dir.unlink("pin").unwrap(),
+            "renamed" => dir.rename("renamed", "elsewhere").unwrap(),
+            "directory" => dir.remove_dir("directory").unwrap(),
+            "elsewhere" => return false,
+            _ => {}
+        }
+        true
+    })?;
+    assert_eq!(removed(&swept), ["goes"]);
+    assert_eq!(names(&dir)?, ["elsewhere"]);
+    Ok(())
+}
+
+/// Each removes what the other has not, and neither takes the other's work for a failure.
+#[common::test(PINS)]
+fn two_sweeps_at_once() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    let end = Instant::now() + Duration::from_millis(400);
+    let mut rounds = 0;
+    while rounds < 5 || Instant::now() < end {
+        rounds += 1;
+        for number in 0..60 {
+            match number % 3 {
+                0 => drop(dir.create_dir(format!("useless{number}"), 0o700)?),
+                _ => dir.pin(&map, format!("useless{number}"))?,
+            }
+        }
+        let starts = |name: &OsStr| name.to_str().unwrap().starts_with("useless");
+        let sweep = |dir: &&PinDir| dir.remove_where(|entry| starts(entry.name())).unwrap();
+        let swept = three_at_once(|| &dir, sweep);
+        let mut all: Vec<_> = swept.iter().flat_map(removed).collect();
+        all.sort();
+        let mut expected: Vec<_> = (0..60).map(|number| format!("useless{number}")).collect();
+        expected.sort();
+        assert_eq!(all, expected, "each by one of them");
+        assert!(names(&dir)?.is_empty());
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! What cannot be swept stays, and is told.
+
+use std::collections::BTreeMap;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Error, Map, PinDir};
+use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::thread::CapabilitySet;
+
+use crate::sweep::stale::{stale, stale_dir};
+use crate::sweep::{MOUNT, USER, names, removed, sorted};
+
+fn assert_sticky(error: &Error, directory: &std::path::Path) {
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    let directory = directory.to_owned();
+    let cause = Cause::Sticky { directory, uid: 0 };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    let operation = Operation::Remove;
+    assert_eq!(error.operation(), operation, "{error:?}");
+}
+
+#[common::test(USER)]
+fn pins_of_others_in_a_sticky_directory() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::create(fs.at("app"), 0o1777)?;
+    for name in ["theirs", "also theirs"] {
+        dir.pin(&hash(), name)?;
+    }
+    dir.create_dir("their directory", 0o777)?;
+    as_user(CapabilitySet::BPF, || -> Outcome {
+        for name in ["ours", "ours too"] {
+            dir.pin(&hash(), name)?;
+        }
+        dir.create_dir("our directory", 0o700)?
+            .pin(&hash(), "map")?;
+        let dry = dir.remove_where_dry_run(|_| true)?;
+        assert_eq!(dry.removed.len(), 6);
+        let swept = dir.remove_where(|_| true)?;
+        let ours = ["our directory", "ours", "ours too"];
+        assert_eq!(sorted(&swept.removed), ours);
+        assert_eq!(swept.failed.len(), 3, "{:?}", swept.failed);
+        for error in &swept.failed {
+            assert_sticky(error, dir.path());
+        }
+        let mut told: Vec<_> = swept.failed.iter().map(ToString::to_string).collect();
+        told.sort();
+        let at = dir.path().display();
+        let because = format!("{at} is sticky and the pin belongs to user 0");
+        let expected = ["also theirs", "their directory", "theirs"];
+        let expected = expected.map(|name| format!("remove {at}/{name}: {because}"));
+        assert_eq!(told, expected);
+        Ok(())
+    })?;
+    assert_eq!(names(&dir)?, ["also theirs", "their directory", "theirs"]);
+    Ok(())
+}
+
+#[common::test(MOUNT)]
+fn mount_points_stay_and_are_told() -> Outcome {
+    let place = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
+        let path = place.path().join("app");
+        let dir = PinDir::create(&path, 0o700)?;
+        let map = hash();
+        dir.pin(&map, "goes")?;
+        dir.pin(&map, "bound")?;
+        for name in ["another", "same", "plain"] {
+            dir.create_dir(name, 0o700)?.pin(&map, "below")?;
+        }
+        dir.create_dir("around", 0o700)?
+            .create_dir("inner", 0o700)?;
+        mount(
+            "bpf",
+            path.join("another"),
+            "bpf",
+            MountFlags::empty(),
+            None,
+        )?;
+        PinDir::open(path.join("another"))?.pin(&map, "above")?;
+        mount_bind(path.join("plain"), path.join("same"))?;
+        mount(
+            "bpf",
+            path.join("around/inner"),
+            "bpf",
+            MountFlags::empty(),
+            None,
+        )?;
+        mount_bind(path.join("goes"), path.join("bound"))?;
+        let before = names(&dir)?;
+        assert_eq!(before.len(), 6);
+
+        let swept = dir.remove_where(|_| true)?;
+        let mut failed = BTreeMap::new();
+        for error in &swept.failed {
+            let path = error.path().expect("a path");
+            let cause = Cause::MountPoint { path: path.into() };
+            assert_eq!(error.cause(), Some(&cause), "{error}");
+            // By the name that it has, not by one that it had for a while.
+            let name = path.strip_prefix(dir.path())?.to_str().unwrap().to_owned();
+            failed.insert(name, error.raw_os_error().expect("an errno"));
+        }
+        assert_eq!(sorted(&swept.removed), ["goes", "plain"]);
+        assert_eq!(names(&dir)?, ["another", "around", "bound", "same"]);
+        let told: Vec<_> = failed.keys().map(String::as_str).collect();
+        assert_eq!(told, ["another", "around/inner", "bound", "same"]);
+
+        // What is above and what is below is still there.
+        assert_eq!(
+            PinDir::open(path.join("another"))?
+                .get::<Map>("above")?
+                .id()?,
+            map.id()?
+        );
+        for name in ["another", "same", "around/inner", "bound"] {
+            unmount(path.join(name), UnmountFlags::empty())?;
+        }
+        assert_eq!(
+            dir.open_dir("another")?.get::<Map>("below")?.id()?,
+            map.id()?
+        );
+        let swept = dir.remove_where(|_| true)?;
+        assert_eq!(removed(&swept), ["another", "around", "bound", "same"]);
+        assert!(names(&dir)?.is_empty());
+        drop(dir);
+        unmount(place.path(), UnmountFlags::empty())?;
+        Ok(())
+    })
+}
+
+#[common::test(USER)]
+fn a_directory_that_may_not_be_read() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::create(fs.at("app"), 0o733)?;
+    dir.pin(&hash(), "map")?;
+    as_user(CapabilitySet::empty(), || {
+        for (swept, operation) in [
+            (dir.remove_where(|_| true), Operation::ListDir),
+            (dir.remove_where_dry_run(|_| true), Operation::ListDir),
+            (dir.remove_leftovers(), Operation::RemoveLeftovers),
+        ] {
+            let error = swept.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+            let wanted = "read";
+            assert!(
+                matches!(error.cause(), Some(Cause::Blocked { wanted: w, .. }) if *w == wanted)
+            );
+            assert_eq!(error.operation(), operation);
+        }
+    });
+    assert_eq!(names(&dir)?, ["map"]);
+    Ok(())
+}
+
+#[common::test(USER)]
+fn a_stale_sweep_as_another_user() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::create(fs.at("app"), 0o1777)?;
+    let map = hash();
+    dir.pin(&map, stale(1, 0))?;
+    dir.create_dir(stale_dir(2, 0), 0o700)?;
+    as_user(CapabilitySet::BPF, || -> Outcome {
+        dir.pin(&hash(), stale(3, 0))?;
+        let swept = dir.remove_leftovers()?;
+        assert_eq!(sorted(&swept.removed), [stale(3, 0)]);
+        assert_eq!(swept.failed.len(), 2, "{:?}", swept.failed);
+        for error in &swept.failed {
+            let is_typed = matches!(
+                error.cause(),
+                Some(Cause::Sticky { .. } | Cause::Blocked { .. })
+            );
+            assert!(is_typed, "{error}");
+        }
+        Ok(())
+    })?;
+    assert_eq!(names(&dir)?, [stale(1, 0), stale_dir(2, 0)]);
+    assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
+    assert!(names(&dir)?.is_empty());
+    Ok(())
+}
+
+/// Names with a dot, which some kernels put into each bpffs and let nobody take away.
+#[common::test(MOUNT)]
+fn what_the_kernel_has_made() -> Outcome {
+    let fs = TestFs::detached("700");
+    let dir = PinDir::open(fs.root())?;
+    dir.create_dir("dir", 0o700)?;
+    let made = names(&dir)?.len() - 1;
+    let swept = dir.remove_where(|_| true)?;
+    assert_eq!(swept.removed, ["dir"]);
+    assert_eq!(swept.failed.len(), made, "{:?}", swept.failed);
+    for error in &swept.failed {
+        let Some(Cause::Dot { component }) = error.cause() else {
+            return Err(error.to_string().into());
+        };
+        assert!(component == "maps.debug" || component == "progs.debug");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    }
+    println!("{made} names that the kernel has made");
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! What the dead have left goes, by its exact name, or gets back the name that it had.
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use bpf_pin::{Map, PinDir, Result};
+use common::*;
+
+use crate::sweep::{DIRS, PINS, app, names, removed, sorted, three_at_once};
+
+/// A name as the dead leave it.
+pub fn stale(token: u64, number: u64) -> String {
+    format!("_bpf-pin-{token:016x}-{number:x}")
+}
+
+/// Of a directory.
+pub fn stale_dir(token: u64, number: u64) -> String {
+    format!("{}-dir", stale(token, number))
+}
+
+const NOBODYS: [&str; 16] = [
+    "flows",
+    "_bpf-pin",
+    "_bpf-pin-",
+    "_bpf-pin-0123456789abcdef",
+    "_bpf-pin-0123456789abcdef-",
+    "_bpf-pin-0123456789ABCDEF-1",
+    "_bpf-pin-0123456789abcdef-01",
+    "_bpf-pin-0123456789abcdef-A",
+    "_bpf-pin-0123456789abcdef-+1",
+    "_bpf-pin-0123456789abcdef-1-",
+    "_bpf-pin-0123456789abcdef-1-asid",
+    "_bpf-pin-0123456789abcdef-1-aside-aside",
+    "_bpf-pin-123456789abcdef-1",
+    "_bpf-pin-0123456789abcdef-10000000000000000",
+    "x_bpf-pin-0123456789abcdef-1",
+    "_bpf-pin-\u{e9}123456789abcdef-1",
+];
+
+#[common::test(PINS)]
+fn stale_names_and_no_others() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    let (pins, directories) = (
+        dir.create_dir("pins", 0o700)?,
+        dir.create_dir("dirs", 0o700)?,
+    );
+    let stale = [
+        stale(0, 0),
+        stale(0x0123_4567_89ab_cdef, u64::MAX),
+        stale(7, 0x1a),
+    ];
+    let stale_dirs = stale.clone().map(|name| format!("{name}-dir"));
+    for name in NOBODYS.into_iter().chain(stale.iter().map(String::as_str)) {
+        pins.pin(&map, name)?;
+    }
+    for name in NOBODYS
+        .into_iter()
+        .chain(stale_dirs.iter().map(String::as_str))
+    {
+        let inner = directories.create_dir(name, 0o700)?;
+        inner.pin(&map, "map")?;
+        inner.create_dir("below", 0o700)?.pin(&map, "map")?;
+    }
+    let mut left = NOBODYS.map(str::to_owned);
+    left.sort();
+    for (dir, mut expected) in [(&pins, stale.clone()), (&directories, stale_dirs)] {
+        expected.sort();
+        assert_eq!(removed(&dir.remove_leftovers()?), expected);
+        assert_eq!(names(dir)?, left);
+    }
+    for name in NOBODYS {
+        let inner = directories.open_dir(name)?;
+        assert_eq!(names(&inner)?, ["below", "map"]);
+    }
+    // It looks at this directory, and into none.
+    pins.pin(&map, &stale[0])?;
+    assert!(removed(&dir.remove_leftovers()?).is_empty());
+    assert!(names(&pins)?.contains(&stale[0]));
+    Ok(())
+}
+
+#[common::test(DIRS)]
+fn stale_names_that_stand_for_links() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let kept = dir.create_dir("kept", 0o700)?;
+    kept.create_dir("inner", 0o700)?;
+    let names_of_links = [stale(1, 1), stale(2, 2), format!("{}-aside", stale(3, 3))];
+    for (name, target) in names_of_links.iter().zip(["kept", "nothing", "kept"]) {
+        symlink(target, fs.at("app").join(name))?;
+    }
+    let swept = dir.remove_leftovers()?;
+    assert!(removed(&swept).is_empty());
+    assert_eq!(names(&dir)?.len(), 4);
+    assert_eq!(names(&kept)?, ["inner"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_stale_sweep_changes_nothing_twice() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    dir.pin(&map, "stays")?;
+    dir.pin(&map, stale(1, 0))?;
+    dir.create_dir(stale_dir(2, 0), 0o700)?.pin(&map, "map")?;
+    // And what this process has made and let go of in the meantime is nobody's worry.
+    dir.replace(&map, "stays")?;
+    drop(dir.stage("set")?);
+    assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
+    for _ in 0..3 {
+        assert!(removed(&dir.remove_leftovers()?).is_empty());
+        assert_eq!(names(&dir)?, ["stays"]);
+    }
+    assert_eq!(dir.get::<Map>("stays")?.id()?, map.id()?);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn two_stale_sweeps_at_once() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let map = hash();
+    let end = Instant::now() + Duration::from_millis(400);
+    let mut rounds = 0;
+    while rounds < 5 || Instant::now() < end {
+        rounds += 1;
+        let (mut expected, mut aside) = (Vec::new(), Vec::new());
+        for number in 0..30 {
+            let mut name = stale(number * 0x1234_5678, number);
+            match number % 3 {
+                0 => dir.pin(&map, &name)?,
+                1 => {
+                    name += "-dir";
+                    dir.create_dir(&name, 0o700)?.pin(&map, "map")?;
+                }
+                _ => {
+                    let set = format!("set{number}");
+                    let moved = dir.create_dir(format!("{name}-aside"), 0o700)?;
+                    moved.create_dir(&set, 0o700)?.pin(&map, "map")?;
+                    aside.push(set);
+                    expected.push(format!("{name}-aside"));
+                    continue;
+                }
+            }
+            expected.push(name);
+        }
+        let own = || PinDir::open(fs.at("app")).unwrap();
+        let swept = three_at_once(own, |own| own.remove_leftovers().unwrap());
+        let (mut all, mut restored) = (Vec::new(), Vec::new());
+        for swept in &swept {
+            assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+            all.extend(sorted(&swept.removed));
+            restored.extend(sorted(&swept.restored));
+        }
+        all.sort();
+        restored.sort();
+        expected.sort();
+        aside.sort();
+        assert_eq!(all, expected, "each by one of them");
+        assert_eq!(restored, aside);
+        assert_eq!(names(&dir)?, aside);
+        for set in &aside {
+            assert_eq!(dir.open_dir(set)?.get::<Map>("map")?.id()?, map.id()?);
+            dir.remove_dir_all(set)?;
+        }
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn what_was_set_aside_gets_its_name_back() -> Outcome {
+    let fs = TestFs::new();
+    let dir = app(&fs)?;
+    let (old, new) = (hash(), hash());
+    let aside = |token: u64, set: &str| -> Result<String> {
+        let name = format!("{}-aside", stale(token, 0));
+        let moved = dir.create_dir(&name, 0o700)?;
+        moved.create_dir(set, 0o700)?.pin(&old, "map")?;
+        Ok(name)
+    };
+    // Killed before the new one had the name, and after.
+    let (before, after) = (aside(1, "lost")?, aside(2, "has")?);
+    dir.create_dir("has", 0o700)?.pin(&new, "map")?;
+    let swept = dir.remove_leftovers()?;
+    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    assert_eq!(sorted(&swept.removed), [before, after]);
+    assert_eq!(sorted(&swept.restored), ["lost"]);
+    assert_eq!(names(&dir)?, ["has", "lost"]);
+    let held = |name: &str| dir.open_dir(name)?.get::<Map>("map")?.id();
+    assert_eq!((held("lost")?, held("has")?), (old.id()?, new.id()?));
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! How deep a walk goes, and where it need not go.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bpf_pin::dir::EntryType;
+use bpf_pin::{Map, PinDir, Result};
+use common::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::walk::holder::{self, Holder};
+use crate::walk::{DIRS, PINS, names};
+
+fn tower(dir: &PinDir, levels: usize) -> Result<PinDir> {
+    let mut top = dir.try_clone()?;
+    for _ in 0..levels {
+        top = top.create_dir("d", 0o700)?;
+    }
+    Ok(top)
+}
+
+#[common::test(PINS)]
+fn three_hundred_levels() -> Outcome {
+    const LEVELS: usize = 300;
+
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("dir"), 0o700)?;
+    tower(&dir, LEVELS)?.pin(&hash(), "map")?;
+    let mut walk = dir.walk()?;
+    for level in 0..LEVELS {
+        let entry = walk.next().expect("a level")?;
+        assert_eq!((entry.name(), walk.depth()), (OsStr::new("d"), level));
+    }
+    let entry = walk.next().expect("the map")?;
+    assert_eq!(walk.depth(), LEVELS);
+    // It is opened from where it is, with no path that could be too long.
+    entry.get::<Map>()?;
+    let path = entry.path();
+    assert_eq!(
+        path.components().count(),
+        dir.path().components().count() + LEVELS + 1
+    );
+    assert!(walk.next().is_none());
+    drop((walk, entry));
+    dir.remove_dir_all("d")?;
+    assert!(names(&dir)?.is_empty());
+    Ok(())
+}
+
+/// In a process of its own, which may have that many descriptors.
+#[common::test(DIRS)]
+fn thousands_of_levels() -> Outcome {
+    let fs = TestFs::new();
+    let other = Holder::ready(&fs, "deep", [fs.root()]);
+    other.let_go();
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// As deep as descriptors go, two for each level, and no deeper than 3000.
+pub fn very_deep() -> ExitCode {
+    let limits = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limits.maximum,
+        ..limits
+    };
+    setrlimit(Resource::Nofile, most).expect("all the descriptors there are");
+    let levels = limits.maximum.map_or(3000, |most| most as usize / 2 - 50);
+    let levels = levels.min(3000);
+    let path = std::env::args_os().nth(1).expect("a path");
+    let dir = PinDir::create(Path::new(&path).join("deep"), 0o700).expect("a directory");
+    drop(tower(&dir, levels).expect("a tower"));
+    let mut seen = 0;
+    for entry in dir.walk().expect("it can be read") {
+        entry.expect("a level");
+        seen += 1;
+    }
+    assert_eq!(seen, levels);
+    dir.remove_dir_all("d").expect("a removal");
+    PinDir::open(&path)
+        .and_then(|parent| parent.remove_dir_all("deep"))
+        .expect("a removal");
+    holder::say("ready");
+    holder::wait();
+    ExitCode::SUCCESS
+}
+
+#[common::test(PINS)]
+fn skip_dir_and_depth() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("dir"), 0o700)?;
+    let map = hash();
+    for a in ["a", "b", "c"] {
+        let inner = dir.create_dir(a, 0o700)?;
+        inner.pin(&map, "map")?;
+        inner.create_dir("x", 0o700)?.pin(&map, "map")?;
+    }
+    let mut walk = dir.walk()?;
+    let mut seen = Vec::new();
+    while let Some(entry) = walk.next() {
+        let entry = entry?;
+        let below = entry.path().strip_prefix(dir.path())?.to_owned();
+        let is_last_of_level = below.components().count() - 1 <= walk.depth();
+        assert!(is_last_of_level, "{below:?} at depth {}", walk.depth());
+        if entry.name() == "b" || below == Path::new("c/x") {
+            walk.skip_dir();
+            // Twice is once.
+            walk.skip_dir();
+        } else if entry.entry_type() == EntryType::Pin {
+            // Of what is no directory there is nothing to skip.
+            walk.skip_dir();
+        }
+        seen.push(below.into_os_string().into_string().unwrap());
+    }
+    // Each directory before what is in it.
+    for (at, path) in seen.iter().enumerate() {
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            let parent = seen.iter().position(|seen| seen == parent);
+            assert!(parent.is_some_and(|parent| parent < at), "{seen:?}");
+        }
+    }
+    seen.sort();
+    let expected = ["a", "a/map", "a/x", "a/x/map", "b", "c", "c/map", "c/x"];
+    assert_eq!(seen, expected);
+    // It outlasts the value that it came from.
+    let walk = dir.walk()?;
+    drop(dir);
+    assert_eq!(walk.filter(|entry| entry.is_ok()).count(), 12);
+    Ok(())
+}

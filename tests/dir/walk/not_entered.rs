@@ -1,0 +1,219 @@
+//! What a walk tells of and does not enter: links, mounts_are_told_of_and_not_crossed, and what may not be read.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{PinDir, Result};
+use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use rustix::thread::CapabilitySet;
+
+use crate::walk::{MOUNT, PINS, USER, of, walked};
+
+#[common::test(PINS)]
+fn symbolic_links_are_told_of_and_not_followed() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::create(fs.at("dir"), 0o700)?;
+    let inner = dir.create_dir("inner", 0o700)?;
+    inner.pin(&hash(), "map")?;
+    let targets = [
+        ("dangling", "nothing/at/all"),
+        ("self", "self"),
+        ("one", "other"),
+        ("other", "one"),
+        ("to_a_directory", "inner"),
+        ("to_a_pin", "inner/map"),
+        ("to_itself_above", "."),
+        ("up", ".."),
+        ("out", "/"),
+    ];
+    for (name, target) in targets {
+        symlink(target, fs.at("dir").join(name))?;
+    }
+    symlink("..", fs.at("dir/inner/back"))?;
+    let (paths, errors) = walked(&dir)?;
+    assert!(errors.is_empty(), "{errors:?}");
+    use EntryType::*;
+    let mut expected = of([
+        ("inner", Directory),
+        ("inner/map", Pin),
+        ("inner/back", SymbolicLink),
+    ]);
+    expected.extend(targets.map(|(name, _)| (name.into(), SymbolicLink)));
+    assert_eq!(paths, expected);
+    let entries = dir.entries()?.collect::<Result<Vec<_>>>()?;
+    assert_eq!(entries.len(), 1 + targets.len());
+    for entry in entries {
+        if entry.entry_type() != SymbolicLink {
+            continue;
+        }
+        let metadata = entry.metadata()?;
+        assert_eq!(
+            (metadata.entry_type(), metadata.inode()),
+            (SymbolicLink, entry.inode())
+        );
+        assert_eq!(entry.is_mount_point(), Some(false));
+        let error = entry.get::<bpf_pin::Object>().unwrap_err();
+        let path = entry.path();
+        let cause = Some(Cause::SymbolicLink { path });
+        assert_eq!(error.cause(), cause.as_ref(), "{error}");
+    }
+    Ok(())
+}
+
+#[common::test(MOUNT)]
+fn mounts_are_told_of_and_not_crossed() -> Outcome {
+    let place = tempfile::tempdir()?;
+    own_mounts(|| -> Outcome {
+        let root = place.path();
+        mount("bpf", root, "bpf", MountFlags::empty(), None)?;
+        let dir = PinDir::open(root)?;
+        let map = hash();
+        for name in ["another", "bound", "foreign", "plain"] {
+            dir.create_dir(name, 0o700)?.pin(&map, "below")?;
+        }
+        for name in ["map", "other_map"] {
+            dir.pin(&hash(), name)?;
+        }
+        let inodes: BTreeMap<_, _> = dir
+            .entries()?
+            .map(|entry| entry.map(|entry| (entry.name().to_owned(), entry.inode())))
+            .collect::<Result<_>>()?;
+        mount(
+            "bpf",
+            root.join("another"),
+            "bpf",
+            MountFlags::empty(),
+            None,
+        )?;
+        PinDir::open(root.join("another"))?.pin(&map, "above")?;
+        mount(
+            "tmpfs",
+            root.join("foreign"),
+            "tmpfs",
+            MountFlags::empty(),
+            None,
+        )?;
+        fs::write(root.join("foreign/above"), "")?;
+        // Of the same instance, so nothing but the mount tells.
+        mount_bind(root.join("plain"), root.join("bound"))?;
+        mount_bind(root.join("map"), root.join("other_map"))?;
+
+        let mut mounted = Vec::new();
+        for entry in dir.entries()? {
+            let entry = entry?;
+            assert_eq!(
+                inodes[entry.name()],
+                entry.inode(),
+                "what is below the mount"
+            );
+            if entry.is_mount_point() == Some(true) {
+                mounted.push(entry.name().to_owned());
+            }
+        }
+        mounted.sort();
+        assert_eq!(mounted, ["another", "bound", "foreign", "other_map"]);
+
+        let (paths, errors) = walked(&dir)?;
+        use EntryType::*;
+        let expected = [
+            ("another", Directory),
+            ("bound", Directory),
+            ("foreign", Directory),
+            ("map", Pin),
+            ("other_map", Pin),
+            ("plain", Directory),
+            ("plain/below", Pin),
+        ];
+        assert_eq!(paths, of(expected));
+        let mut told = Vec::new();
+        for error in errors {
+            assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{error}");
+            assert_eq!(error.operation(), Operation::ListDir);
+            let path = error.path().expect("a path");
+            let cause = Cause::MountPoint { path: path.into() };
+            assert_eq!(error.cause(), Some(&cause));
+            let at = path.display();
+            assert_eq!(
+                error.to_string(),
+                format!("list {at}: {at} is a mount point")
+            );
+            told.push(path.strip_prefix(root)?.to_owned());
+        }
+        told.sort();
+        let told: Vec<_> = told.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(told, ["another", "bound", "foreign"]);
+
+        for name in ["another", "bound", "foreign", "other_map"] {
+            unmount(root.join(name), UnmountFlags::empty())?;
+        }
+        let (paths, errors) = walked(&dir)?;
+        assert!(errors.is_empty(), "{errors:?}");
+        assert_eq!(paths.len(), 6 + 4);
+        // What is mounted on the directory itself is not where the walk began.
+        mount("bpf", root, "bpf", MountFlags::empty(), None)?;
+        assert_eq!(walked(&dir)?.0.len(), 6 + 4);
+        unmount(root, UnmountFlags::empty())?;
+        Ok(())
+    })
+}
+
+#[common::test(USER)]
+fn directories_that_may_not_be_read() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = PinDir::create(fs.at("dir"), 0o755)?;
+    let modes = [0o700, 0o711, 0o744, 0o755, 0o722];
+    for mode in modes {
+        let inner = dir.create_dir(format!("mode{mode:o}"), mode)?;
+        inner.pin(&hash(), "map")?;
+    }
+    let blocked = |path: PathBuf, mode| Cause::Blocked {
+        path,
+        mode,
+        uid: 0,
+        // Of search and read, the first that is missing.
+        wanted: if mode & 1 == 0 { "search" } else { "read" },
+        read_only_would_do: false,
+    };
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        let (paths, errors) = walked(&dir)?;
+        let expected = modes.map(|mode| PathBuf::from(format!("mode{mode:o}")));
+        let mut expected: BTreeMap<_, _> = expected.map(|name| (name, EntryType::Directory)).into();
+        expected.insert("mode755/map".into(), EntryType::Pin);
+        assert_eq!(paths, expected);
+        assert_eq!(errors.len(), 4);
+        for error in errors {
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+            assert_eq!(error.operation(), Operation::ListDir);
+            let path = error.path().expect("a path");
+            let name = path.file_name().and_then(OsStr::to_str).unwrap();
+            let mode = u32::from_str_radix(&name[4..], 8)?;
+            let cause = blocked(path.into(), mode);
+            assert_eq!(error.cause(), Some(&cause));
+            assert_eq!(
+                error.to_string(),
+                format!("list {}: {cause}", path.display())
+            );
+        }
+        // Held is not read.
+        for mode in [0o700, 0o711] {
+            let held = dir.open_dir(format!("mode{mode:o}"))?;
+            let cause = blocked(held.path().to_owned(), mode);
+            let error = held.entries().unwrap_err();
+            assert_eq!(error.cause(), Some(&cause));
+            let error = held.walk().unwrap_err();
+            assert_eq!(error.cause(), Some(&cause));
+        }
+        Ok(())
+    })?;
+    // The same for its owner, who has the capability.
+    let (paths, errors) = walked(&dir)?;
+    assert!(errors.is_empty());
+    assert_eq!(paths.len(), 10);
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What the library's docs say of releases is so: by the tables of the ABI, and by calling.
+
+mod calls;
+pub mod docs;
+mod sections;
+use common::tables;
+
+use bpf_pin_sys::Version;
+use common::*;
+
+use docs::{SOURCES, claims};
+
+/// The oldest kernel that these tests are run on: of what is older it can decide nothing.
+const OLDEST: Version = Version::new(5, 10);
+
+/// What the kernel does from a release on, or did until then, without a name in its ABI: words of
+/// the sentence and the release. Tests of the behaviour show these.
+const BEHAVIOUR: &[(&str, Version)] = &[
+    ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
+    ("The kernel's own, of id 1,", Version::new(5, 11)),
+    ("sysctl closes all of bpf(2)", Version::new(5, 19)),
+    ("Why bpf(2) is closed to this thread", Version::new(5, 19)),
+    ("`kernel.unprivileged_bpf_disabled`", Version::new(5, 19)),
+    ("everywhere for `CAP_NET_ADMIN`", Version::new(6, 9)),
+    ("closed to it as a whole", Version::new(5, 19)),
+    ("options `uid` and `gid`", Version::new(6, 8)),
+    ("value sizes are known", Version::new(7, 3)),
+    ("what a context is", Version::new(7, 3)),
+    ("has the name \"uptr\"", Version::new(6, 13)),
+    (
+        "could not be determined by this thread",
+        Version::new(5, 19),
+    ),
+    ("The options `uid` and `gid`", Version::new(6, 8)),
+    ("One syscall from Linux 6.5 on", Version::new(6, 5)),
+    ("Three syscalls from Linux 6.5 on", Version::new(6, 5)),
+    ("`RENAME_EXCHANGE`", Version::new(5, 17)),
+    ("(EINVAL) before Linux 5.17", Version::new(5, 17)),
+    ("the two pins change places", Version::new(5, 17)),
+    ("The source, which mountinfo", Version::new(5, 17)),
+    ("the owner of the root", Version::new(6, 8)),
+    ("the group of the root", Version::new(6, 8)),
+    ("a token of this bpffs allows", Version::new(6, 9)),
+    ("with a token of it", Version::new(6, 9)),
+    ("opens a bpffs, has it created", Version::new(6, 9)),
+    ("creates the bpffs that was opened", Version::new(6, 9)),
+    ("the other side is informed", Version::new(6, 9)),
+    ("What it delegates, usually nothing", Version::new(6, 9)),
+    ("What a bpffs delegates", Version::new(6, 9)),
+    ("[`InitialUserNamespace`]", Version::new(6, 9)),
+    ("[`NoProc`]", Version::new(6, 17)),
+    ("struct_ops before Linux 6.11", Version::new(6, 11)),
+    ("resources of one task", Version::new(6, 1)),
+    ("with [`nosymfollow`]", Version::new(5, 14)),
+    ("`STATX_MNT_ID_UNIQUE`", Version::new(6, 8)),
+    ("`statmount(2)`: writes", Version::new(6, 8)),
+    ("`statmount(2)`, Linux", Version::new(6, 13)),
+    ("reports the source", Version::new(6, 13)),
+    ("resources an iterator goes through", Version::new(6, 1)),
+];
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+const TRACER: &[Need] = &[
+    cap::SYS_ADMIN,
+    cap::PERFMON,
+    Need::Feature(Feature::Trampolines),
+];
+
+/// What is wrong with the claims of a file.
+fn wrong(file: &str, source: &str) -> Vec<String> {
+    let mut wrong = vec![];
+    for claim in claims(file, source) {
+        let (version, text) = (claim.version, &claim.text);
+        match claim.by_the_tables() {
+            Some(since) if since == version => {}
+            Some(since) => wrong.push(format!(
+                "{}: Linux {version}, but {since} by the tables: {:?}: {text}",
+                claim.place, claim.subjects
+            )),
+            None if version <= OLDEST => {}
+            None => {
+                let is_known =
+                    |(words, of): &&(&str, Version)| *of == version && text.contains(words);
+                if BEHAVIOUR.iter().find(is_known).is_none() {
+                    wrong.push(format!(
+                        "{}: Linux {version}, held by nothing: {text}",
+                        claim.place
+                    ));
+                }
+            }
+        }
+    }
+    wrong
+}
+
+#[common::test]
+fn the_docs_say_what_the_tables_say() -> Outcome {
+    let found: usize = SOURCES
+        .iter()
+        .map(|(file, source)| claims(file, source).len())
+        .sum();
+    assert!(found > 200, "{found} claims are found");
+    let all: Vec<_> = SOURCES
+        .iter()
+        .flat_map(|(file, source)| wrong(file, source))
+        .collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    Err(all.join("\n").into())
+}
+
+#[common::test]
+fn a_wrong_claim_is_told() -> Outcome {
+    let told = |source: &str| wrong("file.rs", source).len();
+    assert_eq!(
+        told("/// `BPF_OBJ_GET`: opens. Linux 4.4.\nfn open() {}"),
+        0
+    );
+    assert_eq!(
+        told("/// `BPF_OBJ_GET`: opens. Linux 4.5.\nfn open() {}"),
+        1
+    );
+    let flag = "/// Fast. Linux 6.4.\nconst FAST = abi::BPF_F_LINK;";
+    assert_eq!(told(flag), 0);
+    assert_eq!(told(&flag.replace("6.4", "6.5")), 1);
+    let info = "/// `struct bpf_map_info`: tells. Linux 4.13.\npub struct MapInfo {\n\
+        /// The type.\npub id: u32,\n\
+        /// Linux 4.15.\npub name: ObjName,\n}";
+    assert_eq!(told(info), 0);
+    assert_eq!(told(&info.replace("4.15", "4.14")), 1);
+    assert_eq!(
+        told(&info.replace("/// Linux 4.15.\n", "")),
+        1,
+        "it is not as old as the struct"
+    );
+    assert_eq!(told("/// Does wonders. Linux 6.7.\nfn f() {}"), 1);
+    assert_eq!(
+        told("/// Charged to `RLIMIT_MEMLOCK` before Linux 5.11.\nfn f() {}"),
+        0
+    );
+    Ok(())
+}
+
+#[common::test]
+fn no_section_of_the_docs_is_empty() -> Outcome {
+    let lost: Vec<_> = SOURCES
+        .iter()
+        .flat_map(|(file, source)| sections::lost(file, source))
+        .collect();
+    assert_eq!(lost, [""; 0]);
+    Ok(())
+}
+
+#[common::test]
+fn a_section_that_is_lost_is_told() -> Outcome {
+    let told = |docs: &str| sections::lost("file.rs", docs).len();
+    let errors = |line: &str| {
+        told(&format!(
+            "/// Opens.\n///\n/// # Errors\n///\n{line}fn open() {{}}"
+        ))
+    };
+    assert_eq!(
+        errors("/// [`Operation::Open`]: ENOENT where there is none.\n"),
+        0
+    );
+    assert_eq!(
+        errors("/// [`Operation::Open`] with [`NoProc`](Cause::NoProc).\n"),
+        0
+    );
+    assert_eq!(
+        errors("/// [`Operation::Open`]: [`NoProc`](Cause::NoProc).\n"),
+        1
+    );
+    assert_eq!(
+        errors("/// [`Operation::Open`]: [`NoProc`](Cause::NoProc);\n/// ENOENT.\n"),
+        1
+    );
+    assert_eq!(errors("/// [`Operation::Open`]:\n/// ENOENT.\n"), 1);
+    assert_eq!(errors(""), 1);
+    assert_eq!(errors("/// # Examples\n///\n/// None.\n"), 1);
+    assert_eq!(
+        told("/// Opens.\n///\n/// [`Map`]: ENOENT.\nfn open() {}"),
+        1
+    );
+    assert_eq!(told("/// ```\n/// # Ok(())\n/// ```\nfn open() {}"), 0);
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! An error names its cause where that was proven, and says so in words; what failed has changed nothing.
+
+mod cause_capability;
+mod cause_file;
+mod cause_kind;
+mod cause_path;
+mod cause_seen;
+mod cause_symlink;
+mod cause_unpin;
+mod cause_user;
+
+use std::env;
+use std::fmt::Debug;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::LazyLock;
+
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Error, Link, Map, Object, Prog};
+use common::*;
+use rustix::mount::{
+    FsPickFlags, MountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, mount,
+};
+
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if let Some(name) = env::var_os(CHILD) {
+        match name.to_str() {
+            Some("user_namespace") => cause_capability::in_a_user_namespace(),
+            Some("memlock") => cause_capability::under_a_memory_limit(),
+            Some("no_memory_no_privilege") => cause_capability::without_memory_or_privilege(),
+            _ => panic!("no child is called {name:?}"),
+        }
+        return Some(ExitCode::SUCCESS);
+    }
+    None
+}
+
+const CHILD: &str = "BPF_PIN_TEST_CAUSE";
+
+/// Runs one of the functions above in a process of its own, which starts with a single thread.
+fn in_a_child(name: &str) -> Outcome {
+    let output = Command::new(env::current_exe()?)
+        .env(CHILD, name)
+        .output()?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{name}: {}\n{words}", output.status).into());
+    }
+    Ok(())
+}
+
+/// The errno, the cause and the whole sentence.
+#[track_caller]
+fn assert_says(error: &Error, errno: Option<i32>, cause: Option<Cause>, sentence: &str) {
+    assert_eq!(error.to_string(), sentence);
+    assert_eq!(error.raw_os_error(), errno, "{error}");
+    assert_eq!(error.cause(), cause.as_ref(), "{error}");
+    // The errno's words are the source's, said once.
+    assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
+}
+
+/// A map for where it does not matter which. Before Linux 5.11 a user has room for a dozen, and the
+/// kernel frees them only by and by.
+fn any_map() -> Map {
+    static MAP: LazyLock<Map> = LazyLock::new(hash);
+    MAP.try_clone().expect("a descriptor")
+}
+
+/// Pins a map where that must fail, and sees that it came back as it was.
+#[track_caller]
+fn pin_fails(path: impl AsRef<Path>) -> Error {
+    let path = path.as_ref();
+    let map = any_map();
+    let id = map.id().unwrap();
+    let (map, error) = unwrap_err(map.pin(path), path).into_parts();
+    assert_is_usable(&map, id);
+    assert_eq!(error.operation(), Operation::Pin, "{error:?}");
+    assert_eq!(
+        error.path(),
+        Some(path).filter(|path| *path != Path::new(""))
+    );
+    error
+}
+
+/// Opens what must not open, as each type, and gives the error all agree on.
+#[track_caller]
+fn open_fails(path: impl AsRef<Path>) -> Error {
+    let path = path.as_ref();
+    let error = unwrap_err(Object::open(path), path);
+    let typed = [
+        unwrap_err(Map::open(path), path),
+        unwrap_err(Prog::open(path), path),
+        unwrap_err(Link::open(path), path),
+    ];
+    for other in typed {
+        assert_eq!(other.to_string(), error.to_string());
+        assert_eq!(other.cause(), error.cause());
+    }
+    assert_eq!(error.operation(), Operation::Open, "{error:?}");
+    assert_eq!(
+        error.path(),
+        Some(path).filter(|path| *path != Path::new(""))
+    );
+    error
+}
+
+#[track_caller]
+fn statfs_fails(path: impl AsRef<Path>) -> Error {
+    let path = path.as_ref();
+    let error = unwrap_err(FileSystem::at(path), path);
+    assert_eq!(error.operation(), Operation::Statfs, "{error:?}");
+    assert_eq!(
+        error.path(),
+        Some(path).filter(|path| *path != Path::new(""))
+    );
+    error
+}
+
+#[track_caller]
+fn unwrap_err<T: Debug, E>(result: Result<T, E>, path: &Path) -> E {
+    match result {
+        Ok(done) => panic!("{} did not fail: {done:?}", path.display()),
+        Err(error) => error,
+    }
+}
+
+/// The map is the one with this id, and its elements can be changed and read.
+#[track_caller]
+fn assert_is_usable(map: &Map, id: u32) {
+    assert_eq!(map.id().unwrap(), id);
+    let elems = map.elements::<u32, u64>().unwrap();
+    elems.update(&7, &49, ElemFlags::ANY).unwrap();
+    assert_eq!(elems.lookup(&7).unwrap(), Some(49));
+}
+
+/// Pins a map that is not looked at again.
+#[track_caller]
+fn pin_a_map(path: impl AsRef<Path>) -> u32 {
+    let pinned = any_map().pin(path).expect("a pin");
+    pinned.id().unwrap()
+}
+
+/// A `path` with more behind it than a name: a '/', '/.', ….
+fn followed_by(path: &Path, end: &str) -> PathBuf {
+    let mut text = path.as_os_str().to_owned();
+    text.push(end);
+    text.into()
+}
+
+fn sysctl_is_zero() -> bool {
+    let value = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
+    value.expect("the sysctl").trim() == "0"
+}
+
+/// Whether the sysctl closes all of bpf(2), rather than the making of maps and programs alone, to
+/// those who lack CAP_BPF.
+fn sysctl_closes_all() -> bool {
+    kernel(5, 19).unmet().is_some() && !sysctl_is_zero()
+}
+
+/// Turns the whole file system read-only, whoever mounted it how often.
+fn make_superblock_read_only(fs: &TestFs) {
+    let mount = fs.mount().expect("a mount of the test's own");
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    let context = fspick(mount, c"", flags).expect("fspick");
+    fsconfig_set_flag(&context, c"ro").expect("ro");
+    fsconfig_reconfigure(&context).expect("a read-only file system");
+}
+
+/// A tmpfs nobody else sees, gone with its descriptor.
+fn detached_tmpfs() -> (File, PathBuf) {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
+    let mount = (|| {
+        let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(&context)?;
+        let attributes = MountAttrFlags::empty();
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    })();
+    let mount = File::from(mount.expect("a tmpfs of the test's own"));
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mount));
+    (mount, path.into())
+}
+
+/// A bpffs at `target`, for a thread with mounts of its own.
+fn mount_bpffs(target: impl AsRef<Path>) {
+    mount(
+        "bpf",
+        target.as_ref(),
+        "bpf",
+        MountFlags::empty(),
+        c"mode=700",
+    )
+    .expect("a bpffs");
+}

@@ -1,0 +1,504 @@
+//! Which capability, or which limit, an object could not be made for.
+
+use std::fs;
+
+use bpf_pin::error::Cause;
+use bpf_pin::probe::Capability;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Object, Prog, ProgSpec, abi};
+use common::*;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
+
+use crate::cause::*;
+
+const USERS: &[Need] = &[
+    cap::BPF,
+    cap::NET_ADMIN,
+    cap::PERFMON,
+    cap::SYS_ADMIN,
+    cap::SETUID,
+];
+const UNPRIVILEGED: &[Need] = &[phase_without(cap::BPF)];
+
+#[common::test(USERS)]
+fn a_user_namespace() -> Outcome {
+    in_a_child("user_namespace")
+}
+
+#[common::test(USERS)]
+fn a_memory_limit() -> Outcome {
+    in_a_child("memlock")
+}
+
+#[common::test(USERS)]
+fn no_memory_and_no_privilege() -> Outcome {
+    in_a_child("no_memory_no_privilege")
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn a_locked_down_kernel() -> Outcome {
+    own_mounts(check_a_locked_down_kernel)
+}
+
+const LEAST: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];
+
+fn load(prog_type: ProgType) -> bpf_pin::Result<Prog> {
+    ProgSpec::new(prog_type, &LEAST).license(c"GPL").load()
+}
+
+/// As small a map of the type as there is, where the type needs no BTF.
+fn create(map_type: MapType) -> bpf_pin::Result<Map> {
+    let (key, value, entries, flags) = match map_type {
+        MapType::LPM_TRIE => (8, 8, 1, MapFlags::NO_PREALLOC),
+        MapType::QUEUE | MapType::STACK | MapType::BLOOM_FILTER => (0, 4, 1, MapFlags::empty()),
+        MapType::RINGBUF | MapType::USER_RINGBUF => (0, 0, 4096, MapFlags::empty()),
+        MapType::ARENA => (0, 0, 1, MapFlags::MMAPABLE),
+        MapType::RHASH => (4, 8, 1, MapFlags::NO_PREALLOC),
+        MapType::PROG_ARRAY
+        | MapType::PERF_EVENT_ARRAY
+        | MapType::CGROUP_ARRAY
+        | MapType::DEVMAP
+        | MapType::DEVMAP_HASH
+        | MapType::CPUMAP
+        | MapType::SOCKMAP
+        | MapType::SOCKHASH
+        | MapType::XSKMAP => (4, 4, 1, MapFlags::empty()),
+        _ => (4, 8, 1, MapFlags::empty()),
+    };
+    MapSpec::new(map_type, key, value, entries)
+        .flags(flags)
+        .create()
+}
+
+#[track_caller]
+fn assert_lacks(error: &Error, operation: &str, capability: Capability, needed_for: &'static str) {
+    let sentence = format!("{operation}: this thread lacks {capability}, needed for {needed_for}");
+    let cause = Cause::MissingCapability {
+        capability,
+        needed_for,
+    };
+    assert_says(error, Some(libc::EPERM), Some(cause), &sentence);
+}
+
+#[common::test(USERS)]
+fn no_capability_at_all() -> Outcome {
+    as_user(CapabilitySet::empty(), || {
+        let disabled = !sysctl_is_zero();
+        let maps = match disabled {
+            true => "creating a map",
+            false => "maps of this type",
+        };
+        let error = create(MapType::LRU_HASH).expect_err("CAP_BPF is needed");
+        assert_lacks(&error, "create lru_hash map", Capability::Bpf, maps);
+        match create(MapType::ARRAY) {
+            Err(error) if disabled => {
+                assert_lacks(&error, "create array map", Capability::Bpf, maps);
+            }
+            other => drop(other.expect("all may have arrays")),
+        }
+
+        let progs = match disabled {
+            true => "loading a program",
+            false => "programs of this type",
+        };
+        let error = load(ProgType::XDP).expect_err("CAP_BPF is needed");
+        assert_lacks(&error, "load xdp program", Capability::Bpf, progs);
+        match load(ProgType::SOCKET_FILTER) {
+            Err(error) if disabled => {
+                assert_lacks(&error, "load socket_filter program", Capability::Bpf, progs);
+            }
+            other => drop(other.expect("all may have socket filters")),
+        }
+    });
+    Ok(())
+}
+
+/// CAP_BPF is not all that some take.
+#[common::test(USERS)]
+fn capabilities_of_maps() -> Outcome {
+    let words = "maps of this type";
+    as_user(CapabilitySet::BPF, || {
+        for (map_type, name) in [
+            (MapType::DEVMAP, "devmap"),
+            (MapType::DEVMAP_HASH, "devmap_hash"),
+        ] {
+            let error = create(map_type).expect_err("CAP_NET_ADMIN is needed");
+            let operation = format!("create {name} map");
+            assert_lacks(&error, &operation, Capability::NetAdmin, words);
+        }
+        for map_type in [
+            MapType::HASH,
+            MapType::LRU_HASH,
+            MapType::LPM_TRIE,
+            MapType::STACK_TRACE,
+            MapType::QUEUE,
+            MapType::CPUMAP,
+            MapType::RINGBUF,
+        ] {
+            create(map_type).unwrap_or_else(|error| panic!("{error}"));
+        }
+    });
+    as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
+        create(MapType::DEVMAP).expect("no more is needed");
+    });
+    // Before Linux 6.9 CAP_SYS_ADMIN does not serve for CAP_NET_ADMIN here; nor is it blamed.
+    as_user(CapabilitySet::SYS_ADMIN, || {
+        let Err(error) = create(MapType::DEVMAP) else {
+            return;
+        };
+        assert!(kernel(6, 9).unmet().is_some(), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        let net_admin = Cause::MissingCapability {
+            capability: Capability::NetAdmin,
+            needed_for: words,
+        };
+        assert!(
+            error.cause().is_none_or(|cause| *cause == net_admin),
+            "{error}"
+        );
+    });
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn capabilities_of_programs() -> Outcome {
+    let words = "programs of this type";
+    as_user(CapabilitySet::BPF, || {
+        load(ProgType::SOCKET_FILTER).expect("no more is needed");
+        let error = load(ProgType::XDP).expect_err("CAP_NET_ADMIN is needed");
+        assert_lacks(&error, "load xdp program", Capability::NetAdmin, words);
+        let error = load(ProgType::SCHED_CLS).expect_err("CAP_NET_ADMIN is needed");
+        assert_lacks(
+            &error,
+            "load sched_cls program",
+            Capability::NetAdmin,
+            words,
+        );
+        let error = load(ProgType::TRACEPOINT).expect_err("CAP_PERFMON is needed");
+        assert_lacks(
+            &error,
+            "load tracepoint program",
+            Capability::Perfmon,
+            words,
+        );
+    });
+    as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
+        load(ProgType::XDP).expect("no more is needed");
+    });
+    Ok(())
+}
+
+fn is_refused<T>(made: bpf_pin::Result<T>) -> bool {
+    made.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
+/// Gives a thread each capability that an error asks for, one after another, until none is asked
+/// for; then sees that it could not have done without any of them.
+fn follow<T: Send>(make: impl Fn() -> bpf_pin::Result<T> + Sync) -> Result<CapabilitySet, String> {
+    let mut given = CapabilitySet::empty();
+    while let Err(error) = as_user(given, &make) {
+        let asked = match (error.raw_os_error(), error.cause()) {
+            (Some(libc::EPERM), Some(Cause::MissingCapability { capability, .. })) => capability,
+            // Refused to whoever asks: this machine forbids it, and no capability is to blame.
+            (Some(libc::EPERM), None) if is_refused(make()) => break,
+            (Some(libc::EPERM), _) => return Err(format!("with {given:?}: {error}")),
+            // The kernel does not know the type, or more than privileges are wanted.
+            (_, None | Some(Cause::NoDescriptor { .. } | Cause::InvalidField { .. })) => break,
+            (_, Some(_)) => return Err(format!("with {given:?}: {error:?}")),
+        };
+        let asked = match asked {
+            Capability::Bpf => CapabilitySet::BPF,
+            Capability::NetAdmin => CapabilitySet::NET_ADMIN,
+            Capability::Perfmon => CapabilitySet::PERFMON,
+            other => return Err(format!("with {given:?}: {other}")),
+        };
+        if given.contains(asked) {
+            return Err(format!("with {given:?}: {error}"));
+        }
+        given |= asked;
+    }
+    for one in given.iter() {
+        if !is_refused(as_user(given - one, &make)) {
+            return Err(format!("asked for {one:?}, and does without"));
+        }
+    }
+    Ok(given)
+}
+
+#[common::test(USERS)]
+fn every_type_of_map() -> Outcome {
+    let mut wrong = vec![];
+    for number in 1..=MapType::RHASH.0 + 1 {
+        let map_type = MapType(number);
+        match follow(|| create(map_type)) {
+            Err(what) => wrong.push(format!("{map_type} {what}")),
+            Ok(given) if map_type == MapType::DEVMAP => {
+                let expected = match sysctl_is_zero() {
+                    true => CapabilitySet::NET_ADMIN,
+                    false => CapabilitySet::BPF | CapabilitySet::NET_ADMIN,
+                };
+                assert_eq!(given, expected);
+            }
+            Ok(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn every_type_of_program() -> Outcome {
+    let mut wrong = vec![];
+    for number in 1..=ProgType::NETFILTER.0 + 1 {
+        let prog_type = ProgType(number);
+        match (prog_type, follow(|| load(prog_type))) {
+            (_, Err(what)) => wrong.push(format!("{prog_type} {what}")),
+            (ProgType::XDP, Ok(given)) => {
+                assert_eq!(given, CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+            }
+            (ProgType::TRACEPOINT, Ok(given)) => {
+                assert_eq!(given, CapabilitySet::BPF | CapabilitySet::PERFMON);
+            }
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn an_object_by_its_id() -> Outcome {
+    let map = hash();
+    let id = map.id()?;
+    as_user(CapabilitySet::BPF, || {
+        let error = Map::from_id(id).expect_err("CAP_SYS_ADMIN is needed");
+        let words = "opening an object by its id";
+        assert_lacks(
+            &error,
+            &format!("open map {id}"),
+            Capability::SysAdmin,
+            words,
+        );
+    });
+    assert_eq!(Map::from_id(id)?.id()?, id);
+    Ok(())
+}
+
+/// A seed of zero takes CAP_SYS_ADMIN; that is not known here, so nothing is said of it.
+#[common::test(USERS)]
+fn no_capability_that_is_named() -> Outcome {
+    let zero_seed = || {
+        MapSpec::new(MapType::HASH, 4, 8, 8)
+            .flags(MapFlags::ZERO_SEED)
+            .create()
+    };
+    as_user(CapabilitySet::BPF, || {
+        let error = zero_seed().expect_err("CAP_SYS_ADMIN is needed");
+        assert_says(&error, Some(libc::EPERM), None, "create hash map: EPERM");
+    });
+    zero_seed()?;
+    Ok(())
+}
+
+/// Where the sysctl is 0 the verifier itself refuses what takes a privilege, with EPERM.
+#[common::test(UNPRIVILEGED)]
+fn unprivileged() -> Outcome {
+    let call = Insn::new(abi::BPF_JMP | abi::BPF_CALL, 0, abi::BPF_PSEUDO_CALL, 0, 1);
+    let insns = [call, Insn::exit(), LEAST[0], LEAST[1]];
+    let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        .load()
+        .expect_err("functions take CAP_BPF");
+    if !sysctl_is_zero() {
+        let operation = "load socket_filter program";
+        assert_lacks(&error, operation, Capability::Bpf, "loading a program");
+        return Ok(());
+    }
+    load(ProgType::SOCKET_FILTER)?;
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    let claim = error.cause();
+    assert!(!matches!(claim, Some(Cause::Memlock { .. })), "{error}");
+    let sentence = "load socket_filter program: EPERM; the verifier's last words:\n";
+    assert!(error.to_string().starts_with(sentence), "{error}");
+    Ok(())
+}
+
+/// All capabilities, and none that bpf(2) counts. A process that has a single thread may do this.
+pub fn in_a_user_namespace() {
+    let fs = TestFs::detached("755");
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    // SAFETY: no FILES, and there is no other thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.expect("a user namespace");
+    let capabilities = rustix::thread::capabilities(None).unwrap().effective;
+    assert!(capabilities.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN));
+
+    let because = "this thread's capabilities are those of a user namespace, where bpf(2) does \
+                   not count them";
+    let eperm = Some(libc::EPERM);
+    let error = create(MapType::LRU_HASH).expect_err("the initial namespace's CAP_BPF is needed");
+    let serves = "; from Linux 6.9 on a token serves: Token::create";
+    let sentence = format!("create lru_hash map: {because}{serves}");
+    assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
+    let error = load(ProgType::XDP).expect_err("the initial namespace's CAP_BPF is needed");
+    let sentence = format!("load xdp program: {because}{serves}");
+    assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
+    // To open an object by its id no token is taken.
+    let error = Map::from_id(id).expect_err("the initial namespace's CAP_SYS_ADMIN is needed");
+    let sentence = format!("open map {id}: {because}");
+    assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
+
+    // The pin is this user's, and that is enough where the sysctl does not close all.
+    if sysctl_closes_all() {
+        let sentence = format!("open {}: {because}", path.display());
+        assert_says(
+            &open_fails(&path),
+            eperm,
+            Some(Cause::UserNamespace),
+            &sentence,
+        );
+    } else {
+        assert_eq!(Object::open(&path).unwrap().id().unwrap(), id);
+    }
+}
+
+fn limit_memory(bytes: u64) {
+    let limit = Rlimit {
+        current: Some(bytes),
+        maximum: Some(bytes),
+    };
+    setrlimit(Resource::Memlock, limit).expect("a lower limit");
+}
+
+/// Whose memory is charged to nobody else's account.
+const USER: u32 = 4321;
+
+/// Before Linux 5.11 what is over the limit is not made, and the limit named; later it is made.
+pub fn under_a_memory_limit() {
+    const LIMIT: u64 = 256 << 10;
+    limit_memory(LIMIT);
+    become_user(USER, CapabilitySet::BPF);
+    let is_charged = kernel(5, 11).unmet().is_some();
+    let because =
+        format!("it is over RLIMIT_MEMLOCK, which is {LIMIT} bytes and charged before Linux 5.11");
+    #[track_caller]
+    fn judge<T>(made: bpf_pin::Result<T>, is_charged: bool, sentence: &str) {
+        match made {
+            Err(error) if is_charged => {
+                let cause = Cause::Memlock { limit: LIMIT };
+                assert_says(&error, Some(libc::EPERM), Some(cause), sentence);
+            }
+            made => {
+                drop(made.unwrap_or_else(|error| panic!("{error}")));
+                assert!(!is_charged, "made in spite of the limit");
+            }
+        }
+    }
+
+    let many = MapSpec::new(MapType::ARRAY, 4, 8, 100_000);
+    let sentence = format!("create array map \"many\": {because}");
+    judge(many.name("many").create(), is_charged, &sentence);
+    create(MapType::ARRAY).expect("a small one is below the limit");
+
+    let mut insns = vec![Insn::mov64_imm(0, 0); 60_000];
+    insns.push(Insn::exit());
+    // A socket look-up takes CAP_BPF and no more.
+    for prog_type in [ProgType::SOCKET_FILTER, ProgType::SK_REUSEPORT] {
+        let sentence = format!("load {prog_type} program: {because}");
+        let made = ProgSpec::new(prog_type, &insns).license(c"GPL").load();
+        judge(made, is_charged, &sentence);
+        load(prog_type).expect("a small one is below the limit");
+    }
+
+    // Where the privilege is missing too, that is what is named.
+    let large = MapSpec::new(MapType::DEVMAP, 4, 4, 100_000).create();
+    let words = "maps of this type";
+    assert_lacks(
+        &large.map(drop).expect_err("CAP_NET_ADMIN is needed"),
+        "create devmap map",
+        Capability::NetAdmin,
+        words,
+    );
+}
+
+/// Advice about the limit would be wrong where a privilege is missing.
+pub fn without_memory_or_privilege() {
+    limit_memory(0);
+    become_user(USER, CapabilitySet::empty());
+    let words = match sysctl_is_zero() {
+        true => ["maps of this type", "programs of this type"],
+        false => ["creating a map", "loading a program"],
+    };
+    let error = create(MapType::LRU_HASH).expect_err("CAP_BPF is needed");
+    assert_lacks(&error, "create lru_hash map", Capability::Bpf, words[0]);
+    let error = load(ProgType::XDP).expect_err("CAP_BPF is needed");
+    assert_lacks(&error, "load xdp program", Capability::Bpf, words[1]);
+}
+
+/// Each level withholds another helper, and what is not withheld loads.
+fn check_a_locked_down_kernel() -> Outcome {
+    const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+    if !fs::exists("/sys/kernel/security/lsm")? {
+        let (at, none) = ("/sys/kernel/security", MountFlags::empty());
+        mount("securityfs", at, "securityfs", none, None)?;
+    }
+    // Without the file the kernel has no lockdown, or has not turned it on.
+    let text = match fs::exists(LOCKDOWN)? {
+        true => fs::read_to_string(LOCKDOWN)?,
+        false => "[none]".to_owned(),
+    };
+    let level = text
+        .split(['[', ']'])
+        .nth(1)
+        .ok_or("no level in brackets")?;
+    // A pointer to eight bytes of stack in one register, and in another their number.
+    let call = |helper, pointer, number, address| {
+        let insns = [
+            Insn::st_mem(abi::BPF_DW, 10, -8, 0),
+            Insn::mov64_reg(pointer, 10),
+            Insn::alu64_imm(abi::BPF_ADD, pointer, -8),
+            Insn::mov64_imm(number, 8),
+            Insn::mov64_imm(address, 0),
+            Insn::call(helper),
+            LEAST[0],
+            LEAST[1],
+        ];
+        let spec = ProgSpec::new(ProgType::TRACEPOINT, &insns).license(c"GPL");
+        spec.load()
+    };
+    let read = || call(abi::BPF_FUNC_probe_read_kernel, 1, 2, 3);
+    let write = || call(abi::BPF_FUNC_probe_write_user, 2, 3, 1);
+
+    let assert_is_withheld = |error: Error| {
+        let cause = Cause::Lockdown {
+            level: level.to_owned(),
+        };
+        assert_eq!(error.cause(), Some(&cause), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let sentence = format!(
+            "load tracepoint program: the kernel is locked down ({level}) and withholds a helper \
+             that the program calls; the verifier's last words:\n"
+        );
+        assert!(error.to_string().starts_with(&sentence), "{error}");
+    };
+    match read() {
+        Err(error) if level == "confidentiality" => assert_is_withheld(error),
+        made => {
+            made?;
+            assert_ne!(level, "confidentiality");
+        }
+    }
+    match write() {
+        Err(error) if level != "none" => assert_is_withheld(error),
+        made => {
+            made?;
+            let is_withheld = level != "none" && kernel(5, 14).unmet().is_none();
+            assert!(!is_withheld, "written in spite of {level}");
+        }
+    }
+    // A helper that no level lets a program of this type call.
+    let error = call(abi::BPF_FUNC_skb_store_bytes, 1, 2, 3).expect_err("no such helper");
+    assert_eq!(error.cause(), None, "{error}");
+    Ok(())
+}

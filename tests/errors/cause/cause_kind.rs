@@ -1,0 +1,288 @@
+//! What was asked for is not what is there.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bpf_pin::error::Cause;
+use bpf_pin::prog::Insn;
+use bpf_pin::types::ProgType;
+use bpf_pin::{
+    Access, Error, Identity, Kind, Link, Map, MapSpec, MapType, Object, PinnedLink, PinnedMap,
+    PinnedProg, Prog, ProgSpec,
+};
+use common::*;
+
+use crate::cause::*;
+
+const LINKS: &[Need] = &[
+    cap::BPF,
+    cap::NET_ADMIN,
+    cap::SYS_ADMIN,
+    Need::Bpffs,
+    kernel(5, 9),
+];
+
+#[track_caller]
+fn assert_is_wrong(error: &Error, path: &Path, expected: Kind, found: Kind) {
+    let sentence = format!("open {}: it is a {found}, not a {expected}", path.display());
+    let cause = Cause::WrongKind { expected, found };
+    assert_says(error, None, Some(cause), &sentence);
+}
+
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn pins_of_another_kind() -> Outcome {
+    let fs = TestFs::new();
+    let (flows, filter) = (fs.at("flows"), fs.at("filter"));
+    let map = pin_a_map(&flows);
+    let prog = prog().pin(&filter)?.id()?;
+
+    use Kind::{Link as L, Map as M, Prog as P};
+    assert_is_wrong(&unwrap_err(Prog::open(&flows), &flows), &flows, P, M);
+    assert_is_wrong(&unwrap_err(Link::open(&flows), &flows), &flows, L, M);
+    assert_is_wrong(&unwrap_err(Map::open(&filter), &filter), &filter, M, P);
+    assert_is_wrong(&unwrap_err(Link::open(&filter), &filter), &filter, L, P);
+    assert_is_wrong(&unwrap_err(PinnedProg::open(&flows), &flows), &flows, P, M);
+    assert_is_wrong(&unwrap_err(PinnedLink::open(&flows), &flows), &flows, L, M);
+    assert_is_wrong(
+        &unwrap_err(PinnedMap::open(&filter), &filter),
+        &filter,
+        M,
+        P,
+    );
+    for access in [Access::ReadOnly, Access::WriteOnly] {
+        let error = unwrap_err(Prog::open_with(&flows, access), &flows);
+        assert_is_wrong(&error, &flows, P, M);
+        let error = unwrap_err(Map::open_with(&filter, access), &filter);
+        assert_is_wrong(&error, &filter, M, P);
+    }
+    // What is there is there still, and tells its kind.
+    let identity = |kind, id| Identity { kind, id };
+    assert_eq!(Object::open(&flows)?.identity()?, identity(M, map));
+    assert_eq!(Object::open(&filter)?.identity()?, identity(P, prog));
+    Ok(())
+}
+
+#[common::test(LINKS)]
+fn pins_of_links() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("lookup");
+    let id = link().pin(&path)?.id()?;
+    let error = unwrap_err(Map::open(&path), &path);
+    assert_is_wrong(&error, &path, Kind::Map, Kind::Link);
+    let error = unwrap_err(Prog::open(&path), &path);
+    assert_is_wrong(&error, &path, Kind::Prog, Kind::Link);
+    assert_eq!(Link::open(&path)?.id()?, id);
+    Ok(())
+}
+
+#[common::test(LINKS)]
+fn a_link_for_reading() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("lookup");
+    let id = link().pin(&path)?.id()?;
+    for access in [Access::ReadOnly, Access::WriteOnly] {
+        for error in [
+            unwrap_err(Link::open_with(&path, access), &path),
+            unwrap_err(Object::open_with(&path, access), &path),
+            unwrap_err(Map::open_with(&path, access), &path),
+        ] {
+            let sentence = format!(
+                "open {}: a link can only be opened for reading and writing",
+                path.display()
+            );
+            let cause = Some(Cause::LinkAccess);
+            assert_says(&error, Some(libc::EINVAL), cause, &sentence);
+        }
+    }
+    assert_eq!(Link::open(&path)?.id()?, id);
+    Ok(())
+}
+
+/// A link that is lost with its failing pin is detached.
+#[common::test(LINKS)]
+fn a_link_on_a_taken_name() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("lookup");
+    let held = pin_a_map(&path);
+    own_network(|| {
+        let made = NetnsLink::new();
+        let before = made.link.info().unwrap();
+        let (link, error) = unwrap_err(made.link.pin(&path), &path).into_parts();
+        let sentence = format!("pin {}: map {held} is pinned there already", path.display());
+        assert_eq!(error.to_string(), sentence);
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+        // Attached as before, and as useful.
+        assert_eq!(link.info().unwrap(), before);
+        link.update(&sk_lookup()).expect("a living link");
+    });
+    assert_eq!(Map::open(&path)?.id()?, held);
+    Ok(())
+}
+
+#[common::test(&[cap::BPF])]
+fn descriptors_of_another_kind() -> Outcome {
+    let map = hash();
+    let id = map.id()?;
+    let failed = Prog::try_from(OwnedFd::from(map)).expect_err("a map is no program");
+    let cause = Cause::WrongKind {
+        expected: Kind::Prog,
+        found: Kind::Map,
+    };
+    let sentence = "take a descriptor for a program: it is a map, not a program";
+    assert_says(failed.error(), None, Some(cause), sentence);
+    // The descriptor came back, as alive as it was.
+    let failed = Link::try_from(failed.into_object()).expect_err("a map is no link");
+    let sentence = "take a descriptor for a link: it is a map, not a link";
+    assert_eq!(failed.error().to_string(), sentence);
+    assert_is_usable(&Map::try_from(failed.into_object())?, id);
+
+    let prog = prog();
+    let id = prog.id()?;
+    let failed = Map::try_from(OwnedFd::from(prog)).expect_err("a program is no map");
+    let sentence = "take a descriptor for a map: it is a program, not a map";
+    assert_eq!(failed.error().to_string(), sentence);
+    assert_eq!(Prog::try_from(failed.into_object())?.id()?, id);
+    Ok(())
+}
+
+/// Each type refuses the descriptor, and each gives it back.
+#[track_caller]
+fn assert_is_not_bpf(fd: OwnedFd, found: &str) -> OwnedFd {
+    let cause = Cause::NotBpf {
+        found: Some(found.to_owned()),
+    };
+    let check = |error: &Error, expected: Kind| {
+        let sentence = format!(
+            "take a descriptor for a {expected}: it is {found}, not a map, program or link"
+        );
+        assert_says(error, None, Some(cause.clone()), &sentence);
+    };
+    let failed = Map::try_from(fd).expect_err("no map");
+    check(failed.error(), Kind::Map);
+    let failed = Prog::try_from(failed.into_object()).expect_err("no program");
+    check(failed.error(), Kind::Prog);
+    let failed = Link::try_from(failed.into_object()).expect_err("no link");
+    check(failed.error(), Kind::Link);
+    let failed = Object::try_from(failed.into_object()).expect_err("no object");
+    assert_eq!(failed.error().cause(), Some(&cause));
+    failed.into_object()
+}
+
+fn name_in_proc(fd: &impl AsRawFd) -> std::io::Result<String> {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+#[common::test]
+fn descriptors_of_files() -> Outcome {
+    use std::io::{Read, Seek, Write};
+    let file = tempfile::NamedTempFile::new()?;
+    let name = file.path().to_str().ok_or("a path of plain letters")?;
+    let back = assert_is_not_bpf(file.reopen()?.into(), name);
+    let mut back = File::from(back);
+    back.write_all(b"alive")?;
+    back.rewind()?;
+    let mut text = String::new();
+    back.read_to_string(&mut text)?;
+    assert_eq!(text, "alive");
+
+    assert_is_not_bpf(File::open("/proc")?.into(), "/proc");
+    let (reader, _writer) = rustix::pipe::pipe()?;
+    let process = rustix::process::pidfd_open(
+        rustix::process::getpid(),
+        rustix::process::PidfdFlags::empty(),
+    )?;
+    for fd in [reader, process] {
+        let name = name_in_proc(&fd)?;
+        assert_is_not_bpf(fd, &name);
+    }
+    Ok(())
+}
+
+/// A descriptor of the file is not one of the object.
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn descriptors_of_pins() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(&path)?;
+    let name = name_in_proc(&file)?;
+    let back = assert_is_not_bpf(file.into(), &name);
+    assert!(bpf_pin::bpffs::FileSystem::of(back.as_fd())?.is_bpffs());
+    assert_eq!(Map::open(&path)?.id()?, id);
+    Ok(())
+}
+
+#[common::test]
+fn names_of_objects() -> Outcome {
+    let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    for name in ["sixteen_is_a_lot", "a-b", "a b", "a/b", "nul\0", "naïve"] {
+        let cause = Cause::InvalidName {
+            name: name.to_owned(),
+        };
+        let because = format!("{name:?} is not a name of up to 15 letters, digits, '_' and '.'");
+        let error = MapSpec::new(MapType::HASH, 4, 8, 8)
+            .name(name)
+            .create()
+            .expect_err("no name");
+        let sentence = format!("create hash map: {because}");
+        assert_says(&error, None, Some(cause.clone()), &sentence);
+        let error = ProgSpec::new(ProgType::XDP, &insns)
+            .name(name)
+            .load()
+            .expect_err("no name");
+        let sentence = format!("load xdp program: {because}");
+        assert_says(&error, None, Some(cause), &sentence);
+    }
+    Ok(())
+}
+
+/// A refusal that has no cause among those that are named has its errno, and nothing is made up.
+#[common::test(&[cap::BPF])]
+fn what_the_kernel_refuses() -> Outcome {
+    let create = |spec: MapSpec<'_>| spec.create().expect_err("no such map");
+    let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless"));
+    let (field, rule) = ("key_size", "must be more than 0");
+    let cause = Cause::InvalidField { field, rule };
+    let sentence = "create hash map \"keyless\": key_size must be more than 0";
+    assert_says(&error, Some(libc::EINVAL), Some(cause), sentence);
+    let error = create(MapSpec::new(MapType(9999), 4, 8, 8));
+    assert_says(
+        &error,
+        Some(libc::EINVAL),
+        None,
+        "create type 9999 map: EINVAL",
+    );
+
+    // Falls off its end.
+    let insns = [Insn::mov64_imm(0, 0)];
+    let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        .name("endless")
+        .load()
+        .expect_err("no exit");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert_eq!(error.cause(), None, "{error}");
+    let sentence = "load socket_filter program \"endless\": EINVAL; the verifier's last words:\n";
+    assert!(error.to_string().starts_with(sentence), "{error}");
+    assert!(error.to_string().len() > sentence.len(), "{error}");
+
+    // Reads a register that nobody wrote: EACCES, and no mode or owner stands behind it.
+    let insns = [Insn::mov64_reg(0, 2), Insn::exit()];
+    let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+        .load()
+        .expect_err("an unwritten register");
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+    assert_eq!(error.cause(), None, "{error}");
+
+    let error = ProgSpec::new(ProgType::SOCKET_FILTER, &[])
+        .load()
+        .expect_err("no instructions");
+    let sentence = "load socket_filter program: the program has no instructions";
+    assert_says(&error, None, Some(Cause::NoInsns), sentence);
+    Ok(())
+}

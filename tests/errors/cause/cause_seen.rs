@@ -1,0 +1,460 @@
+//! What users see of the errno alone, and what they are told.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use bpf_pin::bpffs::{FileSystem, Mount, ShadowedBpffs};
+use bpf_pin::error::Cause;
+use bpf_pin::{Bpffs, Identity, Kind, Link, Map, PinDir, PinnedMap, Prog};
+use common::*;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::CapabilitySet;
+
+use crate::cause::*;
+
+/// "Operation not permitted".
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn a_dot_in_a_name() -> Outcome {
+    let fs = TestFs::new();
+    fs::create_dir(fs.at("xdp"))?;
+    for (name, component) in [
+        ("xdp/.rodata", ".rodata"),
+        ("vxlan.overlay/flows", "vxlan.overlay"),
+    ] {
+        let path = fs.at(name);
+        let because = format!("{component:?} holds a '.', which bpffs allows in no name");
+        let cause = Cause::Dot {
+            component: component.into(),
+        };
+        let sentence = format!("pin {}: {because}", path.display());
+        assert_says(
+            &pin_fails(&path),
+            Some(libc::EPERM),
+            Some(cause.clone()),
+            &sentence,
+        );
+        let sentence = format!("open {}: {because}", path.display());
+        assert_says(
+            &open_fails(&path),
+            Some(libc::EPERM),
+            Some(cause),
+            &sentence,
+        );
+    }
+    assert_eq!(fs.names(), ["xdp"]);
+    assert_eq!(fs::read_dir(fs.at("xdp"))?.count(), 0);
+    Ok(())
+}
+
+/// The same words for another cause.
+#[common::test(&[cap::BPF])]
+fn outside_bpffs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let found = FileSystem::at(dir.path())?;
+    let path = dir.path().join("flows");
+    let cause = Cause::NotBpffs {
+        path: dir.path().into(),
+        found,
+        missing: None,
+        hidden: None,
+    };
+    let sentence = format!(
+        "pin {}: {} is on {found}, not on a bpffs",
+        path.display(),
+        dir.path().display()
+    );
+    assert_says(&pin_fails(&path), Some(libc::EPERM), Some(cause), &sentence);
+    assert_eq!(fs::read_dir(dir.path())?.count(), 0);
+    Ok(())
+}
+
+const SYS_FS_BPF: &str = "/sys/fs/bpf";
+
+fn on_sysfs(path: &Path, hidden: Option<ShadowedBpffs>) -> Cause {
+    let found = FileSystem::at(path).unwrap();
+    assert_eq!(found.name(), Some("sysfs"));
+    Cause::NotBpffs {
+        path: path.to_owned(),
+        found,
+        missing: None,
+        hidden,
+    }
+}
+
+/// The one on top of those that are mounted there.
+fn mount_at(path: &Path) -> Mount {
+    let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
+    let mounts = Mount::parse_all(&text[..]).expect("mountinfo").into_iter();
+    let mut here = mounts.filter(|mount| mount.mount_point == path);
+    here.next_back().expect("a mount")
+}
+
+/// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
+/// network, but not what was mounted in the other sysfs.
+fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send) {
+    own_network(|| {
+        own_mounts(|| {
+            let kept = before();
+            mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
+            after(kept);
+        });
+    });
+}
+
+/// "mkdir /sys/fs/bpf/x: no such file or directory".
+#[common::test(&[cap::BPF, cap::SYS_ADMIN])]
+fn no_bpffs_at_sys_fs_bpf() -> Outcome {
+    // Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        let sys = dir.path().join("sys");
+        fs::create_dir(&sys)?;
+        mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
+        let place = sys.join("fs/bpf");
+        for name in ["flows", "app/v2/flows"] {
+            let path = place.join(name);
+            let error = pin_fails(&path);
+            let sentence = format!(
+                "pin {}: {1} is on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {1}",
+                path.display(),
+                place.display()
+            );
+            assert_eq!(error.to_string(), sentence);
+            assert_eq!(error.cause(), Some(&on_sysfs(&place, None)));
+            assert!(matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EPERM)
+            ));
+        }
+        assert_eq!(fs::read_dir(&place)?.count(), 0);
+        // A mount point is proposed only where one belongs.
+        let (path, fs) = (sys.join("fs/flows"), sys.join("fs"));
+        let sentence = format!(
+            "pin {}: {} is on sysfs, not on a bpffs",
+            path.display(),
+            fs.display()
+        );
+        assert_eq!(pin_fails(&path).to_string(), sentence);
+        Ok(())
+    })
+}
+
+/// "No bpffs found", though it is mounted.
+#[common::test(&[cap::BPF, cap::SYS_ADMIN])]
+fn bpffs_hidden_by_a_mount() -> Outcome {
+    let path = Path::new(SYS_FS_BPF).join("flows");
+    let map = hash();
+    let id = map.id()?;
+    let visible = || {
+        mount_bpffs(SYS_FS_BPF);
+        assert!(FileSystem::at(SYS_FS_BPF).unwrap().is_bpffs());
+        let bpffs = mount_at(Path::new(SYS_FS_BPF));
+        (map.pin(&path).expect("a pin"), bpffs)
+    };
+    let hidden = |(pinned, bpffs): (PinnedMap, Mount)| {
+        assert_eq!(FileSystem::at(SYS_FS_BPF).unwrap().name(), Some("sysfs"));
+        let by = mount_at(Path::new("/sys"));
+        // To mount one would make a second, which is empty.
+        let because = format!(
+            "/sys/fs/bpf is on sysfs, not on a bpffs; the bpffs mounted at /sys/fs/bpf (mount {}) \
+             is hidden by sysfs, mounted at /sys (mount {})",
+            bpffs.mount_id, by.mount_id
+        );
+        let enoent = Some(libc::ENOENT);
+        let (bpffs, by) = (Box::new(bpffs), Box::new(by));
+        let cause = ShadowedBpffs::ByMount { bpffs, by };
+        let cause = Some(on_sysfs(Path::new(SYS_FS_BPF), Some(cause)));
+        let sentence = format!("open {}: {because}", path.display());
+        assert_says(&open_fails(&path), enoent, cause.clone(), &sentence);
+        let error = pin_fails(&path);
+        assert_eq!(
+            error.to_string(),
+            format!("pin {}: {because}", path.display())
+        );
+        assert_eq!(error.cause(), cause.as_ref());
+        let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
+        let sentence = format!("unpin {}: {because}", path.display());
+        assert_says(&error, enoent, cause.clone(), &sentence);
+        assert_is_usable(&pinned, id);
+
+        let error = Bpffs::system().expect_err("it is hidden");
+        assert_says(
+            &error,
+            None,
+            cause.clone(),
+            &format!("find a bpffs at /sys/fs/bpf: {because}"),
+        );
+        for error in [
+            unwrap_err(PinDir::open(SYS_FS_BPF), &path),
+            unwrap_err(PinDir::create("/sys/fs/bpf/app", 0o700), &path),
+        ] {
+            assert_eq!(error.cause(), cause.as_ref(), "{error}");
+        }
+        let said = Bpffs::inspect(SYS_FS_BPF).unwrap().to_string();
+        let end = "is mounted there and hidden by a mount on the way";
+        assert!(
+            said.contains(end) && !said.contains("to mount one"),
+            "{said}"
+        );
+    };
+    in_a_netns(visible, hidden);
+    Ok(())
+}
+
+/// The one that is named is the one that must go, and not what was mounted on that.
+#[common::test(&[cap::BPF, cap::SYS_ADMIN])]
+fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = fs::canonicalize(dir.path())?;
+    own_mounts(|| {
+        let run = root.join("run");
+        let (place, below) = (run.join("bpffs"), run.join("bpffs/app"));
+        fs::create_dir_all(&place)?;
+        mount_bpffs(&place);
+        pin_a_map(place.join("flows"));
+        let bpffs = mount_at(&place);
+        let says = |path: &Path, at: &Path, missing: Option<&Path>, by: &Mount| {
+            let found = FileSystem::at(at).unwrap();
+            let head = missing.map(|missing| format!("{} does not exist, and ", missing.display()));
+            let sentence = format!(
+                "open {}: {}{} is on {found}, not on a bpffs; the bpffs mounted at {} (mount {}) is \
+                 hidden by tmpfs, mounted at {} (mount {})",
+                path.display(),
+                head.unwrap_or_default(),
+                at.display(),
+                place.display(),
+                bpffs.mount_id,
+                by.mount_point.display(),
+                by.mount_id
+            );
+            let (bpffs, by) = (Box::new(bpffs.clone()), Box::new(by.clone()));
+            let cause = Cause::NotBpffs {
+                path: at.to_owned(),
+                found,
+                missing: missing.map(Path::to_owned),
+                hidden: Some(ShadowedBpffs::ByMount { bpffs, by }),
+            };
+            let enoent = Some(libc::ENOENT);
+            assert_says(&open_fails(path), enoent, Some(cause), &sentence);
+        };
+        let tmpfs = |at: &Path| {
+            mount("tmpfs", at, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+            mount_at(at)
+        };
+        let by = tmpfs(&run);
+        says(&place.join("flows"), &run, Some(&place), &by);
+        fs::create_dir(&place)?;
+        tmpfs(&place);
+        says(&place.join("app/flows"), &place, Some(&below), &by);
+
+        // What is beside it is another's.
+        let beside = run.join("bpffs-2");
+        let error = open_fails(beside.join("flows"));
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
+            "{error}"
+        );
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty())?;
+        rustix::mount::unmount(&run, rustix::mount::UnmountFlags::empty())?;
+        // What is mounted on a bpffs hides none: the way leads through it.
+        fs::create_dir(&below)?;
+        tmpfs(&below);
+        let error = open_fails(below.join("flows"));
+        assert!(
+            matches!(error.cause(), Some(Cause::NotBpffs { hidden: None, .. })),
+            "{error}"
+        );
+        Ok(())
+    })
+}
+
+/// Pins vanish when a second bpffs covers the first.
+#[common::test(&[cap::BPF, cap::SYS_ADMIN])]
+fn bpffs_mounted_over_bpffs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        mount_bpffs(dir.path());
+        let path = dir.path().join("flows");
+        let pinned = hash().pin(&path).expect("a pin");
+        let id = pinned.id().unwrap();
+
+        mount_bpffs(dir.path());
+        let cause = Cause::Missing { path: path.clone() };
+        let sentence = format!("open {0}: {0} does not exist", path.display());
+        assert_says(
+            &open_fails(&path),
+            Some(libc::ENOENT),
+            Some(cause.clone()),
+            &sentence,
+        );
+        let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
+        let sentence = format!("unpin {0}: {0} does not exist", path.display());
+        assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+        assert_is_usable(&pinned, id);
+
+        // And is there again when the second is gone.
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+        let map = pinned.unpin().expect("the pin of the first");
+        assert_is_usable(&map, id);
+    });
+    Ok(())
+}
+
+/// "Permission denied".
+#[common::test]
+fn an_ordinary_file() -> Outcome {
+    let file = tempfile::NamedTempFile::new()?;
+    let path = file.path();
+    let error = open_fails(path);
+    let shut = sysctl_closes_all() && cap::BPF.unmet().is_some();
+    if shut {
+        assert!(
+            matches!(error.cause(), Some(Cause::MissingCapability { .. })),
+            "{error}"
+        );
+        return Ok(());
+    }
+    let found = FileSystem::at(path)?;
+    let cause = Cause::NotAnObject {
+        path: path.into(),
+        what: "file",
+        found,
+    };
+    let sentence = format!(
+        "open {0}: {0} is a file on {found}, not a BPF object",
+        path.display()
+    );
+    assert_says(&error, Some(libc::EACCES), Some(cause), &sentence);
+    Ok(())
+}
+
+/// "Permission denied", though the file says 0644.
+#[common::test(&[cap::BPF, cap::SYS_ADMIN, cap::SETUID])]
+fn a_pin_for_others_to_read() -> Outcome {
+    let fs = TestFs::detached("755");
+    let path = fs.at("flows");
+    pin_a_map(&path);
+    fs::set_permissions(&path, Permissions::from_mode(0o644))?;
+    fs::create_dir(fs.at("closed"))?;
+    fs::set_permissions(fs.at("closed"), Permissions::from_mode(0o700))?;
+    let behind = fs.at("closed/flows");
+    pin_a_map(&behind);
+    fs::set_permissions(&behind, Permissions::from_mode(0o644))?;
+
+    as_user(CapabilitySet::BPF, || {
+        let sentence = format!(
+            "open {0}: {0} (mode 0644, owner 0) does not let this user read and \
+             write; it may be opened for reading only",
+            path.display()
+        );
+        let cause = Cause::Blocked {
+            path: path.clone(),
+            mode: 0o644,
+            uid: 0,
+            wanted: "read and write",
+            read_only_would_do: true,
+        };
+        assert_says(
+            &open_fails(&path),
+            Some(libc::EACCES),
+            Some(cause),
+            &sentence,
+        );
+
+        let sentence = format!(
+            "open {}: {} (mode 0700, owner 0) does not let this user search",
+            behind.display(),
+            fs.at("closed").display()
+        );
+        let cause = Cause::Blocked {
+            path: fs.at("closed"),
+            mode: 0o700,
+            uid: 0,
+            wanted: "search",
+            read_only_would_do: false,
+        };
+        assert_says(
+            &open_fails(&behind),
+            Some(libc::EACCES),
+            Some(cause),
+            &sentence,
+        );
+    });
+    Ok(())
+}
+
+/// "Pin map: no such file", and nobody knew which.
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn a_path_in_every_error() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("app/flows");
+    let cause = Cause::Missing { path: fs.at("app") };
+    let because = format!("{} does not exist", fs.at("app").display());
+    let sentence = format!("pin {}: {because}", path.display());
+    assert_says(
+        &pin_fails(&path),
+        Some(libc::ENOENT),
+        Some(cause.clone()),
+        &sentence,
+    );
+    let sentence = format!("open {}: {because}", path.display());
+    assert_says(
+        &open_fails(&path),
+        Some(libc::ENOENT),
+        Some(cause),
+        &sentence,
+    );
+    assert!(fs.names().is_empty(), "nothing was made");
+    Ok(())
+}
+
+/// "File exists", and whose it is.
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn a_name_that_is_taken() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let cause = Cause::Exists {
+        holder: Some(Identity {
+            kind: Kind::Map,
+            id,
+        }),
+    };
+    let sentence = format!("pin {}: map {id} is pinned there already", path.display());
+    assert_says(
+        &pin_fails(&path),
+        Some(libc::EEXIST),
+        Some(cause),
+        &sentence,
+    );
+    assert_eq!(Map::open(&path)?.id()?, id);
+
+    let path = fs.at("filter");
+    let pinned = prog().pin(&path)?;
+    let id = pinned.id()?;
+    let sentence = format!(
+        "pin {}: program {id} is pinned there already",
+        path.display()
+    );
+    assert_eq!(pin_fails(&path).to_string(), sentence);
+    assert_eq!(Prog::open(&path)?.id()?, id);
+    Ok(())
+}
+
+/// "Link info: invalid argument".
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn another_kind_of_object() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let error = unwrap_err(Link::open(&path), &path);
+    let cause = Cause::WrongKind {
+        expected: Kind::Link,
+        found: Kind::Map,
+    };
+    let sentence = format!("open {}: it is a map, not a link", path.display());
+    assert_says(&error, None, Some(cause), &sentence);
+    assert_eq!(Map::open(&path)?.id()?, id);
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Symbolic links: around in circles, to nothing, to another file system.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use bpf_pin::Map;
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::Cause;
+use common::*;
+
+use crate::cause::cause_path::*;
+use crate::cause::*;
+
+#[common::test(OBJECTS)]
+fn loops() -> Outcome {
+    let fs = TestFs::new();
+    symlink("b", fs.at("a"))?;
+    symlink("a", fs.at("b"))?;
+    let eloop = libc::ELOOP;
+    for path in [fs.at("a"), fs.at("a/flows")] {
+        assert_is_unexplained(&open_fails(&path), "open", &path, eloop, "ELOOP");
+        assert_is_unexplained(&statfs_fails(&path), "statfs", &path, eloop, "ELOOP");
+    }
+    let path = fs.at("a/flows");
+    assert_is_unexplained(&pin_fails(&path), "pin", &path, eloop, "ELOOP");
+    // Of the last component a pin does not follow links: the name is taken.
+    let cause = Cause::Exists { holder: None };
+    assert_pin_fails(
+        &fs.at("a"),
+        libc::EEXIST,
+        cause,
+        "the name is taken already",
+    );
+    assert_eq!(fs.names(), ["a", "b"]);
+    Ok(())
+}
+
+#[common::test(OBJECTS)]
+fn dangling_links() -> Outcome {
+    let fs = TestFs::new();
+    let link = fs.at("link");
+    symlink("gone", &link)?;
+    let cause = Cause::Exists { holder: None };
+    assert_pin_fails(&link, libc::EEXIST, cause, "the name is taken already");
+    for error in [
+        open_fails(&link),
+        open_fails(fs.at("link/flows")),
+        pin_fails(fs.at("link/flows")),
+        statfs_fails(&link),
+    ] {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+        assert!(
+            matches!(error.cause(), Some(Cause::Missing { .. })),
+            "{error}"
+        );
+        // The link is there; what it leads to is not.
+        let wrong = format!("{} does not exist", link.display());
+        assert!(!error.to_string().ends_with(&wrong), "{error}");
+    }
+    assert_eq!(fs.names(), ["link"]);
+
+    // A link to a pin is followed to open it, and has its name all the same.
+    let id = pin_a_map(fs.at("gone"));
+    assert_eq!(Map::open(&link)?.id()?, id);
+    let (holder, because) = (None, "the name is taken already");
+    assert_pin_fails(&link, libc::EEXIST, Cause::Exists { holder }, because);
+    Ok(())
+}
+
+/// What is behind a link is judged by where it leads, and blamed only if it was seen.
+#[common::test(OBJECTS)]
+fn links_to_elsewhere() -> Outcome {
+    let fs = TestFs::new();
+    let dir = tempfile::tempdir()?;
+    let found = FileSystem::at(dir.path())?;
+    symlink(dir.path(), fs.at("out"))?;
+    let cause = Cause::NotBpffs {
+        path: fs.at("out"),
+        found,
+        missing: None,
+        hidden: None,
+    };
+    let because = format!("{} is on {found}, not on a bpffs", fs.at("out").display());
+    assert_pin_fails(&fs.at("out/flows"), libc::EPERM, cause.clone(), &because);
+    assert_open_fails(&fs.at("out/flows"), libc::ENOENT, cause, &because);
+
+    // A '.' that stands in the link and not in the path.
+    symlink("a.b", fs.at("link"))?;
+    let eperm = libc::EPERM;
+    let path = fs.at("link");
+    assert_is_unexplained(&open_fails(&path), "open", &path, eperm, "EPERM");
+    let path = fs.at("link/flows");
+    assert_is_unexplained(&pin_fails(&path), "pin", &path, eperm, "EPERM");
+    assert_eq!(fs.names(), ["link", "out"]);
+    assert_eq!(fs::read_dir(dir.path())?.count(), 0);
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! A pin that could not be removed: nothing was, and the pinned object is given back.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bpf_pin::bpffs::FileSystem;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::{Access, Error, Identity, Kind, Map, PinnedMap, Prog};
+use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
+
+use crate::cause::*;
+
+const OBJECTS: &[Need] = &[cap::BPF, Need::Bpffs];
+const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
+
+/// Unpins where that must fail, and sees that the pinned object is the same and of use.
+#[track_caller]
+pub fn unpin_fails(pinned: PinnedMap) -> (PinnedMap, Error) {
+    let (path, id) = (pinned.path().to_owned(), pinned.id().unwrap());
+    let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
+    assert_eq!(pinned.path(), path);
+    assert_is_usable(&pinned, id);
+    assert_eq!(error.operation(), Operation::Unpin, "{error:?}");
+    assert_eq!(error.path(), Some(&*path));
+    (pinned, error)
+}
+
+#[common::test(OBJECTS)]
+fn a_pin_that_is_gone() -> Outcome {
+    let fs = TestFs::new();
+    fs::create_dir(fs.at("dir"))?;
+    let path = fs.at("dir/flows");
+    let pinned = hash().pin(&path)?;
+    fs::remove_file(&path)?;
+    let (pinned, error) = unpin_fails(pinned);
+    let cause = Cause::Missing { path: path.clone() };
+    let sentence = format!("unpin {0}: {0} does not exist", path.display());
+    assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+
+    fs::remove_dir(fs.at("dir"))?;
+    let (pinned, error) = unpin_fails(pinned);
+    let cause = Cause::Missing { path: fs.at("dir") };
+    let sentence = format!(
+        "unpin {}: {} does not exist",
+        path.display(),
+        fs.at("dir").display()
+    );
+    assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+
+    pin_a_map(fs.at("dir"));
+    let (_, error) = unpin_fails(pinned);
+    let cause = Cause::NotADirectory { path: fs.at("dir") };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR), "{error}");
+    assert_eq!(fs.names(), ["dir"]);
+    Ok(())
+}
+
+/// To have the name is not to be the object.
+#[common::test(OBJECTS)]
+fn another_objects_pin() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let pinned = hash().pin(&path)?;
+    let id = pinned.id()?;
+    let expected = Identity {
+        kind: Kind::Map,
+        id,
+    };
+
+    fs::remove_file(&path)?;
+    let other = pin_a_map(&path);
+    let (pinned, error) = unpin_fails(pinned);
+    let found = Identity {
+        kind: Kind::Map,
+        id: other,
+    };
+    let sentence = format!(
+        "unpin {}: the name is that of map {other} by now, not of map {id}; nothing was changed",
+        path.display()
+    );
+    let cause = Cause::Replaced { expected, found };
+    assert_says(&error, None, Some(cause), &sentence);
+    assert_eq!(Map::open(&path)?.id()?, other);
+
+    fs::remove_file(&path)?;
+    let other = prog().pin(&path)?.id()?;
+    let (pinned, error) = unpin_fails(pinned);
+    let found = Identity {
+        kind: Kind::Prog,
+        id: other,
+    };
+    assert_eq!(error.cause(), Some(&Cause::Replaced { expected, found }));
+    assert_eq!(Prog::open(&path)?.id()?, other);
+
+    // Under its own name, moved back, it can be removed.
+    fs::remove_file(&path)?;
+    let again = pinned.into_inner().pin(fs.at("moved"))?;
+    assert_is_usable(&again.unpin()?, id);
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+#[common::test(OBJECTS)]
+fn a_directory_in_its_place() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let pinned = hash().pin(&path)?;
+    fs::remove_file(&path)?;
+    fs::create_dir(&path)?;
+    let (_, error) = unpin_fails(pinned);
+    let sentence = format!(
+        "unpin {0}: {0} is a directory on bpffs, not a BPF object",
+        path.display()
+    );
+    let cause = Cause::NotAnObject {
+        path: path.clone(),
+        what: "directory",
+        found: FileSystem::BPF,
+    };
+    assert_says(&error, Some(libc::EACCES), Some(cause), &sentence);
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+/// The way through a symbolic link leads to the object, but removing it would remove the link.
+#[common::test(OBJECTS)]
+fn a_link_in_its_place() -> Outcome {
+    let fs = TestFs::new();
+    let (path, link) = (fs.at("flows"), fs.at("link"));
+    let id = pin_a_map(&path);
+    symlink("flows", &link)?;
+    let pinned = PinnedMap::open(&link)?;
+    assert_eq!(pinned.id()?, id);
+    let (_, error) = unpin_fails(pinned);
+    let sentence = format!(
+        "unpin {0}: {0} is a symbolic link, which is not followed",
+        link.display()
+    );
+    let cause = Cause::SymbolicLink { path: link };
+    assert_says(&error, None, Some(cause), &sentence);
+    assert_eq!(fs.names(), ["flows", "link"]);
+    Ok(())
+}
+
+/// The same object under the same name is the same pin, whoever made it.
+#[common::test(OBJECTS)]
+fn its_own_pin_made_anew() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let pinned = hash().pin(&path)?;
+    let id = pinned.id()?;
+    let other = pinned.try_clone()?;
+    fs::remove_file(&path)?;
+    other.pin(&path)?;
+    assert_is_usable(&pinned.unpin()?, id);
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// Who failed to pin with EEXIST has nothing to remove: the name is somebody else's.
+#[common::test(OBJECTS)]
+fn a_failed_pin_is_no_pin() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    let held = pin_a_map(&path);
+    let map = hash();
+    let id = map.id()?;
+    let map = unwrap_err(map.pin(&path), &path).into_object();
+    let pinned = map.pin(fs.at("other"))?;
+    assert_is_usable(&pinned.unpin()?, id);
+    assert_eq!(fs.names(), ["flows"]);
+    assert_eq!(Map::open(&path)?.id()?, held);
+    Ok(())
+}
+
+#[track_caller]
+fn assert_is_read_only(error: &Error, operation: &str, path: &Path, where_seen: &Path) {
+    let sentence = format!(
+        "{operation} {}: {} is on a read-only file system",
+        path.display(),
+        where_seen.display()
+    );
+    let cause = Cause::ReadOnlyFileSystem {
+        path: where_seen.into(),
+    };
+    assert_says(error, Some(libc::EROFS), Some(cause), &sentence);
+}
+
+#[common::test(MOUNTS)]
+fn a_read_only_superblock() -> Outcome {
+    let fs = TestFs::detached("700");
+    let (path, new) = (fs.at("flows"), fs.at("new"));
+    let pinned = hash().pin(&path)?;
+    make_superblock_read_only(&fs);
+
+    assert_is_read_only(&pin_fails(&new), "pin", &new, fs.root());
+    let (pinned, error) = unpin_fails(pinned);
+    assert_is_read_only(&error, "unpin", &path, fs.root());
+    assert_is_read_only(&open_fails(&path), "open", &path, &path);
+    let error = unwrap_err(Map::open_with(&path, Access::WriteOnly), &path);
+    assert_is_read_only(&error, "open", &path, &path);
+    let read = Map::open_with(&path, Access::ReadOnly)?;
+    assert_eq!(read.id()?, pinned.id()?);
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+/// As a container sees it: the mount is read-only, the file system is not.
+#[common::test(MOUNTS)]
+fn a_read_only_mount() -> Outcome {
+    let (writable, read_only) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    own_mounts(|| {
+        mount_bpffs(writable.path());
+        mount_bind(writable.path(), read_only.path()).expect("a bind mount");
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        mount_remount(read_only.path(), flags, c"").expect("a read-only mount");
+        let id = pin_a_map(writable.path().join("flows"));
+
+        let (path, new) = (read_only.path().join("flows"), read_only.path().join("new"));
+        assert_is_read_only(&pin_fails(&new), "pin", &new, read_only.path());
+        // To open a pin for writing writes nothing to the mount.
+        let pinned = PinnedMap::open(&path).expect("the pin");
+        assert_eq!(pinned.id().unwrap(), id);
+        let (_, error) = unpin_fails(pinned);
+        assert_is_read_only(&error, "unpin", &path, read_only.path());
+
+        // The other mount allows it.
+        let pinned = PinnedMap::open(writable.path().join("flows")).unwrap();
+        assert_is_usable(&pinned.unpin().unwrap(), id);
+    });
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn a_pin_that_is_a_mount_point() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        mount_bpffs(dir.path());
+        let path = dir.path().join("flows");
+        let pinned = hash().pin(&path).unwrap();
+        let id = pinned.id().unwrap();
+        mount_bind(&path, &path).expect("a bind mount");
+        let (pinned, error) = unpin_fails(pinned);
+        let sentence = format!("unpin {0}: {0} is a mount point", path.display());
+        let cause = Cause::MountPoint { path: path.clone() };
+        assert_says(&error, Some(libc::EBUSY), Some(cause), &sentence);
+        unmount(&path, UnmountFlags::empty()).unwrap();
+        assert_is_usable(&pinned.unpin().unwrap(), id);
+    });
+    Ok(())
+}
+
+#[common::test(MOUNTS)]
+fn an_unmounted_bpffs() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        let found = FileSystem::at(dir.path()).unwrap();
+        mount_bpffs(dir.path());
+        let path = dir.path().join("flows");
+        let pinned = hash().pin(&path).unwrap();
+        // An open object does not keep the file system busy.
+        unmount(dir.path(), UnmountFlags::empty()).expect("nobody is on it");
+        let (_, error) = unpin_fails(pinned);
+        let sentence = format!(
+            "unpin {}: {} is on {found}, not on a bpffs",
+            path.display(),
+            dir.path().display()
+        );
+        let cause = Cause::NotBpffs {
+            path: dir.path().into(),
+            found,
+            missing: None,
+            hidden: None,
+        };
+        assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+    });
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! What modes, owners and the sysctl keep from an ordinary user.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use bpf_pin::error::Cause;
+use bpf_pin::probe::Capability;
+use bpf_pin::{Access, Identity, Kind, Link, Map, Object, PinnedMap};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+use crate::cause::cause_unpin::unpin_fails;
+use crate::cause::*;
+
+const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
+
+const UNPRIVILEGED: &[Need] = &[phase_without(cap::BPF)];
+
+const LINKS: &[Need] = &[
+    cap::BPF,
+    cap::NET_ADMIN,
+    cap::SYS_ADMIN,
+    cap::SETUID,
+    kernel(5, 9),
+];
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
+}
+
+/// An ordinary user who may use bpf(2) on every kernel.
+fn as_bpf_user<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    as_user(CapabilitySet::BPF, test)
+}
+
+/// What is said of a file or directory as it is, owned by root.
+#[track_caller]
+fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> (Cause, String) {
+    let stat = fs::metadata(path).unwrap();
+    let mode = stat.mode() & 0o7777;
+    let end = match read_only_would_do {
+        true => "; it may be opened for reading only",
+        false => "",
+    };
+    let because = format!(
+        "{} (mode {mode:04o}, owner {}) does not let this user {wanted}{end}",
+        path.display(),
+        stat.uid()
+    );
+    let cause = Cause::Blocked {
+        path: path.into(),
+        mode,
+        uid: stat.uid(),
+        wanted,
+        read_only_would_do,
+    };
+    (cause, because)
+}
+
+#[track_caller]
+fn assert_is_blocked(error: &Error, operation: &str, path: &Path, by: &(Cause, String)) {
+    let (cause, because) = by;
+    let sentence = format!("{operation} {}: {because}", path.display());
+    assert_says(error, Some(libc::EACCES), Some(cause.clone()), &sentence);
+}
+
+#[common::test(USERS)]
+fn no_search() -> Outcome {
+    let fs = TestFs::detached("755");
+    let (dir, path) = (fs.at("dir"), fs.at("dir/deep/flows"));
+    fs::create_dir_all(fs.at("dir/deep"))?;
+    let pinned = hash().pin(&path)?;
+    set_mode(&path, 0o666);
+    // What may be read and not searched is as closed as what may be neither.
+    for mode in [0o700, 0o744, 0o766] {
+        set_mode(&dir, mode);
+        let by = blocked(&dir, "search", false);
+        as_bpf_user(|| {
+            assert_is_blocked(&open_fails(&path), "open", &path, &by);
+            assert_is_blocked(&pin_fails(&path), "pin", &path, &by);
+            assert_is_blocked(&statfs_fails(&path), "statfs", &path, &by);
+            // Whether it is there cannot be known.
+            let gone = fs.at("dir/gone/flows");
+            assert_is_blocked(&open_fails(&gone), "open", &gone, &by);
+        });
+    }
+    let by = blocked(&dir, "search", false);
+    let pinned = as_bpf_user(|| {
+        let (pinned, error) = unpin_fails(pinned);
+        assert_is_blocked(&error, "unpin", &path, &by);
+        pinned
+    });
+    pinned.unpin()?;
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn no_write() -> Outcome {
+    let fs = TestFs::detached("755");
+    fs::create_dir(fs.at("dir"))?;
+    set_mode(&fs.at("dir"), 0o755);
+    for dir in [fs.root().to_owned(), fs.at("dir")] {
+        let (path, new) = (dir.join("flows"), dir.join("new"));
+        let pinned = hash().pin(&path)?;
+        set_mode(&path, 0o666);
+        let by = blocked(&dir, "write", false);
+        let pinned = as_bpf_user(|| {
+            assert_is_blocked(&pin_fails(&new), "pin", &new, &by);
+            let (pinned, error) = unpin_fails(pinned);
+            assert_is_blocked(&error, "unpin", &path, &by);
+            assert_eq!(
+                Map::open(&path).unwrap().id().unwrap(),
+                pinned.id().unwrap()
+            );
+            pinned
+        });
+        assert!(!new.exists());
+        pinned.unpin()?;
+    }
+    assert_eq!(fs.names(), ["dir"]);
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn modes_of_a_pin() -> Outcome {
+    let fs = TestFs::detached("755");
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    use Access::{ReadOnly, ReadWrite, WriteOnly};
+    // Mode, access, and None where it opens, or what was wanted and whether less would do.
+    for (mode, access, refused) in [
+        (0o600, ReadWrite, Some(("read and write", false))),
+        (0o600, ReadOnly, Some(("read", false))),
+        (0o600, WriteOnly, Some(("write", false))),
+        (0o644, ReadWrite, Some(("read and write", true))),
+        (0o644, ReadOnly, None),
+        (0o644, WriteOnly, Some(("write", false))),
+        (0o622, ReadWrite, Some(("read and write", false))),
+        (0o622, ReadOnly, Some(("read", false))),
+        (0o622, WriteOnly, None),
+        (0o666, ReadWrite, None),
+    ] {
+        set_mode(&path, mode);
+        let by = refused.map(|(wanted, less)| blocked(&path, wanted, less));
+        as_bpf_user(|| match (Map::open_with(&path, access), by) {
+            (Ok(map), None) => assert_eq!(map.id().unwrap(), id),
+            (Err(error), Some(by)) => assert_is_blocked(&error, "open", &path, &by),
+            (Ok(_), Some(_)) => panic!("{mode:o} opened {access}"),
+            (Err(error), None) => panic!("{mode:o} did not open {access}: {error}"),
+        });
+    }
+    // The advice holds.
+    set_mode(&path, 0o644);
+    as_bpf_user(|| {
+        let map = Map::open_with(&path, ReadOnly).expect("a map to read");
+        let elems = map.elements::<u32, u64>().unwrap();
+        assert_eq!(elems.lookup(&1).unwrap(), None);
+    });
+    Ok(())
+}
+
+/// Reading only would not do: a link does not take it.
+#[common::test(LINKS)]
+fn modes_of_a_links_pin() -> Outcome {
+    let fs = TestFs::detached("755");
+    let path = fs.at("lookup");
+    let _pinned = link().pin(&path)?;
+    set_mode(&path, 0o644);
+    let by = blocked(&path, "read and write", false);
+    as_bpf_user(|| {
+        let error = unwrap_err(Link::open(&path), &path);
+        assert_is_blocked(&error, "open", &path, &by);
+        // The kernel answers EINVAL, but that this is a link was not seen.
+        let error = unwrap_err(Link::open_with(&path, Access::ReadOnly), &path);
+        let sentence = format!("open {}: EINVAL", path.display());
+        assert_says(&error, Some(libc::EINVAL), None, &sentence);
+    });
+    Ok(())
+}
+
+/// The holder of a name is named where it can be seen.
+#[common::test(USERS)]
+fn whose_name_it_is() -> Outcome {
+    let fs = TestFs::detached("777");
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    let kind = Kind::Map;
+    let seen = Some(Identity { kind, id });
+    for (mode, holder) in [(0o600, None), (0o644, seen), (0o666, seen)] {
+        set_mode(&path, mode);
+        let because = match holder {
+            Some(held) => format!("{held} is pinned there already"),
+            None => "the name is taken already".to_owned(),
+        };
+        let sentence = format!("pin {}: {because}", path.display());
+        as_bpf_user(|| {
+            let cause = Some(Cause::Exists { holder });
+            assert_says(&pin_fails(&path), Some(libc::EEXIST), cause, &sentence);
+        });
+    }
+    Ok(())
+}
+
+/// For a removal the directory's mode counts, and the pin's only to see whose it is.
+#[common::test(USERS)]
+fn unpin_whatever_the_mode() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = fs.at("dir");
+    fs::create_dir(&dir)?;
+    set_mode(&dir, 0o777);
+    let path = dir.join("flows");
+    for mode in [0o644, 0o622, 0o666] {
+        let pinned = hash().pin(&path)?;
+        let id = pinned.id()?;
+        set_mode(&path, mode);
+        as_bpf_user(|| {
+            let map = pinned
+                .unpin()
+                .unwrap_or_else(|why| panic!("{mode:o}: {why}"));
+            assert_is_usable(&map, id);
+        });
+        assert!(!path.exists());
+    }
+    let pinned = hash().pin(&path)?;
+    set_mode(&path, 0o600);
+    let by = blocked(&path, "read and write", false);
+    let pinned = as_bpf_user(|| {
+        let (pinned, error) = unpin_fails(pinned);
+        assert_is_blocked(&error, "unpin", &path, &by);
+        pinned
+    });
+    pinned.unpin()?;
+    Ok(())
+}
+
+#[common::test(USERS)]
+fn sticky_directories() -> Outcome {
+    // The root of a bpffs is sticky, whatever mode it was mounted with.
+    let fs = TestFs::detached("777");
+    fs::create_dir(fs.at("dir"))?;
+    set_mode(&fs.at("dir"), 0o1777);
+    for dir in [fs.root().to_owned(), fs.at("dir")] {
+        let path = dir.join("flows");
+        let id = pin_a_map(&path);
+        set_mode(&path, 0o666);
+        as_bpf_user(|| {
+            let (pinned, error) = unpin_fails(PinnedMap::open(&path).unwrap());
+            let sentence = format!(
+                "unpin {}: {} is sticky and the pin belongs to user 0",
+                path.display(),
+                dir.display()
+            );
+            let directory = dir.clone();
+            let cause = Some(Cause::Sticky { directory, uid: 0 });
+            assert_says(&error, Some(libc::EPERM), cause, &sentence);
+            assert_eq!(Map::open(&path).unwrap().id().unwrap(), id);
+            drop(pinned);
+            // One's own can be removed.
+            let own = any_map().pin(dir.join("own")).unwrap();
+            own.unpin().unwrap();
+        });
+        PinnedMap::open(&path)?.unpin()?;
+    }
+    // Whose the directory is may remove all.
+    chown(fs.at("dir"), Some(1234), None)?;
+    let path = fs.at("dir/flows");
+    pin_a_map(&path);
+    set_mode(&path, 0o666);
+    as_bpf_user(|| PinnedMap::open(&path).unwrap().unpin().unwrap());
+    Ok(())
+}
+
+/// Behind a symbolic link is a directory that is not on the path that was given.
+#[common::test(USERS)]
+fn hidden_behind_a_link() -> Outcome {
+    let fs = TestFs::detached("755");
+    fs::create_dir(fs.at("closed"))?;
+    set_mode(&fs.at("closed"), 0o700);
+    pin_a_map(fs.at("closed/flows"));
+    let link = fs.at("link");
+    symlink("closed/flows", &link)?;
+    as_bpf_user(|| {
+        let error = open_fails(&link);
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+        // Neither the link nor what it leads to can be blamed by what was seen.
+        match error.cause() {
+            None => assert_eq!(
+                error.to_string(),
+                format!("open {}: EACCES", link.display())
+            ),
+            Some(Cause::Blocked { path, wanted, .. }) => {
+                assert_eq!((&**path, *wanted), (&*fs.at("closed"), "search"));
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    });
+    Ok(())
+}
+
+fn closed() -> (Cause, &'static str) {
+    let cause = Cause::MissingCapability {
+        capability: Capability::Bpf,
+        needed_for: "bpf(2) while kernel.unprivileged_bpf_disabled is not 0",
+    };
+    let because = "this thread lacks CAP_BPF, needed for bpf(2) while \
+                   kernel.unprivileged_bpf_disabled is not 0";
+    (cause, because)
+}
+
+/// Before Linux 5.19 all of bpf(2); later pins are the file system's business alone.
+#[common::test(USERS)]
+fn what_the_sysctl_closes() -> Outcome {
+    let fs = TestFs::detached("777");
+    let path = fs.at("flows");
+    let id = pin_a_map(&path);
+    set_mode(&path, 0o666);
+    let (map, new) = (any_map(), fs.at("new"));
+    as_user(CapabilitySet::empty(), || {
+        if sysctl_closes_all() {
+            let (cause, because) = closed();
+            let eperm = Some(libc::EPERM);
+            let sentence = format!("open {}: {because}", path.display());
+            assert_says(&open_fails(&path), eperm, Some(cause.clone()), &sentence);
+            let (map, error) = unwrap_err(map.pin(&new), &new).into_parts();
+            let sentence = format!("pin {}: {because}", new.display());
+            assert_says(&error, eperm, Some(cause.clone()), &sentence);
+            let sentence = format!("read the info of a map: {because}");
+            assert_says(&map.info().unwrap_err(), eperm, Some(cause), &sentence);
+        } else {
+            assert_eq!(Object::open(&path).unwrap().id().unwrap(), id);
+            let pinned = map.pin(&new).expect("a pin of one's own");
+            pinned.unpin().expect("a pin of one's own");
+        }
+    });
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+/// A process that pinned, gave up its privileges, and would remove the pin again.
+#[common::test(USERS)]
+fn unpin_when_bpf_is_closed() -> Outcome {
+    let fs = TestFs::detached("755");
+    let dir = fs.at("dir");
+    fs::create_dir(&dir)?;
+    set_mode(&dir, 0o777);
+    let path = dir.join("flows");
+    let pinned = hash().pin(&path)?;
+    set_mode(&path, 0o666);
+    let back = as_user(CapabilitySet::empty(), || {
+        let unpinned = pinned.unpin();
+        if !sysctl_closes_all() {
+            unpinned.expect("the mode allows it");
+            return None;
+        }
+        let (pinned, error) = unwrap_err(unpinned, &path).into_parts();
+        let (cause, because) = closed();
+        let sentence = format!("unpin {}: {because}", path.display());
+        assert_says(&error, Some(libc::EPERM), Some(cause), &sentence);
+        Some(pinned)
+    });
+    assert_eq!(path.exists(), back.is_some());
+    if let Some(pinned) = back {
+        pinned.unpin()?;
+    }
+    Ok(())
+}
+
+/// Run by a user who has no privilege to begin with.
+#[common::test(UNPRIVILEGED)]
+fn without_a_privilege() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let missing = dir.path().join("gone/flows");
+    let error = open_fails(&missing);
+    if sysctl_closes_all() {
+        let (cause, because) = closed();
+        let sentence = format!("open {}: {because}", missing.display());
+        assert_says(&error, Some(libc::EPERM), Some(cause), &sentence);
+    } else {
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+        let not_bpffs =
+            matches!(error.cause(), Some(Cause::NotBpffs { path, .. }) if path == dir.path());
+        assert!(not_bpffs, "{error}");
+    }
+    Ok(())
+}

@@ -1,0 +1,500 @@
+//! Where links attach: in which order, at which revision, to what else than devices and groups.
+
+use crate::life;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use bpf_pin::error::Cause;
+use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, abi};
+use common::*;
+
+use life::{life, refused};
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
+
+#[common::test(TCX)]
+fn an_order_of_tcx() -> Outcome {
+    own_network(|| {
+        let at = AttachType::TCX_EGRESS;
+        order(&LinkSpec::tcx(LO, at), || query(LO, at), tcx_prog)
+    })
+}
+
+#[common::test(ROOT)]
+fn tcx_on_any_kernel() -> Outcome {
+    own_network(tcx)
+}
+
+#[common::test(ROOT)]
+fn an_order_of_control_groups() -> Outcome {
+    own_mounts(cgroup)
+}
+
+#[common::test(ROOT)]
+fn netkit() -> Outcome {
+    own_network(check_netkit)
+}
+
+#[common::test(ROOT)]
+fn netfilter() -> Outcome {
+    own_network(check_netfilter)
+}
+
+#[common::test(ROOT)]
+fn modes_of_xdp() -> Outcome {
+    own_network(xdp_modes)
+}
+
+#[common::test(ROOT)]
+fn the_other_mode_of_xdp() -> Outcome {
+    own_network(other_mode_of_xdp)
+}
+
+fn order(
+    spec: &LinkSpec<'_>,
+    seen: impl Fn() -> (Vec<u32>, u64),
+    make: impl Fn() -> Prog,
+) -> Outcome {
+    let progs: Vec<_> = (0..7).map(|_| make()).collect();
+    let ids: Vec<_> = progs.iter().map(Prog::id).collect::<Result<_, _>>()?;
+    let see = || -> Vec<usize> {
+        let place = |id: &u32| ids.iter().position(|known| known == id);
+        seen().0.iter().map(|id| place(id).expect("ours")).collect()
+    };
+    let mut links = vec![spec.create(&progs[0])?];
+    assert_eq!(see(), [0]);
+    links.push(spec.position(Position::Last).create(&progs[1])?);
+    links.push(spec.position(Position::First).create(&progs[2])?);
+    assert_eq!(see(), [2, 0, 1]);
+    let before = Position::Before(Anchor::Link(&links[0]));
+    let made = spec.position(before).create(&progs[3])?;
+    let after = Position::After(Anchor::LinkId(links[0].id()?));
+    let other = spec.position(after).create(&progs[4])?;
+    assert_eq!(see(), [2, 3, 0, 4, 1]);
+    links.extend([made, other]);
+    // Links of control groups are not put beside programs, but beside links alone.
+    let at_cgroup = links[0].info()?.link_type == LinkType::CGROUP;
+    let (second, first) = (Anchor::Prog(&progs[1]), Anchor::ProgId(ids[2]));
+    let (second, first) = match at_cgroup {
+        true => {
+            for anchor in [first, second] {
+                let error = spec.position(Position::Before(anchor)).create(&make());
+                let error = error.expect_err("a program");
+                assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            }
+            (Anchor::Link(&links[1]), Anchor::LinkId(links[2].id()?))
+        }
+        false => (second, first),
+    };
+    let before = spec.position(Position::Before(second)).create(&progs[5])?;
+    let after = spec.position(Position::After(first)).create(&progs[6])?;
+    links.extend([before, after]);
+    assert_eq!(see(), [2, 6, 3, 0, 4, 5, 1]);
+
+    // A link that is beside nobody, or at another revision.
+    let error = spec
+        .position(Position::Before(Anchor::LinkId(u32::MAX)))
+        .create(&make())
+        .expect_err("nobody");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+    let revision = seen().1;
+    assert!(revision > 0);
+    let stale = spec.expected_revision(revision - 1).create(&make());
+    let error = stale.expect_err("another revision");
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+    assert!(error.to_string().ends_with(": ESTALE"), "{error}");
+    let at_this = spec.expected_revision(revision).create(&make())?;
+    assert!(seen().1 > revision);
+    drop(at_this);
+    assert_eq!(seen().0.len(), 7);
+    // The link that is beside others is updated where it is.
+    links[0].update(&progs[0])?;
+    assert_eq!(see(), [2, 6, 3, 0, 4, 5, 1]);
+    Ok(())
+}
+
+fn tcx() -> Outcome {
+    let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let made = spec.create(&tcx_prog());
+    if kernel(6, 6).unmet().is_none() {
+        made?;
+        return Ok(());
+    }
+    let error = refused(
+        made,
+        libc::EINVAL,
+        "attach a program to tcx_ingress of device 1: this kernel does not know BPF_TCX_INGRESS (Linux 6.6)",
+    );
+    assert!(matches!(error.cause(), Some(Cause::Unsupported { .. })));
+    Ok(())
+}
+
+fn cgroup() -> Outcome {
+    let cgroup = Cgroup::new();
+    let file = cgroup.open();
+    let attach_type = AttachType::CGROUP_INET_EGRESS;
+    let spec = LinkSpec::cgroup(&file, attach_type);
+    let seen = || query_of(file.as_raw_fd() as u32, attach_type);
+    let first = spec.position(Position::First).create(&cgroup_prog());
+    // Updates of an older release may have it, too.
+    if kernel(6, 17).unmet().is_none() || first.is_ok() {
+        drop(first?);
+        return order(&spec, seen, cgroup_prog);
+    }
+    let text = "attach a program to cgroup_inet_egress: EINVAL";
+    refused(first, libc::EINVAL, text);
+    // Several all the same.
+    let _links = [spec.create(&cgroup_prog())?, spec.create(&cgroup_prog())?];
+    assert_eq!(seen().0.len(), 2);
+    Ok(())
+}
+
+/// A message to rtnetlink(7), and its errno.
+fn rtnetlink(message_type: u16, body: &[u8]) -> io::Result<()> {
+    // SAFETY: it takes no address.
+    let socket = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // struct nlmsghdr: length, type and flags (request, create, acknowledge), number, sender.
+    let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
+    message.extend(message_type.to_ne_bytes());
+    message.extend((1u16 | 4 | 0x400).to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    rustix::io::write(&socket, &message)?;
+    let mut answer = [0; 4096];
+    rustix::io::read(&socket, &mut answer)?;
+    let errno = i32::from_ne_bytes(answer[16..20].try_into().expect("4 bytes"));
+    match errno {
+        0 => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(-errno)),
+    }
+}
+
+fn attribute(attribute_type: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
+    bytes.extend(attribute_type.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+
+fn add_netkit(ifindex: u32) -> io::Result<()> {
+    add(ifindex, b"netkit")
+}
+
+/// `ip link add index 77 type netkit`
+fn add(ifindex: u32, kind: &[u8]) -> io::Result<()> {
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+
+    let mut body = device(ifindex);
+    body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind)));
+    rtnetlink(RTM_NEWLINK, &body)
+}
+
+/// struct ifinfomsg
+fn device(ifindex: u32) -> Vec<u8> {
+    let words = [0, ifindex, 0, 0];
+    words.into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+fn check_netkit() -> Outcome {
+    const DEVICE: u32 = 77;
+    let attach_type = AttachType::NETKIT_PRIMARY;
+    let spec = LinkSpec::netkit(DEVICE, attach_type);
+    let made = spec.create(&tcx_prog());
+    let error = made.expect_err("no such device");
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        // Before Linux 6.7, or built without.
+        assert_eq!(
+            error.to_string(),
+            "attach a program to netkit_primary of device 77: this kernel does not know \
+             BPF_NETKIT_PRIMARY (Linux 6.7)"
+        );
+        let error = add_netkit(DEVICE).expect_err("a kernel without");
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+        return Ok(());
+    }
+    assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: DEVICE }));
+    add_netkit(DEVICE)?;
+    let ifindex = DEVICE;
+    let target = LinkTarget::Netkit {
+        ifindex,
+        attach_type,
+    };
+    life(spec, tcx_prog, LinkType::NETKIT, target)?;
+    order(&spec, || query(DEVICE, attach_type), tcx_prog)?;
+    let error = LinkSpec::netkit(LO, attach_type).create(&tcx_prog());
+    let error = error.expect_err("another kind of device");
+    assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
+
+    // Gone with the device, and back with the next one of the index.
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let prog = tcx_prog();
+    let peer = LinkSpec::netkit(DEVICE, AttachType::NETKIT_PEER);
+    for (each, attach_type) in [
+        (&spec, attach_type),
+        (&peer, AttachType::NETKIT_PEER),
+        (
+            &LinkSpec::tcx(DEVICE, AttachType::TCX_INGRESS),
+            AttachType::TCX_INGRESS,
+        ),
+    ] {
+        let made = dir.open_or_attach("link", each, &prog)?;
+        assert_eq!(made.attachment, Attachment::Attached);
+        let same = dir.open_or_attach("link", each, &prog)?;
+        assert_eq!(same.attachment, Attachment::Unchanged, "{attach_type}");
+        let info = made.link.info()?;
+        assert!(!info.target.is_gone());
+        rtnetlink(RTM_DELLINK, &device(DEVICE))?;
+        eventually("gone", || {
+            made.link.info().is_ok_and(|info| info.target.is_gone())
+        });
+        let error = dir
+            .open_or_attach("link", each, &prog)
+            .expect_err("no device");
+        assert_eq!(error.cause(), Some(&Cause::NoDevice { ifindex: DEVICE }));
+        assert_eq!(dir.identity("link")?.id, info.id);
+        add_netkit(DEVICE)?;
+        let anew = dir.open_or_attach("link", each, &prog)?;
+        assert_eq!(anew.attachment, Attachment::Reattached, "{attach_type}");
+        let target = anew.link.info()?.target;
+        // The other end has an index of its own each time.
+        match attach_type {
+            AttachType::NETKIT_PEER => assert!(!target.is_gone()),
+            _ => assert_eq!(target, info.target),
+        }
+        dir.unlink("link")?;
+    }
+    Ok(())
+}
+
+fn check_netfilter() -> Outcome {
+    const NFPROTO_IPV4: u32 = 2;
+    const NF_INET_LOCAL_IN: u32 = 1;
+    let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -7);
+    if kernel(6, 4).unmet().is_some() {
+        let prog = prog();
+        let why = of_wrong_type(&prog, AttachType::NETFILTER, "netfilter");
+        let text = format!("attach a program to netfilter: {why}");
+        refused(spec.create(&prog), libc::EINVAL, &text);
+        return Ok(());
+    }
+    let make = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+    let (first, second) = (make(), make());
+    let link = spec.create(&first)?;
+    let info = link.info()?;
+    assert_eq!(info.link_type, LinkType::NETFILTER);
+    assert!(matches!(
+        info.target,
+        LinkTarget::Netfilter {
+            pf: NFPROTO_IPV4,
+            hooknum: NF_INET_LOCAL_IN,
+            priority: -7,
+            flags: 0,
+            ..
+        }
+    ));
+    let busy = "attach a program to netfilter: EBUSY";
+    refused(spec.create(&second), libc::EBUSY, busy);
+    let text = format!(
+        "update link {}: links of type netfilter cannot be updated",
+        info.id
+    );
+    let error = refused(link.update(&second), libc::EOPNOTSUPP, &text);
+    assert!(matches!(error.cause(), Some(Cause::NoUpdate { .. })));
+    link.detach()?;
+    let again = spec.create(&second)?;
+    assert_eq!(again.info()?.prog_id, second.id()?);
+    let text = "attach a program to netfilter: EAFNOSUPPORT";
+    let nowhere = LinkSpec::netfilter(4711, 1, 1).create(&first);
+    refused(nowhere, libc::EAFNOSUPPORT, text);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn sockmap() -> Outcome {
+    let map = MapSpec::new(MapType::SOCKMAP, 4, 4, 4).create()?;
+    let attach_type = AttachType::SK_MSG_VERDICT;
+    let spec = LinkSpec::sockmap(&map, attach_type);
+    let make = || returning(ProgType::SK_MSG, attach_type, 1);
+    let (first, second) = (make(), make());
+    let made = spec.create(&first);
+    if kernel(6, 10).unmet().is_some() {
+        let text = "attach a program to sk_msg_verdict: EINVAL";
+        refused(made, libc::EINVAL, text);
+        return Ok(());
+    }
+    let link = made?;
+    let info = link.info()?;
+    let map_id = map.id()?;
+    let target = LinkTarget::Sockmap {
+        map_id,
+        attach_type,
+    };
+    assert_eq!((info.link_type, info.target), (LinkType::SOCKMAP, target));
+    let text = "attach a program to sk_msg_verdict: EBUSY";
+    refused(spec.create(&second), libc::EBUSY, text);
+    drop(link);
+    life(spec, make, LinkType::SOCKMAP, target)?;
+
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let made = dir.open_or_attach("link", &spec, &first)?;
+    assert_eq!(made.attachment, Attachment::Attached);
+    made.link.detach()?;
+    let again = dir.open_or_attach("link", &spec, &second)?;
+    assert_eq!(again.attachment, Attachment::Reattached);
+    let other = MapSpec::new(MapType::SOCKMAP, 4, 4, 4).create()?;
+    let elsewhere = LinkSpec::sockmap(&other, attach_type);
+    let error = dir
+        .open_or_attach("link", &elsewhere, &second)
+        .expect_err("another map");
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::AttachedElsewhere { found, .. }) if *found == target
+    ));
+    let hash = hash();
+    let error = LinkSpec::sockmap(&hash, attach_type).create(&first);
+    let error = error.expect_err("another map");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    Ok(())
+}
+
+/// The refusals: a map of the type takes a struct of the kernel's to put functions into.
+#[common::test(ROOT)]
+fn struct_ops() -> Outcome {
+    let map = hash();
+    let error = Link::of_struct_ops(&map).expect_err("a hash");
+    assert_eq!(error.to_string(), "attach a program to struct_ops: EINVAL");
+    let link = link();
+    let error = link.update_map(&map).expect_err("a link of a program");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    Ok(())
+}
+
+fn xdp_modes() -> Outcome {
+    let prog = xdp_prog();
+    let spec = LinkSpec::xdp(LO);
+    drop(spec.xdp_flags(XdpFlags::SKB_MODE).create(&prog)?);
+    // Loopback has neither a driver's nor its own; and more than one is none.
+    for (flags, errno) in [
+        (XdpFlags::DRV_MODE, libc::EOPNOTSUPP),
+        (XdpFlags::SKB_MODE | XdpFlags::DRV_MODE, libc::EINVAL),
+        (XdpFlags::from_bits_retain(1 << 4), libc::EINVAL),
+        (XdpFlags::from_bits_retain(1 << 20), libc::EINVAL),
+    ] {
+        let error = spec.xdp_flags(flags).create(&prog).expect_err("a mode");
+        assert_eq!(error.raw_os_error(), Some(errno), "{flags:?}: {error}");
+        assert!(error.cause().is_none());
+    }
+    eventually("free", || spec.create(&prog).is_ok());
+    Ok(())
+}
+
+/// A driver's program and a generic one exclude each other.
+fn other_mode_of_xdp() -> Outcome {
+    const DEVICE: u32 = 78;
+    let (first, second) = (xdp_prog(), xdp_prog());
+    if let Err(error) = add(DEVICE, b"veth") {
+        // Built without: loopback has no driver's mode.
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+        let drv = LinkSpec::xdp(LO)
+            .xdp_flags(XdpFlags::DRV_MODE)
+            .create(&first);
+        drv.expect_err("no such mode");
+        return Ok(());
+    }
+    let spec = LinkSpec::xdp(DEVICE);
+    let modes = [XdpFlags::SKB_MODE, XdpFlags::DRV_MODE];
+    for (has, wants) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let link = spec.xdp_flags(modes[has]).create(&first)?;
+        let errno = if has == wants {
+            libc::EBUSY
+        } else {
+            libc::EEXIST
+        };
+        let prog_id = first.id()?;
+        let text = format!(
+            "attach a program to xdp of device 78: device 78 has XDP program {prog_id} already"
+        );
+        let error = refused(spec.xdp_flags(modes[wants]).create(&second), errno, &text);
+        let ifindex = DEVICE;
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::XdpAttached { ifindex, prog_id })
+        );
+        link.detach()?;
+    }
+    Ok(())
+}
+
+/// Refused without a syscall.
+#[common::test(ROOT)]
+fn what_a_point_does_not_have() -> Outcome {
+    let (prog, map) = (prog(), hash());
+    let file = File::open("/proc/self/status")?;
+    let xdp = LinkSpec::xdp(LO);
+    let tcx = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let netns = LinkSpec::netns(&file, AttachType::SK_LOOKUP);
+    for (spec, text) in [
+        (
+            xdp.position(Position::First),
+            "xdp of device 1: position is not for a device",
+        ),
+        (
+            xdp.expected_revision(1),
+            "xdp of device 1: expected_revision is not for a device",
+        ),
+        (
+            netns.position(Position::Last),
+            "sk_lookup: position is not for a netns",
+        ),
+        (netns.cookie(1), "sk_lookup: cookie is not for a netns"),
+        (
+            tcx.flags(abi::BPF_F_LINK | abi::BPF_F_BEFORE),
+            "tcx_ingress of device 1: BPF_F_LINK needs a descriptor, and none was given",
+        ),
+        (
+            tcx.flags(abi::BPF_F_REPLACE),
+            "tcx_ingress of device 1: BPF_F_REPLACE needs a descriptor, and none was given",
+        ),
+        (
+            tcx.flags(abi::BPF_F_ID),
+            "tcx_ingress of device 1: flags have BPF_F_ID, which is for a position to say",
+        ),
+        // To TCX it is BPF_F_BEFORE.
+        (
+            tcx.xdp_flags(XdpFlags::HW_MODE),
+            "tcx_ingress of device 1: xdp_flags is not for a device's traffic control",
+        ),
+        (
+            LinkSpec::sockmap(&map, AttachType::XDP),
+            "xdp: xdp is not for a map of sockets",
+        ),
+        (
+            LinkSpec::netkit(LO, AttachType::SK_LOOKUP),
+            "sk_lookup of device 1: sk_lookup is not for a netkit device",
+        ),
+    ] {
+        let error = spec.create(&prog).expect_err(text);
+        assert_eq!(error.to_string(), format!("attach a program to {text}"));
+        assert_eq!(error.raw_os_error(), None);
+        assert!(error.cause().is_some());
+    }
+    Ok(())
+}

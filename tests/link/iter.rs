@@ -1,0 +1,313 @@
+//! Iterators: files that a program writes when they are read, by a descriptor or under a pin.
+
+use std::fs::{self, File};
+use std::io::{Read, read_to_string};
+use std::os::unix::fs::MetadataExt;
+
+use bpf_pin::error::Cause;
+use bpf_pin::link::{IterTask, LinkTarget};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Insn;
+use bpf_pin::reuse::Attachment;
+use bpf_pin::types::{AttachType, CgroupIterOrder, LinkType, ProgType};
+use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
+use common::*;
+
+const FUNCTIONS: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::Feature(Feature::Btf)];
+const CGROUPS: &[Need] = &[
+    cap::SYS_ADMIN,
+    cap::PERFMON,
+    Need::Feature(Feature::Btf),
+    kernel(6, 1),
+];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+
+#[common::test(CGROUPS)]
+fn control_groups() -> Outcome {
+    own_mounts(cgroups)
+}
+
+/// Writes one byte for each object, whose address stands second in the context.
+fn for_each(what: &str, byte: u8) -> Prog {
+    let insns = [
+        // Behind the last there is none.
+        Insn::ldx_mem(abi::BPF_DW, 2, 1, 8),
+        Insn::jmp_imm(abi::BPF_JEQ, 2, 0, 7),
+        Insn::st_mem(abi::BPF_B, 10, -1, byte.into()),
+        // The context's meta, and its seq.
+        Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
+        Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
+        Insn::mov64_reg(2, 10),
+        Insn::alu64_imm(abi::BPF_ADD, 2, -1),
+        Insn::mov64_imm(3, 1),
+        Insn::call(abi::BPF_FUNC_seq_write),
+        Insn::mov64_imm(0, 0),
+        Insn::exit(),
+    ];
+    load(what, &insns)
+}
+
+/// Writes each element's key, which stands third in the context: 4 bytes.
+fn keys() -> Prog {
+    let insns = [
+        Insn::ldx_mem(abi::BPF_DW, 2, 1, 16),
+        Insn::jmp_imm(abi::BPF_JEQ, 2, 0, 4),
+        Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
+        Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
+        Insn::mov64_imm(3, 4),
+        Insn::call(abi::BPF_FUNC_seq_write),
+        Insn::mov64_imm(0, 0),
+        Insn::exit(),
+    ];
+    load("bpf_map_elem", &insns)
+}
+
+fn load(what: &str, insns: &[Insn]) -> Prog {
+    let function = function(&format!("bpf_iter_{what}")).unwrap();
+    ProgSpec::new(ProgType::TRACING, insns)
+        .license(c"GPL")
+        .expected_attach_type(AttachType::TRACE_ITER)
+        .attach_btf_id(function)
+        .load()
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[common::test(FUNCTIONS)]
+fn all_maps() -> Outcome {
+    let fs = TestFs::new();
+    let _one = hash();
+    let prog = for_each("bpf_map", b'm');
+    let link = LinkSpec::iter().create(&prog)?;
+    let info = link.info()?;
+    assert_eq!((info.link_type, info.prog_id), (LinkType::ITER, prog.id()?));
+    let LinkTarget::Iter {
+        map_id,
+        cgroup_id,
+        tid,
+        pid,
+        ..
+    } = info.target
+    else {
+        panic!("{:?}", info.target);
+    };
+    assert_eq!((map_id, cgroup_id, tid, pid), (0, 0, 0, 0));
+    assert_eq!(link.target_name()?.as_deref(), Some("bpf_map"));
+
+    let text = read_to_string(link.iter()?)?;
+    assert!(
+        !text.is_empty() && text.bytes().all(|byte| byte == b'm'),
+        "{text}"
+    );
+    // Each read begins anew, and the file keeps the link.
+    let file = link.iter()?;
+    let pinned = link.pin(fs.at("maps")).map_err(bpf_pin::Error::from)?;
+    assert!(!read_to_string(File::open(fs.at("maps"))?)?.is_empty());
+    assert!(!fs::read(fs.at("maps"))?.is_empty());
+    // Updated, its pin reads as the new program writes.
+    pinned.update(&for_each("bpf_map", b'n'))?;
+    let text = fs::read_to_string(fs.at("maps"))?;
+    assert!(
+        !text.is_empty() && text.bytes().all(|byte| byte == b'n'),
+        "{text}"
+    );
+    let misfit = keys();
+    let error = pinned.update(&misfit).expect_err("for something else");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert!(error.cause().is_none());
+    let id = info.id;
+    let error = pinned.detach().expect_err("an iterator");
+    let link_type = LinkType::ITER;
+    assert_eq!(error.cause(), Some(&Cause::NoDetach { link_type }));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "detach link {id}: links of type iter cannot be detached but by their last descriptor and pin"
+        )
+    );
+    drop(pinned.unpin().map_err(bpf_pin::Error::from)?);
+    assert!(!read_to_string(file)?.is_empty());
+    eventually("gone", || Link::from_id(id).is_err());
+    Ok(())
+}
+
+#[common::test(FUNCTIONS)]
+fn the_elements_of_a_map() -> Outcome {
+    let fs = TestFs::new();
+    let map = MapSpec::new(MapType::HASH, 4, 8, 64).create()?;
+    let elems = map.elements::<u32, u64>()?;
+    for key in 0..50 {
+        elems.update(&key, &1, ElemFlags::ANY)?;
+    }
+    let prog = keys();
+    let link = LinkSpec::iter_map(&map).create(&prog)?;
+    let expected = map.id()?;
+    assert!(matches!(
+        link.info()?.target,
+        LinkTarget::Iter { map_id, .. } if map_id == expected
+    ));
+    assert_eq!(link.target_name()?.as_deref(), Some("bpf_map_elem"));
+    let read = |mut file: File| -> std::io::Result<Vec<u32>> {
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes)?;
+        let chunks = bytes.chunks_exact(4);
+        let mut keys: Vec<u32> = chunks.map(bytemuck::pod_read_unaligned).collect();
+        keys.sort();
+        Ok(keys)
+    };
+    let all: Vec<u32> = (0..50).collect();
+    assert_eq!(read(link.iter()?)?, all);
+    let _pinned = link.pin(fs.at("elements")).map_err(bpf_pin::Error::from)?;
+    assert_eq!(read(File::open(fs.at("elements"))?)?, all);
+    for key in (0..50).step_by(2) {
+        elems.delete(&key)?;
+    }
+    let odd: Vec<u32> = (1..50).step_by(2).collect();
+    assert_eq!(read(File::open(fs.at("elements"))?)?, odd);
+
+    // Without a map, or of one that cannot be walked.
+    let error = LinkSpec::iter().create(&prog).expect_err("no map");
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
+    let queue = MapSpec::new(MapType::QUEUE, 0, 4, 4).create()?;
+    let error = LinkSpec::iter_map(&queue)
+        .create(&prog)
+        .expect_err("a queue");
+    assert_eq!(error.to_string(), "attach a program to trace_iter: EINVAL");
+    Ok(())
+}
+
+fn cgroups() -> Outcome {
+    let cgroup = Cgroup::new();
+    for below in ["a", "b"] {
+        fs::create_dir(cgroup.path.join(below))?;
+    }
+    let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
+    let expected = file.metadata()?.ino();
+    for (order, count) in [
+        (CgroupIterOrder::SELF_ONLY, 1),
+        (CgroupIterOrder::DESCENDANTS_PRE, 3),
+        (CgroupIterOrder::DESCENDANTS_POST, 3),
+        (CgroupIterOrder::ANCESTORS_UP, 2),
+    ] {
+        let by_id = LinkSpec::iter_cgroup_id(expected, order);
+        for spec in [LinkSpec::iter_cgroup(&file, order), by_id] {
+            let link = spec.create(&prog)?;
+            let LinkTarget::Iter {
+                cgroup_id,
+                order: found,
+                tid,
+                ..
+            } = link.info()?.target
+            else {
+                panic!("an iterator");
+            };
+            assert_eq!((cgroup_id, found, tid), (expected, order, 0));
+            assert_eq!(read_to_string(link.iter()?)?.len(), count, "{order}");
+        }
+    }
+    let link = LinkSpec::iter_cgroup_id(0, CgroupIterOrder::SELF_ONLY).create(&prog)?;
+    assert_eq!(read_to_string(link.iter()?)?, "c");
+    for below in ["a", "b"] {
+        fs::remove_dir(cgroup.path.join(below))?;
+    }
+    Ok(())
+}
+
+#[common::test(CGROUPS)]
+fn tasks() -> Outcome {
+    let prog = for_each("task", b't');
+    let all = read_to_string(LinkSpec::iter().create(&prog)?.iter()?)?;
+    assert!(all.len() > 2);
+    let (own, thread) = (std::process::id(), rustix::thread::gettid());
+    let thread = u32::try_from(thread.as_raw_nonzero().get())?;
+    let link = LinkSpec::iter_task(IterTask::Tid(thread)).create(&prog)?;
+    assert_eq!(read_to_string(link.iter()?)?, "t");
+    assert!(matches!(
+        link.info()?.target,
+        LinkTarget::Iter { tid, pid: 0, .. } if tid == thread
+    ));
+    let link = LinkSpec::iter_task(IterTask::Pid(own)).create(&prog)?;
+    let own_threads = read_to_string(link.iter()?)?;
+    assert!((1..all.len()).contains(&own_threads.len()));
+    assert!(matches!(
+        link.info()?.target,
+        LinkTarget::Iter { tid: 0, pid, .. } if pid == own
+    ));
+    Ok(())
+}
+
+#[common::test(CGROUPS)]
+fn symbols() -> Outcome {
+    let prog = for_each("ksym", b's');
+    let link = LinkSpec::iter().create(&prog)?;
+    assert_eq!(link.target_name()?.as_deref(), Some("ksym"));
+    assert!(read_to_string(link.iter()?)?.len() > 1000);
+    Ok(())
+}
+
+/// The kernel says that it does not know what is beyond its struct.
+#[common::test(FUNCTIONS)]
+fn before_control_groups_could_be_walked() -> Outcome {
+    let prog = for_each("task", b't');
+    let made = LinkSpec::iter_task(IterTask::Pid(std::process::id())).create(&prog);
+    if kernel(6, 1).unmet().is_none() {
+        made?;
+        return Ok(());
+    }
+    let error = made.err();
+    // Up to there one process is taken for a map that nobody asks for.
+    let errno = error.as_ref().and_then(bpf_pin::Error::raw_os_error);
+    assert!(
+        matches!(errno, Some(libc::E2BIG | libc::EINVAL)),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+#[common::test(FUNCTIONS)]
+fn opened_or_attached() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let (first, second) = (keys(), keys());
+    let (map, other) = (hash(), hash());
+    let spec = LinkSpec::iter_map(&map);
+    let made = dir.open_or_attach("keys", &spec, &first)?;
+    assert_eq!(made.attachment, Attachment::Attached);
+    let again = dir.open_or_attach("keys", &spec, &first)?;
+    assert_eq!(again.attachment, Attachment::Unchanged);
+    let old_prog_id = first.id()?;
+    let updated = dir.open_or_attach("keys", &spec, &second)?;
+    assert_eq!(updated.attachment, Attachment::Updated { old_prog_id });
+    let elsewhere = LinkSpec::iter_map(&other);
+    let error = dir
+        .open_or_attach("keys", &elsewhere, &first)
+        .expect_err("another map");
+    let (expected, found) = (other.id()?, map.id()?);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "attach by {}: update link {}: it is attached to an iterator through map {found}, not to an \
+             iterator through map {expected}; nothing was changed",
+            dir.path().join("keys").display(),
+            made.link.id()?
+        )
+    );
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::AttachedElsewhere { .. })
+    ));
+    assert_eq!(fs.names(), ["keys"]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn what_is_no_iterator() -> Outcome {
+    let error = link().iter().expect_err("no iterator");
+    assert_eq!(
+        error.to_string(),
+        "start an iterator: it is a link of type netns, which is no iterator"
+    );
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    let link_type = LinkType::NETNS;
+    assert_eq!(error.cause(), Some(&Cause::NotAnIterator { link_type }));
+    Ok(())
+}

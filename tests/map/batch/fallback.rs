@@ -1,0 +1,243 @@
+//! Where the type or the kernel has no batches: the same, one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd};
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{MapSpec, MapType, abi};
+use common::*;
+
+const BPF: &[Need] = &[cap::BPF];
+
+/// The kernel's own.
+const ENOTSUPP: u32 = 524;
+
+const BATCHES: [u32; 4] = [
+    abi::BPF_MAP_LOOKUP_BATCH,
+    abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH,
+    abi::BPF_MAP_UPDATE_BATCH,
+    abi::BPF_MAP_DELETE_BATCH,
+];
+
+/// Runs it where bpf(2) says of all batches that the type has none.
+fn without_batches<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let [lookup, take, update, delete] = BATCHES;
+    denied(Some(lookup), ENOTSUPP, || {
+        denied(Some(take), ENOTSUPP, || {
+            denied(Some(update), ENOTSUPP, || {
+                denied(Some(delete), ENOTSUPP, test)
+            })
+        })
+    })
+}
+
+#[common::test(BPF)]
+fn one_by_one_all_is_the_same() -> Outcome {
+    without_batches(|| {
+        super::in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
+        super::an_array_in_batches()?;
+        super::mistakes::a_full_map_takes_what_fits()?;
+        super::mistakes::what_is_not_there_is_passed_over()?;
+        if kernel(5, 14).unmet().is_none() {
+            super::values_per_cpu()?;
+        }
+        Ok(())
+    })
+}
+
+#[common::test(BPF)]
+fn a_filters_einval_is_not_an_old_kernels() -> Outcome {
+    for cmd in BATCHES {
+        denied(Some(cmd), libc::EINVAL as u32, || -> Outcome {
+            let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+            let elems = map.elements::<u32, u64>()?;
+            elems.update(&1, &1, ElemFlags::ANY)?;
+            let (mut keys, mut values, mut cursor) = ([0; 4], [0; 4], Cursor::new());
+            let any = ElemFlags::ANY;
+            let error = match cmd {
+                abi::BPF_MAP_LOOKUP_BATCH => elems.to_vecs().expect_err("a filter"),
+                abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH => elems
+                    .take_batch(&mut cursor, &mut keys, &mut values, any)
+                    .expect_err("a filter"),
+                abi::BPF_MAP_UPDATE_BATCH => {
+                    elems.update_batch(&[2], &[2], any).expect_err("a filter")
+                }
+                _ => elems.delete_batch(&[1]).expect_err("a filter"),
+            };
+            let operation = match cmd {
+                abi::BPF_MAP_LOOKUP_BATCH => Operation::LookupBatch,
+                abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH => Operation::LookupAndDeleteBatch,
+                abi::BPF_MAP_UPDATE_BATCH => Operation::UpdateBatch,
+                _ => Operation::DeleteBatch,
+            };
+            assert_eq!(error.operation(), operation);
+            assert_eq!(error.elements_done(), 0);
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+            assert!(error.cause().is_none(), "{error}");
+            assert_eq!(elems.keys().count(), 1);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+type Prefix = [u32; 2];
+
+fn prefix(n: u32) -> Prefix {
+    [32, n.swap_bytes()]
+}
+
+#[common::test(BPF)]
+fn a_trie() -> Outcome {
+    let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 6000).flags(MapFlags::NO_PREALLOC);
+    let map = spec.create()?;
+    let elems = map.elements::<Prefix, u64>()?;
+    let (keys, values): (Vec<_>, Vec<_>) = (0..5000).map(|n| (prefix(n), u64::from(n))).unzip();
+    elems.update_batch(&keys, &values, ElemFlags::ANY)?;
+    let expected: BTreeMap<_, _> = keys.iter().copied().zip(values).collect();
+    let (found, found_values) = elems.to_vecs()?;
+    assert_eq!(found.len(), 5000);
+    assert_eq!(
+        found
+            .into_iter()
+            .zip(found_values)
+            .collect::<BTreeMap<_, _>>(),
+        expected
+    );
+    let mut seen = BTreeSet::new();
+    for entry in elems.iter() {
+        let (key, value) = entry?;
+        assert_eq!(expected[&key], value);
+        assert!(seen.insert(key), "twice: {key:?}");
+    }
+    assert_eq!(seen.len(), 5000);
+    assert_eq!(elems.delete_batch(&keys[..10])?, 10);
+    // The kernel takes nothing out of a trie, and to look and delete would lose what is put there
+    // in between.
+    let error = elems.drain().next().expect("one").expect_err("a take");
+    assert_eq!(error.operation(), Operation::LookupAndDelete, "{error:?}");
+    assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
+    let (command, map_type) = (Command::MAP_LOOKUP_AND_DELETE_ELEM, MapType::LPM_TRIE);
+    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
+    assert_eq!(elems.clear()?, 4990);
+    assert!(elems.to_vecs()?.0.is_empty());
+    Ok(())
+}
+
+/// More than one batch, and each key goes as soon as it has come, or some of them.
+#[common::test(BPF)]
+fn a_trie_whose_keys_are_deleted_as_they_come() -> Outcome {
+    for keep in [0, 2, 3, 7] {
+        let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 20_000).flags(MapFlags::NO_PREALLOC);
+        let map = spec.create()?;
+        let elems = map.elements::<Prefix, u64>()?;
+        let (keys, values): (Vec<_>, Vec<_>) =
+            (0..20_000).map(|n| (prefix(n), u64::from(n))).unzip();
+        elems.update_batch(&keys, &values, ElemFlags::ANY)?;
+        let mut seen = BTreeSet::new();
+        for entry in elems.iter() {
+            let (key, value) = entry?;
+            assert!(
+                seen.insert(key),
+                "twice: {key:?}, where one in {keep} is kept"
+            );
+            if keep == 0 || value % keep != 0 {
+                assert!(elems.delete(&key)?);
+            }
+        }
+        assert_eq!(seen.len(), 20_000);
+    }
+    Ok(())
+}
+
+/// Arrays of objects have elements that are not there; some kernels' batches come to a stop at them.
+#[common::test(BPF)]
+fn elements_that_are_not_there() -> Outcome {
+    let inner = MapSpec::new(MapType::ARRAY, 4, 4, 1).create()?;
+    let inner_fd = inner.as_fd().as_raw_fd() as u32;
+    let prog = prog();
+    let prog_fd = prog.as_fd().as_raw_fd() as u32;
+    for (map_type, fd, id) in [
+        (MapType::ARRAY_OF_MAPS, inner_fd, inner.id()?),
+        (MapType::PROG_ARRAY, prog_fd, prog.id()?),
+    ] {
+        for there in [&[][..], &[0], &[99], &[0, 1, 5, 50, 51, 98, 99]] {
+            let spec = MapSpec::new(map_type, 4, 4, 100);
+            let map = match map_type {
+                MapType::ARRAY_OF_MAPS => spec.inner_map(&inner).create()?,
+                _ => spec.create()?,
+            };
+            let elems = map.elements::<u32, u32>()?;
+            elems.update_batch(there, &vec![fd; there.len()], ElemFlags::ANY)?;
+            let expected: Vec<_> = there.iter().map(|index| (*index, id)).collect();
+            let found: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
+            assert_eq!(found, expected, "{map_type}");
+            let (keys, ids) = elems.to_vecs()?;
+            assert_eq!(keys.into_iter().zip(ids).collect::<Vec<_>>(), expected);
+            assert_eq!(elems.delete_batch(there)?, there.len());
+        }
+    }
+    // A hash of maps has those that are there.
+    let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 100);
+    let map = spec.inner_map(&inner).create()?;
+    let elems = map.elements::<u32, u32>()?;
+    elems.update_batch(&[7, 8, 9], &[inner_fd; 3], ElemFlags::ANY)?;
+    let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(
+        found,
+        [7, 8, 9].map(|key| (key, inner.id().unwrap())).into()
+    );
+    assert_eq!(elems.clear()?, 3);
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn types_without_elements_to_be_had() -> Outcome {
+    // SAFETY: sysconf takes a number and gives one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
+    let ring = MapSpec::new(MapType::RINGBUF, 0, 0, page).create()?;
+    let nothing = ring.elements::<(), ()>()?;
+    let mut entries = nothing.iter();
+    let error = entries.next().expect("one").expect_err("no keys");
+    assert_eq!(error.operation(), Operation::NextKey, "{error:?}");
+    assert!(entries.next().is_none());
+    assert!(nothing.to_vecs().is_err());
+    assert!(nothing.clear().is_err());
+    assert!(nothing.drain().next().expect("one").is_err());
+    let events = MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1).create()?;
+    let events = events.elements::<u32, u32>()?;
+    let error = events.to_vecs().expect_err("no look-ups");
+    assert_eq!(error.operation(), Operation::Lookup, "{error:?}");
+    assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
+    Ok(())
+}
+
+/// At each step all keys are others, so a walk along them would go on for ever.
+#[common::test(BPF)]
+fn a_walk_that_comes_to_no_end() -> Outcome {
+    let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 64).flags(MapFlags::NO_PREALLOC);
+    let map = spec.create()?;
+    let elems = map.elements::<Prefix, u64>()?;
+    let mut fresh = (0..).map(prefix);
+    let mut change = || -> bpf_pin::Result<()> {
+        elems.clear()?;
+        let keys: Vec<_> = fresh.by_ref().take(32).collect();
+        elems.update_batch(&keys, &[0; 32], ElemFlags::ANY)
+    };
+    change()?;
+    let (mut keys, mut values, mut cursor) = ([[0; 2]; 8], [0; 8], Cursor::new());
+    let mut count = 0;
+    let error = loop {
+        assert!(!cursor.is_end() && count <= 64, "{count}");
+        match elems.lookup_batch(&mut cursor, &mut keys, &mut values, ElemFlags::ANY) {
+            Ok(more) => count += more,
+            Err(error) => break error,
+        }
+        change()?;
+    };
+    assert_eq!(error.cause(), Some(&Cause::IterationAborted), "{error}");
+    assert_eq!(elems.to_vecs()?.0.len(), 32);
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Batches that cannot be done, or not to the end: what was done is said, and nothing else was.
+
+use std::collections::BTreeMap;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{Cursor, ElemFlags};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Error, Map, MapSpec, MapType};
+use common::*;
+
+const BPF: &[Need] = &[cap::BPF];
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+
+#[common::test(BPF)]
+fn a_wrong_size_is_named_and_nothing_done() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+    let elems = map.elements::<[u8], [u8]>()?;
+    let any = ElemFlags::ANY;
+    elems.update(&[1; 4], &[1; 8], any)?;
+    let size = |what, expected, found| Cause::Size {
+        what,
+        expected,
+        found,
+    };
+    let refused = |error: Error, cause: Cause| {
+        assert_eq!(error.elements_done(), 0, "{error:?}");
+        assert_eq!(error.raw_os_error(), None);
+        assert_eq!(error.cause(), Some(&cause), "{error}");
+    };
+    for (keys, values, cause) in [
+        (9, 16, size("key", 4, 1)),
+        (8, 15, size("value", 8, 7)),
+        (8, 24, Cause::LengthMismatch { keys: 2, values: 3 }),
+        (0, 8, Cause::LengthMismatch { keys: 0, values: 1 }),
+    ] {
+        let (mut keys, mut values) = (vec![7; keys], vec![7; values]);
+        let error = elems.update_batch(&keys, &values, any);
+        refused(error.expect_err("update"), cause.clone());
+        let mut cursor = Cursor::new();
+        let error = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
+        refused(error.expect_err("lookup"), cause.clone());
+        let error = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
+        refused(error.expect_err("take"), cause);
+        assert!(keys.iter().chain(&values).all(|byte| *byte == 7));
+        assert!(!cursor.is_end());
+    }
+    let error = elems
+        .update_batch(&[1; 8], &[1; 24], any)
+        .expect_err("three");
+    assert_eq!(
+        error.to_string(),
+        "map_update_batch after 0 elements: the keys are 2 and the values 3"
+    );
+    refused(
+        elems.delete_batch(&[1; 6]).expect_err("delete"),
+        size("key", 4, 2),
+    );
+    // Nothing is asked for, and nothing comes.
+    assert_eq!(
+        elems.lookup_batch(&mut Cursor::new(), &mut [], &mut [], any)?,
+        0
+    );
+    elems.update_batch(&[], &[], any)?;
+    assert_eq!(elems.delete_batch(&[])?, 0);
+    assert_eq!(elems.to_vecs()?, (vec![1; 4], vec![1; 8]));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn flags_of_a_batch() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+    let elems = map.elements::<u32, u64>()?;
+    // The kernel has no such batches, so it is done one by one.
+    elems.update_batch(&[1, 2], &[1, 2], ElemFlags::NOEXIST)?;
+    let error = elems.update_batch(&[3, 2, 4], &[3, 9, 4], ElemFlags::NOEXIST);
+    let error = error.expect_err("the second is there");
+    assert_eq!(error.elements_done(), 1, "{error:?}");
+    assert_eq!(error.cause(), Some(&Cause::KeyExists));
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+    assert_eq!(
+        error.to_string(),
+        "map_update_batch after 1 elements: there is such a key already"
+    );
+    let error = elems.update_batch(&[1, 5], &[10, 5], ElemFlags::EXIST);
+    let error = error.expect_err("the second is not there");
+    assert_eq!(error.elements_done(), 1, "{error:?}");
+    assert_eq!(error.cause(), Some(&Cause::KeyMissing));
+    assert_eq!(
+        error.to_string(),
+        "map_update_batch after 1 elements: there is no such key"
+    );
+    let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
+    assert_eq!(found, [(1, 10), (2, 2), (3, 3)].into());
+    // The value has no lock.
+    let (mut keys, mut values) = ([0; 8], [0; 8]);
+    let lock = ElemFlags::LOCK;
+    for error in [
+        elems.update_batch(&[1], &[1], lock).expect_err("update"),
+        elems
+            .lookup_batch(&mut Cursor::new(), &mut keys, &mut values, lock)
+            .expect_err("lookup"),
+        elems
+            .take_batch(&mut Cursor::new(), &mut keys, &mut values, lock)
+            .expect_err("take"),
+    ] {
+        assert_eq!(error.elements_done(), 0, "{error:?}");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let is_of_flags = matches!(
+            error.cause(),
+            Some(Cause::InvalidField { field: "flags", .. })
+        );
+        assert!(is_of_flags, "{error}");
+    }
+    let error = elems.lookup_into(&1, &mut 0, lock).expect_err("no lock");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    // Which does not make the batches unknown.
+    assert_eq!(elems.to_vecs()?.0.len(), 3);
+    Ok(())
+}
+
+#[common::test(BPF)]
+pub fn a_full_map_takes_what_fits() -> Outcome {
+    for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
+        let map = MapSpec::new(MapType::HASH, 4, 8, 100)
+            .flags(flags)
+            .create()?;
+        let elems = map.elements::<u32, u64>()?;
+        let (keys, values) = super::numbers(150);
+        let error = elems.update_batch(&keys, &values, ElemFlags::ANY);
+        let error = error.expect_err("more than fits");
+        assert_eq!(error.operation(), Operation::UpdateBatch);
+        assert_eq!(error.elements_done(), 100);
+        assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 100 }));
+        assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
+        let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
+        assert_eq!(found, super::all(100));
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+pub fn what_is_not_there_is_passed_over() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;
+    let elems = map.elements::<u32, u64>()?;
+    let (keys, values) = super::numbers(10);
+    elems.update_batch(&keys, &values, ElemFlags::ANY)?;
+    assert_eq!(elems.delete_batch(&[100, 0, 101, 102, 1, 2, 2, 103])?, 3);
+    assert_eq!(elems.delete_batch(&[100, 101])?, 0);
+    assert_eq!(elems.to_vecs()?.0.len(), 7);
+    Ok(())
+}
+
+/// A key that no trie can have is one that cannot be deleted. What was not there counts as well.
+#[common::test(BPF)]
+fn a_delete_says_how_far_it_came() -> Outcome {
+    let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 8).flags(MapFlags::NO_PREALLOC);
+    let map = spec.create()?;
+    let elems = map.elements::<[u32; 2], u64>()?;
+    let prefix = |n: u32| [32, n.swap_bytes()];
+    for n in 0..4 {
+        elems.update(&prefix(n), &7, ElemFlags::ANY)?;
+    }
+    let keys = [
+        prefix(0),
+        prefix(9),
+        prefix(1),
+        [33, 0],
+        prefix(2),
+        prefix(8),
+    ];
+    let error = elems.delete_batch(&keys).expect_err("33 bits of 32");
+    assert_eq!(error.operation(), Operation::DeleteBatch);
+    let done = error.elements_done();
+    assert_eq!(done, 3, "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    // Which is where to go on.
+    assert_eq!(elems.delete_batch(&keys[done + 1..])?, 1);
+    let (left, _) = elems.to_vecs()?;
+    assert_eq!(left, [prefix(3)]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_reader_and_a_writer() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("flows"))?;
+    pinned
+        .elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::ANY)?;
+    let denied = |error: Error, opened| {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
+    };
+    let (mut keys, mut values, any) = ([0; 8], [0; 8], ElemFlags::ANY);
+    let mut cursor = Cursor::new();
+
+    let map = Map::open_with(fs.at("flows"), Access::ReadOnly)?;
+    let elems = map.elements::<u32, u64>()?;
+    assert_eq!(elems.to_vecs()?, (vec![1], vec![1]));
+    let took = elems.take_batch(&mut cursor, &mut keys, &mut values, any);
+    denied(took.expect_err("take"), Access::ReadOnly);
+    denied(elems.take(&1).expect_err("take"), Access::ReadOnly);
+    denied(
+        elems.update_batch(&[1], &[2], any).expect_err("update"),
+        Access::ReadOnly,
+    );
+    denied(
+        elems.delete_batch(&[1]).expect_err("delete"),
+        Access::ReadOnly,
+    );
+    denied(elems.clear().expect_err("clear"), Access::ReadOnly);
+    denied(
+        elems.drain().next().expect("one").expect_err("take"),
+        Access::ReadOnly,
+    );
+
+    let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
+    let elems = map.elements::<u32, u64>()?;
+    let looked = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any);
+    denied(looked.expect_err("lookup"), Access::WriteOnly);
+    denied(elems.to_vecs().expect_err("lookup"), Access::WriteOnly);
+    denied(elems.take(&1).expect_err("take"), Access::WriteOnly);
+    let mut iter = elems.iter();
+    denied(
+        iter.next().expect("one").expect_err("lookup"),
+        Access::WriteOnly,
+    );
+    assert!(iter.next().is_none());
+    elems.update_batch(&[2, 3], &[2, 3], any)?;
+    assert_eq!(elems.delete_batch(&[1, 2])?, 2);
+    assert_eq!(
+        pinned.elements::<u32, u64>()?.to_vecs()?,
+        (vec![3], vec![3])
+    );
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_frozen_map() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
+    let elems = map.elements::<u32, u64>()?;
+    elems.update_batch(&[1, 2], &[1, 2], ElemFlags::ANY)?;
+    map.freeze()?;
+    for error in [
+        elems
+            .update_batch(&[1], &[2], ElemFlags::ANY)
+            .expect_err("update"),
+        elems.delete_batch(&[1]).expect_err("delete"),
+        elems.clear().expect_err("clear"),
+        elems.take(&1).expect_err("take"),
+        elems.drain().next().expect("one").expect_err("take"),
+    ] {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+    }
+    assert_eq!(elems.to_vecs()?.0.len(), 2);
+    Ok(())
+}

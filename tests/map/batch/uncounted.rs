@@ -1,0 +1,110 @@
+//! A batch that fails before the kernel looks at its count, as by a seccomp filter or an LSM: the count
+//! is the one that was passed in, and no element was read.
+
+use std::collections::BTreeMap;
+
+use bpf_pin::map::{ElemFlags, Elements};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, abi};
+use common::*;
+
+use super::{all, numbers};
+
+const COUNT: u32 = 20;
+
+const ERRNOS: [i32; 6] = [
+    libc::ENOMEM,
+    libc::EINTR,
+    libc::EAGAIN,
+    libc::EBUSY,
+    libc::ENOSPC,
+    libc::ENOENT,
+];
+
+const BPF: &[Need] = &[cap::BPF];
+
+fn filled(map_type: MapType) -> bpf_pin::Result<Elements<u32, u64, Map>> {
+    let flags = match map_type {
+        MapType::RHASH => MapFlags::NO_PREALLOC,
+        _ => MapFlags::empty(),
+    };
+    let map = MapSpec::new(map_type, 4, 8, COUNT).flags(flags).create()?;
+    let elems = Elements::new(map)?;
+    let (keys, values) = numbers(COUNT);
+    elems.update_batch(&keys, &values, ElemFlags::ANY)?;
+    Ok(elems)
+}
+
+fn types() -> Vec<MapType> {
+    let mut types = vec![MapType::HASH, MapType::ARRAY];
+    if kernel(7, 2).unmet().is_none() {
+        types.push(MapType::RHASH);
+    }
+    types
+}
+
+/// All elements, or the error; never some that nobody put in.
+#[common::test(BPF)]
+fn a_read_that_was_not_counted() -> Outcome {
+    for map_type in types() {
+        let elems = filled(map_type)?;
+        for errno in ERRNOS {
+            denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno as u32, || {
+                let at_once = elems.to_vecs();
+                let at_once = at_once.map(|(keys, values)| keys.into_iter().zip(values).collect());
+                let one_by_one: bpf_pin::Result<BTreeMap<_, _>> = elems.iter().collect();
+                for read in [at_once, one_by_one] {
+                    match read {
+                        Ok(found) => assert_eq!(found, all(COUNT), "{map_type}, {errno}"),
+                        Err(error) => {
+                            assert_eq!(error.raw_os_error(), Some(errno), "{map_type}: {error}");
+                            assert_eq!(error.cause(), None, "{map_type}: {error}");
+                        }
+                    }
+                }
+            });
+        }
+        assert_eq!(elems.iter().collect::<Result<Vec<_>, _>>()?.len(), 20);
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_take_that_was_not_counted() -> Outcome {
+    let elems = filled(MapType::HASH)?;
+    for errno in ERRNOS {
+        denied(
+            Some(abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH),
+            errno as u32,
+            || {
+                let first = elems.drain().next().expect("the error");
+                let error = first.expect_err("no element");
+                assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+            },
+        );
+    }
+    assert_eq!(elems.drain().count(), COUNT as usize);
+    Ok(())
+}
+
+/// Neither is a key passed over as one that does not exist.
+#[common::test(BPF)]
+fn a_change_that_was_not_counted() -> Outcome {
+    let elems = filled(MapType::HASH)?;
+    let (keys, values) = numbers(COUNT);
+    for errno in ERRNOS {
+        denied(Some(abi::BPF_MAP_DELETE_BATCH), errno as u32, || {
+            let error = elems.delete_batch(&keys).expect_err("none was removed");
+            assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+            let error = elems.clear().expect_err("none was removed");
+            assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+        });
+        denied(Some(abi::BPF_MAP_UPDATE_BATCH), errno as u32, || {
+            let error = elems.update_batch(&keys, &values, ElemFlags::ANY);
+            let error = error.expect_err("none was put in");
+            assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+        });
+    }
+    assert_eq!(elems.keys().count(), COUNT as usize);
+    Ok(())
+}

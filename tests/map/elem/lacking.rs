@@ -1,0 +1,54 @@
+//! Types that lack a command: the refusal says which.
+
+use std::os::fd::AsRawFd;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::types::{Command, MapFlags};
+use bpf_pin::{MapSpec, MapType};
+use common::*;
+
+use super::{ENOTSUPP, create, errno, text};
+
+#[common::test(super::BPF)]
+fn a_sockets_storage() -> Outcome {
+    let btf = btf();
+    let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
+        .flags(MapFlags::NO_PREALLOC)
+        .btf(&btf, 1, 1)
+        .create()?;
+    let elems = map.elements::<i32, u32>()?;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    let key = socket.as_raw_fd();
+    assert_eq!(elems.lookup(&key)?, None);
+    elems.update(&key, &7, ElemFlags::NOEXIST)?;
+    assert_eq!(elems.lookup(&key)?, Some(7));
+    let keys: Vec<_> = elems.keys().collect();
+    let [Err(error)] = &keys[..] else {
+        panic!("{keys:?}")
+    };
+    assert_eq!(error.operation(), Operation::NextKey);
+    let (command, map_type) = (Command::MAP_GET_NEXT_KEY, MapType::SK_STORAGE);
+    assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
+    assert_eq!(error.raw_os_error(), Some(ENOTSUPP));
+    assert!(elems.delete(&key)?);
+    assert_eq!(elems.lookup(&key)?, None);
+    Ok(())
+}
+
+#[common::test(super::BPF)]
+fn types_without_look_ups() -> Outcome {
+    let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
+    let elems = map.elements::<u32, u32>()?;
+    assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
+    assert_eq!(
+        text(elems.lookup(&0)),
+        "look up an element: maps of type perf_event_array have no map_lookup_elem"
+    );
+    let entries: Vec<_> = elems.iter().collect();
+    let [Err(error)] = &entries[..] else {
+        panic!("{entries:?}")
+    };
+    assert_eq!(error.operation(), Operation::Lookup);
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! What is kept with tasks, where a value may hold the address of what programs write to.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::Btf;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Error, Map, MapSpec, MapType, abi};
+use common::*;
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::thread::CapabilitySet;
+
+/// A map of `struct value { struct a *p; }`, with a tag at the pointer.
+fn storage(tag: &str) -> bpf_pin::Result<Map> {
+    let spec = MapSpec::new(MapType::TASK_STORAGE, 4, 8, 0);
+    tagged(spec.flags(MapFlags::NO_PREALLOC), tag)
+}
+
+fn tagged(spec: MapSpec<'_>, tag: &str) -> bpf_pin::Result<Map> {
+    let names = format!("\0long\0a\0{tag}\0value\0p\0int\0");
+    let name = |name: &str| names.find(&format!("\0{name}\0")).unwrap() as u32 + 1;
+    const INT: u32 = 1 << 24;
+    const POINTER: u32 = 2 << 24;
+    const STRUCT_OF_ONE: u32 = 4 << 24 | 1;
+    const TYPE_TAG: u32 = 18 << 24;
+    let types = [
+        &[name("long"), INT, 8, 64][..],
+        &[name("a"), STRUCT_OF_ONE, 8, name("p"), 1, 0],
+        &match tag {
+            "" => [0, POINTER, 2],
+            tag => [name(tag), TYPE_TAG, 2],
+        },
+        &[0, POINTER, 3],
+        &[
+            name("value"),
+            STRUCT_OF_ONE,
+            8,
+            name("p"),
+            if tag.is_empty() { 1 } else { 4 },
+            0,
+        ],
+        &[name("int"), INT, 4, 1 << 24 | 32],
+    ]
+    .concat();
+    let (types_len, names_len) = (size_of_val(&types[..]) as u32, names.len() as u32);
+    let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
+    blob.extend([1, 0]);
+    let header = [24, 0, types_len, types_len, names_len];
+    blob.extend(header.into_iter().chain(types).flat_map(u32::to_ne_bytes));
+    blob.extend(names.as_bytes());
+    let btf = Btf::load(&blob)?;
+    spec.btf(&btf, 6, 5).create()
+}
+
+fn this_process() -> OwnedFd {
+    pidfd_open(getpid(), PidfdFlags::empty()).expect("a descriptor of this process")
+}
+
+#[common::test(super::STORAGE)]
+fn a_tasks_storage() -> Outcome {
+    let map = storage("")?;
+    let elems = map.elements::<i32, u64>()?;
+    let this = this_process();
+    let key = this.as_raw_fd();
+    assert_eq!(elems.lookup(&key)?, None);
+    elems.update(&key, &7, ElemFlags::ANY)?;
+    assert_eq!(elems.lookup(&key)?, Some(7));
+    elems.update_batch(&[key], &[8], ElemFlags::ANY)?;
+    assert_eq!(elems.lookup(&key)?, Some(8));
+    assert!(elems.delete(&key)?);
+    Ok(())
+}
+
+/// The kernel would have programs write to what the value is the address of.
+#[common::test(super::TAGGED)]
+fn an_address_in_a_tasks_storage() -> Outcome {
+    let map = storage("uptr")?;
+    let elems = map.elements::<i32, u64>()?;
+    let this = this_process();
+    let key = this.as_raw_fd();
+    let theirs: Box<u64> = Box::new(7);
+    let value = ptr::from_ref(&*theirs).addr() as u64;
+    let refused = |error: &Error| {
+        assert_eq!(error.cause(), Some(&Cause::Uptr { problem: None }));
+        assert_eq!(error.raw_os_error(), None, "it was not tried");
+    };
+    // Not once, and then let pass.
+    for _ in 0..2 {
+        let error = elems.update(&key, &value, ElemFlags::ANY).unwrap_err();
+        refused(&error);
+        assert_eq!(error.operation(), Operation::Update);
+        assert_eq!(
+            error.to_string(),
+            "update an element: the map's BTF has the tag \"uptr\", of an address in a value where \
+             programs write to this process's memory"
+        );
+        let error = elems.update_batch(&[key], &[value], ElemFlags::ANY);
+        let error = error.unwrap_err();
+        refused(&error);
+        assert_eq!(error.elements_done(), 0);
+    }
+    // There is nothing to be read or deleted either.
+    assert_eq!(elems.lookup(&key)?, None);
+    assert!(!elems.delete(&key)?);
+
+    // Another tag is no address that the kernel follows.
+    let map = storage("user")?;
+    let elems = map.elements::<i32, u64>()?;
+    elems.update(&key, &value, ElemFlags::ANY)?;
+    assert_eq!(elems.lookup(&key)?, Some(value));
+    Ok(())
+}
+
+/// Where the kernel does not give the BTF nothing is put in, until it does.
+#[common::test(super::STORAGE)]
+fn a_tasks_storage_of_unread_btf() -> Outcome {
+    let map = storage("")?;
+    let elems = map.elements::<i32, u64>()?;
+    let this = this_process();
+    let key = this.as_raw_fd();
+    let refused = |why: &str| {
+        let error = elems.update(&key, &7, ElemFlags::ANY).unwrap_err();
+        let problem = Some(why.to_owned());
+        assert_eq!(error.cause(), Some(&Cause::Uptr { problem }), "{error}");
+        error
+    };
+    denied(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
+        let error = refused("ENOMEM");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+        assert_eq!(
+            error.to_string(),
+            "update an element: whether a value holds an address where programs write to this \
+             process's memory is told by the map's BTF, which cannot be read: ENOMEM"
+        );
+    });
+    // A filter's answer of zeroes is no BTF.
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
+    as_user(CapabilitySet::BPF, || {
+        let error =
+            refused("this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert_eq!(elems.lookup(&key).unwrap(), None);
+    });
+    elems.update(&key, &7, ElemFlags::ANY)?;
+    // It was read once for all.
+    as_user(CapabilitySet::BPF, || {
+        elems.update(&key, &8, ElemFlags::ANY).unwrap();
+    });
+    assert_eq!(elems.lookup(&key)?, Some(8));
+    Ok(())
+}
+
+/// The kernel follows addresses in no other type. If a newer one does, it creates such a map, and the
+/// list of types whose values it merely copies is wrong.
+#[common::test(super::UPTR)]
+fn addresses_are_followed_in_task_storage_only() -> Outcome {
+    let storages = [
+        MapType::SK_STORAGE,
+        MapType::INODE_STORAGE,
+        MapType::CGRP_STORAGE,
+    ];
+    let storages =
+        storages.map(|map_type| MapSpec::new(map_type, 4, 8, 0).flags(MapFlags::NO_PREALLOC));
+    let others = [
+        MapType::HASH,
+        MapType::ARRAY,
+        MapType::LRU_HASH,
+        MapType::PERCPU_HASH,
+        MapType::PERCPU_ARRAY,
+        MapType::LRU_PERCPU_HASH,
+    ];
+    let others = others.map(|map_type| MapSpec::new(map_type, 4, 8, 4));
+    for spec in storages.into_iter().chain(others) {
+        tagged(spec.clone(), "user")?;
+        let error = tagged(spec.clone(), "uptr").expect_err("an address that is followed");
+        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{spec:?}");
+    }
+    Ok(())
+}
+
+/// An answer of zeroes, as by a seccomp filter, is no BTF without tags.
+#[common::test(super::TAGGED)]
+fn forged_btf_makes_no_storage_writable() -> Outcome {
+    let map = storage("uptr")?;
+    let elems = map.elements::<i32, u64>()?;
+    let this = this_process();
+    let error = denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        let updated = elems.update(&this.as_raw_fd(), &7, ElemFlags::ANY);
+        updated.expect_err("no BTF")
+    });
+    let problem = Some("EINVAL".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::Uptr { problem }), "{error}");
+    Ok(())
+}

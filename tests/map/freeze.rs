@@ -1,0 +1,146 @@
+//! `BPF_MAP_FREEZE`: reads go on, system calls write no more, and what stands in its way is named.
+
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, LoadOnly};
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+const BPF: &[Need] = &[cap::BPF];
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+fn array() -> bpf_pin::Result<Map> {
+    MapSpec::new(MapType::ARRAY, 4, 8, 4)
+        .flags(MapFlags::MMAPABLE)
+        .create()
+}
+
+fn is_frozen(map: &Map) -> bool {
+    let error = map
+        .elements::<u32, u64>()
+        .and_then(|elems| elems.update(&0, &0, ElemFlags::ANY));
+    error.is_err_and(|error| error.cause() == Some(&Cause::Frozen))
+}
+
+#[common::test(BPF)]
+fn reads_go_on() -> Outcome {
+    for map_type in [MapType::HASH, MapType::ARRAY, MapType::LRU_HASH] {
+        let map = MapSpec::new(map_type, 4, 8, 4).create()?;
+        let elems = map.elements::<u32, u64>()?;
+        elems.update(&1, &7, ElemFlags::ANY)?;
+        map.freeze()?;
+        assert_eq!(elems.lookup(&1)?, Some(7));
+        assert!(elems.iter().any(|entry| entry.unwrap() == (1, 7)));
+        assert!(elems.to_vecs()?.1.contains(&7));
+        assert!(is_frozen(&map), "{map_type}");
+        let error = elems.delete(&1).expect_err("less");
+        assert_eq!(error.cause(), Some(&Cause::Frozen));
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_second_time() -> Outcome {
+    let map = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
+    map.freeze()?;
+    let error = map.freeze().expect_err("a second time");
+    assert_eq!(error.operation(), Operation::Freeze);
+    assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+    assert_eq!(error.to_string(), "freeze a map: it is frozen already");
+    let errno = match kernel(6, 8).unmet() {
+        None => libc::EPERM,
+        Some(_) => libc::EBUSY,
+    };
+    assert_eq!(error.raw_os_error(), Some(errno));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn mapped_for_writing() -> Outcome {
+    let map = array()?;
+    let writer = map.mmap::<AtomicU64>()?;
+    let error = map.freeze().expect_err("it is mapped for writing");
+    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    assert_eq!(error.cause(), Some(&Cause::BeingWritten), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "freeze a map: the map is mapped into memory for writing, or written to right now"
+    );
+    assert!(!is_frozen(&map));
+    let reader = map.mmap::<LoadOnly<AtomicU32>>()?;
+    drop(writer);
+    map.freeze()?;
+    assert!(is_frozen(&map));
+    assert_eq!(reader.len(), 4);
+    let error = map.mmap::<AtomicU64>().expect_err("for writing");
+    assert_eq!(error.operation(), Operation::Mmap);
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
+    assert_eq!(map.mmap::<LoadOnly<AtomicU32>>()?.len(), 4);
+    Ok(())
+}
+
+/// A kernel asks for a descriptor that may write, or for `CAP_BPF`.
+#[common::test(PINS)]
+fn opened_for_reading_only() -> Outcome {
+    let fs = TestFs::new();
+    hash().pin(fs.at("map"))?;
+    let map = Map::open_with(fs.at("map"), Access::ReadOnly)?;
+    if kernel(6, 8).unmet().is_some() {
+        map.freeze()?;
+        assert!(is_frozen(&Map::open(fs.at("map"))?));
+        return Ok(());
+    }
+    let error = map.freeze().expect_err("a reader");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let opened = Access::ReadOnly;
+    assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
+    assert!(!is_frozen(&Map::open(fs.at("map"))?));
+    Map::open_with(fs.at("map"), Access::WriteOnly)?.freeze()?;
+    assert!(is_frozen(&Map::open(fs.at("map"))?));
+    Ok(())
+}
+
+#[common::test(OTHERS)]
+fn without_cap_bpf() -> Outcome {
+    let map = hash();
+    as_user(CapabilitySet::empty(), || -> Outcome {
+        if kernel(6, 8).unmet().is_none() {
+            return Ok(map.freeze()?);
+        }
+        let error = map.freeze().expect_err("no capability");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert!(
+            matches!(
+                error.cause(),
+                Some(Cause::MissingCapability {
+                    capability: Capability::Bpf,
+                    ..
+                })
+            ),
+            "{error}"
+        );
+        Ok(())
+    })
+}
+
+#[common::test(BPF)]
+fn never_for_a_closed_command() -> Outcome {
+    let map = hash();
+    denied(
+        Some(bpf_pin::abi::BPF_MAP_FREEZE),
+        libc::EINVAL as u32,
+        || {
+            let error = map.freeze().expect_err("a filter");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+            assert!(error.cause().is_none(), "{error}");
+        },
+    );
+    assert!(!is_frozen(&map));
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! A map is what its specification says, and what cannot be made is refused with the reason.
+
+mod fields;
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Access, Map, MapSpec, MapType};
+use common::*;
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::thread::CapabilitySet;
+
+const BPF: &[Need] = &[cap::BPF];
+const ADMIN: &[Need] = &[cap::SYS_ADMIN];
+const STRUCT_OPS: &[Need] = &[
+    cap::BPF,
+    cap::NET_ADMIN,
+    cap::PERFMON,
+    Need::Feature(Feature::StructOps),
+];
+const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const NO_ADMIN: &[Need] = &[phase_without(cap::SYS_ADMIN)];
+
+#[common::test(OTHERS)]
+fn by_id_as_another_user() -> Outcome {
+    as_user(CapabilitySet::BPF, by_id_as_a_user)
+}
+
+fn array() -> MapSpec<'static> {
+    MapSpec::new(MapType::ARRAY, 4, 8, 1)
+}
+
+#[common::test(BPF)]
+fn names() -> Outcome {
+    assert_eq!(array().create()?.info()?.name, "");
+    for name in ["a", "flows_4.rodata", "exactly_fifteen", "..", "0"] {
+        let info = array().name(name).create()?.info()?;
+        assert_eq!(info.name, name);
+        assert_eq!(format!("[{:>16}]", info.name), format!("[{name:>16}]"));
+    }
+    Ok(())
+}
+
+#[common::test]
+fn invalid_names_are_refused_at_once() -> Outcome {
+    for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
+        let error = array()
+            .name(bad)
+            .create()
+            .expect_err("a name with what no name has");
+        assert!(
+            matches!(error.cause(), Some(Cause::InvalidName { name }) if name == bad),
+            "{error}"
+        );
+        assert_eq!(error.operation(), Operation::CreateMap);
+        assert_eq!(error.raw_os_error(), None);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "create array map: {bad:?} is not a name of up to 15 letters, digits, '_' and '.'"
+            )
+        );
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn flags() -> Outcome {
+    let hash = || MapSpec::new(MapType::HASH, 4, 8, 4);
+    for (spec, flags) in [
+        (hash(), MapFlags::NO_PREALLOC),
+        (hash(), MapFlags::RDONLY_PROG),
+        (hash(), MapFlags::WRONLY_PROG),
+        (hash(), MapFlags::NO_PREALLOC | MapFlags::RDONLY_PROG),
+        (array(), MapFlags::MMAPABLE),
+        (array(), MapFlags::INNER_MAP),
+        (
+            MapSpec::new(MapType::LRU_HASH, 4, 8, 64),
+            MapFlags::NO_COMMON_LRU,
+        ),
+        (
+            MapSpec::new(MapType::STACK_TRACE, 4, 32, 4),
+            MapFlags::STACK_BUILD_ID,
+        ),
+        (
+            MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1),
+            MapFlags::PRESERVE_ELEMS,
+        ),
+    ] {
+        assert_eq!(spec.flags(flags).create()?.info()?.flags, flags);
+    }
+    // Several at once.
+    let both = hash()
+        .flags(MapFlags::RDONLY)
+        // What is set later counts.
+        .flags(MapFlags::NO_PREALLOC | MapFlags::WRONLY_PROG)
+        .create()?;
+    assert_eq!(
+        both.info()?.flags,
+        MapFlags::NO_PREALLOC | MapFlags::WRONLY_PROG
+    );
+    // A bit that nobody knows reaches the kernel, which refuses it.
+    let unknown = MapFlags::from_bits_retain(1 << 31);
+    let error = hash().flags(unknown).create().expect_err("an unknown flag");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(error.to_string(), "create hash map: EINVAL");
+    Ok(())
+}
+
+/// A known seed lets a user choose keys that collide, so only root may ask for it.
+#[common::test(OTHERS)]
+fn only_root_chooses_the_seed() -> Outcome {
+    let spec = MapSpec::new(MapType::HASH, 4, 8, 4).flags(MapFlags::ZERO_SEED);
+    assert_eq!(spec.create()?.info()?.flags, MapFlags::ZERO_SEED);
+    as_user(CapabilitySet::BPF, || {
+        let error = spec.create().expect_err("a seed of the user's choice");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    });
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn lru_lists_per_cpu_round_up() -> Outcome {
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
+    let last = possible.trim().rsplit(['-', ',']).next();
+    let cpus: u32 = last.expect("a number").parse::<u32>()? + 1;
+    let entries = 64 * cpus - (cpus - 1);
+    let spec = MapSpec::new(MapType::LRU_HASH, 4, 8, entries).flags(MapFlags::NO_COMMON_LRU);
+    assert_eq!(spec.create()?.info()?.max_entries, 64 * cpus);
+    let spec = MapSpec::new(MapType::LRU_HASH, 4, 8, entries);
+    assert_eq!(spec.create()?.info()?.max_entries, entries);
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn read_only_and_write_only_descriptors() -> Outcome {
+    let mode = |map: &Map| fcntl_getfl(map).map(|flags| flags & OFlags::ACCMODE);
+    let spec = array();
+    assert_eq!(mode(&spec.create()?)?, OFlags::RDWR);
+
+    let reader = spec.clone().flags(MapFlags::RDONLY).create()?;
+    assert_eq!(mode(&reader)?, OFlags::RDONLY);
+    assert_eq!(reader.info()?.flags, MapFlags::empty());
+    let elems = reader.elements::<u32, u64>()?;
+    assert_eq!(elems.lookup(&0)?, Some(0));
+    let error = elems
+        .update(&0, &1, ElemFlags::ANY)
+        .expect_err("a write through a reader");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let opened = Access::ReadOnly;
+    assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }));
+
+    let writer = spec.flags(MapFlags::WRONLY).create()?;
+    assert_eq!(mode(&writer)?, OFlags::WRONLY);
+    assert_eq!(writer.info()?.flags, MapFlags::empty());
+    let elems = writer.elements::<u32, u64>()?;
+    elems.update(&0, &1, ElemFlags::ANY)?;
+    let error = elems.lookup(&0).expect_err("a look through a writer");
+    let opened = Access::WriteOnly;
+    assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }));
+
+    let neither = array().flags(MapFlags::RDONLY | MapFlags::WRONLY);
+    let error = neither.create().expect_err("neither to read nor to write");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(
+        error.to_string(),
+        "create array map: map_flags must not hold both BPF_F_RDONLY and BPF_F_WRONLY"
+    );
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn maps_of_maps() -> Outcome {
+    for outer in [MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS] {
+        let spec = MapSpec::new(outer, 4, 4, 2).name("outer");
+        let map = {
+            let inner = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
+            spec.clone().inner_map(&inner).create()?
+        };
+        // The template may be gone: what counts is its shape.
+        let (fits, other) = (
+            MapSpec::new(MapType::HASH, 4, 8, 4).create()?,
+            MapSpec::new(MapType::HASH, 4, 16, 4).create()?,
+        );
+        let elems = map.elements::<u32, u32>()?;
+        let fd = |map: &Map| std::os::fd::AsRawFd::as_raw_fd(&map.as_fd()) as u32;
+        elems.update(&0, &fd(&fits), ElemFlags::ANY)?;
+        assert_eq!(elems.lookup(&0)?, Some(fits.id()?));
+        let error = elems
+            .update(&1, &fd(&other), ElemFlags::ANY)
+            .expect_err("an inner map of another shape");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+
+        // Maps of maps of maps are not to be had.
+        let error = spec.clone().inner_map(&map).create();
+        let error = error.expect_err("a third level");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let begin = format!("create {outer} map \"outer\": ");
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        let error = spec.create().expect_err("no template");
+        let what = "inner_map";
+        assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn numa_nodes() -> Outcome {
+    let spec = MapSpec::new(MapType::HASH, 4, 8, 4).numa_node(0);
+    assert_eq!(spec.create()?.info()?.flags, MapFlags::NUMA_NODE);
+    let error = array().numa_node(1 << 20).create();
+    let error = error.expect_err("a node that no machine has");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn map_extra() -> Outcome {
+    // Not for this type, and before Linux 5.16 for none.
+    let error = array().map_extra(1).create();
+    let error = error.expect_err("what an array does not take");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(array().map_extra(0).create()?.info()?.map_extra, 0);
+    // Of a bloom filter the low four bits count, and no others may be set.
+    let spec = MapSpec::new(MapType::BLOOM_FILTER, 0, 8, 4).map_extra(1 << 4);
+    let error = spec.create().expect_err("17 hash functions");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    Ok(())
+}
+
+#[common::test(ADMIN)]
+fn a_device_that_takes_no_maps() -> Outcome {
+    // Loopback, and one that is not there.
+    for ifindex in [1, 4711] {
+        let error = array().ifindex(ifindex).create();
+        let error = error.expect_err("no device for maps");
+        assert!(
+            matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)),
+            "{error}"
+        );
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn what_does_not_fit_is_refused() -> Outcome {
+    for (map_type, sizes, errno, text) in [
+        (MapType::UNSPEC, [4, 8, 1], libc::EINVAL, "unspec"),
+        (MapType(4711), [4, 8, 1], libc::EINVAL, "type 4711"),
+        (
+            MapType(u32::MAX),
+            [4, 8, 1],
+            libc::EINVAL,
+            "type 4294967295",
+        ),
+        // A stack of less than 8 bytes.
+        (MapType::STACK_TRACE, [4, 7, 1], libc::EINVAL, "stack_trace"),
+        (MapType::HASH, [u32::MAX, 8, 1], libc::E2BIG, "hash"),
+        (MapType::ARRAY, [4, u32::MAX, 1], libc::E2BIG, "array"),
+    ] {
+        let [key_size, value_size, max_entries] = sizes;
+        let spec = MapSpec::new(map_type, key_size, value_size, max_entries);
+        let error = spec.create().expect_err("sizes that do not fit");
+        assert_eq!(error.raw_os_error(), Some(errno), "{error} {sizes:?}");
+        assert!(error.cause().is_none(), "{error}");
+        let name = if errno == libc::EINVAL {
+            "EINVAL"
+        } else {
+            "E2BIG"
+        };
+        assert_eq!(error.to_string(), format!("create {text} map: {name}"));
+        let named = spec.name("misfit").create().expect_err("the same");
+        assert_eq!(
+            named.to_string(),
+            format!("create {text} map \"misfit\": {name}")
+        );
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_specification_makes_any_number() -> Outcome {
+    let spec = array().name("many");
+    let (one, other) = (spec.create()?, spec.create()?);
+    assert_ne!(one.id()?, other.id()?);
+    one.elements::<u32, u64>()?.update(&0, &1, ElemFlags::ANY)?;
+    assert_eq!(other.elements::<u32, u64>()?.lookup(&0)?, Some(0));
+    assert!(fcntl_getfd(&one)?.contains(FdFlags::CLOEXEC));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn clones_are_one_map() -> Outcome {
+    let map = array().create()?;
+    let clone = map.try_clone()?;
+    assert_eq!(map.id()?, clone.id()?);
+    assert!(fcntl_getfd(&clone)?.contains(FdFlags::CLOEXEC));
+    map.elements::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
+    drop(map);
+    assert_eq!(clone.elements::<u32, u64>()?.lookup(&0)?, Some(7));
+    Ok(())
+}
+
+#[common::test(ADMIN)]
+fn by_id() -> Outcome {
+    let map = array().name("by_id").create()?;
+    let id = map.id()?;
+    let same = Map::from_id(id)?;
+    assert_eq!(same.info()?, map.info()?);
+    assert!(fcntl_getfd(&same)?.contains(FdFlags::CLOEXEC));
+    map.elements::<u32, u64>()?.update(&0, &7, ElemFlags::ANY)?;
+    drop(map);
+    assert_eq!(same.elements::<u32, u64>()?.lookup(&0)?, Some(7));
+
+    for nobody in [0, u32::MAX] {
+        let error = Map::from_id(nobody).expect_err("an id that no map has");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        assert_eq!(error.cause(), Some(&Cause::NoSuchId { what: "map" }));
+        assert!(error.is_missing());
+        assert_eq!(
+            error.to_string(),
+            format!("open map {nobody}: no living map has this id")
+        );
+    }
+    Ok(())
+}
+
+#[common::test(ADMIN)]
+fn by_id_of_a_map_that_is_gone() -> Outcome {
+    let map = array().create()?;
+    let id = map.id()?;
+    drop(map);
+    let patience = Instant::now() + Duration::from_secs(20);
+    loop {
+        match Map::from_id(id) {
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+                return Ok(());
+            }
+            Ok(_) if Instant::now() > patience => return Err("a map that does not die".into()),
+            Ok(map) => drop(map),
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[common::test(NO_ADMIN)]
+fn by_id_as_a_user() -> Outcome {
+    let error = Map::from_id(1).expect_err("the right of another");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::MissingCapability {
+            capability: Capability::SysAdmin,
+            ..
+        })
+    ));
+    assert_eq!(
+        error.to_string(),
+        "open map 1: this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id"
+    );
+    Ok(())
+}

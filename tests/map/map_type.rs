@@ -1,0 +1,353 @@
+//! The types of map: each is made where the kernel knows it and the user may, and nowhere else.
+
+mod commands;
+mod rules;
+
+use std::collections::BTreeSet;
+
+use bpf_pin::error::Cause;
+use bpf_pin::map::{MapFields, MapInfo};
+use bpf_pin::probe::Capability;
+use bpf_pin::types::MapFlags;
+use bpf_pin::{Map, MapSpec, MapType, abi};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+const OTHERS_NEEDS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+const KERNELS_BTF: &[Need] = &[
+    cap::SYS_ADMIN,
+    cap::NET_ADMIN,
+    Need::Feature(Feature::StructOps),
+];
+
+#[common::test(OTHERS_NEEDS)]
+fn what_each_type_asks_of_a_user() -> Outcome {
+    as_user(CapabilitySet::BPF, with_cap_bpf)?;
+    as_user(CapabilitySet::empty(), what_each_type_asks_of_this_user)
+}
+
+/// What a user must have to make maps of a type.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Asks {
+    Nothing,
+    Bpf,
+    NetAdmin,
+}
+
+/// A type with sizes that suit it.
+#[derive(Clone)]
+struct Row {
+    map_type: MapType,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: MapFlags,
+    /// What the kernel adds to them.
+    added: MapFlags,
+    extra: u64,
+    since: (u32, u32),
+    asks: Asks,
+}
+
+/// All types that a stock kernel makes without BTF.
+fn rows() -> Vec<Row> {
+    use Asks::{Bpf, NetAdmin, Nothing};
+
+    // SAFETY: sysconf takes a number and gives one.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
+    let row = |map_type, [key_size, value_size, max_entries]: [u32; 3], since, asks| Row {
+        map_type,
+        key_size,
+        value_size,
+        max_entries,
+        flags: MapFlags::empty(),
+        added: MapFlags::empty(),
+        extra: 0,
+        since,
+        asks,
+    };
+    let flagged = |flags, row| Row { flags, ..row };
+    let for_reading = |row| Row {
+        added: MapFlags::RDONLY_PROG,
+        ..row
+    };
+    vec![
+        row(MapType::HASH, [3, 8, 4], (3, 19), Nothing),
+        row(MapType::ARRAY, [4, 8, 4], (3, 19), Nothing),
+        row(MapType::PROG_ARRAY, [4, 4, 4], (4, 2), Nothing),
+        row(MapType::PERF_EVENT_ARRAY, [4, 4, 2], (4, 3), Nothing),
+        row(MapType::PERCPU_HASH, [4, 12, 4], (4, 6), Nothing),
+        row(MapType::PERCPU_ARRAY, [4, 12, 4], (4, 6), Nothing),
+        row(MapType::STACK_TRACE, [4, 16, 4], (4, 6), Bpf),
+        row(MapType::CGROUP_ARRAY, [4, 4, 4], (4, 8), Nothing),
+        row(MapType::LRU_HASH, [4, 8, 4], (4, 10), Bpf),
+        row(MapType::LRU_PERCPU_HASH, [4, 8, 4], (4, 10), Bpf),
+        flagged(
+            MapFlags::NO_PREALLOC,
+            row(MapType::LPM_TRIE, [8, 4, 4], (4, 11), Bpf),
+        ),
+        row(MapType::ARRAY_OF_MAPS, [4, 4, 4], (4, 12), Nothing),
+        row(MapType::HASH_OF_MAPS, [4, 4, 4], (4, 12), Nothing),
+        for_reading(row(MapType::DEVMAP, [4, 4, 4], (4, 14), NetAdmin)),
+        row(MapType::SOCKMAP, [4, 4, 4], (4, 14), NetAdmin),
+        row(MapType::CPUMAP, [4, 4, 1], (4, 15), Bpf),
+        row(MapType::XSKMAP, [4, 4, 4], (4, 18), NetAdmin),
+        row(MapType::SOCKHASH, [4, 4, 4], (4, 18), NetAdmin),
+        row(MapType::CGROUP_STORAGE, [16, 8, 0], (4, 19), Nothing),
+        row(MapType::REUSEPORT_SOCKARRAY, [4, 8, 4], (4, 19), Bpf),
+        row(MapType::PERCPU_CGROUP_STORAGE, [16, 8, 0], (4, 20), Nothing),
+        row(MapType::QUEUE, [0, 8, 4], (4, 20), Bpf),
+        row(MapType::STACK, [0, 8, 4], (4, 20), Bpf),
+        for_reading(row(MapType::DEVMAP_HASH, [4, 4, 4], (5, 4), NetAdmin)),
+        row(MapType::RINGBUF, [0, 0, page], (5, 8), Nothing),
+        Row {
+            extra: 3,
+            ..row(MapType::BLOOM_FILTER, [0, 8, 4], (5, 16), Bpf)
+        },
+        row(MapType::USER_RINGBUF, [0, 0, page], (6, 1), Nothing),
+        flagged(
+            MapFlags::MMAPABLE,
+            row(MapType::ARENA, [0, 0, 4], (6, 9), Bpf),
+        ),
+        for_reading(row(MapType::INSN_ARRAY, [4, 16, 4], (6, 19), Bpf)),
+        flagged(
+            MapFlags::NO_PREALLOC,
+            row(MapType::RHASH, [4, 8, 4], (7, 2), Nothing),
+        ),
+    ]
+}
+
+/// Storage that lives with something of the kernel's, its values described by BTF, and its release.
+const STORAGES: [(MapType, (u32, u32)); 4] = [
+    (MapType::SK_STORAGE, (5, 2)),
+    (MapType::INODE_STORAGE, (5, 10)),
+    (MapType::TASK_STORAGE, (5, 11)),
+    (MapType::CGRP_STORAGE, (6, 2)),
+];
+
+/// The types that no row is of: no type, and one that `struct_ops` is of.
+const OTHERS: [&str; 2] = ["UNSPEC", "STRUCT_OPS"];
+
+#[common::test]
+fn no_type_is_forgotten() -> Outcome {
+    let tested = rows().into_iter().map(|row| row.map_type);
+    let storages = STORAGES.iter().map(|(map_type, _)| *map_type);
+    let tested: BTreeSet<_> = tested.chain(storages).map(|map_type| map_type.0).collect();
+    for known in abi::BPF_MAP_TYPES {
+        let name = known.name.trim_start_matches("BPF_MAP_TYPE_");
+        let is_tested = tested.contains(&(known.value as u32));
+        assert_ne!(is_tested, OTHERS.contains(&name), "{name}");
+    }
+    Ok(())
+}
+
+/// A map fits what it was made from, and what is read back from it; and that makes the like of it,
+/// given what a map does not tell.
+fn fits_and_has_a_like(
+    spec: &MapSpec<'_>,
+    map: &Map,
+    given: impl FnOnce(MapSpec<'static>) -> bpf_pin::Result<Map>,
+) -> Outcome {
+    let all = MapFields::default() | MapFields::MAP_NAME;
+    let spec = spec.clone().compare_fields(all);
+    assert_eq!(spec.compare(map)?, [], "{spec:?}");
+    let like = MapSpec::of(map)?.compare_fields(all);
+    assert_eq!(like.compare(map)?, [], "{like:?}");
+    let copy = given(like.clone())?;
+    assert_eq!(like.compare(&copy)?, [], "{like:?}");
+    let mut told = copy.info()?;
+    told.id = map.id()?;
+    assert_eq!(told, map.info()?);
+    Ok(())
+}
+
+/// A struct of the kernel's functions, described by its own BTF.
+fn struct_ops() -> Outcome<Row> {
+    Ok(Row {
+        map_type: MapType::STRUCT_OPS,
+        key_size: 4,
+        value_size: CongestionOps::new()?.value_size,
+        max_entries: 1,
+        flags: MapFlags::empty(),
+        added: MapFlags::empty(),
+        extra: 0,
+        since: (5, 6),
+        asks: Asks::Bpf,
+    })
+}
+
+impl Row {
+    fn is_of_maps(&self) -> bool {
+        matches!(
+            self.map_type,
+            MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
+        )
+    }
+
+    fn spec(&self) -> MapSpec<'static> {
+        let spec = MapSpec::new(
+            self.map_type,
+            self.key_size,
+            self.value_size,
+            self.max_entries,
+        );
+        spec.flags(self.flags).map_extra(self.extra).name("row")
+    }
+
+    fn create(&self) -> bpf_pin::Result<Map> {
+        self.create_as(self.spec())
+    }
+
+    /// With what a map of maps, or of the kernel's functions, asks for.
+    fn create_as(&self, spec: MapSpec<'_>) -> bpf_pin::Result<Map> {
+        if self.map_type == MapType::STRUCT_OPS {
+            let ops = CongestionOps::new().expect("the kernel's BTF");
+            let spec = spec.btf_vmlinux_value_type_id(ops.value_type);
+            return spec.btf(&own_btf(), 0, 0).create();
+        }
+        if !self.is_of_maps() {
+            return spec.create();
+        }
+        let inner = MapSpec::new(MapType::ARRAY, 4, 4, 1).create()?;
+        spec.inner_map(&inner).create()
+    }
+
+    fn known(&self) -> bool {
+        kernel(self.since.0, self.since.1).unmet().is_none()
+    }
+
+    fn refused(&self, result: bpf_pin::Result<Map>, capability: Capability) {
+        let Err(error) = result else {
+            panic!("a user without {capability} made a {} map", self.map_type)
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert!(
+            matches!(error.cause(), Some(Cause::MissingCapability { capability: c, .. }) if *c == capability),
+            "{capability} for {error}"
+        );
+    }
+}
+
+#[common::test(ROOT)]
+fn every_type_that_the_kernel_knows() -> Outcome {
+    for row in rows() {
+        let made = row.create();
+        if !row.known() {
+            let error = made.expect_err("a type that the kernel does not know");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            assert!(error.cause().is_none(), "{error}");
+            continue;
+        }
+        let map = made?;
+        let info = map.info()?;
+        let MapInfo {
+            map_type,
+            id,
+            key_size,
+            value_size,
+            max_entries,
+            flags,
+            name,
+            ifindex,
+            netns_dev,
+            netns_ino,
+            btf_id,
+            btf_key_type_id,
+            btf_value_type_id,
+            btf_vmlinux_value_type_id,
+            map_extra,
+            ..
+        } = info;
+        assert_eq!(map_type, row.map_type);
+        assert!(id > 0);
+        assert_eq!(id, map.id()?, "{map_type}");
+        let sizes = [key_size, value_size, max_entries];
+        let expected = [row.key_size, row.value_size, row.max_entries];
+        assert_eq!(sizes, expected, "{map_type}");
+        assert_eq!(flags, row.flags | row.added, "{map_type}");
+        assert_eq!(name, "row");
+        assert_eq!((ifindex, netns_dev, netns_ino), (0, 0, 0), "{map_type}");
+        assert_eq!([btf_id, btf_key_type_id, btf_value_type_id], [0; 3]);
+        assert_eq!(btf_vmlinux_value_type_id, 0, "{map_type}");
+        assert_eq!(map_extra, row.extra, "{map_type}");
+        fits_and_has_a_like(&row.spec(), &map, |like| {
+            if row.is_of_maps() {
+                let error = like.create().expect_err("no inner map");
+                let what = "inner_map";
+                assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+            }
+            row.create_as(like)
+        })?;
+    }
+    Ok(())
+}
+
+#[common::test(KERNELS_BTF)]
+fn types_that_ask_for_btf() -> Outcome {
+    let btf = btf();
+    for (map_type, (major, minor)) in STORAGES {
+        let spec = MapSpec::new(map_type, 4, 4, 0)
+            .flags(MapFlags::NO_PREALLOC)
+            .name("row");
+        let error = spec.create().expect_err("values that nothing describes");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let text = format!("create {map_type} map \"row\": EINVAL");
+        assert_eq!(error.to_string(), text);
+        let spec = spec.btf(&btf, 1, 1);
+        let made = spec.create();
+        if kernel(major, minor).unmet().is_some() {
+            let error = made.expect_err("a type that the kernel does not know");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            continue;
+        }
+        let map = made?;
+        let info = map.info()?;
+        assert_eq!((info.map_type, info.max_entries), (map_type, 0));
+        assert_eq!((info.key_size, info.value_size), (4, 4));
+        assert!(info.btf_id > 0, "{map_type}");
+        assert_eq!((info.btf_key_type_id, info.btf_value_type_id), (1, 1));
+        fits_and_has_a_like(&spec, &map, |like| {
+            assert!(like.create().is_err(), "{map_type} without BTF");
+            like.btf(&btf, 1, 1).create()
+        })?;
+    }
+    let info = struct_ops()?.create()?.info()?;
+    assert_eq!((info.map_type, info.max_entries), (MapType::STRUCT_OPS, 1));
+    let ops = CongestionOps::new()?;
+    assert_eq!((info.key_size, info.value_size), (4, ops.value_size));
+    assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
+    // struct_ops are described by the kernel's own BTF, where this is no type of theirs.
+    let spec = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1);
+    for id in [0, u32::MAX] {
+        let spec = spec.clone().btf_vmlinux_value_type_id(id);
+        assert!(spec.create().is_err(), "{id}");
+    }
+    Ok(())
+}
+
+fn with_cap_bpf() -> Outcome {
+    for row in rows().iter().filter(|row| row.known()) {
+        match row.asks {
+            Asks::NetAdmin => row.refused(row.create(), Capability::NetAdmin),
+            Asks::Nothing | Asks::Bpf => drop(row.create()?),
+        }
+    }
+    Ok(())
+}
+
+#[common::test(NO_BPF)]
+fn what_each_type_asks_of_this_user() -> Outcome {
+    let sysctl = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")?;
+    let disabled = sysctl.trim() != "0";
+    for row in rows().iter().filter(|row| row.known()) {
+        match row.asks {
+            _ if disabled => row.refused(row.create(), Capability::Bpf),
+            Asks::Bpf => row.refused(row.create(), Capability::Bpf),
+            Asks::NetAdmin => row.refused(row.create(), Capability::NetAdmin),
+            Asks::Nothing => drop(row.create()?),
+        }
+    }
+    Ok(())
+}

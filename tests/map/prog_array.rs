@@ -1,0 +1,405 @@
+//! Maps that hold objects: what goes in by descriptor comes out by id, and what keeps it there.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bpf_pin::error::{Cause, Failed};
+use bpf_pin::map::{Descriptor, ElemFlags, Elements};
+use bpf_pin::prog::{Insn, ProgFlags, TestRun};
+use bpf_pin::types::{MapFlags, ProgType};
+use bpf_pin::{Access, Map, MapSpec, MapType, PinnedMap, Prog, ProgSpec, abi};
+use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+const BPF: &[Need] = &[cap::BPF];
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+const FRAGS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 1)];
+const BY_ID: &[Need] = &[cap::SYS_ADMIN];
+
+fn spec(entries: u32) -> MapSpec<'static> {
+    MapSpec::new(MapType::PROG_ARRAY, 4, 4, entries)
+}
+
+/// A socket filter that returns `value`.
+fn returns(value: i32) -> bpf_pin::Result<Prog> {
+    let insns = [Insn::mov64_imm(0, value), Insn::exit()];
+    ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()
+}
+
+/// A socket filter that goes on to the first program of `stages`, or else returns 99.
+fn calls(stages: &Map) -> bpf_pin::Result<Prog> {
+    // r1 is its context still.
+    let mut insns = Insn::ld_map_fd(2, stages.as_fd().as_raw_fd()).to_vec();
+    insns.extend([
+        Insn::mov64_imm(3, 0),
+        Insn::call(abi::BPF_FUNC_tail_call),
+        Insn::mov64_imm(0, 99),
+        Insn::exit(),
+    ]);
+    ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()
+}
+
+fn run(prog: &Prog) -> bpf_pin::Result<u32> {
+    Ok(prog.test_run(TestRun::new().data_in(&[0; 64]))?.retval)
+}
+
+#[common::test(BPF)]
+fn programs_in_and_ids_out() -> Outcome {
+    let map = spec(4).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    let (one, other) = (returns(1)?, returns(2)?);
+    for index in 0..4 {
+        assert_eq!(stages.lookup(&index)?, None);
+        assert!(!stages.delete(&index)?);
+    }
+    stages.update(&1, &one, ElemFlags::ANY)?;
+    stages.update(&2, &other, ElemFlags::ANY)?;
+    assert_eq!(stages.lookup(&0)?, None);
+    assert_eq!(stages.lookup(&1)?, Some(one.id()?));
+    assert_eq!(stages.lookup(&2)?, Some(other.id()?));
+    // In another's place, and gone.
+    stages.update(&1, &other, ElemFlags::ANY)?;
+    assert_eq!(stages.lookup(&1)?, Some(other.id()?));
+    assert!(stages.delete(&1)?);
+    assert!(!stages.delete(&1)?);
+    assert_eq!(stages.lookup(&1)?, None);
+    // An array has no elements to make.
+    for flags in [ElemFlags::NOEXIST, ElemFlags::EXIST] {
+        let error = stages.update(&1, &one, flags).expect_err("flags");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        assert!(error.cause().is_none(), "{error}");
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_tail_call() -> Outcome {
+    let map = spec(1).create()?;
+    let caller = calls(&map)?;
+    assert_eq!(run(&caller)?, 99);
+    let stages: Elements<u32, Prog> = Elements::new(map)?;
+    // The array keeps the program.
+    stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
+    assert_eq!(run(&caller)?, 7);
+    stages.update(&0, &returns(8)?, ElemFlags::ANY)?;
+    assert_eq!(run(&caller)?, 8);
+    stages.delete(&0)?;
+    assert_eq!(run(&caller)?, 99);
+    assert_eq!(stages.into_map().info()?.map_type, MapType::PROG_ARRAY);
+    Ok(())
+}
+
+/// A program that goes on to one that returns 7, and the array that has it.
+fn staged() -> bpf_pin::Result<(Prog, Map)> {
+    let map = spec(1).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
+    let caller = calls(&map)?;
+    assert_eq!(run(&caller)?, 7);
+    Ok((caller, map))
+}
+
+/// The kernel takes the programs out some moments after.
+fn is_cleared(caller: &Prog) -> Outcome {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while run(caller)? == 7 {
+        assert!(Instant::now() < patience, "the array keeps its program");
+        sleep(Duration::from_millis(10));
+    }
+    assert_eq!(run(caller)?, 99);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_pin_keeps_the_programs() -> Outcome {
+    let fs = TestFs::new();
+    let (caller, map) = staged()?;
+    drop(map.pin(fs.at("stages"))?);
+    for _ in 0..20 {
+        sleep(Duration::from_millis(10));
+        assert_eq!(run(&caller)?, 7);
+    }
+    // Who opens it finds it whole.
+    let stages = PinnedMap::open(fs.at("stages"))?;
+    assert!(stages.elements::<u32, Prog>()?.lookup(&0)?.is_some());
+    // Without the name a descriptor keeps it, and then nothing does.
+    let map = stages.unpin()?;
+    sleep(Duration::from_millis(100));
+    assert_eq!(run(&caller)?, 7);
+    drop(map);
+    is_cleared(&caller)
+}
+
+#[common::test(BPF)]
+fn without_a_pin_the_programs_go() -> Outcome {
+    let (caller, map) = staged()?;
+    let clone = map.try_clone()?;
+    drop(map);
+    sleep(Duration::from_millis(100));
+    assert_eq!(run(&caller)?, 7);
+    assert!(caller.map_ids()?.contains(&clone.id()?));
+    drop(clone);
+    is_cleared(&caller)
+}
+
+#[common::test(ROOT)]
+fn a_program_of_another_type() -> Outcome {
+    let map = spec(1).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    let xdp = ProgSpec::new(ProgType::XDP, &insns).load()?;
+    // The first one decides, whether it is put in or calls.
+    let caller = calls(&map)?;
+    let error = stages.update(&0, &xdp, ElemFlags::ANY);
+    let error = error.expect_err("a program of another type");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    let cause = Cause::OtherProgType {
+        owner: ProgType::SOCKET_FILTER,
+        found: ProgType::XDP,
+    };
+    assert_eq!(error.cause(), Some(&cause));
+    assert_eq!(
+        error.to_string(),
+        "update an element: the array is for programs of type socket_filter, and this one is of type xdp"
+    );
+    assert_eq!(stages.lookup(&0)?, None);
+    stages.update(&0, &returns(3)?, ElemFlags::ANY)?;
+    assert_eq!(run(&caller)?, 3);
+    // It stays so when it is empty again.
+    stages.delete(&0)?;
+    let error = stages.update(&0, &xdp, ElemFlags::ANY).unwrap_err();
+    assert_eq!(error.cause(), Some(&cause));
+    Ok(())
+}
+
+/// Of which the kernel does not tell, so that there is no cause.
+#[common::test(FRAGS)]
+fn a_program_loaded_in_another_way() -> Outcome {
+    let map = spec(1).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    let plain = ProgSpec::new(ProgType::XDP, &insns);
+    let frags = plain.clone().flags(ProgFlags::XDP_HAS_FRAGS).load()?;
+    let plain = plain.load()?;
+    stages.update(&0, &plain, ElemFlags::ANY)?;
+    let error = stages.update(&0, &frags, ElemFlags::ANY);
+    let error = error.expect_err("a program that knows packets in parts");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    assert!(error.cause().is_none(), "{error}");
+    assert_eq!(stages.lookup(&0)?, Some(plain.id()?));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn what_a_map_does_not_hold() -> Outcome {
+    #[track_caller]
+    fn refused<T>(
+        result: Result<T, bpf_pin::Error>,
+        map_type: MapType,
+        what: &'static str,
+        words: &str,
+    ) {
+        let error = result.err().expect("another kind of map");
+        assert_eq!(error.cause(), Some(&Cause::HoldsNo { map_type, what }));
+        assert_eq!(error.raw_os_error(), None);
+        let words = format!("reach the elements of a map: a map of type {words}");
+        assert_eq!(error.to_string(), words);
+    }
+
+    let (stages, hash, inner) = (spec(1).create()?, hash(), hash());
+    let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
+    let outer = outer.create()?;
+    refused(
+        hash.elements::<u32, Prog>(),
+        MapType::HASH,
+        "programs",
+        "hash does not hold programs",
+    );
+    refused(
+        stages.elements::<u32, Map>(),
+        MapType::PROG_ARRAY,
+        "maps",
+        "prog_array does not hold maps",
+    );
+    refused(
+        outer.elements::<u32, Prog>(),
+        MapType::ARRAY_OF_MAPS,
+        "programs",
+        "array_of_maps does not hold programs",
+    );
+    refused(
+        outer.elements::<u32, Descriptor>(),
+        MapType::ARRAY_OF_MAPS,
+        "cgroups or perf events",
+        "array_of_maps does not hold cgroups or perf events",
+    );
+
+    // The keys, too; and the map comes back.
+    let id = stages.id()?;
+    let failed: Failed<Map> = Elements::<u64, Prog>::new(stages).unwrap_err();
+    let cause = failed.error().cause();
+    let (what, expected, found) = ("key", 4, 8);
+    assert_eq!(
+        cause,
+        Some(&Cause::Size {
+            what,
+            expected,
+            found
+        })
+    );
+    assert_eq!(failed.into_object().id()?, id);
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn beyond_the_end() -> Outcome {
+    let map = spec(2).create()?;
+    let stages = map.elements::<u32, Prog>()?;
+    assert_eq!(stages.lookup(&2)?, None);
+    for error in [
+        stages.update(&2, &returns(1)?, ElemFlags::ANY).unwrap_err(),
+        stages.delete(&2).unwrap_err(),
+    ] {
+        assert_eq!(error.raw_os_error(), Some(libc::E2BIG), "{error}");
+        let (index, max_entries) = (2, 2);
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::IndexBeyond { index, max_entries })
+        );
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn read_only() -> Outcome {
+    let fs = TestFs::new();
+    let (_, map) = staged()?;
+    let map = map.pin(fs.at("stages"))?;
+    let reader = Map::open_with(fs.at("stages"), Access::ReadOnly)?;
+    let stages = reader.elements::<u32, Prog>()?;
+    assert!(stages.lookup(&0)?.is_some());
+    let opened = Access::ReadOnly;
+    for error in [
+        stages.update(&0, &returns(1)?, ElemFlags::ANY).unwrap_err(),
+        stages.delete(&0).unwrap_err(),
+    ] {
+        assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
+    }
+    drop(map);
+    Ok(())
+}
+
+#[common::test(BY_ID)]
+fn an_array_of_maps() -> Outcome {
+    let (one, other) = (hash(), hash());
+    let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 2).inner_map(&one);
+    let outer = outer.create()?;
+    let maps = outer.elements::<u32, Map>()?;
+    assert_eq!(maps.lookup(&0)?, None);
+    maps.update(&0, &one, ElemFlags::ANY)?;
+    maps.update(&1, &other, ElemFlags::ANY)?;
+    let id = maps.lookup(&0)?.ok_or("no map")?;
+    assert!(Map::from_id(id)?.is_same_object(&one)?);
+    assert!(!Map::from_id(id)?.is_same_object(&other)?);
+    // It keeps what it holds.
+    let ids = (one.id()?, other.id()?);
+    drop((one, other));
+    sleep(Duration::from_millis(50));
+    assert_eq!(maps.lookup(&0)?, Some(ids.0));
+    assert_eq!(maps.lookup(&1)?, Some(ids.1));
+    assert_eq!(Map::from_id(ids.1)?.info()?.name, "test_hash");
+    assert!(maps.delete(&1)?);
+    assert!(!maps.delete(&1)?);
+    assert_eq!(maps.lookup(&1)?, None);
+    // One that is not like the first.
+    let unlike = MapSpec::new(MapType::HASH, 4, 16, 8).create()?;
+    let error = maps.update(&1, &unlike, ElemFlags::ANY);
+    let error = error.expect_err("values of another size");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert!(error.cause().is_none(), "{error}");
+    Ok(())
+}
+
+#[common::test(BY_ID)]
+fn a_hash_of_maps() -> Outcome {
+    let (one, other) = (hash(), hash());
+    let outer = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2).inner_map(&one);
+    let maps: Elements<u64, Map> = Elements::new(outer.create()?)?;
+    let key = 1 << 40;
+    assert_eq!(maps.lookup(&key)?, None);
+    assert!(!maps.delete(&key)?);
+    maps.update(&key, &one, ElemFlags::NOEXIST)?;
+    assert_eq!(maps.lookup(&key)?, Some(one.id()?));
+    let error = maps.update(&key, &other, ElemFlags::NOEXIST).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
+    maps.update(&key, &other, ElemFlags::EXIST)?;
+    assert_eq!(maps.lookup(&key)?, Some(other.id()?));
+    assert!(maps.delete(&key)?);
+    let error = maps.update(&key, &one, ElemFlags::EXIST).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn control_groups() -> Outcome {
+    own_mounts(|| {
+        let root = tempfile::tempdir()?;
+        mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None)?;
+        let group = OwnedFd::from(File::open(root.path())?);
+        let map = MapSpec::new(MapType::CGROUP_ARRAY, 4, 4, 1).create()?;
+        let groups = map.elements::<u32, Descriptor>()?;
+        assert!(!groups.delete(&0)?);
+        groups.update(&0, &group, ElemFlags::ANY)?;
+        assert!(groups.delete(&0)?);
+        assert!(!groups.delete(&0)?);
+        let other = OwnedFd::from(File::open("/dev/null")?);
+        let error = groups.update(&0, &other, ElemFlags::ANY);
+        let error = error.expect_err("no control group");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
+        drop(group);
+        unmount(root.path(), UnmountFlags::DETACH)?;
+        fs::remove_dir(root.path())?;
+        Ok(())
+    })
+}
+
+/// `perf_event_open(2)`: an event of the software's, on the first CPU, that is read by programs.
+fn event() -> std::io::Result<OwnedFd> {
+    // PERF_TYPE_SOFTWARE, the struct's first size of 64 bytes, PERF_COUNT_SW_BPF_OUTPUT.
+    let mut attr = [0u8; 64];
+    attr[0..4].copy_from_slice(&1u32.to_ne_bytes());
+    attr[4..8].copy_from_slice(&64u32.to_ne_bytes());
+    attr[8..16].copy_from_slice(&10u64.to_ne_bytes());
+    // SAFETY: the struct is as long as it says, and only read.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, 0) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+#[common::test(ROOT)]
+fn perf_events() -> Outcome {
+    for flags in [MapFlags::empty(), MapFlags::PRESERVE_ELEMS] {
+        let map = MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1).flags(flags);
+        let map = map.create()?;
+        let events = map.elements::<u32, Descriptor>()?;
+        events.update(&0, &event()?, ElemFlags::ANY)?;
+        // What another descriptor of the map puts there goes with it.
+        let again = Map::from_id(map.id()?)?;
+        again
+            .elements::<u32, Descriptor>()?
+            .update(&0, &event()?, ElemFlags::ANY)?;
+        drop(again);
+        assert_eq!(events.delete(&0)?, flags == MapFlags::PRESERVE_ELEMS);
+        let other = OwnedFd::from(File::open("/dev/null")?);
+        let error = events.update(&0, &other, ElemFlags::ANY);
+        let error = error.expect_err("no event");
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
+    }
+    Ok(())
+}

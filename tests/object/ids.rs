@@ -1,0 +1,247 @@
+//! Objects by their ids: which there are, whatever comes and goes, and which are one.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::probe::Capability;
+use bpf_pin::{Access, Error, Kind, Link, Map, Object, PinnedMap, Prog, abi};
+use common::*;
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::thread::CapabilitySet;
+
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const BPF: &[Need] = &[cap::BPF];
+const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+
+#[common::test(OTHERS)]
+fn ids_with_less_than_the_privilege() -> Outcome {
+    as_user(CapabilitySet::BPF, ids_without_privileges)
+}
+
+#[common::test(ROOT)]
+fn ids_of_each_kind() -> Outcome {
+    let (map, prog, link) = (hash(), prog(), link());
+    let maps = Map::ids().collect::<Result<Vec<_>, _>>()?;
+    let progs = Prog::ids().collect::<Result<Vec<_>, _>>()?;
+    let links = Link::ids().collect::<Result<Vec<_>, _>>()?;
+    assert!(maps.contains(&map.id()?));
+    assert!(progs.contains(&prog.id()?));
+    assert!(links.contains(&link.id()?));
+    // A dead one's is gone.
+    let id = link.id()?;
+    drop(link);
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while Link::ids().any(|other| other.is_ok_and(|other| other == id)) {
+        assert!(
+            std::time::Instant::now() < patience,
+            "a link that does not die"
+        );
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn ids_ascend_and_end() -> Outcome {
+    let _maps: Vec<Map> = (0..20).map(|_| hash()).collect();
+    let mut ids = Map::ids();
+    let mut last = 0;
+    for id in ids.by_ref() {
+        let id = id?;
+        assert!(id > last, "{id} after {last}");
+        last = id;
+    }
+    // Over is over, whatever is made since.
+    let _more: Vec<Map> = (0..3).map(|_| hash()).collect();
+    assert!(ids.next().is_none());
+    assert!(ids.next().is_none());
+    assert!(format!("{ids:?}").contains(&last.to_string()));
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn ids_while_objects_come_and_go() -> Outcome {
+    let held: Vec<Map> = (0..20).map(|_| hash()).collect();
+    let held = held
+        .iter()
+        .map(Map::id)
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    let kept: Vec<Map> = held
+        .iter()
+        .map(|id| Map::from_id(*id))
+        .collect::<Result<_, _>>()?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Outcome {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    drop((hash(), hash()));
+                }
+            });
+        }
+        let looked = (0..50).try_for_each(|_| -> Outcome {
+            let seen = Map::ids().collect::<Result<Vec<_>, _>>()?;
+            assert!(seen.is_sorted());
+            let once: BTreeSet<_> = seen.iter().copied().collect();
+            assert_eq!(once.len(), seen.len(), "an id that comes twice");
+            let missed: Vec<_> = held.difference(&once).collect();
+            assert!(missed.is_empty(), "{missed:?} live and are not told of");
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        looked
+    })?;
+    drop(kept);
+    Ok(())
+}
+
+#[common::test(NO_BPF)]
+fn ids_without_privileges() -> Outcome {
+    fn assert_refused(error: &Error, kind: Kind) {
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        assert_eq!(error.operation(), Operation::NextId);
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("find the next {kind}: "))
+        );
+        assert!(
+            matches!(
+                error.cause(),
+                Some(Cause::MissingCapability {
+                    capability: Capability::SysAdmin,
+                    ..
+                })
+            ),
+            "{error}"
+        );
+        let words = "this thread lacks CAP_SYS_ADMIN, needed for finding objects by their ids";
+        assert_eq!(error.to_string(), format!("find the next {kind}: {words}"));
+    }
+    let mut maps = Map::ids();
+    assert_refused(&maps.next().ok_or("no answer")?.unwrap_err(), Kind::Map);
+    assert!(maps.next().is_none(), "it ends");
+    let next = Prog::ids().next().ok_or("no answer")?;
+    assert_refused(&next.unwrap_err(), Kind::Prog);
+    let next = Link::ids().next().ok_or("no answer")?;
+    assert_refused(&next.unwrap_err(), Kind::Link);
+    let error = Map::from_id_with(1, Access::ReadOnly).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+    assert!(matches!(
+        error.cause(),
+        Some(Cause::MissingCapability { .. })
+    ));
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn a_map_by_its_id_for_one_purpose() -> Outcome {
+    let map = hash();
+    map.elements::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
+    let id = map.id()?;
+    for (access, reads, writes) in [
+        (Access::ReadWrite, true, true),
+        (Access::ReadOnly, true, false),
+        (Access::WriteOnly, false, true),
+    ] {
+        let opened = Map::from_id_with(id, access)?;
+        assert!(fcntl_getfd(&opened)?.contains(FdFlags::CLOEXEC));
+        assert!(opened.is_same_object(&map)?);
+        let elems = opened.elements::<u32, u64>()?;
+        let cause = Cause::MapAccess { opened: access };
+        match elems.lookup(&1) {
+            Ok(value) => assert_eq!((value, reads), (Some(7), true)),
+            Err(error) => assert_eq!((error.cause(), reads), (Some(&cause), false)),
+        }
+        match elems.update(&1, &7, ElemFlags::ANY) {
+            Ok(()) => assert!(writes),
+            Err(error) => assert_eq!((error.cause(), writes), (Some(&cause), false)),
+        }
+    }
+    let error = Map::from_id_with(u32::MAX, Access::ReadOnly).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(
+        error.to_string(),
+        "open map 4294967295: no living map has this id"
+    );
+    Ok(())
+}
+
+/// What the docs of `Map::from_id_with` claim of the kernel, by the bare command.
+#[common::test(ROOT)]
+fn only_maps_are_opened_by_id_for_one_purpose() -> Outcome {
+    let (map, prog, link) = (hash(), prog(), link());
+    let open = |cmd, id| {
+        let mut attr = abi::bpf_attr_get_id {
+            start_id: id,
+            open_flags: abi::BPF_F_RDONLY,
+            ..abi::bpf_attr_get_id::zeroed()
+        };
+        let size = size_of_val(&attr) as u32;
+        // SAFETY: the arm holds no address.
+        let fd = unsafe { abi::bpf(cmd, std::ptr::from_mut(&mut attr).cast(), size) };
+        match fd {
+            ..0 => std::io::Error::last_os_error().raw_os_error(),
+            fd => {
+                // SAFETY: the command has just made it.
+                drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+                None
+            }
+        }
+    };
+    assert_eq!(open(abi::BPF_MAP_GET_FD_BY_ID, map.id()?), None);
+    let einval = Some(libc::EINVAL);
+    assert_eq!(open(abi::BPF_PROG_GET_FD_BY_ID, prog.id()?), einval);
+    assert_eq!(open(abi::BPF_LINK_GET_FD_BY_ID, link.id()?), einval);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn the_same_object() -> Outcome {
+    let fs = TestFs::new();
+    let (map, other, prog) = (hash(), hash(), prog());
+    assert!(map.is_same_object(&map)?);
+    assert!(map.is_same_object(map.try_clone()?)?);
+    assert!(!map.is_same_object(&other)?);
+    assert!(!map.is_same_object(&prog)?);
+    assert!(!prog.is_same_object(&map)?);
+    let pinned: PinnedMap = map.try_clone()?.pin(fs.at("map"))?;
+    assert!(map.is_same_object(&*pinned)?);
+    assert!(map.is_same_object(Object::open(fs.at("map"))?)?);
+    let writer = Map::open_with(fs.at("map"), Access::WriteOnly)?;
+    assert!(map.is_same_object(&writer)? && writer.is_same_object(&map)?);
+    // A descriptor of nobody's type.
+    let fd: OwnedFd = map.try_clone()?.into();
+    assert!(pinned.is_same_object(fd.as_fd())?);
+    // The same number in two kinds is not the same object.
+    let progs: Vec<Prog> = (0..4).map(|_| common::prog()).collect();
+    for prog in &progs {
+        assert!(!map.is_same_object(prog)?);
+    }
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn no_object() -> Outcome {
+    let map = hash();
+    let file = File::open("/dev/null")?;
+    let error = map.is_same_object(&file).expect_err("no object");
+    assert!(
+        matches!(error.cause(), Some(Cause::NotBpf { .. })),
+        "{error}"
+    );
+    assert_eq!(error.operation(), Operation::FromFd);
+    let error = map.is_same_object(btf()).expect_err("BTF");
+    assert!(
+        matches!(error.cause(), Some(Cause::NotBpf { .. })),
+        "{error}"
+    );
+    Ok(())
+}

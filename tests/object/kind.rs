@@ -1,0 +1,450 @@
+//! A kind is proven before a typed value exists.
+
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::thread;
+
+use bpf_pin::error::{Cause, Failed};
+use bpf_pin::object::{PinnedObject, TypedObject};
+use bpf_pin::types::MapFlags;
+use bpf_pin::{
+    __proof, Access, Error, Kind, Link, Map, MapSpec, MapType, Object, PinnedLink, PinnedMap,
+    PinnedProg, Prog, abi,
+};
+use common::*;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::DupFlags;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
+
+/// Opens the pin at `path` in each way there is; all but `kind`'s own must be refused.
+fn opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
+    one(kind, Kind::Map, Map::open(path).map(drop))?;
+    one(kind, Kind::Prog, Prog::open(path).map(drop))?;
+    one(kind, Kind::Link, Link::open(path).map(drop))?;
+    one(kind, Kind::Map, PinnedMap::open(path).map(drop))?;
+    one(kind, Kind::Prog, PinnedProg::open(path).map(drop))?;
+    one(kind, Kind::Link, PinnedLink::open(path).map(drop))?;
+    assert_eq!(Object::open(path)?.kind(), kind);
+    assert_eq!(PinnedObject::open(path)?.kind(), kind);
+    Ok(())
+}
+
+fn one(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
+    if kind == expected {
+        return Ok(opened?);
+    }
+    let error = opened.expect_err("another kind");
+    let cause = Cause::WrongKind {
+        expected,
+        found: kind,
+    };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), None, "no syscall failed");
+    assert!(
+        error
+            .to_string()
+            .ends_with(&format!("it is a {kind}, not a {expected}"))
+    );
+    Ok(())
+}
+
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn maps_and_programs_open_as_what_they_are_and_as_nothing_else() -> Outcome {
+    let fs = TestFs::new();
+    let (map, prog) = (fs.at("map"), fs.at("prog"));
+    let pinned = (hash().pin(&map)?, common::prog().pin(&prog)?);
+    opens_only_as(Kind::Map, &map)?;
+    opens_only_as(Kind::Prog, &prog)?;
+    assert_eq!(Map::open(&map)?.id()?, pinned.0.id()?);
+    assert_eq!(Prog::open(&prog)?.id()?, pinned.1.id()?);
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
+fn links_open_as_what_they_are_and_as_nothing_else() -> Outcome {
+    own_network(|| {
+        let fs = TestFs::new();
+        let path = fs.at("link");
+        let made = NetnsLink::new();
+        let id = made.link.id()?;
+        made.link.pin(&path)?;
+        opens_only_as(Kind::Link, &path)?;
+        assert_eq!(Link::open(&path)?.id()?, id);
+        Ok(())
+    })
+}
+
+/// Every way that tells anything must tell the same, and the two without /proc must both tell.
+fn agree(fd: impl AsFd, kind: Kind) {
+    let fd = fd.as_fd();
+    assert_eq!(__proof::by_info(fd), Some(kind), "by info");
+    assert_eq!(__proof::by_command(fd), Some(kind), "by command");
+    assert_eq!(__proof::by_proc(fd), Some(kind), "by /proc");
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
+fn every_way_of_proof_agrees_on_every_type_of_map() -> Outcome {
+    let spec = MapSpec::new;
+    let mut seen = 0;
+    for spec in [
+        spec(MapType::HASH, 4, 8, 4),
+        spec(MapType::ARRAY, 4, 8, 4),
+        spec(MapType::PROG_ARRAY, 4, 4, 4),
+        spec(MapType::PERF_EVENT_ARRAY, 4, 4, 4),
+        spec(MapType::PERCPU_HASH, 4, 8, 4),
+        spec(MapType::PERCPU_ARRAY, 4, 8, 4),
+        spec(MapType::STACK_TRACE, 4, 8, 4),
+        spec(MapType::CGROUP_ARRAY, 4, 4, 4),
+        spec(MapType::LRU_HASH, 4, 8, 4),
+        spec(MapType::LRU_PERCPU_HASH, 4, 8, 4),
+        spec(MapType::LPM_TRIE, 8, 8, 4).flags(MapFlags::NO_PREALLOC),
+        spec(MapType::DEVMAP, 4, 4, 4),
+        spec(MapType::SOCKMAP, 4, 4, 4),
+        spec(MapType::CPUMAP, 4, 4, 1),
+        spec(MapType::SOCKHASH, 4, 4, 4),
+        spec(MapType::QUEUE, 0, 8, 4),
+        spec(MapType::STACK, 0, 8, 4),
+        spec(MapType::DEVMAP_HASH, 4, 4, 4),
+        spec(MapType::ARENA, 0, 0, 4).flags(MapFlags::MMAPABLE),
+        spec(MapType::BLOOM_FILTER, 0, 8, 4),
+        spec(MapType::RHASH, 4, 8, 4).flags(MapFlags::NO_PREALLOC),
+    ] {
+        // A type that this kernel does not know is EINVAL; the table of types has its own test.
+        match spec.create() {
+            Ok(map) => agree(&map, Kind::Map),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+                continue;
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen >= 18, "only {seen} types of map");
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
+fn every_way_of_proof_agrees_on_programs_and_links() -> Outcome {
+    let fs = TestFs::new();
+    agree(prog(), Kind::Prog);
+    agree(sk_lookup(), Kind::Prog);
+    own_network(|| {
+        let made = NetnsLink::new();
+        // The kernel spells the name of a fresh link another way than that of an opened one.
+        agree(&made.link, Kind::Link);
+        made.link.pin(fs.at("link"))?;
+        agree(&Link::open(fs.at("link"))?, Kind::Link);
+        Ok(())
+    })
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
+fn the_access_asked_for_changes_no_proof() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("pin");
+    let map = hash().pin(&path)?;
+    for access in [Access::ReadWrite, Access::ReadOnly, Access::WriteOnly] {
+        let opened = Map::open_with(&path, access)?;
+        assert_eq!(opened.id()?, map.id()?);
+        assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Map);
+        let error = Prog::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+        let error = PinnedProg::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+    }
+    map.unpin()?;
+    prog().pin(&path)?.into_inner();
+    for access in [Access::ReadWrite, Access::ReadOnly, Access::WriteOnly] {
+        Prog::open_with(&path, access)?;
+        assert_eq!(Object::open_with(&path, access)?.kind(), Kind::Prog);
+        let error = Map::open_with(&path, access).unwrap_err();
+        assert!(
+            matches!(error.cause(), Some(Cause::WrongKind { .. })),
+            "{error}"
+        );
+    }
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
+fn proof_needs_no_proc() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    own_mounts(|| {
+        mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
+        let at = |name| dir.path().join(name);
+        hash().pin(at("map"))?;
+        prog().pin(at("prog"))?;
+        link().pin(at("link"))?;
+        unmount("/proc", UnmountFlags::DETACH)?;
+        while std::fs::exists("/proc/self")? {
+            unmount("/proc", UnmountFlags::DETACH)?;
+        }
+        opens_only_as(Kind::Map, &at("map"))?;
+        opens_only_as(Kind::Prog, &at("prog"))?;
+        opens_only_as(Kind::Link, &at("link"))?;
+        let fd = OwnedFd::from(File::open("/dev/null")?);
+        let (_, error) = Map::try_from(fd).unwrap_err().into_parts();
+        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
+        let text = "take a descriptor for a map: it is not a map, program or link";
+        assert_eq!(error.to_string(), text);
+        PinnedMap::open(at("map"))?.unpin()?;
+        Ok(())
+    })
+}
+
+/// `fd` is rejected as a `T` and comes back open.
+fn refused<T>(fd: OwnedFd) -> (OwnedFd, Error)
+where
+    T: TypedObject + TryFrom<OwnedFd, Error = Failed<OwnedFd>> + std::fmt::Debug,
+{
+    let failed = T::try_from(fd).expect_err("not of that kind");
+    let (fd, error) = failed.into_parts();
+    rustix::io::fcntl_getfd(&fd).expect("still open");
+    (fd, error)
+}
+
+#[common::test]
+fn other_descriptors_are_refused_and_given_back() -> Outcome {
+    let (read, write) = rustix::pipe::pipe()?;
+    let (one, other) = std::os::unix::net::UnixStream::pair()?;
+    for fd in [
+        File::open("/dev/null")?.into(),
+        File::open("/")?.into(),
+        File::open("/proc/self/status")?.into(),
+        // Of which most of the kernel says that it is no descriptor at all.
+        rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty())?,
+        read,
+        write,
+        one.into(),
+        other.into(),
+    ] {
+        let (fd, _) = refused::<Map>(fd);
+        let (fd, _) = refused::<Prog>(fd);
+        let (_, error) = refused::<Link>(fd);
+        let found = matches!(error.cause(), Some(Cause::NotBpf { found: Some(_) }));
+        assert!(found, "{error}");
+    }
+    let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
+    let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
+    assert_eq!(error.to_string(), text);
+    let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
+    let text = "take a descriptor for an object: it is /dev/null, not a map, program or link";
+    assert_eq!(failed.to_string(), text);
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn btf_is_no_kind() -> Outcome {
+    let fd = common::btf();
+    for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
+        assert_eq!(way(fd.as_fd()), None);
+    }
+    let (_, error) = refused::<Link>(fd);
+    let found = Some("anon_inode:btf".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    Ok(())
+}
+
+#[common::test(&[cap::BPF])]
+fn a_descriptor_of_another_kind_is_given_back() -> Outcome {
+    let (fd, error) = refused::<Prog>(hash().into());
+    let (expected, found) = (Kind::Prog, Kind::Map);
+    assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
+    let (fd, _) = refused::<Link>(fd);
+    let map = Map::try_from(fd).map_err(|_| "it is a map")?;
+    assert_eq!(map.info()?.map_type, MapType::HASH);
+    let object = Object::try_from(OwnedFd::from(map))?;
+    assert_eq!(object.kind(), Kind::Map);
+    let (fd, _) = refused::<Map>(prog().into());
+    let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
+    assert_eq!(prog.info()?.name, "test_filter");
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn no_proc_but_the_kernels_own_is_believed() -> Outcome {
+    own_mounts(|| {
+        mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
+        for dir in ["/proc/self/fd", "/proc/thread-self/fd"] {
+            std::fs::create_dir_all(dir)?;
+            for number in 0..1000 {
+                symlink("anon_inode:bpf-map", format!("{dir}/{number}"))?;
+            }
+        }
+        let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
+        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
+        Ok(())
+    })
+}
+
+/// What has a number in the process may be something else in a thread.
+#[common::test(&[cap::BPF])]
+fn each_thread_has_descriptors_of_its_own() -> Outcome {
+    let map = hash();
+    let number = map.as_fd().as_raw_fd();
+    let error = thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            // SAFETY: this thread closes and opens in a table of its own from here on.
+            unsafe { unshare_unsafe(UnshareFlags::FILES) }.expect("descriptors of its own");
+            // SAFETY: the number is this table's copy; the map's owner has another table.
+            let copy = unsafe { OwnedFd::from_raw_fd(number) };
+            rustix::io::dup3(
+                File::open("/dev/null").unwrap(),
+                &mut ManuallyDrop::new(copy),
+                DupFlags::CLOEXEC,
+            )
+            .unwrap();
+            // SAFETY: it was just made, in this table.
+            let null = unsafe { OwnedFd::from_raw_fd(number) };
+            refused::<Map>(null).1
+        });
+        other.join().unwrap()
+    });
+    let found = Some("/dev/null".to_owned());
+    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    assert_eq!(map.info()?.map_type, MapType::HASH);
+    Ok(())
+}
+
+/// Two of the kinds' commands say EBADF of an O_PATH descriptor; one alone must not be believed.
+#[common::test(&[cap::BPF])]
+fn a_denied_command_proves_nothing() -> Outcome {
+    for cmd in [abi::BPF_PROG_BIND_MAP, abi::BPF_LINK_UPDATE] {
+        for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EBADF] {
+            denied(Some(cmd), errno as u32, || -> Outcome {
+                let path_only = || rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty());
+                refused::<Map>(path_only()?);
+                refused::<Prog>(path_only()?);
+                refused::<Link>(path_only()?);
+                assert_eq!(__proof::by_command(path_only()?.as_fd()), None);
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[common::test(&[cap::BPF])]
+fn what_is_denied_is_proven_in_another_way() -> Outcome {
+    let (map, prog) = (hash(), prog());
+    for cmd in [abi::BPF_MAP_LOOKUP_BATCH, abi::BPF_OBJ_GET_INFO_BY_FD] {
+        denied(Some(cmd), libc::EPERM as u32, || -> Outcome {
+            let (map, prog) = (map.try_clone()?, prog.try_clone()?);
+            Map::try_from(OwnedFd::from(map))?;
+            Prog::try_from(OwnedFd::from(prog))?;
+            Ok(())
+        })?;
+    }
+    // All of it, and /proc tells.
+    denied(None, libc::EPERM as u32, || -> Outcome {
+        let (map, prog) = (map.try_clone()?, prog.try_clone()?);
+        let (prog, _) = refused::<Map>(prog.into());
+        Prog::try_from(prog)?;
+        let map = Map::try_from(OwnedFd::from(map))?;
+        assert_eq!(
+            map.info().expect_err("all is denied").raw_os_error(),
+            Some(libc::EPERM)
+        );
+        Ok(())
+    })
+}
+
+/// As the docs of [`Map::open`] have it: the one answer by which a map is known is a filter's.
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn a_filter_can_forge_a_proof() -> Outcome {
+    let fs = TestFs::new();
+    let prog = prog();
+    let prog_id = prog.id()?;
+    prog.pin(fs.at("prog"))?;
+    for errno in [0, 524] {
+        denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno, || {
+            let forged = Map::open(fs.at("prog")).expect("what passes for a map");
+            assert_eq!(forged.id().unwrap(), prog_id);
+            let error = forged.freeze().expect_err("a program");
+            assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+            // This asks for more than one answer.
+            let object = Object::open(fs.at("prog")).expect("a program");
+            assert_eq!(object.kind(), Kind::Prog);
+        });
+    }
+    Ok(())
+}
+
+/// A seccomp filter answers `BPF_OBJ_GET_INFO_BY_FD` with success, and the kernel writes nothing.
+#[common::test(&[cap::BPF, Need::Bpffs])]
+fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
+    let fs = TestFs::new();
+    let (map, other, prog) = (hash(), hash(), prog());
+    let pinned = map.try_clone()?.pin(fs.at("map"))?;
+    prog.try_clone()?.pin(fs.at("prog"))?;
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || -> Outcome {
+        for (fd, kind) in [(map.as_fd(), Kind::Map), (prog.as_fd(), Kind::Prog)] {
+            assert_eq!(__proof::by_info(fd), None);
+            assert_eq!(__proof::by_command(fd), None);
+            assert_eq!(__proof::by_proc(fd), Some(kind));
+        }
+        // What is no object at all is none either.
+        for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
+            assert_eq!(way(File::open("/dev/null")?.as_fd()), None);
+        }
+        assert_eq!(Object::open(fs.at("prog"))?.kind(), Kind::Prog);
+        Link::open(fs.at("map")).expect_err("a map");
+        Prog::open(fs.at("map")).expect_err("a map");
+        // Two objects without an id are not the same object.
+        map.is_same_object(&other).expect_err("no id");
+        map.is_same_object(&map).expect_err("no id");
+        let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+        let unproven = Cause::Unproven { info_errno: None };
+        assert_eq!(failed.cause(), Some(&unproven), "{failed}");
+        Ok(())
+    })?;
+    assert_eq!(Map::open(fs.at("map"))?.id()?, map.id()?);
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN, Need::Bpffs])]
+fn a_failure_to_describe_an_object_is_reported_with_its_errno() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("map"))?;
+    let errno = libc::ENOMEM;
+    denied(
+        Some(abi::BPF_OBJ_GET_INFO_BY_FD),
+        errno as u32,
+        || -> Outcome {
+            let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+            let info_errno = Some(errno);
+            assert_eq!(failed.cause(), Some(&Cause::Unproven { info_errno }));
+            assert_eq!(failed.error().raw_os_error(), Some(errno));
+            let text = "it could not be identified: BPF_OBJ_GET_INFO_BY_FD failed with ENOMEM";
+            assert!(failed.to_string().ends_with(text), "{failed}");
+            Ok(())
+        },
+    )
+}
+
+/// A filter has answered, and no privilege is to blame.
+#[common::test(&[cap::BPF, cap::SETUID])]
+fn a_filter_is_no_lack_of_privilege() -> Outcome {
+    let map = hash();
+    as_user(CapabilitySet::empty(), || {
+        denied(None, libc::EPERM as u32, || {
+            for error in [
+                map.info().expect_err("all is denied"),
+                Map::open("/sys/fs/bpf/flows").expect_err("all is denied"),
+            ] {
+                assert!(error.to_string().ends_with(": EPERM"), "{error}");
+                assert_eq!(error.cause(), None);
+            }
+        });
+    });
+    Ok(())
+}

@@ -1,0 +1,396 @@
+//! Pin, open, unpin: a life that outlasts its descriptor, and nothing lost when a step fails.
+
+use std::os::fd::AsFd;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::{Access, Identity, Kind, Link, Map, PinnedMap, Prog};
+use common::*;
+use rustix::fs::{CWD, Mode, OFlags, chmod, chown, linkat, symlink};
+use rustix::process::{Gid, Uid};
+use rustix::thread::CapabilitySet;
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+
+#[common::test(PINS)]
+fn a_pinned_map_keeps_its_elements() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("flows");
+    {
+        let map = hash();
+        map.elements::<u32, u64>()?
+            .update(&7, &42, ElemFlags::ANY)?;
+        map.pin(&path)?;
+    }
+    let again = PinnedMap::open(&path)?;
+    assert_eq!(again.path(), path);
+    assert_eq!(again.elements::<u32, u64>()?.lookup(&7)?, Some(42));
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn each_kind_comes_back_under_its_id() -> Outcome {
+    let fs = TestFs::new();
+    let map = hash().pin(fs.at("map"))?;
+    let prog = prog().pin(fs.at("prog"))?;
+    let link = link().pin(fs.at("link"))?;
+    let ids = (map.id()?, prog.id()?, link.id()?);
+    drop((map, prog, link));
+    assert_eq!(Map::open(fs.at("map"))?.id()?, ids.0);
+    assert_eq!(Prog::open(fs.at("prog"))?.id()?, ids.1);
+    assert_eq!(Link::open(fs.at("link"))?.id()?, ids.2);
+    assert_eq!(fs.names(), ["link", "map", "prog"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn dropping_leaves_the_pin() -> Outcome {
+    let fs = TestFs::new();
+    drop(hash().pin(fs.at("map"))?);
+    assert_eq!(fs.names(), ["map"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn into_inner_leaves_the_pin() -> Outcome {
+    let fs = TestFs::new();
+    let map: Map = hash().pin(fs.at("map"))?.into_inner();
+    assert_eq!(Map::open(fs.at("map"))?.id()?, map.id()?);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn unpin_gives_the_object_back_alive() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("map"))?;
+    let id = pinned.id()?;
+    let map = pinned.unpin()?;
+    assert!(fs.names().is_empty());
+    assert_eq!(map.id()?, id);
+    map.elements::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
+    // And round again.
+    map.pin(fs.at("map"))?
+        .unpin()?
+        .pin(fs.at("other"))?
+        .unpin()?;
+    assert!(fs.names().is_empty());
+    Ok(())
+}
+
+/// The kernel lets go of an object some time after its last reference.
+fn until_gone(id: u32) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while Map::from_id(id).is_ok() {
+        assert!(Instant::now() < end, "map {id} lives on");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let error = Map::from_id(id).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+}
+
+#[common::test(ROOT)]
+fn without_descriptor_and_pin_an_object_dies() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("map"))?;
+    let id = pinned.id()?;
+    drop(pinned);
+    // Only the pin holds it.
+    assert_eq!(Map::from_id(id)?.id()?, id);
+    let map = PinnedMap::open(fs.at("map"))?.unpin()?;
+    // Only the descriptor holds it.
+    assert_eq!(Map::from_id(id)?.id()?, id);
+    drop(map);
+    until_gone(id);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn one_object_under_two_names() -> Outcome {
+    let fs = TestFs::new();
+    let map = hash();
+    let one = map.try_clone()?.pin(fs.at("one"))?;
+    let two = map.pin(fs.at("two"))?;
+    assert_eq!(one.id()?, two.id()?);
+    one.unpin()?;
+    assert_eq!(fs.names(), ["two"]);
+    // A hard link is a name like any other.
+    linkat(
+        CWD,
+        fs.at("two"),
+        CWD,
+        fs.at("three"),
+        rustix::fs::AtFlags::empty(),
+    )?;
+    PinnedMap::open(fs.at("three"))?.unpin()?;
+    assert_eq!(fs.names(), ["two"]);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn the_longest_name_and_long_paths() -> Outcome {
+    let fs = TestFs::new();
+    // On either side of what a path may have in place, and the longest that a name may have.
+    let root = fs.root().as_os_str().len() + 1;
+    for length in [254, 255, 256]
+        .map(|path| path - root)
+        .into_iter()
+        .chain([255])
+    {
+        let name = "n".repeat(length);
+        let pinned = hash().pin(fs.at(&name))?;
+        assert_eq!(pinned.path(), fs.at(&name));
+        assert_eq!(fs.names(), [name]);
+        pinned.unpin()?;
+    }
+    let mut deep = fs.root().to_owned();
+    for _ in 0..8 {
+        deep.push("d".repeat(100));
+        rustix::fs::mkdir(&deep, Mode::RWXU)?;
+    }
+    PinnedMap::open(hash().pin(deep.join("map"))?.path())?.unpin()?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn any_bytes_but_a_dot_make_a_name() -> Outcome {
+    let fs = TestFs::new();
+    for name in [" ", "a b", "-", "ä", "\u{1}\n", "*", "~", "%s", "\"", "\\"] {
+        let pinned = hash().pin(fs.at(name))?;
+        assert_eq!(fs.names(), [name]);
+        assert_eq!(Map::open(fs.at(name))?.id()?, pinned.id()?);
+        pinned.unpin()?;
+    }
+    let bytes = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    use std::os::unix::ffi::OsStrExt;
+    hash().pin(fs.root().join(bytes))?.unpin()?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn unpin_removes_no_other_objects_pin() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("map");
+    let ours = hash().pin(&path)?;
+    rustix::fs::unlink(&path)?;
+    let theirs = hash().pin(&path)?;
+    let failed = ours.unpin().unwrap_err();
+    let (ours, error) = failed.into_parts();
+    let cause = Cause::Replaced {
+        expected: Identity {
+            kind: Kind::Map,
+            id: ours.id()?,
+        },
+        found: Identity {
+            kind: Kind::Map,
+            id: theirs.id()?,
+        },
+    };
+    assert_eq!(error.cause(), Some(&cause));
+    assert_eq!(error.operation(), Operation::Unpin);
+    assert_eq!(error.path(), Some(&*path));
+    assert_eq!(
+        Map::open(&path)?.id()?,
+        theirs.id()?,
+        "theirs is still there"
+    );
+    // And ours can be pinned elsewhere, alive.
+    ours.into_inner().pin(fs.at("elsewhere"))?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn unpin_knows_an_object_of_another_kind() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("pin");
+    let ours = hash().pin(&path)?;
+    rustix::fs::unlink(&path)?;
+    let theirs = prog().pin(&path)?;
+    let (ours, error) = ours.unpin().unwrap_err().into_parts();
+    let cause = Cause::Replaced {
+        expected: ours.identity()?,
+        found: theirs.identity()?,
+    };
+    assert_eq!(error.cause(), Some(&cause));
+    assert_eq!(fs.names(), ["pin"]);
+    // Ids are counted for each kind, so a number alone tells nothing.
+    let map = Identity {
+        kind: Kind::Map,
+        id: 7,
+    };
+    let prog = Identity {
+        kind: Kind::Prog,
+        ..map
+    };
+    assert_ne!(map, prog);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn unpin_removes_no_symbolic_link() -> Outcome {
+    let fs = TestFs::new();
+    let pinned = hash().pin(fs.at("map"))?;
+    symlink("map", fs.at("alias"))?;
+    let alias = PinnedMap::open(fs.at("alias"))?;
+    assert_eq!(alias.id()?, pinned.id()?, "opening follows it");
+    let (alias, error) = alias.unpin().unwrap_err().into_parts();
+    let path = fs.at("alias");
+    assert_eq!(error.cause(), Some(&Cause::SymbolicLink { path }));
+    assert_eq!(fs.names(), ["alias", "map"]);
+    drop(alias);
+    rustix::fs::unlink(fs.at("alias"))?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn unpin_of_what_is_gone() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("map");
+    let ours = hash().pin(&path)?;
+    rustix::fs::unlink(&path)?;
+    let (ours, error) = ours.unpin().unwrap_err().into_parts();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    assert_eq!(error.cause(), Some(&Cause::Missing { path }));
+    assert_eq!(ours.info()?.max_entries, 8);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn unpin_needs_no_permission_on_the_pin_itself() -> Outcome {
+    let fs = TestFs::detached("777");
+    let (user, group) = (Uid::from_raw(1234), Gid::from_raw(1234));
+    let directory = fs.at("of_the_user");
+    rustix::fs::mkdir(&directory, Mode::RWXU)?;
+    chown(&directory, Some(user), Some(group))?;
+    for (mode, access) in [(0o400, Access::ReadOnly), (0o200, Access::WriteOnly)] {
+        let path = directory.join("map");
+        hash().pin(&path)?;
+        chown(&path, Some(user), Some(group))?;
+        chmod(&path, Mode::from_raw_mode(mode))?;
+        as_user(CapabilitySet::BPF, || -> Result<(), bpf_pin::Error> {
+            PinnedMap::open_with(&path, access)?.unpin()?;
+            Ok(())
+        })?;
+        assert_eq!(std::fs::read_dir(&directory)?.count(), 0);
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn of_eight_pins_under_one_name_one_wins() -> Outcome {
+    let fs = TestFs::new();
+    for _ in 0..20 {
+        let path = fs.at("map");
+        let start = Barrier::new(8);
+        let won: Vec<u32> = thread::scope(|scope| {
+            let racers: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let map = hash();
+                        let id = map.id().unwrap();
+                        start.wait();
+                        match map.pin(&path) {
+                            Ok(_) => Some(id),
+                            Err(failed) => {
+                                let cause = failed.error().cause().cloned();
+                                assert!(matches!(cause, Some(Cause::Exists { .. })), "{failed}");
+                                let map = failed.into_object();
+                                assert_eq!(map.id().unwrap(), id);
+                                None
+                            }
+                        }
+                    })
+                })
+                .collect();
+            racers
+                .into_iter()
+                .filter_map(|r| r.join().unwrap())
+                .collect()
+        });
+        assert_eq!(won.len(), 1);
+        let pinned = PinnedMap::open(&path)?;
+        assert_eq!(pinned.id()?, won[0]);
+        pinned.unpin()?;
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn of_eight_unpins_one_wins() -> Outcome {
+    let fs = TestFs::new();
+    for _ in 0..20 {
+        let path = fs.at("map");
+        let map = hash();
+        map.try_clone()?.pin(&path)?;
+        let start = Barrier::new(8);
+        let won = thread::scope(|scope| {
+            let racers: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let pinned = PinnedMap::open(&path).unwrap();
+                        start.wait();
+                        match pinned.unpin() {
+                            Ok(_) => 1,
+                            Err(failed) => {
+                                assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT));
+                                0
+                            }
+                        }
+                    })
+                })
+                .collect();
+            racers.into_iter().map(|r| r.join().unwrap()).sum::<i32>()
+        });
+        assert_eq!(won, 1);
+        assert!(fs.names().is_empty());
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn a_failed_pin_can_be_tried_again() -> Outcome {
+    let fs = TestFs::new();
+    let map = hash();
+    let id = map.id()?;
+    let failed = map.pin(fs.at("missing/map")).unwrap_err();
+    rustix::fs::mkdir(fs.at("missing"), Mode::RWXU)?;
+    let pinned = failed.into_object().pin(fs.at("missing/map"))?;
+    assert_eq!(pinned.id()?, id);
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn openers_and_unpinners_never_meet_a_half_made_pin() -> Outcome {
+    let fs = TestFs::new();
+    let path = fs.at("map");
+    let end = Instant::now() + Duration::from_millis(300);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut map = hash();
+            while Instant::now() < end {
+                map = map.pin(&path).unwrap().unpin().unwrap();
+            }
+        });
+        let opener = scope.spawn(|| {
+            let mut opened = 0;
+            while Instant::now() < end {
+                match Map::open(&path) {
+                    Ok(map) => {
+                        assert_eq!(map.info().unwrap().name, "test_hash");
+                        opened += 1;
+                    }
+                    Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}"),
+                }
+            }
+            opened
+        });
+        assert!(opener.join().unwrap() > 0, "the pin was seen at times");
+    });
+    // A directory of the pin's file system can be opened while pins come and go.
+    rustix::fs::open(fs.root(), OFlags::RDONLY, Mode::empty())?.as_fd();
+    assert!(fs.names().is_empty());
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! What the verifier says, how much of it, and what that costs.
+
+use std::process::ExitCode;
+
+use bpf_pin::prog::Insn;
+use bpf_pin::types::{LogLevel, ProgType};
+use bpf_pin::{Prog, ProgSpec, abi};
+use common::*;
+
+use crate::prog_load::{BPF, CHILD, ZERO, log_of};
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn syscalls_of_a_load() -> Outcome {
+    alone(CHILD, "syscalls")
+}
+
+fn filter(insns: &[Insn]) -> ProgSpec<'_> {
+    ProgSpec::new(ProgType::SOCKET_FILTER, insns)
+}
+
+/// Each is a line of 40 letters at least.
+fn stores(count: usize) -> Vec<Insn> {
+    vec![Insn::st_mem(abi::BPF_DW, 10, -8, 1_234_567_890); count]
+}
+
+/// A program that loads.
+fn good(count: usize) -> Vec<Insn> {
+    let mut insns = stores(count);
+    insns.extend(ZERO);
+    insns
+}
+
+/// One that returns what was never set.
+fn bad(count: usize) -> Vec<Insn> {
+    let mut insns = stores(count);
+    insns.push(Insn::exit());
+    insns
+}
+
+#[common::test(BPF)]
+fn what_it_says_of_a_program_that_loads() -> Outcome {
+    for (level, says) in [
+        (LogLevel::LEVEL1, "processed 2 insns"),
+        (LogLevel::LEVEL2, "0: (b7) r0 = 0"),
+        (LogLevel::STATS, "stack depth"),
+        (LogLevel::LEVEL2 | LogLevel::STATS, "processed 2 insns"),
+    ] {
+        let spec = filter(&ZERO).name("said");
+        let (prog, log) = spec.load_with_log(level)?;
+        assert_eq!(prog.info()?.name, "said");
+        assert!(log.contains(says), "{level:?}: {log}");
+        assert!(!log.contains('\0'));
+    }
+    let (prog, log) = filter(&ZERO).load_with_log(LogLevel::empty())?;
+    assert_eq!(prog.info()?.prog_type, ProgType::SOCKET_FILTER);
+    assert_eq!(log, "");
+    // And of one that is refused, as without.
+    let error = filter(&[Insn::exit()]).load_with_log(LogLevel::LEVEL1);
+    let error = error.expect_err("nothing is returned");
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+    assert!(log_of(&error).contains("R0 !read_ok"), "{error}");
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_log_of_a_program_that_loads_is_whole() -> Outcome {
+    let insns = good(3000);
+    let (prog, log) = filter(&insns).load_with_log(LogLevel::LEVEL2)?;
+    assert_eq!(prog.info()?.prog_type, ProgType::SOCKET_FILTER);
+    assert!(log.len() > 64 << 10, "{} bytes", log.len());
+    for number in [0, 1, 1500, 2999] {
+        assert!(log.contains(&format!("\n{number}: (7a) ")), "{number}");
+    }
+    assert!(log.contains("\n3001: (95) exit\n"));
+    assert!(log.contains("processed 3002 insns"));
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn levels() -> Outcome {
+    let insns = [
+        Insn::mov64_imm(1, 0),
+        Insn::jmp_imm(abi::BPF_JEQ, 1, 0, 0),
+        Insn::exit(),
+    ];
+    let said = |level| {
+        let error = filter(&insns).log_level(level).load();
+        let error = error.expect_err("nothing is returned");
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+        log_of(&error).to_owned()
+    };
+    let (short, long) = (said(LogLevel::LEVEL1), said(LogLevel::LEVEL2));
+    assert!(short.contains("R0 !read_ok"), "{short}");
+    assert!(long.len() > short.len(), "{long}");
+    let stats = said(LogLevel::STATS);
+    assert!(stats.contains("stack depth"), "{stats}");
+    assert!(!stats.contains("0: (b7)"), "{stats}");
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn no_log() -> Outcome {
+    let error = filter(&[Insn::exit()]).log_level(LogLevel::empty()).load();
+    let error = error.expect_err("nothing is returned");
+    assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    assert_eq!(log_of(&error), "");
+    assert_eq!(error.to_string(), "load socket_filter program: EACCES");
+    Ok(())
+}
+
+#[common::test(BPF)]
+fn a_level_that_no_kernel_knows() -> Outcome {
+    let level = LogLevel::from_bits_retain(1 << 20);
+    let error = filter(&ZERO).load_with_log(level).expect_err("no level");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert!(error.cause().is_none(), "{error}");
+    // Of a program that loads nobody asks.
+    filter(&ZERO).log_level(level).load()?;
+    Ok(())
+}
+
+type Load = fn(&ProgSpec<'_>) -> bool;
+
+/// In a child with one thread: each load, and how often the kernel was asked.
+pub fn syscalls() -> ExitCode {
+    let loads: Load = |spec| spec.load().is_ok();
+    let with_log: Load = |spec| spec.load_with_log(LogLevel::LEVEL2).is_ok();
+    // Where the kernel does not tell how much it takes, room is multiplied by 4.
+    let told = kernel(6, 4).unmet().is_none();
+    let at_second = |otherwise| if told { 2 } else { otherwise };
+    let silent = LogLevel::empty();
+    let (short, long) = (good(0), good(1200));
+    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(10_000));
+    for (name, spec, load, is_good, expected) in [
+        ("a load", filter(&short), loads, true, 1),
+        ("a long load", filter(&long), loads, true, 1),
+        ("a log", filter(&short), with_log, true, 1),
+        ("a long log", filter(&long), with_log, true, at_second(2)),
+        ("a refusal", filter(&refused), loads, false, 2),
+        ("a long one", filter(&refused_long), loads, false, 3),
+        (
+            "a longer one",
+            filter(&refused_longer),
+            loads,
+            false,
+            1 + at_second(3),
+        ),
+        (
+            "a silent one",
+            filter(&refused).log_level(silent),
+            loads,
+            false,
+            1,
+        ),
+    ] {
+        let run = |()| u8::from(load(&spec) != is_good);
+        let mut tracee = Tracee::fork(|| (), run).expect("a traced child");
+        let mut seen = Vec::new();
+        while let Some(stop) = tracee.next().expect("a stop") {
+            // The log's memory is the allocator's business, the descriptor's end the caller's.
+            if stop.is_entry() && stop.nr == libc::SYS_bpf {
+                seen.push(stop.name());
+            }
+        }
+        assert_eq!(tracee.finish().expect("an end"), 0, "{name}");
+        assert_eq!(seen, vec!["PROG_LOAD"; expected], "{name}");
+    }
+    // A load that succeeds is that call and nothing else.
+    let run = |spec: ProgSpec<'_>| {
+        std::mem::forget::<Prog>(spec.load().expect("a program"));
+        0
+    };
+    let mut tracee = Tracee::fork(|| filter(&ZERO), run).expect("a traced child");
+    let mut seen = Vec::new();
+    while let Some(stop) = tracee.next().expect("a stop") {
+        if stop.is_entry() {
+            seen.push(stop.name());
+        }
+    }
+    assert_eq!(tracee.finish().expect("an end"), 0);
+    assert_eq!(seen, ["PROG_LOAD"]);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,136 @@
+//! Programs that are given a context.
+
+use std::hint::black_box;
+use std::ptr;
+
+use bpf_pin::error::Cause;
+use bpf_pin::prog::{Insn, ProgFlags, TestRun};
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{ProgSpec, abi};
+use common::*;
+
+/// The mark of `struct __sk_buff`.
+const MARK: usize = 8;
+
+#[common::test(super::ROOT)]
+fn a_context_that_it_changes() -> Outcome {
+    // Returns the mark and leaves one more.
+    let insns = [
+        Insn::ldx_mem(abi::BPF_W, 0, 1, MARK as i16),
+        Insn::mov64_reg(2, 0),
+        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
+        Insn::stx_mem(abi::BPF_W, 1, 2, MARK as i16),
+        Insn::exit(),
+    ];
+    let prog = ProgSpec::new(ProgType::SCHED_CLS, &insns).load()?;
+    let packet = [0; 64];
+    let mut context = [0; 16];
+    context[MARK..][..4].copy_from_slice(&41u32.to_ne_bytes());
+
+    let mut room = [0u8; 512];
+    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
+    let ran = prog.test_run(run.ctx_out(&mut room))?;
+    assert_eq!(ran.retval, 41);
+    assert_eq!(room[MARK..][..4], 42u32.to_ne_bytes());
+    let size = ran.ctx_size_out;
+    assert!((180..=512).contains(&size), "{size}");
+    // It was read alone.
+    assert_eq!(context[MARK..][..4], 41u32.to_ne_bytes());
+
+    // Without room its size is not told.
+    let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
+    assert_eq!(prog.test_run(run)?.ctx_size_out, 0);
+    let mut short = [0u8; 20];
+    let run = TestRun::new().data_in(&packet).ctx_out(&mut short);
+    let error = prog.test_run(run).expect_err("room that is too short");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    let (what, room, needed) = ("ctx_out", 20, size);
+    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+    assert_eq!(short[MARK..][..4], 1u32.to_ne_bytes());
+
+    // Where both are short the packet is told of.
+    let (mut data, mut short) = ([0; 10], [0; 20]);
+    let run = TestRun::new().data_in(&packet).data_out(&mut data);
+    let error = prog.test_run(run.ctx_out(&mut short)).unwrap_err();
+    let (what, room, needed) = ("data_out", 10, 64);
+    assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+    Ok(())
+}
+
+#[common::test(super::ROOT)]
+fn a_context_that_is_written_back() -> Outcome {
+    let insns = [
+        Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
+        Insn::alu64_imm(abi::BPF_ADD, 2, 1),
+        Insn::stx_mem(abi::BPF_W, 1, 2, 0),
+        Insn::mov64_imm(0, 7),
+        Insn::exit(),
+    ];
+    let spec = ProgSpec::new(ProgType::SYSCALL, &insns).flags(ProgFlags::SLEEPABLE);
+    let loaded = spec.load();
+    if kernel(5, 14).unmet().is_some() {
+        let error = loaded.expect_err("a type that the kernel does not know");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        return Ok(());
+    }
+    let prog = loaded?;
+    let mut context = 41u32.to_ne_bytes();
+    let ran = prog.test_run(TestRun::new().ctx_in(&mut context))?;
+    assert_eq!((ran.retval, u32::from_ne_bytes(context)), (7, 42));
+    let error = prog.test_run(TestRun::new().ctx_in(&mut context).data_in(&[0; 64]));
+    let error = error.expect_err("a packet for what has none");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    assert_eq!(u32::from_ne_bytes(context), 42);
+    Ok(())
+}
+
+/// The kernel would write the state that the program leaves to where the context says.
+#[common::test(super::STRUCT_OPS)]
+fn a_context_that_is_an_address() -> Outcome {
+    let insns = [
+        Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
+        Insn::jmp_imm(abi::BPF_JEQ, 1, 0, 1),
+        Insn::st_mem(abi::BPF_W, 1, 0, 0x4141_4141),
+        Insn::mov64_imm(0, 5),
+        Insn::exit(),
+    ];
+    // The index of `test_1`.
+    let member = AttachType(0);
+    let prog = ProgSpec::new(ProgType::STRUCT_OPS, &insns)
+        .license(c"GPL")
+        .attach_btf_id(struct_type("bpf_dummy_ops")?)
+        .expected_attach_type(member)
+        .load()?;
+    let theirs: Box<u32> = Box::new(7);
+    let mut context = (ptr::from_ref(&*theirs).addr() as u64).to_ne_bytes();
+    let error = prog.test_run(TestRun::new().ctx_in(&mut context));
+    let error = error.expect_err("an address in a context");
+    let prog_type = ProgType::STRUCT_OPS;
+    assert_eq!(error.cause(), Some(&Cause::NoContext { prog_type }));
+    assert_eq!(error.raw_os_error(), None, "it was not tried");
+    assert_eq!(
+        error.to_string(),
+        "run a program: a struct_ops program is given no context, for the kernel may follow \
+         addresses in it"
+    );
+    assert_eq!(**black_box(&theirs), 7);
+    // It takes one, which the kernel knows.
+    let error = prog.test_run(TestRun::new()).expect_err("no argument");
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    Ok(())
+}
+
+/// A seccomp filter that answers in the kernel's stead leaves all zeroes, and no program has type 0.
+#[common::test(super::ROOT)]
+fn of_a_forged_type() -> Outcome {
+    let prog = ProgSpec::new(ProgType::XDP, &[Insn::mov64_imm(0, 2), Insn::exit()]).load()?;
+    let mut context = [0u8; 8];
+    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        let error = prog.test_run(TestRun::new().data_in(&[0; 64]).ctx_in(&mut context));
+        let error = error.expect_err("a context of no type");
+        let prog_type = ProgType::UNSPEC;
+        assert_eq!(error.cause(), Some(&Cause::NoContext { prog_type }));
+        assert_eq!(error.raw_os_error(), None, "it was not tried");
+    });
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! `open_or_create`: what it finds, what it makes, and what it leaves alone.
+
+mod asked;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::{ElemFlags, Mismatch};
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::{Error, Map, MapSpec, MapType, PinDir, PinnedMap};
+use common::*;
+
+const ROOT: &[Need] = &[cap::BPF, Need::Bpffs];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+fn spec() -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, 8, 64)
+}
+
+fn larger() -> MapSpec<'static> {
+    MapSpec::new(MapType::HASH, 4, 16, 64)
+}
+
+fn grow<'f>() -> Migrate<'f> {
+    Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1])))
+}
+
+fn put(map: &Map, key: u32, value: u64) -> bpf_pin::Result<()> {
+    map.elements::<u32, u64>()?
+        .update(&key, &value, ElemFlags::ANY)
+}
+
+/// A bpffs, its root, and a map there that was made to `spec()`.
+fn scene() -> bpf_pin::Result<(TestFs, PinDir, Map)> {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let flows = dir.open_or_create("flows", &spec(), Reuse::Exact)?.map;
+    Ok((fs, dir, flows))
+}
+
+#[common::test(ROOT)]
+fn what_is_not_there_is_created() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    for (name, reuse) in [
+        ("exact", Reuse::Exact),
+        ("recreate", Reuse::Recreate),
+        ("migrate", Reuse::Migrate(&mut grow())),
+        ("create", Reuse::CreateOnly),
+    ] {
+        let filled = |map: &Map| put(map, 7, 8);
+        let made = dir.open_or_create_with(name, &spec(), reuse, filled)?;
+        assert!(matches!(made.outcome, Done::Created), "{made:?}");
+        let pinned = dir.get::<Map>(name)?;
+        assert_eq!(pinned.id()?, made.map.id()?);
+        assert_eq!(pinned.elements::<u32, u64>()?.lookup(&7)?, Some(8));
+    }
+    assert_eq!(fs.names().len(), 4);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn what_fits_is_found() -> Outcome {
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
+    for reuse in [
+        Reuse::Exact,
+        Reuse::Recreate,
+        Reuse::Migrate(&mut grow()),
+        Reuse::OpenOnly,
+    ] {
+        let again = dir.open_or_create("flows", &spec(), reuse)?;
+        assert!(matches!(again.outcome, Done::Found), "{again:?}");
+        assert_eq!(again.map.id()?, id);
+    }
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn what_does_not_fit_is_told_and_left() -> Outcome {
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
+    for reuse in [Reuse::Exact, Reuse::OpenOnly] {
+        let error = dir.open_or_create("flows", &larger(), reuse).unwrap_err();
+        let (expected, found) = (16, 8);
+        let mismatches = vec![Mismatch::ValueSize { expected, found }];
+        assert_eq!(error.cause(), Some(&Cause::Mismatch { id, mismatches }));
+        let path = dir.path().join("flows");
+        assert_eq!(error.path(), Some(path.as_path()));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "reuse {}: map {id} does not fit: value_size is 8, not 16",
+                path.display()
+            )
+        );
+    }
+    assert_eq!(dir.get::<Map>("flows")?.id()?, id);
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn what_does_not_fit_is_replaced() -> Outcome {
+    let (fs, dir, flows) = scene()?;
+    let id = flows.id()?;
+    dir.set_mode("flows", 0o640)?;
+    let made = dir.open_or_create("flows", &larger(), Reuse::Recreate)?;
+    let Done::Recreated { old } = &made.outcome else {
+        panic!("{made:?}");
+    };
+    assert_eq!(old.id()?, id);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, made.map.id()?);
+    assert_eq!(dir.metadata("flows")?.mode(), 0o640);
+    assert_eq!(fs.names(), ["flows"]);
+    // Another kind of object is not a map that does not fit.
+    dir.pin(&prog(), "prog")?;
+    let error = dir
+        .open_or_create("prog", &spec(), Reuse::Recreate)
+        .unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::WrongKind { .. })),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn only_to_open_and_only_to_create() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let error = dir
+        .open_or_create("flows", &spec(), Reuse::OpenOnly)
+        .unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    assert!(fs.names().is_empty());
+    let _ = dir.open_or_create("flows", &spec(), Reuse::CreateOnly)?;
+    let error = dir
+        .open_or_create("flows", &spec(), Reuse::CreateOnly)
+        .unwrap_err();
+    assert_eq!(error.operation(), Operation::Pin, "{error}");
+    assert!(
+        matches!(error.cause(), Some(Cause::Exists { .. })),
+        "{error}"
+    );
+    for name in ["", "a.b", "a/b", "..", &"n".repeat(256)] {
+        let error = dir.open_or_create(name, &spec(), Reuse::Exact).unwrap_err();
+        assert!(error.cause().is_some(), "{error}");
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    }
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn what_fills_a_map_fails() -> Outcome {
+    #[derive(Debug)]
+    enum Failure {
+        #[allow(dead_code, reason = "shown")]
+        Bpf(Error),
+        Own(&'static str),
+    }
+    impl From<Error> for Failure {
+        fn from(error: Error) -> Self {
+            Self::Bpf(error)
+        }
+    }
+
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let fill = |_: &Map| Err(Failure::Own("no"));
+    let failed = dir.open_or_create_with("flows", &spec(), Reuse::Exact, fill);
+    assert!(matches!(failed, Err(Failure::Own("no"))), "{failed:?}");
+    assert!(fs.names().is_empty());
+    let id = dir
+        .open_or_create("flows", &spec(), Reuse::Exact)?
+        .map
+        .id()?;
+    for reuse in [Reuse::Recreate, Reuse::Migrate(&mut grow())] {
+        let failed = dir.open_or_create_with("flows", &larger(), reuse, fill);
+        assert!(matches!(failed, Err(Failure::Own("no"))), "{failed:?}");
+        assert_eq!(dir.get::<Map>("flows")?.id()?, id);
+    }
+    let failed = dir.open_or_create_with("flows", &larger(), Reuse::Exact, fill);
+    assert!(matches!(failed, Err(Failure::Bpf(_))), "{failed:?}");
+    assert_eq!(fs.names(), ["flows"]);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn entries_are_migrated() -> Outcome {
+    let (fs, dir, old) = scene()?;
+    for key in 0..50 {
+        put(&old, key, u64::from(key) * 3)?;
+    }
+    let mut seen = 0;
+    let mut grow = Migrate::new(|key: &u32, value: &u64| {
+        seen += 1;
+        (*key != 13).then_some((*key, [*value, 1]))
+    });
+    let made = dir.open_or_create("flows", &larger(), Reuse::Migrate(&mut grow))?;
+    let Done::Migrated(migration) = made.outcome else {
+        panic!("{made:?}");
+    };
+    drop(grow);
+    assert_eq!(seen, 100, "every entry twice");
+    assert_eq!(migration.old().id()?, old.id()?);
+    assert_eq!(
+        migration.kept_as(),
+        kept_as("flows", made.map.id()?).as_str()
+    );
+    let flows = made.map.elements::<u32, [u64; 2]>()?;
+    for key in 0..50 {
+        let expected = (key != 13).then_some([u64::from(key) * 3, 1]);
+        assert_eq!(flows.lookup(&key)?, expected);
+    }
+    assert_eq!(fs.names().len(), 2);
+    assert_eq!(migration.commit()?.id()?, old.id()?);
+    assert_eq!(fs.names(), ["flows"]);
+    assert_eq!(dir.get::<Map>("flows")?.id()?, made.map.id()?);
+    Ok(())
+}
+
+#[common::test(ROOT)]
+fn a_map_by_its_path() -> Outcome {
+    let fs = TestFs::new();
+    let ask =
+        |name: &str, reuse: Reuse<'_, '_>| PinnedMap::open_or_create(fs.at(name), &spec(), reuse);
+    let made = ask("flows", Reuse::Exact)?;
+    assert!(matches!(made.outcome, Done::Created), "{made:?}");
+    assert_eq!(made.map.path(), fs.at("flows"));
+    let again = ask("flows", Reuse::OpenOnly)?;
+    assert!(matches!(again.outcome, Done::Found), "{again:?}");
+    assert_eq!(again.map.id()?, made.map.id()?);
+    let error = PinnedMap::open_or_create(fs.at("flows"), &larger(), Reuse::Exact).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Mismatch { .. })),
+        "{error}"
+    );
+    let error = ask("missing", Reuse::OpenOnly).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    let error = ask("no/flows", Reuse::Exact).unwrap_err();
+    assert!(
+        matches!(error.cause(), Some(Cause::Missing { .. })),
+        "{error}"
+    );
+    for name in ["flows/", "a.b"] {
+        assert_eq!(ask(name, Reuse::Exact).unwrap_err().raw_os_error(), None);
+    }
+    for path in ["", "/", "flows\0"] {
+        let error = PinnedMap::open_or_create(path, &spec(), Reuse::Exact).unwrap_err();
+        assert_eq!(error.raw_os_error(), None, "{error}");
+    }
+    // The name is given up as of any other pin.
+    drop(made);
+    assert_eq!(again.map.unpin()?.info()?.max_entries, 64);
+    assert_eq!(fs.names(), [""; 0]);
+    Ok(())
+}

@@ -1,0 +1,417 @@
+//! `open_or_create` where something is not granted: nothing is taken to be absent, nothing is half done.
+
+use crate::outgrown;
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::reuse::{MapOutcome as Done, Reuse};
+use bpf_pin::{Error, PinDir};
+use common::*;
+use rustix::thread::CapabilitySet;
+
+use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
+
+const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
+
+#[common::test(USER)]
+fn a_pin_that_may_only_be_read() -> Outcome {
+    let fs = TestFs::detached("777");
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    let caps = CapabilitySet::BPF;
+    for mode in [0o444, 0o600, 0o222] {
+        dir.set_mode(NAME, mode)?;
+        as_user(caps, || {
+            let mut how = grow().freeze();
+            for (spec, reuse) in [
+                (old_spec(), Reuse::Exact),
+                (spec(), Reuse::Exact),
+                (spec(), Reuse::Recreate),
+                (spec(), Reuse::Migrate(&mut how)),
+                (spec(), Reuse::OpenOnly),
+            ] {
+                let what = format!("{mode:o} {reuse:?}");
+                let error = dir.open_or_create(NAME, &spec, reuse).unwrap_err();
+                assert_eq!(error.operation(), Operation::Open, "{what}: {error}");
+                assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{what}");
+                let Some(Cause::Blocked {
+                    read_only_would_do, ..
+                }) = error.cause()
+                else {
+                    panic!("{what}: {error}");
+                };
+                assert_eq!(*read_only_would_do, mode == 0o444, "{what}");
+            }
+        });
+        assert_untouched(&fs, &dir, &old)?;
+    }
+    Ok(())
+}
+
+/// Whose pin may be written by all and removed by its owner alone: that shows before it is frozen.
+#[common::test(USER)]
+fn a_sticky_directory_of_anothers() -> Outcome {
+    let fs = TestFs::detached("1777");
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    dir.set_mode(NAME, 0o666)?;
+    let is_sticky = |error: &Error| matches!(error.cause(), Some(Cause::Sticky { uid: 0, .. }));
+    as_user(CapabilitySet::BPF, || {
+        for how in [grow(), grow().freeze()] {
+            let error = fails(&dir, &spec(), how);
+            let is_known = is_sticky(&error) || error.raw_os_error() == Some(libc::EPERM);
+            assert!(is_known, "{error}");
+        }
+        let error = dir
+            .open_or_create(NAME, &spec(), Reuse::Recreate)
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        let found = dir.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()));
+        assert!(matches!(found.unwrap().outcome, Done::Found));
+    });
+    assert_untouched(&fs, &dir, &old)?;
+    // Whoever may give files away, and remove what is others', may do it.
+    as_user(
+        CapabilitySet::BPF | CapabilitySet::CHOWN | CapabilitySet::FOWNER,
+        || {
+            let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow().freeze()));
+            let Done::Migrated(migration) = made.unwrap().outcome else {
+                panic!();
+            };
+            migration.commit().unwrap();
+        },
+    );
+    let stat = dir.metadata(NAME)?;
+    assert_eq!((stat.uid(), stat.mode()), (0, 0o666));
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+#[common::test(USER)]
+fn modes_and_owners_go_with_the_name() -> Outcome {
+    let fs = TestFs::detached("777");
+    let dir = PinDir::open(fs.root())?;
+    drop(old(&dir)?);
+    let as_it_is = |name: &str| {
+        let stat = dir.metadata(name).unwrap();
+        (stat.mode(), stat.uid(), stat.gid())
+    };
+    let (user, group) = (1234, 4321);
+    dir.set_owner(NAME, Some(user), Some(group))?;
+    dir.set_mode(NAME, 0o664)?;
+    let mut how = grow();
+    let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
+    let Done::Migrated(migration) = made.outcome else {
+        panic!("{made:?}");
+    };
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    // Whoever might open the old one may go on with it, or undo it.
+    let kept = migration.kept_as().to_str().unwrap().to_owned();
+    assert_eq!(as_it_is(&kept), (0o664, user, group));
+    drop(migration);
+    as_user(CapabilitySet::BPF, || {
+        let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
+        let Done::Resumed(migration) = found.unwrap().outcome else {
+            panic!();
+        };
+        drop(migration);
+    });
+    let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
+    let Done::Resumed(migration) = found.outcome else {
+        panic!("{found:?}");
+    };
+    migration.roll_back()?;
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    let made = dir.open_or_create(NAME, &spec(), Reuse::Recreate)?;
+    assert!(matches!(made.outcome, Done::Recreated { .. }));
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}
+
+/// Its directory is everybody's; but the new pin cannot be the owner's, so there is none.
+#[common::test(USER)]
+fn an_owner_that_may_not_be_given() -> Outcome {
+    let fs = TestFs::detached("777");
+    let dir = PinDir::open(fs.root())?;
+    let parent = dir.create_dir("sub", 0o777)?;
+    let old = old(&parent)?;
+    parent.set_mode(NAME, 0o666)?;
+    // Not sticky, so anybody may take the name away.
+    assert_eq!(parent.own_metadata()?.mode(), 0o777);
+    as_user(CapabilitySet::BPF, || {
+        for how in [grow(), grow().freeze()] {
+            let error = fails(&parent, &spec(), how);
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
+        }
+        let error = parent.open_or_create(NAME, &spec(), Reuse::Recreate);
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    });
+    assert_eq!(fs::read_dir(fs.at("sub"))?.count(), 1);
+    assert_eq!(parent.identity(NAME)?, old.identity()?);
+    old.elements::<u32, u64>()?
+        .update(&1, &1, ElemFlags::EXIST)?;
+    Ok(())
+}
+
+/// While the new one is filled.
+#[common::test(PINS)]
+fn a_directory_that_goes() -> Outcome {
+    let fs = TestFs::new();
+    let root = PinDir::open(fs.root())?;
+    for is_old_there in [false, true] {
+        let mut how = grow().freeze();
+        for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::Migrate(&mut how)] {
+            let dir = root.create_dir("dir", 0o700)?;
+            if is_old_there {
+                if let Reuse::Exact = reuse {
+                    root.remove_dir_all("dir")?;
+                    continue;
+                }
+                drop(old(&dir)?);
+            }
+            let what = format!("{reuse:?}");
+            let gone = dir
+                .open_or_create_with::<Error>(NAME, &spec(), reuse, |_| root.remove_dir_all("dir"));
+            let error = gone.unwrap_err();
+            let is_removed = matches!(error.cause(), Some(Cause::Removed { .. }));
+            assert!(is_removed, "{what}: {error}");
+            assert!(fs.names().is_empty(), "{what}");
+            // And when it is gone from the start.
+            let error = dir.open_or_create(NAME, &spec(), Reuse::Exact).unwrap_err();
+            assert!(
+                matches!(error.cause(), Some(Cause::Removed { .. })),
+                "{error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn a_read_only_mount() -> Outcome {
+    use rustix::mount::{MountFlags, mount_bind, mount_remount};
+    use rustix::mount::{MoveMountFlags, move_mount};
+    own_mounts(|| {
+        let fs = TestFs::detached("700");
+        let place = std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
+        let other = place.with_extension("ro");
+        fs::create_dir(&place)?;
+        fs::create_dir(&other)?;
+        let end = || -> Outcome {
+            let mount = fs.mount().expect("a mount");
+            move_mount(
+                mount,
+                c"",
+                rustix::fs::CWD,
+                &place,
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+            )?;
+            let dir = PinDir::open(&place)?;
+            let old = old(&dir)?;
+            mount_bind(&place, &other)?;
+            mount_remount(&other, MountFlags::BIND | MountFlags::RDONLY, "")?;
+            let read_only = PinDir::open(&other)?;
+            let found = read_only.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()))?;
+            assert!(matches!(found.outcome, Done::Found));
+            let mut how = grow().freeze();
+            for (name, reuse) in [
+                ("none", Reuse::Exact),
+                (NAME, Reuse::Recreate),
+                (NAME, Reuse::Migrate(&mut how)),
+            ] {
+                let what = format!("{name} {reuse:?}");
+                let error = read_only.open_or_create(name, &spec(), reuse).unwrap_err();
+                let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+                assert!(is_it, "{what}: {error}");
+                assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{what}");
+            }
+            assert_eq!(dir.identity(NAME)?, old.identity()?);
+            old.elements::<u32, u64>()?
+                .update(&1, &1, ElemFlags::EXIST)?;
+            let names: Vec<_> = dir.entries()?.map(|entry| entry.unwrap()).collect();
+            let ours = names
+                .iter()
+                .filter(|entry| !entry.name().to_string_lossy().contains('.'));
+            assert_eq!(ours.count(), 1);
+            Ok(())
+        }();
+        let _ = rustix::mount::unmount(&other, rustix::mount::UnmountFlags::DETACH);
+        let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
+        fs::remove_dir(&place)?;
+        fs::remove_dir(&other)?;
+        end
+    })
+}
+
+#[common::test(&[cap::SYS_ADMIN])]
+fn a_read_only_instance() -> Outcome {
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount,
+        fsopen,
+    };
+    let context = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(context.as_fd(), "ro")?;
+    fsconfig_create(context.as_fd())?;
+    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+    let mount = fsmount(context.as_fd(), flags, MountAttrFlags::empty())?;
+    let dir = PinDir::from_fd(mount)?;
+    let mut how = grow().freeze();
+    for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::Migrate(&mut how)] {
+        let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
+        let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+        assert!(is_it, "{error}");
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn without_map_creation() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    denied(
+        Some(bpf_pin::abi::BPF_MAP_CREATE),
+        libc::EPERM as u32,
+        || {
+            let mut how = grow().freeze();
+            for (name, reuse) in [
+                ("none", Reuse::Exact),
+                (NAME, Reuse::Recreate),
+                (NAME, Reuse::Migrate(&mut how)),
+            ] {
+                let error = dir.open_or_create(name, &spec(), reuse).unwrap_err();
+                assert_eq!(error.operation(), Operation::CreateMap, "{error:?}");
+                assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            }
+            let found = dir.open_or_create(NAME, &old_spec(), Reuse::Exact);
+            assert!(matches!(found.unwrap().outcome, Done::Found));
+        },
+    );
+    assert_untouched(&fs, &dir, &old)
+}
+
+/// That it is refused is not taken for having been done.
+#[common::test(PINS)]
+fn without_freezing() -> Outcome {
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    denied(
+        Some(bpf_pin::abi::BPF_MAP_FREEZE),
+        libc::EPERM as u32,
+        || {
+            let error = fails(&dir, &spec(), grow().freeze());
+            assert_eq!(error.during(), Some(Operation::Migrate));
+            assert_eq!(error.operation(), Operation::Freeze, "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        },
+    );
+    assert_untouched(&fs, &dir, &old)
+}
+
+/// Nothing is created where it is not known that nothing is there.
+#[common::test(PINS)]
+fn no_errno_but_enoent_means_absent() -> Outcome {
+    let fs = TestFs::new();
+    let root = fs.root();
+    for errno in (1..=133).filter(|&errno| errno != libc::ENOENT) {
+        denied(Some(bpf_pin::abi::BPF_OBJ_GET), errno as u32, || {
+            let dir = PinDir::open(root).unwrap();
+            let mut how = grow();
+            for reuse in [
+                Reuse::Exact,
+                Reuse::Recreate,
+                Reuse::Migrate(&mut how),
+                Reuse::OpenOnly,
+            ] {
+                let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
+                assert_eq!(error.operation(), Operation::Open, "{errno}: {error}");
+                let is_told = error.raw_os_error() == Some(errno);
+                assert!(is_told || error.cause().is_some(), "{errno}: {error}");
+            }
+        });
+        assert!(fs.names().is_empty(), "{errno}");
+    }
+    Ok(())
+}
+
+/// With EIO, which no one takes for anything else.
+#[common::test(PINS)]
+fn whichever_call_fails() -> Outcome {
+    use bpf_pin::abi;
+    let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
+    let fcntl = |cmd: i32| (common::calls::FCNTL, Some((1, cmd as u32)));
+    let calls = [
+        bpf(abi::BPF_OBJ_GET),
+        bpf(abi::BPF_OBJ_PIN),
+        bpf(abi::BPF_OBJ_GET_INFO_BY_FD),
+        bpf(abi::BPF_MAP_CREATE),
+        bpf(abi::BPF_MAP_FREEZE),
+        bpf(abi::BPF_MAP_LOOKUP_BATCH),
+        bpf(abi::BPF_MAP_UPDATE_BATCH),
+        fcntl(libc::F_OFD_SETLK),
+        fcntl(libc::F_OFD_GETLK),
+        (libc::SYS_openat, None),
+        (libc::SYS_renameat2, None),
+    ];
+    for (number, (call, argument)) in calls.into_iter().enumerate() {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let old = old(&dir)?;
+        let failed = answered(call, argument, libc::EIO as u32, || {
+            let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
+            let of_entries = (4..7).contains(&number);
+            let mut how = grow().freeze();
+            let mut failed = vec![ask(Reuse::Migrate(&mut how))];
+            if !of_entries {
+                failed.push(ask(Reuse::Recreate));
+            }
+            failed
+        });
+        for done in failed {
+            let error = done.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{number}: {error}");
+        }
+        assert_untouched(&fs, &dir, &old)?;
+    }
+    // What cannot be taken away is left, and found again.
+    let fs = TestFs::new();
+    let dir = PinDir::open(fs.root())?;
+    let old = old(&dir)?;
+    #[cfg(target_arch = "x86_64")]
+    let unlinks = [libc::SYS_unlinkat, libc::SYS_unlink];
+    #[cfg(not(target_arch = "x86_64"))]
+    let unlinks = [libc::SYS_unlinkat];
+    for (number, call) in unlinks.into_iter().enumerate() {
+        answered(call, None, libc::EIO as u32, || {
+            let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
+            let (Done::Migrated(migration) | Done::Resumed(migration)) = made.unwrap().outcome
+            else {
+                panic!();
+            };
+            assert_eq!(migration.old().id().unwrap(), old.id().unwrap());
+            // The library calls the first.
+            if number == 0 {
+                let failed = migration.commit().unwrap_err();
+                assert_eq!(failed.error().raw_os_error(), Some(libc::EIO));
+                drop(failed.into_object());
+            }
+        });
+    }
+    let mut how = grow();
+    let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
+    let Done::Resumed(migration) = again.outcome else {
+        panic!("{again:?}");
+    };
+    migration.commit()?;
+    drop(dir);
+    let dir = PinDir::open(fs.root())?;
+    assert!(dir.remove_leftovers()?.failed.is_empty());
+    assert_eq!(fs.names(), [NAME]);
+    Ok(())
+}

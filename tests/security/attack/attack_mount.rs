@@ -1,0 +1,402 @@
+//! Something is mounted over the path, or over a name in the directory.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bpf_pin::error::Cause;
+use bpf_pin::{Error, Map, PinDir};
+use common::*;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tempfile::TempDir;
+
+use crate::attack::{Alone, Ended, Ground, Moment, at_each_stop_in, is_hidden};
+
+const TMPFS: u32 = libc::TMPFS_MAGIC as u32;
+
+const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
+
+pub const ALONE: &[Alone] = &[
+    ("create_and_a_mount_over_the_path", MOUNTS, create),
+    ("publish_and_a_mount_over_the_path", MOUNTS, publish),
+    ("remove_dir_all_and_a_mount_below", MOUNTS, remove_dir_all),
+];
+
+#[common::test(MOUNTS)]
+fn held_beneath_mounts() -> Outcome {
+    own_mounts(beneath)
+}
+
+#[common::test(MOUNTS)]
+fn names_that_are_mount_points() -> Outcome {
+    own_mounts(names)
+}
+
+#[common::test(MOUNTS)]
+fn stale_names_that_are_mount_points() -> Outcome {
+    own_mounts(stale)
+}
+
+/// An empty one of its own, mounted.
+fn mounted(kind: &str, at: &Path) {
+    mount(kind, at, kind, MountFlags::empty(), Some(c"mode=700")).expect("a mount");
+}
+
+fn unmounted(at: &Path) {
+    unmount(at, UnmountFlags::DETACH).expect("what was mounted");
+}
+
+fn bpffs() -> TempDir {
+    let at = TempDir::new().expect("a directory");
+    mounted("bpf", at.path());
+    at
+}
+
+fn pin(map: &Map, at: PathBuf) {
+    map.try_clone().unwrap().pin(at).expect("a pin");
+}
+
+#[track_caller]
+fn assert_mount_point<T>(result: Result<T, impl Into<Error>>, errno: i32) {
+    let Err(error) = result else {
+        panic!("it was done");
+    };
+    let error = error.into();
+    assert!(
+        matches!(error.cause(), Some(Cause::MountPoint { .. })),
+        "{error}"
+    );
+    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
+}
+
+fn beneath() -> Outcome {
+    let at = bpffs();
+    let path = at.path().join("app");
+    fs::create_dir(&path)?;
+    let (dir, map) = (PinDir::open(&path)?, hash());
+    for (kind, others) in [("tmpfs", false), ("bpf", true)] {
+        mounted(kind, &path);
+        for _ in 0..2 {
+            dir.pin(&map, "pin")?;
+            dir.replace(&map, "name")?;
+            let seen = dir.identity("name")?;
+            dir.replace_if(&map, "name", seen)?;
+            let set = dir.stage("set")?;
+            set.pin(&map, "in")?;
+            drop(set.publish().map_err(Error::from)?);
+            let below = dir.create_dir("below", 0o700)?.create_dir("deep", 0o700)?;
+            below.pin(&map, "pin")?;
+            assert_eq!(
+                dir.open_dir("below")?
+                    .open_dir("deep")?
+                    .get::<Map>("pin")?
+                    .id()?,
+                map.id()?
+            );
+            let walked: Result<Vec<_>, _> = dir.walk()?.collect();
+            assert_eq!(walked?.len(), 7);
+            assert!(dir.remove_leftovers()?.failed.is_empty());
+            dir.unpin(&map, "pin")?;
+            dir.remove_dir_all("below")?;
+        }
+        let mut over = fs::read_dir(&path)?;
+        assert!(
+            over.all(|entry| is_of_the_kernel(&entry.unwrap().path())),
+            "{kind}"
+        );
+        let moved = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err();
+        assert!(
+            matches!(moved.cause(), Some(Cause::Moved { .. })),
+            "{moved}"
+        );
+        // By the path it is another by now.
+        let (made, opened) = (PinDir::create(path.join("x/y"), 0o700), PinDir::open(&path));
+        if others {
+            assert_eq!(made?.path(), path.join("x/y"));
+            assert!(path.join("x/y").is_dir());
+            assert!(
+                opened?
+                    .entries()?
+                    .all(|entry| entry.unwrap().name() != "name")
+            );
+        } else {
+            for error in [made.unwrap_err(), opened.unwrap_err()] {
+                let is_told = matches!(
+                    error.cause(),
+                    Some(Cause::NotBpffs { found, .. }) if found.magic() == TMPFS
+                );
+                assert!(is_told, "{error}");
+            }
+            assert_eq!(fs::read_dir(&path)?.count(), 0);
+        }
+        unmounted(&path);
+        assert!(!path.join("x").exists());
+        let names: Vec<_> = tree(&path).into_keys().collect();
+        assert_eq!(names, ["name", "set", "set/in"].map(PathBuf::from));
+        drop(dir.lock(LockMode::Exclusive, Wait::Forever)?);
+    }
+    unmounted(at.path());
+    Ok(())
+}
+
+fn is_of_the_kernel(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "debug")
+}
+
+fn names() -> Outcome {
+    let (at, other) = (bpffs(), bpffs());
+    let (root, ours, theirs) = (PinDir::open(at.path())?, hash(), hash());
+    pin(&theirs, other.path().join("theirs"));
+    for name in ["app", "tree", "tree/sub"] {
+        fs::create_dir(at.path().join(name))?;
+    }
+    for name in ["pin", "file", "tree/file", "app/ours"] {
+        pin(&ours, at.path().join(name));
+    }
+    let before = tree(at.path());
+    let (on_app, on_pin) = (at.path().join("app"), at.path().join("pin"));
+    let on_sub = at.path().join("tree/sub");
+    mount_bind(other.path(), &on_app)?;
+    mount_bind(other.path(), &on_sub)?;
+    mount_bind(other.path().join("theirs"), &on_pin)?;
+
+    assert_mount_point(root.open_dir("app"), libc::EXDEV);
+    assert_mount_point(root.remove_dir_all("app"), libc::EBUSY);
+    assert_mount_point(root.remove_dir("app"), libc::EBUSY);
+    assert_mount_point(root.rename("app", "renamed"), libc::EBUSY);
+    assert_mount_point(root.exchange("app", "tree"), libc::EBUSY);
+    assert_mount_point(root.exchange("tree", "app"), libc::EBUSY);
+    let set = root.stage("app")?;
+    set.pin(&ours, "new")?;
+    assert_mount_point(set.publish(), libc::EBUSY);
+
+    // A file on a file: whoever opens the name has theirs, and who removes it removes ours.
+    assert_mount_point(root.unlink("pin"), libc::EBUSY);
+    assert_mount_point(root.unpin(&theirs, "pin"), libc::EBUSY);
+    let replaced = root.unpin(&ours, "pin").unwrap_err();
+    assert!(
+        matches!(replaced.cause(), Some(Cause::Replaced { .. })),
+        "{replaced}"
+    );
+    assert_mount_point(root.replace(&ours, "pin"), libc::EBUSY);
+    assert_mount_point(
+        root.replace_if(&ours, "pin", theirs.identity()?),
+        libc::EBUSY,
+    );
+    assert_mount_point(root.rename("pin", "renamed"), libc::EBUSY);
+
+    let walked: Vec<_> = root.walk()?.collect();
+    let errors: Vec<_> = walked
+        .iter()
+        .filter_map(|entry| entry.as_ref().err())
+        .collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    for error in errors {
+        assert!(
+            matches!(error.cause(), Some(Cause::MountPoint { .. })),
+            "{error}"
+        );
+    }
+    let entries = walked
+        .iter()
+        .flatten()
+        .filter(|entry| !is_of_the_kernel(&entry.path()));
+    // In any order: app, pin, file, tree and what is in that, but nothing of what is mounted.
+    let mut found: Vec<_> = entries.map(|entry| entry.name().to_owned()).collect();
+    found.sort();
+    assert_eq!(found, ["app", "file", "file", "pin", "sub", "tree"]);
+    for entry in root.entries()? {
+        let entry = entry?;
+        let is_one = entry.name() == "app" || entry.name() == "pin";
+        assert_eq!(entry.is_mount_point(), Some(is_one), "{entry:?}");
+    }
+
+    // A sweep of all removes what it may; the rest has its names.
+    let swept = root.remove_where(|entry| !is_of_the_kernel(&entry.path()))?;
+    assert_eq!(swept.removed, ["file"]);
+    unmounted(&on_pin);
+    unmounted(&on_app);
+    unmounted(&on_sub);
+    let mut expected = before;
+    expected.remove(Path::new("file"));
+    expected.remove(Path::new("tree/file"));
+    let mut after = tree(at.path());
+    after.remove(Path::new("tree/file"));
+    assert_eq!(after, expected);
+    assert_eq!(
+        holder(&other.path().join("theirs")),
+        Some(theirs.identity()?)
+    );
+    unmounted(other.path());
+    unmounted(at.path());
+    Ok(())
+}
+
+fn stale() -> Outcome {
+    const DIR: &str = "_bpf-pin-0123456789abcdef-0-dir";
+    const PIN: &str = "_bpf-pin-0123456789abcdef-1";
+    const ASIDE: &str = "_bpf-pin-0123456789abcdef-2-aside";
+    const FULL: &str = "_bpf-pin-0123456789abcdef-3-dir";
+    let (at, other) = (bpffs(), bpffs());
+    let (root, ours, theirs) = (PinDir::open(at.path())?, hash(), hash());
+    pin(&theirs, other.path().join("theirs"));
+    for name in [DIR, ASIDE, FULL, &format!("{FULL}/in")] {
+        fs::create_dir(at.path().join(name))?;
+    }
+    pin(&ours, at.path().join(PIN));
+    let points = [DIR, ASIDE, &format!("{FULL}/in")].map(|name| at.path().join(name));
+    for point in &points {
+        mount_bind(other.path(), point)?;
+    }
+    let on_pin = at.path().join(PIN);
+    mount_bind(other.path().join("theirs"), &on_pin)?;
+    let swept = root.remove_leftovers()?;
+    assert_eq!(swept.removed, [""; 0]);
+    assert_eq!(swept.restored, [""; 0]);
+    assert!(swept.failed.len() >= 3, "{swept:?}");
+    for error in &swept.failed {
+        assert!(
+            matches!(error.cause(), Some(Cause::MountPoint { .. })),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        holder(&other.path().join("theirs")),
+        Some(theirs.identity()?)
+    );
+    // None of it is in the way of those who live.
+    root.replace(&ours, "name")?;
+    drop(root.stage("set")?.publish().map_err(Error::from)?);
+    assert_eq!(
+        holder(&other.path().join("theirs")),
+        Some(theirs.identity()?)
+    );
+    points.iter().for_each(|point| unmounted(point));
+    unmounted(&on_pin);
+    let swept = root.remove_leftovers()?;
+    assert!(swept.failed.is_empty(), "{swept:?}");
+    let names: Vec<_> = tree(at.path()).into_keys().collect();
+    assert_eq!(names, ["name", "set"].map(PathBuf::from));
+    unmounted(other.path());
+    unmounted(at.path());
+    Ok(())
+}
+
+/// In a process with one thread, whose children have the same mounts.
+fn own_mounts_here() {
+    // SAFETY: no thread but this one sees the change.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private).expect("private mounts");
+}
+
+/// Another file system over the directory itself, at each stop; and what then is in either.
+fn over_the_path(
+    kinds: &[&str],
+    run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
+    judge: impl Fn(&Ground, &Moment, Ended),
+) {
+    own_mounts_here();
+    let at = bpffs();
+    for &kind in kinds {
+        let prepare = |ground: &Ground| fs::create_dir(ground.at("set")).unwrap();
+        let attack = |ground: &Ground, _: &Moment| mounted(kind, &ground.root);
+        at_each_stop_in(at.path(), prepare, &run, attack, |ground, moment, ended| {
+            let over = tree(&ground.root);
+            unmounted(&ground.root);
+            let is_by_path = kind == "bpf" && ended == Ended::Well;
+            assert!(over.is_empty() || is_by_path, "{over:?} {:?}", moment.stops);
+            if over.is_empty() {
+                judge(ground, moment, ended);
+            }
+            assert_eq!(ground.strays(), [""; 0], "{ended:?} {:?}", moment.stops);
+        });
+    }
+    unmounted(at.path());
+}
+
+fn create() {
+    let run = |ground: &Ground, _: &PinDir| {
+        let made = PinDir::create(ground.at("made/deep"), 0o700)?;
+        made.pin(&ground.ours, "new")
+    };
+    over_the_path(&["tmpfs", "bpf"], run, |ground, moment, ended| {
+        let is_made = ground.has("made/deep/new", &ground.ours);
+        assert_eq!(
+            is_made,
+            ended == Ended::Well,
+            "{ended:?} {:?}",
+            moment.stops
+        );
+        assert!(
+            is_made || ended == Ended::NotBpffs,
+            "{ended:?} {:?}",
+            moment.stops
+        );
+    });
+}
+
+fn publish() {
+    let run = |ground: &Ground, dir: &PinDir| {
+        let set = dir.stage("set")?;
+        set.pin(&ground.ours, "new")?;
+        set.publish().map(drop)?;
+        dir.replace(&ground.ours, "name")
+    };
+    over_the_path(&["tmpfs"], run, |ground, moment, ended| {
+        assert_eq!(ended, Ended::Well, "{:?}", moment.stops);
+        for name in ["set/new", "name"] {
+            assert!(ground.has(name, &ground.ours), "{:?}", moment.stops);
+        }
+    });
+}
+
+/// Another bpffs over a directory in the tree, wherever it is by then.
+fn remove_dir_all() {
+    own_mounts_here();
+    let (at, other) = (bpffs(), bpffs());
+    let theirs = hash();
+    pin(&theirs, other.path().join("theirs"));
+    let is_mounted = Cell::new(false);
+    let prepare = |ground: &Ground| {
+        fs::create_dir(ground.at("tree")).unwrap();
+        fs::create_dir(ground.at("tree/sub")).unwrap();
+        ground.pin(&ground.ours, "tree/sub/ours");
+    };
+    let below = |ground: &Ground| {
+        let all = tree(&ground.root).into_keys();
+        let mut sub =
+            all.filter(|path| path.ends_with("sub") || is_hidden(path) && path.iter().count() == 2);
+        sub.next().map(|path| ground.root.join(path))
+    };
+    let attack = |ground: &Ground, _: &Moment| {
+        let sub = below(ground);
+        is_mounted.set(sub.is_some_and(|sub| mount_bind(other.path(), sub).is_ok()));
+    };
+    let (mut stayed, stays) = (0, Cell::new(0));
+    let run = |_: &Ground, dir: &PinDir| dir.remove_dir_all("tree");
+    at_each_stop_in(at.path(), prepare, run, attack, |ground, moment, ended| {
+        assert_eq!(holder(&other.path().join("theirs")), theirs.identity().ok());
+        assert_eq!(ground.strays(), [""; 0], "{ended:?} {:?}", moment.stops);
+        if is_mounted.get() && ended != Ended::Well {
+            assert_eq!(ended, Ended::MountPoint, "{:?}", moment.stops);
+            stays.set(stays.get() + 1);
+            unmounted(&ground.at("tree/sub"));
+            assert!(ground.at("tree/sub").is_dir(), "{:?}", moment.stops);
+        } else {
+            assert!(
+                !is_mounted.get() && ended == Ended::Well,
+                "{ended:?} {:?}",
+                moment.stops
+            );
+        }
+    });
+    stayed += stays.get();
+    assert!(stayed > 0, "it was never mounted in time");
+    unmounted(other.path());
+    unmounted(at.path());
+}

@@ -1,0 +1,382 @@
+//! Names that somebody has planted: symbolic links, and what looks like the library's own.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use bpf_pin::dir::EntryType;
+use bpf_pin::error::Cause;
+use bpf_pin::{Access, Error, Link, Map, Object, PinDir};
+use common::*;
+
+use crate::attack::{Ground, PINS};
+
+/// "ours" and "sub/theirs", and links to them: "to-pin", "to-dir", "to-nothing", "to-itself".
+fn linked(ground: &Ground) {
+    ground.pin(&ground.ours, "ours");
+    fs::create_dir(ground.at("sub")).unwrap();
+    ground.pin(&ground.theirs, "sub/theirs");
+    for (to, name) in [
+        ("ours", "to-pin"),
+        ("sub", "to-dir"),
+        ("nothing", "to-nothing"),
+        ("to-itself", "to-itself"),
+    ] {
+        symlink(to, ground.at(name)).unwrap();
+    }
+}
+
+const LINKS: [&str; 4] = ["to-pin", "to-dir", "to-nothing", "to-itself"];
+
+#[track_caller]
+fn assert_link<T>(result: Result<T, impl Into<Error>>) {
+    let Err(error) = result else {
+        panic!("a symbolic link was followed");
+    };
+    let error = error.into();
+    assert!(
+        matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
+        "{error}"
+    );
+}
+
+#[common::test(PINS)]
+fn symbolic_links_are_not_followed() -> Outcome {
+    let fs = TestFs::new();
+    for name in LINKS {
+        let ground = Ground::new(fs.at(name));
+        linked(&ground);
+        let (dir, before) = (ground.dir(), tree(&ground.root));
+        assert_link(dir.get::<Map>(name));
+        assert_link(dir.get_with::<Object>(name, Access::ReadOnly));
+        assert_link(dir.get::<bpf_pin::Object>(name));
+        assert_link(dir.identity(name));
+        assert_link(dir.unpin(&ground.ours, name));
+        assert_link(dir.replace_if(&ground.new, name, ground.ours.identity()?));
+        assert_link(dir.copy_to(name, &dir));
+        assert_link(dir.set_mode(name, 0o777));
+        assert_link(dir.open_dir(name));
+        assert_link(dir.remove_dir(name));
+        assert_link(dir.remove_dir_all(name));
+        assert_link(dir.create_dir(name, 0o700));
+        assert_link(PinDir::create(ground.at(name).join("below"), 0o700));
+        assert_link(dir.stage(name)?.publish());
+        for error in [
+            dir.pin(&ground.new, name).unwrap_err(),
+            dir.rename("ours", name).unwrap_err(),
+            dir.link("ours", name).unwrap_err(),
+        ] {
+            assert!(
+                matches!(error.cause(), Some(Cause::Exists { .. })),
+                "{error}"
+            );
+        }
+        // Neither as what it is not.
+        dir.get::<Link>(name).unwrap_err();
+        assert_eq!(dir.metadata(name)?.entry_type(), EntryType::SymbolicLink);
+        assert_eq!(tree(&ground.root), before, "{name}");
+
+        // What moves a name moves the link, and what takes it over or away takes the link's.
+        dir.rename(name, "renamed")?;
+        assert_eq!(
+            dir.metadata("renamed")?.entry_type(),
+            EntryType::SymbolicLink
+        );
+        dir.rename("renamed", name)?;
+        assert_eq!(tree(&ground.root), before, "{name}");
+        dir.replace(&ground.new, name)?;
+        assert_eq!(dir.metadata(name)?.entry_type(), EntryType::Pin);
+        assert_eq!(dir.identity(name)?, ground.new.identity()?);
+        dir.unlink(name)?;
+        symlink("ours", ground.at(name))?;
+        dir.unlink(name)?;
+        let mut expected = before;
+        expected.remove(Path::new(name));
+        assert_eq!(tree(&ground.root), expected, "{name}");
+        fs::remove_dir_all(&ground.root)?;
+    }
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
+    let fs = TestFs::new();
+    let victim = Ground::new(fs.at("victim"));
+    victim.pin(&victim.theirs, "theirs");
+    let ground = Ground::new(fs.at("ground"));
+    linked(&ground);
+    for at in ["to-victim", "sub/to-victim"] {
+        symlink(&victim.root, ground.at(at))?;
+    }
+    let (dir, before) = (ground.dir(), tree(&victim.root));
+    let mut names = Vec::new();
+    for entry in dir.walk()? {
+        let entry = entry?;
+        let is_link = entry.name().to_string_lossy().starts_with("to-");
+        assert_eq!(
+            entry.entry_type() == EntryType::SymbolicLink,
+            is_link,
+            "{entry:?}"
+        );
+        if is_link {
+            assert_link(entry.get::<bpf_pin::Object>());
+        }
+        names.push(entry.name().to_owned());
+    }
+    names.sort();
+    let all = [
+        "ours",
+        "sub",
+        "theirs",
+        "to-dir",
+        "to-itself",
+        "to-nothing",
+        "to-pin",
+        "to-victim",
+        "to-victim",
+    ];
+    assert_eq!(names, all);
+    // A sweep of the links takes the links.
+    let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
+    assert!(swept.failed.is_empty(), "{swept:?}");
+    assert_eq!(swept.removed.len(), 5);
+    assert!(ground.has("ours", &ground.ours) && ground.has("sub/theirs", &ground.theirs));
+    dir.remove_dir_all("sub")?;
+    assert_eq!(tree(&victim.root), before);
+    fs::remove_dir_all(&victim.root)?;
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+/// 0777 is what every link has.
+#[common::test(PINS)]
+fn a_symbolic_link_has_no_mode_to_keep() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    linked(&ground);
+    let dir = ground.dir();
+    for name in LINKS {
+        let replaced = dir.replace_keeping_mode(&ground.new, name);
+        let mode = fs::symlink_metadata(ground.at(name))?.mode();
+        let is_link = mode & libc::S_IFMT == libc::S_IFLNK;
+        assert!(is_link || mode & 0o077 == 0, "a pin of mode {mode:o}");
+        assert_link(replaced);
+    }
+    assert_eq!(ground.strays(), [""; 0]);
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+fn hidden(number: u64) -> String {
+    format!("_bpf-pin-0123456789abcdef-{number:x}")
+}
+
+fn hidden_dir(number: u64) -> String {
+    format!("{}-dir", hidden(number))
+}
+
+/// One of each: a pin, directories empty and full, links.
+fn plant(ground: &Ground) {
+    ground.pin(&ground.theirs, &hidden(0));
+    fs::create_dir(ground.at(&hidden_dir(1))).unwrap();
+    for below in ["", "/in", "/in/deep", &format!("/{}", hidden(0))] {
+        fs::create_dir(ground.at(&format!("{}{below}", hidden_dir(2)))).unwrap();
+    }
+    for below in ["pin", "in/pin", "in/deep/pin"] {
+        ground.pin(&ground.theirs, &format!("{}/{below}", hidden_dir(2)));
+    }
+    for (below, goal) in [("up", ".."), ("ours", "../ours"), ("in/sub", "../../sub")] {
+        symlink(goal, ground.at(&format!("{}/{below}", hidden_dir(2)))).unwrap();
+    }
+    symlink("ours", ground.at(&hidden(3))).unwrap();
+    symlink("sub", ground.at(&hidden(4))).unwrap();
+    symlink("nothing", ground.at(&hidden(5))).unwrap();
+    symlink("sub", ground.at(&format!("{}-aside", hidden(6)))).unwrap();
+}
+
+#[common::test(PINS)]
+fn planted_names_before_a_sweep() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    linked(&ground);
+    let before = tree(&ground.root);
+    plant(&ground);
+    let dir = ground.dir();
+    let swept = dir.remove_leftovers()?;
+    assert!(
+        swept.failed.is_empty() && swept.restored.is_empty(),
+        "{swept:?}"
+    );
+    let mut removed = swept.removed;
+    removed.sort();
+    assert_eq!(
+        removed,
+        [hidden(0), hidden_dir(1), hidden_dir(2)].map(OsString::from)
+    );
+    // The library makes no links, so those are not its own.
+    let mut after = tree(&ground.root);
+    for number in 3..6 {
+        assert!(after.remove(Path::new(&hidden(number))).is_some());
+    }
+    assert!(
+        after
+            .remove(Path::new(&format!("{}-aside", hidden(6))))
+            .is_some()
+    );
+    assert_eq!(after, before);
+    assert!(dir.remove_leftovers()?.removed.is_empty());
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn planted_names_are_swept_around() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    for name in [
+        "_bpf-pin-",
+        "_bpf-pin-0123456789abcdef",
+        "_bpf-pin-0123456789abcdef-",
+        "_bpf-pin-0123456789ABCDEF-1",
+        "_bpf-pin-0123456789abcdef-01",
+        "_bpf-pin-0123456789abcdef-+1",
+        "_bpf-pin-0123456789abcdef--1",
+        "_bpf-pin-0123456789abcdef-1-asid",
+        "_bpf-pin-0123456789abcdef-1-aside-aside",
+        "_bpf-pin-0123456789abcdef-11111111111111111",
+        "_bpf-pin-0123456789abcde-1",
+        "_bpf-pin-0123456789abcdef0-1",
+        "x_bpf-pin-0123456789abcdef-1",
+        "_BPF-PIN-0123456789abcdef-1",
+        " _bpf-pin-0123456789abcdef-1",
+        "_bpf-pin-0123456789abcdef-1 ",
+        "_bpf-pin-\u{e9}123456789abcde-1",
+    ] {
+        ground.pin(&ground.theirs, name);
+        let below = format!("{name}~dir");
+        fs::create_dir(ground.at(&below))?;
+        ground.pin(&ground.theirs, &format!("{below}/{}", hidden(0)));
+    }
+    let before = tree(&ground.root);
+    let swept = ground.dir().remove_leftovers()?;
+    assert!(swept.removed.is_empty() && swept.restored.is_empty() && swept.failed.is_empty());
+    assert_eq!(tree(&ground.root), before);
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+/// What is in a directory that seems to have been moved out of the way gets a name that nobody
+/// has, and no other.
+#[common::test(PINS)]
+fn planted_names_moved_aside() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    linked(&ground);
+    let before = tree(&ground.root);
+    let aside = format!("{}-aside", hidden(7));
+    fs::create_dir(ground.at(&aside))?;
+    for name in ["ours", "sub", "to-pin", "free"] {
+        ground.pin(&ground.theirs, &format!("{aside}/{name}"));
+    }
+    symlink("/", ground.at(&format!("{aside}/to-root")))?;
+    let swept = ground.dir().remove_leftovers()?;
+    assert!(swept.failed.is_empty(), "{swept:?}");
+    assert_eq!(swept.removed, [OsString::from(aside)]);
+    let mut restored = swept.restored;
+    restored.sort();
+    assert_eq!(restored, ["free", "to-root"]);
+    let mut after = tree(&ground.root);
+    assert!(after.remove(Path::new("free")).is_some());
+    assert!(after.remove(Path::new("to-root")).is_some());
+    assert_eq!(after, before);
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+#[common::test(PINS)]
+fn planted_names_before_a_replacement() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    linked(&ground);
+    plant(&ground);
+    let (dir, before) = (ground.dir(), tree(&ground.root));
+    dir.replace(&ground.new, "name")?;
+    dir.replace(&ground.new, "name")?;
+    dir.replace_if(&ground.ours, "name", ground.new.identity()?)?;
+    for _ in 0..2 {
+        let set = dir.stage("set")?;
+        set.pin(&ground.ours, "in")?;
+        drop(set.publish().map_err(Error::from)?);
+    }
+    drop(dir.create_dir("made", 0o700)?);
+    dir.remove_dir_all("made")?;
+    assert!(ground.has("name", &ground.ours) && ground.has("set/in", &ground.ours));
+    let mut after = tree(&ground.root);
+    after.retain(|path, _| !path.starts_with("name") && !path.starts_with("set"));
+    assert_eq!(after, before);
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}
+
+/// Who reads /proc/locks knows the token, and what names come next.
+#[common::test(PINS)]
+fn planted_names_that_were_foreseen() -> Outcome {
+    let fs = TestFs::new();
+    let ground = Ground::new(fs.at("ground"));
+    let dir = ground.dir();
+    dir.replace(&ground.ours, "name")?;
+    let inode = dir.own_metadata()?.inode();
+    let of_dir = |line: &&str| line.contains("OFDLCK") && line.contains(&format!(":{inode} "));
+    let token = || {
+        // Read in pieces, between which the locks of other tests come and go: one may be passed over.
+        let locks = fs::read_to_string("/proc/locks").expect("the locks");
+        let line = locks.lines().find(of_dir)?;
+        line.split_whitespace().last()?.parse::<u64>().ok()
+    };
+    let token = (0..100)
+        .find_map(|_| token())
+        .expect("the lock of this directory");
+    let planted = |number: u64| format!("_bpf-pin-{token:016x}-{number:x}");
+
+    let replace = |map: &Map| dir.replace(map, "name");
+    let mut before = tree(&ground.root);
+    // The next ones.
+    for number in [1, 2, 3, 4] {
+        let name = planted(number);
+        match number % 4 {
+            1 => fs::create_dir(ground.at(&name))?,
+            2 => symlink("nothing", ground.at(&name))?,
+            _ => ground.pin(&ground.theirs, &name),
+        }
+        let standing = tree(&ground.root).remove(Path::new(&name));
+        before.insert(PathBuf::from(name), standing.expect("it was planted"));
+    }
+    for map in [&ground.theirs, &ground.ours] {
+        replace(map)?;
+        assert_eq!(dir.identity("name")?, map.identity()?);
+        let mut after = tree(&ground.root);
+        // A new file each time.
+        let inode = after[Path::new("name")].inode;
+        before.get_mut(Path::new("name")).unwrap().inode = inode;
+        before.get_mut(Path::new("name")).unwrap().is = map.identity()?.to_string();
+        assert_eq!(after, before);
+        after.clear();
+    }
+    // It lives, so nothing of it is stale, whatever it is.
+    assert!(dir.remove_leftovers()?.removed.is_empty());
+
+    // A thousand are too many: it fails, and the name is whose it was.
+    for number in 7..7 + 1100 {
+        symlink("nothing", ground.at(&planted(number)))?;
+    }
+    let before = tree(&ground.root);
+    let error = replace(&ground.theirs).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
+    assert_eq!(tree(&ground.root), before);
+    // Another that holds the directory has another token.
+    ground.dir().replace(&ground.theirs, "name")?;
+    assert!(ground.has("name", &ground.theirs));
+    fs::remove_dir_all(&ground.root)?;
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! The mirror of `linux/bpf.h` is what the running kernel's BTF says it is.
+
+use crate::backports;
+mod command;
+mod kernel;
+mod mirror;
+use common::tables;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use bpf_pin_sys::{
+    ARMS, Arm, BPF_ATTR_SIZES, BPF_CMDS, Enumerator, Field, INFOS, Version, bpf_insn,
+};
+use common::*;
+
+use kernel::Kernel;
+use mirror::{Difference, NEWEST, compare_constants, compare_struct};
+use tables::{Table, tables};
+
+const NEEDS: &[Need] = &[Need::Feature(Feature::Btf)];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+
+/// Fails with every difference. What is newer than the tables only gets a mention.
+fn no_difference(differences: Vec<Difference>) -> Outcome {
+    let is_beyond = !NEWEST.at_least(Kernel::running().release);
+    let (news, wrong): (Vec<_>, Vec<_>) = differences
+        .into_iter()
+        .partition(|found| found.is_news && is_beyond);
+    for found in news {
+        eprintln!("{found}");
+    }
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = wrong.iter().map(ToString::to_string).collect();
+    Err(lines.join("\n").into())
+}
+
+fn attr_differences(arms: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Send + Sync>> {
+    let kernel = Kernel::running();
+    let layout = kernel.layout("bpf_attr")?.ok_or("no union bpf_attr")?;
+    let arms: Vec<_> = arms
+        .iter()
+        .map(|arm| (mirror::path(Some("bpf_attr"), arm), *arm))
+        .collect();
+    Ok(compare_struct(kernel.release, &layout, &arms))
+}
+
+#[common::test(NEEDS)]
+fn every_field_of_union_bpf_attr() -> Outcome {
+    no_difference(attr_differences(ARMS)?)
+}
+
+#[common::test(NEEDS)]
+fn the_size_of_union_bpf_attr() -> Outcome {
+    let kernel = Kernel::running();
+    let layout = kernel.layout("bpf_attr")?.ok_or("no union bpf_attr")?;
+    let found = layout.structs["bpf_attr"].size;
+    let known = BPF_ATTR_SIZES
+        .iter()
+        .rfind(|(since, _)| kernel.release.at_least(*since));
+    let (since, size) = known.ok_or("a release before all sizes")?;
+    let is_beyond = found > *size && !NEWEST.at_least(kernel.release);
+    if found != *size && !is_beyond {
+        return Err(format!("{found} bytes; the mirror has {size} since {since}").into());
+    }
+    Ok(())
+}
+
+fn info_differences(infos: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Send + Sync>> {
+    let kernel = Kernel::running();
+    let root = |arm: &Arm| arm.name.split('.').next().unwrap_or_default();
+    let roots: BTreeSet<_> = infos.iter().map(root).collect();
+    let mut differences = vec![];
+    for tag in roots {
+        // One that the kernel lacks has no fields, and each is judged by its release.
+        let layout = kernel.layout(tag)?.unwrap_or_default();
+        let arms: Vec<_> = infos
+            .iter()
+            .filter(|arm| root(arm) == tag)
+            .map(|arm| (mirror::path(None, arm), *arm))
+            .collect();
+        differences.extend(compare_struct(kernel.release, &layout, &arms));
+    }
+    Ok(differences)
+}
+
+#[common::test(NEEDS)]
+fn every_field_of_the_info_structs() -> Outcome {
+    no_difference(info_differences(INFOS)?)
+}
+
+#[common::test(NEEDS)]
+fn every_field_of_an_instruction() -> Outcome {
+    let insn = Arm {
+        name: "bpf_insn",
+        rust: "bpf_insn",
+        offset: 0,
+        size: size_of::<bpf_insn>(),
+        fields: bpf_insn::FIELDS,
+    };
+    no_difference(info_differences(&[insn])?)
+}
+
+fn constant_differences(tables: &[Table]) -> Vec<Difference> {
+    let kernel = Kernel::running();
+    compare_constants(kernel.release, kernel.enums(), tables)
+}
+
+#[common::test(NEEDS)]
+fn every_enumerator() -> Outcome {
+    no_difference(constant_differences(&tables()))
+}
+
+/// The names about which `changed` differs from the kernel and the tables as they are do not.
+fn told(unchanged: Vec<Difference>, changed: Vec<Difference>) -> Vec<String> {
+    let mut told = changed;
+    told.retain(|found| !unchanged.contains(found));
+    told.into_iter().map(|found| found.name).collect()
+}
+
+/// `arms` with another list of fields in one of them.
+fn with_fields(arms: &[Arm], rust: &str, change: impl FnOnce(&mut Vec<Field>)) -> Vec<Arm> {
+    let mut arms = arms.to_vec();
+    let arm = arms.iter_mut().find(|arm| arm.rust == rust);
+    let arm = arm.expect("an arm of that name");
+    let mut fields = arm.fields.to_vec();
+    change(&mut fields);
+    arm.fields = fields.leak();
+    arms
+}
+
+fn field<'a>(fields: &'a mut [Field], name: &str) -> &'a mut Field {
+    let found = fields.iter_mut().find(|field| field.name == name);
+    found.expect("a field of that name")
+}
+
+/// What is told when an arm of `union bpf_attr` has other fields.
+fn told_of_attr(
+    rust: &str,
+    change: impl FnOnce(&mut Vec<Field>),
+) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
+    let changed = with_fields(ARMS, rust, change);
+    Ok(told(attr_differences(ARMS)?, attr_differences(&changed)?))
+}
+
+#[common::test(NEEDS)]
+fn a_wrong_offset_is_told_by_name() -> Outcome {
+    let names = told_of_attr("bpf_attr_obj", |fields| {
+        field(fields, "file_flags").offset = 16
+    })?;
+    assert_eq!(names, ["bpf_attr.file_flags"]);
+    let names = told_of_attr("bpf_attr_link_create_iter", |fields| {
+        field(fields, "iter_info_len").offset += 4;
+    })?;
+    assert_eq!(names, ["bpf_attr.link_create.iter_info_len"]);
+    let changed = with_fields(INFOS, "bpf_link_info_cgroup", |fields| {
+        field(fields, "attach_type").offset = 12;
+    });
+    let names = told(info_differences(INFOS)?, info_differences(&changed)?);
+    assert_eq!(names, ["bpf_link_info.cgroup.attach_type"]);
+    Ok(())
+}
+
+#[common::test(NEEDS)]
+fn a_wrong_size_is_told_by_name() -> Outcome {
+    let names = told_of_attr("bpf_attr_map_create", |fields| {
+        field(fields, "map_name").size = 15;
+    })?;
+    assert_eq!(names, ["bpf_attr.map_name"]);
+    for rust in ["bpf_attr_batch", "bpf_attr_prog_bind_map"] {
+        let mut changed = ARMS.to_vec();
+        let arm = changed.iter_mut().find(|arm| arm.rust == rust);
+        arm.expect("an arm of that name").size += 8;
+        let names = told(attr_differences(ARMS)?, attr_differences(&changed)?);
+        assert_eq!(names, [rust]);
+    }
+    Ok(())
+}
+
+#[common::test(NEEDS)]
+fn a_wrong_release_is_told_by_name() -> Outcome {
+    let future = Version::new(u8::MAX, 0);
+    let names = told_of_attr("bpf_attr_obj", |fields| {
+        field(fields, "pathname").since = future
+    })?;
+    assert_eq!(names, ["bpf_attr.pathname"]);
+    let mut constants = BPF_CMDS.to_vec();
+    constants[6].since = future;
+    assert_eq!(told_of_commands(constants), ["BPF_OBJ_PIN"]);
+    Ok(())
+}
+
+#[common::test(NEEDS)]
+fn a_wrong_value_is_told_by_name() -> Outcome {
+    let mut constants = BPF_CMDS.to_vec();
+    constants[7].value = 8;
+    assert_eq!(told_of_commands(constants), ["BPF_OBJ_GET"]);
+    let mut changed = tables();
+    let flags = changed
+        .iter_mut()
+        .find(|t| t.name == "BPF_MAP_CREATE_FLAGS");
+    let flags = flags.expect("a table of that name");
+    let mut constants = flags.constants.to_vec();
+    constants[3].value = 1 << 4;
+    flags.constants = constants.leak();
+    let names = told(
+        constant_differences(&tables()),
+        constant_differences(&changed),
+    );
+    assert_eq!(names, ["BPF_F_RDONLY"]);
+    Ok(())
+}
+
+/// What is told when the table of commands has other constants.
+fn told_of_commands(constants: Vec<Enumerator>) -> Vec<String> {
+    let mut changed = tables();
+    let commands = changed.iter_mut().find(|t| t.name == "BPF_CMDS");
+    commands.expect("a table of that name").constants = constants.leak();
+    told(
+        constant_differences(&tables()),
+        constant_differences(&changed),
+    )
+}
+
+#[common::test(NEEDS)]
+fn what_the_mirror_lacks_is_told_by_name() -> Outcome {
+    let names = told_of_attr("bpf_attr_obj", |fields| {
+        fields.retain(|field| field.name != "file_flags");
+    })?;
+    assert_eq!(names, ["bpf_attr.file_flags"]);
+    let changed = with_fields(INFOS, "bpf_link_info_xdp", Vec::clear);
+    let names = told(info_differences(INFOS)?, info_differences(&changed)?);
+    assert_eq!(names, ["bpf_link_info.xdp.ifindex"]);
+    let mut constants = BPF_CMDS.to_vec();
+    constants.retain(|constant| constant.name != "BPF_MAP_FREEZE");
+    assert_eq!(told_of_commands(constants), ["BPF_MAP_FREEZE"]);
+    Ok(())
+}
+
+#[common::test(NEEDS)]
+fn what_the_kernel_lacks_is_told_by_name() -> Outcome {
+    let since = Version::new(4, 4);
+    let names = told_of_attr("bpf_attr_obj", |fields| {
+        let name = "no_such_field";
+        fields.push(Field {
+            name,
+            offset: 20,
+            size: 4,
+            since,
+        });
+    })?;
+    assert_eq!(names, ["bpf_attr.no_such_field"]);
+    let mut constants = BPF_CMDS.to_vec();
+    let (name, value, in_btf) = ("BPF_NO_SUCH_COMMAND", 99, true);
+    constants.push(Enumerator {
+        name,
+        value,
+        since,
+        in_btf,
+    });
+    assert_eq!(told_of_commands(constants), ["BPF_NO_SUCH_COMMAND"]);
+    Ok(())
+}

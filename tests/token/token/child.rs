@@ -1,0 +1,95 @@
+//! A process in a user and mount namespace of its own, with a socket to the test that started it.
+
+use std::env;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::{Bpffs, Result};
+use common::*;
+use rustix::mount::{MountFlags, mount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+const CHILD: &str = "BPF_PIN_TEST_TOKEN";
+
+/// The functions that are run so.
+const CHILDREN: &[(&str, fn())] = &[
+    ("delegated", crate::token::used::delegated),
+    ("standard_input", crate::token::used::as_standard_input),
+    (
+        "refused_in_time",
+        crate::token::handshake::too_old_for_delegation,
+    ),
+    ("bad_grants", crate::token::messages::that_gets_no_answer),
+    ("nothing_delegated", crate::token::refused::of_nothing),
+    ("foreign", crate::token::refused::of_another_namespace),
+    ("powerless", crate::token::refused::grant_without_cap_bpf),
+    ("unmapped", crate::token::owner::with_one_user),
+    ("granting", crate::token::handshake::that_grants),
+];
+
+/// Runs the one that the environment names, if any.
+pub fn was_asked_for() -> bool {
+    let Some(name) = env::var_os(CHILD) else {
+        return false;
+    };
+    let child = CHILDREN.iter().find(|(child, _)| name == *child);
+    let run = child.expect("a child of that name").1;
+    // SAFETY: no FILES, and there is no other thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
+        .expect("a user namespace");
+    fs::write("/proc/self/setgroups", "deny").expect("no setgroups");
+    fs::write("/proc/self/uid_map", "0 0 1").expect("a user");
+    fs::write("/proc/self/gid_map", "0 0 1").expect("a group");
+    run();
+    true
+}
+
+/// Runs one of the functions above, its standard input a socket, at the other end of which is `other`.
+pub fn run(name: &str, other: impl FnOnce(UnixStream) -> Outcome + Send) -> Outcome {
+    let (here, there) = UnixStream::pair()?;
+    let child = Command::new(env::current_exe()?)
+        .env(CHILD, name)
+        .stdin(Stdio::from(OwnedFd::from(there)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    thread::scope(|scope| {
+        let other = scope.spawn(move || other(here).map_err(|error| error.to_string()));
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{name}: {}\n{words}", output.status).into());
+        }
+        match other.join() {
+            Ok(outcome) => Ok(outcome?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// The socket.
+pub fn socket() -> OwnedFd {
+    std::io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a socket")
+}
+
+/// A directory in a tmpfs of this process's own.
+pub fn place() -> std::path::PathBuf {
+    mount("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+    let place = Path::new("/tmp/bpffs").to_owned();
+    fs::create_dir(&place).expect("a directory");
+    place
+}
+
+/// A bpffs that the other side grants.
+pub fn granted(options: &MountOptions) -> Result<Bpffs> {
+    let detached = options.request_delegation(socket())?;
+    Ok(detached.attach(place())?)
+}

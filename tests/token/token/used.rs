@@ -1,0 +1,203 @@
+//! What a token is good for.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use bpf_pin::bpffs::MountOptions;
+use bpf_pin::error::{Cause, Operation};
+use bpf_pin::prog::Insn;
+use bpf_pin::token::{Allowed, Token};
+use bpf_pin::types::{AttachType, Command, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Prog, ProgSpec, Result, abi};
+use common::*;
+
+use crate::token::child;
+use crate::token::*;
+
+#[common::test(TOKENS)]
+fn maps_and_programs_by_a_token() -> Outcome {
+    child::run("delegated", |socket| Ok(some().grant_delegation(&socket)?))
+}
+
+fn map_spec<'fd>(map_type: MapType) -> MapSpec<'fd> {
+    MapSpec::new(map_type, 4, 8, 16)
+}
+
+fn load(prog_type: ProgType, attach_type: AttachType, token: Option<&Token>) -> Result<Prog> {
+    let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    let spec = ProgSpec::new(prog_type, &insns).expected_attach_type(attach_type);
+    match token {
+        Some(token) => spec.token(token).load(),
+        None => spec.load(),
+    }
+}
+
+#[track_caller]
+fn assert_not_delegated<T: std::fmt::Debug>(result: Result<T>, what: &str) {
+    let error = result.expect_err(what);
+    let cause = Cause::NotDelegated {
+        what: what.to_owned(),
+    };
+    assert_eq!(error.cause(), Some(&cause), "{error}");
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+    let words = error.to_string();
+    assert!(
+        words.contains(&format!(": the token does not allow {what}")),
+        "{words}"
+    );
+}
+
+/// In the user namespace.
+pub fn delegated() {
+    // Not without.
+    let lru = map_spec(MapType::LRU_HASH);
+    assert_eq!(
+        lru.create().unwrap_err().cause(),
+        Some(&Cause::UserNamespace)
+    );
+
+    let options = MountOptions::new()
+        .mode(0o750)
+        .uid(0)
+        .gid(0)
+        .nosuid(true)
+        .source("granted");
+    let bpffs = child::granted(&options).unwrap();
+    bpffs.still_here().unwrap();
+    let mount = bpffs.mount().unwrap();
+    assert_eq!(mount.source, "granted");
+    assert!(mount.option("nosuid").is_some());
+    let root = std::fs::metadata(bpffs.path()).unwrap();
+    assert_eq!(
+        (root.mode() & 0o7777, root.uid(), root.gid()),
+        (0o1750, 0, 0)
+    );
+    let granted = bpffs.delegation().unwrap();
+    let asked = Allowed::from([Command::MAP_CREATE, Command::PROG_LOAD]);
+    assert_eq!(granted.cmds, asked);
+    assert_eq!(
+        granted.maps,
+        Allowed::from([MapType::LRU_HASH, MapType::ARRAY])
+    );
+    assert_eq!(
+        granted.progs,
+        Allowed::from([ProgType::XDP, ProgType::SOCKET_FILTER])
+    );
+    assert_eq!(
+        granted.attachs,
+        Allowed::from([AttachType(0), AttachType::XDP])
+    );
+
+    let token = Token::create(&bpffs).unwrap();
+    assert_eq!(token.info().unwrap(), granted);
+    // As a kernel before Linux 6.17 has it.
+    let by_proc = denied(
+        Some(abi::BPF_OBJ_GET_INFO_BY_FD),
+        libc::EINVAL as u32,
+        || token.info().unwrap(),
+    );
+    assert_eq!(by_proc, granted);
+
+    let map = lru.clone().token(&token).create().unwrap();
+    assert!(map.id().unwrap() > 0);
+    // The flag is not the map's.
+    assert_eq!(map.info().unwrap().flags.bits() & abi::BPF_F_TOKEN_FD, 0);
+    let map = map.pin(bpffs.path().join("map")).unwrap();
+    assert_eq!(
+        Map::open(map.path()).unwrap().id().unwrap(),
+        map.id().unwrap()
+    );
+    map_spec(MapType::LPM_TRIE)
+        .flags(bpf_pin::types::MapFlags::NO_PREALLOC)
+        .create()
+        .expect_err("by no token");
+    let lpm = map_spec(MapType::LPM_TRIE).flags(bpf_pin::types::MapFlags::NO_PREALLOC);
+    assert_not_delegated(lpm.token(&token).create(), "maps of type lpm_trie");
+
+    let (xdp, other) = (AttachType::XDP, AttachType::XDP_DEVMAP);
+    let error = load(ProgType::XDP, xdp, None).expect_err("not without");
+    assert_eq!(error.cause(), Some(&Cause::UserNamespace));
+    load(ProgType::XDP, xdp, Some(&token)).unwrap();
+    load(ProgType::SOCKET_FILTER, AttachType(0), Some(&token)).unwrap();
+    let wrong = load(ProgType::SCHED_CLS, AttachType(0), Some(&token));
+    assert_not_delegated(wrong, "programs of type sched_cls");
+    let wrong = load(ProgType::XDP, other, Some(&token));
+    assert_not_delegated(wrong, "programs for xdp_devmap");
+
+    // A token outlives what it was made of, and is known again.
+    bpffs
+        .unmount()
+        .map_err(Error::from)
+        .map_err(|e| e.to_string())
+        .unwrap_err();
+    let token = Token::try_from(OwnedFd::from(token)).unwrap();
+    lru.token(&token).create().unwrap();
+    assert!(format!("{token:?}").starts_with("Token"));
+}
+
+/// 0 is a descriptor as any, also where the kernel takes it for none in other fields.
+#[common::test(TOKENS)]
+fn a_token_that_is_standard_input() -> Outcome {
+    child::run("standard_input", |socket| {
+        Ok(some().grant_delegation(&socket)?)
+    })
+}
+
+pub fn as_standard_input() {
+    let bpffs = child::granted(&MountOptions::new()).unwrap();
+    let token = Token::create(bpffs.as_fd()).unwrap();
+    rustix::stdio::dup2_stdin(&token).unwrap();
+    drop(token);
+    // SAFETY: nobody else in this process uses it from here on.
+    let zero = unsafe { OwnedFd::from_raw_fd(0) };
+    let token = Token::try_from(zero).unwrap();
+    assert_eq!(token.as_fd().as_raw_fd(), 0);
+    map_spec(MapType::LRU_HASH).token(&token).create().unwrap();
+    load(ProgType::XDP, AttachType::XDP, Some(&token)).unwrap();
+    assert_eq!(token.info().unwrap(), bpffs.delegation().unwrap());
+}
+
+#[common::test(&[cap::BPF])]
+fn what_is_no_token() -> Outcome {
+    let map = hash();
+    let id = map.id()?;
+    let failed = Token::try_from(OwnedFd::from(map)).expect_err("a map");
+    let sentence = "take a descriptor for a token: it is anon_inode:bpf-map, not a token";
+    assert_eq!(failed.error().to_string(), sentence);
+    let operation = Operation::TokenFromFd;
+    assert_eq!(failed.error().operation(), operation);
+    assert_eq!(Map::try_from(failed.into_object())?.id()?, id);
+    // A file that is named as a token is.
+    let dir = tempfile::tempdir()?;
+    let forged = dir.path().join("bpf-token");
+    let file = std::fs::File::create(&forged)?;
+    std::fs::remove_file(&forged)?;
+    let failed = Token::try_from(OwnedFd::from(file)).expect_err("a file");
+    assert!(
+        matches!(failed.cause(), Some(Cause::NotAToken { .. })),
+        "{failed}"
+    );
+    let (reader, _writer) = rustix::pipe::pipe()?;
+    let failed = Token::try_from(reader).expect_err("a pipe");
+    assert!(
+        matches!(failed.cause(), Some(Cause::NotAToken { found }) if found.starts_with("pipe:"))
+    );
+    Ok(())
+}
+
+#[common::test]
+fn a_flag_without_a_token() -> Outcome {
+    let flags = bpf_pin::types::MapFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
+    let error = map_spec(MapType::HASH)
+        .flags(flags)
+        .create()
+        .expect_err("no token");
+    let what = "BPF_F_TOKEN_FD";
+    assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+    let flags = bpf_pin::prog::ProgFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
+    let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
+    let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).flags(flags);
+    let error = spec.load().expect_err("no token");
+    assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+    Ok(())
+}
