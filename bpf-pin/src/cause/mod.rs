@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use bpf_pin_sys::Version;
 
-use crate::link::LinkTarget;
 use crate::mismatch::Mismatch;
+use crate::path::{ComponentError, InteriorNul};
 use crate::process::Capability;
 use crate::procfs::{ShadowedBpffs, ids::UnmappedId};
 use crate::types::Access;
-use crate::types::{AttachType, Command, FileSystem, Identity, Kind, LinkType, MapType, ProgType};
+use crate::types::{
+    AttachType, Command, FileSystem, Identity, Kind, LinkTarget, LinkType, MapType, ProgType,
+};
 
 /// What was proven to be behind a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -633,6 +635,18 @@ pub enum Cause {
 impl From<UnmappedId> for Cause {
     fn from(UnmappedId { what, id }: UnmappedId) -> Self {
         Self::UnmappedOwner { what, id }
+    }
+}
+
+impl From<ComponentError> for Cause {
+    fn from(error: ComponentError) -> Self {
+        match error {
+            ComponentError::Empty => Self::EmptyPath,
+            ComponentError::Dot(component) => Self::Dot { component },
+            ComponentError::Slash(name) => Self::Slash { name },
+            ComponentError::InteriorNul(InteriorNul { position }) => Self::InteriorNul { position },
+            ComponentError::TooLong { length } => Self::NameTooLong { length },
+        }
     }
 }
 

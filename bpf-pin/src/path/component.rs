@@ -10,7 +10,6 @@ use std::path::Path;
 use rustix::path::Arg;
 
 use super::inline::{InlineCStr, InteriorNul};
-use crate::cause::Cause;
 
 /// The longest name.
 pub(crate) const NAME_MAX: usize = 255;
@@ -129,18 +128,6 @@ fn error(name: &OsStr) -> ComponentError {
     } else {
         let length = bytes.len();
         ComponentError::TooLong { length }
-    }
-}
-
-impl From<ComponentError> for Cause {
-    fn from(error: ComponentError) -> Self {
-        match error {
-            ComponentError::Empty => Self::EmptyPath,
-            ComponentError::Dot(component) => Self::Dot { component },
-            ComponentError::Slash(name) => Self::Slash { name },
-            ComponentError::InteriorNul(InteriorNul { position }) => Self::InteriorNul { position },
-            ComponentError::TooLong { length } => Self::NameTooLong { length },
-        }
     }
 }
 
