@@ -46,7 +46,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("creates the bpffs that was opened", Version::new(6, 9)),
     ("the other side is informed", Version::new(6, 9)),
     ("What it delegates, usually nothing", Version::new(6, 9)),
-    ("What a bpffs delegates", Version::new(6, 9)),
+    ("types that a bpffs delegates", Version::new(6, 9)),
     ("[`InitialUserNamespace`]", Version::new(6, 9)),
     ("[`NoProc`]", Version::new(6, 17)),
     ("struct_ops before Linux 6.11", Version::new(6, 11)),

@@ -417,8 +417,7 @@ fn a_wrong_size_names_both() -> Outcome {
 fn flags_that_the_map_does_not_take() -> Outcome {
     let both = ElemFlags::NOEXIST | ElemFlags::EXIST;
     let at_once = "flags cannot hold BPF_NOEXIST and BPF_EXIST at once";
-    let no_lock =
-        "flags hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock";
+    let no_lock = "flags hold BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values";
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let map = create(map_type, 4, 8, 2);
         let elems = map.elements::<[u8], [u8]>()?;

@@ -368,7 +368,7 @@ impl MountOptions {
             return ignored("source", SINCE_SOURCE);
         }
         let mut delegation = self.delegation.options();
-        match delegation.find(|option| !option.is_shown(mount)) {
+        match delegation.find(|option| !option.is_accepted(mount)) {
             Some(option) => ignored(option.name, SINCE_DELEGATION),
             None => Ok(()),
         }

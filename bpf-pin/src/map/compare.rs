@@ -1,4 +1,4 @@
-//! Compares a map with a spec.
+//! Compares maps with specs, and derives specs from maps.
 
 use bpf_pin_sys as abi;
 
@@ -10,50 +10,55 @@ use crate::sys::cpu;
 use crate::types::MapFlags;
 use crate::types::MapType;
 
-/// Flags of `BPF_MAP_CREATE` that the map does not keep.
-const NOT_KEPT: u32 =
+/// Flags of `BPF_MAP_CREATE` that the map does not report.
+const NOT_REPORTED: u32 =
     abi::BPF_F_RDONLY | abi::BPF_F_WRONLY | abi::BPF_F_TOKEN_FD | abi::BPF_F_VTYPE_BTF_OBJ_FD;
 
-/// The flags that the kernel adds to a map of this type.
-fn added(map_type: MapType) -> MapFlags {
+/// The flags that the kernel adds to maps of this type.
+fn added_flags(map_type: MapType) -> MapFlags {
     match map_type {
         MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::INSN_ARRAY => MapFlags::RDONLY_PROG,
         _ => MapFlags::empty(),
     }
 }
 
-fn kept(map_type: MapType, flags: MapFlags) -> MapFlags {
-    MapFlags::from_bits_retain(flags.bits() & !NOT_KEPT) - added(map_type)
+/// The flags to compare.
+fn comparable_flags(map_type: MapType, flags: MapFlags) -> MapFlags {
+    MapFlags::from_bits_retain(flags.bits() & !NOT_REPORTED) - added_flags(map_type)
 }
 
-/// Fields that are compared on request only.
-const NOT_BY_DEFAULT: MapFields = MapFields::MAP_NAME
-    .union(MapFields::BTF_KEY_TYPE_ID)
-    .union(MapFields::BTF_VALUE_TYPE_ID);
-
 impl MapSpec<'_> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which the map differs from this spec; none if it
-    /// fits. One syscall. Linux 4.13.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which `map` differs from this spec, or none if it fits.
+    /// One syscall. Linux 4.13.
     ///
-    /// All fields but the name and the types in BTF are compared, or those of
-    /// [`compare_fields`](Self::compare_fields). Changes that the kernel makes to a spec are no difference:
-    /// the flag [`RDONLY_PROG`](MapFlags::RDONLY_PROG) of device maps; the flags
-    /// [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY), which belong to the descriptor; the
-    /// entries of an LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU), a multiple of the number of
-    /// CPUs. Neither are changes that loaders make before they call the kernel, as
-    /// [`open_or_create`](crate::PinDir::open_or_create) does: the bytes of a ring buffer rounded up to
-    /// pages and a power of two; 0 entries, or more than there are CPUs, of a CPU map or perf event array.
+    /// All fields except the name and the BTF types are compared, or those of
+    /// [`compare_fields`](Self::compare_fields).
     ///
-    /// A map does not report its inner map, its NUMA node, or the program of
-    /// [`excl_prog_hash`](Self::excl_prog_hash): a map that any program may use fits a spec that keeps it
-    /// for one. The id of its BTF is a new one each time the same BTF is loaded, so it is not compared. The
-    /// types of key and value in BTF are compared if [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
-    /// [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID) request it: they are 0 for a map without BTF.
-    /// `btf_vmlinux_value_type_id` is a number, and its BTF is not compared.
+    /// # What counts as equal
+    ///
+    /// The kernel changes some fields of a spec when it creates the map. These are no differences:
+    /// - The kernel adds [`RDONLY_PROG`](MapFlags::RDONLY_PROG) to device maps.
+    /// - [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY) belong to the descriptor, not to the map.
+    /// - An LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU) has a multiple of the number of CPUs as its
+    ///   number of entries.
+    ///
+    /// Loaders round some fields before they create the map, as
+    /// [`open_or_create`](crate::PinDir::open_or_create) does. These are no differences either:
+    /// - The bytes of a ring buffer are rounded up to pages and a power of two.
+    /// - A CPU map or perf event array with 0 entries, or more than there are CPUs, gets one entry per CPU.
+    ///
+    /// # What is not compared
+    ///
+    /// - A map does not report its inner map, its NUMA node, or the program of
+    ///   [`excl_prog_hash`](Self::excl_prog_hash). A map that any program may use fits a spec for one program.
+    /// - The id of a BTF object changes whenever the same BTF is loaded again. Compare the type ids of key and
+    ///   value with [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
+    ///   [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID). They are 0 for a map without BTF.
+    /// - `btf_vmlinux_value_type_id` is compared as a number, without its BTF.
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::error::Operation::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::error::Operation::Info), as [`Map::info`].
     ///
     /// # Examples
     ///
@@ -71,15 +76,11 @@ impl MapSpec<'_> {
         Ok(self.compare_info(&map.info()?))
     }
 
-    /// As [`compare`](Self::compare), with info that was read before.
+    /// Compares with info that was read before. See [`compare`](Self::compare).
     pub fn compare_info(&self, found: &MapInfo) -> Vec<Mismatch> {
-        if self.is_alike(found) {
-            return Vec::new();
-        }
-        let flags = kept(self.map_type, self.kept_flags());
-        let found_flags = kept(found.map_type, found.flags);
-        let made_max_entries = || Some(found.max_entries) == self.made_max_entries();
-        /// The field, if it is not the same.
+        let flags = comparable_flags(self.map_type, self.all_flags());
+        let found_flags = comparable_flags(found.map_type, found.flags);
+        let is_rounded = || self.final_max_entries() == Some(found.max_entries);
         macro_rules! differ {
             ($mismatch:ident, $expected:expr, $found:expr) => {{
                 let (expected, found) = ($expected, $found);
@@ -90,8 +91,7 @@ impl MapSpec<'_> {
             differ!(MapType, self.map_type, found.map_type),
             differ!(KeySize, self.key_size, found.key_size),
             differ!(ValueSize, self.value_size, found.value_size),
-            differ!(MaxEntries, self.max_entries, found.max_entries)
-                .filter(|_| !made_max_entries()),
+            differ!(MaxEntries, self.max_entries, found.max_entries).filter(|_| !is_rounded()),
             differ!(MapFlags, flags, found_flags),
             differ!(MapExtra, self.map_extra, found.map_extra),
             differ!(MapIfindex, self.ifindex, found.ifindex),
@@ -112,41 +112,27 @@ impl MapSpec<'_> {
         all.into_iter().flatten().filter(compared).collect()
     }
 
-    /// `BPF_MAP_CREATE`, by what loaders make of a spec before they ask the kernel.
+    /// Creates the map after rounding the number of entries as loaders do.
     pub(crate) fn create_rounded(&self) -> Result<Map> {
         match self.rounded_max_entries() {
-            Some(max_entries) if max_entries != self.max_entries => {
+            Some(max_entries) => {
                 let mut rounded = self.clone();
                 rounded.max_entries = max_entries;
                 rounded.create()
             }
-            _ => self.create(),
+            None => self.create(),
         }
     }
 
-    /// True if every field is the same, which is the common case. Compares the same fields as above.
-    #[inline]
-    fn is_alike(&self, found: &MapInfo) -> bool {
-        self.map_type == found.map_type
-            && self.key_size == found.key_size
-            && self.value_size == found.value_size
-            && self.max_entries == found.max_entries
-            && self.kept_flags() == found.flags
-            && self.map_extra == found.map_extra
-            && self.ifindex == found.ifindex
-            && self.btf_vmlinux_value_type_id == found.btf_vmlinux_value_type_id
-            && !self.compared.intersects(NOT_BY_DEFAULT)
-    }
-
-    /// The `max_entries` of the created map, if the kernel does not keep them as they are.
+    /// The number of entries of the created map, if it may differ from the spec.
     #[cold]
-    fn made_max_entries(&self) -> Option<u32> {
+    fn final_max_entries(&self) -> Option<u32> {
         match self.map_type {
             MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
                 if self.flags.contains(MapFlags::NO_COMMON_LRU) =>
             {
-                let cpus = cpus()?;
-                // Down where up is too much.
+                let cpus = possible_cpus()?;
+                // Rounded down if rounding up overflows.
                 let up = self.max_entries.checked_next_multiple_of(cpus);
                 up.or(Some(self.max_entries / cpus * cpus))
             }
@@ -154,7 +140,7 @@ impl MapSpec<'_> {
         }
     }
 
-    /// The same where it is not the kernel that does it.
+    /// The number of entries after the rounding that loaders do.
     fn rounded_max_entries(&self) -> Option<u32> {
         match self.map_type {
             MapType::RINGBUF | MapType::USER_RINGBUF => {
@@ -162,20 +148,22 @@ impl MapSpec<'_> {
                 self.max_entries.max(page).checked_next_power_of_two()
             }
             MapType::CPUMAP | MapType::PERF_EVENT_ARRAY => {
-                cpus().filter(|&cpus| self.max_entries == 0 || self.max_entries > cpus)
+                possible_cpus().filter(|&cpus| self.max_entries == 0 || self.max_entries > cpus)
             }
             _ => None,
         }
     }
 
-    /// Which fields a map must share with this to fit. If nothing else is said,
-    /// [all but](MapFields::default) the name and the types in BTF.
+    /// Sets the fields that [`compare`](Self::compare) compares. The default is
+    /// [all except](MapFields::default) the name and the BTF types.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use bpf_pin::map::MapFields;
     /// use bpf_pin::{MapSpec, MapType};
     ///
-    /// // A map of any number of entries will do.
+    /// // Accepts any number of entries.
     /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024)
     ///     .compare_fields(MapFields::default() - MapFields::MAX_ENTRIES);
     /// ```
@@ -186,18 +174,20 @@ impl MapSpec<'_> {
 }
 
 impl MapSpec<'static> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: the spec that the map was created from, as far as the kernel reports it,
-    /// and without what the kernel has added. The map fits it. One syscall. Linux 4.13.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the spec of an existing map, without the flags that the kernel added. One
+    /// syscall. Linux 4.13.
     ///
-    /// [`create`](Self::create) makes an equal map of most types. The spec has no inner map, BTF, token and
-    /// [`excl_prog_hash`](Self::excl_prog_hash), and node 0 for a map with memory on one NUMA node. A map of
-    /// maps needs [`inner_map`](Self::inner_map) to be created; struct_ops and the storage of sockets,
-    /// inodes, tasks and cgroups need [`btf`](Self::btf). Other maps come without locks and timers in their
-    /// values, because only BTF describes where these are.
+    /// The map fits the spec. [`create`](Self::create) creates an equal map for most types. The spec lacks what a
+    /// map does not report:
+    /// - the inner map: set [`inner_map`](Self::inner_map) for a map of maps
+    /// - BTF: set [`btf`](Self::btf) for struct_ops and for storage of sockets, inodes, tasks and cgroups. Other
+    ///   maps are created without the locks and timers in their values, because only BTF describes them.
+    /// - the token and [`excl_prog_hash`](Self::excl_prog_hash)
+    /// - the NUMA node: it is 0 for a map with memory on one node
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::error::Operation::Info) as [`Map::info`].
+    /// [`Operation::Info`](crate::error::Operation::Info), as [`Map::info`].
     ///
     /// # Examples
     ///
@@ -213,9 +203,9 @@ impl MapSpec<'static> {
         Ok(Self::of_info(&map.info()?))
     }
 
-    /// As [`of`](Self::of), from info that was read before.
+    /// Derives the spec from info that was read before. See [`of`](Self::of).
     pub fn of_info(info: &MapInfo) -> Self {
-        let flags = kept(info.map_type, info.flags);
+        let flags = comparable_flags(info.map_type, info.flags);
         let mut spec = Self::new(
             info.map_type,
             info.key_size,
@@ -231,6 +221,6 @@ impl MapSpec<'static> {
     }
 }
 
-fn cpus() -> Option<u32> {
+fn possible_cpus() -> Option<u32> {
     cpu::possible().ok()?.try_into().ok()
 }

@@ -1,4 +1,4 @@
-//! Explains why a command on a map failed.
+//! Explains failures of commands on maps.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,47 +12,19 @@ use crate::error::Reason;
 use crate::process::is_filtered;
 use crate::procfs;
 use crate::sys::{self, WriteError};
-use crate::types::Access;
-use crate::types::{Command, MapType};
+use crate::types::{Access, Command, MapType};
 
-/// How a command accesses elements.
-#[derive(Clone, Copy)]
-pub(crate) struct Needs {
-    pub(super) reads: bool,
-    pub(super) writes: bool,
-}
-
-impl Needs {
-    pub(crate) const READ: Self = Self {
-        reads: true,
-        writes: false,
-    };
-    pub(crate) const WRITE: Self = Self {
-        reads: false,
-        writes: true,
-    };
-    pub(crate) const BOTH: Self = Self {
-        reads: true,
-        writes: true,
-    };
-}
-
-/// The access mode of the descriptor, if it is not the one that was needed.
-pub(crate) fn not_granted(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
-    let flags = fcntl_getfl(fd).ok()?;
-    let opened = match flags & OFlags::ACCMODE {
-        OFlags::RDONLY if needs.writes => Access::ReadOnly,
-        OFlags::WRONLY if needs.reads => Access::WriteOnly,
+/// The access that the descriptor was opened with, if it does not include what the command needs.
+pub(super) fn denied_access(fd: BorrowedFd<'_>, needed: Access) -> Option<Cause> {
+    let opened = match fcntl_getfl(fd).ok()? & OFlags::ACCMODE {
+        OFlags::RDONLY => Access::ReadOnly,
+        OFlags::WRONLY => Access::WriteOnly,
         _ => return None,
     };
-    Some(Cause::MapAccess { opened })
+    (opened != needed).then_some(Cause::MapAccess { opened })
 }
 
-pub(super) fn frozen(fd: BorrowedFd<'_>, needs: Needs) -> Option<Cause> {
-    (needs.writes && is_frozen(fd)?).then_some(Cause::Frozen)
-}
-
-/// Explains why nothing is written to a map with values that hold addresses, or may hold them.
+/// Explains why no value is written: values of this map hold addresses, or may hold them.
 #[cold]
 pub(super) fn not_writable(error: WriteError) -> Reason {
     let errno = match error {
@@ -67,10 +39,10 @@ pub(super) fn not_writable(error: WriteError) -> Reason {
     Reason::new(errno, Some(cause))
 }
 
-/// A batch of no elements fails for the descriptor's access, and for a frozen map. If that proves
-/// nothing, fdinfo reports it, Linux 5.2.
-pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
-    let is_writable = not_granted(fd, Needs::WRITE).is_none();
+/// True if the map is frozen. An update batch of no elements fails with EPERM for a frozen map, and for a
+/// descriptor without write access. If that decides nothing, fdinfo reports it, Linux 5.2.
+pub(super) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
+    let is_writable = denied_access(fd, Access::WriteOnly).is_none();
     let may_read = sys::map_lookup_empty_batch(fd) != Err(Errno::PERM);
     let may_write = sys::map_update_empty_batch(fd) != Err(Errno::PERM);
     if is_writable && may_read && !may_write && !is_filtered() {
@@ -79,7 +51,7 @@ pub(crate) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     Some(procfs::fdinfo(fd).ok()?.get("frozen")? == "1")
 }
 
-/// The command that the map's type lacks, if the errno shows it: the kernel has no errno of its own for
+/// The command, if the errno shows that the map's type lacks it. The kernel has no errno of its own for
 /// that.
 pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> Option<Cause> {
     let lacks = match errno {
@@ -106,7 +78,7 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                     | MapType::RINGBUF
                     | MapType::USER_RINGBUF
             ),
-            // Storage of sockets, inodes, … is found by these only.
+            // Local storage is reached only through the objects that it belongs to.
             Command::MAP_GET_NEXT_KEY => matches!(
                 map_type,
                 MapType::SK_STORAGE
@@ -122,7 +94,8 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                 map_type,
                 MapType::BLOOM_FILTER | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
             ),
-            // Some kernels have it for the others, and no device takes but hashes and arrays.
+            // Some kernels have it for these types. A device that maps are offloaded to has it for hashes and arrays
+            // only.
             Command::MAP_LOOKUP_AND_DELETE_ELEM => !matches!(
                 map_type,
                 MapType::HASH
@@ -139,11 +112,11 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
     lacks.then_some(Cause::NoCommand { command, map_type })
 }
 
-/// The batches that a map's type, or the kernel, was found to lack.
+/// The batch commands that the map's type or the kernel is known to lack.
 #[derive(Default)]
-pub(crate) struct Lacking(AtomicU8);
+pub(super) struct MissingBatches(AtomicU8);
 
-impl Lacking {
+impl MissingBatches {
     fn bit(command: Command) -> u8 {
         1 << (command.0 - Command::MAP_LOOKUP_BATCH.0)
     }
@@ -152,8 +125,8 @@ impl Lacking {
         self.0.load(Ordering::Relaxed) & Self::bit(command) != 0
     }
 
-    /// True if `errno` shows it. An unknown command is EINVAL, as many other mistakes are, so a kernel
-    /// without batches is proven by a second call.
+    /// Records that the command is missing and returns true, if `errno` shows it. EINVAL has many causes, so a
+    /// second call proves that the kernel has no batches.
     #[cold]
     pub(super) fn learn(&self, command: Command, errno: Errno) -> bool {
         let lacks = match errno {

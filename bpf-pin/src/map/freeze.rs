@@ -1,4 +1,4 @@
-//! `BPF_MAP_FREEZE`.
+//! `BPF_MAP_FREEZE`: makes a map read-only for system calls.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -8,21 +8,27 @@ use crate::cause::Cause;
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result};
 use crate::map::Map;
-use crate::map::explain::{Needs, is_frozen, not_granted};
+use crate::map::explain::{denied_access, is_frozen};
 use crate::process::{Capability, lacks};
 use crate::sys;
+use crate::types::Access;
 
 impl Map {
-    /// `BPF_MAP_FREEZE`: from now on, and for good, no system call changes an element; programs
-    /// still may, and all may read. Linux 5.2.
+    /// `BPF_MAP_FREEZE`: makes the elements read-only for system calls, forever. Linux 5.2.
+    ///
+    /// Programs may still change elements, and both may still read them.
     ///
     /// # Errors
     ///
-    /// [`Operation::Freeze`](crate::error::Operation::Freeze): [`Frozen`](Cause::Frozen) where it is already, and
-    /// [`BeingWritten`](Cause::BeingWritten) where its values are mapped for writing (both EBUSY, or
-    /// EPERM on a newer kernel); [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading
-    /// only; [`MissingCapability`](Cause::MissingCapability) (EPERM), of `CAP_BPF`, on a kernel that
-    /// asks for it in place of a descriptor that may write; ENOTSUPP on a type that is never frozen.
+    /// [`Operation::Freeze`](crate::error::Operation::Freeze):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the map is frozen already | [`Frozen`](Cause::Frozen) | EBUSY, on newer kernels EPERM |
+    /// | the values are mapped for writing | [`BeingWritten`](Cause::BeingWritten) | EBUSY, on newer kernels EPERM |
+    /// | the map was opened for reading only | [`MapAccess`](Cause::MapAccess) | EPERM |
+    /// | no `CAP_BPF`, on a kernel that requires it instead of a writable descriptor | [`MissingCapability`](Cause::MissingCapability) | EPERM |
+    /// | the type cannot be frozen | | ENOTSUPP |
     ///
     /// # Examples
     ///
@@ -31,7 +37,7 @@ impl Map {
     /// use bpf_pin::types::MapFlags;
     /// use bpf_pin::{MapSpec, MapType};
     ///
-    /// // The verifier takes what such a map holds for constants.
+    /// // The verifier treats the values of such a map as constants.
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).flags(MapFlags::RDONLY_PROG);
     /// let limits = spec.create()?;
     /// limits.elements::<u32, u64>()?.update(&0, &1500, ElemFlags::ANY)?;
@@ -40,10 +46,8 @@ impl Map {
     /// ```
     pub fn freeze(&self) -> Result<()> {
         sys::map_freeze(self.as_fd()).map_err(|errno| {
-            Error::new(
-                Operation::Freeze,
-                Reason::new(errno, freeze_cause(self.as_fd(), errno)),
-            )
+            let cause = freeze_cause(self.as_fd(), errno);
+            Error::new(Operation::Freeze, Reason::new(errno, cause))
         })
     }
 }
@@ -59,8 +63,9 @@ fn freeze_cause(fd: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
         _ if errno == Errno::BUSY => return None,
         _ => {}
     }
-    // Kernels ask for one or for the other: where both are missing, which is not known.
-    let denied = not_granted(fd, Needs::WRITE);
+    // Some kernels require the capability, others a writable descriptor. If both are missing, the cause is
+    // unknown.
+    let denied = denied_access(fd, Access::WriteOnly);
     match (denied, lacks(Capability::Bpf)?) {
         (Some(denied), false) => Some(denied),
         (None, true) => diagnose::missing(Capability::Bpf, "freezing a map"),

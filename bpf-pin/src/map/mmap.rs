@@ -1,4 +1,4 @@
-//! `mmap(2)` of an array's values.
+//! `mmap(2)` of the values of an array.
 
 use std::fmt;
 use std::mem::size_of;
@@ -9,21 +9,22 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::map::explain::{Needs, is_frozen, not_granted};
+use crate::map::explain::{denied_access, is_frozen};
 use crate::map::{Map, MapInfo};
 use crate::sys::{self, Atom, Mapping};
-use crate::types::MapFlags;
-use crate::types::MapType;
+use crate::types::{Access, MapFlags, MapType};
 
-/// The values of an array in this process's memory, as atomics: what a program writes is seen at
-/// once, and the other way round, without a system call.
+/// The values of an array, mapped into this process's memory as atomics.
+///
+/// A change by a program is visible to this process at once, and the other way round, without a system
+/// call.
 ///
 /// `T` is an `AtomicU8`, `AtomicU16`, `AtomicU32` or `AtomicU64` of `std::sync::atomic`, or
-/// [`LoadOnly`](crate::map::LoadOnly) of one, which is mapped for reading only, as a frozen map must be. A
-/// value is one or several of them. An array is mapped as a whole.
+/// [`LoadOnly`](crate::map::LoadOnly) of one. `LoadOnly` maps for reading only, which is required for a frozen
+/// map. A value consists of one or several atomics. The array is always mapped as a whole.
 ///
-/// It keeps the map alive, whatever becomes of the descriptor and the pin; and for as long as it can
-/// be written to, the map cannot be frozen. A process forked meanwhile has it too.
+/// The mapping keeps the map alive without the descriptor and the pin. As long as a writable mapping exists,
+/// the map cannot be frozen. A forked child inherits the mapping.
 ///
 /// # Examples
 ///
@@ -42,7 +43,7 @@ use crate::types::MapType;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// For reading only, as of a map that is frozen:
+/// A read-only mapping, for example of a frozen map:
 ///
 /// ```no_run
 /// use std::sync::atomic::AtomicU32;
@@ -58,24 +59,30 @@ use crate::types::MapType;
 /// ```
 pub struct Mmap<T> {
     mapping: Mapping<T>,
-    /// How many atoms a value has.
+    /// Atoms per value.
     atoms: usize,
-    /// How many there are from one value to the next.
+    /// Atoms from the start of one value to the start of the next.
     stride: usize,
 }
 
 impl Map {
-    /// `mmap(2)`: the values of an array that was made with
-    /// [`MapFlags::MMAPABLE`]. Linux 5.5. Two syscalls: one for the sizes, one for the mapping.
+    /// `mmap(2)`: maps the values of an array created with [`MapFlags::MMAPABLE`]. Linux 5.5.
+    ///
+    /// Two syscalls: one for the sizes, one for the mapping.
     ///
     /// # Errors
     ///
-    /// [`Operation::Mmap`](crate::error::Operation::Mmap): [`NotMmapable`](Cause::NotMmapable) for any other map, and
-    /// [`NoMultiple`](Cause::NoMultiple) for values that are not made of `T`s, both without mmap(2);
-    /// [`MapAccess`](Cause::MapAccess) (EACCES or EINVAL) for a map opened for writing only, or for
-    /// reading only, whatever `T` is; where it writes [`Frozen`](Cause::Frozen) (EPERM) and
-    /// [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) (EACCES); ENOTSUPP for values with a spin lock or
-    /// a timer; ENOMEM.
+    /// [`Operation::Mmap`](crate::error::Operation::Mmap):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the map is not an array with [`MapFlags::MMAPABLE`] | [`NotMmapable`](Cause::NotMmapable) | none, no mmap(2) |
+    /// | the value size is not a multiple of the size of `T` | [`NoMultiple`](Cause::NoMultiple) | none, no mmap(2) |
+    /// | the map was opened for reading only or writing only, for any `T` | [`MapAccess`](Cause::MapAccess) | EACCES, EINVAL |
+    /// | `T` writes and the map is frozen | [`Frozen`](Cause::Frozen) | EPERM |
+    /// | `T` writes and programs may only read the map | [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) | EACCES |
+    /// | values hold a spin lock or a timer | | ENOTSUPP |
+    /// | out of memory | | ENOMEM |
     ///
     /// # References
     ///
@@ -103,10 +110,10 @@ impl Map {
                 atoms,
                 stride,
             }),
-            Err(errno) => Err(fail(Reason::new(
-                errno,
-                self.mmap_cause(errno, T::WRITES, info.flags),
-            ))),
+            Err(errno) => {
+                let cause = self.mmap_cause(errno, T::WRITES, info.flags);
+                Err(fail(Reason::new(errno, cause)))
+            }
         }
     }
 
@@ -114,12 +121,10 @@ impl Map {
     fn mmap_cause(&self, errno: Errno, writes: bool, flags: MapFlags) -> Option<Cause> {
         let fd = self.as_fd();
         match errno {
-            // Memory of a file that is not open for writing is never shared to the kernel, and that of
-            // a map always is.
-            Errno::ACCESS | Errno::INVAL => not_granted(fd, Needs::BOTH).or_else(|| {
-                let refused = writes && errno == Errno::ACCESS;
-                (refused && flags.contains(MapFlags::RDONLY_PROG))
-                    .then_some(Cause::ReadOnlyForProgs)
+            // The mapping is shared, and mmap(2) maps a file shared only if it is open for reading and writing.
+            Errno::ACCESS | Errno::INVAL => denied_access(fd, Access::ReadWrite).or_else(|| {
+                let is_read_only = writes && flags.contains(MapFlags::RDONLY_PROG);
+                (is_read_only && errno == Errno::ACCESS).then_some(Cause::ReadOnlyForProgs)
             }),
             Errno::PERM => (writes && is_frozen(fd)?).then_some(Cause::Frozen),
             _ => None,
@@ -128,30 +133,30 @@ impl Map {
 }
 
 impl<T: Atom> Mmap<T> {
-    /// How many values there are: the map's `max_entries`.
+    /// The number of values: the map's `max_entries`.
     pub fn len(&self) -> usize {
         self.mapping.atoms().len() / self.stride
     }
 
-    /// Never: no array is.
+    /// Always false: every array has values.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        false
     }
 
-    /// The value at `index`, as its atomics; None beyond the last.
+    /// Returns the atomics of the value at `index`, or `None` if the index is out of range.
     pub fn get(&self, index: usize) -> Option<&[T]> {
         let value = self.mapping.atoms().chunks_exact(self.stride).nth(index)?;
         Some(&value[..self.atoms])
     }
 
-    /// All values, each as its atomics.
+    /// Iterates over the values, each as its atomics.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &[T]> + DoubleEndedIterator {
         let all = self.mapping.atoms().chunks_exact(self.stride);
         all.map(|value| &value[..self.atoms])
     }
 
-    /// All values' atomics in a row; None where a value is no multiple of 8 bytes, and so there is
-    /// padding between them: see [`values`](Self::values).
+    /// Returns the atomics of all values in one slice. `None` if values are not a multiple of 8 bytes and so have
+    /// padding between them: use [`values`](Self::values).
     pub fn as_slice(&self) -> Option<&[T]> {
         (self.atoms == self.stride).then(|| self.mapping.atoms())
     }

@@ -1,4 +1,4 @@
-//! Maps: what they are, how they are made, what is in them.
+//! Maps: create, compare, read and write their elements, map their memory, freeze them.
 
 mod compare;
 mod elements;

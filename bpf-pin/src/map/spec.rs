@@ -1,4 +1,4 @@
-//! `BPF_MAP_CREATE`.
+//! `BPF_MAP_CREATE`: creates a map.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -12,11 +12,12 @@ use crate::map::Map;
 use crate::mismatch::MapFields;
 use crate::sys::{self, NonZeroFd};
 use crate::token::Token;
-use crate::types::MapFlags;
-use crate::types::{Command, MapType};
-use crate::types::{InvalidName, ObjName};
+use crate::types::{Command, InvalidName, MapFlags, MapType, ObjName};
 
-/// The arguments of `BPF_MAP_CREATE`.
+/// The description of a map: the arguments of `BPF_MAP_CREATE`.
+///
+/// [`new`](Self::new) sets what every map has, the setters add the rest, and [`create`](Self::create) creates the
+/// map. The setters check nothing.
 ///
 /// # Examples
 ///
@@ -38,7 +39,7 @@ pub struct MapSpec<'fd> {
     pub(super) max_entries: u32,
     pub(super) flags: MapFlags,
     pub(super) name: ObjName,
-    /// The argument of [`name`](Self::name), if the kernel takes no such name.
+    /// The argument of [`name`](Self::name), if it is not a valid name.
     invalid_name: Option<String>,
     inner: Option<BorrowedFd<'fd>>,
     numa_node: Option<u32>,
@@ -55,7 +56,7 @@ pub struct MapSpec<'fd> {
 }
 
 impl<'fd> MapSpec<'fd> {
-    /// A map of `max_entries` elements; the sizes of keys and values are in bytes.
+    /// Describes a map with room for `max_entries` elements. Key and value sizes are in bytes.
     pub fn new(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Self {
         Self {
             map_type,
@@ -80,13 +81,13 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
-    /// `map_flags`. Linux 4.6.
+    /// Sets `map_flags`. Linux 4.6.
     pub fn flags(mut self, flags: MapFlags) -> Self {
         self.flags = flags;
         self
     }
 
-    /// `map_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15; the '.' 5.2.
+    /// Sets `map_name`: up to 15 letters, digits, '_' and '.'. Linux 4.15; the '.' 5.2.
     pub fn name(mut self, name: &str) -> Self {
         (self.name, self.invalid_name) = match ObjName::new(name) {
             Ok(name) => (name, None),
@@ -95,35 +96,35 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
-    /// `inner_map_fd`: a map like those that a map of maps will hold. Linux 4.12.
+    /// Sets `inner_map_fd`: the template for the maps that a map of maps will hold. Linux 4.12.
     pub fn inner_map(mut self, inner: &'fd Map) -> Self {
         self.inner = Some(inner.as_fd());
         self
     }
 
-    /// `numa_node` and `BPF_F_NUMA_NODE`: where its memory is. Linux 4.14.
+    /// Sets `numa_node` and `BPF_F_NUMA_NODE`: the node for the map's memory. Linux 4.14.
     pub fn numa_node(mut self, node: u32) -> Self {
         self.numa_node = Some(node);
         self
     }
 
-    /// The flags, with those that other setters imply and the kernel keeps.
-    pub(super) fn kept_flags(&self) -> MapFlags {
+    /// The flags, including those that other setters imply.
+    pub(super) fn all_flags(&self) -> MapFlags {
         match self.numa_node {
             Some(_) => self.flags | MapFlags::NUMA_NODE,
             None => self.flags,
         }
     }
 
-    /// `map_ifindex`: the device that it is offloaded to. Linux 4.16.
+    /// Sets `map_ifindex`: the device to offload the map to. Linux 4.16.
     pub fn ifindex(mut self, ifindex: u32) -> Self {
         self.ifindex = ifindex;
         self
     }
 
-    /// `btf_fd`, `btf_key_type_id` and `btf_value_type_id`: the BTF object, from `BPF_BTF_LOAD`,
-    /// that describes key and value. Storage of sockets, inodes, tasks and cgroups cannot do
-    /// without. Linux 4.18.
+    /// Sets `btf_fd`, `btf_key_type_id` and `btf_value_type_id`: the types of key and value. Linux 4.18.
+    ///
+    /// `btf` is an object from `BPF_BTF_LOAD`. Storage of sockets, inodes, tasks and cgroups requires it.
     pub fn btf(mut self, btf: &'fd impl AsFd, key_type_id: u32, value_type_id: u32) -> Self {
         self.btf = Some(btf.as_fd());
         self.btf_key_type_id = key_type_id;
@@ -131,57 +132,61 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
-    /// `btf_vmlinux_value_type_id`: the value's type in the kernel's BTF, of struct_ops. Linux 5.6.
+    /// Sets `btf_vmlinux_value_type_id`: the value type of a struct_ops map, in the kernel's BTF. Linux 5.6.
     ///
-    /// The kernel wants BTF of the loader's own beside it, and looks at nothing in it: [`btf`](Self::btf),
-    /// with 0 for both types.
+    /// The kernel also requires [`btf`](Self::btf), and ignores its contents: pass any BTF object, with 0 for
+    /// both types.
     pub fn btf_vmlinux_value_type_id(mut self, id: u32) -> Self {
         self.btf_vmlinux_value_type_id = id;
         self
     }
 
-    /// `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the module's BTF that
-    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) is of. Linux 6.9.
+    /// Sets `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the BTF of the module that defines the type of
+    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id). Linux 6.9.
     pub fn value_type_btf(mut self, btf: &'fd impl AsFd) -> Self {
         self.value_type_btf = Some(btf.as_fd());
         self
     }
 
-    /// `map_extra`: what the type makes of it. Linux 5.16.
+    /// Sets `map_extra`, which has a meaning of its own for each type. Linux 5.16.
     pub fn map_extra(mut self, extra: u64) -> Self {
         self.map_extra = extra;
         self
     }
 
-    /// `map_token_fd` and `BPF_F_TOKEN_FD`: the right to create it. Linux 6.9.
+    /// Sets `map_token_fd` and `BPF_F_TOKEN_FD`: the token that allows creating the map. Linux 6.9.
     pub fn token(mut self, token: &'fd Token) -> Self {
         self.token = Some(token);
         self
     }
 
-    /// `excl_prog_hash`: the SHA-256 of the only program that may use the map, 32 bytes. Linux 6.18.
+    /// Sets `excl_prog_hash`: only the program with this SHA-256, of 32 bytes, may use the map. Linux 6.18.
     pub fn excl_prog_hash(mut self, hash: &'fd [u8]) -> Self {
         self.excl_prog_hash = hash;
         self
     }
 
-    /// `BPF_MAP_CREATE`. Linux 3.18.
+    /// `BPF_MAP_CREATE`: creates the map. Linux 3.18.
     ///
-    /// The kernel gets each number as it is. [`open_or_create`](crate::PinDir::open_or_create) first rounds
-    /// what the kernel takes in certain sizes only, as a ring buffer's bytes.
+    /// The numbers are passed to the kernel as they are. [`open_or_create`](crate::PinDir::open_or_create) rounds
+    /// them first, for example the size of a ring buffer.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateMap`](crate::error::Operation::CreateMap): [`InvalidField`](Cause::InvalidField) (EINVAL) where a size or a flag is
-    /// not what the type demands; EINVAL where they do not fit each other otherwise or the kernel does
-    /// not know the type; [`InvalidName`](Cause::InvalidName), without a syscall, for a
-    /// [`name`](Self::name) that the kernel does not take; [`NoDescriptor`](Cause::NoDescriptor), without a syscall, for a map
-    /// of maps without [`inner_map`](Self::inner_map) and for
-    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf); E2BIG
-    /// where they are too large; ENOMEM;
-    /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
-    /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
-    /// [`NotDelegated`](Cause::NotDelegated).
+    /// [`Operation::CreateMap`](crate::error::Operation::CreateMap):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the name is not valid | [`InvalidName`](Cause::InvalidName) | none, no syscall |
+    /// | a map of maps without [`inner_map`](Self::inner_map) | [`NoDescriptor`](Cause::NoDescriptor) | none, no syscall |
+    /// | [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf) | [`NoDescriptor`](Cause::NoDescriptor) | none, no syscall |
+    /// | a size or flag breaks a rule of the type | [`InvalidField`](Cause::InvalidField) | EINVAL |
+    /// | other combinations of fields; a type unknown to the kernel | | EINVAL |
+    /// | the map would be too large | | E2BIG |
+    /// | out of memory | | ENOMEM |
+    /// | a capability is missing | [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) | EPERM |
+    /// | the memory limit is reached | [`Memlock`](Cause::Memlock) | EPERM |
+    /// | the [`token`](Self::token) does not allow it | [`NotDelegated`](Cause::NotDelegated) | EPERM |
     ///
     /// # References
     ///
@@ -193,37 +198,35 @@ impl<'fd> MapSpec<'fd> {
         }
         self.check_descriptors()
             .map_err(|cause| self.error(cause.into()))?;
-        match self.create_raw() {
-            Ok(map) => Ok(map),
-            Err(errno) => {
-                let cause = match errno {
-                    Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
-                    Errno::INVAL => self.broken_rule(),
-                    _ => None,
-                };
-                Err(self.error(Reason::new(errno, cause)))
-            }
-        }
+        self.create_raw().map_err(|errno| {
+            let cause = match errno {
+                Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
+                Errno::INVAL => self.violated_rule(),
+                _ => None,
+            };
+            self.error(Reason::new(errno, cause))
+        })
     }
 
-    /// Rejects a missing descriptor that the kernel would read as descriptor 0.
+    /// Rejects fields that need a descriptor and have none: the kernel would read them as descriptor 0.
     fn check_descriptors(&self) -> Result<(), Cause> {
         let is_of_maps = matches!(
             self.map_type,
             MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
         );
-        let flags = self.flags.bits();
-        match () {
-            () if is_of_maps && self.inner.is_none() => Err("inner_map"),
-            // The other ids come with the descriptor.
-            () if self.btf_vmlinux_value_type_id != 0 && self.btf.is_none() => Err("btf"),
-            () if flags & abi::BPF_F_VTYPE_BTF_OBJ_FD != 0 && self.value_type_btf.is_none() => {
-                Err("BPF_F_VTYPE_BTF_OBJ_FD")
-            }
-            () if flags & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() => Err("BPF_F_TOKEN_FD"),
-            () => Ok(()),
-        }
-        .map_err(|what| Cause::NoDescriptor { what })
+        let has_flag = |flag| self.flags.bits() & flag != 0;
+        let what = if is_of_maps && self.inner.is_none() {
+            "inner_map"
+        } else if self.btf_vmlinux_value_type_id != 0 && self.btf.is_none() {
+            "btf"
+        } else if has_flag(abi::BPF_F_VTYPE_BTF_OBJ_FD) && self.value_type_btf.is_none() {
+            "BPF_F_VTYPE_BTF_OBJ_FD"
+        } else if has_flag(abi::BPF_F_TOKEN_FD) && self.token.is_none() {
+            "BPF_F_TOKEN_FD"
+        } else {
+            return Ok(());
+        };
+        Err(Cause::NoDescriptor { what })
     }
 
     fn create_raw(&self) -> Result<Map, Errno> {
@@ -239,7 +242,7 @@ impl<'fd> MapSpec<'fd> {
             key_size: self.key_size,
             value_size: self.value_size,
             max_entries: self.max_entries,
-            map_flags: self.kept_flags().bits() | token_flag | value_type_flag,
+            map_flags: self.all_flags().bits() | token_flag | value_type_flag,
             inner_map_fd: inner.number(),
             numa_node: self.numa_node.unwrap_or(0),
             map_name: self.name.into_raw(),
@@ -267,10 +270,10 @@ impl<'fd> MapSpec<'fd> {
         }
     }
 
-    /// If the smallest map of the type can be created, the cause is not a missing privilege.
+    /// `RLIMIT_MEMLOCK` is the cause if the smallest map of the type can be created.
     #[cold]
     fn memlock(&self) -> Option<Cause> {
-        // A ring buffer's least depends on the page size.
+        // The smallest ring buffer depends on the page size.
         if matches!(self.map_type, MapType::RINGBUF | MapType::USER_RINGBUF) || self.max_entries < 2
         {
             return None;

@@ -1,22 +1,21 @@
-//! `map_alloc_check`: the rules that a type of map sets for its fields, on every kernel that has it.
+//! The rules of each map type for sizes and flags, as the kernel's `map_alloc_check` functions have them.
+//! They are the same on every kernel that has the type.
 
 use crate::cause::Cause;
 use crate::error::Result;
 use crate::map::MapSpec;
 use crate::sys;
-use crate::types::Access;
-use crate::types::MapFlags;
-use crate::types::MapType;
+use crate::types::{Access, MapFlags, MapType};
 
-const NONE: &str = "must be 0";
-const SOME: &str = "must be more than 0";
+const ZERO: &str = "must be 0";
+const NON_ZERO: &str = "must be more than 0";
 const FOUR: &str = "must be 4";
 const ONE_ACCESS: &str = "must not hold both BPF_F_RDONLY and BPF_F_WRONLY";
 
 impl MapSpec<'_> {
-    /// The first rule that this spec breaks. The kernel answers EINVAL, as to many other mistakes.
+    /// Explains an EINVAL: the first rule of the type that this spec violates.
     #[cold]
-    pub(super) fn broken_rule(&self) -> Option<Cause> {
+    pub(super) fn violated_rule(&self) -> Option<Cause> {
         if self.map_type == MapType::UNSPEC || self.map_type.name().is_none() {
             return None;
         }
@@ -26,94 +25,87 @@ impl MapSpec<'_> {
             ("max_entries", self.entries_rule()),
             ("map_flags", self.flags_rule()),
         ];
-        rules
-            .into_iter()
-            .find_map(|(field, rule)| rule.map(|rule| Cause::InvalidField { field, rule }))
+        let violated = rules.into_iter().find(|(_, (is_met, _))| !is_met);
+        violated.map(|(field, (_, rule))| Cause::InvalidField { field, rule })
     }
 
-    fn key_rule(&self) -> Option<&'static str> {
-        let (is_right, rule) = match self.map_type {
+    /// The type's rule for the key size, and true if it is met.
+    fn key_rule(&self) -> (bool, &'static str) {
+        let size = self.key_size;
+        match self.map_type {
             MapType::HASH
             | MapType::PERCPU_HASH
             | MapType::LRU_HASH
             | MapType::LRU_PERCPU_HASH
             | MapType::HASH_OF_MAPS
             | MapType::SOCKHASH
-            | MapType::RHASH => (self.key_size > 0, SOME),
-            MapType::LPM_TRIE => ((5..=260).contains(&self.key_size), "must be from 5 to 260"),
+            | MapType::RHASH => (size > 0, NON_ZERO),
+            MapType::LPM_TRIE => ((5..=260).contains(&size), "must be from 5 to 260"),
             MapType::QUEUE
             | MapType::STACK
             | MapType::BLOOM_FILTER
             | MapType::RINGBUF
             | MapType::USER_RINGBUF
-            | MapType::ARENA => (self.key_size == 0, NONE),
-            // By inode and type of attachment, or by inode.
+            | MapType::ARENA => (size == 0, ZERO),
+            // The inode, with the attach type or without.
             MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE => {
-                (matches!(self.key_size, 8 | 16), "must be 8 or 16")
+                (matches!(size, 8 | 16), "must be 8 or 16")
             }
-            _ => (self.key_size == 4, FOUR),
-        };
-        (!is_right).then_some(rule)
+            _ => (size == 4, FOUR),
+        }
     }
 
-    fn value_rule(&self) -> Option<&'static str> {
-        let (is_right, rule) = match self.map_type {
-            MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA => {
-                (self.value_size == 0, NONE)
-            }
+    fn value_rule(&self) -> (bool, &'static str) {
+        let size = self.value_size;
+        match self.map_type {
+            MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA => (size == 0, ZERO),
             MapType::PROG_ARRAY
             | MapType::PERF_EVENT_ARRAY
             | MapType::CGROUP_ARRAY
             | MapType::ARRAY_OF_MAPS
             | MapType::HASH_OF_MAPS
-            | MapType::XSKMAP => (self.value_size == 4, FOUR),
-            _ => (self.value_size > 0, SOME),
-        };
-        (!is_right).then_some(rule)
-    }
-
-    fn entries_rule(&self) -> Option<&'static str> {
-        let (is_right, rule) = match self.map_type {
-            MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE => {
-                (self.max_entries == 0, NONE)
-            }
-            _ if self.is_local_storage() => (self.max_entries == 0, NONE),
-            MapType::RINGBUF | MapType::USER_RINGBUF => {
-                let page = sys::page_size() as u32;
-                let is_right = self.max_entries.is_power_of_two() && self.max_entries >= page;
-                (is_right, "must be whole pages and a power of two")
-            }
-            _ => (self.max_entries > 0, SOME),
-        };
-        (!is_right).then_some(rule)
-    }
-
-    fn flags_rule(&self) -> Option<&'static str> {
-        if self.flags.contains(MapFlags::RDONLY | MapFlags::WRONLY) {
-            return Some(ONE_ACCESS);
+            | MapType::XSKMAP => (size == 4, FOUR),
+            _ => (size > 0, NON_ZERO),
         }
-        let (wanted, rule) = match self.map_type {
-            MapType::ARENA => (MapFlags::MMAPABLE, "must hold BPF_F_MMAPABLE"),
-            MapType::LPM_TRIE | MapType::RHASH => {
-                (MapFlags::NO_PREALLOC, "must hold BPF_F_NO_PREALLOC")
-            }
-            _ if self.is_local_storage() => (MapFlags::NO_PREALLOC, "must hold BPF_F_NO_PREALLOC"),
-            _ => return None,
-        };
-        (!self.flags.contains(wanted)).then_some(rule)
     }
 
-    /// The access of a descriptor created with these flags; an error if it would allow nothing.
-    pub(crate) fn access(&self) -> Result<Access> {
-        let is_for = |flag| self.flags.contains(flag);
-        match (is_for(MapFlags::RDONLY), is_for(MapFlags::WRONLY)) {
-            (false, false) => Ok(Access::ReadWrite),
-            (true, false) => Ok(Access::ReadOnly),
-            (false, true) => Ok(Access::WriteOnly),
-            (true, true) => {
-                let (field, rule) = ("map_flags", ONE_ACCESS);
-                Err(self.error(Cause::InvalidField { field, rule }.into()))
+    fn entries_rule(&self) -> (bool, &'static str) {
+        let entries = self.max_entries;
+        match self.map_type {
+            MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE => (entries == 0, ZERO),
+            _ if self.is_local_storage() => (entries == 0, ZERO),
+            MapType::RINGBUF | MapType::USER_RINGBUF => {
+                let is_met = entries.is_power_of_two() && entries >= sys::page_size() as u32;
+                (is_met, "must be whole pages and a power of two")
             }
+            _ => (entries > 0, NON_ZERO),
+        }
+    }
+
+    fn flags_rule(&self) -> (bool, &'static str) {
+        if self.flags.contains(MapFlags::RDONLY | MapFlags::WRONLY) {
+            return (false, ONE_ACCESS);
+        }
+        let needs_no_prealloc =
+            matches!(self.map_type, MapType::LPM_TRIE | MapType::RHASH) || self.is_local_storage();
+        if needs_no_prealloc {
+            let is_met = self.flags.contains(MapFlags::NO_PREALLOC);
+            return (is_met, "must hold BPF_F_NO_PREALLOC");
+        }
+        let is_arena = self.map_type == MapType::ARENA;
+        let is_met = !is_arena || self.flags.contains(MapFlags::MMAPABLE);
+        (is_met, "must hold BPF_F_MMAPABLE")
+    }
+
+    /// The access that a descriptor created with these flags has.
+    pub(crate) fn access(&self) -> Result<Access> {
+        let (field, rule) = ("map_flags", ONE_ACCESS);
+        let both = MapFlags::RDONLY | MapFlags::WRONLY;
+        match self.flags & both {
+            MapFlags::RDONLY => Ok(Access::ReadOnly),
+            MapFlags::WRONLY => Ok(Access::WriteOnly),
+            flags if flags.is_empty() => Ok(Access::ReadWrite),
+            _ => Err(self.error(Cause::InvalidField { field, rule }.into())),
         }
     }
 

@@ -1,7 +1,6 @@
-//! BTF objects: the types that maps and programs are described with, as descriptors.
+//! BTF objects: the kernel's descriptions of types, as descriptors.
 
-use std::fmt;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -14,7 +13,7 @@ use crate::sys;
 /// An owned descriptor of a BTF object, for [`MapSpec::btf`](crate::MapSpec::btf) and
 /// [`ProgSpec::btf`](crate::ProgSpec::btf).
 ///
-/// The same in memory as an [`OwnedFd`]. What is in it is other crates' to make and to read.
+/// Has the memory layout of an [`OwnedFd`]. Other crates create and parse BTF; this type only loads it.
 ///
 /// # Examples
 ///
@@ -27,28 +26,32 @@ use crate::sys;
 /// let map = MapSpec::new(MapType::HASH, 4, 4, 64).btf(&btf, 1, 1).create()?;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
+#[derive(Debug)]
 #[repr(transparent)]
 pub struct Btf {
     fd: OwnedFd,
 }
 
 impl Btf {
-    /// `BPF_BTF_LOAD`: an object of the bytes of a `.BTF` section, in this machine's byte order. One
-    /// syscall, and another for the log where it is refused. Linux 4.18.
+    /// `BPF_BTF_LOAD`: loads the bytes of a `.BTF` section, in native byte order. Linux 4.18.
+    ///
+    /// One syscall. If the kernel rejects the bytes, a second one fetches its log.
     ///
     /// # Errors
     ///
-    /// [`Operation::LoadBtf`](crate::error::Operation::LoadBtf), with the kernel's log where it got that far: EINVAL; E2BIG for more than
-    /// 16 MiB; [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_BPF`.
+    /// [`Operation::LoadBtf`](crate::error::Operation::LoadBtf), with the kernel's log if it began to verify:
+    /// - EINVAL for invalid BTF
+    /// - E2BIG for more than 16 MiB
+    /// - [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_BPF`
     pub fn load(btf: &[u8]) -> Result<Self> {
         match sys::btf_load(btf, &mut []).0 {
             Ok(fd) => Ok(Self { fd }),
-            Err(errno) => Self::load_again(btf, errno),
+            Err(errno) => Self::load_with_log(btf, errno),
         }
     }
 
     #[cold]
-    fn load_again(btf: &[u8], first: Errno) -> Result<Self> {
+    fn load_with_log(btf: &[u8], first: Errno) -> Result<Self> {
         let Logged { result, log } = with_log(|log| sys::btf_load(btf, log));
         let errno = match result {
             Ok(fd) => return Ok(Self { fd }),
@@ -62,14 +65,15 @@ impl Btf {
         Err(Error::new(Operation::LoadBtf, Reason::new(errno, cause)).with_log(log))
     }
 
-    /// `BPF_BTF_GET_FD_BY_ID`: the living BTF object with this id. Linux 4.18.
+    /// `BPF_BTF_GET_FD_BY_ID`: opens the loaded BTF object with this id. Linux 4.18.
     ///
-    /// The kernel's own, of id 1, and its modules' have ids from Linux 5.11 on.
+    /// The kernel's own, of id 1, and those of its modules have ids since Linux 5.11.
     ///
     /// # Errors
     ///
-    /// [`Operation::BtfFromId`](crate::error::Operation::BtfFromId): [`NoSuchId`](crate::error::Cause::NoSuchId) (ENOENT) where there is none;
-    /// [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`.
+    /// [`Operation::BtfFromId`](crate::error::Operation::BtfFromId):
+    /// - [`NoSuchId`](crate::error::Cause::NoSuchId) (ENOENT) if there is none
+    /// - [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`
     pub fn from_id(id: u32) -> Result<Self> {
         match sys::btf_fd_by_id(id) {
             Ok(fd) => Ok(Self { fd }),
@@ -85,7 +89,7 @@ impl Btf {
         }
     }
 
-    /// `id` of `struct bpf_btf_info`, unique among the living BTF objects. Linux 4.18.
+    /// `id` of `struct bpf_btf_info`: the id, unique among the loaded BTF objects. Linux 4.18.
     ///
     /// # Errors
     ///
@@ -107,13 +111,5 @@ impl AsFd for Btf {
 impl From<Btf> for OwnedFd {
     fn from(btf: Btf) -> Self {
         btf.fd
-    }
-}
-
-impl fmt::Debug for Btf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Btf")
-            .field("fd", &self.fd.as_raw_fd())
-            .finish()
     }
 }

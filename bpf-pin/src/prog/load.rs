@@ -1,4 +1,4 @@
-//! `BPF_PROG_LOAD`.
+//! `BPF_PROG_LOAD`: loads a program.
 
 use std::os::fd::OwnedFd;
 
@@ -13,33 +13,34 @@ use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
 use crate::token::Token;
-use crate::types::ObjName;
-use crate::types::{Command, LogLevel};
+use crate::types::{Command, LogLevel, ObjName};
 
 impl ProgSpec<'_> {
-    /// `BPF_PROG_LOAD`. Linux 3.18.
+    /// `BPF_PROG_LOAD`: loads the program. Linux 3.18.
     ///
-    /// The verifier is asked for its log only after it has refused the program, so a program that
-    /// loads is loaded by one syscall. The log is whole, however long: the program is given to the
-    /// verifier until there is room for all of it, once more than that only where the kernel tells
-    /// how much it takes (`log_true_size`, Linux 6.4).
+    /// Loading a valid program takes one syscall. If the verifier rejects the program, it is loaded again to get
+    /// the log, with larger buffers until the whole log fits. Where the kernel reports the size of the log
+    /// (`log_true_size`, Linux 6.4), the second buffer fits.
     ///
     /// # Errors
     ///
-    /// [`Operation::LoadProg`](crate::error::Operation::LoadProg), with the verifier's log where it got that far: EINVAL or EACCES where it
-    /// refused the program, or EINVAL where the kernel does not know the type; E2BIG where the
-    /// program is too long or too complex;
-    /// [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
-    /// [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) instead
-    /// [`NotDelegated`](Cause::NotDelegated); [`Lockdown`](Cause::Lockdown);
-    /// [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for what the kernel is too old for;
-    /// of a [`signature`](Self::signature) ENOKEY, EKEYREJECTED, EBADMSG and their like, and EINVAL
-    /// where there is no such keyring.
-    /// Without a syscall: [`InvalidName`](Cause::InvalidName); [`Records`](Cause::Records) for bytes that are
-    /// not a whole number of records; [`NoInsns`](Cause::NoInsns) for an empty program (E2BIG of the kernel);
-    /// [`FdArray`](Cause::FdArray) for an instruction that names a descriptor
-    /// beyond the end of [`fd_array`](Self::fd_array); [`NoDescriptor`](Cause::NoDescriptor) for
-    /// records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD` without a token.
+    /// [`Operation::LoadProg`](crate::error::Operation::LoadProg), with the verifier's log if it began to verify:
+    /// - EINVAL or EACCES if the verifier rejects the program; EINVAL for a type that the kernel does not know
+    /// - E2BIG if the program is too long or too complex
+    /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
+    ///   [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) [`NotDelegated`](Cause::NotDelegated)
+    /// - [`Lockdown`](Cause::Lockdown)
+    /// - [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for a field that the kernel is too old for
+    /// - ENOKEY, EKEYREJECTED, EBADMSG and similar for a [`signature`](Self::signature); EINVAL if the keyring does
+    ///   not exist
+    ///
+    /// Without a syscall:
+    /// - [`InvalidName`](Cause::InvalidName)
+    /// - [`NoInsns`](Cause::NoInsns) for an empty program
+    /// - [`Records`](Cause::Records) for bytes that are not a whole number of records
+    /// - [`FdArray`](Cause::FdArray) for an instruction with an index beyond the end of [`fd_array`](Self::fd_array)
+    /// - [`NoDescriptor`](Cause::NoDescriptor) for records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD`
+    ///   without a token
     ///
     /// # References
     ///
@@ -55,7 +56,7 @@ impl ProgSpec<'_> {
     /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     /// let pass = ProgSpec::new(ProgType::XDP, &insns).name("pass").load()?;
     ///
-    /// // A register that nobody has set: the error has all that the verifier wrote.
+    /// // R5 was never set. The error holds the whole log of the verifier.
     /// let insns = [Insn::mov64_reg(0, 5), Insn::exit()];
     /// if let Err(error) = ProgSpec::new(ProgType::XDP, &insns).load() {
     ///     println!("{error}\n{}", error.log().unwrap_or_default());
@@ -64,19 +65,19 @@ impl ProgSpec<'_> {
     /// ```
     pub fn load(&self) -> Result<Prog> {
         let args = self.validate()?;
-        match self.load_raw(&args, LogLevel::empty(), &mut []).0 {
-            Ok(fd) => Ok(Prog::from_proven_fd(fd)),
-            Err(errno) => self.load_again(&args, errno),
-        }
+        let loaded = self.load_raw(&args, LogLevel::empty(), &mut []).0;
+        loaded
+            .map(Prog::from_proven_fd)
+            .or_else(|errno| self.load_again(&args, errno))
     }
 
-    /// As [`load`](Self::load), and what the verifier had to say of a program that it accepts.
+    /// Loads the program and returns the verifier's log too.
     ///
-    /// One syscall where the log takes less than 64 KiB, and one allocation.
+    /// One syscall and one allocation if the log is shorter than 64 KiB.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load); EINVAL for a level that the kernel does not know.
+    /// As [`load`](Self::load), and EINVAL for a level that the kernel does not know.
     pub fn load_with_log(&self, level: LogLevel) -> Result<(Prog, String)> {
         if level.is_empty() {
             return Ok((self.load()?, String::new()));
@@ -89,7 +90,7 @@ impl ProgSpec<'_> {
         }
     }
 
-    /// The arguments, unless the kernel would take them for something else, or look for what is not there.
+    /// Builds the arguments. Rejects those that the kernel would misread.
     fn validate(&self) -> Result<(abi::bpf_attr_prog_load, ProgData<'_>)> {
         self.arguments()
             .map_err(|cause| self.error(String::new(), cause.into()))
@@ -144,14 +145,14 @@ impl ProgSpec<'_> {
         Ok((attr, data))
     }
 
-    /// The descriptor, and what the log takes in bytes where the kernel says so.
+    /// Returns the descriptor, and the size of the log if the kernel reports it.
     fn load_raw(
         &self,
         (attr, data): &(abi::bpf_attr_prog_load, ProgData<'_>),
         level: LogLevel,
         log: &mut [u8],
     ) -> (Result<OwnedFd, Errno>, u32) {
-        /// The verifier gives way to signals that are pending.
+        /// The verifier stops with EAGAIN when a signal is pending.
         const TRIES: usize = 5;
 
         let descriptors = NonZeroFd::new(self.btf)
@@ -166,16 +167,17 @@ impl ProgSpec<'_> {
             log_level: level.bits(),
             ..*attr
         };
-        for _ in 1..TRIES {
+        let mut tries = 1;
+        loop {
             let result = sys::prog_load(attr, data, log);
-            if !matches!(result.0, Err(Errno::AGAIN)) {
+            if !matches!(result.0, Err(Errno::AGAIN)) || tries == TRIES {
                 return result;
             }
+            tries += 1;
         }
-        sys::prog_load(attr, data, log)
     }
 
-    /// The same with room for the verifier's log.
+    /// Loads the program again, with a buffer for the verifier's log.
     #[cold]
     fn load_again(
         &self,
@@ -186,13 +188,11 @@ impl ProgSpec<'_> {
             return Err(self.explain(first, String::new()));
         }
         let Logged { result, log } = with_log(|log| self.load_raw(args, self.log_level, log));
-        match result {
-            // What stood in the way has passed.
-            Ok(fd) => Ok(Prog::from_proven_fd(fd)),
-            // There is more to say than anybody has room for.
-            Err(Errno::NOSPC) => Err(self.explain(first, log)),
-            Err(errno) => Err(self.explain(errno, log)),
-        }
+        // The second call succeeds if the first failure was temporary.
+        result.map(Prog::from_proven_fd).map_err(|errno| {
+            let is_log_too_long = errno == Errno::NOSPC;
+            self.explain(if is_log_too_long { first } else { errno }, log)
+        })
     }
 
     #[cold]
@@ -206,35 +206,28 @@ impl ProgSpec<'_> {
         self.error(log, Reason::new(errno, cause))
     }
 
-    /// What was asked for that the kernel is too old for. The newest first: who asks for that may
-    /// do without it.
+    /// The newest requested field that this kernel does not know.
     fn unknown_field(&self) -> Option<Cause> {
-        const fn v(major: u8, minor: u8) -> Version {
-            Version::new(major, minor)
-        }
         use ProgField::{CoreRelos, FdArray, FdArrayCnt, Signature};
-        let signed = !self.signature.is_empty() || self.keyring_id != 0;
         let has_array = !self.fd_array.is_empty();
-        let asked = [
-            (signed, Signature, "signature", v(6, 18)),
+        let is_signed = !self.signature.is_empty() || self.keyring_id != 0;
+        let has_relos = !self.core_relos.0.is_empty();
+        let requested = [
+            (is_signed, Signature, "signature", (6, 18)),
             (
-                self.keeps_fd_array && has_array,
+                has_array && self.keeps_fd_array,
                 FdArrayCnt,
                 "fd_array_cnt",
-                v(6, 14),
+                (6, 14),
             ),
-            (
-                !self.core_relos.0.is_empty(),
-                CoreRelos,
-                "core_relos",
-                v(5, 17),
-            ),
-            (has_array, FdArray, "fd_array", v(5, 14)),
+            (has_relos, CoreRelos, "core_relos", (5, 17)),
+            (has_array, FdArray, "fd_array", (5, 14)),
         ];
-        let unknown = |&(is_asked, field, _, _): &(bool, ProgField, &str, Version)| {
-            is_asked && sys::knows_prog_field(field) == Some(false)
-        };
-        let (_, _, what, since) = asked.into_iter().find(unknown)?;
+        let (_, _, what, (major, minor)) =
+            requested.into_iter().find(|&(is_requested, field, ..)| {
+                is_requested && sys::knows_prog_field(field) == Some(false)
+            })?;
+        let since = Version::new(major, minor);
         (!is_filtered()).then_some(Cause::Unsupported { what, since })
     }
 
@@ -245,23 +238,17 @@ impl ProgSpec<'_> {
         };
         token.forbids(Command::PROG_LOAD, |allowed| {
             let attach_type = self.expected_attach_type;
-            match () {
-                () if !allowed.progs.contains(self.prog_type) => {
-                    Some(format!("programs of type {}", self.prog_type))
-                }
-                () if !allowed.attachs.contains(attach_type) => {
-                    Some(format!("programs for {attach_type}"))
-                }
-                () => None,
+            if !allowed.progs.contains(self.prog_type) {
+                return Some(format!("programs of type {}", self.prog_type));
             }
+            (!allowed.attachs.contains(attach_type)).then(|| format!("programs for {attach_type}"))
         })
     }
 
-    /// If a program that does nothing loads when it is short and does not when it is as long as
-    /// this one, then it was neither the privileges nor what this one does.
+    /// `RLIMIT_MEMLOCK` is the cause if a short program without effect loads, and one as long as this does not.
     fn memlock(&self) -> Option<Cause> {
         let cause = diagnose::memlock()?;
-        let nothing = |length: usize| {
+        let load_nops = |length: usize| {
             let mut insns = vec![Insn::mov64_imm(0, 0); length.saturating_sub(1)];
             insns.push(Insn::exit());
             let spec = ProgSpec {
@@ -274,13 +261,13 @@ impl ProgSpec<'_> {
             let args = spec.arguments().map_err(|_| Errno::INVAL)?;
             spec.load_raw(&args, LogLevel::empty(), &mut []).0.map(drop)
         };
-        let over = nothing(2).is_ok() && nothing(self.insns.len()) == Err(Errno::PERM);
-        over.then_some(cause)
+        let is_limited = load_nops(2).is_ok() && load_nops(self.insns.len()) == Err(Errno::PERM);
+        is_limited.then_some(cause)
     }
 
     #[cold]
     pub(super) fn error(&self, log: String, reason: Reason) -> Error {
-        // The cause quotes a name that is invalid.
+        // An invalid name is part of the cause instead.
         let name = ObjName::new(self.name).unwrap_or_default().to_string();
         let prog_type = self.prog_type;
         Error::new(Operation::LoadProg, reason)

@@ -1,4 +1,4 @@
-//! Programs: what they are, how they are loaded, how they are tried.
+//! Programs: load them, run them for a test, read their info, and load BTF.
 
 mod btf;
 mod load;
@@ -26,10 +26,10 @@ pub use crate::object::{Prog, ProgInfo};
 pub use bpf_pin_sys::bpf_insn as Insn;
 
 impl Prog {
-    /// `bpf_prog_info.map_ids`: the ids of the maps that the program holds, those that
-    /// its instructions name and those that were [bound](Self::bind_map). Linux 4.15.
+    /// `bpf_prog_info.map_ids`: returns the ids of the maps that the program uses. Linux 4.15.
     ///
-    /// Two syscalls, for their number and for them.
+    /// These are the maps that its instructions refer to and those [bound](Self::bind_map) to it. Two syscalls:
+    /// one for their number, one for the ids.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl Prog {
         let mut ids = Vec::new();
         loop {
             let count = sys::prog_map_ids(self.as_fd(), &mut ids).map_err(fail)?;
-            // It may have been bound to more of them meanwhile.
+            // Repeat if another process has bound more maps in between.
             if count <= ids.len() {
                 ids.truncate(count);
                 return Ok(ids);
@@ -48,8 +48,10 @@ impl Prog {
         }
     }
 
-    /// `BPF_PROG_BIND_MAP`: the program holds `map` for as long as it lives, though no instruction
-    /// names it. Once more it changes nothing. Linux 5.10.
+    /// `BPF_PROG_BIND_MAP`: keeps `map` alive as long as the program, without an instruction that refers to it.
+    /// Linux 5.10.
+    ///
+    /// Binding a map twice has no effect.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! `BPF_PROG_TEST_RUN`.
+//! `BPF_PROG_TEST_RUN`: runs a program on given input.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,26 +15,26 @@ use crate::sys::{self, RunArgs, RunError, RunOut};
 use crate::types::ProgType;
 
 bitflags! {
-    /// `BPF_F_TEST_*`, the flags of `BPF_PROG_TEST_RUN`. Bits that a newer kernel knows are kept.
+    /// `BPF_F_TEST_*`: the flags of `BPF_PROG_TEST_RUN`. Unknown bits are kept.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct TestRunFlags: u32 {
-        /// `BPF_F_TEST_RUN_ON_CPU`: on the CPU of [`TestRun::cpu`], which sets it. Linux 5.10.
+        /// `BPF_F_TEST_RUN_ON_CPU`: runs on the CPU of [`TestRun::cpu`], which sets this flag. Linux 5.10.
         const RUN_ON_CPU = abi::BPF_F_TEST_RUN_ON_CPU;
-        /// `BPF_F_TEST_XDP_LIVE_FRAMES`: packets are made, and go where the program sends them.
-        /// Linux 5.18.
+        /// `BPF_F_TEST_XDP_LIVE_FRAMES`: creates packets and sends them where the program directs them. Linux 5.18.
         const XDP_LIVE_FRAMES = abi::BPF_F_TEST_XDP_LIVE_FRAMES;
-        /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE`: the packet has a checksum, which the program keeps
-        /// right or else it is EBADMSG. Linux 6.11.
+        /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE`: gives the packet a checksum, and fails with EBADMSG if the program
+        /// breaks it. Linux 6.11.
         const SKB_CHECKSUM_COMPLETE = abi::BPF_F_TEST_SKB_CHECKSUM_COMPLETE;
         const _ = !0;
     }
 }
 
-/// The arguments of `BPF_PROG_TEST_RUN`: what a program is run on, and room for what it leaves.
+/// The input of a program for [`Prog::test_run`], and buffers for its output.
 ///
-/// Each type of program takes some of them and answers EINVAL to the others: one for packets a
-/// packet of 14 bytes at least; one for raw tracepoints only a context and a CPU; one of type
-/// syscall only a context.
+/// Each program type accepts some of the fields and fails with EINVAL for the others:
+/// - types for packets need a packet of at least 14 bytes
+/// - raw tracepoints accept only a context and a CPU
+/// - the syscall type accepts only a context
 ///
 /// # Examples
 ///
@@ -56,58 +56,57 @@ pub struct TestRun<'a> {
 }
 
 impl<'a> TestRun<'a> {
-    /// Once, on nothing.
+    /// A single run without input.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `data_in`: the packet. Linux 4.12.
+    /// Sets `data_in`: the packet. Linux 4.12.
     pub fn data_in(mut self, data: &'a [u8]) -> Self {
         self.args.data_in = data;
         self
     }
 
-    /// `data_out`: room for the packet as the program leaves it; none if it is empty. Linux 4.12.
+    /// Sets `data_out`: a buffer for the packet after the run. If it is empty, the packet is not copied. Linux 4.12.
     pub fn data_out(mut self, room: &'a mut [u8]) -> Self {
         self.args.data_out = room;
         self
     }
 
-    /// `ctx_in`: the context, a struct of the program's type such as `struct __sk_buff`. That of a
-    /// program of type syscall is written back there. Linux 5.2.
+    /// Sets `ctx_in`: the context, a struct of the program's type such as `struct __sk_buff`. Linux 5.2.
     ///
-    /// The context of struct_ops is refused: the kernel would take the first word for the address of
-    /// what it reads and writes.
+    /// A program of the syscall type writes its context back to this buffer. A context for struct_ops is rejected,
+    /// because the kernel would use its first word as an address to read from and write to.
     pub fn ctx_in(mut self, context: &'a mut [u8]) -> Self {
         self.args.ctx_in = context;
         self
     }
 
-    /// `ctx_out`: room for the context as the program leaves it; none if it is empty. Linux 5.2.
+    /// Sets `ctx_out`: a buffer for the context after the run. If it is empty, the context is not copied. Linux 5.2.
     pub fn ctx_out(mut self, room: &'a mut [u8]) -> Self {
         self.args.ctx_out = room;
         self
     }
 
-    /// `repeat`: how often it is run, instead of once. Linux 4.12.
+    /// Sets `repeat`: the number of runs, if more than one. Linux 4.12.
     pub fn repeat(mut self, times: u32) -> Self {
         self.args.repeat = times;
         self
     }
 
-    /// `flags`. Linux 5.10.
+    /// Sets `flags`. Linux 5.10.
     pub fn flags(mut self, flags: TestRunFlags) -> Self {
         self.flags = flags;
         self
     }
 
-    /// `BPF_F_TEST_RUN_ON_CPU`: where it is run, of a program for raw tracepoints. Linux 5.10.
+    /// Sets `cpu` and `BPF_F_TEST_RUN_ON_CPU`: the CPU for a raw tracepoint program. Linux 5.10.
     pub fn cpu(mut self, cpu: u32) -> Self {
         self.cpu = Some(cpu);
         self
     }
 
-    /// `batch_size`: how many packets at a time, up to 256, with
+    /// Sets `batch_size`: the number of packets per batch, up to 256, with
     /// [`XDP_LIVE_FRAMES`](TestRunFlags::XDP_LIVE_FRAMES). Linux 5.18.
     pub fn batch_size(mut self, packets: u32) -> Self {
         self.args.batch_size = packets;
@@ -115,35 +114,39 @@ impl<'a> TestRun<'a> {
     }
 }
 
-/// What came of a run.
+/// The result of [`Prog::test_run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TestRunResult {
-    /// What the program returned, the last time.
+    /// The return value of the last run.
     pub retval: u32,
-    /// The mean time of a run, in whole nanoseconds; 0 of the types that are not timed.
+    /// The mean duration of a run, in whole nanoseconds. 0 for types that are not timed.
     pub duration: Duration,
-    /// The bytes of the packet as the program left it: those at the beginning of
-    /// [`data_out`](TestRun::data_out), where room was given. 0 of types without packets.
+    /// The size of the packet after the run, which is at the start of [`data_out`](TestRun::data_out) if that is
+    /// not empty. 0 for types without packets.
     pub data_size_out: usize,
-    /// The bytes of the context, at the beginning of [`ctx_out`](TestRun::ctx_out), where room was
-    /// given.
+    /// The size of the context after the run, which is at the start of [`ctx_out`](TestRun::ctx_out) if that is not
+    /// empty.
     pub ctx_size_out: usize,
 }
 
 impl Prog {
-    /// `BPF_PROG_TEST_RUN`: runs the program on what the caller gives it. One syscall, and with a
-    /// [context](TestRun::ctx_in) another one before, for the program's type. Linux 4.12.
+    /// `BPF_PROG_TEST_RUN`: runs the program on given input. Linux 4.12.
+    ///
+    /// One syscall. With a [context](TestRun::ctx_in) a second one comes first, for the program's type.
     ///
     /// # Errors
     ///
-    /// [`Operation::RunProg`](crate::error::Operation::RunProg): [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type
-    /// newer than this library; [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet of less than
-    /// 14 bytes; EINVAL where the type does not take what was given, or is not given what it takes;
-    /// [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run so;
-    /// [`NoRoom`](Cause::NoRoom) (ENOSPC), which tells how much it takes: the program has run, and
-    /// as much as there is room for is there; ENXIO for a CPU that is not online; EINTR where a
-    /// signal came between two runs, some of which are done; EPERM as [`info`](Prog::info).
+    /// [`Operation::RunProg`](crate::error::Operation::RunProg):
+    /// - [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type newer than this library
+    /// - [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet shorter than 14 bytes
+    /// - EINVAL for a field that the type does not accept, or that it requires and does not get
+    /// - [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run this way
+    /// - [`NoRoom`](Cause::NoRoom) (ENOSPC), with the size needed, if a buffer is too short; the program has run and
+    ///   the buffer is filled
+    /// - ENXIO for a CPU that is offline
+    /// - EINTR if a signal arrives between two runs; some of the runs are done
+    /// - EPERM as [`info`](Prog::info)
     ///
     /// # References
     ///
@@ -168,44 +171,44 @@ impl Prog {
             run.args.cpu = cpu;
         }
         run.args.flags = run.flags.bits();
-        match sys::prog_test_run(self.as_fd(), &mut run.args) {
-            Ok(out) => Ok(TestRunResult {
-                retval: out.retval,
-                duration: Duration::from_nanos(out.duration.into()),
-                data_size_out: out.data_size as usize,
-                ctx_size_out: out.ctx_size as usize,
-            }),
+        let reason = match sys::prog_test_run(self.as_fd(), &mut run.args) {
+            Ok(out) => {
+                return Ok(TestRunResult {
+                    retval: out.retval,
+                    duration: Duration::from_nanos(out.duration.into()),
+                    data_size_out: out.data_size as usize,
+                    ctx_size_out: out.ctx_size as usize,
+                });
+            }
             Err(RunError::Context(number)) => {
                 let prog_type = ProgType(number);
-                let reason = Cause::NoContext { prog_type };
-                Err(Error::new(Operation::RunProg, reason))
+                Cause::NoContext { prog_type }.into()
             }
             Err(RunError::Info(errno)) => {
                 let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
-                let reason = Reason::new(errno, cause);
-                Err(Error::new(Operation::RunProg, reason))
+                Reason::new(errno, cause)
             }
             Err(RunError::Failed(errno, out)) => {
-                let cause = match errno {
-                    Errno::NOSPC => no_room(&run.args, out),
-                    sys::ENOTSUPP => self.info().ok().map(|info| Cause::NoTestRun {
-                        prog_type: info.prog_type,
-                    }),
-                    Errno::PERM => diagnose::for_bpf(),
-                    Errno::INVAL if run.args.data_in.len() < ETH_HLEN => self.too_short(),
-                    _ => None,
-                };
-                let reason = Reason::new(errno, cause);
-                Err(Error::new(Operation::RunProg, reason))
+                Reason::new(errno, self.run_cause(errno, &run.args, out))
             }
+        };
+        Err(Error::new(Operation::RunProg, reason))
+    }
+
+    #[cold]
+    fn run_cause(&self, errno: Errno, args: &RunArgs<'_>, out: RunOut) -> Option<Cause> {
+        match errno {
+            Errno::NOSPC => no_room(args, out),
+            sys::ENOTSUPP => {
+                let prog_type = self.info().ok()?.prog_type;
+                Some(Cause::NoTestRun { prog_type })
+            }
+            Errno::PERM => diagnose::for_bpf(),
+            Errno::INVAL if args.data_in.len() < ETH_HLEN => self.too_short(),
+            _ => None,
         }
     }
-}
 
-/// The bytes of an Ethernet header, which the kernel takes off before it runs what is for packets.
-const ETH_HLEN: usize = 14;
-
-impl Prog {
     #[cold]
     fn too_short(&self) -> Option<Cause> {
         let is_for_packets = matches!(
@@ -227,7 +230,10 @@ impl Prog {
     }
 }
 
-/// The kernel tells how much it has.
+/// The size of an Ethernet header, which the kernel removes before it runs a program for packets.
+const ETH_HLEN: usize = 14;
+
+/// The buffer that was too short. The kernel reports the size that it needs.
 #[cold]
 fn no_room(args: &RunArgs<'_>, out: RunOut) -> Option<Cause> {
     let all = [

@@ -1,4 +1,4 @@
-//! Sets of commands and types that a bpffs delegates and a token allows, each a mask of 64 bits.
+//! Sets of commands and types that a bpffs delegates and a token allows, each as a mask of 64 bits.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -53,12 +53,24 @@ delegable! {
 }
 
 /// A set of commands or types: `Allowed::from([MapType::HASH])`, or [`any`](Self::any).
+///
+/// # Examples
+///
+/// ```
+/// use bpf_pin::token::Allowed;
+/// use bpf_pin::types::MapType;
+///
+/// let maps = Allowed::from([MapType::HASH, MapType::ARRAY]);
+/// assert!(maps.contains(MapType::HASH));
+/// assert_eq!(maps.to_string(), "hash, array");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Allowed<T> {
     mask: u64,
     /// A number over 63, which no mask holds: an error when the set is used.
+    /// A number over 63, which fits no mask. Using the set is an error.
     too_large: Option<u32>,
-    of: PhantomData<T>,
+    members: PhantomData<T>,
 }
 
 impl<T: Delegable> Allowed<T> {
@@ -67,36 +79,36 @@ impl<T: Delegable> Allowed<T> {
         Self::from_mask(0)
     }
 
-    /// Everything, on newer kernels too.
+    /// All members, including those that only newer kernels know.
     pub const fn any() -> Self {
         Self::from_mask(u64::MAX)
     }
 
-    /// Bit n stands for number n.
+    /// Creates a set from a mask: bit n stands for number n.
     pub const fn from_mask(mask: u64) -> Self {
         Self {
             mask,
             too_large: None,
-            of: PhantomData,
+            members: PhantomData,
         }
     }
 
-    /// Bit n stands for number n.
+    /// Returns the mask: bit n stands for number n.
     pub const fn mask(self) -> u64 {
         self.mask
     }
 
-    /// Whether the set has it.
+    /// Returns whether `what` is a member.
     pub fn contains(self, what: T) -> bool {
         bit(what.number()).is_some_and(|bit| self.mask & bit != 0)
     }
 
-    /// Whether the set is empty.
+    /// Returns whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.mask == 0 && self.too_large.is_none()
     }
 
-    /// The members by number, including those that this library does not know.
+    /// Iterates over the members by number, including those that this library does not know.
     pub fn iter(self) -> impl Iterator<Item = T> {
         let is_in = move |&number: &u32| self.mask >> number & 1 == 1;
         (0..u64::BITS).filter(is_in).map(T::from_number)
@@ -107,24 +119,12 @@ impl<T: Delegable> Allowed<T> {
             name: T::OPTION,
             mask: self.mask,
             too_large: self.too_large,
-            is_shown: |mask, mount| Self::from_mask(mask).matches(&ParsedOption::of::<T>(mount)),
+            known: known_to_every_kernel::<T>(),
         }
-    }
-
-    /// Whether this is what mountinfo shows. It leaves out what is newer than the kernel, and shows
-    /// "any" if that leaves nothing out. A name that this library does not know stands for one that
-    /// seems to be missing.
-    fn matches(self, shown: &ParsedOption) -> bool {
-        let known = known_to_every_kernel::<T>();
-        if shown.mask == u64::MAX {
-            return known & !self.mask == 0;
-        }
-        let missing = known & self.mask & !shown.mask;
-        shown.mask & !self.mask == 0 && missing.count_ones() <= shown.unknown_names
     }
 }
 
-/// What every kernel with delegation has a name for.
+/// The numbers that every kernel with delegation has a name for.
 fn known_to_every_kernel<T: Delegable>() -> u64 {
     let names = T::NAMES.0.iter();
     let old = names.filter(|name| SINCE_DELEGATION.at_least(name.since));
@@ -136,55 +136,42 @@ fn bit(number: u32) -> Option<u64> {
     1u64.checked_shl(number)
 }
 
-/// A delegate option, parsed from mountinfo or fdinfo.
-#[derive(Default)]
-pub(crate) struct ParsedOption {
-    mask: u64,
-    /// How many names this library does not know.
-    unknown_names: u32,
-}
-
-impl ParsedOption {
-    /// Parses "any", or names in lower case and a number, separated by ':'.
-    pub(crate) fn parse<T: Delegable>(text: &str) -> Self {
-        let mut parsed = Self::default();
+impl<T: Delegable> Allowed<T> {
+    /// Parses "any", or names in lower case and a number, separated by ':', as mountinfo and fdinfo show
+    /// them. Skips names that this library does not know.
+    pub(crate) fn parse(text: &str) -> Self {
         let (names, prefix) = T::NAMES;
-        for word in text.split(':').filter(|word| !word.is_empty()) {
-            let is_it = |name: &&abi::Enumerator| {
+        let parse_word = |word: &str| {
+            if word == "any" {
+                return Some(u64::MAX);
+            }
+            if let Some(hex) = word.strip_prefix("0x") {
+                return u64::from_str_radix(hex, 16).ok();
+            }
+            let is_named = |name: &&abi::Enumerator| {
                 let name = name.name.strip_prefix(prefix);
                 name.is_some_and(|name| name.eq_ignore_ascii_case(word))
             };
-            let hex = word.strip_prefix("0x");
-            let bits = match hex.map(|hex| u64::from_str_radix(hex, 16)) {
-                _ if word == "any" => Some(u64::MAX),
-                Some(Ok(mask)) => Some(mask),
-                _ => names
-                    .iter()
-                    .find(is_it)
-                    .and_then(|name| bit(name.value as u32)),
-            };
-            match bits {
-                Some(bits) => parsed.mask |= bits,
-                None => parsed.unknown_names += 1,
-            }
-        }
-        parsed
+            bit(names.iter().find(is_named)?.value as u32)
+        };
+        let bits = text.split(':').filter_map(parse_word);
+        Self::from_mask(bits.fold(0, |mask, bit| mask | bit))
     }
 
-    fn of<T: Delegable>(mount: &Mount) -> Self {
+    fn of(mount: &Mount) -> Self {
         let text = mount.super_option(T::OPTION).unwrap_or_default();
-        Self::parse::<T>(&text.to_string_lossy())
-    }
-
-    pub(crate) fn allowed<T: Delegable>(&self) -> Allowed<T> {
-        Allowed::from_mask(self.mask)
+        Self::parse(&text.to_string_lossy())
     }
 }
 
-/// What a bpffs delegates to the [`Token`](crate::token::Token)s created from it, or what a token allows. Linux 6.9.
+/// The commands and types that a bpffs delegates to a [`Token`](crate::token::Token), or that a token allows. Linux 6.9.
 ///
-/// What is read from mountinfo or fdinfo lacks whatever the kernel or this library does not know. The set of
-/// all that the kernel knows is shown as [`any`](Allowed::any).
+/// A delegation read from mountinfo or fdinfo contains only what both the kernel and this library know. If it
+/// contains everything that the kernel knows, it is [`any`](Allowed::any).
+///
+/// # Examples
+///
+/// See [`Token`](crate::token::Token).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Delegation {
@@ -199,7 +186,7 @@ pub struct Delegation {
 }
 
 impl Delegation {
-    /// Whether all sets are empty.
+    /// Returns whether all sets are empty.
     pub fn is_empty(&self) -> bool {
         self.options().next().is_none()
     }
@@ -216,13 +203,13 @@ impl Delegation {
         .filter(|option| option.mask != 0 || option.too_large.is_some())
     }
 
-    /// From the options that mountinfo shows.
+    /// Reads the options that mountinfo shows.
     pub(crate) fn of(mount: &Mount) -> Self {
         Self {
-            cmds: ParsedOption::of::<Command>(mount).allowed(),
-            maps: ParsedOption::of::<MapType>(mount).allowed(),
-            progs: ParsedOption::of::<ProgType>(mount).allowed(),
-            attachs: ParsedOption::of::<AttachType>(mount).allowed(),
+            cmds: Allowed::of(mount),
+            maps: Allowed::of(mount),
+            progs: Allowed::of(mount),
+            attachs: Allowed::of(mount),
         }
     }
 }
@@ -232,7 +219,7 @@ pub(crate) struct DelegateOption {
     pub(crate) name: &'static str,
     mask: u64,
     pub(crate) too_large: Option<u32>,
-    is_shown: fn(u64, &Mount) -> bool,
+    known: u64,
 }
 
 impl DelegateOption {
@@ -241,9 +228,9 @@ impl DelegateOption {
         format!("{:#x}", self.mask)
     }
 
-    /// Whether mountinfo shows it.
-    pub(crate) fn is_shown(&self, mount: &Mount) -> bool {
-        (self.is_shown)(self.mask, mount)
+    /// True if mountinfo shows the option. The kernel leaves it out if it knows no name in it.
+    pub(crate) fn is_accepted(&self, mount: &Mount) -> bool {
+        self.mask & self.known == 0 || mount.super_option(self.name).is_some()
     }
 }
 
@@ -297,33 +284,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matches_what_mountinfo_shows() {
-        let is_shown = |mask: u64, text: &str| {
-            Allowed::<MapType>::from_mask(mask).matches(&ParsedOption::parse::<MapType>(text))
-        };
+    fn parses_what_mountinfo_shows() {
         let hash_and_storage = 1 << 1 | 1 << 19;
-        let maps = |text| is_shown(hash_and_storage, text);
-        assert!(maps("hash:cgroup_storage_deprecated"));
-        assert!(maps("hash:cgroup_storage"));
-        assert!(maps("0x80002"));
-        assert!(maps("hash:renamed"));
-        assert!(!maps("hash"));
-        assert!(!maps("hash:cgroup_storage:array"));
-        assert!(!maps("any"));
-        assert!(!maps(""));
-        // The kernel does not show what it does not know.
-        assert!(is_shown(hash_and_storage | 1 << 60, "hash:cgroup_storage"));
-        assert!(is_shown(
-            hash_and_storage | 1 << 60,
-            "hash:cgroup_storage:brand_new"
-        ));
-        assert!(is_shown(1 << 60, ""));
-        assert!(is_shown(1 << 2 | 1 << 35, "array"));
-        // All that it knows is shown as any.
-        assert!(is_shown(u64::MAX, "any"));
-        assert!(is_shown((1 << 34) - 1, "any"));
-        assert!(!is_shown((1 << 33) - 1, "any"));
-        assert!(is_shown(0, ""));
+        let cases = [
+            ("", 0),
+            ("any", u64::MAX),
+            ("hash", 1 << 1),
+            ("hash:cgroup_storage_deprecated", hash_and_storage),
+            ("hash:cgroup_storage", hash_and_storage),
+            ("0x80002", hash_and_storage),
+            ("hash:brand_new:0x80000", hash_and_storage),
+        ];
+        for (text, mask) in cases {
+            assert_eq!(Allowed::<MapType>::parse(text).mask(), mask, "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! BPF tokens, what they allow, and the messages by which a bpffs is delegated.
+//! BPF tokens, the sets of commands and types that they allow, and the messages to delegate a bpffs.
 
 mod allowed;
 pub(crate) mod socket;
 
-use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bpf_pin_sys as abi;
@@ -16,11 +15,10 @@ use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::process::{Capability, in_user_namespace, lacks};
 use crate::procfs::{fd_name, fdinfo, path_of};
 use crate::sys;
-use crate::types::FileSystem;
-use crate::types::{AttachType, Command, MapType, ProgType};
+use crate::types::{Command, FileSystem};
 
+pub(crate) use allowed::SINCE_DELEGATION;
 pub use allowed::{Allowed, Delegable, Delegation};
-pub(crate) use allowed::{ParsedOption, SINCE_DELEGATION};
 
 /// A BPF token: lets a process in a user namespace use what a bpffs
 /// [delegates](crate::bpffs::MountOptions::delegate_cmds).
@@ -40,16 +38,17 @@ pub(crate) use allowed::{ParsedOption, SINCE_DELEGATION};
 /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).token(&token).create()?;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
+#[derive(Debug)]
 #[repr(transparent)]
 pub struct Token {
     fd: OwnedFd,
 }
 
 impl Token {
-    /// `BPF_TOKEN_CREATE`: creates a token from the root of a bpffs: a [`Bpffs`](crate::Bpffs), a
-    /// [`Detached`](crate::bpffs::Detached) or another descriptor. Linux 6.9.
+    /// `BPF_TOKEN_CREATE`: creates a token from the root of a bpffs. Linux 6.9.
     ///
-    /// Opens the root again, for reading.
+    /// `bpffs` is a [`Bpffs`](crate::Bpffs), a [`Detached`](crate::bpffs::Detached) or another descriptor. The root is
+    /// opened again for reading.
     ///
     /// # Errors
     ///
@@ -69,8 +68,9 @@ impl Token {
         create(bpffs.as_fd()).map_err(|reason| error(Operation::CreateToken, reason))
     }
 
-    /// What it allows: `BPF_OBJ_GET_INFO_BY_FD` with `struct bpf_token_info`, Linux 6.17. Before that it is
-    /// read from fdinfo, see [`Delegation`].
+    /// `BPF_OBJ_GET_INFO_BY_FD` with `struct bpf_token_info`: returns what the token allows. Linux 6.17.
+    ///
+    /// Before that it is read from fdinfo, see [`Delegation`].
     ///
     /// # Errors
     ///
@@ -90,24 +90,23 @@ impl Token {
             Err(errno) => Err(error(Operation::TokenInfo, Reason::errno_only(errno))),
         }
     }
-}
 
-impl Token {
     /// The field and its flag. The kernel reads the field only if the flag is set.
     pub(crate) fn argument(token: Option<&Self>) -> (i32, u32) {
         token.map_or((0, 0), |token| (token.fd.as_raw_fd(), abi::BPF_F_TOKEN_FD))
     }
 
-    /// Why a command failed with EPERM: the token does not allow it, or the reason that `of_command` finds.
+    /// Explains an EPERM: the token does not allow the command, or `forbidden_type` names a type that it does not
+    /// allow.
     #[cold]
     pub(crate) fn forbids(
         &self,
         command: Command,
-        of_command: impl Fn(&Delegation) -> Option<String>,
+        forbidden_type: impl Fn(&Delegation) -> Option<String>,
     ) -> Option<Cause> {
         let allowed = self.info().ok()?;
         let what = match allowed.cmds.contains(command) {
-            true => of_command(&allowed)?,
+            true => forbidden_type(&allowed)?,
             false => command.to_string(),
         };
         Some(Cause::NotDelegated { what })
@@ -123,13 +122,13 @@ fn create(bpffs: BorrowedFd<'_>) -> Result<Token, Reason> {
     let root = openat(bpffs, c".", flags, Mode::empty()).map_err(Reason::errno_only)?;
     match sys::token_create(root.as_fd()) {
         Ok(fd) => Ok(Token { fd }),
-        Err(errno) => Err(Reason::new(errno, why_not_created(root.as_fd(), errno))),
+        Err(errno) => Err(Reason::new(errno, create_cause(root.as_fd(), errno))),
     }
 }
 
 #[cold]
-fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
-    // The kernel itself answers, not a filter, and it knows the command.
+fn create_cause(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
+    // The kernel knows the command, and no filter answers in its place.
     let is_known = || sys::no_token_create() == Errno::BADF;
     match errno {
         Errno::OPNOTSUPP if in_user_namespace() == Some(false) => Some(Cause::InitialUserNamespace),
@@ -155,15 +154,15 @@ fn why_not_created(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
     }
 }
 
-/// From the lines `allowed_*` of a token's fdinfo. [`Cause::Unproven`] if it has none.
+/// Parses the lines `allowed_*` of a token's fdinfo. [`Cause::Unproven`] if there are none.
 fn from_fdinfo(token: BorrowedFd<'_>) -> Result<Delegation, Reason> {
     let info = fdinfo(token)?;
     let value = |key: &str| info.get(key).ok_or(Cause::Unproven { info_errno: None });
     Ok(Delegation {
-        cmds: ParsedOption::parse::<Command>(value("allowed_cmds")?).allowed(),
-        maps: ParsedOption::parse::<MapType>(value("allowed_maps")?).allowed(),
-        progs: ParsedOption::parse::<ProgType>(value("allowed_progs")?).allowed(),
-        attachs: ParsedOption::parse::<AttachType>(value("allowed_attachs")?).allowed(),
+        cmds: Allowed::parse(value("allowed_cmds")?),
+        maps: Allowed::parse(value("allowed_maps")?),
+        progs: Allowed::parse(value("allowed_progs")?),
+        attachs: Allowed::parse(value("allowed_attachs")?),
     })
 }
 
@@ -179,12 +178,13 @@ impl From<Token> for OwnedFd {
     }
 }
 
-/// Proves with fdinfo that it is a token: any file could have a token's name. The error returns the
+/// Checks fdinfo for the lines of a token, because any file could have a token's name. The error returns the
 /// descriptor.
 ///
 /// # Errors
 ///
-/// [`Operation::TokenFromFd`] with [`NotAToken`](Cause::NotAToken), with what it is; [`NoProc`](Cause::NoProc).
+/// [`Operation::TokenFromFd`]: [`NotAToken`](Cause::NotAToken), with what the descriptor is;
+/// [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
 
@@ -203,13 +203,5 @@ impl TryFrom<OwnedFd> for Token {
             Err(reason) => reason,
         };
         Err(Failed::new(fd, error(Operation::TokenFromFd, reason)))
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token")
-            .field("fd", &self.fd.as_raw_fd())
-            .finish()
     }
 }

@@ -1,8 +1,8 @@
-//! The messages by which a process in a user namespace asks a privileged one to create a bpffs.
+//! The messages that a process in a user namespace and a privileged process exchange to create a bpffs.
 //!
 //! The kernel creates a bpffs in a user namespace only for a thread with `CAP_SYS_ADMIN` in the initial
-//! one, and it belongs to the namespace of the thread that opened its context. So the context is sent over
-//! a socket, and an errno comes back.
+//! user namespace. The bpffs belongs to the namespace of the thread that opened its context. So the requester
+//! sends the context over a socket, and receives an errno.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,20 +22,20 @@ use crate::process::is_filtered;
 use crate::sys::Control;
 use crate::sys::random::random;
 
-/// Begins a request; the number and the context follow.
+/// Starts a request; the number and the context follow.
 const REQUEST: [u8; 8] = *b"bpffs 1?";
-/// Begins an answer; the number of the request and an errno follow, 0 for success.
+/// Starts an answer; the number of the request and an errno follow, 0 for success.
 const ANSWER: [u8; 8] = *b"bpffs 1!";
-/// Instead of a request, from a requester that could not make one and waits for no answer.
+/// Sent instead of a request by a requester that failed to make one and waits for no answer.
 const NO_REQUEST: [u8; 8] = *b"bpffs 1.";
 const ANSWER_LEN: usize = ANSWER.len() + size_of::<Number>() + size_of::<i32>();
 
 const GIVEN_UP: &str = "has given up";
 
-/// Of a request: an answer to an earlier request, which comes late, has another.
+/// The number of a request. A late answer to an earlier request has another number.
 pub(crate) type Number = [u8; 8];
 
-/// Sends the context of a bpffs.
+/// Sends the context of a bpffs. Returns the number of the request.
 pub(crate) fn send_request(
     socket: BorrowedFd<'_>,
     context: BorrowedFd<'_>,
@@ -74,29 +74,29 @@ fn send(
         .map_err(socket_error)
 }
 
-/// What came instead of a request, or with it.
+/// A received message and its descriptors.
 #[derive(Default)]
 pub(crate) struct Request {
-    /// Zeroes if it was not a request.
+    /// Zeroes if the message was not a request.
     pub(crate) number: Number,
     fds: Vec<OwnedFd>,
 }
 
 impl Request {
-    /// Receives a request, and returns its context. All descriptors that came stay in the request: to
-    /// close them may take long.
+    /// Receives a request, and returns its context. The request keeps all received descriptors, because closing
+    /// them may take long.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Reason> {
-        /// The most that a message can have. The kernel closes those that do not fit.
+        /// The most descriptors in one message. The kernel closes those that do not fit.
         const MAX_FDS: usize = 253;
-        /// For other control messages, such as those of `SO_PASSCRED`, which come first.
+        /// For control messages that come first, for example those of `SO_PASSCRED`.
         const OTHERS: usize = 512;
 
         let mut space = Control::<{ OTHERS + cmsg_space!(ScmRights(MAX_FDS)) }>::new();
         let mut control = space.buffer();
-        // One byte more than a request has, to detect longer messages.
+        // One byte more than a request, to detect longer messages.
         let mut message = [0; REQUEST.len() + size_of::<Number>() + 1];
         let len = match starts_with_no_request(socket)? {
-            // What follows on a stream is another message.
+            // On a stream, the bytes after it belong to the next message.
             true => NO_REQUEST.len(),
             false => message.len(),
         };
@@ -131,7 +131,7 @@ impl Request {
     }
 }
 
-/// Whether the requester sent that it makes no request.
+/// Returns whether the requester sent that it makes no request.
 pub(crate) fn has_given_up(reason: &Reason) -> bool {
     matches!(reason.cause(), Some(Cause::Handshake { problem: GIVEN_UP }))
 }
@@ -142,17 +142,17 @@ fn starts_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
     Ok(start[..len] == NO_REQUEST)
 }
 
-/// Receives the answer to the request of this number: an errno, or 0.
+/// Receives the answer to the request with this number: an errno, or 0.
 pub(crate) fn receive_answer(socket: BorrowedFd<'_>, number: Number) -> Result<i32, Reason> {
-    /// How many answers to earlier requests are skipped.
+    /// The most answers to earlier requests to skip.
     const MAX_LATE: usize = 1000;
 
     let is_stream = socket_type(socket) == Ok(SocketType::STREAM);
-    // One byte more than an answer has, to detect longer messages.
+    // One byte more than an answer, to detect longer messages.
     let mut message = [0; ANSWER_LEN + 1];
     for _ in 0..MAX_LATE {
         let len = match is_stream {
-            // What follows is not for this call.
+            // On a stream, the bytes after the answer do not belong to this call.
             true => receive_all(socket, &mut message[..ANSWER_LEN])?,
             false => {
                 let mut control = RecvAncillaryBuffer::default();
@@ -175,7 +175,8 @@ fn parse_answer(message: &[u8]) -> Option<(Number, i32)> {
     Some((*number, i32::from_ne_bytes(errno.try_into().ok()?)))
 }
 
-/// Receives from a stream, where a message may come in parts, until it is full or cannot be an answer.
+/// Receives from a stream, where a message may arrive in parts. Ends when the buffer is full or the bytes
+/// cannot be an answer.
 fn receive_all(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<usize, Reason> {
     let mut len = 0;
     while len < message.len() {

@@ -1,25 +1,23 @@
-//! `BPF_MAP_*_BATCH`: many elements in one call, or one by one where there is no such call.
+//! `BPF_MAP_*_BATCH`: many elements in one call, or one element per call where batches are missing.
 
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::map::explain::Needs;
 use crate::sys::{AsMap, Room};
-use crate::types::Command;
+use crate::types::{Access, Command};
 
 use super::ElemFlags;
-use super::cursor::{At, Cursor};
+use super::cursor::{Cursor, Position};
 use super::raw::RawElements;
 
-/// The most elements that are put in, or deleted, in one call: the kernel does not look at signals
-/// before it is done.
-const MOST: usize = 1 << 16;
+/// The most elements that one call updates or deletes. The kernel handles signals only after the call.
+const MAX_CHANGES: usize = 1 << 16;
 
-/// A change to the elements under some keys.
+/// A change of the elements under some keys.
 #[derive(Clone, Copy)]
 pub(super) enum Change<'a> {
-    /// Their values become these, one after the other.
+    /// Updates them with these values, in order.
     Update(&'a [u8], ElemFlags),
     Delete,
 }
@@ -29,7 +27,7 @@ fn batch_error(command: Command, done: usize, reason: impl Into<Reason>) -> Erro
 }
 
 impl<M: AsMap> RawElements<M> {
-    /// Reads as many elements as these are the bytes of, and returns how many there were.
+    /// Reads as many elements as fit into the slices, and returns their number.
     pub(super) fn read_batch(
         &self,
         takes: bool,
@@ -38,21 +36,21 @@ impl<M: AsMap> RawElements<M> {
         values: &mut [u8],
         flags: ElemFlags,
     ) -> Result<usize> {
-        match self.pairs(keys.len(), values.len()) {
-            Ok(0) => Ok(0),
-            Ok(count) => {
-                let room = Room {
-                    keys,
-                    values,
-                    count,
-                };
-                self.read(takes, cursor, room, flags)
-            }
-            Err(cause) => Err(batch_error(reading(takes), 0, cause)),
+        let count = self
+            .count(keys.len(), values.len())
+            .map_err(|cause| batch_error(read_command(takes), 0, cause))?;
+        if count == 0 {
+            return Ok(0);
         }
+        let room = Room {
+            keys,
+            values,
+            count,
+        };
+        self.read(takes, cursor, room, flags)
     }
 
-    /// The room is for one element at least.
+    /// Requires room for at least one element.
     pub(super) fn read(
         &self,
         takes: bool,
@@ -60,54 +58,54 @@ impl<M: AsMap> RawElements<M> {
         room: Room<'_>,
         flags: ElemFlags,
     ) -> Result<usize> {
-        let command = reading(takes);
+        let command = read_command(takes);
         let fail = |reason| batch_error(command, 0, reason);
-        let Room {
-            keys,
-            values,
-            count: room,
-        } = room;
         if cursor.is_end() {
             return Ok(0);
         }
         // The kernel counts in 32 bits.
-        let room = room.min(u32::MAX as usize);
+        let count = room.count.min(u32::MAX as usize);
         let key_len = self.key_len();
+        let keys = &mut room.keys[..count * key_len];
+        let values = &mut room.values[..count * self.value_len()];
         let has_buckets = self.map.has_buckets();
-        while !cursor.one_by_one && !self.lacking.contains(command) {
-            let room_for = Room {
-                keys: &mut keys[..room * key_len],
-                values: &mut values[..room * self.value_len()],
-                count: room,
+        while !cursor.one_by_one && !self.missing.contains(command) {
+            let room = Room {
+                keys: &mut *keys,
+                values: &mut *values,
+                count,
             };
-            let has_begun = cursor.at == At::After;
+            let has_begun = cursor.position == Position::After;
             let words = cursor.words(key_len);
             let before = words[0];
             let done = self
                 .map
-                .read_batch(takes, words, has_begun, room_for, flags.bits());
+                .read_batch(takes, words, has_begun, room, flags.bits());
             match done.result {
-                Err(Errno::NOENT) if done.is_counted => cursor.at = At::End,
-                Err(_) if done.count > 0 => cursor.at = At::After,
-                Ok(()) => cursor.at = At::After,
-                // The key to go on from was deleted. Linux 7.2, of a resizable hash.
+                Err(Errno::NOENT) if done.is_counted => cursor.finish(),
+                Err(_) if done.count > 0 => cursor.position = Position::After,
+                Ok(()) => cursor.position = Position::After,
+                // The key to continue from was deleted. Linux 7.2, of a resizable hash.
                 Err(Errno::AGAIN) if has_begun && !has_buckets => {
-                    cursor.at = At::Start;
+                    cursor.position = Position::Start;
                     continue;
                 }
-                // There is a key without a value, and some kernels do not get past it.
+                // A key has no value, and some kernels cannot skip it.
                 Err(Errno::INTR) if !takes && !has_buckets => {
                     cursor.one_by_one = true;
                     continue;
                 }
                 Err(Errno::NOSPC) if has_buckets && done.is_counted => {
-                    let cause = Some(Cause::LargerBucket { room });
+                    let cause = Some(Cause::LargerBucket { room: count });
                     return Err(fail(Reason::new(Errno::NOSPC, cause)));
                 }
-                Err(errno) if self.lacking.learn(command, errno) => break,
+                Err(errno) if self.missing.learn(command, errno) => break,
                 Err(errno) => {
-                    let needs = if takes { Needs::BOTH } else { Needs::READ };
-                    let reason = self.reason(errno, needs);
+                    let needed = match takes {
+                        true => Access::ReadWrite,
+                        false => Access::ReadOnly,
+                    };
+                    let reason = self.reason(errno, needed);
                     return Err(fail(reason.explained(|errno| self.no_lock(errno, flags))));
                 }
             }
@@ -115,20 +113,18 @@ impl<M: AsMap> RawElements<M> {
                 cursor.count(self.map.max_entries(), done.count)?;
             } else if !takes && has_begun && !cursor.is_end() && cursor.words(key_len)[0] == before
             {
-                // Buckets are counted upwards, by the kernel.
+                // The number of the bucket must increase.
                 return Err(fail(Cause::IterationAborted.into()));
             }
             return Ok(done.count);
         }
-        match takes {
-            false => self.lookup_each(cursor, keys, values, room, flags),
-            true => self.take_each(cursor, keys, values, room, flags),
-        }
+        self.read_each(takes, cursor, keys, values, count, flags)
     }
 
-    /// Stays one key ahead of what it returns, so that a returned key may be deleted.
-    fn lookup_each(
+    /// Reads without batches.
+    fn read_each(
         &self,
+        takes: bool,
         cursor: &mut Cursor,
         keys: &mut [u8],
         values: &mut [u8],
@@ -137,14 +133,16 @@ impl<M: AsMap> RawElements<M> {
     ) -> Result<usize> {
         let (key_len, value_len) = (self.key_len(), self.value_len());
         let mut count = 0;
-        cursor.one_by_one = true;
         while count < room && !cursor.is_end() {
             let key = &mut keys[count * key_len..][..key_len];
             let value = &mut values[count * value_len..][..value_len];
-            let step = self.step(cursor, key, value, flags);
-            match step {
+            let found = match takes {
+                true => self.take_first(cursor, key, value, flags),
+                false => self.lookup_next(cursor, key, value, flags),
+            };
+            match found {
                 Ok(found) => count += usize::from(found),
-                // Elements that were found are returned; the next call meets the error again.
+                // The elements read so far are returned. The next call meets the error again.
                 Err(_) if count > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -152,150 +150,138 @@ impl<M: AsMap> RawElements<M> {
         Ok(count)
     }
 
-    /// Moves the cursor beyond the next key, unless that fails.
-    fn step(
+    /// Reads the next element and moves the cursor past it. Returns false if there is none, or if it was
+    /// deleted in between. Stays one key ahead, so that the key that was read may be deleted.
+    fn lookup_next(
         &self,
         cursor: &mut Cursor,
         key: &mut [u8],
         value: &mut [u8],
         flags: ElemFlags,
     ) -> Result<bool> {
+        cursor.one_by_one = true;
         let key_len = key.len();
-        let is_there = match cursor.at {
-            At::Start => self.next_key(None, key)?,
-            At::After => self.next_key(Some(cursor.key(key_len)), key)?,
-            At::Before => {
+        let is_found = match cursor.position {
+            Position::Start => self.next_key(None, key)?,
+            Position::After => self.next_key(Some(cursor.key(key_len)), key)?,
+            Position::Before => {
                 key.copy_from_slice(cursor.key(key_len));
                 true
             }
-            At::End => false,
+            Position::End => false,
         };
-        if !is_there {
-            cursor.at = At::End;
+        if !is_found {
+            cursor.finish();
             return Ok(false);
         }
-        let left = cursor.left;
+        let keys_left = cursor.keys_left;
         cursor.count(self.map.max_entries(), 1)?;
-        let step = self.lookup(key, value, flags).and_then(|found| {
-            let more = self.next_key(Some(key), cursor.key(key_len))?;
-            Ok((found, more))
+        let read = self.lookup(key, value, flags).and_then(|found| {
+            let has_next = self.next_key(Some(key), cursor.key(key_len))?;
+            Ok((found, has_next))
         });
-        match step {
-            Ok((found, more)) => {
-                cursor.at = if more { At::Before } else { At::End };
+        match read {
+            Ok((found, has_next)) => {
+                cursor.position = match has_next {
+                    true => Position::Before,
+                    false => Position::End,
+                };
                 Ok(found)
             }
             Err(error) => {
                 cursor.key(key_len).copy_from_slice(key);
-                (cursor.at, cursor.left) = (At::Before, left);
+                (cursor.position, cursor.keys_left) = (Position::Before, keys_left);
                 Err(error)
             }
         }
     }
 
-    /// Takes the first each time: those before it are gone.
-    fn take_each(
+    /// Takes the first element out. Returns false if there is none, or if another process was faster.
+    fn take_first(
         &self,
         cursor: &mut Cursor,
-        keys: &mut [u8],
-        values: &mut [u8],
-        room: usize,
+        key: &mut [u8],
+        value: &mut [u8],
         flags: ElemFlags,
-    ) -> Result<usize> {
-        let (key_len, value_len) = (self.key_len(), self.value_len());
-        let mut count = 0;
-        while count < room {
-            let key = &mut keys[count * key_len..][..key_len];
-            let value = &mut values[count * value_len..][..value_len];
-            let took = match key_len {
-                0 => Ok(true),
-                _ => self.next_key(None, key),
-            };
-            let took = took.and_then(|is_there| match is_there {
-                true => self.take(key, value, flags).map(Some),
-                false => Ok(None),
-            });
-            match took {
-                Ok(Some(true)) => count += 1,
-                // Another process was faster.
-                Ok(Some(false)) if key_len > 0 => {}
-                Ok(_) => {
-                    cursor.finish();
-                    break;
-                }
-                Err(_) if count > 0 => break,
-                Err(error) => return Err(error),
-            }
+    ) -> Result<bool> {
+        let has_keys = !key.is_empty();
+        if has_keys && !self.next_key(None, key)? {
+            cursor.finish();
+            return Ok(false);
         }
-        Ok(count)
+        let found = self.take(key, value, flags)?;
+        if !found && !has_keys {
+            cursor.finish();
+        }
+        Ok(found)
     }
 
-    /// Changes the elements under these keys, in their order, and returns how many were there.
+    /// Changes the elements under these keys, in order, and returns how many existed.
     pub(super) fn change(&self, keys: &[u8], change: Change<'_>) -> Result<usize> {
         let (key_len, value_len) = (self.key_len(), self.value_len());
-        let (command, all, is_batched) = match change {
+        let (command, count, has_batch) = match change {
             Change::Update(values, flags) => (
                 Command::MAP_UPDATE_BATCH,
-                self.pairs(keys.len(), values.len()),
+                self.count(keys.len(), values.len()),
                 !flags.intersects(ElemFlags::NOEXIST | ElemFlags::EXIST),
             ),
             Change::Delete => (
                 Command::MAP_DELETE_BATCH,
-                whole("key", key_len, keys.len()),
+                count_items("key", key_len, keys.len()),
                 true,
             ),
         };
         let fail = |done, reason| batch_error(command, done, reason);
-        let all = all.map_err(|cause| fail(0, cause.into()))?;
+        let total = count.map_err(|cause| fail(0, cause.into()))?;
         if let Change::Update(..) = change {
             self.make_writable().map_err(|reason| fail(0, reason))?;
         }
         let keys_of = |from, count| &keys[from * key_len..][..count * key_len];
-        let (mut at, mut changed) = (0, 0);
-        while at < all && is_batched && !self.lacking.contains(command) {
-            let count = MOST.min(all - at);
-            let keys = keys_of(at, count);
-            let step = match change {
+        let (mut done, mut changed) = (0, 0);
+        while done < total && has_batch && !self.missing.contains(command) {
+            let count = MAX_CHANGES.min(total - done);
+            let keys = keys_of(done, count);
+            let batch = match change {
                 Change::Update(values, flags) => {
-                    let values = &values[at * value_len..][..count * value_len];
+                    let values = &values[done * value_len..][..count * value_len];
                     self.map.update_batch(keys, values, count, flags.bits())
                 }
                 Change::Delete => self.map.delete_batch(keys, count),
             };
-            let count = step.count;
-            at += count;
-            changed += count;
-            let Err(errno) = step.result else { continue };
-            if matches!(change, Change::Delete) && errno == Errno::NOENT && step.is_counted {
-                at += 1;
-            } else if count > 0 || !self.lacking.learn(command, errno) {
-                // The next one failed. There is none if the kernel did all and failed all the same.
-                let key = keys_of(at, usize::from(at < all));
+            done += batch.count;
+            changed += batch.count;
+            let Err(errno) = batch.result else { continue };
+            if matches!(change, Change::Delete) && errno == Errno::NOENT && batch.is_counted {
+                // Skip the missing key.
+                done += 1;
+            } else if batch.count > 0 || !self.missing.learn(command, errno) {
+                // The next key failed, unless the kernel changed all elements and failed nevertheless.
+                let key = keys_of(done, usize::from(done < total));
                 let reason = match change {
                     Change::Update(_, flags) => self.update_reason(errno, key, flags),
                     Change::Delete => self.delete_reason(errno, key),
                 };
-                return Err(fail(at, reason));
+                return Err(fail(done, reason));
             }
         }
-        for at in at..all {
+        for at in done..total {
             let key = keys_of(at, 1);
-            let done = match change {
+            let existed = match change {
                 Change::Update(values, flags) => {
                     let value = &values[at * value_len..][..value_len];
-                    self.put(key, value, flags).map(|()| true)
+                    self.update(key, value, flags).map(|()| true)
                 }
-                Change::Delete => self.remove(key),
+                Change::Delete => self.delete(key),
             };
-            changed += usize::from(done.map_err(|reason| fail(at, reason))?);
+            changed += usize::from(existed.map_err(|reason| fail(at, reason))?);
         }
         Ok(changed)
     }
 
-    /// How many elements these are the bytes of.
-    fn pairs(&self, keys_len: usize, values_len: usize) -> Result<usize, Cause> {
-        let keys = whole("key", self.key_len(), keys_len)?;
-        let values = whole("value", self.value_len(), values_len)?;
+    /// The number of elements in slices of these lengths.
+    fn count(&self, keys_len: usize, values_len: usize) -> Result<usize, Cause> {
+        let keys = count_items("key", self.key_len(), keys_len)?;
+        let values = count_items("value", self.value_len(), values_len)?;
         match (self.key_len(), self.value_len()) {
             (0, _) => Ok(values),
             (_, 0) => Ok(keys),
@@ -305,22 +291,22 @@ impl<M: AsMap> RawElements<M> {
     }
 }
 
-fn reading(takes: bool) -> Command {
+fn read_command(takes: bool) -> Command {
     match takes {
         false => Command::MAP_LOOKUP_BATCH,
         true => Command::MAP_LOOKUP_AND_DELETE_BATCH,
     }
 }
 
-/// How many items of this length there are in so many bytes. An error names what is left over.
-fn whole(what: &'static str, length: usize, bytes: usize) -> Result<usize, Cause> {
-    let rest = bytes.checked_rem(length).unwrap_or(bytes);
+/// The number of items of this size in so many bytes. The error names the rest.
+fn count_items(what: &'static str, size: usize, bytes: usize) -> Result<usize, Cause> {
+    let rest = bytes.checked_rem(size).unwrap_or(bytes);
     if rest != 0 {
         return Err(Cause::Size {
             what,
-            expected: length,
+            expected: size,
             found: rest,
         });
     }
-    Ok(bytes.checked_div(length).unwrap_or(0))
+    Ok(bytes.checked_div(size).unwrap_or(0))
 }

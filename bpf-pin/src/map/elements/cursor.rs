@@ -1,6 +1,5 @@
 //! A position among the elements of a map.
 
-use std::fmt;
 use std::mem::{size_of, size_of_val};
 
 use bytemuck::cast_slice_mut;
@@ -8,60 +7,64 @@ use bytemuck::cast_slice_mut;
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Result};
 
-/// How far [`lookup_batch`](crate::map::Elements::lookup_batch) or [`take_batch`](crate::map::Elements::take_batch)
-/// has come in a map.
+/// The position of [`lookup_batch`](crate::map::Elements::lookup_batch) or
+/// [`take_batch`](crate::map::Elements::take_batch) in a map.
 ///
-/// It belongs to one map and one of the two calls.
-#[derive(Clone, Default)]
+/// Use a cursor for one map, and for one of the two methods.
+///
+/// # Examples
+///
+/// See [`lookup_batch`](crate::map::Elements::lookup_batch).
+#[derive(Debug, Clone, Default)]
 pub struct Cursor {
-    pub(super) at: At,
-    near: [u64; NEAR],
-    /// Only for keys that are larger.
-    far: Vec<u64>,
-    /// How many keys may still come, of a map where some might come twice.
-    pub(super) left: Option<u32>,
+    pub(super) position: Position,
+    inline: [u64; INLINE],
+    /// For keys that are larger.
+    heap: Vec<u64>,
+    /// How many keys may still follow, for a type that may repeat keys.
+    pub(super) keys_left: Option<u32>,
     pub(super) one_by_one: bool,
 }
 
-const NEAR: usize = 8;
+const INLINE: usize = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) enum At {
+pub(super) enum Position {
     #[default]
     Start,
-    /// After the key that it holds, or where the kernel will have it.
+    /// After the key, or the kernel's position, that the cursor holds.
     After,
-    /// At the key that it holds.
+    /// At the key that the cursor holds.
     Before,
     End,
 }
 
 impl Cursor {
-    /// A cursor at the beginning.
+    /// A cursor at the start of a map.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// True if all elements were read.
+    /// Returns whether all elements were read.
     pub fn is_end(&self) -> bool {
-        self.at == At::End
+        self.position == Position::End
     }
 
     pub(super) fn finish(&mut self) {
-        self.at = At::End;
+        self.position = Position::End;
     }
 
-    /// True if it continues from a key that was returned, which should not be deleted meanwhile.
+    /// True if it continues from a key that was returned. That key should not be deleted before.
     pub(super) fn holds_last_key(&self) -> bool {
-        self.at == At::After
+        self.position == Position::After
     }
 
     pub(super) fn words(&mut self, key_len: usize) -> &mut [u64] {
-        if key_len <= size_of_val(&self.near) {
-            return &mut self.near;
+        if key_len <= size_of_val(&self.inline) {
+            return &mut self.inline;
         }
-        self.far.resize(key_len.div_ceil(size_of::<u64>()), 0);
-        &mut self.far
+        self.heap.resize(key_len.div_ceil(size_of::<u64>()), 0);
+        &mut self.heap
     }
 
     pub(super) fn key(&mut self, key_len: usize) -> &mut [u8] {
@@ -69,13 +72,14 @@ impl Cursor {
     }
 
     pub(super) fn count(&mut self, max_entries: u32, keys: usize) -> Result<()> {
-        count_keys(&mut self.left, max_entries, keys)
+        count_keys(&mut self.keys_left, max_entries, keys)
     }
 }
 
-/// Ends a walk after as many keys as the map has room for: some of them came twice, and a map that is
-/// changed all the while may never come to its own end.
+/// Counts keys, and fails if there are more than the map has room for. Then some were repeated, and an
+/// iteration over a map that changes all the time might never end.
 pub(super) fn count_keys(left: &mut Option<u32>, max_entries: u32, keys: usize) -> Result<()> {
+    // Local storage reports 0 and has no limit.
     let most = if max_entries == 0 {
         u32::MAX
     } else {
@@ -87,12 +91,4 @@ pub(super) fn count_keys(left: &mut Option<u32>, max_entries: u32, keys: usize) 
         return Err(Error::new(Operation::NextKey, Cause::IterationAborted));
     }
     Ok(())
-}
-
-impl fmt::Debug for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cursor")
-            .field("at", &self.at)
-            .finish_non_exhaustive()
-    }
 }

@@ -1,4 +1,4 @@
-//! Why a command on the elements of a map fails.
+//! Explains failures of commands on elements.
 
 use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::Reason;
-use crate::map::explain::{Needs, frozen, no_command, not_granted};
+use crate::map::explain::{denied_access, is_frozen, no_command};
 use crate::process::is_filtered;
 use crate::sys::{self, AsMap};
-use crate::types::{Command, MapType};
+use crate::types::{Access, Command, MapType};
 
 use super::ElemFlags;
 use super::raw::RawElements;
@@ -29,12 +29,16 @@ impl<M: AsMap> RawElements<M> {
     }
 
     #[cold]
-    pub(super) fn reason(&self, errno: Errno, needs: Needs) -> Reason {
+    pub(super) fn reason(&self, errno: Errno, needed: Access) -> Reason {
         let fd = self.map.map().map_fd();
+        let writes = needed != Access::ReadOnly;
         let cause = match errno {
-            Errno::PERM => not_granted(fd, needs).or_else(|| frozen(fd, needs)),
-            // ENOSPC is a trie's.
-            Errno::TOOBIG | Errno::NOSPC if needs.writes => Some(Cause::MaxEntries {
+            Errno::PERM => denied_access(fd, needed).or_else(|| {
+                let is_frozen = writes && is_frozen(fd) == Some(true);
+                is_frozen.then_some(Cause::Frozen)
+            }),
+            // A trie fails with ENOSPC.
+            Errno::TOOBIG | Errno::NOSPC if writes => Some(Cause::MaxEntries {
                 max_entries: self.map.max_entries(),
             }),
             _ => None,
@@ -42,28 +46,28 @@ impl<M: AsMap> RawElements<M> {
         Reason::new(errno, cause)
     }
 
-    /// For a command on one element, which the map's type may lack.
-    fn reason_of(&self, command: Command, errno: Errno, needs: Needs) -> Reason {
+    /// For a command that the map's type may lack.
+    fn command_reason(&self, command: Command, errno: Errno, needed: Access) -> Reason {
         let explain = |errno| no_command(command, self.map_type(), errno);
-        self.reason(errno, needs).explained(explain)
+        self.reason(errno, needed).explained(explain)
     }
 
     #[cold]
     pub(super) fn lookup_reason(&self, errno: Errno, flags: ElemFlags) -> Reason {
-        self.reason_of(Command::MAP_LOOKUP_ELEM, errno, Needs::READ)
+        self.command_reason(Command::MAP_LOOKUP_ELEM, errno, Access::ReadOnly)
             .explained(|errno| self.no_lock(errno, flags))
     }
 
     #[cold]
-    pub(super) fn key_reason(&self, errno: Errno) -> Reason {
-        self.reason_of(Command::MAP_GET_NEXT_KEY, errno, Needs::READ)
+    pub(super) fn next_key_reason(&self, errno: Errno) -> Reason {
+        self.command_reason(Command::MAP_GET_NEXT_KEY, errno, Access::ReadOnly)
     }
 
     #[cold]
     pub(super) fn delete_reason(&self, errno: Errno, key: &[u8]) -> Reason {
         match self.index_beyond(errno, key) {
             Some(cause) => Reason::new(errno, Some(cause)),
-            None => self.reason_of(Command::MAP_DELETE_ELEM, errno, Needs::WRITE),
+            None => self.command_reason(Command::MAP_DELETE_ELEM, errno, Access::WriteOnly),
         }
     }
 
@@ -82,7 +86,7 @@ impl<M: AsMap> RawElements<M> {
         match cause {
             Some(_) => Reason::new(errno, cause),
             None => self
-                .reason(errno, Needs::WRITE)
+                .reason(errno, Access::WriteOnly)
                 .explained(|errno| self.no_lock(errno, flags)),
         }
     }
@@ -94,16 +98,20 @@ impl<M: AsMap> RawElements<M> {
             self.map_type(),
             MapType::HASH | MapType::PERCPU_HASH | MapType::LRU_HASH | MapType::LRU_PERCPU_HASH
         );
-        let is_of_a_device = || self.info().is_none_or(|info| info.ifindex != 0);
-        if errno == sys::ENOTSUPP && is_hash && !is_filtered() && !is_of_a_device() {
+        let is_offloaded = || self.info().is_none_or(|info| info.ifindex != 0);
+        if errno == sys::ENOTSUPP && is_hash && !is_filtered() && !is_offloaded() {
             let (what, since) = ("BPF_MAP_LOOKUP_AND_DELETE_ELEM of a hash", HASHES);
             return Reason::new(errno, Some(Cause::Unsupported { what, since }));
         }
-        self.reason_of(Command::MAP_LOOKUP_AND_DELETE_ELEM, errno, Needs::BOTH)
-            .explained(|errno| self.no_lock(errno, flags))
+        self.command_reason(
+            Command::MAP_LOOKUP_AND_DELETE_ELEM,
+            errno,
+            Access::ReadWrite,
+        )
+        .explained(|errno| self.no_lock(errno, flags))
     }
 
-    /// E2BIG for a map with indices as keys.
+    /// E2BIG of a map with indices as keys.
     fn index_beyond(&self, errno: Errno, key: &[u8]) -> Option<Cause> {
         let is_array = matches!(
             self.map_type(),
@@ -125,7 +133,7 @@ impl<M: AsMap> RawElements<M> {
             .then_some(Cause::IndexBeyond { index, max_entries })
     }
 
-    /// A value without known types has no lock.
+    /// EINVAL for `BPF_F_LOCK`: values without BTF have no lock.
     #[cold]
     pub(super) fn no_lock(&self, errno: Errno, flags: ElemFlags) -> Option<Cause> {
         if errno != Errno::INVAL || !flags.contains(ElemFlags::LOCK) {
@@ -135,7 +143,7 @@ impl<M: AsMap> RawElements<M> {
         let is_untyped = info.btf_value_type_id == 0 && info.btf_vmlinux_value_type_id == 0;
         (is_untyped && !is_filtered()).then(|| {
             invalid_flags(
-                "hold BPF_F_LOCK, and the map's values have no BTF that tells of a bpf_spin_lock",
+                "hold BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values",
             )
         })
     }

@@ -1,4 +1,4 @@
-//! All elements of a map, in batches.
+//! Iterators over the elements of a map.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -16,32 +16,34 @@ use super::layout::bytes_of_all_mut;
 use super::raw::RawElements;
 use super::{ElemFlags, Key, Readable};
 
-/// How many elements are read in one call, where they are small.
+/// The most elements that are read in one call.
 const BATCH: usize = 4096;
 
-/// The bytes that a batch has.
+/// The most bytes that are read in one call.
 const BATCH_BYTES: usize = 1 << 18;
 
-/// The bytes that a whole map's keys, or its values, get at first. What nothing is written to takes
-/// no memory.
+/// The most bytes that are allocated at first for all keys of a map, or for all values. Pages that stay
+/// untouched take no memory.
 const FIRST_BYTES: usize = 1 << 25;
 
-/// The elements of a map from a buffer, which is made once; again only where a hash has a bucket that
-/// is larger.
-pub(crate) struct Reader<'a, M> {
+/// Reads the elements of a map in batches, into one buffer for keys and one for values. The buffers are
+/// allocated once, and again only if a bucket of a hash is larger.
+pub(crate) struct Reader<'a, M, K = u8, V = u8> {
     raw: &'a RawElements<M>,
     cursor: Cursor,
     takes: bool,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    /// How many elements there is room for.
-    room: usize,
+    keys: Vec<K>,
+    values: Vec<V>,
+    /// The elements that fit the buffers.
+    capacity: usize,
+    /// The most elements to read in one call.
+    batch: usize,
     filled: usize,
-    given: usize,
+    yielded: usize,
     failure: Option<Error>,
 }
 
-impl<'a, M: AsMap> Reader<'a, M> {
+impl<'a, M: AsMap, K: Pod, V: Pod> Reader<'a, M, K, V> {
     pub(crate) fn new(raw: &'a RawElements<M>, takes: bool) -> Self {
         Self {
             raw,
@@ -49,64 +51,71 @@ impl<'a, M: AsMap> Reader<'a, M> {
             takes,
             keys: vec![],
             values: vec![],
-            room: 0,
+            capacity: 0,
+            batch: first_batch(raw),
             filled: 0,
-            given: 0,
+            yielded: 0,
             failure: None,
         }
     }
 
-    /// The next element's bytes.
-    pub(crate) fn next(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+    /// The next key and value.
+    pub(crate) fn next(&mut self) -> Option<Result<(&[K], &[V])>> {
         loop {
-            // The walk goes on from the last key, which so must not be deleted for having been given.
-            let goes_on_from_last =
+            // The caller may delete a yielded key, and the next batch may continue from the last one. So
+            // the last one is kept until the next batch is read.
+            let keeps_last =
                 !self.takes && !self.raw.map.has_buckets() && self.cursor.holds_last_key();
-            if self.given + usize::from(goes_on_from_last) < self.filled {
+            if self.yielded + usize::from(keeps_last) < self.filled {
                 break;
             }
             if !self.cursor.is_end() {
                 self.refill();
-            } else if self.given == self.filled {
+            } else if self.yielded == self.filled {
                 return self.failure.take().map(Err);
             }
         }
-        let at = self.given;
-        self.given += 1;
-        Some(Ok((self.key(at), self.value(at))))
+        let at = self.yielded;
+        self.yielded += 1;
+        let (key_units, value_units) = self.units();
+        let key = &self.keys[at * key_units..][..key_units];
+        Some(Ok((key, &self.values[at * value_units..][..value_units])))
     }
 
-    fn key(&self, at: usize) -> &[u8] {
-        let len = self.raw.key_len();
-        &self.keys[at * len..][..len]
-    }
-
-    fn value(&self, at: usize) -> &[u8] {
-        let len = self.raw.value_len();
-        &self.values[at * len..][..len]
-    }
-
-    /// Moves what was not given yet to the front, and reads on behind it.
-    fn refill(&mut self) {
+    /// The number of units of a key and of a value.
+    fn units(&self) -> (usize, usize) {
         let (key_len, value_len) = (self.raw.key_len(), self.raw.value_len());
-        if self.room == 0 {
-            self.resize(first_room(self.raw));
+        (units::<K>(key_len), units::<V>(value_len))
+    }
+
+    /// Drops the yielded elements and reads a batch.
+    fn refill(&mut self) {
+        let (key_units, value_units) = self.units();
+        let left = self.filled - self.yielded;
+        if self.yielded > 0 {
+            let range = |units| self.yielded * units..self.filled * units;
+            self.keys.copy_within(range(key_units), 0);
+            self.values.copy_within(range(value_units), 0);
+            (self.yielded, self.filled) = (0, left);
         }
-        let kept = self.filled - self.given;
-        let moved = |len| self.given * len..self.filled * len;
-        self.keys.copy_within(moved(key_len), 0);
-        self.values.copy_within(moved(value_len), 0);
-        (self.given, self.filled) = (0, kept);
+        if left == self.capacity {
+            self.reserve((left * 2).max(self.batch));
+        }
+        let count = self.batch.min(self.capacity - left);
         let room = Room {
-            keys: &mut self.keys[kept * key_len..],
-            values: &mut self.values[kept * value_len..],
-            count: self.room - kept,
+            keys: bytes_of_all_mut(&mut self.keys[left * key_units..][..count * key_units]),
+            values: bytes_of_all_mut(&mut self.values[left * value_units..][..count * value_units]),
+            count,
         };
         let any = ElemFlags::ANY;
-        let read = self.raw.read(self.takes, &mut self.cursor, room, any);
-        match read {
+        match self.raw.read(self.takes, &mut self.cursor, room, any) {
             Ok(count) => self.filled += count,
-            Err(error) if is_too_small(&error) => self.resize(self.room * 2),
+            Err(error) if matches!(error.cause(), Some(Cause::LargerBucket { .. })) => {
+                if count == self.batch {
+                    self.batch *= 2;
+                }
+                self.reserve(left + self.batch);
+            }
             Err(error) => {
                 self.failure = Some(error);
                 self.cursor.finish();
@@ -114,81 +123,62 @@ impl<'a, M: AsMap> Reader<'a, M> {
         }
     }
 
-    fn resize(&mut self, room: usize) {
-        self.room = room;
-        self.keys.resize(room * self.raw.key_len(), 0);
-        self.values.resize(room * self.raw.value_len(), 0);
+    /// Makes the buffers large enough for so many elements.
+    fn reserve(&mut self, capacity: usize) {
+        let (key_units, value_units) = self.units();
+        if self.capacity == 0 {
+            self.keys = zeroed_vec(capacity * key_units);
+            self.values = zeroed_vec(capacity * value_units);
+        } else if capacity > self.capacity {
+            self.keys.resize(capacity * key_units, K::zeroed());
+            self.values.resize(capacity * value_units, V::zeroed());
+        }
+        self.capacity = self.capacity.max(capacity);
     }
 }
 
-fn is_too_small(error: &Error) -> bool {
-    matches!(error.cause(), Some(Cause::LargerBucket { .. }))
+/// At least two elements: one is kept if the next batch continues from it.
+fn first_batch<M: AsMap>(raw: &RawElements<M>) -> usize {
+    let largest = (raw.key_len() + raw.value_len()).max(1);
+    let all = max_entries(raw).unwrap_or(BATCH);
+    all.min(BATCH).min(BATCH_BYTES / largest).max(2)
 }
 
-/// One is kept where the walk goes on from it, so at least two.
-fn first_room<M: AsMap>(raw: &RawElements<M>) -> usize {
-    let each = (raw.key_len() + raw.value_len()).max(1);
-    let all = match raw.map.max_entries() {
-        0 => BATCH,
-        entries => (entries as usize).saturating_add(1),
-    };
-    all.min(BATCH).min(BATCH_BYTES / each).max(2)
+/// One more than the map's `max_entries`, so that a batch of all elements does not fill its buffer and
+/// reaches the end. None if the map sets no limit.
+fn max_entries<M: AsMap>(raw: &RawElements<M>) -> Option<usize> {
+    match raw.map.max_entries() {
+        0 => None,
+        entries => Some((entries as usize).saturating_add(1)),
+    }
 }
 
-/// The whole map, keys and values each in one allocation, or few where there are many: `max_entries`
-/// says what there might be, not what there is.
+/// All keys and all values, each in one allocation, or in a few for a large map. The limit of the map
+/// does not say how many elements there are.
 pub(crate) fn read_all<K: Pod, V: Pod, M: AsMap>(raw: &RawElements<M>) -> Result<(Vec<K>, Vec<V>)> {
-    let per_key = units::<K>(raw.key_len());
-    let per_value = units::<V>(raw.value_len());
-    let mut batch = first_room(raw);
+    let mut reader = Reader::<M, K, V>::new(raw, false);
     let largest = raw.key_len().max(raw.value_len()).max(1);
-    let mut room = match raw.map.max_entries() {
-        0 => batch,
-        // So that the last batch, too, is short of its room, and the end is seen by it.
-        entries => (entries as usize).saturating_add(1),
-    };
-    room = room.min((FIRST_BYTES / largest).max(batch));
-    let mut keys: Vec<K> = zeroed_vec(room * per_key);
-    let mut values: Vec<V> = zeroed_vec(room * per_value);
-    let (mut cursor, mut filled) = (Cursor::new(), 0);
-    while !cursor.is_end() {
-        let count = batch.min(room - filled);
-        if count == 0 {
-            room *= 2;
-            keys.resize(room * per_key, K::zeroed());
-            values.resize(room * per_value, V::zeroed());
-            continue;
-        }
-        let room_for = Room {
-            keys: bytes_of_all_mut(&mut keys[filled * per_key..][..count * per_key]),
-            values: bytes_of_all_mut(&mut values[filled * per_value..][..count * per_value]),
-            count,
-        };
-        match raw.read(false, &mut cursor, room_for, ElemFlags::ANY) {
-            Ok(count) => filled += count,
-            // A larger bucket, or the end of the room.
-            Err(error) if is_too_small(&error) => {
-                if count == batch {
-                    batch *= 2;
-                }
-                room = room.max(filled + batch);
-                keys.resize(room * per_key, K::zeroed());
-                values.resize(room * per_value, V::zeroed());
-            }
-            Err(error) => return Err(error),
-        }
+    let most = (FIRST_BYTES / largest).max(reader.batch);
+    reader.reserve(max_entries(raw).map_or(reader.batch, |all| all.min(most)));
+    while !reader.cursor.is_end() {
+        reader.refill();
     }
-    keys.truncate(filled * per_key);
-    values.truncate(filled * per_value);
-    // Releases most of the room that a nearly empty map did not fill.
-    if filled < room / 4 {
+    if let Some(error) = reader.failure {
+        return Err(error);
+    }
+    let (key_units, value_units) = reader.units();
+    let (mut keys, mut values) = (reader.keys, reader.values);
+    keys.truncate(reader.filled * key_units);
+    values.truncate(reader.filled * value_units);
+    // Release the memory that a nearly empty map did not need.
+    if reader.filled < reader.capacity / 4 {
         keys.shrink_to_fit();
         values.shrink_to_fit();
     }
     Ok((keys, values))
 }
 
-/// How many `T` there are in so many bytes; one if `T` has no size.
+/// The number of `T` in so many bytes; one if `T` has no size.
 fn units<T>(len: usize) -> usize {
     len.checked_div(size_of::<T>()).unwrap_or(1)
 }
@@ -196,35 +186,27 @@ fn units<T>(len: usize) -> usize {
 impl<M: AsMap> RawElements<M> {
     pub(super) fn clear(&self) -> Result<usize> {
         let takes = self.key_len() == 0;
-        let mut reader = Reader::new(self, takes);
-        let mut gone = 0;
-        if takes {
-            while let Some(entry) = reader.next() {
-                entry?;
-                gone += 1;
-            }
-            return Ok(gone);
-        }
+        let mut reader: Reader<'_, M> = Reader::new(self, takes);
+        let mut removed = 0;
         while !reader.cursor.is_end() {
             reader.refill();
-            if let Some(error) = reader.failure.take() {
-                return Err(error);
-            }
-            let count = reader.filled;
-            let keys = &reader.keys[..count * self.key_len()];
-            gone += self.change(keys, Change::Delete)?;
-            reader.given = count;
+            removed += if takes {
+                reader.filled
+            } else {
+                let keys = &reader.keys[..reader.filled * self.key_len()];
+                self.change(keys, Change::Delete)?
+            };
+            reader.yielded = reader.filled;
         }
-        Ok(gone)
+        reader.failure.map_or(Ok(removed), Err)
     }
 }
 
-/// The elements of a map, from [`Elements::iter`](crate::map::Elements::iter) or
+/// An iterator over the elements of a map, from [`Elements::iter`](crate::map::Elements::iter) or
 /// [`Elements::drain`](crate::map::Elements::drain).
 ///
-/// As an [`Iterator`] it yields keys and values that the caller owns. [`next_ref`](Self::next_ref) yields
-/// borrowed ones: it allocates nothing for an element, also if the layout is `[u8]` or
-/// [`PerCpu`](crate::map::PerCpu).
+/// It yields owned keys and values. [`next_ref`](Self::next_ref) yields borrowed ones and allocates nothing per
+/// element, also for the layouts `[u8]` and [`PerCpu`](crate::map::PerCpu).
 pub struct Iter<'a, K: Readable + ?Sized, V: Readable + ?Sized, M> {
     reader: Reader<'a, M>,
     key: Vec<K::Unit>,
@@ -240,12 +222,12 @@ impl<'a, K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Iter<'a, K, V, M> {
         }
     }
 
-    /// The next key and value, borrowed from the iterator's buffer.
+    /// Returns the next key and value, borrowed from the iterator's buffers.
     ///
     /// # Errors
     ///
-    /// Those of [`Elements::iter`](crate::map::Elements::iter) or [`Elements::drain`](crate::map::Elements::drain),
-    /// and then it ends.
+    /// Those of [`Elements::iter`](crate::map::Elements::iter) or [`Elements::drain`](crate::map::Elements::drain).
+    /// The iterator ends after an error.
     ///
     /// # Examples
     ///
@@ -263,11 +245,12 @@ impl<'a, K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Iter<'a, K, V, M> {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn next_ref(&mut self) -> Option<Result<(K::Ref<'_>, V::Ref<'_>)>> {
-        let entry = self.reader.next()?;
-        Some(
-            entry
-                .map(|(key, value)| (K::lend(key, &mut self.key), V::lend(value, &mut self.value))),
-        )
+        let (key, value) = match self.reader.next()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error)),
+        };
+        let key = K::borrow(key, &mut self.key);
+        Some(Ok((key, V::borrow(value, &mut self.value))))
     }
 }
 
@@ -289,16 +272,17 @@ impl<K: Readable + ?Sized, V: Readable + ?Sized, M> fmt::Debug for Iter<'_, K, V
     }
 }
 
-/// The keys of a map, from [`Elements::keys`](crate::map::Elements::keys).
+/// An iterator over the keys of a map, from [`Elements::keys`](crate::map::Elements::keys).
 ///
-/// It is one key ahead of what it yields, so that a key may be deleted as soon as it was yielded.
+/// It reads one key ahead, so a key may be deleted as soon as it was yielded.
 pub struct Keys<'a, K: Readable + ?Sized, M> {
     raw: &'a RawElements<M>,
-    ahead: Ahead<K::Owned>,
-    left: Option<u32>,
+    next: Next<K::Owned>,
+    keys_left: Option<u32>,
 }
 
-enum Ahead<T> {
+/// The key to yield next.
+enum Next<T> {
     Start,
     Key(T),
     Failure(Error),
@@ -307,8 +291,11 @@ enum Ahead<T> {
 
 impl<'a, K: Key + ?Sized, M: AsMap> Keys<'a, K, M> {
     pub(super) fn new(raw: &'a RawElements<M>) -> Self {
-        let (ahead, left) = (Ahead::Start, None);
-        Self { raw, ahead, left }
+        Self {
+            raw,
+            next: Next::Start,
+            keys_left: None,
+        }
     }
 
     fn next_key(&self, last: Option<&mut K::Owned>) -> Result<Option<K::Owned>> {
@@ -325,21 +312,21 @@ impl<K: Key + ?Sized, M: AsMap> Iterator for Keys<'_, K, M> {
     type Item = Result<K::Owned>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let key = match mem::replace(&mut self.ahead, Ahead::End) {
-            Ahead::Start => self.next_key(None).transpose()?,
-            Ahead::Key(key) => Ok(key),
-            Ahead::Failure(error) => Err(error),
-            Ahead::End => return None,
+        let key = match mem::replace(&mut self.next, Next::End) {
+            Next::Start => self.next_key(None).transpose()?,
+            Next::Key(key) => Ok(key),
+            Next::Failure(error) => Err(error),
+            Next::End => return None,
         };
         let mut key = key.and_then(|key| {
-            count_keys(&mut self.left, self.raw.map.max_entries(), 1)?;
+            count_keys(&mut self.keys_left, self.raw.map.max_entries(), 1)?;
             Ok(key)
         });
         if let Ok(key) = &mut key {
-            self.ahead = match self.next_key(Some(key)) {
-                Ok(Some(next)) => Ahead::Key(next),
-                Ok(None) => Ahead::End,
-                Err(error) => Ahead::Failure(error),
+            self.next = match self.next_key(Some(key)) {
+                Ok(Some(next)) => Next::Key(next),
+                Ok(None) => Next::End,
+                Err(error) => Next::Failure(error),
             };
         }
         Some(key)

@@ -1,6 +1,5 @@
-//! How keys and values lie in memory.
+//! The layouts of keys and values.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::slice;
@@ -15,24 +14,24 @@ use crate::procfs;
 use crate::sys::{AsMap, SizedMap};
 use crate::types::{MapType, ProgType};
 
-/// How the values of a map are laid out, and so what goes in and comes out of them.
+/// The layout of a map's values: which type goes in and which comes out.
 ///
-/// | layout | in | out | maps |
+/// | layout | input | output | maps |
 /// |---|---|---|---|
-/// | `T`, plain data ([`Pod`](crate::bytemuck::Pod)) | `&T` | `T` | with one value per key |
+/// | `T`, plain data ([`Pod`](crate::bytemuck::Pod)) | `&T` | `T` | all with one value per key |
 /// | `[u8]` | `&[u8]` | `Vec<u8>` | all; the size is read at run time |
-/// | [`PerCpu<T>`](PerCpu) | `&[T]` | `Vec<T>` | per CPU |
+/// | [`PerCpu<T>`](PerCpu) | `&[T]` | `Vec<T>` | per-CPU maps |
 /// | [`Prog`] | `&Prog` | the program's id | prog arrays |
 /// | [`Map`] | `&Map` | the map's id | arrays and hashes of maps |
-/// | [`Descriptor`] | `&dyn AsFd` | nothing | arrays of cgroups or perf events |
+/// | [`Descriptor`] | `&dyn AsFd` | none | arrays of cgroups or perf events |
 ///
 /// Sealed.
 pub trait Layout: sealed::Sealed {
-    /// The type that [`update`](crate::map::Elements::update) takes by reference.
+    /// The type of the value that [`update`](crate::map::Elements::update) takes by reference.
     type Input: ?Sized;
 
     #[doc(hidden)]
-    const HOLDS: Holds;
+    const KIND: ValueKind;
 
     /// Calls `write` with the bytes that the kernel reads.
     #[doc(hidden)]
@@ -42,23 +41,23 @@ pub trait Layout: sealed::Sealed {
         write: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, Cause>;
 
-    /// Why the map did not take this value (EINVAL).
+    /// Explains why the map rejected this value with EINVAL.
     #[doc(hidden)]
     fn explain(_input: &Self::Input, _map: BorrowedFd<'_>) -> Option<Cause> {
         None
     }
 }
 
-/// A [`Layout`] that can be read: all but [`Descriptor`]. Sealed.
+/// A [`Layout`] that can be read: all except [`Descriptor`]. Sealed.
 pub trait Readable: Layout {
-    /// Batches take slices of it.
+    /// The item of the slices that batches use.
     type Unit: Pod;
-    /// A whole key or value.
+    /// An owned key or value.
     type Owned;
-    /// The borrowed form that [`Iter::next_ref`](crate::map::Iter::next_ref) yields.
+    /// A borrowed key or value, from [`Iter::next_ref`](crate::map::Iter::next_ref).
     type Ref<'a>;
 
-    /// True if the kernel aligns each unit to 8 bytes.
+    /// True if the kernel pads each unit to 8 bytes.
     #[doc(hidden)]
     const PADDED: bool = false;
 
@@ -72,10 +71,10 @@ pub trait Readable: Layout {
     fn read(bytes: &[u8]) -> Self::Owned;
 
     #[doc(hidden)]
-    fn lend<'a>(bytes: &'a [u8], room: &'a mut Vec<Self::Unit>) -> Self::Ref<'a>;
+    fn borrow<'a>(bytes: &'a [u8], buffer: &'a mut Vec<Self::Unit>) -> Self::Ref<'a>;
 }
 
-/// A [`Readable`] layout that is the same in both directions: plain data, `[u8]` and [`PerCpu`]. Sealed.
+/// A [`Readable`] layout with the same type as input and output: plain data, `[u8]` and [`PerCpu`]. Sealed.
 pub trait Plain: Readable {
     #[doc(hidden)]
     fn as_units(input: &Self::Input) -> &[Self::Unit];
@@ -92,35 +91,39 @@ pub trait Plain: Readable {
 /// The layout of a key: plain data or `[u8]`. Sealed.
 pub trait Key: Plain + Layout<Input = Self> {}
 
-/// The layout of a per-CPU map: each value is one `T` for every possible CPU, in the order of their
-/// numbers.
+/// The layout of a per-CPU map: each value has one `T` for every possible CPU, in the order of CPU numbers.
+///
+/// # Examples
+///
+/// See [`Elements`](crate::map::Elements).
+#[derive(Debug)]
 pub struct PerCpu<T>(PhantomData<T>);
 
-/// The layout of a map of cgroups or perf events: a value is the descriptor of one. The kernel does
-/// not report what such a map holds.
+/// The layout of a map of cgroups or perf events: each value is a descriptor. The kernel does not report what
+/// such a map holds.
 #[derive(Debug)]
 pub struct Descriptor(());
 
-/// The values that a map must have.
+/// The values that a layout needs.
 #[doc(hidden)]
 #[derive(Debug)]
-pub enum Holds {
-    /// One value of so many bytes.
+pub enum ValueKind {
+    /// One value of this size.
     One(usize),
-    /// One value of so many bytes for each CPU.
+    /// One value of this size for each CPU.
     EachCpu(usize),
     Bytes,
     Objects(&'static [MapType], &'static str),
 }
 
-impl Holds {
+impl ValueKind {
     pub(super) fn check<M: AsMap>(&self, map: &SizedMap<M>) -> Result<(), Cause> {
         let map_type = MapType(map.map_type());
         let is_per_cpu = map.is_per_cpu();
         match *self {
             Self::One(_) if is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
             Self::EachCpu(_) if !is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
-            Self::Objects(held_by, what) if !held_by.contains(&map_type) => {
+            Self::Objects(map_types, what) if !map_types.contains(&map_type) => {
                 Err(Cause::HoldsNo { map_type, what })
             }
             _ => Ok(()),
@@ -145,8 +148,8 @@ mod sealed {
     impl Sealed for super::Descriptor {}
 }
 
-/// A value that is one unit.
-macro_rules! one {
+/// Implements [`Readable`] for values of one unit.
+macro_rules! single_unit {
     ($unit:ty) => {
         type Unit = $unit;
         type Owned = $unit;
@@ -168,7 +171,7 @@ macro_rules! one {
         }
 
         #[inline]
-        fn lend<'a>(bytes: &'a [u8], _room: &'a mut Vec<$unit>) -> $unit {
+        fn borrow<'a>(bytes: &'a [u8], _buffer: &'a mut Vec<$unit>) -> $unit {
             pod_read_unaligned(bytes)
         }
     };
@@ -176,7 +179,7 @@ macro_rules! one {
 
 impl<T: Pod> Layout for T {
     type Input = T;
-    const HOLDS: Holds = Holds::One(size_of::<T>());
+    const KIND: ValueKind = ValueKind::One(size_of::<T>());
 
     #[inline]
     fn write<R>(input: &T, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
@@ -185,7 +188,7 @@ impl<T: Pod> Layout for T {
 }
 
 impl<T: Pod> Readable for T {
-    one!(T);
+    single_unit!(T);
 }
 
 impl<T: Pod> Plain for T {
@@ -204,7 +207,7 @@ impl<T: Pod> Key for T {}
 
 impl Layout for [u8] {
     type Input = [u8];
-    const HOLDS: Holds = Holds::Bytes;
+    const KIND: ValueKind = ValueKind::Bytes;
 
     #[inline]
     fn write<R>(input: &[u8], _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
@@ -229,7 +232,7 @@ impl Readable for [u8] {
         bytes.to_vec()
     }
 
-    fn lend<'a>(bytes: &'a [u8], _room: &'a mut Vec<u8>) -> &'a [u8] {
+    fn borrow<'a>(bytes: &'a [u8], _buffer: &'a mut Vec<u8>) -> &'a [u8] {
         bytes
     }
 }
@@ -247,13 +250,13 @@ impl Plain for [u8] {
 impl Key for [u8] {}
 
 impl<T: Pod> PerCpu<T> {
-    /// From one CPU's value to the next: the kernel aligns each to 8 bytes.
+    /// The distance between the values of two CPUs: the kernel pads each to 8 bytes.
     pub(super) const STRIDE: usize = stride::<T>();
 }
 
 impl<T: Pod> Layout for PerCpu<T> {
     type Input = [T];
-    const HOLDS: Holds = Holds::EachCpu(size_of::<T>());
+    const KIND: ValueKind = ValueKind::EachCpu(size_of::<T>());
 
     fn write<R>(input: &[T], len: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         Self::check_units(input.len(), len)?;
@@ -280,10 +283,10 @@ impl<T: Pod> Readable for PerCpu<T> {
         unpadded(bytes).collect()
     }
 
-    fn lend<'a>(bytes: &'a [u8], room: &'a mut Vec<T>) -> &'a [T] {
-        room.clear();
-        room.extend(unpadded::<T>(bytes));
-        room
+    fn borrow<'a>(bytes: &'a [u8], buffer: &'a mut Vec<T>) -> &'a [T] {
+        buffer.clear();
+        buffer.extend(unpadded::<T>(bytes));
+        buffer
     }
 }
 
@@ -301,32 +304,27 @@ impl<T: Pod> Plain for PerCpu<T> {
     }
 }
 
-impl<T> fmt::Debug for PerCpu<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PerCpu")
-    }
-}
-
 impl Layout for Prog {
     type Input = Self;
-    const HOLDS: Holds = Holds::Objects(&[MapType::PROG_ARRAY], "programs");
+    const KIND: ValueKind = ValueKind::Objects(&[MapType::PROG_ARRAY], "programs");
 
     fn write<R>(prog: &Self, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         write_number(prog, write)
     }
 
     fn explain(prog: &Self, map: BorrowedFd<'_>) -> Option<Cause> {
-        other_type(prog, map)
+        wrong_prog_type(prog, map)
     }
 }
 
 impl Readable for Prog {
-    one!(u32);
+    single_unit!(u32);
 }
 
 impl Layout for Map {
     type Input = Self;
-    const HOLDS: Holds = Holds::Objects(&[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS], "maps");
+    const KIND: ValueKind =
+        ValueKind::Objects(&[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS], "maps");
 
     fn write<R>(map: &Self, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         write_number(map, write)
@@ -334,12 +332,12 @@ impl Layout for Map {
 }
 
 impl Readable for Map {
-    one!(u32);
+    single_unit!(u32);
 }
 
 impl Layout for Descriptor {
     type Input = dyn AsFd;
-    const HOLDS: Holds = Holds::Objects(
+    const KIND: ValueKind = ValueKind::Objects(
         &[MapType::CGROUP_ARRAY, MapType::PERF_EVENT_ARRAY],
         "cgroups or perf events",
     );
@@ -353,9 +351,9 @@ fn write_number<R>(fd: &dyn AsFd, write: impl FnOnce(&[u8]) -> R) -> Result<R, C
     Ok(write(&fd.as_fd().as_raw_fd().to_ne_bytes()))
 }
 
-/// A prog array is for programs of the type of the first one that it met, which its fdinfo names.
+/// A prog array accepts programs of the type of the first one used with it. Its fdinfo shows that type.
 #[cold]
-fn other_type(prog: &Prog, map: BorrowedFd<'_>) -> Option<Cause> {
+fn wrong_prog_type(prog: &Prog, map: BorrowedFd<'_>) -> Option<Cause> {
     let fdinfo = procfs::fdinfo(map).ok()?;
     let owner = ProgType(fdinfo.get("owner_prog_type")?.parse().ok()?);
     let found = prog.info().ok()?.prog_type;
@@ -382,7 +380,7 @@ fn unpadded<T: Pod>(bytes: &[u8]) -> impl Iterator<Item = T> {
     all.map(|bytes| pod_read_unaligned(&bytes[..size_of::<T>()]))
 }
 
-/// Reads into these units, and removes the padding of as many elements as `read` returns.
+/// Reads into these units. Removes the padding of as many elements as `read` returns.
 #[inline]
 pub(super) fn read_units<V: Readable + ?Sized, R: Copy + Into<usize>>(
     units: &mut [V::Unit],
@@ -402,7 +400,7 @@ pub(super) fn read_units<V: Readable + ?Sized, R: Copy + Into<usize>>(
     Ok(count)
 }
 
-/// Writes from these units, with padding if the layout has it.
+/// Writes these units, with padding if the layout has it.
 #[inline]
 pub(super) fn write_units<V: Readable + ?Sized, R>(
     units: &[V::Unit],
@@ -413,18 +411,18 @@ pub(super) fn write_units<V: Readable + ?Sized, R>(
     }
     let stride = stride::<V::Unit>();
     let mut bytes = vec![0; units.len() * stride];
-    for (unit, room) in units.iter().zip(bytes.chunks_exact_mut(stride)) {
-        room[..size_of::<V::Unit>()].copy_from_slice(bytes_of(unit));
+    for (unit, padded) in units.iter().zip(bytes.chunks_exact_mut(stride)) {
+        padded[..size_of::<V::Unit>()].copy_from_slice(bytes_of(unit));
     }
     write(&bytes)
 }
 
-/// As [`Readable::read`], of all values of a map.
+/// Removes the padding of all values of a map.
 pub(super) fn unpad<V: Readable + ?Sized>(bytes: &[u8]) -> Vec<V::Unit> {
     unpadded(bytes).collect()
 }
 
-/// The bytes of plain data, which has none if its type has no size.
+/// The bytes of plain data. Types without a size have none.
 #[inline]
 pub(super) fn bytes_of_all<T: Pod>(all: &[T]) -> &[u8] {
     match size_of::<T>() {

@@ -1,4 +1,4 @@
-//! The elements of a map, in one view for every layout of keys and values.
+//! The elements of a map: one view for every layout of keys and values.
 
 mod batch;
 mod cursor;
@@ -36,29 +36,29 @@ bitflags! {
     /// The flags of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_LOOKUP_ELEM`.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct ElemFlags: u64 {
-        /// `BPF_NOEXIST`: only if there is no such key, else EEXIST.
+        /// `BPF_NOEXIST`: creates an element, and fails with EEXIST if the key exists.
         const NOEXIST = abi::BPF_NOEXIST;
-        /// `BPF_EXIST`: only if there is such a key, else ENOENT.
+        /// `BPF_EXIST`: replaces an element, and fails with ENOENT if the key does not exist.
         const EXIST = abi::BPF_EXIST;
-        /// `BPF_F_LOCK`: under the value's spin lock. Linux 5.1.
+        /// `BPF_F_LOCK`: reads or writes under the value's spin lock. Linux 5.1.
         ///
-        /// Requires a hash or an array whose values have a `struct bpf_spin_lock` by
-        /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The lock's own 4 bytes are neither read
-        /// nor written.
+        /// Requires a hash or an array whose values have a `struct bpf_spin_lock` according to
+        /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The 4 bytes of the lock itself are neither read nor
+        /// written.
         const LOCK = abi::BPF_F_LOCK;
         const _ = !0;
     }
 }
 
 impl ElemFlags {
-    /// `BPF_ANY`: whether there is such a key or not.
+    /// `BPF_ANY`: creates or replaces an element.
     pub const ANY: Self = Self::empty();
 }
 
-/// The elements of a map, with keys `K` and values `V`: see [`Layout`] for what these can be.
+/// A view of the elements of a map, with keys `K` and values `V`: see [`Layout`].
 ///
-/// The sizes are read and checked once. `M` is a [`Map`], a [`PinnedMap`](crate::PinnedMap) or a
-/// reference to one.
+/// [`Map::elements`] and [`Elements::new`] create a view, and read and check the sizes once. `M` is a
+/// [`Map`], a [`PinnedMap`](crate::PinnedMap) or a reference to one.
 ///
 /// # Examples
 ///
@@ -103,7 +103,7 @@ impl ElemFlags {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// Bytes, if the sizes are known at run time only:
+/// Bytes, for sizes that are known only at run time:
 ///
 /// ```no_run
 /// use bpf_pin::map::ElemFlags;
@@ -120,7 +120,7 @@ impl ElemFlags {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// Objects: an object goes in and its id comes out.
+/// Objects: the input is an object, and the output is its id:
 ///
 /// ```no_run
 /// use bpf_pin::map::ElemFlags;
@@ -134,32 +134,36 @@ impl ElemFlags {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// # What keeps objects
+/// # Lifetime of objects in a map
 ///
-/// A prog array keeps its programs only as long as it has a descriptor or a pin. When the last of
-/// these goes, the kernel takes all programs out, even if a loaded program still uses the array; its
-/// tail calls then continue with the next instruction. So pin a prog array, or hold it open, for as
-/// long as it is used. Maps of maps keep what they hold. A perf event array drops an event with the
-/// descriptor of the map that put it there, unless it has
-/// [`PRESERVE_ELEMS`](crate::types::MapFlags::PRESERVE_ELEMS).
+/// - A prog array keeps its programs only as long as it has a descriptor or a pin. When the last of these is
+///   gone, the kernel removes all programs, even if a loaded program still uses the array. Its tail calls then
+///   continue with the next instruction. So pin a prog array or hold it open as long as it is used.
+/// - Maps of maps keep their maps.
+/// - A perf event array drops an event when the descriptor that inserted it is closed, unless the array has
+///   [`PRESERVE_ELEMS`](crate::types::MapFlags::PRESERVE_ELEMS).
 ///
-/// Programs are held since Linux 4.2, perf events 4.3, cgroups 4.8, maps 4.12; ids are reported since
-/// 4.13. Per-CPU hashes and arrays came with Linux 4.6, the LRU hash 4.10, the storage of cgroups 4.20.
+/// # Older kernels
+///
+/// Maps hold programs since Linux 4.2, perf events 4.3, cgroups 4.8, maps 4.12. Ids are reported since 4.13.
+/// Per-CPU hashes and arrays came with Linux 4.6, the LRU hash 4.10, the storage of cgroups 4.20.
 pub struct Elements<K: ?Sized, V: ?Sized, M = Map> {
     raw: RawElements<M>,
     layout: PhantomData<fn(&K, &V)>,
 }
 
 impl Map {
-    /// A view of the elements with keys `K` and values `V`: see [`Layout`]. One syscall, for the sizes;
-    /// for a per-CPU map also one look at /sys in the life of a process, for the number of CPUs.
+    /// Returns a view of the elements with keys `K` and values `V`: see [`Layout`].
+    ///
+    /// One syscall, for the sizes. A per-CPU map also needs the number of CPUs, which is read from /sys once per
+    /// process.
     ///
     /// # Errors
     ///
     /// [`Operation::Elements`]:
-    /// - [`Size`](Cause::Size) if `K` or `V` is not as large as the map's
-    /// - [`PerCpu`](Cause::PerCpu) if the map has a value for each CPU and `V` is one value, or the
-    ///   other way round
+    /// - [`Size`](Cause::Size) if the size of `K` or `V` differs from the map's
+    /// - [`PerCpu`](Cause::PerCpu) if the map has a value for each CPU and `V` is a single value, or the other way
+    ///   round
     /// - [`HoldsNo`](Cause::HoldsNo) if maps of this type do not hold such objects
     /// - [`UnknownMapType`](Cause::UnknownMapType) for a type newer than this library
     /// - [`PossibleCpus`](Cause::PossibleCpus) for a per-CPU map if /sys is not mounted
@@ -169,37 +173,37 @@ impl Map {
 }
 
 impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// A view that owns or borrows `map`.
+    /// Returns a view that owns or borrows `map`.
     ///
     /// # Errors
     ///
-    /// As [`Map::elements`], with the map.
+    /// As [`Map::elements`]. The error returns the map.
     pub fn new(map: M) -> Result<Self, Failed<M>> {
         let raw = RawElements::new(map, |map| {
-            V::HOLDS.check(map)?;
-            K::HOLDS.check_size("key", map.key_len())?;
-            V::HOLDS.check_size("value", map.value_size())
+            V::KIND.check(map)?;
+            K::KIND.check_size("key", map.key_len())?;
+            V::KIND.check_size("value", map.value_size())
         })?;
         let layout = PhantomData;
         Ok(Self { raw, layout })
     }
 
-    /// The map.
+    /// Returns the map.
     pub fn map(&self) -> &M {
         self.raw.map.map()
     }
 
-    /// The map back.
+    /// Returns the map, and ends the view.
     pub fn into_map(self) -> M {
         self.raw.map.into_map()
     }
 
-    /// The bytes of a key; 0 in a queue, a stack or a bloom filter.
+    /// The size of a key in bytes; 0 for a queue, a stack or a bloom filter.
     pub fn key_len(&self) -> usize {
         self.raw.key_len()
     }
 
-    /// The bytes of a value; for a per-CPU map those of all CPUs, each rounded up to 8.
+    /// The size of a value in bytes; for a per-CPU map that of all CPUs, each padded to 8 bytes.
     pub fn value_len(&self) -> usize {
         self.raw.value_len()
     }
@@ -212,44 +216,45 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
         bytes_of_all(K::as_units(key))
     }
 
-    /// `BPF_MAP_UPDATE_ELEM`: puts `value` under `key`. A queue or stack, which has no keys, gets it at
-    /// the end. Linux 3.18; for a per-CPU map 4.6.
+    /// `BPF_MAP_UPDATE_ELEM`: sets the value under `key`. Linux 3.18; for a per-CPU map 4.6.
+    ///
+    /// A queue or stack has no keys, and gets the value at its end.
+    ///
+    /// # Task storage
+    ///
+    /// The values of [`TASK_STORAGE`](MapType::TASK_STORAGE) may hold addresses that the kernel follows. Before the
+    /// first update through a view, four more syscalls read the map's BTF to rule that out. The update fails with
+    /// [`Uptr`](Cause::Uptr) if there are such addresses, or if the BTF cannot be read, for example without
+    /// `CAP_SYS_ADMIN` (EPERM).
     ///
     /// # Errors
     ///
     /// [`Operation::Update`]:
-    /// - [`Size`](Cause::Size) if a slice is not as long as the map's, without a syscall
-    /// - [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing) (ENOENT), by the
+    /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
+    /// - [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing) (ENOENT), depending on the
     ///   flags
-    /// - [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) if the map is full
+    /// - [`MaxEntries`](Cause::MaxEntries) (E2BIG, for a trie ENOSPC) if the map is full
     /// - [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array
     /// - [`InvalidField`](Cause::InvalidField) (EINVAL) for [`NOEXIST`](ElemFlags::NOEXIST) together with
-    ///   [`EXIST`](ElemFlags::EXIST), and for [`LOCK`](ElemFlags::LOCK) if it is proven that the values
-    ///   have no lock; EINVAL alone for other flags that the map does not take, as any flag of an array
-    ///   of objects
+    ///   [`EXIST`](ElemFlags::EXIST), and for [`LOCK`](ElemFlags::LOCK) if the values provably have no lock
+    /// - EINVAL for other flags that the map does not accept, for example any flag of an array of objects
     /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
+    /// - [`Uptr`](Cause::Uptr), see above
     /// - EBUSY if the key's bucket is being changed; ENOMEM
     ///
-    /// The values of [`TASK_STORAGE`](MapType::TASK_STORAGE) may hold addresses that the kernel follows, so
-    /// the map's BTF is read before the first of a view's updates, in four syscalls more:
-    /// [`Uptr`](Cause::Uptr) if it has such addresses, and if it cannot be read, as without
-    /// `CAP_SYS_ADMIN` (EPERM).
-    ///
     /// For objects:
-    /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of
-    ///   another type
-    /// - EINVAL for a program that differs from the first one that met the array in what the kernel does
-    ///   not report: an XDP program loaded with [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and
-    ///   one without, on newer kernels another
-    ///   [`expected_attach_type`](crate::ProgSpec::expected_attach_type), a program that is run by the
-    ///   interpreter and one that is not
-    /// - EINVAL for a map that is not like the one that the map of maps was created with
-    /// - EBADF or EINVAL for what is no cgroup or perf event
+    /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of another type
+    /// - EINVAL for a program that differs from the first one used with the array in a property that the kernel does
+    ///   not report: an XDP program loaded with [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and one
+    ///   without; on newer kernels another [`expected_attach_type`](crate::ProgSpec::expected_attach_type); a
+    ///   program run by the interpreter and one compiled by the JIT
+    /// - EINVAL for a map that differs from the inner map that the map of maps was created with
+    /// - EBADF or EINVAL for a descriptor that is not a cgroup or perf event
     #[inline]
     pub fn update(&self, key: &K, value: &V::Input, flags: ElemFlags) -> Result<()> {
         let key = self.key_bytes(key);
         match V::write(value, self.value_len(), |value| {
-            self.raw.put(key, value, flags)
+            self.raw.update(key, value, flags)
         }) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(self.update_error(value, reason)),
@@ -265,82 +270,92 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key` and returns whether there was one. Linux
-    /// 3.18; for a per-CPU map 4.6.
+    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key`. Returns whether it existed. Linux 3.18; for a per-CPU
+    /// map 4.6.
     ///
     /// # Errors
     ///
-    /// [`Operation::Delete`] with [`Size`](Cause::Size); [`NoCommand`](Cause::NoCommand) (EINVAL) for an array, a
-    /// queue and a stack; [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array
-    /// of objects; [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM).
+    /// [`Operation::Delete`]:
+    /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
+    /// - [`NoCommand`](Cause::NoCommand) (EINVAL) for an array, a queue and a stack
+    /// - [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array of objects
+    /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
     pub fn delete(&self, key: &K) -> Result<bool> {
-        let removed = self.raw.remove(self.key_bytes(key));
+        let removed = self.raw.delete(self.key_bytes(key));
         removed.map_err(|reason| Error::new(Operation::Delete, reason))
     }
 
-    /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first, to `next`, and returns whether
-    /// there was one. In a hash the first key follows a key that does not exist. Linux 3.18; without a
-    /// key 4.12.
+    /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first key, to `next`. Returns whether there was
+    /// one. Linux 3.18; without a key 4.12.
+    ///
+    /// In a hash the first key follows a key that does not exist.
     ///
     /// # Errors
     ///
-    /// [`Operation::NextKey`] with [`Size`](Cause::Size); [`MapAccess`](Cause::MapAccess) (EPERM);
-    /// [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) for a type without keys, or with
-    /// keys that cannot be listed.
+    /// [`Operation::NextKey`]:
+    /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
+    /// - [`MapAccess`](Cause::MapAccess) (EPERM)
+    /// - [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) for a type without keys, or with keys that
+    ///   cannot be listed
     pub fn next_key(&self, key: Option<&K>, next: &mut K) -> Result<bool> {
         let key = key.map(|key| self.key_bytes(key));
         let next = bytes_of_all_mut(K::as_units_mut(next));
         self.raw.next_key(key, next)
     }
 
-    /// All keys, one call each. Linux 4.12.
+    /// Iterates over all keys, with one call per key. Linux 4.12.
     ///
-    /// The iterator is one key ahead, so the key that it has just yielded may be deleted. If another
-    /// process deletes the one ahead, a hash begins again, and keys come twice; after as many as the map
-    /// has room for, the iterator ends with [`IterationAborted`](Cause::IterationAborted).
+    /// The iterator reads one key ahead, so the key that it has just yielded may be deleted.
     ///
-    /// A key that is yielded was there. A lookup of its value in a trie may still find another's: if the
-    /// key is deleted meanwhile, that of the longest prefix that is left.
+    /// # Races
+    ///
+    /// If another process deletes the key that was read ahead, a hash restarts and keys are repeated. After as many
+    /// keys as the map has room for, the iterator ends with [`IterationAborted`](Cause::IterationAborted).
+    ///
+    /// A trie may return the value of another key for a yielded key: if that key was deleted in between, a lookup
+    /// returns the value of its longest remaining prefix.
     ///
     /// # Errors
     ///
-    /// Yielded, and then it ends: [`Operation::NextKey`] as [`next_key`](Self::next_key), and with
+    /// The iterator yields an error and ends: [`Operation::NextKey`] as [`next_key`](Self::next_key), or with
     /// [`IterationAborted`](Cause::IterationAborted).
     pub fn keys(&self) -> Keys<'_, K, M> {
         Keys::new(&self.raw)
     }
 
-    /// `BPF_MAP_DELETE_BATCH`: removes the elements under these keys and returns how many there were. A
-    /// key that does not exist is passed over, for one call more. One by one if the type or the kernel
-    /// has no batches. Linux 5.6.
+    /// `BPF_MAP_DELETE_BATCH`: removes the elements under these keys. Returns how many existed. Linux 5.6.
+    ///
+    /// A key that does not exist is skipped, for one more call. If the type or the kernel has no batches, each key
+    /// takes one call.
     ///
     /// # Errors
     ///
-    /// `Operation::LookupBatch`, which reports how far it came: each of so many keys was removed, or did not
-    /// exist, and the next one failed. [`Size`](Cause::Size) for a slice that is not of whole keys,
-    /// before any; and as [`delete`](Self::delete).
+    /// [`Operation::DeleteBatch`], as [`delete`](Self::delete). The error reports the number of keys before the one that
+    /// failed: each of these was removed or did not exist. [`Size`](Cause::Size) if the slice does not hold whole
+    /// keys, before any change.
     pub fn delete_batch(&self, keys: &[K::Unit]) -> Result<usize> {
         self.raw.change(bytes_of_all(keys), Change::Delete)
     }
 }
 
 impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// `BPF_MAP_LOOKUP_ELEM`: returns the value under `key`, if there is one; of a map of objects the
-    /// object's id. Of a queue or stack, which has no keys, the next value, which stays. Linux 3.18; of
-    /// a per-CPU map 4.6.
+    /// `BPF_MAP_LOOKUP_ELEM`: returns the value under `key`, if the key exists. Linux 3.18; for a per-CPU map 4.6.
     ///
-    /// The id of an object opens it by [`from_id`](Map::from_id), which requires
-    /// `CAP_SYS_ADMIN`. A bloom filter is asked about the value that goes in: see
-    /// [`lookup_into`](Self::lookup_into).
+    /// - A map of objects returns the object's id. [`from_id`](Map::from_id) opens it, which requires
+    ///   `CAP_SYS_ADMIN`.
+    /// - A queue or stack has no keys, and returns its next value without removing it.
+    /// - A bloom filter takes the value as input: use [`lookup_into`](Self::lookup_into).
     ///
-    /// If another process or a program sets or deletes the `key` of a hash at that moment, it may be the
-    /// value of another key: the kernel reuses an element for the next one without waiting for a reader
-    /// that copies from it. Batches, as [`iter`](Self::iter) reads, are copied under the bucket's lock.
+    /// # Races
+    ///
+    /// While another process or a program sets or deletes `key` in a hash, the returned value may belong to another
+    /// key: the kernel reuses elements without waiting for a reader. Batches, which [`iter`](Self::iter) uses, are
+    /// copied under the bucket's lock.
     ///
     /// # Errors
     ///
     /// [`Operation::Lookup`]:
-    /// - [`Size`](Cause::Size) if a slice is not as long as the map's, without a syscall
+    /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
     /// - [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for writing only
     /// - [`NoCommand`](Cause::NoCommand) (ENOTSUPP, EOPNOTSUPP) for a type without lookups
     #[inline]
@@ -358,17 +373,18 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes the value under `key` out and returns it, if there is one.
-    /// A queue or stack has the key `()` and returns the next value: `pop`. Linux 4.20; for hashes 5.14.
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: removes the element under `key` and returns its value, if it exists. Linux
+    /// 4.20; for hashes 5.14.
+    ///
+    /// A queue or stack has the key `()` and returns its next value: this is `pop`.
     ///
     /// # Errors
     ///
     /// [`Operation::LookupAndDelete`]:
-    /// - [`Size`](Cause::Size) if a slice is not as long as the map's, without a syscall
+    /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
     /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
-    /// - [`NoCommand`](Cause::NoCommand) (ENOTSUPP) for a type without this command, as an array
-    /// - [`Unsupported`](Cause::Unsupported) for a hash on a kernel that has the command for other types
-    ///   only
+    /// - [`NoCommand`](Cause::NoCommand) (ENOTSUPP) for a type without this command, for example an array
+    /// - [`Unsupported`](Cause::Unsupported) for a hash on a kernel that has the command for other types only
     pub fn take(&self, key: &K) -> Result<Option<V::Owned>> {
         let mut value = V::zeroed(self.value_len());
         let found = self.take_units(key, V::units(&mut value), ElemFlags::ANY)?;
@@ -382,36 +398,38 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// `BPF_MAP_LOOKUP_BATCH`: copies the elements from where `cursor` is, as many as there is room for,
-    /// and returns how many there were; one by one if the type or the kernel has no batches. Linux 5.6;
-    /// for arrays of per-CPU values 5.13.
+    /// `BPF_MAP_LOOKUP_BATCH`: copies elements from the position of `cursor`, as many as fit. Returns their number.
+    /// Linux 5.6; for arrays of per-CPU values 5.13.
     ///
-    /// `keys` and `values` have room for one element after the other; with [`PerCpu`], `values` has those
-    /// of a key after those of another. All elements were read when the cursor is at its
-    /// [end](Cursor::is_end), not when there were few.
+    /// `keys` and `values` hold one element after the other. With [`PerCpu`], `values` holds all values of one key,
+    /// then those of the next. All elements were read when the cursor is at its [end](Cursor::is_end); a short batch
+    /// is not the end. If the type or the kernel has no batches, each element is read on its own.
     ///
-    /// A hash returns a bucket's elements at once, so what stays comes once, whatever else is put in or
-    /// deleted meanwhile. Other types continue from the last key, and may begin again if that was
-    /// deleted: after as many keys as the map has room for, this ends with
-    /// [`IterationAborted`](Cause::IterationAborted). For a trie the kernel looks a key's value up by its longest
-    /// prefix: if the key is deleted between the two, it comes with the value of a shorter prefix.
+    /// # Races
     ///
-    /// A value is copied while programs write to it, so what they change in place, as in an array, may
-    /// come half old and half new. With [`ElemFlags::LOCK`], for values that have a `bpf_spin_lock`, it
-    /// comes whole. The lock itself comes as zeroes in either case, as do timers, kptrs and whatever else
-    /// the kernel keeps for itself in a value.
+    /// A hash returns whole buckets, so an element that stays is returned exactly once, whatever else is inserted
+    /// or deleted in between. Other types continue from the last key, and may restart if that key was deleted. After
+    /// as many keys as the map has room for, the call fails with [`IterationAborted`](Cause::IterationAborted).
+    ///
+    /// A trie may return the value of another key: the kernel looks up the value by its longest prefix, and returns
+    /// that of a shorter prefix if the key is deleted in between.
+    ///
+    /// A value is copied while programs write to it. A value that they change in place, as in an array, may be half
+    /// old and half new. With [`ElemFlags::LOCK`], for values with a `bpf_spin_lock`, it is copied as a whole. Locks,
+    /// timers, kptrs and other fields that belong to the kernel are returned as zeroes.
     ///
     /// # Errors
     ///
-    /// `Operation::LookupBatch`:
-    /// - [`Size`](Cause::Size) or [`LengthMismatch`](Cause::LengthMismatch) for slices that are not for whole elements,
-    ///   or not for as many
-    /// - [`LargerBucket`](Cause::LargerBucket) (ENOSPC) if there is too little room; the cursor stays
+    /// [`Operation::LookupBatch`]:
+    /// - [`Size`](Cause::Size) if a slice does not hold whole elements
+    /// - [`LengthMismatch`](Cause::LengthMismatch) if the slices hold different numbers of elements
+    /// - [`LargerBucket`](Cause::LargerBucket) (ENOSPC) if the slices are too short for a bucket; the cursor stays
     /// - [`MapAccess`](Cause::MapAccess) (EPERM)
-    /// - EINVAL for a flag that the map does not take, which is any but [`ElemFlags::LOCK`]
+    /// - [`IterationAborted`](Cause::IterationAborted), see above
+    /// - EINVAL for a flag other than [`ElemFlags::LOCK`]
     ///
-    /// One by one: [`Operation::NextKey`] and [`Operation::Lookup`]; for a queue, stack or bloom filter with
-    /// [`NoCommand`](Cause::NoCommand), as they have no keys.
+    /// Without batches: [`Operation::NextKey`] and [`Operation::Lookup`]. A queue, stack or bloom filter has no keys
+    /// and fails with [`NoCommand`](Cause::NoCommand).
     ///
     /// # Examples
     ///
@@ -438,15 +456,15 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         self.read_batch(false, cursor, keys, values, flags)
     }
 
-    /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`: as [`lookup_batch`](Self::lookup_batch), and takes the
-    /// elements out. For hashes; for a queue or stack one by one. Linux 5.6.
+    /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`: as [`lookup_batch`](Self::lookup_batch), and removes the elements.
+    /// Linux 5.6.
     ///
-    /// Elements that were taken out before a failure are returned first, so nothing is lost.
+    /// For hashes. A queue or stack takes one call per element. Elements removed before a failure are returned first,
+    /// and the next call reports the failure.
     ///
     /// # Errors
     ///
-    /// As [`lookup_batch`](Self::lookup_batch), and as [`take`](Self::take) for a type that has no
-    /// batches.
+    /// As [`lookup_batch`](Self::lookup_batch), and as [`take`](Self::take) for a type without batches.
     pub fn take_batch(
         &self,
         cursor: &mut Cursor,
@@ -471,40 +489,41 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// All elements, read in batches into one buffer: as they were when their batch was read.
+    /// Iterates over all elements, read in batches into one buffer. An element is as it was when its batch was read.
     ///
-    /// A key that was yielded may be deleted. From a hash, on a kernel that has batches, what stays comes
-    /// once, whatever others put in or delete meanwhile. For the rest see
-    /// [`lookup_batch`](Self::lookup_batch), which also describes the key of a trie that comes with
-    /// another's value, and values with a spin lock or a timer: they are read without
-    /// [`ElemFlags::LOCK`].
+    /// A yielded key may be deleted. Values with a spin lock or a timer are read without [`ElemFlags::LOCK`]. For
+    /// races see [`lookup_batch`](Self::lookup_batch): an element of a hash that stays is yielded exactly once, on a
+    /// kernel with batches.
     ///
     /// # Errors
     ///
-    /// Yielded, after the elements that were read before it: as [`lookup_batch`](Self::lookup_batch). The buffer
-    /// grows if a bucket is larger.
+    /// Yielded after the elements that were read before it, as those of [`lookup_batch`](Self::lookup_batch). The
+    /// buffer grows for a larger bucket.
     pub fn iter(&self) -> Iter<'_, K, V, M> {
         Iter::new(&self.raw, false)
     }
 
-    /// As [`iter`](Self::iter), and takes the elements out: of a hash, in batches, or of a queue or
-    /// stack, until it is empty. Elements that were taken out and not yielded are lost when it is dropped.
+    /// Iterates over all elements and removes them: in batches from a hash, and from a queue or stack until it is
+    /// empty.
+    ///
+    /// Dropping the iterator loses elements that were removed and not yet yielded.
     ///
     /// # Errors
     ///
-    /// Yielded, after the elements that were taken out before it: as [`take_batch`](Self::take_batch). Other types
-    /// have no such command: [`NoCommand`](Cause::NoCommand), and nothing is taken out.
+    /// Yielded after the elements that were removed before it, as those of [`take_batch`](Self::take_batch). Other
+    /// types fail with [`NoCommand`](Cause::NoCommand), and nothing is removed.
     pub fn drain(&self) -> Iter<'_, K, V, M> {
         Iter::new(&self.raw, true)
     }
 
-    /// All keys and all values, the value of a key at its index: what [`iter`](Self::iter) yields, each
-    /// in one allocation, or a few if there is more than fits the first. They are two, not pairs,
-    /// because the kernel writes them so, and [`update_batch`](Self::update_batch) takes them so.
+    /// Returns all keys and all values; the value of a key has the same index.
     ///
-    /// With `[u8]` they are one after the other; with [`PerCpu`] each key has as many values as there are
-    /// CPUs, and one allocation more is made if `T` is no multiple of 8 bytes, for what the kernel writes
-    /// between them.
+    /// Contains what [`iter`](Self::iter) yields, with one allocation for keys and one for values, or a few for a
+    /// large map. Keys and values are separate because the kernel writes them so, and
+    /// [`update_batch`](Self::update_batch) takes them so.
+    ///
+    /// The layout `[u8]` returns their bytes one after the other. With [`PerCpu`], each key has as many values as there
+    /// are CPUs, and one more allocation is made if the size of `T` is not a multiple of 8, to remove the padding.
     ///
     /// # Errors
     ///
@@ -529,28 +548,31 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         Ok((keys, unpad::<V>(&padded)))
     }
 
-    /// Removes all elements, in batches, and returns how many there were. Those that another process puts
-    /// in meanwhile may stay.
+    /// Removes all elements, in batches. Returns their number. Elements that another process inserts during the call
+    /// may stay.
     ///
     /// # Errors
     ///
-    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch), which counts
-    /// from the last batch that was read: [`NoCommand`](Cause::NoCommand) (EINVAL) for an array.
+    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch), which counts from the last
+    /// batch that was read. [`NoCommand`](Cause::NoCommand) (EINVAL) for an array.
     pub fn clear(&self) -> Result<usize> {
         self.raw.clear()
     }
 }
 
 impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// [`lookup`](Self::lookup) with flags, into the caller's memory: returns whether there was a value.
-    /// With [`PerCpu`] it takes a slice with one for each CPU, and allocates nothing if `T` is a multiple of 8
-    /// bytes. A bloom filter looks whether the given value was put into it. Flags came with Linux 5.1.
+    /// As [`lookup`](Self::lookup), with flags, into the caller's memory. Returns whether the key exists. Flags:
+    /// Linux 5.1.
+    ///
+    /// With [`PerCpu`] it takes a slice with one value per CPU, and allocates nothing if the size of `T` is a multiple
+    /// of 8. A bloom filter returns whether it holds the given value.
     ///
     /// # Errors
     ///
-    /// As [`lookup`](Self::lookup); [`Size`](Cause::Size) for a slice of another length; EINVAL for a flag
-    /// that the map does not take, as [`LOCK`](ElemFlags::LOCK) without a lock:
-    /// [`InvalidField`](Cause::InvalidField) if that is proven.
+    /// As [`lookup`](Self::lookup), and:
+    /// - [`Size`](Cause::Size) for a slice of another length
+    /// - EINVAL for a flag that the map does not accept, for example [`LOCK`](ElemFlags::LOCK) without a lock;
+    ///   [`InvalidField`](Cause::InvalidField) if that is proven
     #[inline]
     pub fn lookup_into(&self, key: &K, value: &mut V::Input, flags: ElemFlags) -> Result<bool> {
         let value = V::as_units_mut(value);
@@ -560,13 +582,15 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
         }
     }
 
-    /// [`take`](Self::take) with flags, into the caller's memory: returns whether there was a value.
+    /// As [`take`](Self::take), with flags, into the caller's memory. Returns whether the key existed.
+    ///
     /// The only flag is [`LOCK`](ElemFlags::LOCK), for hashes.
     ///
     /// # Errors
     ///
-    /// As [`take`](Self::take); [`Size`](Cause::Size) for a slice of another length; EINVAL for a flag that
-    /// the map does not take.
+    /// As [`take`](Self::take), and:
+    /// - [`Size`](Cause::Size) for a slice of another length
+    /// - EINVAL for a flag that the map does not accept
     pub fn take_into(&self, key: &K, value: &mut V::Input, flags: ElemFlags) -> Result<bool> {
         let value = V::as_units_mut(value);
         match V::check_units(value.len(), self.value_len()) {
@@ -575,15 +599,17 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
         }
     }
 
-    /// `BPF_MAP_UPDATE_BATCH`: puts each of the values under its key, in their order; one by one if the
-    /// type or the kernel has no batches, or does not take the flags for one. With [`PerCpu`] each key
-    /// has as many values as there are CPUs. Linux 5.6; for arrays of per-CPU values 5.13.
+    /// `BPF_MAP_UPDATE_BATCH`: sets the values under these keys, in order. Linux 5.6; for arrays of per-CPU values
+    /// 5.13.
+    ///
+    /// With [`PerCpu`] each key has as many values as there are CPUs. If the type or the kernel has no batches, or
+    /// does not support the flags in a batch, each element takes one call.
     ///
     /// # Errors
     ///
-    /// `Operation::LookupBatch`, which reports how many were done before: [`Size`](Cause::Size) or
-    /// [`LengthMismatch`](Cause::LengthMismatch) for slices that are not of whole elements, or not of as many, before
-    /// any; and as [`update`](Self::update) for the one that comes next.
+    /// [`Operation::UpdateBatch`], as [`update`](Self::update). The error reports the number of elements before the one
+    /// that failed. [`Size`](Cause::Size) or [`LengthMismatch`](Cause::LengthMismatch) if the slices do not hold whole
+    /// elements, or different numbers of them, before any change.
     ///
     /// # Examples
     ///
@@ -594,7 +620,7 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
     /// let flows = Map::open("/sys/fs/bpf/flows")?;
     /// let (keys, values): (Vec<u32>, Vec<u64>) = (0..10_000).map(|key| (key, 0)).unzip();
     /// if let Err(error) = flows.elements::<u32, u64>()?.update_batch(&keys, &values, ElemFlags::ANY) {
-    ///     // All from this one on are still to be put in.
+    ///     // This element failed; those after it were not tried.
     ///     println!("{error}: {:?}", keys[error.elements_done()]);
     /// }
     /// # Ok::<(), bpf_pin::Error>(())

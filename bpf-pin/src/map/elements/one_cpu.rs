@@ -1,4 +1,4 @@
-//! One CPU's value of a per-CPU map's element.
+//! The value of a single CPU in a per-CPU map.
 
 use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
@@ -7,28 +7,29 @@ use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Operation, Reason, Result};
-use crate::map::explain::Needs;
 use crate::process::is_filtered;
 use crate::sys::{AsMap, ElemError};
+use crate::types::Access;
 
 use super::{ElemFlags, Elements, Key, PerCpu};
 
 const SINCE: Version = Version::new(7, 0);
 
 impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
-    /// The number of possible CPUs, and so of values under a key.
+    /// The number of possible CPUs: the number of values per key.
     pub fn cpus(&self) -> usize {
         self.value_len() / PerCpu::<T>::STRIDE
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM` with `BPF_F_CPU`: returns one CPU's value under `key`, if there is one.
-    /// Linux 7.0.
+    /// `BPF_MAP_LOOKUP_ELEM` with `BPF_F_CPU`: returns the value of one CPU under `key`, if the key exists. Linux
+    /// 7.0.
     ///
     /// # Errors
     ///
-    /// [`Operation::Lookup`] as [`lookup`](Self::lookup); ERANGE for a CPU beyond [`cpus`](Self::cpus);
-    /// [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel; [`lookup`](Self::lookup)
-    /// returns all values there.
+    /// [`Operation::Lookup`]:
+    /// - as [`lookup`](Self::lookup)
+    /// - ERANGE if `cpu` is not less than [`cpus`](Self::cpus)
+    /// - [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel; use [`lookup`](Self::lookup) there
     ///
     /// # Examples
     ///
@@ -39,7 +40,7 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
     /// let map = Map::open("/sys/fs/bpf/counters")?;
     /// let counters = map.elements::<u32, PerCpu<u64>>()?;
     /// println!("{:?} on the first CPU", counters.lookup_on(0, &7)?);
-    /// // Resets it on all CPUs.
+    /// // Reset it on all CPUs.
     /// counters.update_all(&7, &0)?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
@@ -49,31 +50,33 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
             Ok(()) => Ok(Some(value)),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(None),
             Err(error) => {
-                let because = |errno| self.one_cpu_reason(errno, key, Needs::READ, "BPF_F_CPU");
+                let explain =
+                    |errno| self.one_cpu_reason(errno, key, Access::ReadOnly, "BPF_F_CPU");
                 let key = self.key_bytes(key);
-                let reason = self.raw.reason_with(error, key, self.value_len(), because);
+                let reason = self.raw.reason_with(error, key, self.value_len(), explain);
                 Err(Error::new(Operation::Lookup, reason))
             }
         }
     }
 
-    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_CPU`: puts one CPU's value under `key`. Linux 7.0.
+    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_CPU`: sets the value of one CPU under `key`. Linux 7.0.
     ///
-    /// The other CPUs' values stay. If a hash has no such key yet, they are what the kernel finds in
-    /// the new element's memory, which may be values of a key that was deleted;
-    /// [`update_all`](Self::update_all) and [`update`](Self::update) set all. There are no flags: beside
-    /// `BPF_F_CPU` the kernel ignores `BPF_NOEXIST` and `BPF_EXIST`.
+    /// The values of the other CPUs stay. If a hash does not have the key yet, they are undefined: the kernel
+    /// reuses the memory of deleted elements. [`update_all`](Self::update_all) and [`update`](Self::update) set all
+    /// values. There are no flags, because the kernel ignores `BPF_NOEXIST` and `BPF_EXIST` together with
+    /// `BPF_F_CPU`.
     ///
     /// # Errors
     ///
-    /// [`Operation::Update`] as [`update`](Self::update); ERANGE for a CPU beyond [`cpus`](Self::cpus);
-    /// [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel.
+    /// [`Operation::Update`]:
+    /// - as [`update`](Self::update)
+    /// - ERANGE if `cpu` is not less than [`cpus`](Self::cpus)
+    /// - [`Unsupported`](Cause::Unsupported) (EINVAL) on an older kernel
     pub fn update_on(&self, cpu: u32, key: &K, value: &T) -> Result<()> {
-        self.update_one(key, value, on(cpu), "BPF_F_CPU")
+        self.update_one(key, value, cpu_flag(cpu), "BPF_F_CPU")
     }
 
-    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_ALL_CPUS`: puts the same value for every CPU under `key`.
-    /// Linux 7.0.
+    /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_ALL_CPUS`: sets the same value for every CPU under `key`. Linux 7.0.
     ///
     /// # Errors
     ///
@@ -84,11 +87,11 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
 
     fn try_lookup_on(&self, cpu: u32, key: &K, value: &mut T) -> Result<(), ElemError> {
         let map = &self.raw.map;
-        map.lookup_on(self.key_bytes(key), bytes_of_mut(value), on(cpu))
+        map.lookup_on(self.key_bytes(key), bytes_of_mut(value), cpu_flag(cpu))
     }
 
     fn update_one(&self, key: &K, value: &T, flags: u64, what: &'static str) -> Result<()> {
-        // A kernel that does not know the flag reads all CPUs' values before it rejects it.
+        // A kernel without the flag reads the values of all CPUs before it rejects it.
         let mut all = vec![0; self.value_len()];
         all[..size_of::<T>()].copy_from_slice(bytes_of(value));
         let bytes = self.key_bytes(key);
@@ -96,19 +99,19 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
         updated
             .or_else(|error| match error {
                 ElemError::Errno(Errno::INVAL) => {
-                    Err(self.one_cpu_reason(Errno::INVAL, key, Needs::WRITE, what))
+                    Err(self.one_cpu_reason(Errno::INVAL, key, Access::WriteOnly, what))
                 }
                 other => {
                     let flags = ElemFlags::from_bits_retain(flags);
-                    self.raw.put_failed(other, bytes, &all, flags)
+                    self.raw.recover_update(other, bytes, &all, flags)
                 }
             })
             .map_err(|reason| Error::new(Operation::Update, reason))
     }
 
     #[cold]
-    fn one_cpu_reason(&self, errno: Errno, key: &K, needs: Needs, what: &'static str) -> Reason {
-        // There is always a first CPU, so only a kernel that does not know the flag rejects it.
+    fn one_cpu_reason(&self, errno: Errno, key: &K, needed: Access, what: &'static str) -> Reason {
+        // CPU 0 always exists, so only a kernel without the flag rejects it.
         let is_unknown = || {
             let found = self.try_lookup_on(0, key, &mut T::zeroed());
             matches!(found, Err(ElemError::Errno(Errno::INVAL))) && !is_filtered()
@@ -117,11 +120,11 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
             let since = SINCE;
             return Reason::new(errno, Some(Cause::Unsupported { what, since }));
         }
-        self.raw.reason(errno, needs)
+        self.raw.reason(errno, needed)
     }
 }
 
-/// The flag, and in its upper half which CPU.
-fn on(cpu: u32) -> u64 {
+/// The flag, with the number of the CPU in the upper half.
+fn cpu_flag(cpu: u32) -> u64 {
     abi::BPF_F_CPU | u64::from(cpu) << 32
 }

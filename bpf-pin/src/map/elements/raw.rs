@@ -1,25 +1,24 @@
-//! `BPF_MAP_*_ELEM`: the elements of one map, as bytes.
+//! `BPF_MAP_*_ELEM`: commands on single elements, as bytes.
 
 use rustix::io::Errno;
 
 use crate::cause::Cause;
 use crate::error::{Error, Failed, Operation, Reason, Result};
-use crate::map::explain::{Lacking, not_writable};
+use crate::map::explain::{MissingBatches, not_writable};
 use crate::sys::{AsMap, ElemError, SizeError, SizedMap};
 
 use super::ElemFlags;
 use super::layout::check_size;
 
-/// The elements of a map as bytes, whatever their layout. The sizes are read once, and every slice is
-/// checked against them.
+/// The elements of a map as bytes, independent of their layout. The sizes are read once, and the length of
+/// every slice is checked.
 pub(crate) struct RawElements<M> {
     pub(super) map: SizedMap<M>,
-    /// Which batches the map's type or the kernel is known to lack.
-    pub(super) lacking: Lacking,
+    pub(super) missing: MissingBatches,
 }
 
 impl<M: AsMap> RawElements<M> {
-    /// A view of `map`, if it passes the check.
+    /// Reads the sizes of `map` and checks it.
     pub(super) fn new(
         map: M,
         check: impl FnOnce(&SizedMap<M>) -> Result<(), Cause>,
@@ -42,7 +41,7 @@ impl<M: AsMap> RawElements<M> {
         match check(&map) {
             Ok(()) => Ok(Self {
                 map,
-                lacking: Lacking::default(),
+                missing: MissingBatches::default(),
             }),
             Err(cause) => fail(map.into_map(), cause.into()),
         }
@@ -63,23 +62,36 @@ impl<M: AsMap> RawElements<M> {
         match self.map.lookup(key, value, flags.bits()) {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
-            Err(error) => {
-                let reason = self.lookup_failed(error, key, value.len(), flags);
-                Err(Error::new(Operation::Lookup, reason))
-            }
+            Err(error) => Err(self.lookup_error(error, key, value.len(), flags)),
         }
     }
 
-    #[inline]
-    pub(super) fn put(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<(), Reason> {
-        let updated = self.map.update(key, value, flags.bits());
-        updated.or_else(|error| self.put_failed(error, key, value, flags))
-    }
-
-    /// Cold, and out of line to keep the call small.
     #[cold]
     #[inline(never)]
-    pub(super) fn put_failed(
+    fn lookup_error(
+        &self,
+        error: ElemError,
+        key: &[u8],
+        value_len: usize,
+        flags: ElemFlags,
+    ) -> Error {
+        let reason = self.reason_with(error, key, value_len, |errno| {
+            self.lookup_reason(errno, flags)
+        });
+        Error::new(Operation::Lookup, reason)
+    }
+
+    #[inline]
+    pub(super) fn update(&self, key: &[u8], value: &[u8], flags: ElemFlags) -> Result<(), Reason> {
+        let updated = self.map.update(key, value, flags.bits());
+        updated.or_else(|error| self.recover_update(error, key, value, flags))
+    }
+
+    /// Makes the map writable and repeats the update, or explains the failure. Out of line to keep the fast
+    /// path small.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn recover_update(
         &self,
         error: ElemError,
         key: &[u8],
@@ -88,25 +100,11 @@ impl<M: AsMap> RawElements<M> {
     ) -> Result<(), Reason> {
         if let ElemError::NotWritable = error {
             self.make_writable()?;
-            return self.put(key, value, flags);
+            return self.update(key, value, flags);
         }
         Err(self.reason_with(error, key, value.len(), |errno| {
             self.update_reason(errno, key, flags)
         }))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn lookup_failed(
-        &self,
-        error: ElemError,
-        key: &[u8],
-        value_len: usize,
-        flags: ElemFlags,
-    ) -> Reason {
-        self.reason_with(error, key, value_len, |errno| {
-            self.lookup_reason(errno, flags)
-        })
     }
 
     pub(super) fn take(&self, key: &[u8], value: &mut [u8], flags: ElemFlags) -> Result<bool> {
@@ -114,14 +112,14 @@ impl<M: AsMap> RawElements<M> {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
             Err(error) => {
-                let because = |errno| self.take_reason(errno, flags);
-                let reason = self.reason_with(error, key, value.len(), because);
+                let explain = |errno| self.take_reason(errno, flags);
+                let reason = self.reason_with(error, key, value.len(), explain);
                 Err(Error::new(Operation::LookupAndDelete, reason))
             }
         }
     }
 
-    pub(super) fn remove(&self, key: &[u8]) -> Result<bool, Reason> {
+    pub(super) fn delete(&self, key: &[u8]) -> Result<bool, Reason> {
         match self.map.delete(key) {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
@@ -136,35 +134,39 @@ impl<M: AsMap> RawElements<M> {
             Ok(()) => Ok(true),
             Err(ElemError::Errno(Errno::NOENT)) => Ok(false),
             Err(error) => {
-                let is_next = next.len() != self.key_len();
-                let wrong = if is_next { &*next } else { key.unwrap_or(next) };
-                let because = |errno| self.key_reason(errno);
-                let reason = self.reason_with(error, wrong, self.value_len(), because);
+                let is_next_wrong = next.len() != self.key_len();
+                let wrong = if is_next_wrong {
+                    &*next
+                } else {
+                    key.unwrap_or(next)
+                };
+                let explain = |errno| self.next_key_reason(errno);
+                let reason = self.reason_with(error, wrong, self.value_len(), explain);
                 Err(Error::new(Operation::NextKey, reason))
             }
         }
     }
 
-    /// To be called before a batch of values is written.
+    /// Must be called before a batch of values is written.
     pub(super) fn make_writable(&self) -> Result<(), Reason> {
         self.map.make_writable().map_err(not_writable)
     }
 
-    /// Why a command on an element of such sizes failed.
+    /// Explains a failure: a slice of the wrong length, or an errno, with `explain`.
     #[cold]
     pub(super) fn reason_with(
         &self,
         error: ElemError,
         key: &[u8],
         value_len: usize,
-        because: impl FnOnce(Errno) -> Reason,
+        explain: impl FnOnce(Errno) -> Reason,
     ) -> Reason {
         match error {
-            ElemError::Errno(errno) => because(errno),
-            ElemError::NotWritable => unreachable!("an update is what needs this"),
+            ElemError::Errno(errno) => explain(errno),
+            ElemError::NotWritable => unreachable!("only updates report this"),
             ElemError::Size => check_size("key", self.key_len(), key.len())
                 .and_then(|()| check_size("value", self.value_len(), value_len))
-                .expect_err("sizes that are not the map's")
+                .expect_err("one length is wrong")
                 .into(),
         }
     }
