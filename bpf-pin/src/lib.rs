@@ -89,15 +89,12 @@
 #![deny(unsafe_code)]
 
 pub mod bpffs;
-mod cause;
 mod diagnose;
 pub mod dir;
-mod errno;
 pub mod error;
 pub mod inventory;
 pub mod link;
 pub mod map;
-mod mismatch;
 pub mod object;
 mod path;
 pub mod probe;
@@ -106,7 +103,6 @@ mod procfs;
 pub mod prog;
 mod proof;
 pub mod reuse;
-mod shown;
 mod sys;
 pub mod token;
 pub mod types;

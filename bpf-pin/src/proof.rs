@@ -4,8 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::procfs;
 use crate::sys::{self, InfoBuf};
 
@@ -47,7 +46,10 @@ impl ProofError {
         match (self, expected) {
             (Self::Other(found), Some(expected)) => Cause::WrongKind { expected, found }.into(),
             (Self::Other(_), None) => unproven(None),
-            (Self::NotBpf(found), _) => Cause::NotBpf { found }.into(),
+            (Self::NotBpf(found), _) => {
+                let expected = "a map, program or link";
+                Cause::WrongDescriptor { expected, found }.into()
+            }
             (Self::Unknown(errno), _) => unproven(errno),
         }
     }

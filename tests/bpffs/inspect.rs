@@ -421,15 +421,24 @@ fn what_cannot_be_told() -> Outcome {
         assert_eq!(error.raw_os_error(), errno);
         assert_eq!(error.cause(), Some(&cause));
     };
-    let cause = Cause::InteriorNul { position: 5 };
-    let because = "the path holds a NUL byte after 5 bytes";
-    fails(Path::new("/proc\0"), None, cause, because);
+    let because = "the path contains a NUL byte at offset 5";
+    let problem = because.into();
+    fails(
+        Path::new("/proc\0"),
+        None,
+        Cause::InvalidPath { problem },
+        because,
+    );
     let error = Bpffs::inspect("").expect_err("no path");
     assert_eq!(error.to_string(), "inspect: the path is empty");
-    assert_eq!(error.cause(), Some(&Cause::EmptyPath));
+    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
     let dir = directory();
-    let cause = Cause::NameTooLong { length: 256 };
-    let because = "a name in the path has 256 bytes, and 255 is the most";
+    let cause = Cause::TooLong {
+        what: "name",
+        length: 256,
+        limit: 255,
+    };
+    let because = "the name has 256 bytes, and the limit is 255";
     let long = dir.path().join("n".repeat(256));
     fails(&long, Some(libc::ENAMETOOLONG), cause, because);
     Ok(())

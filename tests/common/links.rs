@@ -48,7 +48,7 @@ pub fn cgroup_prog() -> Prog {
 pub fn of_wrong_type(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
     let info = prog.info().expect("its info");
     let (id, found) = (info.id, info.prog_type);
-    format!("program {id} is {found}, and {attach_type} takes {takes}")
+    format!("program {id} is of type {found}, and {attach_type} takes {takes}")
 }
 
 /// The id of a kernel's function in its BTF.

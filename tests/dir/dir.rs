@@ -91,6 +91,7 @@ fn what_is_no_directory_on_a_bpffs() -> Outcome {
     let gone = format!("{} does not exist", fs.at("gone").display());
     let nul = fs.at("a\0b");
     let position = nul.as_os_str().len() - 2;
+    let at_nul = format!("the path contains a NUL byte at offset {position}");
     let component = "a.b".into();
     let length = deep.len();
     #[rustfmt::skip]
@@ -100,11 +101,11 @@ fn what_is_no_directory_on_a_bpffs() -> Outcome {
         (fs.at("link"), Some(libc::ENOENT), missing(fs.at("gone")), gone),
         (fs.at("pin"), Some(libc::ENOTDIR), not_a_directory(), is_none.clone()),
         (fs.at("pin/dir"), Some(libc::ENOTDIR), not_a_directory(), is_none),
-        (fs.at("a.b"), Some(libc::EPERM), Cause::Dot { component }, "\"a.b\" holds a '.', which bpffs allows in no name".into()),
-        (fs.at(&long), Some(libc::ENAMETOOLONG), Cause::NameTooLong { length: 256 }, "a name in the path has 256 bytes, and 255 is the most".into()),
-        (deep.into(), Some(libc::ENAMETOOLONG), Cause::PathTooLong { length }, format!("the path has {length} bytes, and 4095 is the most")),
-        ("".into(), Some(libc::ENOENT), Cause::EmptyPath, "the path is empty".into()),
-        (nul, None, Cause::InteriorNul { position }, format!("the path holds a NUL byte after {position} bytes")),
+        (fs.at("a.b"), Some(libc::EPERM), Cause::Dot { component }, "\"a.b\" contains '.', which bpffs does not allow in names".into()),
+        (fs.at(&long), Some(libc::ENAMETOOLONG), Cause::TooLong { what: "name", length: 256, limit: 255 }, "the name has 256 bytes, and the limit is 255".into()),
+        (deep.into(), Some(libc::ENAMETOOLONG), Cause::TooLong { what: "path", length, limit: 4095 }, format!("the path has {length} bytes, and the limit is 4095")),
+        ("".into(), Some(libc::ENOENT), invalid_path("the path is empty"), "the path is empty".into()),
+        (nul, None, invalid_path(&at_nul), at_nul.clone()),
     ];
     for (path, errno, cause, because) in cases {
         let error = unwrap_err(PinDir::open(&path));
@@ -117,6 +118,11 @@ fn what_is_no_directory_on_a_bpffs() -> Outcome {
     assert_is_unexplained(&unwrap_err(PinDir::open(&path)), libc::ELOOP, &sentence);
     assert_eq!(fs.names(), ["link", "loop", "pin"]);
     Ok(())
+}
+
+fn invalid_path(problem: &str) -> Cause {
+    let problem = problem.to_owned().into();
+    Cause::InvalidPath { problem }
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
@@ -238,7 +244,7 @@ fn open_dir_as_another_user() -> Outcome {
         };
         let because = |operation: &str| {
             format!(
-                "{operation} {}: {} (mode 0700, owner 0) does not let this user search",
+                "{operation} {}: {} (mode 0700, owner 0) denies this user search access",
                 fs.at("shut/in").display(),
                 fs.at("shut").display()
             )
@@ -296,7 +302,7 @@ fn a_descriptor_that_will_not_do() -> Outcome {
         let path = format!("/proc/self/fd/{number}");
         let found = FileSystem::at(&path)?;
         let (fd, error) = unwrap_err(PinDir::from_fd(fd)).into_parts();
-        let sentence = format!("take as a directory {path}: {path} is on {found}, not on a bpffs");
+        let sentence = format!("open directory from {path}: {path} is on {found}, not on a bpffs");
         let missing = None;
         let path = path.into();
         assert_says(
@@ -318,7 +324,7 @@ fn a_descriptor_that_will_not_do() -> Outcome {
     }
     let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
     let (_, error) = unwrap_err(PinDir::try_from(pin)).into_parts();
-    let sentence = format!("take as a directory {path}: {path} is not a directory");
+    let sentence = format!("open directory from {path}: {path} is not a directory");
     assert_says(
         &error,
         None,
@@ -363,6 +369,6 @@ fn errors_tell_what_was_done_where() -> Outcome {
     // What no release of the kernel that is of use lacks is said with that release, too.
     let (what, since) = ("openat2", Version::new(5, 6));
     let text = Cause::Unsupported { what, since }.to_string();
-    assert_eq!(text, "this kernel does not know openat2 (Linux 5.6)");
+    assert_eq!(text, "this kernel does not support openat2 (Linux 5.6)");
     Ok(())
 }

@@ -106,7 +106,7 @@ fn a_removed_directory_says_so() -> Outcome {
     );
     let error = unwrap_err(dead.lock(LockMode::Exclusive, Wait::Forever));
     let sentence = format!(
-        "lock {0}: {0} leads to another directory by now, or to none",
+        "lock {0}: {0} now leads to another directory, or to none",
         path.display()
     );
     assert_says(&error, None, Cause::Moved { path: path.clone() }, &sentence);
@@ -222,7 +222,7 @@ fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
     root.rename("dir", "old")?;
     let path = fs.at("dir");
     let sentence = format!(
-        "lock {0}: {0} leads to another directory by now, or to none",
+        "lock {0}: {0} now leads to another directory, or to none",
         path.display()
     );
     for step in 0..2 {

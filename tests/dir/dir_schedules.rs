@@ -117,7 +117,7 @@ fn a_name_that_changed_hands_is_reported() {
     dir.pin(&hash(), "name").unwrap();
     let seen = dir.identity("name").unwrap();
     let run = |dir: PinDir| match dir.replace_if(&hash(), "name", seen).unwrap_err().cause() {
-        Some(Cause::ChangedHands { path, now_at }) => {
+        Some(Cause::Displaced { path, now_at }) => {
             assert_eq!(path, &dir.path().join("name"));
             dir.open_dir(now_at.file_name().unwrap()).unwrap();
             0

@@ -210,7 +210,7 @@ fn a_directory_that_may_not_be_read() -> Outcome {
                 assert_eq!(error.cause(), Some(&cause));
                 let at = path.display();
                 let because = format!(
-                    "lock {at}: {at} (mode {mode:04o}, owner 0) does not let this user {wanted}"
+                    "lock {at}: {at} (mode {mode:04o}, owner 0) denies this user {wanted} access"
                 );
                 assert_eq!(error.to_string(), because);
             }

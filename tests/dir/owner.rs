@@ -70,7 +70,7 @@ fn in_a_container() {
             let error = app.replace_keeping_mode(&new, name).unwrap_err();
             let cause = Cause::UnmappedOwner { what, id: 65534 };
             let sentence = format!(
-                "replace {}: its {what} shows as 65534, as all do who are not mapped in this user namespace, and so cannot be kept",
+                "replace {}: its {what} has no mapping in this user namespace (it shows as 65534), so it cannot be kept",
                 app.path().join(name).display()
             );
             assert_eq!(error.to_string(), sentence);

@@ -26,7 +26,7 @@ const BEHAVIOUR: &[(&str, Version)] = &[
     ("options `uid` and `gid`", Version::new(6, 8)),
     ("value sizes are known", Version::new(7, 3)),
     ("what a context is", Version::new(7, 3)),
-    ("has the name \"uptr\"", Version::new(6, 13)),
+    ("has the tag \"uptr\"", Version::new(6, 13)),
     (
         "could not be determined by this thread",
         Version::new(5, 19),

@@ -96,7 +96,9 @@ fn a_nul_neither_panics_nor_shortens_the_path() -> Outcome {
             PinnedMap::open(path).unwrap_err(),
             bpf_pin::bpffs::FileSystem::at(path).unwrap_err(),
         ] {
-            assert_eq!(error.cause(), Some(&Cause::InteriorNul { position }));
+            let problem = format!("the path contains a NUL byte at offset {position}");
+            let problem = problem.into();
+            assert_eq!(error.cause(), Some(&Cause::InvalidPath { problem }));
             assert_eq!(error.raw_os_error(), None);
         }
     }
@@ -109,7 +111,7 @@ fn a_nul_in_a_pins_path_leaves_no_pin() -> Outcome {
     let failed = hash().pin(fs.at("a\0b")).unwrap_err();
     assert!(matches!(
         failed.error().cause(),
-        Some(Cause::InteriorNul { .. })
+        Some(Cause::InvalidPath { .. })
     ));
     assert!(fs.names().is_empty(), "not even a pin named a");
     failed.into_object().pin(fs.at("a"))?;

@@ -239,7 +239,7 @@ fn errors_have_their_places() -> Outcome {
             .lines()
             .find(|line| line.contains("── app  ["))
             .expect("its place");
-        let reason = "(mode 0700, owner 0) does not let this user search]";
+        let reason = "(mode 0700, owner 0) denies this user search access]";
         assert!(place.ends_with(reason), "{place}");
         Ok(())
     })

@@ -221,7 +221,7 @@ fn pinned() -> Outcome {
         assert_eq!(
             error.to_string(),
             format!(
-                "attach by {}: attach a program to {attach_type} of device 1: {why}",
+                "open or attach {}: attach a program to {attach_type} of device 1: {why}",
                 fs.at("link").display()
             )
         );
@@ -235,7 +235,7 @@ fn also_wrong() -> Outcome {
     let spec = LinkSpec::xdp(4711);
     refused(spec, " of device 4711", AttachType::XDP, &[ProgType::XDP]);
     let error = spec.create(&xdp_prog()).expect_err("no device");
-    assert!(matches!(error.cause(), Some(Cause::NoDevice { .. })));
+    assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
     let flags = XdpFlags::SKB_MODE | XdpFlags::DRV_MODE;
     let error = LinkSpec::xdp(LO).xdp_flags(flags).create(&xdp_prog());
     let error = error.expect_err("two modes");

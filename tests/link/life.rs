@@ -37,7 +37,8 @@ pub fn life(
     assert_eq!(prog_id()?, second.id()?);
     let holds = second.id()?;
     let (id, other) = (link.id()?, prog());
-    let text = format!("update link {id}: the link holds program {holds}");
+    let text =
+        format!("update link {id}: the link holds program {holds}, not the one to be replaced");
     let error = refused(link.update_from(&third, &first), libc::EPERM, &text);
     let holds = Cause::UnexpectedProgram { prog_id: holds };
     assert_eq!(error.cause(), Some(&holds));

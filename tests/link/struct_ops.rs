@@ -74,8 +74,11 @@ fn a_map_takes_the_places_itself() -> Outcome {
     let bare = bpf_pin::MapSpec::new(MapType::STRUCT_OPS, 4, ops.value_size, 1)
         .btf_vmlinux_value_type_id(ops.value_type);
     let error = bare.create().expect_err("no BTF object");
-    let cause = Cause::NoDescriptor { what: "btf" };
-    assert_eq!(error.cause(), Some(&cause), "{error}");
+    let is_btf = matches!(
+        error.cause(),
+        Some(Cause::InvalidArgument { what: "btf", .. })
+    );
+    assert!(is_btf, "{error}");
     Ok(())
 }
 
@@ -124,7 +127,10 @@ fn a_link_and_its_updates() -> Outcome {
     assert_eq!(error.cause(), Some(&Cause::UnexpectedMap { map_id }));
     assert_eq!(
         error.to_string(),
-        format!("update link {}: the link holds map {map_id}", info.id)
+        format!(
+            "update link {}: the link holds map {map_id}, not the one to be replaced",
+            info.id
+        )
     );
     holds(&link, &second)?;
     link.update_map_from(&third, &second)?;
@@ -147,8 +153,7 @@ fn detaching() -> Outcome {
     let detached = link.detach();
     if kernel(6, 11).unmet().is_some() {
         let error = detached.expect_err("a link that the kernel does not detach");
-        let link_type = LinkType::STRUCT_OPS;
-        assert_eq!(error.cause(), Some(&Cause::NoDetach { link_type }));
+        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
         holds(&link, &first)?;
         return Ok(());

@@ -214,7 +214,7 @@ fn an_array_in_batches() -> Outcome {
     assert!(error.operation() == Operation::UpdateBatch && error.elements_done() == 2);
     assert_eq!(
         error.cause(),
-        Some(&Cause::IndexBeyond {
+        Some(&Cause::IndexOutOfRange {
             index: 10_000,
             max_entries: 10_000
         })
@@ -256,15 +256,19 @@ fn a_larger_bucket_than_there_is_room_for() -> Outcome {
                 }
             }
             Err(error) => {
-                assert_eq!(error.cause(), Some(&Cause::LargerBucket { room }));
-                assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
                 assert_eq!(
-                    error.to_string(),
-                    format!(
-                        "map_lookup_batch after 0 elements: a bucket of the hash has more elements \
-                         than the {room} that there is room for"
-                    )
+                    error.cause(),
+                    Some(&Cause::BufferTooSmall {
+                        what: "batch",
+                        room,
+                        needed: None
+                    })
                 );
+                assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+                let end = format!(
+                    ": the batch has room for {room} elements, and a bucket of the hash has more"
+                );
+                assert!(error.to_string().ends_with(&end), "{error}");
                 (room, grown) = (room + 1, grown + 1);
             }
         }
@@ -295,7 +299,14 @@ fn buffers_grow_with_a_bucket() -> Outcome {
         while !cursor.is_end() {
             let any = ElemFlags::ANY;
             if let Err(error) = elems.lookup_batch(&mut cursor, &mut keys, &mut values, any) {
-                assert_eq!(error.cause(), Some(&Cause::LargerBucket { room: 2 }));
+                assert_eq!(
+                    error.cause(),
+                    Some(&Cause::BufferTooSmall {
+                        what: "batch",
+                        room: 2,
+                        needed: None
+                    })
+                );
                 return Ok(Some(elems));
             }
         }

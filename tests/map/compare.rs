@@ -51,7 +51,7 @@ fn all_that_differs_is_told_at_once() -> Outcome {
     };
     assert_eq!(
         cause.to_string(),
-        "map 17 does not fit: key_size is 4, not 8; value_size is 8, not 16"
+        "map 17 does not match: key_size is 4, not 8; value_size is 8, not 16"
     );
     Ok(())
 }

@@ -86,8 +86,11 @@ fn forged_sizes_make_no_view() -> Outcome {
         let map = create(map_type, 4, 8, 4);
         common::denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
             let error = map.elements::<[u8], [u8]>().expect_err("no sizes");
-            let unknown = Cause::UnknownMapType { map_type: 0 };
-            assert_eq!(error.cause(), Some(&unknown), "{error}");
+            let cause = error.cause();
+            assert!(
+                matches!(cause, Some(Cause::UnsupportedType { .. })),
+                "{error}"
+            );
         });
         assert_eq!(map.elements::<[u8], [u8]>()?.key_len(), 4);
     }
@@ -111,10 +114,8 @@ fn array() -> Outcome {
         libc::EEXIST
     );
     assert_eq!(errno(elems.delete(&0)), libc::EINVAL);
-    assert_eq!(
-        text(elems.delete(&0)),
-        "delete an element: maps of type array have no map_delete_elem"
-    );
+    let no_delete = ": maps of type array do not support map_delete_elem";
+    assert!(text(elems.delete(&0)).ends_with(no_delete));
     let command = Command::MAP_LOOKUP_AND_DELETE_ELEM;
     let map_type = MapType::ARRAY;
     let drained = elems.drain().next().expect("one").expect_err("a take");
@@ -129,13 +130,13 @@ fn array() -> Outcome {
         let error = elems.update(&beyond, &1, ElemFlags::ANY);
         let error = error.expect_err("an index that is not below 3");
         assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
-        let cause = Cause::IndexBeyond {
+        let cause = Cause::IndexOutOfRange {
             index: beyond,
             max_entries: 3,
         };
         assert_eq!(error.cause(), Some(&cause));
-        let text = format!("update an element: index {beyond} is beyond the last, 2");
-        assert_eq!(error.to_string(), text);
+        let end = format!(": index {beyond} is out of range: max_entries is 3");
+        assert!(error.to_string().ends_with(&end), "{error}");
         let error = elems.update_batch(&[2, beyond], &[1, 1], ElemFlags::ANY);
         assert_eq!(error.expect_err("likewise").cause(), Some(&cause));
     }
@@ -219,14 +220,10 @@ fn queue_and_stack_have_no_keys() -> Outcome {
         assert_eq!(elems.lookup(&())?, Some(next));
 
         assert_eq!(errno(elems.delete(&())), libc::EINVAL);
-        assert_eq!(
-            text(elems.delete(&())),
-            format!("delete an element: maps of type {map_type} have no map_delete_elem")
-        );
-        assert_eq!(
-            text(bytes.next_key(None, &mut [])),
-            format!("find the next key: maps of type {map_type} have no map_get_next_key")
-        );
+        let end = format!(": maps of type {map_type} do not support ");
+        assert!(text(elems.delete(&())).ends_with(&format!("{end}map_delete_elem")));
+        let no_key = text(bytes.next_key(None, &mut []));
+        assert!(no_key.ends_with(&format!("{end}map_get_next_key")));
         let command = Command::MAP_GET_NEXT_KEY;
         for error in [
             elems.keys().next().expect("one").expect_err("no keys"),
@@ -294,9 +291,10 @@ fn programs_go_in_and_ids_come_out() -> Outcome {
     );
     assert_eq!(elems.lookup(&1)?, None);
     let error = elems.delete(&2).expect_err("an index that is not below 2");
-    assert_eq!(
-        error.to_string(),
-        "delete an element: index 2 is beyond the last, 1"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": index 2 is out of range: max_entries is 2")
     );
     assert!(elems.delete(&0)?);
     assert!(!elems.delete(&0)?);
@@ -333,10 +331,7 @@ fn flags_decide_on_what_is_there() -> Outcome {
     let error = elems.update(&1, &2, ElemFlags::NOEXIST).expect_err("one");
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
     assert_eq!(error.cause(), Some(&Cause::KeyExists));
-    assert_eq!(
-        error.to_string(),
-        "update an element: there is such a key already"
-    );
+    assert!(error.to_string().ends_with(": the key exists already"));
     assert_eq!(elems.lookup(&1)?, Some(1));
     elems.update(&1, &3, ElemFlags::EXIST)?;
     assert_eq!(elems.lookup(&1)?, Some(3));
@@ -377,7 +372,7 @@ fn a_wrong_size_names_both() -> Outcome {
         assert_eq!(error.cause(), Some(&size));
         // No syscall was made.
         assert_eq!(error.raw_os_error(), None);
-        let words = format!("the {what} is {found} bytes, and the map's is {expected}");
+        let words = format!("the {what} has {found} bytes, expected {expected}");
         assert!(error.to_string().ends_with(&words), "{error}");
     };
     let any = ElemFlags::ANY;
@@ -416,8 +411,9 @@ fn a_wrong_size_names_both() -> Outcome {
 #[common::test(BPF)]
 fn flags_that_the_map_does_not_take() -> Outcome {
     let both = ElemFlags::NOEXIST | ElemFlags::EXIST;
-    let at_once = "flags cannot hold BPF_NOEXIST and BPF_EXIST at once";
-    let no_lock = "flags hold BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values";
+    let at_once = "flags cannot contain both BPF_NOEXIST and BPF_EXIST";
+    let no_lock =
+        "flags contain BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values";
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let map = create(map_type, 4, 8, 2);
         let elems = map.elements::<[u8], [u8]>()?;
@@ -425,18 +421,18 @@ fn flags_that_the_map_does_not_take() -> Outcome {
         for (flags, why) in [(both, at_once), (ElemFlags::LOCK, no_lock)] {
             let error = elems.update(&key, &value, flags).expect_err(why);
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-            assert_eq!(error.to_string(), format!("update an element: {why}"));
+            assert!(error.to_string().ends_with(&format!(": {why}")));
             assert!(matches!(
                 error.cause(),
-                Some(Cause::InvalidField { field: "flags", .. })
+                Some(Cause::InvalidArgument { what: "flags", .. })
             ));
         }
         let error = elems.lookup_into(&key, &mut value, ElemFlags::LOCK);
-        assert_eq!(text(error), format!("look up an element: {no_lock}"));
+        assert!(text(error).ends_with(no_lock));
         // What no kernel knows is not explained.
         let unknown = ElemFlags::from_bits_retain(1 << 60);
         let error = elems.update(&key, &value, unknown).expect_err("unknown");
-        assert_eq!(error.to_string(), "update an element: EINVAL");
+        assert!(error.to_string().ends_with(": EINVAL"));
     }
     Ok(())
 }
@@ -451,9 +447,10 @@ fn a_full_map() -> Outcome {
         let error = elems.update(&3, &3, ElemFlags::ANY).expect_err("a third");
         assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
         assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
-        assert_eq!(
-            error.to_string(),
-            "update an element: the map has room for 2 entries and no more"
+        assert!(
+            error
+                .to_string()
+                .ends_with(": the map is full: max_entries is 2")
         );
         // What is there can still be changed, and makes room when it goes.
         elems.update(&1, &10, ElemFlags::ANY)?;
@@ -485,9 +482,10 @@ fn a_reader_cannot_write() -> Outcome {
     let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);
     let error = denied(elems.update(&1, &2, ElemFlags::ANY), Access::ReadOnly);
-    assert_eq!(
-        error.to_string(),
-        "update an element: the map was opened for reading only"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map was opened for reading only")
     );
     denied(elems.delete(&1), Access::ReadOnly);
     assert_eq!(elems.lookup(&1)?, Some(1));
@@ -504,9 +502,10 @@ fn a_writer_cannot_read() -> Outcome {
     elems.update(&2, &2, ElemFlags::ANY)?;
     assert!(elems.delete(&2)?);
     let error = denied(elems.lookup(&1), Access::WriteOnly);
-    assert_eq!(
-        error.to_string(),
-        "look up an element: the map was opened for writing only"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map was opened for writing only")
     );
     denied(
         map.elements::<[u8], [u8]>()?.next_key(None, &mut [0; 4]),

@@ -51,7 +51,7 @@ fn a_second_time() -> Outcome {
     let error = map.freeze().expect_err("a second time");
     assert_eq!(error.operation(), Operation::Freeze);
     assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
-    assert_eq!(error.to_string(), "freeze a map: it is frozen already");
+    assert!(error.to_string().ends_with(": the map is frozen already"));
     let errno = match kernel(6, 8).unmet() {
         None => libc::EPERM,
         Some(_) => libc::EBUSY,
@@ -67,9 +67,10 @@ fn mapped_for_writing() -> Outcome {
     let error = map.freeze().expect_err("it is mapped for writing");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     assert_eq!(error.cause(), Some(&Cause::BeingWritten), "{error}");
-    assert_eq!(
-        error.to_string(),
-        "freeze a map: the map is mapped into memory for writing, or written to right now"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map is mapped into memory for writing, or is being written")
     );
     assert!(!is_frozen(&map));
     let reader = map.mmap::<LoadOnly<AtomicU32>>()?;

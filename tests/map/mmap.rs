@@ -256,11 +256,10 @@ fn other_maps_are_refused() -> Outcome {
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}"),
     }
     let error = hash().mmap::<AtomicU64>().expect_err("a hash");
-    assert_eq!(
-        error.to_string(),
-        "map the values of a map into memory: only an array made with BPF_F_MMAPABLE can be \
-         mapped, and this hash map is none"
-    );
+    assert!(error.to_string().ends_with(
+        ": only an array created with BPF_F_MMAPABLE can be \
+         mapped, and this hash map is not one"
+    ));
     Ok(())
 }
 
@@ -268,18 +267,22 @@ fn other_maps_are_refused() -> Outcome {
 fn other_sizes_are_refused() -> Outcome {
     fn refused<T: Atom>(value_size: u32) -> Outcome {
         let error = array(value_size, 4)?.mmap::<T>().expect_err("no multiple");
-        let atomic = size_of::<T>();
-        assert_eq!(
+        let is_size = matches!(
             error.cause(),
-            Some(&Cause::NoMultiple { value_size, atomic })
+            Some(Cause::InvalidArgument {
+                what: "value_size",
+                ..
+            })
         );
+        assert!(is_size, "{error}");
         assert_eq!(error.raw_os_error(), None);
         Ok(())
     }
     let error = array(12, 4)?.mmap::<AtomicU64>().expect_err("12 bytes");
-    assert_eq!(
-        error.to_string(),
-        "map the values of a map into memory: values of 12 bytes are not made of whole atomics of 8"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": value_size is 12, not a multiple of 8, the atomic's size")
     );
     refused::<AtomicU64>(4)?;
     refused::<AtomicU64>(12)?;
@@ -316,11 +319,10 @@ fn readers_only_read() -> Outcome {
     let error = map.mmap::<AtomicU64>().expect_err("for writing");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert_eq!(error.cause(), Some(&Cause::ReadOnlyForProgs), "{error}");
-    assert_eq!(
-        error.to_string(),
-        "map the values of a map into memory: the map was made with BPF_F_RDONLY_PROG, so it can \
+    assert!(error.to_string().ends_with(
+        ": the map was created with BPF_F_RDONLY_PROG, so it can \
          be mapped for reading only"
-    );
+    ));
     assert_eq!(atom(&map.mmap::<LoadOnly<AtomicU32>>()?, 0).load(), 0);
     Ok(())
 }

@@ -145,9 +145,10 @@ fn array() -> Outcome {
     assert_eq!(view.lookup(&4)?, None);
     let error = view.update(&4, &ones, ElemFlags::ANY);
     let error = error.expect_err("an index that is not below 4");
-    assert_eq!(
-        error.to_string(),
-        "update an element: index 4 is beyond the last, 3"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": index 4 is out of range: max_entries is 4")
     );
     let error = view.update(&3, &ones, ElemFlags::NOEXIST);
     assert_eq!(
@@ -210,7 +211,7 @@ fn a_wrong_number_of_values() -> Outcome {
             };
             assert_eq!(error.cause(), Some(&size));
             assert_eq!(error.raw_os_error(), None);
-            let words = format!("the number of values is {found}, and the map's is {cpus}");
+            let words = format!("the number of values is {found}, expected {cpus}");
             assert!(error.to_string().ends_with(&words), "{error}");
         }
         assert!(values.iter().all(|value| *value == 7));
@@ -226,9 +227,10 @@ fn views_that_do_not_fit() -> Outcome {
         .elements::<u32, u32>()
         .expect_err("a value for each CPU");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: true }));
-    assert_eq!(
-        error.to_string(),
-        "reach the elements of a map: the map has a value for each CPU: use PerCpu"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map has a value for each CPU: use PerCpu")
     );
     // Padded or not, a value is as large as the map was made for.
     let size = |what, expected, found| Cause::Size {
@@ -457,9 +459,8 @@ fn covered_sys() -> Outcome {
                 matches!(error.cause(), Some(Cause::PossibleCpus { problem: p }) if p.contains(problem)),
                 "{error}"
             );
-            assert!(error.to_string().starts_with(
-                "reach the elements of a map: the number of possible CPUs is unknown: "
-            ));
+            let words = ": the number of possible CPUs is unknown: ";
+            assert!(error.to_string().contains(words), "{error}");
         }
     };
     unknown("another is mounted there");

@@ -161,10 +161,9 @@ fn a_program_of_another_type() -> Outcome {
         found: ProgType::XDP,
     };
     assert_eq!(error.cause(), Some(&cause));
-    assert_eq!(
-        error.to_string(),
-        "update an element: the array is for programs of type socket_filter, and this one is of type xdp"
-    );
+    assert!(error.to_string().ends_with(
+        ": the program is of type xdp, and the array is for programs of type socket_filter"
+    ));
     assert_eq!(stages.lookup(&0)?, None);
     stages.update(&0, &returns(3)?, ElemFlags::ANY)?;
     assert_eq!(run(&caller)?, 3);
@@ -196,45 +195,26 @@ fn a_program_loaded_in_another_way() -> Outcome {
 #[common::test(BPF)]
 fn what_a_map_does_not_hold() -> Outcome {
     #[track_caller]
-    fn refused<T>(
-        result: Result<T, bpf_pin::Error>,
-        map_type: MapType,
-        what: &'static str,
-        words: &str,
-    ) {
+    fn refused<T>(result: Result<T, bpf_pin::Error>, words: &str) {
         let error = result.err().expect("another kind of map");
-        assert_eq!(error.cause(), Some(&Cause::HoldsNo { map_type, what }));
+        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(error.raw_os_error(), None);
-        let words = format!("reach the elements of a map: a map of type {words}");
-        assert_eq!(error.to_string(), words);
+        let words = format!(": maps of type {words}");
+        assert!(error.to_string().ends_with(&words), "{error}");
     }
 
     let (stages, hash, inner) = (spec(1).create()?, hash(), hash());
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
     let outer = outer.create()?;
-    refused(
-        hash.elements::<u32, Prog>(),
-        MapType::HASH,
-        "programs",
-        "hash does not hold programs",
-    );
-    refused(
-        stages.elements::<u32, Map>(),
-        MapType::PROG_ARRAY,
-        "maps",
-        "prog_array does not hold maps",
-    );
+    refused(hash.elements::<u32, Prog>(), "hash do not hold programs");
+    refused(stages.elements::<u32, Map>(), "prog_array do not hold maps");
     refused(
         outer.elements::<u32, Prog>(),
-        MapType::ARRAY_OF_MAPS,
-        "programs",
-        "array_of_maps does not hold programs",
+        "array_of_maps do not hold programs",
     );
     refused(
         outer.elements::<u32, Descriptor>(),
-        MapType::ARRAY_OF_MAPS,
-        "cgroups or perf events",
-        "array_of_maps does not hold cgroups or perf events",
+        "array_of_maps do not hold cgroups or perf events",
     );
 
     // The keys, too; and the map comes back.
@@ -267,7 +247,7 @@ fn beyond_the_end() -> Outcome {
         let (index, max_entries) = (2, 2);
         assert_eq!(
             error.cause(),
-            Some(&Cause::IndexBeyond { index, max_entries })
+            Some(&Cause::IndexOutOfRange { index, max_entries })
         );
     }
     Ok(())

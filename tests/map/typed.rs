@@ -86,9 +86,10 @@ fn types_of_another_size_are_refused() -> Outcome {
     let error = map.elements::<u64, u64>().expect_err("keys of 8 bytes");
     assert_eq!(error.cause(), Some(&sizes("key", 4, 8)));
     assert_eq!(error.raw_os_error(), None);
-    assert_eq!(
-        error.to_string(),
-        "reach the elements of a map: the key is 8 bytes, and the map's is 4"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the key has 8 bytes, expected 4")
     );
     let error = map
         .elements::<u32, [u8; 7]>()
@@ -98,9 +99,10 @@ fn types_of_another_size_are_refused() -> Outcome {
         .elements::<u32, PerCpu<u64>>()
         .expect_err("one value for all");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: false }));
-    assert_eq!(
-        error.to_string(),
-        "reach the elements of a map: the map has one value for all CPUs: use no PerCpu"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map has one value for all CPUs: do not use PerCpu")
     );
     Ok(())
 }
@@ -286,10 +288,10 @@ fn iteration_ends_while_keys_change() -> Outcome {
     assert_eq!(error.cause(), Some(&Cause::IterationAborted));
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(error.operation(), Operation::NextKey);
-    assert_eq!(
-        error.to_string(),
-        "find the next key: the map was changed all the while, \
-         so the walk began anew and came to no end"
+    assert!(
+        error
+            .to_string()
+            .ends_with(": the map changed too often during the iteration, so it was given up")
     );
     assert!(keys.next().is_none() && keys.next().is_none());
     // Left alone, it is settled.

@@ -167,10 +167,7 @@ fn a_map_by_its_id_for_one_purpose() -> Outcome {
     }
     let error = Map::from_id_with(u32::MAX, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(
-        error.to_string(),
-        "open map 4294967295: no living map has this id"
-    );
+    assert_eq!(error.to_string(), "open map 4294967295: no map has this id");
     Ok(())
 }
 
@@ -234,13 +231,13 @@ fn no_object() -> Outcome {
     let file = File::open("/dev/null")?;
     let error = map.is_same_object(&file).expect_err("no object");
     assert!(
-        matches!(error.cause(), Some(Cause::NotBpf { .. })),
+        matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
         "{error}"
     );
     assert_eq!(error.operation(), Operation::FromFd);
     let error = map.is_same_object(btf()).expect_err("BTF");
     assert!(
-        matches!(error.cause(), Some(Cause::NotBpf { .. })),
+        matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
         "{error}"
     );
     Ok(())

@@ -112,7 +112,7 @@ fn every_way_of_proof_agrees_on_every_type_of_map() -> Outcome {
         spec(MapType::BLOOM_FILTER, 0, 8, 4),
         spec(MapType::RHASH, 4, 8, 4).flags(MapFlags::NO_PREALLOC),
     ] {
-        // A type that this kernel does not know is EINVAL; the table of types has its own test.
+        // A type that this kernel does not support is EINVAL; the table of types has its own test.
         match spec.create() {
             Ok(map) => agree(&map, Kind::Map),
             Err(error) => {
@@ -193,8 +193,11 @@ fn proof_needs_no_proc() -> Outcome {
         opens_only_as(Kind::Link, &at("link"))?;
         let fd = OwnedFd::from(File::open("/dev/null")?);
         let (_, error) = Map::try_from(fd).unwrap_err().into_parts();
-        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
-        let text = "take a descriptor for a map: it is not a map, program or link";
+        assert!(matches!(
+            error.cause(),
+            Some(Cause::WrongDescriptor { found: None, .. })
+        ));
+        let text = "use a descriptor as a map: it is not a map, program or link";
         assert_eq!(error.to_string(), text);
         PinnedMap::open(at("map"))?.unpin()?;
         Ok(())
@@ -230,14 +233,17 @@ fn other_descriptors_are_refused_and_given_back() -> Outcome {
         let (fd, _) = refused::<Map>(fd);
         let (fd, _) = refused::<Prog>(fd);
         let (_, error) = refused::<Link>(fd);
-        let found = matches!(error.cause(), Some(Cause::NotBpf { found: Some(_) }));
+        let found = matches!(
+            error.cause(),
+            Some(Cause::WrongDescriptor { found: Some(_), .. })
+        );
         assert!(found, "{error}");
     }
     let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
-    let text = "take a descriptor for a map: it is /dev/null, not a map, program or link";
+    let text = "use a descriptor as a map: it is /dev/null, not a map, program or link";
     assert_eq!(error.to_string(), text);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
-    let text = "take a descriptor for an object: it is /dev/null, not a map, program or link";
+    let text = "use a descriptor as an object: it is /dev/null, not a map, program or link";
     assert_eq!(failed.to_string(), text);
     Ok(())
 }
@@ -250,7 +256,13 @@ fn btf_is_no_kind() -> Outcome {
     }
     let (_, error) = refused::<Link>(fd);
     let found = Some("anon_inode:btf".to_owned());
-    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::WrongDescriptor {
+            expected: "a map, program or link",
+            found
+        })
+    );
     Ok(())
 }
 
@@ -281,7 +293,10 @@ fn no_proc_but_the_kernels_own_is_believed() -> Outcome {
             }
         }
         let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
-        assert_eq!(error.cause(), Some(&Cause::NotBpf { found: None }));
+        assert!(matches!(
+            error.cause(),
+            Some(Cause::WrongDescriptor { found: None, .. })
+        ));
         Ok(())
     })
 }
@@ -310,7 +325,13 @@ fn each_thread_has_descriptors_of_its_own() -> Outcome {
         other.join().unwrap()
     });
     let found = Some("/dev/null".to_owned());
-    assert_eq!(error.cause(), Some(&Cause::NotBpf { found }));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::WrongDescriptor {
+            expected: "a map, program or link",
+            found
+        })
+    );
     assert_eq!(map.info()?.map_type, MapType::HASH);
     Ok(())
 }

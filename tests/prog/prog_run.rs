@@ -288,10 +288,17 @@ fn a_packet_that_it_changes() -> Outcome {
         let error = prog.test_run(run).expect_err("room that is too short");
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
         let (what, needed) = ("data_out", 64);
-        assert_eq!(error.cause(), Some(&Cause::NoRoom { what, room, needed }));
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::BufferTooSmall {
+                what,
+                room,
+                needed: Some(needed)
+            })
+        );
         assert_eq!(
             error.to_string(),
-            format!("run a program: data_out takes 64 bytes, and there is room for {room}")
+            format!("run a program: data_out has room for {room} bytes, and 64 are needed")
         );
         assert_eq!(bytes[..room], expected[..room]);
         assert_eq!(bytes[room..], vec![0xff; 64 - room]);
@@ -414,9 +421,9 @@ fn a_packet_that_is_too_short() -> Outcome {
             continue;
         };
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        let cause = Cause::InvalidField {
-            field: "data_size_in",
-            rule: "must be 14 or more",
+        let cause = Cause::InvalidArgument {
+            what: "data_size_in",
+            problem: "must be 14 or more".into(),
         };
         assert_eq!(error.cause(), Some(&cause), "{prog_type}");
         prog.test_run(TestRun::new().data_in(&packet))?;
@@ -432,10 +439,12 @@ fn types_that_cannot_be_run() -> Outcome {
         let error = prog.test_run(TestRun::new().data_in(&[0; 64]));
         let error = error.expect_err("a type that cannot be run");
         assert_eq!(error.raw_os_error(), Some(524), "{error}");
-        assert_eq!(error.cause(), Some(&Cause::NoTestRun { prog_type }));
+        assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(
             error.to_string(),
-            format!("run a program: this kernel runs no {prog_type} programs for tests")
+            format!(
+                "run a program: programs of type {prog_type} cannot be test-run on this kernel"
+            )
         );
     }
     Ok(())

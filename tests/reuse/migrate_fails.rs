@@ -40,7 +40,7 @@ fn with_few_descriptors() -> Outcome {
 fn one_that_is_too_small() -> Outcome {
     let with = |map_type, max_entries| MapSpec::new(map_type, 4, 16, max_entries);
     let full = Cause::MaxEntries { max_entries: 9 };
-    let beyond = Cause::IndexBeyond {
+    let beyond = Cause::IndexOutOfRange {
         index: 9,
         max_entries: 9,
     };
@@ -78,7 +78,7 @@ fn one_that_is_too_small() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
         let text = error.to_string();
-        let begin = format!("migrate {}: map_update_batch after ", path.display());
+        let begin = format!("migrate {}: update a batch in map ", path.display());
         assert!(text.starts_with(&begin), "{text}");
         assert_untouched(&fs, &dir, &old)?;
     }
@@ -185,7 +185,14 @@ fn names_that_leave_no_room_for_another() -> Outcome {
         } else {
             let error = migrated.unwrap_err();
             let length = length + 22;
-            assert_eq!(error.cause(), Some(&Cause::NameTooLong { length }));
+            assert_eq!(
+                error.cause(),
+                Some(&Cause::TooLong {
+                    what: "name",
+                    length,
+                    limit: 255
+                })
+            );
             assert_eq!(dir.get::<Map>(&name)?.id()?, made.map.id()?);
             let elems = found.map.elements::<u32, u64>()?;
             elems.update(&1, &1, ElemFlags::ANY)?;

@@ -157,8 +157,8 @@ fn a_resumed_migration_is_not_merged() -> Outcome {
     assert!(
         matches!(
             failed.error().cause(),
-            Some(Cause::InvalidOption {
-                option: "commit_with",
+            Some(Cause::InvalidArgument {
+                what: "commit_with",
                 ..
             })
         ),

@@ -248,7 +248,7 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
     let pin = dir.path().join("link");
     assert_eq!(
         error.to_string(),
-        format!("attach by {}: update link {old}: {why}", pin.display())
+        format!("open or attach {}: update link {old}: {why}", pin.display())
     );
     assert_eq!(error.path(), Some(&*pin));
     assert!(failed(&error, |it| it
@@ -291,7 +291,7 @@ fn options() -> Outcome {
         .open_or_attach("link", &misfit, &prog)
         .expect_err("a position");
     assert!(
-        matches!(error.cause(), Some(Cause::InvalidOption { .. })),
+        matches!(error.cause(), Some(Cause::InvalidArgument { .. })),
         "{error}"
     );
     assert_eq!(error.raw_os_error(), None);
@@ -392,15 +392,15 @@ fn a_raw_tracepoint_has_no_updates() -> Outcome {
     assert_eq!(
         error.to_string(),
         format!(
-            "attach by {}: update link {}: it is attached to the tracepoint sched_process_exec, \
-             not to sched_process_exit; nothing was changed",
+            "open or attach {}: update link {}: it is attached to tracepoint sched_process_exec, \
+             not to tracepoint sched_process_exit; nothing was changed",
             dir.path().join("link").display(),
             made.link.id()?
         )
     );
     assert!(matches!(
         error.cause(),
-        Some(Cause::AnotherTracepoint { .. })
+        Some(Cause::AttachedElsewhere { .. })
     ));
     Ok(())
 }
@@ -446,8 +446,11 @@ fn by_path() -> Outcome {
             "link/",
             "the path ends in '/', which leaves no name for the pin",
         ),
-        ("a.b", "\"a.b\" holds a '.', which bpffs allows in no name"),
-        ("..", "\"..\" is no name in a directory"),
+        (
+            "a.b",
+            "\"a.b\" contains '.', which bpffs does not allow in names",
+        ),
+        ("..", "\"..\" is not a name in a directory"),
     ] {
         let error = attach(name).expect_err(text);
         assert!(error.to_string().ends_with(text), "{error}");

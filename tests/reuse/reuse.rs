@@ -89,7 +89,7 @@ fn what_does_not_fit_is_told_and_left() -> Outcome {
         assert_eq!(
             error.to_string(),
             format!(
-                "reuse {}: map {id} does not fit: value_size is 8, not 16",
+                "open or create {}: map {id} does not match: value_size is 8, not 16",
                 path.display()
             )
         );

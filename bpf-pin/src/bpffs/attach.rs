@@ -7,9 +7,8 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, fstat, op
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::procfs::{self, Directory, Mount, MountInfo, ProcError, statmount};
 
 use super::options::MountOptions;

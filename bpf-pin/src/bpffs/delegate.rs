@@ -6,8 +6,7 @@ use std::path::Path;
 use rustix::io::{Errno, read};
 use rustix::mount::fsconfig_set_string;
 
-use crate::cause::Cause;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::process::is_filtered;
 use crate::procfs::{self, BPF};
 use crate::token::socket::{self, Request};
@@ -33,13 +32,13 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Operation::RequestDelegation`](crate::error::Operation::RequestDelegation):
-    /// - [`Refused`](Cause::Refused) with the other side's errno
+    /// - [`PeerRefused`](Cause::PeerRefused) with the other side's errno
     /// - [`Handshake`](Cause::Handshake) if the answer has another form
-    /// - [`HungUp`](Cause::HungUp) if the other side closed the socket (EPIPE, ECONNRESET)
-    /// - [`NoAnswer`](Cause::NoAnswer) if the socket timed out (EAGAIN)
-    /// - [`ForeignMountNamespace`](Cause::ForeignMountNamespace),
+    /// - [`PeerClosed`](Cause::PeerClosed) if the other side closed the socket (EPIPE, ECONNRESET)
+    /// - [`Handshake`](Cause::Handshake) if the socket timed out (EAGAIN)
+    /// - [`ForeignUserNamespace`](Cause::ForeignUserNamespace),
     ///   [`MissingCapability`](Cause::MissingCapability) (EPERM)
-    /// - [`InvalidOption`](Cause::InvalidOption), also if these options delegate anything, or (EINVAL) if
+    /// - [`InvalidArgument`](Cause::InvalidArgument), also if these options delegate anything, or (EINVAL) if
     ///   an owner is not mapped in this user namespace
     /// - [`OptionIgnored`](Cause::OptionIgnored) if the kernel is too old for an owner
     /// - those of [`detached`](Self::detached), and the errnos of sendmsg(2) and recvmsg(2)
@@ -75,15 +74,14 @@ impl MountOptions {
             // The other side's mode and owner take precedence, so they are not compared. A kernel that
             // delegates ignores neither.
             0 => self.take_mount(context.as_fd()).map_err(hide_filtered),
-            errno => Err(Cause::Refused { errno }.into()),
+            errno => Err(Cause::PeerRefused { errno }.into()),
         }
     }
 
     fn open_own(&self) -> Result<OwnedFd, Reason> {
         self.check()?;
         if let Some(option) = self.first_delegated() {
-            let problem = "is the other side's to grant".to_owned();
-            return Err(Cause::InvalidOption { option, problem }.into());
+            return Err(Cause::invalid(option, "can only be set by the other side").into());
         }
         let context = open_context()?;
         self.prove_owner_options(context.as_fd())?;
@@ -113,13 +111,13 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Operation::GrantDelegation`](crate::error::Operation::GrantDelegation), and the other side is informed if that is possible:
-    /// - [`NotABpfContext`](Cause::NotABpfContext)
-    /// - [`UsedContext`](Cause::UsedContext) if the context was used before (EBUSY)
+    /// - [`Handshake`](Cause::Handshake)
+    /// - [`Handshake`](Cause::Handshake) if the context was used before (EBUSY)
     /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
     ///   the other side gave up, which then gets no answer
-    /// - [`HungUp`](Cause::HungUp) (EPIPE, ECONNRESET) and [`NoAnswer`](Cause::NoAnswer) (EAGAIN)
+    /// - [`PeerClosed`](Cause::PeerClosed) (EPIPE, ECONNRESET) and [`Handshake`](Cause::Handshake) (EAGAIN)
     /// - [`OptionIgnored`](Cause::OptionIgnored) before Linux 6.9
-    /// - [`InvalidOption`](Cause::InvalidOption) if an owner is not mapped in the other side's user
+    /// - [`InvalidArgument`](Cause::InvalidArgument) if an owner is not mapped in the other side's user
     ///   namespace (EINVAL)
     /// - [`MissingCapability`](Cause::MissingCapability) or [`NeedsDelegation`](Cause::NeedsDelegation) if
     ///   this thread is not privileged either (EPERM)
@@ -180,18 +178,25 @@ impl MountOptions {
 /// A context takes options until a file system is created from it. One that is a mount takes them to
 /// reconfigure that, and nothing can be created from it.
 fn used_before(errno: Errno) -> Option<Cause> {
-    (errno == Errno::BUSY && !is_filtered()).then_some(Cause::UsedContext)
+    (errno == Errno::BUSY && !is_filtered())
+        .then(|| Cause::handshake("sent a context that was used before"))
 }
 
 fn prove_bpf_context(context: BorrowedFd<'_>) -> Result<(), Reason> {
     let name = procfs::fd_name(context)?;
     if name != "anon_inode:[fscontext]" {
-        let found = Some(name.to_string_lossy().into_owned());
-        return Err(Cause::NotABpfContext { found }.into());
+        return Err(no_context(Some(&name.to_string_lossy())).into());
     }
     match file_system_of(context)? {
         Some(name) if name == BPF => Ok(()),
-        found => Err(Cause::NotABpfContext { found }.into()),
+        found => Err(no_context(found.as_deref()).into()),
+    }
+}
+
+fn no_context(found: Option<&str>) -> Cause {
+    match found {
+        Some(found) => Cause::handshake(format!("sent {found}, not the context of a bpffs")),
+        None => Cause::handshake("sent something else than the context of a bpffs"),
     }
 }
 

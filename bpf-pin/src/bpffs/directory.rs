@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::path::Pathname;
 use crate::procfs::{Directory, Mount, MountInfo};
 

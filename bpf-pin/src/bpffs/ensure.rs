@@ -8,8 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{FlockOperation, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, ShadowedBpffs, from_root, statmount};
 use crate::sys::FileLock;
 

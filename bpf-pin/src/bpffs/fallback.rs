@@ -10,9 +10,8 @@ use rustix::fs::readlink;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::procfs::{BPF, Directory, Mount, MountInfo, magic_link};
 
 use super::attach::DETACH_TRIES;

@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
-use crate::cause::{Cause, Device};
-use crate::error::{Operation, Reason, Result};
+use crate::error::escaped::Escaped;
+use crate::error::sentence::Device;
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, from_root};
-use crate::shown::Shown;
 use crate::types::FileSystem;
 
 use super::instance::{Bpffs, error};
@@ -86,7 +86,7 @@ impl Bpffs {
     /// [`Operation::InspectBpffs`](crate::error::Operation::InspectBpffs) if that cannot be determined:
     /// - [`Blocked`](Cause::Blocked) if a directory on the path may not be searched (EACCES)
     /// - [`NoProc`](Cause::NoProc) without mountinfo
-    /// - [`InteriorNul`](Cause::InteriorNul), [`NameTooLong`](Cause::NameTooLong) and the like
+    /// - [`InvalidPath`](Cause::InvalidPath), [`TooLong`](Cause::TooLong) and the like
     ///
     /// # Examples
     ///
@@ -250,7 +250,7 @@ fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Shown(Words(self)).fmt(f)
+        Escaped(Words(self)).fmt(f)
     }
 }
 

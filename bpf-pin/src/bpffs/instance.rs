@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, mount_id, mount_of};
 use crate::token::Delegation;
 
@@ -44,12 +43,12 @@ impl Bpffs {
     ///
     /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs); [`inspect`](Self::inspect) returns more details:
     /// - [`NotBpffs`](Cause::NotBpffs) with the file system that is there, and a bpffs that it shadows
-    /// - [`Missing`](Cause::Missing), [`EmptyPath`](Cause::EmptyPath) (ENOENT)
+    /// - [`Missing`](Cause::Missing), [`InvalidPath`](Cause::InvalidPath) (ENOENT)
     /// - [`NotADirectory`](Cause::NotADirectory) (ENOTDIR)
-    /// - [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG)
+    /// - [`TooLong`](Cause::TooLong) (ENAMETOOLONG)
     /// - [`Blocked`](Cause::Blocked) (EACCES)
     /// - ELOOP, with [`SymbolicLink`](Cause::SymbolicLink) on a mount that follows none
-    /// - [`InteriorNul`](Cause::InteriorNul), without a syscall
+    /// - [`InvalidPath`](Cause::InvalidPath), without a syscall
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         match Self::find(path) {

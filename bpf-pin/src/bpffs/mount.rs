@@ -31,22 +31,22 @@ impl MountOptions {
     /// # Errors
     ///
     /// [`Operation::MountBpffs`](crate::error::Operation::MountBpffs), and nothing is mounted:
-    /// - [`InvalidOption`](crate::error::Cause::InvalidOption), without a syscall
+    /// - [`InvalidArgument`](crate::error::Cause::InvalidArgument), without a syscall
     /// - [`OptionIgnored`](crate::error::Cause::OptionIgnored) if the kernel is too old for an option
-    /// - [`Missing`](crate::error::Cause::Missing), [`EmptyPath`](crate::error::Cause::EmptyPath) (ENOENT)
+    /// - [`Missing`](crate::error::Cause::Missing), [`InvalidPath`](crate::error::Cause::InvalidPath) (ENOENT)
     /// - [`NotADirectory`](crate::error::Cause::NotADirectory) (ENOTDIR)
-    /// - [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong)
+    /// - [`TooLong`](crate::error::Cause::TooLong)
     ///   (ENAMETOOLONG)
     /// - [`Blocked`](crate::error::Cause::Blocked) (EACCES)
     /// - ELOOP, with [`SymbolicLink`](crate::error::Cause::SymbolicLink) on a mount that follows none
     /// - [`MissingCapability`](crate::error::Cause::MissingCapability),
     ///   [`NeedsDelegation`](crate::error::Cause::NeedsDelegation) or
-    ///   [`ForeignMountNamespace`](crate::error::Cause::ForeignMountNamespace) (EPERM)
+    ///   [`ForeignUserNamespace`](crate::error::Cause::ForeignUserNamespace) (EPERM)
     /// - [`MountTableFull`](crate::error::Cause::MountTableFull) (ENOSPC)
     /// - [`PathBypassesMount`](crate::error::Cause::PathBypassesMount) if the path would bypass the mount
     /// - [`NoProc`](crate::error::Cause::NoProc) if mountinfo is needed, as it is for a path with a symbolic link
     ///   or ".." in it
-    /// - [`InteriorNul`](crate::error::Cause::InteriorNul)
+    /// - [`InvalidPath`](crate::error::Cause::InvalidPath)
     ///
     /// # References
     ///

@@ -9,9 +9,8 @@ use rustix::fs::{fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::process::is_filtered;
 use crate::procfs::Mount;
 use crate::token::{Allowed, Delegation, SINCE_DELEGATION};
@@ -185,22 +184,25 @@ impl MountOptions {
 
     /// Checks what can be checked without a syscall.
     pub(crate) fn check(&self) -> Result<(), Cause> {
-        let invalid = |option, problem| Err(Cause::InvalidOption { option, problem });
+        let invalid = |option, problem: String| Err(Cause::invalid(option, problem));
         if let Some(mode @ 0o10000..) = self.mode {
-            return invalid("mode", format!("{mode:o} is over 7777"));
+            return invalid("mode", format!("is 0o{mode:o}, and the limit is 0o7777"));
         }
         for (option, id) in [("uid", self.uid), ("gid", self.gid)] {
             // chown(2) and the like take it for "leave unchanged".
             if id == Some(u32::MAX) {
-                return invalid(option, format!("{} stands for none", u32::MAX));
+                return invalid(
+                    option,
+                    format!("is {}, which means \"no change\"", u32::MAX),
+                );
             }
         }
         let problem = match self.source_or_default().as_bytes() {
             [] => Some("is empty".to_owned()),
-            source if source.contains(&0) => Some("holds a NUL byte".to_owned()),
+            source if source.contains(&0) => Some("contains a NUL byte".to_owned()),
             source if source.len() >= VALUE_MAX => {
                 let (len, most) = (source.len(), VALUE_MAX - 1);
-                Some(format!("has {len} bytes, and {most} is the most"))
+                Some(format!("has {len} bytes, and the limit is {most}"))
             }
             _ => None,
         };
@@ -209,7 +211,10 @@ impl MountOptions {
         }
         for option in self.delegation.options() {
             if let Some(number) = option.too_large {
-                return invalid(option.name, format!("holds {number}, and 63 is the most"));
+                return invalid(
+                    option.name,
+                    format!("contains {number}, and the limit is 63"),
+                );
             }
         }
         Ok(())
@@ -413,9 +418,9 @@ fn prove_known(
 fn explain_owner(option: &'static str, value: &str, errno: Errno) -> Option<Cause> {
     if errno == Errno::INVAL && option != "mode" && !is_filtered() {
         let problem = format!(
-            "{value} is not mapped in this thread's user namespace, or not in that of the bpffs"
+            "{value} has no mapping in this thread's user namespace, or none in that of the bpffs"
         );
-        return Some(Cause::InvalidOption { option, problem });
+        return Some(Cause::invalid(option, problem));
     }
     diagnose::mount(errno)
 }
@@ -428,7 +433,7 @@ mod tests {
     use rustix::fs::fstatvfs;
 
     use super::{FLAGS, MountOptions, SINCE_NOSYMFOLLOW};
-    use crate::cause::Cause;
+    use crate::error::Cause;
 
     /// No kernel ignores these flags, so this uses a mount that was made without them.
     #[test]

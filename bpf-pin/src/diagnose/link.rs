@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 use crate::types::{AttachType, FileSystem};
@@ -31,8 +31,8 @@ pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
 
 /// ENOENT of a raw tracepoint: what looks for it by its name is the only one to say so.
 pub(crate) fn for_tracepoint(name: &CStr) -> Option<Cause> {
-    let name = name.to_string_lossy().into_owned();
-    (!is_filtered()).then_some(Cause::NoTracepoint { name })
+    let what = format!("tracepoint {}", name.to_string_lossy());
+    (!is_filtered()).then_some(Cause::NoTarget { what })
 }
 
 /// EINVAL of a raw tracepoint with a cookie.
@@ -49,7 +49,7 @@ pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
     let flags = SocketFlags::CLOEXEC;
     let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
     let is_missing = index_to_name_inlined(any, ifindex) == Err(Errno::NODEV);
-    is_missing.then_some(Cause::NoDevice { ifindex })
+    is_missing.then(|| Cause::no_device(ifindex))
 }
 
 /// EBUSY or EEXIST of XDP: which program the device has.
@@ -61,7 +61,10 @@ pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
 /// EBADF for a control group.
 pub(crate) fn for_cgroup(fd: BorrowedFd<'_>) -> Option<Cause> {
     let found = FileSystem::from_stat(&fstatfs(fd).ok()?);
-    (found != FileSystem::CGROUP2).then_some(Cause::NotACgroup { found })
+    (found != FileSystem::CGROUP2).then(|| Cause::WrongDescriptor {
+        expected: "a cgroup2 directory",
+        found: Some(format!("a file on {found}")),
+    })
 }
 
 /// Checks a program before a control group's link is updated with it: there the kernel compares only the

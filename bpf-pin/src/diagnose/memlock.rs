@@ -9,7 +9,7 @@ use bpf_pin_sys as abi;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 

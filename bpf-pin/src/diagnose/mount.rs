@@ -5,7 +5,7 @@ use std::fs;
 use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::process::{Capability, in_user_namespace, is_filtered, lacks};
 
 use super::privilege;
@@ -31,7 +31,9 @@ pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     }
     let foreign = || {
         let is_certain = lacks(Capability::SysAdmin) == Some(false) && !is_filtered();
-        (is_certain && in_user_namespace() == Some(true)).then_some(Cause::ForeignMountNamespace)
+        (is_certain && in_user_namespace() == Some(true)).then_some(Cause::ForeignUserNamespace {
+            what: "mount namespace",
+        })
     };
     lacks_sys_admin().or_else(foreign)
 }

@@ -16,9 +16,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::cause::Cause;
-use crate::path::NAME_MAX;
-use crate::path::{AtError, AtPath, Base, with_path};
+use crate::error::Cause;
+use crate::path::{AtError, AtPath, Base, NAME_MAX, PATH_MAX, with_path};
 use crate::process::{is_filtered, owns_all};
 use crate::proof;
 use crate::sys;
@@ -29,8 +28,6 @@ use super::shadowed::not_bpffs_below;
 
 /// Where bpffs is usually mounted, from the root.
 const USUAL_MOUNT_POINT: &str = "sys/fs/bpf";
-/// The longest path, without its NUL.
-const PATH_MAX: usize = 4095;
 
 /// Why `BPF_OBJ_PIN` failed.
 #[cold]
@@ -54,9 +51,8 @@ pub(crate) fn open(at: &AtPath<'_>, access: Access, error: AtError) -> Option<Ca
         Errno::ACCESS => unsearchable(at)
             .or_else(|| not_an_object(at))
             .or_else(|| unreadable(at, access)),
-        Errno::INVAL if access != Access::ReadWrite => {
-            (object(at)?.kind == Kind::Link).then_some(Cause::LinkAccess)
-        }
+        Errno::INVAL if access != Access::ReadWrite => (object(at)?.kind == Kind::Link)
+            .then(|| Cause::invalid("access", "must be ReadWrite for a link")),
         Errno::ROFS => read_only(at, at.relative()),
         errno => find(at, errno),
     }
@@ -82,7 +78,7 @@ pub(crate) fn make(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
         // A directory on the way may be missing as well.
         (Errno::NOENT, None) => missing(at, Purpose::Make).or_else(|| {
             let is_directory = at.name.to_bytes().ends_with(b"/");
-            is_directory.then_some(Cause::TrailingSlash)
+            is_directory.then_some(Cause::trailing_slash())
         }),
         (Errno::PERM, _) => dot(at).or_else(|| not_bpffs(at, at.directory(), None)),
         (Errno::ACCESS | Errno::ROFS, _) => unpin(at, errno),
@@ -145,7 +141,7 @@ fn walk_at(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
         Errno::ACCESS => unsearchable(at),
         Errno::PERM => dot(at),
         Errno::LOOP => not_followed(at),
-        Errno::NOENT if at.name.is_empty() => Some(Cause::EmptyPath),
+        Errno::NOENT if at.name.is_empty() => Some(Cause::empty_path()),
         Errno::NOENT => first_missing(at).map(|(_, missing)| Cause::Missing {
             path: dangling(&missing).unwrap_or(missing),
         }),
@@ -250,7 +246,7 @@ enum Purpose {
 fn missing(at: &AtPath<'_>, purpose: Purpose) -> Option<Cause> {
     let path = at.relative();
     if path.as_os_str().is_empty() {
-        return Some(Cause::EmptyPath);
+        return Some(Cause::empty_path());
     }
     let (existing, missing) = first_missing(at)?;
     if let Some(path) = dangling(&missing) {
@@ -342,8 +338,8 @@ fn too_long(path: &Path) -> Option<Cause> {
     let length = path.as_os_str().len();
     let names = path.components().map(|name| name.as_os_str().len());
     match names.max() {
-        _ if length > PATH_MAX => Some(Cause::PathTooLong { length }),
-        Some(length) if length > NAME_MAX => Some(Cause::NameTooLong { length }),
+        _ if length > PATH_MAX => Some(Cause::path_too_long(length)),
+        Some(length) if length > NAME_MAX => Some(Cause::name_too_long(length)),
         _ => None,
     }
 }
@@ -515,13 +511,10 @@ mod tests {
         let length = 256;
         assert_eq!(
             too_long(&Path::new("/a").join(&name)),
-            Some(Cause::NameTooLong { length })
+            Some(Cause::name_too_long(length))
         );
         assert_eq!(too_long(Path::new("/a/b")), None);
         let path = "/ab".repeat(1400);
-        assert_eq!(
-            too_long(Path::new(&path)),
-            Some(Cause::PathTooLong { length: 4200 })
-        );
+        assert_eq!(too_long(Path::new(&path)), Some(Cause::path_too_long(4200)));
     }
 }

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::process::{
     Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown,
     unprivileged_bpf_disabled,

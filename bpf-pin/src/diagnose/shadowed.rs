@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::iter::successors;
 use std::path::{Path, PathBuf};
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::procfs::{Directory, Line, MountInfo, MountTable, ShadowedBpffs};
 use crate::types::FileSystem;
 

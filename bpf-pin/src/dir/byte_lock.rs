@@ -4,8 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::cause::Cause;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::path::Component;
 use crate::sys::random::random;
 use crate::sys::{self, LockOwner};

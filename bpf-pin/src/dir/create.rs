@@ -10,9 +10,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::path::Component;
 use crate::path::Pathname;
 use crate::procfs::ids::{is_own_uid, own_gid};
@@ -52,7 +51,7 @@ impl PinDir {
     /// way to the bpffs whose mount does not follow links ELOOP);
     /// [`Dot`](Cause::Dot), without a system call on that name; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`InteriorNul`](Cause::InteriorNul).
+    /// [`InvalidArgument`](Cause::InvalidArgument) above 0o7777; [`InvalidPath`](Cause::InvalidPath).
     ///
     /// # Examples
     ///
@@ -71,7 +70,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create); EPERM without `CAP_CHOWN`; [`InvalidId`](Cause::InvalidId).
+    /// As [`create`](Self::create); EPERM without `CAP_CHOWN`; [`InvalidArgument`](Cause::InvalidArgument).
     pub fn create_owned(
         path: impl AsRef<Path>,
         mode: u32,
@@ -243,7 +242,7 @@ fn walk(path: &Path, new: New) -> Result<PinDir, Reason> {
     // A NUL anywhere is refused before anything is made.
     Pathname::new(path)?;
     if path.as_os_str().is_empty() {
-        return Err(Reason::new(Errno::NOENT, Some(Cause::EmptyPath)));
+        return Err(Reason::new(Errno::NOENT, Some(Cause::empty_path())));
     }
     let open = |from: BorrowedFd<'_>, name: &OsStr| {
         openat(from, name, HELD, Mode::empty())

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::object::Pinnable;
 use crate::path::Component;
 use crate::sys::{self, Dirent};

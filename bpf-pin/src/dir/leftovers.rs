@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::object::identity_at;
 use crate::path::Component;
 use crate::procfs::ids::is_own_uid;

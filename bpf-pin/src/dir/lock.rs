@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, fstat, stat};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::sys::FileLock;
 
 use super::PinDir;

@@ -9,9 +9,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::object::identify;
 use crate::path::Component;
 use crate::path::Pathname;
@@ -124,7 +123,10 @@ pub(super) fn permissions(stat: &Stat) -> Mode {
 pub(super) fn checked_mode(mode: u32) -> Result<Mode, Cause> {
     match mode {
         0..=0o7777 => Ok(Mode::from_raw_mode(mode)),
-        _ => Err(Cause::InvalidMode { mode }),
+        _ => {
+            let problem = format!("is {mode:#o}, and the limit is 0o7777");
+            Err(Cause::invalid("mode", problem))
+        }
     }
 }
 
@@ -169,7 +171,7 @@ impl PinDir {
     ///
     /// [`Operation::Chmod`] with [`SymbolicLink`](Cause::SymbolicLink);
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`InvalidMode`](Cause::InvalidMode) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
+    /// [`InvalidArgument`](Cause::InvalidArgument) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
     /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
@@ -220,7 +222,7 @@ impl PinDir {
     /// [`Operation::Chown`] with [`Missing`](Cause::Missing) or
     /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV);
-    /// [`InvalidId`](Cause::InvalidId) of 2³² - 1, which means none;
+    /// [`InvalidArgument`](Cause::InvalidArgument) of 2³² - 1, which means none;
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     pub fn set_owner(
         &self,
@@ -308,7 +310,7 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
         pathname: &path,
         follows_links: true,
     });
-    let name = CString::new(number).map_err(|_| Cause::NoProc)?;
+    let name = CString::new(number).map_err(|_| Cause::no_proc())?;
     let name = name.as_c_str();
     let object = AtPath { base, name }
         .get_any_access()
@@ -318,7 +320,8 @@ fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
 
 fn chown_held(file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {
     if let Some(id) = [uid, gid].into_iter().flatten().find(|&id| id == u32::MAX) {
-        return Err(Cause::InvalidId { id }.into());
+        let problem = format!("is {id}, which means \"no change\"");
+        return Err(Cause::invalid("the user or group id", problem).into());
     }
     let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     chownat(file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(Reason::errno_only)

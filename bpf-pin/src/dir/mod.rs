@@ -48,7 +48,7 @@ pub use walk::Walk;
 ///
 /// `BPF_F_PATH_FD` is how the kernel takes the descriptor, from Linux 6.5 on; a kernel that denies
 /// to know it is asked through /proc/thread-self/fd instead, which takes two more syscalls that
-/// prove the way. Where /proc is missing, too: [`Cause::NeedsProc`](crate::error::Cause::NeedsProc).
+/// prove the way. Where /proc is missing, too: [`Cause::NoProc`](crate::error::Cause::NoProc).
 ///
 /// Dropped, it closes the descriptor and leaves the directory.
 ///

@@ -9,9 +9,8 @@ use rustix::io::Errno;
 
 use bpf_pin_sys::Version;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::path::Component;
 use crate::path::{InteriorNul, Pathname};
 use crate::process::is_filtered;
@@ -33,8 +32,8 @@ impl PinDir {
     /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
     /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
     /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP) on a mount that follows none;
-    /// [`NameTooLong`](Cause::NameTooLong), [`PathTooLong`](Cause::PathTooLong) (ENAMETOOLONG);
-    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    /// [`TooLong`](Cause::TooLong) (ENAMETOOLONG);
+    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
     ///
     /// # Examples
     ///
@@ -99,9 +98,7 @@ impl PinDir {
     /// [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR), which is not followed;
     /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;
     /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`Blocked`](Cause::Blocked) (EACCES);
-    /// what is wrong with a name, without a syscall: [`Dot`](Cause::Dot), [`Slash`](Cause::Slash),
-    /// [`EmptyPath`](Cause::EmptyPath), [`NameTooLong`](Cause::NameTooLong),
-    /// [`InteriorNul`](Cause::InteriorNul).
+    /// what is wrong with a name, without a syscall: [`Dot`](Cause::Dot), [`InvalidPath`](Cause::InvalidPath) or [`TooLong`](Cause::TooLong).
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = self.name(Operation::OpenDir, name.as_ref())?;
         self.open_dir_named(&name)

@@ -7,9 +7,8 @@ use bpf_pin_sys::Version;
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::object::{
     Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
     identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
@@ -36,8 +35,8 @@ impl PinDir {
     /// [`Exists`](Cause::Exists) (EEXIST); [`Removed`](Cause::Removed) (ENOENT) where the directory
     /// is gone; [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NotBpf`](Cause::NotBpf) (EINVAL);
-    /// [`NeedsProc`](Cause::NeedsProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`WrongDescriptor`](Cause::WrongDescriptor) (EINVAL);
+    /// [`NoProc`](Cause::NoProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
     ///
     /// # References
     ///
@@ -93,7 +92,7 @@ impl PinDir {
     /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
     /// [`NotAnObject`](Cause::NotAnObject) for a directory, or [`Blocked`](Cause::Blocked) (EACCES);
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NeedsProc`](Cause::NeedsProc);
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
     /// what is wrong with a name, as [`open_dir`](Self::open_dir).
     ///
     /// # Examples
@@ -113,7 +112,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), and [`LinkAccess`](Cause::LinkAccess) (EINVAL) for a link.
+    /// As [`get`](Self::get), and [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a link.
     pub fn get_with<T: Pinnable>(&self, name: impl AsRef<OsStr>, access: Access) -> Result<T> {
         self.open_checked(name.as_ref(), access)
     }

@@ -5,9 +5,8 @@ use std::ffi::{CStr, OsStr};
 use rustix::fs::{AtFlags, RenameFlags, unlinkat};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::path::Component;
 
 use super::entries::Stream;
@@ -48,7 +47,7 @@ impl PinDir {
     ///
     /// The error has the path of what could not be removed, and the causes of [`remove_dir`](Self::remove_dir).
     /// What is left has its name again, unless another took it meanwhile: then it is left to
-    /// [`remove_leftovers`](Self::remove_leftovers). [`ChangedHands`](Cause::ChangedHands) if that is the pin
+    /// [`remove_leftovers`](Self::remove_leftovers). [`Displaced`](Cause::Displaced) if that is the pin
     /// of another process.
     pub fn remove_dir_all(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = self.name(Operation::Remove, name.as_ref())?;
@@ -108,7 +107,7 @@ impl PinDir {
         hidden: &impl AsRef<CStr>,
     ) -> Reason {
         let (path, now_at) = (self.at_path(name).path(), self.at_path(hidden).path());
-        Cause::ChangedHands { path, now_at }.into()
+        Cause::Displaced { path, now_at }.into()
     }
 
     /// Removes a directory that has a hidden name. If it is gone already, that is fine.

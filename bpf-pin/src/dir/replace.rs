@@ -6,9 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::object::{identify, identity_at, pin_at};
 use crate::path::AtPath;
 use crate::path::{Component, with_name};
@@ -40,8 +39,8 @@ impl PinDir {
     /// [`Removed`](Cause::Removed) (ENOENT) where the directory is gone;
     /// [`Blocked`](Cause::Blocked) (EACCES) where the directory may not be read, searched or written;
     /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NotBpf`](Cause::NotBpf) (EINVAL);
-    /// [`NeedsProc`](Cause::NeedsProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`WrongDescriptor`](Cause::WrongDescriptor) (EINVAL);
+    /// [`NoProc`](Cause::NoProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
     ///
     /// # Examples
     ///
@@ -106,7 +105,7 @@ impl PinDir {
     ///
     /// As [`replace`](Self::replace); [`Replaced`](Cause::Replaced) if another object has the name;
     /// [`Missing`](Cause::Missing) (ENOENT) if none has; [`Locked`](Cause::Locked) if another process was at it
-    /// for five seconds. [`ChangedHands`](Cause::ChangedHands) if the pins could not change places again: it
+    /// for five seconds. [`Displaced`](Cause::Displaced) if the pins could not change places again: it
     /// says where the other process's file is now.
     ///
     /// # Examples

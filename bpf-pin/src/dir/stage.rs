@@ -9,9 +9,8 @@ use std::path::PathBuf;
 use rustix::fs::{FileType, FlockOperation, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Failed, Operation, Reason, Result};
+use crate::error::{Cause, Failed, Operation, Reason, Result};
 use crate::path::AtPath;
 use crate::path::Component;
 use crate::sys::{FileLock, LockOwner};
@@ -128,7 +127,7 @@ impl<'d> Stage<'d> {
     /// The name is as it was: [`NotADirectory`](Cause::NotADirectory) if a pin has it,
     /// [`SymbolicLink`](Cause::SymbolicLink); [`MountPoint`](Cause::MountPoint) (EBUSY);
     /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES). Only with
-    /// [`ChangedHands`](Cause::ChangedHands) it is not.
+    /// [`Displaced`](Cause::Displaced) it is not.
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the stage included"

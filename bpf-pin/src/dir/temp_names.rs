@@ -33,8 +33,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cause::Cause;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::path::Component;
 use crate::sys;
 use crate::sys::random::random;
@@ -166,7 +165,7 @@ pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause>
     let length = STEM + name.as_bytes().len();
     let mut text = [b'-'; 255];
     let Some(backup) = text.get_mut(..length) else {
-        return Err(Cause::NameTooLong { length });
+        return Err(Cause::name_too_long(length));
     };
     let (stem, rest) = backup.split_at_mut(STEM);
     rest.copy_from_slice(name.as_bytes());
@@ -240,7 +239,7 @@ mod tests {
         assert!(backup_name(&name(&"n".repeat(255 - 22)), 7).is_ok());
         assert!(matches!(
             backup_name(&name(&"n".repeat(255 - 21)), 7),
-            Err(Cause::NameTooLong { .. })
+            Err(Cause::TooLong { .. })
         ));
     }
 

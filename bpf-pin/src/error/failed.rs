@@ -4,9 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use crate::cause::Cause;
-
-use super::{Error, ErrorKind};
+use super::{Cause, Error, ErrorKind};
 
 /// An operation that took an object and failed: the object, still alive, and the error.
 ///
@@ -175,7 +173,7 @@ mod tests {
 
     #[test]
     fn debug_of_a_failure_is_its_sentence() {
-        let cause = Cause::TrailingSlash;
+        let cause = Cause::trailing_slash();
         let error = Error::new(super::super::Operation::Pin, cause).at("/x/");
         let failed = Failed::new((), error);
         assert_eq!(format!("{failed:?}"), failed.to_string());

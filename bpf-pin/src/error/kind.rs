@@ -4,10 +4,9 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::sys::ENOTSUPP;
 
-use super::Reason;
+use super::{Cause, Reason};
 
 /// Roughly what went wrong, as [`Error::kind`](crate::Error::kind) returns it. The details are in the
 /// [`Cause`].
@@ -83,8 +82,7 @@ impl ErrorKind {
             Cause::Missing { .. }
             | Cause::KeyMissing
             | Cause::NoSuchId { .. }
-            | Cause::NoDevice { .. }
-            | Cause::NoTracepoint { .. }
+            | Cause::NoTarget { .. }
             | Cause::Removed { .. }
             | Cause::NothingDelegated
             | Cause::NotListed { .. }
@@ -110,27 +108,22 @@ impl ErrorKind {
             | Cause::Lockdown { .. }
             | Cause::NotDelegated { .. }
             | Cause::NeedsDelegation
-            | Cause::ForeignMountNamespace
-            | Cause::ForeignBpffs
+            | Cause::ForeignUserNamespace { .. }
             | Cause::Uptr { .. } => Self::PermissionDenied,
 
             Cause::WrongKind { .. }
-            | Cause::NotBpf { .. }
+            | Cause::WrongDescriptor { .. }
             | Cause::NotAnObject { .. }
             | Cause::NotADirectory { .. }
             | Cause::SymbolicLink { .. }
-            | Cause::NotACgroup { .. }
-            | Cause::NotAnIterator { .. }
-            | Cause::NotAToken { .. }
             | Cause::NotTheRoot { .. } => Self::WrongKind,
 
             Cause::Mismatch { .. }
             | Cause::AttachedElsewhere { .. }
-            | Cause::AnotherTracepoint { .. }
             | Cause::OtherProgType { .. } => Self::Mismatch,
 
             Cause::Replaced { .. }
-            | Cause::ChangedHands { .. }
+            | Cause::Displaced { .. }
             | Cause::Moved { .. }
             | Cause::UnexpectedProgram { .. }
             | Cause::UnexpectedMap { .. }
@@ -144,47 +137,25 @@ impl ErrorKind {
             Cause::NotBpffs { .. } => Self::NotBpffs,
 
             Cause::Dot { .. }
-            | Cause::TrailingSlash
-            | Cause::EmptyPath
-            | Cause::InteriorNul { .. }
-            | Cause::NameTooLong { .. }
-            | Cause::PathTooLong { .. }
-            | Cause::Slash { .. }
+            | Cause::InvalidPath { .. }
+            | Cause::TooLong { .. }
             | Cause::MountPoint { .. }
             | Cause::PathBypassesMount
-            | Cause::InvalidMode { .. }
-            | Cause::InvalidId { .. }
-            | Cause::InvalidName { .. }
-            | Cause::InvalidField { .. }
-            | Cause::InvalidOption { .. }
-            | Cause::IndexBeyond { .. }
+            | Cause::InvalidArgument { .. }
+            | Cause::IndexOutOfRange { .. }
             | Cause::LengthMismatch { .. }
             | Cause::Size { .. }
-            | Cause::NoMultiple { .. }
-            | Cause::NoDescriptor { .. }
-            | Cause::WrongTarget { .. }
             | Cause::NotLoadedFor { .. }
             | Cause::WrongProgType { .. }
             | Cause::PerCpu { .. }
-            | Cause::HoldsNo { .. }
-            | Cause::NotMmapable { .. }
-            | Cause::LinkAccess
-            | Cause::Records { .. }
-            | Cause::FdArray { .. }
-            | Cause::NoInsns => Self::InvalidInput,
+            | Cause::NotMmapable { .. } => Self::InvalidInput,
 
             Cause::Unsupported { .. }
-            | Cause::NeedsProc
-            | Cause::NoProc
-            | Cause::Unproven { .. }
+            | Cause::UnsupportedType { .. }
             | Cause::NoCommand { .. }
-            | Cause::NoUpdate { .. }
-            | Cause::NoDetach { .. }
-            | Cause::NotCopied { .. }
-            | Cause::NoTestRun { .. }
-            | Cause::NoContext { .. }
-            | Cause::UnknownMapType { .. }
             | Cause::OptionIgnored { .. }
+            | Cause::NoProc { .. }
+            | Cause::Unproven { .. }
             | Cause::InitialUserNamespace => Self::Unsupported,
 
             Cause::Locked | Cause::Migrating | Cause::BeingWritten | Cause::InUse { .. } => {
@@ -192,17 +163,11 @@ impl ErrorKind {
             }
 
             Cause::MaxEntries { .. }
-            | Cause::LargerBucket { .. }
-            | Cause::NoRoom { .. }
+            | Cause::BufferTooSmall { .. }
             | Cause::Memlock { .. }
             | Cause::MountTableFull { .. } => Self::Full,
 
-            Cause::HungUp
-            | Cause::NoAnswer
-            | Cause::Handshake { .. }
-            | Cause::NotABpfContext { .. }
-            | Cause::UsedContext
-            | Cause::Refused { .. } => Self::Peer,
+            Cause::PeerClosed | Cause::PeerRefused { .. } | Cause::Handshake { .. } => Self::Peer,
 
             Cause::PossibleCpus { .. } => Self::Other,
         }

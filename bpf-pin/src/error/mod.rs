@@ -1,26 +1,34 @@
 //! What went wrong: the operation, what it was done to, the errno, and a cause if one was proven.
 
+pub(crate) mod cause;
+mod construct;
+mod errno;
+pub(crate) mod escaped;
 mod failed;
 mod kind;
+pub(crate) mod mismatch;
 mod operation;
 mod reason;
+pub(crate) mod sentence;
 mod subject;
 mod words;
 
-pub use crate::cause::Cause;
+pub use cause::{Cause, ObjectType};
 pub use failed::Failed;
 pub(crate) use failed::{Owned, boxes_error_only};
 pub use kind::ErrorKind;
+use mismatch::Mismatch;
 pub use operation::Operation;
 pub(crate) use reason::Reason;
 pub(crate) use subject::Subject;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::types::Identity;
+use crate::types::{Identity, Kind};
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -85,6 +93,15 @@ impl Error {
         match path.as_os_str().is_empty() {
             true => self,
             false => self.of(Subject::Path(path)),
+        }
+    }
+
+    /// Of this map, unless it has an object already.
+    #[cold]
+    pub(crate) fn of_map(self, map: BorrowedFd<'_>) -> Self {
+        match self.0.subject {
+            Subject::None => self.of(Subject::map(map)),
+            _ => self,
         }
     }
 
@@ -211,6 +228,10 @@ impl Error {
     pub fn object(&self) -> Option<Identity> {
         match self.0.subject {
             Subject::Object(identity) => Some(identity),
+            Subject::ExistingMap { id, .. } => Some(Identity {
+                kind: Kind::Map,
+                id,
+            }),
             _ => None,
         }
     }
@@ -283,7 +304,7 @@ mod tests {
         assert_eq!(io.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(io.to_string(), "pin /x: EEXIST");
         assert!(io.get_ref().unwrap().is::<Error>());
-        let error = Error::new(Operation::Pin, Cause::TrailingSlash);
+        let error = Error::new(Operation::Pin, Cause::trailing_slash());
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
 }

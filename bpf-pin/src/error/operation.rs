@@ -173,14 +173,14 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// What is done, and the word before the path that it is done to.
+    /// The verb, and a preposition before the path.
     pub(super) fn words(self) -> (&'static str, &'static str) {
         let verb = match self {
             Self::Open | Self::FromId | Self::BtfFromId => "open",
             Self::Pin => "pin",
             Self::Unpin => "unpin",
             Self::OpenDir => "open directory",
-            Self::DirFromFd => "take as a directory",
+            Self::DirFromFd => "open directory from",
             Self::CreateDir => "create directory",
             Self::CloneDir => "clone the descriptor of",
             Self::ListDir => "list",
@@ -195,39 +195,39 @@ impl Operation {
             Self::Lock => "lock",
             Self::Chmod => "change the mode of",
             Self::Chown => "change the owner of",
-            Self::RemoveLeftovers => "sweep",
+            Self::RemoveLeftovers => "remove leftovers in",
             Self::Statfs => "statfs",
             Self::Fstatfs => "fstatfs",
             Self::FindBpffs => return ("find a bpffs", " at"),
             Self::InspectBpffs => "inspect",
             Self::ReadMounts => "read the mounts",
             Self::ListBpffs => return ("list the bpffs mounted", " at"),
-            Self::CreateBpffs => "make a bpffs",
+            Self::CreateBpffs => "create a bpffs",
             Self::MountBpffs => return ("mount a bpffs", " at"),
             Self::AttachBpffs => return ("attach a bpffs", " at"),
             Self::UnmountBpffs => "unmount",
             Self::RequestDelegation => "request a delegated bpffs",
             Self::GrantDelegation => "grant a delegated bpffs",
             Self::CreateToken => "create a token",
-            Self::TokenFromFd => "take a descriptor for a token",
+            Self::TokenFromFd => "use a descriptor as a token",
             Self::TokenInfo => "read what a token allows",
-            Self::FromFd => "take a descriptor for",
+            Self::FromFd => "use a descriptor as",
             Self::NextId => "find the next",
             Self::Clone => "clone the descriptor of",
             Self::Info => "read the info of",
             Self::CreateMap => "create",
-            Self::Freeze => "freeze a map",
-            Self::Mmap => "map the values of a map into memory",
-            Self::Elements => "reach the elements of a map",
-            Self::Lookup => "look up an element",
-            Self::Update => "update an element",
-            Self::Delete => "delete an element",
-            Self::LookupAndDelete => "take an element out",
-            Self::NextKey => "find the next key",
-            Self::LookupBatch => "map_lookup_batch",
-            Self::LookupAndDeleteBatch => "map_lookup_and_delete_batch",
-            Self::UpdateBatch => "map_update_batch",
-            Self::DeleteBatch => "map_delete_batch",
+            Self::Freeze => "freeze",
+            Self::Mmap => "mmap",
+            Self::Elements => "view the elements of",
+            Self::Lookup => "look up in",
+            Self::Update => "update",
+            Self::Delete => "delete from",
+            Self::LookupAndDelete => "take from",
+            Self::NextKey => "find the next key in",
+            Self::LookupBatch => "look up a batch in",
+            Self::LookupAndDeleteBatch => "take a batch from",
+            Self::UpdateBatch => "update a batch in",
+            Self::DeleteBatch => "delete a batch from",
             Self::LoadProg => "load",
             Self::RunProg => "run a program",
             Self::BindMap => "bind a map to a program",
@@ -237,10 +237,10 @@ impl Operation {
             Self::ReplaceFunction => "replace",
             Self::UpdateLink => "update",
             Self::DetachLink => "detach",
-            Self::CreateIter => "start an iterator",
-            Self::Reuse => "reuse",
+            Self::CreateIter => "create an iterator",
+            Self::Reuse => "open or create",
             Self::Migrate => "migrate",
-            Self::Attach => "attach by",
+            Self::Attach => "open or attach",
         };
         (verb, "")
     }
@@ -270,6 +270,20 @@ impl Operation {
                 | Self::Chmod
                 | Self::Chown
         )
+    }
+
+    /// Returns true if it is done to a map that has no path here.
+    pub(super) fn is_of_map(self) -> bool {
+        let is_of_element = matches!(
+            self,
+            Self::Elements
+                | Self::Lookup
+                | Self::Update
+                | Self::Delete
+                | Self::LookupAndDelete
+                | Self::NextKey
+        );
+        is_of_element || self.is_batch() || matches!(self, Self::Freeze | Self::Mmap)
     }
 
     pub(super) fn is_batch(self) -> bool {

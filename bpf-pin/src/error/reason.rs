@@ -5,13 +5,11 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::errno::errno_name;
-use crate::path::AtError;
-use crate::path::ComponentError;
-use crate::path::InteriorNul;
+use crate::path::{AtError, ComponentError, InteriorNul};
 use crate::procfs::ProcError;
 use crate::types::InvalidName;
+
+use super::{Cause, errno};
 
 /// Why an operation failed: the errno, and the cause if one was proven. Without the operation, which the
 /// caller knows.
@@ -25,7 +23,11 @@ impl Reason {
     pub(crate) fn new(error: impl Into<AtError>, cause: Option<Cause>) -> Self {
         let errno = match error.into() {
             AtError::Errno(errno) => errno,
-            AtError::NeedsProc => return Cause::NeedsProc.into(),
+            AtError::NeedsProc => {
+                let needed_for =
+                    "reaching a name in an open directory without BPF_F_PATH_FD (Linux 6.5)";
+                return Cause::NoProc { needed_for }.into();
+            }
         };
         Self {
             source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
@@ -83,17 +85,14 @@ impl From<Cause> for Reason {
 
 impl From<InteriorNul> for Reason {
     fn from(nul: InteriorNul) -> Self {
-        Cause::InteriorNul {
-            position: nul.position,
-        }
-        .into()
+        Cause::interior_nul(nul.position).into()
     }
 }
 
 impl From<ProcError> for Reason {
     fn from(error: ProcError) -> Self {
         match error {
-            ProcError::NotMounted => Cause::NoProc.into(),
+            ProcError::NotMounted => Cause::no_proc().into(),
             ProcError::Errno(errno) => Self::errno_only(errno),
         }
     }
@@ -108,7 +107,7 @@ impl From<ComponentError> for Reason {
 
 impl From<InvalidName> for Reason {
     fn from(invalid: InvalidName) -> Self {
-        Cause::InvalidName { name: invalid.name }.into()
+        Cause::invalid_name(&invalid.name).into()
     }
 }
 
@@ -116,10 +115,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.cause, self.raw_os_error()) {
             (Some(cause), _) => cause.fmt(f),
-            (None, Some(errno)) => match errno_name(errno) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "errno {errno}"),
-            },
+            (None, Some(errno)) => errno::Name(errno).fmt(f),
             (None, None) => f.write_str("no reason is known"),
         }
     }

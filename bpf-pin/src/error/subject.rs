@@ -1,13 +1,16 @@
 //! What an operation was done to.
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use crate::shown::Shown;
-use crate::types::{AttachType, MapType, ProgType};
-use crate::types::{Identity, Kind};
+use bpf_pin_sys as abi;
+
+use crate::sys;
+use crate::types::{AttachType, Identity, Kind, MapType, ObjName, ProgType};
 
 use super::Operation;
+use super::escaped::escaped_path;
 
 /// What an operation was done to.
 #[derive(Default)]
@@ -24,6 +27,11 @@ pub(crate) enum Subject {
         map_type: MapType,
         /// Or empty.
         name: String,
+    },
+    /// A map with an id, and the name that it was created with.
+    ExistingMap {
+        id: u32,
+        name: ObjName,
     },
     Prog {
         prog_type: ProgType,
@@ -43,6 +51,16 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// Reads the map's id and name, so only after a failure.
+    #[cold]
+    pub(crate) fn map(fd: BorrowedFd<'_>) -> Self {
+        let info: Result<abi::bpf_map_info, _> = sys::info(fd);
+        info.map_or(Self::Kind(Kind::Map), |info| Self::ExistingMap {
+            id: info.id,
+            name: ObjName::from_raw(info.name),
+        })
+    }
+
     pub(crate) fn link(id: Option<u32>) -> Self {
         let kind = Kind::Link;
         id.map_or(Self::Kind(kind), |id| Self::Object(Identity { kind, id }))
@@ -54,15 +72,16 @@ impl Subject {
         f.write_str(verb)?;
         match self {
             Self::None if operation == Operation::FromFd => f.write_str(" an object"),
+            Self::None if operation.is_of_map() => f.write_str(" a map"),
             Self::None => Ok(()),
-            Self::Path(path) => write!(f, "{before} {}", Shown(path.display())),
+            Self::Path(path) => write!(f, "{before} {}", escaped_path(path)),
             Self::Paths(path, second) => {
                 let between = match operation {
                     Operation::HardLink => "as",
                     Operation::Rename => "to",
                     _ => "and",
                 };
-                let (path, second) = (Shown(path.display()), Shown(second.display()));
+                let (path, second) = (escaped_path(path), escaped_path(second));
                 write!(f, " {path} {between} {second}")
             }
             Self::Kind(kind) if operation == Operation::NextId => write!(f, " {kind}"),
@@ -70,6 +89,7 @@ impl Subject {
             Self::Object(object) => write!(f, " {object}"),
             Self::Btf(id) => write!(f, " BTF {id}"),
             Self::Map { map_type, name } => named(f, map_type, "map", name),
+            Self::ExistingMap { id, name } => named(f, &"map", &id.to_string(), name.as_str()),
             Self::Prog { prog_type, name } => named(f, prog_type, "program", name),
             Self::AttachPoint {
                 attach_type,

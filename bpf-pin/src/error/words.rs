@@ -2,42 +2,44 @@
 
 use std::fmt;
 
-use crate::cause::Cause;
-use crate::shown::Shown;
-
-use super::{Error, Operation};
+use super::escaped::escaped_path;
+use super::{Cause, Error, Operation};
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (operation, cause) = (self.operation(), self.cause());
         if let Some((around, path)) = &self.0.during {
             let (verb, _) = around.words();
-            write!(f, "{verb} {}: ", Shown(path.display()))?;
-            // Which is for a view to say "use PerCpu" of.
-            if *around == Operation::Migrate && cause == Some(&Cause::PerCpu { is_per_cpu: true }) {
+            write!(f, "{verb} {}: ", escaped_path(path))?;
+            // PerCpu is the remedy for a view only.
+            if *around == Operation::Migrate
+                && matches!(cause, Some(Cause::PerCpu { is_per_cpu: true }))
+            {
                 return f.write_str("a map has a value for each CPU: use Migrate::bytes");
             }
         }
         self.0.subject.write(operation, f)?;
-        if operation.is_batch() {
-            write!(f, " after {} elements", self.0.elements_done)?;
+        match self.0.elements_done {
+            0 => {}
+            1 => f.write_str(" after 1 element")?,
+            done => write!(f, " after {done} elements")?,
         }
-        if operation == Operation::Freeze && cause == Some(&Cause::Frozen) {
-            return f.write_str(": it is frozen already");
+        if operation == Operation::Freeze && matches!(cause, Some(Cause::Frozen)) {
+            return f.write_str(": the map is frozen already");
         }
         write!(f, ": {}", self.0.reason)?;
         match (operation, cause) {
             (Operation::MountBpffs | Operation::AttachBpffs, Some(Cause::Missing { .. })) => {
-                f.write_str("; the directory must be made first")?;
+                f.write_str(": create the directory first")?;
             }
             // The commands that take one.
             (Operation::CreateMap | Operation::LoadProg, Some(Cause::UserNamespace)) => {
-                f.write_str("; from Linux 6.9 on a token serves: Token::create")?;
+                f.write_str("; from Linux 6.9 a token allows it: Token::create")?;
             }
             _ => {}
         }
         match self.log() {
-            Some(log) => write!(f, "; the verifier's last words:\n{}", last_lines(log, 24)),
+            Some(log) => write!(f, "; the verifier's log ends:\n{}", last_lines(log, 24)),
             None => Ok(()),
         }
     }

@@ -10,9 +10,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, open, 
 use rustix::io::Errno;
 
 use crate::bpffs::{Bpffs, error};
-use crate::cause::Cause;
 use crate::dir::{Entry, EntryType, PinDir, Walk};
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::object::Object;
 use crate::procfs::{Mount, mount_id};
 use crate::types::Access;

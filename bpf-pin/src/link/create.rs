@@ -5,9 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::object::try_info;
 use crate::prog::Prog;
 use crate::sys::{self, LinkOpts, NonZeroFd};
@@ -28,15 +27,15 @@ impl LinkSpec<'_> {
     /// [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type are not attached so,
     /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the program is for
     /// another way; EINVAL where they do not fit otherwise or the kernel does not know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
-    /// [`NoDevice`](Cause::NoDevice) (EINVAL for XDP, ENODEV);
+    /// [`NoTarget`](Cause::NoTarget) (EINVAL for XDP, ENODEV);
     /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
     /// (EBUSY) or in the other one (EEXIST); EEXIST of a device that is part of one with an XDP
     /// program; EBUSY where a function of netfilter has this priority, and where the program traces
     /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
     /// has a flow dissector; ESTALE where the revision is another;
-    /// [`NotACgroup`](Cause::NotACgroup) (EBADF); [`NoTracepoint`](Cause::NoTracepoint) (ENOENT);
-    /// [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption) and
-    /// [`NoDescriptor`](Cause::NoDescriptor), without a syscall;
+    /// [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF); [`NoTarget`](Cause::NoTarget) (ENOENT);
+    /// [`InvalidArgument`](Cause::InvalidArgument), [`InvalidArgument`](Cause::InvalidArgument) and
+    /// [`InvalidArgument`](Cause::InvalidArgument), without a syscall;
     /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
     ///
     /// # References

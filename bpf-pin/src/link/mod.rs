@@ -13,9 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::object::info_error;
 use crate::prog::Prog;
 use crate::sys::{self, AsMap};
@@ -48,7 +47,7 @@ impl Link {
     /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group's link where it is of the same
     /// type and for another way;
     /// EEXIST of TCX and netkit where `new` is attached there already, by another link;
-    /// [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
+    /// [`UnsupportedType`](Cause::UnsupportedType) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
     /// tracing, raw tracepoints, perf events and netfilter;
     /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
     /// attached to is gone.
@@ -183,7 +182,7 @@ impl Link {
             (Errno::INVAL | Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
                 match has_no_update(link_type) {
-                    true => Some(Cause::NoUpdate { link_type }),
+                    true => Some(Cause::unsupported_link(link_type, "cannot be updated")),
                     false if errno == Errno::INVAL => prog_types::check_update(new, &info.target),
                     false => None,
                 }
@@ -203,7 +202,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::DetachLink`](crate::error::Operation::DetachLink): [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP) where only the last descriptor
+    /// [`Operation::DetachLink`](crate::error::Operation::DetachLink): [`UnsupportedType`](Cause::UnsupportedType) (EOPNOTSUPP) where only the last descriptor
     /// and pin of a link of this type detach it: tracing, raw tracepoints, iterators, perf events,
     /// kprobes and uprobes, and struct_ops before Linux 6.11.
     ///
@@ -228,7 +227,8 @@ impl Link {
         let cause = match (errno, &info) {
             (Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
-                has_no_detach(link_type).then_some(Cause::NoDetach { link_type })
+                let problem = "are detached only with their last descriptor and pin";
+                has_no_detach(link_type).then(|| Cause::unsupported_link(link_type, problem))
             }
             _ => None,
         };
@@ -242,7 +242,7 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateIter`](crate::error::Operation::CreateIter): [`NotAnIterator`](Cause::NotAnIterator) (EINVAL).
+    /// [`Operation::CreateIter`](crate::error::Operation::CreateIter): [`UnsupportedType`](Cause::UnsupportedType) (EINVAL).
     ///
     /// # Examples
     ///
@@ -264,7 +264,9 @@ impl Link {
             Err(errno) => {
                 let other = |info: LinkInfo| {
                     let link_type = info.link_type;
-                    (link_type != LinkType::ITER).then_some(Cause::NotAnIterator { link_type })
+                    let problem = "are not iterators";
+                    (link_type != LinkType::ITER)
+                        .then(|| Cause::unsupported_link(link_type, problem))
                 };
                 let info = (errno == Errno::INVAL).then(|| self.info().ok()).flatten();
                 let reason = Reason::new(errno, info.and_then(other));

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use bpf_pin_sys as abi;
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::proof;
 use crate::sys;
 use crate::types::{AttachType, Kind, ProgType};

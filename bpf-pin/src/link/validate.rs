@@ -3,8 +3,7 @@
 
 use bpf_pin_sys as abi;
 
-use crate::cause::Cause;
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::types::AttachType;
 
 use super::LinkSpec;
@@ -35,10 +34,8 @@ impl LinkSpec<'_> {
         );
         let takes_xdp_flags = matches!(self.target, LinkTarget::Xdp { .. });
         if !self.takes_attach_type() {
-            return Err(Cause::WrongTarget {
-                attach_type: self.attach_type(),
-                target: name,
-            });
+            let problem = format!("{} cannot be used with a {name}", self.attach_type());
+            return Err(Cause::invalid("attach_type", problem));
         }
         let unsupported = [
             ("xdp_flags", self.xdp_flags.is_some() && !takes_xdp_flags),
@@ -52,10 +49,10 @@ impl LinkSpec<'_> {
             ("cookies", self.cookies.is_some() && count.is_none()),
         ];
         if let Some((option, _)) = unsupported.into_iter().find(|(_, is_given)| *is_given) {
-            return Err(Cause::InvalidOption {
+            return Err(Cause::invalid(
                 option,
-                problem: format!("is not for a {name}"),
-            });
+                format!("cannot be set for a {name}"),
+            ));
         }
         self.check_flags()?;
         if let Operand::Uprobes(uprobes) = self.operand {
@@ -117,17 +114,14 @@ impl LinkSpec<'_> {
     fn check_flags(&self) -> Result<(), Cause> {
         let has = |flag| self.flags & flag != 0;
         let is_ordered = self.target.is_ordered();
-        let problem = |problem| {
-            let option = "flags";
-            Err(Cause::InvalidOption { option, problem })
-        };
+        let problem = |problem: String| Err(Cause::invalid("flags", problem));
         let what = match self.target {
             // The kernel would then read descriptor 0.
             _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
             _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
             // The kernel would take the descriptor of a position for an id.
             _ if is_ordered && has(abi::BPF_F_ID) => {
-                return problem("have BPF_F_ID, which is for a position to say".to_owned());
+                return problem("contain BPF_F_ID, which is set by a position".to_owned());
             }
             LinkTarget::UprobeMulti { .. } if has(abi::BPF_F_UPROBE_MULTI_PATH_FD) => {
                 "BPF_F_UPROBE_MULTI_PATH_FD"
@@ -135,11 +129,11 @@ impl LinkSpec<'_> {
             LinkTarget::Tracing { .. } | LinkTarget::RawTracepoint { .. }
                 if self.flags != 0 && !matches!(self.operand, Operand::Object(_)) =>
             {
-                return problem(format!("are not for a {}", self.target_kind()));
+                return problem(format!("cannot be set for a {}", self.target_kind()));
             }
             _ => return Ok(()),
         };
-        Err(Cause::NoDescriptor { what })
+        Err(Cause::no_descriptor(what))
     }
 }
 
@@ -148,8 +142,6 @@ fn check_count(option: &'static str, found: usize, count: usize) -> Result<(), C
     if found == 0 || found == count {
         return Ok(());
     }
-    Err(Cause::InvalidOption {
-        option,
-        problem: format!("are {found}, and what they are for is {count}"),
-    })
+    let problem = format!("has {found} elements, expected {count} or none");
+    Err(Cause::invalid(option, problem))
 }

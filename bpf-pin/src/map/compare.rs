@@ -3,8 +3,8 @@
 use bpf_pin_sys as abi;
 
 use crate::error::Result;
+use crate::error::mismatch::{MapFields, Mismatch};
 use crate::map::{Map, MapInfo, MapSpec};
-use crate::mismatch::{MapFields, Mismatch};
 use crate::sys;
 use crate::sys::cpu;
 use crate::types::MapFlags;

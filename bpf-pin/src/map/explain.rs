@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::process::is_filtered;
 use crate::procfs;
 use crate::sys::{self, WriteError};

@@ -4,9 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::map::Map;
 use crate::map::explain::{denied_access, is_frozen};
 use crate::process::{Capability, lacks};
@@ -47,7 +46,7 @@ impl Map {
     pub fn freeze(&self) -> Result<()> {
         sys::map_freeze(self.as_fd()).map_err(|errno| {
             let cause = freeze_cause(self.as_fd(), errno);
-            Error::new(Operation::Freeze, Reason::new(errno, cause))
+            Error::new(Operation::Freeze, Reason::new(errno, cause)).of_map(self.as_fd())
         })
     }
 }

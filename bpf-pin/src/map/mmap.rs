@@ -7,8 +7,7 @@ use std::os::fd::AsFd;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::map::explain::{denied_access, is_frozen};
 use crate::map::{Map, MapInfo};
 use crate::sys::{self, Atom, Mapping};
@@ -77,7 +76,7 @@ impl Map {
     /// | condition | cause | errno |
     /// |---|---|---|
     /// | the map is not an array with [`MapFlags::MMAPABLE`] | [`NotMmapable`](Cause::NotMmapable) | none, no mmap(2) |
-    /// | the value size is not a multiple of the size of `T` | [`NoMultiple`](Cause::NoMultiple) | none, no mmap(2) |
+    /// | the value size is not a multiple of the size of `T` | [`InvalidArgument`](Cause::InvalidArgument) | none, no mmap(2) |
     /// | the map was opened for reading only or writing only, for any `T` | [`MapAccess`](Cause::MapAccess) | EACCES, EINVAL |
     /// | `T` writes and the map is frozen | [`Frozen`](Cause::Frozen) | EPERM |
     /// | `T` writes and programs may only read the map | [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) | EACCES |
@@ -88,7 +87,7 @@ impl Map {
     ///
     /// [mmap(2)](https://man7.org/linux/man-pages/man2/mmap.2.html), kernel/bpf/arraymap.c: `array_map_mmap`
     pub fn mmap<T: Atom>(&self) -> Result<Mmap<T>> {
-        let fail = |reason| Error::new(Operation::Mmap, reason);
+        let fail = |reason| Error::new(Operation::Mmap, reason).of_map(self.as_fd());
         let info: abi::bpf_map_info =
             sys::info(self.as_fd()).map_err(|errno| fail(Reason::errno_only(errno)))?;
         let info = MapInfo::from_raw(info);
@@ -98,7 +97,8 @@ impl Map {
         }
         let value_size = info.value_size;
         if value_size as usize % atomic != 0 {
-            return Err(fail(Cause::NoMultiple { value_size, atomic }.into()));
+            let problem = format!("is {value_size}, not a multiple of {atomic}, the atomic's size");
+            return Err(fail(Cause::invalid("value_size", problem).into()));
         }
         let atoms = value_size as usize / atomic;
         // The kernel aligns each value to 8 bytes.

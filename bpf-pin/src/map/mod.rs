@@ -8,7 +8,7 @@ mod mmap;
 mod spec;
 mod validate;
 
-pub use crate::mismatch::{MapFields, Mismatch};
+pub use crate::error::mismatch::{MapFields, Mismatch};
 pub use crate::sys::{AsMap, Atom, LoadOnly};
 pub use elements::{
     Cursor, Descriptor, ElemFlags, Elements, Iter, Key, Keys, Layout, PerCpu, Plain, Readable,

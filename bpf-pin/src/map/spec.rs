@@ -5,11 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::mismatch::MapFields;
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::map::Map;
-use crate::mismatch::MapFields;
 use crate::sys::{self, NonZeroFd};
 use crate::token::Token;
 use crate::types::{Command, InvalidName, MapFlags, MapType, ObjName};
@@ -177,12 +176,12 @@ impl<'fd> MapSpec<'fd> {
     ///
     /// | condition | cause | errno |
     /// |---|---|---|
-    /// | the name is not valid | [`InvalidName`](Cause::InvalidName) | none, no syscall |
-    /// | a map of maps without [`inner_map`](Self::inner_map) | [`NoDescriptor`](Cause::NoDescriptor) | none, no syscall |
-    /// | [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf) | [`NoDescriptor`](Cause::NoDescriptor) | none, no syscall |
-    /// | a size or flag breaks a rule of the type | [`InvalidField`](Cause::InvalidField) | EINVAL |
+    /// | the name is not valid | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
+    /// | a map of maps without [`inner_map`](Self::inner_map) | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
+    /// | [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf) | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
+    /// | a size or flag breaks a rule of the type | [`InvalidArgument`](Cause::InvalidArgument) | EINVAL |
     /// | other combinations of fields; a type unknown to the kernel | | EINVAL |
-    /// | the map would be too large | | E2BIG |
+    /// | the map would be too large; the cause if one entry would do | [`InvalidArgument`](Cause::InvalidArgument) | E2BIG |
     /// | out of memory | | ENOMEM |
     /// | a capability is missing | [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) | EPERM |
     /// | the memory limit is reached | [`Memlock`](Cause::Memlock) | EPERM |
@@ -202,6 +201,7 @@ impl<'fd> MapSpec<'fd> {
             let cause = match errno {
                 Errno::PERM => self.memlock().or_else(|| self.unprivileged()),
                 Errno::INVAL => self.violated_rule(),
+                Errno::TOOBIG => self.too_many_entries(),
                 _ => None,
             };
             self.error(Reason::new(errno, cause))
@@ -226,7 +226,7 @@ impl<'fd> MapSpec<'fd> {
         } else {
             return Ok(());
         };
-        Err(Cause::NoDescriptor { what })
+        Err(Cause::no_descriptor(what))
     }
 
     fn create_raw(&self) -> Result<Map, Errno> {
@@ -273,16 +273,30 @@ impl<'fd> MapSpec<'fd> {
     /// `RLIMIT_MEMLOCK` is the cause if the smallest map of the type can be created.
     #[cold]
     fn memlock(&self) -> Option<Cause> {
+        diagnose::memlock().filter(|_| self.is_created_with_one_entry())
+    }
+
+    #[cold]
+    fn too_many_entries(&self) -> Option<Cause> {
+        let (max_entries, map_type) = (self.max_entries, self.map_type);
+        self.is_created_with_one_entry().then(|| {
+            let problem =
+                format!("is {max_entries}, more than this kernel allows for this {map_type} map");
+            Cause::invalid("max_entries", problem)
+        })
+    }
+
+    fn is_created_with_one_entry(&self) -> bool {
         // The smallest ring buffer depends on the page size.
         if matches!(self.map_type, MapType::RINGBUF | MapType::USER_RINGBUF) || self.max_entries < 2
         {
-            return None;
+            return false;
         }
         let smallest = Self {
             max_entries: 1,
             ..self.clone()
         };
-        diagnose::memlock().filter(|_| smallest.create_raw().is_ok())
+        smallest.create_raw().is_ok()
     }
 
     #[cold]

@@ -1,8 +1,7 @@
 //! The rules of each map type for sizes and flags, as the kernel's `map_alloc_check` functions have them.
 //! They are the same on every kernel that has the type.
 
-use crate::cause::Cause;
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::map::MapSpec;
 use crate::sys;
 use crate::types::{Access, MapFlags, MapType};
@@ -10,7 +9,7 @@ use crate::types::{Access, MapFlags, MapType};
 const ZERO: &str = "must be 0";
 const NON_ZERO: &str = "must be more than 0";
 const FOUR: &str = "must be 4";
-const ONE_ACCESS: &str = "must not hold both BPF_F_RDONLY and BPF_F_WRONLY";
+const ONE_ACCESS: &str = "must not contain both BPF_F_RDONLY and BPF_F_WRONLY";
 
 impl MapSpec<'_> {
     /// Explains an EINVAL: the first rule of the type that this spec violates.
@@ -26,7 +25,7 @@ impl MapSpec<'_> {
             ("map_flags", self.flags_rule()),
         ];
         let violated = rules.into_iter().find(|(_, (is_met, _))| !is_met);
-        violated.map(|(field, (_, rule))| Cause::InvalidField { field, rule })
+        violated.map(|(field, (_, rule))| Cause::invalid(field, rule))
     }
 
     /// The type's rule for the key size, and true if it is met.
@@ -76,7 +75,7 @@ impl MapSpec<'_> {
             _ if self.is_local_storage() => (entries == 0, ZERO),
             MapType::RINGBUF | MapType::USER_RINGBUF => {
                 let is_met = entries.is_power_of_two() && entries >= sys::page_size() as u32;
-                (is_met, "must be whole pages and a power of two")
+                (is_met, "must be a power of two and at least the page size")
             }
             _ => (entries > 0, NON_ZERO),
         }
@@ -90,22 +89,21 @@ impl MapSpec<'_> {
             matches!(self.map_type, MapType::LPM_TRIE | MapType::RHASH) || self.is_local_storage();
         if needs_no_prealloc {
             let is_met = self.flags.contains(MapFlags::NO_PREALLOC);
-            return (is_met, "must hold BPF_F_NO_PREALLOC");
+            return (is_met, "must contain BPF_F_NO_PREALLOC");
         }
         let is_arena = self.map_type == MapType::ARENA;
         let is_met = !is_arena || self.flags.contains(MapFlags::MMAPABLE);
-        (is_met, "must hold BPF_F_MMAPABLE")
+        (is_met, "must contain BPF_F_MMAPABLE")
     }
 
     /// The access that a descriptor created with these flags has.
     pub(crate) fn access(&self) -> Result<Access> {
-        let (field, rule) = ("map_flags", ONE_ACCESS);
         let both = MapFlags::RDONLY | MapFlags::WRONLY;
         match self.flags & both {
             MapFlags::RDONLY => Ok(Access::ReadOnly),
             MapFlags::WRONLY => Ok(Access::WriteOnly),
             flags if flags.is_empty() => Ok(Access::ReadWrite),
-            _ => Err(self.error(Cause::InvalidField { field, rule }.into())),
+            _ => Err(self.error(Cause::invalid("map_flags", ONE_ACCESS).into())),
         }
     }
 

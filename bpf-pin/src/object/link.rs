@@ -41,7 +41,7 @@ typed_object! {
     ///
     /// | condition | cause | errno |
     /// |---|---|---|
-    /// | `access` is not [`Access::ReadWrite`] | [`LinkAccess`](crate::error::Cause::LinkAccess) | EINVAL |
+    /// | `access` is not [`Access::ReadWrite`] | [`InvalidArgument`](crate::error::Cause::InvalidArgument) | EINVAL |
     open_with;
 
     /// `BPF_LINK_GET_FD_BY_ID`. Linux 5.8. The command has no open flags: only that of

@@ -3,9 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result, Subject};
 use crate::path::Pathname;
 use crate::path::{AtError, AtPath, with_path};
 use crate::sys::InfoBuf;

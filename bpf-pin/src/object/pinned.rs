@@ -7,9 +7,8 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::path::Pathname;
 use crate::path::{AtPath, with_path};
 use crate::sys::{self, AsMap, sealed::Sealed};

@@ -136,9 +136,9 @@ macro_rules! typed_object {
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
             /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | a name or the path is too long | [`TooLong`](crate::error::Cause::TooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
-            /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
+            /// | a NUL in the path | [`InvalidPath`](crate::error::Cause::InvalidPath), without a system call | |
             /// | the kind could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             ///
             /// # References
@@ -232,16 +232,16 @@ macro_rules! typed_object {
             /// |---|---|---|
             /// | the name is taken | [`Exists`](crate::error::Cause::Exists) | EEXIST |
             /// | a directory of the path is missing | [`Missing`](crate::error::Cause::Missing) | ENOENT |
-            /// | the path ends with a slash | [`TrailingSlash`](crate::error::Cause::TrailingSlash) | ENOENT |
+            /// | the path ends with a slash | [`InvalidPath`](crate::error::Cause::InvalidPath) | ENOENT |
             /// | the path leads to another file system | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT, EPERM |
             /// | the name holds a '.', which bpffs refuses | [`Dot`](crate::error::Cause::Dot) | EPERM |
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
             /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
-            /// | a name or the path is too long | [`NameTooLong`](crate::error::Cause::NameTooLong), [`PathTooLong`](crate::error::Cause::PathTooLong) | ENAMETOOLONG |
+            /// | a name or the path is too long | [`TooLong`](crate::error::Cause::TooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
-            /// | a NUL in the path | [`InteriorNul`](crate::error::Cause::InteriorNul), without a system call | |
+            /// | a NUL in the path | [`InvalidPath`](crate::error::Cause::InvalidPath), without a system call | |
             ///
             /// # References
             ///
@@ -319,7 +319,7 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | it is not of a map, program or link | [`NotBpf`](crate::error::Cause::NotBpf) | |
+            /// | it is not of a map, program or link | [`WrongDescriptor`](crate::error::Cause::WrongDescriptor) | |
             /// | its kind or id could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             pub fn is_same_object(&self, other: impl AsFd) -> Result<bool> {
                 is_same_object(self.identity()?, other)

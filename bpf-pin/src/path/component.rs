@@ -13,6 +13,8 @@ use super::inline::{InlineCStr, InteriorNul};
 
 /// The longest name.
 pub(crate) const NAME_MAX: usize = 255;
+/// The longest path, without its NUL.
+pub(crate) const PATH_MAX: usize = 4095;
 
 /// A NUL-terminated name, in place.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::cause::Cause;
 use crate::diagnose;
+use crate::error::Cause;
 use crate::process::{
     Capability, Lockdown, in_user_namespace, is_filtered, lacks, lockdown,
     unprivileged_bpf_disabled,

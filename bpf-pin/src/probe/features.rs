@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::io::Errno;
 
 use crate::bpffs::MountOptions;
-use crate::cause::Cause;
 use crate::dir::PinDir;
+use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 

@@ -6,9 +6,8 @@ use bpf_pin_sys::{self as abi, Version};
 use rustix::io::Errno;
 
 use super::log::{Logged, with_log};
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::process::is_filtered;
 use crate::prog::{Insn, Prog, ProgSpec};
 use crate::sys::{self, NonZeroFd, ProgData, ProgField, Records};
@@ -35,11 +34,11 @@ impl ProgSpec<'_> {
     ///   not exist
     ///
     /// Without a syscall:
-    /// - [`InvalidName`](Cause::InvalidName)
-    /// - [`NoInsns`](Cause::NoInsns) for an empty program
-    /// - [`Records`](Cause::Records) for bytes that are not a whole number of records
-    /// - [`FdArray`](Cause::FdArray) for an instruction with an index beyond the end of [`fd_array`](Self::fd_array)
-    /// - [`NoDescriptor`](Cause::NoDescriptor) for records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD`
+    /// - [`InvalidArgument`](Cause::InvalidArgument) for an invalid name
+    /// - [`InvalidArgument`](Cause::InvalidArgument) for an empty program
+    /// - [`InvalidArgument`](Cause::InvalidArgument) for bytes that are not a whole number of records
+    /// - [`InvalidArgument`](Cause::InvalidArgument) for an instruction with an index beyond the end of [`fd_array`](Self::fd_array)
+    /// - [`InvalidArgument`](Cause::InvalidArgument) for records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD`
     ///   without a token
     ///
     /// # References
@@ -97,8 +96,7 @@ impl ProgSpec<'_> {
     }
 
     fn arguments(&self) -> Result<(abi::bpf_attr_prog_load, ProgData<'_>), Cause> {
-        let name =
-            ObjName::new(self.name).map_err(|invalid| Cause::InvalidName { name: invalid.name })?;
+        let name = ObjName::new(self.name).map_err(|invalid| Cause::invalid_name(&invalid.name))?;
         let data = ProgData {
             insns: self.insns,
             license: &self.license,
@@ -110,24 +108,22 @@ impl ProgSpec<'_> {
             signature: self.signature,
         };
         if self.insns.is_empty() {
-            return Err(Cause::NoInsns);
+            return Err(Cause::invalid("insns", "is empty"));
         }
         if self.flags.bits() & abi::BPF_F_TOKEN_FD != 0 && self.token.is_none() {
             let what = "BPF_F_TOKEN_FD";
-            return Err(Cause::NoDescriptor { what });
+            return Err(Cause::no_descriptor(what));
         }
         let all = [data.func_info, data.line_info, data.core_relos];
         if self.btf.is_none() && all.iter().any(|records| !records.is_empty()) {
             let what = "prog_btf_fd";
-            return Err(Cause::NoDescriptor { what });
+            return Err(Cause::no_descriptor(what));
         }
         if let Some((insn, index)) = data.beyond_array() {
             let length = self.fd_array.len();
-            return Err(Cause::FdArray {
-                insn,
-                index,
-                length,
-            });
+            let problem =
+                format!("has {length} descriptors, and instruction {insn} uses index {index}");
+            return Err(Cause::invalid("fd_array", problem));
         }
         let (token_fd, token_flag) = Token::argument(self.token);
         let attr = abi::bpf_attr_prog_load {
@@ -281,9 +277,8 @@ fn records<'a>(
     (bytes, rec_size): (&'a [u8], u32),
 ) -> Result<Records<'a>, Cause> {
     let length = bytes.len();
-    Records::new(bytes, rec_size).ok_or(Cause::Records {
-        what,
-        length,
-        rec_size,
+    Records::new(bytes, rec_size).ok_or_else(|| {
+        let problem = format!("has {length} bytes, not a multiple of the record size {rec_size}");
+        Cause::invalid(what, problem)
     })
 }

@@ -7,9 +7,8 @@ use bitflags::bitflags;
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::prog::Prog;
 use crate::sys::{self, RunArgs, RunError, RunOut};
 use crate::types::ProgType;
@@ -138,11 +137,11 @@ impl Prog {
     /// # Errors
     ///
     /// [`Operation::RunProg`](crate::error::Operation::RunProg):
-    /// - [`NoContext`](Cause::NoContext) for a context of struct_ops, or of a type newer than this library
-    /// - [`InvalidField`](Cause::InvalidField) (EINVAL) for a packet shorter than 14 bytes
+    /// - [`UnsupportedType`](Cause::UnsupportedType) for a context of struct_ops, or of a type newer than this library
+    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a packet shorter than 14 bytes
     /// - EINVAL for a field that the type does not accept, or that it requires and does not get
-    /// - [`NoTestRun`](Cause::NoTestRun) (ENOTSUPP) for a type that cannot be run this way
-    /// - [`NoRoom`](Cause::NoRoom) (ENOSPC), with the size needed, if a buffer is too short; the program has run and
+    /// - [`UnsupportedType`](Cause::UnsupportedType) (ENOTSUPP) for a type that cannot be run this way
+    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed, if a buffer is too short; the program has run and
     ///   the buffer is filled
     /// - ENXIO for a CPU that is offline
     /// - EINTR if a signal arrives between two runs; some of the runs are done
@@ -182,7 +181,8 @@ impl Prog {
             }
             Err(RunError::Context(number)) => {
                 let prog_type = ProgType(number);
-                Cause::NoContext { prog_type }.into()
+                let problem = "cannot be given a context: the kernel may follow addresses in it";
+                Cause::unsupported_prog(prog_type, problem).into()
             }
             Err(RunError::Info(errno)) => {
                 let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
@@ -201,7 +201,8 @@ impl Prog {
             Errno::NOSPC => no_room(args, out),
             sys::ENOTSUPP => {
                 let prog_type = self.info().ok()?.prog_type;
-                Some(Cause::NoTestRun { prog_type })
+                let problem = "cannot be test-run on this kernel";
+                Some(Cause::unsupported_prog(prog_type, problem))
             }
             Errno::PERM => diagnose::for_bpf(),
             Errno::INVAL if args.data_in.len() < ETH_HLEN => self.too_short(),
@@ -223,10 +224,7 @@ impl Prog {
                 | ProgType::LWT_XMIT
                 | ProgType::FLOW_DISSECTOR
         );
-        is_for_packets.then_some(Cause::InvalidField {
-            field: "data_size_in",
-            rule: "must be 14 or more",
-        })
+        is_for_packets.then(|| Cause::invalid("data_size_in", "must be 14 or more"))
     }
 }
 
@@ -242,9 +240,9 @@ fn no_room(args: &RunArgs<'_>, out: RunOut) -> Option<Cause> {
     ];
     let short = |&(_, room, size): &(&str, usize, u32)| room > 0 && size as usize > room;
     let (what, room, needed) = all.into_iter().find(short)?;
-    Some(Cause::NoRoom {
+    Some(Cause::BufferTooSmall {
         what,
         room,
-        needed: needed as usize,
+        needed: Some(needed as usize),
     })
 }

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::dir::PinDir;
-use crate::error::{Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
 use crate::object::open_error;
 use crate::object::pin_at;
@@ -122,7 +121,7 @@ impl PinDir {
     /// [`Operation::Attach`] with the pin's path and one of these:
     ///
     /// - [`Operation::UpdateLink`], and nothing was changed:
-    ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint);
+    ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AttachedElsewhere`](Cause::AttachedElsewhere);
     ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
     ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
     ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
@@ -205,7 +204,9 @@ impl PinDir {
                 Ok(Step::Done(attached)) => return Ok(attached),
                 Ok(Step::Retry(error)) if tries == TRIES => return Err(error),
                 Ok(Step::Retry(_)) => tries += 1,
-                Err(error) if lock_tries < LOCK_TRIES && error.cause() == Some(&Cause::Locked) => {
+                Err(error)
+                    if lock_tries < LOCK_TRIES && matches!(error.cause(), Some(Cause::Locked)) =>
+                {
                     lock_tries += 1;
                     continue;
                 }
@@ -295,7 +296,7 @@ impl AttachRequest<'_> {
                 }
                 Err(error) => match error.cause() {
                     Some(Cause::Detached) => StaleReason::Gone,
-                    Some(Cause::NoUpdate { .. }) => StaleReason::NoUpdate,
+                    Some(Cause::UnsupportedType { .. }) => StaleReason::NoUpdate,
                     _ => return Err(error),
                 },
             },
@@ -311,7 +312,7 @@ impl AttachRequest<'_> {
             Err(errno) => return fail(Reason::errno_only(errno)),
         };
         if !expected.matches(&info.target) {
-            let found = info.target;
+            let (expected, found) = (expected.to_string(), info.target.to_string());
             return fail(Cause::AttachedElsewhere { expected, found }.into());
         }
         let Some(name) = self.spec.target_name() else {
@@ -320,8 +321,9 @@ impl AttachRequest<'_> {
         let expected = name.to_string_lossy();
         match link.target_name()? {
             Some(found) if found != expected => {
-                let expected = expected.into_owned();
-                fail(Cause::AnotherTracepoint { expected, found }.into())
+                let of = |name: &str| format!("tracepoint {name}");
+                let (expected, found) = (of(&expected), of(&found));
+                fail(Cause::AttachedElsewhere { expected, found }.into())
             }
             _ => Ok(()),
         }

@@ -3,8 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Cause, Error, Operation, Result};
 use crate::map::{ElemFlags, Elements, Map};
 use crate::types::MapType;
 
@@ -128,7 +127,7 @@ impl<'a, 'f> Copy<'a, 'f> {
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {
-                return Err(refuse(Cause::NotCopied { map_type }));
+                return Err(refuse(Cause::unsupported_map(map_type, "cannot be copied")));
             }
         }
         let new = new.elements()?;
@@ -353,7 +352,7 @@ fn is_aborted(error: &Error) -> bool {
 fn is_full(error: &Error) -> bool {
     matches!(
         error.cause(),
-        Some(Cause::MaxEntries { .. } | Cause::IndexBeyond { .. })
+        Some(Cause::MaxEntries { .. } | Cause::IndexOutOfRange { .. })
     )
 }
 

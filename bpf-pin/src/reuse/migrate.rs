@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::dir::{ByteLock, PinDir, backup_name};
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::map::{Map, MapSpec};
 use crate::path::Component;
 use crate::types::Access;
@@ -54,11 +53,11 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// # Errors
 ///
-/// [`Operation::Migrate`](crate::error::Operation::Migrate), and the old map has the name: [`NotCopied`](Cause::NotCopied) for other types;
+/// [`Operation::Migrate`](crate::error::Operation::Migrate), and the old map has the name: [`UnsupportedType`](Cause::UnsupportedType) for other types;
 /// [`Size`](Cause::Size) where the function's types are not as large as the map's;
 /// [`PerCpu`](Cause::PerCpu) where it has types and one of the maps a value for each CPU;
 /// [`MaxEntries`](Cause::MaxEntries) (E2BIG, of a trie ENOSPC) where the new map is too small,
-/// [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) of an array;
+/// [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG) of an array;
 /// [`IterationAborted`](Cause::IterationAborted) where so much is deleted meanwhile that the walk comes to no end;
 /// [`MapAccess`](Cause::MapAccess) (EPERM) where the new one is asked for with
 /// [`RDONLY`](crate::types::MapFlags::RDONLY); whatever else stops elements from being read or written, or
@@ -66,7 +65,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// [`Operation::Lock`](crate::error::Operation::Lock) with [`Migrating`](Cause::Migrating) where another process or thread is at it, or
 /// has not dropped its [`Migration`], for longer than one [waits](Self::patience). [`Operation::Reuse`](crate::error::Operation::Reuse) with
-/// [`NameTooLong`](Cause::NameTooLong) for a name of more than 233 bytes whose map does not fit.
+/// [`TooLong`](Cause::TooLong) for a name of more than 233 bytes whose map does not fit.
 ///
 /// # Examples
 ///
@@ -257,7 +256,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// With the migration, which is not committed: [`InvalidOption`](Cause::InvalidOption) for one that was
+    /// With the migration, which is not committed: [`InvalidArgument`](Cause::InvalidArgument) for one that was
     /// [resumed](MapOutcome::Resumed), because what was copied is not known any more; [`Size`](Cause::Size);
     /// what `merge` returns, and it may have been called for some of the entries;
     /// as [`commit`](Self::commit).
@@ -324,11 +323,10 @@ impl Migration {
             Some(copied) => {
                 Entries::read(&self.old).and_then(|now| copied.differences(&now, merge))
             }
-            None => Err(self.merge_error(Cause::InvalidOption {
-                option: "commit_with",
-                problem: "needs what was copied, which ended with the process that did it"
-                    .to_owned(),
-            })),
+            None => Err(self.merge_error(Cause::invalid(
+                "commit_with",
+                "requires what was copied, which ended with the process that copied it",
+            ))),
         };
         match merged {
             Ok(()) => self.commit(),

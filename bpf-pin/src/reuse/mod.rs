@@ -13,9 +13,8 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::dir::PinDir;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Cause, Error, Operation, Result};
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::object::pin_at;
 use crate::path::Component;
@@ -282,7 +281,9 @@ impl PinDir {
         let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
         let _lock = match self.lock_swap() {
             Ok(lock) => Some(lock),
-            Err(reason) if reason.cause() == Some(&Cause::Locked) => return Err(fail(reason)),
+            Err(reason) if matches!(reason.cause(), Some(Cause::Locked)) => {
+                return Err(fail(reason));
+            }
             // A directory that may not be read cannot be locked, but pinned in.
             Err(_) => None,
         };

@@ -4,9 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::cause::Cause;
 use crate::dir::PinDir;
-use crate::error::Result;
+use crate::error::{Cause, Result};
 use crate::link::LinkSpec;
 use crate::map::MapSpec;
 use crate::object::open_error;
@@ -25,8 +24,7 @@ impl PinnedMap {
     /// # Errors
     ///
     /// As [`PinDir::open_or_create`]; as [`open`](Self::open) if the directory cannot be opened;
-    /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
-    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
     ///
     /// # Examples
     ///
@@ -62,8 +60,7 @@ impl PinnedLink {
     /// # Errors
     ///
     /// As [`PinDir::open_or_attach`]; as [`open`](Self::open) if the directory cannot be opened;
-    /// [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath) and
-    /// [`InteriorNul`](Cause::InteriorNul), without a syscall.
+    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
     ///
     /// # Examples
     ///
@@ -101,8 +98,8 @@ fn parted(path: &Path) -> Result<(PinDir, &OsStr, Pathname)> {
     };
     if name.is_empty() {
         let cause = match bytes {
-            [] => Cause::EmptyPath,
-            _ => Cause::TrailingSlash,
+            [] => Cause::empty_path(),
+            _ => Cause::trailing_slash(),
         };
         return Err(open_error(path, cause.into()));
     }

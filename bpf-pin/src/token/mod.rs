@@ -9,9 +9,8 @@ use bpf_pin_sys as abi;
 use rustix::fs::{Mode, OFlags, fstatfs, openat};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
 use crate::diagnose;
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::process::{Capability, in_user_namespace, lacks};
 use crate::procfs::{fd_name, fdinfo, path_of};
 use crate::sys;
@@ -56,7 +55,7 @@ impl Token {
     /// - [`InitialUserNamespace`](Cause::InitialUserNamespace) (EOPNOTSUPP)
     /// - [`NothingDelegated`](Cause::NothingDelegated) (ENOENT)
     /// - [`MissingCapability`](Cause::MissingCapability) without `CAP_BPF` in the user namespace (EPERM)
-    /// - [`ForeignBpffs`](Cause::ForeignBpffs) for a bpffs of another user namespace (EPERM)
+    /// - [`ForeignUserNamespace`](Cause::ForeignUserNamespace) for a bpffs of another user namespace (EPERM)
     /// - [`NotBpffs`](Cause::NotBpffs), [`NotTheRoot`](Cause::NotTheRoot) (EINVAL)
     /// - [`Unsupported`](Cause::Unsupported) before Linux 6.9 (EINVAL)
     /// - EACCES if the root may not be read
@@ -134,7 +133,10 @@ fn create_cause(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
         Errno::OPNOTSUPP if in_user_namespace() == Some(false) => Some(Cause::InitialUserNamespace),
         Errno::NOENT if is_known() => Some(Cause::NothingDelegated),
         Errno::PERM if is_known() => diagnose::missing(Capability::Bpf, "creating a token")
-            .or_else(|| (lacks(Capability::Bpf) == Some(false)).then_some(Cause::ForeignBpffs)),
+            .or_else(|| {
+                (lacks(Capability::Bpf) == Some(false))
+                    .then_some(Cause::ForeignUserNamespace { what: "bpffs" })
+            }),
         Errno::INVAL if sys::no_token_create() == Errno::INVAL => Some(Cause::Unsupported {
             what: "BPF tokens",
             since: SINCE_DELEGATION,
@@ -183,7 +185,7 @@ impl From<Token> for OwnedFd {
 ///
 /// # Errors
 ///
-/// [`Operation::TokenFromFd`]: [`NotAToken`](Cause::NotAToken), with what the descriptor is;
+/// [`Operation::TokenFromFd`]: [`WrongDescriptor`](Cause::WrongDescriptor), with what the descriptor is;
 /// [`NoProc`](Cause::NoProc).
 impl TryFrom<OwnedFd> for Token {
     type Error = Failed<OwnedFd>;
@@ -193,8 +195,9 @@ impl TryFrom<OwnedFd> for Token {
             Ok(_) => return Ok(Self { fd }),
             Err(reason) if matches!(reason.cause(), Some(Cause::Unproven { .. })) => {
                 match fd_name(fd.as_fd()) {
-                    Ok(name) => Cause::NotAToken {
-                        found: name.to_string_lossy().into_owned(),
+                    Ok(name) => Cause::WrongDescriptor {
+                        expected: "a token",
+                        found: Some(name.to_string_lossy().into_owned()),
                     }
                     .into(),
                     Err(_) => reason,

@@ -16,8 +16,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg,
 };
 
-use crate::cause::Cause;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::process::is_filtered;
 use crate::sys::Control;
 use crate::sys::random::random;
@@ -119,7 +118,7 @@ impl Request {
         let number = number.and_then(|number| Number::try_from(number).ok());
         self.number = number.unwrap_or_default();
         let problem = match (message, &self.fds[..]) {
-            ([], _) => return Err(Cause::HungUp.into()),
+            ([], _) => return Err(Cause::PeerClosed.into()),
             (message, _) if *message == NO_REQUEST => GIVEN_UP,
             _ if number.is_none() => "sent something else than a request",
             (_, []) if is_cut => "sent a descriptor that could not be taken",
@@ -127,13 +126,13 @@ impl Request {
             (_, [context]) if !is_cut => return Ok(context.as_fd()),
             _ => "sent more than one descriptor",
         };
-        Err(Cause::Handshake { problem }.into())
+        Err(Cause::handshake(problem).into())
     }
 }
 
 /// Returns whether the requester sent that it makes no request.
 pub(crate) fn has_given_up(reason: &Reason) -> bool {
-    matches!(reason.cause(), Some(Cause::Handshake { problem: GIVEN_UP }))
+    matches!(reason.cause(), Some(Cause::Handshake { problem }) if problem == GIVEN_UP)
 }
 
 fn starts_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
@@ -162,12 +161,12 @@ pub(crate) fn receive_answer(socket: BorrowedFd<'_>, number: Number) -> Result<i
         match parse_answer(&message[..len]) {
             Some((to, errno)) if to == number => return Ok(errno),
             Some(_) => continue,
-            None if len == 0 => return Err(Cause::HungUp.into()),
+            None if len == 0 => return Err(Cause::PeerClosed.into()),
             None => break,
         }
     }
     let problem = "sent something else than an answer";
-    Err(Cause::Handshake { problem }.into())
+    Err(Cause::handshake(problem).into())
 }
 
 fn parse_answer(message: &[u8]) -> Option<(Number, i32)> {
@@ -209,8 +208,8 @@ fn receive(
 #[cold]
 fn socket_error(errno: Errno) -> Reason {
     let cause = match errno {
-        Errno::PIPE | Errno::CONNRESET => Some(Cause::HungUp),
-        Errno::AGAIN => Some(Cause::NoAnswer),
+        Errno::PIPE | Errno::CONNRESET => Some(Cause::PeerClosed),
+        Errno::AGAIN => Some(Cause::handshake("did not answer in time")),
         _ => None,
     };
     Reason::new(errno, cause.filter(|_| !is_filtered()))

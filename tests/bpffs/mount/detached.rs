@@ -92,7 +92,7 @@ fn an_attachment_that_fails_gives_it_back() -> Outcome {
         let cause = Cause::Missing { path: gone.clone() };
         let failed = detached.attach(&gone).expect_err("nowhere");
         let because = format!(
-            "{} does not exist; the directory must be made first",
+            "{} does not exist: create the directory first",
             gone.display()
         );
         let attach = Operation::AttachBpffs;
@@ -122,8 +122,9 @@ fn an_attachment_that_fails_gives_it_back() -> Outcome {
         let nul = path.join("a\0b");
         let position = path.as_os_str().len() + 2;
         let failed = failed.into_object().attach(&nul).expect_err("a NUL");
-        let cause = Cause::InteriorNul { position };
-        let because = format!("the path holds a NUL byte after {position} bytes");
+        let because = format!("the path contains a NUL byte at offset {position}");
+        let problem = because.clone().into();
+        let cause = Cause::InvalidPath { problem };
         assert_says(failed.error(), attach, &nul, None, Some(cause), &because);
 
         let (detached, error) = failed.into_parts();

@@ -132,7 +132,7 @@ fn nothing_is_mounted_within_a_bpffs() -> Outcome {
             mount_point: Some(path.to_owned()),
         };
         let because = format!(
-            "{} is a directory in a bpffs, which is mounted at {}",
+            "{} is a directory within a bpffs, not its root: pass {}",
             inside.display(),
             path.display()
         );
@@ -231,7 +231,7 @@ fn nothing_is_made_on_the_way() -> Outcome {
             path: path.join("gone"),
         };
         let because = format!(
-            "{} does not exist; the directory must be made first",
+            "{} does not exist: create the directory first",
             path.join("gone").display()
         );
         let enoent = Some(libc::ENOENT);

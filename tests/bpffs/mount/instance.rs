@@ -84,8 +84,9 @@ fn what_is_found_instead() -> Outcome {
 
     let nul = Path::new("/proc\0");
     let error = Bpffs::at(nul).expect_err("a NUL");
-    let cause = Cause::InteriorNul { position: 5 };
-    let because = "the path holds a NUL byte after 5 bytes";
+    let because = "the path contains a NUL byte at offset 5";
+    let problem = because.into();
+    let cause = Cause::InvalidPath { problem };
     assert_says(&error, find, nul, None, Some(cause), because);
     Ok(())
 }
@@ -136,7 +137,7 @@ fn an_instance_that_was_mounted_over() -> Outcome {
         let cause = Cause::AnotherInstance { expected, found };
         let device = |dev| format!("{}:{}", libc::major(dev), libc::minor(dev));
         let because = format!(
-            "another bpffs is there (device {}, not {})",
+            "another bpffs is there (device {}, expected {})",
             device(found),
             device(expected)
         );
@@ -256,7 +257,7 @@ fn stays(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
     let failed = bpffs.unmount().expect_err("it is in use");
     let because = match &mounted {
         Some(path) => format!("it is in use: something is mounted at {}", path.display()),
-        None => "it is in use: a file or directory in it is open, or a process works there".into(),
+        None => "it is in use: a file or directory in it is open, or a process has its working directory there".into(),
     };
     let (ebusy, cause) = (Some(libc::EBUSY), Some(Cause::InUse { mounted }));
     let unmount = Operation::UnmountBpffs;
@@ -302,7 +303,7 @@ fn what_is_not_its_mount_stays_mounted() -> Outcome {
             mount_point: Some(path.to_owned()),
         };
         let because = format!(
-            "{} is a directory in a bpffs, which is mounted at {}",
+            "{} is a directory within a bpffs, not its root: pass {}",
             inside.display(),
             path.display()
         );
@@ -401,7 +402,10 @@ fn a_mountinfo_that_is_none_is_not_believed() -> Outcome {
         fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
         mount_bind(&forged, "/proc/thread-self/mountinfo")?;
         let error = Bpffs::mounts().expect_err("an ordinary file");
-        assert_eq!(error.cause(), Some(&Cause::NoProc), "{error}");
+        assert!(
+            matches!(error.cause(), Some(Cause::NoProc { .. })),
+            "{error}"
+        );
         Ok(())
     })
 }
@@ -422,7 +426,7 @@ fn a_bind_mount_over_it_stays_mounted() -> Outcome {
         let (expected, found) = (own, both[1].mount_id);
         let cause = Cause::AnotherMount { expected, found };
         let because =
-            format!("another mount of the bpffs is there (mount {found}, not {expected})");
+            format!("another mount of the bpffs is there (mount {found}, expected {expected})");
         assert_says(
             failed.error(),
             Operation::UnmountBpffs,

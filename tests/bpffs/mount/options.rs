@@ -89,8 +89,7 @@ fn works_since(
         option,
         since: Some(since),
     };
-    let because =
-        format!("the kernel ignored the option {option}, which it knows since Linux {since}");
+    let because = format!("the kernel ignored the option {option} (Linux {since})");
     let says = |error: &Error, operation, of: &Path| {
         assert_says(error, operation, of, None, Some(cause.clone()), &because);
         assert_nothing_is_mounted_at(path);
@@ -313,7 +312,7 @@ fn an_option_that_is_ignored() -> Outcome {
         let ignores = |options: &MountOptions, option, since| {
             let error = ignoring_options(|| options.mount(path)).expect_err("it is ignored");
             let cause = Cause::OptionIgnored { option, since };
-            let words = since.map(|since| format!(", which it knows since Linux {since}"));
+            let words = since.map(|since| format!(" (Linux {since})"));
             let because = format!(
                 "the kernel ignored the option {option}{}",
                 words.unwrap_or_default()
@@ -367,9 +366,9 @@ fn values_out_of_range() -> Outcome {
     let dir = directory();
     let refuses = |options: MountOptions, option, problem: &str| {
         let cause = || {
-            Some(Cause::InvalidOption {
-                option,
-                problem: problem.to_owned(),
+            Some(Cause::InvalidArgument {
+                what: option,
+                problem: problem.to_owned().into(),
             })
         };
         let because = format!("{option} {problem}");
@@ -393,20 +392,36 @@ fn values_out_of_range() -> Outcome {
     let new = MountOptions::new;
     // No privilege is needed to be told.
     as_anybody(|| {
-        refuses(new().mode(0o10000), "mode", "10000 is over 7777");
-        refuses(new().mode(u32::MAX), "mode", "37777777777 is over 7777");
-        refuses(new().uid(u32::MAX), "uid", "4294967295 stands for none");
-        refuses(new().gid(u32::MAX), "gid", "4294967295 stands for none");
-        refuses(new().source("a\0b"), "source", "holds a NUL byte");
+        refuses(
+            new().mode(0o10000),
+            "mode",
+            "is 0o10000, and the limit is 0o7777",
+        );
+        refuses(
+            new().mode(u32::MAX),
+            "mode",
+            "is 0o37777777777, and the limit is 0o7777",
+        );
+        refuses(
+            new().uid(u32::MAX),
+            "uid",
+            "is 4294967295, which means \"no change\"",
+        );
+        refuses(
+            new().gid(u32::MAX),
+            "gid",
+            "is 4294967295, which means \"no change\"",
+        );
+        refuses(new().source("a\0b"), "source", "contains a NUL byte");
         refuses(new().source(""), "source", "is empty");
         let long = "s".repeat(256);
         refuses(
             new().source(long),
             "source",
-            "has 256 bytes, and 255 is the most",
+            "has 256 bytes, and the limit is 255",
         );
-        let most = "63 is the most";
-        let problem = format!("holds 64, and {most}");
+        let most = "the limit is 63";
+        let problem = format!("contains 64, and {most}");
         refuses(
             new().delegate_cmds([Command(64)]),
             "delegate_cmds",
@@ -417,13 +432,13 @@ fn values_out_of_range() -> Outcome {
             "delegate_maps",
             &problem,
         );
-        let problem = format!("holds 4294967295, and {most}");
+        let problem = format!("contains 4294967295, and {most}");
         refuses(
             new().delegate_progs([ProgType(u32::MAX)]),
             "delegate_progs",
             &problem,
         );
-        let problem = format!("holds 65536, and {most}");
+        let problem = format!("contains 65536, and {most}");
         refuses(
             new().delegate_attachs([AttachType(65536)]),
             "delegate_attachs",

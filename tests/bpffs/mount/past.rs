@@ -23,7 +23,7 @@ fn options() -> MountOptions {
 fn leads_past(path: &Path) {
     let before = Bpffs::mounts().unwrap();
     let refused = |error: Error, operation| {
-        let because = "the path would lead past what is mounted by it";
+        let because = "the path would bypass a mount there: pass one without \"..\" and links";
         let cause = Some(Cause::PathBypassesMount);
         assert_says(&error, operation, path, None, cause, because);
         assert_eq!(Bpffs::mounts().unwrap(), before);
@@ -163,8 +163,13 @@ fn without_proc_no_link_is_mounted_by() -> Outcome {
         for refused in ["d/sub/..", "d/self", "link"] {
             let path = path.join(refused);
             let error = options().mount(&path).unwrap_err();
-            let because = "it takes /proc, which is not there or not genuine";
-            let (mounting, cause) = (Operation::MountBpffs, Some(Cause::NoProc));
+            let because = "the operation requires /proc, which is not mounted or not genuine";
+            let (mounting, cause) = (
+                Operation::MountBpffs,
+                Some(Cause::NoProc {
+                    needed_for: "the operation",
+                }),
+            );
             assert_says(&error, mounting, &path, None, cause, because);
         }
         assert!(!FileSystem::at(path.join("d"))?.is_bpffs());

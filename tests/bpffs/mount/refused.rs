@@ -44,7 +44,7 @@ fn paths_that_cannot_be_mounted_on() -> Outcome {
     in_a_directory(|path| {
         let gone = path.join("gone");
         let because = format!(
-            "{} does not exist; the directory must be made first",
+            "{} does not exist: create the directory first",
             gone.display()
         );
         let cause = Cause::Missing { path: gone.clone() };
@@ -70,20 +70,33 @@ fn paths_that_cannot_be_mounted_on() -> Outcome {
 
         let nul = path.join("a\0b");
         let position = path.as_os_str().len() + 2;
-        let because = format!("the path holds a NUL byte after {position} bytes");
-        refuses(&nul, None, Some(Cause::InteriorNul { position }), &because);
+        let because = format!("the path contains a NUL byte at offset {position}");
+        refuses(
+            &nul,
+            None,
+            Some(Cause::InvalidPath {
+                problem: because.clone().into(),
+            }),
+            &because,
+        );
 
         let enoent = Some(libc::ENOENT);
         refuses(
             Path::new(""),
             enoent,
-            Some(Cause::EmptyPath),
+            Some(Cause::InvalidPath {
+                problem: "the path is empty".into(),
+            }),
             "the path is empty",
         );
 
         let long = path.join("n".repeat(256));
-        let cause = Cause::NameTooLong { length: 256 };
-        let because = "a name in the path has 256 bytes, and 255 is the most";
+        let cause = Cause::TooLong {
+            what: "name",
+            length: 256,
+            limit: 255,
+        };
+        let because = "the name has 256 bytes, and the limit is 255";
         refuses(&long, Some(libc::ENAMETOOLONG), Some(cause), because);
 
         let (one, other) = (path.join("one"), path.join("other"));
@@ -174,7 +187,7 @@ pub fn in_a_user_namespace() {
     let path = &path.join("bpffs");
     fs::create_dir(path).expect("a directory");
 
-    let because = "creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, and this \
+    let because = "creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, and this \
                    thread is in another; from Linux 6.9 a process that has it can delegate one";
     let (eperm, cause) = (Some(libc::EPERM), Some(Cause::NeedsDelegation));
     refuses(path, eperm, cause.clone(), because);
@@ -204,9 +217,10 @@ fn a_user_namespace_in_anothers_mounts() -> Outcome {
 
 pub fn in_anothers_mounts() {
     child::become_root_of_a_user_namespace(UnshareFlags::empty());
-    let because = "this thread's mount namespace belongs to another user namespace; it may mount \
-                   in one of its own";
-    let cause = Some(Cause::ForeignMountNamespace);
+    let because = "the mount namespace belongs to another user namespace than this thread's";
+    let cause = Some(Cause::ForeignUserNamespace {
+        what: "mount namespace",
+    });
     refuses(
         Path::new(&child::argument()),
         Some(libc::EPERM),
@@ -268,8 +282,8 @@ fn in_a_full_table(root: &Path, most: u64) {
     rustix::process::chroot(root).expect("a small root");
     std::env::set_current_dir("/").expect("a small root");
     let because = format!(
-        "the mount namespace, or one that shares its mounts, has all the {most} mounts that \
-         fs.mount-max allows"
+        "the mount namespace, or one that shares its mounts, is full: fs.mount-max is \
+         {most}"
     );
     let cause = || Some(Cause::MountTableFull { most });
     let (place, enospc) = (Path::new("/place"), Some(libc::ENOSPC));
@@ -299,8 +313,12 @@ fn without_proc() -> Outcome {
         let bpffs = options().mount(&place)?;
         bpffs.still_here()?;
         assert_eq!(Bpffs::at(&place)?.dev(), bpffs.dev());
-        let because = "it takes /proc, which is not there or not genuine";
-        let cause = || Some(Cause::NoProc);
+        let because = "the operation requires /proc, which is not mounted or not genuine";
+        let cause = || {
+            Some(Cause::NoProc {
+                needed_for: "the operation",
+            })
+        };
         let (read, mounting) = (Operation::ReadMounts, Operation::MountBpffs);
         let error = Bpffs::mounts().expect_err("no /proc");
         assert_says(&error, read, Path::new(""), None, cause(), because);

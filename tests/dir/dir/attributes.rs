@@ -107,8 +107,13 @@ fn modes_that_are_none() -> Outcome {
             ),
         ];
         for (error, verb) in cases {
-            let sentence = format!("{verb}: {words} is no mode");
-            assert_says(&error, None, Cause::InvalidMode { mode }, &sentence);
+            let problem = format!("is {words}, and the limit is 0o7777");
+            let sentence = format!("{verb}: mode {problem}");
+            let cause = Cause::InvalidArgument {
+                what: "mode",
+                problem: problem.into(),
+            };
+            assert_says(&error, None, cause, &sentence);
         }
     }
     assert_eq!(fs.names(), ["pin"]);
@@ -204,10 +209,10 @@ fn ids_that_are_nobodys() -> Outcome {
         let error = unwrap_err(dir.set_owner("pin", uid, gid));
         let path = fs.at("pin");
         let sentence = format!(
-            "change the owner of {}: 4294967295 is no id of a user or group",
+            "change the owner of {}: the user or group id is 4294967295, which means \"no change\"",
             path.display()
         );
-        assert_says(&error, None, Cause::InvalidId { id }, &sentence);
+        assert_eq!(error.to_string(), sentence);
     }
     let after = dir.metadata("pin")?;
     assert_eq!((after.uid(), after.gid()), (before.uid(), before.gid()));

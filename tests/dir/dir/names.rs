@@ -12,37 +12,46 @@ use crate::dir::PINS;
 use crate::dir::methods::METHODS;
 use crate::dir::scene::*;
 
+fn invalid(problem: &str) -> Cause {
+    let problem = problem.to_owned().into();
+    Cause::InvalidPath { problem }
+}
+
 fn bad() -> Vec<(OsString, Cause, String)> {
     let dot = |name: &str| {
         let component = name.into();
-        let because = format!("{name:?} holds a '.', which bpffs allows in no name");
+        let because = format!("{name:?} contains '.', which bpffs does not allow in names");
         (name.into(), Cause::Dot { component }, because)
     };
     let slash = |name: &str| {
-        let because = format!("{name:?} holds a '/', and a name in a directory is one component");
-        (name.into(), Cause::Slash { name: name.into() }, because)
+        let because = format!("{name:?} contains '/', and a name in a directory is one component");
+        (name.into(), invalid(&because), because)
     };
     let nul = |name: &str, position| {
-        let because = format!("the path holds a NUL byte after {position} bytes");
-        (name.into(), Cause::InteriorNul { position }, because)
+        let because = format!("the path contains a NUL byte at offset {position}");
+        (name.into(), invalid(&because), because)
     };
     let long = |length| {
-        let because = format!("a name in the path has {length} bytes, and 255 is the most");
+        let because = format!("the name has {length} bytes, and the limit is 255");
         (
             "n".repeat(length).into(),
-            Cause::NameTooLong { length },
+            Cause::TooLong {
+                what: "name",
+                length,
+                limit: 255,
+            },
             because,
         )
     };
     let empty = (
         OsString::new(),
-        Cause::EmptyPath,
+        invalid("the path is empty"),
         "the path is empty".into(),
     );
     let mut all = vec![empty, long(256), long(4096), long(70_000)];
     let itself = |name: &str| {
         let component = name.into();
-        let because = format!("{name:?} is no name in a directory");
+        let because = format!("{name:?} is not a name in a directory");
         (name.into(), Cause::Dot { component }, because)
     };
     all.extend([".", ".."].map(itself));
@@ -209,9 +218,16 @@ fn real_names_are_escaped_and_come_back() -> Outcome {
     // Three times as long is the most that it becomes: 85 dots fill a name, 86 do not.
     dir.pin(&any_map(), escape_name(&".".repeat(85)))?;
     let error = unwrap_err(dir.pin(&any_map(), escape_name(&".".repeat(86))));
-    assert_eq!(error.cause(), Some(&Cause::NameTooLong { length: 258 }));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::TooLong {
+            what: "name",
+            length: 258,
+            limit: 255
+        })
+    );
     let error = unwrap_err(dir.pin(&any_map(), escape_name("")));
-    assert_eq!(error.cause(), Some(&Cause::EmptyPath));
+    assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
     Ok(())
 }
 

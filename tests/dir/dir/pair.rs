@@ -162,7 +162,7 @@ fn renamed_is_the_same_file() -> Outcome {
 fn assert_lacks_exchange(fs: &TestFs, dir: &PinDir, a: &str, b: &str) {
     let error = unwrap_err(dir.exchange(a, b));
     let sentence = format!(
-        "exchange {} and {}: this kernel does not know RENAME_EXCHANGE on bpffs (Linux 5.17)",
+        "exchange {} and {}: this kernel does not support RENAME_EXCHANGE on bpffs (Linux 5.17)",
         fs.at(a).display(),
         fs.at(b).display()
     );

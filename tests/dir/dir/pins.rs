@@ -71,10 +71,14 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
         }
         let error = unwrap_err(dir.get_with::<Link>("link", access));
         let sentence = format!(
-            "open {}: a link can only be opened for reading and writing",
+            "open {}: access must be ReadWrite for a link",
             fs.at("link").display()
         );
-        assert_says(&error, libc::EINVAL, Cause::LinkAccess, &sentence);
+        let cause = Cause::InvalidArgument {
+            what: "access",
+            problem: "must be ReadWrite for a link".into(),
+        };
+        assert_says(&error, libc::EINVAL, cause, &sentence);
     }
     let read = dir.get_with::<Map>("map", Access::ReadOnly)?;
     let error = unwrap_err(read.elements::<u32, u64>()?.update(
@@ -133,7 +137,10 @@ fn what_is_no_object_gets_no_name() -> Outcome {
     ] {
         let error = unwrap_err(dir.pin(&fd, "pin"));
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        let Some(Cause::NotBpf { found: Some(found) }) = error.cause() else {
+        let Some(Cause::WrongDescriptor {
+            found: Some(found), ..
+        }) = error.cause()
+        else {
             panic!("{error}");
         };
         assert!(words.is_none_or(|words| words == found), "{found}");
@@ -145,7 +152,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
         // Nor has any name been its own.
         let error = unwrap_err(dir.unpin(&fd, "pin"));
         assert!(
-            matches!(error.cause(), Some(Cause::NotBpf { .. })),
+            matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
             "{error}"
         );
     }
@@ -250,18 +257,18 @@ fn access_to_pins_of_others() -> Outcome {
                 read_only_would_do,
             };
             let mut sentence = format!(
-                "open {0}: {0} (mode {mode:04o}, owner 0) does not let this user read and write",
+                "open {0}: {0} (mode {mode:04o}, owner 0) denies this user read and write access",
                 fs.at(name).display()
             );
             if read_only_would_do {
-                sentence += "; it may be opened for reading only";
+                sentence += "; open it with Access::ReadOnly";
             }
             let error = unwrap_err(dir.get::<Map>(name));
             assert_says(&error, libc::EACCES, cause, &sentence);
         }
         let error = unwrap_err(dir.get_with::<Map>("readable", Access::WriteOnly));
         let sentence = format!(
-            "open {0}: {0} (mode 0644, owner 0) does not let this user write",
+            "open {0}: {0} (mode 0644, owner 0) denies this user write access",
             fs.at("readable").display()
         );
         assert_eq!(error.to_string(), sentence);
@@ -313,7 +320,7 @@ fn remove_knows_what_took_the_name() -> Outcome {
     for (name, found) in [("map", theirs.identity()?), ("prog", prog.identity()?)] {
         let error = unwrap_err(dir.unpin(&ours, name));
         let sentence = format!(
-            "unpin {}: the name is that of {found} by now, not of {expected}; nothing was changed",
+            "unpin {}: the pin holds {found}, expected {expected}; nothing was changed",
             fs.at(name).display()
         );
         assert_says(&error, None, Cause::Replaced { expected, found }, &sentence);
@@ -398,7 +405,7 @@ fn a_sticky_directory_keeps_foreign_pins() -> Outcome {
         let path = fs.at("pin").display().to_string();
         let of = |verb: &str, error| {
             let sentence = format!(
-                "{verb}: {} is sticky and the pin belongs to user 0",
+                "{verb}: {} is a sticky directory, and the pin belongs to user 0",
                 fs.root().display()
             );
             let directory = fs.root().to_owned();
@@ -466,7 +473,7 @@ fn a_directory_that_may_not_be_written() -> Outcome {
         for (verb, error) in errors {
             let path = fs.at("dir");
             let sentence = format!(
-                "{verb}: {} (mode 0755, owner 0) does not let this user write",
+                "{verb}: {} (mode 0755, owner 0) denies this user write access",
                 path.display()
             );
             let cause = Cause::Blocked {

@@ -254,7 +254,7 @@ fn a_tree_with_foreign_pins_has_its_name_again() -> Outcome {
         let error = unwrap_err(root.remove_dir_all("tree"));
         let (path, directory) = (fs.at("tree/shared/theirs"), fs.at("tree/shared"));
         let sentence = format!(
-            "remove {}: {} is sticky and the pin belongs to user 0",
+            "remove {}: {} is a sticky directory, and the pin belongs to user 0",
             path.display(),
             directory.display()
         );
@@ -316,7 +316,7 @@ fn a_sticky_parent_keeps_foreign_trees() -> Outcome {
         ] {
             let directory = fs.root().to_owned();
             let start = format!(
-                "remove {}: {} is sticky",
+                "remove {}: {} is a sticky directory",
                 fs.at(name).display(),
                 directory.display()
             );

@@ -25,16 +25,20 @@ fn nothing_is_made_of_a_path_with_a_bad_name() -> Outcome {
     let before = of(&fs, "old");
     let dot = |component: &str| {
         let because = match component {
-            ".." => "\"..\" is no name in a directory".to_owned(),
-            _ => format!("{component:?} holds a '.', which bpffs allows in no name"),
+            ".." => "\"..\" is not a name in a directory".to_owned(),
+            _ => format!("{component:?} contains '.', which bpffs does not allow in names"),
         };
         let component = component.into();
         (Cause::Dot { component }, because)
     };
     let long = "n".repeat(256);
     let too_long = (
-        Cause::NameTooLong { length: 256 },
-        "a name in the path has 256 bytes, and 255 is the most".to_owned(),
+        Cause::TooLong {
+            what: "name",
+            length: 256,
+            limit: 255,
+        },
+        "the name has 256 bytes, and the limit is 255".to_owned(),
     );
     let cases = [
         ("new/in/a.b".to_owned(), dot("a.b")),
@@ -73,7 +77,7 @@ fn parents_stay_as_with_mkdir_p() -> Outcome {
                 read_only_would_do: false,
             };
             let sentence = format!(
-                "create directory {}: {} (mode {mode:04o}, owner 1234) does not let this user {wanted}",
+                "create directory {}: {} (mode {mode:04o}, owner 1234) denies this user {wanted} access",
                 path.display(),
                 fs.at("a").display()
             );
@@ -255,7 +259,9 @@ fn paths_that_lead_nowhere() -> Outcome {
     assert_says(
         &error,
         libc::ENOENT,
-        Cause::EmptyPath,
+        Cause::InvalidPath {
+            problem: "the path is empty".into(),
+        },
         "create directory: the path is empty",
     );
     let long = "n".repeat(300);
@@ -268,11 +274,10 @@ fn paths_that_lead_nowhere() -> Outcome {
             .position(|&byte| byte == 0)
             .unwrap();
         let error = unwrap_err(PinDir::create(&path, 0o700));
-        let sentence = format!(
-            "create directory {}: the path holds a NUL byte after {position} bytes",
-            shown(&path)
-        );
-        assert_says(&error, None, Cause::InteriorNul { position }, &sentence);
+        let problem = format!("the path contains a NUL byte at offset {position}");
+        let sentence = format!("create directory {}: {problem}", shown(&path));
+        let problem = problem.into();
+        assert_says(&error, None, Cause::InvalidPath { problem }, &sentence);
         assert!(fs.names().is_empty());
     }
     // A file on the way to the bpffs.
@@ -350,7 +355,7 @@ fn a_parent_that_may_not_be_written() -> Outcome {
         let error = unwrap_err(PinDir::create(&path, 0o700));
         let at = fs.at("shared/theirs");
         let sentence = format!(
-            "create directory {}: {} (mode 0755, owner 0) does not let this user write",
+            "create directory {}: {} (mode 0755, owner 0) denies this user write access",
             path.display(),
             at.display()
         );

@@ -21,7 +21,7 @@ pub fn assert_moved(error: &Error, path: &Path) {
     let at = path.display();
     assert_eq!(
         error.to_string(),
-        format!("lock {at}: {at} leads to another directory by now, or to none")
+        format!("lock {at}: {at} now leads to another directory, or to none")
     );
 }
 

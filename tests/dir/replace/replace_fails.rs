@@ -234,7 +234,7 @@ fn replace_another_users_pin() -> Outcome {
     for error in errors {
         let directory = fs.root().to_owned();
         let because = format!(
-            "{} is sticky and the pin belongs to user 0",
+            "{} is a sticky directory, and the pin belongs to user 0",
             directory.display()
         );
         let cause = Cause::Sticky { directory, uid: 0 };
@@ -268,13 +268,16 @@ fn replace_by_what_is_not_bpf() -> Outcome {
             let found = Some(found.to_owned());
             // What a directory of another mount is called depends on where it is mounted.
             match error.cause() {
-                Some(Cause::NotBpf { found: Some(_) })
+                Some(Cause::WrongDescriptor { found: Some(_), .. })
                     if fd.as_fd().try_clone_to_owned().is_ok() && found.as_deref() == Some("/") => {
                 }
                 _ => assert_fails(
                     &error,
                     Some(libc::EINVAL),
-                    Cause::NotBpf { found },
+                    Cause::WrongDescriptor {
+                        expected: "a map, program or link",
+                        found,
+                    },
                     &because,
                 ),
             }
@@ -330,7 +333,7 @@ fn replace_where_one_may_not_read_or_write() -> Outcome {
         let error = as_user(CapabilitySet::BPF, || dir.replace(&map, NAME).unwrap_err());
         let path = fs.at("dir");
         let because = format!(
-            "{} (mode {mode:04o}, owner 0) does not let this user {wanted}",
+            "{} (mode {mode:04o}, owner 0) denies this user {wanted} access",
             path.display()
         );
         let (uid, read_only_would_do) = (0, false);
@@ -358,16 +361,21 @@ fn replace_under_a_name_that_is_none() -> Outcome {
     for (name, is_it) in [
         (
             "",
-            (|cause| matches!(cause, Cause::EmptyPath)) as fn(&Cause) -> bool,
+            (|cause| matches!(cause, Cause::InvalidPath { .. })) as fn(&Cause) -> bool,
         ),
         (".", |cause| matches!(cause, Cause::Dot { .. })),
         ("a.b", |cause| matches!(cause, Cause::Dot { .. })),
-        ("a/b", |cause| matches!(cause, Cause::Slash { .. })),
-        ("a\0", |cause| {
-            matches!(cause, Cause::InteriorNul { position: 1 })
-        }),
+        ("a/b", |cause| matches!(cause, Cause::InvalidPath { .. })),
+        ("a\0", |cause| matches!(cause, Cause::InvalidPath { .. })),
         (&"n".repeat(256), |cause| {
-            matches!(cause, Cause::NameTooLong { length: 256 })
+            matches!(
+                cause,
+                Cause::TooLong {
+                    what: "name",
+                    length: 256,
+                    limit: 255
+                }
+            )
         }),
     ] {
         for error in [

@@ -45,8 +45,7 @@ fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
             expected: seen,
             found: new,
         };
-        let because =
-            format!("the name is that of {new} by now, not of {seen}; nothing was changed");
+        let because = format!("the pin holds {new}, expected {seen}; nothing was changed");
         assert_fails(&error, None, cause, &because);
         assert_eq!(dir.identity(NAME)?, new);
         seen = new;

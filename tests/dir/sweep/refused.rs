@@ -46,7 +46,7 @@ fn pins_of_others_in_a_sticky_directory() -> Outcome {
         let mut told: Vec<_> = swept.failed.iter().map(ToString::to_string).collect();
         told.sort();
         let at = dir.path().display();
-        let because = format!("{at} is sticky and the pin belongs to user 0");
+        let because = format!("{at} is a sticky directory, and the pin belongs to user 0");
         let expected = ["also theirs", "their directory", "theirs"];
         let expected = expected.map(|name| format!("remove {at}/{name}: {because}"));
         assert_eq!(told, expected);

@@ -205,7 +205,7 @@ fn follow<T: Send>(make: impl Fn() -> bpf_pin::Result<T> + Sync) -> Result<Capab
             (Some(libc::EPERM), None) if is_refused(make()) => break,
             (Some(libc::EPERM), _) => return Err(format!("with {given:?}: {error}")),
             // The kernel does not know the type, or more than privileges are wanted.
-            (_, None | Some(Cause::NoDescriptor { .. } | Cause::InvalidField { .. })) => break,
+            (_, None | Some(Cause::InvalidArgument { .. })) => break,
             (_, Some(_)) => return Err(format!("with {given:?}: {error:?}")),
         };
         let asked = match asked {
@@ -319,7 +319,7 @@ fn unprivileged() -> Outcome {
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     let claim = error.cause();
     assert!(!matches!(claim, Some(Cause::Memlock { .. })), "{error}");
-    let sentence = "load socket_filter program: EPERM; the verifier's last words:\n";
+    let sentence = "load socket_filter program: EPERM; the verifier's log ends:\n";
     assert!(error.to_string().starts_with(sentence), "{error}");
     Ok(())
 }
@@ -334,11 +334,11 @@ pub fn in_a_user_namespace() {
     let capabilities = rustix::thread::capabilities(None).unwrap().effective;
     assert!(capabilities.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN));
 
-    let because = "this thread's capabilities are those of a user namespace, where bpf(2) does \
-                   not count them";
+    let because = "this thread has its capabilities in a user namespace, where bpf(2) \
+         ignores them";
     let eperm = Some(libc::EPERM);
     let error = create(MapType::LRU_HASH).expect_err("the initial namespace's CAP_BPF is needed");
-    let serves = "; from Linux 6.9 on a token serves: Token::create";
+    let serves = "; from Linux 6.9 a token allows it: Token::create";
     let sentence = format!("create lru_hash map: {because}{serves}");
     assert_says(&error, eperm, Some(Cause::UserNamespace), &sentence);
     let error = load(ProgType::XDP).expect_err("the initial namespace's CAP_BPF is needed");
@@ -380,8 +380,9 @@ pub fn under_a_memory_limit() {
     limit_memory(LIMIT);
     become_user(USER, CapabilitySet::BPF);
     let is_charged = kernel(5, 11).unmet().is_some();
-    let because =
-        format!("it is over RLIMIT_MEMLOCK, which is {LIMIT} bytes and charged before Linux 5.11");
+    let because = format!(
+        "it exceeds RLIMIT_MEMLOCK ({LIMIT} bytes), which kernels before Linux 5.11 charge: raise the limit"
+    );
     #[track_caller]
     fn judge<T>(made: bpf_pin::Result<T>, is_charged: bool, sentence: &str) {
         match made {
@@ -478,7 +479,7 @@ fn check_a_locked_down_kernel() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         let sentence = format!(
             "load tracepoint program: the kernel is locked down ({level}) and withholds a helper \
-             that the program calls; the verifier's last words:\n"
+             that the program calls; the verifier's log ends:\n"
         );
         assert!(error.to_string().starts_with(&sentence), "{error}");
     };

@@ -89,10 +89,13 @@ fn a_link_for_reading() -> Outcome {
             unwrap_err(Map::open_with(&path, access), &path),
         ] {
             let sentence = format!(
-                "open {}: a link can only be opened for reading and writing",
+                "open {}: access must be ReadWrite for a link",
                 path.display()
             );
-            let cause = Some(Cause::LinkAccess);
+            let cause = Some(Cause::InvalidArgument {
+                what: "access",
+                problem: "must be ReadWrite for a link".into(),
+            });
             assert_says(&error, Some(libc::EINVAL), cause, &sentence);
         }
     }
@@ -130,18 +133,18 @@ fn descriptors_of_another_kind() -> Outcome {
         expected: Kind::Prog,
         found: Kind::Map,
     };
-    let sentence = "take a descriptor for a program: it is a map, not a program";
+    let sentence = "use a descriptor as a program: it is a map, not a program";
     assert_says(failed.error(), None, Some(cause), sentence);
     // The descriptor came back, as alive as it was.
     let failed = Link::try_from(failed.into_object()).expect_err("a map is no link");
-    let sentence = "take a descriptor for a link: it is a map, not a link";
+    let sentence = "use a descriptor as a link: it is a map, not a link";
     assert_eq!(failed.error().to_string(), sentence);
     assert_is_usable(&Map::try_from(failed.into_object())?, id);
 
     let prog = prog();
     let id = prog.id()?;
     let failed = Map::try_from(OwnedFd::from(prog)).expect_err("a program is no map");
-    let sentence = "take a descriptor for a map: it is a program, not a map";
+    let sentence = "use a descriptor as a map: it is a program, not a map";
     assert_eq!(failed.error().to_string(), sentence);
     assert_eq!(Prog::try_from(failed.into_object())?.id()?, id);
     Ok(())
@@ -150,13 +153,13 @@ fn descriptors_of_another_kind() -> Outcome {
 /// Each type refuses the descriptor, and each gives it back.
 #[track_caller]
 fn assert_is_not_bpf(fd: OwnedFd, found: &str) -> OwnedFd {
-    let cause = Cause::NotBpf {
+    let cause = Cause::WrongDescriptor {
+        expected: "a map, program or link",
         found: Some(found.to_owned()),
     };
     let check = |error: &Error, expected: Kind| {
-        let sentence = format!(
-            "take a descriptor for a {expected}: it is {found}, not a map, program or link"
-        );
+        let sentence =
+            format!("use a descriptor as a {expected}: it is {found}, not a map, program or link");
         assert_says(error, None, Some(cause.clone()), &sentence);
     };
     let failed = Map::try_from(fd).expect_err("no map");
@@ -222,10 +225,13 @@ fn descriptors_of_pins() -> Outcome {
 fn names_of_objects() -> Outcome {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     for name in ["sixteen_is_a_lot", "a-b", "a b", "a/b", "nul\0", "naïve"] {
-        let cause = Cause::InvalidName {
-            name: name.to_owned(),
+        let problem =
+            format!("{name:?} is not valid: it may have up to 15 letters, digits, '_' and '.'");
+        let because = format!("the name {problem}");
+        let cause = Cause::InvalidArgument {
+            what: "the name",
+            problem: problem.into(),
         };
-        let because = format!("{name:?} is not a name of up to 15 letters, digits, '_' and '.'");
         let error = MapSpec::new(MapType::HASH, 4, 8, 8)
             .name(name)
             .create()
@@ -247,8 +253,8 @@ fn names_of_objects() -> Outcome {
 fn what_the_kernel_refuses() -> Outcome {
     let create = |spec: MapSpec<'_>| spec.create().expect_err("no such map");
     let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless"));
-    let (field, rule) = ("key_size", "must be more than 0");
-    let cause = Cause::InvalidField { field, rule };
+    let (what, problem) = ("key_size", "must be more than 0".into());
+    let cause = Cause::InvalidArgument { what, problem };
     let sentence = "create hash map \"keyless\": key_size must be more than 0";
     assert_says(&error, Some(libc::EINVAL), Some(cause), sentence);
     let error = create(MapSpec::new(MapType(9999), 4, 8, 8));
@@ -267,7 +273,7 @@ fn what_the_kernel_refuses() -> Outcome {
         .expect_err("no exit");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert_eq!(error.cause(), None, "{error}");
-    let sentence = "load socket_filter program \"endless\": EINVAL; the verifier's last words:\n";
+    let sentence = "load socket_filter program \"endless\": EINVAL; the verifier's log ends:\n";
     assert!(error.to_string().starts_with(sentence), "{error}");
     assert!(error.to_string().len() > sentence.len(), "{error}");
 
@@ -282,7 +288,9 @@ fn what_the_kernel_refuses() -> Outcome {
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &[])
         .load()
         .expect_err("no instructions");
-    let sentence = "load socket_filter program: the program has no instructions";
-    assert_says(&error, None, Some(Cause::NoInsns), sentence);
+    let sentence = "load socket_filter program: insns is empty";
+    let (what, problem) = ("insns", "is empty".into());
+    let cause = Cause::InvalidArgument { what, problem };
+    assert_says(&error, None, Some(cause), sentence);
     Ok(())
 }

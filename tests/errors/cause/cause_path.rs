@@ -78,11 +78,16 @@ fn with_nuls() -> Vec<(PathBuf, usize)> {
     ]
 }
 
+fn invalid_path(problem: &str) -> Cause {
+    let problem = problem.to_owned().into();
+    Cause::InvalidPath { problem }
+}
+
 #[common::test]
 fn a_nul_stops_all() -> Outcome {
     for (path, position) in with_nuls() {
-        let cause = Cause::InteriorNul { position };
-        let because = format!("the path holds a NUL byte after {position} bytes");
+        let because = format!("the path contains a NUL byte at offset {position}");
+        let cause = invalid_path(&because);
         assert_open_fails(&path, 0, cause.clone(), &because);
         assert_statfs_fails(&path, 0, cause, &because);
     }
@@ -95,8 +100,8 @@ fn a_nul_stops_a_pin() -> Outcome {
     let inside = fs.at("flows\0more");
     let position = fs.at("flows").as_os_str().len();
     for (path, position) in with_nuls().into_iter().chain([(inside, position)]) {
-        let because = format!("the path holds a NUL byte after {position} bytes");
-        assert_pin_fails(&path, 0, Cause::InteriorNul { position }, &because);
+        let because = format!("the path contains a NUL byte at offset {position}");
+        assert_pin_fails(&path, 0, invalid_path(&because), &because);
     }
     assert!(fs.names().is_empty(), "nor was what stands before it");
     Ok(())
@@ -120,7 +125,7 @@ fn dots_anywhere() -> Outcome {
         let path = fs.root().join(OsStr::from_bytes(name));
         let component = OsStr::from_bytes(component).to_owned();
         let because = format!(
-            "{:?} holds a '.', which bpffs allows in no name",
+            "{:?} contains '.', which bpffs does not allow in names",
             component.to_string_lossy()
         );
         let cause = Cause::Dot { component };
@@ -195,8 +200,12 @@ fn lengths_of_names() -> Outcome {
     for name in ["n".repeat(256), format!("{}/flows", "n".repeat(300))] {
         let length = name.split('/').next().unwrap().len();
         let path = fs.at(&name);
-        let cause = Cause::NameTooLong { length };
-        let because = format!("a name in the path has {length} bytes, and 255 is the most");
+        let cause = Cause::TooLong {
+            what: "name",
+            length,
+            limit: 255,
+        };
+        let because = format!("the name has {length} bytes, and the limit is 255");
         assert_pin_fails(&path, libc::ENAMETOOLONG, cause.clone(), &because);
         assert_open_fails(&path, libc::ENAMETOOLONG, cause.clone(), &because);
         assert_statfs_fails(&path, libc::ENAMETOOLONG, cause, &because);
@@ -233,8 +242,12 @@ fn lengths_of_paths() -> Outcome {
         assert_open_fails(&path, libc::ENOENT, cause, &because);
     }
     let path = stretched(fs.root(), "flows", 4096);
-    let cause = Cause::PathTooLong { length: 4096 };
-    let because = "the path has 4096 bytes, and 4095 is the most";
+    let cause = Cause::TooLong {
+        what: "path",
+        length: 4096,
+        limit: 4095,
+    };
+    let because = "the path has 4096 bytes, and the limit is 4095";
     assert_pin_fails(&path, libc::ENAMETOOLONG, cause.clone(), because);
     assert_open_fails(&path, libc::ENAMETOOLONG, cause, because);
     assert!(fs.names().is_empty());
@@ -245,15 +258,23 @@ fn lengths_of_paths() -> Outcome {
 fn lengths_without_bpffs() -> Outcome {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("n".repeat(256));
-    let cause = Cause::NameTooLong { length: 256 };
-    let because = "a name in the path has 256 bytes, and 255 is the most";
+    let cause = Cause::TooLong {
+        what: "name",
+        length: 256,
+        limit: 255,
+    };
+    let because = "the name has 256 bytes, and the limit is 255";
     assert_open_fails(&path, libc::ENAMETOOLONG, cause.clone(), because);
     assert_statfs_fails(&path, libc::ENAMETOOLONG, cause, because);
 
     assert!(FileSystem::at("/".repeat(4095)).is_ok());
     let path = PathBuf::from("/".repeat(4096));
-    let cause = Cause::PathTooLong { length: 4096 };
-    let because = "the path has 4096 bytes, and 4095 is the most";
+    let cause = Cause::TooLong {
+        what: "path",
+        length: 4096,
+        limit: 4095,
+    };
+    let because = "the path has 4096 bytes, and the limit is 4095";
     assert_open_fails(&path, libc::ENAMETOOLONG, cause.clone(), because);
     assert_statfs_fails(&path, libc::ENAMETOOLONG, cause, because);
     Ok(())
@@ -262,15 +283,15 @@ fn lengths_without_bpffs() -> Outcome {
 #[common::test]
 fn an_empty_path() -> Outcome {
     let (path, because) = (Path::new(""), "the path is empty");
-    assert_open_fails(path, libc::ENOENT, Cause::EmptyPath, because);
-    assert_statfs_fails(path, libc::ENOENT, Cause::EmptyPath, because);
+    assert_open_fails(path, libc::ENOENT, invalid_path(because), because);
+    assert_statfs_fails(path, libc::ENOENT, invalid_path(because), because);
     Ok(())
 }
 
 #[common::test(OBJECTS)]
 fn an_empty_path_for_a_pin() -> Outcome {
     let because = "the path is empty";
-    assert_pin_fails(Path::new(""), libc::ENOENT, Cause::EmptyPath, because);
+    assert_pin_fails(Path::new(""), libc::ENOENT, invalid_path(because), because);
     Ok(())
 }
 
@@ -279,7 +300,7 @@ fn a_trailing_slash() -> Outcome {
     let fs = TestFs::new();
     let path = followed_by(&fs.at("flows"), "/");
     let because = "the path ends in '/', which leaves no name for the pin";
-    assert_pin_fails(&path, libc::ENOENT, Cause::TrailingSlash, because);
+    assert_pin_fails(&path, libc::ENOENT, invalid_path(because), because);
     let (cause, because) = missing(fs.at("flows"));
     assert_open_fails(&path, libc::ENOENT, cause, &because);
     // The way comes first.
@@ -326,7 +347,7 @@ fn relative_paths() -> Outcome {
         let cause = Cause::Dot {
             component: "a.b".into(),
         };
-        let because = "\"a.b\" holds a '.', which bpffs allows in no name";
+        let because = "\"a.b\" contains '.', which bpffs does not allow in names";
         assert_pin_fails(Path::new("a.b"), libc::EPERM, cause, because);
 
         let dir = tempfile::tempdir()?;
@@ -338,7 +359,8 @@ fn relative_paths() -> Outcome {
             missing: None,
             hidden: None,
         };
-        let because = format!(". is on {found}, not on a bpffs");
+        let because =
+            format!("the working directory, where the path begins, is on {found}, not on a bpffs");
         assert_pin_fails(Path::new("flows"), libc::EPERM, cause, &because);
         Ok(())
     };

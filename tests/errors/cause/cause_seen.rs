@@ -23,7 +23,7 @@ fn a_dot_in_a_name() -> Outcome {
         ("vxlan.overlay/flows", "vxlan.overlay"),
     ] {
         let path = fs.at(name);
-        let because = format!("{component:?} holds a '.', which bpffs allows in no name");
+        let because = format!("{component:?} contains '.', which bpffs does not allow in names");
         let cause = Cause::Dot {
             component: component.into(),
         };
@@ -344,8 +344,8 @@ fn a_pin_for_others_to_read() -> Outcome {
 
     as_user(CapabilitySet::BPF, || {
         let sentence = format!(
-            "open {0}: {0} (mode 0644, owner 0) does not let this user read and \
-             write; it may be opened for reading only",
+            "open {0}: {0} (mode 0644, owner 0) denies this user read and \
+             write access; open it with Access::ReadOnly",
             path.display()
         );
         let cause = Cause::Blocked {
@@ -363,7 +363,7 @@ fn a_pin_for_others_to_read() -> Outcome {
         );
 
         let sentence = format!(
-            "open {}: {} (mode 0700, owner 0) does not let this user search",
+            "open {}: {} (mode 0700, owner 0) denies this user search access",
             behind.display(),
             fs.at("closed").display()
         );

@@ -78,7 +78,7 @@ fn another_objects_pin() -> Outcome {
         id: other,
     };
     let sentence = format!(
-        "unpin {}: the name is that of map {other} by now, not of map {id}; nothing was changed",
+        "unpin {}: the pin holds map {other}, expected map {id}; nothing was changed",
         path.display()
     );
     let cause = Cause::Replaced { expected, found };

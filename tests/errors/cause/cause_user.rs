@@ -40,11 +40,11 @@ fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> (Caus
     let stat = fs::metadata(path).unwrap();
     let mode = stat.mode() & 0o7777;
     let end = match read_only_would_do {
-        true => "; it may be opened for reading only",
+        true => "; open it with Access::ReadOnly",
         false => "",
     };
     let because = format!(
-        "{} (mode {mode:04o}, owner {}) does not let this user {wanted}{end}",
+        "{} (mode {mode:04o}, owner {}) denies this user {wanted} access{end}",
         path.display(),
         stat.uid()
     );
@@ -247,7 +247,7 @@ fn sticky_directories() -> Outcome {
         as_bpf_user(|| {
             let (pinned, error) = unpin_fails(PinnedMap::open(&path).unwrap());
             let sentence = format!(
-                "unpin {}: {} is sticky and the pin belongs to user 0",
+                "unpin {}: {} is a sticky directory, and the pin belongs to user 0",
                 path.display(),
                 dir.display()
             );

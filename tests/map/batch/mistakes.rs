@@ -47,10 +47,7 @@ fn a_wrong_size_is_named_and_nothing_done() -> Outcome {
     let error = elems
         .update_batch(&[1; 8], &[1; 24], any)
         .expect_err("three");
-    assert_eq!(
-        error.to_string(),
-        "map_update_batch after 0 elements: the keys are 2 and the values 3"
-    );
+    assert!(error.to_string().ends_with(": 2 keys but 3 values"));
     refused(
         elems.delete_batch(&[1; 6]).expect_err("delete"),
         size("key", 4, 2),
@@ -77,17 +74,19 @@ fn flags_of_a_batch() -> Outcome {
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyExists));
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
-    assert_eq!(
-        error.to_string(),
-        "map_update_batch after 1 elements: there is such a key already"
+    assert!(
+        error
+            .to_string()
+            .ends_with(" after 1 element: the key exists already")
     );
     let error = elems.update_batch(&[1, 5], &[10, 5], ElemFlags::EXIST);
     let error = error.expect_err("the second is not there");
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyMissing));
-    assert_eq!(
-        error.to_string(),
-        "map_update_batch after 1 elements: there is no such key"
+    assert!(
+        error
+            .to_string()
+            .ends_with(" after 1 element: the key does not exist")
     );
     let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(found, [(1, 10), (2, 2), (3, 3)].into());
@@ -107,7 +106,7 @@ fn flags_of_a_batch() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         let is_of_flags = matches!(
             error.cause(),
-            Some(Cause::InvalidField { field: "flags", .. })
+            Some(Cause::InvalidArgument { what: "flags", .. })
         );
         assert!(is_of_flags, "{error}");
     }

@@ -77,11 +77,10 @@ fn an_element_of_a_hash_is_taken_out() -> Outcome {
                 panic!("{error}")
             };
             assert_eq!((since.major, since.minor), (5, 14));
-            assert_eq!(
-                error.to_string(),
-                "take an element out: this kernel does not know BPF_MAP_LOOKUP_AND_DELETE_ELEM of \
+            assert!(error.to_string().ends_with(
+                ": this kernel does not support BPF_MAP_LOOKUP_AND_DELETE_ELEM of \
                  a hash (Linux 5.14)"
-            );
+            ));
             assert_eq!(elems.lookup(&1)?, Some(10));
             continue;
         }
@@ -156,9 +155,10 @@ fn what_the_type_does_not_give_stays() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(524), "{error}");
         let (command, map_type) = (Command::MAP_LOOKUP_AND_DELETE_ELEM, MapType::ARRAY);
         assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
-        assert_eq!(
-            error.to_string(),
-            "take an element out: maps of type array have no map_lookup_and_delete_elem"
+        assert!(
+            error
+                .to_string()
+                .ends_with(": maps of type array do not support map_lookup_and_delete_elem")
         );
     }
     assert_eq!(elems.lookup(&0)?, Some(7));

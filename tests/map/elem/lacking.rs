@@ -41,10 +41,8 @@ fn types_without_look_ups() -> Outcome {
     let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
     let elems = map.elements::<u32, u32>()?;
     assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
-    assert_eq!(
-        text(elems.lookup(&0)),
-        "look up an element: maps of type perf_event_array have no map_lookup_elem"
-    );
+    let end = ": maps of type perf_event_array do not support map_lookup_elem";
+    assert!(text(elems.lookup(&0)).ends_with(end));
     let entries: Vec<_> = elems.iter().collect();
     let [Err(error)] = &entries[..] else {
         panic!("{entries:?}")

@@ -91,11 +91,9 @@ fn an_address_in_a_tasks_storage() -> Outcome {
         let error = elems.update(&key, &value, ElemFlags::ANY).unwrap_err();
         refused(&error);
         assert_eq!(error.operation(), Operation::Update);
-        assert_eq!(
-            error.to_string(),
-            "update an element: the map's BTF has the tag \"uptr\", of an address in a value where \
-             programs write to this process's memory"
-        );
+        let end = ": the map's BTF has the tag \"uptr\": a value may contain an address at which \
+                   programs write to this process's memory";
+        assert!(error.to_string().ends_with(end), "{error}");
         let error = elems.update_batch(&[key], &[value], ElemFlags::ANY);
         let error = error.unwrap_err();
         refused(&error);
@@ -129,11 +127,10 @@ fn a_tasks_storage_of_unread_btf() -> Outcome {
     denied(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
         let error = refused("ENOMEM");
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-        assert_eq!(
-            error.to_string(),
-            "update an element: whether a value holds an address where programs write to this \
-             process's memory is told by the map's BTF, which cannot be read: ENOMEM"
-        );
+        assert!(error.to_string().ends_with(
+            ": the map's BTF cannot be read (ENOMEM), so a value may contain an address at which programs \
+             write to this process's memory"
+        ));
     });
     // A filter's answer of zeroes is no BTF.
     denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));

@@ -33,7 +33,7 @@ fn a_broken_rule_is_named() -> Outcome {
                 continue;
             };
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-            let Some(Cause::InvalidField { field: found, .. }) = error.cause() else {
+            let Some(Cause::InvalidArgument { what: found, .. }) = error.cause() else {
                 panic!("{field}: {error}")
             };
             assert_eq!(*found, field, "{error}");
@@ -50,7 +50,7 @@ fn a_broken_rule_is_named() -> Outcome {
         let error = ring(bytes).create().expect_err("a ring of another size");
         assert_eq!(
             error.to_string(),
-            "create ringbuf map: max_entries must be whole pages and a power of two"
+            "create ringbuf map: max_entries must be a power of two and at least the page size"
         );
     }
     ring(2 * page).create()?;

@@ -130,7 +130,7 @@ fn nothing_within_the_limit() {
             };
             assert_eq!(thread.may(action), expected, "{action}");
         }
-        let because = "it is over RLIMIT_MEMLOCK, which is 0 bytes and charged before Linux 5.11";
+        let because = "it exceeds RLIMIT_MEMLOCK (0 bytes), which kernels before Linux 5.11 charge: raise the limit";
         let expected = match is_charged {
             true => [
                 format!("may not create maps: {because}"),
@@ -306,15 +306,15 @@ fn in_a_user_namespace() {
     assert_eq!(error.cause(), Some(&Cause::NeedsDelegation));
 
     let said = lines(&thread);
-    let because = "this thread's capabilities are those of a user namespace, where bpf(2) does not \
-                   count them";
+    let because = "this thread has its capabilities in a user namespace, where bpf(2) \
+         ignores them";
     assert_eq!(
         said[4],
         format!("may not open objects by their ids: {because}")
     );
     assert_eq!(
         said[5],
-        "may not mount a bpffs: creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, \
+        "may not mount a bpffs: creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, \
          and this thread is in another; from Linux 6.9 a process that has it can delegate one"
     );
     if thread.unprivileged_bpf_disabled == Some(0) {

@@ -163,14 +163,8 @@ fn records_are_whole() -> Outcome {
             ("core_relos", spec.clone().core_relos(&bytes, rec_size)),
         ] {
             let error = refused.load().expect_err("records that are not whole");
-            let cause = Cause::Records {
-                what,
-                length,
-                rec_size,
-            };
-            assert_eq!(error.cause(), Some(&cause));
             let text = format!(
-                "load socket_filter program: {what} is {length} bytes, no whole number of records of {rec_size}"
+                "load socket_filter program: {what} has {length} bytes, not a multiple of the record size {rec_size}"
             );
             assert_eq!(error.to_string(), text);
         }
@@ -193,7 +187,9 @@ fn records_need_btf() -> Outcome {
             spec.load_with_log(LogLevel::STATS).expect_err("no BTF"),
         ] {
             let what = "prog_btf_fd";
-            assert_eq!(error.cause(), Some(&Cause::NoDescriptor { what }));
+            assert!(
+                matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
+            );
             assert_eq!(error.raw_os_error(), None);
         }
     }

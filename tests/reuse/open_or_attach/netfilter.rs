@@ -141,8 +141,8 @@ pub fn in_vain() -> Outcome {
         assert_eq!(error.cause(), Some(&not_put_back));
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
         let end = format!(
-            "attach a program to netfilter: the pinned link was detached in vain, and program \
-             {prog_id}, which it held, could not be attached again"
+            "attach a program to netfilter: the pinned link was detached, and its program {prog_id} \
+             could not be attached again"
         );
         assert!(error.to_string().ends_with(&end), "{error}");
     });

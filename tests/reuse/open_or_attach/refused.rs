@@ -29,7 +29,7 @@ pub fn elsewhere() -> Outcome {
         assert_eq!(
             error.to_string(),
             format!(
-                "attach by {}: update link {}: it is attached to sk_lookup of network namespace \
+                "open or attach {}: update link {}: it is attached to sk_lookup of network namespace \
                  {netns_ino}, not to {to}; nothing was changed",
                 dir.path().join("link").display(),
                 info.id
@@ -38,7 +38,7 @@ pub fn elsewhere() -> Outcome {
         assert_eq!(error.raw_os_error(), None);
         assert!(matches!(
             error.cause(),
-            Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target
+            Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target.to_string()
         ));
         assert_eq!(dir.get::<Link>("link")?.info()?, info);
         Ok(())
@@ -108,7 +108,7 @@ pub fn taken() -> Outcome {
     assert_eq!(
         error.to_string(),
         format!(
-            "attach by {}: attach a program to xdp of device 1: device 1 has XDP program {prog_id} \
+            "open or attach {}: attach a program to xdp of device 1: device 1 has XDP program {prog_id} \
              already",
             dir.path().join("link").display()
         )

@@ -70,10 +70,10 @@ fn opened_for_what_is_asked() -> Outcome {
         for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::CreateOnly] {
             let error = dir.open_or_create(name, &neither, reuse).unwrap_err();
             assert_eq!(error.operation(), Operation::CreateMap, "{error}");
-            let Some(Cause::InvalidField { field, .. }) = error.cause() else {
+            let Some(Cause::InvalidArgument { what, .. }) = error.cause() else {
                 panic!("{error}");
             };
-            assert_eq!(*field, "map_flags");
+            assert_eq!(*what, "map_flags");
         }
     }
     assert_eq!(fs.names().len(), 3);

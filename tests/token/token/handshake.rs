@@ -122,7 +122,7 @@ fn a_kernel_without_delegation() -> Outcome {
             option: "delegate_cmds",
             since: Some(Version::new(6, 9)),
         };
-        let because = "the kernel ignored the option delegate_cmds, which it knows since Linux 6.9";
+        let because = "the kernel ignored the option delegate_cmds (Linux 6.9)";
         assert_mount_says(&error, GRANT, None, Some(cause), because);
         Ok(())
     })
@@ -141,7 +141,7 @@ pub fn too_old_for_delegation() {
         &error,
         REQUEST_OF,
         None,
-        Some(Cause::Refused { errno }),
+        Some(Cause::PeerRefused { errno }),
         because,
     );
 }
@@ -172,7 +172,11 @@ fn descriptors_that_are_no_context() -> Outcome {
         // The process's own number in the path of its status.
         let name = name.replace("/self/", &format!("/{}/", std::process::id()));
         let because = format!("the other side sent {name}, not the context of a bpffs");
-        let cause = Cause::NotABpfContext { found: Some(name) };
+        let problem = because
+            .trim_start_matches("the other side ")
+            .to_owned()
+            .into();
+        let cause = Cause::Handshake { problem };
         refuses(REQUEST, &[fd], cause, &because, libc::EOPNOTSUPP);
     }
     Ok(())
@@ -207,7 +211,7 @@ fn refuses_context(context: &OwnedFd, name: &str) {
     // Older kernels say nothing for some.
     let says_nothing = name == "devpts" && kernel(6, 15).unmet().is_some();
     let found = match error.cause() {
-        Some(Cause::NotABpfContext { found: None }) if says_nothing => None,
+        Some(Cause::Handshake { problem }) if says_nothing && problem.contains("else") => None,
         _ => Some(name.to_owned()),
     };
     let because = match &found {
@@ -218,7 +222,12 @@ fn refuses_context(context: &OwnedFd, name: &str) {
         &error,
         GRANT,
         None,
-        Some(Cause::NotABpfContext { found }),
+        Some(Cause::Handshake {
+            problem: because
+                .trim_start_matches("the other side ")
+                .to_owned()
+                .into(),
+        }),
         &because,
     );
     assert_eq!(answer(there), libc::EOPNOTSUPP);
@@ -245,7 +254,9 @@ fn a_context_that_was_used_before() -> Outcome {
             .expect_err("it was used");
         drop(here);
         let because = "the other side sent a context that was used before";
-        let cause = Some(Cause::UsedContext);
+        let cause = Some(Cause::Handshake {
+            problem: "sent a context that was used before".into(),
+        });
         assert_mount_says(&error, GRANT, Some(libc::EBUSY), cause, because);
         assert_eq!(answer(there), libc::EBUSY);
     }
@@ -281,10 +292,7 @@ fn a_log_that_is_read_meanwhile() -> Outcome {
                     }
                     Err(error) => {
                         let cause = error.cause();
-                        assert!(
-                            matches!(cause, Some(Cause::NotABpfContext { .. })),
-                            "{error}"
-                        );
+                        assert!(matches!(cause, Some(Cause::Handshake { .. })), "{error}");
                     }
                 }
             });
@@ -332,12 +340,12 @@ pub fn that_grants() {
             other.join().unwrap().expect_err("nothing was granted"),
         )
     });
-    let because = "creating a bpffs takes CAP_SYS_ADMIN in the initial user namespace, and this \
+    let because = "creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, and this \
                    thread is in another; from Linux 6.9 a process that has it can delegate one";
     let (eperm, cause) = (libc::EPERM, Some(Cause::NeedsDelegation));
     let granted = granted.expect_err("nothing was granted");
     assert_mount_says(&granted, GRANT, Some(eperm), cause.clone(), because);
-    let refused = Some(Cause::Refused { errno: eperm });
+    let refused = Some(Cause::PeerRefused { errno: eperm });
     assert_mount_says(
         &error,
         REQUEST_OF,

@@ -25,9 +25,11 @@ const PIDFDS: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5)];
 fn messages_that_are_no_request() -> Outcome {
     let context = context("bpf");
     let one = [context.as_fd()];
-    let handshake = |problem| {
+    let handshake = |problem: &'static str| {
         (
-            Cause::Handshake { problem },
+            Cause::Handshake {
+                problem: problem.into(),
+            },
             format!("the other side {problem}"),
         )
     };
@@ -71,13 +73,13 @@ fn nobody_at_the_other_end() -> Outcome {
     let (here, there) = pair();
     drop(there);
     let error = some().grant_delegation(&here).expect_err("nobody is there");
-    let because = "the other side has hung up";
-    assert_mount_says(&error, GRANT, None, Some(Cause::HungUp), because);
+    let because = "the other side closed the connection";
+    assert_mount_says(&error, GRANT, None, Some(Cause::PeerClosed), because);
     let error = MountOptions::new()
         .request_delegation(&here)
         .expect_err("nobody is there");
     // And no signal.
-    let gone = Some(Cause::HungUp);
+    let gone = Some(Cause::PeerClosed);
     assert_mount_says(&error, REQUEST_OF, Some(libc::EPIPE), gone, because);
 
     // Somebody who says nothing.
@@ -87,7 +89,12 @@ fn nobody_at_the_other_end() -> Outcome {
     let error = some()
         .grant_delegation(&socket)
         .expect_err("nothing is said");
-    let (again, silent) = (Some(libc::EAGAIN), Some(Cause::NoAnswer));
+    let (again, silent) = (
+        Some(libc::EAGAIN),
+        Some(Cause::Handshake {
+            problem: "did not answer in time".into(),
+        }),
+    );
     let because = "the other side did not answer in time";
     assert_mount_says(&error, GRANT, again, silent.clone(), because);
     let error = MountOptions::new()
@@ -144,13 +151,15 @@ fn answers_that_are_none() -> Outcome {
         let error = requested(answer, hang_up).expect_err(problem);
         let because = format!("the other side {problem}");
         let cause = match problem {
-            "has hung up" => Cause::HungUp,
-            problem => Cause::Handshake { problem },
+            "closed the connection" => Cause::PeerClosed,
+            problem => Cause::Handshake {
+                problem: problem.into(),
+            },
         };
         assert_mount_says(&error, REQUEST_OF, None, Some(cause), &because);
     };
     let other = "sent something else than an answer";
-    no_answer(&|_| vec![], true, "has hung up");
+    no_answer(&|_| vec![], true, "closed the connection");
     no_answer(&|_| b"bpffs 1!".to_vec(), true, other);
     no_answer(&begin_and(b"bpffs 1!", b""), true, other);
     no_answer(&begin_and(b"bpffs 1!", b"\0\0\0"), true, other);
@@ -178,7 +187,7 @@ fn answers_that_are_none() -> Outcome {
             &error,
             REQUEST_OF,
             None,
-            Some(Cause::Refused { errno }),
+            Some(Cause::PeerRefused { errno }),
             because,
         );
     }
@@ -209,7 +218,7 @@ fn what_follows_an_answer() -> Outcome {
             there.shutdown(Shutdown::Write).expect("no more");
         });
         let error = MountOptions::new().request_delegation(&here);
-        let cause = Cause::Refused {
+        let cause = Cause::PeerRefused {
             errno: libc::EACCES,
         };
         assert_eq!(error.unwrap_err().cause(), Some(&cause));
@@ -229,7 +238,12 @@ fn what_follows_an_answer() -> Outcome {
             });
             let error = MountOptions::new().request_delegation(&here).unwrap_err();
             let problem = "sent something else than an answer";
-            assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+            assert_eq!(
+                error.cause(),
+                Some(&Cause::Handshake {
+                    problem: problem.into()
+                })
+            );
         });
     }
     Ok(())
@@ -312,16 +326,16 @@ fn a_request_that_delegates() -> Outcome {
         .delegate_maps([MapType::HASH])
         .request_delegation(&here)
         .expect_err("that is the other side's");
-    let cause = Cause::InvalidOption {
-        option: "delegate_maps",
-        problem: "is the other side's to grant".to_owned(),
+    let cause = Cause::InvalidArgument {
+        what: "delegate_maps",
+        problem: "can only be set by the other side".into(),
     };
-    let because = "delegate_maps is the other side's to grant";
+    let because = "delegate_maps can only be set by the other side";
     assert_mount_says(&error, REQUEST_OF, None, Some(cause), because);
     let error = MountOptions::new().mode(0o10000).request_delegation(&here);
     assert!(matches!(
         error.unwrap_err().cause(),
-        Some(Cause::InvalidOption { .. })
+        Some(Cause::InvalidArgument { .. })
     ));
     // Nothing was asked for.
     drop(here);
@@ -341,13 +355,20 @@ fn who_has_no_request_says_so() -> Outcome {
         .expect_err("no mode");
     let error = some().grant_delegation(&here).expect_err("no request");
     let problem = "has given up";
-    let cause = Some(Cause::Handshake { problem });
+    let cause = Some(Cause::Handshake {
+        problem: problem.into(),
+    });
     assert_mount_says(&error, GRANT, None, cause, "the other side has given up");
     // What follows is not taken for a part of it.
     send(&there, b"bpffs 1.", &[]);
     send(&there, REQUEST, &[context("bpf").as_fd()]);
     let error = some().grant_delegation(&here).expect_err("no request");
-    assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::Handshake {
+            problem: problem.into()
+        })
+    );
     MountOptions::new().grant_delegation(&here)?;
     drop(here);
     let mut text = vec![];
@@ -376,7 +397,12 @@ fn credentials_beside_a_message() -> Outcome {
     send(&there, REQUEST, &[]);
     let error = some().grant_delegation(&here).expect_err("no descriptor");
     let problem = "sent no descriptor";
-    assert_eq!(error.cause(), Some(&Cause::Handshake { problem }));
+    assert_eq!(
+        error.cause(),
+        Some(&Cause::Handshake {
+            problem: problem.into()
+        })
+    );
     Ok(())
 }
 

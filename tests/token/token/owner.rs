@@ -84,7 +84,7 @@ fn the_grantors_owner_comes_first() -> Outcome {
         };
         let is_told = matches!(
             other.cause(),
-            Some(Cause::Handshake { .. } | Cause::Refused { .. })
+            Some(Cause::Handshake { .. } | Cause::PeerRefused { .. })
         );
         assert!(is_told, "{other}");
     }
@@ -96,14 +96,16 @@ fn refused() -> (Option<i32>, Cause, String) {
     let option = "uid";
     if knows_owners() {
         let problem =
-            "5 is not mapped in this thread's user namespace, or not in that of the bpffs";
+            "5 has no mapping in this thread's user namespace, or none in that of the bpffs";
         let because = format!("uid {problem}");
-        let problem = problem.to_owned();
-        let cause = Cause::InvalidOption { option, problem };
+        let cause = Cause::InvalidArgument {
+            what: option,
+            problem: problem.into(),
+        };
         return (Some(libc::EINVAL), cause, because);
     }
     let since = Some(Version::new(6, 8));
-    let because = "the kernel ignored the option uid, which it knows since Linux 6.8";
+    let because = "the kernel ignored the option uid (Linux 6.8)";
     (
         None,
         Cause::OptionIgnored { option, since },
@@ -116,7 +118,9 @@ fn owners_who_are_not_mapped() -> Outcome {
     child::run("unmapped", |socket| {
         let error = new().grant_delegation(&socket).expect_err("no request");
         let problem = "has given up";
-        let cause = Some(Cause::Handshake { problem });
+        let cause = Some(Cause::Handshake {
+            problem: problem.into(),
+        });
         assert_mount_says(&error, GRANT, None, cause, "the other side has given up");
 
         let granted = new().uid(5).grant_delegation(&socket);
@@ -151,7 +155,7 @@ pub fn with_one_user() {
         false => (libc::EOPNOTSUPP, "EOPNOTSUPP"),
     };
     let because = format!("the other side refused: {name}");
-    let cause = Some(Cause::Refused { errno });
+    let cause = Some(Cause::PeerRefused { errno });
     assert_mount_says(&error, REQUEST_OF, None, cause, &because);
 
     let bpffs = new().request_delegation(&socket);
@@ -159,7 +163,7 @@ pub fn with_one_user() {
         assert_eq!(fs::metadata(bpffs.unwrap().path()).unwrap().uid(), 0);
         return;
     }
-    let cause = Some(Cause::Refused { errno: libc::EPERM });
+    let cause = Some(Cause::PeerRefused { errno: libc::EPERM });
     let because = "the other side refused: EPERM";
     assert_mount_says(&bpffs.unwrap_err(), REQUEST_OF, None, cause, because);
 }

@@ -28,7 +28,7 @@ fn unsupported() -> (Option<i32>, Option<Cause>, &'static str) {
         what: "BPF tokens",
         since: Version::new(6, 9),
     };
-    let because = "this kernel does not know BPF tokens (Linux 6.9)";
+    let because = "this kernel does not support BPF tokens (Linux 6.9)";
     (Some(libc::EINVAL), Some(cause), because)
 }
 
@@ -45,8 +45,7 @@ fn in_the_initial_user_namespace() -> Outcome {
         false => (
             Some(libc::EOPNOTSUPP),
             Some(Cause::InitialUserNamespace),
-            "this thread is in the initial user namespace, where there are no tokens and none are \
-             needed",
+            "this thread is in the initial user namespace, which has no tokens and needs none",
         ),
     };
     assert_token_says(&error, errno, cause, because);
@@ -77,7 +76,7 @@ fn of_what_is_no_root_of_a_bpffs() -> Outcome {
         path: Some("/sub".into()),
         mount_point: None,
     };
-    let because = "/sub is a directory in a bpffs, not its root";
+    let because = "/sub is a directory within a bpffs, not its root";
     assert_token_says(&errors[0], einval, Some(cause), because);
     let cause = Cause::NotBpffs {
         path: "/proc".into(),
@@ -109,7 +108,7 @@ pub fn of_nothing() {
     let bpffs = child::granted(&MountOptions::new()).unwrap();
     assert!(bpffs.delegation().unwrap().is_empty());
     let error = Token::create(&bpffs).expect_err("nothing is delegated");
-    let because = "the bpffs delegates nothing";
+    let because = "the bpffs delegates nothing: mount it with delegation options";
     assert_token_says(
         &error,
         Some(libc::ENOENT),
@@ -153,7 +152,7 @@ pub fn of_another_namespace() {
     assert_token_says(
         &error,
         Some(libc::EPERM),
-        Some(Cause::ForeignBpffs),
+        Some(Cause::ForeignUserNamespace { what: "bpffs" }),
         because,
     );
 }

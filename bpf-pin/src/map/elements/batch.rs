@@ -2,8 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::sys::{AsMap, Room};
 use crate::types::{Access, Command};
 
@@ -22,10 +21,6 @@ pub(super) enum Change<'a> {
     Delete,
 }
 
-fn batch_error(command: Command, done: usize, reason: impl Into<Reason>) -> Error {
-    Error::new(Operation::batch(command), reason).after_elements(done)
-}
-
 impl<M: AsMap> RawElements<M> {
     /// Reads as many elements as fit into the slices, and returns their number.
     pub(super) fn read_batch(
@@ -38,7 +33,7 @@ impl<M: AsMap> RawElements<M> {
     ) -> Result<usize> {
         let count = self
             .count(keys.len(), values.len())
-            .map_err(|cause| batch_error(read_command(takes), 0, cause))?;
+            .map_err(|cause| self.error(Operation::batch(read_command(takes)), cause))?;
         if count == 0 {
             return Ok(0);
         }
@@ -48,6 +43,7 @@ impl<M: AsMap> RawElements<M> {
             count,
         };
         self.read(takes, cursor, room, flags)
+            .map_err(|error| self.named(error))
     }
 
     /// Requires room for at least one element.
@@ -59,7 +55,7 @@ impl<M: AsMap> RawElements<M> {
         flags: ElemFlags,
     ) -> Result<usize> {
         let command = read_command(takes);
-        let fail = |reason| batch_error(command, 0, reason);
+        let fail = |reason: Reason| self.error(Operation::batch(command), reason);
         if cursor.is_end() {
             return Ok(0);
         }
@@ -96,8 +92,14 @@ impl<M: AsMap> RawElements<M> {
                     continue;
                 }
                 Err(Errno::NOSPC) if has_buckets && done.is_counted => {
-                    let cause = Some(Cause::LargerBucket { room: count });
-                    return Err(fail(Reason::new(Errno::NOSPC, cause)));
+                    let cause = Cause::BufferTooSmall {
+                        what: "batch",
+                        room: count,
+                        needed: None,
+                    };
+                    let reason = Reason::new(Errno::NOSPC, Some(cause));
+                    // Without the map's name: an iterator tries again with a larger buffer.
+                    return Err(Error::new(Operation::batch(command), reason));
                 }
                 Err(errno) if self.missing.learn(command, errno) => break,
                 Err(errno) => {
@@ -110,7 +112,9 @@ impl<M: AsMap> RawElements<M> {
                 }
             }
             if !takes && !has_buckets {
-                cursor.count(self.map.max_entries(), done.count)?;
+                cursor
+                    .count(self.map.max_entries(), done.count)
+                    .map_err(|error| self.named(error))?;
             } else if !takes && has_begun && !cursor.is_end() && cursor.words(key_len)[0] == before
             {
                 // The number of the bucket must increase.
@@ -175,7 +179,9 @@ impl<M: AsMap> RawElements<M> {
             return Ok(false);
         }
         let keys_left = cursor.keys_left;
-        cursor.count(self.map.max_entries(), 1)?;
+        cursor
+            .count(self.map.max_entries(), 1)
+            .map_err(|error| self.named(error))?;
         let read = self.lookup(key, value, flags).and_then(|found| {
             let has_next = self.next_key(Some(key), cursor.key(key_len))?;
             Ok((found, has_next))
@@ -231,7 +237,10 @@ impl<M: AsMap> RawElements<M> {
                 true,
             ),
         };
-        let fail = |done, reason| batch_error(command, done, reason);
+        let fail = |done, reason: Reason| {
+            let error = self.error(Operation::batch(command), reason);
+            error.after_elements(done)
+        };
         let total = count.map_err(|cause| fail(0, cause.into()))?;
         if let Change::Update(..) = change {
             self.make_writable().map_err(|reason| fail(0, reason))?;

@@ -4,8 +4,7 @@ use std::mem::{size_of, size_of_val};
 
 use bytemuck::cast_slice_mut;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Result};
+use crate::error::{Cause, Error, Operation, Result};
 
 /// The position of [`lookup_batch`](crate::map::Elements::lookup_batch) or
 /// [`take_batch`](crate::map::Elements::take_batch) in a map.

@@ -4,8 +4,7 @@ use bpf_pin_sys as abi;
 use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::Reason;
+use crate::error::{Cause, Reason};
 use crate::map::explain::{denied_access, is_frozen, no_command};
 use crate::process::is_filtered;
 use crate::sys::{self, AsMap};
@@ -14,9 +13,8 @@ use crate::types::{Access, Command, MapType};
 use super::ElemFlags;
 use super::raw::RawElements;
 
-fn invalid_flags(rule: &'static str) -> Cause {
-    let field = "flags";
-    Cause::InvalidField { field, rule }
+fn invalid_flags(problem: &'static str) -> Cause {
+    Cause::invalid("flags", problem)
 }
 
 impl<M: AsMap> RawElements<M> {
@@ -65,7 +63,7 @@ impl<M: AsMap> RawElements<M> {
 
     #[cold]
     pub(super) fn delete_reason(&self, errno: Errno, key: &[u8]) -> Reason {
-        match self.index_beyond(errno, key) {
+        match self.index_out_of_range(errno, key) {
             Some(cause) => Reason::new(errno, Some(cause)),
             None => self.command_reason(Command::MAP_DELETE_ELEM, errno, Access::WriteOnly),
         }
@@ -77,11 +75,11 @@ impl<M: AsMap> RawElements<M> {
 
         let cause = match errno {
             Errno::INVAL if flags.contains(BOTH) => Some(invalid_flags(
-                "cannot hold BPF_NOEXIST and BPF_EXIST at once",
+                "cannot contain both BPF_NOEXIST and BPF_EXIST",
             )),
             Errno::EXIST if flags.contains(ElemFlags::NOEXIST) => Some(Cause::KeyExists),
             Errno::NOENT if flags.contains(ElemFlags::EXIST) => Some(Cause::KeyMissing),
-            _ => self.index_beyond(errno, key),
+            _ => self.index_out_of_range(errno, key),
         };
         match cause {
             Some(_) => Reason::new(errno, cause),
@@ -112,7 +110,7 @@ impl<M: AsMap> RawElements<M> {
     }
 
     /// E2BIG of a map with indices as keys.
-    fn index_beyond(&self, errno: Errno, key: &[u8]) -> Option<Cause> {
+    fn index_out_of_range(&self, errno: Errno, key: &[u8]) -> Option<Cause> {
         let is_array = matches!(
             self.map_type(),
             MapType::ARRAY
@@ -130,7 +128,7 @@ impl<M: AsMap> RawElements<M> {
         let index = u32::from_ne_bytes(key.try_into().ok()?);
         let max_entries = self.map.max_entries();
         (errno == Errno::TOOBIG && is_array && index >= max_entries)
-            .then_some(Cause::IndexBeyond { index, max_entries })
+            .then_some(Cause::IndexOutOfRange { index, max_entries })
     }
 
     /// EINVAL for `BPF_F_LOCK`: values without BTF have no lock.
@@ -143,7 +141,7 @@ impl<M: AsMap> RawElements<M> {
         let is_untyped = info.btf_value_type_id == 0 && info.btf_vmlinux_value_type_id == 0;
         (is_untyped && !is_filtered()).then(|| {
             invalid_flags(
-                "hold BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values",
+                "contain BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values",
             )
         })
     }

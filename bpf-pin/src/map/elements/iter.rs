@@ -6,8 +6,7 @@ use std::mem;
 
 use bytemuck::{Pod, zeroed_vec};
 
-use crate::cause::Cause;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::sys::{AsMap, Room};
 
 use super::batch::Change;
@@ -110,7 +109,7 @@ impl<'a, M: AsMap, K: Pod, V: Pod> Reader<'a, M, K, V> {
         let any = ElemFlags::ANY;
         match self.raw.read(self.takes, &mut self.cursor, room, any) {
             Ok(count) => self.filled += count,
-            Err(error) if matches!(error.cause(), Some(Cause::LargerBucket { .. })) => {
+            Err(error) if matches!(error.cause(), Some(Cause::BufferTooSmall { .. })) => {
                 if count == self.batch {
                     self.batch *= 2;
                 }
@@ -319,7 +318,8 @@ impl<K: Key + ?Sized, M: AsMap> Iterator for Keys<'_, K, M> {
             Next::End => return None,
         };
         let mut key = key.and_then(|key| {
-            count_keys(&mut self.keys_left, self.raw.map.max_entries(), 1)?;
+            count_keys(&mut self.keys_left, self.raw.map.max_entries(), 1)
+                .map_err(|error| self.raw.named(error))?;
             Ok(key)
         });
         if let Ok(key) = &mut key {

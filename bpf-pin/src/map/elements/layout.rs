@@ -6,7 +6,7 @@ use std::slice;
 
 use bytemuck::{Pod, Zeroable, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
 
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::error::Result;
 use crate::map::Map;
 use crate::object::Prog;
@@ -124,7 +124,7 @@ impl ValueKind {
             Self::One(_) if is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
             Self::EachCpu(_) if !is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
             Self::Objects(map_types, what) if !map_types.contains(&map_type) => {
-                Err(Cause::HoldsNo { map_type, what })
+                Err(Cause::unsupported_map(map_type, what))
             }
             _ => Ok(()),
         }
@@ -306,7 +306,7 @@ impl<T: Pod> Plain for PerCpu<T> {
 
 impl Layout for Prog {
     type Input = Self;
-    const KIND: ValueKind = ValueKind::Objects(&[MapType::PROG_ARRAY], "programs");
+    const KIND: ValueKind = ValueKind::Objects(&[MapType::PROG_ARRAY], "do not hold programs");
 
     fn write<R>(prog: &Self, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         write_number(prog, write)
@@ -323,8 +323,10 @@ impl Readable for Prog {
 
 impl Layout for Map {
     type Input = Self;
-    const KIND: ValueKind =
-        ValueKind::Objects(&[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS], "maps");
+    const KIND: ValueKind = ValueKind::Objects(
+        &[MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS],
+        "do not hold maps",
+    );
 
     fn write<R>(map: &Self, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {
         write_number(map, write)
@@ -339,7 +341,7 @@ impl Layout for Descriptor {
     type Input = dyn AsFd;
     const KIND: ValueKind = ValueKind::Objects(
         &[MapType::CGROUP_ARRAY, MapType::PERF_EVENT_ARRAY],
-        "cgroups or perf events",
+        "do not hold cgroups or perf events",
     );
 
     fn write<R>(fd: &Self::Input, _: usize, write: impl FnOnce(&[u8]) -> R) -> Result<R, Cause> {

@@ -20,7 +20,7 @@ use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 #[cfg(doc)]
-use crate::cause::Cause;
+use crate::error::Cause;
 use crate::error::{Error, Failed, Operation, Reason, Result};
 use crate::map::Map;
 use crate::sys::AsMap;
@@ -164,8 +164,8 @@ impl Map {
     /// - [`Size`](Cause::Size) if the size of `K` or `V` differs from the map's
     /// - [`PerCpu`](Cause::PerCpu) if the map has a value for each CPU and `V` is a single value, or the other way
     ///   round
-    /// - [`HoldsNo`](Cause::HoldsNo) if maps of this type do not hold such objects
-    /// - [`UnknownMapType`](Cause::UnknownMapType) for a type newer than this library
+    /// - [`UnsupportedType`](Cause::UnsupportedType) if maps of this type do not hold such objects
+    /// - [`UnsupportedType`](Cause::UnsupportedType) for a type newer than this library
     /// - [`PossibleCpus`](Cause::PossibleCpus) for a per-CPU map if /sys is not mounted
     pub fn elements<K: Key + ?Sized, V: Layout + ?Sized>(&self) -> Result<Elements<K, V, &Self>> {
         Ok(Elements::new(self)?)
@@ -234,8 +234,8 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// - [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing) (ENOENT), depending on the
     ///   flags
     /// - [`MaxEntries`](Cause::MaxEntries) (E2BIG, for a trie ENOSPC) if the map is full
-    /// - [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array
-    /// - [`InvalidField`](Cause::InvalidField) (EINVAL) for [`NOEXIST`](ElemFlags::NOEXIST) together with
+    /// - [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG) for an array
+    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for [`NOEXIST`](ElemFlags::NOEXIST) together with
     ///   [`EXIST`](ElemFlags::EXIST), and for [`LOCK`](ElemFlags::LOCK) if the values provably have no lock
     /// - EINVAL for other flags that the map does not accept, for example any flag of an array of objects
     /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
@@ -258,16 +258,18 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
         }) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(self.update_error(value, reason)),
-            Err(cause) => Err(Error::new(Operation::Update, cause)),
+            Err(cause) => Err(self.raw.error(Operation::Update, cause)),
         }
     }
 
     #[cold]
     fn update_error(&self, value: &V::Input, reason: Reason) -> Error {
-        Error::new(Operation::Update, reason).explained(|errno| match errno {
-            Errno::INVAL => V::explain(value, self.map().map_fd()),
-            _ => None,
-        })
+        self.raw
+            .error(Operation::Update, reason)
+            .explained(|errno| match errno {
+                Errno::INVAL => V::explain(value, self.map().map_fd()),
+                _ => None,
+            })
     }
 
     /// `BPF_MAP_DELETE_ELEM`: removes the element under `key`. Returns whether it existed. Linux 3.18; for a per-CPU
@@ -278,11 +280,11 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// [`Operation::Delete`]:
     /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
     /// - [`NoCommand`](Cause::NoCommand) (EINVAL) for an array, a queue and a stack
-    /// - [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) for an array of objects
+    /// - [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG) for an array of objects
     /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
     pub fn delete(&self, key: &K) -> Result<bool> {
         let removed = self.raw.delete(self.key_bytes(key));
-        removed.map_err(|reason| Error::new(Operation::Delete, reason))
+        removed.map_err(|reason| self.raw.error(Operation::Delete, reason))
     }
 
     /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first key, to `next`. Returns whether there was
@@ -423,7 +425,7 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     /// [`Operation::LookupBatch`]:
     /// - [`Size`](Cause::Size) if a slice does not hold whole elements
     /// - [`LengthMismatch`](Cause::LengthMismatch) if the slices hold different numbers of elements
-    /// - [`LargerBucket`](Cause::LargerBucket) (ENOSPC) if the slices are too short for a bucket; the cursor stays
+    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC) if the slices are too short for a bucket; the cursor stays
     /// - [`MapAccess`](Cause::MapAccess) (EPERM)
     /// - [`IterationAborted`](Cause::IterationAborted), see above
     /// - EINVAL for a flag other than [`ElemFlags::LOCK`]
@@ -572,13 +574,13 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
     /// As [`lookup`](Self::lookup), and:
     /// - [`Size`](Cause::Size) for a slice of another length
     /// - EINVAL for a flag that the map does not accept, for example [`LOCK`](ElemFlags::LOCK) without a lock;
-    ///   [`InvalidField`](Cause::InvalidField) if that is proven
+    ///   [`InvalidArgument`](Cause::InvalidArgument) if that is proven
     #[inline]
     pub fn lookup_into(&self, key: &K, value: &mut V::Input, flags: ElemFlags) -> Result<bool> {
         let value = V::as_units_mut(value);
         match V::check_units(value.len(), self.value_len()) {
             Ok(()) => self.lookup_units(key, value, flags),
-            Err(cause) => Err(Error::new(Operation::Lookup, cause)),
+            Err(cause) => Err(self.raw.error(Operation::Lookup, cause)),
         }
     }
 
@@ -595,7 +597,7 @@ impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
         let value = V::as_units_mut(value);
         match V::check_units(value.len(), self.value_len()) {
             Ok(()) => self.take_units(key, value, flags),
-            Err(cause) => Err(Error::new(Operation::LookupAndDelete, cause)),
+            Err(cause) => Err(self.raw.error(Operation::LookupAndDelete, cause)),
         }
     }
 

@@ -5,8 +5,7 @@ use bpf_pin_sys::Version;
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Operation, Reason, Result};
 use crate::process::is_filtered;
 use crate::sys::{AsMap, ElemError};
 use crate::types::Access;
@@ -54,7 +53,7 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
                     |errno| self.one_cpu_reason(errno, key, Access::ReadOnly, "BPF_F_CPU");
                 let key = self.key_bytes(key);
                 let reason = self.raw.reason_with(error, key, self.value_len(), explain);
-                Err(Error::new(Operation::Lookup, reason))
+                Err(self.raw.error(Operation::Lookup, reason))
             }
         }
     }
@@ -106,7 +105,7 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
                     self.raw.recover_update(other, bytes, &all, flags)
                 }
             })
-            .map_err(|reason| Error::new(Operation::Update, reason))
+            .map_err(|reason| self.raw.error(Operation::Update, reason))
     }
 
     #[cold]

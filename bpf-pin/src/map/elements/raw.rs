@@ -2,10 +2,10 @@
 
 use rustix::io::Errno;
 
-use crate::cause::Cause;
-use crate::error::{Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
 use crate::map::explain::{MissingBatches, not_writable};
 use crate::sys::{AsMap, ElemError, SizeError, SizedMap};
+use crate::types::MapType;
 
 use super::ElemFlags;
 use super::layout::check_size;
@@ -23,13 +23,20 @@ impl<M: AsMap> RawElements<M> {
         map: M,
         check: impl FnOnce(&SizedMap<M>) -> Result<(), Cause>,
     ) -> Result<Self, Failed<M>> {
-        let fail = |map, reason| Err(Failed::new(map, Error::new(Operation::Elements, reason)));
+        let fail = |map: M, reason| {
+            let error = Error::new(Operation::Elements, reason).of_map(map.map_fd());
+            Err(Failed::new(map, error))
+        };
         let map = match SizedMap::new(map) {
             Ok(map) => map,
             Err((map, error)) => {
                 let reason = match error {
                     SizeError::Info(errno) => Reason::errno_only(errno),
-                    SizeError::UnknownType(map_type) => Cause::UnknownMapType { map_type }.into(),
+                    SizeError::UnknownType(map_type) => {
+                        let problem =
+                            "are newer than this library, so the size of their elements is unknown";
+                        Cause::unsupported_map(MapType(map_type), problem).into()
+                    }
                     SizeError::PossibleCpus(error) => Cause::PossibleCpus {
                         problem: error.to_string(),
                     }
@@ -45,6 +52,17 @@ impl<M: AsMap> RawElements<M> {
             }),
             Err(cause) => fail(map.into_map(), cause.into()),
         }
+    }
+
+    /// An error that names the map.
+    #[cold]
+    pub(super) fn error(&self, operation: Operation, reason: impl Into<Reason>) -> Error {
+        self.named(Error::new(operation, reason))
+    }
+
+    #[cold]
+    pub(super) fn named(&self, error: Error) -> Error {
+        error.of_map(self.map.map().map_fd())
     }
 
     #[inline]
@@ -78,7 +96,7 @@ impl<M: AsMap> RawElements<M> {
         let reason = self.reason_with(error, key, value_len, |errno| {
             self.lookup_reason(errno, flags)
         });
-        Error::new(Operation::Lookup, reason)
+        self.error(Operation::Lookup, reason)
     }
 
     #[inline]
@@ -114,7 +132,7 @@ impl<M: AsMap> RawElements<M> {
             Err(error) => {
                 let explain = |errno| self.take_reason(errno, flags);
                 let reason = self.reason_with(error, key, value.len(), explain);
-                Err(Error::new(Operation::LookupAndDelete, reason))
+                Err(self.error(Operation::LookupAndDelete, reason))
             }
         }
     }
@@ -142,7 +160,7 @@ impl<M: AsMap> RawElements<M> {
                 };
                 let explain = |errno| self.next_key_reason(errno);
                 let reason = self.reason_with(error, wrong, self.value_len(), explain);
-                Err(Error::new(Operation::NextKey, reason))
+                Err(self.error(Operation::NextKey, reason))
             }
         }
     }

@@ -1,11 +1,25 @@
 //! Errnos by name.
 
+use std::fmt;
+
 use rustix::io::Errno;
 
 use crate::sys::ENOTSUPP;
 
+/// An errno by its name.
+pub(crate) struct Name(pub(crate) i32);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match errno_name(self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "errno {}", self.0),
+        }
+    }
+}
+
 /// The names of the errnos that bpf(2) and the calls around it give.
-pub(crate) fn errno_name(errno: i32) -> Option<&'static str> {
+fn errno_name(errno: i32) -> Option<&'static str> {
     const NAMES: &[(Errno, &str)] = &[
         (Errno::PERM, "EPERM"),
         (Errno::NOENT, "ENOENT"),

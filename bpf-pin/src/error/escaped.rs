@@ -1,20 +1,25 @@
-//! Text as a person reads it.
+//! Text for a terminal.
 
 use std::fmt::{self, Write as _};
+use std::path::{Display, Path};
 
-/// What is displayed without what would move a terminal's cursor, or make it show the letters in another
-/// order: that is escaped, as in a string of Rust. A path may hold any of it.
-pub(crate) struct Shown<T>(pub(crate) T);
+/// Displays a value with control characters, and characters that change the order of letters, escaped as
+/// in a string of Rust. Paths and names may contain them.
+pub(crate) struct Escaped<T>(pub(crate) T);
 
-impl<T: fmt::Display> fmt::Display for Shown<T> {
+pub(crate) fn escaped_path(path: &Path) -> Escaped<Display<'_>> {
+    Escaped(path.display())
+}
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escape(f), "{}", self.0)
+        write!(Filter(f), "{}", self.0)
     }
 }
 
-struct Escape<'a, 'f>(&'a mut fmt::Formatter<'f>);
+struct Filter<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
-impl fmt::Write for Escape<'_, '_> {
+impl fmt::Write for Filter<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for part in text.split_inclusive(is_escaped) {
             match part.char_indices().next_back() {
@@ -39,10 +44,9 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
 
     #[test]
-    fn what_is_shown_stays_on_its_line_and_in_its_order() {
+    fn escaped_text_stays_on_its_line_and_in_its_order() {
         for (text, expected) in [
             ("/sys/fs/bpf/flows", "/sys/fs/bpf/flows"),
             ("/a b/ü/c'\"", "/a b/ü/c'\""),
@@ -52,10 +56,10 @@ mod tests {
             ("/\u{202e}txt\u{2066}", "/\\u{202e}txt\\u{2066}"),
             ("", ""),
         ] {
-            assert_eq!(Shown(text).to_string(), expected);
-            assert_eq!(Shown(Path::new(text).display()).to_string(), expected);
+            assert_eq!(Escaped(text).to_string(), expected);
+            assert_eq!(escaped_path(Path::new(text)).to_string(), expected);
         }
         let bytes = Path::new(OsStr::from_bytes(b"/\xff\x1b"));
-        assert_eq!(Shown(bytes.display()).to_string(), "/\u{fffd}\\u{1b}");
+        assert_eq!(escaped_path(bytes).to_string(), "/\u{fffd}\\u{1b}");
     }
 }
