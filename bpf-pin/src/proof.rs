@@ -1,4 +1,4 @@
-//! How a descriptor's kind is proven: by its info, by each kind's own commands, by its name in /proc.
+//! Proves the kind of a descriptor: by its info, by the commands of each kind, or by its name in /proc.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -10,7 +10,7 @@ use crate::sys::{self, InfoBuf};
 
 pub(crate) use crate::types::{Identity, Kind};
 
-/// A descriptor of a proven kind. Only this file makes one.
+/// A descriptor of a proven kind. Only this module creates one.
 #[derive(Debug)]
 pub struct Proven {
     fd: OwnedFd,
@@ -32,10 +32,10 @@ impl Proven {
 pub(crate) enum ProofError {
     /// It was proven to be of this other kind.
     Other(Kind),
-    /// It was proven to be of no kind. With its name in /proc, if that can be read.
+    /// It was proven to be of no kind. Holds its name in /proc, if that could be read.
     NotBpf(Option<String>),
-    /// Nothing was proven: the kernel is too new for one proof and the others are denied. With the errno
-    /// of `BPF_OBJ_GET_INFO_BY_FD`, if that failed.
+    /// Nothing was proven: the kernel is too new for one proof, and the other proofs are denied. Holds the
+    /// errno of `BPF_OBJ_GET_INFO_BY_FD`, if that failed.
     Unknown(Option<Errno>),
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn prove_slow(
     }
 }
 
-/// Which object `fd` is. An id of 0 identifies none.
+/// The kind and id of `fd`. An id of 0 is not valid.
 pub(crate) fn identity(fd: BorrowedFd<'_>) -> Result<Identity, ProofError> {
     let head = match sys::info_head(fd) {
         Ok(head) => head,
@@ -158,7 +158,7 @@ pub(crate) fn find_kind(fd: BorrowedFd<'_>) -> Result<Kind, ProofError> {
     }
     match (describe(fd), head.err()) {
         (Some(name), _) => kind_of_name(&name).ok_or(ProofError::NotBpf(Some(name))),
-        // The kernel's answer for what is no BPF object, if it has the command.
+        // A kernel with this command returns EINVAL for a descriptor that is not a BPF object.
         (None, Some(Errno::INVAL)) if is_bad_fd(sys::probe_bpf_allowed()) => {
             Err(ProofError::NotBpf(None))
         }
@@ -166,19 +166,20 @@ pub(crate) fn find_kind(fd: BorrowedFd<'_>) -> Result<Kind, ProofError> {
     }
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` answers so for what is no descriptor to it: closed, or `O_PATH`.
+/// True for the errnos of `BPF_OBJ_GET_INFO_BY_FD` for a closed descriptor, or one opened with `O_PATH`.
 fn is_bad_fd(errno: Errno) -> bool {
     matches!(errno, Errno::BADF | Errno::BADFD)
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD` does not name the kind, but each kind fills in its own struct.
+/// Proves the kind by `BPF_OBJ_GET_INFO_BY_FD`, which does not report it, but fills a struct of its own for each
+/// kind.
 #[inline]
 pub fn by_info(fd: BorrowedFd<'_>) -> Option<Kind> {
     sys::info_head(fd).ok().and_then(classify)
 }
 
-/// Names a kind only if the struct's size and its content agree on it, because a newer kernel's structs
-/// may be of any size. An answer of zeroes, which a seccomp filter can forge, is of no kind.
+/// Returns a kind only if the struct's size and its content agree, because a newer kernel's structs may have
+/// any size. An answer of zeroes, which a seccomp filter can forge, proves nothing.
 #[inline]
 fn classify(head: sys::InfoHead) -> Option<Kind> {
     match head {
@@ -196,7 +197,7 @@ fn classify(head: sys::InfoHead) -> Option<Kind> {
             hole_kept: true,
             ..
         } => Some(Kind::Link),
-        // Linux 5.4, 5.16 and 6.18. A program's was as long before 4.18.
+        // The sizes of Linux 5.4, 5.16 and 6.18. Before 4.18 a program's struct had one of these sizes.
         sys::InfoHead {
             len: 80 | 88 | 104,
             r#type: 1..=sys::LAST_MAP_TYPE,
@@ -212,11 +213,11 @@ fn classify(head: sys::InfoHead) -> Option<Kind> {
 /// Ids are positive ints.
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// Calls each kind's own commands, in forms that do nothing: the kernel checks the first descriptor's kind
-/// before it rejects the other arguments.
+/// Proves the kind by calling each kind's own commands with invalid arguments, so that they have no effect. The
+/// kernel checks the kind of the first descriptor before it rejects the other arguments.
 pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
-    // The commands below answer EBADF also for what is no descriptor to bpf(2) at all. Every object of a
-    // kind has a type, so type 0 is another object's info, or a forged answer.
+    // The commands below also fail with EBADF if `fd` is not a BPF object. Every map, program and link has a
+    // type, so type 0 means another object or a forged answer.
     if sys::info_head(fd).ok()?.r#type == 0 {
         return None;
     }
@@ -230,18 +231,18 @@ pub fn by_command(fd: BorrowedFd<'_>) -> Option<Kind> {
     }
 }
 
-/// A batch of no elements succeeds on a map if its type has batches, else it fails with ENOTSUPP. On other
-/// objects it fails before that.
+/// True if a batch of no elements shows that `fd` is a map: it succeeds if the map's type has batches, else it
+/// fails with ENOTSUPP. Other objects fail earlier, with another errno.
 #[inline]
 fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
-    let yes = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));
+    let is_map = |answer| matches!(answer, Ok(()) | Err(sys::ENOTSUPP));
     match sys::map_lookup_empty_batch(fd) {
-        Err(Errno::PERM) => yes(sys::map_update_empty_batch(fd)),
-        answer => yes(answer),
+        Err(Errno::PERM) => is_map(sys::map_update_empty_batch(fd)),
+        answer => is_map(answer),
     }
 }
 
-/// The kind by the name of the descriptor's anonymous inode in /proc.
+/// Proves the kind by the name of the descriptor's anonymous inode in /proc.
 pub fn by_proc(fd: BorrowedFd<'_>) -> Option<Kind> {
     kind_of_name(&describe(fd)?)
 }
@@ -250,13 +251,13 @@ fn kind_of_name(name: &str) -> Option<Kind> {
     match name {
         "anon_inode:bpf-map" => Some(Kind::Map),
         "anon_inode:bpf-prog" => Some(Kind::Prog),
-        // Spelled one way when created, the other when opened.
+        // The name depends on whether the link was opened (bpf-link) or created (bpf_link).
         "anon_inode:bpf-link" | "anon_inode:bpf_link" => Some(Kind::Link),
         _ => None,
     }
 }
 
-/// What /proc calls a descriptor. None without /proc.
+/// The name of a descriptor in /proc. `None` without /proc.
 fn describe(fd: BorrowedFd<'_>) -> Option<String> {
     Some(procfs::fd_name(fd).ok()?.to_string_lossy().into_owned())
 }

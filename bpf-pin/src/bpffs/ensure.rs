@@ -229,7 +229,7 @@ fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<T
         .into()),
         // Of the mounts that are not listed, only one that begins above this process's root can be
         // mounted on.
-        (is_root, None) if is_root || place.is_attached_nowhere() => {
+        (is_root, None) if is_root || place.is_detached() => {
             let mount_id = place.mount_id()?;
             Err(Cause::NotListed { mount_id }.into())
         }

@@ -192,7 +192,7 @@ impl Inspection {
         let is_root = place.is_mount_root(mount.as_ref());
         self.verdict = match (place.fs.is_bpffs(), is_root) {
             (false, _) => Verdict::Elsewhere { found: place.fs },
-            (true, _) if mount.is_none() && place.is_attached_nowhere() => Verdict::Unattached,
+            (true, _) if mount.is_none() && place.is_detached() => Verdict::Unattached,
             (true, true) => Verdict::Mounted,
             (true, false) => Verdict::Within,
         };

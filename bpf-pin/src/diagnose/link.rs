@@ -25,11 +25,11 @@ pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
         AttachType::NETKIT_PEER => ("BPF_NETKIT_PEER", Version::new(6, 7)),
         _ => return None,
     };
-    let is_unknown = !is_filtered() && sys::query_no_device(attach_type.0) == Errno::INVAL;
+    let is_unknown = !is_filtered() && sys::probe_attach_type(attach_type.0) == Errno::INVAL;
     is_unknown.then_some(Cause::Unsupported { what, since })
 }
 
-/// ENOENT of a raw tracepoint: what looks for it by its name is the only one to say so.
+/// ENOENT of a raw tracepoint: only the lookup of its name returns that.
 pub(crate) fn for_tracepoint(name: &CStr) -> Option<Cause> {
     let what = format!("tracepoint {}", name.to_string_lossy());
     (!is_filtered()).then_some(Cause::NoTarget { what })
@@ -37,14 +37,14 @@ pub(crate) fn for_tracepoint(name: &CStr) -> Option<Cause> {
 
 /// EINVAL of a raw tracepoint with a cookie.
 pub(crate) fn for_tracepoint_cookie() -> Option<Cause> {
-    let is_unknown = !is_filtered() && sys::no_raw_tracepoint_with_cookie() == Errno::INVAL;
+    let is_unknown = !is_filtered() && sys::probe_raw_tracepoint_cookie() == Errno::INVAL;
     is_unknown.then_some(Cause::Unsupported {
         what: "raw_tracepoint.cookie",
         since: Version::new(6, 10),
     })
 }
 
-/// ENODEV, or what XDP says in its stead.
+/// ENODEV, or EINVAL, which XDP returns instead.
 pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
     let flags = SocketFlags::CLOEXEC;
     let any = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).ok()?;
@@ -52,7 +52,7 @@ pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
     is_missing.then(|| Cause::no_device(ifindex))
 }
 
-/// EBUSY or EEXIST of XDP: which program the device has.
+/// EBUSY or EEXIST of XDP: finds the program that the device has.
 pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
     let prog_id = rtnetlink::xdp_prog_id(ifindex)?;
     Some(Cause::XdpAttached { ifindex, prog_id })
@@ -67,10 +67,12 @@ pub(crate) fn for_cgroup(fd: BorrowedFd<'_>) -> Option<Cause> {
     })
 }
 
-/// Checks a program before a control group's link is updated with it: there the kernel compares only the
-/// types of the programs, and not their `expected_attach_type`, which it compares when a program is
-/// attached. Attaching to no group has no effect.
+/// Checks a program before a control group's link is updated with it.
+///
+/// When a program is attached, the kernel compares its `expected_attach_type`; when a link is updated, only
+/// the program's type. The probe attaches to no group, so it has no effect.
 pub(crate) fn for_prog_of_link(prog: BorrowedFd<'_>, attach_type: AttachType) -> Option<Cause> {
-    let is_misfit = sys::link_create_nowhere(prog, attach_type.0) == Errno::INVAL && !is_filtered();
-    is_misfit.then_some(Cause::NotLoadedFor { attach_type })
+    let is_rejected =
+        sys::probe_cgroup_attach(prog, attach_type.0) == Errno::INVAL && !is_filtered();
+    is_rejected.then_some(Cause::NotLoadedFor { attach_type })
 }

@@ -1,7 +1,7 @@
-//! Whether the kernel charges maps to `RLIMIT_MEMLOCK`, as before Linux 5.11, found by calling.
+//! Probes whether the kernel charges maps to `RLIMIT_MEMLOCK`, as before Linux 5.11.
 //!
-//! The maps asked for are invalid, so none is created. One that is over the limit is refused for that
-//! first.
+//! The probe requests invalid maps, so none is created. If a map is over the limit, the kernel rejects it for
+//! the limit first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,7 +13,7 @@ use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 
-/// EPERM of a map or program that the thread may create otherwise, if this kernel charges it to the limit.
+/// EPERM for a map or program that this thread has the privileges to create.
 #[cold]
 pub(crate) fn memlock() -> Option<Cause> {
     let limit = getrlimit(Resource::Memlock).current?;
@@ -21,36 +21,36 @@ pub(crate) fn memlock() -> Option<Cause> {
     is_charged.then_some(Cause::Memlock { limit })
 }
 
-/// Whether a map that is over the limit is refused. None if that is not proven, as for a thread that may
-/// create no maps.
+/// True if the kernel rejects a map over the limit. `None` if that could not be determined, for example
+/// because this thread may not create maps.
 pub(crate) fn memlock_is_charged(limit: u64) -> Option<bool> {
-    /// This kernel does not charge maps.
-    static IS_NOT: AtomicBool = AtomicBool::new(false);
+    /// Set once this kernel is known not to charge maps.
+    static IS_NOT_CHARGED: AtomicBool = AtomicBool::new(false);
 
-    if IS_NOT.load(Ordering::Relaxed) {
+    if IS_NOT_CHARGED.load(Ordering::Relaxed) {
         return Some(false);
     }
-    let is_charged = is_refused(|flags| create_over(limit, flags));
+    let is_charged = fails_for_limit(|flags| create_over(limit, flags));
     if is_charged == Some(false) {
-        IS_NOT.store(true, Ordering::Relaxed);
+        IS_NOT_CHARGED.store(true, Ordering::Relaxed);
     }
     is_charged
 }
 
-/// Whether `call` fails for the limit. With a flag that no map and no program has it fails before that. A
-/// security module refuses both calls, and is not mistaken for the limit.
-pub(crate) fn is_refused(call: impl Fn(u32) -> Errno) -> Option<bool> {
-    const NO_FLAG: u32 = 1 << 31;
+/// True if `call` fails because of the limit. With a flag that does not exist it fails before the limit is
+/// checked. A security module rejects both calls, so it is not mistaken for the limit.
+pub(crate) fn fails_for_limit(call: impl Fn(u32) -> Errno) -> Option<bool> {
+    const INVALID_FLAG: u32 = 1 << 31;
 
-    match (call(NO_FLAG), call(0)) {
+    match (call(INVALID_FLAG), call(0)) {
         (Errno::INVAL, Errno::PERM) => Some(true),
         (Errno::INVAL, Errno::INVAL | Errno::ACCESS) => Some(false),
         _ => None,
     }
 }
 
-/// A hash that allocates elements on demand is charged for all of them at once, and takes little memory on
-/// a kernel that charges nothing.
+/// Requests a hash that allocates its elements on demand. It is charged for all elements at once, but uses
+/// little memory on a kernel that charges nothing.
 fn create_over(limit: u64, flags: u32) -> Errno {
     const VALUE_SIZE: u32 = 4096;
     let Ok(max_entries) = u32::try_from(limit / u64::from(VALUE_SIZE) + 1) else {
@@ -65,7 +65,7 @@ fn create_over(limit: u64, flags: u32) -> Errno {
     })
 }
 
-/// The kernel checks the name after it has allocated the map, and no map can have this one.
+/// Requests a map with an invalid name, which the kernel checks after it has allocated the map.
 pub(crate) fn create_misnamed(mut attr: abi::bpf_attr_map_create) -> Errno {
     attr.key_size = 4;
     attr.map_name[0] = b'?' as _;

@@ -10,20 +10,20 @@ use crate::process::{Capability, in_user_namespace, is_filtered, lacks};
 
 use super::privilege;
 
-/// Why a bpffs could not be configured or created, or mount(2) failed.
+/// Why configuring or creating a bpffs, or mount(2), failed.
 #[cold]
 pub(crate) fn mount(errno: Errno) -> Option<Cause> {
     if errno != Errno::PERM {
         return None;
     }
-    // In a user namespace no capability helps.
+    // In a user namespace no capability is enough.
     match in_user_namespace() {
         Some(true) => (!is_filtered()).then_some(Cause::NeedsDelegation),
         _ => lacks_sys_admin(),
     }
 }
 
-/// Why fsopen(2), fsmount(2), open_tree(2) or umount2(2) failed: all start with the same check.
+/// Why fsopen(2), fsmount(2), open_tree(2) or umount2(2) failed. All of them begin with the same check.
 #[cold]
 pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     if errno != Errno::PERM {
@@ -38,7 +38,7 @@ pub(crate) fn mount_namespace(errno: Errno) -> Option<Cause> {
     lacks_sys_admin().or_else(foreign)
 }
 
-/// ENOSYS of one of the calls of Linux 5.2. A seccomp filter may answer so on any kernel.
+/// ENOSYS of one of the calls of Linux 5.2. On a newer kernel a seccomp filter may return it.
 #[cold]
 pub(crate) fn missing_call(what: &'static str) -> Option<Cause> {
     let since = Version::new(5, 2);
@@ -59,7 +59,7 @@ pub(crate) fn attach(errno: Errno) -> Option<Cause> {
     }
 }
 
-/// The only reason for ENOSPC: the limit of this mount namespace, or of one that the mount propagates to.
+/// ENOSPC, which has one reason: the limit of this mount namespace, or of one that the mount propagates to.
 fn table_full() -> Option<Cause> {
     let most = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
     let most = most.trim().parse().ok()?;

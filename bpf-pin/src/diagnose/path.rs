@@ -1,8 +1,8 @@
 //! Why a call on a path failed.
 //!
-//! A path and a name in a directory that is held open are checked in the same way, from the directory
-//! where the lookup begins, because the path of a held directory may lead elsewhere since it was opened.
-//! Symbolic links are followed at the end of a path, but not at a name in a held directory.
+//! A path and a name in a held directory are checked in the same way: from the directory where the lookup
+//! begins, because the path of a held directory may have changed. A symbolic link at the end of a path is
+//! followed, but not one at a name in a held directory.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,23 +10,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, accessat, fstat, fstatfs, stat,
-    statat, statfs,
+    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, fstat, fstatfs, stat, statat,
+    statfs,
 };
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
 use crate::error::Cause;
 use crate::path::{AtError, AtPath, Base, NAME_MAX, PATH_MAX, with_path};
-use crate::process::{is_filtered, owns_all};
+use crate::process::is_filtered;
 use crate::proof;
 use crate::sys;
 use crate::types::{Access, FileSystem, Identity, Kind};
 
+use super::access::{denied, read_only, sticky, unreadable, unsearchable, unwritable};
 use super::privilege::for_bpf;
 use super::shadowed::not_bpffs_below;
 
-/// Where bpffs is usually mounted, from the root.
+/// The usual mount point of bpffs, from the root.
 const USUAL_MOUNT_POINT: &str = "sys/fs/bpf";
 
 /// Why `BPF_OBJ_PIN` failed.
@@ -58,7 +58,7 @@ pub(crate) fn open(at: &AtPath<'_>, access: Access, error: AtError) -> Option<Ca
     }
 }
 
-/// Why a name could not be removed, or given to another file.
+/// Why a name could not be removed or renamed.
 #[cold]
 pub(crate) fn unpin(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
     match errno {
@@ -69,13 +69,13 @@ pub(crate) fn unpin(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
     }
 }
 
-/// Why a name could not be made.
+/// Why a name could not be created.
 #[cold]
 pub(crate) fn make(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
     match (errno, at.base) {
         (Errno::EXIST, _) => Some(Cause::Exists { holder: holder(at) }),
         (Errno::NOENT, Some(base)) => removed(base),
-        // A directory on the way may be missing as well.
+        // A directory of the path may be missing as well.
         (Errno::NOENT, None) => missing(at, Purpose::Make).or_else(|| {
             let is_directory = at.name.to_bytes().ends_with(b"/");
             is_directory.then_some(Cause::trailing_slash())
@@ -102,8 +102,8 @@ pub(crate) fn find(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
 /// Why a directory in a directory that is held open could not be opened.
 #[cold]
 pub(crate) fn open_dir(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
-    // If the name exists meanwhile, the held directory was not removed, so the name was missing. (ENOENT
-    // for a pin may be for its object, if only the file is left.)
+    // If the name exists afterwards, the held directory was not removed, so the name was missing. (For a pin,
+    // ENOENT may mean that the file has lost its object.)
     let was_missing = || (errno == Errno::NOENT && at.lstat().is_ok()).then(|| missing_itself(at));
     find(at, errno).or_else(was_missing)
 }
@@ -165,13 +165,13 @@ impl AtError {
 }
 
 impl AtPath<'_> {
-    /// Where the last component is, from where the lookup begins.
-    fn directory(&self) -> &Path {
+    /// The directory of the last component, relative to where the lookup begins.
+    pub(super) fn directory(&self) -> &Path {
         parent(self.relative())
     }
 
-    /// A part of the path, for messages.
-    fn displayed(&self, prefix: &Path) -> PathBuf {
+    /// A prefix of the path, for messages.
+    pub(super) fn displayed(&self, prefix: &Path) -> PathBuf {
         match self.base {
             Some(base) if prefix == Path::new(".") => base.path().to_owned(),
             Some(base) => base.path().join(prefix),
@@ -179,9 +179,9 @@ impl AtPath<'_> {
         }
     }
 
-    fn stat(&self, prefix: &Path) -> Option<Stat> {
+    pub(super) fn stat(&self, prefix: &Path) -> Option<Stat> {
         let stat = match self.base {
-            // Its own "." cannot be looked up if it may not be searched.
+            // Looking up "." in it needs search permission.
             Some(base) if prefix == Path::new(".") => fstat(base.fd),
             Some(base) => statat(base.fd, prefix, AtFlags::SYMLINK_NOFOLLOW),
             None => stat(prefix),
@@ -189,9 +189,9 @@ impl AtPath<'_> {
         stat.ok()
     }
 
-    fn statfs(&self, prefix: &Path) -> Option<StatFs> {
+    pub(super) fn statfs(&self, prefix: &Path) -> Option<StatFs> {
         match self.base {
-            // No mount is crossed.
+            // The path crosses no mount.
             Some(base) => fstatfs(base.fd).ok(),
             None => statfs(prefix).ok(),
         }
@@ -201,10 +201,10 @@ impl AtPath<'_> {
         self.statfs(prefix).map(|stat| FileSystem::from_stat(&stat))
     }
 
-    /// "/", "/sys", "/sys/fs", …, or the same from "." on for a relative path.
-    fn prefixes(&self) -> Vec<PathBuf> {
+    /// The prefixes of the path: "/", "/sys", "/sys/fs", … A relative path begins with ".".
+    pub(super) fn prefixes(&self) -> Vec<PathBuf> {
         let path = self.relative();
-        // The kernel does not walk a longer path.
+        // The kernel rejects a longer path.
         if path.as_os_str().len() > PATH_MAX {
             return Vec::new();
         }
@@ -235,7 +235,7 @@ fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// The purpose of a path that was not found.
+/// The purpose of looking up a path that was not found.
 #[derive(PartialEq)]
 enum Purpose {
     Make,
@@ -252,10 +252,10 @@ fn missing(at: &AtPath<'_>, purpose: Purpose) -> Option<Cause> {
     if let Some(path) = dangling(&missing) {
         return Some(Cause::Missing { path });
     }
-    // "name/." asks for a directory.
+    // "name/." requires a directory.
     let is_whole =
         missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
-    // Nothing exists yet where a bpffs should be mounted and is not.
+    // At the usual mount point a missing name is expected if no bpffs is mounted.
     let is_unexpected = !is_whole && !existing.ends_with(USUAL_MOUNT_POINT);
     not_bpffs(at, &existing, is_unexpected.then(|| missing.clone())).or_else(|| {
         // The name of a new pin is expected to be missing.
@@ -281,9 +281,9 @@ fn first_missing(at: &AtPath<'_>) -> Option<(PathBuf, PathBuf)> {
     None
 }
 
-/// The missing target of a symbolic link or of a chain of them.
+/// The missing target of a symbolic link, or of a chain of symbolic links.
 fn dangling(path: &Path) -> Option<PathBuf> {
-    /// As many as the kernel follows.
+    /// The limit of the kernel.
     const MAX_LINKS: usize = 40;
 
     let mut path = path.to_owned();
@@ -297,7 +297,7 @@ fn dangling(path: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Nothing has a link to the directory, not even its own '.'.
+/// The cause if the directory was removed: it has no links left.
 fn removed(base: Base<'_>) -> Option<Cause> {
     (fstat(base.fd).ok()?.st_nlink == 0).then(|| Cause::Removed {
         path: base.path().to_owned(),
@@ -308,18 +308,19 @@ fn removed(base: Base<'_>) -> Option<Cause> {
 fn not_bpffs(at: &AtPath<'_>, existing: &Path, missing: Option<PathBuf>) -> Option<Cause> {
     let found = at.file_system(existing)?;
     let path = at.relative();
-    let rest = match existing == Path::new(".") {
-        true => path,
-        false => path.strip_prefix(existing).unwrap_or(Path::new("")),
+    let rest = if existing == Path::new(".") {
+        path
+    } else {
+        path.strip_prefix(existing).unwrap_or(Path::new(""))
     };
     (!found.is_bpffs()).then(|| not_bpffs_below(existing, rest, found, missing))
 }
 
-/// The first component with a '.' in a directory where bpffs refuses that: everywhere but in a
-/// directory without permissions, which is what the kernel puts its own names in.
+/// The first component with a '.' that bpffs rejects. It accepts one only in a directory without any
+/// permissions, such as the kernel uses for its own names.
 fn dot(at: &AtPath<'_>) -> Option<Cause> {
     let has_dot = |name: &OsStr| name.as_bytes().contains(&b'.');
-    let is_refused = |directory: &Path| {
+    let is_rejected = |directory: &Path| {
         let on_bpffs = at.file_system(directory).is_some_and(FileSystem::is_bpffs);
         let mode = at
             .stat(directory)
@@ -328,7 +329,7 @@ fn dot(at: &AtPath<'_>) -> Option<Cause> {
     };
     at.prefixes().into_iter().find_map(|prefix| {
         let component = prefix.file_name().filter(|name| has_dot(name))?;
-        is_refused(parent(&prefix)).then(|| Cause::Dot {
+        is_rejected(parent(&prefix)).then(|| Cause::Dot {
             component: component.to_owned(),
         })
     })
@@ -361,10 +362,10 @@ fn symbolic_link(at: &AtPath<'_>) -> Option<Cause> {
     is_link.then(|| Cause::SymbolicLink { path: at.path() })
 }
 
-/// ELOOP: of a path, the first symbolic link that its mount does not follow.
+/// ELOOP: finds the first symbolic link that its mount does not follow.
 fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
     match at.base {
-        // That mount gives ELOOP for one link, and the link may be gone.
+        // On such a mount one link is enough for ELOOP. It may have been removed since.
         Some(base) if !base.follows_links && !is_filtered() => {
             Some(Cause::SymbolicLink { path: at.path() })
         }
@@ -379,55 +380,6 @@ fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
     }
 }
 
-/// The mode and owner of a prefix, if they deny `wanted`.
-fn denied(
-    at: &AtPath<'_>,
-    prefix: &Path,
-    wanted: Permission,
-    words: &'static str,
-) -> Option<Cause> {
-    let result = accessat(at.begin(), prefix, wanted, AtFlags::EACCESS);
-    let stat = at.stat(prefix).filter(|_| result == Err(Errno::ACCESS))?;
-    Some(Cause::Blocked {
-        path: at.displayed(prefix),
-        mode: (Mode::from_raw_mode(stat.st_mode) & Mode::all()).bits(),
-        uid: stat.st_uid,
-        wanted: words,
-        read_only_would_do: false,
-    })
-}
-
-/// The first directory on the way that may not be searched.
-fn unsearchable(at: &AtPath<'_>) -> Option<Cause> {
-    let prefixes = at.prefixes();
-    // "." has itself for a directory.
-    let directories = prefixes.len().saturating_sub(1).max(1);
-    let mut directories = prefixes.into_iter().take(directories);
-    directories.find_map(|prefix| denied(at, &prefix, Permission::EXEC_OK, "search"))
-}
-
-fn unwritable(at: &AtPath<'_>) -> Option<Cause> {
-    denied(at, at.directory(), Permission::WRITE_OK, "write")
-}
-
-/// The mode of the pin itself.
-fn unreadable(at: &AtPath<'_>, access: Access) -> Option<Cause> {
-    let (wanted, words) = match access {
-        Access::ReadWrite => (Permission::READ_OK | Permission::WRITE_OK, "read and write"),
-        Access::ReadOnly => (Permission::READ_OK, "read"),
-        Access::WriteOnly => (Permission::WRITE_OK, "write"),
-    };
-    let mut cause = denied(at, at.relative(), wanted, words)?;
-    if let Cause::Blocked {
-        read_only_would_do, ..
-    } = &mut cause
-    {
-        let read_only = Access::ReadOnly.flags();
-        *read_only_would_do = access == Access::ReadWrite && at.get(read_only).is_ok();
-    }
-    Some(cause)
-}
-
 fn not_an_object(at: &AtPath<'_>) -> Option<Cause> {
     let path = at.path();
     let what = match file_type(&at.stat(at.relative())?) {
@@ -440,30 +392,11 @@ fn not_an_object(at: &AtPath<'_>) -> Option<Cause> {
         _ => return None,
     };
     let found = at.file_system(at.relative())?;
-    // A file of bpffs is an object.
+    // A regular file of bpffs is a pinned object.
     (what == "directory" || !found.is_bpffs()).then_some(Cause::NotAnObject { path, what, found })
 }
 
-fn read_only(at: &AtPath<'_>, prefix: &Path) -> Option<Cause> {
-    let is_read_only = FileSystem::is_read_only(&at.statfs(prefix)?);
-    is_read_only.then(|| Cause::ReadOnlyFileSystem {
-        path: at.displayed(prefix),
-    })
-}
-
-/// The cause if a sticky directory keeps this user from removing another's file.
-fn sticky(at: &AtPath<'_>) -> Option<Cause> {
-    let (directory, pin) = (at.stat(at.directory())?, at.lstat().ok()?);
-    let user = geteuid().as_raw();
-    let is_sticky = Mode::from_raw_mode(directory.st_mode).contains(Mode::SVTX);
-    let is_denied = is_sticky && directory.st_uid != user && pin.st_uid != user && !owns_all();
-    is_denied.then(|| Cause::Sticky {
-        directory: at.displayed(at.directory()),
-        uid: pin.st_uid,
-    })
-}
-
-/// Which object has the name: the name itself, not the end of a symbolic link.
+/// The object that is pinned at the name itself. Does not follow a symbolic link.
 fn holder(at: &AtPath<'_>) -> Option<Identity> {
     let is_link = at.is_symbolic_link().ok()?;
     object(at).filter(|_| !is_link)

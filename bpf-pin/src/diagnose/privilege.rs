@@ -1,4 +1,4 @@
-//! Which privilege the caller lacks.
+//! Finds the privilege that the caller lacks.
 
 use rustix::io::Errno;
 
@@ -18,14 +18,14 @@ pub(crate) fn missing(capability: Capability, needed_for: &'static str) -> Optio
     lacks(capability)?.then_some(cause)
 }
 
-/// Capabilities in a user namespace do not count for bpf(2), which checks the initial one if it needs any.
+/// bpf(2) checks capabilities in the initial user namespace; those in another one do not count.
 fn user_namespace(is_needed: bool) -> Option<Cause> {
     let counts = is_needed || unprivileged_bpf_disabled().is_some_and(|value| value != 0);
     let applies = counts && !is_filtered() && in_user_namespace() == Some(true);
     applies.then_some(Cause::UserNamespace)
 }
 
-/// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2).
+/// EPERM of any command: before Linux 5.19 the sysctl closes all of bpf(2) to unprivileged callers.
 pub(crate) fn for_bpf() -> Option<Cause> {
     if sys::probe_bpf_allowed() != Errno::PERM || is_filtered() || unprivileged_bpf_disabled()? == 0
     {
@@ -43,7 +43,7 @@ pub(crate) fn for_id() -> Option<Cause> {
     missing(Capability::SysAdmin, "opening an object by its id").or_else(|| user_namespace(true))
 }
 
-/// ENOENT of `BPF_*_GET_FD_BY_ID`, which has no other reason.
+/// ENOENT of `BPF_*_GET_FD_BY_ID`, which has only this reason.
 #[cold]
 pub(crate) fn no_such_id(what: &'static str) -> Option<Cause> {
     (!is_filtered()).then_some(Cause::NoSuchId { what })
@@ -115,7 +115,7 @@ fn traces(prog_type: ProgType) -> bool {
     )
 }
 
-/// EPERM of `BPF_LINK_CREATE`: the type that may be loaded without privileges needs them to be attached.
+/// EPERM of `BPF_LINK_CREATE`: a program of this type can be loaded, but not attached, without privileges.
 pub(crate) fn for_link(prog_type: ProgType) -> Option<Cause> {
     if prog_type != ProgType::CGROUP_SKB {
         return None;
@@ -130,9 +130,9 @@ fn unprivileged(what: &'static str) -> Option<Cause> {
     missing(Capability::Bpf, what)
 }
 
-/// EINVAL of `BPF_PROG_LOAD`: to the verifier, a helper that lockdown withholds does not exist.
+/// EINVAL of `BPF_PROG_LOAD`: the verifier reports a helper that lockdown disables as unknown.
 pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
-    // Helpers that read the kernel's memory, and one that writes a process's.
+    // Helpers that read kernel memory, and one that writes to a process's memory.
     const READS: &[&str] = &[
         "bpf_probe_read#",
         "bpf_probe_read_str#",
@@ -141,12 +141,16 @@ pub(crate) fn for_helper(prog_type: ProgType, log: &str) -> Option<Cause> {
     ];
     const WRITES: &[&str] = &["bpf_probe_write_user#"];
 
-    let refused = |line: &&str| line.contains("unknown func") || line.contains("cannot use helper");
-    let last = log.lines().rfind(refused).filter(|_| traces(prog_type))?;
+    let is_rejection =
+        |line: &&str| line.contains("unknown func") || line.contains("cannot use helper");
+    let last = log
+        .lines()
+        .rfind(is_rejection)
+        .filter(|_| traces(prog_type))?;
     let Lockdown::On { level } = lockdown() else {
         return None;
     };
-    let withholds = |helpers: &[&str]| helpers.iter().any(|helper| last.contains(helper));
-    let withheld = withholds(WRITES) || level == "confidentiality" && withholds(READS);
-    withheld.then_some(Cause::Lockdown { level })
+    let is_one_of = |helpers: &[&str]| helpers.iter().any(|helper| last.contains(helper));
+    let is_disabled = is_one_of(WRITES) || level == "confidentiality" && is_one_of(READS);
+    is_disabled.then_some(Cause::Lockdown { level })
 }

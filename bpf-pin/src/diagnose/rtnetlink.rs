@@ -1,4 +1,4 @@
-//! The XDP program of a network device, from rtnetlink(7), which needs no privileges.
+//! Reads the XDP program of a network device from rtnetlink(7), which needs no privileges.
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
@@ -7,19 +7,19 @@ use rustix::net::{
 const NLM_F_REQUEST: u16 = 1;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-/// The low bits of an attribute's type; one above them says that there are more within.
+/// The bits of an attribute's type that are its number. A higher bit marks nested attributes.
 const NLA_TYPE: u16 = 0x3fff;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 const IFLA_XDP_HW_PROG_ID: u16 = 7;
 
-/// The XDP program of a device in this thread's network namespace: the driver's, the generic one, or
-/// else the device's own.
+/// The XDP program of a device in this thread's network namespace: that of the driver, else the generic one,
+/// else the offloaded one.
 pub(super) fn xdp_prog_id(ifindex: u32) -> Option<u32> {
-    let mut room = vec![0; 32 << 10];
-    let length = link(ifindex, &mut room)?;
-    let attributes = Attributes(body_of_link(room.get(..length)?)?);
+    let mut buffer = vec![0; 32 << 10];
+    let length = get_link(ifindex, &mut buffer)?;
+    let attributes = Attributes(body_of_link(buffer.get(..length)?)?);
     let xdp = attributes.find(IFLA_XDP)?;
     let modes = [
         IFLA_XDP_DRV_PROG_ID,
@@ -33,8 +33,8 @@ pub(super) fn xdp_prog_id(ifindex: u32) -> Option<u32> {
     modes.into_iter().find_map(of_mode).filter(|id| *id != 0)
 }
 
-/// `RTM_GETLINK`: the length of the answer, which is there when the request is sent.
-fn link(ifindex: u32, room: &mut [u8]) -> Option<usize> {
+/// `RTM_GETLINK`: returns the length of the reply, which the kernel queues while the request is sent.
+fn get_link(ifindex: u32, buffer: &mut [u8]) -> Option<usize> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
     // struct nlmsghdr and struct ifinfomsg: 16 bytes each.
@@ -44,17 +44,17 @@ fn link(ifindex: u32, room: &mut [u8]) -> Option<usize> {
     request[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
     request[20..24].copy_from_slice(&ifindex.to_ne_bytes());
     send(&socket, &request, SendFlags::empty()).ok()?;
-    let (length, _) = recv(&socket, room, RecvFlags::DONTWAIT).ok()?;
+    let (length, _) = recv(&socket, buffer, RecvFlags::DONTWAIT).ok()?;
     Some(length)
 }
 
-/// The attributes behind the two headers.
+/// The attributes after the two headers.
 fn body_of_link(message: &[u8]) -> Option<&[u8]> {
     let message_type = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
     (message_type == RTM_NEWLINK).then_some(message.get(32..)?)
 }
 
-/// `struct nlattr`s, each with its payload, four by four bytes.
+/// An array of `struct nlattr` with their payloads, each padded to four bytes.
 struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_is_found_behind_others() {
+    fn an_attribute_is_found_after_others() {
         let bytes = [attribute(1, b"lo\0"), attribute(0x8002, b"four")].concat();
         assert_eq!(Attributes(&bytes).find(2), Some(&b"four"[..]));
         assert_eq!(Attributes(&bytes).find(1), Some(&b"lo\0"[..]));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_has_no_length_ends() {
+    fn truncated_and_empty_attributes_end_the_search() {
         let bytes = attribute(7, b"four");
         for cut in 0..bytes.len() {
             assert_eq!(Attributes(&bytes[..cut]).find(7), None);

@@ -130,7 +130,7 @@ impl MissingBatches {
     pub(super) fn learn(&self, command: Command, errno: Errno) -> bool {
         let lacks = match errno {
             sys::ENOTSUPP => true,
-            Errno::INVAL => sys::no_batch() == Errno::INVAL && !is_filtered(),
+            Errno::INVAL => sys::probe_batch() == Errno::INVAL && !is_filtered(),
             _ => false,
         };
         if lacks {

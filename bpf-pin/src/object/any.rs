@@ -15,7 +15,7 @@ use super::typed::Pinnable;
 use super::{Link, Map, Prog};
 use crate::proof::Proven;
 
-/// A map, a program or a link: for pins and descriptors of a kind that is not known before.
+/// A map, a program or a link: for pins and descriptors of unknown kind.
 ///
 /// # Examples
 ///
@@ -86,7 +86,7 @@ impl Object {
         each!(self, object => object.id())
     }
 
-    /// Which object it is: its kind and its id.
+    /// The object's kind and id.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Object {
         })
     }
 
-    /// Checks if `other` is a descriptor of the same object. Makes two system calls.
+    /// Returns `true` if `other` is a descriptor of the same object. Makes two system calls.
     ///
     /// # Errors
     ///

@@ -15,8 +15,10 @@ use super::typed::TypedObject;
 
 /// Iterates over the ids of the living objects of a kind, in ascending order: see [`Map::ids`](crate::Map::ids).
 ///
-/// Each step makes one system call. Objects may be created and freed meanwhile: no id comes twice, and an
-/// object that lives throughout is not left out. Ends after an error, too.
+/// Each step makes one system call. The iterator ends after an error.
+///
+/// Objects may be created and freed during the iteration. No id is returned twice, and no object that exists
+/// throughout is omitted.
 ///
 /// # Examples
 ///

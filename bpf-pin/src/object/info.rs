@@ -35,7 +35,7 @@ pub enum ObjectInfo {
 }
 
 impl ObjectInfo {
-    /// Which object it is.
+    /// The object's kind and id.
     pub fn identity(&self) -> Identity {
         let (kind, id) = match self {
             Self::Map(info) => (Kind::Map, info.id),
@@ -55,7 +55,7 @@ impl ObjectInfo {
     }
 }
 
-/// Shows the type and the sizes, in bytes.
+/// Writes the type and the sizes in bytes.
 impl fmt::Display for ObjectInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -32,8 +32,8 @@ typed_object! {
     /// Linux 5.7. The proof is the content of `struct bpf_link_info`.
     open;
 
-    /// The kernel opens links for reading and writing only, so this is of use where `access` comes from the
-    /// caller.
+    /// The kernel opens links for reading and writing only. This method exists for callers that pass on an `access`
+    /// of their own.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ pub struct LinkInfo {
     pub id: u32,
     /// The id of the program that it attaches, or attached before it was detached; 0 if it holds a map.
     pub prog_id: u32,
-    /// The place that it attaches the program to.
+    /// The target that it attaches the program to.
     pub target: LinkTarget,
 }
 

@@ -1,4 +1,4 @@
-//! Maps.
+//! Owned descriptors of maps.
 
 use super::pinned::PinnedMap;
 use super::typed::*;
@@ -12,10 +12,10 @@ typed_object! {
     ///
     /// # In C signatures
     ///
-    /// A map has the layout of an [`OwnedFd`], so an `Option<Map>` may stand in an `extern "C"` signature:
-    /// there it is an `int`, and None is -1. The same holds of [`Prog`](crate::Prog) and [`Link`](crate::Link). C must pass a
-    /// descriptor that it owns and that is of a map, or -1: nothing checks the kind of such an `int`. To have
-    /// it checked, take an `Option<OwnedFd>` and use `Map::try_from`.
+    /// A map has the layout of an [`OwnedFd`], so an `extern "C"` signature can contain `Option<Map>`. There it
+    /// is an `int`, and `None` is -1. The same holds for [`Prog`](crate::Prog) and [`Link`](crate::Link). C code
+    /// must pass a map descriptor that it owns, or -1: the kind of such an `int` is not checked. To check it,
+    /// take an `Option<OwnedFd>` and call `Map::try_from`.
     ///
     /// ```
     /// use bpf_pin::Map;
@@ -41,20 +41,20 @@ typed_object! {
     /// ```
     Map, PinnedMap, "map", "flows", MapInfo, bpf_map_info;
 
-    /// Linux 4.4. The proof is a batch of no elements, which succeeds or fails with ENOTSUPP for maps only. A
-    /// seccomp filter that gives one of these answers to `BPF_MAP_LOOKUP_BATCH` makes any object pass for a
-    /// map; the kernel then rejects the calls made on it.
+    /// Linux 4.4. The proof is a batch of no elements: only for a map it succeeds or fails with ENOTSUPP. A
+    /// seccomp filter that returns one of these results for `BPF_MAP_LOOKUP_BATCH` makes any object look like a
+    /// map. The kernel then rejects the calls on that object.
     open;
 
-    /// Linux 4.15. A map that is opened for writing only takes one more system call to prove.
+    /// Linux 4.15. Proving a map that is opened for writing only takes one more system call.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
     open_with;
 
-    /// `BPF_MAP_GET_FD_BY_ID`. Linux 4.13. For reading and writing; [`from_id_with`](Self::from_id_with)
-    /// opens it for one of them.
+    /// `BPF_MAP_GET_FD_BY_ID`. Linux 4.13. Opens it for reading and writing;
+    /// [`from_id_with`](Self::from_id_with) opens it with another access mode.
     from_id;
 
     /// `BPF_MAP_GET_NEXT_ID`. Linux 4.13.
@@ -70,8 +70,8 @@ typed_object! {
 impl Map {
     /// Opens the living map that has this id for `access`.
     ///
-    /// As [`from_id`](Self::from_id), with `BPF_F_RDONLY` or `BPF_F_WRONLY` in `open_flags`. Linux 4.15. The
-    /// kernel has this for maps only: the commands for programs and links reject the field with EINVAL.
+    /// As [`from_id`](Self::from_id), with `BPF_F_RDONLY` or `BPF_F_WRONLY` in `open_flags`. Linux 4.15. Only
+    /// maps have this: the commands for programs and links reject the field with EINVAL.
     ///
     /// # Errors
     ///
@@ -121,9 +121,9 @@ pub struct MapInfo {
     pub key_size: u32,
     /// The size of a value, in bytes. For a per-CPU map the size of one CPU's value.
     pub value_size: u32,
-    /// The most elements that it can hold. For a ring buffer its size in bytes.
+    /// The maximum number of elements. For a ring buffer its size in bytes.
     pub max_entries: u32,
-    /// The flags that it was created with, without `RDONLY` and `WRONLY`, and those that the kernel added.
+    /// The flags that it was created with, without `RDONLY` and `WRONLY`, plus flags that the kernel added.
     pub flags: MapFlags,
     /// The name that it was created with, or empty. Linux 4.15.
     pub name: ObjName,

@@ -1,4 +1,4 @@
-//! BPF objects: how a kind is proven, owned descriptors of a proven kind, and their pins.
+//! BPF objects: owned descriptors of a proven kind, and their pins.
 
 mod any;
 mod ids;

@@ -66,7 +66,7 @@ pub(crate) fn get_typed_with_info<T: Pinnable, const WORDS: usize>(
     }
 }
 
-/// Goes on with an open that failed: proves the kind with more system calls, or finds the cause.
+/// Continues an open that failed: proves the kind with more system calls, or finds the cause.
 #[cold]
 pub(crate) fn open_slow<T: Pinnable>(
     at: &AtPath<'_>,
@@ -118,7 +118,7 @@ pub(super) fn from_fd<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed
     }
 }
 
-/// Checks if `fd` is a descriptor of the object that `identity` identifies.
+/// True if `fd` is a descriptor of the object that `identity` identifies.
 pub(super) fn is_same_object(identity: proof::Identity, fd: impl AsFd) -> Result<bool> {
     match proof::identity(fd.as_fd()) {
         Ok(other) => Ok(other == identity),

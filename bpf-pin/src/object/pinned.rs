@@ -1,4 +1,4 @@
-//! An object and its pin.
+//! An object together with its pin.
 
 use std::fmt;
 use std::ops::Deref;
@@ -21,7 +21,7 @@ use super::typed::Pinnable;
 use super::{Link, Map, Prog};
 use crate::proof;
 
-/// The body of [`PinnedMap`], [`PinnedProg`], [`PinnedLink`] and [`PinnedObject`].
+/// The common implementation of [`PinnedMap`], [`PinnedProg`], [`PinnedLink`] and [`PinnedObject`].
 pub(super) struct Pinned<T> {
     object: T,
     path: Pathname,
@@ -82,7 +82,7 @@ macro_rules! pinned_object {
         impl $Pinned {
             #[doc = concat!("`BPF_OBJ_GET`: opens the ", $noun, " pinned at `path`, for reading and writing.")]
             ///
-            /// A relative path is kept as it is: it names another file after the process has changed its
+            /// A relative path is kept as it is. It refers to another file after the process has changed its
             /// working directory.
             ///
             /// # Errors
@@ -101,7 +101,7 @@ macro_rules! pinned_object {
                 Pinned::open(path.as_ref(), access).map(Self)
             }
 
-            /// The path, as it was given.
+            /// The path that it was opened or pinned with.
             pub fn path(&self) -> &Path {
                 self.0.path.as_path()
             }
@@ -111,13 +111,15 @@ macro_rules! pinned_object {
                 self.0.object
             }
 
-            #[doc = concat!("`unlink(2)`: removes the pin if it is still this ", $noun, "'s, and returns the ", $noun, ".")]
+            #[doc = concat!("`unlink(2)`: removes the pin if it still holds this ", $noun, ", and returns the ", $noun, ".")]
             ///
-            #[doc = concat!("The ", $noun, " is freed with its last descriptor, unless it is pinned elsewhere or in use.")]
-            /// A link is detached then.
+            #[doc = concat!("The ", $noun, " is freed with its last descriptor, unless it has another pin or is in use.")]
+            /// Freeing a link detaches it.
             ///
-            /// The pin's kind and id are compared right before the removal. The kernel has no call that does
-            /// both, so a pin that another process puts under the name between the two is removed instead.
+            /// # Races
+            ///
+            /// The pin's kind and id are compared right before the removal, because the kernel has no call that
+            /// does both. If another process replaces the pin between the two, its pin is removed.
             ///
             /// # Errors
             ///
@@ -128,14 +130,14 @@ macro_rules! pinned_object {
             /// | the pin holds another object now | [`Replaced`](Cause::Replaced) | |
             /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
             /// | the path is a symbolic link | [`SymbolicLink`](Cause::SymbolicLink) | |
-            /// | a mode denies every way to open the pin, so it cannot be compared; a link opens for reading and writing only | [`Blocked`](Cause::Blocked) | EACCES |
+            /// | a mode denies every access mode, so the pin cannot be compared (a link opens for reading and writing only) | [`Blocked`](Cause::Blocked) | EACCES |
             /// | a mode denies the removal | [`Blocked`](Cause::Blocked) | EACCES |
             /// | the directory is sticky, and this user owns neither it nor the pin | [`Sticky`](Cause::Sticky) | EPERM |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) | EROFS |
             /// | the pin's kind or id could not be proven | [`Unproven`](Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             #[allow(
                 clippy::result_large_err,
-                reason = "nothing is lost, the path included"
+                reason = "the error returns the object and its path"
             )]
             pub fn unpin(self) -> Result<$Type, Failed<Self>> {
                 match self.0.unlink() {
@@ -193,14 +195,14 @@ pinned_object! {
 }
 
 impl PinnedMap {
-    /// `map` must have been seen to be pinned at `path`.
+    /// The caller has pinned `object` at `path`, or opened it there.
     pub(crate) fn from_parts(object: Map, path: Pathname) -> Self {
         Self(Pinned { object, path })
     }
 }
 
 impl PinnedLink {
-    /// `link` must have been seen to be pinned at `path`.
+    /// The caller has pinned `object` at `path`, or opened it there.
     pub(crate) fn from_parts(object: Link, path: Pathname) -> Self {
         Self(Pinned { object, path })
     }
@@ -212,7 +214,7 @@ impl AsMap for PinnedMap {
     }
 }
 
-/// Which object this is. Its id is enough if the kind is known; an id of 0 identifies none.
+/// The kind and id of an object. If the kind is known, reading the id is enough. An id of 0 is not valid.
 fn identity_of<T: Pinnable>(object: &T) -> Result<Identity, Reason> {
     let fd = object.as_fd();
     match T::EXPECTED.zip(sys::object_id(fd).ok()) {
@@ -227,9 +229,9 @@ pub(crate) fn pin_at(at: &AtPath<'_>, object: BorrowedFd<'_>) -> Result<(), Reas
         .map_err(|errno| Reason::new(errno, diagnose::pin(at, object, errno)))
 }
 
-/// `unlink(2)`, if the pin is still that of the expected object.
+/// `unlink(2)`, if the pin still holds the expected object.
 pub(crate) fn unlink_if_held_by(at: &AtPath<'_>, expected: Identity) -> Result<(), Reason> {
-    // The pin stays open, so that no system call comes between the check and the removal.
+    // The pin stays open until the end, so that no close(2) comes between the check and the removal.
     let pin = open_any_access(at)?;
     if !proof::is_object(pin.as_fd(), expected) {
         let found = identify(pin.as_fd())?;
@@ -241,18 +243,18 @@ pub(crate) fn unlink_if_held_by(at: &AtPath<'_>, expected: Identity) -> Result<(
     removed.map_err(|errno| Reason::new(errno, diagnose::unpin(at, errno)))
 }
 
-/// Which object is pinned there.
+/// The kind and id of the object that is pinned there.
 pub(crate) fn identity_at(at: &AtPath<'_>) -> Result<Identity, Reason> {
     identify(open_any_access(at)?.as_fd())
 }
 
-/// Opens the object pinned there with any access that is granted: the directory's mode decides on the
-/// removal of a pin, not the pin's own.
+/// Opens the object pinned there with any access that is granted. Removing a pin needs permission for the
+/// directory, not for the pin.
 pub(crate) fn open_any_access(at: &AtPath<'_>) -> Result<OwnedFd, Reason> {
     // BPF_OBJ_GET follows symbolic links and unlink(2) does not.
     reject_symlink(at, at.is_followed())?;
     at.get_any_access().or_else(|error| {
-        // A caller without the right to BPF_OBJ_GET still learns whether there is a pin.
+        // Without the privilege for BPF_OBJ_GET, a missing pin or a symbolic link is still reported as such.
         if error == Errno::PERM.into() {
             reject_symlink(at, at.is_symbolic_link())?;
         }
@@ -270,7 +272,7 @@ fn reject_symlink(at: &AtPath<'_>, is_link: sys::Result<bool>) -> Result<(), Rea
     }
 }
 
-/// Which object `fd` is a descriptor of.
+/// The kind and id of the object that `fd` is a descriptor of.
 pub(crate) fn identify(fd: BorrowedFd<'_>) -> Result<Identity, Reason> {
     proof::identity(fd).map_err(|error| match sys::probe_bpf_allowed() {
         Errno::PERM => Reason::new(Errno::PERM, diagnose::for_bpf()),

@@ -1,4 +1,4 @@
-//! Programs.
+//! Owned descriptors of programs.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ typed_object! {
     /// use bpf_pin::types::ProgType;
     /// use bpf_pin::ProgSpec;
     ///
-    /// // Lets every packet through.
+    /// // Accepts every packet.
     /// let insns = [Insn::mov64_imm(0, -1), Insn::exit()];
     /// let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).license(c"GPL").load()?;
     /// let prog = prog.pin("/sys/fs/bpf/accept")?;
@@ -30,7 +30,7 @@ typed_object! {
     /// Linux 4.4. The proof is the content of `struct bpf_prog_info`.
     open;
 
-    /// Linux 4.15. For a program only the check of the pin's mode depends on `access`.
+    /// Linux 4.15. For a program, `access` only affects how the pin's mode is checked.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ pub struct ProgInfo {
     pub name: ObjName,
     /// The size of its machine code, in bytes.
     pub jited_prog_len: u32,
-    /// The size of its instructions after the verifier, in bytes.
+    /// The size of its instructions after verification, in bytes.
     pub xlated_prog_len: u32,
     /// The time of loading, since boot. Linux 4.15.
     pub load_time: Duration,
@@ -86,7 +86,7 @@ pub struct ProgInfo {
     pub created_by_uid: u32,
     /// The number of maps that it uses. Linux 4.15.
     pub nr_map_ids: u32,
-    /// Whether its licence allows it to call all helpers. Linux 4.18.
+    /// True if its licence is compatible with the GPL, so that it may call all helpers. Linux 4.18.
     pub gpl_compatible: bool,
     /// The network device that it was offloaded to, or 0. Linux 4.16.
     pub ifindex: u32,
@@ -106,7 +106,7 @@ pub struct ProgInfo {
     pub verified_insns: u32,
     /// The BTF object of the function or type that it was loaded for, or 0. Linux 6.0.
     pub attach_btf_obj_id: u32,
-    /// That function or type in the BTF object. Linux 6.0.
+    /// The id of the function or type in that BTF object. Linux 6.0.
     pub attach_btf_id: u32,
 }
 

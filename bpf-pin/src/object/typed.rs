@@ -1,4 +1,4 @@
-//! The common part of `Map`, `Prog` and `Link`: owned descriptors of a proven kind.
+//! The common implementation of `Map`, `Prog` and `Link`: owned descriptors of a proven kind.
 
 // The expansion of `typed_object` needs these names, so its callers import all of this module.
 pub(super) use std::fmt;
@@ -37,7 +37,7 @@ pub(super) use crate::proof::Proven;
 /// }
 /// ```
 pub trait Pinnable: AsFd + Sealed + Sized {
-    /// The kind, or None for any.
+    /// The kind, or `None` for any.
     #[doc(hidden)]
     const EXPECTED: Option<Kind>;
     /// `proven` is of the expected kind.
@@ -96,8 +96,8 @@ pub(super) fn clone_fd(kind: Kind, fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     })
 }
 
-/// Defines an object's type. The docs of an invocation are what differs between the kinds: they come after
-/// the first sentence of the method's docs and before its errors.
+/// Defines an object's type. The docs of an invocation hold the differences between the kinds. They are inserted
+/// after the first sentence of a method's docs and before its errors.
 macro_rules! typed_object {
     (
         $(#[$type:meta])*
@@ -129,13 +129,13 @@ macro_rules! typed_object {
             /// |---|---|---|
             /// | an object of another kind is pinned there | [`WrongKind`](crate::error::Cause::WrongKind) | |
             /// | nothing has the name | [`Missing`](crate::error::Cause::Missing) | ENOENT |
-            /// | nothing has the name, on another file system | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT |
+            /// | nothing has the name, and the path is not on a bpffs | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT |
             /// | the path is a directory, or a file of another file system | [`NotAnObject`](crate::error::Cause::NotAnObject) | EACCES |
             /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
-            /// | a name holds a '.', which bpffs refuses | [`Dot`](crate::error::Cause::Dot) | EPERM |
+            /// | a name holds a '.', which bpffs rejects | [`Dot`](crate::error::Cause::Dot) | EPERM |
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
-            /// | a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
+            /// | the path has a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
             /// | a name or the path is too long | [`TooLong`](crate::error::Cause::TooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
             /// | a NUL in the path | [`InvalidPath`](crate::error::Cause::InvalidPath), without a system call | |
@@ -187,8 +187,8 @@ macro_rules! typed_object {
             ///
             $(#[$ids])*
             ///
-            #[doc = concat!("A ", $noun, " may be gone when [`from_id`](Self::from_id) opens it: then")]
-            /// [`is_missing`](Error::is_missing) is true of the error.
+            #[doc = concat!("A ", $noun, " may be freed before [`from_id`](Self::from_id) opens it. Then the error's")]
+            /// [`is_missing`](Error::is_missing) returns `true`.
             ///
             /// # Errors
             ///
@@ -220,9 +220,8 @@ macro_rules! typed_object {
             ///
             $(#[$pin])*
             ///
-            /// Makes one system call. An object can have any number of pins. The new file has mode 0600 less
-            /// the umask. To keep a descriptor beside the pinned one, call [`try_clone`](Self::try_clone)
-            /// first.
+            /// Makes one system call. An object can have any number of pins. The new file has mode 0600 without
+            /// the bits of the umask. To keep another descriptor, call [`try_clone`](Self::try_clone) first.
             ///
             /// # Errors
             ///
@@ -234,11 +233,11 @@ macro_rules! typed_object {
             /// | a directory of the path is missing | [`Missing`](crate::error::Cause::Missing) | ENOENT |
             /// | the path ends with a slash | [`InvalidPath`](crate::error::Cause::InvalidPath) | ENOENT |
             /// | the path leads to another file system | [`NotBpffs`](crate::error::Cause::NotBpffs) | ENOENT, EPERM |
-            /// | the name holds a '.', which bpffs refuses | [`Dot`](crate::error::Cause::Dot) | EPERM |
+            /// | the name holds a '.', which bpffs rejects | [`Dot`](crate::error::Cause::Dot) | EPERM |
             /// | this thread lacks `CAP_BPF` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             /// | a mode denies it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
             /// | a name on the way is not a directory | [`NotADirectory`](crate::error::Cause::NotADirectory) | ENOTDIR |
-            /// | a symbolic link on the way, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
+            /// | the path has a symbolic link, on a mount that follows none | [`SymbolicLink`](crate::error::Cause::SymbolicLink) | ELOOP |
             /// | a name or the path is too long | [`TooLong`](crate::error::Cause::TooLong) | ENAMETOOLONG |
             /// | the bpffs is mounted read-only | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
             /// | a NUL in the path | [`InvalidPath`](crate::error::Cause::InvalidPath), without a system call | |
@@ -286,7 +285,7 @@ macro_rules! typed_object {
                 sys::object_id(self.as_fd()).map_err(|errno| info_error(Kind::$Type, errno))
             }
 
-            #[doc = concat!("Which object it is: that it is a ", $noun, ", and its id. Makes one system call.")]
+            #[doc = concat!("The ", $noun, "'s kind and id. Makes one system call.")]
             ///
             /// # Errors
             ///
@@ -309,7 +308,7 @@ macro_rules! typed_object {
                 info_of(self)
             }
 
-            #[doc = concat!("Checks if `other` is a descriptor of the same ", $noun, ": of the same kind and id.")]
+            #[doc = concat!("Returns `true` if `other` is a descriptor of the same ", $noun, ": it has the same kind and id.")]
             ///
             /// Makes two system calls.
             ///
@@ -319,7 +318,7 @@ macro_rules! typed_object {
             ///
             /// | condition | cause | errno |
             /// |---|---|---|
-            /// | it is not of a map, program or link | [`WrongDescriptor`](crate::error::Cause::WrongDescriptor) | |
+            /// | it is not a descriptor of a map, program or link | [`WrongDescriptor`](crate::error::Cause::WrongDescriptor) | |
             /// | its kind or id could not be proven | [`Unproven`](crate::error::Cause::Unproven) | of `BPF_OBJ_GET_INFO_BY_FD` |
             pub fn is_same_object(&self, other: impl AsFd) -> Result<bool> {
                 is_same_object(self.identity()?, other)

@@ -1,4 +1,4 @@
-//! A name and the directory where its lookup begins.
+//! A path, or a name in a directory that is held open.
 
 use std::ffi::{CStr, OsStr};
 use std::fmt::Write;
@@ -19,10 +19,10 @@ use super::inline::{InlineCStr, InteriorNul, Pathname};
 use crate::process::is_filtered;
 use crate::sys;
 
-/// A name in a directory that is held open, or any path.
+/// A path, or a name in a directory that is held open.
 #[derive(Clone, Copy)]
 pub(crate) struct AtPath<'a> {
-    /// `None`: the working directory, or the root for an absolute path.
+    /// `None` for a path: its lookup begins at the working directory or at the root.
     pub(crate) base: Option<Base<'a>>,
     pub(crate) name: &'a CStr,
 }
@@ -118,8 +118,8 @@ impl<'a> AtPath<'a> {
         statat(self.begin(), self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// True for a symbolic link that `BPF_OBJ_GET` follows: the call has no flag against that, but a
-    /// mount may have one.
+    /// True for a symbolic link that `BPF_OBJ_GET` follows. The call has no flag to prevent that, but the mount
+    /// may have one.
     #[inline]
     pub(crate) fn is_followed(&self) -> Result<bool, Errno> {
         match self.base {
@@ -128,7 +128,7 @@ impl<'a> AtPath<'a> {
         }
     }
 
-    /// `readlinkat(2)`, the cheapest call that says it: EINVAL if the name is no symbolic link.
+    /// `readlinkat(2)`, the cheapest call for this: EINVAL if the name is not a symbolic link.
     #[inline]
     pub(crate) fn is_symbolic_link(&self) -> Result<bool, Errno> {
         match readlinkat_raw(self.begin(), self.name, &mut [0]) {
@@ -139,14 +139,14 @@ impl<'a> AtPath<'a> {
         }
     }
 
-    /// A seccomp filter may allow one of the two calls only.
+    /// For a seccomp filter that rejects readlinkat(2).
     #[cold]
     fn is_symbolic_link_by_stat(&self) -> Result<bool, Errno> {
         let stat = self.lstat()?;
         Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
     }
 
-    /// True if something is mounted on it; `None` if the kernel does not report that.
+    /// True if something is mounted there; `None` if the kernel does not report that.
     pub(crate) fn is_mount_point(&self) -> Option<bool> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let found = statx(self.begin(), self.name, flags, StatxFlags::TYPE).ok()?;
@@ -160,14 +160,14 @@ impl<'a> AtPath<'a> {
         unlinkat(self.begin(), self.name, AtFlags::empty())
     }
 
-    /// "/proc/thread-self/fd/N/name": a thread need not share the process's descriptors. That the
-    /// first part leads to the directory is proven, because what is mounted on /proc may be forged.
+    /// "/proc/thread-self/fd/N/name": a thread need not share the process's descriptors. Checks that the
+    /// link leads to the directory, because another file system may be mounted on /proc.
     #[cold]
     fn proc_path(&self, base: Base<'_>) -> Result<Pathname> {
         let mut text = InlineCStr::default();
         write!(text, "/proc/thread-self/fd/{}", base.fd.as_raw_fd()).map_err(|_| Errno::BADF)?;
         let there = stat(text.as_c_str()).map_err(|errno| match errno {
-            // It says nothing of /proc.
+            // This errno does not depend on /proc.
             Errno::NOMEM => AtError::Errno(errno),
             _ => AtError::NeedsProc,
         })?;
@@ -179,7 +179,7 @@ impl<'a> AtPath<'a> {
     }
 }
 
-/// Calls `call` with `path`, which is not kept.
+/// Calls `call` with a copy of `path` on the stack, or on the heap if it is long.
 #[inline]
 pub(crate) fn with_path<T>(
     path: &Path,
@@ -198,10 +198,10 @@ impl Pathname {
     }
 }
 
-/// Set once the kernel was seen to lack `BPF_F_PATH_FD`.
+/// Set once the kernel is known to lack `BPF_F_PATH_FD`.
 static LACKS_PATH_FD: AtomicBool = AtomicBool::new(false);
 
-/// By `BPF_F_PATH_FD`, or through /proc on a kernel that lacks it.
+/// Calls `by_path_fd`, which uses `BPF_F_PATH_FD`, or `by_proc` on a kernel that lacks the flag.
 #[inline]
 fn path_fd_or_proc<T>(
     by_path_fd: impl FnOnce() -> sys::Result<T>,
@@ -216,7 +216,7 @@ fn path_fd_or_proc<T>(
     by_proc()
 }
 
-/// True if EINVAL was for the flag: a kernel that has it answers the probe with EBADF.
+/// True if the flag was the reason for EINVAL. A kernel that has the flag fails the probe with EBADF.
 #[cold]
 fn lacks_path_fd() -> bool {
     let lacks = sys::probe_path_fd() == Errno::INVAL;

@@ -1,4 +1,4 @@
-//! Names in a directory: one path component, as bpffs accepts it.
+//! Names of pins: one path component that bpffs accepts.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, OsStr, OsString};
@@ -16,7 +16,7 @@ pub(crate) const NAME_MAX: usize = 255;
 /// The longest path, without its NUL.
 pub(crate) const PATH_MAX: usize = 4095;
 
-/// A NUL-terminated name, in place.
+/// A NUL-terminated name, stored inline.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Component<const ROOM: usize = 256>(InlineCStr<ROOM>);
 
@@ -31,15 +31,16 @@ impl Component {
 }
 
 impl<const ROOM: usize> Component<ROOM> {
-    /// A name that the kernel returned: it may hold a '.', as the kernel's own do.
+    /// A name that the kernel returned. It may hold a '.', as the names of the kernel's own files do.
     pub(crate) fn of_entry(name: &[u8]) -> Self {
-        // The kernel's have no NUL and are no longer than 255 bytes.
+        // Names that the kernel returns have no NUL and at most 255 bytes.
         Self(InlineCStr::new(name).unwrap_or_default())
     }
 
-    /// This name and a number in hexadecimal digits, as far as there is room.
+    /// This name followed by a number in hexadecimal digits, truncated to the buffer.
     pub(crate) fn with_number(&self, number: u64) -> Self {
         let mut this = *self;
+        // Each digit is written on its own, so those that fit are kept.
         let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
         for digit in (0..digits).rev() {
             let nibble = (number >> (4 * digit)) as usize & 0xf;
@@ -137,11 +138,11 @@ fn must_be_escaped(byte: u8) -> bool {
     matches!(byte, b'.' | b'/' | 0 | b'%')
 }
 
-/// Makes a name for bpffs of any text: '.', '/' and NUL, which no name may hold, and '%' become '%'
-/// and two hexadecimal digits, as in a URL.
+/// Turns any text into a name that bpffs accepts.
 ///
-/// Different texts become different names, and [`unescape_name`] returns the text. The name is up to
-/// three times as long as the text; a name may have 255 bytes.
+/// As in a URL, '%' and the bytes that no name may hold ('.', '/' and NUL) become '%' and two hexadecimal
+/// digits. Different texts become different names, and [`unescape_name`] returns the text. The name is up to
+/// three times as long as the text, but a name may have at most 255 bytes.
 ///
 /// # Examples
 ///
@@ -170,7 +171,7 @@ pub fn escape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Cow<'_, OsStr> {
     Cow::Owned(OsString::from_vec(escaped))
 }
 
-/// Returns the text that [`escape_name`] makes this name of, or `None` if it makes no such name.
+/// Returns the text that [`escape_name`] turned into this name, or `None` if no text becomes this name.
 pub fn unescape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Option<Cow<'_, OsStr>> {
     let name = name.as_ref();
     let mut parts = name.as_bytes().split(|&byte| byte == b'%');
@@ -182,7 +183,7 @@ pub fn unescape_name<S: AsRef<OsStr> + ?Sized>(name: &S) -> Option<Cow<'_, OsStr
         text.extend(rest);
     }
     let text = OsString::from_vec(text);
-    // Excludes a sign, lower-case digits, needless escapes and missing ones.
+    // Rejects a sign, lower-case digits, needless escapes and missing ones.
     match escape_name(&text) {
         escaped if *escaped != *name => None,
         Cow::Borrowed(_) => Some(Cow::Borrowed(name)),
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_appended_as_far_as_there_is_room() {
+    fn an_appended_number_is_truncated_to_the_buffer() {
         let stem = of(b"x-").unwrap();
         for number in [0, 1, 15, 16, 255, 0x1234_5678_9abc, u64::MAX] {
             let name = stem.with_number(number);
@@ -236,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn every_text_becomes_a_name_and_comes_back() {
-        // All texts of up to three of the bytes that make a difference.
+    fn every_text_survives_escaping_and_unescaping() {
+        // All texts of up to three of these bytes.
         let bytes = [b'.', b'/', 0, b'%', b'2', b'5', b'E', b'e', b'+', 0xff];
         let mut texts = vec![vec![]];
         for _ in 0..3 {

@@ -1,11 +1,11 @@
-//! NUL-terminated paths, on the stack if they are short.
+//! NUL-terminated paths, stored inline if they are short.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A NUL-terminated text of up to `ROOM - 1` bytes, in place.
+/// A NUL-terminated text of up to `ROOM - 1` bytes, stored inline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InlineCStr<const ROOM: usize = 256> {
     len: u8,
@@ -60,15 +60,15 @@ impl<const ROOM: usize> fmt::Write for InlineCStr<ROOM> {
     }
 }
 
-/// A NUL-terminated path: in place below 256 bytes, on the heap above.
-#[allow(clippy::large_enum_variant, reason = "in place is the point")]
+/// A NUL-terminated path: inline below 256 bytes, on the heap above.
+#[allow(clippy::large_enum_variant, reason = "avoids an allocation")]
 #[derive(Clone)]
 pub(crate) enum Pathname {
     Inline(InlineCStr),
     Heap(CString),
 }
 
-/// The path holds a NUL, so the kernel would see only the part before it.
+/// The path holds a NUL, and the kernel would read only the part before it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InteriorNul {
     pub(crate) position: usize,
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_ends_in_a_nul_and_is_never_longer_than_its_room() {
+    fn a_text_ends_with_a_nul_and_fits_the_buffer() {
         for len in [0, 1, 7, 8, 254, 255] {
             let bytes = vec![b'x'; len];
             let text = <InlineCStr>::new(&bytes).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn short_paths_are_in_place_and_long_ones_on_the_heap() {
+    fn short_paths_are_inline_and_long_ones_on_the_heap() {
         for n in [0, 1, 254, 255, 256, 257, 5000] {
             let text = "x".repeat(n);
             let path = Pathname::new(Path::new(&text)).unwrap();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_joined_in_place_and_on_the_heap() {
+    fn a_name_is_joined_inline_and_on_the_heap() {
         for n in [1, 249, 250, 251, 252, 255, 256, 4000] {
             for end in ["", "/"] {
                 let base = "x".repeat(n) + end;

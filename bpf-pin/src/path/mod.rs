@@ -1,5 +1,4 @@
-//! Paths as the kernel takes them: a name in a directory, a path on the stack, and a name that is
-//! looked up from a directory that is held open.
+//! Paths for the kernel: a checked name, a path stored inline, and a name in a directory that is held open.
 
 mod at;
 mod component;

@@ -57,10 +57,10 @@ impl Features {
         Self {
             path_fd: once(path_fd, || is_known(sys::probe_path_fd())),
             exchange: once(exchange, has_exchange),
-            token: once(token, || is_known(sys::no_token_create())),
+            token: once(token, || is_known(sys::probe_token_create())),
             owner_options: once(owner_options, has_owner_options),
-            link_pins: once(link_pins, || is_known(sys::no_link_create())),
-            batch: once(batch, || is_known(sys::no_batch())),
+            link_pins: once(link_pins, || is_known(sys::probe_link_create())),
+            batch: once(batch, || is_known(sys::probe_batch())),
         }
     }
 }

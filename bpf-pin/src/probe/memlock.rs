@@ -3,7 +3,7 @@
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use crate::diagnose::{create_misnamed, is_refused};
+use crate::diagnose::{create_misnamed, fails_for_limit};
 use crate::prog::Insn;
 use crate::sys::{self, ProgData, Records};
 
@@ -18,8 +18,8 @@ impl Charge {
     /// For a thread that may create some maps and load some programs, on a kernel that charges them.
     pub(super) fn now() -> Self {
         Self {
-            has_room_for_maps: is_refused(create_least) != Some(true),
-            has_room_for_progs: is_refused(load_least) != Some(true),
+            has_room_for_maps: fails_for_limit(create_least) != Some(true),
+            has_room_for_progs: fails_for_limit(load_least) != Some(true),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_co
 
 use crate::types::FileSystem;
 
-/// A capability that bpf(2) asks for. `CAP_SYS_ADMIN` serves for each, but not everywhere for
+/// A capability that bpf(2) checks. `CAP_SYS_ADMIN` replaces each of them, but not everywhere for
 /// `CAP_NET_ADMIN` before Linux 6.9.
 ///
 /// # References
@@ -40,7 +40,7 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Whether this thread's effective set has neither the capability nor `CAP_SYS_ADMIN`. None: unknown.
+/// True if this thread's effective set has neither the capability nor `CAP_SYS_ADMIN`. `None`: unknown.
 pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     let wanted = match capability {
         Capability::Bpf => CapabilitySet::BPF,
@@ -52,32 +52,32 @@ pub(crate) fn lacks(capability: Capability) -> Option<bool> {
     Some(!effective.intersects(wanted | CapabilitySet::SYS_ADMIN))
 }
 
-/// Whether this thread may do with any file what its owner may. True if that cannot be determined.
+/// True if this thread has the owner's rights to every file, or if that cannot be determined.
 pub(crate) fn owns_all() -> bool {
     let sets = capabilities(None);
     sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::FOWNER))
 }
 
-/// Whether the capabilities are those of another user namespace than the initial one. None without /proc.
+/// True if this thread is in another user namespace than the initial one. `None` without /proc.
 pub(crate) fn in_user_namespace() -> Option<bool> {
-    /// `PROC_USER_INIT_INO`, the same on every machine.
+    /// `PROC_USER_INIT_INO`, a constant of the kernel.
     const INITIAL: u64 = 0xefff_fffd;
     let namespace = fs::metadata("/proc/thread-self/ns/user").ok()?;
     Some(namespace.ino() != INITIAL)
 }
 
-/// `kernel.unprivileged_bpf_disabled`: 0 lets everyone use bpf(2). None if it cannot be read.
+/// `kernel.unprivileged_bpf_disabled`: 0 allows everyone to use bpf(2). `None` if it cannot be read.
 pub(crate) fn unprivileged_bpf_disabled() -> Option<u8> {
     let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok()?;
     value.trim().parse().ok()
 }
 
-/// Whether a seccomp filter may have answered a syscall instead of the kernel.
+/// True if a seccomp filter may have answered a syscall instead of the kernel.
 pub(crate) fn is_filtered() -> bool {
     !matches!(secure_computing_mode(), Ok(SecureComputingMode::Disabled))
 }
 
-/// Whether the kernel is locked down, from /sys/kernel/security/lockdown.
+/// The state of the kernel's lockdown, from /sys/kernel/security/lockdown.
 ///
 /// # References
 ///
@@ -85,14 +85,14 @@ pub(crate) fn is_filtered() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Lockdown {
-    /// It is not, or does not support lockdown.
+    /// The kernel is not locked down, or does not support lockdown.
     Off,
-    /// It is.
+    /// The kernel is locked down.
     On {
         /// The level: "integrity" or "confidentiality".
         level: String,
     },
-    /// It cannot be read: securityfs may not be mounted there.
+    /// The file could not be read: securityfs may not be mounted there.
     Unknown,
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn lockdown() -> Lockdown {
         // On a mounted securityfs a missing file means that the kernel does not support lockdown.
         Err(error)
             if error.kind() == ErrorKind::NotFound
-                && FileSystem::found_at(Path::new("/sys/kernel/security"))
+                && FileSystem::of_path(Path::new("/sys/kernel/security"))
                     == Some(FileSystem::SECURITYFS) =>
         {
             Lockdown::Off
@@ -111,7 +111,7 @@ pub(crate) fn lockdown() -> Lockdown {
     }
 }
 
-/// The level is the word in brackets.
+/// Parses the level: the word in brackets.
 fn parse_lockdown(text: &str) -> Option<Lockdown> {
     let level = text.split_once('[')?.1.split_once(']')?.0;
     Some(match level {
@@ -127,7 +127,7 @@ mod tests {
     use super::{Lockdown, parse_lockdown};
 
     #[test]
-    fn the_level_in_brackets() {
+    fn the_level_is_the_word_in_brackets() {
         let on = |level: &str| {
             let level = level.to_owned();
             Some(Lockdown::On { level })

@@ -1,4 +1,4 @@
-//! A directory that is held open: its file system, its mount and its path.
+//! A directory that is held open, with its file system, mount and path.
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,7 +36,7 @@ impl Directory {
         Self::of(open_at(self.fd.as_fd(), c"..")?)
     }
 
-    /// Whether both are the same directory, reached through the same mount.
+    /// True if both are the same directory, reached through the same mount.
     pub(crate) fn is_same_as(&self, other: &Self) -> Result<bool> {
         let same = |get: fn(&Stat) -> u64| get(&self.stat) == get(&other.stat);
         Ok(same(|stat| stat.st_dev)
@@ -48,15 +48,15 @@ impl Directory {
         mount_id(self.fd.as_fd())
     }
 
-    /// The mount that it is in. None if mountinfo does not list it: it begins above this process's root,
-    /// belongs to another namespace, or is attached nowhere.
+    /// The mount that it is in. `None` if mountinfo does not list the mount: its root is outside this
+    /// process's root, or it is in another namespace or detached.
     pub(crate) fn mount(&self, mounts: &MountInfo) -> Result<Option<Mount>> {
         mount_of(self.fd.as_fd(), mounts)
     }
 
-    /// Whether it is the root of its mount. `mount` is that mount, if it is listed.
+    /// True if it is the root of its mount. `mount` is that mount, if mountinfo lists it.
     pub(crate) fn is_mount_root(&self, mount: Option<&Mount>) -> bool {
-        // Linux 5.8 has this attribute, and says so in the mask.
+        // Linux 5.8 has this attribute, and reports that in the mask.
         let root = StatxAttributes::MOUNT_ROOT;
         let found = statx(&self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::empty());
         match found {
@@ -74,14 +74,14 @@ impl Directory {
         }
     }
 
-    /// Whether its mount, which is not listed, is attached nowhere. Then ".." ends in that mount, and not
-    /// in this process's root. The same holds for the root of a mount namespace, which is never a bpffs.
-    pub(crate) fn is_attached_nowhere(&self) -> bool {
-        self.ends_in_own_mount().unwrap_or(false)
+    /// True if its mount, which is not listed, is detached. Then ".." leads up to the root of that mount, and
+    /// not to this process's root. The same holds for the root of a mount namespace, which is never a bpffs.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.is_below_own_root().unwrap_or(false)
     }
 
-    fn ends_in_own_mount(&self) -> Result<bool> {
-        /// More directories than fit into a path.
+    fn is_below_own_root(&self) -> Result<bool> {
+        /// More directories than a path can have.
         const MAX_DEPTH: usize = 4096;
 
         let mut top = self.parent()?;
@@ -96,17 +96,17 @@ impl Directory {
         Ok(false)
     }
 
-    /// Its path as the kernel sees it: without symbolic links, from this process's root.
+    /// Its path without symbolic links, from this process's root.
     pub(crate) fn path(&self) -> Option<PathBuf> {
         path_of(self.fd.as_fd())
     }
 
-    /// That path, if it leads here. For a directory outside this process's root, whose mount is not
-    /// listed, the kernel returns a path that leads elsewhere.
+    /// As [`path`](Self::path), if that path leads to this directory. If the mount is not listed, the directory is outside this
+    /// process's root, and the path that the kernel reports may lead to another directory.
     pub(crate) fn reachable_path(&self, is_listed: bool) -> Option<PathBuf> {
         let leads_here = |path: &PathBuf| {
-            let there = Self::hold(path).ok();
-            there.is_some_and(|there| there.is_same_as(self) == Ok(true))
+            let found = Self::hold(path).ok();
+            found.is_some_and(|found| found.is_same_as(self) == Ok(true))
         };
         self.path().filter(|path| is_listed || leads_here(path))
     }
@@ -117,12 +117,12 @@ fn open_at(dir: BorrowedFd<'_>, path: impl Arg) -> Result<OwnedFd, Errno> {
     openat(dir, path, flags, Mode::empty())
 }
 
-/// The path from the root. For "." the kernel would look below what is mounted on it, and mountinfo has
-/// no "./" and no "//". A path that would lead elsewhere from the root is returned as it is.
+/// The path from the root: from "." the kernel would not see a mount on top of it, and mountinfo has no "./"
+/// and no "//". A path that would lead to another file from the root is returned as it is.
 pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
     match std::path::absolute(path) {
         Ok(absolute) if path.is_absolute() || is_cwd_reachable() == Some(true) => absolute.into(),
-        // It is empty, or the working directory was removed or covered by a mount.
+        // The path is empty, or the working directory was removed or is below a mount.
         _ => {
             let directory = Directory::hold(path).ok();
             let path_from_root = directory.and_then(|directory| directory.reachable_path(false));
@@ -131,20 +131,20 @@ pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
     }
 }
 
-/// Whether the path of the working directory leads to it, or to a mount on top of it.
+/// True if the path of the working directory leads to it, or to a mount on top of it.
 fn is_cwd_reachable() -> Option<bool> {
     let path = std::env::current_dir().ok()?;
-    let (here, there) = (Directory::hold(c".").ok()?, Directory::hold(&path).ok()?);
-    if there.is_same_as(&here).ok()? {
+    let (current, found) = (Directory::hold(c".").ok()?, Directory::hold(&path).ok()?);
+    if found.is_same_as(&current).ok()? {
         return Some(true);
     }
-    let (above, below) = (there.mount_id().ok()?, here.mount_id().ok()?);
+    let (above, below) = (found.mount_id().ok()?, current.mount_id().ok()?);
     let mounts = MountInfo::own().ok()?.read().ok()?;
     Some(mounts.is_on_top(above, below, &path))
 }
 
-/// The mount that `fd` was opened through, if it is listed. `statmount(2)` is asked first, so that the
-/// other mounts need not be read.
+/// The mount that `fd` was opened through, if it is listed. Tries `statmount(2)` first, to avoid reading all
+/// mounts.
 pub(crate) fn mount_of(fd: BorrowedFd<'_>, mounts: &MountInfo) -> Result<Option<Mount>> {
     match statmount::unique_id(fd).and_then(statmount::by_unique_id) {
         Some(mount) => Ok(Some(mount)),
@@ -152,7 +152,7 @@ pub(crate) fn mount_of(fd: BorrowedFd<'_>, mounts: &MountInfo) -> Result<Option<
     }
 }
 
-/// The id in mountinfo of the mount that `fd` was opened through.
+/// The mount id, as in mountinfo, of the mount that `fd` was opened through.
 pub(crate) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     // Linux 5.8.
     match statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {

@@ -1,4 +1,4 @@
-//! This thread's file-system ids, and ids that have no mapping in its user namespace.
+//! This thread's file-system uid and gid, and ids without a mapping in its user namespace.
 
 use std::fs;
 
@@ -8,23 +8,22 @@ use crate::process::in_user_namespace;
 
 use super::{read_file, thread_dir};
 
-/// Whether files of this user are this thread's own.
+/// True if files of this user belong to this thread's file-system user.
 pub(crate) fn is_own_uid(uid: u32) -> bool {
     // The two differ only after setfsuid(2).
     uid == geteuid().as_raw() || file_system_id("Uid:") == Some(uid)
 }
 
-/// The group of the files that this thread creates, unless the directory passes on its own. `found` is the
-/// group of one of them.
+/// The group of the files that this thread creates in a directory without the set-group-ID bit. `found` is
+/// the group of such a file.
 pub(crate) fn own_gid(found: u32) -> u32 {
-    let effective = getegid().as_raw();
-    match effective == found {
-        true => effective,
-        false => file_system_id("Gid:").unwrap_or(effective),
+    match getegid().as_raw() {
+        effective if effective == found => effective,
+        effective => file_system_id("Gid:").unwrap_or(effective),
     }
 }
 
-/// As set by setfsuid(2) or setfsgid(2). No syscall reads them.
+/// The id that setfsuid(2) or setfsgid(2) has set. No syscall reads it.
 #[cold]
 fn file_system_id(key: &str) -> Option<u32> {
     let text = read_file(thread_dir(".").ok()?, "status").ok()?;
@@ -33,15 +32,15 @@ fn file_system_id(key: &str) -> Option<u32> {
     ids.split_whitespace().nth(3)?.parse().ok()
 }
 
-/// An id that may stand for any id without a mapping.
+/// An id that this user namespace shows for all ids without a mapping.
 pub(crate) struct UnmappedId {
     /// "user" or "group".
     pub(crate) what: &'static str,
     pub(crate) id: u32,
 }
 
-/// Fails if this user namespace shows the id for all that have no mapping in it: another file that is
-/// given the id may get another owner.
+/// Fails if this user namespace shows the id for all ids without a mapping. Such an id does not identify the
+/// owner, so giving it to another file could change the owner.
 #[cold]
 pub(crate) fn check_mapped(uid: Option<u32>, gid: Option<u32>) -> Result<(), UnmappedId> {
     /// `DEFAULT_OVERFLOWUID`

@@ -1,6 +1,6 @@
-//! What a genuine /proc says about this thread: its descriptors, its mounts and its ids.
+//! Reads this thread's descriptors, mounts and ids from a genuine /proc.
 //!
-//! Anyone who can mount can put other files at /proc, so each file or directory is proven with
+//! A process that may mount can put other files at /proc. So each file or directory is checked with
 //! `fstatfs(2)` before it is read.
 
 mod directory;
@@ -28,7 +28,7 @@ pub use mountinfo::{Mount, Propagation};
 pub(crate) use mounts::{MountInfo, MountTable};
 pub use shadowed::ShadowedBpffs;
 
-/// Why /proc did not answer.
+/// Why /proc could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProcError {
     /// /proc does not exist, or is not a proc file system.
@@ -51,19 +51,16 @@ impl From<io::Error> for ProcError {
     }
 }
 
-/// Opens a directory of this thread in /proc: "fd", "fdinfo" or ".". A thread's descriptors need not be
-/// those of its process.
+/// Opens a directory of this thread in /proc: "fd", "fdinfo" or ".". A thread may have other descriptors than
+/// its process.
 pub(crate) fn thread_dir(name: &str) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    prove(open(
-        format!("/proc/thread-self/{name}"),
-        flags,
-        Mode::empty(),
-    ))
+    let path = format!("/proc/thread-self/{name}");
+    check_proc(open(path, flags, Mode::empty()))
 }
 
-/// Proves that what was opened is on a proc file system.
-fn prove(opened: rustix::io::Result<OwnedFd>) -> Result<OwnedFd> {
+/// Checks that the file is on a proc file system.
+fn check_proc(opened: rustix::io::Result<OwnedFd>) -> Result<OwnedFd> {
     let file = opened.map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => ProcError::NotMounted,
         errno => errno.into(),
@@ -74,7 +71,7 @@ fn prove(opened: rustix::io::Result<OwnedFd>) -> Result<OwnedFd> {
     }
 }
 
-/// What /proc calls a descriptor: a path, or "anon_inode:…".
+/// The name of a descriptor in /proc: a path, or "anon_inode:…".
 pub(crate) fn fd_name(fd: BorrowedFd<'_>) -> Result<OsString> {
     let name = readlinkat(thread_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new())?;
     Ok(OsString::from_vec(name.into_bytes()))
@@ -86,7 +83,7 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
-/// A path that leads to `fd` itself, below all that is mounted over it.
+/// A path that leads to `fd` itself, even if something is mounted on top of it.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf> {
     thread_dir("fd")?;
     Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())

@@ -1,4 +1,4 @@
-//! mountinfo: its lines, and the mounts that they describe.
+//! Parses mountinfo.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -10,8 +10,17 @@ use rustix::fs::makedev;
 
 /// A mount: one line of `/proc/<pid>/mountinfo`.
 ///
-/// The fields have the names of proc(5). Names and paths are the bytes themselves, without the kernel's
-/// escapes, except in [`options`](Self::options) and [`super_options`](Self::super_options).
+/// The fields have the names of proc(5). The kernel's escapes are decoded, except in
+/// [`options`](Self::options) and [`super_options`](Self::super_options).
+///
+/// # Examples
+///
+/// ```no_run
+/// for mount in bpf_pin::Bpffs::mounts()? {
+///     println!("{} (mode {:o?})", mount.mount_point.display(), mount.mode());
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 ///
 /// # References
 ///
@@ -20,29 +29,29 @@ use rustix::fs::makedev;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mount {
-    /// Unique among the mounts that exist. The kernel reuses it.
+    /// The id, unique among the mounts that exist. The kernel reuses ids.
     pub mount_id: u64,
-    /// The mount that it is mounted on, or its own id at the top.
+    /// The id of the mount that it is mounted on. The topmost mount has its own id here.
     pub parent_id: u64,
-    /// The `st_dev` of the file system: which instance it is.
+    /// The `st_dev` of the file system, which identifies the instance.
     pub dev: u64,
-    /// The directory of the file system that is mounted: "/", or the one that was bind-mounted.
+    /// The directory of the file system that is mounted: "/", or the directory that was bind-mounted.
     pub root: PathBuf,
-    /// Where it is mounted, from this process's root.
+    /// The path where it is mounted, from this process's root.
     pub mount_point: PathBuf,
-    /// The options of the mount: separated by commas, with the kernel's escapes.
+    /// The options of the mount, separated by commas, with the kernel's escapes.
     pub options: OsString,
     /// How mounts and unmounts below it propagate.
     pub propagation: Propagation,
-    /// The type: "bpf" or "fuse.sshfs", say.
+    /// The type, such as "bpf" or "fuse.sshfs".
     pub fs_type: OsString,
     /// The source given to mount(2). For a bpffs it can be any text.
     pub source: OsString,
-    /// The options of the file system, which all its mounts share. Format as [`options`](Self::options).
+    /// The options of the file system, which all its mounts share, in the format of [`options`](Self::options).
     pub super_options: OsString,
 }
 
-/// How a mount shares what is mounted below it.
+/// How mounts and unmounts propagate between mounts.
 ///
 /// # References
 ///
@@ -61,19 +70,19 @@ pub struct Propagation {
 }
 
 impl Propagation {
-    /// Whether events neither reach it nor leave it.
+    /// Returns `true` if the mount neither receives nor sends events.
     pub fn is_private(self) -> bool {
         self.shared.is_none() && self.master.is_none()
     }
 }
 
 impl Mount {
-    /// Whether its type is "bpf". The source says nothing about the type.
+    /// Returns `true` if its type is "bpf". The source does not depend on the type.
     pub fn is_bpffs(&self) -> bool {
         self.fs_type == BPF
     }
 
-    /// The value of an option of the file system: "700" of "mode=700", empty of "ro".
+    /// The value of an option of the file system: "700" for "mode=700", empty for "ro".
     pub fn super_option(&self, name: &str) -> Option<OsString> {
         option(&self.super_options, name)
     }
@@ -83,33 +92,33 @@ impl Mount {
         option(&self.options, name)
     }
 
-    /// `ro`, of this mount or of the file system.
+    /// Returns `true` if this mount or the file system has `ro`.
     pub fn is_read_only(&self) -> bool {
         self.option("ro").is_some() || self.super_option("ro").is_some()
     }
 
-    /// `nosuid`, of this mount.
+    /// Returns `true` if this mount has `nosuid`.
     pub fn is_nosuid(&self) -> bool {
         self.option("nosuid").is_some()
     }
 
-    /// `nodev`, of this mount.
+    /// Returns `true` if this mount has `nodev`.
     pub fn is_nodev(&self) -> bool {
         self.option("nodev").is_some()
     }
 
-    /// `noexec`, of this mount.
+    /// Returns `true` if this mount has `noexec`.
     pub fn is_noexec(&self) -> bool {
         self.option("noexec").is_some()
     }
 
-    /// `nosymfollow`, of this mount: the kernel follows no symbolic link in it.
+    /// Returns `true` if this mount has `nosymfollow`: the kernel follows no symbolic links in it.
     pub fn is_nosymfollow(&self) -> bool {
         self.option("nosymfollow").is_some()
     }
 
-    /// The permissions of a bpffs's root, without the sticky bit: 0o777 if the kernel shows none. None for
-    /// another file system.
+    /// The mode of a bpffs's root without the sticky bit: 0o777 if mountinfo has no `mode`. `None` for another
+    /// file system.
     pub fn mode(&self) -> Option<u32> {
         if !self.is_bpffs() {
             return None;
@@ -120,13 +129,13 @@ impl Mount {
         }
     }
 
-    /// Parses a line. None if it does not have that form.
+    /// Parses a line, or returns `None` if it is malformed.
     #[doc(hidden)]
     pub fn parse(line: &[u8]) -> Option<Self> {
         Line::parse(line).map(|line| line.to_mount())
     }
 
-    /// Parses all lines that have that form.
+    /// Parses all lines that are not malformed.
     #[doc(hidden)]
     pub fn parse_all(mut source: impl Read) -> io::Result<Vec<Self>> {
         let mut text = Vec::new();
@@ -135,7 +144,7 @@ impl Mount {
     }
 }
 
-/// The lines of mountinfo that have its form.
+/// The lines of mountinfo that are not malformed.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
     text.split(|&byte| byte == b'\n').filter_map(Line::parse)
 }
@@ -151,7 +160,7 @@ fn option(options: &OsStr, name: &str) -> Option<OsString> {
     })
 }
 
-/// The fields of a line, still escaped.
+/// The fields of a line of mountinfo, still escaped.
 pub(crate) struct Line<'a> {
     pub(crate) mount_id: u64,
     pub(crate) parent_id: u64,
@@ -167,7 +176,7 @@ pub(crate) struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        // Any field may be empty. The last may hold blanks that its file system did not escape.
+        // Any field may be empty. The last one may hold spaces that the file system did not escape.
         let mut rest = Some(line);
         let mut next = || {
             let (field, after) = split_at(rest?, b' ');
@@ -188,7 +197,7 @@ impl<'a> Line<'a> {
                     (b"shared", Some(group)) => propagation.shared = number(group),
                     (b"master", Some(group)) => propagation.master = number(group),
                     (b"propagate_from", Some(group)) => propagation.propagate_from = number(group),
-                    // proc(5): ignore unknown fields.
+                    // proc(5) requires to ignore unknown fields.
                     _ => {}
                 },
             }
@@ -213,9 +222,10 @@ impl<'a> Line<'a> {
     }
 
     pub(crate) fn mount_point(&self) -> Cow<'a, Path> {
-        match self.mount_point.contains(&b'\\') {
-            true => PathBuf::from(unescape(self.mount_point)).into(),
-            false => Path::new(OsStr::from_bytes(self.mount_point)).into(),
+        if self.mount_point.contains(&b'\\') {
+            PathBuf::from(unescape(self.mount_point)).into()
+        } else {
+            Path::new(OsStr::from_bytes(self.mount_point)).into()
         }
     }
 
@@ -240,20 +250,20 @@ impl<'a> Line<'a> {
     }
 }
 
-fn split_at(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
-    match bytes.iter().position(|&byte| byte == at) {
+fn split_at(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|&byte| byte == separator) {
         Some(end) => (&bytes[..end], Some(&bytes[end + 1..])),
         None => (bytes, None),
     }
 }
 
-/// Decimal digits alone: no sign, which `parse` would take.
+/// Parses decimal digits, without the sign that `parse` would accept.
 fn number(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
     text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
-/// Replaces `\040` and the like.
+/// Decodes octal escapes such as `\040`.
 fn unescape(text: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

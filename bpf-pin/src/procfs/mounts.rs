@@ -1,4 +1,4 @@
-//! All mounts of a mount namespace, read from mountinfo until they did not change meanwhile.
+//! The mounts of a mount namespace, read again if they changed during the reading.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom, open, openat, seek};
 use rustix::io::{read, retry_on_intr};
 
 use super::mountinfo::{Line, Mount, lines};
-use super::{Result, prove, thread_dir};
+use super::{Result, check_proc, thread_dir};
 
 /// The open mountinfo file of a thread or process.
 pub(crate) struct MountInfo {
@@ -22,11 +22,11 @@ pub(crate) struct MountInfo {
 }
 
 impl MountInfo {
-    /// Of this thread, which may have a mount namespace of its own.
+    /// Opens the file of this thread, which may be in another mount namespace than its process.
     pub(crate) fn own() -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = open(c"/proc/thread-self/mountinfo", flags, Mode::empty());
-        prove(file).map(Self::new)
+        check_proc(file).map(Self::new)
     }
 
     fn new(file: OwnedFd) -> Self {
@@ -34,12 +34,12 @@ impl MountInfo {
         Self { file, is_fresh }
     }
 
-    /// The mounts as they were at one moment. If mounts come and go all the while: as they were in the
-    /// course of one reading.
+    /// Reads a consistent list of mounts. If the mounts change during every attempt, the list is that of the
+    /// last attempt, and may be inconsistent.
     pub(crate) fn read(&self) -> Result<MountTable> {
         const TRIES: usize = 8;
 
-        // A poll reports what changed since the file was opened, or since the poll before.
+        // A poll reports changes since the file was opened, or since the last poll.
         let mut is_at_start = self.is_fresh.replace(false);
         let mut has_changed = !is_at_start && self.has_changed()?;
         let mut text = Vec::with_capacity(8 << 10);
@@ -68,7 +68,7 @@ impl MountInfo {
         Ok(self.read()?.by_id(mount_id))
     }
 
-    /// Whether a mount came or went since the last call.
+    /// True if the mounts have changed since the last call.
     fn has_changed(&self) -> Result<bool> {
         let mut files = [PollFd::from_borrowed_fd(self.file.as_fd(), PollFlags::PRI)];
         poll(&mut files, Some(&Timespec::default()))?;
@@ -80,12 +80,12 @@ impl MountInfo {
 #[derive(Default)]
 pub(crate) struct MountTable {
     text: Vec<u8>,
-    /// It changed while it was read, so a mount may be listed twice.
+    /// The mounts changed during the reading, so a mount may be listed twice.
     has_changed: bool,
 }
 
 impl MountTable {
-    /// Of any text, which may list a mount twice.
+    /// For any text, which may list a mount twice.
     pub(crate) fn from_text(text: Vec<u8>) -> Self {
         let has_changed = true;
         Self { text, has_changed }
@@ -95,7 +95,7 @@ impl MountTable {
     pub(crate) fn of_process_1() -> Option<Self> {
         let namespace = |process| {
             let name = fs::read_link(format!("/proc/{process}/ns/mnt")).ok()?;
-            // Old kernels return an empty name to a thread that may not read it.
+            // Old kernels return an empty name to a thread without permission.
             (!name.as_os_str().is_empty()).then_some(name)
         };
         if namespace("1")? == namespace("thread-self")? {
@@ -111,12 +111,12 @@ impl MountTable {
         lines(&self.text)
     }
 
-    pub(crate) fn select(&self, wanted: impl Fn(&Line<'_>) -> bool) -> Vec<Mount> {
-        let wanted = self.lines().filter(wanted);
-        self.unique(wanted.map(|line| line.to_mount()).collect())
+    pub(crate) fn select(&self, matches: impl Fn(&Line<'_>) -> bool) -> Vec<Mount> {
+        let lines = self.lines().filter(matches);
+        self.unique(lines.map(|line| line.to_mount()).collect())
     }
 
-    /// Removes what is listed twice.
+    /// Removes mounts that are listed twice.
     pub(crate) fn unique(&self, mut mounts: Vec<Mount>) -> Vec<Mount> {
         if self.has_changed {
             let mut seen = HashSet::new();
@@ -139,13 +139,13 @@ impl MountTable {
         Some(line.to_mount())
     }
 
-    /// Whether the mount `above` is on top of `below`, or of what is at `path` in it, with nothing in
-    /// between but other mounts at the same path.
+    /// True if the mount `above` is at `path` and stacked on top of `below`, directly or with only mounts at
+    /// the same path in between.
     pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> bool {
-        let here = self.lines().filter(|line| line.is_mounted_at(path));
-        let parents: HashMap<_, _> = here.map(|line| (line.mount_id, line.parent_id)).collect();
+        let lines = self.lines().filter(|line| line.is_mounted_at(path));
+        let parents: HashMap<_, _> = lines.map(|line| (line.mount_id, line.parent_id)).collect();
         let mut above = above;
-        // No id comes twice in a chain, so this many steps are enough.
+        // An id occurs once in a chain, so this many steps are enough.
         for _ in 0..parents.len() {
             match parents.get(&above) {
                 Some(&parent) if parent == below => return true,

@@ -1,11 +1,12 @@
-//! A bpffs that is mounted, but that a path does not lead to.
+//! A mounted bpffs that a path does not reach.
 
 use std::fmt;
 
 use super::Mount;
 
-/// A bpffs that is mounted at or above a path, but that the path does not lead to. It holds what was
-/// pinned there; another bpffs mounted there would be empty.
+/// A bpffs that is mounted at or above a path, but that the path does not reach.
+///
+/// It holds the objects that were pinned there. Another bpffs mounted there would be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShadowedBpffs {
@@ -13,7 +14,7 @@ pub enum ShadowedBpffs {
     ByMount {
         /// The bpffs.
         bpffs: Box<Mount>,
-        /// The mount over it, or over a directory on its path.
+        /// The mount on top of it, or on top of a directory on its path.
         by: Box<Mount>,
     },
     /// It is in the mount namespace of process 1, and this thread's namespace has none there.

@@ -1,4 +1,4 @@
-//! One mount by statmount(2), without reading all of mountinfo.
+//! Reads one mount with statmount(2), instead of all mounts from mountinfo.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::fd::BorrowedFd;
@@ -25,12 +25,12 @@ const MNT_OPTS: u64 = 0x80;
 const FS_SUBTYPE: u64 = 0x100;
 const SB_SOURCE: u64 = 0x200;
 
-/// What the kernel must report. One that reports the source, from Linux 6.13 on, knows options and
-/// subtypes too, and leaves them out only if there are none.
+/// The fields that the kernel must report. A kernel that reports the source, from Linux 6.13 on, also has
+/// options and subtypes, and omits them only if there are none.
 const REQUIRED: u64 =
     SB_BASIC | MNT_BASIC | PROPAGATE_FROM | MNT_ROOT | MNT_POINT | FS_TYPE | SB_SOURCE;
 
-/// The offset of the strings.
+/// The offset of the strings in the buffer.
 const STRINGS: usize = 512;
 
 /// The id of the mount that `fd` was opened through. The kernel never reuses it.
@@ -40,18 +40,18 @@ pub(crate) fn unique_id(fd: BorrowedFd<'_>) -> Option<u64> {
     is_present.then_some(stat.stx_mnt_id)
 }
 
-/// The mount, if mountinfo lists it. None too if the kernel does not report all that mountinfo has, if it
-/// does not fit into the buffer, or if a seccomp filter may answer instead of the kernel.
+/// The mount, if mountinfo lists it. Also `None` if the kernel does not report all fields of mountinfo, if
+/// the strings do not fit into the buffer, or if a seccomp filter may answer instead of the kernel.
 pub(crate) fn by_unique_id(id: u64) -> Option<Mount> {
     Some(StatMount::of(id)?.to_mount())
 }
 
-/// Whether the mount of `fd` is directly on top of a bpffs. None as for [`by_unique_id`].
+/// True if the mount of `fd` is directly on top of a bpffs. `None` as for [`by_unique_id`].
 pub(crate) fn covers_a_bpffs(fd: BorrowedFd<'_>) -> Option<bool> {
     let id = unique_id(fd)?;
     let this = StatMount::of(id)?;
     let below = StatMount::of(this.parent())?.to_mount();
-    // Neither was moved or unmounted in between.
+    // Neither mount was moved or unmounted in between.
     let again = StatMount::of(id)?;
     let (this, parent) = (this.to_mount(), this.parent());
     if again.parent() != parent || again.to_mount() != this {
@@ -85,17 +85,17 @@ impl StatMount {
         self.0[at / 8]
     }
 
-    /// `mask`: what is present.
+    /// `mask`: the fields that are present.
     fn mask(&self) -> u64 {
         self.u64(8)
     }
 
-    /// `mnt_parent_id`, never reused either.
+    /// `mnt_parent_id`, which is never reused either.
     fn parent(&self) -> u64 {
         self.u64(48)
     }
 
-    /// The string whose position is in the field at this offset.
+    /// The string that the field at this offset refers to.
     fn string(&self, at: usize) -> &[u8] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.0);
         let strings = bytes[STRINGS..].get(self.u32(at) as usize..);

@@ -221,7 +221,7 @@ impl ProgSpec<'_> {
         ];
         let (_, _, what, (major, minor)) =
             requested.into_iter().find(|&(is_requested, field, ..)| {
-                is_requested && sys::knows_prog_field(field) == Some(false)
+                is_requested && sys::probe_prog_field(field) == Some(false)
             })?;
         let since = Version::new(major, minor);
         (!is_filtered()).then_some(Cause::Unsupported { what, since })

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::object::{fd_by_id, info_into};
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
-/// `BPF_BTF_LOAD`, with a log if there is room for one. Also what `btf_log_true_size` came out as.
+/// `BPF_BTF_LOAD`, with a log unless `log` is empty. Returns `btf_log_true_size` as well.
 pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> (Result<OwnedFd>, u32) {
     let sizes = (u32::try_from(btf.len()), u32::try_from(log.len()));
     let (Ok(btf_size), Ok(btf_log_size)) = sizes else {
@@ -17,13 +17,12 @@ pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> (Result<OwnedFd>, u32) {
     let mut attr = abi::bpf_attr_btf_load {
         btf: address(btf),
         btf_size,
-        btf_log_buf: if log.is_empty() { 0 } else { address_mut(log) },
+        btf_log_buf: address_mut(log),
         btf_log_size,
         btf_log_level: u32::from(!log.is_empty()),
         ..abi::bpf_attr_btf_load::zeroed()
     };
-    // SAFETY: both addresses are of as many bytes as said, which outlive the call; BTF_LOAD returns
-    // a descriptor.
+    // SAFETY: both buffers have the given sizes and outlive the call; BTF_LOAD returns a descriptor.
     let result = unsafe { new_fd(bpf(abi::BPF_BTF_LOAD, &mut attr)) };
     (result, attr.btf_log_true_size)
 }
@@ -32,38 +31,32 @@ pub(crate) fn btf_fd_by_id(id: u32) -> Result<OwnedFd> {
     fd_by_id(abi::BPF_BTF_GET_FD_BY_ID, id, 0)
 }
 
-/// The first two bytes of any BTF.
+/// The first two bytes of any BTF data.
 const MAGIC: u16 = 0xeb9f;
 
-/// All of the BTF, as it was loaded. `fd` must be a BTF object's. EINVAL if that is no BTF, as when a
-/// seccomp filter has answered.
+/// The data of the BTF object `fd`, as it was loaded. EINVAL if it is not BTF: a seccomp filter may have
+/// answered instead of the kernel.
 pub(super) fn btf_data(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let mut data = Vec::new();
     loop {
         let mut info = abi::bpf_btf_info {
-            btf: if data.is_empty() {
-                0
-            } else {
-                address_mut(&mut data[..])
-            },
+            btf: address_mut(&mut data[..]),
             btf_size: data.len() as u32,
             ..abi::bpf_btf_info::zeroed()
         };
-        // SAFETY: btf is of btf_size writable bytes, every other address is zero.
+        // SAFETY: btf is the address of btf_size writable bytes, every other address is zero.
         unsafe { info_into(raw(fd), &mut info) }?;
         let size = info.btf_size as usize;
         if size <= data.len() {
             data.truncate(size);
-            return match data.starts_with(&MAGIC.to_ne_bytes()) {
-                true => Ok(data),
-                false => Err(Errno::INVAL),
-            };
+            let is_btf = data.starts_with(&MAGIC.to_ne_bytes());
+            return if is_btf { Ok(data) } else { Err(Errno::INVAL) };
         }
         data.resize(size, 0);
     }
 }
 
-/// The id of `fd`, which must be a BTF object's.
+/// The id of the BTF object `fd`.
 pub(crate) fn btf_id(fd: BorrowedFd<'_>) -> Result<u32> {
     let mut info = abi::bpf_btf_info::zeroed();
     // SAFETY: no address is set.

@@ -1,11 +1,11 @@
-//! What comes with a message, beside what rustix knows of it.
+//! Control messages that rustix does not parse.
 
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use rustix::net::RecvAncillaryBuffer;
 
-/// Room for the control messages of one recvmsg(2).
+/// A buffer for the control messages of one recvmsg(2).
 #[repr(align(8))]
 pub(crate) struct Control<const N: usize>([MaybeUninit<u8>; N]);
 
@@ -18,13 +18,13 @@ impl<const N: usize> Control<N> {
         RecvAncillaryBuffer::new(&mut self.0)
     }
 
-    /// The pidfds of who has sent the message, which a socket with `SO_PASSPIDFD` is told, and which
-    /// rustix passes over and leaves open.
+    /// Takes the sender's pidfds, which a socket with `SO_PASSPIDFD` receives. rustix skips them and leaves
+    /// them open.
     pub(crate) fn into_pidfds(self) -> Vec<OwnedFd> {
-        // SAFETY: all was written when it was made, and since then by the kernel alone.
+        // SAFETY: new() has initialised all bytes, and only the kernel has written since.
         let bytes = unsafe { self.0.map(|byte| byte.assume_init()) };
         let pidfd = |fd| {
-            // SAFETY: the kernel has opened it for this message, and nobody else knows of it.
+            // SAFETY: the kernel has opened it for this message, and nothing else owns it.
             unsafe { OwnedFd::from_raw_fd(fd) }
         };
         pidfds(&bytes).into_iter().map(pidfd).collect()
@@ -32,7 +32,7 @@ impl<const N: usize> Control<N> {
 }
 
 fn pidfds(bytes: &[u8]) -> Vec<i32> {
-    /// The same on every architecture.
+    /// This number is the same on every architecture.
     const SCM_PIDFD: i32 = 4;
     const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
     const {
@@ -44,8 +44,8 @@ fn pidfds(bytes: &[u8]) -> Vec<i32> {
     let mut rest = bytes;
     while let Some((length, after)) = rest.split_first_chunk() {
         let length = usize::from_ne_bytes(*length);
-        // What the kernel has not written is zero.
-        let (HEADER.., Some(level), Some(what), Some(next)) = (
+        // Bytes that the kernel did not write are zero, so the length ends the loop.
+        let (HEADER.., Some(level), Some(kind), Some(next)) = (
             length,
             word(after, 0),
             word(after, 4),
@@ -53,8 +53,8 @@ fn pidfds(bytes: &[u8]) -> Vec<i32> {
         ) else {
             break;
         };
-        if (level, what) == (libc::SOL_SOCKET, SCM_PIDFD) {
-            // Negative where there was none to be had.
+        if (level, kind) == (libc::SOL_SOCKET, SCM_PIDFD) {
+            // Negative if the kernel could not open one.
             found.extend(word(after, 8).filter(|&fd| fd >= 0));
         }
         rest = rest.get(next..).unwrap_or_default();
@@ -62,22 +62,19 @@ fn pidfds(bytes: &[u8]) -> Vec<i32> {
     found
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<i32> {
-    bytes
-        .get(at..)?
-        .first_chunk()
-        .copied()
-        .map(i32::from_ne_bytes)
+fn word(bytes: &[u8], offset: usize) -> Option<i32> {
+    let word = bytes.get(offset..)?.first_chunk()?;
+    Some(i32::from_ne_bytes(*word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn message(what: i32, data: &[i32]) -> Vec<u8> {
+    fn message(kind: i32, data: &[i32]) -> Vec<u8> {
         let length = size_of::<libc::cmsghdr>() + size_of_val(data);
         let mut bytes = length.to_ne_bytes().to_vec();
-        for word in [libc::SOL_SOCKET, what].iter().chain(data) {
+        for word in [libc::SOL_SOCKET, kind].iter().chain(data) {
             bytes.extend(word.to_ne_bytes());
         }
         bytes.resize(length.next_multiple_of(size_of::<usize>()), 0);
@@ -85,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn pidfds_are_found_wherever_they_stand() {
+    fn pidfds_are_found_at_any_position() {
         let (rights, credentials) = (message(1, &[5, 6, 7]), message(2, &[1, 2, 3]));
         let pidfd = message(4, &[9]);
         for parts in [
@@ -101,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pidfd_is_left_alone() {
+    fn other_messages_and_malformed_ones_hold_no_pidfd() {
         for bytes in [&[][..], &[0; 64], &[0xff; 64], &[1; 7]] {
             assert_eq!(pidfds(bytes), []);
         }

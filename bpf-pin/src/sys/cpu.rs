@@ -1,4 +1,4 @@
-//! How many CPUs the kernel may ever bring up: the length of a per-CPU value.
+//! The number of possible CPUs, which decides how long a per-CPU value is.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,8 +15,8 @@ const POSSIBLE: &str = "devices/system/cpu/possible";
 
 /// The number of possible CPUs, read once.
 ///
-/// The kernel writes one value for each of them whatever the caller believes, so the file must be
-/// the kernel's own: no container's imitation, and no other file mounted over it.
+/// The kernel writes one value for each of them, regardless of the buffer's length. So the number must come
+/// from the kernel's own file, not from an imitation that a container has mounted there.
 pub(crate) fn possible() -> io::Result<usize> {
     static COUNT: OnceLock<usize> = OnceLock::new();
     if let Some(&count) = COUNT.get() {
@@ -54,7 +54,7 @@ fn invalid(what: &str) -> io::Error {
     )
 }
 
-/// How many CPUs a list such as "0-3,8" names: the kernel leaves no room for the gaps.
+/// The number of CPUs in a list such as "0-3,8". Values of missing CPUs take no space.
 fn parse(list: &str) -> Option<usize> {
     list.trim().split(',').try_fold(0_usize, |count, range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -69,7 +69,7 @@ mod tests {
     use super::parse;
 
     #[test]
-    fn lists() {
+    fn the_cpus_of_a_list_are_counted() {
         assert_eq!(parse("0\n"), Some(1));
         assert_eq!(parse("0-3\n"), Some(4));
         assert_eq!(parse("0-1,4-7"), Some(6));

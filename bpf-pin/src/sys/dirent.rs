@@ -6,11 +6,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{Result, last_errno};
 
-/// Fills `room` with whole records, and returns their length in bytes: 0 at the end of the directory.
-pub(crate) fn getdents(directory: BorrowedFd<'_>, room: &mut [u8]) -> Result<usize> {
-    // SAFETY: the kernel writes no more than room.len() bytes.
+/// Fills `buffer` with whole records, and returns their length in bytes: 0 at the end of the directory.
+pub(crate) fn getdents(directory: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes at most buffer.len() bytes.
     let filled = unsafe {
-        let (begin, len) = (room.as_mut_ptr(), room.len());
+        let (begin, len) = (buffer.as_mut_ptr(), buffer.len());
         libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), begin, len)
     };
     usize::try_from(filled).map_err(|_| last_errno())
@@ -20,7 +20,7 @@ pub(crate) fn getdents(directory: BorrowedFd<'_>, room: &mut [u8]) -> Result<usi
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dirent<'r> {
     pub(crate) inode: u64,
-    /// `DT_REG` and the like.
+    /// `DT_REG`, `DT_DIR`, …
     pub(crate) d_type: u8,
     /// Without the NUL.
     pub(crate) name: &'r [u8],
@@ -32,7 +32,7 @@ impl<'r> Dirent<'r> {
     /// The offset of the name in a record.
     pub(crate) const NAME: usize = offset_of!(libc::dirent64, d_name);
 
-    /// The first of the records, or `None` if it is cut off.
+    /// The first record, or `None` if it is truncated.
     #[inline]
     pub(crate) fn first(records: &'r [u8]) -> Option<Self> {
         type Raw = libc::dirent64;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_any_length_and_bytes_ends_where_it_ends() {
+    fn names_of_every_length_are_read() {
         for len in 1..=255 {
             for byte in [1, b'n', 0x7f, 0x80, 0xff] {
                 let name = vec![byte; len];
@@ -90,12 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_none() {
+    fn a_truncated_record_is_none() {
         let whole = record(1, libc::DT_REG, "name");
         for len in 0..whole.len() {
             assert!(Dirent::first(&whole[..len]).is_none(), "{len}");
         }
-        // No record at all: it would be met for ever.
+        // A length of 0 would make the caller loop forever.
         assert!(Dirent::first(&[0; 64]).is_none());
     }
 }

@@ -12,12 +12,12 @@ use super::btf::{btf_data, btf_fd_by_id};
 use super::object::info;
 use super::{address, address_mut, bpf, raw, sealed};
 
-/// Why the sizes of a map's elements are not known.
+/// Why the sizes of a map's elements could not be determined.
 #[derive(Debug)]
 pub(crate) enum SizeError {
     Info(Errno),
-    /// A type that is newer than this library, or an answer that is not of a map: zeroes, as a seccomp
-    /// filter gives that answers in the kernel's place.
+    /// The type is newer than this library, or the info is not a map's: it is zero if a seccomp filter
+    /// answered instead of the kernel.
     UnknownType(u32),
     PossibleCpus(io::Error),
 }
@@ -26,18 +26,18 @@ pub(crate) enum SizeError {
 #[derive(Debug)]
 pub(crate) enum ElemError {
     Errno(Errno),
-    /// A slice is not as long as the map's; no syscall was made.
+    /// A slice has another length than the map's keys or values. No syscall was made.
     Size,
-    /// [`SizedMap::make_writable`] comes first; no syscall was made.
+    /// [`SizedMap::make_writable`] was not called first. No syscall was made.
     NotWritable,
 }
 
-/// Why nothing is written to a map's elements.
+/// Why a map's elements may not be written.
 #[derive(Debug)]
 pub(crate) enum WriteError {
-    /// The types of its values could not be read.
+    /// The BTF of its values could not be read.
     Btf(Errno),
-    /// The kernel would take bytes of a value for an address.
+    /// The kernel would interpret bytes of a value as an address.
     Uptr,
 }
 
@@ -55,15 +55,15 @@ impl<T: AsMap> AsMap for &T {
     }
 }
 
-/// A map and the number of bytes that the kernel reads and writes for each of its elements.
+/// A map and the sizes of its keys and values.
 ///
-/// The sizes were read from this map and never change, so the kernel stays within every slice that is
+/// The sizes were read from this map and never change. So the kernel stays within every slice that was
 /// checked against them.
 pub(crate) struct SizedMap<M> {
     map: M,
     map_type: u32,
     btf_id: u32,
-    /// True once it is proven that the kernel follows no address in a value.
+    /// Set once it is proven that the kernel follows no address in a value.
     is_plain: AtomicBool,
     per_cpu: bool,
     max_entries: u32,
@@ -72,12 +72,13 @@ pub(crate) struct SizedMap<M> {
     value_len: usize,
 }
 
-/// The types up to which the kernel's value sizes are known: Linux 7.3.
+/// The last type for which the kernel's value sizes are known: Linux 7.3.
 pub(crate) const LAST_MAP_TYPE: u32 = abi::BPF_MAP_TYPE_RHASH;
 
-/// True if the kernel copies values of this type without following an address in them. Every type
-/// that is not listed is checked by its BTF before the first write. The kernel knows such addresses in
-/// task storage only, and refuses to create any other map with one in its BTF.
+/// True if the kernel copies values of this type without following an address in them.
+///
+/// The BTF of every other type is checked before the first write. Only task storage supports such
+/// addresses: the kernel refuses to create any other map with one in its BTF.
 fn copies_values(map_type: u32) -> bool {
     matches!(
         map_type,
@@ -86,7 +87,7 @@ fn copies_values(map_type: u32) -> bool {
     )
 }
 
-/// True if elements of this type have keys: then the kernel takes no key of 0 bytes.
+/// True if elements of this type have keys, which are never 0 bytes long.
 fn has_keys(map_type: u32) -> bool {
     !matches!(
         map_type,
@@ -123,7 +124,7 @@ impl<M: AsMap> SizedMap<M> {
                 Ok(cpus) => value_size.next_multiple_of(8) * cpus,
                 Err(error) => return Err((map, SizeError::PossibleCpus(error))),
             },
-            // Elements are a descriptor going in and an id coming out.
+            // The caller writes a descriptor and reads an id.
             abi::BPF_MAP_TYPE_PROG_ARRAY
             | abi::BPF_MAP_TYPE_PERF_EVENT_ARRAY
             | abi::BPF_MAP_TYPE_CGROUP_ARRAY
@@ -144,10 +145,11 @@ impl<M: AsMap> SizedMap<M> {
         })
     }
 
-    /// To be called before values are written. In a value of task storage a pointer may have the tag
-    /// "uptr", and the kernel then has programs read and write the page of this process that it points
-    /// to. The names of a BTF object include its tags, so without this name there is no such tag. Read
-    /// once for a map.
+    /// Checks that values may be written; call this before the first write.
+    ///
+    /// A pointer in a value of task storage may have the BTF tag "uptr". The kernel then lets programs read
+    /// and write the page of this process that it points to. The names of a BTF object include its tags, so
+    /// a BTF object without this name has no such tag. The BTF is read once for each map.
     pub(crate) fn make_writable(&self) -> Result<(), WriteError> {
         if self.is_plain() {
             return Ok(());
@@ -169,8 +171,8 @@ impl<M: AsMap> SizedMap<M> {
 
     /// # Safety
     ///
-    /// `key` and `value` are zero, or valid for what `cmd` does with `key_len` and
-    /// `value_len` bytes there.
+    /// `key` and `value` are 0, or valid addresses of `key_len` and `value_len` bytes for what `cmd` does
+    /// with them.
     #[inline]
     unsafe fn call(
         &self,
@@ -186,47 +188,28 @@ impl<M: AsMap> SizedMap<M> {
             flags,
             ..abi::bpf_attr_map_elem::zeroed()
         };
-        // SAFETY: the caller's.
+        // SAFETY: as the caller promises.
         unsafe { bpf(cmd, &mut attr) }
             .map(drop)
             .map_err(ElemError::Errno)
     }
 
-    /// The address of a key that is only read. A map without keys wants none.
+    /// The address of a key, or 0 for a map without keys.
     #[inline]
     fn key(&self, key: &[u8]) -> Result<u64, ElemError> {
-        match key.len() == self.key_len {
-            true if key.is_empty() => Ok(0),
-            true => Ok(address(key)),
-            false => Err(ElemError::Size),
-        }
-    }
-
-    #[inline]
-    fn value(&self, value: &[u8]) -> Result<u64, ElemError> {
-        match value.len() == self.value_len {
-            true => Ok(address(value)),
-            false => Err(ElemError::Size),
-        }
-    }
-
-    /// The address of a value that the kernel writes.
-    #[inline]
-    fn value_mut(&self, value: &mut [u8]) -> Result<u64, ElemError> {
-        match value.len() == self.value_len {
-            true => Ok(address_mut(value)),
-            false => Err(ElemError::Size),
-        }
+        check_len(key, self.key_len)?;
+        Ok(address(key))
     }
 
     #[inline]
     pub(crate) fn lookup(&self, key: &[u8], value: &mut [u8], flags: u64) -> Result<(), ElemError> {
-        let (key, value) = (self.key(key)?, self.value_mut(value)?);
+        check_len(value, self.value_len)?;
+        let (key, value) = (self.key(key)?, address_mut(value));
         // SAFETY: both are as long as the map's.
         unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, value, flags) }
     }
 
-    /// With `BPF_F_CPU`: one CPU's value.
+    /// Looks up one CPU's value; `flags` must contain `BPF_F_CPU`.
     pub(crate) fn lookup_on(
         &self,
         key: &[u8],
@@ -236,14 +219,15 @@ impl<M: AsMap> SizedMap<M> {
         assert_eq!(value.len(), self.value_size);
         assert!(self.per_cpu && flags & abi::BPF_F_CPU != 0);
         let key = self.key(key)?;
-        // SAFETY: the key is as long as the map's, the value as one CPU's; a kernel that does not know
-        // the flag, and so would write more, refuses it before.
+        // SAFETY: the key is as long as the map's, the value as long as one CPU's. A kernel without this
+        // flag would write more, but rejects the flag first.
         unsafe { self.call(abi::BPF_MAP_LOOKUP_ELEM, key, address_mut(value), flags) }
     }
 
     #[inline]
     pub(crate) fn update(&self, key: &[u8], value: &[u8], flags: u64) -> Result<(), ElemError> {
-        let (key, value) = (self.key(key)?, self.value(value)?);
+        check_len(value, self.value_len)?;
+        let (key, value) = (self.key(key)?, address(value));
         if !self.is_plain() {
             return Err(ElemError::NotWritable);
         }
@@ -258,7 +242,8 @@ impl<M: AsMap> SizedMap<M> {
         value: &mut [u8],
         flags: u64,
     ) -> Result<(), ElemError> {
-        let (key, value) = (self.key(key)?, self.value_mut(value)?);
+        check_len(value, self.value_len)?;
+        let (key, value) = (self.key(key)?, address_mut(value));
         // SAFETY: both are as long as the map's.
         unsafe { self.call(abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM, key, value, flags) }
     }
@@ -272,9 +257,7 @@ impl<M: AsMap> SizedMap<M> {
 
     #[inline]
     pub(crate) fn next_key(&self, key: Option<&[u8]>, next: &mut [u8]) -> Result<(), ElemError> {
-        if next.len() != self.key_len {
-            return Err(ElemError::Size);
-        }
+        check_len(next, self.key_len)?;
         let key = key.map_or(Ok(0), |key| self.key(key))?;
         // SAFETY: both are as long as the map's.
         unsafe { self.call(abi::BPF_MAP_GET_NEXT_KEY, key, address_mut(next), 0) }
@@ -296,7 +279,7 @@ impl<M: AsMap> SizedMap<M> {
         self.per_cpu
     }
 
-    /// 0 of storage that is bound to other objects, and has an element for each of those.
+    /// 0 for local storage, which has one element for each object that it belongs to.
     pub(crate) fn max_entries(&self) -> u32 {
         self.max_entries
     }
@@ -305,13 +288,21 @@ impl<M: AsMap> SizedMap<M> {
         self.key_len
     }
 
-    /// The size of one value as the map was created with it.
+    /// The value size that the map was created with.
     pub(crate) fn value_size(&self) -> usize {
         self.value_size
     }
 
-    /// The bytes of a whole element: of all CPUs where the map is per CPU.
+    /// The length of a whole value: for a per-CPU map, of the values of all CPUs.
     pub(crate) fn value_len(&self) -> usize {
         self.value_len
+    }
+}
+
+#[inline]
+fn check_len(slice: &[u8], expected: usize) -> Result<(), ElemError> {
+    match slice.len() == expected {
+        true => Ok(()),
+        false => Err(ElemError::Size),
     }
 }

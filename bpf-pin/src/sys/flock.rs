@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::LockOwner;
 
-/// An open file with a flock(2), which is released on drop. Closing is not enough while another process
-/// has a copy of the descriptor, as a forked child has.
+/// An open file with a flock(2), which is released on drop. Closing the file is not enough if a forked child
+/// has a copy of the descriptor.
 #[derive(Debug)]
 pub(crate) struct FileLock {
     file: OwnedFd,

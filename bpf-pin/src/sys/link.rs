@@ -11,11 +11,11 @@ use rustix::io::Errno;
 use super::object::info;
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
-/// What only some attach points have.
+/// The arguments that depend on the attach point.
 #[derive(Clone, Copy)]
 pub(crate) enum LinkOpts<'a> {
     None,
-    /// TCX, netkit and control groups: beside what, and at which revision.
+    /// For TCX, netkit and control groups: the position among the programs there, and the expected revision.
     Beside {
         relative: u32,
         expected_revision: u64,
@@ -43,7 +43,7 @@ pub(crate) enum LinkOpts<'a> {
     Netfilter(abi::bpf_attr_link_create_netfilter),
 }
 
-/// Functions of the kernel.
+/// Functions of the kernel, by name or by address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Functions<'a> {
     Names(&'a [&'a CStr]),
@@ -61,8 +61,8 @@ impl Functions<'_> {
 
 /// Probe points in an executable or library, for [`LinkSpec::uprobe_multi`](crate::LinkSpec::uprobe_multi).
 ///
-/// Whoever makes one vouches for the offsets: the kernel writes to the memory of every process that maps
-/// the file, this one included.
+/// The caller guarantees that the offsets are right: the kernel writes to the memory of every process that
+/// maps the file, this process included.
 ///
 /// # Examples
 ///
@@ -79,7 +79,7 @@ impl Functions<'_> {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// Safe code makes none:
+/// Both functions are unsafe:
 ///
 /// ```compile_fail,E0133
 /// let _ = bpf_pin::link::Uprobes::new(c"/proc/self/exe", &[1]);
@@ -100,15 +100,15 @@ pub struct Uprobes<'a> {
 }
 
 impl<'a> Uprobes<'a> {
-    /// `BPF_TRACE_UPROBE_MULTI`: probe points by their offsets in bytes from the beginning of the file, in
-    /// all processes. Linux 6.6.
+    /// Probe points in all processes, by their offsets from the beginning of the file, in bytes.
+    /// `BPF_TRACE_UPROBE_MULTI`, Linux 6.6.
     ///
     /// # Safety
     ///
     /// For as long as a link is created from it and lives, each offset is the start of an instruction in
     /// the file at `path`. The kernel overwrites the byte there with a breakpoint in every process that
-    /// maps the file. In the middle of an instruction that makes another instruction of it, in this
-    /// process too if the file is its own executable or a library that it uses.
+    /// maps the file. In the middle of an instruction the breakpoint changes that instruction. This process
+    /// is affected too if the file is its own executable or a library that it uses.
     pub const unsafe fn new(path: &'a CStr, offsets: &'a [u64]) -> Self {
         Self {
             path,
@@ -118,20 +118,20 @@ impl<'a> Uprobes<'a> {
         }
     }
 
-    /// `uprobe_multi.pid`: only in this process.
+    /// Restricts the probes to one process: `uprobe_multi.pid`.
     pub const fn pid(mut self, process: u32) -> Self {
         self.pid = process;
         self
     }
 
-    /// `uprobe_multi.ref_ctr_offsets`: for each probe point the offset of its semaphore, the counter of
-    /// those that watch it.
+    /// Sets the offset of each probe point's semaphore, which counts its observers:
+    /// `uprobe_multi.ref_ctr_offsets`.
     ///
     /// # Safety
     ///
-    /// Each offset is that of a `u16` in the file that is a semaphore for probe points (SystemTap's
-    /// `sdt.h`), and that programs only test for zero. The kernel adds 1 to it in every private writable
-    /// mapping of the file, this process's data included, and subtracts 1 when the link dies.
+    /// At each offset the file has a `u16` that is a semaphore for probe points (SystemTap's `sdt.h`), and
+    /// that the programs using it only compare with zero. The kernel adds 1 to it in every private writable
+    /// mapping of the file, in this process's data too, and subtracts 1 when the link is freed.
     pub const unsafe fn ref_ctr_offsets(mut self, offsets: &'a [u64]) -> Self {
         self.ref_ctr_offsets = offsets;
         self
@@ -141,12 +141,12 @@ impl<'a> Uprobes<'a> {
         self.offsets.len()
     }
 
-    /// How many semaphores are named.
+    /// The number of semaphores.
     pub(crate) fn counters(&self) -> usize {
         self.ref_ctr_offsets.len()
     }
 
-    /// 0 for all.
+    /// The process, or 0 for all.
     pub(crate) fn process(&self) -> u32 {
         self.pid
     }
@@ -167,12 +167,12 @@ pub(crate) fn link_create(
         flags,
         ..abi::bpf_attr_link_create::zeroed()
     };
-    // What the arm has addresses of, until the call is done.
+    // The arm holds their addresses until the call returns.
     let mut iter = abi::bpf_iter_link_info::zeroed();
     let names: Vec<u64>;
     match opts {
         LinkOpts::None => {}
-        // The three arms are one.
+        // The three attach points have the same arm.
         LinkOpts::Beside {
             relative,
             expected_revision,
@@ -243,14 +243,14 @@ pub(crate) fn link_create(
             ..abi::bpf_attr_link_create_iter::zeroed()
         };
     }
-    // SAFETY: every address is of something that outlives the call: a terminated string, an
-    // initialised struct of the length given, or an array of as many elements as cnt says;
-    // LINK_CREATE writes to none of them and returns a descriptor. Of what it can be attached to, only
-    // uprobes write to the memory of processes, and who has made a Uprobes has vouched for those.
+    // SAFETY: every address outlives the call and is that of a terminated string, of an initialised struct
+    // of the given length, or of an array of cnt elements. LINK_CREATE writes to none of them and returns a
+    // descriptor. Only uprobes write to the memory of processes, and the caller that created a Uprobes has
+    // guaranteed that this is sound.
     unsafe { new_fd(bpf(abi::BPF_LINK_CREATE, &mut attr)) }
 }
 
-/// The address of one number for each of `count`, or 0 for none.
+/// The address of `count` numbers, or 0 if there are none.
 fn column(numbers: &[u64], count: usize) -> Result<u64> {
     match numbers.len() {
         0 => Ok(0),
@@ -264,7 +264,7 @@ pub(crate) fn link_create_struct_ops(map: BorrowedFd<'_>) -> Result<OwnedFd> {
     link_create(map, 0, abi::BPF_STRUCT_OPS, 0, LinkOpts::None)
 }
 
-/// `BPF_RAW_TRACEPOINT_OPEN`; without a name, of a program that names its own.
+/// `BPF_RAW_TRACEPOINT_OPEN`. Without a name the program's own attach point is used.
 pub(crate) fn raw_tracepoint_open(
     prog: BorrowedFd<'_>,
     name: Option<&CStr>,
@@ -273,8 +273,8 @@ pub(crate) fn raw_tracepoint_open(
     open_raw_tracepoint(raw(prog), name, cookie)
 }
 
-/// `BPF_RAW_TRACEPOINT_OPEN` of no program, with a cookie: EBADF where the kernel knows of those.
-pub(crate) fn no_raw_tracepoint_with_cookie() -> Errno {
+/// `BPF_RAW_TRACEPOINT_OPEN` with a cookie and no program: EBADF if the kernel supports cookies there.
+pub(crate) fn probe_raw_tracepoint_cookie() -> Errno {
     let result = open_raw_tracepoint(u32::MAX, None, 1);
     result.err().unwrap_or(Errno::INVAL)
 }
@@ -290,8 +290,8 @@ fn open_raw_tracepoint(prog_fd: u32, name: Option<&CStr>, cookie: u64) -> Result
     unsafe { new_fd(bpf(abi::BPF_RAW_TRACEPOINT_OPEN, &mut attr)) }
 }
 
-/// `BPF_LINK_CREATE` of no program: EBADF where the kernel knows the command.
-pub(crate) fn no_link_create() -> Errno {
+/// `BPF_LINK_CREATE` without a program: EBADF if the kernel has the command.
+pub(crate) fn probe_link_create() -> Errno {
     let mut attr = abi::bpf_attr_link_create {
         prog_fd: u32::MAX,
         ..abi::bpf_attr_link_create::zeroed()
@@ -301,26 +301,25 @@ pub(crate) fn no_link_create() -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
-/// `BPF_LINK_CREATE` at no target: EBADF where the program may be attached to a control group in this
-/// way, EINVAL where it may not.
-pub(crate) fn link_create_nowhere(prog: BorrowedFd<'_>, attach_type: u32) -> Errno {
+/// `BPF_LINK_CREATE` without a target: EBADF if the program may be attached to a control group with this
+/// type, EINVAL if not.
+pub(crate) fn probe_cgroup_attach(prog: BorrowedFd<'_>, attach_type: u32) -> Errno {
     let result = link_create(prog, u32::MAX, attach_type, 0, LinkOpts::None);
-    // The number is no descriptor, so there is none to attach to.
     result.err().unwrap_or(Errno::BADF)
 }
 
-/// `BPF_PROG_QUERY` of no device: EINVAL where the kernel does not know the attach type.
-pub(crate) fn query_no_device(attach_type: u32) -> Errno {
+/// `BPF_PROG_QUERY` without a device: EINVAL if the kernel does not have the attach type.
+pub(crate) fn probe_attach_type(attach_type: u32) -> Errno {
     let mut attr = abi::bpf_attr_query {
         attach_type,
         ..abi::bpf_attr_query::zeroed()
     };
-    // SAFETY: the arm holds no address and room for nothing.
+    // SAFETY: the arm holds no address, and its buffers have no bytes.
     let result = unsafe { bpf(abi::BPF_PROG_QUERY, &mut attr) };
     result.err().unwrap_or(Errno::NODEV)
 }
 
-/// `BPF_LINK_UPDATE`, with `BPF_F_REPLACE` where the old program is given; or of maps.
+/// `BPF_LINK_UPDATE` of a program or map, with `BPF_F_REPLACE` if the old one is given.
 pub(crate) fn link_update(
     link: BorrowedFd<'_>,
     new: BorrowedFd<'_>,
@@ -342,7 +341,7 @@ pub(crate) fn link_detach(link: BorrowedFd<'_>) -> Result<()> {
     unsafe { bpf(abi::BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
-/// `BPF_ITER_CREATE`: a descriptor to read from.
+/// `BPF_ITER_CREATE`: returns a descriptor to read from.
 pub(crate) fn iter_create(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_iter_create {
         link_fd: raw(link),
@@ -352,20 +351,20 @@ pub(crate) fn iter_create(link: BorrowedFd<'_>) -> Result<OwnedFd> {
     unsafe { new_fd(bpf(abi::BPF_ITER_CREATE, &mut attr)) }
 }
 
-/// A part of a link's info that depends on its type.
+/// The part of a link's info that depends on its type.
 ///
 /// # Safety
 ///
-/// Integers alone.
+/// Consists of integers only.
 pub(crate) unsafe trait LinkArm {
-    /// Where it stands in the union.
+    /// The offset in the union.
     const AT: usize = 0;
 }
 
 macro_rules! link_arms {
     ($($arm:ident $(in $around:ident.$field:ident)?,)*) => {
         $(
-            // SAFETY: integers alone.
+            // SAFETY: integers only.
             unsafe impl LinkArm for abi::$arm {
                 $(const AT: usize = offset_of!(abi::$around, $field);)?
             }
@@ -398,7 +397,7 @@ link_arms! {
 
 pub(crate) fn link_arm<A: LinkArm>(info: &abi::bpf_link_info) -> A {
     const { assert!(A::AT + size_of::<A>() <= size_of::<abi::bpf_link_info_details>()) };
-    // SAFETY: any initialised bytes are integers; and the kernel, or else zeroed(), has written all.
+    // SAFETY: any initialised bytes are valid integers, and zeroed() has initialised all of them.
     unsafe {
         ptr::from_ref(&info.details)
             .byte_add(A::AT)
@@ -407,13 +406,13 @@ pub(crate) fn link_arm<A: LinkArm>(info: &abi::bpf_link_info) -> A {
     }
 }
 
-/// The name of a raw tracepoint, or of what an iterator goes through, with a NUL behind it.
+/// Writes the name of a raw tracepoint, or of an iterator's target, and a NUL to `buffer`.
 ///
-/// ENOSPC where there is not room enough; EINVAL for a link of another type.
-pub(crate) fn link_name(link: BorrowedFd<'_>, room: &mut [u8]) -> Result<()> {
+/// ENOSPC if the buffer is too small; EINVAL for a link of another type.
+pub(crate) fn link_name(link: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<()> {
     type Tracepoint = abi::bpf_link_info_raw_tracepoint;
     type Iter = abi::bpf_link_info_iter;
-    // One arm serves for both.
+    // The name is at the same place for both types.
     const {
         assert!(offset_of!(Tracepoint, tp_name) == offset_of!(Iter, target_name));
         assert!(offset_of!(Tracepoint, tp_name_len) == offset_of!(Iter, target_name_len));
@@ -425,18 +424,18 @@ pub(crate) fn link_name(link: BorrowedFd<'_>, room: &mut [u8]) -> Result<()> {
     ) {
         return Err(Errno::INVAL);
     }
-    let mut with_room = abi::bpf_link_info::zeroed();
-    with_room.details.raw_tracepoint = abi::bpf_link_info_raw_tracepoint {
-        tp_name: address_mut(room),
-        tp_name_len: u32::try_from(room.len()).map_err(|_| Errno::TOOBIG)?,
+    let mut with_buffer = abi::bpf_link_info::zeroed();
+    with_buffer.details.raw_tracepoint = abi::bpf_link_info_raw_tracepoint {
+        tp_name: address_mut(buffer),
+        tp_name_len: u32::try_from(buffer.len()).map_err(|_| Errno::TOOBIG)?,
         ..abi::bpf_link_info_raw_tracepoint::zeroed()
     };
     let mut attr = abi::bpf_attr_info {
         bpf_fd: raw(link),
-        info_len: size_of_val(&with_room) as u32,
-        info: address_mut(&mut with_room),
+        info_len: size_of_val(&with_buffer) as u32,
+        info: address_mut(&mut with_buffer),
     };
-    // SAFETY: info is info_len writable bytes; a link keeps its type, and of one of these two the
-    // kernel writes to the one address, no more than tp_name_len bytes.
+    // SAFETY: info is info_len writable bytes. A link keeps its type, and for these two types the kernel
+    // writes at most tp_name_len bytes to the one address.
     unsafe { bpf(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }.map(drop)
 }

@@ -1,37 +1,31 @@
-//! Locks of single bytes: open file description locks.
+//! Locks of single bytes of a file: open file description locks.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::{Result, last_errno};
 
-/// A shared lock on one byte of a file. It ends with the last descriptor of this open file description,
-/// however its process ends.
+/// Takes a shared lock on one byte of a file. The kernel releases it with the last descriptor of this open
+/// file description, also if the process is killed.
 pub(crate) fn hold_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
-    ofd_lock(
-        file,
-        libc::F_OFD_SETLK,
-        &mut Flock64::new(libc::F_RDLCK, offset),
-    )
+    let mut lock = Flock64::new(libc::F_RDLCK, offset);
+    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
 }
 
 pub(crate) fn release_byte(file: BorrowedFd<'_>, offset: u64) -> Result<()> {
-    ofd_lock(
-        file,
-        libc::F_OFD_SETLK,
-        &mut Flock64::new(libc::F_UNLCK, offset),
-    )
+    let mut lock = Flock64::new(libc::F_UNLCK, offset);
+    ofd_lock(file, libc::F_OFD_SETLK, &mut lock)
 }
 
-/// Whether another open file description holds the byte.
+/// True if another open file description has locked the byte.
 pub(crate) fn is_byte_held(file: BorrowedFd<'_>, offset: u64) -> Result<bool> {
     let mut lock = Flock64::new(libc::F_WRLCK, offset);
     ofd_lock(file, libc::F_OFD_GETLK, &mut lock)?;
     Ok(lock.kind != libc::F_UNLCK as i16)
 }
 
-/// The kernel's `struct flock64`. The C libraries have several of that name or another: on 32-bit targets
-/// glibc's `fcntl` takes another one for these commands than its headers declare.
+/// The kernel's `struct flock64`. Those of the C libraries differ: on 32-bit targets glibc's `fcntl` expects
+/// another one for these commands than its headers declare.
 #[repr(C)]
 struct Flock64 {
     kind: i16,
@@ -47,7 +41,7 @@ const _: () = {
     assert!(offset_of!(Flock64, start) == 8 && offset_of!(Flock64, len) == 16);
     assert!(offset_of!(Flock64, pid) == 24 && size_of::<Flock64>() == 32);
 };
-/// There 64-bit integers are aligned to 4 bytes.
+/// On x86, 64-bit integers are aligned to 4 bytes.
 #[cfg(target_arch = "x86")]
 const _: () = {
     use std::mem::offset_of;
@@ -62,13 +56,13 @@ impl Flock64 {
             whence: libc::SEEK_SET as i16,
             start: (offset & i64::MAX as u64) as i64,
             len: 1,
-            // These commands refuse any other.
+            // These commands reject any other value.
             pid: 0,
         }
     }
 }
 
-/// The system call that takes 64-bit offsets. Newer 32-bit architectures have no other.
+/// The system call with 64-bit offsets. Newer 32-bit architectures have only one `fcntl`, which has them.
 #[cfg(all(
     target_pointer_width = "32",
     any(

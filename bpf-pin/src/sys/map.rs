@@ -1,4 +1,4 @@
-//! Maps as such.
+//! Creating and freezing maps, and batches of no elements.
 
 use std::mem::size_of;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,15 +11,11 @@ use super::{Result, address, bpf, bpf_sized, new_fd, raw};
 /// `BPF_MAP_CREATE`. The descriptors that `attr` names by number must be open.
 pub(crate) fn map_create(attr: abi::bpf_attr_map_create, excl_prog_hash: &[u8]) -> Result<OwnedFd> {
     let mut attr = abi::bpf_attr_map_create {
-        excl_prog_hash: if excl_prog_hash.is_empty() {
-            0
-        } else {
-            address(excl_prog_hash)
-        },
+        excl_prog_hash: address(excl_prog_hash),
         excl_prog_hash_size: u32::try_from(excl_prog_hash.len()).map_err(|_| Errno::TOOBIG)?,
         ..attr
     };
-    // SAFETY: the arm's only address is as long as said; MAP_CREATE returns a descriptor.
+    // SAFETY: the arm's only address has the given length; MAP_CREATE returns a descriptor.
     unsafe { new_fd(bpf(abi::BPF_MAP_CREATE, &mut attr)) }
 }
 
@@ -29,7 +25,7 @@ pub(crate) fn map_freeze(fd: BorrowedFd<'_>) -> Result<()> {
         map_fd: raw(fd),
         ..abi::bpf_attr_map_elem::zeroed()
     };
-    // SAFETY: the command reads the descriptor alone.
+    // SAFETY: the command reads only the descriptor.
     unsafe { bpf_sized(abi::BPF_MAP_FREEZE, &mut attr, size_of::<u32>()) }.map(drop)
 }
 
@@ -52,8 +48,8 @@ pub(crate) fn map_update_empty_batch(fd: BorrowedFd<'_>) -> Result<()> {
     empty_batch(abi::BPF_MAP_UPDATE_BATCH, raw(fd))
 }
 
-/// `BPF_MAP_LOOKUP_BATCH` of no map: EBADF where the kernel knows the command.
-pub(crate) fn no_batch() -> Errno {
+/// `BPF_MAP_LOOKUP_BATCH` without a map: EBADF if the kernel has the command.
+pub(crate) fn probe_batch() -> Errno {
     empty_batch(abi::BPF_MAP_LOOKUP_BATCH, u32::MAX)
         .err()
         .unwrap_or(Errno::INVAL)

@@ -1,4 +1,4 @@
-//! Values of an array in this process's memory.
+//! The values of an array map, mapped into this process's memory.
 
 use std::fmt;
 use std::mem::{align_of, size_of};
@@ -12,25 +12,25 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use super::elem::AsMap;
 use super::{Result, sealed::Sealed};
 
-/// What the kernel and other processes may change at any time.
+/// An atomic integer in memory that the kernel and other processes may change at any time.
 ///
 /// # Safety
 ///
-/// Any bytes of its size are one, its alignment is its size and that divides 8, and shared access is
-/// sound whoever else writes. Unless it `WRITES`, its methods work on memory that is read-only.
+/// Any bytes are a valid value. The alignment is the size, which divides 8. Shared access is sound while
+/// others write. Unless `WRITES` is true, the methods work on read-only memory.
 pub unsafe trait Atom: Sealed {
     #[doc(hidden)]
     const WRITES: bool;
 }
 
-/// An atomic in memory that is read-only.
+/// An atomic integer in read-only memory.
 #[repr(transparent)]
 pub struct LoadOnly<T>(T);
 
 macro_rules! atoms {
     ($($atomic:ty,)*) => {$(
         impl Sealed for $atomic {}
-        // SAFETY: integers, changed by nothing but atomic instructions here.
+        // SAFETY: integers that this process changes by atomic instructions only.
         unsafe impl Atom for $atomic {
             const WRITES: bool = true;
         }
@@ -41,14 +41,14 @@ atoms!(AtomicU8, AtomicU16, AtomicU32, AtomicU64,);
 macro_rules! loads {
     ($($atomic:ty => $value:ty,)*) => {$(
         impl Sealed for LoadOnly<$atomic> {}
-        // SAFETY: as above, and it is only ever loaded, relaxed, by an instruction that does no more.
+        // SAFETY: as above. It is only loaded, with an ordering for which that is a plain load instruction.
         unsafe impl Atom for LoadOnly<$atomic> {
             const WRITES: bool = false;
         }
 
         impl LoadOnly<$atomic> {
-            /// What it is now, as `load(Ordering::Relaxed)` gives it: memory that is read-only may be
-            /// loaded in no other order.
+            /// Loads the value with `Ordering::Relaxed`, the only ordering that is allowed for read-only
+            /// memory.
             #[inline]
             pub fn load(&self) -> $value {
                 self.0.load(Ordering::Relaxed)
@@ -67,19 +67,19 @@ loads! {
     AtomicU16 => u16,
     AtomicU32 => u32,
 }
-// Elsewhere such a load may be made of a store.
+// On 32-bit targets a 64-bit atomic load may be implemented with a store.
 #[cfg(target_pointer_width = "64")]
 loads! {
     AtomicU64 => u64,
 }
 
-/// The first `count` atoms of a file, shared with whoever else has them.
+/// A shared mapping of the first `count` atoms of a file.
 pub(crate) struct Mapping<T> {
     start: NonNull<T>,
     count: usize,
 }
 
-// SAFETY: it is its own, and an atom may be shared.
+// SAFETY: it owns the mapping, and an atom may be shared.
 unsafe impl<T: Atom + Send> Send for Mapping<T> {}
 // SAFETY: as above.
 unsafe impl<T: Atom + Sync> Sync for Mapping<T> {}
@@ -87,16 +87,14 @@ unsafe impl<T: Atom + Sync> Sync for Mapping<T> {}
 impl<T: Atom> Mapping<T> {
     const ALIGNED: () = assert!(align_of::<T>() == size_of::<T>() && 8 % size_of::<T>() == 0);
 
-    /// `mmap(2)` of the values of an array: the kernel refuses more bytes than they have, rounded up
-    /// to pages, and they are there for as long as the mapping is, whoever lets go of the map.
+    /// `mmap(2)` of the values of an array. The kernel rejects a length beyond the values, rounded up to
+    /// pages. The mapping keeps the map alive.
     pub(crate) fn new(array: &impl AsMap, count: usize) -> Result<Self> {
         let () = Self::ALIGNED;
         let length = Self::length(count).ok_or(Errno::OVERFLOW)?;
-        let prot = match T::WRITES {
-            true => ProtFlags::READ | ProtFlags::WRITE,
-            false => ProtFlags::READ,
-        };
-        // SAFETY: a new mapping, wherever the kernel likes.
+        let mut prot = ProtFlags::READ;
+        prot.set(ProtFlags::WRITE, T::WRITES);
+        // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe {
             mmap(
                 ptr::null_mut(),
@@ -113,7 +111,7 @@ impl<T: Atom> Mapping<T> {
         }
     }
 
-    /// In bytes; None where no memory is as large.
+    /// The length in bytes, or `None` if it overflows.
     fn length(count: usize) -> Option<usize> {
         let length = count.checked_mul(size_of::<T>())?;
         isize::try_from(length).ok().map(|_| length)
@@ -121,8 +119,8 @@ impl<T: Atom> Mapping<T> {
 
     #[inline]
     pub(crate) fn atoms(&self) -> &[T] {
-        // SAFETY: so many of them are mapped, from the start of a page on, until this is dropped, in
-        // memory that may be read and, if T writes, written; whoever else writes, T is atomic.
+        // SAFETY: count atoms are mapped from the start of a page on until this is dropped, readable and,
+        // if T writes, writable. T is sound to share while others write.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.count) }
     }
 }
@@ -130,15 +128,15 @@ impl<T: Atom> Mapping<T> {
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
         let length = self.count * size_of::<T>();
-        // SAFETY: it was mapped like this, and what was borrowed from it is given back. It cannot
-        // fail but where the kernel has no memory to split a mapping, which a whole one needs not.
+        // SAFETY: it was mapped with this length, and no borrow of it is left. Unmapping a whole mapping
+        // does not fail: only splitting one needs memory.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), length) };
     }
 }
 
-/// The bytes of a page. The C library had it from the kernel when the process began: it takes no /proc.
+/// The size of a page in bytes. The C library has it from the auxiliary vector, so this needs no /proc.
 pub(crate) fn page_size() -> usize {
-    // SAFETY: it takes a number and gives one.
+    // SAFETY: sysconf has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }

@@ -1,7 +1,7 @@
 //! The syscalls: an attr in, an owned descriptor or an errno out.
 //!
-//! The only room with `unsafe`. Its functions are safe to call because each builds
-//! its own attr from references whose lengths it has checked.
+//! The only module with `unsafe` code. Its functions are safe to call: each builds its own attr from
+//! references, and has checked their lengths.
 
 #![allow(unsafe_code)]
 
@@ -23,20 +23,20 @@ mod prog;
 pub(crate) mod random;
 mod token;
 
-pub(crate) use batch::Room;
+pub(crate) use batch::BatchBuffers as Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
 pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
 pub(crate) use flock::FileLock;
 pub(crate) use link::{
-    Functions, LinkOpts, iter_create, link_arm, link_create, link_create_nowhere,
-    link_create_struct_ops, link_detach, link_name, link_update, no_link_create,
-    no_raw_tracepoint_with_cookie, query_no_device, raw_tracepoint_open,
+    Functions, LinkOpts, iter_create, link_arm, link_create, link_create_struct_ops, link_detach,
+    link_name, link_update, probe_attach_type, probe_cgroup_attach, probe_link_create,
+    probe_raw_tracepoint_cookie, raw_tracepoint_open,
 };
 pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
-    map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, no_batch,
+    map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, probe_batch,
 };
 pub(crate) use mmap::{Mapping, page_size};
 pub(crate) use mount::statmount;
@@ -47,10 +47,10 @@ pub(crate) use object::{
 };
 pub(crate) use process::LockOwner;
 pub(crate) use prog::{
-    ProgData, ProgField, Records, RunArgs, RunError, RunOut, knows_prog_field, prog_bind_map,
+    ProgData, ProgField, Records, RunArgs, RunError, RunOut, probe_prog_field, prog_bind_map,
     prog_load, prog_map_ids, prog_test_run,
 };
-pub(crate) use token::{no_token_create, token_create};
+pub(crate) use token::{probe_token_create, token_create};
 
 pub use elem::AsMap;
 pub use link::Uprobes;
@@ -58,7 +58,7 @@ pub use mmap::{Atom, LoadOnly};
 pub use object::Info;
 
 use std::io;
-use std::mem::size_of;
+use std::mem::{size_of, size_of_val};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
@@ -67,19 +67,21 @@ use rustix::io::Errno;
 
 pub(crate) type Result<T> = std::result::Result<T, Errno>;
 
-/// The kernel's own "not supported", which leaks out of some commands.
+/// The kernel's internal "not supported", which some commands return to user space.
 pub(crate) const ENOTSUPP: Errno = Errno::from_raw_os_error(524);
 
+/// Calls bpf(2) with the whole of `attr`.
+///
 /// # Safety
 ///
 /// Every address in `attr` is valid for what `cmd` reads or writes there.
 #[inline]
 unsafe fn bpf<A>(cmd: abi::bpf_cmd, attr: &mut A) -> Result<i32> {
-    // SAFETY: the caller's; all of attr is initialised.
+    // SAFETY: as the caller promises; all of attr is initialised.
     unsafe { bpf_sized(cmd, attr, size_of::<A>()) }
 }
 
-/// As [`bpf`], of which the kernel is shown no more than `size` bytes.
+/// As [`bpf`], with only the first `size` bytes of `attr`.
 ///
 /// # Safety
 ///
@@ -87,7 +89,7 @@ unsafe fn bpf<A>(cmd: abi::bpf_cmd, attr: &mut A) -> Result<i32> {
 #[inline]
 unsafe fn bpf_sized<A>(cmd: abi::bpf_cmd, attr: &mut A, size: usize) -> Result<i32> {
     debug_assert!(size <= size_of::<A>());
-    // SAFETY: the caller's; the kernel reads and writes no more of attr than size bytes.
+    // SAFETY: as the caller promises; the kernel stays within the first size bytes of attr.
     let result = unsafe { abi::bpf(cmd, ptr::from_mut(attr).cast(), size as u32) };
     if result < 0 {
         return Err(last_errno());
@@ -100,12 +102,14 @@ fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
+/// Takes ownership of a new descriptor.
+///
 /// # Safety
 ///
-/// `result` is what a command that makes a descriptor has returned.
+/// `result` is the result of a command that returns a new descriptor.
 #[inline]
 unsafe fn new_fd(result: Result<i32>) -> Result<OwnedFd> {
-    // SAFETY: the kernel has just made it, for us alone.
+    // SAFETY: the kernel has just opened it, and nothing else owns it.
     result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -113,19 +117,29 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
-fn address<T: ?Sized>(of: &T) -> u64 {
-    ptr::from_ref(of).cast::<()>() as u64
+/// The address of `target`, or 0 if it has no bytes. Given another address the kernel might read there.
+#[inline]
+fn address<T: ?Sized>(target: &T) -> u64 {
+    match size_of_val(target) {
+        0 => 0,
+        _ => ptr::from_ref(target).cast::<()>() as u64,
+    }
 }
 
-fn address_mut<T: ?Sized>(of: &mut T) -> u64 {
-    ptr::from_mut(of).cast::<()>() as u64
+/// As [`address`], for data that the kernel writes.
+#[inline]
+fn address_mut<T: ?Sized>(target: &mut T) -> u64 {
+    match size_of_val(target) {
+        0 => 0,
+        _ => ptr::from_mut(target).cast::<()>() as u64,
+    }
 }
 
-/// A descriptor for a field of an attr where 0 stands for none.
+/// A descriptor for a field of an attr in which 0 means none.
 pub(crate) enum NonZeroFd<'fd> {
     None,
     Given(BorrowedFd<'fd>),
-    /// Of what is open as 0.
+    /// A duplicate of descriptor 0.
     Copy(OwnedFd),
 }
 

@@ -6,27 +6,22 @@ use rustix::io::Errno;
 
 use super::{Result, last_errno};
 
-/// The same number on all architectures, except where numbers have an offset.
-#[cfg(not(any(
+/// The system call's number, the same on all architectures except these, where numbers have an offset.
+const SYS_STATMOUNT: Option<libc::c_long> = if cfg!(any(
     target_arch = "mips",
     target_arch = "mips32r6",
     target_arch = "mips64",
     target_arch = "mips64r6",
     all(target_arch = "x86_64", target_pointer_width = "32"),
-)))]
-const SYS_STATMOUNT: Option<libc::c_long> = Some(457);
-#[cfg(any(
-    target_arch = "mips",
-    target_arch = "mips32r6",
-    target_arch = "mips64",
-    target_arch = "mips64r6",
-    all(target_arch = "x86_64", target_pointer_width = "32"),
-))]
-const SYS_STATMOUNT: Option<libc::c_long> = None;
+)) {
+    None
+} else {
+    Some(457)
+};
 
 /// `statmount(2)`: writes the `wanted` fields of the mount with this unique id, in this mount namespace, to
-/// `room`. Linux 6.8.
-pub(crate) fn statmount(mount_id: u64, wanted: u64, room: &mut [u64]) -> Result<()> {
+/// `buffer`. Linux 6.8.
+pub(crate) fn statmount(mount_id: u64, wanted: u64, buffer: &mut [u64]) -> Result<()> {
     /// `struct mnt_id_req` in its first version.
     #[repr(C)]
     struct Request {
@@ -43,14 +38,13 @@ pub(crate) fn statmount(mount_id: u64, wanted: u64, room: &mut [u64]) -> Result<
         param: wanted,
     };
     let number = SYS_STATMOUNT.ok_or(Errno::NOSYS)?;
-    // SAFETY: the kernel reads as much of the request as its size says, and writes no more than the size of
-    // room.
+    // SAFETY: the kernel reads request.size bytes of the request, and writes at most the size of buffer.
     let done = unsafe {
         libc::syscall(
             number,
             ptr::from_ref(&request),
-            room.as_mut_ptr(),
-            size_of_val(room),
+            buffer.as_mut_ptr(),
+            size_of_val(buffer),
             0,
         )
     };

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::{Result, address, address_mut, bpf, bpf_sized, new_fd, raw};
 
-/// The size up to `file_flags`: kernels before 6.5 have no more of the arm.
+/// The size up to `file_flags`, where the arm ends on kernels before 6.5.
 const OBJ_SIZE: usize = offset_of!(abi::bpf_attr_obj, path_fd);
 
 #[inline]
@@ -67,7 +67,7 @@ fn get_at(path_fd: i32, path: &CStr, file_flags: u32) -> Result<OwnedFd> {
     unsafe { new_fd(bpf(abi::BPF_OBJ_GET, &mut attr)) }
 }
 
-/// `BPF_OBJ_GET` relative to no directory: EBADF if the kernel has `BPF_F_PATH_FD`.
+/// `BPF_OBJ_GET` with an invalid directory: EBADF if the kernel has `BPF_F_PATH_FD`.
 pub(crate) fn probe_path_fd() -> Errno {
     get_at(-1, c"x", 0).err().unwrap_or(Errno::INVAL)
 }
@@ -79,7 +79,7 @@ pub(super) fn fd_by_id(cmd: abi::bpf_cmd, id: u32, open_flags: u32) -> Result<Ow
         open_flags,
         ..abi::bpf_attr_get_id::zeroed()
     };
-    // SAFETY: the arm holds no address; the callers' commands return a descriptor.
+    // SAFETY: the arm holds no address, and the command returns a descriptor.
     unsafe { new_fd(bpf(cmd, &mut attr)) }
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn link_next_id(after: u32) -> Result<u32> {
 ///
 /// # Safety
 ///
-/// Valid for any bytes, and with all zeroes the kernel writes through no address.
+/// Any bytes are a valid value, and from zeroes the kernel takes no address to write to.
 pub unsafe trait Info: Default {}
 // SAFETY: integers and arrays of them; addresses are zero, and so are their counts.
 unsafe impl Info for abi::bpf_map_info {}
@@ -133,9 +133,11 @@ unsafe impl Info for abi::bpf_link_info {}
 // SAFETY: as above.
 unsafe impl Info for abi::bpf_token_info {}
 
+/// `BPF_OBJ_GET_INFO_BY_FD`: returns the length that the kernel reports.
+///
 /// # Safety
 ///
-/// Every address in `info` is zero, or of as many writable bytes as the count beside it states.
+/// Every address in `info` is 0, or that of as many writable bytes as the count beside it states.
 #[inline]
 pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
     let mut attr = abi::bpf_attr_info {
@@ -143,7 +145,7 @@ pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
         info_len: size_of::<T>() as u32,
         info: address_mut(info),
     };
-    // SAFETY: info is info_len writable bytes; the caller answers for the addresses in it.
+    // SAFETY: info is info_len writable bytes; the caller promises the rest.
     unsafe { bpf(abi::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(attr.info_len)
 }
@@ -151,13 +153,13 @@ pub(super) unsafe fn info_into<T>(bpf_fd: u32, info: &mut T) -> Result<u32> {
 /// `BPF_OBJ_GET_INFO_BY_FD`. `fd` must be of the kind that `T` describes.
 pub(crate) fn info<T: Info>(fd: BorrowedFd<'_>) -> Result<T> {
     let mut info = T::default();
-    // SAFETY: T's zeroes, as it promises.
+    // SAFETY: T promises that its zeroes are sound here.
     unsafe { info_into(raw(fd), &mut info) }.map(|_| info)
 }
 
-/// Probes if this thread may call bpf(2) at all: EPERM if not.
+/// Probes whether this thread may call bpf(2) at all: EPERM if not.
 pub(crate) fn probe_bpf_allowed() -> Errno {
-    // SAFETY: there is no room for an address.
+    // SAFETY: the info has no bytes.
     unsafe { info_into(u32::MAX, &mut [0u8; 0]) }
         .err()
         .unwrap_or(Errno::BADF)
@@ -212,7 +214,7 @@ pub(crate) fn object_id(fd: BorrowedFd<'_>) -> Result<u32> {
 #[inline]
 pub(super) fn type_and_id(fd: BorrowedFd<'_>) -> Result<[u32; 2]> {
     let mut words = [0u32; 2];
-    // SAFETY: there is no room for an address.
+    // SAFETY: two words hold no address of any kind's struct.
     unsafe { info_into(raw(fd), &mut words) }.map(|_| words)
 }
 
@@ -224,14 +226,14 @@ pub(crate) type AnyInfo = InfoBuf<64>;
 #[derive(Debug)]
 pub(crate) struct InfoBuf<const WORDS: usize> {
     words: [u32; WORDS],
-    /// The words may hold something else than zeroes.
+    /// The words may not be zero.
     is_used: bool,
 }
 
 impl<const WORDS: usize> InfoBuf<WORDS> {
     const HOLE: usize = offset_of!(abi::bpf_map_info, value_size) / 4;
 
-    /// The hole is read without a check, and 256 bytes are enough for every kind's struct.
+    /// The hole must be inside the buffer, and 256 bytes are enough for every kind's struct.
     const CHECK_SIZE: () = assert!(WORDS > Self::HOLE && WORDS * 4 <= 256);
 
     #[inline]
@@ -249,11 +251,11 @@ impl<const WORDS: usize> InfoBuf<WORDS> {
             self.words = [0; WORDS];
         }
         self.is_used = true;
-        // No size and no id is that large, and a process that chose an object's numbers does not know the
+        // No size and no id is that large. The creator of an object, who chose its numbers, cannot guess the
         // address of this stack.
         let mark = (address(&self.words) >> 4) as u32 | 1 << 31;
         self.words[Self::HOLE] = mark;
-        // SAFETY: the only word that is not zero is neither an address nor a count in any kind's struct.
+        // SAFETY: the only word that is not zero is no address and no count in any kind's struct.
         let len = unsafe { info_into(raw(fd), &mut self.words) }?;
         Ok(self.head(len, mark))
     }
@@ -282,12 +284,12 @@ impl<const WORDS: usize> InfoBuf<WORDS> {
     #[inline]
     pub(crate) fn to<T: Info>(&self) -> T {
         const { assert!(size_of::<T>() <= WORDS * 4) };
-        // SAFETY: T is valid for any bytes, and the words are as many or more.
+        // SAFETY: T is valid for any bytes, and the buffer is at least as large.
         unsafe { ptr::from_ref(&self.words).cast::<T>().read_unaligned() }
     }
 }
 
-/// Binds no map to `fd`: EBADF if it is a program.
+/// `BPF_PROG_BIND_MAP` without a map: EBADF if `fd` is a program.
 pub(crate) fn probe_prog(fd: BorrowedFd<'_>) -> Errno {
     let mut attr = abi::bpf_attr_prog_bind_map {
         prog_fd: raw(fd),
@@ -299,7 +301,7 @@ pub(crate) fn probe_prog(fd: BorrowedFd<'_>) -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
-/// Updates `fd` to no program: EBADF if it is a link.
+/// `BPF_LINK_UPDATE` without a program: EBADF if `fd` is a link.
 pub(crate) fn probe_link(fd: BorrowedFd<'_>) -> Errno {
     let mut attr = abi::bpf_attr_link_update {
         link_fd: raw(fd),

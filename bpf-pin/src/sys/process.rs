@@ -1,21 +1,20 @@
-//! Tells a process from those that were forked from it.
+//! The owner of a lock: distinguishes a process from its forked children.
 
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The process that took a lock. A forked child has a copy of it, and must not release what its parent
-/// holds.
+/// The process that took a lock. A forked child inherits a copy of the lock, and must not release it.
 ///
-/// A pid does not tell them apart: both can be 1, each in its own pid namespace. So each process has a
-/// number in a page that the kernel clears in a forked child, which then takes one that none of its
-/// ancestors has. It is read without a system call.
+/// Pids cannot distinguish the two: both can be 1, each in its own pid namespace. So each process has a
+/// number in a page that the kernel clears in a forked child. The child then takes a number that none of its
+/// ancestors has. Reading the number takes no system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LockOwner(u32);
 
 impl LockOwner {
     pub(crate) fn this_process() -> Self {
-        /// The highest number of this process and its ancestors.
+        /// The last number that this process or an ancestor has taken.
         static LAST: AtomicU32 = AtomicU32::new(0);
         static OWN: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
 
@@ -26,40 +25,38 @@ impl LockOwner {
             0 => {
                 let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
                 let taken = own.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed);
-                // Another thread may have been faster.
-                Self(taken.map_or_else(|now| now, |_| new))
+                // Another thread may have set a number first.
+                Self(taken.map_or_else(|other| other, |_| new))
             }
             number => Self(number),
         }
     }
 
-    /// Whether it is another process, of which this one has a copy.
+    /// True if the owner is another process, such as the parent of this one.
     pub(crate) fn is_another(self) -> bool {
         self != Self::this_process()
     }
 }
 
-/// A number in a page of its own, for good; it is 0 in a forked child. None if the kernel does not clear
-/// pages so.
+/// Maps a page for a number that becomes 0 in a forked child. The page is never unmapped. `None` if the
+/// kernel does not support `MADV_WIPEONFORK`.
 #[cold]
 fn map_wiped_page() -> Option<&'static AtomicU32> {
     let len = super::page_size();
-    let (access, how) = (
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-    );
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping, at an address that the kernel chooses.
-    let page = unsafe { libc::mmap(ptr::null_mut(), len, access, how, -1, 0) };
+    let page = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return None;
     }
-    // SAFETY: it is that mapping, which nobody else knows.
+    // SAFETY: it is the whole of that mapping, which nothing else uses yet.
     if unsafe { libc::madvise(page, len, libc::MADV_WIPEONFORK) } != 0 {
-        // SAFETY: as before, and it is not used any more.
+        // SAFETY: as before, and it is not used afterwards.
         unsafe { libc::munmap(page, len) };
         return None;
     }
-    // SAFETY: readable, writable, aligned, never unmapped, and accessed by nothing but this atomic.
+    // SAFETY: readable, writable, aligned, never unmapped, and accessed through this atomic only.
     Some(unsafe { AtomicU32::from_ptr(page.cast()) })
 }
 
@@ -68,7 +65,7 @@ mod tests {
     use super::LockOwner;
 
     #[test]
-    fn a_process_stays_the_same() {
+    fn the_owner_of_a_process_does_not_change() {
         let owner = LockOwner::this_process();
         assert_eq!(owner, LockOwner::this_process());
         assert!(!owner.is_another());

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::object::{info_into, type_and_id};
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
-/// Records of one size, as many as the bytes hold.
+/// An array of records of `rec_size` bytes each.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Records<'a> {
     bytes: &'a [u8],
@@ -17,7 +17,7 @@ pub(crate) struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// None where the bytes are no whole number of records.
+    /// `None` if the length is not a multiple of `rec_size`.
     pub(crate) fn new(bytes: &'a [u8], rec_size: u32) -> Option<Self> {
         let rest = bytes.len().checked_rem(rec_size as usize);
         (bytes.is_empty() || rest == Some(0)).then_some(Self { bytes, rec_size })
@@ -27,7 +27,7 @@ impl<'a> Records<'a> {
         self.bytes.is_empty()
     }
 
-    /// Address, count and size of each; all zero where there is none.
+    /// The address, the count and the size of the records; all zero if there are none.
     fn raw(&self) -> Result<(u64, u32, u32)> {
         if self.is_empty() {
             return Ok((0, 0, 0));
@@ -38,7 +38,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What `BPF_PROG_LOAD` reads by address.
+/// The data that `BPF_PROG_LOAD` reads by address.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProgData<'a> {
     pub(crate) insns: &'a [abi::bpf_insn],
@@ -47,17 +47,17 @@ pub(crate) struct ProgData<'a> {
     pub(crate) line_info: Records<'a>,
     pub(crate) core_relos: Records<'a>,
     pub(crate) fd_array: &'a [BorrowedFd<'a>],
-    /// Whether `fd_array_cnt` is given.
+    /// Passes `fd_array_cnt`, so that the program holds these objects.
     pub(crate) keeps_fd_array: bool,
     pub(crate) signature: &'a [u8],
 }
 
-// A borrowed descriptor is transparent over the int that the kernel reads.
+// A borrowed descriptor has the layout of the int that the kernel reads.
 const _: () = assert!(size_of::<BorrowedFd<'_>>() == size_of::<i32>());
 
 impl ProgData<'_> {
-    /// The first instruction that names a descriptor beyond the end of the array, and which: the
-    /// kernel is not told where that end is.
+    /// The first instruction that refers to a descriptor beyond the end of `fd_array`, and its index there.
+    /// The kernel does not know the array's length.
     pub(crate) fn beyond_array(&self) -> Option<(usize, usize)> {
         let len = self.fd_array.len();
         if len == 0 {
@@ -70,7 +70,7 @@ impl ProgData<'_> {
     }
 }
 
-/// The index into `fd_array` that an instruction holds. A negative one is larger than any.
+/// The index into `fd_array` that an instruction holds. A negative one becomes a large one.
 fn index_of(insn: &abi::bpf_insn) -> Option<usize> {
     const LD_IMM64: u8 = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
     const CALL: u8 = abi::BPF_JMP | abi::BPF_CALL;
@@ -78,14 +78,14 @@ fn index_of(insn: &abi::bpf_insn) -> Option<usize> {
         (LD_IMM64, abi::BPF_PSEUDO_MAP_IDX | abi::BPF_PSEUDO_MAP_IDX_VALUE) => {
             Some(insn.imm as u32 as usize)
         }
-        // 0 is the kernel's own BTF.
+        // 0 means the kernel's own BTF.
         (CALL, abi::BPF_PSEUDO_KFUNC_CALL) if insn.off != 0 => Some(insn.off as u16 as usize),
         _ => None,
     }
 }
 
-/// `BPF_PROG_LOAD`, the rest of the arm as in `attr`: its addresses, and what is said of them, are
-/// taken from `data` and `log`. Also what `log_true_size` came out as.
+/// `BPF_PROG_LOAD`. The addresses in `attr`, their lengths and counts are set from `data` and `log`. Returns
+/// `log_true_size` as well.
 pub(crate) fn prog_load(
     attr: abi::bpf_attr_prog_load,
     data: &ProgData<'_>,
@@ -95,9 +95,9 @@ pub(crate) fn prog_load(
         Ok(attr) => attr,
         Err(errno) => return (Err(errno), 0),
     };
-    // SAFETY: with_data has set every address, each to what is as long as it says and outlives the
-    // call, the log alone to be written; no instruction reaches beyond fd_array, whose elements are
-    // descriptors, ints in memory; PROG_LOAD returns a descriptor.
+    // SAFETY: with_data has set every address to a buffer of the given length that outlives the call; only
+    // the log is written. No instruction refers beyond the end of fd_array, which is an array of
+    // ints in memory. PROG_LOAD returns a descriptor.
     let result = unsafe { new_fd(bpf(abi::BPF_PROG_LOAD, &mut attr)) };
     (result, attr.log_true_size)
 }
@@ -107,13 +107,11 @@ fn with_data(
     data: &ProgData<'_>,
     log: &mut [u8],
 ) -> Result<abi::bpf_attr_prog_load> {
-    assert_eq!(data.beyond_array(), None, "a descriptor of nobody's");
+    assert_eq!(data.beyond_array(), None, "an index beyond fd_array");
     let length = |length: usize| u32::try_from(length).map_err(|_| Errno::TOOBIG);
     let (func_info, func_info_cnt, func_info_rec_size) = data.func_info.raw()?;
     let (line_info, line_info_cnt, line_info_rec_size) = data.line_info.raw()?;
     let (core_relos, core_relo_cnt, core_relo_rec_size) = data.core_relos.raw()?;
-    // An empty slice has an address, too, and the kernel would look for something there.
-    let or_none = |address: u64, is_empty: bool| if is_empty { 0 } else { address };
     Ok(abi::bpf_attr_prog_load {
         insns: address(data.insns),
         insn_cnt: length(data.insns.len())?,
@@ -127,21 +125,22 @@ fn with_data(
         core_relos,
         core_relo_cnt,
         core_relo_rec_size,
-        fd_array: or_none(address(data.fd_array), data.fd_array.is_empty()),
-        fd_array_cnt: match data.keeps_fd_array {
-            true => length(data.fd_array.len())?,
-            false => 0,
+        fd_array: address(data.fd_array),
+        fd_array_cnt: if data.keeps_fd_array {
+            length(data.fd_array.len())?
+        } else {
+            0
         },
-        signature: or_none(address(data.signature), data.signature.is_empty()),
+        signature: address(data.signature),
         signature_size: length(data.signature.len())?,
         log_level: if log.is_empty() { 0 } else { attr.log_level },
         log_size: length(log.len())?,
-        log_buf: or_none(address_mut(log), log.is_empty()),
+        log_buf: address_mut(log),
         ..attr
     })
 }
 
-/// A field of the arm that not every kernel has.
+/// A field of `BPF_PROG_LOAD` that older kernels lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProgField {
     FdArray,
@@ -150,10 +149,10 @@ pub(crate) enum ProgField {
     Signature,
 }
 
-/// Whether the kernel knows a field of `BPF_PROG_LOAD`; None where it does not say. Loads nothing.
-pub(crate) fn knows_prog_field(field: ProgField) -> Option<bool> {
-    const NO_FLAG: u32 = 1 << 31;
-    let nothing = |prog_flags: u32| {
+/// True if the kernel has the field; `None` if that could not be determined. Loads no program.
+pub(crate) fn probe_prog_field(field: ProgField) -> Option<bool> {
+    const INVALID_FLAG: u32 = 1 << 31;
+    let load_invalid = |prog_flags: u32| {
         let descriptors = [-1i32];
         let mut attr = abi::bpf_attr_prog_load {
             prog_type: abi::BPF_PROG_TYPE_SOCKET_FILTER,
@@ -167,14 +166,14 @@ pub(crate) fn knows_prog_field(field: ProgField) -> Option<bool> {
             ProgField::FdArrayCnt => attr.fd_array_cnt = 1,
             ProgField::Signature => attr.signature_size = 1,
         }
-        // SAFETY: the licence is a string, the array an int, both outlive the call, and everything
-        // else is zero; PROG_LOAD returns a descriptor.
+        // SAFETY: the licence is a string and the array an int, which outlive the call; all other addresses
+        // are zero. PROG_LOAD returns a descriptor.
         let result = unsafe { new_fd(bpf(abi::BPF_PROG_LOAD, &mut attr)) };
         result.map_or_else(|errno| errno, |_| Errno::IO)
     };
-    // What it does not know is EINVAL within its union and E2BIG beyond it, before all else; then
-    // it looks at the flags, and then at the number of instructions.
-    match (nothing(NO_FLAG), nothing(0)) {
+    // The kernel first rejects a field that it does not have: EINVAL inside its union, E2BIG beyond it. Then
+    // it checks the flags (EINVAL), and then the number of instructions (E2BIG).
+    match (load_invalid(INVALID_FLAG), load_invalid(0)) {
         (Errno::INVAL, Errno::TOOBIG) => Some(true),
         (Errno::INVAL, Errno::INVAL) | (Errno::TOOBIG, Errno::TOOBIG) => Some(false),
         _ => None,
@@ -192,25 +191,25 @@ pub(crate) fn prog_bind_map(prog: BorrowedFd<'_>, map: BorrowedFd<'_>) -> Result
     unsafe { bpf(abi::BPF_PROG_BIND_MAP, &mut attr) }.map(drop)
 }
 
-/// The ids of the maps that a program holds, as many as there is room for, and how many there are.
+/// Writes the ids of the maps that a program holds to `ids`, as many as fit, and returns how many it holds.
 pub(crate) fn prog_map_ids(prog: BorrowedFd<'_>, ids: &mut [u32]) -> Result<usize> {
     let mut info = abi::bpf_prog_info {
         nr_map_ids: u32::try_from(ids.len()).map_err(|_| Errno::TOOBIG)?,
-        map_ids: if ids.is_empty() { 0 } else { address_mut(ids) },
+        map_ids: address_mut(ids),
         ..abi::bpf_prog_info::zeroed()
     };
-    // SAFETY: map_ids is nr_map_ids writable words, every other address is zero; what is no
-    // program reads the struct as its own, where the callers have a program.
+    // SAFETY: map_ids is the address of nr_map_ids writable words, every other address is zero. Another kind
+    // would interpret the struct as its own, but the callers have a program.
     unsafe { info_into(raw(prog), &mut info) }?;
     Ok(info.nr_map_ids as usize)
 }
 
-/// What `BPF_PROG_TEST_RUN` reads and writes.
+/// The arguments of `BPF_PROG_TEST_RUN`.
 #[derive(Debug, Default)]
 pub(crate) struct RunArgs<'a> {
     pub(crate) data_in: &'a [u8],
     pub(crate) data_out: &'a mut [u8],
-    /// A program of type syscall has what it left there written back.
+    /// The kernel writes the context of a program of type syscall back to it.
     pub(crate) ctx_in: &'a mut [u8],
     pub(crate) ctx_out: &'a mut [u8],
     pub(crate) repeat: u32,
@@ -219,7 +218,7 @@ pub(crate) struct RunArgs<'a> {
     pub(crate) batch_size: u32,
 }
 
-/// What came out, also where it failed for want of room.
+/// The results of a run. Also set if the output did not fit into the buffers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunOut {
     pub(crate) retval: u32,
@@ -229,22 +228,23 @@ pub(crate) struct RunOut {
     pub(crate) ctx_size: u32,
 }
 
-/// Why a program was not run, or not to its end.
+/// Why a test run failed.
 #[derive(Debug)]
 pub(crate) enum RunError {
     Failed(Errno, RunOut),
-    /// Its type could not be asked for.
+    /// Its type could not be read.
     Info(Errno),
-    /// A program of this type may take what is in its context for an address.
+    /// The kernel may interpret the context of a program of this type as an address.
     Context(u32),
 }
 
-/// The types up to which it is known what a context is: Linux 7.3.
+/// The last type for which it is known what a context is: Linux 7.3.
 const LAST_PROG_TYPE: u32 = abi::BPF_PROG_TYPE_NETFILTER;
 
-/// Checks that the kernel copies a context of this type and follows no address in it. The context of
-/// struct_ops is the arguments of a call, and the first one is the address of a state, which the kernel
-/// writes back there. No program has type 0: such an answer is not the kernel's.
+/// Checks that the kernel copies the context of this program and follows no address in it.
+///
+/// The context of struct_ops holds the arguments of a call. The first one is the address of a state, to which
+/// the kernel writes back. No program has type 0: that is a forged answer.
 fn check_context(prog: BorrowedFd<'_>) -> std::result::Result<(), RunError> {
     let [prog_type, _] = type_and_id(prog).map_err(RunError::Info)?;
     match prog_type {
@@ -265,37 +265,26 @@ pub(crate) fn prog_test_run(
         check_context(prog)?;
     }
     let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    // Where there is an address and no size, the kernel writes all that it has.
-    let room = |bytes: &mut [u8]| {
-        if bytes.is_empty() {
-            0
-        } else {
-            address_mut(bytes)
-        }
-    };
     let mut attr = abi::bpf_attr_test {
         prog_fd: raw(prog),
         data_size_in: size(args.data_in),
         data_size_out: size(args.data_out),
-        data_in: if args.data_in.is_empty() {
-            0
-        } else {
-            address(args.data_in)
-        },
-        data_out: room(args.data_out),
+        data_in: address(args.data_in),
+        data_out: address_mut(args.data_out),
         repeat: args.repeat,
         ctx_size_in: size(args.ctx_in),
         ctx_size_out: size(args.ctx_out),
-        ctx_in: room(args.ctx_in),
-        ctx_out: room(args.ctx_out),
+        ctx_in: address_mut(args.ctx_in),
+        ctx_out: address_mut(args.ctx_out),
         flags: args.flags,
         cpu: args.cpu,
         batch_size: args.batch_size,
         ..abi::bpf_attr_test::zeroed()
     };
-    // SAFETY: each address is zero or of no fewer bytes than the size beside it, which outlive the
-    // call, and writable wherever the command writes; in the context, if there is one, a program of
-    // this type has no addresses that the kernel follows.
+    // SAFETY: each address is zero, or that of a buffer that outlives the call and has at least the size beside
+    // it. Buffers that the command writes are writable. An empty buffer has no address: given an address and
+    // no size, the kernel would write all its data there. The kernel follows no address in this type's
+    // context.
     let result = unsafe { bpf(abi::BPF_PROG_TEST_RUN, &mut attr) };
     let out = RunOut {
         retval: attr.retval,
@@ -344,7 +333,7 @@ mod tests {
             assert_eq!(beyond(&load_index(src, 3), &descriptors), Some((0, 3)));
             let negative = beyond(&load_index(src, -1), &descriptors);
             assert_eq!(negative, Some((0, u32::MAX as usize)));
-            // Without an array the kernel has nothing to read from.
+            // Without an array the kernel reads nothing.
             assert_eq!(beyond(&load_index(src, 3), &[]), None);
         }
         // A descriptor, not an index.
@@ -362,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_array_is_ints_in_memory() {
+    fn fd_array_has_the_layout_of_ints() {
         let file = std::fs::File::open("/dev/null").unwrap();
         let descriptors = [file.as_fd(), file.as_fd()];
         // SAFETY: BorrowedFd is transparent over the int.
@@ -371,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_whole() {
+    fn only_whole_records_are_accepted() {
         assert!(Records::new(&[0; 16], 8).is_some());
         assert!(Records::new(&[0; 15], 8).is_none());
         assert!(Records::new(&[0; 16], 0).is_none());

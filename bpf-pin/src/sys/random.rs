@@ -4,10 +4,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// A random number of 63 bits, not 0, which no other process, thread or call is likely to get.
+/// A random number of 63 bits, never 0. Two processes, threads or calls are unlikely to get the same one.
 pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
-    // Only the kernel's state is not copied by fork(2). Early in the boot it may have no entropy yet.
+    // The kernel's state is not copied by fork(2). Early in the boot it may have no entropy yet.
     let number = match getrandom(&mut bytes, GetRandomFlags::NONBLOCK) {
         Ok(8) => u64::from_ne_bytes(bytes),
         _ => RandomState::new().build_hasher().finish(),

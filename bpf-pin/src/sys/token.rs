@@ -18,7 +18,7 @@ pub(crate) fn token_create(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     token_create_of(raw(root))
 }
 
-/// `BPF_TOKEN_CREATE` of no bpffs: EBADF where the kernel knows the command.
-pub(crate) fn no_token_create() -> Errno {
+/// `BPF_TOKEN_CREATE` without a bpffs: EBADF if the kernel has the command.
+pub(crate) fn probe_token_create() -> Errno {
     token_create_of(u32::MAX).err().unwrap_or(Errno::INVAL)
 }

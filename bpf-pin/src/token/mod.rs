@@ -128,7 +128,7 @@ fn create(bpffs: BorrowedFd<'_>) -> Result<Token, Reason> {
 #[cold]
 fn create_cause(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
     // The kernel knows the command, and no filter answers in its place.
-    let is_known = || sys::no_token_create() == Errno::BADF;
+    let is_known = || sys::probe_token_create() == Errno::BADF;
     match errno {
         Errno::OPNOTSUPP if in_user_namespace() == Some(false) => Some(Cause::InitialUserNamespace),
         Errno::NOENT if is_known() => Some(Cause::NothingDelegated),
@@ -137,7 +137,7 @@ fn create_cause(root: BorrowedFd<'_>, errno: Errno) -> Option<Cause> {
                 (lacks(Capability::Bpf) == Some(false))
                     .then_some(Cause::ForeignUserNamespace { what: "bpffs" })
             }),
-        Errno::INVAL if sys::no_token_create() == Errno::INVAL => Some(Cause::Unsupported {
+        Errno::INVAL if sys::probe_token_create() == Errno::INVAL => Some(Cause::Unsupported {
             what: "BPF tokens",
             since: SINCE_DELEGATION,
         }),

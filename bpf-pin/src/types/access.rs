@@ -1,16 +1,25 @@
-//! The access that an object is opened with: the `file_flags` of `BPF_OBJ_GET`.
+//! The access mode of an open object: the `file_flags` of `BPF_OBJ_GET`.
 
 use std::fmt;
 
 use bpf_pin_sys as abi;
 
-/// The access that a pin is opened with. Linux 4.15; older kernels have only
+/// The access mode that a pin is opened with. Linux 4.15; older kernels have only
 /// [`ReadWrite`](Self::ReadWrite).
 ///
-/// It restricts the descriptor, not the user: the owner of the pin may open it again.
+/// It restricts the descriptor, not the user: the owner of the pin may open it again with another mode.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Access, Map};
+///
+/// let flows = Map::open_with("/sys/fs/bpf/flows", Access::ReadOnly)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Access {
-    /// Read and write elements. Links accept no other.
+    /// Reads and writes elements. The only mode that links support.
     #[default]
     ReadWrite,
     /// `BPF_F_RDONLY`: needs read permission only; the elements of a map cannot be changed.

@@ -26,20 +26,20 @@ impl FileSystem {
         Self(magic_of(stat))
     }
 
-    /// Whether the kernel follows symbolic links in that mount: it lacks `ST_NOSYMFOLLOW`, Linux 5.10.
+    /// True if the kernel follows symbolic links in that mount: it lacks `ST_NOSYMFOLLOW`, Linux 5.10.
     #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
     pub(crate) fn follows_links(stat: &StatFs) -> bool {
         stat.f_flags as u64 & ST_NOSYMFOLLOW == 0
     }
 
-    /// Whether the file system, or the mount that was asked about, is read-only.
+    /// True if the file system or that mount is read-only.
     #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
     pub(crate) fn is_read_only(stat: &StatFs) -> bool {
         stat.f_flags as u64 & ST_RDONLY != 0
     }
 
-    /// The file system of `path`, without a typed error.
-    pub(crate) fn found_at(path: &Path) -> Option<Self> {
+    /// The file system of `path`, or `None` if it could not be determined.
+    pub(crate) fn of_path(path: &Path) -> Option<Self> {
         Some(Self::from_stat(&statfs(path).ok()?))
     }
 
@@ -48,23 +48,23 @@ impl FileSystem {
         self.0
     }
 
-    /// Whether objects can be pinned on it.
+    /// True for bpffs, the only file system that objects can be pinned on.
     pub const fn is_bpffs(self) -> bool {
         self.0 == BPF_FS_MAGIC
     }
 
-    /// The name as `mount(8)` knows it, if this library knows the number. ext2, ext3 and ext4 share one.
+    /// The name that `mount(8)` uses, if this library knows the number. ext2, ext3 and ext4 share a number.
     pub fn name(self) -> Option<&'static str> {
         let known = NAMES.iter().find(|(magic, _)| *magic == self.0);
         known.map(|(_, name)| *name)
     }
 }
 
-/// A flag of a mount in `statfs(2)`.
+/// A mount flag that `statfs(2)` reports.
 pub(crate) const ST_NOSYMFOLLOW: u64 = 0x2000;
 const ST_RDONLY: u64 = 1;
 
-/// The usual name: bpffs, although its type is "bpf".
+/// Writes the usual name: bpffs, although its type is "bpf".
 impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -81,8 +81,8 @@ impl fmt::Debug for FileSystem {
     }
 }
 
-/// The low 32 bits: `f_type` is 32 bits wide and signed on 32-bit machines, where a magic number with the
-/// top bit set is negative, and unsigned on s390x.
+/// The low 32 bits of `f_type`. The field is signed and 32 bits wide on 32-bit machines, where a magic number
+/// with the top bit set is negative. It is unsigned on s390x.
 #[allow(clippy::unnecessary_cast, reason = "f_type's type differs by target")]
 fn magic_of(stat: &StatFs) -> u32 {
     stat.f_type as u32

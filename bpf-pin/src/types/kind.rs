@@ -1,4 +1,4 @@
-//! The kinds of object that can be pinned, and which object of a kind.
+//! The kinds of object that can be pinned, and the identity of an object.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind as a noun.
+    /// The word for the kind.
     pub(crate) const fn noun(self) -> &'static str {
         match self {
             Self::Map => "map",
@@ -42,10 +42,10 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Which object of the running kernel: its kind and its id.
+/// Identifies an object of the running kernel by its kind and its id.
 ///
-/// Each kind numbers its objects separately, from 1 up. The kernel does not reuse an id before it has gone
-/// through all of them.
+/// Each kind numbers its objects separately, from 1 up. The kernel does not reuse an id before it has used
+/// all others.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! What a link is attached to.
+//! The target of a link.
 
 use std::fmt;
 
@@ -7,60 +7,75 @@ use bpf_pin_sys as abi;
 use crate::sys::link_arm;
 use crate::types::{AttachType, CgroupIterOrder, LinkType};
 
-/// What a link is attached to, as far as numbers tell; those that the kernel does not know are 0.
-/// Names: [`Link::target_name`](crate::Link::target_name).
+/// The target that a link is attached to, by the kernel's numbers.
+///
+/// Numbers that the kernel does not report are 0. For the name of a target call
+/// [`Link::target_name`](crate::Link::target_name).
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::types::LinkTarget;
+/// use bpf_pin::Link;
+///
+/// match Link::open("/sys/fs/bpf/firewall")?.info()?.target {
+///     LinkTarget::Xdp { ifindex } => println!("attached to device {ifindex}"),
+///     other => println!("{other}"),
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkTarget {
     /// A tracepoint of the kernel. Linux 5.8.
     #[non_exhaustive]
     RawTracepoint {
-        /// The number given when it was attached. Linux 6.17.
+        /// The cookie that it was attached with. Linux 6.17.
         cookie: u64,
     },
     /// A function of the kernel or of a program. Linux 5.8.
     #[non_exhaustive]
     Tracing {
-        /// In which way; 0 of an extension.
+        /// The attach type; 0 for an extension.
         attach_type: AttachType,
-        /// The BTF object, or the program. Linux 5.13.
+        /// The id of the BTF object, or of the program. Linux 5.13.
         obj_id: u32,
-        /// The type there. Linux 5.13.
+        /// The id of the function's type in it. Linux 5.13.
         btf_id: u32,
-        /// The number given when it was attached. Linux 6.17.
+        /// The cookie that it was attached with. Linux 6.17.
         cookie: u64,
     },
     /// A control group. Linux 5.8.
     Cgroup {
-        /// Its id, the inode number of its directory. 0 once it is gone or the link detached.
+        /// Its id, the inode number of its directory. 0 once it is removed or the link detached.
         cgroup_id: u64,
-        /// In which way.
+        /// The attach type.
         attach_type: AttachType,
     },
-    /// An iterator, which goes through whatever these numbers do not narrow down. Linux 5.8.
+    /// An iterator over everything that matches these numbers. Linux 5.8.
     #[non_exhaustive]
     Iter {
-        /// The map whose elements it goes through, or 0. Linux 5.10.
+        /// The map that it iterates over, or 0. Linux 5.10.
         map_id: u32,
         /// The control group that it begins at, or 0. Linux 6.1.
         cgroup_id: u64,
-        /// Which way it walks from there. Linux 6.1.
+        /// The order in which it visits control groups. Linux 6.1.
         order: CgroupIterOrder,
-        /// The thread whose resources it goes through, or 0. Linux 6.1.
+        /// The thread that it visits, or 0 for all. Linux 6.1.
         tid: u32,
-        /// The process, or 0. Linux 6.1.
+        /// The process that it visits, or 0 for all. Linux 6.1.
         pid: u32,
     },
     /// A network namespace. Linux 5.8.
     Netns {
-        /// Its inode number. 0 once it is gone or the link detached.
+        /// Its inode number. 0 once it is freed or the link detached.
         netns_ino: u32,
-        /// In which way.
+        /// The attach type.
         attach_type: AttachType,
     },
-    /// A network device's driver. Linux 5.9.
+    /// XDP of a network device. Linux 5.9.
     Xdp {
-        /// The device. 0 once it is gone or the link detached.
+        /// The device. 0 once it is removed or the link detached.
         ifindex: u32,
     },
     /// `BPF_LINK_TYPE_PERF_EVENT`: a perf event. Linux 5.15.
@@ -68,19 +83,18 @@ pub enum LinkTarget {
     PerfEvent {
         /// `enum bpf_perf_event_type`, such as `BPF_PERF_EVENT_KPROBE`. Linux 6.6.
         event_type: u32,
-        /// The number given when it was attached. Linux 6.9.
+        /// The cookie that it was attached with. Linux 6.9.
         cookie: u64,
     },
     /// `BPF_LINK_TYPE_KPROBE_MULTI`: functions of the kernel. Linux 5.18.
     #[non_exhaustive]
     KprobeMulti {
-        /// How many. Linux 6.6.
+        /// The number of functions. Linux 6.6.
         count: u32,
-        /// 1 where they run at the return. Linux 6.6.
+        /// 1 if the program runs when they return. Linux 6.6.
         flags: u32,
     },
-    /// `BPF_LINK_TYPE_STRUCT_OPS`: functions of the kernel, in the place of which a map puts programs.
-    /// Linux 5.19.
+    /// `BPF_LINK_TYPE_STRUCT_OPS`: functions of the kernel that a map replaces by programs. Linux 5.19.
     #[non_exhaustive]
     StructOps {
         /// The map. 0 once the link is detached. Linux 6.4.
@@ -93,43 +107,43 @@ pub enum LinkTarget {
         pf: u32,
         /// The hook, `NF_INET_*`.
         hooknum: u32,
-        /// Where among the functions there: the lower, the earlier.
+        /// The priority: lower ones run first.
         priority: i32,
         /// `BPF_F_NETFILTER_IP_DEFRAG` or 0.
         flags: u32,
     },
     /// A network device's traffic control. Linux 6.6.
     Tcx {
-        /// The device. 0 once it is gone or the link detached.
+        /// The device. 0 once it is removed or the link detached.
         ifindex: u32,
-        /// In which direction.
+        /// The attach type, which is the direction.
         attach_type: AttachType,
     },
-    /// `BPF_LINK_TYPE_UPROBE_MULTI`: places in an executable. Linux 6.6.
+    /// `BPF_LINK_TYPE_UPROBE_MULTI`: probe points in an executable. Linux 6.6.
     #[non_exhaustive]
     UprobeMulti {
-        /// How many. Linux 6.8.
+        /// The number of probe points. Linux 6.8.
         count: u32,
-        /// 1 where they run at the return. Linux 6.8.
+        /// 1 if the program runs when the functions return. Linux 6.8.
         flags: u32,
-        /// The one process, or 0. Linux 6.8.
+        /// The only process that is probed, or 0 for all. Linux 6.8.
         pid: u32,
     },
     /// A netkit device. Linux 6.7.
     Netkit {
-        /// The end that it is attached to. 0 once it is gone or the link detached.
+        /// The device that it is attached to. 0 once it is removed or the link detached.
         ifindex: u32,
-        /// On which side.
+        /// The attach type, which is the side.
         attach_type: AttachType,
     },
     /// A map of sockets. Linux 6.10.
     Sockmap {
         /// The map. 0 once the link is detached.
         map_id: u32,
-        /// In which way.
+        /// The attach type.
         attach_type: AttachType,
     },
-    /// What is not known here.
+    /// A type that this library does not know.
     Other,
 }
 
@@ -219,8 +233,7 @@ impl LinkTarget {
         }
     }
 
-    /// Which arm of the info is in use depends on the target's name, but only a control group has an
-    /// order.
+    /// The target's name decides which arm of the info is valid, but only a control group has an order.
     fn iter_from_info(info: &abi::bpf_link_info) -> Self {
         let cgroup: abi::bpf_link_info_iter_cgroup = link_arm(info);
         let task: abi::bpf_link_info_iter_task = link_arm(info);
@@ -258,8 +271,9 @@ impl LinkTarget {
         Self::PerfEvent { event_type, cookie }
     }
 
-    /// Whether the kernel says that nothing is there any more: it was detached, or what it was
-    /// attached to is gone. Of types that the kernel does not say it of, false.
+    /// Returns `true` if the kernel reports that the link is detached or its target removed.
+    ///
+    /// Returns `false` for types for which the kernel does not report this.
     pub fn is_gone(&self) -> bool {
         match *self {
             Self::Cgroup { cgroup_id, .. } => cgroup_id == 0,
@@ -273,7 +287,7 @@ impl LinkTarget {
     }
 }
 
-/// As a sentence has it: "xdp of device 3".
+/// Writes a phrase for messages: "xdp of device 3".
 impl fmt::Display for LinkTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -281,7 +295,7 @@ impl fmt::Display for LinkTarget {
                 f.write_str("a raw tracepoint")?;
                 with_cookie(f, *cookie)
             }
-            // The kernel has no attach type for an extension.
+            // An extension has no attach type.
             Self::Tracing {
                 attach_type: AttachType(0),
                 obj_id,
@@ -334,9 +348,12 @@ impl fmt::Display for LinkTarget {
                 ifindex,
                 attach_type,
             } => write!(f, "{attach_type} of device {ifindex}"),
-            Self::UprobeMulti { count: 0, .. } => f.write_str("places in an executable"),
+            Self::UprobeMulti { count: 0, .. } => f.write_str("probe points in an executable"),
             Self::UprobeMulti { count, flags, pid } => {
-                write!(f, "{count} places in an executable with flags {flags:#x}")?;
+                write!(
+                    f,
+                    "{count} probe points in an executable with flags {flags:#x}"
+                )?;
                 match pid {
                     0 => Ok(()),
                     _ => write!(f, ", of process {pid}"),
@@ -346,7 +363,7 @@ impl fmt::Display for LinkTarget {
                 map_id,
                 attach_type,
             } => write!(f, "{attach_type} of map {map_id}"),
-            Self::Other => f.write_str("something not known here"),
+            Self::Other => f.write_str("a target of unknown type"),
         }
     }
 }

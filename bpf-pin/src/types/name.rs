@@ -1,11 +1,12 @@
-//! Names of maps and programs: up to 15 bytes, for people to read.
+//! Names of maps and programs, up to 15 bytes.
 
 use std::fmt;
 
 use bpf_pin_sys::BPF_OBJ_NAME_LEN;
 
-/// The name of a map or program: up to 15 letters, digits, '_' and '.'; may be empty, need not be
-/// unique. Linux 4.15.
+/// The name of a map or program: up to 15 letters, digits, '_' and '.'. Linux 4.15.
+///
+/// A name may be empty, and several objects may have the same name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ObjName([u8; BPF_OBJ_NAME_LEN]);
 
@@ -16,12 +17,12 @@ pub(crate) struct InvalidName {
 }
 
 impl ObjName {
-    /// As the kernel reported it.
+    /// A name that the kernel reported.
     pub(crate) fn from_raw(bytes: [u8; BPF_OBJ_NAME_LEN]) -> Self {
         Self(bytes)
     }
 
-    /// Checks the name, for which the kernel returns only EINVAL.
+    /// Checks the name. For an invalid one the kernel reports only EINVAL.
     pub(crate) fn new(name: &str) -> Result<Self, InvalidName> {
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
         let mut bytes = [0; BPF_OBJ_NAME_LEN];
@@ -38,7 +39,7 @@ impl ObjName {
         self.0
     }
 
-    /// The name without its NULs.
+    /// The name without the trailing NULs.
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|&byte| byte == 0);
         let bytes = &self.0[..end.unwrap_or(self.0.len())];
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fifteen_bytes_of_the_allowed_ones() {
+    fn a_name_has_up_to_fifteen_allowed_bytes() {
         for good in ["", "a", "flows_4.rodata", "exactly_fifteen"] {
             assert_eq!(ObjName::new(good).unwrap(), good);
         }

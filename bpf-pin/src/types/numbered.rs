@@ -1,4 +1,4 @@
-//! The kernel's numbered types, open-ended: a newer kernel's numbers are kept as they are.
+//! The kernel's numbered types. Unknown numbers of newer kernels are kept.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ macro_rules! numbered {
                 pub const $constant: Self = Self(abi::$abi);
             )*
 
-            /// The kernel's name without its prefix, or None for a number not known here.
+            /// The kernel's name without its prefix, or `None` for an unknown number.
             pub fn name(self) -> Option<&'static str> {
                 match self.0 {
                     $(abi::$abi => Some(stringify!($constant)),)*
@@ -172,7 +172,7 @@ numbered! {
 }
 
 numbered! {
-    /// `enum bpf_attach_type`: where a program is attached.
+    /// `enum bpf_attach_type`: the type of an attachment.
     AttachType:
     CGROUP_INET_INGRESS = BPF_CGROUP_INET_INGRESS,
     CGROUP_INET_EGRESS = BPF_CGROUP_INET_EGRESS,
@@ -260,7 +260,7 @@ numbered! {
 }
 
 numbered! {
-    /// `enum bpf_cgroup_iter_order`: which way an iterator walks control groups, such as
+    /// `enum bpf_cgroup_iter_order`: the order in which an iterator visits control groups, such as
     /// `BPF_CGROUP_ITER_SELF_ONLY`. Linux 6.1.
     CgroupIterOrder:
     UNSPEC = BPF_CGROUP_ITER_ORDER_UNSPEC,
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_kernels_without_their_prefix() {
+    fn names_are_those_of_the_kernel_without_prefix() {
         assert_eq!(MapType::LRU_HASH.to_string(), "lru_hash");
         assert_eq!(format!("{:?}", MapType::LRU_HASH), "LRU_HASH");
         assert_eq!(
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_kernels_number_is_kept_and_shown() {
+    fn an_unknown_number_is_displayed() {
         assert_eq!(MapType(4711).to_string(), "type 4711");
         assert_eq!(format!("{:?}", ProgType(4711)), "ProgType(4711)");
     }
