@@ -67,13 +67,13 @@ fn unproven(errno: Option<Errno>) -> Reason {
 /// Proves the expected kind, or any, with one system call. Returns the descriptor if that proves nothing.
 #[inline]
 pub(crate) fn prove_fast(fd: OwnedFd, expected: Option<Kind>) -> Result<Proven, OwnedFd> {
-    match expected {
-        Some(kind) if is_kind(fd.as_fd(), kind) => Ok(Proven { fd, kind }),
-        Some(_) => Err(fd),
-        None => match by_info(fd.as_fd()) {
-            Some(kind) => Ok(Proven { fd, kind }),
-            None => Err(fd),
-        },
+    let proven = match expected {
+        Some(kind) => is_kind(fd.as_fd(), kind).then_some(kind),
+        None => by_info(fd.as_fd()),
+    };
+    match proven {
+        Some(kind) => Ok(Proven { fd, kind }),
+        None => Err(fd),
     }
 }
 

@@ -41,7 +41,7 @@ use crate::sys::random::random;
 use super::PinDir;
 
 /// What such names begin with.
-const PREFIX: &[u8] = b"_bpf-pin-";
+const PREFIX: &str = "_bpf-pin-";
 
 /// What a temporary name is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,23 +106,8 @@ impl PinDir {
 }
 
 fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Component<ROOM> {
-    const DIGITS: usize = 16;
-    const LEN: usize = PREFIX.len() + DIGITS + 1;
-
-    let mut text = [b'-'; LEN];
-    text[..PREFIX.len()].copy_from_slice(PREFIX);
-    write_hex(token, &mut text[PREFIX.len()..LEN - 1]);
-    let name = Component::of_entry(&text).with_number(number);
-    match kind {
-        TempKind::Pin => name,
-        _ => name.with_suffix(kind.suffix()),
-    }
-}
-
-fn write_hex(number: u64, digits: &mut [u8]) {
-    for (i, digit) in digits.iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * i) & 0xf) as usize];
-    }
+    let suffix = kind.suffix();
+    Component::format(format_args!("{PREFIX}{token:016x}-{number:x}{suffix}"))
 }
 
 /// A name of a token that no process holds: what has it is a leftover.
@@ -132,7 +117,7 @@ pub(super) fn leftover_name(kind: TempKind) -> Component {
 
 /// The token in a temporary name, and what the name is for.
 pub(super) fn parse_temp_name(name: &[u8]) -> Option<(u64, TempKind)> {
-    let rest = std::str::from_utf8(name.strip_prefix(PREFIX)?).ok()?;
+    let rest = std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (token, rest) = rest.split_at_checked(16)?;
     let rest = rest.strip_prefix('-')?;
     let kinds = [TempKind::Directory, TempKind::Aside];
@@ -156,29 +141,20 @@ pub(super) fn hash_name(name: &[u8]) -> u64 {
 }
 
 /// What the names of maps that were migrated from begin with, after the prefix.
-const OLD: &[u8] = b"old-";
+const OLD: &str = "old-";
 
 /// The name for the map that the map of this id has taken a name from.
 pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause> {
-    const STEM: usize = PREFIX.len() + OLD.len() + 9;
-
-    let length = STEM + name.as_bytes().len();
-    let mut text = [b'-'; 255];
-    let Some(backup) = text.get_mut(..length) else {
-        return Err(Cause::name_too_long(length));
-    };
-    let (stem, rest) = backup.split_at_mut(STEM);
-    rest.copy_from_slice(name.as_bytes());
-    let (prefix, digits) = stem.split_at_mut(PREFIX.len() + OLD.len());
-    prefix[..PREFIX.len()].copy_from_slice(PREFIX);
-    prefix[PREFIX.len()..].copy_from_slice(OLD);
-    write_hex(id.into(), &mut digits[..8]);
-    Ok(Component::of_entry(backup))
+    let stem = Component::format(format_args!("{PREFIX}{OLD}{id:08x}-"));
+    let length = stem.as_bytes().len() + name.as_bytes().len();
+    let backup = stem.with_suffix(name.as_bytes());
+    backup.ok_or_else(|| Cause::name_too_long(length))
 }
 
 /// The name that a map was kept for, and the id of the map that has taken that.
 pub(super) fn parse_backup_name(backup: &[u8]) -> Option<(Component, u32)> {
-    let rest = backup.strip_prefix(PREFIX)?.strip_prefix(OLD)?;
+    let rest = backup.strip_prefix(PREFIX.as_bytes())?;
+    let rest = rest.strip_prefix(OLD.as_bytes())?;
     let (id, rest) = rest.split_at_checked(8)?;
     let name = Component::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
     let id = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;

@@ -46,10 +46,8 @@ pub(crate) fn get_typed<T: Pinnable>(
     access: Access,
 ) -> std::result::Result<T, OpenFailure> {
     let fd = at.get(access.flags()).map_err(OpenFailure::Get)?;
-    match proof::prove_fast(fd, T::EXPECTED) {
-        Ok(proven) => Ok(T::from_proven(proven)),
-        Err(fd) => Err(OpenFailure::Unproven(fd)),
-    }
+    let proven = proof::prove_fast(fd, T::EXPECTED);
+    proven.map(T::from_proven).map_err(OpenFailure::Unproven)
 }
 
 /// As [`get_typed`], with the object's info, which proves the kind as well.
@@ -60,10 +58,8 @@ pub(crate) fn get_typed_with_info<T: Pinnable, const WORDS: usize>(
     info: &mut InfoBuf<WORDS>,
 ) -> std::result::Result<T, OpenFailure> {
     let fd = at.get(access.flags()).map_err(OpenFailure::Get)?;
-    match proof::prove_with_info(fd, T::EXPECTED, info) {
-        Ok(proven) => Ok(T::from_proven(proven)),
-        Err(fd) => Err(OpenFailure::Unproven(fd)),
-    }
+    let proven = proof::prove_with_info(fd, T::EXPECTED, info);
+    proven.map(T::from_proven).map_err(OpenFailure::Unproven)
 }
 
 /// Continues an open that failed: proves the kind with more system calls, or finds the cause.
@@ -75,10 +71,9 @@ pub(crate) fn open_slow<T: Pinnable>(
 ) -> Result<T> {
     match failure {
         OpenFailure::Get(errno) => Err(get_error(at, access, errno)),
-        OpenFailure::Unproven(fd) => match proof::prove_slow(fd, T::EXPECTED) {
-            Ok(proven) => Ok(T::from_proven(proven)),
-            Err((_, error)) => Err(open_error(&at.path(), error.into_reason(T::EXPECTED))),
-        },
+        OpenFailure::Unproven(fd) => proof::prove_slow(fd, T::EXPECTED)
+            .map(T::from_proven)
+            .map_err(|(_, error)| open_error(&at.path(), error.into_reason(T::EXPECTED))),
         OpenFailure::Symlink => Err(symlink_error(at)),
     }
 }
@@ -104,24 +99,19 @@ pub(crate) fn open_error(path: &Path, reason: Reason) -> Error {
 
 /// Proves the kind of a descriptor that comes from elsewhere; the error returns it.
 pub(super) fn from_fd<T: Pinnable>(fd: OwnedFd) -> std::result::Result<T, Failed<OwnedFd>> {
-    match proof::prove(fd, T::EXPECTED) {
-        Ok(proven) => Ok(T::from_proven(proven)),
-        Err((fd, error)) => {
-            let expected = T::EXPECTED;
-            let reason = error.into_reason(expected);
-            Err(Failed::new(
-                fd,
-                Error::new(Operation::FromFd, reason)
-                    .of(expected.map_or(Subject::None, Subject::Kind)),
-            ))
-        }
-    }
+    let expected = T::EXPECTED;
+    let proven = proof::prove(fd, expected).map(T::from_proven);
+    proven.map_err(|(fd, error)| {
+        let subject = expected.map_or(Subject::None, Subject::Kind);
+        let error = Error::new(Operation::FromFd, error.into_reason(expected)).of(subject);
+        Failed::new(fd, error)
+    })
 }
 
 /// True if `fd` is a descriptor of the object that `identity` identifies.
 pub(super) fn is_same_object(identity: proof::Identity, fd: impl AsFd) -> Result<bool> {
-    match proof::identity(fd.as_fd()) {
-        Ok(other) => Ok(other == identity),
-        Err(error) => Err(Error::new(Operation::FromFd, error.into_reason(None))),
-    }
+    let other = proof::identity(fd.as_fd());
+    other
+        .map(|other| other == identity)
+        .map_err(|error| Error::new(Operation::FromFd, error.into_reason(None)))
 }

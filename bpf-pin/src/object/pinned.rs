@@ -36,15 +36,16 @@ impl<T: Pinnable> Pinned<T> {
 
     pub(super) fn pin(object: T, path: &Path) -> Result<Self, Failed<T>> {
         let pinned = with_path(path, |at| pin_at(at, object.as_fd()));
-        let Err(reason) = pinned.unwrap_or_else(|nul| Err(nul.into())) else {
-            let path = Pathname::known(path);
-            return Ok(Self { object, path });
-        };
-        let path = path.to_owned();
-        Err(Failed::new(
-            object,
-            Error::new(Operation::Pin, reason).at(path),
-        ))
+        match pinned.unwrap_or_else(|nul| Err(nul.into())) {
+            Ok(()) => Ok(Self {
+                object,
+                path: Pathname::known(path),
+            }),
+            Err(reason) => Err(Failed::new(
+                object,
+                Error::new(Operation::Pin, reason).at(path),
+            )),
+        }
     }
 
     fn unlink(&self) -> Result<(), Error> {

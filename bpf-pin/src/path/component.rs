@@ -37,22 +37,16 @@ impl<const ROOM: usize> Component<ROOM> {
         Self(InlineCStr::new(name).unwrap_or_default())
     }
 
-    /// This name followed by a number in hexadecimal digits, truncated to the buffer.
-    pub(crate) fn with_number(&self, number: u64) -> Self {
-        let mut this = *self;
-        // Each digit is written on its own, so those that fit are kept.
-        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
-        for digit in (0..digits).rev() {
-            let nibble = (number >> (4 * digit)) as usize & 0xf;
-            this.0.push(&[b"0123456789abcdef"[nibble]]);
-        }
+    /// A formatted name, truncated if it does not fit.
+    pub(crate) fn format(arguments: fmt::Arguments<'_>) -> Self {
+        let mut this = Self::default();
+        let _ = fmt::Write::write_fmt(&mut this.0, arguments);
         this
     }
 
-    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
-        let mut this = *self;
-        this.0.push(suffix.as_bytes());
-        this
+    /// This name with `suffix` appended, or `None` if that does not fit.
+    pub(crate) fn with_suffix(mut self, suffix: &[u8]) -> Option<Self> {
+        self.0.push(suffix).map(|()| self)
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {
@@ -222,18 +216,6 @@ mod tests {
         );
         let length = 256;
         assert_eq!(of(&[b'n'; 256]), Err(TooLong { length }));
-    }
-
-    #[test]
-    fn an_appended_number_is_truncated_to_the_buffer() {
-        let stem = of(b"x-").unwrap();
-        for number in [0, 1, 15, 16, 255, 0x1234_5678_9abc, u64::MAX] {
-            let name = stem.with_number(number);
-            assert_eq!(name.as_bytes(), format!("x-{number:x}").as_bytes());
-        }
-        let long = of(&[b'n'; 254]).unwrap().with_number(0xab);
-        assert_eq!(long.as_bytes().len(), 255);
-        assert!(long.as_bytes().ends_with(b"na"));
     }
 
     #[test]

@@ -301,8 +301,8 @@ impl<M: AsMap> SizedMap<M> {
 
 #[inline]
 fn check_len(slice: &[u8], expected: usize) -> Result<(), ElemError> {
-    match slice.len() == expected {
-        true => Ok(()),
-        false => Err(ElemError::Size),
+    if slice.len() != expected {
+        return Err(ElemError::Size);
     }
+    Ok(())
 }

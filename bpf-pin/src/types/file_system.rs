@@ -22,8 +22,11 @@ impl FileSystem {
     pub(crate) const CGROUP2: Self = Self(0x6367_7270);
     pub(crate) const SECURITYFS: Self = Self(0x7363_6673);
 
+    /// Takes the low 32 bits of `f_type`. The field is signed and 32 bits wide on 32-bit machines, where a magic
+    /// number with the top bit set is negative. It is unsigned on s390x.
+    #[allow(clippy::unnecessary_cast, reason = "f_type's type differs by target")]
     pub(crate) fn from_stat(stat: &StatFs) -> Self {
-        Self(magic_of(stat))
+        Self(stat.f_type as u32)
     }
 
     /// True if the kernel follows symbolic links in that mount: it lacks `ST_NOSYMFOLLOW`, Linux 5.10.
@@ -79,13 +82,6 @@ impl fmt::Debug for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileSystem({self})")
     }
-}
-
-/// The low 32 bits of `f_type`. The field is signed and 32 bits wide on 32-bit machines, where a magic number
-/// with the top bit set is negative. It is unsigned on s390x.
-#[allow(clippy::unnecessary_cast, reason = "f_type's type differs by target")]
-fn magic_of(stat: &StatFs) -> u32 {
-    stat.f_type as u32
 }
 
 /// From include/uapi/linux/magic.h and the sources of the file systems.
