@@ -17,7 +17,7 @@ use rustix::fs::makedev;
 ///
 /// ```no_run
 /// for mount in bpf_pin::Bpffs::mounts()? {
-///     println!("{} (mode {:o?})", mount.mount_point.display(), mount.mode());
+///     println!("{} from {:?}", mount.mount_point.display(), mount.source);
 /// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```

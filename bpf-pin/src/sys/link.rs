@@ -79,7 +79,7 @@ impl Functions<'_> {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
-/// Both functions are unsafe:
+/// [`new`](Self::new) and [`ref_ctr_offsets`](Self::ref_ctr_offsets) are unsafe:
 ///
 /// ```compile_fail,E0133
 /// let _ = bpf_pin::link::Uprobes::new(c"/proc/self/exe", &[1]);
