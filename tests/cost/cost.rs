@@ -1,4 +1,4 @@
-//! What a call costs, in syscalls, allocations and descriptors: exact counts.
+//! The exact cost of a call in system calls, allocations and descriptors.
 
 use std::fs;
 use std::mem::forget;
@@ -18,7 +18,7 @@ use common::*;
 const CHILD: &str = "BPF_PIN_TEST_COST";
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
-const UNFOLLOWED: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(5, 14)];
+const NOSYMFOLLOW: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(5, 14)];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
@@ -32,12 +32,12 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 #[common::test(ROOT)]
-fn syscalls_of_every_success_path() -> Outcome {
+fn every_success_path_makes_its_documented_syscalls() -> Outcome {
     alone(CHILD, "syscalls")
 }
 
-#[common::test(UNFOLLOWED)]
-fn syscalls_where_no_link_is_followed() -> Outcome {
+#[common::test(NOSYMFOLLOW)]
+fn a_mount_without_symlinks_saves_the_readlink() -> Outcome {
     alone(CHILD, "syscalls_without_links")
 }
 
@@ -46,7 +46,7 @@ fn failing_calls_leak_no_descriptor() -> Outcome {
     alone(CHILD, "descriptors")
 }
 
-/// The objects that the measured calls are about.
+/// The objects of the measured calls.
 struct Scene {
     fs: TestFs,
     map: Map,
@@ -68,12 +68,12 @@ impl Scene {
         link().pin(fs.at("link")).expect("a pin");
         fs::create_dir(fs.at("sub")).expect("a directory");
         let this = Self { fs, map, prog };
-        // Once, a process learns to tell itself from its children.
+        // Prepares what a process does once to detect a fork.
         drop(this.locked());
         this
     }
 
-    /// Its root, by which the library has found out what the kernel knows of descriptors.
+    /// The root, in a process that has already tested the kernel's support for descriptors.
     fn dir(&self) -> PinDir {
         let dir = self.first_dir();
         dir.identity("map").expect("the map's");
@@ -84,8 +84,8 @@ impl Scene {
         PinDir::open(self.fs.root()).expect("the root")
     }
 
-    /// One that has replaced before.
-    fn claimed(&self) -> PinDir {
+    /// A directory with an earlier replacement.
+    fn replaced_before(&self) -> PinDir {
         let dir = self.dir();
         dir.replace(&self.map, "map").expect("a replacement");
         dir
@@ -102,7 +102,7 @@ impl Scene {
     }
 }
 
-/// A call, ready to be made, and the syscalls that it may take.
+/// A prepared call and its expected system calls.
 struct Measured {
     name: &'static str,
     expected: &'static [&'static str],
@@ -110,10 +110,10 @@ struct Measured {
 }
 
 impl Measured {
-    /// Of a name in a directory: before Linux 6.5 by way of /proc, which is proven each time; and
-    /// the process's first such call is made in vain, and proven to have been.
+    /// The system calls for a name in a directory. Before Linux 6.5 they go through /proc, which is checked each
+    /// time. The first such call of a process fails, and the failure is verified.
     fn syscalls(&self, has_path_fd: bool, follows_links: bool) -> Vec<&'static str> {
-        // A path says nothing of the mount that it leads to.
+        // A path does not show the flags of its mount.
         let is_by_path = self.name.starts_with("unpin");
         let looks_for_links = follows_links || is_by_path;
         let expected = self.expected.iter();
@@ -136,7 +136,7 @@ impl Measured {
     }
 }
 
-/// The calls of every kernel and those that RENAME_EXCHANGE makes others.
+/// The calls of every kernel, and those that depend on RENAME_EXCHANGE.
 fn measured() -> impl Iterator<Item = &'static Measured> {
     let has_exchange = kernel(5, 17).unmet().is_none();
     let more = match has_exchange {
@@ -279,12 +279,12 @@ const MEASURED: &[Measured] = measured! {
         |dir: PinDir| { dir.rename("map", "renamed").unwrap(); forget(dir) };
     dir_replace_first => &["open", "getrandom", "fcntl", "OBJ_PIN_AT", "renameat2"], |scene| { (scene.dir(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
-    dir_replace => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.claimed(), &scene.prog) }
+    dir_replace => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.replaced_before(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
-    dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.claimed(), &scene.prog) }
+    dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.replaced_before(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "new").unwrap(); forget(dir) };
     dir_replace_keeping_mode => &["lstat", "OBJ_PIN_AT", "lstat", "renameat2"],
-        |scene| { (scene.claimed(), &scene.prog) }
+        |scene| { (scene.replaced_before(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace_keeping_mode(prog, "map").unwrap(); forget(dir) };
     dir_metadata => &["lstat"], |scene| { scene.dir() }
         |dir: PinDir| { assert_ne!(dir.metadata("map").unwrap().inode(), 0); forget(dir) };
@@ -299,13 +299,13 @@ const MEASURED: &[Measured] = measured! {
     dir_clone => &["fcntl"], |scene| { scene.dir() }
         |dir: PinDir| { forget(dir.try_clone().unwrap()); forget(dir) };
     dir_drop => &["close"], |scene| { scene.dir() } |dir: PinDir| drop(dir);
-    dir_drop_claimed => &["close", "close"], |scene| { scene.claimed() } |dir: PinDir| drop(dir);
+    dir_drop_claimed => &["close", "close"], |scene| { scene.replaced_before() } |dir: PinDir| drop(dir);
 };
 
 const DIR_OPEN_BY_INFO: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
 const HOLDER: &[&str] = &["readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close"];
 
-/// The id of BTF that lives as long as the process.
+/// The id of a BTF object that exists as long as the process.
 fn held_btf() -> u32 {
     let btf = own_btf();
     let id = btf.id().unwrap();
@@ -313,9 +313,9 @@ fn held_btf() -> u32 {
     id
 }
 
-/// A directory that has replaced before, an object, and what is under the name "map".
+/// A directory with an earlier replacement, an object, and the identity of the pin "map".
 fn to_replace(scene: &Scene) -> (PinDir, &Prog, Identity) {
-    let dir = scene.claimed();
+    let dir = scene.replaced_before();
     let seen = dir.identity("map").unwrap();
     (dir, &scene.prog, seen)
 }
@@ -342,14 +342,14 @@ const WITHOUT_EXCHANGE: &[Measured] = measured! {
         |(dir, prog, seen): (PinDir, &Prog, Identity)| { dir.replace_if(prog, "map", seen).unwrap(); forget(dir) };
 };
 
-/// Of which syscalls those are told that are expected.
+/// The system calls that are counted.
 enum Only {
     Bpf,
-    /// Each once where it is made time and again.
+    /// Each once, even if it is repeated.
     Named,
 }
 
-/// In a child with one thread: each call, and its syscalls.
+/// Runs in a child with one thread: each call, and its system calls.
 fn syscalls() -> ExitCode {
     let bare = measured().chain(dirs::WITH_ROOM);
     let bare = bare.map(|measured| (measured, None));
@@ -360,7 +360,7 @@ fn syscalls() -> ExitCode {
     let buffered = elements::WITH_BUFFERS.iter().chain(storage);
     let buffered = buffered.map(|measured| (measured, Some(Only::Bpf)));
     let of_one = match kernel(6, 8).unmet() {
-        None => mounts::OF_ONE,
+        None => mounts::OF_ONE_MOUNT,
         Some(_) => mounts::OF_ONE_BEFORE,
     };
     let listed = mounts::MEASURED.iter().chain(of_one);
@@ -368,7 +368,7 @@ fn syscalls() -> ExitCode {
     compare(bare.chain(buffered).chain(listed), true)
 }
 
-/// What a directory costs where the kernel follows no symbolic link.
+/// The cost of calls in a directory on a mount with nosymfollow.
 fn syscalls_without_links() -> ExitCode {
     let all = measured().chain(dirs::WITH_ROOM);
     compare(all.map(|measured| (measured, None)), false)
@@ -380,7 +380,7 @@ fn compare(
 ) -> ExitCode {
     let has_path_fd = kernel(6, 5).unmet().is_none();
     for (measured, only) in all {
-        // The standard library's seed of hashes comes from the kernel once, and is not ours.
+        // The standard library reads its hash seed from the kernel once.
         let _ = std::hash::RandomState::new();
         let ready = || {
             let fs = match follows_links {
@@ -406,7 +406,7 @@ fn compare(
             None => {}
             Some(Only::Bpf) => seen.retain(|call| call.starts_with(char::is_uppercase)),
             Some(Only::Named) => {
-                // Of memory are those that have no name here.
+                // Calls for memory have no name here.
                 seen.retain(|call| !call.starts_with("syscall"));
                 seen.dedup();
             }
@@ -427,7 +427,7 @@ fn success_paths_allocate_nothing() -> Outcome {
         let ((), used) = allocated(call);
         assert_eq!(used.pieces, 0, "{}", measured.name);
     }
-    // The counter counts: a path of 256 bytes does not fit in place.
+    // The counter works: a path of 256 bytes does not fit on the stack.
     let fs = TestFs::new();
     let long = fs.at(&"n".repeat(255));
     hash().pin(&long)?;

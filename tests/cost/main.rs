@@ -1,4 +1,4 @@
-//! What calls cost: system calls, allocations, descriptors.
+//! The cost of calls: system calls, allocations, descriptors.
 
 mod cost;
 mod scale;

@@ -1,4 +1,4 @@
-//! A hundred thousand pins in one directory cost what ten do.
+//! A hundred thousand pins in one directory cost as much as ten.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const FEW: usize = 10;
 const SOME: usize = 10_000;
 const MOST: usize = 100_000;
-/// What a slow guest makes at least, and for how long it goes on.
+/// The least number of pins that a slow guest creates, and the time limit.
 const LEAST: usize = 30_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a call allocates, beyond what was there before, and how long it takes.
+/// Runs a call. Returns what it allocates and how long it takes.
 fn measured(call: impl FnOnce()) -> (Allocated, Duration) {
     let begun = Instant::now();
     let ((), used) = allocated(call);
@@ -27,13 +27,13 @@ fn name(number: usize) -> String {
     format!("pin{number:06}")
 }
 
-/// A directory with that many pins, or as many as there is time for.
+/// Creates a directory with that many pins, or as many as the time allows.
 fn filled(parent: &PinDir, of: &str, most: usize) -> Result<(PinDir, usize), bpf_pin::Error> {
     let dir = parent.create_dir(of, 0o700)?;
     let map = hash();
     let begun = Instant::now();
     for number in 0..most {
-        // One in ten has an inode of its own.
+        // One in ten has its own inode.
         match number % 10 {
             0 => dir.pin(&map, name(number))?,
             _ => dir.link(name(number - number % 10), name(number))?,
@@ -67,13 +67,13 @@ fn a_hundred_thousand_pins_cost_what_ten_do() -> Outcome {
     Ok(())
 }
 
-/// Medians of opens that take turns, so that whatever slows the machine down slows both.
+/// Compares medians of alternating opens, so that load on the machine affects both.
 fn opening(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
     const OPENS: usize = 1000;
     const TRIES: usize = 5;
     const BOUND: f64 = 2.0;
 
-    // Far apart, and each another one.
+    // Far apart, and each time another one.
     let stride = 7919;
     let names: Vec<_> = (0..OPENS)
         .map(|n| (name(n % FEW), name(n * stride % most)))
@@ -104,7 +104,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// The number in a name of ours, without allocating.
+/// The number in a name of this test, without allocating.
 fn number(name: &std::ffi::OsStr) -> usize {
     let digits = name.to_str().and_then(|name| name.strip_prefix("pin"));
     digits
@@ -133,7 +133,7 @@ fn reading(some: &PinDir, many: &PinDir, most: usize) {
     assert!(of_some.peak < 128 * 1024, "{of_some:?}");
 }
 
-/// Twice: all of it, and with the largest directory left out.
+/// Walks twice: everything, and without the largest directory.
 fn walking(root: &PinDir, most: usize) -> Outcome {
     let walk = |skipped: Option<&str>, expected: usize| {
         let mut count = 0;
@@ -167,6 +167,6 @@ fn removing(root: &PinDir, most: usize) {
     };
     let (of_some, of_many) = (remove("some", SOME), remove("many", most));
     assert_eq!(of_many.peak, of_some.peak);
-    // Where batches end differs, as names go while they are read.
+    // Batches end in different places, because names are removed while they are read.
     assert!(of_many.pieces <= of_some.pieces + 4);
 }

@@ -1,4 +1,4 @@
-//! Programs: what loads is what was asked for, and what the verifier refuses comes with its words.
+//! Programs: what loads has the requested properties, and a rejected program comes with the verifier's log.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -19,17 +19,20 @@ const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
 
 #[common::test(OTHERS)]
-fn what_each_type_asks_of_a_user() -> Outcome {
+fn each_type_requires_its_capability() -> Outcome {
     as_user(CapabilitySet::BPF, with_cap_bpf)?;
-    as_user(CapabilitySet::empty(), what_each_type_asks_of_this_user)
+    as_user(
+        CapabilitySet::empty(),
+        each_type_requires_its_capability_of_this_user,
+    )
 }
 
 const ZERO: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];
 
-/// A type, a number that it may return, what else it asks for, and the kernel that brought it.
+/// A type, a valid return value, its requirements, and the first kernel with it.
 type Row = (ProgType, i32, AttachType, ProgFlags, (u32, u32));
 
-/// The types that a stock kernel has and that load with no more than a number to return.
+/// The types of a stock kernel that a program without BTF can have.
 const TYPES: &[Row] = {
     const NONE: ProgFlags = ProgFlags::empty();
     const ANY: AttachType = AttachType(0);
@@ -89,7 +92,7 @@ const TYPES: &[Row] = {
 };
 
 #[common::test(ROOT)]
-fn every_type_that_needs_no_btf() -> Outcome {
+fn every_type_without_btf_loads() -> Outcome {
     for &(prog_type, value, attach_type, flags, (major, minor)) in TYPES {
         let insns = [Insn::mov64_imm(0, value), Insn::exit()];
         let spec = ProgSpec::new(prog_type, &insns)
@@ -110,19 +113,19 @@ fn every_type_that_needs_no_btf() -> Outcome {
     Ok(())
 }
 
-/// Time since boot, as the kernel stamps programs.
+/// The time since boot, which the kernel records for programs.
 fn boottime() -> Duration {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
-    // SAFETY: the call writes a timespec where there is room for one.
+    // SAFETY: the call writes a timespec, for which there is room.
     let done = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, now.as_mut_ptr()) };
     assert_eq!(done, 0);
-    // SAFETY: it has succeeded, and so has written it.
+    // SAFETY: the call succeeded and has written it.
     let now = unsafe { now.assume_init() };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 #[common::test(BPF)]
-fn what_the_kernel_tells() -> Outcome {
+fn info_describes_the_program() -> Outcome {
     let before = boottime();
     let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO)
         .name("info")
@@ -155,7 +158,7 @@ fn what_the_kernel_tells() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn the_tag_is_of_the_instructions() -> Outcome {
+fn the_tag_depends_on_the_instructions_only() -> Outcome {
     let tag = |value| -> bpf_pin::Result<[u8; 8]> {
         let insns = [Insn::mov64_imm(0, value), Insn::exit()];
         let prog = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?;
@@ -167,8 +170,8 @@ fn the_tag_is_of_the_instructions() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn the_licence_counts() -> Outcome {
-    // bpf_probe_read_kernel(fp - 8, 8, NULL), which is for the GPL alone.
+fn gpl_helpers_require_a_gpl_license() -> Outcome {
+    // bpf_probe_read_kernel(fp - 8, 8, NULL), which is GPL-only.
     let insns = [
         Insn::mov64_reg(1, 10),
         Insn::alu64_imm(abi::BPF_ADD, 1, -8),
@@ -193,7 +196,7 @@ fn the_licence_counts() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn names() -> Outcome {
+fn valid_names_are_reported_by_info() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO);
     assert_eq!(spec.load()?.info()?.name, "");
     for name in ["a", "filter_4.x", "exactly_fifteen"] {
@@ -203,7 +206,7 @@ fn names() -> Outcome {
 }
 
 #[common::test]
-fn invalid_names_are_refused_at_once() -> Outcome {
+fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
         let error = ProgSpec::new(ProgType::XDP, &ZERO).name(bad).load();
         let error = error.expect_err("a name with what no name has");
@@ -234,12 +237,12 @@ fn log(error: &Error) -> &str {
 }
 
 #[common::test(BPF)]
-fn the_verifiers_words() -> Outcome {
+fn a_rejected_program_has_the_verifiers_log() -> Outcome {
     let filter = |insns: &[Insn]| {
         let spec = ProgSpec::new(ProgType::SOCKET_FILTER, insns).name("refused");
         spec.load().expect_err("no program")
     };
-    // Nothing was returned.
+    // The return value is not set.
     let error = filter(&[Insn::exit()]);
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     assert!(error.cause().is_none());
@@ -254,7 +257,7 @@ fn the_verifiers_words() -> Outcome {
     let source = std::error::Error::source(&error).expect("the errno");
     assert_eq!(source.to_string(), "Permission denied (os error 13)");
 
-    // A jump to nowhere, and an address that is nobody's.
+    // A jump out of the program, and an invalid address.
     let error = filter(&[
         Insn::mov64_imm(0, 0),
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 100),
@@ -273,8 +276,8 @@ fn the_verifiers_words() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_log_of_more_than_64_kib() -> Outcome {
-    // Each is a line of 40 letters at least; the last returns what was never set.
+fn a_log_of_more_than_64_kib_is_complete() -> Outcome {
+    // Each instruction is a line of at least 40 letters. The last one returns an unset register.
     let mut insns = vec![Insn::st_mem(abi::BPF_DW, 10, -8, 1_234_567_890); 3000];
     insns.push(Insn::exit());
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load();
@@ -282,22 +285,22 @@ fn a_log_of_more_than_64_kib() -> Outcome {
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     let log = log(&error);
     assert!(log.len() > 64 << 10, "{} bytes", log.len());
-    // All of it, from the first instruction to the verdict.
+    // Complete, from the first instruction to the verdict.
     assert!(log.contains("\n0: (7a) ") || log.starts_with("0: (7a) "));
     for number in [1, 1500, 2999] {
         assert!(log.contains(&format!("\n{number}: (7a) ")), "{number}");
     }
     assert!(log.contains("\n3000: (95) exit\nR0 !read_ok\n"));
-    // Nobody reads that: the text has the end.
+    // The text of the error contains only the end of the log.
     let text = error.to_string();
     assert!(text.contains("R0 !read_ok") && !text.contains("\n1500: "));
     assert!(text.lines().count() < 40, "{text}");
     Ok(())
 }
 
-/// Which the kernel has E2BIG for, as for too many.
+/// The kernel returns E2BIG for it, as for too many instructions.
 #[common::test(BPF)]
-fn an_empty_program() -> Outcome {
+fn an_empty_program_is_rejected_without_a_syscall() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &[]);
     for error in [
         spec.load().expect_err("nothing to run"),
@@ -318,9 +321,9 @@ fn an_empty_program() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn an_unknown_type() -> Outcome {
+fn an_unknown_type_is_rejected() -> Outcome {
     for prog_type in [ProgType(4711), ProgType(u32::MAX)] {
-        // Not a network type as the kernel sees it, so CAP_BPF gets as far as the type.
+        // Not a network type for the kernel, so CAP_BPF is enough to reach the check of the type.
         let error = ProgSpec::new(prog_type, &ZERO).load();
         let error = error.expect_err("a type that no kernel knows");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
@@ -334,7 +337,7 @@ fn an_unknown_type() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn unknown_flags_and_what_does_not_belong() -> Outcome {
+fn unknown_flags_and_unsupported_fields_are_rejected() -> Outcome {
     let other = prog();
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO);
     for spec in [
@@ -351,7 +354,7 @@ fn unknown_flags_and_what_does_not_belong() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn clones_and_ids() -> Outcome {
+fn clones_have_the_same_id() -> Outcome {
     let prog = prog();
     let id = prog.id()?;
     let clone = prog.try_clone()?;
@@ -412,7 +415,7 @@ fn with_cap_bpf() -> Outcome {
 }
 
 #[common::test(NO_BPF)]
-fn what_each_type_asks_of_this_user() -> Outcome {
+fn each_type_requires_its_capability_of_this_user() -> Outcome {
     let sysctl = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")?;
     let disabled = sysctl.trim() != "0";
     for &(prog_type, _, attach_type, _, (major, minor)) in TYPES {

@@ -1,4 +1,4 @@
-//! What a program is loaded with: each field of the arm reaches the kernel, or is refused by name.
+//! The fields of `BPF_PROG_LOAD`: each reaches the kernel, or the error names it.
 
 mod log;
 mod records;
@@ -39,12 +39,12 @@ pub fn log_of(error: &Error) -> &str {
     error.log().unwrap_or_default()
 }
 
-/// Runs a filter on a packet of zeroes, and what it returned.
+/// Runs a filter on a packet of zeroes and returns its result.
 pub fn run(prog: &Prog) -> bpf_pin::Result<u32> {
     Ok(prog.test_run(TestRun::new().data_in(&[0; 64]))?.retval)
 }
 
-/// What loads on a kernel that has it, and else is refused by that name.
+/// Checks that a field works since a kernel, and that the error names it before.
 #[track_caller]
 pub fn since<T>(
     loaded: bpf_pin::Result<T>,
@@ -72,7 +72,7 @@ fn one_word() -> bpf_pin::Result<Map> {
     MapSpec::new(MapType::ARRAY, 4, 8, 1).create()
 }
 
-/// Returns the first bytes of the value of the map at a place in the array.
+/// Returns the first bytes of the value in the map at this index of the array.
 fn reads(index: i32) -> [Insn; 4] {
     let load = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
     [
@@ -84,7 +84,7 @@ fn reads(index: i32) -> [Insn; 4] {
 }
 
 #[common::test(BPF)]
-fn maps_by_their_place_in_an_array() -> Outcome {
+fn instructions_refer_to_maps_by_array_index() -> Outcome {
     let maps = [one_word()?, one_word()?];
     for (map, value) in maps.iter().zip([5u64, 7]) {
         map.elements::<u32, u64>()?
@@ -100,14 +100,14 @@ fn maps_by_their_place_in_an_array() -> Outcome {
         if cfg!(target_endian = "little") {
             assert_eq!(run(&prog)?, expected);
         }
-        // Only what an instruction names.
+        // Only the maps that an instruction refers to.
         assert_eq!(prog.map_ids()?, [maps[index as usize].id()?]);
     }
     Ok(())
 }
 
 #[common::test]
-fn places_that_the_array_does_not_have() -> Outcome {
+fn an_index_beyond_the_array_is_rejected() -> Outcome {
     let file = std::fs::File::open("/dev/null")?;
     let descriptors = [file.as_fd(); 2];
     for (index, names) in [
@@ -117,7 +117,7 @@ fn places_that_the_array_does_not_have() -> Outcome {
     ] {
         let insns = reads(index);
         let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).fd_array(&descriptors);
-        // It is refused whether a log is wanted or not, and before the kernel sees it.
+        // Rejected with and without a log, before a syscall.
         for error in [
             spec.load().expect_err("a place beyond the end"),
             spec.load_with_log(bpf_pin::types::LogLevel::LEVEL1)
@@ -141,7 +141,7 @@ fn places_that_the_array_does_not_have() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_map_that_only_the_array_names() -> Outcome {
+fn a_program_can_keep_all_maps_of_the_array() -> Outcome {
     let maps = [one_word()?, one_word()?];
     let descriptors: [BorrowedFd<'_>; 2] = maps.each_ref().map(|map| map.as_fd());
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).fd_array(&descriptors);
@@ -156,15 +156,14 @@ fn a_map_that_only_the_array_names() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_signature_of_nobodys() -> Outcome {
+fn an_invalid_signature_is_rejected() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).signature(b"of nobody", 0);
     let loaded = spec.load();
     if kernel(6, 18).unmet().is_some() {
         since(loaded, "signature", (6, 18));
         return Ok(());
     }
-    // With the kernel's own keys it gets as far as what is no signature, or as a kernel that was built
-    // without signatures of data.
+    // With the kernel's own keys the kernel parses the signature, unless it was built without support for it.
     let error = loaded.expect_err("no signature");
     assert!(error.cause().is_none(), "{error}");
     let errno = error.raw_os_error();
@@ -172,7 +171,7 @@ fn a_signature_of_nobodys() -> Outcome {
         matches!(errno, Some(libc::EBADMSG | libc::EOPNOTSUPP)),
         "{error}"
     );
-    // A keyring that is none is not found before that.
+    // An unknown keyring is reported only after that.
     let error = spec.signature(b"of nobody", i32::MAX).load();
     let error = error.expect_err("no keyring");
     assert!(error.cause().is_none(), "{error}");
@@ -180,9 +179,9 @@ fn a_signature_of_nobodys() -> Outcome {
     Ok(())
 }
 
-/// The loopback device takes no programs, and no device has that number.
+/// The loopback device supports no offload, and the other device does not exist.
 #[common::test(NET)]
-fn a_device_to_offload_to() -> Outcome {
+fn a_device_without_offload_is_rejected() -> Outcome {
     own_network(|| {
         let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
         let spec = ProgSpec::new(ProgType::XDP, &insns);
@@ -200,16 +199,16 @@ fn a_device_to_offload_to() -> Outcome {
     })
 }
 
-/// Any will do from Linux 5.0 on, and what is not looked at cannot be seen.
+/// Since Linux 5.0 the kernel ignores the version, so this shows only that any version is accepted.
 #[common::test(TRACER)]
-fn the_version_that_old_kernels_ask_for() -> Outcome {
+fn any_kern_version_is_accepted() -> Outcome {
     let spec = ProgSpec::new(ProgType::KPROBE, &ZERO).kern_version(0x0005_0a00);
     assert_eq!(spec.load()?.info()?.prog_type, ProgType::KPROBE);
     Ok(())
 }
 
 #[common::test(BPF)]
-fn flags_for_tests_of_the_verifier() -> Outcome {
+fn flags_for_verifier_tests_are_accepted() -> Outcome {
     let load = |flags| {
         ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO)
             .flags(flags)
@@ -229,7 +228,7 @@ fn flags_for_tests_of_the_verifier() -> Outcome {
 
 /// A program for the entry of a function that the kernel has for such tests.
 #[common::test(TRACER)]
-fn a_function_in_a_btf_object() -> Outcome {
+fn a_program_attaches_to_a_function_in_a_btf_object() -> Outcome {
     let kernels = btf_rs::Btf::from_file("/sys/kernel/btf/vmlinux")?;
     let is_function =
         |id: &u32| matches!(kernels.resolve_type_by_id(*id), Ok(btf_rs::Type::Func(_)));
@@ -241,14 +240,14 @@ fn a_function_in_a_btf_object() -> Outcome {
         .attach_btf_id(function);
     let kprobes = Need::File("/sys/bus/event_source/devices/kprobe");
     if kprobes.unmet().is_some() {
-        // Built without kprobes, a kernel has no programs for tracing.
+        // A kernel without kprobes has no tracing programs.
         spec.load()
             .expect_err("a program for tracing without kprobes");
         return Ok(());
     }
     spec.load()?;
 
-    // One that describes no code of the kernel's; or that stands where a program is looked for.
+    // A BTF object of other types; or a BTF object in the field for a program.
     let own = btf();
     let error = spec.clone().attach_btf_obj(&own).load();
     let error = error.expect_err("BTF that is not the kernel's");
@@ -259,7 +258,7 @@ fn a_function_in_a_btf_object() -> Outcome {
         ),
         "{error}"
     );
-    // The first that there was is the kernel's own.
+    // The first BTF object is the kernel's own.
     let vmlinux = match Btf::from_id(1) {
         Ok(vmlinux) if kernel(5, 11).unmet().is_none() => vmlinux,
         Err(error) if kernel(5, 11).unmet().is_none() => return Err(error.into()),
@@ -269,7 +268,7 @@ fn a_function_in_a_btf_object() -> Outcome {
     if kernel(6, 0).unmet().is_none() {
         assert_eq!((info.attach_btf_obj_id, info.attach_btf_id), (1, function));
     }
-    // It stands where a program stood, and the other way round.
+    // The last setter of the field counts, in both orders.
     let other = prog();
     let error = spec
         .clone()
@@ -297,7 +296,7 @@ fn two_loads_of_one_blob_are_two_objects() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn btf_that_is_refused() -> Outcome {
+fn invalid_btf_is_rejected_with_its_log() -> Outcome {
     let error = Btf::load(&[]).expect_err("no BTF");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     let blob = records::blob();
@@ -312,14 +311,14 @@ fn btf_that_is_refused() -> Outcome {
         text.starts_with("load BTF: EINVAL; the verifier's log ends:\n"),
         "{text}"
     );
-    // Cut short within the types.
+    // Truncated within the types.
     let error = Btf::load(&blob[..blob.len() - 1]).expect_err("BTF without its end");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     Ok(())
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn btf_by_its_id() -> Outcome {
+fn btf_is_opened_by_id() -> Outcome {
     let btf = Btf::load(&records::blob())?;
     let id = btf.id()?;
     let again = Btf::from_id(id)?;
@@ -336,7 +335,7 @@ fn btf_by_its_id() -> Outcome {
 }
 
 #[common::test(NO_BPF)]
-fn btf_without_privileges() -> Outcome {
+fn loading_btf_requires_cap_bpf() -> Outcome {
     for error in [
         Btf::load(&records::blob()).expect_err("BTF of a user's"),
         Btf::from_id(1).expect_err("BTF by its id"),

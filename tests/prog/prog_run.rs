@@ -1,4 +1,4 @@
-//! Programs that run: on a packet of the test's own, on a socket's, on each CPU.
+//! Running programs: on a given packet, on a socket's packets, on each CPU.
 
 mod context;
 
@@ -57,15 +57,15 @@ fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
         .load()
 }
 
-/// Runs `prog` on a packet of zeroes, and what it returned.
+/// Runs `prog` on a packet of zeroes and returns its result.
 fn run(prog: &Prog, repeat: u32) -> bpf_pin::Result<u32> {
     let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
     Ok(prog.test_run(run)?.retval)
 }
 
-/// Each does what it says, on registers and in a map's value.
+/// Each instruction works as named, on registers and on a map's value.
 #[common::test(BPF)]
-fn instructions_by_their_helpers() -> Outcome {
+fn instruction_constructors_work_as_named() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 16, 1).create()?;
     let mut insns = vec![];
     insns.extend(Insn::ld_map_value(6, map.as_fd().as_raw_fd(), 8));
@@ -91,7 +91,7 @@ fn instructions_by_their_helpers() -> Outcome {
     Ok(())
 }
 
-/// Loads from an odd place of a map's value, which is let pass unless asked otherwise.
+/// Loads from an unaligned address in a map's value, which is allowed by default.
 #[common::test(BPF)]
 fn flags_reach_the_verifier() -> Outcome {
     let map = counter(MapType::ARRAY)?;
@@ -145,7 +145,7 @@ fn a_program_filters_a_socket() -> Outcome {
         )
     };
     assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
-    // The socket keeps it.
+    // The socket keeps the program alive.
     drop(prog);
     for _ in 0..5 {
         sender.send(b"packet")?;
@@ -159,12 +159,12 @@ fn a_program_filters_a_socket() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn each_cpu_counts_for_itself() -> Outcome {
+fn each_cpu_counts_in_its_own_value() -> Outcome {
     let map = counter(MapType::PERCPU_ARRAY)?;
     let prog = counting(&map, 0)?;
     let view = map.elements::<u32, PerCpu<u64>>()?;
     let mut expected = vec![0; view.cpus()];
-    // A thread of its own: where it may run is the thread's, not the process's.
+    // In its own thread, because the affinity belongs to the thread.
     thread::scope(|scope| {
         let runs = scope.spawn(|| -> Outcome {
             let allowed = rustix::thread::sched_getaffinity(None)?;
@@ -187,7 +187,7 @@ fn each_cpu_counts_for_itself() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_program_keeps_its_maps() -> Outcome {
+fn a_program_keeps_its_maps_alive() -> Outcome {
     let map = counter(MapType::ARRAY)?;
     let id = map.id()?;
     let prog = counting(&map, 0)?;
@@ -210,12 +210,12 @@ fn is_gone(id: u32) {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_map_that_is_bound_to_it() -> Outcome {
+fn a_program_keeps_bound_maps_alive() -> Outcome {
     let (used, other) = (counter(MapType::ARRAY)?, counter(MapType::HASH)?);
     let (used_id, other_id) = (used.id()?, other.id()?);
     let prog = counting(&used, 0)?;
     assert_eq!(prog.map_ids()?, [used_id]);
-    // Once more changes nothing, nor does a map that it holds anyway.
+    // Binding twice has no effect, nor does binding a map that it uses anyway.
     for _ in 0..2 {
         prog.bind_map(&other)?;
         prog.bind_map(&used)?;
@@ -230,7 +230,7 @@ fn a_map_that_is_bound_to_it() -> Outcome {
     drop(prog);
     is_gone(other_id);
 
-    // Many, and one more at each look.
+    // Many maps, and one more during each read.
     let prog = common::prog();
     assert_eq!(prog.map_ids()?, []);
     let mut expected = vec![];
@@ -262,7 +262,7 @@ fn marks() -> bpf_pin::Result<Prog> {
 }
 
 #[common::test(ROOT)]
-fn a_packet_that_it_changes() -> Outcome {
+fn a_program_changes_its_packet() -> Outcome {
     let prog = marks()?;
     let packet: Vec<u8> = (0..64).collect();
     let mut expected = packet.clone();
@@ -276,7 +276,7 @@ fn a_packet_that_it_changes() -> Outcome {
     assert_eq!(room[..64], expected);
     assert_eq!(room[64..], [0; 36]);
 
-    // Just enough, none at all, and too little.
+    // A buffer that is just large enough, none, and one that is too small.
     let mut room = [0; 64];
     prog.test_run(TestRun::new().data_in(&packet).data_out(&mut room))?;
     assert_eq!(room[..], expected);
@@ -307,8 +307,8 @@ fn a_packet_that_it_changes() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_cpu_of_ones_own_choice() -> Outcome {
-    // Returns where it runs, and what it is given.
+fn a_raw_tracepoint_runs_on_a_given_cpu() -> Outcome {
+    // Returns the CPU and the argument.
     let insns = [
         Insn::ldx_mem(abi::BPF_DW, 6, 1, 0),
         Insn::call(abi::BPF_FUNC_get_smp_processor_id),
@@ -336,7 +336,7 @@ fn a_cpu_of_ones_own_choice() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn packets_that_go_on_their_way() -> Outcome {
+fn live_frames_are_sent() -> Outcome {
     let map = counter(MapType::ARRAY)?;
     let mut insns = look_up(&map);
     insns.extend([
@@ -368,7 +368,7 @@ fn packets_that_go_on_their_way() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn what_a_type_does_not_take() -> Outcome {
+fn unsupported_fields_are_rejected() -> Outcome {
     let prog = counting(&counter(MapType::ARRAY)?, 0)?;
     let packet = [0; 64];
     let mut context = [0; 4096];
@@ -391,7 +391,7 @@ fn what_a_type_does_not_take() -> Outcome {
     refused(run().cpu(0));
     refused(run().flags(TestRunFlags::from_bits_retain(1 << 30)));
     refused(run().batch_size(1));
-    // What nobody may set.
+    // A flag that does not exist.
     context[..4].fill(1);
     refused(run().ctx_in(&mut context[..192]));
     prog.test_run(run())?;
@@ -399,7 +399,7 @@ fn what_a_type_does_not_take() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_packet_that_is_too_short() -> Outcome {
+fn a_packet_shorter_than_14_bytes_is_rejected() -> Outcome {
     for prog_type in [
         ProgType::SOCKET_FILTER,
         ProgType::SCHED_CLS,
@@ -415,7 +415,7 @@ fn a_packet_that_is_too_short() -> Outcome {
         let prog = ProgSpec::new(prog_type, &insns).load()?;
         let packet = [0; 64];
         let Err(error) = prog.test_run(TestRun::new().data_in(&packet[..13])) else {
-            // Older kernels have no least size for XDP.
+            // Older kernels have no minimum for XDP.
             let is_old = prog_type == ProgType::XDP && kernel(5, 16).unmet().is_some();
             assert!(is_old, "{prog_type}: less than an Ethernet header");
             continue;
@@ -432,7 +432,7 @@ fn a_packet_that_is_too_short() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn types_that_cannot_be_run() -> Outcome {
+fn types_without_test_runs_are_rejected() -> Outcome {
     for prog_type in [ProgType::KPROBE, ProgType::CGROUP_DEVICE, ProgType::SK_MSG] {
         let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
         let prog = ProgSpec::new(prog_type, &insns).load()?;
@@ -450,13 +450,13 @@ fn types_that_cannot_be_run() -> Outcome {
     Ok(())
 }
 
-/// Whoever has a program's descriptor may run it.
+/// Running a program requires only its descriptor.
 #[common::test(OTHERS)]
-fn a_run_without_privileges() -> Outcome {
+fn a_program_runs_without_privileges() -> Outcome {
     let prog = counting(&counter(MapType::ARRAY)?, 3)?;
     as_user(CapabilitySet::empty(), || match run(&prog, 1) {
         Ok(value) => assert_eq!(value, 3),
-        // Before, the sysctl closes all of bpf(2).
+        // On older kernels the sysctl closes all of bpf(2).
         Err(error) => {
             assert!(kernel(5, 19).unmet().is_some(), "{error}");
             assert!(

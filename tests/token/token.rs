@@ -1,4 +1,4 @@
-//! Delegation to a user namespace, from a socket to a map; and every way in which it is refused.
+//! Delegation to a user namespace, from the socket to the map, and its failures.
 
 mod child;
 mod handshake;
@@ -18,18 +18,18 @@ use common::*;
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if child::was_asked_for() {
+    if child::run_child() {
         return Some(ExitCode::SUCCESS);
     }
     None
 }
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
-/// What makes a user namespace with a bpffs of its own, and a token of it.
+/// Needed for a user namespace with its own bpffs and a token.
 const TOKENS: &[Need] = &[cap::SYS_ADMIN, kernel(6, 9)];
 
-/// What is delegated here: LRU hashes, which take CAP_BPF, and XDP programs.
-fn some() -> MountOptions {
+/// Delegates LRU hashes, which require CAP_BPF, and XDP programs.
+fn delegating_options() -> MountOptions {
     MountOptions::new()
         .delegate_cmds([Command::MAP_CREATE, Command::PROG_LOAD])
         .delegate_maps([MapType::LRU_HASH, MapType::ARRAY])
@@ -38,23 +38,23 @@ fn some() -> MountOptions {
 }
 
 #[track_caller]
-fn assert_token_says(error: &Error, errno: Option<i32>, cause: Option<Cause>, because: &str) {
-    assert_eq!(error.to_string(), format!("create a token: {because}"));
+fn assert_token_error(error: &Error, errno: Option<i32>, cause: Option<Cause>, sentence: &str) {
+    assert_eq!(error.to_string(), format!("create a token: {sentence}"));
     assert_eq!(error.operation(), Operation::CreateToken);
     assert_eq!(error.raw_os_error(), errno, "{error}");
     assert_eq!(error.cause(), cause.as_ref(), "{error}");
 }
 
 #[track_caller]
-fn assert_mount_says(
+fn assert_mount_error(
     error: &Error,
     operation: Operation,
     errno: Option<i32>,
     cause: Option<Cause>,
-    because: &str,
+    sentence: &str,
 ) {
     assert!(
-        error.to_string().ends_with(&format!(": {because}")),
+        error.to_string().ends_with(&format!(": {sentence}")),
         "{error}"
     );
     assert_eq!(error.operation(), operation);

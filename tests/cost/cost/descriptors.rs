@@ -22,7 +22,7 @@ fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 8)
 }
 
-/// In a child with one thread: every failing call, and then as many descriptors as before.
+/// Runs in a child with one thread: after every failing call there are as many descriptors as before.
 pub fn no_descriptor_leaks() -> ExitCode {
     let scene = Scene::new();
     let at = |name| scene.fs.at(name);
@@ -58,7 +58,7 @@ pub fn no_descriptor_leaks() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Every call on a directory, where it cannot be done.
+/// Every call on a directory, made to fail.
 fn failing_dir_calls(scene: &Scene) {
     let root = scene.fs.root();
     let (map, prog) = (&scene.map, &scene.prog);
@@ -94,7 +94,7 @@ fn failing_dir_calls(scene: &Scene) {
                 .is_none()
         );
         drop(held);
-        // Not one that is gone.
+        // Not a directory that was removed.
         let gone = dir.create_dir("gone", 0o700).unwrap();
         gone.replace(map, "map").unwrap();
         let set = gone.stage("set").unwrap();
@@ -116,7 +116,7 @@ fn failing_dir_calls(scene: &Scene) {
     assert_eq!(scene.fs.names(), names);
 }
 
-/// What fails with this name, which may be a pin's, a directory's, a link's, nothing's or no name.
+/// Calls that fail for this name: that of a pin, a directory, a link, a missing entry, or an invalid name.
 fn failing_by_name(scene: &Scene, name: &OsStr) {
     let (map, is) = (&scene.map, |other: &str| name == other);
     let is_dir = is("sub") || is("full");

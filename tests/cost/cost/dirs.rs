@@ -1,4 +1,4 @@
-//! What it costs to make, fill, list and remove directories.
+//! The cost of creating, filling, listing and removing directories.
 
 use std::mem::forget;
 
@@ -12,13 +12,13 @@ fn is_listed(dir: &PinDir) {
     assert!(names.count() >= 4);
 }
 
-/// A directory for good, and a stage in it.
+/// A leaked directory, and a stage in it.
 fn staged(scene: &Scene) -> Stage<'static> {
     let dir: &'static PinDir = Box::leak(Box::new(scene.dir()));
     dir.stage("set").expect("a stage")
 }
 
-/// A directory is made whole under a hidden name, and then given its own.
+/// A directory is created under a hidden name and then renamed.
 const MAKE: &[&str] = &[
     "open",
     "getrandom",
@@ -57,7 +57,7 @@ const LOOK_FOR_PARENT: &[&str] = &[
 
 const DIR_CREATE: &[&str] = &all::<29>([LOOK_FOR_PARENT, MAKE, &["close", "close"]]);
 
-/// The first in a directory. Later ones make the first three calls after lstat no more.
+/// The first call in a directory. Later ones omit the three calls after lstat.
 const DIR_REMOVE_DIR_ALL: &[&str] = &[
     "lstat",
     "open",
@@ -126,7 +126,7 @@ pub(super) const MEASURED: &[Measured] = measured! {
         |stage: Stage<'_>| forget(stage.publish().unwrap());
 };
 
-/// These allocate room for what they list, however much that is, or for a path.
+/// These allocate a buffer for what they list, of a fixed size, or a path.
 pub(super) const WITH_ROOM: &[Measured] = measured! {
     dir_set_mode => &["openat2", "fstat", "open", "fstatfs", "fchmodat", "close", "close"],
         |scene| { scene.dir() }

@@ -1,4 +1,4 @@
-//! What it costs to reach elements: calls for thousands of them, allocations for all.
+//! The cost of elements: system calls for thousands of them, and allocations for all.
 
 use std::mem::forget;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,11 +16,11 @@ type View = Elements<u32, u64, Map>;
 
 type Pairs = (Vec<u32>, Vec<u64>);
 
-/// In as many calls as there are batches of 4096 begun; a hash's buckets end where they end, so a few
-/// places of a batch may be left, and those of three are not enough for a fourth.
+/// One call per 4096 elements. A batch of a hash ends with a bucket, so a few elements of a batch may be
+/// missing; those of three batches do not need a fourth.
 const READ_10_000: &[&str] = &["MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH", "MAP_LOOKUP_BATCH"];
 
-/// A hash, or array, of 10 000 elements.
+/// A hash or array of 10 000 elements.
 fn thousands(map_type: MapType) -> &'static View {
     let map = MapSpec::new(map_type, 4, 8, 10_000)
         .create()
@@ -80,7 +80,7 @@ pub(super) const MEASURED: &[Measured] = measured! {
     freeze => &["MAP_FREEZE"], |scene| { &scene.map } |map: &Map| map.freeze().unwrap();
 };
 
-/// These give what they allocate, or have a buffer: the calls but those for memory.
+/// These allocate what they return, or a buffer. Calls for memory are not counted.
 pub(super) const WITH_BUFFERS: &[Measured] = measured! {
     to_vecs_of_10_000 => READ_10_000, |_scene| { thousands(MapType::HASH) }
         |elems: &'static View| {
@@ -108,7 +108,7 @@ pub(super) const WITH_BUFFERS: &[Measured] = measured! {
         };
 };
 
-/// The first update of a view reads the BTF, which a buffer is for; the next ones do not.
+/// The first update of a view reads the BTF into a buffer; the next ones do not.
 pub(super) const TASK_STORAGE: &[Measured] = measured! {
     updates_of_a_task => &[
             "BTF_GET_FD_BY_ID", "OBJ_GET_INFO_BY_FD", "OBJ_GET_INFO_BY_FD",
@@ -133,9 +133,9 @@ fn task_storage() -> (Elements<i32, u32, Map>, OwnedFd) {
     (Elements::new(map).expect("a view"), task)
 }
 
-/// Of a whole map, exactly; however many elements it has.
+/// Exact counts for a whole map, independent of its size.
 #[common::test(super::ROOT)]
-fn a_whole_map_takes_few_allocations() -> Outcome {
+fn reading_a_whole_map_takes_few_allocations() -> Outcome {
     let count = |call: &dyn Fn()| allocated(call).1.pieces;
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let elems = thousands(map_type);

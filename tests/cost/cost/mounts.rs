@@ -1,4 +1,4 @@
-//! What it costs to see which mounts there are.
+//! The cost of reading mounts.
 
 use std::mem::forget;
 
@@ -6,16 +6,16 @@ use bpf_pin::{Bpffs, Map};
 
 use super::Measured;
 
-/// These give what they allocate; one after the other, the readings of one file are one.
+/// These allocate what they return. Successive reads of one file count as one.
 pub const MEASURED: &[Measured] = measured! {
-    // Opened, proven, and read while nothing changed.
+    // Opened, verified, and read while nothing changes.
     mounts => &["open", "fstatfs", "read", "poll", "close"], |scene| { &scene.map }
         |_: &Map| forget(Bpffs::mounts().unwrap());
 };
 
-/// Of one that is listed nowhere: statmount(2), which has no name here, is asked in vain, and then all
-/// are read. Linux 6.8 has ids of mounts that are never used again.
-pub const OF_ONE: &[Measured] = measured! {
+/// A mount that is listed nowhere: statmount(2), which has no name here, fails, and then all mounts are
+/// read. Since Linux 6.8 mounts have ids that are never reused.
+pub const OF_ONE_MOUNT: &[Measured] = measured! {
     mount_of => &[
             "open", "fstatfs", "statx", "prctl", "statx", "read", "poll", "statx", "close",
         ],
@@ -23,7 +23,7 @@ pub const OF_ONE: &[Measured] = measured! {
         |bpffs: Bpffs| { forget(bpffs.mount().unwrap_err()); forget(bpffs) };
 };
 
-/// As [`OF_ONE`], before.
+/// As [`OF_ONE_MOUNT`], on older kernels.
 pub const OF_ONE_BEFORE: &[Measured] = measured! {
     mount_of => &["open", "fstatfs", "statx", "read", "poll", "statx", "close"],
         |scene| { Bpffs::at(scene.fs.root()).unwrap() }

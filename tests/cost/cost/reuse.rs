@@ -1,4 +1,4 @@
-//! What `open_or_create` costs.
+//! The cost of `open_or_create`.
 
 use std::mem::forget;
 
@@ -8,7 +8,7 @@ use bpf_pin::{Map, MapSpec, MapType, PinDir};
 
 use super::Measured;
 
-/// What the scene's map fits.
+/// The spec of the scene's map.
 fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 8)
 }
@@ -36,13 +36,13 @@ fn creates(dir: PinDir, reuse: Reuse<'_, '_>) {
 }
 
 fn migrate() -> Migrate<'static> {
-    // What captures nothing is in no memory of its own.
+    // A closure without captures takes no memory.
     Migrate::new(|key: &u32, value: &u64| Some((*key, *value)))
 }
 
-/// As many as of `get`: what proves the kind is what tells whether it fits.
+/// As many as `get`: the info that verifies the kind is compared too.
 const FOUND: &[&str] = &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "close"];
-/// A map is pinned under the lock of those that swap a name.
+/// A map is pinned under the lock for replacements.
 const CREATED: &[&str] = &[
     "OBJ_GET_AT",
     "MAP_CREATE",
@@ -60,10 +60,10 @@ pub const MEASURED: &[Measured] = measured! {
     reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Exact);
     reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Recreate);
     reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::OpenOnly);
-    // Neither is more to open, nor to be proven.
+    // Neither opens nor verifies more.
     reuse_exact_found_to_read => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::RDONLY);
     reuse_exact_found_to_write => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::WRONLY);
-    // And a look whether somebody's is left to be committed.
+    // One more open looks for an uncommitted migration.
     reuse_migrate_found => &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "close"],
         |scene| { (scene.dir(), migrate()) }
         |(dir, mut how): (PinDir, Migrate<'static>)| { finds(dir, Reuse::Migrate(&mut how)); forget(how) };

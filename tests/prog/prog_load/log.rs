@@ -1,4 +1,4 @@
-//! What the verifier says, how much of it, and what that costs.
+//! The verifier's log: its content, its length and its cost.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use common::*;
 use crate::prog_load::{BPF, CHILD, ZERO, log_of};
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn syscalls_of_a_load() -> Outcome {
+fn a_load_makes_its_documented_syscalls() -> Outcome {
     alone(CHILD, "syscalls")
 }
 
@@ -18,19 +18,19 @@ fn filter(insns: &[Insn]) -> ProgSpec<'_> {
     ProgSpec::new(ProgType::SOCKET_FILTER, insns)
 }
 
-/// Each is a line of 40 letters at least.
+/// Each instruction is a line of at least 40 letters.
 fn stores(count: usize) -> Vec<Insn> {
     vec![Insn::st_mem(abi::BPF_DW, 10, -8, 1_234_567_890); count]
 }
 
-/// A program that loads.
+/// A valid program.
 fn good(count: usize) -> Vec<Insn> {
     let mut insns = stores(count);
     insns.extend(ZERO);
     insns
 }
 
-/// One that returns what was never set.
+/// An invalid program: it returns an unset register.
 fn bad(count: usize) -> Vec<Insn> {
     let mut insns = stores(count);
     insns.push(Insn::exit());
@@ -38,7 +38,7 @@ fn bad(count: usize) -> Vec<Insn> {
 }
 
 #[common::test(BPF)]
-fn what_it_says_of_a_program_that_loads() -> Outcome {
+fn load_with_log_returns_the_log_of_a_valid_program() -> Outcome {
     for (level, says) in [
         (LogLevel::LEVEL1, "processed 2 insns"),
         (LogLevel::LEVEL2, "0: (b7) r0 = 0"),
@@ -54,7 +54,7 @@ fn what_it_says_of_a_program_that_loads() -> Outcome {
     let (prog, log) = filter(&ZERO).load_with_log(LogLevel::empty())?;
     assert_eq!(prog.info()?.prog_type, ProgType::SOCKET_FILTER);
     assert_eq!(log, "");
-    // And of one that is refused, as without.
+    // The error of an invalid program is the same as without.
     let error = filter(&[Insn::exit()]).load_with_log(LogLevel::LEVEL1);
     let error = error.expect_err("nothing is returned");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
@@ -63,7 +63,7 @@ fn what_it_says_of_a_program_that_loads() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_log_of_a_program_that_loads_is_whole() -> Outcome {
+fn a_long_log_of_a_valid_program_is_complete() -> Outcome {
     let insns = good(3000);
     let (prog, log) = filter(&insns).load_with_log(LogLevel::LEVEL2)?;
     assert_eq!(prog.info()?.prog_type, ProgType::SOCKET_FILTER);
@@ -77,7 +77,7 @@ fn a_log_of_a_program_that_loads_is_whole() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn levels() -> Outcome {
+fn log_levels_determine_the_log() -> Outcome {
     let insns = [
         Insn::mov64_imm(1, 0),
         Insn::jmp_imm(abi::BPF_JEQ, 1, 0, 0),
@@ -99,7 +99,7 @@ fn levels() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn no_log() -> Outcome {
+fn an_empty_level_gives_no_log() -> Outcome {
     let error = filter(&[Insn::exit()]).log_level(LogLevel::empty()).load();
     let error = error.expect_err("nothing is returned");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
@@ -109,23 +109,23 @@ fn no_log() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_level_that_no_kernel_knows() -> Outcome {
+fn an_unknown_level_is_rejected() -> Outcome {
     let level = LogLevel::from_bits_retain(1 << 20);
     let error = filter(&ZERO).load_with_log(level).expect_err("no level");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert!(error.cause().is_none(), "{error}");
-    // Of a program that loads nobody asks.
+    // No log is requested for a valid program.
     filter(&ZERO).log_level(level).load()?;
     Ok(())
 }
 
 type Load = fn(&ProgSpec<'_>) -> bool;
 
-/// In a child with one thread: each load, and how often the kernel was asked.
+/// Runs in a child with one thread: each load, and the number of its system calls.
 pub fn syscalls() -> ExitCode {
     let loads: Load = |spec| spec.load().is_ok();
     let with_log: Load = |spec| spec.load_with_log(LogLevel::LEVEL2).is_ok();
-    // Where the kernel does not tell how much it takes, room is multiplied by 4.
+    // Where the kernel does not report the size, the buffer grows by a factor of 4.
     let told = kernel(6, 4).unmet().is_none();
     let at_second = |otherwise| if told { 2 } else { otherwise };
     let silent = LogLevel::empty();
@@ -157,7 +157,7 @@ pub fn syscalls() -> ExitCode {
         let mut tracee = Tracee::fork(|| (), run).expect("a traced child");
         let mut seen = Vec::new();
         while let Some(stop) = tracee.next().expect("a stop") {
-            // The log's memory is the allocator's business, the descriptor's end the caller's.
+            // Calls for memory belong to the allocator, and the close to the caller.
             if stop.is_entry() && stop.nr == libc::SYS_bpf {
                 seen.push(stop.name());
             }
@@ -165,7 +165,7 @@ pub fn syscalls() -> ExitCode {
         assert_eq!(tracee.finish().expect("an end"), 0, "{name}");
         assert_eq!(seen, vec!["PROG_LOAD"; expected], "{name}");
     }
-    // A load that succeeds is that call and nothing else.
+    // A successful load is this call only.
     let run = |spec: ProgSpec<'_>| {
         std::mem::forget::<Prog>(spec.load().expect("a program"));
         0

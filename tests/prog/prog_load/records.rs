@@ -1,4 +1,4 @@
-//! What a program's BTF says of its instructions.
+//! BTF records of a program: functions, lines and relocations.
 
 use bpf_pin::ProgSpec;
 use bpf_pin::error::Cause;
@@ -19,8 +19,8 @@ pub fn blob() -> Vec<u8> {
     blob_of(NAMES)
 }
 
-/// BTF of an int (1), of a function without arguments that returns one (2), and of one such
-/// function, "main" (3); with these names.
+/// BTF of an int (1), of a function without arguments that returns one (2), and of such a function "main"
+/// (3); with these names.
 fn blob_of(names: &str) -> Vec<u8> {
     const INT: u32 = 1 << 24;
     const FUNC: u32 = 12 << 24;
@@ -42,7 +42,7 @@ fn line(insn: u32, text: &str, number: u32) -> [u32; 4] {
 }
 
 #[common::test(BPF)]
-fn functions_and_lines() -> Outcome {
+fn functions_and_lines_reach_the_kernel() -> Outcome {
     let btf = Btf::load(&blob())?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let functions = records(&[0, 3]);
@@ -74,7 +74,7 @@ fn the_log_quotes_the_source() -> Outcome {
     assert!(log_of(&error).contains("; return 1 + 1;"), "{error}");
     assert!(log_of(&error).contains("R5 !read_ok"), "{error}");
 
-    // The records themselves are looked at.
+    // The kernel checks the records.
     let wrong = records(&[0, 1]);
     let error = spec.func_info(&wrong, 8).load();
     let error = error.expect_err("an int for a function");
@@ -83,9 +83,9 @@ fn the_log_quotes_the_source() -> Outcome {
     Ok(())
 }
 
-/// Each instruction is from a line of a thousand letters, which the verifier quotes.
+/// Each instruction comes from a line of a thousand letters, which the verifier quotes.
 #[common::test(BPF)]
-fn a_log_of_more_than_16_mib() -> Outcome {
+fn a_log_of_more_than_16_mib_is_complete() -> Outcome {
     const COUNT: u32 = 18_000;
     let text = "x".repeat(1000);
     let btf = Btf::load(&blob_of(&format!("{NAMES}{text}\0")))?;
@@ -102,7 +102,7 @@ fn a_log_of_more_than_16_mib() -> Outcome {
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     let log = log_of(&error);
     assert!(log.len() > 16 << 20, "{} bytes", log.len());
-    // All of it, from the first instruction to the verdict.
+    // Complete, from the first instruction to the verdict.
     assert_eq!(log.matches(&text).count(), COUNT as usize);
     assert!(log.contains("\n0: (b7) ") || log.starts_with("0: (b7) "));
     assert!(log.contains("R0 !read_ok"));
@@ -110,7 +110,7 @@ fn a_log_of_more_than_16_mib() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn longer_records_than_the_kernels() -> Outcome {
+fn longer_records_are_accepted_if_the_rest_is_zero() -> Outcome {
     let btf = Btf::load(&blob())?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).btf(&btf);
@@ -123,7 +123,7 @@ fn longer_records_than_the_kernels() -> Outcome {
             .nr_func_info,
         1
     );
-    // What the kernel does not know must be zero.
+    // Bytes unknown to the kernel must be zero.
     let more = records(&[0, 3, 1]);
     let error = spec.func_info(&more, 12).load();
     let error = error.expect_err("what no kernel knows");
@@ -132,14 +132,14 @@ fn longer_records_than_the_kernels() -> Outcome {
     Ok(())
 }
 
-/// The kernel puts the id of the program's own type into the instruction.
+/// The kernel writes the id of the program's own type into the instruction.
 #[common::test(BPF)]
-fn a_relocation() -> Outcome {
+fn the_kernel_applies_relocations() -> Outcome {
     const TYPE_ID_LOCAL: u32 = 6;
     let btf = Btf::load(&blob())?;
     let insns = [Insn::mov64_imm(0, 77), Insn::exit()];
     let functions = records(&[0, 3]);
-    // Which instruction, which type, "0" for all of it, and what of it.
+    // The instruction, the type, the access string "0" for the whole type, and the kind.
     let relocations = records(&[0, 1, name("0"), TYPE_ID_LOCAL]);
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .btf(&btf)
@@ -153,7 +153,7 @@ fn a_relocation() -> Outcome {
 }
 
 #[common::test]
-fn records_are_whole() -> Outcome {
+fn incomplete_records_are_rejected_without_a_syscall() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &crate::prog_load::ZERO);
     for (length, rec_size) in [(15, 8), (16, 0), (8, 12)] {
         let bytes = vec![0; length];
@@ -172,9 +172,9 @@ fn records_are_whole() -> Outcome {
     Ok(())
 }
 
-/// The kernel would take descriptor 0 for it.
+/// The kernel would use descriptor 0.
 #[common::test]
-fn records_need_btf() -> Outcome {
+fn records_require_btf() -> Outcome {
     let bytes = records(&[0; 4]);
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &crate::prog_load::ZERO);
     for spec in [

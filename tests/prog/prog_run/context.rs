@@ -1,4 +1,4 @@
-//! Programs that are given a context.
+//! Test runs with a context.
 
 use std::hint::black_box;
 use std::ptr;
@@ -9,12 +9,12 @@ use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{ProgSpec, abi};
 use common::*;
 
-/// The mark of `struct __sk_buff`.
+/// The offset of `mark` in `struct __sk_buff`.
 const MARK: usize = 8;
 
 #[common::test(super::ROOT)]
-fn a_context_that_it_changes() -> Outcome {
-    // Returns the mark and leaves one more.
+fn a_program_changes_its_context() -> Outcome {
+    // Returns the mark and increments it.
     let insns = [
         Insn::ldx_mem(abi::BPF_W, 0, 1, MARK as i16),
         Insn::mov64_reg(2, 0),
@@ -34,10 +34,10 @@ fn a_context_that_it_changes() -> Outcome {
     assert_eq!(room[MARK..][..4], 42u32.to_ne_bytes());
     let size = ran.ctx_size_out;
     assert!((180..=512).contains(&size), "{size}");
-    // It was read alone.
+    // The input was only read.
     assert_eq!(context[MARK..][..4], 41u32.to_ne_bytes());
 
-    // Without room its size is not told.
+    // Without a buffer the size is not reported.
     let run = TestRun::new().data_in(&packet).ctx_in(&mut context);
     assert_eq!(prog.test_run(run)?.ctx_size_out, 0);
     let mut short = [0u8; 20];
@@ -55,7 +55,7 @@ fn a_context_that_it_changes() -> Outcome {
     );
     assert_eq!(short[MARK..][..4], 1u32.to_ne_bytes());
 
-    // Where both are short the packet is told of.
+    // If both buffers are short, the error reports the packet.
     let (mut data, mut short) = ([0; 10], [0; 20]);
     let run = TestRun::new().data_in(&packet).data_out(&mut data);
     let error = prog.test_run(run.ctx_out(&mut short)).unwrap_err();
@@ -72,7 +72,7 @@ fn a_context_that_it_changes() -> Outcome {
 }
 
 #[common::test(super::ROOT)]
-fn a_context_that_is_written_back() -> Outcome {
+fn a_syscall_program_writes_its_context_back() -> Outcome {
     let insns = [
         Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
         Insn::alu64_imm(abi::BPF_ADD, 2, 1),
@@ -98,9 +98,9 @@ fn a_context_that_is_written_back() -> Outcome {
     Ok(())
 }
 
-/// The kernel would write the state that the program leaves to where the context says.
+/// The kernel would write the final state of the program to an address in the context.
 #[common::test(super::STRUCT_OPS)]
-fn a_context_that_is_an_address() -> Outcome {
+fn a_context_for_struct_ops_is_rejected() -> Outcome {
     let insns = [
         Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
         Insn::jmp_imm(abi::BPF_JEQ, 1, 0, 1),
@@ -127,15 +127,15 @@ fn a_context_that_is_an_address() -> Outcome {
          kernel may follow addresses in it"
     );
     assert_eq!(**black_box(&theirs), 7);
-    // It takes one, which the kernel knows.
+    // The kernel accepts a context here.
     let error = prog.test_run(TestRun::new()).expect_err("no argument");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     Ok(())
 }
 
-/// A seccomp filter that answers in the kernel's stead leaves all zeroes, and no program has type 0.
+/// A seccomp filter that answers instead of the kernel leaves zeroes, and no program has type 0.
 #[common::test(super::ROOT)]
-fn of_a_forged_type() -> Outcome {
+fn a_context_for_a_forged_type_is_rejected() -> Outcome {
     let prog = ProgSpec::new(ProgType::XDP, &[Insn::mov64_imm(0, 2), Insn::exit()]).load()?;
     let mut context = [0u8; 8];
     denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {

@@ -1,4 +1,4 @@
-//! A process in a user and mount namespace of its own, with a socket to the test that started it.
+//! A process in a user and mount namespace of its own, connected to the test by a socket.
 
 use std::env;
 use std::fs;
@@ -16,7 +16,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const CHILD: &str = "BPF_PIN_TEST_TOKEN";
 
-/// The functions that are run so.
+/// The functions that run in such a process.
 const CHILDREN: &[(&str, fn())] = &[
     ("delegated", crate::token::used::delegated),
     ("standard_input", crate::token::used::as_standard_input),
@@ -24,22 +24,25 @@ const CHILDREN: &[(&str, fn())] = &[
         "refused_in_time",
         crate::token::handshake::too_old_for_delegation,
     ),
-    ("bad_grants", crate::token::messages::that_gets_no_answer),
-    ("nothing_delegated", crate::token::refused::of_nothing),
-    ("foreign", crate::token::refused::of_another_namespace),
+    ("bad_grants", crate::token::messages::request_without_answer),
+    (
+        "nothing_delegated",
+        crate::token::refused::request_without_delegation,
+    ),
+    ("foreign", crate::token::refused::use_foreign_bpffs),
     ("powerless", crate::token::refused::grant_without_cap_bpf),
     ("unmapped", crate::token::owner::with_one_user),
-    ("granting", crate::token::handshake::that_grants),
+    ("granting", crate::token::handshake::grant_in_user_namespace),
 ];
 
-/// Runs the one that the environment names, if any.
-pub fn was_asked_for() -> bool {
+/// Runs the function that the environment names, if any.
+pub fn run_child() -> bool {
     let Some(name) = env::var_os(CHILD) else {
         return false;
     };
     let child = CHILDREN.iter().find(|(child, _)| name == *child);
     let run = child.expect("a child of that name").1;
-    // SAFETY: no FILES, and there is no other thread.
+    // SAFETY: no FILES, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
         .expect("a user namespace");
     fs::write("/proc/self/setgroups", "deny").expect("no setgroups");
@@ -49,7 +52,7 @@ pub fn was_asked_for() -> bool {
     true
 }
 
-/// Runs one of the functions above, its standard input a socket, at the other end of which is `other`.
+/// Runs one of the functions above with a socket as standard input, and `other` at the other end.
 pub fn run(name: &str, other: impl FnOnce(UnixStream) -> Outcome + Send) -> Outcome {
     let (here, there) = UnixStream::pair()?;
     let child = Command::new(env::current_exe()?)
@@ -72,7 +75,7 @@ pub fn run(name: &str, other: impl FnOnce(UnixStream) -> Outcome + Send) -> Outc
     })
 }
 
-/// The socket.
+/// The socket to the test.
 pub fn socket() -> OwnedFd {
     std::io::stdin()
         .as_fd()
@@ -80,16 +83,16 @@ pub fn socket() -> OwnedFd {
         .expect("a socket")
 }
 
-/// A directory in a tmpfs of this process's own.
-pub fn place() -> std::path::PathBuf {
+/// A directory in a tmpfs of this process.
+pub fn mount_point() -> std::path::PathBuf {
     mount("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
-    let place = Path::new("/tmp/bpffs").to_owned();
-    fs::create_dir(&place).expect("a directory");
-    place
+    let mount_point = Path::new("/tmp/bpffs").to_owned();
+    fs::create_dir(&mount_point).expect("a directory");
+    mount_point
 }
 
-/// A bpffs that the other side grants.
+/// Requests a bpffs from the other end and mounts it.
 pub fn granted(options: &MountOptions) -> Result<Bpffs> {
     let detached = options.request_delegation(socket())?;
-    Ok(detached.attach(place())?)
+    Ok(detached.attach(mount_point())?)
 }

@@ -1,4 +1,4 @@
-//! The privileged side trusts the other in nothing, and neither hangs nor leaks.
+//! The grantor trusts nothing that it receives, and neither side hangs or leaks descriptors.
 
 use std::fs::{self, File};
 use std::io::{IoSlice, Read};
@@ -56,7 +56,7 @@ pub fn send(socket: &OwnedFd, message: &[u8], fds: &[BorrowedFd<'_>]) {
     sendmsg(socket, &parts, &mut control, SendFlags::empty()).expect("a message sent");
 }
 
-/// The errno in the answer, and that there is just one.
+/// Returns the errno of the answer, and checks that there is only one.
 #[track_caller]
 fn answer(socket: OwnedFd) -> i32 {
     let mut text = vec![];
@@ -65,7 +65,7 @@ fn answer(socket: OwnedFd) -> i32 {
         .expect("an answer");
     let text = text.strip_prefix(b"bpffs 1!").expect("an answer");
     let (number, errno) = text.split_at(8);
-    // Of the request, where it was one.
+    // The number of the request, if it was one.
     assert!(number == &REQUEST[8..] || *number == [0; 8], "{number:?}");
     i32::from_ne_bytes(errno.try_into().expect("an errno and no more"))
 }
@@ -74,19 +74,27 @@ pub fn context(of: &str) -> OwnedFd {
     fsopen(of, FsOpenFlags::FSOPEN_CLOEXEC).expect("a context")
 }
 
-/// What is sent is refused, with this cause, and the sender told this errno.
+/// Checks that a message is rejected with this cause, and answered with this errno.
 #[track_caller]
-pub fn refuses(message: &[u8], fds: &[BorrowedFd<'_>], cause: Cause, because: &str, errno: i32) {
+pub fn assert_rejected(
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+    cause: Cause,
+    sentence: &str,
+    errno: i32,
+) {
     let (here, there) = pair();
     send(&there, message, fds);
-    let error = some().grant_delegation(&here).expect_err(because);
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err(sentence);
     drop(here);
-    assert_mount_says(&error, GRANT, None, Some(cause), because);
+    assert_mount_error(&error, GRANT, None, Some(cause), sentence);
     assert_eq!(answer(there), errno);
 }
 
 #[common::test(ROOT)]
-fn any_type_of_socket() -> Outcome {
+fn every_socket_type_works() -> Outcome {
     for socket_type in [SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET] {
         let (here, there) = pair_of(socket_type);
         thread::scope(|scope| -> Outcome {
@@ -97,7 +105,7 @@ fn any_type_of_socket() -> Outcome {
             hash().pin(bpffs.path().join("map"))?;
             Ok(())
         })?;
-        // And again over the same.
+        // A second request over the same socket.
         thread::scope(|scope| -> Outcome {
             let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
             MountOptions::new().mode(0o700).grant_delegation(&here)?;
@@ -111,9 +119,9 @@ fn any_type_of_socket() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_kernel_without_delegation() -> Outcome {
+fn a_kernel_without_delegation_is_reported() -> Outcome {
     child::run("refused_in_time", |socket| {
-        let granted = some().grant_delegation(&socket);
+        let granted = delegating_options().grant_delegation(&socket);
         if !is_too_old() {
             return Ok(granted?);
         }
@@ -122,8 +130,8 @@ fn a_kernel_without_delegation() -> Outcome {
             option: "delegate_cmds",
             since: Some(Version::new(6, 9)),
         };
-        let because = "the kernel ignored the option delegate_cmds (Linux 6.9)";
-        assert_mount_says(&error, GRANT, None, Some(cause), because);
+        let sentence = "the kernel ignored the option delegate_cmds (Linux 6.9)";
+        assert_mount_error(&error, GRANT, None, Some(cause), sentence);
         Ok(())
     })
 }
@@ -131,23 +139,23 @@ fn a_kernel_without_delegation() -> Outcome {
 pub fn too_old_for_delegation() {
     let granted = MountOptions::new().request_delegation(child::socket());
     if !is_too_old() {
-        granted.unwrap().attach(child::place()).unwrap();
+        granted.unwrap().attach(child::mount_point()).unwrap();
         return;
     }
     let error = granted.expect_err("it is too old");
     let errno = libc::EOPNOTSUPP;
-    let because = "the other side refused: EOPNOTSUPP";
-    assert_mount_says(
+    let sentence = "the other side refused: EOPNOTSUPP";
+    assert_mount_error(
         &error,
         REQUEST_OF,
         None,
         Some(Cause::PeerRefused { errno }),
-        because,
+        sentence,
     );
 }
 
 #[common::test(ROOT)]
-fn descriptors_that_are_no_context() -> Outcome {
+fn descriptors_that_are_not_contexts_are_rejected() -> Outcome {
     let (pipe, _writer) = rustix::pipe::pipe()?;
     let file = File::open("/proc/self/status")?;
     let dir = tempfile::tempdir()?;
@@ -169,72 +177,74 @@ fn descriptors_that_are_no_context() -> Outcome {
         let name = fs::read_link(format!("/proc/self/fd/{number}"))?;
         let name = name.display().to_string();
         assert!(found.is_none_or(|found| found == name), "{name}");
-        // The process's own number in the path of its status.
+        // The status path contains the number of this process.
         let name = name.replace("/self/", &format!("/{}/", std::process::id()));
-        let because = format!("the other side sent {name}, not the context of a bpffs");
-        let problem = because
+        let sentence = format!("the other side sent {name}, not the context of a bpffs");
+        let problem = sentence
             .trim_start_matches("the other side ")
             .to_owned()
             .into();
         let cause = Cause::Handshake { problem };
-        refuses(REQUEST, &[fd], cause, &because, libc::EOPNOTSUPP);
+        assert_rejected(REQUEST, &[fd], cause, &sentence, libc::EOPNOTSUPP);
     }
     Ok(())
 }
 
-/// What a privileged process must never create for another.
+/// File systems that a privileged process must never create for another.
 #[common::test(ROOT)]
-fn contexts_of_other_file_systems() -> Outcome {
+fn contexts_of_other_file_systems_are_rejected() -> Outcome {
     for name in ["tmpfs", "proc", "ramfs", "sysfs", "cgroup2", "devpts"] {
         let context = context(name);
-        refuses_context(&context, name);
-        // Nor was it created: that can be done once. Some keep a bad option until then.
+        assert_context_is_rejected(&context, name);
+        // It was not created, because that works only once. Some report a bad option only then.
         let created = fsconfig_create(&context);
         assert!(created.is_ok() || name == "devpts", "{name}: {created:?}");
-        // Whatever its log holds.
+        // Whatever its log contains.
         let full = self::context(name);
         for _ in 0..20 {
             let _ = fsconfig_set_string(&full, "e bpf: x", "e bpf: Bad value for 'mode'");
             let _ = fsconfig_set_string(&full, "bpf: ", "e bpf: ");
         }
-        refuses_context(&full, name);
+        assert_context_is_rejected(&full, name);
     }
     Ok(())
 }
 
 #[track_caller]
-fn refuses_context(context: &OwnedFd, name: &str) {
+fn assert_context_is_rejected(context: &OwnedFd, name: &str) {
     let (here, there) = pair();
     send(&there, REQUEST, &[context.as_fd()]);
-    let error = some().grant_delegation(&here).expect_err("no bpffs");
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err("no bpffs");
     drop(here);
-    // Older kernels say nothing for some.
+    // Older kernels log nothing for some.
     let says_nothing = name == "devpts" && kernel(6, 15).unmet().is_some();
     let found = match error.cause() {
         Some(Cause::Handshake { problem }) if says_nothing && problem.contains("else") => None,
         _ => Some(name.to_owned()),
     };
-    let because = match &found {
+    let sentence = match &found {
         Some(name) => format!("the other side sent {name}, not the context of a bpffs"),
         None => "the other side sent something else than the context of a bpffs".to_owned(),
     };
-    assert_mount_says(
+    assert_mount_error(
         &error,
         GRANT,
         None,
         Some(Cause::Handshake {
-            problem: because
+            problem: sentence
                 .trim_start_matches("the other side ")
                 .to_owned()
                 .into(),
         }),
-        &because,
+        &sentence,
     );
     assert_eq!(answer(there), libc::EOPNOTSUPP);
 }
 
 #[common::test(ROOT)]
-fn a_context_that_was_used_before() -> Outcome {
+fn a_used_context_is_rejected() -> Outcome {
     let used = context("bpf");
     fsconfig_create(&used)?;
     let mounted = context("bpf");
@@ -253,22 +263,22 @@ fn a_context_that_was_used_before() -> Outcome {
             .grant_delegation(&here)
             .expect_err("it was used");
         drop(here);
-        let because = "the other side sent a context that was used before";
+        let sentence = "the other side sent a context that was used before";
         let cause = Some(Cause::Handshake {
             problem: "sent a context that was used before".into(),
         });
-        assert_mount_says(&error, GRANT, Some(libc::EBUSY), cause, because);
+        assert_mount_error(&error, GRANT, Some(libc::EBUSY), cause, sentence);
         assert_eq!(answer(there), libc::EBUSY);
     }
-    // What it delegated before is as it was.
+    // Its earlier delegation is unchanged.
     let stat = rustix::fs::fstat(&mount)?;
     assert_eq!(stat.st_mode & 0o7777, 0o1777);
     Ok(())
 }
 
-/// The other side holds the same context, and reads what the kernel says of it.
+/// The requester holds the same context, and reads its log at the same time.
 #[common::test(ROOT)]
-fn a_log_that_is_read_meanwhile() -> Outcome {
+fn the_log_may_be_read_by_the_requester_at_the_same_time() -> Outcome {
     let mut granted = 0;
     for name in ["bpf", "tmpfs"] {
         for _ in 0..50 {
@@ -302,9 +312,9 @@ fn a_log_that_is_read_meanwhile() -> Outcome {
     Ok(())
 }
 
-/// Opened by one who may, granted by one who may not.
+/// Opened by a privileged process, granted by an unprivileged one.
 #[common::test(USER)]
-fn granting_without_the_capability() -> Outcome {
+fn granting_requires_cap_sys_admin() -> Outcome {
     let context = context("bpf");
     let (here, there) = pair();
     send(&there, REQUEST, &[context.as_fd()]);
@@ -318,19 +328,19 @@ fn granting_without_the_capability() -> Outcome {
         capability: Capability::SysAdmin,
         needed_for: "mounting",
     };
-    let because = "this thread lacks CAP_SYS_ADMIN, needed for mounting";
-    assert_mount_says(&error, GRANT, Some(libc::EPERM), Some(cause), because);
+    let sentence = "this thread lacks CAP_SYS_ADMIN, needed for mounting";
+    assert_mount_error(&error, GRANT, Some(libc::EPERM), Some(cause), sentence);
     assert_eq!(answer(there), libc::EPERM);
     Ok(())
 }
 
-/// One who is root there only cannot grant.
+/// Root of a user namespace cannot grant.
 #[common::test(ROOT)]
-fn granting_within_a_user_namespace() -> Outcome {
+fn root_of_a_user_namespace_cannot_grant() -> Outcome {
     child::run("granting", |_| Ok(()))
 }
 
-pub fn that_grants() {
+pub fn grant_in_user_namespace() {
     let (here, there) = pair();
     let (granted, error) = thread::scope(|scope| {
         let other = scope.spawn(|| MountOptions::new().request_delegation(&there));
@@ -340,13 +350,13 @@ pub fn that_grants() {
             other.join().unwrap().expect_err("nothing was granted"),
         )
     });
-    let because = "creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, and this \
+    let sentence = "creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, and this \
                    thread is in another; from Linux 6.9 a process that has it can delegate one";
     let (eperm, cause) = (libc::EPERM, Some(Cause::NeedsDelegation));
     let granted = granted.expect_err("nothing was granted");
-    assert_mount_says(&granted, GRANT, Some(eperm), cause.clone(), because);
+    assert_mount_error(&granted, GRANT, Some(eperm), cause.clone(), sentence);
     let refused = Some(Cause::PeerRefused { errno: eperm });
-    assert_mount_says(
+    assert_mount_error(
         &error,
         REQUEST_OF,
         None,
@@ -356,12 +366,12 @@ pub fn that_grants() {
     if is_too_old() {
         return;
     }
-    // Nor delegate what it was not delegated.
+    // It cannot delegate either.
     let (here, there) = pair();
     send(&there, REQUEST, &[context("bpf").as_fd()]);
     let options = MountOptions::new().delegate_maps(Allowed::any());
     let error = options
         .grant_delegation(&here)
         .expect_err("nothing was granted");
-    assert_mount_says(&error, GRANT, Some(eperm), cause, because);
+    assert_mount_error(&error, GRANT, Some(eperm), cause, sentence);
 }

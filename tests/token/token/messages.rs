@@ -1,4 +1,4 @@
-//! What comes over the socket, and does not.
+//! The messages of the handshake: invalid, late, missing and combined ones.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -16,13 +16,15 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 
 use crate::token::child;
-use crate::token::handshake::{GRANT, REQUEST, REQUEST_OF, context, pair, pair_of, refuses, send};
+use crate::token::handshake::{
+    GRANT, REQUEST, REQUEST_OF, assert_rejected, context, pair, pair_of, send,
+};
 use crate::token::*;
 
 const PIDFDS: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5)];
 
 #[common::test(ROOT)]
-fn messages_that_are_no_request() -> Outcome {
+fn messages_that_are_not_requests_are_rejected() -> Outcome {
     let context = context("bpf");
     let one = [context.as_fd()];
     let handshake = |problem: &'static str| {
@@ -35,7 +37,7 @@ fn messages_that_are_no_request() -> Outcome {
     };
     let refused = libc::EOPNOTSUPP;
 
-    let (cause, because) = handshake("sent something else than a request");
+    let (cause, sentence) = handshake("sent something else than a request");
     for message in [
         &b"x"[..],
         b"bpffs 1",
@@ -46,22 +48,24 @@ fn messages_that_are_no_request() -> Outcome {
         b"bpffs 1!12345678",
         &[0; 17],
     ] {
-        refuses(message, &one, cause.clone(), &because, refused);
-        refuses(message, &[], cause.clone(), &because, refused);
+        assert_rejected(message, &one, cause.clone(), &sentence, refused);
+        assert_rejected(message, &[], cause.clone(), &sentence, refused);
     }
-    let (cause, because) = handshake("sent no descriptor");
-    refuses(REQUEST, &[], cause, &because, refused);
-    let (cause, because) = handshake("sent more than one descriptor");
+    let (cause, sentence) = handshake("sent no descriptor");
+    assert_rejected(REQUEST, &[], cause, &sentence, refused);
+    let (cause, sentence) = handshake("sent more than one descriptor");
     for count in [2, 3, 4, 5, 16] {
         let many = vec![context.as_fd(); count];
-        refuses(REQUEST, &many, cause.clone(), &because, refused);
+        assert_rejected(REQUEST, &many, cause.clone(), &sentence, refused);
     }
-    // None of them was kept.
+    // No descriptor was kept.
     let (pipe, writer) = rustix::pipe::pipe()?;
     for count in [1, 2, 5] {
         let (here, there) = pair();
         send(&there, REQUEST, &vec![writer.as_fd(); count]);
-        some().grant_delegation(&here).expect_err("pipes");
+        delegating_options()
+            .grant_delegation(&here)
+            .expect_err("pipes");
     }
     drop(writer);
     assert_eq!(rustix::io::read(&pipe, &mut [0])?, 0, "a writer is left");
@@ -69,24 +73,26 @@ fn messages_that_are_no_request() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn nobody_at_the_other_end() -> Outcome {
+fn a_closed_or_silent_peer_is_reported() -> Outcome {
     let (here, there) = pair();
     drop(there);
-    let error = some().grant_delegation(&here).expect_err("nobody is there");
-    let because = "the other side closed the connection";
-    assert_mount_says(&error, GRANT, None, Some(Cause::PeerClosed), because);
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err("nobody is there");
+    let sentence = "the other side closed the connection";
+    assert_mount_error(&error, GRANT, None, Some(Cause::PeerClosed), sentence);
     let error = MountOptions::new()
         .request_delegation(&here)
         .expect_err("nobody is there");
     // And no signal.
     let gone = Some(Cause::PeerClosed);
-    assert_mount_says(&error, REQUEST_OF, Some(libc::EPIPE), gone, because);
+    assert_mount_error(&error, REQUEST_OF, Some(libc::EPIPE), gone, sentence);
 
-    // Somebody who says nothing.
+    // A peer that sends nothing.
     let (here, _there) = pair();
     let socket = UnixStream::from(here);
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let error = some()
+    let error = delegating_options()
         .grant_delegation(&socket)
         .expect_err("nothing is said");
     let (again, silent) = (
@@ -95,21 +101,23 @@ fn nobody_at_the_other_end() -> Outcome {
             problem: "did not answer in time".into(),
         }),
     );
-    let because = "the other side did not answer in time";
-    assert_mount_says(&error, GRANT, again, silent.clone(), because);
+    let sentence = "the other side did not answer in time";
+    assert_mount_error(&error, GRANT, again, silent.clone(), sentence);
     let error = MountOptions::new()
         .request_delegation(&socket)
-        .expect_err("nothing is said");
-    assert_mount_says(&error, REQUEST_OF, again, silent, because);
+        .expect_err("no answer");
+    assert_mount_error(&error, REQUEST_OF, again, silent, sentence);
 
-    // What is no socket.
+    // A descriptor that is not a socket.
     let file = File::open("/proc/self/status")?;
-    let error = some().grant_delegation(&file).expect_err("a file");
-    assert_mount_says(&error, GRANT, Some(libc::ENOTSOCK), None, "ENOTSOCK");
+    let error = delegating_options()
+        .grant_delegation(&file)
+        .expect_err("a file");
+    assert_mount_error(&error, GRANT, Some(libc::ENOTSOCK), None, "ENOTSOCK");
     Ok(())
 }
 
-/// The number of the request that `socket` gets, and the descriptor that comes with it is closed.
+/// Receives a request from `socket`, closes its descriptor, and returns its number.
 fn number_of_request(socket: &OwnedFd) -> [u8; 8] {
     let mut message = [0; 16];
     let mut socket = UnixStream::from(socket.try_clone().expect("a socket"));
@@ -123,8 +131,8 @@ fn answer_to(number: [u8; 8], errno: i32) -> Vec<u8> {
     [&b"bpffs 1!"[..], &number, &errno.to_ne_bytes()].concat()
 }
 
-/// What a request comes to where this is sent.
-fn requested(
+/// Requests a delegation from a peer that sends this.
+fn request_answered_with(
     answer: impl Fn([u8; 8]) -> Vec<u8> + Sync,
     hang_up: bool,
 ) -> bpf_pin::Result<Detached> {
@@ -143,60 +151,62 @@ fn requested(
 }
 
 #[common::test(ROOT)]
-fn answers_that_are_none() -> Outcome {
+fn messages_that_are_not_answers_are_rejected() -> Outcome {
     let begin_and = |begin: &'static [u8], end: &'static [u8]| {
         move |number: [u8; 8]| [begin, &number, end].concat()
     };
     let no_answer = |answer: &(dyn Fn([u8; 8]) -> Vec<u8> + Sync), hang_up, problem| {
-        let error = requested(answer, hang_up).expect_err(problem);
-        let because = format!("the other side {problem}");
+        let error = request_answered_with(answer, hang_up).expect_err(problem);
+        let sentence = format!("the other side {problem}");
         let cause = match problem {
             "closed the connection" => Cause::PeerClosed,
             problem => Cause::Handshake {
                 problem: problem.into(),
             },
         };
-        assert_mount_says(&error, REQUEST_OF, None, Some(cause), &because);
+        assert_mount_error(&error, REQUEST_OF, None, Some(cause), &sentence);
     };
     let other = "sent something else than an answer";
     no_answer(&|_| vec![], true, "closed the connection");
     no_answer(&|_| b"bpffs 1!".to_vec(), true, other);
     no_answer(&begin_and(b"bpffs 1!", b""), true, other);
     no_answer(&begin_and(b"bpffs 1!", b"\0\0\0"), true, other);
-    // As soon as it can be none any more.
+    // Rejected as soon as it cannot be an answer.
     for hang_up in [false, true] {
         no_answer(&|_| b"x".to_vec(), hang_up, other);
         no_answer(&begin_and(b"bpffs 2!", b"\0\0\0\0"), hang_up, other);
         no_answer(&begin_and(b"bpffs 1?", b"\0\0\0\0"), hang_up, other);
     }
-    // Well-formed, and a lie: nothing was created.
-    let error = requested(|number| answer_to(number, 0), false).expect_err("not created");
+    // A valid answer that is false: nothing was created.
+    let error =
+        request_answered_with(|number| answer_to(number, 0), false).expect_err("not created");
     assert_eq!(
         error.raw_os_error(),
         Some(Errno::INVAL.raw_os_error()),
         "{error}"
     );
-    // An errno, known or not.
-    for (errno, because) in [
+    // An errno, known or unknown.
+    for (errno, sentence) in [
         (libc::EACCES, "the other side refused: EACCES"),
         (4000, "the other side refused: errno 4000"),
         (-1, "the other side refused: errno -1"),
     ] {
-        let error = requested(|number| answer_to(number, errno), false).expect_err("refused");
-        assert_mount_says(
+        let error =
+            request_answered_with(|number| answer_to(number, errno), false).expect_err("refused");
+        assert_mount_error(
             &error,
             REQUEST_OF,
             None,
             Some(Cause::PeerRefused { errno }),
-            because,
+            sentence,
         );
     }
     Ok(())
 }
 
-/// What one side writes behind the answer is the other's to read, in whatever parts it comes.
+/// Bytes after the answer belong to the caller, in whatever parts they arrive.
 #[common::test(ROOT)]
-fn what_follows_an_answer() -> Outcome {
+fn bytes_after_an_answer_stay_in_the_socket() -> Outcome {
     let (here, there) = pair();
     thread::scope(|scope| -> Outcome {
         scope.spawn(|| {
@@ -227,7 +237,7 @@ fn what_follows_an_answer() -> Outcome {
         assert_eq!(text, b"hello");
         Ok(())
     })?;
-    // Where messages have ends, one that is too long is none.
+    // On a socket with message boundaries, a message that is too long is rejected.
     for socket_type in [SocketType::DGRAM, SocketType::SEQPACKET] {
         let (here, there) = pair_of(socket_type);
         thread::scope(|scope| {
@@ -249,9 +259,9 @@ fn what_follows_an_answer() -> Outcome {
     Ok(())
 }
 
-/// The answer to a request that was not waited for is not the next one's.
+/// A late answer to an earlier request does not answer the next one.
 #[common::test(ROOT)]
-fn an_answer_that_comes_late() -> Outcome {
+fn a_late_answer_is_skipped() -> Outcome {
     for socket_type in [SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET] {
         let (here, there) = pair_of(socket_type);
         let socket = UnixStream::from(here);
@@ -261,7 +271,7 @@ fn an_answer_that_comes_late() -> Outcome {
             assert_eq!(error.raw_os_error(), Some(libc::EAGAIN), "{error}");
         }
         socket.set_read_timeout(None)?;
-        // Nobody waits for these.
+        // No request waits for these.
         MountOptions::new().grant_delegation(&there)?;
         let refusal = answer_to(number_of_request(&there), libc::EACCES);
         send(&there, &refusal, &[]);
@@ -276,15 +286,15 @@ fn an_answer_that_comes_late() -> Outcome {
     Ok(())
 }
 
-/// What a socket with SO_PASSPIDFD is told is closed.
+/// Pidfds that a socket with SO_PASSPIDFD receives are closed.
 #[common::test(PIDFDS)]
-fn pidfds_beside_a_message() -> Outcome {
+fn pidfds_of_a_message_are_closed() -> Outcome {
     const SO_PASSPIDFD: libc::c_int = 76;
 
     let (here, there) = pair();
     for socket in [&here, &there] {
         let on: libc::c_int = 1;
-        // SAFETY: the option is an int, and of its size.
+        // SAFETY: the option is an int, and the size is that of an int.
         let done = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
@@ -304,12 +314,14 @@ fn pidfds_beside_a_message() -> Outcome {
             assert!(bpf_pin::bpffs::FileSystem::of(&bpffs)?.is_bpffs());
             Ok(())
         })?;
-        // Of what is no request, too.
+        // The same with a message that is not a request.
         send(&there, b"x", &[]);
-        some().grant_delegation(&here).expect_err("no request");
+        delegating_options()
+            .grant_delegation(&here)
+            .expect_err("no request");
         rustix::io::read(&there, &mut [0; 64])?;
     }
-    // No other test has any.
+    // Only this test creates pidfds.
     let descriptors = std::fs::read_dir("/proc/self/fd")?;
     let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     let left: Vec<_> = links
@@ -320,7 +332,7 @@ fn pidfds_beside_a_message() -> Outcome {
 }
 
 #[common::test]
-fn a_request_that_delegates() -> Outcome {
+fn a_request_with_delegations_is_rejected() -> Outcome {
     let (here, there) = pair();
     let error = MountOptions::new()
         .delegate_maps([MapType::HASH])
@@ -330,14 +342,14 @@ fn a_request_that_delegates() -> Outcome {
         what: "delegate_maps",
         problem: "can only be set by the other side".into(),
     };
-    let because = "delegate_maps can only be set by the other side";
-    assert_mount_says(&error, REQUEST_OF, None, Some(cause), because);
+    let sentence = "delegate_maps can only be set by the other side";
+    assert_mount_error(&error, REQUEST_OF, None, Some(cause), sentence);
     let error = MountOptions::new().mode(0o10000).request_delegation(&here);
     assert!(matches!(
         error.unwrap_err().cause(),
         Some(Cause::InvalidArgument { .. })
     ));
-    // Nothing was asked for.
+    // Nothing was requested.
     drop(here);
     let mut text = vec![];
     UnixStream::from(there).read_to_end(&mut text)?;
@@ -345,24 +357,28 @@ fn a_request_that_delegates() -> Outcome {
     Ok(())
 }
 
-/// The other side does not wait, and gives no answer to who waits for none.
+/// The grantor does not wait, and sends no answer to a requester that does not wait for one.
 #[common::test(ROOT)]
-fn who_has_no_request_says_so() -> Outcome {
+fn a_requester_that_gives_up_sends_a_message() -> Outcome {
     let (here, there) = pair();
     MountOptions::new()
         .mode(0o10000)
         .request_delegation(&there)
         .expect_err("no mode");
-    let error = some().grant_delegation(&here).expect_err("no request");
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err("no request");
     let problem = "has given up";
     let cause = Some(Cause::Handshake {
         problem: problem.into(),
     });
-    assert_mount_says(&error, GRANT, None, cause, "the other side has given up");
+    assert_mount_error(&error, GRANT, None, cause, "the other side has given up");
     // What follows is not taken for a part of it.
     send(&there, b"bpffs 1.", &[]);
     send(&there, REQUEST, &[context("bpf").as_fd()]);
-    let error = some().grant_delegation(&here).expect_err("no request");
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err("no request");
     assert_eq!(
         error.cause(),
         Some(&Cause::Handshake {
@@ -377,9 +393,9 @@ fn who_has_no_request_says_so() -> Outcome {
     Ok(())
 }
 
-/// What a socket with SO_PASSCRED has been asked to tell, of every message.
+/// Credentials that a socket with SO_PASSCRED receives with every message are ignored.
 #[common::test(ROOT)]
-fn credentials_beside_a_message() -> Outcome {
+fn credentials_of_a_message_are_ignored() -> Outcome {
     let (here, there) = pair();
     for socket in [&here, &there] {
         rustix::net::sockopt::set_socket_passcred(socket, true)?;
@@ -393,9 +409,11 @@ fn credentials_beside_a_message() -> Outcome {
             Ok(())
         })?;
     }
-    // Nor do they count as descriptors.
+    // They do not count as descriptors.
     send(&there, REQUEST, &[]);
-    let error = some().grant_delegation(&here).expect_err("no descriptor");
+    let error = delegating_options()
+        .grant_delegation(&here)
+        .expect_err("no descriptor");
     let problem = "sent no descriptor";
     assert_eq!(
         error.cause(),
@@ -406,7 +424,7 @@ fn credentials_beside_a_message() -> Outcome {
     Ok(())
 }
 
-/// A socket that, when it is closed, waits for data to be taken that nobody takes.
+/// A socket that blocks on close, until its unread data is read.
 fn lingering() -> Result<(TcpStream, TcpStream), std::io::Error> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut socket = TcpStream::connect(listener.local_addr()?)?;
@@ -414,7 +432,7 @@ fn lingering() -> Result<(TcpStream, TcpStream), std::io::Error> {
     rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::from_secs(60)))?;
     socket.set_nonblocking(true)?;
     let mut idle = 0;
-    // What was taken by the other end's buffer makes room.
+    // The other end's buffer takes some of the data.
     while idle < 5 {
         match socket.write(&[0; 1 << 16]) {
             Ok(_) => idle = 0,
@@ -430,14 +448,14 @@ fn lingering() -> Result<(TcpStream, TcpStream), std::io::Error> {
 }
 
 #[common::test(ROOT)]
-fn an_answer_before_what_was_sent_is_closed() -> Outcome {
+fn the_answer_is_sent_before_received_descriptors_are_closed() -> Outcome {
     const TRIES: usize = 50;
 
-    // In the place of a context, beside others, and with what is no request.
+    // As the context, among other descriptors, and with a message that is not a request.
     for (message, count) in [(REQUEST, 1), (REQUEST, 5), (REQUEST, 253), (b"x", 1)] {
-        // A child of another test has a copy until it executes another program, and it is not closed then.
+        // A child of another test holds a copy until it executes another program. Then closing does not block.
         let mut tries = 0;
-        while !is_held_up_after_the_answer(message, count)? {
+        while !close_blocks_after_the_answer(message, count)? {
             tries += 1;
             assert!(tries < TRIES, "it was never held up");
         }
@@ -445,7 +463,7 @@ fn an_answer_before_what_was_sent_is_closed() -> Outcome {
     Ok(())
 }
 
-fn is_held_up_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> {
+fn close_blocks_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> {
     let (socket, reader) = lingering()?;
     let (here, there) = pair();
     {
@@ -457,13 +475,13 @@ fn is_held_up_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> {
     let mut there = UnixStream::from(there);
     there.set_read_timeout(Some(Duration::from_secs(20)))?;
     std::thread::scope(|scope| {
-        let granted = scope.spawn(|| some().grant_delegation(&here));
+        let granted = scope.spawn(|| delegating_options().grant_delegation(&here));
         let mut answer = [0; 20];
         let answered = there.read_exact(&mut answer);
-        // What is not held up ends right after it.
+        // If closing does not block, the thread ends right after the answer.
         std::thread::sleep(Duration::from_millis(20));
         let is_closing = !granted.is_finished();
-        // Nobody is left to take anything.
+        // No reader is left.
         drop(reader);
         granted.join().expect("no panic").expect_err("no context");
         answered.expect("an answer at once");
@@ -473,14 +491,14 @@ fn is_held_up_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> {
 }
 
 #[common::test(ROOT)]
-fn the_other_side_in_a_user_namespace_is_refused() -> Outcome {
+fn a_grantor_in_a_user_namespace_is_rejected() -> Outcome {
     child::run("bad_grants", |socket| {
         drop(socket);
         Ok(())
     })
 }
 
-pub fn that_gets_no_answer() {
+pub fn request_without_answer() {
     let error = MountOptions::new()
         .request_delegation(child::socket())
         .expect_err("nobody");

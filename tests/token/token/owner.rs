@@ -1,4 +1,4 @@
-//! Whose mode and owner a delegated bpffs has.
+//! Mode and owner of a delegated bpffs: set by the requester, the grantor or both.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +33,7 @@ fn both(child: &MountOptions, parent: &MountOptions) -> (Result<Detached>, Resul
 }
 
 #[common::test(ROOT)]
-fn the_grantors_mode_comes_first() -> Outcome {
+fn the_mode_of_the_grantor_takes_precedence() -> Outcome {
     for (child, parent, expected) in [
         (new().mode(0o711), new(), 0o1711),
         (new(), new().mode(0o750), 0o1750),
@@ -50,7 +50,7 @@ fn the_grantors_mode_comes_first() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn the_grantors_owner_comes_first() -> Outcome {
+fn the_owner_of_the_grantor_takes_precedence() -> Outcome {
     for (child, parent, expected) in [
         (new().uid(3).gid(4), new(), (3, 4)),
         (new(), new().uid(5).gid(6), (5, 6)),
@@ -65,7 +65,7 @@ fn the_grantors_owner_comes_first() -> Outcome {
             assert_eq!((root.uid(), root.gid()), expected);
             continue;
         }
-        // Whoever asks for what the kernel ignores is told so.
+        // Requesting an option that the kernel ignores is an error.
         let is_ignored = |error: &bpf_pin::Error| {
             let since = Some(Version::new(6, 8));
             let option = |option| Cause::OptionIgnored { option, since };
@@ -91,50 +91,50 @@ fn the_grantors_owner_comes_first() -> Outcome {
     Ok(())
 }
 
-/// Of the owner that was asked for by one side or the other.
-fn refused() -> (Option<i32>, Cause, String) {
+/// The error for an owner set by either side.
+fn unmapped_owner_error() -> (Option<i32>, Cause, String) {
     let option = "uid";
     if knows_owners() {
         let problem =
             "5 has no mapping in this thread's user namespace, or none in that of the bpffs";
-        let because = format!("uid {problem}");
+        let sentence = format!("uid {problem}");
         let cause = Cause::InvalidArgument {
             what: option,
             problem: problem.into(),
         };
-        return (Some(libc::EINVAL), cause, because);
+        return (Some(libc::EINVAL), cause, sentence);
     }
     let since = Some(Version::new(6, 8));
-    let because = "the kernel ignored the option uid (Linux 6.8)";
+    let sentence = "the kernel ignored the option uid (Linux 6.8)";
     (
         None,
         Cause::OptionIgnored { option, since },
-        because.to_owned(),
+        sentence.to_owned(),
     )
 }
 
 #[common::test(ROOT)]
-fn owners_who_are_not_mapped() -> Outcome {
+fn an_owner_without_a_mapping_is_rejected() -> Outcome {
     child::run("unmapped", |socket| {
         let error = new().grant_delegation(&socket).expect_err("no request");
         let problem = "has given up";
         let cause = Some(Cause::Handshake {
             problem: problem.into(),
         });
-        assert_mount_says(&error, GRANT, None, cause, "the other side has given up");
+        assert_mount_error(&error, GRANT, None, cause, "the other side has given up");
 
         let granted = new().uid(5).grant_delegation(&socket);
         let error = granted.expect_err("the other side has no such user");
-        let (errno, cause, because) = refused();
-        assert_mount_says(&error, GRANT, errno, Some(cause), &because);
-        // Nothing of all that stands in the way.
+        let (errno, cause, sentence) = unmapped_owner_error();
+        assert_mount_error(&error, GRANT, errno, Some(cause), &sentence);
+        // Nothing of this prevents a valid request.
         let mapped = if knows_owners() { new().uid(0) } else { new() };
         let granted = mapped.grant_delegation(&socket);
         if is_for_user_namespaces() {
             return Ok(granted?);
         }
         let error = granted.expect_err("no bpffs for a user namespace");
-        assert_mount_says(&error, GRANT, Some(libc::EPERM), None, "EPERM");
+        assert_mount_error(&error, GRANT, Some(libc::EPERM), None, "EPERM");
         Ok(())
     })
 }
@@ -146,17 +146,17 @@ fn is_for_user_namespaces() -> bool {
 pub fn with_one_user() {
     let socket = child::socket();
     let error = new().uid(5).request_delegation(&socket).unwrap_err();
-    let (errno, cause, because) = refused();
-    assert_mount_says(&error, REQUEST_OF, errno, Some(cause), &because);
+    let (errno, cause, sentence) = unmapped_owner_error();
+    assert_mount_error(&error, REQUEST_OF, errno, Some(cause), &sentence);
 
     let error = new().request_delegation(&socket).unwrap_err();
     let (errno, name) = match knows_owners() {
         true => (libc::EINVAL, "EINVAL"),
         false => (libc::EOPNOTSUPP, "EOPNOTSUPP"),
     };
-    let because = format!("the other side refused: {name}");
+    let sentence = format!("the other side refused: {name}");
     let cause = Some(Cause::PeerRefused { errno });
-    assert_mount_says(&error, REQUEST_OF, None, cause, &because);
+    assert_mount_error(&error, REQUEST_OF, None, cause, &sentence);
 
     let bpffs = new().request_delegation(&socket);
     if is_for_user_namespaces() {
@@ -164,6 +164,6 @@ pub fn with_one_user() {
         return;
     }
     let cause = Some(Cause::PeerRefused { errno: libc::EPERM });
-    let because = "the other side refused: EPERM";
-    assert_mount_says(&bpffs.unwrap_err(), REQUEST_OF, None, cause, because);
+    let sentence = "the other side refused: EPERM";
+    assert_mount_error(&bpffs.unwrap_err(), REQUEST_OF, None, cause, sentence);
 }

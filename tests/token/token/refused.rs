@@ -1,4 +1,4 @@
-//! Where no token is to be had, and why.
+//! Failures of creating a token, with their causes.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -28,19 +28,19 @@ fn unsupported() -> (Option<i32>, Option<Cause>, &'static str) {
         what: "BPF tokens",
         since: Version::new(6, 9),
     };
-    let because = "this kernel does not support BPF tokens (Linux 6.9)";
-    (Some(libc::EINVAL), Some(cause), because)
+    let sentence = "this kernel does not support BPF tokens (Linux 6.9)";
+    (Some(libc::EINVAL), Some(cause), sentence)
 }
 
 #[common::test(ROOT)]
-fn in_the_initial_user_namespace() -> Outcome {
+fn a_token_requires_a_user_namespace() -> Outcome {
     let options = if is_too_old() {
         MountOptions::new()
     } else {
-        some()
+        delegating_options()
     };
     let error = Token::create(options.detached()?).expect_err("the initial namespace");
-    let (errno, cause, because) = match is_too_old() {
+    let (errno, cause, sentence) = match is_too_old() {
         true => unsupported(),
         false => (
             Some(libc::EOPNOTSUPP),
@@ -48,12 +48,12 @@ fn in_the_initial_user_namespace() -> Outcome {
             "this thread is in the initial user namespace, which has no tokens and needs none",
         ),
     };
-    assert_token_says(&error, errno, cause, because);
+    assert_token_error(&error, errno, cause, sentence);
     Ok(())
 }
 
 #[common::test(ROOT)]
-fn of_what_is_no_root_of_a_bpffs() -> Outcome {
+fn a_token_requires_the_root_of_a_bpffs() -> Outcome {
     let bpffs = MountOptions::new().detached()?;
     fs::create_dir(bpffs.path().join("sub"))?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -66,62 +66,62 @@ fn of_what_is_no_root_of_a_bpffs() -> Outcome {
     ];
     if is_too_old() {
         for error in &errors {
-            let (errno, cause, because) = unsupported();
-            assert_token_says(error, errno, cause, because);
+            let (errno, cause, sentence) = unsupported();
+            assert_token_error(error, errno, cause, sentence);
         }
         return Ok(());
     }
-    // Of a mount that is attached nowhere, paths begin at its root.
+    // A path in a detached mount starts at the root of the mount.
     let cause = Cause::NotTheRoot {
         path: Some("/sub".into()),
         mount_point: None,
     };
-    let because = "/sub is a directory within a bpffs, not its root";
-    assert_token_says(&errors[0], einval, Some(cause), because);
+    let sentence = "/sub is a directory within a bpffs, not its root";
+    assert_token_error(&errors[0], einval, Some(cause), sentence);
     let cause = Cause::NotBpffs {
         path: "/proc".into(),
         found: FileSystem::of(&proc)?,
         missing: None,
         hidden: None,
     };
-    assert_token_says(
+    assert_token_error(
         &errors[1],
         einval,
         Some(cause),
         "/proc is on proc, not on a bpffs",
     );
-    // Before anything is asked of bpf(2).
+    // Before any bpf(2) call.
     let file = fs::File::open("/proc/self/status")?;
     let error = Token::create(&file).expect_err("a file");
-    assert_token_says(&error, Some(libc::ENOTDIR), None, "ENOTDIR");
+    assert_token_error(&error, Some(libc::ENOTDIR), None, "ENOTDIR");
     Ok(())
 }
 
 #[common::test(TOKENS)]
-fn of_a_bpffs_that_delegates_nothing() -> Outcome {
+fn a_token_requires_a_delegation() -> Outcome {
     child::run("nothing_delegated", |socket| {
         Ok(MountOptions::new().grant_delegation(&socket)?)
     })
 }
 
-pub fn of_nothing() {
+pub fn request_without_delegation() {
     let bpffs = child::granted(&MountOptions::new()).unwrap();
     assert!(bpffs.delegation().unwrap().is_empty());
     let error = Token::create(&bpffs).expect_err("nothing is delegated");
-    let because = "the bpffs delegates nothing: mount it with delegation options";
-    assert_token_says(
+    let sentence = "the bpffs delegates nothing: mount it with delegation options";
+    assert_token_error(
         &error,
         Some(libc::ENOENT),
         Some(Cause::NothingDelegated),
-        because,
+        sentence,
     );
 }
 
-/// A bpffs with a delegation, but created for the initial user namespace.
+/// A bpffs with a delegation, created for the initial user namespace.
 #[common::test(TOKENS)]
-fn of_another_namespaces_bpffs() -> Outcome {
+fn a_bpffs_of_another_user_namespace_creates_no_token() -> Outcome {
     child::run("foreign", |socket| {
-        let bpffs = some().detached()?;
+        let bpffs = delegating_options().detached()?;
         let fds = [bpffs.as_fd()];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -132,7 +132,7 @@ fn of_another_namespaces_bpffs() -> Outcome {
     })
 }
 
-pub fn of_another_namespace() {
+pub fn use_foreign_bpffs() {
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0];
@@ -148,18 +148,20 @@ pub fn of_another_namespace() {
         panic!("no descriptor");
     };
     let error = Token::create(fds.next().unwrap()).expect_err("it is another's");
-    let because = "the bpffs belongs to another user namespace than this thread's";
-    assert_token_says(
+    let sentence = "the bpffs belongs to another user namespace than this thread's";
+    assert_token_error(
         &error,
         Some(libc::EPERM),
         Some(Cause::ForeignUserNamespace { what: "bpffs" }),
-        because,
+        sentence,
     );
 }
 
 #[common::test(TOKENS)]
-fn without_cap_bpf() -> Outcome {
-    child::run("powerless", |socket| Ok(some().grant_delegation(&socket)?))
+fn a_token_requires_cap_bpf() -> Outcome {
+    child::run("powerless", |socket| {
+        Ok(delegating_options().grant_delegation(&socket)?)
+    })
 }
 
 pub fn grant_without_cap_bpf() {
@@ -172,6 +174,6 @@ pub fn grant_without_cap_bpf() {
         capability: Capability::Bpf,
         needed_for: "creating a token",
     };
-    let because = "this thread lacks CAP_BPF, needed for creating a token";
-    assert_token_says(&error, Some(libc::EPERM), Some(cause), because);
+    let sentence = "this thread lacks CAP_BPF, needed for creating a token";
+    assert_token_error(&error, Some(libc::EPERM), Some(cause), sentence);
 }

@@ -1,4 +1,4 @@
-//! What a token is good for.
+//! Creating maps and loading programs with a token.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,8 +15,10 @@ use crate::token::child;
 use crate::token::*;
 
 #[common::test(TOKENS)]
-fn maps_and_programs_by_a_token() -> Outcome {
-    child::run("delegated", |socket| Ok(some().grant_delegation(&socket)?))
+fn a_token_allows_what_is_delegated() -> Outcome {
+    child::run("delegated", |socket| {
+        Ok(delegating_options().grant_delegation(&socket)?)
+    })
 }
 
 fn map_spec<'fd>(map_type: MapType) -> MapSpec<'fd> {
@@ -47,9 +49,9 @@ fn assert_not_delegated<T: std::fmt::Debug>(result: Result<T>, what: &str) {
     );
 }
 
-/// In the user namespace.
+/// Runs in the user namespace.
 pub fn delegated() {
-    // Not without.
+    // Without a token it fails.
     let lru = map_spec(MapType::LRU_HASH);
     assert_eq!(
         lru.create().unwrap_err().cause(),
@@ -90,7 +92,7 @@ pub fn delegated() {
 
     let token = Token::create(&bpffs).unwrap();
     assert_eq!(token.info().unwrap(), granted);
-    // As a kernel before Linux 6.17 has it.
+    // The same from fdinfo, as on a kernel before Linux 6.17.
     let by_proc = denied(
         Some(abi::BPF_OBJ_GET_INFO_BY_FD),
         libc::EINVAL as u32,
@@ -100,7 +102,7 @@ pub fn delegated() {
 
     let map = lru.clone().token(&token).create().unwrap();
     assert!(map.id().unwrap() > 0);
-    // The flag is not the map's.
+    // The map does not report the flag.
     assert_eq!(map.info().unwrap().flags.bits() & abi::BPF_F_TOKEN_FD, 0);
     let map = map.pin(bpffs.path().join("map")).unwrap();
     assert_eq!(
@@ -124,7 +126,7 @@ pub fn delegated() {
     let wrong = load(ProgType::XDP, other, Some(&token));
     assert_not_delegated(wrong, "programs for xdp_devmap");
 
-    // A token outlives what it was made of, and is known again.
+    // A token outlives its bpffs, and its descriptor is recognized.
     bpffs
         .unmount()
         .map_err(Error::from)
@@ -135,11 +137,11 @@ pub fn delegated() {
     assert!(format!("{token:?}").starts_with("Token"));
 }
 
-/// 0 is a descriptor as any, also where the kernel takes it for none in other fields.
+/// Descriptor 0 is valid here, although 0 means none in other fields.
 #[common::test(TOKENS)]
-fn a_token_that_is_standard_input() -> Outcome {
+fn descriptor_0_can_be_a_token() -> Outcome {
     child::run("standard_input", |socket| {
-        Ok(some().grant_delegation(&socket)?)
+        Ok(delegating_options().grant_delegation(&socket)?)
     })
 }
 
@@ -148,7 +150,7 @@ pub fn as_standard_input() {
     let token = Token::create(bpffs.as_fd()).unwrap();
     rustix::stdio::dup2_stdin(&token).unwrap();
     drop(token);
-    // SAFETY: nobody else in this process uses it from here on.
+    // SAFETY: only this code uses it from here on.
     let zero = unsafe { OwnedFd::from_raw_fd(0) };
     let token = Token::try_from(zero).unwrap();
     assert_eq!(token.as_fd().as_raw_fd(), 0);
@@ -158,7 +160,7 @@ pub fn as_standard_input() {
 }
 
 #[common::test(&[cap::BPF])]
-fn what_is_no_token() -> Outcome {
+fn descriptors_that_are_not_tokens_are_rejected() -> Outcome {
     let map = hash();
     let id = map.id()?;
     let failed = Token::try_from(OwnedFd::from(map)).expect_err("a map");
@@ -167,7 +169,7 @@ fn what_is_no_token() -> Outcome {
     let operation = Operation::TokenFromFd;
     assert_eq!(failed.error().operation(), operation);
     assert_eq!(Map::try_from(failed.into_object())?.id()?, id);
-    // A file that is named as a token is.
+    // A file with the name of a token.
     let dir = tempfile::tempdir()?;
     let forged = dir.path().join("bpf-token");
     let file = std::fs::File::create(&forged)?;
@@ -186,7 +188,7 @@ fn what_is_no_token() -> Outcome {
 }
 
 #[common::test]
-fn a_flag_without_a_token() -> Outcome {
+fn the_token_flag_requires_a_token() -> Outcome {
     let flags = bpf_pin::types::MapFlags::from_bits_retain(abi::BPF_F_TOKEN_FD);
     let error = map_spec(MapType::HASH)
         .flags(flags)
