@@ -1,9 +1,9 @@
-//! Elements in batches: each once, none lost, whatever the type and the kernel make of it; and an error
-//! says how many were done before.
+//! Batches: each element exactly once, for every type and kernel, and errors that report how many elements
+//! were done.
 
+mod failures;
 mod fallback;
 mod lock;
-mod mistakes;
 mod race;
 mod take;
 mod uncounted;
@@ -20,7 +20,7 @@ use common::*;
 const BPF: &[Need] = &[cap::BPF];
 
 #[common::test(BPF)]
-fn a_hash_in_batches() -> Outcome {
+fn a_hash_is_read_and_changed_in_batches() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000).flags(flags))?;
     }
@@ -31,7 +31,7 @@ fn value_of(key: u32) -> u64 {
     u64::from(key) << 32 | 0x5eed
 }
 
-/// Keys from 0 on, and their values.
+/// Keys from 0 on, with their values.
 fn numbers(count: u32) -> (Vec<u32>, Vec<u64>) {
     (0..count).map(|key| (key, value_of(key))).unzip()
 }
@@ -40,7 +40,7 @@ fn all(count: u32) -> BTreeMap<u32, u64> {
     (0..count).map(|key| (key, value_of(key))).collect()
 }
 
-/// Puts 2000 elements in and reads them in several ways, each element once.
+/// Inserts 2000 elements and reads them in several ways, each exactly once.
 fn in_batches(spec: MapSpec<'_>) -> Outcome {
     const COUNT: u32 = 2000;
     let map = spec.create()?;
@@ -65,7 +65,7 @@ fn in_batches(spec: MapSpec<'_>) -> Outcome {
             }
         }
         assert_eq!(seen, all(COUNT), "in batches of {room}");
-        // At the end there is no more, and no call is made.
+        // At the end nothing follows, without a call.
         let any = ElemFlags::ANY;
         assert_eq!(
             elems.lookup_batch(&mut cursor, &mut keys, &mut values, any)?,
@@ -83,7 +83,7 @@ fn in_batches(spec: MapSpec<'_>) -> Outcome {
     seen.sort_unstable();
     assert!(seen.into_iter().eq(all(COUNT)));
 
-    // As bytes, lent.
+    // As borrowed bytes.
     let bytes = map.elements::<[u8], [u8]>()?;
     let (mut iter, mut seen) = (bytes.iter(), BTreeMap::new());
     while let Some(entry) = iter.next_ref() {
@@ -113,13 +113,13 @@ fn in_batches(spec: MapSpec<'_>) -> Outcome {
 }
 
 #[common::test(BPF)]
-fn an_lru_hash_in_batches() -> Outcome {
+fn an_lru_hash_is_read_and_changed_in_batches() -> Outcome {
     in_batches(MapSpec::new(MapType::LRU_HASH, 4, 8, 1 << 16))
 }
 
 /// Linux 7.2.
 #[common::test(BPF)]
-fn a_resizable_hash_in_batches() -> Outcome {
+fn a_resizable_hash_is_read_and_changed_in_batches() -> Outcome {
     let spec = MapSpec::new(MapType::RHASH, 4, 8, 3000).flags(MapFlags::NO_PREALLOC);
     if kernel(7, 2).unmet().is_some() {
         let error = spec.create().expect_err("a type that is not known yet");
@@ -130,7 +130,7 @@ fn a_resizable_hash_in_batches() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_whole_map_at_once() -> Outcome {
+fn to_vecs_returns_the_whole_map() -> Outcome {
     for count in [0, 1, 2, 4095, 4096, 4097, 10_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 10_000).create()?;
         let elems = map.elements::<u32, u64>()?;
@@ -147,25 +147,25 @@ fn a_whole_map_at_once() -> Outcome {
     Ok(())
 }
 
-/// The memory of this process, in bytes, that is there.
+/// The resident memory of this process, in bytes.
 fn resident() -> usize {
     let text = fs::read_to_string("/proc/thread-self/statm").expect("/proc");
     let pages = text.split_whitespace().nth(1).expect("a number");
     pages.parse::<usize>().expect("a number") * 4096
 }
 
-/// What a map could hold says nothing of what it holds.
+/// The limit of a map does not determine the memory for its elements.
 #[common::test(BPF)]
-fn a_map_with_room_for_millions() -> Outcome {
+fn reading_a_large_nearly_empty_map_takes_little_memory() -> Outcome {
     for (map_type, key_size, max_entries) in [
         (MapType::HASH, 8, 4_000_000),
-        // Of which none is made before it is put in. More than four gigabytes some kernels refuse.
+        // Elements are allocated on insertion. Some kernels reject more than four gigabytes.
         (MapType::LPM_TRIE, 8, 20_000_000),
     ] {
         let spec = MapSpec::new(map_type, key_size, 64, max_entries);
         let map = spec.flags(MapFlags::NO_PREALLOC).create()?;
         let elems = map.elements::<[u8], [u8]>()?;
-        // Of a trie each is a length, and that many bits.
+        // A key of a trie is a length and that many bits.
         let keys = [[0, 0], [8, 0], [32, 7_u32]];
         let (keys, values) = (bytemuck::cast_slice(&keys), [7; 3 * 64]);
         elems.update_batch(keys, &values, ElemFlags::ANY)?;
@@ -188,7 +188,7 @@ fn a_map_with_room_for_millions() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn an_array_in_batches() -> Outcome {
+fn an_array_is_read_and_updated_in_batches() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 10_000).create()?;
     let elems = map.elements::<u32, u64>()?;
     let (keys, values) = numbers(10_000);
@@ -208,7 +208,7 @@ fn an_array_in_batches() -> Outcome {
         }
         assert_eq!(next, 10_000, "in batches of {room}");
     }
-    // An index beyond the last, and what was done before it.
+    // An index out of range, and the number of elements before it.
     let error = elems.update_batch(&[1, 2, 10_000, 3], &[0; 4], ElemFlags::ANY);
     let error = error.expect_err("an index that is not below 10000");
     assert!(error.operation() == Operation::UpdateBatch && error.elements_done() == 2);
@@ -223,7 +223,7 @@ fn an_array_in_batches() -> Outcome {
         [1, 2, 3].map(|key| elems.lookup(&key).unwrap()),
         [Some(0), Some(0), Some(value_of(3))]
     );
-    // Arrays keep their elements.
+    // An array has no delete.
     for error in [
         elems.delete_batch(&[0, 1]).expect_err("a delete"),
         elems.clear().expect_err("a delete of all"),
@@ -237,10 +237,10 @@ fn an_array_in_batches() -> Outcome {
     Ok(())
 }
 
-/// A hash gives a bucket at once or not at all, so some room is too little; more is enough, and what
-/// comes then follows on what came before.
+/// A hash returns a bucket as a whole, so a buffer may be too short. A larger buffer works, and continues after
+/// the elements that were read before.
 #[common::test(BPF)]
-fn a_larger_bucket_than_there_is_room_for() -> Outcome {
+fn a_bucket_larger_than_the_buffer_is_an_error() -> Outcome {
     const COUNT: u32 = 1000;
     let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
     let elems = map.elements::<u32, u64>()?;
@@ -278,9 +278,9 @@ fn a_larger_bucket_than_there_is_room_for() -> Outcome {
     Ok(())
 }
 
-/// Values so large that a buffer has room for two, in a hash with buckets of more.
+/// Values so large that a buffer holds two, in a hash with larger buckets.
 #[common::test(BPF)]
-fn buffers_grow_with_a_bucket() -> Outcome {
+fn buffers_grow_for_a_larger_bucket() -> Outcome {
     const COUNT: u32 = 64;
     const SIZE: usize = 1 << 17;
     let fill = |elems: &Elements<[u8], [u8], Map>| -> bpf_pin::Result<()> {
@@ -289,7 +289,7 @@ fn buffers_grow_with_a_bucket() -> Outcome {
         }
         Ok(())
     };
-    // Each map hashes in another way; one in two hundred has no three keys in one bucket.
+    // Each map has its own hash seed. One in two hundred has no bucket with three keys.
     let mut made = (0..8).map(|_| -> bpf_pin::Result<_> {
         let map = MapSpec::new(MapType::HASH, 4, SIZE as u32, COUNT).create()?;
         let elems = Elements::<[u8], [u8], _>::new(map)?;
@@ -348,7 +348,7 @@ fn buffers_grow_with_a_bucket() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn keys_larger_than_a_cursor() -> Outcome {
+fn keys_larger_than_the_inline_cursor_work() -> Outcome {
     for (map_type, flags) in [
         (MapType::HASH, MapFlags::empty()),
         (MapType::LRU_HASH, MapFlags::empty()),
@@ -359,7 +359,7 @@ fn keys_larger_than_a_cursor() -> Outcome {
         let elems = map.elements::<[u32; 64], u32>()?;
         let key = |n: u32| {
             let mut key = [n; 64];
-            // As many bits as may be, of a trie.
+            // The longest prefix of a trie.
             key[0] = 252 * 8;
             key
         };
@@ -383,7 +383,7 @@ fn keys_larger_than_a_cursor() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn values_per_cpu() -> Outcome {
+fn per_cpu_values_are_read_and_changed_in_batches() -> Outcome {
     for map_type in [
         MapType::PERCPU_HASH,
         MapType::PERCPU_ARRAY,
@@ -441,7 +441,7 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
         count += got;
     }
     assert_eq!(count, COUNT as usize);
-    // One value too few, and no call.
+    // One value too few, without a call.
     let error = view.update_batch(&keys, &values[1..], ElemFlags::ANY);
     let error = error.expect_err("one value too few");
     assert_eq!(error.raw_os_error(), None, "{error}");

@@ -1,4 +1,4 @@
-//! What a map is compared with: all that differs, and nothing that is the kernel's own doing.
+//! Comparing maps with specs: reports all differences, and nothing that the kernel changes itself.
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::{MapFields, Mismatch};
@@ -13,7 +13,7 @@ fn spec() -> MapSpec<'static> {
 }
 
 #[common::test(&[cap::BPF])]
-fn all_that_differs_is_told_at_once() -> Outcome {
+fn every_difference_is_reported() -> Outcome {
     let map = spec().name("flows").create()?;
     let nothing = hash();
     let other = MapSpec::new(MapType::LRU_HASH, 8, 16, 4096)
@@ -44,7 +44,7 @@ fn all_that_differs_is_told_at_once() -> Outcome {
             "map_name is \"flows\", not \"other\"",
         ]
     );
-    // As a sentence.
+    // The sentence of each difference.
     let cause = Cause::Mismatch {
         id: 17,
         mismatches: mismatches[1..3].to_vec(),
@@ -57,7 +57,7 @@ fn all_that_differs_is_told_at_once() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn each_field_alone() -> Outcome {
+fn each_field_is_compared() -> Outcome {
     let map = spec().create()?;
     assert_eq!(spec().compare(&map)?, []);
     let (expected, found) = (1512, 8);
@@ -70,7 +70,7 @@ fn each_field_alone() -> Outcome {
         MapSpec::new(MapType::HASH, 5, 8, 1024).compare(&map)?,
         [Mismatch::KeySize { expected, found }]
     );
-    // Of a type with another prefix of the same name, and of a newer one.
+    // A type whose name has a common prefix, and a newer type.
     for expected in [MapType::ARRAY, MapType(4711)] {
         let found = MapType::HASH;
         assert_eq!(
@@ -87,7 +87,7 @@ fn each_field_alone() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn fields_that_are_not_compared() -> Outcome {
+fn only_the_given_fields_are_compared() -> Outcome {
     let map = spec().name("flows").create()?;
     let larger = MapSpec::new(MapType::HASH, 4, 8, 4096).name("other");
     assert_eq!(larger.compare(&map)?.len(), 1, "a name is not compared");
@@ -104,7 +104,7 @@ fn fields_that_are_not_compared() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn types_in_btf_when_asked_for() -> Outcome {
+fn btf_types_are_compared_on_request() -> Outcome {
     const TYPES: MapFields = MapFields::BTF_KEY_TYPE_ID.union(MapFields::BTF_VALUE_TYPE_ID);
     let (btf, again) = (own_btf(), own_btf());
     let fields = |mismatches: Vec<Mismatch>| -> MapFields {
@@ -115,7 +115,7 @@ fn types_in_btf_when_asked_for() -> Outcome {
     let described = hash.clone().btf(&btf, 1, 1);
     let map = described.create()?;
     assert_eq!(map.info()?.btf_id, btf.id()?);
-    // A number of a type says little where the BTF may be another's.
+    // By default type ids are not compared, because the BTF objects may differ.
     for (spec, map) in [(&hash, &map), (&described, &plain), (&described, &map)] {
         assert_eq!(spec.compare(map)?, []);
     }
@@ -127,13 +127,13 @@ fn types_in_btf_when_asked_for() -> Outcome {
     assert_eq!(with_types(&hash, &map)?, TYPES);
     assert_eq!(with_types(&hash, &plain)?, MapFields::empty());
     assert_eq!(with_types(&described, &map)?, MapFields::empty());
-    // The same loaded once more has another id.
+    // The same BTF loaded again has another id.
     assert_ne!(again.id()?, btf.id()?);
     let reloaded = hash.clone().btf(&again, 1, 1);
     assert_eq!(with_types(&reloaded, &map)?, MapFields::empty());
     let key_alone = hash.btf(&btf, 1, 2);
     assert_eq!(with_types(&key_alone, &map)?, MapFields::BTF_VALUE_TYPE_ID);
-    // The like is of the sizes, not of the types.
+    // A spec of the map has its sizes, not its types.
     let like = MapSpec::of(&map)?;
     assert_eq!(like.compare(&map)?, []);
     assert_eq!(with_types(&like, &map)?, TYPES);
@@ -141,9 +141,9 @@ fn types_in_btf_when_asked_for() -> Outcome {
     Ok(())
 }
 
-/// Of maps that no machine makes at hand, too: as if one had told so.
+/// Also for maps that this machine cannot create, from constructed info.
 #[common::test(&[cap::BPF])]
-fn the_like_has_every_field() -> Outcome {
+fn spec_of_info_has_every_field() -> Outcome {
     let all = MapFields::all() - MapFields::BTF_KEY_TYPE_ID - MapFields::BTF_VALUE_TYPE_ID;
     let plain = spec().create()?.info()?;
     let mut told = plain.clone();
@@ -163,7 +163,7 @@ fn the_like_has_every_field() -> Outcome {
     Ok(())
 }
 
-/// Specs whose maps tell of other fields than were asked for.
+/// Specs whose maps report other fields than requested.
 fn changed() -> Vec<MapSpec<'static>> {
     let with = |map_type, flags| MapSpec::new(map_type, 4, 8, 5).flags(flags);
     vec![
@@ -180,7 +180,7 @@ fn changed() -> Vec<MapSpec<'static>> {
 }
 
 #[common::test(ROOT)]
-fn a_spec_fits_what_it_has_created() -> Outcome {
+fn a_map_fits_the_spec_that_created_it() -> Outcome {
     for spec in changed() {
         assert_eq!(spec.compare(&spec.create()?)?, [], "{spec:?}");
     }
@@ -188,7 +188,7 @@ fn a_spec_fits_what_it_has_created() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn the_like_of_a_map_fits_it() -> Outcome {
+fn a_map_fits_its_own_spec() -> Outcome {
     for spec in changed() {
         let map = spec.name("flows").create()?;
         let like = MapSpec::of(&map)?;
@@ -201,8 +201,8 @@ fn the_like_of_a_map_fits_it() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_loaders_round_up() -> Outcome {
-    // SAFETY: sysconf takes a number and gives one.
+fn fields_that_loaders_round_fit() -> Outcome {
+    // SAFETY: sysconf takes a number and returns one.
     let (page, cpus) = unsafe {
         (
             libc::sysconf(libc::_SC_PAGESIZE) as u32,

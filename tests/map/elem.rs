@@ -1,6 +1,6 @@
-//! The elements of maps: what goes in comes out, and what cannot be done says why and does nothing.
+//! Elements: what is inserted is found, and a failing command explains why and changes nothing.
 
-mod lacking;
+mod missing_commands;
 mod task_storage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,12 +35,12 @@ fn errno<T: std::fmt::Debug>(result: bpf_pin::Result<T>) -> i32 {
     error.raw_os_error().expect("an errno")
 }
 
-/// The kernel's own.
+/// The kernel's ENOTSUPP.
 const ENOTSUPP: i32 = 524;
 
 #[common::test(BPF)]
-fn hash_as_bytes() -> Outcome {
-    // Sizes that are those of no integer.
+fn a_hash_is_used_as_bytes() -> Outcome {
+    // Sizes of no integer type.
     let map = create(MapType::HASH, 3, 5, 4);
     let elems = map.elements::<[u8], [u8]>()?;
     assert_eq!((elems.key_len(), elems.value_len()), (3, 5));
@@ -65,7 +65,7 @@ fn hash_as_bytes() -> Outcome {
     assert!(elems.next_key(None, &mut next)?);
     assert_eq!(&next, b"abc");
     assert!(!elems.next_key(Some(b"abc"), &mut next)?);
-    // The first key follows one that is not there.
+    // The first key follows a key that does not exist.
     next = [0; 3];
     assert!(elems.next_key(Some(b"xyz"), &mut next)?);
     assert_eq!(&next, b"abc");
@@ -79,9 +79,9 @@ fn hash_as_bytes() -> Outcome {
     Ok(())
 }
 
-/// A filter that answers in the kernel's place writes nothing: sizes of 0, of no type.
+/// A filter that answers instead of the kernel leaves zeroes: sizes of 0, and no type.
 #[common::test(BPF)]
-fn forged_sizes_make_no_view() -> Outcome {
+fn forged_sizes_are_rejected() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY, MapType::PERCPU_ARRAY] {
         let map = create(map_type, 4, 8, 4);
         common::denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
@@ -98,10 +98,10 @@ fn forged_sizes_make_no_view() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn array() -> Outcome {
+fn an_array_has_all_its_elements() -> Outcome {
     let map = create(MapType::ARRAY, 4, 8, 3);
     let elems = map.elements::<u32, u64>()?;
-    // All of them are there from the beginning, in order.
+    // All elements exist from the start, in order.
     let all: Vec<(u32, u64)> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(0, 0), (1, 0), (2, 0)]);
     elems.update(&1, &u64::MAX, ElemFlags::ANY)?;
@@ -150,7 +150,7 @@ fn array() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn lru_drops_and_is_never_full() -> Outcome {
+fn an_lru_hash_evicts_and_is_never_full() -> Outcome {
     let map = create(MapType::LRU_HASH, 4, 8, 64);
     let elems = map.elements::<u32, u64>()?;
     for key in 0..1000 {
@@ -171,7 +171,7 @@ struct Prefix {
 }
 
 #[common::test(BPF)]
-fn trie_finds_the_longest_prefix() -> Outcome {
+fn a_trie_finds_the_longest_prefix() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 4, 8).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = map.elements::<Prefix, u32>()?;
@@ -198,7 +198,7 @@ fn trie_finds_the_longest_prefix() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn queue_and_stack_have_no_keys() -> Outcome {
+fn queues_and_stacks_have_no_keys() -> Outcome {
     for (map_type, first, then) in [(MapType::QUEUE, 1, 1), (MapType::STACK, 1, 2)] {
         let map = create(map_type, 0, 4, 2);
         let bytes = map.elements::<[u8], [u8]>()?;
@@ -206,7 +206,7 @@ fn queue_and_stack_have_no_keys() -> Outcome {
         let elems = map.elements::<(), u32>()?;
         assert_eq!(elems.lookup(&())?, None);
         elems.update(&(), &1, ElemFlags::ANY)?;
-        // A look leaves it there.
+        // A lookup does not remove it.
         assert_eq!(elems.lookup(&())?, Some(first));
         assert_eq!(elems.lookup(&())?, Some(first));
         elems.update(&(), &2, ElemFlags::ANY)?;
@@ -214,7 +214,7 @@ fn queue_and_stack_have_no_keys() -> Outcome {
 
         let error = elems.update(&(), &3, ElemFlags::ANY).expect_err("no room");
         assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
-        // With EXIST the oldest makes room.
+        // EXIST replaces the oldest.
         elems.update(&(), &3, ElemFlags::EXIST)?;
         let next = if map_type == MapType::QUEUE { 2 } else { 3 };
         assert_eq!(elems.lookup(&())?, Some(next));
@@ -244,14 +244,14 @@ fn queue_and_stack_have_no_keys() -> Outcome {
 }
 
 #[common::test(BLOOM)]
-fn bloom_filter() -> Outcome {
+fn a_bloom_filter_finds_inserted_values() -> Outcome {
     let map = create(MapType::BLOOM_FILTER, 0, 8, 64);
     let elems = map.elements::<[u8], [u8]>()?;
     for number in 0..64u64 {
         elems.update(&[], &number.to_ne_bytes(), ElemFlags::ANY)?;
     }
     for number in 0..64u64 {
-        // Here the value goes in, and stays as it is.
+        // The value is the input and stays unchanged.
         let mut value = number.to_ne_bytes();
         assert!(
             elems.lookup_into(&[], &mut value, ElemFlags::ANY)?,
@@ -268,7 +268,7 @@ fn bloom_filter() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn programs_go_in_and_ids_come_out() -> Outcome {
+fn prog_arrays_return_ids() -> Outcome {
     let map = create(MapType::PROG_ARRAY, 4, 4, 2);
     let elems = map.elements::<u32, u32>()?;
     let prog = prog();
@@ -302,7 +302,7 @@ fn programs_go_in_and_ids_come_out() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn maps_go_in_and_ids_come_out() -> Outcome {
+fn maps_of_maps_return_ids() -> Outcome {
     let inner = create(MapType::ARRAY, 4, 8, 1);
     let spec = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2);
     let map = spec.inner_map(&inner).create()?;
@@ -318,9 +318,8 @@ fn maps_go_in_and_ids_come_out() -> Outcome {
     Ok(())
 }
 
-/// The key is a descriptor of the socket, so there are no keys to be had.
 #[common::test(BPF)]
-fn flags_decide_on_what_is_there() -> Outcome {
+fn flags_require_or_forbid_an_existing_key() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.elements::<u32, u64>()?;
     let error = elems.update(&1, &1, ElemFlags::EXIST).expect_err("nothing");
@@ -336,7 +335,7 @@ fn flags_decide_on_what_is_there() -> Outcome {
     elems.update(&1, &3, ElemFlags::EXIST)?;
     assert_eq!(elems.lookup(&1)?, Some(3));
 
-    // The value has no lock, and of the two flags only one can be meant.
+    // The value has no lock, and the two flags exclude each other.
     for flags in [
         ElemFlags::LOCK,
         ElemFlags::NOEXIST | ElemFlags::EXIST,
@@ -358,7 +357,7 @@ fn flags_decide_on_what_is_there() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_wrong_size_names_both() -> Outcome {
+fn an_error_names_the_expected_and_the_given_size() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.elements::<[u8], [u8]>()?;
     elems.update(&[1; 4], &[1; 8], ElemFlags::ANY)?;
@@ -409,7 +408,7 @@ fn a_wrong_size_names_both() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn flags_that_the_map_does_not_take() -> Outcome {
+fn unsupported_flags_are_rejected() -> Outcome {
     let both = ElemFlags::NOEXIST | ElemFlags::EXIST;
     let at_once = "flags cannot contain both BPF_NOEXIST and BPF_EXIST";
     let no_lock =
@@ -429,7 +428,7 @@ fn flags_that_the_map_does_not_take() -> Outcome {
         }
         let error = elems.lookup_into(&key, &mut value, ElemFlags::LOCK);
         assert!(text(error).ends_with(no_lock));
-        // What no kernel knows is not explained.
+        // Flags unknown to the kernel have no cause.
         let unknown = ElemFlags::from_bits_retain(1 << 60);
         let error = elems.update(&key, &value, unknown).expect_err("unknown");
         assert!(error.to_string().ends_with(": EINVAL"));
@@ -438,7 +437,7 @@ fn flags_that_the_map_does_not_take() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_full_map() -> Outcome {
+fn a_full_map_is_reported() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 2).flags(flags).create()?;
         let elems = map.elements::<u32, u64>()?;
@@ -452,7 +451,7 @@ fn a_full_map() -> Outcome {
                 .to_string()
                 .ends_with(": the map is full: max_entries is 2")
         );
-        // What is there can still be changed, and makes room when it goes.
+        // Existing elements can be changed, and deleting one makes room.
         elems.update(&1, &10, ElemFlags::ANY)?;
         assert_eq!(elems.lookup(&3)?, None);
         assert!(elems.delete(&2)?);
@@ -463,7 +462,7 @@ fn a_full_map() -> Outcome {
     Ok(())
 }
 
-fn denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Error {
+fn assert_denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Error {
     let error = result.expect_err("what the descriptor does not allow");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
@@ -471,7 +470,7 @@ fn denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Err
 }
 
 #[common::test(PINS)]
-fn a_reader_cannot_write() -> Outcome {
+fn a_read_only_map_rejects_writes() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     pinned
@@ -481,19 +480,19 @@ fn a_reader_cannot_write() -> Outcome {
     let elems = map.elements::<u32, u64>()?;
     let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);
-    let error = denied(elems.update(&1, &2, ElemFlags::ANY), Access::ReadOnly);
+    let error = assert_denied(elems.update(&1, &2, ElemFlags::ANY), Access::ReadOnly);
     assert!(
         error
             .to_string()
             .ends_with(": the map was opened for reading only")
     );
-    denied(elems.delete(&1), Access::ReadOnly);
+    assert_denied(elems.delete(&1), Access::ReadOnly);
     assert_eq!(elems.lookup(&1)?, Some(1));
     Ok(())
 }
 
 #[common::test(PINS)]
-fn a_writer_cannot_read() -> Outcome {
+fn a_write_only_map_rejects_reads() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     let map = Map::open_with(fs.at("flows"), Access::WriteOnly)?;
@@ -501,18 +500,18 @@ fn a_writer_cannot_read() -> Outcome {
     elems.update(&1, &1, ElemFlags::ANY)?;
     elems.update(&2, &2, ElemFlags::ANY)?;
     assert!(elems.delete(&2)?);
-    let error = denied(elems.lookup(&1), Access::WriteOnly);
+    let error = assert_denied(elems.lookup(&1), Access::WriteOnly);
     assert!(
         error
             .to_string()
             .ends_with(": the map was opened for writing only")
     );
-    denied(
+    assert_denied(
         map.elements::<[u8], [u8]>()?.next_key(None, &mut [0; 4]),
         Access::WriteOnly,
     );
     let mut keys = elems.keys();
-    denied(keys.next().expect("the refusal"), Access::WriteOnly);
+    assert_denied(keys.next().expect("the refusal"), Access::WriteOnly);
     assert!(keys.next().is_none() && keys.next().is_none());
     let all = pinned.elements::<u32, u64>()?;
     let all: Vec<_> = all.iter().collect::<Result<_, _>>()?;
@@ -521,7 +520,7 @@ fn a_writer_cannot_read() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_frozen_map() -> Outcome {
+fn a_frozen_map_rejects_writes() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let elems = map.elements::<u32, u64>()?;
     elems.update(&1, &1, ElemFlags::ANY)?;
@@ -538,10 +537,10 @@ fn a_frozen_map() -> Outcome {
     let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);
 
-    // What stands in the way first is named.
+    // The descriptor's access is reported first.
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
     let reader = spec.flags(MapFlags::RDONLY).create()?;
-    denied(
+    assert_denied(
         reader
             .elements::<u32, u64>()?
             .update(&0, &1, ElemFlags::ANY),

@@ -1,4 +1,4 @@
-//! `BPF_MAP_FREEZE`: reads go on, system calls write no more, and what stands in its way is named.
+//! `BPF_MAP_FREEZE`: elements stay readable, system calls cannot write, and failures name their cause.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -28,7 +28,7 @@ fn is_frozen(map: &Map) -> bool {
 }
 
 #[common::test(BPF)]
-fn reads_go_on() -> Outcome {
+fn a_frozen_map_stays_readable() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY, MapType::LRU_HASH] {
         let map = MapSpec::new(map_type, 4, 8, 4).create()?;
         let elems = map.elements::<u32, u64>()?;
@@ -45,7 +45,7 @@ fn reads_go_on() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_second_time() -> Outcome {
+fn freezing_twice_is_an_error() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
     map.freeze()?;
     let error = map.freeze().expect_err("a second time");
@@ -61,7 +61,7 @@ fn a_second_time() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn mapped_for_writing() -> Outcome {
+fn a_writable_mapping_prevents_freezing() -> Outcome {
     let map = array()?;
     let writer = map.mmap::<AtomicU64>()?;
     let error = map.freeze().expect_err("it is mapped for writing");
@@ -86,9 +86,9 @@ fn mapped_for_writing() -> Outcome {
     Ok(())
 }
 
-/// A kernel asks for a descriptor that may write, or for `CAP_BPF`.
+/// Some kernels require a writable descriptor, others `CAP_BPF`.
 #[common::test(PINS)]
-fn opened_for_reading_only() -> Outcome {
+fn freezing_a_read_only_map_depends_on_the_kernel() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at("map"))?;
     let map = Map::open_with(fs.at("map"), Access::ReadOnly)?;
@@ -108,7 +108,7 @@ fn opened_for_reading_only() -> Outcome {
 }
 
 #[common::test(OTHERS)]
-fn without_cap_bpf() -> Outcome {
+fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
     let map = hash();
     as_user(CapabilitySet::empty(), || -> Outcome {
         if kernel(6, 8).unmet().is_none() {
@@ -131,7 +131,7 @@ fn without_cap_bpf() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn never_for_a_closed_command() -> Outcome {
+fn a_filtered_command_is_not_taken_for_a_frozen_map() -> Outcome {
     let map = hash();
     denied(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),

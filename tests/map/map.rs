@@ -1,4 +1,4 @@
-//! A map is what its specification says, and what cannot be made is refused with the reason.
+//! Creating maps: a map has the properties of its spec, and a failure names its cause.
 
 mod fields;
 
@@ -28,8 +28,8 @@ const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_ADMIN: &[Need] = &[phase_without(cap::SYS_ADMIN)];
 
 #[common::test(OTHERS)]
-fn by_id_as_another_user() -> Outcome {
-    as_user(CapabilitySet::BPF, by_id_as_a_user)
+fn opening_by_id_requires_a_capability() -> Outcome {
+    as_user(CapabilitySet::BPF, opening_by_id_as_a_user_fails)
 }
 
 fn array() -> MapSpec<'static> {
@@ -37,7 +37,7 @@ fn array() -> MapSpec<'static> {
 }
 
 #[common::test(BPF)]
-fn names() -> Outcome {
+fn valid_names_are_reported_by_info() -> Outcome {
     assert_eq!(array().create()?.info()?.name, "");
     for name in ["a", "flows_4.rodata", "exactly_fifteen", "..", "0"] {
         let info = array().name(name).create()?.info()?;
@@ -48,7 +48,7 @@ fn names() -> Outcome {
 }
 
 #[common::test]
-fn invalid_names_are_refused_at_once() -> Outcome {
+fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
         let error = array()
             .name(bad)
@@ -77,7 +77,7 @@ fn invalid_names_are_refused_at_once() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn flags() -> Outcome {
+fn flags_are_reported_by_info() -> Outcome {
     let hash = || MapSpec::new(MapType::HASH, 4, 8, 4);
     for (spec, flags) in [
         (hash(), MapFlags::NO_PREALLOC),
@@ -104,14 +104,14 @@ fn flags() -> Outcome {
     // Several at once.
     let both = hash()
         .flags(MapFlags::RDONLY)
-        // What is set later counts.
+        // The last call counts.
         .flags(MapFlags::NO_PREALLOC | MapFlags::WRONLY_PROG)
         .create()?;
     assert_eq!(
         both.info()?.flags,
         MapFlags::NO_PREALLOC | MapFlags::WRONLY_PROG
     );
-    // A bit that nobody knows reaches the kernel, which refuses it.
+    // An unknown bit reaches the kernel, which rejects it.
     let unknown = MapFlags::from_bits_retain(1 << 31);
     let error = hash().flags(unknown).create().expect_err("an unknown flag");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -119,9 +119,9 @@ fn flags() -> Outcome {
     Ok(())
 }
 
-/// A known seed lets a user choose keys that collide, so only root may ask for it.
+/// A known seed lets a user choose keys that collide, so it requires root.
 #[common::test(OTHERS)]
-fn only_root_chooses_the_seed() -> Outcome {
+fn a_zero_seed_requires_root() -> Outcome {
     let spec = MapSpec::new(MapType::HASH, 4, 8, 4).flags(MapFlags::ZERO_SEED);
     assert_eq!(spec.create()?.info()?.flags, MapFlags::ZERO_SEED);
     as_user(CapabilitySet::BPF, || {
@@ -132,7 +132,7 @@ fn only_root_chooses_the_seed() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn lru_lists_per_cpu_round_up() -> Outcome {
+fn per_cpu_lru_lists_round_entries_up() -> Outcome {
     let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible")?;
     let last = possible.trim().rsplit(['-', ',']).next();
     let cpus: u32 = last.expect("a number").parse::<u32>()? + 1;
@@ -145,7 +145,7 @@ fn lru_lists_per_cpu_round_up() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn read_only_and_write_only_descriptors() -> Outcome {
+fn flags_restrict_the_new_descriptor() -> Outcome {
     let mode = |map: &Map| fcntl_getfl(map).map(|flags| flags & OFlags::ACCMODE);
     let spec = array();
     assert_eq!(mode(&spec.create()?)?, OFlags::RDWR);
@@ -182,14 +182,14 @@ fn read_only_and_write_only_descriptors() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn maps_of_maps() -> Outcome {
+fn a_map_of_maps_has_an_inner_map() -> Outcome {
     for outer in [MapType::ARRAY_OF_MAPS, MapType::HASH_OF_MAPS] {
         let spec = MapSpec::new(outer, 4, 4, 2).name("outer");
         let map = {
             let inner = MapSpec::new(MapType::HASH, 4, 8, 4).create()?;
             spec.clone().inner_map(&inner).create()?
         };
-        // The template may be gone: what counts is its shape.
+        // The template may be closed: only its shape counts.
         let (fits, other) = (
             MapSpec::new(MapType::HASH, 4, 8, 4).create()?,
             MapSpec::new(MapType::HASH, 4, 16, 4).create()?,
@@ -203,7 +203,7 @@ fn maps_of_maps() -> Outcome {
             .expect_err("an inner map of another shape");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
 
-        // Maps of maps of maps are not to be had.
+        // A map of maps cannot be the inner map.
         let error = spec.clone().inner_map(&map).create();
         let error = error.expect_err("a third level");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
@@ -219,7 +219,7 @@ fn maps_of_maps() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn numa_nodes() -> Outcome {
+fn a_map_is_created_on_a_numa_node() -> Outcome {
     let spec = MapSpec::new(MapType::HASH, 4, 8, 4).numa_node(0);
     assert_eq!(spec.create()?.info()?.flags, MapFlags::NUMA_NODE);
     let error = array().numa_node(1 << 20).create();
@@ -229,13 +229,13 @@ fn numa_nodes() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn map_extra() -> Outcome {
-    // Not for this type, and before Linux 5.16 for none.
+fn map_extra_is_passed_to_the_kernel() -> Outcome {
+    // Not for this type, and before Linux 5.16 for no type.
     let error = array().map_extra(1).create();
     let error = error.expect_err("what an array does not take");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert_eq!(array().map_extra(0).create()?.info()?.map_extra, 0);
-    // Of a bloom filter the low four bits count, and no others may be set.
+    // A bloom filter uses the low four bits, and rejects others.
     let spec = MapSpec::new(MapType::BLOOM_FILTER, 0, 8, 4).map_extra(1 << 4);
     let error = spec.create().expect_err("17 hash functions");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -243,8 +243,8 @@ fn map_extra() -> Outcome {
 }
 
 #[common::test(ADMIN)]
-fn a_device_that_takes_no_maps() -> Outcome {
-    // Loopback, and one that is not there.
+fn a_device_without_offload_is_rejected() -> Outcome {
+    // Loopback, and a device that does not exist.
     for ifindex in [1, 4711] {
         let error = array().ifindex(ifindex).create();
         let error = error.expect_err("no device for maps");
@@ -257,7 +257,7 @@ fn a_device_that_takes_no_maps() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn what_does_not_fit_is_refused() -> Outcome {
+fn invalid_sizes_are_rejected() -> Outcome {
     for (map_type, sizes, errno, text) in [
         (MapType::UNSPEC, [4, 8, 1], libc::EINVAL, "unspec"),
         (MapType(4711), [4, 8, 1], libc::EINVAL, "type 4711"),
@@ -267,7 +267,7 @@ fn what_does_not_fit_is_refused() -> Outcome {
             libc::EINVAL,
             "type 4294967295",
         ),
-        // A stack of less than 8 bytes.
+        // A stack with values of less than 8 bytes.
         (MapType::STACK_TRACE, [4, 7, 1], libc::EINVAL, "stack_trace"),
         (MapType::HASH, [u32::MAX, 8, 1], libc::E2BIG, "hash"),
         (MapType::ARRAY, [4, u32::MAX, 1], libc::E2BIG, "array"),
@@ -293,7 +293,7 @@ fn what_does_not_fit_is_refused() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_specification_makes_any_number() -> Outcome {
+fn a_spec_creates_any_number_of_maps() -> Outcome {
     let spec = array().name("many");
     let (one, other) = (spec.create()?, spec.create()?);
     assert_ne!(one.id()?, other.id()?);
@@ -304,7 +304,7 @@ fn a_specification_makes_any_number() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn clones_are_one_map() -> Outcome {
+fn clones_refer_to_the_same_map() -> Outcome {
     let map = array().create()?;
     let clone = map.try_clone()?;
     assert_eq!(map.id()?, clone.id()?);
@@ -316,7 +316,7 @@ fn clones_are_one_map() -> Outcome {
 }
 
 #[common::test(ADMIN)]
-fn by_id() -> Outcome {
+fn a_map_is_opened_by_id() -> Outcome {
     let map = array().name("by_id").create()?;
     let id = map.id()?;
     let same = Map::from_id(id)?;
@@ -340,7 +340,7 @@ fn by_id() -> Outcome {
 }
 
 #[common::test(ADMIN)]
-fn by_id_of_a_map_that_is_gone() -> Outcome {
+fn the_id_of_a_closed_map_is_unknown() -> Outcome {
     let map = array().create()?;
     let id = map.id()?;
     drop(map);
@@ -359,7 +359,7 @@ fn by_id_of_a_map_that_is_gone() -> Outcome {
 }
 
 #[common::test(NO_ADMIN)]
-fn by_id_as_a_user() -> Outcome {
+fn opening_by_id_as_a_user_fails() -> Outcome {
     let error = Map::from_id(1).expect_err("the right of another");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert!(matches!(

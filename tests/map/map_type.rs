@@ -1,4 +1,4 @@
-//! The types of map: each is made where the kernel knows it and the user may, and nowhere else.
+//! Map types: each can be created if the kernel knows it and the user has the capability, and only then.
 
 mod commands;
 mod rules;
@@ -23,12 +23,15 @@ const KERNELS_BTF: &[Need] = &[
 ];
 
 #[common::test(OTHERS_NEEDS)]
-fn what_each_type_asks_of_a_user() -> Outcome {
+fn each_type_requires_its_capability() -> Outcome {
     as_user(CapabilitySet::BPF, with_cap_bpf)?;
-    as_user(CapabilitySet::empty(), what_each_type_asks_of_this_user)
+    as_user(
+        CapabilitySet::empty(),
+        each_type_requires_its_capability_of_this_user,
+    )
 }
 
-/// What a user must have to make maps of a type.
+/// The capability that creating maps of a type requires.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Asks {
     Nothing,
@@ -36,7 +39,7 @@ enum Asks {
     NetAdmin,
 }
 
-/// A type with sizes that suit it.
+/// A type with sizes that are valid for it.
 #[derive(Clone)]
 struct Row {
     map_type: MapType,
@@ -44,20 +47,20 @@ struct Row {
     value_size: u32,
     max_entries: u32,
     flags: MapFlags,
-    /// What the kernel adds to them.
+    /// The flags that the kernel adds.
     added: MapFlags,
     extra: u64,
     since: (u32, u32),
-    asks: Asks,
+    capability: Asks,
 }
 
-/// All types that a stock kernel makes without BTF.
+/// All types that a stock kernel creates without BTF.
 fn rows() -> Vec<Row> {
     use Asks::{Bpf, NetAdmin, Nothing};
 
-    // SAFETY: sysconf takes a number and gives one.
+    // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
-    let row = |map_type, [key_size, value_size, max_entries]: [u32; 3], since, asks| Row {
+    let row = |map_type, [key_size, value_size, max_entries]: [u32; 3], since, capability| Row {
         map_type,
         key_size,
         value_size,
@@ -66,7 +69,7 @@ fn rows() -> Vec<Row> {
         added: MapFlags::empty(),
         extra: 0,
         since,
-        asks,
+        capability,
     };
     let flagged = |flags, row| Row { flags, ..row };
     let for_reading = |row| Row {
@@ -119,7 +122,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Storage that lives with something of the kernel's, its values described by BTF, and its release.
+/// Local storage, whose values are described by BTF, and its first kernel.
 const STORAGES: [(MapType, (u32, u32)); 4] = [
     (MapType::SK_STORAGE, (5, 2)),
     (MapType::INODE_STORAGE, (5, 10)),
@@ -127,11 +130,11 @@ const STORAGES: [(MapType, (u32, u32)); 4] = [
     (MapType::CGRP_STORAGE, (6, 2)),
 ];
 
-/// The types that no row is of: no type, and one that `struct_ops` is of.
+/// The types without a row: no type, and the type for `struct_ops`.
 const OTHERS: [&str; 2] = ["UNSPEC", "STRUCT_OPS"];
 
 #[common::test]
-fn no_type_is_forgotten() -> Outcome {
+fn every_type_has_a_row() -> Outcome {
     let tested = rows().into_iter().map(|row| row.map_type);
     let storages = STORAGES.iter().map(|(map_type, _)| *map_type);
     let tested: BTreeSet<_> = tested.chain(storages).map(|map_type| map_type.0).collect();
@@ -143,9 +146,9 @@ fn no_type_is_forgotten() -> Outcome {
     Ok(())
 }
 
-/// A map fits what it was made from, and what is read back from it; and that makes the like of it,
-/// given what a map does not tell.
-fn fits_and_has_a_like(
+/// Checks that a map fits its spec and the spec derived from it. That spec creates an equal map, together with
+/// what a map does not report.
+fn assert_specs_fit(
     spec: &MapSpec<'_>,
     map: &Map,
     given: impl FnOnce(MapSpec<'static>) -> bpf_pin::Result<Map>,
@@ -163,7 +166,7 @@ fn fits_and_has_a_like(
     Ok(())
 }
 
-/// A struct of the kernel's functions, described by its own BTF.
+/// A struct_ops map, described by the kernel's BTF.
 fn struct_ops() -> Outcome<Row> {
     Ok(Row {
         map_type: MapType::STRUCT_OPS,
@@ -174,7 +177,7 @@ fn struct_ops() -> Outcome<Row> {
         added: MapFlags::empty(),
         extra: 0,
         since: (5, 6),
-        asks: Asks::Bpf,
+        capability: Asks::Bpf,
     })
 }
 
@@ -200,7 +203,7 @@ impl Row {
         self.create_as(self.spec())
     }
 
-    /// With what a map of maps, or of the kernel's functions, asks for.
+    /// Adds what a map of maps, or a struct_ops map, requires.
     fn create_as(&self, spec: MapSpec<'_>) -> bpf_pin::Result<Map> {
         if self.map_type == MapType::STRUCT_OPS {
             let ops = CongestionOps::new().expect("the kernel's BTF");
@@ -214,11 +217,11 @@ impl Row {
         spec.inner_map(&inner).create()
     }
 
-    fn known(&self) -> bool {
+    fn is_known(&self) -> bool {
         kernel(self.since.0, self.since.1).unmet().is_none()
     }
 
-    fn refused(&self, result: bpf_pin::Result<Map>, capability: Capability) {
+    fn assert_lacks(&self, result: bpf_pin::Result<Map>, capability: Capability) {
         let Err(error) = result else {
             panic!("a user without {capability} made a {} map", self.map_type)
         };
@@ -231,10 +234,10 @@ impl Row {
 }
 
 #[common::test(ROOT)]
-fn every_type_that_the_kernel_knows() -> Outcome {
+fn every_type_of_the_kernel_can_be_created() -> Outcome {
     for row in rows() {
         let made = row.create();
-        if !row.known() {
+        if !row.is_known() {
             let error = made.expect_err("a type that the kernel does not know");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             assert!(error.cause().is_none(), "{error}");
@@ -272,7 +275,7 @@ fn every_type_that_the_kernel_knows() -> Outcome {
         assert_eq!([btf_id, btf_key_type_id, btf_value_type_id], [0; 3]);
         assert_eq!(btf_vmlinux_value_type_id, 0, "{map_type}");
         assert_eq!(map_extra, row.extra, "{map_type}");
-        fits_and_has_a_like(&row.spec(), &map, |like| {
+        assert_specs_fit(&row.spec(), &map, |like| {
             if row.is_of_maps() {
                 let error = like.create().expect_err("no inner map");
                 let what = "inner_map";
@@ -287,7 +290,7 @@ fn every_type_that_the_kernel_knows() -> Outcome {
 }
 
 #[common::test(KERNELS_BTF)]
-fn types_that_ask_for_btf() -> Outcome {
+fn types_with_btf_can_be_created() -> Outcome {
     let btf = btf();
     for (map_type, (major, minor)) in STORAGES {
         let spec = MapSpec::new(map_type, 4, 4, 0)
@@ -310,7 +313,7 @@ fn types_that_ask_for_btf() -> Outcome {
         assert_eq!((info.key_size, info.value_size), (4, 4));
         assert!(info.btf_id > 0, "{map_type}");
         assert_eq!((info.btf_key_type_id, info.btf_value_type_id), (1, 1));
-        fits_and_has_a_like(&spec, &map, |like| {
+        assert_specs_fit(&spec, &map, |like| {
             assert!(like.create().is_err(), "{map_type} without BTF");
             like.btf(&btf, 1, 1).create()
         })?;
@@ -320,7 +323,7 @@ fn types_that_ask_for_btf() -> Outcome {
     let ops = CongestionOps::new()?;
     assert_eq!((info.key_size, info.value_size), (4, ops.value_size));
     assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
-    // struct_ops are described by the kernel's own BTF, where this is no type of theirs.
+    // struct_ops requires a type of the kernel's BTF, which this is not.
     let spec = MapSpec::new(MapType::STRUCT_OPS, 4, 4, 1);
     for id in [0, u32::MAX] {
         let spec = spec.clone().btf_vmlinux_value_type_id(id);
@@ -330,9 +333,9 @@ fn types_that_ask_for_btf() -> Outcome {
 }
 
 fn with_cap_bpf() -> Outcome {
-    for row in rows().iter().filter(|row| row.known()) {
-        match row.asks {
-            Asks::NetAdmin => row.refused(row.create(), Capability::NetAdmin),
+    for row in rows().iter().filter(|row| row.is_known()) {
+        match row.capability {
+            Asks::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
             Asks::Nothing | Asks::Bpf => drop(row.create()?),
         }
     }
@@ -340,14 +343,14 @@ fn with_cap_bpf() -> Outcome {
 }
 
 #[common::test(NO_BPF)]
-fn what_each_type_asks_of_this_user() -> Outcome {
+fn each_type_requires_its_capability_of_this_user() -> Outcome {
     let sysctl = std::fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled")?;
     let disabled = sysctl.trim() != "0";
-    for row in rows().iter().filter(|row| row.known()) {
-        match row.asks {
-            _ if disabled => row.refused(row.create(), Capability::Bpf),
-            Asks::Bpf => row.refused(row.create(), Capability::Bpf),
-            Asks::NetAdmin => row.refused(row.create(), Capability::NetAdmin),
+    for row in rows().iter().filter(|row| row.is_known()) {
+        match row.capability {
+            _ if disabled => row.assert_lacks(row.create(), Capability::Bpf),
+            Asks::Bpf => row.assert_lacks(row.create(), Capability::Bpf),
+            Asks::NetAdmin => row.assert_lacks(row.create(), Capability::NetAdmin),
             Asks::Nothing => drop(row.create()?),
         }
     }

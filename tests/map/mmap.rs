@@ -1,4 +1,4 @@
-//! `mmap(2)` of an array: its values as atomics, no more than its values, for as long as they are held.
+//! `mmap(2)` of an array: values as atomics, with the exact size, alive as long as the mapping.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, ExitCode};
@@ -33,13 +33,13 @@ fn array(value_size: u32, max_entries: u32) -> bpf_pin::Result<Map> {
         .create()
 }
 
-/// Of an array without padding.
+/// The only atom of a value.
 fn atom<T: Atom>(mapped: &Mmap<T>, index: usize) -> &T {
     &mapped.as_slice().expect("no padding")[index]
 }
 
 #[common::test(BPF)]
-fn values_of_8_bytes() -> Outcome {
+fn values_of_8_bytes_are_mapped() -> Outcome {
     for entries in [1, 2, 511, 512, 513, 100_000] {
         let map = array(8, entries)?;
         let elems = map.elements::<u32, u64>()?;
@@ -54,7 +54,7 @@ fn values_of_8_bytes() -> Outcome {
         assert_eq!(atom(&mapped, last as usize).load(Relaxed), 7);
         mapped.get(last as usize).expect("the last")[0].store(9, Relaxed);
         assert_eq!(elems.lookup(&last)?, Some(9));
-        // Not a byte more than the values, though the page goes on.
+        // Exactly the values, although the page is larger.
         assert!(mapped.get(entries as usize).is_none());
         assert!(mapped.get(usize::MAX).is_none());
         assert_eq!(
@@ -98,7 +98,7 @@ fn each<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcom
     Ok(())
 }
 
-/// Where an integer of so many bytes has its lowest byte.
+/// The offset of the lowest byte in an integer of this size.
 fn low(len: usize) -> usize {
     if cfg!(target_endian = "little") {
         0
@@ -108,7 +108,7 @@ fn low(len: usize) -> usize {
 }
 
 #[common::test(BPF)]
-fn values_with_padding() -> Outcome {
+fn values_with_padding_are_mapped() -> Outcome {
     each::<AtomicU8>(1, |atom, n| atom.store(n as u8, Relaxed))?;
     each::<AtomicU8>(13, |atom, n| atom.store(n as u8, Relaxed))?;
     each::<AtomicU16>(2, |atom, n| atom.store(n as u16, Relaxed))?;
@@ -117,14 +117,14 @@ fn values_with_padding() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn values_of_several_atomics() -> Outcome {
+fn values_of_several_atomics_are_mapped() -> Outcome {
     each::<AtomicU64>(24, |atom, n| atom.store(n as u64, Relaxed))?;
     each::<AtomicU32>(8, |atom, n| atom.store(n as u32, Relaxed))?;
     each::<AtomicU8>(8, |atom, n| atom.store(n as u8, Relaxed))
 }
 
 #[common::test(BPF)]
-fn two_mappings_and_the_syscalls_agree() -> Outcome {
+fn mappings_and_system_calls_see_the_same_values() -> Outcome {
     let map = array(8, 4)?;
     let (one, two) = (map.mmap::<AtomicU64>()?, map.mmap::<AtomicU64>()?);
     // Only 64-bit architectures load 64 bits without a store.
@@ -153,7 +153,7 @@ fn two_mappings_and_the_syscalls_agree() -> Outcome {
 const ROUNDS: u64 = 20_000;
 
 #[common::test(BPF)]
-fn threads_count_together() -> Outcome {
+fn threads_share_a_mapping() -> Outcome {
     let map = array(8, 4)?;
     let mapped = &map.mmap::<AtomicU64>()?;
     thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn threads_count_together() -> Outcome {
         }
     });
     assert_eq!(map.elements::<u32, u64>()?.lookup(&1)?, Some(8 * ROUNDS));
-    // It goes to another thread as a whole.
+    // Another thread can own it.
     let mapped = map.mmap::<AtomicU64>()?;
     let sum = thread::spawn(move || atom(&mapped, 1).load(Relaxed)).join();
     assert_eq!(sum.expect("no panic"), 8 * ROUNDS);
@@ -181,7 +181,7 @@ fn add_from_a_child(map: Map) {
 }
 
 #[common::test(PINS)]
-fn processes_count_together() -> Outcome {
+fn processes_share_a_mapping() -> Outcome {
     let fs = TestFs::new();
     let map = array(8, 1)?;
     let pinned = map.pin(fs.at("counter"))?;
@@ -208,7 +208,7 @@ fn processes_count_together() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn it_outlives_the_descriptor_and_the_pin() -> Outcome {
+fn a_mapping_outlives_the_descriptor_and_the_pin() -> Outcome {
     let fs = TestFs::new();
     let pinned = array(8, 512)?.pin(fs.at("map"))?;
     let id = pinned.id()?;
@@ -231,7 +231,7 @@ fn it_outlives_the_descriptor_and_the_pin() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn other_maps_are_refused() -> Outcome {
+fn other_maps_are_rejected() -> Outcome {
     let refused = |map: &Map| {
         let map_type = map.info().unwrap().map_type;
         for error in [
@@ -244,7 +244,7 @@ fn other_maps_are_refused() -> Outcome {
             assert_eq!(error.raw_os_error(), None);
         }
     };
-    // SAFETY: sysconf takes a number and gives one.
+    // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     refused(&MapSpec::new(MapType::ARRAY, 4, 8, 4).create()?);
     refused(&MapSpec::new(MapType::HASH, 4, 8, 4).create()?);
@@ -264,7 +264,7 @@ fn other_maps_are_refused() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn other_sizes_are_refused() -> Outcome {
+fn values_of_other_sizes_are_rejected() -> Outcome {
     fn refused<T: Atom>(value_size: u32) -> Outcome {
         let error = array(value_size, 4)?.mmap::<T>().expect_err("no multiple");
         let is_size = matches!(
@@ -293,13 +293,13 @@ fn other_sizes_are_refused() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn readers_only_read() -> Outcome {
+fn mapping_requires_a_descriptor_for_reading_and_writing() -> Outcome {
     let fs = TestFs::new();
     let pinned = array(8, 4)?.pin(fs.at("map"))?;
     pinned
         .elements::<u32, u64>()?
         .update(&1, &7, ElemFlags::ANY)?;
-    // The kernel maps only what is open for both, even for reading.
+    // The kernel maps only a descriptor for both, even for reading.
     for (opened, read_errno) in [
         (Access::ReadOnly, libc::EINVAL),
         (Access::WriteOnly, libc::EACCES),
@@ -327,9 +327,9 @@ fn readers_only_read() -> Outcome {
     Ok(())
 }
 
-/// More than a process may have mappings, one after the other; and in the end none that could write.
+/// Maps and unmaps more often than a process may have mappings. In the end no writable mapping is left.
 #[common::test(BPF)]
-fn it_is_unmapped() -> Outcome {
+fn dropping_a_mapping_unmaps_it() -> Outcome {
     let map = array(8, 4)?;
     let most = fs::read_to_string("/proc/sys/vm/max_map_count")?;
     let most: u32 = most.trim().parse()?;
@@ -341,7 +341,7 @@ fn it_is_unmapped() -> Outcome {
 
 /// A program and this process add to the same value.
 #[common::test(BPF)]
-fn a_program_counts_with_it() -> Outcome {
+fn a_program_and_a_mapping_share_values() -> Outcome {
     let map = array(8, 1)?;
     let mapped = map.mmap::<AtomicU64>()?;
     let mut insns = vec![
@@ -370,7 +370,7 @@ fn a_program_counts_with_it() -> Outcome {
             ..abi::bpf_attr_test::zeroed()
         };
         let (size, attr) = (size_of_val(&attr) as u32, ptr::from_mut(&mut attr).cast());
-        // SAFETY: the packet is as long as is said and only read; no room is offered for another.
+        // SAFETY: the packet has the given length and is only read; there is no output buffer.
         let done = unsafe { abi::bpf(abi::BPF_PROG_TEST_RUN, attr, size) };
         assert!(done >= 0, "{}", std::io::Error::last_os_error());
     };

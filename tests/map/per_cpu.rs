@@ -1,6 +1,6 @@
-//! Per-CPU values: one for every possible CPU, each where it belongs, and not a byte beyond.
+//! Per-CPU values: one for every possible CPU, at the right offset, and nothing beyond the buffer.
 
-mod one;
+mod one_cpu;
 
 use std::fmt::Debug;
 use std::fs;
@@ -16,7 +16,7 @@ use bytemuck::Pod;
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
-/// Set for the process whose /sys is covered.
+/// Set for the process with a covered /sys.
 const CHILD: &str = "BPF_PIN_TEST_COVERED_SYS";
 
 const BPF: &[Need] = &[cap::BPF];
@@ -37,32 +37,32 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 #[common::test(BPF)]
-fn values_of_4_bytes() -> Outcome {
+fn values_of_4_bytes_are_padded() -> Outcome {
     values(|n| n)
 }
 
 #[common::test(BPF)]
-fn values_of_8_bytes() -> Outcome {
+fn values_of_8_bytes_are_not_padded() -> Outcome {
     values(|n| u64::from(n) << 32)
 }
 
 #[common::test(BPF)]
-fn values_of_12_bytes() -> Outcome {
+fn values_of_12_bytes_are_padded() -> Outcome {
     values(|n| [n, n + 1, n + 2])
 }
 
 #[common::test(BPF)]
-fn values_of_16_bytes() -> Outcome {
+fn values_of_16_bytes_are_not_padded() -> Outcome {
     values(|n| [u64::from(n), !u64::from(n)])
 }
 
 #[common::test(BPF)]
-fn values_of_5_bytes() -> Outcome {
+fn values_of_5_bytes_are_padded() -> Outcome {
     values(|n| [n as u8; 5])
 }
 
 fn create(map_type: MapType, value_size: u32) -> Map {
-    // An LRU list drops elements long before it is full where their CPU changes.
+    // An LRU list evicts elements long before it is full when their CPU changes.
     let entries = if map_type == MapType::LRU_PERCPU_HASH {
         4096
     } else {
@@ -73,7 +73,7 @@ fn create(map_type: MapType, value_size: u32) -> Map {
     map.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The number of possible CPUs, by the highest in the kernel's list.
+/// The number of possible CPUs: the highest in the kernel's list, plus one.
 fn cpus() -> usize {
     let list = fs::read_to_string("/sys/devices/system/cpu/possible").expect("sysfs");
     let numbers = list.trim().split(['-', ',']);
@@ -96,7 +96,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
         let bytes = map.elements::<[u8], [u8]>()?;
         assert_eq!(bytes.value_len(), stride * cpus, "{map_type}");
 
-        // Another one for each CPU and each key.
+        // Different values for each CPU and each key.
         let each = |key: u32| (0..cpus as u32).map(move |cpu| 1000 * key + 10 * cpu + 1);
         let put = |key: u32| each(key).map(&make).collect::<Vec<V>>();
         for key in 0..4 {
@@ -105,13 +105,13 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
         for key in 0..4 {
             assert_eq!(view.lookup(&key)?, Some(put(key)), "{map_type}");
 
-            // The same between two values that stay as they are.
+            // Between two values that stay unchanged.
             let mut fenced = vec![make(CANARY); cpus + 2];
             assert!(view.lookup_into(&key, &mut fenced[1..=cpus], ElemFlags::ANY)?);
             assert_eq!(fenced[1..=cpus], put(key));
             assert_eq!((fenced[0], fenced[cpus + 1]), (make(CANARY), make(CANARY)));
 
-            // And as the kernel lays them out.
+            // The layout of the kernel.
             let mut fenced = vec![0xaa; 64 + stride * cpus + 64];
             let (before, rest) = fenced.split_at_mut(64);
             let (all, after) = rest.split_at_mut(stride * cpus);
@@ -137,7 +137,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
 }
 
 #[common::test(BPF)]
-fn array() -> Outcome {
+fn an_array_has_a_value_per_cpu() -> Outcome {
     let map = create(MapType::PERCPU_ARRAY, 8);
     let view = map.elements::<u32, PerCpu<u64>>()?;
     let ones = vec![1; cpus()];
@@ -162,14 +162,14 @@ fn array() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn hash() -> Outcome {
+fn a_hash_has_a_value_per_cpu() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let spec = MapSpec::new(MapType::PERCPU_HASH, 4, 4, 2).flags(flags);
         let map = spec.create()?;
         let view = map.elements::<u32, PerCpu<u32>>()?;
         let all = |n: u32| vec![n; cpus()];
         assert_eq!(view.lookup(&7)?, None);
-        // What was not found leaves nothing that could be taken for a value.
+        // A failed lookup leaves the buffer unchanged.
         let mut values = all(9);
         assert!(!view.lookup_into(&7, &mut values, ElemFlags::ANY)?);
         let error = view.update(&7, &all(1), ElemFlags::EXIST);
@@ -184,7 +184,7 @@ fn hash() -> Outcome {
         assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
         assert!(view.delete(&7)?);
         assert!(!view.delete(&7)?);
-        // An element made anew has nothing of the one before.
+        // A new element keeps no values of the deleted one.
         view.update(&9, &all(3), ElemFlags::ANY)?;
         assert_eq!(view.lookup(&9)?, Some(all(3)));
         assert_eq!(view.lookup(&8)?, Some(all(2)));
@@ -193,7 +193,7 @@ fn hash() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_wrong_number_of_values() -> Outcome {
+fn a_wrong_number_of_values_is_rejected() -> Outcome {
     let cpus = cpus();
     let map = create(MapType::PERCPU_ARRAY, 4);
     let view = map.elements::<u32, PerCpu<u32>>()?;
@@ -221,7 +221,7 @@ fn a_wrong_number_of_values() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn views_that_do_not_fit() -> Outcome {
+fn views_of_another_layout_are_rejected() -> Outcome {
     let map = create(MapType::PERCPU_ARRAY, 4);
     let error = map
         .elements::<u32, u32>()
@@ -232,7 +232,7 @@ fn views_that_do_not_fit() -> Outcome {
             .to_string()
             .ends_with(": the map has a value for each CPU: use PerCpu")
     );
-    // Padded or not, a value is as large as the map was made for.
+    // The value size does not include the padding.
     let size = |what, expected, found| Cause::Size {
         what,
         expected,
@@ -251,7 +251,7 @@ fn views_that_do_not_fit() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn every_type_has_a_value_per_cpu() -> Outcome {
+fn every_per_cpu_type_has_a_value_per_cpu() -> Outcome {
     for (map_type, key_size, max_entries) in [
         (MapType::PERCPU_HASH, 4, 4),
         (MapType::PERCPU_ARRAY, 4, 4),
@@ -265,7 +265,7 @@ fn every_type_has_a_value_per_cpu() -> Outcome {
             "{map_type}"
         );
     }
-    // Nobody has attached a program that uses the storage.
+    // No attached program uses the storage.
     let storage = MapSpec::new(MapType::PERCPU_CGROUP_STORAGE, 16, 12, 0).create()?;
     let view = storage.elements::<[u64; 2], PerCpu<[u32; 3]>>()?;
     assert_eq!(view.lookup(&[1, 0])?, None);
@@ -273,7 +273,7 @@ fn every_type_has_a_value_per_cpu() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_reader_cannot_write() -> Outcome {
+fn a_read_only_map_rejects_writes() -> Outcome {
     let fs = TestFs::new();
     let pinned = create(MapType::PERCPU_HASH, 4).pin(fs.at("counts"))?;
     let ones = vec![1; cpus()];
@@ -295,7 +295,7 @@ fn a_reader_cannot_write() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_view_that_owns_its_map() -> Outcome {
+fn a_view_can_own_its_map() -> Outcome {
     let fs = TestFs::new();
     let pinned = create(MapType::PERCPU_ARRAY, 12).pin(fs.at("counts"))?;
     let view: Elements<u32, PerCpu<[u32; 3]>, PinnedMap> = Elements::new(pinned)?;
@@ -314,7 +314,7 @@ fn a_view_that_owns_its_map() -> Outcome {
     Ok(())
 }
 
-/// Memory that ends where nothing may be read or written.
+/// Memory that ends at a page without access.
 struct Guarded {
     start: *mut u8,
     room: usize,
@@ -323,10 +323,10 @@ struct Guarded {
 
 impl Guarded {
     fn new(room: usize) -> Self {
-        // SAFETY: sysconf takes a number and gives one.
+        // SAFETY: sysconf takes a number and returns one.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let room = room.next_multiple_of(page);
-        // SAFETY: a new mapping, wherever the kernel likes.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -339,7 +339,7 @@ impl Guarded {
         };
         assert_ne!(start, libc::MAP_FAILED);
         let start = start.cast::<u8>();
-        // SAFETY: the last page of that mapping, which nothing refers to.
+        // SAFETY: the last page of that mapping; there are no references to it.
         let done = unsafe { libc::mprotect(start.add(room).cast(), page, libc::PROT_NONE) };
         assert_eq!(done, 0);
         Self { start, room, page }
@@ -348,22 +348,22 @@ impl Guarded {
     /// The last `length` bytes before the end.
     fn last(&mut self, length: usize) -> &mut [u8] {
         assert!(length <= self.room);
-        // SAFETY: within the mapping, whose bytes are all initialised; borrowed as self is.
+        // SAFETY: within the mapping, whose bytes are initialised; borrowed like self.
         unsafe { slice::from_raw_parts_mut(self.start.add(self.room - length), length) }
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: the mapping that new() made, which nothing borrows any more.
+        // SAFETY: the mapping of new(), without any borrows.
         let done = unsafe { libc::munmap(self.start.cast(), self.room + self.page) };
         assert_eq!(done, 0);
     }
 }
 
-/// Where a buffer ends at a page that nobody may touch, one byte too many is EFAULT.
+/// With a buffer that ends at a page without access, one byte too many fails with EFAULT.
 #[common::test(BPF)]
-fn no_byte_beyond_the_buffer() -> Outcome {
+fn the_kernel_stays_within_the_buffer() -> Outcome {
     for map_type in [MapType::PERCPU_ARRAY, MapType::PERCPU_HASH] {
         for size in [1, 4, 7, 8, 12, 16, 1000] {
             let map = create(map_type, size);
@@ -383,7 +383,7 @@ fn no_byte_beyond_the_buffer() -> Outcome {
             for value in all[64..].chunks_exact(stride) {
                 assert_eq!(value[..size as usize], vec![0x11; size as usize]);
             }
-            // The last key has none after it, the first has one after nothing.
+            // No key follows the last key. The first key follows none.
             keys.last(4).fill(0xff);
             assert!(elems.next_key(None, keys.last(4))?);
             let first = u32::from_ne_bytes(keys.last(4).try_into()?);
@@ -396,7 +396,7 @@ fn no_byte_beyond_the_buffer() -> Outcome {
     let numbers = bytemuck::cast_slice_mut(values.last(8 * cpus()));
     assert!(view.lookup_into(&0, numbers, ElemFlags::ANY)?);
 
-    // The fence holds: a value that is longer than the map's would be found out.
+    // The guard page works: a value longer than the map's would be detected.
     let other = create(MapType::PERCPU_ARRAY, 16);
     let mut bytes = Guarded::new(0x1000);
     let room = bytes.last(16 * cpus()).as_mut_ptr();
@@ -405,7 +405,7 @@ fn no_byte_beyond_the_buffer() -> Outcome {
     Ok(())
 }
 
-/// `BPF_MAP_LOOKUP_ELEM` of key 0 into an address that may be too close to the end.
+/// `BPF_MAP_LOOKUP_ELEM` of key 0 to an address that may be too close to the end.
 fn raw_lookup(map: &Map, value: *mut u8) -> Result<(), i32> {
     use bpf_pin::abi;
     use std::os::fd::{AsFd, AsRawFd};
@@ -418,8 +418,8 @@ fn raw_lookup(map: &Map, value: *mut u8) -> Result<(), i32> {
         ..abi::bpf_attr_map_elem::zeroed()
     };
     let size = size_of_val(&attr) as u32;
-    // SAFETY: the key outlives the call; at the value the kernel writes into the caller's mapping
-    // up to its end, and no further, for what follows is not writable.
+    // SAFETY: the key outlives the call; the kernel writes the value into the caller's mapping up to its end,
+    // and no further, because the next page is not writable.
     let done = unsafe {
         abi::bpf(
             abi::BPF_MAP_LOOKUP_ELEM,
@@ -433,9 +433,9 @@ fn raw_lookup(map: &Map, value: *mut u8) -> Result<(), i32> {
     Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
-/// The number is read once in a process, so this takes a process of its own.
+/// The number is read once per process, so this needs its own process.
 #[common::test(&[cap::SYS_ADMIN])]
-fn sysfs_alone_tells_the_number_of_cpus() -> Outcome {
+fn the_number_of_cpus_comes_from_sysfs_only() -> Outcome {
     let output = Command::new(std::env::current_exe()?)
         .env(CHILD, "1")
         .output()?;
@@ -464,21 +464,21 @@ fn covered_sys() -> Outcome {
         }
     };
     unknown("another is mounted there");
-    // A container's idea of the machine is not the kernel's.
+    // The view of a container differs from the kernel's.
     fs::write(format!("{CPU}/possible"), "0\n")?;
     unknown("another is mounted there");
-    // Other maps do without.
+    // Other maps do not need it.
     assert_eq!(hash_map()?, Some(7));
 
     unmount(CPU, UnmountFlags::empty())?;
-    // Nor is another file of sysfs that happens to be a list of CPUs.
+    // Another file of sysfs with a list of CPUs is rejected.
     let possible = format!("{CPU}/possible");
     mount_bind("/sys/devices/system/node/possible", &possible)?;
     unknown("another is mounted there");
     unmount(&possible, UnmountFlags::empty())?;
     let view = map.elements::<u32, PerCpu<u64>>()?;
     assert_eq!(view.cpus(), expected);
-    // From now on it is known, whatever is mounted there.
+    // Now the number is known, whatever is mounted there.
     mount("tmpfs", CPU, "tmpfs", MountFlags::empty(), None)?;
     assert_eq!(map.elements::<u32, PerCpu<u64>>()?.cpus(), expected);
     Ok(())

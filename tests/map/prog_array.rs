@@ -1,4 +1,4 @@
-//! Maps that hold objects: what goes in by descriptor comes out by id, and what keeps it there.
+//! Maps of objects: descriptors go in, ids come out, and the lifetime of the objects.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -29,9 +29,9 @@ fn returns(value: i32) -> bpf_pin::Result<Prog> {
     ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()
 }
 
-/// A socket filter that goes on to the first program of `stages`, or else returns 99.
+/// A socket filter that tail-calls the first program of `stages`, or else returns 99.
 fn calls(stages: &Map) -> bpf_pin::Result<Prog> {
-    // r1 is its context still.
+    // r1 still holds the context.
     let mut insns = Insn::ld_map_fd(2, stages.as_fd().as_raw_fd()).to_vec();
     insns.extend([
         Insn::mov64_imm(3, 0),
@@ -47,7 +47,7 @@ fn run(prog: &Prog) -> bpf_pin::Result<u32> {
 }
 
 #[common::test(BPF)]
-fn programs_in_and_ids_out() -> Outcome {
+fn a_prog_array_returns_ids() -> Outcome {
     let map = spec(4).create()?;
     let stages = map.elements::<u32, Prog>()?;
     let (one, other) = (returns(1)?, returns(2)?);
@@ -60,13 +60,13 @@ fn programs_in_and_ids_out() -> Outcome {
     assert_eq!(stages.lookup(&0)?, None);
     assert_eq!(stages.lookup(&1)?, Some(one.id()?));
     assert_eq!(stages.lookup(&2)?, Some(other.id()?));
-    // In another's place, and gone.
+    // Replaced and deleted.
     stages.update(&1, &other, ElemFlags::ANY)?;
     assert_eq!(stages.lookup(&1)?, Some(other.id()?));
     assert!(stages.delete(&1)?);
     assert!(!stages.delete(&1)?);
     assert_eq!(stages.lookup(&1)?, None);
-    // An array has no elements to make.
+    // An array accepts no flags.
     for flags in [ElemFlags::NOEXIST, ElemFlags::EXIST] {
         let error = stages.update(&1, &one, flags).expect_err("flags");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
@@ -76,12 +76,12 @@ fn programs_in_and_ids_out() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_tail_call() -> Outcome {
+fn a_program_tail_calls_another() -> Outcome {
     let map = spec(1).create()?;
     let caller = calls(&map)?;
     assert_eq!(run(&caller)?, 99);
     let stages: Elements<u32, Prog> = Elements::new(map)?;
-    // The array keeps the program.
+    // The array keeps the program alive.
     stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
     assert_eq!(run(&caller)?, 7);
     stages.update(&0, &returns(8)?, ElemFlags::ANY)?;
@@ -92,7 +92,7 @@ fn a_tail_call() -> Outcome {
     Ok(())
 }
 
-/// A program that goes on to one that returns 7, and the array that has it.
+/// A program that tail-calls one that returns 7, and the array that holds it.
 fn staged() -> bpf_pin::Result<(Prog, Map)> {
     let map = spec(1).create()?;
     let stages = map.elements::<u32, Prog>()?;
@@ -102,7 +102,7 @@ fn staged() -> bpf_pin::Result<(Prog, Map)> {
     Ok((caller, map))
 }
 
-/// The kernel takes the programs out some moments after.
+/// The kernel removes the programs asynchronously.
 fn is_cleared(caller: &Prog) -> Outcome {
     let patience = Instant::now() + Duration::from_secs(20);
     while run(caller)? == 7 {
@@ -114,7 +114,7 @@ fn is_cleared(caller: &Prog) -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_pin_keeps_the_programs() -> Outcome {
+fn a_pin_keeps_the_programs_of_an_array() -> Outcome {
     let fs = TestFs::new();
     let (caller, map) = staged()?;
     drop(map.pin(fs.at("stages"))?);
@@ -122,10 +122,10 @@ fn a_pin_keeps_the_programs() -> Outcome {
         sleep(Duration::from_millis(10));
         assert_eq!(run(&caller)?, 7);
     }
-    // Who opens it finds it whole.
+    // Opening the pin finds all programs.
     let stages = PinnedMap::open(fs.at("stages"))?;
     assert!(stages.elements::<u32, Prog>()?.lookup(&0)?.is_some());
-    // Without the name a descriptor keeps it, and then nothing does.
+    // Without the pin a descriptor keeps them; without both they are removed.
     let map = stages.unpin()?;
     sleep(Duration::from_millis(100));
     assert_eq!(run(&caller)?, 7);
@@ -134,7 +134,7 @@ fn a_pin_keeps_the_programs() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn without_a_pin_the_programs_go() -> Outcome {
+fn an_array_without_pin_and_descriptor_loses_its_programs() -> Outcome {
     let (caller, map) = staged()?;
     let clone = map.try_clone()?;
     drop(map);
@@ -146,12 +146,12 @@ fn without_a_pin_the_programs_go() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_program_of_another_type() -> Outcome {
+fn a_program_of_another_type_is_rejected() -> Outcome {
     let map = spec(1).create()?;
     let stages = map.elements::<u32, Prog>()?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let xdp = ProgSpec::new(ProgType::XDP, &insns).load()?;
-    // The first one decides, whether it is put in or calls.
+    // The first program decides, whether it is inserted or calls.
     let caller = calls(&map)?;
     let error = stages.update(&0, &xdp, ElemFlags::ANY);
     let error = error.expect_err("a program of another type");
@@ -167,16 +167,16 @@ fn a_program_of_another_type() -> Outcome {
     assert_eq!(stages.lookup(&0)?, None);
     stages.update(&0, &returns(3)?, ElemFlags::ANY)?;
     assert_eq!(run(&caller)?, 3);
-    // It stays so when it is empty again.
+    // An empty array keeps its type.
     stages.delete(&0)?;
     let error = stages.update(&0, &xdp, ElemFlags::ANY).unwrap_err();
     assert_eq!(error.cause(), Some(&cause));
     Ok(())
 }
 
-/// Of which the kernel does not tell, so that there is no cause.
+/// The kernel does not report this property, so there is no cause.
 #[common::test(FRAGS)]
-fn a_program_loaded_in_another_way() -> Outcome {
+fn a_program_with_other_properties_is_rejected() -> Outcome {
     let map = spec(1).create()?;
     let stages = map.elements::<u32, Prog>()?;
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
@@ -193,7 +193,7 @@ fn a_program_loaded_in_another_way() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn what_a_map_does_not_hold() -> Outcome {
+fn objects_of_the_wrong_kind_are_rejected() -> Outcome {
     #[track_caller]
     fn refused<T>(result: Result<T, bpf_pin::Error>, words: &str) {
         let error = result.err().expect("another kind of map");
@@ -217,7 +217,7 @@ fn what_a_map_does_not_hold() -> Outcome {
         "array_of_maps do not hold cgroups or perf events",
     );
 
-    // The keys, too; and the map comes back.
+    // Keys are checked too, and the error returns the map.
     let id = stages.id()?;
     let failed: Failed<Map> = Elements::<u64, Prog>::new(stages).unwrap_err();
     let cause = failed.error().cause();
@@ -235,7 +235,7 @@ fn what_a_map_does_not_hold() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn beyond_the_end() -> Outcome {
+fn an_index_out_of_range_is_rejected() -> Outcome {
     let map = spec(2).create()?;
     let stages = map.elements::<u32, Prog>()?;
     assert_eq!(stages.lookup(&2)?, None);
@@ -254,7 +254,7 @@ fn beyond_the_end() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn read_only() -> Outcome {
+fn a_read_only_map_rejects_objects() -> Outcome {
     let fs = TestFs::new();
     let (_, map) = staged()?;
     let map = map.pin(fs.at("stages"))?;
@@ -273,7 +273,7 @@ fn read_only() -> Outcome {
 }
 
 #[common::test(BY_ID)]
-fn an_array_of_maps() -> Outcome {
+fn an_array_of_maps_returns_ids() -> Outcome {
     let (one, other) = (hash(), hash());
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 2).inner_map(&one);
     let outer = outer.create()?;
@@ -284,7 +284,7 @@ fn an_array_of_maps() -> Outcome {
     let id = maps.lookup(&0)?.ok_or("no map")?;
     assert!(Map::from_id(id)?.is_same_object(&one)?);
     assert!(!Map::from_id(id)?.is_same_object(&other)?);
-    // It keeps what it holds.
+    // The array keeps its maps alive.
     let ids = (one.id()?, other.id()?);
     drop((one, other));
     sleep(Duration::from_millis(50));
@@ -294,7 +294,7 @@ fn an_array_of_maps() -> Outcome {
     assert!(maps.delete(&1)?);
     assert!(!maps.delete(&1)?);
     assert_eq!(maps.lookup(&1)?, None);
-    // One that is not like the first.
+    // A map that differs from the inner map.
     let unlike = MapSpec::new(MapType::HASH, 4, 16, 8).create()?;
     let error = maps.update(&1, &unlike, ElemFlags::ANY);
     let error = error.expect_err("values of another size");
@@ -304,7 +304,7 @@ fn an_array_of_maps() -> Outcome {
 }
 
 #[common::test(BY_ID)]
-fn a_hash_of_maps() -> Outcome {
+fn a_hash_of_maps_returns_ids() -> Outcome {
     let (one, other) = (hash(), hash());
     let outer = MapSpec::new(MapType::HASH_OF_MAPS, 8, 4, 2).inner_map(&one);
     let maps: Elements<u64, Map> = Elements::new(outer.create()?)?;
@@ -324,7 +324,7 @@ fn a_hash_of_maps() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn control_groups() -> Outcome {
+fn a_cgroup_array_accepts_cgroups() -> Outcome {
     own_mounts(|| {
         let root = tempfile::tempdir()?;
         mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None)?;
@@ -346,30 +346,30 @@ fn control_groups() -> Outcome {
     })
 }
 
-/// `perf_event_open(2)`: an event of the software's, on the first CPU, that is read by programs.
+/// `perf_event_open(2)`: a software event on the first CPU that programs can write to.
 fn event() -> std::io::Result<OwnedFd> {
     // PERF_TYPE_SOFTWARE, the struct's first size of 64 bytes, PERF_COUNT_SW_BPF_OUTPUT.
     let mut attr = [0u8; 64];
     attr[0..4].copy_from_slice(&1u32.to_ne_bytes());
     attr[4..8].copy_from_slice(&64u32.to_ne_bytes());
     attr[8..16].copy_from_slice(&10u64.to_ne_bytes());
-    // SAFETY: the struct is as long as it says, and only read.
+    // SAFETY: the struct has the size that it states, and is only read.
     let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, 0) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it.
+    // SAFETY: the kernel has just created it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[common::test(ROOT)]
-fn perf_events() -> Outcome {
+fn a_perf_event_array_accepts_events() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::PRESERVE_ELEMS] {
         let map = MapSpec::new(MapType::PERF_EVENT_ARRAY, 4, 4, 1).flags(flags);
         let map = map.create()?;
         let events = map.elements::<u32, Descriptor>()?;
         events.update(&0, &event()?, ElemFlags::ANY)?;
-        // What another descriptor of the map puts there goes with it.
+        // An event is removed when the descriptor that inserted it is closed.
         let again = Map::from_id(map.id()?)?;
         again
             .elements::<u32, Descriptor>()?

@@ -1,4 +1,4 @@
-//! Views of a map's elements as types: what fits is moved, what does not is refused, iterations end.
+//! Typed views: matching types are accepted, others rejected, and iterations end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,7 +15,7 @@ const BPF: &[Need] = &[cap::BPF];
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 #[common::test(BPF)]
-fn hash_without_preallocation() -> Outcome {
+fn a_hash_without_preallocation_has_typed_elements() -> Outcome {
     hash_like(MapSpec::new(MapType::HASH, 4, 8, 64).flags(MapFlags::NO_PREALLOC))
 }
 
@@ -26,13 +26,13 @@ fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -
 }
 
 #[common::test(BPF)]
-fn hash_as_types() -> Outcome {
+fn a_hash_has_typed_elements() -> Outcome {
     hash_like(MapSpec::new(MapType::HASH, 4, 8, 64))
 }
 
 /// Linux 7.2.
 #[common::test(BPF)]
-fn resizable_hash() -> Outcome {
+fn a_resizable_hash_has_typed_elements() -> Outcome {
     let spec = MapSpec::new(MapType::RHASH, 4, 8, 64).flags(MapFlags::NO_PREALLOC);
     if kernel(7, 2).unmet().is_some() {
         let error = spec.create().expect_err("a type that is not known yet");
@@ -76,7 +76,7 @@ fn hash_like(spec: MapSpec<'_>) -> Outcome {
 }
 
 #[common::test(BPF)]
-fn types_of_another_size_are_refused() -> Outcome {
+fn types_of_another_size_are_rejected() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 4);
     let sizes = |what, expected, found| Cause::Size {
         what,
@@ -108,7 +108,7 @@ fn types_of_another_size_are_refused() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn zero_sized_types() -> Outcome {
+fn zero_sized_types_fit_maps_without_keys_or_values() -> Outcome {
     let hash = create(MapType::HASH, 4, 8, 4);
     assert!(hash.elements::<(), u64>().is_err());
     assert!(hash.elements::<u32, ()>().is_err());
@@ -119,10 +119,10 @@ fn zero_sized_types() -> Outcome {
     numbers.update(&[], &7, ElemFlags::ANY)?;
     assert_eq!(numbers.lookup(&[])?, Some(7));
 
-    /// The kernel's own.
+    /// The kernel's ENOTSUPP.
     const ENOTSUPP: i32 = 524;
-    // Neither keys nor values, and no elements either.
-    // SAFETY: sysconf takes a number and gives one.
+    // No keys, no values, and no elements.
+    // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = create(MapType::RINGBUF, 0, 0, page);
     let nothing = ring.elements::<(), ()>()?;
@@ -144,7 +144,7 @@ fn zero_sized_types() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn structs_that_derive_pod() -> Outcome {
+fn structs_that_derive_pod_are_accepted() -> Outcome {
     #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
     #[repr(C)]
     struct Flow {
@@ -186,7 +186,7 @@ fn structs_that_derive_pod() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_view_that_owns_its_map() -> Outcome {
+fn a_view_can_own_its_map() -> Outcome {
     let fs = TestFs::new();
     let flows: Elements<u32, u64, PinnedMap> = Elements::new(hash().pin(fs.at("flows"))?)?;
     flows.update(&7, &42, ElemFlags::ANY)?;
@@ -198,7 +198,7 @@ fn a_view_that_owns_its_map() -> Outcome {
     let map = bytes.into_map().unpin()?;
     assert_eq!(fs.names(), [""; 0]);
 
-    // A view of a reference, of an owned map, and of a reference to a pinned one.
+    // Views of a reference, of an owned map, and of a reference to a pinned map.
     let view = Elements::<u32, u64, _>::new(&map).map_err(Error::from)?;
     assert_eq!(view.lookup(&7)?, Some(42));
     let view = Elements::<u32, u64, Map>::new(map)?;
@@ -211,7 +211,7 @@ fn a_view_that_owns_its_map() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_refused_view_gives_the_map_back() -> Outcome {
+fn a_failed_view_returns_the_map() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     let id = pinned.id()?;
@@ -243,7 +243,7 @@ fn a_refused_view_gives_the_map_back() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn draining_sees_each_key_once() -> Outcome {
+fn keys_may_be_deleted_during_iteration() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 64);
     let elems = map.elements::<u32, u64>()?;
     for key in 0..64 {
@@ -260,7 +260,7 @@ fn draining_sees_each_key_once() -> Outcome {
     Ok(())
 }
 
-/// At each step all keys are others, so the walk begins anew whenever it looks for the next.
+/// All keys change at each step, so the iteration restarts with each next key.
 #[common::test(BPF)]
 fn iteration_ends_while_keys_change() -> Outcome {
     const ROOM: u32 = 64;
@@ -294,7 +294,7 @@ fn iteration_ends_while_keys_change() -> Outcome {
             .ends_with(": the map changed too often during the iteration, so it was given up")
     );
     assert!(keys.next().is_none() && keys.next().is_none());
-    // Left alone, it is settled.
+    // Without changes it ends normally.
     assert_eq!(elems.keys().count(), ROOM as usize / 2);
     assert_eq!(
         elems.iter().filter(Result::is_ok).count(),
@@ -303,9 +303,9 @@ fn iteration_ends_while_keys_change() -> Outcome {
     Ok(())
 }
 
-/// What is gone when its batch is read is left out; what was read before comes as it was.
+/// Elements deleted before their batch is read are skipped; those read before are yielded unchanged.
 #[common::test(BPF)]
-fn what_is_gone_meanwhile_is_left_out() -> Outcome {
+fn deleted_elements_are_skipped() -> Outcome {
     let map = create(MapType::HASH, 4, 8, 8);
     let elems = map.elements::<u32, u64>()?;
     for key in 0..8 {
@@ -326,7 +326,7 @@ fn what_is_gone_meanwhile_is_left_out() -> Outcome {
 #[common::test(BPF)]
 fn iteration_never_yields_garbage() -> Outcome {
     const ROOM: u32 = 256;
-    /// In each value's upper half, so that a value that nobody wrote is known as such.
+    /// In the upper half of each value, to recognize values that were never written.
     const MARK: u64 = 0x5eed_0b5e << 32;
 
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
@@ -334,7 +334,7 @@ fn iteration_never_yields_garbage() -> Outcome {
         let map = spec.create()?;
         let elems = map.elements::<u32, u64>()?;
         let put = |key: u32| elems.update(&key, &(MARK | u64::from(key)), ElemFlags::ANY);
-        // Half of the keys stay, the others come and go.
+        // Half of the keys stay, the others are inserted and deleted.
         for key in (0..ROOM).step_by(2) {
             put(key)?;
         }

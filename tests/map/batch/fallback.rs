@@ -1,4 +1,4 @@
-//! Where the type or the kernel has no batches: the same, one by one.
+//! Types and kernels without batches: the same results, with one call per element.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,7 +11,7 @@ use common::*;
 
 const BPF: &[Need] = &[cap::BPF];
 
-/// The kernel's own.
+/// The kernel's ENOTSUPP.
 const ENOTSUPP: u32 = 524;
 
 const BATCHES: [u32; 4] = [
@@ -21,7 +21,7 @@ const BATCHES: [u32; 4] = [
     abi::BPF_MAP_DELETE_BATCH,
 ];
 
-/// Runs it where bpf(2) says of all batches that the type has none.
+/// Runs `test` with a filter that makes all batches fail as unsupported.
 fn without_batches<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let [lookup, take, update, delete] = BATCHES;
     denied(Some(lookup), ENOTSUPP, || {
@@ -34,12 +34,12 @@ fn without_batches<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 #[common::test(BPF)]
-fn one_by_one_all_is_the_same() -> Outcome {
+fn results_without_batches_are_the_same() -> Outcome {
     without_batches(|| {
         super::in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
         super::an_array_in_batches()?;
-        super::mistakes::a_full_map_takes_what_fits()?;
-        super::mistakes::what_is_not_there_is_passed_over()?;
+        super::failures::a_full_map_takes_what_fits()?;
+        super::failures::missing_keys_are_skipped()?;
         if kernel(5, 14).unmet().is_none() {
             super::values_per_cpu()?;
         }
@@ -48,7 +48,7 @@ fn one_by_one_all_is_the_same() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_filters_einval_is_not_an_old_kernels() -> Outcome {
+fn einval_of_a_filter_does_not_mean_missing_batches() -> Outcome {
     for cmd in BATCHES {
         denied(Some(cmd), libc::EINVAL as u32, || -> Outcome {
             let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
@@ -90,7 +90,7 @@ fn prefix(n: u32) -> Prefix {
 }
 
 #[common::test(BPF)]
-fn a_trie() -> Outcome {
+fn a_trie_is_read_and_cleared() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 6000).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = map.elements::<Prefix, u64>()?;
@@ -114,8 +114,8 @@ fn a_trie() -> Outcome {
     }
     assert_eq!(seen.len(), 5000);
     assert_eq!(elems.delete_batch(&keys[..10])?, 10);
-    // The kernel takes nothing out of a trie, and to look and delete would lose what is put there
-    // in between.
+    // The kernel cannot take elements out of a trie. A lookup and a delete would lose a value that is written in
+    // between.
     let error = elems.drain().next().expect("one").expect_err("a take");
     assert_eq!(error.operation(), Operation::LookupAndDelete, "{error:?}");
     assert_eq!(error.raw_os_error(), Some(ENOTSUPP as i32));
@@ -126,9 +126,9 @@ fn a_trie() -> Outcome {
     Ok(())
 }
 
-/// More than one batch, and each key goes as soon as it has come, or some of them.
+/// More than one batch, and all or some keys are deleted as soon as they are yielded.
 #[common::test(BPF)]
-fn a_trie_whose_keys_are_deleted_as_they_come() -> Outcome {
+fn keys_of_a_trie_may_be_deleted_during_iteration() -> Outcome {
     for keep in [0, 2, 3, 7] {
         let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 20_000).flags(MapFlags::NO_PREALLOC);
         let map = spec.create()?;
@@ -152,9 +152,9 @@ fn a_trie_whose_keys_are_deleted_as_they_come() -> Outcome {
     Ok(())
 }
 
-/// Arrays of objects have elements that are not there; some kernels' batches come to a stop at them.
+/// Arrays of objects have empty elements. The batches of some kernels stop at them.
 #[common::test(BPF)]
-fn elements_that_are_not_there() -> Outcome {
+fn empty_elements_of_object_arrays_are_skipped() -> Outcome {
     let inner = MapSpec::new(MapType::ARRAY, 4, 4, 1).create()?;
     let inner_fd = inner.as_fd().as_raw_fd() as u32;
     let prog = prog();
@@ -179,7 +179,7 @@ fn elements_that_are_not_there() -> Outcome {
             assert_eq!(elems.delete_batch(there)?, there.len());
         }
     }
-    // A hash of maps has those that are there.
+    // A hash of maps has only existing elements.
     let spec = MapSpec::new(MapType::HASH_OF_MAPS, 4, 4, 100);
     let map = spec.inner_map(&inner).create()?;
     let elems = map.elements::<u32, u32>()?;
@@ -194,8 +194,8 @@ fn elements_that_are_not_there() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn types_without_elements_to_be_had() -> Outcome {
-    // SAFETY: sysconf takes a number and gives one.
+fn types_without_listable_elements_are_rejected() -> Outcome {
+    // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = MapSpec::new(MapType::RINGBUF, 0, 0, page).create()?;
     let nothing = ring.elements::<(), ()>()?;
@@ -214,9 +214,9 @@ fn types_without_elements_to_be_had() -> Outcome {
     Ok(())
 }
 
-/// At each step all keys are others, so a walk along them would go on for ever.
+/// All keys change at each step, so the iteration would never end.
 #[common::test(BPF)]
-fn a_walk_that_comes_to_no_end() -> Outcome {
+fn an_endless_iteration_is_aborted() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 64).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = map.elements::<Prefix, u64>()?;

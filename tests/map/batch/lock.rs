@@ -1,4 +1,4 @@
-//! Values with a spin lock, which the kernel holds where it is asked to.
+//! Values with a spin lock, which the kernel holds on request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ const BPF: &[Need] = &[cap::BPF];
 /// The value: a lock and fifteen words.
 type Value = [u32; 16];
 
-/// A BTF object whose type 4 is such a value, and type 1 a key.
+/// A BTF object: type 4 is the value, and type 1 a key.
 fn btf_of_value() -> OwnedFd {
     let names = b"\0int\0bpf_spin_lock\0val\0value\0lock\0words\0";
     let name = |name: &str| {
@@ -32,7 +32,7 @@ fn btf_of_value() -> OwnedFd {
         &[name("int\0"), INT, 4, 32][..],
         // 2: struct bpf_spin_lock { int val; }
         &[name("bpf_spin_lock"), STRUCT | 1, 4, name("val\0"), 1, 0],
-        // 3: int[15]; its index is an int, too
+        // 3: int[15]; its index is an int too
         &[0, ARRAY, 0, 1, 1, 15],
         // 4: struct value { struct bpf_spin_lock lock; int words[15]; }
         &[
@@ -63,7 +63,7 @@ fn btf_of_value() -> OwnedFd {
     // SAFETY: btf is btf_size readable bytes.
     let fd = unsafe { abi::bpf(abi::BPF_BTF_LOAD, (&raw mut attr).cast(), size) };
     assert!(fd >= 0, "BPF_BTF_LOAD: {}", io::Error::last_os_error());
-    // SAFETY: the kernel has just made it.
+    // SAFETY: the kernel has just created it.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
@@ -80,12 +80,12 @@ fn value(n: u32) -> Value {
 }
 
 #[common::test(BPF)]
-fn under_the_values_lock() -> Outcome {
+fn lock_flag_reads_and_writes_under_the_lock() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let map = create(map_type)?;
         let elems = map.elements::<u32, Value>()?;
         let lock = ElemFlags::LOCK;
-        // Something is there to be locked, and then changed in place.
+        // The key must exist to be locked; then it is changed in place.
         elems.update(&1, &value(1), ElemFlags::ANY)?;
         elems.update(&1, &value(2), lock)?;
         let mut found = value(0);
@@ -115,7 +115,7 @@ fn under_the_values_lock() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_value_is_never_half_of_another() -> Outcome {
+fn locked_values_are_never_mixed() -> Outcome {
     let map = create(MapType::HASH)?;
     let elems = &map.elements::<u32, Value>()?;
     elems.update(&1, &value(1), ElemFlags::ANY)?;

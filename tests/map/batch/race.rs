@@ -1,4 +1,4 @@
-//! Readers beside writers: what stays comes once, what is taken out comes once, and all come to an end.
+//! Readers beside writers: elements that stay are read once, elements are taken once, and all calls end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +18,7 @@ const WRITERS: u32 = 8;
 const STAYING: u32 = 5000;
 
 #[common::test(BPF)]
-fn what_stays_comes_once_beside_eight_writers() -> Outcome {
+fn elements_that_stay_are_read_once_beside_eight_writers() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 16_384)
             .flags(flags)
@@ -37,7 +37,7 @@ fn what_stays_comes_once_beside_eight_writers() -> Outcome {
                         let values: Vec<u64> = keys.iter().copied().map(super::value_of).collect();
                         while !done.load(Ordering::Relaxed) {
                             elems.update_batch(&keys, &values, ElemFlags::ANY)?;
-                            // Those that stay are put in anew, too.
+                            // The keys that stay are updated too.
                             elems.update(
                                 &(from % STAYING),
                                 &super::value_of(from % STAYING),
@@ -87,9 +87,9 @@ fn what_stays_comes_once_beside_eight_writers() -> Outcome {
     Ok(())
 }
 
-/// Four put in, two take out: nothing is lost, and nothing comes twice.
+/// Four threads insert, two take: no element is lost or taken twice.
 #[common::test(BPF)]
-fn what_is_put_in_is_taken_out_once() -> Outcome {
+fn each_element_is_taken_once() -> Outcome {
     const EACH: u32 = 5000;
     let map = MapSpec::new(MapType::HASH, 4, 8, 30_000).create()?;
     let elems = &map.elements::<u32, u64>()?;
@@ -145,7 +145,7 @@ fn what_is_put_in_is_taken_out_once() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_trie_beside_writers_comes_to_an_end() -> Outcome {
+fn reading_a_trie_beside_writers_ends() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 4096).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = &map.elements::<[u32; 2], u64>()?;

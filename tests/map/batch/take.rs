@@ -1,4 +1,4 @@
-//! Elements that are taken out: `BPF_MAP_LOOKUP_AND_DELETE_ELEM` and its batch.
+//! Taking elements: `BPF_MAP_LOOKUP_AND_DELETE_ELEM` and its batch.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ fn queues_and_stacks_are_popped() -> Outcome {
         fill()?;
         assert_eq!(elems.clear()?, 3);
         assert_eq!(elems.lookup(&())?, None);
-        // More than fits.
+        // More elements than fit.
         let error = elems
             .update_batch(&[(); 9], &[7; 9], any)
             .expect_err("a ninth");
@@ -60,7 +60,7 @@ fn queues_and_stacks_are_popped() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn an_element_of_a_hash_is_taken_out() -> Outcome {
+fn an_element_of_a_hash_is_taken() -> Outcome {
     for (map_type, flags) in [
         (MapType::HASH, MapFlags::empty()),
         (MapType::HASH, MapFlags::NO_PREALLOC),
@@ -110,7 +110,7 @@ fn an_element_of_a_hash_is_taken_out() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_hash_is_taken_out_in_batches() -> Outcome {
+fn a_hash_is_taken_in_batches() -> Outcome {
     const COUNT: u32 = 10_000;
     for room in [100, 4096, 10_000, 20_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, COUNT).create()?;
@@ -138,7 +138,7 @@ fn a_hash_is_taken_out_in_batches() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn what_the_type_does_not_give_stays() -> Outcome {
+fn types_without_take_keep_their_elements() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 4).create()?;
     let elems = map.elements::<u32, u64>()?;
     elems.update(&0, &7, ElemFlags::ANY)?;

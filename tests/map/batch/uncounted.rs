@@ -1,5 +1,5 @@
-//! A batch that fails before the kernel looks at its count, as by a seccomp filter or an LSM: the count
-//! is the one that was passed in, and no element was read.
+//! Batches that fail before the kernel reads the count, for example because of a seccomp filter or an LSM: the
+//! count stays as it was passed, and no element was read.
 
 use std::collections::BTreeMap;
 
@@ -43,9 +43,9 @@ fn types() -> Vec<MapType> {
     types
 }
 
-/// All elements, or the error; never some that nobody put in.
+/// Returns all elements or the error, and never elements that were not inserted.
 #[common::test(BPF)]
-fn a_read_that_was_not_counted() -> Outcome {
+fn an_uncounted_read_returns_no_elements() -> Outcome {
     for map_type in types() {
         let elems = filled(map_type)?;
         for errno in ERRNOS {
@@ -70,7 +70,7 @@ fn a_read_that_was_not_counted() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_take_that_was_not_counted() -> Outcome {
+fn an_uncounted_take_returns_no_elements() -> Outcome {
     let elems = filled(MapType::HASH)?;
     for errno in ERRNOS {
         denied(
@@ -87,9 +87,9 @@ fn a_take_that_was_not_counted() -> Outcome {
     Ok(())
 }
 
-/// Neither is a key passed over as one that does not exist.
+/// No key is skipped as missing.
 #[common::test(BPF)]
-fn a_change_that_was_not_counted() -> Outcome {
+fn an_uncounted_change_skips_no_keys() -> Outcome {
     let elems = filled(MapType::HASH)?;
     let (keys, values) = numbers(COUNT);
     for errno in ERRNOS {

@@ -1,4 +1,4 @@
-//! What is kept with tasks, where a value may hold the address of what programs write to.
+//! Task storage, whose values may hold addresses of memory that programs write to.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
@@ -59,7 +59,7 @@ fn this_process() -> OwnedFd {
 }
 
 #[common::test(super::STORAGE)]
-fn a_tasks_storage() -> Outcome {
+fn task_storage_is_read_and_written() -> Outcome {
     let map = storage("")?;
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();
@@ -73,9 +73,9 @@ fn a_tasks_storage() -> Outcome {
     Ok(())
 }
 
-/// The kernel would have programs write to what the value is the address of.
+/// Programs would write to the address in the value.
 #[common::test(super::TAGGED)]
-fn an_address_in_a_tasks_storage() -> Outcome {
+fn task_storage_with_uptrs_rejects_updates() -> Outcome {
     let map = storage("uptr")?;
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();
@@ -86,7 +86,7 @@ fn an_address_in_a_tasks_storage() -> Outcome {
         assert_eq!(error.cause(), Some(&Cause::Uptr { problem: None }));
         assert_eq!(error.raw_os_error(), None, "it was not tried");
     };
-    // Not once, and then let pass.
+    // The second update is rejected too.
     for _ in 0..2 {
         let error = elems.update(&key, &value, ElemFlags::ANY).unwrap_err();
         refused(&error);
@@ -99,11 +99,11 @@ fn an_address_in_a_tasks_storage() -> Outcome {
         refused(&error);
         assert_eq!(error.elements_done(), 0);
     }
-    // There is nothing to be read or deleted either.
+    // There is nothing to read or delete.
     assert_eq!(elems.lookup(&key)?, None);
     assert!(!elems.delete(&key)?);
 
-    // Another tag is no address that the kernel follows.
+    // The kernel does not follow a pointer with another tag.
     let map = storage("user")?;
     let elems = map.elements::<i32, u64>()?;
     elems.update(&key, &value, ElemFlags::ANY)?;
@@ -111,9 +111,9 @@ fn an_address_in_a_tasks_storage() -> Outcome {
     Ok(())
 }
 
-/// Where the kernel does not give the BTF nothing is put in, until it does.
+/// As long as the BTF cannot be read, every update is rejected.
 #[common::test(super::STORAGE)]
-fn a_tasks_storage_of_unread_btf() -> Outcome {
+fn task_storage_with_unreadable_btf_rejects_updates() -> Outcome {
     let map = storage("")?;
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();
@@ -132,7 +132,7 @@ fn a_tasks_storage_of_unread_btf() -> Outcome {
              write to this process's memory"
         ));
     });
-    // A filter's answer of zeroes is no BTF.
+    // A filter that answers with zeroes gives no BTF.
     denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
     as_user(CapabilitySet::BPF, || {
         let error =
@@ -141,7 +141,7 @@ fn a_tasks_storage_of_unread_btf() -> Outcome {
         assert_eq!(elems.lookup(&key).unwrap(), None);
     });
     elems.update(&key, &7, ElemFlags::ANY)?;
-    // It was read once for all.
+    // The BTF is read once per view.
     as_user(CapabilitySet::BPF, || {
         elems.update(&key, &8, ElemFlags::ANY).unwrap();
     });
@@ -149,10 +149,10 @@ fn a_tasks_storage_of_unread_btf() -> Outcome {
     Ok(())
 }
 
-/// The kernel follows addresses in no other type. If a newer one does, it creates such a map, and the
-/// list of types whose values it merely copies is wrong.
+/// The kernel follows addresses only in task storage. A newer kernel that creates such a map shows that the list
+/// of types with plain values is wrong.
 #[common::test(super::UPTR)]
-fn addresses_are_followed_in_task_storage_only() -> Outcome {
+fn only_task_storage_can_have_uptrs() -> Outcome {
     let storages = [
         MapType::SK_STORAGE,
         MapType::INODE_STORAGE,
@@ -177,9 +177,9 @@ fn addresses_are_followed_in_task_storage_only() -> Outcome {
     Ok(())
 }
 
-/// An answer of zeroes, as by a seccomp filter, is no BTF without tags.
+/// An answer of zeroes, as from a seccomp filter, is no BTF without tags.
 #[common::test(super::TAGGED)]
-fn forged_btf_makes_no_storage_writable() -> Outcome {
+fn forged_btf_is_rejected() -> Outcome {
     let map = storage("uptr")?;
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();

@@ -1,4 +1,4 @@
-//! Fields of `BPF_MAP_CREATE` that no map tells of.
+//! Fields of `BPF_MAP_CREATE` that a map does not report.
 
 use bpf_pin::error::Cause;
 use bpf_pin::types::MapFlags;
@@ -6,9 +6,9 @@ use bpf_pin::{MapSpec, MapType, abi};
 use btf_rs::{Btf, Type};
 use common::*;
 
-/// A map that one program alone may use.
+/// A map that only one program may use.
 #[common::test(super::BPF)]
-fn a_map_for_one_program() -> Outcome {
+fn a_map_can_be_exclusive_to_a_program() -> Outcome {
     let spec = || MapSpec::new(MapType::ARRAY, 4, 8, 1);
     let hash = [7; 33];
     for len in [1, 31, 33] {
@@ -16,24 +16,24 @@ fn a_map_for_one_program() -> Outcome {
         let error = error.expect_err("no SHA-256");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     }
-    let made = spec().excl_prog_hash(&hash[..32]).create();
+    let created = spec().excl_prog_hash(&hash[..32]).create();
     if kernel(6, 18).unmet().is_some() {
-        let error = made.expect_err("a field that the kernel does not know");
+        let error = created.expect_err("a field that the kernel does not know");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }
-    // It is told by nothing, and so any program's fits.
-    let made = made?;
-    assert_eq!(spec().compare(&made)?, []);
-    assert_eq!(spec().excl_prog_hash(&hash).compare(&made)?, []);
-    // None is none.
+    // The map does not report it, so a spec for any program fits.
+    let created = created?;
+    assert_eq!(spec().compare(&created)?, []);
+    assert_eq!(spec().excl_prog_hash(&hash).compare(&created)?, []);
+    // An empty hash is no restriction.
     spec().excl_prog_hash(&[]).create()?;
     Ok(())
 }
 
-/// BTF of a module, in which the kernel looks for the type of struct_ops.
+/// BTF of a module, where the kernel looks up the type for struct_ops.
 #[common::test(super::STRUCT_OPS)]
-fn a_type_of_a_module() -> Outcome {
+fn value_type_btf_must_be_of_a_module() -> Outcome {
     let kernel = Btf::from_file(BTF)?;
     let name = "bpf_struct_ops_tcp_congestion_ops";
     let size_of = |id: &u32| match kernel.resolve_type_by_id(*id) {
@@ -49,11 +49,11 @@ fn a_type_of_a_module() -> Outcome {
     let map = spec.create()?;
     assert_eq!(map.info()?.btf_vmlinux_value_type_id, id);
     assert_eq!(spec.compare(&map)?, []);
-    // Neither of a module, nor of the kernel as old as it is.
+    // The BTF is not of a module; an older kernel does not know the field.
     let error = spec.clone().value_type_btf(&btf).create();
     let error = error.expect_err("no module's BTF");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-    // The flag stays with the call.
+    // The flag belongs to the call, not to the map.
     let flag = MapFlags::from_bits_retain(abi::BPF_F_VTYPE_BTF_OBJ_FD);
     assert_eq!(spec.clone().flags(flag).compare(&map)?, []);
     let error = spec.flags(flag).create().expect_err("no descriptor");

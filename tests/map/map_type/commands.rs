@@ -1,5 +1,4 @@
-//! What each type of map answers to the commands on elements, by the kernel's own word, and what the
-//! library makes of it.
+//! The commands of each map type: what the kernel supports, and what the library reports.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,25 +12,25 @@ use common::*;
 
 use super::{Row, rows, struct_ops};
 
-/// From which release on, or never.
+/// The first kernel with the command, or never.
 type Since = Option<(u32, u32)>;
 
-/// What a type knows, beside what all do.
-struct Knows {
+/// The commands of a type beyond those of every type.
+struct Supported {
     map_type: MapType,
-    look_up_batch: Since,
+    lookup_batch: Since,
     take_batch: Since,
     update_batch: Since,
     delete_batch: Since,
     take: Since,
 }
 
-/// Of each type that a stock kernel makes without BTF.
-fn knows(map_type: MapType) -> Knows {
+/// For each type that a stock kernel creates without BTF.
+fn supported(map_type: MapType) -> Supported {
     const NONE: Since = None;
-    let row = |look_up_batch, take_batch, update_batch, delete_batch, take| Knows {
+    let row = |lookup_batch, take_batch, update_batch, delete_batch, take| Supported {
         map_type,
-        look_up_batch,
+        lookup_batch,
         take_batch,
         update_batch,
         delete_batch,
@@ -54,8 +53,8 @@ fn knows(map_type: MapType) -> Knows {
     }
 }
 
-/// What each type has not, whatever is in the map: so the library says, and the kernel refuses it.
-fn has_not(map_type: MapType) -> &'static [Command] {
+/// The commands that a type lacks: the library says so, and the kernel rejects them.
+fn missing_commands(map_type: MapType) -> &'static [Command] {
     const LOOKUP: Command = Command::MAP_LOOKUP_ELEM;
     const NEXT: Command = Command::MAP_GET_NEXT_KEY;
     const DELETE: Command = Command::MAP_DELETE_ELEM;
@@ -80,52 +79,56 @@ fn has_not(map_type: MapType) -> &'static [Command] {
     }
 }
 
-/// Whether the library says that the type has no such command, which must be so.
-fn check_named<T>(result: &bpf_pin::Result<T>, command: Command, map_type: MapType) {
+/// Checks that the cause names the command if and only if the type lacks it.
+fn check_missing_cause<T>(result: &bpf_pin::Result<T>, command: Command, map_type: MapType) {
     let cause = match result {
         Ok(_) => None,
         Err(error) => error.cause(),
     };
     let expected = Cause::NoCommand { command, map_type };
-    let has_not = has_not(map_type).contains(&command);
-    assert_eq!(cause == Some(&expected), has_not, "{expected:?}: {cause:?}");
+    let is_missing = missing_commands(map_type).contains(&command);
+    assert_eq!(
+        cause == Some(&expected),
+        is_missing,
+        "{expected:?}: {cause:?}"
+    );
 }
 
 fn is_known(since: Since) -> bool {
     since.is_some_and(|(major, minor)| kernel(major, minor).unmet().is_none())
 }
 
-/// The kernel's own.
+/// The kernel's ENOTSUPP.
 const ENOTSUPP: i32 = 524;
 
-/// bpf(2) with an argument of this test's.
+/// bpf(2) with a given attribute.
 ///
 /// # Safety
 ///
 /// Every address in `attr` is valid for what `cmd` does there.
 unsafe fn raw<A>(cmd: u32, mut attr: A) -> Result<(), i32> {
     let size = size_of::<A>() as u32;
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     match unsafe { abi::bpf(cmd, (&raw mut attr).cast(), size) } {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error().raw_os_error().expect("an errno")),
     }
 }
 
-/// A batch of nothing: what the type does not have is told before that.
+/// An empty batch: the kernel reports a missing command first.
 fn empty_batch(map: &Map, cmd: u32) -> Result<(), i32> {
     let attr = abi::bpf_attr_batch {
         map_fd: map.as_fd().as_raw_fd() as u32,
         ..abi::bpf_attr_batch::zeroed()
     };
-    // SAFETY: no address is followed for a count of zero.
+    // SAFETY: the kernel follows no address if the count is zero.
     unsafe { raw(cmd, attr) }
 }
 
 /// A command on the element under a key of zeroes.
 fn elem(map: &Map, elems: &Elements<[u8], [u8], &Map>, cmd: u32) -> Result<(), i32> {
     let mut key = vec![0u8; elems.key_len()];
-    // Room for any next key, too.
+    // Large enough for any next key.
     let mut value = vec![0u8; elems.value_len().max(elems.key_len())];
     let attr = abi::bpf_attr_map_elem {
         map_fd: map.as_fd().as_raw_fd() as u32,
@@ -134,27 +137,27 @@ fn elem(map: &Map, elems: &Elements<[u8], [u8], &Map>, cmd: u32) -> Result<(), i
         } else {
             key.as_mut_ptr() as u64
         },
-        // A delete asks for none.
+        // A delete has no value.
         value: match cmd {
             abi::BPF_MAP_DELETE_ELEM => 0,
             _ => value.as_mut_ptr() as u64,
         },
         ..abi::bpf_attr_map_elem::zeroed()
     };
-    // SAFETY: both are as long as the map's.
+    // SAFETY: both have the sizes of the map.
     unsafe { raw(cmd, attr) }
 }
 
-/// What the library says of the same.
-fn said<T>(result: &bpf_pin::Result<T>) -> Result<(), i32> {
+/// The result of the library for the same.
+fn errno_of<T>(result: &bpf_pin::Result<T>) -> Result<(), i32> {
     match result {
         Ok(_) => Ok(()),
         Err(error) => Err(error.raw_os_error().expect("an errno")),
     }
 }
 
-/// ENOENT is an answer.
-fn answer(result: Result<(), i32>) -> Result<(), i32> {
+/// ENOENT is a valid answer.
+fn missing_is_ok(result: Result<(), i32>) -> Result<(), i32> {
     match result {
         Err(libc::ENOENT) => Ok(()),
         other => other,
@@ -162,15 +165,15 @@ fn answer(result: Result<(), i32>) -> Result<(), i32> {
 }
 
 #[common::test(super::KERNELS_BTF)]
-fn what_each_type_answers_to_each_command() -> Outcome {
+fn the_kernel_supports_the_commands_of_each_type() -> Outcome {
     let mut seen = BTreeSet::new();
     let with_struct_ops = rows().into_iter().chain([struct_ops()?]);
-    for row in with_struct_ops.filter(Row::known) {
+    for row in with_struct_ops.filter(Row::is_known) {
         let row = &row;
         seen.insert(row.map_type.0);
         batches(row)?;
         elements(row)?;
-        whole(row)?;
+        read_whole_map(row)?;
         freeze(row)?;
     }
     assert!(seen.len() >= 20, "{seen:?}");
@@ -178,12 +181,12 @@ fn what_each_type_answers_to_each_command() -> Outcome {
 }
 
 fn batches(row: &Row) -> Outcome {
-    let (map, knows) = (row.create()?, knows(row.map_type));
+    let (map, supported) = (row.create()?, supported(row.map_type));
     for (cmd, since) in [
-        (abi::BPF_MAP_LOOKUP_BATCH, knows.look_up_batch),
-        (abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH, knows.take_batch),
-        (abi::BPF_MAP_UPDATE_BATCH, knows.update_batch),
-        (abi::BPF_MAP_DELETE_BATCH, knows.delete_batch),
+        (abi::BPF_MAP_LOOKUP_BATCH, supported.lookup_batch),
+        (abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH, supported.take_batch),
+        (abi::BPF_MAP_UPDATE_BATCH, supported.update_batch),
+        (abi::BPF_MAP_DELETE_BATCH, supported.delete_batch),
     ] {
         let expected = match is_known(since) {
             true => Ok(()),
@@ -197,7 +200,7 @@ fn batches(row: &Row) -> Outcome {
             empty_batch(&map, cmd),
             expected,
             "{name} of {}",
-            knows.map_type
+            supported.map_type
         );
     }
     Ok(())
@@ -205,79 +208,87 @@ fn batches(row: &Row) -> Outcome {
 
 fn elements(row: &Row) -> Outcome {
     let map_type = row.map_type;
-    let knows = knows(map_type);
+    let supported = supported(map_type);
     let (map, elems_of) = (row.create()?, row.create()?);
     let (raw_elems, elems) = (
         map.elements::<[u8], [u8]>()?,
         elems_of.elements::<[u8], [u8]>()?,
     );
     let (key, mut value) = (vec![0; elems.key_len()], vec![0; elems.value_len()]);
-    let by_kernel = |cmd| answer(elem(&map, &raw_elems, cmd));
+    let kernel_result = |cmd| missing_is_ok(elem(&map, &raw_elems, cmd));
 
-    let took = elems.take_into(&key, &mut value, ElemFlags::ANY);
-    let kernel_took = by_kernel(abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM);
-    assert_eq!(said(&took), kernel_took, "take of {map_type}");
+    let taken = elems.take_into(&key, &mut value, ElemFlags::ANY);
+    let taken_by_kernel = kernel_result(abi::BPF_MAP_LOOKUP_AND_DELETE_ELEM);
+    assert_eq!(errno_of(&taken), taken_by_kernel, "take of {map_type}");
     assert_eq!(
-        kernel_took.is_ok(),
-        is_known(knows.take),
+        taken_by_kernel.is_ok(),
+        is_known(supported.take),
         "take of {map_type}"
     );
-    if !is_known(knows.take) {
-        assert_eq!(kernel_took, Err(ENOTSUPP), "take of {map_type}");
+    if !is_known(supported.take) {
+        assert_eq!(taken_by_kernel, Err(ENOTSUPP), "take of {map_type}");
     }
-    let looked = elems.lookup_into(&key, &mut value, ElemFlags::ANY);
+    let found = elems.lookup_into(&key, &mut value, ElemFlags::ANY);
     assert_eq!(
-        said(&looked),
-        by_kernel(abi::BPF_MAP_LOOKUP_ELEM),
+        errno_of(&found),
+        kernel_result(abi::BPF_MAP_LOOKUP_ELEM),
         "look-up of {map_type}"
     );
-    check_named(&took, Command::MAP_LOOKUP_AND_DELETE_ELEM, map_type);
-    check_named(&looked, Command::MAP_LOOKUP_ELEM, map_type);
+    check_missing_cause(&taken, Command::MAP_LOOKUP_AND_DELETE_ELEM, map_type);
+    check_missing_cause(&found, Command::MAP_LOOKUP_ELEM, map_type);
     let mut next = vec![0; elems.key_len()];
     let next = elems.next_key(Some(&key), &mut next);
     assert_eq!(
-        said(&next),
-        by_kernel(abi::BPF_MAP_GET_NEXT_KEY),
+        errno_of(&next),
+        kernel_result(abi::BPF_MAP_GET_NEXT_KEY),
         "next key of {map_type}"
     );
-    check_named(&next, Command::MAP_GET_NEXT_KEY, map_type);
+    check_missing_cause(&next, Command::MAP_GET_NEXT_KEY, map_type);
     let deleted = elems.delete(&key);
     assert_eq!(
-        said(&deleted),
-        by_kernel(abi::BPF_MAP_DELETE_ELEM),
+        errno_of(&deleted),
+        kernel_result(abi::BPF_MAP_DELETE_ELEM),
         "delete of {map_type}"
     );
-    check_named(&deleted, Command::MAP_DELETE_ELEM, map_type);
+    check_missing_cause(&deleted, Command::MAP_DELETE_ELEM, map_type);
     let put = elems.update(&key, &value, ElemFlags::ANY);
     let kernel_put = elem(&map, &raw_elems, abi::BPF_MAP_UPDATE_ELEM);
-    assert_eq!(said(&put), kernel_put, "update of {map_type}");
+    assert_eq!(errno_of(&put), kernel_put, "update of {map_type}");
 
-    // One by one or in a batch, it is the same.
+    // With batches and without, the result is the same.
     let again = elems.update_batch(&key, &value, ElemFlags::ANY);
     let count = key.len().max(value.len());
     if count > 0 {
-        assert_eq!(said(&again), kernel_put, "batch of updates of {map_type}");
+        assert_eq!(
+            errno_of(&again),
+            kernel_put,
+            "batch of updates of {map_type}"
+        );
         if let Err(error) = again {
             assert_eq!(error.elements_done(), 0, "{error:?}");
         }
     }
     if !key.is_empty() {
         let gone = elems.delete_batch(&key);
-        let kernel_gone = by_kernel(abi::BPF_MAP_DELETE_ELEM);
-        assert_eq!(said(&gone), kernel_gone, "batch of deletes of {map_type}");
+        let kernel_gone = kernel_result(abi::BPF_MAP_DELETE_ELEM);
+        assert_eq!(
+            errno_of(&gone),
+            kernel_gone,
+            "batch of deletes of {map_type}"
+        );
     }
     Ok(())
 }
 
-/// The whole map, in each way, which all agree.
-fn whole(row: &Row) -> Outcome {
+/// Reads the whole map in each way, with the same result.
+fn read_whole_map(row: &Row) -> Outcome {
     let map_type = row.map_type;
     let map = row.create()?;
     let elems = map.elements::<[u8], [u8]>()?;
     let (key, value) = (vec![0; elems.key_len()], vec![7; elems.value_len()]);
-    // A trie's shortest prefix, a hash's key, an array's first, a queue's next.
+    // A trie's shortest prefix, a hash's key, an array's first index, a queue's next value.
     let is_put = elems.update(&key, &value, ElemFlags::ANY).is_ok();
-    // Some kernels keep what stands between one CPU's value and the next's, others do not.
+    // Some kernels preserve the padding between the values of two CPUs, others do not.
     let size = row.value_size as usize;
     let without_padding = |values: &[u8]| -> Vec<u8> {
         if value.len() == size {
@@ -312,12 +323,12 @@ fn whole(row: &Row) -> Outcome {
         (Err(one), Err(other)) => assert_eq!(one, other, "{map_type}"),
         _ => panic!("{map_type}: {by_iter:?} and {at_once:?}"),
     }
-    // What can be emptied is empty then.
+    // Types with a delete are empty then.
     match elems.clear() {
         Ok(count) => {
             let mut left = elems.to_vecs().map_or(0, |(keys, _)| keys.len());
             if map_type == MapType::STRUCT_OPS {
-                // Its only element is there also with nothing in it.
+                // Its only element always exists.
                 left -= elems.key_len();
             }
             assert_eq!(left, 0, "{map_type}: {count} removed");
@@ -333,8 +344,13 @@ fn freeze(row: &Row) -> Outcome {
         map_fd: elems_of.as_fd().as_raw_fd() as u32,
         ..abi::bpf_attr_map_elem::zeroed()
     };
-    // SAFETY: the command reads the descriptor alone.
-    let by_kernel = unsafe { raw(abi::BPF_MAP_FREEZE, attr) };
-    assert_eq!(said(&map.freeze()), by_kernel, "freezing {}", row.map_type);
+    // SAFETY: the command uses only the descriptor.
+    let kernel_result = unsafe { raw(abi::BPF_MAP_FREEZE, attr) };
+    assert_eq!(
+        errno_of(&map.freeze()),
+        kernel_result,
+        "freezing {}",
+        row.map_type
+    );
     Ok(())
 }

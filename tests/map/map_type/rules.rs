@@ -1,4 +1,4 @@
-//! What a type demands of its fields: a map that breaks one rule is refused, and the rule is named.
+//! The rules of a type: a map that violates one is rejected, and the error names the rule.
 
 use bpf_pin::error::Cause;
 use bpf_pin::types::MapFlags;
@@ -7,9 +7,9 @@ use common::*;
 use super::{Row, rows};
 
 #[common::test(super::ROOT)]
-fn a_broken_rule_is_named() -> Outcome {
+fn an_error_names_the_violated_rule() -> Outcome {
     let mut named = 0;
-    for row in rows().iter().filter(|row| row.known()) {
+    for row in rows().iter().filter(|row| row.is_known()) {
         let other = |size| if size == 0 { 4 } else { 0 };
         let broken = [
             (
@@ -28,7 +28,7 @@ fn a_broken_rule_is_named() -> Outcome {
             ("map_flags", row.with(|row| row.flags = MapFlags::empty())),
         ];
         for (field, row) in broken {
-            // Everything else is as it was in a map that can be made.
+            // All other fields are valid.
             let Err(error) = row.create() else {
                 continue;
             };
@@ -43,7 +43,7 @@ fn a_broken_rule_is_named() -> Outcome {
         assert_eq!(map.info()?.map_type, row.map_type);
     }
     assert!(named >= 60, "{named} rules");
-    // SAFETY: sysconf takes a number and gives one.
+    // SAFETY: sysconf takes a number and returns one.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u32;
     let ring = |bytes| super::MapSpec::new(super::MapType::RINGBUF, 0, 0, bytes);
     for bytes in [page / 2, 3 * page, page + 1] {

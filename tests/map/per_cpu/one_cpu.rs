@@ -1,4 +1,4 @@
-//! One CPU's value, where the kernel has a flag for that.
+//! The value of one CPU, on kernels with the flag for it.
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::PerCpu;
@@ -21,8 +21,8 @@ fn assert_unsupported(error: &Error, expected: &str) {
 }
 
 #[common::test(super::BPF)]
-fn the_value_of_one_cpu() -> Outcome {
-    // An LRU list drops elements long before it is full.
+fn one_cpu_is_read_and_updated() -> Outcome {
+    // An LRU list evicts elements long before it is full.
     for (map_type, entries) in [
         (MapType::PERCPU_ARRAY, 4),
         (MapType::PERCPU_HASH, 4),
@@ -53,10 +53,10 @@ fn the_value_of_one_cpu() -> Outcome {
         assert_eq!(beyond.raw_os_error(), Some(libc::ERANGE), "{beyond}");
         if map_type != MapType::PERCPU_ARRAY {
             assert_eq!(view.lookup_on(0, &2)?, None, "{map_type}");
-            // That of the CPU is put, whatever the others are.
+            // The value of this CPU is set, and the others may differ.
             view.update_on(cpus - 1, &2, &[5; 3])?;
             assert_eq!(view.lookup_on(cpus - 1, &2)?, Some([5; 3]), "{map_type}");
-            // One more than there is room for.
+            // One CPU too many.
             if map_type == MapType::PERCPU_HASH {
                 let full = (3..=5).map(|key| view.update_all(&key, &[0; 3]));
                 let full = full.last().expect("the last").unwrap_err();
@@ -69,7 +69,7 @@ fn the_value_of_one_cpu() -> Outcome {
 }
 
 #[common::test(super::BPF)]
-fn a_reader_of_one_cpu() -> Outcome {
+fn a_read_only_map_rejects_updates_of_one_cpu() -> Outcome {
     let spec = MapSpec::new(MapType::PERCPU_ARRAY, 4, 12, 4);
     for (flags, opened) in [
         (MapFlags::RDONLY, Access::ReadOnly),
@@ -82,7 +82,7 @@ fn a_reader_of_one_cpu() -> Outcome {
             _ => view.update_all(&0, &[0; 3]),
         };
         let error = refused.expect_err("what it was not opened for");
-        // The flags of a look-up are what an older kernel sees first.
+        // An older kernel checks the flags first.
         if opened == Access::WriteOnly && !is_known() {
             assert_unsupported(&error, "BPF_F_CPU");
             continue;

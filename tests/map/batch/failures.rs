@@ -1,4 +1,4 @@
-//! Batches that cannot be done, or not to the end: what was done is said, and nothing else was.
+//! Failing batches: the error reports what was done, and nothing else is changed.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ const BPF: &[Need] = &[cap::BPF];
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 #[common::test(BPF)]
-fn a_wrong_size_is_named_and_nothing_done() -> Outcome {
+fn a_wrong_size_is_reported_and_nothing_changed() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
     let elems = map.elements::<[u8], [u8]>()?;
     let any = ElemFlags::ANY;
@@ -52,7 +52,7 @@ fn a_wrong_size_is_named_and_nothing_done() -> Outcome {
         elems.delete_batch(&[1; 6]).expect_err("delete"),
         size("key", 4, 2),
     );
-    // Nothing is asked for, and nothing comes.
+    // Empty slices succeed without effect.
     assert_eq!(
         elems.lookup_batch(&mut Cursor::new(), &mut [], &mut [], any)?,
         0
@@ -64,10 +64,10 @@ fn a_wrong_size_is_named_and_nothing_done() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn flags_of_a_batch() -> Outcome {
+fn flags_of_a_batch_are_checked() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
     let elems = map.elements::<u32, u64>()?;
-    // The kernel has no such batches, so it is done one by one.
+    // The kernel has no batch for these flags, so each element takes one call.
     elems.update_batch(&[1, 2], &[1, 2], ElemFlags::NOEXIST)?;
     let error = elems.update_batch(&[3, 2, 4], &[3, 9, 4], ElemFlags::NOEXIST);
     let error = error.expect_err("the second is there");
@@ -112,7 +112,7 @@ fn flags_of_a_batch() -> Outcome {
     }
     let error = elems.lookup_into(&1, &mut 0, lock).expect_err("no lock");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    // Which does not make the batches unknown.
+    // The batch is still known to exist.
     assert_eq!(elems.to_vecs()?.0.len(), 3);
     Ok(())
 }
@@ -138,7 +138,7 @@ pub fn a_full_map_takes_what_fits() -> Outcome {
 }
 
 #[common::test(BPF)]
-pub fn what_is_not_there_is_passed_over() -> Outcome {
+pub fn missing_keys_are_skipped() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;
     let elems = map.elements::<u32, u64>()?;
     let (keys, values) = super::numbers(10);
@@ -149,9 +149,9 @@ pub fn what_is_not_there_is_passed_over() -> Outcome {
     Ok(())
 }
 
-/// A key that no trie can have is one that cannot be deleted. What was not there counts as well.
+/// A key that is invalid for a trie cannot be deleted. Missing keys count too.
 #[common::test(BPF)]
-fn a_delete_says_how_far_it_came() -> Outcome {
+fn a_failed_delete_reports_how_many_keys_were_done() -> Outcome {
     let spec = MapSpec::new(MapType::LPM_TRIE, 8, 8, 8).flags(MapFlags::NO_PREALLOC);
     let map = spec.create()?;
     let elems = map.elements::<[u32; 2], u64>()?;
@@ -172,7 +172,7 @@ fn a_delete_says_how_far_it_came() -> Outcome {
     let done = error.elements_done();
     assert_eq!(done, 3, "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-    // Which is where to go on.
+    // The caller can continue there.
     assert_eq!(elems.delete_batch(&keys[done + 1..])?, 1);
     let (left, _) = elems.to_vecs()?;
     assert_eq!(left, [prefix(3)]);
@@ -180,7 +180,7 @@ fn a_delete_says_how_far_it_came() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_reader_and_a_writer() -> Outcome {
+fn the_access_of_the_descriptor_is_checked() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("flows"))?;
     pinned
@@ -235,7 +235,7 @@ fn a_reader_and_a_writer() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn a_frozen_map() -> Outcome {
+fn a_frozen_map_rejects_batches() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
     let elems = map.elements::<u32, u64>()?;
     elems.update_batch(&[1, 2], &[1, 2], ElemFlags::ANY)?;

@@ -1,4 +1,4 @@
-//! Types that lack a command: the refusal says which.
+//! Types without a command: the error names the command.
 
 use std::os::fd::AsRawFd;
 
@@ -10,8 +10,9 @@ use common::*;
 
 use super::{ENOTSUPP, create, errno, text};
 
+/// The key is a descriptor of the socket, so the kernel cannot list keys.
 #[common::test(super::BPF)]
-fn a_sockets_storage() -> Outcome {
+fn socket_storage_cannot_be_listed() -> Outcome {
     let btf = btf();
     let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
         .flags(MapFlags::NO_PREALLOC)
@@ -37,7 +38,7 @@ fn a_sockets_storage() -> Outcome {
 }
 
 #[common::test(super::BPF)]
-fn types_without_look_ups() -> Outcome {
+fn types_without_lookups_are_reported() -> Outcome {
     let map = create(MapType::PERF_EVENT_ARRAY, 4, 4, 1);
     let elems = map.elements::<u32, u32>()?;
     assert_eq!(errno(elems.lookup(&0)), ENOTSUPP);
