@@ -70,7 +70,7 @@ fn each_field_is_compared() -> Outcome {
         MapSpec::new(MapType::HASH, 5, 8, 1024).compare(&map)?,
         [Mismatch::KeySize { expected, found }]
     );
-    // A type whose name has a common prefix, and a newer type.
+    // A type with a similar name, and a newer type.
     for expected in [MapType::ARRAY, MapType(4711)] {
         let found = MapType::HASH;
         assert_eq!(
@@ -163,7 +163,7 @@ fn spec_of_info_has_every_field() -> Outcome {
     Ok(())
 }
 
-/// Specs whose maps report other fields than requested.
+/// Specs of maps that report other fields than requested.
 fn changed() -> Vec<MapSpec<'static>> {
     let with = |map_type, flags| MapSpec::new(map_type, 4, 8, 5).flags(flags);
     vec![

@@ -122,7 +122,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// Local storage, whose values are described by BTF, and its first kernel.
+/// Local storage with values described by BTF, and its first kernel.
 const STORAGES: [(MapType, (u32, u32)); 4] = [
     (MapType::SK_STORAGE, (5, 2)),
     (MapType::INODE_STORAGE, (5, 10)),

@@ -348,7 +348,7 @@ impl Guarded {
     /// The last `length` bytes before the end.
     fn last(&mut self, length: usize) -> &mut [u8] {
         assert!(length <= self.room);
-        // SAFETY: within the mapping, whose bytes are initialised; borrowed like self.
+        // SAFETY: within the mapping, which is initialised; borrowed like self.
         unsafe { slice::from_raw_parts_mut(self.start.add(self.room - length), length) }
     }
 }

@@ -1,4 +1,4 @@
-//! Task storage, whose values may hold addresses of memory that programs write to.
+//! Task storage: a value may hold the address of memory that programs write to.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
