@@ -87,21 +87,29 @@
 //! }
 //! ```
 #![deny(unsafe_code)]
+// A part of the library uses a part of the system calls.
+#![cfg_attr(not(feature = "default"), allow(dead_code, unused_imports))]
 
 pub mod bpffs;
 mod diagnose;
 pub mod dir;
 pub mod error;
+#[cfg(feature = "inventory")]
 pub mod inventory;
+#[cfg(feature = "link")]
 pub mod link;
+#[cfg(feature = "map")]
 pub mod map;
 pub mod object;
 mod path;
+#[cfg(feature = "probe")]
 pub mod probe;
 mod process;
 mod procfs;
+#[cfg(feature = "prog")]
 pub mod prog;
 mod proof;
+#[cfg(feature = "reuse")]
 pub mod reuse;
 mod sys;
 pub mod token;
@@ -121,20 +129,25 @@ use {
 
 pub use bpf_pin_sys as abi;
 /// Plain data for keys and values.
+#[cfg(feature = "map")]
 pub use bytemuck;
 
 pub use bpffs::Bpffs;
 pub use dir::PinDir;
 pub use error::{Error, Result};
+#[cfg(feature = "link")]
 pub use link::LinkSpec;
+#[cfg(feature = "map")]
 pub use map::MapSpec;
 pub use object::{Link, Map, Object, PinnedLink, PinnedMap, PinnedProg, Prog};
+#[cfg(feature = "prog")]
 pub use prog::ProgSpec;
 pub use types::{Access, Identity, Kind, MapType};
 
 /// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.
 #[doc(hidden)]
 pub mod __proof {
+    #[cfg(feature = "inventory")]
     pub use crate::inventory::{Outline, outline};
     pub use crate::proof::{by_command, by_info, by_proc};
 }

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+#[cfg(feature = "mount")]
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use crate::diagnose;
@@ -184,6 +185,7 @@ impl Bpffs {
     ///   the case of a failure (ENOSYS); the errno alone if a seccomp filter may have answered
     /// - EINVAL if the path is a symbolic link, if the mount is unbindable, or if it came with a mount
     ///   namespace of less privilege
+    #[cfg(feature = "mount")]
     pub fn unmount(self) -> Result<(), Failed<Self>> {
         let (copy, mount) = match self.prepare_unmount() {
             Ok(both) => both,
@@ -211,6 +213,7 @@ impl Bpffs {
     }
 
     /// A copy of the mount, which keeps the instance alive without keeping the mount busy, and the mount.
+    #[cfg(feature = "mount")]
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
         let now = self.look_again()?;
         let (expected, found) = (mount_id(self.fd.as_fd())?, now.mount_id()?);
@@ -241,6 +244,7 @@ impl Bpffs {
 
 /// Of what keeps a mount busy, only mounts in it are found.
 #[cold]
+#[cfg(feature = "mount")]
 fn explain_unmount(errno: Errno, mount: &Mount) -> Option<Cause> {
     if errno != Errno::BUSY {
         return diagnose::mount_namespace(errno);

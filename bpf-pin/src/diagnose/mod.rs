@@ -1,14 +1,17 @@
 //! Finds the cause behind an errno. Runs only after a failure, and reports only a cause that it has checked.
 
 mod access;
+#[cfg(feature = "link")]
 mod link;
 mod memlock;
 mod mount;
 mod path;
 mod privilege;
+#[cfg(feature = "link")]
 mod rtnetlink;
 mod shadowed;
 
+#[cfg(feature = "link")]
 pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint,
     for_tracepoint_cookie, for_xdp,

@@ -1,10 +1,13 @@
 //! A directory of a bpffs that was found or created by this library.
 
+#[cfg(feature = "mount")]
 use std::path::Path;
 
 use rustix::io::fcntl_dupfd_cloexec;
 
-use crate::bpffs::{Bpffs, Detached, error};
+#[cfg(feature = "mount")]
+use crate::bpffs::Detached;
+use crate::bpffs::{Bpffs, error};
 use crate::error::{Operation, Reason, Result};
 
 use super::PinDir;
@@ -22,6 +25,7 @@ impl Bpffs {
     }
 }
 
+#[cfg(feature = "mount")]
 impl Detached {
     /// Its root, to pin in.
     ///

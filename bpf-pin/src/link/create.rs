@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
+use crate::object::Prog;
 use crate::object::try_info;
-use crate::prog::Prog;
 use crate::sys::{self, LinkOpts, NonZeroFd};
 use crate::types::ProgType;
 

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
+use crate::object::Prog;
 use crate::object::info_error;
-use crate::prog::Prog;
 use crate::sys::{self, AsMap};
 use crate::types::{AttachType, Kind, LinkType};
 

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use bpf_pin_sys as abi;
 
-use crate::prog::Prog;
+use crate::object::Prog;
 use crate::sys::NonZeroFd;
 
 use super::Link;

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
+use crate::object::Prog;
 use crate::object::try_info;
-use crate::prog::Prog;
 use crate::sys::{self, AsMap, Functions, Uprobes};
 use crate::types::{AttachType, CgroupIterOrder};
 

@@ -16,12 +16,4 @@ pub use elements::{
 pub use mmap::Mmap;
 pub use spec::MapSpec;
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 pub use crate::object::{Map, MapInfo};
-
-impl AsMap for Map {
-    fn map_fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-}

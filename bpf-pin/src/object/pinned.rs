@@ -209,6 +209,12 @@ impl PinnedLink {
     }
 }
 
+impl AsMap for Map {
+    fn map_fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
 impl AsMap for PinnedMap {
     fn map_fd(&self) -> BorrowedFd<'_> {
         self.0.object.map_fd()

@@ -4,8 +4,8 @@ use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::diagnose::{create_misnamed, fails_for_limit};
-use crate::prog::Insn;
 use crate::sys::{self, ProgData, Records};
+use bpf_pin_sys::bpf_insn as Insn;
 
 /// What fits into the rest of the limit.
 #[derive(Debug, Clone, Copy)]

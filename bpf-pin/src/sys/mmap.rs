@@ -133,10 +133,3 @@ impl<T> Drop for Mapping<T> {
         let _ = unsafe { munmap(self.start.as_ptr().cast(), length) };
     }
 }
-
-/// The size of a page in bytes. The C library has it from the auxiliary vector, so this needs no /proc.
-pub(crate) fn page_size() -> usize {
-    // SAFETY: sysconf has no preconditions.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
-}

@@ -7,6 +7,7 @@
 
 mod batch;
 mod btf;
+#[cfg(feature = "mount")]
 mod cmsg;
 pub(crate) mod cpu;
 mod dirent;
@@ -15,6 +16,7 @@ mod flock;
 mod link;
 mod lock;
 mod map;
+#[cfg(feature = "map")]
 mod mmap;
 mod mount;
 mod object;
@@ -25,6 +27,7 @@ mod token;
 
 pub(crate) use batch::BatchBuffers as Room;
 pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
+#[cfg(feature = "mount")]
 pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
@@ -38,14 +41,15 @@ pub(crate) use lock::{hold_byte, is_byte_held, release_byte};
 pub(crate) use map::{
     map_create, map_freeze, map_lookup_empty_batch, map_update_empty_batch, probe_batch,
 };
-pub(crate) use mmap::{Mapping, page_size};
+#[cfg(feature = "map")]
+pub(crate) use mmap::Mapping;
 pub(crate) use mount::statmount;
 pub(crate) use object::{
     AnyInfo, InfoBuf, InfoHead, info, info_head, link_fd_by_id, link_head, link_next_id,
     map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at, object_id,
     probe_bpf_allowed, probe_link, probe_path_fd, probe_prog, prog_fd_by_id, prog_next_id,
 };
-pub(crate) use process::LockOwner;
+pub(crate) use process::{LockOwner, page_size};
 pub(crate) use prog::{
     ProgData, ProgField, Records, RunArgs, RunError, RunOut, probe_prog_field, prog_bind_map,
     prog_load, prog_map_ids, prog_test_run,
@@ -54,6 +58,7 @@ pub(crate) use token::{probe_token_create, token_create};
 
 pub use elem::AsMap;
 pub use link::Uprobes;
+#[cfg(feature = "map")]
 pub use mmap::{Atom, LoadOnly};
 pub use object::Info;
 

@@ -42,7 +42,7 @@ impl LockOwner {
 /// kernel does not support `MADV_WIPEONFORK`.
 #[cold]
 fn map_wiped_page() -> Option<&'static AtomicU32> {
-    let len = super::page_size();
+    let len = page_size();
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping, at an address that the kernel chooses.
@@ -70,4 +70,11 @@ mod tests {
         assert_eq!(owner, LockOwner::this_process());
         assert!(!owner.is_another());
     }
+}
+
+/// The size of a page in bytes. The C library has it from the auxiliary vector, so this needs no /proc.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }

@@ -1,6 +1,7 @@
 //! BPF tokens, the sets of commands and types that they allow, and the messages to delegate a bpffs.
 
 mod allowed;
+#[cfg(feature = "mount")]
 pub(crate) mod socket;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
