@@ -2,6 +2,8 @@
 
 mod cause;
 mod mistakes;
+mod operations;
+mod sentences;
 
 fn main() -> std::process::ExitCode {
     common::run_tests()

@@ -1,0 +1,262 @@
+//! What an error says as a whole: the operation, what it was done to, and the cause or the errno.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+
+use bpf_pin::bpffs::{Bpffs, FileSystem, MountOptions};
+use bpf_pin::link::{Link, LinkSpec, XdpFlags};
+use bpf_pin::map::ElemFlags;
+use bpf_pin::prog::{Btf, TestRun};
+use bpf_pin::reuse::{Migrate, Reuse};
+use bpf_pin::token::Token;
+use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::{Error, Map, MapSpec, MapType, Object, PinDir, PinnedMap, Prog, ProgSpec};
+use common::*;
+
+/// A bpffs with a map, a program, a link and a directory with a pin in it.
+struct Scene {
+    fs: TestFs,
+    dir: PinDir,
+    map: Map,
+    prog: Prog,
+    link: Link,
+}
+
+impl Scene {
+    fn new() -> Outcome<Self> {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (map, prog, link) = (hash(), prog(), link());
+        dir.pin(&map, "map")?;
+        dir.pin(&prog, "prog")?;
+        dir.pin(&link, "link")?;
+        dir.create_dir("dir", 0o700)?.pin(&map, "map")?;
+        Ok(Self {
+            fs,
+            dir,
+            map,
+            prog,
+            link,
+        })
+    }
+
+    /// The text with this scene's path and ids.
+    fn fill(&self, text: &str) -> Outcome<String> {
+        let text = text.replace("{fs}", &self.fs.root().display().to_string());
+        let text = text.replace("{map}", &self.map.id()?.to_string());
+        let text = text.replace("{prog}", &self.prog.id()?.to_string());
+        Ok(text.replace("{link}", &self.link.id()?.to_string()))
+    }
+}
+
+#[track_caller]
+fn error<T>(result: Result<T, impl Into<Error>>) -> Error {
+    match result {
+        Ok(_) => panic!("it did not fail"),
+        Err(error) => error.into(),
+    }
+}
+
+/// The situation, what is called, and what the error says.
+type Row = (&'static str, fn(&Scene) -> Error, &'static str);
+
+#[rustfmt::skip]
+const PINS: &[Row] = &[
+    ("a program is pinned there", |s| error(Map::open(s.fs.at("prog"))),
+        "open {fs}/prog: it is a program, not a map"),
+    ("nothing is pinned there", |s| error(Object::open(s.fs.at("none"))),
+        "open {fs}/none: {fs}/none does not exist"),
+    ("the path is empty", |_| error(Map::open("")),
+        "open: the path is empty"),
+    ("the path has a NUL", |_| error(Map::open("a\0b")),
+        "open a\\0b: the path contains a NUL byte at offset 1"),
+    ("an object is pinned there", |s| error(hash().pin(s.fs.at("map"))),
+        "pin {fs}/map: map {map} is pinned there already"),
+    ("the path ends in a slash", |s| error(hash().pin(s.fs.at("new/"))),
+        "pin {fs}/new/: the path ends in '/', which leaves no name for the pin"),
+    ("the pin is gone", |s| {
+        let pinned = PinnedMap::open(s.fs.at("map")).unwrap();
+        fs::remove_file(s.fs.at("map")).unwrap();
+        error(pinned.unpin())
+    }, "unpin {fs}/map: {fs}/map does not exist"),
+    ("a descriptor of a program", |s| error(Map::try_from(OwnedFd::from(s.prog.try_clone().unwrap()))),
+        "use a descriptor as a map: it is a program, not a map"),
+    ("no such id", |_| error(Prog::from_id(u32::MAX)),
+        "open program 4294967295: no program has this id"),
+    ("no such BTF", |_| error(Btf::from_id(u32::MAX)),
+        "open BTF 4294967295: no BTF object has this id"),
+    ("a file as a token", |_| error(Token::try_from(OwnedFd::from(hash()))),
+        "use a descriptor as a token: it is anon_inode:bpf-map, not a token"),
+];
+
+#[rustfmt::skip]
+const DIRECTORIES: &[Row] = &[
+    ("no such directory", |s| error(PinDir::open(s.fs.at("none"))),
+        "open directory {fs}/none: {fs}/none does not exist"),
+    ("a descriptor of a pin", |s| error(PinDir::from_fd(OwnedFd::from(s.map.try_clone().unwrap()))),
+        "open directory from /proc/self/fd/…"),
+    ("a pin has the name", |s| error(s.dir.create_dir("map", 0o700)),
+        "create directory {fs}/map: {fs}/map is not a directory"),
+    ("a mode out of range", |s| error(s.dir.create_dir("new", 0o177777)),
+        "create directory {fs}/new: mode is 0o177777, and the limit is 0o7777"),
+    ("a name with a slash", |s| error(s.dir.metadata("a/b")),
+        "stat {fs}/a/b: \"a/b\" contains '/', and a name in a directory is one component"),
+    ("pins in the directory", |s| error(s.dir.remove_dir("dir")),
+        "remove {fs}/dir: {fs}/dir is not empty"),
+    ("no pin", |s| error(s.dir.unlink("none")),
+        "unpin {fs}/none: {fs}/none does not exist"),
+    ("the new name is taken", |s| error(s.dir.link("map", "prog")),
+        "link {fs}/map as {fs}/prog: program {prog} is pinned there already"),
+    ("the other name is taken", |s| error(s.dir.rename("map", "prog")),
+        "rename {fs}/map to {fs}/prog: program {prog} is pinned there already"),
+    ("nothing to exchange with", |s| error(s.dir.exchange("map", "none")),
+        "exchange {fs}/map and {fs}/none: {fs}/none does not exist"),
+    ("a directory in its place", |s| error(s.dir.replace(&s.map, "dir")),
+        "replace {fs}/dir: {fs}/dir is a directory on bpffs, not a BPF object"),
+    ("another object is pinned there", |s| error(s.dir.unpin(&s.prog, "map")),
+        "unpin {fs}/map: the pin holds map {map}, expected program {prog}; nothing was changed"),
+    ("a pin where a set is to be", |s| error(s.dir.stage("map").and_then(|stage| Ok(stage.publish()?))),
+        "publish {fs}/map: {fs}/map is not a directory"),
+    ("the mode of nothing", |s| error(s.dir.set_mode("none", 0o600)),
+        "change the mode of {fs}/none: {fs}/none does not exist"),
+    ("an owner that is none", |s| error(s.dir.set_owner("map", Some(u32::MAX), None)),
+        "change the owner of {fs}/map: the user or group id is 4294967295, which means \"no change\""),
+];
+
+#[rustfmt::skip]
+const MAPS: &[Row] = &[
+    ("a size that the type refuses", |_| error(MapSpec::new(MapType::HASH, 0, 8, 8).create()),
+        "create hash map: key_size must be more than 0"),
+    ("more entries than there may be", |_| error(MapSpec::new(MapType::HASH, 4, 8, u32::MAX).create()),
+        "create hash map: max_entries is 4294967295, more than this kernel allows for this hash map"),
+    ("a name that is none", |_| error(MapSpec::new(MapType::ARRAY, 4, 8, 1).name("a-b").create()),
+        "create array map: the name \"a-b\" is not valid: it may have up to 15 letters, digits, '_' and '.'"),
+    ("no template of a map of maps", |_| error(MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).name("outer").create()),
+        "create array_of_maps map \"outer\": inner_map requires a descriptor, and none was given"),
+    ("a frozen map", |s| { s.map.freeze().unwrap(); error(s.map.freeze()) },
+        "freeze map {map} \"test_hash\": the map is frozen already"),
+    ("a hash", |s| error(s.map.mmap::<AtomicU64>()),
+        "mmap map {map} \"test_hash\": only an array created with BPF_F_MMAPABLE can be mapped, and this hash map is not one"),
+    ("keys of another size", |s| error(s.map.elements::<u64, u64>()),
+        "view the elements of map {map} \"test_hash\": the key has 8 bytes, expected 4"),
+    ("a descriptor for writing", |s| error(write_only(s).elements::<u32, u64>().unwrap().lookup(&0)),
+        "look up in map {map} \"test_hash\": the map was opened for writing only"),
+    ("a key that is there", |s| {
+        let elements = s.map.elements::<u32, u64>().unwrap();
+        elements.update(&1, &1, ElemFlags::ANY).unwrap();
+        error(elements.update(&1, &2, ElemFlags::NOEXIST))
+    }, "update map {map} \"test_hash\": the key exists already"),
+    ("a descriptor for reading", |s| error(read_only(s).elements::<u32, u64>().unwrap().delete(&0)),
+        "delete from map {map} \"test_hash\": the map was opened for reading only"),
+    ("taking by a descriptor for reading", |s| error(read_only(s).elements::<u32, u64>().unwrap().take(&0)),
+        "take from map {map} \"test_hash\": the map was opened for reading only"),
+    ("keys by a descriptor for writing", |s| error(write_only(s).elements::<u32, u64>().unwrap().next_key(None, &mut 0)),
+        "find the next key in map {map} \"test_hash\": the map was opened for writing only"),
+    ("more keys than values", |s| error(s.map.elements::<u32, u64>().unwrap().update_batch(&[1, 2, 3], &[1, 2], ElemFlags::ANY)),
+        "update a batch in map {map} \"test_hash\": 3 keys but 2 values"),
+    ("the second key is there", |s| {
+        let elements = s.map.elements::<u32, u64>().unwrap();
+        elements.update(&2, &2, ElemFlags::ANY).unwrap();
+        error(elements.update_batch(&[1, 2], &[1, 2], ElemFlags::NOEXIST))
+    }, "update a batch in map {map} \"test_hash\" after 1 element: the key exists already"),
+    ("a pinned map of other sizes",
+        |s| error(s.dir.open_or_create("map", &MapSpec::new(MapType::HASH, 4, 16, 8), Reuse::Exact)),
+        "open or create {fs}/map: map {map} does not match: value_size is 8, not 16"),
+    ("a migration to a stack", |s| {
+        let to = MapSpec::new(MapType::STACK, 0, 8, 8);
+        let keeps = |_: &[u8], _: &[u8], _: &mut [u8], _: &mut [u8]| true;
+        error(s.dir.open_or_create("map", &to, Reuse::Migrate(&mut Migrate::bytes(keeps))))
+    }, "migrate {fs}/map: view the elements of a map: maps of type stack cannot be copied"),
+];
+
+#[rustfmt::skip]
+const PROGRAMS_AND_LINKS: &[Row] = &[
+    ("no instructions", |_| error(ProgSpec::new(ProgType::XDP, &[]).load()),
+        "load xdp program: insns is empty"),
+    ("a program that is refused", |_| {
+        let insns = [bpf_pin::prog::Insn::mov64_reg(0, 2), bpf_pin::prog::Insn::exit()];
+        error(ProgSpec::new(ProgType::SOCKET_FILTER, &insns).name("bad").load_with_log(bpf_pin::types::LogLevel::LEVEL1))
+    }, "load socket_filter program \"bad\": EACCES; the verifier's log ends:…"),
+    ("a short packet", |s| error(s.prog.test_run(TestRun::new().data_in(&[0; 4]))),
+        "run a program: data_size_in must be 14 or more"),
+    ("no BTF", |_| error(Btf::load(b"none")),
+        "load BTF: EINVAL…"),
+    ("no such device", |_| error(LinkSpec::xdp(4711).create(&xdp_prog())),
+        "attach a program to xdp of device 4711: there is no network device 4711 in this thread's network namespace"),
+    ("an attach type of another target", |s| error(LinkSpec::tcx(1, AttachType::XDP).create(&s.prog)),
+        "attach a program to xdp of device 1: attach_type xdp cannot be used with a tcx device"),
+    ("an option of another target", |s| error(LinkSpec::raw_tracepoint(c"sched_switch").xdp_flags(XdpFlags::SKB_MODE).create(&s.prog)),
+        "attach a program to trace_raw_tp: xdp_flags cannot be set for a raw tracepoint"),
+    ("a program of another type", |s| error(s.link.update(&s.prog)),
+        "update link {link}: program {prog} is of type socket_filter, and sk_lookup takes sk_lookup"),
+    ("no iterator", |s| error(s.link.iter()),
+        "create an iterator: links of type netns are not iterators"),
+    ("a pinned link of another target", |s| error(s.dir.open_or_attach("link", &LinkSpec::xdp(1), &s.prog)),
+        "open or attach {fs}/link: update link {link}: it is attached to sk_lookup of network namespace …"),
+];
+
+#[rustfmt::skip]
+const MOUNTS: &[Row] = &[
+    ("no such path", |s| error(FileSystem::at(s.fs.at("none"))),
+        "statfs {fs}/none: {fs}/none does not exist"),
+    ("no bpffs", |_| error(Bpffs::at("/proc")),
+        "find a bpffs at /proc: /proc is on proc, not on a bpffs"),
+    ("no path to inspect", |_| error(Bpffs::inspect("")),
+        "inspect: the path is empty"),
+    ("an option out of range", |_| error(MountOptions::new().mode(0o10000).detached()),
+        "create a bpffs: mode is 0o10000, and the limit is 0o7777"),
+    ("no directory to mount on", |_| error(MountOptions::new().mount("/nowhere")),
+        "mount a bpffs at /nowhere: /nowhere does not exist: create the directory first"),
+    ("an option of the other side", |s| error(MountOptions::new().delegate_maps([MapType::HASH]).request_delegation(&s.map)),
+        "request a delegated bpffs: delegate_maps can only be set by the other side"),
+];
+
+fn read_only(scene: &Scene) -> Map {
+    Map::open_with(scene.fs.at("map"), bpf_pin::Access::ReadOnly).expect("a map to read")
+}
+
+fn write_only(scene: &Scene) -> Map {
+    Map::open_with(scene.fs.at("map"), bpf_pin::Access::WriteOnly).expect("a map to write")
+}
+
+/// Each row in a scene of its own. A text that ends with "…" is the beginning of what the error says.
+fn check(table: &[Row]) -> Outcome {
+    for (situation, call, text) in table {
+        let scene = Scene::new()?;
+        let text = scene.fill(text)?;
+        let said = call(&scene).to_string();
+        match text.strip_suffix('…') {
+            Some(begin) => assert!(said.starts_with(begin), "{situation}: {said}"),
+            None => assert_eq!(said, text, "{situation}"),
+        }
+    }
+    Ok(())
+}
+
+const NEEDS: &[Need] = &[cap::SYS_ADMIN, cap::BPF, cap::NET_ADMIN, kernel(5, 15)];
+
+#[common::test(NEEDS)]
+fn pins_and_descriptors_say_what_failed() -> Outcome {
+    check(PINS)
+}
+
+#[common::test(NEEDS)]
+fn directories_say_what_failed() -> Outcome {
+    check(DIRECTORIES)
+}
+
+#[common::test(NEEDS)]
+fn maps_and_elements_say_what_failed() -> Outcome {
+    check(MAPS)
+}
+
+#[common::test(NEEDS)]
+fn programs_and_links_say_what_failed() -> Outcome {
+    check(PROGRAMS_AND_LINKS)
+}
+
+#[common::test(NEEDS)]
+fn mounts_say_what_failed() -> Outcome {
+    check(MOUNTS)
+}
