@@ -1,4 +1,4 @@
-//! A handle is a descriptor at a C boundary, and no handle is -1.
+//! Maps in C signatures: a map is a descriptor, and `None` is -1.
 
 use std::ffi::c_int;
 use std::mem::{align_of, size_of, transmute};
@@ -12,10 +12,10 @@ use common::*;
 const CHILD: &str = "BPF_PIN_TEST_ZERO";
 
 #[common::child]
-fn child_role() -> Option<std::process::ExitCode> {
+fn run_child() -> Option<std::process::ExitCode> {
     match std::env::var(CHILD).as_deref() {
-        Ok("map") => return Some(zero_is_a_template()),
-        Ok(_) => return Some(zero_is_btf()),
+        Ok("map") => return Some(use_stdin_as_inner_map()),
+        Ok(_) => return Some(use_stdin_as_btf()),
         Err(_) => {}
     }
     None
@@ -26,15 +26,15 @@ extern "C" fn keep_or_drop(map: Option<Map>, keep: c_int) -> Option<Map> {
     map.filter(|_| keep != 0)
 }
 
-/// The same as C declares it.
-fn as_c_sees_it() -> extern "C" fn(c_int, c_int) -> c_int {
+/// `keep_or_drop` with the signature that C declares.
+fn as_declared_in_c() -> extern "C" fn(c_int, c_int) -> c_int {
     let rust: extern "C" fn(Option<Map>, c_int) -> Option<Map> = keep_or_drop;
-    // SAFETY: an Option<Map> is an int: repr(transparent) over OwnedFd, whose niche is -1.
+    // SAFETY: Option<Map> has the layout of an int: Map is transparent over OwnedFd, and its niche is -1.
     unsafe { transmute(rust) }
 }
 
 #[common::test]
-fn a_handle_is_an_int() -> Outcome {
+fn an_optional_map_has_the_layout_of_an_int() -> Outcome {
     assert_eq!(size_of::<Map>(), size_of::<c_int>());
     assert_eq!(size_of::<Option<Map>>(), size_of::<c_int>());
     assert_eq!(size_of::<Option<Prog>>(), size_of::<c_int>());
@@ -44,25 +44,25 @@ fn a_handle_is_an_int() -> Outcome {
 }
 
 #[common::test]
-fn none_is_minus_one() -> Outcome {
-    assert_eq!(as_c_sees_it()(-1, 1), -1);
+fn none_is_minus_one_in_c() -> Outcome {
+    assert_eq!(as_declared_in_c()(-1, 1), -1);
     Ok(())
 }
 
 #[common::test(&[cap::BPF])]
-fn a_map_crosses_to_c_and_back() -> Outcome {
+fn a_map_passes_through_c_and_back() -> Outcome {
     let map = hash();
     let id = map.id()?;
     let number: RawFd = OwnedFd::from(map.try_clone()?).into_raw();
-    // C hands the descriptor over and gets the same number back.
-    assert_eq!(as_c_sees_it()(number, 1), number);
+    // C passes the descriptor and receives the same number.
+    assert_eq!(as_declared_in_c()(number, 1), number);
     // SAFETY: keep_or_drop has given its ownership back.
     let again = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(number) };
     let again = Map::try_from(again).map_err(|failed| failed.to_string())?;
     assert_eq!(again.id()?, id);
-    // Dropped on the Rust side, it is closed, and the map itself lives on in the other handle.
+    // Dropping it in Rust closes it. The other descriptor keeps the map alive.
     let number = OwnedFd::from(again).into_raw();
-    assert_eq!(as_c_sees_it()(number, 0), -1);
+    assert_eq!(as_declared_in_c()(number, 0), -1);
     assert_eq!(map.id()?, id);
     Ok(())
 }
@@ -80,7 +80,7 @@ impl IntoRaw for OwnedFd {
 }
 
 #[common::test(&[cap::BPF])]
-fn descriptor_0_is_a_descriptor() -> Outcome {
+fn descriptor_0_can_be_an_inner_map_or_a_btf_object() -> Outcome {
     for what in ["map", "btf"] {
         let status = std::process::Command::new(std::env::current_exe()?)
             .env(CHILD, what)
@@ -90,11 +90,11 @@ fn descriptor_0_is_a_descriptor() -> Outcome {
     Ok(())
 }
 
-/// In a process whose stdin is a map: the one that others are to be like.
-fn zero_is_a_template() -> std::process::ExitCode {
+/// Uses descriptor 0 as the template of a map of maps.
+fn use_stdin_as_inner_map() -> std::process::ExitCode {
     let spec = MapSpec::new(MapType::ARRAY, 4, 4, 1);
     rustix::stdio::dup2_stdin(spec.create().unwrap()).unwrap();
-    // SAFETY: it was just put there, and nobody else reads stdin.
+    // SAFETY: it was just duplicated to stdin, which nothing else uses.
     let zero = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(0) };
     let inner = Map::try_from(zero).unwrap();
     assert_eq!(inner.as_fd().as_raw_fd(), 0);
@@ -110,8 +110,8 @@ fn zero_is_a_template() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
-/// In a process whose stdin is a BTF object: a type of the kernel's BTF takes it only if it is asked to.
-fn zero_is_btf() -> std::process::ExitCode {
+/// Uses descriptor 0 as BTF object. A struct_ops map takes it only if it is passed explicitly.
+fn use_stdin_as_btf() -> std::process::ExitCode {
     let btf = own_btf();
     let id = btf.id().unwrap();
     rustix::stdio::dup2_stdin(&btf).unwrap();
@@ -123,7 +123,7 @@ fn zero_is_btf() -> std::process::ExitCode {
         matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
     );
     assert_eq!(error.raw_os_error(), None);
-    // Asked to, the kernel sees that this type is none of struct_ops.
+    // If it is passed, the kernel rejects the type, which is not a struct_ops type.
     let zero = std::io::stdin();
     let error = of_kernel.btf(&zero, 0, 0).create();
     let error = error.expect_err("a type of something else");

@@ -1,4 +1,4 @@
-//! Objects by their ids: which there are, whatever comes and goes, and which are one.
+//! Finding and opening objects by their ids, and comparing objects.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,12 +21,12 @@ const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
 
 #[common::test(OTHERS)]
-fn ids_with_less_than_the_privilege() -> Outcome {
-    as_user(CapabilitySet::BPF, ids_without_privileges)
+fn ids_need_more_than_cap_bpf() -> Outcome {
+    as_user(CapabilitySet::BPF, ids_and_from_id_need_cap_sys_admin)
 }
 
 #[common::test(ROOT)]
-fn ids_of_each_kind() -> Outcome {
+fn ids_contain_living_objects_of_each_kind() -> Outcome {
     let (map, prog, link) = (hash(), prog(), link());
     let maps = Map::ids().collect::<Result<Vec<_>, _>>()?;
     let progs = Prog::ids().collect::<Result<Vec<_>, _>>()?;
@@ -34,14 +34,14 @@ fn ids_of_each_kind() -> Outcome {
     assert!(maps.contains(&map.id()?));
     assert!(progs.contains(&prog.id()?));
     assert!(links.contains(&link.id()?));
-    // A dead one's is gone.
+    // The id of a freed link is not returned.
     let id = link.id()?;
     drop(link);
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while Link::ids().any(|other| other.is_ok_and(|other| other == id)) {
         assert!(
             std::time::Instant::now() < patience,
-            "a link that does not die"
+            "the link was not freed"
         );
         thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -58,7 +58,7 @@ fn ids_ascend_and_end() -> Outcome {
         assert!(id > last, "{id} after {last}");
         last = id;
     }
-    // Over is over, whatever is made since.
+    // The iterator stays at its end, even if objects are created.
     let _more: Vec<Map> = (0..3).map(|_| hash()).collect();
     assert!(ids.next().is_none());
     assert!(ids.next().is_none());
@@ -67,7 +67,7 @@ fn ids_ascend_and_end() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn ids_while_objects_come_and_go() -> Outcome {
+fn ids_omit_no_living_object_while_others_change() -> Outcome {
     let held: Vec<Map> = (0..20).map(|_| hash()).collect();
     let held = held
         .iter()
@@ -86,25 +86,25 @@ fn ids_while_objects_come_and_go() -> Outcome {
                 }
             });
         }
-        let looked = (0..50).try_for_each(|_| -> Outcome {
+        let checked = (0..50).try_for_each(|_| -> Outcome {
             let seen = Map::ids().collect::<Result<Vec<_>, _>>()?;
             assert!(seen.is_sorted());
             let once: BTreeSet<_> = seen.iter().copied().collect();
-            assert_eq!(once.len(), seen.len(), "an id that comes twice");
+            assert_eq!(once.len(), seen.len(), "an id is returned twice");
             let missed: Vec<_> = held.difference(&once).collect();
-            assert!(missed.is_empty(), "{missed:?} live and are not told of");
+            assert!(missed.is_empty(), "{missed:?} are alive but not returned");
             Ok(())
         });
         is_over.store(true, Ordering::Relaxed);
-        looked
+        checked
     })?;
     drop(kept);
     Ok(())
 }
 
 #[common::test(NO_BPF)]
-fn ids_without_privileges() -> Outcome {
-    fn assert_refused(error: &Error, kind: Kind) {
+fn ids_and_from_id_need_cap_sys_admin() -> Outcome {
+    fn assert_privilege_is_missing(error: &Error, kind: Kind) {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.operation(), Operation::NextId);
         assert!(
@@ -126,12 +126,12 @@ fn ids_without_privileges() -> Outcome {
         assert_eq!(error.to_string(), format!("find the next {kind}: {words}"));
     }
     let mut maps = Map::ids();
-    assert_refused(&maps.next().ok_or("no answer")?.unwrap_err(), Kind::Map);
+    assert_privilege_is_missing(&maps.next().ok_or("no item")?.unwrap_err(), Kind::Map);
     assert!(maps.next().is_none(), "it ends");
-    let next = Prog::ids().next().ok_or("no answer")?;
-    assert_refused(&next.unwrap_err(), Kind::Prog);
-    let next = Link::ids().next().ok_or("no answer")?;
-    assert_refused(&next.unwrap_err(), Kind::Link);
+    let next = Prog::ids().next().ok_or("no item")?;
+    assert_privilege_is_missing(&next.unwrap_err(), Kind::Prog);
+    let next = Link::ids().next().ok_or("no item")?;
+    assert_privilege_is_missing(&next.unwrap_err(), Kind::Link);
     let error = Map::from_id_with(1, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert!(matches!(
@@ -142,7 +142,7 @@ fn ids_without_privileges() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_map_by_its_id_for_one_purpose() -> Outcome {
+fn from_id_with_restricts_access() -> Outcome {
     let map = hash();
     map.elements::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
     let id = map.id()?;
@@ -171,9 +171,9 @@ fn a_map_by_its_id_for_one_purpose() -> Outcome {
     Ok(())
 }
 
-/// What the docs of `Map::from_id_with` claim of the kernel, by the bare command.
+/// Checks what the docs of `Map::from_id_with` say about the kernel, with the bare command.
 #[common::test(ROOT)]
-fn only_maps_are_opened_by_id_for_one_purpose() -> Outcome {
+fn only_maps_have_open_flags_by_id() -> Outcome {
     let (map, prog, link) = (hash(), prog(), link());
     let open = |cmd, id| {
         let mut attr = abi::bpf_attr_get_id {
@@ -201,7 +201,7 @@ fn only_maps_are_opened_by_id_for_one_purpose() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn the_same_object() -> Outcome {
+fn is_same_object_compares_kind_and_id() -> Outcome {
     let fs = TestFs::new();
     let (map, other, prog) = (hash(), hash(), prog());
     assert!(map.is_same_object(&map)?);
@@ -214,7 +214,7 @@ fn the_same_object() -> Outcome {
     assert!(map.is_same_object(Object::open(fs.at("map"))?)?);
     let writer = Map::open_with(fs.at("map"), Access::WriteOnly)?;
     assert!(map.is_same_object(&writer)? && writer.is_same_object(&map)?);
-    // A descriptor of nobody's type.
+    // A plain descriptor.
     let fd: OwnedFd = map.try_clone()?.into();
     assert!(pinned.is_same_object(fd.as_fd())?);
     // The same number in two kinds is not the same object.
@@ -226,7 +226,7 @@ fn the_same_object() -> Outcome {
 }
 
 #[common::test(BPF)]
-fn no_object() -> Outcome {
+fn is_same_object_rejects_other_descriptors() -> Outcome {
     let map = hash();
     let file = File::open("/dev/null")?;
     let error = map.is_same_object(&file).expect_err("no object");

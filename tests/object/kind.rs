@@ -19,7 +19,7 @@ use rustix::io::DupFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::{CapabilitySet, UnshareFlags, unshare_unsafe};
 
-/// Opens the pin at `path` in each way there is; all but `kind`'s own must be refused.
+/// Opens the pin at `path` as every type. All but those of `kind` must be rejected.
 fn opens_only_as(kind: Kind, path: &std::path::Path) -> Outcome {
     one(kind, Kind::Map, Map::open(path).map(drop))?;
     one(kind, Kind::Prog, Prog::open(path).map(drop))?;
@@ -52,7 +52,7 @@ fn one(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
 }
 
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn maps_and_programs_open_as_what_they_are_and_as_nothing_else() -> Outcome {
+fn maps_and_programs_open_only_as_their_kind() -> Outcome {
     let fs = TestFs::new();
     let (map, prog) = (fs.at("map"), fs.at("prog"));
     let pinned = (hash().pin(&map)?, common::prog().pin(&prog)?);
@@ -64,7 +64,7 @@ fn maps_and_programs_open_as_what_they_are_and_as_nothing_else() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
-fn links_open_as_what_they_are_and_as_nothing_else() -> Outcome {
+fn links_open_only_as_links() -> Outcome {
     own_network(|| {
         let fs = TestFs::new();
         let path = fs.at("link");
@@ -77,7 +77,7 @@ fn links_open_as_what_they_are_and_as_nothing_else() -> Outcome {
     })
 }
 
-/// Every way that tells anything must tell the same, and the two without /proc must both tell.
+/// Checks that all proofs agree, and that the two proofs without /proc succeed.
 fn agree(fd: impl AsFd, kind: Kind) {
     let fd = fd.as_fd();
     assert_eq!(__proof::by_info(fd), Some(kind), "by info");
@@ -86,7 +86,7 @@ fn agree(fd: impl AsFd, kind: Kind) {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
-fn every_way_of_proof_agrees_on_every_type_of_map() -> Outcome {
+fn all_proofs_agree_on_every_map_type() -> Outcome {
     let spec = MapSpec::new;
     let mut seen = 0;
     for spec in [
@@ -127,13 +127,13 @@ fn every_way_of_proof_agrees_on_every_type_of_map() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
-fn every_way_of_proof_agrees_on_programs_and_links() -> Outcome {
+fn all_proofs_agree_on_programs_and_links() -> Outcome {
     let fs = TestFs::new();
     agree(prog(), Kind::Prog);
     agree(sk_lookup(), Kind::Prog);
     own_network(|| {
         let made = NetnsLink::new();
-        // The kernel spells the name of a fresh link another way than that of an opened one.
+        // In /proc a created link has another name than an opened one.
         agree(&made.link, Kind::Link);
         made.link.pin(fs.at("link"))?;
         agree(&Link::open(fs.at("link"))?, Kind::Link);
@@ -142,7 +142,7 @@ fn every_way_of_proof_agrees_on_programs_and_links() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
-fn the_access_asked_for_changes_no_proof() -> Outcome {
+fn proofs_work_with_every_access() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("pin");
     let map = hash().pin(&path)?;
@@ -176,7 +176,7 @@ fn the_access_asked_for_changes_no_proof() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
-fn proof_needs_no_proc() -> Outcome {
+fn proofs_work_without_proc() -> Outcome {
     let dir = tempfile::tempdir()?;
     own_mounts(|| {
         mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
@@ -205,7 +205,7 @@ fn proof_needs_no_proc() -> Outcome {
 }
 
 /// `fd` is rejected as a `T` and comes back open.
-fn refused<T>(fd: OwnedFd) -> (OwnedFd, Error)
+fn assert_rejected<T>(fd: OwnedFd) -> (OwnedFd, Error)
 where
     T: TypedObject + TryFrom<OwnedFd, Error = Failed<OwnedFd>> + std::fmt::Debug,
 {
@@ -216,30 +216,30 @@ where
 }
 
 #[common::test]
-fn other_descriptors_are_refused_and_given_back() -> Outcome {
+fn other_descriptors_are_rejected_and_returned() -> Outcome {
     let (read, write) = rustix::pipe::pipe()?;
     let (one, other) = std::os::unix::net::UnixStream::pair()?;
     for fd in [
         File::open("/dev/null")?.into(),
         File::open("/")?.into(),
         File::open("/proc/self/status")?.into(),
-        // Of which most of the kernel says that it is no descriptor at all.
+        // For most calls of the kernel this is not a valid descriptor.
         rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty())?,
         read,
         write,
         one.into(),
         other.into(),
     ] {
-        let (fd, _) = refused::<Map>(fd);
-        let (fd, _) = refused::<Prog>(fd);
-        let (_, error) = refused::<Link>(fd);
+        let (fd, _) = assert_rejected::<Map>(fd);
+        let (fd, _) = assert_rejected::<Prog>(fd);
+        let (_, error) = assert_rejected::<Link>(fd);
         let found = matches!(
             error.cause(),
             Some(Cause::WrongDescriptor { found: Some(_), .. })
         );
         assert!(found, "{error}");
     }
-    let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
+    let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
     let text = "use a descriptor as a map: it is /dev/null, not a map, program or link";
     assert_eq!(error.to_string(), text);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
@@ -249,12 +249,12 @@ fn other_descriptors_are_refused_and_given_back() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn btf_is_no_kind() -> Outcome {
+fn btf_is_rejected() -> Outcome {
     let fd = common::btf();
     for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
         assert_eq!(way(fd.as_fd()), None);
     }
-    let (_, error) = refused::<Link>(fd);
+    let (_, error) = assert_rejected::<Link>(fd);
     let found = Some("anon_inode:btf".to_owned());
     assert_eq!(
         error.cause(),
@@ -267,23 +267,23 @@ fn btf_is_no_kind() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn a_descriptor_of_another_kind_is_given_back() -> Outcome {
-    let (fd, error) = refused::<Prog>(hash().into());
+fn a_descriptor_of_another_kind_is_returned() -> Outcome {
+    let (fd, error) = assert_rejected::<Prog>(hash().into());
     let (expected, found) = (Kind::Prog, Kind::Map);
     assert_eq!(error.cause(), Some(&Cause::WrongKind { expected, found }));
-    let (fd, _) = refused::<Link>(fd);
+    let (fd, _) = assert_rejected::<Link>(fd);
     let map = Map::try_from(fd).map_err(|_| "it is a map")?;
     assert_eq!(map.info()?.map_type, MapType::HASH);
     let object = Object::try_from(OwnedFd::from(map))?;
     assert_eq!(object.kind(), Kind::Map);
-    let (fd, _) = refused::<Map>(prog().into());
+    let (fd, _) = assert_rejected::<Map>(prog().into());
     let prog = Prog::try_from(fd).map_err(|_| "it is a program")?;
     assert_eq!(prog.info()?.name, "test_filter");
     Ok(())
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn no_proc_but_the_kernels_own_is_believed() -> Outcome {
+fn a_fake_proc_is_ignored() -> Outcome {
     own_mounts(|| {
         mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
         for dir in ["/proc/self/fd", "/proc/thread-self/fd"] {
@@ -292,7 +292,7 @@ fn no_proc_but_the_kernels_own_is_believed() -> Outcome {
                 symlink("anon_inode:bpf-map", format!("{dir}/{number}"))?;
             }
         }
-        let (_, error) = refused::<Map>(File::open("/dev/null")?.into());
+        let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
         assert!(matches!(
             error.cause(),
             Some(Cause::WrongDescriptor { found: None, .. })
@@ -301,15 +301,15 @@ fn no_proc_but_the_kernels_own_is_believed() -> Outcome {
     })
 }
 
-/// What has a number in the process may be something else in a thread.
+/// A number can be another descriptor in a thread than in its process.
 #[common::test(&[cap::BPF])]
-fn each_thread_has_descriptors_of_its_own() -> Outcome {
+fn proofs_use_the_descriptors_of_the_thread() -> Outcome {
     let map = hash();
     let number = map.as_fd().as_raw_fd();
     let error = thread::scope(|scope| {
         let other = scope.spawn(|| {
-            // SAFETY: this thread closes and opens in a table of its own from here on.
-            unsafe { unshare_unsafe(UnshareFlags::FILES) }.expect("descriptors of its own");
+            // SAFETY: from here on this thread has its own descriptor table.
+            unsafe { unshare_unsafe(UnshareFlags::FILES) }.expect("its own descriptors");
             // SAFETY: the number is this table's copy; the map's owner has another table.
             let copy = unsafe { OwnedFd::from_raw_fd(number) };
             rustix::io::dup3(
@@ -318,9 +318,9 @@ fn each_thread_has_descriptors_of_its_own() -> Outcome {
                 DupFlags::CLOEXEC,
             )
             .unwrap();
-            // SAFETY: it was just made, in this table.
+            // SAFETY: it was just opened in this table.
             let null = unsafe { OwnedFd::from_raw_fd(number) };
-            refused::<Map>(null).1
+            assert_rejected::<Map>(null).1
         });
         other.join().unwrap()
     });
@@ -336,16 +336,16 @@ fn each_thread_has_descriptors_of_its_own() -> Outcome {
     Ok(())
 }
 
-/// Two of the kinds' commands say EBADF of an O_PATH descriptor; one alone must not be believed.
+/// Commands of two kinds fail with EBADF for an O_PATH descriptor. One of them alone proves nothing.
 #[common::test(&[cap::BPF])]
 fn a_denied_command_proves_nothing() -> Outcome {
     for cmd in [abi::BPF_PROG_BIND_MAP, abi::BPF_LINK_UPDATE] {
         for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EBADF] {
             denied(Some(cmd), errno as u32, || -> Outcome {
                 let path_only = || rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty());
-                refused::<Map>(path_only()?);
-                refused::<Prog>(path_only()?);
-                refused::<Link>(path_only()?);
+                assert_rejected::<Map>(path_only()?);
+                assert_rejected::<Prog>(path_only()?);
+                assert_rejected::<Link>(path_only()?);
                 assert_eq!(__proof::by_command(path_only()?.as_fd()), None);
                 Ok(())
             })?;
@@ -355,7 +355,7 @@ fn a_denied_command_proves_nothing() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn what_is_denied_is_proven_in_another_way() -> Outcome {
+fn a_denied_proof_is_replaced_by_another() -> Outcome {
     let (map, prog) = (hash(), prog());
     for cmd in [abi::BPF_MAP_LOOKUP_BATCH, abi::BPF_OBJ_GET_INFO_BY_FD] {
         denied(Some(cmd), libc::EPERM as u32, || -> Outcome {
@@ -365,10 +365,10 @@ fn what_is_denied_is_proven_in_another_way() -> Outcome {
             Ok(())
         })?;
     }
-    // All of it, and /proc tells.
+    // If all commands are denied, the name in /proc is the proof.
     denied(None, libc::EPERM as u32, || -> Outcome {
         let (map, prog) = (map.try_clone()?, prog.try_clone()?);
-        let (prog, _) = refused::<Map>(prog.into());
+        let (prog, _) = assert_rejected::<Map>(prog.into());
         Prog::try_from(prog)?;
         let map = Map::try_from(OwnedFd::from(map))?;
         assert_eq!(
@@ -379,20 +379,20 @@ fn what_is_denied_is_proven_in_another_way() -> Outcome {
     })
 }
 
-/// As the docs of [`Map::open`] have it: the one answer by which a map is known is a filter's.
+/// As documented for [`Map::open`]: a filter forges the answer that identifies a map.
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn a_filter_can_forge_a_proof() -> Outcome {
+fn a_seccomp_filter_can_forge_a_proof() -> Outcome {
     let fs = TestFs::new();
     let prog = prog();
     let prog_id = prog.id()?;
     prog.pin(fs.at("prog"))?;
     for errno in [0, 524] {
         denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno, || {
-            let forged = Map::open(fs.at("prog")).expect("what passes for a map");
+            let forged = Map::open(fs.at("prog")).expect("a map, as it seems");
             assert_eq!(forged.id().unwrap(), prog_id);
             let error = forged.freeze().expect_err("a program");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-            // This asks for more than one answer.
+            // This proof takes more than one call.
             let object = Object::open(fs.at("prog")).expect("a program");
             assert_eq!(object.kind(), Kind::Prog);
         });
@@ -413,7 +413,7 @@ fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
             assert_eq!(__proof::by_command(fd), None);
             assert_eq!(__proof::by_proc(fd), Some(kind));
         }
-        // What is no object at all is none either.
+        // A descriptor of another file is rejected as well.
         for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
             assert_eq!(way(File::open("/dev/null")?.as_fd()), None);
         }
@@ -423,7 +423,7 @@ fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
         // Two objects without an id are not the same object.
         map.is_same_object(&other).expect_err("no id");
         map.is_same_object(&map).expect_err("no id");
-        let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+        let failed = pinned.unpin().expect_err("the pin could not be identified");
         let unproven = Cause::Unproven { info_errno: None };
         assert_eq!(failed.cause(), Some(&unproven), "{failed}");
         Ok(())
@@ -433,7 +433,7 @@ fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, Need::Bpffs])]
-fn a_failure_to_describe_an_object_is_reported_with_its_errno() -> Outcome {
+fn a_failing_info_call_is_reported_with_its_errno() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("map"))?;
     let errno = libc::ENOMEM;
@@ -441,7 +441,7 @@ fn a_failure_to_describe_an_object_is_reported_with_its_errno() -> Outcome {
         Some(abi::BPF_OBJ_GET_INFO_BY_FD),
         errno as u32,
         || -> Outcome {
-            let failed = pinned.unpin().expect_err("nothing says whose the pin is");
+            let failed = pinned.unpin().expect_err("the pin could not be identified");
             let info_errno = Some(errno);
             assert_eq!(failed.cause(), Some(&Cause::Unproven { info_errno }));
             assert_eq!(failed.error().raw_os_error(), Some(errno));
@@ -452,9 +452,8 @@ fn a_failure_to_describe_an_object_is_reported_with_its_errno() -> Outcome {
     )
 }
 
-/// A filter has answered, and no privilege is to blame.
 #[common::test(&[cap::BPF, cap::SETUID])]
-fn a_filter_is_no_lack_of_privilege() -> Outcome {
+fn a_seccomp_filter_is_not_reported_as_a_missing_privilege() -> Outcome {
     let map = hash();
     as_user(CapabilitySet::empty(), || {
         denied(None, libc::EPERM as u32, || {

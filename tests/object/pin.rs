@@ -1,4 +1,4 @@
-//! Pin, open, unpin: a life that outlasts its descriptor, and nothing lost when a step fails.
+//! Pinning, opening and unpinning objects, and what failing calls leave intact.
 
 use std::os::fd::AsFd;
 use std::sync::Barrier;
@@ -33,7 +33,7 @@ fn a_pinned_map_keeps_its_elements() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn each_kind_comes_back_under_its_id() -> Outcome {
+fn each_kind_opens_with_its_id() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("map"))?;
     let prog = prog().pin(fs.at("prog"))?;
@@ -64,7 +64,7 @@ fn into_inner_leaves_the_pin() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn unpin_gives_the_object_back_alive() -> Outcome {
+fn unpin_returns_a_usable_object() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("map"))?;
     let id = pinned.id()?;
@@ -72,7 +72,7 @@ fn unpin_gives_the_object_back_alive() -> Outcome {
     assert!(fs.names().is_empty());
     assert_eq!(map.id()?, id);
     map.elements::<u32, u64>()?.update(&1, &1, ElemFlags::ANY)?;
-    // And round again.
+    // It can be pinned and unpinned repeatedly.
     map.pin(fs.at("map"))?
         .unpin()?
         .pin(fs.at("other"))?
@@ -81,11 +81,11 @@ fn unpin_gives_the_object_back_alive() -> Outcome {
     Ok(())
 }
 
-/// The kernel lets go of an object some time after its last reference.
-fn until_gone(id: u32) {
+/// The kernel frees an object some time after its last reference is gone.
+fn wait_until_freed(id: u32) {
     let end = Instant::now() + Duration::from_secs(30);
     while Map::from_id(id).is_ok() {
-        assert!(Instant::now() < end, "map {id} lives on");
+        assert!(Instant::now() < end, "map {id} was not freed");
         thread::sleep(Duration::from_millis(5));
     }
     let error = Map::from_id(id).unwrap_err();
@@ -93,7 +93,7 @@ fn until_gone(id: u32) {
 }
 
 #[common::test(ROOT)]
-fn without_descriptor_and_pin_an_object_dies() -> Outcome {
+fn an_object_is_freed_without_descriptor_and_pin() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("map"))?;
     let id = pinned.id()?;
@@ -104,12 +104,12 @@ fn without_descriptor_and_pin_an_object_dies() -> Outcome {
     // Only the descriptor holds it.
     assert_eq!(Map::from_id(id)?.id()?, id);
     drop(map);
-    until_gone(id);
+    wait_until_freed(id);
     Ok(())
 }
 
 #[common::test(PINS)]
-fn one_object_under_two_names() -> Outcome {
+fn an_object_can_have_several_pins() -> Outcome {
     let fs = TestFs::new();
     let map = hash();
     let one = map.try_clone()?.pin(fs.at("one"))?;
@@ -117,7 +117,7 @@ fn one_object_under_two_names() -> Outcome {
     assert_eq!(one.id()?, two.id()?);
     one.unpin()?;
     assert_eq!(fs.names(), ["two"]);
-    // A hard link is a name like any other.
+    // A hard link is another pin.
     linkat(
         CWD,
         fs.at("two"),
@@ -131,9 +131,9 @@ fn one_object_under_two_names() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn the_longest_name_and_long_paths() -> Outcome {
+fn long_names_and_paths_can_be_pinned() -> Outcome {
     let fs = TestFs::new();
-    // On either side of what a path may have in place, and the longest that a name may have.
+    // Around the limit of paths that are stored inline, and the longest name.
     let root = fs.root().as_os_str().len() + 1;
     for length in [254, 255, 256]
         .map(|path| path - root)
@@ -156,7 +156,7 @@ fn the_longest_name_and_long_paths() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn any_bytes_but_a_dot_make_a_name() -> Outcome {
+fn a_name_may_hold_unusual_bytes() -> Outcome {
     let fs = TestFs::new();
     for name in [" ", "a b", "-", "ä", "\u{1}\n", "*", "~", "%s", "\"", "\\"] {
         let pinned = hash().pin(fs.at(name))?;
@@ -171,7 +171,7 @@ fn any_bytes_but_a_dot_make_a_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn unpin_removes_no_other_objects_pin() -> Outcome {
+fn unpin_keeps_a_pin_that_another_object_holds() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("map");
     let ours = hash().pin(&path)?;
@@ -197,13 +197,13 @@ fn unpin_removes_no_other_objects_pin() -> Outcome {
         theirs.id()?,
         "theirs is still there"
     );
-    // And ours can be pinned elsewhere, alive.
+    // Our map is alive and can be pinned elsewhere.
     ours.into_inner().pin(fs.at("elsewhere"))?;
     Ok(())
 }
 
 #[common::test(PINS)]
-fn unpin_knows_an_object_of_another_kind() -> Outcome {
+fn unpin_keeps_a_pin_of_another_kind() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("pin");
     let ours = hash().pin(&path)?;
@@ -216,7 +216,7 @@ fn unpin_knows_an_object_of_another_kind() -> Outcome {
     };
     assert_eq!(error.cause(), Some(&cause));
     assert_eq!(fs.names(), ["pin"]);
-    // Ids are counted for each kind, so a number alone tells nothing.
+    // Each kind has its own ids, so the same number in another kind is another object.
     let map = Identity {
         kind: Kind::Map,
         id: 7,
@@ -230,7 +230,7 @@ fn unpin_knows_an_object_of_another_kind() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn unpin_removes_no_symbolic_link() -> Outcome {
+fn unpin_keeps_a_symbolic_link() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("map"))?;
     symlink("map", fs.at("alias"))?;
@@ -246,7 +246,7 @@ fn unpin_removes_no_symbolic_link() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn unpin_of_what_is_gone() -> Outcome {
+fn unpin_reports_a_missing_pin() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("map");
     let ours = hash().pin(&path)?;
@@ -259,7 +259,7 @@ fn unpin_of_what_is_gone() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn unpin_needs_no_permission_on_the_pin_itself() -> Outcome {
+fn unpin_works_with_read_only_or_write_only_pins() -> Outcome {
     let fs = TestFs::detached("777");
     let (user, group) = (Uid::from_raw(1234), Gid::from_raw(1234));
     let directory = fs.at("of_the_user");
@@ -280,12 +280,12 @@ fn unpin_needs_no_permission_on_the_pin_itself() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn of_eight_pins_under_one_name_one_wins() -> Outcome {
+fn one_of_eight_concurrent_pins_wins() -> Outcome {
     let fs = TestFs::new();
     for _ in 0..20 {
         let path = fs.at("map");
         let start = Barrier::new(8);
-        let won: Vec<u32> = thread::scope(|scope| {
+        let winners: Vec<u32> = thread::scope(|scope| {
             let racers: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
@@ -310,23 +310,23 @@ fn of_eight_pins_under_one_name_one_wins() -> Outcome {
                 .filter_map(|r| r.join().unwrap())
                 .collect()
         });
-        assert_eq!(won.len(), 1);
+        assert_eq!(winners.len(), 1);
         let pinned = PinnedMap::open(&path)?;
-        assert_eq!(pinned.id()?, won[0]);
+        assert_eq!(pinned.id()?, winners[0]);
         pinned.unpin()?;
     }
     Ok(())
 }
 
 #[common::test(PINS)]
-fn of_eight_unpins_one_wins() -> Outcome {
+fn one_of_eight_concurrent_unpins_wins() -> Outcome {
     let fs = TestFs::new();
     for _ in 0..20 {
         let path = fs.at("map");
         let map = hash();
         map.try_clone()?.pin(&path)?;
         let start = Barrier::new(8);
-        let won = thread::scope(|scope| {
+        let winners = thread::scope(|scope| {
             let racers: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
@@ -344,14 +344,14 @@ fn of_eight_unpins_one_wins() -> Outcome {
                 .collect();
             racers.into_iter().map(|r| r.join().unwrap()).sum::<i32>()
         });
-        assert_eq!(won, 1);
+        assert_eq!(winners, 1);
         assert!(fs.names().is_empty());
     }
     Ok(())
 }
 
 #[common::test(PINS)]
-fn a_failed_pin_can_be_tried_again() -> Outcome {
+fn a_failed_pin_can_be_retried() -> Outcome {
     let fs = TestFs::new();
     let map = hash();
     let id = map.id()?;
@@ -363,7 +363,7 @@ fn a_failed_pin_can_be_tried_again() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn openers_and_unpinners_never_meet_a_half_made_pin() -> Outcome {
+fn concurrent_opens_never_see_a_partial_pin() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("map");
     let end = Instant::now() + Duration::from_millis(300);
@@ -387,9 +387,9 @@ fn openers_and_unpinners_never_meet_a_half_made_pin() -> Outcome {
             }
             opened
         });
-        assert!(opener.join().unwrap() > 0, "the pin was seen at times");
+        assert!(opener.join().unwrap() > 0, "the pin was never opened");
     });
-    // A directory of the pin's file system can be opened while pins come and go.
+    // The root can still be opened.
     rustix::fs::open(fs.root(), OFlags::RDONLY, Mode::empty())?.as_fd();
     assert!(fs.names().is_empty());
     Ok(())

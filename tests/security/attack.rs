@@ -1,10 +1,4 @@
-//! Whoever may write where the library works: nothing leaves the directory, and nobody else's goes.
-
-mod attack_mount;
-mod attack_parent;
-mod attack_plant;
-mod attack_race;
-mod attack_user;
+//! Stops a child process at each of its system calls, and changes its directory in between.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,43 +8,21 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Map, PinDir, Prog};
 use common::*;
 
-/// Set where all is to be tried, however long that takes.
-const LONG: &str = "BPF_PIN_TESTS_LONG";
+/// The environment variable that makes the tests try all stops, however long that takes.
+pub const LONG: &str = "BPF_PIN_TESTS_LONG";
 
-const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
+pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
-/// A test of a process alone.
-type Alone = (&'static str, &'static [Need], fn());
-
-common::cases_alone!(
-    || alone_ones()
-        .map(|&(name, needs, _)| (name, needs))
-        .collect(),
-    |name| {
-        let (_, _, run) = alone_ones().find(|(one, ..)| *one == name).expect("a case");
-        run();
-    }
-);
-
-fn alone_ones() -> impl Iterator<Item = &'static Alone> {
-    let all = [
-        attack_race::ALONE,
-        attack_parent::ALONE,
-        attack_mount::ALONE,
-    ];
-    all.into_iter().flatten()
-}
-
-/// A directory of its own, a map that is ours and one that is not, and what is to replace ours.
-struct Ground {
-    root: PathBuf,
-    ours: Map,
-    new: Prog,
-    theirs: Map,
+/// A directory for one attack, with our map, a program that replaces it, and the attacker's map.
+pub struct Ground {
+    pub root: PathBuf,
+    pub ours: Map,
+    pub new: Prog,
+    pub theirs: Map,
 }
 
 impl Ground {
-    fn new(root: PathBuf) -> Self {
+    pub fn new(root: PathBuf) -> Self {
         fs::create_dir(&root).expect("a directory");
         let (ours, new, theirs) = (hash(), prog(), hash());
         Self {
@@ -61,31 +33,31 @@ impl Ground {
         }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    fn dir(&self) -> PinDir {
+    pub fn dir(&self) -> PinDir {
         PinDir::open(&self.root).expect("the directory")
     }
 
-    /// A pin that the library has nothing to do with.
-    fn pin(&self, map: &Map, name: &str) {
+    /// Pins `map` in the directory, from outside the library's call.
+    pub fn pin(&self, map: &Map, name: &str) {
         let pinned = map.try_clone().unwrap().pin(self.at(name));
         pinned.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// The attacker's map takes the name, whatever had it, unless a directory has.
-    fn put_theirs(&self, name: &str) {
+    /// Pins the attacker's map under `name`, in place of anything but a directory.
+    pub fn put_theirs(&self, name: &str) {
         self.pin(&self.theirs, "put");
         fs::rename(self.at("put"), self.at(name)).expect("a rename");
     }
 
-    fn has(&self, name: &str, map: &Map) -> bool {
+    pub fn has(&self, name: &str, map: &Map) -> bool {
         holder(&self.at(name)).is_some_and(|holder| holder.id == map.id().unwrap())
     }
 
-    fn strays(&self) -> Vec<String> {
+    pub fn strays(&self) -> Vec<String> {
         let names = tree(&self.root).into_keys();
         let hidden = names.filter(|path| is_hidden(path));
         hidden
@@ -94,47 +66,47 @@ impl Ground {
     }
 }
 
-fn is_hidden(path: &Path) -> bool {
+pub fn is_hidden(path: &Path) -> bool {
     path.iter()
         .any(|part| part.to_string_lossy().starts_with("_bpf-pin-"))
 }
 
-/// What the child was about when it was stopped.
-struct Moment {
-    stops: Vec<Stop>,
+/// The progress of the child when it was stopped.
+pub struct Progress {
+    pub stops: Vec<Stop>,
 }
 
-impl Moment {
-    /// How many such calls had succeeded by then.
-    fn done(&self, name: &str) -> usize {
+impl Progress {
+    /// The number of successful calls of this name.
+    pub fn done(&self, name: &str) -> usize {
         self.stops.iter().filter(|stop| stop.has_done(name)).count()
     }
 
-    fn has_done(&self, name: &str) -> bool {
+    pub fn has_done(&self, name: &str) -> bool {
         self.done(name) > 0
     }
 }
 
-/// At each stop of a child in turn, each time anew: an attack, and then the child goes on to its
-/// end, which is judged.
-fn at_each_stop(
+/// Runs a child once for each of its stops. At that stop `attack` runs, then the child continues to its end,
+/// and `check` examines the result.
+pub fn at_each_stop(
     prepare: impl Fn(&Ground),
     run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    attack: impl Fn(&Ground, &Moment),
-    judge: impl Fn(&Ground, &Moment, Ended),
+    attack: impl Fn(&Ground, &Progress),
+    check: impl Fn(&Ground, &Progress, ChildResult),
 ) {
     let fs = TestFs::new();
-    at_each_stop_in(fs.root(), prepare, run, attack, judge);
+    at_each_stop_in(fs.root(), prepare, run, attack, check);
 }
 
-fn at_each_stop_in(
+pub fn at_each_stop_in(
     root: &Path,
     prepare: impl Fn(&Ground),
     run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    attack: impl Fn(&Ground, &Moment),
-    judge: impl Fn(&Ground, &Moment, Ended),
+    attack: impl Fn(&Ground, &Progress),
+    check: impl Fn(&Ground, &Progress, ChildResult),
 ) {
-    // What is asked once, of the kernel, is asked here for all children.
+    // Calls that are made once for each process are made here, before the children are forked.
     let _ = std::hash::RandomState::new();
     let dir = PinDir::open(root).expect("the root");
     dir.get::<bpf_pin::Object>("nothing").unwrap_err();
@@ -142,29 +114,29 @@ fn at_each_stop_in(
     let is_time = || Instant::now() < end || std::env::var_os(LONG).is_some();
     let mut attacks: usize = 0;
     loop {
-        // Between an exit and the entry that follows the child does nothing of note: both stops
-        // are one, if there is no time for both.
+        // Between the exit of a call and the next entry the child does nothing of interest. So one of the two
+        // stops is enough if time is short.
         if attacks > 0 && attacks % 2 == 0 && !is_time() {
             attacks += 1;
         }
         let ground = Ground::new(root.join(attacks.to_string()));
         prepare(&ground);
-        let run = |dir: PinDir| Ended::code(run(&ground, &dir));
+        let run = |dir: PinDir| ChildResult::code(run(&ground, &dir));
         let mut tracee = Tracee::fork(|| ground.dir(), run).expect("a child");
-        let mut moment = Moment { stops: Vec::new() };
+        let mut progress = Progress { stops: Vec::new() };
         for _ in 0..=attacks {
             match tracee.next().expect("a stop") {
-                Some(stop) => moment.stops.push(stop),
+                Some(stop) => progress.stops.push(stop),
                 None => break,
             }
         }
-        let is_over = moment.stops.len() <= attacks;
+        let is_over = progress.stops.len() <= attacks;
         if !is_over {
-            attack(&ground, &moment);
+            attack(&ground, &progress);
         }
-        let ended = Ended::of(tracee.finish().expect("an end"));
+        let result = ChildResult::of(tracee.finish().expect("an end"));
         if !is_over {
-            judge(&ground, &moment, ended);
+            check(&ground, &progress, result);
         }
         fs::remove_dir_all(&ground.root).expect("a clean end");
         if is_over {
@@ -175,10 +147,10 @@ fn at_each_stop_in(
     assert!(attacks > 2, "attacked {attacks} times");
 }
 
-/// How a child has ended.
+/// The result of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    Well,
+pub enum ChildResult {
+    Succeeded,
     Replaced,
     Missing,
     SymbolicLink,
@@ -189,13 +161,13 @@ enum Ended {
     NotBpffs,
     Removed,
     NotEmpty,
-    /// No cause is named.
-    Otherwise,
+    /// Another cause, or none.
+    Other,
 }
 
-impl Ended {
-    const ALL: [Self; 12] = [
-        Self::Well,
+impl ChildResult {
+    pub const ALL: [Self; 12] = [
+        Self::Succeeded,
         Self::Replaced,
         Self::Missing,
         Self::SymbolicLink,
@@ -206,18 +178,18 @@ impl Ended {
         Self::NotBpffs,
         Self::Removed,
         Self::NotEmpty,
-        Self::Otherwise,
+        Self::Other,
     ];
 
-    fn code(result: bpf_pin::Result<()>) -> u8 {
+    pub fn code(result: bpf_pin::Result<()>) -> u8 {
         let this = match &result {
-            Ok(()) => Self::Well,
+            Ok(()) => Self::Succeeded,
             Err(error) => Self::of_cause(error.cause()),
         };
         this as u8
     }
 
-    fn of_cause(cause: Option<&Cause>) -> Self {
+    pub fn of_cause(cause: Option<&Cause>) -> Self {
         match cause {
             Some(Cause::Replaced { .. }) => Self::Replaced,
             Some(Cause::Missing { .. }) => Self::Missing,
@@ -229,12 +201,12 @@ impl Ended {
             Some(Cause::NotBpffs { .. }) => Self::NotBpffs,
             Some(Cause::Removed { .. }) => Self::Removed,
             Some(Cause::NotEmpty { .. }) => Self::NotEmpty,
-            _ => Self::Otherwise,
+            _ => Self::Other,
         }
     }
 
-    fn of(code: u8) -> Self {
-        let known = Self::ALL.into_iter().find(|&ended| ended as u8 == code);
+    pub fn of(code: u8) -> Self {
+        let known = Self::ALL.into_iter().find(|&result| result as u8 == code);
         known.unwrap_or_else(|| panic!("the child has panicked: {code}"))
     }
 }

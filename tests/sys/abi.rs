@@ -1,4 +1,4 @@
-//! The mirror of `linux/bpf.h` is what the running kernel's BTF says it is.
+//! Compares the tables of bpf-pin-sys with the running kernel's BTF.
 
 use crate::backports;
 mod command;
@@ -21,7 +21,7 @@ use tables::{Table, tables};
 const NEEDS: &[Need] = &[Need::Feature(Feature::Btf)];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
-/// Fails with every difference. What is newer than the tables only gets a mention.
+/// Fails with every difference. Names that are newer than the tables are only printed.
 fn no_difference(differences: Vec<Difference>) -> Outcome {
     let is_beyond = !NEWEST.at_least(Kernel::running().release);
     let (news, wrong): (Vec<_>, Vec<_>) = differences
@@ -48,12 +48,12 @@ fn attr_differences(arms: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Sen
 }
 
 #[common::test(NEEDS)]
-fn every_field_of_union_bpf_attr() -> Outcome {
+fn every_field_of_bpf_attr_matches_the_kernel() -> Outcome {
     no_difference(attr_differences(ARMS)?)
 }
 
 #[common::test(NEEDS)]
-fn the_size_of_union_bpf_attr() -> Outcome {
+fn the_size_of_bpf_attr_matches_the_kernel() -> Outcome {
     let kernel = Kernel::running();
     let layout = kernel.layout("bpf_attr")?.ok_or("no union bpf_attr")?;
     let found = layout.structs["bpf_attr"].size;
@@ -74,7 +74,7 @@ fn info_differences(infos: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Se
     let roots: BTreeSet<_> = infos.iter().map(root).collect();
     let mut differences = vec![];
     for tag in roots {
-        // One that the kernel lacks has no fields, and each is judged by its release.
+        // A struct that the kernel lacks has no fields, and each missing field is checked by its release.
         let layout = kernel.layout(tag)?.unwrap_or_default();
         let arms: Vec<_> = infos
             .iter()
@@ -87,12 +87,12 @@ fn info_differences(infos: &[Arm]) -> Result<Vec<Difference>, Box<dyn Error + Se
 }
 
 #[common::test(NEEDS)]
-fn every_field_of_the_info_structs() -> Outcome {
+fn every_field_of_the_info_structs_matches_the_kernel() -> Outcome {
     no_difference(info_differences(INFOS)?)
 }
 
 #[common::test(NEEDS)]
-fn every_field_of_an_instruction() -> Outcome {
+fn every_field_of_bpf_insn_matches_the_kernel() -> Outcome {
     let insn = Arm {
         name: "bpf_insn",
         rust: "bpf_insn",
@@ -109,15 +109,16 @@ fn constant_differences(tables: &[Table]) -> Vec<Difference> {
 }
 
 #[common::test(NEEDS)]
-fn every_enumerator() -> Outcome {
+fn every_enumerator_matches_the_kernel() -> Outcome {
     no_difference(constant_differences(&tables()))
 }
 
-/// The names about which `changed` differs from the kernel and the tables as they are do not.
-fn told(unchanged: Vec<Difference>, changed: Vec<Difference>) -> Vec<String> {
-    let mut told = changed;
-    told.retain(|found| !unchanged.contains(found));
-    told.into_iter().map(|found| found.name).collect()
+/// The names of the differences that only the changed tables have.
+fn new_differences(unchanged: Vec<Difference>, changed: Vec<Difference>) -> Vec<String> {
+    let new = changed
+        .into_iter()
+        .filter(|found| !unchanged.contains(found));
+    new.map(|found| found.name).collect()
 }
 
 /// `arms` with another list of fields in one of them.
@@ -136,36 +137,39 @@ fn field<'a>(fields: &'a mut [Field], name: &str) -> &'a mut Field {
     found.expect("a field of that name")
 }
 
-/// What is told when an arm of `union bpf_attr` has other fields.
-fn told_of_attr(
+/// The new differences if an arm of `union bpf_attr` has other fields.
+fn new_attr_differences(
     rust: &str,
     change: impl FnOnce(&mut Vec<Field>),
 ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
     let changed = with_fields(ARMS, rust, change);
-    Ok(told(attr_differences(ARMS)?, attr_differences(&changed)?))
+    Ok(new_differences(
+        attr_differences(ARMS)?,
+        attr_differences(&changed)?,
+    ))
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_offset_is_told_by_name() -> Outcome {
-    let names = told_of_attr("bpf_attr_obj", |fields| {
+fn a_wrong_offset_is_reported() -> Outcome {
+    let names = new_attr_differences("bpf_attr_obj", |fields| {
         field(fields, "file_flags").offset = 16
     })?;
     assert_eq!(names, ["bpf_attr.file_flags"]);
-    let names = told_of_attr("bpf_attr_link_create_iter", |fields| {
+    let names = new_attr_differences("bpf_attr_link_create_iter", |fields| {
         field(fields, "iter_info_len").offset += 4;
     })?;
     assert_eq!(names, ["bpf_attr.link_create.iter_info_len"]);
     let changed = with_fields(INFOS, "bpf_link_info_cgroup", |fields| {
         field(fields, "attach_type").offset = 12;
     });
-    let names = told(info_differences(INFOS)?, info_differences(&changed)?);
+    let names = new_differences(info_differences(INFOS)?, info_differences(&changed)?);
     assert_eq!(names, ["bpf_link_info.cgroup.attach_type"]);
     Ok(())
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_size_is_told_by_name() -> Outcome {
-    let names = told_of_attr("bpf_attr_map_create", |fields| {
+fn a_wrong_size_is_reported() -> Outcome {
+    let names = new_attr_differences("bpf_attr_map_create", |fields| {
         field(fields, "map_name").size = 15;
     })?;
     assert_eq!(names, ["bpf_attr.map_name"]);
@@ -173,30 +177,30 @@ fn a_wrong_size_is_told_by_name() -> Outcome {
         let mut changed = ARMS.to_vec();
         let arm = changed.iter_mut().find(|arm| arm.rust == rust);
         arm.expect("an arm of that name").size += 8;
-        let names = told(attr_differences(ARMS)?, attr_differences(&changed)?);
+        let names = new_differences(attr_differences(ARMS)?, attr_differences(&changed)?);
         assert_eq!(names, [rust]);
     }
     Ok(())
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_release_is_told_by_name() -> Outcome {
+fn a_wrong_release_is_reported() -> Outcome {
     let future = Version::new(u8::MAX, 0);
-    let names = told_of_attr("bpf_attr_obj", |fields| {
+    let names = new_attr_differences("bpf_attr_obj", |fields| {
         field(fields, "pathname").since = future
     })?;
     assert_eq!(names, ["bpf_attr.pathname"]);
     let mut constants = BPF_CMDS.to_vec();
     constants[6].since = future;
-    assert_eq!(told_of_commands(constants), ["BPF_OBJ_PIN"]);
+    assert_eq!(new_command_differences(constants), ["BPF_OBJ_PIN"]);
     Ok(())
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_value_is_told_by_name() -> Outcome {
+fn a_wrong_value_is_reported() -> Outcome {
     let mut constants = BPF_CMDS.to_vec();
     constants[7].value = 8;
-    assert_eq!(told_of_commands(constants), ["BPF_OBJ_GET"]);
+    assert_eq!(new_command_differences(constants), ["BPF_OBJ_GET"]);
     let mut changed = tables();
     let flags = changed
         .iter_mut()
@@ -205,7 +209,7 @@ fn a_wrong_value_is_told_by_name() -> Outcome {
     let mut constants = flags.constants.to_vec();
     constants[3].value = 1 << 4;
     flags.constants = constants.leak();
-    let names = told(
+    let names = new_differences(
         constant_differences(&tables()),
         constant_differences(&changed),
     );
@@ -213,36 +217,36 @@ fn a_wrong_value_is_told_by_name() -> Outcome {
     Ok(())
 }
 
-/// What is told when the table of commands has other constants.
-fn told_of_commands(constants: Vec<Enumerator>) -> Vec<String> {
+/// The new differences if the table of commands has other constants.
+fn new_command_differences(constants: Vec<Enumerator>) -> Vec<String> {
     let mut changed = tables();
     let commands = changed.iter_mut().find(|t| t.name == "BPF_CMDS");
     commands.expect("a table of that name").constants = constants.leak();
-    told(
+    new_differences(
         constant_differences(&tables()),
         constant_differences(&changed),
     )
 }
 
 #[common::test(NEEDS)]
-fn what_the_mirror_lacks_is_told_by_name() -> Outcome {
-    let names = told_of_attr("bpf_attr_obj", |fields| {
+fn a_name_missing_in_the_tables_is_reported() -> Outcome {
+    let names = new_attr_differences("bpf_attr_obj", |fields| {
         fields.retain(|field| field.name != "file_flags");
     })?;
     assert_eq!(names, ["bpf_attr.file_flags"]);
     let changed = with_fields(INFOS, "bpf_link_info_xdp", Vec::clear);
-    let names = told(info_differences(INFOS)?, info_differences(&changed)?);
+    let names = new_differences(info_differences(INFOS)?, info_differences(&changed)?);
     assert_eq!(names, ["bpf_link_info.xdp.ifindex"]);
     let mut constants = BPF_CMDS.to_vec();
     constants.retain(|constant| constant.name != "BPF_MAP_FREEZE");
-    assert_eq!(told_of_commands(constants), ["BPF_MAP_FREEZE"]);
+    assert_eq!(new_command_differences(constants), ["BPF_MAP_FREEZE"]);
     Ok(())
 }
 
 #[common::test(NEEDS)]
-fn what_the_kernel_lacks_is_told_by_name() -> Outcome {
+fn a_name_missing_in_the_kernel_is_reported() -> Outcome {
     let since = Version::new(4, 4);
-    let names = told_of_attr("bpf_attr_obj", |fields| {
+    let names = new_attr_differences("bpf_attr_obj", |fields| {
         let name = "no_such_field";
         fields.push(Field {
             name,
@@ -260,6 +264,6 @@ fn what_the_kernel_lacks_is_told_by_name() -> Outcome {
         since,
         in_btf,
     });
-    assert_eq!(told_of_commands(constants), ["BPF_NO_SUCH_COMMAND"]);
+    assert_eq!(new_command_differences(constants), ["BPF_NO_SUCH_COMMAND"]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What updates of older releases brought besides.
+//! Names that updates of older releases have, too.
 
 use bpf_pin_sys::Version;
 
@@ -22,7 +22,7 @@ const BACKPORTS: &[(Version, &str)] = &[
     ),
 ];
 
-/// Whether updates of `release` may have `name` although a later release was the first to.
+/// True if updates of `release` may have `name`, which a later release introduced.
 pub fn is_backported(release: Version, name: &str) -> bool {
     BACKPORTS.contains(&(release, name))
 }

@@ -1,4 +1,4 @@
-//! The constants that no BTF carries are what this machine's `linux/bpf.h` says they are.
+//! Compares the constants that BTF lacks with this machine's `linux/bpf.h`.
 
 use crate::backports;
 use common::tables;
@@ -46,7 +46,7 @@ fn header_only() -> Vec<Table> {
     tables
 }
 
-/// Runs the compiler over `text`, which is what follows the headers, and returns what it says.
+/// Compiles `text` after the headers, and returns the compiler's result and output.
 fn compile(text: &str, preprocess: bool) -> std::io::Result<(bool, String, String)> {
     let source = tempfile::Builder::new().suffix(".c").tempfile()?;
     let headers = ["linux/version.h", "linux/magic.h", "linux/bpf.h"];
@@ -71,7 +71,7 @@ fn compile(text: &str, preprocess: bool) -> std::io::Result<(bool, String, Strin
     ))
 }
 
-/// The release that the headers are of.
+/// The release of the headers.
 fn release() -> Result<Version, Box<dyn Error + Send + Sync>> {
     let (is_done, text, said) = compile("LINUX_VERSION_CODE\n", true)?;
     let code = text.lines().rev().find(|line| !line.trim().is_empty());
@@ -82,8 +82,7 @@ fn release() -> Result<Version, Box<dyn Error + Send + Sync>> {
     Ok(Version::new((code >> 16) as u8, (code >> 8) as u8))
 }
 
-/// Holds the constants against the headers and returns the names that do not hold, with what the
-/// compiler says of them.
+/// Compares the constants with the headers. Returns the names that differ, with the compiler's messages.
 fn differences(
     release: Version,
     tables: &[Table],
@@ -93,7 +92,7 @@ fn differences(
         name, value, since, ..
     } in tables.iter().flat_map(|table| table.constants)
     {
-        // Whatever is wrong with a constant is said of a line in a file of its name.
+        // Each constant has a #line with its name, so an error message names the constant.
         writeln!(text, "#line 1 \"{name}\"")?;
         if release.at_least(*since) {
             let holds = format!("(unsigned long long)({name}) == {value}ULL");
@@ -105,7 +104,7 @@ fn differences(
         }
     }
     let (is_done, _, said) = compile(&text, false)?;
-    let mut told: Vec<(String, String)> = vec![];
+    let mut new_differences: Vec<(String, String)> = vec![];
     for line in said.lines() {
         let Some((name, what)) = line.split_once(':') else {
             continue;
@@ -114,27 +113,28 @@ fn differences(
             continue;
         };
         let mut names = tables.iter().flat_map(|table| table.constants);
-        // The first that is said of a name is why.
-        if names.any(|c| c.name == name) && told.iter().all(|(before, _)| before != name) {
-            told.push((name.to_owned(), what.to_owned()));
+        // The first message about a name is the reason.
+        if names.any(|c| c.name == name) && new_differences.iter().all(|(before, _)| before != name)
+        {
+            new_differences.push((name.to_owned(), what.to_owned()));
         }
     }
-    if is_done != told.is_empty() {
+    if is_done != new_differences.is_empty() {
         return Err(format!("the compiler fails in another way: {said}").into());
     }
-    Ok(told)
+    Ok(new_differences)
 }
 
 #[common::test(NEEDS)]
-fn every_constant_that_btf_lacks() -> Outcome {
+fn constants_that_btf_lacks_match_the_header() -> Outcome {
     let release = release()?;
     let tables = header_only();
-    let told = differences(release, &tables)?;
-    if told.is_empty() {
+    let new_differences = differences(release, &tables)?;
+    if new_differences.is_empty() {
         return Ok(());
     }
     let mut lines = vec![format!("the headers are of Linux {release}")];
-    for (name, what) in told {
+    for (name, what) in new_differences {
         let listed = tables.iter().find_map(|table| {
             let constant = table.constants.iter().find(|c| c.name == name)?;
             Some((table.name, constant.since))
@@ -145,8 +145,8 @@ fn every_constant_that_btf_lacks() -> Outcome {
     Err(lines.join("\n").into())
 }
 
-/// The names that are told when one of the constants is another.
-fn told(
+/// The new differences if one of the constants is changed.
+fn new_differences(
     name: &str,
     change: impl FnOnce(&mut Enumerator),
 ) -> Result<Vec<String>, Box<dyn Error + Send + Sync>> {
@@ -160,25 +160,25 @@ fn told(
     let found = constants.iter_mut().find(|c| c.name == name);
     change(found.expect("found above"));
     table.constants = constants.leak();
-    let told = differences(release()?, &tables)?;
-    Ok(told.into_iter().map(|(name, _)| name).collect())
+    let new_differences = differences(release()?, &tables)?;
+    Ok(new_differences.into_iter().map(|(name, _)| name).collect())
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_value_is_told_by_name() -> Outcome {
-    let names = told("BPF_F_ALLOW_MULTI", |multi| multi.value = 3)?;
+fn a_wrong_value_is_reported() -> Outcome {
+    let names = new_differences("BPF_F_ALLOW_MULTI", |multi| multi.value = 3)?;
     assert_eq!(names, ["BPF_F_ALLOW_MULTI"]);
-    let names = told("BPF_FS_MAGIC", |magic| magic.value += 1)?;
+    let names = new_differences("BPF_FS_MAGIC", |magic| magic.value += 1)?;
     assert_eq!(names, ["BPF_FS_MAGIC"]);
     Ok(())
 }
 
 #[common::test(NEEDS)]
-fn a_wrong_release_is_told_by_name() -> Outcome {
+fn a_wrong_release_is_reported() -> Outcome {
     let future = Version::new(u8::MAX, 0);
-    let names = told("BPF_F_REPLACE", |replace| replace.since = future)?;
+    let names = new_differences("BPF_F_REPLACE", |replace| replace.since = future)?;
     assert_eq!(names, ["BPF_F_REPLACE"]);
-    let names = told("BPF_XCHG", |missing| {
+    let names = new_differences("BPF_XCHG", |missing| {
         missing.name = "BPF_NO_SUCH_CONSTANT";
         missing.since = Version::new(4, 4);
     })?;

@@ -1,4 +1,4 @@
-//! How much of the argument each command reads, found out by calling.
+//! Probes how much of its argument each command reads.
 
 use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -9,10 +9,10 @@ use common::{Outcome, hash};
 use crate::abi::kernel::release;
 use crate::abi::mirror::NEWEST;
 
-/// No descriptor, and no id either.
+/// Neither a valid descriptor nor a valid id.
 const NONE: u32 = u32::MAX;
 
-/// An address where nothing is.
+/// An address without memory.
 const NOWHERE: u32 = 1;
 
 /// Some words of an argument, by their offsets. The others are zero.
@@ -28,8 +28,8 @@ macro_rules! words {
     };
 }
 
-/// What the command gets past its look at the argument with. As a rule it then fails, because a
-/// descriptor is none or an address is NULL.
+/// Words with which the command accepts its argument. Usually it then fails because a descriptor is invalid
+/// or an address is NULL.
 fn harmless(release: Version, cmd: bpf_cmd, map: u32) -> Words {
     match cmd {
         BPF_MAP_CREATE => words!(
@@ -47,7 +47,7 @@ fn harmless(release: Version, cmd: bpf_cmd, map: u32) -> Words {
         BPF_PROG_ATTACH | BPF_PROG_DETACH => words!(
             bpf_attr_prog_attach: target_fd = NONE,
             attach_bpf_fd = NONE,
-            // Of the types there are, one that looks at no field that it does not know.
+            // A type that does not check fields that it does not use.
             attach_type = if release.at_least(Version::new(6, 6)) {
                 BPF_TCX_INGRESS
             } else {
@@ -74,8 +74,8 @@ fn harmless(release: Version, cmd: bpf_cmd, map: u32) -> Words {
     }
 }
 
-/// Words that set the last field to what the command does not mind; None where that is zero alone,
-/// so that no call can tell a field that is read from one that is not.
+/// Words that set the last field to a value that the command accepts. `None` if only zero is accepted: then no
+/// call shows whether the field is read.
 fn last(cmd: bpf_cmd, field: &LastField) -> Option<Words> {
     Some(match (cmd, field.name) {
         (BPF_ENABLE_STATS | BPF_ITER_CREATE | BPF_PROG_BIND_MAP, _)
@@ -119,7 +119,7 @@ fn last(cmd: bpf_cmd, field: &LastField) -> Option<Words> {
     })
 }
 
-/// The errno of a command whose argument has these words; 0 where it succeeds.
+/// The errno of a command with these words in its argument, or 0 if it succeeds.
 fn errno(cmd: bpf_cmd, words: &[(usize, u32)]) -> i32 {
     // Longer than the union of any kernel known, and zero there.
     let mut attr = [0_u64; 64];
@@ -127,7 +127,7 @@ fn errno(cmd: bpf_cmd, words: &[(usize, u32)]) -> i32 {
     for (offset, word) in words {
         all[offset / 4] = *word;
     }
-    // SAFETY: the argument has that many bytes; of the addresses in it none can be accessed.
+    // SAFETY: the argument has that many bytes, and none of its addresses can be accessed.
     let done = unsafe { bpf(cmd, attr.as_mut_ptr().cast(), size_of_val(&attr) as u32) };
     if done < 0 {
         let error = std::io::Error::last_os_error();
@@ -184,7 +184,7 @@ fn every_command_reads_up_to_its_last_field() -> Outcome {
                 assert_eq!(bpf_attr_size(*cmd, release), Some(field.end));
                 difference(release, *cmd, field)
             }
-            // What no kernel known has is no command.
+            // A command that no known kernel has.
             None if errno(*cmd, &harmless(release, *cmd, NONE)) == libc::EINVAL => None,
             None => Some("is known".to_owned()),
         };
@@ -196,9 +196,9 @@ fn every_command_reads_up_to_its_last_field() -> Outcome {
     Err(wrong.join("\n").into())
 }
 
-/// A field too many or too few, or another release, does not pass.
+/// Another last field, or another release, is a difference.
 #[common::test(super::ROOT)]
-fn a_wrong_last_field_is_told_by_name() -> Outcome {
+fn a_wrong_last_field_is_reported() -> Outcome {
     let release = release();
     let field = |name, end| LastField {
         since: Version::new(4, 4),

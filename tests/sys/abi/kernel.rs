@@ -1,4 +1,4 @@
-//! What the running kernel's BTF says of `linux/bpf.h`.
+//! Reads the layout of `linux/bpf.h` from the running kernel's BTF.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
@@ -46,7 +46,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The running one, read once: it takes a while.
+    /// The running kernel, read once because that is slow.
     pub fn running() -> &'static Self {
         static RUNNING: OnceLock<Kernel> = OnceLock::new();
         RUNNING.get_or_init(|| Self::read().expect("this kernel's BTF"))
@@ -85,7 +85,7 @@ impl Kernel {
         &self.enums
     }
 
-    /// The struct or union of that tag, or None where the kernel has none.
+    /// The struct or union of that tag, or `None` if the kernel has none.
     pub fn layout(&self, tag: &str) -> Result<Option<Layout>> {
         let types = self.btf.resolve_types_by_name(tag).unwrap_or_default();
         let found = types.into_iter().find_map(|found| match found {
@@ -127,7 +127,7 @@ impl Kernel {
                     let unnamed = at.unnamed.or(Some(place.size));
                     self.take_apart(&inner, path, Place { unnamed, ..place }, layout)?;
                 }
-                // Padding, where the compiler tells of it.
+                // Padding that the compiler reports.
                 (_, "") => {}
                 (Type::Struct(inner) | Type::Union(inner), _) => {
                     let path = format!("{path}.{name}");

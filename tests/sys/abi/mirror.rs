@@ -1,4 +1,4 @@
-//! The tables held against a kernel.
+//! Compares the tables with a kernel.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::abi::backports::is_backported;
 use crate::abi::kernel::{Enums, Layout};
 use crate::abi::tables::Table;
 
-/// The newest release the tables speak of.
+/// The newest release in the tables.
 pub const NEWEST: Version = Version::new(7, 3);
 
 /// The tags of the C enums that tables mirror. Those of the other tables have none.
@@ -41,13 +41,13 @@ const BIT_FIELDS: &[(&str, usize, usize)] = &[
     ("bpf_insn.src_reg", offset_of!(bpf_insn, regs), 1),
 ];
 
-/// A name about which mirror and kernel disagree.
+/// A difference between the tables and the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     /// The C path of a field or struct, or the name of a constant.
     pub name: String,
     pub what: String,
-    /// Whether the kernel is ahead of the mirror, rather than in contradiction to it.
+    /// True if the kernel is newer than the tables, so that this is no contradiction.
     pub is_news: bool,
 }
 
@@ -82,7 +82,7 @@ pub fn path(union: Option<&str>, arm: &Arm) -> String {
     }
 }
 
-/// Holds arms of one struct or union, with their paths, against what `release` has of it.
+/// Compares arms of one struct or union, with their paths, with those of `release`.
 pub fn compare_struct(
     release: Version,
     layout: &Layout,
@@ -139,7 +139,7 @@ fn compare_size(
         let whole = layout.structs.get(path)?;
         within.all(|(_, arm)| is_whole(arm)).then_some(whole.size)?
     } else if arm.name.is_empty() && is_whole(arm) {
-        // C leaves the struct unnamed, so it is found by what is in it.
+        // The struct is unnamed in C, so it is found by its members.
         let first = format!("{path}.{}", arm.fields.first()?.name);
         layout.fields.get(&first)?.unnamed?
     } else {
@@ -157,7 +157,7 @@ fn rust_name(path: &str) -> String {
     path.replace('.', "_")
 }
 
-/// What is wrong with `name` being there, or not, in `release`.
+/// The problem if `name` is present, or missing, in `release`.
 fn presence(release: Version, name: &str, since: Version, is_there: bool) -> Option<&'static str> {
     match (is_there, release.at_least(since)) {
         (false, true) => Some("is missing"),
@@ -170,7 +170,7 @@ fn says(what: &str, release: Version, since: Version) -> String {
     format!("{what} in Linux {release}; the mirror has it since {since}")
 }
 
-/// Holds tables of constants against what `release` has of them.
+/// Compares tables of constants with those of `release`.
 pub fn compare_constants(release: Version, enums: &Enums, tables: &[Table]) -> Vec<Difference> {
     let mut differences = vec![];
     let mut mirrored = HashSet::new();
@@ -216,7 +216,7 @@ fn compare_constant(
     } = *constant;
     let found = members.iter().find(|(found, _)| found == name);
     if let Some(what) = presence(release, name, since, found.is_some()) {
-        // What BTF need not carry may be missing there.
+        // BTF may lack constants that need not be in it.
         if in_btf || found.is_some() {
             differences.push(wrong(name, says(what, release, since)));
         }
@@ -228,7 +228,7 @@ fn compare_constant(
     differences
 }
 
-/// Whether an enumerator only counts the others, so that each release has another value for it.
+/// True if an enumerator is the number of the others, which differs between releases.
 fn is_count(name: &str) -> bool {
     name.starts_with("__") || name.starts_with("MAX_BPF_")
 }

@@ -1,4 +1,4 @@
-//! A directory on the way becomes a symbolic link to another, between any two syscalls.
+//! A directory of the path is swapped for a symbolic link between any two syscalls.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,20 +10,9 @@ use std::time::{Duration, Instant};
 use bpf_pin::{Map, PinDir};
 use common::*;
 
-use crate::attack::{Alone, Ended, Ground, Moment, PINS, at_each_stop, is_hidden};
+use crate::attack::{ChildResult, Ground, PINS, Progress, at_each_stop, is_hidden};
 
-pub const ALONE: &[Alone] = &[
-    ("create_below_a_swapped_parent", PINS, create),
-    ("open_dir_of_a_swapped_name", PINS, open_dir),
-    ("pin_in_a_swapped_directory", PINS, pin),
-    ("replace_in_a_swapped_directory", PINS, replace),
-    ("publish_in_a_swapped_directory", PINS, publish),
-    ("walk_of_a_swapped_tree", PINS, walk),
-    ("remove_dir_all_of_a_swapped_tree", PINS, remove_dir_all),
-    ("remove_leftovers_of_a_swapped_tree", PINS, remove_leftovers),
-];
-
-/// "a", to be swapped for a link to "victim", which has the same names in it.
+/// Creates "a", and "victim" with the same names. "a" is then swapped for a link to "victim".
 fn a_and_victim(ground: &Ground) {
     for name in ["a", "a/b", "victim", "victim/b"] {
         fs::create_dir(ground.at(name)).unwrap();
@@ -35,27 +24,28 @@ fn a_and_victim(ground: &Ground) {
     }
 }
 
-fn swap(ground: &Ground, _: &Moment) {
+fn swap(ground: &Ground, _: &Progress) {
     if fs::rename(ground.at("a"), ground.at("moved")).is_ok() {
         symlink("victim", ground.at("a")).unwrap();
     }
 }
 
-/// All of the victim's that there was, and nothing else.
-fn judge_victim(ground: &Ground, moment: &Moment) {
+/// Checks that the victim has its original pins and nothing else.
+fn check_victim(ground: &Ground, progress: &Progress) {
     let names: Vec<_> = tree(&ground.at("victim")).into_keys().collect();
     let expected = ["b", "b/ours", "ours", "secret"].map(PathBuf::from);
-    assert_eq!(names, expected, "{:?}", moment.stops);
+    assert_eq!(names, expected, "{:?}", progress.stops);
     for name in ["victim/ours", "victim/secret", "victim/b/ours"] {
         assert!(
             ground.has(name, &ground.theirs),
             "{name}: {:?}",
-            moment.stops
+            progress.stops
         );
     }
 }
 
-fn create() {
+#[common::test_alone(PINS)]
+fn create_stays_in_a_swapped_parent() {
     let prepare = |ground: &Ground| {
         a_and_victim(ground);
         fs::rename(ground.at("a/b"), ground.at("a/other")).unwrap();
@@ -64,64 +54,79 @@ fn create() {
         let made = PinDir::create(ground.at("a/made/deep"), 0o700)?;
         made.pin(&ground.ours, "new")
     };
-    at_each_stop(prepare, run, swap, |ground, moment, ended| {
-        judge_victim(ground, moment);
-        assert_eq!(ground.strays(), [""; 0], "{:?}", moment.stops);
-        // Below what was there first, or nowhere.
+    at_each_stop(prepare, run, swap, |ground, progress, result| {
+        check_victim(ground, progress);
+        assert_eq!(ground.strays(), [""; 0], "{:?}", progress.stops);
+        // The pin is in the original directory or nowhere.
         let is_made = ground.has("moved/made/deep/new", &ground.ours);
-        assert_eq!(is_made, ended == Ended::Well, "{:?}", moment.stops);
+        assert_eq!(
+            is_made,
+            result == ChildResult::Succeeded,
+            "{:?}",
+            progress.stops
+        );
         if !is_made {
-            assert!(!ground.at("moved/made").exists(), "{:?}", moment.stops);
-            let is_told = matches!(ended, Ended::SymbolicLink | Ended::NotADirectory);
-            assert!(is_told, "{ended:?} {:?}", moment.stops);
+            assert!(!ground.at("moved/made").exists(), "{:?}", progress.stops);
+            let is_explained = matches!(
+                result,
+                ChildResult::SymbolicLink | ChildResult::NotADirectory
+            );
+            assert!(is_explained, "{result:?} {:?}", progress.stops);
         }
     });
 }
 
-fn open_dir() {
+#[common::test_alone(PINS)]
+fn open_dir_does_not_follow_a_swapped_name() {
     let run = |ground: &Ground, dir: &PinDir| {
         let below = dir.open_dir("a")?;
         below.pin(&ground.ours, "new")?;
         below.get::<Map>("ours").map(drop)
     };
-    at_each_stop(a_and_victim, run, swap, |ground, moment, ended| {
-        judge_victim(ground, moment);
+    at_each_stop(a_and_victim, run, swap, |ground, progress, result| {
+        check_victim(ground, progress);
         let is_pinned = ground.has("moved/new", &ground.ours);
         let expected = match is_pinned {
-            true => Ended::Well,
-            false => Ended::SymbolicLink,
+            true => ChildResult::Succeeded,
+            false => ChildResult::SymbolicLink,
         };
-        assert_eq!(ended, expected, "{:?}", moment.stops);
-        assert_eq!(is_pinned, moment.has_done("openat2"), "{:?}", moment.stops);
+        assert_eq!(result, expected, "{:?}", progress.stops);
+        assert_eq!(
+            is_pinned,
+            progress.has_done("openat2"),
+            "{:?}",
+            progress.stops
+        );
     });
 }
 
-/// Held from the beginning: then it is that directory, wherever it is by now.
+/// Opens "a" before the swap, so that it stays the same directory after it was moved.
 fn held(ground: &Ground) -> PinDir {
     let held = PinDir::open(ground.at("a"));
     held.expect("it was opened before it was swapped")
 }
 
-/// Runs a call on "a", held. The swap comes after it was opened.
-fn on_held(call: fn(&Ground, &PinDir) -> bpf_pin::Result<()>, judge: fn(&Ground, &Moment)) {
+/// Runs a call on "a", which is swapped after it was opened.
+fn on_held(call: fn(&Ground, &PinDir) -> bpf_pin::Result<()>, check: fn(&Ground, &Progress)) {
     let run = |ground: &Ground, _: &PinDir| call(ground, &held(ground));
-    let attack = |ground: &Ground, moment: &Moment| {
-        // What PinDir::open does.
-        if moment.has_done("fstatfs") {
-            swap(ground, moment);
+    let attack = |ground: &Ground, progress: &Progress| {
+        // The last call of PinDir::open.
+        if progress.has_done("fstatfs") {
+            swap(ground, progress);
         }
     };
-    at_each_stop(a_and_victim, run, attack, |ground, moment, ended| {
-        judge_victim(ground, moment);
-        assert_eq!(ended, Ended::Well, "{:?}", moment.stops);
-        assert_eq!(ground.strays(), [""; 0], "{:?}", moment.stops);
-        if moment.has_done("fstatfs") {
-            judge(ground, moment);
+    at_each_stop(a_and_victim, run, attack, |ground, progress, result| {
+        check_victim(ground, progress);
+        assert_eq!(result, ChildResult::Succeeded, "{:?}", progress.stops);
+        assert_eq!(ground.strays(), [""; 0], "{:?}", progress.stops);
+        if progress.has_done("fstatfs") {
+            check(ground, progress);
         }
     });
 }
 
-fn pin() {
+#[common::test_alone(PINS)]
+fn pins_stay_in_a_swapped_directory() {
     let call = |ground: &Ground, dir: &PinDir| {
         dir.pin(&ground.ours, "new")?;
         dir.link("new", "again")?;
@@ -135,7 +140,8 @@ fn pin() {
     });
 }
 
-fn replace() {
+#[common::test_alone(PINS)]
+fn replacements_stay_in_a_swapped_directory() {
     let call = |ground: &Ground, dir: &PinDir| {
         let seen = dir.identity("ours")?;
         dir.replace_if(&ground.ours, "ours", seen)?;
@@ -148,7 +154,8 @@ fn replace() {
     });
 }
 
-fn publish() {
+#[common::test_alone(PINS)]
+fn publish_stays_in_a_swapped_directory() {
     let call = |ground: &Ground, dir: &PinDir| {
         let set = dir.stage("b")?;
         set.pin(&ground.ours, "new")?;
@@ -160,47 +167,52 @@ fn publish() {
     });
 }
 
-fn walk() {
+#[common::test_alone(PINS)]
+fn walk_does_not_leave_a_swapped_tree() {
     let run = |_: &Ground, dir: &PinDir| {
         for entry in dir.walk()? {
             match entry {
                 Ok(entry) if entry.path().ends_with("a/secret") => panic!("it has left the tree"),
                 Ok(_) => {}
-                // The link, where a directory was.
+                // The link that replaced a directory.
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     };
-    at_each_stop(a_and_victim, run, swap, |ground, moment, ended| {
-        judge_victim(ground, moment);
-        let is_fine = matches!(ended, Ended::Well | Ended::SymbolicLink);
-        assert!(is_fine, "{ended:?} {:?}", moment.stops);
+    at_each_stop(a_and_victim, run, swap, |ground, progress, result| {
+        check_victim(ground, progress);
+        let is_fine = matches!(result, ChildResult::Succeeded | ChildResult::SymbolicLink);
+        assert!(is_fine, "{result:?} {:?}", progress.stops);
     });
 }
 
-fn remove_dir_all() {
-    // "b" becomes the link, wherever the tree has gone meanwhile, and "a" where it is at its place.
+#[common::test_alone(PINS)]
+fn remove_dir_all_does_not_leave_a_swapped_tree() {
+    // Swaps "a" in its place, or "b" wherever the tree was moved.
     for swap_below in [false, true] {
-        let attack = |ground: &Ground, moment: &Moment| match swap_below {
-            false => swap(ground, moment),
+        let attack = |ground: &Ground, progress: &Progress| match swap_below {
+            false => swap(ground, progress),
             true => swap_below_hidden(ground, "a"),
         };
         let run = |_: &Ground, dir: &PinDir| dir.remove_dir_all("a");
-        at_each_stop(a_and_victim, run, attack, |ground, moment, ended| {
-            judge_victim(ground, moment);
-            assert_eq!(ground.strays(), [""; 0], "{ended:?} {:?}", moment.stops);
-            if ended != Ended::Well {
-                let is_told = matches!(ended, Ended::SymbolicLink | Ended::NotADirectory);
-                assert!(is_told, "{ended:?} {:?}", moment.stops);
+        at_each_stop(a_and_victim, run, attack, |ground, progress, result| {
+            check_victim(ground, progress);
+            assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
+            if result != ChildResult::Succeeded {
+                let is_explained = matches!(
+                    result,
+                    ChildResult::SymbolicLink | ChildResult::NotADirectory
+                );
+                assert!(is_explained, "{result:?} {:?}", progress.stops);
                 let is_back = ground.at("moved").exists() || ground.at("a").exists();
-                assert!(is_back, "{:?}", moment.stops);
+                assert!(is_back, "{:?}", progress.stops);
             }
         });
     }
 }
 
-/// Moves "b" out of `top` or of what it is called by now, and has it be a link to the victim.
+/// Swaps "b" in `top`, or in the hidden directory that `top` was renamed to, for a link to the victim.
 fn swap_below_hidden(ground: &Ground, top: &str) {
     let is_top =
         |path: &PathBuf| path.iter().count() == 1 && (is_hidden(path) || path.ends_with(top));
@@ -212,50 +224,51 @@ fn swap_below_hidden(ground: &Ground, top: &str) {
     }
 }
 
-const STALE: [&str; 2] = [
+const LEFTOVERS: [&str; 2] = [
     "_bpf-pin-0123456789abcdef-0",
     "_bpf-pin-0123456789abcdef-1-aside",
 ];
 
-fn remove_leftovers() {
-    for stale in STALE {
+#[common::test_alone(PINS)]
+fn remove_leftovers_does_not_leave_a_swapped_tree() {
+    for leftover in LEFTOVERS {
         let prepare = |ground: &Ground| {
             a_and_victim(ground);
-            fs::rename(ground.at("a"), ground.at(stale)).unwrap();
+            fs::rename(ground.at("a"), ground.at(leftover)).unwrap();
         };
         let run = |_: &Ground, dir: &PinDir| {
-            let swept = dir.remove_leftovers()?;
-            swept.failed.into_iter().next().map_or(Ok(()), Err)
+            let report = dir.remove_leftovers()?;
+            report.failed.into_iter().next().map_or(Ok(()), Err)
         };
-        let top = |ground: &Ground, _: &Moment| {
-            if fs::rename(ground.at(stale), ground.at("moved")).is_ok() {
-                symlink("victim", ground.at(stale)).unwrap();
+        let top = |ground: &Ground, _: &Progress| {
+            if fs::rename(ground.at(leftover), ground.at("moved")).is_ok() {
+                symlink("victim", ground.at(leftover)).unwrap();
             }
         };
-        at_each_stop(prepare, run, top, |ground, moment, _| {
-            judge_victim(ground, moment)
+        at_each_stop(prepare, run, top, |ground, progress, _| {
+            check_victim(ground, progress)
         });
-        let below = |ground: &Ground, _: &Moment| swap_below_hidden(ground, stale);
-        at_each_stop(prepare, run, below, |ground, moment, _| {
-            judge_victim(ground, moment)
+        let below = |ground: &Ground, _: &Progress| swap_below_hidden(ground, leftover);
+        at_each_stop(prepare, run, below, |ground, progress, _| {
+            check_victim(ground, progress)
         });
     }
 }
 
-/// A thread that swaps as fast as it can.
+/// Another thread swaps "a" as fast as it can.
 #[common::test(PINS)]
-fn parents_swapped_all_the_time() -> Outcome {
+fn nothing_leaves_a_directory_that_is_swapped_all_the_time() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     a_and_victim(&ground);
     let before = tree(&ground.at("victim"));
     let (root, is_over) = (PinDir::open(&ground.root)?, AtomicBool::new(false));
-    let (mut well, mut swaps) = ([0; 4], 0);
+    let (mut successes, mut swaps) = ([0; 4], 0);
     thread::scope(|scope| {
         let attacker = scope.spawn(|| {
             let mut swaps = 0;
             while !is_over.load(Ordering::Relaxed) {
-                // Where nothing has the name, create may be the first to make one.
+                // While the name is missing, create may make a new directory.
                 let until_done = |swap: &dyn Fn() -> std::io::Result<()>| {
                     while swap().is_err() {
                         let _ = fs::remove_dir_all(ground.at("a"));
@@ -270,9 +283,9 @@ fn parents_swapped_all_the_time() -> Outcome {
             swaps
         });
         let end = Instant::now() + Duration::from_millis(700);
-        // In guests a second may be over before each call has met its luck.
+        // In a virtual machine each call may need longer to succeed once.
         let latest = end + Duration::from_secs(60);
-        while Instant::now() < end || (well.contains(&0) && Instant::now() < latest) {
+        while Instant::now() < end || (successes.contains(&0) && Instant::now() < latest) {
             let all = [
                 PinDir::create(ground.at("a/made/deep"), 0o700).map(drop),
                 root.open_dir("a")
@@ -284,7 +297,7 @@ fn parents_swapped_all_the_time() -> Outcome {
                     set.publish().map(drop).map_err(Into::into)
                 }),
             ];
-            for (count, one) in well.iter_mut().zip(&all) {
+            for (count, one) in successes.iter_mut().zip(&all) {
                 *count += usize::from(one.is_ok());
             }
             let _ = root
@@ -297,10 +310,13 @@ fn parents_swapped_all_the_time() -> Outcome {
         is_over.store(true, Ordering::Relaxed);
         swaps = attacker.join().unwrap();
     });
-    assert!(!well.contains(&0) && swaps > 0, "{well:?}, {swaps} swaps");
+    assert!(
+        !successes.contains(&0) && swaps > 0,
+        "{successes:?}, {swaps} swaps"
+    );
     assert_eq!(tree(&ground.at("victim")), before);
     assert!(ground.has("a/ours", &ground.ours));
-    // What create could not finish for being swapped, if anything.
+    // Removes directories that create could not finish because of a swap.
     root.remove_leftovers()?;
     assert_eq!(ground.strays(), [""; 0]);
     fs::remove_dir_all(&ground.root)?;

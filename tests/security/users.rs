@@ -1,4 +1,4 @@
-//! Ordinary users in a directory that all may write to: a loader's, and root's.
+//! Ordinary users and root in a directory that everyone may write to.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -14,15 +14,15 @@ use crate::attack::{Ground, is_hidden};
 
 const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
-/// Who `as_user` makes of this thread.
+/// The user id that `as_user` sets.
 const USER: u32 = 1234;
 
-/// An ordinary user who may use bpf(2) on every kernel.
+/// Runs `test` as an ordinary user that may call bpf(2) on every kernel.
 fn as_bpf_user<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     as_user(CapabilitySet::BPF, test)
 }
 
-/// A directory of mode 1777 that is root's.
+/// A directory of mode 1777 that root owns.
 fn open_to_all(fs: &TestFs) -> Ground {
     let ground = Ground::new(fs.at("ground"));
     fs::set_permissions(&ground.root, fs::Permissions::from_mode(0o1777)).unwrap();
@@ -39,17 +39,17 @@ fn assert_denied<T>(result: Result<T, impl Into<Error>>) {
         panic!("a user may do so");
     };
     let error = error.into();
-    let is_told = matches!(
+    let is_explained = matches!(
         error.cause(),
         Some(Cause::Sticky { .. } | Cause::Blocked { .. } | Cause::NotOwner { .. })
     );
     let errno = error.raw_os_error();
-    assert!(is_told, "{error}");
+    assert!(is_explained, "{error}");
     assert!(matches!(errno, Some(libc::EPERM | libc::EACCES)), "{error}");
 }
 
 #[common::test(USERS)]
-fn a_user_against_roots_pins() -> Outcome {
+fn a_user_cannot_change_pins_of_root() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     let root = ground.dir();
@@ -68,7 +68,7 @@ fn a_user_against_roots_pins() -> Outcome {
             assert_denied(dir.replace(&theirs, name));
             assert_denied(dir.replace_keeping_mode(&theirs, name).map_err(|error| {
                 match error.cause() {
-                    // First of all it cannot be given to root.
+                    // The new pin could not be given to root, which fails first.
                     None => dir.replace(&theirs, name).unwrap_err(),
                     Some(_) => error,
                 }
@@ -110,9 +110,9 @@ fn a_user_against_roots_pins() -> Outcome {
     Ok(())
 }
 
-/// Amid root's publication and replacement.
+/// The user acts while root's stage is open.
 #[common::test(USERS)]
-fn a_user_against_roots_stage() -> Outcome {
+fn a_user_cannot_disturb_a_stage_of_root() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     let root = ground.dir();
@@ -132,13 +132,13 @@ fn a_user_against_roots_stage() -> Outcome {
         assert_denied(held.lock(LockMode::Shared, Wait::Forever));
         assert_denied(dir.remove_dir_all(&hidden));
         assert_denied(dir.rename(&hidden, "renamed"));
-        let swept = dir.remove_leftovers()?;
+        let report = dir.remove_leftovers()?;
         assert!(
-            swept.removed.is_empty() && swept.restored.is_empty(),
-            "{swept:?}"
+            report.removed.is_empty() && report.restored.is_empty(),
+            "{report:?}"
         );
-        // What a living process works on is not even opened.
-        assert!(swept.failed.is_empty(), "{swept:?}");
+        // Names of a living process are not even opened.
+        assert!(report.failed.is_empty(), "{report:?}");
         Outcome::Ok(())
     })?;
     drop(set.publish().map_err(Error::from)?);
@@ -147,9 +147,9 @@ fn a_user_against_roots_stage() -> Outcome {
     Ok(())
 }
 
-/// Whatever it is, it is the user's alone that root takes for stale.
+/// Root removes only the leftovers that the user planted.
 #[common::test(USERS)]
-fn what_a_user_plants_for_root() -> Outcome {
+fn names_planted_by_a_user_do_no_harm_to_root() -> Outcome {
     const HELD: &str = "_bpf-pin-0123456789abcdef-f-dir";
     let fs = test_fs();
     let ground = open_to_all(&fs);
@@ -177,7 +177,7 @@ fn what_a_user_plants_for_root() -> Outcome {
             held.lock(LockMode::Shared, Wait::Forever)?,
         )
     })?;
-    // Somebody else has the name.
+    // The name holds the user's pin.
     let error = root.unpin(&ground.ours, "name").unwrap_err();
     assert!(
         matches!(error.cause(), Some(Cause::Replaced { .. })),
@@ -190,18 +190,18 @@ fn what_a_user_plants_for_root() -> Outcome {
         matches!(error.cause(), Some(Cause::Replaced { .. })),
         "{error}"
     );
-    // Root may.
+    // Root may replace it.
     root.replace(&ground.ours, "name")?;
     assert_eq!(root.metadata("name")?.uid(), 0);
     drop(root.stage("set")?.publish().map_err(Error::from)?);
-    let swept = root.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{swept:?}");
-    assert_eq!(swept.removed.len(), 3, "{swept:?}");
-    assert!(ground.at(HELD).is_dir(), "somebody lives there");
+    let report = root.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.removed.len(), 3, "{report:?}");
+    assert!(ground.at(HELD).is_dir(), "it is in use");
     drop(held);
     assert_eq!(root.remove_leftovers()?.removed, [HELD]);
-    // The user could have given itself that name.
-    assert_eq!(swept.restored, ["theirs"]);
+    // The user could have created a file of that name itself.
+    assert_eq!(report.restored, ["theirs"]);
     assert_eq!(root.metadata("theirs")?.uid(), USER);
     let mut after = tree(&ground.root);
     after.retain(|path, _| {
@@ -214,9 +214,9 @@ fn what_a_user_plants_for_root() -> Outcome {
     Ok(())
 }
 
-/// The other way round: root's are not a user's to sweep, and in nobody's way.
+/// They do not affect the user's other calls either.
 #[common::test(USERS)]
-fn a_user_beside_what_root_has_left() -> Outcome {
+fn a_user_cannot_remove_leftovers_of_root() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     ground.pin(&ground.ours, "_bpf-pin-0123456789abcdef-0");
@@ -239,13 +239,13 @@ fn a_user_beside_what_root_has_left() -> Outcome {
             drop(set.publish().map_err(Error::from)?);
             drop(PinDir::create(ground.at("x/y"), 0o700)?);
             dir.remove_dir_all("x")?;
-            let swept = dir.remove_leftovers()?;
+            let report = dir.remove_leftovers()?;
             assert!(
-                swept.removed.is_empty() && swept.restored.is_empty(),
-                "{swept:?}"
+                report.removed.is_empty() && report.restored.is_empty(),
+                "{report:?}"
             );
-            assert_eq!(swept.failed.len(), 3, "{swept:?}");
-            swept
+            assert_eq!(report.failed.len(), 3, "{report:?}");
+            report
                 .failed
                 .into_iter()
                 .for_each(|error| assert_denied(Err::<(), _>(error)));
@@ -255,15 +255,15 @@ fn a_user_beside_what_root_has_left() -> Outcome {
         Outcome::Ok(())
     })?;
     assert_eq!(tree(&ground.root), before);
-    // Nor does root take from a user that lives.
+    // Root removes no names of a living process of the user.
     let (user, root) = (as_bpf_user(|| ground.dir()), ground.dir());
     let set = as_bpf_user(|| {
         user.stage("set")
             .and_then(|set| set.pin(&ground.ours, "in").map(|()| set))
     })?;
-    let swept = root.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{swept:?}");
-    assert_eq!(swept.removed.len(), 3, "{swept:?}");
+    let report = root.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.removed.len(), 3, "{report:?}");
     as_bpf_user(|| set.publish().map(drop).map_err(Error::from))?;
     assert!(ground.has("set/in", &ground.ours));
     assert_eq!(root.metadata("set")?.uid(), USER);
@@ -271,7 +271,7 @@ fn a_user_beside_what_root_has_left() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn the_owner_of_a_link_is_changed_alone() -> Outcome {
+fn set_owner_does_not_follow_a_symbolic_link() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     let dir = ground.dir();
@@ -295,9 +295,9 @@ fn the_owner_of_a_link_is_changed_alone() -> Outcome {
     Ok(())
 }
 
-/// Its mode is 0777 and its owner is whoever made it: nothing for another's pin to keep.
+/// A symbolic link has mode 0777 and the owner that created it, which a pin must not inherit.
 #[common::test(USERS)]
-fn no_pin_is_given_to_who_made_a_link() -> Outcome {
+fn a_replaced_symbolic_link_does_not_pass_on_its_owner() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     ground.pin(&ground.ours, "ours");
@@ -319,9 +319,9 @@ fn no_pin_is_given_to_who_made_a_link() -> Outcome {
     Ok(())
 }
 
-/// The directory's lock is for those who ask for it.
+/// The lock is advisory.
 #[common::test(USERS)]
-fn a_lock_keeps_nobody_from_work() -> Outcome {
+fn the_directory_lock_does_not_block_other_calls() -> Outcome {
     let fs = test_fs();
     let ground = open_to_all(&fs);
     let held = as_bpf_user(|| ground.dir().lock(LockMode::Exclusive, Wait::Forever))?;

@@ -1,4 +1,4 @@
-//! Names that somebody has planted: symbolic links, and what looks like the library's own.
+//! Names that an attacker has planted: symbolic links, and names like the library's own.
 
 use std::ffi::OsString;
 use std::fs;
@@ -72,12 +72,12 @@ fn symbolic_links_are_not_followed() -> Outcome {
                 "{error}"
             );
         }
-        // Neither as what it is not.
+        // A link is neither a pin nor a directory.
         dir.get::<Link>(name).unwrap_err();
         assert_eq!(dir.metadata(name)?.entry_type(), EntryType::SymbolicLink);
         assert_eq!(tree(&ground.root), before, "{name}");
 
-        // What moves a name moves the link, and what takes it over or away takes the link's.
+        // Renaming, replacing or removing the name affects the link itself.
         dir.rename(name, "renamed")?;
         assert_eq!(
             dir.metadata("renamed")?.entry_type(),
@@ -137,10 +137,10 @@ fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
         "to-victim",
     ];
     assert_eq!(names, all);
-    // A sweep of the links takes the links.
-    let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
-    assert!(swept.failed.is_empty(), "{swept:?}");
-    assert_eq!(swept.removed.len(), 5);
+    // remove_where removes the links themselves.
+    let report = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.removed.len(), 5);
     assert!(ground.has("ours", &ground.ours) && ground.has("sub/theirs", &ground.theirs));
     dir.remove_dir_all("sub")?;
     assert_eq!(tree(&victim.root), before);
@@ -149,9 +149,9 @@ fn symbolic_links_in_a_tree_are_not_followed() -> Outcome {
     Ok(())
 }
 
-/// 0777 is what every link has.
+/// Every symbolic link has mode 0777.
 #[common::test(PINS)]
-fn a_symbolic_link_has_no_mode_to_keep() -> Outcome {
+fn replace_keeping_mode_rejects_a_symbolic_link() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     linked(&ground);
@@ -176,7 +176,7 @@ fn hidden_dir(number: u64) -> String {
     format!("{}-dir", hidden(number))
 }
 
-/// One of each: a pin, directories empty and full, links.
+/// Plants a pin, empty and full directories, and links.
 fn plant(ground: &Ground) {
     ground.pin(&ground.theirs, &hidden(0));
     fs::create_dir(ground.at(&hidden_dir(1))).unwrap();
@@ -196,25 +196,25 @@ fn plant(ground: &Ground) {
 }
 
 #[common::test(PINS)]
-fn planted_names_before_a_sweep() -> Outcome {
+fn planted_leftovers_are_removed_without_following_links() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     linked(&ground);
     let before = tree(&ground.root);
     plant(&ground);
     let dir = ground.dir();
-    let swept = dir.remove_leftovers()?;
+    let report = dir.remove_leftovers()?;
     assert!(
-        swept.failed.is_empty() && swept.restored.is_empty(),
-        "{swept:?}"
+        report.failed.is_empty() && report.restored.is_empty(),
+        "{report:?}"
     );
-    let mut removed = swept.removed;
+    let mut removed = report.removed;
     removed.sort();
     assert_eq!(
         removed,
         [hidden(0), hidden_dir(1), hidden_dir(2)].map(OsString::from)
     );
-    // The library makes no links, so those are not its own.
+    // The library creates no links, so these are no leftovers.
     let mut after = tree(&ground.root);
     for number in 3..6 {
         assert!(after.remove(Path::new(&hidden(number))).is_some());
@@ -231,7 +231,7 @@ fn planted_names_before_a_sweep() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn planted_names_are_swept_around() -> Outcome {
+fn similar_names_are_no_leftovers() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     for name in [
@@ -259,17 +259,16 @@ fn planted_names_are_swept_around() -> Outcome {
         ground.pin(&ground.theirs, &format!("{below}/{}", hidden(0)));
     }
     let before = tree(&ground.root);
-    let swept = ground.dir().remove_leftovers()?;
-    assert!(swept.removed.is_empty() && swept.restored.is_empty() && swept.failed.is_empty());
+    let report = ground.dir().remove_leftovers()?;
+    assert!(report.removed.is_empty() && report.restored.is_empty() && report.failed.is_empty());
     assert_eq!(tree(&ground.root), before);
     fs::remove_dir_all(&ground.root)?;
     Ok(())
 }
 
-/// What is in a directory that seems to have been moved out of the way gets a name that nobody
-/// has, and no other.
+/// An entry of an aside directory is restored only if its name is free.
 #[common::test(PINS)]
-fn planted_names_moved_aside() -> Outcome {
+fn an_aside_directory_restores_only_to_free_names() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     linked(&ground);
@@ -280,10 +279,10 @@ fn planted_names_moved_aside() -> Outcome {
         ground.pin(&ground.theirs, &format!("{aside}/{name}"));
     }
     symlink("/", ground.at(&format!("{aside}/to-root")))?;
-    let swept = ground.dir().remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{swept:?}");
-    assert_eq!(swept.removed, [OsString::from(aside)]);
-    let mut restored = swept.restored;
+    let report = ground.dir().remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert_eq!(report.removed, [OsString::from(aside)]);
+    let mut restored = report.restored;
     restored.sort();
     assert_eq!(restored, ["free", "to-root"]);
     let mut after = tree(&ground.root);
@@ -295,7 +294,7 @@ fn planted_names_moved_aside() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn planted_names_before_a_replacement() -> Outcome {
+fn planted_names_do_not_affect_a_replacement() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     linked(&ground);
@@ -319,9 +318,9 @@ fn planted_names_before_a_replacement() -> Outcome {
     Ok(())
 }
 
-/// Who reads /proc/locks knows the token, and what names come next.
+/// /proc/locks shows the token, so an attacker can predict the next names.
 #[common::test(PINS)]
-fn planted_names_that_were_foreseen() -> Outcome {
+fn predicted_temporary_names_are_skipped() -> Outcome {
     let fs = TestFs::new();
     let ground = Ground::new(fs.at("ground"));
     let dir = ground.dir();
@@ -329,7 +328,7 @@ fn planted_names_that_were_foreseen() -> Outcome {
     let inode = dir.own_metadata()?.inode();
     let of_dir = |line: &&str| line.contains("OFDLCK") && line.contains(&format!(":{inode} "));
     let token = || {
-        // Read in pieces, between which the locks of other tests come and go: one may be passed over.
+        // The file is read in several calls, and locks change in between, so a lock may be missing.
         let locks = fs::read_to_string("/proc/locks").expect("the locks");
         let line = locks.lines().find(of_dir)?;
         line.split_whitespace().last()?.parse::<u64>().ok()
@@ -341,7 +340,7 @@ fn planted_names_that_were_foreseen() -> Outcome {
 
     let replace = |map: &Map| dir.replace(map, "name");
     let mut before = tree(&ground.root);
-    // The next ones.
+    // Plants the next names.
     for number in [1, 2, 3, 4] {
         let name = planted(number);
         match number % 4 {
@@ -356,17 +355,17 @@ fn planted_names_that_were_foreseen() -> Outcome {
         replace(map)?;
         assert_eq!(dir.identity("name")?, map.identity()?);
         let mut after = tree(&ground.root);
-        // A new file each time.
+        // Each replacement is a new file.
         let inode = after[Path::new("name")].inode;
         before.get_mut(Path::new("name")).unwrap().inode = inode;
         before.get_mut(Path::new("name")).unwrap().is = map.identity()?.to_string();
         assert_eq!(after, before);
         after.clear();
     }
-    // It lives, so nothing of it is stale, whatever it is.
+    // The process is alive, so none of its names is a leftover.
     assert!(dir.remove_leftovers()?.removed.is_empty());
 
-    // A thousand are too many: it fails, and the name is whose it was.
+    // After a thousand taken names the call fails without effect.
     for number in 7..7 + 1100 {
         symlink("nothing", ground.at(&planted(number)))?;
     }
@@ -374,7 +373,7 @@ fn planted_names_that_were_foreseen() -> Outcome {
     let error = replace(&ground.theirs).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
     assert_eq!(tree(&ground.root), before);
-    // Another that holds the directory has another token.
+    // Another handle of the directory has another token.
     ground.dir().replace(&ground.theirs, "name")?;
     assert!(ground.has("name", &ground.theirs));
     fs::remove_dir_all(&ground.root)?;

@@ -1,4 +1,4 @@
-//! Something is mounted over the path, or over a name in the directory.
+//! A file system is mounted over the path, or over a name in the directory.
 
 use std::cell::Cell;
 use std::fs;
@@ -13,34 +13,28 @@ use rustix::mount::{
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
-use crate::attack::{Alone, Ended, Ground, Moment, at_each_stop_in, is_hidden};
+use crate::attack::{ChildResult, Ground, Progress, at_each_stop_in, is_hidden};
 
 const TMPFS: u32 = libc::TMPFS_MAGIC as u32;
 
 const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
-pub const ALONE: &[Alone] = &[
-    ("create_and_a_mount_over_the_path", MOUNTS, create),
-    ("publish_and_a_mount_over_the_path", MOUNTS, publish),
-    ("remove_dir_all_and_a_mount_below", MOUNTS, remove_dir_all),
-];
-
 #[common::test(MOUNTS)]
-fn held_beneath_mounts() -> Outcome {
+fn a_held_directory_works_below_mounts() -> Outcome {
     own_mounts(beneath)
 }
 
 #[common::test(MOUNTS)]
-fn names_that_are_mount_points() -> Outcome {
+fn calls_on_mount_points_fail_without_effect() -> Outcome {
     own_mounts(names)
 }
 
 #[common::test(MOUNTS)]
-fn stale_names_that_are_mount_points() -> Outcome {
-    own_mounts(stale)
+fn leftovers_that_are_mount_points_are_kept() -> Outcome {
+    own_mounts(leftover)
 }
 
-/// An empty one of its own, mounted.
+/// Mounts an empty file system.
 fn mounted(kind: &str, at: &Path) {
     mount(kind, at, kind, MountFlags::empty(), Some(c"mode=700")).expect("a mount");
 }
@@ -112,7 +106,7 @@ fn beneath() -> Outcome {
             matches!(moved.cause(), Some(Cause::Moved { .. })),
             "{moved}"
         );
-        // By the path it is another by now.
+        // The path leads to the new mount.
         let (made, opened) = (PinDir::create(path.join("x/y"), 0o700), PinDir::open(&path));
         if others {
             assert_eq!(made?.path(), path.join("x/y"));
@@ -124,11 +118,11 @@ fn beneath() -> Outcome {
             );
         } else {
             for error in [made.unwrap_err(), opened.unwrap_err()] {
-                let is_told = matches!(
+                let is_explained = matches!(
                     error.cause(),
                     Some(Cause::NotBpffs { found, .. }) if found.magic() == TMPFS
                 );
-                assert!(is_told, "{error}");
+                assert!(is_explained, "{error}");
             }
             assert_eq!(fs::read_dir(&path)?.count(), 0);
         }
@@ -174,7 +168,7 @@ fn names() -> Outcome {
     set.pin(&ours, "new")?;
     assert_mount_point(set.publish(), libc::EBUSY);
 
-    // A file on a file: whoever opens the name has theirs, and who removes it removes ours.
+    // A file mounted on a file: opening the name opens their pin, removing it would remove ours.
     assert_mount_point(root.unlink("pin"), libc::EBUSY);
     assert_mount_point(root.unpin(&theirs, "pin"), libc::EBUSY);
     let replaced = root.unpin(&ours, "pin").unwrap_err();
@@ -205,7 +199,7 @@ fn names() -> Outcome {
         .iter()
         .flatten()
         .filter(|entry| !is_of_the_kernel(&entry.path()));
-    // In any order: app, pin, file, tree and what is in that, but nothing of what is mounted.
+    // The walk returns app, pin, file, tree and its entries in any order, but nothing from the mounts.
     let mut found: Vec<_> = entries.map(|entry| entry.name().to_owned()).collect();
     found.sort();
     assert_eq!(found, ["app", "file", "file", "pin", "sub", "tree"]);
@@ -215,9 +209,9 @@ fn names() -> Outcome {
         assert_eq!(entry.is_mount_point(), Some(is_one), "{entry:?}");
     }
 
-    // A sweep of all removes what it may; the rest has its names.
-    let swept = root.remove_where(|entry| !is_of_the_kernel(&entry.path()))?;
-    assert_eq!(swept.removed, ["file"]);
+    // Removing everything removes only entries that are not mount points.
+    let report = root.remove_where(|entry| !is_of_the_kernel(&entry.path()))?;
+    assert_eq!(report.removed, ["file"]);
     unmounted(&on_pin);
     unmounted(&on_app);
     unmounted(&on_sub);
@@ -236,7 +230,7 @@ fn names() -> Outcome {
     Ok(())
 }
 
-fn stale() -> Outcome {
+fn leftover() -> Outcome {
     const DIR: &str = "_bpf-pin-0123456789abcdef-0-dir";
     const PIN: &str = "_bpf-pin-0123456789abcdef-1";
     const ASIDE: &str = "_bpf-pin-0123456789abcdef-2-aside";
@@ -254,11 +248,11 @@ fn stale() -> Outcome {
     }
     let on_pin = at.path().join(PIN);
     mount_bind(other.path().join("theirs"), &on_pin)?;
-    let swept = root.remove_leftovers()?;
-    assert_eq!(swept.removed, [""; 0]);
-    assert_eq!(swept.restored, [""; 0]);
-    assert!(swept.failed.len() >= 3, "{swept:?}");
-    for error in &swept.failed {
+    let report = root.remove_leftovers()?;
+    assert_eq!(report.removed, [""; 0]);
+    assert_eq!(report.restored, [""; 0]);
+    assert!(report.failed.len() >= 3, "{report:?}");
+    for error in &report.failed {
         assert!(
             matches!(error.cause(), Some(Cause::MountPoint { .. })),
             "{error}"
@@ -268,7 +262,7 @@ fn stale() -> Outcome {
         holder(&other.path().join("theirs")),
         Some(theirs.identity()?)
     );
-    // None of it is in the way of those who live.
+    // These names do not affect other calls.
     root.replace(&ours, "name")?;
     drop(root.stage("set")?.publish().map_err(Error::from)?);
     assert_eq!(
@@ -277,8 +271,8 @@ fn stale() -> Outcome {
     );
     points.iter().for_each(|point| unmounted(point));
     unmounted(&on_pin);
-    let swept = root.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{swept:?}");
+    let report = root.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{report:?}");
     let names: Vec<_> = tree(at.path()).into_keys().collect();
     assert_eq!(names, ["name", "set"].map(PathBuf::from));
     unmounted(other.path());
@@ -286,7 +280,7 @@ fn stale() -> Outcome {
     Ok(())
 }
 
-/// In a process with one thread, whose children have the same mounts.
+/// Gives this process, which has one thread, and its children their own mounts.
 fn own_mounts_here() {
     // SAFETY: no thread but this one sees the change.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
@@ -294,69 +288,82 @@ fn own_mounts_here() {
     mount_change("/", private).expect("private mounts");
 }
 
-/// Another file system over the directory itself, at each stop; and what then is in either.
+/// Mounts another file system over the directory itself at each stop, and checks both afterwards.
 fn over_the_path(
     kinds: &[&str],
     run: impl Fn(&Ground, &PinDir) -> bpf_pin::Result<()>,
-    judge: impl Fn(&Ground, &Moment, Ended),
+    check: impl Fn(&Ground, &Progress, ChildResult),
 ) {
     own_mounts_here();
     let at = bpffs();
     for &kind in kinds {
         let prepare = |ground: &Ground| fs::create_dir(ground.at("set")).unwrap();
-        let attack = |ground: &Ground, _: &Moment| mounted(kind, &ground.root);
-        at_each_stop_in(at.path(), prepare, &run, attack, |ground, moment, ended| {
-            let over = tree(&ground.root);
-            unmounted(&ground.root);
-            let is_by_path = kind == "bpf" && ended == Ended::Well;
-            assert!(over.is_empty() || is_by_path, "{over:?} {:?}", moment.stops);
-            if over.is_empty() {
-                judge(ground, moment, ended);
-            }
-            assert_eq!(ground.strays(), [""; 0], "{ended:?} {:?}", moment.stops);
-        });
+        let attack = |ground: &Ground, _: &Progress| mounted(kind, &ground.root);
+        at_each_stop_in(
+            at.path(),
+            prepare,
+            &run,
+            attack,
+            |ground, progress, result| {
+                let over = tree(&ground.root);
+                unmounted(&ground.root);
+                let is_by_path = kind == "bpf" && result == ChildResult::Succeeded;
+                assert!(
+                    over.is_empty() || is_by_path,
+                    "{over:?} {:?}",
+                    progress.stops
+                );
+                if over.is_empty() {
+                    check(ground, progress, result);
+                }
+                assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
+            },
+        );
     }
     unmounted(at.path());
 }
 
-fn create() {
+#[common::test_alone(MOUNTS)]
+fn create_is_not_split_by_a_mount_over_its_path() {
     let run = |ground: &Ground, _: &PinDir| {
         let made = PinDir::create(ground.at("made/deep"), 0o700)?;
         made.pin(&ground.ours, "new")
     };
-    over_the_path(&["tmpfs", "bpf"], run, |ground, moment, ended| {
+    over_the_path(&["tmpfs", "bpf"], run, |ground, progress, result| {
         let is_made = ground.has("made/deep/new", &ground.ours);
         assert_eq!(
             is_made,
-            ended == Ended::Well,
-            "{ended:?} {:?}",
-            moment.stops
+            result == ChildResult::Succeeded,
+            "{result:?} {:?}",
+            progress.stops
         );
         assert!(
-            is_made || ended == Ended::NotBpffs,
-            "{ended:?} {:?}",
-            moment.stops
+            is_made || result == ChildResult::NotBpffs,
+            "{result:?} {:?}",
+            progress.stops
         );
     });
 }
 
-fn publish() {
+#[common::test_alone(MOUNTS)]
+fn publish_and_replace_work_below_a_mount_over_the_path() {
     let run = |ground: &Ground, dir: &PinDir| {
         let set = dir.stage("set")?;
         set.pin(&ground.ours, "new")?;
         set.publish().map(drop)?;
         dir.replace(&ground.ours, "name")
     };
-    over_the_path(&["tmpfs"], run, |ground, moment, ended| {
-        assert_eq!(ended, Ended::Well, "{:?}", moment.stops);
+    over_the_path(&["tmpfs"], run, |ground, progress, result| {
+        assert_eq!(result, ChildResult::Succeeded, "{:?}", progress.stops);
         for name in ["set/new", "name"] {
-            assert!(ground.has(name, &ground.ours), "{:?}", moment.stops);
+            assert!(ground.has(name, &ground.ours), "{:?}", progress.stops);
         }
     });
 }
 
-/// Another bpffs over a directory in the tree, wherever it is by then.
-fn remove_dir_all() {
+/// Mounts another bpffs over a directory in the tree, wherever the tree was moved.
+#[common::test_alone(MOUNTS)]
+fn remove_dir_all_spares_a_mount_below_it() {
     own_mounts_here();
     let (at, other) = (bpffs(), bpffs());
     let theirs = hash();
@@ -373,28 +380,34 @@ fn remove_dir_all() {
             all.filter(|path| path.ends_with("sub") || is_hidden(path) && path.iter().count() == 2);
         sub.next().map(|path| ground.root.join(path))
     };
-    let attack = |ground: &Ground, _: &Moment| {
+    let attack = |ground: &Ground, _: &Progress| {
         let sub = below(ground);
         is_mounted.set(sub.is_some_and(|sub| mount_bind(other.path(), sub).is_ok()));
     };
     let (mut stayed, stays) = (0, Cell::new(0));
     let run = |_: &Ground, dir: &PinDir| dir.remove_dir_all("tree");
-    at_each_stop_in(at.path(), prepare, run, attack, |ground, moment, ended| {
-        assert_eq!(holder(&other.path().join("theirs")), theirs.identity().ok());
-        assert_eq!(ground.strays(), [""; 0], "{ended:?} {:?}", moment.stops);
-        if is_mounted.get() && ended != Ended::Well {
-            assert_eq!(ended, Ended::MountPoint, "{:?}", moment.stops);
-            stays.set(stays.get() + 1);
-            unmounted(&ground.at("tree/sub"));
-            assert!(ground.at("tree/sub").is_dir(), "{:?}", moment.stops);
-        } else {
-            assert!(
-                !is_mounted.get() && ended == Ended::Well,
-                "{ended:?} {:?}",
-                moment.stops
-            );
-        }
-    });
+    at_each_stop_in(
+        at.path(),
+        prepare,
+        run,
+        attack,
+        |ground, progress, result| {
+            assert_eq!(holder(&other.path().join("theirs")), theirs.identity().ok());
+            assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
+            if is_mounted.get() && result != ChildResult::Succeeded {
+                assert_eq!(result, ChildResult::MountPoint, "{:?}", progress.stops);
+                stays.set(stays.get() + 1);
+                unmounted(&ground.at("tree/sub"));
+                assert!(ground.at("tree/sub").is_dir(), "{:?}", progress.stops);
+            } else {
+                assert!(
+                    !is_mounted.get() && result == ChildResult::Succeeded,
+                    "{result:?} {:?}",
+                    progress.stops
+                );
+            }
+        },
+    );
     stayed += stays.get();
     assert!(stayed > 0, "it was never mounted in time");
     unmounted(other.path());
