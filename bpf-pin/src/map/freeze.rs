@@ -15,19 +15,18 @@ use crate::types::Access;
 impl Map {
     /// `BPF_MAP_FREEZE`: makes the elements read-only for system calls, forever. Linux 5.2.
     ///
-    /// Programs may still change elements, and both may still read them.
+    /// Programs may still change elements. Reading is not affected.
     ///
     /// # Errors
     ///
     /// [`Operation::Freeze`](crate::error::Operation::Freeze):
-    ///
-    /// | condition | cause | errno |
-    /// |---|---|---|
-    /// | the map is frozen already | [`Frozen`](Cause::Frozen) | EBUSY, on newer kernels EPERM |
-    /// | the values are mapped for writing | [`BeingWritten`](Cause::BeingWritten) | EBUSY, on newer kernels EPERM |
-    /// | the map was opened for reading only | [`MapAccess`](Cause::MapAccess) | EPERM |
-    /// | no `CAP_BPF`, on a kernel that requires it instead of a writable descriptor | [`MissingCapability`](Cause::MissingCapability) | EPERM |
-    /// | the type cannot be frozen | | ENOTSUPP |
+    /// - [`Frozen`](Cause::Frozen) if it is frozen already (EBUSY, on newer kernels EPERM)
+    /// - [`BeingWritten`](Cause::BeingWritten) if its values are mapped for writing (EBUSY, on newer kernels
+    ///   EPERM)
+    /// - [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading only
+    /// - [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_BPF`, on a kernel that requires it
+    ///   instead of a writable descriptor
+    /// - ENOTSUPP for a type that cannot be frozen
     ///
     /// # Examples
     ///

@@ -72,16 +72,16 @@ impl Map {
     /// # Errors
     ///
     /// [`Operation::Mmap`](crate::error::Operation::Mmap):
-    ///
-    /// | condition | cause | errno |
-    /// |---|---|---|
-    /// | the map is not an array with [`MapFlags::MMAPABLE`] | [`NotMmapable`](Cause::NotMmapable) | none, no mmap(2) |
-    /// | the value size is not a multiple of the size of `T` | [`InvalidArgument`](Cause::InvalidArgument) | none, no mmap(2) |
-    /// | the map was opened for reading only or writing only, for any `T` | [`MapAccess`](Cause::MapAccess) | EACCES, EINVAL |
-    /// | `T` writes and the map is frozen | [`Frozen`](Cause::Frozen) | EPERM |
-    /// | `T` writes and programs may only read the map | [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) | EACCES |
-    /// | values hold a spin lock or a timer | | ENOTSUPP |
-    /// | out of memory | | ENOMEM |
+    /// - [`NotMmapable`](Cause::NotMmapable), without mmap(2), for a map that is not an array with
+    ///   [`MapFlags::MMAPABLE`]
+    /// - [`InvalidArgument`](Cause::InvalidArgument), without mmap(2), if the value size is not a multiple of
+    ///   the size of `T`
+    /// - [`MapAccess`](Cause::MapAccess) (EACCES, EINVAL) for a map opened for reading only or writing only,
+    ///   for any `T`
+    /// - [`Frozen`](Cause::Frozen) (EPERM) if `T` writes
+    /// - [`ReadOnlyForProgs`](Cause::ReadOnlyForProgs) (EACCES) if `T` writes
+    /// - ENOTSUPP for values with a spin lock or a timer
+    /// - ENOMEM
     ///
     /// # References
     ///

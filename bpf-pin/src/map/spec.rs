@@ -173,19 +173,17 @@ impl<'fd> MapSpec<'fd> {
     /// # Errors
     ///
     /// [`Operation::CreateMap`](crate::error::Operation::CreateMap):
-    ///
-    /// | condition | cause | errno |
-    /// |---|---|---|
-    /// | the name is not valid | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
-    /// | a map of maps without [`inner_map`](Self::inner_map) | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
-    /// | [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf) | [`InvalidArgument`](Cause::InvalidArgument) | none, no syscall |
-    /// | a size or flag breaks a rule of the type | [`InvalidArgument`](Cause::InvalidArgument) | EINVAL |
-    /// | other combinations of fields; a type unknown to the kernel | | EINVAL |
-    /// | the map would be too large; the cause if one entry would do | [`InvalidArgument`](Cause::InvalidArgument) | E2BIG |
-    /// | out of memory | | ENOMEM |
-    /// | a capability is missing | [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) | EPERM |
-    /// | the memory limit is reached | [`Memlock`](Cause::Memlock) | EPERM |
-    /// | the [`token`](Self::token) does not allow it | [`NotDelegated`](Cause::NotDelegated) | EPERM |
+    /// - [`InvalidArgument`](Cause::InvalidArgument), without a syscall, for an invalid name, for a map of maps
+    ///   without [`inner_map`](Self::inner_map), and for
+    ///   [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf)
+    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a size or flag that violates a rule of the type
+    /// - EINVAL for other invalid combinations of fields, and for a type that the kernel does not know
+    /// - E2BIG if the map would be too large: [`InvalidArgument`](Cause::InvalidArgument) if a map with one entry
+    ///   would not be
+    /// - ENOMEM
+    /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
+    ///   [`Memlock`](Cause::Memlock) (EPERM)
+    /// - [`NotDelegated`](Cause::NotDelegated) (EPERM) for what the [`token`](Self::token) does not allow
     ///
     /// # References
     ///

@@ -33,13 +33,12 @@ impl ProgSpec<'_> {
     /// - ENOKEY, EKEYREJECTED, EBADMSG and similar for a [`signature`](Self::signature); EINVAL if the keyring does
     ///   not exist
     ///
-    /// Without a syscall:
-    /// - [`InvalidArgument`](Cause::InvalidArgument) for an invalid name
-    /// - [`InvalidArgument`](Cause::InvalidArgument) for an empty program
-    /// - [`InvalidArgument`](Cause::InvalidArgument) for bytes that are not a whole number of records
-    /// - [`InvalidArgument`](Cause::InvalidArgument) for an instruction with an index beyond the end of [`fd_array`](Self::fd_array)
-    /// - [`InvalidArgument`](Cause::InvalidArgument) for records without [`btf`](Self::btf), and for `BPF_F_TOKEN_FD`
-    ///   without a token
+    /// [`InvalidArgument`](Cause::InvalidArgument), without a syscall, for:
+    /// - an invalid name
+    /// - an empty program
+    /// - bytes that are not a whole number of records
+    /// - an instruction with an index beyond the end of [`fd_array`](Self::fd_array)
+    /// - records without [`btf`](Self::btf), and `BPF_F_TOKEN_FD` without a token
     ///
     /// # References
     ///

@@ -137,12 +137,13 @@ impl Prog {
     /// # Errors
     ///
     /// [`Operation::RunProg`](crate::error::Operation::RunProg):
-    /// - [`UnsupportedType`](Cause::UnsupportedType) for a context of struct_ops, or of a type newer than this library
+    /// - [`UnsupportedType`](Cause::UnsupportedType) for a context of struct_ops, or of a type newer than this
+    ///   library
     /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a packet shorter than 14 bytes
     /// - EINVAL for a field that the type does not accept, or that it requires and does not get
     /// - [`UnsupportedType`](Cause::UnsupportedType) (ENOTSUPP) for a type that cannot be run this way
-    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed, if a buffer is too short; the program has run and
-    ///   the buffer is filled
+    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed; the program has run and the
+    ///   buffer is filled
     /// - ENXIO for a CPU that is offline
     /// - EINTR if a signal arrives between two runs; some of the runs are done
     /// - EPERM as [`info`](Prog::info)

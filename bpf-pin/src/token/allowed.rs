@@ -164,7 +164,8 @@ impl<T: Delegable> Allowed<T> {
     }
 }
 
-/// The commands and types that a bpffs delegates to a [`Token`](crate::token::Token), or that a token allows. Linux 6.9.
+/// The commands and types that a bpffs delegates to a [`Token`](crate::token::Token), or that a token allows.
+/// Linux 6.9.
 ///
 /// A delegation read from mountinfo or fdinfo contains only what both the kernel and this library know. If it
 /// contains everything that the kernel knows, it is [`any`](Allowed::any).
