@@ -60,6 +60,13 @@ fn map_wiped_page() -> Option<&'static AtomicU32> {
     Some(unsafe { AtomicU32::from_ptr(page.cast()) })
 }
 
+/// The size of a page in bytes. The C library has it from the auxiliary vector, so this needs no /proc.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
 #[cfg(test)]
 mod tests {
     use super::LockOwner;
@@ -70,11 +77,4 @@ mod tests {
         assert_eq!(owner, LockOwner::this_process());
         assert!(!owner.is_another());
     }
-}
-
-/// The size of a page in bytes. The C library has it from the auxiliary vector, so this needs no /proc.
-pub(crate) fn page_size() -> usize {
-    // SAFETY: sysconf has no preconditions.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096)
 }
