@@ -1,9 +1,7 @@
-//! Pins Linux BPF maps, programs and links on bpffs, safely. Opening by path costs what the bare syscalls cost;
-//! removing adds those that check whose pin it is.
+//! Pins Linux BPF maps, programs and links on bpffs.
 //!
-//! A BPF object dies with its last descriptor. Pinned, it has a name on bpffs and lives as long as
-//! the name: [`Map::pin`] gives it one, [`Map::open`] finds it again, [`PinnedMap::unpin`] takes the
-//! name away; and the same for [`Prog`] and [`Link`].
+//! The kernel frees a BPF object when nothing refers to it any more. A pin is a reference with a name on bpffs, the file system
+//! usually mounted at `/sys/fs/bpf`: the object outlives the process that made it, and other processes open it by its name.
 //!
 //! ```no_run
 //! use bpf_pin::{MapSpec, MapType, PinnedMap};
@@ -16,76 +14,105 @@
 //! # Ok::<(), bpf_pin::Error>(())
 //! ```
 //!
+//! # Start here
+//!
+//! | to | use |
+//! |---|---|
+//! | pin, open and unpin one object | [`Map`], [`Prog`], [`Link`]; [`PinnedMap`], [`PinnedProg`], [`PinnedLink`]; [`Object`] for any kind |
+//! | mount bpffs, or find it | [`Bpffs::ensure`], [`Bpffs::system`], [`Bpffs::inspect`] |
+//! | work in one directory | [`PinDir::create`], [`PinDir::get`], [`PinDir::pin`], [`PinDir::replace`], [`PinDir::unpin`] |
+//! | survive a restart | [`PinDir::open_or_create`] for maps, [`PinDir::open_or_attach`] for links |
+//! | change a map's layout | [`Migrate`](reuse::Migrate) |
+//! | replace several pins as one | [`PinDir::stage`], [`Stage::publish`] |
+//! | clean up after killed loaders | [`PinDir::remove_leftovers`], [`PinDir::remove_where`] |
+//! | read and write a map | [`Map::elements`] |
+//! | find where an object is pinned | [`Inventory::take`] |
+//! | share pins between users | [`Token`], [`MountOptions::grant_delegation`], [`PinDir::set_mode`] |
+//! | handle errors | [`Error::kind`], [`Error::cause`], [`Error::is_missing`]; [`Failed`] gives the object back |
+//! | use it beside aya, libbpf-rs or C | `Map::try_from(fd)`, `OwnedFd::from(map)`; see [Descriptors](#descriptors) |
+//!
 //! # If you know bpf(2)
 //!
 //! | command | here |
 //! |---|---|
 //! | `BPF_OBJ_PIN` | [`Map::pin`], [`Prog::pin`], [`Link::pin`], [`Object::pin`] |
-//! | `BPF_OBJ_GET` | [`Map::open`], [`Map::open_with`], [`PinnedMap::open`], …; [`Object::open`] for any kind |
-//! | `unlink(2)` | [`PinnedMap::unpin`], … |
+//! | `BPF_OBJ_GET` | [`Map::open`], [`Map::open_with`], [`PinnedMap::open`], [`Object::open`], … |
+//! | `unlink(2)` | [`PinnedMap::unpin`], [`PinDir::unpin`]; [`PinDir::unlink`] without a check |
 //! | `BPF_OBJ_GET_INFO_BY_FD` | [`Map::info`], [`Map::id`], … |
 //! | `BPF_*_GET_FD_BY_ID`, `BPF_*_GET_NEXT_ID` | [`Map::from_id`], [`Map::from_id_with`], [`Map::ids`], … |
 //! | `BPF_MAP_CREATE` | [`MapSpec::create`] |
 //! | `BPF_MAP_*_ELEM` | [`Map::elements`] |
 //! | `BPF_MAP_*_BATCH` | [`Elements::iter`], [`Elements::to_vecs`], [`Elements::update_batch`], … |
-//! | `BPF_MAP_FREEZE` | [`Map::freeze`] |
-//! | `mmap(2)` | [`Map::mmap`] |
+//! | `BPF_MAP_FREEZE`, `mmap(2)` | [`Map::freeze`], [`Map::mmap`] |
 //! | `BPF_PROG_LOAD` | [`ProgSpec::load`], [`ProgSpec::load_with_log`] |
 //! | `BPF_PROG_TEST_RUN`, `BPF_PROG_BIND_MAP` | [`Prog::test_run`], [`Prog::bind_map`] |
 //! | `BPF_BTF_LOAD` | [`Btf::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
+//! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
 //! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
 //! | `BPF_ITER_CREATE` | [`Link::iter`] |
-//! | all that it takes after a restart | [`PinDir::open_or_create`], [`PinDir::open_or_attach`]; by path [`PinnedMap::open_or_create`], [`PinnedLink::open_or_attach`] |
-//! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
-//! | `BPF_F_PATH_FD` and the `*at` calls | [`PinDir`]: [`pin`](PinDir::pin), [`get`](PinDir::get), [`unpin`](PinDir::unpin), … |
+//! | `BPF_TOKEN_CREATE` | [`Token::create`] |
+//! | `BPF_F_PATH_FD` and the `*at` calls | the methods of [`PinDir`] |
 //! | `renameat2(2)` | [`PinDir::replace`], [`replace_if`](PinDir::replace_if), [`exchange`](PinDir::exchange), [`stage`](PinDir::stage) |
 //! | `mkdir -p`, `rm -r` | [`PinDir::create`], [`PinDir::remove_dir_all`] |
-//! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`], [`PinDir::remove_where`] |
+//! | `getdents64(2)` | [`PinDir::entries`], [`PinDir::walk`] |
 //! | `flock(2)` | [`PinDir::lock`] |
 //! | `statfs(2)` against `BPF_FS_MAGIC` | [`FileSystem::at`], [`FileSystem::of`], [`Bpffs::at`] |
-//! | `mount -t bpf`, `fsopen(2)` and its like | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
+//! | `mount -t bpf`, `fsopen(2)`, `move_mount(2)` | [`Bpffs::ensure`], [`MountOptions::mount`], [`MountOptions::detached`] |
 //! | `umount2(2)` | [`Bpffs::unmount`] |
 //! | `/proc/self/mountinfo` | [`Bpffs::mounts`], [`Bpffs::inspect`] |
-//! | which pins there are | [`Inventory::take`] |
-//! | what may be done, what the kernel has | [`Capabilities`], [`Features`] |
-//! | `BPF_TOKEN_CREATE` | [`Token::create`], [`MountOptions::grant_delegation`] |
+//! | capabilities and kernel features | [`Capabilities`], [`Features`] |
+//! | the structs themselves | [`abi`], the crate `bpf-pin-sys` |
 //!
 //! # Promises
 //!
-//! - The kernel proves a kind before a typed value exists, whether the descriptor comes from a pin or from
-//!   elsewhere. On Linux 5.10 to 7.3 the proof is one system call, two for a map opened for writing only; on a
-//!   kernel whose structs are of unknown sizes it takes more. A seccomp filter or a tracer can forge the
-//!   kernel's answers, and so a proof. An answer that leaves the info at zero is taken for no proof.
-//! - What safe code does with the library keeps the process's memory sound. What a program does to that
-//!   once it is loaded, by helpers made for it such as `bpf_probe_write_user`, is beyond what Rust's safety
-//!   is about, as is `/proc/self/mem`.
-//! - A failing call leaves everything as it was, and an object that it took comes back in the
-//!   error, see [`Failed`].
-//! - A success takes the syscalls that its docs name and no more. To find the [`Cause`] of an error
-//!   takes more, and happens after the failure only. What was not proven is not claimed.
-//! - What [`PinDir::replace`] and [`Stage::publish`] do, a reader sees at once and whole, also if the
-//!   process is killed amid it; [`PinDir::remove_leftovers`] finds what it left.
-//! - The kernel cannot check whose a pin is and remove it in one step. [`PinnedMap::unpin`] does one
-//!   right after the other.
+//! - The kernel proves a kind before a typed value exists, whether the descriptor comes from a pin or from elsewhere. On Linux 5.10
+//!   to 7.3 the proof is one system call, two for a map opened for writing only. On a kernel whose structs have unknown sizes it
+//!   takes more.
+//! - A failing call leaves everything as it was, and an object that it took comes back in the error: see [`Failed`].
+//! - A successful call makes only the documented system calls. Finding the [`Cause`] of an error takes more, after the failure only.
+//!   A cause is named only if it was proven.
+//! - Readers see [`PinDir::replace`] and [`Stage::publish`] as one step, also if the process is killed in the middle.
+//!   [`PinDir::remove_leftovers`] removes what a killed process left.
+//! - The kernel cannot check and remove a pin in one step. [`PinnedMap::unpin`] makes two calls, one right after the other.
+//!
+//! # Soundness
+//!
+//! Safe code that uses this library keeps the process's memory sound. A loaded program is not covered: it can write to memory
+//! (`bpf_probe_write_user`), close or replace descriptors (`bpf_sys_close` under `test_run`), pass addresses on (`bpf_sys_bpf`) and
+//! override what a system call returns (`bpf_override_return`). Uprobes write to the code and data of processes, so
+//! [`Uprobes::new`](link::Uprobes::new) is unsafe. Answers of zeros, as a seccomp filter can give, are rejected. A filter or tracer
+//! that forges more is outside the promise, as is `/proc/self/mem`.
 //!
 //! # Descriptors
 //!
 //! All descriptors are opened with `O_CLOEXEC`. [`Map`], [`Prog`] and [`Link`] have the layout of an
-//! [`OwnedFd`](std::os::fd::OwnedFd), so `Option<Map>` may stand in an `extern "C"` signature, and descriptors
-//! go in and out through `TryFrom` and `Into`:
+//! [`OwnedFd`](std::os::fd::OwnedFd), so `Option<Map>` can stand in an `extern "C"` signature, and descriptors go in and out through
+//! `TryFrom` and `Into`:
 //!
 //! ```no_run
 //! use std::os::fd::OwnedFd;
 //!
 //! use bpf_pin::Map;
 //!
-//! /// A descriptor that another library made, as a map, pinned.
+//! /// Pins a map that another library created.
 //! fn adopt(fd: OwnedFd) -> bpf_pin::Result<OwnedFd> {
 //!     let map = Map::try_from(fd)?.pin("/sys/fs/bpf/adopted")?;
 //!     Ok(map.into_inner().into())
 //! }
 //! ```
+//!
+//! # Features
+//!
+//! All are on by default. Without them the crate is its core: kinds and their proof, pin, open, unpin, info, ids, [`dir`], detection of
+//! bpffs, errors. `map`, `prog`, `link`, `reuse`, `inventory` and `probe` are the modules of these names; `mount` is
+//! [`MountOptions`] and the delegation of a bpffs.
+//!
+//! The public signatures use types of two other crates: [`bytemuck`]'s traits for keys and values, and flags made by bitflags.
+//!
+//! # What it does not do
+//!
+//! It does not load ELF objects, run a daemon, read ring buffers or perf events, or attach without a link.
 #![deny(unsafe_code)]
 // A part of the library uses a part of the system calls.
 #![cfg_attr(not(feature = "default"), allow(dead_code, unused_imports))]
