@@ -1,16 +1,16 @@
-//! What a call allocates, in a program whose allocator counts.
+//! Counts the allocations of a call.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, which counts for each thread by itself: a program that asks for what
-/// is [`allocated`] makes it its `#[global_allocator]`.
+/// The system's allocator with a counter for each thread. A program that calls [`allocated`] makes it its
+/// `#[global_allocator]`.
 pub struct Counting;
 
-/// In how many pieces, and how many bytes: now, and at most at a time.
+/// The number of allocations, and the bytes that are allocated now and at the peak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allocated {
-    /// What grows is one more, and what comes zeroed one as any: the trait leaves both to `alloc`.
+    /// A reallocation counts as another one, because the trait calls `alloc` for it.
     pub pieces: u64,
     pub now: usize,
     pub peak: usize,
@@ -26,7 +26,7 @@ thread_local! {
     static ALLOCATED: Cell<Allocated> = const { Cell::new(NOTHING) };
 }
 
-/// What a call has this thread allocate, beyond what was there before; not within another such call.
+/// Counts what `call` allocates in this thread. Cannot be nested.
 pub fn allocated<T>(call: impl FnOnce() -> T) -> (T, Allocated) {
     ALLOCATED.set(NOTHING);
     let result = call();
@@ -34,7 +34,7 @@ pub fn allocated<T>(call: impl FnOnce() -> T) -> (T, Allocated) {
 }
 
 fn count(change: impl FnOnce(&mut Allocated)) {
-    // A thread that is ending has no counter any more.
+    // A thread that is ending has lost its counter.
     let _ = ALLOCATED.try_with(|cell| {
         let mut allocated = cell.get();
         change(&mut allocated);
@@ -42,7 +42,7 @@ fn count(change: impl FnOnce(&mut Allocated)) {
     });
 }
 
-// SAFETY: all is left to the system's allocator; the counter is in place, so to count allocates nothing.
+// SAFETY: the system's allocator does the work, and the counter does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(|allocated| {
@@ -50,14 +50,14 @@ unsafe impl GlobalAlloc for Counting {
             allocated.now = allocated.now.saturating_add(layout.size());
             allocated.peak = allocated.peak.max(allocated.now);
         });
-        // SAFETY: the caller's.
+        // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // What another thread allocated was never counted here.
+        // Memory that another thread allocated is not counted here.
         count(|allocated| allocated.now = allocated.now.saturating_sub(layout.size()));
-        // SAFETY: the caller's.
+        // SAFETY: as the caller promises.
         unsafe { System.dealloc(at, layout) }
     }
 }

@@ -12,13 +12,13 @@ use rustix::mount::{
 
 use crate::{cap, remains};
 
-/// The bpffs that was given for tests that may not mount one.
+/// The bpffs for tests that may not mount one, from the environment.
 pub(crate) fn given() -> Option<PathBuf> {
     std::env::var_os("BPF_PIN_TEST_BPFFS").map(PathBuf::from)
 }
 
-/// A bpffs that nobody else uses: mounted nowhere, so that it is gone with its descriptor, or
-/// a directory in the one that was given.
+/// A bpffs for one test: a detached mount that ends with its descriptor, or a directory in the bpffs from the
+/// environment.
 pub struct TestFs {
     path: PathBuf,
     kept: Kept,
@@ -37,12 +37,12 @@ impl TestFs {
         }
     }
 
-    /// fsopen, fsconfig, fsmount, and no mount point. Linux 5.3.
+    /// A detached mount by fsopen, fsconfig and fsmount. Linux 5.3.
     pub fn detached(mode: &str) -> Self {
         Self::with_attributes(mode, MountAttrFlags::empty())
     }
 
-    /// The same, on which no symbolic link is followed. Linux 5.14.
+    /// A detached mount with `nosymfollow`. Linux 5.14.
     pub fn nosymfollow() -> Self {
         Self::with_attributes("700", MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW)
     }
@@ -54,7 +54,7 @@ impl TestFs {
             fsconfig_create(fs.as_fd())?;
             fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         })();
-        let mount: OwnedFd = mount.expect("a bpffs of the test's own");
+        let mount: OwnedFd = mount.expect("a new bpffs");
         Self {
             path: format!("/proc/self/fd/{}", mount.as_raw_fd()).into(),
             kept: Kept::Detached(mount),
@@ -90,7 +90,7 @@ impl TestFs {
         names
     }
 
-    /// The mount, where it is one of its own.
+    /// The mount, if it is a detached one.
     pub fn mount(&self) -> Option<&OwnedFd> {
         match &self.kept {
             Kept::Detached(mount) => Some(mount),
@@ -110,13 +110,13 @@ impl Drop for TestFs {
         if let Kept::Directory = self.kept {
             let removed = fs::remove_dir_all(&self.path);
             if !std::thread::panicking() {
-                removed.expect("what a test pinned can be removed");
+                removed.expect("the directory can be removed");
             }
         }
     }
 }
 
-/// A path as a sentence has it: one that holds a NUL is refused, and printed all the same.
+/// A path as error messages print it: a NUL is escaped.
 pub fn shown(path: &Path) -> String {
     path.display().to_string().replace('\0', "\\0")
 }

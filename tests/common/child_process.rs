@@ -1,4 +1,4 @@
-//! Another process of this program, which does one task and holds what it got until it is told to let go.
+//! A child process of this program, which does one task and holds its objects until it is released.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,29 +10,29 @@ use crate::TestFs;
 
 const TASK: &str = "BPF_PIN_TEST_TASK";
 
-/// The task of this process, if it is such a one; its arguments are the command line's.
+/// The task of this process, if it is such a child. Its arguments are those of the command line.
 pub fn task() -> Option<String> {
     std::env::var(TASK).ok()
 }
 
-/// In the other process: says that it has come so far, and what it has to say.
+/// In the child: sends a line to the parent.
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
 }
 
-/// In the other process: until it is told to let go, or the one that started it is gone.
+/// In the child: waits until the parent releases it or ends.
 pub fn wait() {
     let _ = io::stdin().read(&mut [0]);
 }
 
-/// The other process. Dropped, it is killed.
+/// The child process. It is killed on drop.
 pub struct Holder {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Holder {
-    /// Starts it, with paths in `fs` that are the same there as here.
+    /// Starts the child. Paths in `fs` are valid in it.
     pub fn start<A: AsRef<OsStr>>(
         fs: &TestFs,
         task: &str,
@@ -56,7 +56,7 @@ impl Holder {
         Self { child, lines }
     }
 
-    /// As [`start`](Self::start), and waits until it says "ready".
+    /// Starts the child, and waits for its line "ready".
     pub fn ready<A: AsRef<OsStr>>(
         fs: &TestFs,
         task: &str,
@@ -67,32 +67,32 @@ impl Holder {
         this
     }
 
-    /// The next line that it says.
+    /// The next line from the child.
     pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("its output");
         line.trim_end().to_owned()
     }
 
-    /// Tells it to let go.
+    /// Releases the child.
     pub fn begin(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Tells it to let go, and waits until it has ended well.
+    /// Releases the child, and waits until it has ended successfully.
     pub fn let_go(mut self) {
         self.begin();
         assert!(self.child.wait().expect("its end").success());
     }
 
-    /// SIGKILL, and until it is gone.
+    /// Kills the child and waits for its end.
     #[allow(dead_code, reason = "not every program kills")]
     pub fn kill(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
-        // What has ended already cannot be killed.
+        // Fails if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Many processes that do the same at the same time.
+//! Processes that run the same function at the same time.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,12 +6,12 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread::yield_now;
 
-/// What a member of a crowd has to say.
+/// The result of a member of a crowd.
 pub type Said = [u64; 4];
 
 const MOST: usize = 32;
 
-/// In memory that all of them share.
+/// Memory that all members share.
 struct Board {
     come: AtomicU32,
     done: AtomicU32,
@@ -19,7 +19,7 @@ struct Board {
     said: [[AtomicU64; 4]; MOST],
 }
 
-/// One of the crowd.
+/// A member of a crowd.
 #[derive(Clone, Copy)]
 pub struct Member<'b> {
     pub number: usize,
@@ -27,17 +27,17 @@ pub struct Member<'b> {
 }
 
 impl Member<'_> {
-    /// How many have done their part.
+    /// The number of members that have finished.
     pub fn done(&self) -> usize {
         self.board.done.load(SeqCst) as usize
     }
 
-    /// Tells all what they may wait for.
+    /// Raises a flag that other members wait for.
     pub fn raise(&self, flag: u32) {
         self.board.flag.fetch_max(flag, SeqCst);
     }
 
-    /// The highest that was raised.
+    /// The highest flag that was raised.
     pub fn raised(&self) -> u32 {
         self.board.flag.load(SeqCst)
     }
@@ -49,22 +49,22 @@ impl Member<'_> {
     }
 }
 
-/// Forks so many processes, lets them begin together, and tells what each has said.
+/// Forks `count` processes, starts them together, and returns their results.
 ///
-/// For a process with one thread. A child ends without destructors but those in `run`; that one has
-/// panicked is a panic here, once all have ended.
+/// The process must have one thread. A child runs no destructors but those in `run`. If a child panics, this
+/// function panics after all children have ended.
 pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
     assert!(count <= MOST);
     crate::trace::wait_until_alone();
     let board = share();
     let mut pids = vec![];
     for number in 0..count {
-        // SAFETY: no other thread holds a lock that the child would wait for.
+        // SAFETY: this is the only thread, so the child waits for no lock.
         match unsafe { libc::fork() } {
             0 => {
                 let code = catch_unwind(AssertUnwindSafe(|| {
-                    // Nobody is left behind by a test that was ended.
-                    // SAFETY: it takes no address.
+                    // The child ends if the test is killed.
+                    // SAFETY: the call takes no address.
                     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                     board.come.fetch_add(1, SeqCst);
                     while (board.come.load(SeqCst) as usize) < count {
@@ -76,7 +76,7 @@ pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
                     }
                 }));
                 board.done.fetch_add(1, SeqCst);
-                // SAFETY: the parent's buffers and destructors are the parent's.
+                // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
                 unsafe { libc::_exit(if code.is_ok() { 0 } else { 101 }) }
             }
             -1 => panic!("fork: {}", io::Error::last_os_error()),
@@ -87,13 +87,13 @@ pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
     assert!(codes.iter().all(|&code| code == 0), "ended with {codes:?}");
     let words = |slots: &[AtomicU64; 4]| slots.each_ref().map(|slot| slot.load(SeqCst));
     let said = board.said[..count].iter().map(words).collect();
-    // SAFETY: nobody refers to it any more.
+    // SAFETY: nothing refers to the mapping afterwards.
     unsafe { libc::munmap(ptr::from_ref(board).cast_mut().cast(), size_of::<Board>()) };
     said
 }
 
 fn share() -> &'static Board {
-    // SAFETY: a mapping of its own.
+    // SAFETY: a new mapping.
     let at = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -105,7 +105,7 @@ fn share() -> &'static Board {
         )
     };
     assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-    // SAFETY: as large as said and aligned to a page; zeroes are a board.
+    // SAFETY: the mapping is large enough and aligned to a page, and zeroes are a valid Board.
     unsafe { &*at.cast::<Board>() }
 }
 

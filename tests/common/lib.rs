@@ -1,5 +1,5 @@
-//! What the tests stand on: a bpffs for each, the objects they pin, and a harness that says
-//! which test was skipped and why.
+//! Helpers for the tests: a bpffs for each test, objects to pin, and a harness that reports skipped tests with
+//! their reasons.
 
 mod allocated;
 mod bpffs;
@@ -48,5 +48,5 @@ pub use tree::{Standing, Tree, holder, tree};
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// What a test fails with: `?` takes any error.
+/// The result of a test; `?` accepts any error.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,4 +1,4 @@
-//! What links are made of and attached to.
+//! Programs and targets for links, and queries of attached programs.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,7 +19,7 @@ pub const LO: u32 = 1;
 /// The kernel's own BTF.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// Without kprobes a kernel has no tracing of its functions.
+/// A kernel without kprobes has no tracing of its functions.
 pub const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// A program that returns a number.
@@ -44,7 +44,7 @@ pub fn cgroup_prog() -> Prog {
     returning(ProgType::CGROUP_SKB, attach_type, 1)
 }
 
-/// What is said of a program whose type is not attached in this way.
+/// The message for a program of the wrong type for its attach type.
 pub fn of_wrong_type(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
     let info = prog.info().expect("its info");
     let (id, found) = (info.id, info.prog_type);
@@ -61,13 +61,13 @@ pub fn struct_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send +
     type_id(name, |found| matches!(found, Type::Struct(_)))
 }
 
-/// The id of a type that a raw tracepoint's name stands for there.
+/// The id of the type of a raw tracepoint in the kernel's BTF.
 pub fn tracepoint_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     let name = format!("btf_trace_{name}");
     type_id(&name, |found| matches!(found, Type::Typedef(_)))
 }
 
-/// Read once.
+/// The kernel's BTF, read once.
 pub fn kernels_btf() -> &'static Btf {
     static KERNEL: OnceLock<Btf> = OnceLock::new();
     KERNEL.get_or_init(|| Btf::from_file(BTF).expect("the kernel's BTF"))
@@ -83,7 +83,7 @@ pub(crate) fn type_id(
     Ok(id.ok_or(format!("no {name} in the kernel's BTF"))?)
 }
 
-/// The ids of all links that there are.
+/// The ids of all links.
 pub fn link_ids() -> Vec<u32> {
     let mut ids = vec![];
     let mut attr = abi::bpf_attr_get_id::zeroed();
@@ -101,7 +101,7 @@ pub fn link_ids() -> Vec<u32> {
     }
 }
 
-/// The links that hold one of these programs and are attached, as far as the kernel tells.
+/// The links that hold one of these programs and are not reported as detached.
 pub fn links_of(progs: &[u32]) -> Vec<LinkInfo> {
     let living = |id: u32| Link::from_id(id).and_then(|link| link.info()).ok();
     let is_of = |info: &LinkInfo| progs.contains(&info.prog_id) && !info.target.is_gone();
@@ -112,12 +112,12 @@ pub fn links_of(progs: &[u32]) -> Vec<LinkInfo> {
         .collect()
 }
 
-/// What is attached to a device, in its order, and the revision. Linux 6.6.
+/// The programs that are attached to a device, in order, and the revision. Linux 6.6.
 pub fn query(ifindex: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
     query_of(ifindex, attach_type)
 }
 
-/// What is attached to a target, in its order, and the revision.
+/// The programs that are attached to a target, in order, and the revision.
 pub fn query_of(target: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
     let mut ids = [0u32; 64];
     let mut attr = abi::bpf_attr_query {
@@ -128,7 +128,7 @@ pub fn query_of(target: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
         ..abi::bpf_attr_query::zeroed()
     };
     let size = size_of_val(&attr) as u32;
-    // SAFETY: there is room for prog_cnt ids at prog_ids.
+    // SAFETY: prog_ids is the address of prog_cnt writable ids.
     let done = unsafe { abi::bpf(abi::BPF_PROG_QUERY, (&raw mut attr).cast(), size) };
     match done {
         0 => (ids[..attr.prog_cnt as usize].to_vec(), attr.revision),
@@ -140,14 +140,14 @@ pub fn query_of(target: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
     }
 }
 
-/// A control group of the test's own, in a cgroup2 that only this thread sees.
+/// A new control group, in a cgroup2 that only this thread sees.
 pub struct Cgroup {
     _root: tempfile::TempDir,
     pub path: PathBuf,
 }
 
 impl Cgroup {
-    /// Within `own_mounts`.
+    /// Must be called within `own_mounts`.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = tempfile::tempdir().expect("a mount point");

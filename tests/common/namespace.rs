@@ -1,4 +1,4 @@
-//! Namespaces and users of a test's own, gone with the thread that has them.
+//! Threads with their own namespaces, users and seccomp filters.
 
 use std::panic;
 use std::thread;
@@ -9,7 +9,7 @@ use rustix::thread::{
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 
-/// Runs `test` on a thread with mounts of its own, none of which reach the machine's.
+/// Runs `test` on a thread with its own mounts, which do not propagate to the machine.
 pub fn own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     in_a_namespace(UnshareFlags::NEWNS, || {
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -18,12 +18,12 @@ pub fn own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs `test` on a thread with a network of its own.
+/// Runs `test` on a thread with its own network.
 pub fn own_network<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     in_a_namespace(UnshareFlags::NEWNET, test)
 }
 
-/// Runs `test` on a thread of an ordinary user that has these capabilities and no others.
+/// Runs `test` on a thread of an ordinary user that has only these capabilities.
 pub fn as_user<T: Send>(capabilities: CapabilitySet, test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
         become_user(1234, capabilities);
@@ -31,7 +31,7 @@ pub fn as_user<T: Send>(capabilities: CapabilitySet, test: impl FnOnce() -> T + 
     })
 }
 
-/// Makes this thread one of an ordinary user that has these capabilities and no others.
+/// Makes this thread run as an ordinary user that has only these capabilities.
 pub fn become_user(id: u32, capabilities: CapabilitySet) {
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     set_thread_groups(&[]).expect("no other groups");
@@ -61,7 +61,7 @@ fn keep_only(capabilities: CapabilitySet) {
 fn in_a_namespace<T: Send>(flags: UnshareFlags, test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
         // SAFETY: no NEWUSER or FILES: only this thread's view of mounts or network changes.
-        unsafe { unshare_unsafe(flags) }.expect("a namespace of the test's own");
+        unsafe { unshare_unsafe(flags) }.expect("a new namespace");
         test()
     })
 }
@@ -71,14 +71,14 @@ fn on_a_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     result.unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
-/// Runs `test` on a thread where a filter answers bpf(2) with `errno`: this command's calls, or
-/// all. What it does as a user needs no more than that user has.
+/// Runs `test` on a thread where a seccomp filter fails bpf(2) with `errno`: calls of this command, or all.
+/// Needs no privileges.
 pub fn denied<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + Send) -> T {
     answered(libc::SYS_bpf, cmd.map(|cmd| (0, cmd)), errno, test)
 }
 
-/// Runs `test` on a thread where a filter answers a syscall with `errno`, or with success where that
-/// is 0: all its calls, or those whose argument of that number has this value.
+/// Runs `test` on a thread where a seccomp filter answers a syscall with `errno`, or with success if that is 0.
+/// `argument` restricts that to calls with this value in the argument of this number.
 pub fn answered<T: Send>(
     call: libc::c_long,
     argument: Option<(u32, u32)>,
@@ -86,7 +86,7 @@ pub fn answered<T: Send>(
     test: impl FnOnce() -> T + Send,
 ) -> T {
     use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
-    // struct seccomp_data: the number first, the arguments from 16 on, 8 bytes each.
+    // struct seccomp_data: first the number, and from offset 16 on the arguments of 8 bytes each.
     const FIRST_ARGUMENT: u32 = 16 + if cfg!(target_endian = "big") { 4 } else { 0 };
     let op = |code, k, jf| libc::sock_filter {
         code: code as u16,
@@ -116,7 +116,7 @@ pub fn answered<T: Send>(
             filter: filter.as_mut_ptr(),
         };
         set_no_new_privs(true).expect("no new privileges");
-        // SAFETY: the program is as long as it says; only this thread is filtered.
+        // SAFETY: the program has the given length; only this thread is filtered.
         let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
         assert_eq!(done, 0, "seccomp: {}", std::io::Error::last_os_error());
         test()

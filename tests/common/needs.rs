@@ -1,4 +1,4 @@
-//! What a test needs of the machine, judged by calling, and the reason for a skip where it is not there.
+//! Requirements of a test, probed by calling, and the reason for a skip if one is missing.
 
 use std::env;
 use std::fmt;
@@ -7,29 +7,29 @@ use std::path::PathBuf;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// Something without which a test cannot run.
+/// A requirement of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// A capability in the effective set.
     Cap(CapabilitySet, &'static str),
-    /// The least kernel.
+    /// The oldest kernel.
     Kernel(u32, u32),
-    /// An absent privilege: the test shows what happens without, so it runs as an ordinary user.
+    /// A missing privilege: the test runs as an ordinary user.
     Without(&'static str),
-    /// A bpffs of one's own: the right to mount, or a place that was given.
+    /// A bpffs: the privilege to mount one, or a directory from the environment.
     Bpffs,
     /// A feature that some architectures' kernels are built without, whatever their release.
     Feature(Feature),
     /// A file that this kernel's configuration or this machine's mounts may lack.
     File(&'static str),
-    /// A program of another project, and the Debian package that has it.
+    /// A program of another project, and its Debian package.
     Program(&'static str, &'static str),
-    /// No more mounts in a namespace than a test can make: fs.mount-max.
+    /// A limit of mounts per namespace, fs.mount-max, that a test can reach.
     MountMax(u64),
-    /// Something to build with, whether it was there when this was built, and what brings it.
+    /// A build dependency: whether it was present at build time, and its package.
     Built(bool, &'static str),
-    /// The same of a release that not every distribution has. Where it has an older one there is
-    /// nothing to install, so such a test is skipped, and counted, even if skips are failures.
+    /// A build dependency in a release that not every distribution has. If it is missing, the test is skipped and
+    /// counted even if skips are failures.
     Release(bool, &'static str),
 }
 
@@ -109,12 +109,12 @@ pub mod cap {
     pub const SETUID: Need = Need::Cap(Set::SETUID, "CAP_SETUID");
 }
 
-/// The least kernel that a test needs.
+/// The oldest kernel that a test supports.
 pub const fn kernel(major: u32, minor: u32) -> Need {
     Need::Kernel(major, minor)
 }
 
-/// A capability that must be missing, for a test of what is said then.
+/// A capability that must be missing, for a test of the error.
 pub const fn phase_without(need: Need) -> Need {
     match need {
         Need::Cap(_, name) => Need::Without(name),
@@ -123,21 +123,21 @@ pub const fn phase_without(need: Need) -> Need {
 }
 
 impl Need {
-    /// Whether the test must run as an ordinary user.
+    /// True if the test must run as an ordinary user.
     pub(crate) fn is_absence(self) -> bool {
         matches!(self, Self::Without(_))
     }
 
-    /// Whether a machine that has all there is for it may lack it.
+    /// True if even a fully equipped machine may lack it.
     pub(crate) fn may_be_lacking(self) -> bool {
         matches!(self, Self::Release(..))
     }
 
-    /// Why it is not met, or None where it is.
+    /// The reason why it is not met, or `None` if it is met.
     pub fn unmet(self) -> Option<String> {
         let met = match self {
             Self::Cap(set, _) => effective().contains(set),
-            // Privileges can always be given up, and the harness does.
+            // The harness drops the privileges.
             Self::Without(..) => true,
             Self::Kernel(major, minor) => running() >= (major, minor),
             Self::Bpffs => {
@@ -169,8 +169,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// How often what asks nothing of the kernel is done: an emulated processor is some 20 times slower,
-/// and computes the same.
+/// Reduces the number of rounds of a pure computation on an emulated processor, which is some 20 times slower.
 pub fn rounds(often: usize) -> usize {
     match env::var_os("BPF_PIN_TEST_PHASE") {
         Some(_) => often / 20,
@@ -178,7 +177,7 @@ pub fn rounds(often: usize) -> usize {
     }
 }
 
-/// Where a program is: in PATH, or where root alone looks.
+/// Finds a program in PATH or in the directories for root.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -196,7 +195,7 @@ fn effective() -> CapabilitySet {
     capabilities(None).expect("capget of this thread").effective
 }
 
-/// The running kernel's version, for tests of what a version brought; the library never asks.
+/// The running kernel's version. Only tests use it, the library never does.
 fn running() -> (u32, u32) {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();

@@ -1,4 +1,4 @@
-//! Objects to pin: one of each kind, as small as they come.
+//! Small objects of each kind to pin.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -7,20 +7,20 @@ use bpf_pin::prog::{Btf, Insn};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec};
 
-/// A hash from u32 to u64 with room for 8.
+/// A hash from u32 to u64 with at most 8 entries.
 pub fn hash() -> Map {
     let spec = MapSpec::new(MapType::HASH, 4, 8, 8).name("test_hash");
     spec.create().expect("a hash map")
 }
 
-/// A socket filter that takes no packet.
+/// A socket filter that drops every packet.
 pub fn prog() -> Prog {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).name("test_filter");
     spec.load().expect("a socket filter")
 }
 
-/// A socket look-up that lets all pass. Linux 5.9.
+/// A socket look-up program that allows everything. Linux 5.9.
 pub fn sk_lookup() -> Prog {
     let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
     ProgSpec::new(ProgType::SK_LOOKUP, &insns)
@@ -29,26 +29,25 @@ pub fn sk_lookup() -> Prog {
         .expect("a socket look-up")
 }
 
-/// A BTF object whose type 1 is an int of 4 bytes.
+/// A BTF object with type 1 being an int of 4 bytes.
 pub fn own_btf() -> Btf {
     Btf::load(&btf_of_an_int()).expect("a BTF object")
 }
 
-/// The same as what no type of this crate is.
+/// The same as a plain descriptor.
 pub fn btf() -> OwnedFd {
     own_btf().into()
 }
 
-/// BTF whose type 1 is an int of 4 bytes.
+/// BTF data with type 1 being an int of 4 bytes.
 fn btf_of_an_int() -> Vec<u8> {
     // struct btf_type: the name's offset, BTF_KIND_INT, 4 bytes; and of 32 bits.
     btf_blob(&[1, 1 << 24, 4, 32], b"\0int\0")
 }
 
-/// BTF of these words of types and these names.
+/// BTF data with these types, as words, and these names.
 pub fn btf_blob(types: &[u32], names: &[u8]) -> Vec<u8> {
-    // struct btf_header: magic, version and flags, then the length of itself, of the types and of
-    // the names, each part with its offset.
+    // struct btf_header: magic, version, flags, its own length, and offset and length of types and names.
     let mut blob = 0xeb9f_u16.to_ne_bytes().to_vec();
     blob.extend([1, 0]);
     let len = size_of_val(types) as u32;
@@ -63,7 +62,7 @@ pub fn btf_blob(types: &[u32], names: &[u8]) -> Vec<u8> {
     blob
 }
 
-/// A link to this thread's network namespace, and what it was made of.
+/// A link to this thread's network namespace, and its program.
 pub struct NetnsLink {
     pub link: Link,
     pub prog: Prog,
@@ -85,12 +84,12 @@ impl Default for NetnsLink {
     }
 }
 
-/// A link. Its network namespace ends with the call, so it is defunct and holds nothing in place.
+/// A link to a network namespace that ends with the call, so the link is detached.
 pub fn link() -> Link {
     crate::own_network(|| NetnsLink::new().link)
 }
 
-/// Under which name a map is kept that another, of this id, was migrated from.
+/// The backup name of the map that the map of this id was migrated from.
 pub fn kept_as(name: &str, id: u32) -> String {
     format!("{KEPT}{id:08x}-{name}")
 }

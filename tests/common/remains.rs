@@ -1,4 +1,4 @@
-//! What a program of tests would leave behind if it were killed, and who takes that away then.
+//! Cleans up after a test program, even if the program is killed.
 
 use std::fs::{self, DirEntry, Permissions, set_permissions};
 use std::io;
@@ -18,7 +18,7 @@ use crate::bpffs::given;
 
 const PREFIX: &str = "bpf-pin-test-";
 
-/// For a name in a place that outlives the program: its own, and told by it.
+/// A unique name for a directory that may outlive the program, marked so that the clean-up finds it.
 pub(crate) fn unique(number: u32) -> String {
     let place = std::env::temp_dir();
     let name = place.file_name().unwrap_or_default().to_string_lossy();
@@ -29,47 +29,47 @@ pub(crate) fn unique(number: u32) -> String {
     format!("{mark}-{}-{number}", std::process::id())
 }
 
-/// Makes the place for this program's temporary files and those of the programs it starts, and a
-/// process that waits for its end, whatever that is, and clears up then.
+/// Creates the directory for temporary files of this program and its children, and a process that cleans up
+/// after the program has ended.
 ///
-/// For a program with one thread.
-pub(crate) fn watched() -> io::Result<TempDir> {
+/// The program must have one thread.
+pub(crate) fn start_cleanup() -> io::Result<TempDir> {
     let place = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
-    // Users that tests become have theirs in it, too.
+    // Tests that run as other users create files in it, too.
     set_permissions(place.path(), Permissions::from_mode(0o1777))?;
     let program = pidfd_open(getpid(), PidfdFlags::empty())?;
-    // SAFETY: no other thread holds a lock that the child would wait for.
+    // SAFETY: this is the only thread, so the child waits for no lock.
     match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
-        // SAFETY: the program's buffers and destructors are the program's.
+        // SAFETY: _exit runs no destructors and flushes no buffers of the program.
         0 => unsafe {
-            // A process of nobody's: whoever waits for any child does not meet it, and who ends a
-            // group of processes does not end it.
+            // A grandchild in its own session: waiting for any child does not return it, and killing the
+            // process group does not kill it.
             if libc::fork() == 0 {
                 let _ = setsid();
-                let _ = watch(&program, place.path());
+                let _ = clean_up_after(&program, place.path());
             }
             libc::_exit(0)
         },
         pid => {
-            // SAFETY: no status is asked for.
+            // SAFETY: the status pointer may be null.
             unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
         }
     }
-    // SAFETY: no other thread reads the environment.
+    // SAFETY: this is the only thread, so none reads the environment.
     unsafe { std::env::set_var("TMPDIR", place.path()) };
     Ok(place)
 }
 
-fn watch(program: &OwnedFd, place: &Path) -> io::Result<()> {
-    keep_open(program)?;
+fn clean_up_after(program: &OwnedFd, place: &Path) -> io::Result<()> {
+    close_all_but(program)?;
     poll(&mut [PollFd::new(program, PollFlags::IN)], None)?;
     if !place.exists() {
-        // It has ended by itself.
+        // The program has cleaned up itself.
         return Ok(());
     }
     let mark = place.file_name().unwrap_or_default().as_encoded_bytes();
-    // Its children may be about to end, and its mounts with them.
+    // Its children and their mounts may end a little later.
     for _ in 0..100 {
         let cleared = [
             fs::remove_dir_all(place),
@@ -88,11 +88,11 @@ fn watch(program: &OwnedFd, place: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Who reads what the program writes is not to wait for this process.
-fn keep_open(program: &OwnedFd) -> io::Result<()> {
+/// Closes all other descriptors, so that readers of the program's output do not wait for this process.
+fn close_all_but(program: &OwnedFd) -> io::Result<()> {
     let kept = program.as_raw_fd() as libc::c_uint;
     for (first, last) in [(0, kept.wrapping_sub(1)), (kept + 1, libc::c_uint::MAX)] {
-        // SAFETY: nothing refers to these descriptors but what never runs in this process.
+        // SAFETY: nothing that runs in this process uses these descriptors.
         if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -100,7 +100,7 @@ fn keep_open(program: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// In the machine's control groups, mounted nowhere; for who may mount, as for the tests that make them.
+/// Removes marked control groups through a detached mount, if this process may mount.
 fn clear_cgroups(mark: &[u8]) -> io::Result<()> {
     let Ok(all) = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC) else {
         return Ok(());
@@ -109,11 +109,11 @@ fn clear_cgroups(mark: &[u8]) -> io::Result<()> {
     let flags = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
     let all = fsmount(all.as_fd(), flags.0, flags.1)?;
     let root = format!("/proc/self/fd/{}", all.as_raw_fd());
-    // Of a control group the kernel's files go with it.
+    // Removing a control group removes the kernel's files in it.
     marked(Path::new(&root), mark)?.try_for_each(fs::remove_dir)
 }
 
-/// In the bpffs that was given to the tests.
+/// Removes marked directories from the bpffs of the environment.
 fn clear_given(mark: &[u8]) -> io::Result<()> {
     match given() {
         Some(root) => marked(&root, mark)?.try_for_each(fs::remove_dir_all),

@@ -1,4 +1,4 @@
-//! Programs at work: a device that is up, and the wait for what they do.
+//! Brings up the loopback device, and waits for conditions.
 
 use std::io;
 use std::net::UdpSocket;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// `ip link set lo up`, in this thread's network.
+/// `ip link set lo up` in this thread's network namespace.
 pub fn lo_up() -> io::Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: ifreq is integers and a union of such; all zeroes is one of its values.
+    // SAFETY: ifreq consists of integers, so all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
@@ -22,7 +22,7 @@ pub fn lo_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Sets it when dropped: also when an assertion fails, which would wait for the other threads otherwise.
+/// Sets the flag on drop, so that other threads end even if an assertion fails.
 pub struct Done<'a>(pub &'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -31,11 +31,11 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Asks again until it is so.
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !so() {
-        assert!(Instant::now() < patience, "not {what} after 30 s");
+/// Waits until the condition is true.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "not {what} after 30 s");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -1,17 +1,16 @@
-//! At which of its stops a process is stopped: at all of them, and what is left out is said.
+//! Selects the stops of a process at which a test acts: all of them, or as many as time allows.
 
 use std::env;
 use std::time::{Duration, Instant};
 
-/// How a child says on its standard output what it has left out.
+/// The prefix of the lines in which a child reports stops that it has omitted.
 const LEFT_OUT: &str = "left out ";
 
-/// How long a processor that is emulated is busy with what changes nothing: there each stop is some
-/// 20 times dearer, and on any other they are all tried.
+/// The time limit for stops without effect on an emulated processor, where a stop is some 20 times slower.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Calls `each` with the number of every stop. Where there is no time for all, it is those that
-/// change something, and of the others, which leave what the call before them has left, the first.
+/// Calls `each` with the number of every stop. If there is not enough time, only with the stops that change
+/// something, and with the first of the others.
 pub fn at_each_stop(
     what: &str,
     count: usize,
@@ -35,7 +34,7 @@ pub fn at_each_stop(
     }
 }
 
-/// What a child said that it has left out.
+/// The omissions that a child has reported.
 pub(crate) fn left_out(stdout: &str) -> impl Iterator<Item = &str> {
     stdout
         .lines()

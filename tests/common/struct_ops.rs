@@ -1,4 +1,4 @@
-//! Programs in the places of a struct's functions: of congestion control, which every kernel has.
+//! struct_ops maps of congestion control, which every kernel has.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -16,13 +16,13 @@ pub struct CongestionOps {
     pub ops_type: u32,
     pub value_type: u32,
     pub value_size: u32,
-    /// Where the struct stands in the value.
+    /// The offset of the struct in the value.
     ops_at: usize,
     ops: Struct,
 }
 
 impl CongestionOps {
-    /// What congestion control cannot do without.
+    /// The functions that congestion control requires.
     pub const NEEDED: &[&str] = &["ssthresh", "cong_avoid", "undo_cwnd"];
 
     pub fn new() -> Outcome<Self> {
@@ -37,14 +37,14 @@ impl CongestionOps {
         })
     }
 
-    /// A map of it. The kernel asks for a BTF object of the user's, which describes nothing here.
+    /// A struct_ops map. The kernel requires a BTF object, which describes nothing here.
     pub fn spec<'btf>(&self, btf: &'btf Btf) -> MapSpec<'btf> {
         MapSpec::new(MapType::STRUCT_OPS, 4, self.value_size, 1)
             .btf(btf, 0, 0)
             .btf_vmlinux_value_type_id(self.value_type)
     }
 
-    /// A program that does nothing in the place of the struct's function of that name.
+    /// A program for the struct's function of that name, which does nothing.
     pub fn prog(&self, function: &str) -> Outcome<Prog> {
         let (number, _) = place(&self.ops, function)?;
         let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
@@ -64,16 +64,16 @@ impl CongestionOps {
         };
         put("name", name.as_bytes())?;
         for (function, prog) in progs {
-            // In the place of the address a descriptor, as wide.
+            // A descriptor, as wide as the address that it replaces.
             let fd = prog.as_fd().as_raw_fd() as usize;
             put(function, &fd.to_ne_bytes())?;
         }
         Ok(value)
     }
 
-    /// Puts programs into the places of these functions, under this name for the whole.
+    /// Sets the name of the struct, and programs for these functions.
     pub fn fill(&self, map: &Map, name: &str, functions: &[&str]) -> Outcome {
-        // The map keeps them once it has their descriptors.
+        // The map holds the programs after the update.
         let progs = functions.iter().map(|function| self.prog(function));
         let progs: Vec<_> = progs.collect::<Outcome<_>>()?;
         let named: Vec<_> = functions.iter().copied().zip(&progs).collect();
@@ -92,7 +92,7 @@ fn structure(name: &str) -> Outcome<(u32, Struct)> {
     }
 }
 
-/// Which member it is, and where, in bytes.
+/// The index of the member, and its offset in bytes.
 fn place(of: &Struct, member: &str) -> Outcome<(u32, usize)> {
     let btf = kernels_btf();
     let is_it = |found: &btf_rs::Member| btf.resolve_name(found).is_ok_and(|name| name == member);

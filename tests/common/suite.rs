@@ -1,5 +1,5 @@
-//! The harness: libtest's output, with skips that carry their reasons and are counted, and what tests
-//! that have passed left out.
+//! The harness: prints what libtest prints, plus skipped tests with their reasons, and parts that passed tests
+//! have omitted.
 
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 use crate::namespace::{as_user, without_capabilities};
 use crate::{Need, Outcome, alone, cap, remains};
 
-/// What a test returns.
+/// The result of a test.
 pub type TestResult = Outcome;
 
 /// A function that `#[common::test]` registered.
@@ -32,7 +32,7 @@ pub struct TestAlone {
     pub run: fn(),
 }
 
-/// A table of tests, each of which runs in a process of its own: see [`cases_alone`](crate::cases_alone).
+/// A table of tests that each run in their own process: see [`cases_alone`](crate::cases_alone).
 pub struct CasesAlone {
     pub module: &'static str,
     pub cases: fn() -> Vec<(&'static str, &'static [Need])>,
@@ -47,8 +47,8 @@ inventory::collect!(TestAlone);
 inventory::collect!(CasesAlone);
 inventory::collect!(Child);
 
-/// Registers a table of tests that each run in a process of their own: the names and needs, and what runs the
-/// one of a name.
+/// Registers a table of tests that each run in their own process: their names and needs, and a function that runs
+/// the test of a name.
 #[macro_export]
 macro_rules! cases_alone {
     ($cases:expr, $run:expr) => {
@@ -58,11 +58,11 @@ macro_rules! cases_alone {
     };
 }
 
-/// The name of the test that a process was started for.
+/// The environment variable with the name of the test that a process was started for.
 const ALONE: &str = "BPF_PIN_TEST_ALONE";
 
-/// The main function of a program of tests: plays the part this process was started for, or runs all the tests
-/// that were registered.
+/// The main function of a test program: does the work of a child if this process is one, or runs all registered
+/// tests.
 pub fn run_tests() -> ExitCode {
     if let Some(code) = inventory::iter::<Child>().find_map(|child| child.0()) {
         return code;
@@ -88,7 +88,7 @@ pub fn run_tests() -> ExitCode {
     suite.run()
 }
 
-/// Panics if the test fails.
+/// Runs one test, and panics if it fails.
 fn run_alone(name: &str) -> ExitCode {
     let test = inventory::iter::<TestAlone>().find(|it| full_name(it.module, it.name) == name);
     if let Some(test) = test {
@@ -105,10 +105,10 @@ fn run_alone(name: &str) -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    panic!("there is no test {name}");
+    panic!("no test is called {name}");
 }
 
-/// The module below the program's root, and the function.
+/// The path of the function below the root module.
 fn full_name(module: &str, name: &str) -> String {
     match module.split_once("::") {
         Some((_, module)) => format!("{module}::{name}"),
@@ -116,7 +116,7 @@ fn full_name(module: &str, name: &str) -> String {
     }
 }
 
-/// The tests of one file.
+/// The tests of a program.
 #[derive(Default)]
 pub struct Suite {
     trials: Vec<Trial>,
@@ -125,10 +125,10 @@ pub struct Suite {
 /// The tests that were skipped, with their reasons.
 static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What tests that were run have left out.
+/// The parts that tests have omitted.
 static LEFT_OUT: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Has it said in the end that a part of a test was left out, or fails where nothing may be skipped.
+/// Records that a part of a test was omitted, or fails if nothing may be skipped.
 pub(crate) fn leave_out(what: &str) -> Outcome {
     if is_required() {
         return Err(format!("may not be left out: {what}").into());
@@ -137,7 +137,7 @@ pub(crate) fn leave_out(what: &str) -> Outcome {
     Ok(())
 }
 
-/// Whether nothing may be skipped.
+/// True if nothing may be skipped.
 fn is_required() -> bool {
     std::env::var_os("BPF_PIN_TESTS").is_some_and(|value| value == "require")
 }
@@ -151,8 +151,8 @@ impl Suite {
         Self::default()
     }
 
-    /// A test that runs wherever all of `needs` are met and is skipped elsewhere, or fails there
-    /// where BPF_PIN_TESTS is "require", unless it is a [`Need::Release`] alone that it lacks.
+    /// Adds a test that runs if all of `needs` are met. Otherwise it is skipped, or fails if BPF_PIN_TESTS is
+    /// "require" and it lacks more than a [`Need::Release`].
     pub fn test(
         mut self,
         name: impl Into<String>,
@@ -185,10 +185,10 @@ impl Suite {
         self
     }
 
-    /// Runs them as the command line has it.
+    /// Runs the tests that the command line selects.
     pub fn run(self) -> ExitCode {
         raise_memlock();
-        let _place = remains::watched().expect("a place for temporary files");
+        let _place = remains::start_cleanup().expect("a directory for temporary files");
         let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
         for (lines, what) in [(&SKIPPED, "skipped"), (&LEFT_OUT, "left out")] {
             let lines = lines_of(lines);
@@ -203,7 +203,7 @@ impl Suite {
     }
 }
 
-/// As an ordinary user where this thread may become one, and without capabilities in any case.
+/// Runs a test without capabilities, and as an ordinary user if this thread may become one.
 fn without_privileges(run: impl FnOnce() -> Outcome + Send) -> Outcome {
     match cap::SETUID.unmet() {
         None => as_user(CapabilitySet::empty(), run),
@@ -211,7 +211,8 @@ fn without_privileges(run: impl FnOnce() -> Outcome + Send) -> Outcome {
     }
 }
 
-/// Before Linux 5.11 all maps and programs of a user are charged to it, and tests run side by side.
+/// Raises RLIMIT_MEMLOCK. Before Linux 5.11 all maps and programs of a user are charged to it, and tests run
+/// concurrently.
 fn raise_memlock() {
     let limits = getrlimit(Resource::Memlock);
     let unlimited = Rlimit {
@@ -222,11 +223,11 @@ fn raise_memlock() {
         current: limits.maximum,
         ..limits
     };
-    // Without CAP_SYS_RESOURCE up to the maximum only; a limit that is too low shows in the tests.
+    // Without CAP_SYS_RESOURCE the maximum is the limit. If that is too low, tests fail.
     let _ = setrlimit(Resource::Memlock, unlimited).or_else(|_| setrlimit(Resource::Memlock, most));
 }
 
-/// The error and all that is behind it.
+/// The messages of an error and its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

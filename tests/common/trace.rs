@@ -1,4 +1,4 @@
-//! A process that stops before and after each of its syscalls, by ptrace(2).
+//! Traces a process with ptrace(2): it stops before and after each syscall.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,9 @@ use crate::Outcome;
 use crate::stops::left_out;
 use crate::suite::leave_out;
 
-/// Runs this program anew, with the variable set, and takes its failure for this test's, and what
-/// it has left out.
+/// Runs this program in a new process with the variable set, and adopts its failure and its omissions.
 ///
-/// That process has one thread, so it may be forked.
+/// The new process has one thread, so it may fork.
 pub fn alone(variable: &str, value: &str) -> Outcome {
     let output = Command::new(std::env::current_exe()?)
         .env(variable, value)
@@ -29,7 +28,7 @@ pub fn alone(variable: &str, value: &str) -> Outcome {
     Err(format!("{value}: {}\n{said}", output.status).into())
 }
 
-/// The numbers of calls whose names depend on the architecture.
+/// Numbers of syscalls with names that depend on the architecture.
 pub mod calls {
     use libc::c_long;
 
@@ -57,7 +56,7 @@ pub mod calls {
 pub struct Stop {
     pub nr: libc::c_long,
     pub args: [u64; 6],
-    /// What it has returned, or minus an errno; None right before the call.
+    /// The result or the negative errno after the call, `None` before it.
     pub result: Option<i64>,
 }
 
@@ -66,17 +65,17 @@ impl Stop {
         self.result.is_none()
     }
 
-    /// A stop right after such a call that has succeeded.
+    /// True at the stop after a successful call of this name.
     pub fn has_done(&self, name: &str) -> bool {
         let name_is = |name: &str| self.name() == name;
         self.result.is_some_and(|result| match result {
             0.. => true,
-            // Of what is no link it is the answer.
+            // The regular result if the file is no link.
             _ => result == -i64::from(libc::EINVAL) && name_is("readlink"),
         }) && name_is(name)
     }
 
-    /// As in the manual, but one name for what differs by architecture alone; a command for bpf(2).
+    /// The name of the call in the manual, the same on every architecture. For bpf(2) the name of the command.
     pub fn name(&self) -> String {
         match self.nr {
             libc::SYS_bpf => {
@@ -95,7 +94,7 @@ impl Stop {
                 }
                 .into()
             }
-            // All calls of sockets, by number.
+            // On x86 one syscall does all calls on sockets.
             #[cfg(target_arch = "x86")]
             libc::SYS_socketcall => match self.args[0] {
                 16 => "sendmsg".into(),
@@ -111,7 +110,7 @@ impl Stop {
     }
 }
 
-/// "openat2", or "openat2 = 3" after it.
+/// Writes "openat2" before the call and "openat2 = 3" after it.
 impl fmt::Debug for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
@@ -200,21 +199,21 @@ const CLOCK_GETTIME: libc::c_long = 403;
 #[cfg(target_pointer_width = "64")]
 const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime;
 
-/// A forked process, traced, killed when dropped.
+/// A traced child process. It is killed on drop.
 pub struct Tracee {
     pid: libc::pid_t,
-    /// What entered the kernel and is not out yet.
+    /// The call that has entered the kernel and has not returned yet.
     inside: Option<Stop>,
     marks: u32,
     ended: Option<libc::c_int>,
 }
 
 impl Tracee {
-    /// Forks. The child makes ready, unobserved, and then runs with a stop at each syscall; it ends
-    /// with what `run` returns, or 101 after a panic, without any destructor but those in `run`.
+    /// Forks. The child calls `ready` without stops, and then `run` with a stop at each syscall. It exits with the
+    /// code that `run` returns, or 101 after a panic, and runs no destructors but those in `run`.
     pub fn fork<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> io::Result<Self> {
         wait_until_alone();
-        // SAFETY: no other thread holds a lock that the child would wait for.
+        // SAFETY: this is the only thread, so the child waits for no lock.
         let pid = match check(unsafe { libc::fork() }.into())? {
             0 => be_traced(ready, run),
             pid => pid as libc::pid_t,
@@ -234,7 +233,7 @@ impl Tracee {
         Ok(this)
     }
 
-    /// Lets it go on until its next stop; None once it is done.
+    /// Continues the child until its next stop. `None` after `run` has returned.
     #[allow(clippy::should_implement_trait, reason = "it may fail")]
     pub fn next(&mut self) -> io::Result<Option<Stop>> {
         while self.marks < 2 && self.ended.is_none() {
@@ -253,7 +252,7 @@ impl Tracee {
         Ok(None)
     }
 
-    /// Lets it run to its end, and tells what it has returned.
+    /// Continues the child to its end, and returns its exit code.
     pub fn finish(mut self) -> io::Result<u8> {
         while self.ended.is_none() {
             self.resume(libc::PTRACE_CONT)?;
@@ -264,7 +263,7 @@ impl Tracee {
         }
     }
 
-    /// SIGKILL, wherever it is. Then it is gone, and so are its descriptors and locks.
+    /// Kills the child and waits until its descriptors and locks are released.
     pub fn kill(mut self) -> io::Result<()> {
         self.end()?;
         let status = self.ended.expect("an end");
@@ -273,7 +272,7 @@ impl Tracee {
     }
 
     fn end(&mut self) -> io::Result<()> {
-        // SAFETY: our child, which nobody has waited for.
+        // SAFETY: it is our child, which was not waited for yet.
         check(unsafe { libc::kill(self.pid, libc::SIGKILL) }.into())?;
         while self.ended.is_none() {
             self.wait()?;
@@ -297,11 +296,11 @@ impl Tracee {
         Ok(())
     }
 
-    /// None where it is no syscall that stopped it.
+    /// The stop, or `None` if the child did not stop for a syscall.
     fn stop(&mut self) -> io::Result<Option<Stop>> {
         // SAFETY: all zeroes is a valid value of the struct.
         let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
-        // SAFETY: info is as large as said; our stopped child.
+        // SAFETY: info has the given size, and the child is ours and stopped.
         check(unsafe {
             libc::ptrace(
                 libc::PTRACE_GET_SYSCALL_INFO,
@@ -353,10 +352,10 @@ fn is_of_std(stop: &Stop) -> bool {
 
 fn be_traced<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> ! {
     let marked = || {
-        // SAFETY: it takes no address.
+        // SAFETY: the call takes no address.
         check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).expect("a tracer");
         let ready = ready();
-        // SAFETY: it takes no address.
+        // SAFETY: the call takes no address.
         unsafe { libc::raise(libc::SIGSTOP) };
         let _ = rustix::process::getppid();
         let code = run(ready);
@@ -364,11 +363,11 @@ fn be_traced<T>(ready: impl FnOnce() -> T, run: impl FnOnce(T) -> u8) -> ! {
         code
     };
     let code = catch_unwind(AssertUnwindSafe(marked)).unwrap_or(101);
-    // SAFETY: the parent's buffers and destructors are the parent's.
+    // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
     unsafe { libc::_exit(code.into()) }
 }
 
-/// A thread that was joined is gone some moments later.
+/// Waits until joined threads have ended, which is some moments after join.
 pub(crate) fn wait_until_alone() {
     for _ in 0..1000 {
         match std::fs::read_dir("/proc/self/task").map(Iterator::count) {

@@ -1,4 +1,4 @@
-//! What is below a directory, to be compared with what was.
+//! Snapshots of a directory tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bpf_pin::{Identity, Object};
 
-/// What stands under each name. Links are not followed, mounts are.
+/// The entries of a tree by their paths. Symbolic links are not followed, but mounts are.
 pub type Tree = BTreeMap<PathBuf, Standing>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Standing {
     pub inode: u64,
     pub mode: u32,
     pub uid: u32,
-    /// A pin's object, a link's goal.
+    /// The object of a pin, or the target of a link.
     pub is: String,
 }
 
@@ -26,14 +26,14 @@ impl Standing {
     }
 }
 
-/// All that is below; not the kernel's own two files.
+/// Reads the tree below `root`, without the kernel's own two files.
 pub fn tree(root: &Path) -> Tree {
     let mut tree = Tree::new();
     list(root, Path::new(""), &mut tree);
     tree
 }
 
-/// Which object has the name, looked at by its path; None where nothing has, or a directory.
+/// The object that is pinned at `path`. `None` if nothing or a directory has the name.
 pub fn holder(path: &Path) -> Option<Identity> {
     match Object::open(path) {
         Ok(object) => Some(object.identity().expect("an identity")),

@@ -1,4 +1,4 @@
-//! A program of tests leaves nothing behind, also if it is killed.
+//! The harness cleans up after a test program, even if the program is killed.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,22 +11,27 @@ use std::time::Duration;
 use common::*;
 use rustix::mount::{MountFlags, mount};
 
-const AMID: &str = "BPF_PIN_TEST_AMID";
+/// Makes this program the test program that is killed or ends by itself.
+const CHILD: &str = "BPF_PIN_TEST_HARNESS_CHILD";
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 fn main() -> ExitCode {
-    match env::var(AMID).as_deref() {
-        Ok("killed") => Suite::new().test("amid", ROOT, || amid(true)).run(),
-        Ok(_) => Suite::new().test("amid", ROOT, || amid(false)).run(),
+    match env::var(CHILD).as_deref() {
+        Ok("killed") => Suite::new().test("child", ROOT, || child(true)).run(),
+        Ok(_) => Suite::new().test("child", ROOT, || child(false)).run(),
         Err(_) => Suite::new()
-            .test("killed", ROOT, || leaves_nothing("killed"))
-            .test("ended_by_itself", ROOT, || leaves_nothing("ended"))
+            .test("a_killed_program_leaves_nothing", ROOT, || {
+                leaves_nothing("killed")
+            })
+            .test("a_program_that_ends_leaves_nothing", ROOT, || {
+                leaves_nothing("ended")
+            })
             .run(),
     }
 }
 
-/// One of all that is there to be left.
-fn amid(is_for_good: bool) -> Outcome {
+/// Creates one of everything that a test can leave behind. Then waits to be killed, or ends.
+fn child(waits: bool) -> Outcome {
     own_mounts(|| {
         let dir = tempfile::tempdir()?;
         let at = dir.path().join("at");
@@ -39,17 +44,17 @@ fn amid(is_for_good: bool) -> Outcome {
             "ready {}",
             group.path.file_name().unwrap().to_string_lossy()
         );
-        if is_for_good {
+        if waits {
             sleep(Duration::MAX);
         }
         Ok(())
     })
 }
 
-/// Its child is ended with it.
-struct Ended(Child);
+/// A child process that is killed on drop.
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -59,12 +64,12 @@ impl Drop for Ended {
 fn leaves_nothing(how: &str) -> Outcome {
     let place = tempfile::tempdir()?;
     let mut program = Command::new(env::current_exe()?);
-    program.env(AMID, how).env("TMPDIR", place.path());
-    let mut program = Ended(program.stdout(Stdio::piped()).spawn()?);
-    let mut said = BufReader::new(program.0.stdout.take().unwrap()).lines();
-    let ready = said.by_ref().map_while(Result::ok);
+    program.env(CHILD, how).env("TMPDIR", place.path());
+    let mut program = KillOnDrop(program.stdout(Stdio::piped()).spawn()?);
+    let mut lines = BufReader::new(program.0.stdout.take().unwrap()).lines();
+    let ready = lines.by_ref().map_while(Result::ok);
     let mut groups = ready.filter_map(|line| line.strip_prefix("ready ").map(str::to_owned));
-    let group = groups.next().expect("it is ready");
+    let group = groups.next().expect("a ready child");
     if how == "killed" {
         assert_ne!(fs::read_dir(place.path())?.count(), 0);
         assert!(is_control_group(&group)?);
@@ -73,10 +78,10 @@ fn leaves_nothing(how: &str) -> Outcome {
     let status = program.0.wait()?;
     assert_eq!(status.success(), how != "killed");
     let mark = place.path().to_str().unwrap();
-    eventually("cleared up", || {
+    eventually("cleaned up", || {
         fs::read_dir(place.path()).unwrap().count() == 0
             && !is_control_group(&group).unwrap()
-            && !is_anybody_there(mark)
+            && !is_in_an_environment(mark)
     });
     assert!(!fs::read_to_string("/proc/self/mountinfo")?.contains(mark));
     Ok(())
@@ -90,8 +95,8 @@ fn is_control_group(name: &str) -> Outcome<bool> {
     })
 }
 
-/// Whether a process was started with that in its environment.
-fn is_anybody_there(mark: &str) -> bool {
+/// True if a process has `mark` in its environment.
+fn is_in_an_environment(mark: &str) -> bool {
     let all = fs::read_dir("/proc").expect("processes").flatten();
     all.map(|entry| entry.path().join("environ"))
         .filter_map(|path: PathBuf| fs::read(path).ok())

@@ -2,23 +2,24 @@
 
 use proc_macro::{TokenStream, TokenTree};
 
-/// A test that runs where its needs are met: `#[common::test(NEEDS)]`, or `#[common::test]` if it needs nothing.
+/// Registers a test that runs if its needs are met: `#[common::test(NEEDS)]`, or `#[common::test]` if it has
+/// none.
 ///
-/// The function takes nothing and returns `Outcome`.
+/// The function has no arguments and returns `Outcome`.
 #[proc_macro_attribute]
 pub fn test(needs: TokenStream, function: TokenStream) -> TokenStream {
     register("Test", needs, function)
 }
 
-/// As `test`, in a process of its own with one thread, so that it may fork, change its namespaces or count its
-/// descriptors. The function returns nothing and panics on failure.
+/// Registers a test that runs in its own process with one thread, so that it may fork, change its namespaces or
+/// count its descriptors. The function returns nothing and panics on failure.
 #[proc_macro_attribute]
 pub fn test_alone(needs: TokenStream, function: TokenStream) -> TokenStream {
     register("TestAlone", needs, function)
 }
 
-/// A function that is called before any test: if this process was started as another test's child, it plays that
-/// part and returns `Some(ExitCode)`.
+/// Registers a function that is called before any test. If this process was started as a test's child, the
+/// function does the child's work and returns `Some(ExitCode)`.
 #[proc_macro_attribute]
 pub fn child(arguments: TokenStream, function: TokenStream) -> TokenStream {
     assert!(arguments.is_empty(), "it takes no arguments");
