@@ -5,6 +5,7 @@ mod allocated;
 mod bpffs;
 pub mod child_process;
 mod crowd;
+mod failures;
 mod links;
 mod namespace;
 mod needs;
@@ -27,6 +28,7 @@ pub use bpf_pin::dir::{LockMode, Wait};
 pub use allocated::{Allocated, Counting, allocated};
 pub use bpffs::{TestFs, shown};
 pub use crowd::{Member, Said, crowd};
+pub use failures::{assert_cause, assert_fails};
 pub use links::{
     BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, of_wrong_type, query,
     query_of, returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,

@@ -10,31 +10,12 @@ use std::sync::LazyLock;
 use std::thread;
 
 use bpf_pin::error::Cause;
-use bpf_pin::{Error, Identity, Map, PinDir};
+use bpf_pin::{Identity, Map, PinDir};
 use common::*;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsmount, fsopen, mount,
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-
-/// The errno, the cause and the whole sentence.
-#[track_caller]
-pub fn assert_says(error: &Error, errno: impl Into<Option<i32>>, cause: Cause, because: &str) {
-    let errno = errno.into();
-    assert_eq!(error.to_string(), because);
-    assert_eq!(error.raw_os_error(), errno, "{error}");
-    assert_eq!(error.cause(), Some(&cause), "{error}");
-    // The errno's words are the source's, said once.
-    assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
-}
-
-/// No cause but the errno, under its name.
-#[track_caller]
-pub fn assert_is_unexplained(error: &Error, errno: i32, sentence: &str) {
-    assert_eq!(error.to_string(), sentence);
-    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-    assert_eq!(error.cause(), None, "{error}");
-}
 
 #[track_caller]
 pub fn unwrap_err<T: Debug, E>(result: Result<T, E>) -> E {

@@ -17,7 +17,7 @@ use std::process::{Command, ExitCode};
 use std::sync::LazyLock;
 
 use bpf_pin::bpffs::FileSystem;
-use bpf_pin::error::{Cause, Operation};
+use bpf_pin::error::Operation;
 use bpf_pin::map::ElemFlags;
 use bpf_pin::{Error, Link, Map, Object, Prog};
 use common::*;
@@ -51,16 +51,6 @@ fn in_a_child(name: &str) -> Outcome {
         return Err(format!("{name}: {}\n{words}", output.status).into());
     }
     Ok(())
-}
-
-/// The errno, the cause and the whole sentence.
-#[track_caller]
-fn assert_says(error: &Error, errno: Option<i32>, cause: Option<Cause>, sentence: &str) {
-    assert_eq!(error.to_string(), sentence);
-    assert_eq!(error.raw_os_error(), errno, "{error}");
-    assert_eq!(error.cause(), cause.as_ref(), "{error}");
-    // The errno's words are the source's, said once.
-    assert_eq!(std::error::Error::source(error).is_some(), errno.is_some());
 }
 
 /// A map for where it does not matter which. Before Linux 5.11 a user has room for a dozen, and the

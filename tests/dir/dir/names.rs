@@ -17,45 +17,31 @@ fn invalid(problem: &str) -> Cause {
     Cause::InvalidPath { problem }
 }
 
-fn bad() -> Vec<(OsString, Cause, String)> {
+fn bad() -> Vec<(OsString, Cause)> {
     let dot = |name: &str| {
         let component = name.into();
-        let because = format!("{name:?} contains '.', which bpffs does not allow in names");
-        (name.into(), Cause::Dot { component }, because)
+        (name.into(), Cause::Dot { component })
     };
     let slash = |name: &str| {
         let because = format!("{name:?} contains '/', and a name in a directory is one component");
-        (name.into(), invalid(&because), because)
+        (name.into(), invalid(&because))
     };
     let nul = |name: &str, position| {
         let because = format!("the path contains a NUL byte at offset {position}");
-        (name.into(), invalid(&because), because)
+        (name.into(), invalid(&because))
     };
     let long = |length| {
-        let because = format!("the name has {length} bytes, and the limit is 255");
-        (
-            "n".repeat(length).into(),
-            Cause::TooLong {
-                what: "name",
-                length,
-                limit: 255,
-            },
-            because,
-        )
+        let (what, limit) = ("name", 255);
+        let cause = Cause::TooLong {
+            what,
+            length,
+            limit,
+        };
+        ("n".repeat(length).into(), cause)
     };
-    let empty = (
-        OsString::new(),
-        invalid("the path is empty"),
-        "the path is empty".into(),
-    );
+    let empty = (OsString::new(), invalid("the path is empty"));
     let mut all = vec![empty, long(256), long(4096), long(70_000)];
-    let itself = |name: &str| {
-        let component = name.into();
-        let because = format!("{name:?} is not a name in a directory");
-        (name.into(), Cause::Dot { component }, because)
-    };
-    all.extend([".", ".."].map(itself));
-    all.extend([".a", "a.", "a.b", "...", "pin."].map(dot));
+    all.extend([".", "..", ".a", "a.", "a.b", "...", "pin."].map(dot));
     all.extend(["/", "//", "pin/", "/pin", "dir/pin", "../x", "a./b"].map(slash));
     all.extend([("\0", 0), ("pin\0", 3), ("pin\0more", 3), ("\0/.", 0)].map(|(n, at)| nul(n, at)));
     all
@@ -68,13 +54,9 @@ fn no_bad_name_reaches_the_kernel() -> Outcome {
     dir.pin(&any_map(), "pin")?;
     dir.create_dir("dir", 0o700)?;
     for (words, call) in METHODS {
-        for (name, cause, because) in bad() {
-            let path = |name: &OsStr| shown(&fs.root().join(name));
-            let words = words.replace("{pin}", &path("pin".as_ref()));
-            let words = words.replace("{new}", &path("new".as_ref()));
-            let sentence = format!("{}: {because}", words.replace("{}", &path(&name)));
+        for (name, cause) in bad() {
             let error = unwrap_err(call(&dir, &name));
-            assert_says(&error, None, cause, &sentence);
+            assert_cause(&error, None, cause);
         }
         assert_eq!(fs.names(), ["dir", "pin"], "{words}");
     }
@@ -92,7 +74,7 @@ fn names_are_checked_in_a_dead_directory() -> Outcome {
     let dead = root_of(&fs).create_dir("dead", 0o700)?;
     root_of(&fs).remove_dir("dead")?;
     for (words, call) in METHODS {
-        for (name, cause, _) in bad() {
+        for (name, cause) in bad() {
             let error = unwrap_err(call(&dead, &name));
             assert_eq!(error.cause(), Some(&cause), "{words}");
             assert_eq!(error.raw_os_error(), None, "{words}");

@@ -56,11 +56,7 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
                 expected: kind,
                 found,
             };
-            let sentence = format!(
-                "open {}: it is a {found}, not a {kind}",
-                fs.at(name).display()
-            );
-            assert_says(&unwrap_err(opened), None, cause, &sentence);
+            assert_fails(&unwrap_err(opened), Operation::Open, None, cause);
         }
     }
     for access in [Access::ReadOnly, Access::WriteOnly, Access::ReadWrite] {
@@ -70,15 +66,11 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
             continue;
         }
         let error = unwrap_err(dir.get_with::<Link>("link", access));
-        let sentence = format!(
-            "open {}: access must be ReadWrite for a link",
-            fs.at("link").display()
-        );
         let cause = Cause::InvalidArgument {
             what: "access",
             problem: "must be ReadWrite for a link".into(),
         };
-        assert_says(&error, libc::EINVAL, cause, &sentence);
+        assert_fails(&error, Operation::Open, libc::EINVAL, cause);
     }
     let read = dir.get_with::<Map>("map", Access::ReadOnly)?;
     let error = unwrap_err(read.elements::<u32, u64>()?.update(
@@ -103,17 +95,15 @@ fn a_taken_name_is_told_with_its_holder() -> Outcome {
     drop(dir.create_dir("dir", 0o700)?);
     symlink("gone", fs.at("link"))?;
     let holder = Some(first.identity()?);
-    let of_first = format!("map {} is pinned there already", first.id()?);
-    let nobody = "the name is taken already".to_owned();
-    for (name, holder, because) in [
-        ("pin", holder, of_first),
-        ("dir", None, nobody.clone()),
-        ("link", None, nobody),
-    ] {
+    for (name, holder) in [("pin", holder), ("dir", None), ("link", None)] {
         let error = unwrap_err(dir.pin(&second, name));
         assert_eq!(error.operation(), Operation::Pin, "{error:?}");
-        let sentence = format!("pin {}: {because}", fs.at(name).display());
-        assert_says(&error, libc::EEXIST, Cause::Exists { holder }, &sentence);
+        assert_fails(
+            &error,
+            Operation::Pin,
+            libc::EEXIST,
+            Cause::Exists { holder },
+        );
     }
     assert_eq!(fs.names(), ["dir", "link", "pin"]);
     assert_eq!(dir.identity("pin")?, first.identity()?);
@@ -180,52 +170,37 @@ fn names_that_hold_no_pin() -> Outcome {
     let names = fs.names();
     type Call = fn(&PinDir, &PinDir, &str) -> bpf_pin::Result<()>;
     #[rustfmt::skip]
-    let calls: &[(&str, Call)] = &[
-        ("open", |d, _, n| d.get::<Map>(n).map(drop)),
-        ("open", |d, _, n| d.get_with::<Map>(n, Access::ReadOnly).map(drop)),
-        ("open", |d, _, n| d.get::<Link>(n).map(drop)),
-        ("open", |d, _, n| d.get::<bpf_pin::Object>(n).map(drop)),
-        ("open", |d, _, n| d.open_with_info(n).map(drop)),
-        ("open", |d, _, n| d.identity(n).map(drop)),
-        ("open", |d, o, n| d.copy_to(n, o)),
-        ("unpin", |d, _, n| d.unpin(&any_map(), n)),
+    let calls: &[(Operation, Call)] = &[
+        (Operation::Open, |d, _, n| d.get::<Map>(n).map(drop)),
+        (Operation::Open, |d, _, n| d.get_with::<Map>(n, Access::ReadOnly).map(drop)),
+        (Operation::Open, |d, _, n| d.get::<Link>(n).map(drop)),
+        (Operation::Open, |d, _, n| d.get::<bpf_pin::Object>(n).map(drop)),
+        (Operation::Open, |d, _, n| d.open_with_info(n).map(drop)),
+        (Operation::Open, |d, _, n| d.identity(n).map(drop)),
+        (Operation::Open, |d, o, n| d.copy_to(n, o)),
+        (Operation::Unpin, |d, _, n| d.unpin(&any_map(), n)),
     ];
-    for (verb, call) in calls {
-        let says = |name: &str, errno: Option<i32>, cause, because: &str| {
+    for &(operation, call) in calls {
+        let says = |name: &str, errno: i32, cause| {
             let error = unwrap_err(call(&dir, &other, name));
-            let sentence = format!("{verb} {0}: {0} {because}", fs.at(name).display());
-            assert_says(&error, errno, cause, &sentence);
+            assert_fails(&error, operation, errno, cause);
         };
-        says(
-            "gone",
-            Some(libc::ENOENT),
-            missing(fs.at("gone")),
-            "does not exist",
-        );
+        says("gone", libc::ENOENT, missing(fs.at("gone")));
         let cause = Cause::NotAnObject {
             path: fs.at("dir"),
             what: "directory",
             found: FileSystem::BPF,
         };
-        says(
-            "dir",
-            Some(libc::EACCES),
-            cause,
-            "is a directory on bpffs, not a BPF object",
-        );
+        says("dir", libc::EACCES, cause);
         for (name, _) in links {
             // Which errno the kernel has for it depends on where it leads.
             let error = unwrap_err(call(&dir, &other, name));
             let path = fs.at(name);
-            let sentence = format!(
-                "{verb} {0}: {0} is a symbolic link, which is not followed",
-                path.display()
-            );
-            assert_says(
+            assert_fails(
                 &error,
+                operation,
                 error.raw_os_error(),
                 Cause::SymbolicLink { path },
-                &sentence,
             );
         }
         // The one that leads to a pin was no failure of the kernel's.
@@ -264,7 +239,7 @@ fn access_to_pins_of_others() -> Outcome {
                 sentence += "; open it with Access::ReadOnly";
             }
             let error = unwrap_err(dir.get::<Map>(name));
-            assert_says(&error, libc::EACCES, cause, &sentence);
+            assert_fails(&error, Operation::Open, libc::EACCES, cause);
         }
         let error = unwrap_err(dir.get_with::<Map>("readable", Access::WriteOnly));
         let sentence = format!(
@@ -304,8 +279,12 @@ fn remove_takes_only_its_own_name() -> Outcome {
     dir.pin(&map, "one")?;
     let error = unwrap_err(dir.unpin(&map, "two"));
     assert_eq!(error.operation(), Operation::Unpin, "{error:?}");
-    let sentence = format!("unpin {0}: {0} does not exist", fs.at("two").display());
-    assert_says(&error, libc::ENOENT, missing(fs.at("two")), &sentence);
+    assert_fails(
+        &error,
+        Operation::Unpin,
+        libc::ENOENT,
+        missing(fs.at("two")),
+    );
     Ok(())
 }
 
@@ -319,15 +298,10 @@ fn remove_knows_what_took_the_name() -> Outcome {
     let expected = ours.identity()?;
     for (name, found) in [("map", theirs.identity()?), ("prog", prog.identity()?)] {
         let error = unwrap_err(dir.unpin(&ours, name));
-        let sentence = format!(
-            "unpin {}: the pin holds {found}, expected {expected}; nothing was changed",
-            fs.at(name).display()
-        );
-        assert_says(&error, None, Cause::Replaced { expected, found }, &sentence);
+        assert_cause(&error, None, Cause::Replaced { expected, found });
         // And so of the one that replaces what it has seen.
         let error = unwrap_err(dir.replace_if(&theirs, name, expected));
-        let sentence = sentence.replacen("unpin", "replace", 1);
-        assert_says(&error, None, Cause::Replaced { expected, found }, &sentence);
+        assert_cause(&error, None, Cause::Replaced { expected, found });
         assert_eq!(dir.identity(name)?, found);
     }
     // A number alone tells nothing: kinds count each for itself.
@@ -355,8 +329,7 @@ fn a_mounted_on_pin_is_not_removed() -> Outcome {
             unwrap_err(root.unlink("pin")),
         ] {
             let cause = Cause::MountPoint { path: path.clone() };
-            let sentence = format!("unpin {0}: {0} is a mount point", path.display());
-            assert_says(&error, libc::EBUSY, cause, &sentence);
+            assert_fails(&error, Operation::Unpin, libc::EBUSY, cause);
         }
         rustix::mount::unmount(&path, rustix::mount::UnmountFlags::empty())?;
         root.unpin(&any_map(), "pin")?;
@@ -377,20 +350,20 @@ fn unlink_takes_whatever_has_the_name() -> Outcome {
     assert_eq!(fs.names(), ["dir", "prog"], "the link, not where it leads");
     let error = unwrap_err(dir.unlink("dir"));
     let path = fs.at("dir");
-    let sentence = format!(
-        "unpin {0}: {0} is a directory on bpffs, not a BPF object",
-        path.display()
-    );
     let (what, found) = ("directory", FileSystem::BPF);
-    assert_says(
+    assert_fails(
         &error,
+        Operation::Unpin,
         libc::EISDIR,
         Cause::NotAnObject { path, what, found },
-        &sentence,
     );
     let error = unwrap_err(dir.unlink("map"));
-    let sentence = format!("unpin {0}: {0} does not exist", fs.at("map").display());
-    assert_says(&error, libc::ENOENT, missing(fs.at("map")), &sentence);
+    assert_fails(
+        &error,
+        Operation::Unpin,
+        libc::ENOENT,
+        missing(fs.at("map")),
+    );
     assert_eq!(fs.names(), ["dir", "prog"]);
     Ok(())
 }
@@ -402,45 +375,26 @@ fn a_sticky_directory_keeps_foreign_pins() -> Outcome {
     dir.pin(&any_map(), "pin")?;
     dir.set_mode("pin", 0o666)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
-        let path = fs.at("pin").display().to_string();
-        let of = |verb: &str, error| {
-            let sentence = format!(
-                "{verb}: {} is a sticky directory, and the pin belongs to user 0",
-                fs.root().display()
-            );
+        let of = |operation, error| {
             let directory = fs.root().to_owned();
-            assert_says(
+            assert_fails(
                 &error,
+                operation,
                 libc::EPERM,
                 Cause::Sticky { directory, uid: 0 },
-                &sentence,
             );
         };
+        of(Operation::Unpin, unwrap_err(dir.unpin(&any_map(), "pin")));
+        of(Operation::Unpin, unwrap_err(dir.unlink("pin")));
         of(
-            &format!("unpin {path}"),
-            unwrap_err(dir.unpin(&any_map(), "pin")),
-        );
-        of(&format!("unpin {path}"), unwrap_err(dir.unlink("pin")));
-        of(
-            &format!("replace {path}"),
+            Operation::Replace,
             unwrap_err(dir.replace(&any_map(), "pin")),
         );
-        let to = fs.at("new").display().to_string();
-        of(
-            &format!("rename {path} to {to}"),
-            unwrap_err(dir.rename("pin", "new")),
-        );
+        of(Operation::Rename, unwrap_err(dir.rename("pin", "new")));
         dir.pin(&any_map(), "own")?;
         if kernel(5, 17).unmet().is_none() {
-            let own = fs.at("own").display().to_string();
-            of(
-                &format!("exchange {path} and {own}"),
-                unwrap_err(dir.exchange("pin", "own")),
-            );
-            of(
-                &format!("exchange {own} and {path}"),
-                unwrap_err(dir.exchange("own", "pin")),
-            );
+            of(Operation::Exchange, unwrap_err(dir.exchange("pin", "own")));
+            of(Operation::Exchange, unwrap_err(dir.exchange("own", "pin")));
         }
         // What is one's own can be removed, beside.
         dir.unpin(&any_map(), "own")?;
@@ -457,25 +411,19 @@ fn a_directory_that_may_not_be_written() -> Outcome {
     dir.pin(&any_map(), "pin")?;
     dir.set_mode("pin", 0o666)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
-        let at = |name: &str| fs.at("dir").join(name).display().to_string();
-        let (pin, new) = (at("pin"), at("new"));
         #[rustfmt::skip]
         let errors = [
-            (format!("pin {new}"), unwrap_err(dir.pin(&any_map(), "new"))),
-            (format!("unpin {pin}"), unwrap_err(dir.unpin(&any_map(), "pin"))),
-            (format!("unpin {pin}"), unwrap_err(dir.unlink("pin"))),
-            (format!("link {pin} as {new}"), unwrap_err(dir.link("pin", "new"))),
-            (format!("rename {pin} to {new}"), unwrap_err(dir.rename("pin", "new"))),
-            (format!("create directory {new}"), unwrap_err(dir.create_dir("new", 0o700))),
-            (format!("replace {pin}"), unwrap_err(dir.replace(&any_map(), "pin"))),
-            (format!("stage {new}"), unwrap_err(dir.stage("new"))),
+            (Operation::Pin, unwrap_err(dir.pin(&any_map(), "new"))),
+            (Operation::Unpin, unwrap_err(dir.unpin(&any_map(), "pin"))),
+            (Operation::Unpin, unwrap_err(dir.unlink("pin"))),
+            (Operation::HardLink, unwrap_err(dir.link("pin", "new"))),
+            (Operation::Rename, unwrap_err(dir.rename("pin", "new"))),
+            (Operation::CreateDir, unwrap_err(dir.create_dir("new", 0o700))),
+            (Operation::Replace, unwrap_err(dir.replace(&any_map(), "pin"))),
+            (Operation::Stage, unwrap_err(dir.stage("new"))),
         ];
-        for (verb, error) in errors {
+        for (operation, error) in errors {
             let path = fs.at("dir");
-            let sentence = format!(
-                "{verb}: {} (mode 0755, owner 0) denies this user write access",
-                path.display()
-            );
             let cause = Cause::Blocked {
                 path,
                 mode: 0o755,
@@ -483,7 +431,7 @@ fn a_directory_that_may_not_be_written() -> Outcome {
                 wanted: "write",
                 read_only_would_do: false,
             };
-            assert_says(&error, libc::EACCES, cause, &sentence);
+            assert_fails(&error, operation, libc::EACCES, cause);
         }
         Ok(())
     })?;

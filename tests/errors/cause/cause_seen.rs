@@ -23,23 +23,20 @@ fn a_dot_in_a_name() -> Outcome {
         ("vxlan.overlay/flows", "vxlan.overlay"),
     ] {
         let path = fs.at(name);
-        let because = format!("{component:?} contains '.', which bpffs does not allow in names");
         let cause = Cause::Dot {
             component: component.into(),
         };
-        let sentence = format!("pin {}: {because}", path.display());
-        assert_says(
+        assert_fails(
             &pin_fails(&path),
+            Operation::Pin,
             Some(libc::EPERM),
             Some(cause.clone()),
-            &sentence,
         );
-        let sentence = format!("open {}: {because}", path.display());
-        assert_says(
+        assert_fails(
             &open_fails(&path),
+            Operation::Open,
             Some(libc::EPERM),
             Some(cause),
-            &sentence,
         );
     }
     assert_eq!(fs.names(), ["xdp"]);
@@ -59,12 +56,12 @@ fn outside_bpffs() -> Outcome {
         missing: None,
         hidden: None,
     };
-    let sentence = format!(
-        "pin {}: {} is on {found}, not on a bpffs",
-        path.display(),
-        dir.path().display()
+    assert_fails(
+        &pin_fails(&path),
+        Operation::Pin,
+        Some(libc::EPERM),
+        Some(cause),
     );
-    assert_says(&pin_fails(&path), Some(libc::EPERM), Some(cause), &sentence);
     assert_eq!(fs::read_dir(dir.path())?.count(), 0);
     Ok(())
 }
@@ -165,8 +162,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
         let (bpffs, by) = (Box::new(bpffs), Box::new(by));
         let cause = ShadowedBpffs::ByMount { bpffs, by };
         let cause = Some(on_sysfs(Path::new(SYS_FS_BPF), Some(cause)));
-        let sentence = format!("open {}: {because}", path.display());
-        assert_says(&open_fails(&path), enoent, cause.clone(), &sentence);
+        assert_fails(&open_fails(&path), Operation::Open, enoent, cause.clone());
         let error = pin_fails(&path);
         assert_eq!(
             error.to_string(),
@@ -174,17 +170,11 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
         );
         assert_eq!(error.cause(), cause.as_ref());
         let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
-        let sentence = format!("unpin {}: {because}", path.display());
-        assert_says(&error, enoent, cause.clone(), &sentence);
+        assert_fails(&error, Operation::Unpin, enoent, cause.clone());
         assert_is_usable(&pinned, id);
 
         let error = Bpffs::system().expect_err("it is hidden");
-        assert_says(
-            &error,
-            None,
-            cause.clone(),
-            &format!("find a bpffs at /sys/fs/bpf: {because}"),
-        );
+        assert_fails(&error, Operation::FindBpffs, None, cause.clone());
         for error in [
             unwrap_err(PinDir::open(SYS_FS_BPF), &path),
             unwrap_err(PinDir::create("/sys/fs/bpf/app", 0o700), &path),
@@ -216,18 +206,6 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
         let bpffs = mount_at(&place);
         let says = |path: &Path, at: &Path, missing: Option<&Path>, by: &Mount| {
             let found = FileSystem::at(at).unwrap();
-            let head = missing.map(|missing| format!("{} does not exist, and ", missing.display()));
-            let sentence = format!(
-                "open {}: {}{} is on {found}, not on a bpffs; the bpffs mounted at {} (mount {}) is \
-                 hidden by tmpfs, mounted at {} (mount {})",
-                path.display(),
-                head.unwrap_or_default(),
-                at.display(),
-                place.display(),
-                bpffs.mount_id,
-                by.mount_point.display(),
-                by.mount_id
-            );
             let (bpffs, by) = (Box::new(bpffs.clone()), Box::new(by.clone()));
             let cause = Cause::NotBpffs {
                 path: at.to_owned(),
@@ -236,7 +214,7 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
                 hidden: Some(ShadowedBpffs::ByMount { bpffs, by }),
             };
             let enoent = Some(libc::ENOENT);
-            assert_says(&open_fails(path), enoent, Some(cause), &sentence);
+            assert_cause(&open_fails(path), enoent, Some(cause));
         };
         let tmpfs = |at: &Path| {
             mount("tmpfs", at, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
@@ -281,16 +259,14 @@ fn bpffs_mounted_over_bpffs() -> Outcome {
 
         mount_bpffs(dir.path());
         let cause = Cause::Missing { path: path.clone() };
-        let sentence = format!("open {0}: {0} does not exist", path.display());
-        assert_says(
+        assert_fails(
             &open_fails(&path),
+            Operation::Open,
             Some(libc::ENOENT),
             Some(cause.clone()),
-            &sentence,
         );
         let (pinned, error) = unwrap_err(pinned.unpin(), &path).into_parts();
-        let sentence = format!("unpin {0}: {0} does not exist", path.display());
-        assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+        assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
         assert_is_usable(&pinned, id);
 
         // And is there again when the second is gone.
@@ -321,11 +297,7 @@ fn an_ordinary_file() -> Outcome {
         what: "file",
         found,
     };
-    let sentence = format!(
-        "open {0}: {0} is a file on {found}, not a BPF object",
-        path.display()
-    );
-    assert_says(&error, Some(libc::EACCES), Some(cause), &sentence);
+    assert_fails(&error, Operation::Open, Some(libc::EACCES), Some(cause));
     Ok(())
 }
 
@@ -343,11 +315,6 @@ fn a_pin_for_others_to_read() -> Outcome {
     fs::set_permissions(&behind, Permissions::from_mode(0o644))?;
 
     as_user(CapabilitySet::BPF, || {
-        let sentence = format!(
-            "open {0}: {0} (mode 0644, owner 0) denies this user read and \
-             write access; open it with Access::ReadOnly",
-            path.display()
-        );
         let cause = Cause::Blocked {
             path: path.clone(),
             mode: 0o644,
@@ -355,18 +322,8 @@ fn a_pin_for_others_to_read() -> Outcome {
             wanted: "read and write",
             read_only_would_do: true,
         };
-        assert_says(
-            &open_fails(&path),
-            Some(libc::EACCES),
-            Some(cause),
-            &sentence,
-        );
+        assert_cause(&open_fails(&path), Some(libc::EACCES), Some(cause));
 
-        let sentence = format!(
-            "open {}: {} (mode 0700, owner 0) denies this user search access",
-            behind.display(),
-            fs.at("closed").display()
-        );
         let cause = Cause::Blocked {
             path: fs.at("closed"),
             mode: 0o700,
@@ -374,11 +331,11 @@ fn a_pin_for_others_to_read() -> Outcome {
             wanted: "search",
             read_only_would_do: false,
         };
-        assert_says(
+        assert_fails(
             &open_fails(&behind),
+            Operation::Open,
             Some(libc::EACCES),
             Some(cause),
-            &sentence,
         );
     });
     Ok(())
@@ -390,20 +347,17 @@ fn a_path_in_every_error() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("app/flows");
     let cause = Cause::Missing { path: fs.at("app") };
-    let because = format!("{} does not exist", fs.at("app").display());
-    let sentence = format!("pin {}: {because}", path.display());
-    assert_says(
+    assert_fails(
         &pin_fails(&path),
+        Operation::Pin,
         Some(libc::ENOENT),
         Some(cause.clone()),
-        &sentence,
     );
-    let sentence = format!("open {}: {because}", path.display());
-    assert_says(
+    assert_fails(
         &open_fails(&path),
+        Operation::Open,
         Some(libc::ENOENT),
         Some(cause),
-        &sentence,
     );
     assert!(fs.names().is_empty(), "nothing was made");
     Ok(())
@@ -421,12 +375,11 @@ fn a_name_that_is_taken() -> Outcome {
             id,
         }),
     };
-    let sentence = format!("pin {}: map {id} is pinned there already", path.display());
-    assert_says(
+    assert_fails(
         &pin_fails(&path),
+        Operation::Pin,
         Some(libc::EEXIST),
         Some(cause),
-        &sentence,
     );
     assert_eq!(Map::open(&path)?.id()?, id);
 
@@ -453,8 +406,7 @@ fn another_kind_of_object() -> Outcome {
         expected: Kind::Link,
         found: Kind::Map,
     };
-    let sentence = format!("open {}: it is a map, not a link", path.display());
-    assert_says(&error, None, Some(cause), &sentence);
+    assert_fails(&error, Operation::Open, None, Some(cause));
     assert_eq!(Map::open(&path)?.id()?, id);
     Ok(())
 }

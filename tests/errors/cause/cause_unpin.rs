@@ -36,18 +36,12 @@ fn a_pin_that_is_gone() -> Outcome {
     fs::remove_file(&path)?;
     let (pinned, error) = unpin_fails(pinned);
     let cause = Cause::Missing { path: path.clone() };
-    let sentence = format!("unpin {0}: {0} does not exist", path.display());
-    assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+    assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
 
     fs::remove_dir(fs.at("dir"))?;
     let (pinned, error) = unpin_fails(pinned);
     let cause = Cause::Missing { path: fs.at("dir") };
-    let sentence = format!(
-        "unpin {}: {} does not exist",
-        path.display(),
-        fs.at("dir").display()
-    );
-    assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+    assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
 
     pin_a_map(fs.at("dir"));
     let (_, error) = unpin_fails(pinned);
@@ -77,12 +71,8 @@ fn another_objects_pin() -> Outcome {
         kind: Kind::Map,
         id: other,
     };
-    let sentence = format!(
-        "unpin {}: the pin holds map {other}, expected map {id}; nothing was changed",
-        path.display()
-    );
     let cause = Cause::Replaced { expected, found };
-    assert_says(&error, None, Some(cause), &sentence);
+    assert_cause(&error, None, Some(cause));
     assert_eq!(Map::open(&path)?.id()?, other);
 
     fs::remove_file(&path)?;
@@ -111,16 +101,12 @@ fn a_directory_in_its_place() -> Outcome {
     fs::remove_file(&path)?;
     fs::create_dir(&path)?;
     let (_, error) = unpin_fails(pinned);
-    let sentence = format!(
-        "unpin {0}: {0} is a directory on bpffs, not a BPF object",
-        path.display()
-    );
     let cause = Cause::NotAnObject {
         path: path.clone(),
         what: "directory",
         found: FileSystem::BPF,
     };
-    assert_says(&error, Some(libc::EACCES), Some(cause), &sentence);
+    assert_fails(&error, Operation::Unpin, Some(libc::EACCES), Some(cause));
     assert_eq!(fs.names(), ["flows"]);
     Ok(())
 }
@@ -135,12 +121,8 @@ fn a_link_in_its_place() -> Outcome {
     let pinned = PinnedMap::open(&link)?;
     assert_eq!(pinned.id()?, id);
     let (_, error) = unpin_fails(pinned);
-    let sentence = format!(
-        "unpin {0}: {0} is a symbolic link, which is not followed",
-        link.display()
-    );
     let cause = Cause::SymbolicLink { path: link };
-    assert_says(&error, None, Some(cause), &sentence);
+    assert_fails(&error, Operation::Unpin, None, Some(cause));
     assert_eq!(fs.names(), ["flows", "link"]);
     Ok(())
 }
@@ -177,16 +159,11 @@ fn a_failed_pin_is_no_pin() -> Outcome {
 }
 
 #[track_caller]
-fn assert_is_read_only(error: &Error, operation: &str, path: &Path, where_seen: &Path) {
-    let sentence = format!(
-        "{operation} {}: {} is on a read-only file system",
-        path.display(),
-        where_seen.display()
-    );
+fn assert_is_read_only(error: &Error, operation: Operation, where_seen: &Path) {
     let cause = Cause::ReadOnlyFileSystem {
         path: where_seen.into(),
     };
-    assert_says(error, Some(libc::EROFS), Some(cause), &sentence);
+    assert_fails(error, operation, libc::EROFS, cause);
 }
 
 #[common::test(MOUNTS)]
@@ -196,12 +173,12 @@ fn a_read_only_superblock() -> Outcome {
     let pinned = hash().pin(&path)?;
     make_superblock_read_only(&fs);
 
-    assert_is_read_only(&pin_fails(&new), "pin", &new, fs.root());
+    assert_is_read_only(&pin_fails(&new), Operation::Pin, fs.root());
     let (pinned, error) = unpin_fails(pinned);
-    assert_is_read_only(&error, "unpin", &path, fs.root());
-    assert_is_read_only(&open_fails(&path), "open", &path, &path);
+    assert_is_read_only(&error, Operation::Unpin, fs.root());
+    assert_is_read_only(&open_fails(&path), Operation::Open, &path);
     let error = unwrap_err(Map::open_with(&path, Access::WriteOnly), &path);
-    assert_is_read_only(&error, "open", &path, &path);
+    assert_is_read_only(&error, Operation::Open, &path);
     let read = Map::open_with(&path, Access::ReadOnly)?;
     assert_eq!(read.id()?, pinned.id()?);
     assert_eq!(fs.names(), ["flows"]);
@@ -220,12 +197,12 @@ fn a_read_only_mount() -> Outcome {
         let id = pin_a_map(writable.path().join("flows"));
 
         let (path, new) = (read_only.path().join("flows"), read_only.path().join("new"));
-        assert_is_read_only(&pin_fails(&new), "pin", &new, read_only.path());
+        assert_is_read_only(&pin_fails(&new), Operation::Pin, read_only.path());
         // To open a pin for writing writes nothing to the mount.
         let pinned = PinnedMap::open(&path).expect("the pin");
         assert_eq!(pinned.id().unwrap(), id);
         let (_, error) = unpin_fails(pinned);
-        assert_is_read_only(&error, "unpin", &path, read_only.path());
+        assert_is_read_only(&error, Operation::Unpin, read_only.path());
 
         // The other mount allows it.
         let pinned = PinnedMap::open(writable.path().join("flows")).unwrap();
@@ -244,9 +221,8 @@ fn a_pin_that_is_a_mount_point() -> Outcome {
         let id = pinned.id().unwrap();
         mount_bind(&path, &path).expect("a bind mount");
         let (pinned, error) = unpin_fails(pinned);
-        let sentence = format!("unpin {0}: {0} is a mount point", path.display());
         let cause = Cause::MountPoint { path: path.clone() };
-        assert_says(&error, Some(libc::EBUSY), Some(cause), &sentence);
+        assert_fails(&error, Operation::Unpin, Some(libc::EBUSY), Some(cause));
         unmount(&path, UnmountFlags::empty()).unwrap();
         assert_is_usable(&pinned.unpin().unwrap(), id);
     });
@@ -264,18 +240,13 @@ fn an_unmounted_bpffs() -> Outcome {
         // An open object does not keep the file system busy.
         unmount(dir.path(), UnmountFlags::empty()).expect("nobody is on it");
         let (_, error) = unpin_fails(pinned);
-        let sentence = format!(
-            "unpin {}: {} is on {found}, not on a bpffs",
-            path.display(),
-            dir.path().display()
-        );
         let cause = Cause::NotBpffs {
             path: dir.path().into(),
             found,
             missing: None,
             hidden: None,
         };
-        assert_says(&error, Some(libc::ENOENT), Some(cause), &sentence);
+        assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
     });
     Ok(())
 }
