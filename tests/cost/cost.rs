@@ -69,7 +69,8 @@ impl Scene {
         fs::create_dir(fs.at("sub")).expect("a directory");
         let this = Self { fs, map, prog };
         // Prepares what a process does once to detect a fork.
-        drop(this.locked());
+        let lock = this.first_dir().lock(LockMode::Exclusive, Wait::Forever);
+        drop(lock.expect("the lock"));
         this
     }
 
