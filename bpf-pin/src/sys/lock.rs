@@ -62,33 +62,21 @@ impl Flock64 {
     }
 }
 
-/// The system call with 64-bit offsets. Newer 32-bit architectures have only one `fcntl`, which has them.
-#[cfg(all(
-    target_pointer_width = "32",
-    any(
-        target_arch = "x86",
-        target_arch = "arm",
-        target_arch = "mips",
-        target_arch = "mips32r6",
-        target_arch = "powerpc",
-        target_arch = "sparc",
-        target_arch = "m68k"
-    )
+/// The system call with 64-bit offsets. On these targets `fcntl` has them; other 32-bit ones have both calls.
+#[cfg(any(
+    target_pointer_width = "64",
+    target_arch = "csky",
+    target_arch = "riscv32",
+    target_arch = "x86_64"
 ))]
-const SYS_FCNTL: libc::c_long = libc::SYS_fcntl64 as libc::c_long;
-#[cfg(not(all(
-    target_pointer_width = "32",
-    any(
-        target_arch = "x86",
-        target_arch = "arm",
-        target_arch = "mips",
-        target_arch = "mips32r6",
-        target_arch = "powerpc",
-        target_arch = "sparc",
-        target_arch = "m68k"
-    )
+use libc::SYS_fcntl as SYS_FCNTL;
+#[cfg(not(any(
+    target_pointer_width = "64",
+    target_arch = "csky",
+    target_arch = "riscv32",
+    target_arch = "x86_64"
 )))]
-const SYS_FCNTL: libc::c_long = libc::SYS_fcntl as libc::c_long;
+use libc::SYS_fcntl64 as SYS_FCNTL;
 
 fn ofd_lock(file: BorrowedFd<'_>, cmd: libc::c_int, lock: &mut Flock64) -> Result<()> {
     // SAFETY: both commands read and write one struct flock64.

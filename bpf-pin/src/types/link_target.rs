@@ -147,12 +147,20 @@ pub enum LinkTarget {
     Other,
 }
 
+/// Copies fields of an arm of the info to a variant with fields of the same names.
+macro_rules! copy {
+    ($info:ident, $arm:ident, $Variant:ident { $($field:ident $(as $Type:ident)?),* }) => {{
+        let arm: abi::$arm = link_arm($info);
+        Self::$Variant { $($field: $($Type)? (arm.$field)),* }
+    }};
+}
+
 impl LinkTarget {
     pub(crate) fn from_info(info: &abi::bpf_link_info) -> Self {
         match LinkType(info.r#type) {
-            LinkType::RAW_TRACEPOINT => Self::RawTracepoint {
-                cookie: link_arm::<abi::bpf_link_info_raw_tracepoint>(info).cookie,
-            },
+            LinkType::RAW_TRACEPOINT => {
+                copy!(info, bpf_link_info_raw_tracepoint, RawTracepoint { cookie })
+            }
             LinkType::TRACING => {
                 let arm: abi::bpf_link_info_tracing = link_arm(info);
                 Self::Tracing {
@@ -163,71 +171,43 @@ impl LinkTarget {
                 }
             }
             LinkType::CGROUP => {
-                let arm: abi::bpf_link_info_cgroup = link_arm(info);
-                Self::Cgroup {
-                    cgroup_id: arm.cgroup_id,
-                    attach_type: AttachType(arm.attach_type),
-                }
+                copy!(info, bpf_link_info_cgroup, Cgroup { cgroup_id, attach_type as AttachType })
             }
             LinkType::ITER => Self::iter_from_info(info),
             LinkType::NETNS => {
-                let arm: abi::bpf_link_info_netns = link_arm(info);
-                Self::Netns {
-                    netns_ino: arm.netns_ino,
-                    attach_type: AttachType(arm.attach_type),
-                }
+                copy!(info, bpf_link_info_netns, Netns { netns_ino, attach_type as AttachType })
             }
-            LinkType::XDP => Self::Xdp {
-                ifindex: link_arm::<abi::bpf_link_info_xdp>(info).ifindex,
-            },
+            LinkType::XDP => copy!(info, bpf_link_info_xdp, Xdp { ifindex }),
             LinkType::PERF_EVENT => Self::perf_event_from_info(info),
-            LinkType::KPROBE_MULTI => {
-                let arm: abi::bpf_link_info_kprobe_multi = link_arm(info);
-                Self::KprobeMulti {
-                    count: arm.count,
-                    flags: arm.flags,
+            LinkType::KPROBE_MULTI => copy!(
+                info,
+                bpf_link_info_kprobe_multi,
+                KprobeMulti { count, flags }
+            ),
+            LinkType::STRUCT_OPS => copy!(info, bpf_link_info_struct_ops, StructOps { map_id }),
+            LinkType::NETFILTER => copy!(
+                info,
+                bpf_link_info_netfilter,
+                Netfilter {
+                    pf,
+                    hooknum,
+                    priority,
+                    flags
                 }
-            }
-            LinkType::STRUCT_OPS => Self::StructOps {
-                map_id: link_arm::<abi::bpf_link_info_struct_ops>(info).map_id,
-            },
-            LinkType::NETFILTER => {
-                let arm: abi::bpf_link_info_netfilter = link_arm(info);
-                Self::Netfilter {
-                    pf: arm.pf,
-                    hooknum: arm.hooknum,
-                    priority: arm.priority,
-                    flags: arm.flags,
-                }
-            }
+            ),
             LinkType::TCX => {
-                let arm: abi::bpf_link_info_tcx = link_arm(info);
-                Self::Tcx {
-                    ifindex: arm.ifindex,
-                    attach_type: AttachType(arm.attach_type),
-                }
+                copy!(info, bpf_link_info_tcx, Tcx { ifindex, attach_type as AttachType })
             }
-            LinkType::UPROBE_MULTI => {
-                let arm: abi::bpf_link_info_uprobe_multi = link_arm(info);
-                Self::UprobeMulti {
-                    count: arm.count,
-                    flags: arm.flags,
-                    pid: arm.pid,
-                }
-            }
+            LinkType::UPROBE_MULTI => copy!(
+                info,
+                bpf_link_info_uprobe_multi,
+                UprobeMulti { count, flags, pid }
+            ),
             LinkType::NETKIT => {
-                let arm: abi::bpf_link_info_netkit = link_arm(info);
-                Self::Netkit {
-                    ifindex: arm.ifindex,
-                    attach_type: AttachType(arm.attach_type),
-                }
+                copy!(info, bpf_link_info_netkit, Netkit { ifindex, attach_type as AttachType })
             }
             LinkType::SOCKMAP => {
-                let arm: abi::bpf_link_info_sockmap = link_arm(info);
-                Self::Sockmap {
-                    map_id: arm.map_id,
-                    attach_type: AttachType(arm.attach_type),
-                }
+                copy!(info, bpf_link_info_sockmap, Sockmap { map_id, attach_type as AttachType })
             }
             _ => Self::Other,
         }
