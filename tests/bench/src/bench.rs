@@ -1,30 +1,30 @@
-//! One run: what was asked for, and what has been measured.
+//! One run: its options and its results.
 
 use std::process::Command;
 use std::time::Duration;
 
-use crate::pairs::{Contender, Goal, Measured, Patience, Row, Words, measure};
+use crate::pairs::{Budget, Contender, Goal, Measured, Notes, Row, measure};
 use crate::place::Place;
 use crate::report;
 use crate::{Failure, machine};
 
-/// From the command line.
+/// Options of the command line.
 #[derive(Default)]
 pub struct Options {
-    /// Fewer rounds, smaller numbers: to see that all of it works.
+    /// Fewer rounds and smaller sizes, to check that everything works.
     pub quick: bool,
-    /// Rows with one of these in their names; all, if there is none.
+    /// Only rows with one of these in their names; all rows if empty.
     pub only: Vec<String>,
     /// Writes BENCHMARKS.md and its picture.
     pub record: bool,
-    /// Builds each library alone.
+    /// Measures the build of each library alone.
     pub builds: bool,
-    /// Holds what is exact against its bounds.
+    /// Compares the exact figures with their bounds.
     pub check: bool,
 }
 
 impl Options {
-    /// Whether the run has all that the page tells: else it would be a poorer one.
+    /// Fails unless the run measures everything that the page has.
     pub fn is_whole(&self) -> Result<(), Failure> {
         let bpftool = Command::new("bpftool").args(["map", "show"]).output();
         let has_bpftool = bpftool.is_ok_and(|output| output.status.success());
@@ -39,7 +39,7 @@ impl Options {
         let lacking: Vec<_> = lacking.map(|(_, what)| what).collect();
         match lacking.is_empty() {
             true => Ok(()),
-            false => Err(format!("--record wants {}", lacking.join("; ")).into()),
+            false => Err(format!("--record needs {}", lacking.join("; ")).into()),
         }
     }
 }
@@ -48,11 +48,11 @@ pub struct Bench {
     pub options: Options,
     pub place: Place,
     pub measured: Vec<Measured>,
-    /// Of those that were not asked for, too.
+    /// The names of all rows, also of those that were not selected.
     pub names: Vec<String>,
-    /// What is told in words, with what it is about.
+    /// Other results, as name and text.
     pub facts: Vec<(String, String)>,
-    /// Of the machine, before.
+    /// The load average of the machine before the run.
     pub load: String,
 }
 
@@ -69,12 +69,12 @@ impl Bench {
         })
     }
 
-    pub fn fact(&mut self, name: &str, words: String) {
-        println!("\n{name}: {words}");
-        self.facts.push((name.into(), words));
+    pub fn fact(&mut self, name: &str, text: String) {
+        println!("\n{name}: {text}");
+        self.facts.push((name.into(), text));
     }
 
-    /// So much of something; a part of it in a quick run.
+    /// The size of a row: `quick` in a quick run, else `full`.
     pub fn size(&self, full: usize, quick: usize) -> usize {
         if self.options.quick { quick } else { full }
     }
@@ -87,7 +87,7 @@ impl Bench {
         only.is_empty() || only.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// Rows that were asked for by a name that none has.
+    /// Fails if a selection matches no row.
     pub fn has_all(&self) -> Result<(), Failure> {
         let is_known = |part: &&String| self.names.iter().any(|name| name.contains(part.as_str()));
         match self.options.only.iter().find(|part| !is_known(part)) {
@@ -100,37 +100,37 @@ impl Bench {
         }
     }
 
-    /// Of a call.
+    /// Measures one call.
     pub fn call(
         &mut self,
         name: &str,
         contenders: Vec<Contender<'_>>,
         goals: Vec<Goal>,
-        words: Words,
+        notes: Notes,
     ) {
         self.row(Row {
             name: name.into(),
             contenders,
             goals,
             is_call: true,
-            words,
+            notes,
         });
     }
 
-    /// Of work that takes many calls.
+    /// Measures work of many calls.
     pub fn work(
         &mut self,
         name: &str,
         contenders: Vec<Contender<'_>>,
         goals: Vec<Goal>,
-        words: Words,
+        notes: Notes,
     ) {
         self.row(Row {
             name: name.into(),
             contenders,
             goals,
             is_call: false,
-            words,
+            notes,
         });
     }
 
@@ -138,17 +138,17 @@ impl Bench {
         if !self.wants(&row.name) {
             return;
         }
-        let patience = match (self.options.quick, row.is_call) {
+        let budget = match (self.options.quick, row.is_call) {
             (true, _) => (Duration::from_millis(40), 3),
             (false, true) => (Duration::from_secs(4), 3),
             (false, false) => (Duration::from_secs(8), 7),
         };
-        let (each_row, least_rounds) = patience;
-        let patience = Patience {
-            each_row,
-            least_rounds,
+        let (time_per_row, min_rounds) = budget;
+        let budget = Budget {
+            time_per_row,
+            min_rounds,
         };
-        let measured = measure(row, patience);
+        let measured = measure(row, budget);
         report::print(&measured);
         self.measured.push(measured);
     }

@@ -1,4 +1,4 @@
-//! Each library alone, built from nothing: how many crates, how long.
+//! Builds each library alone, from scratch: number of crates and time.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,8 @@ use std::time::Instant;
 use crate::Failure;
 use crate::machine::locked;
 
-/// What is told of each. Before the bench is in a network namespace of its own: crates may be fetched.
+/// Returns a name and a text for each. Must run before the bench enters its own network namespace, because cargo may
+/// download crates.
 pub fn all() -> Result<Vec<(String, String)>, Failure> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bpf-pin");
     let ours = ours.canonicalize()?;
@@ -22,7 +23,7 @@ pub fn all() -> Result<Vec<(String, String)>, Failure> {
     let built = libraries.into_iter().map(|(name, dependency)| {
         let built = build(name, &dependency)?;
         println!("build of {name}: {built}");
-        Ok((format!("build of {name}, alone and from nothing"), built))
+        Ok((format!("build of {name} alone, from scratch"), built))
     });
     built.collect()
 }

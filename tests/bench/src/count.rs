@@ -1,6 +1,5 @@
-//! What a call takes beside time: allocations, syscalls, instructions. All three are exact, and the same in
-//! every run of one executable, as long as a path stands where it stood: the C library's copy takes some 16
-//! instructions more or less by that.
+//! Counts the allocations, syscalls and instructions of a call. All three are exact, and the same in every run of one
+//! executable, if a path has the same alignment: the C library's copy varies by about 16 instructions with it.
 
 use std::ffi::c_void;
 use std::io;
@@ -8,27 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::Tracee;
 
-/// Of one call.
+/// The counts of one call.
 #[derive(Debug, Clone)]
 pub struct Counts {
-    /// Of the heap, by Rust and by C.
+    /// Heap allocations by Rust and by C.
     pub allocations: u64,
     pub syscalls: Vec<String>,
-    /// In user space. A syscall is one.
+    /// Instructions in user space. A syscall counts as one.
     pub instructions: u64,
 }
 
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// How often memory was allocated since the start, and how many bytes in all.
+/// Returns the number of allocations since the start, and their bytes.
 pub fn allocated() -> (u64, u64) {
     let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
     (load(&ALLOCATED), load(&BYTES))
 }
 
-/// glibc lets a program have a malloc of its own, and keeps its own at hand under other names. Rust's
-/// allocator and libbpf both come here.
+/// glibc lets a program define its own malloc, and exports the original under other names. Rust's allocator and libbpf
+/// both call these functions.
 #[cfg(target_env = "gnu")]
 mod heap {
     use super::{ALLOCATED, BYTES, Ordering, c_void};
@@ -47,26 +46,26 @@ mod heap {
     #[unsafe(no_mangle)]
     unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
         count(size);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { __libc_malloc(size) }
     }
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn calloc(number: usize, size: usize) -> *mut c_void {
         count(number.saturating_mul(size));
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { __libc_calloc(number, size) }
     }
 
     #[unsafe(no_mangle)]
     unsafe extern "C" fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
         count(size);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         unsafe { __libc_realloc(old, size) }
     }
 }
 
-/// Of a call that was made before, beyond what `nothing` takes.
+/// Counts a call that has been made before, without the instructions of `nothing`.
 pub fn of(call: &mut dyn FnMut(), nothing: &mut dyn FnMut()) -> Counts {
     let allocations = allocations(call);
     let syscalls = syscalls(call);
@@ -100,18 +99,18 @@ fn syscalls(call: &mut dyn FnMut()) -> Vec<String> {
     names
 }
 
-/// Counted in a child that stops after each. Not by callgrind: valgrind 3.19 itself answers the command
-/// that proves a map, BPF_MAP_LOOKUP_BATCH, with an error.
+/// Counts instructions by single-stepping a child. callgrind cannot do it: valgrind 3.19 fails BPF_MAP_LOOKUP_BATCH, the
+/// command that proves a map, itself.
 fn instructions(call: &mut dyn FnMut()) -> u64 {
     let least = (0..3).map(|_| steps(call)).min();
     least.unwrap_or_default()
 }
 
 fn steps(call: &mut dyn FnMut()) -> u64 {
-    // SAFETY: this process has one thread, so nobody holds a lock that the child would wait for.
+    // SAFETY: this process has one thread, so the child finds no lock held.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // SAFETY: no addresses; the child ends without its parent's destructors.
+        // SAFETY: no addresses are passed. The child exits without running its parent's destructors.
         unsafe {
             libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
             call();
@@ -143,7 +142,7 @@ fn steps(call: &mut dyn FnMut()) -> u64 {
         }
         steps += 1;
     }
-    // SAFETY: our child, which nobody has waited for.
+    // SAFETY: our child, which has not been waited for.
     unsafe {
         libc::kill(child, libc::SIGKILL);
         libc::waitpid(child, &mut 0, libc::__WALL);

@@ -1,11 +1,11 @@
-//! What it was measured on, and with.
+//! The machine and the versions of a run.
 
 use std::fs;
 use std::process::Command;
 
 use rustix::system::uname;
 
-/// Names and what they are, for the head of a report.
+/// Names and values for the head of a report.
 pub fn facts() -> Vec<(&'static str, String)> {
     let system = uname();
     let kernel = format!(
@@ -14,10 +14,10 @@ pub fn facts() -> Vec<(&'static str, String)> {
         system.machine().to_string_lossy()
     );
     let mut facts = vec![
-        ("date", said("date", &["-u", "+%F"])),
+        ("date", first_line_of("date", &["-u", "+%F"])),
         ("kernel", kernel),
         ("processor", processor()),
-        ("compiler", said("rustc", &["--version"])),
+        ("compiler", first_line_of("rustc", &["--version"])),
         ("bpf-pin", env!("CARGO_PKG_VERSION").into()),
         ("aya", locked("aya")),
     ];
@@ -25,12 +25,12 @@ pub fn facts() -> Vec<(&'static str, String)> {
         facts.push(("libbpf-rs", locked("libbpf-rs")));
         facts.push(("libbpf", locked("libbpf-sys")));
     }
-    let bpftool = said("bpftool", &["version"]);
+    let bpftool = first_line_of("bpftool", &["version"]);
     facts.push(("bpftool", bpftool.trim_start_matches("bpftool v").into()));
     facts
 }
 
-/// Of one, five and fifteen minutes: what else was at work.
+/// The load averages of one, five and fifteen minutes, which show other load.
 pub fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let averages: Vec<_> = text.split_whitespace().take(3).collect();
@@ -48,15 +48,15 @@ fn processor() -> String {
     format!("{} × {model}", models.count().max(1))
 }
 
-/// The first line of what a program says.
-fn said(program: &str, arguments: &[&str]) -> String {
+/// The first line of a program's output.
+fn first_line_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
-    text.lines().next().unwrap_or("not there").trim().into()
+    text.lines().next().unwrap_or("not installed").trim().into()
 }
 
-/// The version of a crate that was built in.
+/// The version of a crate in the build.
 pub fn locked(name: &str) -> String {
     const LOCK: &str = include_str!("../../../Cargo.lock");
     let mut packages = LOCK.split("[[package]]").map(str::trim_start);

@@ -1,4 +1,4 @@
-//! What bpf-pin costs, beside the bare syscalls and its peers.
+//! Measures bpf-pin, the bare syscalls and other libraries.
 
 mod bench;
 mod builds;
@@ -32,10 +32,10 @@ fn main() -> ExitCode {
 
 const USAGE: &str =
     "cargo bench -p bpf-pin-bench [--features libbpf-rs] -- [part of a row's name]...
-  --quick   fewer rounds and smaller numbers: that all of it works
-  --check   fails where a call takes more allocations, syscalls or instructions than it did
-  --builds  builds each library alone, from nothing
-  --record  writes BENCHMARKS.md and benchmarks.svg anew, from a run with all that there is";
+  --quick   runs fewer rounds with smaller sizes, to check that everything works
+  --check   fails if a call takes more allocations, syscalls or instructions than its bound
+  --builds  measures the build of each library alone, from scratch
+  --record  rewrites BENCHMARKS.md and benchmarks.svg, from a run with every row and library";
 
 fn run() -> Result<(), Failure> {
     let mut options = Options::default();
@@ -45,14 +45,14 @@ fn run() -> Result<(), Failure> {
             "--check" => options.check = true,
             "--builds" => options.builds = true,
             "--record" => options.record = true,
-            // What cargo says to every bench.
+            // cargo passes it to every bench.
             "--bench" => {}
             "--help" | "-h" => {
                 println!("{USAGE}");
                 return Ok(());
             }
             flag if flag.starts_with('-') => {
-                return Err(format!("{flag} is no option\n\n{USAGE}").into());
+                return Err(format!("unknown option {flag}\n\n{USAGE}").into());
             }
             part => options.only.push(part.into()),
         }
@@ -60,8 +60,8 @@ fn run() -> Result<(), Failure> {
     if options.record {
         options.is_whole()?;
     }
-    // Before anything is built.
-    place::may_be_made()?;
+    // Fail before the builds.
+    place::check_privilege()?;
     report::head();
     let built = match options.builds {
         true => builds::all()?,

@@ -1,8 +1,8 @@
-//! Contenders measured in turn, in one process, and compared round by round: what slows the machine
-//! down slows them all.
+//! Measures contenders in turn, in one process, and compares them round by round, so that other load on the machine
+//! affects all of them.
 //!
-//! Not tango-bench, which pairs one benchmark of two executables, in two processes: these are many
-//! functions of one, and some leave and need state in the kernel that is the process's.
+//! tango-bench compares one benchmark of two executables, in two processes. Here one executable has many functions,
+//! and some need state of the process in the kernel.
 
 use std::time::{Duration, Instant};
 
@@ -10,48 +10,48 @@ use crate::count::{self, Counts};
 
 /// One way of doing a row's work.
 pub struct Contender<'s> {
-    pub who: &'static str,
+    pub name: &'static str,
     work: Work<'s>,
 }
 
 enum Work<'s> {
-    /// So many times.
+    /// Runs the work this many times.
     Plain(Box<dyn FnMut(u32) + 's>),
-    /// Once, and how long what counts of it took.
+    /// Runs the work once and returns the time of its measured part.
     Timed(Box<dyn FnMut() -> Duration + 's>),
 }
 
 impl<'s> Contender<'s> {
-    pub fn new(who: &'static str, mut call: impl FnMut() + 's) -> Self {
+    pub fn new(name: &'static str, mut call: impl FnMut() + 's) -> Self {
         let work = Work::Plain(Box::new(move |times| {
             for _ in 0..times {
                 call();
             }
         }));
-        Self { who, work }
+        Self { name, work }
     }
 
-    /// Of work that needs some more, which is not measured: it measures itself.
-    pub fn timed(who: &'static str, call: impl FnMut() -> Duration + 's) -> Self {
+    /// Work that measures itself, because a part of it does not count.
+    pub fn timed(name: &'static str, call: impl FnMut() -> Duration + 's) -> Self {
         let work = Work::Timed(Box::new(call));
-        Self { who, work }
+        Self { name, work }
     }
 
-    /// The same, with something made ready each time, which is not measured.
+    /// Adds a preparation before each run, which is not measured.
     pub fn with_ready(self, mut ready: impl FnMut() + 's) -> Self {
-        let Self { who, mut work } = self;
+        let Self { name, mut work } = self;
         let call = move || {
             ready();
             work.run(1)
         };
-        Self::timed(who, call)
+        Self::timed(name, call)
     }
 
     fn run(&mut self, times: u32) -> Duration {
         self.work.run(times)
     }
 
-    /// Once, without a look at the clock.
+    /// Runs the work once, without reading the clock.
     fn call(&mut self) {
         match &mut self.work {
             Work::Plain(calls) => calls(1),
@@ -73,7 +73,7 @@ impl Work<'_> {
     }
 }
 
-/// What a row is to show: that one contender takes at most so many times what another takes.
+/// The expected result of a row: the time of one contender relative to another's is at most this ratio.
 pub struct Goal {
     pub of: &'static str,
     pub to: &'static str,
@@ -84,22 +84,22 @@ pub const fn goal(of: &'static str, to: &'static str, most: f64) -> Goal {
     Goal { of, to, most }
 }
 
-/// Some work, and who does it. The first contender is what the others are compared with.
+/// A piece of work and its contenders. The others are compared with the first.
 pub struct Row<'s> {
     pub name: String,
     pub contenders: Vec<Contender<'s>>,
     pub goals: Vec<Goal>,
-    /// Whether it is one call, of which allocations, syscalls and instructions are told.
+    /// For one call, allocations, syscalls and instructions are reported.
     pub is_call: bool,
-    pub words: Words,
+    pub notes: Notes,
 }
 
-/// What is said of a row.
+/// The explanations of a row.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Words {
-    /// What the raw contenders do.
+pub struct Notes {
+    /// The calls of the raw contenders.
     pub raw: &'static str,
-    /// Why it falls short, where it is known to.
+    /// Why a goal is missed, if known.
     pub why: &'static str,
 }
 
@@ -112,10 +112,10 @@ pub struct Ratio {
 }
 
 pub struct Figures {
-    pub who: &'static str,
-    /// The median of one call's.
+    pub name: &'static str,
+    /// The median time of one call.
     pub seconds: f64,
-    /// To the first contender.
+    /// The ratio to the first contender.
     pub ratio: Ratio,
     pub counts: Option<Counts>,
 }
@@ -149,20 +149,20 @@ pub struct Measured {
     pub rounds: usize,
     pub figures: Vec<Figures>,
     pub verdicts: Vec<Verdict>,
-    pub words: Words,
+    pub notes: Notes,
 }
 
 /// How long to measure.
 #[derive(Clone, Copy)]
-pub struct Patience {
-    pub each_row: Duration,
-    pub least_rounds: usize,
+pub struct Budget {
+    pub time_per_row: Duration,
+    pub min_rounds: usize,
 }
 
-/// What a contender does before the clock is looked at again, if it is that quick.
+/// Least time of a sample. A faster contender runs several times per sample.
 const SLICE: Duration = Duration::from_micros(150);
 
-pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
+pub fn measure(mut row: Row<'_>, budget: Budget) -> Measured {
     let times = row.contenders.iter_mut().map(|contender| {
         let once = contender.run(1).min(contender.run(1));
         let times = SLICE.as_secs_f64() / once.as_secs_f64().max(1e-9);
@@ -171,11 +171,11 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
     let times: Vec<_> = times.collect();
     let all = row.contenders.len();
     let mut samples = vec![Vec::new(); all];
-    let (mut order, mut dice): (Vec<_>, _) = ((0..all).collect(), Dice::new());
+    let (mut order, mut rng): (Vec<_>, _) = ((0..all).collect(), Rng::new());
     let begun = Instant::now();
-    while begun.elapsed() < patience.each_row || samples[0].len() < patience.least_rounds {
-        // So that nobody always comes after the same one.
-        dice.shuffle(&mut order);
+    while begun.elapsed() < budget.time_per_row || samples[0].len() < budget.min_rounds {
+        // A fixed order would let each contender always follow the same one.
+        rng.shuffle(&mut order);
         for &i in &order {
             let took = row.contenders[i].run(times[i]);
             samples[i].push(took.as_secs_f64() / f64::from(times[i]));
@@ -189,10 +189,10 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
         let (low, median, high) = (at(0.25), at(0.5), at(0.75));
         Ratio { low, median, high }
     };
-    let who = |name: &str| row.contenders.iter().position(|it| it.who == name);
+    let index = |name: &str| row.contenders.iter().position(|it| it.name == name);
     let verdicts = row.goals.into_iter().filter_map(|goal| {
         // A peer may be missing.
-        let ratio = ratio(who(goal.of)?, who(goal.to)?);
+        let ratio = ratio(index(goal.of)?, index(goal.to)?);
         Some(Verdict { goal, ratio })
     });
     let verdicts = verdicts.collect();
@@ -201,7 +201,7 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
         .iter_mut()
         .enumerate()
         .map(|(i, contender)| Figures {
-            who: contender.who,
+            name: contender.name,
             seconds: median(&samples[i]),
             ratio: ratio(i, 0),
             counts: row.is_call.then(|| counts(contender)),
@@ -211,14 +211,14 @@ pub fn measure(mut row: Row<'_>, patience: Patience) -> Measured {
         name: row.name,
         rounds: samples[0].len(),
         verdicts,
-        words: row.words,
+        notes: row.notes,
     }
 }
 
-/// An order that is another each round, and the same in each run: xorshift.
-struct Dice(u64);
+/// A random order for each round, the same in every run: xorshift.
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn new() -> Self {
         Self(0x9e37_79b9_7f4a_7c15)
     }
@@ -234,7 +234,7 @@ impl Dice {
 }
 
 fn counts(contender: &mut Contender<'_>) -> Counts {
-    // What is around the call, and not of it.
+    // The instructions around the call.
     let mut nothing = Contender::new("nothing", || ());
     count::of(&mut || contender.call(), &mut || nothing.call())
 }

@@ -1,4 +1,4 @@
-//! What other libraries make of the same work. The path or the map is the row's, the way is theirs.
+//! The same work by other libraries, each with its own functions, on the row's path or map.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ mod libbpf;
 #[cfg(feature = "libbpf-rs")]
 mod libbpf_rs;
 
-/// Who is to be beaten, where they were built in.
+/// The libraries that goals compare with, if they are in the build.
 pub const NAMES: &[&str] = &["aya", "libbpf-rs"];
 
-macro_rules! of_each {
+macro_rules! for_each_peer {
     ($($(#[$doc:meta])* $call:ident($($name:ident: $type:ty),*);)*) => {
         $($(#[$doc])*
         pub fn $call<'s>($($name: $type),*) -> Vec<Contender<'s>> {
@@ -30,7 +30,7 @@ macro_rules! of_each {
     };
 }
 
-of_each! {
+for_each_peer! {
     open_map(path: &'s Path);
     open_prog(path: &'s Path);
     open_link(path: &'s Path);
@@ -38,11 +38,11 @@ of_each! {
     pin(map: &Map, path: &'s Path);
     lookup(map: &'s Map, key: u32);
     update(map: &'s Map, key: u32);
-    /// All of a map whose values have this sum.
+    /// Reads all elements of a map. Their values have this sum.
     read(map: &'s Map, sum: u64);
     fill(map: &'s Map, keys: &'s [u32], values: &'s [u64]);
-    /// Maps and links.
+    /// Opens maps and links.
     open_all(pins: &'s [(Kind, PathBuf)]);
-    /// Looks for each pin, and makes a map and pins it, as it is not there; then `undo`, unmeasured.
+    /// Tries to open each pin, which does not exist, then creates and pins a map. `undo` is not measured.
     make_all(paths: &'s [PathBuf], undo: &'s dyn Fn());
 }

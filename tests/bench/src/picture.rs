@@ -1,11 +1,11 @@
-//! The picture: of each row, what each contender takes, as so many times what the raw calls take.
+//! The picture: the time of each contender of each row, relative to the raw calls.
 
 use std::fmt::Write as _;
 
 use crate::pairs::Measured;
 use crate::report;
 
-/// Whose marks are filled; the last is on top.
+/// Contenders with filled marks. The last is drawn on top.
 const COLOURS: [(&str, &str); 5] = [
     ("bpftool", "#e67e22"),
     ("libbpf", "#8e44ad"),
@@ -13,16 +13,16 @@ const COLOURS: [(&str, &str); 5] = [
     ("aya", "#2980b9"),
     ("bpf-pin", "#c0392b"),
 ];
-/// Hollow marks, of other ways: by what their names begin with.
+/// Hollow marks of variants, by the prefix of their names.
 const VARIANTS: [(&str, &str); 3] = [("raw", "#555555"), ("bpf-pin", "#c0392b"), ("", "#95a5a6")];
 const LEFT: f64 = 490.0;
 const WIDTH: f64 = 760.0;
 const TOP: f64 = 78.0;
 const LINE: f64 = 34.0;
-/// The ends of the scale. What is beyond them has its number written out.
+/// The ends of the scale. Marks beyond them are labelled with the ratio.
 const LEAST: f64 = 0.7;
 const MOST: f64 = 4.0;
-/// Up to here the scale is linear, and wide: goals are some hundredths. From here on it is logarithmic.
+/// Up to here the scale is linear and wide, because goals differ by hundredths. Beyond it is logarithmic.
 const NEAR: f64 = 1.3;
 const NEAR_WIDTH: f64 = 0.72 * WIDTH;
 const TICKS: [f64; 10] = [0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 2.0, 3.0, 4.0];
@@ -38,31 +38,30 @@ pub fn draw(rows: &[Measured]) -> String {
     let bottom = TOP + LINE * rows.len() as f64;
     let (width, height) = (LEFT + WIDTH + 40.0, bottom + 24.0);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
-    let mut text = |at: (f64, f64), anchor: &str, colour: &str, words: &str| {
-        let words = words.replace('&', "&amp;").replace('<', "&lt;");
+    let mut text = |at: (f64, f64), anchor: &str, colour: &str, content: &str| {
+        let content = content.replace('&', "&amp;").replace('<', "&lt;");
         let (x, y) = at;
         let _ = writeln!(
             svg,
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>"
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{content}</text>"
         );
     };
     text(
         (8.0, 18.0),
         "start",
         "black",
-        "times what the raw calls take",
+        "time relative to the raw calls",
     );
-    for (number, (who, colour)) in COLOURS.iter().rev().enumerate() {
+    for (number, (name, colour)) in COLOURS.iter().rev().enumerate() {
         let at = (LEFT + 88.0 * number as f64, 18.0);
-        text(at, "start", colour, &format!("● {who}"));
+        text(at, "start", colour, &format!("● {name}"));
     }
-    let words = "○ another way of the raw calls (dark grey), of bpf-pin (red) or of std (light grey); \
-                 | a goal of bpf-pin against raw. The scale is linear up to 1.3, then logarithmic.";
-    text((8.0, 38.0), "start", "#555555", words);
+    let legend = "○ a variant of the raw calls (dark grey), of bpf-pin (red) or of std (light grey); | a goal of \
+     bpf-pin relative to raw. The scale is linear up to 1.3, then logarithmic.";
+    text((8.0, 38.0), "start", "#555555", legend);
     for tick in TICKS {
         for y in [TOP - 8.0, bottom + 18.0] {
             text((x(tick), y), "middle", "black", &format!("{tick}"));
@@ -81,7 +80,7 @@ pub fn draw(rows: &[Measured]) -> String {
     }
     for (number, row) in rows.iter().enumerate() {
         let y = TOP + LINE * number as f64 + LINE / 2.0;
-        // Against the first of the raw calls: other goals have no place on this scale.
+        // Only goals relative to the first raw contender fit this scale.
         let goals = row.verdicts.iter().map(|verdict| &verdict.goal);
         let goals = goals.filter(|goal| goal.of.starts_with("bpf-pin") && goal.to == "raw");
         for goal in goals.filter(|goal| (LEAST..=MOST).contains(&goal.most)) {
@@ -95,17 +94,17 @@ pub fn draw(rows: &[Measured]) -> String {
             .figures
             .iter()
             .skip(1)
-            .map(|it| (rank(it.who), it))
+            .map(|it| (rank(it.name), it))
             .collect();
         marks.sort_by_key(|(rank, _)| *rank);
-        // Names of variants are side by side above the line and below it.
+        // Names of variants are placed above or below the line.
         let mut named = [LEFT, LEFT];
         for (rank, figures) in marks {
             let ratio = figures.ratio;
             let (low, at, high) = (x(ratio.low), x(ratio.median), x(ratio.high));
             let (colour, radius, fill) = match rank.checked_sub(COLOURS.len()) {
                 None => (COLOURS[rank].1, 4.5, COLOURS[rank].1),
-                // Around what it may be as dear as.
+                // Larger, to stay visible around a filled mark.
                 Some(rank) => (VARIANTS[rank].1, 7.0, "none"),
             };
             let _ = writeln!(
@@ -113,18 +112,18 @@ pub fn draw(rows: &[Measured]) -> String {
                 "<line x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{y}\" y2=\"{y}\" stroke=\"{colour}\" \
                  stroke-width=\"2\"/><circle cx=\"{at:.1}\" cy=\"{y}\" r=\"{radius}\" stroke=\"{colour}\" \
                  stroke-width=\"1.5\" fill=\"{fill}\"><title>{} {:.2}</title></circle>",
-                figures.who, ratio.median
+                figures.name, ratio.median
             );
             if rank >= COLOURS.len() {
-                // Whose it is the colour tells.
+                // The colour shows the library.
                 let name = ["bpf-pin", "raw"]
                     .iter()
-                    .find_map(|whose| figures.who.strip_prefix(whose))
-                    .unwrap_or(figures.who)
+                    .find_map(|library| figures.name.strip_prefix(library))
+                    .unwrap_or(figures.name)
                     .trim_start_matches([',', ' ']);
                 let width = 5.0 * name.len() as f64;
                 let free = named.iter().position(|end| at - width / 2.0 > *end);
-                // The one that overlaps less.
+                // The place with less overlap.
                 let place = free.unwrap_or(usize::from(named[1] < named[0]));
                 named[place] = at + width / 2.0 + 4.0;
                 let y = [y - 9.0, y + 15.0][place];
@@ -151,13 +150,13 @@ pub fn draw(rows: &[Measured]) -> String {
     svg + "</svg>\n"
 }
 
-/// Who is drawn over whom: peers, the library, and around them the variants.
-fn rank(who: &str) -> usize {
-    let known = COLOURS.iter().position(|(known, _)| *known == who);
+/// The drawing order: other libraries, bpf-pin, then the variants.
+fn rank(name: &str) -> usize {
+    let known = COLOURS.iter().position(|(known, _)| *known == name);
     known.unwrap_or_else(|| {
         let of = VARIANTS
             .iter()
-            .position(|(begin, _)| who.starts_with(begin));
+            .position(|(begin, _)| name.starts_with(begin));
         COLOURS.len() + of.unwrap_or_default()
     })
 }

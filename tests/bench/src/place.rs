@@ -1,4 +1,4 @@
-//! A bpffs of the bench's own, under a path as users have one, that nobody else sees.
+//! A bpffs that only the bench sees, at a path of typical length.
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -12,26 +12,26 @@ use rustix::thread::{CapabilitySet, UnshareFlags, capabilities, unshare_unsafe};
 use crate::Failure;
 
 pub struct Place {
-    /// What is mounted in it goes with the namespace, it itself with the bench.
+    /// Removed with the bench. The mounts in it end with the namespace.
     directory: tempfile::TempDir,
     pub root: PathBuf,
 }
 
-/// Whether this thread may have mounts of its own.
-pub fn may_be_made() -> Result<(), Failure> {
+/// Fails unless this thread may create a mount namespace.
+pub fn check_privilege() -> Result<(), Failure> {
     match capabilities(None)?
         .effective
         .contains(CapabilitySet::SYS_ADMIN)
     {
         true => Ok(()),
-        false => Err("a mount namespace takes CAP_SYS_ADMIN: be root".into()),
+        false => Err("a mount namespace needs CAP_SYS_ADMIN: run as root".into()),
     }
 }
 
 impl Place {
     pub fn new() -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
-        // SAFETY: only this process's view of mounts and networks changes; it has one thread.
+        // SAFETY: this process has one thread, and only its mounts and networks change.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWNET) }
             .map_err(|errno| format!("a mount and a network namespace: {errno}"))?;
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -43,7 +43,7 @@ impl Place {
         Ok(Self { directory, root })
     }
 
-    /// Another bpffs, on a mount that follows no symbolic links.
+    /// Mounts another bpffs that follows no symbolic links.
     pub fn nosymfollow(&self) -> Result<Mounted, Failure> {
         let path = self.directory.path().join("nosymfollow");
         std::fs::create_dir_all(&path)?;
@@ -56,12 +56,12 @@ impl Place {
         self.root.join(name)
     }
 
-    /// Where other mounts may be made.
+    /// A directory for other mounts.
     pub fn mount_point(&self) -> PathBuf {
         self.directory.path().join("mounts")
     }
 
-    /// An empty directory.
+    /// Creates an empty directory.
     pub fn dir(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.at(name);
         std::fs::create_dir_all(&path)?;
@@ -75,7 +75,7 @@ impl Drop for Place {
     }
 }
 
-/// Until it is dropped.
+/// A bpffs that is unmounted on drop.
 pub struct Mounted {
     pub path: PathBuf,
 }
@@ -86,8 +86,8 @@ impl Drop for Mounted {
     }
 }
 
-/// A path at an address that is a multiple of 64: how many instructions the C library takes to copy it
-/// depends on that.
+/// Returns the path at an address that is a multiple of 64: the number of instructions of the C library's copy depends
+/// on the address.
 pub fn aligned(path: &Path) -> &'static Path {
     #[derive(Clone, Copy)]
     #[repr(align(64))]
@@ -99,7 +99,7 @@ pub fn aligned(path: &Path) -> &'static Path {
         line.0[..chunk.len()].copy_from_slice(chunk);
     }
     let lines = Box::leak(lines.into_boxed_slice());
-    // SAFETY: the lines are as many bytes or more, one behind the other, and stay.
+    // SAFETY: the lines are contiguous, have at least this many bytes and are never freed.
     let bytes = unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), bytes.len()) };
     Path::new(OsStr::from_bytes(bytes))
 }
@@ -108,7 +108,7 @@ pub fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
 }
 
-/// From u32 to u64.
+/// Creates a hash map from u32 to u64.
 pub fn hash(max_entries: u32) -> Result<Map, Failure> {
     Ok(MapSpec::new(MapType::HASH, 4, 8, max_entries).create()?)
 }

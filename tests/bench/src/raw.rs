@@ -1,4 +1,4 @@
-//! The bare syscalls, as tightly as one writes them by hand: what all else is measured against.
+//! The bare syscalls, written by hand and as tight as possible: the reference of every measurement.
 
 use std::ffi::CStr;
 use std::io;
@@ -14,9 +14,9 @@ fn failed(what: &str) -> ! {
 
 /// # Safety
 ///
-/// As [`bpf`]: every address in `attr` is what `cmd` wants there.
+/// As for [`bpf`]: every address in `attr` is valid for `cmd`.
 unsafe fn call<A>(cmd: abi::bpf_cmd, attr: &mut A, size: usize) -> i32 {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { bpf(cmd, (&raw mut *attr).cast(), size as u32) as i32 }
 }
 
@@ -27,7 +27,7 @@ unsafe fn owned(fd: i32, what: &str) -> OwnedFd {
     if fd < 0 {
         failed(what);
     }
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -41,7 +41,7 @@ pub fn get(path: &CStr) -> OwnedFd {
     try_get(path).unwrap_or_else(|| failed("BPF_OBJ_GET"))
 }
 
-/// None where it fails.
+/// Returns None on failure.
 pub fn try_get(path: &CStr) -> Option<OwnedFd> {
     let mut attr = bpf_attr_obj {
         pathname: path.as_ptr() as u64,
@@ -124,10 +124,10 @@ pub fn rename_at(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) {
     done(result, "renameat2");
 }
 
-/// `readlinkat(2)`: whether it is a symbolic link.
+/// `readlinkat(2)`: returns whether it is a symbolic link.
 pub fn is_link_at(dir: i32, name: &CStr) -> bool {
     let mut byte = 0;
-    // SAFETY: the name ends with a NUL; there is room for one byte.
+    // SAFETY: the name ends with a NUL, and the buffer has one byte.
     let read = unsafe { libc::readlinkat(dir, name.as_ptr(), &mut byte, 1) };
     match read {
         -1 if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => false,
@@ -138,7 +138,7 @@ pub fn is_link_at(dir: i32, name: &CStr) -> bool {
 
 /// # Safety
 ///
-/// `T` is an info struct of the kernel, which takes any bytes and has no address that is not zero.
+/// `T` is an info struct of the kernel. Any bytes are valid for it, and its default has only null addresses.
 unsafe fn info<T: Default>(fd: BorrowedFd<'_>) -> T {
     let mut info = T::default();
     let mut attr = bpf_attr_info {
@@ -146,7 +146,7 @@ unsafe fn info<T: Default>(fd: BorrowedFd<'_>) -> T {
         info_len: size_of::<T>() as u32,
         info: &raw mut info as u64,
     };
-    // SAFETY: info is as long as said.
+    // SAFETY: info has the size that is passed.
     let result = unsafe {
         call(
             abi::BPF_OBJ_GET_INFO_BY_FD,
@@ -158,36 +158,36 @@ unsafe fn info<T: Default>(fd: BorrowedFd<'_>) -> T {
     info
 }
 
-/// A batch of no elements, which is ENOTSUPP of a map whose type has no batches and EINVAL of what is no map.
+/// An empty batch fails with ENOTSUPP for a map of a type without batches, and with EINVAL for other objects.
 pub fn answers_as_map(fd: BorrowedFd<'_>) -> bool {
     let mut attr = bpf_attr_batch {
         map_fd: fd.as_raw_fd() as u32,
         ..bpf_attr_batch::zeroed()
     };
     let size = size_of::<bpf_attr_batch>();
-    // SAFETY: there are no elements, and so no addresses.
+    // SAFETY: an empty batch has no addresses.
     let result = unsafe { call(abi::BPF_MAP_LOOKUP_BATCH, &mut attr, size) };
     result == 0 || io::Error::last_os_error().raw_os_error() == Some(524)
 }
 
 pub fn map_info(fd: BorrowedFd<'_>) -> abi::bpf_map_info {
-    // SAFETY: such a struct.
+    // SAFETY: it is an info struct.
     unsafe { info(fd) }
 }
 
 pub fn prog_info(fd: BorrowedFd<'_>) -> abi::bpf_prog_info {
-    // SAFETY: such a struct.
+    // SAFETY: it is an info struct.
     unsafe { info(fd) }
 }
 
 pub fn link_info(fd: BorrowedFd<'_>) -> abi::bpf_link_info {
-    // SAFETY: such a struct.
+    // SAFETY: it is an info struct.
     unsafe { info(fd) }
 }
 
 pub fn create_map(attr: &abi::bpf_attr_map_create) -> OwnedFd {
     let mut attr = *attr;
-    // SAFETY: the callers set no address; MAP_CREATE returns a new descriptor.
+    // SAFETY: the callers set no address. MAP_CREATE returns a new descriptor.
     unsafe {
         let fd = call(
             abi::BPF_MAP_CREATE,
@@ -198,7 +198,7 @@ pub fn create_map(attr: &abi::bpf_attr_map_create) -> OwnedFd {
     }
 }
 
-/// Of a map from u32 to u64.
+/// For a map from u32 to u64.
 pub fn lookup(map: BorrowedFd<'_>, key: &u32) -> Option<u64> {
     let mut value = 0u64;
     let mut attr = bpf_attr_map_elem {
@@ -207,7 +207,7 @@ pub fn lookup(map: BorrowedFd<'_>, key: &u32) -> Option<u64> {
         value: &raw mut value as u64,
         ..bpf_attr_map_elem::zeroed()
     };
-    // SAFETY: key and value are as long as the map's.
+    // SAFETY: key and value have the sizes of the map.
     let result = unsafe {
         call(
             abi::BPF_MAP_LOOKUP_ELEM,
@@ -218,7 +218,7 @@ pub fn lookup(map: BorrowedFd<'_>, key: &u32) -> Option<u64> {
     (result >= 0).then_some(value)
 }
 
-/// Of a map from u32 to u64.
+/// For a map from u32 to u64.
 pub fn update(map: BorrowedFd<'_>, key: &u32, value: &u64) {
     let mut attr = bpf_attr_map_elem {
         map_fd: map.as_raw_fd() as u32,
@@ -226,7 +226,7 @@ pub fn update(map: BorrowedFd<'_>, key: &u32, value: &u64) {
         value: &raw const *value as u64,
         ..bpf_attr_map_elem::zeroed()
     };
-    // SAFETY: key and value are as long as the map's.
+    // SAFETY: key and value have the sizes of the map.
     let result = unsafe {
         call(
             abi::BPF_MAP_UPDATE_ELEM,
@@ -237,7 +237,7 @@ pub fn update(map: BorrowedFd<'_>, key: &u32, value: &u64) {
     done(result, "BPF_MAP_UPDATE_ELEM");
 }
 
-/// All of a hash map from u32 to u64, `keys.len()` elements at a time.
+/// Reads all elements of a hash map from u32 to u64, `room` elements at a time.
 pub fn read_by_batch(map: BorrowedFd<'_>, room: usize, mut each: impl FnMut(&[u32], &[u64])) {
     let (mut keys, mut values) = (vec![0u32; room], vec![0u64; room]);
     let (mut from, mut cursor, mut begun) = (0u32, 0u32, false);
@@ -251,7 +251,7 @@ pub fn read_by_batch(map: BorrowedFd<'_>, room: usize, mut each: impl FnMut(&[u3
             map_fd: map.as_raw_fd() as u32,
             ..bpf_attr_batch::zeroed()
         };
-        // SAFETY: keys and values have room for count elements, the cursors for a hash's.
+        // SAFETY: keys and values have space for count elements, and the cursors for the position in a hash map.
         let result = unsafe {
             call(
                 abi::BPF_MAP_LOOKUP_BATCH,
@@ -272,7 +272,7 @@ pub fn read_by_batch(map: BorrowedFd<'_>, room: usize, mut each: impl FnMut(&[u3
     }
 }
 
-/// Elements of a map from u32 to u64.
+/// Updates elements of a map from u32 to u64.
 pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u64]) {
     assert_eq!(keys.len(), values.len());
     let mut attr = bpf_attr_batch {
@@ -293,7 +293,7 @@ pub fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: &[u64]) {
     done(result, "BPF_MAP_UPDATE_BATCH");
 }
 
-/// Elements of a map with keys of u32, all of them there.
+/// Deletes existing elements of a map with u32 keys.
 pub fn delete_batch(map: BorrowedFd<'_>, keys: &[u32]) {
     let mut attr = bpf_attr_batch {
         keys: keys.as_ptr() as u64,
@@ -312,14 +312,14 @@ pub fn delete_batch(map: BorrowedFd<'_>, keys: &[u32]) {
     done(result, "BPF_MAP_DELETE_BATCH");
 }
 
-/// `getdents64(2)` to the end, with `room` bytes at a time.
+/// Reads a directory to its end with `getdents64(2)`, into the buffer `room`.
 pub fn each_name(dir: BorrowedFd<'_>, room: &mut [u8], mut each: impl FnMut(&CStr, u8)) {
     // ino64, off64 and reclen: u16, type: u8, then the name.
     const RECLEN: usize = offset_of!(libc::dirent64, d_reclen);
     const TYPE: usize = offset_of!(libc::dirent64, d_type);
     const NAME: usize = offset_of!(libc::dirent64, d_name);
     loop {
-        // SAFETY: the room is as long as said.
+        // SAFETY: the buffer has the length that is passed.
         let len = unsafe {
             libc::syscall(
                 libc::SYS_getdents64,

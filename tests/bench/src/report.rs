@@ -1,4 +1,4 @@
-//! What was measured, as a table for people, as JSON, and as a page with a picture.
+//! The results as text, as JSON, and as a page with a picture.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,15 +10,15 @@ use crate::bench::Bench;
 use crate::pairs::{Figures, Measured, Outcome, Ratio, Verdict};
 use crate::{Failure, machine, picture};
 
-/// The contenders that have a column, in the page's tables.
+/// The contenders with a column in the page's tables.
 const COLUMNS: [&str; 5] = ["raw", "bpf-pin", "aya", "libbpf-rs", "libbpf"];
 
-/// One row, as soon as it is there.
+/// Prints one row.
 pub fn print(measured: &Measured) {
     println!("\n{} ({} rounds)", measured.name, measured.rounds);
     for figures in &measured.figures {
         let (time, ratio) = (time(figures.seconds), figures.ratio);
-        print!("  {:22} {time:>10} {:>24}", figures.who, spread(ratio));
+        print!("  {:22} {time:>10} {:>24}", figures.name, spread(ratio));
         if let Some(counts) = &figures.counts {
             let (allocations, syscalls) = (counts.allocations, counts.syscalls.len());
             let instructions = counts.instructions;
@@ -36,27 +36,26 @@ pub fn print(measured: &Measured) {
     }
 }
 
-/// The machine and what is built in, as a head.
+/// Prints the machine and the versions.
 pub fn head() {
     for (name, is) in machine::facts() {
         println!("{name}: {is}");
     }
     if cfg!(not(feature = "libbpf-rs")) {
         println!(
-            "libbpf-rs and libbpf are left out, for they are built from C. With them, if it is not there: \
-             apt-get install gcc make pkg-config libelf-dev zlib1g-dev; \
-             cargo bench -p bpf-pin-bench --features libbpf-rs"
+            "libbpf-rs and libbpf are left out, because they are built from C. To include them: apt-get install \
+             gcc make pkg-config libelf-dev zlib1g-dev; cargo bench -p bpf-pin-bench --features libbpf-rs"
         );
     }
 }
 
-/// Where the JSON is; and the page anew, where that was asked for.
+/// Writes the JSON, and with --record the page.
 pub fn finish(bench: &Bench) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(&as_json(bench))?;
-    // What somebody reads is to be what was measured.
+    // Check that it can be read.
     let read: Value = serde_json::from_str(&json)?;
     if read["rows"].as_array().map(Vec::len) != Some(bench.measured.len()) {
-        return Err("the JSON has not all rows".into());
+        return Err("the JSON lacks rows".into());
     }
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bpf-pin-bench.json");
     fs::write(&path, &json)?;
@@ -69,8 +68,8 @@ pub fn finish(bench: &Bench) -> Result<(), Failure> {
         )?;
         let path = directory.join("BENCHMARKS.md");
         let page = fs::read_to_string(&path)?;
-        let (before, rest) = page.split_once(BEGIN).ok_or("no place for the table")?;
-        let (_, after) = rest.split_once(END).ok_or("no end of the table")?;
+        let (before, rest) = page.split_once(BEGIN).ok_or("no begin mark")?;
+        let (_, after) = rest.split_once(END).ok_or("no end mark")?;
         let table = table(bench);
         fs::write(path, format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))?;
     }
@@ -96,7 +95,7 @@ fn as_json(bench: &Bench) -> Value {
             })
         });
         json!({
-            "who": it.who,
+            "name": it.name,
             "seconds": it.seconds,
             "ratio": ratio(it.ratio),
             "counts": counts,
@@ -120,16 +119,16 @@ fn as_json(bench: &Bench) -> Value {
         })
     });
     let rows: Vec<_> = rows.collect();
-    let words: serde_json::Map<_, _> = bench
+    let results: serde_json::Map<_, _> = bench
         .facts
         .iter()
-        .map(|(name, words)| (name.clone(), json!(words)))
+        .map(|(name, text)| (name.clone(), json!(text)))
         .collect();
     let busy = json!({ "before": bench.load, "after": machine::load() });
-    json!({ "machine": facts, "load": busy, "rows": rows, "facts": words })
+    json!({ "machine": facts, "load": busy, "rows": rows, "facts": results })
 }
 
-/// The page's part that is measured.
+/// The generated part of the page.
 fn table(bench: &Bench) -> String {
     let mut text = String::new();
     let facts = machine::facts();
@@ -142,22 +141,23 @@ fn table(bench: &Bench) -> String {
         "{}; load average before {before}, after {after}.\n\n",
         facts.join("; ")
     );
-    text += "| work | raw | bpf-pin | aya | libbpf-rs | libbpf | others | rounds |\n|---|---|---|---|---|---|---|---|\n";
+    text += "| work | raw | bpf-pin | aya | libbpf-rs | libbpf | others | rounds \
+     |\n|---|---|---|---|---|---|---|---|\n";
     for row in &bench.measured {
-        let cell = |who: &str| match row.figures.iter().find(|it| it.who == who) {
+        let cell = |name: &str| match row.figures.iter().find(|it| it.name == name) {
             None => String::new(),
-            Some(it) if it.who == row.figures[0].who => time(it.seconds),
+            Some(it) if it.name == row.figures[0].name => time(it.seconds),
             Some(it) => spread(it.ratio),
         };
-        let others = row.figures.iter().filter(|it| !COLUMNS.contains(&it.who));
+        let others = row.figures.iter().filter(|it| !COLUMNS.contains(&it.name));
         let others: Vec<_> = others
-            .map(|it| format!("{} {}", it.who, spread(it.ratio)))
+            .map(|it| format!("{} {}", it.name, spread(it.ratio)))
             .collect();
         let cells = COLUMNS.map(cell).join(" | ");
         let (others, rounds) = (others.join("; "), row.rounds);
         let _ = writeln!(text, "| {} | {cells} | {others} | {rounds} |", row.name);
     }
-    text += "\nOf one call, allocations / syscalls / instructions in user space:\n\n";
+    text += "\nAllocations / syscalls / user-space instructions of one call:\n\n";
     text += "| call | raw | bpf-pin | aya | libbpf-rs | libbpf | others |\n|---|---|---|---|---|---|---|\n";
     for row in &bench.measured {
         let counts = |figures: &Figures| {
@@ -168,12 +168,17 @@ fn table(bench: &Bench) -> String {
                 counts.instructions
             ))
         };
-        let of = |who: &str| row.figures.iter().find(|it| it.who == who).and_then(counts);
+        let of = |name: &str| {
+            row.figures
+                .iter()
+                .find(|it| it.name == name)
+                .and_then(counts)
+        };
         if of("raw").is_some() {
-            let cells = COLUMNS.map(|who| of(who).unwrap_or_default()).join(" | ");
-            let others = row.figures.iter().filter(|it| !COLUMNS.contains(&it.who));
+            let cells = COLUMNS.map(|name| of(name).unwrap_or_default()).join(" | ");
+            let others = row.figures.iter().filter(|it| !COLUMNS.contains(&it.name));
             let others: Vec<_> = others
-                .filter_map(|it| Some(format!("{} {}", it.who, counts(it)?)))
+                .filter_map(|it| Some(format!("{} {}", it.name, counts(it)?)))
                 .collect();
             let others = others.join("; ");
             let _ = writeln!(text, "| {} | {cells} | {others} |", row.name);
@@ -181,8 +186,8 @@ fn table(bench: &Bench) -> String {
     }
     text += &instructions(bench);
     text += "\n";
-    for (name, words) in &bench.facts {
-        let _ = writeln!(text, "- {name}: {words}");
+    for (name, result) in &bench.facts {
+        let _ = writeln!(text, "- {name}: {result}");
     }
     let verdicts = bench.measured.iter().flat_map(|row| &row.verdicts);
     let all = verdicts.clone().count();
@@ -194,12 +199,12 @@ fn table(bench: &Bench) -> String {
     let undecided = all - reached - missed;
     let _ = writeln!(
         text,
-        "\nOf {all} goals of time {reached} are reached, {missed} are missed, and {undecided} are undecided: the \
-         middle half of the rounds lies on both sides.\n"
+        "\n{reached} of {all} time goals are reached, {missed} are missed and {undecided} are undecided: the \
+         middle half of the rounds lies on both sides of the goal.\n"
     );
     let mut before = None;
     for row in &bench.measured {
-        let is_as_above = before.replace(row.words) == Some(row.words);
+        let is_as_above = before.replace(row.notes) == Some(row.notes);
         let said = |outcome: Outcome, how: &str| {
             let those = row.verdicts.iter().filter(|it| it.outcome() == outcome);
             let those: Vec<_> = those.map(goal).collect();
@@ -208,7 +213,7 @@ fn table(bench: &Bench) -> String {
         let missed = said(Outcome::Missed, "**Missed**");
         let why = match missed {
             Some(_) if is_as_above => "Why: as above.",
-            Some(_) => row.words.why,
+            Some(_) => row.notes.why,
             None => "",
         };
         let all: Vec<_> = [
@@ -222,7 +227,7 @@ fn table(bench: &Bench) -> String {
         let raw = if is_as_above {
             "as above"
         } else {
-            row.words.raw
+            row.notes.raw
         };
         let line = format!("- **{}**. raw: {raw}. {}{why}", row.name, all.concat());
         let _ = writeln!(text, "{}", line.trim_end());
@@ -230,25 +235,25 @@ fn table(bench: &Bench) -> String {
     text
 }
 
-/// Whether what opens by a path takes as few as was hoped for.
+/// The instructions of the calls that open by path, beside their goal.
 fn instructions(bench: &Bench) -> String {
     let opens = bench
         .measured
         .iter()
         .filter(|row| row.name.starts_with("open a "));
     let opens = opens.filter_map(|row| {
-        let figures = row.figures.iter().find(|it| it.who == "bpf-pin")?;
+        let figures = row.figures.iter().find(|it| it.name == "bpf-pin")?;
         let count = figures.counts.as_ref()?.instructions;
         Some(format!("{} {count}", row.name))
     });
     let opens: Vec<_> = opens.collect();
     format!(
-        "\nTo open by a path was to take {INSTRUCTIONS} instructions or fewer: {}. Why: below, under How.\n",
+        "\nGoal for opening by path, at most {INSTRUCTIONS} instructions: {}. See below, under How.\n",
         opens.join("; ")
     )
 }
 
-/// The most that a call was to take.
+/// The goal for a call that opens by path.
 const INSTRUCTIONS: u64 = 150;
 
 /// "bpf-pin 1.01 × raw (at most 1.02)"

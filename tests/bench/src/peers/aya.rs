@@ -1,4 +1,4 @@
-//! aya: maps and programs as types of their own.
+//! aya.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use bpf_pin::{Kind, Map};
 
 use crate::pairs::Contender;
 
-const WHO: &str = "aya";
+const NAME: &str = "aya";
 
 pub fn open_map<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || drop(MapData::from_pin(path).expect("a map")))
+    Contender::new(NAME, move || drop(MapData::from_pin(path).expect("a map")))
 }
 
 pub fn open_prog<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         drop(SocketFilter::from_pin(path).expect("a program"));
     })
 }
 
 pub fn open_link<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         drop(PinnedLink::from_pin(path).expect("a link"))
     })
 }
@@ -39,10 +39,10 @@ fn hash(map: &Map) -> HashMap<MapData, u32, u64> {
     HashMap::try_from(map).expect("a hash map")
 }
 
-/// A map has no unpin here.
+/// aya's maps have no unpin.
 pub fn pin<'s>(map: &Map, path: &'s Path) -> Contender<'s> {
     let map = data(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         map.pin(path).expect("a pin");
         std::fs::remove_file(path).expect("a pin that was there");
     })
@@ -50,30 +50,30 @@ pub fn pin<'s>(map: &Map, path: &'s Path) -> Contender<'s> {
 
 pub fn lookup<'s>(map: &Map, key: u32) -> Contender<'s> {
     let map = hash(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         assert_eq!(map.get(&key, 0).expect("a value"), u64::from(key));
     })
 }
 
 pub fn update<'s>(map: &Map, key: u32) -> Contender<'s> {
     let mut map = hash(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         map.insert(key, u64::from(key), 0).expect("an update");
     })
 }
 
 pub fn read<'s>(map: &Map, sum: u64) -> Contender<'s> {
     let map = hash(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         let seen: u64 = map.iter().map(|entry| entry.expect("an entry").1).sum();
         assert_eq!(seen, sum);
     })
 }
 
-/// It has no batches.
+/// aya has no batches.
 pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> {
     let mut map = hash(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         for (key, value) in keys.iter().zip(values) {
             map.insert(key, value, 0).expect("an update");
         }
@@ -81,7 +81,7 @@ pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> 
 }
 
 pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         for (kind, path) in pins {
             match kind {
                 Kind::Link => drop(PinnedLink::from_pin(path).expect("a link")),
@@ -92,7 +92,7 @@ pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
 }
 
 pub fn make_all<'s>(paths: &'s [PathBuf], undo: &'s dyn Fn()) -> Contender<'s> {
-    Contender::timed(WHO, move || {
+    Contender::timed(NAME, move || {
         let begun = Instant::now();
         for path in paths {
             assert!(MapData::from_pin(path).is_err());

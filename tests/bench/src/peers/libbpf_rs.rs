@@ -1,4 +1,4 @@
-//! libbpf-rs: libbpf in Rust.
+//! libbpf-rs.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,23 +9,23 @@ use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType, Program};
 use crate::pairs::Contender;
 use crate::rows::BATCH;
 
-const WHO: &str = "libbpf-rs";
+const NAME: &str = "libbpf-rs";
 
 pub fn open_map<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         drop(MapHandle::from_pinned_path(path).expect("a map"));
     })
 }
 
-/// `ProgramHandle` asks for more; this is all that it has for a plain descriptor.
+/// The cheapest call of libbpf-rs that opens a program. `ProgramHandle` requests more.
 pub fn open_prog<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         drop(Program::fd_from_pinned_path(path).expect("a program"));
     })
 }
 
 pub fn open_link<'s>(path: &'s Path) -> Contender<'s> {
-    Contender::new(WHO, move || drop(Link::open(path).expect("a link")))
+    Contender::new(NAME, move || drop(Link::open(path).expect("a link")))
 }
 
 fn handle(map: &Map) -> MapHandle {
@@ -35,7 +35,7 @@ fn handle(map: &Map) -> MapHandle {
 
 pub fn pin<'s>(map: &Map, path: &'s Path) -> Contender<'s> {
     let mut map = handle(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         map.pin(path).expect("a pin");
         map.unpin(path).expect("a pin that was there");
     })
@@ -43,7 +43,7 @@ pub fn pin<'s>(map: &Map, path: &'s Path) -> Contender<'s> {
 
 pub fn lookup<'s>(map: &Map, key: u32) -> Contender<'s> {
     let map = handle(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         let found = map.lookup(&key.to_ne_bytes(), MapFlags::ANY);
         let value = found.expect("a lookup").expect("a value");
         assert_eq!(*value, u64::from(key).to_ne_bytes());
@@ -52,7 +52,7 @@ pub fn lookup<'s>(map: &Map, key: u32) -> Contender<'s> {
 
 pub fn update<'s>(map: &Map, key: u32) -> Contender<'s> {
     let map = handle(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         let value = u64::from(key).to_ne_bytes();
         let updated = map.update(&key.to_ne_bytes(), &value, MapFlags::ANY);
         updated.expect("an update");
@@ -61,10 +61,9 @@ pub fn update<'s>(map: &Map, key: u32) -> Contender<'s> {
 
 pub fn read<'s>(map: &Map, sum: u64) -> Contender<'s> {
     let map = handle(map);
-    // In one batch: its iterator takes any batch that is not full for the last one, and hardly one of
-    // a hash map is full.
+    // One batch: the iterator ends at the first batch that is not full, and batches of a hash map rarely are.
     let room = map.max_entries();
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         let all = map.lookup_batch(room, MapFlags::ANY, MapFlags::ANY);
         let values = all.expect("batches").map(|(_, value)| {
             let value: [u8; 8] = value.try_into().expect("8 bytes");
@@ -76,7 +75,7 @@ pub fn read<'s>(map: &Map, sum: u64) -> Contender<'s> {
 
 pub fn fill<'s>(map: &Map, keys: &'s [u32], values: &'s [u64]) -> Contender<'s> {
     let map = handle(map);
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
             let count = keys.len() as u32;
             let bytes = (bytes_of(keys), bytes_of(values));
@@ -91,7 +90,7 @@ fn bytes_of<T: bpf_pin::bytemuck::Pod>(of: &[T]) -> &[u8] {
 }
 
 pub fn open_all<'s>(pins: &'s [(Kind, PathBuf)]) -> Contender<'s> {
-    Contender::new(WHO, move || {
+    Contender::new(NAME, move || {
         for (kind, path) in pins {
             match kind {
                 Kind::Link => drop(Link::open(path).expect("a link")),
@@ -106,7 +105,7 @@ pub fn make_all<'s>(paths: &'s [PathBuf], undo: &'s dyn Fn()) -> Contender<'s> {
         sz: size_of::<libbpf_sys::bpf_map_create_opts>() as _,
         ..Default::default()
     };
-    Contender::timed(WHO, move || {
+    Contender::timed(NAME, move || {
         let begun = Instant::now();
         for path in paths {
             assert!(MapHandle::from_pinned_path(path).is_err());

@@ -1,4 +1,4 @@
-//! Names in a directory that is held open.
+//! Names in an open directory.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use bpf_pin::{Map, PinDir};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words, goal};
+use crate::pairs::{Contender, Notes, goal};
 use crate::place::{aligned, c_path, hash};
 use crate::{Failure, peers, raw};
 
@@ -30,7 +30,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let other = bench.place.nosymfollow()?;
     let dir = PinDir::create(other.path.join(DEEP), 0o700)?;
     dir.pin(&map, NAME)?;
-    open_unfollowed(bench, &dir);
+    open_nosymfollow(bench, &dir);
     Ok(())
 }
 
@@ -60,11 +60,12 @@ fn pin(bench: &mut Bench, dir: &PinDir, map: &Map) {
         goal("bpf-pin", "raw with the check", 1.02),
         goal("bpf-pin, no check", "raw", 1.02),
     ];
-    let words = Words {
-        raw: "BPF_OBJ_PIN and unlinkat; with the check info, readlink, BPF_OBJ_GET, info and close between them",
-        why: "The check whose pin it is takes these five syscalls; PinDir::unlink does without.",
+    let notes = Notes {
+        raw: "BPF_OBJ_PIN, unlinkat. The variant with the check makes info, readlink, BPF_OBJ_GET, info and close \
+              between them",
+        why: "The check that the pin holds this object takes these five syscalls. PinDir::unlink omits it.",
     };
-    bench.call("PinDir::pin, remove", contenders, goals, words);
+    bench.call("PinDir::pin, unpin", contenders, goals, notes);
 }
 
 fn open(bench: &mut Bench, dir: &PinDir) {
@@ -73,7 +74,7 @@ fn open(bench: &mut Bench, dir: &PinDir) {
     let at = dir.as_fd();
     let mut contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get_at(at, C_NAME))),
-        Contender::new("raw, no link followed", || {
+        Contender::new("raw, symlink check", || {
             let fd = raw::get_at(at, C_NAME);
             assert!(!raw::is_link_at(at.as_raw_fd(), C_NAME));
             assert_is_hash(&fd);
@@ -84,20 +85,20 @@ fn open(bench: &mut Bench, dir: &PinDir) {
     ];
     contenders.extend(peers::open_map(path));
     let goals = vec![
-        goal("bpf-pin", "raw, no link followed", 1.02),
+        goal("bpf-pin", "raw, symlink check", 1.02),
         goal("bpf-pin", "bpf-pin by path", 1.0),
     ];
-    let words = Words {
-        raw: "BPF_OBJ_GET from the directory, info, close; where no link is followed readlink, too; by path \
-              without the directory, as all peers",
-        why: "bpf(2) follows symbolic links and has no flag against it, so a fourth syscall, readlink, finds out \
-              whether the name is one. It takes a little longer than the walk through the six directories.",
+    let notes = Notes {
+        raw: "BPF_OBJ_GET from the directory, info, close. The symlink check adds readlink. By path, as in all \
+              peers, there is no directory",
+        why: "bpf(2) follows symbolic links, and no flag prevents it, so a fourth syscall, readlink, checks \
+              whether the name is one. It takes slightly longer than the lookup of the six directories.",
     };
     let name = "PinDir::get, in a directory six deep";
-    bench.call(name, contenders, goals, words);
+    bench.call(name, contenders, goals, notes);
 }
 
-fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
+fn open_nosymfollow(bench: &mut Bench, dir: &PinDir) {
     let path = aligned(&dir.path().join(NAME));
     let at = dir.as_fd();
     let mut contenders = vec![
@@ -111,30 +112,30 @@ fn open_unfollowed(bench: &mut Bench, dir: &PinDir) {
         goal("bpf-pin", "bpf-pin by path", 1.0),
         goal("bpf-pin", "aya", 1.0),
     ];
-    let words = Words {
-        raw: "BPF_OBJ_GET from the directory, info, close; peers by path",
-        why: "Some 150 instructions: the name is searched for a slash and a dot, and copied, up to a NUL.",
+    let notes = Notes {
+        raw: "BPF_OBJ_GET from the directory, info, close. Peers open by path",
+        why: "About 150 instructions: bpf-pin checks the name for a slash and a dot, and copies it to append a NUL.",
     };
-    let name = "PinDir::get, the same on a mount that is nosymfollow";
-    bench.call(name, contenders, goals, words);
+    let name = "PinDir::get, on a nosymfollow mount";
+    bench.call(name, contenders, goals, notes);
 }
 
 fn replace(bench: &mut Bench, dir: &PinDir, map: &Map) -> Result<(), Failure> {
-    // As long as the name that the library takes on the way.
-    let passing = CString::new(format!("_passing-{:016x}-0", 1))?;
+    // As long as the library's temporary names.
+    let temp_name = CString::new(format!("_passing-{:016x}-0", 1))?;
     let (fd, at) = (map.as_fd(), dir.as_fd());
     let contenders = vec![
         Contender::new("raw", || {
-            raw::pin_at(at, &passing, fd);
-            raw::rename_at(at, &passing, C_NAME);
+            raw::pin_at(at, &temp_name, fd);
+            raw::rename_at(at, &temp_name, C_NAME);
         }),
         Contender::new("bpf-pin", || dir.replace(map, NAME).expect("a replacement")),
     ];
     let goals = vec![goal("bpf-pin", "raw", 1.05)];
-    let words = Words {
-        raw: "BPF_OBJ_PIN under a name as long as the library's, renameat2",
-        why: "Some 300 instructions: a name is copied, another is lent and given back.",
+    let notes = Notes {
+        raw: "BPF_OBJ_PIN with a temporary name as long as the library's, renameat2",
+        why: "About 300 instructions: bpf-pin copies the name, and acquires and releases a temporary name.",
     };
-    bench.call("PinDir::replace", contenders, goals, words);
+    bench.call("PinDir::replace", contenders, goals, notes);
     Ok(())
 }

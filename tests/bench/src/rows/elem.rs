@@ -1,11 +1,11 @@
-//! One element.
+//! Single elements.
 
 use std::os::fd::AsFd;
 
 use bpf_pin::map::ElemFlags;
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words};
+use crate::pairs::{Contender, Notes};
 use crate::place::hash;
 use crate::{Failure, peers, raw};
 
@@ -25,11 +25,11 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         }),
     ];
     contenders.extend(peers::lookup(&map, 7));
-    let words = Words {
+    let notes = Notes {
         raw: "BPF_MAP_LOOKUP_ELEM",
         why: "",
     };
-    bench.call("look an element up", contenders, goals(1.02), words);
+    bench.call("look up an element", contenders, goals(1.02), notes);
 
     let mut contenders = vec![
         Contender::new("raw", || raw::update(fd, &7, &7)),
@@ -38,10 +38,10 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         }),
     ];
     contenders.extend(peers::update(&map, 7));
-    let words = Words {
+    let notes = Notes {
         raw: "BPF_MAP_UPDATE_ELEM",
-        why: "Some 40 instructions: it is made sure of that the kernel follows no address in the value.",
+        why: "About 40 instructions: bpf-pin ensures that the kernel dereferences no address in the value.",
     };
-    bench.call("update an element", contenders, goals(1.02), words);
+    bench.call("update an element", contenders, goals(1.02), notes);
     Ok(())
 }

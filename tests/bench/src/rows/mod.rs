@@ -1,4 +1,4 @@
-//! The rows: what is measured, and what each is to show.
+//! The rows: the measured work and its goals.
 
 mod dir;
 mod elem;

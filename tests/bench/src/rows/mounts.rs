@@ -1,4 +1,4 @@
-//! Inventories in mount namespaces of many mounts.
+//! Inventories in mount namespaces with many mounts.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -12,11 +12,11 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words, goal};
+use crate::pairs::{Contender, Notes, goal};
 use crate::place::hash;
 use crate::{Failure, raw};
 
-/// On the bench's own bpffs.
+/// Pins on the bench's bpffs.
 const PINS: usize = 10;
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
@@ -29,7 +29,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let point = bench.place.mount_point();
     mount("none", &point, "tmpfs", MountFlags::empty(), None)?;
     let measured = [30, 80, most].into_iter().try_for_each(|mounts| {
-        // The machine may have more to begin with.
+        // The machine may already have more.
         let there = fs::read_to_string("/proc/self/mountinfo")?.lines().count();
         let mounts = mounts.max(there);
         let name = format!("inventory with {mounts} mounts");
@@ -52,12 +52,12 @@ fn more(point: &Path, numbers: Range<usize>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_mountinfo(room: &mut [u8]) {
-    let mut file = File::open("/proc/self/mountinfo").expect("it can be opened");
+fn read_mountinfo(buffer: &mut [u8]) {
+    let mut file = File::open("/proc/self/mountinfo").expect("mountinfo");
     let mut lines = 0;
     loop {
-        let len = file.read(room).expect("it can be read");
-        lines += room[..len].iter().filter(|&&byte| byte == b'\n').count();
+        let len = file.read(buffer).expect("mountinfo");
+        lines += buffer[..len].iter().filter(|&&byte| byte == b'\n').count();
         if len == 0 {
             break;
         }
@@ -66,15 +66,15 @@ fn read_mountinfo(room: &mut [u8]) {
 }
 
 fn row(bench: &mut Bench, name: &str, pins: &Path) {
-    let (mut room, mut same) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut buffer, mut other) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     let contenders = vec![
-        Contender::new("raw", || read_mountinfo(&mut room)),
-        Contender::new("raw, and the pins", || {
-            read_mountinfo(&mut same);
+        Contender::new("raw", || read_mountinfo(&mut buffer)),
+        Contender::new("raw with the pins", || {
+            read_mountinfo(&mut other);
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let dir = open(pins, flags, Mode::empty()).expect("a directory");
             let mut seen = 0;
-            raw::each_name(dir.as_fd(), &mut same, |name, _| {
+            raw::each_name(dir.as_fd(), &mut other, |name, _| {
                 let fd = raw::get_at(dir.as_fd(), name);
                 seen += usize::from(raw::map_info(fd.as_fd()).id != 0);
             });
@@ -92,12 +92,13 @@ fn row(bench: &mut Bench, name: &str, pins: &Path) {
     let goals = vec![
         goal("bpf-pin, Bpffs::mounts", "raw", 1.2),
         goal("bpf-pin", "raw", 1.2),
-        goal("bpf-pin", "raw, and the pins", 1.2),
+        goal("bpf-pin", "raw with the pins", 1.2),
     ];
-    let words = Words {
-        raw: "/proc/self/mountinfo is read and its lines are counted; then a directory of 10 pins is read, and each \
-              opened and asked for its info",
-        why: "Reading grows with the mounts, the rest does not: each bpffs and its mount are proven, and so is /proc.",
+    let notes = Notes {
+        raw: "reads /proc/self/mountinfo and counts its lines. The variant with the pins also reads a directory of \
+              10 pins, opens each pin and requests its info",
+        why: "The time to read mountinfo grows with the number of mounts. The rest does not: each bpffs, its mount \
+              and /proc are verified.",
     };
-    bench.work(name, contenders, goals, words);
+    bench.work(name, contenders, goals, notes);
 }

@@ -1,4 +1,4 @@
-//! Opening pins, and making and removing them, by path.
+//! Pins by path: opened, created and removed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +9,7 @@ use bpf_pin::{Link, LinkSpec, Map, Prog, ProgSpec, abi};
 
 use crate::Failure;
 use crate::bench::Bench;
-use crate::pairs::{Contender, Goal, Words, goal};
+use crate::pairs::{Contender, Goal, Notes, goal};
 use crate::place::{aligned, c_path, hash};
 use crate::{peers, raw};
 
@@ -31,7 +31,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     Ok(())
 }
 
-/// As cheap as the bare calls, and cheaper than those who prove nothing.
+/// As fast as the bare calls, and faster than the libraries without a proof.
 pub fn goals(most: f64) -> Vec<Goal> {
     let mut goals = vec![goal("bpf-pin", "raw", most)];
     goals.extend(peers::NAMES.iter().map(|peer| goal("bpf-pin", peer, 1.0)));
@@ -42,7 +42,7 @@ fn open_map(bench: &mut Bench, path: &Path) {
     let raw_path = c_path(path);
     let mut contenders = vec![
         Contender::new("raw", || assert_is_hash(&raw::get(&raw_path))),
-        Contender::new("raw, a batch", || {
+        Contender::new("raw, batch", || {
             assert!(raw::answers_as_map(raw::get(&raw_path).as_fd()));
         }),
         Contender::new("bpf-pin", || drop(Map::open(path).expect("a map"))),
@@ -50,13 +50,13 @@ fn open_map(bench: &mut Bench, path: &Path) {
     contenders.extend(peers::open_map(path));
     let name = "open a map, prove its kind, close";
     let mut goals = goals(1.02);
-    goals.push(goal("bpf-pin", "raw, a batch", 1.02));
-    let words = Words {
-        raw: "BPF_OBJ_GET, info, whose type is looked at, and close; or a batch of no elements, which only a map \
-              answers, in the place of the info: as bpf-pin does it",
+    goals.push(goal("bpf-pin", "raw, batch", 1.02));
+    let notes = Notes {
+        raw: "BPF_OBJ_GET, info with a check of its type, close. The batch variant replaces the info with an empty \
+              batch, which only a map accepts, as bpf-pin does",
         why: "",
     };
-    bench.call(name, contenders, goals, words);
+    bench.call(name, contenders, goals, notes);
 }
 
 fn open_prog(bench: &mut Bench, path: &Path) {
@@ -70,12 +70,12 @@ fn open_prog(bench: &mut Bench, path: &Path) {
     ];
     contenders.extend(peers::open_prog(path));
     let name = "open a program, prove its kind, close";
-    let words = Words {
-        raw: "BPF_OBJ_GET, info, whose type is looked at, and close",
-        why: "Some 60 instructions: the path is copied, up to a NUL, which raw gets ready made, and the info is \
-              looked through for the kind.",
+    let notes = Notes {
+        raw: "BPF_OBJ_GET, info with a check of its type, close",
+        why: "About 60 instructions: bpf-pin copies the path to append a NUL, where raw has a C string, and checks \
+              the info for the kind.",
     };
-    bench.call(name, contenders, goals(1.02), words);
+    bench.call(name, contenders, goals(1.02), notes);
 }
 
 fn open_link(bench: &mut Bench, path: &Path) {
@@ -89,19 +89,19 @@ fn open_link(bench: &mut Bench, path: &Path) {
     ];
     contenders.extend(peers::open_link(path));
     let name = "open a link, prove its kind, close";
-    let words = Words {
-        raw: "BPF_OBJ_GET, info, whose type is looked at, and close",
-        why: "aya and libbpf-rs open a link with get and close alone: they ask for no info and prove no kind. Beside \
-              raw it is some 90 instructions, for the path and to look through the info.",
+    let notes = Notes {
+        raw: "BPF_OBJ_GET, info with a check of its type, close",
+        why: "aya and libbpf-rs open a link with only BPF_OBJ_GET and close, without a proof of its kind. Compared \
+              with raw it is about 90 instructions, for the path and the check of the info.",
     };
-    bench.call(name, contenders, goals(1.02), words);
+    bench.call(name, contenders, goals(1.02), notes);
 }
 
 pub fn assert_is_hash(fd: &OwnedFd) {
     assert_eq!(raw::map_info(fd.as_fd()).r#type, abi::BPF_MAP_TYPE_HASH);
 }
 
-/// The calls with which `unpin` finds out whose pin it is.
+/// The calls by which `unpin` checks which object a pin holds.
 pub fn is_pin_of(
     fd: BorrowedFd<'_>,
     dir: i32,
@@ -142,20 +142,21 @@ fn pin(bench: &mut Bench, map: Map) {
         goal("bpf-pin", "raw", 1.02),
         goal("bpf-pin", "raw with the check", 1.02),
     ];
-    let words = Words {
-        raw: "BPF_OBJ_PIN and unlink; with the check info, readlink, BPF_OBJ_GET, info and close between them",
-        why: "The check whose pin it is takes these five syscalls. Nobody else makes it.",
+    let notes = Notes {
+        raw: "BPF_OBJ_PIN, unlink. The variant with the check makes info, readlink, BPF_OBJ_GET, info and close \
+              between them",
+        why: "The check that the pin holds this object takes these five syscalls. No peer makes it.",
     };
-    bench.call("pin a map, unpin it", contenders, goals, words);
+    bench.call("pin a map, unpin it", contenders, goals, notes);
 }
 
-/// A socket filter that takes no packet.
+/// A socket filter that drops every packet.
 pub fn prog() -> Result<Prog, Failure> {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     Ok(ProgSpec::new(ProgType::SOCKET_FILTER, &insns).load()?)
 }
 
-/// A link to the bench's own network namespace.
+/// A link in the bench's network namespace.
 pub fn link() -> Result<Link, Failure> {
     let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
     let prog = ProgSpec::new(ProgType::SK_LOOKUP, &insns)

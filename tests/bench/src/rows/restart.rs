@@ -1,4 +1,4 @@
-//! A loader that comes back: all its pins are opened and type-checked, its maps found to fit or made.
+//! A loader that restarts: it opens and checks all its pins, and reuses or creates its maps.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use bpf_pin::reuse::Reuse;
 use bpf_pin::{Kind, Link, Map, MapSpec, MapType, PinDir, abi};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Goal, Words, goal};
+use crate::pairs::{Contender, Goal, Notes, goal};
 use crate::place::{c_path, hash};
 use crate::{Failure, peers, raw};
 
@@ -20,7 +20,7 @@ const MAPS: usize = 560;
 const LINKS: usize = 500;
 const PAIRS: usize = 250;
 
-/// A directory with the pins in it.
+/// A directory and its pins.
 struct Directory {
     path: PathBuf,
     maps: Vec<Pin>,
@@ -59,7 +59,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     Ok(())
 }
 
-/// As a loader of many interfaces has them: in each directory a link, and a map or two.
+/// The pins of a loader for many interfaces: one link and one or two maps in each directory.
 fn pins(bench: &Bench) -> Result<Vec<Directory>, Failure> {
     let mut all = Vec::new();
     let link = link()?;
@@ -132,13 +132,13 @@ fn open(bench: &mut Bench, all: &[Directory]) {
         }),
     ];
     contenders.extend(peers::open_all(&pins));
-    let words = Words {
-        raw: "of each BPF_OBJ_GET by its path, info, whose type is looked at, close",
-        why: "aya asks for no info of a link. A PinDir for each directory takes open, fstatfs and close for two or \
-              three pins, and readlink for each.",
+    let notes = Notes {
+        raw: "for each pin BPF_OBJ_GET by path, info with a check of its type, close",
+        why: "aya requests no info of a link. A PinDir for each directory adds open, fstatfs and close for two or \
+              three pins, and readlink for each pin.",
     };
     let name = "restart: open and check 560 maps and 500 links in 500 directories";
-    bench.work(name, contenders, goals(), words);
+    bench.work(name, contenders, goals(), notes);
 }
 
 fn spec() -> MapSpec<'static> {
@@ -157,20 +157,20 @@ fn fits(fd: &OwnedFd) -> bool {
         && (info.map_flags, info.map_extra, info.ifindex) == (0, 0, 0)
 }
 
-/// Where symbolic links are followed, or on a mount that is nosymfollow.
+/// Maps that fit, on a mount that follows symbolic links or on a nosymfollow mount.
 fn fitting(bench: &mut Bench, root: &PinDir, is_followed: bool) -> Result<(), Failure> {
     let count = bench.size(10_000, 500);
     let pins: Vec<_> = (0..count)
         .map(|i| Pin::new(root.path(), format!("map_{i}")))
         .collect();
     let spec = spec();
-    // Each a name of its own, though not a map: what counts is the way there.
+    // Every pin has its own name, but maps are shared, because the lookup is measured.
     let maps: Result<Vec<_>, _> = (0..100).map(|_| spec.create()).collect();
     for (pin, map) in pins.iter().zip(maps?.iter().cycle()) {
         root.pin(map, &pin.name)?;
     }
     let at = root.as_fd();
-    let fits_unlinked = |pin: &Pin| {
+    let fits_checked = |pin: &Pin| {
         let fd = raw::get_at(at, &pin.c_name);
         !raw::is_link_at(at.as_raw_fd(), &pin.c_name) && fits(&fd)
     };
@@ -179,36 +179,37 @@ fn fitting(bench: &mut Bench, root: &PinDir, is_followed: bool) -> Result<(), Fa
         let reused = root.open_or_create(&pin.name, &spec, Reuse::Exact);
         drop(reused.expect("a map that fits"));
     };
-    // Where it is followed, the bare calls that are as safe look for a link, too.
-    let (on, same, words) = match is_followed {
+    // If links are followed, equally safe bare calls check for one.
+    let (on, same, notes) = match is_followed {
         true => (
             "",
-            "raw, no link followed",
-            Words {
-                raw: "BPF_OBJ_GET from the directory, info, whose fields are compared, close; where no link is followed \
-                      readlink, too",
-                why: "A syscall more than raw, readlink: bpf(2) follows links. And some 400 instructions: every field is \
-                      compared, and the name is kept, for it may have to be created, migrated or replaced.",
+            "raw, symlink check",
+            Notes {
+                raw: "BPF_OBJ_GET from the directory, info with a comparison of its fields, close. The symlink \
+                      check adds readlink",
+                why: "One more syscall than raw, readlink, because bpf(2) follows symbolic links. And about 400 \
+                      instructions: bpf-pin compares every field, and keeps the name in case it has to create, \
+                      migrate or replace the map.",
             },
         ),
         false => (
-            ", on a mount that is nosymfollow",
+            ", on a nosymfollow mount",
             "raw",
-            Words {
-                raw: "BPF_OBJ_GET from the directory, info, whose fields are compared, close",
-                why: "Some 400 instructions: every field is compared, and the name is kept, for it may have to be \
-                      created, migrated or replaced.",
+            Notes {
+                raw: "BPF_OBJ_GET from the directory, info with a comparison of its fields, close",
+                why: "About 400 instructions: bpf-pin compares every field, and keeps the name in case it has to \
+                      create, migrate or replace the map.",
             },
         ),
     };
     let pin = &pins[0];
     let mut contenders = vec![Contender::new("raw", || assert!(fits_at(pin)))];
     if is_followed {
-        contenders.push(Contender::new(same, || assert!(fits_unlinked(pin))));
+        contenders.push(Contender::new(same, || assert!(fits_checked(pin))));
     }
     contenders.push(Contender::new("bpf-pin", || reuse(pin)));
     let name = format!("PinDir::open_or_create of a map that fits{on}");
-    bench.call(&name, contenders, vec![goal("bpf-pin", same, 1.02)], words);
+    bench.call(&name, contenders, vec![goal("bpf-pin", same, 1.02)], notes);
 
     let paths: Vec<_> = pins
         .iter()
@@ -219,7 +220,7 @@ fn fitting(bench: &mut Bench, root: &PinDir, is_followed: bool) -> Result<(), Fa
     })];
     if is_followed {
         contenders.push(Contender::new(same, || {
-            assert!(pins.iter().all(fits_unlinked));
+            assert!(pins.iter().all(fits_checked));
         }));
     }
     contenders.push(Contender::new("bpf-pin", || pins.iter().for_each(reuse)));
@@ -228,13 +229,13 @@ fn fitting(bench: &mut Bench, root: &PinDir, is_followed: bool) -> Result<(), Fa
     if is_followed {
         goals.push(goal("bpf-pin", same, 1.05));
     }
-    // Beside one call there is no peer.
-    let words = Words {
-        raw: "as above; peers open by path and compare nothing",
-        ..words
+    // Peers have no single call for it.
+    let notes = Notes {
+        raw: "as above. Peers open by path and compare nothing",
+        ..notes
     };
-    let name = format!("restart: {count} open_or_create that fit{on}");
-    bench.work(&name, contenders, goals, words);
+    let name = format!("restart: {count} open_or_create of maps that fit{on}");
+    bench.work(&name, contenders, goals, notes);
     for pin in &pins {
         root.unlink(&pin.name)?;
     }
@@ -252,7 +253,7 @@ fn missing(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         for pin in &pins {
             raw::unlink_at(at, &pin.c_name);
         }
-        // Maps are freed by a worker of the kernel's, which would run amid the next one's time.
+        // A kernel worker frees the maps. Without the pause it would run during the next measurement.
         sleep(Duration::from_millis(2));
     };
     let attr = abi::bpf_attr_map_create {
@@ -285,11 +286,11 @@ fn missing(bench: &mut Bench, root: &PinDir) -> Result<(), Failure> {
         }),
     ];
     contenders.extend(peers::make_all(&paths, &remove));
-    let words = Words {
-        raw: "BPF_OBJ_GET, which fails, BPF_MAP_CREATE, BPF_OBJ_PIN, close",
-        why: "It is the kernel's time that differs, from round to round: maps are made, and freed later.",
+    let notes = Notes {
+        raw: "a BPF_OBJ_GET that fails, BPF_MAP_CREATE, BPF_OBJ_PIN, close",
+        why: "The kernel's time varies from round to round, because it creates maps and frees them later.",
     };
-    let name = format!("restart: {count} open_or_create of what is missing");
-    bench.work(&name, contenders, goals(), words);
+    let name = format!("restart: {count} open_or_create of missing maps");
+    bench.work(&name, contenders, goals(), notes);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A descriptor over a Unix socket, which is what one had before pins.
+//! A descriptor over a Unix socket, the alternative to a pin.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -13,7 +13,7 @@ use rustix::net::{
 
 use crate::Failure;
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words, goal};
+use crate::pairs::{Contender, Notes, goal};
 use crate::place::{aligned, c_path, hash};
 use crate::raw;
 
@@ -40,13 +40,13 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         goal("bpf-pin", "raw", 1.02),
         goal("bpf-pin", "bpf-pin, SCM_RIGHTS", 1.0),
     ];
-    let words = Words {
-        raw: "BPF_OBJ_GET, info, close; over a socket sendmsg and recvmsg in its place",
-        why: "sendmsg and recvmsg take as long as the walk along the path, with both ends in one process, so that \
-              nobody waits for a daemon to be woken.",
+    let notes = Notes {
+        raw: "BPF_OBJ_GET, info, close. Over a socket, sendmsg and recvmsg replace BPF_OBJ_GET",
+        why: "sendmsg and recvmsg take as long as the path lookup if both ends are in one process, so that no \
+              daemon has to be woken.",
     };
-    let name = "a map of somebody else's, by its pin or over a socket";
-    bench.call(name, contenders, goals, words);
+    let name = "another process's map, by pin or over a socket";
+    bench.call(name, contenders, goals, notes);
     map.unpin().map_err(bpf_pin::Error::from)?;
     Ok(())
 }
@@ -56,9 +56,9 @@ fn send(socket: &UnixStream, fd: BorrowedFd<'_>) {
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    // A message of nothing would not be one.
+    // A message needs at least one byte.
     let data = [IoSlice::new(b"m")];
-    sendmsg(socket, &data, &mut control, SendFlags::empty()).expect("it is sent");
+    sendmsg(socket, &data, &mut control, SendFlags::empty()).expect("sendmsg");
 }
 
 fn receive(socket: &UnixStream) -> OwnedFd {
@@ -66,7 +66,7 @@ fn receive(socket: &UnixStream) -> OwnedFd {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let data = &mut [IoSliceMut::new(&mut byte)];
-    recvmsg(socket, data, &mut control, RecvFlags::CMSG_CLOEXEC).expect("it is received");
+    recvmsg(socket, data, &mut control, RecvFlags::CMSG_CLOEXEC).expect("recvmsg");
     let mut fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,

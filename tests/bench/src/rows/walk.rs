@@ -1,4 +1,4 @@
-//! Many pins: their names, and what they are of.
+//! Many pins: their names and their info.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use bpf_pin::{MapSpec, MapType, PinDir};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words, goal};
+use crate::pairs::{Contender, Notes, goal};
 use crate::{Failure, count, raw};
 
-/// What the raw reading gives the kernel for names. How much it is, from 8 KiB on, makes no difference.
-const ROOM: usize = 64 << 10;
+/// Buffer size of the raw getdents64. Above 8 KiB the size makes no difference.
+const BUFFER: usize = 64 << 10;
 
 pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let count = walk_size(bench);
     let names = format!("walk {count} pins in two directories, none opened");
     let infos = format!("walk {count} pins, all opened, with kind and info");
-    let unfollowed = format!("walk {count} pins on a mount that is nosymfollow, all opened");
-    if [&names, &infos, &unfollowed].map(|name| bench.wants(name)) != [false; 3] {
+    let nosymfollow = format!("walk {count} pins on a nosymfollow mount, all opened");
+    if [&names, &infos, &nosymfollow].map(|name| bench.wants(name)) != [false; 3] {
         let (root, parts) = halves(bench.place.at("walk"))?;
         let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1);
         for number in 0..count {
@@ -30,14 +30,14 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
         walk(bench, &names, &root, &paths, count);
         with_info(bench, &infos, &root, &paths, true);
 
-        // Not before: bpftool looks at every bpffs that there is.
+        // Mounted only now, because bpftool reads every bpffs.
         let other = bench.place.nosymfollow()?;
         let (others_root, others) = halves(other.path.join("walk"))?;
         for number in 0..count {
             parts[number % 2].copy_to(format!("map_{number}"), &others[number % 2])?;
         }
         let paths = others.each_ref().map(|part| part.path().to_owned());
-        with_info(bench, &unfollowed, &others_root, &paths, false);
+        with_info(bench, &nosymfollow, &others_root, &paths, false);
 
         root.remove_dir_all("one")?;
         root.remove_dir_all("two")?;
@@ -65,7 +65,7 @@ fn opened(path: &Path) -> OwnedFd {
 }
 
 fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], count: usize) {
-    let mut room = vec![0; ROOM];
+    let mut room = vec![0; BUFFER];
     let contenders = vec![
         Contender::new("raw", || {
             let mut seen = 0;
@@ -84,7 +84,7 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
             let pins = entries.filter(|entry| entry.entry_type() == EntryType::Pin);
             assert_eq!(pins.count(), count);
         }),
-        Contender::new("bpf-pin, lent", || {
+        Contender::new("bpf-pin, next_entry", || {
             let (mut walk, mut seen) = (root.walk().expect("a walk"), 0);
             while let Some(entry) = walk.next_entry() {
                 let entry = entry.expect("an entry");
@@ -103,19 +103,19 @@ fn walk(bench: &mut Bench, name: &str, root: &PinDir, paths: &[PathBuf; 2], coun
         }),
     ];
     let goals = vec![
-        goal("bpf-pin, lent", "raw", 1.05),
+        goal("bpf-pin, next_entry", "raw", 1.05),
         goal("bpf-pin", "raw", 1.05),
         goal("bpf-pin", "std::fs::read_dir", 1.0),
     ];
-    let words = Words {
+    let notes = Notes {
         raw: "getdents64, 64 KiB at a time",
-        why: "An entry may outlast the batch that it came in, and so holds on to that, in two atomic operations. One \
-              that is lent, by Walk::next_entry, does not.",
+        why: "An entry can outlive the batch it was read in, so it holds a reference to the batch, which takes two \
+              atomic operations. An entry of Walk::next_entry holds none.",
     };
-    bench.work(name, contenders, goals, words);
+    bench.work(name, contenders, goals, notes);
 }
 
-/// Where symbolic links are followed, beside bpftool, or on a mount that is nosymfollow.
+/// Pins on a mount that follows symbolic links, compared with bpftool, or on a nosymfollow mount.
 fn with_info(
     bench: &mut Bench,
     name: &str,
@@ -124,15 +124,15 @@ fn with_info(
     is_followed: bool,
 ) {
     let count = walk_size(bench);
-    let raw_walk = |looks_for_links: bool| {
-        let mut room = vec![0; ROOM];
+    let raw_walk = |checks_symlink: bool| {
+        let mut room = vec![0; BUFFER];
         move || {
             let mut seen = 0;
             for path in paths {
                 let dir = opened(path);
                 raw::each_name(dir.as_fd(), &mut room, |name, _| {
                     let fd = raw::get_at(dir.as_fd(), name);
-                    assert!(!looks_for_links || !raw::is_link_at(dir.as_raw_fd(), name));
+                    assert!(!checks_symlink || !raw::is_link_at(dir.as_raw_fd(), name));
                     seen += usize::from(raw::map_info(fd.as_fd()).id != 0);
                 });
             }
@@ -159,36 +159,35 @@ fn with_info(
         command.status().is_ok_and(|status| status.success())
     };
     if is_followed {
-        contenders.push(Contender::new("raw, no link followed", raw_walk(true)));
+        contenders.push(Contender::new("raw, symlink check", raw_walk(true)));
     }
     if is_followed && bench.wants(name) && !bpftool() {
-        println!("\nno bpftool here, which this is compared with: apt-get install bpftool");
+        println!("\nbpftool is not compared, because it is not installed: apt-get install bpftool");
     } else if is_followed {
         contenders.push(Contender::new("bpftool", move || assert!(bpftool())));
     }
     let goals = vec![
         goal("bpf-pin", "raw", 1.05),
-        goal("bpf-pin", "raw, no link followed", 1.05),
+        goal("bpf-pin", "raw, symlink check", 1.05),
         goal("bpf-pin", "bpftool", 0.125),
     ];
-    let words = match is_followed {
-        true => Words {
-            raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close; where no link is followed \
-                  readlink, too. bpftool -jf map show asks for every map by its id, too, and writes JSON, in a \
-                  process that is started",
-            why: "A syscall more a pin: readlink, as of PinDir::get. Of what bpftool takes, the raw calls alone \
-                  are more than an eighth.",
+    let notes = match is_followed {
+        true => Notes {
+            raw: "getdents64, and for each pin BPF_OBJ_GET from the directory, info, close. The symlink check adds \
+                  readlink. bpftool -jf map show also opens every map by its id and writes JSON, in a new process",
+            why: "One more syscall for each pin, readlink, as in PinDir::get. The raw calls alone take more than \
+                  an eighth of bpftool's time.",
         },
-        false => Words {
-            raw: "getdents64, and of each pin BPF_OBJ_GET from the directory, info, close",
-            why: "A pin may be of any kind, so there is room for the longest info, of which the kernel looks whether \
-                  what it leaves is zero.",
+        false => Notes {
+            raw: "getdents64, and for each pin BPF_OBJ_GET from the directory, info, close",
+            why: "A pin may be of any kind, so the buffer has the size of the longest info, and the kernel checks \
+                  that the bytes it does not fill are zero.",
         },
     };
-    bench.work(name, contenders, goals, words);
+    bench.work(name, contenders, goals, notes);
 }
 
-/// All that a walk allocates, be it given back at once or not.
+/// Everything that a walk allocates, even if it is freed at once.
 fn memory(bench: &mut Bench) -> Result<(), Failure> {
     let name = "walk: memory";
     if !bench.wants(name) {
@@ -196,7 +195,7 @@ fn memory(bench: &mut Bench) -> Result<(), Failure> {
     }
     let root = PinDir::create(bench.place.at("memory"), 0o700)?;
     let map = crate::place::hash(8)?;
-    let mut told = Vec::new();
+    let mut memory = Vec::new();
     let mut made = 0;
     for count in [1_000, bench.size(100_000, 5_000)] {
         while made < count {
@@ -209,10 +208,12 @@ fn memory(bench: &mut Bench) -> Result<(), Failure> {
         let before = count::allocated();
         assert_eq!(root.walk()?.count(), count);
         let after = count::allocated();
-        let (pieces, bytes) = (after.0 - before.0, after.1 - before.1);
-        told.push(format!("{count} pins {bytes} bytes in {pieces} pieces"));
+        let (allocations, bytes) = (after.0 - before.0, after.1 - before.1);
+        memory.push(format!(
+            "{count} pins take {bytes} bytes in {allocations} allocations"
+        ));
     }
-    bench.fact(name, told.join(", "));
+    bench.fact(name, memory.join(", "));
     std::fs::remove_dir_all(root.path())?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use bpf_pin::types::MapFlags;
 use bpf_pin::{MapSpec, MapType};
 
 use crate::bench::Bench;
-use crate::pairs::{Contender, Words, goal};
+use crate::pairs::{Contender, Notes, goal};
 use crate::place::hash;
 use crate::{Failure, peers, raw};
 
@@ -30,7 +30,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let sum: u64 = values.iter().sum();
     let typed = map.elements::<u32, u64>()?;
     let mut contenders = vec![
-        // Into memory, as libbpf-rs does. aya and libbpf's calls only look.
+        // Collects the elements, as libbpf-rs does. aya and libbpf only read them.
         Contender::new("raw", || {
             let (mut keys, mut values) = (Vec::with_capacity(count), Vec::with_capacity(count));
             raw::read_by_batch(fd, BATCH, |some_keys, some_values| {
@@ -40,7 +40,7 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
             assert_eq!(keys.len(), count);
             assert_eq!(values.iter().sum::<u64>(), sum);
         }),
-        Contender::new("raw, looked at", || {
+        Contender::new("raw, in place", || {
             let mut seen = 0;
             raw::read_by_batch(fd, BATCH, |_, values| seen += values.iter().sum::<u64>());
             assert_eq!(seen, sum);
@@ -58,18 +58,19 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     contenders.extend(peers::read(&map, sum));
     let goals = vec![
         goal("bpf-pin", "raw", 1.05),
-        goal("bpf-pin, iter", "raw, looked at", 1.05),
+        goal("bpf-pin, iter", "raw, in place", 1.05),
         goal("bpf-pin", "aya", 0.25),
         goal("bpf-pin, iter", "aya", 0.25),
     ];
-    let words = Words {
-        raw: "BPF_MAP_LOOKUP_BATCH, 8192 elements at a time, into memory; or only looked at, as aya and libbpf do",
-        why: "The raw batches themselves take no less a part of what aya takes.",
+    let notes = Notes {
+        raw: "BPF_MAP_LOOKUP_BATCH, 8192 elements at a time, collected in memory. The variant in place reads each \
+              batch without collecting it, as aya and libbpf do",
+        why: "The raw batches alone take as large a share of aya's time.",
     };
     let name = format!("read a hash map of {count} elements");
-    bench.work(&name, contenders, goals, words);
+    bench.work(&name, contenders, goals, notes);
 
-    // Into an empty map each time.
+    // Each run fills an empty map.
     let clear = || {
         for keys in keys.chunks(BATCH) {
             raw::delete_batch(fd, keys);
@@ -87,12 +88,12 @@ pub fn rows(bench: &mut Bench) -> Result<(), Failure> {
     let contenders = contenders.into_iter().map(|one| one.with_ready(clear));
     let contenders = contenders.collect();
     let goals = vec![goal("bpf-pin", "raw", 1.05), goal("bpf-pin", "aya", 1.0)];
-    let words = Words {
+    let notes = Notes {
         raw: "BPF_MAP_UPDATE_BATCH, 8192 elements at a time, into an empty map",
         why: "",
     };
     let name = format!("fill a hash map with {count} elements");
-    bench.work(&name, contenders, goals, words);
+    bench.work(&name, contenders, goals, notes);
     mmap(bench)
 }
 
@@ -122,11 +123,11 @@ fn mmap(bench: &mut Bench) -> Result<(), Failure> {
         }),
     ];
     let goals = vec![goal("bpf-pin", "raw", 0.05)];
-    let words = Words {
+    let notes = Notes {
         raw: "BPF_MAP_LOOKUP_ELEM, one by one",
         why: "",
     };
-    let name = format!("read an array of {VALUES} elements that is mapped");
-    bench.call(&name, contenders, goals, words);
+    let name = format!("read a memory-mapped array of {VALUES} elements");
+    bench.call(&name, contenders, goals, notes);
     Ok(())
 }
