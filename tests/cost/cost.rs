@@ -441,7 +441,7 @@ fn success_paths_allocate_nothing() -> Outcome {
     while deep.len() < 256 {
         let dir = PinDir::open(&deep)?;
         let (_, used) = allocated(|| dir.get::<bpf_pin::Object>("nothing").unwrap_err());
-        assert!(used.pieces > 0, "a failure is told in words");
+        assert!(used.pieces > 0, "the error has a text");
         let (opened, used) = allocated(|| PinDir::open(&deep).map(drop));
         opened?;
         counts.push((deep.len(), used.pieces));

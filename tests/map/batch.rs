@@ -122,7 +122,7 @@ fn an_lru_hash_is_read_and_changed_in_batches() -> Outcome {
 fn a_resizable_hash_is_read_and_changed_in_batches() -> Outcome {
     let spec = MapSpec::new(MapType::RHASH, 4, 8, 3000).flags(MapFlags::NO_PREALLOC);
     if kernel(7, 2).unmet().is_some() {
-        let error = spec.create().expect_err("a type that is not known yet");
+        let error = spec.create().expect_err("an unknown type");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }
@@ -443,7 +443,7 @@ fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
     assert_eq!(count, COUNT as usize);
     // One value too few, without a call.
     let error = view.update_batch(&keys, &values[1..], ElemFlags::ANY);
-    let error = error.expect_err("one value too few");
+    let error = error.expect_err("a short slice");
     assert_eq!(error.raw_os_error(), None, "{error}");
     if map_type == MapType::PERCPU_ARRAY {
         return Ok(());

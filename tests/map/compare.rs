@@ -134,10 +134,10 @@ fn btf_types_are_compared_on_request() -> Outcome {
     let key_alone = hash.btf(&btf, 1, 2);
     assert_eq!(with_types(&key_alone, &map)?, MapFields::BTF_VALUE_TYPE_ID);
     // A spec of the map has its sizes, not its types.
-    let like = MapSpec::of(&map)?;
-    assert_eq!(like.compare(&map)?, []);
-    assert_eq!(with_types(&like, &map)?, TYPES);
-    assert_eq!(like.create()?.info()?.btf_id, 0);
+    let spec = MapSpec::of(&map)?;
+    assert_eq!(spec.compare(&map)?, []);
+    assert_eq!(with_types(&spec, &map)?, TYPES);
+    assert_eq!(spec.create()?.info()?.btf_id, 0);
     Ok(())
 }
 
@@ -146,15 +146,15 @@ fn btf_types_are_compared_on_request() -> Outcome {
 fn spec_of_info_has_every_field() -> Outcome {
     let all = MapFields::all() - MapFields::BTF_KEY_TYPE_ID - MapFields::BTF_VALUE_TYPE_ID;
     let plain = spec().create()?.info()?;
-    let mut told = plain.clone();
-    told.map_type = MapType::LRU_HASH;
-    (told.key_size, told.value_size, told.max_entries) = (5, 6, 7);
-    (told.map_extra, told.ifindex, told.btf_vmlinux_value_type_id) = (8, 9, 10);
-    told.flags = MapFlags::NO_COMMON_LRU | MapFlags::ZERO_SEED;
-    told.name = spec().name("flows").create()?.info()?.name;
-    let like = MapSpec::of_info(&told).compare_fields(all);
-    assert_eq!(like.compare_info(&told), []);
-    let fields: MapFields = like
+    let mut info = plain.clone();
+    info.map_type = MapType::LRU_HASH;
+    (info.key_size, info.value_size, info.max_entries) = (5, 6, 7);
+    (info.map_extra, info.ifindex, info.btf_vmlinux_value_type_id) = (8, 9, 10);
+    info.flags = MapFlags::NO_COMMON_LRU | MapFlags::ZERO_SEED;
+    info.name = spec().name("flows").create()?.info()?.name;
+    let spec = MapSpec::of_info(&info).compare_fields(all);
+    assert_eq!(spec.compare_info(&info), []);
+    let fields: MapFields = spec
         .compare_info(&plain)
         .iter()
         .map(Mismatch::field)
@@ -191,10 +191,10 @@ fn a_map_fits_the_spec_that_created_it() -> Outcome {
 fn a_map_fits_its_own_spec() -> Outcome {
     for spec in changed() {
         let map = spec.name("flows").create()?;
-        let like = MapSpec::of(&map)?;
-        assert_eq!(like.compare(&map)?, [], "{like:?}");
-        let copy = like.create()?;
-        assert_eq!(like.compare(&copy)?, [], "{like:?}");
+        let spec = MapSpec::of(&map)?;
+        assert_eq!(spec.compare(&map)?, [], "{spec:?}");
+        let copy = spec.create()?;
+        assert_eq!(spec.compare(&copy)?, [], "{spec:?}");
         assert_eq!(copy.info()?.name, map.info()?.name);
     }
     Ok(())

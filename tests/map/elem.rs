@@ -138,7 +138,7 @@ fn an_array_has_all_its_elements() -> Outcome {
         let end = format!(": index {beyond} is out of range: max_entries is 3");
         assert!(error.to_string().ends_with(&end), "{error}");
         let error = elems.update_batch(&[2, beyond], &[1, 1], ElemFlags::ANY);
-        assert_eq!(error.expect_err("likewise").cause(), Some(&cause));
+        assert_eq!(error.expect_err("the same").cause(), Some(&cause));
     }
 
     let bytes = map.elements::<[u8], [u8]>()?;
@@ -157,9 +157,9 @@ fn an_lru_hash_evicts_and_is_never_full() -> Outcome {
         elems.update(&key, &u64::from(key), ElemFlags::ANY)?;
         assert_eq!(elems.lookup(&key)?, Some(u64::from(key)));
     }
-    let kept: BTreeMap<u32, u64> = elems.iter().collect::<Result<_, _>>()?;
-    assert!((1..=64).contains(&kept.len()), "{} kept", kept.len());
-    assert!(kept.iter().all(|(key, value)| u64::from(*key) == *value));
+    let found: BTreeMap<u32, u64> = elems.iter().collect::<Result<_, _>>()?;
+    assert!((1..=64).contains(&found.len()), "{} found", found.len());
+    assert!(found.iter().all(|(key, value)| u64::from(*key) == *value));
     Ok(())
 }
 
@@ -463,7 +463,7 @@ fn a_full_map_is_reported() -> Outcome {
 }
 
 fn assert_denied<T: std::fmt::Debug>(result: bpf_pin::Result<T>, opened: Access) -> Error {
-    let error = result.expect_err("what the descriptor does not allow");
+    let error = result.expect_err("no access");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
     error

@@ -50,10 +50,7 @@ fn valid_names_are_reported_by_info() -> Outcome {
 #[common::test]
 fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
-        let error = array()
-            .name(bad)
-            .create()
-            .expect_err("a name with what no name has");
+        let error = array().name(bad).create().expect_err("an invalid name");
         assert!(
             matches!(
                 error.cause(),
@@ -232,7 +229,7 @@ fn a_map_is_created_on_a_numa_node() -> Outcome {
 fn map_extra_is_passed_to_the_kernel() -> Outcome {
     // Not for this type, and before Linux 5.16 for no type.
     let error = array().map_extra(1).create();
-    let error = error.expect_err("what an array does not take");
+    let error = error.expect_err("an unsupported field");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert_eq!(array().map_extra(0).create()?.info()?.map_extra, 0);
     // A bloom filter uses the low four bits, and rejects others.
@@ -283,10 +280,10 @@ fn invalid_sizes_are_rejected() -> Outcome {
             "E2BIG"
         };
         assert_eq!(error.to_string(), format!("create {text} map: {name}"));
-        let named = spec.name("misfit").create().expect_err("the same");
+        let named = spec.name("invalid").create().expect_err("the same");
         assert_eq!(
             named.to_string(),
-            format!("create {text} map \"misfit\": {name}")
+            format!("create {text} map \"invalid\": {name}")
         );
     }
     Ok(())
@@ -326,14 +323,14 @@ fn a_map_is_opened_by_id() -> Outcome {
     drop(map);
     assert_eq!(same.elements::<u32, u64>()?.lookup(&0)?, Some(7));
 
-    for nobody in [0, u32::MAX] {
-        let error = Map::from_id(nobody).expect_err("an id that no map has");
+    for unknown in [0, u32::MAX] {
+        let error = Map::from_id(unknown).expect_err("an unknown id");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         assert_eq!(error.cause(), Some(&Cause::NoSuchId { what: "map" }));
         assert!(error.is_missing());
         assert_eq!(
             error.to_string(),
-            format!("open map {nobody}: no map has this id")
+            format!("open map {unknown}: no map has this id")
         );
     }
     Ok(())
@@ -360,7 +357,7 @@ fn the_id_of_a_closed_map_is_unknown() -> Outcome {
 
 #[common::test(NO_ADMIN)]
 fn opening_by_id_as_a_user_fails() -> Outcome {
-    let error = Map::from_id(1).expect_err("the right of another");
+    let error = Map::from_id(1).expect_err("a missing capability");
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert!(matches!(
         error.cause(),

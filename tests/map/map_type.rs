@@ -156,13 +156,13 @@ fn assert_specs_fit(
     let all = MapFields::default() | MapFields::MAP_NAME;
     let spec = spec.clone().compare_fields(all);
     assert_eq!(spec.compare(map)?, [], "{spec:?}");
-    let like = MapSpec::of(map)?.compare_fields(all);
-    assert_eq!(like.compare(map)?, [], "{like:?}");
-    let copy = given(like.clone())?;
-    assert_eq!(like.compare(&copy)?, [], "{like:?}");
-    let mut told = copy.info()?;
-    told.id = map.id()?;
-    assert_eq!(told, map.info()?);
+    let derived = MapSpec::of(map)?.compare_fields(all);
+    assert_eq!(derived.compare(map)?, [], "{derived:?}");
+    let copy = given(derived.clone())?;
+    assert_eq!(derived.compare(&copy)?, [], "{derived:?}");
+    let mut info = copy.info()?;
+    info.id = map.id()?;
+    assert_eq!(info, map.info()?);
     Ok(())
 }
 
@@ -238,7 +238,7 @@ fn every_type_of_the_kernel_can_be_created() -> Outcome {
     for row in rows() {
         let made = row.create();
         if !row.is_known() {
-            let error = made.expect_err("a type that the kernel does not know");
+            let error = made.expect_err("an unknown type");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             assert!(error.cause().is_none(), "{error}");
             continue;
@@ -275,15 +275,15 @@ fn every_type_of_the_kernel_can_be_created() -> Outcome {
         assert_eq!([btf_id, btf_key_type_id, btf_value_type_id], [0; 3]);
         assert_eq!(btf_vmlinux_value_type_id, 0, "{map_type}");
         assert_eq!(map_extra, row.extra, "{map_type}");
-        assert_specs_fit(&row.spec(), &map, |like| {
+        assert_specs_fit(&row.spec(), &map, |derived| {
             if row.is_of_maps() {
-                let error = like.create().expect_err("no inner map");
+                let error = derived.create().expect_err("no inner map");
                 let what = "inner_map";
                 assert!(
                     matches!(error.cause(), Some(Cause::InvalidArgument { what: found, .. }) if *found == what)
                 );
             }
-            row.create_as(like)
+            row.create_as(derived)
         })?;
     }
     Ok(())
@@ -303,7 +303,7 @@ fn types_with_btf_can_be_created() -> Outcome {
         let spec = spec.btf(&btf, 1, 1);
         let made = spec.create();
         if kernel(major, minor).unmet().is_some() {
-            let error = made.expect_err("a type that the kernel does not know");
+            let error = made.expect_err("an unknown type");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             continue;
         }
@@ -313,9 +313,9 @@ fn types_with_btf_can_be_created() -> Outcome {
         assert_eq!((info.key_size, info.value_size), (4, 4));
         assert!(info.btf_id > 0, "{map_type}");
         assert_eq!((info.btf_key_type_id, info.btf_value_type_id), (1, 1));
-        assert_specs_fit(&spec, &map, |like| {
-            assert!(like.create().is_err(), "{map_type} without BTF");
-            like.btf(&btf, 1, 1).create()
+        assert_specs_fit(&spec, &map, |derived| {
+            assert!(derived.create().is_err(), "{map_type} without BTF");
+            derived.btf(&btf, 1, 1).create()
         })?;
     }
     let info = struct_ops()?.create()?.info()?;

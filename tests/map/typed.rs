@@ -35,7 +35,7 @@ fn a_hash_has_typed_elements() -> Outcome {
 fn a_resizable_hash_has_typed_elements() -> Outcome {
     let spec = MapSpec::new(MapType::RHASH, 4, 8, 64).flags(MapFlags::NO_PREALLOC);
     if kernel(7, 2).unmet().is_some() {
-        let error = spec.create().expect_err("a type that is not known yet");
+        let error = spec.create().expect_err("an unknown type");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }

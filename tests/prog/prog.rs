@@ -101,7 +101,7 @@ fn every_type_without_btf_loads() -> Outcome {
             .flags(flags);
         let loaded = spec.load();
         if kernel(major, minor).unmet().is_some() {
-            let error = loaded.expect_err("a type that the kernel does not know");
+            let error = loaded.expect_err("an unknown type");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
             assert!(error.cause().is_none(), "{error}");
             continue;
@@ -209,7 +209,7 @@ fn valid_names_are_reported_by_info() -> Outcome {
 fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
     for bad in ["sixteen_is_a_lot", "a-b", "a b", "a\0b", "\u{e4}", "a/b"] {
         let error = ProgSpec::new(ProgType::XDP, &ZERO).name(bad).load();
-        let error = error.expect_err("a name with what no name has");
+        let error = error.expect_err("an invalid name");
         assert!(
             matches!(
                 error.cause(),
@@ -304,7 +304,7 @@ fn an_empty_program_is_rejected_without_a_syscall() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &[]);
     for error in [
         spec.load().expect_err("nothing to run"),
-        spec.load_with_log(LogLevel::LEVEL1).expect_err("likewise"),
+        spec.load_with_log(LogLevel::LEVEL1).expect_err("the same"),
     ] {
         assert_eq!(error.raw_os_error(), None);
         assert_eq!(log(&error), "");
@@ -325,7 +325,7 @@ fn an_unknown_type_is_rejected() -> Outcome {
     for prog_type in [ProgType(4711), ProgType(u32::MAX)] {
         // Not a network type for the kernel, so CAP_BPF is enough to reach the check of the type.
         let error = ProgSpec::new(prog_type, &ZERO).load();
-        let error = error.expect_err("a type that no kernel knows");
+        let error = error.expect_err("an unknown type");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert_eq!(log(&error), "");
         assert_eq!(
@@ -346,7 +346,7 @@ fn unknown_flags_and_unsupported_fields_are_rejected() -> Outcome {
         spec.clone().attach_prog(&other),
         spec.clone().flags(ProgFlags::SLEEPABLE),
     ] {
-        let error = spec.load().expect_err("what does not belong to a filter");
+        let error = spec.load().expect_err("an unsupported field");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error} {spec:?}");
     }
     assert_eq!(spec.load()?.info()?.prog_type, ProgType::SOCKET_FILTER);
@@ -365,7 +365,7 @@ fn clones_have_the_same_id() -> Outcome {
     }
     drop((prog, by_id));
     assert_eq!(clone.id()?, id);
-    let error = Prog::from_id(u32::MAX).expect_err("an id that no program has");
+    let error = Prog::from_id(u32::MAX).expect_err("an unknown id");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     assert_eq!(
         error.to_string(),

@@ -157,7 +157,7 @@ fn a_program_can_keep_all_maps_of_the_array() -> Outcome {
 
 #[common::test(BPF)]
 fn an_invalid_signature_is_rejected() -> Outcome {
-    let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).signature(b"of nobody", 0);
+    let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).signature(b"invalid", 0);
     let loaded = spec.load();
     if kernel(6, 18).unmet().is_some() {
         since(loaded, "signature", (6, 18));
@@ -172,7 +172,7 @@ fn an_invalid_signature_is_rejected() -> Outcome {
         "{error}"
     );
     // An unknown keyring is reported only after that.
-    let error = spec.signature(b"of nobody", i32::MAX).load();
+    let error = spec.signature(b"invalid", i32::MAX).load();
     let error = error.expect_err("no keyring");
     assert!(error.cause().is_none(), "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
@@ -219,7 +219,7 @@ fn flags_for_verifier_tests_are_accepted() -> Outcome {
     match kernel(6, 8).unmet() {
         None => drop(loaded?),
         Some(_) => {
-            let error = loaded.expect_err("a flag that the kernel does not know");
+            let error = loaded.expect_err("an unknown flag");
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         }
     }
@@ -312,7 +312,7 @@ fn invalid_btf_is_rejected_with_its_log() -> Outcome {
         "{text}"
     );
     // Truncated within the types.
-    let error = Btf::load(&blob[..blob.len() - 1]).expect_err("BTF without its end");
+    let error = Btf::load(&blob[..blob.len() - 1]).expect_err("truncated BTF");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     Ok(())
 }
@@ -325,7 +325,7 @@ fn btf_is_opened_by_id() -> Outcome {
     assert_eq!(again.id()?, id);
     drop(btf);
     assert_eq!(Btf::from_id(id)?.id()?, id);
-    let error = Btf::from_id(u32::MAX).expect_err("an id that none has");
+    let error = Btf::from_id(u32::MAX).expect_err("an unknown id");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     assert_eq!(
         error.to_string(),
@@ -337,7 +337,7 @@ fn btf_is_opened_by_id() -> Outcome {
 #[common::test(NO_BPF)]
 fn loading_btf_requires_cap_bpf() -> Outcome {
     for error in [
-        Btf::load(&records::blob()).expect_err("BTF of a user's"),
+        Btf::load(&records::blob()).expect_err("no capability"),
         Btf::from_id(1).expect_err("BTF by its id"),
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");

@@ -285,7 +285,7 @@ fn a_program_changes_its_packet() -> Outcome {
     for room in [1, 14, 63] {
         let mut bytes = [0xff; 64];
         let run = TestRun::new().data_in(&packet).data_out(&mut bytes[..room]);
-        let error = prog.test_run(run).expect_err("room that is too short");
+        let error = prog.test_run(run).expect_err("a short buffer");
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
         let (what, needed) = ("data_out", 64);
         assert_eq!(
@@ -325,12 +325,12 @@ fn a_raw_tracepoint_runs_on_a_given_cpu() -> Outcome {
         assert_eq!((ran.data_size_out, ran.duration), (0, Duration::ZERO));
     }
     let error = prog.test_run(TestRun::new().ctx_in(&mut args).cpu(100_000));
-    let error = error.expect_err("a CPU that is not there");
+    let error = error.expect_err("a missing CPU");
     assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
     assert_eq!(error.to_string(), "run a program: ENXIO");
     // Less than the program reads.
     let error = prog.test_run(TestRun::new().ctx_in(&mut args[..4]));
-    let error = error.expect_err("less than the program reads");
+    let error = error.expect_err("a short context");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     Ok(())
 }
@@ -357,7 +357,7 @@ fn live_frames_are_sent() -> Outcome {
     );
     let count = map.elements::<u32, u64>()?;
     if kernel(5, 18).unmet().is_some() {
-        let error = ran.expect_err("a flag that the kernel does not know");
+        let error = ran.expect_err("an unknown flag");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert_eq!(count.lookup(&0)?, Some(0));
         return Ok(());
@@ -374,14 +374,14 @@ fn unsupported_fields_are_rejected() -> Outcome {
     let mut context = [0; 4096];
     let run = || TestRun::new().data_in(&packet);
     let refused = |run: TestRun<'_>| {
-        let error = prog.test_run(run).expect_err("what a filter does not take");
+        let error = prog.test_run(run).expect_err("an unsupported field");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert!(error.cause().is_none(), "{error}");
         assert_eq!(error.operation(), Operation::RunProg);
     };
     for length in [0, 13] {
         let error = prog.test_run(TestRun::new().data_in(&packet[..length]));
-        let error = error.expect_err("less than an Ethernet header");
+        let error = error.expect_err("a short packet");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         assert_eq!(
             error.to_string(),
@@ -437,7 +437,7 @@ fn types_without_test_runs_are_rejected() -> Outcome {
         let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
         let prog = ProgSpec::new(prog_type, &insns).load()?;
         let error = prog.test_run(TestRun::new().data_in(&[0; 64]));
-        let error = error.expect_err("a type that cannot be run");
+        let error = error.expect_err("no test run");
         assert_eq!(error.raw_os_error(), Some(524), "{error}");
         assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(

@@ -50,8 +50,8 @@ pub(super) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     Some(procfs::fdinfo(fd).ok()?.get("frozen")? == "1")
 }
 
-/// The command, if the errno shows that the map's type lacks it. The kernel has no errno of its own for
-/// that.
+/// The cause [`NoCommand`](Cause::NoCommand), if the errno and the map's type show it. The kernel has no errno of
+/// its own for a missing command.
 pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> Option<Cause> {
     let lacks = match errno {
         Errno::INVAL => match command {
@@ -93,8 +93,7 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                 map_type,
                 MapType::BLOOM_FILTER | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
             ),
-            // Some kernels have it for these types. A device that maps are offloaded to has it for hashes and arrays
-            // only.
+            // Whether these have it depends on the kernel, and on the device that the map is offloaded to.
             Command::MAP_LOOKUP_AND_DELETE_ELEM => !matches!(
                 map_type,
                 MapType::HASH

@@ -67,7 +67,6 @@ delegable! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Allowed<T> {
     mask: u64,
-    /// A number over 63, which no mask holds: an error when the set is used.
     /// A number over 63, which fits no mask. Using the set is an error.
     too_large: Option<u32>,
     members: PhantomData<T>,

@@ -70,7 +70,7 @@ fn flags_of_a_batch_are_checked() -> Outcome {
     // The kernel has no batch for these flags, so each element takes one call.
     elems.update_batch(&[1, 2], &[1, 2], ElemFlags::NOEXIST)?;
     let error = elems.update_batch(&[3, 2, 4], &[3, 9, 4], ElemFlags::NOEXIST);
-    let error = error.expect_err("the second is there");
+    let error = error.expect_err("an existing key");
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyExists));
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
@@ -80,7 +80,7 @@ fn flags_of_a_batch_are_checked() -> Outcome {
             .ends_with(" after 1 element: the key exists already")
     );
     let error = elems.update_batch(&[1, 5], &[10, 5], ElemFlags::EXIST);
-    let error = error.expect_err("the second is not there");
+    let error = error.expect_err("a missing key");
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyMissing));
     assert!(

@@ -94,9 +94,9 @@ fn an_uncounted_change_skips_no_keys() -> Outcome {
     let (keys, values) = numbers(COUNT);
     for errno in ERRNOS {
         denied(Some(abi::BPF_MAP_DELETE_BATCH), errno as u32, || {
-            let error = elems.delete_batch(&keys).expect_err("none was removed");
+            let error = elems.delete_batch(&keys).expect_err("no element removed");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-            let error = elems.clear().expect_err("none was removed");
+            let error = elems.clear().expect_err("no element removed");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         });
         denied(Some(abi::BPF_MAP_UPDATE_BATCH), errno as u32, || {

@@ -18,7 +18,7 @@ fn a_map_can_be_exclusive_to_a_program() -> Outcome {
     }
     let created = spec().excl_prog_hash(&hash[..32]).create();
     if kernel(6, 18).unmet().is_some() {
-        let error = created.expect_err("a field that the kernel does not know");
+        let error = created.expect_err("an unknown field");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }

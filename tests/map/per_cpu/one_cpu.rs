@@ -81,7 +81,7 @@ fn a_read_only_map_rejects_updates_of_one_cpu() -> Outcome {
             Access::WriteOnly => view.lookup_on(0, &0).map(drop),
             _ => view.update_all(&0, &[0; 3]),
         };
-        let error = refused.expect_err("what it was not opened for");
+        let error = refused.expect_err("missing access");
         // An older kernel checks the flags first.
         if opened == Access::WriteOnly && !is_known() {
             assert_unsupported(&error, "BPF_F_CPU");

@@ -56,7 +56,7 @@ fn load_with_log_returns_the_log_of_a_valid_program() -> Outcome {
     assert_eq!(log, "");
     // The error of an invalid program is the same as without.
     let error = filter(&[Insn::exit()]).load_with_log(LogLevel::LEVEL1);
-    let error = error.expect_err("nothing is returned");
+    let error = error.expect_err("no return value");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert!(log_of(&error).contains("R0 !read_ok"), "{error}");
     Ok(())
@@ -85,7 +85,7 @@ fn log_levels_determine_the_log() -> Outcome {
     ];
     let said = |level| {
         let error = filter(&insns).log_level(level).load();
-        let error = error.expect_err("nothing is returned");
+        let error = error.expect_err("no return value");
         assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
         log_of(&error).to_owned()
     };
@@ -101,7 +101,7 @@ fn log_levels_determine_the_log() -> Outcome {
 #[common::test(BPF)]
 fn an_empty_level_gives_no_log() -> Outcome {
     let error = filter(&[Insn::exit()]).log_level(LogLevel::empty()).load();
-    let error = error.expect_err("nothing is returned");
+    let error = error.expect_err("no return value");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     assert_eq!(log_of(&error), "");
     assert_eq!(error.to_string(), "load socket_filter program: EACCES");
@@ -126,8 +126,8 @@ pub fn syscalls() -> ExitCode {
     let loads: Load = |spec| spec.load().is_ok();
     let with_log: Load = |spec| spec.load_with_log(LogLevel::LEVEL2).is_ok();
     // Where the kernel does not report the size, the buffer grows by a factor of 4.
-    let told = kernel(6, 4).unmet().is_none();
-    let at_second = |otherwise| if told { 2 } else { otherwise };
+    let reports_size = kernel(6, 4).unmet().is_none();
+    let tries = |without| if reports_size { 2 } else { without };
     let silent = LogLevel::empty();
     let (short, long) = (good(0), good(1200));
     let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(10_000));
@@ -135,7 +135,7 @@ pub fn syscalls() -> ExitCode {
         ("a load", filter(&short), loads, true, 1),
         ("a long load", filter(&long), loads, true, 1),
         ("a log", filter(&short), with_log, true, 1),
-        ("a long log", filter(&long), with_log, true, at_second(2)),
+        ("a long log", filter(&long), with_log, true, tries(2)),
         ("a refusal", filter(&refused), loads, false, 2),
         ("a long one", filter(&refused_long), loads, false, 3),
         (
@@ -143,7 +143,7 @@ pub fn syscalls() -> ExitCode {
             filter(&refused_longer),
             loads,
             false,
-            1 + at_second(3),
+            1 + tries(3),
         ),
         (
             "a silent one",

@@ -69,7 +69,7 @@ fn the_log_quotes_the_source() -> Outcome {
         .btf(&btf)
         .func_info(&functions, 8)
         .line_info(&lines, 16);
-    let error = spec.load().expect_err("a register that was never set");
+    let error = spec.load().expect_err("an unset register");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert!(log_of(&error).contains("; return 1 + 1;"), "{error}");
     assert!(log_of(&error).contains("R5 !read_ok"), "{error}");
@@ -77,7 +77,7 @@ fn the_log_quotes_the_source() -> Outcome {
     // The kernel checks the records.
     let wrong = records(&[0, 1]);
     let error = spec.func_info(&wrong, 8).load();
-    let error = error.expect_err("an int for a function");
+    let error = error.expect_err("a wrong type");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert!(log_of(&error).contains("func info"), "{error}");
     Ok(())
@@ -98,7 +98,7 @@ fn a_log_of_more_than_16_mib_is_complete() -> Outcome {
         .btf(&btf)
         .func_info(&functions, 8)
         .line_info(&lines, 16);
-    let error = spec.load().expect_err("nothing is returned");
+    let error = spec.load().expect_err("no return value");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     let log = log_of(&error);
     assert!(log.len() > 16 << 20, "{} bytes", log.len());

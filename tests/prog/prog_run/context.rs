@@ -42,7 +42,7 @@ fn a_program_changes_its_context() -> Outcome {
     assert_eq!(prog.test_run(run)?.ctx_size_out, 0);
     let mut short = [0u8; 20];
     let run = TestRun::new().data_in(&packet).ctx_out(&mut short);
-    let error = prog.test_run(run).expect_err("room that is too short");
+    let error = prog.test_run(run).expect_err("a short buffer");
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     let (what, room, needed) = ("ctx_out", 20, size);
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_syscall_program_writes_its_context_back() -> Outcome {
     let spec = ProgSpec::new(ProgType::SYSCALL, &insns).flags(ProgFlags::SLEEPABLE);
     let loaded = spec.load();
     if kernel(5, 14).unmet().is_some() {
-        let error = loaded.expect_err("a type that the kernel does not know");
+        let error = loaded.expect_err("an unknown type");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }
@@ -92,7 +92,7 @@ fn a_syscall_program_writes_its_context_back() -> Outcome {
     let ran = prog.test_run(TestRun::new().ctx_in(&mut context))?;
     assert_eq!((ran.retval, u32::from_ne_bytes(context)), (7, 42));
     let error = prog.test_run(TestRun::new().ctx_in(&mut context).data_in(&[0; 64]));
-    let error = error.expect_err("a packet for what has none");
+    let error = error.expect_err("a type without packets");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     assert_eq!(u32::from_ne_bytes(context), 42);
     Ok(())

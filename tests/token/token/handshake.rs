@@ -308,7 +308,7 @@ fn the_log_may_be_read_by_the_requester_at_the_same_time() -> Outcome {
             });
         }
     }
-    println!("granted {granted} of 50 whose log was read by the other side meanwhile");
+    println!("granted {granted} of 50 while the requester read the log");
     Ok(())
 }
 

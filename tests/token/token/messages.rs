@@ -78,12 +78,12 @@ fn a_closed_or_silent_peer_is_reported() -> Outcome {
     drop(there);
     let error = delegating_options()
         .grant_delegation(&here)
-        .expect_err("nobody is there");
+        .expect_err("no peer");
     let sentence = "the other side closed the connection";
     assert_mount_error(&error, GRANT, None, Some(Cause::PeerClosed), sentence);
     let error = MountOptions::new()
         .request_delegation(&here)
-        .expect_err("nobody is there");
+        .expect_err("no peer");
     // And no signal.
     let gone = Some(Cause::PeerClosed);
     assert_mount_error(&error, REQUEST_OF, Some(libc::EPIPE), gone, sentence);
@@ -94,7 +94,7 @@ fn a_closed_or_silent_peer_is_reported() -> Outcome {
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     let error = delegating_options()
         .grant_delegation(&socket)
-        .expect_err("nothing is said");
+        .expect_err("no answer");
     let (again, silent) = (
         Some(libc::EAGAIN),
         Some(Cause::Handshake {
@@ -337,7 +337,7 @@ fn a_request_with_delegations_is_rejected() -> Outcome {
     let error = MountOptions::new()
         .delegate_maps([MapType::HASH])
         .request_delegation(&here)
-        .expect_err("that is the other side's");
+        .expect_err("a grant");
     let cause = Cause::InvalidArgument {
         what: "delegate_maps",
         problem: "can only be set by the other side".into(),
@@ -501,7 +501,7 @@ fn a_grantor_in_a_user_namespace_is_rejected() -> Outcome {
 pub fn request_without_answer() {
     let error = MountOptions::new()
         .request_delegation(child::socket())
-        .expect_err("nobody");
+        .expect_err("no capability");
     let is_expected = matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
         || matches!(error.cause(), Some(Cause::Handshake { .. }));
     assert!(is_expected, "{error}");
