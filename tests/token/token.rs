@@ -7,13 +7,12 @@ mod owner;
 mod refused;
 mod used;
 
-use std::path::Path;
 use std::process::ExitCode;
 
+use bpf_pin::MapType;
 use bpf_pin::bpffs::MountOptions;
-use bpf_pin::error::{Cause, Operation};
+use bpf_pin::error::Operation;
 use bpf_pin::types::{AttachType, Command, ProgType};
-use bpf_pin::{Error, MapType};
 use common::*;
 
 #[common::child]
@@ -35,30 +34,4 @@ fn delegating_options() -> MountOptions {
         .delegate_maps([MapType::LRU_HASH, MapType::ARRAY])
         .delegate_progs([ProgType::XDP, ProgType::SOCKET_FILTER])
         .delegate_attachs([AttachType(0), AttachType::XDP])
-}
-
-#[track_caller]
-fn assert_token_error(error: &Error, errno: Option<i32>, cause: Option<Cause>, sentence: &str) {
-    assert_eq!(error.to_string(), format!("create a token: {sentence}"));
-    assert_eq!(error.operation(), Operation::CreateToken);
-    assert_eq!(error.raw_os_error(), errno, "{error}");
-    assert_eq!(error.cause(), cause.as_ref(), "{error}");
-}
-
-#[track_caller]
-fn assert_mount_error(
-    error: &Error,
-    operation: Operation,
-    errno: Option<i32>,
-    cause: Option<Cause>,
-    sentence: &str,
-) {
-    assert!(
-        error.to_string().ends_with(&format!(": {sentence}")),
-        "{error}"
-    );
-    assert_eq!(error.operation(), operation);
-    assert_eq!(error.path(), None::<&Path>);
-    assert_eq!(error.raw_os_error(), errno, "{error}");
-    assert_eq!(error.cause(), cause.as_ref(), "{error}");
 }

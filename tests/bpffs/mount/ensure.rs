@@ -87,15 +87,7 @@ fn nothing_is_covered() -> Outcome {
         let error = Bpffs::ensure(path, &options()).expect_err("a tmpfs is there");
         let (found, mount_id) = (FileSystem::at(path)?, tmpfs.mount_id);
         let cause = Cause::Occupied { found, mount_id };
-        let because = format!("tmpfs is mounted there already (mount {mount_id})");
-        assert_says(
-            &error,
-            Operation::MountBpffs,
-            path,
-            None,
-            Some(cause),
-            &because,
-        );
+        assert_fails_at(&error, Operation::MountBpffs, path, None, Some(cause));
         assert_eq!(mount_at(path), tmpfs);
         assert_eq!(fs::read_to_string(path.join("file"))?, "precious");
         // A directory on it is as good as any.
@@ -131,19 +123,7 @@ fn nothing_is_mounted_within_a_bpffs() -> Outcome {
             path: Some(inside.clone()),
             mount_point: Some(path.to_owned()),
         };
-        let because = format!(
-            "{} is a directory within a bpffs, not its root: pass {}",
-            inside.display(),
-            path.display()
-        );
-        assert_says(
-            &error,
-            Operation::MountBpffs,
-            &inside,
-            None,
-            Some(cause),
-            &because,
-        );
+        assert_fails_at(&error, Operation::MountBpffs, &inside, None, Some(cause));
         assert_nothing_is_mounted_at(&inside);
         assert_is_at(&bpffs, path);
         Ok(())
@@ -230,19 +210,8 @@ fn nothing_is_made_on_the_way() -> Outcome {
         let cause = Cause::Missing {
             path: path.join("gone"),
         };
-        let because = format!(
-            "{} does not exist: create the directory first",
-            path.join("gone").display()
-        );
         let enoent = Some(libc::ENOENT);
-        assert_says(
-            &error,
-            Operation::MountBpffs,
-            &gone,
-            enoent,
-            Some(cause),
-            &because,
-        );
+        assert_fails_at(&error, Operation::MountBpffs, &gone, enoent, Some(cause));
         fs::write(path.join("file"), "")?;
         let error = Bpffs::ensure(path.join("file"), &options()).expect_err("a file");
         assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR));

@@ -42,7 +42,7 @@ fn without_fsopen() -> Outcome {
             let error = options.detached().expect_err("no fsopen(2)");
             // It may be the filter's word, so that nothing is said of the kernel.
             let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
-            assert_says(&error, make, nowhere, Some(libc::ENOSYS), None, "ENOSYS");
+            assert_fails_at(&error, make, nowhere, Some(libc::ENOSYS), None);
             Ok(())
         })
     })
@@ -80,7 +80,7 @@ fn without_an_attribute_of_fsmount() -> Outcome {
             unmount_soon(ensured.into_bpffs());
             let error = options.detached().expect_err("no such attribute");
             let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
-            assert_says(&error, make, nowhere, Some(libc::EINVAL), None, "EINVAL");
+            assert_fails_at(&error, make, nowhere, Some(libc::EINVAL), None);
             Ok(())
         })
     })
@@ -95,7 +95,7 @@ fn unmounting_without_open_tree() -> Outcome {
         let failed = answered(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
         let failed = failed.expect_err("no open_tree(2)");
         // It may be the filter's word, so that nothing is said of the kernel.
-        assert_says(failed.error(), unmount, path, Some(enosys), None, "ENOSYS");
+        assert_fails_at(failed.error(), unmount, path, Some(enosys), None);
         let bpffs = failed.into_object();
         bpffs.still_here()?;
         unmount_soon(bpffs);
