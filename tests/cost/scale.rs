@@ -28,7 +28,11 @@ fn name(number: usize) -> String {
 }
 
 /// Creates a directory with that many pins, or as many as the time allows.
-fn filled(parent: &PinDir, of: &str, most: usize) -> Result<(PinDir, usize), bpf_pin::Error> {
+fn directory_with(
+    parent: &PinDir,
+    of: &str,
+    most: usize,
+) -> Result<(PinDir, usize), bpf_pin::Error> {
     let dir = parent.create_dir(of, 0o700)?;
     let map = hash();
     let begun = Instant::now();
@@ -49,17 +53,17 @@ fn filled(parent: &PinDir, of: &str, most: usize) -> Result<(PinDir, usize), bpf
 fn a_hundred_thousand_pins_cost_what_ten_do() -> Outcome {
     let fs = TestFs::new();
     let root = PinDir::create(fs.at("scale"), 0o700)?;
-    let (few, _) = filled(&root, "few", FEW)?;
-    let (some, _) = filled(&root, "some", SOME)?;
+    let (few, _) = directory_with(&root, "few", FEW)?;
+    let (some, _) = directory_with(&root, "some", SOME)?;
     let begun = Instant::now();
-    let (many, most) = filled(&root, "many", MOST)?;
+    let (many, most) = directory_with(&root, "many", MOST)?;
     println!("made {most} pins in {:?}", begun.elapsed());
     assert!(most >= LEAST);
-    opening(&few, &many, most)?;
-    reading(&some, &many, most);
-    walking(&root, most)?;
+    compare_opens(&few, &many, most)?;
+    compare_reads(&some, &many, most);
+    compare_walks(&root, most)?;
     drop((few, some, many));
-    removing(&root, most);
+    compare_removals(&root, most);
     assert_eq!(root.entries()?.count(), 1, "the few are left");
     drop(root);
     PinDir::open(fs.root())?.remove_dir_all("scale")?;
@@ -68,7 +72,7 @@ fn a_hundred_thousand_pins_cost_what_ten_do() -> Outcome {
 }
 
 /// Compares medians of alternating opens, so that load on the machine affects both.
-fn opening(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
+fn compare_opens(few: &PinDir, many: &PinDir, most: usize) -> Outcome {
     const OPENS: usize = 1000;
     const TRIES: usize = 5;
     const BOUND: f64 = 2.0;
@@ -112,7 +116,7 @@ fn number(name: &std::ffi::OsStr) -> usize {
         .expect("one of ours")
 }
 
-fn reading(some: &PinDir, many: &PinDir, most: usize) {
+fn compare_reads(some: &PinDir, many: &PinDir, most: usize) {
     let read = |dir: &PinDir, most: usize| {
         let mut seen = vec![false; most];
         let (used, time) = measured(|| {
@@ -134,7 +138,7 @@ fn reading(some: &PinDir, many: &PinDir, most: usize) {
 }
 
 /// Walks twice: everything, and without the largest directory.
-fn walking(root: &PinDir, most: usize) -> Outcome {
+fn compare_walks(root: &PinDir, most: usize) -> Outcome {
     let walk = |skipped: Option<&str>, expected: usize| {
         let mut count = 0;
         let (used, time) = measured(|| {
@@ -159,7 +163,7 @@ fn walking(root: &PinDir, most: usize) -> Outcome {
     Ok(())
 }
 
-fn removing(root: &PinDir, most: usize) {
+fn compare_removals(root: &PinDir, most: usize) {
     let remove = |name: &str, count: usize| {
         let (used, time) = measured(|| root.remove_dir_all(name).expect("it can be removed"));
         println!("remove_dir_all() of {count}: {used:?}, {time:?}");

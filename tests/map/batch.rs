@@ -22,7 +22,7 @@ const BPF: &[Need] = &[cap::BPF];
 #[common::test(BPF)]
 fn a_hash_is_read_and_changed_in_batches() -> Outcome {
     for flags in [MapFlags::empty(), MapFlags::NO_PREALLOC] {
-        in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000).flags(flags))?;
+        check_batches(MapSpec::new(MapType::HASH, 4, 8, 3000).flags(flags))?;
     }
     Ok(())
 }
@@ -32,7 +32,7 @@ fn value_of(key: u32) -> u64 {
 }
 
 /// Keys from 0 on, with their values.
-fn numbers(count: u32) -> (Vec<u32>, Vec<u64>) {
+fn keys_and_values(count: u32) -> (Vec<u32>, Vec<u64>) {
     (0..count).map(|key| (key, value_of(key))).unzip()
 }
 
@@ -41,11 +41,11 @@ fn all(count: u32) -> BTreeMap<u32, u64> {
 }
 
 /// Inserts 2000 elements and reads them in several ways, each exactly once.
-fn in_batches(spec: MapSpec<'_>) -> Outcome {
+fn check_batches(spec: MapSpec<'_>) -> Outcome {
     const COUNT: u32 = 2000;
     let map = spec.create()?;
     let elems = map.elements::<u32, u64>()?;
-    let (keys, values) = numbers(COUNT);
+    let (keys, values) = keys_and_values(COUNT);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.lookup(&1999)?, Some(value_of(1999)));
 
@@ -114,7 +114,7 @@ fn in_batches(spec: MapSpec<'_>) -> Outcome {
 
 #[common::test(BPF)]
 fn an_lru_hash_is_read_and_changed_in_batches() -> Outcome {
-    in_batches(MapSpec::new(MapType::LRU_HASH, 4, 8, 1 << 16))
+    check_batches(MapSpec::new(MapType::LRU_HASH, 4, 8, 1 << 16))
 }
 
 /// Linux 7.2.
@@ -126,7 +126,7 @@ fn a_resizable_hash_is_read_and_changed_in_batches() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }
-    in_batches(spec)
+    check_batches(spec)
 }
 
 #[common::test(BPF)]
@@ -134,7 +134,7 @@ fn to_vecs_returns_the_whole_map() -> Outcome {
     for count in [0, 1, 2, 4095, 4096, 4097, 10_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, 10_000).create()?;
         let elems = map.elements::<u32, u64>()?;
-        let (keys, values) = numbers(count);
+        let (keys, values) = keys_and_values(count);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (keys, values) = elems.to_vecs()?;
         assert!(keys.len() == count as usize && values.len() == keys.len());
@@ -191,7 +191,7 @@ fn reading_a_large_nearly_empty_map_takes_little_memory() -> Outcome {
 fn an_array_is_read_and_updated_in_batches() -> Outcome {
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 10_000).create()?;
     let elems = map.elements::<u32, u64>()?;
-    let (keys, values) = numbers(10_000);
+    let (keys, values) = keys_and_values(10_000);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.to_vecs()?, (keys, values));
     assert!(elems.iter().map(Result::unwrap).eq(all(10_000)));
@@ -244,7 +244,7 @@ fn a_bucket_larger_than_the_buffer_is_an_error() -> Outcome {
     const COUNT: u32 = 1000;
     let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
     let elems = map.elements::<u32, u64>()?;
-    let (keys, values) = numbers(COUNT);
+    let (keys, values) = keys_and_values(COUNT);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     let (mut cursor, mut seen, mut room, mut grown) = (Cursor::new(), BTreeMap::new(), 1, 0);
     while !cursor.is_end() {
@@ -389,14 +389,14 @@ fn per_cpu_values_are_read_and_changed_in_batches() -> Outcome {
         MapType::PERCPU_ARRAY,
         MapType::LRU_PERCPU_HASH,
     ] {
-        of_each_cpu(map_type, |n| n)?;
-        of_each_cpu(map_type, u64::from)?;
-        of_each_cpu(map_type, |n| [n, !n, n])?;
+        check_per_cpu_batches(map_type, |n| n)?;
+        check_per_cpu_batches(map_type, u64::from)?;
+        check_per_cpu_batches(map_type, |n| [n, !n, n])?;
     }
     Ok(())
 }
 
-fn of_each_cpu<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
+fn check_per_cpu_batches<V: bytemuck::Pod + PartialEq + std::fmt::Debug>(
     map_type: MapType,
     make: impl Fn(u32) -> V,
 ) -> Outcome {

@@ -65,7 +65,7 @@ fn values_of_8_bytes_are_mapped() -> Outcome {
     Ok(())
 }
 
-fn each<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcome {
+fn check_values<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcome {
     const ENTRIES: u32 = 1000;
     let map = array(value_size, ENTRIES)?;
     let mapped: Mmap<T> = map.mmap()?;
@@ -86,7 +86,7 @@ fn each<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcom
         assert!(bytes.lookup_into(&index.to_ne_bytes(), &mut value, ElemFlags::ANY)?);
         for (at, atom) in value.chunks(size_of::<T>()).enumerate() {
             assert_eq!(
-                atom[low(atom.len())],
+                atom[lowest_byte(atom.len())],
                 (index as usize + at) as u8,
                 "{index}"
             );
@@ -99,7 +99,7 @@ fn each<T: Atom + 'static>(value_size: u32, store: impl Fn(&T, usize)) -> Outcom
 }
 
 /// The offset of the lowest byte in an integer of this size.
-fn low(len: usize) -> usize {
+fn lowest_byte(len: usize) -> usize {
     if cfg!(target_endian = "little") {
         0
     } else {
@@ -108,19 +108,17 @@ fn low(len: usize) -> usize {
 }
 
 #[common::test(BPF)]
-fn values_with_padding_are_mapped() -> Outcome {
-    each::<AtomicU8>(1, |atom, n| atom.store(n as u8, Relaxed))?;
-    each::<AtomicU8>(13, |atom, n| atom.store(n as u8, Relaxed))?;
-    each::<AtomicU16>(2, |atom, n| atom.store(n as u16, Relaxed))?;
-    each::<AtomicU32>(4, |atom, n| atom.store(n as u32, Relaxed))?;
-    each::<AtomicU32>(12, |atom, n| atom.store(n as u32, Relaxed))
-}
-
-#[common::test(BPF)]
-fn values_of_several_atomics_are_mapped() -> Outcome {
-    each::<AtomicU64>(24, |atom, n| atom.store(n as u64, Relaxed))?;
-    each::<AtomicU32>(8, |atom, n| atom.store(n as u32, Relaxed))?;
-    each::<AtomicU8>(8, |atom, n| atom.store(n as u8, Relaxed))
+fn values_of_any_number_of_atomics_are_mapped() -> Outcome {
+    // With padding between the values.
+    check_values::<AtomicU8>(1, |atom, n| atom.store(n as u8, Relaxed))?;
+    check_values::<AtomicU8>(13, |atom, n| atom.store(n as u8, Relaxed))?;
+    check_values::<AtomicU16>(2, |atom, n| atom.store(n as u16, Relaxed))?;
+    check_values::<AtomicU32>(4, |atom, n| atom.store(n as u32, Relaxed))?;
+    check_values::<AtomicU32>(12, |atom, n| atom.store(n as u32, Relaxed))?;
+    // Without.
+    check_values::<AtomicU64>(24, |atom, n| atom.store(n as u64, Relaxed))?;
+    check_values::<AtomicU32>(8, |atom, n| atom.store(n as u32, Relaxed))?;
+    check_values::<AtomicU8>(8, |atom, n| atom.store(n as u8, Relaxed))
 }
 
 #[common::test(BPF)]

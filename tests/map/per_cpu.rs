@@ -25,7 +25,7 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
     if std::env::var_os(CHILD).is_some() {
-        return Some(match own_mounts(covered_sys) {
+        return Some(match own_mounts(check_without_sys) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");
@@ -36,29 +36,14 @@ fn child_role() -> Option<std::process::ExitCode> {
     None
 }
 
+/// The kernel pads the value of each CPU to 8 bytes.
 #[common::test(BPF)]
-fn values_of_4_bytes_are_padded() -> Outcome {
-    values(|n| n)
-}
-
-#[common::test(BPF)]
-fn values_of_8_bytes_are_not_padded() -> Outcome {
-    values(|n| u64::from(n) << 32)
-}
-
-#[common::test(BPF)]
-fn values_of_12_bytes_are_padded() -> Outcome {
-    values(|n| [n, n + 1, n + 2])
-}
-
-#[common::test(BPF)]
-fn values_of_16_bytes_are_not_padded() -> Outcome {
-    values(|n| [u64::from(n), !u64::from(n)])
-}
-
-#[common::test(BPF)]
-fn values_of_5_bytes_are_padded() -> Outcome {
-    values(|n| [n as u8; 5])
+fn values_of_any_size_are_found_per_cpu() -> Outcome {
+    check_values(|n| n)?;
+    check_values(|n| u64::from(n) << 32)?;
+    check_values(|n| [n, n + 1, n + 2])?;
+    check_values(|n| [u64::from(n), !u64::from(n)])?;
+    check_values(|n| [n as u8; 5])
 }
 
 fn create(map_type: MapType, value_size: u32) -> Map {
@@ -81,7 +66,7 @@ fn cpus() -> usize {
     highest.max().expect("one at least") + 1
 }
 
-fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
+fn check_values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
     const CANARY: u32 = 0xdead_0b5e;
     let cpus = cpus();
     let stride = size_of::<V>().next_multiple_of(8);
@@ -98,17 +83,17 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
 
         // Different values for each CPU and each key.
         let each = |key: u32| (0..cpus as u32).map(move |cpu| 1000 * key + 10 * cpu + 1);
-        let put = |key: u32| each(key).map(&make).collect::<Vec<V>>();
+        let values_of = |key: u32| each(key).map(&make).collect::<Vec<V>>();
         for key in 0..4 {
-            view.update(&key, &put(key), ElemFlags::ANY)?;
+            view.update(&key, &values_of(key), ElemFlags::ANY)?;
         }
         for key in 0..4 {
-            assert_eq!(view.lookup(&key)?, Some(put(key)), "{map_type}");
+            assert_eq!(view.lookup(&key)?, Some(values_of(key)), "{map_type}");
 
             // Between two values that stay unchanged.
             let mut fenced = vec![make(CANARY); cpus + 2];
             assert!(view.lookup_into(&key, &mut fenced[1..=cpus], ElemFlags::ANY)?);
-            assert_eq!(fenced[1..=cpus], put(key));
+            assert_eq!(fenced[1..=cpus], values_of(key));
             assert_eq!((fenced[0], fenced[cpus + 1]), (make(CANARY), make(CANARY)));
 
             // The layout of the kernel.
@@ -116,7 +101,7 @@ fn values<V: Pod + PartialEq + Debug>(make: impl Fn(u32) -> V) -> Outcome {
             let (before, rest) = fenced.split_at_mut(64);
             let (all, after) = rest.split_at_mut(stride * cpus);
             assert!(bytes.lookup_into(&key.to_ne_bytes(), all, ElemFlags::ANY)?);
-            for (value, bytes) in put(key).iter().zip(all.chunks_exact(stride)) {
+            for (value, bytes) in values_of(key).iter().zip(all.chunks_exact(stride)) {
                 assert_eq!(bytemuck::bytes_of(value), &bytes[..size_of::<V>()]);
             }
             let untouched = |fence: &[u8]| fence.iter().all(|byte| *byte == 0xaa);
@@ -444,7 +429,7 @@ fn the_number_of_cpus_comes_from_sysfs_only() -> Outcome {
     Ok(())
 }
 
-fn covered_sys() -> Outcome {
+fn check_without_sys() -> Outcome {
     const CPU: &str = "/sys/devices/system/cpu";
     let expected = cpus();
     let map = create(MapType::PERCPU_ARRAY, 8);

@@ -30,7 +30,7 @@ fn returns(value: i32) -> bpf_pin::Result<Prog> {
 }
 
 /// A socket filter that tail-calls the first program of `stages`, or else returns 99.
-fn calls(stages: &Map) -> bpf_pin::Result<Prog> {
+fn tail_caller(stages: &Map) -> bpf_pin::Result<Prog> {
     // r1 still holds the context.
     let mut insns = Insn::ld_map_fd(2, stages.as_fd().as_raw_fd()).to_vec();
     insns.extend([
@@ -78,7 +78,7 @@ fn a_prog_array_returns_ids() -> Outcome {
 #[common::test(BPF)]
 fn a_program_tail_calls_another() -> Outcome {
     let map = spec(1).create()?;
-    let caller = calls(&map)?;
+    let caller = tail_caller(&map)?;
     assert_eq!(run(&caller)?, 99);
     let stages: Elements<u32, Prog> = Elements::new(map)?;
     // The array keeps the program alive.
@@ -93,11 +93,11 @@ fn a_program_tail_calls_another() -> Outcome {
 }
 
 /// A program that tail-calls one that returns 7, and the array that holds it.
-fn staged() -> bpf_pin::Result<(Prog, Map)> {
+fn caller_and_array() -> bpf_pin::Result<(Prog, Map)> {
     let map = spec(1).create()?;
     let stages = map.elements::<u32, Prog>()?;
     stages.update(&0, &returns(7)?, ElemFlags::ANY)?;
-    let caller = calls(&map)?;
+    let caller = tail_caller(&map)?;
     assert_eq!(run(&caller)?, 7);
     Ok((caller, map))
 }
@@ -116,7 +116,7 @@ fn is_cleared(caller: &Prog) -> Outcome {
 #[common::test(PINS)]
 fn a_pin_keeps_the_programs_of_an_array() -> Outcome {
     let fs = TestFs::new();
-    let (caller, map) = staged()?;
+    let (caller, map) = caller_and_array()?;
     drop(map.pin(fs.at("stages"))?);
     for _ in 0..20 {
         sleep(Duration::from_millis(10));
@@ -135,7 +135,7 @@ fn a_pin_keeps_the_programs_of_an_array() -> Outcome {
 
 #[common::test(BPF)]
 fn an_array_without_pin_and_descriptor_loses_its_programs() -> Outcome {
-    let (caller, map) = staged()?;
+    let (caller, map) = caller_and_array()?;
     let clone = map.try_clone()?;
     drop(map);
     sleep(Duration::from_millis(100));
@@ -152,7 +152,7 @@ fn a_program_of_another_type_is_rejected() -> Outcome {
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let xdp = ProgSpec::new(ProgType::XDP, &insns).load()?;
     // The first program decides, whether it is inserted or calls.
-    let caller = calls(&map)?;
+    let caller = tail_caller(&map)?;
     let error = stages.update(&0, &xdp, ElemFlags::ANY);
     let error = error.expect_err("a program of another type");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -256,7 +256,7 @@ fn an_index_out_of_range_is_rejected() -> Outcome {
 #[common::test(PINS)]
 fn a_read_only_map_rejects_objects() -> Outcome {
     let fs = TestFs::new();
-    let (_, map) = staged()?;
+    let (_, map) = caller_and_array()?;
     let map = map.pin(fs.at("stages"))?;
     let reader = Map::open_with(fs.at("stages"), Access::ReadOnly)?;
     let stages = reader.elements::<u32, Prog>()?;

@@ -16,7 +16,7 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 #[common::test(BPF)]
 fn a_hash_without_preallocation_has_typed_elements() -> Outcome {
-    hash_like(MapSpec::new(MapType::HASH, 4, 8, 64).flags(MapFlags::NO_PREALLOC))
+    check_typed_elements(MapSpec::new(MapType::HASH, 4, 8, 64).flags(MapFlags::NO_PREALLOC))
 }
 
 fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -> Map {
@@ -27,7 +27,7 @@ fn create(map_type: MapType, key_size: u32, value_size: u32, max_entries: u32) -
 
 #[common::test(BPF)]
 fn a_hash_has_typed_elements() -> Outcome {
-    hash_like(MapSpec::new(MapType::HASH, 4, 8, 64))
+    check_typed_elements(MapSpec::new(MapType::HASH, 4, 8, 64))
 }
 
 /// Linux 7.2.
@@ -39,10 +39,10 @@ fn a_resizable_hash_has_typed_elements() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
         return Ok(());
     }
-    hash_like(spec)
+    check_typed_elements(spec)
 }
 
-fn hash_like(spec: MapSpec<'_>) -> Outcome {
+fn check_typed_elements(spec: MapSpec<'_>) -> Outcome {
     let map = spec.create()?;
     let elems = map.elements::<u32, u64>()?;
     assert_eq!(elems.lookup(&1)?, None);

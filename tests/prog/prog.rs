@@ -374,7 +374,7 @@ fn clones_have_the_same_id() -> Outcome {
     Ok(())
 }
 
-fn lacks(prog_type: ProgType, attach_type: AttachType, lacking: Capability) {
+fn assert_capability_missing(prog_type: ProgType, attach_type: AttachType, lacking: Capability) {
     let spec = ProgSpec::new(prog_type, &ZERO).expected_attach_type(attach_type);
     let Err(error) = spec.load() else {
         panic!("{prog_type} loads without {lacking}")
@@ -406,9 +406,9 @@ fn with_cap_bpf() -> Outcome {
             | ProgType::PERF_EVENT
             | ProgType::RAW_TRACEPOINT
             | ProgType::RAW_TRACEPOINT_WRITABLE => {
-                lacks(prog_type, attach_type, Capability::Perfmon)
+                assert_capability_missing(prog_type, attach_type, Capability::Perfmon)
             }
-            _ => lacks(prog_type, attach_type, Capability::NetAdmin),
+            _ => assert_capability_missing(prog_type, attach_type, Capability::NetAdmin),
         }
     }
     Ok(())
@@ -427,7 +427,7 @@ fn each_type_requires_its_capability_of_this_user() -> Outcome {
                 let spec = ProgSpec::new(prog_type, &ZERO);
                 spec.expected_attach_type(attach_type).load()?;
             }
-            _ => lacks(prog_type, attach_type, Capability::Bpf),
+            _ => assert_capability_missing(prog_type, attach_type, Capability::Bpf),
         }
     }
     Ok(())

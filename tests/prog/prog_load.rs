@@ -46,7 +46,7 @@ pub fn run(prog: &Prog) -> bpf_pin::Result<u32> {
 
 /// Checks that a field works since a kernel, and that the error names it before.
 #[track_caller]
-pub fn since<T>(
+pub fn assert_since<T>(
     loaded: bpf_pin::Result<T>,
     what: &'static str,
     (major, minor): (u8, u8),
@@ -73,7 +73,7 @@ fn one_word() -> bpf_pin::Result<Map> {
 }
 
 /// Returns the first bytes of the value in the map at this index of the array.
-fn reads(index: i32) -> [Insn; 4] {
+fn reader_of(index: i32) -> [Insn; 4] {
     let load = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
     [
         Insn::new(load, 1, abi::BPF_PSEUDO_MAP_IDX_VALUE, 0, index),
@@ -92,9 +92,9 @@ fn instructions_refer_to_maps_by_array_index() -> Outcome {
     }
     let descriptors = maps.each_ref().map(|map| map.as_fd());
     for (index, expected) in [(0, 5), (1, 7)] {
-        let insns = reads(index);
+        let insns = reader_of(index);
         let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).fd_array(&descriptors);
-        let Some(prog) = since(spec.load(), "fd_array", (5, 14)) else {
+        let Some(prog) = assert_since(spec.load(), "fd_array", (5, 14)) else {
             return Ok(());
         };
         if cfg!(target_endian = "little") {
@@ -115,7 +115,7 @@ fn an_index_beyond_the_array_is_rejected() -> Outcome {
         (i32::MAX, i32::MAX as usize),
         (-1, u32::MAX as usize),
     ] {
-        let insns = reads(index);
+        let insns = reader_of(index);
         let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &insns).fd_array(&descriptors);
         // Rejected with and without a log, before a syscall.
         for error in [
@@ -145,7 +145,8 @@ fn a_program_can_keep_all_maps_of_the_array() -> Outcome {
     let maps = [one_word()?, one_word()?];
     let descriptors: [BorrowedFd<'_>; 2] = maps.each_ref().map(|map| map.as_fd());
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).fd_array(&descriptors);
-    let Some(prog) = since(spec.clone().keep_fd_array().load(), "fd_array_cnt", (6, 14)) else {
+    let Some(prog) = assert_since(spec.clone().keep_fd_array().load(), "fd_array_cnt", (6, 14))
+    else {
         return Ok(());
     };
     let mut ids = prog.map_ids()?;
@@ -160,7 +161,7 @@ fn an_invalid_signature_is_rejected() -> Outcome {
     let spec = ProgSpec::new(ProgType::SOCKET_FILTER, &ZERO).signature(b"invalid", 0);
     let loaded = spec.load();
     if kernel(6, 18).unmet().is_some() {
-        since(loaded, "signature", (6, 18));
+        assert_since(loaded, "signature", (6, 18));
         return Ok(());
     }
     // With the kernel's own keys the kernel parses the signature, unless it was built without support for it.

@@ -31,7 +31,7 @@ fn counter(map_type: MapType) -> bpf_pin::Result<Map> {
 }
 
 /// `r0 = bpf_map_lookup_elem(map, &0)`
-fn look_up(map: &Map) -> Vec<Insn> {
+fn lookup_insns(map: &Map) -> Vec<Insn> {
     let mut insns = vec![
         Insn::st_mem(abi::BPF_W, 10, -4, 0),
         Insn::mov64_reg(2, 10),
@@ -43,8 +43,8 @@ fn look_up(map: &Map) -> Vec<Insn> {
 }
 
 /// A filter that counts packets in `map` and keeps `keep` bytes of each.
-fn counting(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
-    let mut insns = look_up(map);
+fn counting_filter(map: &Map, keep: i32) -> bpf_pin::Result<Prog> {
+    let mut insns = lookup_insns(map);
     insns.extend([
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
         Insn::mov64_imm(1, 1),
@@ -95,7 +95,7 @@ fn instruction_constructors_work_as_named() -> Outcome {
 #[common::test(BPF)]
 fn flags_reach_the_verifier() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let mut insns = look_up(&map);
+    let mut insns = lookup_insns(&map);
     insns.extend([
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 1),
         Insn::ldx_mem(abi::BPF_W, 1, 0, 1),
@@ -117,7 +117,7 @@ fn flags_reach_the_verifier() -> Outcome {
 #[common::test(BPF)]
 fn a_program_counts_in_its_map() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let prog = counting(&map, 7)?;
+    let prog = counting_filter(&map, 7)?;
     assert_eq!(prog.info()?.nr_map_ids, 1);
     let count = map.elements::<u32, u64>()?;
     assert_eq!(count.lookup(&0)?, Some(0));
@@ -131,7 +131,7 @@ fn a_program_counts_in_its_map() -> Outcome {
 #[common::test(BPF)]
 fn a_program_filters_a_socket() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let prog = counting(&map, 2)?;
+    let prog = counting_filter(&map, 2)?;
     let (sender, receiver) = UnixDatagram::pair()?;
     let fd = prog.as_fd().as_raw_fd();
     // SAFETY: the option's value is an int, which outlives the call.
@@ -161,7 +161,7 @@ fn a_program_filters_a_socket() -> Outcome {
 #[common::test(BPF)]
 fn each_cpu_counts_in_its_own_value() -> Outcome {
     let map = counter(MapType::PERCPU_ARRAY)?;
-    let prog = counting(&map, 0)?;
+    let prog = counting_filter(&map, 0)?;
     let view = map.elements::<u32, PerCpu<u64>>()?;
     let mut expected = vec![0; view.cpus()];
     // In its own thread, because the affinity belongs to the thread.
@@ -190,18 +190,18 @@ fn each_cpu_counts_in_its_own_value() -> Outcome {
 fn a_program_keeps_its_maps_alive() -> Outcome {
     let map = counter(MapType::ARRAY)?;
     let id = map.id()?;
-    let prog = counting(&map, 0)?;
+    let prog = counting_filter(&map, 0)?;
     drop(map);
     run(&prog, 2)?;
     let map = Map::from_id(id)?;
     assert_eq!(map.info()?.name, "counter");
     assert_eq!(map.elements::<u32, u64>()?.lookup(&0)?, Some(2));
     drop((map, prog));
-    is_gone(id);
+    wait_until_gone(id);
     Ok(())
 }
 
-fn is_gone(id: u32) {
+fn wait_until_gone(id: u32) {
     let patience = Instant::now() + Duration::from_secs(20);
     while Map::from_id(id).is_ok() {
         assert!(Instant::now() < patience, "a map that does not die");
@@ -213,7 +213,7 @@ fn is_gone(id: u32) {
 fn a_program_keeps_bound_maps_alive() -> Outcome {
     let (used, other) = (counter(MapType::ARRAY)?, counter(MapType::HASH)?);
     let (used_id, other_id) = (used.id()?, other.id()?);
-    let prog = counting(&used, 0)?;
+    let prog = counting_filter(&used, 0)?;
     assert_eq!(prog.map_ids()?, [used_id]);
     // Binding twice has no effect, nor does binding a map that it uses anyway.
     for _ in 0..2 {
@@ -228,7 +228,7 @@ fn a_program_keeps_bound_maps_alive() -> Outcome {
     thread::sleep(Duration::from_millis(50));
     assert_eq!(Map::from_id(other_id)?.info()?.map_type, MapType::HASH);
     drop(prog);
-    is_gone(other_id);
+    wait_until_gone(other_id);
 
     // Many maps, and one more during each read.
     let prog = common::prog();
@@ -246,7 +246,7 @@ fn a_program_keeps_bound_maps_alive() -> Outcome {
 }
 
 /// An XDP program that writes 0xab to the first byte of a packet and passes it.
-fn marks() -> bpf_pin::Result<Prog> {
+fn marking_program() -> bpf_pin::Result<Prog> {
     const JGT_X: u8 = abi::BPF_JMP | abi::BPF_JGT | abi::BPF_X;
     let insns = [
         Insn::ldx_mem(abi::BPF_W, 2, 1, 0),
@@ -263,7 +263,7 @@ fn marks() -> bpf_pin::Result<Prog> {
 
 #[common::test(ROOT)]
 fn a_program_changes_its_packet() -> Outcome {
-    let prog = marks()?;
+    let prog = marking_program()?;
     let packet: Vec<u8> = (0..64).collect();
     let mut expected = packet.clone();
     expected[0] = 0xab;
@@ -338,7 +338,7 @@ fn a_raw_tracepoint_runs_on_a_given_cpu() -> Outcome {
 #[common::test(ROOT)]
 fn live_frames_are_sent() -> Outcome {
     let map = counter(MapType::ARRAY)?;
-    let mut insns = look_up(&map);
+    let mut insns = lookup_insns(&map);
     insns.extend([
         Insn::jmp_imm(abi::BPF_JEQ, 0, 0, 2),
         Insn::mov64_imm(1, 1),
@@ -369,7 +369,7 @@ fn live_frames_are_sent() -> Outcome {
 
 #[common::test(BPF)]
 fn unsupported_fields_are_rejected() -> Outcome {
-    let prog = counting(&counter(MapType::ARRAY)?, 0)?;
+    let prog = counting_filter(&counter(MapType::ARRAY)?, 0)?;
     let packet = [0; 64];
     let mut context = [0; 4096];
     let run = || TestRun::new().data_in(&packet);
@@ -453,7 +453,7 @@ fn types_without_test_runs_are_rejected() -> Outcome {
 /// Running a program requires only its descriptor.
 #[common::test(OTHERS)]
 fn a_program_runs_without_privileges() -> Outcome {
-    let prog = counting(&counter(MapType::ARRAY)?, 3)?;
+    let prog = counting_filter(&counter(MapType::ARRAY)?, 3)?;
     as_user(CapabilitySet::empty(), || match run(&prog, 1) {
         Ok(value) => assert_eq!(value, 3),
         // On older kernels the sysctl closes all of bpf(2).

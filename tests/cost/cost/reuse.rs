@@ -13,25 +13,31 @@ fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 8, 8)
 }
 
-fn ask(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> MapOutcome {
+fn open_or_create(dir: &PinDir, name: &str, reuse: Reuse<'_, '_>) -> MapOutcome {
     let reused = dir.open_or_create(name, &spec(), reuse).unwrap();
     drop::<Map>(reused.map);
     reused.outcome
 }
 
-fn finds(dir: PinDir, reuse: Reuse<'_, '_>) {
-    assert!(matches!(ask(&dir, "map", reuse), MapOutcome::Found));
+fn assert_found(dir: PinDir, reuse: Reuse<'_, '_>) {
+    assert!(matches!(
+        open_or_create(&dir, "map", reuse),
+        MapOutcome::Found
+    ));
     forget(dir);
 }
 
-fn finds_for(dir: PinDir, flags: MapFlags) {
+fn assert_found_with(dir: PinDir, flags: MapFlags) {
     let reused = dir.open_or_create("map", &spec().flags(flags), Reuse::Exact);
     assert!(matches!(reused.unwrap().outcome, MapOutcome::Found));
     forget(dir);
 }
 
-fn creates(dir: PinDir, reuse: Reuse<'_, '_>) {
-    assert!(matches!(ask(&dir, "new", reuse), MapOutcome::Created));
+fn assert_created(dir: PinDir, reuse: Reuse<'_, '_>) {
+    assert!(matches!(
+        open_or_create(&dir, "new", reuse),
+        MapOutcome::Created
+    ));
     forget(dir);
 }
 
@@ -57,20 +63,20 @@ const CREATED: &[&str] = &[
 ];
 
 pub const MEASURED: &[Measured] = measured! {
-    reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Exact);
-    reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::Recreate);
-    reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| finds(dir, Reuse::OpenOnly);
+    reuse_exact_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::Exact);
+    reuse_recreate_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::Recreate);
+    reuse_open_only_found => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found(dir, Reuse::OpenOnly);
     // Neither opens nor verifies more.
-    reuse_exact_found_to_read => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::RDONLY);
-    reuse_exact_found_to_write => FOUND, |scene| { scene.dir() } |dir: PinDir| finds_for(dir, MapFlags::WRONLY);
+    reuse_exact_found_to_read => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::RDONLY);
+    reuse_exact_found_to_write => FOUND, |scene| { scene.dir() } |dir: PinDir| assert_found_with(dir, MapFlags::WRONLY);
     // One more open looks for an uncommitted migration.
     reuse_migrate_found => &["OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "readlink", "OBJ_GET_AT", "close"],
         |scene| { (scene.dir(), migrate()) }
-        |(dir, mut how): (PinDir, Migrate<'static>)| { finds(dir, Reuse::Migrate(&mut how)); forget(how) };
-    reuse_exact_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Exact);
-    reuse_recreate_created => CREATED, |scene| { scene.dir() } |dir: PinDir| creates(dir, Reuse::Recreate);
+        |(dir, mut how): (PinDir, Migrate<'static>)| { assert_found(dir, Reuse::Migrate(&mut how)); forget(how) };
+    reuse_exact_created => CREATED, |scene| { scene.dir() } |dir: PinDir| assert_created(dir, Reuse::Exact);
+    reuse_recreate_created => CREATED, |scene| { scene.dir() } |dir: PinDir| assert_created(dir, Reuse::Recreate);
     reuse_migrate_created => CREATED, |scene| { (scene.dir(), migrate()) }
-        |(dir, mut how): (PinDir, Migrate<'static>)| { creates(dir, Reuse::Migrate(&mut how)); forget(how) };
+        |(dir, mut how): (PinDir, Migrate<'static>)| { assert_created(dir, Reuse::Migrate(&mut how)); forget(how) };
     reuse_create_only_created => CREATED.split_at(1).1, |scene| { scene.dir() }
-        |dir: PinDir| creates(dir, Reuse::CreateOnly);
+        |dir: PinDir| assert_created(dir, Reuse::CreateOnly);
 };

@@ -124,7 +124,7 @@ pub fn a_full_map_takes_what_fits() -> Outcome {
             .flags(flags)
             .create()?;
         let elems = map.elements::<u32, u64>()?;
-        let (keys, values) = super::numbers(150);
+        let (keys, values) = super::keys_and_values(150);
         let error = elems.update_batch(&keys, &values, ElemFlags::ANY);
         let error = error.expect_err("more than fits");
         assert_eq!(error.operation(), Operation::UpdateBatch);
@@ -141,7 +141,7 @@ pub fn a_full_map_takes_what_fits() -> Outcome {
 pub fn missing_keys_are_skipped() -> Outcome {
     let map = MapSpec::new(MapType::HASH, 4, 8, 100).create()?;
     let elems = map.elements::<u32, u64>()?;
-    let (keys, values) = super::numbers(10);
+    let (keys, values) = super::keys_and_values(10);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     assert_eq!(elems.delete_batch(&[100, 0, 101, 102, 1, 2, 2, 103])?, 3);
     assert_eq!(elems.delete_batch(&[100, 101])?, 0);

@@ -36,7 +36,7 @@ fn without_batches<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 #[common::test(BPF)]
 fn results_without_batches_are_the_same() -> Outcome {
     without_batches(|| {
-        super::in_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
+        super::check_batches(MapSpec::new(MapType::HASH, 4, 8, 3000))?;
         super::an_array_is_read_and_updated_in_batches()?;
         super::failures::a_full_map_takes_what_fits()?;
         super::failures::missing_keys_are_skipped()?;

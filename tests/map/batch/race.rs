@@ -24,7 +24,7 @@ fn elements_that_stay_are_read_once_beside_eight_writers() -> Outcome {
             .flags(flags)
             .create()?;
         let elems = &map.elements::<u32, u64>()?;
-        let (keys, values) = super::numbers(STAYING);
+        let (keys, values) = super::keys_and_values(STAYING);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU64::new(0));
         thread::scope(|scope| -> Outcome {

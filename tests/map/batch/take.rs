@@ -115,7 +115,7 @@ fn a_hash_is_taken_in_batches() -> Outcome {
     for room in [100, 4096, 10_000, 20_000] {
         let map = MapSpec::new(MapType::HASH, 4, 8, COUNT).create()?;
         let elems = map.elements::<u32, u64>()?;
-        let (keys, values) = super::numbers(COUNT);
+        let (keys, values) = super::keys_and_values(COUNT);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (mut keys, mut values) = (vec![0; room], vec![0; room]);
         let (mut cursor, mut seen) = (Cursor::new(), BTreeMap::new());
@@ -128,7 +128,7 @@ fn a_hash_is_taken_in_batches() -> Outcome {
         assert_eq!(seen, super::all(COUNT));
         assert!(elems.to_vecs()?.0.is_empty());
 
-        let (keys, values) = super::numbers(COUNT);
+        let (keys, values) = super::keys_and_values(COUNT);
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let seen: BTreeMap<_, _> = elems.drain().collect::<Result<_, _>>()?;
         assert_eq!(seen, super::all(COUNT));

@@ -8,7 +8,7 @@ use bpf_pin::types::MapFlags;
 use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 
-use super::{all, numbers};
+use super::{all, keys_and_values};
 
 const COUNT: u32 = 20;
 
@@ -23,14 +23,14 @@ const ERRNOS: [i32; 6] = [
 
 const BPF: &[Need] = &[cap::BPF];
 
-fn filled(map_type: MapType) -> bpf_pin::Result<Elements<u32, u64, Map>> {
+fn filled_map(map_type: MapType) -> bpf_pin::Result<Elements<u32, u64, Map>> {
     let flags = match map_type {
         MapType::RHASH => MapFlags::NO_PREALLOC,
         _ => MapFlags::empty(),
     };
     let map = MapSpec::new(map_type, 4, 8, COUNT).flags(flags).create()?;
     let elems = Elements::new(map)?;
-    let (keys, values) = numbers(COUNT);
+    let (keys, values) = keys_and_values(COUNT);
     elems.update_batch(&keys, &values, ElemFlags::ANY)?;
     Ok(elems)
 }
@@ -47,7 +47,7 @@ fn types() -> Vec<MapType> {
 #[common::test(BPF)]
 fn an_uncounted_read_returns_no_elements() -> Outcome {
     for map_type in types() {
-        let elems = filled(map_type)?;
+        let elems = filled_map(map_type)?;
         for errno in ERRNOS {
             denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno as u32, || {
                 let at_once = elems.to_vecs();
@@ -71,7 +71,7 @@ fn an_uncounted_read_returns_no_elements() -> Outcome {
 
 #[common::test(BPF)]
 fn an_uncounted_take_returns_no_elements() -> Outcome {
-    let elems = filled(MapType::HASH)?;
+    let elems = filled_map(MapType::HASH)?;
     for errno in ERRNOS {
         denied(
             Some(abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH),
@@ -90,8 +90,8 @@ fn an_uncounted_take_returns_no_elements() -> Outcome {
 /// No key is skipped as missing.
 #[common::test(BPF)]
 fn an_uncounted_change_skips_no_keys() -> Outcome {
-    let elems = filled(MapType::HASH)?;
-    let (keys, values) = numbers(COUNT);
+    let elems = filled_map(MapType::HASH)?;
+    let (keys, values) = keys_and_values(COUNT);
     for errno in ERRNOS {
         denied(Some(abi::BPF_MAP_DELETE_BATCH), errno as u32, || {
             let error = elems.delete_batch(&keys).expect_err("no element removed");

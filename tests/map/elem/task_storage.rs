@@ -15,10 +15,10 @@ use rustix::thread::CapabilitySet;
 /// A map of `struct value { struct a *p; }`, with a tag at the pointer.
 fn storage(tag: &str) -> bpf_pin::Result<Map> {
     let spec = MapSpec::new(MapType::TASK_STORAGE, 4, 8, 0);
-    tagged(spec.flags(MapFlags::NO_PREALLOC), tag)
+    storage_with_tag(spec.flags(MapFlags::NO_PREALLOC), tag)
 }
 
-fn tagged(spec: MapSpec<'_>, tag: &str) -> bpf_pin::Result<Map> {
+fn storage_with_tag(spec: MapSpec<'_>, tag: &str) -> bpf_pin::Result<Map> {
     let names = format!("\0long\0a\0{tag}\0value\0p\0int\0");
     let name = |name: &str| names.find(&format!("\0{name}\0")).unwrap() as u32 + 1;
     const INT: u32 = 1 << 24;
@@ -170,8 +170,9 @@ fn only_task_storage_can_have_uptrs() -> Outcome {
     ];
     let others = others.map(|map_type| MapSpec::new(map_type, 4, 8, 4));
     for spec in storages.into_iter().chain(others) {
-        tagged(spec.clone(), "user")?;
-        let error = tagged(spec.clone(), "uptr").expect_err("an address that is followed");
+        storage_with_tag(spec.clone(), "user")?;
+        let error =
+            storage_with_tag(spec.clone(), "uptr").expect_err("an address that is followed");
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{spec:?}");
     }
     Ok(())

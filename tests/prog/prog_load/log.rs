@@ -19,20 +19,20 @@ fn filter(insns: &[Insn]) -> ProgSpec<'_> {
 }
 
 /// Each instruction is a line of at least 40 letters.
-fn stores(count: usize) -> Vec<Insn> {
+fn store_insns(count: usize) -> Vec<Insn> {
     vec![Insn::st_mem(abi::BPF_DW, 10, -8, 1_234_567_890); count]
 }
 
 /// A valid program.
-fn good(count: usize) -> Vec<Insn> {
-    let mut insns = stores(count);
+fn valid_program(count: usize) -> Vec<Insn> {
+    let mut insns = store_insns(count);
     insns.extend(ZERO);
     insns
 }
 
 /// An invalid program: it returns an unset register.
-fn bad(count: usize) -> Vec<Insn> {
-    let mut insns = stores(count);
+fn invalid_program(count: usize) -> Vec<Insn> {
+    let mut insns = store_insns(count);
     insns.push(Insn::exit());
     insns
 }
@@ -64,7 +64,7 @@ fn load_with_log_returns_the_log_of_a_valid_program() -> Outcome {
 
 #[common::test(BPF)]
 fn a_long_log_of_a_valid_program_is_complete() -> Outcome {
-    let insns = good(3000);
+    let insns = valid_program(3000);
     let (prog, log) = filter(&insns).load_with_log(LogLevel::LEVEL2)?;
     assert_eq!(prog.info()?.prog_type, ProgType::SOCKET_FILTER);
     assert!(log.len() > 64 << 10, "{} bytes", log.len());
@@ -129,8 +129,12 @@ pub fn syscalls() -> ExitCode {
     let reports_size = kernel(6, 4).unmet().is_none();
     let tries = |without| if reports_size { 2 } else { without };
     let silent = LogLevel::empty();
-    let (short, long) = (good(0), good(1200));
-    let (refused, refused_long, refused_longer) = (bad(0), bad(3000), bad(10_000));
+    let (short, long) = (valid_program(0), valid_program(1200));
+    let (refused, refused_long, refused_longer) = (
+        invalid_program(0),
+        invalid_program(3000),
+        invalid_program(10_000),
+    );
     for (name, spec, load, is_good, expected) in [
         ("a load", filter(&short), loads, true, 1),
         ("a long load", filter(&long), loads, true, 1),

@@ -6,7 +6,7 @@ use bpf_pin::prog::{Btf, Insn};
 use bpf_pin::types::{LogLevel, ProgType};
 use common::*;
 
-use crate::prog_load::{BPF, log_of, run, since};
+use crate::prog_load::{BPF, assert_since, log_of, run};
 
 const NAMES: &str = "\0int\0main\0main.c\0return 1 + 1;\0exit;\0\x30\0";
 
@@ -146,7 +146,7 @@ fn the_kernel_applies_relocations() -> Outcome {
         .func_info(&functions, 8);
     assert_eq!(run(&spec.load()?)?, 77);
     let loaded = spec.core_relos(&relocations, 16).load();
-    if let Some(prog) = since(loaded, "core_relos", (5, 17)) {
+    if let Some(prog) = assert_since(loaded, "core_relos", (5, 17)) {
         assert_eq!(run(&prog)?, 1);
     }
     Ok(())
