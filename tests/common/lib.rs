@@ -43,7 +43,7 @@ pub use stops::at_each_stop;
 pub use struct_ops::CongestionOps;
 pub use suite::{CasesAlone, Child, Suite, Test, TestAlone, TestResult, run_tests};
 pub use trace::{Stop, Tracee, alone, calls};
-pub use tree::{Standing, Tree, holder, tree};
+pub use tree::{Tree, TreeEntry, holder, tree};
 
 /// The code of the repository's README compiles.
 #[cfg(doctest)]

@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use bpf_pin::{Identity, Object};
 
 /// The entries of a tree by their paths. Symbolic links are not followed, but mounts are.
-pub type Tree = BTreeMap<PathBuf, Standing>;
+pub type Tree = BTreeMap<PathBuf, TreeEntry>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct TreeEntry {
     pub inode: u64,
     pub mode: u32,
     pub uid: u32,
     /// The object of a pin, or the target of a link.
-    pub is: String,
+    pub content: String,
 }
 
-impl Standing {
+impl TreeEntry {
     pub fn is_dir(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
     }
@@ -51,20 +51,20 @@ fn list(root: &Path, below: &Path, tree: &mut Tree) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             stat => stat.unwrap(),
         };
-        let is = match stat.file_type() {
+        let content = match stat.file_type() {
             kind if kind.is_dir() => "directory".to_owned(),
             kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
             _ if name.extension().is_some() => continue,
             _ => holder(&path).map_or_else(|| "gone".into(), |holder| holder.to_string()),
         };
         let (inode, mode, uid) = (stat.ino(), stat.mode(), stat.uid());
-        let standing = Standing {
+        let entry = TreeEntry {
             inode,
             mode,
             uid,
-            is,
+            content,
         };
-        tree.insert(name.clone(), standing);
+        tree.insert(name.clone(), entry);
         if stat.is_dir() {
             list(root, &name, tree);
         }

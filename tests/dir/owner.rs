@@ -89,7 +89,7 @@ fn in_a_container() {
         let path = Path::new(name);
         let (old, new) = (&before[path], &after[path]);
         assert_eq!((new.uid, new.mode), (uid, old.mode));
-        assert_eq!(new.is, id.to_string());
+        assert_eq!(new.content, id.to_string());
         after.insert(name.into(), old.clone());
     }
     assert_eq!(after, before);

@@ -348,8 +348,8 @@ fn predicted_temporary_names_are_skipped() -> Outcome {
             2 => symlink("nothing", ground.at(&name))?,
             _ => ground.pin(&ground.theirs, &name),
         }
-        let standing = tree(&ground.root).remove(Path::new(&name));
-        before.insert(PathBuf::from(name), standing.expect("it was planted"));
+        let entry = tree(&ground.root).remove(Path::new(&name));
+        before.insert(PathBuf::from(name), entry.expect("it was planted"));
     }
     for map in [&ground.theirs, &ground.ours] {
         replace(map)?;
@@ -358,7 +358,7 @@ fn predicted_temporary_names_are_skipped() -> Outcome {
         // Each replacement is a new file.
         let inode = after[Path::new("name")].inode;
         before.get_mut(Path::new("name")).unwrap().inode = inode;
-        before.get_mut(Path::new("name")).unwrap().is = map.identity()?.to_string();
+        before.get_mut(Path::new("name")).unwrap().content = map.identity()?.to_string();
         assert_eq!(after, before);
         after.clear();
     }

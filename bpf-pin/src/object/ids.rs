@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::sys;
+use crate::sys::ById;
 use crate::types::{Identity, Kind};
 
 use super::typed::TypedObject;
@@ -47,24 +47,22 @@ impl<T> Ids<T> {
     }
 }
 
-pub(super) fn fd_by_id(kind: Kind, id: u32) -> sys::Result<OwnedFd> {
+fn commands(kind: Kind) -> ById {
     match kind {
-        Kind::Map => sys::map_fd_by_id(id, 0),
-        Kind::Prog => sys::prog_fd_by_id(id),
-        Kind::Link => sys::link_fd_by_id(id),
+        Kind::Map => ById::MAP,
+        Kind::Prog => ById::PROG,
+        Kind::Link => ById::LINK,
     }
 }
 
-fn next_id(kind: Kind, after: u32) -> sys::Result<u32> {
-    match kind {
-        Kind::Map => sys::map_next_id(after),
-        Kind::Prog => sys::prog_next_id(after),
-        Kind::Link => sys::link_next_id(after),
-    }
+/// Opens the object of this kind and id.
+pub(super) fn open_by_id(kind: Kind, id: u32, open_flags: u32) -> Result<OwnedFd> {
+    let fd = commands(kind).fd(id, open_flags);
+    fd.map_err(|errno| by_id_error(kind, id, errno))
 }
 
 #[cold]
-pub(super) fn by_id_error(kind: Kind, id: u32, errno: Errno) -> Error {
+fn by_id_error(kind: Kind, id: u32, errno: Errno) -> Error {
     let cause = match errno {
         Errno::PERM => diagnose::for_id(),
         Errno::NOENT => diagnose::no_such_id(kind.noun()),
@@ -81,7 +79,7 @@ impl<T: TypedObject> Iterator for Ids<T> {
         if self.is_over {
             return None;
         }
-        match next_id(T::KIND, self.last) {
+        match commands(T::KIND).next_id(self.last) {
             Ok(id) if id > self.last => {
                 self.last = id;
                 Some(Ok(id))

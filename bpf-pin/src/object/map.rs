@@ -90,10 +90,7 @@ impl Map {
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn from_id_with(id: u32, access: Access) -> Result<Self> {
-        match sys::map_fd_by_id(id, access.flags()) {
-            Ok(fd) => Ok(Self::from_proven_fd(fd)),
-            Err(errno) => Err(ids::by_id_error(Kind::Map, id, errno)),
-        }
+        ids::open_by_id(Kind::Map, id, access.flags()).map(Self::from_proven_fd)
     }
 }
 

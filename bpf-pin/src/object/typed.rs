@@ -177,10 +177,7 @@ macro_rules! typed_object {
             #[doc = concat!("| no living ", $noun, " has the id: [`is_missing`](Error::is_missing) | [`NoSuchId`](crate::error::Cause::NoSuchId) | ENOENT |")]
             /// | this thread lacks `CAP_SYS_ADMIN` | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
             pub fn from_id(id: u32) -> Result<Self> {
-                match ids::fd_by_id(Kind::$Type, id) {
-                    Ok(fd) => Ok(Self::from_proven_fd(fd)),
-                    Err(errno) => Err(ids::by_id_error(Kind::$Type, id, errno)),
-                }
+                ids::open_by_id(Kind::$Type, id, 0).map(Self::from_proven_fd)
             }
 
             #[doc = concat!("The ids of all living ", $noun, "s, in ascending order.")]

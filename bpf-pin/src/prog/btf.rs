@@ -75,7 +75,7 @@ impl Btf {
     /// - [`NoSuchId`](crate::error::Cause::NoSuchId) (ENOENT) if there is none
     /// - [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`
     pub fn from_id(id: u32) -> Result<Self> {
-        match sys::btf_fd_by_id(id) {
+        match sys::ById::BTF.fd(id, 0) {
             Ok(fd) => Ok(Self { fd }),
             Err(errno) => {
                 let cause = match errno {

@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::object::{fd_by_id, info_into};
+use super::object::info_into;
 use super::{Result, address, address_mut, bpf, new_fd, raw};
 
 /// `BPF_BTF_LOAD`, with a log unless `log` is empty. Returns `btf_log_true_size` as well.
@@ -25,10 +25,6 @@ pub(crate) fn btf_load(btf: &[u8], log: &mut [u8]) -> (Result<OwnedFd>, u32) {
     // SAFETY: both buffers have the given sizes and outlive the call; BTF_LOAD returns a descriptor.
     let result = unsafe { new_fd(bpf(abi::BPF_BTF_LOAD, &mut attr)) };
     (result, attr.btf_log_true_size)
-}
-
-pub(crate) fn btf_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_BTF_GET_FD_BY_ID, id, 0)
 }
 
 /// The first two bytes of any BTF data.

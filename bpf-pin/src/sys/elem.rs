@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
-use super::btf::{btf_data, btf_fd_by_id};
-use super::object::info;
+use super::btf::btf_data;
+use super::object::{ById, info};
 use super::{address, address_mut, bpf, raw, sealed};
 
 /// Why the sizes of a map's elements could not be determined.
@@ -155,7 +155,7 @@ impl<M: AsMap> SizedMap<M> {
             return Ok(());
         }
         const TAG: &[u8] = b"uptr\0";
-        let btf = btf_fd_by_id(self.btf_id).map_err(WriteError::Btf)?;
+        let btf = ById::BTF.fd(self.btf_id, 0).map_err(WriteError::Btf)?;
         let data = btf_data(btf.as_fd()).map_err(WriteError::Btf)?;
         if data.windows(TAG.len()).any(|name| name == TAG) {
             return Err(WriteError::Uptr);

@@ -26,7 +26,7 @@ pub(crate) mod random;
 mod token;
 
 pub(crate) use batch::BatchBuffers as Room;
-pub(crate) use btf::{btf_fd_by_id, btf_id, btf_load};
+pub(crate) use btf::{btf_id, btf_load};
 #[cfg(feature = "mount")]
 pub(crate) use cmsg::Control;
 pub(crate) use dirent::{Dirent, getdents};
@@ -45,9 +45,8 @@ pub(crate) use map::{
 pub(crate) use mmap::Mapping;
 pub(crate) use mount::statmount;
 pub(crate) use object::{
-    AnyInfo, InfoBuf, InfoHead, info, info_head, link_fd_by_id, link_head, link_next_id,
-    map_fd_by_id, map_head, map_next_id, obj_get, obj_get_at, obj_pin, obj_pin_at, object_id,
-    probe_bpf_allowed, probe_link, probe_path_fd, probe_prog, prog_fd_by_id, prog_next_id,
+    AnyInfo, ById, InfoBuf, InfoHead, info, info_head, link_head, map_head, obj_get, obj_get_at,
+    obj_pin, obj_pin_at, object_id, probe_bpf_allowed, probe_link, probe_path_fd, probe_prog,
 };
 pub(crate) use process::{LockOwner, page_size};
 pub(crate) use prog::{

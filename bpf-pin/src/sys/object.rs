@@ -72,50 +72,52 @@ pub(crate) fn probe_path_fd() -> Errno {
     get_at(-1, c"x", 0).err().unwrap_or(Errno::INVAL)
 }
 
-/// `BPF_*_GET_FD_BY_ID`. `cmd` must be one of them.
-pub(super) fn fd_by_id(cmd: abi::bpf_cmd, id: u32, open_flags: u32) -> Result<OwnedFd> {
-    let mut attr = abi::bpf_attr_get_id {
-        start_id: id,
-        open_flags,
-        ..abi::bpf_attr_get_id::zeroed()
+/// The commands that find the objects of a kind by their ids.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ById {
+    get_fd: abi::bpf_cmd,
+    get_next: abi::bpf_cmd,
+}
+
+impl ById {
+    pub(crate) const MAP: Self = Self {
+        get_fd: abi::BPF_MAP_GET_FD_BY_ID,
+        get_next: abi::BPF_MAP_GET_NEXT_ID,
     };
-    // SAFETY: the arm holds no address, and the command returns a descriptor.
-    unsafe { new_fd(bpf(cmd, &mut attr)) }
-}
-
-pub(crate) fn map_fd_by_id(id: u32, open_flags: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_MAP_GET_FD_BY_ID, id, open_flags)
-}
-
-pub(crate) fn prog_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_PROG_GET_FD_BY_ID, id, 0)
-}
-
-pub(crate) fn link_fd_by_id(id: u32) -> Result<OwnedFd> {
-    fd_by_id(abi::BPF_LINK_GET_FD_BY_ID, id, 0)
-}
-
-/// `BPF_*_GET_NEXT_ID`. `cmd` must be one of them.
-fn next_id(cmd: abi::bpf_cmd, start_id: u32) -> Result<u32> {
-    let mut attr = abi::bpf_attr_get_id {
-        start_id,
-        ..abi::bpf_attr_get_id::zeroed()
+    pub(crate) const PROG: Self = Self {
+        get_fd: abi::BPF_PROG_GET_FD_BY_ID,
+        get_next: abi::BPF_PROG_GET_NEXT_ID,
     };
-    // SAFETY: the arm holds no address.
-    unsafe { bpf(cmd, &mut attr) }?;
-    Ok(attr.next_id)
-}
+    pub(crate) const LINK: Self = Self {
+        get_fd: abi::BPF_LINK_GET_FD_BY_ID,
+        get_next: abi::BPF_LINK_GET_NEXT_ID,
+    };
+    pub(crate) const BTF: Self = Self {
+        get_fd: abi::BPF_BTF_GET_FD_BY_ID,
+        get_next: abi::BPF_BTF_GET_NEXT_ID,
+    };
 
-pub(crate) fn map_next_id(after: u32) -> Result<u32> {
-    next_id(abi::BPF_MAP_GET_NEXT_ID, after)
-}
+    /// `BPF_*_GET_FD_BY_ID`. Only maps have `open_flags`.
+    pub(crate) fn fd(self, id: u32, open_flags: u32) -> Result<OwnedFd> {
+        let mut attr = abi::bpf_attr_get_id {
+            start_id: id,
+            open_flags,
+            ..abi::bpf_attr_get_id::zeroed()
+        };
+        // SAFETY: the arm holds no address; the command returns a descriptor.
+        unsafe { new_fd(bpf(self.get_fd, &mut attr)) }
+    }
 
-pub(crate) fn prog_next_id(after: u32) -> Result<u32> {
-    next_id(abi::BPF_PROG_GET_NEXT_ID, after)
-}
-
-pub(crate) fn link_next_id(after: u32) -> Result<u32> {
-    next_id(abi::BPF_LINK_GET_NEXT_ID, after)
+    /// `BPF_*_GET_NEXT_ID`.
+    pub(crate) fn next_id(self, after: u32) -> Result<u32> {
+        let mut attr = abi::bpf_attr_get_id {
+            start_id: after,
+            ..abi::bpf_attr_get_id::zeroed()
+        };
+        // SAFETY: the arm holds no address.
+        unsafe { bpf(self.get_next, &mut attr) }?;
+        Ok(attr.next_id)
+    }
 }
 
 /// An info struct of the kernel.
