@@ -1,4 +1,4 @@
-//! Every text is read as the second reader reads it, in whatever pieces it comes.
+//! Any text, read in any pieces, gives the same mounts as a second, naive parser.
 #![no_main]
 
 #[path = "../../tests/mountinfo/naive.rs"]

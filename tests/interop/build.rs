@@ -1,4 +1,4 @@
-//! Builds the C programs, where there is what they need.
+//! Builds the C programs if their requirements are installed.
 
 use std::env;
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo::rerun-if-changed=c");
-    // Debian's, which may be installed after a build without.
+    // Debian's header, which may be installed after a first build without it.
     println!("cargo::rerun-if-changed=/usr/include/bpf/libbpf.h");
     println!("cargo::rustc-check-cfg=cfg(libbpf, libbpf_path_fd)");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
@@ -28,13 +28,13 @@ fn main() {
             }
             println!("cargo::rustc-link-search=native={}", out.display());
         }
-        // Not a failure: the tests that want it say so when they are skipped.
+        // Not a failure: the tests that need it are skipped with this reason.
         Err(why) => println!("cargo::warning=no clients in C: {why}"),
     }
 
     let client = out.join("client-of-libbpf-rs");
     println!("cargo::rustc-env=CLIENT_OF_LIBBPF_RS={}", client.display());
-    // libbpf-sys has put its headers there, and its library beside them.
+    // The directory of libbpf-sys's headers. Its library is beside it.
     if let Some(include) = env::var_os("DEP_BPF_INCLUDE") {
         let include = PathBuf::from(include);
         let library = include.with_file_name("libbpf.a");
@@ -53,7 +53,7 @@ fn compiler() -> cc::Build {
     cc
 }
 
-/// A program of its own, which knows nothing of ours.
+/// Builds a C program without our crates.
 fn program(
     source: &str,
     path: &Path,

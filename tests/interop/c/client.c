@@ -1,4 +1,4 @@
-// A program that knows libbpf and nothing of bpf-pin: each command is one meeting with a pin.
+// A program that uses libbpf and not bpf-pin. Each command uses a pin in one way.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -67,7 +67,7 @@ static void get(char **args)
 
 	or_die(bpf_map_lookup_elem(map, &key, &value), "bpf_map_lookup_elem");
 	printf("map %u: %llu\n", map_id(map), value);
-	// It was asked for reading.
+	// The descriptor is read-only.
 	if (bpf_map_update_elem(map, &key, &value, BPF_ANY) != -EPERM) {
 		fputs("a read-only descriptor has written\n", stderr);
 		exit(1);
@@ -95,7 +95,7 @@ static void make(char **args)
 	printf("map %u\n", map_id(map));
 }
 
-// Somebody's map that has no name: what it has for the key is put under the next one, doubled.
+// Opens a map by its id, and stores the double of the key's value under the next key.
 static void map_by_id(char **args)
 {
 	int map = or_die(bpf_map_get_fd_by_id(number(args[0])), "bpf_map_get_fd_by_id");
@@ -109,7 +109,7 @@ static void map_by_id(char **args)
 	printf("map %u\n", map_id(map));
 }
 
-// A map with one entry, which nobody but this process has until its standard input ends.
+// Holds a map with one entry until standard input ends.
 static void hold(char **args)
 {
 	int map = or_die(bpf_map_create(BPF_MAP_TYPE_HASH, "of_c", 4, 8, 8, NULL), "bpf_map_create");
@@ -147,7 +147,7 @@ static struct bpf_map *map_of(struct bpf_object *object, const char *name)
 	return some_or_die(bpf_object__find_map_by_name(object, name), name);
 }
 
-// Loads the object's only program, runs it once and says which map it has counted in.
+// Loads the object's only program, runs it once and prints the map that it counts in.
 static struct bpf_program *load_and_run(struct bpf_object *object, struct bpf_map *map)
 {
 	struct bpf_program *prog;
@@ -166,7 +166,7 @@ static struct bpf_object *open_object(const char *path, const char *pin_root_pat
 	return some_or_die(bpf_object__open_file(path, &opts), "bpf_object__open_file");
 }
 
-// LIBBPF_PIN_BY_NAME: the object says that its maps are to be pinned, and under which names.
+// LIBBPF_PIN_BY_NAME: the object defines which maps are pinned, and under which names.
 static void load(char **args)
 {
 	struct bpf_object *object = open_object(args[0], args[2]);
@@ -174,7 +174,7 @@ static void load(char **args)
 	load_and_run(object, map_of(object, args[1]));
 }
 
-// The program says it: the pin is reused, or there will be one.
+// Sets the path of a pin, which libbpf reuses or creates.
 static void set_pin_path(char **args)
 {
 	struct bpf_object *object = open_object(args[0], NULL);
@@ -184,7 +184,7 @@ static void set_pin_path(char **args)
 	load_and_run(object, map);
 }
 
-// Somebody's descriptor in place of a map of the object's own; even its name is that one's then.
+// Replaces a map of the object by an open map. libbpf's map then has the name of the open map.
 static void reuse_fd(char **args)
 {
 	struct bpf_object *object = open_object(args[0], NULL);

@@ -4,12 +4,12 @@
 
 #include <bpf/bpf.h>
 
-// In Rust: extern "C" fn(*const c_char) -> Option<Map>, the caller's to close.
+// In Rust: extern "C" fn(*const c_char) -> Option<Map>, which the caller closes.
 int flows_open(const char *path);
 // In Rust: extern "C" fn(Option<Map>, *const c_char) -> c_int, which closes the map.
 int flows_adopt(int map, const char *path);
 
-// What the map pinned at path has for the key, -1 where there is no such map.
+// Returns the value of the key in the map pinned at path, or -1 if the map cannot be opened.
 int64_t peer_lookup(const char *path, uint32_t key)
 {
 	uint64_t value = 0;
@@ -34,13 +34,13 @@ int peer_map(uint32_t key, uint64_t value)
 	return map;
 }
 
-// A map that the kernel does not make.
+// Fails to create a map.
 int peer_no_map(void)
 {
 	return bpf_map_create(BPF_MAP_TYPE_HASH, "none", 0, 0, 0, NULL) < 0 ? -1 : -2;
 }
 
-// 0 where Rust has pinned a map of ours; it closes it in any case.
+// Passes a map to Rust, which pins and closes it. Returns 0 if it was pinned.
 int peer_gives(const char *path, uint32_t key, uint64_t value)
 {
 	return flows_adopt(peer_map(key, value), path);

@@ -1,5 +1,4 @@
-// Whether this libbpf has bpf_obj_pin_opts with path_fd, which came with 1.3: where it has not, this
-// does not compile.
+// Compiles only with libbpf 1.3 or later, which has bpf_obj_pin_opts with path_fd.
 #include <bpf/bpf.h>
 
 int main(void)

@@ -1,5 +1,4 @@
-//! A loader that has aya, and what to add to it: its map and its link outlive it, and the next one
-//! upgrades the program under traffic.
+//! A loader with aya. Its map and its link outlive it. The next run upgrades the program under traffic.
 //!
 //! ```toml
 //! [dependencies]
@@ -7,9 +6,9 @@
 //! bpf-pin = "0.1"
 //! ```
 //!
-//! aya reads the object and loads the program, as before. What stays is bpf-pin's: `load` below.
-//! Without arguments: the whole story, as root, in a network and on a bpffs of its own. With
-//! arguments, one of its processes:
+//! aya reads the object and loads the program. bpf-pin manages the map and the link: see `load` below.
+//! Without arguments it runs all processes, as root, in its own network namespace and on its own bpffs. With arguments
+//! it is one of these processes:
 //!
 //! ```text
 //! with_aya load DIRECTORY IFINDEX | count DIRECTORY
@@ -29,12 +28,12 @@ fn main() -> ExitCode {
     story::main(load, count)
 }
 
-/// The loader. Run once it puts everything in place; run again it replaces the program under
-/// traffic and keeps the map. Any number of them may run at once.
+/// The loader. The first run creates everything. Later runs replace the program under traffic and keep the map. Several
+/// loaders may run at once.
 fn load(directory: &Path, ifindex: u32) -> Outcome {
     let app = PinDir::create(directory, 0o700)?;
 
-    // aya takes whatever is pinned. This is a map, and it fits, or the error says in what it does not.
+    // aya does not check the pinned object. open_or_create does: it is a map that fits, or the error says why not.
     let packets = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");
     let packets = app.open_or_create("packets", &packets, Reuse::Exact)?;
     println!("map {}: {:?}", packets.map.id()?, packets.outcome);
@@ -47,17 +46,17 @@ fn load(directory: &Path, ifindex: u32) -> Outcome {
     let count: &mut Xdp = ebpf.program_mut("count").ok_or("no program")?.try_into()?;
     count.load()?;
 
-    // aya's descriptor stays aya's. A clone of it becomes ours, once it is proven to be a program's.
+    // aya keeps its descriptor. try_from proves that the clone is a program.
     let prog = Prog::try_from(count.fd()?.as_fd().try_clone_to_owned()?)?;
-    // Each packet meets the old program or the new one. A link takes only programs that say the same of
-    // where they belong: aya says XDP. So must one of your own, or the kernel refuses it here:
+    // Each packet is handled by the old program or the new one. A link accepts only programs with the same
+    // expected attach type: aya sets XDP. Your own programs must set it too, or the kernel rejects them:
     // ProgSpec::expected_attach_type(AttachType::XDP).
     let link = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &prog)?;
     println!("program {}: {:?}", prog.id()?, link.attachment);
     Ok(())
 }
 
-/// Another program, which has no aya: it reads what was counted.
+/// Another process, without aya, which reads the count.
 fn count(directory: &Path) -> Outcome<u64> {
     let packets = PinnedMap::open(directory.join("packets"))?;
     Ok(packets

@@ -1,4 +1,4 @@
-//! The BTF of a map's definition: a struct of pointers, each of whose types says one thing.
+//! The BTF of a map's definition: a struct of pointers. The type of each pointer is one property of the map.
 
 use bpf_pin::abi;
 
@@ -9,7 +9,7 @@ const STRUCT: u32 = 4;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
 
-/// Types and the names that they refer to.
+/// Types and their names.
 #[derive(Default)]
 struct Btf {
     types: Vec<u32>,
@@ -25,7 +25,7 @@ impl Btf {
         offset
     }
 
-    /// `struct btf_type` and what follows one of its kind: the type's number.
+    /// Adds a `struct btf_type` with its trailing data, and returns the type's number.
     fn add(&mut self, name: &str, kind: u32, of: u32, size_or_type: u32, rest: &[u32]) -> u32 {
         let name = match name {
             "" => 0,
@@ -41,7 +41,7 @@ impl Btf {
         self.add("", PTR, 0, to, &[])
     }
 
-    /// `int (*)[number]`: how a number is said by a type.
+    /// `int (*)[number]`: a number, encoded as a type.
     fn number(&mut self, int: u32, number: u32) -> u32 {
         let array = self.add("", ARRAY, 0, 0, &[int, int, number]);
         self.pointer(array)
@@ -70,7 +70,7 @@ fn members(pinned: bool) -> &'static [&'static str] {
     if pinned { all } else { &all[..4] }
 }
 
-/// How long the definition is: of one pointer each.
+/// Size of the definition, which has one pointer for each property.
 pub(crate) fn map_size(pinned: bool) -> usize {
     members(pinned).len() * 8
 }
@@ -78,7 +78,7 @@ pub(crate) fn map_size(pinned: bool) -> usize {
 /// The BTF of an object with one map, an array of one u64.
 pub(crate) fn of_counter(map: &str, pinned: bool) -> Vec<u8> {
     let mut btf = Btf {
-        // The name of what has none.
+        // The empty name.
         names: vec![0],
         ..Btf::default()
     };

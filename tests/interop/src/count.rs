@@ -1,4 +1,4 @@
-//! What most of the tests count with: an array of one u64, and a program that adds to it.
+//! The counter of most tests: an array of one u64, and a program that adds to it.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,7 +14,7 @@ pub fn counter() -> Result<Map> {
         .create()
 }
 
-/// How much it has counted.
+/// The count.
 pub fn count_of(map: &Map) -> Result<u64> {
     let count = map.elements::<u32, u64>()?.lookup(&0)?;
     Ok(count.expect("an array has each of its elements"))
@@ -26,23 +26,23 @@ pub fn counting(map: &Map, prog_type: ProgType, returns: i32) -> Result<Prog> {
     insns[at..at + 2].copy_from_slice(&Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
     let spec = ProgSpec::new(prog_type, &insns).name("counting");
     match prog_type {
-        // As other loaders' do: an XDP link takes a new program only where it says the same.
+        // As other loaders set it: an XDP link accepts only programs with the same type.
         ProgType::XDP => spec.expected_attach_type(AttachType::XDP).load(),
         _ => spec.load(),
     }
 }
 
-/// Runs somebody's program on a packet of zeroes, and what it returned.
+/// Runs a program on a packet of zeroes and returns its result.
 pub fn test_run(prog: impl AsFd, repeat: u32) -> Outcome<u32> {
     let prog = Prog::try_from(prog.as_fd().try_clone_to_owned()?)?;
     let run = TestRun::new().data_in(&[0; 64]).repeat(repeat);
     Ok(prog.test_run(run)?.retval)
 }
 
-/// `u64 *n = bpf_map_lookup_elem(&map, &0); if (n) __sync_fetch_and_add(n, 1);`, and which of
-/// them is to have the map's address.
+/// `u64 *n = bpf_map_lookup_elem(&map, &0); if (n) __sync_fetch_and_add(n, 1);`, and the index of
+/// the instruction that loads the map's address.
 pub(crate) fn look_up_and_add(returns: i32) -> (Vec<Insn>, usize) {
-    // lddw takes two places.
+    // lddw takes two slots.
     let [first, second] = Insn::ld_map_fd(1, 0);
     let unrelocated = Insn::new(first.code, 1, 0, 0, 0);
     let insns = vec![

@@ -1,7 +1,7 @@
-//! An ELF object as a compiler for BPF writes it: a program that counts packets in a map.
+//! Writes an ELF object like a BPF compiler: a program that counts packets in a map.
 //!
-//! clang is half a gigabyte, and the BTF of Debian 12's gcc-bpf is one that no kernel takes. What
-//! loaders read of an object is little: instructions, a relocation, the map's definition.
+//! clang is half a gigabyte, and kernels reject the BTF of Debian 12's gcc-bpf. Loaders read only a small part of an
+//! object: instructions, a relocation and the map's definition.
 
 use bpf_pin::abi;
 use bpf_pin::prog::Insn;
@@ -14,22 +14,22 @@ use object::{
 use crate::btf;
 use crate::count::look_up_and_add;
 
-/// How the object defines its map, an array with room for one u64.
+/// The definition of the object's map, an array of one u64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maps {
     /// By BTF, in `.maps`.
     Btf,
-    /// The same, with `pinning` 1: by the map's name, where the loader likes.
+    /// By BTF, with `pinning` 1: the loader pins it by the map's name in a directory of its choice.
     BtfPinned,
-    /// `struct bpf_elf_map` of iproute2 in `maps`, as it was before BTF, with this `pinning`. To
-    /// iproute2 2 means for all objects; other loaders know 1 alone, by the map's name.
+    /// `struct bpf_elf_map` of iproute2 in `maps`, the definition before BTF, with this `pinning`.
+    /// For iproute2 2 means shared by all objects. Other loaders know only 1, which pins by the map's name.
     Legacy(u32),
 }
 
-/// What to write.
+/// An object with one program and one map.
 #[derive(Debug, Clone, Copy)]
 pub struct Counter<'a> {
-    /// The section that the program is in, which tells loaders its type: "xdp", "socket", "tc".
+    /// The program's section, from which loaders infer its type: "xdp", "socket", "tc".
     pub section: &'a str,
     /// The program's name.
     pub prog: &'a str,
@@ -37,11 +37,11 @@ pub struct Counter<'a> {
     pub map: &'a str,
     /// How the map is defined.
     pub maps: Maps,
-    /// What the program returns.
+    /// The program's return value.
     pub returns: i32,
 }
 
-/// A lddw whose immediate is to be an address in another section.
+/// Relocates the immediate of a lddw to an address in another section.
 const R_BPF_64_64: u32 = 1;
 
 impl Counter<'_> {
@@ -79,7 +79,7 @@ impl Counter<'_> {
                 let pinned = self.maps == Maps::BtfPinned;
                 let types = section(elf, ".BTF", SectionKind::Other);
                 elf.append_section_data(types, &btf::of_counter(self.map, pinned), 4);
-                // Where the pointers are that say it all by their types.
+                // The pointers: their types are the definition.
                 (".maps", vec![0; btf::map_size(pinned)])
             }
             Maps::Legacy(pinning) => {
@@ -119,7 +119,7 @@ fn symbol(
         value: 0,
         size,
         kind,
-        // What is hidden libbpf takes for static.
+        // libbpf treats hidden symbols as static.
         scope: SymbolScope::Dynamic,
         weak: false,
         section: SymbolSection::Section(section),

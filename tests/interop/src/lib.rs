@@ -1,5 +1,4 @@
-//! What the tests and examples beside other loaders stand on: objects to load, and a bpffs that
-//! other processes can see.
+//! Helpers of the interop tests and examples: objects to load, and a bpffs that child processes see.
 
 mod btf;
 mod count;
@@ -11,10 +10,10 @@ pub use count::{count_of, counter, counting, test_run};
 pub use elf::{Counter, Maps};
 pub use place::{file, mounted, output, send_packets, tool};
 
-/// Whether libbpf's header and library were there when this was built.
+/// Set if the build found the header and the library of libbpf.
 pub const LIBBPF: common::Need = common::Need::Built(cfg!(libbpf), "gcc and Debian's libbpf-dev");
 
-/// Whether that libbpf has bpf_obj_pin_opts with path_fd.
+/// Set if that libbpf has bpf_obj_pin_opts with path_fd.
 pub const LIBBPF_PATH_FD: common::Need = common::Need::Release(
     cfg!(libbpf_path_fd),
     "libbpf 1.3 or later: bpf_obj_pin_opts with path_fd",
@@ -23,16 +22,16 @@ pub const LIBBPF_PATH_FD: common::Need = common::Need::Release(
 /// A C program that uses Debian's libbpf.
 pub const CLIENT: &str = env!("CLIENT");
 
-/// The same, with the libbpf that libbpf-rs has built.
+/// The same program, linked with the libbpf that libbpf-rs builds.
 pub const CLIENT_OF_LIBBPF_RS: &str = env!("CLIENT_OF_LIBBPF_RS");
 
-/// Whether this was built with libbpf-rs.
+/// Set in a build with libbpf-rs.
 pub const LIBBPF_RS: common::Need = common::Need::Built(
     cfg!(feature = "libbpf-rs"),
     "--features libbpf-rs, and gcc, make, pkg-config, libelf-dev and zlib1g-dev",
 );
 
-/// Tests that are skipped in a build without what they need, so that they are counted.
+/// Defines tests that the build lacks the requirements for, so that they are skipped and counted.
 #[macro_export]
 macro_rules! skipped {
     ($($name:ident)*) => {$(

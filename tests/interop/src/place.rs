@@ -1,4 +1,4 @@
-//! Where other processes see our pins, and how they are asked.
+//! A bpffs for child processes, and helpers to run them.
 
 use std::fs;
 use std::io;
@@ -13,8 +13,8 @@ use tempfile::NamedTempFile;
 
 use crate::Counter;
 
-/// Runs `test` on a thread with a bpffs mounted where only it and the processes that it starts
-/// see it. A path on it has no dot, as libbpf wants it.
+/// Runs `test` on a thread with a private bpffs, which only its child processes see. The path has no dot, as libbpf
+/// requires.
 pub fn mounted<T: Send>(test: impl FnOnce(&Path) -> T + Send) -> T {
     let place = tempfile::Builder::new().prefix("bpf-pin-").tempdir();
     let place = place.expect("a directory to mount on");
@@ -32,7 +32,7 @@ pub fn tool(name: &str) -> Command {
     command
 }
 
-/// What it says, or as an error what it complains of.
+/// Runs a command and returns its output. A failure is an error with the output of both streams.
 pub fn output(command: &mut Command) -> io::Result<String> {
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -46,13 +46,12 @@ pub fn output(command: &mut Command) -> io::Result<String> {
     )))
 }
 
-/// Sends that many packets over the loopback device of this thread's network, which nobody else
-/// uses, and waits until each has arrived.
+/// Sends packets over the loopback device of this thread's own network namespace, and waits for each to arrive.
 pub fn send_packets(packets: usize) -> io::Result<()> {
     lo_up()?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(socket.local_addr()?)?;
-    // One that a program has dropped is an error, and no wait for ever.
+    // A dropped packet is an error after this time.
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     for _ in 0..packets {
         socket.send(b"counted")?;

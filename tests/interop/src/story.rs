@@ -1,4 +1,4 @@
-//! The story that the examples tell: a loader, packets, the next loader, more packets, a reader.
+//! The steps of the examples: a loader, packets, a reader, the next loader, more packets, a reader.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -8,10 +8,10 @@ use common::{LO, cap, own_network};
 
 use crate::{Counter, Maps, mounted, send_packets};
 
-/// What a part of the story ends with.
+/// The result of a step.
 pub type Outcome<T = ()> = common::Outcome<T>;
 
-/// The object that both loaders load: an XDP program `count`, which lets all pass, and its map
+/// The object that both loaders load: an XDP program `count`, which passes every packet, and its map
 /// `packets`.
 pub fn object() -> Vec<u8> {
     let object = Counter {
@@ -24,7 +24,7 @@ pub fn object() -> Vec<u8> {
     object.elf()
 }
 
-/// Runs what the command line has: a part, or all of it, each part in a process of its own.
+/// Runs the step of the command line, or without arguments all steps, each in its own process.
 pub fn main(
     load: impl Fn(&Path, u32) -> Outcome,
     count: impl Fn(&Path) -> Outcome<u64>,
@@ -72,7 +72,7 @@ fn story() -> Outcome {
     })
 }
 
-/// A part of it, in a process that then is gone.
+/// Runs a step in a process of its own.
 fn run(args: &[&OsStr]) -> Outcome {
     let status = Command::new(std::env::current_exe()?).args(args).status()?;
     match status.success() {

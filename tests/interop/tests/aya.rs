@@ -23,19 +23,31 @@ fn main() -> std::process::ExitCode {
     const BPF: &[Need] = &[cap::BPF, Need::Bpffs];
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     Suite::new()
-        .test("a_map_becomes_ayas_and_comes_back", BPF, map_by_fd)
-        .test("ayas_typed_maps_over_ours", BPF, typed_maps)
-        .test("a_map_by_its_id", &[cap::SYS_ADMIN], map_by_id)
-        .test("a_program_by_its_id", &[cap::SYS_ADMIN], prog_by_id)
-        .test("pins_of_maps", BPF, map_pins)
-        .test("what_is_no_map_is_refused_before_aya_sees_it", BPF, no_map)
+        .test("a_map_passes_to_aya_and_back", BPF, map_by_fd)
+        .test("ayas_typed_maps_use_our_map", BPF, typed_maps)
+        .test(
+            "each_opens_the_others_map_by_id",
+            &[cap::SYS_ADMIN],
+            map_by_id,
+        )
+        .test(
+            "each_opens_the_others_program_by_id",
+            &[cap::SYS_ADMIN],
+            prog_by_id,
+        )
+        .test("each_opens_the_others_pinned_map", BPF, map_pins)
+        .test(
+            "bpf_pin_rejects_a_program_that_aya_opens_as_a_map",
+            BPF,
+            no_map,
+        )
         .test("a_program_that_aya_loads_is_pinned", BPF, loaded)
-        .test("pins_of_programs", BPF, prog_pins)
-        .test("pinned_by_name", BPF, pinned_by_name)
-        .test("a_map_of_ours_under_ayas_program", BPF, map_pin_path)
+        .test("each_opens_the_others_pinned_program", BPF, prog_pins)
+        .test("aya_shares_maps_pinned_by_name", BPF, pinned_by_name)
+        .test("ayas_program_counts_in_our_map", BPF, map_pin_path)
         .test("ayas_link_pinned_by_aya", NET, || own_network(link_of_aya))
         .test("ayas_link_pinned_by_us", NET, || own_network(link_by_id))
-        .test("our_link_in_ayas_hands", NET, || own_network(link_of_ours))
+        .test("aya_opens_our_link", NET, || own_network(link_of_ours))
         .run()
 }
 
@@ -146,7 +158,7 @@ fn prog_by_id() -> Outcome {
     let map = counter()?;
     let prog = counting(&map, ProgType::SOCKET_FILTER, 9)?;
     let id = prog.id()?;
-    // aya looks through all that there are: others come and go meanwhile.
+    // aya iterates over all objects of the system, and some disappear in the meantime.
     let info = aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .find(|info| info.id() == id)
@@ -226,7 +238,7 @@ fn loaded() -> Outcome {
     set.pin(&prog, "count")?;
     set.pin(&map, "packets")?;
     set.publish().map_err(bpf_pin::Error::from)?;
-    // The loader is gone, with all that aya had.
+    // The loader has exited, and its objects of aya are closed.
     drop((ebpf, prog, map));
 
     let prog = PinnedProg::open(fs.at("app/current/count"))?;
@@ -286,7 +298,7 @@ fn pinned_by_name() -> Outcome {
     load()?;
     let theirs = PinnedMap::open(fs.at("packets"))?;
     assert_eq!(count_of(&theirs)?, 2);
-    // What we put in its place aya takes, too.
+    // aya opens the replacement, too.
     let dir = PinDir::open(fs.root())?;
     let map = counter()?;
     map.elements::<u32, u64>()?

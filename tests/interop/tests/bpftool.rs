@@ -17,16 +17,18 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, BPFTOOL];
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, BPFTOOL];
     Suite::new()
-        .test("a_map_of_ours_shown_and_dumped", ROOT, || mounted(map))
-        .test("a_program_of_ours_shown_and_run", ROOT, || {
+        .test("bpftool_shows_and_dumps_our_map", ROOT, || mounted(map))
+        .test("bpftool_shows_and_runs_our_program", ROOT, || {
             mounted(prog_of_ours)
         })
-        .test("a_link_of_ours_shown", NET, || {
+        .test("bpftool_shows_our_link", NET, || {
             mounted(|root| own_network(|| link(root)))
         })
-        .test("all_names_of_an_object", ROOT, || mounted(names))
-        .test("what_bpftool_pins", ROOT, || mounted(pinned))
-        .test("what_bpftool_loads", NET, || {
+        .test("bpftool_lists_all_pins_of_an_object", ROOT, || {
+            mounted(names)
+        })
+        .test("we_open_pins_of_bpftool", ROOT, || mounted(pinned))
+        .test("we_open_programs_that_bpftool_loads", NET, || {
             mounted(|root| own_network(|| loaded(root)))
         })
         .run()
@@ -34,7 +36,7 @@ fn main() -> std::process::ExitCode {
 
 const XDP_PASS: i32 = 2;
 
-/// What bpftool says, as JSON; null where it says nothing.
+/// The JSON output of bpftool, or null if it prints nothing.
 fn bpftool(args: &[&dyn AsRef<std::ffi::OsStr>]) -> Outcome<Value> {
     let mut command = tool("bpftool");
     command.arg("-jf").args(args.iter().map(|arg| arg.as_ref()));

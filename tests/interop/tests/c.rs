@@ -1,5 +1,4 @@
-//! libbpf in C: a program that opens, fills, pins and reuses our pins, and a boundary at which a map
-//! is an int.
+//! libbpf in C: a program that opens, fills, pins and reuses our pins, and C functions that pass maps as int.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -37,49 +36,67 @@ fn main() -> std::process::ExitCode {
             BUNDLED,
             || entries(CLIENT_OF_LIBBPF_RS),
         )
-        .test("by_its_id", OURS, || by_id(CLIENT))
-        .test("by_its_id_libbpf_1_7", BUNDLED, || {
-            by_id(CLIENT_OF_LIBBPF_RS)
-        })
-        .test("pinned_by_a_directory", PATH_FD, || path_fd(CLIENT))
-        .test("pinned_by_a_directory_libbpf_1_7", BUNDLED_PATH_FD, || {
-            path_fd(CLIENT_OF_LIBBPF_RS)
-        })
-        .test("a_program_of_ours_runs_there", OURS, || program(CLIENT))
-        .test("pinned_by_name", OURS, || pinned_by_name(CLIENT))
-        .test("pinned_by_name_libbpf_1_7", BUNDLED, || {
-            pinned_by_name(CLIENT_OF_LIBBPF_RS)
-        })
-        .test("a_pin_of_ours_is_reused", OURS, || reused(CLIENT))
-        .test("a_pin_of_ours_is_reused_libbpf_1_7", BUNDLED, || {
-            reused(CLIENT_OF_LIBBPF_RS)
-        })
-        .test("a_pin_that_does_not_fit_stays", OURS, || {
-            does_not_fit(CLIENT)
-        })
-        .test("a_pin_that_does_not_fit_stays_libbpf_1_7", BUNDLED, || {
-            does_not_fit(CLIENT_OF_LIBBPF_RS)
+        .test("each_opens_the_others_objects_by_id", OURS, || {
+            by_id(CLIENT)
         })
         .test(
-            "links_of_each_other",
+            "each_opens_the_others_objects_by_id_libbpf_1_7",
+            BUNDLED,
+            || by_id(CLIENT_OF_LIBBPF_RS),
+        )
+        .test("libbpf_pins_relative_to_a_directory", PATH_FD, || {
+            path_fd(CLIENT)
+        })
+        .test(
+            "libbpf_pins_relative_to_a_directory_libbpf_1_7",
+            BUNDLED_PATH_FD,
+            || path_fd(CLIENT_OF_LIBBPF_RS),
+        )
+        .test("libbpf_runs_our_program", OURS, || program(CLIENT))
+        .test("libbpf_shares_maps_pinned_by_name", OURS, || {
+            pinned_by_name(CLIENT)
+        })
+        .test(
+            "libbpf_shares_maps_pinned_by_name_libbpf_1_7",
+            BUNDLED,
+            || pinned_by_name(CLIENT_OF_LIBBPF_RS),
+        )
+        .test("libbpf_reuses_our_pin", OURS, || reused(CLIENT))
+        .test("libbpf_reuses_our_pin_libbpf_1_7", BUNDLED, || {
+            reused(CLIENT_OF_LIBBPF_RS)
+        })
+        .test("libbpf_rejects_a_pin_that_does_not_fit", OURS, || {
+            does_not_fit(CLIENT)
+        })
+        .test(
+            "libbpf_rejects_a_pin_that_does_not_fit_libbpf_1_7",
+            BUNDLED,
+            || does_not_fit(CLIENT_OF_LIBBPF_RS),
+        )
+        .test(
+            "each_opens_the_others_link",
             &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF],
             || links(CLIENT),
         )
-        .test("c_calls_rust_for_a_map", FFI, ffi::c_calls)
-        .test("rust_calls_c_for_a_map", FFI, ffi::rust_calls)
-        .test("c_gives_rust_a_map", FFI, ffi::c_gives)
-        .test("what_c_gives_is_looked_at", FFI, ffi::looked_at)
+        .test("c_opens_a_map_through_rust", FFI, ffi::c_calls)
+        .test("rust_takes_a_map_from_c", FFI, ffi::rust_calls)
+        .test("c_passes_a_map_to_rust", FFI, ffi::c_gives)
+        .test(
+            "a_descriptor_from_c_is_proven_before_use",
+            FFI,
+            ffi::looked_at,
+        )
         .run()
 }
 
-/// What the client says.
+/// Returns the client's output.
 fn say(client: &str, args: &[&dyn AsRef<OsStr>]) -> std::io::Result<String> {
     let mut command = Command::new(client);
     command.args(args.iter().map(|arg| arg.as_ref()));
     output(&mut command).map(|said| said.trim_end().to_owned())
 }
 
-/// What it complains of, and with which status it ends.
+/// Runs a client that fails, and returns its status and its output.
 fn complain(client: &str, args: &[&dyn AsRef<OsStr>]) -> String {
     let said = say(client, args);
     said.expect_err("it should fail").to_string()
@@ -116,7 +133,7 @@ fn entries(client: &'static str) -> Outcome {
         assert_eq!(said, format!("map {}", info.id));
         assert_eq!(info.name.to_string(), "of_c");
         assert_eq!(theirs.elements::<u32, u64>()?.lookup(&9)?, Some(81));
-        // Its process is gone: the pin is all that holds it.
+        // Its process has exited, so only the pin holds it.
         let map = theirs.unpin()?;
         assert_eq!(map.elements::<u32, u64>()?.lookup(&9)?, Some(81));
         assert!(complain(client, &[&"get", &path, &"9"]).contains("No such file"));
@@ -124,7 +141,7 @@ fn entries(client: &'static str) -> Outcome {
     })
 }
 
-/// What has no name anywhere: an id is all that the other is told.
+/// Objects without a pin are opened by id.
 fn by_id(client: &'static str) -> Outcome {
     let ours = hash();
     ours.elements::<u32, u64>()?
@@ -140,20 +157,20 @@ fn by_id(client: &'static str) -> Outcome {
     assert_eq!(say(client, &[&"run_by_id", &id])?, "returned 19");
     assert_eq!(count_of(&map)?, 1);
 
-    // Theirs, while its process lives.
+    // Their map, while its process runs.
     let mut theirs = Command::new(client)
         .args(["hold", "30", "31"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
     let mut said = BufReader::new(theirs.stdout.take().ok_or("a pipe")?).lines();
-    let id = said.next().ok_or("it says nothing")??;
+    let id = said.next().ok_or("no output")??;
     let map = Map::from_id(id.trim_start_matches("map ").parse()?)?;
     let typed = map.elements::<u32, u64>()?;
     assert_eq!(typed.lookup(&30)?, Some(31));
     typed.update(&31, &62, ElemFlags::ANY)?;
     drop(theirs.stdin.take());
-    assert_eq!(said.next().ok_or("it says no more")??, "62");
+    assert_eq!(said.next().ok_or("no more output")??, "62");
     assert!(theirs.wait()?.success());
     Ok(())
 }
@@ -185,7 +202,7 @@ fn program(client: &'static str) -> Outcome {
         let prog = prog.pin(root.join("prog"))?;
         assert_eq!(say(client, &[&"run", &prog.path()])?, "returned 17");
         assert_eq!(count_of(&map)?, 1);
-        // What a program's pin is not.
+        // A program's pin is not a map.
         assert!(complain(client, &[&"put", &prog.path(), &"0", &"1"]).contains("Invalid argument"));
         Ok(())
     })
@@ -232,8 +249,8 @@ fn reused(client: &'static str) -> Outcome {
     })
 }
 
-/// libbpf compares what is pinned with what it wants, as it loads the object; what it is given as a
-/// descriptor it takes.
+/// libbpf compares a pinned map with the definition when it loads the object. It does not compare a map from a
+/// descriptor.
 fn does_not_fit(client: &'static str) -> Outcome {
     mounted(|root| {
         let object = file(&OBJECT)?;
@@ -263,7 +280,7 @@ fn does_not_fit(client: &'static str) -> Outcome {
         assert_eq!(say(client, &args)?, format!("map {id}"));
         // Nothing was counted, for this map has no element 0.
         assert_eq!(ours.elements::<u32, u64>()?.lookup(&0)?, None);
-        // And a program's pin is no map.
+        // A program's pin is not a map.
         let prog = prog().pin(root.join("prog"))?;
         let args: [&dyn AsRef<OsStr>; 4] =
             [&"set_pin_path", &object.path(), &"packets", &prog.path()];
@@ -276,7 +293,7 @@ fn does_not_fit(client: &'static str) -> Outcome {
 fn links(client: &'static str) -> Outcome {
     mounted(|root| {
         own_network(|| {
-            // Theirs: pinned by a process that is gone, and at work.
+            // Their link, pinned by a process that has exited, still runs the program.
             let object = file(&OBJECT)?;
             let args: [&dyn AsRef<OsStr>; 5] = [&"attach", &object.path(), &"packets", &"1", &root];
             let said = say(client, &args)?;
@@ -285,7 +302,7 @@ fn links(client: &'static str) -> Outcome {
             let info = link.info()?;
             assert_eq!(info.prog_id, prog.id()?);
             let map = Map::from_id(said.trim_start_matches("map ").parse()?)?;
-            // One that the client ran it on.
+            // The client ran the program once.
             assert_eq!(count_of(&map)?, 1);
             send_packets(5)?;
             assert_eq!(count_of(&map)?, 6);
@@ -300,7 +317,7 @@ fn links(client: &'static str) -> Outcome {
             let said = format!("link {} of program {}", link.id()?, prog.id()?);
             drop(link);
             assert_eq!(say(client, &[&"link", &root.join("ours")])?, said);
-            // libbpf has closed it, and not detached.
+            // libbpf has closed the link without detaching it.
             send_packets(5)?;
             assert_eq!(count_of(&map)?, 11);
             let error = PinnedMap::open(root.join("ours")).expect_err("a link's pin");

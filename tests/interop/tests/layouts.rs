@@ -1,4 +1,4 @@
-//! Trees as systemd and Cilium lay them on a bpffs: walked, listed, and swept of what is over.
+//! The bpffs trees of systemd and Cilium: walked, listed, and cleaned of pins that are no longer used.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -23,19 +23,19 @@ fn main() -> std::process::ExitCode {
     const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
     Suite::new()
-        .test("systemds_tree_and_its_next_version", ROOT, || {
+        .test("systemds_tree_is_walked_and_replaced", ROOT, || {
             mounted(systemd)
         })
-        .test("ciliums_tree", TCX, || {
+        .test("ciliums_tree_is_walked_and_upgraded", TCX, || {
             mounted(|root| own_network(|| cilium(root)))
         })
-        .test("ciliums_endpoints_that_are_gone", TCX, || {
+        .test("links_of_removed_endpoints_are_cleaned_up", TCX, || {
             mounted(|root| own_network(|| endpoints(root)))
         })
         .run()
 }
 
-/// What is pinned where.
+/// The pins and their objects.
 type Pins = BTreeMap<PathBuf, Identity>;
 
 /// The tree that is being laid.
@@ -83,7 +83,7 @@ impl<'a> Layout<'a> {
         assert_eq!(walked, self.pins);
         let mut listed = Pins::new();
         for found in Inventory::take()? {
-            // Of other mounts there may be some that this test knows nothing of.
+            // Other mounts may have pins that are not part of this test.
             let Ok(found) = found else { continue };
             if found.path.starts_with(self.root) {
                 listed.insert(found.path, found.info.identity());
@@ -209,7 +209,7 @@ fn cilium(root: &Path) -> Outcome {
         let path = format!("cilium/socketlb/links/cgroup/cil_sock4_{hook}");
         layout.pin(&path, link())?;
     }
-    // A device whose name has a dot: Cilium writes '-', which another device may have in its name.
+    // A device name with a dot: Cilium writes '-', which may also occur in the name of another device.
     let vlan = escape_name("eth0.100");
     let vlan = vlan.to_str().ok_or("UTF-8")?;
     let (map, other) = (counter()?, counter()?);
@@ -243,7 +243,7 @@ fn cilium(root: &Path) -> Outcome {
     });
     assert!(count_of(&other)? >= counted && count_of(&map)? > 3);
 
-    // An agent that starts anew replaces maps that do not fit any more, without a gap.
+    // An agent that restarts replaces maps that no longer fit, without a gap.
     let globals = PinDir::open(root.join("tc/globals"))?;
     let name = "cilium_lb4_services_v2";
     let spec = MapSpec::new(MapType::HASH, 12, 12, 1024);
@@ -304,7 +304,7 @@ fn endpoints(root: &Path) -> Outcome {
         layout.pin(&path, link)
     };
     lay(17, tcx(&map)?)?;
-    // The networks of two are gone, and nobody has told the agent.
+    // Two networks have disappeared without a notice to the agent.
     let gone = [23, 42];
     for endpoint in gone {
         lay(endpoint, own_network(|| tcx(&map))?)?;
@@ -330,7 +330,7 @@ fn endpoints(root: &Path) -> Outcome {
     removed.sort();
     assert_eq!(removed, ["23", "42"]);
 
-    // What is theirs among the maps of all.
+    // Their maps among all maps.
     let alive: Vec<String> = vec![format!("{:05}", 17)];
     let globals = PinDir::open(root.join("tc/globals"))?;
     let mut swept = globals.remove_where(|entry| {
@@ -361,7 +361,7 @@ fn endpoints(root: &Path) -> Outcome {
     }
     layout.assert_seen()?;
 
-    // Who lives works on.
+    // The remaining links still work.
     let mut value = [0; 12];
     let map_of_17: Map = globals.get("cilium_policy_v3_00017")?;
     assert!(map_of_17.elements::<[u8], [u8]>()?.lookup_into(

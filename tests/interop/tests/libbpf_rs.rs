@@ -21,17 +21,35 @@ fn main() -> std::process::ExitCode {
     const PATH_FD: &[Need] = &[cap::SYS_ADMIN, kernel(6, 5), LIBBPF_RS];
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF_RS];
     Suite::new()
-        .test("a_map_by_its_descriptor", BPF, scenes::map_by_fd)
-        .test("a_map_by_its_id", IDS, scenes::map_by_id)
-        .test("a_program_by_its_id", IDS, scenes::prog_by_id)
-        .test("pins_of_maps", BPF, scenes::map_pins)
+        .test("a_map_passes_to_libbpf_and_back", BPF, scenes::map_by_fd)
+        .test("each_opens_the_others_map_by_id", IDS, scenes::map_by_id)
+        .test(
+            "each_opens_the_others_program_by_id",
+            IDS,
+            scenes::prog_by_id,
+        )
+        .test("each_opens_the_others_pinned_map", BPF, scenes::map_pins)
         .test("a_program_that_libbpf_loads_is_pinned", BPF, scenes::loaded)
-        .test("pins_of_programs", BPF, scenes::prog_pins)
-        .test("pinned_by_name", BPF, scenes::pinned_by_name)
-        .test("a_pin_of_ours_is_reused", BPF, scenes::reuse_pinned)
-        .test("pinned_by_a_directory", PATH_FD, scenes::path_fd)
-        .test("libbpfs_link", NET, || own_network(scenes::link_of_libbpf))
-        .test("our_link_in_libbpfs_hands", NET, || {
+        .test(
+            "each_opens_the_others_pinned_program",
+            BPF,
+            scenes::prog_pins,
+        )
+        .test(
+            "libbpf_shares_maps_pinned_by_name",
+            BPF,
+            scenes::pinned_by_name,
+        )
+        .test("libbpf_reuses_our_pin", BPF, scenes::reuse_pinned)
+        .test(
+            "libbpf_pins_relative_to_a_directory",
+            PATH_FD,
+            scenes::path_fd,
+        )
+        .test("we_open_libbpfs_link", NET, || {
+            own_network(scenes::link_of_libbpf)
+        })
+        .test("libbpf_opens_our_link", NET, || {
             own_network(scenes::link_of_ours)
         })
         .run()

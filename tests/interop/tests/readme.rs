@@ -1,4 +1,4 @@
-//! The page for who has another loader: what it says to write is compiled, and done.
+//! The code of the page about other loaders is compiled and run.
 
 use common::*;
 use peers::{LIBBPF_RS, mounted};
@@ -28,23 +28,23 @@ fn main() -> std::process::ExitCode {
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
     const NET_LIBBPF_RS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, LIBBPF_RS];
     Suite::new()
-        .test("what_the_page_says_is_compiled", &[], compiled)
-        .test("what_it_says_for_aya", NET, || {
+        .test("the_code_of_the_page_is_compiled", &[], compiled)
+        .test("the_code_for_aya_runs", NET, || {
             mounted(|root| own_network(|| with_aya::lines(root)))
         })
-        .test("what_it_says_for_libbpf_rs", NET_LIBBPF_RS, || {
+        .test("the_code_for_libbpf_rs_runs", NET_LIBBPF_RS, || {
             mounted(|root| own_network(|| with_libbpf_rs::lines(root)))
         })
         .run()
 }
 
-/// As it is however its lines are broken.
+/// The code without whitespace, so that line breaks do not matter.
 fn bare(code: &str) -> String {
     let bare: String = code.split_whitespace().collect();
     bare.replace(",)", ")")
 }
 
-/// What a chapter has one write: lines of Rust, and the last column of its table.
+/// The code of a chapter: lines of Rust, and the last column of its table.
 fn written(chapter: &str) -> Vec<&str> {
     let mut written = vec![];
     let mut is_rust = false;

@@ -1,5 +1,5 @@
-//! Descriptors over a socket, which is what one had before pins: a map handed over, lost on its
-//! way, and what each of the two costs.
+//! Descriptors over a socket, the alternative to pins: a map that is passed, one that is lost on its way, and the cost
+//! of both ways.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, forget};
@@ -18,7 +18,7 @@ use rustix::net::{
 /// Set in the process that is handed a map over its standard input.
 const RECEIVER: &str = "BPF_PIN_TEST_RECEIVER";
 
-/// Set in the process that has one thread, so that it may fork those whose syscalls are counted.
+/// Set in the process with one thread, which forks the processes that are traced.
 const COUNTED: &str = "BPF_PIN_TEST_COUNTED";
 
 fn main() -> ExitCode {
@@ -36,15 +36,19 @@ fn main() -> ExitCode {
     const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
     const ROOT: &[Need] = &[cap::SYS_ADMIN];
     Suite::new()
-        .test("a_map_for_another_process", BPF, handed_over)
+        .test("a_map_passes_to_another_process", BPF, handed_over)
         .test(
-            "objects_of_all_kinds",
+            "objects_of_all_kinds_pass_over_a_socket",
             &[cap::BPF, cap::NET_ADMIN, cap::SYS_ADMIN],
             kinds,
         )
-        .test("on_its_way_it_lives_and_unread_it_dies", ROOT, on_its_way)
-        .test("a_pin_waits_for_whoever_comes", PINS, pinned)
-        .test("what_a_pin_and_a_socket_cost", PINS, || {
+        .test(
+            "a_map_in_a_message_lives_until_the_socket_closes",
+            ROOT,
+            on_its_way,
+        )
+        .test("a_pin_needs_no_running_process", PINS, pinned)
+        .test("a_pin_takes_fewer_syscalls_than_a_socket", PINS, || {
             alone(COUNTED, "syscalls")
         })
         .run()
@@ -125,7 +129,7 @@ fn kinds() -> Outcome {
         received,
         [link.identity()?, map.identity()?, prog.identity()?]
     );
-    // What is promised to be a map and is none.
+    // A descriptor that is expected to be a map and is not.
     send(&here, &[prog.as_fd()])?;
     let fd = receive(&there)?.pop().ok_or("no descriptor came")?;
     let failed = Map::try_from(fd).expect_err("a program");
@@ -156,7 +160,7 @@ fn on_its_way() -> Outcome {
     Ok(())
 }
 
-/// Nobody has to be there, neither to give nor to take.
+/// A pin needs neither a running sender nor a running receiver.
 fn pinned() -> Outcome {
     let fs = TestFs::new();
     let map = hash();
@@ -170,7 +174,7 @@ fn pinned() -> Outcome {
     Ok(())
 }
 
-/// What takes a map from who has it to who wants it.
+/// The ways to pass a map from one process to another.
 struct Scene {
     fs: TestFs,
     map: Map,
@@ -198,7 +202,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Both sides of it: whoever has the map must be there, and wake up.
+    /// Both sides: the process with the map must run, and wake up.
     fn asked_for(&self) -> Outcome {
         rustix::io::write(&self.taker, b"?")?;
         rustix::io::read(&self.giver, &mut [0])?;
@@ -211,7 +215,7 @@ impl Scene {
     }
 }
 
-/// Opening a pin takes fewer syscalls than being given a descriptor, and nobody has to be asked for it.
+/// Opening a pin takes fewer syscalls than receiving a descriptor, and needs no request.
 fn cost() -> Outcome {
     const PROOF: &str = "MAP_LOOKUP_BATCH";
     /// A way to a map, and the syscalls that it takes.
@@ -227,7 +231,7 @@ fn cost() -> Outcome {
     for (way, expected) in ways {
         let ready = || {
             let scene = Scene::new().expect("a map, a pin and a socket");
-            // What a process does but once.
+            // Work that a process does only once.
             way(&scene).expect("a map");
             scene
         };

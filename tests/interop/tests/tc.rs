@@ -18,22 +18,22 @@ fn main() -> std::process::ExitCode {
     const TC: Need = Need::Program("tc", "iproute2");
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, TC];
     Suite::new()
-        .test("a_program_of_ours_under_a_filter", NET, || {
+        .test("tc_attaches_our_pinned_program", NET, || {
             mounted(|root| own_network(|| object_pinned(root)))
         })
-        .test("a_map_shared_through_tc_globals", NET, || {
+        .test("a_map_is_shared_through_tc_globals", NET, || {
             mounted(|root| own_network(|| globals(root)))
         })
-        .test("the_legacy_definition_of_a_map", NET, || {
+        .test("aya_shares_the_legacy_definition_of_a_map", NET, || {
             mounted(|root| own_network(|| legacy(root)))
         })
-        .test("the_legacy_definition_is_not_for_tc", NET, || {
+        .test("tc_rejects_the_legacy_definition_of_a_map", NET, || {
             mounted(|root| own_network(|| legacy_refused(root)))
         })
         .run()
 }
 
-/// tc, whose bpffs is at `root` and not where it is by default.
+/// tc with its bpffs at `root`.
 fn tc(root: &Path, args: &str) -> std::io::Result<String> {
     let mut command = tool("tc");
     command.env("TC_BPF_MNT", root).args(args.split(' '));
@@ -90,7 +90,7 @@ fn object_pinned(root: &Path) -> Outcome {
     send_packets(6)?;
     assert_eq!(count_of(&map)?, 6);
 
-    // What is no program tc cannot use either.
+    // tc rejects a pin that is not a program.
     map.pin(root.join("map"))?;
     tc(root, "qdisc add dev lo clsact")?;
     let at = root.join("map").display().to_string();
@@ -110,7 +110,7 @@ fn globals(root: &Path) -> Outcome {
     let map = PinnedMap::open(root.join("tc/globals/packets"))?;
     send_packets(3)?;
     assert_eq!(count_of(&map)?, 3);
-    // A second program, of which the map is, too: each packet is seen on its way out and in.
+    // A second program with the same map: each packet is counted on egress and ingress.
     add("egress")?;
     send_packets(3)?;
     assert_eq!(count_of(&map)?, 9);
@@ -137,7 +137,7 @@ fn globals(root: &Path) -> Outcome {
     let through = PinDir::open(root.join("xdp"))?.open_dir("globals")?;
     assert_eq!(through.identity("packets")?, map.identity()?);
 
-    // What we put in its place, the next program counts in.
+    // The next program counts in the map that replaced it.
     tc(root, "qdisc del dev lo clsact")?;
     let ours = counter()?;
     ours.elements::<u32, u64>()?

@@ -9,16 +9,16 @@ use bpf_pin::map::ElemFlags;
 use bpf_pin::{Kind, Map, PinnedMap};
 use common::*;
 
-// c/ffi.c, and Debian's library, which it uses.
+// c/ffi.c, and Debian's libbpf, which it uses.
 #[link(name = "peer", kind = "static")]
 #[link(name = "bpf")]
 unsafe extern "C" {
     fn peer_lookup(path: *const c_char, key: u32) -> i64;
     fn peer_gives(path: *const c_char, key: u32, value: u64) -> c_int;
-    /// C's word that it is a map.
+    /// C guarantees that it is a map.
     safe fn peer_map(key: u32, value: u64) -> Option<Map>;
     safe fn peer_no_map() -> Option<Map>;
-    /// Minus an errno where there is none, so it is no Option<OwnedFd>.
+    /// Returns a negative errno on failure, so it is not an Option<OwnedFd>.
     fn bpf_obj_get(path: *const c_char) -> c_int;
 }
 
@@ -59,7 +59,7 @@ pub fn c_calls() -> Outcome {
     // SAFETY: as above.
     assert_eq!(unsafe { peer_lookup(at.as_ptr(), 4) }, -2);
     let none = c_path(&fs.at("none"));
-    // SAFETY: as above. None is -1, and C hands it on.
+    // SAFETY: as above. None is -1, and C returns it.
     assert_eq!(unsafe { peer_lookup(none.as_ptr(), 3) }, -1);
     Ok(())
 }
@@ -91,7 +91,7 @@ pub fn c_gives() -> Outcome {
     Ok(())
 }
 
-/// A descriptor of which C says nothing: its kind is asked of the kernel.
+/// A descriptor of unknown kind: the kernel proves it.
 pub fn looked_at() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("map"))?;
@@ -100,7 +100,7 @@ pub fn looked_at() -> Outcome {
         // SAFETY: a path that ends with NUL.
         let fd = unsafe { bpf_obj_get(c_path(pin).as_ptr()) };
         assert!(fd >= 0, "errno {}", -fd);
-        // SAFETY: it is new and nobody else's.
+        // SAFETY: it is a new descriptor that only we own.
         unsafe { OwnedFd::from_raw_fd(fd) }
     };
     assert_eq!(Map::try_from(get(map.path()))?.id()?, map.id()?);

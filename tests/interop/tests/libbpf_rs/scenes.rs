@@ -47,7 +47,7 @@ fn load(counter: Counter<'_>) -> Outcome<Object> {
     Ok(object.load()?)
 }
 
-/// What it has from us it has by its id; from it to us it is a clone.
+/// It opens our objects by id. We use clones of its descriptors.
 pub fn map_by_fd() -> Outcome {
     let theirs = MapHandle::create(
         libbpf_rs::MapType::Hash,
@@ -227,7 +227,7 @@ pub fn pinned_by_name() -> Outcome {
     Ok(())
 }
 
-/// How an object that is not loaded yet comes by somebody's map.
+/// The ways in which an object that is not loaded yet uses an existing map.
 type Reuse<'a> = &'a dyn Fn(&mut OpenMapMut<'_>) -> libbpf_rs::Result<()>;
 
 pub fn reuse_pinned() -> Outcome {
@@ -251,7 +251,7 @@ pub fn reuse_pinned() -> Outcome {
         assert_eq!(count_of(&map)?, count);
     }
 
-    // What does not fit is refused where libbpf looks, and stays.
+    // A map that does not fit is rejected where libbpf compares it, and stays pinned.
     let other = hash().pin(fs.at("other"))?;
     let refused = load(&|theirs| theirs.set_pin_path(other.path()));
     let refused = refused.err().ok_or("it does not fit")?.to_string();
@@ -289,7 +289,7 @@ pub fn path_fd() -> Outcome {
     // SAFETY: as above.
     let fd = unsafe { libbpf_sys::bpf_obj_get_opts(name.as_ptr(), &get) };
     assert!(fd >= 0, "errno {}", -fd);
-    // SAFETY: it is new and nobody else's.
+    // SAFETY: it is a new descriptor that only we own.
     let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
     let theirs = Map::try_from(fd)?;
     assert_eq!(theirs.id()?, map.id()?);

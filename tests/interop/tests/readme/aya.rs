@@ -1,4 +1,4 @@
-//! The page's lines for who has aya.
+//! The page's code for aya.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub fn lines(root: &Path) -> Outcome {
     send_packets(2)?;
     assert_eq!(count_of(&packets)?, 2);
 
-    // A program of one's own takes over from it, and lets all pass uncounted.
+    // Our own program replaces it, and passes every packet without counting.
     let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
     let unsaid = ProgSpec::new(ProgType::XDP, &insns).load()?;
     let refused = app.open_or_attach("link", &LinkSpec::xdp(ifindex), &unsaid);
