@@ -28,8 +28,8 @@ fn comparable_flags(map_type: MapType, flags: MapFlags) -> MapFlags {
 }
 
 impl MapSpec<'_> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which `map` differs from this spec, or none if it fits.
-    /// One syscall. Linux 4.13.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the fields in which `map` differs from this spec, or none if it
+    /// fits. One syscall. Linux 4.13.
     ///
     /// All fields except the name and the BTF types are compared, or those of
     /// [`compare_fields`](Self::compare_fields).
@@ -38,9 +38,10 @@ impl MapSpec<'_> {
     ///
     /// The kernel changes some fields of a spec when it creates the map. These are no differences:
     /// - The kernel adds [`RDONLY_PROG`](MapFlags::RDONLY_PROG) to device maps.
-    /// - [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY) belong to the descriptor, not to the map.
-    /// - An LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU) has a multiple of the number of CPUs as its
-    ///   number of entries.
+    /// - [`RDONLY`](MapFlags::RDONLY) and [`WRONLY`](MapFlags::WRONLY) belong to the descriptor, not to the
+    ///   map.
+    /// - An LRU map with [`NO_COMMON_LRU`](MapFlags::NO_COMMON_LRU) has a multiple of the number of CPUs as
+    ///   its number of entries.
     ///
     /// Loaders round some fields before they create the map, as
     /// [`open_or_create`](crate::PinDir::open_or_create) does. These are no differences either:
@@ -50,9 +51,10 @@ impl MapSpec<'_> {
     /// # What is not compared
     ///
     /// - A map does not report its inner map, its NUMA node, or the program of
-    ///   [`excl_prog_hash`](Self::excl_prog_hash). A map that any program may use fits a spec for one program.
-    /// - The id of a BTF object changes whenever the same BTF is loaded again. Compare the type ids of key and
-    ///   value with [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
+    ///   [`excl_prog_hash`](Self::excl_prog_hash). A map that any program may use fits a spec for one
+    ///   program.
+    /// - The id of a BTF object changes whenever the same BTF is loaded again. Compare the type ids of key
+    ///   and value with [`BTF_KEY_TYPE_ID`](MapFields::BTF_KEY_TYPE_ID) and
     ///   [`BTF_VALUE_TYPE_ID`](MapFields::BTF_VALUE_TYPE_ID). They are 0 for a map without BTF.
     /// - `btf_vmlinux_value_type_id` is compared as a number, without its BTF.
     ///
@@ -174,14 +176,15 @@ impl MapSpec<'_> {
 }
 
 impl MapSpec<'static> {
-    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the spec of an existing map, without the flags that the kernel added. One
-    /// syscall. Linux 4.13.
+    /// `BPF_OBJ_GET_INFO_BY_FD`: returns the spec of an existing map, without the flags that the kernel
+    /// added. One syscall. Linux 4.13.
     ///
-    /// The map fits the spec. [`create`](Self::create) creates an equal map for most types. The spec lacks what a
-    /// map does not report:
+    /// The map fits the spec. [`create`](Self::create) creates an equal map for most types. The spec lacks
+    /// what a map does not report:
     /// - the inner map: set [`inner_map`](Self::inner_map) for a map of maps
-    /// - BTF: set [`btf`](Self::btf) for struct_ops and for storage of sockets, inodes, tasks and cgroups. Other
-    ///   maps are created without the locks and timers in their values, because only BTF describes them.
+    /// - BTF: set [`btf`](Self::btf) for struct_ops and for storage of sockets, inodes, tasks and cgroups.
+    ///   Other maps are created without the locks and timers in their values, because only BTF describes
+    ///   them.
     /// - the token and [`excl_prog_hash`](Self::excl_prog_hash)
     /// - the NUMA node: it is 0 for a map with memory on one node
     ///

@@ -50,8 +50,8 @@ pub(super) fn is_frozen(fd: BorrowedFd<'_>) -> Option<bool> {
     Some(procfs::fdinfo(fd).ok()?.get("frozen")? == "1")
 }
 
-/// The cause [`NoCommand`](Cause::NoCommand), if the errno and the map's type show it. The kernel has no errno of
-/// its own for a missing command.
+/// The cause [`NoCommand`](Cause::NoCommand), if the errno and the map's type show it. The kernel has no
+/// errno of its own for a missing command.
 pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> Option<Cause> {
     let lacks = match errno {
         Errno::INVAL => match command {
@@ -123,8 +123,8 @@ impl MissingBatches {
         self.0.load(Ordering::Relaxed) & Self::bit(command) != 0
     }
 
-    /// Records that the command is missing and returns true, if `errno` shows it. EINVAL has many causes, so a
-    /// second call proves that the kernel has no batches.
+    /// Records that the command is missing and returns true, if `errno` shows it. EINVAL has many causes, so
+    /// a second call proves that the kernel has no batches.
     #[cold]
     pub(super) fn learn(&self, command: Command, errno: Errno) -> bool {
         let lacks = match errno {

@@ -21,11 +21,10 @@ impl Map {
     ///
     /// [`Operation::Freeze`](crate::error::Operation::Freeze):
     /// - [`Frozen`](Cause::Frozen) if it is frozen already (EBUSY, on newer kernels EPERM)
-    /// - [`BeingWritten`](Cause::BeingWritten) if its values are mapped for writing (EBUSY, on newer kernels
-    ///   EPERM)
+    /// - [`BeingWritten`](Cause::BeingWritten) (EBUSY) if its values are mapped for writing or being written
     /// - [`MapAccess`](Cause::MapAccess) (EPERM) for a map opened for reading only
-    /// - [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_BPF`, on a kernel that requires it
-    ///   instead of a writable descriptor
+    /// - [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_BPF`, on a kernel that requires
+    ///   it instead of a writable descriptor
     /// - ENOTSUPP for a type that cannot be frozen
     ///
     /// # Examples

@@ -19,8 +19,8 @@ use crate::types::{Access, MapFlags, MapType};
 /// call.
 ///
 /// `T` is an `AtomicU8`, `AtomicU16`, `AtomicU32` or `AtomicU64` of `std::sync::atomic`, or
-/// [`LoadOnly`](crate::map::LoadOnly) of one. `LoadOnly` maps for reading only, which is required for a frozen
-/// map. A value consists of one or several atomics. The array is always mapped as a whole.
+/// [`LoadOnly`](crate::map::LoadOnly) of one. `LoadOnly` maps for reading only, which is required for a
+/// frozen map. A value consists of one or several atomics. The array is always mapped as a whole.
 ///
 /// The mapping keeps the map alive without the descriptor and the pin. As long as a writable mapping exists,
 /// the map cannot be frozen. A forked child inherits the mapping.
@@ -121,7 +121,8 @@ impl Map {
     fn mmap_cause(&self, errno: Errno, writes: bool, flags: MapFlags) -> Option<Cause> {
         let fd = self.as_fd();
         match errno {
-            // The mapping is shared, and mmap(2) maps a file shared only if it is open for reading and writing.
+            // The mapping is shared, and mmap(2) maps a file shared only if it is open for reading and
+            // writing.
             Errno::ACCESS | Errno::INVAL => denied_access(fd, Access::ReadWrite).or_else(|| {
                 let is_read_only = writes && flags.contains(MapFlags::RDONLY_PROG);
                 (is_read_only && errno == Errno::ACCESS).then_some(Cause::ReadOnlyForProgs)
@@ -155,8 +156,8 @@ impl<T: Atom> Mmap<T> {
         all.map(|value| &value[..self.atoms])
     }
 
-    /// Returns the atomics of all values in one slice. `None` if values are not a multiple of 8 bytes and so have
-    /// padding between them: use [`values`](Self::values).
+    /// Returns the atomics of all values in one slice. `None` if values are not a multiple of 8 bytes and so
+    /// have padding between them: use [`values`](Self::values).
     pub fn as_slice(&self) -> Option<&[T]> {
         (self.atoms == self.stride).then(|| self.mapping.atoms())
     }

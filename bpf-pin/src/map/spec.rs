@@ -15,8 +15,8 @@ use crate::types::{Command, InvalidName, MapFlags, MapType, ObjName};
 
 /// The description of a map: the arguments of `BPF_MAP_CREATE`.
 ///
-/// [`new`](Self::new) sets what every map has, the setters add the rest, and [`create`](Self::create) creates the
-/// map. The setters check nothing.
+/// [`new`](Self::new) sets what every map has, the setters add the rest, and [`create`](Self::create) creates
+/// the map. The setters check nothing.
 ///
 /// # Examples
 ///
@@ -140,8 +140,8 @@ impl<'fd> MapSpec<'fd> {
         self
     }
 
-    /// Sets `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the BTF of the module that defines the type of
-    /// [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id). Linux 6.9.
+    /// Sets `value_type_btf_obj_fd` and `BPF_F_VTYPE_BTF_OBJ_FD`: the BTF of the module that defines the type
+    /// of [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id). Linux 6.9.
     pub fn value_type_btf(mut self, btf: &'fd impl AsFd) -> Self {
         self.value_type_btf = Some(btf.as_fd());
         self
@@ -167,19 +167,20 @@ impl<'fd> MapSpec<'fd> {
 
     /// `BPF_MAP_CREATE`: creates the map. Linux 3.18.
     ///
-    /// The numbers are passed to the kernel as they are. [`open_or_create`](crate::PinDir::open_or_create) rounds
-    /// them first, for example the size of a ring buffer.
+    /// The numbers are passed to the kernel as they are. [`open_or_create`](crate::PinDir::open_or_create)
+    /// rounds them first, for example the size of a ring buffer.
     ///
     /// # Errors
     ///
     /// [`Operation::CreateMap`](crate::error::Operation::CreateMap):
-    /// - [`InvalidArgument`](Cause::InvalidArgument), without a syscall, for an invalid name, for a map of maps
-    ///   without [`inner_map`](Self::inner_map), and for
+    /// - [`InvalidArgument`](Cause::InvalidArgument), without a syscall, for an invalid name, for a map of
+    ///   maps without [`inner_map`](Self::inner_map), and for
     ///   [`btf_vmlinux_value_type_id`](Self::btf_vmlinux_value_type_id) without [`btf`](Self::btf)
-    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a size or flag that violates a rule of the type
+    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a size or flag that violates a rule of the
+    ///   type
     /// - EINVAL for other invalid combinations of fields, and for a type that the kernel does not know
-    /// - E2BIG if the map would be too large: [`InvalidArgument`](Cause::InvalidArgument) if a map with one entry
-    ///   would not be
+    /// - E2BIG if the map would be too large: [`InvalidArgument`](Cause::InvalidArgument) if a map with one
+    ///   entry would not be
     /// - ENOMEM
     /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
     ///   [`Memlock`](Cause::Memlock) (EPERM)

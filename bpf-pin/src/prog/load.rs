@@ -17,21 +17,24 @@ use crate::types::{Command, LogLevel, ObjName};
 impl ProgSpec<'_> {
     /// `BPF_PROG_LOAD`: loads the program. Linux 3.18.
     ///
-    /// Loading a valid program takes one syscall. If the verifier rejects the program, it is loaded again to get
-    /// the log, with larger buffers until the whole log fits. Where the kernel reports the size of the log
-    /// (`log_true_size`, Linux 6.4), the second buffer fits.
+    /// Loading a valid program takes one syscall. If the verifier rejects the program, it is loaded again to
+    /// get the log, with larger buffers until the whole log fits. Where the kernel reports the size of the
+    /// log (`log_true_size`, Linux 6.4), the second buffer fits.
     ///
     /// # Errors
     ///
-    /// [`Operation::LoadProg`](crate::error::Operation::LoadProg), with the verifier's log if it began to verify:
-    /// - EINVAL or EACCES if the verifier rejects the program; EINVAL for a type that the kernel does not know
+    /// [`Operation::LoadProg`](crate::error::Operation::LoadProg), with the verifier's log if it began to
+    /// verify:
+    /// - EINVAL or EACCES if the verifier rejects the program; EINVAL for a type that the kernel does not
+    ///   know
     /// - E2BIG if the program is too long or too complex
     /// - [`MissingCapability`](Cause::MissingCapability), [`UserNamespace`](Cause::UserNamespace) or
-    ///   [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token) [`NotDelegated`](Cause::NotDelegated)
+    ///   [`Memlock`](Cause::Memlock) (EPERM); with a [`token`](Self::token)
+    ///   [`NotDelegated`](Cause::NotDelegated)
     /// - [`Lockdown`](Cause::Lockdown)
     /// - [`Unsupported`](Cause::Unsupported) (EINVAL, E2BIG) for a field that the kernel is too old for
-    /// - ENOKEY, EKEYREJECTED, EBADMSG and similar for a [`signature`](Self::signature); EINVAL if the keyring does
-    ///   not exist
+    /// - ENOKEY, EKEYREJECTED, EBADMSG and similar for a [`signature`](Self::signature); EINVAL if the
+    ///   keyring does not exist
     ///
     /// [`InvalidArgument`](Cause::InvalidArgument), without a syscall, for:
     /// - an invalid name
@@ -240,7 +243,8 @@ impl ProgSpec<'_> {
         })
     }
 
-    /// `RLIMIT_MEMLOCK` is the cause if a short program without effect loads, and one as long as this does not.
+    /// `RLIMIT_MEMLOCK` is the cause if a short program without effect loads, and one as long as this does
+    /// not.
     fn memlock(&self) -> Option<Cause> {
         let cause = diagnose::memlock()?;
         let load_nops = |length: usize| {

@@ -28,8 +28,8 @@ pub use bpf_pin_sys::bpf_insn as Insn;
 impl Prog {
     /// `bpf_prog_info.map_ids`: returns the ids of the maps that the program uses. Linux 4.15.
     ///
-    /// These are the maps that its instructions refer to and those [bound](Self::bind_map) to it. Two syscalls:
-    /// one for their number, one for the ids.
+    /// These are the maps that its instructions refer to and those [bound](Self::bind_map) to it. Two
+    /// syscalls: one for their number, one for the ids.
     ///
     /// # Errors
     ///
@@ -48,8 +48,8 @@ impl Prog {
         }
     }
 
-    /// `BPF_PROG_BIND_MAP`: keeps `map` alive as long as the program, without an instruction that refers to it.
-    /// Linux 5.10.
+    /// `BPF_PROG_BIND_MAP`: keeps `map` alive as long as the program, without an instruction that refers to
+    /// it. Linux 5.10.
     ///
     /// Binding a map twice has no effect.
     ///

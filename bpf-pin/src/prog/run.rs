@@ -19,10 +19,11 @@ bitflags! {
     pub struct TestRunFlags: u32 {
         /// `BPF_F_TEST_RUN_ON_CPU`: runs on the CPU of [`TestRun::cpu`], which sets this flag. Linux 5.10.
         const RUN_ON_CPU = abi::BPF_F_TEST_RUN_ON_CPU;
-        /// `BPF_F_TEST_XDP_LIVE_FRAMES`: creates packets and sends them where the program directs them. Linux 5.18.
+        /// `BPF_F_TEST_XDP_LIVE_FRAMES`: creates packets and sends them where the program directs them. Linux
+        /// 5.18.
         const XDP_LIVE_FRAMES = abi::BPF_F_TEST_XDP_LIVE_FRAMES;
-        /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE`: gives the packet a checksum, and fails with EBADMSG if the program
-        /// breaks it. Linux 6.11.
+        /// `BPF_F_TEST_SKB_CHECKSUM_COMPLETE`: gives the packet a checksum, and fails with EBADMSG if the
+        /// program breaks it. Linux 6.11.
         const SKB_CHECKSUM_COMPLETE = abi::BPF_F_TEST_SKB_CHECKSUM_COMPLETE;
         const _ = !0;
     }
@@ -66,7 +67,8 @@ impl<'a> TestRun<'a> {
         self
     }
 
-    /// Sets `data_out`: a buffer for the packet after the run. If it is empty, the packet is not copied. Linux 4.12.
+    /// Sets `data_out`: a buffer for the packet after the run. If it is empty, the packet is not copied.
+    /// Linux 4.12.
     pub fn data_out(mut self, room: &'a mut [u8]) -> Self {
         self.args.data_out = room;
         self
@@ -74,14 +76,15 @@ impl<'a> TestRun<'a> {
 
     /// Sets `ctx_in`: the context, a struct of the program's type such as `struct __sk_buff`. Linux 5.2.
     ///
-    /// A program of the syscall type writes its context back to this buffer. A context for struct_ops is rejected,
-    /// because the kernel would use its first word as an address to read from and write to.
+    /// A program of the syscall type writes its context back to this buffer. A context for struct_ops is
+    /// rejected, because the kernel would use its first word as an address to read from and write to.
     pub fn ctx_in(mut self, context: &'a mut [u8]) -> Self {
         self.args.ctx_in = context;
         self
     }
 
-    /// Sets `ctx_out`: a buffer for the context after the run. If it is empty, the context is not copied. Linux 5.2.
+    /// Sets `ctx_out`: a buffer for the context after the run. If it is empty, the context is not copied.
+    /// Linux 5.2.
     pub fn ctx_out(mut self, room: &'a mut [u8]) -> Self {
         self.args.ctx_out = room;
         self
@@ -121,11 +124,11 @@ pub struct TestRunResult {
     pub retval: u32,
     /// The mean duration of a run, in whole nanoseconds. 0 for types that are not timed.
     pub duration: Duration,
-    /// The size of the packet after the run, which is at the start of [`data_out`](TestRun::data_out) if that is
-    /// not empty. 0 for types without packets.
+    /// The size of the packet after the run, which is at the start of [`data_out`](TestRun::data_out) if that
+    /// is not empty. 0 for types without packets.
     pub data_size_out: usize,
-    /// The size of the context after the run, which is at the start of [`ctx_out`](TestRun::ctx_out) if that is not
-    /// empty.
+    /// The size of the context after the run, which is at the start of [`ctx_out`](TestRun::ctx_out) if that
+    /// is not empty.
     pub ctx_size_out: usize,
 }
 
@@ -137,13 +140,13 @@ impl Prog {
     /// # Errors
     ///
     /// [`Operation::RunProg`](crate::error::Operation::RunProg):
-    /// - [`UnsupportedType`](Cause::UnsupportedType) for a context of struct_ops, or of a type newer than this
-    ///   library
+    /// - [`UnsupportedType`](Cause::UnsupportedType) for a context of struct_ops, or of a type newer than
+    ///   this library
     /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a packet shorter than 14 bytes
     /// - EINVAL for a field that the type does not accept, or that it requires and does not get
     /// - [`UnsupportedType`](Cause::UnsupportedType) (ENOTSUPP) for a type that cannot be run this way
-    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed; the program has run and the
-    ///   buffer is filled
+    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC), with the size needed; the program has run and
+    ///   the buffer is filled
     /// - ENXIO for a CPU that is offline
     /// - EINTR if a signal arrives between two runs; some of the runs are done
     /// - EPERM as [`info`](Prog::info)

@@ -36,8 +36,8 @@ bitflags! {
 
 /// The description of a program: the arguments of `BPF_PROG_LOAD`.
 ///
-/// [`new`](Self::new) sets what every program has, the setters add the rest, and [`load`](Self::load) loads the
-/// program. The setters check nothing.
+/// [`new`](Self::new) sets what every program has, the setters add the rest, and [`load`](Self::load) loads
+/// the program. The setters check nothing.
 ///
 /// # Examples
 ///
@@ -87,9 +87,9 @@ impl<'a> ProgSpec<'a> {
     /// # Maps
     ///
     /// An instruction refers to a map by its index in [`fd_array`](Self::fd_array), or by a descriptor number
-    /// ([`Insn::ld_map_fd`]). A number borrows no descriptor, and the kernel resolves it only when it loads the
-    /// program. Keep the map open until then: otherwise the program gets whatever map has the number. `fd_array`
-    /// borrows its descriptors and avoids this.
+    /// ([`Insn::ld_map_fd`]). A number borrows no descriptor, and the kernel resolves it only when it loads
+    /// the program. Keep the map open until then: otherwise the program gets whatever map has the number.
+    /// `fd_array` borrows its descriptors and avoids this.
     pub fn new(prog_type: ProgType, insns: &'a [Insn]) -> Self {
         Self {
             prog_type,
@@ -133,8 +133,8 @@ impl<'a> ProgSpec<'a> {
         self
     }
 
-    /// Sets `kern_version`: the kernel that a kprobe program is written for, as `LINUX_VERSION_CODE`; used only before
-    /// Linux 5.0. Linux 4.1.
+    /// Sets `kern_version`: the kernel that a kprobe program is written for, as `LINUX_VERSION_CODE`; used
+    /// only before Linux 5.0. Linux 4.1.
     pub fn kern_version(mut self, version: u32) -> Self {
         self.kern_version = version;
         self
@@ -149,15 +149,16 @@ impl<'a> ProgSpec<'a> {
 
     /// Sets `expected_attach_type`, for program types that need it. Linux 4.17.
     ///
-    /// XDP programs can be loaded and attached without it. [`Link::update`](crate::Link::update) compares it, and
-    /// fails with EINVAL if it differs. aya and libbpf set [`AttachType::XDP`], so set it too if they should be able
-    /// to update your link, or you theirs.
+    /// XDP programs can be loaded and attached without it. [`Link::update`](crate::Link::update) compares it,
+    /// and fails with EINVAL if it differs. aya and libbpf set [`AttachType::XDP`], so set it too if they
+    /// should be able to update your link, or you theirs.
     pub fn expected_attach_type(mut self, attach_type: AttachType) -> Self {
         self.expected_attach_type = attach_type;
         self
     }
 
-    /// Sets `prog_btf_fd`: the program's own types, a [`Btf`](crate::prog::Btf) or another descriptor. Linux 5.0.
+    /// Sets `prog_btf_fd`: the program's own types, a [`Btf`](crate::prog::Btf) or another descriptor. Linux
+    /// 5.0.
     pub fn btf(mut self, btf: &'a impl AsFd) -> Self {
         self.btf = Some(btf.as_fd());
         self
@@ -174,7 +175,8 @@ impl<'a> ProgSpec<'a> {
 
     /// Sets `line_info`: the source line of each instruction. Linux 5.0.
     ///
-    /// Records of `rec_size` bytes as for [`func_info`](Self::func_info): [`bpf_line_info`](abi::bpf_line_info).
+    /// Records of `rec_size` bytes as for [`func_info`](Self::func_info):
+    /// [`bpf_line_info`](abi::bpf_line_info).
     pub fn line_info(mut self, records: &'a [u8], rec_size: u32) -> Self {
         self.line_info = (records, rec_size);
         self
@@ -223,15 +225,15 @@ impl<'a> ProgSpec<'a> {
         self
     }
 
-    /// Sets `fd_array_cnt`: the program keeps every map of the array alive, also those that no instruction refers
-    /// to. Linux 6.14.
+    /// Sets `fd_array_cnt`: the program keeps every map of the array alive, also those that no instruction
+    /// refers to. Linux 6.14.
     pub fn keep_fd_array(mut self) -> Self {
         self.keeps_fd_array = true;
         self
     }
 
-    /// Sets `signature` and `keyring_id`: a PKCS#7 signature of the instructions, and the keyring with the keys.
-    /// Linux 6.18.
+    /// Sets `signature` and `keyring_id`: a PKCS#7 signature of the instructions, and the keyring with the
+    /// keys. Linux 6.18.
     ///
     /// `keyring_id` is a key's serial number, or 0 for the kernel's own keys.
     pub fn signature(mut self, signature: &'a [u8], keyring_id: i32) -> Self {
@@ -239,8 +241,8 @@ impl<'a> ProgSpec<'a> {
         self
     }
 
-    /// Sets the `log_level` for the log of a rejected program, instead of [`LEVEL1`](LogLevel::LEVEL1). If it is
-    /// empty there is no log, and a rejected program takes one syscall.
+    /// Sets the `log_level` for the log of a rejected program, instead of [`LEVEL1`](LogLevel::LEVEL1). If it
+    /// is empty there is no log, and a rejected program takes one syscall.
     pub fn log_level(mut self, level: LogLevel) -> Self {
         self.log_level = level;
         self

@@ -47,8 +47,8 @@ pub struct Token {
 impl Token {
     /// `BPF_TOKEN_CREATE`: creates a token from the root of a bpffs. Linux 6.9.
     ///
-    /// `bpffs` is a [`Bpffs`](crate::Bpffs), a [`Detached`](crate::bpffs::Detached) or another descriptor. The root is
-    /// opened again for reading.
+    /// `bpffs` is a [`Bpffs`](crate::Bpffs), a [`Detached`](crate::bpffs::Detached) or another descriptor.
+    /// The root is opened again for reading.
     ///
     /// # Errors
     ///
@@ -96,8 +96,8 @@ impl Token {
         token.map_or((0, 0), |token| (token.fd.as_raw_fd(), abi::BPF_F_TOKEN_FD))
     }
 
-    /// Explains an EPERM: the token does not allow the command, or `forbidden_type` names a type that it does not
-    /// allow.
+    /// Explains an EPERM: the token does not allow the command, or `forbidden_type` names a type that it does
+    /// not allow.
     #[cold]
     pub(crate) fn forbids(
         &self,

@@ -82,8 +82,8 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Receives a request, and returns its context. The request keeps all received descriptors, because closing
-    /// them may take long.
+    /// Receives a request, and returns its context. The request keeps all received descriptors, because
+    /// closing them may take long.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Reason> {
         /// The most descriptors in one message. The kernel closes those that do not fit.
         const MAX_FDS: usize = 253;

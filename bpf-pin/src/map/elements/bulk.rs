@@ -19,11 +19,12 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// # Races
     ///
-    /// If another process deletes the key that was read ahead, a hash restarts and keys are repeated. After as many
-    /// keys as the map has room for, the iterator ends with [`IterationAborted`](Cause::IterationAborted).
+    /// If another process deletes the key that was read ahead, a hash restarts and keys are repeated. After
+    /// as many keys as the map has room for, the iterator ends with
+    /// [`IterationAborted`](Cause::IterationAborted).
     ///
-    /// A trie may return the value of another key for a yielded key: if that key was deleted in between, a lookup
-    /// returns the value of its longest remaining prefix.
+    /// A trie may return the value of another key for a yielded key: if that key was deleted in between, a
+    /// lookup returns the value of its longest remaining prefix.
     ///
     /// # Errors
     ///
@@ -35,52 +36,55 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
 
     /// `BPF_MAP_DELETE_BATCH`: removes the elements under these keys. Returns how many existed. Linux 5.6.
     ///
-    /// A key that does not exist is skipped, for one more call. If the type or the kernel has no batches, each key
-    /// takes one call.
+    /// A key that does not exist is skipped, for one more call. If the type or the kernel has no batches,
+    /// each key takes one call.
     ///
     /// # Errors
     ///
-    /// [`Operation::DeleteBatch`], as [`delete`](Self::delete). The error reports the number of keys before the one that
-    /// failed: each of these was removed or did not exist. [`Size`](Cause::Size) if the slice does not hold whole
-    /// keys, before any change.
+    /// [`Operation::DeleteBatch`], as [`delete`](Self::delete). The error reports the number of keys before
+    /// the one that failed: each of these was removed or did not exist. [`Size`](Cause::Size) if the slice
+    /// does not hold whole keys, before any change.
     pub fn delete_batch(&self, keys: &[K::Unit]) -> Result<usize> {
         self.raw.change(bytes_of_all(keys), Change::Delete)
     }
 }
 
 impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// `BPF_MAP_LOOKUP_BATCH`: copies elements from the position of `cursor`, as many as fit. Returns their number.
-    /// Linux 5.6; for arrays of per-CPU values 5.13.
+    /// `BPF_MAP_LOOKUP_BATCH`: copies elements from the position of `cursor`, as many as fit. Returns their
+    /// number. Linux 5.6; for arrays of per-CPU values 5.13.
     ///
-    /// `keys` and `values` hold one element after the other. With [`PerCpu`], `values` holds all values of one key,
-    /// then those of the next. All elements were read when the cursor is at its [end](Cursor::is_end); a short batch
-    /// is not the end. If the type or the kernel has no batches, each element is read on its own.
+    /// `keys` and `values` hold one element after the other. With [`PerCpu`], `values` holds all values of
+    /// one key, then those of the next. All elements were read when the cursor is at its
+    /// [end](Cursor::is_end); a short batch is not the end. If the type or the kernel has no batches, each
+    /// element is read on its own.
     ///
     /// # Races
     ///
-    /// A hash returns whole buckets, so an element that stays is returned exactly once, whatever else is inserted
-    /// or deleted in between. Other types continue from the last key, and may restart if that key was deleted. After
-    /// as many keys as the map has room for, the call fails with [`IterationAborted`](Cause::IterationAborted).
+    /// A hash returns whole buckets, so an element that stays is returned exactly once, whatever else is
+    /// inserted or deleted in between. Other types continue from the last key, and may restart if that key
+    /// was deleted. After as many keys as the map has room for, the call fails with
+    /// [`IterationAborted`](Cause::IterationAborted).
     ///
-    /// A trie may return the value of another key: the kernel looks up the value by its longest prefix, and returns
-    /// that of a shorter prefix if the key is deleted in between.
+    /// A trie may return the value of another key: the kernel looks up the value by its longest prefix, and
+    /// returns that of a shorter prefix if the key is deleted in between.
     ///
-    /// A value is copied while programs write to it. A value that they change in place, as in an array, may be half
-    /// old and half new. With [`ElemFlags::LOCK`], for values with a `bpf_spin_lock`, it is copied as a whole. Locks,
-    /// timers, kptrs and other fields that belong to the kernel are returned as zeroes.
+    /// A value is copied while programs write to it. A value that they change in place, as in an array, may
+    /// be half old and half new. With [`ElemFlags::LOCK`], for values with a `bpf_spin_lock`, it is copied as
+    /// a whole. Locks, timers, kptrs and other fields that belong to the kernel are returned as zeroes.
     ///
     /// # Errors
     ///
     /// [`Operation::LookupBatch`]:
     /// - [`Size`](Cause::Size) if a slice does not hold whole elements
     /// - [`LengthMismatch`](Cause::LengthMismatch) if the slices hold different numbers of elements
-    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC) if the slices are too short for a bucket; the cursor stays
+    /// - [`BufferTooSmall`](Cause::BufferTooSmall) (ENOSPC) if the slices are too short for a bucket; the
+    ///   cursor stays
     /// - [`MapAccess`](Cause::MapAccess) (EPERM)
     /// - [`IterationAborted`](Cause::IterationAborted), see above
     /// - EINVAL for a flag other than [`ElemFlags::LOCK`]
     ///
-    /// Without batches: [`Operation::NextKey`] and [`Operation::Lookup`]. A queue, stack or bloom filter has no keys
-    /// and fails with [`NoCommand`](Cause::NoCommand).
+    /// Without batches: [`Operation::NextKey`] and [`Operation::Lookup`]. A queue, stack or bloom filter has
+    /// no keys and fails with [`NoCommand`](Cause::NoCommand).
     ///
     /// # Examples
     ///
@@ -110,8 +114,8 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`: as [`lookup_batch`](Self::lookup_batch), and removes the elements.
     /// Linux 5.6.
     ///
-    /// For hashes. A queue or stack takes one call per element. Elements removed before a failure are returned first,
-    /// and the next call reports the failure.
+    /// For hashes. A queue or stack takes one call per element. Elements removed before a failure are
+    /// returned first, and the next call reports the failure.
     ///
     /// # Errors
     ///
@@ -140,41 +144,43 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// Iterates over all elements, read in batches into one buffer. An element is as it was when its batch was read.
+    /// Iterates over all elements, read in batches into one buffer. An element is as it was when its batch
+    /// was read.
     ///
-    /// A yielded key may be deleted. Values with a spin lock or a timer are read without [`ElemFlags::LOCK`]. For
-    /// races see [`lookup_batch`](Self::lookup_batch): an element of a hash that stays is yielded exactly once, on a
-    /// kernel with batches.
+    /// A yielded key may be deleted. Values with a spin lock or a timer are read without [`ElemFlags::LOCK`].
+    /// For races see [`lookup_batch`](Self::lookup_batch): an element of a hash that stays is yielded exactly
+    /// once, on a kernel with batches.
     ///
     /// # Errors
     ///
-    /// Yielded after the elements that were read before it, as those of [`lookup_batch`](Self::lookup_batch). The
-    /// buffer grows for a larger bucket.
+    /// Yielded after the elements that were read before it, as those of [`lookup_batch`](Self::lookup_batch).
+    /// The buffer grows for a larger bucket.
     pub fn iter(&self) -> Iter<'_, K, V, M> {
         Iter::new(&self.raw, false)
     }
 
-    /// Iterates over all elements and removes them: in batches from a hash, and from a queue or stack until it is
-    /// empty.
+    /// Iterates over all elements and removes them: in batches from a hash, and from a queue or stack until
+    /// it is empty.
     ///
     /// Dropping the iterator loses elements that were removed and not yet yielded.
     ///
     /// # Errors
     ///
-    /// Yielded after the elements that were removed before it, as those of [`take_batch`](Self::take_batch). Other
-    /// types fail with [`NoCommand`](Cause::NoCommand), and nothing is removed.
+    /// Yielded after the elements that were removed before it, as those of [`take_batch`](Self::take_batch).
+    /// Other types fail with [`NoCommand`](Cause::NoCommand), and nothing is removed.
     pub fn drain(&self) -> Iter<'_, K, V, M> {
         Iter::new(&self.raw, true)
     }
 
     /// Returns all keys and all values; the value of a key has the same index.
     ///
-    /// Contains what [`iter`](Self::iter) yields, with one allocation for keys and one for values, or a few for a
-    /// large map. Keys and values are separate because the kernel writes them so, and
+    /// Contains what [`iter`](Self::iter) yields, with one allocation for keys and one for values, or a few
+    /// for a large map. Keys and values are separate because the kernel writes them so, and
     /// [`update_batch`](Self::update_batch) takes them so.
     ///
-    /// The layout `[u8]` returns their bytes one after the other. With [`PerCpu`], each key has as many values as there
-    /// are CPUs, and one more allocation is made if the size of `T` is not a multiple of 8, to remove the padding.
+    /// The layout `[u8]` returns their bytes one after the other. With [`PerCpu`], each key has as many
+    /// values as there are CPUs, and one more allocation is made if the size of `T` is not a multiple of 8,
+    /// to remove the padding.
     ///
     /// # Errors
     ///
@@ -199,30 +205,30 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         Ok((keys, unpad::<V>(&padded)))
     }
 
-    /// Removes all elements, in batches. Returns their number. Elements that another process inserts during the call
-    /// may stay.
+    /// Removes all elements, in batches. Returns their number. Elements that another process inserts during
+    /// the call may stay.
     ///
     /// # Errors
     ///
-    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch), which counts from the last
-    /// batch that was read. [`NoCommand`](Cause::NoCommand) (EINVAL) for an array.
+    /// As [`lookup_batch`](Self::lookup_batch) and [`delete_batch`](Self::delete_batch), which counts from
+    /// the last batch that was read. [`NoCommand`](Cause::NoCommand) (EINVAL) for an array.
     pub fn clear(&self) -> Result<usize> {
         self.raw.clear()
     }
 }
 
 impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// `BPF_MAP_UPDATE_BATCH`: sets the values under these keys, in order. Linux 5.6; for arrays of per-CPU values
-    /// 5.13.
+    /// `BPF_MAP_UPDATE_BATCH`: sets the values under these keys, in order. Linux 5.6; for arrays of per-CPU
+    /// values 5.13.
     ///
-    /// With [`PerCpu`] each key has as many values as there are CPUs. If the type or the kernel has no batches, or
-    /// does not support the flags in a batch, each element takes one call.
+    /// With [`PerCpu`] each key has as many values as there are CPUs. If the type or the kernel has no
+    /// batches, or does not support the flags in a batch, each element takes one call.
     ///
     /// # Errors
     ///
-    /// [`Operation::UpdateBatch`], as [`update`](Self::update). The error reports the number of elements before the one
-    /// that failed. [`Size`](Cause::Size) or [`LengthMismatch`](Cause::LengthMismatch) if the slices do not hold whole
-    /// elements, or different numbers of them, before any change.
+    /// [`Operation::UpdateBatch`], as [`update`](Self::update). The error reports the number of elements
+    /// before the one that failed. [`Size`](Cause::Size) or [`LengthMismatch`](Cause::LengthMismatch) if the
+    /// slices do not hold whole elements, or different numbers of them, before any change.
     ///
     /// # Examples
     ///

@@ -204,8 +204,8 @@ impl<M: AsMap> RawElements<M> {
 /// An iterator over the elements of a map, from [`Elements::iter`](crate::map::Elements::iter) or
 /// [`Elements::drain`](crate::map::Elements::drain).
 ///
-/// It yields owned keys and values. [`next_ref`](Self::next_ref) yields borrowed ones and allocates nothing per
-/// element, also for the layouts `[u8]` and [`PerCpu`](crate::map::PerCpu).
+/// It yields owned keys and values. [`next_ref`](Self::next_ref) yields borrowed ones and allocates nothing
+/// per element, also for the layouts `[u8]` and [`PerCpu`](crate::map::PerCpu).
 pub struct Iter<'a, K: Readable + ?Sized, V: Readable + ?Sized, M> {
     reader: Reader<'a, M>,
     key: Vec<K::Unit>,
@@ -225,8 +225,8 @@ impl<'a, K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Iter<'a, K, V, M> {
     ///
     /// # Errors
     ///
-    /// Those of [`Elements::iter`](crate::map::Elements::iter) or [`Elements::drain`](crate::map::Elements::drain).
-    /// The iterator ends after an error.
+    /// Those of [`Elements::iter`](crate::map::Elements::iter) or
+    /// [`Elements::drain`](crate::map::Elements::drain). The iterator ends after an error.
     ///
     /// # Examples
     ///

@@ -42,8 +42,8 @@ bitflags! {
         /// `BPF_F_LOCK`: reads or writes under the value's spin lock. Linux 5.1.
         ///
         /// Requires a hash or an array whose values have a `struct bpf_spin_lock` according to
-        /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The 4 bytes of the lock itself are neither read nor
-        /// written.
+        /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The 4 bytes of the lock itself are neither
+        /// read nor written.
         const LOCK = abi::BPF_F_LOCK;
         const _ = !0;
     }
@@ -136,8 +136,8 @@ impl ElemFlags {
 /// # Lifetime of objects in a map
 ///
 /// - A prog array keeps its programs only as long as it has a descriptor or a pin. When the last of these is
-///   gone, the kernel removes all programs, even if a loaded program still uses the array. Its tail calls then
-///   continue with the next instruction. So pin a prog array or hold it open as long as it is used.
+///   gone, the kernel removes all programs, even if a loaded program still uses the array. Its tail calls
+///   then continue with the next instruction. So pin a prog array or hold it open as long as it is used.
 /// - Maps of maps keep their maps.
 /// - A perf event array drops an event when the descriptor that inserted it is closed, unless the array has
 ///   [`PRESERVE_ELEMS`](crate::types::MapFlags::PRESERVE_ELEMS).
@@ -154,15 +154,15 @@ pub struct Elements<K: ?Sized, V: ?Sized, M = Map> {
 impl Map {
     /// Returns a view of the elements with keys `K` and values `V`: see [`Layout`].
     ///
-    /// One syscall, for the sizes. A per-CPU map also needs the number of CPUs, which is read from /sys once per
-    /// process.
+    /// One syscall, for the sizes. A per-CPU map also needs the number of CPUs, which is read from /sys once
+    /// per process.
     ///
     /// # Errors
     ///
     /// [`Operation::Elements`]:
     /// - [`Size`](Cause::Size) if the size of `K` or `V` differs from the map's
-    /// - [`PerCpu`](Cause::PerCpu) if the map has a value for each CPU and `V` is a single value, or the other way
-    ///   round
+    /// - [`PerCpu`](Cause::PerCpu) if the map has a value for each CPU and `V` is a single value, or the
+    ///   other way round
     /// - [`UnsupportedType`](Cause::UnsupportedType) if maps of this type do not hold such objects
     /// - [`UnsupportedType`](Cause::UnsupportedType) for a type newer than this library
     /// - [`PossibleCpus`](Cause::PossibleCpus) for a per-CPU map if /sys is not mounted
@@ -221,32 +221,35 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// # Task storage
     ///
-    /// The values of [`TASK_STORAGE`](MapType::TASK_STORAGE) may hold addresses that the kernel follows. Before the
-    /// first update through a view, four more syscalls read the map's BTF to rule that out. The update fails with
-    /// [`Uptr`](Cause::Uptr) if there are such addresses, or if the BTF cannot be read, for example without
-    /// `CAP_SYS_ADMIN` (EPERM).
+    /// The values of [`TASK_STORAGE`](MapType::TASK_STORAGE) may hold addresses that the kernel follows.
+    /// Before the first update through a view, four more syscalls read the map's BTF to rule that out. The
+    /// update fails with [`Uptr`](Cause::Uptr) if there are such addresses, or if the BTF cannot be read, for
+    /// example without `CAP_SYS_ADMIN` (EPERM).
     ///
     /// # Errors
     ///
     /// [`Operation::Update`]:
     /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
-    /// - [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing) (ENOENT), depending on the
-    ///   flags
+    /// - [`KeyExists`](Cause::KeyExists) (EEXIST) and [`KeyMissing`](Cause::KeyMissing) (ENOENT), depending
+    ///   on the flags
     /// - [`MaxEntries`](Cause::MaxEntries) (E2BIG, for a trie ENOSPC) if the map is full
     /// - [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG) for an array
-    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for [`NOEXIST`](ElemFlags::NOEXIST) together with
-    ///   [`EXIST`](ElemFlags::EXIST), and for [`LOCK`](ElemFlags::LOCK) if the values provably have no lock
+    /// - [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for [`NOEXIST`](ElemFlags::NOEXIST) together
+    ///   with [`EXIST`](ElemFlags::EXIST), and for [`LOCK`](ElemFlags::LOCK) if the values provably have no
+    ///   lock
     /// - EINVAL for other flags that the map does not accept, for example any flag of an array of objects
     /// - [`MapAccess`](Cause::MapAccess) or [`Frozen`](Cause::Frozen) (EPERM)
     /// - [`Uptr`](Cause::Uptr), see above
     /// - EBUSY if the key's bucket is being changed; ENOMEM
     ///
     /// For objects:
-    /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of another type
-    /// - EINVAL for a program that differs from the first one used with the array in a property that the kernel does
-    ///   not report: an XDP program loaded with [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and one
-    ///   without; on newer kernels another [`expected_attach_type`](crate::ProgSpec::expected_attach_type); a
-    ///   program run by the interpreter and one compiled by the JIT
+    /// - [`OtherProgType`](Cause::OtherProgType) (EINVAL) for a program if the array is for programs of
+    ///   another type
+    /// - EINVAL for a program that differs from the first one used with the array in a property that the
+    ///   kernel does not report: an XDP program loaded with
+    ///   [`XDP_HAS_FRAGS`](crate::prog::ProgFlags::XDP_HAS_FRAGS) and one without; on newer kernels another
+    ///   [`expected_attach_type`](crate::ProgSpec::expected_attach_type); a program run by the interpreter
+    ///   and one compiled by the JIT
     /// - EINVAL for a map that differs from the inner map that the map of maps was created with
     /// - EBADF or EINVAL for a descriptor that is not a cgroup or perf event
     #[inline]
@@ -271,8 +274,8 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
             })
     }
 
-    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key`. Returns whether it existed. Linux 3.18; for a per-CPU
-    /// map 4.6.
+    /// `BPF_MAP_DELETE_ELEM`: removes the element under `key`. Returns whether it existed. Linux 3.18; for a
+    /// per-CPU map 4.6.
     ///
     /// # Errors
     ///
@@ -286,8 +289,8 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
         removed.map_err(|reason| self.raw.error(Operation::Delete, reason))
     }
 
-    /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first key, to `next`. Returns whether there was
-    /// one. Linux 3.18; without a key 4.12.
+    /// `BPF_MAP_GET_NEXT_KEY`: copies the key after `key`, or the first key, to `next`. Returns whether there
+    /// was one. Linux 3.18; without a key 4.12.
     ///
     /// In a hash the first key follows a key that does not exist.
     ///
@@ -296,8 +299,8 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
     /// [`Operation::NextKey`]:
     /// - [`Size`](Cause::Size) if the length of a slice differs from the map's, without a syscall
     /// - [`MapAccess`](Cause::MapAccess) (EPERM)
-    /// - [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) for a type without keys, or with keys that
-    ///   cannot be listed
+    /// - [`NoCommand`](Cause::NoCommand) (EINVAL, ENOTSUPP, EOPNOTSUPP) for a type without keys, or with keys
+    ///   that cannot be listed
     pub fn next_key(&self, key: Option<&K>, next: &mut K) -> Result<bool> {
         let key = key.map(|key| self.key_bytes(key));
         let next = bytes_of_all_mut(K::as_units_mut(next));
@@ -306,7 +309,8 @@ impl<K: Key + ?Sized, V: Layout + ?Sized, M: AsMap> Elements<K, V, M> {
 }
 
 impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// `BPF_MAP_LOOKUP_ELEM`: returns the value under `key`, if the key exists. Linux 3.18; for a per-CPU map 4.6.
+    /// `BPF_MAP_LOOKUP_ELEM`: returns the value under `key`, if the key exists. Linux 3.18; for a per-CPU map
+    /// 4.6.
     ///
     /// - A map of objects returns the object's id. [`from_id`](Map::from_id) opens it, which requires
     ///   `CAP_SYS_ADMIN`.
@@ -315,9 +319,9 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
     ///
     /// # Races
     ///
-    /// While another process or a program sets or deletes `key` in a hash, the returned value may belong to another
-    /// key: the kernel reuses elements without waiting for a reader. Batches, which [`iter`](Self::iter) uses, are
-    /// copied under the bucket's lock.
+    /// While another process or a program sets or deletes `key` in a hash, the returned value may belong to
+    /// another key: the kernel reuses elements without waiting for a reader. Batches, which
+    /// [`iter`](Self::iter) uses, are copied under the bucket's lock.
     ///
     /// # Errors
     ///
@@ -340,8 +344,8 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
         })
     }
 
-    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: removes the element under `key` and returns its value, if it exists. Linux
-    /// 4.20; for hashes 5.14.
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: removes the element under `key` and returns its value, if it exists.
+    /// Linux 4.20; for hashes 5.14.
     ///
     /// A queue or stack has the key `()` and returns its next value: this is `pop`.
     ///
@@ -367,18 +371,18 @@ impl<K: Key + ?Sized, V: Readable + ?Sized, M: AsMap> Elements<K, V, M> {
 }
 
 impl<K: Key + ?Sized, V: Plain + ?Sized, M: AsMap> Elements<K, V, M> {
-    /// As [`lookup`](Self::lookup), with flags, into the caller's memory. Returns whether the key exists. Flags:
-    /// Linux 5.1.
+    /// As [`lookup`](Self::lookup), with flags, into the caller's memory. Returns whether the key exists.
+    /// Flags: Linux 5.1.
     ///
-    /// With [`PerCpu`] it takes a slice with one value per CPU, and allocates nothing if the size of `T` is a multiple
-    /// of 8. A bloom filter returns whether it holds the given value.
+    /// With [`PerCpu`] it takes a slice with one value per CPU, and allocates nothing if the size of `T` is a
+    /// multiple of 8. A bloom filter returns whether it holds the given value.
     ///
     /// # Errors
     ///
     /// As [`lookup`](Self::lookup), and:
     /// - [`Size`](Cause::Size) for a slice of another length
-    /// - EINVAL for a flag that the map does not accept, for example [`LOCK`](ElemFlags::LOCK) without a lock;
-    ///   [`InvalidArgument`](Cause::InvalidArgument) if that is proven
+    /// - EINVAL for a flag that the map does not accept, for example [`LOCK`](ElemFlags::LOCK) without a
+    ///   lock; [`InvalidArgument`](Cause::InvalidArgument) if that is proven
     #[inline]
     pub fn lookup_into(&self, key: &K, value: &mut V::Input, flags: ElemFlags) -> Result<bool> {
         let value = V::as_units_mut(value);

@@ -20,8 +20,8 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
         self.value_len() / PerCpu::<T>::STRIDE
     }
 
-    /// `BPF_MAP_LOOKUP_ELEM` with `BPF_F_CPU`: returns the value of one CPU under `key`, if the key exists. Linux
-    /// 7.0.
+    /// `BPF_MAP_LOOKUP_ELEM` with `BPF_F_CPU`: returns the value of one CPU under `key`, if the key exists.
+    /// Linux 7.0.
     ///
     /// # Errors
     ///
@@ -61,9 +61,9 @@ impl<K: Key + ?Sized, T: Pod, M: AsMap> Elements<K, PerCpu<T>, M> {
     /// `BPF_MAP_UPDATE_ELEM` with `BPF_F_CPU`: sets the value of one CPU under `key`. Linux 7.0.
     ///
     /// The values of the other CPUs stay. If a hash does not have the key yet, they are undefined: the kernel
-    /// reuses the memory of deleted elements. [`update_all`](Self::update_all) and [`update`](Self::update) set all
-    /// values. There are no flags, because the kernel ignores `BPF_NOEXIST` and `BPF_EXIST` together with
-    /// `BPF_F_CPU`.
+    /// reuses the memory of deleted elements. [`update_all`](Self::update_all) and [`update`](Self::update)
+    /// set all values. There are no flags, because the kernel ignores `BPF_NOEXIST` and `BPF_EXIST` together
+    /// with `BPF_F_CPU`.
     ///
     /// # Errors
     ///
