@@ -93,7 +93,7 @@ pub(super) fn no_command(command: Command, map_type: MapType, errno: Errno) -> O
                 map_type,
                 MapType::BLOOM_FILTER | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
             ),
-            // Whether these have it depends on the kernel, and on the device that the map is offloaded to.
+            // These have it or not, depending on the kernel and the device that the map is offloaded to.
             Command::MAP_LOOKUP_AND_DELETE_ELEM => !matches!(
                 map_type,
                 MapType::HASH

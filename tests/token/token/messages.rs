@@ -354,7 +354,7 @@ fn a_requester_that_gives_up_sends_a_message() -> Outcome {
         problem: problem.into(),
     });
     assert_fails(&error, GRANT, None, cause);
-    // What follows is not taken for a part of it.
+    // The bytes after it are not part of the message.
     send(&there, b"bpffs 1.", &[]);
     send(&there, REQUEST, &[context("bpf").as_fd()]);
     let error = delegating_options()

@@ -41,7 +41,7 @@ bitflags! {
         const EXIST = abi::BPF_EXIST;
         /// `BPF_F_LOCK`: reads or writes under the value's spin lock. Linux 5.1.
         ///
-        /// Requires a hash or an array whose values have a `struct bpf_spin_lock` according to
+        /// Requires a hash or an array with a `struct bpf_spin_lock` in its values, described by
         /// [`MapSpec::btf`](crate::MapSpec::btf), else EINVAL. The 4 bytes of the lock itself are neither
         /// read nor written.
         const LOCK = abi::BPF_F_LOCK;
