@@ -38,10 +38,9 @@ impl Directory {
 
     /// True if both are the same directory, reached through the same mount.
     pub(crate) fn is_same_as(&self, other: &Self) -> Result<bool> {
-        let same = |get: fn(&Stat) -> u64| get(&self.stat) == get(&other.stat);
-        Ok(same(|stat| stat.st_dev)
-            && same(|stat| stat.st_ino)
-            && self.mount_id()? == other.mount_id()?)
+        let (a, b) = (&self.stat, &other.stat);
+        let is_same_file = (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        Ok(is_same_file && self.mount_id()? == other.mount_id()?)
     }
 
     pub(crate) fn mount_id(&self) -> Result<u64> {
@@ -101,8 +100,8 @@ impl Directory {
         path_of(self.fd.as_fd())
     }
 
-    /// As [`path`](Self::path), if that path leads to this directory. If the mount is not listed, the directory is outside this
-    /// process's root, and the path that the kernel reports may lead to another directory.
+    /// As [`path`](Self::path), if that path leads to this directory. If the mount is not listed, the directory
+    /// is outside this process's root, and the path that the kernel reports may lead to another directory.
     pub(crate) fn reachable_path(&self, is_listed: bool) -> Option<PathBuf> {
         let leads_here = |path: &PathBuf| {
             let found = Self::hold(path).ok();

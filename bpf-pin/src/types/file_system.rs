@@ -8,6 +8,15 @@ use rustix::fs::{StatFs, statfs};
 
 /// A type of file system: the magic number that `statfs(2)` reports.
 ///
+/// # Examples
+///
+/// ```
+/// use bpf_pin::types::FileSystem;
+///
+/// assert!(FileSystem::BPF.is_bpffs());
+/// assert_eq!(FileSystem::BPF.to_string(), "bpffs");
+/// ```
+///
 /// # References
 ///
 /// [statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html),

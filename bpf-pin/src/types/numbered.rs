@@ -94,6 +94,15 @@ numbered! {
 
 numbered! {
     /// `enum bpf_map_type`: the type of a map.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::MapType;
+    ///
+    /// assert_eq!(MapType::LRU_HASH.to_string(), "lru_hash");
+    /// assert_eq!(MapType(4711).name(), None);
+    /// ```
     MapType:
     UNSPEC = BPF_MAP_TYPE_UNSPEC,
     HASH = BPF_MAP_TYPE_HASH,
@@ -135,6 +144,15 @@ numbered! {
 
 numbered! {
     /// `enum bpf_prog_type`: the type of a program.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::types::ProgType;
+    ///
+    /// assert_eq!(ProgType::XDP.to_string(), "xdp");
+    /// assert_eq!(ProgType(4711).name(), None);
+    /// ```
     ProgType:
     UNSPEC = BPF_PROG_TYPE_UNSPEC,
     SOCKET_FILTER = BPF_PROG_TYPE_SOCKET_FILTER,
@@ -173,6 +191,15 @@ numbered! {
 
 numbered! {
     /// `enum bpf_attach_type`: the type of an attachment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::types::AttachType;
+    ///
+    /// assert_eq!(AttachType::TCX_INGRESS.to_string(), "tcx_ingress");
+    /// assert_eq!(AttachType(4711).name(), None);
+    /// ```
     AttachType:
     CGROUP_INET_INGRESS = BPF_CGROUP_INET_INGRESS,
     CGROUP_INET_EGRESS = BPF_CGROUP_INET_EGRESS,
