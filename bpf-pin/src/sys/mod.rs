@@ -25,7 +25,7 @@ mod prog;
 pub(crate) mod random;
 mod token;
 
-pub(crate) use batch::BatchBuffers as Room;
+pub(crate) use batch::BatchBuffers;
 pub(crate) use btf::{btf_id, btf_load};
 #[cfg(feature = "mount")]
 pub(crate) use cmsg::Control;

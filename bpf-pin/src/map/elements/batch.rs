@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 
 use crate::error::{Cause, Error, Operation, Reason, Result};
-use crate::sys::{AsMap, Room};
+use crate::sys::{AsMap, BatchBuffers};
 use crate::types::{Access, Command};
 
 use super::ElemFlags;
@@ -37,12 +37,12 @@ impl<M: AsMap> RawElements<M> {
         if count == 0 {
             return Ok(0);
         }
-        let room = Room {
+        let buffers = BatchBuffers {
             keys,
             values,
             count,
         };
-        self.read(takes, cursor, room, flags)
+        self.read(takes, cursor, buffers, flags)
             .map_err(|error| self.named(error))
     }
 
@@ -51,7 +51,7 @@ impl<M: AsMap> RawElements<M> {
         &self,
         takes: bool,
         cursor: &mut Cursor,
-        room: Room<'_>,
+        buffers: BatchBuffers<'_>,
         flags: ElemFlags,
     ) -> Result<usize> {
         let command = read_command(takes);
@@ -60,13 +60,13 @@ impl<M: AsMap> RawElements<M> {
             return Ok(0);
         }
         // The kernel counts in 32 bits.
-        let count = room.count.min(u32::MAX as usize);
+        let count = buffers.count.min(u32::MAX as usize);
         let key_len = self.key_len();
-        let keys = &mut room.keys[..count * key_len];
-        let values = &mut room.values[..count * self.value_len()];
+        let keys = &mut buffers.keys[..count * key_len];
+        let values = &mut buffers.values[..count * self.value_len()];
         let has_buckets = self.map.has_buckets();
         while !cursor.one_by_one && !self.missing.contains(command) {
-            let room = Room {
+            let buffers = BatchBuffers {
                 keys: &mut *keys,
                 values: &mut *values,
                 count,
@@ -76,7 +76,7 @@ impl<M: AsMap> RawElements<M> {
             let before = words[0];
             let done = self
                 .map
-                .read_batch(takes, words, has_begun, room, flags.bits());
+                .read_batch(takes, words, has_begun, buffers, flags.bits());
             match done.result {
                 Err(Errno::NOENT) if done.is_counted => cursor.finish(),
                 Err(_) if done.count > 0 => cursor.position = Position::After,

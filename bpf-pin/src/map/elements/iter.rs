@@ -7,7 +7,7 @@ use std::mem;
 use bytemuck::{Pod, zeroed_vec};
 
 use crate::error::{Cause, Error, Result};
-use crate::sys::{AsMap, Room};
+use crate::sys::{AsMap, BatchBuffers};
 
 use super::batch::Change;
 use super::cursor::{Cursor, count_keys};
@@ -101,13 +101,13 @@ impl<'a, M: AsMap, K: Pod, V: Pod> Reader<'a, M, K, V> {
             self.reserve((left * 2).max(self.batch));
         }
         let count = self.batch.min(self.capacity - left);
-        let room = Room {
+        let buffers = BatchBuffers {
             keys: bytes_of_all_mut(&mut self.keys[left * key_units..][..count * key_units]),
             values: bytes_of_all_mut(&mut self.values[left * value_units..][..count * value_units]),
             count,
         };
         let any = ElemFlags::ANY;
-        match self.raw.read(self.takes, &mut self.cursor, room, any) {
+        match self.raw.read(self.takes, &mut self.cursor, buffers, any) {
             Ok(count) => self.filled += count,
             Err(error) if matches!(error.cause(), Some(Cause::BufferTooSmall { .. })) => {
                 if count == self.batch {
