@@ -101,8 +101,13 @@ impl Drop for ByteLock {
 impl PinDir {
     /// The lock among those that swap names in this directory.
     pub(crate) fn lock_swap(&self) -> Result<ByteLock, Reason> {
+        self.lock_swap_for(PATIENCE)
+    }
+
+    /// As [`lock_swap`](Self::lock_swap), with another limit to the wait.
+    pub(crate) fn lock_swap_for(&self, patience: Duration) -> Result<ByteLock, Reason> {
         let lock = ByteLock::new(self.readable()?, SWAP);
-        match lock.take(|waited| Ok(waited > PATIENCE)) {
+        match lock.take(|waited| Ok(waited > patience)) {
             Ok(true) => Ok(lock),
             Ok(false) => Err(Cause::Locked.into()),
             Err(errno) => Err(Reason::errno_only(errno)),

@@ -1,8 +1,7 @@
-//! A pinned link that is there, holds the program and is attached, whatever was there before.
+//! Opens a pinned link and makes it hold a program, or attaches the program and pins the link.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::thread::sleep;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,125 +17,126 @@ use crate::types::Access;
 use crate::types::{AttachType, LinkType};
 use crate::types::{Identity, Kind};
 
-/// A link that holds the program in its place, and what it took.
+use super::retry::{Attempt, retry};
+
+/// A pinned link that holds the program, and what [`PinDir::open_or_attach`] did.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Attached<L> {
-    /// The link that has the name.
+    /// The link that is pinned under the name.
     pub link: L,
-    /// What was done.
+    /// What the call did.
     pub attachment: Attachment,
 }
 
-/// What [`PinDir::open_or_attach`] has done.
+/// What [`PinDir::open_or_attach`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attachment {
-    /// Nothing: the pinned link held this program already, and its place is taken where it is of
-    /// netfilter, of which the kernel does not tell more.
+    /// Nothing: the pinned link held the program already. For netfilter, where the kernel reports no more,
+    /// the position of the hook was taken as well.
     Unchanged,
-    /// The pinned link was updated in place, without a moment in which no program was there.
+    /// Updated the pinned link in place, without a moment in which no program was attached.
     Updated {
-        /// The id of the program that it held before.
+        /// The id of the program that the link held before.
         old_prog_id: u32,
     },
-    /// Nothing had the name: the program was attached, and the link pinned.
+    /// Attached the program and pinned the link, because the name was free.
     Attached,
-    /// The pinned link was defunct, or one of netfilter in another network namespace: the program was
-    /// attached anew, and the new link took the name.
+    /// Attached the program and gave the name to the new link. The pinned link was defunct, or a netfilter
+    /// link in another network namespace.
     Reattached,
-    /// The pinned link is of a type that cannot be updated: the program was attached by a link of its
-    /// own, which took the name. For a moment both were there, or for netfilter none.
+    /// Attached the program by a new link, which got the name, because links of this type cannot be
+    /// updated. For a moment both programs were attached, or none for netfilter.
     Relinked {
-        /// The id of the program that the old link holds for as long as somebody has that.
+        /// The id of the program that the old link holds until its last descriptor is closed.
         old_prog_id: u32,
     },
 }
 
-/// How often a place that is taken is tried again, with pauses of up to 64 ms, which are a second
-/// together: who took it may not have pinned its link yet, and the link of a killed process needs a
-/// moment to let go.
-const TRIES: u32 = 20;
-
-/// How often one's turn is waited for once more: to detach from some places takes the kernel a good
-/// part of a second, and many may be waiting.
-const LOCK_TRIES: u32 = 5;
-
-/// The result of an attempt.
-enum Step {
-    Done(Attached<Link>),
-    /// Another process was faster, or is in the way.
-    Retry(Error),
-}
+/// How long to wait for the lock: the kernel may take most of a second to detach a link, and many
+/// processes may be waiting.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl PinDir {
-    /// `BPF_OBJ_GET`, and then what it takes: afterwards the name is that of a link which holds `prog`
-    /// at the place that `spec` names.
+    /// Makes the link pinned as `name` hold `prog` at the target of `spec`. Linux 5.8, the first kernel that
+    /// reports the target of a link.
     ///
-    /// A link that is there is updated in place (`BPF_LINK_UPDATE`), or left alone where it holds this
-    /// program already. Where nothing has the name, the program is attached and the link pinned. A link
-    /// that is defunct, because it was detached or its target is gone, has the place free: the program
-    /// is attached first and the new link then takes the name, mode and owner of the old one. So it is
-    /// with a link that cannot be updated, too; only where two have no room beside each other, as in
-    /// netfilter, the old one is detached before.
+    /// | Pinned as `name` | What the call does |
+    /// |---|---|
+    /// | nothing | attaches the program and pins the link |
+    /// | a link that holds `prog` | nothing |
+    /// | a link that holds another program | updates it in place (`BPF_LINK_UPDATE`) |
+    /// | a defunct link, which was detached or has lost its target | attaches the program; the new link gets the name, mode and owner of the old one |
+    /// | a link of a type without updates | the same, so that both are attached for a moment; detaches the old link first if the kernel allows only one, as for netfilter |
     ///
-    /// Of a netfilter link the kernel tells neither whether it is detached nor in which network namespace
-    /// it is. So one that holds this program already takes a turn, too, and an attempt to attach beside
-    /// it: where that is refused, the place is taken and nothing changed; else the pinned one was defunct
-    /// or of another namespace, and the new one takes the name. What was attached in another namespace
-    /// goes with the last who has its link, so a name is for one network namespace. One that holds another
-    /// program is detached where the place is taken; if it is taken still, by somebody else, the old program
-    /// is put back by a link of its own, which has the name then. For that it is opened by its id before.
+    /// # Netfilter
     ///
-    /// Calls in one directory exclude each other by a lock of their own, which is unrelated to
-    /// [`lock`](Self::lock): of any number of processes one attaches, and the others get its link.
-    /// If a process that does not take this lock pins a link first, or replaces the pin, ours is dropped and
-    /// theirs is taken: from Linux 5.17 on the two pins change places (`RENAME_EXCHANGE`), and change back if the
-    /// old one is not what was seen. Before, the pin is looked at right before it is replaced, and what is
-    /// put there in between is lost.
+    /// The kernel reports neither whether a netfilter link is detached nor its network namespace. So the
+    /// call takes the lock and tries to attach beside the pinned link:
     ///
-    /// A process that is killed in the middle leaves what was there or what was to be there, and at most one
-    /// pin under a hidden name. The next call removes it, unless it is a defunct link that stays for
-    /// [`remove_leftovers`](Self::remove_leftovers). Linux 5.8, the first that reports the target of a link.
+    /// - If that succeeds, the pinned link was defunct or in another network namespace, and the new link
+    ///   gets the name.
+    /// - If the position is taken and the link holds `prog`, nothing changes.
+    /// - If the position is taken and the link holds another program, the link is detached. If the position
+    ///   is then taken by another process, the old program is attached again, by a new link that gets the
+    ///   name. For this the old program is opened by its id first.
     ///
-    /// What the kernel does not tell of a link is not compared with a link that is there, and takes
-    /// effect only where one is attached: [`xdp_flags`](LinkSpec::xdp_flags),
-    /// [`position`](LinkSpec::position), [`expected_revision`](LinkSpec::expected_revision) and
-    /// [`cookies`](LinkSpec::cookies); [`flags`](LinkSpec::flags) but those of netfilter, of functions and
-    /// of places. Those, how many functions or places, [`pid`](crate::link::Uprobes::pid) and
-    /// [`cookie`](LinkSpec::cookie) are compared where the kernel has the fields of
-    /// [`LinkTarget`](crate::link::LinkTarget); but a link without a cookie passes for one with any. To apply
-    /// them: [`unlink`](Self::unlink) the pin, [`detach`](Link::detach) the link, or drop it where it has
-    /// no detaching, and attach again, with a moment in which no program is there.
+    /// A program in another network namespace is detached with the last descriptor of its link, so use one
+    /// name per network namespace.
     ///
-    /// A device's index is that of the network namespace that this thread is in: of a link to a device
-    /// of another one with the same index the kernel does not tell the difference. Of several functions
-    /// or places, of perf events, of tracepoints by BTF and of what an iterator's program was loaded for
-    /// it does not tell which: there the name that the caller has chosen for the pin has to.
+    /// # Not compared
+    ///
+    /// The kernel does not report these options, so they only take effect when a link is created:
+    /// [`xdp_flags`](LinkSpec::xdp_flags), [`position`](LinkSpec::position),
+    /// [`expected_revision`](LinkSpec::expected_revision), [`cookies`](LinkSpec::cookies), and
+    /// [`flags`](LinkSpec::flags) except those of netfilter, functions and probe points.
+    ///
+    /// Those flags, the number of functions or probe points, [`pid`](crate::link::Uprobes::pid) and
+    /// [`cookie`](LinkSpec::cookie) are compared if the kernel has the fields of
+    /// [`LinkTarget`](crate::link::LinkTarget). A link without a cookie matches any.
+    ///
+    /// To apply changed options, [`unlink`](Self::unlink) the pin and [`detach`](Link::detach) or drop the
+    /// link, then attach again, with a moment in which no program is attached.
+    ///
+    /// A device index counts in the network namespace of this thread. The kernel does not distinguish a
+    /// device of another namespace with the same index. It also does not report which functions, probe
+    /// points, perf events, BTF tracepoints or iterated objects a link has: there, only the name of the pin
+    /// says what it is for.
+    ///
+    /// # Races
+    ///
+    /// Calls in one directory exclude each other with an internal lock, which is not
+    /// [`lock`](Self::lock). Of any number of processes one attaches, and the others get its link.
+    ///
+    /// If a process without this lock pins a link first, or replaces the pin, the new link is dropped and
+    /// the other one is used. From Linux 5.17 on the two pins are exchanged (`RENAME_EXCHANGE`), and
+    /// exchanged back if the old one is not the expected one. Before, the pin is checked right before it is
+    /// replaced, and a pin that is placed in between is lost.
+    ///
+    /// A process that is killed leaves the old state or the new one, and at most one pin under a temporary
+    /// name. The next call removes it, unless it is a defunct link, which stays for
+    /// [`remove_leftovers`](Self::remove_leftovers).
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`], as [`get`](Self::get); nothing but ENOENT means that nothing is there.
+    /// [`Operation::Open`] as [`get`](Self::get). Only ENOENT counts as a free name.
     ///
-    /// [`Operation::Attach`] with the pin's path and one of these:
+    /// [`Operation::Pin`] as [`pin`](Self::pin), or [`Operation::Replace`] as
+    /// [`replace_if`](Self::replace_if): the program was attached and has been detached again.
     ///
-    /// - [`Operation::UpdateLink`], and nothing was changed:
-    ///   [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AttachedElsewhere`](Cause::AttachedElsewhere);
-    ///   as [`Link::update`], so [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group, as far
-    ///   as that is known there, and EINVAL of an XDP link that holds a program which was loaded with
-    ///   another [`expected_attach_type`](crate::ProgSpec::expected_attach_type);
-    /// - [`Operation::CreateLink`], as [`LinkSpec::create`]: where the place is taken, after a second in which
-    ///   it was tried again: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST of the other mode), EBUSY
-    ///   of netfilter, tracing and maps of sockets, EEXIST of TCX and netkit, E2BIG of a flow dissector; of
-    ///   netfilter [`RestoreFailed`](Cause::RestoreFailed), the one failure that leaves less than there was: the
-    ///   pinned link was in another network namespace, or was defunct, or something else took the place
-    ///   meanwhile;
-    /// - [`Operation::FromId`], of a netfilter link that holds another program:
-    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`;
-    /// - [`Operation::Info`] of the program or the link.
+    /// [`Operation::Attach`] with the pin's path, during one of these operations:
     ///
-    /// [`Operation::Pin`], as [`pin`](Self::pin), or [`Operation::Replace`], as
-    /// [`replace_if`](Self::replace_if): the program was attached and is not any more.
+    /// | Operation | Cause |
+    /// |---|---|
+    /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint); nothing was changed |
+    /// | | as [`Link::update`], such as [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) for a control group if that can be proven; nothing was changed |
+    /// | | EINVAL for XDP if the programs were loaded with different [`expected_attach_type`](crate::ProgSpec::expected_attach_type); nothing was changed |
+    /// | [`Operation::CreateLink`] | as [`LinkSpec::create`] |
+    /// | | the target is still taken after retries for about a second: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST in the other mode), EBUSY for netfilter, tracing and sockmap, EEXIST for TCX and netkit, E2BIG for a flow dissector |
+    /// | | [`RestoreFailed`](Cause::RestoreFailed) for netfilter, the one failure after which less is attached than before: the pinned link was defunct or in another network namespace, or another process took the position |
+    /// | [`Operation::FromId`] | [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`, for a netfilter link that holds another program |
+    /// | [`Operation::Info`] | the info of the program or the link could not be read |
     ///
     /// # Examples
     ///
@@ -149,7 +149,7 @@ impl PinDir {
     /// let prog = Prog::open("/sys/fs/bpf/app/filter")?;
     /// let ingress = LinkSpec::tcx(2, AttachType::TCX_INGRESS);
     /// match dir.open_or_attach("ingress", &ingress, &prog)?.attachment {
-    ///     Attachment::Updated { old_prog_id } => println!("instead of program {old_prog_id}"),
+    ///     Attachment::Updated { old_prog_id } => println!("replaced program {old_prog_id}"),
     ///     other => println!("{other:?}"),
     /// }
     /// # Ok::<(), bpf_pin::Error>(())
@@ -163,61 +163,28 @@ impl PinDir {
         self.attach_at(name.as_ref(), spec, prog)
     }
 
-    pub(super) fn attach_at(
-        &self,
-        name: &OsStr,
-        spec: &LinkSpec<'_>,
-        prog: &Prog,
-    ) -> Result<Attached<Link>> {
+    fn attach_at(&self, name: &OsStr, spec: &LinkSpec<'_>, prog: &Prog) -> Result<Attached<Link>> {
         let path = || self.path().join(name);
-        let filename = Component::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
-        self.attach_named(&filename, spec, prog)
-            .map_err(|error| match error.path() {
-                Some(_) => error,
-                None => error.while_doing(Operation::Attach, path()),
-            })
-    }
-
-    fn attach_named(
-        &self,
-        name: &Component,
-        spec: &LinkSpec<'_>,
-        prog: &Prog,
-    ) -> Result<Attached<Link>> {
-        spec.check()?;
-        let request = AttachRequest {
-            dir: self,
-            name,
-            spec,
-            prog,
-            prog_id: prog.id()?,
+        let name = &Component::new(name).map_err(|cause| open_error(&path(), cause.into()))?;
+        let attach = || {
+            spec.check()?;
+            let request = AttachRequest {
+                dir: self,
+                name,
+                spec,
+                prog,
+                prog_id: prog.id()?,
+            };
+            request.attach()
         };
-        // What is there as it should be takes no turn.
-        if let Some(there) = request.open()? {
-            if let Ok(attached) = request.take(there)? {
-                return Ok(attached);
-            }
-        }
-        let (mut tries, mut lock_tries) = (0, 0);
-        loop {
-            match request.attach_locked() {
-                Ok(Step::Done(attached)) => return Ok(attached),
-                Ok(Step::Retry(error)) if tries == TRIES => return Err(error),
-                Ok(Step::Retry(_)) => tries += 1,
-                Err(error)
-                    if lock_tries < LOCK_TRIES && matches!(error.cause(), Some(Cause::Locked)) =>
-                {
-                    lock_tries += 1;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            sleep(Duration::from_millis(1 << tries.min(6)));
-        }
+        attach().map_err(|error| match error.path() {
+            Some(_) => error,
+            None => error.while_doing(Operation::Attach, path()),
+        })
     }
 }
 
-/// The link that a caller asks for.
+/// The arguments of [`PinDir::open_or_attach`].
 struct AttachRequest<'a> {
     dir: &'a PinDir,
     name: &'a Component,
@@ -230,34 +197,22 @@ struct AttachRequest<'a> {
 struct StaleLink {
     link: Link,
     info: LinkInfo,
-    why: StaleReason,
+    reason: StaleReason,
 }
 
-/// StaleReason it does not.
 #[derive(Clone, Copy, PartialEq)]
 enum StaleReason {
-    Gone,
+    /// Detached, or its target is gone.
+    Defunct,
+    /// Of a type without updates.
     NoUpdate,
-    /// It may be detached, or in another network namespace.
-    Unsure,
+    /// A netfilter link with the right program. It may be detached or in another network namespace.
+    Unknown,
 }
 
 impl StaleLink {
-    fn is_of_netfilter(&self) -> bool {
+    fn is_netfilter(&self) -> bool {
         self.info.link_type == LinkType::NETFILTER
-    }
-
-    fn identity(&self) -> Identity {
-        let (kind, id) = (Kind::Link, self.info.id);
-        Identity { kind, id }
-    }
-
-    /// What a new one in its place will have been, which there was room for beside it.
-    fn attachment(&self) -> Attachment {
-        match self.why {
-            StaleReason::NoUpdate if !self.is_of_netfilter() => self.relinked(),
-            _ => Attachment::Reattached,
-        }
     }
 
     fn relinked(&self) -> Attachment {
@@ -268,44 +223,57 @@ impl StaleLink {
 }
 
 impl AttachRequest<'_> {
-    /// None where nothing has the name.
+    fn attach(&self) -> Result<Attached<Link>> {
+        // A link that needs no replacement is used without the lock.
+        if let Some(found) = self.open()? {
+            if let Ok(attached) = self.reuse(found)? {
+                return Ok(attached);
+            }
+        }
+        retry(|| self.attach_locked())
+    }
+
+    /// Opens the pinned link. None if the name is free.
     fn open(&self) -> Result<Option<(Link, LinkInfo)>> {
         self.dir.find_with_info(self.name, Access::ReadWrite)
     }
 
-    /// Makes the link hold the program, if it can.
-    fn take(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
-        self.check(&link, &info)?;
-        let old_prog_id = info.prog_id;
-        let has_it = old_prog_id == self.prog_id;
-        let why = match info.target.is_gone() {
-            true => StaleReason::Gone,
-            false if has_it && info.link_type == LinkType::NETFILTER => StaleReason::Unsure,
-            false if has_it => {
-                // A process that was killed while it relinked has left the old link attached.
-                if has_no_update(info.link_type) {
-                    let _ = self.dir.remove_leftovers();
-                }
-                let attachment = Attachment::Unchanged;
-                return Ok(Ok(Attached { link, attachment }));
-            }
-            false => match link.update_known(&info, self.prog) {
-                Ok(()) => {
-                    let attachment = Attachment::Updated { old_prog_id };
-                    return Ok(Ok(Attached { link, attachment }));
-                }
-                Err(error) => match error.cause() {
-                    Some(Cause::Detached) => StaleReason::Gone,
-                    Some(Cause::UnsupportedType { .. }) => StaleReason::NoUpdate,
-                    _ => return Err(error),
-                },
-            },
-        };
-        Ok(Err(StaleLink { link, info, why }))
+    /// Makes a pinned link hold the program if its type and state allow it.
+    fn reuse(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
+        self.check_target(&link, &info)?;
+        Ok(match self.update(&link, &info)? {
+            Ok(attachment) => Ok(Attached { link, attachment }),
+            Err(reason) => Err(StaleLink { link, info, reason }),
+        })
     }
 
-    /// That it is attached to what it is to be attached to, as far as it is at all.
-    fn check(&self, link: &Link, info: &LinkInfo) -> Result<()> {
+    fn update(&self, link: &Link, info: &LinkInfo) -> Result<Result<Attachment, StaleReason>> {
+        let old_prog_id = info.prog_id;
+        if info.target.is_gone() {
+            return Ok(Err(StaleReason::Defunct));
+        }
+        if old_prog_id != self.prog_id {
+            return match link.update_known(info, self.prog) {
+                Ok(()) => Ok(Ok(Attachment::Updated { old_prog_id })),
+                Err(error) => match error.cause() {
+                    Some(Cause::Detached) => Ok(Err(StaleReason::Defunct)),
+                    Some(Cause::NoUpdate { .. }) => Ok(Err(StaleReason::NoUpdate)),
+                    _ => Err(error),
+                },
+            };
+        }
+        if info.link_type == LinkType::NETFILTER {
+            return Ok(Err(StaleReason::Unknown));
+        }
+        // A process that was killed while it replaced the link has left the old one attached.
+        if has_no_update(info.link_type) {
+            let _ = self.dir.remove_leftovers();
+        }
+        Ok(Ok(Attachment::Unchanged))
+    }
+
+    /// Fails if the link has another target than the spec, as far as the kernel reports it.
+    fn check_target(&self, link: &Link, info: &LinkInfo) -> Result<()> {
         let fail = |reason| Err(link.update_error(Some(info.id), reason));
         let expected = match self.spec.expected_target(self.prog) {
             Ok(expected) => expected,
@@ -329,118 +297,136 @@ impl AttachRequest<'_> {
         }
     }
 
-    /// Attaches, unless somebody was faster.
-    fn attach_locked(&self) -> Result<Step> {
-        let fail = |reason| {
-            let name = self.name.as_os_str();
-            self.dir.fail_at(Operation::Replace, name, reason)
-        };
-        // Let go when the turn has ended: that takes the kernel its time.
-        let old;
-        let _turn = self.dir.lock_swap().map_err(fail)?;
-        let Some(there) = self.open()? else {
-            // Where one leads to may be missing, too, and no link is pinned over it.
+    fn attach_locked(&self) -> Result<Attempt<Attached<Link>, Error>> {
+        // Declared before the lock, to be dropped after it: the kernel takes long to detach a link.
+        let stale;
+        let lock = self.dir.lock_swap_for(PATIENCE);
+        let _lock = lock.map_err(|reason| self.replace_error(reason))?;
+        let Some(found) = self.open()? else {
+            // ENOENT also comes from a dangling symbolic link, which must not be replaced.
             self.dir.refuse_link(self.name)?;
-            return self.attach();
+            return self.attach_new();
         };
-        old = match self.take(there)? {
-            Ok(attached) => return Ok(Step::Done(attached)),
+        stale = match self.reuse(found)? {
+            Ok(attached) => return Ok(Attempt::Done(attached)),
             Err(stale) => stale,
         };
-        // A process that was killed right here has left its link, which may be in the way.
+        // The link of a process that was killed at this point may occupy the target.
         let _ = self.dir.remove_leftovers();
         match self.spec.create(self.prog) {
-            Ok(link) => self.take_name(link, &old, old.attachment()),
+            Ok(link) => {
+                let attachment = match stale.reason {
+                    StaleReason::NoUpdate if !stale.is_netfilter() => stale.relinked(),
+                    _ => Attachment::Reattached,
+                };
+                self.replace_pin(link, &stale, attachment)
+            }
             Err(error) if !is_occupied(&error) => Err(error),
-            Err(_) if old.why == StaleReason::Unsure => {
-                let (link, attachment) = (old.link, Attachment::Unchanged);
-                Ok(Step::Done(Attached { link, attachment }))
+            Err(_) if stale.reason == StaleReason::Unknown => Ok(Attempt::Done(Attached {
+                link: stale.link,
+                attachment: Attachment::Unchanged,
+            })),
+            Err(_) if stale.reason == StaleReason::NoUpdate && stale.is_netfilter() => {
+                self.detach_and_attach(&stale)
             }
-            Err(_) if old.why == StaleReason::NoUpdate && old.is_of_netfilter() => {
-                self.attach_in_place_of(&old)
-            }
-            // Of one that is about to die.
-            Err(error) => Ok(Step::Retry(error)),
+            // The link that occupies the target may be about to die.
+            Err(error) => Ok(Attempt::Retry(error)),
         }
     }
 
-    /// Gives the name of the old link to the new one.
-    fn take_name(&self, link: Link, old: &StaleLink, attachment: Attachment) -> Result<Step> {
-        let fail = |reason| {
-            let name = self.name.as_os_str();
-            self.dir.fail_at(Operation::Replace, name, reason)
-        };
-        match self
-            .dir
-            .replace_locked_if(link.as_fd(), self.name, old.identity())
-        {
-            Ok(()) => Ok(Step::Done(Attached { link, attachment })),
-            Err(reason) => match (reason.cause(), reason.is(Errno::NOENT)) {
-                (Some(Cause::Replaced { .. }), _) | (_, true) => Ok(Step::Retry(fail(reason))),
-                _ => Err(fail(reason)),
-            },
-        }
-    }
-
-    /// Detaches the old link of netfilter, for the new one is refused beside it, and attaches that; or puts
-    /// back what was there.
-    fn attach_in_place_of(&self, old: &StaleLink) -> Result<Step> {
-        let prog_id = old.info.prog_id;
-        let before = Prog::from_id(prog_id)?;
-        old.link.detach()?;
-        let restore = || {
-            let link = self.spec.create(&before).ok()?;
-            let done = self
-                .dir
-                .replace_locked_if(link.as_fd(), self.name, old.identity());
-            done.ok()
-        };
-        let attached = self.spec.create(self.prog).and_then(|link| {
-            let ours = link.try_clone()?;
-            let step = self.take_name(link, old, old.relinked());
-            if step.is_err() {
-                // It makes room at once, where to be closed takes the kernel its time.
-                let _ = ours.detach();
-            }
-            step
-        });
-        attached.or_else(|error| match restore() {
-            Some(()) => Err(error),
-            // Who is in the way may be about to die.
-            None if is_occupied(&error) => {
-                Ok(Step::Retry(error.because(Cause::RestoreFailed { prog_id })))
-            }
-            None => Err(error.because(Cause::RestoreFailed { prog_id })),
-        })
-    }
-
-    fn attach(&self) -> Result<Step> {
+    /// Attaches the program and pins the link under a free name.
+    fn attach_new(&self) -> Result<Attempt<Attached<Link>, Error>> {
         let link = match self.spec.create(self.prog) {
             Ok(link) => link,
             Err(error) if is_occupied(&error) => {
                 let _ = self.dir.remove_leftovers();
-                return Ok(Step::Retry(error));
+                return Ok(Attempt::Retry(error));
             }
             Err(error) => return Err(error),
         };
-        let place = self.dir.at_path(self.name);
+        let at = self.dir.at_path(self.name);
         let attachment = Attachment::Attached;
-        match pin_at(&place, link.as_fd()) {
-            Ok(()) => Ok(Step::Done(Attached { link, attachment })),
+        match pin_at(&at, link.as_fd()) {
+            Ok(()) => Ok(Attempt::Done(Attached { link, attachment })),
             Err(reason) => {
-                let is_overtaken = reason.is(Errno::EXIST);
-                let path = place.path();
-                let error = Error::new(Operation::Pin, reason).at(path);
-                match is_overtaken {
-                    true => Ok(Step::Retry(error)),
-                    false => Err(error),
+                let lost_race = reason.is(Errno::EXIST);
+                let error = Error::new(Operation::Pin, reason).at(at.path());
+                if lost_race {
+                    Ok(Attempt::Retry(error))
+                } else {
+                    Err(error)
                 }
             }
         }
     }
+
+    /// Gives the name of the stale link to the new one.
+    fn replace_pin(
+        &self,
+        link: Link,
+        stale: &StaleLink,
+        attachment: Attachment,
+    ) -> Result<Attempt<Attached<Link>, Error>> {
+        match self.replace_locked(&link, stale) {
+            Ok(()) => Ok(Attempt::Done(Attached { link, attachment })),
+            Err(reason) => {
+                let lost_race = matches!(reason.cause(), Some(Cause::Replaced { .. }))
+                    || reason.is(Errno::NOENT);
+                let error = self.replace_error(reason);
+                if lost_race {
+                    Ok(Attempt::Retry(error))
+                } else {
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    fn replace_locked(&self, link: &Link, stale: &StaleLink) -> Result<(), Reason> {
+        let (kind, id) = (Kind::Link, stale.info.id);
+        let expected = Identity { kind, id };
+        self.dir
+            .replace_locked_if(link.as_fd(), self.name, expected)
+    }
+
+    /// Detaches a netfilter link, because the kernel allows no second one beside it, and attaches the
+    /// program. If that fails, attaches the old program again.
+    fn detach_and_attach(&self, stale: &StaleLink) -> Result<Attempt<Attached<Link>, Error>> {
+        let prog_id = stale.info.prog_id;
+        let old_prog = Prog::from_id(prog_id)?;
+        stale.link.detach()?;
+        let attached = self.spec.create(self.prog).and_then(|link| {
+            let duplicate = link.try_clone()?;
+            let replaced = self.replace_pin(link, stale, stale.relinked());
+            if replaced.is_err() {
+                // Detaches at once. The kernel detaches a closed link later.
+                let _ = duplicate.detach();
+            }
+            replaced
+        });
+        attached.or_else(|error| {
+            let restored = self.spec.create(&old_prog);
+            if restored.is_ok_and(|link| self.replace_locked(&link, stale).is_ok()) {
+                return Err(error);
+            }
+            // The link that occupies the position may be about to die.
+            let may_retry = is_occupied(&error);
+            let error = error.because(Cause::RestoreFailed { prog_id });
+            if may_retry {
+                Ok(Attempt::Retry(error))
+            } else {
+                Err(error)
+            }
+        })
+    }
+
+    fn replace_error(&self, reason: Reason) -> Error {
+        self.dir
+            .fail_at(Operation::Replace, self.name.as_os_str(), reason)
+    }
 }
 
-/// Whether somebody is there already, whom a link beside is refused for.
+/// Whether a link was refused because another one occupies its target.
 fn is_occupied(error: &Error) -> bool {
     match (error.operation(), error.subject()) {
         (Operation::CreateLink, Subject::AttachPoint { attach_type, .. }) => {

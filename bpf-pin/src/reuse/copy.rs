@@ -1,4 +1,4 @@
-//! The entries of one map, put into another.
+//! Copies the entries of one map to another.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -7,76 +7,74 @@ use crate::error::{Cause, Error, Operation, Result};
 use crate::map::{ElemFlags, Elements, Map};
 use crate::types::MapType;
 
-use super::Migrate;
+use super::migrate::Migrate;
+use super::retry::{Attempt, retry};
 
-/// From one map to another, twice.
+type Bytes<'a> = Elements<[u8], [u8], &'a Map>;
+
+/// The number of value bytes that are written in one batch.
+const CHUNK: usize = 256 << 10;
+
+/// Copies the entries in two passes: the first takes long, the second catches up with changes.
 pub(super) struct Copy<'a, 'f> {
-    old: &'a Map,
-    new: Elements<[u8], [u8], &'a Map>,
+    old: Bytes<'a>,
+    new: Bytes<'a>,
     migrate: &'a mut Migrate<'f>,
-    /// An array's elements can be zeroed and not deleted.
+    /// The elements of an array can be zeroed but not deleted.
     is_array: bool,
     is_trie: bool,
-    /// Those that were put into the new map before the last pass, one after the other.
-    keys: Vec<u8>,
-    /// What the new map was filled with, by its key: an entry that takes its place may go again.
+    /// The keys that were written to the new map, as the kernel compares them.
+    written: Vec<u8>,
+    /// The entries that were in the new map before, restored when an entry that replaced one is deleted.
     filled: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// What the last pass has read of the old map.
-    copied: Entries,
 }
 
-/// The entries of a map, one after the other.
-#[derive(Default)]
+/// The entries of a map in one allocation.
 pub(super) struct Entries {
     key_len: usize,
+    value_len: usize,
     bytes: Vec<u8>,
-    /// Of one entry.
-    len: usize,
 }
 
 impl Entries {
-    fn of(key_len: usize, value_len: usize) -> Self {
-        Self {
-            key_len,
-            bytes: vec![],
-            len: key_len + value_len,
-        }
-    }
-
-    /// What is in the map now. A walk that comes to no end is begun again.
-    pub(super) fn read(map: &Map) -> Result<Self> {
-        let elems = map.elements::<[u8], [u8]>()?;
-        let mut tries = 0;
-        'again: loop {
-            tries += 1;
-            let mut entries = Self::of(elems.key_len(), elems.value_len());
-            let mut all = elems.iter();
+    /// Reads all entries. Starts again if concurrent deletions abort the iteration.
+    pub(super) fn read(map: &Bytes<'_>) -> Result<Self> {
+        retry(|| {
+            let mut entries = Self {
+                key_len: map.key_len(),
+                value_len: map.value_len(),
+                bytes: vec![],
+            };
+            let mut all = map.iter();
             while let Some(entry) = all.next_ref() {
                 match entry {
-                    Ok((key, value)) => entries.push(key, value),
-                    Err(error) if is_aborted(&error) && tries < TRIES => continue 'again,
+                    Ok((key, value)) => {
+                        entries.bytes.extend_from_slice(key);
+                        entries.bytes.extend_from_slice(value);
+                    }
+                    Err(error) if matches!(error.cause(), Some(Cause::IterationAborted)) => {
+                        return Ok(Attempt::Retry(error));
+                    }
                     Err(error) => return Err(error),
                 }
             }
-            return Ok(entries);
-        }
+            Ok(Attempt::Done(entries))
+        })
     }
 
-    fn push(&mut self, key: &[u8], value: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let entries = self.bytes.chunks_exact(self.key_len + self.value_len);
+        entries.map(|entry| entry.split_at(self.key_len))
     }
 
-    /// Keys and values, in the order of the keys.
     fn sorted(&self) -> Vec<(&[u8], &[u8])> {
-        let entries = self.bytes.chunks_exact(self.len.max(1));
-        let mut entries: Vec<_> = entries.map(|entry| entry.split_at(self.key_len)).collect();
+        let mut entries: Vec<_> = self.iter().collect();
         entries.sort_unstable();
         entries.dedup_by_key(|(key, _)| *key);
         entries
     }
 
-    /// Calls `each` with the key and both values of what differs.
+    /// Calls `each` with the key, the old value and the new value of each difference.
     pub(super) fn differences(
         &self,
         now: &Self,
@@ -93,144 +91,115 @@ impl Entries {
             };
             let old = before.next_if(|_| order.is_le());
             let new = now.next_if(|_| order.is_ge());
-            match (old, new) {
-                (Some(old), Some(new)) if old == new => {}
-                _ => {
-                    let key = old.or(new).map_or(&[][..], |(key, _)| key);
-                    each(
-                        key,
-                        old.map(|(_, value)| value),
-                        new.map(|(_, value)| value),
-                    )?;
-                }
+            if old != new {
+                let key = old.or(new).map_or(&[][..], |(key, _)| key);
+                each(
+                    key,
+                    old.map(|(_, value)| value),
+                    new.map(|(_, value)| value),
+                )?;
             }
         }
     }
 }
 
-/// New keys and values that are put in at once.
+/// Converted entries that are written at once.
 #[derive(Default)]
 struct Chunk {
     keys: Vec<u8>,
     values: Vec<u8>,
 }
 
-/// So many bytes of values are put in at once.
-const CHUNK: usize = 256 << 10;
-
-/// How often what others change meanwhile is done again.
-const TRIES: usize = 16;
-
 impl<'a, 'f> Copy<'a, 'f> {
     pub(super) fn new(old: &'a Map, new: &'a Map, migrate: &'a mut Migrate<'f>) -> Result<Self> {
-        let refuse = |cause: Cause| Error::new(Operation::Elements, cause);
+        let fail = |cause| Error::new(Operation::Elements, cause);
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {
-                return Err(refuse(Cause::unsupported_map(map_type, "cannot be copied")));
+                return Err(fail(Cause::NotCopied { map_type }));
             }
         }
-        let new = new.elements()?;
+        let (old, new) = (old.elements()?, new.elements()?);
         if let Some(sizes) = migrate.sizes {
-            let elems = old.elements::<[u8], [u8]>()?;
-            let is_per_cpu = elems.is_per_cpu() || new.is_per_cpu();
-            if is_per_cpu {
-                return Err(refuse(Cause::PerCpu { is_per_cpu }));
+            if old.is_per_cpu() || new.is_per_cpu() {
+                return Err(fail(Cause::PerCpu { is_per_cpu: true }));
             }
-            let of_maps = [
-                ("key", elems.key_len()),
-                ("value", elems.value_len()),
+            let expected = [
+                ("key", old.key_len()),
+                ("value", old.value_len()),
                 ("new key", new.key_len()),
                 ("new value", new.value_len()),
             ];
-            for ((what, expected), found) in of_maps.into_iter().zip(sizes) {
-                if expected != found {
-                    return Err(refuse(Cause::Size {
-                        what,
-                        expected,
-                        found,
-                    }));
-                }
-            }
+            check_sizes(expected, sizes).map_err(fail)?;
         }
-        let is_array = matches!(new_type, MapType::ARRAY | MapType::PERCPU_ARRAY);
         Ok(Self {
             old,
             new,
             migrate,
-            is_array,
+            is_array: matches!(new_type, MapType::ARRAY | MapType::PERCPU_ARRAY),
             is_trie: new_type == MapType::LPM_TRIE,
-            keys: vec![],
+            written: vec![],
             filled: BTreeMap::new(),
-            copied: Entries::default(),
         })
     }
 
-    /// Remembers what is in the new map before anything is copied.
+    /// Remembers the entries of the new map before anything is copied.
     pub(super) fn remember_filled(&mut self) -> Result<()> {
         let mut all = self.new.iter();
         while let Some(entry) = all.next_ref() {
             let (key, value) = match entry {
                 Ok(entry) => entry,
-                // It is not to be read, so nothing of it comes back.
+                // A write-only map cannot be read, so its entries cannot be restored.
                 Err(error) if matches!(error.cause(), Some(Cause::MapAccess { .. })) => break,
                 Err(error) => return Err(error),
             };
-            // What an array has of itself.
+            // An array starts with zeroes.
             if self.is_array && value.iter().all(|byte| *byte == 0) {
                 continue;
             }
             let mut key = key.to_vec();
-            self.compare_by(&mut key);
+            self.normalize(&mut key);
             self.filled.insert(key, value.to_vec());
         }
         Ok(())
     }
 
-    /// All entries.
-    pub(super) fn first(&mut self) -> Result<()> {
-        let keys = self.pass()?;
-        self.keys.extend(keys);
-        Ok(())
+    /// Copies all entries.
+    pub(super) fn first_pass(&mut self) -> Result<()> {
+        self.pass().map(drop)
     }
 
-    /// All entries as they are now, and without those that are gone since the first time. What was read.
-    pub(super) fn second(mut self) -> Result<Entries> {
-        let keys = self.pass()?;
-        self.take_out(&self.keys, &self.sorted(&keys))?;
-        Ok(self.copied)
+    /// Copies all entries again, deletes those that are gone since the first pass, and returns what was read.
+    pub(super) fn second_pass(mut self) -> Result<Entries> {
+        let (copied, start) = self.pass()?;
+        let current = self.written.split_off(start);
+        self.remove_stale(&current)?;
+        Ok(copied)
     }
 
-    /// Puts all entries into the new map; their keys, as they are compared. A walk that comes to no
-    /// end is begun anew.
-    fn pass(&mut self) -> Result<Vec<u8>> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let mut keys = vec![];
-            match self.walk(&mut keys) {
-                Ok(()) => return Ok(keys),
-                Err(error) if is_aborted(&error) && tries < TRIES => self.keys.extend(keys),
-                Err(error) => return Err(error),
+    /// Reads all entries and writes them to the new map. Returns them, and where their keys start in `written`.
+    fn pass(&mut self) -> Result<(Entries, usize)> {
+        retry(|| {
+            let entries = Entries::read(&self.old)?;
+            let start = self.written.len();
+            match self.write(&entries) {
+                Ok(()) => Ok(Attempt::Done((entries, start))),
+                Err(error) if is_full(&error) && self.make_room()? => Ok(Attempt::Retry(error)),
+                Err(error) => Err(error),
             }
-        }
+        })
     }
 
-    fn walk(&mut self, keys: &mut Vec<u8>) -> Result<()> {
-        let old = self.old.elements::<[u8], [u8]>()?;
+    fn write(&mut self, entries: &Entries) -> Result<()> {
         let value_len = self.new.value_len();
         let mut chunk = Chunk::default();
-        self.copied = Entries::of(old.key_len(), old.value_len());
-        let mut all = old.iter();
-        while let Some(entry) = all.next_ref() {
-            let (key, value) = entry?;
-            self.copied.push(key, value);
+        for (key, value) in entries.iter() {
             self.convert(key, value, &mut chunk);
             if chunk.values.len() + value_len > CHUNK {
-                self.put(&mut chunk, keys)?;
+                self.write_chunk(&mut chunk)?;
             }
         }
-        self.put(&mut chunk, keys)
+        self.write_chunk(&mut chunk)
     }
 
     fn convert(&mut self, key: &[u8], value: &[u8], chunk: &mut Chunk) {
@@ -244,109 +213,81 @@ impl<'a, 'f> Copy<'a, 'f> {
         }
     }
 
-    /// Leaves the chunk empty, its keys with those that were put before.
-    fn put(&mut self, chunk: &mut Chunk, keys: &mut Vec<u8>) -> Result<()> {
-        let mut tries = 0;
-        loop {
-            let any = ElemFlags::ANY;
-            let Err(error) = self.new.update_batch(&chunk.keys, &chunk.values, any) else {
-                break;
-            };
-            tries += 1;
-            // What is gone by now makes room.
-            if !is_full(&error) || tries == TRIES || !self.make_room(chunk, keys)? {
-                return Err(error);
-            }
-        }
-        self.compare_by(&mut chunk.keys);
-        keys.append(&mut chunk.keys);
+    fn write_chunk(&mut self, chunk: &mut Chunk) -> Result<()> {
+        let any = ElemFlags::ANY;
+        let written = self.new.update_batch(&chunk.keys, &chunk.values, any);
+        self.normalize(&mut chunk.keys);
+        // Of a failed batch some may have been written.
+        self.written.append(&mut chunk.keys);
         chunk.values.clear();
-        Ok(())
+        written.map(drop)
     }
 
-    /// Takes out what is gone since it was read, of the chunk, too; whether there was any.
+    /// Deletes the entries that were deleted from the old map since they were read. Returns whether there were any.
     #[cold]
-    fn make_room(&mut self, chunk: &mut Chunk, keys: &[u8]) -> Result<bool> {
-        let now = self.look()?;
-        let now = self.sorted(&now);
-        let mut count = self.take_out(&self.keys, &now)? + self.take_out(keys, &now)?;
-        let all = std::mem::take(chunk);
-        let values = all.values.chunks_exact(self.new.value_len());
-        for (key, value) in all.keys.chunks_exact(self.new.key_len()).zip(values) {
-            let mut compared = key.to_vec();
-            self.compare_by(&mut compared);
-            if now.binary_search(&&*compared).is_ok() {
-                chunk.keys.extend_from_slice(key);
-                chunk.values.extend_from_slice(value);
-            } else {
-                count += 1;
-                if !self.is_array {
-                    self.take_out_one(&compared)?;
-                }
-            }
+    fn make_room(&mut self) -> Result<bool> {
+        let entries = Entries::read(&self.old)?;
+        let mut chunk = Chunk::default();
+        for (key, value) in entries.iter() {
+            self.convert(key, value, &mut chunk);
+            chunk.values.clear();
         }
-        Ok(count > 0)
+        self.normalize(&mut chunk.keys);
+        self.remove_stale(&chunk.keys)
     }
 
-    /// The keys that a pass would put into the new map.
-    fn look(&mut self) -> Result<Vec<u8>> {
-        let old = self.old.elements::<[u8], [u8]>()?;
-        let mut tries = 0;
-        'anew: loop {
-            tries += 1;
-            let mut all = old.iter();
-            let mut chunk = Chunk::default();
-            while let Some(entry) = all.next_ref() {
-                match entry {
-                    Ok((key, value)) => self.convert(key, value, &mut chunk),
-                    Err(error) if is_aborted(&error) && tries < TRIES => continue 'anew,
-                    Err(error) => return Err(error),
-                }
-                chunk.values.clear();
-            }
-            self.compare_by(&mut chunk.keys);
-            return Ok(chunk.keys);
+    /// Removes what was written under other keys than the current ones. Returns whether there were any.
+    fn remove_stale(&mut self, current: &[u8]) -> Result<bool> {
+        let key_len = self.new.key_len();
+        let mut current: Vec<_> = current.chunks_exact(key_len).collect();
+        current.sort_unstable();
+        let written = self.written.chunks_exact(key_len);
+        let (written, stale): (Vec<_>, Vec<_>) =
+            written.partition(|key| current.binary_search(key).is_ok());
+        for key in &stale {
+            self.remove(key)?;
         }
+        let has_stale = !stale.is_empty();
+        self.written = written.concat();
+        Ok(has_stale)
     }
 
-    /// Takes those keys out of the new map that are not among those there are now; how many.
-    fn take_out(&self, keys: &[u8], now: &[&[u8]]) -> Result<usize> {
-        let mut count = 0;
-        for key in keys.chunks_exact(self.new.key_len()) {
-            if now.binary_search(&key).is_err() {
-                count += usize::from(self.take_out_one(key)?);
-            }
-        }
-        Ok(count)
-    }
-
-    /// Leaves under a key what the map was filled with; whether that makes room.
-    fn take_out_one(&self, key: &[u8]) -> Result<bool> {
-        let put = |value: &[u8]| self.new.update(key, value, ElemFlags::ANY).map(|()| false);
+    /// Restores what the new map was filled with under a key.
+    fn remove(&self, key: &[u8]) -> Result<()> {
+        let put = |value: &[u8]| self.new.update(key, value, ElemFlags::ANY);
         match self.filled.get(key) {
             Some(value) => put(value),
-            None if self.is_array => put(&vec![0; self.new.value_len()]),
-            None => self.new.delete(key),
+            None if self.is_array => match put(&vec![0; self.new.value_len()]) {
+                // The array never had this index.
+                Err(error) if is_full(&error) => Ok(()),
+                zeroed => zeroed,
+            },
+            None => self.new.delete(key).map(drop),
         }
     }
 
-    fn sorted<'k>(&self, keys: &'k [u8]) -> Vec<&'k [u8]> {
-        let mut keys: Vec<_> = keys.chunks_exact(self.new.key_len()).collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// Leaves of the keys what the kernel compares them by.
-    fn compare_by(&self, keys: &mut [u8]) {
+    /// Clears the bits of the keys that the kernel does not compare.
+    fn normalize(&self, keys: &mut [u8]) {
         if self.is_trie {
             keys.chunks_exact_mut(self.new.key_len())
-                .for_each(clear_rest);
+                .for_each(clear_beyond_prefix);
         }
     }
 }
 
-fn is_aborted(error: &Error) -> bool {
-    matches!(error.cause(), Some(Cause::IterationAborted))
+pub(super) fn check_sizes<const N: usize>(
+    expected: [(&'static str, usize); N],
+    found: [usize; N],
+) -> Result<(), Cause> {
+    let mut sizes = expected.into_iter().zip(found);
+    match sizes.find(|((_, expected), found)| expected != found) {
+        Some(((what, expected), found)) => Err(Cause::Size {
+            what,
+            expected,
+            found,
+        }),
+        None => Ok(()),
+    }
 }
 
 fn is_full(error: &Error) -> bool {
@@ -356,8 +297,8 @@ fn is_full(error: &Error) -> bool {
     )
 }
 
-/// Of a trie's key as many bits count as it says: keys that differ in others are the same.
-fn clear_rest(key: &mut [u8]) {
+/// Clears the bits of a trie's key beyond its prefix length. Keys that differ only there are equal.
+fn clear_beyond_prefix(key: &mut [u8]) {
     let Some((bits, address)) = key.split_first_chunk_mut() else {
         return;
     };
@@ -368,7 +309,7 @@ fn clear_rest(key: &mut [u8]) {
     }
 }
 
-/// Those whose values are no more than what is read.
+/// Whether the entries are plain data, which a process can read and write.
 fn has_plain_entries(map_type: MapType) -> bool {
     matches!(
         map_type,
@@ -385,10 +326,10 @@ fn has_plain_entries(map_type: MapType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::clear_rest;
+    use super::clear_beyond_prefix;
 
     #[test]
-    fn bits_that_count() {
+    fn bits_beyond_the_prefix_are_cleared() {
         for (bits, expected) in [
             (0_u32, [0, 0]),
             (1, [0x80, 0]),
@@ -399,9 +340,9 @@ mod tests {
             (u32::MAX, [0xff, 0xff]),
         ] {
             let mut key = [bits.to_ne_bytes().as_slice(), &[0xff; 2]].concat();
-            clear_rest(&mut key);
+            clear_beyond_prefix(&mut key);
             assert_eq!(key[4..], expected, "/{bits}");
         }
-        clear_rest(&mut [1, 2]);
+        clear_beyond_prefix(&mut [1, 2]);
     }
 }

@@ -1,12 +1,15 @@
-//! A map that is pinned already, if it fits, or a new one in its place.
+//! Opens what is pinned if it fits, and creates it otherwise: maps, and attached links.
 
 mod attach;
 mod copy;
 mod migrate;
+mod migration;
 mod path;
+mod retry;
 
 pub use attach::{Attached, Attachment};
-pub use migrate::{Migrate, Migration};
+pub use migrate::Migrate;
+pub use migration::Migration;
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -20,103 +23,128 @@ use crate::object::pin_at;
 use crate::path::Component;
 use crate::types::{Identity, Kind};
 
-/// What [`PinDir::open_or_create`] does where a map is pinned that does not fit, or none is.
+use retry::{Attempt, retry};
+
+/// The policy of [`PinDir::open_or_create`] for a pinned map that does not fit, and for a missing one.
 ///
-/// That none is there takes ENOENT: whatever else stands in the way is an error.
+/// Only ENOENT counts as missing. Any other failure to open the name is an error.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::reuse::{MapOutcome, Reuse};
+/// use bpf_pin::{MapSpec, MapType, PinDir};
+///
+/// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let spec = MapSpec::new(MapType::HASH, 4, 8, 4096);
+/// // The entries are only a cache, so a map of another size may be thrown away.
+/// let cache = dir.open_or_create("cache", &spec, Reuse::Recreate)?;
+/// if let MapOutcome::Recreated { old } = cache.outcome {
+///     println!("replaced map {}", old.id()?);
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reuse<'m, 'f> {
-    /// A map that does not fit is an error, and left as it is.
+    /// Fails if the map does not fit, and leaves it unchanged. Creates a missing map.
     Exact,
-    /// A map that does not fit is replaced by a new one, in one step; one that fits is left as it is. To
-    /// replace whatever is there: [`PinDir::replace`].
+    /// Atomically replaces a map that does not fit by a new one. A map that fits is left unchanged;
+    /// [`PinDir::replace`] replaces any map. Creates a missing map.
     Recreate,
-    /// A map that does not fit is replaced by a new one with its entries, in one step, and kept: it stays
-    /// pinned, under another name, until somebody [commits](Migration::commit) what is in
-    /// [`OpenedMap::outcome`].
+    /// Atomically replaces a map that does not fit by a new one with its entries. The old map stays
+    /// pinned under another name until the [`Migration`] in [`OpenedMap::outcome`] is
+    /// [committed](Migration::commit). Creates a missing map.
     Migrate(&'m mut Migrate<'f>),
-    /// As [`Exact`](Self::Exact), and none is created.
+    /// As [`Exact`](Self::Exact), but a missing map is an error.
     OpenOnly,
-    /// A map that is there is an error, whether it fits or not.
+    /// Creates a missing map. An existing map is an error even if it fits.
     CreateOnly,
 }
 
-/// A map that fits, and how it came to be there.
+/// A map that fits, and what [`PinDir::open_or_create`] did to get it.
 ///
-/// Who takes the map alone never commits a migration: the old map stays pinned until somebody does, who
-/// gets it as [`MapOutcome::Resumed`].
+/// A caller that takes only the map out of this never commits a migration: the old map stays pinned, and a
+/// later call returns it in [`MapOutcome::Resumed`].
 #[derive(Debug)]
 #[must_use]
 pub struct OpenedMap<M = Map> {
-    /// What the name is of.
+    /// The map that is pinned under the name.
     pub map: M,
-    /// What was done.
+    /// What the call did.
     pub outcome: MapOutcome,
 }
 
-/// What [`PinDir::open_or_create`] has done.
+/// What [`PinDir::open_or_create`] did.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MapOutcome {
-    /// It was there.
+    /// Opened the map that was pinned.
     Found,
-    /// None was there.
+    /// Created the map, because none was pinned.
     Created,
-    /// The one that was there did not fit.
+    /// Replaced a map that did not fit.
     Recreated {
-        /// The one that had the name before, which dies with its last descriptor and pin; open for what
-        /// the new one is open for.
+        /// The replaced map, open with the same access as the new one. It is freed with its last descriptor
+        /// and pin.
         old: Map,
     },
-    /// The one that was there did not fit, and its entries were copied. It is pinned still, until this is
-    /// [committed](Migration::commit) or [rolled back](Migration::roll_back); if it was
-    /// [frozen](Migrate::freeze), it is so for good.
+    /// Replaced a map that did not fit and copied its entries. The old map stays pinned until this is
+    /// [committed](Migration::commit) or [rolled back](Migration::roll_back). A map that was
+    /// [frozen](Migrate::freeze) stays frozen.
     Migrated(Migration),
-    /// It was there, and so is the one that it was migrated from, which nobody has
-    /// [committed](Migration::commit) and nobody is at any more.
+    /// Opened the map that was pinned. It came from a migration that was never
+    /// [committed](Migration::commit) and that no other process is working on.
     Resumed(Migration),
 }
 
-/// What fills a map that was created.
+/// Fills a map that was created.
 type Fill<'f, E> = &'f mut dyn FnMut(&Map) -> Result<(), E>;
 
-/// How often what others undo is done again.
-const TRIES: usize = 100;
-
 impl PinDir {
-    /// `BPF_OBJ_GET`, or `BPF_MAP_CREATE` and `BPF_OBJ_PIN`: the map that is pinned as `name`, if it
-    /// is what `spec` asks for; else what `reuse` says.
+    /// Opens the map pinned as `name` if it fits `spec`, and otherwise does what `reuse` says:
+    /// `BPF_OBJ_GET`, or `BPF_MAP_CREATE` and `BPF_OBJ_PIN`. Linux 4.13.
     ///
-    /// Any number of processes may do this at the same time: all get the same map, and exactly one
-    /// of them has created, recreated or migrated it. Others may have created one in vain, which
-    /// nobody has seen. A process that is killed leaves the old map in its place, or the new one.
+    /// [`MapSpec::compare`] says which map fits. A created map gets a number of entries that `compare`
+    /// accepts: whole pages and a power of two for a ring buffer; at most the number of CPUs, which also
+    /// replaces 0, for a CPU map or perf event array.
     ///
-    /// The map is open for reading and writing, or for what the flag
-    /// [`RDONLY`](crate::types::MapFlags::RDONLY) or [`WRONLY`](crate::types::MapFlags::WRONLY) of `spec` says,
-    /// whether it was there or not: who asks for the first needs no right to write to what is there. A map
-    /// that is created has as many entries as [`MapSpec::compare`] takes for fitting: of a ring buffer
-    /// whole pages and a power of two, of a CPU map or perf event array no more than there are CPUs, and
-    /// as many for 0.
+    /// The map is open for reading and writing, or only for one of them with the flag
+    /// [`RDONLY`](crate::types::MapFlags::RDONLY) or [`WRONLY`](crate::types::MapFlags::WRONLY) of `spec`,
+    /// whether it was pinned before or not. With `RDONLY` the caller needs no permission to write to an
+    /// existing pin.
     ///
-    /// A map that fits takes as many calls as [`get`](Self::get), with
-    /// [`Migrate`](Reuse::Migrate) one more; one that is created those of a name that is missing, of
-    /// [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock under which it is pinned. What
-    /// fits: [`MapSpec::compare`]. A new pin that replaces another has its mode and owner. Linux 4.13.
+    /// A pin that replaces another one gets its mode and owner.
     ///
-    /// A map is pinned under the lock of those that [replace](Self::replace_if) a pin that they have seen:
-    /// otherwise one of them could take the new map for the one that it replaces. In a directory that this
-    /// user may write to but not read there is no lock, and so this race.
+    /// # Races
+    ///
+    /// Any number of processes can call this at the same time. All get the same map, and exactly one has
+    /// created, recreated or migrated it. The others may have created maps that were never visible. A
+    /// process that is killed leaves either the old map or the new one under the name.
+    ///
+    /// A map is pinned under the lock that [`replace_if`](Self::replace_if) takes, so that a concurrent
+    /// `replace_if` does not mistake the new map for the one it replaces. In a directory that this user may
+    /// write to but not read there is no lock, and this race remains.
+    ///
+    /// # System calls
+    ///
+    /// A map that fits takes as many calls as [`get`](Self::get), and one more with
+    /// [`Migrate`](Reuse::Migrate). A created map takes those of a `get` of a missing name, of
+    /// [`MapSpec::create`] and of [`pin`](Self::pin), and six for the lock.
     ///
     /// # Errors
     ///
-    /// [`Operation::Reuse`] with [`Mismatch`](Cause::Mismatch), all that differs, and nothing was changed;
-    /// [`Operation::Open`] as [`get`](Self::get), [`WrongKind`](Cause::WrongKind) above all;
-    /// [`Operation::CreateMap`] as [`MapSpec::create`]; [`Operation::Pin`] as [`pin`](Self::pin),
-    /// [`Exists`](Cause::Exists) where one was only to be created, [`Locked`](Cause::Locked) if another
-    /// process holds the lock for five seconds;
-    /// [`Operation::Replace`] as [`replace_if`](Self::replace_if), and, where the old pin's owner is another,
-    /// EPERM if this user may not give files away, [`UnmappedOwner`](Cause::UnmappedOwner) if it is not
-    /// mapped in this thread's user namespace; [`Operation::Migrate`] as [`Migrate`] has it.
+    /// | Operation | Cause |
+    /// |---|---|
+    /// | [`Operation::Reuse`] | [`Mismatch`](Cause::Mismatch) with every difference; nothing was changed |
+    /// | [`Operation::Open`] | as [`get`](Self::get), such as [`WrongKind`](Cause::WrongKind) |
+    /// | [`Operation::CreateMap`] | as [`MapSpec::create`] |
+    /// | [`Operation::Pin`] | as [`pin`](Self::pin); [`Exists`](Cause::Exists) with [`CreateOnly`](Reuse::CreateOnly) |
+    /// | [`Operation::Pin`] | [`Locked`](Cause::Locked) if another process holds the lock for five seconds |
+    /// | [`Operation::Replace`] | as [`replace_if`](Self::replace_if) |
+    /// | [`Operation::Replace`] | EPERM if the old pin has another owner and this user may not change the owner of a file |
+    /// | [`Operation::Replace`] | [`UnmappedOwner`](Cause::UnmappedOwner) if that owner is not mapped in this thread's user namespace |
+    /// | [`Operation::Migrate`] | as [`Migrate`] |
     ///
     /// # Examples
     ///
@@ -138,21 +166,26 @@ impl PinDir {
         self.open_or_fill(name.as_ref(), spec, reuse, None)
     }
 
-    /// As [`open_or_create`](Self::open_or_create), where a map that was created is filled before
-    /// anybody can open it by its name.
+    /// As [`open_or_create`](Self::open_or_create), and fills a created map before it is visible under its
+    /// name.
     ///
-    /// What fills it may be called for a map that nobody will see, and in several processes at once:
-    /// it should do nothing else. A map that is there and fits keeps what is in it, also with
-    /// [`Recreate`](Reuse::Recreate). A map that is migrated to is filled before the entries come in,
-    /// and not to be frozen: an entry takes the place of what is there under its key, and if it is gone
-    /// before the copy is done, that comes back, where the map was not asked for with
-    /// [`WRONLY`](crate::types::MapFlags::WRONLY). One that `spec` asks for with
-    /// [`RDONLY`](crate::types::MapFlags::RDONLY) takes nothing, in `fill` either.
+    /// A map that exists and fits keeps its content, also with [`Recreate`](Reuse::Recreate). In a map that
+    /// `spec` asks for with [`RDONLY`](crate::types::MapFlags::RDONLY), `fill` cannot write either.
+    ///
+    /// `fill` may run in several processes at once, and for a map that never becomes visible. It should have
+    /// no other side effects.
+    ///
+    /// # Migration
+    ///
+    /// With [`Migrate`](Reuse::Migrate) the new map is filled before the entries are copied, and `fill` must
+    /// not freeze it. A copied entry replaces the one that `fill` put under the same key. If that entry is
+    /// deleted from the old map before the copy is done, the one of `fill` returns, except in a map that was
+    /// asked for with [`WRONLY`](crate::types::MapFlags::WRONLY).
     ///
     /// # Errors
     ///
-    /// As [`open_or_create`](Self::open_or_create), and what `fill` fails with: the map is gone
-    /// then, and the name is whose it was.
+    /// As [`open_or_create`](Self::open_or_create), and the errors of `fill`. If `fill` fails, the new map
+    /// is dropped and the name is unchanged.
     ///
     /// # Examples
     ///
@@ -167,7 +200,7 @@ impl PinDir {
     ///     map.elements::<u32, u64>()?.update(&0, &4096, ElemFlags::ANY)
     /// })?;
     ///
-    /// // What ends with `Ok(())` says with which error it fails, since `?` makes any of its own.
+    /// // A closure that ends with `Ok(())` has to name its error type.
     /// let spec = MapSpec::new(MapType::ARRAY, 4, 8, 2);
     /// let limits = dir.open_or_create_with("limits", &spec, Reuse::Exact, |map| -> bpf_pin::Result<()> {
     ///     let limits = map.elements::<u32, u64>()?;
@@ -194,106 +227,82 @@ impl PinDir {
         mut reuse: Reuse<'_, '_>,
         mut fill: Option<Fill<'_, E>>,
     ) -> Result<OpenedMap, E> {
-        let path = || self.path().join(name);
-        let name = &Component::new(name)
-            .map_err(|error| Error::new(Operation::Reuse, error).at(path()))?;
+        let fail = |cause| Error::new(Operation::Reuse, cause).at(self.path().join(name));
+        let name = &Component::new(name).map_err(|error| fail(error.into()))?;
         let access = spec.access()?;
         let is_filled = fill.is_some();
-        let mut make = || -> Result<Map, E> {
+        let mut create = || -> Result<Map, E> {
             let map = spec.create_rounded()?;
             if let Some(fill) = &mut fill {
                 fill(&map)?;
             }
             Ok(map)
         };
-        let mut tries = 0;
-        loop {
-            tries += 1;
+        retry(|| {
             let found = match reuse {
                 Reuse::CreateOnly => None,
-                _ => self.find_with_info(name, access)?,
+                _ => self.find_with_info::<Map>(name, access)?,
             };
             let Some((map, info)) = found else {
                 if let Reuse::OpenOnly = reuse {
                     return Err(self.missing_error(name).into());
                 }
-                let map = make()?;
-                match self.pin_new(&map, name) {
-                    Ok(()) => return Ok(OpenedMap::new(map, MapOutcome::Created)),
-                    Err(error) if is_overtaken(&error) && tries < TRIES => {
-                        if let Reuse::CreateOnly = reuse {
-                            return Err(error.into());
-                        }
-                        // To open it follows one, to pin does not.
+                let map = create()?;
+                return match self.pin_new(&map, name) {
+                    Ok(()) => Ok(OpenedMap::done(map, MapOutcome::Created)),
+                    Err(error) if lost_race(&error) && !matches!(reuse, Reuse::CreateOnly) => {
+                        // BPF_OBJ_GET follows a symbolic link, BPF_OBJ_PIN does not.
                         self.refuse_link(name)?;
-                        continue;
+                        Ok(Attempt::Retry(error.into()))
                     }
-                    Err(error) => return Err(error.into()),
-                }
+                    Err(error) => Err(error.into()),
+                };
             };
             let mismatches = spec.compare_info(&info);
-            let fits = mismatches.is_empty();
-            if fits && !matches!(reuse, Reuse::Migrate(_)) {
-                return Ok(OpenedMap::new(map, MapOutcome::Found));
-            }
-            let outcome = match &mut reuse {
-                Reuse::Migrate(_) if fits => {
-                    match self.found_or_resumed(name, identity(&info), access)? {
-                        // It has lost the name meanwhile.
-                        None if tries < TRIES => continue,
-                        None => Some(MapOutcome::Found),
-                        outcome => outcome,
-                    }
-                }
-                Reuse::Migrate(migrate) => {
-                    match self.migrate(name, spec, migrate, &mut make, is_filled)? {
-                        Some(migrated) => return Ok(migrated),
-                        // Somebody else did.
-                        None if tries < TRIES => continue,
-                        None => None,
-                    }
-                }
-                Reuse::Recreate => {
-                    let new = make()?;
-                    match self.replace_if_keeping_mode(&new, name.as_os_str(), identity(&info)) {
-                        Ok(()) => {
-                            return Ok(OpenedMap::new(new, MapOutcome::Recreated { old: map }));
-                        }
-                        Err(error) if is_overtaken(&error) && tries < TRIES => continue,
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => None,
-            };
-            if let Some(outcome) = outcome {
-                return Ok(OpenedMap::new(map, outcome));
+            if mismatches.is_empty() {
+                return match reuse {
+                    Reuse::Migrate(_) => self.resume(name, map, &info, access),
+                    _ => Ok(OpenedMap::done(map, MapOutcome::Found)),
+                };
             }
             let id = info.id;
-            let error = Error::new(Operation::Reuse, Cause::Mismatch { id, mismatches }).at(path());
-            return Err(error.into());
-        }
+            let mismatch = fail(Cause::Mismatch { id, mismatches });
+            match &mut reuse {
+                Reuse::Migrate(migrate) => {
+                    let migrated = self.migrate(name, spec, migrate, &mut create, is_filled)?;
+                    Ok(migrated.map_or(Attempt::Retry(mismatch.into()), Attempt::Done))
+                }
+                Reuse::Recreate => {
+                    let new = create()?;
+                    match self.replace_if_keeping_mode(&new, name.as_os_str(), identity(&info)) {
+                        Ok(()) => Ok(OpenedMap::done(new, MapOutcome::Recreated { old: map })),
+                        Err(error) if lost_race(&error) => Ok(Attempt::Retry(error.into())),
+                        Err(error) => Err(error.into()),
+                    }
+                }
+                Reuse::Exact | Reuse::OpenOnly | Reuse::CreateOnly => Err(mismatch.into()),
+            }
+        })
     }
 
-    /// Pins under the lock of those that swap a name, so that none of them takes this map for the one
-    /// that it replaces.
+    /// Pins under the lock that `replace_if` takes, so that a concurrent one does not mistake this map for
+    /// the one it replaces.
     fn pin_new(&self, map: &Map, name: &Component) -> Result<()> {
-        let place = self.at_path(name);
-        let fail = |reason| Error::new(Operation::Pin, reason).at(place.path());
+        let at = self.at_path(name);
+        let fail = |reason| Error::new(Operation::Pin, reason).at(at.path());
         let _lock = match self.lock_swap() {
             Ok(lock) => Some(lock),
-            Err(reason) if matches!(reason.cause(), Some(Cause::Locked)) => {
-                return Err(fail(reason));
-            }
-            // A directory that may not be read cannot be locked, but pinned in.
+            Err(reason) if reason.cause() == Some(&Cause::Locked) => return Err(fail(reason)),
+            // A directory that may not be read cannot be locked, but can be pinned in.
             Err(_) => None,
         };
-        pin_at(&place, map.as_fd()).map_err(fail)
+        pin_at(&at, map.as_fd()).map_err(fail)
     }
 }
 
 impl OpenedMap {
-    fn new(map: Map, outcome: MapOutcome) -> Self {
-        Self { map, outcome }
+    fn done<E>(map: Map, outcome: MapOutcome) -> Attempt<Self, E> {
+        Attempt::Done(Self { map, outcome })
     }
 }
 
@@ -302,16 +311,15 @@ fn identity(info: &MapInfo) -> Identity {
     Identity { kind, id }
 }
 
-/// Whether somebody else was faster with the name.
-fn is_overtaken(error: &Error) -> bool {
+/// Whether another process changed the name first.
+fn lost_race(error: &Error) -> bool {
     if error.during().is_some() || !error.operation().is_of_name() {
         return false;
     }
-    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     match error.cause() {
         Some(Cause::Replaced { .. } | Cause::Missing { .. }) => true,
         // The directory is gone.
         Some(Cause::Removed { .. }) => false,
-        _ => is(Errno::EXIST) || is(Errno::NOENT),
+        _ => error.is(Errno::EXIST) || error.is(Errno::NOENT),
     }
 }

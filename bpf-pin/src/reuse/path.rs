@@ -1,4 +1,4 @@
-//! The same by a path: in the directory that it leads to, under its last name.
+//! The same operations by path: in the directory that the path leads to, under its last name.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -16,15 +16,18 @@ use crate::prog::Prog;
 use super::{Attached, OpenedMap, Reuse};
 
 impl PinnedMap {
-    /// As [`PinDir::open_or_create`], in the directory that the path leads to.
+    /// Opens the map pinned at `path` if it fits `spec`, and otherwise does what `reuse` says: see
+    /// [`PinDir::open_or_create`].
     ///
-    /// A symbolic link in the path is followed, but for the last name, which is the pin's own. For more
-    /// than one map a [`PinDir`] is cheaper: here each call opens the directory.
+    /// Symbolic links in the path are followed, except for its last name, which is the pin's own. Each call
+    /// opens the directory, so a [`PinDir`] is cheaper for several maps.
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open_or_create`]; as [`open`](Self::open) if the directory cannot be opened;
-    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
+    /// - As [`PinDir::open_or_create`].
+    /// - As [`open`](Self::open), if the directory cannot be opened.
+    /// - Without a syscall: [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath),
+    ///   [`InteriorNul`](Cause::InteriorNul).
     ///
     /// # Examples
     ///
@@ -33,8 +36,8 @@ impl PinnedMap {
     /// use bpf_pin::{MapSpec, MapType, PinnedMap};
     ///
     /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024);
-    /// let reused = PinnedMap::open_or_create("/sys/fs/bpf/flows", &spec, Reuse::Exact)?;
-    /// println!("{}: {:?}", reused.map.path().display(), reused.outcome);
+    /// let opened = PinnedMap::open_or_create("/sys/fs/bpf/flows", &spec, Reuse::Exact)?;
+    /// println!("{}: {:?}", opened.map.path().display(), opened.outcome);
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn open_or_create(
@@ -42,7 +45,7 @@ impl PinnedMap {
         spec: &MapSpec<'_>,
         reuse: Reuse<'_, '_>,
     ) -> Result<OpenedMap<Self>> {
-        let (dir, name, pathname) = parted(path.as_ref())?;
+        let (dir, name, pathname) = split(path.as_ref())?;
         let OpenedMap { map, outcome } = dir.open_or_create(name, spec, reuse)?;
         Ok(OpenedMap {
             map: Self::from_parts(map, pathname),
@@ -52,22 +55,24 @@ impl PinnedMap {
 }
 
 impl PinnedLink {
-    /// As [`PinDir::open_or_attach`], of the directory that the path leads to. What that does not compare
-    /// with a link that is there is not compared here.
+    /// Opens the link pinned at `path` and makes it hold `prog`, or attaches `prog` and pins the link: see
+    /// [`PinDir::open_or_attach`].
     ///
-    /// A symbolic link in the path is followed, but for the last name, which is the pin's own.
+    /// Symbolic links in the path are followed, except for its last name, which is the pin's own.
     ///
     /// # Errors
     ///
-    /// As [`PinDir::open_or_attach`]; as [`open`](Self::open) if the directory cannot be opened;
-    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
+    /// - As [`PinDir::open_or_attach`].
+    /// - As [`open`](Self::open), if the directory cannot be opened.
+    /// - Without a syscall: [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath),
+    ///   [`InteriorNul`](Cause::InteriorNul).
     ///
     /// # Examples
     ///
     /// ```no_run
     /// use bpf_pin::{LinkSpec, PinnedLink, Prog};
     ///
-    /// // Loaded with `expected_attach_type(AttachType::XDP)`, as all that are to follow it.
+    /// // Loaded with `expected_attach_type(AttachType::XDP)`, as all programs that will replace it.
     /// let prog = Prog::open("/sys/fs/bpf/filter")?;
     /// let attached = PinnedLink::open_or_attach("/sys/fs/bpf/xdp_eth0", &LinkSpec::xdp(2), &prog)?;
     /// println!("{}: {:?}", attached.link.path().display(), attached.attachment);
@@ -78,8 +83,8 @@ impl PinnedLink {
         spec: &LinkSpec<'_>,
         prog: &Prog,
     ) -> Result<Attached<Self>> {
-        let (dir, name, pathname) = parted(path.as_ref())?;
-        let Attached { link, attachment } = dir.attach_at(name, spec, prog)?;
+        let (dir, name, pathname) = split(path.as_ref())?;
+        let Attached { link, attachment } = dir.open_or_attach(name, spec, prog)?;
         Ok(Attached {
             link: Self::from_parts(link, pathname),
             attachment,
@@ -87,24 +92,22 @@ impl PinnedLink {
     }
 }
 
-/// The directory, the name in it, and the whole.
-fn parted(path: &Path) -> Result<(PinDir, &OsStr, Pathname)> {
-    let pathname = Pathname::new(path).map_err(|nul| open_error(path, nul.into()))?;
+/// Opens the directory of a path. Returns it, the name in it and the whole path.
+fn split(path: &Path) -> Result<(PinDir, &OsStr, Pathname)> {
+    // Errors name the pin's path, as those of any other open.
+    let fail = |reason| open_error(path, reason);
+    let pathname = Pathname::new(path).map_err(|nul| fail(nul.into()))?;
     let bytes = path.as_os_str().as_bytes();
     let (parent, name) = match bytes.iter().rposition(|&byte| byte == b'/') {
         None => (&b"."[..], bytes),
         Some(0) => (&b"/"[..], &bytes[1..]),
         Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
     };
-    if name.is_empty() {
-        let cause = match bytes {
-            [] => Cause::empty_path(),
-            _ => Cause::trailing_slash(),
-        };
-        return Err(open_error(path, cause.into()));
+    match (bytes, name) {
+        ([], _) => return Err(fail(Cause::EmptyPath.into())),
+        (_, []) => return Err(fail(Cause::TrailingSlash.into())),
+        _ => {}
     }
-    // Reported for the pin, as every other open of its path does.
-    let dir = PinDir::open_path(Path::new(OsStr::from_bytes(parent)))
-        .map_err(|reason| open_error(path, reason))?;
+    let dir = PinDir::open_path(Path::new(OsStr::from_bytes(parent))).map_err(fail)?;
     Ok((dir, OsStr::from_bytes(name), pathname))
 }
