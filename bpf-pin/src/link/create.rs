@@ -1,4 +1,4 @@
-//! `BPF_LINK_CREATE`, and `BPF_RAW_TRACEPOINT_OPEN` for what is older.
+//! Attaches programs: `BPF_LINK_CREATE`, and `BPF_RAW_TRACEPOINT_OPEN` for older targets.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -18,25 +18,33 @@ use super::{Link, LinkSpec, prog_types};
 use crate::types::LinkTarget;
 
 impl LinkSpec<'_> {
-    /// `BPF_LINK_CREATE` (Linux 5.7), or `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) of tracing without a
-    /// cookie and of raw tracepoints: attaches the program until the link dies.
+    /// Attaches the program until the returned link dies: `BPF_LINK_CREATE` (Linux 5.7), or
+    /// `BPF_RAW_TRACEPOINT_OPEN` (Linux 4.17) for raw tracepoints and for tracing without a cookie.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink), or [`Operation::ReplaceFunction`](crate::error::Operation::ReplaceFunction) of [`freplace`](Self::freplace):
-    /// [`WrongProgType`](Cause::WrongProgType) (EINVAL) where programs of this type are not attached so,
-    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group where the program is for
-    /// another way; EINVAL where they do not fit otherwise or the kernel does not know the attach type, with [`Unsupported`](Cause::Unsupported) where that was proven;
-    /// [`NoTarget`](Cause::NoTarget) (EINVAL for XDP, ENODEV);
-    /// [`XdpAttached`](Cause::XdpAttached) where the device has an XDP program, in the same mode
-    /// (EBUSY) or in the other one (EEXIST); EEXIST of a device that is part of one with an XDP
-    /// program; EBUSY where a function of netfilter has this priority, and where the program traces
-    /// already; EEXIST where TCX or netkit has this program already, E2BIG where the network namespace
-    /// has a flow dissector; ESTALE where the revision is another;
-    /// [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF); [`NoTarget`](Cause::NoTarget) (ENOENT);
-    /// [`InvalidArgument`](Cause::InvalidArgument), [`InvalidArgument`](Cause::InvalidArgument) and
-    /// [`InvalidArgument`](Cause::InvalidArgument), without a syscall;
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM).
+    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink), or
+    /// [`Operation::ReplaceFunction`](crate::error::Operation::ReplaceFunction) for
+    /// [`freplace`](Self::freplace):
+    ///
+    /// | Cause | Condition |
+    /// |---|---|
+    /// | [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption), [`NoDescriptor`](Cause::NoDescriptor) | the spec is invalid; no syscall was made |
+    /// | [`MissingCapability`](Cause::MissingCapability) (EPERM) | a capability is missing |
+    /// | [`WrongProgType`](Cause::WrongProgType) (EINVAL) | the target accepts no program of this type |
+    /// | [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) | control group: the program was loaded for another attach type |
+    /// | [`Unsupported`](Cause::Unsupported) (EINVAL) | the kernel does not know the attach type, if that can be proven |
+    /// | EINVAL | the program and the target do not match otherwise |
+    /// | [`NoDevice`](Cause::NoDevice) (ENODEV, EINVAL for XDP) | no such network device |
+    /// | [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST) | the device has an XDP program, in the same mode or in the other one |
+    /// | EEXIST | the device is part of a device with an XDP program |
+    /// | EEXIST | TCX, netkit: the program is attached already |
+    /// | EBUSY | netfilter: the priority is taken |
+    /// | EBUSY | tracing: the program is attached already |
+    /// | E2BIG | the network namespace has a flow dissector |
+    /// | ESTALE | the target has another revision |
+    /// | [`NotACgroup`](Cause::NotACgroup) (EBADF) | the descriptor is not of a cgroup2 directory |
+    /// | [`NoTracepoint`](Cause::NoTracepoint) (ENOENT) | no such tracepoint |
     ///
     /// # References
     ///
@@ -96,7 +104,7 @@ impl LinkSpec<'_> {
                 create(file, flags, LinkOpts::PerfEvent { cookie })
             }
             (LinkTarget::Tracing { btf_id, .. }, Operand::Object(target)) => {
-                // 0 would mean the program that it was loaded for.
+                // 0 would mean the program that this one was loaded for.
                 let target = NonZeroFd::new(Some(target))?;
                 let opts = LinkOpts::Tracing {
                     target_btf_id: btf_id,
@@ -117,37 +125,12 @@ impl LinkSpec<'_> {
             (LinkTarget::RawTracepoint { .. }, _) => {
                 sys::raw_tracepoint_open(prog.as_fd(), self.target_name(), cookie)
             }
-            (
-                LinkTarget::Iter {
-                    cgroup_id,
-                    order,
-                    tid,
-                    pid,
-                    ..
-                },
-                operand,
-            ) => {
+            (LinkTarget::Iter { .. }, operand) => {
                 let fd = match operand {
                     Operand::File(fd) | Operand::Object(fd) => NonZeroFd::new(Some(fd))?,
                     _ => NonZeroFd::None,
                 };
-                let opts = match operand {
-                    Operand::Object(_) => LinkOpts::Iter(abi::bpf_iter_link_info_map {
-                        map_fd: fd.number(),
-                    }),
-                    _ if (tid, pid) != (0, 0) => {
-                        let mut task = abi::bpf_iter_link_info_task::zeroed();
-                        (task.tid, task.pid) = (tid, pid);
-                        LinkOpts::IterTask(task)
-                    }
-                    Operand::None if self.target == LinkTarget::ITER_ALL => LinkOpts::None,
-                    _ => LinkOpts::IterCgroup(abi::bpf_iter_link_info_cgroup {
-                        order: order.0,
-                        cgroup_fd: fd.number(),
-                        cgroup_id,
-                    }),
-                };
-                create(0, flags, opts)
+                create(0, flags, self.iter_opts(fd.number()))
             }
             (_, Operand::Functions(functions)) => {
                 let opts = LinkOpts::Kprobes {
@@ -182,7 +165,7 @@ impl LinkSpec<'_> {
                 };
                 create(0, 0, LinkOpts::Netfilter(netfilter))
             }
-            // No constructor makes these.
+            // No constructor makes these targets.
             (
                 LinkTarget::KprobeMulti { .. }
                 | LinkTarget::UprobeMulti { .. }
@@ -193,7 +176,34 @@ impl LinkSpec<'_> {
         }
     }
 
-    /// The flags and options for a position among other programs, and the anchor, which stays open.
+    fn iter_opts(&self, fd: u32) -> LinkOpts<'static> {
+        let LinkTarget::Iter {
+            cgroup_id,
+            order,
+            tid,
+            pid,
+            ..
+        } = self.target
+        else {
+            return LinkOpts::None;
+        };
+        match self.operand {
+            Operand::Object(_) => LinkOpts::Iter(abi::bpf_iter_link_info_map { map_fd: fd }),
+            _ if (tid, pid) != (0, 0) => {
+                let mut task = abi::bpf_iter_link_info_task::zeroed();
+                (task.tid, task.pid) = (tid, pid);
+                LinkOpts::IterTask(task)
+            }
+            Operand::None if self.target == LinkTarget::ITER_ALL => LinkOpts::None,
+            _ => LinkOpts::IterCgroup(abi::bpf_iter_link_info_cgroup {
+                order: order.0,
+                cgroup_fd: fd,
+                cgroup_id,
+            }),
+        }
+    }
+
+    /// Returns the flags and options for a position, and the anchor, whose descriptor must stay open.
     fn order(&self, prog: &Prog) -> Result<(u32, LinkOpts<'static>, Option<Relative<'_>>), Errno> {
         if self.position.is_none() && self.expected_revision == 0 {
             return Ok((0, LinkOpts::None, None));
@@ -203,8 +213,8 @@ impl LinkSpec<'_> {
             None => (0, Relative::Id(0)),
         };
         let relative = anchor.number();
-        // For an extension, whatever the attach type, the kernel would take the device's index for the
-        // descriptor of its target, and the anchor for a type there.
+        // For an extension the kernel ignores the attach type. It would take the device index for the
+        // descriptor of its target, and the anchor for a BTF id there.
         let is_device = self.target.ifindex() != 0;
         if is_device && relative != 0 && try_info(prog)?.prog_type == ProgType::EXT {
             return Err(Errno::INVAL);
@@ -218,22 +228,14 @@ impl LinkSpec<'_> {
 
     #[cold]
     fn cause(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
+        let ifindex = self.target.ifindex();
         match (errno, self.target) {
             (Errno::PERM, _) => diagnose::for_link(prog.info().ok()?.prog_type),
-            (Errno::INVAL | Errno::NODEV, LinkTarget::Xdp { ifindex }) => self
-                .wrong_type(prog, errno)
-                .or_else(|| diagnose::for_device(ifindex)),
             (Errno::BUSY | Errno::EXIST, LinkTarget::Xdp { ifindex }) => diagnose::for_xdp(ifindex),
-            (
-                Errno::INVAL,
-                LinkTarget::Tcx { ifindex, .. } | LinkTarget::Netkit { ifindex, .. },
-            ) => diagnose::for_attach_type(self.attach_type())
-                .or_else(|| self.wrong_type(prog, errno))
+            (Errno::INVAL, _) if ifindex != 0 => diagnose::for_attach_type(self.attach_type())
+                .or_else(|| self.wrong_type(prog))
                 .or_else(|| diagnose::for_device(ifindex)),
-            (
-                Errno::NODEV,
-                LinkTarget::Tcx { ifindex, .. } | LinkTarget::Netkit { ifindex, .. },
-            ) => diagnose::for_device(ifindex),
+            (Errno::NODEV, _) if ifindex != 0 => diagnose::for_device(ifindex),
             (Errno::BADF, LinkTarget::Cgroup { .. }) => match self.operand {
                 Operand::File(fd) => diagnose::for_cgroup(fd),
                 _ => None,
@@ -241,25 +243,23 @@ impl LinkSpec<'_> {
             (Errno::NOENT, LinkTarget::RawTracepoint { .. }) => {
                 diagnose::for_tracepoint(self.target_name()?)
             }
-            (Errno::INVAL, LinkTarget::RawTracepoint { .. }) => match self.cookie {
-                Some(1..) => diagnose::for_tracepoint_cookie(),
-                _ => None,
+            (Errno::INVAL, LinkTarget::RawTracepoint { .. }) => {
+                let has_cookie = self.cookie.unwrap_or_default() != 0;
+                let unsupported = has_cookie.then(diagnose::for_tracepoint_cookie).flatten();
+                unsupported.or_else(|| self.wrong_type(prog))
             }
-            .or_else(|| self.wrong_type(prog, errno)),
             (Errno::INVAL, LinkTarget::Cgroup { .. }) => self
-                .wrong_type(prog, errno)
+                .wrong_type(prog)
                 .or_else(|| diagnose::for_prog_of_link(prog.as_fd(), self.attach_type())),
             // The type of a program does not say whether it can replace a function.
             (_, LinkTarget::Tracing { .. }) if self.replaced_function().is_some() => None,
-            _ => self.wrong_type(prog, errno),
+            (Errno::INVAL, _) => self.wrong_type(prog),
+            _ => None,
         }
     }
 
-    fn wrong_type(&self, prog: &Prog, errno: Errno) -> Option<Cause> {
-        let is_it = errno == Errno::INVAL;
-        is_it
-            .then(|| prog_types::check_new_link(prog.as_fd(), self))
-            .flatten()
+    fn wrong_type(&self, prog: &Prog) -> Option<Cause> {
+        prog_types::check_new_link(prog.as_fd(), self)
     }
 
     #[cold]
@@ -278,7 +278,7 @@ impl LinkSpec<'_> {
         }
     }
 
-    /// The program and the id of its function, for [`freplace`](Self::freplace).
+    /// Returns the program and the id of its function for [`freplace`](Self::freplace).
     fn replaced_function(&self) -> Option<(BorrowedFd<'_>, u32)> {
         match (self.target, self.operand) {
             (LinkTarget::Tracing { btf_id, .. }, Operand::Object(prog)) => Some((prog, btf_id)),

@@ -1,4 +1,4 @@
-//! Links: what they are, how they are made, updated and detached.
+//! Links: specifications, creation, updates and detachment.
 
 mod create;
 mod position;
@@ -27,30 +27,36 @@ pub use position::{Anchor, IterTask, Position, XdpFlags};
 pub use spec::LinkSpec;
 
 impl Link {
-    /// `BPF_LINK_UPDATE`: puts `new` in the place of the program that the link holds, without a
-    /// moment between them. Linux 5.7.
+    /// Replaces the program that the link holds, without a moment in which none is attached:
+    /// `BPF_LINK_UPDATE`. Linux 5.7.
     ///
-    /// Of a control group's link the kernel compares no more than the programs' types: it would put a
-    /// program for `BPF_CGROUP_INET4_BIND` in the place of one for `BPF_CGROUP_INET4_CONNECT`, which
-    /// [`LinkSpec::create`] is refused. So it is asked before, by a `BPF_LINK_CREATE` at no group, whether
-    /// `new` may be attached in the link's way. It does not answer where `new` is of type cgroup_skb and
-    /// this thread lacks `CAP_NET_ADMIN`, nor where a seccomp filter stands in the way; there what is
-    /// compared is the kernel's. Two syscalls, three of a control group's link.
+    /// Takes two syscalls, or three for the link of a control group.
+    ///
+    /// # Control groups
+    ///
+    /// For the link of a control group the kernel compares only the program types. It would accept a
+    /// program for `BPF_CGROUP_INET4_BIND` in place of one for `BPF_CGROUP_INET4_CONNECT`, which
+    /// [`LinkSpec::create`] rejects. So this method first tests with a `BPF_LINK_CREATE` without a target
+    /// whether `new` has the right attach type. The test is inconclusive, and the update goes ahead, if a
+    /// seccomp filter is active, or if `new` is of type cgroup_skb and this thread lacks `CAP_NET_ADMIN`.
     ///
     /// # Errors
     ///
-    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink): [`WrongProgType`](Cause::WrongProgType) (EINVAL) where `new` is of another
-    /// type; EINVAL of XDP and maps of sockets where it was loaded with another `expected_attach_type`
-    /// than the program that the link holds, and of iterators also for something else: the kernel
-    /// compares that and tells it of no program, so no cause is named. aya and libbpf set
-    /// [`AttachType::XDP`]; a program that [`ProgSpec`](crate::ProgSpec) was told nothing for has 0;
-    /// [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) of a control group's link where it is of the same
-    /// type and for another way;
-    /// EEXIST of TCX and netkit where `new` is attached there already, by another link;
-    /// [`UnsupportedType`](Cause::UnsupportedType) (EINVAL, EOPNOTSUPP) where the link's type has no updates, as
-    /// tracing, raw tracepoints, perf events and netfilter;
-    /// [`Detached`](Cause::Detached) (ENOLINK) where the link was detached or what it was
-    /// attached to is gone.
+    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink):
+    ///
+    /// | Cause | Condition |
+    /// |---|---|
+    /// | [`WrongProgType`](Cause::WrongProgType) (EINVAL) | `new` has another program type |
+    /// | [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) | control group: `new` was loaded for another attach type |
+    /// | EINVAL | XDP, sockmap: `new` was loaded with another `expected_attach_type` than the current program |
+    /// | EINVAL | iterator: as for XDP, or `new` was loaded for other objects |
+    /// | EEXIST | TCX, netkit: another link has attached `new` at the same target |
+    /// | [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) | links of this type have no updates, such as tracing, raw tracepoints, perf events and netfilter |
+    /// | [`Detached`](Cause::Detached) (ENOLINK) | the link was detached, or its target is gone |
+    ///
+    /// The kernel does not report the `expected_attach_type` of a program, so the third row has no cause. aya
+    /// and libbpf load XDP programs with [`AttachType::XDP`]; [`ProgSpec`](crate::ProgSpec) loads with 0
+    /// unless the caller sets it.
     ///
     /// # Examples
     ///
@@ -68,7 +74,7 @@ impl Link {
         self.update_fds(new.as_fd(), None)
     }
 
-    /// As [`update`](Self::update), of a link whose info is known.
+    /// As [`update`](Self::update), for a caller that has the info.
     pub(crate) fn update_known(&self, info: &LinkInfo, new: &Prog) -> Result<()> {
         self.check_target(info, new)?;
         self.update_fds(new.as_fd(), None)
@@ -77,7 +83,7 @@ impl Link {
     fn check_loaded_for(&self, new: &Prog) -> Result<()> {
         match self.info() {
             Ok(info) => self.check_target(&info, new),
-            // The update has an errno for it.
+            // The update will fail as well.
             Err(_) => Ok(()),
         }
     }
@@ -96,11 +102,13 @@ impl Link {
         }
     }
 
-    /// `BPF_LINK_UPDATE` with `BPF_F_REPLACE`: only if the link still holds `old`. Linux 5.7.
+    /// Replaces the program that the link holds only if it is still `old`: `BPF_LINK_UPDATE` with
+    /// `BPF_F_REPLACE`. Linux 5.7.
     ///
     /// # Errors
     ///
-    /// As [`update`](Self::update), and [`UnexpectedProgram`](Cause::UnexpectedProgram) (EPERM).
+    /// As [`update`](Self::update), and [`UnexpectedProgram`](Cause::UnexpectedProgram) (EPERM) if the link
+    /// holds another program.
     ///
     /// # Examples
     ///
@@ -113,7 +121,7 @@ impl Link {
     /// let new = Prog::open("/sys/fs/bpf/filter_2")?;
     /// if let Err(error) = link.update_from(&new, &old) {
     ///     match error.cause() {
-    ///         Some(Cause::UnexpectedProgram { prog_id }) => println!("program {prog_id} was faster"),
+    ///         Some(Cause::UnexpectedProgram { prog_id }) => println!("the link already holds program {prog_id}"),
     ///         _ => return Err(error),
     ///     }
     /// }
@@ -124,16 +132,20 @@ impl Link {
         self.update_fds(new.as_fd(), Some(old.as_fd()))
     }
 
-    /// `BPF_LINK_UPDATE` of a link that holds a map of type
-    /// [`STRUCT_OPS`](crate::MapType::STRUCT_OPS): the programs in `new` take the places of those in the
-    /// map that it holds. `new_map_fd`: Linux 6.4.
+    /// Replaces the struct_ops map that the link holds, and so the programs of the map: `BPF_LINK_UPDATE`.
+    /// `new_map_fd`: Linux 6.4.
     ///
     /// # Errors
     ///
-    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink): EINVAL where the link holds no map, where `new` is no such, was created
-    /// without [`LINK`](crate::types::MapFlags::LINK), has no programs yet or is of another struct, and where the
-    /// struct's own rules say so: congestion control keeps its name; EOPNOTSUPP where the struct cannot
-    /// be updated; [`Detached`](Cause::Detached) (ENOLINK).
+    /// [`Operation::UpdateLink`](crate::error::Operation::UpdateLink):
+    ///
+    /// | Cause | Condition |
+    /// |---|---|
+    /// | EINVAL | the link holds no map |
+    /// | EINVAL | `new` is no map of type [`STRUCT_OPS`](crate::MapType::STRUCT_OPS), was created without [`LINK`](crate::types::MapFlags::LINK), has no programs yet or is of another struct |
+    /// | EINVAL | a rule of the struct forbids it: congestion control must keep its name |
+    /// | EOPNOTSUPP | the struct cannot be updated |
+    /// | [`Detached`](Cause::Detached) (ENOLINK) | the link was detached |
     ///
     /// # Examples
     ///
@@ -150,22 +162,29 @@ impl Link {
         self.update_fds(new.map_fd(), None)
     }
 
-    /// `BPF_LINK_UPDATE` with `BPF_F_REPLACE`, as [`update_map`](Self::update_map): only if the link still
-    /// holds `old`. `old_map_fd`: Linux 6.4.
+    /// Replaces the struct_ops map that the link holds only if it is still `old`: `BPF_LINK_UPDATE` with
+    /// `BPF_F_REPLACE`. `old_map_fd`: Linux 6.4.
     ///
     /// # Errors
     ///
-    /// As [`update_map`](Self::update_map), and [`UnexpectedMap`](Cause::UnexpectedMap) (EPERM).
+    /// As [`update_map`](Self::update_map), and [`UnexpectedMap`](Cause::UnexpectedMap) (EPERM) if the link
+    /// holds another map.
     pub fn update_map_from(&self, new: &impl AsMap, old: &impl AsMap) -> Result<()> {
         self.update_fds(new.map_fd(), Some(old.map_fd()))
     }
 
     fn update_fds(&self, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Result<()> {
-        sys::link_update(self.as_fd(), new, old).map_err(|errno| self.not_updated(errno, new, old))
+        sys::link_update(self.as_fd(), new, old)
+            .map_err(|errno| self.update_failed(errno, new, old))
     }
 
     #[cold]
-    fn not_updated(&self, errno: Errno, new: BorrowedFd<'_>, old: Option<BorrowedFd<'_>>) -> Error {
+    fn update_failed(
+        &self,
+        errno: Errno,
+        new: BorrowedFd<'_>,
+        old: Option<BorrowedFd<'_>>,
+    ) -> Error {
         let info = self.info().ok();
         let cause = match (errno, &info) {
             (Errno::NOLINK, _) => Some(Cause::Detached),
@@ -197,14 +216,16 @@ impl Link {
         Error::new(Operation::UpdateLink, reason).of(Subject::link(id))
     }
 
-    /// `BPF_LINK_DETACH`: detaches the program now, whoever else has the link. The link and its
-    /// pins stay, defunct; to detach it again is no error. Linux 5.9.
+    /// Detaches the program at once, even if other processes hold the link: `BPF_LINK_DETACH`. Linux 5.9.
+    ///
+    /// The link and its pins stay, but are defunct. Detaching again succeeds.
     ///
     /// # Errors
     ///
-    /// [`Operation::DetachLink`](crate::error::Operation::DetachLink): [`UnsupportedType`](Cause::UnsupportedType) (EOPNOTSUPP) where only the last descriptor
-    /// and pin of a link of this type detach it: tracing, raw tracepoints, iterators, perf events,
-    /// kprobes and uprobes, and struct_ops before Linux 6.11.
+    /// [`Operation::DetachLink`](crate::error::Operation::DetachLink) with
+    /// [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP): a link of this type is only detached with its last
+    /// descriptor and pin. These are tracing, raw tracepoints, iterators, perf events, kprobes and
+    /// uprobes, and struct_ops before Linux 6.11.
     ///
     /// # Examples
     ///
@@ -218,11 +239,11 @@ impl Link {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn detach(&self) -> Result<()> {
-        sys::link_detach(self.as_fd()).map_err(|errno| self.not_detached(errno))
+        sys::link_detach(self.as_fd()).map_err(|errno| self.detach_failed(errno))
     }
 
     #[cold]
-    fn not_detached(&self, errno: Errno) -> Error {
+    fn detach_failed(&self, errno: Errno) -> Error {
         let info = self.info().ok();
         let cause = match (errno, &info) {
             (Errno::OPNOTSUPP, Some(info)) => {
@@ -236,13 +257,14 @@ impl Link {
             .of(Subject::link(info.map(|info| info.id)))
     }
 
-    /// `BPF_ITER_CREATE`: starts the iterator. What is read is what its program writes. Linux 5.8.
+    /// Starts the iterator and returns a file with the output of its program: `BPF_ITER_CREATE`. Linux 5.8.
     ///
-    /// The file keeps the link; a pin of the link is opened and read in the same way.
+    /// The file keeps the link alive. Opening a pin of the link as a file does the same.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateIter`](crate::error::Operation::CreateIter): [`UnsupportedType`](Cause::UnsupportedType) (EINVAL).
+    /// [`Operation::CreateIter`](crate::error::Operation::CreateIter) with
+    /// [`NotAnIterator`](Cause::NotAnIterator) (EINVAL) for a link of another type.
     ///
     /// # Examples
     ///
@@ -275,17 +297,18 @@ impl Link {
         }
     }
 
-    /// The name of what it is attached to: of a raw tracepoint, or of what an iterator goes through,
-    /// such as "bpf_map_elem"; None of another type of link. `struct bpf_link_info`: Linux 5.8.
+    /// Returns the name of a raw tracepoint, or of the objects of an iterator, such as "bpf_map_elem". None
+    /// for other types of links. `struct bpf_link_info`: Linux 5.8.
     ///
     /// # Errors
     ///
-    /// [`Operation::Info`](crate::error::Operation::Info) as [`info`](Self::info); ENOSPC where the name has 512 bytes or more.
+    /// [`Operation::Info`](crate::error::Operation::Info) as [`info`](Self::info), or with ENOSPC if the name
+    /// has 512 bytes or more.
     pub fn target_name(&self) -> Result<Option<String>> {
-        let mut room = [0; 512];
-        match sys::link_name(self.as_fd(), &mut room) {
+        let mut buffer = [0; 512];
+        match sys::link_name(self.as_fd(), &mut buffer) {
             Ok(()) => {
-                let name = CStr::from_bytes_until_nul(&room).unwrap_or_default();
+                let name = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
                 Ok(Some(name.to_string_lossy().into_owned()))
             }
             Err(Errno::INVAL) => Ok(None),
@@ -293,12 +316,13 @@ impl Link {
         }
     }
 
-    /// `BPF_LINK_CREATE` of a map of type [`STRUCT_OPS`](crate::MapType::STRUCT_OPS) that was created
-    /// with `BPF_F_LINK`: its programs take their places until the link dies. Linux 6.4.
+    /// Attaches the programs of a struct_ops map until the link dies: `BPF_LINK_CREATE`. Linux 6.4.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink): EINVAL where the map is no such, or the kernel does not know of it.
+    /// [`Operation::CreateLink`](crate::error::Operation::CreateLink) with EINVAL: the map is not of type
+    /// [`STRUCT_OPS`](crate::MapType::STRUCT_OPS) or was created without `BPF_F_LINK`, or the kernel does not
+    /// support it.
     pub fn of_struct_ops(map: &impl AsMap) -> Result<Self> {
         match sys::link_create_struct_ops(map.map_fd()) {
             Ok(fd) => Ok(Self::from_proven_fd(fd)),
@@ -314,7 +338,8 @@ impl Link {
     }
 }
 
-/// Of types newer than this library nobody knows; a driver may refuse what its type has.
+/// Returns whether links of this type cannot be detached. False for unknown types, and a driver may still
+/// refuse.
 fn has_no_detach(link_type: LinkType) -> bool {
     matches!(
         link_type,
@@ -329,7 +354,7 @@ fn has_no_detach(link_type: LinkType) -> bool {
     )
 }
 
-/// Of types newer than this library nobody knows.
+/// Returns whether links of this type cannot be updated. False for unknown types.
 pub(crate) fn has_no_update(link_type: LinkType) -> bool {
     matches!(
         link_type,

@@ -1,4 +1,4 @@
-//! Options of a link that choose among several programs at one target.
+//! The position of a link among the programs at its target, and other options.
 
 use std::os::fd::AsFd;
 
@@ -13,40 +13,66 @@ use crate::sys::NonZeroFd;
 use super::Link;
 
 bitflags! {
-    /// `XDP_FLAGS_*`: the mode in which a device runs an XDP program. Without any, the driver's own
-    /// mode if it has one. Bits that a newer kernel knows are kept. A link takes mode bits only
-    /// (EINVAL for others).
+    /// The mode in which a device runs an XDP program: `XDP_FLAGS_*`.
+    ///
+    /// Without a flag, the device uses driver mode if its driver has one. A link accepts only mode bits
+    /// (EINVAL for others). Unknown bits are kept, for newer kernels.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct XdpFlags: u32 {
-        /// `XDP_FLAGS_SKB_MODE`: the generic mode, which every device has.
+        /// `XDP_FLAGS_SKB_MODE`: generic mode, which every device has.
         const SKB_MODE = 1 << 1;
-        /// `XDP_FLAGS_DRV_MODE`: the driver's.
+        /// `XDP_FLAGS_DRV_MODE`: driver mode.
         const DRV_MODE = 1 << 2;
-        /// `XDP_FLAGS_HW_MODE`: the device's own.
+        /// `XDP_FLAGS_HW_MODE`: the program runs on the device itself.
         const HW_MODE = 1 << 3;
         const _ = !0;
     }
 }
 
-/// The position among the programs at the same target: `BPF_F_BEFORE`, `BPF_F_AFTER`. Linux 6.6.
+/// The position of a program among the others at the same target: `BPF_F_BEFORE`, `BPF_F_AFTER`. Linux 6.6.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::link::Position;
+/// use bpf_pin::types::AttachType;
+/// use bpf_pin::{LinkSpec, Prog};
+///
+/// let prog = Prog::open("/sys/fs/bpf/count")?;
+/// let link = LinkSpec::tcx(2, AttachType::TCX_INGRESS).position(Position::First).create(&prog)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Position<'a> {
-    /// Before all others.
+    /// Before all other programs.
     First,
-    /// After all others.
+    /// After all other programs.
     Last,
-    /// Right before this one.
+    /// Directly before this program.
     Before(Anchor<'a>),
-    /// Right after this one.
+    /// Directly after this program.
     After(Anchor<'a>),
 }
 
-/// A program or link at the same target, which a [`Position`] refers to.
+/// The program or link at the same target that a [`Position`] refers to.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::link::{Anchor, Position};
+/// use bpf_pin::types::AttachType;
+/// use bpf_pin::{LinkSpec, Prog};
+///
+/// let (filter, count) = (Prog::open("/sys/fs/bpf/filter")?, Prog::open("/sys/fs/bpf/count")?);
+/// let position = Position::Before(Anchor::Prog(&filter));
+/// let link = LinkSpec::tcx(2, AttachType::TCX_INGRESS).position(position).create(&count)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Anchor<'a> {
     /// `BPF_F_LINK`: the program of this link.
     Link(&'a Link),
-    /// This program. EINVAL for a control group, where a link's position refers to a link.
+    /// This program. EINVAL for a control group, where the anchor must be a link.
     Prog(&'a Prog),
     /// `BPF_F_LINK`, `BPF_F_ID`: the program of the link with this id.
     LinkId(u32),
@@ -71,7 +97,7 @@ impl<'a> Position<'a> {
         side | of_anchor
     }
 
-    /// The anchor as a number. A descriptor is never 0, which stands for no anchor.
+    /// The anchor as a number. 0 is no anchor, so a descriptor is never 0.
     pub(super) fn relative(&self) -> Result<Relative<'a>, Errno> {
         let (Self::Before(anchor) | Self::After(anchor)) = *self else {
             return Ok(Relative::Id(0));
@@ -85,7 +111,7 @@ impl<'a> Position<'a> {
     }
 }
 
-/// The anchor as the kernel takes it. Keeps the descriptor open.
+/// The descriptor or id of the anchor. Keeps the descriptor open.
 pub(super) enum Relative<'a> {
     Fd(NonZeroFd<'a>),
     Id(u32),
@@ -100,7 +126,19 @@ impl Relative<'_> {
     }
 }
 
-/// The iterator visits the resources of one task. Linux 6.1.
+/// The task for [`LinkSpec::iter_task`](super::LinkSpec::iter_task). Linux 6.1.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::link::IterTask;
+/// use bpf_pin::{LinkSpec, Prog};
+///
+/// let lists_files = Prog::open("/sys/fs/bpf/lists_files")?;
+/// let link = LinkSpec::iter_task(IterTask::Pid(1)).create(&lists_files)?;
+/// let files = std::io::read_to_string(link.iter()?);
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum IterTask {
     /// One thread.

@@ -1,4 +1,4 @@
-//! Which types of program each attach type takes.
+//! The program types that each attach type accepts.
 
 use std::os::fd::BorrowedFd;
 
@@ -12,7 +12,7 @@ use crate::types::{AttachType, Kind, ProgType};
 use super::LinkSpec;
 use crate::types::LinkTarget;
 
-/// EINVAL when a link was created: whether the target takes no program of this type.
+/// Explains EINVAL of a new link: the target accepts no program of this type.
 #[cold]
 pub(super) fn check_new_link(prog: BorrowedFd<'_>, spec: &LinkSpec<'_>) -> Option<Cause> {
     let attach_type = spec.attach_type();
@@ -27,7 +27,7 @@ pub(super) fn check_new_link(prog: BorrowedFd<'_>, spec: &LinkSpec<'_>) -> Optio
     check_prog(prog, attach_type, takes)
 }
 
-/// EINVAL when a link was updated: whether links to its target hold no program of this type.
+/// Explains EINVAL of an update: links to this target hold no program of this type.
 #[cold]
 pub(super) fn check_update(prog: BorrowedFd<'_>, target: &LinkTarget) -> Option<Cause> {
     let has_one_type = matches!(
@@ -52,14 +52,14 @@ fn check_prog(
     attach_type: AttachType,
     takes: &'static [ProgType],
 ) -> Option<Cause> {
-    // A map's info has another layout.
+    // The info of a map has another layout.
     let prog_id = proof::identity(prog)
         .ok()
         .filter(|it| it.kind == Kind::Prog)?
         .id;
     let info: abi::bpf_prog_info = sys::info(prog).ok()?;
     let found = ProgType(info.r#type);
-    // An extension is attached to what it was loaded for, whatever the attach type.
+    // An extension is attached to the program it was loaded for, with any attach type.
     let is_taken = takes.contains(&found) || found == ProgType::EXT;
     (!is_taken).then_some(Cause::WrongProgType {
         prog_id,

@@ -1,4 +1,4 @@
-//! The arguments of a new link.
+//! The target and options of a new link.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,12 +14,15 @@ use crate::types::{AttachType, CgroupIterOrder};
 use super::position::{IterTask, Position, XdpFlags};
 use crate::types::LinkTarget;
 
-/// The arguments of `BPF_LINK_CREATE` or `BPF_RAW_TRACEPOINT_OPEN`: the target of a program and how it is attached.
+/// The target of a program and how it is attached: the arguments of `BPF_LINK_CREATE` or
+/// `BPF_RAW_TRACEPOINT_OPEN`.
 ///
-/// The setters check nothing. [`create`](Self::create) rejects an option that the target does not have.
+/// A constructor names the target, setters add options, and [`create`](Self::create) attaches a program.
+/// The setters check nothing; `create` rejects an option that the target does not have.
 ///
-/// Not supported: many functions of the kernel by their BTF ids (`BPF_TRACE_FENTRY_MULTI` and similar). The
-/// arm is [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
+/// Not supported: several kernel functions by their BTF ids (`BPF_TRACE_FENTRY_MULTI` and similar). The
+/// struct for them is
+/// [`bpf_attr_link_create_tracing_multi`](bpf_pin_sys::bpf_attr_link_create_tracing_multi).
 ///
 /// # Examples
 ///
@@ -36,7 +39,7 @@ use crate::types::LinkTarget;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct LinkSpec<'a> {
-    /// The target as far as numbers name it; what `operand` names is 0.
+    /// The numbers of the target. Those that `operand` stands for are 0.
     pub(super) target: LinkTarget,
     pub(super) operand: Operand<'a>,
     pub(super) flags: u32,
@@ -48,13 +51,13 @@ pub struct LinkSpec<'a> {
     pub(super) session: bool,
 }
 
-/// What names the target, if it is not a number.
+/// The part of the target that is not a number.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Operand<'a> {
     None,
-    /// The directory of a control group, the file of a network namespace, or a perf event.
+    /// The directory of a control group, the file of a network namespace or a perf event.
     File(BorrowedFd<'a>),
-    /// A map, or the program that has a function.
+    /// A map, or the program of a function.
     Object(BorrowedFd<'a>),
     Tracepoint(&'a CStr),
     Functions(Functions<'a>),
@@ -62,10 +65,10 @@ pub(super) enum Operand<'a> {
 }
 
 impl<'a> LinkSpec<'a> {
-    /// A control group, by a descriptor of its directory in a cgroup2 file system, which others may
-    /// have attached programs to, too. Linux 5.7.
+    /// A control group, by a descriptor of its directory in a cgroup2 file system. Linux 5.7.
     ///
-    /// Of a cgroup v1, of another file system's directory or of a file: EBADF.
+    /// Programs that are attached there already stay. Any other descriptor, such as a directory of
+    /// cgroup v1, fails with EBADF.
     pub fn cgroup(cgroup: &'a impl AsFd, attach_type: AttachType) -> Self {
         let target = LinkTarget::Cgroup {
             cgroup_id: 0,
@@ -74,8 +77,10 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::File(cgroup.as_fd()))
     }
 
-    /// A network namespace, by a descriptor of a file such as /proc/self/ns/net: its flow
-    /// dissector (Linux 5.8) or its socket look-up ([`AttachType::SK_LOOKUP`], Linux 5.9).
+    /// A network namespace, by a descriptor of a file such as /proc/self/ns/net.
+    ///
+    /// The attach type is that of its flow dissector (Linux 5.8) or of its socket look-up
+    /// ([`AttachType::SK_LOOKUP`], Linux 5.9).
     pub fn netns(netns: &'a impl AsFd, attach_type: AttachType) -> Self {
         let target = LinkTarget::Netns {
             netns_ino: 0,
@@ -84,22 +89,25 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::File(netns.as_fd()))
     }
 
-    /// `BPF_XDP`: a network device's driver, by the device's index. Linux 5.9.
+    /// `BPF_XDP`: the driver of a network device, by the index of the device in this thread's network
+    /// namespace. Linux 5.9.
     ///
-    /// The index is in `/sys/class/net/NAME/ifindex`, and if_nametoindex(3) tells it: that of this
-    /// thread's network namespace.
+    /// `if_nametoindex(3)` and `/sys/class/net/NAME/ifindex` return the index.
     ///
-    /// A device has one link in a mode, and one of the driver's mode and the generic one. The link
-    /// takes another program by [`Link::update`](super::Link::update) only if both were loaded with the same
-    /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type), else EINVAL: aya and libbpf set
-    /// [`AttachType::XDP`], and [`ProgSpec`](crate::ProgSpec) sets what it is told.
+    /// A device has one link per mode, and only one of driver mode and generic mode.
+    /// [`Link::update`](super::Link::update) fails with EINVAL unless both programs were loaded with the same
+    /// [`expected_attach_type`](crate::ProgSpec::expected_attach_type). aya and libbpf load with
+    /// [`AttachType::XDP`]; [`ProgSpec`](crate::ProgSpec) loads with 0 unless the caller sets it.
     pub fn xdp(ifindex: u32) -> Self {
         Self::new(LinkTarget::Xdp { ifindex }, Operand::None)
     }
 
-    /// Traffic control of a network device, by the device's index: [`AttachType::TCX_INGRESS`] or
-    /// [`AttachType::TCX_EGRESS`], behind what is attached already. Linux 6.6, before which
-    /// [`create`](Self::create) says [`Unsupported`](crate::error::Cause::Unsupported) (EINVAL).
+    /// The traffic control of a network device, by its index: [`AttachType::TCX_INGRESS`] or
+    /// [`AttachType::TCX_EGRESS`]. The program runs after those that are attached already, unless it gets a
+    /// [`position`](Self::position).
+    ///
+    /// Linux 6.6. On an older kernel [`create`](Self::create) fails with
+    /// [`Unsupported`](crate::error::Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
         let target = LinkTarget::Tcx {
             ifindex,
@@ -108,8 +116,9 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::None)
     }
 
-    /// A netkit device, by the index of its primary end: `BPF_NETKIT_PRIMARY` or `BPF_NETKIT_PEER`,
-    /// behind what is attached already. Linux 6.7.
+    /// A netkit device, by the index of its primary end: `BPF_NETKIT_PRIMARY` or `BPF_NETKIT_PEER`. The
+    /// program runs after those that are attached already, unless it gets a [`position`](Self::position).
+    /// Linux 6.7.
     pub fn netkit(ifindex: u32, attach_type: AttachType) -> Self {
         let target = LinkTarget::Netkit {
             ifindex,
@@ -118,8 +127,9 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::None)
     }
 
-    /// A map of sockets: [`AttachType::SK_MSG_VERDICT`], [`AttachType::SK_SKB_VERDICT`] and their
-    /// like. `BPF_LINK_TYPE_SOCKMAP`: Linux 6.10.
+    /// A sockmap or sockhash: [`AttachType::SK_MSG_VERDICT`], [`AttachType::SK_SKB_VERDICT`],
+    /// [`AttachType::SK_SKB_STREAM_PARSER`] or [`AttachType::SK_SKB_STREAM_VERDICT`].
+    /// `BPF_LINK_TYPE_SOCKMAP`: Linux 6.10.
     pub fn sockmap(map: &'a impl AsMap, attach_type: AttachType) -> Self {
         let target = LinkTarget::Sockmap {
             map_id: 0,
@@ -128,17 +138,18 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::Object(map.map_fd()))
     }
 
-    /// What the program was loaded for, by its `attach_btf_id`: the way must be the
-    /// `expected_attach_type` that it was loaded with. `BPF_TRACE_FENTRY`, `BPF_TRACE_FEXIT`,
-    /// `BPF_TRACE_RAW_TP`: Linux 5.5. `BPF_MODIFY_RETURN`, `BPF_LSM_MAC`: Linux 5.7.
+    /// The kernel function, tracepoint or LSM hook that the program was loaded for, by its `attach_btf_id`.
     ///
-    /// By `BPF_RAW_TRACEPOINT_OPEN`, which every kernel has for these; with a
-    /// [`cookie`](Self::cookie) by `BPF_LINK_CREATE`. The same program is not attached twice (EBUSY).
+    /// The attach type must be the `expected_attach_type` of the program. `BPF_TRACE_FENTRY`,
+    /// `BPF_TRACE_FEXIT`, `BPF_TRACE_RAW_TP`: Linux 5.5. `BPF_MODIFY_RETURN`, `BPF_LSM_MAC`: Linux 5.7.
+    ///
+    /// Attaches with `BPF_RAW_TRACEPOINT_OPEN`, which every kernel has for these, or with `BPF_LINK_CREATE`
+    /// if there is a [`cookie`](Self::cookie). A program cannot be attached twice (EBUSY).
     pub fn tracing(attach_type: AttachType) -> Self {
         Self::new(LinkTarget::tracing(attach_type, 0), Operand::None)
     }
 
-    /// `BPF_RAW_TRACEPOINT_OPEN`: a tracepoint by its name, such as "sched_switch". Linux 4.17.
+    /// `BPF_RAW_TRACEPOINT_OPEN`: a raw tracepoint by its name, such as "sched_switch". Linux 4.17.
     pub fn raw_tracepoint(name: &'a CStr) -> Self {
         Self::new(
             LinkTarget::RawTracepoint { cookie: 0 },
@@ -146,42 +157,48 @@ impl<'a> LinkSpec<'a> {
         )
     }
 
-    /// `BPF_TRACE_ITER`: an iterator, through all that its program was loaded for. Linux 5.8.
+    /// `BPF_TRACE_ITER`: an iterator over all objects of the kind that its program was loaded for. Linux 5.8.
     ///
-    /// Its pin is a file to be read: each `open(2)` of it starts anew, as [`Link::iter`](super::Link::iter) does.
+    /// Its pin can be opened and read like a file. Each `open(2)` starts a new iteration, as
+    /// [`Link::iter`](super::Link::iter) does.
     pub fn iter() -> Self {
         Self::new(LinkTarget::ITER_ALL, Operand::None)
     }
 
-    /// An iterator through the elements of a map. Linux 5.9.
+    /// An iterator over the elements of a map. Linux 5.9.
     pub fn iter_map(map: &'a impl AsMap) -> Self {
         Self::new(LinkTarget::ITER_ALL, Operand::Object(map.map_fd()))
     }
 
-    /// An iterator through control groups, from this one on, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in
-    /// another order. Linux 6.1.
+    /// An iterator over control groups that starts at this one, in an order such as
+    /// `BPF_CGROUP_ITER_DESCENDANTS_PRE`. Linux 6.1.
     pub fn iter_cgroup(cgroup: &'a impl AsFd, order: CgroupIterOrder) -> Self {
-        let target = LinkTarget::iter_cgroup(0, order);
+        let target = LinkTarget::iter(0, order, 0, 0);
         Self::new(target, Operand::File(cgroup.as_fd()))
     }
 
-    /// An iterator through control groups, from the one with this id on, or from the root where that
-    /// is 0, `BPF_CGROUP_ITER_DESCENDANTS_PRE` or in another order. Linux 6.1.
+    /// An iterator over control groups that starts at the one with this id, or at the root if the id is 0,
+    /// in an order such as `BPF_CGROUP_ITER_DESCENDANTS_PRE`. Linux 6.1.
     pub fn iter_cgroup_id(cgroup_id: u64, order: CgroupIterOrder) -> Self {
-        Self::new(LinkTarget::iter_cgroup(cgroup_id, order), Operand::None)
+        Self::new(LinkTarget::iter(cgroup_id, order, 0, 0), Operand::None)
     }
 
-    /// An iterator through the resources of one task. Linux 6.1.
+    /// An iterator over the resources of one task, such as its open files. Linux 6.1.
     pub fn iter_task(task: IterTask) -> Self {
-        Self::new(LinkTarget::iter_task(task), Operand::None)
+        let (tid, pid) = match task {
+            IterTask::Tid(tid) => (tid, 0),
+            IterTask::Pid(pid) => (0, pid),
+        };
+        let target = LinkTarget::iter(0, CgroupIterOrder::UNSPEC, tid, pid);
+        Self::new(target, Operand::None)
     }
 
-    /// `target_btf_id`: the place of a function of another program, by the function's id in that
-    /// program's BTF. What takes it is of type [`EXT`](crate::types::ProgType::EXT) and was loaded for such a
-    /// function. Linux 5.10.
+    /// A function of another program, which a program of type [`EXT`](crate::types::ProgType::EXT)
+    /// replaces, by the function's id in the BTF of that program (`target_btf_id`). Linux 5.10.
     ///
-    /// Both functions are global, and alike in what they take and return; the target is compiled. A
-    /// function has one in its place (EBUSY). The kernel has no attach type for it, and looks at none.
+    /// The replacement was loaded for such a function. Both functions are global and have the same
+    /// signature, and the target program is JIT-compiled. A function has at most one replacement (EBUSY).
+    /// The kernel ignores the attach type.
     ///
     /// # Examples
     ///
@@ -207,7 +224,7 @@ impl<'a> LinkSpec<'a> {
         Self::new(function, Operand::Object(target.as_fd()))
     }
 
-    /// `BPF_PERF_EVENT`: an event of `perf_event_open(2)`, which is a kprobe, an uprobe, a tracepoint
+    /// `BPF_PERF_EVENT`: an event from `perf_event_open(2)`, which can be a kprobe, an uprobe, a tracepoint
     /// or a counter. Linux 5.15.
     pub fn perf_event(event: &'a impl AsFd) -> Self {
         let target = LinkTarget::PerfEvent {
@@ -217,14 +234,14 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::File(event.as_fd()))
     }
 
-    /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their names. Linux 5.18.
+    /// `BPF_TRACE_KPROBE_MULTI`: kernel functions, by their names. Linux 5.18.
     ///
-    /// [`flags`](Self::flags) are `BPF_F_KPROBE_MULTI_RETURN` or 0.
+    /// [`flags`](Self::flags) can be `BPF_F_KPROBE_MULTI_RETURN`.
     pub fn kprobe_multi(functions: &'a [&'a CStr]) -> Self {
         Self::kprobes(Functions::Names(functions))
     }
 
-    /// `BPF_TRACE_KPROBE_MULTI`: functions of the kernel by their addresses. Linux 5.18.
+    /// `BPF_TRACE_KPROBE_MULTI`: kernel functions, by their addresses. Linux 5.18.
     pub fn kprobe_multi_at(addresses: &'a [u64]) -> Self {
         Self::kprobes(Functions::Addresses(addresses))
     }
@@ -239,8 +256,8 @@ impl<'a> LinkSpec<'a> {
 
     /// `BPF_TRACE_UPROBE_MULTI`: probe points in an executable or library. Linux 6.6.
     ///
-    /// [`flags`](Self::flags) are `BPF_F_UPROBE_MULTI_RETURN` or 0. [`Uprobes::new`] is unsafe: the kernel
-    /// writes breakpoints into the code of every process that maps the file.
+    /// [`flags`](Self::flags) can be `BPF_F_UPROBE_MULTI_RETURN`. [`Uprobes::new`] is unsafe, because the
+    /// kernel writes breakpoints into the code of every process that maps the file.
     pub fn uprobe_multi(uprobes: Uprobes<'a>) -> Self {
         let target = LinkTarget::UprobeMulti {
             count: uprobes.len() as u32,
@@ -250,10 +267,11 @@ impl<'a> LinkSpec<'a> {
         Self::new(target, Operand::Uprobes(uprobes))
     }
 
-    /// `BPF_NETFILTER`: a hook of this thread's network namespace, by `NFPROTO_*` and `NF_INET_*`. One
-    /// priority has one function: the lower, the earlier. Linux 6.4.
+    /// `BPF_NETFILTER`: a netfilter hook of this thread's network namespace, by `NFPROTO_*` and `NF_INET_*`.
+    /// Linux 6.4.
     ///
-    /// [`flags`](Self::flags) are `BPF_F_NETFILTER_IP_DEFRAG` or 0.
+    /// Lower priorities run earlier, and each has at most one function.
+    /// [`flags`](Self::flags) can be `BPF_F_NETFILTER_IP_DEFRAG`.
     pub fn netfilter(pf: u32, hooknum: u32, priority: i32) -> Self {
         let target = LinkTarget::Netfilter {
             pf,
@@ -278,58 +296,66 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
-    /// `link_create.flags`, or the flags of the target's own arm. Their meaning depends on the target. The
-    /// flags of a [`position`](Self::position) are not among them.
+    /// Sets the flags of the target: `link_create.flags`, or those of its own struct.
+    ///
+    /// Their meaning depends on the target. [`position`](Self::position) sets its own flags.
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;
         self
     }
 
-    /// `XDP_FLAGS_*`, for [`xdp`](Self::xdp).
+    /// Sets the mode of [`xdp`](Self::xdp): `XDP_FLAGS_*`.
     pub fn xdp_flags(mut self, flags: XdpFlags) -> Self {
         self.xdp_flags = Some(flags);
         self
     }
 
-    /// `BPF_F_BEFORE`, `BPF_F_AFTER` and `relative_fd`: where among those that are attached already;
-    /// of `BPF_TCX_INGRESS` and its
-    /// like (Linux 6.6), `BPF_NETKIT_PRIMARY` and its like (Linux 6.7), and control groups.
+    /// Sets the position among the programs that are attached already: `BPF_F_BEFORE`, `BPF_F_AFTER` and
+    /// `relative_fd`.
+    ///
+    /// For `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` (Linux 6.6), `BPF_NETKIT_PRIMARY` and
+    /// `BPF_NETKIT_PEER` (Linux 6.7), and control groups.
     pub fn position(mut self, position: Position<'a>) -> Self {
         self.position = Some(position);
         self
     }
 
-    /// `expected_revision`: only if nobody has attached or detached anything there since it was of
-    /// this revision, which `BPF_PROG_QUERY` tells; else ESTALE. Of `BPF_TCX_INGRESS` and
-    /// its like (Linux 6.6), `BPF_NETKIT_PRIMARY` and its like (Linux 6.7), and control groups.
+    /// Attaches only if the programs of the target have not changed since this revision, and fails with
+    /// ESTALE otherwise: `expected_revision`.
+    ///
+    /// `BPF_PROG_QUERY` returns the revision. For `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` (Linux 6.6),
+    /// `BPF_NETKIT_PRIMARY` and `BPF_NETKIT_PEER` (Linux 6.7), and control groups.
     pub fn expected_revision(mut self, revision: u64) -> Self {
         self.expected_revision = revision;
         self
     }
 
-    /// A number that the program can ask for: of a perf event (`BPF_PERF_EVENT`: Linux 5.15), of
-    /// tracing and of a raw tracepoint.
+    /// Sets a number that the program can read with `bpf_get_attach_cookie`.
+    ///
+    /// For perf events (`BPF_PERF_EVENT`: Linux 5.15), tracing and raw tracepoints.
     pub fn cookie(mut self, cookie: u64) -> Self {
         self.cookie = Some(cookie);
         self
     }
 
-    /// A number for each function or place, in their order; of [`kprobe_multi`](Self::kprobe_multi)
-    /// and [`uprobe_multi`](Self::uprobe_multi).
+    /// Sets a cookie for each function or probe point, in their order.
+    ///
+    /// For [`kprobe_multi`](Self::kprobe_multi) and [`uprobe_multi`](Self::uprobe_multi).
     pub fn cookies(mut self, cookies: &'a [u64]) -> Self {
         self.cookies = Some(cookies);
         self
     }
 
-    /// `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13): the program runs
-    /// at the entry of a function, and at its return if it says so at the entry. For
-    /// [`kprobe_multi`](Self::kprobe_multi) and [`uprobe_multi`](Self::uprobe_multi).
+    /// Runs the program at the entry of each function, and also at its return unless the program declines it
+    /// at the entry: `BPF_TRACE_KPROBE_SESSION` (Linux 6.10), `BPF_TRACE_UPROBE_SESSION` (Linux 6.13).
+    ///
+    /// For [`kprobe_multi`](Self::kprobe_multi) and [`uprobe_multi`](Self::uprobe_multi).
     pub fn session(mut self) -> Self {
         self.session = true;
         self
     }
 
-    /// How the program is attached.
+    /// Returns the attach type.
     pub fn attach_type(&self) -> AttachType {
         match self.target {
             LinkTarget::KprobeMulti { .. } if self.session => AttachType::TRACE_KPROBE_SESSION,
@@ -338,7 +364,7 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
-    /// The target that a link of this spec will report. What is not known beforehand is 0.
+    /// Returns the target that a link of this spec will report. Unknown numbers are 0.
     pub(crate) fn expected_target(&self, prog: &Prog) -> Result<LinkTarget, Errno> {
         let mut target = self.target;
         let given = self.cookie.unwrap_or_default();
@@ -356,7 +382,7 @@ impl<'a> LinkSpec<'a> {
                 | LinkTarget::Tracing { obj_id: id, .. },
                 Operand::Object(fd),
             ) => *id = sys::object_id(fd)?,
-            // Such a link reports a name and no BTF.
+            // Such a link reports a name, and no BTF.
             (LinkTarget::Tracing { attach_type, .. }, _)
                 if *attach_type == AttachType::TRACE_RAW_TP =>
             {
@@ -366,7 +392,7 @@ impl<'a> LinkSpec<'a> {
                 let info = try_info(prog)?;
                 (*obj_id, *btf_id) = (info.attach_btf_obj_id, info.attach_btf_id);
             }
-            // A link at the peer reports the index of the other end.
+            // A link at the peer reports the index of the other end, which is unknown.
             (
                 LinkTarget::Netkit {
                     ifindex,
@@ -388,7 +414,7 @@ impl<'a> LinkSpec<'a> {
         Ok(target)
     }
 
-    /// The name that a link of this spec reports for its target.
+    /// Returns the target name that a link of this spec will report.
     pub(crate) fn target_name(&self) -> Option<&'a CStr> {
         match self.operand {
             Operand::Tracepoint(name) => Some(name),

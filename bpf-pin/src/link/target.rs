@@ -1,38 +1,18 @@
-//! What a link is asked to be attached to, and whether it is.
+//! Targets as a spec asks for them, and the comparison with those of a link.
+
+use std::mem::discriminant;
 
 use crate::types::{AttachType, CgroupIterOrder, LinkTarget};
 
-use super::position::IterTask;
-
 impl LinkTarget {
     /// An iterator without restrictions.
-    pub(super) const ITER_ALL: Self = Self::Iter {
-        map_id: 0,
-        cgroup_id: 0,
-        order: CgroupIterOrder::UNSPEC,
-        tid: 0,
-        pid: 0,
-    };
+    pub(super) const ITER_ALL: Self = Self::iter(0, CgroupIterOrder::UNSPEC, 0, 0);
 
-    pub(super) fn iter_cgroup(cgroup_id: u64, order: CgroupIterOrder) -> Self {
+    pub(super) const fn iter(cgroup_id: u64, order: CgroupIterOrder, tid: u32, pid: u32) -> Self {
         Self::Iter {
             map_id: 0,
             cgroup_id,
             order,
-            tid: 0,
-            pid: 0,
-        }
-    }
-
-    pub(super) fn iter_task(task: IterTask) -> Self {
-        let (tid, pid) = match task {
-            IterTask::Tid(tid) => (tid, 0),
-            IterTask::Pid(pid) => (0, pid),
-        };
-        Self::Iter {
-            map_id: 0,
-            cgroup_id: 0,
-            order: CgroupIterOrder::UNSPEC,
             tid,
             pid,
         }
@@ -47,7 +27,7 @@ impl LinkTarget {
         }
     }
 
-    /// How a program is attached here. `AttachType(0)` if the kernel has none for it.
+    /// The attach type for this target. `AttachType(0)` if the kernel has none.
     pub(super) fn attach_type(&self) -> AttachType {
         match *self {
             Self::RawTracepoint { .. } => AttachType::TRACE_RAW_TP,
@@ -68,7 +48,7 @@ impl LinkTarget {
         }
     }
 
-    /// The device, or 0.
+    /// The index of the network device, or 0.
     pub(super) fn ifindex(&self) -> u32 {
         match *self {
             Self::Xdp { ifindex } | Self::Tcx { ifindex, .. } | Self::Netkit { ifindex, .. } => {
@@ -78,7 +58,7 @@ impl LinkTarget {
         }
     }
 
-    /// Whether several programs are attached in an order.
+    /// Returns whether the target has several programs in an order.
     pub(super) fn is_ordered(&self) -> bool {
         matches!(
             self,
@@ -86,81 +66,95 @@ impl LinkTarget {
         )
     }
 
-    /// Whether a link that reports `found` has the target that `self` asks for, as far as both say
-    /// anything: a number that the kernel does not report is 0.
+    /// Returns whether a link that reports `found` has the target that `self` asks for. Numbers that the
+    /// kernel does not report are 0 in `found` and match any.
     pub(crate) fn matches(&self, found: &Self) -> bool {
-        let mut asked = *self;
-        match (&mut asked, *found) {
-            (Self::RawTracepoint { cookie }, Self::RawTracepoint { cookie: found }) => {
-                ignore_if_unreported(cookie, found);
-            }
-            (
-                Self::PerfEvent { event_type, cookie },
-                Self::PerfEvent {
-                    event_type: found,
-                    cookie: found_cookie,
-                },
-            ) => {
-                *event_type = found;
-                ignore_if_unreported(cookie, found_cookie);
-            }
-            (
-                Self::Tracing {
-                    obj_id,
-                    btf_id,
-                    cookie,
-                    ..
-                },
-                Self::Tracing {
-                    obj_id: found_obj,
-                    btf_id: found_btf,
-                    cookie: found_cookie,
-                    ..
-                },
-            ) => {
-                ignore_if_unknown(obj_id, found_obj);
-                ignore_if_unknown(btf_id, found_btf);
-                ignore_if_unreported(cookie, found_cookie);
-            }
-            // An iterator over everything differs from one over a part, except that no control group
-            // means the root.
-            (
-                Self::Cgroup { cgroup_id: id, .. } | Self::Iter { cgroup_id: id, .. },
-                Self::Cgroup {
-                    cgroup_id: found, ..
-                }
-                | Self::Iter {
-                    cgroup_id: found, ..
-                },
-            ) => ignore_if_unknown(id, found),
-            (
-                Self::Netns { netns_ino: id, .. }
-                | Self::Xdp { ifindex: id }
-                | Self::Tcx { ifindex: id, .. }
-                | Self::Netkit { ifindex: id, .. }
-                | Self::Sockmap { map_id: id, .. },
-                Self::Netns {
-                    netns_ino: found, ..
-                }
-                | Self::Xdp { ifindex: found }
-                | Self::Tcx { ifindex: found, .. }
-                | Self::Netkit { ifindex: found, .. }
-                | Self::Sockmap { map_id: found, .. },
-            ) => ignore_if_unknown(id, found),
-            // Without a count the kernel reports nothing about them.
-            (Self::KprobeMulti { .. }, Self::KprobeMulti { count: 0, .. })
-            | (Self::UprobeMulti { .. }, Self::UprobeMulti { count: 0, .. }) => return true,
-            // A process that has ended has no number any more.
-            (Self::UprobeMulti { pid, .. }, Self::UprobeMulti { pid: found, .. }) => {
-                ignore_if_unreported(pid, found);
-            }
-            _ => {}
+        if discriminant(self) != discriminant(found) {
+            return false;
         }
-        asked == *found
+        // An older kernel reports nothing about these.
+        if let Self::KprobeMulti { count: 0, .. } | Self::UprobeMulti { count: 0, .. } = found {
+            return true;
+        }
+        let (asked, found) = (self.numbers(), found.numbers());
+        let mut ids = asked.ids.into_iter().zip(found.ids);
+        asked.exact == found.exact
+            && ids.all(|(asked, found)| asked == found || asked == 0 || found == 0)
+            && (asked.reported == found.reported || found.reported == 0)
     }
 
-    /// What a person calls it.
-    pub(super) fn name(&self) -> &'static str {
+    fn numbers(&self) -> Numbers {
+        let (exact, ids, reported): ([u64; 4], [u64; 2], u64) = match *self {
+            Self::RawTracepoint { cookie } | Self::PerfEvent { cookie, .. } => {
+                ([0; 4], [0; 2], cookie)
+            }
+            Self::Tracing {
+                attach_type,
+                obj_id,
+                btf_id,
+                cookie,
+            } => {
+                let exact = [attach_type.0.into(), 0, 0, 0];
+                (exact, [obj_id.into(), btf_id.into()], cookie)
+            }
+            // No cgroup means the root, so it matches any.
+            Self::Iter {
+                map_id,
+                cgroup_id,
+                order,
+                tid,
+                pid,
+            } => {
+                let exact = [map_id.into(), order.0.into(), tid.into(), pid.into()];
+                (exact, [cgroup_id, 0], 0)
+            }
+            Self::Cgroup {
+                cgroup_id,
+                attach_type,
+            } => ([attach_type.0.into(), 0, 0, 0], [cgroup_id, 0], 0),
+            Self::Netns {
+                netns_ino: id,
+                attach_type,
+            }
+            | Self::Tcx {
+                ifindex: id,
+                attach_type,
+            }
+            | Self::Netkit {
+                ifindex: id,
+                attach_type,
+            }
+            | Self::Sockmap {
+                map_id: id,
+                attach_type,
+            } => ([attach_type.0.into(), 0, 0, 0], [id.into(), 0], 0),
+            Self::Xdp { ifindex } => ([0; 4], [ifindex.into(), 0], 0),
+            Self::KprobeMulti { count, flags } => ([count.into(), flags.into(), 0, 0], [0; 2], 0),
+            // A process that has ended has no id any more.
+            Self::UprobeMulti { count, flags, pid } => {
+                ([count.into(), flags.into(), 0, 0], [0; 2], pid.into())
+            }
+            Self::StructOps { map_id } => ([map_id.into(), 0, 0, 0], [0; 2], 0),
+            Self::Netfilter {
+                pf,
+                hooknum,
+                priority,
+                flags,
+            } => {
+                let exact = [pf.into(), hooknum.into(), priority as u64, flags.into()];
+                (exact, [0; 2], 0)
+            }
+            Self::Other => ([0; 4], [0; 2], 0),
+        };
+        Numbers {
+            exact,
+            ids,
+            reported,
+        }
+    }
+
+    /// The name of the target in messages.
+    pub(super) fn description(&self) -> &'static str {
         match self {
             Self::Cgroup { .. } => "cgroup",
             Self::Netns { .. } => "network namespace",
@@ -181,16 +175,11 @@ impl LinkTarget {
     }
 }
 
-/// What is asked for no longer counts if the kernel reports nothing. 0 asked for is a value.
-fn ignore_if_unreported<N: PartialEq + Default>(asked: &mut N, found: N) {
-    if found == N::default() {
-        *asked = found;
-    }
-}
-
-/// What is asked for no longer counts if either number is unknown.
-fn ignore_if_unknown<N: Copy + PartialEq + Default>(asked: &mut N, found: N) {
-    if *asked == N::default() || found == N::default() {
-        *asked = found;
-    }
+/// The numbers of a target by how they are compared.
+struct Numbers {
+    exact: [u64; 4],
+    /// Match if either is unknown, which is 0.
+    ids: [u64; 2],
+    /// Matches if the link reports 0. Asked for, 0 is a value.
+    reported: u64,
 }

@@ -1,5 +1,5 @@
-//! Checks of a spec before the kernel sees it: options that the target does not have, and numbers that
-//! the kernel would take for a descriptor.
+//! Rejects options that the target of a spec does not have, and numbers that the kernel would take for a
+//! descriptor.
 
 use bpf_pin_sys as abi;
 
@@ -11,7 +11,7 @@ use super::spec::Operand;
 use crate::types::LinkTarget;
 
 impl LinkSpec<'_> {
-    /// What [`create`](Self::create) rejects without a syscall.
+    /// Makes the checks of [`create`](Self::create) that need no syscall.
     pub(crate) fn check(&self) -> Result<()> {
         self.validate().map_err(|cause| self.error(cause.into()))
     }
@@ -68,12 +68,12 @@ impl LinkSpec<'_> {
     fn target_kind(&self) -> &'static str {
         match (self.target, self.operand) {
             (LinkTarget::Tracing { .. }, Operand::Object(_)) => "program's function",
-            (target, _) => target.name(),
+            (target, _) => target.description(),
         }
     }
 
-    /// `link_create.target_fd` is a descriptor or a device's index, depending on the attach type: an index
-    /// must not be taken for an unrelated descriptor.
+    /// Returns whether the target has this attach type. The kernel decides by the attach type whether
+    /// `link_create.target_fd` is a descriptor or a device index, and must not take one for the other.
     fn takes_attach_type(&self) -> bool {
         type A = AttachType;
         let attach_type = self.attach_type();
@@ -93,20 +93,18 @@ impl LinkSpec<'_> {
                     | A::SK_SKB_STREAM_VERDICT
                     | A::SK_SKB_VERDICT
             ),
-            LinkTarget::Tracing { .. } => {
-                let is_extension = matches!(self.operand, Operand::Object(_));
-                is_extension
-                    || matches!(
-                        attach_type,
-                        A::TRACE_RAW_TP
-                            | A::TRACE_FENTRY
-                            | A::TRACE_FEXIT
-                            | A::TRACE_FSESSION
-                            | A::MODIFY_RETURN
-                            | A::LSM_MAC
-                    )
-            }
-            // The others have one attach type each.
+            // For an extension the kernel ignores the attach type.
+            LinkTarget::Tracing { .. } if matches!(self.operand, Operand::Object(_)) => true,
+            LinkTarget::Tracing { .. } => matches!(
+                attach_type,
+                A::TRACE_RAW_TP
+                    | A::TRACE_FENTRY
+                    | A::TRACE_FEXIT
+                    | A::TRACE_FSESSION
+                    | A::MODIFY_RETURN
+                    | A::LSM_MAC
+            ),
+            // The other targets have one attach type each.
             _ => true,
         }
     }
@@ -116,7 +114,7 @@ impl LinkSpec<'_> {
         let is_ordered = self.target.is_ordered();
         let problem = |problem: String| Err(Cause::invalid("flags", problem));
         let what = match self.target {
-            // The kernel would then read descriptor 0.
+            // With these the kernel would read descriptor 0.
             _ if is_ordered && has(abi::BPF_F_LINK) => "BPF_F_LINK",
             _ if is_ordered && has(abi::BPF_F_REPLACE) => "BPF_F_REPLACE",
             // The kernel would take the descriptor of a position for an id.
@@ -137,7 +135,7 @@ impl LinkSpec<'_> {
     }
 }
 
-/// One element for each function or probe point, or none.
+/// Rejects a list that has neither one element for each function or probe point nor none.
 fn check_count(option: &'static str, found: usize, count: usize) -> Result<(), Cause> {
     if found == 0 || found == count {
         return Ok(());

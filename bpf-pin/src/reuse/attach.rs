@@ -19,17 +19,17 @@ use crate::types::{Identity, Kind};
 
 use super::retry::{Attempt, retry};
 
-/// A pinned link that holds the program, and what [`PinDir::open_or_attach`] did.
+/// A pinned link that holds the program, and the action that [`PinDir::open_or_attach`] took.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Attached<L> {
     /// The link that is pinned under the name.
     pub link: L,
-    /// What the call did.
+    /// The action that the call took.
     pub attachment: Attachment,
 }
 
-/// What [`PinDir::open_or_attach`] did.
+/// The action that [`PinDir::open_or_attach`] took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attachment {
@@ -204,7 +204,7 @@ struct StaleLink {
 enum StaleReason {
     /// Detached, or its target is gone.
     Defunct,
-    /// Of a type without updates.
+    /// The type has no updates.
     NoUpdate,
     /// A netfilter link with the right program. It may be detached or in another network namespace.
     Unknown,
@@ -426,7 +426,7 @@ impl AttachRequest<'_> {
     }
 }
 
-/// Whether a link was refused because another one occupies its target.
+/// Returns whether a link was refused because another one occupies its target.
 fn is_occupied(error: &Error) -> bool {
     match (error.operation(), error.subject()) {
         (Operation::CreateLink, Subject::AttachPoint { attach_type, .. }) => {

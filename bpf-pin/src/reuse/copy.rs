@@ -217,7 +217,7 @@ impl<'a, 'f> Copy<'a, 'f> {
         let any = ElemFlags::ANY;
         let written = self.new.update_batch(&chunk.keys, &chunk.values, any);
         self.normalize(&mut chunk.keys);
-        // Of a failed batch some may have been written.
+        // A failed batch may have written some of them.
         self.written.append(&mut chunk.keys);
         chunk.values.clear();
         written.map(drop)
@@ -309,7 +309,7 @@ fn clear_beyond_prefix(key: &mut [u8]) {
     }
 }
 
-/// Whether the entries are plain data, which a process can read and write.
+/// Returns whether the entries are plain data, which a process can read and write.
 fn has_plain_entries(map_type: MapType) -> bool {
     matches!(
         map_type,

@@ -263,7 +263,7 @@ impl PinDir {
         Ok(OpenedMap::done(new, MapOutcome::Resumed(migration)))
     }
 
-    /// Locks the name if it has a backup that no other process is working on, and opens the backup.
+    /// Locks the name if it has a backup and is not locked by another process, and opens the backup.
     ///
     /// Any error counts as no backup: the map that fits can be used all the same.
     fn lock_backup(&self, name: &Component, id: u32) -> Option<(ByteLock, Component, Map)> {

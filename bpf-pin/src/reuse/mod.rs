@@ -62,7 +62,7 @@ pub enum Reuse<'m, 'f> {
     CreateOnly,
 }
 
-/// A map that fits, and what [`PinDir::open_or_create`] did to get it.
+/// A map that fits, and the action that [`PinDir::open_or_create`] took to get it.
 ///
 /// A caller that takes only the map out of this never commits a migration: the old map stays pinned, and a
 /// later call returns it in [`MapOutcome::Resumed`].
@@ -71,11 +71,11 @@ pub enum Reuse<'m, 'f> {
 pub struct OpenedMap<M = Map> {
     /// The map that is pinned under the name.
     pub map: M,
-    /// What the call did.
+    /// The action that the call took.
     pub outcome: MapOutcome,
 }
 
-/// What [`PinDir::open_or_create`] did.
+/// The action that [`PinDir::open_or_create`] took.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MapOutcome {
@@ -311,7 +311,7 @@ fn identity(info: &MapInfo) -> Identity {
     Identity { kind, id }
 }
 
-/// Whether another process changed the name first.
+/// Returns whether another process changed the name first.
 fn lost_race(error: &Error) -> bool {
     if error.during().is_some() || !error.operation().is_of_name() {
         return false;
