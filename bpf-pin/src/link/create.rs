@@ -29,13 +29,13 @@ impl LinkSpec<'_> {
     ///
     /// | Cause | Condition |
     /// |---|---|
-    /// | [`WrongTarget`](Cause::WrongTarget), [`InvalidOption`](Cause::InvalidOption), [`NoDescriptor`](Cause::NoDescriptor) | the spec is invalid; no syscall was made |
+    /// | [`InvalidArgument`](Cause::InvalidArgument) | the spec is invalid; no syscall was made |
     /// | [`MissingCapability`](Cause::MissingCapability) (EPERM) | a capability is missing |
     /// | [`WrongProgType`](Cause::WrongProgType) (EINVAL) | the target accepts no program of this type |
     /// | [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) | control group: the program was loaded for another attach type |
     /// | [`Unsupported`](Cause::Unsupported) (EINVAL) | the kernel does not know the attach type, if that can be proven |
     /// | EINVAL | the program and the target do not match otherwise |
-    /// | [`NoDevice`](Cause::NoDevice) (ENODEV, EINVAL for XDP) | no such network device |
+    /// | [`NoTarget`](Cause::NoTarget) (ENODEV, EINVAL for XDP) | no such network device |
     /// | [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST) | the device has an XDP program, in the same mode or in the other one |
     /// | EEXIST | the device is part of a device with an XDP program |
     /// | EEXIST | TCX, netkit: the program is attached already |
@@ -43,8 +43,8 @@ impl LinkSpec<'_> {
     /// | EBUSY | tracing: the program is attached already |
     /// | E2BIG | the network namespace has a flow dissector |
     /// | ESTALE | the target has another revision |
-    /// | [`NotACgroup`](Cause::NotACgroup) (EBADF) | the descriptor is not of a cgroup2 directory |
-    /// | [`NoTracepoint`](Cause::NoTracepoint) (ENOENT) | no such tracepoint |
+    /// | [`WrongDescriptor`](Cause::WrongDescriptor) (EBADF) | the descriptor is not of a cgroup2 directory |
+    /// | [`NoTarget`](Cause::NoTarget) (ENOENT) | no such tracepoint |
     ///
     /// # References
     ///

@@ -51,7 +51,7 @@ impl Link {
     /// | EINVAL | XDP, sockmap: `new` was loaded with another `expected_attach_type` than the current program |
     /// | EINVAL | iterator: as for XDP, or `new` was loaded for other objects |
     /// | EEXIST | TCX, netkit: another link has attached `new` at the same target |
-    /// | [`NoUpdate`](Cause::NoUpdate) (EINVAL, EOPNOTSUPP) | links of this type have no updates, such as tracing, raw tracepoints, perf events and netfilter |
+    /// | [`UnsupportedType`](Cause::UnsupportedType) (EINVAL, EOPNOTSUPP) | links of this type have no updates, such as tracing, raw tracepoints, perf events and netfilter |
     /// | [`Detached`](Cause::Detached) (ENOLINK) | the link was detached, or its target is gone |
     ///
     /// The kernel does not report the `expected_attach_type` of a program, so the third row has no cause. aya
@@ -223,7 +223,7 @@ impl Link {
     /// # Errors
     ///
     /// [`Operation::DetachLink`](crate::error::Operation::DetachLink) with
-    /// [`NoDetach`](Cause::NoDetach) (EOPNOTSUPP): a link of this type is only detached with its last
+    /// [`UnsupportedType`](Cause::UnsupportedType) (EOPNOTSUPP): a link of this type is only detached with its last
     /// descriptor and pin. These are tracing, raw tracepoints, iterators, perf events, kprobes and
     /// uprobes, and struct_ops before Linux 6.11.
     ///
@@ -264,7 +264,7 @@ impl Link {
     /// # Errors
     ///
     /// [`Operation::CreateIter`](crate::error::Operation::CreateIter) with
-    /// [`NotAnIterator`](Cause::NotAnIterator) (EINVAL) for a link of another type.
+    /// [`UnsupportedType`](Cause::UnsupportedType) (EINVAL) for a link of another type.
     ///
     /// # Examples
     ///

@@ -9,10 +9,10 @@ use rustix::io::Errno;
 use crate::dir::PinDir;
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
+use crate::object::Prog;
 use crate::object::open_error;
 use crate::object::pin_at;
 use crate::path::Component;
-use crate::prog::Prog;
 use crate::types::Access;
 use crate::types::{AttachType, LinkType};
 use crate::types::{Identity, Kind};
@@ -129,7 +129,7 @@ impl PinDir {
     ///
     /// | Operation | Cause |
     /// |---|---|
-    /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere), [`AnotherTracepoint`](Cause::AnotherTracepoint); nothing was changed |
+    /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere); nothing was changed |
     /// | | as [`Link::update`], such as [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) for a control group if that can be proven; nothing was changed |
     /// | | EINVAL for XDP if the programs were loaded with different [`expected_attach_type`](crate::ProgSpec::expected_attach_type); nothing was changed |
     /// | [`Operation::CreateLink`] | as [`LinkSpec::create`] |
@@ -257,7 +257,7 @@ impl AttachRequest<'_> {
                 Ok(()) => Ok(Ok(Attachment::Updated { old_prog_id })),
                 Err(error) => match error.cause() {
                     Some(Cause::Detached) => Ok(Err(StaleReason::Defunct)),
-                    Some(Cause::NoUpdate { .. }) => Ok(Err(StaleReason::NoUpdate)),
+                    Some(Cause::UnsupportedType { .. }) => Ok(Err(StaleReason::NoUpdate)),
                     _ => Err(error),
                 },
             };

@@ -116,7 +116,7 @@ impl<'a, 'f> Copy<'a, 'f> {
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {
-                return Err(fail(Cause::NotCopied { map_type }));
+                return Err(fail(Cause::unsupported_map(map_type, "cannot be copied")));
             }
         }
         let (old, new) = (old.elements()?, new.elements()?);

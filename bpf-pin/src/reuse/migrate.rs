@@ -8,7 +8,7 @@ use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 use rustix::io::Errno;
 
 use crate::dir::{ByteLock, PinDir, backup_name};
-use crate::error::{Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result};
 use crate::map::{Map, MapInfo, MapSpec};
 use crate::path::Component;
 use crate::types::Access;
@@ -69,11 +69,11 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 ///
 /// | Cause | Condition |
 /// |---|---|
-/// | [`NotCopied`](Cause::NotCopied) | another map type |
+/// | [`UnsupportedType`](Cause::UnsupportedType) | another map type |
 /// | [`Size`](Cause::Size) | the types of the function differ in size from those of the maps |
 /// | [`PerCpu`](Cause::PerCpu) | the function has types, and one of the maps is per-CPU |
 /// | [`MaxEntries`](Cause::MaxEntries) (E2BIG, ENOSPC for a trie) | the new map is too small |
-/// | [`IndexBeyond`](Cause::IndexBeyond) (E2BIG) | the new array is too small |
+/// | [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG) | the new array is too small |
 /// | [`IterationAborted`](Cause::IterationAborted) | so many entries are deleted that no iteration ends |
 /// | [`MapAccess`](Cause::MapAccess) (EPERM) | the new map is asked for with [`RDONLY`](crate::types::MapFlags::RDONLY) |
 ///
@@ -83,7 +83,7 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// or thread is migrating the name, or still holds its [`Migration`], for longer than the
 /// [`patience`](Self::patience).
 ///
-/// [`Operation::Reuse`](crate::error::Operation::Reuse) with [`NameTooLong`](Cause::NameTooLong): the map
+/// [`Operation::Reuse`](crate::error::Operation::Reuse) with [`TooLong`](Cause::TooLong): the map
 /// does not fit, and its name has more than 233 bytes.
 ///
 /// # Examples

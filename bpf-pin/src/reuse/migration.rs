@@ -5,9 +5,8 @@ use std::fmt;
 
 use bytemuck::{Pod, pod_read_unaligned};
 
-use crate::cause::Cause;
 use crate::dir::{ByteLock, PinDir};
-use crate::error::{Error, Failed, Operation, Result};
+use crate::error::{Cause, Error, Failed, Operation, Result};
 use crate::map::Map;
 use crate::path::Component;
 use crate::types::Identity;
@@ -92,7 +91,7 @@ impl Migration {
     ///
     /// All with the migration, which is not committed:
     ///
-    /// - [`InvalidOption`](Cause::InvalidOption): the migration was
+    /// - [`InvalidArgument`](Cause::InvalidArgument): the migration was
     ///   [resumed](super::MapOutcome::Resumed), so the copied values are unknown.
     /// - [`Size`](Cause::Size): a type has another size than the key or value.
     /// - The error of `merge`. It may have run for some of the entries.
@@ -212,11 +211,10 @@ impl State {
         merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
     ) -> Result<()> {
         let Some(copied) = &self.copied else {
-            return Err(self.merge_error(Cause::InvalidOption {
-                option: "commit_with",
-                problem: "needs the copied values, which ended with the process that copied them"
-                    .to_owned(),
-            }));
+            return Err(self.merge_error(Cause::invalid(
+                "commit_with",
+                "requires what was copied, which ended with the process that copied it",
+            )));
         };
         let now = Entries::read(&self.old.elements()?)?;
         copied.differences(&now, merge)

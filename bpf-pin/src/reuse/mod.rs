@@ -292,7 +292,9 @@ impl PinDir {
         let fail = |reason| Error::new(Operation::Pin, reason).at(at.path());
         let _lock = match self.lock_swap() {
             Ok(lock) => Some(lock),
-            Err(reason) if reason.cause() == Some(&Cause::Locked) => return Err(fail(reason)),
+            Err(reason) if matches!(reason.cause(), Some(Cause::Locked)) => {
+                return Err(fail(reason));
+            }
             // A directory that may not be read cannot be locked, but can be pinned in.
             Err(_) => None,
         };

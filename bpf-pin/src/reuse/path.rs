@@ -8,10 +8,10 @@ use crate::dir::PinDir;
 use crate::error::{Cause, Result};
 use crate::link::LinkSpec;
 use crate::map::MapSpec;
+use crate::object::Prog;
 use crate::object::open_error;
 use crate::object::{PinnedLink, PinnedMap};
 use crate::path::Pathname;
-use crate::prog::Prog;
 
 use super::{Attached, OpenedMap, Reuse};
 
@@ -26,8 +26,7 @@ impl PinnedMap {
     ///
     /// - As [`PinDir::open_or_create`].
     /// - As [`open`](Self::open), if the directory cannot be opened.
-    /// - Without a syscall: [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath),
-    ///   [`InteriorNul`](Cause::InteriorNul).
+    /// - [`InvalidPath`](Cause::InvalidPath), without a syscall.
     ///
     /// # Examples
     ///
@@ -64,8 +63,7 @@ impl PinnedLink {
     ///
     /// - As [`PinDir::open_or_attach`].
     /// - As [`open`](Self::open), if the directory cannot be opened.
-    /// - Without a syscall: [`TrailingSlash`](Cause::TrailingSlash), [`EmptyPath`](Cause::EmptyPath),
-    ///   [`InteriorNul`](Cause::InteriorNul).
+    /// - [`InvalidPath`](Cause::InvalidPath), without a syscall.
     ///
     /// # Examples
     ///
@@ -104,8 +102,8 @@ fn split(path: &Path) -> Result<(PinDir, &OsStr, Pathname)> {
         Some(slash) => (&bytes[..slash], &bytes[slash + 1..]),
     };
     match (bytes, name) {
-        ([], _) => return Err(fail(Cause::EmptyPath.into())),
-        (_, []) => return Err(fail(Cause::TrailingSlash.into())),
+        ([], _) => return Err(fail(Cause::empty_path().into())),
+        (_, []) => return Err(fail(Cause::trailing_slash().into())),
         _ => {}
     }
     let dir = PinDir::open_path(Path::new(OsStr::from_bytes(parent))).map_err(fail)?;
