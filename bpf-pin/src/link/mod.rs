@@ -316,7 +316,8 @@ impl Link {
         }
     }
 
-    /// Attaches the programs of a struct_ops map until the link dies: `BPF_LINK_CREATE`. Linux 6.4.
+    /// Attaches the programs of a struct_ops map that was created with `BPF_F_LINK`, until the link dies:
+    /// `BPF_LINK_CREATE`. Linux 6.4.
     ///
     /// # Errors
     ///

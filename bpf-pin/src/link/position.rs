@@ -126,7 +126,7 @@ impl Relative<'_> {
     }
 }
 
-/// The task for [`LinkSpec::iter_task`](super::LinkSpec::iter_task). Linux 6.1.
+/// Restricts an iterator to the resources of one task. Linux 6.1.
 ///
 /// # Examples
 ///

@@ -104,9 +104,9 @@ impl<'a> LinkSpec<'a> {
 
     /// The traffic control of a network device, by its index: [`AttachType::TCX_INGRESS`] or
     /// [`AttachType::TCX_EGRESS`]. The program runs after those that are attached already, unless it gets a
-    /// [`position`](Self::position).
+    /// [`position`](Self::position). Linux 6.6.
     ///
-    /// Linux 6.6. On an older kernel [`create`](Self::create) fails with
+    /// On an older kernel [`create`](Self::create) fails with
     /// [`Unsupported`](crate::error::Cause::Unsupported) (EINVAL).
     pub fn tcx(ifindex: u32, attach_type: AttachType) -> Self {
         let target = LinkTarget::Tcx {

@@ -59,8 +59,8 @@ pub enum Attachment {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl PinDir {
-    /// Makes the link pinned as `name` hold `prog` at the target of `spec`. Linux 5.8, the first kernel that
-    /// reports the target of a link.
+    /// Makes the link pinned under a name hold a program at the target of the spec. Linux 5.8, the first
+    /// kernel that reports the target of a link.
     ///
     /// | Pinned as `name` | What the call does |
     /// |---|---|

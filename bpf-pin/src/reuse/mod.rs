@@ -103,7 +103,9 @@ type Fill<'f, E> = &'f mut dyn FnMut(&Map) -> Result<(), E>;
 
 impl PinDir {
     /// Opens the map pinned as `name` if it fits `spec`, and otherwise does what `reuse` says:
-    /// `BPF_OBJ_GET`, or `BPF_MAP_CREATE` and `BPF_OBJ_PIN`. Linux 4.13.
+    /// `BPF_OBJ_GET`, or `BPF_MAP_CREATE` and `BPF_OBJ_PIN`.
+    ///
+    /// Requires Linux 4.13, the first kernel that reports the properties of a map.
     ///
     /// [`MapSpec::compare`] says which map fits. A created map gets a number of entries that `compare`
     /// accepts: whole pages and a power of two for a ring buffer; at most the number of CPUs, which also
