@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use bpf_pin::error::Cause;
+use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
 use bpf_pin::reuse::Attachment;
 use bpf_pin::types::{AttachType, LinkType, ProgType};
@@ -108,7 +108,7 @@ fn order(
     let stale = spec.expected_revision(revision - 1).create(&make());
     let error = stale.expect_err("another revision");
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
-    assert!(error.to_string().ends_with(": ESTALE"), "{error}");
+    assert_cause(&error, libc::ESTALE, None);
     let at_this = spec.expected_revision(revision).create(&make())?;
     assert!(seen().1 > revision);
     drop(at_this);
@@ -219,11 +219,7 @@ fn check_netkit() -> Outcome {
     let error = made.expect_err("no such device");
     if error.raw_os_error() == Some(libc::EINVAL) {
         // Before Linux 6.7, or built without.
-        assert_eq!(
-            error.to_string(),
-            "attach a program to netkit_primary of device 77: this kernel does not support \
-             BPF_NETKIT_PRIMARY (Linux 6.7)"
-        );
+        assert_eq!(error.operation(), Operation::CreateLink);
         let error = add_netkit(DEVICE).expect_err("a kernel without");
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
         return Ok(());
@@ -380,7 +376,7 @@ fn sockmap() -> Outcome {
 fn struct_ops() -> Outcome {
     let map = hash();
     let error = Link::of_struct_ops(&map).expect_err("a hash");
-    assert_eq!(error.to_string(), "attach a program to struct_ops: EINVAL");
+    assert_fails(&error, Operation::CreateLink, libc::EINVAL, None);
     let link = link();
     let error = link.update_map(&map).expect_err("a link of a program");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
@@ -495,7 +491,7 @@ fn what_a_point_does_not_have() -> Outcome {
         ),
     ] {
         let error = spec.create(&prog).expect_err(text);
-        assert_eq!(error.to_string(), format!("attach a program to {text}"));
+        assert_eq!(error.operation(), Operation::CreateLink);
         assert_eq!(error.raw_os_error(), None);
         assert!(error.cause().is_some());
     }

@@ -135,8 +135,6 @@ fn an_array_has_all_its_elements() -> Outcome {
             max_entries: 3,
         };
         assert_eq!(error.cause(), Some(&cause));
-        let end = format!(": index {beyond} is out of range: max_entries is 3");
-        assert!(error.to_string().ends_with(&end), "{error}");
         let error = elems.update_batch(&[2, beyond], &[1, 1], ElemFlags::ANY);
         assert_eq!(error.expect_err("the same").cause(), Some(&cause));
     }
@@ -330,7 +328,6 @@ fn flags_require_or_forbid_an_existing_key() -> Outcome {
     let error = elems.update(&1, &2, ElemFlags::NOEXIST).expect_err("one");
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
     assert_eq!(error.cause(), Some(&Cause::KeyExists));
-    assert!(error.to_string().ends_with(": the key exists already"));
     assert_eq!(elems.lookup(&1)?, Some(1));
     elems.update(&1, &3, ElemFlags::EXIST)?;
     assert_eq!(elems.lookup(&1)?, Some(3));
@@ -371,8 +368,6 @@ fn an_error_names_the_expected_and_the_given_size() -> Outcome {
         assert_eq!(error.cause(), Some(&size));
         // No syscall was made.
         assert_eq!(error.raw_os_error(), None);
-        let words = format!("the {what} has {found} bytes, expected {expected}");
-        assert!(error.to_string().ends_with(&words), "{error}");
     };
     let any = ElemFlags::ANY;
     let put = |key: &[u8], value: &[u8]| elems.update(key, value, any).map(|()| true);
@@ -420,7 +415,6 @@ fn unsupported_flags_are_rejected() -> Outcome {
         for (flags, why) in [(both, at_once), (ElemFlags::LOCK, no_lock)] {
             let error = elems.update(&key, &value, flags).expect_err(why);
             assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-            assert!(error.to_string().ends_with(&format!(": {why}")));
             assert!(matches!(
                 error.cause(),
                 Some(Cause::InvalidArgument { what: "flags", .. })
@@ -431,7 +425,7 @@ fn unsupported_flags_are_rejected() -> Outcome {
         // Flags unknown to the kernel have no cause.
         let unknown = ElemFlags::from_bits_retain(1 << 60);
         let error = elems.update(&key, &value, unknown).expect_err("unknown");
-        assert!(error.to_string().ends_with(": EINVAL"));
+        assert_cause(&error, libc::EINVAL, None);
     }
     Ok(())
 }
@@ -446,11 +440,6 @@ fn a_full_map_is_reported() -> Outcome {
         let error = elems.update(&3, &3, ElemFlags::ANY).expect_err("a third");
         assert_eq!(error.raw_os_error(), Some(libc::E2BIG));
         assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 2 }));
-        assert!(
-            error
-                .to_string()
-                .ends_with(": the map is full: max_entries is 2")
-        );
         // Existing elements can be changed, and deleting one makes room.
         elems.update(&1, &10, ElemFlags::ANY)?;
         assert_eq!(elems.lookup(&3)?, None);
@@ -532,7 +521,6 @@ fn a_frozen_map_rejects_writes() -> Outcome {
     ] {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
-        assert!(error.to_string().ends_with(": the map is frozen"));
     }
     let all: Vec<_> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(all, [(1, 1)]);

@@ -51,7 +51,6 @@ fn freezing_twice_is_an_error() -> Outcome {
     let error = map.freeze().expect_err("a second time");
     assert_eq!(error.operation(), Operation::Freeze);
     assert_eq!(error.cause(), Some(&Cause::Frozen), "{error}");
-    assert!(error.to_string().ends_with(": the map is frozen already"));
     let errno = match kernel(6, 8).unmet() {
         None => libc::EPERM,
         Some(_) => libc::EBUSY,
@@ -67,11 +66,6 @@ fn a_writable_mapping_prevents_freezing() -> Outcome {
     let error = map.freeze().expect_err("it is mapped for writing");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     assert_eq!(error.cause(), Some(&Cause::BeingWritten), "{error}");
-    assert!(
-        error
-            .to_string()
-            .ends_with(": the map is mapped into memory for writing, or is being written")
-    );
     assert!(!is_frozen(&map));
     let reader = map.mmap::<LoadOnly<AtomicU32>>()?;
     drop(writer);

@@ -112,7 +112,7 @@ fn flags_are_reported_by_info() -> Outcome {
     let unknown = MapFlags::from_bits_retain(1 << 31);
     let error = hash().flags(unknown).create().expect_err("an unknown flag");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert_eq!(error.to_string(), "create hash map: EINVAL");
+    assert_fails(&error, Operation::CreateMap, libc::EINVAL, None);
     Ok(())
 }
 
@@ -171,10 +171,7 @@ fn flags_restrict_the_new_descriptor() -> Outcome {
     let neither = array().flags(MapFlags::RDONLY | MapFlags::WRONLY);
     let error = neither.create().expect_err("neither to read nor to write");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert_eq!(
-        error.to_string(),
-        "create array map: map_flags must not contain both BPF_F_RDONLY and BPF_F_WRONLY"
-    );
+    assert_eq!(error.operation(), Operation::CreateMap);
     Ok(())
 }
 
@@ -279,7 +276,7 @@ fn invalid_sizes_are_rejected() -> Outcome {
         } else {
             "E2BIG"
         };
-        assert_eq!(error.to_string(), format!("create {text} map: {name}"));
+        assert_eq!(error.operation(), Operation::CreateMap);
         let named = spec.name("invalid").create().expect_err("the same");
         assert_eq!(
             named.to_string(),
@@ -328,10 +325,7 @@ fn a_map_is_opened_by_id() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         assert_eq!(error.cause(), Some(&Cause::NoSuchId { what: "map" }));
         assert!(error.is_missing());
-        assert_eq!(
-            error.to_string(),
-            format!("open map {unknown}: no map has this id")
-        );
+        assert_eq!(error.operation(), Operation::FromId);
     }
     Ok(())
 }
@@ -366,9 +360,6 @@ fn opening_by_id_as_a_user_fails() -> Outcome {
             ..
         })
     ));
-    assert_eq!(
-        error.to_string(),
-        "open map 1: this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id"
-    );
+    assert_eq!(error.operation(), Operation::FromId);
     Ok(())
 }

@@ -196,8 +196,6 @@ fn a_wrong_number_of_values_is_rejected() -> Outcome {
             };
             assert_eq!(error.cause(), Some(&size));
             assert_eq!(error.raw_os_error(), None);
-            let words = format!("the number of values is {found}, expected {cpus}");
-            assert!(error.to_string().ends_with(&words), "{error}");
         }
         assert!(values.iter().all(|value| *value == 7));
     }
@@ -212,11 +210,6 @@ fn views_of_another_layout_are_rejected() -> Outcome {
         .elements::<u32, u32>()
         .expect_err("a value for each CPU");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: true }));
-    assert!(
-        error
-            .to_string()
-            .ends_with(": the map has a value for each CPU: use PerCpu")
-    );
     // The value size does not include the padding.
     let size = |what, expected, found| Cause::Size {
         what,

@@ -161,9 +161,6 @@ fn a_program_of_another_type_is_rejected() -> Outcome {
         found: ProgType::XDP,
     };
     assert_eq!(error.cause(), Some(&cause));
-    assert!(error.to_string().ends_with(
-        ": the program is of type xdp, and the array is for programs of type socket_filter"
-    ));
     assert_eq!(stages.lookup(&0)?, None);
     stages.update(&0, &returns(3)?, ElemFlags::ANY)?;
     assert_eq!(run(&caller)?, 3);
@@ -195,27 +192,19 @@ fn a_program_with_other_properties_is_rejected() -> Outcome {
 #[common::test(BPF)]
 fn objects_of_the_wrong_kind_are_rejected() -> Outcome {
     #[track_caller]
-    fn refused<T>(result: Result<T, bpf_pin::Error>, words: &str) {
+    fn refused<T>(result: Result<T, bpf_pin::Error>) {
         let error = result.err().expect("another kind of map");
         assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(error.raw_os_error(), None);
-        let words = format!(": maps of type {words}");
-        assert!(error.to_string().ends_with(&words), "{error}");
     }
 
     let (stages, hash, inner) = (spec(1).create()?, hash(), hash());
     let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).inner_map(&inner);
     let outer = outer.create()?;
-    refused(hash.elements::<u32, Prog>(), "hash do not hold programs");
-    refused(stages.elements::<u32, Map>(), "prog_array do not hold maps");
-    refused(
-        outer.elements::<u32, Prog>(),
-        "array_of_maps do not hold programs",
-    );
-    refused(
-        outer.elements::<u32, Descriptor>(),
-        "array_of_maps do not hold cgroups or perf events",
-    );
+    refused(hash.elements::<u32, Prog>());
+    refused(stages.elements::<u32, Map>());
+    refused(outer.elements::<u32, Prog>());
+    refused(outer.elements::<u32, Descriptor>());
 
     // Keys are checked too, and the error returns the map.
     let id = stages.id()?;

@@ -86,11 +86,6 @@ fn types_of_another_size_are_rejected() -> Outcome {
     let error = map.elements::<u64, u64>().expect_err("keys of 8 bytes");
     assert_eq!(error.cause(), Some(&sizes("key", 4, 8)));
     assert_eq!(error.raw_os_error(), None);
-    assert!(
-        error
-            .to_string()
-            .ends_with(": the key has 8 bytes, expected 4")
-    );
     let error = map
         .elements::<u32, [u8; 7]>()
         .expect_err("values of 7 bytes");
@@ -99,11 +94,6 @@ fn types_of_another_size_are_rejected() -> Outcome {
         .elements::<u32, PerCpu<u64>>()
         .expect_err("one value for all");
     assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: false }));
-    assert!(
-        error
-            .to_string()
-            .ends_with(": the map has one value for all CPUs: do not use PerCpu")
-    );
     Ok(())
 }
 
@@ -288,11 +278,6 @@ fn iteration_ends_while_keys_change() -> Outcome {
     assert_eq!(error.cause(), Some(&Cause::IterationAborted));
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(error.operation(), Operation::NextKey);
-    assert!(
-        error
-            .to_string()
-            .ends_with(": the map changed too often during the iteration, so it was given up")
-    );
     assert!(keys.next().is_none() && keys.next().is_none());
     // Without changes it ends normally.
     assert_eq!(elems.keys().count(), ROOM as usize / 2);

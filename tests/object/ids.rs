@@ -167,7 +167,7 @@ fn from_id_with_restricts_access() -> Outcome {
     }
     let error = Map::from_id_with(u32::MAX, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(error.to_string(), "open map 4294967295: no map has this id");
+    assert_eq!(error.operation(), Operation::FromId);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::thread;
 
-use bpf_pin::error::{Cause, Failed};
+use bpf_pin::error::{Cause, Failed, Operation};
 use bpf_pin::object::{PinnedObject, TypedObject};
 use bpf_pin::types::MapFlags;
 use bpf_pin::{
@@ -43,11 +43,6 @@ fn one(kind: Kind, expected: Kind, opened: Result<(), Error>) -> Outcome {
     };
     assert_eq!(error.cause(), Some(&cause), "{error}");
     assert_eq!(error.raw_os_error(), None, "no syscall failed");
-    assert!(
-        error
-            .to_string()
-            .ends_with(&format!("it is a {kind}, not a {expected}"))
-    );
     Ok(())
 }
 
@@ -197,8 +192,7 @@ fn proofs_work_without_proc() -> Outcome {
             error.cause(),
             Some(Cause::WrongDescriptor { found: None, .. })
         ));
-        let text = "use a descriptor as a map: it is not a map, program or link";
-        assert_eq!(error.to_string(), text);
+        assert_eq!(error.operation(), Operation::FromFd);
         PinnedMap::open(at("map"))?.unpin()?;
         Ok(())
     })
@@ -240,8 +234,7 @@ fn other_descriptors_are_rejected_and_returned() -> Outcome {
         assert!(found, "{error}");
     }
     let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
-    let text = "use a descriptor as a map: it is /dev/null, not a map, program or link";
-    assert_eq!(error.to_string(), text);
+    assert_eq!(error.operation(), Operation::FromFd);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
     let text = "use a descriptor as an object: it is /dev/null, not a map, program or link";
     assert_eq!(failed.to_string(), text);
@@ -445,8 +438,6 @@ fn a_failing_info_call_is_reported_with_its_errno() -> Outcome {
             let info_errno = Some(errno);
             assert_eq!(failed.cause(), Some(&Cause::Unproven { info_errno }));
             assert_eq!(failed.error().raw_os_error(), Some(errno));
-            let text = "it could not be identified: BPF_OBJ_GET_INFO_BY_FD failed with ENOMEM";
-            assert!(failed.to_string().ends_with(text), "{failed}");
             Ok(())
         },
     )
@@ -461,7 +452,7 @@ fn a_seccomp_filter_is_not_reported_as_a_missing_privilege() -> Outcome {
                 map.info().expect_err("all is denied"),
                 Map::open("/sys/fs/bpf/flows").expect_err("all is denied"),
             ] {
-                assert!(error.to_string().ends_with(": EPERM"), "{error}");
+                assert_cause(&error, libc::EPERM, None);
                 assert_eq!(error.cause(), None);
             }
         });

@@ -63,8 +63,6 @@ pub fn assert_since<T>(
         matches!(errno, Some(libc::EINVAL | libc::E2BIG)),
         "{errno:?}"
     );
-    let words = format!("this kernel does not support {what} (Linux {since})");
-    assert!(error.to_string().ends_with(&words), "{error}");
     None
 }
 
@@ -129,12 +127,6 @@ fn an_index_beyond_the_array_is_rejected() -> Outcome {
             });
             assert_eq!(error.cause(), cause.as_ref());
             assert_eq!(error.raw_os_error(), None);
-            assert!(
-                error.to_string().ends_with(&format!(
-                    "fd_array has 2 descriptors, and instruction 0 uses index {names}"
-                )),
-                "{error}"
-            );
         }
     }
     Ok(())

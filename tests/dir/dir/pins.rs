@@ -118,7 +118,6 @@ fn what_is_no_object_gets_no_name() -> Outcome {
     let file = fs::File::open("/proc/self/status")?;
     let (pipe, _writer) = rustix::pipe::pipe()?;
     let btf = btf();
-    let path = fs.at("pin");
     for (fd, words) in [
         (file.as_fd(), None),
         (pipe.as_fd(), None),
@@ -134,11 +133,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
             panic!("{error}");
         };
         assert!(words.is_none_or(|words| words == found), "{found}");
-        let sentence = format!(
-            "pin {}: it is {found}, not a map, program or link",
-            path.display()
-        );
-        assert_eq!(error.to_string(), sentence);
+        assert_eq!(error.operation(), Operation::Pin);
         // Nor has any name been its own.
         let error = unwrap_err(dir.unpin(&fd, "pin"));
         assert!(
@@ -242,11 +237,7 @@ fn access_to_pins_of_others() -> Outcome {
             assert_fails(&error, Operation::Open, libc::EACCES, cause);
         }
         let error = unwrap_err(dir.get_with::<Map>("readable", Access::WriteOnly));
-        let sentence = format!(
-            "open {0}: {0} (mode 0644, owner 0) denies this user write access",
-            fs.at("readable").display()
-        );
-        assert_eq!(error.to_string(), sentence);
+        assert_eq!(error.operation(), Operation::Open);
         dir.get_with::<Map>("readable", Access::ReadOnly)?;
         // To be told which it is takes any access, to be told of it takes none.
         assert_eq!(dir.identity("readable")?, any_identity());

@@ -138,11 +138,6 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
             let path = error.path().expect("a path");
             let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause));
-            let at = path.display();
-            assert_eq!(
-                error.to_string(),
-                format!("list {at}: {at} is a mount point")
-            );
             told.push(path.strip_prefix(root)?.to_owned());
         }
         told.sort();
@@ -195,10 +190,7 @@ fn directories_that_may_not_be_read() -> Outcome {
             let mode = u32::from_str_radix(&name[4..], 8)?;
             let cause = blocked(path.into(), mode);
             assert_eq!(error.cause(), Some(&cause));
-            assert_eq!(
-                error.to_string(),
-                format!("list {}: {cause}", path.display())
-            );
+            assert_eq!(error.operation(), Operation::ListDir);
         }
         // Held is not read.
         for mode in [0o700, 0o711] {

@@ -44,10 +44,12 @@ fn a_wrong_size_is_reported_and_nothing_changed() -> Outcome {
         assert!(keys.iter().chain(&values).all(|byte| *byte == 7));
         assert!(!cursor.is_end());
     }
-    let error = elems
-        .update_batch(&[1; 8], &[1; 24], any)
-        .expect_err("three");
-    assert!(error.to_string().ends_with(": 2 keys but 3 values"));
+    refused(
+        elems
+            .update_batch(&[1; 8], &[1; 24], any)
+            .expect_err("three"),
+        Cause::LengthMismatch { keys: 2, values: 3 },
+    );
     refused(
         elems.delete_batch(&[1; 6]).expect_err("delete"),
         size("key", 4, 2),
@@ -74,20 +76,10 @@ fn flags_of_a_batch_are_checked() -> Outcome {
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyExists));
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
-    assert!(
-        error
-            .to_string()
-            .ends_with(" after 1 element: the key exists already")
-    );
     let error = elems.update_batch(&[1, 5], &[10, 5], ElemFlags::EXIST);
     let error = error.expect_err("a missing key");
     assert_eq!(error.elements_done(), 1, "{error:?}");
     assert_eq!(error.cause(), Some(&Cause::KeyMissing));
-    assert!(
-        error
-            .to_string()
-            .ends_with(" after 1 element: the key does not exist")
-    );
     let found: BTreeMap<_, _> = elems.iter().collect::<Result<_, _>>()?;
     assert_eq!(found, [(1, 10), (2, 2), (3, 3)].into());
     // The value has no lock.

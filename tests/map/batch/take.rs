@@ -77,10 +77,6 @@ fn an_element_of_a_hash_is_taken() -> Outcome {
                 panic!("{error}")
             };
             assert_eq!((since.major, since.minor), (5, 14));
-            assert!(error.to_string().ends_with(
-                ": this kernel does not support BPF_MAP_LOOKUP_AND_DELETE_ELEM of \
-                 a hash (Linux 5.14)"
-            ));
             assert_eq!(elems.lookup(&1)?, Some(10));
             continue;
         }
@@ -155,11 +151,6 @@ fn types_without_take_keep_their_elements() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(524), "{error}");
         let (command, map_type) = (Command::MAP_LOOKUP_AND_DELETE_ELEM, MapType::ARRAY);
         assert_eq!(error.cause(), Some(&Cause::NoCommand { command, map_type }));
-        assert!(
-            error
-                .to_string()
-                .ends_with(": maps of type array do not support map_lookup_and_delete_elem")
-        );
     }
     assert_eq!(elems.lookup(&0)?, Some(7));
     Ok(())

@@ -91,9 +91,6 @@ fn task_storage_with_uptrs_rejects_updates() -> Outcome {
         let error = elems.update(&key, &value, ElemFlags::ANY).unwrap_err();
         refused(&error);
         assert_eq!(error.operation(), Operation::Update);
-        let end = ": the map's BTF has the tag \"uptr\": a value may contain an address at which \
-                   programs write to this process's memory";
-        assert!(error.to_string().ends_with(end), "{error}");
         let error = elems.update_batch(&[key], &[value], ElemFlags::ANY);
         let error = error.unwrap_err();
         refused(&error);
@@ -127,10 +124,6 @@ fn task_storage_with_unreadable_btf_rejects_updates() -> Outcome {
     denied(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
         let error = refused("ENOMEM");
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
-        assert!(error.to_string().ends_with(
-            ": the map's BTF cannot be read (ENOMEM), so a value may contain an address at which programs \
-             write to this process's memory"
-        ));
     });
     // A filter that answers with zeroes gives no BTF.
     denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));

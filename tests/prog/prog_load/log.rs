@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use bpf_pin::error::Operation;
 use bpf_pin::prog::Insn;
 use bpf_pin::types::{LogLevel, ProgType};
 use bpf_pin::{Prog, ProgSpec, abi};
@@ -104,7 +105,7 @@ fn an_empty_level_gives_no_log() -> Outcome {
     let error = error.expect_err("no return value");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES));
     assert_eq!(log_of(&error), "");
-    assert_eq!(error.to_string(), "load socket_filter program: EACCES");
+    assert_fails(&error, Operation::LoadProg, libc::EACCES, None);
     Ok(())
 }
 

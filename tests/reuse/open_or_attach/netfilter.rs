@@ -140,11 +140,6 @@ pub fn in_vain() -> Outcome {
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
         assert_eq!(error.cause(), Some(&not_put_back));
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-        let end = format!(
-            "attach a program to netfilter: the pinned link was detached, and its program {prog_id} \
-             could not be attached again"
-        );
-        assert!(error.to_string().ends_with(&end), "{error}");
     });
     let anew = dir.open_or_attach("link", &spec(), &first)?;
     assert_eq!(anew.attachment, Attachment::Reattached);
