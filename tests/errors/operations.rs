@@ -1,4 +1,4 @@
-//! What an error says as a whole: the operation, what it was done to, and the cause or the errno.
+//! Sentences of whole errors: the operation, its object, and the cause or the errno.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -220,7 +220,7 @@ fn write_only(scene: &Scene) -> Map {
     Map::open_with(scene.fs.at("map"), bpf_pin::Access::WriteOnly).expect("a map to write")
 }
 
-/// Each row in a scene of its own. A text that ends with "…" is the beginning of what the error says.
+/// Each row gets a scene of its own. A text that ends with "…" is a prefix of the sentence.
 fn check(table: &[Row]) -> Outcome {
     for (situation, call, text) in table {
         let scene = Scene::new()?;

@@ -1,4 +1,4 @@
-//! What every cause says: the situation, the cause and its sentence.
+//! The sentence of every cause, with a situation in which it occurs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

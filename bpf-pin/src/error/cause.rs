@@ -114,7 +114,7 @@ pub enum Cause {
     /// NUL byte, or contains a '/' where a single name in a directory is expected.
     #[error("{problem}")]
     InvalidPath {
-        /// What is wrong with it: "the path is empty", ….
+        /// The problem: "the path is empty", ….
         problem: Cow<'static, str>,
     },
     /// A name is longer than 255 bytes, or a path longer than 4095 (ENAMETOOLONG).
@@ -138,7 +138,7 @@ pub enum Cause {
         mode: u32,
         /// Its owner.
         uid: u32,
-        /// What was denied: "search", "write", "read", "read and write".
+        /// The access that was denied: "search", "write", "read", "read and write".
         wanted: &'static str,
         /// True if opening with [`Access::ReadOnly`] would succeed.
         read_only_would_do: bool,
@@ -181,7 +181,7 @@ pub enum Cause {
     MissingCapability {
         /// The capability.
         capability: Capability,
-        /// What it is needed for.
+        /// The operation that needs it.
         needed_for: &'static str,
     },
     /// This thread has its capabilities in a user namespace of its own, where bpf(2) ignores them (EPERM).
@@ -192,9 +192,9 @@ pub enum Cause {
     /// The object is of another kind than was asked for.
     #[error("it is a {found}, not a {expected}")]
     WrongKind {
-        /// What was asked for.
+        /// The kind that was asked for.
         expected: Kind,
-        /// What is there.
+        /// The kind of the object.
         found: Kind,
     },
     /// The descriptor is of another sort of file than was asked for (EBADF of a cgroup).
@@ -202,7 +202,7 @@ pub enum Cause {
     WrongDescriptor {
         /// "a map, program or link", "a token", "a cgroup2 directory".
         expected: &'static str,
-        /// What it is, if that is known: for most files their name in /proc.
+        /// The sort of file, if it is known: for most files their name in /proc.
         found: Option<String>,
     },
     /// The descriptor could not be identified: its kind, or which object it is, was not proven. The kernel's
@@ -213,7 +213,7 @@ pub enum Cause {
         /// The errno of `BPF_OBJ_GET_INFO_BY_FD`, if that failed.
         info_errno: Option<i32>,
     },
-    /// No object has this id (ENOENT), or it is gone by now.
+    /// No object has this id (ENOENT); it may have been released.
     #[error("no {what} has this id")]
     NoSuchId {
         /// "map", "program", "link" or "BTF object".
@@ -224,12 +224,12 @@ pub enum Cause {
     UnsupportedType {
         /// The type.
         object_type: ObjectType,
-        /// What is not supported: "cannot be updated", "do not hold programs", ….
+        /// The restriction: "cannot be updated", "do not hold programs", ….
         problem: &'static str,
     },
 
     // Directory.
-    /// The pin holds another object by now. Nothing was changed.
+    /// The pin now holds another object. Nothing was changed.
     #[error("the pin holds {found}, expected {expected}; nothing was changed")]
     Replaced {
         /// The object that was expected.
@@ -426,7 +426,7 @@ pub enum Cause {
     },
 
     // Link.
-    /// What a link was to be attached to does not exist (ENOENT, ENODEV, EINVAL).
+    /// The target of a link does not exist (ENOENT, ENODEV, EINVAL).
     #[error("there is no {}", Escaped(.what))]
     NoTarget {
         /// "network device 7 in this thread's network namespace", "tracepoint sched_switc", ….
@@ -443,9 +443,9 @@ pub enum Cause {
     /// The pinned link is attached to something else. Nothing was changed.
     #[error("it is attached to {}, not to {}; nothing was changed", Escaped(.found), Escaped(.expected))]
     AttachedElsewhere {
-        /// What it was to be attached to, as far as that is known beforehand.
+        /// The target that was asked for, as far as it is known beforehand.
         expected: String,
-        /// What it is attached to.
+        /// The target of the link.
         found: String,
     },
     /// The link was detached, or what it was attached to is gone (ENOLINK).
@@ -487,7 +487,7 @@ pub enum Cause {
         /// Its id.
         mount_id: u64,
     },
-    /// Another bpffs is mounted there by now.
+    /// Another bpffs is now mounted there.
     #[error(fmt = sentence::another_instance)]
     AnotherInstance {
         /// The `st_dev` of the expected one.
@@ -495,7 +495,7 @@ pub enum Cause {
         /// The `st_dev` of the one that is there.
         found: u64,
     },
-    /// Another mount of the same bpffs is there by now.
+    /// Another mount of the same bpffs is now there.
     #[error("another mount of the bpffs is there (mount {found}, expected {expected})")]
     AnotherMount {
         /// The id of the expected one.
@@ -582,7 +582,7 @@ pub enum Cause {
     /// context that was used before (EBUSY).
     #[error("the other side {}", Escaped(.problem))]
     Handshake {
-        /// What is wrong: "sent no descriptor", "did not answer in time", ….
+        /// The problem: "sent no descriptor", "did not answer in time", ….
         problem: Cow<'static, str>,
     },
 
@@ -606,7 +606,7 @@ pub enum Cause {
     /// The operation needs /proc, which is not mounted or not genuine.
     #[error("{needed_for} requires /proc, which is not mounted or not genuine")]
     NoProc {
-        /// What needs it.
+        /// The operation that needs it.
         needed_for: &'static str,
     },
     /// Maps and programs are charged to `RLIMIT_MEMLOCK` before Linux 5.11, and this one exceeds it (EPERM).
@@ -622,7 +622,7 @@ pub enum Cause {
     InvalidArgument {
         /// The argument, by the kernel's name if it has one: "max_entries", "mode", "cookies".
         what: &'static str,
-        /// What is wrong with it: "must be 4", "is 0o177777, and the limit is 0o7777".
+        /// The problem: "must be 4", "is 0o177777, and the limit is 0o7777".
         problem: Cow<'static, str>,
     },
 }
@@ -631,11 +631,11 @@ pub enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ObjectType {
-    /// Of a map.
+    /// A map type.
     Map(MapType),
-    /// Of a program.
+    /// A program type.
     Prog(ProgType),
-    /// Of a link.
+    /// A link type.
     Link(LinkType),
 }
 

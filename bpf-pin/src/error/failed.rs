@@ -1,4 +1,4 @@
-//! What a failed operation gives back.
+//! A failed operation's error, with the object that it took.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -39,7 +39,7 @@ impl<T> Failed<T> {
         Self { object, error }
     }
 
-    /// What went wrong.
+    /// The error.
     pub fn error(&self) -> &Error {
         &self.error
     }

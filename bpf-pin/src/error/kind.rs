@@ -1,4 +1,4 @@
-//! What programs branch on.
+//! Coarse kinds of errors, for programs to branch on.
 
 use std::io;
 

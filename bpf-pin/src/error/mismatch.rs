@@ -9,7 +9,7 @@ use crate::types::MapType;
 use crate::types::ObjName;
 
 bitflags! {
-    /// The fields of `BPF_MAP_CREATE` that can be compared with what a map's info tells.
+    /// The fields of `BPF_MAP_CREATE` that can be compared with a map's info.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct MapFields: u32 {
         /// `map_type`

@@ -1,4 +1,4 @@
-//! What went wrong: the operation, what it was done to, the errno, and a cause if one was proven.
+//! Errors: the operation and its object, the errno, and a cause if one was proven.
 
 pub(crate) mod cause;
 mod construct;
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// Of this map, unless it has an object already.
+    /// Names this map, unless the error names an object already.
     #[cold]
     pub(crate) fn of_map(self, map: BorrowedFd<'_>) -> Self {
         match self.0.subject {
@@ -138,7 +138,7 @@ impl Error {
         self
     }
 
-    /// Of an object without a path, which was opened by this one.
+    /// Names the path by which the object was opened, for an error without one.
     #[cold]
     pub(crate) fn of_opened(mut self, path: PathBuf) -> Self {
         if self.operation() == Operation::Info {
@@ -236,7 +236,7 @@ impl Error {
         }
     }
 
-    /// What the verifier wrote, of [`Operation::LoadProg`] and [`Operation::LoadBtf`], if the kernel got
+    /// The verifier's log, for [`Operation::LoadProg`] and [`Operation::LoadBtf`], if the kernel got
     /// that far. The error's text ends with its last lines.
     pub fn log(&self) -> Option<&str> {
         Some(&*self.0.log).filter(|log| !log.is_empty())
@@ -256,7 +256,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Of the errno's kind, or of one like [`Error::kind`]; the text stays, and the error is what
+/// The kind is the errno's, or else that of [`Error::kind`]; the text stays, and the error is what
 /// [`get_ref`](io::Error::get_ref) returns.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

@@ -245,7 +245,7 @@ impl Operation {
         (verb, "")
     }
 
-    /// Of a `BPF_MAP_*_BATCH`.
+    /// The operation of a `BPF_MAP_*_BATCH` command.
     pub(crate) fn batch(command: Command) -> Self {
         match command {
             Command::MAP_LOOKUP_BATCH => Self::LookupBatch,

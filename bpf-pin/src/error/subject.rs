@@ -1,4 +1,4 @@
-//! What an operation was done to.
+//! The object or path of an operation.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -12,7 +12,7 @@ use crate::types::{AttachType, Identity, Kind, MapType, ObjName, ProgType};
 use super::Operation;
 use super::escaped::escaped_path;
 
-/// What an operation was done to.
+/// The object or path of an operation.
 #[derive(Default)]
 pub(crate) enum Subject {
     #[default]
