@@ -1,7 +1,7 @@
 //! Any text, read in any pieces, gives the same mounts as a second, naive parser.
 #![no_main]
 
-#[path = "../../tests/mountinfo/naive.rs"]
+#[path = "../../tests/bpffs/mountinfo/naive.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod naive;
 

@@ -2,7 +2,7 @@
 //! other.
 #![no_main]
 
-#[path = "../../tests/mountinfo/naive.rs"]
+#[path = "../../tests/bpffs/mountinfo/naive.rs"]
 #[allow(dead_code, reason = "the tests use all of it")]
 mod naive;
 
