@@ -87,6 +87,13 @@ impl Migration {
     /// The types have the sizes of the old map. For per-CPU maps use
     /// [`commit_with_bytes`](Self::commit_with_bytes).
     ///
+    /// # Races
+    ///
+    /// A merge that looks up a value and then updates it, as in the example, loses what the new program
+    /// adds to that value in between. Counts stay exact if each release counts under a key or in a word of
+    /// its own. A program that was replaced may still run on another CPU for a moment, so a count of it can
+    /// come after the old map was read.
+    ///
     /// # Errors
     ///
     /// All with the migration, which is not committed:
