@@ -284,7 +284,7 @@ const MEASURED: &[Measured] = measured! {
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "map").unwrap(); forget(dir) };
     dir_replace_nothing => &["OBJ_PIN_AT", "renameat2"], |scene| { (scene.replaced_before(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace(prog, "new").unwrap(); forget(dir) };
-    dir_replace_keeping_mode => &["lstat", "OBJ_PIN_AT", "lstat", "renameat2"],
+    dir_replace_keeping_mode => &["OBJ_PIN_AT", "lstat", "lstat", "renameat2"],
         |scene| { (scene.replaced_before(), &scene.prog) }
         |(dir, prog): (PinDir, &Prog)| { dir.replace_keeping_mode(prog, "map").unwrap(); forget(dir) };
     dir_metadata => &["lstat"], |scene| { scene.dir() }

@@ -13,11 +13,11 @@ use crate::error::{Operation, Reason, Result};
 use super::PinDir;
 
 impl Bpffs {
-    /// Its directory, to pin in.
+    /// Returns its directory, to pin in.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
+    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs) with EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(Reason::errno_only);
         fd.and_then(|fd| Ok(PinDir::of_bpffs(fd, self.path())?))
@@ -27,11 +27,11 @@ impl Bpffs {
 
 #[cfg(feature = "mount")]
 impl Detached {
-    /// Its root, to pin in.
+    /// Returns its root, to pin in.
     ///
     /// # Errors
     ///
-    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs): EMFILE if the process has no descriptor left.
+    /// [`Operation::CreateBpffs`](crate::error::Operation::CreateBpffs) with EMFILE if the process has no descriptor left.
     pub fn dir(&self) -> Result<PinDir> {
         let fd = fcntl_dupfd_cloexec(self, 0).map_err(|errno| {
             let reason = Reason::errno_only(errno);

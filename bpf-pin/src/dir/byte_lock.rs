@@ -1,4 +1,4 @@
-//! Mutual exclusion among processes, by locks on bytes of a directory.
+//! Mutual exclusion between processes, with locks on single bytes of a directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
@@ -10,43 +10,43 @@ use crate::sys::random::random;
 use crate::sys::{self, LockOwner};
 
 use super::PinDir;
-use super::temp_names;
+use super::temp_names::hash_name;
 
-/// An exclusive lock on a byte, until it is dropped.
+/// An exclusive lock on a byte, released on drop.
 ///
 /// A directory cannot be opened for writing, so the kernel grants only shared locks on its bytes. A
-/// process that takes one and then sees no other is alone: of two, at least one sees the other and
-/// releases its own. A process that waits holds nothing, so that it is in nobody's way if it is stopped.
+/// process takes one and then checks for others. If there is none, it has the lock. Of two processes at
+/// least one sees the other and releases its own. A waiting process holds nothing, so it blocks no other
+/// process if it is stopped.
 #[derive(Debug)]
 pub(crate) struct ByteLock {
     file: OwnedFd,
     byte: u64,
-    /// The second byte, if the owner has one.
-    mark: Option<u64>,
-    /// None if no code of the caller runs until it is dropped: a process that is forked meanwhile never
-    /// drops it.
+    /// A second byte that only an owner locks, in a migration.
+    owner_byte: Option<u64>,
+    /// `None` if no code of the caller runs while the lock is held. Then a forked process never drops it.
     owner: Option<LockOwner>,
 }
 
-/// The byte of the lock among those that swap a name. No token is 0.
+/// The byte that excludes swaps of names. No token and no hash of a name is 0.
 const SWAP: u64 = 0;
-/// What the byte and its mark differ in.
-const MARK: u64 = 1 << 62;
+/// The bit that differs between the byte of a name and its owner byte.
+const OWNER_BIT: u64 = 1 << 62;
 /// How long to wait for an owner that needs the lock for some microseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 impl ByteLock {
     fn new(file: OwnedFd, byte: u64) -> Self {
         Self {
             file,
             byte,
-            mark: None,
+            owner_byte: None,
             owner: None,
         }
     }
 
-    /// Whether it was taken.
+    /// Returns whether the lock was taken.
     fn try_take(&self) -> sys::Result<bool> {
         if self.is_held(self.byte)? {
             return Ok(false);
@@ -58,40 +58,40 @@ impl ByteLock {
         sys::release_byte(self.file.as_fd(), self.byte).map(|()| false)
     }
 
-    /// Whether another holds the byte.
+    /// Returns whether another process holds the byte.
     fn is_held(&self, byte: u64) -> sys::Result<bool> {
         sys::is_byte_held(self.file.as_fd(), byte)
     }
 
-    /// Tries until it is taken, or until `give_up` says so after a wait of that long.
-    fn take(&self, give_up: impl Fn(Duration) -> sys::Result<bool>) -> sys::Result<bool> {
+    /// Retries until the lock is taken, or until `gives_up` returns true for the time waited.
+    fn take(&self, gives_up: impl Fn(Duration) -> sys::Result<bool>) -> sys::Result<bool> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(256);
         loop {
             if self.try_take()? {
                 return Ok(true);
             }
-            if give_up(start.elapsed())? {
+            if gives_up(start.elapsed())? {
                 return Ok(false);
             }
-            // A random part of the pause, so that two do not stay in step.
+            // A random part of the pause, so that two processes do not stay in step.
             sleep(pause.mul_f64((random() % 256) as f64 / 256.0));
-            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+            pause = (pause * 5 / 4).min(MAX_PAUSE);
         }
     }
 
-    /// Whether another process has taken it, and this one has a copy.
+    /// Returns whether this process is a forked child of the owner.
     pub(crate) fn is_inherited(&self) -> bool {
         self.owner.is_some_and(LockOwner::is_another)
     }
 }
 
-/// To close the file would not do: a forked process has the descriptor, too, and would keep the lock.
-/// And what that process drops is its parent's lock.
+/// Closing the file is not enough, because a forked child may have a copy of the descriptor. A drop in that
+/// child must not release its parent's lock.
 impl Drop for ByteLock {
     fn drop(&mut self) {
         if !self.is_inherited() {
-            for byte in self.mark.into_iter().chain([self.byte]) {
+            for byte in self.owner_byte.into_iter().chain([self.byte]) {
                 let _ = sys::release_byte(self.file.as_fd(), byte);
             }
         }
@@ -99,40 +99,42 @@ impl Drop for ByteLock {
 }
 
 impl PinDir {
-    /// The lock among those that swap names in this directory.
+    /// Takes the lock that excludes other swaps of names in this directory.
     pub(crate) fn lock_swap(&self) -> Result<ByteLock, Reason> {
-        self.lock_swap_for(PATIENCE)
+        self.lock_swap_for(TIMEOUT)
     }
 
     /// As [`lock_swap`](Self::lock_swap), with another limit to the wait.
-    pub(crate) fn lock_swap_for(&self, patience: Duration) -> Result<ByteLock, Reason> {
-        let lock = ByteLock::new(self.readable()?, SWAP);
-        match lock.take(|waited| Ok(waited > patience)) {
+    pub(crate) fn lock_swap_for(&self, timeout: Duration) -> Result<ByteLock, Reason> {
+        let lock = ByteLock::new(self.open_to_read()?, SWAP);
+        match lock.take(|waited| Ok(waited > timeout)) {
             Ok(true) => Ok(lock),
             Ok(false) => Err(Cause::Locked.into()),
             Err(errno) => Err(Reason::errno_only(errno)),
         }
     }
 
-    /// The lock among those that migrate this name. None if another owns it for longer than `patience`.
+    /// Takes the lock that excludes other migrations of this name. `None` if another process owns it for
+    /// longer than `timeout`.
     ///
-    /// The owner holds a second byte as its mark. While nobody holds that, the others are only trying, and
-    /// one of them will succeed: then the wait goes on, unless one of them was stopped.
+    /// The owner also locks a second byte. While that byte is free, the other processes are only trying, and
+    /// one of them will succeed. Then the wait goes on, unless one of them was stopped.
     pub(crate) fn lock_migration(
         &self,
         name: &Component,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Option<ByteLock>, Reason> {
-        let byte = temp_names::hash_name(name.as_bytes());
-        let mut lock = ByteLock::new(self.readable()?, byte);
-        let mark = byte ^ MARK;
-        let is_taken = lock
-            .take(|waited| Ok(waited >= patience && (lock.is_held(mark)? || waited > PATIENCE)));
+        let byte = hash_name(name.as_bytes());
+        let owner_byte = byte ^ OWNER_BIT;
+        let mut lock = ByteLock::new(self.open_to_read()?, byte);
+        let is_taken = lock.take(|waited| {
+            Ok(waited >= timeout && (lock.is_held(owner_byte)? || waited > TIMEOUT))
+        });
         if !is_taken.map_err(Reason::errno_only)? {
             return Ok(None);
         }
-        sys::hold_byte(lock.file.as_fd(), mark).map_err(Reason::errno_only)?;
-        lock.mark = Some(mark);
+        sys::hold_byte(lock.file.as_fd(), owner_byte).map_err(Reason::errno_only)?;
+        lock.owner_byte = Some(owner_byte);
         lock.owner = Some(LockOwner::this_process());
         Ok(Some(lock))
     }

@@ -1,57 +1,58 @@
-//! Creates directories: each has its mode and owner before it has its name.
+//! Creates directories. Each has its mode and owner before it has its name.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{self, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, RenameFlags, Stat, StatFs, fstat, fstatfs, mkdirat, openat,
-    unlinkat,
+    AtFlags, CWD, Mode, OFlags, RenameFlags, Stat, fstat, fstatfs, mkdirat, openat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Cause, Error, Operation, Reason, Result};
-use crate::path::Component;
-use crate::path::Pathname;
+use crate::path::{Component, Pathname};
 use crate::procfs::ids::{is_own_uid, own_gid};
 use crate::types::FileSystem;
 
-use super::PinDir;
-use super::metadata::{checked_mode, permissions};
-use super::open::HELD;
-use super::temp_names::TempKind;
+use super::metadata::{checked_mode, chown_file, permissions};
+use super::open::DIR_PATH;
+use super::temp_names::{TempKind, is_taken};
+use super::{PinDir, TRIES, find_reason};
 
-/// How often a name that another takes meanwhile is tried again.
-const TRIES: usize = 100;
-
-/// What a new directory is to be.
+/// Mode and owner of a new directory.
 #[derive(Clone, Copy)]
-struct New {
+struct Attributes {
     mode: Mode,
     uid: Option<u32>,
     gid: Option<u32>,
 }
 
 impl PinDir {
-    /// `mkdir(2)`: creates the directory at `path`, which must lead to a bpffs, and its parents there.
+    /// `mkdir(2)`: creates the directory at `path` and its missing parents, all on a bpffs.
     ///
-    /// A directory that exists is opened as it is. A new one has exactly this mode, whatever the umask and
-    /// the parent's set-group-id bit, before it has its name. Where the bpffs begins, symbolic links are no
-    /// longer followed. Nothing is created on another file system.
+    /// A directory that exists is opened and not changed. A new one has exactly this mode before it has its
+    /// name, whatever the umask and the parent's set-group-id bit.
     ///
-    /// If a directory cannot be created, its new parents stay, as with `mkdir -p`. If the process is killed,
-    /// a hidden directory may remain in the parent: see [`remove_leftovers`](Self::remove_leftovers).
+    /// Nothing is created on another file system. Symbolic links are followed up to the bpffs, not on it.
+    /// If a directory cannot be created, its new parents stay, as with `mkdir -p`.
+    ///
+    /// If the process is killed, a hidden directory may remain in the parent: see
+    /// [`remove_leftovers`](Self::remove_leftovers).
     ///
     /// # Errors
     ///
-    /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
-    /// [`Missing`](Cause::Missing) (ENOENT) on the way to the bpffs;
-    /// [`SymbolicLink`](Cause::SymbolicLink) or [`NotADirectory`](Cause::NotADirectory) (ENOTDIR; a link on the
-    /// way to the bpffs whose mount does not follow links ELOOP);
-    /// [`Dot`](Cause::Dot), without a system call on that name; [`Blocked`](Cause::Blocked) (EACCES);
-    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`InvalidArgument`](Cause::InvalidArgument) above 0o7777; [`InvalidPath`](Cause::InvalidPath).
+    /// [`Operation::CreateDir`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the path does not lead to a bpffs | [`NotBpffs`](Cause::NotBpffs) | none or ENOENT |
+    /// | a directory before the bpffs does not exist | [`Missing`](Cause::Missing) | ENOENT |
+    /// | a component is not a directory | [`NotADirectory`](Cause::NotADirectory) | ENOTDIR |
+    /// | a component on the bpffs is a symbolic link | [`SymbolicLink`](Cause::SymbolicLink) | ENOTDIR |
+    /// | a symbolic link before the bpffs is on a mount that follows none | [`SymbolicLink`](Cause::SymbolicLink) | ELOOP |
+    /// | the mode is above 0o7777 | [`InvalidArgument`](Cause::InvalidArgument) | |
     ///
     /// # Examples
     ///
@@ -65,8 +66,8 @@ impl PinDir {
         Self::create_path(path.as_ref(), mode, None, None)
     }
 
-    /// As [`create`](Self::create), and `chown(2)`: what is made belongs to this user and group,
-    /// where None means this process's.
+    /// As [`create`](Self::create), and `chown(2)`: new directories belong to this user and group. `None`
+    /// is that of this process.
     ///
     /// # Errors
     ///
@@ -84,37 +85,34 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create); [`Removed`](Cause::Removed) (ENOENT);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// As [`create`](Self::create).
     pub fn create_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<Self> {
-        let name = self.name(Operation::CreateDir, name.as_ref())?;
-        let made = checked_mode(mode).map_err(Reason::from).and_then(|mode| {
-            let (uid, gid) = (None, None);
-            let opens = |name: &Component| self.find_dir_named(name);
-            self.create_named(&name, New { mode, uid, gid }, opens)
-        });
-        made.map_err(|reason| self.fail_at(Operation::CreateDir, name.as_os_str(), reason))
+        self.on_name(Operation::CreateDir, name.as_ref(), |at| {
+            let (mode, uid, gid) = (checked_mode(mode)?, None, None);
+            let existing = || self.find_dir_named(at.name);
+            self.create_named(at.name, Attributes { mode, uid, gid }, existing)
+        })
     }
 
     fn create_path(path: &Path, mode: u32, uid: Option<u32>, gid: Option<u32>) -> Result<Self> {
         checked_mode(mode)
             .map_err(Reason::from)
-            .and_then(|mode| walk(path, New { mode, uid, gid }))
+            .and_then(|mode| create_all(path, Attributes { mode, uid, gid }))
             .map_err(|reason| Error::new(Operation::CreateDir, reason).at(path))
     }
 
     fn create_named(
         &self,
-        name: &Component,
-        new: New,
-        existing: impl Fn(&Component) -> Result<Option<Self>, Reason>,
+        name: &CStr,
+        attributes: Attributes,
+        existing: impl Fn() -> Result<Option<Self>, Reason>,
     ) -> Result<Self, Reason> {
         for _ in 0..TRIES {
-            if let Some(dir) = existing(name)? {
+            if let Some(dir) = existing()? {
                 return Ok(dir);
             }
             let hidden = self.create_hidden(TempKind::Directory)?;
-            let named = hidden.dir.finish(&hidden.stat, new).and_then(|()| {
+            let named = hidden.set_attributes(attributes).and_then(|()| {
                 self.rename_named(&hidden.name, name, RenameFlags::NOREPLACE)
                     .map_err(Reason::errno_only)
             });
@@ -122,7 +120,7 @@ impl PinDir {
                 return Ok(self.child(hidden.dir.fd, name));
             };
             let _ = unlinkat(&self.fd, hidden.name.as_c_str(), AtFlags::REMOVEDIR);
-            // EEXIST: another process was faster.
+            // EEXIST: another process created it meanwhile.
             if !reason.is(Errno::EXIST) {
                 return Err(reason.explained(|errno| diagnose::make(&self.at_path(name), errno)));
             }
@@ -134,60 +132,38 @@ impl PinDir {
         fstat(&self.fd).is_ok_and(|stat| stat.st_nlink == 0)
     }
 
-    /// The directory that has the name, if one has. A mount on it is crossed: it is part of the path.
-    fn existing(&self, name: &Component) -> Result<Option<Self>, Reason> {
-        match openat(
-            &self.fd,
-            name.as_c_str(),
-            HELD | OFlags::NOFOLLOW,
-            Mode::empty(),
-        ) {
-            Ok(fd) => {
-                let stat = statfs_of(&fd)?;
-                match FileSystem::from_stat(&stat) {
-                    FileSystem::BPF => Ok(Some(Self {
-                        // It may be another mount's.
-                        follows_links: FileSystem::follows_links(&stat),
-                        ..self.child(fd, name)
-                    })),
-                    found => Err(diagnose::not_bpffs(self.path.join(name).as_path(), found).into()),
-                }
-            }
-            Err(Errno::NOENT) if !self.is_removed() => Ok(None),
-            Err(errno) => Err(Reason::new(
-                errno,
-                diagnose::find(&self.at_path(name), errno),
-            )),
+    /// Opens the directory that has the name, if one has. Crosses a mount, because that is part of the path.
+    fn find_dir_across_mounts(&self, name: &CStr) -> Result<Option<Self>, Reason> {
+        let fd = match openat(&self.fd, name, DIR_PATH | OFlags::NOFOLLOW, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) if !self.is_removed() => return Ok(None),
+            Err(errno) => return Err(find_reason(&self.at_path(name), errno)),
+        };
+        let stat = fstatfs(&fd).map_err(Reason::errno_only)?;
+        match FileSystem::from_stat(&stat) {
+            FileSystem::BPF => Ok(Some(Self {
+                follows_links: FileSystem::follows_links(&stat),
+                ..self.child(fd, name)
+            })),
+            found => Err(diagnose::not_bpffs(self.path.join(name).as_path(), found).into()),
         }
     }
 
-    /// A new directory of mode 0700 under a hidden name.
-    pub(super) fn create_hidden(&self, kind: TempKind) -> Result<Hidden, Reason> {
-        let names = self.temp_names()?;
-        let mut last = Reason::errno_only(Errno::EXIST);
-        for _ in 0..TRIES {
-            let name = names.acquire(kind);
-            match mkdirat(&self.fd, name.as_c_str(), Mode::RWXU) {
-                Ok(()) => {}
-                Err(Errno::EXIST) => continue,
-                Err(errno) => {
-                    let cause = diagnose::make(&self.at_path(&name), errno);
-                    return Err(Reason::new(errno, cause));
-                }
-            }
-            match self.open_hidden(&name) {
-                Ok((dir, stat)) => return Ok(Hidden { dir, name, stat }),
-                // Another user has put a directory of its own in its place.
-                Err(reason) if matches!(reason.cause(), Some(Cause::NotOwner { .. })) => {
-                    last = reason;
-                }
-                Err(reason) => {
+    /// Creates a directory of mode 0700 with a hidden name.
+    pub(super) fn create_hidden(&self, kind: TempKind) -> Result<HiddenDir, Reason> {
+        let (name, (dir, stat)) = self.with_temp_name(kind, |name: &Component| {
+            mkdirat(&self.fd, name.as_c_str(), Mode::RWXU).map_err(|errno| match errno {
+                Errno::EXIST => Reason::errno_only(errno),
+                _ => Reason::new(errno, diagnose::make(&self.at_path(name), errno)),
+            })?;
+            self.open_hidden(name).inspect_err(|reason| {
+                // Another user's directory in its place is not ours to remove.
+                if !is_taken(reason) {
                     let _ = unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR);
-                    return Err(reason);
                 }
-            }
-        }
-        Err(last)
+            })
+        })?;
+        Ok(HiddenDir { dir, name, stat })
     }
 
     fn open_hidden(&self, name: &Component) -> Result<(Self, Stat), Reason> {
@@ -197,109 +173,101 @@ impl PinDir {
             let (path, uid) = (dir.path().to_owned(), stat.st_uid);
             return Err(Cause::NotOwner { path, uid }.into());
         }
-        // The umask may have taken too much.
+        // The umask may have cleared bits.
         if permissions(&stat) != Mode::RWXU {
             dir.chmod_self(Mode::RWXU)?;
         }
         Ok((dir, stat))
     }
+}
 
-    /// Sets owner and mode. `stat` is of the new directory.
-    fn finish(&self, stat: &Stat, new: New) -> Result<(), Reason> {
-        // A parent may hand down its group, and then the mode may not keep its set-group-id bit.
-        let group = own_gid(stat.st_gid);
-        if stat.st_gid != group {
-            self.chown_self(None, Some(group))?;
+/// A new directory with a hidden name.
+pub(super) struct HiddenDir {
+    pub(super) dir: PinDir,
+    pub(super) name: Component,
+    /// From right after it was created.
+    pub(super) stat: Stat,
+}
+
+impl HiddenDir {
+    fn set_attributes(&self, new: Attributes) -> Result<(), Reason> {
+        let chown = |uid, gid| chown_file(self.dir.as_fd(), uid, gid);
+        // A set-group-id parent passes on its group. With another group chmod(2) may clear that bit of the
+        // new mode.
+        let group = own_gid(self.stat.st_gid);
+        if self.stat.st_gid != group {
+            chown(None, Some(group))?;
         }
-        // The mode before the owner: afterwards it may be another user's.
-        let set_mode = || match fstat(&self.fd).map_err(Reason::errno_only)? {
+        // The mode comes before the owner: afterwards the directory may be another user's.
+        let set_mode = || match fstat(&self.dir.fd).map_err(Reason::errno_only)? {
             stat if permissions(&stat) == new.mode => Ok(()),
-            _ => self.chmod_self(new.mode),
+            _ => self.dir.chmod_self(new.mode),
         };
         set_mode()?;
         if new.uid.or(new.gid).is_some() {
-            self.chown_self(new.uid, new.gid)?;
+            chown(new.uid, new.gid)?;
             set_mode()?;
         }
         Ok(())
     }
 }
 
-/// A directory under a hidden name.
-pub(super) struct Hidden {
-    pub(super) dir: PinDir,
-    pub(super) name: Component,
-    /// From when it was created.
-    pub(super) stat: Stat,
-}
-
-fn statfs_of(fd: &OwnedFd) -> Result<StatFs, Reason> {
-    fstatfs(fd).map_err(Reason::errno_only)
-}
-
-/// From the root, or from where the process is, to the last component.
-fn walk(path: &Path, new: New) -> Result<PinDir, Reason> {
-    // A NUL anywhere is refused before anything is made.
-    Pathname::new(path)?;
+/// Walks from the root or the working directory to the last component, and creates what is missing.
+fn create_all(path: &Path, attributes: Attributes) -> Result<PinDir, Reason> {
+    let pathname = Pathname::new(path)?;
     if path.as_os_str().is_empty() {
         return Err(Reason::new(Errno::NOENT, Some(Cause::empty_path())));
     }
     let open = |from: BorrowedFd<'_>, name: &OsStr| {
-        openat(from, name, HELD, Mode::empty())
+        openat(from, name, DIR_PATH, Mode::empty())
             .map_err(|errno| Reason::new(errno, diagnose::directory(path, errno)))
     };
     let start = if path.is_absolute() { "/" } else { "." };
     let mut walked = PathBuf::new();
-    let mut at = At::new(open(CWD, OsStr::new(start))?, &walked)?;
+    let mut position = Position::new(open(CWD, OsStr::new(start))?, &walked)?;
     let mut rest = path.components();
     while let Some(component) = rest.next() {
         let name = component.as_os_str();
         walked.push(name);
-        at = match (at, component) {
-            (at, path::Component::RootDir | path::Component::CurDir) => at,
-            (At::Elsewhere(fd), _) => At::new(open(fd.as_fd(), name)?, &walked)?,
-            (At::Bpffs(parent), _) => {
-                let filename = Component::new(name)?;
-                // Before anything is created, each name is checked.
+        position = match (position, component) {
+            (position, path::Component::RootDir | path::Component::CurDir) => position,
+            (Position::Elsewhere(fd, _), _) => Position::new(open(fd.as_fd(), name)?, &walked)?,
+            (Position::Bpffs(parent), _) => {
+                let name = Component::new(name)?;
+                // All names are checked before the first directory is created.
                 let mut rest = rest.clone();
                 rest.try_for_each(|name| Component::new(name.as_os_str()).map(drop))?;
-                let existing = |name: &Component| parent.existing(name);
-                let dir = parent.create_named(&filename, new, existing)?;
-                At::Bpffs(Box::new(dir))
+                let name = name.as_c_str();
+                let existing = || parent.find_dir_across_mounts(name);
+                Position::Bpffs(Box::new(parent.create_named(name, attributes, existing)?))
             }
         };
     }
-    match at {
-        At::Bpffs(dir) => Ok(PinDir {
-            path: Pathname::new(path)?,
-            ..*dir
-        }),
-        At::Elsewhere(fd) => {
-            let found = FileSystem::from_stat(&statfs_of(&fd)?);
-            Err(diagnose::not_bpffs(path, found).into())
+    match position {
+        Position::Bpffs(mut dir) => {
+            dir.path = pathname;
+            Ok(*dir)
         }
+        Position::Elsewhere(_, found) => Err(diagnose::not_bpffs(path, found).into()),
     }
 }
 
-/// How far the walk has come.
-enum At {
-    Elsewhere(OwnedFd),
+/// Where the walk is.
+enum Position {
+    Elsewhere(OwnedFd, FileSystem),
     Bpffs(Box<PinDir>),
 }
 
-impl At {
+impl Position {
     fn new(fd: OwnedFd, walked: &Path) -> Result<Self, Reason> {
-        let stat = statfs_of(&fd)?;
-        Ok(if FileSystem::from_stat(&stat).is_bpffs() {
-            let walked = match walked.as_os_str().is_empty() {
-                true => Path::new("."),
-                false => walked,
-            };
-            let path = Pathname::new(walked)?;
-            let dir = PinDir::from_proven_fd(fd, path, FileSystem::follows_links(&stat));
-            Self::Bpffs(Box::new(dir))
-        } else {
-            Self::Elsewhere(fd)
-        })
+        let stat = fstatfs(&fd).map_err(Reason::errno_only)?;
+        let found = FileSystem::from_stat(&stat);
+        if !found.is_bpffs() {
+            return Ok(Self::Elsewhere(fd, found));
+        }
+        let is_empty = walked.as_os_str().is_empty();
+        let path = Pathname::new(if is_empty { Path::new(".") } else { walked })?;
+        let dir = PinDir::from_proven_fd(fd, path, FileSystem::follows_links(&stat));
+        Ok(Self::Bpffs(Box::new(dir)))
     }
 }

@@ -1,7 +1,8 @@
-//! What is in a directory, one getdents64(2) stream.
+//! Lists a directory: a stream of getdents64(2) records.
 
 use std::ffi::{CStr, OsStr};
 use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::Deref;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -20,25 +21,25 @@ use crate::types::Access;
 use super::temp_names::{parse_backup_name, parse_temp_name};
 use super::{Metadata, PinDir};
 
-/// What the kernel is given room for, in bytes: some two hundred names.
-const ROOM: usize = 8 * 1024;
+/// The size of the buffer for getdents64(2): about two hundred names.
+const BUFFER_SIZE: usize = 8 * 1024;
 
-/// What a name in a directory stands for.
+/// The type of a name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EntryType {
-    /// A map, a program or a link.
+    /// A pinned map, program or link.
     Pin,
     /// A directory.
     Directory,
-    /// A symbolic link, to whatever.
+    /// A symbolic link. Its target may not exist.
     SymbolicLink,
-    /// What bpffs has none of.
+    /// Any other type. bpffs has none.
     Other,
 }
 
 impl EntryType {
-    pub(super) fn of(mode: u32) -> Self {
+    pub(super) fn from_mode(mode: u32) -> Self {
         match FileType::from_raw_mode(mode) {
             FileType::RegularFile => Self::Pin,
             FileType::Directory => Self::Directory,
@@ -48,57 +49,44 @@ impl EntryType {
     }
 }
 
-/// A name in a directory. What it stands for is opened when asked for, not before.
+/// A name in a directory. The object is not opened until [`get`](Self::get).
 ///
-/// `D` is how the directory is held: borrowed by [`Entries`], shared by [`Walk`](super::Walk). While it
-/// lives it keeps all that was read at once with it, 8 KiB, and one of a walk the descriptor of its
-/// directory: what is to be kept for long is better its [`path`](Self::path) or [`name`](Self::name).
+/// `D` is a reference to the directory: borrowed in [`Entries`], shared in [`Walk`](super::Walk).
+///
+/// An entry keeps the 8 KiB alive that were read with it. An entry of a walk also keeps its directory's
+/// descriptor open. To keep many for long, keep their [`path`](Self::path) or [`name`](Self::name) instead.
 #[derive(Clone)]
 pub struct Entry<D> {
     batch: Arc<Batch<D>>,
-    /// Where in the batch its record begins.
-    at: usize,
-    /// Of the name, in bytes: it is looked for once.
-    len: usize,
+    /// Where the name begins in the batch.
+    name: usize,
+    inode: u64,
     entry_type: EntryType,
 }
 
 impl<D> Entry<D> {
-    /// The bytes of the name, and the NUL behind them.
-    fn name_with_nul(&self) -> &[u8] {
-        let begin = self.at + Dirent::NAME;
-        // It was read before it became an entry.
-        let name = self.batch.records().get(begin..=begin + self.len);
-        name.unwrap_or(b"\0")
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.name_with_nul()
-            .split_last()
-            .map_or(b"", |(_, bytes)| bytes)
-    }
-
     pub(crate) fn c_name(&self) -> &CStr {
-        CStr::from_bytes_with_nul(self.name_with_nul()).unwrap_or_default()
+        let name = self.batch.records().get(self.name..).unwrap_or_default();
+        CStr::from_bytes_until_nul(name).unwrap_or_default()
     }
 
-    pub(super) fn filename(&self) -> Component {
-        Component::of_entry(self.bytes())
+    pub(super) fn component(&self) -> Component {
+        Component::of_entry(self.c_name().to_bytes())
     }
 
     /// The name.
     pub fn name(&self) -> &OsStr {
-        OsStr::from_bytes(self.bytes())
+        OsStr::from_bytes(self.c_name().to_bytes())
     }
 
-    /// What it was when the directory was read.
+    /// The type that it had when the directory was read.
     pub fn entry_type(&self) -> EntryType {
         self.entry_type
     }
 
-    /// The inode's number when the directory was read.
+    /// The inode number that it had when the directory was read.
     pub fn inode(&self) -> u64 {
-        self.batch.dirent(self.at).map_or(0, |dirent| dirent.inode)
+        self.inode
     }
 }
 
@@ -113,24 +101,25 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
         self.dir().path().join(self.name())
     }
 
-    /// Whether it is something on its way: a pin that is to replace another, a directory that is not
-    /// published yet, or is to be removed; or the map that another was migrated from. See
-    /// [`PinDir::remove_leftovers`].
+    /// Returns true for a temporary name of this crate, and for the backup of a migrated map.
+    ///
+    /// A temporary name is a pin that is about to replace another, a directory that is not published yet,
+    /// or one that is being removed. [`PinDir::remove_leftovers`] removes those of killed processes.
     pub fn is_hidden(&self) -> bool {
-        let name = self.bytes();
+        let name = self.c_name().to_bytes();
         parse_temp_name(name).is_some() || parse_backup_name(name).is_some()
     }
 
-    /// Opens the object.
+    /// Opens the object for reading and writing.
     ///
     /// # Errors
     ///
     /// As [`PinDir::get`].
     pub fn get<T: Pinnable>(&self) -> Result<T> {
-        self.dir().open_named(self.c_name(), Access::ReadWrite)
+        self.get_with(Access::ReadWrite)
     }
 
-    /// Opens the object, for what access is asked for.
+    /// Opens the object with this access.
     ///
     /// # Errors
     ///
@@ -139,17 +128,19 @@ impl<D: Deref<Target = PinDir>> Entry<D> {
         self.dir().open_named(self.c_name(), access)
     }
 
-    /// `fstatat(2)`. Opens nothing.
+    /// `fstatat(2)`: returns mode, owner and times. Opens nothing.
     ///
     /// # Errors
     ///
     /// As [`PinDir::metadata`].
     pub fn metadata(&self) -> Result<Metadata> {
-        self.dir().metadata_named(self.c_name())
+        let dir = self.dir();
+        Metadata::at(&dir.at_path(self.c_name()))
+            .map_err(|reason| dir.fail_at(Operation::Stat, self.name(), reason))
     }
 
-    /// `statx(2)`: whether something is mounted there. None where the kernel does not tell, before
-    /// Linux 5.8.
+    /// `statx(2)`: returns whether something is mounted on it. `None` if the kernel does not report that,
+    /// before Linux 5.8.
     pub fn is_mount_point(&self) -> Option<bool> {
         self.dir().at_path(self.c_name()).is_mount_point()
     }
@@ -159,30 +150,34 @@ impl<D: Deref<Target = PinDir>> fmt::Debug for Entry<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
             .field("path", &self.path())
-            .field("entry_type", &self.entry_type())
-            .field("inode", &self.inode())
+            .field("entry_type", &self.entry_type)
+            .field("inode", &self.inode)
             .finish()
     }
 }
 
-/// The names in a directory, in the kernel's order, as they are read: see [`PinDir::entries`].
+/// The names in a directory, in the kernel's order: see [`PinDir::entries`].
 #[derive(Debug)]
 pub struct Entries<'d> {
     stream: Stream<&'d PinDir>,
 }
 
 impl PinDir {
-    /// `getdents64(2)`: the names in the directory, as one stream, in constant memory.
+    /// `getdents64(2)`: returns the names in the directory, as a stream in constant memory.
     ///
-    /// Opens no object, follows no symbolic link, crosses no mount. What is made, removed, replaced
-    /// or renamed meanwhile may be seen or not; what is left alone is seen once. The kernel's own `maps.debug` and
-    /// `progs.debug` are pins of links with a '.' in their names; on some kernels no object is behind
-    /// them any more, and opening them is ENOENT.
+    /// Opens no object, follows no symbolic link and crosses no mount. The kernel's own `maps.debug` and
+    /// `progs.debug` are pins of links with a '.' in their names. On some kernels their objects are gone,
+    /// and opening them fails with ENOENT.
+    ///
+    /// # Races
+    ///
+    /// A name that is made, removed, replaced or renamed meanwhile may be missed. A name that does not
+    /// change is returned once.
     ///
     /// # Errors
     ///
-    /// [`Operation::ListDir`] with [`Blocked`](Cause::Blocked) (EACCES) where the directory may not
-    /// be read. The same of an entry ends the stream.
+    /// [`Operation::ListDir`], with the causes of [access](Self#access). An error of an entry ends the
+    /// stream.
     ///
     /// # Examples
     ///
@@ -204,17 +199,17 @@ impl PinDir {
         Ok(Entries { stream })
     }
 
+    /// `dir` is a reference to this directory, for the entries.
     pub(super) fn stream<D: Clone>(&self, dir: D) -> Result<Stream<D>> {
-        match self.listable() {
+        match self.open_to_list() {
             Ok(file) => Ok(Stream::new(file, dir)),
             Err(reason) => Err(self.fail(Operation::ListDir, reason)),
         }
     }
 
-    /// Why one of its streams has ended before its time.
+    /// Why reading a stream failed.
     #[cold]
     pub(super) fn list_error(&self, errno: Errno) -> Error {
-        // Removed while it was read.
         let path = self.path().to_owned();
         let cause = (errno == Errno::NOENT).then_some(Cause::Removed { path });
         self.fail(Operation::ListDir, Reason::new(errno, cause))
@@ -222,8 +217,8 @@ impl PinDir {
 }
 
 impl<'d> Entries<'d> {
-    /// As [`next`](Iterator::next), but the entry is lent until the next call, and takes no memory of
-    /// its own: the cheaper way where none is kept.
+    /// Like [`next`](Iterator::next), but returns a reference that is valid until the next call. This saves
+    /// the memory of entries that are not kept.
     ///
     /// # Examples
     ///
@@ -255,38 +250,35 @@ impl<'d> Iterator for Entries<'d> {
     }
 }
 
-/// The names of a directory, read by the batch.
+impl FusedIterator for Entries<'_> {}
+
+/// The names of a directory, read in batches.
 pub(super) struct Stream<D> {
     file: OwnedFd,
-    /// What was come to last, in what was read last.
+    /// The current entry.
     entry: Entry<D>,
-    /// Where the next record begins.
+    /// Where the next record begins in the batch.
     next: usize,
     has_ended: bool,
 }
 
-/// What was read at once. Its entries share it.
+/// The records of one getdents64(2) call. Its entries share it.
 struct Batch<D> {
     dir: D,
-    room: Box<[u8]>,
-    /// How much of the room, in bytes.
-    filled: usize,
+    buffer: Box<[u8]>,
+    /// The length of the records in bytes.
+    len: usize,
 }
 
 impl<D> Batch<D> {
     fn new(dir: D) -> Self {
-        let (room, filled) = (vec![0; ROOM].into(), 0);
-        Self { dir, room, filled }
+        let (buffer, len) = (vec![0; BUFFER_SIZE].into(), 0);
+        Self { dir, buffer, len }
     }
 
     #[inline]
     fn records(&self) -> &[u8] {
-        self.room.get(..self.filled).unwrap_or_default()
-    }
-
-    #[inline]
-    fn dirent(&self, at: usize) -> Option<Dirent<'_>> {
-        Dirent::first(self.records().get(at..)?)
+        self.buffer.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -294,8 +286,8 @@ impl<D: Clone> Stream<D> {
     fn new(file: OwnedFd, dir: D) -> Self {
         let entry = Entry {
             batch: Arc::new(Batch::new(dir)),
-            at: 0,
-            len: 0,
+            name: 0,
+            inode: 0,
             entry_type: EntryType::Other,
         };
         Self {
@@ -310,35 +302,36 @@ impl<D: Clone> Stream<D> {
         &self.entry.batch.dir
     }
 
-    /// What [`advance`](Self::advance) has come to.
+    /// The entry that [`advance`](Self::advance) went to.
     pub(super) fn entry(&self) -> &Entry<D> {
         &self.entry
     }
 
-    /// To the next entry; false where there is none.
+    /// Goes to the next entry. False at the end.
     #[inline]
     pub(super) fn advance(&mut self) -> Result<bool, Errno> {
         loop {
-            let Some(dirent) = self.entry.batch.dirent(self.next) else {
+            let records = self.entry.batch.records().get(self.next..);
+            let Some(dirent) = records.and_then(Dirent::first) else {
                 if self.has_ended {
                     return Ok(false);
                 }
                 self.refill()?;
                 continue;
             };
-            let (at, name) = (self.next, dirent.name);
+            let name = self.next + Dirent::NAME;
             self.next += dirent.len;
-            if !matches!(name, b"." | b"..") {
-                let len = name.len();
-                // A mode has these four bits on top.
-                self.entry.entry_type = EntryType::of(u32::from(dirent.d_type) << 12);
-                (self.entry.at, self.entry.len) = (at, len);
+            if !matches!(dirent.name, b"." | b"..") {
+                // The four highest bits of a mode are the type.
+                let entry_type = EntryType::from_mode(u32::from(dirent.d_type) << 12);
+                (self.entry.inode, self.entry.entry_type) = (dirent.inode, entry_type);
+                self.entry.name = name;
                 return Ok(true);
             }
         }
     }
 
-    /// Into the same memory, unless an entry is there that needs it.
+    /// Reads the next batch, into the same buffer unless an entry still needs it.
     #[cold]
     fn refill(&mut self) -> Result<(), Errno> {
         if Arc::get_mut(&mut self.entry.batch).is_none() {
@@ -347,9 +340,9 @@ impl<D: Clone> Stream<D> {
         let Some(batch) = Arc::get_mut(&mut self.entry.batch) else {
             return Ok(());
         };
-        let filled = sys::getdents(self.file.as_fd(), &mut batch.room);
-        batch.filled = *filled.as_ref().unwrap_or(&0);
-        self.has_ended = batch.filled == 0;
+        let filled = sys::getdents(self.file.as_fd(), &mut batch.buffer);
+        batch.len = *filled.as_ref().unwrap_or(&0);
+        self.has_ended = batch.len == 0;
         self.next = 0;
         filled.map(drop)
     }

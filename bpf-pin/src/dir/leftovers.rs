@@ -1,4 +1,4 @@
-//! Removes what is no longer needed: what a predicate selects, and what killed processes left.
+//! Removes names that a predicate selects, and the leftovers of killed processes.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,43 +11,46 @@ use crate::object::identity_at;
 use crate::path::Component;
 use crate::procfs::ids::is_own_uid;
 use crate::sys::{self, FileLock};
-use crate::types::FileSystem;
-use crate::types::{Identity, Kind};
+use crate::types::{FileSystem, Identity, Kind};
 
 use super::metadata::permissions;
 use super::temp_names::{TempKind, hash_name, leftover_name, parse_backup_name, parse_temp_name};
-use super::{Entry, EntryType, PinDir};
+use super::{Entry, EntryType, PinDir, unlink_reason};
 
-/// What was removed, or would be.
+/// The names that [`PinDir::remove_where`] or [`PinDir::remove_leftovers`] removed.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RemovalReport {
-    /// The names that were removed, or would be.
+    /// The names that were removed. In a dry run: that would be.
     pub removed: Vec<OsString>,
-    /// The names that were given back to what a killed process had moved out of the way.
+    /// The names of directories that a killed process had moved aside, and that were moved back.
     pub restored: Vec<OsString>,
-    /// What could not be done, and why. The rest was done all the same.
+    /// The names that could not be removed, and why. The others were removed.
     pub failed: Vec<Error>,
 }
 
 impl PinDir {
-    /// `unlink(2)`, `rmdir(2)`: removes what the predicate selects, a directory with all that is in it. Only
-    /// in this directory: for a tree see [`walk`](Self::walk).
+    /// `unlink(2)`, `rmdir(2)`: removes the names that the predicate selects, directories with their
+    /// contents.
     ///
-    /// Temporary names are not asked about: they are left to [`remove_leftovers`](Self::remove_leftovers).
-    /// Right before, the name is seen to have the same inode still, so that what was replaced meanwhile stays.
-    /// As with [`unpin`](Self::unpin) these are two steps.
+    /// Reads only this directory: for a tree see [`walk`](Self::walk). Temporary names are not passed to the
+    /// predicate: see [`remove_leftovers`](Self::remove_leftovers).
+    ///
+    /// # Races
+    ///
+    /// The inode of a name is compared right before the removal, so a pin that was replaced meanwhile stays.
+    /// As in [`unpin`](Self::unpin) these are two steps.
     ///
     /// # Errors
     ///
-    /// As [`entries`](Self::entries). What fails for one name is in [`RemovalReport::failed`].
+    /// As [`entries`](Self::entries). The failures of single names are in [`RemovalReport::failed`].
     ///
     /// # Examples
     ///
     /// ```no_run
     /// use bpf_pin::{Map, PinDir};
     ///
-    /// // For example, maps of one entry.
+    /// // Removes the maps of one entry.
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let report = dir.remove_where(|entry| {
     ///     entry.get::<Map>().is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
@@ -57,108 +60,104 @@ impl PinDir {
     /// ```
     pub fn remove_where(
         &self,
-        is_useless: impl FnMut(&Entry<&Self>) -> bool,
+        predicate: impl FnMut(&Entry<&Self>) -> bool,
     ) -> Result<RemovalReport> {
-        self.each_where(is_useless, |entry| self.remove_entry(entry))
+        self.each_where(predicate, |entry| self.remove_entry(entry))
     }
 
-    /// As [`remove_where`](Self::remove_where), but removes nothing: reports what that would remove.
+    /// As [`remove_where`](Self::remove_where), but removes nothing. The report has the names that it would
+    /// remove.
     ///
     /// # Errors
     ///
     /// As [`entries`](Self::entries).
     pub fn remove_where_dry_run(
         &self,
-        is_useless: impl FnMut(&Entry<&Self>) -> bool,
+        predicate: impl FnMut(&Entry<&Self>) -> bool,
     ) -> Result<RemovalReport> {
-        self.each_where(is_useless, |_| Ok(true))
+        self.each_where(predicate, |_| Ok(true))
     }
 
     fn each_where(
         &self,
-        mut is_useless: impl FnMut(&Entry<&Self>) -> bool,
+        mut predicate: impl FnMut(&Entry<&Self>) -> bool,
         remove: impl Fn(&Entry<&Self>) -> Result<bool>,
     ) -> Result<RemovalReport> {
-        self.each_entry(|entry, report| {
-            if !entry.is_hidden() && is_useless(entry) && remove(entry)? {
-                report.removed.push(entry.name().to_owned());
-            }
-            Ok(())
-        })
+        self.each_entry(|entry, _| Ok(!entry.is_hidden() && predicate(entry) && remove(entry)?))
     }
 
+    /// `remove` returns whether it has removed the entry.
     fn each_entry(
         &self,
-        mut each: impl FnMut(&Entry<&Self>, &mut RemovalReport) -> Result<()>,
+        mut remove: impl FnMut(&Entry<&Self>, &mut RemovalReport) -> Result<bool>,
     ) -> Result<RemovalReport> {
         let (mut report, mut entries) = (RemovalReport::default(), self.entries()?);
         while let Some(entry) = entries.next_entry() {
-            if let Err(error) = entry.and_then(|entry| each(entry, &mut report)) {
-                report.failed.push(error);
+            match entry.and_then(|entry| Ok((entry, remove(entry, &mut report)?))) {
+                Ok((entry, true)) => report.removed.push(entry.name().to_owned()),
+                Ok((_, false)) => {}
+                Err(error) => report.failed.push(error),
             }
         }
         Ok(report)
     }
 
-    /// False if the name is gone, or another's by now.
+    /// False if the name is gone, or is another file's now.
     fn remove_entry(&self, entry: &Entry<&Self>) -> Result<bool> {
-        let name = &entry.filename();
-        let place = self.at_path(name);
-        match place.lstat() {
+        let name = entry.component();
+        let at = self.at_path(&name);
+        let fail = |errno| {
+            let reason = unlink_reason(&at, errno);
+            Err(self.fail_at(Operation::Remove, entry.name(), reason))
+        };
+        match at.lstat() {
             Ok(stat) if stat.st_ino == entry.inode() => {}
-            // A mount point has the inode of what is mounted there.
-            Ok(_) if entry.is_mount_point() == Some(true) => {
-                return Err(self.not_removed(name, Errno::BUSY));
-            }
+            // A mount point has the inode of the mounted directory.
+            Ok(_) if entry.is_mount_point() == Some(true) => return fail(Errno::BUSY),
             Ok(_) | Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(self.not_removed(name, errno)),
+            Err(errno) => return fail(errno),
         }
         if entry.entry_type() == EntryType::Directory {
-            return match self.remove_tree(name) {
+            return match self.remove_tree(&name) {
                 Ok(()) => Ok(true),
                 Err(error) if error.is(Errno::NOENT) => Ok(false),
                 Err(error) => Err(error),
             };
         }
-        match place.unlink() {
+        match at.unlink() {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(self.not_removed(name, errno)),
+            Err(errno) => fail(errno),
         }
     }
 
-    /// Removes what killed processes have left in this directory: temporary pins and hidden directories of
+    /// Removes the leftovers of killed processes in this directory: temporary pins and hidden directories of
     /// [`replace`](Self::replace), [`stage`](Self::stage), [`create`](Self::create) and
     /// [`remove_dir_all`](Self::remove_dir_all).
     ///
-    /// Only names that begin with "_bpf-pin-" and go on as this crate makes them are looked at. Whether the
-    /// process of such a name is alive is asked of the kernel, by the lock that it holds before it makes the
-    /// name; pids play no part. What has the name of a living process is not even opened. An old set that a
-    /// reader has [locked](Self::lock) stays.
+    /// Looks only at names that begin with "_bpf-pin-" and have the form of this crate's names. A process
+    /// locks its token before it makes such a name, and the kernel releases the lock when the process ends.
+    /// Pids are not used. A name of a living process is not even opened.
     ///
-    /// A directory that was being replaced without `RENAME_EXCHANGE` is given its name back. A map that
-    /// another was [migrated](crate::reuse::Migrate) from stays as long as that other has the name.
+    /// A directory that was being replaced without `RENAME_EXCHANGE` gets its name back. These stay:
     ///
-    /// What is of another type than its name is for stays, too, and is reported: a process was killed right
-    /// after it exchanged the name with something that another process had put there, and which name that
-    /// had is not recorded. If that was of the same type, the kernel offers no way to tell, and it is removed.
+    /// - an old set that a reader has [locked](Self::lock);
+    /// - a map that was [migrated](crate::reuse::Migrate) to another, while that other has the name;
+    /// - a file of another type than its name is for, which is reported. A process was killed right after it
+    ///   had exchanged the name with a file of another process. The name of that file is not recorded. If the
+    ///   file has the same type, it cannot be distinguished and is removed.
     ///
     /// # Errors
     ///
-    /// As [`entries`](Self::entries). What fails for one name is in [`RemovalReport::failed`]:
-    /// [`NotADirectory`](Cause::NotADirectory) and [`NotAnObject`](Cause::NotAnObject) of what is of another
-    /// type, for example.
+    /// As [`entries`](Self::entries), or [`Operation::RemoveLeftovers`] if the directory cannot be read. The
+    /// failures of single names are in [`RemovalReport::failed`]: [`NotADirectory`](Cause::NotADirectory) and
+    /// [`NotAnObject`](Cause::NotAnObject) for a file of another type, for example.
     pub fn remove_leftovers(&self) -> Result<RemovalReport> {
-        // A lock is seen from another open file description than the one that holds it.
+        // Another open file description, because one does not see its own locks.
         let file = self
-            .readable()
+            .open_to_read()
             .map_err(|reason| self.fail(Operation::RemoveLeftovers, reason))?;
-        self.each_entry(|entry, report| {
-            if self.remove_leftover(entry, &file, report)? {
-                report.removed.push(entry.name().to_owned());
-            }
-            Ok(())
-        })
+        self.each_entry(|entry, report| self.remove_leftover(entry, &file, report))
     }
 
     fn remove_leftover(
@@ -169,14 +168,14 @@ impl PinDir {
     ) -> Result<bool> {
         let bytes = entry.c_name().to_bytes();
         if let Some((name, id)) = parse_backup_name(bytes) {
-            let is_useless =
-                entry.entry_type() == EntryType::Pin && self.is_superseded(&name, id, file)?;
-            return Ok(is_useless && self.remove_entry(entry)?);
+            return Ok(entry.entry_type() == EntryType::Pin
+                && self.is_unused_backup(&name, id, file)?
+                && self.remove_entry(entry)?);
         }
         let Some((token, kind)) = parse_temp_name(bytes) else {
             return Ok(false);
         };
-        // Once its byte is free, nobody gives the name to anything any more.
+        // Once its byte is free, no process uses the name.
         if self.is_held(token, file)? {
             return Ok(false);
         }
@@ -184,7 +183,7 @@ impl PinDir {
         let cause = match (kind, entry.entry_type()) {
             (TempKind::Pin, EntryType::Pin) => return self.remove_entry(entry),
             (TempKind::Directory | TempKind::Aside, EntryType::Directory) => {
-                return self.remove_leftover_dir(&entry.filename(), kind, report);
+                return self.remove_leftover_dir(&entry.component(), kind, report);
             }
             (TempKind::Pin, EntryType::Directory) => Cause::NotAnObject {
                 path,
@@ -197,15 +196,15 @@ impl PinDir {
         Err(self.fail_at(Operation::RemoveLeftovers, entry.name(), cause))
     }
 
-    /// Whether the map that was migrated to has lost the name, and nobody migrates it right now.
-    fn is_superseded(&self, name: &Component, id: u32, file: &OwnedFd) -> Result<bool> {
+    /// Returns whether the new map no longer has the name, and no process migrates it.
+    fn is_unused_backup(&self, name: &Component, id: u32, file: &OwnedFd) -> Result<bool> {
         if self.is_held(hash_name(name.as_bytes()), file)? {
             return Ok(false);
         }
         let kind = Kind::Map;
         Ok(match identity_at(&self.at_path(name)) {
             Ok(found) => found != Identity { kind, id },
-            // Only if nothing has the name: this user may not be allowed to open what has it.
+            // Other errors: this user may not be allowed to open the pin that has the name.
             Err(reason) => matches!(reason.cause(), Some(Cause::Missing { .. })),
         })
     }
@@ -215,7 +214,7 @@ impl PinDir {
             .map_err(|errno| self.fail(Operation::RemoveLeftovers, Reason::errno_only(errno)))
     }
 
-    /// False if a reader holds it.
+    /// False if a reader has locked it.
     fn remove_leftover_dir(
         &self,
         name: &Component,
@@ -228,7 +227,7 @@ impl PinDir {
             other => other.map_err(fail)?,
         };
         let file = dir.open_forcing_mode().map_err(fail)?;
-        // Until all is done, so that two calls do not meet.
+        // Held until the end, so that two calls exclude each other.
         let lock = FileLock::try_take(file, FlockOperation::LockExclusive);
         let Ok(_lock) = lock.map_err(|errno| fail(Reason::errno_only(errno)))? else {
             return Ok(false);
@@ -244,10 +243,9 @@ impl PinDir {
         self.remove_hidden(name).map(|()| true)
     }
 
-    /// As [`readable`](Self::readable), of a directory whose process is dead: if it is this user's, it is
-    /// made readable.
+    /// As [`open_to_read`](Self::open_to_read). A directory of this user is made readable first if necessary.
     fn open_forcing_mode(&self) -> Result<OwnedFd, Reason> {
-        let reason = match self.readable() {
+        let reason = match self.open_to_read() {
             Err(reason) if reason.is(Errno::ACCESS) => reason,
             other => return other,
         };
@@ -256,27 +254,31 @@ impl PinDir {
             return Err(reason);
         }
         self.chmod_self(permissions(&stat) | Mode::RWXU)?;
-        self.readable()
+        self.open_to_read()
     }
 
-    /// Gives what is in this directory its name back, if it is free.
+    /// Moves the contents of this directory back to their names in `parent`, if these are free.
     fn restore_into(&self, parent: &Self, report: &mut RemovalReport) -> Result<()> {
         let mut entries = self.entries()?;
         while let Some(entry) = entries.next_entry() {
             let entry = entry?;
             let name = entry.c_name();
-            match renameat_with(&self.fd, name, &parent.fd, name, RenameFlags::NOREPLACE) {
+            let rename_to =
+                |new| renameat_with(&self.fd, name, &parent.fd, new, RenameFlags::NOREPLACE);
+            let fail = |errno| {
+                let reason = unlink_reason(&self.at_path(name), errno);
+                self.fail_at(Operation::Remove, entry.name(), reason)
+            };
+            match rename_to(name) {
                 Ok(()) => report.restored.push(entry.name().to_owned()),
-                // It was replaced, and only the removal is left, once no reader is there.
+                // It was replaced, and only its removal is left, once no reader has locked it.
                 Err(Errno::EXIST) if entry.entry_type() == EntryType::Directory => {
-                    let retired = leftover_name(TempKind::Directory);
-                    let to = retired.as_c_str();
-                    renameat_with(&self.fd, name, &parent.fd, to, RenameFlags::NOREPLACE)
-                        .map_err(|errno| self.not_removed(&entry.filename(), errno))?;
-                    parent.remove_leftover_dir(&retired, TempKind::Directory, report)?;
+                    let old = leftover_name(TempKind::Directory);
+                    rename_to(old.as_c_str()).map_err(fail)?;
+                    parent.remove_leftover_dir(&old, TempKind::Directory, report)?;
                 }
                 Err(Errno::EXIST) => {}
-                Err(errno) => return Err(self.not_removed(&entry.filename(), errno)),
+                Err(errno) => return Err(fail(errno)),
             }
         }
         Ok(())

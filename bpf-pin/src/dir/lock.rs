@@ -1,4 +1,4 @@
-//! The lock of a directory.
+//! Locks directories with `flock(2)`.
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -14,56 +14,77 @@ use crate::sys::FileLock;
 
 use super::PinDir;
 
-/// The lock of a directory, until this is dropped or the process ends.
+/// The lock of a directory, held until it is dropped or the process ends: see [`PinDir::lock`].
 ///
-/// It is advisory: it excludes only callers that ask for it. A forked child has the descriptor, too, until
-/// it ends or runs another program. The lock is released when it is dropped in the process that took it;
-/// dropped in a child, it stays. If that process is killed, the lock stays until its children have ended.
+/// The lock is advisory: it excludes only callers that take it, too.
+///
+/// # Forked processes
+///
+/// A forked child has the descriptor as well, until it ends or executes another program. Dropping the lock
+/// releases it only in the process that took it. If that process is killed, the lock is held until its
+/// children have ended.
 #[derive(Debug)]
-#[must_use = "dropped, it is released"]
+#[must_use = "dropping it releases the lock"]
 pub struct DirLock {
     _lock: FileLock,
 }
 
-/// Which other locks a lock excludes.
+/// A shared or an exclusive lock: see [`PinDir::lock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LockMode {
-    /// `LOCK_SH`: any number of shared locks at once, but none beside an exclusive one.
+    /// `LOCK_SH`: excludes exclusive locks.
     Shared,
-    /// `LOCK_EX`: no other lock.
+    /// `LOCK_EX`: excludes all other locks.
     Exclusive,
 }
 
-/// How long to wait for a lock.
+/// How long to wait for a lock: see [`PinDir::lock`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use bpf_pin::dir::{LockMode, Wait};
+/// use bpf_pin::PinDir;
+///
+/// let dir = PinDir::open("/sys/fs/bpf/app")?;
+/// if dir.lock(LockMode::Exclusive, Wait::UpTo(Duration::from_secs(2)))?.is_none() {
+///     eprintln!("another process holds the lock");
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wait {
-    /// Until it is free. The kernel wakes the caller.
+    /// Wait until the lock is free. The kernel wakes the caller.
     Forever,
-    /// Not at all.
+    /// Do not wait.
     No,
-    /// For so long at most. The kernel has no such wait: this tries every 10 ms or more often.
+    /// Wait at most this long. The kernel has no such call, so this retries every 10 ms or more often.
     UpTo(Duration),
 }
 
 /// The longest pause between two tries of a bounded wait.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_millis(10);
 
 impl PinDir {
-    /// `flock(2)`: the lock of the directory, or None if another holds it for longer than the wait. With
-    /// [`Wait::Forever`] it is never None. A signal does not end the wait.
+    /// `flock(2)`: locks the directory. Returns `None` if another process holds the lock for longer than
+    /// `wait`, which [`Wait::Forever`] never does. A signal does not end the wait.
     ///
-    /// Once it is taken, the path is seen to lead to this directory still: otherwise others that come by the
-    /// path would take another lock. It is not reentrant: locking twice in one process deadlocks. To
-    /// exclude others while a directory is replaced, lock the one around it, which stays.
+    /// Not reentrant: locking twice in one process deadlocks.
     ///
-    /// A reader that holds it shared on a directory that [`Stage::publish`](super::Stage::publish) replaces
-    /// finds all of it until the lock is released.
+    /// A reader that holds a shared lock on a directory that [`Stage::publish`](super::Stage::publish)
+    /// replaces finds its contents unchanged until it releases the lock. To exclude other processes while a
+    /// directory is replaced, lock its parent, which stays.
     ///
     /// # Errors
     ///
-    /// Nothing is held: [`Moved`](Cause::Moved) if the path leads elsewhere by now: open it again;
-    /// [`Removed`](Cause::Removed) of a directory without a path; [`Blocked`](Cause::Blocked) (EACCES) if the
-    /// directory may not be read.
+    /// [`Operation::Lock`]; no lock is held. With the causes of [access](Self#access), and:
+    ///
+    /// | condition | cause |
+    /// |---|---|
+    /// | the path leads to another directory now, which other processes would lock: open it again | [`Moved`](Cause::Moved) |
+    /// | the directory was opened [by descriptor](Self::from_fd), and was removed | [`Removed`](Cause::Removed) |
     ///
     /// # Examples
     ///
@@ -73,7 +94,7 @@ impl PinDir {
     ///
     /// let dir = PinDir::open("/sys/fs/bpf/app")?;
     /// let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
-    /// // No other process that asks for the lock is here.
+    /// // No other process holds the lock here.
     /// drop(lock);
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
@@ -87,16 +108,11 @@ impl PinDir {
             LockMode::Shared => FlockOperation::LockShared,
             LockMode::Exclusive => FlockOperation::LockExclusive,
         };
-        let file = self.readable()?;
-        // No end is farther away than time goes.
-        let end = match wait {
-            Wait::Forever => None,
-            Wait::No => Some(Instant::now()),
-            Wait::UpTo(time) => Instant::now().checked_add(time),
-        };
-        let lock = match end {
-            None => FileLock::take(file, operation).map(Some),
-            Some(end) => lock_until(file, operation, end),
+        let file = self.open_to_read()?;
+        let lock = match wait {
+            Wait::Forever => FileLock::take(file, operation).map(Some),
+            Wait::No => try_lock(file, operation, Duration::ZERO),
+            Wait::UpTo(time) => try_lock(file, operation, time),
         };
         let Some(lock) = lock.map_err(Reason::errno_only)? else {
             return Ok(None);
@@ -105,11 +121,10 @@ impl PinDir {
         Ok(Some(DirLock { _lock: lock }))
     }
 
-    /// Checks that it is still the directory at its path, or, if it has none, that it was not removed.
+    /// Checks that the path still leads to this directory. Without a path, that it was not removed.
     fn check_path(&self, file: &OwnedFd) -> Result<(), Reason> {
-        let because = Reason::errno_only;
         let path = || self.path().to_owned();
-        let held = fstat(file).map_err(because)?;
+        let held = fstat(file).map_err(Reason::errno_only)?;
         if !self.has_path {
             return match held.st_nlink {
                 0 => Err(Cause::Removed { path: path() }.into()),
@@ -117,16 +132,16 @@ impl PinDir {
             };
         }
         match stat(self.path.as_c_str()) {
-            Ok(there) if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino) => Ok(()),
+            Ok(found) if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino) => Ok(()),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Cause::Moved { path: path() }.into()),
             Err(errno) => Err(Reason::new(errno, diagnose::directory(self.path(), errno))),
         }
     }
 
-    /// [`open_dir`](Self::open_dir) and a shared [`lock`](Self::lock) of the directory that has the name.
-    /// Retries if the directory was replaced in between.
+    /// Opens a directory in this one, as [`open_dir`](Self::open_dir), and takes a shared
+    /// [`lock`](Self::lock) of it. Retries if the directory was replaced in between.
     ///
-    /// So a set that [`Stage::publish`](super::Stage::publish) replaces is found whole.
+    /// A set of pins that [`Stage::publish`](super::Stage::publish) replaces is found whole.
     ///
     /// # Errors
     ///
@@ -140,50 +155,52 @@ impl PinDir {
     /// let app = PinDir::open("/sys/fs/bpf/app")?;
     /// let (current, lock) = app.open_dir_shared("current")?;
     /// let (flows, routes) = (current.get::<Map>("flows")?, current.get::<Map>("routes")?);
-    /// // Both are of one generation.
+    /// // Both belong to the same published set.
     /// drop(lock);
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn open_dir_shared(&self, name: impl AsRef<OsStr>) -> Result<(Self, DirLock)> {
-        let name = self.name(Operation::Lock, name.as_ref())?;
-        let fail = |reason| self.fail_at(Operation::Lock, name.as_os_str(), reason);
-        loop {
-            let dir = self.open_dir_named(&name).map_err(fail)?;
-            let file = match dir.readable() {
-                Err(reason) if reason.is(Errno::NOENT) => continue,
-                other => other.map_err(fail)?,
-            };
-            let because = |errno| fail(Reason::errno_only(errno));
-            let lock = FileLock::take(file, FlockOperation::LockShared).map_err(because)?;
-            // From the directory that is held, wherever its path leads.
-            let here = fstat(lock.file()).map_err(because)?;
-            match self.at_path(&name).lstat() {
-                Ok(there) if there.st_ino == here.st_ino => {
-                    return Ok((dir, DirLock { _lock: lock }));
+        let name = name.as_ref();
+        self.on_name(Operation::Lock, name, |at| {
+            loop {
+                let dir = self.open_dir_named(at.name)?;
+                let file = match dir.open_to_read() {
+                    Err(reason) if reason.is(Errno::NOENT) => continue,
+                    result => result?,
+                };
+                let lock = FileLock::take(file, FlockOperation::LockShared);
+                let lock = lock.map_err(Reason::errno_only)?;
+                let locked = fstat(lock.file()).map_err(Reason::errno_only)?;
+                match at.lstat() {
+                    Ok(found) if found.st_ino == locked.st_ino => {
+                        return Ok((dir, DirLock { _lock: lock }));
+                    }
+                    Ok(_) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(Reason::errno_only(errno)),
                 }
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(because(errno)),
             }
-        }
+        })
     }
 }
 
-fn lock_until(
+/// Tries at least once. `None` if another process still holds the lock after `limit`.
+fn try_lock(
     mut file: OwnedFd,
     operation: FlockOperation,
-    end: Instant,
+    limit: Duration,
 ) -> Result<Option<FileLock>, Errno> {
+    let start = Instant::now();
     let mut pause = Duration::from_micros(100);
     loop {
         file = match FileLock::try_take(file, operation)? {
             Ok(lock) => return Ok(Some(lock)),
             Err(file) => file,
         };
-        let left = end.saturating_duration_since(Instant::now());
+        let left = limit.saturating_sub(start.elapsed());
         if left.is_zero() {
             return Ok(None);
         }
         sleep(pause.min(left));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -1,39 +1,44 @@
-//! Modes, owners and times of what is in a directory.
+//! Modes, owners and times of a directory and the names in it.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
 
-use crate::diagnose;
 use crate::error::{Cause, Operation, Reason, Result};
 use crate::object::identify;
-use crate::path::Component;
-use crate::path::Pathname;
-use crate::path::{AtPath, Base};
+use crate::path::{AtPath, Base, Component, Pathname};
 use crate::process::owns_all;
-use crate::procfs;
-use crate::procfs::ids;
+use crate::procfs::{self, ids};
 use crate::types::Identity;
 
-use super::{EntryType, PinDir};
+use super::{EntryType, PinDir, find_reason};
 
-/// `struct stat` of a name in a directory: that of the name itself, never of where a link leads.
+/// `struct stat` of a name in a directory. A symbolic link is not followed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::PinDir;
+///
+/// let flows = PinDir::open("/sys/fs/bpf/app")?.metadata("flows")?;
+/// println!("{:?} of uid {}, mode {:o}", flows.entry_type(), flows.uid(), flows.mode());
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Metadata(Stat);
 
 impl Metadata {
-    /// A pin, a directory, a symbolic link. Which kind of object a pin is the file system does not
-    /// tell: that takes opening it.
+    /// Returns whether it is a pin, a directory or a symbolic link. The kind of a pinned object is only
+    /// known when it is opened.
     pub fn entry_type(&self) -> EntryType {
-        EntryType::of(self.0.st_mode)
+        EntryType::from_mode(self.0.st_mode)
     }
 
-    /// The permission bits, set-user-id, set-group-id and sticky included.
+    /// The permission bits, with set-user-id, set-group-id and sticky.
     pub fn mode(&self) -> u32 {
         permissions(&self.0).bits()
     }
@@ -48,8 +53,8 @@ impl Metadata {
         self.0.st_gid
     }
 
-    /// The inode's number: two names with one number are one file, and a name that was replaced has
-    /// another.
+    /// The inode number. Two names with one number are one file. A name that was replaced has another
+    /// number.
     pub fn inode(&self) -> u64 {
         self.0.st_ino
     }
@@ -63,18 +68,18 @@ impl Metadata {
         self.0.st_nlink.into()
     }
 
-    /// When it was last read.
+    /// The time of the last read.
     pub fn accessed(&self) -> SystemTime {
         time(self.0.st_atime, self.0.st_atime_nsec)
     }
 
-    /// When it was last written: for a pin when it was made, for a directory when a name was made
-    /// or taken away in it.
+    /// The time of the last write: of a pin, when it was made; of a directory, when a name was made or
+    /// removed in it.
     pub fn modified(&self) -> SystemTime {
         time(self.0.st_mtime, self.0.st_mtime_nsec)
     }
 
-    /// When its mode, owner or name last changed.
+    /// The time of the last change of its mode, owner or name.
     pub fn changed(&self) -> SystemTime {
         time(self.0.st_ctime, self.0.st_ctime_nsec)
     }
@@ -86,15 +91,15 @@ impl Metadata {
 )]
 fn time<S: TryInto<i64>, N: TryInto<u64>>(seconds: S, nanoseconds: N) -> SystemTime {
     let seconds: i64 = seconds.try_into().unwrap_or_default();
-    let nanoseconds: u64 = nanoseconds.try_into().unwrap_or_default();
+    let nanoseconds = Duration::from_nanos(nanoseconds.try_into().unwrap_or_default());
     let whole = Duration::from_secs(seconds.unsigned_abs());
-    let base = if seconds < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    };
-    base.and_then(|base| base.checked_add(Duration::from_nanos(nanoseconds)))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+    let epoch = SystemTime::UNIX_EPOCH;
+    match seconds {
+        0.. => epoch.checked_add(whole),
+        _ => epoch.checked_sub(whole),
+    }
+    .and_then(|time| time.checked_add(nanoseconds))
+    .unwrap_or(epoch)
 }
 
 impl std::fmt::Debug for Metadata {
@@ -110,16 +115,10 @@ impl std::fmt::Debug for Metadata {
 }
 
 pub(super) fn permissions(stat: &Stat) -> Mode {
-    const ALL: Mode = Mode::RWXU
-        .union(Mode::RWXG)
-        .union(Mode::RWXO)
-        .union(Mode::SUID)
-        .union(Mode::SGID)
-        .union(Mode::SVTX);
-    Mode::from_raw_mode(stat.st_mode) & ALL
+    Mode::from_raw_mode(stat.st_mode & 0o7777)
 }
 
-/// A mode as chmod(2) takes it.
+/// A mode for chmod(2).
 pub(super) fn checked_mode(mode: u32) -> Result<Mode, Cause> {
     match mode {
         0..=0o7777 => Ok(Mode::from_raw_mode(mode)),
@@ -131,27 +130,17 @@ pub(super) fn checked_mode(mode: u32) -> Result<Mode, Cause> {
 }
 
 impl PinDir {
-    /// `fstatat(2)`: mode, owner and times of a name. Opens nothing.
+    /// `fstatat(2)`: returns mode, owner and times of a name. Opens nothing.
     ///
     /// # Errors
     ///
-    /// [`Operation::Stat`] with [`Missing`](Cause::Missing) or
-    /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Stat`] with [`Missing`](Cause::Missing) (ENOENT) if nothing has the name, and those of
+    /// [names](Self#names) and [access](Self#access).
     pub fn metadata(&self, name: impl AsRef<OsStr>) -> Result<Metadata> {
-        let name = self.name(Operation::Stat, name.as_ref())?;
-        self.metadata_named(name.as_c_str())
+        self.on_name(Operation::Stat, name.as_ref(), Metadata::at)
     }
 
-    pub(super) fn metadata_named(&self, name: &CStr) -> Result<Metadata> {
-        let at = self.at_path(name);
-        at.lstat().map(Metadata).map_err(|errno| {
-            let reason = Reason::new(errno, diagnose::find(&at, errno));
-            self.fail_at(Operation::Stat, OsStr::from_bytes(name.to_bytes()), reason)
-        })
-    }
-
-    /// `fstat(2)`: mode, owner and times of the directory itself.
+    /// `fstat(2)`: returns mode, owner and times of the directory itself.
     ///
     /// # Errors
     ///
@@ -162,43 +151,39 @@ impl PinDir {
             .map_err(|errno| self.fail(Operation::Stat, Reason::errno_only(errno)))
     }
 
-    /// `openat2(2)`, `chmod(2)`: the mode of a pin or directory in this one.
+    /// `openat2(2)`, `chmod(2)`: sets the mode of a pin or directory in this one. Linux 5.6.
     ///
-    /// A pin's own file cannot be opened, so this takes /proc. A symbolic link is not followed and a
-    /// mount is not crossed. Linux 5.6.
+    /// Requires /proc, because a pin's file cannot be opened. Follows no symbolic link and crosses no mount.
     ///
     /// # Errors
     ///
-    /// [`Operation::Chmod`] with [`SymbolicLink`](Cause::SymbolicLink);
-    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`InvalidArgument`](Cause::InvalidArgument) above 0o7777; [`NotOwner`](Cause::NotOwner) (EPERM);
-    /// [`MountPoint`](Cause::MountPoint) (EXDEV); [`NoProc`](Cause::NoProc);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Chmod`], with these causes and those of [names](Self#names) and [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | it is a symbolic link | [`SymbolicLink`](Cause::SymbolicLink) | |
+    /// | the mode is above 0o7777 | [`InvalidArgument`](Cause::InvalidArgument) | |
+    /// | it is another user's | [`NotOwner`](Cause::NotOwner) | EPERM |
+    /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EXDEV |
+    /// | /proc is missing or not genuine | [`NoProc`](Cause::NoProc) | |
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
-        let name = self.name(Operation::Chmod, name.as_ref())?;
-        checked_mode(mode)
-            .map_err(Reason::from)
-            .and_then(|mode| self.chmod_named(&name, mode))
-            .map_err(|reason| self.fail_at(Operation::Chmod, name.as_os_str(), reason))
+        self.on_name(Operation::Chmod, name.as_ref(), |at| {
+            let mode = checked_mode(mode)?;
+            let explain = |errno| find_reason(at, errno);
+            let file = self.open_any_type(at.name).map_err(explain)?;
+            let stat = fstat(&file).map_err(explain)?;
+            reject_symlink(at, &stat)?;
+            chmod_file(file.as_fd(), mode, || at.path())
+        })
     }
 
-    fn chmod_named(&self, name: &Component, mode: Mode) -> Result<(), Reason> {
-        let at = self.at_path(name);
-        let explain = |errno| Reason::new(errno, diagnose::find(&at, errno));
-        // What is looked at and what is changed are one inode.
-        let file = self.hold_any(name).map_err(explain)?;
-        let stat = fstat(&file).map_err(explain)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            return Err(Cause::SymbolicLink { path: at.path() }.into());
-        }
-        chmod_held(file.as_fd(), mode, || self.path().join(name))
-    }
-
-    /// `chmod(2)`: the mode of the directory itself.
+    /// `chmod(2)`: sets the mode of the directory itself.
     ///
     /// # Errors
     ///
-    /// As [`set_mode`](Self::set_mode); [`NoProc`](Cause::NoProc) only where the directory may not be read.
+    /// As [`set_mode`](Self::set_mode). [`NoProc`](Cause::NoProc) only if this user may not read the
+    /// directory.
     pub fn chmod(&self, mode: u32) -> Result<()> {
         checked_mode(mode)
             .map_err(Reason::from)
@@ -207,118 +192,125 @@ impl PinDir {
     }
 
     pub(super) fn chmod_self(&self, mode: Mode) -> Result<(), Reason> {
-        let Ok(file) = self.readable() else {
-            return chmod_held(self.fd.as_fd(), mode, || self.path().to_owned());
-        };
-        fchmod(&file, mode).map_err(|errno| not_owner(&file, self.path().to_owned(), errno))
+        let path = || self.path().to_owned();
+        match self.open_to_read() {
+            Ok(file) => fchmod(&file, mode).map_err(|errno| chmod_reason(&file, path(), errno)),
+            Err(_) => chmod_file(self.fd.as_fd(), mode, path),
+        }
     }
 
-    /// `openat2(2)`, `fchownat(2)`: the owner and group of a pin or directory in this one; None keeps what is.
+    /// `openat2(2)`, `fchownat(2)`: sets owner and group of a pin or directory in this one. `None` leaves
+    /// one unchanged. Linux 5.6.
     ///
-    /// Of a symbolic link it changes the link; a mount is not crossed. Linux 5.6.
+    /// Changes a symbolic link itself. Crosses no mount.
     ///
     /// # Errors
     ///
-    /// [`Operation::Chown`] with [`Missing`](Cause::Missing) or
-    /// [`Removed`](Cause::Removed) (ENOENT); EPERM without `CAP_CHOWN`;
-    /// [`MountPoint`](Cause::MountPoint) (EXDEV);
-    /// [`InvalidArgument`](Cause::InvalidArgument) of 2³² - 1, which means none;
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Chown`], with these causes and those of [names](Self#names) and [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | this thread lacks `CAP_CHOWN` | | EPERM |
+    /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EXDEV |
+    /// | an id is 2³² - 1, which the kernel takes for none | [`InvalidArgument`](Cause::InvalidArgument) | |
     pub fn set_owner(
         &self,
         name: impl AsRef<OsStr>,
         uid: Option<u32>,
         gid: Option<u32>,
     ) -> Result<()> {
-        let name = self.name(Operation::Chown, name.as_ref())?;
-        self.chown_named(&name, uid, gid)
-            .map_err(|reason| self.fail_at(Operation::Chown, name.as_os_str(), reason))
+        self.on_name(Operation::Chown, name.as_ref(), |at| {
+            let file = self.open_any_type(at.name);
+            let file = file.map_err(|errno| find_reason(at, errno))?;
+            chown_file(file.as_fd(), uid, gid)
+        })
     }
 
-    pub(super) fn chown_named(
-        &self,
-        name: &Component,
-        uid: Option<u32>,
-        gid: Option<u32>,
-    ) -> Result<(), Reason> {
-        let at = self.at_path(name);
-        let file = self
-            .hold_any(name)
-            .map_err(|errno| Reason::new(errno, diagnose::find(&at, errno)))?;
-        chown_held(file.as_fd(), uid, gid)
-    }
-
-    /// `fchownat(2)`: the owner and group of the directory itself; None keeps what is.
+    /// `fchownat(2)`: sets owner and group of the directory itself. `None` leaves one unchanged.
     ///
     /// # Errors
     ///
     /// As [`set_owner`](Self::set_owner).
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        self.chown_self(uid, gid)
-            .map_err(|reason| self.fail(Operation::Chown, reason))
+        chown_file(self.as_fd(), uid, gid).map_err(|reason| self.fail(Operation::Chown, reason))
     }
 
-    pub(super) fn chown_self(&self, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {
-        chown_held(self.fd.as_fd(), uid, gid)
-    }
-
-    /// Gives `name`, a pin of `object`, the mode and owner that another file had.
+    /// Gives `name`, which is a pin of `object`, the mode and owner of the file `like`.
     pub(super) fn copy_mode(
         &self,
-        of: &Stat,
+        like: &AtPath<'_>,
         name: &impl AsRef<CStr>,
         object: BorrowedFd<'_>,
     ) -> Result<(), Reason> {
-        let because = Reason::errno_only;
-        let stat = self.at_path(name).lstat().map_err(because)?;
-        let differs = |old: u32, new: u32| (old != new).then_some(old);
-        let (uid, gid) = (
-            differs(of.st_uid, stat.st_uid),
-            differs(of.st_gid, stat.st_gid),
+        let old = like.lstat().map_err(|errno| find_reason(like, errno))?;
+        reject_symlink(like, &old)?;
+        let at = self.at_path(name);
+        let new = at.lstat().map_err(Reason::errno_only)?;
+        let uid = (old.st_uid != new.st_uid).then_some(old.st_uid);
+        let gid = (old.st_gid != new.st_gid).then_some(old.st_gid);
+        let (sets_owner, sets_mode) = (
+            uid.or(gid).is_some(),
+            permissions(&old) != permissions(&new),
         );
-        let is_other_mode = permissions(of) != permissions(&stat);
-        if uid.or(gid).is_none() && !is_other_mode {
+        if !sets_owner && !sets_mode {
             return Ok(());
         }
-        if uid.or(gid).is_some() {
+        if sets_owner {
             ids::check_mapped(uid, gid).map_err(Cause::from)?;
         }
-        let file = self.hold_any(name).map_err(because)?;
-        // Somebody may have put another's pin under the name: that is not given away.
-        let (expected, found) = (identify(object)?, held_identity(file.as_fd())?);
+        let file = self.open_any_type(at.name).map_err(Reason::errno_only)?;
+        // Another process's pin may have the name: that is not given away.
+        let (expected, found) = (identify(object)?, identify_pin(file.as_fd())?);
         if expected != found {
             return Err(Cause::Replaced { expected, found }.into());
         }
-        if uid.or(gid).is_some() {
-            chown_held(file.as_fd(), uid, gid)?;
+        if sets_owner {
+            chown_file(file.as_fd(), uid, gid)?;
         }
-        // After the owner, for a change of owner takes bits away.
-        if is_other_mode {
-            chmod_held(file.as_fd(), permissions(of), || self.at_path(name).path())?;
+        // After the owner, because a change of owner clears bits.
+        if sets_mode {
+            chmod_file(file.as_fd(), permissions(&old), || at.path())?;
         }
         Ok(())
     }
 }
 
-/// Which object's pin an `O_PATH` descriptor is.
-fn held_identity(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    let descriptors = procfs::thread_dir("fd")?;
-    let path = Pathname::known(Path::new("/proc/self/fd"));
-    let number = file.as_raw_fd().to_string();
-    let base = Some(Base {
-        fd: descriptors.as_fd(),
-        pathname: &path,
-        follows_links: true,
-    });
-    let name = CString::new(number).map_err(|_| Cause::no_proc())?;
-    let name = name.as_c_str();
-    let object = AtPath { base, name }
-        .get_any_access()
-        .map_err(|error| Reason::new(error, None))?;
-    identify(object.as_fd())
+impl Metadata {
+    pub(super) fn at(at: &AtPath<'_>) -> Result<Self, Reason> {
+        at.lstat().map(Self).map_err(|errno| find_reason(at, errno))
+    }
 }
 
-fn chown_held(file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Result<(), Reason> {
+fn reject_symlink(at: &AtPath<'_>, stat: &Stat) -> Result<(), Cause> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Symlink => Err(Cause::SymbolicLink { path: at.path() }),
+        _ => Ok(()),
+    }
+}
+
+/// Which object's pin an `O_PATH` descriptor is.
+fn identify_pin(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
+    let descriptors = procfs::thread_dir("fd")?;
+    let base = Base {
+        fd: descriptors.as_fd(),
+        pathname: &Pathname::known(Path::new("/proc/self/fd")),
+        follows_links: true,
+    };
+    let number = Component::<64>::format(format_args!("{}", file.as_raw_fd()));
+    let at = AtPath {
+        base: Some(base),
+        name: number.as_c_str(),
+    };
+    let object = at.get_any_access();
+    identify(object.map_err(|error| Reason::new(error, None))?.as_fd())
+}
+
+pub(super) fn chown_file(
+    file: BorrowedFd<'_>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> Result<(), Reason> {
     if let Some(id) = [uid, gid].into_iter().flatten().find(|&id| id == u32::MAX) {
         let problem = format!("is {id}, which means \"no change\"");
         return Err(Cause::invalid("the user or group id", problem).into());
@@ -327,8 +319,8 @@ fn chown_held(file: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Resul
     chownat(file, c"", uid, gid, AtFlags::EMPTY_PATH).map_err(Reason::errno_only)
 }
 
-/// Through /proc, where an `O_PATH` descriptor has a path that leads to exactly its inode.
-fn chmod_held(
+/// Changes the mode of an `O_PATH` descriptor's file, through its link in /proc.
+fn chmod_file(
     file: BorrowedFd<'_>,
     mode: Mode,
     path: impl FnOnce() -> PathBuf,
@@ -336,19 +328,16 @@ fn chmod_held(
     let descriptors = procfs::thread_dir("fd")?;
     let number = file.as_raw_fd().to_string();
     chmodat(descriptors, number, mode, AtFlags::empty())
-        .map_err(|errno| not_owner(file, path(), errno))
+        .map_err(|errno| chmod_reason(file, path(), errno))
 }
 
 #[cold]
-fn not_owner(file: impl AsFd, path: PathBuf, errno: Errno) -> Reason {
-    let uid = match errno {
-        Errno::PERM => fstat(file).map(|stat| stat.st_uid).ok(),
-        _ => None,
-    };
-    let is_another = |&uid: &u32| uid != rustix::process::geteuid().as_raw() && !owns_all();
-    Reason::new(
-        errno,
-        uid.filter(is_another)
-            .map(|uid| Cause::NotOwner { path, uid }),
-    )
+fn chmod_reason(file: impl AsFd, path: PathBuf, errno: Errno) -> Reason {
+    let owner = || fstat(file).ok().map(|stat| stat.st_uid);
+    let cause = (errno == Errno::PERM && !owns_all())
+        .then(owner)
+        .flatten()
+        .filter(|&uid| uid != rustix::process::geteuid().as_raw())
+        .map(|uid| Cause::NotOwner { path, uid });
+    Reason::new(errno, cause)
 }

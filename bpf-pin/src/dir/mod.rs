@@ -22,10 +22,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::error::{Error, Operation, Reason, Result, Subject};
-use crate::path::Pathname;
-use crate::path::{AtPath, Base};
-use crate::path::{Component, ComponentError, with_name};
+use rustix::io::Errno;
+
+use crate::diagnose;
+use crate::error::{Error, Operation, Reason, Result};
+use crate::path::{AtPath, Base, Component, Pathname, with_name};
 
 use temp_names::TempNames;
 
@@ -39,22 +40,23 @@ pub use stage::{Published, Stage};
 pub(crate) use temp_names::backup_name;
 pub use walk::Walk;
 
-/// A directory on a bpffs, held by an `O_PATH` descriptor and proven to be one by `fstatfs(2)`.
+/// How often an operation is repeated that lost a race with another process.
+const TRIES: usize = 1000;
+
+/// A directory on a bpffs, held open with `O_PATH` and proven to be on a bpffs by `fstatfs(2)`.
 ///
-/// Names are looked up from the descriptor, so a mount over the path, a renamed parent or a
-/// symbolic link planted on the way changes nothing: it stays this directory. A name is one
-/// component without a '.', which bpffs allows in none: see [`escape_name`].
-/// It is checked before the kernel sees it.
+/// Names are looked up from the descriptor. A mount over the path, a renamed parent or a symbolic link on
+/// the way changes nothing: the descriptor stays that of this directory.
 ///
-/// `BPF_F_PATH_FD` is how the kernel takes the descriptor, from Linux 6.5 on; a kernel that denies
-/// to know it is asked through /proc/thread-self/fd instead, which takes two more syscalls that
-/// prove the way. Where /proc is missing, too: [`Cause::NoProc`](crate::error::Cause::NoProc).
+/// The descriptor is passed to the kernel with `BPF_F_PATH_FD`, from Linux 6.5 on. An older kernel is
+/// reached through /proc/thread-self/fd, with two more system calls that prove the path. Without /proc it
+/// cannot be reached: [`NoProc`](crate::error::Cause::NoProc).
 ///
-/// Dropped, it closes the descriptor and leaves the directory.
+/// Dropping a `PinDir` closes the descriptor. The directory stays.
 ///
 /// | task | methods |
 /// |---|---|
-/// | the directory | [`create`](Self::create), [`open`](Self::open), [`Bpffs::dir`](crate::Bpffs::dir); [`create_dir`](Self::create_dir), [`open_dir`](Self::open_dir) of one in it |
+/// | the directory | [`create`](Self::create), [`open`](Self::open), [`Bpffs::dir`](crate::Bpffs::dir); in another one: [`create_dir`](Self::create_dir), [`open_dir`](Self::open_dir) |
 /// | a restart | [`open_or_create`](Self::open_or_create), [`open_or_create_with`](Self::open_or_create_with), [`open_or_attach`](Self::open_or_attach) |
 /// | pin and open | [`pin`](Self::pin), [`get`](Self::get), [`open_with_info`](Self::open_with_info), [`identity`](Self::identity) |
 /// | replace | [`replace`](Self::replace), [`replace_if`](Self::replace_if), [`exchange`](Self::exchange), [`rename`](Self::rename), [`link`](Self::link) |
@@ -63,24 +65,51 @@ pub use walk::Walk;
 /// | look around | [`entries`](Self::entries), [`walk`](Self::walk) |
 /// | clean up | [`unpin`](Self::unpin), [`unlink`](Self::unlink), [`remove_dir_all`](Self::remove_dir_all), [`remove_where`](Self::remove_where), [`remove_leftovers`](Self::remove_leftovers) |
 ///
+/// # Names
+///
+/// A name is one path component of at most 255 bytes. bpffs refuses a '.' in every name: [`escape_name`]
+/// replaces it. Each name is checked before the kernel sees it. Every method that takes one can fail with
+/// these causes, without a system call and an errno:
+///
+/// | the name | cause |
+/// |---|---|
+/// | is empty, or holds a '/' or a NUL byte | [`InvalidPath`](crate::error::Cause::InvalidPath) |
+/// | holds a '.' | [`Dot`](crate::error::Cause::Dot) |
+/// | is too long | [`TooLong`](crate::error::Cause::TooLong) |
+///
+/// # Access
+///
+/// Every method that uses the directory can fail with these causes:
+///
+/// | condition | cause | errno |
+/// |---|---|---|
+/// | the directory was removed | [`Removed`](crate::error::Cause::Removed) | ENOENT |
+/// | this user may not search it, read it or write to it | [`Blocked`](crate::error::Cause::Blocked) | EACCES |
+/// | the bpffs or its mount is read-only, for a method that writes | [`ReadOnlyFileSystem`](crate::error::Cause::ReadOnlyFileSystem) | EROFS |
+/// | the sticky bit keeps this user from replacing or removing a name of another user | [`Sticky`](crate::error::Cause::Sticky) | EPERM |
+/// | this thread lacks a capability that bpf(2) requires | [`MissingCapability`](crate::error::Cause::MissingCapability) | EPERM |
+/// | the kernel lacks `BPF_F_PATH_FD`, and /proc is missing or not genuine | [`NoProc`](crate::error::Cause::NoProc) | |
+///
 /// # Objects are borrowed
 ///
-/// [`pin`](Self::pin), [`replace`](Self::replace) and the like take `&object`: it stays the caller's, whether
-/// the call succeeds or fails. Only an object that is made in the call's own arguments, as in
-/// `dir.pin(&spec.create()?, name)?`, is closed after it: if the call fails, it is gone.
+/// [`pin`](Self::pin), [`replace`](Self::replace) and the like take `&object`. The caller keeps the object,
+/// whether the call succeeds or fails. An object that is made in the call's own arguments is closed after
+/// the call: if `dir.pin(&spec.create()?, name)?` fails, the new map is gone.
 ///
-/// # Other writers of the directory
+/// # Races
 ///
-/// Whoever may write to the directory can put other objects under its names, between any two system calls.
-/// A symbolic link can lead to what only this process may open: it is looked for in a system call after
-/// `BPF_OBJ_GET`, which has followed it by then. If the directory's mount was
-/// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) when it was opened, nothing is looked for: the kernel
-/// follows no link in it, and opening a pin fails with ELOOP and [`SymbolicLink`](crate::error::Cause::SymbolicLink).
-/// A process with `CAP_SYS_ADMIN` can undo that: by a remount without it, or by a link from elsewhere that
-/// is mounted over a name.
+/// Any process that may write to the directory can put other objects under its names, between any two
+/// system calls. The kernel has no call that checks a name and removes or replaces it in one step, so the
+/// check is made right before.
 ///
-/// What is pinned never leaves the directory, and what is removed or replaced was seen right before to be
-/// what the caller named; the kernel has no call that does both in one step.
+/// Such a process can also plant a symbolic link to an object that only this process may open.
+/// `BPF_OBJ_GET` follows it. A system call after it finds the link, and the open fails. If the mount had
+/// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) when the directory was opened, that call is
+/// left out: the kernel follows no link there, and opening one fails with ELOOP and
+/// [`SymbolicLink`](crate::error::Cause::SymbolicLink). A process with `CAP_SYS_ADMIN` can undo that, by a remount without the option,
+/// or by mounting a link from elsewhere over a name.
+///
+/// A new pin never leaves the directory.
 ///
 /// # Examples
 ///
@@ -99,16 +128,16 @@ pub use walk::Walk;
 pub struct PinDir {
     fd: OwnedFd,
     path: Pathname,
-    /// Whether the path means the directory to others, too, and not a descriptor's number.
+    /// False if `path` only holds a descriptor's number, which means nothing to other processes.
     has_path: bool,
-    /// Whether its mount let symbolic links be followed when it was opened.
+    /// False if its mount had `nosymfollow` when it was opened.
     follows_links: bool,
     /// Created with the first temporary name.
     temp_names: OnceLock<TempNames>,
 }
 
 impl PinDir {
-    /// `fd` must be a directory on a bpffs, on a mount that follows links or does not.
+    /// `fd` must be a directory on a bpffs.
     fn from_proven_fd(fd: OwnedFd, path: Pathname, follows_links: bool) -> Self {
         Self {
             fd,
@@ -119,18 +148,18 @@ impl PinDir {
         }
     }
 
-    /// Of a name in this one, on the same mount.
-    fn child(&self, fd: OwnedFd, name: &Component) -> Self {
+    /// `fd` must be the directory `name` in this one, on the same mount.
+    fn child(&self, fd: OwnedFd, name: &(impl AsRef<CStr> + ?Sized)) -> Self {
         Self {
             has_path: self.has_path,
             ..Self::from_proven_fd(fd, self.path.join(name), self.follows_links)
         }
     }
 
-    /// The path that it was opened by. By now that may lead elsewhere, or nowhere.
+    /// The path that the directory was opened by. It may lead elsewhere now, or nowhere.
     ///
-    /// Of a descriptor from elsewhere it is "/proc/self/fd/" and the number, which means nothing any
-    /// more once that descriptor is closed.
+    /// After [`from_fd`](Self::from_fd) it is "/proc/self/fd/" and the descriptor's number, which means
+    /// nothing once that descriptor is closed.
     pub fn path(&self) -> &Path {
         self.path.as_path()
     }
@@ -139,7 +168,7 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// [`Operation::CloneDir`] with EMFILE where the process has all the descriptors it may have.
+    /// [`Operation::CloneDir`] with EMFILE if the process has no descriptor left.
     pub fn try_clone(&self) -> Result<Self> {
         match rustix::io::fcntl_dupfd_cloexec(&self.fd, 0) {
             Ok(fd) => Ok(Self {
@@ -165,23 +194,31 @@ impl PinDir {
         }
     }
 
-    /// Calls `call` with the place of a name that is not kept.
+    /// Checks the name and calls `call` with its path. An error names the operation and the path.
     #[inline]
-    fn with_path<T>(
+    fn on_name<T>(
         &self,
+        operation: Operation,
         name: &OsStr,
-        call: impl FnOnce(&AtPath<'_>) -> T,
-    ) -> Result<T, ComponentError> {
+        call: impl FnOnce(&AtPath<'_>) -> Result<T, Reason>,
+    ) -> Result<T> {
         with_name(name, |name| call(&self.at_path(name)))
+            .unwrap_or_else(|bad| Err(bad.into()))
+            .map_err(|reason| self.fail_at(operation, name, reason))
     }
 
-    /// Of the directory itself.
+    /// A checked name to keep.
+    fn name(&self, operation: Operation, name: &OsStr) -> Result<Component> {
+        Component::new(name).map_err(|cause| self.fail_at(operation, name, cause))
+    }
+
+    /// An error of the directory itself.
     #[cold]
     fn fail(&self, operation: Operation, reason: Reason) -> Error {
         Error::new(operation, reason).at(self.path())
     }
 
-    /// Of a name in it.
+    /// An error of a name in the directory.
     #[cold]
     pub(crate) fn fail_at(
         &self,
@@ -191,23 +228,18 @@ impl PinDir {
     ) -> Error {
         Error::new(operation, reason).at(self.path().join(name))
     }
+}
 
-    /// Of two names in it.
-    #[cold]
-    fn fail_between(
-        &self,
-        operation: Operation,
-        from: &OsStr,
-        to: &OsStr,
-        reason: impl Into<Reason>,
-    ) -> Error {
-        Error::new(operation, reason)
-            .of(Subject::Paths(self.path().join(from), self.path().join(to)))
-    }
+/// Why a name could not be found.
+#[cold]
+fn find_reason(at: &AtPath<'_>, errno: Errno) -> Reason {
+    Reason::new(errno, diagnose::find(at, errno))
+}
 
-    fn name(&self, operation: Operation, name: &OsStr) -> Result<Component> {
-        Component::new(name).map_err(|cause| self.fail_at(operation, name, cause))
-    }
+/// Why a name could not be renamed or removed.
+#[cold]
+fn unlink_reason(at: &AtPath<'_>, errno: Errno) -> Reason {
+    Reason::new(errno, diagnose::unpin(at, errno))
 }
 
 impl AsFd for PinDir {

@@ -1,4 +1,4 @@
-//! How a directory is opened, and proven to be on a bpffs.
+//! Opens directories and proves that they are on a bpffs.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,29 +11,34 @@ use bpf_pin_sys::Version;
 
 use crate::diagnose;
 use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
-use crate::path::Component;
 use crate::path::{InteriorNul, Pathname};
 use crate::process::is_filtered;
 use crate::types::FileSystem;
 
-use super::PinDir;
+use super::{PinDir, TRIES};
 
-pub(super) const HELD: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// For a directory that names are looked up in.
+pub(super) const DIR_PATH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl PinDir {
-    /// `open(2)` with `O_PATH`, `fstatfs(2)`: the directory at `path`, which must be on a bpffs.
+    /// `open(2)` with `O_PATH`, `fstatfs(2)`: opens the directory at `path`, which must be on a bpffs.
     ///
-    /// Symbolic links in the path are followed, once, here.
+    /// Symbolic links in the path are followed once, by this call.
     ///
     /// # Errors
     ///
-    /// [`Operation::OpenDir`], with one of these causes where it was proven:
-    /// [`NotBpffs`](Cause::NotBpffs), without an errno or with ENOENT;
-    /// [`Missing`](Cause::Missing) (ENOENT); [`NotADirectory`](Cause::NotADirectory) (ENOTDIR);
-    /// [`Blocked`](Cause::Blocked) (EACCES); [`Dot`](Cause::Dot) (EPERM);
-    /// [`SymbolicLink`](Cause::SymbolicLink) (ELOOP) on a mount that follows none;
-    /// [`TooLong`](Cause::TooLong) (ENAMETOOLONG);
-    /// [`InvalidPath`](Cause::InvalidPath), without a syscall.
+    /// [`Operation::OpenDir`]:
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the path leads to another file system | [`NotBpffs`](Cause::NotBpffs) | none or ENOENT |
+    /// | a component does not exist | [`Missing`](Cause::Missing) | ENOENT |
+    /// | a component is not a directory | [`NotADirectory`](Cause::NotADirectory) | ENOTDIR |
+    /// | a mode or owner denies it | [`Blocked`](Cause::Blocked) | EACCES |
+    /// | a component holds a '.' | [`Dot`](Cause::Dot) | EPERM |
+    /// | a symbolic link on a mount that follows none | [`SymbolicLink`](Cause::SymbolicLink) | ELOOP |
+    /// | a component or the path is too long | [`TooLong`](Cause::TooLong) | ENAMETOOLONG |
+    /// | the path holds a NUL byte; no system call is made | [`InvalidPath`](Cause::InvalidPath) | |
     ///
     /// # Examples
     ///
@@ -46,34 +51,34 @@ impl PinDir {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::open_path(path).map_err(|reason| fail(path, reason))
+        Self::open_path(path).map_err(|reason| Error::new(Operation::OpenDir, reason).at(path))
     }
 
     pub(crate) fn open_path(path: &Path) -> Result<Self, Reason> {
         let pathname = Pathname::new(path)?;
-        let fd = open(pathname.as_c_str(), HELD, Mode::empty())
+        let fd = open(pathname.as_c_str(), DIR_PATH, Mode::empty())
             .map_err(|errno| Reason::new(errno, diagnose::directory(path, errno)))?;
-        let follows_links = prove(&fd, path)?;
+        let follows_links = prove_bpffs(&fd, path)?;
         Ok(Self::from_proven_fd(fd, pathname, follows_links))
     }
 
-    /// A directory from elsewhere, such as that of `fsmount(2)`: opened with `O_PATH` or for reading.
+    /// Takes a descriptor of a directory, opened with `O_PATH` or for reading, such as that of `fsmount(2)`.
     ///
     /// # Errors
     ///
-    /// [`Operation::DirFromFd`], with the descriptor: [`NotBpffs`](Cause::NotBpffs) or
-    /// [`NotADirectory`](Cause::NotADirectory), without an errno.
+    /// [`Operation::DirFromFd`]. The error returns the descriptor.
+    ///
+    /// | condition | cause |
+    /// |---|---|
+    /// | it is on another file system | [`NotBpffs`](Cause::NotBpffs) |
+    /// | it is not a directory | [`NotADirectory`](Cause::NotADirectory) |
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Failed<OwnedFd>> {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let path = Path::new(&path);
-        // It holds no NUL.
-        let taken = Pathname::new(path)
-            .map_err(Reason::from)
-            .and_then(|pathname| Ok((pathname, prove_directory(&fd, path)?)));
-        match taken {
-            Ok((pathname, follows_links)) => Ok(Self {
+        match prove_directory(&fd, path) {
+            Ok(follows_links) => Ok(Self {
                 has_path: false,
-                ..Self::from_proven_fd(fd, pathname, follows_links)
+                ..Self::from_proven_fd(fd, Pathname::known(path), follows_links)
             }),
             Err(reason) => {
                 let error = Error::new(Operation::DirFromFd, reason).at(path);
@@ -89,43 +94,49 @@ impl PinDir {
         Ok(Self::from_proven_fd(fd, path, follows_links))
     }
 
-    /// `openat2(2)`: a directory in this one. Linux 5.6.
+    /// `openat2(2)`: opens a directory in this one. Linux 5.6.
     ///
     /// # Errors
     ///
-    /// [`Operation::OpenDir`], with one of these causes where it was proven:
-    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR), which is not followed;
-    /// [`MountPoint`](Cause::MountPoint) (EXDEV), which is not crossed: open that by its path;
-    /// [`NotADirectory`](Cause::NotADirectory) (ENOTDIR); [`Blocked`](Cause::Blocked) (EACCES);
-    /// what is wrong with a name, without a syscall: [`Dot`](Cause::Dot), [`InvalidPath`](Cause::InvalidPath) or [`TooLong`](Cause::TooLong).
+    /// [`Operation::OpenDir`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | it is a symbolic link, which is not followed | [`SymbolicLink`](Cause::SymbolicLink) | ENOTDIR |
+    /// | it is not a directory | [`NotADirectory`](Cause::NotADirectory) | ENOTDIR |
+    /// | something is mounted on it: open that by its path | [`MountPoint`](Cause::MountPoint) | EXDEV |
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
-        let name = self.name(Operation::OpenDir, name.as_ref())?;
-        self.open_dir_named(&name)
-            .map_err(|reason| self.fail_at(Operation::OpenDir, name.as_os_str(), reason))
+        self.on_name(Operation::OpenDir, name.as_ref(), |at| {
+            self.open_dir_named(at.name)
+        })
     }
 
-    pub(super) fn open_dir_named(&self, name: &Component) -> Result<Self, Reason> {
+    pub(super) fn open_dir_named(
+        &self,
+        name: &(impl AsRef<CStr> + ?Sized),
+    ) -> Result<Self, Reason> {
         match self.descend(name) {
-            // Within one mount the file system is one, too.
+            // The same mount has the same file system.
             Ok(fd) => Ok(self.child(fd, name)),
-            Err(errno) => Err(self.not_opened(name, errno)),
+            Err(errno) => Err(self.open_dir_reason(name, errno)),
         }
     }
 
-    /// As [`open_dir_named`](Self::open_dir_named), where that nothing has the name is no failure.
-    pub(super) fn find_dir_named(&self, name: &Component) -> Result<Option<Self>, Reason> {
+    /// As [`open_dir_named`](Self::open_dir_named). `None` if nothing has the name.
+    pub(super) fn find_dir_named(&self, name: &CStr) -> Result<Option<Self>, Reason> {
         match self.descend(name) {
             Ok(fd) => Ok(Some(self.child(fd, name))),
             Err(Errno::NOENT) if !self.is_removed() => Ok(None),
-            Err(errno) => Err(self.not_opened(name, errno)),
+            Err(errno) => Err(self.open_dir_reason(name, errno)),
         }
     }
 
     #[cold]
-    fn not_opened(&self, name: &Component, errno: Errno) -> Reason {
+    fn open_dir_reason(&self, name: &(impl AsRef<CStr> + ?Sized), errno: Errno) -> Reason {
         let cause = match errno {
-            // A filter may say so, too.
+            // A seccomp filter may answer ENOSYS, too.
             Errno::NOSYS => (!is_filtered()).then_some(Cause::Unsupported {
                 what: "openat2",
                 since: Version::new(5, 6),
@@ -135,68 +146,52 @@ impl PinDir {
         Reason::new(errno, cause)
     }
 
-    /// A directory, reached by no link and across no mount.
-    pub(super) fn descend(&self, name: &Component) -> Result<OwnedFd, Errno> {
-        self.hold(name, HELD, ResolveFlags::NO_SYMLINKS)
+    /// Opens a directory. Follows no link and crosses no mount.
+    fn descend(&self, name: &(impl AsRef<CStr> + ?Sized)) -> Result<OwnedFd, Errno> {
+        self.open_beneath(name.as_ref(), DIR_PATH, ResolveFlags::NO_SYMLINKS)
     }
 
-    /// Whatever has the name, a link included, across no mount.
-    pub(super) fn hold_any(&self, name: &impl AsRef<CStr>) -> Result<OwnedFd, Errno> {
-        self.hold(name, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty())
+    /// Opens any file with `O_PATH`. A link is opened itself, and no mount is crossed.
+    pub(super) fn open_any_type(&self, name: &CStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        self.open_beneath(name, flags, ResolveFlags::empty())
     }
 
-    /// The directory, opened to be listed without a new time of last access, if this user may do that.
-    pub(super) fn listable(&self) -> Result<OwnedFd, Reason> {
+    /// Opens the directory for reading, without an update of its access time if this user may do that.
+    pub(super) fn open_to_list(&self) -> Result<OwnedFd, Reason> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOATIME;
-        openat(&self.fd, c".", flags, Mode::empty()).or_else(|_| self.readable())
+        openat(&self.fd, c".", flags, Mode::empty()).or_else(|_| self.open_to_read())
     }
 
-    /// The directory, opened to be read or locked: an `O_PATH` descriptor serves neither.
-    pub(super) fn readable(&self) -> Result<OwnedFd, Reason> {
+    /// Opens the directory for reading or locking, which an `O_PATH` descriptor does not allow.
+    pub(super) fn open_to_read(&self) -> Result<OwnedFd, Reason> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(&self.fd, c".", flags, Mode::empty())
             .map_err(|errno| Reason::new(errno, diagnose::list(self.base(), errno)))
     }
 
-    fn hold(
+    fn open_beneath(
         &self,
-        name: &impl AsRef<CStr>,
+        name: &CStr,
         flags: OFlags,
-        how: ResolveFlags,
+        resolve: ResolveFlags,
     ) -> Result<OwnedFd, Errno> {
-        let how = how | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
-        // The kernel asks for another try where a rename came between.
-        retry_on_again(|| {
-            openat2(
-                &self.fd,
-                name.as_ref(),
-                flags | OFlags::NOFOLLOW,
-                Mode::empty(),
-                how,
-            )
-        })
-    }
-}
-
-fn retry_on_again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    const TRIES: usize = 100;
-
-    for _ in 1..TRIES {
-        match call() {
-            Err(Errno::AGAIN) => {}
-            other => return other,
+        let flags = flags | OFlags::NOFOLLOW;
+        let resolve = resolve | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
+        let open = || openat2(&self.fd, name, flags, Mode::empty(), resolve);
+        // EAGAIN: a rename elsewhere raced with the lookup.
+        for _ in 1..TRIES {
+            match open() {
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
         }
+        open()
     }
-    call()
 }
 
-#[cold]
-fn fail(path: &Path, reason: Reason) -> Error {
-    Error::new(Operation::OpenDir, reason).at(path)
-}
-
-/// Whether its mount follows symbolic links.
-fn prove(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
+/// Returns whether the mount follows symbolic links.
+fn prove_bpffs(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
     let stat = fstatfs(fd).map_err(Reason::errno_only)?;
     match FileSystem::from_stat(&stat) {
         FileSystem::BPF => Ok(FileSystem::follows_links(&stat)),
@@ -205,18 +200,16 @@ fn prove(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
 }
 
 fn prove_directory(fd: &OwnedFd, path: &Path) -> Result<bool, Reason> {
-    let follows_links = prove(fd, path)?;
+    let follows_links = prove_bpffs(fd, path)?;
     let stat = fstat(fd).map_err(Reason::errno_only)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Ok(follows_links),
-        _ => Err(Cause::NotADirectory {
-            path: path.to_owned(),
-        }
-        .into()),
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        let path = path.to_owned();
+        return Err(Cause::NotADirectory { path }.into());
     }
+    Ok(follows_links)
 }
 
-/// As [`PinDir::from_fd`].
+/// See [`PinDir::from_fd`].
 impl TryFrom<OwnedFd> for PinDir {
     type Error = Failed<OwnedFd>;
 

@@ -1,4 +1,4 @@
-//! Pins in a directory.
+//! Pins, opens and removes objects in a directory.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,35 +8,32 @@ use rustix::fs::{AtFlags, RenameFlags, linkat, renameat_with};
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Cause, Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
 use crate::object::{
-    Object, OpenFailure, Pinnable, TypedObject, get_error, get_typed, get_typed_with_info,
-    identify, identity_at, info_of, open_any_access, open_error, open_slow, pin_at, symlink_error,
-    unlink_if_held_by,
+    OpenFailure, Pinnable, get_typed, identify, identity_at, open_any_access, open_slow, pin_at,
+    symlink_error, unlink_if_held_by,
 };
-use crate::path::{AtError, AtPath};
-use crate::path::{Component, ComponentError};
+use crate::path::{AtError, AtPath, Component, with_name};
 use crate::process::is_filtered;
-use crate::sys::{AnyInfo, InfoBuf};
-use crate::types::Access;
-use crate::types::Identity;
+use crate::types::{Access, Identity};
 
-use super::PinDir;
+use super::{PinDir, unlink_reason};
 
 impl PinDir {
-    /// `BPF_OBJ_PIN` with `BPF_F_PATH_FD`: gives an object a name in this directory.
+    /// `BPF_OBJ_PIN` with `BPF_F_PATH_FD`: pins an object in this directory.
     ///
-    /// One syscall from Linux 6.5 on. The object is whatever has the descriptor of a map, program
-    /// or link, of this crate or from elsewhere; the new file has mode 0600 less the umask.
+    /// One syscall from Linux 6.5 on. `object` is any descriptor of a map, program or link, of this crate
+    /// or another. The new file has mode 0600 less the umask.
     ///
     /// # Errors
     ///
-    /// [`Operation::Pin`], and nothing was made. With one of these causes where it was proven:
-    /// [`Exists`](Cause::Exists) (EEXIST); [`Removed`](Cause::Removed) (ENOENT) where the directory
-    /// is gone; [`Blocked`](Cause::Blocked) (EACCES);
-    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`WrongDescriptor`](Cause::WrongDescriptor) (EINVAL);
-    /// [`NoProc`](Cause::NoProc); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Pin`]; nothing was made. With these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the name is taken | [`Exists`](Cause::Exists) | EEXIST |
+    /// | the descriptor is not a map, program or link | [`WrongDescriptor`](Cause::WrongDescriptor) | EINVAL |
     ///
     /// # References
     ///
@@ -46,54 +43,46 @@ impl PinDir {
     }
 
     fn pin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let fail = |reason| Error::new(Operation::Pin, reason).at(self.path().join(name));
-        self.with_path(name, |at| pin_at(at, object))
-            .unwrap_or_else(|bad| Err(bad.into()))
-            .map_err(fail)
+        self.on_name(Operation::Pin, name, |at| pin_at(at, object))
     }
 
-    /// As [`pin`](Self::pin), with the mode and owner of the pin that has the other name.
+    /// As [`pin`](Self::pin), with the mode and owner of the pin `like`.
     pub(crate) fn pin_named_as(
         &self,
         object: BorrowedFd<'_>,
         name: &Component,
         like: &Component,
     ) -> Result<()> {
-        let at = self.at_path(name);
-        let fail = |reason| Error::new(Operation::Pin, reason).at(at.path());
-        let like = self.at_path(like);
-        let like = like
-            .lstat()
-            .map_err(|errno| fail(Reason::new(errno, diagnose::find(&like, errno))))?;
-        pin_at(&at, object).map_err(fail)?;
-        self.copy_mode(&like, name, object).map_err(|reason| {
-            let _ = at.unlink();
-            fail(reason)
-        })
+        let (at, like) = (self.at_path(name), self.at_path(like));
+        pin_at(&at, object)
+            .and_then(|()| {
+                self.copy_mode(&like, name, object).inspect_err(|_| {
+                    let _ = at.unlink();
+                })
+            })
+            .map_err(|reason| self.fail_at(Operation::Pin, name.as_os_str(), reason))
     }
 
-    /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: the object that has the name, for reading and writing. With
-    /// [`Object`] it may be of any kind.
+    /// `BPF_OBJ_GET` with `BPF_F_PATH_FD`: opens a pinned object for reading and writing. As an
+    /// [`Object`](crate::Object) it may be of any kind.
     ///
-    /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is no
-    /// symbolic link. Whoever may write to the directory can put one there for the moment of the
-    /// first: bpf(2) has no flag against it. On a mount that is
-    /// [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow) the kernel refuses it, and two are enough.
-    /// Allocates nothing.
+    /// Three syscalls from Linux 6.5 on: the second proves the kind, the third that the name is not a
+    /// symbolic link. Two on a mount that is [`nosymfollow`](crate::bpffs::MountOptions::nosymfollow). See
+    /// [races](Self#races). Allocates nothing.
     ///
-    /// For reading and writing it takes both permissions of the pin: who has one only, as a group
-    /// often has, uses [`get_with`](Self::get_with).
+    /// Requires both permissions, to read and to write. A process with one of them, as a group often has,
+    /// uses [`get_with`](Self::get_with).
     ///
     /// # Errors
     ///
-    /// [`Operation::Open`], with one of these causes where it was proven:
-    /// [`WrongKind`](Cause::WrongKind); [`SymbolicLink`](Cause::SymbolicLink), which is not followed
-    /// (ELOOP on such a mount);
-    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`NotAnObject`](Cause::NotAnObject) for a directory, or [`Blocked`](Cause::Blocked) (EACCES);
-    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// [`MissingCapability`](Cause::MissingCapability) (EPERM); [`NoProc`](Cause::NoProc);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Open`], with these causes and those of [names](Self#names) and [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | it is an object of another kind | [`WrongKind`](Cause::WrongKind) | |
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | it is a symbolic link, which is not followed | [`SymbolicLink`](Cause::SymbolicLink) | none; ELOOP if the mount follows none |
+    /// | it is a directory | [`NotAnObject`](Cause::NotAnObject) | EACCES |
     ///
     /// # Examples
     ///
@@ -112,34 +101,23 @@ impl PinDir {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), and [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a link.
+    /// As [`get`](Self::get); [`InvalidArgument`](Cause::InvalidArgument) (EINVAL) for a link.
     pub fn get_with<T: Pinnable>(&self, name: impl AsRef<OsStr>, access: Access) -> Result<T> {
         self.open_checked(name.as_ref(), access)
     }
 
     fn open_checked<T: Pinnable>(&self, name: &OsStr, access: Access) -> Result<T> {
-        match self.with_path(name, |at| get_nofollow(at, access)) {
-            Ok(Ok(object)) => Ok(object),
-            Ok(Err(failure)) => {
-                let explain = |at: &AtPath<'_>| open_nofollow_slow(at, access, failure);
-                self.with_path(name, explain)
-                    .unwrap_or_else(|bad| Err(self.bad_name(name, bad)))
-            }
-            Err(bad) => Err(self.bad_name(name, bad)),
-        }
+        with_name(name, |name| self.open_named(name, access))
+            .unwrap_or_else(|bad| Err(self.fail_at(Operation::Open, name, bad)))
     }
 
-    #[cold]
-    fn bad_name(&self, name: &OsStr, bad: ComponentError) -> Error {
-        open_error(&self.path().join(name), bad.into())
-    }
-
+    #[inline]
     pub(crate) fn open_named<T: Pinnable>(&self, name: &CStr, access: Access) -> Result<T> {
         let at = self.at_path(name);
         get_nofollow(&at, access).or_else(|failure| open_nofollow_slow(&at, access, failure))
     }
 
-    /// For reading and writing; None where nothing has the name.
+    /// Opens for reading and writing. `None` if nothing has the name.
     pub(crate) fn find_named<T: Pinnable>(&self, name: &Component) -> Result<Option<T>> {
         let at = self.at_path(name);
         match get_nofollow(&at, Access::ReadWrite) {
@@ -149,242 +127,194 @@ impl PinDir {
         }
     }
 
-    /// The same for what is asked, with what the kernel tells of the object, in one syscall less than it
-    /// takes to ask for that afterwards.
-    pub(crate) fn find_with_info<T: TypedObject>(
-        &self,
-        name: &Component,
-        access: Access,
-    ) -> Result<Option<(T, T::Info)>> {
-        /// Enough for a map or a link, and to tell a program from them.
-        const WORDS: usize = 32;
-
-        let at = self.at_path(name);
-        let mut info = InfoBuf::<WORDS>::new();
-        let failure = match get_typed_with_info::<T, WORDS>(&at, access, &mut info) {
-            Ok(object) => {
-                reject_symlink(&at)?;
-                return Ok(Some((object, T::info_from_raw(info.to()))));
-            }
-            Err(OpenFailure::Get(AtError::Errno(Errno::NOENT))) => return Ok(None),
-            Err(failure) => failure,
-        };
-        let object: T = open_nofollow_slow(&at, access, failure)?;
-        let info = info_of(&object).map_err(|error| error.of_opened(at.path()))?;
-        Ok(Some((object, info)))
-    }
-
-    /// What [`get`](Self::get) says of a name that nothing has.
-    #[cold]
-    pub(crate) fn missing_error(&self, name: &Component) -> Error {
-        get_error(&self.at_path(name), Access::ReadWrite, Errno::NOENT.into())
-    }
-
-    /// Any object; false where its info was not what has proven its kind.
-    pub(crate) fn open_named_with_info(
-        &self,
-        name: &CStr,
-        info: &mut AnyInfo,
-    ) -> Result<(Object, bool)> {
-        let at = self.at_path(name);
-        match get_typed_with_info(&at, Access::ReadWrite, info) {
-            Ok(object) => reject_symlink(&at).map(|()| (object, true)),
-            Err(failure) => {
-                open_nofollow_slow(&at, Access::ReadWrite, failure).map(|object| (object, false))
-            }
-        }
-    }
-
-    /// An error where the name is a symbolic link's.
+    /// Fails if the name is a symbolic link.
     pub(crate) fn refuse_link(&self, name: &Component) -> Result<()> {
         reject_symlink(&self.at_path(name))
     }
 
-    /// Which object has the name: its kind and id, whatever access is granted.
+    /// Returns kind and id of the pinned object, with any access that is granted.
     ///
     /// # Errors
     ///
     /// [`Operation::Open`], as [`get`](Self::get).
     pub fn identity(&self, name: impl AsRef<OsStr>) -> Result<Identity> {
-        let fail = |name: &OsStr, reason| open_error(&self.path().join(name), reason);
-        let name = name.as_ref();
-        self.with_path(name, identity_at)
-            .unwrap_or_else(|bad| Err(bad.into()))
-            .map_err(|reason| fail(name, reason))
+        self.on_name(Operation::Open, name.as_ref(), identity_at)
     }
 
-    /// `unlinkat(2)`: takes the name away from this object, if it still has it.
+    /// `unlinkat(2)`: removes the pin of this object.
     ///
-    /// That the name is this very object's is checked right before, by kind and id. The kernel has
-    /// no call that does both, so an object that somebody else puts under the name between the two
-    /// is removed in its stead.
+    /// # Races
+    ///
+    /// The pin is compared with the object right before, by kind and id. The kernel has no call that does
+    /// both. If another process replaces the pin between the two, the other object's pin is removed.
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`], and nothing was removed: [`Replaced`](Cause::Replaced) where another object
-    /// has the name; [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT);
-    /// [`SymbolicLink`](Cause::SymbolicLink); [`NotAnObject`](Cause::NotAnObject) for a directory;
-    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES),
-    /// [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Unpin`]; nothing was removed. With these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | it is another object | [`Replaced`](Cause::Replaced) | |
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | it is a symbolic link | [`SymbolicLink`](Cause::SymbolicLink) | |
+    /// | it is a directory | [`NotAnObject`](Cause::NotAnObject) | EACCES |
     pub fn unpin(&self, object: &(impl AsFd + ?Sized), name: impl AsRef<OsStr>) -> Result<()> {
-        self.unpin_fd(object.as_fd(), name.as_ref())
-    }
-
-    fn unpin_fd(&self, object: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
-        let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
-        let removed = self.with_path(name, |at| unlink_if_held_by(at, identify(object)?));
-        removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
+        let object = object.as_fd();
+        self.on_name(Operation::Unpin, name.as_ref(), |at| {
+            unlink_if_held_by(at, identify(object)?)
+        })
     }
 
     pub(crate) fn unpin_named(&self, expected: Identity, name: &Component) -> Result<()> {
-        let at = self.at_path(name);
-        unlink_if_held_by(&at, expected)
-            .map_err(|reason| Error::new(Operation::Unpin, reason).at(at.path()))
+        unlink_if_held_by(&self.at_path(name), expected)
+            .map_err(|reason| self.fail_at(Operation::Unpin, name.as_os_str(), reason))
     }
 
-    /// `unlinkat(2)`: takes a name away, whatever has it but a directory. Nobody looks whose it is.
+    /// `unlinkat(2)`: removes a name, unless it is a directory. Does not check which object it holds.
     ///
     /// # Errors
     ///
-    /// [`Operation::Unpin`], as [`unpin`](Self::unpin).
+    /// [`Operation::Unpin`], as [`unpin`](Self::unpin) except [`Replaced`](Cause::Replaced). A directory has EISDIR.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
-        let name = name.as_ref();
-        let fail = |reason| Error::new(Operation::Unpin, reason).at(self.path().join(name));
-        let removed = self.with_path(name, |at| {
-            let because = |errno| Reason::new(errno, diagnose::unpin(at, errno));
-            at.unlink().map_err(because)
-        });
-        removed.unwrap_or_else(|bad| Err(bad.into())).map_err(fail)
+        self.on_name(Operation::Unpin, name.as_ref(), |at| {
+            at.unlink().map_err(|errno| unlink_reason(at, errno))
+        })
     }
 
-    /// `linkat(2)`: a second name for a pin: one file, with one mode and owner, under two names.
-    /// Linux 4.5.
+    /// `linkat(2)`: gives a pin a second name. Both are one file, with one mode and owner. Linux 4.5.
     ///
-    /// To pin the object once more, as a file of its own: [`pin`](Self::pin).
+    /// [`pin`](Self::pin) pins the object again, as a file of its own.
     ///
     /// # Errors
     ///
-    /// [`Operation::HardLink`] with [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
-    /// [`Removed`](Cause::Removed) (ENOENT), [`Blocked`](Cause::Blocked) (EACCES); EPERM for a
-    /// directory, and where `fs.protected_hardlinks` reserves the file for its owner.
+    /// [`Operation::HardLink`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the new name is taken | [`Exists`](Cause::Exists) | EEXIST |
+    /// | nothing has the old name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | it is a directory, or `fs.protected_hardlinks` reserves it for its owner | | EPERM |
     pub fn link(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> Result<()> {
-        let call = |from: &Component, to: &Component| {
-            let (from, to) = (from.as_c_str(), to.as_c_str());
-            linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
-        };
-        self.between(Operation::HardLink, name.as_ref(), new.as_ref(), call)
+        self.on_names(Operation::HardLink, name.as_ref(), new.as_ref())
     }
 
-    /// `renameat2(2)` with `RENAME_NOREPLACE`: another name for a pin or directory, never one that
-    /// is taken. Linux 4.9.
+    /// `renameat2(2)` with `RENAME_NOREPLACE`: renames a pin or directory. Replaces nothing. Linux 4.9.
     ///
     /// # Errors
     ///
-    /// [`Operation::Rename`] with [`Exists`](Cause::Exists) (EEXIST), [`Missing`](Cause::Missing) or
-    /// [`Removed`](Cause::Removed) (ENOENT), [`MountPoint`](Cause::MountPoint) (EBUSY),
-    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES).
+    /// [`Operation::Rename`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | the new name is taken | [`Exists`](Cause::Exists) | EEXIST |
+    /// | nothing has the old name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EBUSY |
     pub fn rename(&self, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Result<()> {
-        let call =
-            |from: &Component, to: &Component| self.rename_named(from, to, RenameFlags::NOREPLACE);
-        self.between(Operation::Rename, from.as_ref(), to.as_ref(), call)
+        self.on_names(Operation::Rename, from.as_ref(), to.as_ref())
     }
 
-    /// `renameat2(2)` with `RENAME_EXCHANGE`: two names change places at once, each a pin's or a
-    /// directory's. Linux 5.17.
+    /// `renameat2(2)` with `RENAME_EXCHANGE`: exchanges two names in one step. Each is a pin or a
+    /// directory. Linux 5.17.
     ///
     /// # Errors
     ///
-    /// [`Operation::Exchange`] with [`Unsupported`](Cause::Unsupported) (EINVAL) before Linux 5.17;
-    /// [`Missing`](Cause::Missing) or [`Removed`](Cause::Removed) (ENOENT),
-    /// [`MountPoint`](Cause::MountPoint) (EBUSY), [`Sticky`](Cause::Sticky) (EPERM),
-    /// [`Blocked`](Cause::Blocked) (EACCES).
+    /// [`Operation::Exchange`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | bpffs has no `RENAME_EXCHANGE`, before Linux 5.17 | [`Unsupported`](Cause::Unsupported) | EINVAL |
+    /// | nothing has one of the names | [`Missing`](Cause::Missing) | ENOENT |
+    /// | something is mounted on one | [`MountPoint`](Cause::MountPoint) | EBUSY |
     pub fn exchange(&self, a: impl AsRef<OsStr>, b: impl AsRef<OsStr>) -> Result<()> {
-        let call = |a: &Component, b: &Component| self.rename_named(a, b, RenameFlags::EXCHANGE);
-        self.between(Operation::Exchange, a.as_ref(), b.as_ref(), call)
+        self.on_names(Operation::Exchange, a.as_ref(), b.as_ref())
     }
 
     pub(super) fn rename_named(
         &self,
-        from: &impl AsRef<CStr>,
+        from: &(impl AsRef<CStr> + ?Sized),
         to: &(impl AsRef<CStr> + ?Sized),
         flags: RenameFlags,
     ) -> Result<(), Errno> {
         renameat_with(&self.fd, from.as_ref(), &self.fd, to.as_ref(), flags)
     }
 
-    fn between(
-        &self,
-        operation: Operation,
-        from: &OsStr,
-        to: &OsStr,
-        call: impl FnOnce(&Component, &Component) -> Result<(), Errno>,
-    ) -> Result<()> {
-        let fail = |reason| self.fail_between(operation, from, to, reason);
-        let filename = |name| Component::new(name).map_err(|cause| fail(cause.into()));
-        let (a, b) = (filename(from)?, filename(to)?);
-        call(&a, &b).map_err(|errno| fail(self.between_reason(operation, &a, &b, errno)))
-    }
-
-    #[cold]
-    fn between_reason(
-        &self,
-        operation: Operation,
-        from: &Component,
-        to: &Component,
-        errno: Errno,
-    ) -> Reason {
-        let (from, to) = (self.at_path(from), self.at_path(to));
-        let cause = match (errno, operation) {
-            (Errno::EXIST, _) => diagnose::make(&to, errno),
-            (Errno::INVAL, Operation::Exchange) => (!is_filtered()).then_some(NO_EXCHANGE),
-            // A hard link is denied for reasons of its own.
-            (Errno::PERM, Operation::HardLink) => None,
-            // Of the names that must be there, one that is missing: links are not followed here.
-            (Errno::NOENT, _) => [Some(from), (operation == Operation::Exchange).then_some(to)]
-                .into_iter()
-                .flatten()
-                .find(|at| at.lstat().is_err())
-                .and_then(|at| diagnose::unpin(&at, errno)),
-            _ => diagnose::unpin(&from, errno).or_else(|| match operation {
-                Operation::Exchange => diagnose::unpin(&to, errno),
-                _ => None,
-            }),
+    /// The operations on two names.
+    fn on_names(&self, operation: Operation, from: &OsStr, to: &OsStr) -> Result<()> {
+        let run = || -> Result<(), Reason> {
+            let (from, to) = (Component::new(from)?, Component::new(to)?);
+            match operation {
+                Operation::HardLink => {
+                    let (from, to) = (from.as_c_str(), to.as_c_str());
+                    linkat(&self.fd, from, &self.fd, to, AtFlags::empty())
+                }
+                Operation::Exchange => self.rename_named(&from, &to, RenameFlags::EXCHANGE),
+                _ => self.rename_named(&from, &to, RenameFlags::NOREPLACE),
+            }
+            .map_err(|errno| names_reason(operation, self.at_path(&from), self.at_path(&to), errno))
         };
-        Reason::new(errno, cause)
+        run().map_err(|reason| {
+            let subject = Subject::Paths(self.path().join(from), self.path().join(to));
+            Error::new(operation, reason).of(subject)
+        })
     }
 
-    /// Pins the object once more, under the same name in another directory, which may be of
-    /// another instance of bpffs: where `rename(2)` and `link(2)` answer EXDEV.
+    /// Pins the object again, under the same name in another directory.
     ///
-    /// Which object has the name is seen once; the new pin's mode is 0600 less the umask.
+    /// The other directory may be on another instance of bpffs, where `rename(2)` and `link(2)` fail with
+    /// EXDEV. The name is opened once. The new pin has mode 0600 less the umask.
     ///
     /// # Errors
     ///
     /// [`Operation::Open`] as [`get`](Self::get), or [`Operation::Pin`] as [`pin`](Self::pin).
     pub fn copy_to(&self, name: impl AsRef<OsStr>, other: &Self) -> Result<()> {
         let name = name.as_ref();
-        let fail = |reason| open_error(&self.path().join(name), reason);
-        let filename = Component::new(name).map_err(|cause| fail(cause.into()))?;
-        let object = open_any_access(&self.at_path(&filename)).map_err(fail)?;
+        let object = self.on_name(Operation::Open, name, open_any_access)?;
         other.pin_fd(object.as_fd(), name)
     }
 }
 
-/// `BPF_OBJ_GET` of what is no symbolic link's name: it knows no flag for that.
+/// Why an operation on two names failed.
+#[cold]
+fn names_reason(operation: Operation, from: AtPath<'_>, to: AtPath<'_>, errno: Errno) -> Reason {
+    let is_exchange = operation == Operation::Exchange;
+    let cause = match errno {
+        Errno::EXIST => diagnose::make(&to, errno),
+        Errno::INVAL if is_exchange => (!is_filtered()).then_some(Cause::Unsupported {
+            what: "RENAME_EXCHANGE on bpffs",
+            since: Version::new(5, 17),
+        }),
+        // A hard link is denied for reasons of its own.
+        Errno::PERM if operation == Operation::HardLink => None,
+        // The name that is missing. Links are not followed here.
+        Errno::NOENT => [Some(from), is_exchange.then_some(to)]
+            .into_iter()
+            .flatten()
+            .find(|at| at.lstat().is_err())
+            .and_then(|at| diagnose::unpin(&at, errno)),
+        _ => diagnose::unpin(&from, errno)
+            .or_else(|| is_exchange.then(|| diagnose::unpin(&to, errno)).flatten()),
+    };
+    Reason::new(errno, cause)
+}
+
+/// `BPF_OBJ_GET`, which has no flag against symbolic links.
 #[inline]
 fn get_nofollow<T: Pinnable>(at: &AtPath<'_>, access: Access) -> Result<T, OpenFailure> {
     let object = get_typed(at, access)?;
     match at.is_followed() {
         Ok(true) => Err(OpenFailure::Symlink),
-        // Gone meanwhile, or not to be told: the object was opened all the same.
+        // Removed meanwhile, or not allowed to look: the object was opened all the same.
         Ok(false) | Err(_) => Ok(object),
     }
 }
 
-/// Where a link leads to is not what is wrong with it.
+/// Reports a symbolic link rather than the wrong kind of the object that it leads to.
 #[cold]
-fn open_nofollow_slow<T: Pinnable>(
+pub(super) fn open_nofollow_slow<T: Pinnable>(
     at: &AtPath<'_>,
     access: Access,
     failure: OpenFailure,
@@ -395,14 +325,9 @@ fn open_nofollow_slow<T: Pinnable>(
     open_slow(at, access, failure)
 }
 
-fn reject_symlink(at: &AtPath<'_>) -> Result<()> {
+pub(super) fn reject_symlink(at: &AtPath<'_>) -> Result<()> {
     match at.is_followed() {
         Ok(true) => Err(symlink_error(at)),
         Ok(false) | Err(_) => Ok(()),
     }
 }
-
-pub(super) const NO_EXCHANGE: Cause = Cause::Unsupported {
-    what: "RENAME_EXCHANGE on bpffs",
-    since: Version::new(5, 17),
-};

@@ -1,4 +1,4 @@
-//! Removes directories, with all that is in them.
+//! Removes directories with their contents.
 
 use std::ffi::{CStr, OsStr};
 
@@ -6,78 +6,84 @@ use rustix::fs::{AtFlags, RenameFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Cause, Operation, Reason, Result};
-use crate::path::Component;
+use crate::error::{Cause, Error, Operation, Reason, Result};
+use crate::path::{AtPath, Component, Pathname};
 
 use super::entries::Stream;
-use super::stage::is_directory;
+use super::stage::check_directory;
 use super::temp_names::{TempKind, leftover_name};
-use super::{EntryType, PinDir};
-
-/// How often a directory that is filled meanwhile is emptied again.
-const TRIES: usize = 100;
+use super::{EntryType, PinDir, TRIES, unlink_reason};
 
 impl PinDir {
     /// `rmdir(2)`: removes an empty directory.
     ///
     /// # Errors
     ///
-    /// [`Operation::Remove`] with [`NotEmpty`](Cause::NotEmpty) (ENOTEMPTY);
-    /// [`NotADirectory`](Cause::NotADirectory) or [`SymbolicLink`](Cause::SymbolicLink) (ENOTDIR);
-    /// [`MountPoint`](Cause::MountPoint) (EBUSY); [`Missing`](Cause::Missing) or
-    /// [`Removed`](Cause::Removed) (ENOENT); [`Sticky`](Cause::Sticky) (EPERM),
-    /// [`Blocked`](Cause::Blocked) (EACCES); what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Remove`], with these causes and those of [names](Self#names) and
+    /// [access](Self#access):
+    ///
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | nothing has the name | [`Missing`](Cause::Missing) | ENOENT |
+    /// | the directory is not empty | [`NotEmpty`](Cause::NotEmpty) | ENOTEMPTY |
+    /// | it is not a directory | [`NotADirectory`](Cause::NotADirectory) | ENOTDIR |
+    /// | it is a symbolic link | [`SymbolicLink`](Cause::SymbolicLink) | ENOTDIR |
+    /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EBUSY |
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
-        let name = self.name(Operation::Remove, name.as_ref())?;
-        self.rmdir(&name)
+        self.on_name(Operation::Remove, name.as_ref(), |at| self.rmdir(at))
     }
 
-    /// `rename(2)`, `unlink(2)`, `rmdir(2)`: removes a directory and all that is in it.
+    pub(super) fn rmdir(&self, at: &AtPath<'_>) -> Result<(), Reason> {
+        unlinkat(&self.fd, at.name, AtFlags::REMOVEDIR).map_err(|errno| unlink_reason(at, errno))
+    }
+
+    /// `rename(2)`, `unlink(2)`, `rmdir(2)`: removes a directory with its contents.
     ///
-    /// It loses its name at once, so that nobody who comes by the name sees half of it. Then it is emptied,
+    /// The directory loses its name in one step, so no process finds half of it there. Then it is emptied,
     /// with two descriptors for each level of depth. Symbolic links are removed, not followed, and mounts
-    /// are not crossed. Which objects are freed by it is not checked.
+    /// are not crossed. Does not check which objects it frees.
     ///
-    /// If the process is killed meanwhile, the name is gone and the rest has a hidden name:
-    /// [`remove_leftovers`](Self::remove_leftovers) of this directory removes it. The kernel cannot check
-    /// what it renames: a pin that another process puts under the name during the call gets its name back,
-    /// or keeps the hidden one if this process is killed before; then it is not removed.
+    /// # Races
+    ///
+    /// The kernel cannot check what it renames. If another process puts a pin under the name during the
+    /// call, the pin gets its name back.
+    ///
+    /// If this process is killed meanwhile, the remains have a hidden name, and
+    /// [`remove_leftovers`](Self::remove_leftovers) of this directory removes them. A pin of another process
+    /// that has the hidden name then is not removed.
     ///
     /// # Errors
     ///
-    /// The error has the path of what could not be removed, and the causes of [`remove_dir`](Self::remove_dir).
-    /// What is left has its name again, unless another took it meanwhile: then it is left to
-    /// [`remove_leftovers`](Self::remove_leftovers). [`Displaced`](Cause::Displaced) if that is the pin
-    /// of another process.
+    /// As [`remove_dir`](Self::remove_dir), with the path of the file or directory that could not be
+    /// removed. The remains get the name again. If another process has taken it, they are left to
+    /// [`remove_leftovers`](Self::remove_leftovers). [`Displaced`](Cause::Displaced) if a pin of
+    /// another process could not get its name back.
     pub fn remove_dir_all(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = self.name(Operation::Remove, name.as_ref())?;
         self.remove_tree(&name)
     }
 
     pub(super) fn remove_tree(&self, name: &Component) -> Result<()> {
-        let place = self.at_path(name);
+        let at = self.at_path(name);
         let fail = |reason| self.fail_at(Operation::Remove, name.as_os_str(), reason);
+        let explain = |reason: Reason| fail(reason.explained(|errno| diagnose::unpin(&at, errno)));
         let not_a_directory = |reason: Reason| match reason.cause() {
             Some(cause) => fail(Reason::new(Errno::NOTDIR, Some(cause.clone()))),
-            None => fail(reason.explained(|errno| diagnose::unpin(&place, errno))),
+            None => explain(reason),
         };
-        // What is no directory is not even renamed.
-        is_directory(&place, || place.path()).map_err(not_a_directory)?;
-        let names = self.temp_names().map_err(fail)?;
-        let mut tries = 0;
-        let hidden: Component = loop {
-            let hidden = names.acquire(TempKind::Directory);
-            match self.rename_named(name, &hidden, RenameFlags::NOREPLACE) {
-                Ok(()) => break hidden,
-                // A forked process has the same names.
-                Err(Errno::EXIST) if tries < TRIES => tries += 1,
-                Err(errno) => return Err(self.not_removed(name, errno)),
-            }
+        // Anything else is not even renamed.
+        check_directory(&at, || at.path()).map_err(not_a_directory)?;
+        let rename = |hidden: &Component| {
+            self.rename_named(name, hidden, RenameFlags::NOREPLACE)
+                .map_err(Reason::errno_only)
         };
-        let Err(error) = self.remove_as(&hidden, name) else {
+        let (hidden, ()) = self
+            .with_temp_name(TempKind::Directory, rename)
+            .map_err(explain)?;
+        let Err(error) = self.remove_at(hidden, self.path.join(name)) else {
             return Ok(());
         };
-        let is_directory = is_directory(&self.at_path(&hidden), || place.path());
+        let is_directory = check_directory(&self.at_path(&hidden), || at.path());
         match self.rename_named(&hidden, name, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::NOENT) => Err(match is_directory {
                 // It was exchanged before it was renamed, and has its name again.
@@ -92,14 +98,14 @@ impl PinDir {
         }
     }
 
-    /// Leaves what has a temporary name to the removal of leftovers.
+    /// Leaves a temporary name to the removal of leftovers.
     #[cold]
     pub(super) fn give_up(&self, hidden: &Component, kind: TempKind) {
         let name = leftover_name(kind);
         let _ = self.rename_named(hidden, &name, RenameFlags::NOREPLACE);
     }
 
-    /// What another process put under the name could not be given its name back.
+    /// Another process put something under the name, and it could not be given the name back.
     #[cold]
     pub(super) fn changed_hands(
         &self,
@@ -110,61 +116,56 @@ impl PinDir {
         Cause::Displaced { path, now_at }.into()
     }
 
-    /// Removes a directory that has a hidden name. If it is gone already, that is fine.
+    /// Removes a directory that has a hidden name. It may be gone already.
     pub(super) fn remove_hidden(&self, name: &Component) -> Result<()> {
-        self.remove_as(name, name)
+        self.remove_at(*name, self.path.join(name))
     }
 
-    /// As [`remove_hidden`](Self::remove_hidden), of what the caller knows by another name.
-    fn remove_as(&self, name: &Component, known_as: &Component) -> Result<()> {
-        // A stack of its own, for a tree may be deeper than the thread's is.
-        let mut levels: Vec<Level> = Vec::new();
-        let mut next = Some(*name);
-        loop {
-            let parent = levels.last().map_or(self, |level| &level.dir);
-            if let Some(name) = next.take() {
-                let known_as = if levels.is_empty() { *known_as } else { name };
-                levels.extend(parent.level(name, known_as)?);
-            }
-            let Some(Level { dir, stream, .. }) = levels.last_mut() else {
-                return Ok(());
-            };
+    /// Removes a directory. Errors name it by `path`.
+    fn remove_at(&self, name: Component, path: Pathname) -> Result<()> {
+        // Not recursive: a tree may be deeper than the thread's stack allows.
+        let mut levels = Vec::from_iter(self.open_level(name, path)?);
+        while let Some(Level { dir, stream, .. }) = levels.last_mut() {
             match stream.advance() {
+                Ok(true) if stream.entry().entry_type() == EntryType::Directory => {
+                    let name = stream.entry().component();
+                    let level = dir.open_level(name, dir.path.join(&name))?;
+                    levels.extend(level);
+                }
                 Ok(true) => {
-                    let entry = stream.entry();
-                    if entry.entry_type() == EntryType::Directory {
-                        next = Some(entry.filename());
-                        continue;
-                    }
-                    match dir.at_path(entry.c_name()).unlink() {
+                    let at = dir.at_path(stream.entry().c_name());
+                    match at.unlink() {
                         Ok(()) | Err(Errno::NOENT) => {}
-                        Err(errno) => return Err(dir.not_removed(&entry.filename(), errno)),
+                        Err(errno) => {
+                            let error = Error::new(Operation::Remove, unlink_reason(&at, errno));
+                            return Err(error.at(at.path()));
+                        }
                     }
                 }
                 Ok(false) => self.remove_emptied(&mut levels)?,
-                // Somebody else was done with it first.
+                // Another process has removed the directory.
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(dir.list_error(errno)),
             }
         }
+        Ok(())
     }
 
-    /// A directory to be emptied; None where it is gone.
-    fn level(&self, name: Component, known_as: Component) -> Result<Option<Level>> {
+    /// Opens a directory to empty it. `None` if it is gone.
+    fn open_level(&self, name: Component, path: Pathname) -> Result<Option<Level>> {
         let mut dir = match self.open_dir_named(&name) {
             Ok(dir) => dir,
             Err(reason) if reason.is(Errno::NOENT) => return Ok(None),
             Err(reason) => {
-                return Err(self.fail_at(Operation::Remove, known_as.as_os_str(), reason));
+                return Err(Error::new(Operation::Remove, reason).at(path.as_path()));
             }
         };
-        dir.path = self.path.join(&known_as);
+        dir.path = path;
         match dir.stream(()) {
             Ok(stream) => Ok(Some(Level {
                 dir,
                 stream,
                 name,
-                known_as,
                 tries: 0,
             })),
             Err(error) if error.is(Errno::NOENT) => Ok(None),
@@ -172,7 +173,7 @@ impl PinDir {
         }
     }
 
-    /// Removes the last level, which is empty; if somebody has filled it again, begins it anew.
+    /// Removes the last level, which was emptied. If it was filled again, it stays and is read again.
     fn remove_emptied(&self, levels: &mut Vec<Level>) -> Result<()> {
         let Some(mut level) = levels.pop() else {
             return Ok(());
@@ -191,24 +192,10 @@ impl PinDir {
                     Errno::NOTEMPTY => Some(Cause::NotEmpty { path }),
                     _ => diagnose::unpin(&parent.at_path(&level.name), errno),
                 };
-                let known_as = level.known_as.as_os_str();
-                let reason = Reason::new(errno, cause);
-                return Err(parent.fail_at(Operation::Remove, known_as, reason));
+                return Err(level.dir.fail(Operation::Remove, Reason::new(errno, cause)));
             }
         }
         Ok(())
-    }
-
-    pub(super) fn rmdir(&self, name: &Component) -> Result<()> {
-        unlinkat(&self.fd, name.as_c_str(), AtFlags::REMOVEDIR)
-            .map_err(|errno| self.not_removed(name, errno))
-    }
-
-    #[cold]
-    pub(super) fn not_removed(&self, name: &Component, errno: Errno) -> crate::error::Error {
-        let place = self.at_path(name);
-        let reason = Reason::new(errno, diagnose::unpin(&place, errno));
-        self.fail_at(Operation::Remove, name.as_os_str(), reason)
     }
 }
 
@@ -216,8 +203,7 @@ impl PinDir {
 struct Level {
     dir: PinDir,
     stream: Stream<()>,
-    /// In the directory around it, and for people.
+    /// Its name in the directory around it.
     name: Component,
-    known_as: Component,
     tries: usize,
 }

@@ -1,4 +1,4 @@
-//! A whole set of pins appears at once, or not at all.
+//! Publishes a set of pins in one step.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,73 +6,73 @@ use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, FlockOperation, RenameFlags, Stat, fstat, renameat_with};
+use rustix::fs::{FileType, FlockOperation, RenameFlags, fstat, renameat_with};
 use rustix::io::Errno;
 
 use crate::diagnose;
 use crate::error::{Cause, Failed, Operation, Reason, Result};
-use crate::path::AtPath;
-use crate::path::Component;
+use crate::path::{AtPath, Component};
 use crate::sys::{FileLock, LockOwner};
 
-use super::PinDir;
-use super::create::Hidden;
+use super::create::HiddenDir;
 use super::temp_names::{TempKind, leftover_name};
-
-/// How often a name that another takes or removes meanwhile is tried again.
-const TRIES: usize = 100;
+use super::{PinDir, TRIES, unlink_reason};
 
 /// A hidden staging directory next to its target: see [`PinDir::stage`].
 ///
-/// It is a [`PinDir`] to pin into. On drop it is removed with all that is in it.
+/// It dereferences to the [`PinDir`] to pin into. On drop it is removed with its contents.
 pub struct Stage<'d> {
     dir: PinDir,
-    hidden: HiddenDir<'d>,
+    guard: Guard<'d>,
     name: Component,
 }
 
-/// Removes the directory that has the hidden name, on drop.
-struct HiddenDir<'d> {
+/// Removes a hidden directory on drop.
+struct Guard<'d> {
     parent: &'d PinDir,
-    name: Component,
-    /// Of the directory: if the name has another inode, what has it is not ours to remove.
+    hidden: Component,
+    /// The inode of the directory. If the name has another one, it is not ours to remove.
     inode: u64,
     owner: LockOwner,
-    /// Of a directory that was published before: to see that no reader locks it.
-    published: Option<Option<OwnedFd>>,
+    /// The directory was published, so readers may have locked it.
+    was_published: bool,
+    /// For the lock that excludes readers. `None` if it could not be opened.
+    lock_file: Option<OwnedFd>,
     is_armed: bool,
 }
 
-/// What [`Stage::publish`] has done.
+/// The result of [`Stage::publish`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Published<'d> {
-    /// The directory, by its name.
+    /// The published directory.
     pub dir: PinDir,
-    /// The directory that had the name before, under a hidden one. On drop it is removed with all that is
-    /// in it, or left to [`PinDir::remove_leftovers`] while a reader holds its [`lock`](PinDir::lock).
-    /// [Publishing](Stage::publish) it brings it back.
+    /// The directory that had the name before, which has a hidden name now.
+    ///
+    /// On drop it is removed with its contents. While a reader holds its [`lock`](PinDir::lock), it is left
+    /// to [`PinDir::remove_leftovers`]. [Publishing](Stage::publish) it restores it.
     pub old: Option<Stage<'d>>,
     /// For a moment nothing had the name: bpffs has no `RENAME_EXCHANGE` before Linux 5.17.
     pub had_gap: bool,
 }
 
-enum Put {
+/// How the name was given to the new directory.
+enum Placed {
     New,
     Exchanged { had_gap: bool },
 }
 
 impl PinDir {
-    /// `mkdir(2)`: a hidden directory of mode 0700 in this one, to be filled and then published as `name`.
+    /// `mkdir(2)`: creates a hidden directory of mode 0700 in this one, to fill and then publish as `name`.
     ///
-    /// Its name begins with "_bpf-pin-". If the process is killed, [`remove_leftovers`](Self::remove_leftovers)
-    /// removes it. [`chmod`](Self::chmod) gives it another mode.
+    /// The hidden name begins with "_bpf-pin-". If the process is killed,
+    /// [`remove_leftovers`](Self::remove_leftovers) removes the directory. [`chmod`](Self::chmod) sets
+    /// another mode.
     ///
     /// # Errors
     ///
-    /// [`Operation::Stage`], and nothing was made: [`Removed`](Cause::Removed) (ENOENT),
-    /// [`Blocked`](Cause::Blocked) (EACCES), [`ReadOnlyFileSystem`](Cause::ReadOnlyFileSystem) (EROFS);
-    /// what is wrong with a name, as [`open_dir`](Self::open_dir).
+    /// [`Operation::Stage`], with the causes of [names](Self#names) and [access](Self#access). Nothing was
+    /// made.
     ///
     /// # Examples
     ///
@@ -84,7 +84,7 @@ impl PinDir {
     /// for name in ["flows", "routes"] {
     ///     set.pin(&MapSpec::new(MapType::HASH, 4, 8, 1024).create()?, name)?;
     /// }
-    /// // Readers see the old two or the new two.
+    /// // Readers see both old maps or both new ones.
     /// set.publish()?;
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
@@ -93,209 +93,205 @@ impl PinDir {
         let hidden = self
             .create_hidden(TempKind::Directory)
             .map_err(|reason| self.fail_at(Operation::Stage, name.as_os_str(), reason))?;
-        let Hidden {
-            dir,
-            name: hidden,
-            stat,
-        } = hidden;
-        let hidden = HiddenDir::new(self, hidden, stat.st_ino, None);
-        Ok(Stage { dir, hidden, name })
+        let guard = Guard::new(self, hidden.name, hidden.stat.st_ino);
+        let dir = hidden.dir;
+        Ok(Stage { dir, guard, name })
     }
 }
 
 impl<'d> Stage<'d> {
     /// `renameat2(2)`: gives the directory its name, in one step.
     ///
-    /// If nothing has the name, with `RENAME_NOREPLACE`. If a directory has it, the two change places with
-    /// `RENAME_EXCHANGE`: a reader that comes by the name finds the old set or the new one, whole. A reader
-    /// that has opened the old one finds it whole while it holds its [`lock`](PinDir::lock) shared.
+    /// Uses `RENAME_NOREPLACE` if nothing has the name. If a directory has it, the two change places with
+    /// `RENAME_EXCHANGE`: a reader that opens the name gets the old set or the new one, whole. A reader that
+    /// has opened the old set finds it unchanged while it holds a shared [`lock`](PinDir::lock) of it.
     ///
-    /// Before Linux 5.17, where bpffs has no `RENAME_EXCHANGE`, the old one is moved out of the way first: for
-    /// a moment nothing has the name, which [`Published::had_gap`] reports. A reader that comes right then gets
-    /// ENOENT, often without a cause: when the cause is looked for, the name is there again. If the process is
-    /// killed right then, [`PinDir::remove_leftovers`] puts the old one back.
+    /// # Older kernels
     ///
-    /// If another process puts a pin under the name during the call, the names are exchanged back. The
-    /// kernel cannot check what it exchanges: if this process is killed between the two, that pin keeps its
-    /// hidden name, which [`PinDir::remove_leftovers`] reports and does not remove.
+    /// Before Linux 5.17 bpffs has no `RENAME_EXCHANGE`. The old directory is moved aside first, and for a
+    /// moment nothing has the name: see [`Published::had_gap`]. A reader that opens the name at that moment
+    /// gets ENOENT, often without a cause, because the name is back when the cause is looked for. If the
+    /// process is killed at that moment, [`PinDir::remove_leftovers`] moves the old directory back.
+    ///
+    /// # Races
+    ///
+    /// The kernel cannot check what it exchanges. If another process puts a pin under the name during the
+    /// call, the names are exchanged back. If this process is killed before that, the pin keeps its hidden
+    /// name, which [`PinDir::remove_leftovers`] reports and does not remove.
     ///
     /// # Errors
     ///
-    /// The error keeps the stage, and with it the directory borrowed. If that is too long,
-    /// `.map_err(bpf_pin::Error::from)` drops the stage.
+    /// [`Operation::Publish`]; the name is unchanged, except with [`Displaced`](Cause::Displaced). With
+    /// these causes and those of [access](PinDir#access):
     ///
-    /// The name is as it was: [`NotADirectory`](Cause::NotADirectory) if a pin has it,
-    /// [`SymbolicLink`](Cause::SymbolicLink); [`MountPoint`](Cause::MountPoint) (EBUSY);
-    /// [`Sticky`](Cause::Sticky) (EPERM), [`Blocked`](Cause::Blocked) (EACCES). Only with
-    /// [`Displaced`](Cause::Displaced) it is not.
+    /// | condition | cause | errno |
+    /// |---|---|---|
+    /// | a pin has the name | [`NotADirectory`](Cause::NotADirectory) | |
+    /// | a symbolic link has the name | [`SymbolicLink`](Cause::SymbolicLink) | |
+    /// | something is mounted on it | [`MountPoint`](Cause::MountPoint) | EBUSY |
+    /// | another process's pin could not get its name back | [`Displaced`](Cause::Displaced) | |
+    ///
+    /// The error returns the stage, which borrows its parent directory. `.map_err(bpf_pin::Error::from)`
+    /// drops the stage.
     #[allow(
         clippy::result_large_err,
         reason = "nothing is lost, the stage included"
     )]
     pub fn publish(self) -> Result<Published<'d>, Failed<Self>> {
-        let put = match self.put() {
-            Ok(put) => put,
+        let placed = match self.place() {
+            Ok(placed) => placed,
             Err(reason) => {
                 let name = self.name.as_os_str();
-                let error = self.hidden.parent.fail_at(Operation::Publish, name, reason);
+                let error = self.guard.parent.fail_at(Operation::Publish, name, reason);
                 return Err(Failed::new(self, error));
             }
         };
-        let Self { dir, hidden, name } = self;
-        let parent = hidden.parent;
-        let hidden_name = hidden.name;
-        // The name is another's now, or nobody's.
-        hidden.disarm();
-        let (old, had_gap) = match put {
-            Put::New => (None, false),
-            Put::Exchanged { had_gap } => (Self::of_old(parent, hidden_name, name), had_gap),
+        let Self { dir, guard, name } = self;
+        let (parent, hidden) = (guard.parent, guard.hidden);
+        guard.disarm();
+        let (old, had_gap) = match placed {
+            Placed::New => (None, false),
+            Placed::Exchanged { had_gap } => (Self::of_old(parent, hidden, name), had_gap),
         };
         let dir = parent.child(dir.fd, &name);
         Ok(Published { dir, old, had_gap })
     }
 
-    /// The set that was published before.
+    /// The set that had `name` before, and has the hidden name now.
     fn of_old(parent: &'d PinDir, hidden: Component, name: Component) -> Option<Self> {
         let dir = parent.open_dir_named(&hidden).ok()?;
-        let inode = fstat(&dir.fd).ok()?.st_ino;
-        let hidden = HiddenDir::new(parent, hidden, inode, Some(dir.readable().ok()));
-        Some(Self { dir, hidden, name })
+        let mut guard = Guard::new(parent, hidden, fstat(&dir.fd).ok()?.st_ino);
+        guard.was_published = true;
+        guard.lock_file = dir.open_to_read().ok();
+        Some(Self { dir, guard, name })
     }
 
-    /// Removes the directory and all that is in it. If it was published before, this waits until nobody
-    /// holds its lock.
+    /// Removes the directory with its contents. If it was published before, waits until no reader holds its
+    /// lock.
     ///
     /// # Errors
     ///
-    /// As [`PinDir::remove_dir_all`]. What could not be removed is left under a hidden name, for
+    /// As [`PinDir::remove_dir_all`]. The remains are left under a hidden name, for
     /// [`PinDir::remove_leftovers`].
     pub fn discard(self) -> Result<()> {
-        let Self {
-            dir, mut hidden, ..
-        } = self;
-        let file = hidden.published.take().map(|file| match file {
-            Some(file) => Ok(file),
-            None => dir.readable(),
-        });
-        let lock = file.map(|file| {
-            FileLock::take(file?, FlockOperation::LockExclusive).map_err(Reason::errno_only)
-        });
-        let _lock = lock
-            .transpose()
-            .map_err(|reason| dir.fail(Operation::Remove, reason))?;
-        hidden.is_armed = false;
-        hidden.remove()
+        let Self { dir, mut guard, .. } = self;
+        let mut take_lock = || -> Result<Option<FileLock>, Reason> {
+            if !guard.was_published {
+                return Ok(None);
+            }
+            let file = guard.lock_file.take();
+            let file = file.map_or_else(|| dir.open_to_read(), Ok)?;
+            FileLock::take(file, FlockOperation::LockExclusive)
+                .map(Some)
+                .map_err(Reason::errno_only)
+        };
+        let _lock = take_lock().map_err(|reason| dir.fail(Operation::Remove, reason))?;
+        guard.is_armed = false;
+        guard.remove()
     }
 
-    fn put(&self) -> Result<Put, Reason> {
-        let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
+    fn place(&self) -> Result<Placed, Reason> {
+        let (parent, hidden, name) = (self.guard.parent, &self.guard.hidden, &self.name);
         let at = parent.at_path(name);
-        let explain = |errno| Reason::new(errno, diagnose::unpin(&at, errno));
+        let path = || at.path();
         for _ in 0..TRIES {
             match parent.rename_named(hidden, name, RenameFlags::NOREPLACE) {
-                Ok(()) => return Ok(Put::New),
+                Ok(()) => return Ok(Placed::New),
                 Err(Errno::EXIST) => {}
-                Err(Errno::NOENT) => return Err(self.vanished()),
-                Err(errno) => return Err(explain(errno)),
+                // The hidden name is gone, or its parent.
+                Err(errno @ Errno::NOENT) => {
+                    return Err(unlink_reason(&parent.at_path(hidden), errno));
+                }
+                Err(errno) => return Err(unlink_reason(&at, errno)),
             }
-            let path = || at.path();
-            match is_directory(&at, path) {
+            match check_directory(&at, path) {
                 Ok(()) => {}
                 Err(reason) if reason.is(Errno::NOENT) => continue,
                 Err(reason) => return Err(reason.explained(|errno| diagnose::unpin(&at, errno))),
             }
-            let exchange = || parent.rename_named(hidden, name, RenameFlags::EXCHANGE);
-            match exchange() {
+            match parent.rename_named(hidden, name, RenameFlags::EXCHANGE) {
                 Ok(()) => {
-                    // Another process may have put something else there meanwhile: it gets its name back.
-                    return match is_directory(&parent.at_path(hidden), path) {
+                    // Another process may have put another file there meanwhile: that gets its name back.
+                    return match check_directory(&parent.at_path(hidden), path) {
                         Err(reason) if reason.cause().is_some() => {
-                            match parent.swap_back(hidden, name, self.hidden.inode) {
-                                true => Err(reason),
-                                false => Err(parent.changed_hands(name, hidden)),
+                            if parent.swap_back(hidden, name, Some(self.guard.inode)) {
+                                Err(reason)
+                            } else {
+                                Err(parent.changed_hands(name, hidden))
                             }
                         }
-                        _ => Ok(Put::Exchanged { had_gap: false }),
+                        _ => Ok(Placed::Exchanged { had_gap: false }),
                     };
                 }
-                // Gone meanwhile.
+                // The old directory is gone meanwhile.
                 Err(Errno::NOENT) => {}
                 Err(Errno::INVAL) => {
-                    if self.put_with_gap()? {
-                        return Ok(Put::Exchanged { had_gap: true });
+                    if self.place_with_gap()? {
+                        return Ok(Placed::Exchanged { had_gap: true });
                     }
                 }
-                Err(errno) => return Err(explain(errno)),
+                Err(errno) => return Err(unlink_reason(&at, errno)),
             }
         }
         Err(Reason::errno_only(Errno::EXIST))
     }
 
-    /// The hidden name is gone, or the directory around it.
+    /// False if another process has taken the name meanwhile.
     #[cold]
-    fn vanished(&self) -> Reason {
-        let parent = self.hidden.parent;
-        let at = parent.at_path(&self.hidden.name);
-        Reason::new(Errno::NOENT, diagnose::unpin(&at, Errno::NOENT))
-    }
-
-    /// False if another process was faster with the name.
-    #[cold]
-    fn put_with_gap(&self) -> Result<bool, Reason> {
-        let parent = self.hidden.parent;
-        let aside = parent.create_hidden(TempKind::Aside)?;
-        let done = self.put_past(&aside.dir);
-        // If something is in it still, it is left to the removal of leftovers.
-        if parent.rmdir(&aside.name).is_err() {
-            parent.give_up(&aside.name, TempKind::Aside);
+    fn place_with_gap(&self) -> Result<bool, Reason> {
+        let parent = self.guard.parent;
+        let HiddenDir { dir, name, .. } = parent.create_hidden(TempKind::Aside)?;
+        let placed = self.move_aside_and_place(&dir);
+        // If it is not empty, it is left to the removal of leftovers.
+        if parent.rmdir(&parent.at_path(&name)).is_err() {
+            parent.give_up(&name, TempKind::Aside);
         }
-        done.map_err(|reason| {
+        placed.map_err(|reason| {
             reason.explained(|errno| diagnose::unpin(&parent.at_path(&self.name), errno))
         })
     }
 
-    fn put_past(&self, aside: &PinDir) -> Result<bool, Reason> {
-        let (parent, hidden, name) = (self.hidden.parent, &self.hidden.name, &self.name);
+    fn move_aside_and_place(&self, aside: &PinDir) -> Result<bool, Reason> {
+        let (parent, hidden, name) = (self.guard.parent, &self.guard.hidden, &self.name);
         let no_replace = RenameFlags::NOREPLACE;
-        let moved = |from: &PinDir, old: &Component, to: &PinDir, new: &Component| {
+        let rename = |from: &PinDir, old: &Component, to: &PinDir, new: &Component| {
             renameat_with(&from.fd, old.as_c_str(), &to.fd, new.as_c_str(), no_replace)
         };
-        match moved(parent, name, aside, name) {
+        match rename(parent, name, aside, name) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Ok(false),
             Err(errno) => return Err(Reason::errno_only(errno)),
         }
         let path = || parent.at_path(name).path();
-        let put = is_directory(&aside.at_path(name), path).and_then(|()| {
-            parent
-                .rename_named(hidden, name, no_replace)
-                .map_err(Reason::errno_only)
-        });
-        match put {
+        let placed = check_directory(&aside.at_path(name), path)
+            .and_then(|()| rename(parent, hidden, parent, name).map_err(Reason::errno_only));
+        match placed {
             Ok(()) => {
-                // The old one takes the name that was the new one's; if not, it goes with the other.
-                let _ = moved(aside, name, parent, hidden);
+                // The old set gets the hidden name. If that fails, it is removed with its parent.
+                let _ = rename(aside, name, parent, hidden);
                 Ok(true)
             }
-            // Another process was faster: what was moved is the old set of its publication, too, and may
-            // have readers.
+            // Another process published its set meanwhile. The old set may have readers.
             Err(reason) if reason.is(Errno::EXIST) => {
-                let retired = leftover_name(TempKind::Directory);
-                if moved(aside, name, parent, &retired).is_ok() {
-                    drop(Self::of_old(parent, retired, *name));
+                let old = leftover_name(TempKind::Directory);
+                if rename(aside, name, parent, &old).is_ok() {
+                    drop(Self::of_old(parent, old, *name));
                 }
                 Ok(false)
             }
             Err(reason) => {
-                let _ = moved(aside, name, parent, name);
+                let _ = rename(aside, name, parent, name);
                 Err(reason)
             }
         }
     }
 }
 
-/// An error if it is something else, with the path that the caller knows it by.
-pub(super) fn is_directory(at: &AtPath<'_>, path: impl FnOnce() -> PathBuf) -> Result<(), Reason> {
+/// Fails if it is not a directory. `path` is the path that the caller used.
+pub(super) fn check_directory(
+    at: &AtPath<'_>,
+    path: impl FnOnce() -> PathBuf,
+) -> Result<(), Reason> {
     let stat = at.lstat().map_err(Reason::errno_only)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Ok(()),
@@ -321,19 +317,15 @@ impl fmt::Debug for Stage<'_> {
     }
 }
 
-impl<'d> HiddenDir<'d> {
-    fn new(
-        parent: &'d PinDir,
-        name: Component,
-        inode: u64,
-        published: Option<Option<OwnedFd>>,
-    ) -> Self {
+impl<'d> Guard<'d> {
+    fn new(parent: &'d PinDir, hidden: Component, inode: u64) -> Self {
         Self {
             parent,
-            name,
+            hidden,
             inode,
             owner: LockOwner::this_process(),
-            published,
+            was_published: false,
+            lock_file: None,
             is_armed: true,
         }
     }
@@ -343,34 +335,34 @@ impl<'d> HiddenDir<'d> {
     }
 
     fn remove(&self) -> Result<()> {
-        let is_ours = |stat: Stat| stat.st_ino == self.inode;
-        if !self.parent.at_path(&self.name).lstat().is_ok_and(is_ours) {
-            return Ok(());
+        match self.parent.at_path(&self.hidden).lstat() {
+            Ok(stat) if stat.st_ino == self.inode => {}
+            _ => return Ok(()),
         }
-        let removed = self.parent.remove_hidden(&self.name);
-        if removed.is_err() {
-            self.parent.give_up(&self.name, TempKind::Directory);
-        }
-        removed
+        self.parent
+            .remove_hidden(&self.hidden)
+            .inspect_err(|_| self.give_up())
+    }
+
+    fn give_up(&self) {
+        self.parent.give_up(&self.hidden, TempKind::Directory);
     }
 }
 
-impl Drop for HiddenDir<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // What a forked child drops is its parent's.
+        // A forked child drops a copy: the directory is its parent's.
         if !self.is_armed || self.owner.is_another() {
             return;
         }
-        let exclusive = FlockOperation::LockExclusive;
-        let _lock = match self.published.take() {
-            None => None,
-            Some(file) => match file.map(|file| FileLock::try_take(file, exclusive)) {
-                Some(Ok(Ok(lock))) => Some(lock),
-                // A reader is there.
-                _ => return self.parent.give_up(&self.name, TempKind::Directory),
-            },
-        };
-        let _ = self.remove();
+        let file = self.lock_file.take();
+        let lock = file.map(|file| FileLock::try_take(file, FlockOperation::LockExclusive));
+        match lock {
+            Some(Ok(Ok(_lock))) => drop(self.remove()),
+            None if !self.was_published => drop(self.remove()),
+            // A reader has locked it, or that is not known.
+            _ => self.give_up(),
+        }
     }
 }
 

@@ -1,56 +1,62 @@
-//! Temporary names, and which process works under them.
+//! Temporary names, and the locks that protect them.
 //!
-//! # Who holds what, and when
+//! # Which lock protects what
 //!
 //! Everything that is prepared, swapped or removed has a hidden name in its directory for a while:
-//! "_bpf-pin-", the token of the process that works on it, a number, and what it is for. A process holds
-//! the byte of its token, a shared lock on the directory at that offset, *before* it makes such a name by
-//! `mkdir(2)`, `BPF_OBJ_PIN` or `rename(2)`, and until its [`PinDir`] is closed. The kernel releases the
-//! byte however the process ends; pids play no part.
+//! "_bpf-pin-", the token of the process, a number, and a suffix for the kind. A process locks the byte of
+//! its token, with a shared lock on the directory at that offset. It takes that lock *before* it makes such
+//! a name by `mkdir(2)`, `BPF_OBJ_PIN` or `rename(2)`, and holds it until its [`PinDir`] is closed. The
+//! kernel releases the byte however the process ends. Pids are not used.
 //!
-//! | what | held by | while | asked by |
+//! | lock | owner | how long | excludes |
 //! |---|---|---|---|
-//! | the byte of a token | each process with hidden names | its `PinDir` is open | the removal of leftovers, first and whatever the file is |
-//! | byte 0 of the directory | `replace_if`, `open_or_create`, `open_or_attach` | they check and swap a name | each other |
+//! | the byte of a token | each process with hidden names | while its `PinDir` is open | the removal of leftovers, which checks it first and for every type of file |
+//! | byte 0 of the directory | `replace_if`, `open_or_create`, `open_or_attach` | while they check and swap a name | each other |
 //! | two bytes of a name | a migration of that name | until it is committed or dropped | other migrations, the removal of leftovers |
 //! | `flock(2)` of a directory | its readers, and callers of `lock` | as long as they like | the removal of a set that was published before |
 //!
-//! So nothing is locked while it is prepared: the byte of its name is enough. What remains to be removed
-//! when its process no longer needs it, such as an old set that a reader still holds, is renamed to a
-//! hidden name of a token that nobody holds.
+//! So nothing else is locked while it is prepared: the byte of its name is enough. An old set that a reader
+//! still locks when its process no longer needs it is renamed to a hidden name with a random token, which no
+//! process holds.
 //!
-//! `RENAME_EXCHANGE` cannot check what it displaces. After it a hidden name can hold anything that another
-//! process put under the target meanwhile, so a process looks at it before it removes it, and exchanges
-//! the names again if it is not what was expected. A process that is killed between the two leaves it
-//! under the hidden name. The kind of the name, a pin's or a directory's, is part of it: what is of another
-//! type than its name says was displaced so, and no removal of leftovers deletes it.
+//! # Files of other processes
 //!
-//! A forked child shares its parent's open file descriptions: the byte is held until both have closed
-//! theirs, and what a killed child leaves is a leftover only when its parent has closed the directory, too.
+//! `RENAME_EXCHANGE` cannot check what it displaces. After it a hidden name can hold any file that another
+//! process put under the target meanwhile. So a process checks the file before it removes it, and exchanges
+//! the names again if it is another. A process that is killed between the two leaves the file under the
+//! hidden name. The kind, pin or directory, is part of a hidden name. A file of another type than its name
+//! says was displaced in that way, and the removal of leftovers does not delete it.
+//!
+//! # Forked processes
+//!
+//! A forked child shares its parent's open file descriptions. The byte is held until both have closed them:
+//! a name of a killed child is a leftover only when its parent has closed the directory, too.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::io::Errno;
+
 use crate::error::{Cause, Reason};
 use crate::path::Component;
 use crate::sys;
 use crate::sys::random::random;
 
-use super::PinDir;
+use super::{PinDir, TRIES};
 
-/// What such names begin with.
+/// The prefix of all hidden names.
 const PREFIX: &str = "_bpf-pin-";
 
-/// What a temporary name is for.
+/// The kind of a temporary name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TempKind {
     /// A pin that is about to replace another.
     Pin,
     /// A directory that is being prepared or removed.
     Directory,
-    /// A directory with one that was moved out of the way of another.
+    /// A directory that holds the old set while a new one is published without `RENAME_EXCHANGE`.
     Aside,
 }
 
@@ -64,7 +70,7 @@ impl TempKind {
     }
 }
 
-/// A temporary pin's name: 34 bytes at most, where a file name has room for 255.
+/// A temporary pin's name, of at most 34 bytes.
 pub(super) type TempName = Component<64>;
 
 /// The temporary names of a [`PinDir`], and the lock that shows that its process is alive.
@@ -77,7 +83,7 @@ pub(super) struct TempNames {
 
 impl TempNames {
     fn new(dir: &PinDir) -> Result<Self, Reason> {
-        let file = dir.readable()?;
+        let file = dir.open_to_read()?;
         let token = random();
         sys::hold_byte(file.as_fd(), token).map_err(Reason::errno_only)?;
         Ok(Self {
@@ -87,22 +93,47 @@ impl TempNames {
         })
     }
 
-    /// A name that this process has not used yet. A forked child has the same ones.
-    pub(super) fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Component<ROOM> {
+    /// A name that this process has not used yet. A forked child acquires the same names.
+    fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Component<ROOM> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         temp_name(self.token, number.into(), kind)
     }
 }
 
 impl PinDir {
-    pub(super) fn temp_names(&self) -> Result<&TempNames, Reason> {
+    /// Calls `make` with temporary names, until one is not taken.
+    pub(super) fn with_temp_name<T, const ROOM: usize>(
+        &self,
+        kind: TempKind,
+        make: impl Fn(&Component<ROOM>) -> Result<T, Reason>,
+    ) -> Result<(Component<ROOM>, T), Reason> {
+        let names = self.temp_names()?;
+        let mut last = Reason::errno_only(Errno::EXIST);
+        for _ in 0..TRIES {
+            let name = names.acquire(kind);
+            match make(&name) {
+                Ok(made) => return Ok((name, made)),
+                Err(reason) if is_taken(&reason) => last = reason,
+                Err(reason) => return Err(reason),
+            }
+        }
+        Err(last)
+    }
+
+    fn temp_names(&self) -> Result<&TempNames, Reason> {
         if let Some(names) = self.temp_names.get() {
             return Ok(names);
         }
-        // If two threads get here, those of the first are kept.
+        // If two threads get here, both use the names of the first.
         let names = TempNames::new(self)?;
         Ok(self.temp_names.get_or_init(|| names))
     }
+}
+
+/// True if another process has taken a temporary name. A forked process acquires the same ones, and any
+/// process may guess one.
+pub(super) fn is_taken(reason: &Reason) -> bool {
+    reason.is(Errno::EXIST) || matches!(reason.cause(), Some(Cause::NotOwner { .. }))
 }
 
 fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Component<ROOM> {
@@ -110,12 +141,12 @@ fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Comp
     Component::format(format_args!("{PREFIX}{token:016x}-{number:x}{suffix}"))
 }
 
-/// A name of a token that no process holds: what has it is a leftover.
+/// A temporary name with a token that no process holds. A file with this name is a leftover.
 pub(super) fn leftover_name(kind: TempKind) -> Component {
     temp_name(random(), 0, kind)
 }
 
-/// The token in a temporary name, and what the name is for.
+/// The token and the kind in a temporary name.
 pub(super) fn parse_temp_name(name: &[u8]) -> Option<(u64, TempKind)> {
     let rest = std::str::from_utf8(name.strip_prefix(PREFIX.as_bytes())?).ok()?;
     let (token, rest) = rest.split_at_checked(16)?;
@@ -127,7 +158,7 @@ pub(super) fn parse_temp_name(name: &[u8]) -> Option<(u64, TempKind)> {
         .unwrap_or((rest, TempKind::Pin));
     let parse = |digits| u64::from_str_radix(digits, 16).ok();
     let (token, number) = (parse(token)?, parse(number)?);
-    // Only what is made above: no sign, no upper case, no leading zeroes.
+    // Excludes a sign, upper case and leading zeroes.
     let made: Component = temp_name(token, number, kind);
     (made.as_bytes() == name).then_some((token, kind))
 }
@@ -140,10 +171,10 @@ pub(super) fn hash_name(name: &[u8]) -> u64 {
     (hash & i64::MAX as u64).max(1)
 }
 
-/// What the names of maps that were migrated from begin with, after the prefix.
+/// After the prefix, in the backup name of a map that was migrated.
 const OLD: &str = "old-";
 
-/// The name for the map that the map of this id has taken a name from.
+/// The name for the old map after a migration of `name` to the map with this id.
 pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause> {
     let stem = Component::format(format_args!("{PREFIX}{OLD}{id:08x}-"));
     let length = stem.as_bytes().len() + name.as_bytes().len();
@@ -151,16 +182,16 @@ pub(crate) fn backup_name(name: &Component, id: u32) -> Result<Component, Cause>
     backup.ok_or_else(|| Cause::name_too_long(length))
 }
 
-/// The name that a map was kept for, and the id of the map that has taken that.
+/// The name that was migrated, and the id of the new map.
 pub(super) fn parse_backup_name(backup: &[u8]) -> Option<(Component, u32)> {
     let rest = backup.strip_prefix(PREFIX.as_bytes())?;
     let rest = rest.strip_prefix(OLD.as_bytes())?;
     let (id, rest) = rest.split_at_checked(8)?;
     let name = Component::new(OsStr::from_bytes(rest.strip_prefix(b"-")?)).ok()?;
     let id = u32::from_str_radix(std::str::from_utf8(id).ok()?, 16).ok()?;
-    // No sign and no upper case.
-    let is_made_so = backup_name(&name, id).is_ok_and(|made| made.as_bytes() == backup);
-    is_made_so.then_some((name, id))
+    // Excludes a sign and upper case.
+    let is_backup = backup_name(&name, id).is_ok_and(|made| made.as_bytes() == backup);
+    is_backup.then_some((name, id))
 }
 
 #[cfg(test)]
@@ -168,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_has_its_token_and_kind() {
+    fn a_temporary_name_holds_its_token_and_kind() {
         for (token, number) in [(0, 0), (u64::MAX >> 1, u64::MAX), (0xabc, 17)] {
             for kind in [TempKind::Pin, TempKind::Directory, TempKind::Aside] {
                 let name: Component = temp_name(token, number, kind);
@@ -207,10 +238,10 @@ mod tests {
     fn a_backup_name_is_not_temporary() {
         let name = |name: &str| Component::of_entry(name.as_bytes());
         for (text, id) in [("flows", 1), ("0123456789abcdef-1", u32::MAX), ("-", 0xabc)] {
-            let kept = backup_name(&name(text), id).unwrap();
-            assert_eq!(parse_temp_name(kept.as_bytes()), None, "{kept:?}");
-            let (of, found) = parse_backup_name(kept.as_bytes()).unwrap();
-            assert_eq!((of.as_bytes(), found), (text.as_bytes(), id));
+            let backup = backup_name(&name(text), id).unwrap();
+            assert_eq!(parse_temp_name(backup.as_bytes()), None, "{backup:?}");
+            let (parsed, parsed_id) = parse_backup_name(backup.as_bytes()).unwrap();
+            assert_eq!((parsed.as_bytes(), parsed_id), (text.as_bytes(), id));
         }
         assert!(backup_name(&name(&"n".repeat(255 - 22)), 7).is_ok());
         assert!(matches!(
@@ -237,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_one_hash() {
+    fn equal_names_have_equal_hashes() {
         assert_eq!(hash_name(b"flows"), hash_name(b"flows"));
         assert_ne!(hash_name(b"flows"), hash_name(b"flow"));
         assert!((1..=i64::MAX as u64).contains(&hash_name(b"")));

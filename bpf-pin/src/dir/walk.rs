@@ -1,5 +1,6 @@
-//! What is in a directory and the directories below it.
+//! Lists a directory and all directories below it.
 
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -9,31 +10,28 @@ use crate::error::{Operation, Result};
 use super::entries::Stream;
 use super::{Entry, EntryType, PinDir};
 
-/// A directory's names, and those of the directories below it: see [`PinDir::walk`].
+/// The names in a directory and in the directories below it: see [`PinDir::walk`].
 #[derive(Debug)]
 pub struct Walk {
-    levels: Vec<Level>,
-    /// Whether what was told of last is a directory that is entered with the next call.
-    is_pending: bool,
-}
-
-#[derive(Debug)]
-struct Level {
-    stream: Stream<Arc<PinDir>>,
+    levels: Vec<Stream<Arc<PinDir>>>,
+    /// The last entry is a directory, and the next call enters it.
+    enters_next: bool,
 }
 
 impl PinDir {
-    /// `getdents64(2)`, `openat2(2)`: the names in the directory and in all directories below it,
-    /// each directory before what is in it. Linux 5.6.
+    /// `getdents64(2)`, `openat2(2)`: returns the names in the directory and in all directories below it.
+    /// A directory comes before its contents. Linux 5.6.
     ///
-    /// Opens no object, follows no symbolic link. A directory that cannot be entered comes as an
-    /// entry and then as an error, and the walk goes on; so does one that something is mounted on:
-    /// [`MountPoint`](crate::error::Cause::MountPoint). One that was removed meanwhile comes as an entry alone.
-    /// Memory is some 10 KiB for each level of depth, and a descriptor or two.
+    /// Opens no object and follows no symbolic link. Takes about 10 KiB of memory and one or two descriptors
+    /// for each level of depth.
     ///
     /// # Errors
     ///
     /// As [`entries`](Self::entries).
+    ///
+    /// A directory that cannot be entered comes as an entry and then as an error, and the walk goes on. So
+    /// does a mount point: [`MountPoint`](crate::error::Cause::MountPoint). A directory that was removed
+    /// meanwhile comes as an entry alone.
     ///
     /// # Examples
     ///
@@ -53,22 +51,21 @@ impl PinDir {
     }
 
     pub(crate) fn into_walk(self) -> Result<Walk> {
-        let levels = vec![Level::new(Arc::new(self))?];
-        let is_pending = false;
-        Ok(Walk { levels, is_pending })
+        Ok(Walk {
+            levels: vec![self.into_stream()?],
+            enters_next: false,
+        })
     }
-}
 
-impl Level {
-    fn new(dir: Arc<PinDir>) -> Result<Self> {
-        let stream = dir.stream(Arc::clone(&dir))?;
-        Ok(Self { stream })
+    fn into_stream(self) -> Result<Stream<Arc<Self>>> {
+        let dir = Arc::new(self);
+        dir.stream(Arc::clone(&dir))
     }
 }
 
 impl Walk {
-    /// As [`next`](Iterator::next), but the entry is lent until the next call, and takes no memory of
-    /// its own: the cheaper way where none is kept.
+    /// Like [`next`](Iterator::next), but returns a reference that is valid until the next call. This saves
+    /// the memory of entries that are not kept.
     ///
     /// # Examples
     ///
@@ -85,67 +82,63 @@ impl Walk {
     /// ```
     #[inline]
     pub fn next_entry(&mut self) -> Option<Result<&Entry<Arc<PinDir>>>> {
-        match self.advance()? {
-            Ok(()) => Some(Ok(self.levels.last()?.stream.entry())),
+        match self.advance() {
+            Ok(true) => Some(Ok(self.levels.last()?.entry())),
+            Ok(false) => None,
             Err(error) => Some(Err(error)),
         }
     }
 
-    /// Does not enter the directory that was told of last.
+    /// Skips the contents of the directory that was returned last.
     pub fn skip_dir(&mut self) {
-        self.is_pending = false;
+        self.enters_next = false;
     }
 
-    /// How many directories the entry that was told of last is below the one
-    /// where the walk began.
+    /// Returns the depth of the entry that was returned last: 0 in the directory where the walk began.
     pub fn depth(&self) -> usize {
         self.levels.len().saturating_sub(1)
     }
 
+    /// Goes to the next entry. False at the end.
     #[inline]
-    fn advance(&mut self) -> Option<Result<()>> {
-        if self.is_pending {
-            self.is_pending = false;
-            if let Err(error) = self.enter() {
-                return Some(Err(error));
-            }
+    fn advance(&mut self) -> Result<bool> {
+        if std::mem::take(&mut self.enters_next) {
+            self.enter()?;
         }
-        loop {
-            let Level { stream } = self.levels.last_mut()?;
+        while let Some(stream) = self.levels.last_mut() {
             match stream.advance() {
                 Ok(true) => {
-                    self.is_pending = stream.entry().entry_type() == EntryType::Directory;
-                    return Some(Ok(()));
+                    self.enters_next = stream.entry().entry_type() == EntryType::Directory;
+                    return Ok(true);
                 }
                 Ok(false) => {
                     self.levels.pop();
                 }
-                // A directory that was removed while it was read has no more names.
+                // The directory was removed while it was read, and has no more names.
                 Err(Errno::NOENT) => {}
-                Err(errno) => return Some(Err(stream.dir().list_error(errno))),
+                Err(errno) => return Err(stream.dir().list_error(errno)),
             }
         }
+        Ok(false)
     }
 
-    /// The directory that was told of last.
+    /// Enters the directory that was returned last.
     #[cold]
     fn enter(&mut self) -> Result<()> {
-        let Some(Level { stream }) = self.levels.last() else {
+        let Some(stream) = self.levels.last() else {
             return Ok(());
         };
-        let (parent, directory) = (stream.dir(), stream.entry());
+        let (parent, entry) = (stream.dir(), stream.entry());
         let entered = parent
-            .open_dir_named(&directory.filename())
-            .map_err(|reason| parent.fail_at(Operation::ListDir, directory.name(), reason))
-            .and_then(|dir| Level::new(Arc::new(dir)));
+            .open_dir_named(entry.c_name())
+            .map_err(|reason| parent.fail_at(Operation::ListDir, entry.name(), reason))
+            .and_then(PinDir::into_stream);
         match entered {
-            Ok(level) => {
-                self.levels.push(level);
-                Ok(())
-            }
-            Err(error) if error.is(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error),
+            Ok(stream) => self.levels.push(stream),
+            Err(error) if error.is(Errno::NOENT) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 }
 
@@ -156,3 +149,5 @@ impl Iterator for Walk {
         self.next_entry().map(|entry| entry.cloned())
     }
 }
+
+impl FusedIterator for Walk {}
