@@ -1,25 +1,31 @@
-//! A map's values grow from 8 bytes to 16 while a process goes on counting in it, and no count is lost.
+//! The values of a map grow from 8 to 16 bytes while a process and then a program count in it, and no count
+//! is lost.
 //!
-//! The counter knows the map by its name and adds to it, one key after the other. Another process, a
-//! newer release, wants values with a second half: it creates the larger map, copies each entry, and
-//! gives it the name in one step. The old map is frozen before it is read for the last time, so the
-//! counter, which has it open, is told, and opens the name anew.
+//! The counting process opens the map by its name and adds to one key after the other. Another process, a
+//! newer release, needs values with a second field: it creates the larger map, copies each entry, and
+//! replaces the pin in one step. It freezes the old map before it reads it for the last time. The counting
+//! process then fails to write to the map that it has open, and reopens the pin.
 //!
-//! Freezing does not stop a program. So where a program counts, the order is: the larger map, a program that
-//! counts in it, the link, and then the old map once more, for what was counted before the link had the new
-//! program. Without arguments: the whole story. With arguments, one of its processes:
+//! Freezing does not stop programs. If a program counts, the order is: create the larger map, load a program
+//! that counts in it, update the link, and read the old map once more for what was counted before the link
+//! was updated. Without arguments, all of this runs. With arguments, one of the processes:
 //!
 //! ```text
 //! migrate count DIRECTORY TIMES | grow DIRECTORY
 //! ```
 
+#[path = "plumbing/exit.rs"]
+mod exit;
 #[path = "plumbing/root.rs"]
 mod root;
+#[path = "plumbing/say.rs"]
+mod say;
+#[path = "plumbing/times.rs"]
+mod times;
 
-use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, id as pid};
+use std::process::{Child, Command, ExitCode};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -27,78 +33,78 @@ use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::error::Cause;
 use bpf_pin::map::{ElemFlags, Elements};
 use bpf_pin::prog::{Insn, TestRun};
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use exit::{Outcome, Usage, exit_code};
+use say::say;
+use times::times;
 
 const NAME: &str = "counts";
 const KEYS: u32 = 100;
 const TIMES: u64 = 200_000;
 
-/// What a value was, and what it is to be: the count, and what the newer release wants beside it.
+/// A value of the old map is a count. The newer release adds a second field, which it sets to `MARK`.
 type Old = u64;
 type New = [u64; 2];
 const MARK: u64 = 1;
 
+const USAGE: &str = "migrate [count DIRECTORY TIMES | grow DIRECTORY]";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match args[..] {
+    let outcome = match args[..] {
         [] => story(),
         ["count", path, times] => count(path.as_ref(), times),
         ["grow", path] => grow(path.as_ref()),
-        _ => Err("usage: migrate [count DIRECTORY TIMES | grow DIRECTORY]".into()),
+        _ => Err(Usage(USAGE).into()),
     };
-    let Err(error) = done else {
-        return ExitCode::SUCCESS;
-    };
-    eprintln!("migrate: {error}");
-    ExitCode::FAILURE
+    exit_code("migrate", outcome)
 }
 
-/// The newer release.
+/// The newer release: replaces the map by one with larger values.
 fn grow(path: &Path) -> Outcome {
     let dir = PinDir::open(path)?;
     let spec = MapSpec::new(MapType::HASH, 4, size_of::<New>() as u32, KEYS);
-    // Nothing that was counted is left behind: from its second look on nobody adds to the old map.
+    // Freezing the old map before it is read for the last time stops all processes that write to it.
     let mut migrate = Migrate::new(|key: &u32, count: &Old| Some((*key, [*count, MARK]))).freeze();
     let counts = dir.open_or_create(NAME, &spec, Reuse::Migrate(&mut migrate))?;
-    let Done::Migrated(migration) = counts.outcome else {
-        return Err(format!("not migrated but {:?}", counts.outcome).into());
+    let MapOutcome::Migrated(migration) = counts.outcome else {
+        return Err("the map was not migrated".into());
     };
     let (old, new) = (migration.old().id()?, counts.map.id()?);
-    println!(
-        "process {}: map {old} is kept, map {new} has its entries and its name",
-        pid()
-    );
+    say(format_args!(
+        "map {new} has the entries and the name of map {old}, which is kept until the commit"
+    ))?;
     migration.commit().map_err(bpf_pin::Error::from)?;
     Ok(())
 }
 
-/// The counter, of which both releases' values are the same as far as it knows them.
-fn count(path: &Path, times: &str) -> Outcome {
+/// The counting process. It uses only the field that the values of both releases begin with.
+fn count(path: &Path, number: &str) -> Outcome {
     let dir = PinDir::open(path)?;
-    let (times, mut anew) = (times.parse::<u64>()?, 0);
+    let count = number.parse::<u64>();
+    let (count, mut reopened) = (count.map_err(|_| Usage(USAGE))?, 0);
     let mut counts = Elements::<[u8], [u8], _>::new(dir.get::<Map>(NAME)?)?;
-    for i in 0..times {
+    for i in 0..count {
         let key = ((i % u64::from(KEYS)) as u32).to_ne_bytes();
         loop {
             match add(&counts, &key) {
                 Err(error) if matches!(error.cause(), Some(Cause::Frozen)) => {
                     counts = successor(&dir, counts.map())?;
-                    anew += 1;
+                    reopened += 1;
                 }
-                done => break done?,
+                added => break added?,
             }
         }
     }
-    println!(
-        "process {}: counted {times} times, and opened the name anew {anew} times",
-        pid()
-    );
+    let (count, reopened) = (times(count), times(reopened));
+    say(format_args!(
+        "counted {count}, and reopened the pin {reopened}"
+    ))?;
     Ok(())
 }
 
@@ -106,13 +112,13 @@ fn add(counts: &Elements<[u8], [u8]>, key: &[u8]) -> bpf_pin::Result<()> {
     let mut value = [0; size_of::<New>()];
     let value = &mut value[..counts.value_len()];
     counts.lookup_into(key, value, ElemFlags::ANY)?;
-    // What both values begin with.
+    // The values of both releases begin with the count.
     let count: &mut [u8; size_of::<Old>()] = value.first_chunk_mut().expect("a count");
     *count = (Old::from_ne_bytes(*count) + 1).to_ne_bytes();
     counts.update(key, value, ElemFlags::ANY)
 }
 
-/// What has the name after this map.
+/// Waits until the pin holds another map than `old`, and opens it.
 fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
     loop {
         let map: Map = dir.get(NAME)?;
@@ -124,10 +130,11 @@ fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
 }
 
 fn story() -> Outcome {
+    println!("The values of a map grow while a process counts in it, and no count is lost.");
     let root = root::root()?;
-    // What is left of a story that was interrupted.
+    // Removes what an interrupted run left.
     root.remove_leftovers()?;
-    // A stage that is never published: a directory for as long as this process lives.
+    // A stage that is never published is removed when it is dropped.
     let dir = root.stage("migrate")?;
     let spec = MapSpec::new(MapType::HASH, 4, size_of::<Old>() as u32, KEYS);
     let old = dir.open_or_create(NAME, &spec, Reuse::CreateOnly)?.map;
@@ -142,11 +149,11 @@ fn story() -> Outcome {
     let end = |mut process: Child| -> Outcome {
         match process.wait()?.success() {
             true => Ok(()),
-            false => Err("one of the processes failed".into()),
+            false => Err("a process of this example failed".into()),
         }
     };
     let counter = start(&["count", &TIMES.to_string()])?;
-    // Half of it before, half of it after.
+    // The map is replaced after half of the counts.
     while sum(old.elements::<u32, Old>()?.iter().map(|entry| Ok(entry?.1)))? < TIMES / 2 {
         sleep(Duration::from_millis(1));
     }
@@ -157,29 +164,28 @@ fn story() -> Outcome {
         .elements::<u32, New>()?
         .iter()
         .map(|entry| Ok(entry?.1[0])))?;
-    println!(
-        "process {}: {all} of {TIMES} counts are in values of {} bytes",
-        pid(),
-        size_of::<New>()
-    );
+    let size = size_of::<New>();
+    say(format_args!(
+        "found {all} of {TIMES} counts in values of {size} bytes"
+    ))?;
     let is_left = dir
         .entries()?
         .any(|entry| entry.is_ok_and(|e| e.name() != NAME));
     if all != TIMES || is_left {
-        return Err("counts are lost, or something is left".into());
+        return Err("counts were lost, or a pin was left".into());
     }
-    // On a thread with a network of its own, where nothing else uses the device.
+    // Runs on a thread with a network namespace of its own, in which nothing else uses the device.
     let program = || program_story(&dir).map_err(|error| error.to_string());
-    let done = std::thread::scope(|scope| scope.spawn(program).join());
-    Ok(done.map_err(|_| "the thread panicked")??)
+    let outcome = std::thread::scope(|scope| scope.spawn(program).join());
+    Ok(outcome.map_err(|_| "the thread panicked")??)
 }
 
-/// Packets that a program counts before, during and after its upgrade.
+/// A program counts packets before, during and after its upgrade.
 fn program_story(dir: &PinDir) -> Outcome {
     const LOOPBACK: u32 = 1;
     const PACKETS: u32 = 1000;
 
-    // SAFETY: only this thread's view of the network changes.
+    // SAFETY: only the network namespace of this thread changes.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     let link = LinkSpec::xdp(LOOPBACK);
     let spec = |value_size: usize| MapSpec::new(MapType::HASH, 4, value_size as u32, 1);
@@ -190,18 +196,18 @@ fn program_story(dir: &PinDir) -> Outcome {
     dir.open_or_attach("link", &link, &counting(&old)?)?;
     packets(dir, PACKETS)?;
 
-    // The new map, which has the name and the entries.
+    // Creates the new map, copies the entries, and replaces the pin.
     let mut migrate = Migrate::new(|key: &u32, count: &Old| Some((*key, [*count, MARK])));
     let spec = spec(size_of::<New>());
     let opened = dir.open_or_create("packets", &spec, Reuse::Migrate(&mut migrate))?;
-    // The old program is still attached, and counts in the old map.
+    // The old program is still attached and counts in the old map.
     packets(dir, PACKETS)?;
     dir.open_or_attach("link", &link, &counting(&opened.map)?)?;
     packets(dir, PACKETS)?;
 
-    // The old map once more.
-    let Done::Migrated(migration) = opened.outcome else {
-        return Err(format!("not migrated but {:?}", opened.outcome).into());
+    // Reads the old map once more and adds what was counted after the copy.
+    let MapOutcome::Migrated(migration) = opened.outcome else {
+        return Err("the map was not migrated".into());
     };
     let new = opened.map.elements::<u32, New>()?;
     let merge = |key: &u32, copied: Option<&Old>, now: Option<&Old>| {
@@ -211,19 +217,18 @@ fn program_story(dir: &PinDir) -> Outcome {
     };
     migration.commit_with(merge).map_err(bpf_pin::Error::from)?;
     let counted = new.lookup(&0)?.unwrap_or_default()[0];
-    println!(
-        "process {}: a program has counted {counted} of {} packets across its upgrade",
-        pid(),
-        3 * PACKETS
-    );
+    let sent = 3 * PACKETS;
+    say(format_args!(
+        "a program counted {counted} of {sent} packets across its upgrade"
+    ))?;
     dir.unlink("link")?;
-    match counted == u64::from(3 * PACKETS) {
+    match counted == u64::from(sent) {
         true => Ok(()),
-        false => Err("packets are lost".into()),
+        false => Err("packets were lost".into()),
     }
 }
 
-/// Runs the program that the link holds, as packets would.
+/// Runs the program that the link holds, once for each packet.
 fn packets(dir: &PinDir, count: u32) -> bpf_pin::Result<()> {
     let link: Link = dir.get("link")?;
     let prog = Prog::from_id(link.info()?.prog_id)?;
@@ -231,7 +236,7 @@ fn packets(dir: &PinDir, count: u32) -> bpf_pin::Result<()> {
     Ok(())
 }
 
-/// A program that adds 1 to the first word of the value under the key 0, for each packet.
+/// Loads a program that adds 1 to the first field of the value of key 0 for each packet.
 fn counting(map: &Map) -> bpf_pin::Result<Prog> {
     const XDP_PASS: i32 = 2;
     let mut insns = vec![

@@ -1,11 +1,17 @@
-//! Every pin on every bpffs of this mount namespace, as a tree; or, with --json, one JSON object on a
-//! line for each pin and each error. With --find only one object's pins: map:17, prog:4, link:2.
+//! Prints every pin on every bpffs of this mount namespace as a tree.
+//!
+//! With `--json`, prints one JSON object per line for each pin and each error. With `--find map:17`,
+//! `--find prog:4` or `--find link:2`, prints only the pins of that object, and fails if there are none.
+
+#[path = "plumbing/exit.rs"]
+mod exit;
 
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use bpf_pin::bpffs::Mount;
 use bpf_pin::inventory::{Inventory, PinEntry};
@@ -13,17 +19,20 @@ use bpf_pin::object::ObjectInfo;
 use bpf_pin::types::ObjName;
 use bpf_pin::{Bpffs, Identity, Kind};
 
-const USAGE: &str = "usage: pin_tree [--json] [--find map:ID|prog:ID|link:ID]";
+use exit::{Outcome, Usage, exit_code};
 
-/// As a program.
-pub fn main() -> Result<(), Box<dyn Error>> {
+const USAGE: Usage = Usage("pin_tree [--json] [--find map:ID|prog:ID|link:ID]");
+
+/// Runs the program.
+pub fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let mut out = io::stdout().lock();
-    match run(&args, &mut out) {
-        // Who reads it has read enough.
+    let outcome = match run(&args, &mut out) {
+        // The reader of the output, such as head(1), has closed it.
         Err(error) if is_closed(&*error) => Ok(()),
-        done => done,
-    }
+        outcome => outcome,
+    };
+    exit_code("pin_tree", outcome)
 }
 
 fn is_closed(error: &(dyn Error + 'static)) -> bool {
@@ -31,8 +40,8 @@ fn is_closed(error: &(dyn Error + 'static)) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Writes what the arguments ask for.
-pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+/// Writes the pins that the arguments select.
+pub fn run(args: &[String], out: &mut dyn Write) -> Outcome {
     let (mut is_json, mut wanted) = (false, None);
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
@@ -43,27 +52,36 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
             _ => return Err(USAGE.into()),
         }
     }
-    let is_wanted = |found: &PinEntry| wanted.is_none_or(|wanted| wanted == found.info.identity());
-    let mut found = Inventory::take()?.filter(|found| found.as_ref().map_or(true, is_wanted));
+    let is_wanted = |pin: &PinEntry| wanted.is_none_or(|wanted| wanted == pin.info.identity());
+    let mut pin_count = 0;
+    let mut pins = Inventory::take()?
+        .filter(|pin| pin.as_ref().map_or(true, is_wanted))
+        .inspect(|pin| pin_count += usize::from(pin.is_ok()));
     let mounts = Bpffs::mounts()?;
     if is_json {
-        found.try_for_each(|found| writeln!(out, "{}", json(&found)))?;
+        pins.try_for_each(|pin| writeln!(out, "{}", json(&pin)))?;
     } else if mounts.is_empty() {
         let usual = Bpffs::inspect("/sys/fs/bpf")?;
         let nothing = "No bpffs is mounted in this mount namespace";
         writeln!(out, "{nothing}: {usual}.")?;
     } else {
-        print(&mounts, found, out)?;
+        print(&mounts, pins, out)?;
     }
-    Ok(())
+    match wanted {
+        Some(Identity { kind, id }) if pin_count == 0 => {
+            let kind = word(kind);
+            Err(format!("no pin of {kind}:{id} was found in this mount namespace").into())
+        }
+        _ => Ok(()),
+    }
 }
 
-/// "map:17"
+/// Parses an argument such as "map:17".
 fn parse(text: &str) -> Option<Identity> {
     let (kind, id) = text.split_once(':')?;
     let kind = [Kind::Map, Kind::Prog, Kind::Link]
         .into_iter()
-        .find(|&of| word(of) == kind)?;
+        .find(|&known| word(known) == kind)?;
     let id = id.parse().ok()?;
     Some(Identity { kind, id })
 }
@@ -81,24 +99,28 @@ fn identity(info: &ObjectInfo) -> (&'static str, u32) {
     (word(kind), id)
 }
 
-/// A name: what is said of it, and the names below it.
+/// An entry of the tree.
 #[derive(Default)]
-struct Node(String, BTreeMap<String, Node>);
+struct Node {
+    text: String,
+    children: BTreeMap<String, Node>,
+}
 
 fn print(
     mounts: &[Mount],
-    found: impl Iterator<Item = bpf_pin::Result<PinEntry>>,
+    pins: impl Iterator<Item = bpf_pin::Result<PinEntry>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let points: HashSet<_> = mounts.iter().map(|mount| &*mount.mount_point).collect();
     let mut trees = BTreeMap::<PathBuf, Node>::new();
-    // Each instance by the place where it was mounted first, even if nothing is pinned there.
+    writeln!(out, "Pins on every bpffs of this mount namespace:")?;
+    // Lists each instance by its first mount point, even if nothing is pinned on it.
     let mut seen = HashSet::new();
     for mount in mounts.iter().filter(|mount| seen.insert(mount.dev)) {
         trees.entry(mount.mount_point.clone()).or_default();
     }
-    for found in found {
-        let (path, text) = match &found {
+    for pin in pins {
+        let (path, text) = match &pin {
             Ok(PinEntry { path, info, .. }) => {
                 let ((kind, id), name) = (identity(info), info.name().map_or("", ObjName::as_str));
                 (&**path, format!("{kind}:{id} {name:?}, {info}"))
@@ -109,9 +131,10 @@ fn print(
         let point = mount_point.unwrap_or(path);
         let mut node = trees.entry(point.to_owned()).or_default();
         for name in path.strip_prefix(point).into_iter().flatten() {
-            node = node.1.entry(shown(Path::new(name))).or_default();
+            let child = node.children.entry(escaped(Path::new(name)));
+            node = child.or_default();
         }
-        node.0 += &format!("  [{text}]");
+        node.text += &format!("  [{text}]");
     }
     for (point, tree) in &trees {
         let top = mounts.iter().rfind(|mount| mount.mount_point == *point);
@@ -120,32 +143,34 @@ fn print(
         let others = same
             .map(|mount| &mount.mount_point)
             .filter(|other| *other != point);
-        let others: String = others.map(|other| format!(" = {}", shown(other))).collect();
-        writeln!(out, "{}{others}{}", shown(point), tree.0)?;
+        let others: String = others
+            .map(|other| format!(" = {}", escaped(other)))
+            .collect();
+        writeln!(out, "{}{others}{}", escaped(point), tree.text)?;
         draw(tree, "", out)?;
     }
     Ok(())
 }
 
 fn draw(node: &Node, indent: &str, out: &mut dyn Write) -> io::Result<()> {
-    for (i, (name, below)) in node.1.iter().enumerate() {
-        let is_last = i + 1 == node.1.len();
+    for (i, (name, child)) in node.children.iter().enumerate() {
+        let is_last = i + 1 == node.children.len();
         let (branch, further) = [("├── ", "│   "), ("└── ", "    ")][usize::from(is_last)];
-        writeln!(out, "{indent}{branch}{name}{}", below.0)?;
-        draw(below, &format!("{indent}{further}"), out)?;
+        writeln!(out, "{indent}{branch}{name}{}", child.text)?;
+        draw(child, &format!("{indent}{further}"), out)?;
     }
     Ok(())
 }
 
-/// A path for a terminal, as errors have it, too: what is no text, or would move the cursor, is escaped.
-fn shown(path: &Path) -> String {
+/// Escapes bytes that are not UTF-8 and characters that control a terminal, as errors do.
+fn escaped(path: &Path) -> String {
     let quoted = format!("{path:?}");
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-fn json(found: &bpf_pin::Result<PinEntry>) -> String {
-    let (path, fields) = match found {
-        Ok(found) => (&*found.path, fields(&found.info)),
+fn json(pin: &bpf_pin::Result<PinEntry>) -> String {
+    let (path, fields) = match pin {
+        Ok(pin) => (&*pin.path, fields(&pin.info)),
         Err(error) => {
             let path = error.path().unwrap_or(Path::new(""));
             (path, format!("\"error\":{}", quoted(&error.to_string())))
@@ -155,7 +180,7 @@ fn json(found: &bpf_pin::Result<PinEntry>) -> String {
     if path.to_str().is_some() {
         return format!("{{\"path\":{text},{fields}}}");
     }
-    // JSON has nothing but text: a path that is none is there in hexadecimal digits, too.
+    // JSON strings are Unicode. A path that is not UTF-8 is also printed in hexadecimal digits.
     let bytes = path.as_os_str().as_bytes().iter();
     let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
     format!("{{\"path\":{text},\"path_hex\":\"{hex}\",{fields}}}")

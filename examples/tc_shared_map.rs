@@ -1,43 +1,47 @@
-//! What enters and what leaves a network device is counted by two programs in one map.
+//! Two programs count the packets that enter and leave a network device in one map, after their loader has
+//! exited.
 //!
-//! A loader makes the map and the programs, pins them and exits. Others, who come later and know
-//! nothing but the pins, attach the programs, once by TCX links and once with tc(8), and read the
-//! counters. Without arguments: the whole story, in namespaces of its own, which are gone with it.
-//! With arguments, one of its processes:
+//! A loader creates the map and the programs, pins them and exits. Later processes, which know only the pins,
+//! attach the programs and read the counters. They attach them twice: by TCX links and with tc(8). Without
+//! arguments, all processes run, in namespaces that disappear with them. With arguments, one of the processes:
 //!
 //! ```text
 //! tc_shared_map load | attach | traffic | read ROUNDS | detach
 //! ```
 
+#[path = "plumbing/exit.rs"]
+mod exit;
+#[path = "plumbing/say.rs"]
+mod say;
 #[path = "plumbing/wire.rs"]
 mod wire;
 
-use std::error::Error;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, stdin};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, id as pid};
+use std::process::{Command, ExitCode};
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_JNE, BPF_W};
-use bpf_pin::error::Cause;
 use bpf_pin::prog::Insn;
-use bpf_pin::types::AttachType;
-use bpf_pin::types::ProgType;
+use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Access, LinkSpec, Map, MapSpec, MapType};
 use bpf_pin::{PinDir, PinnedLink, PinnedMap, Prog, ProgSpec};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use exit::{Outcome, Usage, exit_code};
+use say::say;
 
-/// The directory of pins: `counters`, the two programs, and their links if it takes links.
+const USAGE: &str = "tc_shared_map [load | attach | traffic | read ROUNDS | detach]";
+
+/// The directory of the pins: `counters`, the two programs, and their TCX links.
 const PINS: &str = "/sys/fs/bpf/traffic";
 
-/// Each direction has a program of this name, and its place here is its key in the map.
+/// The name of the program for each direction. Its index is its key in the map.
 const DIRECTIONS: [(&str, AttachType); 2] = [
     ("ingress", AttachType::TCX_INGRESS),
     ("egress", AttachType::TCX_EGRESS),
 ];
 
-/// The loader. What it makes is kept by the pins, which appear all at once or not at all.
+/// The loader. The pins keep its map and programs, and appear in one step.
 fn load() -> Outcome {
     let bpffs = PinDir::open("/sys/fs/bpf")?;
     let pins = bpffs.stage("traffic")?;
@@ -46,15 +50,17 @@ fn load() -> Outcome {
     for (key, (direction, _)) in DIRECTIONS.iter().enumerate() {
         let prog = counting(&counters, key as i32)?;
         pins.pin(&prog, direction)?;
-        say(&format!("{direction} is program {}", prog.id()?));
+        say(format_args!("{direction} is program {}", prog.id()?))?;
     }
     pins.publish().map_err(bpf_pin::Error::from)?;
     let id = counters.id()?;
-    say(&format!("pinned both and map {id} in {PINS}, and exits"));
+    say(format_args!(
+        "pinned both programs and map {id} in {PINS}, and exits"
+    ))?;
     Ok(())
 }
 
-/// One way to attach them: a link holds a program in place, and a pin holds the link.
+/// Attaches the programs by links: a link keeps a program attached, and a pin keeps the link.
 fn attach() -> Outcome {
     let (pins, device) = (PinDir::open(PINS)?, wire::near_index()?);
     for (direction, attach_type) in DIRECTIONS {
@@ -62,29 +68,29 @@ fn attach() -> Outcome {
         let link = match LinkSpec::tcx(device, attach_type).create(&prog) {
             // EINVAL
             Err(error) if error.raw_os_error() == Some(22) => {
-                say(&format!(
-                    "{error}, as before Linux 6.6, which brought TCX: left out"
-                ));
+                say(format_args!(
+                    "skipped TCX links, which do not exist before Linux 6.6: {error}"
+                ))?;
                 return Ok(());
             }
             link => link?.pin(link_path(direction))?,
         };
-        say(&format!("attached {direction} by link {}", link.id()?));
+        say(format_args!("attached {direction} by link {}", link.id()?))?;
     }
     Ok(())
 }
 
-/// Without its pin a link would let go some time after its last descriptor; this one does so now.
+/// Detaches the programs now. A link that is only unpinned and closed detaches some time later.
 fn detach() -> Outcome {
     for (direction, _) in DIRECTIONS {
         let link = PinnedLink::open(link_path(direction))?.unpin()?;
         link.detach()?;
-        say(&format!("detached {direction} from link {}", link.id()?));
+        say(format_args!("detached {direction} by link {}", link.id()?))?;
     }
     Ok(())
 }
 
-/// Another way: tc(8) opens the program's pin itself. Returns false if there is no tc.
+/// Attaches the programs with tc(8), which opens their pins. Returns false if tc is not installed.
 fn attach_with_tc() -> Outcome<bool> {
     let qdisc = format!("qdisc add dev {} clsact", wire::NEAR);
     let filters = DIRECTIONS.map(|(direction, _)| {
@@ -95,7 +101,7 @@ fn attach_with_tc() -> Outcome<bool> {
         println!("$ tc {words}");
         let status = match Command::new("tc").args(words.split(' ')).status() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                println!("tc is not installed (try apt install iproute2): left out");
+                println!("skipped tc, which is not installed (package iproute2)");
                 return Ok(false);
             }
             status => status?,
@@ -107,12 +113,22 @@ fn attach_with_tc() -> Outcome<bool> {
     Ok(true)
 }
 
-/// Packets of so many bytes each: as many come in, and as many go out.
+/// The number and the bytes of the packets that come in, and of those that go out.
 const SENT: [(u64, u64); 2] = [(4, 300), (7, 100)];
 
-/// Whoever may read the map's pin sees what was counted; and here, whether it is what was sent.
+/// Sends packets both ways. Standard input is the socket at the far end.
+fn traffic() -> Outcome {
+    wire::traffic(&stdin().as_fd().try_clone_to_owned()?.into(), SENT)?;
+    let [(incoming, incoming_size), (outgoing, outgoing_size)] = SENT;
+    say(format_args!(
+        "{incoming} packets of {incoming_size} bytes came in, {outgoing} of {outgoing_size} went out"
+    ))?;
+    Ok(())
+}
+
+/// Reads the counters, and checks that each packet was counted. It needs read access to the map's pin only.
 fn read(rounds: &str) -> Outcome {
-    let rounds: u64 = rounds.parse()?;
+    let rounds: u64 = rounds.parse().map_err(|_| Usage(USAGE))?;
     let path = Path::new(PINS).join("counters");
     let counters = PinnedMap::open_with(path, Access::ReadOnly)?;
     for (key, (direction, _)) in DIRECTIONS.iter().enumerate() {
@@ -121,19 +137,21 @@ fn read(rounds: &str) -> Outcome {
             .lookup(&(key as u32))?;
         let [packets, bytes] = pair.unwrap_or_default();
         let id = counters.id()?;
-        say(&format!(
+        say(format_args!(
             "map {id}: {direction} {packets} packets, {bytes} bytes"
-        ));
+        ))?;
         let (sent, size) = (SENT[key].0 * rounds, SENT[key].1 + wire::HEADERS);
         if (packets, bytes) != (sent, sent * size) {
-            return Err(format!("there were {sent} packets, {} bytes", sent * size).into());
+            let bytes = sent * size;
+            return Err(format!("{sent} packets were sent, of {bytes} bytes").into());
         }
     }
     Ok(())
 }
 
 fn story() -> Outcome {
-    // Says what is missing before anything is begun.
+    println!("Two programs count packets in one map after their loader has exited.");
+    // Fails before anything is pinned if this process may not load programs.
     counting(&counters()?, 0)?;
     let far = wire::own_namespaces()?;
     let run = |step: &[&str]| -> Outcome {
@@ -144,7 +162,7 @@ fn story() -> Outcome {
         }
     };
     run(&["load"])?;
-    // The counters go on from where they were: to them it makes no difference who attaches what.
+    // The counters continue from the first round to the second.
     let mut rounds = 0;
     let mut count = || -> Outcome {
         rounds += 1;
@@ -160,21 +178,21 @@ fn story() -> Outcome {
         count()?;
     }
     if rounds == 0 {
-        return Err("here is neither TCX nor tc to attach the programs with".into());
+        return Err("neither TCX links nor tc can attach the programs here".into());
     }
-    println!("Each packet was counted, by programs whose loader was gone.");
+    println!("Every packet was counted after the loader had exited.");
     Ok(())
 }
 
-/// For each direction a pair of numbers: packets, and bytes.
+/// Creates the map: for each direction the number of packets and of bytes.
 fn counters() -> bpf_pin::Result<Map> {
     let spec = MapSpec::new(MapType::ARRAY, 4, 16, 2).name("counters");
     spec.create()
 }
 
-/// A classifier that adds each IPv4 packet to the pair at `key`, and lets it go on.
+/// Loads a classifier that adds each IPv4 packet to the counters at `key` and passes it on.
 fn counting(counters: &Map, key: i32) -> bpf_pin::Result<Prog> {
-    // Of struct __sk_buff, which register 1 points to.
+    // Offsets in struct __sk_buff. Register 1 points to it.
     const LEN: i16 = 0;
     const PROTOCOL: i16 = 16;
     let ipv4 = i32::from(0x0800_u16.to_be());
@@ -192,7 +210,7 @@ fn counting(counters: &Map, key: i32) -> bpf_pin::Result<Prog> {
     insns.extend([
         Insn::call(BPF_FUNC_map_lookup_elem),
         Insn::jmp_imm(BPF_JEQ, 0, 0, 3),
-        // Other CPUs count, too: __sync_fetch_and_add(&pair[0], 1), (&pair[1], len);
+        // Atomic, because other CPUs count too: __sync_fetch_and_add(&pair[0], 1), (&pair[1], len);
         Insn::mov64_imm(1, 1),
         Insn::atomic_add64(0, 1, 0),
         Insn::atomic_add64(0, 6, 8),
@@ -208,10 +226,6 @@ fn link_path(direction: &str) -> PathBuf {
     Path::new(PINS).join(format!("{direction}_link"))
 }
 
-fn say(what: &str) {
-    println!("process {}: {what}", pid());
-}
-
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -219,23 +233,10 @@ fn main() -> ExitCode {
         [] => story(),
         ["load"] => load(),
         ["attach"] => attach(),
-        ["traffic"] => wire::traffic(SENT).map(|()| {
-            let [(ins, of), (outs, and)] = SENT;
-            say(&format!(
-                "{ins} packets of {of} bytes came in, {outs} of {and} went out"
-            ));
-        }),
+        ["traffic"] => traffic(),
         ["read", rounds] => read(rounds),
         ["detach"] => detach(),
-        _ => Err("usage: tc_shared_map [load | attach | traffic | read ROUNDS | detach]".into()),
+        _ => Err(Usage(USAGE).into()),
     };
-    let Err(error) = outcome else {
-        return ExitCode::SUCCESS;
-    };
-    eprintln!("tc_shared_map: {error}");
-    let error = error.downcast_ref::<bpf_pin::Error>();
-    if let Some(Cause::MissingCapability { .. }) = error.and_then(|error| error.cause()) {
-        eprintln!("Run it as root.");
-    }
-    ExitCode::FAILURE
+    exit_code("tc_shared_map", outcome)
 }

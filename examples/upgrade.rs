@@ -1,22 +1,27 @@
-//! Three maps are replaced as one under a running reader, generation by generation.
+//! Loaders replace a set of three maps in one step while a reader uses it.
 //!
-//! A loader, a new process each time, makes three maps that hold its generation's number, and
-//! publishes them at once. All the while a reader opens the set again and again and looks whether
-//! the three agree. Without arguments: the whole story. With arguments, one of its processes:
+//! Each loader is a new process. It creates three maps that hold the number of its generation, and publishes
+//! them in one step. Meanwhile a reader opens the set repeatedly and checks that all three maps have the same
+//! generation. Without arguments, all processes run. With arguments, one of them:
 //!
 //! ```text
 //! upgrade load DIRECTORY GENERATION | read DIRECTORY LAST_GENERATION
 //! ```
 
+#[path = "plumbing/exit.rs"]
+mod exit;
 #[path = "plumbing/root.rs"]
 mod root;
+#[path = "plumbing/say.rs"]
+mod say;
+#[path = "plumbing/times.rs"]
+mod times;
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stdout};
 use std::os::unix::process::parent_id;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio, id as pid};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -25,32 +30,31 @@ use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
 use bpf_pin::{Map, MapSpec, MapType, PinDir};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use exit::{Outcome, Usage, exit_code};
+use say::say;
+use times::times;
 
-/// The set, and the maps in it.
+/// The directory of the set, and the pins of the maps in it.
 const SET: &str = "current";
 const MAPS: [&str; 3] = ["flows", "routes", "services"];
 
 const GENERATIONS: u64 = 20;
 
+const USAGE: &str = "upgrade [load DIRECTORY GENERATION | read DIRECTORY LAST_GENERATION]";
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match args[..] {
+    let outcome = match args[..] {
         [] => story(),
         ["load", path, generation] => load(path.as_ref(), generation),
         ["read", path, last] => read(path.as_ref(), last),
-        _ => Err("usage: upgrade [load DIRECTORY GENERATION | read DIRECTORY LAST]".into()),
+        _ => Err(Usage(USAGE).into()),
     };
-    let Err(error) = done else {
-        return ExitCode::SUCCESS;
-    };
-    // Who started it may be gone, and with it whoever would read this.
-    let _ = writeln!(stderr(), "upgrade: {error}");
-    ExitCode::FAILURE
+    exit_code("upgrade", outcome)
 }
 
-/// The loader: a whole set, and then its name.
+/// The loader: fills a set and then publishes it.
 fn load(path: &Path, generation: &str) -> Outcome {
     let app = PinDir::open(path)?;
     let set = app.stage(SET)?;
@@ -60,88 +64,87 @@ fn load(path: &Path, generation: &str) -> Outcome {
             .update(&0_u32, &generation.parse::<u64>()?, ElemFlags::ANY)?;
         set.pin(&map, name)?;
     }
-    // Whoever still reads the old set holds its lock and keeps it; else it is removed here.
+    // Removes the old set, unless a reader holds its lock.
     let published = set.publish().map_err(bpf_pin::Error::from)?;
     let gap = match published.had_gap {
         false => "without a gap",
-        true => "with a gap, for this kernel cannot exchange two names",
+        true => "with a gap, because this kernel cannot exchange two names",
     };
-    writeln!(
-        stdout(),
-        "process {}: published generation {generation} {gap}",
-        pid()
-    )?;
+    say(format_args!("published generation {generation} {gap}"))?;
     Ok(())
 }
 
-/// What there is to see for one who looks.
-enum Look {
+/// The result of opening the set by its name.
+enum Found {
     Generations([u64; 3]),
-    /// The set was replaced between the moment it was opened and the moment it was locked.
+    /// Another set, because it was replaced after it was opened and before it was locked.
     Replaced,
-    /// Nothing had its name.
-    Missed,
+    /// Nothing.
+    Missing,
 }
 
-fn look(app: &PinDir) -> Outcome<Look> {
+fn read_set(app: &PinDir) -> Outcome<Found> {
     let set = match app.open_dir(SET) {
-        Err(error) if error.is_missing() => return Ok(Look::Missed),
+        Err(error) if error.is_missing() => return Ok(Found::Missing),
         set => set?,
     };
-    // Nobody removes anything from it until this is dropped.
+    // No loader removes pins of this set until the lock is dropped.
     let _lock = match set.lock(LockMode::Shared, Wait::Forever) {
         Err(error) if matches!(error.cause(), Some(Cause::Moved { .. })) => {
-            return Ok(Look::Replaced);
+            return Ok(Found::Replaced);
         }
         lock => lock?,
     };
-    let mut found = [0; 3];
-    for (name, found) in MAPS.iter().zip(&mut found) {
+    let mut generations = [0; 3];
+    for (name, generation) in MAPS.iter().zip(&mut generations) {
         let map: Map = set.get(name)?;
-        *found = map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or_default();
+        *generation = map.elements::<u32, u64>()?.lookup(&0)?.unwrap_or_default();
     }
-    Ok(Look::Generations(found))
+    Ok(Found::Generations(generations))
 }
 
-/// The reader: until it has seen the last generation, or who started it is gone.
+/// The reader: runs until it has read the last generation, or its parent process has ended.
 fn read(path: &Path, last: &str) -> Outcome {
     let (app, parent) = (PinDir::open(path)?, parent_id());
     let (last, mut seen) = (last.parse::<u64>()?, BTreeSet::new());
-    let (mut looks, mut again, mut missed) = (0, 0, 0);
+    let (mut reads, mut retries, mut missed) = (0, 0, 0);
     while !seen.contains(&last) && parent_id() == parent {
-        looks += 1;
-        match look(&app)? {
-            Look::Generations(found) => {
+        match read_set(&app)? {
+            Found::Generations(found) => {
+                reads += 1;
                 if found != [found[0]; 3] || seen.last() > Some(&found[0]) {
-                    return Err(format!("saw {found:?} after {:?}", seen.last()).into());
+                    let last = seen.last().unwrap_or(&0);
+                    return Err(format!("read generations {found:?} after {last}").into());
                 }
                 seen.insert(found[0]);
             }
-            Look::Replaced => again += 1,
-            Look::Missed => missed += 1,
+            Found::Replaced => retries += 1,
+            Found::Missing => missed += 1,
         }
     }
-    let (pid, seen) = (pid(), seen.len());
-    writeln!(
-        stdout(),
-        "process {pid}: looked {looks} times, and {again} times of these had to look again"
-    )?;
-    writeln!(
-        stdout(),
-        "process {pid}: saw {seen} of {last} generations, and never a mix"
-    )?;
+    let (reads, retries, seen) = (times(reads), times(retries), seen.len());
+    say(format_args!(
+        "read the set {reads}, and retried {retries} because it was replaced in between"
+    ))?;
+    say(format_args!(
+        "saw {seen} of {last} generations, and never a mix"
+    ))?;
     match missed {
-        0 => writeln!(stdout(), "process {pid}: never missed the set"),
-        _ => writeln!(stdout(), "process {pid}: missed the set {missed} times"),
+        0 => say("never missed the set"),
+        _ => say(format_args!("missed the set {}", times(missed))),
     }?;
     Ok(())
 }
 
 fn story() -> Outcome {
+    writeln!(
+        stdout(),
+        "Loaders replace a set of three maps in one step while a reader uses it."
+    )?;
     let root = root::root()?;
-    // What is left of a story that was interrupted.
+    // Removes what an interrupted run left.
     root.remove_leftovers()?;
-    // A stage that is never published: a directory for as long as this process lives.
+    // A stage that is never published is removed when it is dropped.
     let app = root.stage("upgrade")?;
     let start = |step: &str, number: u64| {
         let mut process = Command::new(std::env::current_exe()?);
@@ -150,11 +153,11 @@ fn story() -> Outcome {
     };
     let end = |process: Child| -> Outcome<String> {
         let output = process.wait_with_output()?;
-        let said = String::from_utf8(output.stdout)?;
-        stdout().write_all(said.as_bytes())?;
+        let text = String::from_utf8(output.stdout)?;
+        stdout().write_all(text.as_bytes())?;
         match output.status.success() {
-            true => Ok(said),
-            false => Err("one of the processes failed".into()),
+            true => Ok(text),
+            false => Err("a process of this example failed".into()),
         }
     };
     end(start("load", 1)?)?;
@@ -168,10 +171,10 @@ fn story() -> Outcome {
     if had_gap {
         writeln!(
             stdout(),
-            "From Linux 5.17 on there is no gap to miss the set in."
+            "Since Linux 5.17 a set is published without a gap."
         )?;
     } else if !never_missed {
-        return Err("there was no gap, and the reader missed the set".into());
+        return Err("the reader missed the set although there was no gap".into());
     }
     Ok(())
 }

@@ -1,10 +1,9 @@
-//! A wire: two network devices, each in a network namespace of its own, made by rtnetlink(7).
+//! Two connected network devices, each in a network namespace of its own, created by rtnetlink(7).
 
-use std::error::Error;
 use std::fs::File;
-use std::io::{self, Read, Write, stdin};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use bpf_pin::bpffs::MountOptions;
@@ -14,79 +13,82 @@ use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+use super::exit::Outcome;
 
-/// The device at this end, and where its socket is.
+/// The device at this end, and the address of its socket.
 pub const NEAR: &str = "near";
 const NEAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9000);
-/// And at the other.
+/// The device at the other end, and the address of its socket.
 const FAR: &str = "far";
 const FAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 9000);
 
-/// The bytes that a packet has beside its load: Ethernet, IPv4 and UDP.
+/// The bytes of a packet before its payload: Ethernet, IPv4 and UDP headers.
 pub const HEADERS: u64 = 14 + 20 + 8;
 
-/// Takes this process, and those that it will start, to the near end of a new wire, with a bpffs of
-/// their own on /sys/fs/bpf, and returns a socket at the far end. Nobody else sees any of it, and it
-/// is gone with the last of them.
+/// Moves this process to new namespaces with a private bpffs on /sys/fs/bpf and the near device. Returns a
+/// socket at the far end.
+///
+/// Child processes inherit the namespaces, which other processes do not see and which disappear with the
+/// last of these processes.
 pub fn own_namespaces() -> Outcome<OwnedFd> {
-    leave(UnshareFlags::NEWNS | UnshareFlags::NEWNET)?;
+    unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET)?;
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private)?;
     MountOptions::new().mount("/sys/fs/bpf")?;
 
     let (far, netns) = (Netlink::open()?, File::open("/proc/thread-self/ns/net")?);
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, FAR_ADDRESS.port()))?;
-    leave(UnshareFlags::NEWNET)?;
+    unshare(UnshareFlags::NEWNET)?;
     let near = Netlink::open()?;
-    let made = near.add_veth(NEAR, FAR, &netns);
-    made.map_err(|error| format!("a pair of veth devices (kernel module veth): {error}"))?;
+    near.add_veth(NEAR, FAR, &netns)
+        .map_err(|error| format!("create a pair of veth devices (kernel module veth): {error}"))?;
     near.set_up(NEAR, NEAR_ADDRESS)?;
     far.set_up(FAR, FAR_ADDRESS)?;
     Ok(socket.into())
 }
 
-fn leave(namespaces: UnshareFlags) -> Outcome {
-    // SAFETY: without FILES no thread loses sight of another's descriptors.
+fn unshare(namespaces: UnshareFlags) -> Outcome {
+    // SAFETY: without FILES, all threads keep the same table of descriptors.
     match unsafe { unshare_unsafe(namespaces) } {
-        Err(Errno::PERM) => Err("namespaces of its own take CAP_SYS_ADMIN: run it as root".into()),
-        left => Ok(left?),
+        Err(Errno::PERM) => {
+            Err("new namespaces require CAP_SYS_ADMIN: run this example as root".into())
+        }
+        unshared => Ok(unshared?),
     }
 }
 
-/// The number of the device at this end.
+/// The index of the device at this end.
 pub fn near_index() -> io::Result<u32> {
     Ok(name_to_index(Netlink::open()?.0, NEAR)?)
 }
 
-/// Sends packets to this end and then to the other, each a number of them and the bytes that each
-/// carries, and waits until they are there. Standard input is the socket at the far end.
-pub fn traffic([come, go]: [(u64, u64); 2]) -> Outcome {
+/// Sends packets from the far end to this one and then back, and waits for each of them. Takes, for each
+/// direction, the number of packets and the bytes of their payload.
+pub fn traffic(far: &UdpSocket, [incoming, outgoing]: [(u64, u64); 2]) -> Outcome {
     let near = UdpSocket::bind(NEAR_ADDRESS)?;
-    let far = UdpSocket::from(stdin().as_fd().try_clone_to_owned()?);
-    let ways = [
-        (&far, NEAR_ADDRESS, &near, come),
-        (&near, FAR_ADDRESS, &far, go),
+    let directions = [
+        (far, NEAR_ADDRESS, &near, incoming),
+        (&near, FAR_ADDRESS, far, outgoing),
     ];
-    for (from, address, to, (packets, bytes)) in ways {
+    for (from, address, to, (packets, bytes)) in directions {
         to.set_read_timeout(Some(Duration::from_secs(10)))?;
         let packet = vec![b'x'; bytes as usize];
         for _ in 0..packets {
             from.send_to(&packet, address)?;
             let received = to.recv(&mut [0; 2000]);
-            received.map_err(|error| format!("no packet for {address}: {error}"))?;
+            received.map_err(|error| format!("receive a packet at {address}: {error}"))?;
         }
     }
     Ok(())
 }
 
-/// A socket of rtnetlink, for the network namespace in which it was opened.
+/// A socket of rtnetlink. It acts on the network namespace in which it was opened.
 struct Netlink(File);
 
 impl Netlink {
     fn open() -> io::Result<Self> {
         let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
-        // NETLINK_ROUTE is 0, the protocol of its own accord.
+        // The default protocol is 0, NETLINK_ROUTE.
         let socket = socket_with(family, SocketType::RAW, flags, None)?;
         Ok(Self(socket.into()))
     }
@@ -113,7 +115,7 @@ impl Netlink {
     /// `ip address add ADDRESS/24 dev NAME`, `ip link set NAME up`
     fn set_up(&self, name: &str, address: SocketAddrV4) -> io::Result<()> {
         let index = name_to_index(&self.0, name)?;
-        // struct ifaddrmsg: family, bits of the prefix, flags, scope, device.
+        // struct ifaddrmsg: family, prefix length, flags, scope, index of the device.
         let mut message = vec![AF_INET, 24, 0, 0];
         message.extend(index.to_ne_bytes());
         message.extend(attribute(IFA_LOCAL, &address.ip().octets()));
@@ -129,7 +131,7 @@ impl Netlink {
         message.extend([0; 8]);
         message.extend(body);
         (&self.0).write_all(&message)?;
-        // NLMSG_ERROR: such a header, and 0 or an errno with a minus.
+        // NLMSG_ERROR: struct nlmsghdr, and 0 or a negative errno.
         let mut answer = [0; 4096];
         let length = (&self.0).read(&mut answer)?;
         match answer[..length].get(16..20) {
@@ -143,12 +145,12 @@ impl Netlink {
     }
 }
 
-/// `struct ifinfomsg`: family, type, device, flags, and which of the flags to change.
+/// `struct ifinfomsg`: family, type, index of the device, flags, and the mask of flags to change.
 fn ifinfomsg(index: u32, flags: u32) -> Vec<u8> {
     [0, index, flags, flags].map(u32::to_ne_bytes).concat()
 }
 
-/// `struct rtattr`: length, type, and what it holds, up to a multiple of 4 bytes.
+/// `struct rtattr`: length, type, and the value, padded to a multiple of 4 bytes.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = [length as u16, kind].map(u16::to_ne_bytes).concat();

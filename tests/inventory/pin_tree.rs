@@ -1,4 +1,4 @@
-//! The example that draws all pins: what it draws, what it says in JSON, and how it ends.
+//! The example pin_tree: its tree, its JSON, its errors and its exit codes.
 
 #[allow(missing_docs)]
 #[path = "../../examples/pin_tree.rs"]
@@ -10,7 +10,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use bpf_pin::bpffs::MountOptions;
 use bpf_pin::{Bpffs, Link};
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 const CHILD: &str = "BPF_PIN_TEST_PIN_TREE";
 
-/// What a terminal would be moved by, what ends a text in JSON, and what is no text.
+/// A name that would move a terminal's cursor, end a JSON string, and is not UTF-8.
 const ODD: &[u8] = b"odd\"\\\n\x1b[2J\xff";
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -30,26 +30,17 @@ const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if env::var_os(CHILD).is_some() {
-        return Some(match example::main() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("Error: {error:?}");
-                ExitCode::FAILURE
-            }
-        });
-    }
-    None
+    env::var_os(CHILD).map(|_| example::main())
 }
 
-fn draw(args: &[&str]) -> Result<Output, std::io::Error> {
-    let mut it = Command::new(env::current_exe()?);
-    it.args(args).env(CHILD, "1").output()
+fn pin_tree(args: &[&str]) -> Result<Output, std::io::Error> {
+    let mut child = Command::new(env::current_exe()?);
+    child.args(args).env(CHILD, "1").output()
 }
 
 fn text(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).expect("a text")
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
 struct Pins {
@@ -58,7 +49,7 @@ struct Pins {
     link: u32,
 }
 
-/// What the machine has is not in sight.
+/// Hides every bpffs of the machine from this mount namespace.
 fn unmount_all() -> Outcome {
     for mount in Bpffs::mounts()?.iter().rev() {
         unmount(&mount.mount_point, UnmountFlags::DETACH)?;
@@ -66,7 +57,7 @@ fn unmount_all() -> Outcome {
     Ok(())
 }
 
-/// A bpffs with a pin of each kind, mounted a second time, and no other.
+/// Runs a test with one bpffs, which is mounted twice and has a pin of each kind.
 fn with_pins(test: impl FnOnce(&Path, Pins) -> Outcome + Send) -> Outcome {
     let place = fs::canonicalize(env::temp_dir())?;
     let dir = tempfile::tempdir_in(place)?;
@@ -93,14 +84,15 @@ fn with_pins(test: impl FnOnce(&Path, Pins) -> Outcome + Send) -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn as_a_tree() -> Outcome {
+fn it_prints_each_pin_in_a_tree() -> Outcome {
     with_pins(|at, Pins { map, prog, link }| {
-        let said = text(&draw(&[])?);
+        let output = text(&pin_tree(&[])?);
         let again = at.with_file_name("again");
         let map = format!("[map:{map} \"test_hash\", ");
         let prog = format!("[prog:{prog} \"test_filter\", ");
         let link = format!("[link:{link} \"\", ");
         let lines = [
+            "Pins on every bpffs of this mount namespace:".into(),
             format!("{} = {}", again.display(), at.display()),
             "├── app".into(),
             "│   ├── deep".into(),
@@ -109,15 +101,19 @@ fn as_a_tree() -> Outcome {
             format!("│   └── odd\\\"\\\\\\n\\u{{1b}}[2J\\xFF  {map}"),
             format!("└── wire  {link}"),
         ];
-        // A fresh bpffs has two files of the kernel's own.
-        let found: Vec<_> = said
+        // The kernel puts two files into each bpffs.
+        let mut found: Vec<_> = output
             .lines()
             .filter(|line| !line.contains(".debug"))
             .collect();
-        assert_eq!(found.len(), lines.len(), "{said}");
-        let is_swapped = found[0].starts_with(&format!("{} =", at.display()));
-        for (line, begin) in found.iter().zip(lines).skip(usize::from(is_swapped)) {
-            assert!(line.starts_with(&begin), "{begin}: {said}");
+        assert_eq!(found.len(), lines.len(), "{output}");
+        // The two mount points may have either order.
+        let other_order = format!("{} = {}", at.display(), again.display());
+        if found[1].starts_with(&other_order) {
+            found[1] = &lines[1];
+        }
+        for (line, start) in found.iter().zip(&lines) {
+            assert!(line.starts_with(start), "{start}: {output}");
         }
         Ok(())
     })
@@ -130,9 +126,9 @@ fn lines(output: &Output) -> Vec<Value> {
 }
 
 #[common::test(ROOT)]
-fn as_json() -> Outcome {
+fn it_prints_each_pin_once_as_json() -> Outcome {
     with_pins(|at, pins| {
-        let lines = lines(&draw(&["--json"])?);
+        let lines = lines(&pin_tree(&["--json"])?);
         let named = |name: &[u8]| {
             let is_named = |line: &&Value| match &line["path_hex"] {
                 Value::String(hex) => bytes(hex).ends_with(name),
@@ -162,60 +158,68 @@ fn as_json() -> Outcome {
         assert_eq!(wire["kind"], "link");
         assert_eq!(wire["id"], pins.link);
         assert!(wire["prog_id"].is_u64(), "{wire}");
-        // Each once, though it is mounted twice.
+        // Each pin once, although the bpffs is mounted twice.
         let pins = lines.iter().filter(|line| line["error"].is_null());
         assert_eq!(pins.count(), 4 + debug_files(at));
         Ok(())
     })
 }
 
-/// Those of the kernel's own that can be opened.
+/// The number of the kernel's two files that can be opened.
 fn debug_files(at: &Path) -> usize {
     let paths = ["maps.debug", "progs.debug"].map(|name| at.join(name));
     paths.iter().filter(|path| Link::open(path).is_ok()).count()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
-    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits");
+    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal digits");
     (0..hex.len()).step_by(2).map(digits).collect()
 }
 
 #[common::test(ROOT)]
-fn of_one_object() -> Outcome {
+fn find_prints_only_the_pins_of_one_object() -> Outcome {
     with_pins(|at, pins| {
         let id = pins.map;
         for (wanted, count) in [
             (format!("map:{id}"), 2),
             (format!("prog:{}", pins.prog), 1),
             (format!("link:{}", pins.link), 1),
-            ("map:4294967295".into(), 0),
         ] {
-            let lines = lines(&draw(&["--json", "--find", &wanted])?);
+            let lines = lines(&pin_tree(&["--json", "--find", &wanted])?);
             let pins = lines.iter().filter(|line| line["error"].is_null());
             assert_eq!(pins.count(), count, "{wanted}: {lines:#?}");
         }
-        let said = text(&draw(&["--find", &format!("map:{id}")])?);
-        assert!(said.contains("flows") && !said.contains("filter"), "{said}");
-        assert!(said.contains(&*at.to_string_lossy()), "{said}");
+        let output = text(&pin_tree(&["--find", &format!("map:{id}")])?);
+        let is_only_the_map = output.contains("flows") && !output.contains("filter");
+        assert!(is_only_the_map, "{output}");
+        assert!(output.contains(&*at.to_string_lossy()), "{output}");
         Ok(())
     })
 }
 
-/// A directory that may not be read.
+#[common::test(ROOT)]
+fn find_fails_if_the_object_is_not_pinned() -> Outcome {
+    with_pins(|_, _| {
+        for args in [
+            &["--find", "map:4294967295"][..],
+            &["--json", "--find", "map:4294967295"],
+        ] {
+            let output = pin_tree(args)?;
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+            let error = "pin_tree: no pin of map:4294967295 was found in this mount namespace\n";
+            assert_eq!(String::from_utf8_lossy(&output.stderr), error);
+        }
+        Ok(())
+    })
+}
+
+/// A directory that the user may not read.
 #[common::test(USER)]
-fn errors_have_their_places() -> Outcome {
+fn it_prints_an_error_at_the_path_that_failed() -> Outcome {
     with_pins(|at, _| {
         fs::set_permissions(at.join("app"), Permissions::from_mode(0o700))?;
-        let drawn = |args: &'static [&str]| {
-            let args: Vec<_> = args.iter().copied().map(str::to_owned).collect();
-            as_user(CapabilitySet::empty(), || {
-                let mut said = vec![];
-                example::run(&args, &mut said).map_err(|error| error.to_string())?;
-                Ok::<_, String>(String::from_utf8_lossy(&said).into_owned())
-            })
-        };
         let app = at.join("app").to_string_lossy().into_owned();
-        let json = drawn(&["--json"])?;
+        let json = run_as_user(&["--json"])?;
         let parse = |line: &str| serde_json::from_str::<Value>(line);
         let all: Vec<_> = json.lines().map(parse).collect::<Result<_, _>>()?;
         let is_app = |line: &&Value| {
@@ -230,88 +234,90 @@ fn errors_have_their_places() -> Outcome {
         assert!(
             line["error"]
                 .as_str()
-                .is_some_and(|said| said.contains("/app")),
+                .is_some_and(|error| error.contains("/app")),
             "{line}"
         );
         assert!(!json.contains("flows"), "{json}");
-        let tree = drawn(&[])?;
-        let place = tree
+        let tree = run_as_user(&[])?;
+        let line = tree
             .lines()
             .find(|line| line.contains("── app  ["))
-            .expect("its place");
+            .unwrap_or_else(|| panic!("no line for app: {tree}"));
         let reason = "(mode 0700, owner 0) denies this user search access]";
-        assert!(place.ends_with(reason), "{place}");
+        assert!(line.ends_with(reason), "{line}");
         Ok(())
     })
 }
 
-/// A directory whose name would draw over what is there.
+/// The output for a user without capabilities.
+fn run_as_user(args: &[&str]) -> Result<String, String> {
+    let args: Vec<_> = args.iter().copied().map(str::to_owned).collect();
+    as_user(CapabilitySet::empty(), || {
+        let mut output = vec![];
+        example::run(&args, &mut output).map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    })
+}
+
+/// A directory whose name would overwrite other lines of a terminal.
 #[common::test(USER)]
-fn an_error_moves_no_cursor() -> Outcome {
+fn it_escapes_control_characters_in_errors() -> Outcome {
     with_pins(|at, _| {
         let dir = at.join(OsStr::from_bytes(b"x\x1b]0;owned\x07\x1b[2J\nroot"));
         fs::create_dir(&dir)?;
         fs::set_permissions(&dir, Permissions::from_mode(0o700))?;
-        let said = as_user(CapabilitySet::empty(), || {
-            let mut said = vec![];
-            example::run(&[], &mut said).map_err(|error| error.to_string())?;
-            Ok::<_, String>(String::from_utf8_lossy(&said).into_owned())
-        })?;
-        assert!(said.contains("owned"), "{said:?}");
+        let output = run_as_user(&[])?;
+        assert!(output.contains("owned"), "{output:?}");
         let is_control = |char: char| char.is_control() && char != '\n';
-        assert!(!said.contains(is_control), "{said:?}");
-        assert!(
-            !said.lines().any(|line| line.starts_with("root")),
-            "{said:?}"
-        );
+        assert!(!output.contains(is_control), "{output:?}");
+        let has_line = output.lines().any(|line| line.starts_with("root"));
+        assert!(!has_line, "{output:?}");
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn where_no_bpffs_is() -> Outcome {
+fn it_reports_that_no_bpffs_is_mounted() -> Outcome {
     own_mounts(|| {
         unmount_all()?;
-        let said = text(&draw(&[])?);
-        assert!(
-            said.starts_with("No bpffs is mounted in this mount namespace: "),
-            "{said}"
-        );
-        assert_eq!(text(&draw(&["--json"])?), "");
+        let output = text(&pin_tree(&[])?);
+        let start = "No bpffs is mounted in this mount namespace: ";
+        assert!(output.starts_with(start), "{output}");
+        assert_eq!(text(&pin_tree(&["--json"])?), "");
         Ok(())
     })
 }
 
 #[common::test]
-fn what_it_does_not_understand() -> Outcome {
-    let help = text(&draw(&["--help"])?);
+fn wrong_arguments_print_the_usage() -> Outcome {
+    let help = text(&pin_tree(&["--help"])?);
     assert!(help.starts_with("usage: "), "{help}");
     for args in [
         &["--tree"][..],
         &["--find"],
+        &["--find", "foo"],
         &["--find", "map"],
         &["--find", "map:"],
         &["--find", "map:-1"],
         &["--find", "tracepoint:17"],
         &["--find", "map:1:2"],
     ] {
-        let output = draw(args)?;
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains("usage: "), "{said}");
+        let output = pin_tree(args)?;
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), help);
     }
     Ok(())
 }
 
-/// As head(1) does.
+/// The reader of the output ends early, as head(1) does.
 #[common::test(ROOT)]
-fn who_reads_it_goes() -> Outcome {
+fn it_succeeds_if_its_output_is_closed() -> Outcome {
     with_pins(|_, _| {
         let (reader, writer) = pipe()?;
         drop(reader);
-        let mut it = Command::new(env::current_exe()?);
-        let it = it.env(CHILD, "1").stdout(writer).stderr(Stdio::piped());
-        let output = it.spawn()?.wait_with_output()?;
+        let mut child = Command::new(env::current_exe()?);
+        child.env(CHILD, "1").stdout(writer).stderr(Stdio::piped());
+        let output = child.spawn()?.wait_with_output()?;
         assert!(
             output.status.success() && output.stderr.is_empty(),
             "{output:?}"
