@@ -116,9 +116,13 @@ fn attach_with_tc() -> Outcome<bool> {
 /// The number and the bytes of the packets that come in, and of those that go out.
 const SENT: [(u64, u64); 2] = [(4, 300), (7, 100)];
 
+/// The bytes of a packet before its payload: Ethernet, IPv4 and UDP headers.
+const HEADERS: u64 = 14 + 20 + 8;
+
 /// Sends packets both ways. Standard input is the socket at the far end.
 fn traffic() -> Outcome {
-    wire::traffic(&stdin().as_fd().try_clone_to_owned()?.into(), SENT)?;
+    let far = stdin().as_fd().try_clone_to_owned()?.into();
+    wire::traffic([&far, &wire::near_socket()?], SENT)?;
     let [(incoming, incoming_size), (outgoing, outgoing_size)] = SENT;
     say(format_args!(
         "{incoming} packets of {incoming_size} bytes came in, {outgoing} of {outgoing_size} went out"
@@ -140,7 +144,7 @@ fn read(rounds: &str) -> Outcome {
         say(format_args!(
             "map {id}: {direction} {packets} packets, {bytes} bytes"
         ))?;
-        let (sent, size) = (SENT[key].0 * rounds, SENT[key].1 + wire::HEADERS);
+        let (sent, size) = (SENT[key].0 * rounds, SENT[key].1 + HEADERS);
         if (packets, bytes) != (sent, sent * size) {
             let bytes = sent * size;
             return Err(format!("{sent} packets were sent, of {bytes} bytes").into());

@@ -22,9 +22,6 @@ const NEAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1)
 const FAR: &str = "far";
 const FAR_ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), 9000);
 
-/// The bytes of a packet before its payload: Ethernet, IPv4 and UDP headers.
-pub const HEADERS: u64 = 14 + 20 + 8;
-
 /// Moves this process to new namespaces with a private bpffs on /sys/fs/bpf and the near device. Returns a
 /// socket at the far end.
 ///
@@ -62,13 +59,18 @@ pub fn near_index() -> io::Result<u32> {
     Ok(name_to_index(Netlink::open()?.0, NEAR)?)
 }
 
+/// A socket at this end.
+pub fn near_socket() -> Outcome<UdpSocket> {
+    let bound = UdpSocket::bind(NEAR_ADDRESS);
+    Ok(bound.map_err(|error| format!("bind a socket to {NEAR_ADDRESS}: {error}"))?)
+}
+
 /// Sends packets from the far end to this one and then back, and waits for each of them. Takes, for each
 /// direction, the number of packets and the bytes of their payload.
-pub fn traffic(far: &UdpSocket, [incoming, outgoing]: [(u64, u64); 2]) -> Outcome {
-    let near = UdpSocket::bind(NEAR_ADDRESS)?;
+pub fn traffic([far, near]: [&UdpSocket; 2], [incoming, outgoing]: [(u64, u64); 2]) -> Outcome {
     let directions = [
-        (far, NEAR_ADDRESS, &near, incoming),
-        (&near, FAR_ADDRESS, far, outgoing),
+        (far, NEAR_ADDRESS, near, incoming),
+        (near, FAR_ADDRESS, far, outgoing),
     ];
     for (from, address, to, (packets, bytes)) in directions {
         to.set_read_timeout(Some(Duration::from_secs(10)))?;
