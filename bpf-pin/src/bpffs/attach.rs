@@ -1,4 +1,4 @@
-//! Attaches a new mount to a directory, checks it there, and detaches it again if it is not right.
+//! Attaches a new mount to a directory, checks it there, and detaches it again if a check fails.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
@@ -13,40 +13,40 @@ use crate::procfs::{self, Directory, Mount, MountInfo, ProcError, statmount};
 
 use super::options::MountOptions;
 
-/// How often a mount is detached, if others put more on top of it meanwhile.
+/// How often to detach a mount if others mount something on top of it in between.
 pub(super) const DETACH_TRIES: usize = 100;
 
-/// Attaches a detached mount to `place`, which `path` leads to, and returns the `st_dev` of its files. If
-/// `parent` is given, it must end up directly on that mount.
+/// Attaches a detached mount to `target`, the directory at `path`, and returns the `st_dev` of its files.
+/// If `parent` is given, fails unless that is the mount directly below it.
 pub(super) fn attach(
     mount: BorrowedFd<'_>,
-    place: &Directory,
+    target: &Directory,
     path: &Path,
     options: &MountOptions,
     parent: Option<u64>,
 ) -> Result<u64, Reason> {
-    // Nothing is attached that could not be checked, or detached again.
+    // Prepare everything that the checks and detaching need before anything is attached.
     let needs_mountinfo = parent.is_some() || options.needs_mountinfo();
     let prepared = MountInfo::own().and_then(|mounts| Ok((mounts, NewMount::of(mount)?)));
     let (mounts, new) = match prepared {
         Err(ProcError::NotMounted) if !needs_mountinfo && is_plain(path) => {
             let dev = fstat(mount).map_err(Reason::errno_only)?.st_dev;
-            return move_onto(mount, place).map(|()| dev);
+            return move_onto(mount, target).map(|()| dev);
         }
         prepared => prepared?,
     };
-    move_onto(mount, place)?;
+    move_onto(mount, target)?;
     let check = || {
         if needs_mountinfo {
             match new.listed(&mounts)? {
                 Some(found) if parent.is_none_or(|parent| parent == found.parent_id) => {
-                    options.verify_shown(&found)?;
+                    options.verify_mountinfo(&found)?;
                 }
                 None if parent.is_none() => {
                     let mount_id = new.mount_id;
                     return Err(Cause::NotListed { mount_id }.into());
                 }
-                // Others mounted there first, or unmounted theirs and with it this one.
+                // Another process mounted there first, or unmounted its mount and this one with it.
                 _ => return Err(Cause::LostRace.into()),
             }
         }
@@ -59,7 +59,7 @@ pub(super) fn attach(
     Ok(new.dev)
 }
 
-/// Whether each component of the path is a directory in the one before.
+/// Returns true if the path has no symbolic link and no "..".
 fn is_plain(path: &Path) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let how = ResolveFlags::NO_SYMLINKS;
@@ -69,20 +69,20 @@ fn is_plain(path: &Path) -> bool {
         && openat2(CWD, path, flags, Mode::empty(), how).is_ok()
 }
 
-fn move_onto(mount: BorrowedFd<'_>, place: &Directory) -> Result<(), Reason> {
+fn move_onto(mount: BorrowedFd<'_>, target: &Directory) -> Result<(), Reason> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, c"", &place.fd, c"", flags)
+    move_mount(mount, c"", &target.fd, c"", flags)
         .map_err(|errno| Reason::new(errno, diagnose::attach(errno)))
 }
 
-/// A mount before and after it is attached: all that it takes to find and detach it without opening
-/// another descriptor.
+/// A mount before and after it is attached, with everything needed to find and detach it. Opens no further
+/// descriptors.
 struct NewMount {
     mount_id: u64,
     unique_id: Option<u64>,
-    /// Of its root.
+    /// The inode of its root.
     inode: u64,
-    /// Of all its files.
+    /// The `st_dev` of its files.
     dev: u64,
     /// The path of its root in a genuine /proc, while the descriptor is open.
     link: PathBuf,
@@ -108,14 +108,14 @@ impl NewMount {
     }
 
     /// Fails if the path bypasses the mount: it continues from the directory below it, or starts there.
-    /// Mounts that others put on top of it do not count.
+    /// Passes if the path leads to a mount on top of it.
     fn is_reachable_by(&self, path: &Path, mounts: &MountInfo) -> Result<(), Reason> {
-        /// Others may mount and unmount there.
+        /// Other processes may mount and unmount there.
         const TRIES: usize = 100;
 
         let mut before = None;
         for _ in 0..TRIES {
-            let found = root_at(path)?;
+            let found = mount_and_inode(path)?;
             let is_below = |(mount_id, _)| self.is_below(mount_id, mounts);
             if found == Some((self.mount_id, self.inode)) || found.map_or(Ok(false), is_below)? {
                 return Ok(());
@@ -124,29 +124,29 @@ impl NewMount {
                 break;
             }
         }
-        // If others unmounted it, that is no property of the path.
+        // It may have been unmounted, and then the path is not to blame.
         match mounts.by_id(self.mount_id)? {
             Some(_) => Err(Cause::PathBypassesMount.into()),
             None => Err(Cause::LostRace.into()),
         }
     }
 
-    /// Whether the mount of this id is on top of this one, at the same path.
+    /// Returns true if the mount with this id is on top of this one, at the same path.
     fn is_below(&self, mount_id: u64, mounts: &MountInfo) -> procfs::Result<bool> {
         let table = mounts.read()?;
         let this = table.by_id(self.mount_id);
         Ok(this.is_some_and(|this| table.is_on_top(mount_id, this.mount_id, &this.mount_point)))
     }
 
-    /// Unmounts it, after what is on top of it: the kernel follows the descriptor up to the topmost mount,
-    /// but never down.
+    /// Unmounts it, and first any mount on top of it: the kernel follows the descriptor up to the topmost
+    /// mount, but never down.
     fn detach(&self, mounts: &MountInfo) -> Result<(), Reason> {
         for _ in 0..DETACH_TRIES {
-            // Only this descriptor keeps it busy. It may be attached without being listed, above this
-            // process's root.
+            // It may be attached above this process's root and so not be listed. Only this descriptor keeps
+            // it busy.
             match unmount(&self.link, UnmountFlags::DETACH) {
                 Ok(()) => {}
-                // It is not attached any more, or others unmounted first.
+                // It is not attached any more, or another process unmounted the topmost mount first.
                 Err(Errno::INVAL | Errno::NOENT) => {
                     if mounts.by_id(self.mount_id)?.is_none() {
                         return Ok(());
@@ -159,9 +159,9 @@ impl NewMount {
     }
 }
 
-/// The mount and the inode that the path leads to, if it leads anywhere.
-fn root_at(path: &Path) -> Result<Option<(u64, u64)>, Reason> {
-    // Linux 5.8, and needs no descriptor.
+/// The mount and the inode that the path leads to. None if it leads nowhere.
+fn mount_and_inode(path: &Path) -> Result<Option<(u64, u64)>, Reason> {
+    // Needs no descriptor, but Linux 5.8.
     let wanted = StatxFlags::MNT_ID | StatxFlags::INO;
     match statx(CWD, path, AtFlags::empty(), wanted) {
         Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() != 0 => {

@@ -13,20 +13,20 @@ use crate::token::socket::{self, Request};
 
 use super::instance::error;
 use super::mount::{Detached, create, open_context};
-use super::options::{MountOptions, hide_filtered};
+use super::options::MountOptions;
 
 impl MountOptions {
-    /// The user namespace's side: opens a bpffs, has it created by
-    /// [`grant_delegation`](Self::grant_delegation) at the other end of `socket`, and returns it detached.
-    /// Linux 6.9.
+    /// Opens a bpffs, has it created by [`grant_delegation`](Self::grant_delegation) at the other end of
+    /// `socket`, and returns it detached. Linux 6.9.
     ///
+    /// This is the side of the user namespace.
     /// `socket` is a connected Unix socket of any type. The thread needs `CAP_SYS_ADMIN` in its user
     /// namespace, and a mount namespace that belongs to it. This side chooses mode, owner, source and
     /// flags; the other side chooses what is delegated. Owners are ids of this user namespace. Once the
     /// bpffs is attached, [`Bpffs::delegation`](crate::Bpffs::delegation) returns what was delegated.
     ///
-    /// Waits for the answer as long as the socket does, see `SO_RCVTIMEO`. Late answers to earlier requests
-    /// are skipped. Both sides must use the same version of this library. If the bpffs cannot be opened,
+    /// The call waits for the answer until the socket times out (`SO_RCVTIMEO`). Late answers to earlier
+    /// requests are skipped. Both sides must use the same version of this library. If the bpffs cannot be opened,
     /// the other side is informed and does not wait.
     ///
     /// # Errors
@@ -71,9 +71,9 @@ impl MountOptions {
         })?;
         let number = socket::send_request(socket, context.as_fd())?;
         match socket::receive_answer(socket, number)? {
-            // The other side's mode and owner take precedence, so they are not compared. A kernel that
-            // delegates ignores neither.
-            0 => self.take_mount(context.as_fd()).map_err(hide_filtered),
+            // Mode and owner are not checked: those of the other side take precedence, and a kernel with
+            // delegation ignores neither.
+            0 => self.take_mount(context.as_fd()),
             errno => Err(Cause::PeerRefused { errno }.into()),
         }
     }
@@ -89,29 +89,37 @@ impl MountOptions {
         Ok(context)
     }
 
-    /// The privileged side: receives one request from `socket`, creates the bpffs that was opened, with
-    /// these options, and answers. Linux 6.9. Call it again for the next request.
+    /// Receives one request from `socket`, creates the bpffs that was opened, with these options, and
+    /// answers. Linux 6.9.
     ///
-    /// Mode and owner, if these options set them, take precedence over those that the other side chose. It
-    /// chooses flags and source. Authenticate the other side first: it gets all that these options
-    /// delegate.
+    /// This is the privileged side. Call it again for the next request.
     ///
-    /// Nothing that it sends is trusted. It must be the context of a bpffs: with that of another file
-    /// system, a privileged process would mount what the other side may not. This is proven with the
-    /// descriptor's name in /proc and with the file system's name in the kernel's message about a wrong
-    /// option. While this call runs, the other side can set options of the same context. The kernel
-    /// checks with the other side's privileges what it may delegate.
+    /// Mode and owner, if these options set them, take precedence over those that the other side chose. The
+    /// other side chooses flags and source. Owners are ids of this side's user namespace, and must be mapped
+    /// in the other's.
     ///
-    /// Waits for the request, and for room to answer, as long as the socket does: see `SO_RCVTIMEO` and
-    /// `SO_SNDTIMEO`. What was sent is closed after the answer. The other side can make that take any
-    /// time, for example with a socket that lingers: call this on its own thread if it must not block.
-    /// (Descriptors beyond this process's limit are closed by the kernel at once.) Owners are ids of this
-    /// side's user namespace, and must be mapped in the other's.
+    /// # Security
+    ///
+    /// Authenticate the other side first: it gets everything that these options delegate.
+    ///
+    /// Nothing that the other side sends is trusted. It must be the context of a bpffs: with the context of
+    /// another file system, a privileged process would mount a file system that the other side may not
+    /// mount. This is proven with the descriptor's name in /proc and with the file system's name in the
+    /// kernel's message about a wrong option. While this call runs, the other side can set options of the
+    /// same context. The kernel checks with the other side's privileges what it may delegate.
+    ///
+    /// # Blocking
+    ///
+    /// The call waits for the request, and for room to answer, until the socket times out (`SO_RCVTIMEO` and
+    /// `SO_SNDTIMEO`). It closes the received descriptors after the answer. The other side can make closing
+    /// take any time, for example with a socket that lingers: if your thread must not block, call this on
+    /// another one. (The kernel closes descriptors beyond this process's limit at once.)
     ///
     /// # Errors
     ///
-    /// [`Operation::GrantDelegation`](crate::error::Operation::GrantDelegation), and the other side is informed if that is possible:
-    /// - [`Handshake`](Cause::Handshake)
+    /// [`Operation::GrantDelegation`](crate::error::Operation::GrantDelegation), and the other side is
+    /// informed if that is possible:
+    /// - [`Handshake`](Cause::Handshake) if it sent no context of a bpffs
     /// - [`Handshake`](Cause::Handshake) if the context was used before (EBUSY)
     /// - [`Handshake`](Cause::Handshake) if the request has another form, no descriptor or several, or if
     ///   the other side gave up, which then gets no answer
@@ -155,7 +163,7 @@ impl MountOptions {
                 socket::send_answer(socket, request.number, errno)
             }
         };
-        // This may take long.
+        // Closes the received descriptors, which may take long.
         drop(request);
         granted
             .and(answered)
@@ -166,17 +174,15 @@ impl MountOptions {
         self.check()?;
         let context = request.receive(socket)?;
         prove_bpf_context(context)?;
-        self.prove_owner_options(context)
-            .and_then(|()| self.configure_chosen(context))
-            .and_then(|()| self.configure_delegation(context))
+        self.configure_granted(context)
             .and_then(|()| create(context))
             // The other side may use it at any time.
             .map_err(|reason| reason.explained(used_before))
     }
 }
 
-/// A context takes options until a file system is created from it. One that is a mount takes them to
-/// reconfigure that, and nothing can be created from it.
+/// A context accepts options until a file system is created from it. The context of an existing mount
+/// accepts them too, but nothing can be created from it.
 fn used_before(errno: Errno) -> Option<Cause> {
     (errno == Errno::BUSY && !is_filtered())
         .then(|| Cause::handshake("sent a context that was used before"))
@@ -200,9 +206,9 @@ fn no_context(found: Option<&str>) -> Cause {
     }
 }
 
-/// The name with which the kernel begins its message about a wrong option.
+/// The name at the beginning of the kernel's message about a wrong option.
 fn file_system_of(context: BorrowedFd<'_>) -> Result<Option<String>, Reason> {
-    /// The other side may read the messages first, or cause others.
+    /// The other side may read the messages first, or cause other messages.
     const TRIES: usize = 16;
 
     let mut line = [0; 256];
@@ -220,7 +226,7 @@ fn file_system_of(context: BorrowedFd<'_>) -> Result<Option<String>, Reason> {
 
 fn parse_name(message: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(message).ok()?;
-    // It begins with a letter: error, warning or notice.
+    // The first letter is the level: error, warning or notice.
     let (name, _) = text.get(2..)?.split_once(": ")?;
     Some(name.to_owned())
 }

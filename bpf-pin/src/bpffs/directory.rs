@@ -1,11 +1,12 @@
-//! Opening a directory, with an error that says what is in the way.
+//! Opening a directory, with an error that names the obstacle.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use crate::diagnose;
 use crate::error::{Cause, Reason};
 use crate::path::Pathname;
-use crate::procfs::{Directory, Mount, MountInfo};
+use crate::procfs::{Directory, Mount, MountInfo, mount_id, mount_of};
 
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
@@ -13,21 +14,23 @@ impl Directory {
         Self::hold(name.as_c_str()).map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))
     }
 
-    /// Fails with what is there instead if it is not on a bpffs.
+    /// Fails with the file system that is there if it is not a bpffs.
     pub(crate) fn on_bpffs(self, path: &Path) -> Result<Self, Cause> {
-        match self.fs.is_bpffs() {
-            true => Ok(self),
-            false => Err(diagnose::not_bpffs(path, self.fs)),
+        if self.fs.is_bpffs() {
+            Ok(self)
+        } else {
+            Err(diagnose::not_bpffs(path, self.fs))
         }
     }
+}
 
-    pub(crate) fn listed_mount(&self, mounts: &MountInfo) -> Result<Mount, Reason> {
-        match self.mount(mounts)? {
-            Some(mount) => Ok(mount),
-            None => {
-                let mount_id = self.mount_id()?;
-                Err(Cause::NotListed { mount_id }.into())
-            }
+/// The mount that `fd` was opened through. Fails if mountinfo does not list it.
+pub(super) fn listed_mount(fd: BorrowedFd<'_>, mounts: &MountInfo) -> Result<Mount, Reason> {
+    match mount_of(fd, mounts)? {
+        Some(mount) => Ok(mount),
+        None => {
+            let mount_id = mount_id(fd)?;
+            Err(Cause::NotListed { mount_id }.into())
         }
     }
 }

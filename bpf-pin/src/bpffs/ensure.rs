@@ -15,7 +15,7 @@ use crate::sys::FileLock;
 use super::instance::{Bpffs, error};
 use super::options::MountOptions;
 
-/// What [`Bpffs::ensure`] did.
+/// The result of [`Bpffs::ensure`]: the bpffs, and how it came about.
 #[derive(Debug)]
 pub struct MountOutcome {
     bpffs: Bpffs,
@@ -24,26 +24,27 @@ pub struct MountOutcome {
 }
 
 impl MountOutcome {
-    /// The bpffs.
+    /// Returns the bpffs.
     pub fn bpffs(&self) -> &Bpffs {
         &self.bpffs
     }
 
-    /// The bpffs.
+    /// Returns the bpffs.
     pub fn into_bpffs(self) -> Bpffs {
         self.bpffs
     }
 
-    /// Whether it was mounted by this call, with the options. Otherwise it was there, with any options.
+    /// Returns true if this call mounted it, with the options. Otherwise it existed, with any options.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// Another bpffs, which process 1 has at this path in its mount namespace and this thread does not see.
+    /// Returns another bpffs, which process 1 has at this path in its mount namespace and this thread does
+    /// not see.
     ///
-    /// `ip netns exec` and `unshare -m` create such namespaces. What is pinned in [`bpffs`](Self::bpffs) is
-    /// then invisible to the rest of the system, and is lost when the last process of this mount namespace
-    /// ends. [`MountOptions::refuse_second_bpffs`] makes it an error.
+    /// `ip netns exec` and `unshare -m` create such namespaces. Processes outside of this mount namespace do
+    /// not see the pins in [`bpffs`](Self::bpffs), and with its last process they are lost.
+    /// [`MountOptions::refuse_second_bpffs`] makes it an error.
     ///
     /// None if this thread may not read the mounts of process 1.
     pub fn in_process_1(&self) -> Option<&Mount> {
@@ -51,34 +52,36 @@ impl MountOutcome {
     }
 }
 
-/// How often to retry if others mount and unmount there.
+/// How often to retry if other processes mount and unmount there.
 const TRIES: usize = 64;
-/// How often a path may seem to bypass the new mount, because others mount there, before that is an error.
+/// How often to retry if the path seems to bypass the new mount. It may only seem so while others mount.
 const BYPASS_RETRIES: usize = 2;
 const PAUSE: Duration = Duration::from_millis(2);
 /// How long to wait for the lock: there may be many callers on a busy machine.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a mount that covers another may exist before it is removed again.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 impl Bpffs {
     /// Mounts a bpffs at `path`, an existing directory, unless one is mounted exactly there.
     ///
-    /// It never covers another mount, and it mounts once even if many processes call it at the same
-    /// moment: they take turns with flock(2) on the directory. If the lock is held elsewhere for more than
-    /// ten seconds, or the directory may not be read, it mounts without the lock. A mount that then turns
-    /// out to cover another is removed again, with whatever was mounted on top of it in that moment. The
-    /// path may lead into a mount that begins above this process's root, as after chroot(2).
-    ///
-    /// A bpffs that covers another may be about to be removed that way, so it is returned only once it
-    /// has existed for five seconds.
-    ///
-    /// The options of a bpffs that is found are not compared: see [`mount`](Self::mount) and
+    /// It never covers another mount. The path may lead into a mount that begins above this process's root,
+    /// as after chroot(2). The options of an existing bpffs are not compared: see [`mount`](Self::mount) and
     /// [`inspect`](Self::inspect).
     ///
     /// In a mount namespace of its own, as under `ip netns exec` or `unshare -m`, this mounts a bpffs that
     /// only this namespace sees: check [`MountOutcome::in_process_1`], or set
     /// [`MountOptions::refuse_second_bpffs`].
+    ///
+    /// # Races
+    ///
+    /// It mounts once even if many processes call it at the same moment: they take turns with flock(2) on
+    /// the directory. If another process holds the lock for more than ten seconds, or the directory may not
+    /// be read, it mounts without the lock. If the new mount then turns out to cover another, it is removed
+    /// again, with any mount that was mounted on top of it in that moment.
+    ///
+    /// An existing bpffs that covers another may be about to be removed that way. It is returned only once it
+    /// has existed for five seconds.
     ///
     /// # Errors
     ///
@@ -87,11 +90,11 @@ impl Bpffs {
     /// - [`NotTheRoot`](Cause::NotTheRoot) if the path is a directory within a bpffs
     /// - [`PathBypassesMount`](Cause::PathBypassesMount) if the path would bypass the mount
     /// - [`LostRace`](Cause::LostRace) if others keep mounting and unmounting there
-    /// - [`NotListed`](Cause::NotListed) if the path leads to a mount that is attached nowhere, and EINVAL
-    ///   if it leads into another mount namespace
+    /// - [`NotListed`](Cause::NotListed) if the path leads to a mount that is attached nowhere
+    /// - EINVAL if the path leads into another mount namespace
     /// - [`Missing`](Cause::Missing) if the directory does not exist
-    /// - [`Shadowed`](Cause::Shadowed) as [`MountOptions::refuse_second_bpffs`] asks
-    /// - [`NoProc`](Cause::NoProc), and those of [`MountOptions::mount`]
+    /// - [`Shadowed`](Cause::Shadowed) with [`MountOptions::refuse_second_bpffs`]
+    /// - [`NoProc`](Cause::NoProc), and the causes of [`MountOptions::mount`]
     ///
     /// # Examples
     ///
@@ -119,80 +122,68 @@ impl Bpffs {
 fn ensure(path: &Path, options: &MountOptions) -> Result<MountOutcome, Reason> {
     options.check()?;
     let lock_deadline = Instant::now() + LOCK_TIMEOUT;
-    let mut stacked = None;
+    let mut bypasses = 0;
     let mut last = Reason::from(Cause::LostRace);
-    let (mut tries, mut bypasses) = (0, 0);
-    while tries < TRIES {
-        tries += 1;
-        let mounts = MountInfo::own()?;
-        let place = Directory::open(path)?;
-        match mounted_there(&place, path, &mounts) {
-            Ok(There::Nothing) => {}
-            Ok(There::Stacked) if !is_settled(&place, &mut stacked) => {
-                sleep(PAUSE);
-                tries -= 1;
-                continue;
-            }
-            Ok(There::Bpffs | There::Stacked) => {
-                let in_process_1 = second_bpffs(&place, Some(place.stat.st_dev), options)?;
-                let bpffs = Bpffs::known(place.fd, path, place.stat.st_dev);
-                let is_new = false;
-                return Ok(MountOutcome {
-                    bpffs,
-                    is_new,
-                    in_process_1,
-                });
-            }
-            // Unmounted since it was found.
-            Err(reason) if matches!(reason.cause(), Some(Cause::NotListed { .. })) => {
+    for _ in 0..TRIES {
+        match find_or_mount(path, options, lock_deadline) {
+            Ok(Some(outcome)) => return Ok(outcome),
+            Ok(None) => continue,
+            Err(reason) if is_lost_race(&reason) => last = reason,
+            Err(reason)
+                if bypasses < BYPASS_RETRIES
+                    && matches!(reason.cause(), Some(Cause::PathBypassesMount)) =>
+            {
+                bypasses += 1;
                 last = reason;
-                sleep(PAUSE);
-                continue;
             }
             Err(reason) => return Err(reason),
         }
-        let in_process_1 = second_bpffs(&place, None, options)?;
-        let lock = lock(&place, lock_deadline);
-        // The last holder of the lock may have mounted it.
-        if !Directory::open(path)?.is_same_as(&place)? {
-            continue;
-        }
-        let mounted = options.mount_on(&place, path, Some(place.mount_id()?));
-        drop(lock);
-        match mounted {
-            Ok(bpffs) => {
-                let is_new = true;
-                return Ok(MountOutcome {
-                    bpffs,
-                    is_new,
-                    in_process_1,
-                });
-            }
-            Err(reason) => {
-                // It may only seem so while others mount and unmount there.
-                let is_bypassed = matches!(reason.cause(), Some(Cause::PathBypassesMount));
-                bypasses += usize::from(is_bypassed);
-                if bypasses > BYPASS_RETRIES || !(is_bypassed || is_lost_race(&reason)) {
-                    return Err(reason);
-                }
-                last = reason;
-                sleep(PAUSE);
-            }
-        }
+        sleep(PAUSE);
     }
     Err(last)
 }
 
-/// The bpffs that process 1 has at the path of `place`, if it is another than the one that was found
-/// there.
-fn second_bpffs(
-    place: &Directory,
+/// One try. None if the path led to another directory in the end.
+fn find_or_mount(
+    path: &Path,
+    options: &MountOptions,
+    lock_deadline: Instant,
+) -> Result<Option<MountOutcome>, Reason> {
+    let mounts = MountInfo::own()?;
+    let target = Directory::open(path)?;
+    if let Some(mount) = bpffs_at(&target, path, &mounts)? {
+        if covers_a_bpffs(&target, &mount, &mounts)? && !wait_until_settled(&target, path)? {
+            return Ok(None);
+        }
+        let dev = target.stat.st_dev;
+        return Ok(Some(MountOutcome {
+            in_process_1: bpffs_of_process_1(&target, Some(dev), options)?,
+            bpffs: Bpffs::known(target.fd, path, dev),
+            is_new: false,
+        }));
+    }
+    let in_process_1 = bpffs_of_process_1(&target, None, options)?;
+    let _lock = lock(&target, lock_deadline);
+    // The previous holder of the lock may have mounted it.
+    if !Directory::open(path)?.is_same_as(&target)? {
+        return Ok(None);
+    }
+    Ok(Some(MountOutcome {
+        bpffs: options.mount_on(&target, path, Some(target.mount_id()?))?,
+        is_new: true,
+        in_process_1,
+    }))
+}
+
+/// The bpffs that process 1 has at the path of `target`, unless it is `found`, the bpffs of this thread.
+fn bpffs_of_process_1(
+    target: &Directory,
     found: Option<u64>,
     options: &MountOptions,
 ) -> Result<Option<Box<Mount>>, Reason> {
     let find = || {
         let table = MountTable::of_process_1()?;
-        let path = place.path()?;
+        let path = target.path()?;
         let topmost = table.mounted_at(&path).pop()?;
         (topmost.is_bpffs() && Some(topmost.dev) != found).then(|| topmost.into())
     };
@@ -204,49 +195,35 @@ fn second_bpffs(
     }
 }
 
-/// What is mounted exactly there.
-enum There {
-    Nothing,
-    Bpffs,
-    /// A bpffs on top of another, which may be about to be removed again.
-    Stacked,
-}
-
-/// Fails if no bpffs may be mounted there.
-fn mounted_there(place: &Directory, path: &Path, mounts: &MountInfo) -> Result<There, Reason> {
-    let mount = place.mount(mounts)?;
-    match (place.is_mount_root(mount.as_ref()), mount) {
-        (true, Some(mount)) if place.fs.is_bpffs() => {
-            Ok(match covers_a_bpffs(place, &mount, mounts)? {
-                true => There::Stacked,
-                false => There::Bpffs,
-            })
-        }
+/// The bpffs that is mounted exactly there. None if nothing is, and fails if no bpffs may be mounted there.
+fn bpffs_at(target: &Directory, path: &Path, mounts: &MountInfo) -> Result<Option<Mount>, Reason> {
+    let mount = target.mount(mounts)?;
+    match (target.is_mount_root(mount.as_ref()), mount) {
+        (true, Some(mount)) if target.fs.is_bpffs() => Ok(Some(mount)),
         (true, Some(mount)) => Err(Cause::Occupied {
-            found: place.fs,
+            found: target.fs,
             mount_id: mount.mount_id,
         }
         .into()),
-        // Of the mounts that are not listed, only one that begins above this process's root can be
-        // mounted on.
-        (is_root, None) if is_root || place.is_detached() => {
-            let mount_id = place.mount_id()?;
+        // A mount that begins above this process's root is not listed either, but can be mounted on.
+        (is_root, None) if is_root || target.is_detached() => {
+            let mount_id = target.mount_id()?;
             Err(Cause::NotListed { mount_id }.into())
         }
-        (_, mount) if place.fs.is_bpffs() => Err(Cause::NotTheRoot {
+        (_, mount) if target.fs.is_bpffs() => Err(Cause::NotTheRoot {
             path: Some(path.to_owned()),
             mount_point: mount.map(|mount| mount.mount_point),
         }
         .into()),
-        _ => Ok(There::Nothing),
+        _ => Ok(None),
     }
 }
 
-fn covers_a_bpffs(place: &Directory, mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
-    if let Some(covers) = statmount::covers_a_bpffs(place.fd.as_fd()) {
+fn covers_a_bpffs(target: &Directory, mount: &Mount, mounts: &MountInfo) -> Result<bool, Reason> {
+    if let Some(covers) = statmount::covers_a_bpffs(target.fd.as_fd()) {
         return Ok(covers);
     }
-    // Both from one reading: what it covers may be unmounted in between, and this mount with it.
+    // Both from one reading: the mount below may be unmounted in between, and this mount with it.
     let here = mounts.read()?.mounted_at(&mount.mount_point);
     let find = |id| here.iter().find(|mount| mount.mount_id == id);
     let mount_id = mount.mount_id;
@@ -254,29 +231,32 @@ fn covers_a_bpffs(place: &Directory, mount: &Mount, mounts: &MountInfo) -> Resul
     Ok(find(again.parent_id).is_some_and(Mount::is_bpffs))
 }
 
-/// Whether the bpffs is too old to be removed again, or was waited for long enough.
-fn is_settled(place: &Directory, first_seen: &mut Option<(u64, Instant)>) -> bool {
-    // Its root was created with it. Each time is updated by something else: by a listing, by a pin, by both
-    // and by chmod(2). If a clock was set, waiting is enough.
-    let stat = &place.stat;
+/// Waits until the bpffs is too old to be removed again. Returns false if it was removed.
+fn wait_until_settled(target: &Directory, path: &Path) -> Result<bool, Reason> {
+    // Its root was created with it. Different calls update the times: a listing, a pin, both, or chmod(2).
+    let stat = &target.stat;
     let oldest = stat.st_atime.min(stat.st_mtime).min(stat.st_ctime);
     let created = Duration::from_secs(u64::try_from(oldest).unwrap_or(0));
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    if now.is_ok_and(|now| now > created + 2 * SETTLED) {
-        return true;
+    if now.is_ok_and(|now| now > created + 2 * SETTLE_TIME) {
+        return Ok(true);
     }
-    let (dev, since) = first_seen.get_or_insert((stat.st_dev, Instant::now()));
-    if *dev != stat.st_dev {
-        (*dev, *since) = (stat.st_dev, Instant::now());
+    // If the clock was set, this waits too long, but never too short.
+    let deadline = Instant::now() + SETTLE_TIME;
+    while Instant::now() <= deadline {
+        sleep(PAUSE);
+        if !Directory::open(path)?.is_same_as(target)? {
+            return Ok(false);
+        }
     }
-    since.elapsed() > SETTLED
+    Ok(true)
 }
 
-/// The lock of callers that mount there. Anyone who may read the directory can hold it, so it is waited
-/// for until the deadline only.
-fn lock(place: &Directory, deadline: Instant) -> Option<FileLock> {
+/// Takes the lock of all callers that mount there. Any process that may read the directory can hold it, so
+/// this waits only until the deadline.
+fn lock(target: &Directory, deadline: Instant) -> Option<FileLock> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut directory = openat(&place.fd, c".", flags, Mode::empty()).ok()?;
+    let mut directory = openat(&target.fd, c".", flags, Mode::empty()).ok()?;
     loop {
         directory = match FileLock::try_take(directory, FlockOperation::LockExclusive).ok()? {
             Ok(lock) => return Some(lock),
@@ -289,8 +269,8 @@ fn lock(place: &Directory, deadline: Instant) -> Option<FileLock> {
 
 fn is_lost_race(reason: &Reason) -> bool {
     match reason.cause() {
-        Some(cause) => matches!(cause, Cause::LostRace),
-        // The mount on top, which was to be mounted on, was unmounted.
+        Some(cause) => matches!(cause, Cause::LostRace | Cause::NotListed { .. }),
+        // The mount under the new one was unmounted.
         None => reason.is(Errno::INVAL) || reason.is(Errno::NOENT),
     }
 }

@@ -1,5 +1,4 @@
-//! mount(2), for kernels without fsopen(2). It returns no descriptor, so the new mount is found by
-//! comparing the mounts before and after.
+//! mount(2), for kernels without fsopen(2). It returns no descriptor, so the new mount is found in mountinfo.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -18,65 +17,63 @@ use super::attach::DETACH_TRIES;
 use super::options::MountOptions;
 
 pub(super) fn mount(
-    place: &Directory,
+    target: &Directory,
     path: &Path,
     options: &MountOptions,
 ) -> Result<Directory, Reason> {
-    // Nothing is mounted that could not be checked, or unmounted again.
-    let mounts = MountInfo::own()?;
+    // Prepare everything that the checks and unmounting need before anything is mounted.
     let point = MountPoint {
-        mount_id: place.mount_id()?,
-        link: magic_link(place.fd.as_fd())?,
-        before: mounts.read()?.bpffs(),
-        mounts,
+        mount_id: target.mount_id()?,
+        link: magic_link(target.fd.as_fd())?,
+        mounts: MountInfo::own()?,
     };
-    let (source, data) = (options.source_string(), options.to_data());
+    // Every bpffs that is mounted there later is new.
+    if !point.stack()?.is_empty() {
+        return Err(Cause::LostRace.into());
+    }
+    let (source, data) = (options.source_or_default(), options.to_data());
     let flags = options.mount_flags();
-    rustix::mount::mount(&*source, &point.link, BPF, flags, &*data).map_err(|errno| {
+    rustix::mount::mount(source, &point.link, BPF, flags, &*data).map_err(|errno| {
         let cause = diagnose::mount(errno).or_else(|| diagnose::attach(errno));
         Reason::new(errno, cause)
     })?;
     point.check(path, options).inspect_err(|_| {
         // The first error is the one to report.
-        let _ = point.unmount_new();
+        let _ = point.unmount_all();
     })
 }
 
-/// A directory that mount(2) was called on.
+/// A directory with nothing mounted on it, which is the target of mount(2).
 struct MountPoint {
-    /// Of the mount that it is in.
+    /// The mount that the directory is in.
     mount_id: u64,
-    /// Its path in a genuine /proc, below all that is mounted over it.
+    /// Its path in a genuine /proc, which leads below any mount on it.
     link: PathBuf,
     mounts: MountInfo,
-    /// The bpffs mounts before the call.
-    before: Vec<Mount>,
 }
 
 impl MountPoint {
     fn check(&self, path: &Path, options: &MountOptions) -> Result<Directory, Reason> {
         let stack = self.stack()?;
-        let [new] = &stack[..] else {
-            return Err(Cause::LostRace.into());
+        let new = match &stack[..] {
+            [new] if new.is_bpffs() => new,
+            _ => return Err(Cause::LostRace.into()),
         };
-        if !self.is_new(new) {
-            return Err(Cause::LostRace.into());
-        }
-        options.verify_shown(new)?;
-        let top = match Directory::hold(path) {
-            Ok(top) if new.mount_id == top.mount_id()? && top.is_mount_root(Some(new)) => top,
+        options.verify_mountinfo(new)?;
+        let root = match Directory::hold(path) {
+            Ok(root) if new.mount_id == root.mount_id()? && root.is_mount_root(Some(new)) => root,
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(Reason::errno_only(errno)),
             _ if self.stack()?.len() > 1 => return Err(Cause::LostRace.into()),
             _ => return Err(Cause::PathBypassesMount.into()),
         };
-        options.verify_owner(top.fd.as_fd())?;
-        options.verify_flags(top.fd.as_fd())?;
-        Ok(top)
+        options.verify_owner(root.fd.as_fd())?;
+        options.verify_flags(root.fd.as_fd())?;
+        Ok(root)
     }
 
     /// The mounts on the directory, from the bottom to the top. Opens no descriptor.
     fn stack(&self) -> Result<Vec<Mount>, Reason> {
-        // The kernel's path for it, even if a directory on the way was renamed.
+        // The kernel returns the current path, even if a directory on the way was renamed.
         let path = readlink(&self.link, Vec::new()).map_err(Reason::errno_only)?;
         let path = OsString::from_vec(path.into_bytes());
         let here = self.mounts.read()?.mounted_at(path.as_ref());
@@ -92,15 +89,10 @@ impl MountPoint {
         Ok(stack)
     }
 
-    /// The whole mount is compared, because the kernel reuses ids.
-    fn is_new(&self, mount: &Mount) -> bool {
-        mount.is_bpffs() && !self.before.contains(mount)
-    }
-
-    /// Unmounts from the top until no new mount is there.
-    fn unmount_new(&self) -> Result<(), Reason> {
+    /// Unmounts from the top until no bpffs is left on the directory.
+    fn unmount_all(&self) -> Result<(), Reason> {
         for _ in 0..DETACH_TRIES {
-            if !self.stack()?.iter().any(|mount| self.is_new(mount)) {
+            if !self.stack()?.iter().any(Mount::is_bpffs) {
                 return Ok(());
             }
             match unmount(&self.link, UnmountFlags::DETACH) {

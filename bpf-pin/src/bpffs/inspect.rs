@@ -1,8 +1,7 @@
-//! What a path leads to, and what keeps it from leading to a bpffs.
+//! Describes the file system and the mounts at a path.
 
-use std::fmt;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::fmt::{self, Write};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
@@ -14,76 +13,79 @@ use crate::types::FileSystem;
 
 use super::instance::{Bpffs, error};
 
-/// What a path leads to, see [`Bpffs::inspect`].
+/// The kind of place that a path leads to, from [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Nothing.
+    /// The path does not exist.
     Missing {
         /// The path up to the first component that does not exist.
         missing: PathBuf,
     },
     /// The path, or a component of it, is not a directory.
     NotADirectory {
-        /// The path up to there.
+        /// The path up to that component.
         path: PathBuf,
     },
     /// A directory on another file system.
     Elsewhere {
-        /// Which file system.
+        /// The file system.
         found: FileSystem,
     },
     /// The root of a mounted bpffs.
     Mounted,
     /// A directory within a bpffs that is mounted further up.
     Within,
-    /// A bpffs that is attached nowhere: [`Detached`](crate::bpffs::Detached), or unmounted while in use.
+    /// A bpffs that is attached nowhere: it is [`Detached`](crate::bpffs::Detached), or was unmounted while in
+    /// use.
     Unattached,
 }
 
-/// What makes a bpffs read-only.
+/// The reason why a bpffs is read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOnly {
-    /// This mount. Others of the same bpffs may be writable.
+    /// The mount is read-only. Other mounts of the same bpffs may be writable.
     Mount,
-    /// The file system, and so all its mounts.
+    /// The file system is read-only, and so are all its mounts.
     FileSystem,
-    /// One of the two. Which one is unknown because the mount is not listed.
+    /// One of the two is read-only. Which one is unknown because the mount is not listed.
     Either,
 }
 
-/// What was found at a path: as data, and by Display as a sentence. From [`Bpffs::inspect`].
+/// A description of a path, from [`Bpffs::inspect`]. `Display` writes it as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
     /// The path as it was given.
     pub path: PathBuf,
-    /// What it leads to.
+    /// The kind of place that it leads to.
     pub verdict: Verdict,
-    /// The directory's `st_dev`, if it leads to one. For a bpffs it identifies the instance.
+    /// The `st_dev` of the directory, if there is one. For a bpffs it identifies the instance.
     pub dev: Option<u64>,
     /// The mount of the directory, if mountinfo lists it. For a bind mount, `root` is the directory that
-    /// was bound. Not listed are mounts that begin above this process's root, as after chroot(2), that
-    /// belong to another namespace, or that are attached nowhere.
+    /// was bound.
+    ///
+    /// Mountinfo does not list a mount that begins above this process's root, as after chroot(2), that
+    /// belongs to another namespace, or that is attached nowhere.
     pub mount: Option<Mount>,
-    /// What prevents pins, if it is on a bpffs.
+    /// The reason why nothing can be pinned there. Only set on a bpffs.
     pub read_only: Option<ReadOnly>,
     /// The mounts that this one covers, if the path leads to its root: the topmost first.
     pub covers: Vec<Mount>,
     /// The bpffs mounts at this path that other mounts shadow: those in `covers`, and those under a mount
     /// over a directory on the path.
     pub hidden: Vec<Mount>,
-    /// The bpffs that process 1 has at this path, if this thread's mount namespace is another and has none
-    /// there, and if this thread may read it.
+    /// The bpffs that process 1 has at this path. Only set if this thread is in another mount namespace
+    /// without a bpffs there, and may read the mounts of process 1.
     pub of_process_1: Option<Mount>,
 }
 
 impl Bpffs {
-    /// Describes what is at `path`, and changes nothing. Follows symbolic links.
+    /// Describes what is at `path`, without changing anything. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Operation::InspectBpffs`](crate::error::Operation::InspectBpffs) if that cannot be determined:
+    /// [`Operation::InspectBpffs`](crate::error::Operation::InspectBpffs) if this cannot be determined:
     /// - [`Blocked`](Cause::Blocked) if a directory on the path may not be searched (EACCES)
     /// - [`NoProc`](Cause::NoProc) without mountinfo
     /// - [`InvalidPath`](Cause::InvalidPath), [`TooLong`](Cause::TooLong) and the like
@@ -94,9 +96,9 @@ impl Bpffs {
     /// use bpf_pin::bpffs::Verdict;
     /// use bpf_pin::Bpffs;
     ///
-    /// let seen = Bpffs::inspect("/proc")?;
-    /// assert!(matches!(seen.verdict, Verdict::Elsewhere { .. }));
-    /// assert_eq!(seen.to_string(), "/proc is a directory on proc, not on a bpffs");
+    /// let found = Bpffs::inspect("/proc")?;
+    /// assert!(matches!(found.verdict, Verdict::Elsewhere { .. }));
+    /// assert_eq!(found.to_string(), "/proc is a directory on proc, not on a bpffs");
     /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection> {
@@ -107,7 +109,7 @@ impl Bpffs {
 
 fn inspect(path: &Path) -> Result<Inspection, Reason> {
     let mounts = MountInfo::own()?;
-    let mut seen = Inspection {
+    let mut found = Inspection {
         path: path.to_owned(),
         verdict: Verdict::Within,
         dev: None,
@@ -117,13 +119,15 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
         hidden: Vec::new(),
         of_process_1: None,
     };
-    let canonical = match Directory::open(&from_root(path)) {
-        Ok(place) => {
-            seen.look_at(&place, &mounts)?;
-            place.reachable_path(seen.mount.is_some())
+    let from_root = from_root(path);
+    let canonical = match Directory::open(&from_root) {
+        Ok(target) => {
+            found.describe(&target, &mounts)?;
+            let path = target.reachable_path(found.mount.is_some());
+            path.unwrap_or_else(|| from_root.into_owned())
         }
         Err(reason) => {
-            seen.verdict = match reason.cause() {
+            found.verdict = match reason.cause() {
                 Some(Cause::Missing { path }) => Verdict::Missing {
                     missing: path.clone(),
                 },
@@ -132,82 +136,55 @@ fn inspect(path: &Path) -> Result<Inspection, Reason> {
                 }
                 _ => return Err(reason),
             };
-            None
+            resolve_existing(&from_root)
         }
     };
-    let canonical = canonical.unwrap_or_else(|| match seen.dev {
-        Some(_) => from_root(path).into_owned(),
-        None => without_links(&from_root(path)),
-    });
-    let mount_id = seen.mount.as_ref().map(|mount| mount.mount_id);
-    let mut bpffs_there = mounts.read()?.mounted_at(&canonical);
-    bpffs_there.retain(|mount| mount.is_bpffs() && Some(mount.mount_id) != mount_id);
-    seen.hidden = bpffs_there;
-    if !seen.is_on_bpffs() && seen.hidden.is_empty() {
-        let there = MountTable::of_process_1().map(|table| table.mounted_at(&canonical));
-        let mut there = there.unwrap_or_default().into_iter();
-        seen.of_process_1 = there.rfind(Mount::is_bpffs);
+    let mount_id = found.mount.as_ref().map(|mount| mount.mount_id);
+    found.hidden = mounts.read()?.mounted_at(&canonical);
+    let is_hidden = |mount: &Mount| mount.is_bpffs() && Some(mount.mount_id) != mount_id;
+    found.hidden.retain(is_hidden);
+    if !found.is_on_bpffs() && found.hidden.is_empty() {
+        let table = MountTable::of_process_1().unwrap_or_default();
+        let mut there = table.mounted_at(&canonical).into_iter();
+        found.of_process_1 = there.rfind(Mount::is_bpffs);
     }
-    Ok(seen)
+    Ok(found)
 }
 
-/// The path that mountinfo would show if the missing components existed: the kernel's path of those that
-/// do, and the rest.
-fn without_links(path: &Path) -> PathBuf {
-    /// The most that the kernel follows.
-    const LINKS: usize = 40;
-
-    let mut path = path.to_owned();
-    for _ in 0..LINKS {
-        let mut above = path.ancestors().skip(1);
-        let Some((base, above)) = above.find_map(|above| Some((existing(above)?, above))) else {
-            break;
-        };
-        let mut rest = path.strip_prefix(above).unwrap_or(&path).components();
-        let first = rest.next().unwrap_or(Component::CurDir);
-        // A link here dangles, or it would have been followed.
-        match fs::read_link(base.join(first)) {
-            Ok(to) => path = base.join(to).join(rest),
-            Err(_) => return rest.fold(base.join(first), descend),
-        }
-    }
-    path
-}
-
-fn descend(mut path: PathBuf, component: Component<'_>) -> PathBuf {
-    match component {
-        Component::ParentDir => drop(path.pop()),
-        other => path.push(other),
-    }
-    path
-}
-
-fn existing(path: &Path) -> Option<PathBuf> {
-    Directory::open(path).ok()?.path()
+/// The path that mountinfo would show if the missing components existed: the kernel's path of the part that
+/// exists, and the rest.
+fn resolve_existing(path: &Path) -> PathBuf {
+    let resolve = |above: &Path| {
+        let existing = Directory::hold(above).ok()?.path()?;
+        let missing = path.strip_prefix(above).ok()?;
+        Some(existing.join(missing).components().collect())
+    };
+    let resolved = path.ancestors().find_map(resolve);
+    resolved.unwrap_or_else(|| path.to_owned())
 }
 
 impl Inspection {
-    fn look_at(&mut self, place: &Directory, mounts: &MountInfo) -> Result<(), Reason> {
-        let mount = place.mount(mounts)?;
-        let is_root = place.is_mount_root(mount.as_ref());
-        self.verdict = match (place.fs.is_bpffs(), is_root) {
-            (false, _) => Verdict::Elsewhere { found: place.fs },
-            (true, _) if mount.is_none() && place.is_detached() => Verdict::Unattached,
+    fn describe(&mut self, target: &Directory, mounts: &MountInfo) -> Result<(), Reason> {
+        let mount = target.mount(mounts)?;
+        let is_root = target.is_mount_root(mount.as_ref());
+        self.verdict = match (target.fs.is_bpffs(), is_root) {
+            (false, _) => Verdict::Elsewhere { found: target.fs },
+            (true, _) if mount.is_none() && target.is_detached() => Verdict::Unattached,
             (true, true) => Verdict::Mounted,
             (true, false) => Verdict::Within,
         };
         if let (true, Some(mount)) = (is_root, &mount) {
             self.covers = covered_by(mount, mounts)?;
         }
-        if place.fs.is_bpffs() {
-            self.read_only = read_only(place, mount.as_ref())?;
+        if target.fs.is_bpffs() {
+            self.read_only = read_only(target, mount.as_ref())?;
         }
-        self.dev = Some(place.stat.st_dev);
+        self.dev = Some(target.stat.st_dev);
         self.mount = mount;
         Ok(())
     }
 
-    /// Whether the path is on a bpffs.
+    /// Returns true if the path is on a bpffs.
     pub fn is_on_bpffs(&self) -> bool {
         matches!(
             self.verdict,
@@ -215,26 +192,26 @@ impl Inspection {
         )
     }
 
-    /// How many mounts are on top of `mount`, one of those in `hidden`, if they are at the same path.
+    /// The number of mounts on top of `mount`, if it is in `covers`.
     fn depth(&self, mount: &Mount) -> Option<usize> {
-        let is_it = |covered: &Mount| covered.mount_id == mount.mount_id;
-        self.covers.iter().position(is_it).map(|at| at + 1)
+        let is_same = |covered: &Mount| covered.mount_id == mount.mount_id;
+        self.covers.iter().position(is_same).map(|index| index + 1)
     }
 }
 
-fn read_only(place: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly>, Reason> {
+fn read_only(target: &Directory, mount: Option<&Mount>) -> Result<Option<ReadOnly>, Reason> {
     Ok(match mount {
         Some(mount) if mount.super_option("ro").is_some() => Some(ReadOnly::FileSystem),
         Some(mount) => mount.option("ro").map(|_| ReadOnly::Mount),
         None => {
-            let flags = fstatvfs(&place.fd).map_err(Reason::errno_only)?.f_flag;
+            let flags = fstatvfs(&target.fd).map_err(Reason::errno_only)?.f_flag;
             let is_set = flags.contains(StatVfsMountFlags::RDONLY);
             is_set.then_some(ReadOnly::Either)
         }
     })
 }
 
-/// The stack of mounts at one path, each mounted on the root of the next.
+/// The mounts under `top` at the same path, from the top to the bottom.
 fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
     let mut here = mounts.read()?.mounted_at(&top.mount_point);
     here.retain(|mount| mount.mount_id != top.mount_id);
@@ -250,21 +227,15 @@ fn covered_by(top: &Mount, mounts: &MountInfo) -> Result<Vec<Mount>, Reason> {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Escaped(Words(self)).fmt(f)
-    }
-}
-
-/// The sentence, with unescaped paths.
-struct Words<'i>(&'i Inspection);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.write(f)
+        let mut sentence = String::new();
+        self.write(&mut sentence)?;
+        Escaped(sentence).fmt(f)
     }
 }
 
 impl Inspection {
-    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes the sentence, with unescaped paths.
+    fn write(&self, f: &mut impl Write) -> fmt::Result {
         let path = self.path.display();
         match (&self.verdict, &self.mount) {
             (Verdict::Missing { missing }, _) => write!(f, "{} does not exist", missing.display())?,
@@ -273,7 +244,7 @@ impl Inspection {
             }
             (Verdict::Elsewhere { found }, mount) => {
                 write!(f, "{path} is a directory on {found}")?;
-                // A mount that shadows another is identified by its id.
+                // The id says which mount shadows the other.
                 if let (Some(mount), false) = (mount, self.hidden.is_empty()) {
                     write!(f, " (mount {})", mount.mount_id)?;
                 }
@@ -286,11 +257,11 @@ impl Inspection {
                 details(f, mount)?;
             }
             (Verdict::Mounted, None) => {
-                write!(f, "{path} is a bpffs ")?;
+                write!(f, "{path} is ")?;
                 self.unlisted(f)?;
             }
             (Verdict::Within, None) => {
-                write!(f, "{path} is a directory in a bpffs ")?;
+                write!(f, "{path} is a directory in ")?;
                 self.unlisted(f)?;
             }
             (Verdict::Unattached, _) => {
@@ -319,7 +290,7 @@ impl Inspection {
         if self.of_process_1.is_some() {
             return f.write_str("; in the mount namespace of process 1 a bpffs is mounted there");
         }
-        // A bpffs is usually mounted there.
+        // Where a bpffs is usually mounted.
         if matches!(self.verdict, Verdict::Elsewhere { .. })
             && self.hidden.is_empty()
             && self.path.ends_with("sys/fs/bpf")
@@ -329,12 +300,12 @@ impl Inspection {
         Ok(())
     }
 
-    fn mounted(&self, f: &mut fmt::Formatter<'_>, mount: &Mount) -> fmt::Result {
+    fn mounted(&self, f: &mut impl Write, mount: &Mount) -> fmt::Result {
         write!(f, "{} is ", self.path.display())?;
-        match mount.root.as_os_str() == "/" {
-            true => f.write_str("a bpffs "),
-            false => write!(f, "a bind mount of {} of a bpffs ", mount.root.display()),
-        }?;
+        if mount.root.as_os_str() != "/" {
+            write!(f, "a bind mount of {} of ", mount.root.display())?;
+        }
+        f.write_str("a bpffs ")?;
         details(f, mount)?;
         let others = self.covers.iter().filter(|mount| !mount.is_bpffs());
         for other in others {
@@ -344,16 +315,16 @@ impl Inspection {
         Ok(())
     }
 
-    fn unlisted(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn unlisted(&self, f: &mut impl Write) -> fmt::Result {
         let dev = Device(self.dev.unwrap_or(0));
         write!(
             f,
-            "(device {dev}) through a mount that is not in this thread's mountinfo"
+            "a bpffs (device {dev}) through a mount that is not in this thread's mountinfo"
         )
     }
 }
 
-fn details(f: &mut fmt::Formatter<'_>, mount: &Mount) -> fmt::Result {
+fn details(f: &mut impl Write, mount: &Mount) -> fmt::Result {
     write!(
         f,
         "(mount {}, device {}, ",

@@ -1,4 +1,4 @@
-//! A bpffs that is mounted.
+//! A mounted bpffs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,15 @@ use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
 
 use crate::diagnose;
 use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
-use crate::procfs::{Directory, Mount, MountInfo, MountTable, mount_id, mount_of};
+use crate::procfs::{Directory, Mount, MountInfo, MountTable, mount_id};
 use crate::token::Delegation;
+
+use super::directory::listed_mount;
 
 /// Where bpffs is usually mounted.
 const SYSTEM_PATH: &str = "/sys/fs/bpf";
 
-/// A mounted bpffs: an `O_PATH` descriptor of one of its directories, and the path of that.
+/// A mounted bpffs: an `O_PATH` descriptor of one of its directories, and the directory's path.
 ///
 /// The descriptor keeps the instance alive and reachable even if something is mounted over the path later,
 /// which [`still_here`](Self::still_here) detects. It also keeps the mount busy: others cannot unmount it
@@ -38,11 +40,12 @@ pub struct Bpffs {
 }
 
 impl Bpffs {
-    /// The bpffs that the directory `path` is on. Follows symbolic links.
+    /// Opens the bpffs that the directory `path` is on. Follows symbolic links.
     ///
     /// # Errors
     ///
-    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs); [`inspect`](Self::inspect) returns more details:
+    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs). [`inspect`](Self::inspect) returns more
+    /// details:
     /// - [`NotBpffs`](Cause::NotBpffs) with the file system that is there, and a bpffs that it shadows
     /// - [`Missing`](Cause::Missing), [`InvalidPath`](Cause::InvalidPath) (ENOENT)
     /// - [`NotADirectory`](Cause::NotADirectory) (ENOTDIR)
@@ -53,12 +56,12 @@ impl Bpffs {
     pub fn at(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         match Self::find(path) {
-            Ok(place) => Ok(Self::known(place.fd, path, place.stat.st_dev)),
+            Ok(root) => Ok(Self::known(root.fd, path, root.stat.st_dev)),
             Err(reason) => Err(error(Operation::FindBpffs, path, reason)),
         }
     }
 
-    /// The bpffs at /sys/fs/bpf.
+    /// Opens the bpffs at /sys/fs/bpf, where it is usually mounted.
     ///
     /// # Errors
     ///
@@ -76,12 +79,13 @@ impl Bpffs {
         Self { fd, path, dev }
     }
 
-    /// The path as it was given. If this library mounted it: the path from the root, if there is one.
+    /// Returns the path as it was given. If this library mounted the bpffs: the path from the root, if there
+    /// is one.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The `st_dev` of all its files, unique among the file systems that exist.
+    /// Returns the `st_dev` of all its files, unique among the file systems that exist.
     pub fn dev(&self) -> u64 {
         self.dev
     }
@@ -90,44 +94,38 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs): [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a
-    /// mount over it; [`NotBpffs`](Cause::NotBpffs) if it leads to another file system;
-    /// [`Missing`](Cause::Missing) (ENOENT) and the like if it leads nowhere.
+    /// [`Operation::FindBpffs`](crate::error::Operation::FindBpffs):
+    /// - [`AnotherInstance`](Cause::AnotherInstance) if it leads to another bpffs, as after a mount over it
+    /// - [`NotBpffs`](Cause::NotBpffs) if it leads to another file system
+    /// - [`Missing`](Cause::Missing) (ENOENT) and the other causes of [`at`](Self::at) if it leads nowhere
     pub fn still_here(&self) -> Result<()> {
-        match self.look_again() {
-            Ok(_) => Ok(()),
-            Err(reason) => Err(error(Operation::FindBpffs, &self.path, reason)),
-        }
+        let reopened = self.reopen().map(drop);
+        reopened.map_err(|reason| error(Operation::FindBpffs, &self.path, reason))
     }
 
-    fn look_again(&self) -> Result<Directory, Reason> {
+    fn reopen(&self) -> Result<Directory, Reason> {
         let now = Self::find(&self.path)?;
         let (expected, found) = (self.dev, now.stat.st_dev);
-        match expected == found {
-            true => Ok(now),
-            false => Err(Cause::AnotherInstance { expected, found }.into()),
+        if expected != found {
+            return Err(Cause::AnotherInstance { expected, found }.into());
         }
+        Ok(now)
     }
 
-    /// The mount that it was found through: `statmount(2)`, Linux 6.13, or its line in mountinfo.
+    /// Returns the mount that it was opened through: `statmount(2)`, Linux 6.13, or a line of mountinfo.
     ///
     /// # Errors
     ///
-    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts): [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached
-    /// nowhere, in another mount namespace, or above this process's root. [`NoProc`](Cause::NoProc).
+    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts):
+    /// - [`NotListed`](Cause::NotListed) if mountinfo does not list it: it is attached nowhere, in another
+    ///   mount namespace, or above this process's root
+    /// - [`NoProc`](Cause::NoProc)
     pub fn mount(&self) -> Result<Mount> {
-        let fd = self.fd.as_fd();
-        let find = || match mount_of(fd, &MountInfo::own()?)? {
-            Some(mount) => Ok(mount),
-            None => {
-                let mount_id = mount_id(fd)?;
-                Err(Cause::NotListed { mount_id }.into())
-            }
-        };
+        let find = || listed_mount(self.fd.as_fd(), &MountInfo::own()?);
         find().map_err(|reason: Reason| error(Operation::ReadMounts, &self.path, reason))
     }
 
-    /// What it delegates, usually nothing: from its mount options. Linux 6.9; before, always nothing.
+    /// Returns the delegation from its mount options, usually nothing. Linux 6.9; before, always nothing.
     ///
     /// # Errors
     ///
@@ -136,11 +134,14 @@ impl Bpffs {
         Ok(Delegation::of(&self.mount()?))
     }
 
-    /// The bpffs mounts of this thread's mount namespace, including those under other mounts.
+    /// Returns the bpffs mounts of this thread's mount namespace, including those under other mounts.
     ///
-    /// Reads `/proc/thread-self/mountinfo`, which lacks what is mounted outside of this process's root. The
-    /// list is that of one moment. If mounts come and go faster than it can be read, it is read up to eight
-    /// times, and then holds at least those that existed all the time.
+    /// Reads `/proc/thread-self/mountinfo`, which lacks mounts outside of this process's root.
+    ///
+    /// # Races
+    ///
+    /// The list is a snapshot of one moment. If mounts come and go faster than it can be read, it is read up
+    /// to eight times. It then holds at least the mounts that existed during the whole reading.
     ///
     /// # Errors
     ///
@@ -165,24 +166,29 @@ impl Bpffs {
         table.map_err(|reason| error(Operation::ReadMounts, Path::new(""), reason))
     }
 
-    /// `umount2(2)` of the path, if it leads to the mount that this was found through. Linux 5.2.
+    /// `umount2(2)`: unmounts the path, if it leads to the mount that this was opened through. Linux 5.2.
     ///
-    /// With the last mount all pins are lost. The kernel cannot check and unmount in one step: what others
-    /// mount over the path in between is unmounted instead.
+    /// With the last mount all pins are lost.
+    ///
+    /// # Races
+    ///
+    /// The kernel cannot check and unmount in one step. If another process mounts something over the path in
+    /// between, that mount is unmounted instead.
     ///
     /// # Errors
     ///
-    /// [`Operation::UnmountBpffs`](crate::error::Operation::UnmountBpffs), with the bpffs, still mounted:
+    /// [`Operation::UnmountBpffs`](crate::error::Operation::UnmountBpffs). The error returns the bpffs, which
+    /// is still mounted:
     /// - [`InUse`](Cause::InUse) (EBUSY)
     /// - [`AnotherInstance`](Cause::AnotherInstance), [`NotBpffs`](Cause::NotBpffs) or
-    ///   [`Missing`](Cause::Missing) if the path leads elsewhere by now
+    ///   [`Missing`](Cause::Missing) if the path now leads elsewhere
     /// - [`AnotherMount`](Cause::AnotherMount) if it leads to another mount of the same instance, as after a
     ///   bind mount over it
     /// - [`NotTheRoot`](Cause::NotTheRoot) if it is a directory within the bpffs
     /// - [`MissingCapability`](Cause::MissingCapability) (EPERM)
     /// - [`NoProc`](Cause::NoProc)
-    /// - [`Unsupported`](Cause::Unsupported) if the kernel lacks open_tree(2), which keeps the instance for
-    ///   the case of a failure (ENOSYS); the errno alone if a seccomp filter may have answered
+    /// - [`Unsupported`](Cause::Unsupported) if the kernel lacks open_tree(2) (ENOSYS), which preserves the
+    ///   instance in case of a failure. If a seccomp filter may have answered: the errno alone
     /// - EINVAL if the path is a symbolic link, if the mount is unbindable, or if it came with a mount
     ///   namespace of less privilege
     #[cfg(feature = "mount")]
@@ -199,11 +205,11 @@ impl Bpffs {
         let Err(errno) = unmount(&path, UnmountFlags::NOFOLLOW) else {
             return Ok(());
         };
-        // Keep what the path leads to, or else the copy.
-        let same = |place: &Directory| place.mount_id().is_ok_and(|id| id == mount.mount_id);
-        let again = Directory::open(&path).ok().filter(same);
+        // If the path leads elsewhere now, the copy keeps the instance.
+        let same = |now: &Directory| now.mount_id().is_ok_and(|id| id == mount.mount_id);
+        let reopened = Directory::open(&path).ok().filter(same);
         let this = Self {
-            fd: again.map_or(copy, |place| place.fd),
+            fd: reopened.map_or(copy, |now| now.fd),
             dev,
             path,
         };
@@ -212,15 +218,16 @@ impl Bpffs {
         Err(Failed::new(this, error))
     }
 
-    /// A copy of the mount, which keeps the instance alive without keeping the mount busy, and the mount.
+    /// Returns a copy of the mount, and the mount. The copy keeps the instance alive without keeping the mount
+    /// busy.
     #[cfg(feature = "mount")]
     fn prepare_unmount(&self) -> Result<(OwnedFd, Mount), Reason> {
-        let now = self.look_again()?;
+        let now = self.reopen()?;
         let (expected, found) = (mount_id(self.fd.as_fd())?, now.mount_id()?);
         if expected != found {
             return Err(Cause::AnotherMount { expected, found }.into());
         }
-        let mount = now.listed_mount(&MountInfo::own()?)?;
+        let mount = listed_mount(now.fd.as_fd(), &MountInfo::own()?)?;
         if !now.is_mount_root(Some(&mount)) {
             let cause = Cause::NotTheRoot {
                 path: Some(self.path.clone()),
@@ -242,7 +249,7 @@ impl Bpffs {
     }
 }
 
-/// Of what keeps a mount busy, only mounts in it are found.
+/// A mount can be busy for many reasons. This only finds mounts in it.
 #[cold]
 #[cfg(feature = "mount")]
 fn explain_unmount(errno: Errno, mount: &Mount) -> Option<Cause> {

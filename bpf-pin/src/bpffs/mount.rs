@@ -9,12 +9,13 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, fsconfig_create, fsmount, fsopen}
 
 use crate::diagnose;
 use crate::error::{Failed, Operation, Reason, Result};
+use crate::process::is_filtered;
 use crate::procfs::{BPF, Directory, from_root};
 
 use super::attach::attach;
 use super::fallback;
 use super::instance::{Bpffs, error};
-use super::options::{MountOptions, hide_filtered, needs_mount};
+use super::options::{MountOptions, lacks_nosymfollow, needs_mount};
 
 impl MountOptions {
     /// Mounts a new bpffs at `path`, over whatever is there. [`Bpffs::ensure`] mounts one only if none is
@@ -22,11 +23,16 @@ impl MountOptions {
     ///
     /// Creates the bpffs with fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2), reads its options back,
     /// and only then attaches it with move_mount(2). A source and a delegation are read back in mountinfo
-    /// after that. If one of these calls is missing (ENOSYS, also from a seccomp filter), or does not know
+    /// after that.
+    ///
+    /// # Older kernels
+    ///
+    /// If one of these calls is missing (ENOSYS, also from a seccomp filter), or does not know
     /// [`nosymfollow`](Self::nosymfollow) (EINVAL), mount(2) is used and all options are read back
-    /// afterwards. mount(2) returns no descriptor, so the new mount is found in mountinfo: the only new
-    /// bpffs on this directory. If others mount there at the same moment, all new mounts are removed and
-    /// the error is [`LostRace`](crate::error::Cause::LostRace).
+    /// afterwards. mount(2) returns no descriptor, so the new mount is found in mountinfo: the only bpffs
+    /// that was mounted on the directory during the call. If others mount there at the same moment, all
+    /// bpffs that were mounted on it are removed and the error is
+    /// [`LostRace`](crate::error::Cause::LostRace).
     ///
     /// # Errors
     ///
@@ -64,20 +70,20 @@ impl MountOptions {
         self.mount_on(&Directory::open(path)?, path, None)
     }
 
-    /// See [`attach`].
+    /// Mounts a new bpffs on `target`. For `path` and `parent` see [`attach`].
     pub(super) fn mount_on(
         &self,
-        place: &Directory,
+        target: &Directory,
         path: &Path,
         parent: Option<u64>,
     ) -> Result<Bpffs, Reason> {
-        let attached = self.make().and_then(|fd| {
-            let dev = attach(fd.as_fd(), place, path, self, parent)?;
+        let attached = self.create_mount().and_then(|fd| {
+            let dev = attach(fd.as_fd(), target, path, self, parent)?;
             Ok(Bpffs::known(fd, path, dev))
         });
         match attached {
             Err(reason) if needs_mount(&reason) => {
-                let new = fallback::mount(place, path, self)?;
+                let new = fallback::mount(target, path, self)?;
                 Ok(Bpffs::known(new.fd, path, new.stat.st_dev))
             }
             attached => attached,
@@ -89,7 +95,7 @@ impl MountOptions {
     ///
     /// Objects can be pinned in it, by paths that begin with [`Detached::path`].
     ///
-    /// Mode, owner and flags are read back. A delegation is shown only once the mount is attached. Until
+    /// Mode, owner and flags are read back. A delegation is visible only once the mount is attached. Until
     /// then the proof is that the kernel rejects a bad value of the same option: it ignores options that it
     /// does not know.
     ///
@@ -106,7 +112,7 @@ impl MountOptions {
     /// use bpf_pin::bpffs::MountOptions;
     /// use bpf_pin::{MapSpec, MapType};
     ///
-    /// // Others see it when it is complete.
+    /// // Other processes see the bpffs only when it is complete.
     /// let bpffs = MountOptions::new().detached()?;
     /// MapSpec::new(MapType::HASH, 4, 8, 1024).create()?.pin(bpffs.path().join("flows"))?;
     /// bpffs.attach("/run/app/bpffs")?;
@@ -114,34 +120,33 @@ impl MountOptions {
     /// ```
     pub fn detached(&self) -> Result<Detached> {
         let checked = self.check().map_err(Reason::from);
-        match checked.and_then(|()| self.make()) {
+        match checked.and_then(|()| self.create_mount()) {
             Ok(fd) => Ok(Detached::new(fd, self.clone())),
-            Err(reason) => Err(error(
-                Operation::CreateBpffs,
-                Path::new(""),
-                hide_filtered(reason),
-            )),
+            Err(mut reason) => {
+                // A seccomp filter may have answered instead of the kernel.
+                if lacks_nosymfollow(&reason) && is_filtered() {
+                    reason = Reason::errno_only(Errno::INVAL);
+                }
+                Err(error(Operation::CreateBpffs, Path::new(""), reason))
+            }
         }
     }
 
-    fn make(&self) -> Result<OwnedFd, Reason> {
+    fn create_mount(&self) -> Result<OwnedFd, Reason> {
         let context = open_context()?;
         self.configure(context.as_fd())?;
         create(context.as_fd())?;
-        let mount = self.take_mount(context.as_fd())?;
+        let mount = self
+            .take_mount(context.as_fd())
+            .map_err(|reason| self.explain_fsmount(reason))?;
         self.verify_owner(mount.as_fd())?;
         Ok(mount)
     }
 
-    /// The mount of the bpffs that was created from a context, with its flags checked.
+    /// Returns the mount of the bpffs that was created from a context, and checks its flags.
     pub(super) fn take_mount(&self, context: BorrowedFd<'_>) -> Result<OwnedFd, Reason> {
-        let fsmount = |attributes| fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes);
-        let mount = fsmount(self.flags()).map_err(|errno| {
-            let cause = self
-                .refused_attribute(errno, fsmount)
-                .or_else(|| diagnose::mount_namespace(errno));
-            Reason::new(errno, cause)
-        })?;
+        let mount = fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, self.flags())
+            .map_err(|errno| Reason::new(errno, diagnose::mount_namespace(errno)))?;
         self.verify_flags(mount.as_fd())?;
         Ok(mount)
     }
@@ -161,7 +166,18 @@ pub(super) fn create(context: BorrowedFd<'_>) -> Result<(), Reason> {
     fsconfig_create(context).map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// A bpffs that is not attached anywhere, see [`MountOptions::detached`]. Dropping it frees it.
+/// A bpffs that is not attached anywhere, from [`MountOptions::detached`]. Dropping it frees it.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::bpffs::MountOptions;
+///
+/// let detached = MountOptions::new().mode(0o750).detached()?;
+/// let bpffs = detached.attach("/run/app/bpffs")?;
+/// println!("attached at {}", bpffs.path().display());
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 pub struct Detached {
     fd: OwnedFd,
     options: Box<MountOptions>,
@@ -173,20 +189,21 @@ impl Detached {
         Self { fd, options }
     }
 
-    /// `move_mount(2)`: attaches it at `path`, over whatever is there. Linux 5.2.
+    /// `move_mount(2)`: attaches the bpffs at `path`, over whatever is there. Linux 5.2.
     ///
     /// The path must be in this thread's mount namespace. Pins made before are kept.
     ///
     /// # Errors
     ///
-    /// [`Operation::AttachBpffs`](crate::error::Operation::AttachBpffs) as [`MountOptions::mount`], with the bpffs, detached. It can be
-    /// attached elsewhere, except if it was attached and detached again: because mountinfo showed another
-    /// source or delegation, or for [`PathBypassesMount`](crate::error::Cause::PathBypassesMount).
+    /// [`Operation::AttachBpffs`](crate::error::Operation::AttachBpffs) with the causes of
+    /// [`MountOptions::mount`]. The error returns the detached bpffs. It can be attached elsewhere, except
+    /// if this call attached it and detached it again: because mountinfo showed another source or
+    /// delegation, or for [`PathBypassesMount`](crate::error::Cause::PathBypassesMount).
     pub fn attach(self, path: impl AsRef<Path>) -> Result<Bpffs, Failed<Self>> {
         let path = path.as_ref();
         let from_root = from_root(path);
         let attached = Directory::open(&from_root)
-            .and_then(|place| attach(self.fd.as_fd(), &place, &from_root, &self.options, None));
+            .and_then(|target| attach(self.fd.as_fd(), &target, &from_root, &self.options, None));
         match attached {
             Ok(dev) => Ok(Bpffs::known(self.fd, &from_root, dev)),
             Err(reason) => {
@@ -196,7 +213,7 @@ impl Detached {
         }
     }
 
-    /// The path of its root for this process, until this is dropped: /proc/self/fd/N.
+    /// Returns a path of the root, /proc/self/fd/N. It is valid for this process until this is dropped.
     pub fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd()).into()
     }

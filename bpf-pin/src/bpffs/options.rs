@@ -1,13 +1,14 @@
 //! The options of a bpffs: setting them, and checking that they took effect.
 
-use std::ffi::{CStr, CString, OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use bpf_pin_sys::Version;
 use rustix::fs::{fstat, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags, fsconfig_set_string};
+use rustix::path::Arg;
 
 use crate::diagnose;
 use crate::error::{Cause, Reason};
@@ -17,11 +18,13 @@ use crate::token::{Allowed, Delegation, SINCE_DELEGATION};
 use crate::types::ST_NOSYMFOLLOW;
 use crate::types::{AttachType, Command, MapType, ProgType};
 
-/// The options of a new bpffs. By default its root has mode 0700 and the owner and group of the thread
-/// that mounts it. (The kernel's own default is 1777.)
+/// The options of a new bpffs.
 ///
-/// The kernel ignores unknown options without an error, so each is read back after mounting: an option
-/// without effect is an error, and nothing stays mounted.
+/// By default the root has mode 0700, and the owner and group of the thread that mounts it. (The kernel's
+/// own default mode is 1777.)
+///
+/// The kernel ignores unknown options without an error, so each option is read back after mounting. If one
+/// had no effect, the call fails and nothing stays mounted.
 ///
 /// # Examples
 ///
@@ -56,15 +59,15 @@ const SINCE_MODE: Version = Version::new(4, 10);
 /// Ignored from 5.2 on, when bpffs began to support fsopen(2).
 const SINCE_SOURCE: Version = Version::new(5, 17);
 const SINCE_OWNER: Version = Version::new(6, 8);
-/// For mount(2). For fsmount(2) it is [`NOSYMFOLLOW_OF_FSMOUNT`].
+/// For mount(2). fsmount(2) knows the flag from [`FSMOUNT_LACKS_NOSYMFOLLOW`] on.
 const SINCE_NOSYMFOLLOW: Version = Version::new(5, 10);
-const NOSYMFOLLOW_OF_FSMOUNT: Cause = Cause::Unsupported {
+const FSMOUNT_LACKS_NOSYMFOLLOW: Cause = Cause::Unsupported {
     what: "MOUNT_ATTR_NOSYMFOLLOW",
     since: Version::new(5, 14),
 };
 
-/// The flags of a mount: `MOUNT_ATTR_*`, `MS_*`, `ST_*` and the name. mount(2) sets "ro" of the file system
-/// too, which has no other mount yet.
+/// The flags of a mount: `MOUNT_ATTR_*`, `MS_*`, `ST_*` and the name. For "ro", mount(2) also makes the file
+/// system read-only, which makes no difference: it has only this mount.
 const FLAGS: [(u32, MountFlags, u64, &str); 5] = [
     (0x1, MountFlags::RDONLY, 0x1, "ro"),
     (0x2, MountFlags::NOSUID, 0x2, "nosuid"),
@@ -79,66 +82,67 @@ const FLAGS: [(u32, MountFlags, u64, &str); 5] = [
 ];
 const NOSYMFOLLOW: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW;
 
-/// The longest string that fsconfig(2) takes, with its NUL.
-const VALUE_MAX: usize = 256;
+/// The longest string that fsconfig(2) accepts, with its NUL.
+const MAX_VALUE_SIZE: usize = 256;
 
 impl MountOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// `mode`: the permissions of the root, up to 0o7777. The sticky bit is always set. Linux 4.10.
+    /// `mode`: sets the permissions of the root, up to 0o7777. The sticky bit is always set. Linux 4.10.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// `uid`: the owner of the root. Linux 6.8.
+    /// `uid`: sets the owner of the root. Linux 6.8.
     pub fn uid(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
         self
     }
 
-    /// `gid`: the group of the root. Linux 6.8.
+    /// `gid`: sets the group of the root. Linux 6.8.
     pub fn gid(mut self, gid: u32) -> Self {
         self.gid = Some(gid);
         self
     }
 
-    /// The source, which mountinfo and mount(8) show: up to 255 bytes. Linux 5.17, and before 5.2. By
-    /// default it is "bpf", or "none" if the kernel ignores it.
+    /// Sets the source, which mountinfo and mount(8) show: up to 255 bytes. Linux 5.17, and before 5.2.
+    ///
+    /// By default it is "bpf", or "none" if the kernel ignores it.
     pub fn source(mut self, source: impl AsRef<OsStr>) -> Self {
         self.source = Some(source.as_ref().to_owned());
         self
     }
 
-    /// `nosuid`, of the mount.
+    /// `nosuid`, a flag of the mount: the kernel ignores set-user-ID bits in it.
     pub fn nosuid(self, nosuid: bool) -> Self {
         self.flag(MountAttrFlags::MOUNT_ATTR_NOSUID, nosuid)
     }
 
-    /// `nodev`, of the mount.
+    /// `nodev`, a flag of the mount: the kernel opens no device files in it.
     pub fn nodev(self, nodev: bool) -> Self {
         self.flag(MountAttrFlags::MOUNT_ATTR_NODEV, nodev)
     }
 
-    /// `noexec`, of the mount.
+    /// `noexec`, a flag of the mount: the kernel executes no files in it.
     pub fn noexec(self, noexec: bool) -> Self {
         self.flag(MountAttrFlags::MOUNT_ATTR_NOEXEC, noexec)
     }
 
-    /// `nosymfollow`, of the mount: the kernel follows no symbolic link in it. Linux 5.10, and for a
+    /// `nosymfollow`, a flag of the mount: the kernel follows no symbolic link in it. Linux 5.10, and for a
     /// [detached](Self::detached) bpffs 5.14.
     ///
-    /// Nobody who may write to a directory can then redirect others from it, and a
-    /// [`PinDir`](crate::PinDir) opens a pin with one syscall less. It affects trusted links too: tc makes
-    /// some on the bpffs that it uses.
+    /// A process that may write to a directory then cannot redirect others with a link, and a
+    /// [`PinDir`](crate::PinDir) opens a pin with one syscall less. The flag affects trusted links too: tc
+    /// makes some on the bpffs that it uses.
     pub fn nosymfollow(self, nosymfollow: bool) -> Self {
         self.flag(NOSYMFOLLOW, nosymfollow)
     }
 
-    /// `ro`, of the mount: nothing can be pinned through it.
+    /// `ro`, a flag of the mount: nothing can be pinned through it.
     pub fn read_only(self, read_only: bool) -> Self {
         self.flag(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only)
     }
@@ -150,39 +154,40 @@ impl MountOptions {
         self
     }
 
-    /// `delegate_cmds`: the commands that a token of this bpffs allows. Linux 6.9.
+    /// `delegate_cmds`: sets the commands that a token of this bpffs allows. Linux 6.9.
     pub fn delegate_cmds(mut self, cmds: impl Into<Allowed<Command>>) -> Self {
         self.delegation.cmds = cmds.into();
         self
     }
 
-    /// `delegate_maps`: the types of maps that may be created with a token of it. Linux 6.9.
+    /// `delegate_maps`: sets the types of maps that may be created with a token of it. Linux 6.9.
     pub fn delegate_maps(mut self, maps: impl Into<Allowed<MapType>>) -> Self {
         self.delegation.maps = maps.into();
         self
     }
 
-    /// `delegate_progs`: the types of programs that may be loaded with a token of it. Linux 6.9.
+    /// `delegate_progs`: sets the types of programs that may be loaded with a token of it. Linux 6.9.
     pub fn delegate_progs(mut self, progs: impl Into<Allowed<ProgType>>) -> Self {
         self.delegation.progs = progs.into();
         self
     }
 
-    /// `delegate_attachs`: the attach types that programs may be loaded for with a token of it. Linux 6.9.
+    /// `delegate_attachs`: sets the attach types that programs may be loaded for with a token of it. Linux
+    /// 6.9.
     pub fn delegate_attachs(mut self, attachs: impl Into<Allowed<AttachType>>) -> Self {
         self.delegation.attachs = attachs.into();
         self
     }
 
-    /// Makes [`Bpffs::ensure`](crate::Bpffs::ensure) fail, instead of mounting a second bpffs, if process 1
-    /// has a bpffs at the path that this thread does not see. See
+    /// Makes [`Bpffs::ensure`](crate::Bpffs::ensure) fail if process 1 has a bpffs at the path that this
+    /// thread does not see. By default it mounts a second bpffs there. See
     /// [`MountOutcome::in_process_1`](crate::bpffs::MountOutcome::in_process_1).
     pub fn refuse_second_bpffs(mut self, refuse: bool) -> Self {
         self.refuses_second = refuse;
         self
     }
 
-    /// Checks what can be checked without a syscall.
+    /// Checks the values that can be checked without a syscall.
     pub(crate) fn check(&self) -> Result<(), Cause> {
         let invalid = |option, problem: String| Err(Cause::invalid(option, problem));
         if let Some(mode @ 0o10000..) = self.mode {
@@ -197,17 +202,19 @@ impl MountOptions {
                 );
             }
         }
-        let problem = match self.source_or_default().as_bytes() {
-            [] => Some("is empty".to_owned()),
-            source if source.contains(&0) => Some("contains a NUL byte".to_owned()),
-            source if source.len() >= VALUE_MAX => {
-                let (len, most) = (source.len(), VALUE_MAX - 1);
-                Some(format!("has {len} bytes, and the limit is {most}"))
-            }
-            _ => None,
-        };
-        if let Some(problem) = problem {
-            return invalid("source", problem);
+        let source = self.source_or_default().as_bytes();
+        if source.is_empty() {
+            return invalid("source", "is empty".to_owned());
+        }
+        if source.contains(&0) {
+            return invalid("source", "contains a NUL byte".to_owned());
+        }
+        if source.len() >= MAX_VALUE_SIZE {
+            let (len, most) = (source.len(), MAX_VALUE_SIZE - 1);
+            return invalid(
+                "source",
+                format!("has {len} bytes, and the limit is {most}"),
+            );
         }
         for option in self.delegation.options() {
             if let Some(number) = option.too_large {
@@ -220,19 +227,15 @@ impl MountOptions {
         Ok(())
     }
 
-    fn source_or_default(&self) -> &OsStr {
+    pub(super) fn source_or_default(&self) -> &OsStr {
         self.source.as_deref().unwrap_or(OsStr::new("bpf"))
-    }
-
-    pub(super) fn source_string(&self) -> CString {
-        CString::new(self.source_or_default().as_bytes()).unwrap_or_default()
     }
 
     fn mode_or_default(&self) -> u32 {
         self.mode.unwrap_or(DEFAULT_MODE)
     }
 
-    /// Names and values of mode and owner.
+    /// The names and values of mode and owner.
     fn owner_values(&self, mode: Option<u32>) -> impl Iterator<Item = (&'static str, String)> {
         let mode = mode.map(|mode| ("mode", format!("{mode:o}")));
         let uid = self.uid.map(|uid| ("uid", uid.to_string()));
@@ -245,7 +248,7 @@ impl MountOptions {
         self.delegation.options().next().map(|option| option.name)
     }
 
-    /// The options as mount(2) takes them.
+    /// The options in the format of mount(2).
     pub(super) fn to_data(&self) -> CString {
         let delegation = self.delegation.options();
         let options = self
@@ -257,16 +260,19 @@ impl MountOptions {
         CString::new(words.join(",")).unwrap_or_default()
     }
 
-    /// Sets all options of a context from fsopen(2) that no file system was created from.
+    /// Sets all options of a context from fsopen(2).
     pub(super) fn configure(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        set(context, "source", &self.source_string())?;
+        set(context, "source", self.source_or_default())?;
         self.configure_owner(context, Some(self.mode_or_default()))?;
         self.configure_delegation(context)
     }
 
-    /// Sets mode and owner of a context that another process opened, if these options choose them.
-    pub(super) fn configure_chosen(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        self.configure_owner(context, self.mode)
+    /// Sets a delegation, and those of mode and owner that were chosen, in a context that another process
+    /// opened.
+    pub(super) fn configure_granted(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+        self.prove_owner_options(context)?;
+        self.configure_owner(context, self.mode)?;
+        self.configure_delegation(context)
     }
 
     fn configure_owner(&self, context: BorrowedFd<'_>, mode: Option<u32>) -> Result<(), Reason> {
@@ -276,44 +282,40 @@ impl MountOptions {
         })
     }
 
-    /// For a bpffs whose owner cannot be read back: proves that the kernel knows the options that are set,
-    /// since it ignores a bad value of an option that it does not know.
+    /// Proves that the kernel knows the options of the owner that are set. For a bpffs with an owner that
+    /// cannot be read back.
     pub(super) fn prove_owner_options(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
-        [("uid", self.uid), ("gid", self.gid)]
-            .into_iter()
-            .filter(|(_, id)| id.is_some())
-            .try_for_each(|(option, _)| prove_known(context, option, SINCE_OWNER))
+        for (option, id) in [("uid", self.uid), ("gid", self.gid)] {
+            if id.is_some() {
+                prove_known(context, option, SINCE_OWNER)?;
+            }
+        }
+        Ok(())
     }
 
-    /// What a detached mount delegates cannot be read back, so this proves that the kernel knows the
-    /// options.
-    pub(super) fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
+    /// A detached mount does not show its delegation, so this proves that the kernel knows the options.
+    fn configure_delegation(&self, context: BorrowedFd<'_>) -> Result<(), Reason> {
         self.delegation.options().try_for_each(|option| {
             prove_known(context, option.name, SINCE_DELEGATION)?;
-            let value = CString::new(option.value()).unwrap_or_default();
-            set(context, option.name, &value)
+            set(context, option.name, option.value())
         })
     }
 
-    /// The flags, for fsmount(2).
+    /// The flags in the format of fsmount(2).
     pub(super) fn flags(&self) -> MountAttrFlags {
         MountAttrFlags::from_bits_retain(self.flags)
     }
 
-    /// Why fsmount(2) failed, if it takes the other flags: mount(2) may take all.
-    #[cold]
-    pub(super) fn refused_attribute(
-        &self,
-        errno: Errno,
-        fsmount: impl FnOnce(MountAttrFlags) -> Result<OwnedFd, Errno>,
-    ) -> Option<Cause> {
-        let is_it = errno == Errno::INVAL
-            && self.flags().contains(NOSYMFOLLOW)
-            && fsmount(self.flags() - NOSYMFOLLOW).is_ok();
-        is_it.then_some(NOSYMFOLLOW_OF_FSMOUNT)
+    /// Explains why fsmount(2) failed for a context that this library prepared. Of the flags it only
+    /// learned `nosymfollow` later.
+    pub(super) fn explain_fsmount(&self, reason: Reason) -> Reason {
+        if reason.is(Errno::INVAL) && self.flags().contains(NOSYMFOLLOW) {
+            return Reason::new(Errno::INVAL, Some(FSMOUNT_LACKS_NOSYMFOLLOW));
+        }
+        reason
     }
 
-    /// The flags, for mount(2).
+    /// The flags in the format of mount(2).
     pub(super) fn mount_flags(&self) -> MountFlags {
         let set = FLAGS.iter().filter(|flag| self.flags & flag.0 != 0);
         set.map(|flag| flag.1).collect()
@@ -321,35 +323,25 @@ impl MountOptions {
 
     /// Checks mode and owner of the root.
     pub(super) fn verify_owner(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
-        let stat = fstat(root).map_err(Reason::errno_only)?;
+        let found = fstat(root).map_err(Reason::errno_only)?;
         let mode = self.mode_or_default() | STICKY;
-        let all = [
-            ("mode", mode == stat.st_mode & 0o7777, SINCE_MODE),
-            (
-                "uid",
-                self.uid.is_none_or(|uid| uid == stat.st_uid),
-                SINCE_OWNER,
-            ),
-            (
-                "gid",
-                self.gid.is_none_or(|gid| gid == stat.st_gid),
-                SINCE_OWNER,
-            ),
-        ];
-        match all.into_iter().find(|(_, took_effect, _)| !took_effect) {
-            None => Ok(()),
-            Some((option, _, since)) => {
-                let since = Some(since);
-                Err(Cause::OptionIgnored { option, since }.into())
-            }
-        }
+        let (option, since) = if found.st_mode & 0o7777 != mode {
+            ("mode", SINCE_MODE)
+        } else if self.uid.is_some_and(|uid| uid != found.st_uid) {
+            ("uid", SINCE_OWNER)
+        } else if self.gid.is_some_and(|gid| gid != found.st_gid) {
+            ("gid", SINCE_OWNER)
+        } else {
+            return Ok(());
+        };
+        Err(ignored(option, since).into())
     }
 
     /// Checks the flags of the mount.
     pub(super) fn verify_flags(&self, root: BorrowedFd<'_>) -> Result<(), Reason> {
         let found = fstatvfs(root).map_err(Reason::errno_only)?.f_flag.bits();
-        for (flag, _, shown, option) in FLAGS {
-            if self.flags & flag != 0 && found as u64 & shown == 0 {
+        for (flag, _, statvfs_flag, option) in FLAGS {
+            if self.flags & flag != 0 && found as u64 & statvfs_flag == 0 {
                 let since = (flag == NOSYMFOLLOW.bits()).then_some(SINCE_NOSYMFOLLOW);
                 return Err(Cause::OptionIgnored { option, since }.into());
             }
@@ -357,58 +349,54 @@ impl MountOptions {
         Ok(())
     }
 
-    /// Whether mountinfo alone shows some of the options.
+    /// Returns true if some options can only be checked in mountinfo.
     pub(super) fn needs_mountinfo(&self) -> bool {
         self.source.is_some() || !self.delegation.is_empty()
     }
 
-    /// Checks what mountinfo shows.
-    pub(super) fn verify_shown(&self, mount: &Mount) -> Result<(), Cause> {
-        let ignored = |option, since| {
-            let since = Some(since);
-            Err(Cause::OptionIgnored { option, since })
-        };
+    /// Checks the options that mountinfo shows.
+    pub(super) fn verify_mountinfo(&self, mount: &Mount) -> Result<(), Cause> {
         let source = self.source.as_ref();
         if source.is_some_and(|source| *source != mount.source) {
-            return ignored("source", SINCE_SOURCE);
+            return Err(ignored("source", SINCE_SOURCE));
         }
         let mut delegation = self.delegation.options();
         match delegation.find(|option| !option.is_accepted(mount)) {
-            Some(option) => ignored(option.name, SINCE_DELEGATION),
+            Some(option) => Err(ignored(option.name, SINCE_DELEGATION)),
             None => Ok(()),
         }
     }
 }
 
-/// Whether mount(2) may succeed: a newer call, or one of its flags, is missing in this kernel or behind a
-/// seccomp filter.
+fn ignored(option: &'static str, since: Version) -> Cause {
+    let since = Some(since);
+    Cause::OptionIgnored { option, since }
+}
+
+/// Returns true if mount(2) may still succeed: the kernel or a seccomp filter lacks a newer call, or one
+/// of its flags.
 pub(super) fn needs_mount(reason: &Reason) -> bool {
-    reason.is(Errno::NOSYS) || reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT)
+    reason.is(Errno::NOSYS) || lacks_nosymfollow(reason)
 }
 
-/// Removes a cause that blames the kernel if a seccomp filter may have answered.
-pub(super) fn hide_filtered(reason: Reason) -> Reason {
-    match reason.cause() == Some(&NOSYMFOLLOW_OF_FSMOUNT) && is_filtered() {
-        true => Reason::errno_only(Errno::INVAL),
-        false => reason,
-    }
+pub(super) fn lacks_nosymfollow(reason: &Reason) -> bool {
+    reason.cause() == Some(&FSMOUNT_LACKS_NOSYMFOLLOW)
 }
 
-fn set(context: BorrowedFd<'_>, option: &str, value: &CStr) -> Result<(), Reason> {
+fn set(context: BorrowedFd<'_>, option: &str, value: impl Arg) -> Result<(), Reason> {
     fsconfig_set_string(context, option, value)
         .map_err(|errno| Reason::new(errno, diagnose::mount(errno)))
 }
 
-/// With a bad value.
+/// Proves that the kernel knows an option: it rejects a bad value, and ignores unknown options.
 fn prove_known(
     context: BorrowedFd<'_>,
     option: &'static str,
     since: Version,
 ) -> Result<(), Reason> {
-    let since = Some(since);
     match fsconfig_set_string(context, option, c"") {
         Err(Errno::INVAL) => Ok(()),
-        Ok(()) => Err(Cause::OptionIgnored { option, since }.into()),
+        Ok(()) => Err(ignored(option, since).into()),
         Err(errno) => Err(Reason::new(errno, diagnose::mount(errno))),
     }
 }
@@ -435,18 +423,18 @@ mod tests {
     use super::{FLAGS, MountOptions, SINCE_NOSYMFOLLOW};
     use crate::error::Cause;
 
-    /// No kernel ignores these flags, so this uses a mount that was made without them.
+    /// No kernel ignores these flags, so the test checks a mount without them.
     #[test]
-    fn a_flag_without_effect_is_an_error() {
+    fn an_ignored_flag_is_an_error() {
         let root = File::open("/").unwrap();
         let found = fstatvfs(&root).unwrap().f_flag.bits();
-        for (flags, _, shown, option) in FLAGS {
+        for (flags, _, statvfs_flag, option) in FLAGS {
             let options = MountOptions {
                 flags,
                 ..MountOptions::new()
             };
             let verified = options.verify_flags(root.as_fd());
-            if found as u64 & shown != 0 {
+            if found as u64 & statvfs_flag != 0 {
                 verified.unwrap();
                 continue;
             }

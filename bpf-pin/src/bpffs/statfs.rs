@@ -1,4 +1,4 @@
-//! Which file system a path or descriptor is on.
+//! The file system that a path or descriptor is on.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::path::Pathname;
 use crate::types::FileSystem;
 
 impl FileSystem {
-    /// `statfs(path)`: the file system that `path` is on.
+    /// `statfs(path)`: returns the file system that `path` is on.
     ///
     /// # Errors
     ///
-    /// [`Operation::Statfs`](crate::error::Operation::Statfs) with ENOENT, ENOTDIR, EACCES, ELOOP or ENAMETOOLONG if the path cannot be walked,
-    /// and without an errno if it holds a NUL.
+    /// [`Operation::Statfs`](crate::error::Operation::Statfs) with ENOENT, ENOTDIR, EACCES, ELOOP or
+    /// ENAMETOOLONG if the path cannot be walked, and without an errno if it holds a NUL.
     ///
     /// # Examples
     ///
@@ -41,13 +41,13 @@ impl FileSystem {
         }
     }
 
-    /// `fstatfs(fd)`: the file system that an open file, or an `O_PATH` descriptor, is on.
+    /// `fstatfs(fd)`: returns the file system that an open file, or an `O_PATH` descriptor, is on.
     ///
     /// The descriptor of a map, program or link is an anonymous inode, even if the object is pinned.
     ///
     /// # Errors
     ///
-    /// [`Operation::Fstatfs`](crate::error::Operation::Fstatfs) with the errno of `fstatfs(2)`; EIO is the likely one.
+    /// [`Operation::Fstatfs`](crate::error::Operation::Fstatfs) with the errno of `fstatfs(2)`, usually EIO.
     pub fn of(fd: impl AsFd) -> Result<Self> {
         match fstatfs(fd) {
             Ok(stat) => Ok(Self::from_stat(&stat)),

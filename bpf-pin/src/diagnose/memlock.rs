@@ -39,7 +39,7 @@ pub(crate) fn memlock_is_charged(limit: u64) -> Option<bool> {
 
 /// True if `call` fails because of the limit. With a flag that does not exist it fails before the limit is
 /// checked. A security module rejects both calls, so it is not mistaken for the limit.
-pub(crate) fn fails_for_limit(call: impl Fn(u32) -> Errno) -> Option<bool> {
+fn fails_for_limit(call: impl Fn(u32) -> Errno) -> Option<bool> {
     const INVALID_FLAG: u32 = 1 << 31;
 
     match (call(INVALID_FLAG), call(0)) {
@@ -66,7 +66,7 @@ fn create_over(limit: u64, flags: u32) -> Errno {
 }
 
 /// Requests a map with an invalid name, which the kernel checks after it has allocated the map.
-pub(crate) fn create_misnamed(mut attr: abi::bpf_attr_map_create) -> Errno {
+fn create_misnamed(mut attr: abi::bpf_attr_map_create) -> Errno {
     attr.key_size = 4;
     attr.map_name[0] = b'?' as _;
     sys::map_create(attr, &[]).err().unwrap_or(Errno::IO)

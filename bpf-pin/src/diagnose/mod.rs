@@ -16,7 +16,7 @@ pub(crate) use link::{
     for_attach_type, for_cgroup, for_device, for_prog_of_link, for_tracepoint,
     for_tracepoint_cookie, for_xdp,
 };
-pub(crate) use memlock::{create_misnamed, fails_for_limit, memlock, memlock_is_charged};
+pub(crate) use memlock::{memlock, memlock_is_charged};
 pub(crate) use mount::{attach, missing_call, mount, mount_namespace};
 pub(crate) use path::{directory, find, list, make, open, open_dir, pin, unpin, walk};
 pub(crate) use privilege::{

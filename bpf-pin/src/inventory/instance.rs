@@ -20,18 +20,18 @@ use crate::types::FileSystem;
 use super::PinEntry;
 use super::mount_points::MountPoints;
 
-/// An instance, and what of it is still to be walked.
+/// An instance, and the parts of it that are not walked yet.
 #[derive(Debug)]
 pub(super) struct Instance {
     dev: u64,
-    /// Sorted by the directory that is mounted, so that a directory precedes what is in it.
+    /// Sorted by the directory that is mounted, so that a directory precedes the directories in it.
     mounts: Vec<Candidate>,
-    /// None is within another.
+    /// The parts left to walk. None is within another.
     parts: VecDeque<Part>,
-    /// Mounts of removed files and directories, which are within nothing.
+    /// Mounts of removed files and directories, which are within no part.
     removed: VecDeque<Mount>,
-    /// The inodes of the removed pins that were found.
-    found_removed: HashSet<u64>,
+    /// The inodes of the removed pins that were reported.
+    removed_inodes: HashSet<u64>,
     walk: Option<PartWalk>,
 }
 
@@ -39,28 +39,28 @@ pub(super) struct Instance {
 #[derive(Debug)]
 struct Candidate {
     mount: Mount,
-    /// Whether its mount point leads to it, once that was looked up.
+    /// The result of looking up its mount point: true if that leads to this mount.
     is_reachable: OnceLock<bool>,
 }
 
 impl Candidate {
-    /// Whether `path`, at or below its mount point, leads to it. True if the kernel does not say.
+    /// Returns true if `path`, at or below its mount point, leads to this mount, or if that is unknown.
     fn is_reachable_by(&self, path: &Path) -> bool {
         let leads_here = |path: &Path| match statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID)
         {
-            // Linux 5.8.
+            // Before Linux 5.8.
             Ok(stat) if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 => true,
             Ok(stat) => stat.stx_mnt_id == self.mount.mount_id,
             Err(Errno::NOENT | Errno::NOTDIR) => false,
             Err(_) => true,
         };
         let point = &self.mount.mount_point;
-        // One lookup for all that is in it: there may be thousands of mounts.
+        // The mount point is looked up once for all paths in it: there may be thousands of mounts.
         *self.is_reachable.get_or_init(|| leads_here(point)) && (path == point || leads_here(path))
     }
 }
 
-/// A directory of an instance with all that is in it, or a pin.
+/// A directory of an instance with everything in it, or a single pin.
 #[derive(Debug)]
 struct Part {
     /// Its path from the root of the instance.
@@ -68,14 +68,14 @@ struct Part {
     if_unreachable: IfUnreachable,
 }
 
-/// What to report of a part that no mount leads to.
+/// The error to report for a part that no mount leads to.
 #[derive(Debug)]
 enum IfUnreachable {
-    /// The error of the first try.
+    /// The error of the first mount that was tried.
     FirstError,
-    /// The error at which a walk stopped there.
+    /// The error with which a walk stopped there.
     Error(Error),
-    /// Nothing: another bpffs is mounted there, which is walked itself.
+    /// No error: another bpffs is mounted there, which is walked itself.
     Nothing,
 }
 
@@ -89,13 +89,13 @@ struct PartWalk {
     walk: Walk,
 }
 
-/// What a mount leads to.
+/// The file that a mount leads to.
 enum Reached {
     Directory(Walk),
-    Pin(Result<PinEntry>),
+    Pin(PinEntry),
 }
 
-/// The instances, in the order of their first mounts.
+/// Groups the mounts by instance, in the order of their first mounts.
 pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
     let mut indices = HashMap::new();
     let mut instances: Vec<Instance> = Vec::new();
@@ -107,17 +107,20 @@ pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
                 mounts: Vec::new(),
                 parts: VecDeque::new(),
                 removed: VecDeque::new(),
-                found_removed: HashSet::new(),
+                removed_inodes: HashSet::new(),
                 walk: None,
             });
             instances.len() - 1
         });
-        match is_removed(&mount.root) {
-            true => instances[index].removed.push_back(mount),
-            false => instances[index].mounts.push(Candidate {
+        if is_removed(&mount.root) {
+            instances[index].removed.push_back(mount);
+        } else {
+            let is_reachable = OnceLock::new();
+            let candidate = Candidate {
                 mount,
-                is_reachable: OnceLock::new(),
-            }),
+                is_reachable,
+            };
+            instances[index].mounts.push(candidate);
         }
     }
     for Instance { mounts, parts, .. } in &mut instances {
@@ -127,12 +130,12 @@ pub(super) fn by_instance(mounts: Vec<Mount>) -> Vec<Instance> {
     instances
 }
 
-/// The kernel's mark of a file without a name. Two of the same path may be different files.
+/// The kernel marks a file without a name. Two such files may have the same path.
 fn is_removed(root: &Path) -> bool {
     root.as_os_str().as_bytes().ends_with(b"//deleted")
 }
 
-/// The mounted parts that are not within others.
+/// The mounted parts that are not within other mounted parts.
 fn outermost(mounts: &[Candidate]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for Candidate { mount, .. } in mounts {
@@ -174,16 +177,16 @@ impl Instance {
                 Some(Ok(entry)) if entry.entry_type() == EntryType::Pin => {
                     let path = entry.path();
                     if mount_points.is_covered(*mount_id, &path) {
-                        self.covered_pin(path);
+                        self.add_covered_pin(path);
                         continue;
                     }
                     match pin_entry(self.dev, entry, path) {
-                        // The pin or its object was removed meanwhile.
+                        // The pin or its object was removed in the meantime.
                         Err(error) if error.is(Errno::NOENT) => {}
-                        // Something was mounted on it meanwhile.
+                        // Something was mounted on it in the meantime.
                         Err(_) if entry.is_mount_point() == Some(true) => {
                             let path = entry.path();
-                            self.covered_pin(path);
+                            self.add_covered_pin(path);
                         }
                         pin => return Some(pin),
                     }
@@ -194,25 +197,27 @@ impl Instance {
                         return Some(Err(error));
                     };
                     let path = path.clone();
-                    let report = match mount_points.has_bpffs_at(&path) {
-                        true => IfUnreachable::Nothing,
-                        false => IfUnreachable::Error(error),
+                    let if_unreachable = if mount_points.has_bpffs_at(&path) {
+                        IfUnreachable::Nothing
+                    } else {
+                        IfUnreachable::Error(error)
                     };
-                    self.covered(&path, report);
+                    self.add_covered(&path, if_unreachable);
                 }
                 None => self.walk = None,
             }
         }
     }
 
-    fn covered_pin(&mut self, path: PathBuf) {
+    fn add_covered_pin(&mut self, path: PathBuf) {
         let reason = Cause::MountPoint { path: path.clone() };
         let error = Error::new(Operation::Open, reason).at(path.clone());
-        self.covered(&path, IfUnreachable::Error(error));
+        self.add_covered(&path, IfUnreachable::Error(error));
     }
 
-    /// Something is mounted on what the walk has reached: another mount may lead to it.
-    fn covered(&mut self, path: &Path, if_unreachable: IfUnreachable) {
+    /// Adds a part for `path`, which the walk cannot enter because something is mounted there. Another mount
+    /// may lead to it.
+    fn add_covered(&mut self, path: &Path, if_unreachable: IfUnreachable) {
         let Some(walk) = &self.walk else {
             return;
         };
@@ -225,79 +230,79 @@ impl Instance {
         }
     }
 
-    /// Starts to walk a part through the first mount that leads to it. If none does: reports why, and
-    /// continues with the parts of it that are mounted elsewhere.
+    /// Starts to walk a part through the first mount that leads to it. If none does, returns the error and
+    /// adds the directories in it that are mounted elsewhere.
     fn start(&mut self, part: Part) -> Option<Result<PinEntry>> {
-        let root = &part.root;
-        let (mut failed, mut shadowed) = (None, None);
-        for above in root.ancestors() {
-            let first = self
-                .mounts
-                .partition_point(|each| *each.mount.root < *above);
-            let of_it = self.mounts[first..]
-                .iter()
-                .take_while(|each| each.mount.root == above);
-            for candidate in of_it {
-                let mount = &candidate.mount;
-                let path = path_through(mount, root);
-                if !candidate.is_reachable_by(&path) {
-                    shadowed = shadowed.or(Some((mount, path)));
-                    continue;
-                }
-                match reach(mount, &path) {
-                    Ok(reached) => return self.enter(part.root, path, mount.mount_id, reached),
-                    Err(error) => failed = failed.or(Some(error)),
-                }
-            }
-        }
-        // For its error, or because it is not shadowed any more.
-        if let (None, Some((mount, path))) = (&failed, shadowed) {
-            match reach(mount, &path) {
-                Ok(reached) => return self.enter(part.root, path, mount.mount_id, reached),
-                Err(error) => failed = Some(covered_by(mount, &path).unwrap_or(error)),
-            }
-        }
-        let first = self.mounts.partition_point(|each| each.mount.root <= *root);
-        let below = &self.mounts[first..];
-        let end = below.partition_point(|each| each.mount.root.starts_with(root));
-        self.parts.extend(outermost(&below[..end]));
-        match part.if_unreachable {
-            IfUnreachable::FirstError => failed.map(Err),
-            IfUnreachable::Error(error) => Some(Err(error)),
-            IfUnreachable::Nothing => None,
-        }
-    }
-
-    fn enter(
-        &mut self,
-        root: PathBuf,
-        path: PathBuf,
-        mount_id: u64,
-        reached: Reached,
-    ) -> Option<Result<PinEntry>> {
-        match reached {
-            Reached::Directory(walk) => {
+        let Part {
+            root,
+            if_unreachable,
+        } = part;
+        let first_error = match self.reach(&root) {
+            Ok((path, mount_id, Reached::Directory(walk))) => {
                 self.walk = Some(PartWalk {
                     root,
                     path,
                     mount_id,
                     walk,
                 });
-                None
+                return None;
             }
-            Reached::Pin(pin) => Some(pin),
+            Ok((_, _, Reached::Pin(pin))) => return Some(Ok(pin)),
+            Err(error) => error,
+        };
+        let first = self.mounts.partition_point(|each| each.mount.root <= root);
+        let below = &self.mounts[first..];
+        let end = below.partition_point(|each| each.mount.root.starts_with(&root));
+        self.parts.extend(outermost(&below[..end]));
+        match if_unreachable {
+            IfUnreachable::FirstError => first_error.map(Err),
+            IfUnreachable::Error(error) => Some(Err(error)),
+            IfUnreachable::Nothing => None,
         }
     }
 
-    /// A removed pin, once. A removed directory is empty.
+    /// Opens a file of the instance through the first mount that leads to it. Returns its path and the
+    /// mount's id too.
+    fn reach(&self, root: &Path) -> Result<(PathBuf, u64, Reached), Option<Error>> {
+        let candidates = root.ancestors().flat_map(|above| {
+            let begin = self
+                .mounts
+                .partition_point(|each| *each.mount.root < *above);
+            let from_there = self.mounts[begin..].iter();
+            from_there.take_while(move |each| each.mount.root == above)
+        });
+        let (mut first_error, mut shadowed) = (None, None);
+        for candidate in candidates {
+            let mount = &candidate.mount;
+            let path = path_through(mount, root);
+            if !candidate.is_reachable_by(&path) {
+                shadowed = shadowed.or(Some((mount, path)));
+                continue;
+            }
+            match reach(mount, &path) {
+                Ok(reached) => return Ok((path, mount.mount_id, reached)),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        // For its error, or because it is not shadowed any more.
+        if let (None, Some((mount, path))) = (&first_error, shadowed) {
+            match reach(mount, &path) {
+                Ok(reached) => return Ok((path, mount.mount_id, reached)),
+                Err(error) => first_error = Some(covered_by(mount, &path).unwrap_or(error)),
+            }
+        }
+        Err(first_error)
+    }
+
+    /// The pin that the mount of a removed file leads to. Returns each pin once. A removed directory is empty.
     fn removed_pin(&mut self, mount: &Mount) -> Option<Result<PinEntry>> {
         match reach(mount, &mount.mount_point) {
             Ok(Reached::Directory(_)) => None,
-            Ok(Reached::Pin(Ok(pin))) => {
-                let is_new = self.found_removed.insert(pin.inode);
+            Ok(Reached::Pin(pin)) => {
+                let is_new = self.removed_inodes.insert(pin.inode);
                 is_new.then_some(Ok(pin))
             }
-            Ok(Reached::Pin(Err(error))) | Err(error) => Some(Err(error)),
+            Err(error) => Some(Err(error)),
         }
     }
 }
@@ -311,7 +316,7 @@ fn pin_entry(dev: u64, entry: &Entry<Arc<PinDir>>, path: PathBuf) -> Result<PinE
     })
 }
 
-/// The path, through a mount, of what is at `root` in the instance.
+/// The path by which a mount leads to `root`, a path in the instance.
 fn path_through(mount: &Mount, root: &Path) -> PathBuf {
     match root.strip_prefix(&mount.root) {
         Ok(below) if below != Path::new("") => mount.mount_point.join(below),
@@ -319,7 +324,7 @@ fn path_through(mount: &Mount, root: &Path) -> PathBuf {
     }
 }
 
-/// Opens what is at `path`, unless that leads to another mount.
+/// Opens the file at `path`, unless that leads to another mount.
 fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
     match Bpffs::at(path) {
         Ok(bpffs) => {
@@ -330,7 +335,7 @@ fn reach(mount: &Mount, path: &Path) -> Result<Reached> {
         }
         Err(error) => match error.cause() {
             Some(Cause::NotADirectory { path: file }) if file == path => {
-                pin_alone(mount, path).map(Reached::Pin)
+                mounted_pin(mount, path).map(Reached::Pin)
             }
             _ => Err(error),
         },
@@ -351,7 +356,7 @@ fn prove(mount: &Mount, path: &Path, fd: BorrowedFd<'_>, dev: u64) -> Result<()>
 }
 
 /// A pin that is mounted as a file.
-fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<PinEntry>> {
+fn mounted_pin(mount: &Mount, path: &Path) -> Result<PinEntry> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = open(path, flags, Mode::empty()).and_then(|fd| Ok((fstat(&fd)?, fd)));
     let (stat, fd) = opened.map_err(|errno| not_found(path, Reason::errno_only(errno)))?;
@@ -360,19 +365,17 @@ fn pin_alone(mount: &Mount, path: &Path) -> Result<Result<PinEntry>> {
         return Err(not_found(path, Cause::SymbolicLink { path: path.into() }));
     }
     let object = Object::open(path)
-        .or_else(|error| Object::open_with(path, Access::ReadOnly).map_err(|_| error));
-    Ok(object.and_then(|object| {
-        let info = object.info();
-        Ok(PinEntry {
-            path: path.to_owned(),
-            dev: stat.st_dev,
-            inode: stat.st_ino,
-            info: info.map_err(|error| error.of_opened(path.to_owned()))?,
-        })
-    }))
+        .or_else(|error| Object::open_with(path, Access::ReadOnly).map_err(|_| error))?;
+    let info = object.info();
+    Ok(PinEntry {
+        path: path.to_owned(),
+        dev: stat.st_dev,
+        inode: stat.st_ino,
+        info: info.map_err(|error| error.of_opened(path.to_owned()))?,
+    })
 }
 
-/// What covers a mount whose path leads elsewhere.
+/// The error that names the mount that covers this one, if `path` leads to another mount.
 #[cold]
 fn covered_by(mount: &Mount, path: &Path) -> Option<Error> {
     let fd = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;

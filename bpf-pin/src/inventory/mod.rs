@@ -1,4 +1,4 @@
-//! Every pin on every bpffs of a mount namespace.
+//! An iterator over every pin on every bpffs of a mount namespace.
 
 mod instance;
 mod mount_points;
@@ -20,17 +20,17 @@ pub use outline::{Outline, outline};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PinEntry {
-    /// The path, in this mount namespace.
+    /// Its path in this mount namespace.
     pub path: PathBuf,
     /// The `st_dev` of its bpffs.
     pub dev: u64,
     /// The inode number: pins of one instance with the same number are one file with several names.
     pub inode: u64,
-    /// The object.
+    /// The info of the object.
     pub info: ObjectInfo,
 }
 
-/// An iterator over the pins of a mount namespace, see [`Inventory::take`].
+/// An iterator over the pins of a mount namespace, from [`Inventory::take`].
 #[derive(Debug)]
 pub struct Inventory {
     instances: std::vec::IntoIter<Instance>,
@@ -43,32 +43,38 @@ impl Inventory {
     /// Finds every pin on every bpffs in this thread's mount namespace, with its path and the info of its
     /// object.
     ///
-    /// Each instance is walked once, however often it is mounted or bound. A directory under another mount is
-    /// walked if another mount of the instance leads to it. What no mount leads to is an error,
-    /// [`MountPoint`](crate::error::Cause::MountPoint) and the like, except for a directory under another bpffs, which
-    /// is walked itself. A bpffs that another mount covers is [`Covered`](crate::error::Cause::Covered). Removed pins
-    /// are found if they are bound to a file.
+    /// Each instance is walked once, even if it has several mounts. If a directory is under another mount, it
+    /// is walked through a mount of the instance that leads to it. If none does, the inventory contains an
+    /// error with the cause [`MountPoint`](crate::error::Cause::MountPoint) or the like. There is no error if
+    /// the other mount is a bpffs, which is walked itself. A bpffs that another mount covers is an error with
+    /// the cause [`Covered`](crate::error::Cause::Covered). Removed pins are found if they are bound to a file.
     ///
-    /// The mounts are those at the start, and each path is the one by which the pin was found. If something is
-    /// mounted over it, moved or unmounted in the meantime, the path leads elsewhere: to be sure, compare the
-    /// object's id after opening the pin.
+    /// If a pin or directory cannot be opened, its place in the inventory holds an error, and the iterator
+    /// continues.
+    ///
+    /// Opening a pin for its info updates its time of last access, according to the mount's options: bpf(2)
+    /// has no flag to prevent it. Directories are opened with `O_NOATIME` if that is allowed.
+    ///
+    /// # Races
+    ///
+    /// The mounts are those at the start, and each path is the one by which the pin was found. If a mount is
+    /// added, moved or removed in the meantime, the path may lead elsewhere: to be sure, compare the object's
+    /// id after opening the pin.
+    ///
+    /// A pin that is removed in the meantime is skipped, and so is a file without an object, which some
+    /// kernels have in `maps.debug` and `progs.debug`.
+    ///
+    /// # Limits
     ///
     /// Mounts that mountinfo does not list are not searched: those outside of this process's root, and the one
     /// that the root is in, if the root is not a mount point.
     ///
-    /// A failure to open a pin or directory is an error in its place, and does not end the inventory. What is
-    /// removed meanwhile is skipped, and so are files whose objects are gone, as some kernels have them in
-    /// `maps.debug` and `progs.debug`.
-    ///
-    /// Opening a pin for its info sets its time of last access, as the mount's options say: bpf(2) has no flag
-    /// against that. Directories are opened with `O_NOATIME` if that is allowed.
-    ///
     /// Memory and descriptors are those of [`PinDir::walk`](crate::PinDir::walk): a descriptor or two for each
-    /// level of depth. What is deeper than the limit of descriptors is an error.
+    /// level of depth. A directory deeper than the limit of descriptors is an error.
     ///
     /// # Errors
     ///
-    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts) as [`Bpffs::mounts`].
+    /// [`Operation::ReadMounts`](crate::error::Operation::ReadMounts) with the causes of [`Bpffs::mounts`].
     ///
     /// # Examples
     ///
@@ -89,7 +95,7 @@ impl Inventory {
     /// ```
     pub fn take() -> Result<Self> {
         let table = Bpffs::mount_table()?;
-        // Parsed once for both: there may be tens of thousands.
+        // Parse them once for both: there may be tens of thousands.
         let lines: Vec<_> = table.lines().collect();
         let bpffs = lines.iter().filter(|line| line.is_bpffs());
         let bpffs = table.unique(bpffs.map(|line| line.to_mount()).collect());
@@ -102,7 +108,7 @@ impl Inventory {
 }
 
 impl Inventory {
-    /// The pins of one object. Errors are kept: a pin that cannot be opened may be one of them.
+    /// Keeps only the pins of one object, and the errors: a pin that cannot be opened may be one of them.
     pub fn of(self, object: Identity) -> impl Iterator<Item = Result<PinEntry>> {
         self.filter(move |pin| match pin {
             Ok(pin) => pin.info.identity() == object,

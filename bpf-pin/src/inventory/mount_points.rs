@@ -1,4 +1,4 @@
-//! Where something is mounted on a bpffs, and where a bpffs is mounted, at one moment.
+//! The mount points on each bpffs, and those of each bpffs, at one moment.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,19 +7,19 @@ use crate::procfs::{Line, Mount};
 
 #[derive(Debug)]
 pub(super) struct MountPoints {
-    /// On each bpffs mount, by its id.
-    on_bpffs: HashMap<u64, HashSet<PathBuf>>,
+    /// The mount points on a bpffs, with the ids of the bpffs mounts.
+    on_bpffs: HashMap<PathBuf, Vec<u64>>,
     of_bpffs: HashSet<PathBuf>,
 }
 
 impl MountPoints {
     pub(super) fn new(lines: &[Line<'_>], bpffs: &[Mount]) -> Self {
         let ids: HashSet<u64> = bpffs.iter().map(|mount| mount.mount_id).collect();
-        let mut on_bpffs: HashMap<u64, HashSet<PathBuf>> = HashMap::new();
+        let mut on_bpffs: HashMap<PathBuf, Vec<u64>> = HashMap::new();
         for line in lines {
             if ids.contains(&line.parent_id) && line.parent_id != line.mount_id {
-                let points = on_bpffs.entry(line.parent_id).or_default();
-                points.insert(line.mount_point().into_owned());
+                let parents = on_bpffs.entry(line.mount_point().into_owned());
+                parents.or_default().push(line.parent_id);
             }
         }
         let of_bpffs = bpffs.iter().map(|mount| mount.mount_point.clone());
@@ -29,10 +29,10 @@ impl MountPoints {
         }
     }
 
-    /// Whether something is mounted exactly there, on the mount of this id.
+    /// Returns true if something is mounted exactly there, on the mount with this id.
     pub(super) fn is_covered(&self, mount_id: u64, path: &Path) -> bool {
-        let points = self.on_bpffs.get(&mount_id);
-        points.is_some_and(|points| points.contains(path))
+        let parents = self.on_bpffs.get(path);
+        parents.is_some_and(|parents| parents.contains(&mount_id))
     }
 
     pub(super) fn has_bpffs_at(&self, path: &Path) -> bool {

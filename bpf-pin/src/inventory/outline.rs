@@ -1,4 +1,4 @@
-//! Where an inventory starts, from mountinfo alone: for tests.
+//! The parts that an inventory of a mountinfo walks, for tests.
 
 use std::path::PathBuf;
 
@@ -6,12 +6,12 @@ use crate::procfs::{Mount, MountTable};
 
 use super::instance::by_instance;
 
-/// See [`outline`].
+/// The bpffs mounts in a mountinfo and the parts to walk, from [`outline`].
 #[derive(Debug)]
 pub struct Outline {
     /// The bpffs mounts.
     pub bpffs: Vec<Mount>,
-    /// The device of each instance, and the directories at which a walk of it starts.
+    /// The device of each instance, and the directories where its walks start.
     pub parts: Vec<(u64, Vec<PathBuf>)>,
 }
 

@@ -1,4 +1,4 @@
-//! What this thread may do with bpf(2), determined without doing it.
+//! Predicts which uses of bpf(2) this thread is permitted.
 
 use std::fmt;
 
@@ -14,8 +14,6 @@ use crate::process::{
 };
 use crate::sys;
 
-use super::memlock::Charge;
-
 /// An action that [`Capabilities`] predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -24,18 +22,18 @@ pub enum Action {
     CreateMaps,
     /// `BPF_PROG_LOAD`.
     LoadProgs,
-    /// `BPF_OBJ_PIN`, as far as the directory's mode lets it.
+    /// `BPF_OBJ_PIN`. The directory's mode is not checked.
     Pin,
-    /// `BPF_OBJ_GET`, as far as the pin's mode lets it.
+    /// `BPF_OBJ_GET`. The pin's mode is not checked.
     Open,
     /// `BPF_*_GET_FD_BY_ID` and `BPF_*_GET_NEXT_ID`.
     OpenById,
-    /// `fsopen(2)`, `mount(2)`: a bpffs of its own.
+    /// `fsopen(2)` and `mount(2)` of a new bpffs.
     Mount,
 }
 
 impl Action {
-    /// All of them.
+    /// All actions.
     pub const ALL: &[Self] = &[
         Self::CreateMaps,
         Self::LoadProgs,
@@ -59,26 +57,25 @@ impl fmt::Display for Action {
     }
 }
 
-/// Whether this thread may do an [`Action`].
+/// The prediction for an [`Action`], from [`Capabilities::may`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permission {
-    /// It may.
+    /// The action is permitted.
     Granted,
-    /// It may, within limits.
+    /// The action is permitted within limits.
     Partly {
         /// The limits, at least one.
         limits: Vec<Limit>,
     },
-    /// It may not.
+    /// The action is denied.
     Denied(Cause),
-    /// Could not be determined: without /proc, or because a seccomp filter may answer instead of the
-    /// kernel.
+    /// Could not be determined: /proc is missing, or a seccomp filter may answer instead of the kernel.
     Unknown,
 }
 
 impl Permission {
-    /// The same, within one more limit.
+    /// Adds a limit.
     fn within(self, limit: Limit) -> Self {
         match self {
             Self::Granted => Self::Partly {
@@ -92,23 +89,23 @@ impl Permission {
         }
     }
 
-    fn is_for_some(&self) -> bool {
+    fn is_granted_or_partly(&self) -> bool {
         matches!(self, Self::Granted | Self::Partly { .. })
     }
 }
 
-/// A limit of what may be done, see [`Permission::Partly`].
+/// A limit of a permission, see [`Permission::Partly`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// For some types only: which, in words.
+    /// Some types only. The string describes them.
     Types(&'static str),
     /// The kernel is locked down, and withholds helpers from tracing programs.
     Lockdown {
         /// The level: "integrity" or "confidentiality".
         level: String,
     },
-    /// Whether the kernel is locked down cannot be read.
+    /// The kernel may be locked down: the state cannot be read.
     LockdownUnknown,
     /// This kernel charges maps and programs to `RLIMIT_MEMLOCK`, as Linux before 5.11 does, and refuses
     /// those over the limit.
@@ -136,11 +133,11 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What this thread may do, from its effective capabilities, `kernel.unprivileged_bpf_disabled`, the
-/// user namespace, lockdown and `RLIMIT_MEMLOCK`.
+/// The permissions of this thread, predicted from its effective capabilities,
+/// `kernel.unprivileged_bpf_disabled`, the user namespace, lockdown and `RLIMIT_MEMLOCK`.
 ///
-/// This is a prediction: security modules and the modes of files may still refuse. Another thread may have
-/// other capabilities.
+/// Security modules and the modes of files may still deny an action. Another thread may have other
+/// capabilities.
 ///
 /// # Examples
 ///
@@ -161,33 +158,31 @@ impl fmt::Display for Limit {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// Those of the effective set, where `CAP_SYS_ADMIN` stands for all.
+    /// The capabilities of the effective set that matter to bpf(2). `CAP_SYS_ADMIN` implies the others.
     pub effective: Vec<Capability>,
-    /// Whether they belong to a user namespace other than the initial one: bpf(2) does not count those.
-    /// None without /proc.
+    /// True if they belong to a user namespace other than the initial one: bpf(2) ignores those. None
+    /// without /proc.
     pub in_user_namespace: Option<bool>,
     /// `kernel.unprivileged_bpf_disabled`: 0, 1 until reboot, 2 until root resets it. None if it
     /// cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,
-    /// Whether the kernel is locked down.
+    /// The state of lockdown.
     pub lockdown: Lockdown,
     /// `RLIMIT_MEMLOCK` in bytes, which maps and programs are charged to before Linux 5.11; None for
     /// no limit.
     pub memlock: Option<u64>,
-    /// Whether this kernel charges them, found by asking for a map that is over the limit. None if that is
-    /// not proven: no map could be over the limit, this thread may create no map, or a seccomp filter may
+    /// True if this kernel charges them, found by asking for a map that is over the limit. None if it
+    /// is not proven: no map can be over the limit, this thread may create no map, or a seccomp filter may
     /// answer instead of the kernel.
     pub memlock_is_charged: Option<bool>,
-    /// What fits into that limit, if it is charged.
-    charge: Option<Charge>,
-    /// `CAP_NET_ADMIN` itself.
+    /// `CAP_NET_ADMIN` itself, not implied by `CAP_SYS_ADMIN`.
     net_admin: bool,
     /// Why bpf(2) is closed to this thread as a whole, as it may be before Linux 5.19.
     closed: Option<Permission>,
 }
 
 impl Capabilities {
-    /// The state now: `capget(2)` and the rest.
+    /// Reads the current state: `capget(2)`, files in /proc and /sys, and calls of bpf(2) that do nothing.
     pub fn of_this_thread() -> Self {
         const ALL: &[Capability] = &[
             Capability::Bpf,
@@ -196,13 +191,12 @@ impl Capabilities {
             Capability::SysAdmin,
         ];
         let has = |&each: &Capability| lacks(each) == Some(false);
-        // The call does nothing. EBADF and EBADFD are the kernel's own answers.
+        // EBADF and EBADFD are the kernel's own answers to this call, which does nothing.
         let closed = match sys::probe_bpf_allowed() {
-            Errno::PERM => Some(match diagnose::for_bpf() {
-                Some(cause) => Permission::Denied(cause),
-                None => Permission::Unknown,
-            }),
             Errno::BADF | Errno::BADFD => None,
+            Errno::PERM => {
+                Some(diagnose::for_bpf().map_or(Permission::Unknown, Permission::Denied))
+            }
             _ => Some(Permission::Unknown),
         };
         let mut this = Self {
@@ -212,63 +206,62 @@ impl Capabilities {
             lockdown: lockdown(),
             memlock: getrlimit(Resource::Memlock).current,
             memlock_is_charged: None,
-            charge: None,
             net_admin: capabilities(None)
                 .is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)),
             closed,
         };
-        this.find_charge();
+        if !is_filtered() && this.may(Action::CreateMaps).is_granted_or_partly() {
+            this.memlock_is_charged = this.memlock.and_then(diagnose::memlock_is_charged);
+        }
         this
     }
 
-    fn find_charge(&mut self) {
-        let may = |action| self.may(action).is_for_some();
-        if is_filtered() || !may(Action::CreateMaps) || !may(Action::LoadProgs) {
-            return;
-        }
-        self.memlock_is_charged = self.memlock.and_then(diagnose::memlock_is_charged);
-        self.charge = (self.memlock_is_charged == Some(true)).then(Charge::now);
-    }
-
-    /// Whether it may do this.
+    /// Predicts whether this thread is permitted an action.
     pub fn may(&self, action: Action) -> Permission {
         match (action, &self.closed) {
-            // What a seccomp filter answers is known only after the call.
-            (Action::Mount, _) => match self.with(Capability::SysAdmin, "mounting a bpffs") {
-                Permission::Granted if is_filtered() => Permission::Unknown,
-                // Mounting has its own rule for user namespaces.
-                Permission::Denied(Cause::UserNamespace) => {
-                    Permission::Denied(Cause::NeedsDelegation)
-                }
-                permission => permission,
-            },
+            (Action::Mount, _) => self.may_mount(),
             (_, Some(closed)) => closed.clone(),
             (Action::Pin | Action::Open, None) => Permission::Granted,
             (Action::OpenById, None) => {
                 self.with(Capability::SysAdmin, "opening an object by its id")
             }
-            (Action::CreateMaps, None) => {
-                let all = [Capability::Bpf, Capability::NetAdmin];
-                let permission =
-                    match self.partly("creating a map", &all, MAPS_BY_ANYBODY, MAPS_BY_BPF) {
-                        Permission::Granted if !self.net_admin => {
-                            Permission::Granted.within(Limit::Types(MAPS_BY_SYS_ADMIN))
-                        }
-                        permission => permission,
-                    };
-                self.charged(permission, |charge| charge.has_room_for_maps)
-            }
-            (Action::LoadProgs, None) => {
-                let all = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
-                let permission =
-                    self.partly("loading a program", &all, PROGS_BY_ANYBODY, PROGS_BY_BPF);
-                let permission = self.locked_down(permission);
-                self.charged(permission, |charge| charge.has_room_for_progs)
-            }
+            (Action::CreateMaps, None) => self.may_create_maps(),
+            (Action::LoadProgs, None) => self.may_load_progs(),
         }
     }
 
-    /// Lockdown affects tracing programs only.
+    fn may_mount(&self) -> Permission {
+        match self.with(Capability::SysAdmin, "mounting a bpffs") {
+            // The answer of a seccomp filter is known only after the call.
+            Permission::Granted if is_filtered() => Permission::Unknown,
+            // Mounting has its own rule for user namespaces.
+            Permission::Denied(Cause::UserNamespace) => Permission::Denied(Cause::NeedsDelegation),
+            permission => permission,
+        }
+    }
+
+    fn may_create_maps(&self) -> Permission {
+        let all = [Capability::Bpf, Capability::NetAdmin];
+        let mut permission =
+            self.by_types("creating a map", &all, UNPRIVILEGED_MAPS, MAPS_WITH_BPF);
+        if permission == Permission::Granted && !self.net_admin {
+            permission = permission.within(Limit::Types(MAPS_WITH_SYS_ADMIN));
+        }
+        self.charged(permission)
+    }
+
+    fn may_load_progs(&self) -> Permission {
+        let all = [Capability::Bpf, Capability::NetAdmin, Capability::Perfmon];
+        let permission = self.by_types(
+            "loading a program",
+            &all,
+            UNPRIVILEGED_PROGS,
+            PROGS_WITH_BPF,
+        );
+        self.charged(self.locked_down(permission))
+    }
+
+    /// Adds the limit of lockdown, which affects tracing programs only.
     fn locked_down(&self, permission: Permission) -> Permission {
         let may_trace = self.has(Capability::Bpf)
             && self.has(Capability::Perfmon)
@@ -283,67 +276,76 @@ impl Capabilities {
         }
     }
 
-    fn charged(&self, permission: Permission, has_room: fn(&Charge) -> bool) -> Permission {
-        match (self.memlock, &self.charge) {
-            (Some(limit), Some(charge)) if !has_room(charge) && permission.is_for_some() => {
-                Permission::Denied(Cause::Memlock { limit })
-            }
-            (Some(limit), Some(_)) => permission.within(Limit::Memlock { limit }),
-            _ => permission,
+    /// Adds the limit of `RLIMIT_MEMLOCK`, if this kernel charges maps and programs to it.
+    fn charged(&self, permission: Permission) -> Permission {
+        /// The least that the kernel charges for a map or program: a page.
+        const LEAST: u64 = 4096;
+
+        let limit = match self.memlock {
+            Some(limit) if self.memlock_is_charged == Some(true) => limit,
+            _ => return permission,
+        };
+        if limit < LEAST && permission.is_granted_or_partly() {
+            return Permission::Denied(Cause::Memlock { limit });
         }
+        permission.within(Limit::Memlock { limit })
     }
 
     fn has(&self, capability: Capability) -> bool {
         self.effective.contains(&capability)
     }
 
+    /// The permission for an action that requires one capability.
     fn with(&self, capability: Capability, needed_for: &'static str) -> Permission {
-        match self.has(capability) {
-            false => Permission::Denied(Cause::MissingCapability {
+        if !self.has(capability) {
+            return Permission::Denied(Cause::MissingCapability {
                 capability,
                 needed_for,
-            }),
-            true => match self.in_user_namespace {
-                Some(true) => Permission::Denied(Cause::UserNamespace),
-                Some(false) => Permission::Granted,
-                None => Permission::Unknown,
-            },
+            });
+        }
+        match self.in_user_namespace {
+            Some(true) => Permission::Denied(Cause::UserNamespace),
+            Some(false) => Permission::Granted,
+            None => Permission::Unknown,
         }
     }
 
-    fn partly(
+    /// The permission for an action that requires `all` capabilities for all types, `CAP_BPF` for many, and
+    /// none for a few.
+    fn by_types(
         &self,
         needed_for: &'static str,
         all: &[Capability],
-        by_anybody: &'static str,
-        by_bpf: &'static str,
+        unprivileged: &'static str,
+        with_bpf: &'static str,
     ) -> Permission {
         match self.with(Capability::Bpf, needed_for) {
             Permission::Granted if all.iter().all(|&each| self.has(each)) => Permission::Granted,
-            Permission::Granted => Permission::Granted.within(Limit::Types(by_bpf)),
+            Permission::Granted => Permission::Granted.within(Limit::Types(with_bpf)),
             denied => match self.unprivileged_bpf_disabled {
-                Some(0) => Permission::Granted.within(Limit::Types(by_anybody)),
+                Some(0) => Permission::Granted.within(Limit::Types(unprivileged)),
                 Some(_) => denied,
                 None => Permission::Unknown,
             },
         }
     }
 
-    /// Whether a seccomp filter may answer syscalls instead of the kernel, which makes predictions unsafe.
+    /// Returns true if a seccomp filter may answer syscalls instead of the kernel, which makes predictions
+    /// unsafe.
     pub fn is_filtered(&self) -> bool {
         is_filtered()
     }
 }
 
-const MAPS_BY_ANYBODY: &str = "hashes, arrays and others that take no capability";
-const MAPS_BY_BPF: &str = "all but those for sockets and devices, which take CAP_NET_ADMIN";
-const MAPS_BY_SYS_ADMIN: &str =
+const UNPRIVILEGED_MAPS: &str = "hashes, arrays and others that take no capability";
+const MAPS_WITH_BPF: &str = "all but those for sockets and devices, which take CAP_NET_ADMIN";
+const MAPS_WITH_SYS_ADMIN: &str =
     "all but, before Linux 6.9, those for sockets and devices, which take CAP_NET_ADMIN itself";
-const PROGS_BY_ANYBODY: &str = "socket filters and control groups' packet filters";
-const PROGS_BY_BPF: &str =
+const UNPRIVILEGED_PROGS: &str = "socket filters and control groups' packet filters";
+const PROGS_WITH_BPF: &str =
     "those for networking take CAP_NET_ADMIN and those for tracing CAP_PERFMON";
 
-/// One sentence for each thing, on lines of their own.
+/// One line for each action.
 impl fmt::Display for Capabilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, &action) in Action::ALL.iter().enumerate() {
@@ -353,12 +355,9 @@ impl fmt::Display for Capabilities {
             match self.may(action) {
                 Permission::Granted => write!(f, "may {action}")?,
                 Permission::Partly { limits } => {
-                    write!(f, "may {action}")?;
-                    for (i, limit) in limits.iter().enumerate() {
-                        // Each has a comma of its own.
-                        let between = if i == 0 { ":" } else { ";" };
-                        write!(f, "{between} {limit}")?;
-                    }
+                    // A limit may have a comma in it.
+                    let limits: Vec<_> = limits.iter().map(Limit::to_string).collect();
+                    write!(f, "may {action}: {}", limits.join("; "))?;
                 }
                 Permission::Denied(cause) => write!(f, "may not {action}: {cause}")?,
                 Permission::Unknown => write!(f, "may or may not {action}")?,

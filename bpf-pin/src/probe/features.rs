@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
 
 use rustix::io::Errno;
 
@@ -12,13 +12,13 @@ use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 
-/// Which features that this library uses the running kernel has. Each is found by calling, not by the
+/// The features of the running kernel that this library uses. Each is found by calling, not by the
 /// version, because distributions backport features.
 ///
 /// `None`: could not be determined by this thread. Before Linux 5.19 bpf(2) as a whole may be closed to it.
-/// Some features need a new bpffs to try them on, which takes `CAP_SYS_ADMIN` in the initial user namespace
-/// and fsopen(2). Behind a seccomp filter, which may answer instead of the kernel, no feature counts as
-/// missing. What was determined once is remembered.
+/// Some features need a new bpffs to try them on, which requires `CAP_SYS_ADMIN` in the initial user
+/// namespace and fsopen(2). Behind a seccomp filter, which may answer instead of the kernel, no feature
+/// counts as missing. A known answer is remembered.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Features {
-    /// `BPF_F_PATH_FD`: names in a directory that is held open, without /proc. Linux 6.5.
+    /// `BPF_F_PATH_FD`: reaches names in an open directory without /proc. Linux 6.5.
     pub path_fd: Option<bool>,
     /// `RENAME_EXCHANGE` on a bpffs, for [`PinDir::exchange`] and for
     /// [`Stage::publish`](crate::dir::Stage::publish) without a gap. Linux 5.17.
@@ -45,47 +45,39 @@ pub struct Features {
     pub owner_options: Option<bool>,
     /// `BPF_LINK_CREATE`: [`Link`](crate::Link)s, and pins of them. Linux 5.7.
     pub link_pins: Option<bool>,
-    /// `BPF_MAP_LOOKUP_BATCH` and its like. Linux 5.6.
+    /// `BPF_MAP_LOOKUP_BATCH` and the other batch commands. Linux 5.6.
     pub batch: Option<bool>,
 }
 
 impl Features {
-    /// The features of the running kernel.
+    /// Finds the features of the running kernel.
     pub fn of_this_kernel() -> Self {
-        static KNOWN: [AtomicU8; 6] = [const { AtomicU8::new(0) }; 6];
+        static KNOWN: [OnceLock<bool>; 6] = [const { OnceLock::new() }; 6];
         let [path_fd, exchange, token, owner_options, link_pins, batch] = &KNOWN;
         Self {
-            path_fd: once(path_fd, || is_known(sys::probe_path_fd())),
+            path_fd: once(path_fd, || knows_command(sys::probe_path_fd())),
             exchange: once(exchange, has_exchange),
-            token: once(token, || is_known(sys::probe_token_create())),
+            token: once(token, || knows_command(sys::probe_token_create())),
             owner_options: once(owner_options, has_owner_options),
-            link_pins: once(link_pins, || is_known(sys::probe_link_create())),
-            batch: once(batch, || is_known(sys::probe_batch())),
+            link_pins: once(link_pins, || knows_command(sys::probe_link_create())),
+            batch: once(batch, || knows_command(sys::probe_batch())),
         }
     }
 }
 
-fn once(known: &AtomicU8, find_out: impl FnOnce() -> Option<bool>) -> Option<bool> {
-    const NO: u8 = 1;
-    const YES: u8 = 2;
-
-    match known.load(Ordering::Relaxed) {
-        NO => return Some(false),
-        YES => return Some(true),
-        _ => {}
+fn once(known: &OnceLock<bool>, probe: impl FnOnce() -> Option<bool>) -> Option<bool> {
+    if known.get().is_none() {
+        // Another thread may have set it, to the same answer.
+        let _ = known.set(probe()?);
     }
-    let found = find_out();
-    if let Some(found) = found {
-        known.store(if found { YES } else { NO }, Ordering::Relaxed);
-    }
-    found
+    known.get().copied()
 }
 
-/// From the errno of a call with a bad descriptor: the kernel checks the command first.
-fn is_known(errno: Errno) -> Option<bool> {
+/// Interprets the errno of a call with a bad descriptor: the kernel checks the command first.
+fn knows_command(errno: Errno) -> Option<bool> {
     match errno {
         Errno::BADF | Errno::BADFD => Some(true),
-        // A seccomp filter may answer so too.
+        // A seccomp filter may answer the same.
         Errno::INVAL if !is_filtered() => Some(false),
         _ => None,
     }
@@ -116,7 +108,7 @@ fn has_owner_options() -> Option<bool> {
     }
 }
 
-/// One line: each feature, and whether the kernel has it.
+/// One line with an answer for each feature.
 impl fmt::Display for Features {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [

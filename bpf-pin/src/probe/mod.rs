@@ -1,8 +1,7 @@
-//! What the running kernel has, and what this thread may do with it.
+//! Features of the running kernel, and permissions of this thread.
 
 mod capabilities;
 mod features;
-mod memlock;
 
 pub use crate::process::{Capability, Lockdown};
 pub use capabilities::{Action, Capabilities, Limit, Permission};

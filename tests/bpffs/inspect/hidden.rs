@@ -16,7 +16,6 @@ fn spellings_of_what_is_hidden() -> Outcome {
     in_a_directory(|path| {
         fs::create_dir_all(path.join("real/b/c"))?;
         symlink("real", path.join("link"))?;
-        symlink("real/b", path.join("dangling"))?;
         symlink(path.join("real"), path.join("from_root"))?;
         let bpffs = MountOptions::new().mount(path.join("real/b/c"))?;
         let hidden = [bpffs.mount()?];
@@ -33,12 +32,9 @@ fn spellings_of_what_is_hidden() -> Outcome {
             "real/b/c/.",
             "real//b/./c",
             "real/../real/b/c",
-            "real/b/../b/c",
             "link/b/c",
             "link/../link/b/c/",
             "from_root/b/c",
-            "dangling/c",
-            "dangling/../b/c",
         ];
         for spelling in spellings {
             let seen = Bpffs::inspect(path.join(spelling))?;
