@@ -77,7 +77,8 @@ pub(super) type TempName = Component<64>;
 #[derive(Debug)]
 pub(super) struct TempNames {
     _file: OwnedFd,
-    token: u64,
+    /// The beginning of all its names, with the token.
+    stem: TempName,
     next: AtomicU32,
 }
 
@@ -88,7 +89,7 @@ impl TempNames {
         sys::hold_byte(file.as_fd(), token).map_err(Reason::errno_only)?;
         Ok(Self {
             _file: file,
-            token,
+            stem: stem(token),
             next: AtomicU32::new(0),
         })
     }
@@ -96,7 +97,8 @@ impl TempNames {
     /// A name that this process has not used yet. A forked child acquires the same names.
     fn acquire<const ROOM: usize>(&self, kind: TempKind) -> Component<ROOM> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        temp_name(self.token, number.into(), kind)
+        let suffix = kind.suffix();
+        Component::of_entry(self.stem.as_bytes()).with(format_args!("{number:x}{suffix}"))
     }
 }
 
@@ -136,9 +138,13 @@ pub(super) fn is_taken(reason: &Reason) -> bool {
     reason.is(Errno::EXIST) || matches!(reason.cause(), Some(Cause::NotOwner { .. }))
 }
 
-fn temp_name<const ROOM: usize>(token: u64, number: u64, kind: TempKind) -> Component<ROOM> {
+fn stem<const ROOM: usize>(token: u64) -> Component<ROOM> {
+    Component::format(format_args!("{PREFIX}{token:016x}-"))
+}
+
+fn temp_name(token: u64, number: u64, kind: TempKind) -> Component {
     let suffix = kind.suffix();
-    Component::format(format_args!("{PREFIX}{token:016x}-{number:x}{suffix}"))
+    stem(token).with(format_args!("{number:x}{suffix}"))
 }
 
 /// A temporary name with a token that no process holds. A file with this name is a leftover.

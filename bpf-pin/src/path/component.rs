@@ -39,9 +39,13 @@ impl<const ROOM: usize> Component<ROOM> {
 
     /// A formatted name, truncated if it does not fit.
     pub(crate) fn format(arguments: fmt::Arguments<'_>) -> Self {
-        let mut this = Self::default();
-        let _ = fmt::Write::write_fmt(&mut this.0, arguments);
-        this
+        Self::default().with(arguments)
+    }
+
+    /// This name with formatted text appended, truncated if it does not fit.
+    pub(crate) fn with(mut self, arguments: fmt::Arguments<'_>) -> Self {
+        let _ = fmt::Write::write_fmt(&mut self.0, arguments);
+        self
     }
 
     /// This name with `suffix` appended, or `None` if that does not fit.

@@ -48,19 +48,18 @@ const BOUNDS: &[Bound] = &[
         272,
     ),
     bound("PinDir::get, on a nosymfollow mount", "bpf-pin", 3, 323),
-    // The temporary name is written by std's formatting.
-    bound("PinDir::replace", "bpf-pin", 2, 1300),
+    bound("PinDir::replace", "bpf-pin", 2, 940),
     bound(
         "PinDir::open_or_create of a map that fits",
         "bpf-pin",
         4,
-        990,
+        970,
     ),
     bound(
         "PinDir::open_or_create of a map that fits, on a nosymfollow mount",
         "bpf-pin",
         3,
-        970,
+        945,
     ),
     bound("look up an element", "bpf-pin", 1, 64),
     bound("update an element", "bpf-pin", 1, 86),
