@@ -211,7 +211,7 @@ fn remove_dir_all_removes_no_pin_that_took_the_name() {
 fn a_parent_that_was_created_stays_if_the_rest_fails() {
     let fs = TestFs::new();
     let path = fs.at("n/m");
-    let run = |_| u8::from(PinDir::create(&path, 0o500).is_ok());
+    let run = |_| u8::from(PinDir::create(&path, 0o700).is_ok());
     let mut creates = Tracee::fork(|| (), run).unwrap();
     // The second directory is about to get its name.
     let mut renames = 0;

@@ -127,7 +127,7 @@ fn another_in_the_place_of_a_function() -> Outcome {
     is_in_place(&link, &first, &target)?;
 
     let error = spec.create(&second).expect_err("a function has one");
-    assert_fails(&error, Operation::Replace, libc::EBUSY, None);
+    assert_fails(&error, Operation::ReplaceFunction, libc::EBUSY, None);
     assert_eq!(error.operation(), Operation::ReplaceFunction);
     let error = link.update(&second).expect_err("no updates");
     assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
@@ -217,7 +217,7 @@ fn what_does_not_fit_is_refused() -> Outcome {
     ] {
         let spec = LinkSpec::freplace(target, btf_id);
         let error = spec.create(prog).expect_err("no such function");
-        assert_fails(&error, Operation::Replace, libc::EINVAL, None);
+        assert_fails(&error, Operation::ReplaceFunction, libc::EINVAL, None);
     }
     let error = LinkSpec::freplace(&target, GET).cookie(1).create(&fits);
     let text = format!(

@@ -183,7 +183,9 @@ pub fn limited_to_few_descriptors() {
                     failed += 1;
                     assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
                 }
-                assert!(failed > 2);
+                // A kernel that ignores the source ends the call after its second descriptor.
+                let least = if shown { 2 } else { 3 };
+                assert!(failed >= least, "{failed} failures, with a source: {shown}");
                 let _ = unmount(path, UnmountFlags::DETACH);
             }
         };
