@@ -1,4 +1,4 @@
-//! A directory on a bpffs, held by its descriptor: opened, and what is done in it.
+//! Directories on a bpffs that are held by descriptor: opening them and working in them.
 
 mod attributes;
 mod filtered;
@@ -27,7 +27,7 @@ use scene::*;
 
 pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 pub const DIRS: &[Need] = &[Need::Bpffs];
-/// A bpffs that all users may write to, and another user.
+/// Needed for a bpffs that all users may write to, and for a switch to another user.
 pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
@@ -215,7 +215,7 @@ fn open_dir_as_another_user() -> Outcome {
             wanted: "search",
             read_only_would_do: false,
         };
-        // To be held it need not be searched.
+        // `open` needs no search permission on the directory itself.
         let held = PinDir::open(fs.at("shut"))?;
         let error = unwrap_err(held.open_dir("in"));
         assert_fails(&error, Operation::OpenDir, libc::EACCES, blocked());
@@ -241,7 +241,7 @@ fn a_descriptor_from_elsewhere() -> Outcome {
         assert_eq!(dir.identity("map")?, any_identity());
         dir.pin(&any_map(), "other")?;
         dir.unpin(&any_map(), "other")?;
-        // And back, and by the trait.
+        // The conversion back to a descriptor, and `TryFrom`.
         let fd = OwnedFd::from(dir);
         assert_eq!(fd.as_raw_fd(), number);
         let dir = PinDir::try_from(fd)?;
@@ -326,7 +326,7 @@ fn errors_tell_what_was_done_where() -> Outcome {
         libc::ENOENT,
         missing(fs.at("from")),
     );
-    // What no release of the kernel that is of use lacks is said with that release, too.
+    // The message names the release that added the feature, even if every supported kernel has it.
     let (what, since) = ("openat2", Version::new(5, 6));
     let text = Cause::Unsupported { what, since }.to_string();
     assert_eq!(text, "this kernel does not support openat2 (Linux 5.6)");

@@ -1,4 +1,4 @@
-//! Directories are made as they are asked for, on a bpffs and nowhere else, or not at all.
+//! Directories are created exactly as requested and only on a bpffs, or not at all.
 
 mod not_made;
 use crate::dir_scene as scene;
@@ -33,7 +33,7 @@ const MODES: [u32; 10] = [
     0, 0o700, 0o711, 0o755, 0o777, 0o1777, 0o2770, 0o4700, 0o7777, 0o007,
 ];
 
-/// All modes under this umask, by path and by name.
+/// Creates directories with all modes under the current umask, by path and by name.
 fn all_modes(fs: &TestFs) -> Outcome {
     let root = root_of(fs);
     for mode in MODES {
@@ -67,7 +67,7 @@ fn modes_are_exact_whatever_the_umask() -> Outcome {
     })
 }
 
-/// Who may not read what it has just made cannot open it to change its mode either.
+/// A user without read permission on its new directory cannot open it to change its mode.
 #[common::test(USERS)]
 fn as_a_user_under_any_umask() -> Outcome {
     let fs = TestFs::detached("777");
@@ -82,7 +82,8 @@ fn as_a_user_under_any_umask() -> Outcome {
     })
 }
 
-/// A directory that hands down its group, which is nobody's here, and the bit that does so.
+/// A set-group-id directory, which passes its group and that bit on to new entries. No user of this
+/// test is in the group.
 fn handing_down(fs: &TestFs) -> PinDir {
     fs::create_dir(fs.at("parent")).expect("a directory");
     chown(fs.at("parent"), None, Some(Gid::from_raw(5678))).expect("its group");
@@ -119,7 +120,7 @@ fn modes_are_exact_below_set_group_id() -> Outcome {
     Ok(())
 }
 
-/// What is made belongs to this process's user and group.
+/// New directories belong to the user and group of the process.
 #[common::test(USERS)]
 fn the_group_is_ones_own_whatever_is_handed_down() -> Outcome {
     let fs = TestFs::detached("777");
@@ -149,7 +150,7 @@ fn parents_are_made_too() -> Outcome {
     }
     assert_eq!(at.own_metadata()?.inode(), dir.own_metadata()?.inode());
     assert!(names_in(&at).is_empty());
-    // A pin of what a loader would do.
+    // A second directory below the same parents, as another loader would create it.
     PinDir::create(fs.at("a/b/d"), 0o700)?;
     assert_eq!(names_in(&PinDir::open(fs.at("a/b"))?), ["c", "d"]);
     assert_eq!(
@@ -196,7 +197,7 @@ fn owners_are_as_asked_for() -> Outcome {
     ];
     for (i, (uid, gid)) in cases.into_iter().enumerate() {
         let name = format!("d{i}");
-        // Set-user-id and set-group-id do not get lost with the owner.
+        // The set-user-id and set-group-id bits survive the change of owner.
         let dir = PinDir::create_owned(fs.at(&name).join("in"), 0o6750, uid, gid)?;
         for found in [of(&fs, &name), dir.own_metadata()?] {
             assert_eq!(
@@ -206,7 +207,7 @@ fn owners_are_as_asked_for() -> Outcome {
             assert_eq!(found.mode(), 0o6750);
         }
     }
-    // What exists is whose it is.
+    // An existing directory keeps its owner.
     PinDir::create_owned(fs.at("d0"), 0o700, Some(1), Some(1))?;
     assert_eq!(of(&fs, "d0").uid(), 1234);
     Ok(())
@@ -226,7 +227,7 @@ fn owners_that_cannot_be() -> Outcome {
         let error = unwrap_err(PinDir::create_owned(&path, 0o700, Some(0), None));
         assert_fails(&error, Operation::CreateDir, libc::EPERM, None);
         assert!(names_in(&root_of(&fs)).is_empty());
-        // One's own is no change.
+        // Asking for the caller's own ids changes nothing, so it succeeds.
         PinDir::create_owned(&path, 0o700, Some(1234), Some(1234)).expect("a directory");
     });
     assert_eq!(of(&fs, "a").uid(), 1234);
@@ -244,13 +245,13 @@ fn relative_paths() -> Outcome {
         PinDir::create(".", 0o700)?;
         assert_eq!(fs.names(), ["a", "c"]);
         assert_eq!(names_in(&PinDir::open("c")?), ["d"]);
-        // It is a name on a bpffs like any other, and no name there holds a '.'.
+        // On a bpffs ".." is treated like any other name, and names there may not contain a '.'.
         let error = unwrap_err(PinDir::create("..", 0o700));
         assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
         change_dir(&fs.at("a"))?;
         PinDir::create("deeper", 0o700)?;
         assert_eq!(names_in(&PinDir::open(".")?), ["b", "deeper"]);
-        // From elsewhere by a way through "..".
+        // Outside the bpffs, a path may contain "..".
         let outside = tempfile::tempdir()?;
         fs::create_dir(outside.path().join("x"))?;
         symlink(fs.root(), outside.path().join("way"))?;
@@ -268,7 +269,7 @@ fn relative_paths() -> Outcome {
     Ok(())
 }
 
-/// Of this thread, which has a working directory of its own.
+/// Changes the working directory of this thread only, which `own_fs_struct` has separated.
 fn change_dir(path: &Path) -> Outcome {
     Ok(rustix::process::chdir(path)?)
 }
@@ -289,7 +290,7 @@ fn paths_in_many_spellings() -> Outcome {
         assert_eq!(fs.names(), ["a"], "{path}");
         root_of(&fs).remove_dir("a")?;
     }
-    // The longest name, and longer than a path in one piece may be.
+    // The longest possible name, in a path longer than PATH_MAX allows.
     let deep = format!("{root}{}", format!("/{}", "n".repeat(255)).repeat(15));
     drop(PinDir::create(&deep, 0o700)?);
     PinDir::open(&deep)?;
@@ -308,7 +309,7 @@ fn mounts_on_the_way_are_part_of_the_path() -> Outcome {
         PinDir::create(dir.path().join("outer/a/b"), 0o700)?;
         assert!(names_in(&outer).is_empty());
         assert_eq!(names_in(&PinDir::open(dir.path().join("outer"))?), ["a"]);
-        // Nothing is made on what is no bpffs, though it is mounted on one.
+        // Nothing is created on another file system, even if it is mounted on a bpffs.
         mount_a("tmpfs", dir.path().join("outer/a"));
         for end in ["outer/a", "outer/a/c", "outer/a/c/d"] {
             let error = unwrap_err(PinDir::create(dir.path().join(end), 0o700));
@@ -355,7 +356,7 @@ fn of_eight_that_create_one_directory() -> Outcome {
         });
         inodes.dedup();
         assert_eq!(inodes.len(), 1, "all have the same directory");
-        // No stray name anywhere.
+        // No temporary names are left at any level.
         for (at, name) in [("", "a"), ("a", "b"), ("a/b", "c")] {
             assert_eq!(names_in(&PinDir::open(fs.at(at))?), [name]);
         }
@@ -365,7 +366,7 @@ fn of_eight_that_create_one_directory() -> Outcome {
     Ok(())
 }
 
-/// Who fails takes away only what nobody uses yet.
+/// A failed creation leaves directories alone that another creator already uses.
 #[common::test(DIRS)]
 fn creators_that_fail_beside_creators() -> Outcome {
     let fs = TestFs::new();
@@ -403,15 +404,16 @@ fn creators_that_fail_beside_creators() -> Outcome {
                     is_made = true;
                     assert!(names_in(&dir).is_empty(), "it is there");
                 }
-                // A parent of its own was removed under it.
+                // Another creator removed a parent that it had created itself.
                 Err(error) => assert!(
                     matches!(error.cause(), Some(Cause::Removed { .. })),
                     "{error}"
                 ),
             }
         }
-        // Each takes back what it has made alone, so if all fail an empty parent may be left: it was
-        // another's way when its maker would have removed it. But no name that nobody gave.
+        // Each creator removes only what it created. If all fail, an empty parent may stay, because
+        // it was in use by another creator when its own creator tried to remove it. No unexpected
+        // names are left.
         let mut dir = root.try_clone()?;
         let mut left = Vec::new();
         while let Some(name) = names_in(&dir).first() {

@@ -1,5 +1,4 @@
-//! A directory that is held stays the one that it was, whatever becomes of its path, of /proc, and
-//! of the numbers of descriptors.
+//! A held directory stays the same one, even if its path, /proc or the descriptor numbers change.
 
 use crate::methods;
 mod no_proc;
@@ -23,7 +22,7 @@ pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
-/// All that can be done in a directory, and what is left of it is one pin.
+/// Runs every operation in the directory; one pin is left at the end.
 #[track_caller]
 fn assert_is_of_use(dir: &PinDir) {
     try_all(dir).expect("it is of use");
@@ -84,7 +83,7 @@ fn a_removed_directory_says_so() -> Outcome {
         }
     };
     check();
-    // Nor does it matter who has the name by now.
+    // A new directory with the old name makes no difference.
     let new = root.create_dir("dead", 0o700)?;
     new.pin(&any_map(), "name")?;
     new.pin(&any_map(), "pin")?;
@@ -163,7 +162,7 @@ fn a_mount_over_the_path() -> Outcome {
     own_mounts(|| -> Outcome {
         let path = temporary.path();
         mount_a("bpf", path);
-        // Over the directory, over what is above it, and with another bpffs.
+        // Mounts over the directory and over its parents, with a tmpfs and with another bpffs.
         for (kind, over) in [
             ("tmpfs", "a/dir"),
             ("bpf", "a/dir"),
@@ -193,7 +192,7 @@ fn a_bpffs_that_was_unmounted() -> Outcome {
     own_mounts(|| -> Outcome {
         mount_a("bpf", temporary.path());
         let dir = PinDir::create(temporary.path().join("dir"), 0o700)?;
-        // Who holds a directory keeps the file system busy.
+        // A held directory keeps the file system busy.
         let busy = unmount(temporary.path(), UnmountFlags::empty());
         assert_eq!(busy, Err(rustix::io::Errno::BUSY));
         unmount(temporary.path(), UnmountFlags::DETACH)?;
@@ -233,7 +232,7 @@ fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
             drop(root.create_dir("dir", 0o700)?);
         }
     }
-    // Nothing is held by those that failed.
+    // The failed calls hold no lock.
     assert!(
         root.open_dir("old")?
             .lock(LockMode::Exclusive, Wait::No)?
@@ -245,7 +244,7 @@ fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
     Ok(())
 }
 
-/// A lock of an old set does not keep it from being published again.
+/// An old set can be published again while it is locked.
 #[common::test(PINS)]
 fn an_old_set_that_is_locked() -> Outcome {
     let fs = TestFs::new();
@@ -264,23 +263,24 @@ fn an_old_set_that_is_locked() -> Outcome {
     Ok(())
 }
 
-/// A number that is one directory to this thread and another to the rest of the process.
+/// The same descriptor number refers to one directory in this thread and to another in the other
+/// threads.
 #[common::test(MOUNTS)]
 fn a_thread_with_descriptors_of_its_own() -> Outcome {
     let number = |fs: &TestFs| fs.mount().expect("a mount of its own").as_raw_fd();
     let mut two = [TestFs::detached("700"), TestFs::detached("700")];
-    // The thread's own map takes the lowest.
+    // The thread's own table opens the lower number.
     two.sort_by_key(number);
     let [fs, decoys] = two;
     let number = number(&decoys);
     root_of(&decoys).pin(&prog(), "pin")?;
     own_descriptors(|| -> Outcome {
-        // By way of the process's table, for that is where /proc/self/fd leads.
+        // Opens through the table of the process, because /proc/self/fd refers to that one.
         let held = fcntl_dupfd_cloexec(root_of(&fs), number + 1)?;
-        // SAFETY: in this thread's table nobody uses the number.
+        // SAFETY: nothing else in this thread's table uses the number.
         let done = unsafe { libc::dup3(held.as_raw_fd(), number, libc::O_CLOEXEC) };
         assert_eq!(done, number);
-        // SAFETY: the call above has made it, in a table of this thread's own.
+        // SAFETY: the call above created the descriptor, in this thread's own table.
         let mine = PinDir::from_fd(unsafe { OwnedFd::from_raw_fd(number) })?;
         assert_is_of_use(&mine);
         Ok(())
@@ -290,12 +290,12 @@ fn a_thread_with_descriptors_of_its_own() -> Outcome {
     Ok(())
 }
 
-/// A number that the kernel takes for none, if it is not told otherwise.
+/// In BPF attributes, descriptor 0 means "none" unless a flag says otherwise.
 #[common::test(MOUNTS)]
 fn descriptor_0_is_a_directory() -> Outcome {
     let fs = TestFs::detached("700");
     own_descriptors(|| -> Outcome {
-        // SAFETY: in this thread's table nobody uses it.
+        // SAFETY: nothing else in this thread's table uses descriptor 0.
         unsafe { libc::close(0) };
         let dir = PinDir::open(fs.root())?;
         assert_eq!(dir.as_fd().as_raw_fd(), 0);
@@ -306,7 +306,7 @@ fn descriptor_0_is_a_directory() -> Outcome {
     Ok(())
 }
 
-/// Counted in a table where nobody else opens any.
+/// Counts descriptors in a separate table, so that other tests do not disturb the count.
 #[common::test(PINS)]
 fn no_descriptor_is_left_open() -> Outcome {
     let fs = TestFs::new();
@@ -320,7 +320,7 @@ fn no_descriptor_is_left_open() -> Outcome {
             drop(dir.create_dir("directory", 0o700)?);
             for (_, call) in METHODS {
                 for name in ["gone", "a.b", "directory", "pin"] {
-                    // Whether it can be done is not the question here.
+                    // The result does not matter here, only the descriptors.
                     let _ = call(&dir, OsStr::new(name));
                 }
             }

@@ -1,4 +1,4 @@
-//! What the tests of directories stand on.
+//! Helpers for the tests of directories.
 
 #![allow(dead_code, reason = "no program needs all of it")]
 
@@ -22,8 +22,9 @@ pub fn unwrap_err<T: Debug, E>(result: Result<T, E>) -> E {
     result.expect_err("what must fail")
 }
 
-/// A map for where it does not matter which. Before Linux 5.11 a user has room for a dozen, and the
-/// kernel frees them only by and by.
+/// Returns a descriptor of a map for tests that accept any map. The map is shared: before Linux
+/// 5.11 the locked-memory limit allows a user about a dozen maps, and the kernel frees them with a
+/// delay.
 pub fn any_map() -> Map {
     static MAP: LazyLock<Map> = LazyLock::new(hash);
     OWN_MAP.with_borrow(|own| {
@@ -35,7 +36,7 @@ pub fn any_map() -> Map {
 }
 
 thread_local! {
-    /// Where the process's is not open.
+    /// Used by threads that cannot access the map of the process.
     static OWN_MAP: RefCell<Option<Map>> = const { RefCell::new(None) };
 }
 
@@ -43,17 +44,17 @@ pub fn any_identity() -> Identity {
     any_map().identity().expect("its identity")
 }
 
-/// The root of the file system.
+/// Opens the root directory of the file system.
 pub fn root_of(fs: &TestFs) -> PinDir {
     PinDir::open(fs.root()).expect("the root of a bpffs")
 }
 
-/// Whether the kernel takes a directory's descriptor without /proc. Linux 6.5.
+/// Returns true if the kernel supports `BPF_F_PATH_FD` and needs no /proc (Linux 6.5).
 pub fn has_path_fd() -> bool {
     kernel(6, 5).unmet().is_none()
 }
 
-/// The names in a directory that need not have a path any more, sorted, without the kernel's own.
+/// Lists a directory without its path: sorted, and without the kernel's own files.
 pub fn names_in(dir: &PinDir) -> Vec<String> {
     let entries = dir.entries().expect("the directory can be listed");
     let mut names: Vec<_> = entries
@@ -68,7 +69,7 @@ pub fn missing(path: impl Into<PathBuf>) -> Cause {
     Cause::Missing { path: path.into() }
 }
 
-/// A tmpfs nobody else sees, gone with its descriptor.
+/// A private tmpfs that disappears with its descriptor.
 pub fn detached_tmpfs() -> (OwnedFd, PathBuf) {
     let mount = (|| {
         let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -81,29 +82,29 @@ pub fn detached_tmpfs() -> (OwnedFd, PathBuf) {
     (mount, path.into())
 }
 
-/// A file system at `target`, for a thread with mounts of its own.
+/// Mounts a file system at `target`. The calling thread must have its own mount namespace.
 #[track_caller]
 pub fn mount_a(kind: &str, target: impl AsRef<Path>) {
     let none = MountFlags::empty();
     mount(kind, target.as_ref(), kind, none, None).expect("a mount");
 }
 
-/// Runs `test` on a thread with a working directory and a umask of its own.
+/// Runs `test` on a thread with its own working directory and umask.
 pub fn own_fs_struct<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
-        // SAFETY: no FILES: descriptors stay what they are.
+        // SAFETY: without CLONE_FILES the descriptor table stays shared.
         unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("a working directory of its own");
         test()
     })
 }
 
-/// Runs `test` on a thread with a table of descriptors of its own, empty but for the first three: a
-/// copy would hold the other tests' locks and mounts.
+/// Runs `test` on a thread with its own descriptor table, which holds only the first three. A full
+/// copy would keep the locks and mounts of other tests alive.
 pub fn own_descriptors<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
         let (first, last) = (3, u32::MAX);
-        // SAFETY: what is closed is closed in a table of this thread's own, whose test opens anew
-        // all that it uses.
+        // SAFETY: descriptors are closed only in this thread's own table, and the test opens all
+        // that it uses.
         let done = unsafe {
             libc::syscall(
                 libc::SYS_close_range,

@@ -1,5 +1,5 @@
-//! Processes that are stopped at named system calls, while another process puts something else under the
-//! name that they work on: nothing of the other process is lost.
+//! Stops a process at chosen system calls while another process changes the entry under the same
+//! name. Nothing of the other process may be lost.
 
 use bpf_pin::dir::{LockMode, Wait};
 use bpf_pin::error::Cause;
@@ -13,7 +13,7 @@ const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, Need::Bpffs];
 const BPF_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 17)];
 const PID_NAMESPACE: &[Need] = &[cap::SYS_ADMIN, Need::Bpffs];
 
-/// Goes on to the first such stop.
+/// Continues to the first stop that matches.
 fn until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
     while let Some(stop) = tracee.next().unwrap() {
         if is_it(&stop) {
@@ -39,7 +39,7 @@ fn open(fs: &TestFs) -> PinDir {
     PinDir::open(fs.root()).unwrap()
 }
 
-/// Those of the temporary names.
+/// The temporary names in the root directory.
 fn hidden(fs: &TestFs) -> Vec<String> {
     let mut names = fs.names();
     names.retain(|name| name.starts_with("_bpf-pin-"));
@@ -56,8 +56,8 @@ fn id_of(dir: &PinDir, name: &str) -> u32 {
     dir.get::<Map>(name).unwrap().id().unwrap()
 }
 
-/// A process that replaces "name" from `hash()`, stopped right before the exchange; then "name" is a
-/// directory with a pin in it.
+/// A process that replaces the pin "name", stopped right before the exchange. Meanwhile "name"
+/// becomes a directory with a pin in it.
 fn replaces_a_directory(fs: &TestFs) -> Tracee {
     let dir = open(fs);
     dir.pin(&hash(), "name").unwrap();
@@ -81,7 +81,7 @@ fn a_directory_that_replace_if_displaced_gets_its_name_back() {
     let mut replaces = replaces_a_directory(&fs);
     until(&mut replaces, has_exchanged);
     let dir = open(&fs);
-    // Its hidden name is a living process's, whatever has it.
+    // The temporary name belongs to a living process, so any entry under it stays.
     nothing_is_removed(&dir);
     assert_eq!(replaces.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["name"]);
@@ -108,7 +108,8 @@ fn a_directory_under_the_name_of_a_dead_process_for_a_pin_is_reported() {
     id_of(&dir.open_dir(&names[0]).unwrap(), "inner");
 }
 
-/// If the name cannot be given back, the error says where the displaced directory is, and it stays there.
+/// If the name cannot be given back, the error says where the displaced directory is, and it stays
+/// there.
 #[common::test_alone(BPF_USER)]
 fn a_name_that_changed_hands_is_reported() {
     let fs = TestFs::detached("1777");
@@ -134,7 +135,8 @@ fn a_name_that_changed_hands_is_reported() {
     assert_eq!(dir.entries().unwrap().count(), 2);
 }
 
-/// A process that publishes "set" over a directory, stopped right before the exchange; then "set" is a pin.
+/// A process that publishes "set" over a directory, stopped right before the exchange. Meanwhile
+/// "set" becomes a pin.
 fn publishes_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
     let dir = open(fs);
     dir.create_dir("set", 0o755).unwrap();
@@ -206,14 +208,14 @@ fn remove_dir_all_removes_no_pin_that_took_the_name() {
     dir.open_dir("pin").unwrap();
 }
 
-/// As `mkdir -p`: another process may use the parent already.
+/// As with `mkdir -p`, the parent stays: another process may use it already.
 #[common::test_alone(PINS)]
 fn a_parent_that_was_created_stays_if_the_rest_fails() {
     let fs = TestFs::new();
     let path = fs.at("n/m");
     let run = |_| u8::from(PinDir::create(&path, 0o700).is_ok());
     let mut creates = Tracee::fork(|| (), run).unwrap();
-    // The second directory is about to get its name.
+    // Stops at the rename of the second directory.
     let mut renames = 0;
     while renames < 2 {
         until(&mut creates, is_entry("renameat2"));
@@ -226,7 +228,7 @@ fn a_parent_that_was_created_stays_if_the_rest_fails() {
     assert_eq!(other.entries().unwrap().count(), 1);
 }
 
-/// A removal of leftovers beside a creation, as a user that may not read the new directory.
+/// A cleanup of leftovers runs during a creation, as a user that may not read the new directory.
 #[common::test_alone(USER)]
 fn a_new_directory_keeps_its_mode_beside_a_removal_of_leftovers() {
     let fs = TestFs::detached("1777");
@@ -248,7 +250,7 @@ fn a_new_directory_keeps_its_mode_beside_a_removal_of_leftovers() {
     }
 }
 
-/// A removal of leftovers locks no directory that is being published.
+/// A cleanup of leftovers does not lock a directory that is being published.
 #[common::test_alone(PINS)]
 fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
     let fs = TestFs::new();
@@ -277,8 +279,8 @@ fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
     assert!(set.is_some());
 }
 
-/// Process 1 of a pid namespace, and its child that is process 1 of another: the child has a copy of the
-/// lock, and what it drops is its parent's.
+/// A parent that is process 1 of a pid namespace, and a child that is process 1 of another. The
+/// child drops its copy of the lock, which must not release the parent's.
 #[common::test_alone(PID_NAMESPACE)]
 fn a_child_that_is_process_1_too_does_not_release_its_parents_lock() {
     let fs = TestFs::new();
@@ -306,9 +308,10 @@ fn a_child_that_is_process_1_too_does_not_release_its_parents_lock() {
     assert_eq!(fs.names(), ["set"]);
 }
 
-/// What a forked child returns that is process 1 of a new pid namespace.
+/// Runs `run` in a forked child that is process 1 of a new pid namespace, and returns its exit
+/// code.
 fn in_a_pid_namespace(run: impl FnOnce() -> u8) -> u8 {
-    // SAFETY: this process has one thread, and unshare takes no address.
+    // SAFETY: this process has one thread, and unshare takes no pointers.
     let child = unsafe {
         assert_eq!(libc::unshare(libc::CLONE_NEWPID), 0);
         libc::fork()
@@ -316,11 +319,11 @@ fn in_a_pid_namespace(run: impl FnOnce() -> u8) -> u8 {
     assert_ne!(child, -1);
     if child == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-        // SAFETY: the parent's buffers and destructors are the parent's.
+        // SAFETY: _exit skips the buffers and destructors, which belong to the parent.
         unsafe { libc::_exit(done.unwrap_or(101).into()) }
     }
     let mut status = 0;
-    // SAFETY: status is writable; the child is ours.
+    // SAFETY: `status` is writable, and `child` is a child of this process.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert!(libc::WIFEXITED(status), "{status}");
     libc::WEXITSTATUS(status) as u8

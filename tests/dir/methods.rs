@@ -1,4 +1,4 @@
-//! What takes a name in a directory.
+//! All methods that take a name in a directory.
 
 use std::ffi::OsStr;
 
@@ -8,7 +8,8 @@ use crate::dir_scene::{any_identity, any_map};
 
 pub type Call = fn(&PinDir, &OsStr) -> Result<()>;
 
-/// Every method that takes a name, and its words: "{}" is the name, "{pin}" and "{new}" are others.
+/// Each method with a description. "{}" is the name under test; "{pin}" and "{new}" are other
+/// names.
 #[rustfmt::skip]
 pub const METHODS: &[(&str, Call)] = &[
     ("pin {}", |d, n| d.pin(&any_map(), n)),

@@ -1,4 +1,5 @@
-//! A name changes hands without a gap, whoever else is at it, and a failure leaves nothing behind.
+//! A name switches to another object without a gap, even under contention, and a failure leaves
+//! nothing behind.
 
 mod replace_fails;
 mod replace_if;
@@ -74,7 +75,7 @@ fn a_sweep_takes_nothing_from_the_living() -> Outcome {
     scene::play("sweeping")
 }
 
-/// By one of three ways: the held directory, the path, and whatever kind it is.
+/// Opens the pin in one of three ways: in the held directory, by path, or as an object of any kind.
 fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
     let identity = match way % 3 {
         0 => dir.get::<Map>(NAME).and_then(|map| map.identity()),
@@ -98,7 +99,7 @@ fn threads() -> Outcome {
     dir.replace(&first, NAME)?;
     let often = Often::new(300, 10_000, Duration::from_secs(3));
     let write = |writer: usize| {
-        // Half of them by one descriptor, half by one of their own.
+        // Half of the writers share one descriptor, the others use their own.
         let own = PinDir::open(fs.root()).unwrap();
         let dir = if writer % 2 == 0 { &dir } else { &own };
         let mut object = make();
@@ -123,7 +124,8 @@ fn threads() -> Outcome {
     Ok(())
 }
 
-/// Some writers' objects are maps, some programs; a reader for one kind is told what it is.
+/// The writers alternate between maps and programs. A reader of one kind gets `WrongKind` for the
+/// other.
 fn kinds() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -195,7 +197,7 @@ fn in_pool(writer: usize, i: usize) -> String {
     format!("{writer}-{i}")
 }
 
-/// Each writer finds its maps in a pool; every second map there is never given the name.
+/// Each writer takes its maps from a pool. Every second map in the pool never gets the name.
 fn processes() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -216,7 +218,7 @@ fn processes() -> Outcome {
         .collect::<Result<_, _>>()?;
     let finish = || -> Vec<_> {
         for writer in 0..8 {
-            // Whoever is told its number first begins.
+            // The first process to remove this name takes its number and starts.
             dir.pin(&hash(), format!("start-{writer}")).unwrap();
         }
         actors.into_iter().map(Actor::finish).collect()
@@ -231,7 +233,7 @@ fn processes() -> Outcome {
 
 fn writer() -> Outcome {
     let dir = PinDir::open(scene::stage_of_actor())?;
-    // Its number is that of the name that it is first to remove.
+    // The number comes from the first "start-" name that this process removes.
     let writer = (0..8)
         .cycle()
         .find(|n| dir.unlink(format!("start-{n}")).is_ok());
@@ -251,7 +253,7 @@ fn writer() -> Outcome {
     Ok(())
 }
 
-/// The group may open the old pin and the new one, and nobody sees a mode between.
+/// The group can open the pin at any time, and no reader sees another mode or owner.
 fn keeping_mode() -> Outcome {
     const GROUP: u32 = 1234;
 
@@ -307,7 +309,7 @@ fn keeping_mode() -> Outcome {
     println!("opened {} times by the group", read.load(Relaxed));
     assert!(read.into_inner() > 0);
     assert_eq!(fs.names(), [NAME]);
-    // Without, the group is locked out.
+    // `replace` does not keep mode and group, so the group loses access.
     dir.replace(&maps[0], NAME)?;
     let found = dir.metadata(NAME)?;
     assert_eq!((found.uid(), found.gid()), (0, 0));
@@ -320,13 +322,13 @@ fn keeping_mode() -> Outcome {
     Ok(())
 }
 
-/// Both count their temporary names on from the same number, under one claim.
+/// Parent and child continue the same sequence of temporary names, under one claim.
 fn fork() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps: Vec<_> = (0..8).map(|_| hash()).collect();
     let sweeper = Actor::start("sweeper", &fs)?;
-    // The first fork is before the claim, the second after it.
+    // The first fork happens before the claim exists, the second after.
     for _ in 0..2 {
         // SAFETY: this process has one thread.
         let child = unsafe { libc::fork() };
@@ -337,7 +339,7 @@ fn fork() -> Outcome {
         let mut replace = || {
             while often.goes_on(count) {
                 dir.replace(&mine[count as usize % mine.len()], NAME)?;
-                // Another open file than the other process's: it keeps that out.
+                // The lock uses a new open file, so it excludes the other process.
                 let _lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
                 let seen = dir.identity(NAME)?;
                 match dir.replace_if(&mine[0], NAME, seen) {
@@ -353,11 +355,11 @@ fn fork() -> Outcome {
             if let Err(error) = &replaced {
                 eprintln!("the child's replacement {count}: {error}");
             }
-            // SAFETY: ends the child without what its parent would do at its end.
+            // SAFETY: _exit skips the buffers and destructors, which belong to the parent.
             unsafe { libc::_exit(replaced.is_err().into()) };
         }
         let mut status = 0;
-        // SAFETY: status is writable; child is our child.
+        // SAFETY: `status` is writable, and `child` is a child of this process.
         assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
         replaced?;
         assert_eq!(status, 0, "the child failed");
@@ -370,13 +372,13 @@ fn fork() -> Outcome {
     Ok(())
 }
 
-/// Names that look like temporary ones, and are not.
+/// Names that resemble temporary names but are not valid ones.
 const NOBODYS: &[&str] = &[
     "_bpf-pin-",
     "_bpf-pin-0123456789ABCDEF-1",
     "_bpf-pin-0123456789abcdef-01",
 ];
-/// One that is, of nobody who lives.
+/// A valid temporary name without a living owner.
 const STALE: &str = "_bpf-pin-0123456789abcdef-1";
 
 fn sweeping() -> Outcome {
@@ -407,7 +409,7 @@ fn sweeping() -> Outcome {
         }
         count
     };
-    // By the same descriptor, too.
+    // Another sweep runs through the descriptor that half of the writers share.
     let (replaced, _) = scene::storm(4, write, 1, |_| {
         let swept = dir.remove_leftovers().unwrap();
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
@@ -417,7 +419,7 @@ fn sweeping() -> Outcome {
         println!("swept {} times", sweeper.finish()?.trim());
     }
     println!("replaced {replaced:?} times beside sweeps");
-    // What the sweeps left is what they should leave.
+    // The sweeps left exactly the expected names.
     dir.pin(&hash(), STALE)?;
     assert_eq!(dir.remove_leftovers()?.removed, [STALE]);
     let mut expected: Vec<_> = NOBODYS.iter().map(|name| name.to_string()).collect();
@@ -441,7 +443,7 @@ fn sweeper() -> Outcome {
     Ok(())
 }
 
-/// As `replace` takes it: whatever has a descriptor.
+/// Accepts any type with a descriptor, as `replace` does.
 fn identity_of(object: impl AsFd) -> Identity {
     let fd = object.as_fd().try_clone_to_owned().unwrap();
     Object::try_from(fd).unwrap().identity().unwrap()

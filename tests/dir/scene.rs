@@ -1,4 +1,4 @@
-//! Scenes with many at once, each in a process of its own: its descriptors can be counted.
+//! Stress scenes. Each runs in its own process, so that its descriptors can be counted.
 
 use std::collections::HashSet;
 use std::env;
@@ -17,13 +17,13 @@ use common::*;
 
 const SCENE: &str = "BPF_PIN_TEST_SCENE";
 const AT: &str = "BPF_PIN_TEST_AT";
-/// Set where every scene is to be played to its end, however long that takes.
+/// If set, every scene runs to its end, without a time limit.
 const LONG: &str = "BPF_PIN_TESTS_LONG";
 
-/// A scene and its name.
+/// The name of a scene and its function.
 pub type Scene = (&'static str, fn() -> Outcome);
 
-/// Plays the scene that this process was started for, if it was for one.
+/// Runs the scene that this process was started for, if any.
 pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
     let name = env::var(SCENE).ok()?;
     let (_, play) = scenes.iter().find(|(scene, _)| *scene == name)?;
@@ -39,12 +39,12 @@ pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Plays a scene in a process of its own, which must not leave a descriptor open.
+/// Runs a scene in its own process, which must not leave a descriptor open.
 pub fn play(name: &str) -> Outcome {
     let played = command(name)?.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&played.stderr);
     assert!(played.status.success(), "{name}: {}\n{said}", played.status);
-    // What a scene tells of itself: with --nocapture, or rather for whoever looks.
+    // The scene's report, visible with --nocapture.
     print!("{}", String::from_utf8_lossy(&played.stdout));
     Ok(())
 }
@@ -55,11 +55,11 @@ fn command(name: &str) -> std::io::Result<Command> {
     Ok(command)
 }
 
-/// A process with a part in a scene, ended with this.
+/// A process that takes part in a scene. It ends when this is dropped.
 pub struct Actor(Child);
 
 impl Actor {
-    /// Starts it, on the same bpffs.
+    /// Starts the process on the same bpffs.
     pub fn start(part: &str, fs: &TestFs) -> std::io::Result<Self> {
         let of_this_process = format!("/proc/{}/", std::process::id());
         let root = fs.root().to_str().expect("a path of ASCII");
@@ -72,9 +72,9 @@ impl Actor {
         Ok(Self(child))
     }
 
-    /// Lets it go to its end, and tells what it has written.
+    /// Lets the process finish and returns its output.
     pub fn finish(mut self) -> std::io::Result<String> {
-        // For one that waits for its end.
+        // An actor in `act_until_let_go` stops when its standard input closes.
         drop(self.0.stdin.take());
         let mut said = String::new();
         if let Some(mut out) = self.0.stdout.take() {
@@ -93,12 +93,12 @@ impl Drop for Actor {
     }
 }
 
-/// Where an actor plays.
+/// The root of the bpffs on which an actor works.
 pub fn stage_of_actor() -> PathBuf {
     PathBuf::from(env::var_os(AT).expect("started by a scene"))
 }
 
-/// Acts again and again, until the scene lets the actor go.
+/// Repeats `act` until the scene lets the actor go.
 pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
     let mut waiting = std::io::stdin();
     thread::scope(|scope| {
@@ -110,8 +110,8 @@ pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
     })
 }
 
-/// How often something is done: all of it, or as much as there is time for, but never less than
-/// shows what can go wrong.
+/// How often a step is repeated: up to `most` times within the time limit, but at least `least`
+/// times, enough to expose a race.
 pub struct Often {
     least: u32,
     most: u32,
@@ -131,8 +131,8 @@ impl Often {
     }
 }
 
-/// So many write, each to its end, and so many read meanwhile: what each writer returns, and the
-/// sum of what the reads do.
+/// Runs the writers to their end and the readers meanwhile. Returns the results of the writers and
+/// the sum of the readers' counts.
 pub fn storm<T: Send>(
     writers: usize,
     write: impl Fn(usize) -> T + Sync,
@@ -151,7 +151,7 @@ pub fn storm<T: Send>(
     read_meanwhile(all_write, readers, read)
 }
 
-/// So many read, again and again, until the act is over, and then once more.
+/// Repeats the reads until `act` is over, and once more after that.
 pub fn read_meanwhile<T: Send>(
     act: impl FnOnce() -> T + Send,
     readers: usize,
@@ -173,7 +173,7 @@ pub fn read_meanwhile<T: Send>(
         let readers: Vec<_> = (0..readers)
             .map(|reader| scope.spawn(move || read_to_the_end(reader)))
             .collect();
-        // In a thread of its own, so that the readers come to an end though it panics.
+        // On its own thread, so that the readers stop even if it panics.
         let acted = scope.spawn(act).join();
         is_over.store(true, Relaxed);
         let read: Vec<_> = readers.into_iter().map(|r| r.join()).collect();
@@ -182,12 +182,12 @@ pub fn read_meanwhile<T: Send>(
     })
 }
 
-/// What was ever given a name.
+/// All objects that ever had the name.
 #[derive(Default)]
 pub struct Ever(Mutex<HashSet<Identity>>);
 
 impl Ever {
-    /// Before it is given the name.
+    /// To be called before the object gets the name.
     pub fn insert(&self, identity: Identity) {
         self.0.lock().unwrap().insert(identity);
     }
@@ -198,7 +198,7 @@ impl Ever {
     }
 }
 
-/// This process's descriptors and what they are of.
+/// The open descriptors of this process, as the files that they refer to.
 fn descriptors() -> Vec<PathBuf> {
     let path = Path::new("/proc/self/fd");
     let entries = fs::read_dir(path).expect("/proc");
@@ -208,7 +208,7 @@ fn descriptors() -> Vec<PathBuf> {
     of
 }
 
-/// Bpffs knows RENAME_EXCHANGE.
+/// Returns true if bpffs supports RENAME_EXCHANGE (Linux 5.17).
 pub fn has_exchange() -> bool {
     kernel(5, 17).unmet().is_none()
 }

@@ -1,4 +1,5 @@
-//! A set of pins appears at once, whole, and the one that it takes the place of goes when nobody reads it.
+//! A set of pins appears at once and complete. The set that it replaces stays until its last reader
+//! is done.
 
 use crate::scene;
 mod stage_old;
@@ -18,7 +19,7 @@ use rustix::thread::CapabilitySet;
 use crate::stage::scene::{Scene, has_exchange};
 
 const SET: &str = "current";
-/// What the names of what is not published begin with.
+/// The prefix of the names of unpublished sets.
 const HIDDEN: &str = "_bpf-pin-";
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -57,7 +58,7 @@ fn names(path: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// A stage with pins of one map.
+/// Stages a set in which every pin holds `map`.
 fn staged<'d>(dir: &'d PinDir, map: &Map, pins: &[&str]) -> Stage<'d> {
     let stage = dir.stage(SET).expect("a stage");
     for name in pins {
@@ -66,7 +67,7 @@ fn staged<'d>(dir: &'d PinDir, map: &Map, pins: &[&str]) -> Stage<'d> {
     stage
 }
 
-/// What fails with the stage cannot leave the function that its directory belongs to.
+/// Drops the stage from the error, because it borrows a directory that the test function owns.
 fn publish(stage: Stage<'_>) -> bpf_pin::Result<Published<'_>> {
     Ok(stage.publish()?)
 }
@@ -77,7 +78,7 @@ fn a_set_is_published_under_a_new_name() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let map = hash();
     let stage = staged(&dir, &map, &["a", "b"]);
-    // Under a name that nobody looks at, in the same directory.
+    // Until then the set has a hidden name in the same directory.
     let [hidden] = &fs.names()[..] else {
         panic!("{:?}", fs.names())
     };
@@ -91,12 +92,12 @@ fn a_set_is_published_under_a_new_name() -> Outcome {
     assert_eq!(names(fs.at(SET)), ["a", "b"]);
     assert_eq!(published.dir.path(), fs.at(SET));
     assert_eq!(dir.metadata(SET)?.inode(), inode);
-    // It is the directory at its path, so it can be locked.
+    // The returned directory can be locked, so it is the one at its path.
     drop(published.dir.lock(LockMode::Exclusive, Wait::Forever)?);
     assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
     drop(published);
     assert_eq!(names(fs.at(SET)), ["a", "b"]);
-    // None at all is a set, too.
+    // An empty set can be published, too.
     assert!(publish(dir.stage("empty")?)?.old.is_none());
     assert_eq!(fs.names(), [SET, "empty"]);
     Ok(())
@@ -121,13 +122,14 @@ fn a_set_takes_the_place_of_another() -> Outcome {
         assert_eq!(published.had_gap, !has_exchange());
         assert_eq!(names(fs.at(SET)), pins);
         let old = published.old.expect("the one that had the name");
-        // Whole, under a hidden name, and the one that the reader holds.
+        // The old set is complete under a hidden name, and it is the directory that the reader
+        // holds.
         assert_eq!(fs.names().len(), 2);
         assert_eq!(names(old.path()), old_pins);
         assert!(fs.names()[0].starts_with(HIDDEN));
         let (ours, theirs) = (old.own_metadata()?, reader.own_metadata()?);
         assert_eq!(ours.inode(), theirs.inode());
-        // Who comes by the path would take another lock.
+        // A caller that opens the path would lock another directory, so this lock fails.
         let error = reader.lock(LockMode::Shared, Wait::Forever).unwrap_err();
         let path = fs.at(SET);
         assert_eq!(error.cause(), Some(&Cause::Moved { path }), "{error}");
@@ -170,7 +172,7 @@ fn a_dropped_stage_leaves_nothing() -> Outcome {
     for pins in [&[][..], &["a"], &["a", "b"]] {
         let fill = || {
             let stage = staged(&dir, &map, pins);
-            // Whatever is in it.
+            // A dropped stage is removed with any content.
             let deep = stage.create_dir("deep", 0o700).unwrap();
             deep.pin(&map, "c").unwrap();
             deep.create_dir("deeper", 0o500).unwrap();
@@ -183,7 +185,7 @@ fn a_dropped_stage_leaves_nothing() -> Outcome {
         fill().discard()?;
         assert_eq!(fs.names(), [SET]);
     }
-    // What was published stays as it was, and the map lives.
+    // The published set is unchanged, and the map still exists.
     assert_eq!(names(fs.at(SET)), ["a", "b"]);
     assert_eq!(dir.open_dir(SET)?.identity("a")?, map.identity()?);
     Ok(())
@@ -206,13 +208,13 @@ fn the_mode_of_a_stage() -> Outcome {
         );
         assert_eq!(published.dir.own_metadata()?.mode(), mode);
     }
-    // So that it can be removed by its owner.
+    // Gives the owner the permission to remove the set.
     dir.set_mode(SET, 0o700)?;
     assert_eq!(fs.names(), [SET]);
     Ok(())
 }
 
-/// A failed publication, and the stage is alive under its hidden name.
+/// Publishes and expects a failure. The stage survives under its hidden name.
 #[track_caller]
 fn fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause) -> Stage<'d> {
     let (hidden, pins) = (stage.path().to_owned(), names(stage.path()));
@@ -233,7 +235,7 @@ fn publish_over_a_pin() -> Outcome {
     dir.pin(&other, SET)?;
     let inode = dir.metadata(SET)?.inode();
     let mut stage = staged(&dir, &map, &["a"]);
-    // As often as one likes.
+    // The publication can be retried any number of times.
     for more in ["b", "c"] {
         let path = fs.at(SET);
         stage = fails(stage, None, Cause::NotADirectory { path });
@@ -241,7 +243,7 @@ fn publish_over_a_pin() -> Outcome {
         assert_eq!(fs.names().len(), 2);
         stage.pin(&map, more)?;
     }
-    // A sweep sees that it lives.
+    // A sweep leaves the stage of a living process alone.
     let swept = dir.remove_leftovers()?;
     assert!(
         swept.removed.is_empty() && swept.failed.is_empty(),
@@ -252,7 +254,7 @@ fn publish_over_a_pin() -> Outcome {
     assert!(published.old.is_none());
     assert_eq!(fs.names(), [SET]);
     assert_eq!(names(fs.at(SET)), ["a", "b", "c"]);
-    // Or it is given up.
+    // Alternatively, the stage is dropped after the failure.
     dir.remove_dir_all(SET)?;
     dir.pin(&other, SET)?;
     drop(staged(&dir, &map, &["a"]).publish().unwrap_err());
@@ -298,7 +300,8 @@ fn publish_over_a_mount_point() -> Outcome {
             let stage = staged(&dir, &map, &["a"]);
             let cause = Cause::MountPoint { path: path.clone() };
             let stage = fails(stage, Some(libc::EBUSY), cause);
-            // Children of other tests have our descriptors until they execute another program.
+            // Children of other tests hold copies of the descriptors until they execute another
+            // program.
             eventually("unmounted", || {
                 unmount(&path, UnmountFlags::empty()).is_ok()
             });
@@ -330,14 +333,14 @@ fn publish_in_a_removed_directory() -> Outcome {
     let path = parent.clone();
     assert_eq!(failed.cause(), Some(&Cause::Removed { path }), "{failed}");
     assert_eq!(failed.error().raw_os_error(), Some(libc::ENOENT));
-    // There is nothing left to remove, and the next is not even begun.
+    // Nothing is left to remove, and a new stage is not even created.
     failed.into_object().discard()?;
     let error = dir.stage(SET).unwrap_err();
     let path = parent.clone();
     assert_eq!(error.cause(), Some(&Cause::Removed { path }), "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     assert_eq!(error.operation(), Operation::Stage);
-    // Of the stage alone.
+    // If only the stage was removed, the error names the stage.
     let dir = PinDir::create(&parent, 0o700)?;
     let stage = staged(&dir, &map, &[]);
     fs::remove_dir(stage.path())?;
@@ -352,7 +355,7 @@ fn publish_in_a_removed_directory() -> Outcome {
 
 #[common::test(USERS)]
 fn publish_over_another_users_set() -> Outcome {
-    // The root of a bpffs is sticky, whatever mode it was mounted with.
+    // The root of a bpffs is sticky, regardless of the mode it was mounted with.
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -369,7 +372,7 @@ fn publish_over_another_users_set() -> Outcome {
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     assert_eq!(names(fs.at(SET)), ["a"]);
     assert_eq!(fs.names().len(), 2);
-    // Root may.
+    // Root may replace the set of another user.
     drop(publish(stage)?);
     assert_eq!(names(fs.at(SET)), ["b"]);
     assert_eq!(dir.metadata(SET)?.uid(), 1234);
@@ -420,7 +423,7 @@ fn stage_for_a_name_that_is_none() -> Outcome {
     Ok(())
 }
 
-/// Its stage is found by a sweep, and nothing else is.
+/// A sweep removes the stage of the dead process and nothing else.
 fn dies() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -437,11 +440,11 @@ fn dies() -> Outcome {
             dir.replace(&map, "flows").unwrap();
             std::mem::forget(stage);
         });
-        // SAFETY: ends the child without what its parent would do at its end.
+        // SAFETY: _exit skips the buffers and destructors, which belong to the parent.
         unsafe { libc::_exit(own.is_err().into()) };
     }
     let mut status = 0;
-    // SAFETY: status is writable; child is our child.
+    // SAFETY: `status` is writable, and `child` is a child of this process.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     assert_eq!(fs.names().len(), 4);

@@ -18,7 +18,7 @@ const CHOWN: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 fn metadata_is_of_the_name_itself() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    // Times of files are as coarse as the kernel's tick.
+    // File times are only as precise as the kernel's tick.
     let slack = Duration::from_secs(2);
     let before = SystemTime::now() - slack;
     dir.pin(&any_map(), "pin")?;
@@ -68,7 +68,7 @@ fn modes_are_set_exactly() -> Outcome {
             assert_eq!(dir.metadata(name)?.mode(), mode, "{name}");
         }
     }
-    // The object is what it was.
+    // The pin still holds the same object.
     assert_eq!(dir.identity("pin")?, any_identity());
     Ok(())
 }
@@ -148,7 +148,7 @@ fn owners_are_set() -> Outcome {
             (1234, 5678)
         );
     }
-    // Of the link alone.
+    // Only the link changed owner, not its target.
     assert_eq!(
         (dir.metadata("pin")?.uid(), dir.metadata("pin")?.gid()),
         (0, 0)
@@ -216,7 +216,7 @@ fn what_is_another_users() -> Outcome {
             (unwrap_err(root.set_mode("pin", 0o666)), fs.at("pin")),
             (unwrap_err(root.set_mode("dir", 0o777)), fs.at("dir")),
             (unwrap_err(dir.chmod(0o777)), fs.at("dir")),
-            // It may not be read, so the other way is taken.
+            // This user may not read the directory, so `chmod` uses its fallback.
             (unwrap_err(shut.chmod(0o777)), fs.at("shut")),
             (unwrap_err(root.chmod(0o777)), fs.root().to_owned()),
         ];

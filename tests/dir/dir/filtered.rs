@@ -1,4 +1,4 @@
-//! What a seccomp filter denies is done in another way, or told.
+//! Calls that a seccomp filter denies: they use a fallback or report the denial.
 
 use std::os::unix::fs::symlink;
 
@@ -10,7 +10,7 @@ use common::*;
 use crate::dir::PINS;
 use crate::dir::scene::*;
 
-/// Whichever of the calls that tell it is known to the filter.
+/// The filter may deny any of the calls that detect a symbolic link.
 #[common::test(PINS)]
 fn a_link_is_told_behind_a_filter() -> Outcome {
     let fs = TestFs::new();
@@ -29,7 +29,7 @@ fn a_link_is_told_behind_a_filter() -> Outcome {
         );
     };
     answered(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
-    // Before, the way through /proc is proven by it.
+    // Before Linux 6.5 the path through /proc is verified with fstatat(2), so it cannot be denied.
     if kernel(6, 5).unmet().is_none() {
         answered(common::calls::FSTATAT, None, libc::EPERM as u32, open);
     }

@@ -1,4 +1,4 @@
-//! Names are checked before the kernel sees them, and any text can be made one.
+//! Names are checked before the kernel sees them, and any text can be escaped into a valid name.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -60,14 +60,15 @@ fn no_bad_name_reaches_the_kernel() -> Outcome {
         }
         assert_eq!(fs.names(), ["dir", "pin"], "{words}");
     }
-    // Of two names each is looked at.
+    // Methods with two names check both.
     let other = root_of(&fs);
     let error = unwrap_err(dir.copy_to("pi.n", &other));
     assert!(matches!(error.cause(), Some(Cause::Dot { .. })), "{error}");
     Ok(())
 }
 
-/// Where the kernel would answer ENOENT to whatever it is asked.
+/// In a removed directory the kernel answers every call with ENOENT, so only the check can reject
+/// the name.
 #[common::test(PINS)]
 fn names_are_checked_in_a_dead_directory() -> Outcome {
     let fs = TestFs::new();
@@ -125,7 +126,7 @@ fn every_method_takes_the_longest_name() -> Outcome {
 fn any_bytes_but_three_make_a_name() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    // Each byte that a name may hold, alone and amid others.
+    // Every byte that a name may hold, repeated around another one.
     for byte in 1..=255u8 {
         if matches!(byte, b'.' | b'/') {
             continue;
@@ -148,7 +149,7 @@ fn any_bytes_but_three_make_a_name() -> Outcome {
     Ok(())
 }
 
-/// Names that people give interfaces, containers, services and maps.
+/// Typical names of interfaces, containers, services and maps.
 const REAL: &[(&str, &str)] = &[
     ("vxlan.calico", "vxlan%2Ecalico"),
     ("eth0.100", "eth0%2E100"),
@@ -178,7 +179,7 @@ fn real_names_are_escaped_and_come_back() -> Outcome {
     for (text, expected) in REAL {
         let name = escape_name(text);
         assert_eq!(name, OsStr::new(expected));
-        // No two of them meet.
+        // Fails if two texts have the same escaped name.
         dir.pin(&any_map(), &name)?;
     }
     let mut back = Vec::new();
@@ -197,7 +198,7 @@ fn real_names_are_escaped_and_come_back() -> Outcome {
     }
     assert!(fs.names().is_empty());
 
-    // Three times as long is the most that it becomes: 85 dots fill a name, 86 do not.
+    // Escaping triples the length at most: 85 dots fill a name, 86 are too long.
     dir.pin(&any_map(), escape_name(&".".repeat(85)))?;
     let error = unwrap_err(dir.pin(&any_map(), escape_name(&".".repeat(86))));
     assert_eq!(

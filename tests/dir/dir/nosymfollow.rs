@@ -1,4 +1,4 @@
-//! Directories on a mount that follows no symbolic links.
+//! Directories on a mount that follows no symbolic links (`nosymfollow`).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -18,7 +18,7 @@ use crate::dir::scene::*;
 
 const EXCHANGES: &[Need] = &[cap::BPF, cap::SYS_ADMIN, kernel(5, 17)];
 
-/// A bpffs that follows no links, with a map and a program, links to them, and one to nothing.
+/// A `nosymfollow` bpffs with a map, a program, a link to each, and a dangling link.
 fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome {
     let temporary = tempfile::tempdir()?;
     own_mounts(|| {
@@ -70,7 +70,8 @@ fn the_kernel_follows_no_link() -> Outcome {
     })
 }
 
-/// `identity` looks for a link before it opens one, where it looks at all: an errno is the kernel's.
+/// Returns the errno with which `identity` rejects the link. On a `nosymfollow` mount the kernel
+/// sets it. Elsewhere a check in user space runs before the open and sets none.
 fn seen_in(dir: &PinDir) -> Option<i32> {
     let error = unwrap_err(dir.identity("link"));
     let is_link = matches!(error.cause(), Some(Cause::SymbolicLink { .. }));
@@ -105,7 +106,7 @@ fn however_a_directory_was_opened() -> Outcome {
             symlink("map", detached.path().join("link"))?;
             assert_eq!(seen_in(&detached.dir()?), Some(libc::ELOOP));
         }
-        // The same, on a mount that does.
+        // The same call on a mount that follows links.
         let fs = TestFs::new();
         symlink("map", fs.at("link"))?;
         assert_eq!(seen_in(&root_of(&fs)), None);
@@ -113,7 +114,7 @@ fn however_a_directory_was_opened() -> Outcome {
     })
 }
 
-/// What it was when it was opened is what counts.
+/// A directory keeps the mount flag that it found when it was opened.
 #[common::test(MOUNTS)]
 fn a_mount_that_follows_links_later() -> Outcome {
     on_such_a_mount(|path, bpffs| {
@@ -129,7 +130,7 @@ fn a_mount_that_follows_links_later() -> Outcome {
     })
 }
 
-/// Each mount has a mind of its own.
+/// The flag belongs to a mount, so a mount below has its own.
 #[common::test(MOUNTS)]
 fn a_mount_on_the_way_that_follows_links() -> Outcome {
     on_such_a_mount(|path, _| {
@@ -158,7 +159,7 @@ fn a_mount_on_the_way_that_follows_links() -> Outcome {
             }
             assert!(names_in(&dir).contains(&"link".to_owned()));
         }
-        // And the other way round.
+        // The opposite case: `nosymfollow` below a mount that follows links.
         let below = sub.join("below");
         drop(over.dir()?.create_dir("below", 0o700)?);
         MountOptions::new().nosymfollow(true).mount(&below)?;
@@ -184,7 +185,7 @@ fn paths_over_such_a_mount() -> Outcome {
         ] {
             assert_is_refused(&error, &way);
         }
-        // Around in circles elsewhere, it is no one link's doing.
+        // In a loop on another mount, no single link is at fault, so there is no cause.
         let elsewhere = tempfile::tempdir()?;
         let circle = elsewhere.path().join("circle");
         symlink(&circle, &circle)?;
@@ -197,10 +198,10 @@ fn paths_over_such_a_mount() -> Outcome {
     })
 }
 
-/// The kernel's word is enough: by the time that one looks there may be a pin again.
+/// The kernel's ELOOP is proof enough. A later look at the name may find a pin again.
 #[common::test(EXCHANGES)]
 fn a_link_that_is_gone_meanwhile() -> Outcome {
-    /// Far more than it takes to meet both.
+    /// Far longer than the loop needs to see both outcomes.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     on_such_a_mount(|path, bpffs| {

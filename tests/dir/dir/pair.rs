@@ -1,4 +1,4 @@
-//! Two names, or two directories: linked, renamed, exchanged, copied.
+//! Operations on two names or two directories: link, rename, exchange, copy.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -25,16 +25,16 @@ fn a_second_name_is_the_same_file() -> Outcome {
     let (one, two) = (dir.metadata("one")?, dir.metadata("two")?);
     assert_eq!(one.inode(), two.inode());
     assert_eq!((one.links(), two.links()), (2, 2));
-    // One file: one mode.
+    // Both names are the same file, so they share one mode.
     dir.set_mode("two", 0o600)?;
     assert_eq!(dir.metadata("one")?.mode(), 0o600);
     dir.unpin(&any_map(), "one")?;
     assert_eq!(dir.get::<Map>("two")?.identity()?, any_identity());
     assert_eq!(dir.metadata("two")?.links(), 1);
-    // Pinned once more is another file.
+    // A second pin of the same object is a different file.
     dir.pin(&any_map(), "three")?;
     assert_ne!(dir.metadata("three")?.inode(), dir.metadata("two")?.inode());
-    // Of a symbolic link it is the link.
+    // For a symbolic link, the link itself is linked, not its target.
     symlink("two", fs.at("symlink"))?;
     dir.link("symlink", "again")?;
     assert_eq!(
@@ -103,7 +103,7 @@ fn rename_takes_no_name_that_is_taken() -> Outcome {
     symlink("gone", fs.at("symlink"))?;
     let names = fs.names();
     let (holder, own) = (Some(other.identity()?), Some(any_identity()));
-    // A rename of the kernel's own would replace all of these, or do nothing and say it was done.
+    // Plain rename(2) would replace all of these targets, or do nothing and report success.
     let taken = [
         ("pin", "other", holder),
         ("pin", "symlink", None),
@@ -140,10 +140,10 @@ fn renamed_is_the_same_file() -> Outcome {
     inside.pin(&any_map(), "map")?;
     dir.rename("dir", "moved")?;
     assert_eq!(fs.names(), ["moved", "new"]);
-    // Who holds it holds it still.
+    // A descriptor of the directory stays valid after the rename.
     inside.pin(&any_map(), "more")?;
     assert_eq!(names_in(&dir.open_dir("moved")?), ["map", "more"]);
-    // A symbolic link is renamed itself.
+    // For a symbolic link, the link itself is renamed, not its target.
     symlink("new", fs.at("symlink"))?;
     dir.rename("symlink", "alias")?;
     assert_eq!(fs::read_link(fs.at("alias"))?.to_str(), Some("new"));
@@ -202,7 +202,7 @@ fn exchange_with_what_is_not_there() -> Outcome {
     dir.pin(&any_map(), "pin")?;
     symlink("pin", fs.at("symlink"))?;
     let gone = fs.at("gone");
-    // Whichever of the two it is, it is that one that is named.
+    // The error names the missing entry, in either order.
     for (a, b) in [
         ("pin", "gone"),
         ("gone", "pin"),

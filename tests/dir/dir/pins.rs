@@ -1,4 +1,4 @@
-//! Pins in a directory: made, opened, identified, removed.
+//! Pins in a directory: creating, opening, identifying and removing them.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -21,7 +21,7 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
     let dir = root_of(&fs);
     let (map, prog, link) = (hash(), prog(), link());
     dir.pin(&map, "map")?;
-    // Any descriptor of an object will do.
+    // `pin` accepts every type that holds a descriptor of an object.
     dir.pin(&prog.as_fd(), "prog")?;
     dir.pin(&Object::from(link.try_clone()?), "link")?;
     assert_eq!(dir.get::<Map>("map")?.id()?, map.id()?);
@@ -35,7 +35,7 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
         assert_eq!(info, object.info()?);
         assert_eq!(dir.identity(name)?, expected);
         assert_eq!(dir.metadata(name)?.mode(), 0o600);
-        // The same by path.
+        // The same objects, opened by path.
         assert_eq!(Object::open(fs.at(name))?.identity()?, expected);
         for (other, kind) in [
             ("map", Kind::Map),
@@ -134,7 +134,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
         };
         assert!(words.is_none_or(|words| words == found), "{found}");
         assert_eq!(error.operation(), Operation::Pin);
-        // Nor has any name been its own.
+        // `unpin` rejects the descriptor too, because it cannot belong to any pin.
         let error = unwrap_err(dir.unpin(&fd, "pin"));
         assert!(
             matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
@@ -145,7 +145,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
     Ok(())
 }
 
-/// What a name may be that is no pin, and what is said of it by all that wants one.
+/// Entries that are not pins, and the error that each operation reports for them.
 #[common::test(PINS)]
 fn names_that_hold_no_pin() -> Outcome {
     let fs = TestFs::new();
@@ -188,7 +188,7 @@ fn names_that_hold_no_pin() -> Outcome {
         };
         says("dir", libc::EACCES, cause);
         for (name, _) in links {
-            // Which errno the kernel has for it depends on where it leads.
+            // The kernel's errno depends on the target of the link.
             let error = unwrap_err(call(&dir, &other, name));
             let path = fs.at(name);
             assert_fails(
@@ -198,7 +198,7 @@ fn names_that_hold_no_pin() -> Outcome {
                 Cause::SymbolicLink { path },
             );
         }
-        // The one that leads to a pin was no failure of the kernel's.
+        // The kernel would have followed the link to a pin, so this error has no errno.
         assert_eq!(
             unwrap_err(call(&dir, &other, "to_pin")).raw_os_error(),
             None
@@ -239,7 +239,7 @@ fn access_to_pins_of_others() -> Outcome {
         let error = unwrap_err(dir.get_with::<Map>("readable", Access::WriteOnly));
         assert_eq!(error.operation(), Operation::Open);
         dir.get_with::<Map>("readable", Access::ReadOnly)?;
-        // To be told which it is takes any access, to be told of it takes none.
+        // `identity` needs some access to the pin; `metadata` needs none.
         assert_eq!(dir.identity("readable")?, any_identity());
         assert_eq!(dir.metadata("shut")?.mode(), 0o600);
         assert_eq!(
@@ -260,11 +260,11 @@ fn remove_takes_only_its_own_name() -> Outcome {
     dir.pin(&map, "two")?;
     dir.unpin(&map, "one")?;
     assert_eq!(fs.names(), ["two"]);
-    // By another descriptor of the object, and read-only.
+    // Another, read-only descriptor of the same object also works.
     let other = dir.get_with::<Map>("two", Access::ReadOnly)?;
     dir.unpin(&other, "two")?;
     assert!(fs.names().is_empty());
-    // The object lives.
+    // The object is still usable.
     map.elements::<u32, u64>()?
         .update(&1, &1, bpf_pin::map::ElemFlags::ANY)?;
     dir.pin(&map, "one")?;
@@ -290,12 +290,12 @@ fn remove_knows_what_took_the_name() -> Outcome {
     for (name, found) in [("map", theirs.identity()?), ("prog", prog.identity()?)] {
         let error = unwrap_err(dir.unpin(&ours, name));
         assert_cause(&error, None, Cause::Replaced { expected, found });
-        // And so of the one that replaces what it has seen.
+        // `replace_if` reports the same cause.
         let error = unwrap_err(dir.replace_if(&theirs, name, expected));
         assert_cause(&error, None, Cause::Replaced { expected, found });
         assert_eq!(dir.identity(name)?, found);
     }
-    // A number alone tells nothing: kinds count each for itself.
+    // The id alone is not enough: each kind of object has its own numbering.
     let id = prog.id()?;
     let found = prog.identity()?;
     let kind = Kind::Map;
@@ -387,7 +387,7 @@ fn a_sticky_directory_keeps_foreign_pins() -> Outcome {
             of(Operation::Exchange, unwrap_err(dir.exchange("pin", "own")));
             of(Operation::Exchange, unwrap_err(dir.exchange("own", "pin")));
         }
-        // What is one's own can be removed, beside.
+        // The user may still remove its own pin there.
         dir.unpin(&any_map(), "own")?;
         Ok(())
     })?;

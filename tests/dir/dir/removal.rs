@@ -1,4 +1,4 @@
-//! Directories are removed, with what is in them and with nothing else.
+//! Directories are removed with their content and nothing else.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -51,7 +51,7 @@ fn an_empty_directory_is_removed() -> Outcome {
     Ok(())
 }
 
-/// Three objects in each of seven directories.
+/// Fills seven directories with three pins each.
 fn plant(dir: &PinDir, depth: u32) -> Outcome {
     for name in ["a", "b", "c"] {
         dir.pin(&any_map(), name)?;
@@ -71,7 +71,7 @@ fn a_tree_is_removed() -> Outcome {
     let tree = root.create_dir("tree", 0o700)?;
     plant(&tree, 2)?;
     plant(&root.create_dir("other", 0o700)?, 1)?;
-    // More than one batch of names.
+    // More names than one read of the directory returns.
     let many = tree.create_dir("many", 0o700)?;
     for i in 0..1500 {
         many.pin(&any_map(), format!("a_rather_long_name_{i}"))?;
@@ -82,7 +82,7 @@ fn a_tree_is_removed() -> Outcome {
         names_in(&root.open_dir("other")?),
         ["a", "b", "c", "left", "right"]
     );
-    // Who held it holds an empty one that is gone.
+    // The old descriptor now refers to a removed, empty directory.
     let error = unwrap_err(tree.pin(&any_map(), "a"));
     assert_eq!(
         error.cause(),
@@ -108,7 +108,7 @@ fn a_deep_tree_is_removed() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let mut dir = root.create_dir("deep", 0o700)?;
-    // Its path is longer than any path may be.
+    // Builds a path that is longer than PATH_MAX.
     let name = "d".repeat(200);
     for _ in 0..40 {
         dir.pin(&any_map(), "pin")?;
@@ -214,7 +214,7 @@ fn what_is_mounted_in_a_tree_stays() -> Outcome {
         let says = |path: &Path| {
             let error = unwrap_err(root.remove_dir_all("tree"));
             let cause = Cause::MountPoint { path: path.into() };
-            // Below it openat2(2) says so, for itself rename(2).
+            // Below the tree the errno comes from openat2(2), for the tree itself from rename(2).
             let errno = match path.ends_with("tree") {
                 true => libc::EBUSY,
                 false => libc::EXDEV,
@@ -222,7 +222,7 @@ fn what_is_mounted_in_a_tree_stays() -> Outcome {
             assert_fails(&error, Operation::Remove, errno, cause);
             assert_eq!(names_in(&root), ["precious", "tree"]);
         };
-        // Another file system, another instance, the same instance.
+        // Mounts another file system, another bpffs instance, and the same instance.
         mount_a("tmpfs", &mounted);
         fs::write(mounted.join("file"), "precious")?;
         says(&mounted);
@@ -236,7 +236,7 @@ fn what_is_mounted_in_a_tree_stays() -> Outcome {
         mount_bind(dir.path().join("precious"), &mounted)?;
         says(&mounted);
         unmount(&mounted, UnmountFlags::empty())?;
-        // The tree itself.
+        // A mount on the tree itself.
         let path = dir.path().join("tree");
         mount_a("tmpfs", &path);
         says(&path);

@@ -1,4 +1,4 @@
-//! Directories that are not made, and what is left of the way to them.
+//! Failed creations of directories, and the parents that they leave behind.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -53,7 +53,7 @@ fn nothing_is_made_of_a_path_with_a_bad_name() -> Outcome {
     Ok(())
 }
 
-/// The mode shuts out the caller itself.
+/// The mode denies access even to the caller, so the creation fails after the first parent.
 #[common::test(USERS)]
 fn parents_stay_as_with_mkdir_p() -> Outcome {
     let fs = TestFs::detached("777");
@@ -206,7 +206,7 @@ fn links_lead_to_the_bpffs_but_not_within() -> Outcome {
         ["dangling", "link", "loop", "out", "pin", "target"]
     );
 
-    // On the way to the bpffs a link is like any other part of the path.
+    // Outside the bpffs, a link is followed like any other part of the path.
     let way = outside.path().join("way");
     symlink(fs.at("target"), &way)?;
     PinDir::create(way.join("a/b"), 0o700)?;
@@ -246,7 +246,7 @@ fn paths_that_lead_nowhere() -> Outcome {
         );
         assert!(fs.names().is_empty());
     }
-    // A file on the way to the bpffs.
+    // A file in the part of the path outside the bpffs.
     let file = tempfile::NamedTempFile::new()?;
     let path = file.path().join("a");
     let error = unwrap_err(PinDir::create(&path, 0o700));
@@ -257,7 +257,7 @@ fn paths_that_lead_nowhere() -> Outcome {
         libc::ENOTDIR,
         Cause::NotADirectory { path: at },
     );
-    // A directory that was removed.
+    // A path through a removed directory.
     let gone = PinDir::create(fs.at("gone"), 0o700)?;
     root_of(&fs).remove_dir("gone")?;
     let path = format!("/proc/self/fd/{}", gone.as_fd().as_raw_fd());

@@ -1,5 +1,5 @@
-//! Without /proc, or with one that is not the kernel's: `BPF_F_PATH_FD` needs none, and what else
-//! there is says so.
+//! Without /proc, or with a forged one: `BPF_F_PATH_FD` does not need it, and calls that do need it
+//! say so.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,7 +16,8 @@ use rustix::thread::CapabilitySet;
 use crate::dir_held::scene::*;
 use crate::dir_held::{MOUNTS, USERS};
 
-/// What needs no /proc from Linux 6.5 on, and what needs it before.
+/// Checks the calls that need /proc only before Linux 6.5, the calls that never need it, and
+/// `set_mode`, which always does.
 fn assert_needs(dir: &PinDir, other: &PinDir) {
     type Call<'a> = &'a dyn Fn() -> Result<()>;
     let identity = any_identity();
@@ -47,7 +48,7 @@ fn assert_needs(dir: &PinDir, other: &PinDir) {
         assert_eq!(other.identity("pin").unwrap(), identity);
         dir.rename("new", "pin").expect("another name");
     } else {
-        // Nothing was changed.
+        // The failed calls changed nothing.
         assert_eq!(names_in(dir), ["pin"]);
         assert!(names_in(other).is_empty());
         assert_eq!(dir.metadata("pin").unwrap().inode(), inode);
@@ -79,7 +80,7 @@ fn needs_none(dir: &PinDir) -> Result<()> {
     dir.remove_where_dry_run(|_| true).map(drop)
 }
 
-/// Two directories, the first with a pin.
+/// Two directories; the first has a pin.
 fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
     let root = root_of(fs);
     let dir = root.create_dir("dir", 0o700)?;
@@ -95,7 +96,7 @@ fn without_proc() -> Outcome {
         mount_a("tmpfs", "/proc");
         assert!(!fs::exists("/proc/self").unwrap());
         assert_needs(&dir, &other);
-        // Its path led through /proc.
+        // The path of the directory goes through /proc, so it no longer resolves.
         let path = fs.at("dir");
         assert_fails(
             &unwrap_err(dir.lock(LockMode::Exclusive, Wait::Forever)),
@@ -104,14 +105,14 @@ fn without_proc() -> Outcome {
             Cause::Moved { path },
         );
     });
-    // Here it is as it was.
+    // This thread still has /proc, so everything works here.
     assert_eq!(dir.identity("pin")?, any_identity());
     dir.set_mode("pin", 0o640)?;
     Ok(())
 }
 
-/// As whoever may mount, but not read what another pins, would have it: where a descriptor should
-/// lead to its directory, there is another.
+/// An attacker that may mount, but not read the pins of others, mounts a forged /proc. In it, the
+/// number of a descriptor leads to another directory.
 #[common::test(MOUNTS)]
 fn with_a_proc_that_is_forged() -> Outcome {
     let decoys = TestFs::detached("700");
@@ -160,7 +161,7 @@ fn with_a_proc_that_is_forged() -> Outcome {
     Ok(())
 }
 
-/// A umask that takes the right to read one's own new directory leaves no way to its mode but /proc.
+/// If the umask removes the owner's read permission, the mode can only be changed through /proc.
 #[common::test(USERS)]
 fn a_new_directory_without_proc() -> Outcome {
     let fs = TestFs::detached("777");

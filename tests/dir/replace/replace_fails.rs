@@ -1,4 +1,4 @@
-//! What replacing makes of what has the name, and what is left where it may not.
+//! Replacing entries of every type: which ones `replace` accepts, and the state after a failure.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -24,7 +24,7 @@ fn replace_keeping_mode_with_few_descriptors() -> Outcome {
     scene::play("few_descriptors")
 }
 
-/// A failed replacement.
+/// Asserts a failed replacement.
 #[track_caller]
 pub fn assert_fails(error: &Error, errno: Option<i32>, cause: Cause) {
     common::assert_fails(error, Operation::Replace, errno, cause);
@@ -56,7 +56,7 @@ fn each_kind_over_each_kind() -> Outcome {
             dir.replace(new, NAME)?;
             assert_eq!(dir.identity(NAME)?, new.identity()?);
             assert_eq!(fs.names(), [NAME]);
-            // A pin in another place, a borrowed descriptor.
+            // A plain descriptor of the object works as well.
             dir.replace(old, NAME)?;
             dir.replace_keeping_mode(&new.as_fd().try_clone_to_owned()?, NAME)?;
             assert_eq!(dir.identity(NAME)?, identity_of(new));
@@ -91,7 +91,7 @@ fn replace_over_a_directory() -> Outcome {
         let names: Vec<_> = fs::read_dir(fs.at(NAME))?.collect();
         assert_eq!(names.len(), inside.iter().count());
         dir.remove_dir_all(NAME)?;
-        // And then it goes.
+        // With the directory removed, the replacement succeeds.
         dir.replace(&map, NAME)?;
         dir.unpin(&map, NAME)?;
     }
@@ -120,7 +120,7 @@ fn replace_over_a_hard_link() -> Outcome {
     Ok(())
 }
 
-/// It is the name that changes hands, not what it leads to.
+/// `replace` replaces the link, not its target.
 #[common::test(PINS)]
 fn replace_over_a_symbolic_link() -> Outcome {
     let fs = TestFs::new();
@@ -134,7 +134,7 @@ fn replace_over_a_symbolic_link() -> Outcome {
         assert_eq!(dir.identity("target")?, old.identity()?);
         assert_eq!(fs.names(), [NAME, "target"]);
         dir.unlink(NAME)?;
-        // A link's own mode of 0777 is nobody's permission.
+        // A symbolic link's mode is always 0777 and grants no access, so it cannot be kept.
         symlink(target, fs.at(NAME))?;
         let error = dir.replace_keeping_mode(&new, NAME).unwrap_err();
         let path = fs.at(NAME);
@@ -159,7 +159,7 @@ fn replace_over_a_mount_point() -> Outcome {
         dir.pin(&old, NAME)?;
         dir.pin(&other, "other")?;
         mount_bind(root.join("other"), &path)?;
-        // What is mounted there is what is seen there.
+        // The mounted pin hides the old one, so the name shows this identity.
         let seen = other.identity()?;
         for error in [
             dir.replace(&new, NAME).unwrap_err(),
@@ -180,7 +180,7 @@ fn replace_over_a_mount_point() -> Outcome {
     })
 }
 
-/// Without the kernel's own two files.
+/// The names in a directory, without the kernel's own two files.
 fn names(root: &Path) -> Vec<String> {
     let entries = fs::read_dir(root).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -191,7 +191,7 @@ fn names(root: &Path) -> Vec<String> {
 
 #[common::test(USERS)]
 fn replace_another_users_pin() -> Outcome {
-    // The root of a bpffs is sticky, whatever mode it was mounted with.
+    // The root of a bpffs is sticky, regardless of the mode it was mounted with.
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
     let (old, new) = (hash(), hash());
@@ -237,7 +237,7 @@ fn replace_by_what_is_not_bpf() -> Outcome {
             dir.replace(&fd, "new").unwrap_err(),
         ] {
             let found = Some(found.to_owned());
-            // What a directory of another mount is called depends on where it is mounted.
+            // The name of a directory on another mount depends on where it is mounted.
             match error.cause() {
                 Some(Cause::WrongDescriptor { found: Some(_), .. })
                     if fd.as_fd().try_clone_to_owned().is_ok() && found.as_deref() == Some("/") => {
@@ -270,7 +270,7 @@ fn replace_in_a_removed_directory() -> Outcome {
     let gone = fs.at("gone");
     fs::remove_dir(&gone)?;
     let seen = map.identity()?;
-    // With a claim and without.
+    // The first descriptor has a claim for temporary names, the second has none.
     for dir in [&dir, &fresh] {
         for error in [
             dir.replace(&map, NAME).unwrap_err(),
@@ -369,20 +369,20 @@ fn replace_keeping_mode_keeps_it() -> Outcome {
         assert_ne!(after.inode(), before.inode());
     }
     dir.replace(&maps[0], NAME)?;
-    // Less the umask, which takes nothing of the owner's here.
+    // The default mode less the umask, which leaves the owner's bits here.
     assert_eq!(dir.metadata(NAME)?.mode(), 0o600);
     assert_eq!(dir.identity(NAME)?, maps[0].identity()?);
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
-/// For want of a descriptor nothing is said of /proc.
+/// A lack of descriptors is not reported as a missing /proc.
 pub fn few_descriptors() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps = [hash(), hash()];
     dir.pin(&maps[0], NAME)?;
-    // The claim takes one descriptor, once.
+    // Creates the claim, which takes one descriptor, before the limit applies.
     dir.replace(&maps[0], NAME)?;
     dir.set_mode(NAME, 0o640)?;
     let mut all = vec![];
@@ -431,12 +431,13 @@ fn replace_keeping_another_users_mode() -> Outcome {
     dir.pin(&old, NAME)?;
     dir.set_owner(NAME, Some(77), Some(88))?;
     dir.set_mode(NAME, 0o6666)?;
-    // Root gives it away, and the bits that a change of owner takes are there afterwards.
+    // Root may set the owner. The set-user-id and set-group-id bits survive the change.
     dir.replace_keeping_mode(&new, NAME)?;
     let found = dir.metadata(NAME)?;
     assert_eq!((found.mode(), found.uid(), found.gid()), (0o6666, 77, 88));
     let inode = found.inode();
-    // An ordinary user may replace it, for the directory is not sticky, but not in its owner's name.
+    // The directory is not sticky, so an ordinary user may replace the pin. It may not give the
+    // new pin to the old owner, though.
     let error = as_user(CapabilitySet::BPF, || {
         let error = dir.replace_keeping_mode(&old, NAME).unwrap_err();
         assert_eq!(fs::read_dir(fs.at("dir")).unwrap().count(), 1);

@@ -1,4 +1,4 @@
-//! Compare and swap: a name changes hands only while it is still whose the caller took it to be.
+//! Compare and swap: `replace_if` replaces a pin only if it still holds the expected object.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -39,7 +39,7 @@ fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
         let new = map.identity()?;
         assert_eq!(dir.identity(NAME)?, new);
         assert_eq!(fs.names(), [NAME]);
-        // What it was is no longer what it is.
+        // The first identity is outdated, so a second swap with it fails.
         let error = dir.replace_if(&maps[0], NAME, seen).unwrap_err();
         let cause = Cause::Replaced {
             expected: seen,
@@ -49,7 +49,7 @@ fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
         assert_eq!(dir.identity(NAME)?, new);
         seen = new;
     }
-    // By itself: another file for the same object.
+    // A swap with the same object creates a new file.
     let inode = dir.metadata(NAME)?.inode();
     let same: Map = dir.get(NAME)?;
     dir.replace_if(&same, NAME, seen)?;
@@ -59,7 +59,7 @@ fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
     Ok(())
 }
 
-/// Not even the file is another.
+/// After a failure the pin is still the same file.
 #[common::test(PINS)]
 fn a_failing_replace_if_changes_nothing() -> Outcome {
     let fs = TestFs::new();
@@ -90,7 +90,7 @@ fn a_failing_replace_if_changes_nothing() -> Outcome {
     let error = dir.replace_if(&new, "none", wrong).unwrap_err();
     assert_fails(&error, Some(libc::ENOENT), Cause::Missing { path });
     assert_eq!(fs.names(), [NAME, "other"]);
-    // A hard link of the old one stays the old one's.
+    // A hard link to the old pin still holds the old object.
     dir.replace_if(&new, NAME, old.identity()?)?;
     assert_eq!(dir.identity("other")?, old.identity()?);
     assert_eq!(dir.metadata("other")?.links(), 1);
@@ -112,7 +112,7 @@ fn replace_if_over_what_is_no_pin() -> Outcome {
     let error = dir.replace_if(&new, NAME, seen).unwrap_err();
     assert_fails(&error, Some(libc::EACCES), cause);
     fs::remove_dir(fs.at(NAME))?;
-    // What it leads to is this object's; the name itself is not.
+    // The link's target holds the expected object, but the name itself does not.
     symlink("target", fs.at(NAME))?;
     let path = fs.at(NAME);
     let error = dir.replace_if(&new, NAME, seen).unwrap_err();
@@ -123,10 +123,10 @@ fn replace_if_over_what_is_no_pin() -> Outcome {
     Ok(())
 }
 
-/// A success: whom it superseded, and with what.
+/// A successful swap: the superseded object and the new one.
 type Swap = (Identity, Identity);
 
-/// Eight in a loop of looking and swapping, each pass under the lock.
+/// Eight threads repeat compare and swap, each time under the lock.
 #[common::test(PINS)]
 fn under_the_lock_each_is_superseded_once() -> Outcome {
     let fs = TestFs::new();
@@ -174,15 +174,15 @@ fn under_the_lock_each_is_superseded_once() -> Outcome {
     Ok(())
 }
 
-/// What one contender has seen of its own tries, in their order.
+/// The results of one contender, in order.
 #[derive(Default)]
 struct Tries {
     swaps: Vec<Swap>,
-    /// What was tried in vain, and which object was in the way.
+    /// Objects of failed swaps, each with the object that it collided with.
     in_vain: HashMap<Identity, Identity>,
 }
 
-/// Looks and swaps until the other one has done its part, too.
+/// Repeats compare and swap while `goes_on` returns true.
 fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
     let mut tries = Tries::default();
     while goes_on(&tries) {
@@ -203,8 +203,8 @@ fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
     tries
 }
 
-/// Two that take no lock: a success may be built upon the other's try that turned out to be in
-/// vain, and then it has superseded what that try was in the way of.
+/// Two contenders without a lock. A swap may supersede an object that the other contender put there
+/// and then took back. It then counts as superseding the object that this attempt collided with.
 pub fn contenders() -> Outcome {
     let fs = TestFs::new();
     let first = hash();
@@ -239,11 +239,12 @@ pub fn contenders() -> Outcome {
     );
     assert_eq!(fs.names(), [NAME]);
     if !has_exchange() {
-        // A success may be overwritten by one that looked before it; but nothing else is there.
+        // Without an exchange, a swap with an outdated identity may overwrite a success. Only
+        // successes may end up under the name.
         assert!(is_success(&holder), "{holder} is of no success");
         return Ok(());
     }
-    // Whom a success has superseded, be it by way of a try in vain.
+    // Finds the objects that successes superseded, also through failed attempts.
     let mut superseded = HashSet::new();
     for (seen, _) in tries.iter().flat_map(|tries| &tries.swaps) {
         let mut seen = seen;
@@ -262,8 +263,8 @@ pub fn contenders() -> Outcome {
     Ok(())
 }
 
-/// Three that look and swap, two that replace whatever is there: after the last plain replacement
-/// the name is that one's, or of a swap that came after it.
+/// Three contenders and two plain replacements. At the end the name holds the last plain
+/// replacement, or a swap based on it.
 pub fn against_plain() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at(NAME))?;
@@ -273,7 +274,7 @@ pub fn against_plain() -> Outcome {
     while rounds.goes_on(round) {
         round += 1;
         let done = AtomicBool::new(false);
-        // One alone, to begin with.
+        // Starts with a single contender.
         let contenders = if round % 2 == 0 { 3 } else { 1 };
         let (tries, last) = thread::scope(|scope| {
             let (fs, dir, done) = (&fs, &dir, &done);
@@ -305,7 +306,7 @@ pub fn against_plain() -> Outcome {
         let swaps = tries.iter().flat_map(|tries| &tries.swaps);
         let mut before: HashMap<_, _> = swaps.map(|&(seen, new)| (new, seen)).collect();
         swapped += before.len();
-        // What a try in vain was in the way of, it has come after.
+        // A failed attempt comes after the object that it collided with.
         let vain: HashMap<_, _> = tries.iter().flat_map(|t| t.in_vain.clone()).collect();
         in_vain += vain.len();
         let mut holder = dir.identity(NAME)?;
@@ -319,7 +320,7 @@ pub fn against_plain() -> Outcome {
         assert_eq!(fs.names(), [NAME], "round {round}");
     }
     println!("{round} rounds, swapped {swapped} times, {in_vain} in vain, {lost} lost");
-    // Before Linux 5.17 what is put there between look and swap is lost.
+    // Before Linux 5.17, an object that is pinned between the check and the swap is lost.
     assert!(lost == 0 || !has_exchange(), "{lost} of {round} lost");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What becomes of the set that another took the place of.
+//! The set that a publication replaces: rollback, discard and drop.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -18,7 +18,7 @@ fn a_set_is_rolled_back() -> Outcome {
     publish(staged(&dir, &one, &["a", "b"]))?;
     let inode = dir.metadata(SET)?.inode();
     let mut published = publish(staged(&dir, &two, &["c"]))?;
-    // To and fro.
+    // Publishes the two sets in turn.
     for (id, inner) in [(&one, &["a", "b"][..]), (&two, &["c"]), (&one, &["a", "b"])] {
         let old = published.old.take().expect("the other one");
         assert_eq!(names(old.path()), inner);
@@ -37,7 +37,7 @@ fn a_set_is_rolled_back() -> Outcome {
     Ok(())
 }
 
-/// Longer than removing takes.
+/// Longer than the removal of a set takes.
 const A_WHILE: Duration = Duration::from_millis(150);
 
 #[common::test(PINS)]
@@ -71,7 +71,7 @@ fn discard_waits_for_readers() -> Outcome {
     })?;
     assert_eq!(fs.names(), [SET]);
     assert!(reader.get::<bpf_pin::Object>("a").is_err());
-    // Nobody reads: at once.
+    // Without a reader, `discard` returns at once.
     let published = publish(staged(&dir, &one, &["a"]))?;
     published.old.unwrap().discard()?;
     assert_eq!(fs.names(), [SET]);
@@ -92,7 +92,7 @@ fn drop_leaves_a_set_that_is_read() -> Outcome {
         for name in ["a", "b"] {
             assert_eq!(reader.identity(name)?, one.identity()?);
         }
-        // Nor does a sweep take it, be it by another descriptor.
+        // A sweep leaves the set alone, even through another descriptor.
         for dir in [&dir, &PinDir::open(fs.root())?] {
             let swept = dir.remove_leftovers()?;
             assert!(swept.removed.is_empty(), "{:?}", swept.removed);
@@ -115,7 +115,7 @@ fn drop_leaves_a_set_that_is_read() -> Outcome {
     Ok(())
 }
 
-/// A reader that holds it alone is a reader, too; and the set can still be rolled back to after that.
+/// An exclusive lock counts as a reader, too. The set can be rolled back after its release.
 #[common::test(PINS)]
 fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
     let fs = TestFs::new();
@@ -132,7 +132,7 @@ fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
     drop(lock);
     assert_eq!(dir.remove_leftovers()?.removed.len(), 1);
     assert_eq!(fs.names(), [SET]);
-    // And where it lets go before.
+    // The lock is released before the rollback.
     let lock = dir
         .open_dir(SET)?
         .lock(LockMode::Exclusive, Wait::Forever)?;
@@ -145,7 +145,7 @@ fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
     Ok(())
 }
 
-/// Somebody who does not ask for locks has removed the old set by hand.
+/// Another process removed the old set without asking for its lock.
 #[common::test(PINS)]
 fn what_somebody_swept_away_is_no_failure() -> Outcome {
     let fs = TestFs::new();

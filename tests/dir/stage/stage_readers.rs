@@ -1,4 +1,5 @@
-//! Eight publish sets of twenty pins under one name, and readers never see half of one.
+//! Eight publishers replace sets of twenty pins under one name, and readers never see half of a
+//! set.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
@@ -42,7 +43,7 @@ fn pin_name(i: usize) -> String {
     format!("pin-{i:02}")
 }
 
-/// What a storm leaves to its readers.
+/// The state that publishers and readers share, with the counts for the report.
 struct Storm {
     fs: TestFs,
     dir: PinDir,
@@ -68,7 +69,7 @@ impl Storm {
         Ok(storm)
     }
 
-    /// A generation is one map under twenty names.
+    /// Publishes one generation: a single map under twenty names.
     fn publish(&self, dir: &PinDir, count: u32) -> Outcome {
         let map = hash();
         self.ever.insert(map.identity()?);
@@ -83,7 +84,7 @@ impl Storm {
             self.gaps.fetch_add(1, Relaxed);
         }
         if has_exchange() {
-            // The name is never nobody's, so only the first finds it so.
+            // The name always exists, so no publication may report a gap.
             assert!(!published.had_gap);
         }
         let Some(old) = published.old else {
@@ -91,7 +92,7 @@ impl Storm {
         };
         match count % 4 {
             0 => old.discard()?,
-            // Whatever has the name by now gives it back to the one before.
+            // A rollback: the old set replaces the current one.
             1 => {
                 let back = publish(old)?;
                 assert!(!(back.had_gap && has_exchange()));
@@ -103,7 +104,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Eight that publish, and eight that read in this way, which tells how often it saw a set whole.
+    /// Runs eight publishers and eight readers. Returns how often a reader saw a complete set.
     fn rage(&self, often: &Often, read: impl Fn(&Self, usize) -> u32 + Sync) -> u32 {
         let publish = |publisher: usize| {
             let own = PinDir::open(self.fs.root()).unwrap();
@@ -120,7 +121,8 @@ impl Storm {
         read
     }
 
-    /// One whole generation has the name, and nothing is left once a sweep has taken what readers held.
+    /// Checks that the name has one complete generation, and that a sweep removes all sets that
+    /// readers held.
     fn end(self, what: &str, read: u32) -> Outcome {
         println!(
             "{what}: published {} times, rolled back {}, {} with a gap, read {read} times",
@@ -146,8 +148,8 @@ impl Storm {
         Ok(())
     }
 
-    /// By the directory around it or by the path: the name is always there, but for the gap of
-    /// kernels without RENAME_EXCHANGE.
+    /// Opens the set by its parent directory or by its path. The name always exists, except in the
+    /// gap on kernels without RENAME_EXCHANGE.
     fn open(&self, reader: usize) -> Option<PinDir> {
         let opened = match reader % 2 {
             0 => self.dir.open_dir(SET),
@@ -175,7 +177,7 @@ fn read_pin(set: &PinDir, i: usize) -> Result<Identity, Error> {
     }
 }
 
-/// Holds the lock while it reads: all twenty, of one generation.
+/// Readers that hold the lock see all twenty pins, of one generation.
 pub fn locking() -> Outcome {
     let storm = Storm::new()?;
     let often = Often::new(20, 1_500, Duration::from_millis(2500));
@@ -185,7 +187,7 @@ pub fn locking() -> Outcome {
             return 0;
         };
         if reader >= 4 {
-            // Time for the set to be replaced before it is locked.
+            // Gives publishers time to replace the set before the lock.
             thread::yield_now();
         }
         let lock = match set.lock(LockMode::Shared, Wait::Forever) {
@@ -201,7 +203,7 @@ pub fn locking() -> Outcome {
             let pin = read_pin(&set, i);
             seen.push(pin.unwrap_or_else(|error| panic!("reader {reader}: {error}")));
             if i == COUNT / 2 {
-                // Time for others to publish.
+                // Gives publishers time to replace the set.
                 thread::yield_now();
             }
         }
@@ -214,7 +216,7 @@ pub fn locking() -> Outcome {
     storm.end("under the lock", read)
 }
 
-/// Holds the directory alone: what it finds is of one generation, though it may be emptied.
+/// Readers without the lock see pins of one generation only, but some may be gone already.
 pub fn holding() -> Outcome {
     let storm = Storm::new()?;
     let often = Often::new(20, 500, Duration::from_millis(1000));
@@ -249,7 +251,7 @@ pub fn holding() -> Outcome {
     storm.end("without a lock", read)
 }
 
-/// Whoever comes by the name finds a directory.
+/// Readers that look up the name always find a directory.
 pub fn by_name() -> Outcome {
     let storm = Storm::new()?;
     let often = Often::new(20, 150, Duration::from_millis(700));
@@ -268,7 +270,7 @@ pub fn by_name() -> Outcome {
     storm.end("by name", read)
 }
 
-/// All that is on its way in a directory, while three sweep it.
+/// Runs every operation that uses a hidden name, while three sweeps run.
 pub fn beside_sweeps() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -302,7 +304,7 @@ pub fn beside_sweeps() -> Outcome {
     Ok(())
 }
 
-/// One round of all that passes by a hidden name, in a worker's own names.
+/// One round of all operations that use a hidden name, with names of this worker.
 fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
     let map = hash();
     let (set, made) = (format!("set-{worker}"), format!("made-{worker}"));
@@ -312,7 +314,7 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
         stage.pin(&map, pin_name(i))?;
     }
     if count % 5 == 4 {
-        // Given up: a sweep may not have had it, nor may it be missed.
+        // The stage is complete before it is discarded: no sweep may have touched it.
         assert_eq!(names(stage.path()).len(), 3);
         stage.discard()?;
     } else {
@@ -322,7 +324,7 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
         }
         assert_eq!(names(fs.at(&set)).len(), 3);
     }
-    // With parents, made by another path each time, and a replacement in what is new.
+    // Creates a directory with parents at a new path each round, and a pin in it.
     let deep = format!("{made}/{count}/deep");
     let made = PinDir::create(fs.at(&deep), 0o750)?;
     made.replace(&map, "flows")?;
@@ -331,7 +333,7 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
     Ok(())
 }
 
-/// A sweep may come upon a directory that is just being removed.
+/// A sweep may meet a directory that is being removed.
 pub fn removals() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -351,7 +353,7 @@ pub fn removals() -> Outcome {
     for sweeper in sweepers {
         sweeper.finish()?;
     }
-    // Whoever began has ended it.
+    // Each removal that began was also completed.
     assert!(fs.names().is_empty());
     Ok(())
 }
