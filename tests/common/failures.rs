@@ -1,4 +1,4 @@
-//! What a test expects of an error. What it says is held in tests/errors.
+//! Expected causes of errors. The messages are tested in tests/errors.
 
 use bpf_pin::Error;
 use bpf_pin::error::{Cause, Operation};
@@ -15,7 +15,7 @@ pub fn assert_fails(
     assert_cause(error, errno, cause);
 }
 
-/// The errno and the cause, whatever the operation.
+/// The errno and the cause, for any operation.
 #[track_caller]
 pub fn assert_cause(error: &Error, errno: impl Into<Option<i32>>, cause: impl Into<Option<Cause>>) {
     let errno = errno.into();

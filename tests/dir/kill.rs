@@ -1,4 +1,4 @@
-//! SIGKILL before and after each syscall of what changes a directory: nothing is half done.
+//! Sends SIGKILL before and after each syscall of a directory change. No change is left half done.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,27 +17,28 @@ common::cases_alone!(
     |name| kill_everywhere(CASES.iter().find(|case| case.name == name).expect("a case"))
 );
 
-/// What is done, and what is seen of it.
+/// A directory change, and how a reader observes it.
 struct Case {
     name: &'static str,
-    /// What stands in the directory before, beside the neighbours.
+    /// Creates the initial entries, in addition to the neighbours.
     before: fn(&Scene),
     run: fn(&Scene, &PinDir) -> bpf_pin::Result<()>,
     seen: fn(&Scene) -> Seen,
-    /// What sweeps may take from a living process, which does not need it any more or makes another.
+    /// True for a hidden directory that a sweep may remove while its process lives.
+    /// The process no longer needs it or creates another one.
     expendable: fn(&Scene, &Hidden) -> bool,
-    /// Whether nothing may stand, if killed.
+    /// True if a killed process may leave no entry under the name.
     may_have_gap: fn() -> bool,
     umask: u32,
 }
 
-/// What a reader finds.
+/// The state that a reader observes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Nothing,
     Old,
     New,
-    /// Where there is more than one name.
+    /// Only for a change of several names.
     Half,
 }
 
@@ -85,7 +86,7 @@ const CASES: &[Case] = &[
                 id,
             })?;
             match dir.replace_if(&scene.new[0], "name", old) {
-                // It was done before.
+                // The change was complete before the kill.
                 Err(error) if matches!(error.cause(), Some(Cause::Replaced { .. })) => Ok(()),
                 other => other,
             }
@@ -116,7 +117,7 @@ const CASES: &[Case] = &[
         may_have_gap: || kernel(5, 17).unmet().is_some(),
         umask: 0o077,
     },
-    // Not even its owner may search what mkdir(2) makes.
+    // With this umask, mkdir(2) creates a directory that even its owner may not search.
     Case {
         name: "killed_amid_publish_under_an_odd_umask",
         before: |_| {},
@@ -135,7 +136,7 @@ const CASES: &[Case] = &[
             symlink("../neighbours", scene.at("set/symlink")).unwrap();
         },
         run: |_, dir| match dir.remove_dir_all("set") {
-            // It was done before.
+            // The change was complete before the kill.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         },
@@ -198,14 +199,14 @@ fn publish(scene: &Scene, dir: &PinDir) -> bpf_pin::Result<()> {
     }
     let published = set.publish().map_err(bpf_pin::Error::from)?;
     let has_exchange = kernel(5, 17).unmet().is_none();
-    // A sweep may have been faster with the old one.
+    // A concurrent sweep may have removed the old set already.
     assert!(!published.had_gap || !has_exchange);
     assert!(published.had_gap || published.old.is_none() || has_exchange);
     assert_eq!(published.dir.own_metadata()?.mode(), 0o700);
     Ok(())
 }
 
-/// In the child: modes are to be what they are whatever the umask.
+/// Runs in the child. The umask must not affect the modes.
 fn ready(case: &Case, scene: &Scene) -> PinDir {
     rustix::process::umask(Mode::from_raw_mode(case.umask));
     PinDir::open(&scene.root).unwrap()
@@ -215,14 +216,14 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory under a hidden name.
+/// A directory with a hidden name.
 struct Hidden {
     inode: u64,
-    /// It was made, and not locked yet.
+    /// Created but not locked yet.
     is_fresh: bool,
 }
 
-/// A directory with neighbours of what is changed, and living things in it.
+/// A directory with neighbours of the changed entries, and with hidden names in use by a live process.
 struct Scene {
     root: PathBuf,
     old: [Map; 3],
@@ -244,7 +245,7 @@ impl Scene {
         scene.pin(&scene.old[1], "_bpf-pinned");
         fs::create_dir(scene.at("neighbours")).unwrap();
         scene.pin(&scene.old[2], "neighbours/flows");
-        // Not this directory's, so not to be swept with it.
+        // These belong to another directory, so a sweep of this one must keep them.
         fs::create_dir(scene.at("neighbours/_bpf-pin-0123456789abcdef-0-dir")).unwrap();
         scene.pin(&scene.old[2], "neighbours/_bpf-pin-0123456789abcdef-1");
         symlink("flows", scene.at("symlink")).unwrap();
@@ -260,7 +261,7 @@ impl Scene {
         map.pin(self.at(name)).expect("a pin");
     }
 
-    /// As a reader that comes by the path.
+    /// Opens the directory by its path, as a reader does.
     fn see(&self, directory: &str, names: &[&str]) -> Seen {
         let ids = |maps: &[Map; 3]| maps.each_ref().map(|map| map.id().unwrap());
         let (old, new) = (ids(&self.old), ids(&self.new));
@@ -288,7 +289,7 @@ fn is_hidden(path: &Path) -> bool {
     !path.starts_with("neighbours") && path.iter().any(is_hidden)
 }
 
-/// What the case has nothing to do with.
+/// The entries that the case must not change.
 fn bystanders(tree: &Tree, living: &[OsString]) -> Tree {
     let changed = ["name", "set", "x"];
     let is_changed = |path: &Path| changed.iter().any(|name| path.starts_with(name));
@@ -298,22 +299,22 @@ fn bystanders(tree: &Tree, living: &[OsString]) -> Tree {
     tree
 }
 
-/// A new instance of the directory for each stop: once to be swept while the process lives on, and
-/// once to be killed.
+/// Creates a new instance of the directory twice for each stop. One is swept while the process lives, the
+/// other after the process is killed.
 fn kill_everywhere(case: &Case) {
     let fs = TestFs::new();
     let (old, new) = ([hash(), hash(), hash()], [array(), array(), array()]);
-    // The standard library's seed of hashes comes from the kernel once, for all children.
+    // Reads the seed of the standard library's hashes here, so that no child reads it from the kernel.
     let _ = std::hash::RandomState::new();
-    // As what the kernel knows of descriptors is asked once.
+    // The first access detects which calls on descriptors the kernel supports. Children inherit the result.
     let root = PinDir::open(fs.root()).unwrap();
     root.get::<bpf_pin::Object>("nothing").unwrap_err();
-    // And as a process learns to tell itself from its children.
+    // The first lock sets up the detection of forks. Children inherit that, too.
     drop(root.lock(LockMode::Shared, Wait::No).unwrap());
     let stops = stops_of(case, &fs, &old, &new);
-    // A pin and a rename at the least, both before and after.
+    // At least a pin and a rename, with a stop before and after each.
     assert!(stops.len() >= 4, "{}: {stops:?}", case.name);
-    // And once where it is over.
+    // One more round runs after the last stop.
     let changes = |number| stops.get(number).is_none_or(changes);
     at_each_stop(case.name, stops.len() + 1, changes, |number| {
         for to_live in [true, false] {
@@ -331,7 +332,7 @@ fn kill_everywhere(case: &Case) {
     }
 }
 
-/// All stops of one that is left alone.
+/// All stops of an undisturbed run.
 fn stops_of(case: &Case, fs: &TestFs, old: &[Map; 3], new: &[Map; 3]) -> Vec<Stop> {
     let scene = Scene::new(fs.at("alone"), old, new);
     (case.before)(&scene);
@@ -346,7 +347,7 @@ fn stops_of(case: &Case, fs: &TestFs, old: &[Map; 3], new: &[Map; 3]) -> Vec<Sto
     stops
 }
 
-/// Before and after what changes a directory, and after what changes locks and modes.
+/// True before and after a syscall that changes the directory, and after one that changes a lock or a mode.
 fn changes(stop: &Stop) -> bool {
     match stop.name().as_str() {
         "OBJ_PIN" | "mkdirat" | "renameat2" | "rmdir" | "unlink" => true,
@@ -360,11 +361,11 @@ fn array() -> Map {
     spec.create().expect("an array")
 }
 
-/// True where the process was done before that stop.
+/// Returns true if the process ended before this stop.
 fn go(case: &Case, scene: Scene, number: usize, to_live: bool) -> bool {
     let what = |stop: &Option<Stop>| format!("{} at stop {number}: {stop:?}", case.name);
     (case.before)(&scene);
-    // Somebody else, who lives, amid a publication and a replacement.
+    // A stage of a live process, which sweeps must keep.
     let dir = PinDir::open(&scene.root).unwrap();
     let living = dir.stage("living").unwrap();
     living.pin(&scene.old[0], "a").unwrap();
@@ -453,7 +454,7 @@ fn assert_sound(case: &Case, seen: Seen, what: &str) {
     }
 }
 
-/// A sweep sees that somebody lives.
+/// Sweeps keep the entries of a live process.
 fn sweep_the_living(case: &Case, scene: &Scene, is_fresh: bool, what: &str) {
     let before = scene.tree();
     sweep(&scene.root, what);
@@ -489,7 +490,7 @@ fn sweep_levels(scene: &Scene, what: &str) {
             sweep(&scene.at(level), what);
         }
     }
-    // Of two, the second finds nothing.
+    // A second sweep finds nothing to remove.
     let again = PinDir::open(&scene.root)
         .unwrap()
         .remove_leftovers()
@@ -503,7 +504,7 @@ fn sweep_levels(scene: &Scene, what: &str) {
         .into_keys()
         .filter(|path| is_hidden(path))
         .collect();
-    // The living stage and its pin.
+    // The stage of the live process, and its pin.
     assert_eq!(hidden.len(), 2, "{what}: {hidden:?}");
 }
 

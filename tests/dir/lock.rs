@@ -1,4 +1,4 @@
-//! The lock of a directory: who it keeps out, for how long, and when it is let go.
+//! The lock of a directory: which lockers it excludes, how long they wait, and when it is released.
 
 mod counted;
 mod ends;
@@ -22,9 +22,9 @@ use rustix::thread::CapabilitySet;
 
 use holder::Holder;
 
-/// How long nobody should wait on any machine, and everybody does before it is called a failure.
+/// An upper limit for waits that end early on every machine. A test fails only after this time.
 const AGES: Duration = Duration::from_secs(40);
-/// Not worth the wait.
+/// A short wait.
 const MOMENT: Duration = Duration::from_millis(60);
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
@@ -93,7 +93,7 @@ fn all() -> impl Iterator<Item = Take> {
     EXCLUSIVE.into_iter().chain(SHARED)
 }
 
-/// Those that wait.
+/// The calls that wait.
 fn waits() -> impl Iterator<Item = Take> {
     EXCLUSIVE
         .into_iter()
@@ -113,14 +113,14 @@ fn is_free_for_readers(dir: &PinDir) -> bool {
         .is_some()
 }
 
-/// What was just let go is had: a process that is being started has a copy for a moment.
+/// Takes the lock once it is free. A process that is starting holds a copy of a released lock for a moment.
 fn take_all(dir: &PinDir) -> DirLock {
     dir.lock(LockMode::Exclusive, Wait::UpTo(AGES))
         .expect("the lock")
         .expect("it is free")
 }
 
-/// Sweeps until nothing but these names is left: a lock may be held by a process that is being started.
+/// Sweeps until only these names are left. A process that is starting may hold a copy of a lock for a moment.
 fn until_clean(dir: &PinDir, expected: &[&str]) -> Outcome {
     let begun = Instant::now();
     loop {
@@ -144,7 +144,7 @@ fn who_keeps_out_whom() -> Outcome {
     for take in EXCLUSIVE {
         drop(take_all(&ours));
         let lock = take(&ours)?.expect("nobody holds it");
-        // Another call is another holder, even of the same value.
+        // Each call is a separate owner, even on the same value.
         for dir in [&ours, &theirs, &ours.try_clone()?] {
             assert!(!is_free(dir) && !is_free_for_readers(dir));
         }
@@ -162,7 +162,7 @@ fn who_keeps_out_whom() -> Outcome {
         assert!(!is_free(&ours), "there is another holder");
         drop(second);
     }
-    // A lock is the directory's, not the tree's.
+    // A lock covers the directory and not its subdirectories.
     let inner = ours.create_dir("inner", 0o700)?;
     let _outer = take_all(&ours);
     drop(take_all(&inner));
@@ -213,7 +213,7 @@ fn a_directory_that_may_not_be_read() -> Outcome {
         });
         drop(take_all(&dir));
     }
-    // To read it is enough: the lock asks for no write permission.
+    // Read permission is enough. The lock needs no write permission.
     chmod(&path, Mode::from_raw_mode(0o755))?;
     as_user(CapabilitySet::empty(), || {
         dir.lock(LockMode::Exclusive, Wait::Forever).map(drop)

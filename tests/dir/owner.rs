@@ -1,4 +1,4 @@
-//! Whose a new file is, and to whom none is given.
+//! The owner of a new file, and old owners that cannot be kept.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ fn child_role() -> Option<std::process::ExitCode> {
         in_a_container();
         return Some(ExitCode::SUCCESS);
     }
-    // Before Linux 5.19 bpf(2) is closed to a user namespace where the sysctl withholds anything.
+    // Before Linux 5.19, bpf(2) fails in a user namespace if the sysctl restricts unprivileged use at all.
     None
 }
 
@@ -33,10 +33,10 @@ fn an_owner_who_is_not_mapped() -> Outcome {
     alone(CHILD, "container")
 }
 
-/// The first of the container's ids, of which it has as many as the overflow id asks for.
+/// The first id of the container. Its range is large enough to contain the overflow id.
 const FIRST: u32 = 100_000;
 const COUNT: u32 = 65_536;
-/// Who is not among them.
+/// An id outside of that range.
 const HOST: u32 = 5000;
 
 fn ids(path: &Path) -> (u32, u32) {
@@ -44,7 +44,7 @@ fn ids(path: &Path) -> (u32, u32) {
     (stat.uid(), stat.gid())
 }
 
-/// In a process that has one thread.
+/// Must run in a process that has one thread.
 fn in_a_container() {
     let fs = TestFs::detached("755");
     let root = PinDir::open(fs.root()).unwrap();
@@ -76,7 +76,7 @@ fn in_a_container() {
         refused("host_user", "user");
         refused("host_group", "group");
         refused("host", "user");
-        // Those it can tell.
+        // These owners are mapped.
         app.replace_keeping_mode(&new, "other").unwrap();
         app.replace_keeping_mode(&new, "own").unwrap();
     });
@@ -91,7 +91,7 @@ fn in_a_container() {
     assert_eq!(after, before);
     assert_eq!(ids(&fs.at("app/other")), (FIRST + 77, FIRST + 78));
     assert_eq!(ids(&fs.at("app/host_group")), (FIRST, HOST));
-    // Where all are mapped, that id is somebody's.
+    // In the initial namespace all ids are mapped, and the overflow id is an ordinary id.
     app.set_owner("own", Some(65534), Some(65534)).unwrap();
     app.replace_keeping_mode(&map, "own").unwrap();
     assert_eq!(ids(&fs.at("app/own")), (65534, 65534));
@@ -106,7 +106,7 @@ fn as_root_of(test: impl FnOnce()) {
         0 => {
             drop(here);
             let done = catch_unwind(AssertUnwindSafe(|| {
-                // SAFETY: no FILES, and there is no other thread.
+                // SAFETY: the flags omit FILES, and this process has one thread.
                 unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.expect("a user namespace");
                 there.write_all(b"!").expect("a word");
                 assert_eq!(there.read(&mut [0; 1]).expect("ids"), 1);
@@ -116,12 +116,12 @@ fn as_root_of(test: impl FnOnce()) {
                 rustix::thread::set_thread_res_uid(root, root, root).expect("its root");
                 test();
             }));
-            // SAFETY: nothing is left to be done.
+            // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
             unsafe { libc::_exit(i32::from(done.is_err())) }
         }
         child => {
             drop(there);
-            // Else it has ended, and says why.
+            // If the read fails, the child has ended and printed the reason.
             if here.read(&mut [0; 1]).is_ok_and(|length| length == 1) {
                 for file in ["uid_map", "gid_map"] {
                     let mut file = File::create(format!("/proc/{child}/{file}")).expect("a map");
@@ -131,14 +131,14 @@ fn as_root_of(test: impl FnOnce()) {
                 here.write_all(b"!").expect("a word");
             }
             let mut status = 0;
-            // SAFETY: the child is ours, and the status has room.
+            // SAFETY: the child is ours, and status is writable.
             let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
             assert_eq!((waited, status), (child, 0));
         }
     }
 }
 
-/// A directory that is this user's, and a thread that makes its files as that user.
+/// Runs `test` with a directory of this user, on a thread with this user's file-system ids.
 fn as_fs_user(setgid: bool, test: impl FnOnce(&TestFs, &PinDir) -> Outcome + Send) -> Outcome {
     let fs = TestFs::detached("755");
     let root = PinDir::open(fs.root())?;
@@ -146,7 +146,7 @@ fn as_fs_user(setgid: bool, test: impl FnOnce(&TestFs, &PinDir) -> Outcome + Sen
     root.set_owner("dir", Some(1234), Some(1234))?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: both change this thread alone, and take no address.
+            // SAFETY: both calls change only this thread, and take no addresses.
             unsafe {
                 if setgid {
                     libc::setfsgid(1234);

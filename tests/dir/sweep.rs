@@ -1,4 +1,4 @@
-//! What nobody needs is removed: what a predicate names, and what dead processes have left.
+//! Sweeps remove the entries that a predicate selects, and the leftovers of dead processes.
 
 use common::child_process as holder;
 mod in_use;
@@ -49,7 +49,7 @@ fn sorted(names: &[OsString]) -> Vec<&str> {
     names
 }
 
-/// What each of three has swept that begin at the same time, with what was made for each.
+/// Runs three sweeps at the same time, each on its own value from `make`, and returns their reports.
 fn three_at_once<D: Send>(
     make: impl Fn() -> D,
     sweep: impl Fn(&D) -> RemovalReport + Sync,
@@ -68,7 +68,7 @@ fn three_at_once<D: Send>(
     })
 }
 
-/// What was removed and nothing else: nothing failed.
+/// The removed names. Fails if the sweep failed for an entry or restored one.
 fn removed(swept: &RemovalReport) -> Vec<&str> {
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);
     assert!(swept.restored.is_empty(), "{:?}", swept.restored);
@@ -99,13 +99,13 @@ fn what_the_predicate_names_goes() -> Outcome {
             .is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
     })?;
     assert_eq!(removed(&swept), ["a", "c"]);
-    // Of each name once.
+    // The predicate is called once for each name.
     assert_eq!(sorted(&asked), ["a", "b", "c", "d", "e", "f", "g"]);
     assert_eq!(names(&dir)?, ["b", "d", "e", "f", "g"]);
     for name in ["b", "d"] {
         assert_eq!(dir.identity(name)?, ids[name]);
     }
-    // Of a symbolic link it is the link that goes.
+    // A sweep removes a symbolic link and keeps its target.
     symlink("b", fs.at("app/to_b"))?;
     let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
     assert_eq!(removed(&swept), ["f", "g", "to_b"]);

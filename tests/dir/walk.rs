@@ -1,4 +1,4 @@
-//! What is in a directory and below it: every name once, as what it is, with nothing opened.
+//! Lists the entries of a directory and below it: each name once, with its type, without opening any pin.
 
 mod any_name;
 mod depth;
@@ -41,7 +41,7 @@ fn is_kernels(name: &OsStr) -> bool {
     name == "maps.debug" || name == "progs.debug"
 }
 
-/// The names in a directory, each seen once; without the kernel's own two files.
+/// The names in a directory, without the kernel's own two files. Fails if a name is seen twice.
 fn names(dir: &PinDir) -> Result<Names> {
     let mut names = Names::new();
     for entry in dir.entries()? {
@@ -54,7 +54,7 @@ fn names(dir: &PinDir) -> Result<Names> {
     Ok(names)
 }
 
-/// The paths below a directory, each seen once, and the errors on the way.
+/// The paths below a directory, and the errors. Fails if a path is seen twice.
 fn walked(dir: &PinDir) -> Result<(BTreeMap<PathBuf, EntryType>, Vec<Error>)> {
     let (mut paths, mut errors) = (BTreeMap::new(), Vec::new());
     for entry in dir.walk()? {
@@ -155,7 +155,7 @@ fn an_empty_directory() -> Outcome {
     let mut walk = dir.walk()?;
     assert_eq!(walk.depth(), 0);
     assert!(walk.next().is_none());
-    // And it stays at its end.
+    // A finished walk stays finished.
     walk.skip_dir();
     dir.create_dir("late", 0o700)?;
     assert!(walk.next().is_none());
@@ -166,7 +166,7 @@ fn an_empty_directory() -> Outcome {
     Ok(())
 }
 
-/// In several readings of each directory; and what is kept of them outlasts them.
+/// Each directory takes several reads. Entries that are kept outlive the buffers they came from.
 #[common::test(PINS)]
 fn what_is_lent_is_what_is_given() -> Outcome {
     const PINS: usize = 1000;
@@ -212,7 +212,7 @@ fn what_is_lent_is_what_is_given() -> Outcome {
     Ok(())
 }
 
-/// Every BPF_OBJ_GET that succeeds is an access, and every open(2) an event.
+/// A successful BPF_OBJ_GET updates the access time, and an open(2) triggers an inotify event.
 #[common::test(PINS)]
 fn nothing_is_opened() -> Outcome {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -256,7 +256,7 @@ fn nothing_is_opened() -> Outcome {
         Ok(swept.removed.len())
     };
     assert_eq!(look()?, 3);
-    // Nor is it tried in vain.
+    // The calls make no attempt to open a pin: the result is the same if bpf(2) is denied.
     assert_eq!(denied(None, libc::EPERM as u32, look)?, 3);
 
     let mut room = [std::mem::MaybeUninit::uninit(); 4096];
@@ -273,7 +273,7 @@ fn nothing_is_opened() -> Outcome {
     assert!(of_directories > 0, "the directories were");
     for (dir, name) in pins {
         assert_eq!(dir.metadata(name)?.accessed(), long_ago, "{name}");
-        // And that would have shown.
+        // An open pin does update the access time.
         dir.get::<bpf_pin::Object>(name)?;
         assert!(dir.metadata(name)?.accessed() > long_ago, "{name}");
     }

@@ -1,4 +1,4 @@
-//! The library's modules are layers: a module uses those above it in the list, and none below.
+//! The library's modules form layers: a module uses only lower layers.
 
 use common::*;
 
@@ -78,14 +78,14 @@ fn layer_of(file: &str) -> &str {
 }
 
 fn height(layer: &str) -> usize {
-    // What is no layer is the crate's root, which is above all.
+    // The only module outside the list is the crate's root, the highest layer.
     LAYERS
         .iter()
         .position(|known| *known == layer)
         .unwrap_or(LAYERS.len())
 }
 
-/// The uses of higher layers in a file, without those in its docs.
+/// The uses of higher layers in a file, except in its docs.
 fn upward(file: &str, source: &str) -> Vec<String> {
     let own = height(layer_of(file));
     // Unit tests may use the whole crate.

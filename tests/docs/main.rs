@@ -1,4 +1,4 @@
-//! What the docs claim of releases and layers.
+//! Verifies statements in the docs about releases and layers.
 
 mod layers;
 mod since;

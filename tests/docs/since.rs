@@ -1,4 +1,4 @@
-//! What the library's docs say of releases is so: by the tables of the ABI, and by calling.
+//! Verifies the releases in the library's docs, with the tables of the ABI and with calls.
 
 mod calls;
 pub mod docs;
@@ -10,11 +10,11 @@ use common::*;
 
 use docs::{SOURCES, claims};
 
-/// The oldest kernel that these tests are run on: of what is older it can decide nothing.
+/// The oldest kernel that runs these tests. Older releases cannot be verified.
 const OLDEST: Version = Version::new(5, 10);
 
-/// What the kernel does from a release on, or did until then, without a name in its ABI: words of
-/// the sentence and the release. Tests of the behaviour show these.
+/// Behaviour that starts or ends with a release and has no name in the ABI: words of the sentence, and the
+/// release. Other tests verify the behaviour.
 const BEHAVIOUR: &[(&str, Version)] = &[
     ("`RLIMIT_MEMLOCK`", Version::new(5, 11)),
     ("The kernel's own, of id 1,", Version::new(5, 11)),
@@ -69,7 +69,7 @@ const TRACER: &[Need] = &[
     Need::Feature(Feature::Trampolines),
 ];
 
-/// What is wrong with the claims of a file.
+/// The wrong claims of a file.
 fn wrong(file: &str, source: &str) -> Vec<String> {
     let mut wrong = vec![];
     for claim in claims(file, source) {

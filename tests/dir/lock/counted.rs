@@ -1,4 +1,4 @@
-//! What takes two steps is never seen between them, by whoever takes the lock.
+//! A process that takes the lock never observes the state between the two steps of a change.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use common::*;
 use crate::lock::holder::Holder;
 use crate::lock::{PINS, SHARED, app};
 
-/// Counts in a map, in two steps that only the lock keeps together, for so long.
+/// Counts in a map for the given time. Each count is two steps, which only the lock makes atomic.
 pub fn count(dir: &PinDir, time: Duration) -> u64 {
     let map = dir.get::<Map>("counter").expect("the counter");
     let counter = map.elements::<u32, u64>().expect("its elements");
@@ -84,7 +84,7 @@ fn of_many_processes_one_counts() -> Outcome {
     Ok(())
 }
 
-/// Two elements that agree whenever nobody holds the lock alone.
+/// Two elements that are equal except while a writer holds the exclusive lock.
 #[common::test(PINS)]
 fn readers_see_no_half_of_a_change() -> Outcome {
     let fs = TestFs::new();

@@ -1,4 +1,4 @@
-//! A lock ends with its value and with its process, and not with a directory or a child.
+//! Dropping the lock or ending its process releases it. Dropping a `PinDir` or ending a child does not.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
@@ -16,7 +16,7 @@ fn a_lock_ends_with_its_value() -> Outcome {
     for take in all() {
         drop(take_all(&dir));
         let lock = take(&dir)?.expect("nobody holds it");
-        // It holds out by itself.
+        // The lock does not depend on other values of the directory.
         let other = PinDir::open(fs.at("app"))?;
         drop(PinDir::open(fs.at("app"))?);
         assert!(!is_free(&other));
@@ -55,7 +55,7 @@ fn a_lock_ends_with_its_process() -> Outcome {
     Ok(())
 }
 
-/// In a process of its own, whose descriptors are no other test's.
+/// Runs in a separate process, so that the child inherits no descriptors of other tests.
 #[common::test(DIRS)]
 fn a_lock_is_released_though_a_child_has_it() -> Outcome {
     let fs = TestFs::new();
@@ -64,7 +64,7 @@ fn a_lock_is_released_though_a_child_has_it() -> Outcome {
     Ok(())
 }
 
-/// The child has a copy of every descriptor, and does nothing with them until it is told to end.
+/// The child inherits every descriptor. It uses none of them until the parent lets it end.
 pub fn fork_and_release(dir: &PinDir) -> Outcome {
     let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let (reader, writer) = rustix::pipe::pipe()?;

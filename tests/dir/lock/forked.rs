@@ -1,4 +1,4 @@
-//! What a forked process has a copy of, and does not end.
+//! A forked process inherits copies of values, and dropping the copies has no effect on the parent.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use super::{DIRS, MOUNT, PINS};
 
 type Scene = (&'static str, &'static [Need], fn());
 
-/// Each in a process of its own, whose descriptors are no other test's.
+/// Each runs in a separate process, so that its children inherit no descriptors of other tests.
 const SCENES: &[Scene] = &[
     ("forked_amid_a_swap", PINS, swaps),
     ("forked_amid_a_creation", DIRS, creations),
@@ -41,7 +41,7 @@ common::cases_alone!(
     }
 );
 
-/// Processes that have a copy of every descriptor and do nothing with it.
+/// Processes that inherit every descriptor and use none.
 #[derive(Default)]
 struct Children(Vec<libc::pid_t>);
 
@@ -50,7 +50,7 @@ impl Children {
         // SAFETY: the child calls nothing but prctl, pause and _exit.
         match unsafe { libc::fork() } {
             -1 => panic!("fork: {}", std::io::Error::last_os_error()),
-            // SAFETY: they take no address.
+            // SAFETY: the calls take no addresses.
             0 => unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 libc::pause();
@@ -73,7 +73,7 @@ impl Drop for Children {
     }
 }
 
-/// Forks, over and over, beside a thread that does something, over and over.
+/// Forks repeatedly while another thread repeats `act`.
 fn beside(mut act: impl FnMut() + Send) -> Children {
     const TIMES: usize = 30;
 
@@ -95,13 +95,13 @@ fn beside(mut act: impl FnMut() + Send) -> Children {
     children
 }
 
-/// Runs a copy of this process to its end.
+/// Runs `act` in a forked child, and waits until the child has ended.
 fn in_a_child(act: impl FnOnce()) {
     // SAFETY: this process has one thread.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let done = catch_unwind(AssertUnwindSafe(act));
-        // SAFETY: the parent's buffers and destructors are the parent's.
+        // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
         unsafe { libc::_exit(i32::from(done.is_err())) }
     }
     let mut status = 0;
@@ -153,7 +153,7 @@ fn mounts() {
         let _children = beside(|| {
             let ensured = Bpffs::ensure(&path, &options).unwrap();
             assert!(ensured.is_new());
-            // Copies of its descriptor keep it busy.
+            // The children's copies of the descriptor keep the mount busy.
             unmount(&path, UnmountFlags::DETACH).unwrap();
         });
         let directory = fs::File::open(&path).unwrap();
@@ -169,7 +169,7 @@ fn stage() {
     let mut stage = Some(stage);
     in_a_child(|| drop(stage.take()));
     let stage = stage.unwrap();
-    // Nor is its lock let go.
+    // The stage's lock is still held.
     assert!(dir.remove_leftovers().unwrap().removed.is_empty());
     stage.publish().unwrap();
     assert_eq!(fs.names(), ["current"]);
@@ -196,13 +196,13 @@ fn migration() {
     };
     let mut migration = Some(migration);
     in_a_child(|| drop(migration.take()));
-    // It is this process's still.
+    // The migration still belongs to this process.
     assert!(matches!(ask(), Done::Found));
     drop(migration.unwrap());
     assert!(matches!(ask(), Done::Resumed(_)));
 }
 
-/// Whoever copies what is around it.
+/// A conversion forks while it copies the elements.
 fn conversion() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
@@ -218,7 +218,7 @@ fn conversion() {
     let mut how = Migrate::new(|key: &u32, value: &u64| {
         seen += 1;
         if seen == 2 {
-            // In the second pass, with the old map kept.
+            // In the second pass, after the old map got its backup name.
             // SAFETY: this process has one thread.
             match unsafe { libc::fork() } {
                 0 => std::panic::resume_unwind(Box::new("the end of a copy")),
@@ -234,7 +234,7 @@ fn conversion() {
         dir.open_or_create("flows", &spec(16), Reuse::Migrate(&mut how))
     }));
     if std::process::id() != parent {
-        // SAFETY: the parent's buffers and destructors are the parent's.
+        // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
         unsafe { libc::_exit(0) }
     }
     let made = made.expect("no panic in the parent").unwrap();

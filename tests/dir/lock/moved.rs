@@ -1,4 +1,4 @@
-//! A directory that is no longer where its path leads is not locked, and that is told.
+//! Locking fails with an error if the path of the directory no longer leads to it.
 
 use std::path::Path;
 use std::thread;
@@ -39,7 +39,7 @@ fn a_wait_for_what_is_published_over() -> Outcome {
             waiting.until_asleep();
             let published = parent.stage("set")?.publish().map_err(Error::from)?;
             assert_eq!(published.dir.path(), path);
-            // Who holds its lock keeps the old one.
+            // The owner of the set's lock keeps the replaced directory alive.
             drop(published);
             assert!(set.own_metadata()?.links() > 0);
             drop(held);
@@ -47,7 +47,7 @@ fn a_wait_for_what_is_published_over() -> Outcome {
         });
         let error = waited.expect_err("a lock of what is no longer at its path");
         assert_moved(&error, &path);
-        // Opened anew it can be had, and whoever is late learns it at once.
+        // A lock through the path succeeds. A late call on the old value fails immediately.
         drop(take_all(&PinDir::open(&path)?));
         for take in all() {
             assert_moved(&take(&set).unwrap_err(), &path);
@@ -68,10 +68,10 @@ fn a_directory_that_is_elsewhere() -> Outcome {
     let elsewhere = PinDir::open(fs.at("app/elsewhere"))?;
     for take in all() {
         assert_moved(&take(&set).unwrap_err(), &path);
-        // And nothing is held.
+        // The failed calls hold no lock.
         drop(take_all(&elsewhere));
     }
-    // Another one by that name is another one.
+    // A new directory with the same name is a different directory.
     let other = parent.create_dir("set", 0o700)?;
     for take in all() {
         assert_moved(&take(&set).unwrap_err(), &path);
@@ -82,7 +82,7 @@ fn a_directory_that_is_elsewhere() -> Outcome {
     for take in all() {
         assert_moved(&take(&other).unwrap_err(), &path);
     }
-    // A pin, a link to elsewhere; and a link to the very same, which is where the path leads.
+    // These symlinks do not lead to the directory. The one after the loop does.
     for target in ["gone", "elsewhere/..", "."] {
         rustix::fs::symlink(target, &path)?;
         assert_moved(
@@ -94,7 +94,7 @@ fn a_directory_that_is_elsewhere() -> Outcome {
     rustix::fs::symlink("elsewhere", &path)?;
     drop(set.lock(LockMode::Exclusive, Wait::Forever)?);
     parent.unlink("set")?;
-    // It came back.
+    // The directory returns to its path.
     parent.rename("elsewhere", "set")?;
     for take in all() {
         assert!(take(&set)?.is_some());
@@ -124,7 +124,8 @@ fn a_path_with_a_mount_on_it() -> Outcome {
     })
 }
 
-/// A directory that came as a descriptor has no path to be moved from, and neither has what is in it.
+/// A directory that was opened from a descriptor has no path that it could be moved from. The same is true
+/// below it.
 #[common::test(DIRS)]
 fn where_no_path_leads_nothing_has_moved() -> Outcome {
     let fs = TestFs::new();
@@ -133,7 +134,7 @@ fn where_no_path_leads_nothing_has_moved() -> Outcome {
     let inner = PinDir::from_fd(root)
         .map_err(Error::from)?
         .create_dir("inner", 0o700)?;
-    // The root's descriptor is closed, and its number may be another's.
+    // The root's descriptor is closed, and its number may be reused.
     drop(inner.lock(LockMode::Exclusive, Wait::Forever)?);
     drop(inner.try_clone()?.lock(LockMode::Shared, Wait::Forever)?);
     PinDir::open(fs.root())?.remove_dir("inner")?;

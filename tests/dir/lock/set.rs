@@ -1,4 +1,4 @@
-//! A set is read whole under the lock, however often it is published anew.
+//! A reader that holds the lock sees a complete set, even if writers publish new sets meanwhile.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use common::*;
 use crate::lock::moved::assert_moved;
 use crate::lock::{PINS, app, until_clean};
 
-/// Who holds the shared lock finds all pins of the set, however often it is replaced meanwhile.
+/// A reader with the shared lock finds all pins of the set, even if writers replace it meanwhile.
 #[common::test(PINS)]
 fn a_set_that_is_read_stays_whole() -> Outcome {
     let fs = TestFs::new();
@@ -34,7 +34,7 @@ fn a_set_that_is_read_stays_whole() -> Outcome {
             while Instant::now() < end || read == 0 {
                 let set = match PinDir::open(&path) {
                     Ok(set) => set,
-                    // On a kernel without RENAME_EXCHANGE there is a gap.
+                    // Without RENAME_EXCHANGE the name is missing for a moment.
                     Err(error) if kernel(5, 17).unmet().is_some() => {
                         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
                         again += 1;
@@ -67,7 +67,7 @@ fn a_set_that_is_read_stays_whole() -> Outcome {
     until_clean(&parent, &["set"])
 }
 
-/// While others publish without a pause: neither an error nor half a set.
+/// Writers publish without a pause. A reader gets no error and no partial set.
 #[common::test(PINS)]
 fn a_set_is_opened_and_locked_in_one_call() -> Outcome {
     let fs = TestFs::new();
@@ -84,7 +84,7 @@ fn a_set_is_opened_and_locked_in_one_call() -> Outcome {
         }
     };
     publish(&dir)?;
-    // Without RENAME_EXCHANGE there are moments in which nothing has the name.
+    // Without RENAME_EXCHANGE the name is missing for a moment.
     let has_gaps = kernel(5, 17).unmet().is_some();
     let is_done = AtomicBool::new(false);
     let read = || -> Result<usize> {

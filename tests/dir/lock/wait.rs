@@ -1,4 +1,4 @@
-//! A wait for a lock: how long it is, and what ends it.
+//! How long a call waits for a lock, and how the wait ends.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
@@ -40,7 +40,7 @@ fn a_bounded_wait_ends_in_time() -> Outcome {
     drop(take_all(&dir));
     let _held = dir.lock(LockMode::Shared, Wait::Forever)?;
     in_vain(alone)?;
-    // What is free is had at once, however short or long the wait might have been.
+    // A free lock is taken immediately, whatever the time limit.
     for time in times.into_iter().chain([Duration::MAX]) {
         assert!(shared(&dir, time)?.is_some());
     }
@@ -73,7 +73,7 @@ fn a_bounded_wait_takes_what_becomes_free() -> Outcome {
     Ok(())
 }
 
-/// Until that thread sleeps, in the call that it said it would make.
+/// Waits until the thread sleeps in the call that it announced.
 fn until_asleep(thread: i32) {
     let begun = Instant::now();
     loop {
@@ -88,7 +88,7 @@ fn until_asleep(thread: i32) {
     }
 }
 
-/// The id of a thread that is about to wait, told to another.
+/// The id of a thread that is about to wait, shared with another thread.
 #[derive(Default)]
 pub struct Waiting(AtomicI32);
 
@@ -109,7 +109,7 @@ impl Waiting {
     }
 }
 
-/// In a process of its own, for a handler is the whole process's.
+/// Runs in a separate process, because a signal handler is per process.
 #[common::test(DIRS)]
 fn a_signal_ends_no_wait() -> Outcome {
     let fs = TestFs::new();
@@ -129,10 +129,10 @@ extern "C" fn on_signal(_: libc::c_int) {
 pub fn waits_on(dir: &PinDir, path: &Path) {
     const SIGNALS: usize = 30;
 
-    // SAFETY: all zeroes is a struct sigaction: no flags, so no SA_RESTART, and an empty mask.
+    // SAFETY: all zeroes is a valid sigaction, with an empty mask and no flags, so without SA_RESTART.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
-    // SAFETY: the handler does what is async-signal-safe; the old action is not asked for.
+    // SAFETY: the handler is async-signal-safe, and the pointer for the old action may be null.
     let done = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
     assert_eq!(done, 0);
     holder::say("ready");

@@ -1,4 +1,4 @@
-//! What a living process works on stays, until that process is dead.
+//! Sweeps keep the entries of a live process until it is dead.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use rustix::thread::CapabilitySet;
 use crate::sweep::holder::{self, Holder};
 use crate::sweep::{PINS, USER, app, names, removed};
 
-/// How long something that should come is waited for.
+/// An upper limit for waits that end early on every machine.
 const AGES: Duration = Duration::from_secs(40);
 
-/// Another process, at its task.
+/// Another process, which runs one task.
 pub fn child(task: &str) -> ExitCode {
     let path = std::env::args_os().nth(1).expect("a path");
     let dir = PinDir::open(&path).expect("the directory");
@@ -63,7 +63,7 @@ fn a_stage_of_this_process_stays() -> Outcome {
     for dir in [&dir, &other] {
         assert!(removed(&dir.remove_leftovers()?).is_empty());
     }
-    // Nor does the sweep that asks, even where all is of no use.
+    // A sweep with a predicate keeps its own process's stage, too, even if the predicate selects everything.
     assert!(
         dir.entries()?
             .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
@@ -93,7 +93,7 @@ fn a_stage_of_another_process_stays() -> Outcome {
     assert_eq!(names(&dir)?, ["set"]);
     assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
 
-    // And one that is killed needs it no more.
+    // A killed process no longer needs its stage.
     let other = Holder::ready(&fs, "stage", [fs.at("app")]);
     let mut hidden = names(&dir)?;
     hidden.retain(|name| name != "set");
@@ -103,7 +103,7 @@ fn a_stage_of_another_process_stays() -> Outcome {
     assert_eq!(names(&dir)?.len(), 2, "nobody else has removed it");
     let begun = Instant::now();
     loop {
-        // A process that is just being started may have a copy of the lock for a moment.
+        // A process that is starting may hold a copy of the lock for a moment.
         let swept = dir.remove_leftovers()?;
         if !removed(&swept).is_empty() {
             assert_eq!(removed(&swept), hidden);
@@ -116,7 +116,7 @@ fn a_stage_of_another_process_stays() -> Outcome {
     Ok(())
 }
 
-/// Also one that cannot be opened, and so shows its lock to nobody, as it is.
+/// A sweep must open a stage to see its lock. It keeps the stage, and its mode, even if the mode denies that.
 #[common::test(USER)]
 fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
     let fs = TestFs::detached("1777");
@@ -133,7 +133,7 @@ fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
             stage.chmod(0o700)?;
         }
         assert_eq!(names(&dir)?, [""; 0]);
-        // Of the dead it is no more than a hindrance.
+        // A leftover of a dead process is removed even if its mode denies access.
         for mode in [0o311, 0o000, 0o500] {
             let name = "_bpf-pin-0000000000000001-0-dir";
             dir.create_dir(name, mode)?;
@@ -145,7 +145,7 @@ fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
     })
 }
 
-/// Two processes replace, stage, publish and remove, and this one sweeps all the while.
+/// Two processes replace, stage, publish and remove, while this one sweeps.
 #[common::test(PINS)]
 fn who_works_meanwhile_loses_nothing() -> Outcome {
     let fs = TestFs::new();
@@ -159,7 +159,7 @@ fn who_works_meanwhile_loses_nothing() -> Outcome {
         let swept = dir.remove_leftovers()?;
         assert!(swept.failed.is_empty(), "{:?}", swept.failed);
         for name in &swept.removed {
-            // What is being removed anyway may be swept; a pin on its way never.
+            // A sweep may take an entry that its owner is removing, but never a pin that is being published.
             let name = name.to_str().unwrap();
             assert!(name.starts_with("_bpf-pin-"), "{name}");
             found += 1;

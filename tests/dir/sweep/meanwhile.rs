@@ -1,4 +1,4 @@
-//! What changes while it is swept, by others or by another sweep.
+//! Entries change during a sweep, by other processes or by another sweep.
 
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use common::*;
 
 use crate::sweep::{PINS, app, names, removed, three_at_once};
 
-/// The predicate itself is what is faster.
+/// The predicate makes the changes, so that they always win the race.
 #[common::test(PINS)]
 fn what_was_replaced_meanwhile_stays() -> Outcome {
     let fs = TestFs::new();
@@ -52,7 +52,7 @@ fn what_was_replaced_meanwhile_stays() -> Outcome {
                 dir.rename("spare directory", name).unwrap();
             }
             "goes" => {}
-            // What the above have made or have put aside.
+            // Names that the changes above created or moved.
             _ => return false,
         }
         true
@@ -94,7 +94,7 @@ fn what_is_gone_meanwhile_is_not_told() -> Outcome {
     Ok(())
 }
 
-/// Each removes what the other has not, and neither takes the other's work for a failure.
+/// Each sweep removes the entries that the other has left. Neither reports the other's removals as failures.
 #[common::test(PINS)]
 fn two_sweeps_at_once() -> Outcome {
     let fs = TestFs::new();

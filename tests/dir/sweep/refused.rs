@@ -1,4 +1,4 @@
-//! What cannot be swept stays, and is told.
+//! Entries that cannot be removed stay, and the sweep reports them.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn mount_points_stay_and_are_told() -> Outcome {
             let path = error.path().expect("a path");
             let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause), "{error}");
-            // By the name that it has, not by one that it had for a while.
+            // The error has the entry's own name, and not its temporary one.
             let name = path.strip_prefix(dir.path())?.to_str().unwrap().to_owned();
             failed.insert(name, error.raw_os_error().expect("an errno"));
         }
@@ -106,7 +106,7 @@ fn mount_points_stay_and_are_told() -> Outcome {
         let told: Vec<_> = failed.keys().map(String::as_str).collect();
         assert_eq!(told, ["another", "around/inner", "bound", "same"]);
 
-        // What is above and what is below is still there.
+        // The mounts and the directories below them are unchanged.
         assert_eq!(
             PinDir::open(path.join("another"))?
                 .get::<Map>("above")?
@@ -180,7 +180,7 @@ fn a_stale_sweep_as_another_user() -> Outcome {
     Ok(())
 }
 
-/// Names with a dot, which some kernels put into each bpffs and let nobody take away.
+/// Names with a dot, which some kernels create in each bpffs and do not allow to be removed.
 #[common::test(MOUNT)]
 fn what_the_kernel_has_made() -> Outcome {
     let fs = TestFs::detached("700");

@@ -1,4 +1,5 @@
-//! What the dead have left goes, by its exact name, or gets back the name that it had.
+//! Leftovers of dead processes are recognized by their exact names. They are removed, or get their old names
+//! back.
 
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -8,12 +9,12 @@ use common::*;
 
 use crate::sweep::{DIRS, PINS, app, names, removed, sorted, three_at_once};
 
-/// A name as the dead leave it.
+/// The name of a leftover pin.
 pub fn stale(token: u64, number: u64) -> String {
     format!("_bpf-pin-{token:016x}-{number:x}")
 }
 
-/// Of a directory.
+/// The name of a leftover directory.
 pub fn stale_dir(token: u64, number: u64) -> String {
     format!("{}-dir", stale(token, number))
 }
@@ -74,7 +75,7 @@ fn stale_names_and_no_others() -> Outcome {
         let inner = directories.open_dir(name)?;
         assert_eq!(names(&inner)?, ["below", "map"]);
     }
-    // It looks at this directory, and into none.
+    // A sweep does not descend into subdirectories.
     pins.pin(&map, &stale[0])?;
     assert!(removed(&dir.remove_leftovers()?).is_empty());
     assert!(names(&pins)?.contains(&stale[0]));
@@ -106,7 +107,7 @@ fn a_stale_sweep_changes_nothing_twice() -> Outcome {
     dir.pin(&map, "stays")?;
     dir.pin(&map, stale(1, 0))?;
     dir.create_dir(stale_dir(2, 0), 0o700)?.pin(&map, "map")?;
-    // And what this process has made and let go of in the meantime is nobody's worry.
+    // Temporary names that this process has released do not matter.
     dir.replace(&map, "stays")?;
     drop(dir.stage("set")?);
     assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
@@ -181,7 +182,7 @@ fn what_was_set_aside_gets_its_name_back() -> Outcome {
         moved.create_dir(set, 0o700)?.pin(&old, "map")?;
         Ok(name)
     };
-    // Killed before the new one had the name, and after.
+    // One process was killed before the new set got the name, the other after.
     let (before, after) = (aside(1, "lost")?, aside(2, "has")?);
     dir.create_dir("has", 0o700)?.pin(&new, "map")?;
     let swept = dir.remove_leftovers()?;

@@ -1,4 +1,4 @@
-//! Names of any number, of any bytes, and of the kernel's own.
+//! Any number of names, names of any bytes, and the kernel's own names.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::walk::{MOUNT, Names, PINS, is_kernels, names, walked};
 
-/// Names of all lengths, so that batches end anywhere.
+/// Names of all lengths, so that batches end at any offset.
 #[common::test(PINS)]
 fn more_names_than_one_batch_holds() -> Outcome {
     let fs = TestFs::new();
@@ -27,14 +27,14 @@ fn more_names_than_one_batch_holds() -> Outcome {
     }
     assert_eq!(expected.len(), 3001);
     assert_eq!(names(&dir)?, expected);
-    // The streams of one directory are several.
+    // Two streams of one directory are independent.
     let (mut one, mut other) = (dir.entries()?, dir.entries()?);
     for _ in 0..3001 {
         let (one, other) = (one.next().expect("more")?, other.next().expect("more")?);
         assert_eq!(one.name(), other.name());
     }
     assert!(one.next().is_none() && other.next().is_none());
-    // What was read at once is kept for those that need it, and for no more.
+    // Entries that are kept share the batch that they were read in, which is freed after the last of them.
     let mut entries = dir.entries()?;
     let mut kept = Vec::new();
     while let Some(entry) = entries.next().transpose()? {
@@ -52,7 +52,7 @@ fn more_names_than_one_batch_holds() -> Outcome {
     let (object, info) = last.clone().open_with_info()?;
     assert_eq!(info, object.info()?);
     assert_eq!(dir.identity(last.name())?, info.identity());
-    // All of it goes while it is read.
+    // The names can be removed while the stream reads them.
     for entry in dir.entries()? {
         dir.unlink(entry?.name())?;
     }
@@ -92,7 +92,7 @@ fn names_of_any_bytes() -> Outcome {
     Ok(())
 }
 
-/// A fresh mount may show them, and a directory of ours never does.
+/// A fresh mount may list these files. A directory that a user creates never does.
 #[common::test(MOUNT)]
 fn the_kernels_own_files() -> Outcome {
     let place = tempfile::tempdir()?;
@@ -115,13 +115,13 @@ fn the_kernels_own_files() -> Outcome {
                     let error = entry.get::<Map>().unwrap_err();
                     assert!(matches!(error.cause(), Some(Cause::WrongKind { .. })));
                 }
-                // Some kernels show what they do not open, and that is not missing.
+                // Some kernels list files that they do not open. ENOENT then does not mean a missing name.
                 Err(error) => {
                     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
                     assert_eq!(error.cause(), None, "{error}");
                 }
             }
-            // By a name that nobody may make it is not asked for.
+            // The library rejects a name with a dot without a syscall, because none can be created.
             let component = entry.name().to_owned();
             let error = dir.get::<bpf_pin::Object>(entry.name()).unwrap_err();
             assert_eq!(error.cause(), Some(&Cause::Dot { component }));
@@ -131,7 +131,7 @@ fn the_kernels_own_files() -> Outcome {
         let listed = fs::read_dir(place.path())?.count() - 1;
         assert_eq!(shown.len(), listed);
         println!("a fresh mount shows {shown:?}");
-        // No sweep for what the dead have left takes them.
+        // A sweep for leftovers keeps these files.
         let swept = dir.remove_leftovers()?;
         assert!(swept.removed.is_empty() && swept.failed.is_empty());
         assert_eq!(fs::read_dir(place.path())?.count() - 1, listed);

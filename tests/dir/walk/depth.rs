@@ -1,4 +1,4 @@
-//! How deep a walk goes, and where it need not go.
+//! The depth of a walk, and directories that it skips.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn three_hundred_levels() -> Outcome {
     }
     let entry = walk.next().expect("the map")?;
     assert_eq!(walk.depth(), LEVELS);
-    // It is opened from where it is, with no path that could be too long.
+    // The pin is opened relative to its directory, so that no path is too long.
     entry.get::<Map>()?;
     let path = entry.path();
     assert_eq!(
@@ -48,7 +48,7 @@ fn three_hundred_levels() -> Outcome {
     Ok(())
 }
 
-/// In a process of its own, which may have that many descriptors.
+/// Runs in a separate process, which raises its limit of descriptors.
 #[common::test(DIRS)]
 fn thousands_of_levels() -> Outcome {
     let fs = TestFs::new();
@@ -58,7 +58,7 @@ fn thousands_of_levels() -> Outcome {
     Ok(())
 }
 
-/// As deep as descriptors go, two for each level, and no deeper than 3000.
+/// Walks as deep as the limit of descriptors allows, with two for each level, and at most 3000 levels.
 pub fn very_deep() -> ExitCode {
     let limits = getrlimit(Resource::Nofile);
     let most = Rlimit {
@@ -105,15 +105,15 @@ fn skip_dir_and_depth() -> Outcome {
         assert!(is_last_of_level, "{below:?} at depth {}", walk.depth());
         if entry.name() == "b" || below == Path::new("c/x") {
             walk.skip_dir();
-            // Twice is once.
+            // A second call has no effect.
             walk.skip_dir();
         } else if entry.entry_type() == EntryType::Pin {
-            // Of what is no directory there is nothing to skip.
+            // The call has no effect on an entry that is not a directory.
             walk.skip_dir();
         }
         seen.push(below.into_os_string().into_string().unwrap());
     }
-    // Each directory before what is in it.
+    // A walk returns each directory before its entries.
     for (at, path) in seen.iter().enumerate() {
         if let Some((parent, _)) = path.rsplit_once('/') {
             let parent = seen.iter().position(|seen| seen == parent);
@@ -123,7 +123,7 @@ fn skip_dir_and_depth() -> Outcome {
     seen.sort();
     let expected = ["a", "a/map", "a/x", "a/x/map", "b", "c", "c/map", "c/x"];
     assert_eq!(seen, expected);
-    // It outlasts the value that it came from.
+    // The walk outlives the value that created it.
     let walk = dir.walk()?;
     drop(dir);
     assert_eq!(walk.filter(|entry| entry.is_ok()).count(), 12);

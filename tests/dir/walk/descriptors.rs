@@ -1,4 +1,4 @@
-//! How many descriptors a walk takes, and what it does without them.
+//! The number of descriptors that a walk uses, and its errors at the limit.
 
 use std::fs::{self, File};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::walk::DIRS;
 use crate::walk::holder::{self, Holder};
 
-/// In a process of its own, for the limit is the whole process's.
+/// Runs in a separate process, because the limit is per process.
 #[common::test(DIRS)]
 fn too_few_descriptors() -> Outcome {
     let fs = TestFs::new();
@@ -22,7 +22,7 @@ fn too_few_descriptors() -> Outcome {
 
 fn open_descriptors() -> Vec<i32> {
     let numbers = fs::read_dir("/proc/self/fd").expect("/proc");
-    // The stream's own is among them, each time.
+    // The list always contains the descriptor of this read, too.
     numbers
         .map(|entry| {
             entry
@@ -36,9 +36,9 @@ fn open_descriptors() -> Vec<i32> {
         .collect()
 }
 
-/// Runs `call` while no more than that many further descriptors can be had.
+/// Runs `call` with only `room` free descriptors.
 fn with_room_for<T>(room: u64, call: impl FnOnce() -> T) -> T {
-    // No holes: all below the limit but the room is taken.
+    // Fills all numbers below the limit, so that there are no holes.
     let mut fillers = Vec::new();
     let next = loop {
         let file = File::open("/dev/null").expect("a descriptor");
@@ -69,7 +69,7 @@ pub fn with_few_descriptors() -> ExitCode {
         inner.create_dir("below", 0o700).expect("a directory");
     }
     let before = open_descriptors().len();
-    // Two for where the walk begins, two more for each level.
+    // A walk needs two descriptors for its root and two more for each level.
     for (room, seen, failed) in [
         (0, None, 0),
         (1, None, 0),
@@ -85,11 +85,11 @@ pub fn with_few_descriptors() -> ExitCode {
             assert!(error.to_string().contains("EMFILE"), "{error}");
         };
         let walked = with_room_for(room, || {
-            // At first the walk itself cannot begin.
+            // With too few descriptors the walk itself fails to start.
             let walk = dir.walk()?;
             let (mut entries, mut errors) = (0, Vec::new());
             for entry in walk {
-                // An entry that is kept keeps its directory's descriptor.
+                // An entry that is kept also keeps its directory's descriptor.
                 match entry {
                     Ok(_) => entries += 1,
                     Err(error) => errors.push(error),
@@ -112,7 +112,7 @@ pub fn with_few_descriptors() -> ExitCode {
         }
         assert_eq!(open_descriptors().len(), before, "{room}");
     }
-    // One that is dropped on its way gives all of them back.
+    // A walk that is dropped before its end closes all descriptors.
     let mut walk = dir.walk().expect("a walk");
     for _ in 0..2 {
         walk.next().expect("an entry").expect("an entry");

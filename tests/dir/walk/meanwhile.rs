@@ -1,4 +1,4 @@
-//! Directories that change, or go, while they are read.
+//! Directories that change or are removed during a read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use common::*;
 
 use crate::walk::{DIRS, Names, PINS, names};
 
-/// Names come and go and change, and what stays is seen in every walk, once.
+/// Entries appear, disappear and change. Each walk sees every stable entry exactly once.
 #[common::test(PINS)]
 fn what_stays_is_seen_once_whatever_changes() -> Outcome {
     const STAYING: usize = 400;
@@ -44,7 +44,7 @@ fn what_stays_is_seen_once_whatever_changes() -> Outcome {
     let end = Instant::now() + Duration::from_millis(600);
     thread::scope(|scope| {
         let (dir, map, change) = (&dir, &map, &change);
-        // Many come and go.
+        // Creates and removes many entries.
         scope.spawn(move || {
             let dir = dir.try_clone().unwrap();
             let map = map.try_clone().unwrap();
@@ -56,7 +56,7 @@ fn what_stays_is_seen_once_whatever_changes() -> Outcome {
                 }
             }))
         });
-        // One is renamed, one replaced, whole directories come, change places and go.
+        // Renames one entry and replaces another. Creates, exchanges and removes whole directories.
         scope.spawn(move || {
             let dir = dir.try_clone().unwrap();
             let map = map.try_clone().unwrap();
@@ -97,7 +97,7 @@ fn what_stays_is_seen_once_whatever_changes() -> Outcome {
     Ok(())
 }
 
-/// How many pins, directories and pins in these stayed, after one walk and one stream.
+/// The numbers of stable pins, directories and pins in those, after one walk and one stream.
 fn look_once(dir: &PinDir) -> (usize, usize, usize) {
     let mut of_stream = Names::new();
     let mut inodes = std::collections::HashSet::new();
@@ -109,7 +109,7 @@ fn look_once(dir: &PinDir) -> (usize, usize, usize) {
         if text.starts_with("stays") || text.starts_with("dir") {
             assert_eq!(again, None, "{text} is seen twice");
         }
-        // Under one name or the next, but not both.
+        // A renamed entry is seen under one of its names, but not under both.
         if text.starts_with("moves") {
             assert!(inodes.insert(entry.inode()), "{text} is seen twice");
         }
@@ -158,7 +158,7 @@ fn a_directory_that_is_removed_meanwhile() -> Outcome {
         assert_eq!(error.operation(), Operation::ListDir);
     };
     for mut entries in [begun, fresh, dir.entries()?] {
-        // What was told in one batch may be all.
+        // A stream ends without an error if its first batch was complete.
         if let Some(error) = entries.next() {
             assert_removed(error.unwrap_err());
         }
@@ -167,7 +167,7 @@ fn a_directory_that_is_removed_meanwhile() -> Outcome {
     let mut entries = dir.entries()?;
     assert_removed(entries.next().expect("that it is gone").unwrap_err());
     assert!(entries.next().is_none());
-    // A walk only ends.
+    // A walk ends without an error.
     assert!(begun_walk.next().is_none());
     assert!(dir.walk()?.next().is_none());
     assert!(dir.remove_where(|_| true)?.removed.is_empty());
@@ -192,7 +192,7 @@ fn a_tree_that_is_removed_meanwhile() -> Outcome {
         parent
             .create_dir("stays", 0o700)?
             .create_dir("in it", 0o700)?;
-        // Right away, or after some entries of the walk.
+        // The removal comes immediately, or after some entries of the walk.
         let mut walk = parent.walk()?;
         let mut seen = Vec::new();
         for _ in 0..rounds % 30 {

@@ -1,4 +1,4 @@
-//! What a walk tells of and does not enter: links, mounts_are_told_of_and_not_crossed, and what may not be read.
+//! A walk reports symbolic links, mounts and unreadable directories, and does not enter them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -100,7 +100,7 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
             None,
         )?;
         fs::write(root.join("foreign/above"), "")?;
-        // Of the same instance, so nothing but the mount tells.
+        // The bind mounts are of the same instance, so only a check for mounts detects them.
         mount_bind(root.join("plain"), root.join("bound"))?;
         mount_bind(root.join("map"), root.join("other_map"))?;
 
@@ -150,7 +150,7 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
         let (paths, errors) = walked(&dir)?;
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(paths.len(), 6 + 4);
-        // What is mounted on the directory itself is not where the walk began.
+        // A mount over the root does not affect the walk, which started from the directory's descriptor.
         mount("bpf", root, "bpf", MountFlags::empty(), None)?;
         assert_eq!(walked(&dir)?.0.len(), 6 + 4);
         unmount(root, UnmountFlags::empty())?;
@@ -171,7 +171,7 @@ fn directories_that_may_not_be_read() -> Outcome {
         path,
         mode,
         uid: 0,
-        // Of search and read, the first that is missing.
+        // The first missing permission, with search before read.
         wanted: if mode & 1 == 0 { "search" } else { "read" },
         read_only_would_do: false,
     };
@@ -192,7 +192,7 @@ fn directories_that_may_not_be_read() -> Outcome {
             assert_eq!(error.cause(), Some(&cause));
             assert_eq!(error.operation(), Operation::ListDir);
         }
-        // Held is not read.
+        // A descriptor of a directory does not grant permission to read it.
         for mode in [0o700, 0o711] {
             let held = dir.open_dir(format!("mode{mode:o}"))?;
             let cause = blocked(held.path().to_owned(), mode);
@@ -203,7 +203,7 @@ fn directories_that_may_not_be_read() -> Outcome {
         }
         Ok(())
     })?;
-    // The same for its owner, who has the capability.
+    // The directory's owner has the capability, so this walk has no errors.
     let (paths, errors) = walked(&dir)?;
     assert!(errors.is_empty());
     assert_eq!(paths.len(), 10);

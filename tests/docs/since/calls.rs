@@ -1,4 +1,4 @@
-//! What works from the release on that the docs name, and is refused before.
+//! Calls that work from the documented release on, and fail on older kernels.
 
 use std::error::Error;
 use std::fs::File;
@@ -10,10 +10,10 @@ use bpf_pin::{Access, Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec};
 use bpf_pin_sys::Version;
 use common::*;
 
-/// Whether it works. An error is a refusal for another reason than the kernel's age.
+/// True if the call works. An error has a cause other than the kernel's age.
 type Works = Result<bool, Box<dyn Error + Send + Sync>>;
 
-/// What the docs speak of, the release they name, and a call that shows it.
+/// The documented item, its release, and a call that needs it.
 type Row = (&'static str, Version, fn() -> Works);
 
 const fn v(major: u8, minor: u8) -> Version {
@@ -136,10 +136,10 @@ const ROWS: &[Row] = &[
     }),
 ];
 
-/// Those that need a kernel with tracing.
+/// The items that need a kernel with tracing.
 const TRACING: &[Row] = &[
     ("ProgFlags::SLEEPABLE", v(5, 10), || {
-        // Of the functions that may sleep, one that every kernel with this flag has.
+        // A sleepable hook that every kernel with this flag has.
         let id = function("bpf_lsm_bprm_committed_creds")?;
         let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
         let spec = ProgSpec::new(ProgType::LSM, &insns)
@@ -195,7 +195,7 @@ fn what_the_docs_say_of_tracing_by_calling() -> Outcome {
     if Need::File(KPROBES).unmet().is_none() {
         return each(TRACING);
     }
-    // Built without kprobes, a kernel has no programs for tracing, of whatever release it is.
+    // A kernel without kprobes has no tracing programs, whatever its release.
     for (what, _, call) in TRACING {
         let works = call().is_ok_and(|works| works);
         assert!(!works, "{what} works without kprobes");
@@ -203,7 +203,7 @@ fn what_the_docs_say_of_tracing_by_calling() -> Outcome {
     Ok(())
 }
 
-/// Every row works on kernels from its release on, and on no others.
+/// Every row works on kernels from its release on, and fails on older ones.
 fn each(rows: &[Row]) -> Outcome {
     let mut wrong = vec![];
     for (what, since, call) in rows {
@@ -221,7 +221,7 @@ fn each(rows: &[Row]) -> Outcome {
     Err(wrong.join("\n").into())
 }
 
-/// What was made, or None where the kernel says that it knows no such thing.
+/// Returns the new object, or `None` if the kernel does not know the feature.
 fn accepted<T>(result: bpf_pin::Result<T>) -> Result<Option<T>, bpf_pin::Error> {
     match result {
         Ok(made) => Ok(Some(made)),
@@ -242,7 +242,7 @@ fn map(map_type: MapType, [key, value, entries]: [u32; 3], flags: MapFlags) -> W
     )
 }
 
-/// Opens a pin for less than everything.
+/// Opens a pin with restricted access.
 fn open_with(access: Access) -> Works {
     let fs = TestFs::new();
     hash().pin(fs.at("map"))?;
@@ -258,7 +258,7 @@ fn prog_of(prog_type: ProgType, flags: ProgFlags) -> Works {
     works(load(prog_type, flags))
 }
 
-/// A program for the return of a function that the kernel has for such tests, and the function's id.
+/// A program on the return of a kernel function that exists for such tests, and the function's id.
 fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
     let id = function("bpf_modify_return_test")?;
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
@@ -269,7 +269,7 @@ fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
     Ok(accepted(spec.load())?.map(|prog| (prog, id)))
 }
 
-/// A link to this network's loopback device.
+/// A link to the loopback device of this network namespace.
 fn xdp() -> Result<Option<Link>, bpf_pin::Error> {
     let prog = load(ProgType::XDP, ProgFlags::empty())?;
     accepted(

@@ -1,23 +1,23 @@
-//! What the library's docs claim of releases, read from its sources.
+//! Extracts the releases that the library's docs name from its sources.
 
 use bpf_pin_sys::{ARMS, Arm, Field, INFOS, Version};
 
 use crate::since::tables::tables;
 
-/// A release that a doc names, and what it says it of.
+/// A release in a doc comment, and the names it applies to.
 #[derive(Debug)]
 pub struct Claim {
-    /// `file:line` of the end of its paragraph.
+    /// `file:line` of the end of the paragraph.
     pub place: String,
     pub version: Version,
-    /// The kernel's names that the claim is about, each with its release by the tables.
+    /// The kernel's names that the claim is about, each with its release from the tables.
     pub subjects: Vec<(String, Version)>,
-    /// Its paragraph.
+    /// The paragraph.
     pub text: String,
 }
 
 impl Claim {
-    /// What the tables have for it: a call exists once all that it needs exists.
+    /// The release from the tables. A call exists once everything it needs exists.
     pub fn by_the_tables(&self) -> Option<Version> {
         self.subjects.iter().map(|(_, since)| *since).max()
     }
@@ -57,7 +57,7 @@ pub fn claims(file: &str, source: &str) -> Vec<Claim> {
         for (number, text) in paragraphs.drain(..) {
             claims.extend(of_paragraph(&format!("{file}:{number}"), &text, &item));
         }
-        // What says nothing of its own is as old as what it is in.
+        // An item without a release of its own has the release of its enclosing struct.
         if claims.len() == before {
             let inherited = scope.since.filter(|_| !item.is_empty() && scope.is_info);
             claims.extend(inherited.map(|version| Claim {
@@ -78,7 +78,7 @@ fn doc(line: &str) -> Option<&str> {
     Some(text.trim())
 }
 
-/// What encloses an item.
+/// The scope that encloses an item.
 #[derive(Default)]
 struct Scope {
     /// The kernel's struct that the enclosing struct mirrors, and its release.
@@ -90,7 +90,7 @@ struct Scope {
 }
 
 impl Scope {
-    /// Takes note of `line`, an item with these docs, and returns the kernel's names for it.
+    /// Records `line`, an item with these docs, and returns the kernel's names for it.
     fn enter(&mut self, line: &str, docs: &[(usize, String)]) -> Vec<(String, Version)> {
         let is_type = ["pub struct ", "pub enum "]
             .iter()
@@ -153,7 +153,7 @@ impl Scope {
     }
 }
 
-/// "KprobeMulti" as the kernel has it.
+/// Converts "KprobeMulti" to the kernel's spelling.
 fn snake(name: &str) -> String {
     let mut snake = String::new();
     for c in name.chars() {
@@ -165,7 +165,7 @@ fn snake(name: &str) -> String {
     snake
 }
 
-/// The claims of a paragraph: each is about the names that stand before it, or about the item.
+/// The claims of a paragraph. Each is about the names in front of it, or about the item.
 fn of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Claim> {
     const LINUX: &str = "Linux ";
     let mut claims = vec![];
@@ -176,7 +176,7 @@ fn of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Clai
         let Some(version) = version(after) else {
             continue;
         };
-        // That something ended with a release says nothing of what the sentence names.
+        // The release that ends a behaviour is not the release that introduced the names in the sentence.
         let is_end = before.trim_end().to_lowercase().ends_with("before");
         let mut subjects = if is_end { vec![] } else { names(before) };
         if subjects.is_empty() && !is_end && claims.is_empty() {
@@ -192,7 +192,7 @@ fn of_paragraph(place: &str, text: &str, item: &[(String, Version)]) -> Vec<Clai
     claims
 }
 
-/// `6.18` at the beginning of a text.
+/// Parses `6.18` at the beginning of a text.
 fn version(text: &str) -> Option<Version> {
     let mut numbers = text.splitn(3, |c: char| !c.is_ascii_digit());
     let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
@@ -200,7 +200,7 @@ fn version(text: &str) -> Option<Version> {
         .then_some(Version::new(major, minor))
 }
 
-/// The kernel's names among what stands in backquotes.
+/// The kernel's names among the words in backquotes.
 fn names(text: &str) -> Vec<(String, Version)> {
     let quoted = text.split('`').skip(1).step_by(2);
     quoted
@@ -225,7 +225,7 @@ fn constant(name: &str) -> Option<(String, Version)> {
     })
 }
 
-/// A command's own argument, where only one command has one of that name.
+/// An argument of a command, if only one command has an argument of this name.
 fn argument(name: &str) -> Option<(String, Version)> {
     let arms = ARMS.iter().filter(|arm| arm.offset == 0);
     let mut fields = arms.flat_map(|arm| arm.fields).filter(|f| f.name == name);

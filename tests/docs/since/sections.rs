@@ -1,13 +1,13 @@
-//! What a reader of the rendered docs would not see.
+//! Finds text in the docs that a reader of the rendered pages does not see.
 
-/// Each section of a file's docs that has no text, and each paragraph that Markdown takes for the
-/// definition of a link: it shows nothing of that.
+/// Each section of a file's docs without text, and each paragraph that Markdown parses as the definition of a
+/// link. Such a paragraph is not rendered.
 pub fn lost(file: &str, source: &str) -> Vec<String> {
     let mut lost = vec![];
     let mut state = State::default();
     for (number, line) in (1..).zip(source.lines()) {
         let line = line.trim();
-        // What a macro makes up is text, too.
+        // Text from a macro counts, too.
         let made_up = line.starts_with("#[doc = concat!(").then_some(line);
         let doc = line.strip_prefix("///").or(line.strip_prefix("//!"));
         let doc = doc.or(made_up);
@@ -21,13 +21,13 @@ pub fn lost(file: &str, source: &str) -> Vec<String> {
     lost
 }
 
-/// Where in the docs of an item a line stands.
+/// The position of a line in the docs of an item.
 struct State {
     is_code: bool,
     begins_paragraph: bool,
-    /// The section that has no text yet.
+    /// The section that has no text so far.
     empty: Option<String>,
-    /// What stands in brackets before a colon that ends its line.
+    /// True after a line that ends with a label in brackets and a colon.
     label: bool,
 }
 
@@ -79,7 +79,7 @@ impl State {
         is_definition.then(|| format!("shown as nothing: {text}"))
     }
 
-    /// The docs of an item are at an end.
+    /// Ends the docs of an item.
     fn end(&mut self) -> Option<String> {
         let ended = std::mem::take(self);
         ended.empty.map(|title| format!("nothing under {title:?}"))
