@@ -33,7 +33,9 @@ impl PinDir {
     fn open_named_with_info(&self, name: &CStr) -> Result<(Object, ObjectInfo)> {
         let at = self.at_path(name);
         let mut info = AnyInfo::new();
-        match get_typed_with_info::<Object, _>(&at, Access::ReadWrite, &mut info) {
+        let opened: std::result::Result<Object, _> =
+            get_typed_with_info(&at, Access::ReadWrite, &mut info);
+        match opened {
             Ok(object) => {
                 reject_symlink(&at)?;
                 let info = ObjectInfo::from_raw(object.kind(), &info);
