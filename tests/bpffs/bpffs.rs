@@ -118,7 +118,7 @@ fn what_every_machine_has() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn what_is_mounted_last_counts() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let dir = tempfile::tempdir()?;
         let below = FileSystem::at(dir.path())?;
         let below_by_fd = File::open(dir.path())?;

@@ -61,7 +61,7 @@ fn directory() -> TempDir {
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     // It is removed when the mounts are gone, with the thread that has them.
     let dir = directory();
-    own_mounts(|| test(dir.path()))
+    in_mount_namespace(|| test(dir.path()))
 }
 
 #[track_caller]
@@ -414,7 +414,7 @@ fn what_cannot_be_told() -> Outcome {
         let error = Bpffs::inspect(path).expect_err("it cannot be told");
         assert_eq!(
             error.to_string(),
-            format!("inspect {}: {because}", shown(path))
+            format!("inspect {}: {because}", escaped(path))
         );
         let operation = Operation::InspectBpffs;
         assert_eq!(error.operation(), operation);

@@ -34,7 +34,7 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN];
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     // It is removed when the mounts are gone, with the thread that has them.
     let dir = directory();
-    own_mounts(|| test(dir.path()))
+    in_mount_namespace(|| test(dir.path()))
 }
 
 /// Of a path without symbolic links, as mountinfo has it.

@@ -347,7 +347,7 @@ fn directory() -> tempfile::TempDir {
 #[common::test(ROOT)]
 fn names_of_any_bytes() -> Outcome {
     let dir = directory();
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
         let names = (1..=255u8)
             .filter(|byte| *byte != b'/')
@@ -399,7 +399,7 @@ fn names_of_any_bytes() -> Outcome {
 #[common::test(ROOT)]
 fn propagation() -> Outcome {
     let dir = directory();
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
         fs::create_dir(&one)?;
         fs::create_dir(&other)?;
@@ -435,7 +435,7 @@ fn plant(path: &Path, doublings: u32) {
 #[common::test(ROOT)]
 fn thirty_two_thousand_mounts() -> Outcome {
     let dir = directory();
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let (tree, place) = (dir.path().join("tree"), dir.path().join("place"));
         fs::create_dir(&tree)?;
         fs::create_dir(&place)?;
@@ -491,7 +491,7 @@ fn thirty_two_thousand_mounts() -> Outcome {
 #[common::test(ROOT)]
 fn a_table_that_changes_all_the_while() -> Outcome {
     let dir = directory();
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let (tree, restless) = (dir.path().join("tree"), dir.path().join("restless"));
         fs::create_dir(&tree)?;
         fs::create_dir(&restless)?;

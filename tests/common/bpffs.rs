@@ -10,10 +10,10 @@ use rustix::mount::{
     fsopen,
 };
 
-use crate::{cap, remains};
+use crate::{cap, cleanup};
 
 /// The bpffs for tests that may not mount one, from the environment.
-pub(crate) fn given() -> Option<PathBuf> {
+pub(crate) fn bpffs_from_environment() -> Option<PathBuf> {
     std::env::var_os("BPF_PIN_TEST_BPFFS").map(PathBuf::from)
 }
 
@@ -21,17 +21,17 @@ pub(crate) fn given() -> Option<PathBuf> {
 /// environment.
 pub struct TestFs {
     path: PathBuf,
-    kept: Kept,
+    backing: Backing,
 }
 
-enum Kept {
+enum Backing {
     Detached(OwnedFd),
     Directory,
 }
 
 impl TestFs {
     pub fn new() -> Self {
-        match given() {
+        match bpffs_from_environment() {
             Some(place) if cap::SYS_ADMIN.unmet().is_some() => Self::within(&place),
             _ => Self::detached("700"),
         }
@@ -57,17 +57,17 @@ impl TestFs {
         let mount: OwnedFd = mount.expect("a new bpffs");
         Self {
             path: format!("/proc/self/fd/{}", mount.as_raw_fd()).into(),
-            kept: Kept::Detached(mount),
+            backing: Backing::Detached(mount),
         }
     }
 
     fn within(place: &Path) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = place.join(remains::unique(number));
+        let path = place.join(cleanup::unique(number));
         fs::create_dir(&path).expect("a directory in BPF_PIN_TEST_BPFFS");
-        let kept = Kept::Directory;
-        Self { path, kept }
+        let backing = Backing::Directory;
+        Self { path, backing }
     }
 
     /// The path of `name` in its root.
@@ -92,9 +92,9 @@ impl TestFs {
 
     /// The mount, if it is a detached one.
     pub fn mount(&self) -> Option<&OwnedFd> {
-        match &self.kept {
-            Kept::Detached(mount) => Some(mount),
-            Kept::Directory => None,
+        match &self.backing {
+            Backing::Detached(mount) => Some(mount),
+            Backing::Directory => None,
         }
     }
 }
@@ -107,7 +107,7 @@ impl Default for TestFs {
 
 impl Drop for TestFs {
     fn drop(&mut self) {
-        if let Kept::Directory = self.kept {
+        if let Backing::Directory = self.backing {
             let removed = fs::remove_dir_all(&self.path);
             if !std::thread::panicking() {
                 removed.expect("the directory can be removed");
@@ -117,6 +117,6 @@ impl Drop for TestFs {
 }
 
 /// A path as error messages print it: a NUL is escaped.
-pub fn shown(path: &Path) -> String {
+pub fn escaped(path: &Path) -> String {
     path.display().to_string().replace('\0', "\\0")
 }

@@ -16,22 +16,22 @@ pub fn task() -> Option<String> {
 }
 
 /// In the child: sends a line to the parent.
-pub fn say(line: impl std::fmt::Display) {
+pub fn send_line(line: impl std::fmt::Display) {
     println!("{line}");
 }
 
 /// In the child: waits until the parent releases it or ends.
-pub fn wait() {
+pub fn wait_for_release() {
     let _ = io::stdin().read(&mut [0]);
 }
 
 /// The child process. It is killed on drop.
-pub struct Holder {
+pub struct ChildProcess {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
-impl Holder {
+impl ChildProcess {
     /// Starts the child. Paths in `fs` are valid in it.
     pub fn start<A: AsRef<OsStr>>(
         fs: &TestFs,
@@ -57,31 +57,31 @@ impl Holder {
     }
 
     /// Starts the child, and waits for its line "ready".
-    pub fn ready<A: AsRef<OsStr>>(
+    pub fn start_ready<A: AsRef<OsStr>>(
         fs: &TestFs,
         task: &str,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
         let mut this = Self::start(fs, task, args);
-        assert_eq!(this.line(), "ready", "{task}");
+        assert_eq!(this.read_line(), "ready", "{task}");
         this
     }
 
     /// The next line from the child.
-    pub fn line(&mut self) -> String {
+    pub fn read_line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("its output");
         line.trim_end().to_owned()
     }
 
     /// Releases the child.
-    pub fn begin(&mut self) {
+    pub fn release(&mut self) {
         drop(self.child.stdin.take());
     }
 
     /// Releases the child, and waits until it has ended successfully.
-    pub fn let_go(mut self) {
-        self.begin();
+    pub fn finish(mut self) {
+        self.release();
         assert!(self.child.wait().expect("its end").success());
     }
 
@@ -98,7 +98,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         self.end();
     }

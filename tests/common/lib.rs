@@ -1,23 +1,23 @@
 //! Helpers for the tests: a bpffs for each test, objects to pin, and a harness that reports skipped tests with
 //! their reasons.
 
-mod allocated;
+mod allocations;
 mod bpffs;
 pub mod child_process;
-mod crowd;
+mod cleanup;
 mod failures;
 mod links;
 mod namespace;
 mod needs;
 mod objects;
-mod remains;
-mod run;
+mod processes;
 mod stops;
 mod struct_ops;
 mod suite;
 pub mod tables;
 mod trace;
 mod tree;
+mod wait;
 
 pub use bpf_pin_test_macros::{child, test, test_alone};
 /// For the macros.
@@ -25,25 +25,30 @@ pub use inventory;
 
 pub use bpf_pin::dir::{LockMode, Wait};
 
-pub use allocated::{Allocated, Counting, allocated};
-pub use bpffs::{TestFs, shown};
-pub use crowd::{Member, Said, crowd};
+pub use allocations::{Allocations, CountingAllocator, count_allocations};
+pub use bpffs::{TestFs, escaped};
 pub use failures::{assert_cause, assert_fails};
 pub use links::{
-    BTF, Cgroup, KPROBES, LO, cgroup_prog, function, link_ids, links_of, of_wrong_type, query,
-    query_of, returning, struct_type, tcx_prog, tracepoint_type, xdp_prog,
+    BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_prog, function_btf_id, link_ids,
+    links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id,
+    wrong_prog_type_message, xdp_prog,
 };
-pub use namespace::{answered, as_user, become_user, denied, own_mounts, own_network};
-pub use needs::{Feature, Need, cap, find_program, kernel, phase_without, rounds};
+pub use namespace::{
+    as_user, become_user, bring_up_loopback, in_mount_namespace, in_network_namespace,
+    with_bpf_errno, with_seccomp_errno,
+};
+pub use needs::{Feature, Need, cap, find_program, kernel, rounds, without};
 pub use objects::{
-    NetnsLink, btf, btf_blob, hash, is_kept, kept_as, link, own_btf, prog, sk_lookup,
+    NetnsLink, backup_name, btf_blob, btf_fd, btf_object, detached_link, hash, is_backup_name,
+    prog, sk_lookup_prog,
 };
-pub use run::{Done, eventually, lo_up};
+pub use processes::{Process, ProcessResult, run_processes};
 pub use stops::at_each_stop;
 pub use struct_ops::CongestionOps;
 pub use suite::{CasesAlone, Child, Suite, Test, TestAlone, TestResult, run_tests};
-pub use trace::{Stop, Tracee, alone, calls};
-pub use tree::{Tree, TreeEntry, holder, tree};
+pub use trace::{Stop, Tracee, run_in_own_process, syscalls};
+pub use tree::{Tree, TreeEntry, pinned_identity, tree};
+pub use wait::{SetOnDrop, wait_until};
 
 /// The code of the repository's README compiles.
 #[cfg(doctest)]

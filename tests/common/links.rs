@@ -14,7 +14,7 @@ use btf_rs::{Btf, Type};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// The loopback device of every network namespace.
-pub const LO: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// The kernel's own BTF.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -23,7 +23,7 @@ pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 pub const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// A program that returns a number.
-pub fn returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Prog {
+pub fn prog_returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Prog {
     let insns = [Insn::mov64_imm(0, value), Insn::exit()];
     let spec = ProgSpec::new(prog_type, &insns).expected_attach_type(attach_type);
     spec.load().expect("a program that returns a number")
@@ -31,38 +31,38 @@ pub fn returning(prog_type: ProgType, attach_type: AttachType, value: i32) -> Pr
 
 /// `XDP_PASS`
 pub fn xdp_prog() -> Prog {
-    returning(ProgType::XDP, AttachType(0), 2)
+    prog_returning(ProgType::XDP, AttachType(0), 2)
 }
 
 /// `TC_ACT_OK`
 pub fn tcx_prog() -> Prog {
-    returning(ProgType::SCHED_CLS, AttachType(0), 0)
+    prog_returning(ProgType::SCHED_CLS, AttachType(0), 0)
 }
 
 pub fn cgroup_prog() -> Prog {
     let attach_type = AttachType::CGROUP_INET_EGRESS;
-    returning(ProgType::CGROUP_SKB, attach_type, 1)
+    prog_returning(ProgType::CGROUP_SKB, attach_type, 1)
 }
 
 /// The message for a program of the wrong type for its attach type.
-pub fn of_wrong_type(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
+pub fn wrong_prog_type_message(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
     let info = prog.info().expect("its info");
     let (id, found) = (info.id, info.prog_type);
     format!("program {id} is of type {found}, and {attach_type} takes {takes}")
 }
 
 /// The id of a kernel's function in its BTF.
-pub fn function(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+pub fn function_btf_id(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     type_id(name, |found| matches!(found, Type::Func(_)))
 }
 
 /// The id of a struct in the kernel's BTF.
-pub fn struct_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+pub fn struct_btf_id(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     type_id(name, |found| matches!(found, Type::Struct(_)))
 }
 
 /// The id of the type of a raw tracepoint in the kernel's BTF.
-pub fn tracepoint_type(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+pub fn tracepoint_btf_id(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     let name = format!("btf_trace_{name}");
     type_id(&name, |found| matches!(found, Type::Typedef(_)))
 }
@@ -102,7 +102,7 @@ pub fn link_ids() -> Vec<u32> {
 }
 
 /// The links that hold one of these programs and are not reported as detached.
-pub fn links_of(progs: &[u32]) -> Vec<LinkInfo> {
+pub fn links_of_progs(progs: &[u32]) -> Vec<LinkInfo> {
     let living = |id: u32| Link::from_id(id).and_then(|link| link.info()).ok();
     let is_of = |info: &LinkInfo| progs.contains(&info.prog_id) && !info.target.is_gone();
     link_ids()
@@ -112,13 +112,9 @@ pub fn links_of(progs: &[u32]) -> Vec<LinkInfo> {
         .collect()
 }
 
-/// The programs that are attached to a device, in order, and the revision. Linux 6.6.
-pub fn query(ifindex: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
-    query_of(ifindex, attach_type)
-}
-
-/// The programs that are attached to a target, in order, and the revision.
-pub fn query_of(target: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
+/// The programs that are attached to a target, in order, and the revision. The target is the number of a device or
+/// a descriptor. The revision is 0 before Linux 6.6.
+pub fn attached_progs(target: u32, attach_type: AttachType) -> (Vec<u32>, u64) {
     let mut ids = [0u32; 64];
     let mut attr = abi::bpf_attr_query {
         target_fd: target,
@@ -147,13 +143,13 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Must be called within `own_mounts`.
+    /// Must be called within `in_mount_namespace`.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let root = tempfile::tempdir().expect("a mount point");
         mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None).expect("a cgroup2");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = root.path().join(crate::remains::unique(number));
+        let path = root.path().join(crate::cleanup::unique(number));
         fs::create_dir(&path).expect("a control group");
         Self { _root: root, path }
     }

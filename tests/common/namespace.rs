@@ -1,5 +1,8 @@
 //! Threads with their own namespaces, users and seccomp filters.
 
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 use std::panic;
 use std::thread;
 
@@ -10,7 +13,7 @@ use rustix::thread::{
 };
 
 /// Runs `test` on a thread with its own mounts, which do not propagate to the machine.
-pub fn own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub fn in_mount_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     in_a_namespace(UnshareFlags::NEWNS, || {
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
         mount_change("/", private).expect("private mounts");
@@ -19,8 +22,23 @@ pub fn own_mounts<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Runs `test` on a thread with its own network.
-pub fn own_network<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub fn in_network_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     in_a_namespace(UnshareFlags::NEWNET, test)
+}
+
+/// `ip link set lo up` in this thread's network namespace.
+pub fn bring_up_loopback() -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: ifreq consists of integers, so all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request takes the address of an ifreq, which outlives the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &mut request) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Runs `test` on a thread of an ordinary user that has only these capabilities.
@@ -73,13 +91,13 @@ fn on_a_thread<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// Runs `test` on a thread where a seccomp filter fails bpf(2) with `errno`: calls of this command, or all.
 /// Needs no privileges.
-pub fn denied<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + Send) -> T {
-    answered(libc::SYS_bpf, cmd.map(|cmd| (0, cmd)), errno, test)
+pub fn with_bpf_errno<T: Send>(cmd: Option<u32>, errno: u32, test: impl FnOnce() -> T + Send) -> T {
+    with_seccomp_errno(libc::SYS_bpf, cmd.map(|cmd| (0, cmd)), errno, test)
 }
 
-/// Runs `test` on a thread where a seccomp filter answers a syscall with `errno`, or with success if that is 0.
-/// `argument` restricts that to calls with this value in the argument of this number.
-pub fn answered<T: Send>(
+/// Runs `test` on a thread where a seccomp filter fails a syscall with `errno`, or lets it return 0 without effect if
+/// that is 0. `argument` restricts that to calls with this value in the argument of this number.
+pub fn with_seccomp_errno<T: Send>(
     call: libc::c_long,
     argument: Option<(u32, u32)>,
     errno: u32,
@@ -118,7 +136,7 @@ pub fn answered<T: Send>(
         set_no_new_privs(true).expect("no new privileges");
         // SAFETY: the program has the given length; only this thread is filtered.
         let done = unsafe { libc::syscall(libc::SYS_seccomp, 1, 0, &raw const program) };
-        assert_eq!(done, 0, "seccomp: {}", std::io::Error::last_os_error());
+        assert_eq!(done, 0, "seccomp: {}", io::Error::last_os_error());
         test()
     })
 }

@@ -59,14 +59,15 @@ impl Feature {
             Self::Btf => exists(super::BTF),
             // The kernel's own types exist only in a build with the feature.
             Self::Lsm => {
-                Self::Trampolines.is_present() && super::function("bpf_lsm_file_open").is_ok()
+                Self::Trampolines.is_present()
+                    && super::function_btf_id("bpf_lsm_file_open").is_ok()
             }
             Self::StructOps => {
                 let name = "bpf_struct_ops_tcp_congestion_ops";
-                Self::Trampolines.is_present() && super::struct_type(name).is_ok()
+                Self::Trampolines.is_present() && super::struct_btf_id(name).is_ok()
             }
             Self::KprobeMulti => {
-                Self::Btf.is_present() && super::struct_type("bpf_kprobe_multi_link").is_ok()
+                Self::Btf.is_present() && super::struct_btf_id("bpf_kprobe_multi_link").is_ok()
             }
             Self::Arena => {
                 let spec = bpf_pin::MapSpec::new(bpf_pin::types::MapType::ARENA, 0, 0, 1);
@@ -115,7 +116,7 @@ pub const fn kernel(major: u32, minor: u32) -> Need {
 }
 
 /// A capability that must be missing, for a test of the error.
-pub const fn phase_without(need: Need) -> Need {
+pub const fn without(need: Need) -> Need {
     match need {
         Need::Cap(_, name) => Need::Without(name),
         other => other,
@@ -124,12 +125,12 @@ pub const fn phase_without(need: Need) -> Need {
 
 impl Need {
     /// True if the test must run as an ordinary user.
-    pub(crate) fn is_absence(self) -> bool {
+    pub(crate) fn drops_privileges(self) -> bool {
         matches!(self, Self::Without(_))
     }
 
     /// True if even a fully equipped machine may lack it.
-    pub(crate) fn may_be_lacking(self) -> bool {
+    pub(crate) fn is_optional(self) -> bool {
         matches!(self, Self::Release(..))
     }
 
@@ -141,7 +142,8 @@ impl Need {
             Self::Without(..) => true,
             Self::Kernel(major, minor) => running() >= (major, minor),
             Self::Bpffs => {
-                effective().contains(CapabilitySet::SYS_ADMIN) || super::bpffs::given().is_some()
+                effective().contains(CapabilitySet::SYS_ADMIN)
+                    || super::bpffs::bpffs_from_environment().is_some()
             }
             Self::Feature(feature) => feature.is_present(),
             Self::File(path) => exists(path),

@@ -21,7 +21,7 @@ pub fn prog() -> Prog {
 }
 
 /// A socket look-up program that allows everything. Linux 5.9.
-pub fn sk_lookup() -> Prog {
+pub fn sk_lookup_prog() -> Prog {
     let insns = [Insn::mov64_imm(0, 1), Insn::exit()];
     ProgSpec::new(ProgType::SK_LOOKUP, &insns)
         .expected_attach_type(AttachType::SK_LOOKUP)
@@ -30,13 +30,13 @@ pub fn sk_lookup() -> Prog {
 }
 
 /// A BTF object with type 1 being an int of 4 bytes.
-pub fn own_btf() -> Btf {
+pub fn btf_object() -> Btf {
     Btf::load(&btf_of_an_int()).expect("a BTF object")
 }
 
 /// The same as a plain descriptor.
-pub fn btf() -> OwnedFd {
-    own_btf().into()
+pub fn btf_fd() -> OwnedFd {
+    btf_object().into()
 }
 
 /// BTF data with type 1 being an int of 4 bytes.
@@ -70,7 +70,7 @@ pub struct NetnsLink {
 
 impl NetnsLink {
     pub fn new() -> Self {
-        let prog = sk_lookup();
+        let prog = sk_lookup_prog();
         let netns = File::open("/proc/thread-self/ns/net").expect("this thread's network");
         let link = LinkSpec::netns(&netns, AttachType::SK_LOOKUP).create(&prog);
         let link = link.expect("a link to it");
@@ -85,16 +85,16 @@ impl Default for NetnsLink {
 }
 
 /// A link to a network namespace that ends with the call, so the link is detached.
-pub fn link() -> Link {
-    crate::own_network(|| NetnsLink::new().link)
+pub fn detached_link() -> Link {
+    crate::in_network_namespace(|| NetnsLink::new().link)
 }
 
 /// The backup name of the map that the map of this id was migrated from.
-pub fn kept_as(name: &str, id: u32) -> String {
+pub fn backup_name(name: &str, id: u32) -> String {
     format!("{KEPT}{id:08x}-{name}")
 }
 
-pub fn is_kept(name: &str) -> bool {
+pub fn is_backup_name(name: &str) -> bool {
     name.starts_with(KEPT)
 }
 

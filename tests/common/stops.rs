@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const LEFT_OUT: &str = "left out ";
 
 /// The time limit for stops without effect on an emulated processor, where a stop is some 20 times slower.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Calls `each` with the number of every stop. If there is not enough time, only with the stops that change
 /// something, and with the first of the others.
@@ -19,7 +19,7 @@ pub fn at_each_stop(
 ) {
     let (changing, others): (Vec<_>, Vec<_>) = (0..count).partition(|&number| changes(number));
     let is_emulated = env::var_os("BPF_PIN_TEST_PHASE").is_some();
-    let end = is_emulated.then(|| Instant::now() + PATIENCE);
+    let end = is_emulated.then(|| Instant::now() + TIME_LIMIT);
     let is_time = |_: &usize| end.is_none_or(|end| Instant::now() < end);
     let mut left = count;
     for number in changing

@@ -23,7 +23,7 @@ pub struct CongestionOps {
 
 impl CongestionOps {
     /// The functions that congestion control requires.
-    pub const NEEDED: &[&str] = &["ssthresh", "cong_avoid", "undo_cwnd"];
+    pub const REQUIRED: &[&str] = &["ssthresh", "cong_avoid", "undo_cwnd"];
 
     pub fn new() -> Outcome<Self> {
         let (ops_type, ops) = structure("tcp_congestion_ops")?;

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::namespace::{as_user, without_capabilities};
-use crate::{Need, Outcome, alone, cap, remains};
+use crate::{Need, Outcome, cap, cleanup, run_in_own_process};
 
 /// The result of a test.
 pub type TestResult = Outcome;
@@ -76,12 +76,16 @@ pub fn run_tests() -> ExitCode {
     }
     for test in inventory::iter::<TestAlone>() {
         let name = full_name(test.module, test.name);
-        suite = suite.test(name.clone(), test.needs, move || alone(ALONE, &name));
+        suite = suite.test(name.clone(), test.needs, move || {
+            run_in_own_process(ALONE, &name)
+        });
     }
     for family in inventory::iter::<CasesAlone>() {
         for (name, needs) in (family.cases)() {
             let name = full_name(family.module, name);
-            suite = suite.test(name.clone(), needs, move || alone(ALONE, &name));
+            suite = suite.test(name.clone(), needs, move || {
+                run_in_own_process(ALONE, &name)
+            });
         }
     }
     suite.trials.sort_by(|a, b| a.name().cmp(b.name()));
@@ -163,10 +167,10 @@ impl Suite {
         self.trials
             .push(Trial::ignorable_test(name.clone(), move || {
                 let lacks = needs.iter().filter(|need| need.unmet().is_some());
-                let excused = lacks.clone().all(|need| need.may_be_lacking());
+                let excused = lacks.clone().all(|need| need.is_optional());
                 let unmet: Vec<_> = lacks.filter_map(|need| need.unmet()).collect();
                 if unmet.is_empty() {
-                    let outcome = match needs.iter().any(|need| need.is_absence()) {
+                    let outcome = match needs.iter().any(|need| need.drops_privileges()) {
                         true => without_privileges(run),
                         false => run(),
                     };
@@ -188,7 +192,7 @@ impl Suite {
     /// Runs the tests that the command line selects.
     pub fn run(self) -> ExitCode {
         raise_memlock();
-        let _place = remains::start_cleanup().expect("a directory for temporary files");
+        let _place = cleanup::start_cleanup().expect("a directory for temporary files");
         let conclusion = libtest_mimic::run(&Arguments::from_args(), self.trials);
         for (lines, what) in [(&SKIPPED, "skipped"), (&LEFT_OUT, "left out")] {
             let lines = lines_of(lines);

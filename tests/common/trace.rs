@@ -16,7 +16,7 @@ use crate::suite::leave_out;
 /// Runs this program in a new process with the variable set, and adopts its failure and its omissions.
 ///
 /// The new process has one thread, so it may fork.
-pub fn alone(variable: &str, value: &str) -> Outcome {
+pub fn run_in_own_process(variable: &str, value: &str) -> Outcome {
     let output = Command::new(std::env::current_exe()?)
         .env(variable, value)
         .output()?;
@@ -29,7 +29,7 @@ pub fn alone(variable: &str, value: &str) -> Outcome {
 }
 
 /// Numbers of syscalls with names that depend on the architecture.
-pub mod calls {
+pub mod syscalls {
     use libc::c_long;
 
     /// fstatat(2), with 64-bit sizes.
@@ -66,7 +66,7 @@ impl Stop {
     }
 
     /// True at the stop after a successful call of this name.
-    pub fn has_done(&self, name: &str) -> bool {
+    pub fn is_success_of(&self, name: &str) -> bool {
         let name_is = |name: &str| self.name() == name;
         self.result.is_some_and(|result| match result {
             0.. => true,
@@ -84,7 +84,7 @@ impl Stop {
                 name.trim_start_matches("BPF_").into()
             }
             libc::SYS_unlinkat if self.args[2] & libc::AT_REMOVEDIR as u64 != 0 => "rmdir".into(),
-            calls::FSTATAT => {
+            syscalls::FSTATAT => {
                 let flags = self.args[3];
                 let has = |flag: i32| flags & flag as u64 != 0;
                 match (has(libc::AT_EMPTY_PATH), has(libc::AT_SYMLINK_NOFOLLOW)) {
@@ -139,7 +139,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_mkdirat, "mkdirat"),
     (libc::SYS_flock, "flock"),
     (libc::SYS_fcntl, "fcntl"),
-    (calls::FCNTL, "fcntl"),
+    (syscalls::FCNTL, "fcntl"),
     (libc::SYS_fchmod, "fchmod"),
     (libc::SYS_fchmodat, "fchmodat"),
     (libc::SYS_fchownat, "fchownat"),
@@ -149,7 +149,7 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_getegid, "getegid"),
     (libc::SYS_getpid, "getpid"),
     (libc::SYS_prctl, "prctl"),
-    (calls::MMAP, "mmap"),
+    (syscalls::MMAP, "mmap"),
     (libc::SYS_lseek, "lseek"),
     (libc::SYS_ppoll, "poll"),
 ];
@@ -343,7 +343,7 @@ impl Drop for Tracee {
 /// without a vDSO.
 fn is_of_std(stop: &Stop) -> bool {
     match stop.nr {
-        libc::SYS_fcntl | calls::FCNTL if stop.args[1] == libc::F_GETFD as u64 => {
+        libc::SYS_fcntl | syscalls::FCNTL if stop.args[1] == libc::F_GETFD as u64 => {
             cfg!(debug_assertions)
         }
         nr => nr == libc::SYS_clock_gettime || nr == CLOCK_GETTIME,

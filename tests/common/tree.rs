@@ -34,7 +34,7 @@ pub fn tree(root: &Path) -> Tree {
 }
 
 /// The object that is pinned at `path`. `None` if nothing or a directory has the name.
-pub fn holder(path: &Path) -> Option<Identity> {
+pub fn pinned_identity(path: &Path) -> Option<Identity> {
     match Object::open(path) {
         Ok(object) => Some(object.identity().expect("an identity")),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
@@ -55,7 +55,8 @@ fn list(root: &Path, below: &Path, tree: &mut Tree) {
             kind if kind.is_dir() => "directory".to_owned(),
             kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
             _ if name.extension().is_some() => continue,
-            _ => holder(&path).map_or_else(|| "gone".into(), |holder| holder.to_string()),
+            _ => pinned_identity(&path)
+                .map_or_else(|| "gone".into(), |identity| identity.to_string()),
         };
         let (inode, mode, uid) = (stat.ino(), stat.mode(), stat.uid());
         let entry = TreeEntry {

@@ -33,17 +33,17 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 #[common::test(ROOT)]
 fn every_success_path_makes_its_documented_syscalls() -> Outcome {
-    alone(CHILD, "syscalls")
+    run_in_own_process(CHILD, "syscalls")
 }
 
 #[common::test(NOSYMFOLLOW)]
 fn a_mount_without_symlinks_saves_the_readlink() -> Outcome {
-    alone(CHILD, "syscalls_without_links")
+    run_in_own_process(CHILD, "syscalls_without_links")
 }
 
 #[common::test(ROOT)]
 fn failing_calls_leak_no_descriptor() -> Outcome {
-    alone(CHILD, "descriptors")
+    run_in_own_process(CHILD, "descriptors")
 }
 
 /// The objects of the measured calls.
@@ -65,7 +65,7 @@ impl Scene {
             .expect("an element");
         map.try_clone().unwrap().pin(fs.at("map")).expect("a pin");
         prog.try_clone().unwrap().pin(fs.at("prog")).expect("a pin");
-        link().pin(fs.at("link")).expect("a pin");
+        detached_link().pin(fs.at("link")).expect("a pin");
         fs::create_dir(fs.at("sub")).expect("a directory");
         let this = Self { fs, map, prog };
         // Prepares what a process does once to detect a fork.
@@ -230,7 +230,7 @@ const MEASURED: &[Measured] = measured! {
         |mut ids: Ids<Prog>| assert!(ids.next().unwrap().is_ok());
     by_id => &["MAP_GET_FD_BY_ID", "close"], |scene| { scene.map.id().unwrap() }
         |id| drop(Map::from_id_with(id, Access::ReadOnly).unwrap());
-    btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { own_btf() }
+    btf_id => &["OBJ_GET_INFO_BY_FD"], |_scene| { btf_object() }
         |btf: Btf| { assert_ne!(btf.id().unwrap(), 0); forget(btf) };
     btf_by_id => &["BTF_GET_FD_BY_ID", "close"], |_scene| { held_btf() }
         |id| drop(Btf::from_id(id).unwrap());
@@ -308,7 +308,7 @@ const HOLDER: &[&str] = &["readlink", "OBJ_GET_AT", "OBJ_GET_INFO_BY_FD", "close
 
 /// The id of a BTF object that exists as long as the process.
 fn held_btf() -> u32 {
-    let btf = own_btf();
+    let btf = btf_object();
     let id = btf.id().unwrap();
     forget(btf);
     id
@@ -425,33 +425,33 @@ fn success_paths_allocate_nothing() -> Outcome {
         let scene = Scene::new();
         let call = (measured.prepare)(&scene);
         let _ = std::hash::RandomState::new();
-        let ((), used) = allocated(call);
-        assert_eq!(used.pieces, 0, "{}", measured.name);
+        let ((), used) = count_allocations(call);
+        assert_eq!(used.count, 0, "{}", measured.name);
     }
     // The counter works: a path of 256 bytes does not fit on the stack.
     let fs = TestFs::new();
     let long = fs.at(&"n".repeat(255));
     hash().pin(&long)?;
-    let (opened, used) = allocated(|| Map::open(&long).map(drop));
+    let (opened, used) = count_allocations(|| Map::open(&long).map(drop));
     opened?;
-    assert_eq!(used.pieces, 1);
+    assert_eq!(used.count, 1);
     let deep = fs.root().join("x/".repeat(118));
     fs::create_dir_all(&deep)?;
     let (mut deep, mut counts) = (deep.into_os_string(), Vec::new());
     while deep.len() < 256 {
         let dir = PinDir::open(&deep)?;
-        let (_, used) = allocated(|| dir.get::<bpf_pin::Object>("nothing").unwrap_err());
-        assert!(used.pieces > 0, "the error has a text");
-        let (opened, used) = allocated(|| PinDir::open(&deep).map(drop));
+        let (_, used) = count_allocations(|| dir.get::<bpf_pin::Object>("nothing").unwrap_err());
+        assert!(used.count > 0, "the error has a text");
+        let (opened, used) = count_allocations(|| PinDir::open(&deep).map(drop));
         opened?;
-        counts.push((deep.len(), used.pieces));
+        counts.push((deep.len(), used.count));
         deep.push("/");
     }
     for (len, count) in counts {
         assert_eq!(count, 0, "a path of {len} bytes");
     }
-    let (opened, used) = allocated(|| PinDir::open(&deep).map(drop));
+    let (opened, used) = count_allocations(|| PinDir::open(&deep).map(drop));
     opened?;
-    assert_eq!(used.pieces, 1, "a path of 256 bytes");
+    assert_eq!(used.count, 1, "a path of 256 bytes");
     Ok(())
 }

@@ -5,7 +5,7 @@ mod scale;
 
 /// Counts what each thread allocates.
 #[global_allocator]
-static ALLOCATOR: common::Counting = common::Counting;
+static ALLOCATOR: common::CountingAllocator = common::CountingAllocator;
 
 fn main() -> std::process::ExitCode {
     common::run_tests()

@@ -16,10 +16,10 @@ const LEAST: usize = 30_000;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs a call. Returns what it allocates and how long it takes.
-fn measured(call: impl FnOnce()) -> (Allocated, Duration) {
+fn measured(call: impl FnOnce()) -> (Allocations, Duration) {
     let begun = Instant::now();
-    let ((), used) = allocated(call);
-    assert_eq!(used.now, 0, "all of it was given back");
+    let ((), used) = count_allocations(call);
+    assert_eq!(used.bytes, 0, "all of it was given back");
     (used, begun.elapsed())
 }
 
@@ -134,7 +134,7 @@ fn compare_reads(some: &PinDir, many: &PinDir, most: usize) {
     };
     let of_some = read(some, SOME);
     assert_eq!(read(many, most), of_some);
-    assert!(of_some.peak < 128 * 1024, "{of_some:?}");
+    assert!(of_some.peak_bytes < 128 * 1024, "{of_some:?}");
 }
 
 /// Walks twice: everything, and without the largest directory.
@@ -159,7 +159,7 @@ fn compare_walks(root: &PinDir, most: usize) -> Outcome {
     let of_many = walk(Some("some"), FEW + most);
     assert_eq!(of_many, of_some);
     let of_all = walk(None, FEW + SOME + most);
-    assert_eq!(of_all.peak, of_some.peak);
+    assert_eq!(of_all.peak_bytes, of_some.peak_bytes);
     Ok(())
 }
 
@@ -170,7 +170,7 @@ fn compare_removals(root: &PinDir, most: usize) {
         used
     };
     let (of_some, of_many) = (remove("some", SOME), remove("many", most));
-    assert_eq!(of_many.peak, of_some.peak);
+    assert_eq!(of_many.peak_bytes, of_some.peak_bytes);
     // Batches end in different places, because names are removed while they are read.
-    assert!(of_many.pieces <= of_some.pieces + 4);
+    assert!(of_many.count <= of_some.count + 4);
 }

@@ -185,7 +185,7 @@ fn a_directory_in_a_directory() -> Outcome {
 #[common::test(MOUNTS)]
 fn open_dir_crosses_no_mount() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         drop(root.create_dir("dir", 0o700)?);

@@ -302,7 +302,7 @@ fn paths_in_many_spellings() -> Outcome {
 #[common::test(MOUNTS)]
 fn mounts_on_the_way_are_part_of_the_path() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", dir.path());
         let outer = PinDir::create(dir.path().join("outer"), 0o700)?;
         mount_a("bpf", dir.path().join("outer"));

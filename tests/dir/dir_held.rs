@@ -159,7 +159,7 @@ fn another_directory_in_its_place() -> Outcome {
 #[common::test(MOUNTS)]
 fn a_mount_over_the_path() -> Outcome {
     let temporary = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         let path = temporary.path();
         mount_a("bpf", path);
         // Mounts over the directory and over its parents, with a tmpfs and with another bpffs.
@@ -189,7 +189,7 @@ fn a_mount_over_the_path() -> Outcome {
 #[common::test(MOUNTS)]
 fn a_bpffs_that_was_unmounted() -> Outcome {
     let temporary = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", temporary.path());
         let dir = PinDir::create(temporary.path().join("dir"), 0o700)?;
         // A held directory keeps the file system busy.

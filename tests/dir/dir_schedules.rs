@@ -28,7 +28,7 @@ fn is_entry(name: &'static str) -> impl Fn(&Stop) -> bool {
 }
 
 fn has_exchanged(stop: &Stop) -> bool {
-    stop.has_done("renameat2") && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
+    stop.is_success_of("renameat2") && stop.args[4] == u64::from(libc::RENAME_EXCHANGE)
 }
 
 fn is_about_to_exchange(stop: &Stop) -> bool {
@@ -200,7 +200,7 @@ fn remove_dir_all_removes_no_pin_that_took_the_name() {
     let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
     until(&mut removes, is_entry("renameat2"));
     dir.exchange("dir", "pin").unwrap();
-    until(&mut removes, |stop| stop.has_done("renameat2"));
+    until(&mut removes, |stop| stop.is_success_of("renameat2"));
     nothing_is_removed(&dir);
     assert_eq!(removes.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["dir", "pin"]);
@@ -265,7 +265,7 @@ fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
     let mut set = None;
     while let Some(stop) = removes.next().unwrap() {
         assert_ne!(stop.name(), "flock");
-        if stop.has_done("getdents64") && set.is_none() {
+        if stop.is_success_of("getdents64") && set.is_none() {
             set = Some(stage.take().unwrap().publish().unwrap().dir);
         }
         if let Some(set) = &set {

@@ -265,7 +265,9 @@ impl Scene {
     fn see(&self, directory: &str, names: &[&str]) -> Seen {
         let ids = |maps: &[Map; 3]| maps.each_ref().map(|map| map.id().unwrap());
         let (old, new) = (ids(&self.old), ids(&self.new));
-        let see = |(number, name): (usize, &&str)| match holder(&self.at(directory).join(name)) {
+        let see = |(number, name): (usize, &&str)| match pinned_identity(
+            &self.at(directory).join(name),
+        ) {
             None => Seen::Nothing,
             Some(identity) if identity.id == old[number] => Seen::Old,
             Some(identity) if identity.id == new[number] => Seen::New,
@@ -386,8 +388,8 @@ fn go(case: &Case, scene: Scene, number: usize, to_live: bool) -> bool {
         stop = tracee.next().unwrap();
         let Some(stop) = &stop else { break };
         is_fresh = match () {
-            () if stop.has_done("mkdirat") => true,
-            () if stop.has_done("flock") => false,
+            () if stop.is_success_of("mkdirat") => true,
+            () if stop.is_success_of("flock") => false,
             () => is_fresh,
         };
     }

@@ -3,7 +3,7 @@
 mod counted;
 mod ends;
 mod forked;
-use common::child_process as holder;
+use common::child_process;
 mod moved;
 mod set;
 mod wait;
@@ -20,7 +20,7 @@ use common::*;
 use rustix::fs::{Mode, chmod};
 use rustix::thread::CapabilitySet;
 
-use holder::Holder;
+use common::child_process::ChildProcess;
 
 /// An upper limit for waits that end early on every machine. A test fails only after this time.
 const AGES: Duration = Duration::from_secs(40);
@@ -35,7 +35,7 @@ const MOUNT: &[Need] = &[cap::SYS_ADMIN];
 #[common::child]
 fn child_role() -> Option<ExitCode> {
     const TASKS: &[&str] = &["lock", "fork", "lock_shared", "count", "signals"];
-    let task = holder::task()?;
+    let task = child_process::task()?;
     TASKS.contains(&task.as_str()).then(|| child(&task))
 }
 
@@ -47,23 +47,23 @@ fn child(task: &str) -> ExitCode {
             let _lock = dir
                 .lock(LockMode::Exclusive, Wait::Forever)
                 .expect("the lock");
-            holder::say("ready");
-            holder::wait();
+            child_process::send_line("ready");
+            child_process::wait_for_release();
         }
         "fork" => {
             ends::fork_and_release(&dir).expect("a lock that is released");
-            holder::say("ready");
-            holder::wait();
+            child_process::send_line("ready");
+            child_process::wait_for_release();
         }
         "lock_shared" => {
             let _lock = dir.lock(LockMode::Shared, Wait::Forever).expect("the lock");
-            holder::say("ready");
-            holder::wait();
+            child_process::send_line("ready");
+            child_process::wait_for_release();
         }
         "count" => {
-            holder::say("ready");
-            holder::wait();
-            holder::say(counted::count(&dir, Duration::from_millis(300)));
+            child_process::send_line("ready");
+            child_process::wait_for_release();
+            child_process::send_line(counted::count(&dir, Duration::from_millis(300)));
         }
         "signals" => wait::waits_on(&dir, Path::new(&path)),
         other => panic!("{other}"),
@@ -173,18 +173,18 @@ fn who_keeps_out_whom() -> Outcome {
 fn who_keeps_out_whom_in_another_process() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    let other = Holder::ready(&fs, "lock", [fs.at("app")]);
+    let other = ChildProcess::start_ready(&fs, "lock", [fs.at("app")]);
     assert!(!is_free(&dir) && !is_free_for_readers(&dir));
     assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
     assert!(dir.lock(LockMode::Shared, Wait::UpTo(MOMENT))?.is_none());
-    other.let_go();
+    other.finish();
     drop(take_all(&dir));
 
-    let other = Holder::ready(&fs, "lock_shared", [fs.at("app")]);
+    let other = ChildProcess::start_ready(&fs, "lock_shared", [fs.at("app")]);
     assert!(is_free_for_readers(&dir));
     assert!(!is_free(&dir));
     assert!(dir.lock(LockMode::Exclusive, Wait::UpTo(MOMENT))?.is_none());
-    other.let_go();
+    other.finish();
     drop(take_all(&dir));
     Ok(())
 }

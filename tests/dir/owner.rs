@@ -30,7 +30,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 #[common::test(MAPPED)]
 fn an_owner_who_is_not_mapped() -> Outcome {
-    alone(CHILD, "container")
+    run_in_own_process(CHILD, "container")
 }
 
 /// The first id of the container. Its range is large enough to contain the overflow id.

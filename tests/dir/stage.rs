@@ -286,7 +286,7 @@ fn publish_over_a_symbolic_link() -> Outcome {
 
 #[common::test(MOUNTS)]
 fn publish_over_a_mount_point() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let place = tempfile::tempdir()?;
         let root = place.path().join("bpf");
         fs::create_dir(&root)?;
@@ -302,7 +302,7 @@ fn publish_over_a_mount_point() -> Outcome {
             let stage = fails(stage, Some(libc::EBUSY), cause);
             // Children of other tests hold copies of the descriptors until they execute another
             // program.
-            eventually("unmounted", || {
+            wait_until("unmounted", || {
                 unmount(&path, UnmountFlags::empty()).is_ok()
             });
             assert_eq!(names(&path).len(), 1);
@@ -313,7 +313,7 @@ fn publish_over_a_mount_point() -> Outcome {
             assert_eq!(names(&root), [SET]);
         }
         drop(dir);
-        eventually("unmounted", || {
+        wait_until("unmounted", || {
             unmount(&root, UnmountFlags::empty()).is_ok()
         });
         Ok(())

@@ -1,6 +1,6 @@
 //! Sweeps remove the entries that a predicate selects, and the leftovers of dead processes.
 
-use common::child_process as holder;
+use common::child_process;
 mod in_use;
 mod meanwhile;
 mod refused;
@@ -24,7 +24,7 @@ const MOUNT: &[Need] = &[cap::SYS_ADMIN];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    let task = holder::task()?;
+    let task = child_process::task()?;
     ["stage", "work"]
         .contains(&task.as_str())
         .then(|| in_use::child(&task))

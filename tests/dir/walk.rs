@@ -3,7 +3,7 @@
 mod any_name;
 mod depth;
 mod descriptors;
-use common::child_process as holder;
+use common::child_process;
 mod meanwhile;
 mod not_entered;
 
@@ -27,7 +27,7 @@ const MOUNT: &[Need] = &[cap::SYS_ADMIN];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    match holder::task().as_deref() {
+    match child_process::task().as_deref() {
         Some("descriptors") => return Some(descriptors::with_few_descriptors()),
         Some("deep") => return Some(depth::very_deep()),
         _ => {}
@@ -80,7 +80,7 @@ fn of<const N: usize>(expected: [(&str, EntryType); N]) -> BTreeMap<PathBuf, Ent
 fn each_kind_of_name_as_what_it_is() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let (map, prog, link) = (hash(), prog(), link());
+    let (map, prog, link) = (hash(), prog(), detached_link());
     dir.pin(&map, "map")?;
     dir.pin(&prog, "prog")?;
     dir.pin(&link, "link")?;
@@ -257,7 +257,7 @@ fn nothing_is_opened() -> Outcome {
     };
     assert_eq!(look()?, 3);
     // The calls make no attempt to open a pin: the result is the same if bpf(2) is denied.
-    assert_eq!(denied(None, libc::EPERM as u32, look)?, 3);
+    assert_eq!(with_bpf_errno(None, libc::EPERM as u32, look)?, 3);
 
     let mut room = [std::mem::MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(&events, &mut room);

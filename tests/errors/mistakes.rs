@@ -145,7 +145,7 @@ fn refused_is_not_absent() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_link_whose_pin_fails_stays_attached() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let fs = TestFs::new();
         let NetnsLink { link, prog } = NetnsLink::new();
         let id = link.id()?;
@@ -153,7 +153,7 @@ fn a_link_whose_pin_fails_stays_attached() -> Outcome {
         // Attached: an attempt to update succeeds only where it is.
         let link = failed.into_object();
         assert_eq!(link.id()?, id);
-        link.update(&sk_lookup())?;
+        link.update(&sk_lookup_prog())?;
         assert_ne!(link.info()?.prog_id, prog.id()?);
         Ok(())
     })

@@ -27,7 +27,7 @@ impl Scene {
     fn new() -> Outcome<Self> {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let (map, prog, link) = (hash(), prog(), link());
+        let (map, prog, link) = (hash(), prog(), detached_link());
         dir.pin(&map, "map")?;
         dir.pin(&prog, "prog")?;
         dir.pin(&link, "link")?;

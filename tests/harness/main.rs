@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 /// Creates one of everything that a test can leave behind. Then waits to be killed, or ends.
 fn child(waits: bool) -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let dir = tempfile::tempdir()?;
         let at = dir.path().join("at");
         fs::create_dir(&at)?;
@@ -78,7 +78,7 @@ fn leaves_nothing(how: &str) -> Outcome {
     let status = program.0.wait()?;
     assert_eq!(status.success(), how != "killed");
     let mark = place.path().to_str().unwrap();
-    eventually("cleaned up", || {
+    wait_until("cleaned up", || {
         fs::read_dir(place.path()).unwrap().count() == 0
             && !is_control_group(&group).unwrap()
             && !is_in_an_environment(mark)
@@ -89,7 +89,7 @@ fn leaves_nothing(how: &str) -> Outcome {
 
 fn is_control_group(name: &str) -> Outcome<bool> {
     let at = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount("cgroup2", at.path(), "cgroup2", MountFlags::empty(), None)?;
         Ok(at.path().join(name).exists())
     })

@@ -61,14 +61,14 @@ fn unmount_all() -> Outcome {
 fn with_pins(test: impl FnOnce(&Path, Pins) -> Outcome + Send) -> Outcome {
     let place = fs::canonicalize(env::temp_dir())?;
     let dir = tempfile::tempdir_in(place)?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         unmount_all()?;
         let (at, again) = (dir.path().join("at"), dir.path().join("again"));
         fs::create_dir(&at)?;
         fs::create_dir(&again)?;
         MountOptions::new().mode(0o755).mount(&at)?;
         mount_bind(&at, &again)?;
-        let (map, prog, link) = (hash(), prog(), link());
+        let (map, prog, link) = (hash(), prog(), detached_link());
         let pins = Pins {
             map: map.id()?,
             prog: prog.id()?,
@@ -278,7 +278,7 @@ fn it_escapes_control_characters_in_errors() -> Outcome {
 
 #[common::test(ROOT)]
 fn it_reports_that_no_bpffs_is_mounted() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         unmount_all()?;
         let output = text(&pin_tree(&[])?);
         let start = "No bpffs is mounted in this mount namespace: ";

@@ -20,40 +20,44 @@ const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 
 #[common::test(TCX)]
 fn an_order_of_tcx() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let at = AttachType::TCX_EGRESS;
-        order(&LinkSpec::tcx(LO, at), || query(LO, at), tcx_prog)
+        order(
+            &LinkSpec::tcx(LOOPBACK, at),
+            || attached_progs(LOOPBACK, at),
+            tcx_prog,
+        )
     })
 }
 
 #[common::test(ROOT)]
 fn tcx_on_any_kernel() -> Outcome {
-    own_network(tcx)
+    in_network_namespace(tcx)
 }
 
 #[common::test(ROOT)]
 fn an_order_of_control_groups() -> Outcome {
-    own_mounts(cgroup)
+    in_mount_namespace(cgroup)
 }
 
 #[common::test(ROOT)]
 fn netkit() -> Outcome {
-    own_network(check_netkit)
+    in_network_namespace(check_netkit)
 }
 
 #[common::test(ROOT)]
 fn netfilter() -> Outcome {
-    own_network(check_netfilter)
+    in_network_namespace(check_netfilter)
 }
 
 #[common::test(ROOT)]
 fn modes_of_xdp() -> Outcome {
-    own_network(xdp_modes)
+    in_network_namespace(xdp_modes)
 }
 
 #[common::test(ROOT)]
 fn the_other_mode_of_xdp() -> Outcome {
-    own_network(other_mode_of_xdp)
+    in_network_namespace(other_mode_of_xdp)
 }
 
 fn order(
@@ -120,7 +124,7 @@ fn order(
 }
 
 fn tcx() -> Outcome {
-    let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
     let made = spec.create(&tcx_prog());
     if kernel(6, 6).unmet().is_none() {
         made?;
@@ -140,7 +144,7 @@ fn cgroup() -> Outcome {
     let file = cgroup.open();
     let attach_type = AttachType::CGROUP_INET_EGRESS;
     let spec = LinkSpec::cgroup(&file, attach_type);
-    let seen = || query_of(file.as_raw_fd() as u32, attach_type);
+    let seen = || attached_progs(file.as_raw_fd() as u32, attach_type);
     let first = spec.position(Position::First).create(&cgroup_prog());
     // Updates of an older release may have it, too.
     if kernel(6, 17).unmet().is_none() || first.is_ok() {
@@ -232,8 +236,8 @@ fn check_netkit() -> Outcome {
         attach_type,
     };
     life(spec, tcx_prog, LinkType::NETKIT, target)?;
-    order(&spec, || query(DEVICE, attach_type), tcx_prog)?;
-    let error = LinkSpec::netkit(LO, attach_type).create(&tcx_prog());
+    order(&spec, || attached_progs(DEVICE, attach_type), tcx_prog)?;
+    let error = LinkSpec::netkit(LOOPBACK, attach_type).create(&tcx_prog());
     let error = error.expect_err("another kind of device");
     assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
 
@@ -257,7 +261,7 @@ fn check_netkit() -> Outcome {
         let info = made.link.info()?;
         assert!(!info.target.is_gone());
         rtnetlink(RTM_DELLINK, &device(DEVICE))?;
-        eventually("gone", || {
+        wait_until("gone", || {
             made.link.info().is_ok_and(|info| info.target.is_gone())
         });
         let error = dir
@@ -285,12 +289,12 @@ fn check_netfilter() -> Outcome {
     let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -7);
     if kernel(6, 4).unmet().is_some() {
         let prog = prog();
-        let why = of_wrong_type(&prog, AttachType::NETFILTER, "netfilter");
+        let why = wrong_prog_type_message(&prog, AttachType::NETFILTER, "netfilter");
         let text = format!("attach a program to netfilter: {why}");
         refused(spec.create(&prog), libc::EINVAL, &text);
         return Ok(());
     }
-    let make = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+    let make = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
     let (first, second) = (make(), make());
     let link = spec.create(&first)?;
     let info = link.info()?;
@@ -327,7 +331,7 @@ fn sockmap() -> Outcome {
     let map = MapSpec::new(MapType::SOCKMAP, 4, 4, 4).create()?;
     let attach_type = AttachType::SK_MSG_VERDICT;
     let spec = LinkSpec::sockmap(&map, attach_type);
-    let make = || returning(ProgType::SK_MSG, attach_type, 1);
+    let make = || prog_returning(ProgType::SK_MSG, attach_type, 1);
     let (first, second) = (make(), make());
     let made = spec.create(&first);
     if kernel(6, 10).unmet().is_some() {
@@ -377,7 +381,7 @@ fn struct_ops() -> Outcome {
     let map = hash();
     let error = Link::of_struct_ops(&map).expect_err("a hash");
     assert_fails(&error, Operation::CreateLink, libc::EINVAL, None);
-    let link = link();
+    let link = detached_link();
     let error = link.update_map(&map).expect_err("a link of a program");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     Ok(())
@@ -385,7 +389,7 @@ fn struct_ops() -> Outcome {
 
 fn xdp_modes() -> Outcome {
     let prog = xdp_prog();
-    let spec = LinkSpec::xdp(LO);
+    let spec = LinkSpec::xdp(LOOPBACK);
     drop(spec.xdp_flags(XdpFlags::SKB_MODE).create(&prog)?);
     // Loopback has neither a driver's nor its own; and more than one is none.
     for (flags, errno) in [
@@ -398,7 +402,7 @@ fn xdp_modes() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(errno), "{flags:?}: {error}");
         assert!(error.cause().is_none());
     }
-    eventually("free", || spec.create(&prog).is_ok());
+    wait_until("free", || spec.create(&prog).is_ok());
     Ok(())
 }
 
@@ -409,7 +413,7 @@ fn other_mode_of_xdp() -> Outcome {
     if let Err(error) = add(DEVICE, b"veth") {
         // Built without: loopback has no driver's mode.
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
-        let drv = LinkSpec::xdp(LO)
+        let drv = LinkSpec::xdp(LOOPBACK)
             .xdp_flags(XdpFlags::DRV_MODE)
             .create(&first);
         drv.expect_err("no such mode");
@@ -444,8 +448,8 @@ fn other_mode_of_xdp() -> Outcome {
 fn what_a_point_does_not_have() -> Outcome {
     let (prog, map) = (prog(), hash());
     let file = File::open("/proc/self/status")?;
-    let xdp = LinkSpec::xdp(LO);
-    let tcx = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let xdp = LinkSpec::xdp(LOOPBACK);
+    let tcx = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
     let netns = LinkSpec::netns(&file, AttachType::SK_LOOKUP);
     for (spec, text) in [
         (
@@ -486,7 +490,7 @@ fn what_a_point_does_not_have() -> Outcome {
             "xdp: attach_type xdp cannot be used with a sockmap",
         ),
         (
-            LinkSpec::netkit(LO, AttachType::SK_LOOKUP),
+            LinkSpec::netkit(LOOPBACK, AttachType::SK_LOOKUP),
             "sk_lookup of device 1: attach_type sk_lookup cannot be used with a netkit device",
         ),
     ] {

@@ -14,32 +14,32 @@ const NETKIT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 7)];
 
 #[common::test(ROOT)]
 fn at_each_point() -> Outcome {
-    own_mounts(|| own_network(each_point))
+    in_mount_namespace(|| in_network_namespace(each_point))
 }
 
 #[common::test(ROOT)]
 fn at_a_control_group() -> Outcome {
-    own_mounts(control_group)
+    in_mount_namespace(control_group)
 }
 
 #[common::test(TCX)]
 fn at_tcx() -> Outcome {
-    own_network(tcx)
+    in_network_namespace(tcx)
 }
 
 #[common::test(NETKIT)]
 fn at_netkit() -> Outcome {
-    own_network(netkit)
+    in_network_namespace(netkit)
 }
 
 #[common::test(TCX)]
 fn a_pin_in_whose_place_it_was_to_be() -> Outcome {
-    own_network(pinned)
+    in_network_namespace(pinned)
 }
 
 #[common::test(ROOT)]
 fn whatever_else_is_wrong() -> Outcome {
-    own_network(also_wrong)
+    in_network_namespace(also_wrong)
 }
 
 /// A socket filter is attached by no link.
@@ -51,7 +51,7 @@ fn refused(spec: LinkSpec<'_>, place: &str, attach_type: AttachType, takes: &[Pr
         [first @ .., last] => format!("{} or {last}", first.join(", ")),
         [] => String::new(),
     };
-    let why = of_wrong_type(&prog, attach_type, &words);
+    let why = wrong_prog_type_message(&prog, attach_type, &words);
     let error = spec.create(&prog).expect_err(&why);
     assert_eq!(
         error.to_string(),
@@ -70,7 +70,7 @@ fn refused(spec: LinkSpec<'_>, place: &str, attach_type: AttachType, takes: &[Pr
 fn each_point() -> Outcome {
     type A = AttachType;
     let device = " of device 1";
-    refused(LinkSpec::xdp(LO), device, A::XDP, &[ProgType::XDP]);
+    refused(LinkSpec::xdp(LOOPBACK), device, A::XDP, &[ProgType::XDP]);
     let netns = File::open("/proc/thread-self/ns/net")?;
     for (attach_type, takes) in [
         (A::FLOW_DISSECTOR, ProgType::FLOW_DISSECTOR),
@@ -180,7 +180,7 @@ fn control_group() -> Outcome {
 
 fn tcx() -> Outcome {
     for attach_type in [AttachType::TCX_INGRESS, AttachType::TCX_EGRESS] {
-        let spec = LinkSpec::tcx(LO, attach_type);
+        let spec = LinkSpec::tcx(LOOPBACK, attach_type);
         refused(spec, " of device 1", attach_type, &[ProgType::SCHED_CLS]);
     }
     Ok(())
@@ -188,7 +188,7 @@ fn tcx() -> Outcome {
 
 fn netkit() -> Outcome {
     for attach_type in [AttachType::NETKIT_PRIMARY, AttachType::NETKIT_PEER] {
-        let spec = LinkSpec::netkit(LO, attach_type);
+        let spec = LinkSpec::netkit(LOOPBACK, attach_type);
         // A kernel that was built without it does not know the way either.
         let error = spec.create(&prog()).expect_err("a socket filter");
         if matches!(error.cause(), Some(Cause::Unsupported { .. })) {
@@ -205,9 +205,9 @@ fn pinned() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let (xdp, tcx) = (xdp_prog(), tcx_prog());
     for (spec, prog, takes) in [
-        (LinkSpec::xdp(LO), &tcx, "xdp"),
+        (LinkSpec::xdp(LOOPBACK), &tcx, "xdp"),
         (
-            LinkSpec::tcx(LO, AttachType::TCX_INGRESS),
+            LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS),
             &xdp,
             "sched_cls",
         ),
@@ -216,7 +216,7 @@ fn pinned() -> Outcome {
             "xdp" => AttachType::XDP,
             _ => AttachType::TCX_INGRESS,
         };
-        let why = of_wrong_type(prog, attach_type, takes);
+        let why = wrong_prog_type_message(prog, attach_type, takes);
         let error = dir.open_or_attach("link", &spec, prog).expect_err(&why);
         assert_eq!(
             error.to_string(),
@@ -237,7 +237,7 @@ fn also_wrong() -> Outcome {
     let error = spec.create(&xdp_prog()).expect_err("no device");
     assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
     let flags = XdpFlags::SKB_MODE | XdpFlags::DRV_MODE;
-    let error = LinkSpec::xdp(LO).xdp_flags(flags).create(&xdp_prog());
+    let error = LinkSpec::xdp(LOOPBACK).xdp_flags(flags).create(&xdp_prog());
     let error = error.expect_err("two modes");
     assert_eq!(error.cause(), None, "{error}");
     Ok(())

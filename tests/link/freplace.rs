@@ -137,7 +137,7 @@ fn another_in_the_place_of_a_function() -> Outcome {
 
     drop(link);
     let mut free = None;
-    eventually("free", || {
+    wait_until("free", || {
         free = spec.create(&second).ok();
         free.is_some()
     });
@@ -159,7 +159,7 @@ fn a_second_target() -> Outcome {
     let both = LinkSpec::freplace(&other, GET).create(&extension)?;
     is_in_place(&both, &extension, &other)?;
     drop(link);
-    eventually("gone", || returns(&one).unwrap() == 7);
+    wait_until("gone", || returns(&one).unwrap() == 7);
     assert_eq!(returns(&other)?, 42);
     Ok(())
 }
@@ -274,7 +274,7 @@ fn the_entry_of_a_programs_function() -> Outcome {
         assert_eq!(count()?, called);
     }
     drop(link);
-    eventually("detached", || {
+    wait_until("detached", || {
         let before = count().unwrap();
         returns(&target).unwrap();
         count().unwrap() == before

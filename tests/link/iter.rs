@@ -24,7 +24,7 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 #[common::test(CGROUPS)]
 fn control_groups() -> Outcome {
-    own_mounts(cgroups)
+    in_mount_namespace(cgroups)
 }
 
 /// Writes one byte for each object, whose address stands second in the context.
@@ -63,7 +63,7 @@ fn keys() -> Prog {
 }
 
 fn load(what: &str, insns: &[Insn]) -> Prog {
-    let function = function(&format!("bpf_iter_{what}")).unwrap();
+    let function = function_btf_id(&format!("bpf_iter_{what}")).unwrap();
     ProgSpec::new(ProgType::TRACING, insns)
         .license(c"GPL")
         .expected_attach_type(AttachType::TRACE_ITER)
@@ -120,7 +120,7 @@ fn all_maps() -> Outcome {
     assert_eq!(error.operation(), Operation::DetachLink);
     drop(pinned.unpin().map_err(bpf_pin::Error::from)?);
     assert!(!read_to_string(file)?.is_empty());
-    eventually("gone", || Link::from_id(id).is_err());
+    wait_until("gone", || Link::from_id(id).is_err());
     Ok(())
 }
 
@@ -286,7 +286,7 @@ fn opened_or_attached() -> Outcome {
 
 #[common::test(ROOT)]
 fn what_is_no_iterator() -> Outcome {
-    let error = link().iter().expect_err("no iterator");
+    let error = detached_link().iter().expect_err("no iterator");
     assert_eq!(error.operation(), Operation::CreateIter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));

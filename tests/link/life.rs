@@ -53,7 +53,7 @@ pub fn life(
         | LinkTarget::Sockmap { attach_type, .. } => attach_type,
         _ => AttachType::XDP,
     };
-    let why = of_wrong_type(&other, attach_type, &first.info()?.prog_type.to_string());
+    let why = wrong_prog_type_message(&other, attach_type, &first.info()?.prog_type.to_string());
     let text = format!("update link {id}: {why}");
     refused(link.update(&other), libc::EINVAL, &text);
     refused(link.update_from(&other, &third), libc::EINVAL, &text);

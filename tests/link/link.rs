@@ -25,42 +25,42 @@ const LSM: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::Feature(Feature::Ls
 
 #[common::test(ROOT)]
 fn network_namespace() -> Outcome {
-    own_network(netns)
+    in_network_namespace(netns)
 }
 
 #[common::test(ROOT)]
 fn xdp() -> Outcome {
-    own_network(check_xdp)
+    in_network_namespace(check_xdp)
 }
 
 #[common::test(TCX)]
 fn tcx() -> Outcome {
-    own_network(check_tcx)
+    in_network_namespace(check_tcx)
 }
 
 #[common::test(ROOT)]
 fn a_second_xdp_link() -> Outcome {
-    own_network(second_xdp)
+    in_network_namespace(second_xdp)
 }
 
 #[common::test(ROOT)]
 fn programs_loaded_for_xdp_or_not() -> Outcome {
-    own_network(loaded_for_xdp)
+    in_network_namespace(loaded_for_xdp)
 }
 
 #[common::test(TCX)]
 fn a_second_tcx_link() -> Outcome {
-    own_network(second_tcx)
+    in_network_namespace(second_tcx)
 }
 
 #[common::test(ROOT)]
 fn a_second_flow_dissector() -> Outcome {
-    own_network(second_flow_dissector)
+    in_network_namespace(second_flow_dissector)
 }
 
 #[common::test(ROOT)]
 fn what_does_not_fit_is_refused() -> Outcome {
-    own_network(misfits)
+    in_network_namespace(misfits)
 }
 
 fn netns_file() -> File {
@@ -75,27 +75,27 @@ fn netns() -> Outcome {
         attach_type,
     };
     let spec = LinkSpec::netns(&netns, attach_type);
-    life(spec, sk_lookup, LinkType::NETNS, target)
+    life(spec, sk_lookup_prog, LinkType::NETNS, target)
 }
 
 fn check_xdp() -> Outcome {
     let make = xdp_prog;
-    let target = LinkTarget::Xdp { ifindex: LO };
-    life(LinkSpec::xdp(LO), make, LinkType::XDP, target)?;
+    let target = LinkTarget::Xdp { ifindex: LOOPBACK };
+    life(LinkSpec::xdp(LOOPBACK), make, LinkType::XDP, target)?;
     // The only one that loopback has.
-    let generic = LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE);
-    eventually("free", || generic.create(&make()).is_ok());
+    let generic = LinkSpec::xdp(LOOPBACK).xdp_flags(XdpFlags::SKB_MODE);
+    wait_until("free", || generic.create(&make()).is_ok());
     Ok(())
 }
 
 fn check_tcx() -> Outcome {
     for attach_type in [AttachType::TCX_INGRESS, AttachType::TCX_EGRESS] {
         let target = LinkTarget::Tcx {
-            ifindex: LO,
+            ifindex: LOOPBACK,
             attach_type,
         };
         life(
-            LinkSpec::tcx(LO, attach_type),
+            LinkSpec::tcx(LOOPBACK, attach_type),
             tcx_prog,
             LinkType::TCX,
             target,
@@ -106,7 +106,7 @@ fn check_tcx() -> Outcome {
 
 #[common::test(ROOT)]
 fn control_group() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let attach_type = AttachType::CGROUP_INET_EGRESS;
@@ -127,7 +127,7 @@ fn a_control_groups_hooks_of_security() -> Outcome {
     let spec = ProgSpec::new(ProgType::LSM, &insns)
         .license(c"GPL")
         .expected_attach_type(attach_type)
-        .attach_btf_id(function("bpf_lsm_socket_bind")?);
+        .attach_btf_id(function_btf_id("bpf_lsm_socket_bind")?);
     let loaded = spec.load();
     let is_known = kernel(6, 0).unmet().is_none();
     if let Err(error) = &loaded {
@@ -138,7 +138,7 @@ fn a_control_groups_hooks_of_security() -> Outcome {
         return Ok(());
     }
     assert!(is_known);
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let target = LinkTarget::Cgroup {
@@ -154,12 +154,12 @@ fn a_control_groups_hooks_of_security() -> Outcome {
 /// A fresh link is refused it; an update was not, as the kernel compares the types alone.
 #[common::test(OTHERS)]
 fn a_program_for_another_way() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let attach_type = AttachType::CGROUP_INET4_CONNECT;
         let spec = LinkSpec::cgroup(&file, attach_type);
-        let make = |way| returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
+        let make = |way| prog_returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
         let (first, second) = (make(attach_type), make(attach_type));
         let bind = make(AttachType::CGROUP_INET4_BIND);
         let text = "attach a program to cgroup_inet4_connect: the program was not loaded for \
@@ -183,7 +183,7 @@ fn a_program_for_another_way() -> Outcome {
             AttachType::CGROUP_INET_EGRESS,
         );
         let spec = LinkSpec::cgroup(&file, ingress);
-        let make = |way, value| returning(ProgType::CGROUP_SKB, way, value);
+        let make = |way, value| prog_returning(ProgType::CGROUP_SKB, way, value);
         let link = spec.create(&make(ingress, 1))?;
         let congested = make(egress, 2);
         spec.create(&congested)
@@ -206,9 +206,12 @@ fn a_program_for_another_way() -> Outcome {
 
 /// As those that aya and libbpf load are.
 fn loaded_for_xdp() -> Outcome {
-    let (plain, named) = (xdp_prog(), returning(ProgType::XDP, AttachType::XDP, 2));
+    let (plain, named) = (
+        xdp_prog(),
+        prog_returning(ProgType::XDP, AttachType::XDP, 2),
+    );
     for (first, second) in [(&plain, &named), (&named, &plain)] {
-        let link = LinkSpec::xdp(LO).create(first)?;
+        let link = LinkSpec::xdp(LOOPBACK).create(first)?;
         let text = format!("update link {}: EINVAL", link.id()?);
         refused(link.update(second), libc::EINVAL, &text);
         assert_eq!(link.info()?.prog_id, first.id()?);
@@ -219,7 +222,7 @@ fn loaded_for_xdp() -> Outcome {
 
 fn second_xdp() -> Outcome {
     let (first, second) = (xdp_prog(), xdp_prog());
-    let spec = LinkSpec::xdp(LO);
+    let spec = LinkSpec::xdp(LOOPBACK);
     let link = spec.create(&first)?;
     for prog in [&first, &second] {
         let prog_id = first.id()?;
@@ -227,26 +230,29 @@ fn second_xdp() -> Outcome {
             "attach a program to xdp of device 1: device 1 has XDP program {prog_id} already"
         );
         let error = refused(spec.create(prog), libc::EBUSY, &text);
-        let ifindex = LO;
+        let ifindex = LOOPBACK;
         let cause = Cause::XdpAttached { ifindex, prog_id };
         assert_eq!(error.cause(), Some(&cause));
         assert_eq!(error.operation(), Operation::CreateLink);
     }
     assert_eq!(link.info()?.prog_id, first.id()?);
     drop(link);
-    eventually("free", || spec.create(&second).is_ok());
+    wait_until("free", || spec.create(&second).is_ok());
     Ok(())
 }
 
 fn second_tcx() -> Outcome {
     let (first, second) = (tcx_prog(), tcx_prog());
-    let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
     let links = [spec.create(&first)?, spec.create(&second)?];
     assert_ne!(links[0].id()?, links[1].id()?);
     for link in &links {
         assert!(matches!(
             link.info()?.target,
-            LinkTarget::Tcx { ifindex: LO, .. }
+            LinkTarget::Tcx {
+                ifindex: LOOPBACK,
+                ..
+            }
         ));
     }
     // The same program twice.
@@ -262,7 +268,7 @@ fn second_tcx() -> Outcome {
 
 fn second_flow_dissector() -> Outcome {
     let netns = netns_file();
-    let prog = returning(ProgType::FLOW_DISSECTOR, AttachType::FLOW_DISSECTOR, 0);
+    let prog = prog_returning(ProgType::FLOW_DISSECTOR, AttachType::FLOW_DISSECTOR, 0);
     let spec = LinkSpec::netns(&netns, AttachType::FLOW_DISSECTOR);
     let link = spec.create(&prog)?;
     assert!(matches!(
@@ -278,7 +284,7 @@ fn second_flow_dissector() -> Outcome {
 }
 
 fn misfits() -> Outcome {
-    let (lookup, xdp) = (sk_lookup(), xdp_prog());
+    let (lookup, xdp) = (sk_lookup_prog(), xdp_prog());
     let (netns, other) = (netns_file(), File::open("/proc/self/status")?);
     let lookups = AttachType::SK_LOOKUP;
     let to_lookups = "attach a program to sk_lookup: EINVAL";
@@ -291,10 +297,10 @@ fn misfits() -> Outcome {
     }
     let text = "attach a program to xdp of device 1: EINVAL";
     for (spec, prog) in [
-        (LinkSpec::xdp(LO).flags(1 << 31), &xdp),
+        (LinkSpec::xdp(LOOPBACK).flags(1 << 31), &xdp),
         // A driver of its own loopback has not.
         (
-            LinkSpec::xdp(LO).xdp_flags(XdpFlags::SKB_MODE | XdpFlags::DRV_MODE),
+            LinkSpec::xdp(LOOPBACK).xdp_flags(XdpFlags::SKB_MODE | XdpFlags::DRV_MODE),
             &xdp,
         ),
     ] {
@@ -321,23 +327,23 @@ fn misfits() -> Outcome {
             "tcx_egress: attach_type tcx_egress cannot be used with a cgroup",
         ),
         (
-            LinkSpec::tcx(LO, AttachType::CGROUP_INET_EGRESS),
+            LinkSpec::tcx(LOOPBACK, AttachType::CGROUP_INET_EGRESS),
             "cgroup_inet_egress of device 1: attach_type cgroup_inet_egress cannot be used with a tcx device",
         ),
         (
-            LinkSpec::tcx(LO, AttachType::XDP),
+            LinkSpec::tcx(LOOPBACK, AttachType::XDP),
             "xdp of device 1: attach_type xdp cannot be used with a tcx device",
         ),
         (
-            LinkSpec::tcx(LO, AttachType::NETKIT_PEER),
+            LinkSpec::tcx(LOOPBACK, AttachType::NETKIT_PEER),
             "netkit_peer of device 1: attach_type netkit_peer cannot be used with a tcx device",
         ),
         (
-            LinkSpec::netkit(LO, AttachType::TCX_EGRESS),
+            LinkSpec::netkit(LOOPBACK, AttachType::TCX_EGRESS),
             "tcx_egress of device 1: attach_type tcx_egress cannot be used with a netkit device",
         ),
         (
-            LinkSpec::netkit(LO, AttachType::XDP),
+            LinkSpec::netkit(LOOPBACK, AttachType::XDP),
             "xdp of device 1: attach_type xdp cannot be used with a netkit device",
         ),
     ] {
@@ -360,13 +366,13 @@ fn misfits() -> Outcome {
         assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
     }
     // None of these has left anything behind.
-    LinkSpec::xdp(LO).create(&xdp)?;
+    LinkSpec::xdp(LOOPBACK).create(&xdp)?;
     Ok(())
 }
 
 #[common::test(OTHERS)]
 fn without_the_right_to_attach() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let (file, prog) = (cgroup.open(), cgroup_prog());
         let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
@@ -392,9 +398,9 @@ fn without_the_right_to_attach() -> Outcome {
 
 #[common::test(ROOT)]
 fn what_it_was_attached_to_is_gone() -> Outcome {
-    let lookups = own_network(NetnsLink::new);
-    let device = own_network(|| LinkSpec::xdp(LO).create(&xdp_prog()))?;
-    eventually("gone", || {
+    let lookups = in_network_namespace(NetnsLink::new);
+    let device = in_network_namespace(|| LinkSpec::xdp(LOOPBACK).create(&xdp_prog()))?;
+    wait_until("gone", || {
         matches!(
             lookups.link.info().map(|info| info.target),
             Ok(LinkTarget::Netns { netns_ino: 0, .. })
@@ -404,7 +410,7 @@ fn what_it_was_attached_to_is_gone() -> Outcome {
         |link: &Link| format!("update link {}: the link is detached", link.id().unwrap());
     let text = detached(&lookups.link);
     refused(lookups.link.update(&lookups.prog), libc::ENOLINK, &text);
-    eventually("gone", || {
+    wait_until("gone", || {
         matches!(
             device.info().map(|info| info.target),
             Ok(LinkTarget::Xdp { ifindex: 0 })
@@ -421,14 +427,14 @@ fn what_it_was_attached_to_is_gone() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_control_group_that_is_removed() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let (file, prog) = (cgroup.open(), cgroup_prog());
         let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
         let link = spec.create(&prog)?;
         drop(file);
         fs::remove_dir(&cgroup.path)?;
-        eventually("gone", || {
+        wait_until("gone", || {
             matches!(
                 link.info().map(|info| info.target),
                 Ok(LinkTarget::Cgroup { cgroup_id: 0, .. })
@@ -443,7 +449,7 @@ fn a_control_group_that_is_removed() -> Outcome {
 /// Such a map is made for no number of entries, and has one for each group it is attached to.
 #[common::test(ROOT)]
 fn keys_of_a_control_groups_storage() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let map = MapSpec::new(MapType::CGROUP_STORAGE, 16, 8, 0).create()?;
@@ -480,12 +486,12 @@ fn by_id() -> Outcome {
         let text = format!("open link {nobody}: no link has this id");
         refused(Link::from_id(nobody), libc::ENOENT, &text);
     }
-    let link = link();
+    let link = detached_link();
     let id = link.id()?;
     let same = Link::from_id(id)?;
     drop(link);
     assert_eq!(same.id()?, id);
     drop(same);
-    eventually("gone", || Link::from_id(id).is_err());
+    wait_until("gone", || Link::from_id(id).is_err());
     Ok(())
 }

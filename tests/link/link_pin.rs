@@ -15,33 +15,33 @@ const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 
 #[common::test(ROOT)]
 fn a_link_lets_go_with_its_last_descriptor() -> Outcome {
-    own_network(last_descriptor)
+    in_network_namespace(last_descriptor)
 }
 
 #[common::test(ROOT)]
 fn a_pin_keeps_xdp_in_place() -> Outcome {
-    own_network(|| pinned(LinkSpec::xdp(LO), xdp_prog(XDP_DROP)))
+    in_network_namespace(|| pinned(LinkSpec::xdp(LOOPBACK), xdp_prog(XDP_DROP)))
 }
 
 #[common::test(TCX)]
 fn a_pin_keeps_tcx_in_place() -> Outcome {
-    let spec = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
-    own_network(|| {
+    let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS);
+    in_network_namespace(|| {
         pinned(
             spec,
-            returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
+            prog_returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
         )
     })
 }
 
 #[common::test(ROOT)]
 fn unpinned_and_still_in_place() -> Outcome {
-    own_network(unpinned)
+    in_network_namespace(unpinned)
 }
 
 #[common::test(ROOT)]
 fn detached_under_its_pin() -> Outcome {
-    own_network(detached_under_pin)
+    in_network_namespace(detached_under_pin)
 }
 
 const XDP_DROP: i32 = 1;
@@ -49,7 +49,7 @@ const XDP_PASS: i32 = 2;
 const TCX_DROP: i32 = 2;
 
 fn xdp_prog(value: i32) -> Prog {
-    returning(ProgType::XDP, AttachType(0), value)
+    prog_returning(ProgType::XDP, AttachType(0), value)
 }
 
 /// Two ends of a network that a program may cut.
@@ -61,7 +61,7 @@ struct Wire {
 
 impl Wire {
     fn new() -> std::io::Result<Self> {
-        lo_up()?;
+        bring_up_loopback()?;
         let any = "127.0.0.1:0";
         let (sender, receiver) = (UdpSocket::bind(any)?, UdpSocket::bind(any)?);
         sender.connect(receiver.local_addr()?)?;
@@ -98,7 +98,7 @@ impl Wire {
 fn last_descriptor() -> Outcome {
     let mut wire = Wire::new()?;
     assert!(wire.open());
-    let link = LinkSpec::xdp(LO).create(&xdp_prog(XDP_DROP))?;
+    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
     assert!(!wire.open());
     let clone = link.try_clone()?;
     drop(link);
@@ -109,7 +109,7 @@ fn last_descriptor() -> Outcome {
     clone.update(&xdp_prog(XDP_DROP))?;
     assert!(!wire.open());
     drop(clone);
-    eventually("open", || wire.open());
+    wait_until("open", || wire.open());
     Ok(())
 }
 
@@ -133,8 +133,8 @@ fn pinned(spec: LinkSpec<'_>, prog: Prog) -> Outcome {
     assert_eq!(Link::from_id(info.id)?.info()?, info);
 
     fs::remove_file(fs.at("other"))?;
-    eventually("open", || wire.open());
-    eventually("gone", || {
+    wait_until("open", || wire.open());
+    wait_until("gone", || {
         Link::from_id(info.id).is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
     });
     assert_eq!(fs.names(), [""; 0]);
@@ -144,7 +144,7 @@ fn pinned(spec: LinkSpec<'_>, prog: Prog) -> Outcome {
 fn unpinned() -> Outcome {
     let fs = TestFs::new();
     let mut wire = Wire::new()?;
-    let link = LinkSpec::xdp(LO).create(&xdp_prog(XDP_DROP))?;
+    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
     let id = link.id()?;
     let link = link.pin(fs.at("cut"))?.unpin()?;
     assert_eq!(fs.names(), [""; 0]);
@@ -157,14 +157,14 @@ fn unpinned() -> Outcome {
     assert_eq!(link.id()?, id);
     assert!(!wire.open());
     drop(link);
-    eventually("open", || wire.open());
+    wait_until("open", || wire.open());
     Ok(())
 }
 
 fn detached_under_pin() -> Outcome {
     let fs = TestFs::new();
     let mut wire = Wire::new()?;
-    let link = LinkSpec::xdp(LO).create(&xdp_prog(XDP_DROP))?;
+    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
     let link = link.pin(fs.at("cut"))?;
     assert!(!wire.open());
     link.detach()?;

@@ -43,9 +43,9 @@ fn is_there(name: &str) -> bool {
 
 /// A map with all programs that it needs.
 fn filled(ops: &CongestionOps, flags: MapFlags, name: &str) -> Outcome<Map> {
-    let btf = own_btf();
+    let btf = btf_object();
     let map = ops.spec(&btf).flags(flags).create()?;
-    ops.fill(&map, name, CongestionOps::NEEDED)?;
+    ops.fill(&map, name, CongestionOps::REQUIRED)?;
     Ok(map)
 }
 
@@ -56,14 +56,14 @@ fn for_link(ops: &CongestionOps, name: &str) -> Outcome<Map> {
 #[common::test(ROOT)]
 fn a_map_takes_the_places_itself() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
-    let btf = own_btf();
+    let btf = btf_object();
     let map = ops.spec(&btf).name("congestion").create()?;
     let info = map.info()?;
     assert_eq!(info.map_type, MapType::STRUCT_OPS);
     assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
     assert_eq!([info.btf_key_type_id, info.btf_value_type_id], [0, 0]);
     assert!(!is_there(&name));
-    ops.fill(&map, &name, CongestionOps::NEEDED)?;
+    ops.fill(&map, &name, CongestionOps::REQUIRED)?;
     assert!(is_there(&name));
     let error = Link::of_struct_ops(&map).expect_err("a map that needs no link");
     assert_fails(&error, Operation::CreateLink, libc::EINVAL, None);
@@ -85,7 +85,7 @@ fn a_map_takes_the_places_itself() -> Outcome {
 #[common::test(ROOT)]
 fn a_map_for_a_link_on_any_kernel() -> Outcome {
     let ops = CongestionOps::new()?;
-    let btf = own_btf();
+    let btf = btf_object();
     let made = ops.spec(&btf).flags(MapFlags::LINK).create();
     if kernel(6, 4).unmet().is_none() {
         assert!(made?.info()?.flags.contains(MapFlags::LINK));
@@ -134,7 +134,7 @@ fn a_link_and_its_updates() -> Outcome {
     drop((first, second, third));
     assert!(is_there(&name));
     drop(link);
-    eventually("gone", || !is_there(&name));
+    wait_until("gone", || !is_there(&name));
     Ok(())
 }
 
@@ -184,14 +184,14 @@ fn a_pinned_link() -> Outcome {
     link.update_map_from(&second, &first)?;
     assert!(is_there(&name));
     drop(link.unpin()?);
-    eventually("gone", || !is_there(&name));
+    wait_until("gone", || !is_there(&name));
     Ok(())
 }
 
 #[common::test(LINKS)]
 fn what_does_not_fit_is_refused() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
-    let btf = own_btf();
+    let btf = btf_object();
     let empty = ops.spec(&btf).flags(MapFlags::LINK).create()?;
     let error = Link::of_struct_ops(&empty).expect_err("a map without programs");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");

@@ -100,7 +100,7 @@ fn runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
     act();
     assert_eq!(read(map), (cookie, true));
     drop(link);
-    eventually("quiet", || {
+    wait_until("quiet", || {
         clear(map);
         act();
         read(map) == (0, false)
@@ -139,7 +139,7 @@ fn raw_tracepoint() -> Outcome {
     ));
     assert_eq!(link.target_name()?.as_deref(), Some("sched_process_fork"));
     assert!(!info.target.is_gone());
-    let other = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let other = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     is_for_good(&link, &other, LinkType::RAW_TRACEPOINT)?;
     runs(&map, link, 7, spawn)?;
 
@@ -152,19 +152,19 @@ fn raw_tracepoint() -> Outcome {
     ));
     let misfit = common::prog();
     let takes = "raw_tracepoint or raw_tracepoint_writable";
-    let why = of_wrong_type(&misfit, AttachType::TRACE_RAW_TP, takes);
+    let why = wrong_prog_type_message(&misfit, AttachType::TRACE_RAW_TP, takes);
     let text = format!("attach a program to trace_raw_tp: {why}");
     let made = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&misfit);
     refused(made, libc::EINVAL, &text);
     // Links of another type have no such name.
-    assert_eq!(common::link().target_name()?, None);
+    assert_eq!(common::detached_link().target_name()?, None);
     Ok(())
 }
 
 #[common::test(TRACER)]
 fn a_raw_tracepoints_cookie() -> Outcome {
     let spec = LinkSpec::raw_tracepoint(c"sched_process_fork").cookie(4711);
-    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     if kernel(6, 10).unmet().is_none() {
         spec.create(&prog)?;
         return Ok(());
@@ -195,26 +195,26 @@ fn a_raw_tracepoints_cookie_is_told() -> Outcome {
 
 /// A way, what it is for, and whether to spawn a thread makes it run.
 fn ways() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
-    let fork = function("kernel_clone")?;
+    let fork = function_btf_id("kernel_clone")?;
     Ok(vec![
         (ProgType::TRACING, AttachType::TRACE_FENTRY, fork, true),
         (ProgType::TRACING, AttachType::TRACE_FEXIT, fork, true),
         (
             ProgType::TRACING,
             AttachType::TRACE_RAW_TP,
-            tracepoint_type("sched_process_fork")?,
+            tracepoint_btf_id("sched_process_fork")?,
             true,
         ),
         (
             ProgType::TRACING,
             AttachType::MODIFY_RETURN,
-            function("security_task_getpgid")?,
+            function_btf_id("security_task_getpgid")?,
             false,
         ),
         (
             ProgType::LSM,
             AttachType::LSM_MAC,
-            function("bpf_lsm_task_getpgid")?,
+            function_btf_id("bpf_lsm_task_getpgid")?,
             false,
         ),
     ])
@@ -231,7 +231,7 @@ fn no_functions() -> Outcome {
     let made = ProgSpec::new(ProgType::TRACING, &insns)
         .license(c"GPL")
         .expected_attach_type(attach_type)
-        .attach_btf_id(function("kernel_clone")?)
+        .attach_btf_id(function_btf_id("kernel_clone")?)
         .load()
         .and_then(|prog| LinkSpec::tracing(attach_type).create(&prog));
     let error = made.expect_err("a kernel without kprobes");
@@ -298,7 +298,7 @@ fn functions_of_the_kernel() -> Outcome {
         );
     }
     // What it was loaded for is another thing.
-    let btf_id = function("kernel_clone")?;
+    let btf_id = function_btf_id("kernel_clone")?;
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let prog = load(ProgType::TRACING, AttachType::TRACE_FENTRY, btf_id, &insns);
     let made = LinkSpec::tracing(AttachType::TRACE_FENTRY).create(&prog)?;
@@ -330,7 +330,7 @@ fn a_functions_cookie() -> Outcome {
     let prog = load(
         ProgType::TRACING,
         attach_type,
-        function("kernel_clone")?,
+        function_btf_id("kernel_clone")?,
         &insns,
     );
     let spec = LinkSpec::tracing(attach_type).cookie(99);

@@ -106,7 +106,7 @@ fn only_the_given_fields_are_compared() -> Outcome {
 #[common::test(&[cap::BPF])]
 fn btf_types_are_compared_on_request() -> Outcome {
     const TYPES: MapFields = MapFields::BTF_KEY_TYPE_ID.union(MapFields::BTF_VALUE_TYPE_ID);
-    let (btf, again) = (own_btf(), own_btf());
+    let (btf, again) = (btf_object(), btf_object());
     let fields = |mismatches: Vec<Mismatch>| -> MapFields {
         mismatches.iter().map(Mismatch::field).collect()
     };

@@ -84,7 +84,7 @@ fn a_hash_is_used_as_bytes() -> Outcome {
 fn forged_sizes_are_rejected() -> Outcome {
     for map_type in [MapType::HASH, MapType::ARRAY, MapType::PERCPU_ARRAY] {
         let map = create(map_type, 4, 8, 4);
-        common::denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+        common::with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
             let error = map.elements::<[u8], [u8]>().expect_err("no sizes");
             let cause = error.cause();
             assert!(

@@ -127,7 +127,7 @@ fn freezing_without_cap_bpf_depends_on_the_kernel() -> Outcome {
 #[common::test(BPF)]
 fn a_filtered_command_is_not_taken_for_a_frozen_map() -> Outcome {
     let map = hash();
-    denied(
+    with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),
         libc::EINVAL as u32,
         || {

@@ -25,7 +25,7 @@ const STRUCT_OPS: &[Need] = &[
     Need::Feature(Feature::StructOps),
 ];
 const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-const NO_ADMIN: &[Need] = &[phase_without(cap::SYS_ADMIN)];
+const NO_ADMIN: &[Need] = &[without(cap::SYS_ADMIN)];
 
 #[common::test(OTHERS)]
 fn opening_by_id_requires_a_capability() -> Outcome {

@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const OTHERS_NEEDS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+const NO_BPF: &[Need] = &[without(cap::BPF)];
 const KERNELS_BTF: &[Need] = &[
     cap::SYS_ADMIN,
     cap::NET_ADMIN,
@@ -208,7 +208,7 @@ impl Row {
         if self.map_type == MapType::STRUCT_OPS {
             let ops = CongestionOps::new().expect("the kernel's BTF");
             let spec = spec.btf_vmlinux_value_type_id(ops.value_type);
-            return spec.btf(&own_btf(), 0, 0).create();
+            return spec.btf(&btf_object(), 0, 0).create();
         }
         if !self.is_of_maps() {
             return spec.create();
@@ -291,7 +291,7 @@ fn every_type_of_the_kernel_can_be_created() -> Outcome {
 
 #[common::test(KERNELS_BTF)]
 fn types_with_btf_can_be_created() -> Outcome {
-    let btf = btf();
+    let btf = btf_fd();
     for (map_type, (major, minor)) in STORAGES {
         let spec = MapSpec::new(map_type, 4, 4, 0)
             .flags(MapFlags::NO_PREALLOC)

@@ -25,7 +25,7 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
     if std::env::var_os(CHILD).is_some() {
-        return Some(match own_mounts(check_without_sys) {
+        return Some(match in_mount_namespace(check_without_sys) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");

@@ -314,7 +314,7 @@ fn a_hash_of_maps_returns_ids() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_cgroup_array_accepts_cgroups() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let root = tempfile::tempdir()?;
         mount("cgroup2", root.path(), "cgroup2", MountFlags::empty(), None)?;
         let group = OwnedFd::from(File::open(root.path())?);

@@ -326,7 +326,7 @@ fn iteration_never_yields_garbage() -> Outcome {
         let (elems, put) = (&elems, &put);
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU32::new(0));
         thread::scope(|scope| -> Outcome {
-            let stop = Done(done);
+            let stop = SetOnDrop(done);
             let writer = scope.spawn(move || -> bpf_pin::Result<()> {
                 while !done.load(Ordering::Relaxed) {
                     for key in (1..ROOM).step_by(2) {

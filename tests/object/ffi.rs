@@ -112,7 +112,7 @@ fn use_stdin_as_inner_map() -> std::process::ExitCode {
 
 /// Uses descriptor 0 as BTF object. A struct_ops map takes it only if it is passed explicitly.
 fn use_stdin_as_btf() -> std::process::ExitCode {
-    let btf = own_btf();
+    let btf = btf_object();
     let id = btf.id().unwrap();
     rustix::stdio::dup2_stdin(&btf).unwrap();
     drop(btf);

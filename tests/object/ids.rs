@@ -18,7 +18,7 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const BPF: &[Need] = &[cap::BPF];
 const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+const NO_BPF: &[Need] = &[without(cap::BPF)];
 
 #[common::test(OTHERS)]
 fn ids_need_more_than_cap_bpf() -> Outcome {
@@ -27,7 +27,7 @@ fn ids_need_more_than_cap_bpf() -> Outcome {
 
 #[common::test(ROOT)]
 fn ids_contain_living_objects_of_each_kind() -> Outcome {
-    let (map, prog, link) = (hash(), prog(), link());
+    let (map, prog, link) = (hash(), prog(), detached_link());
     let maps = Map::ids().collect::<Result<Vec<_>, _>>()?;
     let progs = Prog::ids().collect::<Result<Vec<_>, _>>()?;
     let links = Link::ids().collect::<Result<Vec<_>, _>>()?;
@@ -174,7 +174,7 @@ fn from_id_with_restricts_access() -> Outcome {
 /// Checks what the docs of `Map::from_id_with` say about the kernel, with the bare command.
 #[common::test(ROOT)]
 fn only_maps_have_open_flags_by_id() -> Outcome {
-    let (map, prog, link) = (hash(), prog(), link());
+    let (map, prog, link) = (hash(), prog(), detached_link());
     let open = |cmd, id| {
         let mut attr = abi::bpf_attr_get_id {
             start_id: id,
@@ -235,7 +235,7 @@ fn is_same_object_rejects_other_descriptors() -> Outcome {
         "{error}"
     );
     assert_eq!(error.operation(), Operation::FromFd);
-    let error = map.is_same_object(btf()).expect_err("BTF");
+    let error = map.is_same_object(btf_fd()).expect_err("BTF");
     assert!(
         matches!(error.cause(), Some(Cause::WrongDescriptor { .. })),
         "{error}"

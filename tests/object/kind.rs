@@ -60,7 +60,7 @@ fn maps_and_programs_open_only_as_their_kind() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
 fn links_open_only_as_links() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let fs = TestFs::new();
         let path = fs.at("link");
         let made = NetnsLink::new();
@@ -125,8 +125,8 @@ fn all_proofs_agree_on_every_map_type() -> Outcome {
 fn all_proofs_agree_on_programs_and_links() -> Outcome {
     let fs = TestFs::new();
     agree(prog(), Kind::Prog);
-    agree(sk_lookup(), Kind::Prog);
-    own_network(|| {
+    agree(sk_lookup_prog(), Kind::Prog);
+    in_network_namespace(|| {
         let made = NetnsLink::new();
         // In /proc a created link has another name than an opened one.
         agree(&made.link, Kind::Link);
@@ -173,12 +173,12 @@ fn proofs_work_with_every_access() -> Outcome {
 #[common::test(&[cap::SYS_ADMIN, cap::NET_ADMIN])]
 fn proofs_work_without_proc() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
         let at = |name| dir.path().join(name);
         hash().pin(at("map"))?;
         prog().pin(at("prog"))?;
-        link().pin(at("link"))?;
+        detached_link().pin(at("link"))?;
         unmount("/proc", UnmountFlags::DETACH)?;
         while std::fs::exists("/proc/self")? {
             unmount("/proc", UnmountFlags::DETACH)?;
@@ -243,7 +243,7 @@ fn other_descriptors_are_rejected_and_returned() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn btf_is_rejected() -> Outcome {
-    let fd = common::btf();
+    let fd = common::btf_fd();
     for way in [__proof::by_info, __proof::by_command, __proof::by_proc] {
         assert_eq!(way(fd.as_fd()), None);
     }
@@ -277,7 +277,7 @@ fn a_descriptor_of_another_kind_is_returned() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn a_fake_proc_is_ignored() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
         for dir in ["/proc/self/fd", "/proc/thread-self/fd"] {
             std::fs::create_dir_all(dir)?;
@@ -334,7 +334,7 @@ fn proofs_use_the_descriptors_of_the_thread() -> Outcome {
 fn a_denied_command_proves_nothing() -> Outcome {
     for cmd in [abi::BPF_PROG_BIND_MAP, abi::BPF_LINK_UPDATE] {
         for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EBADF] {
-            denied(Some(cmd), errno as u32, || -> Outcome {
+            with_bpf_errno(Some(cmd), errno as u32, || -> Outcome {
                 let path_only = || rustix::fs::open("/dev/null", OFlags::PATH, Mode::empty());
                 assert_rejected::<Map>(path_only()?);
                 assert_rejected::<Prog>(path_only()?);
@@ -351,7 +351,7 @@ fn a_denied_command_proves_nothing() -> Outcome {
 fn a_denied_proof_is_replaced_by_another() -> Outcome {
     let (map, prog) = (hash(), prog());
     for cmd in [abi::BPF_MAP_LOOKUP_BATCH, abi::BPF_OBJ_GET_INFO_BY_FD] {
-        denied(Some(cmd), libc::EPERM as u32, || -> Outcome {
+        with_bpf_errno(Some(cmd), libc::EPERM as u32, || -> Outcome {
             let (map, prog) = (map.try_clone()?, prog.try_clone()?);
             Map::try_from(OwnedFd::from(map))?;
             Prog::try_from(OwnedFd::from(prog))?;
@@ -359,7 +359,7 @@ fn a_denied_proof_is_replaced_by_another() -> Outcome {
         })?;
     }
     // If all commands are denied, the name in /proc is the proof.
-    denied(None, libc::EPERM as u32, || -> Outcome {
+    with_bpf_errno(None, libc::EPERM as u32, || -> Outcome {
         let (map, prog) = (map.try_clone()?, prog.try_clone()?);
         let (prog, _) = assert_rejected::<Map>(prog.into());
         Prog::try_from(prog)?;
@@ -380,7 +380,7 @@ fn a_seccomp_filter_can_forge_a_proof() -> Outcome {
     let prog_id = prog.id()?;
     prog.pin(fs.at("prog"))?;
     for errno in [0, 524] {
-        denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno, || {
+        with_bpf_errno(Some(abi::BPF_MAP_LOOKUP_BATCH), errno, || {
             let forged = Map::open(fs.at("prog")).expect("a map, as it seems");
             assert_eq!(forged.id().unwrap(), prog_id);
             let error = forged.freeze().expect_err("a program");
@@ -400,7 +400,7 @@ fn a_forged_answer_of_zeroes_proves_nothing() -> Outcome {
     let (map, other, prog) = (hash(), hash(), prog());
     let pinned = map.try_clone()?.pin(fs.at("map"))?;
     prog.try_clone()?.pin(fs.at("prog"))?;
-    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || -> Outcome {
+    with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || -> Outcome {
         for (fd, kind) in [(map.as_fd(), Kind::Map), (prog.as_fd(), Kind::Prog)] {
             assert_eq!(__proof::by_info(fd), None);
             assert_eq!(__proof::by_command(fd), None);
@@ -430,7 +430,7 @@ fn a_failing_info_call_is_reported_with_its_errno() -> Outcome {
     let fs = TestFs::new();
     let pinned = hash().pin(fs.at("map"))?;
     let errno = libc::ENOMEM;
-    denied(
+    with_bpf_errno(
         Some(abi::BPF_OBJ_GET_INFO_BY_FD),
         errno as u32,
         || -> Outcome {
@@ -447,7 +447,7 @@ fn a_failing_info_call_is_reported_with_its_errno() -> Outcome {
 fn a_seccomp_filter_is_not_reported_as_a_missing_privilege() -> Outcome {
     let map = hash();
     as_user(CapabilitySet::empty(), || {
-        denied(None, libc::EPERM as u32, || {
+        with_bpf_errno(None, libc::EPERM as u32, || {
             for error in [
                 map.info().expect_err("all is denied"),
                 Map::open("/sys/fs/bpf/flows").expect_err("all is denied"),

@@ -37,7 +37,7 @@ fn each_kind_opens_with_its_id() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("map"))?;
     let prog = prog().pin(fs.at("prog"))?;
-    let link = link().pin(fs.at("link"))?;
+    let link = detached_link().pin(fs.at("link"))?;
     let ids = (map.id()?, prog.id()?, link.id()?);
     drop((map, prog, link));
     assert_eq!(Map::open(fs.at("map"))?.id()?, ids.0);

@@ -252,7 +252,7 @@ const BY_BPF: [Action; 5] = [
 #[common::test]
 fn what_a_filter_leaves_unknown() -> Outcome {
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
-        let thread = denied(None, errno as u32, Capabilities::of_this_thread);
+        let thread = with_bpf_errno(None, errno as u32, Capabilities::of_this_thread);
         for action in BY_BPF {
             let permission = thread.may(action);
             assert_eq!(permission, Permission::Unknown, "{action}, {errno}");
@@ -269,7 +269,7 @@ fn what_a_filter_leaves_unknown() -> Outcome {
                 "may or may not open objects by their ids",
             ]
         );
-        assert!(denied(None, errno as u32, || thread.is_filtered()));
+        assert!(with_bpf_errno(None, errno as u32, || thread.is_filtered()));
     }
     Ok(())
 }
@@ -279,11 +279,11 @@ fn what_a_filter_leaves_unknown() -> Outcome {
 fn mounting_behind_a_filter() -> Outcome {
     let mount = || Capabilities::of_this_thread().may(Action::Mount);
     for call in [libc::SYS_fsopen, libc::SYS_bpf, libc::SYS_mount] {
-        let permission = answered(call, None, libc::EPERM as u32, mount);
+        let permission = with_seccomp_errno(call, None, libc::EPERM as u32, mount);
         assert_eq!(permission, Permission::Unknown);
     }
     let without = as_user(CapabilitySet::BPF, || {
-        answered(libc::SYS_fsopen, None, libc::EPERM as u32, mount)
+        with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, mount)
     });
     let expected = Cause::MissingCapability {
         capability: Capability::SysAdmin,
@@ -291,7 +291,7 @@ fn mounting_behind_a_filter() -> Outcome {
     };
     assert_eq!(without, Permission::Denied(expected));
     // What it does not answer is as it was.
-    let others = answered(libc::SYS_fsopen, None, libc::EPERM as u32, || {
+    let others = with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, || {
         Capabilities::of_this_thread().may(Action::OpenById)
     });
     assert_eq!(others, Permission::Granted);

@@ -134,7 +134,7 @@ fn features_are_what_happens() -> Outcome {
     }
 
     // Every kernel that these tests run on has links, and batches.
-    let linked = PinnedLink::open(link().pin(fs.at("link"))?.path())?;
+    let linked = PinnedLink::open(detached_link().pin(fs.at("link"))?.path())?;
     assert_ne!(linked.id()?, 0);
     assert_eq!(kernel.link_pins, Some(true));
 
@@ -202,8 +202,8 @@ fn user_first() -> ExitCode {
     );
     assert_eq!(of_user(), by_root);
     // Nor is anything called any more.
-    let unasked = answered(libc::SYS_bpf, None, libc::EPERM as u32, || {
-        answered(
+    let unasked = with_seccomp_errno(libc::SYS_bpf, None, libc::EPERM as u32, || {
+        with_seccomp_errno(
             libc::SYS_fsopen,
             None,
             libc::EPERM as u32,
@@ -239,7 +239,7 @@ fn all_at_once() -> ExitCode {
 #[common::test]
 fn features_behind_a_filter() -> Outcome {
     for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
-        let within = denied(None, errno as u32, Features::of_this_kernel);
+        let within = with_bpf_errno(None, errno as u32, Features::of_this_kernel);
         let outside = Features::of_this_kernel();
         for (within, outside) in commands(within).into_iter().zip(commands(outside)) {
             assert!(within.is_none() || within == outside);
@@ -251,8 +251,8 @@ fn features_behind_a_filter() -> Outcome {
 /// Nothing is known behind a filter, and nothing of it is remembered.
 fn filtered_first() -> ExitCode {
     for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EACCES] {
-        let within = denied(None, errno as u32, || {
-            answered(
+        let within = with_bpf_errno(None, errno as u32, || {
+            with_seccomp_errno(
                 libc::SYS_fsopen,
                 None,
                 libc::EPERM as u32,
@@ -286,7 +286,7 @@ fn bpffs_filtered_first() -> ExitCode {
         (libc::SYS_fsconfig, Some((1, 1)), 0),
     ];
     for (call, argument, errno) in calls {
-        let within = answered(call, argument, errno as u32, Features::of_this_kernel);
+        let within = with_seccomp_errno(call, argument, errno as u32, Features::of_this_kernel);
         assert_eq!(within.owner_options, None, "{call} {errno}");
     }
     let by_kernel = Features::of_this_kernel();

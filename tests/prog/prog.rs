@@ -16,7 +16,7 @@ use rustix::thread::CapabilitySet;
 const BPF: &[Need] = &[cap::BPF];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::PERFMON];
 const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
-const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+const NO_BPF: &[Need] = &[without(cap::BPF)];
 
 #[common::test(OTHERS)]
 fn each_type_requires_its_capability() -> Outcome {

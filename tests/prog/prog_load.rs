@@ -18,7 +18,7 @@ const BPF: &[Need] = &[cap::BPF];
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, Need::File(VMLINUX)];
-const NO_BPF: &[Need] = &[phase_without(cap::BPF)];
+const NO_BPF: &[Need] = &[without(cap::BPF)];
 const NET: &[Need] = &[cap::BPF, cap::NET_ADMIN, cap::SYS_ADMIN];
 
 #[common::child]
@@ -175,7 +175,7 @@ fn an_invalid_signature_is_rejected() -> Outcome {
 /// The loopback device supports no offload, and the other device does not exist.
 #[common::test(NET)]
 fn a_device_without_offload_is_rejected() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
         let spec = ProgSpec::new(ProgType::XDP, &insns);
         spec.load()?;
@@ -241,7 +241,7 @@ fn a_program_attaches_to_a_function_in_a_btf_object() -> Outcome {
     spec.load()?;
 
     // A BTF object of other types; or a BTF object in the field for a program.
-    let own = btf();
+    let own = btf_fd();
     let error = spec.clone().attach_btf_obj(&own).load();
     let error = error.expect_err("BTF that is not the kernel's");
     assert!(

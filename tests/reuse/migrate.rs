@@ -292,7 +292,7 @@ fn an_unfinished_one_is_resumed() -> Outcome {
         };
         assert_eq!(found.map.id()?, map.id()?);
         assert_eq!(migration.old().id()?, old.id()?);
-        assert_eq!(migration.kept_as(), kept_as(NAME, map.id()?).as_str());
+        assert_eq!(migration.kept_as(), backup_name(NAME, map.id()?).as_str());
     }
     let Done::Resumed(migration) = again()?.outcome else {
         panic!();
@@ -322,7 +322,7 @@ fn one_is_rolled_back() -> Outcome {
         failed.error().cause(),
         Some(&Cause::Replaced { expected, found })
     );
-    assert_eq!(fs.names(), [kept_as(NAME, map.id()?).as_str(), NAME]);
+    assert_eq!(fs.names(), [backup_name(NAME, map.id()?).as_str(), NAME]);
     failed.into_object().commit()?;
     assert_eq!(dir.get::<Map>(NAME)?.id()?, other.id()?);
     assert_eq!(fs.names(), [NAME]);
@@ -353,7 +353,7 @@ fn one_uncommitted_is_superseded() -> Outcome {
     let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, [value[0], 1, 2])));
     let (third, migration) = begin(&dir, &hash_of(4, 24), &mut how)?;
     assert_eq!(migration.old().id()?, second.id()?);
-    let kept = kept_as(NAME, third.id()?);
+    let kept = backup_name(NAME, third.id()?);
     assert_eq!(fs.names(), [kept.as_str(), NAME]);
     assert_eq!(dir.get::<Map>(&kept)?.id()?, second.id()?);
     assert_eq!(entries::<u32, [u64; 3]>(&third)?, [(1, [1, 1, 2])]);
@@ -384,7 +384,7 @@ fn one_is_kept_though_the_next_fails() -> Outcome {
         matches!(error.cause(), Some(Cause::MaxEntries { .. })),
         "{error}"
     );
-    assert_eq!(fs.names(), [kept_as(NAME, second.id()?).as_str(), NAME]);
+    assert_eq!(fs.names(), [backup_name(NAME, second.id()?).as_str(), NAME]);
     let mut how = grow();
     let again = dir.open_or_create(NAME, &hash_of(4, 16), Reuse::Migrate(&mut how))?;
     let Done::Resumed(migration) = again.outcome else {

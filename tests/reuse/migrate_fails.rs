@@ -33,7 +33,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 #[common::test(PINS)]
 fn with_few_descriptors() -> Outcome {
-    alone(CHILD, "descriptors")
+    run_in_own_process(CHILD, "descriptors")
 }
 
 #[common::test(PINS)]
@@ -264,7 +264,7 @@ fn what_is_no_map_where_the_old_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let id = dir.open_or_create(NAME, &spec(), Reuse::Exact)?.map.id()?;
-    let kept = kept_as(NAME, id);
+    let kept = backup_name(NAME, id);
     let finds = || -> Outcome {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()))?;
         assert!(matches!(found.outcome, Done::Found), "{found:?}");

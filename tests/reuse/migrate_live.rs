@@ -1,6 +1,6 @@
 //! `Reuse::Migrate` while others write, wait and die.
 
-use common::child_process as holder;
+use common::child_process;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use bpf_pin::reuse::{MapOutcome as Done, Migrate, Migration, Reuse};
 use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
-use holder::Holder;
+use common::child_process::ChildProcess;
 
 const NAME: &str = "flows";
 
@@ -30,7 +30,7 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 #[common::child]
 fn child_role() -> Option<ExitCode> {
-    Some(child(&holder::task()?))
+    Some(child(&child_process::task()?))
 }
 
 common::cases_alone!(
@@ -98,12 +98,12 @@ const WRITERS: usize = 4;
 const DONE: u32 = 1;
 
 /// Adds to its own count until all is done, and opens the name anew where the map is frozen.
-fn write(fs: &TestFs, member: Member<'_>) -> Said {
+fn write(fs: &TestFs, process: Process<'_>) -> ProcessResult {
     let dir = PinDir::open(fs.root()).unwrap();
-    let key = member.number as u32;
+    let key = process.number as u32;
     let mut elems = open(&dir);
     let (mut written, mut times) = (0, 0);
-    while member.raised() < DONE {
+    while process.flag() < DONE {
         let count = count(&elems, key);
         assert_eq!(count, written, "writer {key}: a count is lost");
         match set(&elems, key, count + 1) {
@@ -122,10 +122,10 @@ fn write(fs: &TestFs, member: Member<'_>) -> Said {
 ///
 /// In a batch, under the lock of the bucket: a lookup beside a writer may come with the value of
 /// another key, whose element the kernel has made of the one that was found.
-fn read(fs: &TestFs, member: Member<'_>) -> Said {
+fn read(fs: &TestFs, process: Process<'_>) -> ProcessResult {
     let dir = PinDir::open(fs.root()).unwrap();
     let (mut last, mut times) = (0, 0);
-    while member.raised() < DONE {
+    while process.flag() < DONE {
         let count = counts(&open(&dir)).remove(&0).unwrap_or(0);
         assert!(count >= last, "{count} after {last}");
         last = count;
@@ -140,9 +140,9 @@ fn counted() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     drop(dir.open_or_create(NAME, &spec(8), Reuse::Exact).unwrap());
-    let said = crowd(WRITERS + 2, |member| match member.number {
-        ..WRITERS => write(&fs, member),
-        WRITERS => read(&fs, member),
+    let said = run_processes(WRITERS + 2, |process| match process.number {
+        ..WRITERS => write(&fs, process),
+        WRITERS => read(&fs, process),
         _ => {
             let dir = PinDir::open(fs.root()).unwrap();
             for number in 0..MIGRATIONS {
@@ -157,7 +157,7 @@ fn counted() {
                 };
                 migration.commit().unwrap();
             }
-            member.raise(DONE);
+            process.raise_flag(DONE);
             [0; 4]
         }
     });
@@ -180,9 +180,9 @@ fn counted_before() {
             let elems = open(&dir);
             (0..WRITERS as u32).for_each(|key| set(&elems, key, 0).unwrap());
         }
-        let said = crowd(WRITERS + 1, |member| {
-            if member.number < WRITERS {
-                return write(&fs, member);
+        let said = run_processes(WRITERS + 1, |process| {
+            if process.number < WRITERS {
+                return write(&fs, process);
             }
             let dir = PinDir::open(fs.root()).unwrap();
             let old = open(&dir);
@@ -205,7 +205,7 @@ fn counted_before() {
                 panic!("{made:?}");
             };
             std::thread::sleep(Duration::from_millis(2));
-            member.raise(DONE);
+            process.raise_flag(DONE);
             let new = Elements::<[u8], [u8], _>::new(made.map).unwrap();
             for (key, before) in sampled.get().into_iter().enumerate() {
                 assert!(count(&new, key as u32) >= before);
@@ -236,12 +236,12 @@ fn churned() {
             .map;
         let elems = Elements::<[u8], [u8], _>::new(old.try_clone().unwrap()).unwrap();
         (0..STAY).for_each(|key| set(&elems, key, u64::from(key) + 1).unwrap());
-        let said = crowd(2, |member| {
+        let said = run_processes(2, |process| {
             let dir = PinDir::open(fs.root()).unwrap();
-            if member.number == 0 {
+            if process.number == 0 {
                 let elems = open(&dir);
                 let (mut key, mut times) = (0, 0);
-                while member.raised() < DONE {
+                while process.flag() < DONE {
                     let now = STAY + key % 20;
                     match set(&elems, now, 1).and_then(|()| elems.delete(&now.to_ne_bytes())) {
                         Ok(_) => times += 1,
@@ -258,7 +258,7 @@ fn churned() {
             let entries = if round % 4 < 2 { 64 } else { STAY + 1 };
             let spec = MapSpec::new(MapType::HASH, 4, 16, entries);
             let made = dir.open_or_create(NAME, &spec, Reuse::Migrate(&mut how));
-            member.raise(DONE);
+            process.raise_flag(DONE);
             match made {
                 Ok(made) => {
                     let Done::Migrated(migration) = made.outcome else {
@@ -310,9 +310,9 @@ fn two_versions() {
         let elems = open(&dir);
         (0..20).for_each(|key| set(&elems, key, u64::from(key) + 1).unwrap());
     }
-    let said = crowd(2 * OF_EACH, |member| {
+    let said = run_processes(2 * OF_EACH, |process| {
         let dir = PinDir::open(fs.root()).unwrap();
-        let size = 8 * (1 + member.number as u32 % 2);
+        let size = 8 * (1 + process.number as u32 % 2);
         let (mut migrated, mut found) = (0, 0);
         for time in 0..TIMES {
             std::thread::sleep(Duration::from_millis(1));
@@ -324,7 +324,7 @@ fn two_versions() {
                 Done::Migrated(migration) | Done::Resumed(migration) => {
                     migrated += 1;
                     // Some leave that to the next.
-                    if (time + member.number) % 5 != 0 {
+                    if (time + process.number) % 5 != 0 {
                         migration.commit().unwrap();
                     }
                 }
@@ -357,9 +357,9 @@ fn ended_by(how: impl Fn(usize, Migration) -> bool) -> (TestFs, Vec<bool>) {
         panic!("{outcome:?}");
     };
     let migration = Cell::new(Some(migration));
-    let said = crowd(8, |member| {
+    let said = run_processes(8, |process| {
         let migration = migration.take().expect("a copy of its own");
-        [u64::from(how(member.number, migration)), 0, 0, 0]
+        [u64::from(how(process.number, migration)), 0, 0, 0]
     });
     assert_eq!(count(&open(&dir), 1), 7);
     assert_eq!(fs.names(), [NAME]);
@@ -404,8 +404,8 @@ fn child(task: &str) -> ExitCode {
     let mut is_told = false;
     let how = Migrate::new(|key: &u32, value: &u64| {
         if !is_told {
-            holder::say("ready");
-            holder::wait();
+            child_process::send_line("ready");
+            child_process::wait_for_release();
             is_told = true;
         }
         Some((*key, [*value, 1]))
@@ -429,10 +429,10 @@ fn ask(
 }
 
 /// A map with one entry, and a process that is amid its migration.
-fn amid(fs: &TestFs, dir: &PinDir) -> bpf_pin::Result<(Map, Holder)> {
+fn amid(fs: &TestFs, dir: &PinDir) -> bpf_pin::Result<(Map, ChildProcess)> {
     let map = dir.open_or_create(NAME, &spec(8), Reuse::Exact)?.map;
     map.elements::<u32, u64>()?.update(&1, &7, ElemFlags::ANY)?;
-    Ok((map, Holder::ready(fs, "migrate", [fs.root()])))
+    Ok((map, ChildProcess::start_ready(fs, "migrate", [fs.root()])))
 }
 
 #[common::test(PINS)]
@@ -457,10 +457,10 @@ fn another_process_has_the_turn() -> Outcome {
     let mut how = resize().patience(Duration::ZERO);
     let made = dir.open_or_create("other", &spec(16), Reuse::Migrate(&mut how))?;
     assert!(matches!(made.outcome, Done::Migrated(_)));
-    let kept = kept_as("other", made.map.id()?);
+    let kept = backup_name("other", made.map.id()?);
     drop(made);
     assert_eq!(fs.names(), [kept.as_str(), NAME, "other"]);
-    other.let_go();
+    other.finish();
     let (_, outcome) = ask(&dir, 16, Duration::ZERO)?;
     assert!(matches!(outcome, Done::Found), "{outcome:?}");
     assert_eq!(dir.remove_leftovers()?.removed.len(), 0);
@@ -478,7 +478,7 @@ fn another_process_is_waited_for() -> Outcome {
         let waits = scope.spawn(|| ask(&dir, 16, Duration::from_secs(600)));
         std::thread::sleep(Duration::from_millis(300));
         assert!(!waits.is_finished());
-        other.begin();
+        other.release();
         waits.join().expect("a thread")
     })?;
     // Right before its commit, or after it.
@@ -488,7 +488,7 @@ fn another_process_is_waited_for() -> Outcome {
     );
     assert_ne!(map.id()?, old.id()?);
     assert_eq!(map.elements::<u32, [u64; 2]>()?.lookup(&1)?, Some([7, 1]));
-    other.let_go();
+    other.finish();
     drop(outcome);
     assert_eq!(fs.names(), [NAME]);
     Ok(())

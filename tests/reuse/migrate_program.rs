@@ -10,7 +10,7 @@ use bpf_pin::prog::Insn;
 use bpf_pin::reuse::{Attachment, MapOutcome as Done, Migrate, Migration, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
-use common::{LO, Need, Outcome, TestFs, cap, lo_up, own_network};
+use common::{LOOPBACK, Need, Outcome, TestFs, bring_up_loopback, cap, in_network_namespace};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -65,8 +65,8 @@ fn send(socket: &UdpSocket, packets: u64) -> Outcome {
 /// The new map, its program, the link, and then the old map once more: no packet is lost.
 #[common::test(ROOT)]
 fn no_packet_is_lost_by_an_upgrade() -> Outcome {
-    own_network(|| {
-        lo_up()?;
+    in_network_namespace(|| {
+        bring_up_loopback()?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         let fs = TestFs::new();
@@ -74,7 +74,7 @@ fn no_packet_is_lost_by_an_upgrade() -> Outcome {
         let old = spec(8).create()?;
         old.elements::<u32, u64>()?.update(&0, &0, ElemFlags::ANY)?;
         dir.pin(&old, "counts")?;
-        let link = LinkSpec::xdp(LO);
+        let link = LinkSpec::xdp(LOOPBACK);
         dir.open_or_attach("link", &link, &counting(&old)?)?;
         send(&socket, 10)?;
 

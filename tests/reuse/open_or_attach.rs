@@ -40,116 +40,119 @@ fn all_alone() -> impl Iterator<Item = &'static (&'static str, &'static [Need])>
 
 #[common::test(ROOT)]
 fn xdp() -> Outcome {
-    own_network(|| life(&LinkSpec::xdp(LO), xdp_prog))
+    in_network_namespace(|| life(&LinkSpec::xdp(LOOPBACK), xdp_prog))
 }
 
 #[common::test(TCX)]
 fn tcx() -> Outcome {
-    own_network(|| life(&LinkSpec::tcx(LO, AttachType::TCX_EGRESS), tcx_prog))
+    in_network_namespace(|| life(&LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS), tcx_prog))
 }
 
 #[common::test(ROOT)]
 fn a_network_namespace() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let netns = netns();
-        life(&LinkSpec::netns(&netns, AttachType::SK_LOOKUP), sk_lookup)
+        life(
+            &LinkSpec::netns(&netns, AttachType::SK_LOOKUP),
+            sk_lookup_prog,
+        )
     })
 }
 
 #[common::test(ROOT)]
 fn a_flow_dissector() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let netns = netns();
         let attach_type = AttachType::FLOW_DISSECTOR;
         life(&LinkSpec::netns(&netns, attach_type), || {
-            returning(ProgType::FLOW_DISSECTOR, attach_type, 0)
+            prog_returning(ProgType::FLOW_DISSECTOR, attach_type, 0)
         })
     })
 }
 
 #[common::test(ROOT)]
 fn a_control_group() -> Outcome {
-    own_mounts(control_group)
+    in_mount_namespace(control_group)
 }
 
 #[common::test(NETFILTER)]
 fn netfilter_has_no_updates() -> Outcome {
-    own_network(netfilter::relinks)
+    in_network_namespace(netfilter::relinks)
 }
 
 #[common::test(NETFILTER)]
 fn netfilter_that_was_detached() -> Outcome {
-    own_network(netfilter::detached)
+    in_network_namespace(netfilter::detached)
 }
 
 #[common::test(NETFILTER)]
 fn netfilter_of_another_network() -> Outcome {
-    own_network(netfilter::elsewhere)
+    in_network_namespace(netfilter::elsewhere)
 }
 
 #[common::test(NETFILTER)]
 fn netfilter_that_may_not_be_in_the_way() -> Outcome {
-    own_network(netfilter::not_in_the_way)
+    in_network_namespace(netfilter::not_in_the_way)
 }
 
 #[common::test(NETFILTER)]
 fn netfilter_detached_in_vain() -> Outcome {
-    own_network(netfilter::in_vain)
+    in_network_namespace(netfilter::in_vain)
 }
 
 #[common::test(NETFILTER_USER)]
 fn netfilter_without_a_right_to_ids() -> Outcome {
-    own_network(netfilter::unprivileged)
+    in_network_namespace(netfilter::unprivileged)
 }
 
 #[common::test(ROOT)]
 fn options_that_are_not_told() -> Outcome {
-    own_network(options)
+    in_network_namespace(options)
 }
 
 #[common::test(ROOT)]
 fn a_program_for_another_way() -> Outcome {
-    own_mounts(other_way)
+    in_mount_namespace(other_way)
 }
 
 #[common::test(ROOT)]
 fn by_its_path() -> Outcome {
-    own_network(by_path)
+    in_network_namespace(by_path)
 }
 
 #[common::test(ROOT)]
 fn a_control_group_that_is_gone() -> Outcome {
-    own_mounts(control_group_gone)
+    in_mount_namespace(control_group_gone)
 }
 
 #[common::test(ROOT)]
 fn attached_elsewhere() -> Outcome {
-    own_network(refused::elsewhere)
+    in_network_namespace(refused::elsewhere)
 }
 
 #[common::test(ROOT)]
 fn what_is_no_link() -> Outcome {
-    own_network(refused::no_link)
+    in_network_namespace(refused::no_link)
 }
 
 #[common::test(ROOT)]
 fn somebody_else_has_the_place() -> Outcome {
-    own_network(refused::taken)
+    in_network_namespace(refused::taken)
 }
 
 #[common::test(ROOT)]
 fn what_cannot_be_pinned_is_not_attached() -> Outcome {
-    own_network(refused::not_pinned)
+    in_network_namespace(refused::not_pinned)
 }
 
 #[common::test(OTHERS)]
 fn mode_and_owner_stay() -> Outcome {
-    own_network(refused::mode)
+    in_network_namespace(refused::mode)
 }
 
 #[common::test(OTHERS)]
 fn without_the_right_to_the_pin() -> Outcome {
-    own_network(refused::not_allowed)
+    in_network_namespace(refused::not_allowed)
 }
 
 /// In a process of one thread, with a network of its own.
@@ -176,8 +179,11 @@ fn one_link(dir: &PinDir, progs: &[&Prog]) -> Link {
     let link: Link = dir.get("link").expect("the pin");
     let id = link.id().unwrap();
     let ids: Vec<_> = progs.iter().map(|prog| prog.id().unwrap()).collect();
-    eventually("alone", || {
-        let links: Vec<_> = links_of(&ids).into_iter().map(|info| info.id).collect();
+    wait_until("alone", || {
+        let links: Vec<_> = links_of_progs(&ids)
+            .into_iter()
+            .map(|info| info.id)
+            .collect();
         assert!(links.contains(&id), "{id} is not among {links:?}");
         links == [id]
     });
@@ -244,7 +250,7 @@ fn life(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
         _ => AttachType::XDP,
     };
     let takes = make().info()?.prog_type.to_string();
-    let why = of_wrong_type(&misfit, attach_type, &takes);
+    let why = wrong_prog_type_message(&misfit, attach_type, &takes);
     let pin = dir.path().join("link");
     assert_eq!(
         error.to_string(),
@@ -279,7 +285,7 @@ fn options() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let prog = xdp_prog();
-    let spec = LinkSpec::xdp(LO);
+    let spec = LinkSpec::xdp(LOOPBACK);
     let made = dir.open_or_attach("link", &spec, &prog)?;
     let generic = spec.xdp_flags(XdpFlags::SKB_MODE);
     let same = dir.open_or_attach("link", &generic, &prog)?;
@@ -308,7 +314,7 @@ fn options() -> Outcome {
 fn cookies() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
     let made = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
     let same = dir.open_or_attach("link", &spec.cookie(5), &prog)?;
@@ -345,7 +351,7 @@ fn other_way() -> Outcome {
     let file = cgroup.open();
     let attach_type = AttachType::CGROUP_INET4_CONNECT;
     let spec = LinkSpec::cgroup(&file, attach_type);
-    let make = |way| returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
+    let make = |way| prog_returning(ProgType::CGROUP_SOCK_ADDR, way, 1);
     let connect = make(attach_type);
     let made = dir.open_or_attach("link", &spec, &connect)?;
     let bind = make(AttachType::CGROUP_INET4_BIND);
@@ -377,7 +383,7 @@ fn control_group() -> Outcome {
 
 #[common::test(TRACER)]
 fn a_raw_tracepoint_has_no_updates() -> Outcome {
-    let make = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let make = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
     relinked(&spec, make)?;
     // Of the same name alone.
@@ -423,7 +429,7 @@ fn relinked(spec: &LinkSpec<'_>, make: impl Fn() -> Prog) -> Outcome {
 
 fn by_path() -> Outcome {
     let fs = TestFs::new();
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
     let attach = |name: &str| PinnedLink::open_or_attach(fs.at(name), &spec, &prog);
     let made = attach("link")?;
     assert_eq!(made.attachment, Attachment::Attached);
@@ -476,7 +482,7 @@ fn by_path() -> Outcome {
     // One that leads nowhere is no name that is free: nothing is attached.
     symlink("nowhere", fs.at("symbolic"))?;
     let create = bpf_pin::abi::BPF_LINK_CREATE;
-    let error = denied(Some(create), libc::EIO as u32, || attach("symbolic"));
+    let error = with_bpf_errno(Some(create), libc::EIO as u32, || attach("symbolic"));
     let error = error.expect_err("a symbolic link");
     assert!(
         matches!(error.cause(), Some(Cause::SymbolicLink { .. })),
@@ -494,15 +500,18 @@ fn by_path() -> Outcome {
 fn a_device_that_is_gone() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
-    let old = own_network(|| dir.open_or_attach("link", &spec, &prog))?.link;
-    eventually("gone", || {
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
+    let old = in_network_namespace(|| dir.open_or_attach("link", &spec, &prog))?.link;
+    wait_until("gone", || {
         old.info().is_ok_and(|info| info.target.is_gone())
     });
-    own_network(|| {
+    in_network_namespace(|| {
         let anew = dir.open_or_attach("link", &spec, &prog)?;
         assert_eq!(anew.attachment, Attachment::Reattached);
-        assert_eq!(anew.link.info()?.target, LinkTarget::Xdp { ifindex: LO });
+        assert_eq!(
+            anew.link.info()?.target,
+            LinkTarget::Xdp { ifindex: LOOPBACK }
+        );
         assert_ne!(anew.link.id()?, old.id()?);
         one_link(&dir, &[&prog]);
         Ok(())
@@ -519,7 +528,7 @@ fn control_group_gone() -> Outcome {
         let file = cgroup.open();
         dir.open_or_attach("link", &LinkSpec::cgroup(&file, attach_type), &prog)?
     };
-    eventually("gone", || {
+    wait_until("gone", || {
         old.link.info().is_ok_and(|info| info.target.is_gone())
     });
     let cgroup = Cgroup::new();

@@ -203,7 +203,7 @@ fn entries_are_migrated() -> Outcome {
     assert_eq!(migration.old().id()?, old.id()?);
     assert_eq!(
         migration.kept_as(),
-        kept_as("flows", made.map.id()?).as_str()
+        backup_name("flows", made.map.id()?).as_str()
     );
     let flows = made.map.elements::<u32, [u64; 2]>()?;
     for key in 0..50 {

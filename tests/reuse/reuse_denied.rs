@@ -196,7 +196,7 @@ fn a_directory_that_goes() -> Outcome {
 fn a_read_only_mount() -> Outcome {
     use rustix::mount::{MountFlags, mount_bind, mount_remount};
     use rustix::mount::{MoveMountFlags, move_mount};
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let fs = TestFs::detached("700");
         let place = std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
         let other = place.with_extension("ro");
@@ -274,7 +274,7 @@ fn without_map_creation() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = old(&dir)?;
-    denied(
+    with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_CREATE),
         libc::EPERM as u32,
         || {
@@ -301,7 +301,7 @@ fn without_freezing() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = old(&dir)?;
-    denied(
+    with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),
         libc::EPERM as u32,
         || {
@@ -320,7 +320,7 @@ fn no_errno_but_enoent_means_absent() -> Outcome {
     let fs = TestFs::new();
     let root = fs.root();
     for errno in (1..=133).filter(|&errno| errno != libc::ENOENT) {
-        denied(Some(bpf_pin::abi::BPF_OBJ_GET), errno as u32, || {
+        with_bpf_errno(Some(bpf_pin::abi::BPF_OBJ_GET), errno as u32, || {
             let dir = PinDir::open(root).unwrap();
             let mut how = grow();
             for reuse in [
@@ -345,7 +345,7 @@ fn no_errno_but_enoent_means_absent() -> Outcome {
 fn whichever_call_fails() -> Outcome {
     use bpf_pin::abi;
     let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
-    let fcntl = |cmd: i32| (common::calls::FCNTL, Some((1, cmd as u32)));
+    let fcntl = |cmd: i32| (common::syscalls::FCNTL, Some((1, cmd as u32)));
     let calls = [
         bpf(abi::BPF_OBJ_GET),
         bpf(abi::BPF_OBJ_PIN),
@@ -363,7 +363,7 @@ fn whichever_call_fails() -> Outcome {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         let old = old(&dir)?;
-        let failed = answered(call, argument, libc::EIO as u32, || {
+        let failed = with_seccomp_errno(call, argument, libc::EIO as u32, || {
             let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
             let of_entries = (4..7).contains(&number);
             let mut how = grow().freeze();
@@ -388,7 +388,7 @@ fn whichever_call_fails() -> Outcome {
     #[cfg(not(target_arch = "x86_64"))]
     let unlinks = [libc::SYS_unlinkat];
     for (number, call) in unlinks.into_iter().enumerate() {
-        answered(call, None, libc::EIO as u32, || {
+        with_seccomp_errno(call, None, libc::EIO as u32, || {
             let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
             let (Done::Migrated(migration) | Done::Resumed(migration)) = made.unwrap().outcome
             else {

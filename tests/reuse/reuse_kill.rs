@@ -341,7 +341,12 @@ fn stop_everywhere(case: &Case) {
 /// Whether it stops with the lock under which a map is pinned that was created.
 fn is_creating(stops: &[Stop], number: usize) -> bool {
     let replaces = stops.iter().any(|stop| stop.name() == "renameat2");
-    let locks = |stops: &[Stop]| stops.iter().filter(|stop| stop.has_done("fcntl")).count();
+    let locks = |stops: &[Stop]| {
+        stops
+            .iter()
+            .filter(|stop| stop.is_success_of("fcntl"))
+            .count()
+    };
     !replaces && number < stops.len() && matches!(locks(&stops[..=number]), 2 | 3)
 }
 
@@ -451,7 +456,7 @@ fn die(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
         assert_eq!(see(dir), seen, "{what}");
         let mut left = names(dir);
         left.retain(|name| ![NAME, OTHER].contains(&name.as_str()));
-        let kept = left.iter().position(|name| is_kept(name));
+        let kept = left.iter().position(|name| is_backup_name(name));
         let kept = kept.map(|at| left.remove(at));
         assert!(left.is_empty(), "{what}: {left:?}");
         if let Some(kept) = kept {

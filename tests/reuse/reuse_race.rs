@@ -214,10 +214,10 @@ fn assert_whole(map: &Map) {
 }
 
 /// Until all have got something: whoever opens the name gets a whole map.
-fn read(fs: &TestFs, case: &Case, member: Member<'_>) {
+fn read(fs: &TestFs, case: &Case, process: Process<'_>) {
     let dir = PinDir::open(fs.root()).unwrap();
     let mut is_there = case.before != Nothing;
-    while member.done() < ASKERS {
+    while process.finished() < ASKERS {
         match dir.get::<Map>(NAME) {
             Ok(map) => {
                 assert_whole(&map);
@@ -251,12 +251,12 @@ fn storm(case: &Case) {
             }
         };
         let before = before.map(|map| u64::from(map.id().unwrap()));
-        let said = crowd(ASKERS + READERS, |member| {
-            if member.number >= ASKERS {
-                read(&fs, case, member);
+        let said = run_processes(ASKERS + READERS, |process| {
+            if process.number >= ASKERS {
+                read(&fs, case, process);
                 return [Got::Reader as u64, 0, 0, 0];
             }
-            let policy = case.policies[(member.number + round) % case.policies.len()];
+            let policy = case.policies[(process.number + round) % case.policies.len()];
             let (got, id) = one(&fs, policy);
             [got as u64, id, 0, 0]
         });
@@ -314,7 +314,7 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
     // Nothing stays but what nobody has committed, and that is whole.
     let is_left = has(Policy::MigrateAndLeave);
     if is_left {
-        assert_eq!(fs.names(), [kept_as(NAME, now as u32).as_str(), NAME]);
+        assert_eq!(fs.names(), [backup_name(NAME, now as u32).as_str(), NAME]);
         let mut migrate = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1])));
         let again = ask(&dir, Reuse::Migrate(&mut migrate)).unwrap();
         let Done::Resumed(migration) = again.outcome else {

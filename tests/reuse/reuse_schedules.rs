@@ -9,7 +9,7 @@ use bpf_pin::map::ElemFlags;
 use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Identity, Link, LinkSpec, Map, MapSpec, MapType, PinDir};
-use common::{Need, Stop, TestFs, Tracee, cap, kernel, returning};
+use common::{Need, Stop, TestFs, Tracee, cap, kernel, prog_returning};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const EXCHANGE: &[Need] = &[cap::BPF, Need::Bpffs, kernel(5, 17)];
@@ -97,7 +97,7 @@ fn a_creation_waits_for_a_replacement() {
 fn a_link_that_was_replaced_amid_relinking_stays() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    let make = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let make = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     let (ours, theirs) = (make(), make());
     let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
     dir.open_or_attach("link", &spec, &theirs).unwrap();
@@ -175,8 +175,10 @@ fn one_of_two_resumes_a_migration() {
         };
         Tracee::fork(|| PinDir::open(fs.root()).unwrap(), run).unwrap()
     };
-    let locks = |stop: &Stop| stop.has_done("fcntl") && stop.args[1] == libc::F_OFD_SETLK as u64;
-    let looks = |stop: &Stop| stop.has_done("fcntl") && stop.args[1] == libc::F_OFD_GETLK as u64;
+    let locks =
+        |stop: &Stop| stop.is_success_of("fcntl") && stop.args[1] == libc::F_OFD_SETLK as u64;
+    let looks =
+        |stop: &Stop| stop.is_success_of("fcntl") && stop.args[1] == libc::F_OFD_GETLK as u64;
     let mut both = [resume(), resume()];
     for step in [&looks as &dyn Fn(&Stop) -> bool, &locks, &looks, &locks] {
         both.iter_mut().for_each(|tracee| until(tracee, step));

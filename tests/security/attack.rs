@@ -54,7 +54,7 @@ impl Ground {
     }
 
     pub fn has(&self, name: &str, map: &Map) -> bool {
-        holder(&self.at(name)).is_some_and(|holder| holder.id == map.id().unwrap())
+        pinned_identity(&self.at(name)).is_some_and(|holder| holder.id == map.id().unwrap())
     }
 
     pub fn strays(&self) -> Vec<String> {
@@ -79,7 +79,10 @@ pub struct Progress {
 impl Progress {
     /// The number of successful calls of this name.
     pub fn done(&self, name: &str) -> usize {
-        self.stops.iter().filter(|stop| stop.has_done(name)).count()
+        self.stops
+            .iter()
+            .filter(|stop| stop.is_success_of(name))
+            .count()
     }
 
     pub fn has_done(&self, name: &str) -> bool {

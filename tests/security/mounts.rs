@@ -21,17 +21,17 @@ const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
 #[common::test(MOUNTS)]
 fn a_held_directory_works_below_mounts() -> Outcome {
-    own_mounts(beneath)
+    in_mount_namespace(beneath)
 }
 
 #[common::test(MOUNTS)]
 fn calls_on_mount_points_fail_without_effect() -> Outcome {
-    own_mounts(names)
+    in_mount_namespace(names)
 }
 
 #[common::test(MOUNTS)]
 fn leftovers_that_are_mount_points_are_kept() -> Outcome {
-    own_mounts(leftover)
+    in_mount_namespace(leftover)
 }
 
 /// Mounts an empty file system.
@@ -222,7 +222,7 @@ fn names() -> Outcome {
     after.remove(Path::new("tree/file"));
     assert_eq!(after, expected);
     assert_eq!(
-        holder(&other.path().join("theirs")),
+        pinned_identity(&other.path().join("theirs")),
         Some(theirs.identity()?)
     );
     unmounted(other.path());
@@ -259,14 +259,14 @@ fn leftover() -> Outcome {
         );
     }
     assert_eq!(
-        holder(&other.path().join("theirs")),
+        pinned_identity(&other.path().join("theirs")),
         Some(theirs.identity()?)
     );
     // These names do not affect other calls.
     root.replace(&ours, "name")?;
     drop(root.stage("set")?.publish().map_err(Error::from)?);
     assert_eq!(
-        holder(&other.path().join("theirs")),
+        pinned_identity(&other.path().join("theirs")),
         Some(theirs.identity()?)
     );
     points.iter().for_each(|point| unmounted(point));
@@ -392,7 +392,10 @@ fn remove_dir_all_spares_a_mount_below_it() {
         run,
         attack,
         |ground, progress, result| {
-            assert_eq!(holder(&other.path().join("theirs")), theirs.identity().ok());
+            assert_eq!(
+                pinned_identity(&other.path().join("theirs")),
+                theirs.identity().ok()
+            );
             assert_eq!(ground.strays(), [""; 0], "{result:?} {:?}", progress.stops);
             if is_mounted.get() && result != ChildResult::Succeeded {
                 assert_eq!(result, ChildResult::MountPoint, "{:?}", progress.stops);

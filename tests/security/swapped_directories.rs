@@ -149,7 +149,7 @@ fn replacements_stay_in_a_swapped_directory() {
         dir.replace(&ground.new, "ours")
     };
     on_held(call, |ground, _| {
-        let id = holder(&ground.at("moved/ours")).map(|holder| holder.id);
+        let id = pinned_identity(&ground.at("moved/ours")).map(|holder| holder.id);
         assert_eq!(id, ground.new.id().ok());
     });
 }

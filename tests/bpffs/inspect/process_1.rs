@@ -77,7 +77,7 @@ pub fn has_a_bpffs() {
     let expected = bpffs.mount().expect("a mount");
     let seen = inspect(place);
     assert_eq!((seen.verdict, seen.of_process_1), (Verdict::Mounted, None));
-    own_mounts(|| {
+    in_mount_namespace(|| {
         // The same bpffs, inherited, is no second one.
         let refusing = MountOptions::new().refuse_second_bpffs(true);
         let outcome = Bpffs::ensure(place, &refusing).expect("it is there");
@@ -210,6 +210,6 @@ pub fn has_a_bpffs_in_sysfs() {
         a_user_may_not_look(usual);
         ensure_reports_a_second_bpffs(usual, &expected);
     };
-    own_network(|| own_mounts(after));
+    in_network_namespace(|| in_mount_namespace(after));
     assert!(usual.join("flows").exists());
 }

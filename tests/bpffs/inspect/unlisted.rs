@@ -110,7 +110,7 @@ fn another_namespaces_bpffs() -> Outcome {
         let device = device(bpffs.dev());
         fs::create_dir(path.join("inside"))?;
         let (top, inside) = (fs::File::open(path)?, fs::File::open(path.join("inside"))?);
-        own_mounts(|| {
+        in_mount_namespace(|| {
             for (file, verdict, what) in [
                 (&top, Verdict::Mounted, "a bpffs"),
                 (&inside, Verdict::Within, "a directory in a bpffs"),
@@ -181,10 +181,10 @@ pub fn in_a_plain_root() {
     };
     ensure("/place");
     // The ways that older kernels leave.
-    answered(libc::SYS_statx, None, libc::ENOSYS as u32, || {
+    with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, || {
         ensure("/other");
     });
-    answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+    with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
         ensure("/third");
     });
     assert_eq!(Bpffs::mounts().unwrap().len(), 3);

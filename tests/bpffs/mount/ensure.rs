@@ -325,7 +325,7 @@ fn sixteen_processes_at_once() -> Outcome {
 #[common::test(ROOT)]
 fn sixteen_threads_without_a_lock() -> Outcome {
     in_a_directory(|path| {
-        answered(libc::SYS_flock, None, libc::ENOSYS as u32, || {
+        with_seccomp_errno(libc::SYS_flock, None, libc::ENOSYS as u32, || {
             for _ in 0..50 {
                 let results = race(path);
                 assert_one_is_mounted(path, &results);
@@ -385,7 +385,7 @@ fn others_mount_and_unmount_meanwhile() -> Outcome {
                     thread::sleep(Duration::from_micros(200));
                 }
             });
-            let _done = Done(&done);
+            let _done = SetOnDrop(&done);
             let mut rounds = 0;
             // Where the other has the processor to itself, it takes some more.
             while rounds < 200 || (mounted == 0 && rounds < 20_000) {

@@ -79,7 +79,7 @@ fn what_is_found_instead() -> Outcome {
 /// whose mount namespace has another sysfs, as after `ip netns exec`.
 #[common::test(ROOT)]
 fn sysfs_where_a_bpffs_belongs() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let path = Path::new("/sys/fs/bpf");
         // Not right over the same file system: EBUSY.
         on_tmpfs(Path::new("/sys"));

@@ -25,7 +25,7 @@ fn without_fsopen() -> Outcome {
     in_a_directory(|path| {
         let enosys = libc::ENOSYS as u32;
         let options = MountOptions::new().mode(0o750).nodev(true).noexec(true);
-        answered(libc::SYS_fsopen, None, enosys, || {
+        with_seccomp_errno(libc::SYS_fsopen, None, enosys, || {
             with_mounted(path, &options, |bpffs| {
                 assert_eq!(root_of(path), (0o1750, 0, 0));
                 let mount = bpffs.mount().unwrap();
@@ -53,7 +53,7 @@ fn without_one_of_the_newer_calls() -> Outcome {
     for call in [libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_move_mount] {
         in_a_directory(|path| {
             let options = MountOptions::new().mode(0o750).noexec(true);
-            answered(call, None, libc::ENOSYS as u32, || {
+            with_seccomp_errno(call, None, libc::ENOSYS as u32, || {
                 with_mounted(path, &options, |_| {
                     assert_eq!(root_of(path), (0o1750, 0, 0));
                 });
@@ -73,7 +73,7 @@ fn without_an_attribute_of_fsmount() -> Outcome {
     in_a_directory(|path| {
         let options = MountOptions::new().nosymfollow(true);
         let attribute = Some((2, 0x20_0000));
-        answered(libc::SYS_fsmount, attribute, libc::EINVAL as u32, || {
+        with_seccomp_errno(libc::SYS_fsmount, attribute, libc::EINVAL as u32, || {
             with_mounted(path, &options, |_| assert!(mount_at(path).is_nosymfollow()));
             let ensured = Bpffs::ensure(path, &options)?;
             assert!(ensured.is_new() && mount_at(path).is_nosymfollow());
@@ -92,7 +92,8 @@ fn unmounting_without_open_tree() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let (unmount, enosys) = (Operation::UnmountBpffs, libc::ENOSYS);
-        let failed = answered(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
+        let failed =
+            with_seccomp_errno(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
         let failed = failed.expect_err("no open_tree(2)");
         // It may be the filter's word, so that nothing is said of the kernel.
         assert_fails_at(failed.error(), unmount, path, Some(enosys), None);
@@ -130,7 +131,7 @@ fn a_link_that_is_changed_all_the_while() -> Outcome {
                 }
             });
             let mounting = || {
-                let _done = Done(&is_done);
+                let _done = SetOnDrop(&is_done);
                 for round in 0..ROUNDS {
                     let options = MountOptions::new().mode(0o700);
                     let mounted = match round % 2 {
@@ -147,7 +148,7 @@ fn a_link_that_is_changed_all_the_while() -> Outcome {
                     }
                 }
             };
-            answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
+            with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
         });
         Ok(())
     })
@@ -164,7 +165,7 @@ fn with_few_descriptors() -> Outcome {
 pub fn limited_to_few_descriptors() {
     let path = child::argument();
     let path = Path::new(&path);
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let every = |by: &dyn Fn(&MountOptions) -> bpf_pin::Result<()>| {
             for shown in [false, true] {
                 let mut failed = 0;
@@ -194,7 +195,7 @@ pub fn limited_to_few_descriptors() {
             every(&|options| Bpffs::ensure(path, options).map(drop));
         };
         all();
-        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, all);
+        with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, all);
     });
 }
 
@@ -215,7 +216,7 @@ fn with_room_for<T>(count: u64, run: impl FnOnce() -> T) -> T {
 #[common::test(ROOT)]
 fn an_ignored_option_without_fsopen() -> Outcome {
     in_a_directory(|path| {
-        answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+        with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
             let uid = MountOptions::new().uid(1234);
             let delegation = MountOptions::new().delegate_maps([MapType::HASH]);
             for (options, option, since) in [
@@ -248,7 +249,7 @@ fn an_ignored_option_without_fsopen() -> Outcome {
 #[common::test(ROOT)]
 fn without_statx() -> Outcome {
     in_a_directory(|path| {
-        answered(libc::SYS_statx, None, libc::ENOSYS as u32, || {
+        with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, || {
             let new = MountOptions::new;
             with_mounted(path, &new().mode(0o700), |_| {});
             assert!(Bpffs::ensure(path, &new())?.is_new());

@@ -351,7 +351,7 @@ fn an_option_that_is_ignored() -> Outcome {
 /// A thread of the same mounts, on which setting an option succeeds and does nothing.
 fn ignoring_options<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     const FSCONFIG_SET_STRING: u32 = 1;
-    answered(libc::SYS_fsconfig, Some((1, FSCONFIG_SET_STRING)), 0, test)
+    with_seccomp_errno(libc::SYS_fsconfig, Some((1, FSCONFIG_SET_STRING)), 0, test)
 }
 
 #[common::test]

@@ -42,9 +42,9 @@ fn leads_past(path: &Path) {
         }
     };
     mounting();
-    answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
+    with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
     // By descriptors alone, as before Linux 5.8.
-    answered(libc::SYS_statx, None, libc::ENOSYS as u32, mounting);
+    with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, mounting);
     let detached = options().detached().unwrap();
     let failed = detached.attach(path).unwrap_err();
     refused(failed.into(), Operation::AttachBpffs);

@@ -116,7 +116,7 @@ fn without_the_capability_to_mount() -> Outcome {
                 let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
                 assert_fails_at(&error, make, nowhere, eperm, Some(cause.clone()));
                 // By mount(2), too.
-                answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+                with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
                     refuses(path, eperm, Some(cause));
                 });
             });
@@ -170,12 +170,12 @@ pub fn in_a_user_namespace() {
     let error = options().detached().expect_err("no bpffs");
     let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
     assert_fails_at(&error, make, nowhere, eperm, cause.clone());
-    answered(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
+    with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
         // It may be the filter that refuses.
         refuses(path, eperm, None);
     });
     // As when it really does.
-    answered(libc::SYS_fsconfig, None, libc::EPERM as u32, || {
+    with_seccomp_errno(libc::SYS_fsconfig, None, libc::EPERM as u32, || {
         refuses(path, eperm, None);
     });
 }

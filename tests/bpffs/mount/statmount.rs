@@ -16,7 +16,7 @@ use crate::mount::*;
 
 /// Behind a filter only mountinfo is believed.
 fn filtered<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    answered(libc::SYS_reboot, None, libc::EPERM as u32, test)
+    with_seccomp_errno(libc::SYS_reboot, None, libc::EPERM as u32, test)
 }
 
 /// Told alone, and read.
@@ -101,7 +101,7 @@ fn a_mount_alone_is_as_its_line() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_mount_alone_is_as_its_line_on_this_machine() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let text = fs::read("/proc/thread-self/mountinfo")?;
         for mount in Mount::parse_all(&text[..])? {
             if fs::metadata(&mount.mount_point).is_ok_and(|file| file.is_dir()) {

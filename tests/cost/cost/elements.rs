@@ -126,7 +126,7 @@ pub(super) const TASK_STORAGE: &[Measured] = measured! {
 fn task_storage() -> (Elements<i32, u32, Map>, OwnedFd) {
     let map = MapSpec::new(MapType::TASK_STORAGE, 4, 4, 0)
         .flags(MapFlags::NO_PREALLOC)
-        .btf(&own_btf(), 1, 1)
+        .btf(&btf_object(), 1, 1)
         .create()
         .expect("a map");
     let task = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process");
@@ -136,7 +136,7 @@ fn task_storage() -> (Elements<i32, u32, Map>, OwnedFd) {
 /// Exact counts for a whole map, independent of its size.
 #[common::test(super::ROOT)]
 fn reading_a_whole_map_takes_few_allocations() -> Outcome {
-    let count = |call: &dyn Fn()| allocated(call).1.pieces;
+    let count = |call: &dyn Fn()| count_allocations(call).1.count;
     for map_type in [MapType::HASH, MapType::ARRAY] {
         let elems = thousands(map_type);
         assert_eq!(

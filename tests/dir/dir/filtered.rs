@@ -28,10 +28,10 @@ fn a_link_is_told_behind_a_filter() -> Outcome {
             "{error}"
         );
     };
-    answered(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
+    with_seccomp_errno(libc::SYS_readlinkat, None, libc::EPERM as u32, open);
     // Before Linux 6.5 the path through /proc is verified with fstatat(2), so it cannot be denied.
     if kernel(6, 5).unmet().is_none() {
-        answered(common::calls::FSTATAT, None, libc::EPERM as u32, open);
+        with_seccomp_errno(common::syscalls::FSTATAT, None, libc::EPERM as u32, open);
     }
     Ok(())
 }
@@ -42,7 +42,7 @@ fn info_that_is_denied_says_of_which_pin() -> Outcome {
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
     let (cmd, errno) = (abi::BPF_OBJ_GET_INFO_BY_FD, libc::EACCES);
-    let errors = denied(Some(cmd), errno as u32, || {
+    let errors = with_bpf_errno(Some(cmd), errno as u32, || {
         let spec = MapSpec::new(MapType::HASH, 4, 8, 8);
         let reused = dir.open_or_create("pin", &spec, Reuse::OpenOnly);
         [dir.open_with_info("pin").unwrap_err(), reused.unwrap_err()]

@@ -21,7 +21,7 @@ const EXCHANGES: &[Need] = &[cap::BPF, cap::SYS_ADMIN, kernel(5, 17)];
 /// A `nosymfollow` bpffs with a map, a program, a link to each, and a dangling link.
 fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome {
     let temporary = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let path = temporary.path();
         let bpffs = MountOptions::new().nosymfollow(true).mount(path)?;
         let dir = bpffs.dir()?;
@@ -213,7 +213,7 @@ fn a_link_that_is_gone_meanwhile() -> Outcome {
                     dir.exchange("map", "link").expect("an exchange");
                 }
             });
-            let _done = Done(&is_done);
+            let _done = SetOnDrop(&is_done);
             let (mut opened, mut refused, begun) = (0, 0, Instant::now());
             while opened.min(refused) < 100 && begun.elapsed() < PATIENCE {
                 match dir.get::<Map>("map") {
@@ -240,7 +240,7 @@ fn a_link_that_is_gone_meanwhile() -> Outcome {
 fn who_may_not_open_learns_what_is_there() -> Outcome {
     on_such_a_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
-        let [gone, link] = denied(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
+        let [gone, link] = with_bpf_errno(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
             ["gone", "link"].map(|name| unwrap_err(dir.unpin(&any_map(), name)))
         });
         assert_eq!(gone.cause(), Some(&missing(path.join("gone"))), "{gone}");

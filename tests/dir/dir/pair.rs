@@ -219,7 +219,7 @@ fn exchange_with_what_is_not_there() -> Outcome {
 #[common::test(MOUNTS)]
 fn mount_points_keep_their_names() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         drop(root.create_dir("mounted", 0o700)?);

@@ -19,7 +19,7 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    let (map, prog, link) = (hash(), prog(), link());
+    let (map, prog, link) = (hash(), prog(), detached_link());
     dir.pin(&map, "map")?;
     // `pin` accepts every type that holds a descriptor of an object.
     dir.pin(&prog.as_fd(), "prog")?;
@@ -117,7 +117,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
     let dir = root_of(&fs);
     let file = fs::File::open("/proc/self/status")?;
     let (pipe, _writer) = rustix::pipe::pipe()?;
-    let btf = btf();
+    let btf = btf_fd();
     for (fd, words) in [
         (file.as_fd(), None),
         (pipe.as_fd(), None),
@@ -309,7 +309,7 @@ fn remove_knows_what_took_the_name() -> Outcome {
 #[common::test(MOUNTS)]
 fn a_mounted_on_pin_is_not_removed() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         let path = dir.path().join("pin");

@@ -203,7 +203,7 @@ fn what_is_no_directory_is_left() -> Outcome {
 #[common::test(MOUNTS)]
 fn what_is_mounted_in_a_tree_stays() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount_a("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         let tree = root.create_dir("tree", 0o700)?;

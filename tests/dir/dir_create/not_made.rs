@@ -136,7 +136,7 @@ fn nothing_is_made_on_another_file_system() -> Outcome {
 #[common::test(MOUNTS)]
 fn where_a_bpffs_belongs_and_is_none() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         let mounted = dir.path().join("sys");
         fs::create_dir(&mounted)?;
         mount_a("sysfs", &mounted);

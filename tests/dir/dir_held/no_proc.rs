@@ -92,7 +92,7 @@ fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
 fn without_proc() -> Outcome {
     let fs = TestFs::detached("700");
     let (dir, other) = two(&fs)?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount_a("tmpfs", "/proc");
         assert!(!fs::exists("/proc/self").unwrap());
         assert_needs(&dir, &other);
@@ -123,7 +123,7 @@ fn with_a_proc_that_is_forged() -> Outcome {
         let fs = TestFs::detached("700");
         let (dir, other) = two(&fs)?;
         let numbers = [&dir, &other].map(|dir| dir.as_fd().as_raw_fd().to_string());
-        own_mounts(|| -> Outcome {
+        in_mount_namespace(|| -> Outcome {
             let aside = tempfile::tempdir()?;
             mount_a("bpf", aside.path());
             let fake = PinDir::create(aside.path().join("fake"), 0o700)?;
@@ -166,7 +166,7 @@ fn with_a_proc_that_is_forged() -> Outcome {
 fn a_new_directory_without_proc() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount_a("tmpfs", "/proc");
         as_user(CapabilitySet::empty(), || {
             umask(Mode::from_raw_mode(0o077));

@@ -9,8 +9,8 @@ use bpf_pin::map::ElemFlags;
 use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
-use crate::lock::holder::Holder;
 use crate::lock::{PINS, SHARED, app};
+use common::child_process::ChildProcess;
 
 /// Counts in a map for the given time. Each count is two steps, which only the lock makes atomic.
 pub fn count(dir: &PinDir, time: Duration) -> u64 {
@@ -69,15 +69,15 @@ fn of_many_processes_one_counts() -> Outcome {
     let dir = app(&fs)?;
     dir.pin(&hash(), "counter")?;
     let mut others: Vec<_> = (0..4)
-        .map(|_| Holder::ready(&fs, "count", [fs.at("app")]))
+        .map(|_| ChildProcess::start_ready(&fs, "count", [fs.at("app")]))
         .collect();
     for other in &mut others {
-        other.begin();
+        other.release();
     }
     let mut sum = count(&dir, Duration::from_millis(300));
     for mut other in others {
-        sum += other.line().parse::<u64>()?;
-        other.let_go();
+        sum += other.read_line().parse::<u64>()?;
+        other.finish();
     }
     assert_eq!(counted(&dir)?, sum);
     assert!(sum > 5, "{sum}");

@@ -6,8 +6,8 @@ use std::thread;
 use bpf_pin::PinDir;
 use common::*;
 
-use crate::lock::holder::Holder;
 use crate::lock::{DIRS, MOMENT, all, app, is_free, take_all};
+use common::child_process::ChildProcess;
 
 #[common::test(DIRS)]
 fn a_lock_ends_with_its_value() -> Outcome {
@@ -36,7 +36,7 @@ fn a_lock_ends_with_its_process() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     for task in ["lock", "lock_shared"] {
-        let other = Holder::ready(&fs, task, [fs.at("app")]);
+        let other = ChildProcess::start_ready(&fs, task, [fs.at("app")]);
         assert!(!is_free(&dir));
         let got = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -60,7 +60,7 @@ fn a_lock_ends_with_its_process() -> Outcome {
 fn a_lock_is_released_though_a_child_has_it() -> Outcome {
     let fs = TestFs::new();
     drop(PinDir::create(fs.at("app"), 0o700)?);
-    Holder::ready(&fs, "fork", [fs.at("app")]).let_go();
+    ChildProcess::start_ready(&fs, "fork", [fs.at("app")]).finish();
     Ok(())
 }
 

@@ -148,7 +148,7 @@ fn creations() {
 fn mounts() {
     let at = tempfile::tempdir().unwrap();
     let path = fs::canonicalize(at.path()).unwrap();
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let options = MountOptions::new();
         let _children = beside(|| {
             let ensured = Bpffs::ensure(&path, &options).unwrap();

@@ -106,7 +106,7 @@ fn a_directory_that_is_elsewhere() -> Outcome {
 #[common::test(MOUNT)]
 fn a_path_with_a_mount_on_it() -> Outcome {
     let place = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let path = place.path().join("app");
         let dir = PinDir::create(&path, 0o700)?;

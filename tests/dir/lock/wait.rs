@@ -10,8 +10,8 @@ use bpf_pin::{PinDir, Result};
 use common::*;
 use rustix::thread::gettid;
 
-use crate::lock::holder::{self, Holder};
 use crate::lock::{AGES, DIRS, MOMENT, Take, app, take_all, waits};
+use common::child_process::{self, ChildProcess};
 
 #[common::test(DIRS)]
 fn a_bounded_wait_ends_in_time() -> Outcome {
@@ -114,9 +114,9 @@ impl Waiting {
 fn a_signal_ends_no_wait() -> Outcome {
     let fs = TestFs::new();
     app(&fs)?;
-    let mut other = Holder::ready(&fs, "signals", [fs.at("app")]);
-    assert_eq!(other.line(), "done");
-    other.let_go();
+    let mut other = ChildProcess::start_ready(&fs, "signals", [fs.at("app")]);
+    assert_eq!(other.read_line(), "done");
+    other.finish();
     Ok(())
 }
 
@@ -135,7 +135,7 @@ pub fn waits_on(dir: &PinDir, path: &Path) {
     // SAFETY: the handler is async-signal-safe, and the pointer for the old action may be null.
     let done = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
     assert_eq!(done, 0);
-    holder::say("ready");
+    child_process::send_line("ready");
     for take in waits() {
         let held = take_all(dir);
         let waiting = Waiting::default();
@@ -167,6 +167,6 @@ pub fn waits_on(dir: &PinDir, path: &Path) {
         });
         assert!(lock.expect("no error").is_some());
     }
-    holder::say("done");
-    holder::wait();
+    child_process::send_line("done");
+    child_process::wait_for_release();
 }

@@ -49,7 +49,7 @@ fn replace_of_a_missing_name_pins() -> Outcome {
 fn each_kind_over_each_kind() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let objects: [Object; 3] = [hash().into(), prog().into(), link().into()];
+    let objects: [Object; 3] = [hash().into(), prog().into(), detached_link().into()];
     for old in &objects {
         for new in &objects {
             dir.replace(old, NAME)?;
@@ -148,7 +148,7 @@ fn replace_over_a_symbolic_link() -> Outcome {
 
 #[common::test(MOUNTS)]
 fn replace_over_a_mount_point() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let place = tempfile::tempdir()?;
         let root = place.path().join("bpf");
         fs::create_dir(&root)?;

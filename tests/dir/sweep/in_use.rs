@@ -7,8 +7,8 @@ use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::sweep::holder::{self, Holder};
 use crate::sweep::{PINS, USER, app, names, removed};
+use common::child_process::{self, ChildProcess};
 
 /// An upper limit for waits that end early on every machine.
 const AGES: Duration = Duration::from_secs(40);
@@ -21,13 +21,13 @@ pub fn child(task: &str) -> ExitCode {
         "stage" => {
             let stage = dir.stage("set").expect("a stage");
             stage.pin(&hash(), "map").expect("a pin");
-            holder::say("ready");
-            holder::wait();
+            child_process::send_line("ready");
+            child_process::wait_for_release();
             stage.publish().expect("it is published");
         }
         "work" => {
             let (map, own) = (hash(), format!("set{}", std::process::id()));
-            holder::say("ready");
+            child_process::send_line("ready");
             let mut rounds = 0;
             let end = Instant::now() + Duration::from_millis(500);
             while Instant::now() < end {
@@ -42,8 +42,8 @@ pub fn child(task: &str) -> ExitCode {
                 rounds += 1;
             }
             dir.remove_dir_all(&own).expect("a removal");
-            holder::say(rounds);
-            holder::wait();
+            child_process::send_line(rounds);
+            child_process::wait_for_release();
         }
         other => panic!("{other}"),
     }
@@ -81,20 +81,20 @@ fn a_stage_of_this_process_stays() -> Outcome {
 fn a_stage_of_another_process_stays() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    let mut other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let mut other = ChildProcess::start_ready(&fs, "stage", [fs.at("app")]);
     let hidden = names(&dir)?;
     assert_eq!(hidden.len(), 1);
     for _ in 0..3 {
         assert!(removed(&dir.remove_leftovers()?).is_empty());
     }
     assert_eq!(names(&dir.open_dir(&hidden[0])?)?, ["map"]);
-    other.begin();
-    other.let_go();
+    other.release();
+    other.finish();
     assert_eq!(names(&dir)?, ["set"]);
     assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
 
     // A killed process no longer needs its stage.
-    let other = Holder::ready(&fs, "stage", [fs.at("app")]);
+    let other = ChildProcess::start_ready(&fs, "stage", [fs.at("app")]);
     let mut hidden = names(&dir)?;
     hidden.retain(|name| name != "set");
     assert_eq!(hidden.len(), 1);
@@ -151,7 +151,7 @@ fn who_works_meanwhile_loses_nothing() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let mut others: Vec<_> = (0..2)
-        .map(|_| Holder::ready(&fs, "work", [fs.at("app")]))
+        .map(|_| ChildProcess::start_ready(&fs, "work", [fs.at("app")]))
         .collect();
     let (mut sweeps, mut found) = (0, 0);
     let end = Instant::now() + Duration::from_millis(500);
@@ -167,11 +167,11 @@ fn who_works_meanwhile_loses_nothing() -> Outcome {
         sweeps += 1;
     }
     for other in &mut others {
-        let rounds: usize = other.line().parse()?;
+        let rounds: usize = other.read_line().parse()?;
         assert!(rounds > 0);
     }
     for other in others {
-        other.let_go();
+        other.finish();
     }
     println!("{sweeps} sweeps amid work, which found {found} names to remove");
     let begun = Instant::now();

@@ -59,7 +59,7 @@ fn pins_of_others_in_a_sticky_directory() -> Outcome {
 #[common::test(MOUNT)]
 fn mount_points_stay_and_are_told() -> Outcome {
     let place = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let path = place.path().join("app");
         let dir = PinDir::create(&path, 0o700)?;

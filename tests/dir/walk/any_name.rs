@@ -96,7 +96,7 @@ fn names_of_any_bytes() -> Outcome {
 #[common::test(MOUNT)]
 fn the_kernels_own_files() -> Outcome {
     let place = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let dir = PinDir::open(place.path())?;
         dir.pin(&hash(), "map")?;

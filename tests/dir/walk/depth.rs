@@ -9,8 +9,8 @@ use bpf_pin::{Map, PinDir, Result};
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::walk::holder::{self, Holder};
 use crate::walk::{DIRS, PINS, names};
+use common::child_process::{self, ChildProcess};
 
 fn tower(dir: &PinDir, levels: usize) -> Result<PinDir> {
     let mut top = dir.try_clone()?;
@@ -52,8 +52,8 @@ fn three_hundred_levels() -> Outcome {
 #[common::test(DIRS)]
 fn thousands_of_levels() -> Outcome {
     let fs = TestFs::new();
-    let other = Holder::ready(&fs, "deep", [fs.root()]);
-    other.let_go();
+    let other = ChildProcess::start_ready(&fs, "deep", [fs.root()]);
+    other.finish();
     assert!(fs.names().is_empty());
     Ok(())
 }
@@ -81,8 +81,8 @@ pub fn very_deep() -> ExitCode {
     PinDir::open(&path)
         .and_then(|parent| parent.remove_dir_all("deep"))
         .expect("a removal");
-    holder::say("ready");
-    holder::wait();
+    child_process::send_line("ready");
+    child_process::wait_for_release();
     ExitCode::SUCCESS
 }
 

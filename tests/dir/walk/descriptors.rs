@@ -8,14 +8,14 @@ use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::walk::DIRS;
-use crate::walk::holder::{self, Holder};
+use common::child_process::{self, ChildProcess};
 
 /// Runs in a separate process, because the limit is per process.
 #[common::test(DIRS)]
 fn too_few_descriptors() -> Outcome {
     let fs = TestFs::new();
-    let other = Holder::ready(&fs, "descriptors", [fs.root()]);
-    other.let_go();
+    let other = ChildProcess::start_ready(&fs, "descriptors", [fs.root()]);
+    other.finish();
     assert!(fs.names().is_empty());
     Ok(())
 }
@@ -120,7 +120,7 @@ pub fn with_few_descriptors() -> ExitCode {
     drop(walk);
     assert_eq!(open_descriptors().len(), before);
     parent.remove_dir_all("few").expect("a removal");
-    holder::say("ready");
-    holder::wait();
+    child_process::send_line("ready");
+    child_process::wait_for_release();
     ExitCode::SUCCESS
 }

@@ -69,7 +69,7 @@ fn symbolic_links_are_told_of_and_not_followed() -> Outcome {
 #[common::test(MOUNT)]
 fn mounts_are_told_of_and_not_crossed() -> Outcome {
     let place = tempfile::tempdir()?;
-    own_mounts(|| -> Outcome {
+    in_mount_namespace(|| -> Outcome {
         let root = place.path();
         mount("bpf", root, "bpf", MountFlags::empty(), None)?;
         let dir = PinDir::open(root)?;

@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
         Ok(prog().info()?.verified_insns > 0)
     }),
     ("LinkSpec::netns", v(5, 8), || {
-        own_network(|| {
+        in_network_namespace(|| {
             let netns = File::open("/proc/thread-self/ns/net")?;
             let spec = LinkSpec::netns(&netns, AttachType::FLOW_DISSECTOR);
             let prog = load(ProgType::FLOW_DISSECTOR, ProgFlags::empty())?;
@@ -104,20 +104,20 @@ const ROWS: &[Row] = &[
         })
     }),
     ("LinkSpec::xdp", v(5, 9), || {
-        own_network(|| {
+        in_network_namespace(|| {
             let Some(link) = xdp()? else { return Ok(false) };
-            Ok(link.info()?.target == LinkTarget::Xdp { ifindex: LO })
+            Ok(link.info()?.target == LinkTarget::Xdp { ifindex: LOOPBACK })
         })
     }),
     ("LinkSpec::tcx", v(6, 6), || {
-        own_network(|| {
+        in_network_namespace(|| {
             let attach_type = AttachType::TCX_INGRESS;
             let prog = load(ProgType::SCHED_CLS, ProgFlags::empty())?;
-            let made = LinkSpec::tcx(LO, attach_type).create(&prog);
+            let made = LinkSpec::tcx(LOOPBACK, attach_type).create(&prog);
             let Some(link) = accepted(made)? else {
                 return Ok(false);
             };
-            let (ifindex, target) = (LO, link.info()?.target);
+            let (ifindex, target) = (LOOPBACK, link.info()?.target);
             Ok(target
                 == LinkTarget::Tcx {
                     ifindex,
@@ -126,13 +126,13 @@ const ROWS: &[Row] = &[
         })
     }),
     ("Link::update", v(5, 7), || {
-        own_network(|| {
+        in_network_namespace(|| {
             let link = xdp()?.ok_or("no XDP link")?;
             works(link.update(&load(ProgType::XDP, ProgFlags::empty())?))
         })
     }),
     ("Link::detach", v(5, 9), || {
-        own_network(|| works(xdp()?.ok_or("no XDP link")?.detach()))
+        in_network_namespace(|| works(xdp()?.ok_or("no XDP link")?.detach()))
     }),
 ];
 
@@ -140,7 +140,7 @@ const ROWS: &[Row] = &[
 const TRACING: &[Row] = &[
     ("ProgFlags::SLEEPABLE", v(5, 10), || {
         // A sleepable hook that every kernel with this flag has.
-        let id = function("bpf_lsm_bprm_committed_creds")?;
+        let id = function_btf_id("bpf_lsm_bprm_committed_creds")?;
         let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
         let spec = ProgSpec::new(ProgType::LSM, &insns)
             .license(c"GPL")
@@ -260,7 +260,7 @@ fn prog_of(prog_type: ProgType, flags: ProgFlags) -> Works {
 
 /// A program on the return of a kernel function that exists for such tests, and the function's id.
 fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
-    let id = function("bpf_modify_return_test")?;
+    let id = function_btf_id("bpf_modify_return_test")?;
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let spec = ProgSpec::new(ProgType::TRACING, &insns)
         .license(c"GPL")
@@ -273,7 +273,7 @@ fn fexit() -> Result<Option<(Prog, u32)>, Box<dyn Error + Send + Sync>> {
 fn xdp() -> Result<Option<Link>, bpf_pin::Error> {
     let prog = load(ProgType::XDP, ProgFlags::empty())?;
     accepted(
-        LinkSpec::xdp(LO)
+        LinkSpec::xdp(LOOPBACK)
             .xdp_flags(XdpFlags::SKB_MODE)
             .create(&prog),
     )

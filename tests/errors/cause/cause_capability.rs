@@ -20,7 +20,7 @@ const USERS: &[Need] = &[
     cap::SYS_ADMIN,
     cap::SETUID,
 ];
-const UNPRIVILEGED: &[Need] = &[phase_without(cap::BPF)];
+const UNPRIVILEGED: &[Need] = &[without(cap::BPF)];
 
 #[common::test(USERS)]
 fn a_user_namespace() -> Outcome {
@@ -39,7 +39,7 @@ fn no_memory_and_no_privilege() -> Outcome {
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn a_locked_down_kernel() -> Outcome {
-    own_mounts(check_a_locked_down_kernel)
+    in_mount_namespace(check_a_locked_down_kernel)
 }
 
 const LEAST: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];

@@ -61,7 +61,7 @@ fn pins_of_another_kind() -> Outcome {
 fn pins_of_links() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
-    let id = link().pin(&path)?.id()?;
+    let id = detached_link().pin(&path)?.id()?;
     let error = unwrap_err(Map::open(&path), &path);
     assert_is_wrong(&error, Kind::Map, Kind::Link);
     let error = unwrap_err(Prog::open(&path), &path);
@@ -74,7 +74,7 @@ fn pins_of_links() -> Outcome {
 fn a_link_for_reading() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
-    let id = link().pin(&path)?.id()?;
+    let id = detached_link().pin(&path)?.id()?;
     for access in [Access::ReadOnly, Access::WriteOnly] {
         for error in [
             unwrap_err(Link::open_with(&path, access), &path),
@@ -98,7 +98,7 @@ fn a_link_on_a_taken_name() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
     let held = pin_a_map(&path);
-    own_network(|| {
+    in_network_namespace(|| {
         let made = NetnsLink::new();
         let before = made.link.info().unwrap();
         let (link, error) = unwrap_err(made.link.pin(&path), &path).into_parts();
@@ -107,7 +107,7 @@ fn a_link_on_a_taken_name() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
         // Attached as before, and as useful.
         assert_eq!(link.info().unwrap(), before);
-        link.update(&sk_lookup()).expect("a living link");
+        link.update(&sk_lookup_prog()).expect("a living link");
     });
     assert_eq!(Map::open(&path)?.id()?, held);
     Ok(())

@@ -90,8 +90,8 @@ fn mount_at(path: &Path) -> Mount {
 /// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
 /// network, but not what was mounted in the other sysfs.
 fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send) {
-    own_network(|| {
-        own_mounts(|| {
+    in_network_namespace(|| {
+        in_mount_namespace(|| {
             let kept = before();
             mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
             after(kept);
@@ -104,7 +104,7 @@ fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send
 fn no_bpffs_at_sys_fs_bpf() -> Outcome {
     // Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
     let dir = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let sys = dir.path().join("sys");
         fs::create_dir(&sys)?;
         mount("sysfs", &sys, "sysfs", MountFlags::empty(), None)?;
@@ -197,7 +197,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
 fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
     let dir = tempfile::tempdir()?;
     let root = fs::canonicalize(dir.path())?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let run = root.join("run");
         let (place, below) = (run.join("bpffs"), run.join("bpffs/app"));
         fs::create_dir_all(&place)?;
@@ -251,7 +251,7 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
 #[common::test(&[cap::BPF, cap::SYS_ADMIN])]
 fn bpffs_mounted_over_bpffs() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount_bpffs(dir.path());
         let path = dir.path().join("flows");
         let pinned = hash().pin(&path).expect("a pin");

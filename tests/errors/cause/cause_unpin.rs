@@ -189,7 +189,7 @@ fn a_read_only_superblock() -> Outcome {
 #[common::test(MOUNTS)]
 fn a_read_only_mount() -> Outcome {
     let (writable, read_only) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount_bpffs(writable.path());
         mount_bind(writable.path(), read_only.path()).expect("a bind mount");
         let flags = MountFlags::BIND | MountFlags::RDONLY;
@@ -214,7 +214,7 @@ fn a_read_only_mount() -> Outcome {
 #[common::test(MOUNTS)]
 fn a_pin_that_is_a_mount_point() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount_bpffs(dir.path());
         let path = dir.path().join("flows");
         let pinned = hash().pin(&path).unwrap();
@@ -232,7 +232,7 @@ fn a_pin_that_is_a_mount_point() -> Outcome {
 #[common::test(MOUNTS)]
 fn an_unmounted_bpffs() -> Outcome {
     let dir = tempfile::tempdir()?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let found = FileSystem::at(dir.path()).unwrap();
         mount_bpffs(dir.path());
         let path = dir.path().join("flows");

@@ -15,7 +15,7 @@ use crate::cause::*;
 
 const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
-const UNPRIVILEGED: &[Need] = &[phase_without(cap::BPF)];
+const UNPRIVILEGED: &[Need] = &[without(cap::BPF)];
 
 const LINKS: &[Need] = &[
     cap::BPF,
@@ -153,7 +153,7 @@ fn modes_of_a_pin() -> Outcome {
 fn modes_of_a_links_pin() -> Outcome {
     let fs = TestFs::detached("755");
     let path = fs.at("lookup");
-    let _pinned = link().pin(&path)?;
+    let _pinned = detached_link().pin(&path)?;
     set_mode(&path, 0o644);
     let by = blocked(&path, "read and write", false);
     as_bpf_user(|| {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use bpf_pin::bpffs::MountOptions;
-use common::{find_program, lo_up, own_mounts};
+use common::{bring_up_loopback, find_program, in_mount_namespace};
 use tempfile::NamedTempFile;
 
 use crate::Counter;
@@ -18,7 +18,7 @@ use crate::Counter;
 pub fn mounted<T: Send>(test: impl FnOnce(&Path) -> T + Send) -> T {
     let place = tempfile::Builder::new().prefix("bpf-pin-").tempdir();
     let place = place.expect("a directory to mount on");
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let mounted = MountOptions::new().mode(0o700).mount(place.path());
         mounted.expect("a bpffs of the test's own");
         test(place.path())
@@ -48,7 +48,7 @@ pub fn output(command: &mut Command) -> io::Result<String> {
 
 /// Sends packets over the loopback device of this thread's own network namespace, and waits for each to arrive.
 pub fn send_packets(packets: usize) -> io::Result<()> {
-    lo_up()?;
+    bring_up_loopback()?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     socket.connect(socket.local_addr()?)?;
     // A dropped packet is an error after this time.

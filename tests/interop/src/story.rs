@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use common::{LO, cap, own_network};
+use common::{LOOPBACK, cap, in_network_namespace};
 
 use crate::{Counter, Maps, mounted, send_packets};
 
@@ -57,10 +57,10 @@ fn story() -> Outcome {
         return Err(lacks.into());
     }
     mounted(|root| {
-        own_network(|| {
+        in_network_namespace(|| {
             let directory = root.join("app");
             let directory = directory.as_os_str();
-            let ifindex = LO.to_string();
+            let ifindex = LOOPBACK.to_string();
             let ifindex = ifindex.as_ref();
             run(&["load".as_ref(), directory, ifindex])?;
             send_packets(5)?;

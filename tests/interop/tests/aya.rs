@@ -45,9 +45,15 @@ fn main() -> std::process::ExitCode {
         .test("each_opens_the_others_pinned_program", BPF, prog_pins)
         .test("aya_shares_maps_pinned_by_name", BPF, pinned_by_name)
         .test("ayas_program_counts_in_our_map", BPF, map_pin_path)
-        .test("ayas_link_pinned_by_aya", NET, || own_network(link_of_aya))
-        .test("ayas_link_pinned_by_us", NET, || own_network(link_by_id))
-        .test("aya_opens_our_link", NET, || own_network(link_of_ours))
+        .test("ayas_link_pinned_by_aya", NET, || {
+            in_network_namespace(link_of_aya)
+        })
+        .test("ayas_link_pinned_by_us", NET, || {
+            in_network_namespace(link_by_id)
+        })
+        .test("aya_opens_our_link", NET, || {
+            in_network_namespace(link_of_ours)
+        })
         .run()
 }
 
@@ -381,7 +387,7 @@ fn link_by_id() -> Outcome {
     let last = theirs.unpin()?;
     assert_eq!(last.info()?.id(), id);
     drop(last);
-    eventually("detached", || Link::from_id(id).is_err());
+    wait_until("detached", || Link::from_id(id).is_err());
     send_packets(2)?;
     assert_eq!(count_of(&map)?, 2);
     Ok(())
@@ -395,7 +401,7 @@ fn link_of_ours() -> Outcome {
     let prog = ProgSpec::new(ProgType::XDP, &insns)
         .expected_attach_type(AttachType::XDP)
         .load()?;
-    let link = LinkSpec::xdp(LO).create(&prog)?.pin(fs.at("link"))?;
+    let link = LinkSpec::xdp(LOOPBACK).create(&prog)?.pin(fs.at("link"))?;
     let info = link.info()?;
     drop(link);
 

@@ -22,14 +22,14 @@ fn main() -> std::process::ExitCode {
             mounted(prog_of_ours)
         })
         .test("bpftool_shows_our_link", NET, || {
-            mounted(|root| own_network(|| link(root)))
+            mounted(|root| in_network_namespace(|| link(root)))
         })
         .test("bpftool_lists_all_pins_of_an_object", ROOT, || {
             mounted(names)
         })
         .test("we_open_pins_of_bpftool", ROOT, || mounted(pinned))
         .test("we_open_programs_that_bpftool_loads", NET, || {
-            mounted(|root| own_network(|| loaded(root)))
+            mounted(|root| in_network_namespace(|| loaded(root)))
         })
         .run()
 }
@@ -135,7 +135,9 @@ fn prog_of_ours(root: &Path) -> Outcome {
 fn link(root: &Path) -> Outcome {
     let map = counter()?;
     let prog = counting(&map, ProgType::XDP, XDP_PASS)?;
-    let ours = LinkSpec::xdp(LO).create(&prog)?.pin(root.join("link"))?;
+    let ours = LinkSpec::xdp(LOOPBACK)
+        .create(&prog)?
+        .pin(root.join("link"))?;
     let info = ours.info()?;
     let shown = bpftool(&[&"link", &"show", &"pinned", &ours.path()])?;
     for (name, is) in [
@@ -270,7 +272,7 @@ fn loaded(root: &Path) -> Outcome {
     let args: [&dyn AsRef<std::ffi::OsStr>; 4] = [&"prog", &"show", &"pinned", &root.join("count")];
     assert_eq!(bpftool(&args)?["map_ids"], json!([map.id()?]));
     // bpftool attaches without a link: what we make is one that stays.
-    let link: Link = LinkSpec::xdp(LO).create(&prog)?;
+    let link: Link = LinkSpec::xdp(LOOPBACK).create(&prog)?;
     let link = link.pin(root.join("link"))?;
     send_packets(4)?;
     let dump = bpftool(&[

@@ -292,7 +292,7 @@ fn does_not_fit(client: &'static str) -> Outcome {
 
 fn links(client: &'static str) -> Outcome {
     mounted(|root| {
-        own_network(|| {
+        in_network_namespace(|| {
             // Their link, pinned by a process that has exited, still runs the program.
             let object = file(&OBJECT)?;
             let args: [&dyn AsRef<OsStr>; 5] = [&"attach", &object.path(), &"packets", &"1", &root];
@@ -313,7 +313,9 @@ fn links(client: &'static str) -> Outcome {
             assert_eq!(count_of(&map)?, 6);
 
             // Ours.
-            let link = LinkSpec::xdp(LO).create(&prog)?.pin(root.join("ours"))?;
+            let link = LinkSpec::xdp(LOOPBACK)
+                .create(&prog)?
+                .pin(root.join("ours"))?;
             let said = format!("link {} of program {}", link.id()?, prog.id()?);
             drop(link);
             assert_eq!(say(client, &[&"link", &root.join("ours")])?, said);

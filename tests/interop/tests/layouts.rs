@@ -27,10 +27,10 @@ fn main() -> std::process::ExitCode {
             mounted(systemd)
         })
         .test("ciliums_tree_is_walked_and_upgraded", TCX, || {
-            mounted(|root| own_network(|| cilium(root)))
+            mounted(|root| in_network_namespace(|| cilium(root)))
         })
         .test("links_of_removed_endpoints_are_cleaned_up", TCX, || {
-            mounted(|root| own_network(|| endpoints(root)))
+            mounted(|root| in_network_namespace(|| endpoints(root)))
         })
         .run()
 }
@@ -116,7 +116,7 @@ fn systemd(root: &Path) -> Outcome {
             "path_link",
         ] {
             // Links of LSM hooks there; where they are pinned is what matters here.
-            layout.pin(&at(&format!("programs/{hook}")), link())?;
+            layout.pin(&at(&format!("programs/{hook}")), detached_link())?;
         }
         Ok(())
     };
@@ -172,7 +172,7 @@ fn systemd(root: &Path) -> Outcome {
 /// A link of an endpoint's or a device's, that counts on the loopback device of this network.
 fn tcx(map: &Map) -> Outcome<Link> {
     let prog = counting(map, ProgType::SCHED_CLS, -1)?;
-    Ok(LinkSpec::tcx(LO, AttachType::TCX_INGRESS).create(&prog)?)
+    Ok(LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS).create(&prog)?)
 }
 
 /// Maps of all under tc/globals, as of Cilium 1.14 and later.
@@ -207,7 +207,7 @@ fn cilium(root: &Path) -> Outcome {
         "post_bind4",
     ] {
         let path = format!("cilium/socketlb/links/cgroup/cil_sock4_{hook}");
-        layout.pin(&path, link())?;
+        layout.pin(&path, detached_link())?;
     }
     // A device name with a dot: Cilium writes '-', which may also occur in the name of another device.
     let vlan = escape_name("eth0.100");
@@ -228,7 +228,10 @@ fn cilium(root: &Path) -> Outcome {
     let link: Link = vlan_links.get("cil_from_netdev")?;
     assert!(matches!(
         link.info()?.target,
-        LinkTarget::Tcx { ifindex: LO, .. }
+        LinkTarget::Tcx {
+            ifindex: LOOPBACK,
+            ..
+        }
     ));
     // The device goes, and its links with it.
     drop((link, vlan_links));
@@ -236,7 +239,7 @@ fn cilium(root: &Path) -> Outcome {
     layout.removed(&format!("cilium/devices/{vlan}"));
     layout.assert_seen()?;
     let counted = count_of(&other)?;
-    eventually("detached", || {
+    wait_until("detached", || {
         let before = count_of(&other).expect("a count");
         send_packets(1).expect("a packet");
         count_of(&other).expect("a count") == before
@@ -307,7 +310,7 @@ fn endpoints(root: &Path) -> Outcome {
     // Two networks have disappeared without a notice to the agent.
     let gone = [23, 42];
     for endpoint in gone {
-        lay(endpoint, own_network(|| tcx(&map))?)?;
+        lay(endpoint, in_network_namespace(|| tcx(&map))?)?;
     }
     layout.assert_seen()?;
 
@@ -322,7 +325,7 @@ fn endpoints(root: &Path) -> Outcome {
         matches!(target, LinkTarget::Tcx { ifindex: 0, .. })
     };
     for endpoint in gone {
-        eventually("gone", || is_over(endpoint.to_string().as_ref()));
+        wait_until("gone", || is_over(endpoint.to_string().as_ref()));
     }
     let swept = endpoints.remove_where(|entry| is_over(entry.name()))?;
     assert!(swept.failed.is_empty(), "{:?}", swept.failed);

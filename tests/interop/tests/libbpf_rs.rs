@@ -47,10 +47,10 @@ fn main() -> std::process::ExitCode {
             scenes::path_fd,
         )
         .test("we_open_libbpfs_link", NET, || {
-            own_network(scenes::link_of_libbpf)
+            in_network_namespace(scenes::link_of_libbpf)
         })
         .test("libbpf_opens_our_link", NET, || {
-            own_network(scenes::link_of_ours)
+            in_network_namespace(scenes::link_of_ours)
         })
         .run()
 }

@@ -30,10 +30,10 @@ fn main() -> std::process::ExitCode {
     Suite::new()
         .test("the_code_of_the_page_is_compiled", &[], compiled)
         .test("the_code_for_aya_runs", NET, || {
-            mounted(|root| own_network(|| with_aya::lines(root)))
+            mounted(|root| in_network_namespace(|| with_aya::lines(root)))
         })
         .test("the_code_for_libbpf_rs_runs", NET_LIBBPF_RS, || {
-            mounted(|root| own_network(|| with_libbpf_rs::lines(root)))
+            mounted(|root| in_network_namespace(|| with_libbpf_rs::lines(root)))
         })
         .run()
 }

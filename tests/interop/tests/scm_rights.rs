@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         )
         .test("a_pin_needs_no_running_process", PINS, pinned)
         .test("a_pin_takes_fewer_syscalls_than_a_socket", PINS, || {
-            alone(COUNTED, "syscalls")
+            run_in_own_process(COUNTED, "syscalls")
         })
         .run()
 }
@@ -118,7 +118,7 @@ fn handed_over() -> Outcome {
 }
 
 fn kinds() -> Outcome {
-    let (map, prog, link) = (hash(), prog(), link());
+    let (map, prog, link) = (hash(), prog(), detached_link());
     let (here, there) = UnixStream::pair()?;
     send(&here, &[link.as_fd(), map.as_fd(), prog.as_fd()])?;
     let mut received = vec![];
@@ -154,7 +154,7 @@ fn on_its_way() -> Outcome {
     drop(map);
     assert_eq!(Map::from_id(id)?.id()?, id);
     drop((here, there));
-    eventually("gone", || {
+    wait_until("gone", || {
         Map::from_id(id).is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
     });
     Ok(())

@@ -19,16 +19,16 @@ fn main() -> std::process::ExitCode {
     const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, TC];
     Suite::new()
         .test("tc_attaches_our_pinned_program", NET, || {
-            mounted(|root| own_network(|| object_pinned(root)))
+            mounted(|root| in_network_namespace(|| object_pinned(root)))
         })
         .test("a_map_is_shared_through_tc_globals", NET, || {
-            mounted(|root| own_network(|| globals(root)))
+            mounted(|root| in_network_namespace(|| globals(root)))
         })
         .test("aya_shares_the_legacy_definition_of_a_map", NET, || {
-            mounted(|root| own_network(|| legacy(root)))
+            mounted(|root| in_network_namespace(|| legacy(root)))
         })
         .test("tc_rejects_the_legacy_definition_of_a_map", NET, || {
-            mounted(|root| own_network(|| legacy_refused(root)))
+            mounted(|root| in_network_namespace(|| legacy_refused(root)))
         })
         .run()
 }

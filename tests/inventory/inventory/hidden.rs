@@ -25,7 +25,7 @@ const CHILD: &str = "BPF_PIN_TEST_INVENTORY";
 
 #[common::test(ROOT)]
 fn inventory_of_a_crowd_of_hidden_mounts() -> Outcome {
-    alone(CHILD, "crowd")
+    run_in_own_process(CHILD, "crowd")
 }
 
 /// Directories under other mounts are errors, and the mounts stay as they are.

@@ -12,11 +12,11 @@ use crate::inventory::seen::{in_a_directory, pin, seen};
 use crate::inventory::{ROOT, bind, bpffs, filled};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// How many pins an inventory has below `dir`, and the bytes that it had allocated at most.
 fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
-    let (pins, used) = allocated(|| -> bpf_pin::Result<usize> {
+    let (pins, used) = count_allocations(|| -> bpf_pin::Result<usize> {
         let mut pins = 0;
         for found in Inventory::take()? {
             pins += usize::from(found?.path.starts_with(dir));
@@ -24,8 +24,8 @@ fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
         Ok(pins)
     });
     let pins = pins?;
-    assert_eq!(used.now, 0, "all of it was given back");
-    Ok((pins, used.peak))
+    assert_eq!(used.bytes, 0, "all of it was given back");
+    Ok((pins, used.peak_bytes))
 }
 
 #[common::test(ROOT)]

@@ -51,7 +51,7 @@ impl Seen {
 pub fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     let place = fs::canonicalize(std::env::temp_dir())?;
     let dir = tempfile::tempdir_in(place)?;
-    own_mounts(|| {
+    in_mount_namespace(|| {
         // All else is made in here, so that the directory itself stays empty.
         tmpfs(dir.path())?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;

@@ -64,7 +64,7 @@ fn perf_event() -> Outcome {
         panic!("{:?}", info.target);
     };
     assert_eq!((event_type, found), (told, cookie));
-    let other = returning(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0);
+    let other = prog_returning(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0);
     is_for_good(&link, &other, LinkType::PERF_EVENT)?;
     let text = "attach a program to perf_event: EEXIST";
     refused(spec.create(&other), libc::EEXIST, text);
@@ -83,7 +83,7 @@ fn perf_event() -> Outcome {
 #[common::test(super::TRACER)]
 fn perf_event_of_old() -> Outcome {
     let event = counter()?;
-    let prog = returning(ProgType::PERF_EVENT, AttachType(0), 0);
+    let prog = prog_returning(ProgType::PERF_EVENT, AttachType(0), 0);
     let made = LinkSpec::perf_event(&event).create(&prog);
     if kernel(5, 15).unmet().is_none() {
         made?;
@@ -97,7 +97,7 @@ fn perf_event_of_old() -> Outcome {
 fn kprobe_multi() -> Outcome {
     let attach_type = AttachType::TRACE_KPROBE_MULTI;
     if !has_kprobes() || Need::Feature(Feature::KprobeMulti).unmet().is_some() {
-        let prog = returning(ProgType::KPROBE, AttachType(0), 0);
+        let prog = prog_returning(ProgType::KPROBE, AttachType(0), 0);
         let made = LinkSpec::kprobe_multi(&[c"kernel_clone"]).create(&prog);
         let error = made.expect_err("a kernel without");
         assert!(error.cause().is_none(), "{error}");

@@ -24,10 +24,10 @@ const BATCHES: [u32; 4] = [
 /// Runs `test` with a filter that makes all batches fail as unsupported.
 fn without_batches<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let [lookup, take, update, delete] = BATCHES;
-    denied(Some(lookup), ENOTSUPP, || {
-        denied(Some(take), ENOTSUPP, || {
-            denied(Some(update), ENOTSUPP, || {
-                denied(Some(delete), ENOTSUPP, test)
+    with_bpf_errno(Some(lookup), ENOTSUPP, || {
+        with_bpf_errno(Some(take), ENOTSUPP, || {
+            with_bpf_errno(Some(update), ENOTSUPP, || {
+                with_bpf_errno(Some(delete), ENOTSUPP, test)
             })
         })
     })
@@ -50,7 +50,7 @@ fn results_without_batches_are_the_same() -> Outcome {
 #[common::test(BPF)]
 fn einval_of_a_filter_does_not_mean_missing_batches() -> Outcome {
     for cmd in BATCHES {
-        denied(Some(cmd), libc::EINVAL as u32, || -> Outcome {
+        with_bpf_errno(Some(cmd), libc::EINVAL as u32, || -> Outcome {
             let map = MapSpec::new(MapType::HASH, 4, 8, 8).create()?;
             let elems = map.elements::<u32, u64>()?;
             elems.update(&1, &1, ElemFlags::ANY)?;

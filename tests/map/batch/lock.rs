@@ -121,7 +121,7 @@ fn locked_values_are_never_mixed() -> Outcome {
     elems.update(&1, &value(1), ElemFlags::ANY)?;
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
-        let stop = Done(done);
+        let stop = SetOnDrop(done);
         let writer = scope.spawn(move || -> bpf_pin::Result<()> {
             let mut n = 1;
             while !done.load(Ordering::Relaxed) {

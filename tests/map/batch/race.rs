@@ -28,7 +28,7 @@ fn elements_that_stay_are_read_once_beside_eight_writers() -> Outcome {
         elems.update_batch(&keys, &values, ElemFlags::ANY)?;
         let (done, rounds) = (&AtomicBool::new(false), &AtomicU64::new(0));
         thread::scope(|scope| -> Outcome {
-            let stop = Done(done);
+            let stop = SetOnDrop(done);
             let writers: Vec<_> = (0..WRITERS)
                 .map(|writer| {
                     scope.spawn(move || -> bpf_pin::Result<()> {
@@ -95,7 +95,7 @@ fn each_element_is_taken_once() -> Outcome {
     let elems = &map.elements::<u32, u64>()?;
     let done = &AtomicBool::new(false);
     let taken = thread::scope(|scope| -> bpf_pin::Result<_> {
-        let stop = Done(done);
+        let stop = SetOnDrop(done);
         let takers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(move || -> bpf_pin::Result<Vec<(u32, u64)>> {
@@ -152,7 +152,7 @@ fn reading_a_trie_beside_writers_ends() -> Outcome {
     let prefix = |n: u32| [32, n.swap_bytes()];
     let done = &AtomicBool::new(false);
     thread::scope(|scope| -> Outcome {
-        let stop = Done(done);
+        let stop = SetOnDrop(done);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 scope.spawn(move || -> bpf_pin::Result<()> {

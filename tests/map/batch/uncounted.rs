@@ -49,7 +49,7 @@ fn an_uncounted_read_returns_no_elements() -> Outcome {
     for map_type in types() {
         let elems = filled_map(map_type)?;
         for errno in ERRNOS {
-            denied(Some(abi::BPF_MAP_LOOKUP_BATCH), errno as u32, || {
+            with_bpf_errno(Some(abi::BPF_MAP_LOOKUP_BATCH), errno as u32, || {
                 let at_once = elems.to_vecs();
                 let at_once = at_once.map(|(keys, values)| keys.into_iter().zip(values).collect());
                 let one_by_one: bpf_pin::Result<BTreeMap<_, _>> = elems.iter().collect();
@@ -73,7 +73,7 @@ fn an_uncounted_read_returns_no_elements() -> Outcome {
 fn an_uncounted_take_returns_no_elements() -> Outcome {
     let elems = filled_map(MapType::HASH)?;
     for errno in ERRNOS {
-        denied(
+        with_bpf_errno(
             Some(abi::BPF_MAP_LOOKUP_AND_DELETE_BATCH),
             errno as u32,
             || {
@@ -93,13 +93,13 @@ fn an_uncounted_change_skips_no_keys() -> Outcome {
     let elems = filled_map(MapType::HASH)?;
     let (keys, values) = keys_and_values(COUNT);
     for errno in ERRNOS {
-        denied(Some(abi::BPF_MAP_DELETE_BATCH), errno as u32, || {
+        with_bpf_errno(Some(abi::BPF_MAP_DELETE_BATCH), errno as u32, || {
             let error = elems.delete_batch(&keys).expect_err("no element removed");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");
             let error = elems.clear().expect_err("no element removed");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         });
-        denied(Some(abi::BPF_MAP_UPDATE_BATCH), errno as u32, || {
+        with_bpf_errno(Some(abi::BPF_MAP_UPDATE_BATCH), errno as u32, || {
             let error = elems.update_batch(&keys, &values, ElemFlags::ANY);
             let error = error.expect_err("none was put in");
             assert_eq!(error.raw_os_error(), Some(errno), "{error}");

@@ -13,7 +13,7 @@ use super::{ENOTSUPP, create, errno, text};
 /// The key is a descriptor of the socket, so the kernel cannot list keys.
 #[common::test(super::BPF)]
 fn socket_storage_cannot_be_listed() -> Outcome {
-    let btf = btf();
+    let btf = btf_fd();
     let map = MapSpec::new(MapType::SK_STORAGE, 4, 4, 0)
         .flags(MapFlags::NO_PREALLOC)
         .btf(&btf, 1, 1)

@@ -121,12 +121,12 @@ fn task_storage_with_unreadable_btf_rejects_updates() -> Outcome {
         assert_eq!(error.cause(), Some(&Cause::Uptr { problem }), "{error}");
         error
     };
-    denied(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
+    with_bpf_errno(Some(abi::BPF_BTF_GET_FD_BY_ID), libc::ENOMEM as u32, || {
         let error = refused("ENOMEM");
         assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
     });
     // A filter that answers with zeroes gives no BTF.
-    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
+    with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || refused("EINVAL"));
     as_user(CapabilitySet::BPF, || {
         let error =
             refused("this thread lacks CAP_SYS_ADMIN, needed for opening an object by its id");
@@ -177,7 +177,7 @@ fn forged_btf_is_rejected() -> Outcome {
     let map = storage("uptr")?;
     let elems = map.elements::<i32, u64>()?;
     let this = this_process();
-    let error = denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+    let error = with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
         let updated = elems.update(&this.as_raw_fd(), &7, ElemFlags::ANY);
         updated.expect_err("no BTF")
     });

@@ -42,7 +42,7 @@ fn value_type_btf_must_be_of_a_module() -> Outcome {
     };
     let ids = kernel.resolve_ids_by_name(name)?;
     let (id, size) = ids.iter().find_map(size_of).ok_or(name)?;
-    let btf = own_btf();
+    let btf = btf_object();
     let spec = MapSpec::new(MapType::STRUCT_OPS, 4, size, 1)
         .btf_vmlinux_value_type_id(id)
         .btf(&btf, 0, 0);

@@ -83,7 +83,7 @@ const SECURITY: &str = "/sys/kernel/security";
 
 /// Where the file that tells of lockdown holds this, or is not there.
 fn with_lockdown<T: Send>(text: Option<&str>, test: impl FnOnce() -> T + Send) -> T {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount("tmpfs", SECURITY, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
         if let Some(text) = text {
             fs::write(Path::new(SECURITY).join("lockdown"), text).expect("a file");
@@ -141,7 +141,7 @@ fn nothing_within_the_limit() {
         assert_eq!(lines(&thread)[..2], expected);
         assert_eq!(compare(None), Ok(3));
         // Who answers in the kernel's stead may answer so, too.
-        let elsewhere = answered(libc::SYS_fsopen, None, libc::EPERM as u32, || {
+        let elsewhere = with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, || {
             Capabilities::of_this_thread().memlock_is_charged
         });
         assert_eq!(elsewhere, None);
@@ -263,7 +263,7 @@ fn locked_down() {
         });
     }
     // On securityfs it is told, be it by there being no such file.
-    own_mounts(|| {
+    in_mount_namespace(|| {
         mount(
             "securityfs",
             SECURITY,

@@ -12,7 +12,7 @@ use crate::prog_load::{BPF, CHILD, ZERO, log_of};
 
 #[common::test(&[cap::SYS_ADMIN])]
 fn a_load_makes_its_documented_syscalls() -> Outcome {
-    alone(CHILD, "syscalls")
+    run_in_own_process(CHILD, "syscalls")
 }
 
 fn filter(insns: &[Insn]) -> ProgSpec<'_> {

@@ -112,7 +112,7 @@ fn a_context_for_struct_ops_is_rejected() -> Outcome {
     let member = AttachType(0);
     let prog = ProgSpec::new(ProgType::STRUCT_OPS, &insns)
         .license(c"GPL")
-        .attach_btf_id(struct_type("bpf_dummy_ops")?)
+        .attach_btf_id(struct_btf_id("bpf_dummy_ops")?)
         .expected_attach_type(member)
         .load()?;
     let theirs: Box<u32> = Box::new(7);
@@ -134,7 +134,7 @@ fn a_context_for_struct_ops_is_rejected() -> Outcome {
 fn a_context_for_a_forged_type_is_rejected() -> Outcome {
     let prog = ProgSpec::new(ProgType::XDP, &[Insn::mov64_imm(0, 2), Insn::exit()]).load()?;
     let mut context = [0u8; 8];
-    denied(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
+    with_bpf_errno(Some(abi::BPF_OBJ_GET_INFO_BY_FD), 0, || {
         let error = prog.test_run(TestRun::new().data_in(&[0; 64]).ctx_in(&mut context));
         let error = error.expect_err("a context of no type");
         assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));

@@ -53,7 +53,7 @@ pub fn run(name: &str) -> bool {
         let ready = || PinDir::open(fs.root()).unwrap();
         let run = |dir: PinDir| {
             let attached = dir
-                .open_or_attach("link", &LinkSpec::xdp(LO), prog)
+                .open_or_attach("link", &LinkSpec::xdp(LOOPBACK), prog)
                 .unwrap();
             let code = u8::from(attached.attachment != attachment);
             forget((attached, dir));

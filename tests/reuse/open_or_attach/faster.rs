@@ -18,8 +18,8 @@ pub const CASES: &[(&str, &[Need])] = &[
 ];
 
 pub fn run(name: &str) -> bool {
-    let xdp = LinkSpec::xdp(LO);
-    let tcx = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    let xdp = LinkSpec::xdp(LOOPBACK);
+    let tcx = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
     match name {
         // Both the device and the name.
         "faster_to_attach" => {
@@ -37,7 +37,7 @@ pub fn run(name: &str) -> bool {
             let scene = Scene::new(tcx_prog);
             scene.go(
                 &tcx,
-                |stop| stop.has_done("LINK_CREATE"),
+                |stop| stop.is_success_of("LINK_CREATE"),
                 || scene.attach(&tcx),
                 Attachment::Updated {
                     old_prog_id: scene.theirs.id().unwrap(),

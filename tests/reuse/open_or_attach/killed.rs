@@ -33,10 +33,10 @@ enum Before {
 }
 
 pub fn run(name: &str) -> bool {
-    let xdp = LinkSpec::xdp(LO);
-    let tcx = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
+    let xdp = LinkSpec::xdp(LOOPBACK);
+    let tcx = LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS);
     let tracepoint = LinkSpec::raw_tracepoint(c"sched_process_exec");
-    let traces = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let traces = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     match name {
         "killed_amid_attaching_xdp" => everywhere(name, &xdp, xdp_prog, Before::Nothing),
         "killed_amid_attaching_tcx" => everywhere(name, &tcx, tcx_prog, Before::Nothing),
@@ -48,7 +48,7 @@ pub fn run(name: &str) -> bool {
         }
         "killed_amid_relinking_netfilter" => {
             let netfilter = LinkSpec::netfilter(2, 1, -77);
-            let filters = || returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+            let filters = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
             everywhere(name, &netfilter, filters, Before::Another);
         }
         _ => return false,
@@ -100,15 +100,15 @@ fn killed_at(
     let both = [ours.id().unwrap(), theirs.id().unwrap()];
     // Of the last round's link nobody sees any more than that there is no room beside it.
     let mut free = None;
-    eventually("free", || {
+    wait_until("free", || {
         free = spec.create(theirs).ok();
-        links_of(&both).len() == 1 && free.is_some()
+        links_of_progs(&both).len() == 1 && free.is_some()
     });
     let link = free.unwrap();
     if before == Before::Nothing {
         drop(link);
-        eventually("gone", || {
-            links_of(&both).is_empty() && spec.create(theirs).is_ok()
+        wait_until("gone", || {
+            links_of_progs(&both).is_empty() && spec.create(theirs).is_ok()
         });
     } else {
         dir.pin(&link, "link").unwrap();

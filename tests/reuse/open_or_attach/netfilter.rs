@@ -18,7 +18,7 @@ const NFPROTO_IPV4: u32 = 2;
 const NF_INET_LOCAL_IN: u32 = 1;
 
 fn make() -> Prog {
-    returning(ProgType::NETFILTER, AttachType::NETFILTER, 1)
+    prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1)
 }
 
 fn spec() -> LinkSpec<'static> {
@@ -81,7 +81,7 @@ pub fn elsewhere() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     let prog = make();
     let old = dir.open_or_attach("link", &spec(), &prog)?.link;
-    own_network(|| {
+    in_network_namespace(|| {
         assert!(is_free());
         let here = dir.open_or_attach("link", &spec(), &prog)?;
         assert_eq!(here.attachment, Attachment::Reattached);
@@ -95,7 +95,7 @@ pub fn elsewhere() -> Outcome {
     // The first lives on here for as long as somebody has it.
     assert!(!is_free());
     drop(old);
-    eventually("free", is_free);
+    wait_until("free", is_free);
     Ok(())
 }
 
@@ -107,7 +107,7 @@ pub fn not_in_the_way() -> Outcome {
     let (first, second, theirs) = (make(), make(), make());
     let id = dir.open_or_attach("link", &spec(), &first)?.link.id()?;
     let prog_id = first.id()?;
-    own_network(|| {
+    in_network_namespace(|| {
         let foreign = spec().create(&theirs)?;
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
         assert_eq!(error.cause(), Some(&Cause::RestoreFailed { prog_id }));
@@ -136,7 +136,7 @@ pub fn in_vain() -> Outcome {
     let prog_id = first.id()?;
     let not_put_back = Cause::RestoreFailed { prog_id };
     let create = Some(abi::BPF_LINK_CREATE);
-    denied(create, libc::EBUSY as u32, || {
+    with_bpf_errno(create, libc::EBUSY as u32, || {
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
         assert_eq!(error.cause(), Some(&not_put_back));
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
@@ -146,7 +146,7 @@ pub fn in_vain() -> Outcome {
     drop(anew);
 
     // The name is not given away.
-    answered(libc::SYS_renameat2, None, libc::EPERM as u32, || {
+    with_seccomp_errno(libc::SYS_renameat2, None, libc::EPERM as u32, || {
         let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
         assert_eq!(error.operation(), Operation::Replace, "{error}");
         assert_eq!(error.cause(), Some(&not_put_back));
@@ -210,7 +210,7 @@ pub fn run(name: &str) -> bool {
     let mut foreign = None;
     while let Some(stop) = tracee.next().unwrap() {
         match &foreign {
-            None if stop.has_done("LINK_DETACH") => {
+            None if stop.is_success_of("LINK_DETACH") => {
                 foreign = Some(spec().create(&theirs).unwrap());
             }
             Some(link) if stop.name() == "LINK_CREATE" && !stop.is_entry() => {

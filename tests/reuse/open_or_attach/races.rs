@@ -36,14 +36,18 @@ pub fn run(name: &str) -> bool {
         return false;
     }
     match what {
-        "xdp" => race(&LinkSpec::xdp(LO), xdp_prog, true),
-        "tcx" => race(&LinkSpec::tcx(LO, AttachType::TCX_INGRESS), tcx_prog, true),
+        "xdp" => race(&LinkSpec::xdp(LOOPBACK), xdp_prog, true),
+        "tcx" => race(
+            &LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS),
+            tcx_prog,
+            true,
+        ),
         "a_network_namespace" => {
             let netns = netns();
             let spec = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
-            race(&spec, sk_lookup, true);
+            race(&spec, sk_lookup_prog, true);
         }
-        "a_control_group" => own_mounts(|| {
+        "a_control_group" => in_mount_namespace(|| {
             let cgroup = Cgroup::new();
             let file = cgroup.open();
             let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
@@ -51,7 +55,7 @@ pub fn run(name: &str) -> bool {
             race(&spec, cgroup_prog, true);
         }),
         "a_raw_tracepoint" => {
-            let make = || returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+            let make = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
             race(
                 &LinkSpec::raw_tracepoint(c"sched_process_exec"),
                 make,
@@ -96,7 +100,7 @@ fn race(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, has_updates: bool) {
             drop(link);
             dir.unlink("link").unwrap();
             let ids: Vec<_> = progs.iter().map(|prog| prog.id().unwrap()).collect();
-            eventually("gone", || links_of(&ids).is_empty());
+            wait_until("gone", || links_of_progs(&ids).is_empty());
         }
     }
 }
@@ -180,7 +184,7 @@ fn go(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
 fn threads() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    let spec = LinkSpec::xdp(LO);
+    let spec = LinkSpec::xdp(LOOPBACK);
     let progs: Vec<_> = (0..RACERS).map(|_| xdp_prog()).collect();
     let all: Vec<_> = progs.iter().collect();
     for _ in 0..ROUNDS {

@@ -17,7 +17,7 @@ pub fn elsewhere() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let netns = netns();
-    let (lookup, xdp) = (sk_lookup(), xdp_prog());
+    let (lookup, xdp) = (sk_lookup_prog(), xdp_prog());
     let lookups = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
     let made = dir.open_or_attach("link", &lookups, &lookup)?;
     let info = made.link.info()?;
@@ -32,9 +32,9 @@ pub fn elsewhere() -> Outcome {
         assert_eq!(dir.get::<Link>("link")?.info()?, info);
         Ok(())
     };
-    check(&LinkSpec::xdp(LO), &xdp, "xdp of device 1")?;
+    check(&LinkSpec::xdp(LOOPBACK), &xdp, "xdp of device 1")?;
     let attach_type = AttachType::FLOW_DISSECTOR;
-    let dissector = returning(ProgType::FLOW_DISSECTOR, attach_type, 0);
+    let dissector = prog_returning(ProgType::FLOW_DISSECTOR, attach_type, 0);
     let LinkTarget::Netns { netns_ino, .. } = info.target else {
         return Err("no network namespace".into());
     };
@@ -45,14 +45,14 @@ pub fn elsewhere() -> Outcome {
     )?;
     // Also once it is detached, for that tells the way, if not where.
     made.link.detach()?;
-    let error = dir.open_or_attach("link", &LinkSpec::xdp(LO), &xdp);
+    let error = dir.open_or_attach("link", &LinkSpec::xdp(LOOPBACK), &xdp);
     let error = error.expect_err("a link of another type");
     assert!(matches!(
         error.cause(),
         Some(Cause::AttachedElsewhere { .. })
     ));
     // The place of the other is untouched, too.
-    LinkSpec::xdp(LO).create(&xdp)?;
+    LinkSpec::xdp(LOOPBACK).create(&xdp)?;
     assert_eq!(fs.names(), ["link"]);
     Ok(())
 }
@@ -60,7 +60,7 @@ pub fn elsewhere() -> Outcome {
 pub fn no_link() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
     let map = hash();
     dir.pin(&map, "link")?;
     let error = dir.open_or_attach("link", &spec, &prog).expect_err("a map");
@@ -89,14 +89,14 @@ pub fn no_link() -> Outcome {
 pub fn taken() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let (spec, prog, other) = (LinkSpec::xdp(LO), xdp_prog(), xdp_prog());
+    let (spec, prog, other) = (LinkSpec::xdp(LOOPBACK), xdp_prog(), xdp_prog());
     let theirs = spec.create(&other)?;
     let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     let prog_id = other.id()?;
     assert_eq!(error.during(), Some(Operation::Attach));
     assert_eq!(error.path(), Some(&*dir.path().join("link")));
-    let ifindex = LO;
+    let ifindex = LOOPBACK;
     assert_eq!(
         error.cause(),
         Some(&Cause::XdpAttached { ifindex, prog_id })
@@ -122,7 +122,7 @@ pub fn not_pinned() -> Outcome {
     fs::create_dir(fs.at("sub"))?;
     let dir = PinDir::open(fs.at("sub"))?;
     fs::remove_dir(fs.at("sub"))?;
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
     let error = dir
         .open_or_attach("link", &spec, &prog)
         .expect_err("no directory");
@@ -131,14 +131,14 @@ pub fn not_pinned() -> Outcome {
         matches!(error.cause(), Some(Cause::Removed { .. })),
         "{error}"
     );
-    eventually("free", || spec.create(&prog).is_ok());
+    wait_until("free", || spec.create(&prog).is_ok());
     Ok(())
 }
 
 pub fn mode() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
     let old = dir.open_or_attach("link", &spec, &prog)?.link;
     fs::set_permissions(fs.at("link"), fs::Permissions::from_mode(0o640))?;
     std::os::unix::fs::chown(fs.at("link"), Some(1234), Some(5678))?;
@@ -159,7 +159,7 @@ pub fn not_allowed() -> Outcome {
     fs::set_permissions(fs.root(), fs::Permissions::from_mode(0o755))?;
     fs::set_permissions(fs.at("sub"), fs::Permissions::from_mode(0o755))?;
     let dir = PinDir::open(fs.at("sub"))?;
-    let (spec, prog) = (LinkSpec::xdp(LO), xdp_prog());
+    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
     let able = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
     // The name is free, and not to be had: the program is not left attached.
     as_user(able, || {
@@ -172,7 +172,7 @@ pub fn not_allowed() -> Outcome {
             "{error}"
         );
     });
-    eventually("free", || spec.create(&prog).is_ok());
+    wait_until("free", || spec.create(&prog).is_ok());
     // A pin that may not be opened is not taken for none.
     let _ours = dir.open_or_attach("link", &spec, &prog)?;
     as_user(able, || {

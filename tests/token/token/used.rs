@@ -93,7 +93,7 @@ pub fn delegated() {
     let token = Token::create(&bpffs).unwrap();
     assert_eq!(token.info().unwrap(), granted);
     // The same from fdinfo, as on a kernel before Linux 6.17.
-    let by_proc = denied(
+    let by_proc = with_bpf_errno(
         Some(abi::BPF_OBJ_GET_INFO_BY_FD),
         libc::EINVAL as u32,
         || token.info().unwrap(),

@@ -317,7 +317,7 @@ pub fn link_of_libbpf() -> Outcome {
     let fs = TestFs::new();
     let object = xdp()?;
     let map = map_of(&object)?;
-    let mut theirs = prog_of(&object)?.attach_xdp(LO as i32)?;
+    let mut theirs = prog_of(&object)?.attach_xdp(LOOPBACK as i32)?;
     // A clone of its descriptor is a link of ours, and pinned as one.
     let link = Link::try_from(theirs.as_fd().try_clone_to_owned()?)?.pin(fs.at("ours"))?;
     let info = link.info()?;
@@ -346,7 +346,7 @@ pub fn link_of_ours() -> Outcome {
     // A link takes a new program only where it says the same, and libbpf's does.
     let spec = ProgSpec::new(ProgType::XDP, &insns).expected_attach_type(AttachType::XDP);
     let prog = spec.load()?;
-    drop(LinkSpec::xdp(LO).create(&prog)?.pin(fs.at("link"))?);
+    drop(LinkSpec::xdp(LOOPBACK).create(&prog)?.pin(fs.at("link"))?);
 
     let object = xdp()?;
     let map = map_of(&object)?;

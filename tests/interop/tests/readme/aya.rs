@@ -12,14 +12,14 @@ use bpf_pin::prog::Insn;
 use bpf_pin::reuse::Reuse;
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, PinnedLink, Prog, ProgSpec};
-use common::{LO, Outcome};
+use common::{LOOPBACK, Outcome};
 use peers::{count_of, send_packets, story};
 
 pub fn lines(root: &Path) -> Outcome {
     let directory = root.join("app");
     let directory = directory.as_path();
     let object = &story::object();
-    let ifindex = LO;
+    let ifindex = LOOPBACK;
 
     let app = PinDir::create(directory, 0o700)?;
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");

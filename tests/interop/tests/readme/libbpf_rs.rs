@@ -7,7 +7,7 @@ use bpf_pin::prog::Insn;
 use bpf_pin::reuse::Reuse;
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
-use common::{LO, Outcome};
+use common::{LOOPBACK, Outcome};
 use libbpf_rs::{MapCore, MapFlags, MapHandle, ObjectBuilder, ProgramHandle};
 use peers::{count_of, send_packets, story, test_run};
 
@@ -15,7 +15,7 @@ pub fn lines(root: &Path) -> Outcome {
     let directory = root.join("app");
     let directory = directory.as_path();
     let object = &story::object();
-    let ifindex = LO;
+    let ifindex = LOOPBACK;
 
     let app = PinDir::create(directory, 0o700)?;
     let spec = MapSpec::new(MapType::ARRAY, 4, 8, 1).name("packets");
@@ -28,7 +28,7 @@ pub fn lines(root: &Path) -> Outcome {
     let theirs = object.progs_mut().next().ok_or("no program")?;
     let prog = Prog::try_from(theirs.as_fd().try_clone_to_owned()?)?;
 
-    let their_link = theirs.attach_xdp(LO as i32)?;
+    let their_link = theirs.attach_xdp(LOOPBACK as i32)?;
     let link = Link::try_from(their_link.as_fd().try_clone_to_owned()?)?;
     drop(their_link);
     send_packets(2)?;

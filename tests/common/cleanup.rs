@@ -14,7 +14,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 use rustix::process::{PidfdFlags, getpid, pidfd_open, setsid};
 use tempfile::TempDir;
 
-use crate::bpffs::given;
+use crate::bpffs::bpffs_from_environment;
 
 const PREFIX: &str = "bpf-pin-test-";
 
@@ -74,7 +74,7 @@ fn clean_up_after(program: &OwnedFd, place: &Path) -> io::Result<()> {
         let cleared = [
             fs::remove_dir_all(place),
             clear_cgroups(mark),
-            clear_given(mark),
+            clear_bpffs(mark),
         ];
         let is_clear = |cleared: &io::Result<()>| match cleared {
             Ok(()) => true,
@@ -114,8 +114,8 @@ fn clear_cgroups(mark: &[u8]) -> io::Result<()> {
 }
 
 /// Removes marked directories from the bpffs of the environment.
-fn clear_given(mark: &[u8]) -> io::Result<()> {
-    match given() {
+fn clear_bpffs(mark: &[u8]) -> io::Result<()> {
+    match bpffs_from_environment() {
         Some(root) => marked(&root, mark)?.try_for_each(fs::remove_dir_all),
         None => Ok(()),
     }

@@ -6,46 +6,40 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread::yield_now;
 
-/// The result of a member of a crowd.
-pub type Said = [u64; 4];
+/// The result of a process, in words that the function chooses.
+pub type ProcessResult = [u64; 4];
 
-const MOST: usize = 32;
+const MAX_PROCESSES: usize = 32;
 
-/// Memory that all members share.
-struct Board {
-    come: AtomicU32,
-    done: AtomicU32,
+/// Memory that all processes share.
+struct Shared {
+    started: AtomicU32,
+    finished: AtomicU32,
     flag: AtomicU32,
-    said: [[AtomicU64; 4]; MOST],
+    results: [[AtomicU64; 4]; MAX_PROCESSES],
 }
 
-/// A member of a crowd.
+/// One of the processes, as the function that it runs sees it.
 #[derive(Clone, Copy)]
-pub struct Member<'b> {
+pub struct Process<'a> {
     pub number: usize,
-    board: &'b Board,
+    shared: &'a Shared,
 }
 
-impl Member<'_> {
-    /// The number of members that have finished.
-    pub fn done(&self) -> usize {
-        self.board.done.load(SeqCst) as usize
+impl Process<'_> {
+    /// The number of processes that have finished.
+    pub fn finished(&self) -> usize {
+        self.shared.finished.load(SeqCst) as usize
     }
 
-    /// Raises a flag that other members wait for.
-    pub fn raise(&self, flag: u32) {
-        self.board.flag.fetch_max(flag, SeqCst);
+    /// Sets the flag that other processes wait for, unless it is higher already.
+    pub fn raise_flag(&self, flag: u32) {
+        self.shared.flag.fetch_max(flag, SeqCst);
     }
 
-    /// The highest flag that was raised.
-    pub fn raised(&self) -> u32 {
-        self.board.flag.load(SeqCst)
-    }
-
-    pub fn wait_for(&self, flag: u32) {
-        while self.raised() < flag {
-            yield_now();
-        }
+    /// The flag: the highest value that a process has set.
+    pub fn flag(&self) -> u32 {
+        self.shared.flag.load(SeqCst)
     }
 }
 
@@ -53,10 +47,13 @@ impl Member<'_> {
 ///
 /// The process must have one thread. A child runs no destructors but those in `run`. If a child panics, this
 /// function panics after all children have ended.
-pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
-    assert!(count <= MOST);
+pub fn run_processes(
+    count: usize,
+    run: impl Fn(Process<'_>) -> ProcessResult,
+) -> Vec<ProcessResult> {
+    assert!(count <= MAX_PROCESSES);
     crate::trace::wait_until_alone();
-    let board = share();
+    let shared = share();
     let mut pids = vec![];
     for number in 0..count {
         // SAFETY: this is the only thread, so the child waits for no lock.
@@ -66,16 +63,16 @@ pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
                     // The child ends if the test is killed.
                     // SAFETY: the call takes no address.
                     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-                    board.come.fetch_add(1, SeqCst);
-                    while (board.come.load(SeqCst) as usize) < count {
+                    shared.started.fetch_add(1, SeqCst);
+                    while (shared.started.load(SeqCst) as usize) < count {
                         yield_now();
                     }
-                    let said = run(Member { number, board });
-                    for (slot, word) in board.said[number].iter().zip(said) {
+                    let result = run(Process { number, shared });
+                    for (slot, word) in shared.results[number].iter().zip(result) {
                         slot.store(word, SeqCst);
                     }
                 }));
-                board.done.fetch_add(1, SeqCst);
+                shared.finished.fetch_add(1, SeqCst);
                 // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
                 unsafe { libc::_exit(if code.is_ok() { 0 } else { 101 }) }
             }
@@ -86,18 +83,18 @@ pub fn crowd(count: usize, run: impl Fn(Member<'_>) -> Said) -> Vec<Said> {
     let codes: Vec<_> = pids.into_iter().map(wait).collect();
     assert!(codes.iter().all(|&code| code == 0), "ended with {codes:?}");
     let words = |slots: &[AtomicU64; 4]| slots.each_ref().map(|slot| slot.load(SeqCst));
-    let said = board.said[..count].iter().map(words).collect();
+    let results = shared.results[..count].iter().map(words).collect();
     // SAFETY: nothing refers to the mapping afterwards.
-    unsafe { libc::munmap(ptr::from_ref(board).cast_mut().cast(), size_of::<Board>()) };
-    said
+    unsafe { libc::munmap(ptr::from_ref(shared).cast_mut().cast(), size_of::<Shared>()) };
+    results
 }
 
-fn share() -> &'static Board {
+fn share() -> &'static Shared {
     // SAFETY: a new mapping.
     let at = unsafe {
         libc::mmap(
             ptr::null_mut(),
-            size_of::<Board>(),
+            size_of::<Shared>(),
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_SHARED | libc::MAP_ANONYMOUS,
             -1,
@@ -105,8 +102,8 @@ fn share() -> &'static Board {
         )
     };
     assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-    // SAFETY: the mapping is large enough and aligned to a page, and zeroes are a valid Board.
-    unsafe { &*at.cast::<Board>() }
+    // SAFETY: the mapping is large enough and aligned to a page, and zeroes are a valid Shared.
+    unsafe { &*at.cast::<Shared>() }
 }
 
 fn wait(pid: libc::pid_t) -> libc::c_int {
