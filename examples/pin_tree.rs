@@ -1,6 +1,7 @@
 //! Prints every pin on every bpffs of this mount namespace as a tree.
 //!
-//! With `--json`, prints one JSON object per line for each pin and each error. With `--find map:17`,
+//! With `--json`, prints one JSON object per line for each pin, by the library's feature `serde`, and for each
+//! error. With `--find map:17`,
 //! `--find prog:4` or `--find link:2`, prints only the pins of that object, and fails if there are none.
 
 #[path = "plumbing/exit.rs"]
@@ -18,6 +19,8 @@ use bpf_pin::inventory::{Inventory, PinEntry};
 use bpf_pin::object::ObjectInfo;
 use bpf_pin::types::ObjName;
 use bpf_pin::{Bpffs, Identity, Kind};
+
+use serde_json::{Value, json};
 
 use exit::{Outcome, Usage, exit_code};
 
@@ -59,7 +62,7 @@ pub fn run(args: &[String], out: &mut dyn Write) -> Outcome {
         .inspect(|pin| pin_count += usize::from(pin.is_ok()));
     let mounts = Bpffs::mounts()?;
     if is_json {
-        pins.try_for_each(|pin| writeln!(out, "{}", json(&pin)))?;
+        pins.try_for_each(|pin| writeln!(out, "{}", json(&pin)?))?;
     } else if mounts.is_empty() {
         let usual = Bpffs::inspect("/sys/fs/bpf")?;
         let nothing = "No bpffs is mounted in this mount namespace";
@@ -168,48 +171,15 @@ fn escaped(path: &Path) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-fn json(pin: &bpf_pin::Result<PinEntry>) -> String {
-    let (path, fields) = match pin {
-        Ok(pin) => (&*pin.path, fields(&pin.info)),
-        Err(error) => {
-            let path = error.path().unwrap_or(Path::new(""));
-            (path, format!("\"error\":{}", quoted(&error.to_string())))
-        }
-    };
-    let text = quoted(&path.to_string_lossy());
-    if path.to_str().is_some() {
-        return format!("{{\"path\":{text},{fields}}}");
+fn json(pin: &bpf_pin::Result<PinEntry>) -> serde_json::Result<String> {
+    match pin {
+        Ok(pin) => serde_json::to_string(pin),
+        Err(error) => Ok(json!({ "path": path(error), "error": error.to_string() }).to_string()),
     }
-    // JSON strings are Unicode. A path that is not UTF-8 is also printed in hexadecimal digits.
-    let bytes = path.as_os_str().as_bytes().iter();
-    let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
-    format!("{{\"path\":{text},\"path_hex\":\"{hex}\",{fields}}}")
 }
 
-fn fields(info: &ObjectInfo) -> String {
-    let ((kind, id), name) = (identity(info), info.name().map_or("", ObjName::as_str));
-    let pair = |key, number| format!("\"{key}\":{number}");
-    let (of_type, sizes) = match info {
-        ObjectInfo::Map(of) => {
-            let sizes = [
-                pair("key_size", of.key_size),
-                pair("value_size", of.value_size),
-            ];
-            let sizes = sizes.join(",") + "," + &pair("max_entries", of.max_entries);
-            (of.map_type.to_string(), sizes)
-        }
-        ObjectInfo::Prog(of) => (of.prog_type.to_string(), pair("size", of.xlated_prog_len)),
-        ObjectInfo::Link(of) => (of.link_type.to_string(), pair("prog_id", of.prog_id)),
-    };
-    let (name, of_type) = (quoted(name), quoted(&of_type));
-    format!("\"kind\":\"{kind}\",\"id\":{id},\"name\":{name},\"type\":{of_type},{sizes}")
-}
-
-fn quoted(text: &str) -> String {
-    let quoted = text.chars().map(|char| match char {
-        '"' | '\\' => format!("\\{char}"),
-        '\0'..='\x1f' => format!("\\u{:04x}", u32::from(char)),
-        _ => char.to_string(),
-    });
-    format!("\"{}\"", quoted.collect::<String>())
+/// The path of an error as that of a pin is written: a path that is not UTF-8 is an array of its bytes.
+fn path(error: &bpf_pin::Error) -> Option<Value> {
+    let path = error.path()?.as_os_str();
+    Some(path.to_str().map_or(path.as_bytes().into(), Value::from))
 }

@@ -104,9 +104,14 @@
 //!
 //! # Features
 //!
-//! All are on by default. Without them the crate is its core: kinds and their proof, pin, open, unpin, info, ids, [`dir`], detection of
-//! bpffs, errors. `map`, `prog`, `link`, `reuse`, `inventory` and `probe` are the modules of these names; `mount` is
-//! [`MountOptions`] and the delegation of a bpffs.
+//! All but `serde` are on by default. Without them the crate is its core: kinds and their proof, pin, open, unpin, info, ids,
+//! [`dir`], detection of bpffs, errors. `map`, `prog`, `link`, `reuse`, `inventory` and `probe` are the modules of these names;
+//! `mount` is [`MountOptions`] and the delegation of a bpffs.
+//!
+//! `serde` implements `Serialize` for [`PinEntry`](inventory::PinEntry), [`ObjectInfo`](object::ObjectInfo) and the info of each kind,
+//! [`Identity`], [`Inspection`](bpffs::Inspection), [`Mount`](bpffs::Mount), and the types in them. Fields have the kernel's names,
+//! such as `map_flags` or `xdp.ifindex`. A number with a name is that name as `Display` writes it, a time is in nanoseconds, and a
+//! path is a string, or an array of its bytes if it is not UTF-8.
 //!
 //! The public signatures use types of two other crates: [`bytemuck`]'s traits for keys and values, and flags made by bitflags.
 //!

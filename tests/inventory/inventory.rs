@@ -1,6 +1,7 @@
 //! Every pin of every bpffs, once; and what cannot be seen is told.
 
 mod hidden;
+mod json;
 mod scale;
 mod seen;
 

@@ -10,21 +10,27 @@ use crate::error::sentence::Device;
 use crate::error::{Cause, Operation, Reason, Result};
 use crate::procfs::{Directory, Mount, MountInfo, MountTable, from_root};
 use crate::types::FileSystem;
+#[cfg(feature = "serde")]
+use crate::types::serialize::text;
 
 use super::instance::{Bpffs, error};
 
 /// The kind of place that a path leads to, from [`Bpffs::inspect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Verdict {
     /// The path does not exist.
     Missing {
         /// The path up to the first component that does not exist.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
         missing: PathBuf,
     },
     /// The path, or a component of it, is not a directory.
     NotADirectory {
         /// The path up to that component.
+        #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
         path: PathBuf,
     },
     /// A directory on another file system.
@@ -43,6 +49,8 @@ pub enum Verdict {
 
 /// The reason why a bpffs is read-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum ReadOnly {
     /// The mount is read-only. Other mounts of the same bpffs may be writable.
     Mount,
@@ -54,9 +62,11 @@ pub enum ReadOnly {
 
 /// A description of a path, from [`Bpffs::inspect`]. `Display` writes it as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Inspection {
     /// The path as it was given.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub path: PathBuf,
     /// The kind of place that it leads to.
     pub verdict: Verdict,

@@ -10,6 +10,8 @@ use crate::bpffs::Bpffs;
 use crate::error::Result;
 use crate::object::ObjectInfo;
 use crate::types::Identity;
+#[cfg(feature = "serde")]
+use crate::types::serialize::text;
 
 use instance::{Instance, by_instance};
 use mount_points::MountPoints;
@@ -17,16 +19,26 @@ use mount_points::MountPoints;
 pub use outline::{Outline, outline};
 
 /// A pin found by [`Inventory::take`].
+///
+/// With the feature `serde` a pin is one flat object, here as JSON:
+///
+/// ```json
+/// {"path":"/sys/fs/bpf/flows","dev":31,"inode":5,"kind":"map","type":"hash","id":17,"key_size":4,"value_size":8,…}
+/// {"path":"/sys/fs/bpf/link","dev":31,"inode":6,"kind":"link","type":"xdp","id":2,"prog_id":9,"xdp":{"ifindex":3}}
+/// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PinEntry {
     /// Its path in this mount namespace.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub path: PathBuf,
     /// The `st_dev` of its bpffs.
     pub dev: u64,
     /// The inode number: pins of one instance with the same number are one file with several names.
     pub inode: u64,
     /// The info of the object.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub info: ObjectInfo,
 }
 

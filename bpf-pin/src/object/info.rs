@@ -25,6 +25,8 @@ use super::{Link, LinkInfo, Map, MapInfo, Prog, ProgInfo};
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(tag = "kind", rename_all = "snake_case"))]
 pub enum ObjectInfo {
     /// The description of a map.
     Map(MapInfo),

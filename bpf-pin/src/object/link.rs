@@ -4,6 +4,8 @@ use super::pinned::PinnedLink;
 use super::typed::*;
 use crate::types::LinkTarget;
 use crate::types::LinkType;
+#[cfg(feature = "serde")]
+use crate::types::serialize::is_other;
 
 typed_object! {
     /// An owned descriptor of a link, which keeps a program attached.
@@ -70,15 +72,18 @@ typed_object! {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LinkInfo {
     /// The type.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub link_type: LinkType,
     /// The id, unique among living links.
     pub id: u32,
     /// The id of the program that it attaches, or attached before it was detached; 0 if it holds a map.
     pub prog_id: u32,
     /// The target that it attaches the program to.
+    #[cfg_attr(feature = "serde", serde(flatten, skip_serializing_if = "is_other"))]
     pub target: LinkTarget,
 }
 

@@ -108,9 +108,11 @@ impl Map {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MapInfo {
     /// The type.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub map_type: MapType,
     /// The id, unique among living maps.
     pub id: u32,
@@ -121,6 +123,7 @@ pub struct MapInfo {
     /// The maximum number of elements. For a ring buffer its size in bytes.
     pub max_entries: u32,
     /// The flags that it was created with, without `RDONLY` and `WRONLY`, plus flags that the kernel added.
+    #[cfg_attr(feature = "serde", serde(rename = "map_flags"))]
     pub flags: MapFlags,
     /// The name that it was created with, or empty. Linux 4.15.
     pub name: ObjName,

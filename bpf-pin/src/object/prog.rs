@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::pinned::PinnedProg;
 use super::typed::*;
+#[cfg(feature = "serde")]
+use crate::types::serialize::{hex, nanoseconds};
 use crate::types::{ObjName, ProgType};
 
 typed_object! {
@@ -66,13 +68,16 @@ typed_object! {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProgInfo {
     /// The type.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub prog_type: ProgType,
     /// The id, unique among living programs.
     pub id: u32,
     /// A hash of its instructions.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "hex"))]
     pub tag: [u8; 8],
     /// The name that it was loaded with, or empty. Linux 4.15.
     pub name: ObjName,
@@ -81,6 +86,7 @@ pub struct ProgInfo {
     /// The size of its instructions after verification, in bytes.
     pub xlated_prog_len: u32,
     /// The time of loading, since boot. Linux 4.15.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "nanoseconds"))]
     pub load_time: Duration,
     /// The user that loaded it. Linux 4.15.
     pub created_by_uid: u32,
@@ -97,6 +103,8 @@ pub struct ProgInfo {
     /// The number of lines in the records that it was loaded with. Linux 5.0.
     pub nr_line_info: u32,
     /// The time that it has run, if `kernel.bpf_stats_enabled` is 1. Linux 5.1.
+    #[cfg_attr(feature = "serde", serde(rename = "run_time_ns"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "nanoseconds"))]
     pub run_time: Duration,
     /// The number of runs, if `kernel.bpf_stats_enabled` is 1. Linux 5.1.
     pub run_cnt: u64,

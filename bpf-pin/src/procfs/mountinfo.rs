@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::makedev;
 
+#[cfg(feature = "serde")]
+use crate::types::serialize::text;
+
 /// A mount: one line of `/proc/<pid>/mountinfo`.
 ///
 /// The fields have the names of proc(5). The kernel's escapes are decoded, except in
@@ -27,6 +30,7 @@ use rustix::fs::makedev;
 /// [proc_pid_mountinfo(5)](https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html),
 /// fs/proc_namespace.c: `show_mountinfo`
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Mount {
     /// The id, unique among the mounts that exist. The kernel reuses ids.
@@ -36,18 +40,24 @@ pub struct Mount {
     /// The `st_dev` of the file system, which identifies the instance.
     pub dev: u64,
     /// The directory of the file system that is mounted: "/", or the directory that was bind-mounted.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub root: PathBuf,
     /// The path where it is mounted, from this process's root.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub mount_point: PathBuf,
     /// The options of the mount, separated by commas, with the kernel's escapes.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub options: OsString,
     /// How mounts and unmounts below it propagate.
     pub propagation: Propagation,
     /// The type, such as "bpf" or "fuse.sshfs".
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub fs_type: OsString,
     /// The source given to mount(2). For a bpffs it can be any text.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub source: OsString,
     /// The options of the file system, which all its mounts share, in the format of [`options`](Self::options).
+    #[cfg_attr(feature = "serde", serde(serialize_with = "text"))]
     pub super_options: OsString,
 }
 
@@ -57,6 +67,7 @@ pub struct Mount {
 ///
 /// [mount_namespaces(7)](https://man7.org/linux/man-pages/man7/mount_namespaces.7.html)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Propagation {
     /// `shared`: the peer group that it exchanges events with.

@@ -8,6 +8,8 @@ use super::Mount;
 ///
 /// It holds the objects that were pinned there. Another bpffs mounted there would be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ShadowedBpffs {
     /// It is in this thread's mount namespace, under another mount.

@@ -16,6 +16,8 @@ use std::fmt;
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Kind {
     /// A map. Linux 3.18; pinned since 4.4.
     Map,
@@ -59,6 +61,7 @@ impl fmt::Display for Kind {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Identity {
     /// The kind.
     pub kind: Kind,

@@ -5,6 +5,8 @@ use std::fmt;
 use bpf_pin_sys as abi;
 
 use crate::sys::link_arm;
+#[cfg(feature = "serde")]
+use crate::types::serialize::is_zero;
 use crate::types::{AttachType, CgroupIterOrder, LinkType};
 
 /// The target that a link is attached to, by the kernel's numbers.
@@ -25,6 +27,8 @@ use crate::types::{AttachType, CgroupIterOrder, LinkType};
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum LinkTarget {
     /// A tracepoint of the kernel. Linux 5.8.
@@ -37,10 +41,13 @@ pub enum LinkTarget {
     #[non_exhaustive]
     Tracing {
         /// The attach type; 0 for an extension.
+        #[cfg_attr(feature = "serde", serde(skip_serializing_if = "is_zero"))]
         attach_type: AttachType,
         /// The id of the BTF object, or of the program. Linux 5.13.
+        #[cfg_attr(feature = "serde", serde(rename = "target_obj_id"))]
         obj_id: u32,
         /// The id of the function's type in it. Linux 5.13.
+        #[cfg_attr(feature = "serde", serde(rename = "target_btf_id"))]
         btf_id: u32,
         /// The cookie that it was attached with. Linux 6.17.
         cookie: u64,
@@ -82,6 +89,7 @@ pub enum LinkTarget {
     #[non_exhaustive]
     PerfEvent {
         /// `enum bpf_perf_event_type`, such as `BPF_PERF_EVENT_KPROBE`. Linux 6.6.
+        #[cfg_attr(feature = "serde", serde(rename = "type"))]
         event_type: u32,
         /// The cookie that it was attached with. Linux 6.9.
         cookie: u64,

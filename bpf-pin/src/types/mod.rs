@@ -7,6 +7,8 @@ mod kind;
 mod link_target;
 mod name;
 mod numbered;
+#[cfg(feature = "serde")]
+pub(crate) mod serialize;
 
 pub use access::Access;
 pub use file_system::FileSystem;

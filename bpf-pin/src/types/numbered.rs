@@ -37,6 +37,17 @@ macro_rules! numbered {
             }
         }
 
+        /// The name as `Display` writes it, or an unknown number as a number.
+        #[cfg(feature = "serde")]
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self.name() {
+                    Some(_) => serializer.collect_str(self),
+                    None => serializer.serialize_u32(self.0),
+                }
+            }
+        }
+
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self.name() {
