@@ -27,6 +27,7 @@
 //! | clean up after killed loaders | [`PinDir::remove_leftovers`], [`PinDir::remove_where`] |
 //! | read and write a map | [`Map::elements`] |
 //! | find where an object is pinned | [`Inventory::take`] |
+//! | find what is attached to a target, or uses a map | [`LinkSpec::query`], [`LinkSpec::links`], [`Prog::ids_using`] |
 //! | share pins between users | [`Token`], [`MountOptions::grant_delegation`], [`PinDir::set_mode`] |
 //! | handle errors | [`Error::kind`], [`Error::cause`], [`Error::is_missing`]; [`Failed`] gives the object back |
 //! | use it beside aya, libbpf-rs or C | `Map::try_from(fd)`, `OwnedFd::from(map)`; see [Descriptors](#descriptors) |
@@ -49,6 +50,7 @@
 //! | `BPF_BTF_LOAD` | [`Btf::load`] |
 //! | `BPF_LINK_CREATE` | [`LinkSpec::create`] |
 //! | `BPF_LINK_UPDATE`, `BPF_LINK_DETACH` | [`Link::update`], [`Link::detach`] |
+//! | `BPF_PROG_QUERY` | [`LinkSpec::query`], [`LinkSpec::links`] |
 //! | `BPF_RAW_TRACEPOINT_OPEN` | [`LinkSpec::raw_tracepoint`], [`LinkSpec::tracing`] |
 //! | `BPF_ITER_CREATE` | [`Link::iter`] |
 //! | `BPF_TOKEN_CREATE` | [`Token::create`] |

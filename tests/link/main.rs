@@ -7,6 +7,7 @@ mod iter;
 mod life;
 mod link;
 mod link_pin;
+mod query;
 mod struct_ops;
 mod tracing;
 

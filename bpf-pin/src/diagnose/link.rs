@@ -1,10 +1,10 @@
 //! Why a program could not be attached.
 
 use std::ffi::CStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use bpf_pin_sys::Version;
-use rustix::fs::fstatfs;
+use rustix::fs::{FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::net::netdevice::index_to_name_inlined;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -13,8 +13,6 @@ use crate::error::Cause;
 use crate::process::is_filtered;
 use crate::sys;
 use crate::types::{AttachType, FileSystem};
-
-use super::rtnetlink;
 
 /// EINVAL for a device's attach type: a query shows whether the kernel has it.
 pub(crate) fn for_attach_type(attach_type: AttachType) -> Option<Cause> {
@@ -54,17 +52,41 @@ pub(crate) fn for_device(ifindex: u32) -> Option<Cause> {
 
 /// EBUSY or EEXIST of XDP: finds the program that the device has.
 pub(crate) fn for_xdp(ifindex: u32) -> Option<Cause> {
-    let prog_id = rtnetlink::xdp_prog_id(ifindex)?;
+    let progs = sys::xdp_progs(ifindex).ok()?;
+    let by_mode = [progs.driver, progs.generic, progs.offloaded];
+    let prog_id = by_mode.into_iter().find(|id| *id != 0)?;
     Some(Cause::XdpAttached { ifindex, prog_id })
 }
 
 /// EBADF for a control group.
 pub(crate) fn for_cgroup(fd: BorrowedFd<'_>) -> Option<Cause> {
     let found = FileSystem::from_stat(&fstatfs(fd).ok()?);
-    (found != FileSystem::CGROUP2).then(|| Cause::WrongDescriptor {
+    // A file of the group, such as cgroup.procs, is none either.
+    let is_directory = || {
+        let stat = fstat(fd).ok()?;
+        Some(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    };
+    let is_wrong = found != FileSystem::CGROUP2 || is_directory() == Some(false);
+    is_wrong.then(|| Cause::WrongDescriptor {
         expected: "a cgroup2 directory",
         found: Some(format!("a file on {found}")),
     })
+}
+
+/// ENOENT for a control group: a query of it fails likewise if it was removed.
+pub(crate) fn for_removed_cgroup(fd: BorrowedFd<'_>, attach_type: AttachType) -> Option<Cause> {
+    let buffers = sys::QueryBuffers {
+        prog_ids: &mut [],
+        link_ids: &mut [],
+        prog_flags: &mut [],
+    };
+    let (result, _) = sys::prog_query(fd.as_raw_fd() as u32, attach_type.0, 0, buffers);
+    if result != Err(Errno::NOENT) || is_filtered() {
+        return None;
+    }
+    let id = fstat(fd).ok()?.st_ino;
+    let what = format!("control group {id}: it was removed");
+    Some(Cause::NoTarget { what })
 }
 
 /// Checks a program before a control group's link is updated with it.

@@ -123,6 +123,13 @@ pub(crate) fn for_link(prog_type: ProgType) -> Option<Cause> {
     missing(Capability::NetAdmin, "programs of this type").or_else(|| user_namespace(true))
 }
 
+/// EPERM of `BPF_PROG_QUERY`.
+pub(crate) fn for_query() -> Option<Cause> {
+    for_bpf()
+        .or_else(|| missing(Capability::NetAdmin, "querying attached programs"))
+        .or_else(|| user_namespace(true))
+}
+
 fn unprivileged(what: &'static str) -> Option<Cause> {
     if unprivileged_bpf_disabled()? == 0 {
         return None;

@@ -36,6 +36,8 @@ impl PinDir {
     /// Reads only this directory: for a tree see [`walk`](Self::walk). Temporary names are not passed to the
     /// predicate: see [`remove_leftovers`](Self::remove_leftovers).
     ///
+    /// A prog array whose last pin is removed is emptied, as by [`unpin`](Self::unpin).
+    ///
     /// # Races
     ///
     /// The inode of a name is compared right before the removal, so a pin that was replaced meanwhile stays.

@@ -143,6 +143,9 @@ impl PinDir {
 
     /// `unlinkat(2)`: removes the pin of this object.
     ///
+    /// A prog array is emptied when its last pin and descriptor are gone, even while programs tail-call into
+    /// it: [`Prog::ids_using`](crate::Prog::ids_using) lists them.
+    ///
     /// # Races
     ///
     /// The pin is compared with the object right before, by kind and id. The kernel has no call that does
@@ -172,6 +175,8 @@ impl PinDir {
     }
 
     /// `unlinkat(2)`: removes a name, unless it is a directory. Does not check which object it holds.
+    ///
+    /// Empties a prog array if this was its last pin, as [`unpin`](Self::unpin).
     ///
     /// # Errors
     ///

@@ -43,6 +43,9 @@ impl PinDir {
     /// with two descriptors for each level of depth. Symbolic links are removed, not followed, and mounts
     /// are not crossed. Does not check which objects it frees.
     ///
+    /// Prog arrays whose last pins are removed are emptied, even while programs tail-call into them:
+    /// [`Prog::ids_using`](crate::Prog::ids_using) lists those programs.
+    ///
     /// # Races
     ///
     /// The kernel cannot check what it renames. If another process puts a pin under the name during the

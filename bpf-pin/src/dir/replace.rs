@@ -25,6 +25,10 @@ impl PinDir {
     /// The new file has mode 0600 less the umask and this user's owner, whatever the old one had:
     /// see [`replace_keeping_mode`](Self::replace_keeping_mode).
     ///
+    /// The old object is freed if this was its last pin and no descriptor is open. An old prog array is
+    /// emptied then, even while programs tail-call into it ([`Prog::ids_using`](crate::Prog::ids_using) lists
+    /// them). Keep it open until no program uses it.
+    ///
     /// If the process is killed before the rename, the temporary pin is left for
     /// [`remove_leftovers`](Self::remove_leftovers). If the process had forked, its children must have ended,
     /// too.

@@ -106,6 +106,10 @@ impl<'d> Stage<'d> {
     /// `RENAME_EXCHANGE`: a reader that opens the name gets the old set or the new one, whole. A reader that
     /// has opened the old set finds it unchanged while it holds a shared [`lock`](PinDir::lock) of it.
     ///
+    /// The old set is removed with [`Published`]. That empties a prog array without another pin or descriptor,
+    /// even while programs tail-call into it ([`Prog::ids_using`](crate::Prog::ids_using) lists them). Keep
+    /// such an array open until no program uses it.
+    ///
     /// # Older kernels
     ///
     /// Before Linux 5.17 bpffs has no `RENAME_EXCHANGE`. The old directory is moved aside first, and for a

@@ -160,6 +160,8 @@ pub enum Operation {
     DetachLink,
     /// `BPF_ITER_CREATE`.
     CreateIter,
+    /// `BPF_PROG_QUERY`, or `RTM_GETLINK` for XDP.
+    Query,
 
     /// `BPF_OBJ_GET` and `BPF_MAP_CREATE`: opens or creates a pinned map, see [`Reuse`](crate::reuse::Reuse).
     Reuse,
@@ -238,6 +240,7 @@ impl Operation {
             Self::UpdateLink => "update",
             Self::DetachLink => "detach",
             Self::CreateIter => "create an iterator",
+            Self::Query => "query the programs of",
             Self::Reuse => "open or create",
             Self::Migrate => "migrate",
             Self::Attach => "open or attach",

@@ -3,6 +3,7 @@
 mod create;
 mod position;
 mod prog_types;
+mod query;
 mod spec;
 mod target;
 mod validate;
@@ -24,6 +25,7 @@ pub use crate::object::{Link, LinkInfo};
 pub use crate::sys::Uprobes;
 pub use crate::types::LinkTarget;
 pub use position::{Anchor, IterTask, Position, XdpFlags};
+pub use query::{AttachedProg, AttachedProgs};
 pub use spec::LinkSpec;
 
 impl Link {

@@ -323,7 +323,7 @@ impl<'a> LinkSpec<'a> {
     /// Attaches only if the programs of the target have not changed since this revision, and fails with
     /// ESTALE otherwise: `expected_revision`.
     ///
-    /// `BPF_PROG_QUERY` returns the revision. For `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` (Linux 6.6),
+    /// [`query`](Self::query) returns the revision. For `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` (Linux 6.6),
     /// `BPF_NETKIT_PRIMARY` and `BPF_NETKIT_PEER` (Linux 6.7), and control groups.
     pub fn expected_revision(mut self, revision: u64) -> Self {
         self.expected_revision = revision;
@@ -364,8 +364,9 @@ impl<'a> LinkSpec<'a> {
         }
     }
 
-    /// Returns the target that a link of this spec will report. Unknown numbers are 0.
-    pub(crate) fn expected_target(&self, prog: &Prog) -> Result<LinkTarget, Errno> {
+    /// Returns the target that a link of this spec will report. Unknown numbers are 0, and so are those of the
+    /// program's own target without the program.
+    pub(crate) fn expected_target(&self, prog: Option<&Prog>) -> Result<LinkTarget, Errno> {
         let mut target = self.target;
         let given = self.cookie.unwrap_or_default();
         match (&mut target, self.operand) {
@@ -389,8 +390,10 @@ impl<'a> LinkSpec<'a> {
                 target = LinkTarget::RawTracepoint { cookie: 0 };
             }
             (LinkTarget::Tracing { obj_id, btf_id, .. }, _) => {
-                let info = try_info(prog)?;
-                (*obj_id, *btf_id) = (info.attach_btf_obj_id, info.attach_btf_id);
+                if let Some(prog) = prog {
+                    let info = try_info(prog)?;
+                    (*obj_id, *btf_id) = (info.attach_btf_obj_id, info.attach_btf_id);
+                }
             }
             // A link at the peer reports the index of the other end, which is unknown.
             (

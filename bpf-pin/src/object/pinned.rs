@@ -117,6 +117,9 @@ macro_rules! pinned_object {
             #[doc = concat!("The ", $noun, " is freed with its last descriptor, unless it has another pin or is in use.")]
             /// Freeing a link detaches it.
             ///
+            /// A prog array is emptied when its last pin and descriptor are gone, even while programs tail-call into
+            /// it: [`Prog::ids_using`](crate::Prog::ids_using) lists them. The returned descriptor keeps it filled.
+            ///
             /// # Races
             ///
             /// The pin's kind and id are compared right before the removal, because the kernel has no call that

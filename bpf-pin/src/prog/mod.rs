@@ -48,6 +48,52 @@ impl Prog {
         }
     }
 
+    /// Returns the ids of the living programs that use `map`, in ascending order.
+    ///
+    /// These are the programs whose [`map_ids`](Self::map_ids) contain the map. A program that reaches it only
+    /// through a map of maps, or through a tail call, is not one of them. Three syscalls for each program of
+    /// the system, and one more for each that uses maps. Linux 4.15.
+    ///
+    /// A prog array is emptied when its last pin and descriptor are gone, even while programs use it, because
+    /// they hold no user reference (kernel/bpf/syscall.c: `bpf_map_put_uref`): their tail calls then fall
+    /// through. This method shows if there are such programs.
+    ///
+    /// # Races
+    ///
+    /// A program that is loaded during the call may be missing, and one that is freed meanwhile may be included.
+    ///
+    /// # Errors
+    ///
+    /// As [`ids`](Self::ids), [`from_id`](Self::from_id) and [`map_ids`](Self::map_ids):
+    /// [`MissingCapability`](crate::error::Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`. Programs
+    /// that are freed meanwhile are skipped.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::{PinnedMap, Prog};
+    ///
+    /// let tails = PinnedMap::open("/sys/fs/bpf/tails")?;
+    /// if Prog::ids_using(&tails)?.is_empty() {
+    ///     tails.unpin()?;
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn ids_using(map: &impl AsMap) -> Result<Vec<u32>> {
+        let map_id = sys::object_id(map.map_fd()).map_err(|errno| info_error(Kind::Map, errno))?;
+        let mut using = vec![];
+        for id in Self::ids() {
+            let id = id?;
+            match Self::from_id(id).and_then(|prog| prog.map_ids()) {
+                Ok(map_ids) if map_ids.contains(&map_id) => using.push(id),
+                Ok(_) => {}
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(using)
+    }
+
     /// `BPF_PROG_BIND_MAP`: keeps `map` alive as long as the program, without an instruction that refers to
     /// it. Linux 5.10.
     ///

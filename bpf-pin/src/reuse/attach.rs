@@ -275,7 +275,7 @@ impl AttachRequest<'_> {
     /// Fails if the link has another target than the spec, as far as the kernel reports it.
     fn check_target(&self, link: &Link, info: &LinkInfo) -> Result<()> {
         let fail = |reason| Err(link.update_error(Some(info.id), reason));
-        let expected = match self.spec.expected_target(self.prog) {
+        let expected = match self.spec.expected_target(Some(self.prog)) {
             Ok(expected) => expected,
             Err(errno) => return fail(Reason::errno_only(errno)),
         };

@@ -23,6 +23,8 @@ mod object;
 mod process;
 mod prog;
 pub(crate) mod random;
+#[cfg(feature = "link")]
+mod rtnetlink;
 mod token;
 
 pub(crate) use batch::BatchBuffers;
@@ -50,9 +52,11 @@ pub(crate) use object::{
 };
 pub(crate) use process::{LockOwner, page_size};
 pub(crate) use prog::{
-    ProgData, ProgField, Records, RunArgs, RunError, RunOut, probe_prog_field, prog_bind_map,
-    prog_load, prog_map_ids, prog_test_run,
+    ProgData, ProgField, Queried, QueryBuffers, Records, RunArgs, RunError, RunOut,
+    probe_prog_field, prog_bind_map, prog_load, prog_map_ids, prog_query, prog_test_run,
 };
+#[cfg(feature = "link")]
+pub(crate) use rtnetlink::xdp_progs;
 pub(crate) use token::{probe_token_create, token_create};
 
 pub use elem::AsMap;

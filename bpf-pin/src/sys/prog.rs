@@ -204,6 +204,61 @@ pub(crate) fn prog_map_ids(prog: BorrowedFd<'_>, ids: &mut [u32]) -> Result<usiz
     Ok(info.nr_map_ids as usize)
 }
 
+/// The buffers of `BPF_PROG_QUERY`: each as long as that for the programs' ids, or empty if it is not asked for.
+#[derive(Debug)]
+pub(crate) struct QueryBuffers<'a> {
+    pub(crate) prog_ids: &'a mut [u32],
+    /// EINVAL on kernels without it.
+    pub(crate) link_ids: &'a mut [u32],
+    /// EINVAL on kernels without it.
+    pub(crate) prog_flags: &'a mut [u32],
+}
+
+/// What `BPF_PROG_QUERY` returns beside the ids. Also set after ENOSPC.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Queried {
+    /// The number of programs, also if the buffers hold fewer.
+    pub(crate) count: usize,
+    pub(crate) flags: u32,
+    /// 0 if the kernel does not report it.
+    pub(crate) revision: u64,
+}
+
+/// `BPF_PROG_QUERY`. ENOSPC if the buffers are too small; they hold the first ids then.
+pub(crate) fn prog_query(
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    buffers: QueryBuffers<'_>,
+) -> (Result<()>, Queried) {
+    let QueryBuffers {
+        prog_ids,
+        link_ids,
+        prog_flags,
+    } = buffers;
+    let count = prog_ids.len();
+    assert!([0, count].contains(&link_ids.len()) && [0, count].contains(&prog_flags.len()));
+    let mut attr = abi::bpf_attr_query {
+        target_fd: target,
+        attach_type,
+        query_flags,
+        prog_ids: address_mut(prog_ids),
+        prog_cnt: u32::try_from(count).unwrap_or(u32::MAX),
+        prog_attach_flags: address_mut(prog_flags),
+        link_ids: address_mut(link_ids),
+        ..abi::bpf_attr_query::zeroed()
+    };
+    // SAFETY: each address is 0 or that of at least prog_cnt writable words, and the kernel writes at most
+    // that many.
+    let result = unsafe { bpf(abi::BPF_PROG_QUERY, &mut attr) };
+    let queried = Queried {
+        count: attr.prog_cnt as usize,
+        flags: attr.attach_flags,
+        revision: attr.revision,
+    };
+    (result.map(drop), queried)
+}
+
 /// The arguments of `BPF_PROG_TEST_RUN`.
 #[derive(Debug, Default)]
 pub(crate) struct RunArgs<'a> {
