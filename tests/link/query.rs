@@ -24,8 +24,8 @@ fn prog_ids(found: &AttachedProgs) -> Vec<u32> {
 
 #[common::test(TCX)]
 fn a_query_of_tcx_lists_programs_and_links_in_their_order() -> Outcome {
-    own_network(|| {
-        let spec = LinkSpec::tcx(LO, AttachType::TCX_INGRESS);
+    in_network_namespace(|| {
+        let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
         assert_eq!(spec.query()?.entries(), []);
         let (first, second) = (tcx_prog(), tcx_prog());
         let last = spec.create(&second)?;
@@ -42,9 +42,9 @@ fn a_query_of_tcx_lists_programs_and_links_in_their_order() -> Outcome {
         let revision = found.revision().ok_or("no revision")?;
         spec.expected_revision(revision).create(&tcx_prog())?;
         // Neither the other direction nor the device of another network.
-        let egress = LinkSpec::tcx(LO, AttachType::TCX_EGRESS);
+        let egress = LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS);
         assert_eq!(egress.query()?.entries(), []);
-        let elsewhere = own_network(|| spec.query())?;
+        let elsewhere = in_network_namespace(|| spec.query())?;
         assert_eq!(elsewhere.entries(), []);
         Ok(())
     })
@@ -52,7 +52,7 @@ fn a_query_of_tcx_lists_programs_and_links_in_their_order() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_query_of_a_control_group_lists_programs_and_flags() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let file = cgroup.open();
         let spec = LinkSpec::cgroup(&file, EGRESS);
@@ -74,7 +74,7 @@ fn a_query_of_a_control_group_lists_programs_and_flags() -> Outcome {
 /// More than the first call has room for.
 #[common::test(ROOT)]
 fn an_effective_query_lists_the_programs_of_ancestors() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let child = cgroup.path.join("child");
         fs::create_dir(&child)?;
@@ -102,8 +102,8 @@ fn an_effective_query_lists_the_programs_of_ancestors() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_query_of_xdp_shows_program_and_mode() -> Outcome {
-    own_network(|| {
-        let spec = LinkSpec::xdp(LO);
+    in_network_namespace(|| {
+        let spec = LinkSpec::xdp(LOOPBACK);
         assert_eq!(spec.query()?.entries(), []);
         let prog = xdp_prog();
         let _link = spec.create(&prog)?;
@@ -124,10 +124,10 @@ fn without_privileges<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 #[common::test(ROOT)]
 fn a_query_of_a_network_namespace_lists_its_programs() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let netns = File::open("/proc/thread-self/ns/net")?;
         let spec = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
-        let prog = sk_lookup();
+        let prog = sk_lookup_prog();
         let _link = spec.create(&prog)?;
         assert_eq!(prog_ids(&spec.query()?), [prog.id()?]);
         Ok(())
@@ -136,7 +136,7 @@ fn a_query_of_a_network_namespace_lists_its_programs() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_query_without_a_target_names_it() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let error = LinkSpec::xdp(4711).query().expect_err("no device");
         assert_eq!(error.operation(), Operation::Query);
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
@@ -145,7 +145,9 @@ fn a_query_without_a_target_names_it() -> Outcome {
         let error = error.expect_err("no query");
         assert_eq!(error.raw_os_error(), None);
         assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
-        let error = LinkSpec::xdp(LO).query_effective().expect_err("no group");
+        let error = LinkSpec::xdp(LOOPBACK)
+            .query_effective()
+            .expect_err("no group");
         assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
         let error = LinkSpec::perf_event(&hash()).links().expect_err("an event");
         assert!(matches!(error.cause(), Some(Cause::InvalidArgument { .. })));
@@ -155,7 +157,7 @@ fn a_query_without_a_target_names_it() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_query_of_no_control_group_names_what_it_is() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let cgroup = Cgroup::new();
         let procs = File::open(cgroup.path.join("cgroup.procs"))?;
         let error = LinkSpec::cgroup(&procs, EGRESS)
@@ -174,7 +176,7 @@ fn a_query_of_no_control_group_names_what_it_is() -> Outcome {
 
 #[common::test(USER)]
 fn a_query_without_privileges_names_the_capability() -> Outcome {
-    own_network(|| {
+    in_network_namespace(|| {
         let netns = File::open("/proc/thread-self/ns/net")?;
         let spec = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
         let error = without_privileges(|| spec.query()).expect_err("no capability");
@@ -193,7 +195,7 @@ fn ids_of(spec: &LinkSpec<'_>) -> Outcome<Vec<u32>> {
 
 #[common::test(ROOT)]
 fn links_at_a_target_are_found_whether_pinned_or_not() -> Outcome {
-    own_mounts(|| {
+    in_mount_namespace(|| {
         let (cgroup, other) = (Cgroup::new(), Cgroup::new());
         let (file, elsewhere) = (cgroup.open(), other.open());
         let spec = LinkSpec::cgroup(&file, EGRESS);
@@ -212,14 +214,14 @@ fn links_at_a_target_are_found_whether_pinned_or_not() -> Outcome {
 #[common::test(ROOT)]
 fn links_of_a_device_are_those_of_this_network() -> Outcome {
     let specs = [
-        (LinkSpec::xdp(LO), xdp_prog as fn() -> Prog),
-        (LinkSpec::tcx(LO, AttachType::TCX_INGRESS), tcx_prog),
+        (LinkSpec::xdp(LOOPBACK), xdp_prog as fn() -> Prog),
+        (LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS), tcx_prog),
     ];
     let has_tcx = kernel(6, 6).unmet().is_none();
     for (spec, make) in &specs[..1 + usize::from(has_tcx)] {
-        own_network(|| -> Outcome {
+        in_network_namespace(|| -> Outcome {
             let link = spec.create(&make())?;
-            own_network(|| -> Outcome {
+            in_network_namespace(|| -> Outcome {
                 assert_eq!(ids_of(spec)?, [0; 0]);
                 let here = spec.create(&make())?;
                 assert_eq!(ids_of(spec)?, [here.id()?]);
@@ -234,7 +236,7 @@ fn links_of_a_device_are_those_of_this_network() -> Outcome {
 
 #[common::test(TRACER)]
 fn links_of_a_tracepoint_are_found_by_its_name() -> Outcome {
-    let prog = returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+    let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
     let link: Link = spec.create(&prog)?;
     let _other = LinkSpec::raw_tracepoint(c"sched_process_exit").create(&prog)?;
@@ -258,7 +260,7 @@ fn programs_that_use_a_map_are_found() -> Outcome {
     assert_eq!(Prog::ids_using(&tails)?, using);
     drop(first);
     let left = second.id()?;
-    eventually("freed", || {
+    wait_until("freed", || {
         Prog::ids_using(&tails).is_ok_and(|ids| ids == [left])
     });
     Ok(())
