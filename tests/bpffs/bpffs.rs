@@ -1,4 +1,4 @@
-//! Which file system something is on: bpffs, or what it is instead.
+//! `FileSystem` identifies the file system of a path or a descriptor.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -27,20 +27,20 @@ fn is_bpffs(fs: FileSystem) {
     assert_eq!(format!("{fs:?}"), "FileSystem(bpffs)");
 }
 
-fn is(fs: FileSystem, name: &str) {
+fn assert_other(fs: FileSystem, name: &str) {
     assert_eq!(fs.name(), Some(name), "{fs}");
     assert_eq!(fs.to_string(), name);
     assert!(!fs.is_bpffs());
     assert_ne!(fs, FileSystem::BPF);
 }
 
-/// A descriptor that does nothing but stand for a path.
+/// Opens a path with O_PATH.
 fn o_path(path: &Path) -> rustix::io::Result<rustix::fd::OwnedFd> {
     openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[common::test(&[Need::Bpffs])]
-fn a_bpffs_by_path_and_by_descriptor() -> Outcome {
+fn detects_a_bpffs_by_path_and_by_descriptor() -> Outcome {
     let fs = TestFs::new();
     is_bpffs(FileSystem::at(fs.root())?);
     is_bpffs(FileSystem::of(File::open(fs.root())?)?);
@@ -58,7 +58,7 @@ fn a_bpffs_by_path_and_by_descriptor() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_bpffs_that_is_mounted_nowhere() -> Outcome {
+fn detects_a_detached_bpffs() -> Outcome {
     let fs = TestFs::detached("755");
     let mount = fs.mount().expect("a mount of its own");
     is_bpffs(FileSystem::of(mount)?);
@@ -74,7 +74,7 @@ fn a_bpffs_that_is_mounted_nowhere() -> Outcome {
 }
 
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn pins_and_their_objects() -> Outcome {
+fn a_pin_is_on_bpffs_but_its_object_is_not() -> Outcome {
     let fs = TestFs::new();
     let map = hash().pin(fs.at("map"))?;
     let prog = prog().pin(fs.at("prog"))?;
@@ -82,7 +82,7 @@ fn pins_and_their_objects() -> Outcome {
         is_bpffs(FileSystem::at(fs.at(name))?);
         is_bpffs(FileSystem::of(o_path(&fs.at(name))?)?);
     }
-    // Pinned or not, an object's descriptor is no file of a bpffs.
+    // An object's descriptor is on the file system of anonymous inodes, pinned or not.
     for found in [FileSystem::of(&map)?, FileSystem::of(&prog)?] {
         assert!(!found.is_bpffs(), "{found}");
         assert_eq!(found.name(), None);
@@ -92,43 +92,43 @@ fn pins_and_their_objects() -> Outcome {
 }
 
 #[common::test]
-fn what_every_machine_has() -> Outcome {
-    is(FileSystem::at("/proc")?, "proc");
-    is(FileSystem::at("/proc/self/status")?, "proc");
-    is(FileSystem::of(File::open("/proc/self/status")?)?, "proc");
-    is(FileSystem::of(o_path(Path::new("/proc"))?)?, "proc");
-    is(FileSystem::at("/sys/kernel")?, "sysfs");
-    is(FileSystem::of(File::open("/sys/kernel")?)?, "sysfs");
-    is(FileSystem::of(File::open("/proc/self/ns/net")?)?, "nsfs");
-    is(
+fn names_common_file_systems() -> Outcome {
+    assert_other(FileSystem::at("/proc")?, "proc");
+    assert_other(FileSystem::at("/proc/self/status")?, "proc");
+    assert_other(FileSystem::of(File::open("/proc/self/status")?)?, "proc");
+    assert_other(FileSystem::of(o_path(Path::new("/proc"))?)?, "proc");
+    assert_other(FileSystem::at("/sys/kernel")?, "sysfs");
+    assert_other(FileSystem::of(File::open("/sys/kernel")?)?, "sysfs");
+    assert_other(FileSystem::of(File::open("/proc/self/ns/net")?)?, "nsfs");
+    assert_other(
         FileSystem::of(memfd_create("memory", MemfdFlags::CLOEXEC)?)?,
         "tmpfs",
     );
-    is(FileSystem::of(UnixDatagram::unbound()?)?, "sockfs");
+    assert_other(FileSystem::of(UnixDatagram::unbound()?)?, "sockfs");
     let (reader, writer) = rustix::pipe::pipe()?;
-    is(FileSystem::of(reader)?, "pipefs");
-    is(FileSystem::of(&writer)?, "pipefs");
+    assert_other(FileSystem::of(reader)?, "pipefs");
+    assert_other(FileSystem::of(&writer)?, "pipefs");
     assert_eq!(FileSystem::at("/proc")?.magic(), 0x9fa0);
     assert_ne!(FileSystem::at("/proc")?, FileSystem::at("/sys/kernel")?);
-    // By path and by descriptor it is the same.
+    // The path and the descriptor give the same result.
     assert_eq!(FileSystem::at("/")?, FileSystem::of(File::open("/")?)?);
     assert!(!FileSystem::at("/")?.is_bpffs());
     Ok(())
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn what_is_mounted_last_counts() -> Outcome {
+fn the_topmost_mount_at_a_path_counts() -> Outcome {
     in_mount_namespace(|| {
         let dir = tempfile::tempdir()?;
         let below = FileSystem::at(dir.path())?;
         let below_by_fd = File::open(dir.path())?;
         mount("cgroup2", dir.path(), "cgroup2", MountFlags::empty(), None)?;
-        is(FileSystem::at(dir.path())?, "cgroup2");
+        assert_other(FileSystem::at(dir.path())?, "cgroup2");
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
-        is(FileSystem::at(dir.path())?, "tmpfs");
+        assert_other(FileSystem::at(dir.path())?, "tmpfs");
         mount("bpf", dir.path(), "bpf", MountFlags::empty(), None)?;
         is_bpffs(FileSystem::at(dir.path())?);
-        // The descriptor still is what it was opened as.
+        // The descriptor still refers to the directory that it was opened on.
         assert_eq!(FileSystem::of(below_by_fd)?, below);
         for _ in 0..3 {
             unmount(dir.path(), UnmountFlags::empty())?;
@@ -138,10 +138,10 @@ fn what_is_mounted_last_counts() -> Outcome {
     })
 }
 
-/// What mountinfo says is on top at each mount point, by the name the kernel has for it.
+/// Compares the topmost mount at each mount point with its type in mountinfo.
 #[common::test]
-fn each_mount_has_the_kernels_name() -> Outcome {
-    /// Where one number stands for several names.
+fn names_agree_with_mountinfo() -> Outcome {
+    /// Magic numbers that several file system types share.
     const ALIASES: &[(&str, &[&str])] = &[
         ("ext4", &["ext2", "ext3"]),
         ("fuse", &["fuseblk"]),
@@ -154,11 +154,11 @@ fn each_mount_has_the_kernels_name() -> Outcome {
         let words: Vec<&str> = line.split(' ').collect();
         let separator = words.iter().position(|word| *word == "-").expect("a -");
         let (device, point, kind) = (words[2], unescape(words[4]), words[separator + 1]);
-        // A file system that may ask a network, or mount something because it was looked at.
+        // These may ask a network, or mount something on access.
         if matches!(kind, "autofs" | "nfs" | "nfs4" | "cifs" | "smb3" | "9p") {
             continue;
         }
-        // Covered by another mount, not to be reached, or gone by now.
+        // Skip a mount that is covered, unreachable or gone.
         let on_top = fs::metadata(&point).is_ok_and(|found| {
             let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
             format!("{major}:{minor}") == device
@@ -181,12 +181,12 @@ fn each_mount_has_the_kernels_name() -> Outcome {
         assert!(name == kind || alias || fuse, "{name} at {line}");
         named += 1;
     }
-    // /proc and /sys at the least.
+    // At least /proc and /sys.
     assert!(named >= 2, "{named} mounts");
     Ok(())
 }
 
-/// `\040` and the like.
+/// Replaces the octal escapes of mountinfo, such as `\040`.
 fn unescape(word: &str) -> PathBuf {
     let mut bytes = Vec::new();
     let mut rest = word.as_bytes();
@@ -205,9 +205,9 @@ fn unescape(word: &str) -> PathBuf {
 }
 
 #[common::test]
-fn what_has_no_name_has_a_number() -> Outcome {
+fn an_unknown_file_system_is_printed_as_its_magic_number() -> Outcome {
     let found = FileSystem::of(inotify::init(inotify::CreateFlags::CLOEXEC)?)?;
-    // `ANON_INODE_FS_MAGIC`, on which nobody ever has a path.
+    // `ANON_INODE_FS_MAGIC`; no path leads to this file system.
     assert_eq!(found.magic(), 0x0904_1934);
     assert_eq!(found.name(), None);
     assert_eq!(found.to_string(), "a file system of type 0x9041934");
@@ -220,9 +220,9 @@ fn symbolic_links_are_followed() -> Outcome {
     let dir = tempfile::tempdir()?;
     let link = dir.path().join("link");
     symlink("/proc", &link)?;
-    is(FileSystem::at(&link)?, "proc");
-    is(FileSystem::at(link.join("self/status"))?, "proc");
-    // Which is on the file system of its directory only when it is not followed.
+    assert_other(FileSystem::at(&link)?, "proc");
+    assert_other(FileSystem::at(link.join("self/status"))?, "proc");
+    // An O_PATH descriptor of the link itself is on its directory's file system.
     let itself = openat(
         CWD,
         &link,
@@ -234,38 +234,38 @@ fn symbolic_links_are_followed() -> Outcome {
 }
 
 #[common::test]
-fn paths_of_any_length() -> Outcome {
+fn accepts_paths_of_any_length() -> Outcome {
     for steps in [1, 40, 80, 500, 2040] {
         let path = format!("/proc{}", "/.".repeat(steps));
-        is(FileSystem::at(&path)?, "proc");
+        assert_other(FileSystem::at(&path)?, "proc");
     }
     for length in 253..=259 {
         let mut path = String::from("/proc");
         while path.len() < length {
             path.push('/');
         }
-        is(FileSystem::at(&path)?, "proc");
+        assert_other(FileSystem::at(&path)?, "proc");
     }
     Ok(())
 }
 
 fn fails(path: impl AsRef<Path>, errno: i32, cause: impl Into<Option<Cause>>) {
     let path = path.as_ref();
-    let error = FileSystem::at(path).expect_err("a path that leads nowhere");
+    let error = FileSystem::at(path).expect_err("an invalid path");
     assert_fails(&error, Operation::Statfs, errno, cause);
     let named = Some(path).filter(|path| *path != Path::new(""));
     assert_eq!(error.path(), named);
 }
 
 #[common::test]
-fn what_is_missing_is_named() -> Outcome {
+fn a_missing_path_component_is_named() -> Outcome {
     let dir = tempfile::tempdir()?;
     let absent = dir.path().join("absent");
     for path in [absent.clone(), absent.join("and/more"), absent.join("")] {
         let named = absent.clone();
         fails(path, libc::ENOENT, Cause::Missing { path: named });
     }
-    // A link to what is not there is there itself.
+    // A dangling link exists itself, so no component is named.
     let dangling = dir.path().join("dangling");
     symlink(&absent, &dangling)?;
     let error = FileSystem::at(&dangling).expect_err("a link to nothing");
@@ -274,7 +274,7 @@ fn what_is_missing_is_named() -> Outcome {
 }
 
 #[common::test]
-fn what_is_no_directory_is_named() -> Outcome {
+fn a_component_that_is_not_a_directory_is_named() -> Outcome {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("file");
     fs::write(&file, "")?;
@@ -286,15 +286,15 @@ fn what_is_no_directory_is_named() -> Outcome {
 }
 
 #[common::test]
-fn an_empty_path() -> Outcome {
+fn an_empty_path_fails() -> Outcome {
     let problem = "the path is empty".into();
     fails("", libc::ENOENT, Cause::InvalidPath { problem });
     Ok(())
 }
 
 #[common::test]
-fn a_nul_is_refused_at_once() -> Outcome {
-    // What stands before it exists.
+fn a_nul_byte_is_rejected_before_any_syscall() -> Outcome {
+    // The part before the NUL exists.
     let error = FileSystem::at("/proc\0/self").expect_err("a NUL");
     assert_eq!(error.raw_os_error(), None);
     assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
@@ -305,14 +305,14 @@ fn a_nul_is_refused_at_once() -> Outcome {
         "{error}"
     );
     let long = format!("/{}\0", "p".repeat(5000));
-    let error = FileSystem::at(&long).expect_err("a NUL far behind");
+    let error = FileSystem::at(&long).expect_err("a NUL at the end of a long path");
     assert!(matches!(error.cause(), Some(Cause::InvalidPath { .. })));
     Ok(())
 }
 
 #[common::test]
-fn names_and_paths_that_are_too_long() -> Outcome {
-    // /proc knows no such limit.
+fn a_name_or_path_that_is_too_long_fails() -> Outcome {
+    // /proc has no such limit on names.
     let dir = tempfile::tempdir()?;
     let name = dir.path().join("n".repeat(256));
     let cause = Cause::TooLong {
@@ -330,13 +330,13 @@ fn names_and_paths_that_are_too_long() -> Outcome {
         limit: 4095,
     };
     fails(&path, libc::ENAMETOOLONG, cause);
-    // The longest that there is.
-    is(FileSystem::at(&path[..4095])?, "proc");
+    // The longest path that the kernel accepts.
+    assert_other(FileSystem::at(&path[..4095])?, "proc");
     Ok(())
 }
 
 #[common::test]
-fn a_loop_of_links() -> Outcome {
+fn a_loop_of_symbolic_links_fails() -> Outcome {
     let dir = tempfile::tempdir()?;
     let (one, other) = (dir.path().join("one"), dir.path().join("other"));
     symlink(&one, &other)?;
@@ -346,11 +346,11 @@ fn a_loop_of_links() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::SETUID])]
-fn a_directory_that_may_not_be_searched() -> Outcome {
+fn an_unsearchable_directory_is_named() -> Outcome {
     let fs = TestFs::detached("700");
     fs::create_dir(fs.at("inside"))?;
     as_user(CapabilitySet::empty(), || {
-        // The directory itself can be asked about.
+        // statfs(2) of the directory itself needs no permission on it.
         is_bpffs(FileSystem::at(fs.root())?);
         let cause = Cause::Blocked {
             path: fs.root().to_owned(),

@@ -1,4 +1,4 @@
-//! What is at a path is told as data and in a sentence, and only what was seen.
+//! `Bpffs::inspect` reports as data and in a sentence what is at a path, and only what was verified.
 
 mod hidden;
 mod process_1;
@@ -22,7 +22,7 @@ use rustix::mount::{
 use rustix::thread::CapabilitySet;
 use tempfile::TempDir;
 
-/// The name of what a process of its own is to do.
+/// The environment variable with the task of a child process.
 const CHILD: &str = "BPF_PIN_TEST_INSPECT";
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
@@ -31,18 +31,18 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN];
 fn child_role() -> Option<std::process::ExitCode> {
     match env::var(CHILD).as_deref() {
         Ok("parent") => return Some(process_1::parent_of_process_1()),
-        Ok("process 1") => return Some(done(process_1::has_a_bpffs)),
+        Ok("process 1") => return Some(run_and_exit(process_1::has_a_bpffs)),
         Ok("parent of one with a sysfs") => return Some(process_1::parent_of_one_with_a_sysfs()),
-        Ok("a user") => return Some(done(process_1::as_a_user)),
-        Ok("with a sysfs") => return Some(done(process_1::has_a_bpffs_in_sysfs)),
-        Ok("chroot") => return Some(done(unlisted::in_a_plain_root)),
-        Ok("chroot into a bpffs") => return Some(done(unlisted::in_a_root_in_a_bpffs)),
+        Ok("a user") => return Some(run_and_exit(process_1::as_a_user)),
+        Ok("with a sysfs") => return Some(run_and_exit(process_1::has_a_bpffs_in_sysfs)),
+        Ok("chroot") => return Some(run_and_exit(unlisted::in_a_plain_root)),
+        Ok("chroot into a bpffs") => return Some(run_and_exit(unlisted::in_a_root_in_a_bpffs)),
         _ => {}
     }
     None
 }
 
-fn done(run: fn()) -> ExitCode {
+fn run_and_exit(run: fn()) -> ExitCode {
     run();
     ExitCode::SUCCESS
 }
@@ -54,12 +54,12 @@ fn run_child(name: &str) -> Command {
 }
 
 fn directory() -> TempDir {
-    let place = fs::canonicalize(env::temp_dir()).expect("a place for temporary files");
-    tempfile::tempdir_in(place).expect("a directory of the test's own")
+    let place = fs::canonicalize(env::temp_dir()).expect("a directory for temporary files");
+    tempfile::tempdir_in(place).expect("a temporary directory")
 }
 
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    // It is removed when the mounts are gone, with the thread that has them.
+    // Declared first, so that it is removed after the namespace's mounts are gone.
     let dir = directory();
     in_mount_namespace(|| test(dir.path()))
 }
@@ -79,11 +79,11 @@ fn inspect(path: &Path) -> Inspection {
 }
 
 #[track_caller]
-fn says(seen: &Inspection, sentence: &str) {
+fn assert_sentence(seen: &Inspection, sentence: &str) {
     assert_eq!(seen.to_string(), sentence, "{seen:#?}");
 }
 
-fn of(mount: &Mount) -> String {
+fn describe_mount(mount: &Mount) -> String {
     let (major, minor) = (libc::major(mount.dev), libc::minor(mount.dev));
     format!("mount {}, device {major}:{minor}", mount.mount_id)
 }
@@ -93,12 +93,12 @@ fn on_tmpfs(path: &Path) {
 }
 
 #[common::test]
-fn nothing_is_there() -> Outcome {
+fn a_missing_path_is_reported() -> Outcome {
     let dir = directory();
     for (path, missing) in [("gone", "gone"), ("gone/further/still", "gone")] {
         let (path, missing) = (dir.path().join(path), dir.path().join(missing));
         let seen = inspect(&path);
-        says(&seen, &format!("{} does not exist", missing.display()));
+        assert_sentence(&seen, &format!("{} does not exist", missing.display()));
         assert_eq!(seen.verdict, Verdict::Missing { missing });
         assert_eq!((seen.mount, seen.read_only), (None, None));
         assert!(seen.covers.is_empty() && seen.hidden.is_empty());
@@ -107,13 +107,13 @@ fn nothing_is_there() -> Outcome {
 }
 
 #[common::test]
-fn what_is_no_directory() -> Outcome {
+fn a_file_is_not_a_directory() -> Outcome {
     let dir = directory();
     let file = dir.path().join("file");
     fs::write(&file, "")?;
     for path in [file.clone(), file.join("further")] {
         let seen = inspect(&path);
-        says(&seen, &format!("{} is not a directory", file.display()));
+        assert_sentence(&seen, &format!("{} is not a directory", file.display()));
         let path = file.clone();
         assert_eq!(seen.verdict, Verdict::NotADirectory { path });
     }
@@ -121,9 +121,9 @@ fn what_is_no_directory() -> Outcome {
 }
 
 #[common::test]
-fn a_directory_elsewhere() -> Outcome {
+fn a_directory_on_another_file_system_is_reported() -> Outcome {
     let seen = inspect(Path::new("/proc"));
-    says(&seen, "/proc is a directory on proc, not on a bpffs");
+    assert_sentence(&seen, "/proc is a directory on proc, not on a bpffs");
     let found = FileSystem::at("/proc")?;
     assert_eq!(seen.verdict, Verdict::Elsewhere { found });
     let mount = seen.mount.ok_or("a mount")?;
@@ -137,16 +137,16 @@ fn a_directory_elsewhere() -> Outcome {
     let found = FileSystem::at(dir.path())?;
     let seen = inspect(dir.path());
     let path = dir.path().display();
-    says(
+    assert_sentence(
         &seen,
         &format!("{path} is a directory on {found}, not on a bpffs"),
     );
     Ok(())
 }
 
-/// Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
+/// Uses a sysfs of its own, because this machine or process 1 may have a bpffs at /sys/fs/bpf.
 #[common::test(ROOT)]
-fn where_a_bpffs_belongs() -> Outcome {
+fn the_usual_mount_point_gets_a_hint_to_mount_one() -> Outcome {
     in_a_directory(|root| {
         let sys = root.join("sys");
         fs::create_dir(&sys)?;
@@ -156,10 +156,10 @@ fn where_a_bpffs_belongs() -> Outcome {
             "{0} is a directory on sysfs, not on a bpffs; to mount one: mount -t bpf bpf {0}",
             path.display()
         );
-        says(&inspect(path), &sentence);
-        // What cannot be made there either.
+        assert_sentence(&inspect(path), &sentence);
+        // No hint for a path that cannot be created in sysfs.
         let gone = path.join("x");
-        says(
+        assert_sentence(
             &inspect(&gone),
             &format!("{} does not exist", gone.display()),
         );
@@ -168,7 +168,7 @@ fn where_a_bpffs_belongs() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_bpffs_mounted_there() -> Outcome {
+fn a_mounted_bpffs_is_reported_with_its_mount() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let seen = inspect(path);
@@ -178,9 +178,13 @@ fn a_bpffs_mounted_there() -> Outcome {
             (&Verdict::Mounted, Some(&mount))
         );
         assert_eq!(mount.dev, bpffs.dev());
-        says(
+        assert_sentence(
             &seen,
-            &format!("{} is a bpffs ({}, private)", path.display(), of(&mount)),
+            &format!(
+                "{} is a bpffs ({}, private)",
+                path.display(),
+                describe_mount(&mount)
+            ),
         );
         assert!(seen.covers.is_empty() && seen.hidden.is_empty() && seen.read_only.is_none());
         assert_eq!(seen.of_process_1, None);
@@ -189,7 +193,7 @@ fn a_bpffs_mounted_there() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_directory_within_a_bpffs() -> Outcome {
+fn a_directory_in_a_bpffs_is_reported() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("one/two");
@@ -200,9 +204,9 @@ fn a_directory_within_a_bpffs() -> Outcome {
             "{} is a directory in the bpffs mounted at {} ({}, private)",
             inside.display(),
             path.display(),
-            of(&bpffs.mount()?)
+            describe_mount(&bpffs.mount()?)
         );
-        says(&seen, &sentence);
+        assert_sentence(&seen, &sentence);
         assert_eq!(seen.mount, Some(bpffs.mount()?));
         assert!(seen.covers.is_empty());
         Ok(())
@@ -210,7 +214,7 @@ fn a_directory_within_a_bpffs() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_bind_mount_of_a_directory() -> Outcome {
+fn a_bind_mount_of_a_directory_is_reported() -> Outcome {
     in_a_directory(|path| {
         let (one, other) = (path.join("one"), path.join("other"));
         fs::create_dir(&one)?;
@@ -228,15 +232,15 @@ fn a_bind_mount_of_a_directory() -> Outcome {
         let sentence = format!(
             "{} is a bind mount of /sub of a bpffs ({}, private)",
             other.display(),
-            of(&mount)
+            describe_mount(&mount)
         );
-        says(&seen, &sentence);
+        assert_sentence(&seen, &sentence);
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn read_only() -> Outcome {
+fn a_read_only_mount_differs_from_a_read_only_file_system() -> Outcome {
     in_a_directory(|path| {
         let (one, other) = (path.join("one"), path.join("other"));
         fs::create_dir(&one)?;
@@ -245,8 +249,12 @@ fn read_only() -> Outcome {
         let seen = inspect(&one);
         assert_eq!(seen.read_only, Some(ReadOnly::Mount));
         let mount = bpffs.mount()?;
-        let head = format!("{} is a bpffs ({}, private)", one.display(), of(&mount));
-        says(&seen, &format!("{head}; the mount is read-only"));
+        let head = format!(
+            "{} is a bpffs ({}, private)",
+            one.display(),
+            describe_mount(&mount)
+        );
+        assert_sentence(&seen, &format!("{head}; the mount is read-only"));
 
         let bpffs = MountOptions::new().mount(&other)?;
         let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
@@ -256,23 +264,31 @@ fn read_only() -> Outcome {
         let seen = inspect(&other);
         assert_eq!(seen.read_only, Some(ReadOnly::FileSystem));
         let mount = bpffs.mount()?;
-        let head = format!("{} is a bpffs ({}, private)", other.display(), of(&mount));
-        says(&seen, &format!("{head}; it is read-only"));
+        let head = format!(
+            "{} is a bpffs ({}, private)",
+            other.display(),
+            describe_mount(&mount)
+        );
+        assert_sentence(&seen, &format!("{head}; it is read-only"));
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn propagation() -> Outcome {
+fn propagation_is_reported() -> Outcome {
     let other = directory();
     in_a_directory(|path| {
         MountOptions::new().mount(path)?;
-        let says_at_end = |end: &str| {
+        let assert_sentence_ends = |end: &str| {
             let seen = inspect(path);
             let mount = seen.mount.clone().unwrap();
-            says(
+            assert_sentence(
                 &seen,
-                &format!("{} is a bpffs ({}, {end})", path.display(), of(&mount)),
+                &format!(
+                    "{} is a bpffs ({}, {end})",
+                    path.display(),
+                    describe_mount(&mount)
+                ),
             );
         };
         mount_change(path, MountPropagationFlags::SHARED)?;
@@ -280,24 +296,24 @@ fn propagation() -> Outcome {
             .mount
             .and_then(|mount| mount.propagation.shared);
         let group = group.ok_or("a group")?;
-        says_at_end(&format!("shared in group {group}"));
+        assert_sentence_ends(&format!("shared in group {group}"));
         mount_bind(path, other.path())?;
         mount_change(path, MountPropagationFlags::DOWNSTREAM)?;
-        says_at_end(&format!("slave of group {group}"));
+        assert_sentence_ends(&format!("slave of group {group}"));
         mount_change(path, MountPropagationFlags::SHARED)?;
         let own = inspect(path)
             .mount
             .and_then(|mount| mount.propagation.shared);
         let own = own.ok_or("a group of its own")?;
-        says_at_end(&format!("shared in group {own}, slave of group {group}"));
+        assert_sentence_ends(&format!("shared in group {own}, slave of group {group}"));
         mount_change(path, MountPropagationFlags::UNBINDABLE)?;
-        says_at_end("unbindable");
+        assert_sentence_ends("unbindable");
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn a_bpffs_over_another() -> Outcome {
+fn a_bpffs_covers_another() -> Outcome {
     in_a_directory(|path| {
         let first = MountOptions::new().mount(path)?;
         on_tmpfs(path);
@@ -314,19 +330,19 @@ fn a_bpffs_over_another() -> Outcome {
             "{} is a bpffs ({}, private); it covers tmpfs (mount {}); the bpffs ({}, private) is \
              covered, 3 mounts deep; the bpffs ({}, private) is covered by it",
             path.display(),
-            of(&three),
+            describe_mount(&three),
             tmpfs.mount_id,
-            of(&one),
-            of(&two)
+            describe_mount(&one),
+            describe_mount(&two)
         );
-        says(&seen, &sentence);
+        assert_sentence(&seen, &sentence);
         Ok(())
     })
 }
 
-/// What makes pins vanish, without a word.
+/// A mount over a bpffs makes its pins disappear without an error.
 #[common::test(ROOT)]
-fn a_bpffs_that_is_covered() -> Outcome {
+fn a_bpffs_covered_by_another_file_system_is_reported() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let mount = bpffs.mount()?;
@@ -340,19 +356,22 @@ fn a_bpffs_that_is_covered() -> Outcome {
             (&seen.covers[..], &seen.hidden[..]),
             (&[mount.clone()][..], &[mount.clone()][..])
         );
-        // Which mount it is that covers it, too.
+        // The sentence names the mount that covers it.
         let head = |seen: &Inspection| {
             let id = seen.mount.as_ref().map(|mount| mount.mount_id).unwrap();
             let path = path.display();
             format!("{path} is a directory on tmpfs (mount {id}), not on a bpffs")
         };
-        let tail = format!("; the bpffs ({}, private) is covered", of(&mount));
-        says(&seen, &format!("{}{tail} by it", head(&seen)));
+        let tail = format!(
+            "; the bpffs ({}, private) is covered",
+            describe_mount(&mount)
+        );
+        assert_sentence(&seen, &format!("{}{tail} by it", head(&seen)));
         on_tmpfs(path);
         let seen = inspect(path);
         assert_eq!(seen.covers.len(), 2);
-        says(&seen, &format!("{}{tail}, 2 mounts deep", head(&seen)));
-        // Of a directory in what covers it, nothing of the kind can be said.
+        assert_sentence(&seen, &format!("{}{tail}, 2 mounts deep", head(&seen)));
+        // Nothing is reported for a directory inside the covering mount.
         fs::create_dir(path.join("dir"))?;
         let seen = inspect(&path.join("dir"));
         assert!(seen.covers.is_empty() && seen.hidden.is_empty());
@@ -361,7 +380,7 @@ fn a_bpffs_that_is_covered() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_bpffs_behind_a_mount_on_the_way() -> Outcome {
+fn a_bpffs_hidden_by_a_mount_of_a_parent_directory_is_reported() -> Outcome {
     in_a_directory(|path| {
         let place = path.join("run/bpffs");
         fs::create_dir_all(&place)?;
@@ -370,15 +389,15 @@ fn a_bpffs_behind_a_mount_on_the_way() -> Outcome {
         on_tmpfs(&path.join("run"));
         let tail = format!(
             "; the bpffs ({}, private) is mounted there and hidden by a mount on the way",
-            of(&mount)
+            describe_mount(&mount)
         );
         let seen = inspect(&place);
-        says(&seen, &format!("{} does not exist{tail}", place.display()));
+        assert_sentence(&seen, &format!("{} does not exist{tail}", place.display()));
         assert_eq!(seen.hidden, [mount]);
         fs::create_dir(&place)?;
         let seen = inspect(&place);
         let id = seen.mount.as_ref().ok_or("a mount")?.mount_id;
-        says(
+        assert_sentence(
             &seen,
             &format!(
                 "{} is a directory on tmpfs (mount {id}), not on a bpffs{tail}",
@@ -393,7 +412,7 @@ fn a_bpffs_behind_a_mount_on_the_way() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn links_and_spellings() -> Outcome {
+fn symbolic_links_and_dots_in_a_path_are_resolved() -> Outcome {
     in_a_directory(|path| {
         let (place, link) = (path.join("place"), path.join("link"));
         fs::create_dir(&place)?;
@@ -409,9 +428,9 @@ fn links_and_spellings() -> Outcome {
 }
 
 #[common::test]
-fn what_cannot_be_told() -> Outcome {
+fn an_invalid_path_fails() -> Outcome {
     let fails = |path: &Path, errno, cause, because: &str| {
-        let error = Bpffs::inspect(path).expect_err("it cannot be told");
+        let error = Bpffs::inspect(path).expect_err("an invalid path");
         assert_eq!(
             error.to_string(),
             format!("inspect {}: {because}", escaped(path))
@@ -445,7 +464,7 @@ fn what_cannot_be_told() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::SETUID])]
-fn a_directory_that_may_not_be_searched() -> Outcome {
+fn an_unsearchable_directory_fails_with_its_mode() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mode(0o700).mount(path)?;
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;

@@ -1,13 +1,13 @@
-//! A bpffs is mounted as it was asked for, where it was asked for, once; or not at all, with the reason.
+//! A bpffs is mounted once, with the requested options at the requested path, or the call fails with the reason.
 
+mod bypassing_paths;
 mod child;
 mod detached;
 mod ensure;
+mod failures;
 mod instance;
-mod old;
+mod old_kernels;
 mod options;
-mod past;
-mod refused;
 mod statmount;
 
 use std::fs;
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if child::was_asked_for() {
+    if child::run_if_requested() {
         return Some(ExitCode::SUCCESS);
     }
     None
@@ -30,20 +30,20 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
-/// A directory to mount on, and mounts of this thread's own, so that nothing is left behind.
+/// Runs `test` with a directory to mount on, in its own mount namespace so that no mount is left behind.
 fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
-    // It is removed when the mounts are gone, with the thread that has them.
+    // Declared first, so that it is removed after the namespace's mounts are gone.
     let dir = directory();
     in_mount_namespace(|| test(dir.path()))
 }
 
-/// Of a path without symbolic links, as mountinfo has it.
+/// A directory with a path without symbolic links, as mountinfo prints it.
 fn directory() -> TempDir {
-    let place = fs::canonicalize(std::env::temp_dir()).expect("a place for temporary files");
-    tempfile::tempdir_in(place).expect("a directory of the test's own")
+    let place = fs::canonicalize(std::env::temp_dir()).expect("a directory for temporary files");
+    tempfile::tempdir_in(place).expect("a temporary directory")
 }
 
-/// The mounts at `path`, the one at the bottom first.
+/// The mounts at `path`, from bottom to top.
 #[track_caller]
 fn mounts_at(path: &Path) -> Vec<Mount> {
     let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
@@ -64,7 +64,7 @@ fn assert_nothing_is_mounted_at(path: &Path) {
     assert_eq!(mounts_at(path), []);
 }
 
-/// The operation and its path, the errno and the cause.
+/// Asserts the operation, its path, the errno and the cause.
 #[track_caller]
 fn assert_fails_at(
     error: &Error,
@@ -89,7 +89,7 @@ fn existing(outcome: MountOutcome) -> Bpffs {
     outcome.into_bpffs()
 }
 
-/// What `path` leads to is this bpffs, and it can be told by mountinfo.
+/// Asserts that `path` leads to this bpffs, and that mountinfo lists it.
 #[track_caller]
 fn assert_is_at(bpffs: &Bpffs, path: &Path) {
     assert_eq!(bpffs.path(), path);
@@ -101,10 +101,10 @@ fn assert_is_at(bpffs: &Bpffs, path: &Path) {
     assert_eq!(bpffs.mount().unwrap(), mount);
 }
 
-/// Unmounts what nobody uses. A process that another test starts has, until it becomes another
-/// program, all descriptors that this one has.
+/// Unmounts a bpffs that no test uses. A process that another test is starting has a copy of every descriptor
+/// until it calls execve(2), so the mount may be busy for a moment.
 #[track_caller]
-fn unmount_soon(mut bpffs: Bpffs) {
+fn unmount_with_retries(mut bpffs: Bpffs) {
     for _ in 0..1000 {
         bpffs = match bpffs.unmount() {
             Ok(()) => return,

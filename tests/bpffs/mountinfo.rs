@@ -1,6 +1,6 @@
-//! mountinfo is read whole, whatever bytes it holds, and however long it is.
+//! mountinfo is parsed completely, for all bytes and lengths.
 
-mod naive;
+mod reference;
 mod seed;
 
 use std::collections::HashSet;
@@ -21,7 +21,7 @@ use rustix::mount::{
     mount_change, unmount,
 };
 
-use naive::{Pieces, Random, naive, naive_option};
+use reference::{Random, ShortReads, reference_option, reference_parse};
 use seed::each_seed;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
@@ -33,7 +33,7 @@ fn parse(line: &[u8]) -> Mount {
 }
 
 #[common::test]
-fn the_example_of_the_manual() -> Outcome {
+fn parses_the_example_of_the_manual() -> Outcome {
     let line = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
     let mount = parse(line);
     assert_eq!((mount.mount_id, mount.parent_id), (36, 35));
@@ -51,7 +51,7 @@ fn the_example_of_the_manual() -> Outcome {
 }
 
 #[common::test]
-fn fields_that_are_odd() -> Outcome {
+fn parses_unusual_fields() -> Outcome {
     // Optional fields: none, all, unknown ones, and in any order.
     let with = |fields: &str| {
         let line = format!("66 44 0:40 / /mnt rw {fields}- bpf src rw");
@@ -68,7 +68,7 @@ fn fields_that_are_odd() -> Outcome {
     assert!(with("unbindable ").unbindable && with("unbindable ").is_private());
     assert_eq!(with("shared:no -x shared "), Propagation::default());
 
-    // An escape in every place that has one, and what only looks like one.
+    // Escapes in every field that may have one, and text that only resembles an escape.
     let line = br"1 2 8:17 /a\040b /c\011d\012e\134040\\0401\08\4007\377\9 rw - fuse.a\040b \043x\040 rw,x=a\054b c";
     let mount = parse(line);
     assert_eq!(mount.dev, libc::makedev(8, 17));
@@ -77,11 +77,11 @@ fn fields_that_are_odd() -> Outcome {
     assert_eq!(mount.mount_point.as_os_str().as_bytes(), expected);
     assert_eq!(mount.fs_type, "fuse.a b");
     assert_eq!(mount.source, "#x ");
-    // A blank that its file system did not escape.
+    // A space that the file system did not escape.
     assert_eq!(mount.super_options, r"rw,x=a\054b c");
     assert_eq!(mount.super_option("x").unwrap(), "a,b c");
 
-    // Empty fields, numbers at their ends, names of other types.
+    // Empty fields, numbers at their limits, other types.
     let line = b"18446744073709551615 0 4095:1048575 / / rw - bpf  rw";
     let mount = parse(line);
     assert_eq!((mount.mount_id, mount.parent_id), (u64::MAX, 0));
@@ -94,7 +94,7 @@ fn fields_that_are_odd() -> Outcome {
 }
 
 #[common::test]
-fn what_is_no_line() -> Outcome {
+fn an_invalid_line_is_skipped() -> Outcome {
     for line in [
         "",
         " ",
@@ -117,7 +117,7 @@ fn what_is_no_line() -> Outcome {
     ] {
         assert_eq!(Mount::parse(line.as_bytes()), None, "{line:?}");
     }
-    // Such a line does not hide the others.
+    // An invalid line does not hide the others.
     let text = "36 35 98:0 / /a rw - ext3 x rw\nnonsense\n\n37 35 0:5 / /b rw - bpf y rw\n";
     let mounts = Mount::parse_all(text.as_bytes())?;
     let ids: Vec<_> = mounts.iter().map(|mount| mount.mount_id).collect();
@@ -126,7 +126,7 @@ fn what_is_no_line() -> Outcome {
 }
 
 #[common::test]
-fn options_by_name() -> Outcome {
+fn finds_options_by_name() -> Outcome {
     let mount = parse(b"1 1 0:1 / / ro,nosuid - bpf x rw,uid=1234,mode=700,gid=,uidx=1,rwx");
     let value = |name: &str| mount.super_option(name);
     assert_eq!(value("uid").unwrap(), "1234");
@@ -160,7 +160,7 @@ fn options_by_name() -> Outcome {
     ] {
         assert_eq!(is_set(&format!("rw,{name} - bpf x rw")), only(at), "{name}");
     }
-    // Options of the file system are none of the mount's.
+    // Options of the file system are not options of the mount.
     assert_eq!(
         is_set("rw - bpf x rw,nosuid,nodev,noexec,nosymfollow"),
         [false; 5]
@@ -175,11 +175,11 @@ fn options_by_name() -> Outcome {
 
 #[track_caller]
 fn assert_agree(line: &[u8]) -> bool {
-    let (found, expected) = (Mount::parse(line), naive(line));
+    let (found, expected) = (Mount::parse(line), reference_parse(line));
     assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(line));
     if let Some(mount) = &found {
         for name in ["mode", "ro", "rw"] {
-            let expected = naive_option(&mount.super_options, name);
+            let expected = reference_option(&mount.super_options, name);
             assert_eq!(mount.super_option(name), expected, "{name}: {mount:?}");
         }
     }
@@ -187,18 +187,18 @@ fn assert_agree(line: &[u8]) -> bool {
 }
 
 #[common::test]
-fn random_bytes() -> Outcome {
-    each_seed(0x9e37_79b9_7f4a_7c15, bytes_of);
+fn random_lines_parse_like_the_reference() -> Outcome {
+    each_seed(0x9e37_79b9_7f4a_7c15, check_random_lines);
     Ok(())
 }
 
-fn bytes_of(mut random: Random) {
+fn check_random_lines(mut random: Random) {
     for _ in 0..rounds(50_000) {
         let length = random.below(120);
         let line: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         assert_agree(&line);
     }
-    // Bytes that mean something are met more often.
+    // Prefer bytes that have a meaning.
     let mut lines = 0;
     for _ in 0..rounds(50_000) {
         let length = random.below(60);
@@ -206,7 +206,7 @@ fn bytes_of(mut random: Random) {
         let line: Vec<u8> = (0..length).map(|_| *random.of(bytes)).collect();
         lines += usize::from(assert_agree(&line));
     }
-    // Words that mean something, too.
+    // And words that have a meaning.
     let words = [
         "1",
         "36",
@@ -230,7 +230,7 @@ fn bytes_of(mut random: Random) {
         line.extend((0..random.below(10)).map(|_| *random.of(&words)));
         lines += usize::from(assert_agree(line.join(" ").as_bytes()));
     }
-    assert!(lines > rounds(5_000), "{lines} of them are lines");
+    assert!(lines > rounds(5_000), "{lines} valid lines");
 }
 
 const SEEDS: [&[u8]; 5] = [
@@ -242,12 +242,12 @@ const SEEDS: [&[u8]; 5] = [
 ];
 
 #[common::test]
-fn mutated_lines() -> Outcome {
-    each_seed(42, mutations_of);
+fn mutated_lines_parse_like_the_reference() -> Outcome {
+    each_seed(42, check_mutated_lines);
     Ok(())
 }
 
-fn mutations_of(mut random: Random) {
+fn check_mutated_lines(mut random: Random) {
     let mut lines = 0;
     for _ in 0..rounds(100_000) {
         let mut line = random.of(&SEEDS).to_vec();
@@ -269,24 +269,24 @@ fn mutations_of(mut random: Random) {
         }
         lines += usize::from(assert_agree(&line));
     }
-    assert!(lines > rounds(10_000), "{lines} of them are lines");
+    assert!(lines > rounds(10_000), "{lines} valid lines");
 }
 
 #[common::test]
-fn whatever_piece_a_read_gives() -> Outcome {
-    each_seed(7, pieces_of);
+fn parses_reads_of_any_size() -> Outcome {
+    each_seed(7, check_reads_of_any_size);
     struct Broken;
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::Error::from_raw_os_error(libc::EIO))
         }
     }
-    let error = Mount::parse_all(Broken).expect_err("it cannot be read");
+    let error = Mount::parse_all(Broken).expect_err("a failing read");
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     Ok(())
 }
 
-fn pieces_of(mut random: Random) {
+fn check_reads_of_any_size(mut random: Random) {
     for most in [1, 2, 3, 7, 100, 4096, 1 << 20] {
         for end in ["", "\n", "\n\n"] {
             let mut text = vec![];
@@ -294,13 +294,13 @@ fn pieces_of(mut random: Random) {
             for number in 0..300 {
                 let path = "p".repeat(random.below(300));
                 let line = format!("{number} 1 0:7 / /{path} rw - bpf b rw");
-                expected.extend(naive(line.as_bytes()));
+                expected.extend(reference_parse(line.as_bytes()));
                 text.extend(line.as_bytes());
                 text.push(b'\n');
             }
             text.pop();
             text.extend(end.as_bytes());
-            let pieces = Pieces::new(&text, Random::new(random.next()), most);
+            let pieces = ShortReads::new(&text, Random::new(random.next()), most);
             let mounts = Mount::parse_all(pieces).expect("nothing fails");
             assert_eq!(mounts, expected, "{most} at once");
         }
@@ -308,7 +308,7 @@ fn pieces_of(mut random: Random) {
 }
 
 #[common::test]
-fn a_line_of_a_megabyte() -> Outcome {
+fn parses_a_line_of_a_megabyte_in_linear_time() -> Outcome {
     let path = format!("/{}", "\\040x".repeat(1 << 18));
     let text = format!(
         "1 1 0:7 / /a rw - bpf b rw\n2 1 0:7 / {path} rw - bpf b rw\n3 1 0:7 / /c rw - bpf b rw\n"
@@ -326,26 +326,28 @@ fn a_line_of_a_megabyte() -> Outcome {
 }
 
 #[common::test]
-fn this_machines_mounts() -> Outcome {
+fn parses_the_mounts_of_this_machine() -> Outcome {
     let text = fs::read("/proc/self/mountinfo")?;
     let mounts = Mount::parse_all(&text[..])?;
     let lines = text
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty());
-    let expected: Vec<_> = lines.map(|line| naive(line).expect("a line")).collect();
+    let expected: Vec<_> = lines
+        .map(|line| reference_parse(line).expect("a line"))
+        .collect();
     assert_eq!(mounts, expected);
     assert!(mounts.len() >= 2, "{mounts:#?}");
     Ok(())
 }
 
 fn directory() -> tempfile::TempDir {
-    let place = fs::canonicalize(std::env::temp_dir()).expect("a place for temporary files");
-    tempfile::tempdir_in(place).expect("a directory of the test's own")
+    let place = fs::canonicalize(std::env::temp_dir()).expect("a directory for temporary files");
+    tempfile::tempdir_in(place).expect("a temporary directory")
 }
 
-/// Every byte that a name can hold, in a mount point, in the root of a bind mount and in a source.
+/// Every byte that a name can contain, in a mount point, in the root of a bind mount and in a source.
 #[common::test(ROOT)]
-fn names_of_any_bytes() -> Outcome {
+fn names_may_contain_any_byte() -> Outcome {
     let dir = directory();
     in_mount_namespace(|| {
         mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None)?;
@@ -397,7 +399,7 @@ fn names_of_any_bytes() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn propagation() -> Outcome {
+fn propagation_is_reported() -> Outcome {
     let dir = directory();
     in_mount_namespace(|| {
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));
@@ -423,7 +425,7 @@ fn propagation() -> Outcome {
 }
 
 /// Mounts `2^doublings` tmpfs at `path`, by binding a tree into itself.
-fn plant(path: &Path, doublings: u32) {
+fn create_mounts(path: &Path, doublings: u32) {
     mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
     for number in 0..doublings {
         let branch = path.join(number.to_string());
@@ -433,7 +435,7 @@ fn plant(path: &Path, doublings: u32) {
 }
 
 #[common::test(ROOT)]
-fn thirty_two_thousand_mounts() -> Outcome {
+fn lists_32768_mounts_in_linear_time() -> Outcome {
     let dir = directory();
     in_mount_namespace(|| {
         let (tree, place) = (dir.path().join("tree"), dir.path().join("place"));
@@ -445,10 +447,10 @@ fn thirty_two_thousand_mounts() -> Outcome {
             begin.elapsed()
         };
         let look = || drop(Bpffs::mounts().unwrap());
-        plant(&tree, 12);
+        create_mounts(&tree, 12);
         let few = time(&look);
         unmount(&tree, UnmountFlags::DETACH)?;
-        plant(&tree, 15);
+        create_mounts(&tree, 15);
         let bpffs = MountOptions::new().mount(&place)?;
         let mounts = Bpffs::mounts()?;
         assert_eq!(mounts.last(), Some(&bpffs.mount()?));
@@ -460,23 +462,23 @@ fn thirty_two_thousand_mounts() -> Outcome {
             let ids: HashSet<_> = all.iter().map(|mount| mount.mount_id).collect();
             assert_eq!(ids.len(), all.len());
         });
-        // Of one mount the kernel tells alone.
+        // Since Linux 6.13 one mount is queried alone, with statmount(2).
         if kernel(6, 13).unmet().is_none() {
-            let alone = time(&|| {
+            let single = time(&|| {
                 for _ in 0..100 {
                     drop(bpffs.mount().unwrap());
                 }
             });
             assert!(
-                alone < whole,
-                "a hundred times one: {alone:?}, all: {whole:?}"
+                single < whole,
+                "100 lookups of one mount: {single:?}, all mounts: {whole:?}"
             );
         }
         println!(
-            "{} mounts: those of type bpf in {lookup:?}, all in {whole:?}; an eighth of them: {few:?}",
+            "{} mounts: those of type bpf in {lookup:?}, all in {whole:?}; an eighth of the mounts: {few:?}",
             1 << 15
         );
-        // Linear, with room for a busy machine.
+        // Linear, with a margin for a busy machine.
         assert!(
             lookup < few * 8 * 8 + Duration::from_secs(2),
             "{few:?} {lookup:?}"
@@ -487,15 +489,15 @@ fn thirty_two_thousand_mounts() -> Outcome {
     })
 }
 
-/// What was there all the time is found each time, and once.
+/// A mount that exists throughout is found exactly once in each listing.
 #[common::test(ROOT)]
-fn a_table_that_changes_all_the_while() -> Outcome {
+fn a_mount_table_that_changes_is_listed_completely() -> Outcome {
     let dir = directory();
     in_mount_namespace(|| {
-        let (tree, restless) = (dir.path().join("tree"), dir.path().join("restless"));
+        let (tree, changing) = (dir.path().join("tree"), dir.path().join("changing"));
         fs::create_dir(&tree)?;
-        fs::create_dir(&restless)?;
-        plant(&tree, 6);
+        fs::create_dir(&changing)?;
+        create_mounts(&tree, 6);
         let constant: Vec<(PathBuf, u64)> = (0..10)
             .map(|number| {
                 let path = dir.path().join(format!("constant{number}"));
@@ -509,8 +511,8 @@ fn a_table_that_changes_all_the_while() -> Outcome {
         thread::scope(|scope| -> Outcome {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    mount("bpf", &restless, "bpf", MountFlags::empty(), None).unwrap();
-                    unmount(&restless, UnmountFlags::DETACH).unwrap();
+                    mount("bpf", &changing, "bpf", MountFlags::empty(), None).unwrap();
+                    unmount(&changing, UnmountFlags::DETACH).unwrap();
                 }
             });
             let look = || -> Outcome {

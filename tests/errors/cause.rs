@@ -1,13 +1,13 @@
-//! An error names its cause where that was proven, and says so in words; what failed has changed nothing.
+//! An error names a cause only if it was proven. A failed call has changed nothing.
 
-mod cause_capability;
-mod cause_file;
-mod cause_kind;
-mod cause_path;
-mod cause_seen;
-mod cause_symlink;
-mod cause_unpin;
-mod cause_user;
+mod capability;
+mod file;
+mod kind;
+mod misleading_errno;
+mod path;
+mod symlink;
+mod unpin;
+mod user;
 
 use std::env;
 use std::fmt::Debug;
@@ -29,9 +29,9 @@ use rustix::mount::{
 fn child_role() -> Option<std::process::ExitCode> {
     if let Some(name) = env::var_os(CHILD) {
         match name.to_str() {
-            Some("user_namespace") => cause_capability::in_a_user_namespace(),
-            Some("memlock") => cause_capability::under_a_memory_limit(),
-            Some("no_memory_no_privilege") => cause_capability::without_memory_or_privilege(),
+            Some("user_namespace") => capability::in_a_user_namespace(),
+            Some("memlock") => capability::under_a_memory_limit(),
+            Some("no_memory_no_privilege") => capability::without_memory_or_privilege(),
             _ => panic!("no child is called {name:?}"),
         }
         return Some(ExitCode::SUCCESS);
@@ -41,7 +41,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 const CHILD: &str = "BPF_PIN_TEST_CAUSE";
 
-/// Runs one of the functions above in a process of its own, which starts with a single thread.
+/// Runs one of the functions above in its own process, which starts with a single thread.
 fn in_a_child(name: &str) -> Outcome {
     let output = Command::new(env::current_exe()?)
         .env(CHILD, name)
@@ -53,14 +53,14 @@ fn in_a_child(name: &str) -> Outcome {
     Ok(())
 }
 
-/// A map for where it does not matter which. Before Linux 5.11 a user has room for a dozen, and the
-/// kernel frees them only by and by.
+/// A map that tests share. Before Linux 5.11 the memory of a user suffices for about a dozen maps, and the kernel
+/// frees them asynchronously.
 fn any_map() -> Map {
     static MAP: LazyLock<Map> = LazyLock::new(hash);
     MAP.try_clone().expect("a descriptor")
 }
 
-/// Pins a map where that must fail, and sees that it came back as it was.
+/// Asserts that pinning a map fails and returns it unchanged. Returns the error.
 #[track_caller]
 fn pin_fails(path: impl AsRef<Path>) -> Error {
     let path = path.as_ref();
@@ -76,7 +76,7 @@ fn pin_fails(path: impl AsRef<Path>) -> Error {
     error
 }
 
-/// Opens what must not open, as each type, and gives the error all agree on.
+/// Asserts that opening the path fails with the same error for each type. Returns the error.
 #[track_caller]
 fn open_fails(path: impl AsRef<Path>) -> Error {
     let path = path.as_ref();
@@ -118,7 +118,7 @@ fn unwrap_err<T: Debug, E>(result: Result<T, E>, path: &Path) -> E {
     }
 }
 
-/// The map is the one with this id, and its elements can be changed and read.
+/// Asserts that the map has this id, and that its elements can be written and read.
 #[track_caller]
 fn assert_is_usable(map: &Map, id: u32) {
     assert_eq!(map.id().unwrap(), id);
@@ -127,14 +127,14 @@ fn assert_is_usable(map: &Map, id: u32) {
     assert_eq!(elems.lookup(&7).unwrap(), Some(49));
 }
 
-/// Pins a map that is not looked at again.
+/// Pins a map and returns its id.
 #[track_caller]
 fn pin_a_map(path: impl AsRef<Path>) -> u32 {
     let pinned = any_map().pin(path).expect("a pin");
     pinned.id().unwrap()
 }
 
-/// A `path` with more behind it than a name: a '/', '/.', ….
+/// The path with text appended, for example "/" or "/.".
 fn followed_by(path: &Path, end: &str) -> PathBuf {
     let mut text = path.as_os_str().to_owned();
     text.push(end);
@@ -146,22 +146,21 @@ fn sysctl_is_zero() -> bool {
     value.expect("the sysctl").trim() == "0"
 }
 
-/// Whether the sysctl closes all of bpf(2), rather than the making of maps and programs alone, to
-/// those who lack CAP_BPF.
+/// True if the sysctl denies all of bpf(2) to threads without CAP_BPF, not only the creation of maps and programs.
 fn sysctl_closes_all() -> bool {
     kernel(5, 19).unmet().is_some() && !sysctl_is_zero()
 }
 
-/// Turns the whole file system read-only, whoever mounted it how often.
+/// Makes the file system read-only, for all of its mounts.
 fn make_superblock_read_only(fs: &TestFs) {
-    let mount = fs.mount().expect("a mount of the test's own");
+    let mount = fs.mount().expect("a detached mount");
     let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
     let context = fspick(mount, c"", flags).expect("fspick");
     fsconfig_set_flag(&context, c"ro").expect("ro");
     fsconfig_reconfigure(&context).expect("a read-only file system");
 }
 
-/// A tmpfs nobody else sees, gone with its descriptor.
+/// A detached tmpfs, which ends with its descriptor.
 fn detached_tmpfs() -> (File, PathBuf) {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
@@ -172,12 +171,12 @@ fn detached_tmpfs() -> (File, PathBuf) {
         let attributes = MountAttrFlags::empty();
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     })();
-    let mount = File::from(mount.expect("a tmpfs of the test's own"));
+    let mount = File::from(mount.expect("a detached tmpfs"));
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&mount));
     (mount, path.into())
 }
 
-/// A bpffs at `target`, for a thread with mounts of its own.
+/// Mounts a bpffs at `target`, for a thread with its own mount namespace.
 fn mount_bpffs(target: impl AsRef<Path>) {
     mount(
         "bpf",

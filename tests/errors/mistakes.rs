@@ -1,4 +1,4 @@
-//! Mistakes that loaders and libraries are known to have made, and that cannot be made here.
+//! Known mistakes of other loaders and libraries, which this library prevents.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -19,13 +19,13 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
     if std::env::var_os(CHILD).is_some() {
-        return Some(opens_relative_to_stdin());
+        return Some(open_relative_pin());
     }
     None
 }
 
 #[common::test(PINS)]
-fn a_programs_pin_is_not_taken_for_a_map() -> Outcome {
+fn the_pin_of_a_program_does_not_open_as_a_map() -> Outcome {
     let fs = TestFs::new();
     prog().pin(fs.at("pin"))?;
     let error = Map::open(fs.at("pin")).unwrap_err();
@@ -35,12 +35,12 @@ fn a_programs_pin_is_not_taken_for_a_map() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_maps_pin_is_not_taken_for_a_link() -> Outcome {
+fn the_pin_of_a_map_does_not_open_as_a_link() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at("pin"))?;
     let (expected, found) = (Kind::Link, Kind::Map);
     let cause = Some(Cause::WrongKind { expected, found });
-    // No value comes into being whose info could be asked for.
+    // No value of the wrong type is created.
     assert_eq!(
         Link::open(fs.at("pin")).unwrap_err().cause().cloned(),
         cause
@@ -53,7 +53,7 @@ fn a_maps_pin_is_not_taken_for_a_link() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_maps_pin_is_not_taken_for_a_program() -> Outcome {
+fn the_pin_of_a_map_does_not_open_as_a_program() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at("pin"))?;
     let error = Prog::open(fs.at("pin")).unwrap_err();
@@ -63,10 +63,10 @@ fn a_maps_pin_is_not_taken_for_a_program() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_program_of_another_type_says_so() -> Outcome {
+fn a_program_reports_its_type() -> Outcome {
     let fs = TestFs::new();
     prog().pin(fs.at("pin"))?;
-    // There is no type of program in Rust that a pin could be mistaken for: the kernel is asked.
+    // All program types share one Rust type, so the kernel reports the program type.
     assert_eq!(
         Prog::open(fs.at("pin"))?.info()?.prog_type,
         ProgType::SOCKET_FILTER
@@ -75,12 +75,12 @@ fn a_program_of_another_type_says_so() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn after_a_failed_pin_nothing_of_others_can_be_unpinned() -> Outcome {
+fn a_failed_pin_cannot_unpin_another_object() -> Outcome {
     let fs = TestFs::new();
     let theirs = prog().pin(fs.at("pin"))?;
     let failed = common::prog().pin(fs.at("pin")).unwrap_err();
     assert_eq!(failed.error().raw_os_error(), Some(libc::EEXIST));
-    // What comes back has no path, so there is nothing that it could unpin.
+    // The returned object has no path, so it cannot unpin anything.
     let ours: Prog = failed.into_object();
     assert_ne!(ours.id()?, theirs.id()?);
     assert_eq!(Prog::open(fs.at("pin"))?.id()?, theirs.id()?);
@@ -88,7 +88,7 @@ fn after_a_failed_pin_nothing_of_others_can_be_unpinned() -> Outcome {
 }
 
 #[common::test]
-fn a_nul_neither_panics_nor_shortens_the_path() -> Outcome {
+fn a_nul_byte_neither_panics_nor_truncates_the_path() -> Outcome {
     let long = format!("/{}\0x", "n".repeat(300));
     for (path, position) in [("\0", 0), ("/sys/fs/bpf/a\0b", 13), (long.as_str(), 301)] {
         for error in [
@@ -106,7 +106,7 @@ fn a_nul_neither_panics_nor_shortens_the_path() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_nul_in_a_pins_path_leaves_no_pin() -> Outcome {
+fn a_nul_byte_in_the_path_of_a_pin_leaves_no_pin() -> Outcome {
     let fs = TestFs::new();
     let failed = hash().pin(fs.at("a\0b")).unwrap_err();
     assert!(matches!(
@@ -119,7 +119,7 @@ fn a_nul_in_a_pins_path_leaves_no_pin() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn refused_is_not_absent() -> Outcome {
+fn a_denied_pin_is_not_reported_as_missing() -> Outcome {
     let fs = TestFs::detached("755");
     hash().pin(fs.at("pin"))?;
     let error = as_user(CapabilitySet::BPF, || Map::open(fs.at("pin")).unwrap_err());
@@ -136,7 +136,7 @@ fn refused_is_not_absent() -> Outcome {
         !matches!(error.cause(), Some(Cause::Missing { .. })),
         "{error}"
     );
-    // The same path, with the door open, is absent indeed.
+    // The same path is missing once the directory can be searched.
     chmod(fs.at("closed"), Mode::from_raw_mode(0o755))?;
     let error = as_user(CapabilitySet::BPF, || Map::open(&inside).unwrap_err());
     assert_eq!(error.cause(), Some(&Cause::Missing { path: inside }));
@@ -150,7 +150,7 @@ fn a_link_whose_pin_fails_stays_attached() -> Outcome {
         let NetnsLink { link, prog } = NetnsLink::new();
         let id = link.id()?;
         let failed = link.pin(fs.at("missing/pin")).unwrap_err();
-        // Attached: an attempt to update succeeds only where it is.
+        // An update succeeds only if the link is attached.
         let link = failed.into_object();
         assert_eq!(link.id()?, id);
         link.update(&sk_lookup_prog())?;
@@ -160,7 +160,7 @@ fn a_link_whose_pin_fails_stays_attached() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_was_pinned_anew_by_others_stays() -> Outcome {
+fn unpin_keeps_a_pin_that_another_process_replaced() -> Outcome {
     let fs = TestFs::new();
     let ours = hash().pin(fs.at("pin"))?;
     fs::remove_file(fs.at("pin"))?;
@@ -176,8 +176,8 @@ fn what_was_pinned_anew_by_others_stays() -> Outcome {
 
 const CHILD: &str = "BPF_PIN_TEST_STDIN";
 
-/// In a process whose stdin is a directory of pins and whose working directory is another.
-fn opens_relative_to_stdin() -> std::process::ExitCode {
+/// The task of a child. Its stdin is a directory of pins, and its working directory is another directory.
+fn open_relative_pin() -> std::process::ExitCode {
     for access in [Access::ReadWrite, Access::ReadOnly, Access::WriteOnly] {
         let error = Map::open_with("pin", access).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
@@ -186,7 +186,7 @@ fn opens_relative_to_stdin() -> std::process::ExitCode {
 }
 
 #[common::test(PINS)]
-fn no_directory_is_searched_but_the_paths_own() -> Outcome {
+fn a_relative_path_is_not_resolved_against_descriptor_0() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at("pin"))?;
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
@@ -222,7 +222,7 @@ fn a_pin_outside_bpffs_leaves_nothing_behind() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_dot_is_named_and_not_rewritten() -> Outcome {
+fn a_dot_in_a_name_is_rejected_and_not_replaced() -> Outcome {
     let fs = TestFs::new();
     mkdir(fs.at("dir"), Mode::RWXU)?;
     for (path, culprit) in [
@@ -243,7 +243,7 @@ fn a_dot_is_named_and_not_rewritten() -> Outcome {
 
 #[common::test(PINS)]
 fn a_failure_mounts_nothing_and_names_the_right_path() -> Outcome {
-    // Mounts of other tests come and go, so only those under this directory count.
+    // Only mounts under this directory count, because other tests mount too.
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("app/map");
     let failed = hash().pin(&path).unwrap_err();
@@ -252,7 +252,7 @@ fn a_failure_mounts_nothing_and_names_the_right_path() -> Outcome {
     let mounted = fs::read_to_string("/proc/self/mountinfo")?;
     let ours = directory.path().to_str().ok_or("a path in UTF-8")?;
     assert!(!mounted.contains(ours));
-    // The map that came back is as good as new.
+    // The returned map still works.
     let map = failed.into_object();
     map.elements::<u32, u64>()?.update(&1, &2, ElemFlags::ANY)?;
     assert!(Path::new(ours).read_dir()?.next().is_none());

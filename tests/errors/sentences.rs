@@ -354,17 +354,16 @@ fn all() -> Vec<Row> {
 fn each_cause_says_what_happened() -> Outcome {
     for (situation, cause, sentence) in all() {
         assert_eq!(cause.to_string(), sentence, "{situation}");
-        // An error goes on after it, and a sentence of ours has no period.
+        // The sentence can be continued, so it has no period.
         assert!(!sentence.ends_with('.'), "{situation}: {sentence}");
     }
     Ok(())
 }
 
-/// Every variant that the library's source declares. A bpffs that is hidden has its sentences with the
-/// mounts that hide it.
+/// Every variant that the library's source declares. `Shadowed` has its sentences in the rows of the mounts.
 #[common::test]
 fn each_cause_is_in_the_table() -> Outcome {
-    // Built in, since guests have no sources.
+    // The sources are built in, because guests do not have them.
     let source = include_str!("../../bpf-pin/src/error/cause.rs");
     let (_, variants) = source.split_once("pub enum Cause {").ok_or("no causes")?;
     let (variants, _) = variants.split_once("\n}\n").ok_or("no end")?;

@@ -1,9 +1,9 @@
-//! Every pin of every bpffs, once; and what cannot be seen is told.
+//! The inventory yields every pin of every bpffs once, and an error for everything it cannot read.
 
 mod hidden;
 mod json;
+mod listing;
 mod scale;
-mod seen;
 
 use std::fs;
 use std::path::Path;
@@ -15,19 +15,19 @@ use bpf_pin::{Bpffs, Error, Map};
 use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
-use seen::{Seen, in_a_directory, pin, seen};
+use listing::{Listing, in_a_directory, list_below, pin};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if hidden::was_asked_for() {
+    if hidden::run_if_requested() {
         return Some(ExitCode::SUCCESS);
     }
     None
 }
 
-/// A bpffs on a new directory.
+/// Mounts a bpffs on a new directory.
 fn bpffs(at: &Path) -> Result<Bpffs, bpf_pin::Error> {
     fs::create_dir_all(at).expect("a mount point");
     MountOptions::new().mount(at)
@@ -42,8 +42,8 @@ fn tmpfs(at: &Path) -> Outcome {
     Ok(mount("tmpfs", at, "tmpfs", MountFlags::empty(), None)?)
 }
 
-/// Pins in directories, each a map of its own; and their ids.
-fn filled(root: &Path, names: &[&str]) -> Result<Vec<u32>, bpf_pin::Error> {
+/// Pins a new map under each name, creates the directories, and returns the ids.
+fn pin_maps(root: &Path, names: &[&str]) -> Result<Vec<u32>, bpf_pin::Error> {
     let one = |name: &&str| {
         let path = root.join(name);
         fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
@@ -52,7 +52,7 @@ fn filled(root: &Path, names: &[&str]) -> Result<Vec<u32>, bpf_pin::Error> {
     names.iter().map(one).collect()
 }
 
-/// What hides a mount: nothing of it is left out in silence.
+/// Asserts that a hidden mount is reported as an error.
 #[track_caller]
 fn assert_hidden(error: &Error, path: &Path, is_cause: impl Fn(&Cause) -> bool) {
     assert_eq!(error.operation(), Operation::ListBpffs, "{error:?}");
@@ -61,18 +61,18 @@ fn assert_hidden(error: &Error, path: &Path, is_cause: impl Fn(&Cause) -> bool) 
 }
 
 #[common::test(ROOT)]
-fn inventory_each_instance_once() -> Outcome {
+fn every_instance_is_listed_once() -> Outcome {
     in_a_directory(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
         let (first, second) = (bpffs(&one)?, bpffs(&other)?);
-        let ids = filled(&one, &["a", "d/b", "d/e/c"])?;
-        let more = filled(&other, &["a"])?;
-        // The whole elsewhere and over itself; parts; and one within the instance.
+        let ids = pin_maps(&one, &["a", "d/b", "d/e/c"])?;
+        let more = pin_maps(&other, &["a"])?;
+        // Bind mounts of the whole, elsewhere and over itself, of parts, and one inside the instance.
         bind(&one, &dir.join("again"))?;
         bind(&one, &one)?;
         bind(&one.join("d"), &dir.join("part"))?;
         bind(&other, &dir.join("again/d/e"))?;
-        let Seen { pins, errors } = seen(dir)?;
+        let Listing { pins, errors } = list_below(dir)?;
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(pins.len(), 4, "{pins:?}");
         for (bpffs, ids) in [(&first, &ids), (&second, &more)] {
@@ -80,7 +80,7 @@ fn inventory_each_instance_once() -> Outcome {
             of_it.sort_by_key(|pin| pin.info.identity().id);
             let found: Vec<_> = of_it.iter().map(|pin| pin.info.identity().id).collect();
             assert_eq!(found, *ids);
-            // The path is one that leads there.
+            // The path leads to the pin.
             for pin in of_it {
                 assert_eq!(Map::open(&pin.path)?.id()?, pin.info.identity().id);
             }
@@ -90,13 +90,13 @@ fn inventory_each_instance_once() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_of_parts_alone() -> Outcome {
+fn bind_mounts_of_parts_are_listed() -> Outcome {
     in_a_directory(|dir| {
         let whole = dir.join("whole");
         bpffs(&whole)?;
         let names = ["outside", "a/1", "b/2", "b/c/3", "b/c/d/4", "bc/5", "e/f/6"];
-        let ids = filled(&whole, &names)?;
-        // Disjoint, nested, twice, and the inner one before the outer one.
+        let ids = pin_maps(&whole, &names)?;
+        // Disjoint and nested parts, the same part twice, and an inner part before the outer one.
         for (part, at) in [("b/c/d", "p1"), ("b", "p2"), ("b/c", "p3"), ("b", "p4")] {
             bind(&whole.join(part), &dir.join(at))?;
         }
@@ -104,16 +104,16 @@ fn inventory_of_parts_alone() -> Outcome {
         bind(&whole.join("e/f"), &dir.join("p6"))?;
         bind(&whole.join("bc"), &dir.join("p7"))?;
         unmount(&whole, UnmountFlags::empty())?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(now.ids(), ids[1..]);
         let expected = ["p2/2", "p2/c/3", "p2/c/d/4", "p5/1", "p6/6", "p7/5"];
         assert_eq!(now.names(dir), expected);
-        // Where the outer ones are hidden, the inner ones are found, and the outer ones are told.
+        // If the outer parts are hidden, the inner ones are listed and the outer ones reported.
         for part in ["p2", "p4"] {
             tmpfs(&dir.join(part))?;
         }
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["p3/3", "p3/d/4", "p5/1", "p6/6", "p7/5"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
         assert_hidden(
@@ -126,19 +126,19 @@ fn inventory_of_parts_alone() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_of_what_is_covered() -> Outcome {
+fn a_covered_bpffs_is_reported() -> Outcome {
     in_a_directory(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
         let first = bpffs(&one)?;
-        filled(&one, &["a", "d/b"])?;
+        pin_maps(&one, &["a", "d/b"])?;
         bpffs(&other)?;
-        filled(&other, &["z"])?;
+        pin_maps(&other, &["z"])?;
 
         let below = first.mount()?.mount_id;
         drop(first);
         tmpfs(&one)?;
         let above = Bpffs::inspect(&one)?.mount.ok_or("no mount")?.mount_id;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(
             (now.names(dir), now.errors.len()),
             (vec!["other/z".into()], 1)
@@ -154,10 +154,10 @@ fn inventory_of_what_is_covered() -> Outcome {
         );
         unmount(&one, UnmountFlags::empty())?;
 
-        // By another bpffs, which is walked.
+        // Covered by another bpffs, which is listed.
         let over = bpffs(&one)?;
-        filled(&one, &["over"])?;
-        let now = seen(dir)?;
+        pin_maps(&one, &["over"])?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/over", "other/z"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
         let (mount_id, by) = (below, over.mount()?.mount_id);
@@ -171,9 +171,9 @@ fn inventory_of_what_is_covered() -> Outcome {
         drop(over);
         unmount(&one, UnmountFlags::empty())?;
 
-        // By a part of itself: the same device, and yet not all that there is.
+        // Covered by a part of itself: the same device, but not all of its pins.
         mount_bind(one.join("d"), &one)?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/b", "other/z"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
         assert_hidden(
@@ -183,19 +183,19 @@ fn inventory_of_what_is_covered() -> Outcome {
         );
         unmount(&one, UnmountFlags::empty())?;
 
-        // By a mount further up.
+        // Covered by a mount on a parent directory.
         bind(&one, &dir.join("up/on"))?;
         tmpfs(&dir.join("up"))?;
         bind(&other, &dir.join("away"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/a", "one/d/b", "other/z"]);
         assert!(
             now.errors.is_empty(),
-            "it is reached elsewhere: {:?}",
+            "another mount leads to it: {:?}",
             now.errors
         );
         tmpfs(&one)?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(
             (now.names(dir), now.errors.len()),
             (vec!["other/z".into()], 1)
@@ -206,14 +206,14 @@ fn inventory_of_what_is_covered() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_of_a_bpffs_on_a_bpffs() -> Outcome {
+fn a_bpffs_mounted_in_a_bpffs_is_listed() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        filled(&one, &["a", "d/hidden", "e/b"])?;
+        pin_maps(&one, &["a", "d/hidden", "e/b"])?;
         let inner = MountOptions::new().mount(one.join("d"))?;
-        filled(&one.join("d"), &["in", "further/in"])?;
-        let now = seen(dir)?;
+        pin_maps(&one.join("d"), &["in", "further/in"])?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(
             now.names(dir),
@@ -221,9 +221,9 @@ fn inventory_of_a_bpffs_on_a_bpffs() -> Outcome {
         );
         let of_inner = now.pins.iter().filter(|pin| pin.dev == inner.dev());
         assert_eq!(of_inner.count(), 2);
-        // What is below it is found where another mount leads to it.
+        // A covered directory is listed through another mount of its instance.
         bind(&one, &dir.join("whole"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         let names = now.names(dir);
         assert_eq!(names.len(), 5, "{names:?}");
@@ -233,14 +233,14 @@ fn inventory_of_a_bpffs_on_a_bpffs() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_behind_another_file_system() -> Outcome {
+fn a_covered_directory_is_reported_or_listed_through_another_mount() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        let ids = filled(&one, &["a", "d/b", "d/e/c", "f/g"])?;
+        let ids = pin_maps(&one, &["a", "d/b", "d/e/c", "f/g"])?;
         bind(&one.join("d/e"), &dir.join("deep"))?;
         tmpfs(&one.join("d"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["deep/c", "one/a", "one/f/g"]);
         assert_eq!(now.errors.len(), 1, "{:?}", now.errors);
         let error = &now.errors[0];
@@ -252,11 +252,11 @@ fn inventory_behind_another_file_system() -> Outcome {
             Some(&Cause::MountPoint { path: path.clone() })
         );
         assert_eq!(error.operation(), Operation::ListDir);
-        // A mount that has all of it.
+        // Another mount leads to all of it.
         unmount(&path, UnmountFlags::empty())?;
         bind(&path, &dir.join("other"))?;
         tmpfs(&path)?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(now.names(dir), ["one/a", "one/f/g", "other/b", "other/e/c"]);
         assert_eq!(now.ids(), ids);
@@ -265,17 +265,17 @@ fn inventory_behind_another_file_system() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_of_a_pin_mounted_alone() -> Outcome {
+fn a_bind_mount_of_a_single_pin_is_listed() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         let dev = bpffs(&one)?.dev();
-        let ids = filled(&one, &["a", "b", "d/c"])?;
+        let ids = pin_maps(&one, &["a", "b", "d/c"])?;
         let file = dir.join("file");
         fs::write(&file, "")?;
         mount_bind(one.join("a"), &file)?;
-        // One pin over another: the one below is told of.
+        // One pin covers another: the covered one is reported.
         mount_bind(one.join("d/c"), one.join("b"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
         };
@@ -285,8 +285,8 @@ fn inventory_of_a_pin_mounted_alone() -> Outcome {
         assert_eq!(now.names(dir), ["one/a", "one/d/c"]);
         unmount(one.join("b"), UnmountFlags::empty())?;
         unmount(&one, UnmountFlags::empty())?;
-        // With a pin alone the instance lives on.
-        let now = seen(dir)?;
+        // The bind mount of a pin keeps the instance alive.
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(
             (now.names(dir), now.ids()),

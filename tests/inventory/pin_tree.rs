@@ -257,7 +257,7 @@ fn run_as_user(args: &[&str]) -> Result<String, String> {
     })
 }
 
-/// A directory whose name would overwrite other lines of a terminal.
+/// The name of this directory would overwrite other lines of a terminal.
 #[common::test(USER)]
 fn it_escapes_control_characters_in_errors() -> Outcome {
     with_pins(|at, _| {

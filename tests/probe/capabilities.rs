@@ -1,4 +1,4 @@
-//! What is foretold of a thread is what happens when it tries.
+//! `Capabilities` predicts what this thread may do. The tests attempt each action and compare.
 
 mod child;
 
@@ -21,25 +21,25 @@ const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if child::was_asked_for() {
+    if child::run_if_requested() {
         return Some(ExitCode::SUCCESS);
     }
     None
 }
 
-/// What happens when it is tried: all that could, some of it, or nothing.
+/// The outcome of the attempts at an action: all succeeded, some, or none.
 #[derive(Debug, PartialEq)]
-enum Tried {
+enum Attempts {
     All,
     Some,
     None,
 }
 
-fn tried(attempts: &[bool]) -> Tried {
+fn summarize(attempts: &[bool]) -> Attempts {
     match attempts.iter().filter(|&&is_done| is_done).count() {
-        0 => Tried::None,
-        n if n == attempts.len() => Tried::All,
-        _ => Tried::Some,
+        0 => Attempts::None,
+        n if n == attempts.len() => Attempts::All,
+        _ => Attempts::Some,
     }
 }
 
@@ -62,14 +62,14 @@ fn load_of_length(prog_type: ProgType, length: usize) -> bool {
     spec.load().is_ok()
 }
 
-/// A pin that anybody may open, in a directory where anybody may pin.
-struct Scene {
+/// A pin that every user may open, in a directory where every user may pin.
+struct SharedPin {
     fs: TestFs,
     map: Map,
     id: u32,
 }
 
-impl Scene {
+impl SharedPin {
     fn new() -> Self {
         let fs = TestFs::detached("1777");
         let map = hash();
@@ -96,13 +96,13 @@ impl Scene {
     }
 }
 
-/// What is larger than the limit, where that is less than a test would take.
-fn over_the_limit(limit: Option<u64>, most: u64) -> Option<usize> {
-    let limit = limit.filter(|&limit| limit <= most)?;
+/// A size above the limit, or `None` if that would be larger than `largest`.
+fn size_above(limit: Option<u64>, largest: u64) -> Option<usize> {
+    let limit = limit.filter(|&limit| limit <= largest)?;
     Some(limit as usize / 8 + 8)
 }
 
-fn attempt(action: Action, scene: Option<&Scene>, thread: &Capabilities) -> Option<Tried> {
+fn attempt(action: Action, shared: Option<&SharedPin>, thread: &Capabilities) -> Option<Attempts> {
     Some(match action {
         Action::CreateMaps => {
             let mut attempts = vec![
@@ -110,11 +110,11 @@ fn attempt(action: Action, scene: Option<&Scene>, thread: &Capabilities) -> Opti
                 create(MapType::LRU_HASH, 8),
                 create(MapType::DEVMAP, 4),
             ];
-            if let Some(count) = over_the_limit(thread.memlock, MOST_OF_A_MAP) {
+            if let Some(count) = size_above(thread.memlock, MAX_TESTED_MAP) {
                 let large = MapSpec::new(MapType::ARRAY, 4, 8, count as u32);
                 attempts.push(large.create().is_ok());
             }
-            tried(&attempts)
+            summarize(&attempts)
         }
         Action::LoadProgs => {
             let mut attempts = vec![
@@ -123,86 +123,86 @@ fn attempt(action: Action, scene: Option<&Scene>, thread: &Capabilities) -> Opti
                 load(ProgType::XDP),
                 load(ProgType::RAW_TRACEPOINT),
             ];
-            if let Some(length) = over_the_limit(thread.memlock, most_of_a_prog(thread)) {
+            if let Some(length) = size_above(thread.memlock, max_prog_bytes(thread)) {
                 attempts.push(load_of_length(ProgType::SOCKET_FILTER, length));
             }
-            tried(&attempts)
+            summarize(&attempts)
         }
         Action::Mount => {
             let made = fsopen("bpf", FsOpenFlags::FSOPEN_CLOEXEC);
-            tried(&[made.and_then(|fs| fsconfig_create(fs.as_fd())).is_ok()])
+            summarize(&[made.and_then(|fs| fsconfig_create(fs.as_fd())).is_ok()])
         }
-        other => tried(&[scene?.attempt(other)?]),
+        other => summarize(&[shared?.attempt(other)?]),
     })
 }
 
-/// Bytes.
-const MOST_OF_A_MAP: u64 = 16 << 20;
+/// In bytes.
+const MAX_TESTED_MAP: u64 = 16 << 20;
 
-/// A program may have a million instructions, of 8 bytes each; without CAP_BPF, 4096.
-fn most_of_a_prog(thread: &Capabilities) -> u64 {
+/// The largest program in bytes: a million instructions of 8 bytes each, or 4096 without CAP_BPF.
+fn max_prog_bytes(thread: &Capabilities) -> u64 {
     match thread.effective.contains(&Capability::Bpf) {
         true => 512 << 10,
         false => 16 << 10,
     }
 }
 
-/// What lockdown withholds none of these programs calls; CAP_SYS_ADMIN serves for CAP_NET_ADMIN on newer
-/// kernels; and a large limit no map or program goes over.
-fn is_not_tried(action: Action, limit: &Limit, thread: &Capabilities) -> bool {
+/// True if no attempt reaches this limit: the programs call no helper that lockdown withholds, newer kernels accept
+/// CAP_SYS_ADMIN in place of CAP_NET_ADMIN, and no map or program exceeds a large limit.
+fn is_not_attempted(action: Action, limit: &Limit, thread: &Capabilities) -> bool {
     match limit {
         Limit::Lockdown { .. } | Limit::LockdownUnknown => action == Action::LoadProgs,
         Limit::Types(which) => which.contains("before Linux 6.9"),
-        Limit::Memlock { limit } if action == Action::LoadProgs => *limit > most_of_a_prog(thread),
-        Limit::Memlock { limit } => *limit > MOST_OF_A_MAP,
+        Limit::Memlock { limit } if action == Action::LoadProgs => *limit > max_prog_bytes(thread),
+        Limit::Memlock { limit } => *limit > MAX_TESTED_MAP,
         _ => false,
     }
 }
 
-/// Whether what was foretold is what happened; with the number of things that were tried.
-fn compare(scene: Option<&Scene>) -> Result<usize, String> {
+/// Compares each prediction with the outcome, and returns the number of actions.
+fn compare(shared: Option<&SharedPin>) -> Result<usize, String> {
     let thread = Capabilities::of_this_thread();
     let mut count = 0;
     for &action in Action::ALL {
-        let Some(happened) = attempt(action, scene, &thread) else {
+        let Some(outcome) = attempt(action, shared, &thread) else {
             continue;
         };
         count += 1;
-        let is_right = match (thread.may(action), &happened) {
-            (Permission::Granted, Tried::All)
-            | (Permission::Partly { .. }, Tried::Some)
-            | (Permission::Denied(_), Tried::None) => true,
-            (Permission::Partly { limits }, Tried::All) => limits
+        let is_expected = match (thread.may(action), &outcome) {
+            (Permission::Granted, Attempts::All)
+            | (Permission::Partly { .. }, Attempts::Some)
+            | (Permission::Denied(_), Attempts::None) => true,
+            (Permission::Partly { limits }, Attempts::All) => limits
                 .iter()
-                .all(|limit| is_not_tried(action, limit, &thread)),
+                .all(|limit| is_not_attempted(action, limit, &thread)),
             _ => false,
         };
-        if !is_right {
-            let foretold = thread.may(action);
+        if !is_expected {
+            let predicted = thread.may(action);
             return Err(format!(
-                "{action}: {foretold:?}, but {happened:?}: {thread:?}"
+                "{action}: {predicted:?}, but {outcome:?}: {thread:?}"
             ));
         }
     }
     Ok(count)
 }
 
-/// Whoever runs the tests.
+/// Runs as the user of the test program.
 #[common::test]
-fn what_is_foretold_happens() -> Outcome {
+fn predictions_match_the_outcomes() -> Outcome {
     assert_eq!(compare(None)?, 3);
     Ok(())
 }
 
 #[common::test(ROOT)]
-fn root_may_do_all() -> Outcome {
+fn root_may_do_everything() -> Outcome {
     let thread = Capabilities::of_this_thread();
     assert_eq!(thread.in_user_namespace, Some(false));
     assert!(thread.effective.contains(&Capability::SysAdmin));
     assert!(matches!(thread.unprivileged_bpf_disabled, Some(0..=2)));
     for &action in Action::ALL {
         let permission = thread.may(action);
-        let is_the_machines = |limit: &Limit| match limit {
+        let is_of_the_machine = |limit: &Limit| match limit {
             Limit::Lockdown { .. } | Limit::LockdownUnknown => {
                 action == Action::LoadProgs && thread.lockdown != Lockdown::Off
             }
@@ -211,18 +211,18 @@ fn root_may_do_all() -> Outcome {
         };
         let is_all = match &permission {
             Permission::Granted => true,
-            Permission::Partly { limits } => limits.iter().all(is_the_machines),
+            Permission::Partly { limits } => limits.iter().all(is_of_the_machine),
             _ => false,
         };
         assert!(is_all, "{action}: {permission:?}");
     }
-    assert_eq!(compare(Some(&Scene::new()))?, Action::ALL.len());
+    assert_eq!(compare(Some(&SharedPin::new()))?, Action::ALL.len());
     Ok(())
 }
 
 #[common::test(USERS)]
-fn what_is_foretold_to_users_happens() -> Outcome {
-    let scene = Scene::new();
+fn predictions_for_users_match_the_outcomes() -> Outcome {
+    let shared = SharedPin::new();
     let sets = [
         CapabilitySet::empty(),
         CapabilitySet::BPF,
@@ -233,13 +233,13 @@ fn what_is_foretold_to_users_happens() -> Outcome {
         CapabilitySet::SYS_ADMIN,
     ];
     for set in sets {
-        let count = as_user(set, || compare(Some(&scene))).map_err(|e| format!("{set:?}: {e}"))?;
+        let count = as_user(set, || compare(Some(&shared))).map_err(|e| format!("{set:?}: {e}"))?;
         assert_eq!(count, Action::ALL.len());
     }
     Ok(())
 }
 
-/// All that bpf(2) is for.
+/// The actions that use bpf(2).
 const BY_BPF: [Action; 5] = [
     Action::CreateMaps,
     Action::LoadProgs,
@@ -248,17 +248,17 @@ const BY_BPF: [Action; 5] = [
     Action::OpenById,
 ];
 
-/// Where somebody answers in the kernel's stead, nothing is foretold, whatever the answer is.
+/// Behind a seccomp filter nothing is predicted, for every errno of the filter.
 #[common::test]
-fn what_a_filter_leaves_unknown() -> Outcome {
+fn a_filter_makes_predictions_unknown() -> Outcome {
     for errno in [libc::EPERM, libc::EACCES, libc::ENOSYS, libc::EINVAL] {
         let thread = with_bpf_errno(None, errno as u32, Capabilities::of_this_thread);
         for action in BY_BPF {
             let permission = thread.may(action);
             assert_eq!(permission, Permission::Unknown, "{action}, {errno}");
         }
-        let said = thread.to_string();
-        let lines: Vec<_> = said.lines().collect();
+        let text = thread.to_string();
+        let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[..5],
             [
@@ -274,9 +274,9 @@ fn what_a_filter_leaves_unknown() -> Outcome {
     Ok(())
 }
 
-/// A capability is no promise there; that it is lacking is known all the same.
+/// Behind a filter a capability does not prove that the call succeeds. A missing one still proves that it fails.
 #[common::test(ROOT)]
-fn mounting_behind_a_filter() -> Outcome {
+fn mounting_behind_a_filter_is_unknown_or_denied() -> Outcome {
     let mount = || Capabilities::of_this_thread().may(Action::Mount);
     for call in [libc::SYS_fsopen, libc::SYS_bpf, libc::SYS_mount] {
         let permission = with_seccomp_errno(call, None, libc::EPERM as u32, mount);
@@ -290,7 +290,7 @@ fn mounting_behind_a_filter() -> Outcome {
         needed_for: "mounting a bpffs",
     };
     assert_eq!(without, Permission::Denied(expected));
-    // What it does not answer is as it was.
+    // The filter does not affect other calls.
     let others = with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, || {
         Capabilities::of_this_thread().may(Action::OpenById)
     });
@@ -299,12 +299,12 @@ fn mounting_behind_a_filter() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn what_a_sentence_says() -> Outcome {
-    let said = as_user(CapabilitySet::BPF, || {
+fn capabilities_are_printed_one_action_a_line() -> Outcome {
+    let text = as_user(CapabilitySet::BPF, || {
         Capabilities::of_this_thread().to_string()
     });
-    let lines: Vec<_> = said.lines().collect();
-    assert_eq!(lines.len(), Action::ALL.len(), "{said}");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), Action::ALL.len(), "{text}");
     assert_eq!(
         lines[0],
         "may create maps: all but those for sockets and devices, which take CAP_NET_ADMIN"

@@ -1,4 +1,4 @@
-//! What the kernel is said to have is what happens when it is used.
+//! `Features` reports what the kernel supports. The tests use each feature and compare.
 
 use std::env;
 use std::fs;
@@ -13,7 +13,7 @@ use bpf_pin::{Map, PinDir, PinnedLink, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-/// A process that has found out nothing yet.
+/// The environment variable with the task of a process that has not probed yet.
 const CHILD: &str = "BPF_PIN_TEST_FEATURES";
 
 const USED: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -32,22 +32,22 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 #[common::test(USERS)]
-fn features_for_an_ordinary_user() -> Outcome {
+fn features_unknown_to_a_user_are_probed_later_by_root() -> Outcome {
     run("user first")
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn features_asked_for_by_many_threads() -> Outcome {
+fn many_threads_probe_at_once() -> Outcome {
     run("all at once")
 }
 
 #[common::test]
-fn features_of_who_is_filtered_first() -> Outcome {
+fn a_filtered_probe_is_not_remembered() -> Outcome {
     run("filtered first")
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn features_where_a_bpffs_is_filtered() -> Outcome {
+fn a_filtered_mount_is_not_remembered() -> Outcome {
     run("a bpffs filtered first")
 }
 
@@ -61,16 +61,16 @@ fn run(child: &str) -> Outcome {
     Ok(())
 }
 
-/// A call whose arm is `attr`; its errno, or None where it succeeded.
+/// Calls bpf(2) with this argument, and returns the errno or `None` on success.
 fn call<T>(cmd: abi::bpf_cmd, attr: &mut T) -> Option<i32> {
-    // SAFETY: the callers' arms hold addresses of what outlives the call, and lengths that fit.
+    // SAFETY: the addresses in `attr` are valid during the call, and its lengths fit.
     let done = unsafe { abi::bpf(cmd, (&raw mut *attr).cast(), size_of::<T>() as u32) };
     let errno = std::io::Error::last_os_error().raw_os_error();
     if done >= 0 { None } else { errno }
 }
 
 #[common::test(USED)]
-fn features_are_what_happens() -> Outcome {
+fn features_match_the_outcomes() -> Outcome {
     let kernel = Features::of_this_kernel();
     let fs = TestFs::detached("700");
     let root = fs.mount().expect("a mount of its own");
@@ -106,7 +106,7 @@ fn features_are_what_happens() -> Outcome {
         flags: 0,
         bpffs_fd: top.as_raw_fd() as u32,
     };
-    // Known, it is still nothing for the initial user namespace.
+    // A kernel with tokens creates none for the initial user namespace.
     let refused = call(abi::BPF_TOKEN_CREATE, &mut token);
     let expected = match kernel.token {
         Some(true) => libc::EOPNOTSUPP,
@@ -133,7 +133,7 @@ fn features_are_what_happens() -> Outcome {
         }
     }
 
-    // Every kernel that these tests run on has links, and batches.
+    // Every tested kernel has links and batches.
     let linked = PinnedLink::open(detached_link().pin(fs.at("link"))?.path())?;
     assert_ne!(linked.id()?, 0);
     assert_eq!(kernel.link_pins, Some(true));
@@ -149,7 +149,7 @@ fn features_are_what_happens() -> Outcome {
         map_fd: map.as_fd().as_raw_fd() as u32,
         ..abi::bpf_attr_batch::zeroed()
     };
-    // ENOENT: there are no more.
+    // ENOENT marks the end of the map.
     assert_eq!(
         call(abi::BPF_MAP_LOOKUP_BATCH, &mut batch),
         Some(libc::ENOENT)
@@ -159,9 +159,9 @@ fn features_are_what_happens() -> Outcome {
     Ok(())
 }
 
-/// No distribution whose kernels these tests run on has brought one of these to an older release.
+/// No tested distribution has backported one of these features to an older release.
 #[common::test(&[cap::SYS_ADMIN])]
-fn features_by_release() -> Outcome {
+fn features_match_the_release() -> Outcome {
     let since = |major, minor| Some(kernel(major, minor).unmet().is_none());
     let found = Features::of_this_kernel();
     assert_eq!(found.path_fd, since(6, 5));
@@ -177,7 +177,7 @@ fn commands(found: Features) -> [Option<bool>; 4] {
     [found.path_fd, found.token, found.link_pins, found.batch]
 }
 
-/// What a user is not told, root is; and what is known then is no secret.
+/// A feature that is unknown for a user becomes known once root has probed it. All users then see it.
 fn user_first() -> ExitCode {
     let sysctl = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled");
     let is_open = sysctl.is_ok_and(|text| text.trim() == "0");
@@ -188,7 +188,7 @@ fn user_first() -> ExitCode {
     for command in commands(first) {
         assert_eq!(command.is_none(), is_closed, "{first:?}");
     }
-    // CAP_BPF is what the commands take there.
+    // CAP_BPF is sufficient for the commands.
     let more = as_user(CapabilitySet::BPF, Features::of_this_kernel);
     assert_eq!((more.exchange, more.owner_options), (None, None));
     assert!(commands(more).iter().all(Option::is_some), "{more:?}");
@@ -201,8 +201,8 @@ fn user_first() -> ExitCode {
         "{by_root:?}"
     );
     assert_eq!(of_user(), by_root);
-    // Nor is anything called any more.
-    let unasked = with_seccomp_errno(libc::SYS_bpf, None, libc::EPERM as u32, || {
+    // A known feature is not probed again.
+    let remembered = with_seccomp_errno(libc::SYS_bpf, None, libc::EPERM as u32, || {
         with_seccomp_errno(
             libc::SYS_fsopen,
             None,
@@ -210,7 +210,7 @@ fn user_first() -> ExitCode {
             Features::of_this_kernel,
         )
     });
-    assert_eq!(unasked, by_root);
+    assert_eq!(remembered, by_root);
     ExitCode::SUCCESS
 }
 
@@ -231,13 +231,13 @@ fn all_at_once() -> ExitCode {
         "{answers:?}"
     );
     assert_eq!(answers[0], Features::of_this_kernel());
-    assert_eq!(open(), before, "what it tried things on is closed");
+    assert_eq!(open(), before, "descriptors of the probe are closed");
     ExitCode::SUCCESS
 }
 
-/// Whatever a filter answers, it is not taken for the kernel's word. Others may know by now.
+/// The errno of a filter is never taken for the kernel's. Other threads may have probed already.
 #[common::test]
-fn features_behind_a_filter() -> Outcome {
+fn a_filtered_probe_is_unknown() -> Outcome {
     for errno in [libc::EPERM, libc::ENOSYS, libc::EACCES] {
         let within = with_bpf_errno(None, errno as u32, Features::of_this_kernel);
         let outside = Features::of_this_kernel();
@@ -248,7 +248,7 @@ fn features_behind_a_filter() -> Outcome {
     Ok(())
 }
 
-/// Nothing is known behind a filter, and nothing of it is remembered.
+/// Behind a filter everything is unknown, and nothing is remembered.
 fn filtered_first() -> ExitCode {
     for errno in [libc::EPERM, libc::EINVAL, libc::ENOSYS, libc::EACCES] {
         let within = with_bpf_errno(None, errno as u32, || {
@@ -267,7 +267,7 @@ fn filtered_first() -> ExitCode {
              link pins: unknown, batch: unknown"
         );
     }
-    // The kernel's own word for each, where this user has it.
+    // Without the filter the kernel answers, unless bpf(2) is closed to this user.
     let closed = Capabilities::of_this_thread().may(Action::Open) != Permission::Granted;
     for command in commands(Features::of_this_kernel()) {
         assert_eq!(command.is_none(), closed);
@@ -275,7 +275,7 @@ fn filtered_first() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Calls that are missing, refused, or said to have been done.
+/// System calls that are missing, rejected, or ignored with success.
 fn bpffs_filtered_first() -> ExitCode {
     let calls = [
         (libc::SYS_fsopen, None, libc::ENOSYS),
@@ -299,7 +299,7 @@ fn bpffs_filtered_first() -> ExitCode {
 }
 
 #[common::test]
-fn features_in_a_line() -> Outcome {
+fn features_are_printed_in_one_line() -> Outcome {
     let found = Features::of_this_kernel();
     let word = |found| match found {
         Some(true) => "yes",

@@ -1,4 +1,4 @@
-//! What this thread may do and what this kernel has.
+//! The capabilities of a thread and the features of the kernel.
 
 mod capabilities;
 mod features;

@@ -1,11 +1,11 @@
 //! Delegation to a user namespace, from the socket to the map, and its failures.
 
 mod child;
+mod failures;
 mod handshake;
 mod messages;
 mod owner;
-mod refused;
-mod used;
+mod usage;
 
 use std::process::ExitCode;
 

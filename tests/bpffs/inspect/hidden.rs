@@ -1,4 +1,4 @@
-//! What is hidden at a path that does not exist, however the path is spelled.
+//! `Bpffs::inspect` finds a hidden bpffs for every spelling of its path.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use rustix::process::chdir;
 use crate::inspect::in_a_directory;
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn spellings_of_what_is_hidden() -> Outcome {
+fn a_hidden_bpffs_is_found_for_every_spelling_of_its_path() -> Outcome {
     in_a_directory(|path| {
         fs::create_dir_all(path.join("real/b/c"))?;
         symlink("real", path.join("link"))?;
@@ -49,7 +49,7 @@ fn spellings_of_what_is_hidden() -> Outcome {
         for other in ["real/b", "real/b/c/d", "real/c", "gone/b/c", "real/b/../c"] {
             assert_eq!(Bpffs::inspect(path.join(other))?.hidden, [], "{other}");
         }
-        // Links that lead to each other come to an end.
+        // A loop of symbolic links ends with an error.
         symlink("one", path.join("other"))?;
         symlink("other", path.join("one"))?;
         let error = Bpffs::inspect(path.join("one/b")).expect_err("a loop");

@@ -1,5 +1,5 @@
-//! What process 1 has, where this thread's mount namespace is another: in a process of the test's own,
-//! which is the first of a pid namespace and has that for process 1.
+//! `Bpffs::inspect` reports the bpffs of process 1 if this thread's mount namespace is another. The test starts
+//! the process 1 of a new pid namespace.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,17 +20,17 @@ use crate::inspect::*;
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, cap::BPF];
 
 #[common::test(ROOT)]
-fn what_process_1_has() -> Outcome {
+fn a_bpffs_of_process_1_is_reported() -> Outcome {
     run_parent("parent")
 }
 
 #[common::test(ROOT)]
-fn what_process_1_has_in_another_sysfs() -> Outcome {
+fn a_bpffs_of_process_1_in_another_sysfs_is_reported() -> Outcome {
     run_parent("parent of one with a sysfs")
 }
 
-/// "No bpffs found" after a command that makes a mount namespace and mounts sysfs anew: it is there,
-/// and cannot be seen from here.
+/// Reproduces "no bpffs found" after a command that creates a mount namespace and mounts sysfs again: the bpffs
+/// exists but is not visible in this namespace.
 fn run_parent(name: &str) -> Outcome {
     let output = run_child(name).output()?;
     if !output.status.success() {
@@ -48,9 +48,9 @@ pub fn parent_of_one_with_a_sysfs() -> ExitCode {
     run_as_process_1("with a sysfs")
 }
 
-/// Its children are in a pid namespace that they are the first of.
+/// Runs the child as the first process of a new pid namespace.
 fn run_as_process_1(name: &str) -> ExitCode {
-    // SAFETY: no FILES, and there is no other thread.
+    // SAFETY: NEWNS and NEWPID do not separate descriptors, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWNS) }.expect("namespaces");
     let status = run_child(name).status().expect("a first process");
     if status.success() {
@@ -71,19 +71,19 @@ pub fn has_a_bpffs() {
     become_process_1();
     let dir = directory();
     let place = dir.path();
-    // Whoever may not look at process 1 may look here.
+    // A user that cannot inspect process 1 can still search this directory.
     fs::set_permissions(place, Permissions::from_mode(0o755)).expect("a mode");
     let bpffs = MountOptions::new().mount(place).expect("a bpffs");
     let expected = bpffs.mount().expect("a mount");
     let seen = inspect(place);
     assert_eq!((seen.verdict, seen.of_process_1), (Verdict::Mounted, None));
     in_mount_namespace(|| {
-        // The same bpffs, inherited, is no second one.
+        // An inherited copy of the mount is not a second bpffs.
         let refusing = MountOptions::new().refuse_second_bpffs(true);
         let outcome = Bpffs::ensure(place, &refusing).expect("it is there");
         assert_eq!((outcome.is_new(), outcome.in_process_1()), (false, None));
         drop(outcome);
-        // As it is by then, the copy is not busy.
+        // The outcome is dropped, so the copy is not busy.
         unmount(place, UnmountFlags::empty()).expect("a copy of the mount");
         let seen = inspect(place);
         let found = FileSystem::at(place).unwrap();
@@ -94,8 +94,8 @@ pub fn has_a_bpffs() {
             place.display()
         );
         let tail = "; in the mount namespace of process 1 a bpffs is mounted there";
-        says(&seen, &format!("{head}{tail}"));
-        a_user_may_not_look(place);
+        assert_sentence(&seen, &format!("{head}{tail}"));
+        check_as_another_user(place);
         let other = directory();
         assert_eq!(inspect(other.path()).of_process_1, None);
     });
@@ -103,8 +103,8 @@ pub fn has_a_bpffs() {
     unmount(place, UnmountFlags::empty()).expect("the last mount");
 }
 
-/// Who may not look at process 1 says nothing of it. A thread of process 1 itself always may.
-fn a_user_may_not_look(place: &Path) {
+/// A process without access to process 1 reports nothing about it. A thread of process 1 itself always has access.
+fn check_as_another_user(place: &Path) {
     let mut child = run_child("a user");
     let output = child.env(PLACE, place).output().expect("a child");
     let words = String::from_utf8_lossy(&output.stderr);
@@ -126,7 +126,7 @@ pub fn as_a_user() {
     assert_eq!(seen.verdict, Verdict::Elsewhere { found });
     assert_eq!(seen.of_process_1, None);
     let path = place.display();
-    says(
+    assert_sentence(
         &seen,
         &format!("{path} is a directory on {found}, not on a bpffs{hint}"),
     );
@@ -135,7 +135,7 @@ pub fn as_a_user() {
     assert_eq!(error.to_string(), sentence);
 }
 
-/// A bpffs that only this mount namespace sees, while process 1 has another at the same path.
+/// Creates a bpffs that only this mount namespace sees, while process 1 has another at the same path.
 fn ensure_reports_a_second_bpffs(path: &Path, expected: &Mount) {
     let refusing = MountOptions::new().refuse_second_bpffs(true);
     let assert_refused = || {
@@ -155,8 +155,8 @@ fn ensure_reports_a_second_bpffs(path: &Path, expected: &Mount) {
     assert_refused();
 }
 
-/// What `ip netns exec` does: /sys is detached, with all that is mounted below it, and a sysfs that
-/// shows the other network is mounted in its place.
+/// Repeats what `ip netns exec` does: it detaches /sys with all mounts below it, and mounts a sysfs of the other
+/// network namespace in its place.
 pub fn has_a_bpffs_in_sysfs() {
     become_process_1();
     let usual = Path::new("/sys/fs/bpf");
@@ -175,39 +175,39 @@ pub fn has_a_bpffs_in_sysfs() {
             missing: None,
             hidden: Some(hidden),
         };
-        let says_so = |error: bpf_pin::Error, operation: &str| {
+        let assert_names_process_1 = |error: bpf_pin::Error, operation: &str| {
             let because = "/sys/fs/bpf is on sysfs, not on a bpffs; in the mount namespace of \
                            process 1 a bpffs is mounted at /sys/fs/bpf";
             assert_eq!(error.to_string(), format!("{operation}: {because}"));
             assert_eq!(error.cause(), Some(&cause));
         };
         let flows = usual.join("flows");
-        says_so(
+        assert_names_process_1(
             Bpffs::system().expect_err("none"),
             "find a bpffs at /sys/fs/bpf",
         );
-        says_so(
+        assert_names_process_1(
             Bpffs::at(usual).expect_err("none"),
             "find a bpffs at /sys/fs/bpf",
         );
         let failed = hash().pin(&flows).expect_err("no bpffs");
-        says_so(failed.into(), "pin /sys/fs/bpf/flows");
-        says_so(
+        assert_names_process_1(failed.into(), "pin /sys/fs/bpf/flows");
+        assert_names_process_1(
             Map::open(&flows).expect_err("none"),
             "open /sys/fs/bpf/flows",
         );
         let opened = PinDir::open(usual.join("app")).expect_err("none");
-        says_so(opened, "open directory /sys/fs/bpf/app");
+        assert_names_process_1(opened, "open directory /sys/fs/bpf/app");
         let made = PinDir::create(usual.join("app/v1"), 0o700).expect_err("none");
-        says_so(made, "create directory /sys/fs/bpf/app/v1");
+        assert_names_process_1(made, "create directory /sys/fs/bpf/app/v1");
         let failed = pinned.unpin().expect_err("no pin");
-        says_so(failed.into(), "unpin /sys/fs/bpf/flows");
-        says(
+        assert_names_process_1(failed.into(), "unpin /sys/fs/bpf/flows");
+        assert_sentence(
             &inspect(usual),
             "/sys/fs/bpf is a directory on sysfs, not on a bpffs; in the mount namespace of process \
              1 a bpffs is mounted there",
         );
-        a_user_may_not_look(usual);
+        check_as_another_user(usual);
         ensure_reports_a_second_bpffs(usual, &expected);
     };
     in_network_namespace(|| in_mount_namespace(after));

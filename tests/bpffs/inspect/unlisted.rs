@@ -1,4 +1,4 @@
-//! Mounts that this thread's mountinfo does not have.
+//! `Bpffs::inspect` on mounts that are not in this thread's mountinfo.
 
 use std::env;
 use std::fs;
@@ -14,17 +14,17 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_chang
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::inspect::{CHILD, directory, in_a_directory, inspect, on_tmpfs, says};
+use crate::inspect::{CHILD, assert_sentence, directory, in_a_directory, inspect, on_tmpfs};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN];
 
 #[common::test(ROOT)]
-fn below_a_root_that_is_no_mount_point() -> Outcome {
+fn works_in_a_chroot_that_is_not_a_mount_point() -> Outcome {
     run("chroot")
 }
 
 #[common::test(ROOT)]
-fn below_a_root_in_a_bpffs() -> Outcome {
+fn works_in_a_chroot_inside_a_bpffs() -> Outcome {
     run("chroot into a bpffs")
 }
 
@@ -46,7 +46,7 @@ fn device(dev: u64) -> String {
 }
 
 #[common::test(ROOT)]
-fn a_detached_bpffs() -> Outcome {
+fn a_detached_bpffs_is_reported() -> Outcome {
     let mut options = MountOptions::new();
     for read_only in [false, true] {
         options = options.read_only(read_only);
@@ -55,7 +55,7 @@ fn a_detached_bpffs() -> Outcome {
         let mut paths = vec![detached.path()];
         if !read_only {
             fs::create_dir(detached.path().join("tmp"))?;
-            // A path that the kernel names "/tmp", as it does another.
+            // The kernel names this path "/tmp", like the real /tmp.
             paths.push(detached.path().join("tmp"));
         }
         for path in paths {
@@ -69,11 +69,11 @@ fn a_detached_bpffs() -> Outcome {
                 ""
             };
             let (at, device) = (path.display(), device(dev));
-            says(
+            assert_sentence(
                 &seen,
                 &format!("{at} is on a bpffs ({device}) that is mounted nowhere{end}"),
             );
-            // Nothing can be mounted there.
+            // Nothing can be mounted on a detached mount.
             let error = Bpffs::ensure(&path, &MountOptions::new()).expect_err("nowhere");
             assert!(
                 matches!(error.cause(), Some(Cause::NotListed { .. })),
@@ -85,7 +85,7 @@ fn a_detached_bpffs() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_bpffs_unmounted_in_use() -> Outcome {
+fn a_lazily_unmounted_bpffs_is_reported_as_unattached() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("inside");
@@ -102,9 +102,9 @@ fn a_bpffs_unmounted_in_use() -> Outcome {
     })
 }
 
-/// By a descriptor from there, and by the way through /proc.
+/// Reached through a descriptor from the other namespace, by its path in /proc.
 #[common::test(ROOT)]
-fn another_namespaces_bpffs() -> Outcome {
+fn a_bpffs_of_another_mount_namespace_is_reported() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let device = device(bpffs.dev());
@@ -119,7 +119,7 @@ fn another_namespaces_bpffs() -> Outcome {
                 let seen = inspect(Path::new(&by_fd));
                 assert_eq!(seen.verdict, verdict);
                 assert!(seen.mount.is_none() && seen.hidden.is_empty(), "{seen:?}");
-                says(
+                assert_sentence(
                     &seen,
                     &format!(
                         "{by_fd} is {what} ({device}) through a mount that is not in this thread's \
@@ -132,16 +132,16 @@ fn another_namespaces_bpffs() -> Outcome {
     })
 }
 
-/// In mounts of its own.
-fn begin() {
-    // SAFETY: no NEWUSER or FILES, and there is no other thread.
+/// Gives this process its own mount namespace.
+fn unshare_mounts() {
+    // SAFETY: NEWNS does not separate descriptors, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).expect("private mounts");
 }
 
-/// Makes it the root of this process's one thread.
-fn enter(root: &Path) {
+/// Makes `root` the root directory of this process, which has one thread.
+fn enter_chroot(root: &Path) {
     for name in ["proc", "place", "other", "third"] {
         fs::create_dir(root.join(name)).expect("a directory");
     }
@@ -155,8 +155,8 @@ fn root() -> std::path::PathBuf {
 }
 
 pub fn in_a_plain_root() {
-    begin();
-    enter(&root());
+    unshare_mounts();
+    enter_chroot(&root());
     let options = MountOptions::new().mode(0o700);
 
     let found = FileSystem::at("/").unwrap();
@@ -164,7 +164,7 @@ pub fn in_a_plain_root() {
         let seen = inspect(Path::new(path));
         assert_eq!(seen.verdict, Verdict::Elsewhere { found });
         assert!(seen.mount.is_none() && seen.hidden.is_empty(), "{seen:?}");
-        says(
+        assert_sentence(
             &seen,
             &format!("{path} is a directory on {found}, not on a bpffs"),
         );
@@ -180,7 +180,7 @@ pub fn in_a_plain_root() {
         assert_eq!(seen.mount.unwrap(), again.into_bpffs().mount().unwrap());
     };
     ensure("/place");
-    // The ways that older kernels leave.
+    // Without the newer system calls, as on older kernels.
     with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, || {
         ensure("/other");
     });
@@ -207,17 +207,17 @@ pub fn in_a_plain_root() {
 
 pub fn in_a_root_in_a_bpffs() {
     let place = root();
-    begin();
+    unshare_mounts();
     let bpffs = MountOptions::new().mount(&place).expect("a bpffs");
     let (dev, device) = (bpffs.dev(), device(bpffs.dev()));
     let root = place.join("root");
     fs::create_dir(&root).expect("a directory");
-    enter(&root);
+    enter_chroot(&root);
 
     for path in ["/", "/place"] {
         let seen = inspect(Path::new(path));
         assert_eq!((&seen.verdict, seen.dev), (&Verdict::Within, Some(dev)));
-        says(
+        assert_sentence(
             &seen,
             &format!(
                 "{path} is a directory in a bpffs ({device}) through a mount that is not in this \

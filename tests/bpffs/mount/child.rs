@@ -1,4 +1,4 @@
-//! What takes a process of its own, with one thread or with another process 1.
+//! Tests that need a process of their own, with one thread or with another process 1.
 
 use std::env;
 use std::fs;
@@ -9,22 +9,25 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const CHILD: &str = "BPF_PIN_TEST_MOUNT";
 
-/// The functions that are run so.
+/// The functions that a child can run.
 const CHILDREN: &[(&str, fn())] = &[
-    ("ensure", crate::mount::ensure::as_one_of_many),
+    ("ensure", crate::mount::ensure::ensure_in_child),
     (
         "few_descriptors",
-        crate::mount::old::limited_to_few_descriptors,
+        crate::mount::old_kernels::emfile_in_child,
     ),
-    ("user_namespace", crate::mount::refused::in_a_user_namespace),
+    (
+        "user_namespace",
+        crate::mount::failures::in_a_user_namespace,
+    ),
     (
         "old_mount_namespace",
-        crate::mount::refused::in_anothers_mounts,
+        crate::mount::failures::in_foreign_mounts,
     ),
 ];
 
-/// Runs the one that the environment names, if any.
-pub fn was_asked_for() -> bool {
+/// Runs the function that the environment names, and returns whether there was one.
+pub fn run_if_requested() -> bool {
     let Some(name) = env::var_os(CHILD) else {
         return false;
     };
@@ -33,7 +36,7 @@ pub fn was_asked_for() -> bool {
     true
 }
 
-/// A command for one of the functions above, with an argument.
+/// A command that runs one of these functions with an argument.
 pub fn command(name: &str, argument: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("this program"));
     command
@@ -56,10 +59,10 @@ pub fn run(name: &str, argument: &str) -> Outcome {
     Ok(())
 }
 
-/// Makes this process, which has one thread, root of a user namespace of its own.
+/// Makes this process, which has one thread, the root user of a new user namespace.
 pub fn become_root_of_a_user_namespace(others: UnshareFlags) {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
-    // SAFETY: no FILES, and there is no other thread.
+    // SAFETY: without FILES the descriptors stay shared, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | others) }.expect("a user namespace");
     fs::write("/proc/self/setgroups", "deny").expect("no setgroups");
     let map = |id: u32| format!("0 {id} 1");

@@ -1,4 +1,4 @@
-//! A bpffs that is mounted nowhere, and put in its place later.
+//! A bpffs is created detached, and attached to a path later.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,14 +12,14 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::mount::*;
 
-fn make() -> Detached {
+fn detached_bpffs() -> Detached {
     MountOptions::new().mode(0o700).detached().expect("a bpffs")
 }
 
 #[common::test(ROOT)]
-fn what_was_pinned_before_is_there() -> Outcome {
+fn pins_made_before_attach_stay_reachable() -> Outcome {
     in_a_directory(|path| {
-        let detached = make();
+        let detached = detached_bpffs();
         let pinned = hash().pin(detached.path().join("map"))?;
         fs::create_dir(detached.path().join("dir"))?;
         assert_nothing_is_mounted_at(path);
@@ -29,18 +29,18 @@ fn what_was_pinned_before_is_there() -> Outcome {
         assert_is_at(&bpffs, path);
         assert_eq!(Map::open(path.join("map"))?.id()?, pinned.id()?);
         assert!(path.join("dir").is_dir());
-        // The descriptor is the same, so the old path leads there still.
+        // The descriptor is the same, so the old path still works.
         pinned.unpin()?;
         assert!(Map::open(path.join("map")).is_err());
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         assert_nothing_is_mounted_at(path);
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn a_detached_one_is_gone_when_dropped() -> Outcome {
-    let detached = make();
+fn dropping_a_detached_bpffs_frees_its_objects() -> Outcome {
+    let detached = detached_bpffs();
     let map = hash();
     let id = map.id()?;
     let pinned = map.pin(detached.path().join("map"))?;
@@ -48,7 +48,7 @@ fn a_detached_one_is_gone_when_dropped() -> Outcome {
     drop(detached);
     assert!(Map::open(path.join("map")).is_err());
     drop(pinned);
-    // The kernel frees it by and by.
+    // The kernel frees it asynchronously.
     for _ in 0..1000 {
         if Map::from_id(id).is_err() {
             return Ok(());
@@ -59,33 +59,33 @@ fn a_detached_one_is_gone_when_dropped() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn attached_by_a_link_or_a_relative_path() -> Outcome {
+fn attach_follows_a_symbolic_link() -> Outcome {
     in_a_directory(|path| {
         let (place, link) = (path.join("place"), path.join("link"));
         fs::create_dir(&place)?;
         symlink(&place, &link)?;
-        let bpffs = make().attach(&link)?;
+        let bpffs = detached_bpffs().attach(&link)?;
         assert_eq!(bpffs.path(), link);
         bpffs.still_here()?;
         assert_eq!(mount_at(&place).dev, bpffs.dev());
         assert!(fs::symlink_metadata(&link)?.is_symlink());
-        // umount2(2) is told not to follow it.
+        // The library calls umount2(2) with UMOUNT_NOFOLLOW.
         let failed = bpffs.unmount().expect_err("a link");
         assert_eq!(failed.error().raw_os_error(), Some(libc::EINVAL));
         failed.into_object().still_here()?;
 
         let there = Bpffs::at(place.join("."))?;
         assert_eq!(there.dev(), mount_at(&place).dev);
-        unmount_soon(there);
+        unmount_with_retries(there);
         assert_nothing_is_mounted_at(&place);
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn an_attachment_that_fails_gives_it_back() -> Outcome {
+fn a_failed_attach_returns_the_detached_bpffs() -> Outcome {
     in_a_directory(|path| {
-        let detached = make();
+        let detached = detached_bpffs();
         let pinned = hash().pin(detached.path().join("map"))?;
         fs::write(path.join("file"), "")?;
         let gone = path.join("gone");
@@ -129,9 +129,9 @@ fn an_attachment_that_fails_gives_it_back() -> Outcome {
     })
 }
 
-/// What is attached below a shared mount appears in its peers: other mounts of the one instance.
+/// A mount attached below a shared mount appears in its peers, as another mount of the same instance.
 #[common::test(ROOT)]
-fn attached_where_mounts_are_shared() -> Outcome {
+fn attach_propagates_below_a_shared_mount() -> Outcome {
     in_a_directory(|path| {
         use rustix::mount::{MountFlags, mount, mount_bind};
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
@@ -149,7 +149,7 @@ fn attached_where_mounts_are_shared() -> Outcome {
         assert_eq!(here.propagation.shared, there.propagation.shared);
         assert!(here.propagation.shared.is_some());
         assert_eq!(bpffs.mount()?, here);
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         assert_nothing_is_mounted_at(&one.join("bpffs"));
         assert_nothing_is_mounted_at(&other.join("bpffs"));
         Ok(())
@@ -157,38 +157,38 @@ fn attached_where_mounts_are_shared() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn its_descriptor_is_a_mount() -> Outcome {
+fn the_descriptor_refers_to_the_mount() -> Outcome {
     in_a_directory(|path| {
-        let detached = make();
+        let detached = detached_bpffs();
         let other = detached.as_fd().try_clone_to_owned()?;
         let fd = OwnedFd::from(detached);
         assert!(FileSystem::of(&other)?.is_bpffs());
         let dev = File::from(fd).metadata()?.dev();
-        let bpffs = make().attach(path)?;
+        let bpffs = detached_bpffs().attach(path)?;
         assert_ne!(bpffs.dev(), dev);
         let fd = OwnedFd::from(bpffs);
         assert!(FileSystem::of(fd)?.is_bpffs());
         assert!(
             mount_at(path).is_bpffs(),
-            "it stays when the descriptor goes"
+            "the mount stays after the descriptor is closed"
         );
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn one_is_attached_over_another() -> Outcome {
+fn attach_covers_an_older_bpffs() -> Outcome {
     in_a_directory(|path| {
-        let below = make().attach(path)?;
+        let below = detached_bpffs().attach(path)?;
         let pinned = hash().pin(path.join("map"))?;
-        let above = make().attach(path)?;
+        let above = detached_bpffs().attach(path)?;
         assert!(Map::open(path.join("map")).is_err());
         let [first, second] = &mounts_at(path)[..] else {
             return Err("two mounts".into());
         };
         assert_eq!((first.dev, second.dev), (below.dev(), above.dev()));
         assert_eq!(second.parent_id, first.mount_id);
-        unmount_soon(above);
+        unmount_with_retries(above);
         below.still_here()?;
         pinned.unpin()?;
         Ok(())

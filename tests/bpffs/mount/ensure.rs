@@ -1,4 +1,4 @@
-//! A bpffs is mounted where there is none, and once.
+//! `Bpffs::ensure` mounts a bpffs if none is mounted, and only once.
 
 use std::collections::HashSet;
 use std::fs::{self, File, FileTimes};
@@ -28,11 +28,11 @@ fn mode_of(path: &Path) -> u32 {
     fs::metadata(path).expect("a root").mode() & 0o7777
 }
 
-/// "." is below what is mounted on it.
+/// "." refers to the directory below a mount on it.
 #[common::test(ROOT)]
-fn a_mount_on_the_working_directory() -> Outcome {
+fn ensure_works_on_the_working_directory() -> Outcome {
     in_a_directory(|path| {
-        // A thread with mounts of its own has a working directory of its own.
+        // This thread has its own mount namespace, and with it its own working directory.
         rustix::process::chdir(path)?;
         let first = Bpffs::ensure(".", &options())?;
         assert!(first.is_new());
@@ -59,18 +59,18 @@ fn a_mount_on_the_working_directory() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn mounted_once() -> Outcome {
+fn a_second_ensure_finds_the_first_mount() -> Outcome {
     in_a_directory(|path| {
         let first = new(Bpffs::ensure(path, &options())?);
         assert_is_at(&first, path);
         assert_eq!(mode_of(path), 0o1700);
         hash().pin(path.join("map"))?;
-        // With whatever options.
+        // The options of the second call have no effect.
         let second = existing(Bpffs::ensure(path, &MountOptions::new().mode(0o755))?);
         assert_eq!(second.dev(), first.dev());
         assert_eq!(mode_of(path), 0o1700);
         assert!(Map::open(path.join("map")).is_ok());
-        // An open file on the directory, a link, another spelling.
+        // Another spelling of the path.
         let found = Bpffs::ensure(path.join("../").join(path.file_name().unwrap()), &options())?;
         assert!(!found.is_new());
         assert_eq!(found.into_bpffs().dev(), first.dev());
@@ -79,7 +79,7 @@ fn mounted_once() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn nothing_is_covered() -> Outcome {
+fn ensure_never_covers_another_mount() -> Outcome {
     in_a_directory(|path| {
         mount("tmpfs", path, "tmpfs", MountFlags::empty(), None)?;
         fs::write(path.join("file"), "precious")?;
@@ -90,11 +90,11 @@ fn nothing_is_covered() -> Outcome {
         assert_fails_at(&error, Operation::MountBpffs, path, None, Some(cause));
         assert_eq!(mount_at(path), tmpfs);
         assert_eq!(fs::read_to_string(path.join("file"))?, "precious");
-        // A directory on it is as good as any.
+        // A directory on that tmpfs is accepted.
         fs::create_dir(path.join("dir"))?;
         assert!(Bpffs::ensure(path.join("dir"), &options())?.is_new());
         assert_eq!(mount_at(path), tmpfs);
-        // Over a bpffs that is covered.
+        // A tmpfs covers a bpffs.
         mount(
             "tmpfs",
             path.join("dir"),
@@ -113,7 +113,7 @@ fn nothing_is_covered() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn nothing_is_mounted_within_a_bpffs() -> Outcome {
+fn ensure_rejects_a_directory_in_a_bpffs() -> Outcome {
     in_a_directory(|path| {
         let bpffs = options().mount(path)?;
         let inside = path.join("inside");
@@ -130,9 +130,10 @@ fn nothing_is_mounted_within_a_bpffs() -> Outcome {
     })
 }
 
-/// As it stays, it is nobody's who would take it away again.
+/// A young bpffs over another may be one that a racing call is about to unmount. `ensure` waits, and accepts it if
+/// it stays.
 #[common::test(ROOT)]
-fn a_bpffs_over_another_is_found() -> Outcome {
+fn ensure_accepts_a_bpffs_over_another_after_a_wait() -> Outcome {
     in_a_directory(|path| {
         let below = options().mount(path)?;
         let above = options().mount(path)?;
@@ -152,13 +153,13 @@ fn a_bpffs_over_another_is_found() -> Outcome {
     })
 }
 
-/// What is made in it says nothing of its age.
+/// Changes inside the bpffs do not affect its age.
 #[common::test(ROOT)]
-fn an_old_bpffs_over_another_is_in_use() -> Outcome {
+fn ensure_accepts_an_old_bpffs_over_another_at_once() -> Outcome {
     in_a_directory(|path| {
         let _below = options().mount(path)?;
         let above = options().mount(path)?;
-        // As it was made some time ago.
+        // Set the times of a bpffs that is a minute old.
         let ago = SystemTime::now() - Duration::from_secs(60);
         let times = FileTimes::new().set_accessed(ago).set_modified(ago);
         File::open(path)?.set_times(times)?;
@@ -179,7 +180,7 @@ fn an_old_bpffs_over_another_is_in_use() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_bind_mount_is_a_mount() -> Outcome {
+fn a_bind_mount_counts_as_a_mount() -> Outcome {
     in_a_directory(|path| {
         for name in ["one", "other", "plain"] {
             fs::create_dir(path.join(name))?;
@@ -190,7 +191,7 @@ fn a_bind_mount_is_a_mount() -> Outcome {
         let found = Bpffs::ensure(path.join("other"), &options())?;
         assert!(!found.is_new());
         assert_eq!(found.into_bpffs().dev(), bpffs.dev());
-        // A directory that is bind-mounted is mounted, on itself even.
+        // A directory that is bind-mounted on itself counts as a mount point.
         mount_bind(path.join("plain"), path.join("plain"))?;
         let error = Bpffs::ensure(path.join("plain"), &options()).expect_err("it is mounted");
         assert!(
@@ -202,7 +203,7 @@ fn a_bind_mount_is_a_mount() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn nothing_is_made_on_the_way() -> Outcome {
+fn ensure_creates_no_directories() -> Outcome {
     in_a_directory(|path| {
         let before = Bpffs::mounts()?;
         let gone = path.join("gone/further");
@@ -224,7 +225,7 @@ fn nothing_is_made_on_the_way() -> Outcome {
     })
 }
 
-/// Races in this thread's mount namespace, and gives what each racer got.
+/// Calls `ensure` from many threads of this mount namespace, and returns their results.
 fn race(path: &Path) -> Vec<MountOutcome> {
     let start = Barrier::new(RACERS);
     thread::scope(|scope| {
@@ -254,34 +255,34 @@ fn assert_one_is_mounted(path: &Path, results: &[MountOutcome]) {
 }
 
 #[common::test(ROOT)]
-fn sixteen_threads_at_once() -> Outcome {
+fn sixteen_threads_mount_once() -> Outcome {
     in_a_directory(|path| {
         for _ in 0..50 {
             let results = race(path);
             assert_one_is_mounted(path, &results);
             let first = results.into_iter().next().ok_or("no result")?;
-            unmount_soon(first.into_bpffs());
+            unmount_with_retries(first.into_bpffs());
             assert_nothing_is_mounted_at(path);
         }
         Ok(())
     })
 }
 
-/// Says "mounted" or "found", and which.
-pub fn as_one_of_many() {
+/// The child of `sixteen_processes_mount_once`: prints "mounted" or "found", and the device number.
+pub fn ensure_in_child() {
     let path = crate::mount::child::argument();
-    // All are there before any begins.
+    // All children are started before the first one continues.
     let mut line = String::new();
     std::io::stdin()
         .read_line(&mut line)
-        .expect("a word to begin");
+        .expect("a line that starts the race");
     let outcome = Bpffs::ensure(&path, &options()).expect("a bpffs");
     let word = if outcome.is_new() { "mounted" } else { "found" };
     println!("{word} {}", outcome.bpffs().dev());
 }
 
 #[common::test(ROOT)]
-fn sixteen_processes_at_once() -> Outcome {
+fn sixteen_processes_mount_once() -> Outcome {
     in_a_directory(|path| {
         for _ in 0..5 {
             let argument = path.to_str().ok_or("a path that is text")?;
@@ -308,29 +309,29 @@ fn sixteen_processes_at_once() -> Outcome {
             let mount = mount_at(path);
             let is_new = |word: &&String| **word == format!("mounted {}", mount.dev);
             assert_eq!(words.iter().filter(is_new).count(), 1, "{words:?}");
-            let rest: HashSet<_> = words.iter().filter(|word| !is_new(word)).collect();
+            let others: HashSet<_> = words.iter().filter(|word| !is_new(word)).collect();
             assert_eq!(
-                rest,
+                others,
                 HashSet::from([&format!("found {}", mount.dev)]),
                 "{words:?}"
             );
-            unmount_soon(Bpffs::at(path)?);
+            unmount_with_retries(Bpffs::at(path)?);
         }
         Ok(())
     })
 }
 
-/// Where flock(2) is not to be had, who covers another takes itself away, and nobody is given what is
-/// about to go.
+/// Without flock(2), a racer that covers another mount unmounts its own, and no caller gets a mount that is about to
+/// be unmounted.
 #[common::test(ROOT)]
-fn sixteen_threads_without_a_lock() -> Outcome {
+fn sixteen_threads_without_flock_mount_once() -> Outcome {
     in_a_directory(|path| {
         with_seccomp_errno(libc::SYS_flock, None, libc::ENOSYS as u32, || {
             for _ in 0..50 {
                 let results = race(path);
                 assert_one_is_mounted(path, &results);
                 let first = results.into_iter().next().ok_or("no result")?;
-                unmount_soon(first.into_bpffs());
+                unmount_with_retries(first.into_bpffs());
                 assert_nothing_is_mounted_at(path);
             }
             Ok(())
@@ -338,9 +339,9 @@ fn sixteen_threads_without_a_lock() -> Outcome {
     })
 }
 
-/// Anybody who may read the directory can hold its lock; that costs time, and no more than that.
+/// Read permission on the directory suffices to hold its lock. A held lock delays the call and has no other effect.
 #[common::test(ROOT)]
-fn a_lock_that_somebody_keeps() -> Outcome {
+fn a_held_lock_only_delays_ensure() -> Outcome {
     in_a_directory(|path| {
         let directory = File::open(path)?;
         flock(&directory, FlockOperation::LockExclusive)?;
@@ -356,7 +357,7 @@ fn a_lock_that_somebody_keeps() -> Outcome {
             "{:?}",
             begin.elapsed()
         );
-        // The others have taken away again what they mounted.
+        // The losers of the race have unmounted what they mounted.
         let mount = mount_at(path);
         let new: Vec<_> = results.iter().filter(|result| result.is_new()).collect();
         let [outcome] = new[..] else {
@@ -368,26 +369,25 @@ fn a_lock_that_somebody_keeps() -> Outcome {
     })
 }
 
-/// Somebody who asks nobody mounts and unmounts at the same place all the while. What they mounted is
-/// never covered for good.
+/// Another thread mounts and unmounts at the same path without the lock. Its mounts are never covered permanently.
 #[common::test(ROOT)]
-fn others_mount_and_unmount_meanwhile() -> Outcome {
+fn a_mount_that_appears_during_ensure_stays_uncovered() -> Outcome {
     in_a_directory(|path| {
         let done = AtomicBool::new(false);
         let (mut mounted, mut occupied) = (0, 0);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    // ENOENT: what it was to be mounted on was unmounted meanwhile.
+                    // ENOENT if the mount below was unmounted meanwhile.
                     let _ = mount("tmpfs", path, "tmpfs", MountFlags::empty(), None);
-                    // The topmost first, which may be ours: with that alone the other would stay for good.
+                    // Unmount all, because the topmost mount may be one of `ensure`.
                     while unmount(path, UnmountFlags::DETACH).is_ok() {}
                     thread::sleep(Duration::from_micros(200));
                 }
             });
             let _done = SetOnDrop(&done);
             let mut rounds = 0;
-            // Where the other has the processor to itself, it takes some more.
+            // Continue until at least one call has mounted, for a machine with one processor.
             while rounds < 200 || (mounted == 0 && rounds < 20_000) {
                 rounds += 1;
                 match Bpffs::ensure(path, &options()) {

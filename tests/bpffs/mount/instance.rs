@@ -1,4 +1,4 @@
-//! An instance is found, known again, and unmounted.
+//! A bpffs is found, verified and unmounted.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn on_tmpfs(path: &Path) {
 }
 
 #[common::test(ROOT)]
-fn an_instance_is_found() -> Outcome {
+fn at_finds_a_mounted_bpffs() -> Outcome {
     in_a_directory(|path| {
         let made = MountOptions::new().mount(path)?;
         for path in [path.to_owned(), path.join("."), path.join("")] {
@@ -40,7 +40,7 @@ fn an_instance_is_found() -> Outcome {
 }
 
 #[common::test]
-fn what_is_found_instead() -> Outcome {
+fn at_names_the_file_system_it_found_instead() -> Outcome {
     let find = Operation::FindBpffs;
     let found = FileSystem::at("/proc")?;
     let cause = |path: &Path| Cause::NotBpffs {
@@ -75,19 +75,19 @@ fn what_is_found_instead() -> Outcome {
     Ok(())
 }
 
-/// What `mkdir /sys/fs/bpf/x: No such file or directory` comes from: and it is the same for a process
-/// whose mount namespace has another sysfs, as after `ip netns exec`.
+/// Behind the error `mkdir /sys/fs/bpf/x: No such file or directory` is a sysfs without a bpffs. A mount namespace with
+/// another sysfs looks the same, for example after `ip netns exec`.
 #[common::test(ROOT)]
-fn sysfs_where_a_bpffs_belongs() -> Outcome {
+fn a_bare_sysfs_gets_a_hint_to_mount_a_bpffs() -> Outcome {
     in_mount_namespace(|| {
         let path = Path::new("/sys/fs/bpf");
-        // Not right over the same file system: EBUSY.
+        // The same file system cannot be mounted directly over itself: EBUSY.
         on_tmpfs(Path::new("/sys"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)?;
         let error = Bpffs::system().expect_err("no bpffs");
         let sentence = "find a bpffs at /sys/fs/bpf: /sys/fs/bpf is on sysfs, not on a bpffs";
         assert!(error.to_string().starts_with(sentence), "{error}");
-        // How to mount one is said where this machine has none there.
+        // The hint is given only if this machine has no hidden bpffs there.
         let hint = "; to mount one: mount -t bpf bpf /sys/fs/bpf";
         let hidden = match error.cause() {
             Some(Cause::NotBpffs { hidden, .. }) => hidden.is_some(),
@@ -98,20 +98,20 @@ fn sysfs_where_a_bpffs_belongs() -> Outcome {
         let is_elsewhere = !seen.hidden.is_empty() || seen.of_process_1.is_some();
         assert_eq!(hidden, is_elsewhere, "{error}: {seen}");
 
-        // An ordinary directory to mount on, as any.
+        // The path is an ordinary directory to mount on.
         let made = Bpffs::ensure(path, &MountOptions::new().mode(0o700))?;
         assert!(made.is_new());
         assert_is_at(&Bpffs::system()?, path);
         assert!(!Bpffs::ensure(path, &MountOptions::new())?.is_new());
         assert_eq!(mounts_at(path).len(), 1);
-        unmount_soon(made.into_bpffs());
-        Bpffs::system().expect_err("no bpffs any more");
+        unmount_with_retries(made.into_bpffs());
+        Bpffs::system().expect_err("unmounted");
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn an_instance_that_was_mounted_over() -> Outcome {
+fn still_here_detects_a_covering_mount() -> Outcome {
     in_a_directory(|path| {
         let first = MountOptions::new().mount(path)?;
         let pinned = hash().pin(path.join("map"))?;
@@ -121,14 +121,14 @@ fn an_instance_that_was_mounted_over() -> Outcome {
         let cause = Cause::AnotherInstance { expected, found };
         assert_fails_at(&error, Operation::FindBpffs, path, None, Some(cause));
         second.still_here()?;
-        // What vanished is reached through the descriptor.
+        // The covered pin is still reachable through the descriptor.
         let fd = std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&first));
         let hidden = format!("/proc/thread-self/fd/{fd}/map");
         assert_eq!(Map::open(hidden)?.id()?, pinned.id()?);
 
         on_tmpfs(path);
         let [_, top, tmpfs] = &mounts_at(path)[..] else {
-            return Err("three mounts were to be there".into());
+            return Err("expected three mounts".into());
         };
         for bpffs in [&first, &second] {
             let error = bpffs.still_here().expect_err("it is covered");
@@ -145,14 +145,14 @@ fn an_instance_that_was_mounted_over() -> Outcome {
         }
         unmount(path, UnmountFlags::empty())?;
         second.still_here()?;
-        unmount_soon(second);
+        unmount_with_retries(second);
         first.still_here()?;
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn an_instance_that_went_away() -> Outcome {
+fn still_here_detects_an_unmounted_bpffs() -> Outcome {
     in_a_directory(|path| {
         let place = path.join("place");
         fs::create_dir(&place)?;
@@ -180,16 +180,16 @@ fn an_instance_that_went_away() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn unmounted_when_nobody_uses_it() -> Outcome {
+fn unmount_frees_the_objects_of_an_unused_bpffs() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let map = hash();
         let id = map.id()?;
         drop(map.pin(path.join("map"))?);
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         assert_nothing_is_mounted_at(path);
         assert_eq!(fs::read_dir(path)?.count(), 0);
-        // No copy of the mount is left that would keep it.
+        // No copy of the mount is left that would keep the file system alive.
         for _ in 0..1000 {
             if Map::from_id(id).is_err() {
                 return Ok(());
@@ -201,7 +201,7 @@ fn unmounted_when_nobody_uses_it() -> Outcome {
 }
 
 #[track_caller]
-fn stays(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
+fn assert_unmount_fails(bpffs: Bpffs, mounted: Option<PathBuf>) -> Bpffs {
     let (path, dev) = (bpffs.path().to_owned(), bpffs.dev());
     let failed = bpffs.unmount().expect_err("it is in use");
     let (ebusy, cause) = (Some(libc::EBUSY), Some(Cause::InUse { mounted }));
@@ -219,25 +219,25 @@ fn a_bpffs_in_use_stays_mounted() -> Outcome {
         let bpffs = MountOptions::new().mount(path)?;
         let pinned = hash().pin(path.join("map"))?;
         let open = File::open(path)?;
-        let bpffs = stays(bpffs, None);
+        let bpffs = assert_unmount_fails(bpffs, None);
         drop(open);
         let other = Bpffs::at(path)?;
-        let bpffs = stays(bpffs, None);
+        let bpffs = assert_unmount_fails(bpffs, None);
         drop(other);
         let inside = path.join("inside");
         fs::create_dir(&inside)?;
         on_tmpfs(&inside);
-        let bpffs = stays(bpffs, Some(inside.clone()));
+        let bpffs = assert_unmount_fails(bpffs, Some(inside.clone()));
         unmount(&inside, UnmountFlags::empty())?;
         // A pinned object's descriptor is nothing of the file system.
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         assert!(pinned.id()? > 0);
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn what_is_not_its_mount_stays_mounted() -> Outcome {
+fn unmount_rejects_a_path_to_another_mount() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let inside = path.join("inside");
@@ -252,7 +252,7 @@ fn what_is_not_its_mount_stays_mounted() -> Outcome {
         drop(failed);
         bpffs.still_here()?;
 
-        // Somebody else's is over it.
+        // Another bpffs covers it.
         let over = MountOptions::new().mount(path)?;
         let failed = bpffs.unmount().expect_err("it is covered");
         let cause = failed.cause().cloned();
@@ -273,7 +273,7 @@ fn what_is_not_its_mount_stays_mounted() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn all_mounts_of_type_bpf() -> Outcome {
+fn mounts_lists_all_mounts_of_type_bpf() -> Outcome {
     in_a_directory(|path| {
         let before = Bpffs::mounts()?;
         let name = |name: &str| path.join(name);
@@ -283,7 +283,7 @@ fn all_mounts_of_type_bpf() -> Outcome {
         let a = MountOptions::new().mount(name("a"))?;
         fs::create_dir(name("a/sub"))?;
         mount_bind(name("a/sub"), name("b c"))?;
-        // Neither the source nor the path says what it is.
+        // A tmpfs with the source "bpf" is not a bpffs.
         mount("bpf", name("d"), "tmpfs", MountFlags::empty(), c"mode=755")?;
         let covered = MountOptions::new().mount(name("e"))?;
         on_tmpfs(&name("e"));
@@ -303,9 +303,9 @@ fn all_mounts_of_type_bpf() -> Outcome {
     })
 }
 
-/// On which the library relies: it asks only after it has read.
+/// The library relies on this: it polls only after it has read.
 #[common::test(ROOT)]
-fn mountinfo_tells_what_has_changed_since_it_was_opened() -> Outcome {
+fn poll_reports_changes_since_mountinfo_was_opened() -> Outcome {
     in_a_directory(|path| {
         let file = File::open("/proc/thread-self/mountinfo")?;
         let has_changed = || {
@@ -329,7 +329,7 @@ fn mountinfo_tells_what_has_changed_since_it_was_opened() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_mountinfo_that_is_none_is_not_believed() -> Outcome {
+fn a_forged_mountinfo_is_rejected() -> Outcome {
     in_a_directory(|path| {
         let forged = path.join("mountinfo");
         fs::write(&forged, "1 1 0:1 / /forged rw - bpf bpf rw\n")?;
@@ -343,9 +343,9 @@ fn a_mountinfo_that_is_none_is_not_believed() -> Outcome {
     })
 }
 
-/// Of the same instance, and somebody else's.
+/// The bind mount belongs to the same instance, but to another owner.
 #[common::test(ROOT)]
-fn a_bind_mount_over_it_stays_mounted() -> Outcome {
+fn unmount_keeps_a_bind_mount_that_covers_it() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let (own, sub) = (bpffs.mount()?.mount_id, path.join("sub"));
@@ -353,9 +353,9 @@ fn a_bind_mount_over_it_stays_mounted() -> Outcome {
         mount_bind(&sub, path)?;
         let both = mounts_at(path);
         assert_eq!(both.len(), 2);
-        // The instance is there still.
+        // The path still leads to the instance.
         bpffs.still_here()?;
-        let failed = bpffs.unmount().expect_err("another's");
+        let failed = bpffs.unmount().expect_err("another mount");
         let (expected, found) = (own, both[1].mount_id);
         let cause = Cause::AnotherMount { expected, found };
         assert_fails_at(
@@ -366,10 +366,10 @@ fn a_bind_mount_over_it_stays_mounted() -> Outcome {
             Some(cause),
         );
         assert_eq!(mounts_at(path), both);
-        // By what leads there it can be unmounted, and then the other.
-        unmount_soon(Bpffs::at(path)?);
+        // The upper mount can be unmounted by its path, and then the lower one.
+        unmount_with_retries(Bpffs::at(path)?);
         assert_eq!(mount_at(path).mount_id, own);
-        unmount_soon(failed.into_object());
+        unmount_with_retries(failed.into_object());
         assert_nothing_is_mounted_at(path);
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! Every option is read back.
+//! Every mount option takes effect and is read back.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,18 +24,18 @@ pub fn root_of(path: &Path) -> (u32, u32, u32) {
     (found.mode() & 0o7777, found.uid(), found.gid())
 }
 
-/// Mounts, looks, and unmounts.
+/// Mounts, calls `look` and unmounts.
 #[track_caller]
 pub fn with_mounted(path: &Path, options: &MountOptions, look: impl FnOnce(&Bpffs)) {
     let bpffs = options.mount(path).unwrap();
     assert_is_at(&bpffs, path);
     look(&bpffs);
-    unmount_soon(bpffs);
+    unmount_with_retries(bpffs);
     assert_nothing_is_mounted_at(path);
 }
 
 #[common::test(ROOT)]
-fn the_defaults() -> Outcome {
+fn default_options_are_read_back() -> Outcome {
     in_a_directory(|path| {
         with_mounted(path, &MountOptions::new(), |bpffs| {
             assert_eq!(root_of(path), (0o1700, 0, 0));
@@ -54,16 +54,16 @@ fn the_defaults() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn modes() -> Outcome {
+fn the_mode_sets_the_permissions_of_the_root() -> Outcome {
     in_a_directory(|path| {
         for mode in [0, 0o700, 0o755, 0o1777, 0o2750, 0o4711, 0o7777] {
             with_mounted(path, &MountOptions::new().mode(mode), |bpffs| {
                 assert_eq!(root_of(path), (mode | 0o1000, 0, 0), "{mode:o}");
-                let shown = bpffs.mount().unwrap().mode();
-                assert_eq!(shown, Some(mode & !0o1000), "{mode:o}");
+                let mode_found = bpffs.mount().unwrap().mode();
+                assert_eq!(mode_found, Some(mode & !0o1000), "{mode:o}");
             });
         }
-        // As it is by now, not as it was asked for.
+        // mountinfo shows the current mode, not the requested one.
         let bpffs = MountOptions::new().mount(path)?;
         assert_eq!(bpffs.mount()?.mode(), Some(0o700));
         fs::set_permissions(path, fs::Permissions::from_mode(0o751))?;
@@ -72,7 +72,8 @@ fn modes() -> Outcome {
     })
 }
 
-/// The first release that knows the option, or an error of just this kind and nothing mounted.
+/// Checks the option on a kernel that knows it. On an older one, checks that the call fails with
+/// `OptionIgnored` and mounts nothing.
 fn works_since(
     path: &Path,
     options: &MountOptions,
@@ -89,23 +90,23 @@ fn works_since(
         option,
         since: Some(since),
     };
-    let says = |error: &Error, operation, of: &Path| {
+    let assert_ignored = |error: &Error, operation, of: &Path| {
         assert_fails_at(error, operation, of, None, Some(cause.clone()));
         assert_nothing_is_mounted_at(path);
     };
     let error = options.mount(path).expect_err("the kernel is too old");
-    says(&error, Operation::MountBpffs, path);
-    // A source shows only once it is attached.
+    assert_ignored(&error, Operation::MountBpffs, path);
+    // A source can be read back only after the mount is attached.
     if option != "source" {
         let error = options.detached().expect_err("the kernel is too old");
-        says(&error, Operation::CreateBpffs, Path::new(""));
+        assert_ignored(&error, Operation::CreateBpffs, Path::new(""));
     }
     let error = Bpffs::ensure(path, options).expect_err("the kernel is too old");
-    says(&error, Operation::MountBpffs, path);
+    assert_ignored(&error, Operation::MountBpffs, path);
 }
 
 #[common::test(ROOT)]
-fn owners() -> Outcome {
+fn uid_and_gid_set_the_owner_of_the_root() -> Outcome {
     const SINCE: Version = Version::new(6, 8);
     in_a_directory(|path| {
         let uid = MountOptions::new().uid(1234);
@@ -119,7 +120,7 @@ fn owners() -> Outcome {
         works_since(path, &gid.uid(1234), ("uid", SINCE), |_| {
             assert_eq!(root_of(path), (0o1750, 1234, 4321));
         });
-        // What is so anyhow was not ignored.
+        // Ignoring an option with the default value makes no difference.
         with_mounted(path, &MountOptions::new().uid(0).gid(0), |_| {
             assert_eq!(root_of(path), (0o1700, 0, 0));
         });
@@ -128,7 +129,7 @@ fn owners() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn flags_of_the_mount() -> Outcome {
+fn mount_flags_take_effect() -> Outcome {
     const ALL: [(&str, StatVfsMountFlags); 5] = [
         ("nosuid", StatVfsMountFlags::NOSUID),
         ("nodev", StatVfsMountFlags::NODEV),
@@ -159,9 +160,9 @@ fn flags_of_the_mount() -> Outcome {
     })
 }
 
-/// fsmount(2) knows it since Linux 5.14, and mount(2) before.
+/// mount(2) has always known the flag, fsmount(2) since Linux 5.14.
 #[common::test(ROOT)]
-fn links_that_are_not_followed() -> Outcome {
+fn nosymfollow_takes_effect() -> Outcome {
     let options = MountOptions::new().nosymfollow(true).mode(0o750);
     in_a_directory(|path| {
         assert!(Bpffs::ensure(path, &options)?.is_new());
@@ -172,7 +173,7 @@ fn links_that_are_not_followed() -> Outcome {
                 assert!(kernel(5, 14).unmet().is_none());
                 let bpffs = detached.attach(path).map_err(Error::from)?;
                 assert!(bpffs.mount()?.is_nosymfollow());
-                unmount_soon(bpffs);
+                unmount_with_retries(bpffs);
             }
             Err(error) => {
                 assert!(kernel(5, 14).unmet().is_some(), "{error}");
@@ -191,7 +192,7 @@ fn links_that_are_not_followed() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn sources_of_any_bytes() -> Outcome {
+fn a_source_may_contain_any_byte() -> Outcome {
     in_a_directory(|path| {
         const SINCE: Version = Version::new(5, 17);
         let before = Bpffs::mounts()?;
@@ -220,7 +221,7 @@ fn sources_of_any_bytes() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn delegations() -> Outcome {
+fn delegations_are_read_back() -> Outcome {
     const SINCE: Version = Version::new(6, 9);
     in_a_directory(|path| {
         let cmds = [
@@ -277,7 +278,7 @@ fn delegations() -> Outcome {
                 (Allowed::any(), Allowed::any())
             );
         });
-        // Each bit alone, those included that no kernel knows and none shows; and all below it.
+        // Each bit alone, and all bits up to it. That includes bits that no kernel knows or shows.
         if kernel(6, 9).unmet().is_none() {
             for bit in 0..64 {
                 for mask in [1 << bit, u64::MAX >> bit] {
@@ -291,11 +292,11 @@ fn delegations() -> Outcome {
             }
             let newer = new().delegate_maps([MapType::HASH, MapType(63)]);
             with_mounted(path, &newer, |bpffs| {
-                let shown = bpffs.delegation().unwrap().maps;
-                assert_eq!(shown, Allowed::from([MapType::HASH]));
+                let found = bpffs.delegation().unwrap().maps;
+                assert_eq!(found, Allowed::from([MapType::HASH]));
             });
         }
-        // To delegate nothing is not to delegate.
+        // Delegating an empty set delegates nothing.
         with_mounted(path, &new().delegate_cmds(Allowed::none()), |bpffs| {
             assert!(bpffs.delegation().unwrap().is_empty());
         });
@@ -303,68 +304,69 @@ fn delegations() -> Outcome {
     })
 }
 
-/// As a kernel that knows no option at all: fsconfig(2) takes all strings and heeds none.
+/// Simulates a kernel that knows no option: fsconfig(2) accepts every string and ignores it.
 #[common::test(ROOT)]
-fn an_option_that_is_ignored() -> Outcome {
+fn an_ignored_option_fails_and_mounts_nothing() -> Outcome {
     in_a_directory(|path| {
-        let ignores = |options: &MountOptions, option, since| {
-            let error = ignoring_options(|| options.mount(path)).expect_err("it is ignored");
+        let assert_ignored = |options: &MountOptions, option, since| {
+            let error = ignoring_options(|| options.mount(path)).expect_err("an ignored option");
             let cause = Cause::OptionIgnored { option, since };
             let operation = Operation::MountBpffs;
             assert_fails_at(&error, operation, path, None, Some(cause));
             assert_nothing_is_mounted_at(path);
-            // Nothing is lost: it can be mounted still.
-            let error = ignoring_options(|| Bpffs::ensure(path, options)).expect_err("likewise");
+            // The call can be repeated.
+            let error =
+                ignoring_options(|| Bpffs::ensure(path, options)).expect_err("an ignored option");
             assert!(
                 matches!(error.cause(), Some(Cause::OptionIgnored { .. })),
                 "{error}"
             );
             assert_nothing_is_mounted_at(path);
         };
-        // With the mode that the kernel takes anyway.
+        // Set the kernel's default mode, so that the mode is not reported first.
         let new = || MountOptions::new().mode(0o1777);
-        ignores(&MountOptions::new(), "mode", Some(Version::new(4, 10)));
-        ignores(&new().mode(0o700), "mode", Some(Version::new(4, 10)));
-        ignores(&new().uid(12), "uid", Some(Version::new(6, 8)));
-        ignores(&new().gid(12), "gid", Some(Version::new(6, 8)));
+        assert_ignored(&MountOptions::new(), "mode", Some(Version::new(4, 10)));
+        assert_ignored(&new().mode(0o700), "mode", Some(Version::new(4, 10)));
+        assert_ignored(&new().uid(12), "uid", Some(Version::new(6, 8)));
+        assert_ignored(&new().gid(12), "gid", Some(Version::new(6, 8)));
         let since = Some(Version::new(6, 9));
-        ignores(&new().delegate_maps(Allowed::any()), "delegate_maps", since);
-        ignores(
+        assert_ignored(&new().delegate_maps(Allowed::any()), "delegate_maps", since);
+        assert_ignored(
             &new().delegate_cmds([Command::MAP_CREATE]),
             "delegate_cmds",
             since,
         );
-        // This one shows only once it is mounted, which it then is no more.
-        ignores(&new().source("mine"), "source", Some(Version::new(5, 17)));
+        // A source can be read back only after the mount, which is then removed again.
+        assert_ignored(&new().source("mine"), "source", Some(Version::new(5, 17)));
 
         let detached = ignoring_options(|| new().source("mine").detached())?;
         let failed = detached.attach(path).expect_err("another source");
         assert!(matches!(failed.cause(), Some(Cause::OptionIgnored { .. })));
         assert_nothing_is_mounted_at(path);
-        // And is alive still.
+        // The detached bpffs is returned.
         let detached = failed.into_object();
         hash().pin(detached.path().join("map"))?;
         Ok(())
     })
 }
 
-/// A thread of the same mounts, on which setting an option succeeds and does nothing.
+/// Runs `test` on a thread where setting an option succeeds without effect.
 fn ignoring_options<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     const FSCONFIG_SET_STRING: u32 = 1;
     with_seccomp_errno(libc::SYS_fsconfig, Some((1, FSCONFIG_SET_STRING)), 0, test)
 }
 
 #[common::test]
-fn values_out_of_range() -> Outcome {
+fn values_out_of_range_are_rejected_before_any_syscall() -> Outcome {
     let dir = directory();
-    let refuses = |options: MountOptions, option, problem: &str| {
+    let assert_rejected = |options: MountOptions, option, problem: &str| {
         let cause = || {
             Some(Cause::InvalidArgument {
                 what: option,
                 problem: problem.to_owned().into(),
             })
         };
-        // Nor is it looked whether the path is there.
+        // The path is not checked either.
         for path in [dir.path(), Path::new("/nowhere/at/all")] {
             let error = options.mount(path).expect_err("out of range");
             assert_fails_at(&error, Operation::MountBpffs, path, None, cause());
@@ -375,56 +377,56 @@ fn values_out_of_range() -> Outcome {
         assert_fails_at(&error, Operation::CreateBpffs, Path::new(""), None, cause());
     };
     let new = MountOptions::new;
-    // No privilege is needed to be told.
-    as_anybody(|| {
-        refuses(
+    // The check needs no privileges.
+    as_user_if_possible(|| {
+        assert_rejected(
             new().mode(0o10000),
             "mode",
             "is 0o10000, and the limit is 0o7777",
         );
-        refuses(
+        assert_rejected(
             new().mode(u32::MAX),
             "mode",
             "is 0o37777777777, and the limit is 0o7777",
         );
-        refuses(
+        assert_rejected(
             new().uid(u32::MAX),
             "uid",
             "is 4294967295, which means \"no change\"",
         );
-        refuses(
+        assert_rejected(
             new().gid(u32::MAX),
             "gid",
             "is 4294967295, which means \"no change\"",
         );
-        refuses(new().source("a\0b"), "source", "contains a NUL byte");
-        refuses(new().source(""), "source", "is empty");
+        assert_rejected(new().source("a\0b"), "source", "contains a NUL byte");
+        assert_rejected(new().source(""), "source", "is empty");
         let long = "s".repeat(256);
-        refuses(
+        assert_rejected(
             new().source(long),
             "source",
             "has 256 bytes, and the limit is 255",
         );
         let most = "the limit is 63";
         let problem = format!("contains 64, and {most}");
-        refuses(
+        assert_rejected(
             new().delegate_cmds([Command(64)]),
             "delegate_cmds",
             &problem,
         );
-        refuses(
+        assert_rejected(
             new().delegate_maps([MapType::HASH, MapType(64)]),
             "delegate_maps",
             &problem,
         );
         let problem = format!("contains 4294967295, and {most}");
-        refuses(
+        assert_rejected(
             new().delegate_progs([ProgType(u32::MAX)]),
             "delegate_progs",
             &problem,
         );
         let problem = format!("contains 65536, and {most}");
-        refuses(
+        assert_rejected(
             new().delegate_attachs([AttachType(65536)]),
             "delegate_attachs",
             &problem,
@@ -433,8 +435,8 @@ fn values_out_of_range() -> Outcome {
     Ok(())
 }
 
-/// Without capabilities, as far as those of this thread can be given up.
-fn as_anybody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+/// Runs `test` as an ordinary user if this thread may become one.
+fn as_user_if_possible<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     match cap::SETUID.unmet() {
         None => as_user(CapabilitySet::empty(), test),
         Some(_) => test(),

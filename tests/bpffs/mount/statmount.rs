@@ -1,4 +1,4 @@
-//! What the kernel tells of one mount is what its line of mountinfo says.
+//! statmount(2) and mountinfo describe a mount in the same way.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,22 +14,22 @@ use rustix::mount::{
 
 use crate::mount::*;
 
-/// Behind a filter only mountinfo is believed.
+/// Behind a seccomp filter the library uses only mountinfo.
 fn filtered<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     with_seccomp_errno(libc::SYS_reboot, None, libc::EPERM as u32, test)
 }
 
-/// Told alone, and read.
+/// Asserts that statmount(2) and mountinfo give the same result.
 #[track_caller]
 fn assert_same(path: &Path) -> Mount {
     let mount = || Bpffs::inspect(path).expect("a look").mount;
-    let (told, read) = (mount(), filtered(mount));
-    assert_eq!(told, read, "{path:?}");
-    told.expect("a mount that is listed")
+    let (by_statmount, by_mountinfo) = (mount(), filtered(mount));
+    assert_eq!(by_statmount, by_mountinfo, "{path:?}");
+    by_statmount.expect("a mount that is listed")
 }
 
 #[common::test(ROOT)]
-fn a_mount_alone_is_as_its_line() -> Outcome {
+fn statmount_agrees_with_mountinfo() -> Outcome {
     in_a_directory(|dir| {
         let place = dir.join("a b\\040\n#\u{fffd}");
         let (part, slave) = (dir.join("part"), dir.join("slave"));
@@ -77,7 +77,7 @@ fn a_mount_alone_is_as_its_line() -> Outcome {
         assert!(assert_same(&slave).propagation.shared.is_some());
         mount_change(&slave, MountPropagationFlags::UNBINDABLE)?;
         assert!(assert_same(&slave).propagation.unbindable);
-        // Options of a file system, a long one too, and a source that is none.
+        // Options of the file system, including a long one, and an empty source.
         let other = dir.join("other");
         fs::create_dir(&other)?;
         let flags = MountFlags::SYNCHRONOUS | MountFlags::DIRSYNC | MountFlags::LAZYTIME;
@@ -86,7 +86,7 @@ fn a_mount_alone_is_as_its_line() -> Outcome {
         unmount(&other, UnmountFlags::empty())?;
         mount("x y", &other, "tmpfs", MountFlags::RDONLY, None)?;
         assert_same(&other);
-        // Where the directory is gone, and what a link leads to.
+        // A bind mount of a removed directory, and a path through a symbolic link.
         symlink(&place, dir.join("link"))?;
         assert_eq!(assert_same(&dir.join("link")).mount_point, place);
         fs::remove_dir(place.join("d e\\"))?;
@@ -100,7 +100,7 @@ fn a_mount_alone_is_as_its_line() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_mount_alone_is_as_its_line_on_this_machine() -> Outcome {
+fn statmount_agrees_with_mountinfo_on_this_machine() -> Outcome {
     in_mount_namespace(|| {
         let text = fs::read("/proc/thread-self/mountinfo")?;
         for mount in Mount::parse_all(&text[..])? {
@@ -112,17 +112,17 @@ fn a_mount_alone_is_as_its_line_on_this_machine() -> Outcome {
     })
 }
 
-/// The same is found and mounted either way.
+/// `ensure` finds and mounts the same with statmount(2) and with mountinfo.
 #[common::test(ROOT)]
-fn ensure_behind_a_filter() -> Outcome {
+fn ensure_works_behind_a_filter() -> Outcome {
     in_a_directory(|dir| {
         let ensure = |path: &Path| Bpffs::ensure(path, &MountOptions::new());
-        for name in ["told", "read"] {
+        for name in ["statmount", "mountinfo"] {
             let path = dir.join(name);
             fs::create_dir(&path)?;
             let both = || (ensure(&path).map(|done| done.is_new()), ensure(&path));
             let (is_new, found) = match name {
-                "told" => both(),
+                "statmount" => both(),
                 _ => filtered(both),
             };
             assert!(is_new?);
@@ -130,7 +130,7 @@ fn ensure_behind_a_filter() -> Outcome {
             assert_eq!(found.mount()?, mount_at(&path));
             assert_eq!(filtered(|| found.mount())?, mount_at(&path));
             let unmounted = match name {
-                "told" => found.unmount(),
+                "statmount" => found.unmount(),
                 _ => filtered(|| found.unmount()),
             };
             unmounted.map_err(|failed| failed.error().to_string())?;

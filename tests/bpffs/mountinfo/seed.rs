@@ -1,17 +1,17 @@
-//! Seeds of random tests: the one of every run, and a new one.
+//! Seeds for random tests: a fixed one, and a new one for each run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, thread};
 
-use crate::mountinfo::naive::Random;
+use crate::mountinfo::reference::Random;
 
-/// The new one where it is given, so that what has failed can be repeated.
+/// The environment variable with the second seed, to repeat a failure.
 const SEED: &str = "BPF_PIN_TEST_SEED";
 
-/// Runs `test` with the numbers of a fixed seed, and with those of another; which, a failure tells.
+/// Runs `test` with a fixed seed and with a new one. A failure prints the seed.
 pub fn each_seed(fixed: u64, test: fn(Random)) {
     for seed in [fixed, new()] {
-        let _told = Told(seed);
+        let _print = PrintSeedOnPanic(seed);
         test(Random::new(seed));
     }
 }
@@ -21,15 +21,15 @@ fn new() -> u64 {
         return given.parse().unwrap_or_else(|_| panic!("{SEED}={given}"));
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("a clock that was set").as_nanos() as u64
+    since.expect("a clock after 1970").as_nanos() as u64
 }
 
-struct Told(u64);
+struct PrintSeedOnPanic(u64);
 
-impl Drop for Told {
+impl Drop for PrintSeedOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("{SEED}={} repeats it", self.0);
+            eprintln!("to repeat: {SEED}={}", self.0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is removed or covered is found where a mount leads to it, and told where none does.
+//! A pin that is removed or covered is listed if another mount leads to it, and reported otherwise.
 
 use std::collections::HashSet;
 use std::env;
@@ -18,28 +18,28 @@ use rustix::mount::{
 use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::inventory::seen::{in_a_directory, pin, seen};
-use crate::inventory::{ROOT, bind, bpffs, filled, tmpfs};
+use crate::inventory::listing::{in_a_directory, list_below, pin};
+use crate::inventory::{ROOT, bind, bpffs, pin_maps, tmpfs};
 
 const CHILD: &str = "BPF_PIN_TEST_INVENTORY";
 
 #[common::test(ROOT)]
-fn inventory_of_a_crowd_of_hidden_mounts() -> Outcome {
+fn the_number_of_syscalls_is_linear_in_hidden_mounts() -> Outcome {
     run_in_own_process(CHILD, "crowd")
 }
 
 /// Directories under other mounts are errors, and the mounts stay as they are.
 #[common::test(ROOT)]
-fn inventory_under_mounts_in_a_bpffs() -> Outcome {
+fn a_directory_under_a_mount_is_reported_and_not_unmounted() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        filled(&one, &["a", "d/hidden", "e/f/hidden", "g"])?;
+        pin_maps(&one, &["a", "d/hidden", "e/f/hidden", "g"])?;
         tmpfs(&one.join("d"))?;
         bpffs(&one.join("e/f"))?;
-        filled(&one.join("e/f"), &["in"])?;
+        pin_maps(&one.join("e/f"), &["in"])?;
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo")?, mounts);
         assert_eq!(now.names(dir), ["one/a", "one/e/f/in", "one/g"]);
         let paths: Vec<_> = now.errors.iter().map(|error| error.path()).collect();
@@ -48,18 +48,18 @@ fn inventory_under_mounts_in_a_bpffs() -> Outcome {
     })
 }
 
-/// Runs the child that the environment asks for, if any.
-pub fn was_asked_for() -> bool {
+/// Runs the child's task if the environment requests it, and returns whether it did.
+pub fn run_if_requested() -> bool {
     let is_asked_for = env::var_os(CHILD).is_some();
     if is_asked_for {
-        crowd();
+        hide_many_mounts();
     }
     is_asked_for
 }
 
-/// To mountinfo it is "/sub//deleted", which has nothing to do with "/sub".
+/// mountinfo calls a removed directory "/sub//deleted", which is not a directory below "/sub".
 #[common::test(ROOT)]
-fn inventory_of_a_removed_directory() -> Outcome {
+fn a_bind_mount_of_a_removed_directory_is_empty() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
@@ -68,7 +68,7 @@ fn inventory_of_a_removed_directory() -> Outcome {
             bind(&one.join("sub"), &dir.join(place))?;
         }
         fs::remove_dir(one.join("sub"))?;
-        let ids = filled(&one, &["sub/deleted/x", "sub/y"])?;
+        let ids = pin_maps(&one, &["sub/deleted/x", "sub/y"])?;
         bind(&one.join("sub/deleted"), &dir.join("deleted"))?;
         bind(&one.join("sub"), &dir.join("sub"))?;
         let root = |name: &str| -> Result<PathBuf, Error> {
@@ -80,7 +80,7 @@ fn inventory_of_a_removed_directory() -> Outcome {
         assert_eq!(root("gone")?.as_os_str(), "/sub//deleted");
         assert_eq!(root("deleted")?.as_os_str(), "/sub/deleted");
         let expect = |names: &[&str], ids: &[u32]| -> Outcome {
-            let now = seen(dir)?;
+            let now = list_below(dir)?;
             assert!(now.errors.is_empty(), "{:?}", now.errors);
             assert_eq!(
                 (now.names(dir), now.ids()),
@@ -99,14 +99,14 @@ fn inventory_of_a_removed_directory() -> Outcome {
     })
 }
 
-/// What has no name in its bpffs any more, and yet is a file.
+/// A bind mount keeps a pin alive that has no name in its bpffs any more.
 #[common::test(ROOT)]
-fn inventory_of_removed_pins() -> Outcome {
+fn a_bind_mount_of_a_removed_pin_is_listed() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         let dev = bpffs(&one)?.dev();
         let mut ids = vec![];
-        // Two that had the same name, one of them bound twice.
+        // Two pins that had the same name. One of them is bound twice.
         fs::create_dir(dir.join("c"))?;
         for places in [&["a", "b"][..], &["c/d"]] {
             ids.push(pin(hash(), &one.join("pin"))?);
@@ -119,7 +119,7 @@ fn inventory_of_removed_pins() -> Outcome {
         }
         ids.push(pin(hash(), &one.join("pin"))?);
         for is_mounted in [true, false] {
-            let now = seen(dir)?;
+            let now = list_below(dir)?;
             assert!(now.errors.is_empty(), "{:?}", now.errors);
             let expected = if is_mounted { &ids[..] } else { &ids[..2] };
             assert_eq!(now.ids(), expected);
@@ -134,9 +134,9 @@ fn inventory_of_removed_pins() -> Outcome {
                 unmount(&one, UnmountFlags::empty())?;
             }
         }
-        // Of what is covered it cannot be told what it is.
+        // The kind of a covered file cannot be determined.
         tmpfs(&dir.join("c"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["a"]);
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
@@ -146,25 +146,28 @@ fn inventory_of_removed_pins() -> Outcome {
     })
 }
 
-/// A regular file, a pin of the same instance, or one of another, on a pin.
+/// Pins are covered by a regular file, a pin of the same instance, and one of another instance.
 #[common::test(ROOT)]
-fn inventory_of_covered_pins() -> Outcome {
+fn a_covered_pin_is_reported_or_listed_through_another_mount() -> Outcome {
     in_a_directory(|dir| {
         let (one, other, file) = (dir.join("one"), dir.join("other"), dir.join("file"));
         bpffs(&one)?;
-        let ids = filled(&one, &["a", "b", "c", "d/d"])?;
+        let ids = pin_maps(&one, &["a", "b", "c", "d/d"])?;
         bpffs(&other)?;
-        let other_ids = filled(&other, &["x"])?;
+        let other_ids = pin_maps(&other, &["x"])?;
         fs::write(&file, "")?;
         mount_bind(&file, one.join("a"))?;
         mount_bind(one.join("d/d"), one.join("b"))?;
         mount_bind(other.join("x"), one.join("c"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/d/d", "other/x"]);
         assert_eq!(now.ids(), [ids[3], other_ids[0]]);
-        let told: HashSet<_> = now.errors.iter().map(|error| error.path()).collect();
+        let reported: HashSet<_> = now.errors.iter().map(|error| error.path()).collect();
         let expected = ["a", "b", "c"].map(|name| one.join(name));
-        assert_eq!(told, expected.iter().map(|path| Some(&**path)).collect());
+        assert_eq!(
+            reported,
+            expected.iter().map(|path| Some(&**path)).collect()
+        );
         for error in &now.errors {
             assert_eq!(error.operation(), Operation::Open, "{error:?}");
             let path = error.path().expect("a path").to_owned();
@@ -172,9 +175,9 @@ fn inventory_of_covered_pins() -> Outcome {
             assert_eq!(error.cause(), Some(&Cause::MountPoint { path }));
             assert_eq!(error.raw_os_error(), None);
         }
-        // Where another mount leads to them they are found, each once.
+        // All pins are listed once if another mount leads to them.
         bind(&one, &dir.join("whole"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         let expected = ["one/d/d", "other/x", "whole/a", "whole/b", "whole/c"];
         assert_eq!(now.names(dir), expected);
@@ -184,15 +187,15 @@ fn inventory_of_covered_pins() -> Outcome {
     })
 }
 
-/// Covered from the start, and not "by now".
+/// The mount was covered before the inventory began, so the error does not mention a change.
 #[common::test(ROOT)]
-fn inventory_says_what_covers() -> Outcome {
+fn the_error_of_a_covered_bpffs_names_the_covering_mount() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         let below = bpffs(&one)?;
-        filled(&one, &["a"])?;
+        pin_maps(&one, &["a"])?;
         let above = bpffs(&one)?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
         };
@@ -209,17 +212,17 @@ fn inventory_says_what_covers() -> Outcome {
     })
 }
 
-/// Mounts at and below places that are covered themselves, in every order.
+/// Mounts at and below covered directories, in every order.
 #[common::test(ROOT)]
-fn inventory_below_mounts_on_the_way() -> Outcome {
+fn mounts_on_parent_directories_hide_a_bpffs() -> Outcome {
     in_a_directory(|dir| {
         let at = |name: &str| dir.join(name);
         let one = at("a/b/one");
         bpffs(&one)?;
-        let ids = filled(&one, &["x", "y/z"])?;
+        let ids = pin_maps(&one, &["x", "y/z"])?;
         bind(&one, &at("c"))?;
         let names = |dir: &Path| -> Result<(Vec<String>, usize), Error> {
-            let now = seen(dir)?;
+            let now = list_below(dir)?;
             if now.errors.is_empty() {
                 assert_eq!(now.ids(), ids);
             }
@@ -228,7 +231,7 @@ fn inventory_below_mounts_on_the_way() -> Outcome {
         let by_a = ["a/b/one/x", "a/b/one/y/z"].map(str::to_owned).to_vec();
         let by_c = ["c/x", "c/y/z"].map(str::to_owned).to_vec();
         assert_eq!(names(dir)?, (by_a.clone(), 0));
-        // On the way, on the mount itself, and on what covers it.
+        // On a parent directory, on the mount itself, and on the mount that covers it.
         for place in ["a", "a/b", "a/b/one"] {
             tmpfs(&at(place))?;
             assert_eq!(names(dir)?, (by_c.clone(), 0), "{place}");
@@ -239,7 +242,7 @@ fn inventory_below_mounts_on_the_way() -> Outcome {
             unmount(&one, UnmountFlags::empty())?;
             unmount(at(place), UnmountFlags::empty())?;
         }
-        // What is covered by itself is there.
+        // A bpffs that is covered by itself is reachable.
         mount_bind(&one, &one)?;
         tmpfs(&at("c"))?;
         assert_eq!(names(dir)?, (by_a, 0));
@@ -249,9 +252,9 @@ fn inventory_below_mounts_on_the_way() -> Outcome {
     })
 }
 
-/// The syscalls of an inventory where as many directories are covered, while as many mounts that would
-/// lead to them are hidden themselves.
-fn calls(dir: &Path, directories: usize) -> usize {
+/// Counts the syscalls of an inventory with this many covered directories and as many hidden mounts that would lead
+/// to them.
+fn count_syscalls(dir: &Path, directories: usize) -> usize {
     let mut tracee = Tracee::fork(
         || (),
         |()| {
@@ -271,16 +274,16 @@ fn calls(dir: &Path, directories: usize) -> usize {
     while let Some(stop) = tracee.next().expect("a stop") {
         count += usize::from(stop.is_entry());
     }
-    assert_eq!(tracee.finish().expect("an end"), 0, "each is told once");
+    assert_eq!(tracee.finish().expect("an end"), 0, "each is reported once");
     count
 }
 
-fn crowd() {
+fn hide_many_mounts() {
     const FEW: usize = 10;
     const MANY: usize = 80;
 
-    // SAFETY: no NEWUSER or FILES, and there is no other thread.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
+    // SAFETY: NEWNS does not separate descriptors, and this is the only thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a new mount namespace");
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).expect("private mounts");
     let place = tempfile::tempdir().expect("a directory");
@@ -293,42 +296,42 @@ fn crowd() {
         for number in from..to {
             bind(&one, &up.join(number.to_string())).expect("a bind mount");
         }
-        tmpfs(&up).expect("what hides them");
+        tmpfs(&up).expect("a tmpfs that hides them");
         for number in from..to {
             let directory = one.join(format!("d{number}"));
             fs::create_dir(&directory).expect("a directory");
-            tmpfs(&directory).expect("what covers it");
+            tmpfs(&directory).expect("a tmpfs that covers it");
         }
-        counts.push(calls(dir, to));
+        counts.push(count_syscalls(dir, to));
         if to == FEW {
-            unmount(&up, UnmountFlags::empty()).expect("hidden no more");
+            unmount(&up, UnmountFlags::empty()).expect("visible again");
         }
     }
-    unmount(dir, UnmountFlags::DETACH).expect("nothing is left");
+    unmount(dir, UnmountFlags::DETACH).expect("the end of all mounts");
     let [few, many] = counts[..] else {
         unreachable!()
     };
     println!("{FEW}: {few} calls, {MANY}: {many} calls");
-    // Eight times as much, and not sixty-four.
+    // Linear: about 8 times as many, not 64 times.
     assert!(many < few * 12, "{few} calls, {many} calls");
 }
 
-/// What is mounted on the root itself is passed by nobody who begins there.
+/// A path from the root directory does not pass a mount on that directory.
 #[common::test(ROOT)]
-fn inventory_below_a_mount_on_the_root() -> Outcome {
+fn a_mount_on_the_root_directory_hides_nothing() -> Outcome {
     in_a_directory(|dir| {
         let root = dir.join("root");
         fs::create_dir_all(root.join("proc"))?;
         mount_bind("/proc", root.join("proc"))?;
         bpffs(&root.join("a"))?;
-        let ids = filled(&root.join("a"), &["pin"])?;
+        let ids = pin_maps(&root.join("a"), &["pin"])?;
         bind(&root.join("a"), &root.join("b"))?;
         tmpfs(&root.join("a"))?;
         chroot(&root)?;
-        // This thread's alone, with its mounts.
+        // The root and working directories of this thread only, because it has its own mount namespace.
         rustix::process::chdir("/")?;
         for _ in 0..2 {
-            let now = seen(Path::new("/"))?;
+            let now = list_below(Path::new("/"))?;
             assert!(now.errors.is_empty(), "{:?}", now.errors);
             assert_eq!(now.names(Path::new("/")), ["b/pin"]);
             assert_eq!(now.ids(), ids);
@@ -339,13 +342,13 @@ fn inventory_below_a_mount_on_the_root() -> Outcome {
     })
 }
 
-/// It is no pin, and where it leads to is found where it is.
+/// A symbolic link that is mounted over a pin is not a pin. Its target is listed at its own path.
 #[common::test(ROOT)]
-fn inventory_of_a_link_over_a_pin() -> Outcome {
+fn a_symbolic_link_that_covers_a_pin_is_reported() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        filled(&one, &["other", "over"])?;
+        pin_maps(&one, &["other", "over"])?;
         symlink("other", one.join("link"))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -353,7 +356,7 @@ fn inventory_of_a_link_over_a_pin() -> Outcome {
         let link = open_tree(CWD, one.join("link"), flags)?;
         let moved = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&link, c"", CWD, one.join("over"), moved)?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert_eq!(now.names(dir), ["one/other"]);
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);

@@ -12,7 +12,7 @@ use bpf_pin::{Bpffs, Identity, Kind, Link, LinkSpec, MapSpec, Object, ProgSpec};
 use common::*;
 use serde_json::{Map, Value, json, to_value};
 
-use super::seen::{in_a_directory, seen};
+use super::listing::{in_a_directory, list_below};
 use super::{ROOT, bpffs};
 
 const NET: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
@@ -157,7 +157,7 @@ fn a_pin_has_its_path_its_inode_and_the_info() -> Outcome {
         assert_eq!(info["kind"], "map");
         map.try_clone()?.pin(at.join("flows"))?;
         map.pin(at.join(OsStr::from_bytes(b"odd\xff")))?;
-        let pins = seen(dir)?.pins;
+        let pins = list_below(dir)?.pins;
         assert_eq!(pins.len(), 2);
         for pin in pins {
             let mut expected = info.clone();

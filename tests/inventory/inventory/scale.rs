@@ -1,4 +1,4 @@
-//! Memory does not grow with the pins, nor the time for a mount with the mounts.
+//! Memory does not grow with the number of pins, and the time for each mount does not grow with the number of mounts.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use bpf_pin::inventory::Inventory;
 use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::inventory::seen::{in_a_directory, pin, seen};
-use crate::inventory::{ROOT, bind, bpffs, filled};
+use crate::inventory::listing::{in_a_directory, list_below, pin};
+use crate::inventory::{ROOT, bind, bpffs, pin_maps};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// How many pins an inventory has below `dir`, and the bytes that it had allocated at most.
-fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
+/// The number of pins below `dir`, and the count_pins_and_peak_bytes of allocated bytes.
+fn count_pins_and_peak_bytes(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
     let (pins, used) = count_allocations(|| -> bpf_pin::Result<usize> {
         let mut pins = 0;
         for found in Inventory::take()? {
@@ -24,23 +24,23 @@ fn peak(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
         Ok(pins)
     });
     let pins = pins?;
-    assert_eq!(used.bytes, 0, "all of it was given back");
+    assert_eq!(used.bytes, 0, "all memory is freed");
     Ok((pins, used.peak_bytes))
 }
 
 #[common::test(ROOT)]
-fn inventory_in_constant_memory() -> Outcome {
+fn memory_is_constant() -> Outcome {
     const FEW: usize = 1_000;
     const MANY: usize = 20_000;
 
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        let own = peak(dir)?.0;
+        let own = count_pins_and_peak_bytes(dir)?.0;
         let fill = |from: usize, to: usize| -> Outcome {
             for number in from..to {
                 let path = |number: usize| one.join(format!("pin{number:06}"));
-                // One in ten has an inode of its own.
+                // One name in ten has its own inode, and the others are hard links.
                 match number % 10 {
                     0 => drop(pin(hash(), &path(number))?),
                     _ => fs::hard_link(path(number - number % 10), path(number))?,
@@ -49,38 +49,38 @@ fn inventory_in_constant_memory() -> Outcome {
             Ok(())
         };
         fill(0, FEW)?;
-        let (pins, few) = peak(dir)?;
+        let (pins, few) = count_pins_and_peak_bytes(dir)?;
         assert_eq!(pins, own + FEW);
         fill(FEW, MANY)?;
         let begun = Instant::now();
-        let (pins, many) = peak(dir)?;
+        let (pins, many) = count_pins_and_peak_bytes(dir)?;
         let took = begun.elapsed();
         assert_eq!(pins, own + MANY);
         println!("{FEW} pins: {few} bytes; {MANY} pins: {many} bytes, {took:?}");
-        // The first batch may be all that there is to few.
+        // The smaller directory may fit into the first buffer.
         assert!(many <= few + 64 * 1024, "{few} bytes, {many} bytes");
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn inventory_of_thousands_of_mounts() -> Outcome {
+fn the_time_is_linear_in_mounts() -> Outcome {
     const FEW: usize = 200;
     const MANY: usize = 2_000;
     const TRIES: usize = 20;
-    /// For a mount among ten times as many; ten where each looked at all the others.
+    /// The limit of the growth of the time for each mount. It would be 10 if each mount were compared with all.
     const BOUND: f64 = 4.0;
 
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        let ids = filled(&one, &["a", "d/b"])?;
+        let ids = pin_maps(&one, &["a", "d/b"])?;
         let took = || -> Result<Duration, bpf_pin::Error> {
             let begun = Instant::now();
-            let now = seen(dir)?;
+            let now = list_below(dir)?;
             let took = begun.elapsed();
             assert!(now.errors.is_empty(), "{:?}", now.errors);
-            assert_eq!(now.ids(), ids, "each is seen once");
+            assert_eq!(now.ids(), ids, "each pin is listed once");
             Ok(took)
         };
         let mut few = Duration::MAX;
@@ -104,17 +104,17 @@ fn inventory_of_thousands_of_mounts() -> Outcome {
         println!("{FEW} mounts: {few:?}; {MANY} mounts: {many:?}; {growth:.2} times each");
         assert!(growth < BOUND, "{few:?} {many:?}");
 
-        // As many parts, none in another, and each with a pin; and then the whole is gone.
+        // As many disjoint parts with one pin each, after the mount of the whole is gone.
         let two = dir.join("two");
         bpffs(&two)?;
         for number in 0..MANY {
             let (part, name) = (format!("part{number}"), format!("part{number}/pin"));
-            filled_with_one(&two, &name)?;
+            pin_one_map(&two, &name)?;
             bind(&two.join(&part), &dir.join(part))?;
         }
         unmount(&two, UnmountFlags::empty())?;
         let begun = Instant::now();
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         let parts = begun.elapsed();
         println!("{MANY} parts: {parts:?}");
         assert!(now.errors.is_empty(), "{:?}", now.errors);
@@ -123,7 +123,7 @@ fn inventory_of_thousands_of_mounts() -> Outcome {
     })
 }
 
-fn filled_with_one(root: &Path, name: &str) -> Outcome {
-    filled(root, &[name])?;
+fn pin_one_map(root: &Path, name: &str) -> Outcome {
+    pin_maps(root, &[name])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What takes a process of its own: another limit, or another user namespace.
+//! Tests that need a process of their own: with another memory limit, or in another user namespace.
 
 use std::env;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::capabilities::*;
 
 const CHILD: &str = "BPF_PIN_TEST_CAPABILITIES";
 
-/// The functions that are run so.
+/// The functions that a child can run.
 const CHILDREN: &[(&str, fn())] = &[
-    ("nothing_within_the_limit", nothing_within_the_limit),
-    ("little_within_the_limit", little_within_the_limit),
+    ("zero_memlock", zero_memlock),
+    ("small_memlock", small_memlock),
     ("locked_down", locked_down),
     ("user_namespace", in_a_user_namespace),
 ];
@@ -31,27 +31,27 @@ const USERS: &[Need] = &[
 ];
 
 #[common::test(USERS)]
-fn foretold_with_nothing_within_the_limit() -> Outcome {
-    run("nothing_within_the_limit")
+fn predictions_match_with_a_memlock_limit_of_zero() -> Outcome {
+    run("zero_memlock")
 }
 
 #[common::test(USERS)]
-fn foretold_with_little_within_the_limit() -> Outcome {
-    run("little_within_the_limit")
+fn predictions_match_with_a_small_memlock_limit() -> Outcome {
+    run("small_memlock")
 }
 
 #[common::test(USERS)]
-fn foretold_under_lockdown() -> Outcome {
+fn predictions_match_under_lockdown() -> Outcome {
     run("locked_down")
 }
 
 #[common::test(USERS)]
-fn foretold_in_a_user_namespace() -> Outcome {
+fn predictions_match_in_a_user_namespace() -> Outcome {
     run("user_namespace")
 }
 
-/// Runs the one that the environment names, if any.
-pub fn was_asked_for() -> bool {
+/// Runs the function that the environment names, and returns whether there was one.
+pub fn run_if_requested() -> bool {
     let Some(name) = env::var_os(CHILD) else {
         return false;
     };
@@ -81,7 +81,7 @@ fn limit_memory(bytes: u64) {
 
 const SECURITY: &str = "/sys/kernel/security";
 
-/// Where the file that tells of lockdown holds this, or is not there.
+/// Runs `test` with this content in the kernel's lockdown file, or without the file.
 fn with_lockdown<T: Send>(text: Option<&str>, test: impl FnOnce() -> T + Send) -> T {
     in_mount_namespace(|| {
         mount("tmpfs", SECURITY, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
@@ -94,8 +94,8 @@ fn with_lockdown<T: Send>(text: Option<&str>, test: impl FnOnce() -> T + Send) -
 
 const NOT_LOCKED_DOWN: Option<&str> = Some("[none] integrity confidentiality\n");
 
-/// As a user to whose account nobody else's memory is charged, who has all else that it takes.
-fn as_a_user_of_its_own(test: impl FnOnce() + Send) {
+/// Runs with a user id of its own, so that no other memory is charged, and with the capabilities of the actions.
+fn as_a_fresh_user(test: impl FnOnce() + Send) {
     with_lockdown(NOT_LOCKED_DOWN, || {
         let all = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
         become_user(4322, all);
@@ -114,10 +114,10 @@ fn memlock_words(limit: u64) -> String {
     )
 }
 
-/// What is charged is known by what happens: no privilege is missing.
-fn nothing_within_the_limit() {
+/// Creating a map shows whether memory is charged, because no privilege is missing.
+fn zero_memlock() {
     limit_memory(0);
-    as_a_user_of_its_own(|| {
+    as_a_fresh_user(|| {
         let is_charged = !create(MapType::ARRAY, 8);
         assert!(!is_charged || kernel(5, 11).unmet().is_some());
         let thread = Capabilities::of_this_thread();
@@ -140,18 +140,18 @@ fn nothing_within_the_limit() {
         };
         assert_eq!(lines(&thread)[..2], expected);
         assert_eq!(compare(None), Ok(3));
-        // Who answers in the kernel's stead may answer so, too.
-        let elsewhere = with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, || {
+        // Behind a filter the errno may be the filter's, so nothing is known.
+        let behind_filter = with_seccomp_errno(libc::SYS_fsopen, None, libc::EPERM as u32, || {
             Capabilities::of_this_thread().memlock_is_charged
         });
-        assert_eq!(elsewhere, None);
+        assert_eq!(behind_filter, None);
     });
 }
 
-fn little_within_the_limit() {
+fn small_memlock() {
     const LIMIT: u64 = 256 << 10;
     limit_memory(LIMIT);
-    as_a_user_of_its_own(|| {
+    as_a_fresh_user(|| {
         assert!(create(MapType::ARRAY, 8));
         let large = MapSpec::new(MapType::ARRAY, 4, 8, 100_000);
         let is_charged = large.create().is_err();
@@ -180,7 +180,7 @@ fn little_within_the_limit() {
     });
 }
 
-/// Whether a kernel is locked down, is not, or does not tell are three things.
+/// A kernel is locked down, not locked down, or does not report it.
 fn locked_down() {
     let on = |level: &str| Lockdown::On {
         level: level.to_owned(),
@@ -207,12 +207,12 @@ fn locked_down() {
             words("confidentiality"),
         ),
         (
-            Some("nothing of the kind"),
+            Some("unexpected text"),
             Lockdown::Unknown,
             Some(Limit::LockdownUnknown),
             unknown.to_owned(),
         ),
-        // As where securityfs is not mounted.
+        // No file, as if securityfs were not mounted.
         (
             None,
             Lockdown::Unknown,
@@ -225,44 +225,45 @@ fn locked_down() {
             assert_eq!(thread.lockdown, lockdown);
             (thread.may(Action::LoadProgs), lines(&thread)[1].clone())
         };
-        let says = |found: (Permission, String), mut limits: Vec<Limit>, words: &[&str]| {
-            let mut words = words.to_vec();
-            // This machine's limit comes last.
-            let charged = Capabilities::of_this_thread();
-            let memlock = charged.memlock.unwrap_or_default();
-            let room = memlock_words(memlock);
-            if charged.memlock_is_charged == Some(true) {
-                limits.push(Limit::Memlock { limit: memlock });
-                words.push(&room);
-            }
-            let expected = match limits.is_empty() {
-                true => Permission::Granted,
-                false => Permission::Partly { limits },
+        let assert_permission =
+            |found: (Permission, String), mut limits: Vec<Limit>, words: &[&str]| {
+                let mut words = words.to_vec();
+                // The memory limit of this machine comes last.
+                let charged = Capabilities::of_this_thread();
+                let memlock = charged.memlock.unwrap_or_default();
+                let room = memlock_words(memlock);
+                if charged.memlock_is_charged == Some(true) {
+                    limits.push(Limit::Memlock { limit: memlock });
+                    words.push(&room);
+                }
+                let expected = match limits.is_empty() {
+                    true => Permission::Granted,
+                    false => Permission::Partly { limits },
+                };
+                let sentence = match words.is_empty() {
+                    true => "may load programs".to_owned(),
+                    false => format!("may load programs: {}", words.join("; ")),
+                };
+                assert_eq!(found, (expected, sentence));
             };
-            let sentence = match words.is_empty() {
-                true => "may load programs".to_owned(),
-                false => format!("may load programs: {}", words.join("; ")),
-            };
-            assert_eq!(found, (expected, sentence));
-        };
         with_lockdown(text, || {
             let some: &[&str] = match limit {
                 Some(_) => &[&words],
                 None => &[],
             };
-            says(loading(), limit.iter().cloned().collect(), some);
+            assert_permission(loading(), limit.iter().cloned().collect(), some);
             assert_eq!(compare(None), Ok(3));
-            // To whom tracing is closed, lockdown withholds nothing.
+            // A thread that may not load tracing programs loses nothing by lockdown.
             let (bpf, perfmon) = (CapabilitySet::BPF, CapabilitySet::PERFMON);
             let types = "those for networking take CAP_NET_ADMIN and those for tracing CAP_PERFMON";
             let both = [&[types], some].concat();
             let limits = |of: Option<Limit>| [Some(Limit::Types(types)), of].into_iter().flatten();
             let partly = as_user(bpf | perfmon, loading);
-            says(partly, limits(limit.clone()).collect(), &both);
-            says(as_user(bpf, loading), limits(None).collect(), &[types]);
+            assert_permission(partly, limits(limit.clone()).collect(), &both);
+            assert_permission(as_user(bpf, loading), limits(None).collect(), &[types]);
         });
     }
-    // On securityfs it is told, be it by there being no such file.
+    // On securityfs the state is known, even if the file does not exist.
     in_mount_namespace(|| {
         mount(
             "securityfs",
@@ -282,18 +283,18 @@ fn locked_down() {
     });
 }
 
-/// All capabilities, and none that counts.
+/// The thread has all capabilities, but only in its user namespace.
 fn in_a_user_namespace() {
-    let scene = Scene::new();
+    let shared = SharedPin::new();
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
-    // SAFETY: no FILES, and there is no other thread.
+    // SAFETY: without FILES the descriptors stay shared, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNS) }
         .expect("a user namespace");
     fs::write("/proc/self/setgroups", "deny").expect("no setgroups");
     fs::write("/proc/self/uid_map", format!("0 {user} 1")).expect("a user");
     fs::write("/proc/self/gid_map", format!("0 {group} 1")).expect("a group");
 
-    assert_eq!(compare(Some(&scene)), Ok(Action::ALL.len()));
+    assert_eq!(compare(Some(&shared)), Ok(Action::ALL.len()));
     let thread = Capabilities::of_this_thread();
     assert_eq!(thread.in_user_namespace, Some(true));
     assert!(thread.effective.contains(&Capability::SysAdmin));
@@ -301,34 +302,34 @@ fn in_a_user_namespace() {
     assert_eq!(by_id, Permission::Denied(Cause::UserNamespace));
     let mounting = thread.may(Action::Mount);
     assert_eq!(mounting, Permission::Denied(Cause::NeedsDelegation));
-    // Which is what is said when it is tried.
+    // The prediction agrees with the error of the attempt.
     let error = MountOptions::new().detached().expect_err("no bpffs");
     assert_eq!(error.cause(), Some(&Cause::NeedsDelegation));
 
-    let said = lines(&thread);
+    let printed = lines(&thread);
     let because = "this thread has its capabilities in a user namespace, where bpf(2) \
          ignores them";
     assert_eq!(
-        said[4],
+        printed[4],
         format!("may not open objects by their ids: {because}")
     );
     assert_eq!(
-        said[5],
+        printed[5],
         "may not mount a bpffs: creating a bpffs requires CAP_SYS_ADMIN in the initial user namespace, \
          and this thread is in another; from Linux 6.9 a process that has it can delegate one"
     );
     if thread.unprivileged_bpf_disabled == Some(0) {
-        // What is charged may follow.
+        // The limit of memory may follow.
         let progs = "may load programs: socket filters and control groups' packet filters";
         let maps = "may create maps: hashes, arrays and others that take no capability";
-        for (said, expected) in said.iter().zip([maps, progs]) {
+        for (printed, expected) in printed.iter().zip([maps, progs]) {
             assert!(
-                said.starts_with(expected) && !said.contains("lockdown"),
-                "{said}"
+                printed.starts_with(expected) && !printed.contains("lockdown"),
+                "{printed}"
             );
         }
     } else {
-        assert_eq!(said[0], format!("may not create maps: {because}"));
-        assert_eq!(said[1], format!("may not load programs: {because}"));
+        assert_eq!(printed[0], format!("may not create maps: {because}"));
+        assert_eq!(printed[1], format!("may not load programs: {because}"));
     }
 }

@@ -18,19 +18,28 @@ const CHILD: &str = "BPF_PIN_TEST_TOKEN";
 
 /// The functions that run in such a process.
 const CHILDREN: &[(&str, fn())] = &[
-    ("delegated", crate::token::used::delegated),
-    ("standard_input", crate::token::used::as_standard_input),
+    ("delegated", crate::token::usage::delegated),
+    ("standard_input", crate::token::usage::as_standard_input),
     (
-        "refused_in_time",
+        "too_old_for_delegation",
         crate::token::handshake::too_old_for_delegation,
     ),
-    ("bad_grants", crate::token::messages::request_without_answer),
     (
-        "nothing_delegated",
-        crate::token::refused::request_without_delegation,
+        "request_without_answer",
+        crate::token::messages::request_without_answer,
     ),
-    ("foreign", crate::token::refused::use_foreign_bpffs),
-    ("powerless", crate::token::refused::grant_without_cap_bpf),
+    (
+        "request_without_delegation",
+        crate::token::failures::request_without_delegation,
+    ),
+    (
+        "use_foreign_bpffs",
+        crate::token::failures::use_foreign_bpffs,
+    ),
+    (
+        "grant_without_cap_bpf",
+        crate::token::failures::grant_without_cap_bpf,
+    ),
     ("unmapped", crate::token::owner::with_one_user),
     ("granting", crate::token::handshake::grant_in_user_namespace),
 ];

@@ -114,7 +114,7 @@ fn every_socket_type_works() -> Outcome {
 
 #[common::test(ROOT)]
 fn a_kernel_without_delegation_is_reported() -> Outcome {
-    child::run("refused_in_time", |socket| {
+    child::run("too_old_for_delegation", |socket| {
         let granted = delegating_options().grant_delegation(&socket);
         if !is_too_old() {
             return Ok(granted?);
@@ -205,9 +205,9 @@ fn assert_context_is_rejected(context: &OwnedFd, name: &str) {
         .expect_err("no bpffs");
     drop(here);
     // Older kernels log nothing for some.
-    let says_nothing = name == "devpts" && kernel(6, 15).unmet().is_some();
+    let logs_nothing = name == "devpts" && kernel(6, 15).unmet().is_some();
     let found = match error.cause() {
-        Some(Cause::Handshake { problem }) if says_nothing && problem.contains("else") => None,
+        Some(Cause::Handshake { problem }) if logs_nothing && problem.contains("else") => None,
         _ => Some(name.to_owned()),
     };
     let sentence = match &found {

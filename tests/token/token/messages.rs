@@ -473,7 +473,7 @@ fn close_blocks_after_the_answer(message: &[u8], count: usize) -> Outcome<bool> 
 
 #[common::test(ROOT)]
 fn a_grantor_in_a_user_namespace_is_rejected() -> Outcome {
-    child::run("bad_grants", |socket| {
+    child::run("request_without_answer", |socket| {
         drop(socket);
         Ok(())
     })

@@ -17,13 +17,16 @@ fn new() -> MountOptions {
     MountOptions::new()
 }
 
-fn knows_owners() -> bool {
+fn supports_owners() -> bool {
     kernel(6, 8).unmet().is_none()
 }
 
 type Result<T> = bpf_pin::Result<T>;
 
-fn both(child: &MountOptions, parent: &MountOptions) -> (Result<Detached>, Result<()>) {
+fn request_and_grant(
+    child: &MountOptions,
+    parent: &MountOptions,
+) -> (Result<Detached>, Result<()>) {
     let (here, there) = pair();
     thread::scope(|scope| {
         let other = scope.spawn(|| child.request_delegation(&there));
@@ -41,7 +44,7 @@ fn the_mode_of_the_grantor_takes_precedence() -> Outcome {
         (new().mode(0o700), new().mode(0o755), 0o1755),
         (new(), new(), 0o1700),
     ] {
-        let (bpffs, granted) = both(&child, &parent);
+        let (bpffs, granted) = request_and_grant(&child, &parent);
         granted?;
         let root = fs::metadata(bpffs?.path())?;
         assert_eq!(root.mode() & 0o7777, expected, "{child:?} {parent:?}");
@@ -58,8 +61,8 @@ fn the_owner_of_the_grantor_takes_precedence() -> Outcome {
         (new().uid(3).gid(4), new().gid(6), (3, 6)),
         (new().uid(3).gid(4), new().uid(0).gid(0), (0, 0)),
     ] {
-        let (bpffs, granted) = both(&child, &parent);
-        if knows_owners() {
+        let (bpffs, granted) = request_and_grant(&child, &parent);
+        if supports_owners() {
             granted?;
             let root = fs::metadata(bpffs?.path())?;
             assert_eq!((root.uid(), root.gid()), expected);
@@ -82,11 +85,11 @@ fn the_owner_of_the_grantor_takes_precedence() -> Outcome {
         } else {
             refused
         };
-        let is_told = matches!(
+        let is_reported = matches!(
             other.cause(),
             Some(Cause::Handshake { .. } | Cause::PeerRefused { .. })
         );
-        assert!(is_told, "{other}");
+        assert!(is_reported, "{other}");
     }
     Ok(())
 }
@@ -94,7 +97,7 @@ fn the_owner_of_the_grantor_takes_precedence() -> Outcome {
 /// The error for an owner set by either side.
 fn unmapped_owner_error() -> (Option<i32>, Cause) {
     let option = "uid";
-    if knows_owners() {
+    if supports_owners() {
         let problem =
             "5 has no mapping in this thread's user namespace, or none in that of the bpffs";
         let cause = Cause::InvalidArgument {
@@ -121,8 +124,12 @@ fn an_owner_without_a_mapping_is_rejected() -> Outcome {
         let error = granted.expect_err("the other side has no such user");
         let (errno, cause) = unmapped_owner_error();
         assert_fails(&error, GRANT, errno, Some(cause));
-        // Nothing of this prevents a valid request.
-        let mapped = if knows_owners() { new().uid(0) } else { new() };
+        // A valid request still succeeds.
+        let mapped = if supports_owners() {
+            new().uid(0)
+        } else {
+            new()
+        };
         let granted = mapped.grant_delegation(&socket);
         if is_for_user_namespaces() {
             return Ok(granted?);
@@ -144,7 +151,7 @@ pub fn with_one_user() {
     assert_fails(&error, REQUEST_OF, errno, Some(cause));
 
     let error = new().request_delegation(&socket).unwrap_err();
-    let errno = match knows_owners() {
+    let errno = match supports_owners() {
         true => libc::EINVAL,
         false => libc::EOPNOTSUPP,
     };

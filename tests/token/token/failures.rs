@@ -88,7 +88,7 @@ fn a_token_requires_the_root_of_a_bpffs() -> Outcome {
 
 #[common::test(TOKENS)]
 fn a_token_requires_a_delegation() -> Outcome {
-    child::run("nothing_delegated", |socket| {
+    child::run("request_without_delegation", |socket| {
         Ok(MountOptions::new().grant_delegation(&socket)?)
     })
 }
@@ -108,7 +108,7 @@ pub fn request_without_delegation() {
 /// A bpffs with a delegation, created for the initial user namespace.
 #[common::test(TOKENS)]
 fn a_bpffs_of_another_user_namespace_creates_no_token() -> Outcome {
-    child::run("foreign", |socket| {
+    child::run("use_foreign_bpffs", |socket| {
         let bpffs = delegating_options().detached()?;
         let fds = [bpffs.as_fd()];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -135,7 +135,7 @@ pub fn use_foreign_bpffs() {
     let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else {
         panic!("no descriptor");
     };
-    let error = Token::create(fds.next().unwrap()).expect_err("it is another's");
+    let error = Token::create(fds.next().unwrap()).expect_err("a use_foreign_bpffs bpffs");
     assert_fails(
         &error,
         Operation::CreateToken,
@@ -146,7 +146,7 @@ pub fn use_foreign_bpffs() {
 
 #[common::test(TOKENS)]
 fn a_token_requires_cap_bpf() -> Outcome {
-    child::run("powerless", |socket| {
+    child::run("grant_without_cap_bpf", |socket| {
         Ok(delegating_options().grant_delegation(&socket)?)
     })
 }

@@ -1,4 +1,4 @@
-//! What users see of the errno alone, and what they are told.
+//! Errors that users often report by their errno alone, and the cause that they get here.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,9 +13,9 @@ use rustix::thread::CapabilitySet;
 
 use crate::cause::*;
 
-/// "Operation not permitted".
+/// The errno alone is "Operation not permitted".
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn a_dot_in_a_name() -> Outcome {
+fn eperm_for_a_dot_in_a_name_names_the_component() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("xdp"))?;
     for (name, component) in [
@@ -44,9 +44,9 @@ fn a_dot_in_a_name() -> Outcome {
     Ok(())
 }
 
-/// The same words for another cause.
+/// The same errno with another cause.
 #[common::test(&[cap::BPF])]
-fn outside_bpffs() -> Outcome {
+fn eperm_outside_bpffs_names_the_file_system() -> Outcome {
     let dir = tempfile::tempdir()?;
     let found = FileSystem::at(dir.path())?;
     let path = dir.path().join("flows");
@@ -79,7 +79,7 @@ fn on_sysfs(path: &Path, hidden: Option<ShadowedBpffs>) -> Cause {
     }
 }
 
-/// The one on top of those that are mounted there.
+/// The topmost mount at `path`.
 fn mount_at(path: &Path) -> Mount {
     let text = fs::read("/proc/thread-self/mountinfo").expect("mountinfo");
     let mounts = Mount::parse_all(&text[..]).expect("mountinfo").into_iter();
@@ -87,22 +87,25 @@ fn mount_at(path: &Path) -> Mount {
     here.next_back().expect("a mount")
 }
 
-/// What `ip netns exec` does: a network and mounts of the thread's own, and a sysfs that shows the
-/// network, but not what was mounted in the other sysfs.
-fn in_a_netns<T>(before: impl FnOnce() -> T + Send, after: impl FnOnce(T) + Send) {
+/// Repeats what `ip netns exec` does: a new network and mount namespace, and a sysfs of the new network that lacks the
+/// mounts of the old one.
+fn with_sysfs_of_another_network<T>(
+    before: impl FnOnce() -> T + Send,
+    after: impl FnOnce(T) + Send,
+) {
     in_network_namespace(|| {
         in_mount_namespace(|| {
-            let kept = before();
+            let result = before();
             mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).expect("a sysfs");
-            after(kept);
+            after(result);
         });
     });
 }
 
-/// "mkdir /sys/fs/bpf/x: no such file or directory".
+/// The errno alone is "mkdir /sys/fs/bpf/x: no such file or directory".
 #[common::test(&[cap::BPF, cap::SYS_ADMIN])]
-fn no_bpffs_at_sys_fs_bpf() -> Outcome {
-    // Below a root of the test's own: this machine, or its process 1, may have one at /sys/fs/bpf.
+fn enoent_without_a_bpffs_explains_how_to_mount_one() -> Outcome {
+    // Uses a sysfs of its own, because this machine or process 1 may have a bpffs at /sys/fs/bpf.
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| {
         let sys = dir.path().join("sys");
@@ -125,7 +128,7 @@ fn no_bpffs_at_sys_fs_bpf() -> Outcome {
             ));
         }
         assert_eq!(fs::read_dir(&place)?.count(), 0);
-        // A mount point is proposed only where one belongs.
+        // The hint is given only at the usual mount point.
         let (path, fs) = (sys.join("fs/flows"), sys.join("fs"));
         let sentence = format!(
             "pin {}: {} is on sysfs, not on a bpffs",
@@ -137,9 +140,9 @@ fn no_bpffs_at_sys_fs_bpf() -> Outcome {
     })
 }
 
-/// "No bpffs found", though it is mounted.
+/// The message of other tools is "no bpffs found", although one is mounted.
 #[common::test(&[cap::BPF, cap::SYS_ADMIN])]
-fn bpffs_hidden_by_a_mount() -> Outcome {
+fn a_bpffs_hidden_by_a_sysfs_is_named() -> Outcome {
     let path = Path::new(SYS_FS_BPF).join("flows");
     let map = hash();
     let id = map.id()?;
@@ -152,7 +155,7 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
     let hidden = |(pinned, bpffs): (PinnedMap, Mount)| {
         assert_eq!(FileSystem::at(SYS_FS_BPF).unwrap().name(), Some("sysfs"));
         let by = mount_at(Path::new("/sys"));
-        // To mount one would make a second, which is empty.
+        // No hint to mount one, because that would create a second, empty bpffs.
         let because = format!(
             "/sys/fs/bpf is on sysfs, not on a bpffs; the bpffs mounted at /sys/fs/bpf (mount {}) \
              is hidden by sysfs, mounted at /sys (mount {})",
@@ -181,20 +184,20 @@ fn bpffs_hidden_by_a_mount() -> Outcome {
         ] {
             assert_eq!(error.cause(), cause.as_ref(), "{error}");
         }
-        let said = Bpffs::inspect(SYS_FS_BPF).unwrap().to_string();
+        let sentence = Bpffs::inspect(SYS_FS_BPF).unwrap().to_string();
         let end = "is mounted there and hidden by a mount on the way";
         assert!(
-            said.contains(end) && !said.contains("to mount one"),
-            "{said}"
+            sentence.contains(end) && !sentence.contains("to mount one"),
+            "{sentence}"
         );
     };
-    in_a_netns(visible, hidden);
+    with_sysfs_of_another_network(visible, hidden);
     Ok(())
 }
 
-/// The one that is named is the one that must go, and not what was mounted on that.
+/// The named mount is the one that must be unmounted, not a mount on top of it.
 #[common::test(&[cap::BPF, cap::SYS_ADMIN])]
-fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
+fn the_mount_that_hides_a_bpffs_is_named() -> Outcome {
     let dir = tempfile::tempdir()?;
     let root = fs::canonicalize(dir.path())?;
     in_mount_namespace(|| {
@@ -204,7 +207,7 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
         mount_bpffs(&place);
         pin_a_map(place.join("flows"));
         let bpffs = mount_at(&place);
-        let says = |path: &Path, at: &Path, missing: Option<&Path>, by: &Mount| {
+        let assert_hidden_by = |path: &Path, at: &Path, missing: Option<&Path>, by: &Mount| {
             let found = FileSystem::at(at).unwrap();
             let (bpffs, by) = (Box::new(bpffs.clone()), Box::new(by.clone()));
             let cause = Cause::NotBpffs {
@@ -221,12 +224,12 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
             mount_at(at)
         };
         let by = tmpfs(&run);
-        says(&place.join("flows"), &run, Some(&place), &by);
+        assert_hidden_by(&place.join("flows"), &run, Some(&place), &by);
         fs::create_dir(&place)?;
         tmpfs(&place);
-        says(&place.join("app/flows"), &place, Some(&below), &by);
+        assert_hidden_by(&place.join("app/flows"), &place, Some(&below), &by);
 
-        // What is beside it is another's.
+        // A neighbouring directory is unrelated to the hidden bpffs.
         let beside = run.join("bpffs-2");
         let error = open_fails(beside.join("flows"));
         assert!(
@@ -235,7 +238,7 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
         );
         rustix::mount::unmount(&place, rustix::mount::UnmountFlags::empty())?;
         rustix::mount::unmount(&run, rustix::mount::UnmountFlags::empty())?;
-        // What is mounted on a bpffs hides none: the way leads through it.
+        // A mount inside a bpffs does not hide it, because the path leads through the bpffs.
         fs::create_dir(&below)?;
         tmpfs(&below);
         let error = open_fails(below.join("flows"));
@@ -247,9 +250,9 @@ fn bpffs_hidden_by_mounts_on_the_way() -> Outcome {
     })
 }
 
-/// Pins vanish when a second bpffs covers the first.
+/// The pins of the first bpffs disappear while a second one covers it.
 #[common::test(&[cap::BPF, cap::SYS_ADMIN])]
-fn bpffs_mounted_over_bpffs() -> Outcome {
+fn a_pin_of_a_covered_bpffs_is_missing_until_it_is_uncovered() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| {
         mount_bpffs(dir.path());
@@ -269,7 +272,7 @@ fn bpffs_mounted_over_bpffs() -> Outcome {
         assert_fails(&error, Operation::Unpin, Some(libc::ENOENT), Some(cause));
         assert_is_usable(&pinned, id);
 
-        // And is there again when the second is gone.
+        // It is visible again after the second one is unmounted.
         rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::empty()).unwrap();
         let map = pinned.unpin().expect("the pin of the first");
         assert_is_usable(&map, id);
@@ -277,9 +280,9 @@ fn bpffs_mounted_over_bpffs() -> Outcome {
     Ok(())
 }
 
-/// "Permission denied".
+/// The errno alone is "Permission denied".
 #[common::test]
-fn an_ordinary_file() -> Outcome {
+fn eacces_for_an_ordinary_file_names_its_type() -> Outcome {
     let file = tempfile::NamedTempFile::new()?;
     let path = file.path();
     let error = open_fails(path);
@@ -301,9 +304,9 @@ fn an_ordinary_file() -> Outcome {
     Ok(())
 }
 
-/// "Permission denied", though the file says 0644.
+/// The errno alone is "Permission denied", although the mode is 0644.
 #[common::test(&[cap::BPF, cap::SYS_ADMIN, cap::SETUID])]
-fn a_pin_for_others_to_read() -> Outcome {
+fn eacces_for_a_readable_pin_explains_the_mode() -> Outcome {
     let fs = TestFs::detached("755");
     let path = fs.at("flows");
     pin_a_map(&path);
@@ -341,9 +344,9 @@ fn a_pin_for_others_to_read() -> Outcome {
     Ok(())
 }
 
-/// "Pin map: no such file", and nobody knew which.
+/// The errno alone is "no such file", without a path.
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn a_path_in_every_error() -> Outcome {
+fn enoent_names_the_missing_directory() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("app/flows");
     let cause = Cause::Missing { path: fs.at("app") };
@@ -359,13 +362,13 @@ fn a_path_in_every_error() -> Outcome {
         Some(libc::ENOENT),
         Some(cause),
     );
-    assert!(fs.names().is_empty(), "nothing was made");
+    assert!(fs.names().is_empty(), "nothing was created");
     Ok(())
 }
 
-/// "File exists", and whose it is.
+/// The errno alone is "File exists".
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn a_name_that_is_taken() -> Outcome {
+fn eexist_names_the_object_that_has_the_name() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let id = pin_a_map(&path);
@@ -395,9 +398,9 @@ fn a_name_that_is_taken() -> Outcome {
     Ok(())
 }
 
-/// "Link info: invalid argument".
+/// The errno alone is "Link info: invalid argument".
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn another_kind_of_object() -> Outcome {
+fn einval_for_another_kind_names_both_kinds() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let id = pin_a_map(&path);

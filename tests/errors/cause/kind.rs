@@ -1,4 +1,4 @@
-//! What was asked for is not what is there.
+//! The object at a path or behind a descriptor is not of the expected kind.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,7 +30,7 @@ fn assert_is_wrong(error: &Error, expected: Kind, found: Kind) {
 }
 
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn pins_of_another_kind() -> Outcome {
+fn a_pin_of_another_kind_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let (flows, filter) = (fs.at("flows"), fs.at("filter"));
     let map = pin_a_map(&flows);
@@ -50,7 +50,7 @@ fn pins_of_another_kind() -> Outcome {
         let error = unwrap_err(Map::open_with(&filter, access), &filter);
         assert_is_wrong(&error, M, P);
     }
-    // What is there is there still, and tells its kind.
+    // The pins are unchanged, and an untyped open reports their kinds.
     let identity = |kind, id| Identity { kind, id };
     assert_eq!(Object::open(&flows)?.identity()?, identity(M, map));
     assert_eq!(Object::open(&filter)?.identity()?, identity(P, prog));
@@ -58,7 +58,7 @@ fn pins_of_another_kind() -> Outcome {
 }
 
 #[common::test(LINKS)]
-fn pins_of_links() -> Outcome {
+fn the_pin_of_a_link_is_not_a_map_or_program() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
     let id = detached_link().pin(&path)?.id()?;
@@ -71,7 +71,7 @@ fn pins_of_links() -> Outcome {
 }
 
 #[common::test(LINKS)]
-fn a_link_for_reading() -> Outcome {
+fn a_link_cannot_be_opened_with_restricted_access() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
     let id = detached_link().pin(&path)?.id()?;
@@ -92,9 +92,9 @@ fn a_link_for_reading() -> Outcome {
     Ok(())
 }
 
-/// A link that is lost with its failing pin is detached.
+/// Losing the link in a failed pin would detach it.
 #[common::test(LINKS)]
-fn a_link_on_a_taken_name() -> Outcome {
+fn a_link_whose_pin_fails_stays_attached() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("lookup");
     let held = pin_a_map(&path);
@@ -105,40 +105,40 @@ fn a_link_on_a_taken_name() -> Outcome {
         let sentence = format!("pin {}: map {held} is pinned there already", path.display());
         assert_eq!(error.to_string(), sentence);
         assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
-        // Attached as before, and as useful.
+        // It is still attached, and can be updated.
         assert_eq!(link.info().unwrap(), before);
-        link.update(&sk_lookup_prog()).expect("a living link");
+        link.update(&sk_lookup_prog()).expect("an attached link");
     });
     assert_eq!(Map::open(&path)?.id()?, held);
     Ok(())
 }
 
 #[common::test(&[cap::BPF])]
-fn descriptors_of_another_kind() -> Outcome {
+fn a_descriptor_of_another_kind_is_rejected_and_returned() -> Outcome {
     let map = hash();
     let id = map.id()?;
-    let failed = Prog::try_from(OwnedFd::from(map)).expect_err("a map is no program");
+    let failed = Prog::try_from(OwnedFd::from(map)).expect_err("a map");
     let cause = Cause::WrongKind {
         expected: Kind::Prog,
         found: Kind::Map,
     };
     assert_fails(failed.error(), Operation::FromFd, None, Some(cause));
-    // The descriptor came back, as alive as it was.
-    let failed = Link::try_from(failed.into_object()).expect_err("a map is no link");
+    // The descriptor is returned and still works.
+    let failed = Link::try_from(failed.into_object()).expect_err("a map");
     let sentence = "use a descriptor as a link: it is a map, not a link";
     assert_eq!(failed.error().to_string(), sentence);
     assert_is_usable(&Map::try_from(failed.into_object())?, id);
 
     let prog = prog();
     let id = prog.id()?;
-    let failed = Map::try_from(OwnedFd::from(prog)).expect_err("a program is no map");
+    let failed = Map::try_from(OwnedFd::from(prog)).expect_err("a program");
     let sentence = "use a descriptor as a map: it is a program, not a map";
     assert_eq!(failed.error().to_string(), sentence);
     assert_eq!(Prog::try_from(failed.into_object())?.id()?, id);
     Ok(())
 }
 
-/// Each type refuses the descriptor, and each gives it back.
+/// Asserts that each type rejects the descriptor and returns it.
 #[track_caller]
 fn assert_is_not_bpf(fd: OwnedFd, found: &str) -> OwnedFd {
     let cause = Cause::WrongDescriptor {
@@ -165,7 +165,7 @@ fn name_in_proc(fd: &impl AsRawFd) -> std::io::Result<String> {
 }
 
 #[common::test]
-fn descriptors_of_files() -> Outcome {
+fn a_descriptor_of_a_file_is_rejected_and_returned() -> Outcome {
     use std::io::{Read, Seek, Write};
     let file = tempfile::NamedTempFile::new()?;
     let name = file.path().to_str().ok_or("a path of plain letters")?;
@@ -190,9 +190,9 @@ fn descriptors_of_files() -> Outcome {
     Ok(())
 }
 
-/// A descriptor of the file is not one of the object.
+/// An O_PATH descriptor of a pin refers to the file, not to the object.
 #[common::test(&[cap::BPF, Need::Bpffs])]
-fn descriptors_of_pins() -> Outcome {
+fn an_o_path_descriptor_of_a_pin_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let id = pin_a_map(&path);
@@ -208,7 +208,7 @@ fn descriptors_of_pins() -> Outcome {
 }
 
 #[common::test]
-fn names_of_objects() -> Outcome {
+fn an_invalid_object_name_is_rejected() -> Outcome {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     for name in ["sixteen_is_a_lot", "a-b", "a b", "a/b", "nul\0", "naïve"] {
         let problem =
@@ -220,21 +220,21 @@ fn names_of_objects() -> Outcome {
         let error = MapSpec::new(MapType::HASH, 4, 8, 8)
             .name(name)
             .create()
-            .expect_err("no name");
+            .expect_err("an invalid name");
         assert_fails(&error, Operation::CreateMap, None, Some(cause.clone()));
         let error = ProgSpec::new(ProgType::XDP, &insns)
             .name(name)
             .load()
-            .expect_err("no name");
+            .expect_err("an invalid name");
         assert_fails(&error, Operation::LoadProg, None, Some(cause));
     }
     Ok(())
 }
 
-/// A refusal that has no cause among those that are named has its errno, and nothing is made up.
+/// An error of the kernel without a known cause keeps its errno and names no cause.
 #[common::test(&[cap::BPF])]
-fn what_the_kernel_refuses() -> Outcome {
-    let create = |spec: MapSpec<'_>| spec.create().expect_err("no such map");
+fn an_error_without_a_known_cause_keeps_its_errno() -> Outcome {
+    let create = |spec: MapSpec<'_>| spec.create().expect_err("an invalid map");
     let error = create(MapSpec::new(MapType::HASH, 0, 8, 8).name("keyless"));
     let (what, problem) = ("key_size", "must be more than 0".into());
     let cause = Cause::InvalidArgument { what, problem };
@@ -247,7 +247,7 @@ fn what_the_kernel_refuses() -> Outcome {
     let error = create(MapSpec::new(MapType(9999), 4, 8, 8));
     assert_fails(&error, Operation::CreateMap, Some(libc::EINVAL), None);
 
-    // Falls off its end.
+    // The program has no exit instruction.
     let insns = [Insn::mov64_imm(0, 0)];
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .name("endless")
@@ -259,11 +259,11 @@ fn what_the_kernel_refuses() -> Outcome {
     assert!(error.to_string().starts_with(sentence), "{error}");
     assert!(error.to_string().len() > sentence.len(), "{error}");
 
-    // Reads a register that nobody wrote: EACCES, and no mode or owner stands behind it.
+    // Reading an uninitialized register fails with EACCES, which has nothing to do with a mode or an owner.
     let insns = [Insn::mov64_reg(0, 2), Insn::exit()];
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .load()
-        .expect_err("an unwritten register");
+        .expect_err("an uninitialized register");
     assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
     assert_eq!(error.cause(), None, "{error}");
 

@@ -1,4 +1,4 @@
-//! Paths that would lead past what is mounted by them, and paths from a working directory.
+//! Paths that would bypass a mount on them, and paths relative to a working directory.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -18,24 +18,24 @@ fn options() -> MountOptions {
     MountOptions::new().mode(0o700)
 }
 
-/// In each way to mount, and nothing is mounted.
+/// Asserts that each way to mount fails with `PathBypassesMount`, and that nothing is mounted.
 #[track_caller]
-fn leads_past(path: &Path) {
+fn assert_bypasses_mount(path: &Path) {
     let before = Bpffs::mounts().unwrap();
-    let refused = |error: Error, operation| {
+    let assert_fails_and_unmounts = |error: Error, operation| {
         let cause = Some(Cause::PathBypassesMount);
         assert_fails_at(&error, operation, path, None, cause);
         assert_eq!(Bpffs::mounts().unwrap(), before);
     };
     let mut each = vec![options()];
-    // Before, mountinfo does not show it, and that is told first.
+    // Before Linux 5.17 the ignored source would be reported first.
     if kernel(5, 17).unmet().is_none() {
         each.push(options().source("mine"));
     }
     let mounting = || {
         for options in &each {
-            refused(options.mount(path).unwrap_err(), Operation::MountBpffs);
-            refused(
+            assert_fails_and_unmounts(options.mount(path).unwrap_err(), Operation::MountBpffs);
+            assert_fails_and_unmounts(
                 Bpffs::ensure(path, options).unwrap_err(),
                 Operation::MountBpffs,
             );
@@ -43,83 +43,83 @@ fn leads_past(path: &Path) {
     };
     mounting();
     with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, mounting);
-    // By descriptors alone, as before Linux 5.8.
+    // Without statx(2) the descriptors alone are compared, as before Linux 5.8.
     with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, mounting);
     let detached = options().detached().unwrap();
     let failed = detached.attach(path).unwrap_err();
-    refused(failed.into(), Operation::AttachBpffs);
+    assert_fails_and_unmounts(failed.into(), Operation::AttachBpffs);
 }
 
 #[common::test(ROOT)]
-fn a_path_that_goes_on_from_the_directory() -> Outcome {
+fn a_path_that_passes_through_the_directory_is_rejected() -> Outcome {
     in_a_directory(|path| {
         fs::create_dir_all(path.join("d/sub/further"))?;
         symlink(".", path.join("d/self"))?;
         symlink("sub/../self", path.join("d/far"))?;
-        for past in [
+        for path_through in [
             "d/sub/..",
             "d/sub/further/../..",
             "d/self",
             "d/self/",
             "d/far",
         ] {
-            leads_past(&path.join(past));
-            assert!(path.join("d/sub").is_dir(), "{past}");
+            assert_bypasses_mount(&path.join(path_through));
+            assert!(path.join("d/sub").is_dir(), "{path_through}");
         }
-        // From within, too.
+        // A path from inside the directory.
         chdir(path.join("d/sub"))?;
-        leads_past(Path::new(".."));
+        assert_bypasses_mount(Path::new(".."));
         chdir("/")?;
-        // And what leads there.
+        // Paths that end at the directory are accepted.
         symlink("d", path.join("link"))?;
         for there in ["d", "d/", "d/.", "link", "link/", "link/../d", "d/../d"] {
             let bpffs = options().mount(path.join(there))?;
             bpffs.still_here()?;
             assert_eq!(mount_at(&path.join("d")).dev, bpffs.dev());
             drop(bpffs);
-            unmount_soon(Bpffs::at(path.join("d"))?);
+            unmount_with_retries(Bpffs::at(path.join("d"))?);
         }
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn a_path_that_begins_in_the_directory() -> Outcome {
+fn a_path_that_starts_at_the_directory_is_rejected() -> Outcome {
     in_a_directory(|path| {
         let place = path.join("d");
         fs::create_dir(&place)?;
         chdir(&place)?;
-        leads_past(Path::new("/proc/thread-self/cwd"));
+        assert_bypasses_mount(Path::new("/proc/thread-self/cwd"));
         chdir("/")?;
         let directory = fs::File::open(&place)?;
         let link = format!("/proc/thread-self/fd/{}", directory.as_raw_fd());
-        leads_past(Path::new(&link));
+        assert_bypasses_mount(Path::new(&link));
         assert_nothing_is_mounted_at(&place);
         Ok(())
     })
 }
 
-/// A directory that is no mount point, and what is mounted on it nobody sees who has it for a root.
+/// After chroot(2) to a directory that is not a mount point, "/" stays below a mount on that directory.
 #[common::test(ROOT)]
-fn a_root_that_was_changed() -> Outcome {
+fn the_root_of_a_chroot_is_rejected() -> Outcome {
     in_a_directory(|path| {
         for name in ["proc", "b"] {
             fs::create_dir(path.join(name))?;
         }
         mount("proc", path.join("proc"), "proc", MountFlags::empty(), None)?;
-        // Of this thread alone, as its mounts are.
+        // chroot(2) affects only this thread, because it has its own mount namespace.
         chroot(path)?;
         chdir("/")?;
         for root in ["/", "."] {
-            leads_past(Path::new(root));
+            assert_bypasses_mount(Path::new(root));
         }
-        // What comes from below enters what is mounted on it.
+        // A path that comes from below enters the mount.
         for root in ["/..", "/b/.."] {
             let ensured = Bpffs::ensure(root, &options())?;
             assert!(ensured.is_new());
             let bpffs = ensured.into_bpffs();
             bpffs.still_here()?;
-            unmount_soon(bpffs);
+            unmount_with_retries(bpffs);
         }
         assert!(Bpffs::ensure("/b", &options())?.is_new());
         assert_is_at(&Bpffs::at("/b")?, Path::new("/b"));
@@ -128,7 +128,7 @@ fn a_root_that_was_changed() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_is_in_it_may_lead_there() -> Outcome {
+fn a_path_may_pass_through_the_new_bpffs_itself() -> Outcome {
     in_a_directory(|path| {
         fs::create_dir_all(path.join("d/sub"))?;
         symlink(".", path.join("d/self"))?;
@@ -136,7 +136,7 @@ fn what_is_in_it_may_lead_there() -> Outcome {
         for name in ["sub", "self"] {
             fs::create_dir(detached.path().join(name))?;
         }
-        // To a directory in it, and not to its root.
+        // The path leads to a directory in the new bpffs, not to its root.
         let failed = detached.attach(path.join("d/self")).unwrap_err();
         assert_eq!(failed.cause(), Some(&Cause::PathBypassesMount));
         drop(failed);
@@ -151,16 +151,16 @@ fn what_is_in_it_may_lead_there() -> Outcome {
     })
 }
 
-/// Nothing could be taken away again.
+/// Without /proc a failed mount could not be removed again.
 #[common::test(ROOT)]
-fn without_proc_no_link_is_mounted_by() -> Outcome {
+fn symbolic_links_are_rejected_without_proc() -> Outcome {
     in_a_directory(|path| {
         fs::create_dir_all(path.join("d/sub"))?;
         symlink(".", path.join("d/self"))?;
         symlink("d", path.join("link"))?;
         mount("tmpfs", "/proc", "tmpfs", MountFlags::empty(), None)?;
-        for refused in ["d/sub/..", "d/self", "link"] {
-            let path = path.join(refused);
+        for assert_fails_and_unmounts in ["d/sub/..", "d/self", "link"] {
+            let path = path.join(assert_fails_and_unmounts);
             let error = options().mount(&path).unwrap_err();
             let (mounting, cause) = (
                 Operation::MountBpffs,
@@ -177,9 +177,9 @@ fn without_proc_no_link_is_mounted_by() -> Outcome {
     })
 }
 
-/// What a relative path leads to is meant, not what is there by now from the root.
+/// A relative path starts at the working directory, even if its absolute path now leads elsewhere.
 #[common::test(ROOT)]
-fn a_working_directory_that_is_covered() -> Outcome {
+fn a_relative_path_works_in_a_covered_working_directory() -> Outcome {
     in_a_directory(|path| {
         let (within, z) = (path.join("x/y"), path.join("x/y/z"));
         fs::create_dir_all(&z)?;
@@ -195,24 +195,24 @@ fn a_working_directory_that_is_covered() -> Outcome {
         let found = existing(Bpffs::ensure("z", &options())?);
         same(found, &bpffs)?;
         assert!(!FileSystem::at(&z)?.is_bpffs());
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
 
         let bpffs = options().mount("z")?;
         same(Bpffs::at("z")?, &bpffs)?;
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         let bpffs = options().detached()?.attach("z")?;
         same(Bpffs::at("z")?, &bpffs)?;
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         assert!(!FileSystem::at(&z)?.is_bpffs());
-        // Nothing leads from the root to what would be mounted on it.
-        leads_past(Path::new("."));
+        // No path from the root leads to a mount on it.
+        assert_bypasses_mount(Path::new("."));
         chdir("/")?;
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn a_working_directory_that_was_removed() -> Outcome {
+fn a_relative_path_works_in_a_removed_working_directory() -> Outcome {
     in_a_directory(|path| {
         let parent = path.join("parent");
         for name in ["gone", "z"] {
@@ -223,14 +223,14 @@ fn a_working_directory_that_was_removed() -> Outcome {
         for (given, place) in [("..", parent.clone()), ("../z", parent.join("z"))] {
             let ensured = Bpffs::ensure(given, &options())?;
             assert!(ensured.is_new());
-            // A path that leads there from elsewhere, too.
+            // An absolute path leads to the same place.
             assert_is_at(&ensured.into_bpffs(), &place);
-            unmount_soon(Bpffs::at(&place)?);
+            unmount_with_retries(Bpffs::at(&place)?);
         }
         let gone = PathBuf::from("z");
         let error = Bpffs::ensure(&gone, &options()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-        // Nothing is mounted on what has no name.
+        // A removed directory cannot be mounted on.
         let error = Bpffs::ensure(".", &options()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
         chdir("/")?;

@@ -1,4 +1,4 @@
-//! What is told of each pin, to whom, and that nothing changes by it.
+//! The entries of the inventory, permissions, and the absence of side effects.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -16,19 +16,19 @@ use common::*;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::inventory::{ROOT, bpffs, filled, tmpfs};
+use crate::inventory::{ROOT, bpffs, pin_maps, tmpfs};
 
 const LINKS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
-/// What an inventory has below a directory.
-pub struct Seen {
+/// The entries of an inventory below one directory.
+pub struct Listing {
     pub pins: Vec<PinEntry>,
     pub errors: Vec<Error>,
 }
 
-impl Seen {
-    /// Sorted.
+impl Listing {
+    /// The paths relative to `dir`, sorted.
     pub fn names(&self, dir: &Path) -> Vec<String> {
         let name = |pin: &PinEntry| {
             let name = pin.path.strip_prefix(dir).expect("below it");
@@ -39,7 +39,7 @@ impl Seen {
         names
     }
 
-    /// Sorted.
+    /// The ids of the objects, sorted.
     pub fn ids(&self) -> Vec<u32> {
         let mut ids: Vec<_> = self.pins.iter().map(|pin| pin.info.identity().id).collect();
         ids.sort_unstable();
@@ -47,20 +47,20 @@ impl Seen {
     }
 }
 
-/// Mounts of this thread's own, and a directory for them.
+/// Runs `test` in its own mount namespace with a directory on a tmpfs.
 pub fn in_a_directory(test: impl FnOnce(&Path) -> Outcome + Send) -> Outcome {
     let place = fs::canonicalize(std::env::temp_dir())?;
     let dir = tempfile::tempdir_in(place)?;
     in_mount_namespace(|| {
-        // All else is made in here, so that the directory itself stays empty.
+        // Everything is created on a tmpfs, so that the directory itself stays empty.
         tmpfs(dir.path())?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         test(dir.path())
     })
 }
 
-/// The inventory, without what the machine has mounted elsewhere and the kernel's own files.
-pub fn seen(dir: &Path) -> Result<Seen, Error> {
+/// The inventory below `dir`, without the kernel's own two files.
+pub fn list_below(dir: &Path) -> Result<Listing, Error> {
     let (mut pins, mut errors) = (vec![], vec![]);
     for found in Inventory::take()? {
         match found {
@@ -75,14 +75,14 @@ pub fn seen(dir: &Path) -> Result<Seen, Error> {
             _ => {}
         }
     }
-    Ok(Seen { pins, errors })
+    Ok(Listing { pins, errors })
 }
 
 fn is_debug(path: &Path) -> bool {
     path.ends_with("maps.debug") || path.ends_with("progs.debug")
 }
 
-/// The object's id.
+/// Pins the object and returns its id.
 pub fn pin(object: impl Into<Object>, path: &Path) -> Result<u32, Error> {
     let object = object.into();
     let id = object.id()?;
@@ -91,7 +91,7 @@ pub fn pin(object: impl Into<Object>, path: &Path) -> Result<u32, Error> {
 }
 
 #[common::test(LINKS)]
-fn inventory_of_every_kind() -> Outcome {
+fn every_kind_of_object_is_described() -> Outcome {
     in_a_directory(|dir| {
         let dev = bpffs(dir.join("b").as_path())?.dev();
         let at = |name: &str| dir.join("b").join(name);
@@ -102,7 +102,7 @@ fn inventory_of_every_kind() -> Outcome {
         let link = pin(of_link.link, &at("link"))?;
         fs::hard_link(at("map"), at("same"))?;
         symlink("map", at("symlink"))?;
-        let now = seen(dir)?;
+        let now = list_below(dir)?;
         assert!(now.errors.is_empty(), "{:?}", now.errors);
         assert_eq!(now.names(dir), ["b/link", "b/map", "b/prog", "b/same"]);
         let get = |name: &str| {
@@ -187,12 +187,12 @@ fn inventory_of_every_kind() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn inventory_where_an_object_is_pinned() -> Outcome {
+fn all_pins_of_an_object_are_found() -> Outcome {
     in_a_directory(|dir| {
         let (one, other) = (dir.join("one"), dir.join("other"));
         bpffs(&one)?;
         bpffs(&other)?;
-        filled(&one, &["x", "y"])?;
+        pin_maps(&one, &["x", "y"])?;
         let map = hash();
         let id = map.id()?;
         for path in [one.join("here"), one.join("twice"), other.join("there")] {
@@ -213,7 +213,7 @@ fn inventory_where_an_object_is_pinned() -> Outcome {
             id,
         })?;
         assert_eq!(here, expected.map(|name| dir.join(name)));
-        // The kind counts, too: ids are each kind's own.
+        // Ids are unique only within a kind.
         let elsewhere = paths(Identity {
             kind: Kind::Prog,
             id,
@@ -223,14 +223,14 @@ fn inventory_where_an_object_is_pinned() -> Outcome {
     })
 }
 
-/// With CAP_BPF, since before Linux 5.19 a sysctl may close bpf(2) to others.
+/// With CAP_BPF, because before Linux 5.19 a sysctl may deny bpf(2) to other users.
 #[common::test(USERS)]
-fn inventory_of_an_ordinary_user() -> Outcome {
+fn a_user_gets_readable_pins_and_errors_for_the_others() -> Outcome {
     in_a_directory(|dir| {
         let (one, locked) = (dir.join("one"), dir.join("locked"));
         let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-        let ids = filled(
-            &one_of(&one)?,
+        let ids = pin_maps(
+            &mount_bpffs(&one)?,
             &["a/ours", "readable", "theirs", "shut/x", "z/last"],
         )?;
         bpffs(&locked.join("in"))?;
@@ -249,7 +249,7 @@ fn inventory_of_an_ordinary_user() -> Outcome {
             id: ids[0],
         };
         as_user(CapabilitySet::BPF, || {
-            let now = seen(dir)?;
+            let now = list_below(dir)?;
             assert_eq!(now.names(dir), ["one/a/ours", "one/readable", "one/z/last"]);
             let mut errors: Vec<_> = now.errors.iter().collect();
             errors.sort_by_key(|error| error.path().map(Path::to_owned));
@@ -270,7 +270,7 @@ fn inventory_of_an_ordinary_user() -> Outcome {
             blocked(shut, &one.join("shut"), "read");
             assert_eq!(theirs.operation(), Operation::Open, "{theirs:?}");
             blocked(theirs, &one.join("theirs"), "read and write");
-            // What may be one of them is not kept back.
+            // An error is kept by `of`, because the pin may be the object.
             let of_it: Vec<_> = Inventory::take()?.of(map).collect();
             assert_eq!(of_it.iter().flatten().count(), 1);
             assert!(of_it.iter().filter(|found| found.is_err()).count() >= 3);
@@ -279,13 +279,13 @@ fn inventory_of_an_ordinary_user() -> Outcome {
     })
 }
 
-fn one_of(path: &Path) -> Result<std::path::PathBuf, Error> {
+fn mount_bpffs(path: &Path) -> Result<std::path::PathBuf, Error> {
     bpffs(path)?;
     Ok(path.to_owned())
 }
 
 #[common::test(ROOT)]
-fn inventory_while_all_comes_and_goes() -> Outcome {
+fn pins_that_stay_are_listed_once_during_changes() -> Outcome {
     const ROUNDS: usize = 100;
 
     in_a_directory(|dir| {
@@ -293,7 +293,7 @@ fn inventory_while_all_comes_and_goes() -> Outcome {
         bpffs(&one)?;
         let stay: Vec<_> = (0..50).map(|n| format!("d{}/stay{n}", n % 5)).collect();
         let stay: Vec<_> = stay.iter().map(String::as_str).collect();
-        let ids = filled(&one, &stay)?;
+        let ids = pin_maps(&one, &stay)?;
         fs::create_dir(&going)?;
         let is_done = AtomicBool::new(false);
         let until_done = |mut each: Box<dyn FnMut() + Send>| {
@@ -302,8 +302,8 @@ fn inventory_while_all_comes_and_goes() -> Outcome {
             }
         };
         thread::scope(|scope| {
-            // These threads have this one's mounts.
-            let of_pins = scope.spawn(|| {
+            // These threads share this thread's mount namespace.
+            let pin_thread = scope.spawn(|| {
                 let map = hash();
                 let at = one.clone();
                 until_done(Box::new(move || {
@@ -316,7 +316,7 @@ fn inventory_while_all_comes_and_goes() -> Outcome {
                     fs::remove_dir(&dir).unwrap();
                 }));
             });
-            let of_mounts = scope.spawn(|| {
+            let mount_thread = scope.spawn(|| {
                 let at = going.clone();
                 until_done(Box::new(move || {
                     drop(MountOptions::new().mount(&at).unwrap());
@@ -325,8 +325,8 @@ fn inventory_while_all_comes_and_goes() -> Outcome {
                 }));
             });
             for _ in 0..ROUNDS {
-                let mut now = seen(dir).unwrap();
-                // An instance that is unmounted between the reading of the mounts and its own.
+                let mut now = list_below(dir).unwrap();
+                // The instance may be unmounted after the mount table was read.
                 for error in &now.errors {
                     let is_gone =
                         [Operation::FindBpffs, Operation::ListBpffs].contains(&error.operation());
@@ -335,22 +335,22 @@ fn inventory_while_all_comes_and_goes() -> Outcome {
                 }
                 now.pins
                     .retain(|pin| pin.path.to_str().unwrap().contains("/stay"));
-                assert_eq!(now.ids(), ids, "each is seen once");
+                assert_eq!(now.ids(), ids, "each pin is listed once");
             }
             is_done.store(true, Ordering::Relaxed);
-            of_pins.join().unwrap();
-            of_mounts.join().unwrap();
+            pin_thread.join().unwrap();
+            mount_thread.join().unwrap();
         });
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn inventory_changes_nothing() -> Outcome {
+fn an_inventory_changes_no_timestamps() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        filled(&one, &["a", "d/b", "d/e/c"])?;
+        pin_maps(&one, &["a", "d/b", "d/e/c"])?;
         let directories = ["", "d", "d/e"].map(|name| one.join(name));
         let files = ["a", "d/b", "d/e/c"].map(|name| one.join(name));
         let state = |path: &Path| {
@@ -388,12 +388,12 @@ fn inventory_changes_nothing() -> Outcome {
                 .collect::<Vec<_>>()
         };
         let (before, accessed_before) = (states(), times());
-        // The clock that files have ticks every 10 ms at least.
+        // The clock of file timestamps ticks at least every 10 ms.
         thread::sleep(std::time::Duration::from_millis(30));
-        assert_eq!(seen(dir)?.pins.len(), 3);
+        assert_eq!(list_below(dir)?.pins.len(), 3);
         assert_eq!(states(), before);
         assert_eq!(times(), accessed_before);
-        // And these times do change when somebody else lists them.
+        // The access times do change if the directories are listed in the usual way.
         for directory in &directories {
             assert!(fs::read_dir(directory)?.count() >= 1);
         }
@@ -404,13 +404,13 @@ fn inventory_changes_nothing() -> Outcome {
     })
 }
 
-/// It may hold the kernel's own two files.
+/// A fresh mount may contain the kernel's own two files.
 #[common::test(ROOT)]
-fn inventory_of_a_fresh_mount() -> Outcome {
+fn the_files_of_a_fresh_mount_are_listed() -> Outcome {
     in_a_directory(|dir| {
         let one = dir.join("one");
         bpffs(&one)?;
-        filled(&one, &["map"])?;
+        pin_maps(&one, &["map"])?;
         let (mut found, mut failed) = (vec![], vec![]);
         for item in Inventory::take()? {
             match item {
@@ -427,7 +427,7 @@ fn inventory_of_a_fresh_mount() -> Outcome {
             if found.iter().any(|pin| pin.path == path) {
                 continue;
             }
-            // Some kernels leave the files of links that they have let go of.
+            // Some kernels leave the files of links that were freed.
             assert!(is_debug(&path), "{path:?}");
             let error = Object::open(&path).expect_err("nothing");
             assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");

@@ -1,4 +1,4 @@
-//! Files that are no pins, and file systems that are no bpffs.
+//! Files that are not pins, and file systems that are not bpffs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,7 +11,7 @@ use bpf_pin::error::Cause;
 use common::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::cause::cause_path::*;
+use crate::cause::path::*;
 use crate::cause::*;
 
 #[track_caller]
@@ -26,7 +26,7 @@ fn assert_is_no_object(path: &Path, what: &'static str) {
 }
 
 #[common::test]
-fn no_objects() -> Outcome {
+fn opening_a_file_names_its_type() -> Outcome {
     let dir = tempfile::tempdir()?;
     let (file, pipe, socket) = (
         dir.path().join("file"),
@@ -46,20 +46,20 @@ fn no_objects() -> Outcome {
     assert_is_no_object(Path::new("/proc"), "directory");
     assert_is_no_object(Path::new("/sys/kernel"), "directory");
     assert_is_no_object(Path::new("/sys/kernel/notes"), "file");
-    // By way of a link it is the same file.
+    // A symbolic link leads to the same file.
     symlink(&file, dir.path().join("link"))?;
     assert_is_no_object(&dir.path().join("link"), "file");
-    // Nor does it matter for what it is opened.
+    // The result does not depend on the access.
     for access in [bpf_pin::Access::ReadOnly, bpf_pin::Access::WriteOnly] {
         let error = unwrap_err(Object::open_with(&file, access), &file);
         let not = matches!(error.cause(), Some(Cause::NotAnObject { .. }));
-        assert!(not || open_is_closed(), "{error}");
+        assert!(not || bpf_is_denied(), "{error}");
     }
     Ok(())
 }
 
 #[common::test(&[cap::SYS_ADMIN, cap::BPF])]
-fn files_on_tmpfs() -> Outcome {
+fn the_file_system_of_the_path_is_named() -> Outcome {
     let (_mount, root) = detached_tmpfs();
     let file = root.join("file");
     fs::write(&file, "")?;
@@ -91,7 +91,7 @@ fn files_on_tmpfs() -> Outcome {
 }
 
 #[common::test(&[cap::BPF])]
-fn pins_elsewhere() -> Outcome {
+fn pinning_outside_bpffs_names_the_file_system() -> Outcome {
     let dir = tempfile::tempdir()?;
     let temporary = FileSystem::at(dir.path())?;
     let proc = FileSystem::at("/proc")?;
@@ -141,7 +141,7 @@ fn pins_elsewhere() -> Outcome {
 }
 
 #[common::test]
-fn what_statfs_finds() -> Outcome {
+fn statfs_names_the_file_system_or_the_failing_component() -> Outcome {
     for (path, name) in [
         ("/proc", "proc"),
         ("/proc/self/status", "proc"),

@@ -1,4 +1,4 @@
-//! Where a kernel, or a filter that is as old, lacks the newer calls.
+//! Mounting on a kernel, or behind a seccomp filter, without the newer system calls.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -19,9 +19,9 @@ use crate::mount::child;
 use crate::mount::options::{root_of, with_mounted};
 use crate::mount::*;
 
-/// A kernel before Linux 5.2, or a container's filter that is as old.
+/// A kernel before Linux 5.2, or a container with an old filter.
 #[common::test(ROOT)]
-fn without_fsopen() -> Outcome {
+fn mounts_without_fsopen() -> Outcome {
     in_a_directory(|path| {
         let enosys = libc::ENOSYS as u32;
         let options = MountOptions::new().mode(0o750).nodev(true).noexec(true);
@@ -40,7 +40,7 @@ fn without_fsopen() -> Outcome {
             assert!(mount_at(path).is_bpffs());
 
             let error = options.detached().expect_err("no fsopen(2)");
-            // It may be the filter's word, so that nothing is said of the kernel.
+            // The filter may have denied it, so no least kernel is named.
             let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
             assert_fails_at(&error, make, nowhere, Some(libc::ENOSYS), None);
             Ok(())
@@ -49,7 +49,7 @@ fn without_fsopen() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn without_one_of_the_newer_calls() -> Outcome {
+fn mounts_without_fsconfig_fsmount_or_move_mount() -> Outcome {
     for call in [libc::SYS_fsconfig, libc::SYS_fsmount, libc::SYS_move_mount] {
         in_a_directory(|path| {
             let options = MountOptions::new().mode(0o750).noexec(true);
@@ -67,9 +67,9 @@ fn without_one_of_the_newer_calls() -> Outcome {
     Ok(())
 }
 
-/// Linux 5.10 to 5.13, whose mount(2) knows it, or a filter that is as old.
+/// Linux 5.10 to 5.13, where only mount(2) knows the attribute, or an old filter.
 #[common::test(ROOT)]
-fn without_an_attribute_of_fsmount() -> Outcome {
+fn mounts_nosymfollow_without_its_fsmount_attribute() -> Outcome {
     in_a_directory(|path| {
         let options = MountOptions::new().nosymfollow(true);
         let attribute = Some((2, 0x20_0000));
@@ -77,7 +77,7 @@ fn without_an_attribute_of_fsmount() -> Outcome {
             with_mounted(path, &options, |_| assert!(mount_at(path).is_nosymfollow()));
             let ensured = Bpffs::ensure(path, &options)?;
             assert!(ensured.is_new() && mount_at(path).is_nosymfollow());
-            unmount_soon(ensured.into_bpffs());
+            unmount_with_retries(ensured.into_bpffs());
             let error = options.detached().expect_err("no such attribute");
             let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
             assert_fails_at(&error, make, nowhere, Some(libc::EINVAL), None);
@@ -86,26 +86,26 @@ fn without_an_attribute_of_fsmount() -> Outcome {
     })
 }
 
-/// Without it nothing is unmounted: there would be no bpffs to give back after a failure.
+/// Without open_tree(2) nothing is unmounted, because a failure could not return the bpffs.
 #[common::test(ROOT)]
-fn unmounting_without_open_tree() -> Outcome {
+fn unmount_without_open_tree_fails() -> Outcome {
     in_a_directory(|path| {
         let bpffs = MountOptions::new().mount(path)?;
         let (unmount, enosys) = (Operation::UnmountBpffs, libc::ENOSYS);
         let failed =
             with_seccomp_errno(libc::SYS_open_tree, None, enosys as u32, || bpffs.unmount());
         let failed = failed.expect_err("no open_tree(2)");
-        // It may be the filter's word, so that nothing is said of the kernel.
+        // The filter may have denied it, so no least kernel is named.
         assert_fails_at(failed.error(), unmount, path, Some(enosys), None);
         let bpffs = failed.into_object();
         bpffs.still_here()?;
-        unmount_soon(bpffs);
+        unmount_with_retries(bpffs);
         Ok(())
     })
 }
 
 #[common::test(ROOT)]
-fn a_link_that_is_changed_all_the_while() -> Outcome {
+fn a_symbolic_link_that_changes_leaves_no_stray_mount() -> Outcome {
     const ROUNDS: usize = 300;
 
     in_a_directory(|path| {
@@ -155,38 +155,41 @@ fn a_link_that_is_changed_all_the_while() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn with_few_descriptors() -> Outcome {
+fn emfile_leaves_no_mount() -> Outcome {
     let dir = directory();
     let path = dir.path().to_str().ok_or("a path that is text")?;
     child::run("few_descriptors", path)
 }
 
-/// Nothing is left mounted, whichever of its descriptors it cannot have.
-pub fn limited_to_few_descriptors() {
+/// Nothing stays mounted, for every descriptor that cannot be opened.
+pub fn emfile_in_child() {
     let path = child::argument();
     let path = Path::new(&path);
     in_mount_namespace(|| {
         let every = |by: &dyn Fn(&MountOptions) -> bpf_pin::Result<()>| {
-            for shown in [false, true] {
+            for has_source in [false, true] {
                 let mut failed = 0;
-                for room in 0.. {
-                    let options = match shown {
+                for spare_descriptors in 0.. {
+                    let options = match has_source {
                         true => MountOptions::new().source("mine"),
                         false => MountOptions::new(),
                     };
-                    let mounted = with_room_for(room, || by(&options));
+                    let mounted = with_spare_descriptors(spare_descriptors, || by(&options));
                     let Err(error) = mounted else { break };
                     assert_nothing_is_mounted_at(path);
                     if matches!(error.cause(), Some(Cause::OptionIgnored { .. })) {
-                        // It was read back, and that is as far as this kernel comes.
+                        // The mount was complete, and this kernel ignored the option.
                         break;
                     }
                     failed += 1;
                     assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
                 }
-                // A kernel that ignores the source ends the call after its second descriptor.
-                let least = if shown { 2 } else { 3 };
-                assert!(failed >= least, "{failed} failures, with a source: {shown}");
+                // If the kernel ignores the source, the call ends after its second descriptor.
+                let least = if has_source { 2 } else { 3 };
+                assert!(
+                    failed >= least,
+                    "{failed} failures, with a source: {has_source}"
+                );
                 let _ = unmount(path, UnmountFlags::DETACH);
             }
         };
@@ -199,8 +202,8 @@ pub fn limited_to_few_descriptors() {
     });
 }
 
-/// With so many descriptors that can be opened.
-fn with_room_for<T>(count: u64, run: impl FnOnce() -> T) -> T {
+/// Runs with at most this many more descriptors.
+fn with_spare_descriptors<T>(count: u64, run: impl FnOnce() -> T) -> T {
     let next = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
     let before = getrlimit(Resource::Nofile);
     let fewer = Rlimit {
@@ -214,7 +217,7 @@ fn with_room_for<T>(count: u64, run: impl FnOnce() -> T) -> T {
 }
 
 #[common::test(ROOT)]
-fn an_ignored_option_without_fsopen() -> Outcome {
+fn an_ignored_option_is_reported_without_fsopen() -> Outcome {
     in_a_directory(|path| {
         with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
             let uid = MountOptions::new().uid(1234);
@@ -245,9 +248,9 @@ fn an_ignored_option_without_fsopen() -> Outcome {
     })
 }
 
-/// A kernel before Linux 5.8, as far as the ids of mounts go.
+/// A kernel before Linux 5.8, which does not report the ids of mounts.
 #[common::test(ROOT)]
-fn without_statx() -> Outcome {
+fn mounts_and_unmounts_without_statx() -> Outcome {
     in_a_directory(|path| {
         with_seccomp_errno(libc::SYS_statx, None, libc::ENOSYS as u32, || {
             let new = MountOptions::new;
@@ -269,7 +272,7 @@ fn without_statx() -> Outcome {
                 "{within}"
             );
             drop(within);
-            unmount_soon(found);
+            unmount_with_retries(found);
             Ok(())
         })
     })

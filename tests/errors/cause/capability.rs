@@ -1,4 +1,4 @@
-//! Which capability, or which limit, an object could not be made for.
+//! A failed creation names the missing capability or the limit.
 
 use std::fs;
 
@@ -23,32 +23,32 @@ const USERS: &[Need] = &[
 const UNPRIVILEGED: &[Need] = &[without(cap::BPF)];
 
 #[common::test(USERS)]
-fn a_user_namespace() -> Outcome {
+fn a_user_namespace_is_named() -> Outcome {
     in_a_child("user_namespace")
 }
 
 #[common::test(USERS)]
-fn a_memory_limit() -> Outcome {
+fn the_memory_limit_is_named() -> Outcome {
     in_a_child("memlock")
 }
 
 #[common::test(USERS)]
-fn no_memory_and_no_privilege() -> Outcome {
+fn a_missing_capability_takes_precedence_over_the_memory_limit() -> Outcome {
     in_a_child("no_memory_no_privilege")
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_locked_down_kernel() -> Outcome {
-    in_mount_namespace(check_a_locked_down_kernel)
+fn lockdown_is_named() -> Outcome {
+    in_mount_namespace(check_lockdown)
 }
 
-const LEAST: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];
+const MINIMAL: [Insn; 2] = [Insn::mov64_imm(0, 0), Insn::exit()];
 
 fn load(prog_type: ProgType) -> bpf_pin::Result<Prog> {
-    ProgSpec::new(prog_type, &LEAST).license(c"GPL").load()
+    ProgSpec::new(prog_type, &MINIMAL).license(c"GPL").load()
 }
 
-/// As small a map of the type as there is, where the type needs no BTF.
+/// Creates the smallest map of the type that needs no BTF.
 fn create(map_type: MapType) -> bpf_pin::Result<Map> {
     let (key, value, entries, flags) = match map_type {
         MapType::LPM_TRIE => (8, 8, 1, MapFlags::NO_PREALLOC),
@@ -82,7 +82,7 @@ fn assert_lacks(error: &Error, capability: Capability, needed_for: &'static str)
 }
 
 #[common::test(USERS)]
-fn no_capability_at_all() -> Outcome {
+fn without_capabilities_cap_bpf_is_named() -> Outcome {
     as_user(CapabilitySet::empty(), || {
         let disabled = !sysctl_is_zero();
         let maps = match disabled {
@@ -95,7 +95,7 @@ fn no_capability_at_all() -> Outcome {
             Err(error) if disabled => {
                 assert_lacks(&error, Capability::Bpf, maps);
             }
-            other => drop(other.expect("all may have arrays")),
+            other => drop(other.expect("arrays need no capability")),
         }
 
         let progs = match disabled {
@@ -108,15 +108,15 @@ fn no_capability_at_all() -> Outcome {
             Err(error) if disabled => {
                 assert_lacks(&error, Capability::Bpf, progs);
             }
-            other => drop(other.expect("all may have socket filters")),
+            other => drop(other.expect("socket filters need no capability")),
         }
     });
     Ok(())
 }
 
-/// CAP_BPF is not all that some take.
+/// Some map types need another capability beside CAP_BPF.
 #[common::test(USERS)]
-fn capabilities_of_maps() -> Outcome {
+fn the_capability_that_a_map_type_needs_is_named() -> Outcome {
     let words = "maps of this type";
     as_user(CapabilitySet::BPF, || {
         for map_type in [MapType::DEVMAP, MapType::DEVMAP_HASH] {
@@ -136,9 +136,9 @@ fn capabilities_of_maps() -> Outcome {
         }
     });
     as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
-        create(MapType::DEVMAP).expect("no more is needed");
+        create(MapType::DEVMAP).expect("both capabilities suffice");
     });
-    // Before Linux 6.9 CAP_SYS_ADMIN does not serve for CAP_NET_ADMIN here; nor is it blamed.
+    // Before Linux 6.9 CAP_SYS_ADMIN does not replace CAP_NET_ADMIN here. The error may name only the latter.
     as_user(CapabilitySet::SYS_ADMIN, || {
         let Err(error) = create(MapType::DEVMAP) else {
             return;
@@ -158,10 +158,10 @@ fn capabilities_of_maps() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn capabilities_of_programs() -> Outcome {
+fn the_capability_that_a_program_type_needs_is_named() -> Outcome {
     let words = "programs of this type";
     as_user(CapabilitySet::BPF, || {
-        load(ProgType::SOCKET_FILTER).expect("no more is needed");
+        load(ProgType::SOCKET_FILTER).expect("CAP_BPF suffices");
         let error = load(ProgType::XDP).expect_err("CAP_NET_ADMIN is needed");
         assert_lacks(&error, Capability::NetAdmin, words);
         let error = load(ProgType::SCHED_CLS).expect_err("CAP_NET_ADMIN is needed");
@@ -170,54 +170,55 @@ fn capabilities_of_programs() -> Outcome {
         assert_lacks(&error, Capability::Perfmon, words);
     });
     as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
-        load(ProgType::XDP).expect("no more is needed");
+        load(ProgType::XDP).expect("both capabilities suffice");
     });
     Ok(())
 }
 
-fn is_refused<T>(made: bpf_pin::Result<T>) -> bool {
+fn is_eperm<T>(made: bpf_pin::Result<T>) -> bool {
     made.is_err_and(|error| error.raw_os_error() == Some(libc::EPERM))
 }
 
-/// Gives a thread each capability that an error asks for, one after another, until none is asked
-/// for; then sees that it could not have done without any of them.
-fn follow<T: Send>(make: impl Fn() -> bpf_pin::Result<T> + Sync) -> Result<CapabilitySet, String> {
+/// Grants each capability that an error names until no more is named. Then checks that each of them is necessary.
+fn grant_named_capabilities<T: Send>(
+    make: impl Fn() -> bpf_pin::Result<T> + Sync,
+) -> Result<CapabilitySet, String> {
     let mut given = CapabilitySet::empty();
     while let Err(error) = as_user(given, &make) {
-        let asked = match (error.raw_os_error(), error.cause()) {
+        let named = match (error.raw_os_error(), error.cause()) {
             (Some(libc::EPERM), Some(Cause::MissingCapability { capability, .. })) => capability,
-            // Refused to whoever asks: this machine forbids it, and no capability is to blame.
-            (Some(libc::EPERM), None) if is_refused(make()) => break,
+            // This machine denies it with all capabilities, so none is named.
+            (Some(libc::EPERM), None) if is_eperm(make()) => break,
             (Some(libc::EPERM), _) => return Err(format!("with {given:?}: {error}")),
-            // The kernel does not know the type, or more than privileges are wanted.
+            // The kernel does not know the type, or the arguments are invalid.
             (_, None | Some(Cause::InvalidArgument { .. })) => break,
             (_, Some(_)) => return Err(format!("with {given:?}: {error:?}")),
         };
-        let asked = match asked {
+        let named = match named {
             Capability::Bpf => CapabilitySet::BPF,
             Capability::NetAdmin => CapabilitySet::NET_ADMIN,
             Capability::Perfmon => CapabilitySet::PERFMON,
             other => return Err(format!("with {given:?}: {other}")),
         };
-        if given.contains(asked) {
+        if given.contains(named) {
             return Err(format!("with {given:?}: {error}"));
         }
-        given |= asked;
+        given |= named;
     }
     for one in given.iter() {
-        if !is_refused(as_user(given - one, &make)) {
-            return Err(format!("asked for {one:?}, and does without"));
+        if !is_eperm(as_user(given - one, &make)) {
+            return Err(format!("{one:?} was named but is not needed"));
         }
     }
     Ok(given)
 }
 
 #[common::test(USERS)]
-fn every_type_of_map() -> Outcome {
+fn each_map_type_names_exactly_the_capabilities_it_needs() -> Outcome {
     let mut wrong = vec![];
     for number in 1..=MapType::RHASH.0 + 1 {
         let map_type = MapType(number);
-        match follow(|| create(map_type)) {
+        match grant_named_capabilities(|| create(map_type)) {
             Err(what) => wrong.push(format!("{map_type} {what}")),
             Ok(given) if map_type == MapType::DEVMAP => {
                 let expected = match sysctl_is_zero() {
@@ -234,11 +235,11 @@ fn every_type_of_map() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn every_type_of_program() -> Outcome {
+fn each_program_type_names_exactly_the_capabilities_it_needs() -> Outcome {
     let mut wrong = vec![];
     for number in 1..=ProgType::NETFILTER.0 + 1 {
         let prog_type = ProgType(number);
-        match (prog_type, follow(|| load(prog_type))) {
+        match (prog_type, grant_named_capabilities(|| load(prog_type))) {
             (_, Err(what)) => wrong.push(format!("{prog_type} {what}")),
             (ProgType::XDP, Ok(given)) => {
                 assert_eq!(given, CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
@@ -254,7 +255,7 @@ fn every_type_of_program() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn an_object_by_its_id() -> Outcome {
+fn from_id_names_cap_sys_admin() -> Outcome {
     let map = hash();
     let id = map.id()?;
     as_user(CapabilitySet::BPF, || {
@@ -266,9 +267,9 @@ fn an_object_by_its_id() -> Outcome {
     Ok(())
 }
 
-/// A seed of zero takes CAP_SYS_ADMIN; that is not known here, so nothing is said of it.
+/// BPF_F_ZERO_SEED needs CAP_SYS_ADMIN. The library does not know that, so no cause is named.
 #[common::test(USERS)]
-fn no_capability_that_is_named() -> Outcome {
+fn an_unknown_requirement_names_no_capability() -> Outcome {
     let zero_seed = || {
         MapSpec::new(MapType::HASH, 4, 8, 8)
             .flags(MapFlags::ZERO_SEED)
@@ -282,14 +283,14 @@ fn no_capability_that_is_named() -> Outcome {
     Ok(())
 }
 
-/// Where the sysctl is 0 the verifier itself refuses what takes a privilege, with EPERM.
+/// If the sysctl is 0, the verifier itself denies privileged features with EPERM.
 #[common::test(UNPRIVILEGED)]
-fn unprivileged() -> Outcome {
+fn eperm_of_the_verifier_is_not_a_memory_limit() -> Outcome {
     let call = Insn::new(abi::BPF_JMP | abi::BPF_CALL, 0, abi::BPF_PSEUDO_CALL, 0, 1);
-    let insns = [call, Insn::exit(), LEAST[0], LEAST[1]];
+    let insns = [call, Insn::exit(), MINIMAL[0], MINIMAL[1]];
     let error = ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
         .load()
-        .expect_err("functions take CAP_BPF");
+        .expect_err("functions need CAP_BPF");
     if !sysctl_is_zero() {
         assert_lacks(&error, Capability::Bpf, "loading a program");
         return Ok(());
@@ -303,12 +304,12 @@ fn unprivileged() -> Outcome {
     Ok(())
 }
 
-/// All capabilities, and none that bpf(2) counts. A process that has a single thread may do this.
+/// The thread has all capabilities, but bpf(2) ignores those of a user namespace. The process has one thread.
 pub fn in_a_user_namespace() {
     let fs = TestFs::detached("755");
     let path = fs.at("flows");
     let id = pin_a_map(&path);
-    // SAFETY: no FILES, and there is no other thread.
+    // SAFETY: without FILES the descriptors stay shared, and this is the only thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.expect("a user namespace");
     let capabilities = rustix::thread::capabilities(None).unwrap().effective;
     assert!(capabilities.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN));
@@ -328,11 +329,11 @@ pub fn in_a_user_namespace() {
         eperm,
         Some(Cause::UserNamespace),
     );
-    // To open an object by its id no token is taken.
+    // A token does not help to open an object by its id.
     let error = Map::from_id(id).expect_err("the initial namespace's CAP_SYS_ADMIN is needed");
     assert_fails(&error, Operation::FromId, eperm, Some(Cause::UserNamespace));
 
-    // The pin is this user's, and that is enough where the sysctl does not close all.
+    // The pin belongs to this user, which suffices unless the sysctl denies all of bpf(2).
     if sysctl_closes_all() {
         assert_fails(
             &open_fails(&path),
@@ -353,17 +354,17 @@ fn limit_memory(bytes: u64) {
     setrlimit(Resource::Memlock, limit).expect("a lower limit");
 }
 
-/// Whose memory is charged to nobody else's account.
+/// A user id that other tests do not use, so that no other memory is charged to it.
 const USER: u32 = 4321;
 
-/// Before Linux 5.11 what is over the limit is not made, and the limit named; later it is made.
+/// Before Linux 5.11 an object above the limit fails and the error names the limit. Later it is created.
 pub fn under_a_memory_limit() {
     const LIMIT: u64 = 256 << 10;
     limit_memory(LIMIT);
     become_user(USER, CapabilitySet::BPF);
     let is_charged = kernel(5, 11).unmet().is_some();
     #[track_caller]
-    fn judge<T>(made: bpf_pin::Result<T>, is_charged: bool) {
+    fn check<T>(made: bpf_pin::Result<T>, is_charged: bool) {
         match made {
             Err(error) if is_charged => {
                 let cause = Cause::Memlock { limit: LIMIT };
@@ -371,25 +372,25 @@ pub fn under_a_memory_limit() {
             }
             made => {
                 drop(made.unwrap_or_else(|error| panic!("{error}")));
-                assert!(!is_charged, "made in spite of the limit");
+                assert!(!is_charged, "created in spite of the limit");
             }
         }
     }
 
     let many = MapSpec::new(MapType::ARRAY, 4, 8, 100_000);
-    judge(many.name("many").create(), is_charged);
+    check(many.name("many").create(), is_charged);
     create(MapType::ARRAY).expect("a small one is below the limit");
 
     let mut insns = vec![Insn::mov64_imm(0, 0); 60_000];
     insns.push(Insn::exit());
-    // A socket look-up takes CAP_BPF and no more.
+    // A program for SO_REUSEPORT needs CAP_BPF only.
     for prog_type in [ProgType::SOCKET_FILTER, ProgType::SK_REUSEPORT] {
         let made = ProgSpec::new(prog_type, &insns).license(c"GPL").load();
-        judge(made, is_charged);
+        check(made, is_charged);
         load(prog_type).expect("a small one is below the limit");
     }
 
-    // Where the privilege is missing too, that is what is named.
+    // If a capability is missing too, the error names the capability.
     let large = MapSpec::new(MapType::DEVMAP, 4, 4, 100_000).create();
     let words = "maps of this type";
     assert_lacks(
@@ -399,7 +400,7 @@ pub fn under_a_memory_limit() {
     );
 }
 
-/// Advice about the limit would be wrong where a privilege is missing.
+/// Advice about the limit would be wrong if a capability is missing.
 pub fn without_memory_or_privilege() {
     limit_memory(0);
     become_user(USER, CapabilitySet::empty());
@@ -413,14 +414,14 @@ pub fn without_memory_or_privilege() {
     assert_lacks(&error, Capability::Bpf, words[1]);
 }
 
-/// Each level withholds another helper, and what is not withheld loads.
-fn check_a_locked_down_kernel() -> Outcome {
+/// Each level withholds one more helper. A program without a withheld helper loads.
+fn check_lockdown() -> Outcome {
     const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
     if !fs::exists("/sys/kernel/security/lsm")? {
         let (at, none) = ("/sys/kernel/security", MountFlags::empty());
         mount("securityfs", at, "securityfs", none, None)?;
     }
-    // Without the file the kernel has no lockdown, or has not turned it on.
+    // The file is absent if the kernel has no lockdown or it is not enabled.
     let text = match fs::exists(LOCKDOWN)? {
         true => fs::read_to_string(LOCKDOWN)?,
         false => "[none]".to_owned(),
@@ -429,7 +430,7 @@ fn check_a_locked_down_kernel() -> Outcome {
         .split(['[', ']'])
         .nth(1)
         .ok_or("no level in brackets")?;
-    // A pointer to eight bytes of stack in one register, and in another their number.
+    // Passes a pointer to 8 bytes of stack, and their number.
     let call = |helper, pointer, number, address| {
         let insns = [
             Insn::st_mem(abi::BPF_DW, 10, -8, 0),
@@ -438,8 +439,8 @@ fn check_a_locked_down_kernel() -> Outcome {
             Insn::mov64_imm(number, 8),
             Insn::mov64_imm(address, 0),
             Insn::call(helper),
-            LEAST[0],
-            LEAST[1],
+            MINIMAL[0],
+            MINIMAL[1],
         ];
         let spec = ProgSpec::new(ProgType::TRACEPOINT, &insns).license(c"GPL");
         spec.load()
@@ -471,10 +472,10 @@ fn check_a_locked_down_kernel() -> Outcome {
         made => {
             made?;
             let is_withheld = level != "none" && kernel(5, 14).unmet().is_none();
-            assert!(!is_withheld, "written in spite of {level}");
+            assert!(!is_withheld, "loaded in spite of {level}");
         }
     }
-    // A helper that no level lets a program of this type call.
+    // Programs of this type may never call this helper.
     let error = call(abi::BPF_FUNC_skb_store_bytes, 1, 2, 3).expect_err("no such helper");
     assert_eq!(error.cause(), None, "{error}");
     Ok(())

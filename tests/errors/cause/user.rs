@@ -1,4 +1,4 @@
-//! What modes, owners and the sysctl keep from an ordinary user.
+//! Modes, owners and the sysctl deny operations to an ordinary user.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -10,7 +10,7 @@ use bpf_pin::{Access, Identity, Kind, Link, Map, Object, PinnedMap};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::cause::cause_unpin::unpin_fails;
+use crate::cause::unpin::unpin_fails;
 use crate::cause::*;
 
 const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
@@ -29,12 +29,12 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// An ordinary user who may use bpf(2) on every kernel.
+/// Runs as an ordinary user that may use bpf(2) on every kernel.
 fn as_bpf_user<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     as_user(CapabilitySet::BPF, test)
 }
 
-/// What is said of a file or directory as it is, owned by root.
+/// The cause for a file or directory of root with its current mode.
 #[track_caller]
 fn blocked(path: &Path, wanted: &'static str, read_only_would_do: bool) -> Cause {
     let stat = fs::metadata(path).unwrap();
@@ -54,13 +54,13 @@ fn assert_is_blocked(error: &Error, operation: Operation, by: &Cause) {
 }
 
 #[common::test(USERS)]
-fn no_search() -> Outcome {
+fn the_directory_that_denies_search_is_named() -> Outcome {
     let fs = TestFs::detached("755");
     let (dir, path) = (fs.at("dir"), fs.at("dir/deep/flows"));
     fs::create_dir_all(fs.at("dir/deep"))?;
     let pinned = hash().pin(&path)?;
     set_mode(&path, 0o666);
-    // What may be read and not searched is as closed as what may be neither.
+    // Read permission does not replace search permission.
     for mode in [0o700, 0o744, 0o766] {
         set_mode(&dir, mode);
         let by = blocked(&dir, "search", false);
@@ -68,7 +68,7 @@ fn no_search() -> Outcome {
             assert_is_blocked(&open_fails(&path), Operation::Open, &by);
             assert_is_blocked(&pin_fails(&path), Operation::Pin, &by);
             assert_is_blocked(&statfs_fails(&path), Operation::Statfs, &by);
-            // Whether it is there cannot be known.
+            // The kernel does not reveal if the other components exist.
             let gone = fs.at("dir/gone/flows");
             assert_is_blocked(&open_fails(&gone), Operation::Open, &by);
         });
@@ -84,7 +84,7 @@ fn no_search() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn no_write() -> Outcome {
+fn the_directory_that_denies_writing_is_named() -> Outcome {
     let fs = TestFs::detached("755");
     fs::create_dir(fs.at("dir"))?;
     set_mode(&fs.at("dir"), 0o755);
@@ -111,12 +111,12 @@ fn no_write() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn modes_of_a_pin() -> Outcome {
+fn the_mode_that_denies_opening_a_pin_is_named() -> Outcome {
     let fs = TestFs::detached("755");
     let path = fs.at("flows");
     let id = pin_a_map(&path);
     use Access::{ReadOnly, ReadWrite, WriteOnly};
-    // Mode, access, and None where it opens, or what was wanted and whether less would do.
+    // The mode, the access, and the denied permission with whether read-only access would succeed. `None` if it opens.
     for (mode, access, refused) in [
         (0o600, ReadWrite, Some(("read and write", false))),
         (0o600, ReadOnly, Some(("read", false))),
@@ -130,7 +130,7 @@ fn modes_of_a_pin() -> Outcome {
         (0o666, ReadWrite, None),
     ] {
         set_mode(&path, mode);
-        let by = refused.map(|(wanted, less)| blocked(&path, wanted, less));
+        let by = refused.map(|(wanted, read_only)| blocked(&path, wanted, read_only));
         as_bpf_user(|| match (Map::open_with(&path, access), by) {
             (Ok(map), None) => assert_eq!(map.id().unwrap(), id),
             (Err(error), Some(by)) => assert_is_blocked(&error, Operation::Open, &by),
@@ -138,7 +138,7 @@ fn modes_of_a_pin() -> Outcome {
             (Err(error), None) => panic!("{mode:o} did not open {access}: {error}"),
         });
     }
-    // The advice holds.
+    // Read-only access does succeed.
     set_mode(&path, 0o644);
     as_bpf_user(|| {
         let map = Map::open_with(&path, ReadOnly).expect("a map to read");
@@ -148,9 +148,9 @@ fn modes_of_a_pin() -> Outcome {
     Ok(())
 }
 
-/// Reading only would not do: a link does not take it.
+/// A link cannot be opened read-only, so that is not suggested.
 #[common::test(LINKS)]
-fn modes_of_a_links_pin() -> Outcome {
+fn the_mode_that_denies_opening_the_pin_of_a_link_is_named() -> Outcome {
     let fs = TestFs::detached("755");
     let path = fs.at("lookup");
     let _pinned = detached_link().pin(&path)?;
@@ -159,16 +159,16 @@ fn modes_of_a_links_pin() -> Outcome {
     as_bpf_user(|| {
         let error = unwrap_err(Link::open(&path), &path);
         assert_is_blocked(&error, Operation::Open, &by);
-        // The kernel answers EINVAL, but that this is a link was not seen.
+        // The kernel returns EINVAL, but the kind of the object could not be determined.
         let error = unwrap_err(Link::open_with(&path, Access::ReadOnly), &path);
         assert_fails(&error, Operation::Open, Some(libc::EINVAL), None);
     });
     Ok(())
 }
 
-/// The holder of a name is named where it can be seen.
+/// EEXIST names the object only if this user can open it.
 #[common::test(USERS)]
-fn whose_name_it_is() -> Outcome {
+fn eexist_names_the_object_if_it_can_be_opened() -> Outcome {
     let fs = TestFs::detached("777");
     let path = fs.at("flows");
     let id = pin_a_map(&path);
@@ -184,9 +184,9 @@ fn whose_name_it_is() -> Outcome {
     Ok(())
 }
 
-/// For a removal the directory's mode counts, and the pin's only to see whose it is.
+/// Unpinning needs write permission on the directory. The mode of the pin matters only to check the object.
 #[common::test(USERS)]
-fn unpin_whatever_the_mode() -> Outcome {
+fn unpin_needs_no_write_permission_on_the_pin() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = fs.at("dir");
     fs::create_dir(&dir)?;
@@ -199,7 +199,7 @@ fn unpin_whatever_the_mode() -> Outcome {
         as_bpf_user(|| {
             let map = pinned
                 .unpin()
-                .unwrap_or_else(|why| panic!("{mode:o}: {why}"));
+                .unwrap_or_else(|error| panic!("{mode:o}: {error}"));
             assert_is_usable(&map, id);
         });
         assert!(!path.exists());
@@ -217,8 +217,8 @@ fn unpin_whatever_the_mode() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn sticky_directories() -> Outcome {
-    // The root of a bpffs is sticky, whatever mode it was mounted with.
+fn a_sticky_directory_is_named() -> Outcome {
+    // The root of a bpffs is always sticky.
     let fs = TestFs::detached("777");
     fs::create_dir(fs.at("dir"))?;
     set_mode(&fs.at("dir"), 0o1777);
@@ -233,13 +233,13 @@ fn sticky_directories() -> Outcome {
             assert_fails(&error, Operation::Unpin, Some(libc::EPERM), cause);
             assert_eq!(Map::open(&path).unwrap().id().unwrap(), id);
             drop(pinned);
-            // One's own can be removed.
+            // A user may remove its own pins.
             let own = any_map().pin(dir.join("own")).unwrap();
             own.unpin().unwrap();
         });
         PinnedMap::open(&path)?.unpin()?;
     }
-    // Whose the directory is may remove all.
+    // The owner of the directory may remove all pins.
     chown(fs.at("dir"), Some(1234), None)?;
     let path = fs.at("dir/flows");
     pin_a_map(&path);
@@ -248,9 +248,9 @@ fn sticky_directories() -> Outcome {
     Ok(())
 }
 
-/// Behind a symbolic link is a directory that is not on the path that was given.
+/// The directory that denies access is not on the given path, but behind a symbolic link.
 #[common::test(USERS)]
-fn hidden_behind_a_link() -> Outcome {
+fn a_denial_behind_a_symbolic_link_is_not_guessed() -> Outcome {
     let fs = TestFs::detached("755");
     fs::create_dir(fs.at("closed"))?;
     set_mode(&fs.at("closed"), 0o700);
@@ -260,7 +260,7 @@ fn hidden_behind_a_link() -> Outcome {
     as_bpf_user(|| {
         let error = open_fails(&link);
         assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-        // Neither the link nor what it leads to can be blamed by what was seen.
+        // The cause may be absent. It must not blame the link or its target.
         match error.cause() {
             None => assert_eq!(
                 error.to_string(),
@@ -275,16 +275,16 @@ fn hidden_behind_a_link() -> Outcome {
     Ok(())
 }
 
-fn closed() -> Cause {
+fn bpf_denied_by_sysctl() -> Cause {
     Cause::MissingCapability {
         capability: Capability::Bpf,
         needed_for: "bpf(2) while kernel.unprivileged_bpf_disabled is not 0",
     }
 }
 
-/// Before Linux 5.19 all of bpf(2); later pins are the file system's business alone.
+/// Before Linux 5.19 the sysctl denies all of bpf(2). Later only the file system decides about pins.
 #[common::test(USERS)]
-fn what_the_sysctl_closes() -> Outcome {
+fn the_sysctl_is_named() -> Outcome {
     let fs = TestFs::detached("777");
     let path = fs.at("flows");
     let id = pin_a_map(&path);
@@ -292,7 +292,7 @@ fn what_the_sysctl_closes() -> Outcome {
     let (map, new) = (any_map(), fs.at("new"));
     as_user(CapabilitySet::empty(), || {
         if sysctl_closes_all() {
-            let cause = closed();
+            let cause = bpf_denied_by_sysctl();
             let eperm = Some(libc::EPERM);
             assert_fails(
                 &open_fails(&path),
@@ -310,17 +310,17 @@ fn what_the_sysctl_closes() -> Outcome {
             );
         } else {
             assert_eq!(Object::open(&path).unwrap().id().unwrap(), id);
-            let pinned = map.pin(&new).expect("a pin of one's own");
-            pinned.unpin().expect("a pin of one's own");
+            let pinned = map.pin(&new).expect("a pin of this user");
+            pinned.unpin().expect("a pin of this user");
         }
     });
     assert_eq!(fs.names(), ["flows"]);
     Ok(())
 }
 
-/// A process that pinned, gave up its privileges, and would remove the pin again.
+/// The process pins, drops its privileges and unpins.
 #[common::test(USERS)]
-fn unpin_when_bpf_is_closed() -> Outcome {
+fn unpin_after_dropping_privileges_names_the_sysctl() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = fs.at("dir");
     fs::create_dir(&dir)?;
@@ -335,7 +335,7 @@ fn unpin_when_bpf_is_closed() -> Outcome {
             return None;
         }
         let (pinned, error) = unwrap_err(unpinned, &path).into_parts();
-        let cause = closed();
+        let cause = bpf_denied_by_sysctl();
         assert_fails(&error, Operation::Unpin, Some(libc::EPERM), Some(cause));
         Some(pinned)
     });
@@ -346,14 +346,14 @@ fn unpin_when_bpf_is_closed() -> Outcome {
     Ok(())
 }
 
-/// Run by a user who has no privilege to begin with.
+/// Runs as a user that never had privileges.
 #[common::test(UNPRIVILEGED)]
-fn without_a_privilege() -> Outcome {
+fn open_without_privileges_names_the_sysctl_or_the_path() -> Outcome {
     let dir = tempfile::tempdir()?;
     let missing = dir.path().join("gone/flows");
     let error = open_fails(&missing);
     if sysctl_closes_all() {
-        let cause = closed();
+        let cause = bpf_denied_by_sysctl();
         assert_fails(&error, Operation::Open, Some(libc::EPERM), Some(cause));
     } else {
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");

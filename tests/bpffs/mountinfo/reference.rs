@@ -1,4 +1,4 @@
-//! Another reading of mountinfo, as plain as can be, and numbers to make lines of.
+//! A simple reference parser for mountinfo, and random numbers to generate lines.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
@@ -6,12 +6,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use bpf_pin::bpffs::Mount;
 
-/// xorshift64*: of one seed the same numbers on every run.
+/// xorshift64*: the same seed gives the same numbers on every run.
 pub struct Random(u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        // Of zero all would be zero.
+        // A seed of zero would give only zeroes.
         Self(seed.max(1))
     }
 
@@ -31,20 +31,20 @@ impl Random {
     }
 }
 
-/// Gives at most so many bytes at once, and is interrupted now and then.
-pub struct Pieces<'a> {
+/// A reader that returns at most `most` bytes per read, and sometimes `Interrupted`.
+pub struct ShortReads<'a> {
     text: &'a [u8],
     random: Random,
     most: usize,
 }
 
-impl<'a> Pieces<'a> {
+impl<'a> ShortReads<'a> {
     pub fn new(text: &'a [u8], random: Random, most: usize) -> Self {
         Self { text, random, most }
     }
 }
 
-impl Read for Pieces<'_> {
+impl Read for ShortReads<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.random.below(10) == 0 {
             return Err(io::ErrorKind::Interrupted.into());
@@ -61,8 +61,8 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// Another reading of a line, as plain as can be.
-pub fn naive(line: &[u8]) -> Option<Mount> {
+/// Parses a line in the simplest way.
+pub fn reference_parse(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let dash = 6 + fields.get(6..)?.iter().position(|field| *field == b"-")?;
     let number = |field: &[u8]| -> Option<u64> {
@@ -81,7 +81,7 @@ pub fn naive(line: &[u8]) -> Option<Mount> {
         return None;
     }
     let text = |at: usize| OsString::from_vec(unescape(fields[at]));
-    // What the fields hold is compared by way of a line made of them.
+    // `Mount` has no public constructor, so start from a parsed line.
     let mut mount = Mount::parse(b"1 1 0:0 / / rw - x x rw")?;
     mount.mount_id = number(fields[0])?;
     mount.parent_id = number(fields[1])?;
@@ -109,7 +109,7 @@ pub fn naive(line: &[u8]) -> Option<Mount> {
 }
 
 /// The value of the first option of this name.
-pub fn naive_option(options: &OsStr, name: &str) -> Option<OsString> {
+pub fn reference_option(options: &OsStr, name: &str) -> Option<OsString> {
     let mut options = options.as_bytes().split(|byte| *byte == b',');
     options.find_map(|option| {
         let mut parts = option.splitn(2, |byte| *byte == b'=');

@@ -1,4 +1,4 @@
-//! A pin that could not be removed: nothing was, and the pinned object is given back.
+//! A failed unpin removes nothing and returns the pinned object.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ use crate::cause::*;
 const OBJECTS: &[Need] = &[cap::BPF, Need::Bpffs];
 const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
-/// Unpins where that must fail, and sees that the pinned object is the same and of use.
+/// Asserts that unpinning fails and returns the pinned object unchanged.
 #[track_caller]
 pub fn unpin_fails(pinned: PinnedMap) -> (PinnedMap, Error) {
     let (path, id) = (pinned.path().to_owned(), pinned.id().unwrap());
@@ -28,7 +28,7 @@ pub fn unpin_fails(pinned: PinnedMap) -> (PinnedMap, Error) {
 }
 
 #[common::test(OBJECTS)]
-fn a_pin_that_is_gone() -> Outcome {
+fn unpin_of_a_removed_pin_names_the_missing_component() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("dir"))?;
     let path = fs.at("dir/flows");
@@ -52,9 +52,9 @@ fn a_pin_that_is_gone() -> Outcome {
     Ok(())
 }
 
-/// To have the name is not to be the object.
+/// The name is now the pin of another object.
 #[common::test(OBJECTS)]
-fn another_objects_pin() -> Outcome {
+fn unpin_keeps_a_pin_that_another_object_holds() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let pinned = hash().pin(&path)?;
@@ -85,7 +85,7 @@ fn another_objects_pin() -> Outcome {
     assert_eq!(error.cause(), Some(&Cause::Replaced { expected, found }));
     assert_eq!(Prog::open(&path)?.id()?, other);
 
-    // Under its own name, moved back, it can be removed.
+    // The object is pinned under another name, and can be unpinned there.
     fs::remove_file(&path)?;
     let again = pinned.into_inner().pin(fs.at("moved"))?;
     assert_is_usable(&again.unpin()?, id);
@@ -94,7 +94,7 @@ fn another_objects_pin() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn a_directory_in_its_place() -> Outcome {
+fn unpin_keeps_a_directory_at_its_path() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let pinned = hash().pin(&path)?;
@@ -111,9 +111,9 @@ fn a_directory_in_its_place() -> Outcome {
     Ok(())
 }
 
-/// The way through a symbolic link leads to the object, but removing it would remove the link.
+/// The symbolic link leads to the object, but unlinking the path would remove the link.
 #[common::test(OBJECTS)]
-fn a_link_in_its_place() -> Outcome {
+fn unpin_keeps_a_symbolic_link_at_its_path() -> Outcome {
     let fs = TestFs::new();
     let (path, link) = (fs.at("flows"), fs.at("link"));
     let id = pin_a_map(&path);
@@ -127,9 +127,9 @@ fn a_link_in_its_place() -> Outcome {
     Ok(())
 }
 
-/// The same object under the same name is the same pin, whoever made it.
+/// A second pin of the same object under the same name is the same pin.
 #[common::test(OBJECTS)]
-fn its_own_pin_made_anew() -> Outcome {
+fn unpin_removes_a_recreated_pin_of_the_same_object() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let pinned = hash().pin(&path)?;
@@ -142,9 +142,9 @@ fn its_own_pin_made_anew() -> Outcome {
     Ok(())
 }
 
-/// Who failed to pin with EEXIST has nothing to remove: the name is somebody else's.
+/// A pin that failed with EEXIST removes nothing, because the name belongs to another object.
 #[common::test(OBJECTS)]
-fn a_failed_pin_is_no_pin() -> Outcome {
+fn a_failed_pin_leaves_the_other_pin_alone() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("flows");
     let held = pin_a_map(&path);
@@ -159,15 +159,13 @@ fn a_failed_pin_is_no_pin() -> Outcome {
 }
 
 #[track_caller]
-fn assert_is_read_only(error: &Error, operation: Operation, where_seen: &Path) {
-    let cause = Cause::ReadOnlyFileSystem {
-        path: where_seen.into(),
-    };
+fn assert_is_read_only(error: &Error, operation: Operation, path: &Path) {
+    let cause = Cause::ReadOnlyFileSystem { path: path.into() };
     assert_fails(error, operation, libc::EROFS, cause);
 }
 
 #[common::test(MOUNTS)]
-fn a_read_only_superblock() -> Outcome {
+fn a_read_only_file_system_is_named() -> Outcome {
     let fs = TestFs::detached("700");
     let (path, new) = (fs.at("flows"), fs.at("new"));
     let pinned = hash().pin(&path)?;
@@ -185,9 +183,9 @@ fn a_read_only_superblock() -> Outcome {
     Ok(())
 }
 
-/// As a container sees it: the mount is read-only, the file system is not.
+/// The mount is read-only but the file system is not, as in a container.
 #[common::test(MOUNTS)]
-fn a_read_only_mount() -> Outcome {
+fn a_read_only_mount_is_named() -> Outcome {
     let (writable, read_only) = (tempfile::tempdir()?, tempfile::tempdir()?);
     in_mount_namespace(|| {
         mount_bpffs(writable.path());
@@ -198,13 +196,13 @@ fn a_read_only_mount() -> Outcome {
 
         let (path, new) = (read_only.path().join("flows"), read_only.path().join("new"));
         assert_is_read_only(&pin_fails(&new), Operation::Pin, read_only.path());
-        // To open a pin for writing writes nothing to the mount.
+        // Opening a pin for writing does not write to the mount.
         let pinned = PinnedMap::open(&path).expect("the pin");
         assert_eq!(pinned.id().unwrap(), id);
         let (_, error) = unpin_fails(pinned);
         assert_is_read_only(&error, Operation::Unpin, read_only.path());
 
-        // The other mount allows it.
+        // The writable mount of the same file system allows it.
         let pinned = PinnedMap::open(writable.path().join("flows")).unwrap();
         assert_is_usable(&pinned.unpin().unwrap(), id);
     });
@@ -212,7 +210,7 @@ fn a_read_only_mount() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn a_pin_that_is_a_mount_point() -> Outcome {
+fn unpin_keeps_a_mount_point() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| {
         mount_bpffs(dir.path());
@@ -230,7 +228,7 @@ fn a_pin_that_is_a_mount_point() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn an_unmounted_bpffs() -> Outcome {
+fn unpin_after_unmount_names_the_file_system() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| {
         let found = FileSystem::at(dir.path()).unwrap();
@@ -238,7 +236,7 @@ fn an_unmounted_bpffs() -> Outcome {
         let path = dir.path().join("flows");
         let pinned = hash().pin(&path).unwrap();
         // An open object does not keep the file system busy.
-        unmount(dir.path(), UnmountFlags::empty()).expect("nobody is on it");
+        unmount(dir.path(), UnmountFlags::empty()).expect("an idle file system");
         let (_, error) = unpin_fails(pinned);
         let cause = Cause::NotBpffs {
             path: dir.path().into(),

@@ -1,4 +1,4 @@
-//! Paths that lead nowhere, elsewhere, or are none.
+//! Invalid paths, and paths that lead nowhere or to another file system.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,15 +18,15 @@ use crate::cause::*;
 
 pub const OBJECTS: &[Need] = &[cap::BPF, Need::Bpffs];
 
-/// To those to whom the sysctl closes bpf(2), the kernel says nothing of the path.
-pub fn open_is_closed() -> bool {
+/// True if the sysctl denies bpf(2) to this user. Then the kernel reports EPERM before it resolves the path.
+pub fn bpf_is_denied() -> bool {
     sysctl_closes_all() && cap::BPF.unmet().is_some()
 }
 
 #[track_caller]
 pub fn assert_open_fails(path: &Path, errno: i32, cause: Cause) {
     let error = open_fails(path);
-    if open_is_closed() && errno != 0 {
+    if bpf_is_denied() && errno != 0 {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         return;
     }
@@ -56,7 +56,7 @@ pub fn missing(path: impl Into<PathBuf>) -> Cause {
     Cause::Missing { path }
 }
 
-fn with_nuls() -> Vec<(PathBuf, usize)> {
+fn paths_with_nul_bytes() -> Vec<(PathBuf, usize)> {
     let long = "x".repeat(300);
     vec![
         ("\0".into(), 0),
@@ -74,10 +74,10 @@ fn invalid_path(problem: &str) -> Cause {
 }
 
 #[common::test]
-fn a_nul_stops_all() -> Outcome {
-    for (path, position) in with_nuls() {
-        let because = format!("the path contains a NUL byte at offset {position}");
-        let cause = invalid_path(&because);
+fn a_nul_byte_is_rejected() -> Outcome {
+    for (path, position) in paths_with_nul_bytes() {
+        let reason = format!("the path contains a NUL byte at offset {position}");
+        let cause = invalid_path(&reason);
         assert_open_fails(&path, 0, cause.clone());
         assert_statfs_fails(&path, 0, cause);
     }
@@ -85,20 +85,26 @@ fn a_nul_stops_all() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn a_nul_stops_a_pin() -> Outcome {
+fn a_nul_byte_in_the_path_of_a_pin_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let inside = fs.at("flows\0more");
     let position = fs.at("flows").as_os_str().len();
-    for (path, position) in with_nuls().into_iter().chain([(inside, position)]) {
-        let because = format!("the path contains a NUL byte at offset {position}");
-        assert_pin_fails(&path, 0, invalid_path(&because));
+    for (path, position) in paths_with_nul_bytes()
+        .into_iter()
+        .chain([(inside, position)])
+    {
+        let reason = format!("the path contains a NUL byte at offset {position}");
+        assert_pin_fails(&path, 0, invalid_path(&reason));
     }
-    assert!(fs.names().is_empty(), "nor was what stands before it");
+    assert!(
+        fs.names().is_empty(),
+        "the part before the NUL is not pinned"
+    );
     Ok(())
 }
 
 #[common::test(OBJECTS)]
-fn dots_anywhere() -> Outcome {
+fn a_component_with_a_dot_is_named() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("dir"))?;
     for (name, component) in [
@@ -117,27 +123,27 @@ fn dots_anywhere() -> Outcome {
         let cause = Cause::Dot { component };
         assert_pin_fails(&path, libc::EPERM, cause.clone());
         assert_open_fails(&path, libc::EPERM, cause.clone());
-        // statfs(2) of what is beyond the dot, too.
+        // statfs(2) of a path through that component fails in the same way.
         assert_statfs_fails(&path, libc::EPERM, cause);
     }
     assert_eq!(fs.names(), ["dir"]);
-    // The first thing that is wrong, as the kernel sees it.
+    // The error is about the first component that the kernel rejects.
     let cause = missing(fs.at("gone"));
     assert_pin_fails(&fs.at("gone/a.b"), libc::ENOENT, cause);
     Ok(())
 }
 
 #[common::test(OBJECTS)]
-fn dots_that_are_no_names() -> Outcome {
+fn dot_and_dot_dot_are_not_names() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("dir"))?;
-    // As steps of a path they are nobody's name.
+    // As intermediate components they are allowed.
     for path in ["./flows", "dir/../flows", "dir/./../././flows"] {
         let pinned = any_map().pin(fs.at(path))?;
         assert_eq!(fs.names(), ["dir", "flows"], "{path}");
         pinned.unpin()?;
     }
-    // At the end they are directories.
+    // As the last component they are directories.
     for end in [".", "..", "dir/.", "dir/.."] {
         let cause = Cause::Exists { holder: None };
         assert_pin_fails(
@@ -156,9 +162,9 @@ fn dots_that_are_no_names() -> Outcome {
     Ok(())
 }
 
-/// Where a '.' is allowed it is not what stands in the way.
+/// On another file system a dot is allowed, and the file system is the cause.
 #[common::test(&[cap::BPF])]
-fn a_dot_elsewhere() -> Outcome {
+fn a_dot_outside_bpffs_is_not_the_cause() -> Outcome {
     let dir = tempfile::Builder::new().prefix("a.b").tempdir()?;
     let found = FileSystem::at(dir.path())?;
     let path = dir.path().join("c.d");
@@ -174,7 +180,7 @@ fn a_dot_elsewhere() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn lengths_of_names() -> Outcome {
+fn the_limit_of_names_is_255_bytes() -> Outcome {
     let fs = TestFs::new();
     let longest = fs.at(&"n".repeat(255));
     let id = pin_a_map(&longest);
@@ -196,18 +202,18 @@ fn lengths_of_names() -> Outcome {
     Ok(())
 }
 
-/// The path of `name` in `root`, `length` bytes long by way of many a '/'.
-fn stretched(root: &Path, name: &str, length: usize) -> PathBuf {
+/// The path of `name` in `root`, extended with slashes to this length.
+fn path_of_length(root: &Path, name: &str, length: usize) -> PathBuf {
     let slashes = length - root.as_os_str().len() - name.len();
     followed_by(root, &("/".repeat(slashes) + name))
 }
 
 #[common::test(OBJECTS)]
-fn lengths_of_paths() -> Outcome {
+fn the_limit_of_paths_is_4095_bytes() -> Outcome {
     let fs = TestFs::new();
-    // 255 and 256 bytes are where the path moves to the heap.
+    // At 256 bytes the path moves from the stack to the heap.
     for length in [255, 256, 4095] {
-        let path = stretched(fs.root(), "flows", length);
+        let path = path_of_length(fs.root(), "flows", length);
         assert_eq!(path.as_os_str().len(), length);
         let pinned = any_map().pin(&path)?;
         assert_eq!(pinned.path().as_os_str(), path.as_os_str());
@@ -223,7 +229,7 @@ fn lengths_of_paths() -> Outcome {
         let cause = missing(fs.at("flows"));
         assert_open_fails(&path, libc::ENOENT, cause);
     }
-    let path = stretched(fs.root(), "flows", 4096);
+    let path = path_of_length(fs.root(), "flows", 4096);
     let cause = Cause::TooLong {
         what: "path",
         length: 4096,
@@ -236,7 +242,7 @@ fn lengths_of_paths() -> Outcome {
 }
 
 #[common::test]
-fn lengths_without_bpffs() -> Outcome {
+fn the_limits_are_the_same_outside_bpffs() -> Outcome {
     let dir = tempfile::tempdir()?;
     let path = dir.path().join("n".repeat(256));
     let cause = Cause::TooLong {
@@ -260,29 +266,29 @@ fn lengths_without_bpffs() -> Outcome {
 }
 
 #[common::test]
-fn an_empty_path() -> Outcome {
-    let (path, because) = (Path::new(""), "the path is empty");
-    assert_open_fails(path, libc::ENOENT, invalid_path(because));
-    assert_statfs_fails(path, libc::ENOENT, invalid_path(because));
+fn an_empty_path_is_rejected() -> Outcome {
+    let (path, reason) = (Path::new(""), "the path is empty");
+    assert_open_fails(path, libc::ENOENT, invalid_path(reason));
+    assert_statfs_fails(path, libc::ENOENT, invalid_path(reason));
     Ok(())
 }
 
 #[common::test(OBJECTS)]
-fn an_empty_path_for_a_pin() -> Outcome {
-    let because = "the path is empty";
-    assert_pin_fails(Path::new(""), libc::ENOENT, invalid_path(because));
+fn an_empty_path_for_a_pin_is_rejected() -> Outcome {
+    let reason = "the path is empty";
+    assert_pin_fails(Path::new(""), libc::ENOENT, invalid_path(reason));
     Ok(())
 }
 
 #[common::test(OBJECTS)]
-fn a_trailing_slash() -> Outcome {
+fn a_trailing_slash_leaves_no_name_for_a_pin() -> Outcome {
     let fs = TestFs::new();
     let path = followed_by(&fs.at("flows"), "/");
-    let because = "the path ends in '/', which leaves no name for the pin";
-    assert_pin_fails(&path, libc::ENOENT, invalid_path(because));
+    let reason = "the path ends in '/', which leaves no name for the pin";
+    assert_pin_fails(&path, libc::ENOENT, invalid_path(reason));
     let cause = missing(fs.at("flows"));
     assert_open_fails(&path, libc::ENOENT, cause);
-    // The way comes first.
+    // A missing directory is reported first.
     let cause = missing(fs.at("gone"));
     let further = followed_by(&fs.at("gone/flows"), "/");
     assert_pin_fails(&further, libc::ENOENT, cause);
@@ -301,12 +307,12 @@ fn a_trailing_slash() -> Outcome {
     Ok(())
 }
 
-/// On a thread with a working directory of its own.
+/// Runs on a thread with its own working directory.
 #[common::test(OBJECTS)]
-fn relative_paths() -> Outcome {
+fn relative_paths_are_resolved_and_reported_as_given() -> Outcome {
     let fs = TestFs::new();
     let walk = || -> Outcome {
-        // SAFETY: no NEWUSER or FILES: only this thread's working directory and umask part ways.
+        // SAFETY: no NEWUSER or FILES: only this thread's working directory and umask are separated.
         unsafe { unshare_unsafe(UnshareFlags::FS) }?;
         std::env::set_current_dir(fs.root())?;
         let pinned = any_map().pin("flows")?;
@@ -349,7 +355,7 @@ fn relative_paths() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn no_directory_on_the_way() -> Outcome {
+fn a_component_that_is_not_a_directory_is_named() -> Outcome {
     let fs = TestFs::new();
     pin_a_map(fs.at("flows"));
     for name in ["flows/more", "flows/more/flows", "flows/../more"] {
@@ -373,7 +379,7 @@ fn no_directory_on_the_way() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn directories() -> Outcome {
+fn a_directory_is_not_an_object_and_occupies_its_name() -> Outcome {
     let fs = TestFs::new();
     let dir = fs.at("dir");
     fs::create_dir(&dir)?;
@@ -395,7 +401,7 @@ fn directories() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn missing_parents() -> Outcome {
+fn the_first_missing_component_is_named() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("a"))?;
     for (name, gone) in [
@@ -418,9 +424,9 @@ fn missing_parents() -> Outcome {
     Ok(())
 }
 
-/// The way is there and yet leads nowhere: that proves nothing.
+/// Every component of the path exists, so nothing is proven.
 #[common::test(OBJECTS)]
-fn a_parent_that_was_removed() -> Outcome {
+fn a_removed_parent_directory_has_no_cause() -> Outcome {
     let fs = TestFs::new();
     fs::create_dir(fs.at("dir"))?;
     let dir = fs::File::open(fs.at("dir"))?;
@@ -431,42 +437,42 @@ fn a_parent_that_was_removed() -> Outcome {
     Ok(())
 }
 
-/// A name may hold what moves a terminal's cursor.
+/// A name may contain bytes that move a terminal's cursor.
 #[common::test(OBJECTS)]
-fn control_bytes() -> Outcome {
+fn control_characters_are_escaped_in_messages() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("a\n\u{1b}[2Jb");
-    let shown = format!("{}/a\\n\\u{{1b}}[2Jb", fs.root().display());
-    let because = format!("{shown} does not exist");
+    let escaped = format!("{}/a\\n\\u{{1b}}[2Jb", fs.root().display());
+    let reason = format!("{escaped} does not exist");
     assert_eq!(
         open_fails(&path).to_string(),
-        format!("open {shown}: {because}")
+        format!("open {escaped}: {reason}")
     );
     let error = PinDir::open(&path).expect_err("nothing there");
     assert_eq!(
         error.to_string(),
-        format!("open directory {shown}: {because}")
+        format!("open directory {escaped}: {reason}")
     );
     let error = Bpffs::at(&path).expect_err("nothing there");
     assert_eq!(
         error.to_string(),
-        format!("find a bpffs at {shown}: {because}")
+        format!("find a bpffs at {escaped}: {reason}")
     );
-    assert_eq!(Bpffs::inspect(&path)?.to_string(), because);
+    assert_eq!(Bpffs::inspect(&path)?.to_string(), reason);
     fs::create_dir(&path)?;
     let error = open_fails(&path);
-    let because = format!("{shown} is a directory on bpffs, not a BPF object");
-    assert_eq!(error.to_string(), format!("open {shown}: {because}"));
-    // Whoever works with it has it as it is.
+    let reason = format!("{escaped} is a directory on bpffs, not a BPF object");
+    assert_eq!(error.to_string(), format!("open {escaped}: {reason}"));
+    // The path itself is not escaped.
     assert_eq!(error.path(), Some(&*path));
     fs::remove_dir(&path)?;
     Ok(())
 }
 
-/// True only if the name itself is missing, whichever call opens it: not for a directory on the way or
-/// for the target of a symbolic link.
+/// `is_missing` is true only if the last component is missing, for every call that opens it. It is false for a missing
+/// directory before it and for the missing target of a symbolic link.
 #[common::test(OBJECTS)]
-fn a_name_that_is_missing() -> Outcome {
+fn is_missing_means_that_the_last_component_is_missing() -> Outcome {
     let fs = TestFs::new();
     let spec = MapSpec::new(MapType::HASH, 4, 8, 16);
     let dir = PinDir::open(fs.root())?;
@@ -498,7 +504,7 @@ fn a_name_that_is_missing() -> Outcome {
         (dir.get::<Map>("link").unwrap_err(), false),
         (dir.open_dir("link").unwrap_err(), false),
         (PinDir::open(fs.at("no")).unwrap_err(), true),
-        // A bpffs that is not mounted has no names.
+        // Outside a bpffs no name counts as missing.
         (open_fails(Path::new("/proc/self/flows")), false),
     ] {
         assert_eq!(error.is_missing(), expected, "{error}");

@@ -112,12 +112,12 @@ pub fn delegated() {
     map_spec(MapType::LPM_TRIE)
         .flags(bpf_pin::types::MapFlags::NO_PREALLOC)
         .create()
-        .expect_err("by no token");
+        .expect_err("no token");
     let lpm = map_spec(MapType::LPM_TRIE).flags(bpf_pin::types::MapFlags::NO_PREALLOC);
     assert_not_delegated(lpm.token(&token).create(), "maps of type lpm_trie");
 
     let (xdp, other) = (AttachType::XDP, AttachType::XDP_DEVMAP);
-    let error = load(ProgType::XDP, xdp, None).expect_err("not without");
+    let error = load(ProgType::XDP, xdp, None).expect_err("no token");
     assert_eq!(error.cause(), Some(&Cause::UserNamespace));
     load(ProgType::XDP, xdp, Some(&token)).unwrap();
     load(ProgType::SOCKET_FILTER, AttachType(0), Some(&token)).unwrap();

@@ -1,4 +1,4 @@
-//! What cannot be mounted, with the reason, and nothing is left.
+//! Failing mounts give the reason and leave nothing behind.
 
 use std::fs;
 use std::path::Path;
@@ -20,16 +20,16 @@ use crate::mount::*;
 
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
-/// And a table that can be filled.
+/// The capability, and a limit of mounts that the test can reach.
 const FULL: &[Need] = &[cap::SYS_ADMIN, Need::MountMax(200_000)];
 
 fn options() -> MountOptions {
     MountOptions::new().mode(0o700)
 }
 
-/// mount and ensure fail in the same words, and nothing is mounted.
+/// Asserts that `mount` and `ensure` fail with the same error, and that nothing is mounted.
 #[track_caller]
-fn refuses(path: &Path, errno: Option<i32>, cause: Option<Cause>) {
+fn assert_mount_fails(path: &Path, errno: Option<i32>, cause: Option<Cause>) {
     let before = Bpffs::mounts().unwrap();
     let error = options().mount(path).expect_err("no bpffs");
     let operation = Operation::MountBpffs;
@@ -40,23 +40,23 @@ fn refuses(path: &Path, errno: Option<i32>, cause: Option<Cause>) {
 }
 
 #[common::test(ROOT)]
-fn paths_that_cannot_be_mounted_on() -> Outcome {
+fn an_unusable_path_is_named() -> Outcome {
     in_a_directory(|path| {
         let gone = path.join("gone");
         let cause = Cause::Missing { path: gone.clone() };
-        refuses(&gone, Some(libc::ENOENT), Some(cause.clone()));
-        refuses(&gone.join("further"), Some(libc::ENOENT), Some(cause));
+        assert_mount_fails(&gone, Some(libc::ENOENT), Some(cause.clone()));
+        assert_mount_fails(&gone.join("further"), Some(libc::ENOENT), Some(cause));
 
         let file = path.join("file");
         fs::write(&file, "")?;
         let cause = Cause::NotADirectory { path: file.clone() };
-        refuses(&file, Some(libc::ENOTDIR), Some(cause.clone()));
-        refuses(&file.join("further"), Some(libc::ENOTDIR), Some(cause));
+        assert_mount_fails(&file, Some(libc::ENOTDIR), Some(cause.clone()));
+        assert_mount_fails(&file.join("further"), Some(libc::ENOTDIR), Some(cause));
 
         let nul = path.join("a\0b");
         let position = path.as_os_str().len() + 2;
         let because = format!("the path contains a NUL byte at offset {position}");
-        refuses(
+        assert_mount_fails(
             &nul,
             None,
             Some(Cause::InvalidPath {
@@ -65,7 +65,7 @@ fn paths_that_cannot_be_mounted_on() -> Outcome {
         );
 
         let enoent = Some(libc::ENOENT);
-        refuses(
+        assert_mount_fails(
             Path::new(""),
             enoent,
             Some(Cause::InvalidPath {
@@ -79,12 +79,12 @@ fn paths_that_cannot_be_mounted_on() -> Outcome {
             length: 256,
             limit: 255,
         };
-        refuses(&long, Some(libc::ENAMETOOLONG), Some(cause));
+        assert_mount_fails(&long, Some(libc::ENAMETOOLONG), Some(cause));
 
         let (one, other) = (path.join("one"), path.join("other"));
         std::os::unix::fs::symlink(&one, &other)?;
         std::os::unix::fs::symlink(&other, &one)?;
-        refuses(&one, Some(libc::ELOOP), None);
+        assert_mount_fails(&one, Some(libc::ELOOP), None);
         let mut names: Vec<_> = fs::read_dir(path)?
             .map(|e| e.unwrap().file_name())
             .collect();
@@ -102,7 +102,7 @@ fn lacks_sys_admin() -> Cause {
 }
 
 #[common::test(USER)]
-fn without_the_capability_to_mount() -> Outcome {
+fn mount_needs_cap_sys_admin() -> Outcome {
     in_a_directory(|path| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         let all = rustix::thread::capabilities(None)?.permitted;
@@ -111,13 +111,13 @@ fn without_the_capability_to_mount() -> Outcome {
             as_user(capabilities, || {
                 let cause = lacks_sys_admin();
                 let eperm = Some(libc::EPERM);
-                refuses(path, eperm, Some(cause.clone()));
+                assert_mount_fails(path, eperm, Some(cause.clone()));
                 let error = options().detached().expect_err("no bpffs");
                 let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
                 assert_fails_at(&error, make, nowhere, eperm, Some(cause.clone()));
-                // By mount(2), too.
+                // mount(2) gives the same error.
                 with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
-                    refuses(path, eperm, Some(cause));
+                    assert_mount_fails(path, eperm, Some(cause));
                 });
             });
         }
@@ -126,7 +126,7 @@ fn without_the_capability_to_mount() -> Outcome {
 }
 
 #[common::test(USER)]
-fn unmounting_without_the_capability() -> Outcome {
+fn unmount_needs_cap_sys_admin() -> Outcome {
     in_a_directory(|path| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
         let bpffs = MountOptions::new().mount(path)?;
@@ -136,7 +136,7 @@ fn unmounting_without_the_capability() -> Outcome {
             let (unmount, eperm) = (Operation::UnmountBpffs, Some(libc::EPERM));
             assert_fails_at(failed.error(), unmount, path, eperm, Some(cause));
             failed.into_object().still_here().unwrap();
-            // What is there is found all the same.
+            // An existing bpffs is found without the capability.
             assert!(!Bpffs::ensure(path, &MountOptions::new()).unwrap().is_new());
         });
         bpffs.still_here()?;
@@ -144,9 +144,9 @@ fn unmounting_without_the_capability() -> Outcome {
     })
 }
 
-/// What "Operation not permitted" comes from, where one is root of a container.
+/// A common cause of "Operation not permitted" for root in a container.
 #[common::test(ROOT)]
-fn a_user_namespace_creates_no_bpffs() -> Outcome {
+fn a_user_namespace_cannot_create_a_bpffs() -> Outcome {
     let dir = directory();
     child::run(
         "user_namespace",
@@ -160,28 +160,28 @@ pub fn in_a_user_namespace() {
     child::become_root_of_a_user_namespace(UnshareFlags::NEWNS);
     let path = child::argument();
     let path = Path::new(&path);
-    // To mount at all is this namespace's right.
+    // This user namespace may mount in its mount namespace.
     mount("tmpfs", path, "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
     let path = &path.join("bpffs");
     fs::create_dir(path).expect("a directory");
 
     let (eperm, cause) = (Some(libc::EPERM), Some(Cause::NeedsDelegation));
-    refuses(path, eperm, cause.clone());
+    assert_mount_fails(path, eperm, cause.clone());
     let error = options().detached().expect_err("no bpffs");
     let (make, nowhere) = (Operation::CreateBpffs, Path::new(""));
     assert_fails_at(&error, make, nowhere, eperm, cause.clone());
     with_seccomp_errno(libc::SYS_fsopen, None, libc::ENOSYS as u32, || {
-        // It may be the filter that refuses.
-        refuses(path, eperm, None);
+        // The filter may be the cause, so none is named.
+        assert_mount_fails(path, eperm, None);
     });
-    // As when it really does.
+    // The filter returns the kernel's errno here.
     with_seccomp_errno(libc::SYS_fsconfig, None, libc::EPERM as u32, || {
-        refuses(path, eperm, None);
+        assert_mount_fails(path, eperm, None);
     });
 }
 
 #[common::test(ROOT)]
-fn a_user_namespace_in_anothers_mounts() -> Outcome {
+fn mounting_in_a_foreign_mount_namespace_fails() -> Outcome {
     let dir = directory();
     child::run(
         "old_mount_namespace",
@@ -191,19 +191,19 @@ fn a_user_namespace_in_anothers_mounts() -> Outcome {
     Ok(())
 }
 
-pub fn in_anothers_mounts() {
+pub fn in_foreign_mounts() {
     child::become_root_of_a_user_namespace(UnshareFlags::empty());
     let cause = Some(Cause::ForeignUserNamespace {
         what: "mount namespace",
     });
-    refuses(Path::new(&child::argument()), Some(libc::EPERM), cause);
+    assert_mount_fails(Path::new(&child::argument()), Some(libc::EPERM), cause);
 }
 
-/// The limit is the machine's, so it is left alone and really reached: by binding a tree of mounts
-/// into itself, over and over. The crowd is outside of what the calling thread sees.
+/// Reaches the machine's real limit without changing it: a tree of mounts is bound into itself repeatedly. Most of
+/// these mounts are outside the root directory of the thread that calls the library.
 #[common::test(FULL)]
-fn a_full_table_of_mounts() -> Outcome {
-    let most: u64 = fs::read_to_string("/proc/sys/fs/mount-max")?
+fn a_full_mount_table_is_reported_with_its_limit() -> Outcome {
+    let max: u64 = fs::read_to_string("/proc/sys/fs/mount-max")?
         .trim()
         .parse()?;
     in_a_directory(|path| {
@@ -222,7 +222,7 @@ fn a_full_table_of_mounts() -> Outcome {
             MountFlags::empty(),
             None,
         )?;
-        // Each tree grows until there is no room for twice as much, the last by one at a time.
+        // Each tree doubles until the limit is reached. The last mounts are added one by one.
         for tree in ["large", "medium", "small"].map(|name| path.join(name)) {
             fs::create_dir(&tree)?;
             mount("tmpfs", &tree, "tmpfs", MountFlags::empty(), None)?;
@@ -237,44 +237,44 @@ fn a_full_table_of_mounts() -> Outcome {
         let mut count = 0;
         while mount("tmpfs", &last, "tmpfs", MountFlags::empty(), None).is_ok() {
             count += 1;
-            assert!(count <= most);
+            assert!(count <= max);
         }
-        let panicked = thread::scope(|scope| scope.spawn(|| in_a_full_table(&root, most)).join());
+        let panicked = thread::scope(|scope| scope.spawn(|| in_a_full_table(&root, max)).join());
         panicked.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok(())
     })
 }
 
-/// On a thread of its own, whose root this becomes.
-fn in_a_full_table(root: &Path, most: u64) {
-    // SAFETY: no NEWUSER or FILES: only this thread's root parts ways.
+/// Runs on a thread of its own, because it changes the root directory.
+fn in_a_full_table(root: &Path, max: u64) {
+    // SAFETY: no NEWUSER or FILES: only this thread's root directory is separated.
     unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("a root of its own");
     rustix::process::chroot(root).expect("a small root");
     std::env::set_current_dir("/").expect("a small root");
-    let cause = || Some(Cause::MountTableFull { most });
+    let cause = || Some(Cause::MountTableFull { most: max });
     let (place, enospc) = (Path::new("/place"), Some(libc::ENOSPC));
-    refuses(place, enospc, cause());
+    assert_mount_fails(place, enospc, cause());
     assert_nothing_is_mounted_at(place);
-    // What is mounted nowhere counts for nothing, and is not lost.
+    // A detached mount does not count towards the limit, and is not lost.
     let detached = options().detached().expect("a bpffs");
     hash().pin(detached.path().join("map")).expect("a pin");
     let failed = detached.attach(place).expect_err("no room");
     let attach = Operation::AttachBpffs;
     assert_fails_at(failed.error(), attach, place, enospc, cause());
     let detached = failed.into_object();
-    unmount("/spare", UnmountFlags::DETACH).expect("a mount less");
+    unmount("/spare", UnmountFlags::DETACH).expect("one mount less");
     let bpffs = detached.attach(place).expect("room");
     assert_is_at(&bpffs, place);
     assert!(place.join("map").exists());
 }
 
-/// Without mountinfo nothing is claimed; what needs none of it is done.
+/// Without mountinfo no cause is named. Calls that do not need mountinfo succeed.
 #[common::test(ROOT)]
-fn without_proc() -> Outcome {
+fn mounting_without_proc() -> Outcome {
     in_a_directory(|path| {
         let (place, proc) = (path.join("place"), Path::new("/proc"));
         fs::create_dir(&place)?;
-        // Something that is no /proc.
+        // Cover /proc with another file system.
         mount("tmpfs", proc, "tmpfs", MountFlags::empty(), None)?;
         let bpffs = options().mount(&place)?;
         bpffs.still_here()?;
@@ -293,7 +293,7 @@ fn without_proc() -> Outcome {
         assert_fails_at(&error, mounting, &place, None, cause());
         let error = Bpffs::inspect(&place).expect_err("no /proc");
         assert_fails_at(&error, Operation::InspectBpffs, &place, None, cause());
-        // What could not be read back is not mounted.
+        // Nothing is mounted if its options could not be read back.
         let other = path.join("other");
         fs::create_dir(&other)?;
         let error = options()

@@ -1,4 +1,4 @@
-//! Symbolic links: around in circles, to nothing, to another file system.
+//! Symbolic links: loops, dangling links, and links to another file system.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,11 +8,11 @@ use bpf_pin::bpffs::FileSystem;
 use bpf_pin::error::Cause;
 use common::*;
 
-use crate::cause::cause_path::*;
+use crate::cause::path::*;
 use crate::cause::*;
 
 #[common::test(OBJECTS)]
-fn loops() -> Outcome {
+fn a_loop_of_links_has_no_cause() -> Outcome {
     let fs = TestFs::new();
     symlink("b", fs.at("a"))?;
     symlink("a", fs.at("b"))?;
@@ -23,7 +23,7 @@ fn loops() -> Outcome {
     }
     let path = fs.at("a/flows");
     assert_fails(&pin_fails(&path), Operation::Pin, eloop, None);
-    // Of the last component a pin does not follow links: the name is taken.
+    // The last component of a pin's path is not followed, so the name is taken.
     let cause = Cause::Exists { holder: None };
     assert_pin_fails(&fs.at("a"), libc::EEXIST, cause);
     assert_eq!(fs.names(), ["a", "b"]);
@@ -31,7 +31,7 @@ fn loops() -> Outcome {
 }
 
 #[common::test(OBJECTS)]
-fn dangling_links() -> Outcome {
+fn a_dangling_link_is_not_reported_as_missing_itself() -> Outcome {
     let fs = TestFs::new();
     let link = fs.at("link");
     symlink("gone", &link)?;
@@ -48,13 +48,13 @@ fn dangling_links() -> Outcome {
             matches!(error.cause(), Some(Cause::Missing { .. })),
             "{error}"
         );
-        // The link is there; what it leads to is not.
+        // The link exists, its target does not.
         let wrong = format!("{} does not exist", link.display());
         assert!(!error.to_string().ends_with(&wrong), "{error}");
     }
     assert_eq!(fs.names(), ["link"]);
 
-    // A link to a pin is followed to open it, and has its name all the same.
+    // Opening follows a link to a pin. Pinning does not, because the link occupies the name.
     let id = pin_a_map(fs.at("gone"));
     assert_eq!(Map::open(&link)?.id()?, id);
     let holder = None;
@@ -62,9 +62,9 @@ fn dangling_links() -> Outcome {
     Ok(())
 }
 
-/// What is behind a link is judged by where it leads, and blamed only if it was seen.
+/// The target of a link decides, and is named only if it was examined.
 #[common::test(OBJECTS)]
-fn links_to_elsewhere() -> Outcome {
+fn a_link_to_another_file_system_is_named() -> Outcome {
     let fs = TestFs::new();
     let dir = tempfile::tempdir()?;
     let found = FileSystem::at(dir.path())?;
@@ -78,7 +78,7 @@ fn links_to_elsewhere() -> Outcome {
     assert_pin_fails(&fs.at("out/flows"), libc::EPERM, cause.clone());
     assert_open_fails(&fs.at("out/flows"), libc::ENOENT, cause);
 
-    // A '.' that stands in the link and not in the path.
+    // The dot is in the target of the link, not in the path.
     symlink("a.b", fs.at("link"))?;
     let eperm = libc::EPERM;
     let path = fs.at("link");
