@@ -30,7 +30,7 @@ mod token;
 pub(crate) use batch::BatchBuffers;
 pub(crate) use btf::{btf_id, btf_load};
 #[cfg(feature = "mount")]
-pub(crate) use cmsg::Control;
+pub(crate) use cmsg::{Received, receive};
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
 pub(crate) use flock::FileLock;

@@ -4,22 +4,19 @@
 //! user namespace. The bpffs belongs to the namespace of the thread that opened its context. So the requester
 //! sends the context over a socket, and receives an errno.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::IoSlice;
+use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::socket_type;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketType, sendmsg};
 
 use crate::error::{Cause, Reason};
 use crate::process::is_filtered;
-use crate::sys::Control;
 use crate::sys::random::random;
+use crate::sys::{self, Received};
 
 /// Starts a request; the number and the context follow.
 const REQUEST: [u8; 8] = *b"bpffs 1?";
@@ -87,11 +84,11 @@ impl Request {
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<BorrowedFd<'_>, Reason> {
         /// The most descriptors in one message. The kernel closes those that do not fit.
         const MAX_FDS: usize = 253;
-        /// For control messages that come first, for example those of `SO_PASSCRED`.
+        /// For other control messages, for example those of `SO_PASSCRED`.
         const OTHERS: usize = 512;
+        const HEADER: usize = 16;
 
-        let mut space = Control::<{ OTHERS + cmsg_space!(ScmRights(MAX_FDS)) }>::new();
-        let mut control = space.buffer();
+        let mut control = [0; (OTHERS + HEADER + MAX_FDS * size_of::<i32>()).div_ceil(8)];
         // One byte more than a request, to detect longer messages.
         let mut message = [0; REQUEST.len() + size_of::<Number>() + 1];
         let len = match starts_with_no_request(socket)? {
@@ -99,21 +96,9 @@ impl Request {
             true => NO_REQUEST.len(),
             false => message.len(),
         };
-        let (len, flags) = receive(
-            socket,
-            &mut message[..len],
-            &mut control,
-            RecvFlags::empty(),
-        )?;
-        for each in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = each {
-                self.fds.extend(fds);
-            }
-        }
-        drop(control);
-        drop(space.into_pidfds());
-        let is_cut = flags.contains(ReturnFlags::CTRUNC);
-        let message = &message[..len];
+        let received = receive(socket, &mut message[..len], &mut control)?;
+        self.fds = received.fds;
+        let (message, is_cut) = (&message[..received.len], received.is_cut);
         let number = message.strip_prefix(&REQUEST);
         let number = number.and_then(|number| Number::try_from(number).ok());
         self.number = number.unwrap_or_default();
@@ -136,8 +121,9 @@ pub(crate) fn has_given_up(reason: &Reason) -> bool {
 }
 
 fn starts_with_no_request(socket: BorrowedFd<'_>) -> Result<bool, Reason> {
-    let (mut start, mut control) = ([0; NO_REQUEST.len()], RecvAncillaryBuffer::default());
-    let (len, _) = receive(socket, &mut start, &mut control, RecvFlags::PEEK)?;
+    let mut start = [0; NO_REQUEST.len()];
+    let peek = retry_on_intr(|| sys::receive(socket, &mut start, &mut [], true));
+    let len = peek.map_err(socket_error)?.len;
     Ok(start[..len] == NO_REQUEST)
 }
 
@@ -153,10 +139,7 @@ pub(crate) fn receive_answer(socket: BorrowedFd<'_>, number: Number) -> Result<i
         let len = match is_stream {
             // On a stream, the bytes after the answer do not belong to this call.
             true => receive_all(socket, &mut message[..ANSWER_LEN])?,
-            false => {
-                let mut control = RecvAncillaryBuffer::default();
-                receive(socket, &mut message, &mut control, RecvFlags::empty())?.0
-            }
+            false => receive(socket, &mut message, &mut [])?.len,
         };
         match parse_answer(&message[..len]) {
             Some((to, errno)) if to == number => return Ok(errno),
@@ -179,9 +162,7 @@ fn parse_answer(message: &[u8]) -> Option<(Number, i32)> {
 fn receive_all(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<usize, Reason> {
     let mut len = 0;
     while len < message.len() {
-        let mut control = RecvAncillaryBuffer::default();
-        let rest = &mut message[len..];
-        let (more, _) = receive(socket, rest, &mut control, RecvFlags::empty())?;
+        let more = receive(socket, &mut message[len..], &mut [])?.len;
         len += more;
         let start = ANSWER.len().min(len);
         if more == 0 || message[..start] != ANSWER[..start] {
@@ -191,18 +172,13 @@ fn receive_all(socket: BorrowedFd<'_>, message: &mut [u8]) -> Result<usize, Reas
     Ok(len)
 }
 
+/// Receives a message. With an empty `control` the kernel opens no descriptors for it.
 fn receive(
     socket: BorrowedFd<'_>,
     message: &mut [u8],
-    control: &mut RecvAncillaryBuffer<'_>,
-    flags: RecvFlags,
-) -> Result<(usize, ReturnFlags), Reason> {
-    let received = retry_on_intr(|| {
-        let mut parts = [IoSliceMut::new(message)];
-        recvmsg(socket, &mut parts, control, flags | RecvFlags::CMSG_CLOEXEC)
-    });
-    let received = received.map_err(socket_error)?;
-    Ok((received.bytes, received.flags))
+    control: &mut [u64],
+) -> Result<Received, Reason> {
+    retry_on_intr(|| sys::receive(socket, message, control, false)).map_err(socket_error)
 }
 
 #[cold]

@@ -1,10 +1,12 @@
 //! The messages of the handshake: invalid, late, missing and combined ones.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use bpf_pin::error::Cause;
 use common::*;
 use rustix::io::Errno;
 use rustix::net::SocketType;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::token::child;
 use crate::token::handshake::{
@@ -268,25 +271,103 @@ fn a_late_answer_is_skipped() -> Outcome {
     Ok(())
 }
 
-/// Pidfds that a socket with SO_PASSPIDFD receives are closed.
+const SO_PASSPIDFD: libc::c_int = 76;
+
+fn set_option(socket: &OwnedFd, option: libc::c_int) {
+    let on: libc::c_int = 1;
+    // SAFETY: the option is an int, and the size is that of an int.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// The open descriptors of this process, and what they refer to.
+fn descriptors() -> BTreeMap<u32, PathBuf> {
+    let listed = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers: Vec<u32> = listed
+        .map(|fd| fd.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    // The descriptor of the listing is closed now.
+    let link = |fd: u32| std::fs::read_link(format!("/proc/self/fd/{fd}")).ok();
+    numbers
+        .into_iter()
+        .filter_map(|fd| Some((fd, link(fd)?)))
+        .collect()
+}
+
+/// Limits the descriptors of this process, so that `count` more can be opened.
+fn leave_room_for(count: u64) {
+    let open = descriptors();
+    let is_free = |fd: &u64| !open.contains_key(&(*fd as u32));
+    let limit = (0..).filter(is_free).nth(count as usize);
+    let limits = Rlimit {
+        current: limit,
+        ..getrlimit(Resource::Nofile)
+    };
+    setrlimit(Resource::Nofile, limits).unwrap();
+}
+
+/// Sockets with these options receive credentials and pidfds beside the descriptors of a message. All of
+/// these descriptors are closed, also if some do not fit. Other descriptors stay open.
+#[common::test_alone(ROOT)]
+fn the_descriptors_of_a_message_are_closed() {
+    let has_pidfds = kernel(6, 5).unmet().is_none();
+    let context = context("bpf");
+    let all = getrlimit(Resource::Nofile);
+    let options = [libc::SO_PASSCRED, SO_PASSPIDFD, libc::SO_PASSCRED];
+    for options in [&options[..0], &options[..1], &options[1..2], &options[1..]] {
+        if options.contains(&SO_PASSPIDFD) && !has_pidfds {
+            continue;
+        }
+        for socket_type in [SocketType::STREAM, SocketType::DGRAM, SocketType::SEQPACKET] {
+            let (here, there) = pair_of(socket_type);
+            options.iter().for_each(|option| set_option(&here, *option));
+            let before = descriptors();
+            for (message, count, room, problem) in [
+                (REQUEST, 0, 64, "sent no descriptor"),
+                (REQUEST, 2, 64, "sent more than one descriptor"),
+                (REQUEST, 60, 64, "sent more than one descriptor"),
+                (REQUEST, 5, 2, "sent more than one descriptor"),
+                (REQUEST, 5, 1, "sent more than one descriptor"),
+                (REQUEST, 5, 0, "sent a descriptor that could not be taken"),
+                (REQUEST, 1, 0, "sent a descriptor that could not be taken"),
+                (b"bpffs 1.", 3, 64, "has given up"),
+                (b"x", 1, 64, "sent something else than a request"),
+                (b"x", 3, 2, "sent something else than a request"),
+            ] {
+                send(&there, message, &vec![context.as_fd(); count]);
+                leave_room_for(room);
+                let error = delegating_options().grant_delegation(&here).unwrap_err();
+                setrlimit(Resource::Nofile, all).unwrap();
+                let cause = Cause::Handshake {
+                    problem: problem.into(),
+                };
+                let what = format!("{options:?} {socket_type:?}: {count} with room for {room}");
+                assert_eq!(error.cause(), Some(&cause), "{what}");
+                assert_eq!(descriptors(), before, "{what}");
+                // The answer.
+                if problem != "has given up" {
+                    rustix::io::read(&there, &mut [0; 64]).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Pidfds that a socket with SO_PASSPIDFD receives are closed, and the request succeeds.
 #[common::test(PIDFDS)]
 fn pidfds_of_a_message_are_closed() -> Outcome {
-    const SO_PASSPIDFD: libc::c_int = 76;
-
     let (here, there) = pair();
     for socket in [&here, &there] {
-        let on: libc::c_int = 1;
-        // SAFETY: the option is an int, and the size is that of an int.
-        let done = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PASSPIDFD,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+        set_option(socket, SO_PASSPIDFD);
+        set_option(socket, libc::SO_PASSCRED);
     }
     for _ in 0..5 {
         thread::scope(|scope| -> Outcome {
@@ -309,7 +390,7 @@ fn pidfds_of_a_message_are_closed() -> Outcome {
     let left: Vec<_> = links
         .filter(|link| link.to_string_lossy().contains("pidfd"))
         .collect();
-    assert_eq!(left, [""; 0].map(std::path::PathBuf::from));
+    assert_eq!(left, [""; 0].map(PathBuf::from));
     Ok(())
 }
 
