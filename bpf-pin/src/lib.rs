@@ -83,8 +83,8 @@
 //! Safe code that uses this library keeps the process's memory sound. A loaded program is not covered: it can write to memory
 //! (`bpf_probe_write_user`), close or replace descriptors (`bpf_sys_close` under `test_run`), pass addresses on (`bpf_sys_bpf`) and
 //! override what a system call returns (`bpf_override_return`). Uprobes write to the code and data of processes, so
-//! [`Uprobes::new`](link::Uprobes::new) is unsafe. Answers of zeros, as a seccomp filter can give, are rejected. A filter or tracer
-//! that forges more is outside the promise, as is `/proc/self/mem`.
+//! [`Uprobes::new`](link::Uprobes::new) is unsafe. Information of zeros about an object, as a seccomp filter can forge it, is
+//! rejected. A filter or tracer that forges more, such as a descriptor, is outside the promise, as is `/proc/self/mem`.
 //!
 //! # Descriptors
 //!

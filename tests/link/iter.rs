@@ -1,4 +1,4 @@
-//! Iterators: programs that generate the content of a file, read by descriptor or by pin.
+//! Iterators: files that a program writes when they are read, by a descriptor or under a pin.
 
 use std::fs::{self, File};
 use std::io::{Read, read_to_string};
@@ -22,14 +22,19 @@ const CGROUPS: &[Need] = &[
 ];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
-/// A program that writes one byte for each object. The second field of the context is the object's address.
+#[common::test(CGROUPS)]
+fn control_groups() -> Outcome {
+    in_mount_namespace(cgroups)
+}
+
+/// Writes one byte for each object, whose address stands second in the context.
 fn for_each(what: &str, byte: u8) -> Prog {
     let insns = [
-        // The address is null after the last object.
+        // Behind the last there is none.
         Insn::ldx_mem(abi::BPF_DW, 2, 1, 8),
         Insn::jmp_imm(abi::BPF_JEQ, 2, 0, 7),
         Insn::st_mem(abi::BPF_B, 10, -1, byte.into()),
-        // context->meta->seq
+        // The context's meta, and its seq.
         Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
         Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
         Insn::mov64_reg(2, 10),
@@ -42,7 +47,7 @@ fn for_each(what: &str, byte: u8) -> Prog {
     load(what, &insns)
 }
 
-/// A program that writes the 4-byte key of each element, which is the third field of the context.
+/// Writes each element's key, which stands third in the context: 4 bytes.
 fn keys() -> Prog {
     let insns = [
         Insn::ldx_mem(abi::BPF_DW, 2, 1, 16),
@@ -68,7 +73,7 @@ fn load(what: &str, insns: &[Insn]) -> Prog {
 }
 
 #[common::test(FUNCTIONS)]
-fn a_map_iterator_is_read_pinned_and_updated() -> Outcome {
+fn all_maps() -> Outcome {
     let fs = TestFs::new();
     let _one = hash();
     let prog = for_each("bpf_map", b'm');
@@ -93,20 +98,20 @@ fn a_map_iterator_is_read_pinned_and_updated() -> Outcome {
         !text.is_empty() && text.bytes().all(|byte| byte == b'm'),
         "{text}"
     );
-    // Each file is read from the start, and keeps the link alive.
+    // Each read begins anew, and the file keeps the link.
     let file = link.iter()?;
     let pinned = link.pin(fs.at("maps")).map_err(bpf_pin::Error::from)?;
     assert!(!read_to_string(File::open(fs.at("maps"))?)?.is_empty());
     assert!(!fs::read(fs.at("maps"))?.is_empty());
-    // After an update, the pin has the output of the new program.
+    // Updated, its pin reads as the new program writes.
     pinned.update(&for_each("bpf_map", b'n'))?;
     let text = fs::read_to_string(fs.at("maps"))?;
     assert!(
         !text.is_empty() && text.bytes().all(|byte| byte == b'n'),
         "{text}"
     );
-    let other = keys();
-    let error = pinned.update(&other).expect_err("a program for elements");
+    let misfit = keys();
+    let error = pinned.update(&misfit).expect_err("for something else");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(error.cause().is_none());
     let id = info.id;
@@ -120,7 +125,7 @@ fn a_map_iterator_is_read_pinned_and_updated() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn an_element_iterator_writes_every_key() -> Outcome {
+fn the_elements_of_a_map() -> Outcome {
     let fs = TestFs::new();
     let map = MapSpec::new(MapType::HASH, 4, 8, 64).create()?;
     let elems = map.elements::<u32, u64>()?;
@@ -153,7 +158,7 @@ fn an_element_iterator_writes_every_key() -> Outcome {
     let odd: Vec<u32> = (1..50).step_by(2).collect();
     assert_eq!(read(File::open(fs.at("elements"))?)?, odd);
 
-    // No map, and a map that has no keys.
+    // Without a map, or of one that cannot be walked.
     let error = LinkSpec::iter().create(&prog).expect_err("no map");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
     let queue = MapSpec::new(MapType::QUEUE, 0, 4, 4).create()?;
@@ -164,48 +169,45 @@ fn an_element_iterator_writes_every_key() -> Outcome {
     Ok(())
 }
 
-#[common::test(CGROUPS)]
-fn a_cgroup_iterator_visits_cgroups_in_its_order() -> Outcome {
-    in_mount_namespace(|| {
-        let cgroup = Cgroup::new();
-        for below in ["a", "b"] {
-            fs::create_dir(cgroup.path.join(below))?;
+fn cgroups() -> Outcome {
+    let cgroup = Cgroup::new();
+    for below in ["a", "b"] {
+        fs::create_dir(cgroup.path.join(below))?;
+    }
+    let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
+    let expected = file.metadata()?.ino();
+    for (order, count) in [
+        (CgroupIterOrder::SELF_ONLY, 1),
+        (CgroupIterOrder::DESCENDANTS_PRE, 3),
+        (CgroupIterOrder::DESCENDANTS_POST, 3),
+        (CgroupIterOrder::ANCESTORS_UP, 2),
+    ] {
+        let by_id = LinkSpec::iter_cgroup_id(expected, order);
+        for spec in [LinkSpec::iter_cgroup(&file, order), by_id] {
+            let link = spec.create(&prog)?;
+            let LinkTarget::Iter {
+                cgroup_id,
+                order: found,
+                tid,
+                ..
+            } = link.info()?.target
+            else {
+                panic!("an iterator");
+            };
+            assert_eq!((cgroup_id, found, tid), (expected, order, 0));
+            assert_eq!(read_to_string(link.iter()?)?.len(), count, "{order}");
         }
-        let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
-        let expected = file.metadata()?.ino();
-        for (order, count) in [
-            (CgroupIterOrder::SELF_ONLY, 1),
-            (CgroupIterOrder::DESCENDANTS_PRE, 3),
-            (CgroupIterOrder::DESCENDANTS_POST, 3),
-            (CgroupIterOrder::ANCESTORS_UP, 2),
-        ] {
-            let by_id = LinkSpec::iter_cgroup_id(expected, order);
-            for spec in [LinkSpec::iter_cgroup(&file, order), by_id] {
-                let link = spec.create(&prog)?;
-                let LinkTarget::Iter {
-                    cgroup_id,
-                    order: found,
-                    tid,
-                    ..
-                } = link.info()?.target
-                else {
-                    panic!("an iterator");
-                };
-                assert_eq!((cgroup_id, found, tid), (expected, order, 0));
-                assert_eq!(read_to_string(link.iter()?)?.len(), count, "{order}");
-            }
-        }
-        let link = LinkSpec::iter_cgroup_id(0, CgroupIterOrder::SELF_ONLY).create(&prog)?;
-        assert_eq!(read_to_string(link.iter()?)?, "c");
-        for below in ["a", "b"] {
-            fs::remove_dir(cgroup.path.join(below))?;
-        }
-        Ok(())
-    })
+    }
+    let link = LinkSpec::iter_cgroup_id(0, CgroupIterOrder::SELF_ONLY).create(&prog)?;
+    assert_eq!(read_to_string(link.iter()?)?, "c");
+    for below in ["a", "b"] {
+        fs::remove_dir(cgroup.path.join(below))?;
+    }
+    Ok(())
 }
 
 #[common::test(CGROUPS)]
-fn a_task_iterator_is_limited_to_a_thread_or_process() -> Outcome {
+fn tasks() -> Outcome {
     let prog = for_each("task", b't');
     let all = read_to_string(LinkSpec::iter().create(&prog)?.iter()?)?;
     assert!(all.len() > 2);
@@ -228,7 +230,7 @@ fn a_task_iterator_is_limited_to_a_thread_or_process() -> Outcome {
 }
 
 #[common::test(CGROUPS)]
-fn a_symbol_iterator_is_read() -> Outcome {
+fn symbols() -> Outcome {
     let prog = for_each("ksym", b's');
     let link = LinkSpec::iter().create(&prog)?;
     assert_eq!(link.target_name()?.as_deref(), Some("ksym"));
@@ -236,9 +238,9 @@ fn a_symbol_iterator_is_read() -> Outcome {
     Ok(())
 }
 
-/// Older kernels reject the larger struct.
+/// The kernel says that it does not know what is beyond its struct.
 #[common::test(FUNCTIONS)]
-fn a_task_iterator_with_a_process_needs_linux_6_1() -> Outcome {
+fn before_control_groups_could_be_walked() -> Outcome {
     let prog = for_each("task", b't');
     let made = LinkSpec::iter_task(IterTask::Pid(std::process::id())).create(&prog);
     if kernel(6, 1).unmet().is_none() {
@@ -246,7 +248,7 @@ fn a_task_iterator_with_a_process_needs_linux_6_1() -> Outcome {
         return Ok(());
     }
     let error = made.err();
-    // Older kernels read the process id as the descriptor of a map.
+    // Up to there one process is taken for a map that nobody asks for.
     let errno = error.as_ref().and_then(bpf_pin::Error::raw_os_error);
     assert!(
         matches!(errno, Some(libc::E2BIG | libc::EINVAL)),
@@ -256,7 +258,7 @@ fn a_task_iterator_with_a_process_needs_linux_6_1() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn open_or_attach_opens_and_updates_iterators() -> Outcome {
+fn opened_or_attached() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (first, second) = (keys(), keys());
@@ -283,7 +285,7 @@ fn open_or_attach_opens_and_updates_iterators() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn only_an_iterator_link_can_be_read() -> Outcome {
+fn what_is_no_iterator() -> Outcome {
     let error = detached_link().iter().expect_err("no iterator");
     assert_eq!(error.operation(), Operation::CreateIter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));

@@ -107,7 +107,7 @@ impl bpf_insn {
     }
 
     /// `dst =` the address at offset `off` in the value of an array with one element: one instruction in two
-    /// slots. Linux 5.2.
+    /// slots. Linux 5.2. The number `fd` is as in [`ld_map_fd`](Self::ld_map_fd).
     #[must_use]
     pub const fn ld_map_value(dst: u8, fd: i32, off: i32) -> [Self; 2] {
         [
@@ -117,6 +117,11 @@ impl bpf_insn {
     }
 
     /// `dst =` the map: one instruction in two slots.
+    ///
+    /// `fd` is the number of a descriptor and borrows none: an instruction is plain data, which outlives any
+    /// borrow. The kernel looks the number up when the program is loaded, so the map must be open until then.
+    /// A number that was closed and reused gives the program another map, and one that is not a map's fails
+    /// to load. No memory of this process is read or written through it.
     #[must_use]
     pub const fn ld_map_fd(dst: u8, fd: i32) -> [Self; 2] {
         [

@@ -133,6 +133,10 @@ impl ElemFlags {
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
 ///
+/// The layouts `Map`, `Prog` and [`Descriptor`] borrow the descriptor that they write. With `[u8]` and `u32`
+/// an element is the number of a descriptor, which the kernel looks up in the call: keep it open, or another
+/// object that has the number by then is stored.
+///
 /// # Lifetime of objects in a map
 ///
 /// - A prog array keeps its programs only as long as it has a descriptor or a pin. When the last of these is

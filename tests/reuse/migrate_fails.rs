@@ -1,24 +1,43 @@
-//! Failures of `Reuse::Migrate`: the error names the cause, and the pin keeps the old map.
+//! `Reuse::Migrate` where it cannot be done: the error says why, and the name is whose it was.
+
+use crate::outgrown;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
+use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
 use bpf_pin::types::MapFlags;
 use bpf_pin::{Access, Map, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::old_map::{NAME, assert_unchanged, create_old, grow, migrate_error, old_spec, spec};
+use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
+
+const CHILD: &str = "BPF_PIN_TEST_MIGRATE_FAILS";
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
+#[common::child]
+fn child_role() -> Option<std::process::ExitCode> {
+    if std::env::var_os(CHILD).is_some() {
+        few_descriptors();
+        return Some(ExitCode::SUCCESS);
+    }
+    None
+}
+
 #[common::test(PINS)]
-fn a_new_map_that_is_too_small_is_reported() -> Outcome {
+fn with_few_descriptors() -> Outcome {
+    run_in_own_process(CHILD, "descriptors")
+}
+
+#[common::test(PINS)]
+fn one_that_is_too_small() -> Outcome {
     let with = |map_type, max_entries| MapSpec::new(map_type, 4, 16, max_entries);
     let full = Cause::MaxEntries { max_entries: 9 };
     let beyond = Cause::IndexOutOfRange {
@@ -41,7 +60,7 @@ fn a_new_map_that_is_too_small_is_reported() -> Outcome {
     ] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let old = create_old(&dir)?;
+        let old = old(&dir)?;
         let how = Migrate::bytes(|key, value, new_key, new_value| {
             match new_key.split_first_chunk_mut::<4>() {
                 Some((bits, rest)) if !rest.is_empty() => {
@@ -53,24 +72,25 @@ fn a_new_map_that_is_too_small_is_reported() -> Outcome {
             new_value[..8].copy_from_slice(value);
             true
         });
-        let error = migrate_error(&dir, &spec, how.freeze());
+        let error = fails(&dir, &spec, how.freeze());
         let path = dir.path().join(NAME);
         assert_eq!(error.cause(), Some(cause));
         assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
-        assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
-        assert_eq!(error.operation(), Operation::UpdateBatch, "{error}");
-        assert_unchanged(&fs, &dir, &old)?;
+        let text = error.to_string();
+        let begin = format!("migrate {}: update a batch in map ", path.display());
+        assert!(text.starts_with(&begin), "{text}");
+        assert_untouched(&fs, &dir, &old)?;
     }
     Ok(())
 }
 
-/// An entry is added between the passes.
+/// By what comes in between the passes.
 #[common::test(PINS)]
-fn a_new_map_that_becomes_too_small_is_reported() -> Outcome {
+fn one_that_gets_too_small() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     let mut seen = 0;
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen += 1;
@@ -81,18 +101,18 @@ fn a_new_map_that_becomes_too_small_is_reported() -> Outcome {
         Some((*key, [*value; 2]))
     });
     let small = MapSpec::new(MapType::HASH, 4, 16, 10);
-    let error = migrate_error(&dir, &small, how);
+    let error = fails(&dir, &small, how);
     assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 10 }));
-    assert_unchanged(&fs, &dir, &old)
+    assert_untouched(&fs, &dir, &old)
 }
 
 #[common::test(PINS)]
-fn sizes_of_the_function_must_match_the_maps() -> Outcome {
+fn sizes_that_are_not_the_maps() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     let check = |how: Migrate<'_>, what, expected, found| {
-        let error = migrate_error(&dir, &spec(), how.freeze());
+        let error = fails(&dir, &spec(), how.freeze());
         let cause = Cause::Size {
             what,
             expected,
@@ -101,7 +121,7 @@ fn sizes_of_the_function_must_match_the_maps() -> Outcome {
         assert_eq!(error.cause(), Some(&cause), "{error}");
         assert_eq!(error.during(), Some(Operation::Migrate));
         assert_eq!(error.raw_os_error(), None);
-        assert_unchanged(&fs, &dir, &old)
+        assert_untouched(&fs, &dir, &old)
     };
     check(
         Migrate::new(|_: &u16, _: &u64| Some((0_u32, [0_u64; 2]))),
@@ -129,36 +149,36 @@ fn sizes_of_the_function_must_match_the_maps() -> Outcome {
     )
 }
 
-/// Entries cannot be copied to a descriptor that is opened for reading.
+/// Whoever asks for a descriptor that may not write cannot have it filled.
 #[common::test(PINS)]
-fn a_read_only_spec_is_rejected() -> Outcome {
+fn one_created_for_reading() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
-    let error = migrate_error(&dir, &spec().flags(MapFlags::RDONLY), grow().freeze());
+    let old = old(&dir)?;
+    let error = fails(&dir, &spec().flags(MapFlags::RDONLY), grow().freeze());
     let opened = Access::ReadOnly;
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
-    assert_unchanged(&fs, &dir, &old)
+    assert_untouched(&fs, &dir, &old)
 }
 
-/// The backup's name is 22 bytes longer.
+/// The old one's other name is 22 bytes longer.
 #[common::test(PINS)]
-fn a_name_that_is_too_long_for_its_backup_is_reported() -> Outcome {
+fn names_that_leave_no_room_for_another() -> Outcome {
     for length in [233, 234, 255] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         let name = "n".repeat(length);
-        let open = |spec: &MapSpec<'_>| {
+        let ask = |spec: &MapSpec<'_>| {
             dir.open_or_create(&name, spec, Reuse::Migrate(&mut grow().freeze()))
         };
-        let made = open(&old_spec())?;
-        assert!(matches!(made.outcome, MapOutcome::Created));
-        let found = open(&old_spec())?;
-        assert!(matches!(found.outcome, MapOutcome::Found));
+        let made = ask(&old_spec())?;
+        assert!(matches!(made.outcome, Done::Created));
+        let found = ask(&old_spec())?;
+        assert!(matches!(found.outcome, Done::Found));
         assert_eq!(found.map.id()?, made.map.id()?);
-        let migrated = open(&spec());
+        let migrated = ask(&spec());
         if length == 233 {
-            let MapOutcome::Migrated(migration) = migrated?.outcome else {
+            let Done::Migrated(migration) = migrated?.outcome else {
                 panic!();
             };
             migration.commit()?;
@@ -183,11 +203,11 @@ fn a_name_that_is_too_long_for_its_backup_is_reported() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_pin_that_is_not_a_map_is_reported_and_kept() -> Outcome {
+fn what_is_no_map() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let mut how = grow().freeze();
-    let mut each = |name: &str, is_expected: &dyn Fn(&Cause) -> bool| {
+    let mut each = |name: &str, is_it: &dyn Fn(&Cause) -> bool| {
         let before = fs::symlink_metadata(fs.at(name)).unwrap().ino();
         let names = fs.names();
         for reuse in [
@@ -198,11 +218,11 @@ fn a_pin_that_is_not_a_map_is_reported_and_kept() -> Outcome {
         ] {
             let what = format!("{name} {reuse:?}");
             let error = dir.open_or_create(name, &spec(), reuse).unwrap_err();
-            // The name was never found missing, so nothing was created.
+            // Nobody has said that something was missing.
             assert_ne!(error.raw_os_error(), Some(libc::EEXIST), "{what}: {error}");
             let dangling = name == "dangling" && what.contains("OpenOnly");
             if !dangling {
-                assert!(error.cause().is_some_and(is_expected), "{what}: {error}");
+                assert!(error.cause().is_some_and(is_it), "{what}: {error}");
             }
             assert_eq!(fs::symlink_metadata(fs.at(name)).unwrap().ino(), before);
             assert_eq!(fs.names(), names, "{what}");
@@ -238,15 +258,16 @@ fn a_pin_that_is_not_a_map_is_reported_and_kept() -> Outcome {
     Ok(())
 }
 
+/// What stands where the old one would be kept, and is none, is nobody's hindrance.
 #[common::test(PINS)]
-fn other_objects_under_the_name_of_the_backup_are_ignored() -> Outcome {
+fn what_is_no_map_where_the_old_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let id = dir.open_or_create(NAME, &spec(), Reuse::Exact)?.map.id()?;
     let kept = backup_name(NAME, id);
     let finds = || -> Outcome {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()))?;
-        assert!(matches!(found.outcome, MapOutcome::Found), "{found:?}");
+        assert!(matches!(found.outcome, Done::Found), "{found:?}");
         assert_eq!(found.map.id()?, id);
         Ok(())
     };
@@ -259,7 +280,7 @@ fn other_objects_under_the_name_of_the_backup_are_ignored() -> Outcome {
     symlink(NAME, fs.at(&kept))?;
     finds()?;
     dir.unlink(&kept)?;
-    // The same map, as a killed rollback leaves it.
+    // The same map, as after a roll back that was killed.
     dir.link(NAME, &kept)?;
     finds()?;
     assert_eq!(fs.names(), [kept.as_str(), NAME]);
@@ -267,16 +288,16 @@ fn other_objects_under_the_name_of_the_backup_are_ignored() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn patience_is_honoured_and_may_be_unlimited() -> Outcome {
+fn a_patience_without_end() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    drop(create_old(&dir)?);
+    drop(old(&dir)?);
     let mut how = grow().patience(Duration::MAX);
     let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let MapOutcome::Migrated(migration) = made.outcome else {
+    let Done::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
-    // The old version waits for the commit as long as its patience lasts.
+    // Another version waits for its commit, for as long as it likes to.
     let back = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let mut back = back.patience(Duration::from_millis(250));
     let begin = std::time::Instant::now();
@@ -292,9 +313,8 @@ fn patience_is_honoured_and_may_be_unlimited() -> Outcome {
     Ok(())
 }
 
-/// With each limit of open descriptors the call succeeds, or it fails and changes nothing.
-#[common::test_alone(PINS)]
-fn a_lack_of_descriptors_changes_nothing() {
+/// As few as there may be: it is done, or nothing is.
+fn few_descriptors() {
     let fs = TestFs::new();
     let root = PinDir::open(fs.root()).unwrap();
     let limits = getrlimit(Resource::Nofile);
@@ -303,7 +323,7 @@ fn a_lack_of_descriptors_changes_nothing() {
         let mut done = 0;
         for more in 0..16 {
             let dir = root.create_dir("dir", 0o700).unwrap();
-            let map = (kind > 0).then(|| create_old(&dir).unwrap().identity().unwrap());
+            let map = (kind > 0).then(|| old(&dir).unwrap().identity().unwrap());
             let next = rustix::io::fcntl_dupfd_cloexec(&dir, 0).unwrap();
             let first_free = u64::from(next.as_raw_fd() as u32);
             drop(next);
@@ -329,7 +349,7 @@ fn a_lack_of_descriptors_changes_nothing() {
                 Ok(made) => {
                     let id = made.map.identity().unwrap();
                     assert_eq!(dir.identity(NAME).unwrap(), id, "{what}");
-                    if let MapOutcome::Migrated(migration) = made.outcome {
+                    if let Done::Migrated(migration) = made.outcome {
                         migration.commit().unwrap();
                     }
                     done += 1;
@@ -343,7 +363,7 @@ fn a_lack_of_descriptors_changes_nothing() {
             }
             let mut how = grow();
             let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how));
-            if let MapOutcome::Migrated(migration) = again.unwrap().outcome {
+            if let Done::Migrated(migration) = again.unwrap().outcome {
                 migration.commit().unwrap();
             }
             let left = fs::read_dir(fs.at("dir")).unwrap().count();
@@ -354,9 +374,9 @@ fn a_lack_of_descriptors_changes_nothing() {
     }
 }
 
-/// Freezing would not stop writes through the mapping, so the kernel refuses it.
+/// A write through the mapping could not be kept out, so there is no freezing it.
 #[common::test(PINS)]
-fn a_map_that_is_mapped_for_writing_is_migrated_only_without_a_freeze() -> Outcome {
+fn values_that_are_mapped_for_writing() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let array =
@@ -364,7 +384,7 @@ fn a_map_that_is_mapped_for_writing_is_migrated_only_without_a_freeze() -> Outco
     let old = dir.open_or_create(NAME, &array(8), Reuse::Exact)?.map;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let fd = old.as_fd().as_raw_fd();
-    // SAFETY: a new mapping of the map's first page.
+    // SAFETY: a mapping of its own, of the map's first page.
     let at = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -376,16 +396,16 @@ fn a_map_that_is_mapped_for_writing_is_migrated_only_without_a_freeze() -> Outco
         )
     };
     assert_ne!(at, libc::MAP_FAILED);
-    let error = migrate_error(&dir, &array(16), grow().freeze());
+    let error = fails(&dir, &array(16), grow().freeze());
     assert_eq!(error.during(), Some(Operation::Migrate));
     assert_eq!(error.operation(), Operation::Freeze, "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
-    assert_unchanged(&fs, &dir, &old)?;
-    // Without a freeze it is migrated.
+    assert_untouched(&fs, &dir, &old)?;
+    // Without, it is copied.
     let mut how = grow();
     let made = dir.open_or_create(NAME, &array(16), Reuse::Migrate(&mut how))?;
-    assert!(matches!(made.outcome, MapOutcome::Migrated(_)));
-    // SAFETY: nothing uses the mapping.
+    assert!(matches!(made.outcome, Done::Migrated(_)));
+    // SAFETY: nobody uses it.
     unsafe { libc::munmap(at, 32) };
     Ok(())
 }

@@ -1,25 +1,27 @@
-//! `open_or_create` when permissions or the kernel deny a step: the error names it, and nothing changes.
+//! `open_or_create` where something is not granted: nothing is taken to be absent, nothing is half done.
+
+use crate::outgrown;
 
 use std::fs;
 use std::os::fd::AsFd;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome, Reuse};
+use bpf_pin::reuse::{MapOutcome as Done, Reuse};
 use bpf_pin::{Error, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::old_map::{NAME, assert_unchanged, create_old, grow, migrate_error, old_spec, spec};
+use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 #[common::test(USER)]
-fn a_pin_that_cannot_be_opened_for_writing_is_reported_and_kept() -> Outcome {
+fn a_pin_that_may_only_be_read() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     let caps = CapabilitySet::BPF;
     for mode in [0o444, 0o600, 0o222] {
         dir.set_mode(NAME, mode)?;
@@ -45,22 +47,22 @@ fn a_pin_that_cannot_be_opened_for_writing_is_reported_and_kept() -> Outcome {
                 assert_eq!(*read_only_would_do, mode == 0o444, "{what}");
             }
         });
-        assert_unchanged(&fs, &dir, &old)?;
+        assert_untouched(&fs, &dir, &old)?;
     }
     Ok(())
 }
 
-/// Everyone may write to the pin, but only its owner may remove it. The error comes before the map is frozen.
+/// Whose pin may be written by all and removed by its owner alone: that shows before it is frozen.
 #[common::test(USER)]
-fn a_sticky_directory_prevents_replacing_before_the_freeze() -> Outcome {
+fn a_sticky_directory_of_anothers() -> Outcome {
     let fs = TestFs::detached("1777");
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     dir.set_mode(NAME, 0o666)?;
     let is_sticky = |error: &Error| matches!(error.cause(), Some(Cause::Sticky { uid: 0, .. }));
     as_user(CapabilitySet::BPF, || {
         for how in [grow(), grow().freeze()] {
-            let error = migrate_error(&dir, &spec(), how);
+            let error = fails(&dir, &spec(), how);
             let is_known = is_sticky(&error) || error.raw_os_error() == Some(libc::EPERM);
             assert!(is_known, "{error}");
         }
@@ -69,15 +71,15 @@ fn a_sticky_directory_prevents_replacing_before_the_freeze() -> Outcome {
             .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         let found = dir.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()));
-        assert!(matches!(found.unwrap().outcome, MapOutcome::Found));
+        assert!(matches!(found.unwrap().outcome, Done::Found));
     });
-    assert_unchanged(&fs, &dir, &old)?;
-    // CAP_CHOWN and CAP_FOWNER allow it.
+    assert_untouched(&fs, &dir, &old)?;
+    // Whoever may give files away, and remove what is others', may do it.
     as_user(
         CapabilitySet::BPF | CapabilitySet::CHOWN | CapabilitySet::FOWNER,
         || {
             let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow().freeze()));
-            let MapOutcome::Migrated(migration) = made.unwrap().outcome else {
+            let Done::Migrated(migration) = made.unwrap().outcome else {
                 panic!();
             };
             migration.commit().unwrap();
@@ -90,11 +92,11 @@ fn a_sticky_directory_prevents_replacing_before_the_freeze() -> Outcome {
 }
 
 #[common::test(USER)]
-fn migrating_and_recreating_keep_mode_and_owner() -> Outcome {
+fn modes_and_owners_go_with_the_name() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
-    drop(create_old(&dir)?);
-    let mode_and_owner = |name: &str| {
+    drop(old(&dir)?);
+    let as_it_is = |name: &str| {
         let stat = dir.metadata(name).unwrap();
         (stat.mode(), stat.uid(), stat.gid())
     };
@@ -103,47 +105,47 @@ fn migrating_and_recreating_keep_mode_and_owner() -> Outcome {
     dir.set_mode(NAME, 0o664)?;
     let mut how = grow();
     let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let MapOutcome::Migrated(migration) = made.outcome else {
+    let Done::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
-    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
-    // A user that could open the old map can resume the migration or roll it back.
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    // Whoever might open the old one may go on with it, or undo it.
     let kept = migration.kept_as().to_str().unwrap().to_owned();
-    assert_eq!(mode_and_owner(&kept), (0o664, user, group));
+    assert_eq!(as_it_is(&kept), (0o664, user, group));
     drop(migration);
     as_user(CapabilitySet::BPF, || {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
-        let MapOutcome::Resumed(migration) = found.unwrap().outcome else {
+        let Done::Resumed(migration) = found.unwrap().outcome else {
             panic!();
         };
         drop(migration);
     });
     let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let MapOutcome::Resumed(migration) = found.outcome else {
+    let Done::Resumed(migration) = found.outcome else {
         panic!("{found:?}");
     };
     migration.roll_back()?;
-    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
     let made = dir.open_or_create(NAME, &spec(), Reuse::Recreate)?;
-    assert!(matches!(made.outcome, MapOutcome::Recreated { .. }));
-    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
+    assert!(matches!(made.outcome, Done::Recreated { .. }));
+    assert_eq!(as_it_is(NAME), (0o664, user, group));
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
-/// Everyone may write to the directory, but the user cannot give the new pin to the old owner.
+/// Its directory is everybody's; but the new pin cannot be the owner's, so there is none.
 #[common::test(USER)]
-fn replacing_fails_if_the_owner_cannot_be_kept() -> Outcome {
+fn an_owner_that_may_not_be_given() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
     let parent = dir.create_dir("sub", 0o777)?;
-    let old = create_old(&parent)?;
+    let old = old(&parent)?;
     parent.set_mode(NAME, 0o666)?;
-    // Not sticky, so every user may rename the pin.
+    // Not sticky, so anybody may take the name away.
     assert_eq!(parent.own_metadata()?.mode(), 0o777);
     as_user(CapabilitySet::BPF, || {
         for how in [grow(), grow().freeze()] {
-            let error = migrate_error(&parent, &spec(), how);
+            let error = fails(&parent, &spec(), how);
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         }
         let error = parent.open_or_create(NAME, &spec(), Reuse::Recreate);
@@ -156,9 +158,9 @@ fn replacing_fails_if_the_owner_cannot_be_kept() -> Outcome {
     Ok(())
 }
 
-/// The directory is removed while the new map is filled.
+/// While the new one is filled.
 #[common::test(PINS)]
-fn a_directory_removed_during_the_call_is_reported() -> Outcome {
+fn a_directory_that_goes() -> Outcome {
     let fs = TestFs::new();
     let root = PinDir::open(fs.root())?;
     for is_old_there in [false, true] {
@@ -170,7 +172,7 @@ fn a_directory_removed_during_the_call_is_reported() -> Outcome {
                     root.remove_dir_all("dir")?;
                     continue;
                 }
-                drop(create_old(&dir)?);
+                drop(old(&dir)?);
             }
             let what = format!("{reuse:?}");
             let gone = dir
@@ -179,7 +181,7 @@ fn a_directory_removed_during_the_call_is_reported() -> Outcome {
             let is_removed = matches!(error.cause(), Some(Cause::Removed { .. }));
             assert!(is_removed, "{what}: {error}");
             assert!(fs.names().is_empty(), "{what}");
-            // Also if it was removed before the call.
+            // And when it is gone from the start.
             let error = dir.open_or_create(NAME, &spec(), Reuse::Exact).unwrap_err();
             assert!(
                 matches!(error.cause(), Some(Cause::Removed { .. })),
@@ -191,15 +193,14 @@ fn a_directory_removed_during_the_call_is_reported() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_read_only_mount_allows_opening_only() -> Outcome {
+fn a_read_only_mount() -> Outcome {
     use rustix::mount::{MountFlags, mount_bind, mount_remount};
     use rustix::mount::{MoveMountFlags, move_mount};
     in_mount_namespace(|| {
         let fs = TestFs::detached("700");
-        let mount_point =
-            std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
-        let other = mount_point.with_extension("ro");
-        fs::create_dir(&mount_point)?;
+        let place = std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
+        let other = place.with_extension("ro");
+        fs::create_dir(&place)?;
         fs::create_dir(&other)?;
         let end = || -> Outcome {
             let mount = fs.mount().expect("a mount");
@@ -207,16 +208,16 @@ fn a_read_only_mount_allows_opening_only() -> Outcome {
                 mount,
                 c"",
                 rustix::fs::CWD,
-                &mount_point,
+                &place,
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
             )?;
-            let dir = PinDir::open(&mount_point)?;
-            let old = create_old(&dir)?;
-            mount_bind(&mount_point, &other)?;
+            let dir = PinDir::open(&place)?;
+            let old = old(&dir)?;
+            mount_bind(&place, &other)?;
             mount_remount(&other, MountFlags::BIND | MountFlags::RDONLY, "")?;
             let read_only = PinDir::open(&other)?;
             let found = read_only.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()))?;
-            assert!(matches!(found.outcome, MapOutcome::Found));
+            assert!(matches!(found.outcome, Done::Found));
             let mut how = grow().freeze();
             for (name, reuse) in [
                 ("none", Reuse::Exact),
@@ -225,8 +226,8 @@ fn a_read_only_mount_allows_opening_only() -> Outcome {
             ] {
                 let what = format!("{name} {reuse:?}");
                 let error = read_only.open_or_create(name, &spec(), reuse).unwrap_err();
-                let is_read_only = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
-                assert!(is_read_only, "{what}: {error}");
+                let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+                assert!(is_it, "{what}: {error}");
                 assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{what}");
             }
             assert_eq!(dir.identity(NAME)?, old.identity()?);
@@ -240,15 +241,15 @@ fn a_read_only_mount_allows_opening_only() -> Outcome {
             Ok(())
         }();
         let _ = rustix::mount::unmount(&other, rustix::mount::UnmountFlags::DETACH);
-        let _ = rustix::mount::unmount(&mount_point, rustix::mount::UnmountFlags::DETACH);
-        fs::remove_dir(&mount_point)?;
+        let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
+        fs::remove_dir(&place)?;
         fs::remove_dir(&other)?;
         end
     })
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_read_only_bpffs_is_reported() -> Outcome {
+fn a_read_only_instance() -> Outcome {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount,
         fsopen,
@@ -262,17 +263,17 @@ fn a_read_only_bpffs_is_reported() -> Outcome {
     let mut how = grow().freeze();
     for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::Migrate(&mut how)] {
         let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
-        let is_read_only = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
-        assert!(is_read_only, "{error}");
+        let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+        assert!(is_it, "{error}");
     }
     Ok(())
 }
 
 #[common::test(PINS)]
-fn denied_map_creation_is_reported_and_nothing_changes() -> Outcome {
+fn without_map_creation() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_CREATE),
         libc::EPERM as u32,
@@ -288,33 +289,34 @@ fn denied_map_creation_is_reported_and_nothing_changes() -> Outcome {
                 assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             }
             let found = dir.open_or_create(NAME, &old_spec(), Reuse::Exact);
-            assert!(matches!(found.unwrap().outcome, MapOutcome::Found));
+            assert!(matches!(found.unwrap().outcome, Done::Found));
         },
     );
-    assert_unchanged(&fs, &dir, &old)
+    assert_untouched(&fs, &dir, &old)
 }
 
-/// EPERM is not taken for "frozen already".
+/// That it is refused is not taken for having been done.
 #[common::test(PINS)]
-fn a_denied_freeze_is_reported_and_nothing_changes() -> Outcome {
+fn without_freezing() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),
         libc::EPERM as u32,
         || {
-            let error = migrate_error(&dir, &spec(), grow().freeze());
+            let error = fails(&dir, &spec(), grow().freeze());
             assert_eq!(error.during(), Some(Operation::Migrate));
             assert_eq!(error.operation(), Operation::Freeze, "{error}");
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         },
     );
-    assert_unchanged(&fs, &dir, &old)
+    assert_untouched(&fs, &dir, &old)
 }
 
+/// Nothing is created where it is not known that nothing is there.
 #[common::test(PINS)]
-fn only_enoent_counts_as_missing() -> Outcome {
+fn no_errno_but_enoent_means_absent() -> Outcome {
     let fs = TestFs::new();
     let root = fs.root();
     for errno in (1..=133).filter(|&errno| errno != libc::ENOENT) {
@@ -329,8 +331,8 @@ fn only_enoent_counts_as_missing() -> Outcome {
             ] {
                 let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
                 assert_eq!(error.operation(), Operation::Open, "{errno}: {error}");
-                let is_reported = error.raw_os_error() == Some(errno);
-                assert!(is_reported || error.cause().is_some(), "{errno}: {error}");
+                let is_told = error.raw_os_error() == Some(errno);
+                assert!(is_told || error.cause().is_some(), "{errno}: {error}");
             }
         });
         assert!(fs.names().is_empty(), "{errno}");
@@ -338,9 +340,9 @@ fn only_enoent_counts_as_missing() -> Outcome {
     Ok(())
 }
 
-/// The library gives EIO no meaning of its own.
+/// With EIO, which no one takes for anything else.
 #[common::test(PINS)]
-fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
+fn whichever_call_fails() -> Outcome {
     use bpf_pin::abi;
     let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
     let fcntl = |cmd: i32| (common::syscalls::FCNTL, Some((1, cmd as u32)));
@@ -360,7 +362,7 @@ fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
     for (number, (call, argument)) in calls.into_iter().enumerate() {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let old = create_old(&dir)?;
+        let old = old(&dir)?;
         let failed = with_seccomp_errno(call, argument, libc::EIO as u32, || {
             let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
             let of_entries = (4..7).contains(&number);
@@ -375,12 +377,12 @@ fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
             let error = done.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EIO), "{number}: {error}");
         }
-        assert_unchanged(&fs, &dir, &old)?;
+        assert_untouched(&fs, &dir, &old)?;
     }
-    // A backup that cannot be unlinked is left, and the next call finds it.
+    // What cannot be taken away is left, and found again.
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = create_old(&dir)?;
+    let old = old(&dir)?;
     #[cfg(target_arch = "x86_64")]
     let unlinks = [libc::SYS_unlinkat, libc::SYS_unlink];
     #[cfg(not(target_arch = "x86_64"))]
@@ -388,13 +390,12 @@ fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
     for (number, call) in unlinks.into_iter().enumerate() {
         with_seccomp_errno(call, None, libc::EIO as u32, || {
             let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
-            let (MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration)) =
-                made.unwrap().outcome
+            let (Done::Migrated(migration) | Done::Resumed(migration)) = made.unwrap().outcome
             else {
                 panic!();
             };
             assert_eq!(migration.old().id().unwrap(), old.id().unwrap());
-            // The library uses unlinkat only.
+            // The library calls the first.
             if number == 0 {
                 let failed = migration.commit().unwrap_err();
                 assert_eq!(failed.error().raw_os_error(), Some(libc::EIO));
@@ -404,7 +405,7 @@ fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
     }
     let mut how = grow();
     let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let MapOutcome::Resumed(migration) = again.outcome else {
+    let Done::Resumed(migration) = again.outcome else {
         panic!("{again:?}");
     };
     migration.commit()?;
