@@ -30,8 +30,7 @@ pub use bpffs::{TestFs, escaped};
 pub use failures::{assert_cause, assert_fails};
 pub use links::{
     BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_prog, function_btf_id, link_ids,
-    links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id,
-    wrong_prog_type_message, xdp_prog,
+    links_of_progs, prog_returning, struct_btf_id, tcx_prog, tracepoint_btf_id, xdp_prog,
 };
 pub use namespace::{
     as_user, become_user, bring_up_loopback, in_mount_namespace, in_network_namespace,

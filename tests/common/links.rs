@@ -44,13 +44,6 @@ pub fn cgroup_prog() -> Prog {
     prog_returning(ProgType::CGROUP_SKB, attach_type, 1)
 }
 
-/// The message for a program of the wrong type for its attach type.
-pub fn wrong_prog_type_message(prog: &Prog, attach_type: AttachType, takes: &str) -> String {
-    let info = prog.info().expect("its info");
-    let (id, found) = (info.id, info.prog_type);
-    format!("program {id} is of type {found}, and {attach_type} takes {takes}")
-}
-
 /// The id of a kernel's function in its BTF.
 pub fn function_btf_id(name: &str) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
     type_id(name, |found| matches!(found, Type::Func(_)))

@@ -1,17 +1,17 @@
 //! Sentences of whole errors: the operation, its object, and the cause or the errno.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
 use bpf_pin::bpffs::{Bpffs, FileSystem, MountOptions};
-use bpf_pin::link::{Link, LinkSpec, XdpFlags};
+use bpf_pin::link::{Link, LinkSpec, Position, Uprobes, XdpFlags};
 use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::{Btf, TestRun};
 use bpf_pin::reuse::{Migrate, Reuse};
 use bpf_pin::token::Token;
 use bpf_pin::types::{AttachType, ProgType};
-use bpf_pin::{Error, Map, MapSpec, MapType, Object, PinDir, PinnedMap, Prog, ProgSpec};
+use bpf_pin::{Error, Map, MapSpec, MapType, Object, PinDir, PinnedMap, Prog, ProgSpec, abi};
 use common::*;
 
 /// A bpffs with a map, a program, a link and a directory with a pin in it.
@@ -168,6 +168,12 @@ const MAPS: &[Row] = &[
         let keeps = |_: &[u8], _: &[u8], _: &mut [u8], _: &mut [u8]| true;
         error(s.dir.open_or_create("map", &to, Reuse::Migrate(&mut Migrate::bytes(keeps))))
     }, "migrate {fs}/map: view the elements of a map: maps of type stack cannot be copied"),
+    ("a migration to a full map", |s| {
+        s.map.elements::<u32, u64>().unwrap().update_batch(&[1, 2], &[1, 2], ElemFlags::ANY).unwrap();
+        let to = MapSpec::new(MapType::HASH, 4, 16, 1);
+        let widen = |key: &u32, value: &u64| Some((*key, [*value; 2]));
+        error(s.dir.open_or_create("map", &to, Reuse::Migrate(&mut Migrate::new(widen))))
+    }, "migrate {fs}/map: update a batch in map …"),
 ];
 
 #[rustfmt::skip]
@@ -194,11 +200,91 @@ const PROGRAMS_AND_LINKS: &[Row] = &[
         "query the programs of trace_raw_tp: the target of a raw tracepoint cannot be queried"),
     ("a program of another type", |s| error(s.link.update(&s.prog)),
         "update link {link}: program {prog} is of type socket_filter, and sk_lookup takes sk_lookup"),
+    ("flags that the kernel refuses", |_| error(LinkSpec::xdp(LOOPBACK).flags(1 << 31).create(&xdp_prog())),
+        "attach a program to xdp of device 1: EINVAL"),
+    ("a file that is not a cgroup", |_| {
+        let file = File::open("/proc/self/status").unwrap();
+        error(LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS).create(&cgroup_prog()))
+    }, "attach a program to cgroup_inet_egress: it is a file on proc, not a cgroup2 directory"),
+    ("an extension with a cookie", |s| error(LinkSpec::freplace(&s.prog, 4).cookie(1).create(&s.prog)),
+        "replace function 4 of program {prog}: cookie cannot be set for a program's function"),
+    ("no such link", |_| error(Link::from_id(u32::MAX)),
+        "open link 4294967295: no link has this id"),
+    ("a detached link", |s| {
+        let _ = s.link.detach();
+        error(s.link.update(&sk_lookup_prog()))
+    }, "update link {link}: the link is detached"),
+    ("a link that cannot be detached", |_| {
+        let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
+        let link = LinkSpec::raw_tracepoint(c"sched_process_exec").create(&prog).unwrap();
+        error(link.detach())
+    }, "detach link …"),
+    ("a program of another type under a pin", |s| error(s.dir.open_or_attach("new", &LinkSpec::xdp(LOOPBACK), &s.prog)),
+        "open or attach {fs}/new: attach a program to xdp of device 1: program {prog} is of type socket_filter, and xdp takes xdp"),
     ("no iterator", |s| error(s.link.iter()),
         "create an iterator: links of type netns are not iterators"),
     ("a pinned link of another target", |s| error(s.dir.open_or_attach("link", &LinkSpec::xdp(1), &s.prog)),
         "open or attach {fs}/link: update link {link}: it is attached to sk_lookup of network namespace …"),
 ];
+
+#[rustfmt::skip]
+const LINK_ARGUMENTS: &[Row] = &[
+    ("a network namespace and an unknown attach type", |_| with_file(|file| error(LinkSpec::netns(file, AttachType(4711)).create(&prog()))),
+        "attach a program to type 4711: attach_type type 4711 cannot be used with a network namespace"),
+    ("a cgroup and an attach type of TCX", |_| with_file(|file| error(LinkSpec::cgroup(file, AttachType::TCX_EGRESS).create(&prog()))),
+        "attach a program to tcx_egress: attach_type tcx_egress cannot be used with a cgroup"),
+    ("TCX and an attach type of cgroups", |s| error(LinkSpec::tcx(LOOPBACK, AttachType::CGROUP_INET_EGRESS).create(&s.prog)),
+        "attach a program to cgroup_inet_egress of device 1: attach_type cgroup_inet_egress cannot be used with a tcx device"),
+    ("netkit and an attach type of TCX", |s| error(LinkSpec::netkit(LOOPBACK, AttachType::TCX_EGRESS).create(&s.prog)),
+        "attach a program to tcx_egress of device 1: attach_type tcx_egress cannot be used with a netkit device"),
+    ("a sockmap and an attach type of XDP", |s| error(LinkSpec::sockmap(&s.map, AttachType::XDP).create(&s.prog)),
+        "attach a program to xdp: attach_type xdp cannot be used with a sockmap"),
+    ("a function and an attach type of XDP", |s| error(LinkSpec::tracing(AttachType::XDP).create(&s.prog)),
+        "attach a program to xdp: attach_type xdp cannot be used with a function"),
+    ("XDP and a position", |s| error(LinkSpec::xdp(LOOPBACK).position(Position::First).create(&s.prog)),
+        "attach a program to xdp of device 1: position cannot be set for a network device"),
+    ("XDP and a revision", |s| error(LinkSpec::xdp(LOOPBACK).expected_revision(1).create(&s.prog)),
+        "attach a program to xdp of device 1: expected_revision cannot be set for a network device"),
+    ("a network namespace and a position", |_| with_file(|file| error(LinkSpec::netns(file, AttachType::SK_LOOKUP).position(Position::Last).create(&prog()))),
+        "attach a program to sk_lookup: position cannot be set for a network namespace"),
+    ("a network namespace and a cookie", |_| with_file(|file| error(LinkSpec::netns(file, AttachType::SK_LOOKUP).cookie(1).create(&prog()))),
+        "attach a program to sk_lookup: cookie cannot be set for a network namespace"),
+    ("TCX and a flag without its link", |s| error(LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS).flags(abi::BPF_F_LINK | abi::BPF_F_BEFORE).create(&s.prog)),
+        "attach a program to tcx_ingress of device 1: BPF_F_LINK requires a descriptor, and none was given"),
+    ("TCX and a flag without its program", |s| error(LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS).flags(abi::BPF_F_REPLACE).create(&s.prog)),
+        "attach a program to tcx_ingress of device 1: BPF_F_REPLACE requires a descriptor, and none was given"),
+    ("TCX and a flag of positions", |s| error(LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS).flags(abi::BPF_F_ID).create(&s.prog)),
+        "attach a program to tcx_ingress of device 1: flags contain BPF_F_ID, which is set by a position"),
+    ("TCX and flags of XDP", |s| error(LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS).xdp_flags(XdpFlags::HW_MODE).create(&s.prog)),
+        "attach a program to tcx_ingress of device 1: xdp_flags cannot be set for a tcx device"),
+    ("a function and flags", |s| error(LinkSpec::tracing(AttachType::TRACE_FENTRY).flags(1).create(&s.prog)),
+        "attach a program to trace_fentry: flags cannot be set for a function"),
+    ("a function and cookies", |s| error(LinkSpec::tracing(AttachType::TRACE_FENTRY).cookies(&[1]).create(&s.prog)),
+        "attach a program to trace_fentry: cookies cannot be set for a function"),
+    ("uprobes and one cookie", |s| error(uprobes(&[]).cookie(1).create(&s.prog)),
+        "attach a program to trace_uprobe_multi: cookie cannot be set for a set of uprobes"),
+    ("fewer cookies than uprobes", |s| error(uprobes(&[]).cookies(&[1]).create(&s.prog)),
+        "attach a program to trace_uprobe_multi: cookies has 1 elements, expected 2 or none"),
+    ("more counters than uprobes", |s| error(uprobes(&[1, 2, 3]).create(&s.prog)),
+        "attach a program to trace_uprobe_multi: ref_ctr_offsets has 3 elements, expected 2 or none"),
+    ("uprobes and a flag without its descriptor", |s| error(uprobes(&[]).flags(abi::BPF_F_UPROBE_MULTI_PATH_FD).create(&s.prog)),
+        "attach a program to trace_uprobe_multi: BPF_F_UPROBE_MULTI_PATH_FD requires a descriptor, and none was given"),
+    ("more cookies than kprobes", |s| error(LinkSpec::kprobe_multi(&[c"do_exit"]).cookies(&[1, 2]).create(&s.prog)),
+        "attach a program to trace_kprobe_multi: cookies has 2 elements, expected 1 or none"),
+    ("an iterator and a session", |s| error(LinkSpec::iter().session().create(&s.prog)),
+        "attach a program to trace_iter: session cannot be set for a iterator"),
+];
+
+fn with_file(call: fn(&File) -> Error) -> Error {
+    call(&File::open("/proc/self/status").expect("a file"))
+}
+
+fn uprobes(ref_ctr_offsets: &'static [u64]) -> LinkSpec<'static> {
+    // SAFETY: no program is attached.
+    let points = unsafe { Uprobes::new(c"/proc/self/exe", &[1, 2]) };
+    // SAFETY: as above.
+    LinkSpec::uprobe_multi(unsafe { points.ref_ctr_offsets(ref_ctr_offsets) })
+}
 
 #[rustfmt::skip]
 const MOUNTS: &[Row] = &[
@@ -258,6 +344,11 @@ fn maps_and_elements_say_what_failed() -> Outcome {
 #[common::test(NEEDS)]
 fn programs_and_links_say_what_failed() -> Outcome {
     check(PROGRAMS_AND_LINKS)
+}
+
+#[common::test(NEEDS)]
+fn arguments_of_links_are_named() -> Outcome {
+    check(LINK_ARGUMENTS)
 }
 
 #[common::test(NEEDS)]

@@ -134,6 +134,8 @@ fn kinds() -> Vec<Row> {
             "no map has this id"),
         ("an update of a link that has none", unsupported(ObjectType::Link(LinkType::ITER), "cannot be updated"),
             "links of type iter cannot be updated"),
+        ("a detach of a link that has none", unsupported(ObjectType::Link(LinkType::RAW_TRACEPOINT), "are detached only with their last descriptor and pin"),
+            "links of type raw_tracepoint are detached only with their last descriptor and pin"),
         ("programs in a hash", unsupported(ObjectType::Map(MapType::HASH), "do not hold programs"),
             "maps of type hash do not hold programs"),
         ("a test run of another type", unsupported(ObjectType::Prog(ProgType::KPROBE), "cannot be test-run on this kernel"),

@@ -1,11 +1,10 @@
-//! Where links attach: in which order, at which revision, to what else than devices and groups.
-
-use crate::life;
+//! The options of attach points: order, revision and XDP modes; and links of netkit, netfilter and sockmaps.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use bpf_pin::abi::Version;
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{Anchor, LinkTarget, Position, XdpFlags};
 use bpf_pin::reuse::Attachment;
@@ -13,16 +12,18 @@ use bpf_pin::types::{AttachType, LinkType, ProgType};
 use bpf_pin::{Link, LinkSpec, MapSpec, MapType, PinDir, Prog, abi};
 use common::*;
 
-use life::{life, refused};
+use crate::lifecycle::{
+    assert_invalid, assert_refused, assert_unsupported, check_lifecycle, wrong_prog_type,
+};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 
 #[common::test(TCX)]
-fn an_order_of_tcx() -> Outcome {
+fn tcx_links_are_ordered_by_position() -> Outcome {
     in_network_namespace(|| {
         let at = AttachType::TCX_EGRESS;
-        order(
+        check_order(
             &LinkSpec::tcx(LOOPBACK, at),
             || attached_progs(LOOPBACK, at),
             tcx_prog,
@@ -30,37 +31,7 @@ fn an_order_of_tcx() -> Outcome {
     })
 }
 
-#[common::test(ROOT)]
-fn tcx_on_any_kernel() -> Outcome {
-    in_network_namespace(tcx)
-}
-
-#[common::test(ROOT)]
-fn an_order_of_control_groups() -> Outcome {
-    in_mount_namespace(cgroup)
-}
-
-#[common::test(ROOT)]
-fn netkit() -> Outcome {
-    in_network_namespace(check_netkit)
-}
-
-#[common::test(ROOT)]
-fn netfilter() -> Outcome {
-    in_network_namespace(check_netfilter)
-}
-
-#[common::test(ROOT)]
-fn modes_of_xdp() -> Outcome {
-    in_network_namespace(xdp_modes)
-}
-
-#[common::test(ROOT)]
-fn the_other_mode_of_xdp() -> Outcome {
-    in_network_namespace(other_mode_of_xdp)
-}
-
-fn order(
+fn check_order(
     spec: &LinkSpec<'_>,
     seen: impl Fn() -> (Vec<u32>, u64),
     make: impl Fn() -> Prog,
@@ -82,7 +53,7 @@ fn order(
     let other = spec.position(after).create(&progs[4])?;
     assert_eq!(see(), [2, 3, 0, 4, 1]);
     links.extend([made, other]);
-    // Links of control groups are not put beside programs, but beside links alone.
+    // A cgroup link is placed relative to links only, not to programs.
     let at_cgroup = links[0].info()?.link_type == LinkType::CGROUP;
     let (second, first) = (Anchor::Prog(&progs[1]), Anchor::ProgId(ids[2]));
     let (second, first) = match at_cgroup {
@@ -101,11 +72,11 @@ fn order(
     links.extend([before, after]);
     assert_eq!(see(), [2, 6, 3, 0, 4, 5, 1]);
 
-    // A link that is beside nobody, or at another revision.
+    // An anchor that does not exist, and a stale revision.
     let error = spec
         .position(Position::Before(Anchor::LinkId(u32::MAX)))
         .create(&make())
-        .expect_err("nobody");
+        .expect_err("no such link");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
     let revision = seen().1;
     assert!(revision > 0);
@@ -117,56 +88,60 @@ fn order(
     assert!(seen().1 > revision);
     drop(at_this);
     assert_eq!(seen().0.len(), 7);
-    // The link that is beside others is updated where it is.
+    // An update keeps the position.
     links[0].update(&progs[0])?;
     assert_eq!(see(), [2, 6, 3, 0, 4, 5, 1]);
     Ok(())
 }
 
-fn tcx() -> Outcome {
-    let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
-    let made = spec.create(&tcx_prog());
-    if kernel(6, 6).unmet().is_none() {
-        made?;
-        return Ok(());
-    }
-    let error = refused(
-        made,
-        libc::EINVAL,
-        "attach a program to tcx_ingress of device 1: this kernel does not support BPF_TCX_INGRESS (Linux 6.6)",
-    );
-    assert!(matches!(error.cause(), Some(Cause::Unsupported { .. })));
-    Ok(())
+#[common::test(ROOT)]
+fn tcx_needs_linux_6_6() -> Outcome {
+    in_network_namespace(|| {
+        let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
+        let made = spec.create(&tcx_prog());
+        if kernel(6, 6).unmet().is_none() {
+            made?;
+            return Ok(());
+        }
+        let unsupported = Cause::Unsupported {
+            what: "BPF_TCX_INGRESS",
+            since: Version::new(6, 6),
+        };
+        assert_refused(made, Operation::CreateLink, libc::EINVAL, unsupported);
+        Ok(())
+    })
 }
 
-fn cgroup() -> Outcome {
-    let cgroup = Cgroup::new();
-    let file = cgroup.open();
-    let attach_type = AttachType::CGROUP_INET_EGRESS;
-    let spec = LinkSpec::cgroup(&file, attach_type);
-    let seen = || attached_progs(file.as_raw_fd() as u32, attach_type);
-    let first = spec.position(Position::First).create(&cgroup_prog());
-    // Updates of an older release may have it, too.
-    if kernel(6, 17).unmet().is_none() || first.is_ok() {
-        drop(first?);
-        return order(&spec, seen, cgroup_prog);
-    }
-    let text = "attach a program to cgroup_inet_egress: EINVAL";
-    refused(first, libc::EINVAL, text);
-    // Several all the same.
-    let _links = [spec.create(&cgroup_prog())?, spec.create(&cgroup_prog())?];
-    assert_eq!(seen().0.len(), 2);
-    Ok(())
+#[common::test(ROOT)]
+fn cgroup_links_are_ordered_by_position_since_linux_6_17() -> Outcome {
+    in_mount_namespace(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let attach_type = AttachType::CGROUP_INET_EGRESS;
+        let spec = LinkSpec::cgroup(&file, attach_type);
+        let seen = || attached_progs(file.as_raw_fd() as u32, attach_type);
+        let first = spec.position(Position::First).create(&cgroup_prog());
+        // Older releases may have a backport.
+        if kernel(6, 17).unmet().is_none() || first.is_ok() {
+            drop(first?);
+            return check_order(&spec, seen, cgroup_prog);
+        }
+        assert_refused(first, Operation::CreateLink, libc::EINVAL, None);
+        // Several links can be attached without positions.
+        let _links = [spec.create(&cgroup_prog())?, spec.create(&cgroup_prog())?];
+        assert_eq!(seen().0.len(), 2);
+        Ok(())
+    })
 }
 
-/// A message to rtnetlink(7), and its errno.
+/// Sends a message to rtnetlink(7), and returns its errno.
 fn rtnetlink(message_type: u16, body: &[u8]) -> io::Result<()> {
-    // SAFETY: it takes no address.
+    // SAFETY: socket takes no address.
     let socket = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it.
+    // SAFETY: the descriptor is new.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     // struct nlmsghdr: length, type and flags (request, create, acknowledge), number, sender.
     let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
@@ -215,119 +190,129 @@ fn device(ifindex: u32) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-fn check_netkit() -> Outcome {
-    const DEVICE: u32 = 77;
-    let attach_type = AttachType::NETKIT_PRIMARY;
-    let spec = LinkSpec::netkit(DEVICE, attach_type);
-    let made = spec.create(&tcx_prog());
-    let error = made.expect_err("no such device");
-    if error.raw_os_error() == Some(libc::EINVAL) {
-        // Before Linux 6.7, or built without.
-        assert_eq!(error.operation(), Operation::CreateLink);
-        let error = add_netkit(DEVICE).expect_err("a kernel without");
-        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
-        return Ok(());
-    }
-    assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
-    add_netkit(DEVICE)?;
-    let ifindex = DEVICE;
-    let target = LinkTarget::Netkit {
-        ifindex,
-        attach_type,
-    };
-    life(spec, tcx_prog, LinkType::NETKIT, target)?;
-    order(&spec, || attached_progs(DEVICE, attach_type), tcx_prog)?;
-    let error = LinkSpec::netkit(LOOPBACK, attach_type).create(&tcx_prog());
-    let error = error.expect_err("another kind of device");
-    assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
-
-    // Gone with the device, and back with the next one of the index.
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let prog = tcx_prog();
-    let peer = LinkSpec::netkit(DEVICE, AttachType::NETKIT_PEER);
-    for (each, attach_type) in [
-        (&spec, attach_type),
-        (&peer, AttachType::NETKIT_PEER),
-        (
-            &LinkSpec::tcx(DEVICE, AttachType::TCX_INGRESS),
-            AttachType::TCX_INGRESS,
-        ),
-    ] {
-        let made = dir.open_or_attach("link", each, &prog)?;
-        assert_eq!(made.attachment, Attachment::Attached);
-        let same = dir.open_or_attach("link", each, &prog)?;
-        assert_eq!(same.attachment, Attachment::Unchanged, "{attach_type}");
-        let info = made.link.info()?;
-        assert!(!info.target.is_gone());
-        rtnetlink(RTM_DELLINK, &device(DEVICE))?;
-        wait_until("gone", || {
-            made.link.info().is_ok_and(|info| info.target.is_gone())
-        });
-        let error = dir
-            .open_or_attach("link", each, &prog)
-            .expect_err("no device");
+#[common::test(ROOT)]
+fn netkit_links_last_as_long_as_their_device() -> Outcome {
+    in_network_namespace(|| {
+        const DEVICE: u32 = 77;
+        let attach_type = AttachType::NETKIT_PRIMARY;
+        let spec = LinkSpec::netkit(DEVICE, attach_type);
+        let made = spec.create(&tcx_prog());
+        let error = made.expect_err("no such device");
+        if error.raw_os_error() == Some(libc::EINVAL) {
+            // Before Linux 6.7, or a kernel built without netkit.
+            assert_eq!(error.operation(), Operation::CreateLink);
+            let error = add_netkit(DEVICE).expect_err("a kernel without netkit");
+            assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+            return Ok(());
+        }
         assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
-        assert_eq!(dir.identity("link")?.id, info.id);
         add_netkit(DEVICE)?;
-        let anew = dir.open_or_attach("link", each, &prog)?;
-        assert_eq!(anew.attachment, Attachment::Reattached, "{attach_type}");
-        let target = anew.link.info()?.target;
-        // The other end has an index of its own each time.
-        match attach_type {
-            AttachType::NETKIT_PEER => assert!(!target.is_gone()),
-            _ => assert_eq!(target, info.target),
-        }
-        dir.unlink("link")?;
-    }
-    Ok(())
-}
+        let ifindex = DEVICE;
+        let target = LinkTarget::Netkit {
+            ifindex,
+            attach_type,
+        };
+        check_lifecycle(spec, tcx_prog, LinkType::NETKIT, target)?;
+        check_order(&spec, || attached_progs(DEVICE, attach_type), tcx_prog)?;
+        let error = LinkSpec::netkit(LOOPBACK, attach_type).create(&tcx_prog());
+        let error = error.expect_err("another kind of device");
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO), "{error}");
 
-fn check_netfilter() -> Outcome {
-    const NFPROTO_IPV4: u32 = 2;
-    const NF_INET_LOCAL_IN: u32 = 1;
-    let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -7);
-    if kernel(6, 4).unmet().is_some() {
-        let prog = prog();
-        let why = wrong_prog_type_message(&prog, AttachType::NETFILTER, "netfilter");
-        let text = format!("attach a program to netfilter: {why}");
-        refused(spec.create(&prog), libc::EINVAL, &text);
-        return Ok(());
-    }
-    let make = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
-    let (first, second) = (make(), make());
-    let link = spec.create(&first)?;
-    let info = link.info()?;
-    assert_eq!(info.link_type, LinkType::NETFILTER);
-    assert!(matches!(
-        info.target,
-        LinkTarget::Netfilter {
-            pf: NFPROTO_IPV4,
-            hooknum: NF_INET_LOCAL_IN,
-            priority: -7,
-            flags: 0,
-            ..
+        // The link is detached with its device, and attached again to the next device with the same index.
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let prog = tcx_prog();
+        let peer = LinkSpec::netkit(DEVICE, AttachType::NETKIT_PEER);
+        for (each, attach_type) in [
+            (&spec, attach_type),
+            (&peer, AttachType::NETKIT_PEER),
+            (
+                &LinkSpec::tcx(DEVICE, AttachType::TCX_INGRESS),
+                AttachType::TCX_INGRESS,
+            ),
+        ] {
+            let made = dir.open_or_attach("link", each, &prog)?;
+            assert_eq!(made.attachment, Attachment::Attached);
+            let same = dir.open_or_attach("link", each, &prog)?;
+            assert_eq!(same.attachment, Attachment::Unchanged, "{attach_type}");
+            let info = made.link.info()?;
+            assert!(!info.target.is_gone());
+            rtnetlink(RTM_DELLINK, &device(DEVICE))?;
+            wait_until("gone", || {
+                made.link.info().is_ok_and(|info| info.target.is_gone())
+            });
+            let error = dir
+                .open_or_attach("link", each, &prog)
+                .expect_err("no device");
+            assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
+            assert_eq!(dir.identity("link")?.id, info.id);
+            add_netkit(DEVICE)?;
+            let anew = dir.open_or_attach("link", each, &prog)?;
+            assert_eq!(anew.attachment, Attachment::Reattached, "{attach_type}");
+            let target = anew.link.info()?.target;
+            // The peer has a new index each time.
+            match attach_type {
+                AttachType::NETKIT_PEER => assert!(!target.is_gone()),
+                _ => assert_eq!(target, info.target),
+            }
+            dir.unlink("link")?;
         }
-    ));
-    let busy = "attach a program to netfilter: EBUSY";
-    refused(spec.create(&second), libc::EBUSY, busy);
-    let text = format!(
-        "update link {}: links of type netfilter cannot be updated",
-        info.id
-    );
-    let error = refused(link.update(&second), libc::EOPNOTSUPP, &text);
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
-    link.detach()?;
-    let again = spec.create(&second)?;
-    assert_eq!(again.info()?.prog_id, second.id()?);
-    let text = "attach a program to netfilter: EAFNOSUPPORT";
-    let nowhere = LinkSpec::netfilter(4711, 1, 1).create(&first);
-    refused(nowhere, libc::EAFNOSUPPORT, text);
-    Ok(())
+        Ok(())
+    })
 }
 
 #[common::test(ROOT)]
-fn sockmap() -> Outcome {
+fn netfilter_links_have_no_updates() -> Outcome {
+    in_network_namespace(|| {
+        const NFPROTO_IPV4: u32 = 2;
+        const NF_INET_LOCAL_IN: u32 = 1;
+        let spec = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -7);
+        if kernel(6, 4).unmet().is_some() {
+            let prog = prog();
+            let made = spec.create(&prog);
+            let cause = wrong_prog_type(&prog, AttachType::NETFILTER, &[ProgType::NETFILTER]);
+            assert_refused(made, Operation::CreateLink, libc::EINVAL, cause);
+            return Ok(());
+        }
+        let make = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+        let (first, second) = (make(), make());
+        let link = spec.create(&first)?;
+        let info = link.info()?;
+        assert_eq!(info.link_type, LinkType::NETFILTER);
+        assert!(matches!(
+            info.target,
+            LinkTarget::Netfilter {
+                pf: NFPROTO_IPV4,
+                hooknum: NF_INET_LOCAL_IN,
+                priority: -7,
+                flags: 0,
+                ..
+            }
+        ));
+        let second_link = spec.create(&second);
+        assert_refused(second_link, Operation::CreateLink, libc::EBUSY, None);
+        assert_unsupported(
+            link.update(&second),
+            Operation::UpdateLink,
+            libc::EOPNOTSUPP,
+            LinkType::NETFILTER,
+        );
+        link.detach()?;
+        let again = spec.create(&second)?;
+        assert_eq!(again.info()?.prog_id, second.id()?);
+        let unknown_family = LinkSpec::netfilter(4711, 1, 1).create(&first);
+        assert_refused(
+            unknown_family,
+            Operation::CreateLink,
+            libc::EAFNOSUPPORT,
+            None,
+        );
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn sockmap_links_are_updated_and_reattached() -> Outcome {
     let map = MapSpec::new(MapType::SOCKMAP, 4, 4, 4).create()?;
     let attach_type = AttachType::SK_MSG_VERDICT;
     let spec = LinkSpec::sockmap(&map, attach_type);
@@ -335,8 +320,7 @@ fn sockmap() -> Outcome {
     let (first, second) = (make(), make());
     let made = spec.create(&first);
     if kernel(6, 10).unmet().is_some() {
-        let text = "attach a program to sk_msg_verdict: EINVAL";
-        refused(made, libc::EINVAL, text);
+        assert_refused(made, Operation::CreateLink, libc::EINVAL, None);
         return Ok(());
     }
     let link = made?;
@@ -347,10 +331,10 @@ fn sockmap() -> Outcome {
         attach_type,
     };
     assert_eq!((info.link_type, info.target), (LinkType::SOCKMAP, target));
-    let text = "attach a program to sk_msg_verdict: EBUSY";
-    refused(spec.create(&second), libc::EBUSY, text);
+    let second_link = spec.create(&second);
+    assert_refused(second_link, Operation::CreateLink, libc::EBUSY, None);
     drop(link);
-    life(spec, make, LinkType::SOCKMAP, target)?;
+    check_lifecycle(spec, make, LinkType::SOCKMAP, target)?;
 
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -375,9 +359,8 @@ fn sockmap() -> Outcome {
     Ok(())
 }
 
-/// The refusals: a map of the type takes a struct of the kernel's to put functions into.
 #[common::test(ROOT)]
-fn struct_ops() -> Outcome {
+fn a_struct_ops_link_needs_a_struct_ops_map() -> Outcome {
     let map = hash();
     let error = Link::of_struct_ops(&map).expect_err("a hash");
     assert_fails(&error, Operation::CreateLink, libc::EINVAL, None);
@@ -387,117 +370,86 @@ fn struct_ops() -> Outcome {
     Ok(())
 }
 
-fn xdp_modes() -> Outcome {
-    let prog = xdp_prog();
-    let spec = LinkSpec::xdp(LOOPBACK);
-    drop(spec.xdp_flags(XdpFlags::SKB_MODE).create(&prog)?);
-    // Loopback has neither a driver's nor its own; and more than one is none.
-    for (flags, errno) in [
-        (XdpFlags::DRV_MODE, libc::EOPNOTSUPP),
-        (XdpFlags::SKB_MODE | XdpFlags::DRV_MODE, libc::EINVAL),
-        (XdpFlags::from_bits_retain(1 << 4), libc::EINVAL),
-        (XdpFlags::from_bits_retain(1 << 20), libc::EINVAL),
-    ] {
-        let error = spec.xdp_flags(flags).create(&prog).expect_err("a mode");
-        assert_eq!(error.raw_os_error(), Some(errno), "{flags:?}: {error}");
-        assert!(error.cause().is_none());
-    }
-    wait_until("free", || spec.create(&prog).is_ok());
-    Ok(())
-}
-
-/// A driver's program and a generic one exclude each other.
-fn other_mode_of_xdp() -> Outcome {
-    const DEVICE: u32 = 78;
-    let (first, second) = (xdp_prog(), xdp_prog());
-    if let Err(error) = add(DEVICE, b"veth") {
-        // Built without: loopback has no driver's mode.
-        assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
-        let drv = LinkSpec::xdp(LOOPBACK)
-            .xdp_flags(XdpFlags::DRV_MODE)
-            .create(&first);
-        drv.expect_err("no such mode");
-        return Ok(());
-    }
-    let spec = LinkSpec::xdp(DEVICE);
-    let modes = [XdpFlags::SKB_MODE, XdpFlags::DRV_MODE];
-    for (has, wants) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-        let link = spec.xdp_flags(modes[has]).create(&first)?;
-        let errno = if has == wants {
-            libc::EBUSY
-        } else {
-            libc::EEXIST
-        };
-        let prog_id = first.id()?;
-        let text = format!(
-            "attach a program to xdp of device 78: device 78 has XDP program {prog_id} already"
-        );
-        let error = refused(spec.xdp_flags(modes[wants]).create(&second), errno, &text);
-        let ifindex = DEVICE;
-        assert_eq!(
-            error.cause(),
-            Some(&Cause::XdpAttached { ifindex, prog_id })
-        );
-        link.detach()?;
-    }
-    Ok(())
-}
-
-/// Refused without a syscall.
 #[common::test(ROOT)]
-fn what_a_point_does_not_have() -> Outcome {
+fn loopback_has_only_generic_xdp() -> Outcome {
+    in_network_namespace(|| {
+        let prog = xdp_prog();
+        let spec = LinkSpec::xdp(LOOPBACK);
+        drop(spec.xdp_flags(XdpFlags::SKB_MODE).create(&prog)?);
+        // Loopback has neither native nor offloaded XDP, and the modes exclude each other.
+        for (flags, errno) in [
+            (XdpFlags::DRV_MODE, libc::EOPNOTSUPP),
+            (XdpFlags::SKB_MODE | XdpFlags::DRV_MODE, libc::EINVAL),
+            (XdpFlags::from_bits_retain(1 << 4), libc::EINVAL),
+            (XdpFlags::from_bits_retain(1 << 20), libc::EINVAL),
+        ] {
+            let error = spec.xdp_flags(flags).create(&prog).expect_err("a mode");
+            assert_eq!(error.raw_os_error(), Some(errno), "{flags:?}: {error}");
+            assert!(error.cause().is_none());
+        }
+        wait_until("free", || spec.create(&prog).is_ok());
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn native_and_generic_xdp_exclude_each_other() -> Outcome {
+    in_network_namespace(|| {
+        const DEVICE: u32 = 78;
+        let (first, second) = (xdp_prog(), xdp_prog());
+        if let Err(error) = add(DEVICE, b"veth") {
+            // A kernel built without veth: loopback has no native mode.
+            assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
+            let drv = LinkSpec::xdp(LOOPBACK)
+                .xdp_flags(XdpFlags::DRV_MODE)
+                .create(&first);
+            drv.expect_err("no such mode");
+            return Ok(());
+        }
+        let spec = LinkSpec::xdp(DEVICE);
+        let modes = [XdpFlags::SKB_MODE, XdpFlags::DRV_MODE];
+        for (has, wants) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let link = spec.xdp_flags(modes[has]).create(&first)?;
+            let errno = if has == wants {
+                libc::EBUSY
+            } else {
+                libc::EEXIST
+            };
+            let prog_id = first.id()?;
+            let ifindex = DEVICE;
+            let cause = Cause::XdpAttached { ifindex, prog_id };
+            let made = spec.xdp_flags(modes[wants]).create(&second);
+            assert_refused(made, Operation::CreateLink, errno, cause);
+            link.detach()?;
+        }
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn options_that_a_target_does_not_have_are_rejected() -> Outcome {
     let (prog, map) = (prog(), hash());
     let file = File::open("/proc/self/status")?;
     let xdp = LinkSpec::xdp(LOOPBACK);
     let tcx = LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS);
     let netns = LinkSpec::netns(&file, AttachType::SK_LOOKUP);
-    for (spec, text) in [
-        (
-            xdp.position(Position::First),
-            "xdp of device 1: position cannot be set for a network device",
-        ),
-        (
-            xdp.expected_revision(1),
-            "xdp of device 1: expected_revision cannot be set for a network device",
-        ),
-        (
-            netns.position(Position::Last),
-            "sk_lookup: position cannot be set for a network namespace",
-        ),
-        (
-            netns.cookie(1),
-            "sk_lookup: cookie cannot be set for a network namespace",
-        ),
-        (
-            tcx.flags(abi::BPF_F_LINK | abi::BPF_F_BEFORE),
-            "tcx_ingress of device 1: BPF_F_LINK requires a descriptor, and none was given",
-        ),
-        (
-            tcx.flags(abi::BPF_F_REPLACE),
-            "tcx_ingress of device 1: BPF_F_REPLACE requires a descriptor, and none was given",
-        ),
-        (
-            tcx.flags(abi::BPF_F_ID),
-            "tcx_ingress of device 1: flags contain BPF_F_ID, which is set by a position",
-        ),
-        // To TCX it is BPF_F_BEFORE.
-        (
-            tcx.xdp_flags(XdpFlags::HW_MODE),
-            "tcx_ingress of device 1: xdp_flags cannot be set for a tcx device",
-        ),
-        (
-            LinkSpec::sockmap(&map, AttachType::XDP),
-            "xdp: attach_type xdp cannot be used with a sockmap",
-        ),
+    for (spec, option) in [
+        (xdp.position(Position::First), "position"),
+        (xdp.expected_revision(1), "expected_revision"),
+        (netns.position(Position::Last), "position"),
+        (netns.cookie(1), "cookie"),
+        (tcx.flags(abi::BPF_F_LINK | abi::BPF_F_BEFORE), "BPF_F_LINK"),
+        (tcx.flags(abi::BPF_F_REPLACE), "BPF_F_REPLACE"),
+        (tcx.flags(abi::BPF_F_ID), "flags"),
+        // The same bit is BPF_F_BEFORE for TCX.
+        (tcx.xdp_flags(XdpFlags::HW_MODE), "xdp_flags"),
+        (LinkSpec::sockmap(&map, AttachType::XDP), "attach_type"),
         (
             LinkSpec::netkit(LOOPBACK, AttachType::SK_LOOKUP),
-            "sk_lookup of device 1: attach_type sk_lookup cannot be used with a netkit device",
+            "attach_type",
         ),
     ] {
-        let error = spec.create(&prog).expect_err(text);
-        assert_eq!(error.operation(), Operation::CreateLink);
-        assert_eq!(error.raw_os_error(), None);
-        assert!(error.cause().is_some());
+        assert_invalid(spec.create(&prog), option);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Functions of programs: another program in the place of one, or called at its entry.
+//! Functions of programs: extensions that replace them, and programs that trace their entry.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,8 +14,8 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, Need::Feature(Feature::J
 
 const NAMES: &str = "\0int\0main\0get\0";
 
-/// Types in their order: an int, a function without arguments that returns one, "main", which is
-/// static, and "get", which is global, and so can be replaced.
+/// The types of the BTF object, in order: an int, a prototype `int ()`, the static function "main", and the global
+/// function "get", which can be replaced.
 const MAIN: u32 = 3;
 const GET: u32 = 4;
 
@@ -38,7 +38,7 @@ fn records(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// Returns what its function "get" does: 7.
+/// A program that returns the result of its function "get", which is 7.
 fn target() -> Prog {
     let call = Insn::new(abi::BPF_JMP | abi::BPF_CALL, 0, abi::BPF_PSEUDO_CALL, 0, 1);
     let insns = [call, Insn::exit(), Insn::mov64_imm(0, 7), Insn::exit()];
@@ -50,7 +50,7 @@ fn target() -> Prog {
         .expect("a program with a function")
 }
 
-/// Returns 42 in the place of a function of the target.
+/// An extension that returns 42, for a function of the target.
 fn extension(target: &Prog, function: u32, btf_id: u32) -> bpf_pin::Result<Prog> {
     let insns = [Insn::mov64_imm(0, 42), Insn::exit()];
     let (btf, functions) = (btf(), records(&[0, function]));
@@ -63,17 +63,17 @@ fn extension(target: &Prog, function: u32, btf_id: u32) -> bpf_pin::Result<Prog>
         .load()
 }
 
-/// Whether this machine lets root extend programs; some kernels let nobody, as this shows.
+/// False on kernels that do not allow extensions, even to root.
 fn may_extend() -> bool {
     let insns = [Insn::mov64_imm(0, 42), Insn::exit()];
     let error = ProgSpec::new(ProgType::EXT, &insns).load();
     let error = error.expect_err("an extension of nothing");
     match error.raw_os_error() {
         Some(libc::EPERM) => {
-            // Whoever may do everything lacks nothing that could be named.
+            // Root lacks no capability, so no cause is named.
             assert!(error.cause().is_none(), "{error}");
             let target = target();
-            let error = extension(&target, GET, GET).expect_err("likewise");
+            let error = extension(&target, GET, GET).expect_err("an extension");
             assert_fails(&error, Operation::LoadProg, libc::EPERM, None);
             false
         }
@@ -88,7 +88,7 @@ fn returns(prog: &Prog) -> Outcome<u32> {
     Ok(prog.test_run(TestRun::new().data_in(&[0; 64]))?.retval)
 }
 
-fn is_in_place(link: &Link, extension: &Prog, target: &Prog) -> Outcome {
+fn assert_replaced(link: &Link, extension: &Prog, target: &Prog) -> Outcome {
     let info = link.info()?;
     assert_eq!(info.link_type, LinkType::TRACING);
     assert_eq!(info.prog_id, extension.id()?);
@@ -113,27 +113,27 @@ fn is_in_place(link: &Link, extension: &Prog, target: &Prog) -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn another_in_the_place_of_a_function() -> Outcome {
+fn an_extension_replaces_a_function() -> Outcome {
     if !may_extend() {
         return Ok(());
     }
     let target = target();
     assert_eq!(returns(&target)?, 7);
     let (first, second) = (extension(&target, GET, GET)?, extension(&target, GET, GET)?);
-    assert_eq!(returns(&target)?, 7, "loaded alone");
+    assert_eq!(returns(&target)?, 7, "loaded, not attached");
     let spec = LinkSpec::freplace(&target, GET);
     assert_eq!(spec.attach_type(), AttachType(0));
     let link = spec.create(&first)?;
-    is_in_place(&link, &first, &target)?;
+    assert_replaced(&link, &first, &target)?;
 
-    let error = spec.create(&second).expect_err("a function has one");
+    let error = spec.create(&second).expect_err("a second extension");
     assert_fails(&error, Operation::ReplaceFunction, libc::EBUSY, None);
     assert_eq!(error.operation(), Operation::ReplaceFunction);
-    let error = link.update(&second).expect_err("no updates");
+    let error = link.update(&second).expect_err("an update");
     assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
-    let error = link.detach().expect_err("no detaching");
+    let error = link.detach().expect_err("a detach");
     assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
-    is_in_place(&link, &first, &target)?;
+    assert_replaced(&link, &first, &target)?;
 
     drop(link);
     let mut free = None;
@@ -141,23 +141,23 @@ fn another_in_the_place_of_a_function() -> Outcome {
         free = spec.create(&second).ok();
         free.is_some()
     });
-    is_in_place(&free.ok_or("no link")?, &second, &target)?;
+    assert_replaced(&free.ok_or("no link")?, &second, &target)?;
     Ok(())
 }
 
-/// It need not be the one that it was loaded for.
+/// The second target is not the one that the extension was loaded for.
 #[common::test(ROOT)]
-fn a_second_target() -> Outcome {
+fn an_extension_attaches_to_a_second_target() -> Outcome {
     if !may_extend() {
         return Ok(());
     }
     let (one, other) = (target(), target());
     let extension = extension(&one, GET, GET)?;
     let link = LinkSpec::freplace(&one, GET).create(&extension)?;
-    is_in_place(&link, &extension, &one)?;
+    assert_replaced(&link, &extension, &one)?;
     assert_eq!(returns(&other)?, 7);
     let both = LinkSpec::freplace(&other, GET).create(&extension)?;
-    is_in_place(&both, &extension, &other)?;
+    assert_replaced(&both, &extension, &other)?;
     drop(link);
     wait_until("gone", || returns(&one).unwrap() == 7);
     assert_eq!(returns(&other)?, 42);
@@ -165,7 +165,7 @@ fn a_second_target() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn opened_or_attached() -> Outcome {
+fn open_or_attach_opens_extensions_and_reports_other_targets() -> Outcome {
     if !may_extend() {
         return Ok(());
     }
@@ -176,7 +176,7 @@ fn opened_or_attached() -> Outcome {
     let first = extension(&target, GET, GET)?;
     let made = dir.open_or_attach("link", &spec, &first)?;
     assert_eq!(made.attachment, Attachment::Attached);
-    is_in_place(&made.link, &first, &target)?;
+    assert_replaced(&made.link, &first, &target)?;
     let same = dir.open_or_attach("link", &spec, &first)?;
     assert_eq!(same.attachment, Attachment::Unchanged);
     if kernel(5, 13).unmet().is_none() {
@@ -189,18 +189,17 @@ fn opened_or_attached() -> Outcome {
         );
     }
     drop((made, same));
-    is_in_place(&dir.get("link")?, &first, &target)?;
+    assert_replaced(&dir.get("link")?, &first, &target)?;
     Ok(())
 }
 
 #[common::test(ROOT)]
-fn what_does_not_fit_is_refused() -> Outcome {
+fn wrong_functions_and_programs_are_rejected() -> Outcome {
     if !may_extend() {
         return Ok(());
     }
     let target = target();
-    let target_id = target.id()?;
-    // A function that is not global, neither here nor there; and what is none.
+    // A static function in either program, a type that is not a function, and no type.
     for (function, btf_id) in [(GET, MAIN), (MAIN, GET), (GET, 1), (GET, 4711)] {
         let error = extension(&target, function, btf_id).expect_err("no such function");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
@@ -212,24 +211,29 @@ fn what_does_not_fit_is_refused() -> Outcome {
         (&target, 4711, &fits),
         (&target, 0, &fits),
         (&target, GET, &filter),
-        // Without BTF.
+        // A target without BTF.
         (&filter, GET, &fits),
     ] {
         let spec = LinkSpec::freplace(target, btf_id);
         let error = spec.create(prog).expect_err("no such function");
         assert_fails(&error, Operation::ReplaceFunction, libc::EINVAL, None);
     }
-    let error = LinkSpec::freplace(&target, GET).cookie(1).create(&fits);
-    let text = format!(
-        "replace function {GET} of program {target_id}: cookie cannot be set for a program's function"
+    let made = LinkSpec::freplace(&target, GET).cookie(1).create(&fits);
+    let error = made.expect_err("a cookie");
+    assert_eq!(error.operation(), Operation::ReplaceFunction, "{error}");
+    assert!(
+        matches!(
+            error.cause(),
+            Some(Cause::InvalidArgument { what: "cookie", .. })
+        ),
+        "{error}"
     );
-    assert_eq!(error.expect_err("a cookie").to_string(), text);
     assert_eq!(returns(&target)?, 7);
     Ok(())
 }
 
-/// Adds one to the first value of the map.
-fn counts(map: &Map) -> [Insn; 6] {
+/// Instructions that add 1 to the first value of the map.
+fn count_calls(map: &Map) -> [Insn; 6] {
     let load = abi::BPF_LD | abi::BPF_IMM | abi::BPF_DW;
     let fd = map.as_fd().as_raw_fd();
     [
@@ -243,10 +247,10 @@ fn counts(map: &Map) -> [Insn; 6] {
 }
 
 #[common::test(ROOT)]
-fn the_entry_of_a_programs_function() -> Outcome {
+fn fentry_traces_a_function_of_a_program() -> Outcome {
     let (target, attach_type) = (target(), AttachType::TRACE_FENTRY);
     let map = MapSpec::new(MapType::ARRAY, 4, 8, 1).create()?;
-    let insns = counts(&map);
+    let insns = count_calls(&map);
     let spec = ProgSpec::new(ProgType::TRACING, &insns)
         .license(c"GPL")
         .expected_attach_type(attach_type)
@@ -254,8 +258,8 @@ fn the_entry_of_a_programs_function() -> Outcome {
         .attach_btf_id(GET);
     let loaded = spec.load();
     if Need::File(KPROBES).unmet().is_some() {
-        // Built without kprobes, a kernel has no programs for tracing.
-        loaded.expect_err("a program for tracing without kprobes");
+        // A kernel built without kprobes has no tracing programs.
+        loaded.expect_err("a tracing program on a kernel without kprobes");
         return Ok(());
     }
     let traces = loaded?;

@@ -1,4 +1,4 @@
-//! Iterators: files that a program writes when they are read, by a descriptor or under a pin.
+//! Iterators: programs that generate the content of a file, read by descriptor or by pin.
 
 use std::fs::{self, File};
 use std::io::{Read, read_to_string};
@@ -22,19 +22,14 @@ const CGROUPS: &[Need] = &[
 ];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
-#[common::test(CGROUPS)]
-fn control_groups() -> Outcome {
-    in_mount_namespace(cgroups)
-}
-
-/// Writes one byte for each object, whose address stands second in the context.
+/// A program that writes one byte for each object. The second field of the context is the object's address.
 fn for_each(what: &str, byte: u8) -> Prog {
     let insns = [
-        // Behind the last there is none.
+        // The address is null after the last object.
         Insn::ldx_mem(abi::BPF_DW, 2, 1, 8),
         Insn::jmp_imm(abi::BPF_JEQ, 2, 0, 7),
         Insn::st_mem(abi::BPF_B, 10, -1, byte.into()),
-        // The context's meta, and its seq.
+        // context->meta->seq
         Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
         Insn::ldx_mem(abi::BPF_DW, 1, 1, 0),
         Insn::mov64_reg(2, 10),
@@ -47,7 +42,7 @@ fn for_each(what: &str, byte: u8) -> Prog {
     load(what, &insns)
 }
 
-/// Writes each element's key, which stands third in the context: 4 bytes.
+/// A program that writes the 4-byte key of each element, which is the third field of the context.
 fn keys() -> Prog {
     let insns = [
         Insn::ldx_mem(abi::BPF_DW, 2, 1, 16),
@@ -73,7 +68,7 @@ fn load(what: &str, insns: &[Insn]) -> Prog {
 }
 
 #[common::test(FUNCTIONS)]
-fn all_maps() -> Outcome {
+fn a_map_iterator_is_read_pinned_and_updated() -> Outcome {
     let fs = TestFs::new();
     let _one = hash();
     let prog = for_each("bpf_map", b'm');
@@ -98,20 +93,20 @@ fn all_maps() -> Outcome {
         !text.is_empty() && text.bytes().all(|byte| byte == b'm'),
         "{text}"
     );
-    // Each read begins anew, and the file keeps the link.
+    // Each file is read from the start, and keeps the link alive.
     let file = link.iter()?;
     let pinned = link.pin(fs.at("maps")).map_err(bpf_pin::Error::from)?;
     assert!(!read_to_string(File::open(fs.at("maps"))?)?.is_empty());
     assert!(!fs::read(fs.at("maps"))?.is_empty());
-    // Updated, its pin reads as the new program writes.
+    // After an update, the pin has the output of the new program.
     pinned.update(&for_each("bpf_map", b'n'))?;
     let text = fs::read_to_string(fs.at("maps"))?;
     assert!(
         !text.is_empty() && text.bytes().all(|byte| byte == b'n'),
         "{text}"
     );
-    let misfit = keys();
-    let error = pinned.update(&misfit).expect_err("for something else");
+    let other = keys();
+    let error = pinned.update(&other).expect_err("a program for elements");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(error.cause().is_none());
     let id = info.id;
@@ -125,7 +120,7 @@ fn all_maps() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn the_elements_of_a_map() -> Outcome {
+fn an_element_iterator_writes_every_key() -> Outcome {
     let fs = TestFs::new();
     let map = MapSpec::new(MapType::HASH, 4, 8, 64).create()?;
     let elems = map.elements::<u32, u64>()?;
@@ -158,7 +153,7 @@ fn the_elements_of_a_map() -> Outcome {
     let odd: Vec<u32> = (1..50).step_by(2).collect();
     assert_eq!(read(File::open(fs.at("elements"))?)?, odd);
 
-    // Without a map, or of one that cannot be walked.
+    // No map, and a map that has no keys.
     let error = LinkSpec::iter().create(&prog).expect_err("no map");
     assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{error}");
     let queue = MapSpec::new(MapType::QUEUE, 0, 4, 4).create()?;
@@ -169,45 +164,48 @@ fn the_elements_of_a_map() -> Outcome {
     Ok(())
 }
 
-fn cgroups() -> Outcome {
-    let cgroup = Cgroup::new();
-    for below in ["a", "b"] {
-        fs::create_dir(cgroup.path.join(below))?;
-    }
-    let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
-    let expected = file.metadata()?.ino();
-    for (order, count) in [
-        (CgroupIterOrder::SELF_ONLY, 1),
-        (CgroupIterOrder::DESCENDANTS_PRE, 3),
-        (CgroupIterOrder::DESCENDANTS_POST, 3),
-        (CgroupIterOrder::ANCESTORS_UP, 2),
-    ] {
-        let by_id = LinkSpec::iter_cgroup_id(expected, order);
-        for spec in [LinkSpec::iter_cgroup(&file, order), by_id] {
-            let link = spec.create(&prog)?;
-            let LinkTarget::Iter {
-                cgroup_id,
-                order: found,
-                tid,
-                ..
-            } = link.info()?.target
-            else {
-                panic!("an iterator");
-            };
-            assert_eq!((cgroup_id, found, tid), (expected, order, 0));
-            assert_eq!(read_to_string(link.iter()?)?.len(), count, "{order}");
+#[common::test(CGROUPS)]
+fn a_cgroup_iterator_visits_cgroups_in_its_order() -> Outcome {
+    in_mount_namespace(|| {
+        let cgroup = Cgroup::new();
+        for below in ["a", "b"] {
+            fs::create_dir(cgroup.path.join(below))?;
         }
-    }
-    let link = LinkSpec::iter_cgroup_id(0, CgroupIterOrder::SELF_ONLY).create(&prog)?;
-    assert_eq!(read_to_string(link.iter()?)?, "c");
-    for below in ["a", "b"] {
-        fs::remove_dir(cgroup.path.join(below))?;
-    }
-    Ok(())
+        let (file, prog) = (cgroup.open(), for_each("cgroup", b'c'));
+        let expected = file.metadata()?.ino();
+        for (order, count) in [
+            (CgroupIterOrder::SELF_ONLY, 1),
+            (CgroupIterOrder::DESCENDANTS_PRE, 3),
+            (CgroupIterOrder::DESCENDANTS_POST, 3),
+            (CgroupIterOrder::ANCESTORS_UP, 2),
+        ] {
+            let by_id = LinkSpec::iter_cgroup_id(expected, order);
+            for spec in [LinkSpec::iter_cgroup(&file, order), by_id] {
+                let link = spec.create(&prog)?;
+                let LinkTarget::Iter {
+                    cgroup_id,
+                    order: found,
+                    tid,
+                    ..
+                } = link.info()?.target
+                else {
+                    panic!("an iterator");
+                };
+                assert_eq!((cgroup_id, found, tid), (expected, order, 0));
+                assert_eq!(read_to_string(link.iter()?)?.len(), count, "{order}");
+            }
+        }
+        let link = LinkSpec::iter_cgroup_id(0, CgroupIterOrder::SELF_ONLY).create(&prog)?;
+        assert_eq!(read_to_string(link.iter()?)?, "c");
+        for below in ["a", "b"] {
+            fs::remove_dir(cgroup.path.join(below))?;
+        }
+        Ok(())
+    })
 }
 
 #[common::test(CGROUPS)]
-fn tasks() -> Outcome {
+fn a_task_iterator_is_limited_to_a_thread_or_process() -> Outcome {
     let prog = for_each("task", b't');
     let all = read_to_string(LinkSpec::iter().create(&prog)?.iter()?)?;
     assert!(all.len() > 2);
@@ -230,7 +228,7 @@ fn tasks() -> Outcome {
 }
 
 #[common::test(CGROUPS)]
-fn symbols() -> Outcome {
+fn a_symbol_iterator_is_read() -> Outcome {
     let prog = for_each("ksym", b's');
     let link = LinkSpec::iter().create(&prog)?;
     assert_eq!(link.target_name()?.as_deref(), Some("ksym"));
@@ -238,9 +236,9 @@ fn symbols() -> Outcome {
     Ok(())
 }
 
-/// The kernel says that it does not know what is beyond its struct.
+/// Older kernels reject the larger struct.
 #[common::test(FUNCTIONS)]
-fn before_control_groups_could_be_walked() -> Outcome {
+fn a_task_iterator_with_a_process_needs_linux_6_1() -> Outcome {
     let prog = for_each("task", b't');
     let made = LinkSpec::iter_task(IterTask::Pid(std::process::id())).create(&prog);
     if kernel(6, 1).unmet().is_none() {
@@ -248,7 +246,7 @@ fn before_control_groups_could_be_walked() -> Outcome {
         return Ok(());
     }
     let error = made.err();
-    // Up to there one process is taken for a map that nobody asks for.
+    // Older kernels read the process id as the descriptor of a map.
     let errno = error.as_ref().and_then(bpf_pin::Error::raw_os_error);
     assert!(
         matches!(errno, Some(libc::E2BIG | libc::EINVAL)),
@@ -258,7 +256,7 @@ fn before_control_groups_could_be_walked() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn opened_or_attached() -> Outcome {
+fn open_or_attach_opens_and_updates_iterators() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (first, second) = (keys(), keys());
@@ -285,7 +283,7 @@ fn opened_or_attached() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_is_no_iterator() -> Outcome {
+fn only_an_iterator_link_can_be_read() -> Outcome {
     let error = detached_link().iter().expect_err("no iterator");
     assert_eq!(error.operation(), Operation::CreateIter);
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));

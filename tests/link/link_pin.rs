@@ -1,4 +1,4 @@
-//! How long a link holds on: with its last descriptor it lets go, under a pin it does not.
+//! How long a link is attached: until its last descriptor is closed and its pin is removed.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,34 +14,19 @@ const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 
 #[common::test(ROOT)]
-fn a_link_lets_go_with_its_last_descriptor() -> Outcome {
-    in_network_namespace(last_descriptor)
-}
-
-#[common::test(ROOT)]
-fn a_pin_keeps_xdp_in_place() -> Outcome {
-    in_network_namespace(|| pinned(LinkSpec::xdp(LOOPBACK), xdp_prog(XDP_DROP)))
+fn a_pin_keeps_an_xdp_link_attached() -> Outcome {
+    in_network_namespace(|| check_pin(LinkSpec::xdp(LOOPBACK), xdp_prog(XDP_DROP)))
 }
 
 #[common::test(TCX)]
-fn a_pin_keeps_tcx_in_place() -> Outcome {
+fn a_pin_keeps_a_tcx_link_attached() -> Outcome {
     let spec = LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS);
     in_network_namespace(|| {
-        pinned(
+        check_pin(
             spec,
             prog_returning(ProgType::SCHED_CLS, AttachType(0), TCX_DROP),
         )
     })
-}
-
-#[common::test(ROOT)]
-fn unpinned_and_still_in_place() -> Outcome {
-    in_network_namespace(unpinned)
-}
-
-#[common::test(ROOT)]
-fn detached_under_its_pin() -> Outcome {
-    in_network_namespace(detached_under_pin)
 }
 
 const XDP_DROP: i32 = 1;
@@ -52,7 +37,7 @@ fn xdp_prog(value: i32) -> Prog {
     prog_returning(ProgType::XDP, AttachType(0), value)
 }
 
-/// Two ends of a network that a program may cut.
+/// Two sockets on the loopback device, where a program may drop the packets.
 struct Wire {
     sender: UdpSocket,
     receiver: UdpSocket,
@@ -74,8 +59,8 @@ impl Wire {
         })
     }
 
-    /// Whether a packet gets through.
-    fn open(&mut self) -> bool {
+    /// True if a packet arrives.
+    fn passes(&mut self) -> bool {
         self.sent += 1;
         let packet = self.sent.to_ne_bytes();
         self.sender.send(&packet).expect("a packet");
@@ -83,7 +68,7 @@ impl Wire {
         loop {
             match self.receiver.recv(&mut received) {
                 Ok(_) if received == packet => return true,
-                // One that was sent before, and late.
+                // An earlier packet that was late.
                 Ok(_) => {}
                 Err(error) => {
                     let late = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -95,45 +80,48 @@ impl Wire {
     }
 }
 
-fn last_descriptor() -> Outcome {
-    let mut wire = Wire::new()?;
-    assert!(wire.open());
-    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
-    assert!(!wire.open());
-    let clone = link.try_clone()?;
-    drop(link);
-    assert!(!wire.open());
-    // In an instant the other way round, and back.
-    clone.update(&xdp_prog(XDP_PASS))?;
-    assert!(wire.open());
-    clone.update(&xdp_prog(XDP_DROP))?;
-    assert!(!wire.open());
-    drop(clone);
-    wait_until("open", || wire.open());
-    Ok(())
+#[common::test(ROOT)]
+fn a_link_is_detached_with_its_last_descriptor() -> Outcome {
+    in_network_namespace(|| {
+        let mut wire = Wire::new()?;
+        assert!(wire.passes());
+        let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
+        assert!(!wire.passes());
+        let clone = link.try_clone()?;
+        drop(link);
+        assert!(!wire.passes());
+        // Each update takes effect at once.
+        clone.update(&xdp_prog(XDP_PASS))?;
+        assert!(wire.passes());
+        clone.update(&xdp_prog(XDP_DROP))?;
+        assert!(!wire.passes());
+        drop(clone);
+        wait_until("a packet passes", || wire.passes());
+        Ok(())
+    })
 }
 
-fn pinned(spec: LinkSpec<'_>, prog: Prog) -> Outcome {
+fn check_pin(spec: LinkSpec<'_>, prog: Prog) -> Outcome {
     let fs = TestFs::new();
     let mut wire = Wire::new()?;
     let prog_id = prog.id()?;
-    let link = spec.create(&prog)?.pin(fs.at("cut"))?;
+    let link = spec.create(&prog)?.pin(fs.at("drop"))?;
     let info = link.info()?;
     drop((link, prog));
-    assert!(!wire.open());
-    let again = PinnedLink::open(fs.at("cut"))?;
+    assert!(!wire.passes());
+    let again = PinnedLink::open(fs.at("drop"))?;
     assert_eq!(again.info()?, info);
     assert_eq!(again.info()?.prog_id, prog_id);
     drop(again);
-    // Another name is the same link; the first may go.
-    fs::hard_link(fs.at("cut"), fs.at("again"))?;
+    // A second name keeps the link when the first is removed.
+    fs::hard_link(fs.at("drop"), fs.at("again"))?;
     fs::rename(fs.at("again"), fs.at("other"))?;
-    fs::remove_file(fs.at("cut"))?;
-    assert!(!wire.open());
+    fs::remove_file(fs.at("drop"))?;
+    assert!(!wire.passes());
     assert_eq!(Link::from_id(info.id)?.info()?, info);
 
     fs::remove_file(fs.at("other"))?;
-    wait_until("open", || wire.open());
+    wait_until("a packet passes", || wire.passes());
     wait_until("gone", || {
         Link::from_id(info.id).is_err_and(|error| error.raw_os_error() == Some(libc::ENOENT))
     });
@@ -141,44 +129,50 @@ fn pinned(spec: LinkSpec<'_>, prog: Prog) -> Outcome {
     Ok(())
 }
 
-fn unpinned() -> Outcome {
-    let fs = TestFs::new();
-    let mut wire = Wire::new()?;
-    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
-    let id = link.id()?;
-    let link = link.pin(fs.at("cut"))?.unpin()?;
-    assert_eq!(fs.names(), [""; 0]);
-    assert_eq!(link.id()?, id);
-    assert!(!wire.open());
-    // A pin that fails does not let go either.
-    let failed = link.pin(fs.at("no.dots")).expect_err("a name with a dot");
-    assert!(matches!(failed.cause(), Some(Cause::Dot { .. })));
-    let link = failed.into_object();
-    assert_eq!(link.id()?, id);
-    assert!(!wire.open());
-    drop(link);
-    wait_until("open", || wire.open());
-    Ok(())
+#[common::test(ROOT)]
+fn unpin_keeps_a_link_attached() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let mut wire = Wire::new()?;
+        let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
+        let id = link.id()?;
+        let link = link.pin(fs.at("drop"))?.unpin()?;
+        assert_eq!(fs.names(), [""; 0]);
+        assert_eq!(link.id()?, id);
+        assert!(!wire.passes());
+        // A failed pin does not detach it.
+        let failed = link.pin(fs.at("no.dots")).expect_err("a name with a dot");
+        assert!(matches!(failed.cause(), Some(Cause::Dot { .. })));
+        let link = failed.into_object();
+        assert_eq!(link.id()?, id);
+        assert!(!wire.passes());
+        drop(link);
+        wait_until("a packet passes", || wire.passes());
+        Ok(())
+    })
 }
 
-fn detached_under_pin() -> Outcome {
-    let fs = TestFs::new();
-    let mut wire = Wire::new()?;
-    let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
-    let link = link.pin(fs.at("cut"))?;
-    assert!(!wire.open());
-    link.detach()?;
-    assert!(wire.open());
-    assert_eq!(fs.names(), ["cut"]);
-    let again = PinnedLink::open(fs.at("cut"))?;
-    assert_eq!(again.id()?, link.id()?);
-    let update = again.update(&xdp_prog(XDP_DROP));
-    let error = update.expect_err("nothing to update");
-    assert_eq!(error.raw_os_error(), Some(libc::ENOLINK));
-    assert_eq!(error.cause(), Some(&Cause::Detached));
-    assert!(wire.open());
-    assert_eq!(Object::open(fs.at("cut"))?.kind(), Kind::Link);
-    again.unpin()?;
-    assert_eq!(fs.names(), [""; 0]);
-    Ok(())
+#[common::test(ROOT)]
+fn a_link_that_is_detached_stays_pinned() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let mut wire = Wire::new()?;
+        let link = LinkSpec::xdp(LOOPBACK).create(&xdp_prog(XDP_DROP))?;
+        let link = link.pin(fs.at("drop"))?;
+        assert!(!wire.passes());
+        link.detach()?;
+        assert!(wire.passes());
+        assert_eq!(fs.names(), ["drop"]);
+        let again = PinnedLink::open(fs.at("drop"))?;
+        assert_eq!(again.id()?, link.id()?);
+        let update = again.update(&xdp_prog(XDP_DROP));
+        let error = update.expect_err("nothing to update");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOLINK));
+        assert_eq!(error.cause(), Some(&Cause::Detached));
+        assert!(wire.passes());
+        assert_eq!(Object::open(fs.at("drop"))?.kind(), Kind::Link);
+        again.unpin()?;
+        assert_eq!(fs.names(), [""; 0]);
+        Ok(())
+    })
 }

@@ -1,15 +1,15 @@
 //! Links: every attach point, updates, pins.
 
 mod attach_points;
-mod cause_prog_type;
 mod freplace;
 mod iter;
-mod life;
+mod lifecycle;
 mod link;
 mod link_pin;
 mod query;
 mod struct_ops;
 mod tracing;
+mod wrong_prog_type;
 
 fn main() -> std::process::ExitCode {
     common::run_tests()

@@ -1,4 +1,4 @@
-//! Maps of struct_ops: programs in the places of the kernel's functions, with a link and without.
+//! Maps of struct_ops, which register programs as functions of the kernel, with a link and without.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -24,15 +24,15 @@ const LINKS: &[Need] = &[
     kernel(6, 4),
 ];
 
-/// A name of a congestion control of the test's own: the whole machine has them in one list.
+/// A unique name of a congestion control: the machine has one list of them.
 fn own_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("bp{}_{number}", std::process::id())
 }
 
-/// Whether a socket may have the congestion control of that name.
-fn is_there(name: &str) -> bool {
+/// True if a socket can use the congestion control of this name.
+fn is_registered(name: &str) -> bool {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     match set_tcp_congestion(&socket, name) {
         Ok(()) => true,
@@ -41,7 +41,7 @@ fn is_there(name: &str) -> bool {
     }
 }
 
-/// A map with all programs that it needs.
+/// A map with all programs that the struct needs.
 fn filled(ops: &CongestionOps, flags: MapFlags, name: &str) -> Outcome<Map> {
     let btf = btf_object();
     let map = ops.spec(&btf).flags(flags).create()?;
@@ -54,7 +54,7 @@ fn for_link(ops: &CongestionOps, name: &str) -> Outcome<Map> {
 }
 
 #[common::test(ROOT)]
-fn a_map_takes_the_places_itself() -> Outcome {
+fn a_map_without_the_link_flag_registers_itself() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
     let btf = btf_object();
     let map = ops.spec(&btf).name("congestion").create()?;
@@ -62,15 +62,15 @@ fn a_map_takes_the_places_itself() -> Outcome {
     assert_eq!(info.map_type, MapType::STRUCT_OPS);
     assert_eq!(info.btf_vmlinux_value_type_id, ops.value_type);
     assert_eq!([info.btf_key_type_id, info.btf_value_type_id], [0, 0]);
-    assert!(!is_there(&name));
+    assert!(!is_registered(&name));
     ops.fill(&map, &name, CongestionOps::REQUIRED)?;
-    assert!(is_there(&name));
+    assert!(is_registered(&name));
     let error = Link::of_struct_ops(&map).expect_err("a map that needs no link");
     assert_fails(&error, Operation::CreateLink, libc::EINVAL, None);
     map.elements::<[u8], [u8]>()?.delete(&[0; 4])?;
-    assert!(!is_there(&name));
+    assert!(!is_registered(&name));
 
-    // Without the BTF object it is descriptor 0 that would be taken for one.
+    // Without the BTF object the kernel would take descriptor 0 for it.
     let bare = bpf_pin::MapSpec::new(MapType::STRUCT_OPS, 4, ops.value_size, 1)
         .btf_vmlinux_value_type_id(ops.value_type);
     let error = bare.create().expect_err("no BTF object");
@@ -83,7 +83,7 @@ fn a_map_takes_the_places_itself() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_map_for_a_link_on_any_kernel() -> Outcome {
+fn a_map_for_a_link_needs_linux_6_4() -> Outcome {
     let ops = CongestionOps::new()?;
     let btf = btf_object();
     let made = ops.spec(&btf).flags(MapFlags::LINK).create();
@@ -96,7 +96,7 @@ fn a_map_for_a_link_on_any_kernel() -> Outcome {
     Ok(())
 }
 
-fn holds(link: &Link, map: &Map) -> Outcome<LinkInfo> {
+fn assert_holds(link: &Link, map: &Map) -> Outcome<LinkInfo> {
     let info = link.info()?;
     assert_eq!((info.link_type, info.prog_id), (LinkType::STRUCT_OPS, 0));
     match info.target {
@@ -108,38 +108,38 @@ fn holds(link: &Link, map: &Map) -> Outcome<LinkInfo> {
 }
 
 #[common::test(LINKS)]
-fn a_link_and_its_updates() -> Outcome {
+fn a_link_is_updated_with_another_map() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
     let [first, second, third] = [(); 3].map(|()| for_link(&ops, &name).expect("a map"));
-    assert!(!is_there(&name), "a map alone");
+    assert!(!is_registered(&name), "a map without a link");
     let link = Link::of_struct_ops(&first)?;
-    assert!(is_there(&name));
-    let info = holds(&link, &first)?;
+    assert!(is_registered(&name));
+    let info = assert_holds(&link, &first)?;
     assert_eq!(Link::from_id(info.id)?.info()?, info);
 
     link.update_map(&second)?;
-    holds(&link, &second)?;
-    assert!(is_there(&name));
+    assert_holds(&link, &second)?;
+    assert!(is_registered(&name));
     let error = link.update_map_from(&third, &first);
     let error = error.expect_err("the link holds another");
     let map_id = second.id()?;
     assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     assert_eq!(error.cause(), Some(&Cause::UnexpectedMap { map_id }));
     assert_eq!(error.operation(), Operation::UpdateLink);
-    holds(&link, &second)?;
+    assert_holds(&link, &second)?;
     link.update_map_from(&third, &second)?;
-    holds(&link, &third)?;
+    assert_holds(&link, &third)?;
 
-    // The link keeps its map, and the map its programs.
+    // The link keeps its map, and the map keeps its programs.
     drop((first, second, third));
-    assert!(is_there(&name));
+    assert!(is_registered(&name));
     drop(link);
-    wait_until("gone", || !is_there(&name));
+    wait_until("gone", || !is_registered(&name));
     Ok(())
 }
 
 #[common::test(LINKS)]
-fn detaching() -> Outcome {
+fn a_link_is_detached_since_linux_6_11() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
     let (first, second) = (for_link(&ops, &name)?, for_link(&ops, &name)?);
     let link = Link::of_struct_ops(&first)?;
@@ -149,11 +149,11 @@ fn detaching() -> Outcome {
         let error = detached.expect_err("a link that the kernel does not detach");
         assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
         assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
-        holds(&link, &first)?;
+        assert_holds(&link, &first)?;
         return Ok(());
     }
     detached?;
-    assert!(!is_there(&name));
+    assert!(!is_registered(&name));
     let info = link.info()?;
     assert_eq!((info.id, info.link_type), (id, LinkType::STRUCT_OPS));
     assert!(info.target.is_gone(), "{info:?}");
@@ -166,30 +166,30 @@ fn detaching() -> Outcome {
         assert_eq!(error.raw_os_error(), Some(libc::ENOLINK));
     }
     link.detach()?;
-    // Its place is free.
+    // The name is free again.
     let again = Link::of_struct_ops(&second)?;
-    holds(&again, &second)?;
+    assert_holds(&again, &second)?;
     Ok(())
 }
 
 #[common::test(LINKS)]
-fn a_pinned_link() -> Outcome {
+fn a_pinned_link_keeps_its_map_registered() -> Outcome {
     let fs = TestFs::new();
     let (ops, name) = (CongestionOps::new()?, own_name());
     let (first, second) = (for_link(&ops, &name)?, for_link(&ops, &name)?);
     let link = Link::of_struct_ops(&first)?.pin(fs.at("link"))?;
     drop(link);
     let link = PinnedLink::open(fs.at("link"))?;
-    holds(&link, &first)?;
+    assert_holds(&link, &first)?;
     link.update_map_from(&second, &first)?;
-    assert!(is_there(&name));
+    assert!(is_registered(&name));
     drop(link.unpin()?);
-    wait_until("gone", || !is_there(&name));
+    wait_until("gone", || !is_registered(&name));
     Ok(())
 }
 
 #[common::test(LINKS)]
-fn what_does_not_fit_is_refused() -> Outcome {
+fn wrong_maps_and_names_are_rejected() -> Outcome {
     let (ops, name) = (CongestionOps::new()?, own_name());
     let btf = btf_object();
     let empty = ops.spec(&btf).flags(MapFlags::LINK).create()?;
@@ -200,21 +200,21 @@ fn what_does_not_fit_is_refused() -> Outcome {
     let other = for_link(&ops, &own_name())?;
     let unlinked = filled(&ops, MapFlags::empty(), &own_name())?;
     for new in [&empty, &other, &unlinked, &hash()] {
-        let error = link.update_map(new).expect_err("no map for this link");
+        let error = link.update_map(new).expect_err("a map for another link");
         assert_fails(&error, Operation::UpdateLink, libc::EINVAL, None);
     }
-    // One that no program is in the place of: the link is one of maps.
+    // The link takes maps, not programs.
     let error = link.update(&prog()).expect_err("a program");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-    holds(&link, &map)?;
+    assert_holds(&link, &map)?;
     // The name is taken.
     let error = Link::of_struct_ops(&for_link(&ops, &name)?).expect_err("a name twice");
     assert_eq!(error.raw_os_error(), Some(libc::EEXIST), "{error}");
-    // Not all that the struct asks for.
+    // Some programs that the struct needs are missing.
     let half = ops.spec(&btf).flags(MapFlags::LINK).create()?;
     let is_filled = ops.fill(&half, &own_name(), &["ssthresh"]);
     assert!(is_filled.is_err() || Link::of_struct_ops(&half).is_err());
-    // It has taken the places without a link.
+    // It is registered without a link.
     unlinked.elements::<[u8], [u8]>()?.delete(&[0; 4])?;
     Ok(())
 }

@@ -1,17 +1,20 @@
-//! Links to what the kernel and its processes do: tracepoints, functions_of_the_kernel, perf events, probes.
+//! Links for tracing: raw tracepoints, functions of the kernel, perf events, kprobes and uprobes.
 
 mod probes;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 
-use bpf_pin::error::Cause;
+use bpf_pin::abi::Version;
+use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{LinkTarget, Uprobes};
 use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::Insn;
 use bpf_pin::types::{AttachType, LinkType, ProgType};
 use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, Prog, ProgSpec, abi};
 use common::*;
+
+use crate::lifecycle::{assert_invalid, assert_refused, assert_unsupported, wrong_prog_type};
 
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
 const COOKIE: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 10)];
@@ -23,19 +26,8 @@ const FUNCTIONS: &[Need] = &[
 const PERF: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(5, 15)];
 const UPROBE_MULTI: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON, kernel(6, 6)];
 
-fn refused<T: std::fmt::Debug>(
-    result: bpf_pin::Result<T>,
-    errno: i32,
-    text: &str,
-) -> bpf_pin::Error {
-    let error = result.expect_err(text);
-    assert_eq!(error.to_string(), text);
-    assert_eq!(error.raw_os_error(), Some(errno), "{error}");
-    error
-}
-
-/// Where programs put the last cookie that they saw, and 1 for having run.
-fn seen() -> Map {
+/// A map in which a program stores the cookie that it saw, and 1 for having run.
+fn cookie_map() -> Map {
     MapSpec::new(MapType::ARRAY, 4, 8, 2)
         .create()
         .expect("an array")
@@ -54,8 +46,8 @@ fn clear(map: &Map) {
     }
 }
 
-/// Stores the cookie, or 7 where the kernel has none for such a program.
-fn spec_insns(map: &Map, asks: bool) -> Vec<Insn> {
+/// Instructions that store the cookie, or 7 if the program has none.
+fn store_cookie(map: &Map, has_cookie: bool) -> Vec<Insn> {
     let store = |key: i32| {
         let mut insns = vec![Insn::st_mem(abi::BPF_W, 10, -4, key)];
         insns.extend(Insn::ld_map_fd(1, map.as_fd().as_raw_fd()));
@@ -69,7 +61,7 @@ fn spec_insns(map: &Map, asks: bool) -> Vec<Insn> {
         ]);
         insns
     };
-    let mut insns = match asks {
+    let mut insns = match has_cookie {
         true => vec![Insn::call(abi::BPF_FUNC_get_attach_cookie)],
         false => vec![Insn::mov64_imm(0, 7)],
     };
@@ -94,8 +86,8 @@ fn spawn() {
     thread::spawn(|| ()).join().unwrap();
 }
 
-/// That it runs while the link lives, and no longer.
-fn runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
+/// Asserts that the program runs while the link lives, and no longer.
+fn check_runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
     clear(map);
     act();
     assert_eq!(read(map), (cookie, true));
@@ -108,26 +100,29 @@ fn runs(map: &Map, link: Link, cookie: u64, act: impl Fn()) -> Outcome {
     Ok(())
 }
 
-/// Of the kinds that only their last descriptor detaches.
-fn is_for_good(link: &Link, other: &Prog, link_type: LinkType) -> Outcome {
+/// Asserts that the link is detached only with its last descriptor, and cannot be updated.
+fn assert_cannot_be_detached_or_updated(link: &Link, other: &Prog, link_type: LinkType) -> Outcome {
     let info = link.info()?;
-    let id = info.id;
-    let text = format!(
-        "detach link {id}: links of type {link_type} are detached only with their last descriptor and pin"
+    assert_unsupported(
+        link.detach(),
+        Operation::DetachLink,
+        libc::EOPNOTSUPP,
+        link_type,
     );
-    let error = refused(link.detach(), libc::EOPNOTSUPP, &text);
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
-    let text = format!("update link {id}: links of type {link_type} cannot be updated");
-    let error = refused(link.update(other), libc::EINVAL, &text);
-    assert!(matches!(error.cause(), Some(Cause::UnsupportedType { .. })));
+    assert_unsupported(
+        link.update(other),
+        Operation::UpdateLink,
+        libc::EINVAL,
+        link_type,
+    );
     assert_eq!(link.info()?, info);
     Ok(())
 }
 
 #[common::test(TRACER)]
-fn raw_tracepoint() -> Outcome {
-    let map = seen();
-    let insns = spec_insns(&map, false);
+fn a_raw_tracepoint_program_runs_until_its_link_is_dropped() -> Outcome {
+    let map = cookie_map();
+    let insns = store_cookie(&map, false);
     let prog = load(ProgType::RAW_TRACEPOINT, AttachType(0), 0, &insns);
     let link = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&prog)?;
     let info = link.info()?;
@@ -140,61 +135,61 @@ fn raw_tracepoint() -> Outcome {
     assert_eq!(link.target_name()?.as_deref(), Some("sched_process_fork"));
     assert!(!info.target.is_gone());
     let other = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    is_for_good(&link, &other, LinkType::RAW_TRACEPOINT)?;
-    runs(&map, link, 7, spawn)?;
+    assert_cannot_be_detached_or_updated(&link, &other, LinkType::RAW_TRACEPOINT)?;
+    check_runs(&map, link, 7, spawn)?;
 
     let nowhere = LinkSpec::raw_tracepoint(c"no_such_tracepoint").create(&prog);
-    let text = "attach a program to trace_raw_tp: there is no tracepoint no_such_tracepoint";
-    let error = refused(nowhere, libc::ENOENT, text);
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::NoTarget { what }) if what == "tracepoint no_such_tracepoint"
-    ));
-    let misfit = common::prog();
-    let takes = "raw_tracepoint or raw_tracepoint_writable";
-    let why = wrong_prog_type_message(&misfit, AttachType::TRACE_RAW_TP, takes);
-    let text = format!("attach a program to trace_raw_tp: {why}");
-    let made = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&misfit);
-    refused(made, libc::EINVAL, &text);
-    // Links of another type have no such name.
+    let no_target = Cause::NoTarget {
+        what: "tracepoint no_such_tracepoint".to_owned(),
+    };
+    assert_refused(nowhere, Operation::CreateLink, libc::ENOENT, no_target);
+    let filter = common::prog();
+    let takes = &[ProgType::RAW_TRACEPOINT, ProgType::RAW_TRACEPOINT_WRITABLE];
+    let cause = wrong_prog_type(&filter, AttachType::TRACE_RAW_TP, takes);
+    let made = LinkSpec::raw_tracepoint(c"sched_process_fork").create(&filter);
+    assert_refused(made, Operation::CreateLink, libc::EINVAL, cause);
+    // Links of other types have no target name.
     assert_eq!(common::detached_link().target_name()?, None);
     Ok(())
 }
 
 #[common::test(TRACER)]
-fn a_raw_tracepoints_cookie() -> Outcome {
+fn raw_tracepoint_cookies_need_linux_6_10() -> Outcome {
     let spec = LinkSpec::raw_tracepoint(c"sched_process_fork").cookie(4711);
     let prog = prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
     if kernel(6, 10).unmet().is_none() {
         spec.create(&prog)?;
         return Ok(());
     }
-    let text = "attach a program to trace_raw_tp: this kernel does not support raw_tracepoint.cookie (Linux 6.10)";
-    let error = refused(spec.create(&prog), libc::EINVAL, text);
-    assert!(matches!(error.cause(), Some(Cause::Unsupported { .. })));
+    let unsupported = Cause::Unsupported {
+        what: "raw_tracepoint.cookie",
+        since: Version::new(6, 10),
+    };
+    let made = spec.create(&prog);
+    assert_refused(made, Operation::CreateLink, libc::EINVAL, unsupported);
     Ok(())
 }
 
 #[common::test(COOKIE)]
-fn a_raw_tracepoints_cookie_is_told() -> Outcome {
-    let map = seen();
-    let insns = spec_insns(&map, true);
+fn a_raw_tracepoint_program_sees_its_cookie() -> Outcome {
+    let map = cookie_map();
+    let insns = store_cookie(&map, true);
     let prog = load(ProgType::RAW_TRACEPOINT, AttachType(0), 0, &insns);
     let spec = LinkSpec::raw_tracepoint(c"sched_process_fork").cookie(u64::MAX - 1);
     let link = spec.create(&prog)?;
-    let told = match kernel(6, 17).unmet() {
+    let reported = match kernel(6, 17).unmet() {
         None => u64::MAX - 1,
         Some(_) => 0,
     };
     assert!(matches!(
         link.info()?.target,
-        LinkTarget::RawTracepoint { cookie, .. } if cookie == told
+        LinkTarget::RawTracepoint { cookie, .. } if cookie == reported
     ));
-    runs(&map, link, u64::MAX - 1, spawn)
+    check_runs(&map, link, u64::MAX - 1, spawn)
 }
 
-/// A way, what it is for, and whether to spawn a thread makes it run.
-fn ways() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
+/// Program types, attach types and functions, and whether the start of a thread runs the program.
+fn attach_cases() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
     let fork = function_btf_id("kernel_clone")?;
     Ok(vec![
         (ProgType::TRACING, AttachType::TRACE_FENTRY, fork, true),
@@ -220,12 +215,12 @@ fn ways() -> Outcome<Vec<(ProgType, AttachType, u32, bool)>> {
     ])
 }
 
-/// Built without kprobes, a kernel has no tracing of its functions, of whatever release it is.
+/// A kernel built without kprobes, of any release, cannot trace its functions.
 fn has_kprobes() -> bool {
     Need::File(KPROBES).unmet().is_none()
 }
 
-fn no_functions() -> Outcome {
+fn check_tracing_is_refused() -> Outcome {
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let attach_type = AttachType::TRACE_FENTRY;
     let made = ProgSpec::new(ProgType::TRACING, &insns)
@@ -240,13 +235,13 @@ fn no_functions() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn functions_of_the_kernel() -> Outcome {
+fn functions_of_the_kernel_are_traced_and_relinked() -> Outcome {
     if !has_kprobes() {
-        return no_functions();
+        return check_tracing_is_refused();
     }
-    for (prog_type, attach_type, btf_id, runs_here) in ways()? {
-        let map = seen();
-        let insns = spec_insns(&map, false);
+    for (prog_type, attach_type, btf_id, runs_here) in attach_cases()? {
+        let map = cookie_map();
+        let insns = store_cookie(&map, false);
         let make = || load(prog_type, attach_type, btf_id, &insns);
         let (first, second) = (make(), make());
         let spec = LinkSpec::tracing(attach_type);
@@ -268,20 +263,20 @@ fn functions_of_the_kernel() -> Outcome {
                 panic!("{:?}", info.target);
             };
             assert_eq!(found, attach_type);
-            let told = kernel(5, 13).unmet().is_none();
-            assert_eq!(obj_id > 0, told, "{attach_type}");
-            assert_eq!(found_id, if told { btf_id } else { 0 });
-            // The same once more; another as well.
+            let is_reported = kernel(5, 13).unmet().is_none();
+            assert_eq!(obj_id > 0, is_reported, "{attach_type}");
+            assert_eq!(found_id, if is_reported { btf_id } else { 0 });
+            // The same program cannot be attached twice, another can.
             assert!(spec.create(&first).is_err());
         }
-        is_for_good(&link, &second, info.link_type)?;
+        assert_cannot_be_detached_or_updated(&link, &second, info.link_type)?;
         let both = spec.create(&second)?;
         assert_ne!(both.id()?, info.id);
         drop(both);
         if runs_here {
-            runs(&map, link, 7, spawn)?;
+            check_runs(&map, link, 7, spawn)?;
         }
-        // Opened, or another link in its place.
+        // open_or_attach opens the link, or replaces it by one of another program.
         let fs = TestFs::new();
         let dir = bpf_pin::PinDir::open(fs.root())?;
         let third = make();
@@ -297,7 +292,7 @@ fn functions_of_the_kernel() -> Outcome {
             "{attach_type}"
         );
     }
-    // What it was loaded for is another thing.
+    // The same function with another attach type is another target.
     let btf_id = function_btf_id("kernel_clone")?;
     let insns = [Insn::mov64_imm(0, 0), Insn::exit()];
     let prog = load(ProgType::TRACING, AttachType::TRACE_FENTRY, btf_id, &insns);
@@ -319,13 +314,13 @@ fn functions_of_the_kernel() -> Outcome {
 }
 
 #[common::test(FUNCTIONS)]
-fn a_functions_cookie() -> Outcome {
+fn a_program_for_a_function_sees_its_cookie() -> Outcome {
     if !has_kprobes() {
-        return no_functions();
+        return check_tracing_is_refused();
     }
-    let map = seen();
-    let knows = kernel(5, 19).unmet().is_none();
-    let insns = spec_insns(&map, knows);
+    let map = cookie_map();
+    let has_cookie = kernel(5, 19).unmet().is_none();
+    let insns = store_cookie(&map, has_cookie);
     let attach_type = AttachType::TRACE_FENTRY;
     let prog = load(
         ProgType::TRACING,
@@ -334,68 +329,43 @@ fn a_functions_cookie() -> Outcome {
         &insns,
     );
     let spec = LinkSpec::tracing(attach_type).cookie(99);
-    if !knows {
-        let text = "attach a program to trace_fentry: EINVAL";
-        refused(spec.create(&prog), libc::EINVAL, text);
+    if !has_cookie {
+        let made = spec.create(&prog);
+        assert_refused(made, Operation::CreateLink, libc::EINVAL, None);
         return Ok(());
     }
     let link = spec.create(&prog)?;
     assert_eq!(link.info()?.link_type, LinkType::TRACING);
-    runs(&map, link, 99, spawn)
+    check_runs(&map, link, 99, spawn)
 }
 
-/// Without a syscall: the kernel would see something else, or nothing.
+/// The kernel would take these for something else, or ignore them.
 #[common::test(TRACER)]
-fn what_does_not_fit_is_refused_at_once() -> Outcome {
+fn options_that_a_target_does_not_have_are_rejected() -> Outcome {
     let prog = prog();
     let offsets = [1, 2];
-    // SAFETY: nothing is attached.
+    // SAFETY: no program is attached.
     let points = unsafe { Uprobes::new(c"/proc/self/exe", &offsets) };
-    // SAFETY: likewise.
+    // SAFETY: no program is attached.
     let counted = unsafe { points.ref_ctr_offsets(&[1, 2, 3]) };
     let multi = LinkSpec::uprobe_multi(points);
     let names = [c"do_exit"];
-    for (spec, text) in [
-        (
-            LinkSpec::tracing(AttachType::XDP),
-            "xdp: attach_type xdp cannot be used with a function",
-        ),
-        (
-            LinkSpec::tracing(AttachType::TRACE_FENTRY).flags(1),
-            "trace_fentry: flags cannot be set for a function",
-        ),
-        (
-            LinkSpec::tracing(AttachType::TRACE_FENTRY).cookies(&[1]),
-            "trace_fentry: cookies cannot be set for a function",
-        ),
-        (
-            multi.cookie(1),
-            "trace_uprobe_multi: cookie cannot be set for a set of uprobes",
-        ),
-        (
-            multi.cookies(&[1]),
-            "trace_uprobe_multi: cookies has 1 elements, expected 2 or none",
-        ),
-        (
-            LinkSpec::uprobe_multi(counted),
-            "trace_uprobe_multi: ref_ctr_offsets has 3 elements, expected 2 or none",
-        ),
+    let fentry = LinkSpec::tracing(AttachType::TRACE_FENTRY);
+    for (spec, argument) in [
+        (LinkSpec::tracing(AttachType::XDP), "attach_type"),
+        (fentry.flags(1), "flags"),
+        (fentry.cookies(&[1]), "cookies"),
+        (multi.cookie(1), "cookie"),
+        (multi.cookies(&[1]), "cookies"),
+        (LinkSpec::uprobe_multi(counted), "ref_ctr_offsets"),
         (
             multi.flags(abi::BPF_F_UPROBE_MULTI_PATH_FD),
-            "trace_uprobe_multi: BPF_F_UPROBE_MULTI_PATH_FD requires a descriptor, and none was given",
+            "BPF_F_UPROBE_MULTI_PATH_FD",
         ),
-        (
-            LinkSpec::kprobe_multi(&names).cookies(&[1, 2]),
-            "trace_kprobe_multi: cookies has 2 elements, expected 1 or none",
-        ),
-        (
-            LinkSpec::iter().session(),
-            "trace_iter: session cannot be set for a iterator",
-        ),
+        (LinkSpec::kprobe_multi(&names).cookies(&[1, 2]), "cookies"),
+        (LinkSpec::iter().session(), "session"),
     ] {
-        let error = spec.create(&prog).expect_err(text);
-        assert_eq!(error.to_string(), format!("attach a program to {text}"));
-        assert_eq!(error.raw_os_error(), None);
+        assert_invalid(spec.create(&prog), argument);
     }
     Ok(())
 }

@@ -1,27 +1,31 @@
-//! `Reuse::Migrate`: which entries there are afterwards, and what is kept until when.
+//! `Reuse::Migrate`: the entries of the new map, and how long the old map is kept.
 
-use crate::migration;
+mod concurrent;
+mod failures;
+mod merge;
+mod scene;
+mod types;
 
 use std::cell::Cell;
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::types::MapFlags;
 use bpf_pin::{Error, Map, MapSpec, MapType, PinDir};
 use common::*;
 
-use migration::{NAME, begin, entries, hash_of, migrate, pinned, put, scene};
+use scene::{NAME, begin, create_pinned, entries, hash_spec, migrate, put, scene};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 #[common::test(PINS)]
-fn keys_become_others() -> Outcome {
+fn the_function_changes_keys_and_drops_entries() -> Outcome {
     let (fs, dir, _) = scene((0..40).map(|n| (n, 7)))?;
     let how = Migrate::new(|key: &u32, value: &u64| {
         (key % 2 == 0).then_some((u64::from(*key) << 32, [*value as u8; 5]))
     });
-    let map = migrate(&dir, &hash_of(8, 5), how)?;
+    let map = migrate(&dir, &hash_spec(8, 5), how)?;
     let expected: Vec<_> = (0..20).map(|n| (n << 33, [7; 5])).collect();
     assert_eq!(entries::<u64, [u8; 5]>(&map)?, expected);
     assert_eq!(fs.names(), [NAME]);
@@ -29,9 +33,9 @@ fn keys_become_others() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn two_keys_become_one() -> Outcome {
+fn a_key_merged_from_two_stays_while_one_of_them_exists() -> Outcome {
     let (_fs, dir, old) = scene((0..10).map(|n| (n, 1)))?;
-    // Of two that become one, one goes; of two others both do.
+    // Old keys 2 and 3 become 1, and 4 and 5 become 2. Key 2 is deleted, and both 4 and 5.
     let seen = Cell::new(0);
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen.set(seen.get() + 1);
@@ -43,21 +47,21 @@ fn two_keys_become_one() -> Outcome {
         }
         Some((*key / 2, [*value, 0]))
     });
-    let map = migrate(&dir, &hash_of(4, 16), how)?;
+    let map = migrate(&dir, &hash_spec(4, 16), how)?;
     let expected: Vec<_> = [0, 1, 3, 4].map(|key| (key, [1, 0])).into();
     assert_eq!(entries::<u32, [u64; 2]>(&map)?, expected);
     Ok(())
 }
 
 #[common::test(PINS)]
-fn what_is_changed_between_the_passes() -> Outcome {
-    for is_to_freeze in [false, true] {
+fn changes_during_the_first_pass_are_copied_by_the_second() -> Outcome {
+    for freezes in [false, true] {
         let (fs, dir, old) = scene((0..10).map(|n| (n, 1)))?;
         let seen = Cell::new(0);
         let how = Migrate::new(|key: &u32, value: &u64| {
             seen.set(seen.get() + 1);
             if seen.get() == 10 {
-                // Nobody by the name sees anything of it yet.
+                // The pin still holds the old map.
                 assert_eq!(
                     dir.get::<Map>(NAME).unwrap().id().unwrap(),
                     old.id().unwrap()
@@ -65,14 +69,14 @@ fn what_is_changed_between_the_passes() -> Outcome {
                 assert_eq!(fs.names(), [NAME]);
                 put(&old, [(3, 30), (100, 100)]).unwrap();
                 old.elements::<u32, u64>().unwrap().delete(&4).unwrap();
-                // Gone and back.
+                // Deleted and created again.
                 old.elements::<u32, u64>().unwrap().delete(&5).unwrap();
                 put(&old, [(5, 50)]).unwrap();
             }
             Some((*key, [*value, 0]))
         });
-        let how = if is_to_freeze { how.freeze() } else { how };
-        let map = migrate(&dir, &hash_of(4, 16), how)?;
+        let how = if freezes { how.freeze() } else { how };
+        let map = migrate(&dir, &hash_spec(4, 16), how)?;
         let value = |key| match key {
             3 => 30,
             5 => 50,
@@ -85,11 +89,11 @@ fn what_is_changed_between_the_passes() -> Outcome {
             keys.map(|key| (key, [value(key), 0]))
         );
         let written = put(&old, [(1, 1)]);
-        match is_to_freeze {
+        match freezes {
             false => written?,
             true => assert_eq!(written.unwrap_err().cause(), Some(&Cause::Frozen)),
         }
-        // The new one is not frozen.
+        // The new map is not frozen.
         map.elements::<u32, [u64; 2]>()?
             .update(&1, &[1, 1], ElemFlags::ANY)?;
         assert_eq!(fs.names(), [NAME]);
@@ -97,19 +101,19 @@ fn what_is_changed_between_the_passes() -> Outcome {
     Ok(())
 }
 
-/// What is gone makes room for what has come, in the new map as in the old.
+/// The second pass deletes before it adds, so the new map never exceeds its size.
 #[common::test(PINS)]
-fn a_full_map_is_changed_between_the_passes() -> Outcome {
+fn deletions_make_room_for_additions_in_a_full_map() -> Outcome {
     let tries = |value_size| {
         MapSpec::new(MapType::LPM_TRIE, 4 + 4, value_size, 10).flags(MapFlags::NO_PREALLOC)
     };
     let hash = |value_size| MapSpec::new(MapType::HASH, 8, value_size, 10);
     let specs: [(MapSpec<'_>, MapSpec<'_>); 2] = [(hash(8), hash(16)), (tries(8), tries(16))];
     for (old_spec, spec) in &specs {
-        for is_to_freeze in [false, true] {
+        for freezes in [false, true] {
             let fs = TestFs::new();
             let dir = PinDir::open(fs.root())?;
-            let old = pinned(&dir, old_spec)?;
+            let old = create_pinned(&dir, old_spec)?;
             let elems = old.elements::<[u32; 2], u64>()?;
             let put = |key: u32, value: u64| elems.update(&[32, key], &value, ElemFlags::ANY);
             (0..10).try_for_each(|key| put(key, 1))?;
@@ -124,7 +128,7 @@ fn a_full_map_is_changed_between_the_passes() -> Outcome {
                 }
                 Some((*key, [*value, 0]))
             });
-            let how = if is_to_freeze { how.freeze() } else { how };
+            let how = if freezes { how.freeze() } else { how };
             let map = migrate(&dir, spec, how)?;
             let mut found = entries::<[u32; 2], [u64; 2]>(&map)?;
             found.sort();
@@ -136,17 +140,17 @@ fn a_full_map_is_changed_between_the_passes() -> Outcome {
     Ok(())
 }
 
-/// A full map, into one that is no larger, and of many batches.
+/// The new map has the same size as the old one, which is full, and the copy takes many batches.
 #[common::test(PINS)]
-fn more_than_goes_at_once() -> Outcome {
+fn a_full_map_of_many_batches_is_migrated() -> Outcome {
     const COUNT: u32 = 40_000;
     const GONE: u32 = 500;
 
-    for is_to_freeze in [false, true] {
+    for freezes in [false, true] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         let of_size = |size| MapSpec::new(MapType::HASH, 4, size, COUNT);
-        let old = pinned(&dir, &of_size(8))?;
+        let old = create_pinned(&dir, &of_size(8))?;
         put(&old, (0..COUNT).map(|key| (key, 1)))?;
         let elems = old.elements::<u32, u64>()?;
         let seen = Cell::new(0);
@@ -160,7 +164,7 @@ fn more_than_goes_at_once() -> Outcome {
             }
             Some((*key, [*value, 0]))
         });
-        let how = if is_to_freeze { how.freeze() } else { how };
+        let how = if freezes { how.freeze() } else { how };
         let map = migrate(&dir, &of_size(16), how)?;
         let found = entries::<u32, [u64; 2]>(&map)?;
         let expected: Vec<(u32, [u64; 2])> = (0..COUNT + GONE)
@@ -174,9 +178,9 @@ fn more_than_goes_at_once() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_fills_a_map_stays() -> Outcome {
+fn entries_of_the_fill_function_stay_unless_copied_over() -> Outcome {
     let (_fs, dir, _) = scene([(1, 1), (2, 2)])?;
-    // What comes from the old one prevails, and what does not come changes nothing.
+    // Copied entries replace filled ones. A dropped entry changes nothing.
     let fill = |map: &Map| {
         let elems = map.elements::<u32, [u64; 2]>()?;
         [1, 2, 3]
@@ -186,7 +190,7 @@ fn what_fills_a_map_stays() -> Outcome {
     let mut how =
         Migrate::new(|key: &u32, value: &u64| (*key != 2).then_some((*key, [*value, *value])));
     let reuse = Reuse::Migrate(&mut how);
-    let made = dir.open_or_create_with::<Error>(NAME, &hash_of(4, 16), reuse, fill)?;
+    let made = dir.open_or_create_with::<Error>(NAME, &hash_spec(4, 16), reuse, fill)?;
     assert_eq!(
         entries::<u32, [u64; 2]>(&made.map)?,
         [(1, [1, 1]), (2, [9, 9]), (3, [9, 9])]
@@ -194,9 +198,9 @@ fn what_fills_a_map_stays() -> Outcome {
     Ok(())
 }
 
-/// An entry that took the place of what filled the map is gone before it is read again.
+/// An entry was copied over a filled one, and is deleted before the second pass.
 #[common::test(PINS)]
-fn what_fills_a_map_comes_back() -> Outcome {
+fn a_filled_entry_comes_back_if_the_copied_one_is_deleted() -> Outcome {
     for (map_type, flags) in [
         (MapType::HASH, MapFlags::empty()),
         (MapType::HASH, MapFlags::WRONLY),
@@ -219,7 +223,7 @@ fn what_fills_a_map_comes_back() -> Outcome {
         let reuse = Reuse::Migrate(&mut how);
         let spec = MapSpec::new(map_type, 4, 16, 5).flags(flags);
         let made = dir.open_or_create_with::<Error>(NAME, &spec, reuse, fill)?;
-        assert!(matches!(made.outcome, Done::Migrated(_)));
+        assert!(matches!(made.outcome, MapOutcome::Migrated(_)));
         let found = entries::<u32, [u64; 2]>(&dir.get(NAME)?)?;
         let expected = match (map_type, flags) {
             (MapType::ARRAY, _) => vec![
@@ -229,7 +233,7 @@ fn what_fills_a_map_comes_back() -> Outcome {
                 (3, [77, 77]),
                 (4, [0, 0]),
             ],
-            // What is not to be read does not come back.
+            // A write-only map cannot be read, so its filled entry does not come back.
             (_, MapFlags::WRONLY) => vec![(2, [12, 0]), (3, [77, 77])],
             _ => vec![(1, [77, 77]), (2, [12, 0]), (3, [77, 77])],
         };
@@ -238,13 +242,12 @@ fn what_fills_a_map_comes_back() -> Outcome {
     Ok(())
 }
 
-/// One function for whatever version it finds.
 #[common::test(PINS)]
-fn values_of_either_size() -> Outcome {
+fn one_function_migrates_values_of_several_sizes() -> Outcome {
     for old_size in [4, 8] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let old = pinned(&dir, &hash_of(4, old_size))?;
+        let old = create_pinned(&dir, &hash_spec(4, old_size))?;
         let value = [1; 8];
         old.elements::<[u8], [u8]>()?.update(
             &[5; 4],
@@ -258,7 +261,7 @@ fn values_of_either_size() -> Outcome {
             new_value[15] = value.len() as u8;
             true
         });
-        let map = migrate(&dir, &hash_of(4, 16), how)?;
+        let map = migrate(&dir, &hash_spec(4, 16), how)?;
         let mut expected = [0; 16];
         expected[..old_size as usize].fill(1);
         expected[15] = old_size as u8;
@@ -272,48 +275,48 @@ fn grow<'f>() -> Migrate<'f> {
 }
 
 #[common::test(PINS)]
-fn an_unfinished_one_is_resumed() -> Outcome {
+fn an_uncommitted_migration_is_resumed() -> Outcome {
     let (fs, dir, old) = scene([(1, 1)])?;
-    let (map, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    let (map, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     let mut how = grow();
-    let mut again = || dir.open_or_create(NAME, &hash_of(4, 16), Reuse::Migrate(&mut how));
-    // Somebody is at it.
+    let mut again = || dir.open_or_create(NAME, &hash_spec(4, 16), Reuse::Migrate(&mut how));
+    // The migration is held, so the map is opened like any other.
     let found = again()?;
-    assert!(matches!(found.outcome, Done::Found), "{found:?}");
+    assert!(matches!(found.outcome, MapOutcome::Found), "{found:?}");
     drop(migration);
     for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::OpenOnly] {
-        let found = dir.open_or_create(NAME, &hash_of(4, 16), reuse)?;
-        assert!(matches!(found.outcome, Done::Found), "{found:?}");
+        let found = dir.open_or_create(NAME, &hash_spec(4, 16), reuse)?;
+        assert!(matches!(found.outcome, MapOutcome::Found), "{found:?}");
     }
     for _ in 0..3 {
         let found = again()?;
-        let Done::Resumed(migration) = found.outcome else {
+        let MapOutcome::Resumed(migration) = found.outcome else {
             panic!("{found:?}");
         };
         assert_eq!(found.map.id()?, map.id()?);
         assert_eq!(migration.old().id()?, old.id()?);
         assert_eq!(migration.kept_as(), backup_name(NAME, map.id()?).as_str());
     }
-    let Done::Resumed(migration) = again()?.outcome else {
+    let MapOutcome::Resumed(migration) = again()?.outcome else {
         panic!();
     };
     migration.commit()?;
-    assert!(matches!(again()?.outcome, Done::Found));
+    assert!(matches!(again()?.outcome, MapOutcome::Found));
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
 #[common::test(PINS)]
-fn one_is_rolled_back() -> Outcome {
+fn roll_back_restores_the_old_map_unless_the_pin_was_replaced() -> Outcome {
     let (fs, dir, old) = scene([(1, 1)])?;
     dir.set_mode(NAME, 0o640)?;
-    let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    let (_, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     assert_eq!(migration.roll_back()?.id()?, old.id()?);
     assert_eq!(dir.get::<Map>(NAME)?.id()?, old.id()?);
     assert_eq!(dir.metadata(NAME)?.mode(), 0o640);
     assert_eq!(fs.names(), [NAME]);
-    // Not over what somebody else has put there.
-    let (map, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    // A pin that was replaced is kept.
+    let (map, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     let other = hash();
     dir.replace(&other, NAME)?;
     let failed = migration.roll_back().unwrap_err();
@@ -329,29 +332,29 @@ fn one_is_rolled_back() -> Outcome {
     Ok(())
 }
 
-/// Whether by who was killed amid it or for reasons of its own.
+/// A killed migration may have frozen it.
 #[common::test(PINS)]
-fn one_that_is_frozen_is_migrated() -> Outcome {
+fn a_frozen_map_is_migrated() -> Outcome {
     let (fs, dir, old) = scene([(1, 1)])?;
     old.freeze()?;
-    let map = migrate(&dir, &hash_of(4, 16), grow())?;
+    let map = migrate(&dir, &hash_spec(4, 16), grow())?;
     assert_eq!(entries::<u32, [u64; 2]>(&map)?, [(1, [1, 1])]);
     map.freeze()?;
     let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
-    let map = migrate(&dir, &hash_of(4, 8), how.freeze())?;
+    let map = migrate(&dir, &hash_spec(4, 8), how.freeze())?;
     assert_eq!(entries::<u32, u64>(&map)?, [(1, 1)]);
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
-/// By the next version, whose old one is then what the first has migrated to.
+/// The old map of the third version is the map of the uncommitted second one.
 #[common::test(PINS)]
-fn one_uncommitted_is_superseded() -> Outcome {
+fn an_uncommitted_migration_is_superseded_by_the_next_version() -> Outcome {
     let (fs, dir, _) = scene([(1, 1)])?;
-    let (second, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    let (second, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     drop(migration);
     let mut how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, [value[0], 1, 2])));
-    let (third, migration) = begin(&dir, &hash_of(4, 24), &mut how)?;
+    let (third, migration) = begin(&dir, &hash_spec(4, 24), &mut how)?;
     assert_eq!(migration.old().id()?, second.id()?);
     let kept = backup_name(NAME, third.id()?);
     assert_eq!(fs.names(), [kept.as_str(), NAME]);
@@ -362,11 +365,10 @@ fn one_uncommitted_is_superseded() -> Outcome {
     Ok(())
 }
 
-/// What was not committed is no less there if the next migration fails.
 #[common::test(PINS)]
-fn one_is_kept_though_the_next_fails() -> Outcome {
+fn an_uncommitted_migration_survives_the_failure_of_the_next() -> Outcome {
     let (fs, dir, first) = scene([(1, 1), (2, 2)])?;
-    let (second, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    let (second, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     drop(migration);
     let small = MapSpec::new(MapType::HASH, 4, 24, 2);
     let mut seen = 0;
@@ -386,8 +388,8 @@ fn one_is_kept_though_the_next_fails() -> Outcome {
     );
     assert_eq!(fs.names(), [backup_name(NAME, second.id()?).as_str(), NAME]);
     let mut how = grow();
-    let again = dir.open_or_create(NAME, &hash_of(4, 16), Reuse::Migrate(&mut how))?;
-    let Done::Resumed(migration) = again.outcome else {
+    let again = dir.open_or_create(NAME, &hash_spec(4, 16), Reuse::Migrate(&mut how))?;
+    let MapOutcome::Resumed(migration) = again.outcome else {
         panic!("{again:?}");
     };
     assert_eq!(migration.roll_back()?.id()?, first.id()?);
@@ -395,26 +397,25 @@ fn one_is_kept_though_the_next_fails() -> Outcome {
     Ok(())
 }
 
-/// What was kept for a map that has the name no more is nobody's to go on with.
 #[common::test(PINS)]
-fn one_is_kept_in_vain() -> Outcome {
+fn a_backup_is_a_leftover_once_its_new_map_is_no_longer_pinned() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let spec = hash_of(4, 16);
+    let spec = hash_spec(4, 16);
     for way in 0..3 {
-        put(&pinned(&dir, &hash_of(4, 8))?, [(1, 1)])?;
+        put(&create_pinned(&dir, &hash_spec(4, 8))?, [(1, 1)])?;
         let (second, migration) = begin(&dir, &spec, &mut grow())?;
         let kept = migration.kept_as().to_owned();
         assert_eq!(
             dir.remove_leftovers()?.removed.len(),
             0,
-            "somebody is at it"
+            "the migration is held"
         );
         drop(migration);
         assert_eq!(
             dir.remove_leftovers()?.removed.len(),
             0,
-            "it can be gone on with"
+            "the migration can be resumed"
         );
         match way {
             0 => dir.unlink(NAME)?,
@@ -428,7 +429,7 @@ fn one_is_kept_in_vain() -> Outcome {
         let mut how = grow();
         let again = dir.open_or_create(NAME, &spec, Reuse::Migrate(&mut how))?;
         assert!(
-            matches!(again.outcome, Done::Created | Done::Found),
+            matches!(again.outcome, MapOutcome::Created | MapOutcome::Found),
             "{again:?}"
         );
         assert_ne!(again.map.id()?, second.id()?);
@@ -439,12 +440,12 @@ fn one_is_kept_in_vain() -> Outcome {
     Ok(())
 }
 
-/// A fork has the descriptor, and not the turn for longer than its parent.
+/// The child has a copy of the descriptor, and the commit in the parent releases the lock all the same.
 #[common::test(PINS)]
-fn a_fork_has_no_turn() -> Outcome {
+fn a_forked_child_does_not_keep_the_migration_lock() -> Outcome {
     let (_fs, dir, _) = scene([(1, 1)])?;
-    let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
-    // SAFETY: the child makes one system call after another, and no other thread's lock matters to it.
+    let (_, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
+    // SAFETY: the child only makes system calls, which wait for no lock of another thread.
     let child = unsafe { libc::fork() };
     if child == 0 {
         // SAFETY: as above.
@@ -457,13 +458,13 @@ fn a_fork_has_no_turn() -> Outcome {
     migration.commit()?;
     let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let mut how = how.patience(std::time::Duration::from_secs(5));
-    let again = dir.open_or_create(NAME, &hash_of(4, 8), Reuse::Migrate(&mut how));
+    let again = dir.open_or_create(NAME, &hash_spec(4, 8), Reuse::Migrate(&mut how));
     // SAFETY: the child was started here, and is waited for here.
     unsafe {
         libc::kill(child, libc::SIGKILL);
         libc::waitpid(child, std::ptr::null_mut(), 0);
     }
-    let Done::Migrated(migration) = again?.outcome else {
+    let MapOutcome::Migrated(migration) = again?.outcome else {
         panic!();
     };
     migration.commit()?;
@@ -471,14 +472,14 @@ fn a_fork_has_no_turn() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_commit_finds_it_done() -> Outcome {
+fn commit_accepts_a_missing_backup_and_keeps_a_replaced_one() -> Outcome {
     let (_fs, dir, _) = scene([(1, 1)])?;
-    let (_, migration) = begin(&dir, &hash_of(4, 16), &mut grow())?;
+    let (_, migration) = begin(&dir, &hash_spec(4, 16), &mut grow())?;
     dir.unlink(migration.kept_as())?;
     migration.commit()?;
     let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
-    let (_, migration) = begin(&dir, &hash_of(4, 8), &mut { how })?;
-    // Nor is another's under its name removed.
+    let (_, migration) = begin(&dir, &hash_spec(4, 8), &mut { how })?;
+    // Another map under the backup's name is not removed.
     let other = hash();
     let kept = migration.kept_as().to_owned();
     dir.replace(&other, &kept)?;

@@ -1,22 +1,24 @@
-//! Perf events, and many probes at once.
+//! Links to perf events, and to many kprobes or uprobes at once.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use bpf_pin::error::Cause;
+use bpf_pin::error::{Cause, Operation};
 use bpf_pin::link::{LinkTarget, Uprobes};
 use bpf_pin::reuse::Attachment;
 use bpf_pin::types::{AttachType, LinkType, ProgType};
 use bpf_pin::{LinkSpec, PinDir, abi};
 use common::*;
 
-use crate::tracing::{
-    clear, has_kprobes, is_for_good, load, read, refused, runs, seen, spawn, spec_insns,
+use super::{
+    assert_cannot_be_detached_or_updated, check_runs, clear, cookie_map, has_kprobes, load, read,
+    spawn, store_cookie,
 };
+use crate::lifecycle::{assert_refused, assert_unsupported};
 
-/// A counter of this thread's time, which overflows now and then.
+/// A perf event for this thread's CPU time, with a short sample period.
 fn counter() -> io::Result<OwnedFd> {
     // struct perf_event_attr: type, size, config, sample_period. PERF_TYPE_SOFTWARE,
     // PERF_COUNT_SW_TASK_CLOCK.
@@ -24,12 +26,12 @@ fn counter() -> io::Result<OwnedFd> {
     attr[0] = u64::from_ne_bytes(bytemuck::cast([1u32, 128]));
     attr[1] = 1;
     attr[2] = 100_000;
-    // SAFETY: the argument is as long as it says and holds no address.
+    // SAFETY: the argument has the size that it states and contains no address.
     let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, 0, -1, -1, 8) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it.
+    // SAFETY: the descriptor is new.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -41,16 +43,16 @@ fn work() {
 }
 
 #[common::test(super::PERF)]
-fn perf_event() -> Outcome {
-    let map = seen();
+fn a_perf_event_program_sees_its_cookie() -> Outcome {
+    let map = cookie_map();
     let event = counter()?;
-    let insns = spec_insns(&map, true);
+    let insns = store_cookie(&map, true);
     let prog = load(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0, &insns);
     let spec = LinkSpec::perf_event(&event);
     let link = spec.cookie(1 << 40).create(&prog)?;
     let info = link.info()?;
     assert_eq!(info.link_type, LinkType::PERF_EVENT);
-    let (told, cookie) = match (kernel(6, 6).unmet(), kernel(6, 9).unmet()) {
+    let (expected_type, cookie) = match (kernel(6, 6).unmet(), kernel(6, 9).unmet()) {
         (Some(_), _) => (0, 0),
         (None, Some(_)) => (abi::BPF_PERF_EVENT_EVENT, 0),
         (None, None) => (abi::BPF_PERF_EVENT_EVENT, 1 << 40),
@@ -63,25 +65,20 @@ fn perf_event() -> Outcome {
     else {
         panic!("{:?}", info.target);
     };
-    assert_eq!((event_type, found), (told, cookie));
+    assert_eq!((event_type, found), (expected_type, cookie));
     let other = prog_returning(ProgType::PERF_EVENT, AttachType::PERF_EVENT, 0);
-    is_for_good(&link, &other, LinkType::PERF_EVENT)?;
-    let text = "attach a program to perf_event: EEXIST";
-    refused(spec.create(&other), libc::EEXIST, text);
-    runs(&map, link, 1 << 40, work)?;
+    assert_cannot_be_detached_or_updated(&link, &other, LinkType::PERF_EVENT)?;
+    let second = spec.create(&other);
+    assert_refused(second, Operation::CreateLink, libc::EEXIST, None);
+    check_runs(&map, link, 1 << 40, work)?;
     let file = File::open("/proc/self/status")?;
-    let text = "attach a program to perf_event: EBADF";
-    refused(
-        LinkSpec::perf_event(&file).create(&other),
-        libc::EBADF,
-        text,
-    );
+    let no_event = LinkSpec::perf_event(&file).create(&other);
+    assert_refused(no_event, Operation::CreateLink, libc::EBADF, None);
     Ok(())
 }
 
-/// Before Linux 5.15 there is no such link.
 #[common::test(super::TRACER)]
-fn perf_event_of_old() -> Outcome {
+fn perf_event_links_need_linux_5_15() -> Outcome {
     let event = counter()?;
     let prog = prog_returning(ProgType::PERF_EVENT, AttachType(0), 0);
     let made = LinkSpec::perf_event(&event).create(&prog);
@@ -89,24 +86,24 @@ fn perf_event_of_old() -> Outcome {
         made?;
         return Ok(());
     }
-    refused(made, libc::EINVAL, "attach a program to perf_event: EINVAL");
+    assert_refused(made, Operation::CreateLink, libc::EINVAL, None);
     Ok(())
 }
 
 #[common::test(super::TRACER)]
-fn kprobe_multi() -> Outcome {
+fn kprobes_are_attached_by_name_and_address() -> Outcome {
     let attach_type = AttachType::TRACE_KPROBE_MULTI;
     if !has_kprobes() || Need::Feature(Feature::KprobeMulti).unmet().is_some() {
         let prog = prog_returning(ProgType::KPROBE, AttachType(0), 0);
         let made = LinkSpec::kprobe_multi(&[c"kernel_clone"]).create(&prog);
-        let error = made.expect_err("a kernel without");
+        let error = made.expect_err("a kernel without kprobe_multi");
         assert!(error.cause().is_none(), "{error}");
         return Ok(());
     }
-    let map = seen();
-    let insns = spec_insns(&map, true);
+    let map = cookie_map();
+    let insns = store_cookie(&map, true);
     let prog = load(ProgType::KPROBE, attach_type, 0, &insns);
-    // In the order of their addresses or not.
+    // Not necessarily in the order of their addresses.
     let names = [c"kernel_clone", c"do_exit"];
     let address = |name: &CStr| -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
         let symbols = std::fs::read_to_string("/proc/kallsyms")?;
@@ -135,9 +132,12 @@ fn kprobe_multi() -> Outcome {
                 panic!("{:?}", info.target);
             };
             assert_eq!((found, found_flags), (count, flags));
-            let id = info.id;
-            let text = format!("update link {id}: links of type kprobe_multi cannot be updated");
-            refused(link.update(&prog), libc::EINVAL, &text);
+            assert_unsupported(
+                link.update(&prog),
+                Operation::UpdateLink,
+                libc::EINVAL,
+                LinkType::KPROBE_MULTI,
+            );
             clear(&map);
             spawn();
             let (cookie, has_run) = read(&map);
@@ -168,7 +168,7 @@ extern "C" fn probed(number: u64) -> u64 {
     std::hint::black_box(number.wrapping_mul(3))
 }
 
-/// Where in this program's file the function is.
+/// The offset of the function in this program's file.
 fn offset() -> u64 {
     let address = probed as *const () as u64;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -192,9 +192,9 @@ fn uprobes<'a>(path: &'a CStr, offsets: &'a [u64]) -> Uprobes<'a> {
 }
 
 #[common::test(super::UPROBE_MULTI)]
-fn uprobe_multi() -> Outcome {
-    let map = seen();
-    let insns = spec_insns(&map, true);
+fn uprobes_are_attached_by_offset() -> Outcome {
+    let map = cookie_map();
+    let insns = store_cookie(&map, true);
     let prog = load(ProgType::KPROBE, AttachType::TRACE_UPROBE_MULTI, 0, &insns);
     let (path, offsets) = (c"/proc/self/exe", [offset()]);
     let call = || {
@@ -223,10 +223,10 @@ fn uprobe_multi() -> Outcome {
             if kernel(6, 8).unmet().is_none() {
                 assert_eq!((count, found, found_pid), (1, flags, pid));
             }
-            runs(&map, link, 1 << 33, call)?;
+            check_runs(&map, link, 1 << 33, call)?;
         }
     }
-    // A pinned link to other places, or of another process, is not taken for this one.
+    // A pinned link to other offsets, or of another process, is reported.
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let pinned = LinkSpec::uprobe_multi(own).cookies(&[1 << 33]);
@@ -245,7 +245,7 @@ fn uprobe_multi() -> Outcome {
             assert_eq!(found?.attachment, Attachment::Unchanged);
             continue;
         }
-        let error = found.expect_err("other places");
+        let error = found.expect_err("other offsets");
         assert!(
             matches!(error.cause(), Some(Cause::AttachedElsewhere { .. })),
             "{error}"
@@ -255,15 +255,14 @@ fn uprobe_multi() -> Outcome {
     dir.unlink("link")?;
 
     let nowhere = LinkSpec::uprobe_multi(uprobes(c"/nowhere", &offsets)).create(&prog);
-    let text = "attach a program to trace_uprobe_multi: ENOENT";
-    refused(nowhere, libc::ENOENT, text);
+    assert_refused(nowhere, Operation::CreateLink, libc::ENOENT, None);
     if kernel(6, 13).unmet().is_none() {
         let attach_type = AttachType::TRACE_UPROBE_SESSION;
         let session = load(ProgType::KPROBE, attach_type, 0, &insns);
         let spec = LinkSpec::uprobe_multi(points).session();
         assert_eq!(spec.attach_type(), attach_type);
         let link = spec.create(&session)?;
-        runs(&map, link, 0, call)?;
+        check_runs(&map, link, 0, call)?;
     }
     Ok(())
 }

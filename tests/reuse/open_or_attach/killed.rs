@@ -1,4 +1,4 @@
-//! SIGKILL before and after each syscall: the next call finishes, and nothing is left over.
+//! SIGKILL before and after each syscall of `open_or_attach`: the next call succeeds, and nothing is left.
 
 use std::fs;
 
@@ -7,67 +7,97 @@ use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Link, LinkSpec, PinDir, Prog};
 use common::*;
 
-use crate::open_or_attach::one_link;
+use super::{one_link, raw_tracepoint_prog, unshare_network};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 const NETFILTER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
 
-pub const CASES: &[(&str, &[Need])] = &[
-    ("killed_amid_attaching_xdp", ROOT),
-    ("killed_amid_attaching_tcx", TCX),
-    ("killed_amid_updating_xdp", ROOT),
-    ("killed_amid_reattaching_xdp", ROOT),
-    ("killed_amid_reattaching_tcx", TCX),
-    ("killed_amid_relinking_a_raw_tracepoint", TRACER),
-    ("killed_amid_relinking_netfilter", NETFILTER),
-];
-
-/// What is there before.
+/// The pin before the calls.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Nothing,
     Another,
-    Defunct,
+    Detached,
 }
 
-pub fn run(name: &str) -> bool {
-    let xdp = LinkSpec::xdp(LOOPBACK);
-    let tcx = LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS);
-    let tracepoint = LinkSpec::raw_tracepoint(c"sched_process_exec");
-    let traces = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-    match name {
-        "killed_amid_attaching_xdp" => everywhere(name, &xdp, xdp_prog, Before::Nothing),
-        "killed_amid_attaching_tcx" => everywhere(name, &tcx, tcx_prog, Before::Nothing),
-        "killed_amid_updating_xdp" => everywhere(name, &xdp, xdp_prog, Before::Another),
-        "killed_amid_reattaching_xdp" => everywhere(name, &xdp, xdp_prog, Before::Defunct),
-        "killed_amid_reattaching_tcx" => everywhere(name, &tcx, tcx_prog, Before::Defunct),
-        "killed_amid_relinking_a_raw_tracepoint" => {
-            everywhere(name, &tracepoint, traces, Before::Another)
-        }
-        "killed_amid_relinking_netfilter" => {
-            let netfilter = LinkSpec::netfilter(2, 1, -77);
-            let filters = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
-            everywhere(name, &netfilter, filters, Before::Another);
-        }
-        _ => return false,
-    }
-    true
+#[common::test_alone(ROOT)]
+fn attaching_xdp_recovers_from_a_kill() {
+    check_every_stop(
+        "attaching xdp",
+        &LinkSpec::xdp(LOOPBACK),
+        xdp_prog,
+        Before::Nothing,
+    );
 }
 
-fn everywhere(name: &str, spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
+#[common::test_alone(TCX)]
+fn attaching_tcx_recovers_from_a_kill() {
+    check_every_stop("attaching tcx", &tcx(), tcx_prog, Before::Nothing);
+}
+
+#[common::test_alone(ROOT)]
+fn updating_xdp_recovers_from_a_kill() {
+    check_every_stop(
+        "updating xdp",
+        &LinkSpec::xdp(LOOPBACK),
+        xdp_prog,
+        Before::Another,
+    );
+}
+
+#[common::test_alone(ROOT)]
+fn reattaching_xdp_recovers_from_a_kill() {
+    check_every_stop(
+        "reattaching xdp",
+        &LinkSpec::xdp(LOOPBACK),
+        xdp_prog,
+        Before::Detached,
+    );
+}
+
+#[common::test_alone(TCX)]
+fn reattaching_tcx_recovers_from_a_kill() {
+    check_every_stop("reattaching tcx", &tcx(), tcx_prog, Before::Detached);
+}
+
+#[common::test_alone(TRACER)]
+fn relinking_a_raw_tracepoint_recovers_from_a_kill() {
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
+    check_every_stop(
+        "relinking a raw tracepoint",
+        &spec,
+        raw_tracepoint_prog,
+        Before::Another,
+    );
+}
+
+#[common::test_alone(NETFILTER)]
+fn relinking_netfilter_recovers_from_a_kill() {
+    let spec = LinkSpec::netfilter(2, 1, -77);
+    let make = || prog_returning(ProgType::NETFILTER, AttachType::NETFILTER, 1);
+    check_every_stop("relinking netfilter", &spec, make, Before::Another);
+}
+
+fn tcx() -> LinkSpec<'static> {
+    LinkSpec::tcx(LOOPBACK, AttachType::TCX_EGRESS)
+}
+
+/// Kills a call at each of its stops.
+fn check_every_stop(name: &str, spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: Before) {
+    unshare_network();
     let fs = TestFs::new();
     let (ours, theirs) = (make(), make());
-    // The standard library's seed of hashes comes from the kernel once, for all children.
+    // Reads the seed of the standard library's hashes, and probes what the kernel supports, before the fork.
     let _ = std::hash::RandomState::new();
     PinDir::open(fs.root())
         .unwrap()
         .get::<bpf_pin::Object>("nothing")
         .unwrap_err();
-    // Of one that is left alone.
+    // The stops of a call that is not killed.
     let stops = killed_at(&fs, spec, &ours, &theirs, before, usize::MAX);
-    // A pin or an update at the least, both before and after.
+    // At least four syscalls, each before and after.
     assert!(stops.len() >= 8, "{stops:?}");
     let changes = |number: usize| changes(&stops[number]);
     at_each_stop(name, stops.len(), changes, |number| {
@@ -76,7 +106,7 @@ fn everywhere(name: &str, spec: &LinkSpec<'_>, make: impl Fn() -> Prog, before: 
     });
 }
 
-/// Before and after what changes a link or a pin, and after what changes locks.
+/// True before and after calls that change a link or a pin, and after calls that change locks.
 fn changes(stop: &Stop) -> bool {
     match stop.name().as_str() {
         "LINK_CREATE" | "LINK_UPDATE" | "LINK_DETACH" | "OBJ_PIN" | "renameat2" | "unlink" => true,
@@ -85,7 +115,7 @@ fn changes(stop: &Stop) -> bool {
     }
 }
 
-/// The stops up to the one where it was killed, or all where it was done before.
+/// Kills the call at a stop, and returns the stops up to there, or all stops if it ended before.
 fn killed_at(
     fs: &TestFs,
     spec: &LinkSpec<'_>,
@@ -98,7 +128,7 @@ fn killed_at(
     fs::create_dir(fs.at(&name)).unwrap();
     let dir = PinDir::open(fs.at(&name)).unwrap();
     let both = [ours.id().unwrap(), theirs.id().unwrap()];
-    // Of the last round's link nobody sees any more than that there is no room beside it.
+    // The link of the last round may be gone from the list of links and still occupy its target.
     let mut free = None;
     wait_until("free", || {
         free = spec.create(theirs).ok();
@@ -112,7 +142,7 @@ fn killed_at(
         });
     } else {
         dir.pin(&link, "link").unwrap();
-        if before == Before::Defunct {
+        if before == Before::Detached {
             link.detach().unwrap();
         }
         drop(link);
@@ -133,14 +163,14 @@ fn killed_at(
         true => assert_eq!(tracee.finish().unwrap(), 0),
         false => tracee.kill().unwrap(),
     }
-    // What was there is there, or what is to be.
+    // The pin holds the old link or the new one.
     let seen = dir.get::<Link>("link");
     match before {
         Before::Another => {
             let prog_id = seen.as_ref().unwrap().info().unwrap().prog_id;
             assert!(both.contains(&prog_id), "{what}");
         }
-        Before::Defunct => drop(seen.as_ref().expect(&what)),
+        Before::Detached => drop(seen.as_ref().expect(&what)),
         Before::Nothing => {}
     }
     drop(seen);
@@ -153,10 +183,10 @@ fn killed_at(
     if is_over {
         assert_eq!(attachment, Attachment::Unchanged);
     }
-    // The directory may keep one for its claim.
+    // The directory may keep one for its temporary names.
     assert!(descriptors() <= open + 1, "{what}");
-    // The defunct link may be left under a hidden name; one that is attached may not.
-    if before == Before::Defunct {
+    // A detached link may be left under a hidden name, an attached one may not.
+    if before == Before::Detached {
         assert!(dir.remove_leftovers().unwrap().removed.len() <= 1, "{what}");
     }
     let names: Vec<_> = fs::read_dir(fs.at(&name))

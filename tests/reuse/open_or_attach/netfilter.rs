@@ -1,4 +1,4 @@
-//! Links of netfilter, of which the kernel tells neither whether they are attached nor in which network.
+//! Netfilter links: the kernel reports neither whether they are attached nor in which network.
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::probe::Capability;
@@ -8,11 +8,10 @@ use bpf_pin::{Link, LinkSpec, PinDir, Prog, abi};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::open_or_attach::{failed, relinked};
+use super::{check_relinking, failed, unshare_network};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 4)];
-
-pub const CASES: &[(&str, &[Need])] = &[("put_back_where_somebody_was_faster", ROOT)];
+const USER: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID, kernel(6, 4)];
 
 const NFPROTO_IPV4: u32 = 2;
 const NF_INET_LOCAL_IN: u32 = 1;
@@ -25,174 +24,186 @@ fn spec() -> LinkSpec<'static> {
     LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -77)
 }
 
-/// Whether there is room in this thread's network. What has let go needs a moment.
+/// True if the hook is free in this thread's network. A dropped link frees it after a moment.
 fn is_free() -> bool {
     spec().create(&make()).is_ok()
 }
 
-pub fn relinks() -> Outcome {
-    let spec = spec();
-    relinked(&spec, make)?;
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let prog = make();
-    dir.open_or_attach("link", &spec, &prog)?;
-    let other = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -78);
-    let error = dir
-        .open_or_attach("link", &other, &prog)
-        .expect_err("another");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { .. })
-    ));
-    let text = error.to_string();
-    let end = "it is attached to netfilter of family 2, hook 1, priority -77, not to netfilter of \
-               family 2, hook 1, priority -78; nothing was changed";
-    assert!(text.ends_with(end), "{text}");
-    Ok(())
-}
-
-/// What was detached holds its program still, by what the kernel tells of it.
-pub fn detached() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (first, second) = (make(), make());
-    let made = dir.open_or_attach("link", &spec(), &first)?;
-    let old = made.link.info()?;
-    made.link.detach()?;
-    assert_eq!(made.link.info()?, old);
-    assert!(is_free());
-    let anew = dir.open_or_attach("link", &spec(), &first)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    assert_ne!(anew.link.id()?, old.id);
-    assert!(!is_free());
-    // And with another program.
-    anew.link.detach()?;
-    let other = dir.open_or_attach("link", &spec(), &second)?;
-    assert_eq!(other.attachment, Attachment::Reattached);
-    assert_eq!(other.link.info()?.prog_id, second.id()?);
-    assert!(!is_free());
-    assert_eq!(fs.names(), ["link"]);
-    Ok(())
-}
-
-pub fn elsewhere() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let prog = make();
-    let old = dir.open_or_attach("link", &spec(), &prog)?.link;
+#[common::test(ROOT)]
+fn netfilter_links_are_relinked_to_change_the_program() -> Outcome {
     in_network_namespace(|| {
+        let spec = spec();
+        check_relinking(&spec, make)?;
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let prog = make();
+        dir.open_or_attach("link", &spec, &prog)?;
+        let other = LinkSpec::netfilter(NFPROTO_IPV4, NF_INET_LOCAL_IN, -78);
+        let error = dir
+            .open_or_attach("link", &other, &prog)
+            .expect_err("another");
+        let target = |priority| format!("netfilter of family 2, hook 1, priority {priority}");
+        let (expected, found) = (target(-78), target(-77));
+        let cause = Cause::AttachedElsewhere { expected, found };
+        assert_eq!(error.cause(), Some(&cause));
+        Ok(())
+    })
+}
+
+/// The kernel reports the program of a detached netfilter link as before.
+#[common::test(ROOT)]
+fn a_detached_netfilter_link_is_reattached() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (first, second) = (make(), make());
+        let made = dir.open_or_attach("link", &spec(), &first)?;
+        let old = made.link.info()?;
+        made.link.detach()?;
+        assert_eq!(made.link.info()?, old);
         assert!(is_free());
-        let here = dir.open_or_attach("link", &spec(), &prog)?;
-        assert_eq!(here.attachment, Attachment::Reattached);
-        assert_ne!(here.link.id()?, old.id()?);
-        let again = dir.open_or_attach("link", &spec(), &prog)?;
-        assert_eq!(again.attachment, Attachment::Unchanged);
-        assert_eq!(again.link.id()?, here.link.id()?);
+        let reattached = dir.open_or_attach("link", &spec(), &first)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        assert_ne!(reattached.link.id()?, old.id);
         assert!(!is_free());
-        Outcome::Ok(())
-    })?;
-    // The first lives on here for as long as somebody has it.
-    assert!(!is_free());
-    drop(old);
-    wait_until("free", is_free);
-    Ok(())
+        // Also with another program.
+        reattached.link.detach()?;
+        let other = dir.open_or_attach("link", &spec(), &second)?;
+        assert_eq!(other.attachment, Attachment::Reattached);
+        assert_eq!(other.link.info()?.prog_id, second.id()?);
+        assert!(!is_free());
+        assert_eq!(fs.names(), ["link"]);
+        Ok(())
+    })
 }
 
-/// The pinned one is in another network, and here it is somebody else's that is in the way: what the
-/// kernel does not tell before is told in the end.
-pub fn not_in_the_way() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (first, second, theirs) = (make(), make(), make());
-    let id = dir.open_or_attach("link", &spec(), &first)?.link.id()?;
-    let prog_id = first.id()?;
+#[common::test(ROOT)]
+fn a_netfilter_link_of_another_network_is_reattached_here() -> Outcome {
     in_network_namespace(|| {
-        let foreign = spec().create(&theirs)?;
-        let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
-        assert_eq!(error.cause(), Some(&Cause::RestoreFailed { prog_id }));
-        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-        assert!(failed(&error, |it| it.operation() == Operation::CreateLink));
-        assert_eq!(dir.identity("link")?.id, id);
-        // What is here is left alone.
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let prog = make();
+        let old = dir.open_or_attach("link", &spec(), &prog)?.link;
+        in_network_namespace(|| {
+            assert!(is_free());
+            let here = dir.open_or_attach("link", &spec(), &prog)?;
+            assert_eq!(here.attachment, Attachment::Reattached);
+            assert_ne!(here.link.id()?, old.id()?);
+            let again = dir.open_or_attach("link", &spec(), &prog)?;
+            assert_eq!(again.attachment, Attachment::Unchanged);
+            assert_eq!(again.link.id()?, here.link.id()?);
+            assert!(!is_free());
+            Outcome::Ok(())
+        })?;
+        // The first link stays attached in this network until it is dropped.
         assert!(!is_free());
-        drop(foreign);
-        Outcome::Ok(())
-    })?;
-    // And is mended by the next call.
-    let anew = dir.open_or_attach("link", &spec(), &first)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    assert!(!is_free());
-    assert_eq!(fs.names(), ["link"]);
-    Ok(())
+        drop(old);
+        wait_until("free", is_free);
+        Ok(())
+    })
 }
 
-/// Nobody else is there, and there is no room for all that.
-pub fn in_vain() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (first, second) = (make(), make());
-    dir.open_or_attach("link", &spec(), &first)?;
-    let prog_id = first.id()?;
-    let not_put_back = Cause::RestoreFailed { prog_id };
-    let create = Some(abi::BPF_LINK_CREATE);
-    with_bpf_errno(create, libc::EBUSY as u32, || {
-        let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
-        assert_eq!(error.cause(), Some(&not_put_back));
-        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-    });
-    let anew = dir.open_or_attach("link", &spec(), &first)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    drop(anew);
-
-    // The name is not given away.
-    with_seccomp_errno(libc::SYS_renameat2, None, libc::EPERM as u32, || {
-        let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
-        assert_eq!(error.operation(), Operation::Replace, "{error}");
-        assert_eq!(error.cause(), Some(&not_put_back));
-    });
-    let anew = dir.open_or_attach("link", &spec(), &second)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    assert_eq!(fs.names(), ["link"]);
-    Ok(())
+/// The pinned link is in another network, and another program has the hook here. The kernel reports neither, so
+/// the pinned link is detached before the error.
+#[common::test(ROOT)]
+fn a_hook_taken_by_another_program_in_this_network_is_reported() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (first, second, theirs) = (make(), make(), make());
+        let id = dir.open_or_attach("link", &spec(), &first)?.link.id()?;
+        let prog_id = first.id()?;
+        in_network_namespace(|| {
+            let foreign = spec().create(&theirs)?;
+            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            assert_eq!(error.cause(), Some(&Cause::RestoreFailed { prog_id }));
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+            assert!(failed(&error, |it| it.operation() == Operation::CreateLink));
+            assert_eq!(dir.identity("link")?.id, id);
+            // The other program keeps the hook.
+            assert!(!is_free());
+            drop(foreign);
+            Outcome::Ok(())
+        })?;
+        // The next call repairs it.
+        let reattached = dir.open_or_attach("link", &spec(), &first)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        assert!(!is_free());
+        assert_eq!(fs.names(), ["link"]);
+        Ok(())
+    })
 }
 
-/// Who may attach and not open a program by its id detaches nothing.
-pub fn unprivileged() -> Outcome {
-    let fs = TestFs::new();
-    let (first, second) = (make(), make());
-    let dir = PinDir::open(fs.root())?;
-    let id = dir.open_or_attach("link", &spec(), &first)?.link.id()?;
-    std::os::unix::fs::chown(fs.root(), Some(1234), None)?;
-    std::os::unix::fs::chown(fs.at("link"), Some(1234), None)?;
-    as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
-        let dir = PinDir::open(fs.root()).unwrap();
-        let same = dir.open_or_attach("link", &spec(), &first).unwrap();
+#[common::test(ROOT)]
+fn a_netfilter_link_that_cannot_be_restored_is_reported() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (first, second) = (make(), make());
+        dir.open_or_attach("link", &spec(), &first)?;
+        let prog_id = first.id()?;
+        let restore_failed = Cause::RestoreFailed { prog_id };
+        let create = Some(abi::BPF_LINK_CREATE);
+        with_bpf_errno(create, libc::EBUSY as u32, || {
+            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            assert_eq!(error.cause(), Some(&restore_failed));
+            assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        });
+        let reattached = dir.open_or_attach("link", &spec(), &first)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        drop(reattached);
+
+        // The rename fails.
+        with_seccomp_errno(libc::SYS_renameat2, None, libc::EPERM as u32, || {
+            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            assert_eq!(error.operation(), Operation::Replace, "{error}");
+            assert_eq!(error.cause(), Some(&restore_failed));
+        });
+        let reattached = dir.open_or_attach("link", &spec(), &second)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        assert_eq!(fs.names(), ["link"]);
+        Ok(())
+    })
+}
+
+/// A user that could not open the old program to restore it detaches nothing.
+#[common::test(USER)]
+fn relinking_needs_the_right_to_open_programs_by_id() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let (first, second) = (make(), make());
+        let dir = PinDir::open(fs.root())?;
+        let id = dir.open_or_attach("link", &spec(), &first)?.link.id()?;
+        std::os::unix::fs::chown(fs.root(), Some(1234), None)?;
+        std::os::unix::fs::chown(fs.at("link"), Some(1234), None)?;
+        as_user(CapabilitySet::BPF | CapabilitySet::NET_ADMIN, || {
+            let dir = PinDir::open(fs.root()).unwrap();
+            let same = dir.open_or_attach("link", &spec(), &first).unwrap();
+            assert_eq!(same.attachment, Attachment::Unchanged);
+            let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
+            assert!(failed(&error, |it| it.operation() == Operation::FromId));
+            assert!(
+                matches!(
+                    error.cause(),
+                    Some(Cause::MissingCapability {
+                        capability: Capability::SysAdmin,
+                        ..
+                    })
+                ),
+                "{error}"
+            );
+        });
+        let same = dir.open_or_attach("link", &spec(), &first)?;
         assert_eq!(same.attachment, Attachment::Unchanged);
-        let error = dir.open_or_attach("link", &spec(), &second).unwrap_err();
-        assert!(failed(&error, |it| it.operation() == Operation::FromId));
-        assert!(
-            matches!(
-                error.cause(),
-                Some(Cause::MissingCapability {
-                    capability: Capability::SysAdmin,
-                    ..
-                })
-            ),
-            "{error}"
-        );
-    });
-    let same = dir.open_or_attach("link", &spec(), &first)?;
-    assert_eq!(same.attachment, Attachment::Unchanged);
-    assert_eq!(same.link.id()?, id);
-    Ok(())
+        assert_eq!(same.link.id()?, id);
+        Ok(())
+    })
 }
 
-/// Right after the old one was detached somebody else is there, and is gone when it is put back.
-pub fn run(name: &str) -> bool {
-    if name != CASES[0].0 {
-        return false;
-    }
+/// Another program takes the hook after the old link was detached, and leaves before the old program is restored.
+#[common::test_alone(ROOT)]
+fn the_old_program_is_restored_if_another_program_takes_the_hook() {
+    unshare_network();
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let (first, second, theirs) = (make(), make(), make());
@@ -219,12 +230,11 @@ pub fn run(name: &str) -> bool {
             _ => {}
         }
     }
-    assert!(foreign.is_some(), "it was detached");
+    assert!(foreign.is_some(), "the old link was detached");
     assert_eq!(tracee.finish().unwrap(), 0);
-    assert!(!is_free(), "the program is there as before");
+    assert!(!is_free(), "the old program is attached again");
     let link: Link = dir.get("link").unwrap();
     assert_ne!(link.id().unwrap(), id);
     assert_eq!(link.info().unwrap().prog_id, first.id().unwrap());
     assert_eq!(fs.names(), ["link"]);
-    true
 }

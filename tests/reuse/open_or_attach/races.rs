@@ -1,73 +1,66 @@
-//! Sixteen at once: one attaches, and the others get its link.
+//! Sixteen calls of `open_or_attach` at once: one attaches, and the others get its link.
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 
 use bpf_pin::reuse::Attachment;
-use bpf_pin::types::{AttachType, ProgType};
+use bpf_pin::types::AttachType;
 use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
-use crate::open_or_attach::{netns, one_link};
+use super::{netns, one_link, raw_tracepoint_prog, unshare_network};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 const TCX: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, kernel(6, 6)];
 const TRACER: &[Need] = &[cap::SYS_ADMIN, cap::PERFMON];
 
-pub const CASES: &[(&str, &[Need])] = &[
-    ("sixteen_processes_at_xdp", ROOT),
-    ("sixteen_processes_at_tcx", TCX),
-    ("sixteen_processes_at_a_network_namespace", ROOT),
-    ("sixteen_processes_at_a_control_group", ROOT),
-    ("sixteen_processes_at_a_raw_tracepoint", TRACER),
-    ("sixteen_threads_at_xdp", ROOT),
-];
-
 const RACERS: usize = 16;
 const ROUNDS: usize = 3;
 
-pub fn run(name: &str) -> bool {
-    let what = name.rsplit_once("_at_").map_or("", |(_, what)| what);
-    if name == "sixteen_threads_at_xdp" {
-        threads();
-        return true;
-    }
-    if !name.starts_with("sixteen_processes") {
-        return false;
-    }
-    match what {
-        "xdp" => race(&LinkSpec::xdp(LOOPBACK), xdp_prog, true),
-        "tcx" => race(
-            &LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS),
-            tcx_prog,
-            true,
-        ),
-        "a_network_namespace" => {
-            let netns = netns();
-            let spec = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
-            race(&spec, sk_lookup_prog, true);
-        }
-        "a_control_group" => in_mount_namespace(|| {
-            let cgroup = Cgroup::new();
-            let file = cgroup.open();
-            let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
-            // Forked from a thread, of which alone the children are copies.
-            race(&spec, cgroup_prog, true);
-        }),
-        "a_raw_tracepoint" => {
-            let make = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
-            race(
-                &LinkSpec::raw_tracepoint(c"sched_process_exec"),
-                make,
-                false,
-            );
-        }
-        _ => return false,
-    }
-    true
+#[common::test_alone(ROOT)]
+fn sixteen_processes_share_one_xdp_link() {
+    race(&LinkSpec::xdp(LOOPBACK), xdp_prog, true);
 }
 
+#[common::test_alone(TCX)]
+fn sixteen_processes_share_one_tcx_link() {
+    race(
+        &LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS),
+        tcx_prog,
+        true,
+    );
+}
+
+#[common::test_alone(ROOT)]
+fn sixteen_processes_share_one_netns_link() {
+    let netns = netns();
+    race(
+        &LinkSpec::netns(&netns, AttachType::SK_LOOKUP),
+        sk_lookup_prog,
+        true,
+    );
+}
+
+#[common::test_alone(ROOT)]
+fn sixteen_processes_share_one_cgroup_link() {
+    in_mount_namespace(|| {
+        let cgroup = Cgroup::new();
+        let file = cgroup.open();
+        let spec = LinkSpec::cgroup(&file, AttachType::CGROUP_INET_EGRESS);
+        // Forked from a second thread; the children are copies of that thread only.
+        race(&spec, cgroup_prog, true);
+    });
+}
+
+#[common::test_alone(TRACER)]
+fn sixteen_processes_share_one_raw_tracepoint_link() {
+    let spec = LinkSpec::raw_tracepoint(c"sched_process_exec");
+    race(&spec, raw_tracepoint_prog, false);
+}
+
+/// Attaches at the same time with a program each, and with one program; before, nothing or a detached link is pinned.
 fn race(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, has_updates: bool) {
+    unshare_network();
     let fs = TestFs::new();
     let mine: Vec<_> = (0..RACERS).map(|_| make()).collect();
     let same: Vec<_> = (0..RACERS).map(|_| mine[0].try_clone().unwrap()).collect();
@@ -75,8 +68,8 @@ fn race(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, has_updates: bool) {
         for progs in [&mine, &same] {
             let all: Vec<_> = progs.iter().collect();
             let is_same = std::ptr::eq(progs, &same);
-            // Nothing is there.
-            let codes = go(&fs, spec, progs);
+            // Nothing is pinned.
+            let codes = attach_all(&fs, spec, progs);
             assert_eq!(count(&codes, ATTACHED), 1, "{round}: {codes:?}");
             let rest = match (is_same, has_updates) {
                 (true, _) => UNCHANGED,
@@ -88,10 +81,10 @@ fn race(spec: &LinkSpec<'_>, make: impl Fn() -> Prog, has_updates: bool) {
             let dir = PinDir::open(fs.root()).unwrap();
             let link = one_link(&dir, &all);
 
-            // A defunct one is there.
+            // A detached link is pinned.
             if has_updates {
                 link.detach().unwrap();
-                let codes = go(&fs, spec, progs);
+                let codes = attach_all(&fs, spec, progs);
                 assert_eq!(count(&codes, REATTACHED), 1, "{round}: {codes:?}");
                 assert_eq!(count(&codes, rest), RACERS - 1, "{round}: {codes:?}");
                 assert_eq!(fs.names(), ["link"]);
@@ -126,17 +119,17 @@ fn code_of(attachment: Attachment) -> i32 {
     }
 }
 
-/// A process for each program, which all begin at once; what each says it has done.
-fn go(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
-    // Who opens the one end waits for whoever opens the other.
+/// Forks a process for each program, starts them together, and returns their exit codes.
+fn attach_all(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
+    // A process that opens the FIFO for reading waits until it is opened for writing.
     let gate = tempfile::tempdir().unwrap();
     let gate = gate.path().join("gate");
     rustix::fs::mkfifoat(rustix::fs::CWD, &gate, 0o600.into()).unwrap();
     let pids: Vec<_> = progs
         .iter()
         .map(|prog| {
-            // SAFETY: the child calls what this thread could call, and ends without destructors; no
-            // other thread holds a lock that it would wait for.
+            // SAFETY: the child waits for no lock of another thread, and it runs no destructors
+            // of the parent.
             match unsafe { libc::fork() } {
                 0 => {
                     let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -150,14 +143,14 @@ fn go(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
                             }
                         }
                     }));
-                    // SAFETY: the parent's buffers and destructors are the parent's.
+                    // SAFETY: _exit runs no destructors and flushes no buffers of the parent.
                     unsafe { libc::_exit(code.unwrap_or(101)) }
                 }
                 pid => pid,
             }
         })
         .collect();
-    // All that wait are let go when it closes; who comes later is opened for again.
+    // Each open releases the processes that wait. It is repeated for those that come later.
     let mut codes = vec![];
     for pid in pids {
         loop {
@@ -181,7 +174,9 @@ fn go(fs: &TestFs, spec: &LinkSpec<'_>, progs: &[Prog]) -> Vec<i32> {
     codes
 }
 
-fn threads() {
+#[common::test_alone(ROOT)]
+fn sixteen_threads_share_one_xdp_link() {
+    unshare_network();
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let spec = LinkSpec::xdp(LOOPBACK);

@@ -1,4 +1,4 @@
-//! What is refused, and changes nothing.
+//! Failures of `open_or_attach`, which change nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,177 +11,197 @@ use bpf_pin::{Kind, Link, LinkSpec, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::open_or_attach::{netns, one_link};
+use super::{ROOT, netns, one_link};
 
-pub fn elsewhere() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let netns = netns();
-    let (lookup, xdp) = (sk_lookup_prog(), xdp_prog());
-    let lookups = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
-    let made = dir.open_or_attach("link", &lookups, &lookup)?;
-    let info = made.link.info()?;
-    let check = |spec: &LinkSpec<'_>, prog: &Prog, to: &str| -> Outcome {
-        let error = dir.open_or_attach("link", spec, prog).expect_err(to);
-        assert_eq!(error.during(), Some(Operation::Attach));
-        assert_eq!(error.raw_os_error(), None);
+const OTHERS: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN, cap::SETUID];
+
+#[common::test(ROOT)]
+fn a_link_to_another_target_is_reported_and_kept() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let netns = netns();
+        let (lookup, xdp) = (sk_lookup_prog(), xdp_prog());
+        let lookups = LinkSpec::netns(&netns, AttachType::SK_LOOKUP);
+        let made = dir.open_or_attach("link", &lookups, &lookup)?;
+        let info = made.link.info()?;
+        let check = |spec: &LinkSpec<'_>, prog: &Prog, to: &str| -> Outcome {
+            let error = dir.open_or_attach("link", spec, prog).expect_err(to);
+            assert_eq!(error.during(), Some(Operation::Attach));
+            assert_eq!(error.raw_os_error(), None);
+            assert!(matches!(
+                error.cause(),
+                Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target.to_string()
+            ));
+            assert_eq!(dir.get::<Link>("link")?.info()?, info);
+            Ok(())
+        };
+        check(&LinkSpec::xdp(LOOPBACK), &xdp, "xdp of device 1")?;
+        let attach_type = AttachType::FLOW_DISSECTOR;
+        let dissector = prog_returning(ProgType::FLOW_DISSECTOR, attach_type, 0);
+        let LinkTarget::Netns { netns_ino, .. } = info.target else {
+            return Err("no network namespace".into());
+        };
+        check(
+            &LinkSpec::netns(&netns, attach_type),
+            &dissector,
+            &format!("flow_dissector of network namespace {netns_ino}"),
+        )?;
+        // Also after it is detached: the kernel still reports the attach type.
+        made.link.detach()?;
+        let error = dir.open_or_attach("link", &LinkSpec::xdp(LOOPBACK), &xdp);
+        let error = error.expect_err("a link of another type");
         assert!(matches!(
             error.cause(),
-            Some(Cause::AttachedElsewhere { found, .. }) if *found == info.target.to_string()
+            Some(Cause::AttachedElsewhere { .. })
         ));
-        assert_eq!(dir.get::<Link>("link")?.info()?, info);
+        // Nothing was attached to the other target.
+        LinkSpec::xdp(LOOPBACK).create(&xdp)?;
+        assert_eq!(fs.names(), ["link"]);
         Ok(())
-    };
-    check(&LinkSpec::xdp(LOOPBACK), &xdp, "xdp of device 1")?;
-    let attach_type = AttachType::FLOW_DISSECTOR;
-    let dissector = prog_returning(ProgType::FLOW_DISSECTOR, attach_type, 0);
-    let LinkTarget::Netns { netns_ino, .. } = info.target else {
-        return Err("no network namespace".into());
-    };
-    check(
-        &LinkSpec::netns(&netns, attach_type),
-        &dissector,
-        &format!("flow_dissector of network namespace {netns_ino}"),
-    )?;
-    // Also once it is detached, for that tells the way, if not where.
-    made.link.detach()?;
-    let error = dir.open_or_attach("link", &LinkSpec::xdp(LOOPBACK), &xdp);
-    let error = error.expect_err("a link of another type");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::AttachedElsewhere { .. })
-    ));
-    // The place of the other is untouched, too.
-    LinkSpec::xdp(LOOPBACK).create(&xdp)?;
-    assert_eq!(fs.names(), ["link"]);
-    Ok(())
+    })
 }
 
-pub fn no_link() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
-    let map = hash();
-    dir.pin(&map, "link")?;
-    let error = dir.open_or_attach("link", &spec, &prog).expect_err("a map");
-    assert!(matches!(
-        error.cause(),
-        Some(Cause::WrongKind {
-            expected: Kind::Link,
-            found: Kind::Map
-        })
-    ));
-    dir.unlink("link")?;
-    fs::create_dir(fs.at("link"))?;
-    let error = dir
-        .open_or_attach("link", &spec, &prog)
-        .expect_err("a directory");
-    assert!(
-        matches!(error.cause(), Some(Cause::NotAnObject { .. })),
-        "{error}"
-    );
-    fs::remove_dir(fs.at("link"))?;
-    // Nothing of that has attached anything.
-    spec.create(&prog)?;
-    Ok(())
-}
-
-pub fn taken() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (spec, prog, other) = (LinkSpec::xdp(LOOPBACK), xdp_prog(), xdp_prog());
-    let theirs = spec.create(&other)?;
-    let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
-    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-    let prog_id = other.id()?;
-    assert_eq!(error.during(), Some(Operation::Attach));
-    assert_eq!(error.path(), Some(&*dir.path().join("link")));
-    let ifindex = LOOPBACK;
-    assert_eq!(
-        error.cause(),
-        Some(&Cause::XdpAttached { ifindex, prog_id })
-    );
-    assert_eq!(theirs.info()?.prog_id, other.id()?);
-    assert_eq!(fs.names(), [""; 0]);
-    // As is a place that somebody has taken while ours was defunct.
-    drop(theirs);
-    let ours = dir.open_or_attach("link", &spec, &prog)?.link;
-    ours.detach()?;
-    let theirs = spec.create(&other)?;
-    let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
-    assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
-    assert_eq!(dir.identity("link")?.id, ours.id()?);
-    drop(theirs);
-    let anew = dir.open_or_attach("link", &spec, &prog)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    Ok(())
-}
-
-pub fn not_pinned() -> Outcome {
-    let fs = TestFs::new();
-    fs::create_dir(fs.at("sub"))?;
-    let dir = PinDir::open(fs.at("sub"))?;
-    fs::remove_dir(fs.at("sub"))?;
-    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
-    let error = dir
-        .open_or_attach("link", &spec, &prog)
-        .expect_err("no directory");
-    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-    assert!(
-        matches!(error.cause(), Some(Cause::Removed { .. })),
-        "{error}"
-    );
-    wait_until("free", || spec.create(&prog).is_ok());
-    Ok(())
-}
-
-pub fn mode() -> Outcome {
-    let fs = TestFs::new();
-    let dir = PinDir::open(fs.root())?;
-    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
-    let old = dir.open_or_attach("link", &spec, &prog)?.link;
-    fs::set_permissions(fs.at("link"), fs::Permissions::from_mode(0o640))?;
-    std::os::unix::fs::chown(fs.at("link"), Some(1234), Some(5678))?;
-    old.detach()?;
-    let anew = dir.open_or_attach("link", &spec, &prog)?;
-    assert_eq!(anew.attachment, Attachment::Reattached);
-    let found = dir.metadata("link")?;
-    assert_eq!(
-        (found.mode(), found.uid(), found.gid()),
-        (0o640, 1234, 5678)
-    );
-    Ok(())
-}
-
-pub fn not_allowed() -> Outcome {
-    let fs = TestFs::new();
-    fs::create_dir(fs.at("sub"))?;
-    fs::set_permissions(fs.root(), fs::Permissions::from_mode(0o755))?;
-    fs::set_permissions(fs.at("sub"), fs::Permissions::from_mode(0o755))?;
-    let dir = PinDir::open(fs.at("sub"))?;
-    let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
-    let able = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
-    // The name is free, and not to be had: the program is not left attached.
-    as_user(able, || {
+#[common::test(ROOT)]
+fn a_pin_that_is_not_a_link_is_reported_and_kept() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
+        let map = hash();
+        dir.pin(&map, "link")?;
+        let error = dir.open_or_attach("link", &spec, &prog).expect_err("a map");
+        assert!(matches!(
+            error.cause(),
+            Some(Cause::WrongKind {
+                expected: Kind::Link,
+                found: Kind::Map
+            })
+        ));
+        dir.unlink("link")?;
+        fs::create_dir(fs.at("link"))?;
         let error = dir
             .open_or_attach("link", &spec, &prog)
-            .expect_err("no right");
-        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+            .expect_err("a directory");
         assert!(
-            matches!(error.cause(), Some(Cause::Blocked { .. })),
+            matches!(error.cause(), Some(Cause::NotAnObject { .. })),
             "{error}"
         );
-    });
-    wait_until("free", || spec.create(&prog).is_ok());
-    // A pin that may not be opened is not taken for none.
-    let _ours = dir.open_or_attach("link", &spec, &prog)?;
-    as_user(able, || {
+        fs::remove_dir(fs.at("link"))?;
+        // Neither call attached the program.
+        spec.create(&prog)?;
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_target_taken_by_another_program_is_reported() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (spec, prog, other) = (LinkSpec::xdp(LOOPBACK), xdp_prog(), xdp_prog());
+        let theirs = spec.create(&other)?;
+        let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        let prog_id = other.id()?;
+        assert_eq!(error.during(), Some(Operation::Attach));
+        assert_eq!(error.path(), Some(&*dir.path().join("link")));
+        let ifindex = LOOPBACK;
+        assert_eq!(
+            error.cause(),
+            Some(&Cause::XdpAttached { ifindex, prog_id })
+        );
+        assert_eq!(theirs.info()?.prog_id, other.id()?);
+        assert_eq!(fs.names(), [""; 0]);
+        // Also if the target was taken while the pinned link was detached.
+        drop(theirs);
+        let ours = dir.open_or_attach("link", &spec, &prog)?.link;
+        ours.detach()?;
+        let theirs = spec.create(&other)?;
+        let error = dir.open_or_attach("link", &spec, &prog).expect_err("taken");
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        assert_eq!(dir.identity("link")?.id, ours.id()?);
+        drop(theirs);
+        let reattached = dir.open_or_attach("link", &spec, &prog)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        Ok(())
+    })
+}
+
+#[common::test(ROOT)]
+fn a_program_whose_link_cannot_be_pinned_is_not_attached() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        fs::create_dir(fs.at("sub"))?;
+        let dir = PinDir::open(fs.at("sub"))?;
+        fs::remove_dir(fs.at("sub"))?;
+        let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
         let error = dir
             .open_or_attach("link", &spec, &prog)
-            .expect_err("no right");
-        assert_eq!(error.operation(), Operation::Open, "{error}");
-        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
-    });
-    one_link(&dir, &[&prog]);
-    Ok(())
+            .expect_err("no directory");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
+        assert!(
+            matches!(error.cause(), Some(Cause::Removed { .. })),
+            "{error}"
+        );
+        wait_until("free", || spec.create(&prog).is_ok());
+        Ok(())
+    })
+}
+
+#[common::test(OTHERS)]
+fn reattaching_keeps_mode_and_owner() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        let dir = PinDir::open(fs.root())?;
+        let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
+        let old = dir.open_or_attach("link", &spec, &prog)?.link;
+        fs::set_permissions(fs.at("link"), fs::Permissions::from_mode(0o640))?;
+        std::os::unix::fs::chown(fs.at("link"), Some(1234), Some(5678))?;
+        old.detach()?;
+        let reattached = dir.open_or_attach("link", &spec, &prog)?;
+        assert_eq!(reattached.attachment, Attachment::Reattached);
+        let found = dir.metadata("link")?;
+        assert_eq!(
+            (found.mode(), found.uid(), found.gid()),
+            (0o640, 1234, 5678)
+        );
+        Ok(())
+    })
+}
+
+#[common::test(OTHERS)]
+fn a_user_without_permission_leaves_nothing_attached() -> Outcome {
+    in_network_namespace(|| {
+        let fs = TestFs::new();
+        fs::create_dir(fs.at("sub"))?;
+        fs::set_permissions(fs.root(), fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(fs.at("sub"), fs::Permissions::from_mode(0o755))?;
+        let dir = PinDir::open(fs.at("sub"))?;
+        let (spec, prog) = (LinkSpec::xdp(LOOPBACK), xdp_prog());
+        let able = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        // The user may not create the pin, so the program is detached again.
+        as_user(able, || {
+            let error = dir
+                .open_or_attach("link", &spec, &prog)
+                .expect_err("no right");
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+            assert!(
+                matches!(error.cause(), Some(Cause::Blocked { .. })),
+                "{error}"
+            );
+        });
+        wait_until("free", || spec.create(&prog).is_ok());
+        // A pin that the user may not open is not taken for a missing one.
+        let _ours = dir.open_or_attach("link", &spec, &prog)?;
+        as_user(able, || {
+            let error = dir
+                .open_or_attach("link", &spec, &prog)
+                .expect_err("no right");
+            assert_eq!(error.operation(), Operation::Open, "{error}");
+            assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+        });
+        one_link(&dir, &[&prog]);
+        Ok(())
+    })
 }

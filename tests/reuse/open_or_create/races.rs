@@ -1,44 +1,44 @@
-//! `open_or_create` by many processes at once: one of them does it, and all get the same map.
+//! `open_or_create` by many processes at once: one of them creates or replaces the map, and all get the same one.
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, OpenedMap, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, OpenedMap, Reuse};
 use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
 const NAME: &str = "flows";
-/// How many ask, and how many look on.
-const ASKERS: usize = 16;
+/// The processes that call `open_or_create`, and those that read.
+const CALLERS: usize = 16;
 const READERS: usize = 2;
 const ROUNDS: usize = 6;
 
-/// The entry that fills a map before anybody may see it.
+/// The entry that fills a map before it is pinned.
 const FILLED: (u32, u64) = (1000, 4711);
-/// What is in a map that does not fit.
+/// The number of entries of the old map.
 const OLD_KEYS: u32 = 20;
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 common::cases_alone!(
     || CASES.iter().map(|case| (case.name, PINS)).collect(),
-    |name| storm(CASES.iter().find(|case| case.name == name).expect("a case"))
+    |name| run(CASES.iter().find(|case| case.name == name).expect("a case"))
 );
 
-/// What stands there before.
+/// The pin before the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
-    Fitting,
-    Other,
+    Match,
+    Mismatch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Policy {
     Exact,
     Recreate,
-    /// Committed at once.
+    /// Commits at once.
     Migrate,
-    /// Dropped instead of committed, by whoever gets it.
+    /// Drops the migration without committing it.
     MigrateAndLeave,
     OpenOnly,
     CreateOnly,
@@ -47,45 +47,45 @@ enum Policy {
 struct Case {
     name: &'static str,
     before: Before,
-    /// By turns.
+    /// The policies of the callers, in turn.
     policies: &'static [Policy],
 }
 
-use Before::{Fitting, Nothing, Other};
+use Before::{Match, Mismatch, Nothing};
 
 const CASES: &[Case] = &[
-    case("exact_where_nothing_is", Nothing, &[Policy::Exact]),
-    case("recreate_where_nothing_is", Nothing, &[Policy::Recreate]),
-    case("migrate_where_nothing_is", Nothing, &[Policy::Migrate]),
-    case("only_open_where_nothing_is", Nothing, &[Policy::OpenOnly]),
+    case("exact_without_a_pin", Nothing, &[Policy::Exact]),
+    case("recreate_without_a_pin", Nothing, &[Policy::Recreate]),
+    case("migrate_without_a_pin", Nothing, &[Policy::Migrate]),
+    case("open_only_without_a_pin", Nothing, &[Policy::OpenOnly]),
+    case("create_only_without_a_pin", Nothing, &[Policy::CreateOnly]),
+    case("all_policies_without_a_pin", Nothing, ALL),
+    case("exact_with_a_match", Match, &[Policy::Exact]),
+    case("recreate_with_a_match", Match, &[Policy::Recreate]),
+    case("migrate_with_a_match", Match, &[Policy::Migrate]),
+    case("open_only_with_a_match", Match, &[Policy::OpenOnly]),
+    case("create_only_with_a_match", Match, &[Policy::CreateOnly]),
+    case("all_policies_with_a_match", Match, ALL),
+    case("exact_with_a_mismatch", Mismatch, &[Policy::Exact]),
+    case("recreate_with_a_mismatch", Mismatch, &[Policy::Recreate]),
+    case("migrate_with_a_mismatch", Mismatch, &[Policy::Migrate]),
     case(
-        "only_create_where_nothing_is",
-        Nothing,
-        &[Policy::CreateOnly],
-    ),
-    case("all_ways_where_nothing_is", Nothing, ALL),
-    case("exact_where_it_fits", Fitting, &[Policy::Exact]),
-    case("recreate_where_it_fits", Fitting, &[Policy::Recreate]),
-    case("migrate_where_it_fits", Fitting, &[Policy::Migrate]),
-    case("only_open_where_it_fits", Fitting, &[Policy::OpenOnly]),
-    case("only_create_where_it_fits", Fitting, &[Policy::CreateOnly]),
-    case("all_ways_where_it_fits", Fitting, ALL),
-    case("exact_where_another_is", Other, &[Policy::Exact]),
-    case("recreate_where_another_is", Other, &[Policy::Recreate]),
-    case("migrate_where_another_is", Other, &[Policy::Migrate]),
-    case(
-        "migrate_where_another_is_and_leave_it_uncommitted",
-        Other,
+        "migrate_without_commit_with_a_mismatch",
+        Mismatch,
         &[Policy::MigrateAndLeave],
     ),
     case(
-        "migrate_and_recreate_where_another_is",
-        Other,
+        "migrate_and_recreate_with_a_mismatch",
+        Mismatch,
         &[Policy::Migrate, Policy::Recreate],
     ),
-    case("only_open_where_another_is", Other, &[Policy::OpenOnly]),
-    case("only_create_where_another_is", Other, &[Policy::CreateOnly]),
-    case("all_ways_where_another_is", Other, ALL),
+    case("open_only_with_a_mismatch", Mismatch, &[Policy::OpenOnly]),
+    case(
+        "create_only_with_a_mismatch",
+        Mismatch,
+        &[Policy::CreateOnly],
+    ),
+    case("all_policies_with_a_mismatch", Mismatch, ALL),
 ];
 
 const ALL: &[Policy] = &[
@@ -118,11 +118,11 @@ fn fill(map: &Map) -> bpf_pin::Result<()> {
         .update(&FILLED.0, &value, ElemFlags::NOEXIST)
 }
 
-fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
+fn open_or_create(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
     dir.open_or_create_with(NAME, &spec(), reuse, fill)
 }
 
-/// What one has got.
+/// The outcome of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
 enum Got {
@@ -149,8 +149,8 @@ const GOT: &[Got] = &[
     Got::Reader,
 ];
 
-/// In a process of its own.
-fn one(fs: &TestFs, policy: Policy) -> (Got, u64) {
+/// Calls `open_or_create` in a forked process.
+fn call(fs: &TestFs, policy: Policy) -> (Got, u64) {
     let dir = PinDir::open(fs.root()).unwrap();
     let mut migrate = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1])));
     let reuse = match policy {
@@ -160,10 +160,10 @@ fn one(fs: &TestFs, policy: Policy) -> (Got, u64) {
         Policy::OpenOnly => Reuse::OpenOnly,
         Policy::CreateOnly => Reuse::CreateOnly,
     };
-    let reused = match ask(&dir, reuse) {
+    let reused = match open_or_create(&dir, reuse) {
         Ok(reused) => reused,
         Err(error) => {
-            // By the time that the cause is looked for it may be gone.
+            // The pin may have changed before the cause is diagnosed, so the errno decides.
             let got = match (error.cause(), error.raw_os_error()) {
                 (Some(Cause::Mismatch { .. }), None) => Got::Mismatch,
                 (_, Some(libc::ENOENT)) => Got::Missing,
@@ -174,20 +174,20 @@ fn one(fs: &TestFs, policy: Policy) -> (Got, u64) {
         }
     };
     let id = u64::from(reused.map.id().unwrap());
-    assert_whole(&reused.map);
+    assert_complete(&reused.map);
     let (got, migration) = match reused.outcome {
-        Done::Found => (Got::Found, None),
-        Done::Created => (Got::Created, None),
-        Done::Recreated { old } => {
-            assert_whole(&old);
+        MapOutcome::Found => (Got::Found, None),
+        MapOutcome::Created => (Got::Created, None),
+        MapOutcome::Recreated { old } => {
+            assert_complete(&old);
             (Got::Recreated, None)
         }
-        Done::Migrated(migration) => (Got::Migrated, Some(migration)),
-        Done::Resumed(migration) => (Got::Resumed, Some(migration)),
+        MapOutcome::Migrated(migration) => (Got::Migrated, Some(migration)),
+        MapOutcome::Resumed(migration) => (Got::Resumed, Some(migration)),
         other => panic!("{other:?}"),
     };
     if let Some(migration) = migration {
-        assert_whole(migration.old());
+        assert_complete(migration.old());
         if policy == Policy::Migrate {
             migration.commit().unwrap();
         }
@@ -195,8 +195,8 @@ fn one(fs: &TestFs, policy: Policy) -> (Got, u64) {
     (got, id)
 }
 
-/// It is filled, and has what the old one has where it has anything of it.
-fn assert_whole(map: &Map) {
+/// Asserts that the map is filled, and that it has all entries of the old map or none.
+fn assert_complete(map: &Map) {
     if map.info().unwrap().value_size == 8 {
         let old = map.elements::<u32, u64>().unwrap();
         for key in 0..OLD_KEYS {
@@ -213,33 +213,34 @@ fn assert_whole(map: &Map) {
     }
 }
 
-/// Until all have got something: whoever opens the name gets a whole map.
+/// Opens the pin until all callers are done, and asserts that each map is complete.
 fn read(fs: &TestFs, case: &Case, process: Process<'_>) {
     let dir = PinDir::open(fs.root()).unwrap();
     let mut is_there = case.before != Nothing;
-    while process.finished() < ASKERS {
+    while process.finished() < CALLERS {
         match dir.get::<Map>(NAME) {
             Ok(map) => {
-                assert_whole(&map);
+                assert_complete(&map);
                 is_there = true;
             }
             Err(error) => {
                 assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
-                assert!(!is_there, "a gap: {error}");
+                assert!(!is_there, "the pin was missing: {error}");
             }
         }
     }
 }
 
-fn storm(case: &Case) {
+/// Runs the case several times.
+fn run(case: &Case) {
     let mut counts = std::collections::BTreeMap::new();
     for round in 0..ROUNDS {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root()).unwrap();
         let before = match case.before {
             Nothing => None,
-            Fitting => Some(ask(&dir, Reuse::Exact).unwrap().map),
-            Other => {
+            Match => Some(open_or_create(&dir, Reuse::Exact).unwrap().map),
+            Mismatch => {
                 let map = old_spec().create().unwrap();
                 let elems = map.elements::<u32, u64>().unwrap();
                 for key in 0..OLD_KEYS {
@@ -251,29 +252,30 @@ fn storm(case: &Case) {
             }
         };
         let before = before.map(|map| u64::from(map.id().unwrap()));
-        let said = run_processes(ASKERS + READERS, |process| {
-            if process.number >= ASKERS {
+        let results = run_processes(CALLERS + READERS, |process| {
+            if process.number >= CALLERS {
                 read(&fs, case, process);
                 return [Got::Reader as u64, 0, 0, 0];
             }
             let policy = case.policies[(process.number + round) % case.policies.len()];
-            let (got, id) = one(&fs, policy);
+            let (got, id) = call(&fs, policy);
             [got as u64, id, 0, 0]
         });
-        let got: Vec<(Got, u64)> = said
+        let got: Vec<(Got, u64)> = results
             .iter()
-            .map(|said| (GOT[said[0] as usize], said[1]))
+            .map(|[got, id, ..]| (GOT[*got as usize], *id))
             .filter(|(got, _)| *got != Got::Reader)
             .collect();
         for (got, _) in &got {
             *counts.entry(*got).or_insert(0) += 1;
         }
-        judge(case, &fs, before, &got);
+        check(case, &fs, before, &got);
     }
     println!("{}: {counts:?}", case.name);
 }
 
-fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
+/// Asserts how many processes created or replaced the map, and what is left.
+fn check(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
     let count = |wanted: Got| got.iter().filter(|(got, _)| *got == wanted).count();
     let has = |policy| case.policies.contains(&policy);
     let makes = case.policies != [Policy::OpenOnly];
@@ -283,8 +285,8 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
         count(Got::Recreated) + count(Got::Migrated),
     );
     assert_eq!(created, usize::from(case.before == Nothing && makes));
-    assert_eq!(replaced, usize::from(case.before == Other && replaces));
-    if case.before == Fitting {
+    assert_eq!(replaced, usize::from(case.before == Mismatch && replaces));
+    if case.before == Match {
         assert_eq!(count(Got::Mismatch), 0);
     }
     if !has(Policy::CreateOnly) {
@@ -294,7 +296,7 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
         assert_eq!(count(Got::Missing), 0);
     }
 
-    // All that have a map have the same.
+    // All processes have the same map.
     let mut ids: Vec<u64> = got
         .iter()
         .map(|(_, id)| *id)
@@ -311,13 +313,13 @@ fn judge(case: &Case, fs: &TestFs, before: Option<u64>, got: &[(Got, u64)]) {
     assert_eq!(ids, [now]);
     assert_eq!(Some(now) == before, created + replaced == 0);
 
-    // Nothing stays but what nobody has committed, and that is whole.
+    // Only the backup of an uncommitted migration stays.
     let is_left = has(Policy::MigrateAndLeave);
     if is_left {
         assert_eq!(fs.names(), [backup_name(NAME, now as u32).as_str(), NAME]);
         let mut migrate = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1])));
-        let again = ask(&dir, Reuse::Migrate(&mut migrate)).unwrap();
-        let Done::Resumed(migration) = again.outcome else {
+        let again = open_or_create(&dir, Reuse::Migrate(&mut migrate)).unwrap();
+        let MapOutcome::Resumed(migration) = again.outcome else {
             panic!("{again:?}");
         };
         assert_eq!(Some(u64::from(migration.old().id().unwrap())), before);

@@ -1,6 +1,4 @@
-//! `Reuse::Migrate` from each type of map whose entries are copied to another, and from and to others.
-
-use crate::migration;
+//! `Reuse::Migrate` between all map types that support copying, and the error for the other types.
 
 use std::cell::Cell;
 
@@ -11,13 +9,13 @@ use bpf_pin::types::MapFlags;
 use bpf_pin::{Map, MapSpec, MapType, PinDir};
 use common::*;
 
-use migration::{NAME, entries, hash_of, migrate, pinned, put, scene};
+use super::scene::{NAME, create_pinned, entries, hash_spec, migrate, put, scene};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const NET: &[Need] = &[cap::BPF, cap::NET_ADMIN, Need::Bpffs];
 
 #[common::test(PINS)]
-fn a_hash_becomes_an_array() -> Outcome {
+fn a_hash_migrates_to_an_array() -> Outcome {
     let (_fs, dir, old) = scene((10..18).map(|n| (n, n.into())))?;
     let seen = Cell::new(0);
     let how = Migrate::new(|key: &u32, value: &u64| {
@@ -36,12 +34,12 @@ fn a_hash_becomes_an_array() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn an_array_becomes_larger() -> Outcome {
+fn an_array_migrates_to_a_larger_one() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let array = |value_size, entries| MapSpec::new(MapType::ARRAY, 4, value_size, entries);
     put(
-        &pinned(&dir, &array(8, 5))?,
+        &create_pinned(&dir, &array(8, 5))?,
         (0..5).map(|n| (n, u64::from(n) + 1)),
     )?;
     let how = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value as u32; 3])));
@@ -54,20 +52,19 @@ fn an_array_becomes_larger() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn an_array_becomes_a_hash() -> Outcome {
+fn an_array_migrates_to_a_hash() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let array = MapSpec::new(MapType::ARRAY, 4, 8, 9).flags(MapFlags::MMAPABLE);
-    put(&pinned(&dir, &array)?, [(3, 33), (8, 88)])?;
+    put(&create_pinned(&dir, &array)?, [(3, 33), (8, 88)])?;
     let how = Migrate::new(|key: &u32, value: &u64| (*value != 0).then_some((*key, *value)));
-    let map = migrate(&dir, &hash_of(4, 8), how)?;
+    let map = migrate(&dir, &hash_spec(4, 8), how)?;
     assert_eq!(entries::<u32, u64>(&map)?, [(3, 33), (8, 88)]);
     Ok(())
 }
 
-/// Each CPU's.
 #[common::test(PINS)]
-fn values_of_all_cpus() -> Outcome {
+fn per_cpu_maps_migrate_the_values_of_all_cpus() -> Outcome {
     let kinds = [
         MapType::PERCPU_HASH,
         MapType::PERCPU_ARRAY,
@@ -80,7 +77,7 @@ fn values_of_all_cpus() -> Outcome {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         // Values of 5 bytes take 8 for each CPU, and those of 12 take 16.
-        let old = pinned(&dir, &MapSpec::new(from, 4, 5, 200))?;
+        let old = create_pinned(&dir, &MapSpec::new(from, 4, 5, 200))?;
         let elems = old.elements::<[u8], [u8]>()?;
         let cpus = elems.value_len() / 8;
         for key in 0..3_u32 {
@@ -118,7 +115,7 @@ fn values_of_all_cpus() -> Outcome {
                 assert_eq!(value[..12], expected, "{from} {to}");
             }
         }
-        // Types are of one value each, and these are not.
+        // A typed function has one value for all CPUs.
         let typed = Migrate::new(|key: &u32, value: &[u8; 12]| Some((*key, *value)));
         let error = migrate(&dir, &MapSpec::new(to, 4, 13, 200), typed).unwrap_err();
         assert_eq!(error.cause(), Some(&Cause::PerCpu { is_per_cpu: true }));
@@ -128,16 +125,19 @@ fn values_of_all_cpus() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn an_lru_map() -> Outcome {
+fn lru_maps_migrate_and_drop_what_does_not_fit() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let spec = |value_size| MapSpec::new(MapType::LRU_HASH, 4, value_size, 4000);
-    put(&pinned(&dir, &spec(8))?, (0..100).map(|n| (n, n.into())))?;
+    put(
+        &create_pinned(&dir, &spec(8))?,
+        (0..100).map(|n| (n, n.into())),
+    )?;
     let how = Migrate::new(|key: &u32, value: &u64| Some((*key, [*value; 2])));
     let map = migrate(&dir, &spec(16), how)?;
     let expected: Vec<(u32, [u64; 2])> = (0..100).map(|n| (n, [n.into(); 2])).collect();
     assert_eq!(entries::<u32, [u64; 2]>(&map)?, expected);
-    // One that is too small drops what it has no room for, as it always does.
+    // An LRU map that is too small evicts entries, as always.
     let how = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let small = migrate(&dir, &MapSpec::new(MapType::LRU_HASH, 4, 8, 50), how)?;
     let kept = entries::<u32, u64>(&small)?;
@@ -146,7 +146,7 @@ fn an_lru_map() -> Outcome {
     Ok(())
 }
 
-/// How many bits count, and four bytes.
+/// A key of an LPM trie: the length of the prefix, and an IPv4 address.
 fn prefix(bits: u32, address: [u8; 4]) -> [u8; 8] {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&bits.to_ne_bytes());
@@ -154,15 +154,15 @@ fn prefix(bits: u32, address: [u8; 4]) -> [u8; 8] {
     key
 }
 
-fn tries(value_size: u32) -> MapSpec<'static> {
+fn trie_spec(value_size: u32) -> MapSpec<'static> {
     MapSpec::new(MapType::LPM_TRIE, 8, value_size, 20).flags(MapFlags::NO_PREALLOC)
 }
 
 #[common::test(PINS)]
-fn a_trie() -> Outcome {
+fn an_lpm_trie_migrates() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &tries(4))?;
+    let old = create_pinned(&dir, &trie_spec(4))?;
     let elems = old.elements::<[u8; 8], u32>()?;
     let keys = [
         prefix(0, [0; 4]),
@@ -181,7 +181,7 @@ fn a_trie() -> Outcome {
         }
         Some((*key, u64::from(*value)))
     });
-    let map = migrate(&dir, &tries(8), how)?;
+    let map = migrate(&dir, &trie_spec(8), how)?;
     let new = map.elements::<[u8; 8], u64>()?;
     for (address, found) in [
         ([10, 1, 2, 3], 4),
@@ -195,12 +195,12 @@ fn a_trie() -> Outcome {
     Ok(())
 }
 
-/// To the kernel 10.1.2.3/8 is 10.0.0.0/8, though it keeps what it was told last.
+/// 10.1.2.3/8 and 10.0.0.0/8 are the same key to the kernel, which keeps the host bits of the last update.
 #[common::test(PINS)]
-fn a_prefix_is_one_whatever_stands_behind_it() -> Outcome {
+fn prefixes_that_differ_in_host_bits_are_one_key() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = pinned(&dir, &tries(4))?;
+    let old = create_pinned(&dir, &trie_spec(4))?;
     let elems = old.elements::<[u8; 8], u32>()?;
     let entries = [
         (8, [10, 1, 2, 3], [10, 3, 2, 1]),
@@ -224,7 +224,7 @@ fn a_prefix_is_one_whatever_stands_behind_it() -> Outcome {
         }
         Some((*key, u64::from(*value)))
     });
-    let map = migrate(&dir, &tries(8), how)?;
+    let map = migrate(&dir, &trie_spec(8), how)?;
     let new = map.elements::<[u8; 8], u64>()?;
     for (bits, address, _) in entries {
         let found = new.lookup(&prefix(32, address))?;
@@ -235,19 +235,20 @@ fn a_prefix_is_one_whatever_stands_behind_it() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_type_is_changed_with_no_entry() -> Outcome {
+fn an_empty_map_migrates_to_another_type() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    drop(pinned(&dir, &hash_of(4, 8))?);
-    let how = Migrate::new(|_: &u32, _: &u64| -> Option<(u32, u64)> { panic!("nothing") });
+    drop(create_pinned(&dir, &hash_spec(4, 8))?);
+    let how =
+        Migrate::new(|_: &u32, _: &u64| -> Option<(u32, u64)> { panic!("there is no entry") });
     let map = migrate(&dir, &MapSpec::new(MapType::LRU_HASH, 4, 8, 64), how)?;
     assert_eq!(entries::<u32, u64>(&map)?, []);
     Ok(())
 }
 
 #[common::test(NET)]
-fn types_that_are_not_copied() -> Outcome {
-    let plain = hash_of(4, 8);
+fn types_that_cannot_be_copied_are_rejected() -> Outcome {
+    let plain = hash_spec(4, 8);
     let with = |map_type, key, value| MapSpec::new(map_type, key, value, 4);
     let inner = hash();
     let others = [
@@ -271,7 +272,7 @@ fn types_that_are_not_copied() -> Outcome {
         for (from, to) in [(other, &plain), (&plain, other)] {
             let fs = TestFs::new();
             let dir = PinDir::open(fs.root())?;
-            let old = pinned(&dir, from)?;
+            let old = create_pinned(&dir, from)?;
             let how = Migrate::bytes(|_, _, _, _| panic!("an entry of {from:?}"));
             let error = migrate(&dir, to, how.freeze()).unwrap_err();
             let cause = error.cause();

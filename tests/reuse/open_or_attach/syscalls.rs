@@ -1,4 +1,4 @@
-//! What it costs, in syscalls.
+//! The syscalls of `open_or_attach`.
 
 use std::mem::forget;
 
@@ -6,9 +6,9 @@ use bpf_pin::reuse::Attachment;
 use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
-const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
+use super::unshare_network;
 
-pub const CASES: &[(&str, &[Need])] = &[("syscalls_of_each_way", ROOT)];
+const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 const UNCHANGED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
@@ -23,7 +23,7 @@ const UPDATED: &[&str] = &[
     "readlink",
     "LINK_UPDATE",
 ];
-/// Under the lock of those that swap a name: a file that is looked at, locked and looked at.
+/// Under the lock for exchanges: a file that is opened, checked, locked and checked again.
 const ATTACHED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
@@ -39,13 +39,12 @@ const ATTACHED: &[&str] = &[
     "close",
 ];
 
-pub fn run(name: &str) -> bool {
-    if name != CASES[0].0 {
-        return false;
-    }
+#[common::test_alone(ROOT)]
+fn each_outcome_takes_the_documented_syscalls() {
+    unshare_network();
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    // What the kernel knows of descriptors is asked once.
+    // Probes what the kernel supports before the fork, so that no child does.
     dir.get::<bpf_pin::Object>("nothing").unwrap_err();
     let _ = std::hash::RandomState::new();
     let (first, second) = (xdp_prog(), xdp_prog());
@@ -67,17 +66,16 @@ pub fn run(name: &str) -> bool {
             }
         }
         assert_eq!(tracee.finish().unwrap(), 0, "{attachment:?}");
-        assert_eq!(seen, with_the_way(expected), "{attachment:?}");
+        assert_eq!(seen, through_proc(expected), "{attachment:?}");
     };
     let old_prog_id = first.id().unwrap();
     count(&first, ATTACHED, Attachment::Attached);
     count(&first, UNCHANGED, Attachment::Unchanged);
     count(&second, UPDATED, Attachment::Updated { old_prog_id });
-    true
 }
 
-/// Before Linux 6.5 by way of /proc, which is proven each time.
-fn with_the_way(expected: &[&'static str]) -> Vec<&'static str> {
+/// Before Linux 6.5 the calls go through /proc, which is proven genuine each time.
+fn through_proc(expected: &[&'static str]) -> Vec<&'static str> {
     let has_path_fd = kernel(6, 5).unmet().is_none();
     let each = |&call: &&'static str| match (call.strip_suffix("_AT"), has_path_fd) {
         (None, _) => vec![call],

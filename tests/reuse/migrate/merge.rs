@@ -1,4 +1,4 @@
-//! A migration under a program that goes on writing to the old map until it is replaced.
+//! `Migration::commit_with`: merges what a program wrote to the old map until it was replaced.
 
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::Insn;
-use bpf_pin::reuse::{Attachment, MapOutcome as Done, Migrate, Migration, Reuse};
+use bpf_pin::reuse::{Attachment, MapOutcome, Migrate, Migration, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec, abi};
 use common::{LOOPBACK, Need, Outcome, TestFs, bring_up_loopback, cap, in_network_namespace};
@@ -23,11 +23,13 @@ fn grow() -> Migrate<'static> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 0])))
 }
 
-/// The larger map, and the migration if this call did it or could go on with it.
+/// The new map, and the migration if this call began or resumed one.
 fn migrate(dir: &PinDir) -> Outcome<(Map, Option<Migration>)> {
     let opened = dir.open_or_create("counts", &spec(16), Reuse::Migrate(&mut grow()))?;
     Ok(match opened.outcome {
-        Done::Migrated(migration) | Done::Resumed(migration) => (opened.map, Some(migration)),
+        MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration) => {
+            (opened.map, Some(migration))
+        }
         _ => (opened.map, None),
     })
 }
@@ -53,6 +55,7 @@ fn counting(map: &Map) -> bpf_pin::Result<Prog> {
         .load()
 }
 
+/// Sends packets through the loopback device.
 fn send(socket: &UdpSocket, packets: u64) -> Outcome {
     let to = socket.local_addr()?;
     for _ in 0..packets {
@@ -62,9 +65,9 @@ fn send(socket: &UdpSocket, packets: u64) -> Outcome {
     Ok(())
 }
 
-/// The new map, its program, the link, and then the old map once more: no packet is lost.
+/// Migrates the map, updates the link to the new map's program, and merges what the old program counted meanwhile.
 #[common::test(ROOT)]
-fn no_packet_is_lost_by_an_upgrade() -> Outcome {
+fn an_upgrade_with_a_merge_loses_no_packet() -> Outcome {
     in_network_namespace(|| {
         bring_up_loopback()?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -98,9 +101,9 @@ fn no_packet_is_lost_by_an_upgrade() -> Outcome {
     })
 }
 
-/// What has changed, what is new and what is gone; what has not changed is not merged.
+/// Changed, new and deleted entries are passed; unchanged ones are not.
 #[common::test(PINS)]
-fn each_change_is_merged() -> Outcome {
+fn each_change_is_passed_to_the_merge_function() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let old = spec(8).create()?;
@@ -114,7 +117,7 @@ fn each_change_is_merged() -> Outcome {
     assert!(values.delete(&2)?);
     values.update(&7, &70, ElemFlags::ANY)?;
 
-    // Sizes are checked before anything is merged, and the migration comes back.
+    // Sizes are checked before anything is merged, and the error returns the migration.
     let failed = migration
         .unwrap()
         .commit_with(|_: &u32, _: Option<&u32>, _| Ok(()));
@@ -140,16 +143,15 @@ fn each_change_is_merged() -> Outcome {
     Ok(())
 }
 
-/// Another process has copied, and what it copied is not known.
+/// Another process copied the entries, and their copied values are unknown.
 #[common::test(PINS)]
-fn a_resumed_migration_is_not_merged() -> Outcome {
+fn a_resumed_migration_cannot_be_merged() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     dir.pin(&spec(8).create()?, "counts")?;
     drop(migrate(&dir)?);
     let (_, resumed) = migrate(&dir)?;
-    let merge =
-        |_: &u32, _: Option<&u64>, _: Option<&u64>| panic!("it is not known what has changed");
+    let merge = |_: &u32, _: Option<&u64>, _: Option<&u64>| panic!("the changes are unknown");
     let failed = resumed
         .expect("a migration")
         .commit_with(merge)

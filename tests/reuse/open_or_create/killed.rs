@@ -1,5 +1,5 @@
-//! `open_or_create` stopped at each of its syscalls: killed there, it has done all or nothing, and
-//! the next one finishes or undoes it; overtaken there, it heeds what was done meanwhile.
+//! `open_or_create` stopped at each of its syscalls. If it is killed there, it has done everything or nothing,
+//! and the next call completes or undoes it. If another process acts there, it takes the change into account.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf_pin::error::Cause;
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, Migration, OpenedMap, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Migration, OpenedMap, Reuse};
 use bpf_pin::{Error, Map, MapSpec, MapType, PinDir};
 use common::*;
 
@@ -18,42 +18,43 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
 common::cases_alone!(
     || CASES.iter().map(|case| (case.name, PINS)).collect(),
-    |name| stop_everywhere(CASES.iter().find(|case| case.name == name).expect("a case"))
+    |name| check_every_stop(CASES.iter().find(|case| case.name == name).expect("a case"))
 );
 
 struct Case {
     name: &'static str,
     before: fn(&PinDir),
     run: fn(&PinDir) -> bpf_pin::Result<()>,
-    /// What may be seen of the name until it is done.
+    /// The states that a reader may see before the end.
     may_be: &'static [Seen],
-    /// What is seen in the end.
+    /// The state at the end.
     end: Seen,
-    /// What somebody does at each stop of one that lives on.
+    /// The actions of another process, one at each stop of a call that then continues.
     rivals: &'static [Rival],
 }
 
-/// What has the name.
+/// The state of the pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Nothing,
-    /// With all its entries.
+    /// The old map, with all its entries.
     Old,
-    /// Filled, without the old one's entries.
+    /// A new map, filled, without the old map's entries.
     Empty,
-    /// Filled, with all of the old one's entries.
+    /// A new map, filled, with all of the old map's entries.
     Migrated,
-    /// Somebody else's that fits.
+    /// A matching map of another process.
     Rival,
 }
 
+/// An action of another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rival {
     Sweep,
     Unlink,
     Replace,
     Migrate,
-    /// Whoever wants the old one.
+    /// Migrates to the old spec.
     OldMigrate,
 }
 
@@ -62,26 +63,26 @@ use Seen::{Empty, Migrated, Nothing, Old};
 
 const CASES: &[Case] = &[
     Case {
-        name: "stopped_amid_create",
+        name: "create_is_atomic_at_every_stop",
         before: |_| {},
-        run: |dir| ask(dir, Reuse::Exact).map(drop),
+        run: |dir| open_or_create(dir, Reuse::Exact).map(drop),
         may_be: &[Nothing],
         end: Empty,
         rivals: &[Sweep, Replace, Rival::Migrate],
     },
     Case {
-        name: "stopped_amid_open",
-        before: |dir| drop(ask(dir, Reuse::Exact).unwrap()),
-        run: |dir| ask(dir, Reuse::Exact).map(drop),
+        name: "open_is_atomic_at_every_stop",
+        before: |dir| drop(open_or_create(dir, Reuse::Exact).unwrap()),
+        run: |dir| open_or_create(dir, Reuse::Exact).map(drop),
         may_be: &[Empty],
         end: Empty,
         rivals: &[Sweep, Unlink, Replace],
     },
     Case {
-        name: "stopped_amid_exact_of_a_misfit",
-        before: old,
+        name: "exact_with_a_mismatch_is_atomic_at_every_stop",
+        before: pin_old,
         run: |dir| {
-            refused(ask(dir, Reuse::Exact), |cause| {
+            may_fail(open_or_create(dir, Reuse::Exact), |cause| {
                 matches!(cause, Cause::Mismatch { .. })
             })
         },
@@ -90,10 +91,10 @@ const CASES: &[Case] = &[
         rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
     },
     Case {
-        name: "stopped_amid_open_only",
-        before: |dir| drop(ask(dir, Reuse::Exact).unwrap()),
+        name: "open_only_is_atomic_at_every_stop",
+        before: |dir| drop(open_or_create(dir, Reuse::Exact).unwrap()),
         run: |dir| {
-            refused(ask(dir, Reuse::OpenOnly), |cause| {
+            may_fail(open_or_create(dir, Reuse::OpenOnly), |cause| {
                 matches!(cause, Cause::Missing { .. })
             })
         },
@@ -102,10 +103,10 @@ const CASES: &[Case] = &[
         rivals: &[Sweep, Unlink, Replace],
     },
     Case {
-        name: "stopped_amid_create_only",
+        name: "create_only_is_atomic_at_every_stop",
         before: |_| {},
         run: |dir| {
-            refused(ask(dir, Reuse::CreateOnly), |cause| {
+            may_fail(open_or_create(dir, Reuse::CreateOnly), |cause| {
                 matches!(cause, Cause::Exists { .. })
             })
         },
@@ -114,57 +115,57 @@ const CASES: &[Case] = &[
         rivals: &[Sweep, Replace, Rival::Migrate],
     },
     Case {
-        name: "stopped_amid_recreate_of_nothing",
+        name: "recreate_without_a_pin_is_atomic_at_every_stop",
         before: |_| {},
-        run: |dir| ask(dir, Reuse::Recreate).map(drop),
+        run: |dir| open_or_create(dir, Reuse::Recreate).map(drop),
         may_be: &[Nothing],
         end: Empty,
         rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
     },
     Case {
-        name: "stopped_amid_migrate_of_nothing",
+        name: "migrate_without_a_pin_is_atomic_at_every_stop",
         before: |_| {},
-        run: |dir| commit(ask(dir, Reuse::Migrate(&mut grow()))?),
+        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
         may_be: &[Nothing],
         end: Empty,
         rivals: &[Sweep, Unlink, Replace, Rival::Migrate],
     },
     Case {
-        name: "stopped_amid_recreate",
-        before: old,
-        run: |dir| ask(dir, Reuse::Recreate).map(drop),
+        name: "recreate_is_atomic_at_every_stop",
+        before: pin_old,
+        run: |dir| open_or_create(dir, Reuse::Recreate).map(drop),
         may_be: &[Old],
         end: Empty,
         rivals: &[Sweep, Unlink, Replace],
     },
     Case {
-        name: "stopped_amid_migrate",
-        before: old,
-        run: |dir| commit(ask(dir, Reuse::Migrate(&mut grow()))?),
+        name: "migrate_is_atomic_at_every_stop",
+        before: pin_old,
+        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
         may_be: &[Old],
         end: Migrated,
         rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
     },
     Case {
-        name: "stopped_amid_migrate_with_freeze",
-        before: old,
-        run: |dir| commit(ask(dir, Reuse::Migrate(&mut grow().freeze()))?),
+        name: "migrate_with_freeze_is_atomic_at_every_stop",
+        before: pin_old,
+        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow().freeze()))?),
         may_be: &[Old],
         end: Migrated,
         rivals: &[Sweep, Unlink, Replace, Rival::Migrate, OldMigrate],
     },
     Case {
-        name: "stopped_amid_commit_of_anothers",
-        before: uncommitted,
-        run: |dir| commit(ask(dir, Reuse::Migrate(&mut grow()))?),
+        name: "commit_of_another_process_is_atomic_at_every_stop",
+        before: leave_uncommitted,
+        run: |dir| commit(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
         may_be: &[Migrated],
         end: Migrated,
         rivals: &[Sweep, Rival::Migrate],
     },
     Case {
-        name: "stopped_amid_roll_back",
-        before: uncommitted,
-        run: |dir| roll_back(ask(dir, Reuse::Migrate(&mut grow()))?),
+        name: "roll_back_is_atomic_at_every_stop",
+        before: leave_uncommitted,
+        run: |dir| roll_back(open_or_create(dir, Reuse::Migrate(&mut grow()))?),
         may_be: &[Migrated],
         end: Old,
         rivals: &[Sweep, Rival::Migrate],
@@ -192,20 +193,23 @@ fn put(map: &Map, (key, value): (u32, [u64; 2])) -> bpf_pin::Result<()> {
         .update(&key, &value, ElemFlags::ANY)
 }
 
-fn ask(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
+fn open_or_create(dir: &PinDir, reuse: Reuse<'_, '_>) -> bpf_pin::Result<OpenedMap> {
     dir.open_or_create_with(NAME, &spec(), reuse, |map| put(map, FILLED))
 }
 
-/// What is there, or is not, may stand in the way, as the policy has it.
-fn refused(asked: bpf_pin::Result<OpenedMap>, is_its: fn(&Cause) -> bool) -> bpf_pin::Result<()> {
-    match asked {
-        Err(error) if error.cause().is_some_and(is_its) => Ok(()),
+/// Accepts success, and the failure that the policy allows.
+fn may_fail(
+    result: bpf_pin::Result<OpenedMap>,
+    is_allowed: fn(&Cause) -> bool,
+) -> bpf_pin::Result<()> {
+    match result {
+        Err(error) if error.cause().is_some_and(is_allowed) => Ok(()),
         other => other.map(drop),
     }
 }
 
-/// A map that does not fit, and one that is none of anybody's business.
-fn old(dir: &PinDir) {
+/// Pins a map that does not match.
+fn pin_old(dir: &PinDir) {
     let map = old_spec().create().unwrap();
     for (key, value) in OLD {
         let elems = map.elements::<u32, u64>().unwrap();
@@ -214,17 +218,20 @@ fn old(dir: &PinDir) {
     dir.pin(&map, NAME).unwrap();
 }
 
-/// One that has migrated and died.
-fn uncommitted(dir: &PinDir) {
-    old(dir);
-    let reused = ask(dir, Reuse::Migrate(&mut grow())).unwrap();
-    assert!(matches!(reused.outcome, Done::Migrated(_)), "{reused:?}");
+/// Leaves an uncommitted migration.
+fn leave_uncommitted(dir: &PinDir) {
+    pin_old(dir);
+    let reused = open_or_create(dir, Reuse::Migrate(&mut grow())).unwrap();
+    assert!(
+        matches!(reused.outcome, MapOutcome::Migrated(_)),
+        "{reused:?}"
+    );
 }
 
 fn migration(reused: OpenedMap) -> Option<Migration> {
     match reused.outcome {
-        Done::Migrated(migration) | Done::Resumed(migration) => Some(migration),
-        Done::Found | Done::Created => None,
+        MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration) => Some(migration),
+        MapOutcome::Found | MapOutcome::Created => None,
         other => panic!("{other:?}"),
     }
 }
@@ -251,7 +258,7 @@ fn is_old(map: &Map) -> bool {
         .all(|(key, value)| elems.lookup(key).unwrap() == Some(*value))
 }
 
-/// As a reader.
+/// The state of the pin, as a reader sees it. Panics if a map is incomplete.
 fn see(dir: &PinDir) -> Seen {
     let map = match dir.get::<Map>(NAME) {
         Ok(map) => map,
@@ -270,16 +277,17 @@ fn see(dir: &PinDir) -> Seen {
         return Seen::Rival;
     }
     let filled = elems.lookup(&FILLED.0).unwrap();
-    assert_eq!(filled, Some(FILLED.1), "it is not filled");
+    assert_eq!(filled, Some(FILLED.1), "the map is not filled");
     let count = elems.keys().count();
     let has = |(key, value): &(u32, u64)| elems.lookup(key).unwrap() == Some([*value, 1]);
     match count {
         1 => Empty,
         4 if OLD.iter().all(has) => Migrated,
-        _ => panic!("half of it is there: {count} entries"),
+        _ => panic!("an incomplete map: {count} entries"),
     }
 }
 
+/// The names in the directory without hidden ones.
 fn names(dir: &PinDir) -> Vec<String> {
     let mut names: Vec<_> = dir
         .entries()
@@ -291,43 +299,44 @@ fn names(dir: &PinDir) -> Vec<String> {
     names
 }
 
-/// What is done at a stop.
+/// The continuation after a stop.
 #[derive(Debug, Clone, Copy)]
 enum Then {
-    /// It lives on beside another.
-    Live(Rival),
-    /// It is killed, and the same is done once more.
+    /// Another process acts, and the call continues.
+    Race(Rival),
+    /// The process is killed, and the call is repeated.
     Again { is_swept: bool },
-    /// It is killed, and what it did is undone, if anything is to be undone.
+    /// The process is killed, and its migration is rolled back, if there is one.
     Undo { is_swept: bool },
 }
 
-fn stop_everywhere(case: &Case) {
+fn check_every_stop(case: &Case) {
     let fs = TestFs::new();
-    // The standard library's seed of hashes comes from the kernel once, for all children.
+    // Reads the seed of the standard library's hashes before the fork, so that no child reads it.
     let _ = std::hash::RandomState::new();
-    // As what the kernel knows of descriptors is asked once.
+    // Probes what the kernel supports before the fork, so that no child does.
     let root = PinDir::open(fs.root()).unwrap();
     root.get::<bpf_pin::Object>("nothing").unwrap_err();
-    let stops = stops_of(case, &fs);
-    let mut thens: Vec<Then> = case.rivals.iter().copied().map(Then::Live).collect();
+    let stops = all_stops(case, &fs);
+    let mut thens: Vec<Then> = case.rivals.iter().copied().map(Then::Race).collect();
     for is_swept in [true, false] {
         thens.push(Then::Again { is_swept });
         if case.end == Migrated {
             thens.push(Then::Undo { is_swept });
         }
     }
-    // And once where it is over.
+    // Including the end, after the last stop.
     let changes = |number| stops.get(number).is_none_or(changes);
     at_each_stop(case.name, stops.len() + 1, changes, |number| {
         for &then in &thens {
-            // One stop is enough to see that others wait for the lock, and give up after seconds.
-            let waits = matches!(then, Then::Live(Rival::Migrate)) && is_creating(&stops, number);
+            // Others wait seconds for this lock before they fail, so it is tested at one stop only.
+            let waits =
+                matches!(then, Then::Race(Rival::Migrate)) && holds_creation_lock(&stops, number);
             if waits && !stops[number].is_entry() {
                 continue;
             }
             let dir = root.create_dir(format!("{number}"), 0o700).unwrap();
-            go(case, &dir, number, then);
+            run_to_stop(case, &dir, number, then);
             let swept = dir.remove_leftovers().unwrap();
             assert!(swept.failed.is_empty(), "{swept:?}");
             root.remove_dir_all(format!("{number}")).unwrap();
@@ -338,8 +347,8 @@ fn stop_everywhere(case: &Case) {
     }
 }
 
-/// Whether it stops with the lock under which a map is pinned that was created.
-fn is_creating(stops: &[Stop], number: usize) -> bool {
+/// True if the process holds the lock for pinning a created map at this stop.
+fn holds_creation_lock(stops: &[Stop], number: usize) -> bool {
     let replaces = stops.iter().any(|stop| stop.name() == "renameat2");
     let locks = |stops: &[Stop]| {
         stops
@@ -350,7 +359,7 @@ fn is_creating(stops: &[Stop], number: usize) -> bool {
     !replaces && number < stops.len() && matches!(locks(&stops[..=number]), 2 | 3)
 }
 
-fn stops_of(case: &Case, fs: &TestFs) -> Vec<Stop> {
+fn all_stops(case: &Case, fs: &TestFs) -> Vec<Stop> {
     let root = PinDir::open(fs.root()).unwrap();
     let dir = root.create_dir("alone", 0o700).unwrap();
     (case.before)(&dir);
@@ -369,7 +378,7 @@ fn start(case: &Case, path: PathBuf) -> Tracee {
     let ready = || PinDir::open(path).unwrap();
     let run = |dir: PinDir| match (case.run)(&dir) {
         Ok(()) => 0,
-        // Somebody else has the turn.
+        // Another process holds the lock.
         Err(error) if matches!(error.cause(), Some(Cause::Locked | Cause::Migrating)) => 2,
         Err(error) => {
             eprintln!("{}: {error}", case.name);
@@ -379,7 +388,7 @@ fn start(case: &Case, path: PathBuf) -> Tracee {
     Tracee::fork(ready, run).unwrap()
 }
 
-/// What leaves traces, or is the end of something.
+/// True if the call changes a map, a name or a lock.
 fn changes(stop: &Stop) -> bool {
     match stop.name().as_str() {
         "OBJ_PIN" | "renameat2" | "unlink" => true,
@@ -388,7 +397,8 @@ fn changes(stop: &Stop) -> bool {
     }
 }
 
-fn go(case: &Case, dir: &PinDir, number: usize, then: Then) {
+/// Runs the case up to a stop, and checks what follows.
+fn run_to_stop(case: &Case, dir: &PinDir, number: usize, then: Then) {
     (case.before)(dir);
     dir.pin(&hash(), OTHER).unwrap();
     let other = dir.metadata(OTHER).unwrap().inode();
@@ -404,27 +414,27 @@ fn go(case: &Case, dir: &PinDir, number: usize, then: Then) {
     let seen = see(dir);
     assert_may_be(case, seen, &what);
     match then {
-        Then::Live(rival) => live(case, dir, tracee, rival, &what),
+        Then::Race(rival) => race(case, dir, tracee, rival, &what),
         Then::Again { is_swept } => {
-            die(dir, tracee, seen, is_swept, &what);
+            kill(dir, tracee, seen, is_swept, &what);
             (case.run)(dir).unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(see(dir), case.end, "{what}");
         }
         Then::Undo { is_swept } => {
-            die(dir, tracee, seen, is_swept, &what);
-            let again = ask(dir, Reuse::Migrate(&mut grow()))
+            kill(dir, tracee, seen, is_swept, &what);
+            let again = open_or_create(dir, Reuse::Migrate(&mut grow()))
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let is_undone = match again.outcome {
-                Done::Migrated(_) => {
+                MapOutcome::Migrated(_) => {
                     assert_eq!(seen, Old, "{what}");
                     true
                 }
-                Done::Resumed(_) => {
+                MapOutcome::Resumed(_) => {
                     assert_eq!(seen, Migrated, "{what}");
                     true
                 }
-                // It was committed.
-                Done::Found => false,
+                // Already committed.
+                MapOutcome::Found => false,
                 _ => panic!("{what}: {again:?}"),
             };
             roll_back(again).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -446,8 +456,8 @@ fn assert_may_be(case: &Case, seen: Seen, what: &str) {
     assert!(is_sound, "{what}: {seen:?}");
 }
 
-/// SIGKILL: what was seen is what is there, and what a sweep leaves is a name and the old one's.
-fn die(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
+/// Kills the process. The pin stays as it was seen, and a sweep leaves at most the backup besides it.
+fn kill(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
     tracee.kill().unwrap();
     assert_eq!(see(dir), seen, "{what}");
     if is_swept {
@@ -465,10 +475,10 @@ fn die(dir: &PinDir, tracee: Tracee, seen: Seen, is_swept: bool, what: &str) {
     }
 }
 
-/// Somebody else does something at the stop; then it goes on.
-fn live(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
+/// Another process acts at the stop; then the call continues.
+fn race(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
     let before = see(dir);
-    let mut is_taken = false;
+    let mut has_resumed = false;
     match rival {
         Sweep => {
             let before = names(dir);
@@ -483,8 +493,8 @@ fn live(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
             put(&map, RIVAL).unwrap();
             dir.replace(&map, NAME).unwrap();
         }
-        Rival::Migrate => match ask(dir, Reuse::Migrate(&mut grow())) {
-            Ok(reused) => is_taken = migration(reused).map(|m| m.commit().unwrap()).is_some(),
+        Rival::Migrate => match open_or_create(dir, Reuse::Migrate(&mut grow())) {
+            Ok(reused) => has_resumed = migration(reused).map(|m| m.commit().unwrap()).is_some(),
             Err(error) => {
                 assert!(
                     matches!(error.cause(), Some(Cause::Locked | Cause::Migrating)),
@@ -500,22 +510,25 @@ fn live(case: &Case, dir: &PinDir, tracee: Tracee, rival: Rival, what: &str) {
             if before == Old {
                 let found = dir.open_or_create(NAME, &old, Reuse::Migrate(&mut same));
                 let found = found.unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert!(matches!(found.outcome, Done::Found), "{what}: {found:?}");
+                assert!(
+                    matches!(found.outcome, MapOutcome::Found),
+                    "{what}: {found:?}"
+                );
             }
         }
     }
     let then = see(dir);
-    assert_eq!(tracee.finish().unwrap(), 0, "{what}: goes on");
+    assert_eq!(tracee.finish().unwrap(), 0, "{what}: continues");
     let end = see(dir);
     let has_exchange = kernel(5, 17).unmet().is_none();
     match rival {
         Sweep | OldMigrate => assert_eq!(end, case.end, "{what}"),
-        // Whatever is seen or created after that fits.
+        // Any map that is opened or created later matches.
         Unlink => assert!([Nothing, Empty, Migrated].contains(&end), "{what}: {end:?}"),
-        // Before Linux 5.17 what is put there between look and swap is lost.
+        // Before Linux 5.17 a map pinned between the check and the rename is lost.
         Replace if end != Seen::Rival => assert!(!has_exchange, "{what}: {end:?}"),
         Replace => {}
-        Rival::Migrate if is_taken && case.end == Old => assert_eq!(end, then, "{what}"),
+        Rival::Migrate if has_resumed && case.end == Old => assert_eq!(end, then, "{what}"),
         Rival::Migrate => assert_eq!(end, case.end, "{what}"),
     }
 }

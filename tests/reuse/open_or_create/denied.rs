@@ -1,27 +1,25 @@
-//! `open_or_create` where something is not granted: nothing is taken to be absent, nothing is half done.
-
-use crate::outgrown;
+//! `open_or_create` when permissions or the kernel deny a step: the error names it, and nothing changes.
 
 use std::fs;
 use std::os::fd::AsFd;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome as Done, Reuse};
+use bpf_pin::reuse::{MapOutcome, Reuse};
 use bpf_pin::{Error, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
+use crate::old_map::{NAME, assert_unchanged, create_old, grow, migrate_error, old_spec, spec};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
 #[common::test(USER)]
-fn a_pin_that_may_only_be_read() -> Outcome {
+fn a_pin_that_cannot_be_opened_for_writing_is_reported_and_kept() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     let caps = CapabilitySet::BPF;
     for mode in [0o444, 0o600, 0o222] {
         dir.set_mode(NAME, mode)?;
@@ -47,22 +45,22 @@ fn a_pin_that_may_only_be_read() -> Outcome {
                 assert_eq!(*read_only_would_do, mode == 0o444, "{what}");
             }
         });
-        assert_untouched(&fs, &dir, &old)?;
+        assert_unchanged(&fs, &dir, &old)?;
     }
     Ok(())
 }
 
-/// Whose pin may be written by all and removed by its owner alone: that shows before it is frozen.
+/// Everyone may write to the pin, but only its owner may remove it. The error comes before the map is frozen.
 #[common::test(USER)]
-fn a_sticky_directory_of_anothers() -> Outcome {
+fn a_sticky_directory_prevents_replacing_before_the_freeze() -> Outcome {
     let fs = TestFs::detached("1777");
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     dir.set_mode(NAME, 0o666)?;
     let is_sticky = |error: &Error| matches!(error.cause(), Some(Cause::Sticky { uid: 0, .. }));
     as_user(CapabilitySet::BPF, || {
         for how in [grow(), grow().freeze()] {
-            let error = fails(&dir, &spec(), how);
+            let error = migrate_error(&dir, &spec(), how);
             let is_known = is_sticky(&error) || error.raw_os_error() == Some(libc::EPERM);
             assert!(is_known, "{error}");
         }
@@ -71,15 +69,15 @@ fn a_sticky_directory_of_anothers() -> Outcome {
             .unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         let found = dir.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()));
-        assert!(matches!(found.unwrap().outcome, Done::Found));
+        assert!(matches!(found.unwrap().outcome, MapOutcome::Found));
     });
-    assert_untouched(&fs, &dir, &old)?;
-    // Whoever may give files away, and remove what is others', may do it.
+    assert_unchanged(&fs, &dir, &old)?;
+    // CAP_CHOWN and CAP_FOWNER allow it.
     as_user(
         CapabilitySet::BPF | CapabilitySet::CHOWN | CapabilitySet::FOWNER,
         || {
             let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow().freeze()));
-            let Done::Migrated(migration) = made.unwrap().outcome else {
+            let MapOutcome::Migrated(migration) = made.unwrap().outcome else {
                 panic!();
             };
             migration.commit().unwrap();
@@ -92,11 +90,11 @@ fn a_sticky_directory_of_anothers() -> Outcome {
 }
 
 #[common::test(USER)]
-fn modes_and_owners_go_with_the_name() -> Outcome {
+fn migrating_and_recreating_keep_mode_and_owner() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
-    drop(old(&dir)?);
-    let as_it_is = |name: &str| {
+    drop(create_old(&dir)?);
+    let mode_and_owner = |name: &str| {
         let stat = dir.metadata(name).unwrap();
         (stat.mode(), stat.uid(), stat.gid())
     };
@@ -105,47 +103,47 @@ fn modes_and_owners_go_with_the_name() -> Outcome {
     dir.set_mode(NAME, 0o664)?;
     let mut how = grow();
     let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let Done::Migrated(migration) = made.outcome else {
+    let MapOutcome::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
-    assert_eq!(as_it_is(NAME), (0o664, user, group));
-    // Whoever might open the old one may go on with it, or undo it.
+    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
+    // A user that could open the old map can resume the migration or roll it back.
     let kept = migration.kept_as().to_str().unwrap().to_owned();
-    assert_eq!(as_it_is(&kept), (0o664, user, group));
+    assert_eq!(mode_and_owner(&kept), (0o664, user, group));
     drop(migration);
     as_user(CapabilitySet::BPF, || {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
-        let Done::Resumed(migration) = found.unwrap().outcome else {
+        let MapOutcome::Resumed(migration) = found.unwrap().outcome else {
             panic!();
         };
         drop(migration);
     });
     let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let Done::Resumed(migration) = found.outcome else {
+    let MapOutcome::Resumed(migration) = found.outcome else {
         panic!("{found:?}");
     };
     migration.roll_back()?;
-    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
     let made = dir.open_or_create(NAME, &spec(), Reuse::Recreate)?;
-    assert!(matches!(made.outcome, Done::Recreated { .. }));
-    assert_eq!(as_it_is(NAME), (0o664, user, group));
+    assert!(matches!(made.outcome, MapOutcome::Recreated { .. }));
+    assert_eq!(mode_and_owner(NAME), (0o664, user, group));
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
-/// Its directory is everybody's; but the new pin cannot be the owner's, so there is none.
+/// Everyone may write to the directory, but the user cannot give the new pin to the old owner.
 #[common::test(USER)]
-fn an_owner_that_may_not_be_given() -> Outcome {
+fn replacing_fails_if_the_owner_cannot_be_kept() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
     let parent = dir.create_dir("sub", 0o777)?;
-    let old = old(&parent)?;
+    let old = create_old(&parent)?;
     parent.set_mode(NAME, 0o666)?;
-    // Not sticky, so anybody may take the name away.
+    // Not sticky, so every user may rename the pin.
     assert_eq!(parent.own_metadata()?.mode(), 0o777);
     as_user(CapabilitySet::BPF, || {
         for how in [grow(), grow().freeze()] {
-            let error = fails(&parent, &spec(), how);
+            let error = migrate_error(&parent, &spec(), how);
             assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         }
         let error = parent.open_or_create(NAME, &spec(), Reuse::Recreate);
@@ -158,9 +156,9 @@ fn an_owner_that_may_not_be_given() -> Outcome {
     Ok(())
 }
 
-/// While the new one is filled.
+/// The directory is removed while the new map is filled.
 #[common::test(PINS)]
-fn a_directory_that_goes() -> Outcome {
+fn a_directory_removed_during_the_call_is_reported() -> Outcome {
     let fs = TestFs::new();
     let root = PinDir::open(fs.root())?;
     for is_old_there in [false, true] {
@@ -172,7 +170,7 @@ fn a_directory_that_goes() -> Outcome {
                     root.remove_dir_all("dir")?;
                     continue;
                 }
-                drop(old(&dir)?);
+                drop(create_old(&dir)?);
             }
             let what = format!("{reuse:?}");
             let gone = dir
@@ -181,7 +179,7 @@ fn a_directory_that_goes() -> Outcome {
             let is_removed = matches!(error.cause(), Some(Cause::Removed { .. }));
             assert!(is_removed, "{what}: {error}");
             assert!(fs.names().is_empty(), "{what}");
-            // And when it is gone from the start.
+            // Also if it was removed before the call.
             let error = dir.open_or_create(NAME, &spec(), Reuse::Exact).unwrap_err();
             assert!(
                 matches!(error.cause(), Some(Cause::Removed { .. })),
@@ -193,14 +191,15 @@ fn a_directory_that_goes() -> Outcome {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_read_only_mount() -> Outcome {
+fn a_read_only_mount_allows_opening_only() -> Outcome {
     use rustix::mount::{MountFlags, mount_bind, mount_remount};
     use rustix::mount::{MoveMountFlags, move_mount};
     in_mount_namespace(|| {
         let fs = TestFs::detached("700");
-        let place = std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
-        let other = place.with_extension("ro");
-        fs::create_dir(&place)?;
+        let mount_point =
+            std::env::temp_dir().join(format!("bpf-pin-reuse-{}", std::process::id()));
+        let other = mount_point.with_extension("ro");
+        fs::create_dir(&mount_point)?;
         fs::create_dir(&other)?;
         let end = || -> Outcome {
             let mount = fs.mount().expect("a mount");
@@ -208,16 +207,16 @@ fn a_read_only_mount() -> Outcome {
                 mount,
                 c"",
                 rustix::fs::CWD,
-                &place,
+                &mount_point,
                 MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
             )?;
-            let dir = PinDir::open(&place)?;
-            let old = old(&dir)?;
-            mount_bind(&place, &other)?;
+            let dir = PinDir::open(&mount_point)?;
+            let old = create_old(&dir)?;
+            mount_bind(&mount_point, &other)?;
             mount_remount(&other, MountFlags::BIND | MountFlags::RDONLY, "")?;
             let read_only = PinDir::open(&other)?;
             let found = read_only.open_or_create(NAME, &old_spec(), Reuse::Migrate(&mut grow()))?;
-            assert!(matches!(found.outcome, Done::Found));
+            assert!(matches!(found.outcome, MapOutcome::Found));
             let mut how = grow().freeze();
             for (name, reuse) in [
                 ("none", Reuse::Exact),
@@ -226,8 +225,8 @@ fn a_read_only_mount() -> Outcome {
             ] {
                 let what = format!("{name} {reuse:?}");
                 let error = read_only.open_or_create(name, &spec(), reuse).unwrap_err();
-                let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
-                assert!(is_it, "{what}: {error}");
+                let is_read_only = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+                assert!(is_read_only, "{what}: {error}");
                 assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{what}");
             }
             assert_eq!(dir.identity(NAME)?, old.identity()?);
@@ -241,15 +240,15 @@ fn a_read_only_mount() -> Outcome {
             Ok(())
         }();
         let _ = rustix::mount::unmount(&other, rustix::mount::UnmountFlags::DETACH);
-        let _ = rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH);
-        fs::remove_dir(&place)?;
+        let _ = rustix::mount::unmount(&mount_point, rustix::mount::UnmountFlags::DETACH);
+        fs::remove_dir(&mount_point)?;
         fs::remove_dir(&other)?;
         end
     })
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn a_read_only_instance() -> Outcome {
+fn a_read_only_bpffs_is_reported() -> Outcome {
     use rustix::mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsmount,
         fsopen,
@@ -263,17 +262,17 @@ fn a_read_only_instance() -> Outcome {
     let mut how = grow().freeze();
     for reuse in [Reuse::Exact, Reuse::Recreate, Reuse::Migrate(&mut how)] {
         let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
-        let is_it = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
-        assert!(is_it, "{error}");
+        let is_read_only = matches!(error.cause(), Some(Cause::ReadOnlyFileSystem { .. }));
+        assert!(is_read_only, "{error}");
     }
     Ok(())
 }
 
 #[common::test(PINS)]
-fn without_map_creation() -> Outcome {
+fn denied_map_creation_is_reported_and_nothing_changes() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_CREATE),
         libc::EPERM as u32,
@@ -289,34 +288,33 @@ fn without_map_creation() -> Outcome {
                 assert_eq!(error.raw_os_error(), Some(libc::EPERM));
             }
             let found = dir.open_or_create(NAME, &old_spec(), Reuse::Exact);
-            assert!(matches!(found.unwrap().outcome, Done::Found));
+            assert!(matches!(found.unwrap().outcome, MapOutcome::Found));
         },
     );
-    assert_untouched(&fs, &dir, &old)
+    assert_unchanged(&fs, &dir, &old)
 }
 
-/// That it is refused is not taken for having been done.
+/// EPERM is not taken for "frozen already".
 #[common::test(PINS)]
-fn without_freezing() -> Outcome {
+fn a_denied_freeze_is_reported_and_nothing_changes() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     with_bpf_errno(
         Some(bpf_pin::abi::BPF_MAP_FREEZE),
         libc::EPERM as u32,
         || {
-            let error = fails(&dir, &spec(), grow().freeze());
+            let error = migrate_error(&dir, &spec(), grow().freeze());
             assert_eq!(error.during(), Some(Operation::Migrate));
             assert_eq!(error.operation(), Operation::Freeze, "{error}");
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         },
     );
-    assert_untouched(&fs, &dir, &old)
+    assert_unchanged(&fs, &dir, &old)
 }
 
-/// Nothing is created where it is not known that nothing is there.
 #[common::test(PINS)]
-fn no_errno_but_enoent_means_absent() -> Outcome {
+fn only_enoent_counts_as_missing() -> Outcome {
     let fs = TestFs::new();
     let root = fs.root();
     for errno in (1..=133).filter(|&errno| errno != libc::ENOENT) {
@@ -331,8 +329,8 @@ fn no_errno_but_enoent_means_absent() -> Outcome {
             ] {
                 let error = dir.open_or_create(NAME, &spec(), reuse).unwrap_err();
                 assert_eq!(error.operation(), Operation::Open, "{errno}: {error}");
-                let is_told = error.raw_os_error() == Some(errno);
-                assert!(is_told || error.cause().is_some(), "{errno}: {error}");
+                let is_reported = error.raw_os_error() == Some(errno);
+                assert!(is_reported || error.cause().is_some(), "{errno}: {error}");
             }
         });
         assert!(fs.names().is_empty(), "{errno}");
@@ -340,9 +338,9 @@ fn no_errno_but_enoent_means_absent() -> Outcome {
     Ok(())
 }
 
-/// With EIO, which no one takes for anything else.
+/// The library gives EIO no meaning of its own.
 #[common::test(PINS)]
-fn whichever_call_fails() -> Outcome {
+fn an_eio_of_any_call_is_reported_and_nothing_changes() -> Outcome {
     use bpf_pin::abi;
     let bpf = |cmd| (libc::SYS_bpf, Some((0, cmd)));
     let fcntl = |cmd: i32| (common::syscalls::FCNTL, Some((1, cmd as u32)));
@@ -362,7 +360,7 @@ fn whichever_call_fails() -> Outcome {
     for (number, (call, argument)) in calls.into_iter().enumerate() {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let old = old(&dir)?;
+        let old = create_old(&dir)?;
         let failed = with_seccomp_errno(call, argument, libc::EIO as u32, || {
             let ask = |reuse| dir.open_or_create(NAME, &spec(), reuse);
             let of_entries = (4..7).contains(&number);
@@ -377,12 +375,12 @@ fn whichever_call_fails() -> Outcome {
             let error = done.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EIO), "{number}: {error}");
         }
-        assert_untouched(&fs, &dir, &old)?;
+        assert_unchanged(&fs, &dir, &old)?;
     }
-    // What cannot be taken away is left, and found again.
+    // A backup that cannot be unlinked is left, and the next call finds it.
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     #[cfg(target_arch = "x86_64")]
     let unlinks = [libc::SYS_unlinkat, libc::SYS_unlink];
     #[cfg(not(target_arch = "x86_64"))]
@@ -390,12 +388,13 @@ fn whichever_call_fails() -> Outcome {
     for (number, call) in unlinks.into_iter().enumerate() {
         with_seccomp_errno(call, None, libc::EIO as u32, || {
             let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()));
-            let (Done::Migrated(migration) | Done::Resumed(migration)) = made.unwrap().outcome
+            let (MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration)) =
+                made.unwrap().outcome
             else {
                 panic!();
             };
             assert_eq!(migration.old().id().unwrap(), old.id().unwrap());
-            // The library calls the first.
+            // The library uses unlinkat only.
             if number == 0 {
                 let failed = migration.commit().unwrap_err();
                 assert_eq!(failed.error().raw_os_error(), Some(libc::EIO));
@@ -405,7 +404,7 @@ fn whichever_call_fails() -> Outcome {
     }
     let mut how = grow();
     let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let Done::Resumed(migration) = again.outcome else {
+    let MapOutcome::Resumed(migration) = again.outcome else {
         panic!("{again:?}");
     };
     migration.commit()?;

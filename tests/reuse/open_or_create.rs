@@ -1,10 +1,13 @@
-//! `open_or_create`: what it finds, what it makes, and what it leaves alone.
+//! `open_or_create`: when it opens, creates, replaces or migrates a pinned map, and when it fails.
 
-mod asked;
+mod access;
+mod denied;
+mod killed;
+mod races;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::{ElemFlags, Mismatch};
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::{Error, Map, MapSpec, MapType, PinDir, PinnedMap};
 use common::*;
 
@@ -28,7 +31,7 @@ fn put(map: &Map, key: u32, value: u64) -> bpf_pin::Result<()> {
         .update(&key, &value, ElemFlags::ANY)
 }
 
-/// A bpffs, its root, and a map there that was made to `spec()`.
+/// A bpffs, its root directory, and a pinned map that matches `spec()`.
 fn scene() -> bpf_pin::Result<(TestFs, PinDir, Map)> {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
@@ -37,7 +40,7 @@ fn scene() -> bpf_pin::Result<(TestFs, PinDir, Map)> {
 }
 
 #[common::test(ROOT)]
-fn what_is_not_there_is_created() -> Outcome {
+fn a_missing_map_is_created_under_every_policy() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     for (name, reuse) in [
@@ -48,7 +51,7 @@ fn what_is_not_there_is_created() -> Outcome {
     ] {
         let filled = |map: &Map| put(map, 7, 8);
         let made = dir.open_or_create_with(name, &spec(), reuse, filled)?;
-        assert!(matches!(made.outcome, Done::Created), "{made:?}");
+        assert!(matches!(made.outcome, MapOutcome::Created), "{made:?}");
         let pinned = dir.get::<Map>(name)?;
         assert_eq!(pinned.id()?, made.map.id()?);
         assert_eq!(pinned.elements::<u32, u64>()?.lookup(&7)?, Some(8));
@@ -58,7 +61,7 @@ fn what_is_not_there_is_created() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_fits_is_found() -> Outcome {
+fn a_matching_map_is_opened_under_every_policy() -> Outcome {
     let (fs, dir, flows) = scene()?;
     let id = flows.id()?;
     for reuse in [
@@ -68,7 +71,7 @@ fn what_fits_is_found() -> Outcome {
         Reuse::OpenOnly,
     ] {
         let again = dir.open_or_create("flows", &spec(), reuse)?;
-        assert!(matches!(again.outcome, Done::Found), "{again:?}");
+        assert!(matches!(again.outcome, MapOutcome::Found), "{again:?}");
         assert_eq!(again.map.id()?, id);
     }
     assert_eq!(fs.names(), ["flows"]);
@@ -76,7 +79,7 @@ fn what_fits_is_found() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_does_not_fit_is_told_and_left() -> Outcome {
+fn exact_and_open_only_report_mismatches_and_keep_the_pin() -> Outcome {
     let (fs, dir, flows) = scene()?;
     let id = flows.id()?;
     for reuse in [Reuse::Exact, Reuse::OpenOnly] {
@@ -94,19 +97,19 @@ fn what_does_not_fit_is_told_and_left() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_does_not_fit_is_replaced() -> Outcome {
+fn recreate_replaces_a_map_that_does_not_match() -> Outcome {
     let (fs, dir, flows) = scene()?;
     let id = flows.id()?;
     dir.set_mode("flows", 0o640)?;
     let made = dir.open_or_create("flows", &larger(), Reuse::Recreate)?;
-    let Done::Recreated { old } = &made.outcome else {
+    let MapOutcome::Recreated { old } = &made.outcome else {
         panic!("{made:?}");
     };
     assert_eq!(old.id()?, id);
     assert_eq!(dir.get::<Map>("flows")?.id()?, made.map.id()?);
     assert_eq!(dir.metadata("flows")?.mode(), 0o640);
     assert_eq!(fs.names(), ["flows"]);
-    // Another kind of object is not a map that does not fit.
+    // An object of another kind is not replaced.
     dir.pin(&prog(), "prog")?;
     let error = dir
         .open_or_create("prog", &spec(), Reuse::Recreate)
@@ -119,7 +122,7 @@ fn what_does_not_fit_is_replaced() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn only_to_open_and_only_to_create() -> Outcome {
+fn open_only_never_creates_and_create_only_never_opens() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let error = dir
@@ -149,10 +152,10 @@ fn only_to_open_and_only_to_create() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn what_fills_a_map_fails() -> Outcome {
+fn an_error_of_the_fill_function_is_returned_and_nothing_is_pinned() -> Outcome {
     #[derive(Debug)]
     enum Failure {
-        #[allow(dead_code, reason = "shown")]
+        #[allow(dead_code, reason = "for Debug")]
         Bpf(Error),
         Own(&'static str),
     }
@@ -184,7 +187,7 @@ fn what_fills_a_map_fails() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn entries_are_migrated() -> Outcome {
+fn migrate_copies_the_entries_that_the_function_keeps() -> Outcome {
     let (fs, dir, old) = scene()?;
     for key in 0..50 {
         put(&old, key, u64::from(key) * 3)?;
@@ -195,11 +198,11 @@ fn entries_are_migrated() -> Outcome {
         (*key != 13).then_some((*key, [*value, 1]))
     });
     let made = dir.open_or_create("flows", &larger(), Reuse::Migrate(&mut grow))?;
-    let Done::Migrated(migration) = made.outcome else {
+    let MapOutcome::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
     drop(grow);
-    assert_eq!(seen, 100, "every entry twice");
+    assert_eq!(seen, 100, "both passes see every entry");
     assert_eq!(migration.old().id()?, old.id()?);
     assert_eq!(
         migration.kept_as(),
@@ -218,15 +221,15 @@ fn entries_are_migrated() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn a_map_by_its_path() -> Outcome {
+fn pinned_map_opens_or_creates_by_path() -> Outcome {
     let fs = TestFs::new();
     let ask =
         |name: &str, reuse: Reuse<'_, '_>| PinnedMap::open_or_create(fs.at(name), &spec(), reuse);
     let made = ask("flows", Reuse::Exact)?;
-    assert!(matches!(made.outcome, Done::Created), "{made:?}");
+    assert!(matches!(made.outcome, MapOutcome::Created), "{made:?}");
     assert_eq!(made.map.path(), fs.at("flows"));
     let again = ask("flows", Reuse::OpenOnly)?;
-    assert!(matches!(again.outcome, Done::Found), "{again:?}");
+    assert!(matches!(again.outcome, MapOutcome::Found), "{again:?}");
     assert_eq!(again.map.id()?, made.map.id()?);
     let error = PinnedMap::open_or_create(fs.at("flows"), &larger(), Reuse::Exact).unwrap_err();
     assert!(
@@ -250,7 +253,7 @@ fn a_map_by_its_path() -> Outcome {
         let error = PinnedMap::open_or_create(path, &spec(), Reuse::Exact).unwrap_err();
         assert_eq!(error.raw_os_error(), None, "{error}");
     }
-    // The name is given up as of any other pin.
+    // unpin works as for any other pin.
     drop(made);
     assert_eq!(again.map.unpin()?.info()?.max_entries, 64);
     assert_eq!(fs.names(), [""; 0]);

@@ -1,43 +1,24 @@
-//! `Reuse::Migrate` where it cannot be done: the error says why, and the name is whose it was.
-
-use crate::outgrown;
+//! Failures of `Reuse::Migrate`: the error names the cause, and the pin keeps the old map.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
-use bpf_pin::reuse::{MapOutcome as Done, Migrate, Reuse};
+use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::types::MapFlags;
 use bpf_pin::{Access, Map, MapSpec, MapType, PinDir};
 use common::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use outgrown::{NAME, assert_untouched, fails, grow, old, old_spec, spec};
-
-const CHILD: &str = "BPF_PIN_TEST_MIGRATE_FAILS";
+use crate::old_map::{NAME, assert_unchanged, create_old, grow, migrate_error, old_spec, spec};
 
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 
-#[common::child]
-fn child_role() -> Option<std::process::ExitCode> {
-    if std::env::var_os(CHILD).is_some() {
-        few_descriptors();
-        return Some(ExitCode::SUCCESS);
-    }
-    None
-}
-
 #[common::test(PINS)]
-fn with_few_descriptors() -> Outcome {
-    run_in_own_process(CHILD, "descriptors")
-}
-
-#[common::test(PINS)]
-fn one_that_is_too_small() -> Outcome {
+fn a_new_map_that_is_too_small_is_reported() -> Outcome {
     let with = |map_type, max_entries| MapSpec::new(map_type, 4, 16, max_entries);
     let full = Cause::MaxEntries { max_entries: 9 };
     let beyond = Cause::IndexOutOfRange {
@@ -60,7 +41,7 @@ fn one_that_is_too_small() -> Outcome {
     ] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let old = old(&dir)?;
+        let old = create_old(&dir)?;
         let how = Migrate::bytes(|key, value, new_key, new_value| {
             match new_key.split_first_chunk_mut::<4>() {
                 Some((bits, rest)) if !rest.is_empty() => {
@@ -72,25 +53,24 @@ fn one_that_is_too_small() -> Outcome {
             new_value[..8].copy_from_slice(value);
             true
         });
-        let error = fails(&dir, &spec, how.freeze());
+        let error = migrate_error(&dir, &spec, how.freeze());
         let path = dir.path().join(NAME);
         assert_eq!(error.cause(), Some(cause));
         assert_eq!(error.raw_os_error(), Some(errno), "{error}");
         assert_eq!(error.path(), Some(path.as_path()));
-        let text = error.to_string();
-        let begin = format!("migrate {}: update a batch in map ", path.display());
-        assert!(text.starts_with(&begin), "{text}");
-        assert_untouched(&fs, &dir, &old)?;
+        assert_eq!(error.during(), Some(Operation::Migrate), "{error}");
+        assert_eq!(error.operation(), Operation::UpdateBatch, "{error}");
+        assert_unchanged(&fs, &dir, &old)?;
     }
     Ok(())
 }
 
-/// By what comes in between the passes.
+/// An entry is added between the passes.
 #[common::test(PINS)]
-fn one_that_gets_too_small() -> Outcome {
+fn a_new_map_that_becomes_too_small_is_reported() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     let mut seen = 0;
     let how = Migrate::new(|key: &u32, value: &u64| {
         seen += 1;
@@ -101,18 +81,18 @@ fn one_that_gets_too_small() -> Outcome {
         Some((*key, [*value; 2]))
     });
     let small = MapSpec::new(MapType::HASH, 4, 16, 10);
-    let error = fails(&dir, &small, how);
+    let error = migrate_error(&dir, &small, how);
     assert_eq!(error.cause(), Some(&Cause::MaxEntries { max_entries: 10 }));
-    assert_untouched(&fs, &dir, &old)
+    assert_unchanged(&fs, &dir, &old)
 }
 
 #[common::test(PINS)]
-fn sizes_that_are_not_the_maps() -> Outcome {
+fn sizes_of_the_function_must_match_the_maps() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
+    let old = create_old(&dir)?;
     let check = |how: Migrate<'_>, what, expected, found| {
-        let error = fails(&dir, &spec(), how.freeze());
+        let error = migrate_error(&dir, &spec(), how.freeze());
         let cause = Cause::Size {
             what,
             expected,
@@ -121,7 +101,7 @@ fn sizes_that_are_not_the_maps() -> Outcome {
         assert_eq!(error.cause(), Some(&cause), "{error}");
         assert_eq!(error.during(), Some(Operation::Migrate));
         assert_eq!(error.raw_os_error(), None);
-        assert_untouched(&fs, &dir, &old)
+        assert_unchanged(&fs, &dir, &old)
     };
     check(
         Migrate::new(|_: &u16, _: &u64| Some((0_u32, [0_u64; 2]))),
@@ -149,36 +129,36 @@ fn sizes_that_are_not_the_maps() -> Outcome {
     )
 }
 
-/// Whoever asks for a descriptor that may not write cannot have it filled.
+/// Entries cannot be copied to a descriptor that is opened for reading.
 #[common::test(PINS)]
-fn one_created_for_reading() -> Outcome {
+fn a_read_only_spec_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let old = old(&dir)?;
-    let error = fails(&dir, &spec().flags(MapFlags::RDONLY), grow().freeze());
+    let old = create_old(&dir)?;
+    let error = migrate_error(&dir, &spec().flags(MapFlags::RDONLY), grow().freeze());
     let opened = Access::ReadOnly;
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }), "{error}");
-    assert_untouched(&fs, &dir, &old)
+    assert_unchanged(&fs, &dir, &old)
 }
 
-/// The old one's other name is 22 bytes longer.
+/// The backup's name is 22 bytes longer.
 #[common::test(PINS)]
-fn names_that_leave_no_room_for_another() -> Outcome {
+fn a_name_that_is_too_long_for_its_backup_is_reported() -> Outcome {
     for length in [233, 234, 255] {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
         let name = "n".repeat(length);
-        let ask = |spec: &MapSpec<'_>| {
+        let open = |spec: &MapSpec<'_>| {
             dir.open_or_create(&name, spec, Reuse::Migrate(&mut grow().freeze()))
         };
-        let made = ask(&old_spec())?;
-        assert!(matches!(made.outcome, Done::Created));
-        let found = ask(&old_spec())?;
-        assert!(matches!(found.outcome, Done::Found));
+        let made = open(&old_spec())?;
+        assert!(matches!(made.outcome, MapOutcome::Created));
+        let found = open(&old_spec())?;
+        assert!(matches!(found.outcome, MapOutcome::Found));
         assert_eq!(found.map.id()?, made.map.id()?);
-        let migrated = ask(&spec());
+        let migrated = open(&spec());
         if length == 233 {
-            let Done::Migrated(migration) = migrated?.outcome else {
+            let MapOutcome::Migrated(migration) = migrated?.outcome else {
                 panic!();
             };
             migration.commit()?;
@@ -203,11 +183,11 @@ fn names_that_leave_no_room_for_another() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_no_map() -> Outcome {
+fn a_pin_that_is_not_a_map_is_reported_and_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let mut how = grow().freeze();
-    let mut each = |name: &str, is_it: &dyn Fn(&Cause) -> bool| {
+    let mut each = |name: &str, is_expected: &dyn Fn(&Cause) -> bool| {
         let before = fs::symlink_metadata(fs.at(name)).unwrap().ino();
         let names = fs.names();
         for reuse in [
@@ -218,11 +198,11 @@ fn what_is_no_map() -> Outcome {
         ] {
             let what = format!("{name} {reuse:?}");
             let error = dir.open_or_create(name, &spec(), reuse).unwrap_err();
-            // Nobody has said that something was missing.
+            // The name was never found missing, so nothing was created.
             assert_ne!(error.raw_os_error(), Some(libc::EEXIST), "{what}: {error}");
             let dangling = name == "dangling" && what.contains("OpenOnly");
             if !dangling {
-                assert!(error.cause().is_some_and(is_it), "{what}: {error}");
+                assert!(error.cause().is_some_and(is_expected), "{what}: {error}");
             }
             assert_eq!(fs::symlink_metadata(fs.at(name)).unwrap().ino(), before);
             assert_eq!(fs.names(), names, "{what}");
@@ -258,16 +238,15 @@ fn what_is_no_map() -> Outcome {
     Ok(())
 }
 
-/// What stands where the old one would be kept, and is none, is nobody's hindrance.
 #[common::test(PINS)]
-fn what_is_no_map_where_the_old_is_kept() -> Outcome {
+fn other_objects_under_the_name_of_the_backup_are_ignored() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let id = dir.open_or_create(NAME, &spec(), Reuse::Exact)?.map.id()?;
     let kept = backup_name(NAME, id);
     let finds = || -> Outcome {
         let found = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut grow()))?;
-        assert!(matches!(found.outcome, Done::Found), "{found:?}");
+        assert!(matches!(found.outcome, MapOutcome::Found), "{found:?}");
         assert_eq!(found.map.id()?, id);
         Ok(())
     };
@@ -280,7 +259,7 @@ fn what_is_no_map_where_the_old_is_kept() -> Outcome {
     symlink(NAME, fs.at(&kept))?;
     finds()?;
     dir.unlink(&kept)?;
-    // The same map, as after a roll back that was killed.
+    // The same map, as a killed rollback leaves it.
     dir.link(NAME, &kept)?;
     finds()?;
     assert_eq!(fs.names(), [kept.as_str(), NAME]);
@@ -288,16 +267,16 @@ fn what_is_no_map_where_the_old_is_kept() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_patience_without_end() -> Outcome {
+fn patience_is_honoured_and_may_be_unlimited() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    drop(old(&dir)?);
+    drop(create_old(&dir)?);
     let mut how = grow().patience(Duration::MAX);
     let made = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how))?;
-    let Done::Migrated(migration) = made.outcome else {
+    let MapOutcome::Migrated(migration) = made.outcome else {
         panic!("{made:?}");
     };
-    // Another version waits for its commit, for as long as it likes to.
+    // The old version waits for the commit as long as its patience lasts.
     let back = Migrate::new(|key: &u32, value: &[u64; 2]| Some((*key, value[0])));
     let mut back = back.patience(Duration::from_millis(250));
     let begin = std::time::Instant::now();
@@ -313,8 +292,9 @@ fn a_patience_without_end() -> Outcome {
     Ok(())
 }
 
-/// As few as there may be: it is done, or nothing is.
-fn few_descriptors() {
+/// With each limit of open descriptors the call succeeds, or it fails and changes nothing.
+#[common::test_alone(PINS)]
+fn a_lack_of_descriptors_changes_nothing() {
     let fs = TestFs::new();
     let root = PinDir::open(fs.root()).unwrap();
     let limits = getrlimit(Resource::Nofile);
@@ -323,7 +303,7 @@ fn few_descriptors() {
         let mut done = 0;
         for more in 0..16 {
             let dir = root.create_dir("dir", 0o700).unwrap();
-            let map = (kind > 0).then(|| old(&dir).unwrap().identity().unwrap());
+            let map = (kind > 0).then(|| create_old(&dir).unwrap().identity().unwrap());
             let next = rustix::io::fcntl_dupfd_cloexec(&dir, 0).unwrap();
             let first_free = u64::from(next.as_raw_fd() as u32);
             drop(next);
@@ -349,7 +329,7 @@ fn few_descriptors() {
                 Ok(made) => {
                     let id = made.map.identity().unwrap();
                     assert_eq!(dir.identity(NAME).unwrap(), id, "{what}");
-                    if let Done::Migrated(migration) = made.outcome {
+                    if let MapOutcome::Migrated(migration) = made.outcome {
                         migration.commit().unwrap();
                     }
                     done += 1;
@@ -363,7 +343,7 @@ fn few_descriptors() {
             }
             let mut how = grow();
             let again = dir.open_or_create(NAME, &spec(), Reuse::Migrate(&mut how));
-            if let Done::Migrated(migration) = again.unwrap().outcome {
+            if let MapOutcome::Migrated(migration) = again.unwrap().outcome {
                 migration.commit().unwrap();
             }
             let left = fs::read_dir(fs.at("dir")).unwrap().count();
@@ -374,9 +354,9 @@ fn few_descriptors() {
     }
 }
 
-/// A write through the mapping could not be kept out, so there is no freezing it.
+/// Freezing would not stop writes through the mapping, so the kernel refuses it.
 #[common::test(PINS)]
-fn values_that_are_mapped_for_writing() -> Outcome {
+fn a_map_that_is_mapped_for_writing_is_migrated_only_without_a_freeze() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let array =
@@ -384,7 +364,7 @@ fn values_that_are_mapped_for_writing() -> Outcome {
     let old = dir.open_or_create(NAME, &array(8), Reuse::Exact)?.map;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let fd = old.as_fd().as_raw_fd();
-    // SAFETY: a mapping of its own, of the map's first page.
+    // SAFETY: a new mapping of the map's first page.
     let at = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -396,16 +376,16 @@ fn values_that_are_mapped_for_writing() -> Outcome {
         )
     };
     assert_ne!(at, libc::MAP_FAILED);
-    let error = fails(&dir, &array(16), grow().freeze());
+    let error = migrate_error(&dir, &array(16), grow().freeze());
     assert_eq!(error.during(), Some(Operation::Migrate));
     assert_eq!(error.operation(), Operation::Freeze, "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "{error}");
-    assert_untouched(&fs, &dir, &old)?;
-    // Without, it is copied.
+    assert_unchanged(&fs, &dir, &old)?;
+    // Without a freeze it is migrated.
     let mut how = grow();
     let made = dir.open_or_create(NAME, &array(16), Reuse::Migrate(&mut how))?;
-    assert!(matches!(made.outcome, Done::Migrated(_)));
-    // SAFETY: nobody uses it.
+    assert!(matches!(made.outcome, MapOutcome::Migrated(_)));
+    // SAFETY: nothing uses the mapping.
     unsafe { libc::munmap(at, 32) };
     Ok(())
 }

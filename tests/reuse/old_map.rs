@@ -1,4 +1,4 @@
-//! A pinned map that does not fit any more, and what is to be in its place.
+//! A pinned map of an old version, and the spec of the new version with larger values.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub fn grow<'f>() -> Migrate<'f> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 1]))).patience(Duration::ZERO)
 }
 
-/// A map with ten entries, pinned.
-pub fn old(dir: &PinDir) -> bpf_pin::Result<Map> {
+/// Pins a map of the old version with ten entries.
+pub fn create_old(dir: &PinDir) -> bpf_pin::Result<Map> {
     let map = dir.open_or_create(NAME, &old_spec(), Reuse::Exact)?.map;
     let elems = map.elements::<u32, u64>()?;
     for key in 0..10 {
@@ -31,15 +31,16 @@ pub fn old(dir: &PinDir) -> bpf_pin::Result<Map> {
     Ok(map)
 }
 
-pub fn fails(dir: &PinDir, spec: &MapSpec<'_>, mut how: Migrate<'_>) -> Error {
+/// The error of a migration to `spec`.
+pub fn migrate_error(dir: &PinDir, spec: &MapSpec<'_>, mut how: Migrate<'_>) -> Error {
     dir.open_or_create(NAME, spec, Reuse::Migrate(&mut how))
         .unwrap_err()
 }
 
-pub fn assert_untouched(fs: &TestFs, dir: &PinDir, old: &Map) -> Outcome {
+/// Asserts that the pin still holds the old map, that the map is not frozen, and that nothing else was left.
+pub fn assert_unchanged(fs: &TestFs, dir: &PinDir, old: &Map) -> Outcome {
     assert_eq!(fs.names(), [NAME]);
     assert_eq!(dir.identity(NAME)?, old.identity()?);
-    // It is not frozen either.
     old.elements::<u32, u64>()?
         .update(&1, &1, ElemFlags::EXIST)?;
     Ok(())

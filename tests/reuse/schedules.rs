@@ -1,5 +1,5 @@
-//! Processes that are stopped at named system calls: schedules in which an object could be lost, or
-//! everyone kept waiting.
+//! Processes stopped at named system calls: schedules in which an object could be lost, or processes could wait
+//! forever.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -19,8 +19,8 @@ fn spec() -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, 16, 8)
 }
 
-/// A map of another value size under the name.
-fn outgrown(dir: &PinDir) {
+/// Pins a map of another value size.
+fn pin_old(dir: &PinDir) {
     let old = MapSpec::new(MapType::HASH, 4, 8, 8).create().unwrap();
     dir.pin(&old, "flows").unwrap();
 }
@@ -29,37 +29,37 @@ fn grow() -> Migrate<'static> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 0])))
 }
 
-/// Goes on to the first such stop.
-fn until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
+/// Continues to the first such stop.
+fn continue_to(tracee: &mut Tracee, is_wanted: impl Fn(&Stop) -> bool) {
     while let Some(stop) = tracee.next().unwrap() {
-        if is_it(&stop) {
+        if is_wanted(&stop) {
             return;
         }
     }
-    panic!("it ended without that stop");
+    panic!("the process ended without that stop");
 }
 
 fn is_entry(name: &'static str) -> impl Fn(&Stop) -> bool {
     move |stop| stop.is_entry() && stop.name() == name
 }
 
-fn is_asleep(stop: &Stop) -> bool {
+fn is_sleep(stop: &Stop) -> bool {
     [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&stop.nr)
 }
 
-/// What a process has done, with a map that it has put its number into.
+/// Puts the process's number into the map.
 fn put(map: &Map, number: u32) {
     let elems = map.elements::<u32, [u64; 2]>().unwrap();
     elems.update(&number, &[1, 1], ElemFlags::ANY).unwrap();
 }
 
-/// A map that is created while another process recreates one is not taken for the old one: between
-/// the check and the exchange nobody creates.
+/// A map created during another process's replacement is not taken for the old map: the lock excludes a creation
+/// between the check and the exchange.
 #[common::test_alone(EXCHANGE)]
 fn a_creation_waits_for_a_replacement() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    outgrown(&dir);
+    pin_old(&dir);
     let ask = |number: u32, reuse: fn() -> Reuse<'static, 'static>| {
         let ready = || PinDir::open(fs.root()).unwrap();
         let run = move |dir: PinDir| {
@@ -70,17 +70,21 @@ fn a_creation_waits_for_a_replacement() {
         Tracee::fork(ready, run).unwrap()
     };
     let mut replaces = ask(1, || Reuse::Recreate);
-    until(&mut replaces, is_entry("renameat2"));
+    continue_to(&mut replaces, is_entry("renameat2"));
     dir.unlink("flows").unwrap();
     let mut creates = ask(2, || Reuse::Exact);
-    until(&mut creates, is_asleep);
+    continue_to(&mut creates, is_sleep);
     let missing = dir.get::<Map>("flows").expect_err("nothing is pinned");
     assert!(
         matches!(missing.cause(), Some(Cause::Missing { .. })),
         "{missing}"
     );
     let created = [replaces.finish().unwrap(), creates.finish().unwrap()];
-    assert_eq!(created.iter().sum::<u8>(), 1, "one has created it");
+    assert_eq!(
+        created.iter().sum::<u8>(),
+        1,
+        "one process has created the map"
+    );
     let map = dir.get::<Map>("flows").unwrap();
     let mut keys: Vec<u32> = map
         .elements::<u32, [u64; 2]>()
@@ -89,12 +93,12 @@ fn a_creation_waits_for_a_replacement() {
         .map(Result::unwrap)
         .collect();
     keys.sort_unstable();
-    assert_eq!(keys, [1, 2], "both have written to the map that is pinned");
+    assert_eq!(keys, [1, 2], "both have written to the pinned map");
 }
 
-/// A link that is put under the name while a program is attached by a link of its own is not lost.
+/// Another process replaces the pin between the new link and the rename.
 #[common::test_alone(TRACER)]
-fn a_link_that_was_replaced_amid_relinking_stays() {
+fn a_link_pinned_during_relinking_is_kept() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let make = || prog_returning(ProgType::RAW_TRACEPOINT, AttachType(0), 0);
@@ -107,10 +111,14 @@ fn a_link_that_was_replaced_amid_relinking_stays() {
         u8::from(attached.attachment == Attachment::Unchanged)
     };
     let mut relinks = Tracee::fork(ready, run).unwrap();
-    until(&mut relinks, is_entry("renameat2"));
+    continue_to(&mut relinks, is_entry("renameat2"));
     let other = spec.create(&ours).unwrap();
     dir.replace(&other, "link").unwrap();
-    assert_eq!(relinks.finish().unwrap(), 1, "theirs was taken");
+    assert_eq!(
+        relinks.finish().unwrap(),
+        1,
+        "the link of the other process was opened"
+    );
     let found = dir.get::<Link>("link").unwrap();
     assert_eq!(found.id().unwrap(), other.id().unwrap());
     let names: Vec<_> = fs
@@ -121,13 +129,13 @@ fn a_link_that_was_replaced_amid_relinking_stays() {
     assert!(names.is_empty(), "{names:?}");
 }
 
-/// A process that waits for the lock holds nothing, wherever it is stopped.
+/// While it waits for the lock it holds no other, at any stop.
 #[common::test_alone(EXCHANGE)]
-fn a_stopped_waiter_blocks_nobody() {
+fn a_stopped_waiter_does_not_block_others() {
     for stops in 0..16 {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root()).unwrap();
-        outgrown(&dir);
+        pin_old(&dir);
         let replace = |seen: Identity| {
             let ready = || (PinDir::open(fs.root()).unwrap(), spec().create().unwrap());
             let run = move |(dir, map): (PinDir, Map)| {
@@ -137,7 +145,7 @@ fn a_stopped_waiter_blocks_nobody() {
         };
         let seen = dir.identity("flows").unwrap();
         let mut owner = replace(seen);
-        until(&mut owner, is_entry("renameat2"));
+        continue_to(&mut owner, is_entry("renameat2"));
         let mut waiter = replace(seen);
         for _ in 0..stops {
             waiter.next().unwrap();
@@ -150,17 +158,16 @@ fn a_stopped_waiter_blocks_nobody() {
         assert_eq!(
             waiter.finish().unwrap(),
             1,
-            "at stop {stops}: the name has changed hands"
+            "at stop {stops}: the pin has changed"
         );
     }
 }
 
-/// Of two that try at the same time to finish a migration, one does.
 #[common::test_alone(PINS)]
-fn one_of_two_resumes_a_migration() {
+fn one_of_two_processes_resumes_a_migration() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
-    outgrown(&dir);
+    pin_old(&dir);
     let migrate = |dir: &PinDir| {
         let reused = dir.open_or_create("flows", &spec(), Reuse::Migrate(&mut grow()));
         reused.unwrap().outcome
@@ -179,12 +186,14 @@ fn one_of_two_resumes_a_migration() {
         |stop: &Stop| stop.is_success_of("fcntl") && stop.args[1] == libc::F_OFD_SETLK as u64;
     let looks =
         |stop: &Stop| stop.is_success_of("fcntl") && stop.args[1] == libc::F_OFD_GETLK as u64;
-    let mut both = [resume(), resume()];
+    let mut tracees = [resume(), resume()];
     for step in [&looks as &dyn Fn(&Stop) -> bool, &locks, &looks, &locks] {
-        both.iter_mut().for_each(|tracee| until(tracee, step));
+        tracees
+            .iter_mut()
+            .for_each(|tracee| continue_to(tracee, step));
     }
-    // Both have seen each other and let go. Longer than a wait that would be given up.
+    // Each has seen the other's lock and released its own. If retries had a short limit, both would give up in this pause.
     sleep(Duration::from_millis(50));
-    let resumed: u8 = both.map(|tracee| tracee.finish().unwrap()).iter().sum();
+    let resumed: u8 = tracees.map(|tracee| tracee.finish().unwrap()).iter().sum();
     assert_eq!(resumed, 1);
 }
