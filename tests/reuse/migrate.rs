@@ -1,5 +1,6 @@
 //! `Reuse::Migrate`: the entries of the new map, and how long the old map is kept.
 
+mod adding;
 mod concurrent;
 mod failures;
 mod merge;

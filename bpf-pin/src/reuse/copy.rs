@@ -74,6 +74,28 @@ impl Entries {
         entries
     }
 
+    /// Applies the first `count` differences to `now`.
+    #[cold]
+    pub(super) fn advance(&mut self, now: &Self, count: usize) {
+        let owned = |(key, value): (&[u8], &[u8])| (key.to_vec(), value.to_vec());
+        let mut entries: BTreeMap<_, _> = self.iter().map(owned).collect();
+        let mut left = count;
+        let _ = self.differences(now, |key, _, now| {
+            if left > 0 {
+                left -= 1;
+                match now {
+                    Some(value) => entries.insert(key.to_vec(), value.to_vec()),
+                    None => entries.remove(key),
+                };
+            }
+            Ok(())
+        });
+        self.bytes = entries
+            .into_iter()
+            .flat_map(|(key, value)| [key, value].concat())
+            .collect();
+    }
+
     /// Calls `each` with the key, the old value and the new value of each difference.
     pub(super) fn differences(
         &self,

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 
-use bytemuck::{Pod, pod_read_unaligned};
+use bytemuck::{Pod, bytes_of, pod_read_unaligned};
 
 use crate::dir::{ByteLock, PinDir};
 use crate::error::{Cause, Error, Failed, Operation, Result};
@@ -12,6 +12,7 @@ use crate::path::Component;
 use crate::types::Identity;
 
 use super::copy::{Entries, check_sizes};
+use super::counters::{self, Adder, Counters};
 
 /// A migration that is not committed yet. The old map is pinned under a backup name.
 ///
@@ -77,58 +78,139 @@ impl Migration {
         }
     }
 
+    /// Reads the old map once more, adds what was counted in it after the copy to the counters of the new
+    /// map, and [commits](Self::commit). Call it once all writers use the new map.
+    ///
+    /// No count is lost while programs count in the new map: each amount is added with one atomic
+    /// instruction, as `__sync_fetch_and_add` does. The kernel has no command for this, so a program adds, a
+    /// socket filter that this call loads and runs with `BPF_PROG_TEST_RUN`. It is loaded only if something was
+    /// counted.
+    ///
+    /// `convert` is the function of [`Migrate::new`](super::Migrate::new). Here it gets the key and the growth
+    /// of each counter since it was copied, and returns the new key and the amounts to add. `None` adds nothing.
+    /// An entry that the new map lacks is created with the amounts. An entry that is gone from the old map
+    /// changes nothing.
+    ///
+    /// Before it reads the old map, the call waits until no CPU runs the old program any more: for one RCU
+    /// grace period.
+    ///
+    /// # What it cannot know
+    ///
+    /// - The program must add atomically too, and insert missing entries with `BPF_NOEXIST`. Otherwise it
+    ///   loses counts by itself, with two CPUs and with this call.
+    /// - A counter that was reset or deleted and created again grows by the difference, modulo its width.
+    /// - A program that may sleep can run longer than the grace period, and count after the old map was read.
+    /// - The values of a per-CPU map cannot be added to, because programs change them without atomic
+    ///   instructions. Let each release count under a key of its own, and use
+    ///   [`commit_with_bytes`](Self::commit_with_bytes).
+    ///
+    /// # Errors
+    ///
+    /// All with the migration, which is not committed. It remembers which entries were added, so the call can
+    /// be repeated:
+    ///
+    /// - [`InvalidArgument`](Cause::InvalidArgument): `new` is not the new map, or the migration was
+    ///   [resumed](super::MapOutcome::Resumed), so the copied values are unknown.
+    /// - [`Size`](Cause::Size): a type has another size than the key or value.
+    /// - [`PerCpu`](Cause::PerCpu), [`UnsupportedType`](Cause::UnsupportedType): a map is not a hash, LRU hash
+    ///   or array.
+    /// - [`MaxEntries`](Cause::MaxEntries), [`IndexOutOfRange`](Cause::IndexOutOfRange) (E2BIG): the new map
+    ///   has no room for an entry that it lacks.
+    /// - The errors of [`MapSpec::create`](crate::MapSpec::create), [`ProgSpec::load`](crate::ProgSpec::load)
+    ///   and [`Prog::test_run`](crate::Prog::test_run), such as
+    ///   [`MissingCapability`](Cause::MissingCapability) (EPERM) without CAP_BPF. EACCES for counters in a
+    ///   value with a spin lock or a kernel pointer at the same place.
+    /// - The errors of [`commit`](Self::commit).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
+    /// use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog};
+    ///
+    /// # fn load(map: &Map) -> bpf_pin::Result<Prog> { Prog::open("/sys/fs/bpf/filter") }
+    /// // The count becomes the first of two counters.
+    /// fn grow(key: &u32, count: &u64) -> Option<(u32, [u64; 2])> {
+    ///     Some((*key, [*count, 0]))
+    /// }
+    ///
+    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
+    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+    /// // The new map with the entries, the program that counts in it, and its link.
+    /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut Migrate::new(grow)))?;
+    /// let filter = load(&flows.map)?;
+    /// dir.open_or_attach("ingress", &LinkSpec::xdp(2), &filter)?;
+    /// // What the old program has counted in the meantime.
+    /// if let MapOutcome::Migrated(migration) = flows.outcome {
+    ///     migration.commit_adding(&flows.map, grow)?;
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    pub fn commit_adding<K, V, NewK, NewV>(
+        mut self,
+        new: &Map,
+        convert: impl FnMut(&K, &V) -> Option<(NewK, NewV)>,
+    ) -> Result<Map, Failed<Self>>
+    where
+        K: Pod,
+        V: Counters,
+        NewK: Pod,
+        NewV: Counters,
+    {
+        match self.0.add_growth(new, convert) {
+            Ok(()) => self.commit(),
+            Err(error) => Err(Failed::new(self, error)),
+        }
+    }
+
     /// Reads the old map once more, merges what has changed, and [commits](Self::commit). Call it once
-    /// all writers use the new map.
+    /// all writers use the new map. For counters use [`commit_adding`](Self::commit_adding).
     ///
     /// `merge` gets the key of each entry that has changed since it was copied, the value that was copied
     /// and the value now. `None` is a missing entry. The caller decides what the change means for the new
-    /// map: for a counter, it adds the difference.
+    /// map. Before it reads the old map, the call waits for one RCU grace period, until no CPU runs the old
+    /// program any more.
     ///
     /// The types have the sizes of the old map. For per-CPU maps use
     /// [`commit_with_bytes`](Self::commit_with_bytes).
     ///
     /// # Races
     ///
-    /// A merge that looks up a value and then updates it, as in the example, loses what the new program
-    /// adds to that value in between. Counts stay exact if each release counts under a key or in a word of
-    /// its own. A program that was replaced may still run on another CPU for a moment, so a count of it can
-    /// come after the old map was read.
+    /// A merge that looks up a value and then updates it loses what programs write to that value in between.
+    /// A program that may sleep can run longer than the grace period, and write after the old map was read.
     ///
     /// # Errors
     ///
-    /// All with the migration, which is not committed:
+    /// All with the migration, which is not committed. If the call is repeated, it continues with the entry
+    /// for which `merge` failed:
     ///
     /// - [`InvalidArgument`](Cause::InvalidArgument): the migration was
     ///   [resumed](super::MapOutcome::Resumed), so the copied values are unknown.
     /// - [`Size`](Cause::Size): a type has another size than the key or value.
-    /// - The error of `merge`. It may have run for some of the entries.
+    /// - The error of `merge`.
     /// - The errors of [`commit`](Self::commit).
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// use bpf_pin::map::ElemFlags;
-    /// use bpf_pin::reuse::{Migrate, MapOutcome, Reuse};
-    /// use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog};
+    /// Values are times here, and the later one wins:
     ///
-    /// # fn load(map: &Map) -> bpf_pin::Result<Prog> { Prog::open("/sys/fs/bpf/filter") }
-    /// let dir = PinDir::open("/sys/fs/bpf/app")?;
-    /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
-    /// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
-    /// // The new map, the program that writes to it, and its link: from here on only the new map changes.
-    /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
-    /// let filter = load(&flows.map)?;
-    /// dir.open_or_attach("ingress", &LinkSpec::xdp(2), &filter)?;
-    /// // Add what the old program has counted in the meantime.
-    /// if let MapOutcome::Migrated(migration) = flows.outcome {
-    ///     let new = flows.map.elements::<u32, [u64; 2]>()?;
-    ///     migration.commit_with(|key: &u32, copied: Option<&u64>, now: Option<&u64>| {
-    ///         let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
-    ///         let [count, other] = new.lookup(key)?.unwrap_or_default();
-    ///         new.update(key, &[count + more, other], ElemFlags::ANY)
-    ///     })?;
-    /// }
-    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```no_run
+    /// # use bpf_pin::map::ElemFlags;
+    /// # use bpf_pin::reuse::Migration;
+    /// # use bpf_pin::Map;
+    /// # fn merge(migration: Migration, new: &Map) -> bpf_pin::Result<()> {
+    /// let seen = new.elements::<u32, [u64; 2]>()?;
+    /// migration.commit_with(|key: &u32, _copied: Option<&u64>, now: Option<&u64>| {
+    ///     match (now, seen.lookup(key)?) {
+    ///         // A program may write a later time right here, and this update replaces it.
+    ///         (Some(now), Some([time, other])) if *now > time => {
+    ///             seen.update(key, &[*now, other], ElemFlags::EXIST)
+    ///         }
+    ///         _ => Ok(()),
+    ///     }
+    /// })?;
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn commit_with<K: Pod, V: Pod>(
         self,
@@ -151,7 +233,7 @@ impl Migration {
     ///
     /// As [`commit_with`](Self::commit_with).
     pub fn commit_with_bytes(
-        self,
+        mut self,
         merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
     ) -> Result<Map, Failed<Self>> {
         match self.0.merge(merge) {
@@ -213,18 +295,64 @@ impl State {
         }
     }
 
+    /// Calls `merge` for each entry that has changed. If it fails, the next call continues with that entry.
     fn merge(
-        &self,
-        merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
+        &mut self,
+        mut merge: impl FnMut(&[u8], Option<&[u8]>, Option<&[u8]>) -> Result<()>,
     ) -> Result<()> {
-        let Some(copied) = &self.copied else {
+        if self.copied.is_none() {
             return Err(self.merge_error(Cause::invalid(
                 "commit_with",
                 "requires what was copied, which ended with the process that copied it",
             )));
-        };
+        }
+        counters::wait_for_programs().map_err(|error| self.while_migrating(error))?;
         let now = Entries::read(&self.old.elements()?)?;
-        copied.differences(&now, merge)
+        let Some(copied) = &mut self.copied else {
+            return Ok(());
+        };
+        let mut merged = 0;
+        let done = copied.differences(&now, |key, copied, now| {
+            merge(key, copied, now).inspect(|()| merged += 1)
+        });
+        if done.is_err() {
+            copied.advance(&now, merged);
+        }
+        done
+    }
+
+    fn add_growth<K: Pod, V: Counters, NewK: Pod, NewV: Counters>(
+        &mut self,
+        new: &Map,
+        mut convert: impl FnMut(&K, &V) -> Option<(NewK, NewV)>,
+    ) -> Result<()> {
+        let info = new.info()?;
+        if info.id != self.new_id.id {
+            let problem = format!("is map {}, not map {}", info.id, self.new_id.id);
+            return Err(self.merge_error(Cause::invalid("new", problem)));
+        }
+        for map_type in [self.old.info()?.map_type, info.map_type] {
+            counters::check_type(map_type).map_err(|cause| self.merge_error(cause))?;
+        }
+        self.check_sizes([size_of::<K>(), size_of::<V>()])?;
+        let sizes = [
+            ("new key", info.key_size as usize),
+            ("new value", info.value_size as usize),
+        ];
+        check_sizes(sizes, [size_of::<NewK>(), size_of::<NewV>()])
+            .map_err(|cause| self.merge_error(cause))?;
+        let mut adder = Adder::new(new).map_err(|error| self.while_migrating(error))?;
+        self.merge(|key, copied, now| {
+            let Some(now) = now else {
+                return Ok(());
+            };
+            let grown = counters::growth(copied, now);
+            match convert(&pod_read_unaligned(key), &grown) {
+                Some((key, amounts)) => adder.add(bytes_of(&key), &amounts),
+                None => Ok(()),
+            }
+        })
+        .map_err(|error| self.while_migrating(error))
     }
 
     fn check_sizes(&self, found: [usize; 2]) -> Result<()> {
@@ -234,8 +362,14 @@ impl State {
     }
 
     fn merge_error(&self, cause: Cause) -> Error {
-        Error::new(Operation::Elements, cause)
-            .while_doing(Operation::Migrate, self.dir.at_path(&self.name).path())
+        self.while_migrating(Error::new(Operation::Elements, cause))
+    }
+
+    fn while_migrating(&self, error: Error) -> Error {
+        match error.during() {
+            Some(Operation::Migrate) => error,
+            _ => error.while_doing(Operation::Migrate, self.dir.at_path(&self.name).path()),
+        }
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod attach;
 mod copy;
+mod counters;
 mod migrate;
 mod migration;
 mod path;
 mod retry;
 
 pub use attach::{Attached, Attachment};
+pub use counters::{Counter, Counters};
 pub use migrate::Migrate;
 pub use migration::Migration;
 

@@ -1,0 +1,250 @@
+//! Adds to the counters of a map while programs count in it.
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+use bpf_pin_sys as abi;
+use bytemuck::{Pod, bytes_of, cast_slice, pod_collect_to_vec, pod_read_unaligned};
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use crate::error::{Cause, Result};
+use crate::map::{ElemFlags, Elements, Map, MapSpec};
+use crate::prog::{Insn, Prog, ProgSpec, TestRun};
+use crate::types::{MapType, ProgType};
+
+use super::retry::{Attempt, retry};
+
+/// A value that consists of counters of one width: `u32`, `u64`, or an array of one of them.
+///
+/// Implement it for a struct of counters:
+///
+/// ```
+/// use bpf_pin::reuse::Counters;
+/// use bytemuck::{Pod, Zeroable};
+///
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[repr(C)]
+/// struct Traffic {
+///     packets: u64,
+///     bytes: u64,
+/// }
+///
+/// impl Counters for Traffic {
+///     type Counter = u64;
+/// }
+/// ```
+pub trait Counters: Pod {
+    /// The type of each counter.
+    type Counter: Counter;
+}
+
+/// The type of a counter: `u32` or `u64`.
+pub trait Counter: Pod + private::Counter {}
+
+mod private {
+    use bpf_pin_sys as abi;
+    use bytemuck::Pod;
+
+    pub trait Counter: Pod + Default + PartialEq {
+        /// The size of the access that adds to it.
+        const SIZE: u8;
+        /// The growth since `before`, modulo its width.
+        fn since(self, before: Self) -> Self;
+    }
+
+    impl Counter for u32 {
+        const SIZE: u8 = abi::BPF_W;
+        fn since(self, before: Self) -> Self {
+            self.wrapping_sub(before)
+        }
+    }
+
+    impl Counter for u64 {
+        const SIZE: u8 = abi::BPF_DW;
+        fn since(self, before: Self) -> Self {
+            self.wrapping_sub(before)
+        }
+    }
+}
+
+impl Counter for u32 {}
+impl Counter for u64 {}
+
+impl Counters for u32 {
+    type Counter = Self;
+}
+impl Counters for u64 {
+    type Counter = Self;
+}
+impl<C: Counter, const N: usize> Counters for [C; N]
+where
+    Self: Pod,
+{
+    type Counter = C;
+}
+
+/// The growth of each counter.
+pub(super) fn growth<V: Counters>(before: Option<&[u8]>, now: &[u8]) -> V {
+    use private::Counter as _;
+
+    const {
+        assert!(
+            size_of::<V>() % size_of::<V::Counter>() == 0,
+            "the size of the value is not a multiple of the size of its counters"
+        );
+    }
+    let counters = |bytes: &[u8]| pod_collect_to_vec::<u8, V::Counter>(bytes);
+    let mut grown = counters(now);
+    if let Some(before) = before {
+        for (now, before) in grown.iter_mut().zip(counters(before)) {
+            *now = now.since(before);
+        }
+    }
+    pod_read_unaligned(cast_slice(&grown))
+}
+
+/// Adds to counters of a map, each with one atomic instruction.
+///
+/// The kernel has no command for that, so a program adds: a socket filter, which `BPF_PROG_TEST_RUN` runs for
+/// each entry. It finds the key and the amounts in a map of its own.
+pub(super) struct Adder<'m> {
+    elements: Elements<[u8], [u8], &'m Map>,
+    /// The input of the program: an array with one element, the key and the amounts.
+    input: Map,
+    /// The counters that the program adds to, by their number in a value.
+    counters: Vec<usize>,
+    /// Loaded again with more counters when an entry needs them.
+    prog: Option<Prog>,
+}
+
+impl<'m> Adder<'m> {
+    pub(super) fn new(map: &'m Map) -> Result<Self> {
+        let elements = map.elements::<[u8], [u8]>()?;
+        let size = amounts_offset(&elements) + elements.value_len();
+        let input = MapSpec::new(MapType::ARRAY, 4, size as u32, 1).create()?;
+        Ok(Self {
+            elements,
+            input,
+            counters: vec![],
+            prog: None,
+        })
+    }
+
+    /// Adds each amount to its counter. A missing entry is created with the amounts.
+    pub(super) fn add<V: Counters>(&mut self, key: &[u8], amounts: &V) -> Result<()> {
+        use private::Counter as _;
+
+        let none = V::Counter::default();
+        let each: Vec<V::Counter> = pod_collect_to_vec(bytes_of(amounts));
+        let needed = (0..each.len()).filter(|&at| each[at] != none);
+        let missing: Vec<_> = needed
+            .clone()
+            .filter(|at| !self.counters.contains(at))
+            .collect();
+        if needed.count() == 0 {
+            return Ok(());
+        }
+        self.counters.extend(missing.iter().copied());
+        let prog = match &self.prog {
+            Some(prog) if missing.is_empty() => prog,
+            _ => {
+                let prog = self.load(size_of::<V::Counter>(), V::Counter::SIZE)?;
+                self.prog.insert(prog)
+            }
+        };
+        let mut input = key.to_vec();
+        input.resize(amounts_offset(&self.elements), 0);
+        input.extend_from_slice(bytes_of(amounts));
+        let at = 0_u32.to_ne_bytes();
+        let inputs = self.input.elements::<[u8], [u8]>()?;
+        inputs.update(&at, &input, ElemFlags::ANY)?;
+        retry(|| {
+            // The program ignores the packet.
+            let run = TestRun::new().data_in(&[0; 64]);
+            if prog.test_run(run)?.retval == ADDED {
+                return Ok(Attempt::Done(()));
+            }
+            match self
+                .elements
+                .update(key, bytes_of(amounts), ElemFlags::NOEXIST)
+            {
+                Err(error) if matches!(error.cause(), Some(Cause::KeyExists)) => {
+                    Ok(Attempt::Retry(error))
+                }
+                created => created.map(Attempt::Done),
+            }
+        })
+    }
+
+    /// Loads the program.
+    fn load(&self, counter_len: usize, size: u8) -> Result<Prog> {
+        let at = amounts_offset(&self.elements);
+        let (map, input) = (self.elements.map().as_fd(), self.input.as_fd());
+        // r6 = the input, which begins with the key; r0 = bpf_map_lookup_elem(map, r6);
+        let mut insns = Vec::from(Insn::ld_map_value(6, input.as_raw_fd(), 0));
+        insns.extend(Insn::ld_map_fd(1, map.as_raw_fd()));
+        insns.extend([
+            Insn::mov64_reg(2, 6),
+            Insn::call(abi::BPF_FUNC_map_lookup_elem),
+            // if (!r0) return 0;
+            Insn::jmp_imm(abi::BPF_JNE, 0, 0, 1),
+            Insn::exit(),
+        ]);
+        for counter in &self.counters {
+            let offset = counter * counter_len;
+            insns.extend([
+                // r1 = *(r6 + at + offset); atomically: *(r0 + offset) += r1;
+                Insn::mov64_reg(2, 6),
+                Insn::alu64_imm(abi::BPF_ADD, 2, (at + offset) as i32),
+                Insn::ldx_mem(size, 1, 2, 0),
+                Insn::mov64_reg(2, 0),
+                Insn::alu64_imm(abi::BPF_ADD, 2, offset as i32),
+                atomic_add(size, 2, 1),
+            ]);
+        }
+        insns.extend([Insn::mov64_imm(0, ADDED as i32), Insn::exit()]);
+        ProgSpec::new(ProgType::SOCKET_FILTER, &insns)
+            .name("bpf_pin_add")
+            .load()
+    }
+}
+
+/// What the program returns if it found the entry.
+const ADDED: u32 = 1;
+
+/// Where the amounts begin in the input.
+fn amounts_offset(elements: &Elements<[u8], [u8], &Map>) -> usize {
+    elements.key_len().next_multiple_of(8)
+}
+
+/// `*(size *)dst += src`, atomically.
+fn atomic_add(size: u8, dst: u8, src: u8) -> Insn {
+    let code = abi::BPF_STX | size | abi::BPF_ATOMIC;
+    Insn::new(code, dst, src, 0, abi::BPF_ADD.into())
+}
+
+/// Fails for a map of a type that no program can add to in this way.
+pub(super) fn check_type(map_type: MapType) -> Result<(), Cause> {
+    Err(match map_type {
+        MapType::HASH | MapType::LRU_HASH | MapType::ARRAY | MapType::RHASH => return Ok(()),
+        MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH | MapType::PERCPU_ARRAY => {
+            Cause::PerCpu { is_per_cpu: true }
+        }
+        _ => Cause::unsupported_map(map_type, "have no counters that can be added to"),
+    })
+}
+
+/// Waits until no CPU runs a program that was replaced before this call: for an RCU grace period.
+pub(super) fn wait_for_programs() -> Result<()> {
+    if membarrier(MembarrierCommand::Global).is_ok() {
+        return Ok(());
+    }
+    // A kernel with nohz_full CPUs refuses that. An update of a map of maps waits as well.
+    let inner = MapSpec::new(MapType::ARRAY, 4, 4, 1).create()?;
+    let outer = MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1)
+        .inner_map(&inner)
+        .create()?;
+    outer
+        .elements::<u32, Map>()?
+        .update(&0, &inner, ElemFlags::ANY)
+}
