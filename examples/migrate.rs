@@ -1,14 +1,15 @@
-//! The values of a map grow from 8 to 16 bytes while a process and then a program count in it, and no count
-//! is lost.
+//! The values of a map grow from 8 to 16 bytes, first while a process and then while a program counts in it.
+//! No count is lost.
 //!
 //! The counting process opens the map by its name and adds to one key after the other. Another process, a
 //! newer release, needs values with a second field: it creates the larger map, copies each entry, and
 //! replaces the pin in one step. It freezes the old map before it reads it for the last time. The counting
 //! process then fails to write to the map that it has open, and reopens the pin.
 //!
-//! Freezing does not stop programs. If a program counts, the order is: create the larger map, load a program
-//! that counts in it, update the link, and read the old map once more for what was counted before the link
-//! was updated. Without arguments, all of this runs. With arguments, one of the processes:
+//! Freezing does not stop programs. If a program counts, the order is: create the larger map with the entries,
+//! load a program that counts in it, update the link, and add what the old map has counted after the copy. The
+//! new program counts in the same value at that time, so it is added with an atomic instruction. Without
+//! arguments, all of this runs. With arguments, one of the processes:
 //!
 //! ```text
 //! migrate count DIRECTORY TIMES | grow DIRECTORY
@@ -16,6 +17,8 @@
 
 #[path = "plumbing/exit.rs"]
 mod exit;
+#[path = "plumbing/netlink.rs"]
+mod netlink;
 #[path = "plumbing/root.rs"]
 mod root;
 #[path = "plumbing/say.rs"]
@@ -23,22 +26,27 @@ mod say;
 #[path = "plumbing/times.rs"]
 mod times;
 
+use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use bpf_pin::abi::{BPF_ADD, BPF_FUNC_map_lookup_elem, BPF_JEQ, BPF_W};
 use bpf_pin::error::Cause;
+use bpf_pin::link::XdpFlags;
 use bpf_pin::map::{ElemFlags, Elements};
-use bpf_pin::prog::{Insn, TestRun};
+use bpf_pin::prog::Insn;
 use bpf_pin::reuse::{MapOutcome, Migrate, Reuse};
 use bpf_pin::types::{AttachType, ProgType};
-use bpf_pin::{Link, LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
+use bpf_pin::{LinkSpec, Map, MapSpec, MapType, PinDir, Prog, ProgSpec};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use exit::{Outcome, Usage, exit_code};
+use netlink::Netlink;
 use say::say;
 use times::times;
 
@@ -65,7 +73,7 @@ fn main() -> ExitCode {
     exit_code("migrate", outcome)
 }
 
-/// The newer release: replaces the map by one with larger values.
+/// The newer release, if a process counts: replaces the map by one with larger values.
 fn grow(path: &Path) -> Outcome {
     let dir = PinDir::open(path)?;
     let spec = MapSpec::new(MapType::HASH, 4, size_of::<New>() as u32, KEYS);
@@ -130,7 +138,7 @@ fn successor(dir: &PinDir, old: &Map) -> Outcome<Elements<[u8], [u8]>> {
 }
 
 fn story() -> Outcome {
-    println!("The values of a map grow while a process counts in it, and no count is lost.");
+    println!("The values of a map grow while a process and then a program count in it.");
     let root = root::root()?;
     // Removes what an interrupted run left.
     root.remove_leftovers()?;
@@ -174,52 +182,53 @@ fn story() -> Outcome {
     if all != TIMES || is_left {
         return Err("counts were lost, or a pin was left".into());
     }
-    // Runs on a thread with a network namespace of its own, in which nothing else uses the device.
+    // Runs on a thread with a network namespace of its own, in which nothing else sends packets.
     let program = || program_story(&dir).map_err(|error| error.to_string());
-    let outcome = std::thread::scope(|scope| scope.spawn(program).join());
+    let outcome = thread::scope(|scope| scope.spawn(program).join());
     Ok(outcome.map_err(|_| "the thread panicked")??)
 }
 
-/// A program counts packets before, during and after its upgrade.
+/// A program counts the packets that arrive before, during and after its upgrade.
 fn program_story(dir: &PinDir) -> Outcome {
     const LOOPBACK: u32 = 1;
     const PACKETS: u32 = 1000;
 
-    // SAFETY: only the network namespace of this thread changes.
+    // SAFETY: only the network namespace of this thread changes, and of those that it starts.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-    let link = LinkSpec::xdp(LOOPBACK);
-    let spec = |value_size: usize| MapSpec::new(MapType::HASH, 4, value_size as u32, 1);
-    let old = dir
-        .open_or_create("packets", &spec(size_of::<Old>()), Reuse::CreateOnly)?
-        .map;
-    old.elements::<u32, Old>()?.update(&0, &0, ElemFlags::ANY)?;
-    dir.open_or_attach("link", &link, &counting(&old)?)?;
-    packets(dir, PACKETS)?;
+    Netlink::open()?.up(LOOPBACK)?;
+    let link = LinkSpec::xdp(LOOPBACK).xdp_flags(XdpFlags::SKB_MODE);
+    let spec = |value_size: usize| MapSpec::new(MapType::ARRAY, 4, value_size as u32, 1);
+    let old = dir.open_or_create("packets", &spec(size_of::<Old>()), Reuse::CreateOnly)?;
+    dir.open_or_attach("link", &link, &counting(&old.map)?)?;
 
-    // Creates the new map, copies the entries, and replaces the pin.
-    let mut migrate = Migrate::new(|key: &u32, count: &Old| Some((*key, [*count, MARK])));
-    let spec = spec(size_of::<New>());
-    let opened = dir.open_or_create("packets", &spec, Reuse::Migrate(&mut migrate))?;
-    // The old program is still attached and counts in the old map.
-    packets(dir, PACKETS)?;
-    dir.open_or_attach("link", &link, &counting(&opened.map)?)?;
-    packets(dir, PACKETS)?;
-
-    // Reads the old map once more and adds what was counted after the copy.
-    let MapOutcome::Migrated(migration) = opened.outcome else {
-        return Err("the map was not migrated".into());
+    let (sent, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+    let send = || -> Result<(), String> {
+        while !stop.load(Relaxed) {
+            send_packet().map_err(|error| format!("send a packet: {error}"))?;
+            sent.fetch_add(1, Relaxed);
+        }
+        Ok(())
     };
-    let new = opened.map.elements::<u32, New>()?;
-    let merge = |key: &u32, copied: Option<&Old>, now: Option<&Old>| {
-        let more = now.unwrap_or(&0).saturating_sub(*copied.unwrap_or(&0));
-        let [count, mark] = new.lookup(key)?.unwrap_or_default();
-        new.update(key, &[count + more, mark], ElemFlags::ANY)
-    };
-    migration.commit_with(merge).map_err(bpf_pin::Error::from)?;
-    let counted = new.lookup(&0)?.unwrap_or_default()[0];
-    let sent = 3 * PACKETS;
+    let late = thread::scope(|scope| -> Outcome<u64> {
+        let sender = scope.spawn(send);
+        let wait = || {
+            let enough = sent.load(Relaxed) + PACKETS;
+            while sent.load(Relaxed) < enough && !sender.is_finished() {
+                sleep(Duration::from_millis(1));
+            }
+        };
+        wait();
+        let upgraded = upgrade(dir, &spec(size_of::<New>()), &link, &wait);
+        wait();
+        stop.store(true, Relaxed);
+        sender.join().map_err(|_| "the sender panicked")??;
+        upgraded
+    })?;
+    let new: Map = dir.get("packets")?;
+    let value = new.elements::<u32, New>()?.lookup(&0)?;
+    let ([counted, _], sent) = (value.unwrap_or_default(), sent.into_inner());
     say(format_args!(
-        "a program counted {counted} of {sent} packets across its upgrade"
+        "a program counted {counted} of {sent} packets across its upgrade, {late} of them between the copy and the commit"
     ))?;
     dir.unlink("link")?;
     match counted == u64::from(sent) {
@@ -228,11 +237,38 @@ fn program_story(dir: &PinDir) -> Outcome {
     }
 }
 
-/// Runs the program that the link holds, once for each packet.
-fn packets(dir: &PinDir, count: u32) -> bpf_pin::Result<()> {
-    let link: Link = dir.get("link")?;
-    let prog = Prog::from_id(link.info()?.prog_id)?;
-    prog.test_run(TestRun::new().data_in(&[0; 64]).repeat(count))?;
+/// The newer release, if a program counts. Returns how many packets the old program counted after the copy.
+fn upgrade(dir: &PinDir, spec: &MapSpec, link: &LinkSpec, wait: impl Fn()) -> Outcome<u64> {
+    // The new map with the entries of the old one, and its name.
+    let mut migrate = Migrate::new(grown);
+    let packets = dir.open_or_create("packets", spec, Reuse::Migrate(&mut migrate))?;
+    let MapOutcome::Migrated(migration) = packets.outcome else {
+        return Err("the map was not migrated".into());
+    };
+    // The old program is still attached and counts in the old map.
+    wait();
+    dir.open_or_attach("link", link, &counting(&packets.map)?)?;
+    // From here on only the new map counts. What the old map has counted since it was copied is added.
+    let mut late = 0;
+    let committed = migration.commit_adding(&packets.map, |key: &u32, count: &Old| {
+        late += count;
+        grown(key, count)
+    });
+    committed.map_err(bpf_pin::Error::from)?;
+    Ok(late)
+}
+
+/// What the newer release makes of an entry: the count is the first of two counters.
+fn grown(key: &u32, count: &Old) -> Option<(u32, New)> {
+    Some((*key, [*count, 0]))
+}
+
+/// Sends a packet over the loopback device and waits for it.
+fn send_packet() -> io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.send_to(b"packet", socket.local_addr()?)?;
+    socket.recv(&mut [0; 16])?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Two connected network devices, each in a network namespace of its own, created by rtnetlink(7).
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
@@ -10,10 +10,13 @@ use bpf_pin::bpffs::MountOptions;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::exit::Outcome;
+use netlink::{Netlink, RTM_NEWLINK, ifinfomsg};
+
+#[path = "netlink.rs"]
+mod netlink;
 
 /// The device at this end, and the address of its socket.
 pub const NEAR: &str = "near";
@@ -84,17 +87,7 @@ pub fn traffic([far, near]: [&UdpSocket; 2], [incoming, outgoing]: [(u64, u64); 
     Ok(())
 }
 
-/// A socket of rtnetlink. It acts on the network namespace in which it was opened.
-struct Netlink(File);
-
 impl Netlink {
-    fn open() -> io::Result<Self> {
-        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
-        // The default protocol is 0, NETLINK_ROUTE.
-        let socket = socket_with(family, SocketType::RAW, flags, None)?;
-        Ok(Self(socket.into()))
-    }
-
     /// `ip link add NAME type veth peer name PEER netns NETNS`
     fn add_veth(&self, name: &str, peer: &str, netns: &File) -> io::Result<()> {
         let peer = [
@@ -122,34 +115,8 @@ impl Netlink {
         message.extend(index.to_ne_bytes());
         message.extend(attribute(IFA_LOCAL, &address.ip().octets()));
         self.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, &message)?;
-        self.request(RTM_NEWLINK, 0, &ifinfomsg(index, IFF_UP))
+        self.up(index)
     }
-
-    fn request(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-        // struct nlmsghdr: length, type, flags, number, sender.
-        let mut message = Vec::from((16 + body.len() as u32).to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
-        (&self.0).write_all(&message)?;
-        // NLMSG_ERROR: struct nlmsghdr, and 0 or a negative errno.
-        let mut answer = [0; 4096];
-        let length = (&self.0).read(&mut answer)?;
-        match answer[..length].get(16..20) {
-            Some(&[0, 0, 0, 0]) => Ok(()),
-            Some(&[a, b, c, d]) => {
-                let errno = -i32::from_ne_bytes([a, b, c, d]);
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-}
-
-/// `struct ifinfomsg`: family, type, index of the device, flags, and the mask of flags to change.
-fn ifinfomsg(index: u32, flags: u32) -> Vec<u8> {
-    [0, index, flags, flags].map(u32::to_ne_bytes).concat()
 }
 
 /// `struct rtattr`: length, type, and the value, padded to a multiple of 4 bytes.
@@ -162,13 +129,9 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 const AF_INET: u8 = 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
-const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
-const IFF_UP: u32 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;

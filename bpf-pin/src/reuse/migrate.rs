@@ -39,11 +39,15 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// A write to the old map during or after the second pass reaches the old map only.
 ///
 /// If all writers are processes, [`freeze`](Self::freeze) closes this window. It does not stop programs. If
-/// programs write to the map, use this order:
-/// 1. [`open_or_create`](PinDir::open_or_create)
+/// programs count in the map, no count is lost in this order:
+/// 1. [`open_or_create`](PinDir::open_or_create) creates the new map with the entries
 /// 2. load the program with the new map
-/// 3. [`open_or_attach`](PinDir::open_or_attach)
-/// 4. [`Migration::commit_with`], which reads the old map once more
+/// 3. [`open_or_attach`](PinDir::open_or_attach) updates the link in place: from here on only the new map
+///    counts
+/// 4. [`Migration::commit_adding`] adds what the old map has counted since it was copied
+///
+/// The counts between 1 and 4 are lost if the loader is killed there: they are in the old map, and the next
+/// loader, which gets [`Resumed`](MapOutcome::Resumed), cannot know what had been copied.
 ///
 /// A frozen map stays frozen, even after [`Migration::roll_back`] has given its name back.
 ///
@@ -93,9 +97,9 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// use bpf_pin::{MapSpec, MapType, PinDir};
 ///
 /// let dir = PinDir::open("/sys/fs/bpf/app")?;
-/// // Each value gets a second field, for the time of the last packet.
+/// // Only processes write to the map. Each value gets a second field, for the time of the last packet.
 /// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
-/// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0])));
+/// let mut grow = Migrate::new(|key: &u32, count: &u64| Some((*key, [*count, 0]))).freeze();
 /// let flows = dir.open_or_create("flows", &spec, Reuse::Migrate(&mut grow))?;
 /// if let MapOutcome::Migrated(migration) | MapOutcome::Resumed(migration) = flows.outcome {
 ///     // The new map works, so the old one can go.
@@ -103,6 +107,8 @@ type Convert<'f> = Box<dyn FnMut(&[u8], &[u8], &mut [u8], &mut [u8]) -> bool + '
 /// }
 /// # Ok::<(), bpf_pin::Error>(())
 /// ```
+///
+/// With a program as the writer: see [`Migration::commit_adding`].
 pub struct Migrate<'f> {
     pub(super) convert: Convert<'f>,
     /// The sizes of the old key and value and of the new key and value. None accepts any.
