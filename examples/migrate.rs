@@ -218,7 +218,7 @@ fn program_story(dir: &PinDir) -> Outcome {
             }
         };
         wait();
-        let upgraded = upgrade(dir, &spec(size_of::<New>()), &link, &wait);
+        let upgraded = upgrade(dir, &spec(size_of::<New>()), &link, wait);
         wait();
         stop.store(true, Relaxed);
         sender.join().map_err(|_| "the sender panicked")??;
