@@ -79,7 +79,7 @@ fn start(release: u32) -> Outcome {
     let map = packets.map.id()?;
 
     let prog = counting(&packets.map, release)?;
-    let link = LinkSpec::xdp(wire::near_index()?).xdp_flags(XdpFlags::SKB_MODE);
+    let link = LinkSpec::xdp(wire::index(wire::NEAR)?).xdp_flags(XdpFlags::SKB_MODE);
     let attached = app.open_or_attach("link", &link, &prog)?;
     let (prog, link) = (prog.id()?, attached.link.id()?);
     match attached.attachment {

@@ -62,7 +62,7 @@ fn load() -> Outcome {
 
 /// Attaches the programs by links: a link keeps a program attached, and a pin keeps the link.
 fn attach() -> Outcome {
-    let (pins, device) = (PinDir::open(PINS)?, wire::near_index()?);
+    let (pins, device) = (PinDir::open(PINS)?, wire::index(wire::NEAR)?);
     for (direction, attach_type) in DIRECTIONS {
         let prog: Prog = pins.get(direction)?;
         let link = match LinkSpec::tcx(device, attach_type).create(&prog) {

@@ -57,9 +57,9 @@ fn unshare(namespaces: UnshareFlags) -> Outcome {
     }
 }
 
-/// The index of the device at this end.
-pub fn near_index() -> io::Result<u32> {
-    Ok(name_to_index(Netlink::open()?.0, NEAR)?)
+/// The index of a device.
+pub fn index(device: &str) -> io::Result<u32> {
+    Ok(name_to_index(Netlink::open()?.0, device)?)
 }
 
 /// A socket at this end.

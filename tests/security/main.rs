@@ -5,6 +5,7 @@ mod attack;
 mod mounts;
 mod planted_names;
 mod races;
+mod service;
 mod soundness;
 mod swapped_directories;
 mod users;
