@@ -97,7 +97,7 @@ impl Scene {
         (
             dir.lock(LockMode::Exclusive, Wait::Forever)
                 .expect("the lock")
-                .expect("it is free"),
+                .expect("a free lock"),
             dir,
         )
     }

@@ -120,7 +120,7 @@ fn compare_reads(some: &PinDir, many: &PinDir, most: usize) {
     let read = |dir: &PinDir, most: usize| {
         let mut seen = vec![false; most];
         let (used, time) = measured(|| {
-            for entry in dir.entries().expect("it can be read") {
+            for entry in dir.entries().expect("a readable directory") {
                 let entry = entry.expect("an entry");
                 assert_eq!(entry.entry_type(), EntryType::Pin);
                 let number = number(entry.name());
@@ -142,7 +142,7 @@ fn compare_walks(root: &PinDir, most: usize) -> Outcome {
     let walk = |skipped: Option<&str>, expected: usize| {
         let mut count = 0;
         let (used, time) = measured(|| {
-            let mut walk = root.walk().expect("it can be read");
+            let mut walk = root.walk().expect("a readable directory");
             while let Some(entry) = walk.next() {
                 let entry = entry.expect("an entry");
                 if skipped.is_some_and(|name| entry.name() == name) {
@@ -165,7 +165,7 @@ fn compare_walks(root: &PinDir, most: usize) -> Outcome {
 
 fn compare_removals(root: &PinDir, most: usize) {
     let remove = |name: &str, count: usize| {
-        let (used, time) = measured(|| root.remove_dir_all(name).expect("it can be removed"));
+        let (used, time) = measured(|| root.remove_dir_all(name).expect("a removable directory"));
         println!("remove_dir_all() of {count}: {used:?}, {time:?}");
         used
     };

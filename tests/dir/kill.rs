@@ -21,12 +21,12 @@ common::cases_alone!(
 struct Case {
     name: &'static str,
     /// Creates the initial entries, in addition to the neighbours.
-    before: fn(&Scene),
-    run: fn(&Scene, &PinDir) -> bpf_pin::Result<()>,
-    seen: fn(&Scene) -> Seen,
-    /// True for a hidden directory that a sweep may remove while its process lives.
+    before: fn(&Fixture),
+    run: fn(&Fixture, &PinDir) -> bpf_pin::Result<()>,
+    state: fn(&Fixture) -> State,
+    /// True for a hidden directory that a cleanup may remove while its process lives.
     /// The process no longer needs it or creates another one.
-    expendable: fn(&Scene, &Hidden) -> bool,
+    may_be_removed: fn(&Fixture, &Hidden) -> bool,
     /// True if a killed process may leave no entry under the name.
     may_have_gap: fn() -> bool,
     umask: u32,
@@ -34,146 +34,146 @@ struct Case {
 
 /// The state that a reader observes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum State {
     Nothing,
     Old,
     New,
     /// Only for a change of several names.
-    Half,
+    Partial,
 }
 
 const CASES: &[Case] = &[
     Case {
-        name: "killed_amid_replace",
-        before: |scene| scene.pin(&scene.old[0], "name"),
-        run: |scene, dir| dir.replace(&scene.new[0], "name"),
-        seen: |scene| scene.see("", &["name"]),
-        expendable: |_, _| false,
+        name: "killed_during_replace",
+        before: |fixture| fixture.pin(&fixture.old[0], "name"),
+        run: |fixture, dir| dir.replace(&fixture.new[0], "name"),
+        state: |fixture| fixture.state("", &["name"]),
+        may_be_removed: |_, _| false,
         may_have_gap: || false,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_replace_nothing",
+        name: "killed_during_replace_of_a_missing_name",
         before: |_| {},
-        run: |scene, dir| dir.replace(&scene.new[0], "name"),
-        seen: |scene| scene.see("", &["name"]),
-        expendable: |_, _| false,
+        run: |fixture, dir| dir.replace(&fixture.new[0], "name"),
+        state: |fixture| fixture.state("", &["name"]),
+        may_be_removed: |_, _| false,
         may_have_gap: || true,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_replace_keeping_mode",
-        before: |scene| {
-            scene.pin(&scene.old[0], "name");
-            set_mode(&scene.at("name"), 0o640);
+        name: "killed_during_replace_keeping_mode",
+        before: |fixture| {
+            fixture.pin(&fixture.old[0], "name");
+            set_mode(&fixture.at("name"), 0o640);
         },
-        run: |scene, dir| dir.replace_keeping_mode(&scene.new[0], "name"),
-        seen: |scene| {
-            let mode = fs::symlink_metadata(scene.at("name")).unwrap().mode();
+        run: |fixture, dir| dir.replace_keeping_mode(&fixture.new[0], "name"),
+        state: |fixture| {
+            let mode = fs::symlink_metadata(fixture.at("name")).unwrap().mode();
             assert_eq!(mode & 0o7777, 0o640);
-            scene.see("", &["name"])
+            fixture.state("", &["name"])
         },
-        expendable: |_, _| false,
+        may_be_removed: |_, _| false,
         may_have_gap: || false,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_replace_if",
-        before: |scene| scene.pin(&scene.old[0], "name"),
-        run: |scene, dir| {
-            let old = scene.old[0].id().map(|id| Identity {
+        name: "killed_during_replace_if",
+        before: |fixture| fixture.pin(&fixture.old[0], "name"),
+        run: |fixture, dir| {
+            let old = fixture.old[0].id().map(|id| Identity {
                 kind: bpf_pin::Kind::Map,
                 id,
             })?;
-            match dir.replace_if(&scene.new[0], "name", old) {
+            match dir.replace_if(&fixture.new[0], "name", old) {
                 // The change was complete before the kill.
                 Err(error) if matches!(error.cause(), Some(Cause::Replaced { .. })) => Ok(()),
                 other => other,
             }
         },
-        seen: |scene| scene.see("", &["name"]),
-        expendable: |_, _| false,
+        state: |fixture| fixture.state("", &["name"]),
+        may_be_removed: |_, _| false,
         may_have_gap: || false,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_publish_a_new_name",
+        name: "killed_during_publish_under_a_new_name",
         before: |_| {},
         run: publish,
-        seen: |scene| scene.see("set", SET),
-        expendable: |_, hidden| hidden.is_fresh,
+        state: |fixture| fixture.state("set", SET),
+        may_be_removed: |_, hidden| hidden.is_fresh,
         may_have_gap: || true,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_publish_over_a_set",
+        name: "killed_during_publish_over_a_set",
         before: old_set,
         run: publish,
-        seen: |scene| scene.see("set", SET),
-        expendable: |scene, hidden| {
-            let is_old = Some(hidden.inode) == scene.old_set.get().copied();
-            hidden.is_fresh || is_old && scene.see("set", SET) == Seen::New
+        state: |fixture| fixture.state("set", SET),
+        may_be_removed: |fixture, hidden| {
+            let is_old = Some(hidden.inode) == fixture.old_set.get().copied();
+            hidden.is_fresh || is_old && fixture.state("set", SET) == State::New
         },
         may_have_gap: || kernel(5, 17).unmet().is_some(),
         umask: 0o077,
     },
     // With this umask, mkdir(2) creates a directory that even its owner may not search.
     Case {
-        name: "killed_amid_publish_under_an_odd_umask",
+        name: "killed_during_publish_with_a_restrictive_umask",
         before: |_| {},
         run: publish,
-        seen: |scene| scene.see("set", SET),
-        expendable: |_, hidden| hidden.is_fresh,
+        state: |fixture| fixture.state("set", SET),
+        may_be_removed: |_, hidden| hidden.is_fresh,
         may_have_gap: || true,
         umask: 0o177,
     },
     Case {
-        name: "killed_amid_remove_dir_all",
-        before: |scene| {
-            old_set(scene);
-            fs::create_dir(scene.at("set/below")).unwrap();
-            scene.pin(&scene.old[0], "set/below/deep");
-            symlink("../neighbours", scene.at("set/symlink")).unwrap();
+        name: "killed_during_remove_dir_all",
+        before: |fixture| {
+            old_set(fixture);
+            fs::create_dir(fixture.at("set/below")).unwrap();
+            fixture.pin(&fixture.old[0], "set/below/deep");
+            symlink("../neighbours", fixture.at("set/symlink")).unwrap();
         },
         run: |_, dir| match dir.remove_dir_all("set") {
             // The change was complete before the kill.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             other => other,
         },
-        seen: |scene| match scene.see("set", SET) {
-            Seen::Nothing => Seen::New,
+        state: |fixture| match fixture.state("set", SET) {
+            State::Nothing => State::New,
             other => other,
         },
-        expendable: |_, _| true,
+        may_be_removed: |_, _| true,
         may_have_gap: || false,
         umask: 0o077,
     },
     Case {
-        name: "killed_amid_create_three_levels",
+        name: "killed_during_create_of_three_levels",
         before: |_| {},
-        run: |scene, _| {
-            let made = PinDir::create(scene.at(LEVELS[2]), LEVEL_MODE)?;
-            made.pin(&scene.new[0], "deep")
+        run: |fixture, _| {
+            let made = PinDir::create(fixture.at(LEVELS[2]), LEVEL_MODE)?;
+            made.pin(&fixture.new[0], "deep")
                 .or_else(|error| match error.cause() {
                     Some(Cause::Exists { .. }) => Ok(()),
                     _ => Err(error),
                 })
         },
-        seen: |scene| {
+        state: |fixture| {
             let mut made = 0;
             for level in LEVELS {
-                let Ok(stat) = fs::symlink_metadata(scene.at(level)) else {
+                let Ok(stat) = fs::symlink_metadata(fixture.at(level)) else {
                     break;
                 };
                 assert_eq!(stat.mode() & 0o7777, LEVEL_MODE, "{level}");
                 made += 1;
             }
             match made {
-                3 => scene.see(LEVELS[2], &["deep"]),
-                _ => Seen::Nothing,
+                3 => fixture.state(LEVELS[2], &["deep"]),
+                _ => State::Nothing,
             }
         },
-        expendable: |_, hidden| hidden.is_fresh,
+        may_be_removed: |_, hidden| hidden.is_fresh,
         may_have_gap: || true,
         umask: 0o077,
     },
@@ -183,23 +183,23 @@ const SET: &[&str] = &["a", "b", "c"];
 const LEVELS: [&str; 3] = ["x", "x/y", "x/y/z"];
 const LEVEL_MODE: u32 = 0o2751;
 
-fn old_set(scene: &Scene) {
-    fs::create_dir(scene.at("set")).unwrap();
-    for (map, name) in scene.old.iter().zip(SET) {
-        scene.pin(map, &format!("set/{name}"));
+fn old_set(fixture: &Fixture) {
+    fs::create_dir(fixture.at("set")).unwrap();
+    for (map, name) in fixture.old.iter().zip(SET) {
+        fixture.pin(map, &format!("set/{name}"));
     }
-    let inode = fs::symlink_metadata(scene.at("set")).unwrap().ino();
-    scene.old_set.set(inode).unwrap();
+    let inode = fs::symlink_metadata(fixture.at("set")).unwrap().ino();
+    fixture.old_set.set(inode).unwrap();
 }
 
-fn publish(scene: &Scene, dir: &PinDir) -> bpf_pin::Result<()> {
+fn publish(fixture: &Fixture, dir: &PinDir) -> bpf_pin::Result<()> {
     let set = dir.stage("set")?;
-    for (map, name) in scene.new.iter().zip(SET) {
+    for (map, name) in fixture.new.iter().zip(SET) {
         set.pin(map, name)?;
     }
     let published = set.publish().map_err(bpf_pin::Error::from)?;
     let has_exchange = kernel(5, 17).unmet().is_none();
-    // A concurrent sweep may have removed the old set already.
+    // A concurrent cleanup may have removed the old set already.
     assert!(!published.had_gap || !has_exchange);
     assert!(published.had_gap || published.old.is_none() || has_exchange);
     assert_eq!(published.dir.own_metadata()?.mode(), 0o700);
@@ -207,9 +207,9 @@ fn publish(scene: &Scene, dir: &PinDir) -> bpf_pin::Result<()> {
 }
 
 /// Runs in the child. The umask must not affect the modes.
-fn ready(case: &Case, scene: &Scene) -> PinDir {
+fn ready(case: &Case, fixture: &Fixture) -> PinDir {
     rustix::process::umask(Mode::from_raw_mode(case.umask));
-    PinDir::open(&scene.root).unwrap()
+    PinDir::open(&fixture.root).unwrap()
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -224,32 +224,32 @@ struct Hidden {
 }
 
 /// A directory with neighbours of the changed entries, and with hidden names in use by a live process.
-struct Scene {
+struct Fixture {
     root: PathBuf,
     old: [Map; 3],
     new: [Map; 3],
     old_set: std::cell::OnceCell<u64>,
 }
 
-impl Scene {
+impl Fixture {
     fn new(root: PathBuf, old: &[Map; 3], new: &[Map; 3]) -> Self {
         fs::create_dir(&root).unwrap();
         let copies = |maps: &[Map; 3]| maps.each_ref().map(|map| map.try_clone().unwrap());
-        let scene = Self {
+        let fixture = Self {
             root,
             old: copies(old),
             new: copies(new),
             old_set: std::cell::OnceCell::new(),
         };
-        scene.pin(&scene.old[0], "flows");
-        scene.pin(&scene.old[1], "_bpf-pinned");
-        fs::create_dir(scene.at("neighbours")).unwrap();
-        scene.pin(&scene.old[2], "neighbours/flows");
-        // These belong to another directory, so a sweep of this one must keep them.
-        fs::create_dir(scene.at("neighbours/_bpf-pin-0123456789abcdef-0-dir")).unwrap();
-        scene.pin(&scene.old[2], "neighbours/_bpf-pin-0123456789abcdef-1");
-        symlink("flows", scene.at("symlink")).unwrap();
-        scene
+        fixture.pin(&fixture.old[0], "flows");
+        fixture.pin(&fixture.old[1], "_bpf-pinned");
+        fs::create_dir(fixture.at("neighbours")).unwrap();
+        fixture.pin(&fixture.old[2], "neighbours/flows");
+        // These belong to another directory, so a cleanup of this one must keep them.
+        fs::create_dir(fixture.at("neighbours/_bpf-pin-0123456789abcdef-0-dir")).unwrap();
+        fixture.pin(&fixture.old[2], "neighbours/_bpf-pin-0123456789abcdef-1");
+        symlink("flows", fixture.at("symlink")).unwrap();
+        fixture
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -262,22 +262,22 @@ impl Scene {
     }
 
     /// Opens the directory by its path, as a reader does.
-    fn see(&self, directory: &str, names: &[&str]) -> Seen {
+    fn state(&self, directory: &str, names: &[&str]) -> State {
         let ids = |maps: &[Map; 3]| maps.each_ref().map(|map| map.id().unwrap());
         let (old, new) = (ids(&self.old), ids(&self.new));
-        let see = |(number, name): (usize, &&str)| match pinned_identity(
+        let read_state = |(number, name): (usize, &&str)| match pinned_identity(
             &self.at(directory).join(name),
         ) {
-            None => Seen::Nothing,
-            Some(identity) if identity.id == old[number] => Seen::Old,
-            Some(identity) if identity.id == new[number] => Seen::New,
+            None => State::Nothing,
+            Some(identity) if identity.id == old[number] => State::Old,
+            Some(identity) if identity.id == new[number] => State::New,
             Some(other) => panic!("{name}: {other}"),
         };
-        let mut seen = names.iter().enumerate().map(see);
-        let first = seen.next().unwrap();
-        match seen.all(|next| next == first) {
+        let mut state = names.iter().enumerate().map(read_state);
+        let first = state.next().unwrap();
+        match state.all(|next| next == first) {
             true => first,
-            false => Seen::Half,
+            false => State::Partial,
         }
     }
 
@@ -292,16 +292,16 @@ fn is_hidden(path: &Path) -> bool {
 }
 
 /// The entries that the case must not change.
-fn bystanders(tree: &Tree, living: &[OsString]) -> Tree {
+fn unrelated_entries(tree: &Tree, live_names: &[OsString]) -> Tree {
     let changed = ["name", "set", "x"];
     let is_changed = |path: &Path| changed.iter().any(|name| path.starts_with(name));
-    let is_living = |path: &Path| living.iter().any(|name| path.starts_with(name));
+    let is_living = |path: &Path| live_names.iter().any(|name| path.starts_with(name));
     let mut tree = tree.clone();
     tree.retain(|path, _| is_living(path) || !is_changed(path) && !is_hidden(path));
     tree
 }
 
-/// Creates a new instance of the directory twice for each stop. One is swept while the process lives, the
+/// Creates a new instance of the directory twice for each stop. One is cleaned up while the process lives, the
 /// other after the process is killed.
 fn kill_everywhere(case: &Case) {
     let fs = TestFs::new();
@@ -319,9 +319,9 @@ fn kill_everywhere(case: &Case) {
     // One more round runs after the last stop.
     let changes = |number| stops.get(number).is_none_or(changes);
     at_each_stop(case.name, stops.len() + 1, changes, |number| {
-        for to_live in [true, false] {
-            let root = fs.at(&format!("{number}-{to_live}"));
-            let is_over = go(case, Scene::new(root, &old, &new), number, to_live);
+        for is_kept_alive in [true, false] {
+            let root = fs.at(&format!("{number}-{is_kept_alive}"));
+            let is_over = kill_at_stop(case, Fixture::new(root, &old, &new), number, is_kept_alive);
             assert_eq!(
                 is_over,
                 number == stops.len(),
@@ -336,11 +336,11 @@ fn kill_everywhere(case: &Case) {
 
 /// All stops of an undisturbed run.
 fn stops_of(case: &Case, fs: &TestFs, old: &[Map; 3], new: &[Map; 3]) -> Vec<Stop> {
-    let scene = Scene::new(fs.at("alone"), old, new);
-    (case.before)(&scene);
-    let ready = || ready(case, &scene);
+    let fixture = Fixture::new(fs.at("alone"), old, new);
+    (case.before)(&fixture);
+    let ready = || ready(case, &fixture);
     let mut tracee =
-        Tracee::fork(ready, |dir| u8::from((case.run)(&scene, &dir).is_err())).unwrap();
+        Tracee::fork(ready, |dir| u8::from((case.run)(&fixture, &dir).is_err())).unwrap();
     let mut stops = Vec::new();
     while let Some(stop) = tracee.next().unwrap() {
         stops.push(stop);
@@ -364,18 +364,18 @@ fn array() -> Map {
 }
 
 /// Returns true if the process ended before this stop.
-fn go(case: &Case, scene: Scene, number: usize, to_live: bool) -> bool {
+fn kill_at_stop(case: &Case, fixture: Fixture, number: usize, is_kept_alive: bool) -> bool {
     let what = |stop: &Option<Stop>| format!("{} at stop {number}: {stop:?}", case.name);
-    (case.before)(&scene);
-    // A stage of a live process, which sweeps must keep.
-    let dir = PinDir::open(&scene.root).unwrap();
-    let living = dir.stage("living").unwrap();
-    living.pin(&scene.old[0], "a").unwrap();
-    let living_name = [living_name(&scene)];
-    let before = bystanders(&scene.tree(), &living_name);
+    (case.before)(&fixture);
+    // A stage of a live process, which cleanups must keep.
+    let dir = PinDir::open(&fixture.root).unwrap();
+    let live_stage = dir.stage("live").unwrap();
+    live_stage.pin(&fixture.old[0], "a").unwrap();
+    let living_name = [living_name(&fixture)];
+    let before = unrelated_entries(&fixture.tree(), &living_name);
 
-    let ready = || ready(case, &scene);
-    let run = |dir: PinDir| match (case.run)(&scene, &dir) {
+    let ready = || ready(case, &fixture);
+    let run = |dir: PinDir| match (case.run)(&fixture, &dir) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("{}: {error}", case.name);
@@ -394,78 +394,85 @@ fn go(case: &Case, scene: Scene, number: usize, to_live: bool) -> bool {
         };
     }
     let is_over = stop.is_none();
-    let seen = (case.seen)(&scene);
-    assert_sound(case, seen, &what(&stop));
+    let state = (case.state)(&fixture);
+    assert_old_or_new(case, state, &what(&stop));
     assert_eq!(
-        bystanders(&scene.tree(), &living_name),
+        unrelated_entries(&fixture.tree(), &living_name),
         before,
         "{}",
         what(&stop)
     );
 
-    if to_live || is_over {
-        sweep_the_living(case, &scene, is_fresh, &what(&stop));
-        assert_eq!((case.seen)(&scene), seen, "{}", what(&stop));
-        assert_eq!(tracee.finish().unwrap(), 0, "{}: goes on", what(&stop));
+    if is_kept_alive || is_over {
+        clean_up_while_alive(case, &fixture, is_fresh, &what(&stop));
+        assert_eq!((case.state)(&fixture), state, "{}", what(&stop));
+        assert_eq!(tracee.finish().unwrap(), 0, "{}: continues", what(&stop));
     } else {
         tracee.kill().unwrap();
-        assert_eq!((case.seen)(&scene), seen, "{}", what(&stop));
-        sweep_levels(&scene, &what(&stop));
-        let has_gap = seen == Seen::Nothing;
-        let after = (case.seen)(&scene);
-        match has_gap && case.name == "killed_amid_publish_over_a_set" {
-            true => assert_eq!(after, Seen::Old, "{}: given back", what(&stop)),
-            false => assert_eq!(after, seen, "{}: swept", what(&stop)),
+        assert_eq!((case.state)(&fixture), state, "{}", what(&stop));
+        clean_up_levels(&fixture, &what(&stop));
+        let has_gap = state == State::Nothing;
+        let after = (case.state)(&fixture);
+        match has_gap && case.name == "killed_during_publish_over_a_set" {
+            true => assert_eq!(after, State::Old, "{}: restored", what(&stop)),
+            false => assert_eq!(after, state, "{}: cleaned up", what(&stop)),
         }
         assert_eq!(
-            bystanders(&scene.tree(), &living_name),
+            unrelated_entries(&fixture.tree(), &living_name),
             before,
             "{}",
             what(&stop)
         );
-        let again = PinDir::open(&scene.root).unwrap();
-        (case.run)(&scene, &again).unwrap_or_else(|error| panic!("{}: {error}", what(&stop)));
+        let again = PinDir::open(&fixture.root).unwrap();
+        (case.run)(&fixture, &again).unwrap_or_else(|error| panic!("{}: {error}", what(&stop)));
     }
     assert_eq!(
-        (case.seen)(&scene),
-        Seen::New,
+        (case.state)(&fixture),
+        State::New,
         "{}: in the end",
         what(&stop)
     );
-    let tree = scene.tree();
-    assert_eq!(bystanders(&tree, &living_name), before, "{}", what(&stop));
+    let tree = fixture.tree();
+    assert_eq!(
+        unrelated_entries(&tree, &living_name),
+        before,
+        "{}",
+        what(&stop)
+    );
     let stray = tree
         .keys()
         .find(|path| is_hidden(path) && !path.starts_with(&living_name[0]));
     assert_eq!(stray, None, "{}", what(&stop));
-    living.publish().expect("whoever lives goes on");
+    live_stage
+        .publish()
+        .expect("the live stage can be published");
     is_over
 }
 
-fn living_name(scene: &Scene) -> OsString {
-    let tree = scene.tree();
+fn living_name(fixture: &Fixture) -> OsString {
+    let tree = fixture.tree();
     let hidden = tree.keys().find(|path| is_hidden(path)).unwrap();
     hidden.iter().next().unwrap().to_owned()
 }
 
-fn assert_sound(case: &Case, seen: Seen, what: &str) {
-    match seen {
-        Seen::Old | Seen::New => {}
-        Seen::Nothing => assert!((case.may_have_gap)(), "{what}: nothing is there"),
-        Seen::Half => panic!("{what}: half of it is there"),
+fn assert_old_or_new(case: &Case, state: State, what: &str) {
+    match state {
+        State::Old | State::New => {}
+        State::Nothing => assert!((case.may_have_gap)(), "{what}: no entry has the name"),
+        State::Partial => panic!("{what}: only a part of it exists"),
     }
 }
 
-/// Sweeps keep the entries of a live process.
-fn sweep_the_living(case: &Case, scene: &Scene, is_fresh: bool, what: &str) {
-    let before = scene.tree();
-    sweep(&scene.root, what);
+/// Cleanups keep the entries of a live process.
+fn clean_up_while_alive(case: &Case, fixture: &Fixture, is_fresh: bool, what: &str) {
+    let before = fixture.tree();
+    clean_up(&fixture.root, what);
     for level in LEVELS {
-        if scene.at(level).exists() {
-            sweep(&scene.at(level), what);
+        if fixture.at(level).exists() {
+            clean_up(&fixture.at(level), what);
         }
     }
-    let after = scene.tree();
+    let after = fixture.tree();
     for (path, standing) in &before {
         if after.get(path) == Some(standing) {
             continue;
@@ -478,22 +485,22 @@ fn sweep_the_living(case: &Case, scene: &Scene, is_fresh: bool, what: &str) {
             is_fresh,
         };
         let is_dir = directory.is_dir();
-        let may_go = is_dir && (case.expendable)(scene, &hidden);
-        assert!(may_go, "{what}: took {path:?} from the living");
+        let may_go = is_dir && (case.may_be_removed)(fixture, &hidden);
+        assert!(may_go, "{what}: took {path:?} from a live process");
         assert!(!after.contains_key(path), "{what}: changed {path:?}");
     }
     assert!(after.keys().all(|path| before.contains_key(path)), "{what}");
 }
 
-fn sweep_levels(scene: &Scene, what: &str) {
-    sweep(&scene.root, what);
+fn clean_up_levels(fixture: &Fixture, what: &str) {
+    clean_up(&fixture.root, what);
     for level in LEVELS {
-        if scene.at(level).exists() {
-            sweep(&scene.at(level), what);
+        if fixture.at(level).exists() {
+            clean_up(&fixture.at(level), what);
         }
     }
-    // A second sweep finds nothing to remove.
-    let again = PinDir::open(&scene.root)
+    // A second cleanup finds nothing to remove.
+    let again = PinDir::open(&fixture.root)
         .unwrap()
         .remove_leftovers()
         .unwrap();
@@ -501,7 +508,7 @@ fn sweep_levels(scene: &Scene, what: &str) {
         again.removed.is_empty() && again.restored.is_empty(),
         "{what}: {again:?}"
     );
-    let hidden: Vec<_> = scene
+    let hidden: Vec<_> = fixture
         .tree()
         .into_keys()
         .filter(|path| is_hidden(path))
@@ -510,7 +517,7 @@ fn sweep_levels(scene: &Scene, what: &str) {
     assert_eq!(hidden.len(), 2, "{what}: {hidden:?}");
 }
 
-fn sweep(root: &Path, what: &str) {
-    let swept = PinDir::open(root).unwrap().remove_leftovers().unwrap();
-    assert!(swept.failed.is_empty(), "{what}: {:?}", swept.failed);
+fn clean_up(root: &Path, what: &str) {
+    let report = PinDir::open(root).unwrap().remove_leftovers().unwrap();
+    assert!(report.failed.is_empty(), "{what}: {:?}", report.failed);
 }

@@ -1,18 +1,18 @@
 //! Directories on a bpffs: pins, replacement, stages, locks, leftovers.
 
-mod dir;
-mod dir_create;
-mod dir_held;
-mod dir_scene;
-mod dir_schedules;
+mod bulk_removal;
+mod create;
+mod held_directory;
+mod helpers;
+mod interleavings;
 mod kill;
 mod lock;
 mod methods;
 mod owner;
+mod pin_dir;
 mod replace;
-mod scene;
 mod stage;
-mod sweep;
+mod stress;
 mod walk;
 
 fn main() -> std::process::ExitCode {

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use bpf_pin::{Access, Map, PinDir, Result};
 
-use crate::dir_scene::{any_identity, any_map};
+use crate::helpers::{any_identity, any_map};
 
 pub type Call = fn(&PinDir, &OsStr) -> Result<()>;
 

@@ -29,7 +29,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 }
 
 #[common::test(MAPPED)]
-fn an_owner_who_is_not_mapped() -> Outcome {
+fn replace_keeping_mode_reports_an_owner_without_a_mapping() -> Outcome {
     run_in_own_process(CHILD, "container")
 }
 
@@ -65,17 +65,17 @@ fn in_a_container() {
     let before = tree(&fs.at("app"));
     let new = hash();
     let id = new.identity().unwrap();
-    as_root_of(|| {
-        let refused = |name, what| {
+    as_root_of_user_namespace(|| {
+        let assert_unmapped = |name, what| {
             let error = app.replace_keeping_mode(&new, name).unwrap_err();
             let cause = Cause::UnmappedOwner { what, id: 65534 };
             assert_eq!(error.operation(), Operation::Replace);
             assert_eq!(error.cause(), Some(&cause));
             assert_eq!(error.raw_os_error(), None);
         };
-        refused("host_user", "user");
-        refused("host_group", "group");
-        refused("host", "user");
+        assert_unmapped("host_user", "user");
+        assert_unmapped("host_group", "group");
+        assert_unmapped("host", "user");
         // These owners are mapped.
         app.replace_keeping_mode(&new, "other").unwrap();
         app.replace_keeping_mode(&new, "own").unwrap();
@@ -98,7 +98,7 @@ fn in_a_container() {
 }
 
 /// Runs `test` in a process that is root of a user namespace with many ids.
-fn as_root_of(test: impl FnOnce()) {
+fn as_root_of_user_namespace(test: impl FnOnce()) {
     let (mut here, mut there) = UnixStream::pair().expect("sockets");
     // SAFETY: this process has one thread.
     match unsafe { libc::fork() } {
@@ -162,21 +162,23 @@ fn as_fs_user(setgid: bool, test: impl FnOnce(&TestFs, &PinDir) -> Outcome + Sen
 }
 
 #[common::test(USERS)]
-fn who_has_called_setfsuid() -> Outcome {
+fn setfsuid_sets_the_owner_of_new_directories() -> Outcome {
     as_fs_user(false, |fs, dir| {
-        makes_its_own(fs, dir, (1234, 0))?;
-        let swept = dir.remove_leftovers()?;
-        assert_eq!(swept.failed.len() + swept.removed.len(), 0, "{swept:?}");
+        assert_new_directories_belong_to(fs, dir, (1234, 0))?;
+        let report = dir.remove_leftovers()?;
+        assert_eq!(report.failed.len() + report.removed.len(), 0, "{report:?}");
         Ok(())
     })
 }
 
 #[common::test(USERS)]
-fn who_has_called_setfsgid() -> Outcome {
-    as_fs_user(true, |fs, dir| makes_its_own(fs, dir, (1234, 1234)))
+fn setfsgid_sets_the_group_of_new_directories() -> Outcome {
+    as_fs_user(true, |fs, dir| {
+        assert_new_directories_belong_to(fs, dir, (1234, 1234))
+    })
 }
 
-fn makes_its_own(fs: &TestFs, dir: &PinDir, owner: (u32, u32)) -> Outcome {
+fn assert_new_directories_belong_to(fs: &TestFs, dir: &PinDir, owner: (u32, u32)) -> Outcome {
     dir.create_dir("new", 0o750)?;
     assert_eq!(ids(&fs.at("dir/new")), owner);
     assert_eq!(dir.metadata("new")?.mode(), 0o750);

@@ -1,9 +1,9 @@
 //! A name switches to another object without a gap, even under contention, and a failure leaves
 //! nothing behind.
 
-mod replace_fails;
+mod failures;
 mod replace_if;
-use crate::scene;
+use crate::stress;
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -15,7 +15,7 @@ use bpf_pin::{Identity, Kind, Map, Object, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::replace::scene::{Actor, Ever, Often, Scene};
+use crate::stress::{PastObjects, Repetitions, StressTest, Worker};
 
 const NAME: &str = "flows";
 const DECOY: &str = "decoy";
@@ -23,60 +23,60 @@ const DECOY: &str = "decoy";
 const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
-const SCENES: &[Scene] = &[
+const STRESS_TESTS: &[StressTest] = &[
     ("threads", threads),
     ("kinds", kinds),
     ("processes", processes),
     ("writer", writer),
     ("keeping_mode", keeping_mode),
-    ("few_descriptors", replace_fails::few_descriptors),
+    ("few_descriptors", failures::few_descriptors),
     ("fork", fork),
-    ("sweeping", sweeping),
-    ("sweeper", sweeper),
-    ("contenders", replace_if::contenders),
-    ("against_plain", replace_if::against_plain),
+    ("replace_during_cleanup", replace_during_cleanup),
+    ("cleaner", cleaner),
+    ("swap_concurrently", replace_if::swap_concurrently),
+    ("swap_during_replace", replace_if::swap_during_replace),
 ];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if let Some(played) = scene::started_for(SCENES) {
+    if let Some(played) = stress::run_requested(STRESS_TESTS) {
         return Some(played);
     }
     None
 }
 
 #[common::test(PINS)]
-fn eight_threads_replace_and_eight_read() -> Outcome {
-    scene::play("threads")
+fn readers_always_find_a_pin_while_threads_replace_it() -> Outcome {
+    stress::run("threads")
 }
 
 #[common::test(PINS)]
-fn eight_processes_replace_and_eight_threads_read() -> Outcome {
-    scene::play("processes")
+fn readers_always_find_a_pin_while_processes_replace_it() -> Outcome {
+    stress::run("processes")
 }
 
 #[common::test(PINS)]
-fn maps_and_programs_under_one_name() -> Outcome {
-    scene::play("kinds")
+fn readers_always_find_a_map_or_a_program_under_one_name() -> Outcome {
+    stress::run("kinds")
 }
 
 #[common::test(USERS)]
-fn a_reader_of_the_group_is_never_locked_out() -> Outcome {
-    scene::play("keeping_mode")
+fn replace_keeping_mode_never_denies_access_to_readers() -> Outcome {
+    stress::run("keeping_mode")
 }
 
 #[common::test(PINS)]
-fn a_forked_process_and_its_parent_replace() -> Outcome {
-    scene::play("fork")
+fn a_forked_process_and_its_parent_can_both_replace() -> Outcome {
+    stress::run("fork")
 }
 
 #[common::test(PINS)]
-fn a_sweep_takes_nothing_from_the_living() -> Outcome {
-    scene::play("sweeping")
+fn remove_leftovers_keeps_temporary_names_of_live_processes() -> Outcome {
+    stress::run("replace_during_cleanup")
 }
 
 /// Opens the pin in one of three ways: in the held directory, by path, or as an object of any kind.
-fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
+fn read_once(fs: &TestFs, dir: &PinDir, way: usize, past: &PastObjects) -> u32 {
     let identity = match way % 3 {
         0 => dir.get::<Map>(NAME).and_then(|map| map.identity()),
         1 => Map::open(fs.at(NAME)).and_then(|map| map.identity()),
@@ -84,7 +84,7 @@ fn read_once(fs: &TestFs, dir: &PinDir, way: usize, ever: &Ever) -> u32 {
             .get::<bpf_pin::Object>(NAME)
             .and_then(|object| object.identity()),
     };
-    ever.assert_had(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
+    past.assert_contains(identity.unwrap_or_else(|error| panic!("reader {way}: {error}")));
     1
 }
 
@@ -93,21 +93,21 @@ fn threads() -> Outcome {
     let dir = PinDir::open(fs.root())?;
     hash().pin(fs.at(DECOY))?;
     let make = || Object::from(hash());
-    let ever = Ever::default();
+    let past = PastObjects::default();
     let first = make();
-    ever.insert(first.identity()?);
+    past.insert(first.identity()?);
     dir.replace(&first, NAME)?;
-    let often = Often::new(300, 10_000, Duration::from_secs(3));
+    let repetitions = Repetitions::new(300, 10_000, Duration::from_secs(3));
     let write = |writer: usize| {
         // Half of the writers share one descriptor, the others use their own.
         let own = PinDir::open(fs.root()).unwrap();
         let dir = if writer % 2 == 0 { &dir } else { &own };
         let mut object = make();
         let mut count = 0;
-        while often.goes_on(count) {
+        while repetitions.continue_after(count) {
             if count % 50 == 0 {
                 object = make();
-                ever.insert(object.identity().unwrap());
+                past.insert(object.identity().unwrap());
             }
             dir.replace(&object, NAME)
                 .unwrap_or_else(|error| panic!("replacement {count}: {error}"));
@@ -115,7 +115,8 @@ fn threads() -> Outcome {
         }
         (count, object.identity().unwrap())
     };
-    let (written, read) = scene::storm(8, write, 8, |way| read_once(&fs, &dir, way, &ever));
+    let (written, read) =
+        stress::write_and_read(8, write, 8, |way| read_once(&fs, &dir, way, &past));
     let (written, last): (Vec<_>, Vec<_>) = written.into_iter().unzip();
     println!("replaced {written:?} times, read {read} times");
     let holder = dir.identity(NAME)?;
@@ -135,15 +136,15 @@ fn kinds() -> Outcome {
             _ => prog().into(),
         })
         .collect();
-    let ever = Ever::default();
+    let past = PastObjects::default();
     for object in &objects {
-        ever.insert(object.identity()?);
+        past.insert(object.identity()?);
     }
     dir.replace(&objects[0], NAME)?;
-    let often = Often::new(300, 10_000, Duration::from_millis(700));
+    let repetitions = Repetitions::new(300, 10_000, Duration::from_millis(700));
     let (maps, progs) = (AtomicU32::new(0), AtomicU32::new(0));
     let seen = |identity: Identity| {
-        ever.assert_had(identity);
+        past.assert_contains(identity);
         let count = match identity.kind {
             Kind::Map => &maps,
             _ => &progs,
@@ -177,13 +178,13 @@ fn kinds() -> Outcome {
     };
     let write = |writer: usize| {
         let mut count = 0;
-        while often.goes_on(count) {
+        while repetitions.continue_after(count) {
             let object = &objects[(writer + count as usize) % objects.len()];
             dir.replace(object, NAME).unwrap();
             count += 1;
         }
     };
-    scene::storm(8, write, 8, read);
+    stress::write_and_read(8, write, 8, read);
     let (maps, progs) = (maps.into_inner(), progs.into_inner());
     println!("read a map {maps} times, a program {progs} times");
     assert!(maps > 0 && progs > 0);
@@ -202,28 +203,28 @@ fn processes() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let pool = dir.create_dir("pool", 0o700)?;
-    let ever = Ever::default();
+    let past = PastObjects::default();
     for writer in 0..8 {
         for i in 0..POOL {
             let map = hash();
             if i % 2 == 0 {
-                ever.insert(map.identity()?);
+                past.insert(map.identity()?);
             }
             pool.pin(&map, in_pool(writer, i))?;
         }
     }
     dir.replace(&pool.get::<Map>(in_pool(0, 0))?, NAME)?;
     let actors: Vec<_> = (0..8)
-        .map(|_| Actor::start("writer", &fs))
+        .map(|_| Worker::start("writer", &fs))
         .collect::<Result<_, _>>()?;
     let finish = || -> Vec<_> {
         for writer in 0..8 {
             // The first process to remove this name takes its number and starts.
             dir.pin(&hash(), format!("start-{writer}")).unwrap();
         }
-        actors.into_iter().map(Actor::finish).collect()
+        actors.into_iter().map(Worker::finish).collect()
     };
-    let (said, read) = scene::read_meanwhile(finish, 8, |way| read_once(&fs, &dir, way, &ever));
+    let (said, read) = stress::read_during(finish, 8, |way| read_once(&fs, &dir, way, &past));
     let said: Vec<_> = said.into_iter().collect::<Result<_, _>>()?;
     let counts: Vec<u32> = said.iter().map(|s| s.trim().parse().unwrap()).collect();
     println!("replaced {counts:?} times by processes, read {read} times");
@@ -232,7 +233,7 @@ fn processes() -> Outcome {
 }
 
 fn writer() -> Outcome {
-    let dir = PinDir::open(scene::stage_of_actor())?;
+    let dir = PinDir::open(stress::worker_root())?;
     // The number comes from the first "start-" name that this process removes.
     let writer = (0..8)
         .cycle()
@@ -243,9 +244,9 @@ fn writer() -> Outcome {
         .step_by(2)
         .map(|i| pool.get(in_pool(writer, i)))
         .collect::<Result<_, _>>()?;
-    let often = Often::new(300, 10_000, Duration::from_secs(3));
+    let repetitions = Repetitions::new(300, 10_000, Duration::from_secs(3));
     let mut count = 0;
-    while often.goes_on(count) {
+    while repetitions.continue_after(count) {
         dir.replace(&maps[count as usize % maps.len()], NAME)?;
         count += 1;
     }
@@ -263,7 +264,7 @@ fn keeping_mode() -> Outcome {
     dir.pin(&maps[0], NAME)?;
     dir.set_owner(NAME, Some(77), Some(GROUP))?;
     dir.set_mode(NAME, 0o660)?;
-    let often = Often::new(300, 5_000, Duration::from_millis(700));
+    let repetitions = Repetitions::new(300, 5_000, Duration::from_millis(700));
     let (done, read) = (AtomicBool::new(false), AtomicU32::new(0));
     let reader = |way: usize| {
         as_user(CapabilitySet::BPF, || {
@@ -278,7 +279,7 @@ fn keeping_mode() -> Outcome {
         });
     };
     thread::scope(|scope| {
-        let (dir, often, done, maps, reader) = (&dir, &often, &done, &maps, &reader);
+        let (dir, repetitions, done, maps, reader) = (&dir, &repetitions, &done, &maps, &reader);
         let mut readers: Vec<_> = (0..4).map(|way| scope.spawn(move || reader(way))).collect();
         readers.push(scope.spawn(move || {
             while !done.load(Relaxed) {
@@ -291,7 +292,7 @@ fn keeping_mode() -> Outcome {
             .map(|writer| {
                 scope.spawn(move || {
                     let mut count = 0;
-                    while often.goes_on(count) {
+                    while repetitions.continue_after(count) {
                         let map = &maps[(writer + count as usize) % maps.len()];
                         dir.replace_keeping_mode(map, NAME).unwrap();
                         count += 1;
@@ -327,17 +328,17 @@ fn fork() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps: Vec<_> = (0..8).map(|_| hash()).collect();
-    let sweeper = Actor::start("sweeper", &fs)?;
+    let cleaner = Worker::start("cleaner", &fs)?;
     // The first fork happens before the claim exists, the second after.
     for _ in 0..2 {
         // SAFETY: this process has one thread.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "{}", std::io::Error::last_os_error());
         let mine = &maps[if child == 0 { 0..4 } else { 4..8 }];
-        let often = Often::new(300, 5_000, Duration::from_millis(300));
+        let repetitions = Repetitions::new(300, 5_000, Duration::from_millis(300));
         let mut count = 0;
         let mut replace = || {
-            while often.goes_on(count) {
+            while repetitions.continue_after(count) {
                 dir.replace(&mine[count as usize % mine.len()], NAME)?;
                 // The lock uses a new open file, so it excludes the other process.
                 let _lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
@@ -367,28 +368,31 @@ fn fork() -> Outcome {
         let ids: Vec<_> = maps.iter().map(Map::identity).collect::<Result<_, _>>()?;
         assert!(ids.contains(&dir.identity(NAME)?));
     }
-    sweeper.finish()?;
+    cleaner.finish()?;
     assert_eq!(fs.names(), [NAME]);
     Ok(())
 }
 
 /// Names that resemble temporary names but are not valid ones.
-const NOBODYS: &[&str] = &[
+const SIMILAR_NAMES: &[&str] = &[
     "_bpf-pin-",
     "_bpf-pin-0123456789ABCDEF-1",
     "_bpf-pin-0123456789abcdef-01",
 ];
 /// A valid temporary name without a living owner.
-const STALE: &str = "_bpf-pin-0123456789abcdef-1";
+const LEFTOVER: &str = "_bpf-pin-0123456789abcdef-1";
 
-fn sweeping() -> Outcome {
+fn replace_during_cleanup() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    for name in NOBODYS {
+    for name in SIMILAR_NAMES {
         dir.pin(&hash(), name)?;
     }
-    let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
-    let often = Often::new(200, 5_000, Duration::from_millis(800));
+    let cleaners = [
+        Worker::start("cleaner", &fs)?,
+        Worker::start("cleaner", &fs)?,
+    ];
+    let repetitions = Repetitions::new(200, 5_000, Duration::from_millis(800));
     let write = |writer: usize| {
         let own = PinDir::open(fs.root()).unwrap();
         let dir = if writer % 2 == 0 { &dir } else { &own };
@@ -396,7 +400,7 @@ fn sweeping() -> Outcome {
         let maps = [hash(), hash()];
         let mut count = 0;
         dir.replace(&maps[0], &name).unwrap();
-        while often.goes_on(count) {
+        while repetitions.continue_after(count) {
             let map = &maps[count as usize % 2];
             let seen = dir.identity(&name).unwrap();
             match count % 3 {
@@ -409,33 +413,33 @@ fn sweeping() -> Outcome {
         }
         count
     };
-    // Another sweep runs through the descriptor that half of the writers share.
-    let (replaced, _) = scene::storm(4, write, 1, |_| {
-        let swept = dir.remove_leftovers().unwrap();
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    // Another cleanup runs through the descriptor that half of the writers share.
+    let (replaced, _) = stress::write_and_read(4, write, 1, |_| {
+        let report = dir.remove_leftovers().unwrap();
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
         1
     });
-    for sweeper in sweepers {
-        println!("swept {} times", sweeper.finish()?.trim());
+    for cleaner in cleaners {
+        println!("report {} times", cleaner.finish()?.trim());
     }
-    println!("replaced {replaced:?} times beside sweeps");
-    // The sweeps left exactly the expected names.
-    dir.pin(&hash(), STALE)?;
-    assert_eq!(dir.remove_leftovers()?.removed, [STALE]);
-    let mut expected: Vec<_> = NOBODYS.iter().map(|name| name.to_string()).collect();
+    println!("replaced {replaced:?} times during cleanups");
+    // The cleanups left exactly the expected names.
+    dir.pin(&hash(), LEFTOVER)?;
+    assert_eq!(dir.remove_leftovers()?.removed, [LEFTOVER]);
+    let mut expected: Vec<_> = SIMILAR_NAMES.iter().map(|name| name.to_string()).collect();
     expected.extend((0..4).map(|writer| format!("{NAME}-{writer}")));
     expected.sort();
     assert_eq!(fs.names(), expected);
     Ok(())
 }
 
-fn sweeper() -> Outcome {
-    let dir = PinDir::open(scene::stage_of_actor())?;
+fn cleaner() -> Outcome {
+    let dir = PinDir::open(stress::worker_root())?;
     let mut count = 0;
-    scene::act_until_let_go(|| {
-        let swept = dir.remove_leftovers()?;
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-        assert!(swept.removed.is_empty(), "{:?}", swept.removed);
+    stress::repeat_until_released(|| {
+        let report = dir.remove_leftovers()?;
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        assert!(report.removed.is_empty(), "{:?}", report.removed);
         count += 1;
         Ok(())
     })?;

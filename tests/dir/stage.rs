@@ -1,9 +1,9 @@
 //! A set of pins appears at once and complete. The set that it replaces stays until its last reader
 //! is done.
 
-use crate::scene;
-mod stage_old;
-mod stage_readers;
+use crate::stress;
+mod readers;
+mod replaced_set;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,7 +16,7 @@ use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::stage::scene::{Scene, has_exchange};
+use crate::stress::{StressTest, has_exchange};
 
 const SET: &str = "current";
 /// The prefix of the names of unpublished sets.
@@ -26,27 +26,27 @@ const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
 const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
-const SCENES: &[Scene] = &[
-    ("locking", stage_readers::locking),
-    ("holding", stage_readers::holding),
-    ("by_name", stage_readers::by_name),
-    ("beside_sweeps", stage_readers::beside_sweeps),
-    ("removals", stage_readers::removals),
-    ("sweeper", stage_readers::sweeper),
-    ("dies", dies),
+const STRESS_TESTS: &[StressTest] = &[
+    ("read_with_lock", readers::read_with_lock),
+    ("read_without_lock", readers::read_without_lock),
+    ("look_up_name", readers::look_up_name),
+    ("work_during_cleanup", readers::work_during_cleanup),
+    ("remove_during_cleanup", readers::remove_during_cleanup),
+    ("cleaner", readers::cleaner),
+    ("killed_with_a_stage", killed_with_a_stage),
 ];
 
 #[common::child]
 fn child_role() -> Option<std::process::ExitCode> {
-    if let Some(played) = scene::started_for(SCENES) {
+    if let Some(played) = stress::run_requested(STRESS_TESTS) {
         return Some(played);
     }
     None
 }
 
 #[common::test(PINS)]
-fn a_dead_processs_stage_is_swept() -> Outcome {
-    scene::play("dies")
+fn remove_leftovers_removes_the_stage_of_a_dead_process() -> Outcome {
+    stress::run("killed_with_a_stage")
 }
 
 /// The names in a directory, without the kernel's own two files.
@@ -104,7 +104,7 @@ fn a_set_is_published_under_a_new_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_set_takes_the_place_of_another() -> Outcome {
+fn a_set_replaces_another() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps = [hash(), hash(), hash()];
@@ -121,7 +121,7 @@ fn a_set_takes_the_place_of_another() -> Outcome {
         let published = publish(stage)?;
         assert_eq!(published.had_gap, !has_exchange());
         assert_eq!(names(fs.at(SET)), pins);
-        let old = published.old.expect("the one that had the name");
+        let old = published.old.expect("the entry that had the name");
         // The old set is complete under a hidden name, and it is the directory that the reader
         // holds.
         assert_eq!(fs.names().len(), 2);
@@ -144,7 +144,7 @@ fn a_set_takes_the_place_of_another() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn two_sets_for_one_name() -> Outcome {
+fn two_stages_of_one_name_are_independent() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps = [hash(), hash()];
@@ -164,7 +164,7 @@ fn two_sets_for_one_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_dropped_stage_leaves_nothing() -> Outcome {
+fn dropping_a_stage_removes_it() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -192,7 +192,7 @@ fn a_dropped_stage_leaves_nothing() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn the_mode_of_a_stage() -> Outcome {
+fn a_stage_is_published_with_its_mode() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -216,7 +216,7 @@ fn the_mode_of_a_stage() -> Outcome {
 
 /// Publishes and expects a failure. The stage survives under its hidden name.
 #[track_caller]
-fn fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause) -> Stage<'d> {
+fn publish_fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause) -> Stage<'d> {
     let (hidden, pins) = (stage.path().to_owned(), names(stage.path()));
     let failed: Failed<Stage<'d>> = stage.publish().unwrap_err();
     let (stage, error) = failed.into_parts();
@@ -228,7 +228,7 @@ fn fails<'d>(stage: Stage<'d>, errno: Option<i32>, cause: Cause) -> Stage<'d> {
 }
 
 #[common::test(PINS)]
-fn publish_over_a_pin() -> Outcome {
+fn publish_rejects_a_pin() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (map, other) = (hash(), hash());
@@ -238,16 +238,16 @@ fn publish_over_a_pin() -> Outcome {
     // The publication can be retried any number of times.
     for more in ["b", "c"] {
         let path = fs.at(SET);
-        stage = fails(stage, None, Cause::NotADirectory { path });
+        stage = publish_fails(stage, None, Cause::NotADirectory { path });
         assert_eq!(dir.metadata(SET)?.inode(), inode);
         assert_eq!(fs.names().len(), 2);
         stage.pin(&map, more)?;
     }
-    // A sweep leaves the stage of a living process alone.
-    let swept = dir.remove_leftovers()?;
+    // A cleanup leaves the stage of a living process alone.
+    let report = dir.remove_leftovers()?;
     assert!(
-        swept.removed.is_empty() && swept.failed.is_empty(),
-        "{swept:?}"
+        report.removed.is_empty() && report.failed.is_empty(),
+        "{report:?}"
     );
     dir.unpin(&other, SET)?;
     let published = publish(stage)?;
@@ -264,7 +264,7 @@ fn publish_over_a_pin() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn publish_over_a_symbolic_link() -> Outcome {
+fn publish_rejects_a_symbolic_link() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -273,7 +273,7 @@ fn publish_over_a_symbolic_link() -> Outcome {
         symlink(target, fs.at(SET))?;
         let path = fs.at(SET);
         let stage = staged(&dir, &map, &["a"]);
-        let stage = fails(stage, None, Cause::SymbolicLink { path });
+        let stage = publish_fails(stage, None, Cause::SymbolicLink { path });
         assert_eq!(fs::read_link(fs.at(SET))?.to_str(), Some(target));
         assert!(names(fs.at("target")).is_empty());
         fs::remove_file(fs.at(SET))?;
@@ -285,7 +285,7 @@ fn publish_over_a_symbolic_link() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn publish_over_a_mount_point() -> Outcome {
+fn publish_rejects_a_mount_point() -> Outcome {
     in_mount_namespace(|| {
         let place = tempfile::tempdir()?;
         let root = place.path().join("bpf");
@@ -299,7 +299,7 @@ fn publish_over_a_mount_point() -> Outcome {
             mount(source, &path, source, MountFlags::empty(), None)?;
             let stage = staged(&dir, &map, &["a"]);
             let cause = Cause::MountPoint { path: path.clone() };
-            let stage = fails(stage, Some(libc::EBUSY), cause);
+            let stage = publish_fails(stage, Some(libc::EBUSY), cause);
             // Children of other tests hold copies of the descriptors until they execute another
             // program.
             wait_until("unmounted", || {
@@ -321,7 +321,7 @@ fn publish_over_a_mount_point() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn publish_in_a_removed_directory() -> Outcome {
+fn publish_reports_a_removed_directory() -> Outcome {
     let fs = TestFs::new();
     let parent = fs.at("parent");
     let dir = PinDir::create(&parent, 0o700)?;
@@ -354,7 +354,7 @@ fn publish_in_a_removed_directory() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn publish_over_another_users_set() -> Outcome {
+fn publish_reports_a_sticky_directory() -> Outcome {
     // The root of a bpffs is sticky, regardless of the mode it was mounted with.
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
@@ -367,7 +367,7 @@ fn publish_over_another_users_set() -> Outcome {
         let stage = staged(&dir, &map, &["b"]);
         let directory = fs.root().to_owned();
         let cause = Cause::Sticky { directory, uid: 0 };
-        fails(stage, Some(libc::EPERM), cause)
+        publish_fails(stage, Some(libc::EPERM), cause)
     });
     assert_eq!(dir.metadata(SET)?.inode(), inode);
     assert_eq!(names(fs.at(SET)), ["a"]);
@@ -381,7 +381,7 @@ fn publish_over_another_users_set() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn stage_where_one_may_not_write() -> Outcome {
+fn stage_needs_write_permission() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::open(fs.root())?;
     let error = as_user(CapabilitySet::BPF, || dir.stage(SET).unwrap_err());
@@ -393,7 +393,7 @@ fn stage_where_one_may_not_write() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn stage_for_a_name_that_is_none() -> Outcome {
+fn stage_rejects_an_invalid_name() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     type IsIt = fn(&Cause) -> bool;
@@ -423,8 +423,8 @@ fn stage_for_a_name_that_is_none() -> Outcome {
     Ok(())
 }
 
-/// A sweep removes the stage of the dead process and nothing else.
-fn dies() -> Outcome {
+/// A cleanup removes the stage of the dead process and nothing else.
+fn killed_with_a_stage() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -448,9 +448,9 @@ fn dies() -> Outcome {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     assert_eq!(fs.names().len(), 4);
-    let swept = dir.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-    assert_eq!((swept.removed.len(), swept.restored.len()), (1, 0));
+    let report = dir.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!((report.removed.len(), report.restored.len()), (1, 0));
     assert_eq!(names(alive.path()), ["a", "b"]);
     drop(publish(alive)?);
     assert_eq!(fs.names(), [SET, "flows"]);

@@ -1,10 +1,10 @@
 //! Lists the entries of a directory and below it: each name once, with its type, without opening any pin.
 
-mod any_name;
 mod depth;
 mod descriptors;
+mod names;
 use common::child_process;
-mod meanwhile;
+mod concurrent_changes;
 mod not_entered;
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const MOUNT: &[Need] = &[cap::SYS_ADMIN];
 fn child_role() -> Option<std::process::ExitCode> {
     match child_process::task().as_deref() {
         Some("descriptors") => return Some(descriptors::with_few_descriptors()),
-        Some("deep") => return Some(depth::very_deep()),
+        Some("deep") => return Some(depth::walk_to_descriptor_limit()),
         _ => {}
     }
     None
@@ -37,7 +37,7 @@ fn child_role() -> Option<std::process::ExitCode> {
 
 type Names = BTreeMap<OsString, EntryType>;
 
-fn is_kernels(name: &OsStr) -> bool {
+fn is_kernel_file(name: &OsStr) -> bool {
     name == "maps.debug" || name == "progs.debug"
 }
 
@@ -46,7 +46,7 @@ fn names(dir: &PinDir) -> Result<Names> {
     let mut names = Names::new();
     for entry in dir.entries()? {
         let entry = entry?;
-        if !is_kernels(entry.name()) {
+        if !is_kernel_file(entry.name()) {
             let again = names.insert(entry.name().to_owned(), entry.entry_type());
             assert_eq!(again, None, "{entry:?} is seen twice");
         }
@@ -55,11 +55,11 @@ fn names(dir: &PinDir) -> Result<Names> {
 }
 
 /// The paths below a directory, and the errors. Fails if a path is seen twice.
-fn walked(dir: &PinDir) -> Result<(BTreeMap<PathBuf, EntryType>, Vec<Error>)> {
+fn walk_all(dir: &PinDir) -> Result<(BTreeMap<PathBuf, EntryType>, Vec<Error>)> {
     let (mut paths, mut errors) = (BTreeMap::new(), Vec::new());
     for entry in dir.walk()? {
         match entry {
-            Ok(entry) if is_kernels(entry.name()) => {}
+            Ok(entry) if is_kernel_file(entry.name()) => {}
             Ok(entry) => {
                 let path = entry.path();
                 let below = path.strip_prefix(dir.path()).expect("below it").to_owned();
@@ -72,12 +72,12 @@ fn walked(dir: &PinDir) -> Result<(BTreeMap<PathBuf, EntryType>, Vec<Error>)> {
     Ok((paths, errors))
 }
 
-fn of<const N: usize>(expected: [(&str, EntryType); N]) -> BTreeMap<PathBuf, EntryType> {
+fn typed_paths<const N: usize>(expected: [(&str, EntryType); N]) -> BTreeMap<PathBuf, EntryType> {
     expected.map(|(path, kind)| (path.into(), kind)).into()
 }
 
 #[common::test(ROOT)]
-fn each_kind_of_name_as_what_it_is() -> Outcome {
+fn every_type_of_entry_is_reported() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (map, prog, link) = (hash(), prog(), detached_link());
@@ -89,7 +89,7 @@ fn each_kind_of_name_as_what_it_is() -> Outcome {
     inner.pin(&map, "map")?;
     symlink("map", fs.at("symbolic"))?;
     use EntryType::*;
-    let (all, errors) = walked(&dir)?;
+    let (all, errors) = walk_all(&dir)?;
     assert!(errors.is_empty(), "{errors:?}");
     let expected = [
         ("map", Pin),
@@ -100,13 +100,13 @@ fn each_kind_of_name_as_what_it_is() -> Outcome {
         ("dir/map", Pin),
         ("symbolic", SymbolicLink),
     ];
-    assert_eq!(all, of(expected));
+    assert_eq!(all, typed_paths(expected));
     let in_it = names(&dir)?;
     assert_eq!(in_it.len(), 6);
     let mut opened = 0;
     for entry in dir.entries()? {
         let entry = entry?;
-        if is_kernels(entry.name()) {
+        if is_kernel_file(entry.name()) {
             continue;
         }
         assert_eq!(in_it[entry.name()], entry.entry_type());
@@ -148,7 +148,7 @@ fn each_kind_of_name_as_what_it_is() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn an_empty_directory() -> Outcome {
+fn an_empty_directory_has_no_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     assert!(dir.entries()?.next().is_none());
@@ -168,7 +168,7 @@ fn an_empty_directory() -> Outcome {
 
 /// Each directory takes several reads. Entries that are kept outlive the buffers they came from.
 #[common::test(PINS)]
-fn what_is_lent_is_what_is_given() -> Outcome {
+fn next_entry_and_the_iterator_return_the_same_entries() -> Outcome {
     const PINS: usize = 1000;
 
     let fs = TestFs::new();
@@ -214,7 +214,7 @@ fn what_is_lent_is_what_is_given() -> Outcome {
 
 /// A successful BPF_OBJ_GET updates the access time, and an open(2) triggers an inotify event.
 #[common::test(PINS)]
-fn nothing_is_opened() -> Outcome {
+fn listing_opens_no_pin() -> Outcome {
     use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
     let fs = TestFs::new();
@@ -244,16 +244,16 @@ fn nothing_is_opened() -> Outcome {
         inotify::add_watch(&events, dir.path(), watched)?;
     }
     let look = || -> Result<usize> {
-        let (_, errors) = walked(&dir)?;
+        let (_, errors) = walk_all(&dir)?;
         assert!(errors.is_empty(), "{errors:?}");
         for entry in dir.entries()? {
             let entry = entry?;
             assert_eq!(entry.metadata()?.inode(), entry.inode());
             entry.is_mount_point();
         }
-        let swept = dir.remove_where_dry_run(|_| true)?;
+        let report = dir.remove_where_dry_run(|_| true)?;
         dir.remove_leftovers()?;
-        Ok(swept.removed.len())
+        Ok(report.removed.len())
     };
     assert_eq!(look()?, 3);
     // The calls make no attempt to open a pin: the result is the same if bpf(2) is denied.
@@ -270,7 +270,7 @@ fn nothing_is_opened() -> Outcome {
             Err(error) => return Err(error.into()),
         }
     }
-    assert!(of_directories > 0, "the directories were");
+    assert!(of_directories > 0, "directories existed");
     for (dir, name) in pins {
         assert_eq!(dir.metadata(name)?.accessed(), long_ago, "{name}");
         // An open pin does update the access time.

@@ -273,7 +273,7 @@ fn a_bucket_larger_than_the_buffer_is_an_error() -> Outcome {
             }
         }
     }
-    assert!(grown > 0, "a thousand keys, each in a bucket of its own");
+    assert!(grown > 0, "a thousand keys in as many buckets");
     assert_eq!(seen, all(COUNT));
     Ok(())
 }

@@ -169,7 +169,7 @@ fn flags_restrict_the_new_descriptor() -> Outcome {
     assert_eq!(error.cause(), Some(&Cause::MapAccess { opened }));
 
     let neither = array().flags(MapFlags::RDONLY | MapFlags::WRONLY);
-    let error = neither.create().expect_err("neither to read nor to write");
+    let error = neither.create().expect_err("no access");
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert_eq!(error.operation(), Operation::CreateMap);
     Ok(())

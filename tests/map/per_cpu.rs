@@ -137,7 +137,7 @@ fn an_array_has_a_value_per_cpu() -> Outcome {
     );
     let error = view.update(&3, &ones, ElemFlags::NOEXIST);
     assert_eq!(
-        error.expect_err("it is there").raw_os_error(),
+        error.expect_err("it exists").raw_os_error(),
         Some(libc::EEXIST)
     );
     let error = view.delete(&3).expect_err("arrays keep their elements");

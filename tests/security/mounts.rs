@@ -283,7 +283,7 @@ fn leftover() -> Outcome {
 /// Gives this process, which has one thread, and its children their own mounts.
 fn own_mounts_here() {
     // SAFETY: no thread but this one sees the change.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mounts of its own");
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a new mount namespace");
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).expect("private mounts");
 }

@@ -15,29 +15,53 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::{DIRS, MOUNT, PINS};
 
-type Scene = (&'static str, &'static [Need], fn());
+type Case = (&'static str, &'static [Need], fn());
 
 /// Each runs in a separate process, so that its children inherit no descriptors of other tests.
-const SCENES: &[Scene] = &[
-    ("forked_amid_a_swap", PINS, swaps),
-    ("forked_amid_a_creation", DIRS, creations),
-    ("forked_amid_a_mount", MOUNT, mounts),
-    ("forked_with_a_stage", PINS, stage),
-    ("forked_with_a_migration", PINS, migration),
-    ("forked_by_a_conversion", PINS, conversion),
+const CASES: &[Case] = &[
+    (
+        "a_fork_during_replace_if_keeps_no_lock",
+        PINS,
+        fork_during_replace_if,
+    ),
+    (
+        "a_fork_during_create_dir_keeps_no_lock",
+        DIRS,
+        fork_during_create_dir,
+    ),
+    (
+        "a_fork_during_ensure_keeps_no_lock",
+        MOUNT,
+        fork_during_ensure,
+    ),
+    (
+        "a_child_that_drops_a_stage_does_not_affect_its_parent",
+        PINS,
+        drop_stage_in_child,
+    ),
+    (
+        "a_child_that_drops_a_migration_does_not_affect_its_parent",
+        PINS,
+        drop_migration_in_child,
+    ),
+    (
+        "a_child_forked_by_a_conversion_does_not_affect_its_parent",
+        PINS,
+        fork_in_conversion,
+    ),
 ];
 
 common::cases_alone!(
-    || SCENES
+    || CASES
         .iter()
         .map(|&(name, needs, _)| (name, needs))
         .collect(),
     |name| {
-        let (.., scene) = SCENES
+        let (.., run) = CASES
             .iter()
             .find(|(known, ..)| *known == name)
             .expect("a case");
-        scene();
+        run();
     }
 );
 
@@ -74,7 +98,7 @@ impl Drop for Children {
 }
 
 /// Forks repeatedly while another thread repeats `act`.
-fn beside(mut act: impl FnMut() + Send) -> Children {
+fn fork_during(mut act: impl FnMut() + Send) -> Children {
     const TIMES: usize = 30;
 
     let is_done = AtomicBool::new(false);
@@ -90,7 +114,7 @@ fn beside(mut act: impl FnMut() + Send) -> Children {
             children.fork();
         }
         is_done.store(true, Ordering::Relaxed);
-        acting.join().expect("it is never in its own way");
+        acting.join().expect("copies in children do not block it");
     });
     children
 }
@@ -114,7 +138,7 @@ fn spec(value_size: u32) -> MapSpec<'static> {
     MapSpec::new(MapType::HASH, 4, value_size, 8)
 }
 
-fn swaps() {
+fn fork_during_replace_if() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     dir.pin(&hash(), "flows").unwrap();
@@ -122,11 +146,11 @@ fn swaps() {
         let seen = dir.identity("flows").unwrap();
         dir.replace_if(&hash(), "flows", seen).unwrap();
     };
-    let _children = beside(|| swap(&dir));
+    let _children = fork_during(|| swap(&dir));
     swap(&PinDir::open(fs.root()).unwrap());
 }
 
-fn creations() {
+fn fork_during_create_dir() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let mut count = 0;
@@ -134,7 +158,7 @@ fn creations() {
         count += 1;
         format!("d{count}")
     };
-    let _children = beside(|| drop(dir.create_dir(name(), 0o700).unwrap()));
+    let _children = fork_during(|| drop(dir.create_dir(name(), 0o700).unwrap()));
     for made in 1..count {
         let made = dir.open_dir(format!("d{made}")).unwrap();
         assert!(
@@ -145,23 +169,23 @@ fn creations() {
     }
 }
 
-fn mounts() {
+fn fork_during_ensure() {
     let at = tempfile::tempdir().unwrap();
     let path = fs::canonicalize(at.path()).unwrap();
     in_mount_namespace(|| {
         let options = MountOptions::new();
-        let _children = beside(|| {
+        let _children = fork_during(|| {
             let ensured = Bpffs::ensure(&path, &options).unwrap();
             assert!(ensured.is_new());
             // The children's copies of the descriptor keep the mount busy.
             unmount(&path, UnmountFlags::DETACH).unwrap();
         });
         let directory = fs::File::open(&path).unwrap();
-        flock(&directory, FlockOperation::NonBlockingLockExclusive).expect("nobody has it");
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).expect("a free lock");
     });
 }
 
-fn stage() {
+fn drop_stage_in_child() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let stage = dir.stage("current").unwrap();
@@ -180,7 +204,7 @@ fn grow<'f>() -> Migrate<'f> {
     Migrate::new(|key: &u32, value: &u64| Some((*key, [*value, 0]))).patience(Duration::ZERO)
 }
 
-fn migration() {
+fn drop_migration_in_child() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     dir.pin(&spec(8).create().unwrap(), "flows").unwrap();
@@ -192,7 +216,7 @@ fn migration() {
             .outcome
     };
     let Done::Migrated(migration) = ask() else {
-        panic!("it was to be migrated");
+        panic!("expected a migration");
     };
     let mut migration = Some(migration);
     in_a_child(|| drop(migration.take()));
@@ -203,7 +227,7 @@ fn migration() {
 }
 
 /// A conversion forks while it copies the elements.
-fn conversion() {
+fn fork_in_conversion() {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root()).unwrap();
     let old = spec(8).create().unwrap();
@@ -241,7 +265,7 @@ fn conversion() {
     drop(how);
     assert_eq!(seen, 2);
     let Done::Migrated(migration) = made.outcome else {
-        panic!("it was to be migrated");
+        panic!("expected a migration");
     };
     assert!(fs.at(migration.kept_as().to_str().unwrap()).exists());
     assert_eq!(migration.commit().unwrap().id().unwrap(), old.id().unwrap());

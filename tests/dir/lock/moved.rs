@@ -10,7 +10,7 @@ use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::lock::wait::Waiting;
-use crate::lock::{DIRS, MOUNT, all, app, take_all, until_clean, waits};
+use crate::lock::{DIRS, MOUNT, all_calls, app, clean_up_until, lock_exclusive, waiting_calls};
 
 pub fn assert_moved(error: &Error, path: &Path) {
     let cause = Cause::Moved { path: path.into() };
@@ -21,14 +21,14 @@ pub fn assert_moved(error: &Error, path: &Path) {
 }
 
 #[common::test(DIRS)]
-fn a_wait_for_what_is_published_over() -> Outcome {
+fn a_wait_fails_if_the_directory_is_replaced() -> Outcome {
     let fs = TestFs::new();
     let parent = app(&fs)?;
     parent.stage("set")?.publish().map_err(Error::from)?;
     let path = fs.at("app/set");
-    for take in waits() {
+    for take in waiting_calls() {
         let set = PinDir::open(&path)?;
-        let held = take_all(&set);
+        let held = lock_exclusive(&set);
         let waiting = Waiting::default();
         let waited = thread::scope(|scope| -> Result<_> {
             let waiter = scope.spawn(|| {
@@ -45,20 +45,20 @@ fn a_wait_for_what_is_published_over() -> Outcome {
             drop(held);
             waiter.join().unwrap().map(|lock| lock.is_some())
         });
-        let error = waited.expect_err("a lock of what is no longer at its path");
+        let error = waited.expect_err("a lock of a directory that left its path");
         assert_moved(&error, &path);
         // A lock through the path succeeds. A late call on the old value fails immediately.
-        drop(take_all(&PinDir::open(&path)?));
-        for take in all() {
+        drop(lock_exclusive(&PinDir::open(&path)?));
+        for take in all_calls() {
             assert_moved(&take(&set).unwrap_err(), &path);
         }
-        until_clean(&parent, &["set"])?;
+        clean_up_until(&parent, &["set"])?;
     }
     Ok(())
 }
 
 #[common::test(DIRS)]
-fn a_directory_that_is_elsewhere() -> Outcome {
+fn lock_fails_if_the_directory_was_renamed() -> Outcome {
     let fs = TestFs::new();
     let parent = app(&fs)?;
     let path = fs.at("app/set");
@@ -66,20 +66,20 @@ fn a_directory_that_is_elsewhere() -> Outcome {
     let set = parent.create_dir("set", 0o700)?;
     parent.rename("set", "elsewhere")?;
     let elsewhere = PinDir::open(fs.at("app/elsewhere"))?;
-    for take in all() {
+    for take in all_calls() {
         assert_moved(&take(&set).unwrap_err(), &path);
         // The failed calls hold no lock.
-        drop(take_all(&elsewhere));
+        drop(lock_exclusive(&elsewhere));
     }
     // A new directory with the same name is a different directory.
     let other = parent.create_dir("set", 0o700)?;
-    for take in all() {
+    for take in all_calls() {
         assert_moved(&take(&set).unwrap_err(), &path);
         assert!(take(&other)?.is_some());
-        drop(take_all(&other));
+        drop(lock_exclusive(&other));
     }
     parent.remove_dir("set")?;
-    for take in all() {
+    for take in all_calls() {
         assert_moved(&take(&other).unwrap_err(), &path);
     }
     // These symlinks do not lead to the directory. The one after the loop does.
@@ -96,21 +96,21 @@ fn a_directory_that_is_elsewhere() -> Outcome {
     parent.unlink("set")?;
     // The directory returns to its path.
     parent.rename("elsewhere", "set")?;
-    for take in all() {
+    for take in all_calls() {
         assert!(take(&set)?.is_some());
-        drop(take_all(&set));
+        drop(lock_exclusive(&set));
     }
     Ok(())
 }
 
 #[common::test(MOUNT)]
-fn a_path_with_a_mount_on_it() -> Outcome {
+fn lock_fails_if_a_mount_covers_the_path() -> Outcome {
     let place = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let path = place.path().join("app");
         let dir = PinDir::create(&path, 0o700)?;
-        drop(take_all(&dir));
+        drop(lock_exclusive(&dir));
         mount("bpf", &path, "bpf", MountFlags::empty(), None)?;
         assert_moved(
             &dir.lock(LockMode::Exclusive, Wait::Forever).unwrap_err(),
@@ -119,7 +119,7 @@ fn a_path_with_a_mount_on_it() -> Outcome {
         assert_moved(&dir.lock(LockMode::Shared, Wait::No).unwrap_err(), &path);
         drop(PinDir::open(&path)?.lock(LockMode::Exclusive, Wait::Forever)?);
         unmount(&path, UnmountFlags::empty())?;
-        drop(take_all(&dir));
+        drop(lock_exclusive(&dir));
         Ok(())
     })
 }
@@ -127,7 +127,7 @@ fn a_path_with_a_mount_on_it() -> Outcome {
 /// A directory that was opened from a descriptor has no path that it could be moved from. The same is true
 /// below it.
 #[common::test(DIRS)]
-fn where_no_path_leads_nothing_has_moved() -> Outcome {
+fn a_directory_without_a_path_can_be_locked() -> Outcome {
     let fs = TestFs::new();
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
     let root = rustix::fs::open(fs.root(), flags, Mode::empty())?;

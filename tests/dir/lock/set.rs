@@ -9,11 +9,11 @@ use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
 use crate::lock::moved::assert_moved;
-use crate::lock::{PINS, app, until_clean};
+use crate::lock::{PINS, app, clean_up_until};
 
 /// A reader with the shared lock finds all pins of the set, even if writers replace it meanwhile.
 #[common::test(PINS)]
-fn a_set_that_is_read_stays_whole() -> Outcome {
+fn a_locked_set_stays_complete() -> Outcome {
     let fs = TestFs::new();
     let parent = app(&fs)?;
     let names = ["a", "b", "c", "d"];
@@ -51,7 +51,7 @@ fn a_set_that_is_read_stays_whole() -> Outcome {
                     }
                 };
                 for name in names {
-                    set.get::<Map>(name).expect("all of it");
+                    set.get::<Map>(name).expect("complete");
                     thread::yield_now();
                 }
                 read += 1;
@@ -64,12 +64,12 @@ fn a_set_that_is_read_stays_whole() -> Outcome {
         reader.join().unwrap()
     });
     println!("read {read} sets, came {again} times in between");
-    until_clean(&parent, &["set"])
+    clean_up_until(&parent, &["set"])
 }
 
 /// Writers publish without a pause. A reader gets no error and no partial set.
 #[common::test(PINS)]
-fn a_set_is_opened_and_locked_in_one_call() -> Outcome {
+fn open_dir_shared_opens_and_locks_a_complete_set() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("app"), 0o700)?;
     let publish = |dir: &PinDir| -> Result<()> {

@@ -10,36 +10,36 @@ use bpf_pin::{PinDir, Result};
 use common::*;
 use rustix::thread::gettid;
 
-use crate::lock::{AGES, DIRS, MOMENT, Take, app, take_all, waits};
+use crate::lock::{DIRS, SHORT_WAIT, TIME_LIMIT, Take, app, lock_exclusive, waiting_calls};
 use common::child_process::{self, ChildProcess};
 
 #[common::test(DIRS)]
-fn a_bounded_wait_ends_in_time() -> Outcome {
+fn a_limited_wait_ends_in_time() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     type Within = fn(&PinDir, Duration) -> Result<Option<DirLock>>;
-    let (alone, shared): (Within, Within) = (
+    let (exclusive, shared): (Within, Within) = (
         |dir, time| dir.lock(LockMode::Exclusive, Wait::UpTo(time)),
         |dir, time| dir.lock(LockMode::Shared, Wait::UpTo(time)),
     );
     let times = [0, 1, 15, 120].map(Duration::from_millis);
-    let in_vain = |within: Within| -> Outcome {
+    let assert_times_out = |within: Within| -> Outcome {
         for time in times {
             let begun = Instant::now();
             assert!(within(&dir, time)?.is_none());
             let waited = begun.elapsed();
             assert!(waited >= time, "{waited:?} of {time:?}");
-            assert!(waited < time + AGES, "{waited:?} of {time:?}");
+            assert!(waited < time + TIME_LIMIT, "{waited:?} of {time:?}");
         }
         Ok(())
     };
-    let held = take_all(&dir);
-    in_vain(alone)?;
-    in_vain(shared)?;
+    let held = lock_exclusive(&dir);
+    assert_times_out(exclusive)?;
+    assert_times_out(shared)?;
     drop(held);
-    drop(take_all(&dir));
+    drop(lock_exclusive(&dir));
     let _held = dir.lock(LockMode::Shared, Wait::Forever)?;
-    in_vain(alone)?;
+    assert_times_out(exclusive)?;
     // A free lock is taken immediately, whatever the time limit.
     for time in times.into_iter().chain([Duration::MAX]) {
         assert!(shared(&dir, time)?.is_some());
@@ -48,27 +48,27 @@ fn a_bounded_wait_ends_in_time() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn a_bounded_wait_takes_what_becomes_free() -> Outcome {
+fn a_limited_wait_gets_a_lock_that_becomes_free() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let takes: [Take; 4] = [
-        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(AGES)),
-        |dir| dir.lock(LockMode::Shared, Wait::UpTo(AGES)),
+        |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(TIME_LIMIT)),
+        |dir| dir.lock(LockMode::Shared, Wait::UpTo(TIME_LIMIT)),
         |dir| dir.lock(LockMode::Exclusive, Wait::UpTo(Duration::MAX)),
         |dir| dir.lock(LockMode::Shared, Wait::UpTo(Duration::MAX)),
     ];
     for take in takes {
-        let held = take_all(&dir);
+        let held = lock_exclusive(&dir);
         let begun = Instant::now();
         let lock = thread::scope(|scope| {
             let waiter = scope.spawn(|| take(&dir));
-            thread::sleep(MOMENT);
+            thread::sleep(SHORT_WAIT);
             assert!(!waiter.is_finished());
             drop(held);
             waiter.join().unwrap()
         })?;
         assert!(lock.is_some());
-        assert!(begun.elapsed() < AGES / 2, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < TIME_LIMIT / 2, "{:?}", begun.elapsed());
     }
     Ok(())
 }
@@ -78,12 +78,12 @@ fn until_asleep(thread: i32) {
     let begun = Instant::now();
     loop {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
-        let stat = stat.expect("a thread of ours");
+        let stat = stat.expect("a thread of this process");
         let state = stat.rsplit_once(") ").map(|(_, rest)| &rest[..1]);
         if state == Some("S") {
             return;
         }
-        assert!(begun.elapsed() < AGES, "{stat}");
+        assert!(begun.elapsed() < TIME_LIMIT, "{stat}");
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -100,7 +100,7 @@ impl Waiting {
     pub fn until_asleep(&self) -> i32 {
         let begun = Instant::now();
         while self.0.load(SeqCst) == 0 {
-            assert!(begun.elapsed() < AGES);
+            assert!(begun.elapsed() < TIME_LIMIT);
             thread::sleep(Duration::from_millis(1));
         }
         let thread = self.0.load(SeqCst);
@@ -111,7 +111,7 @@ impl Waiting {
 
 /// Runs in a separate process, because a signal handler is per process.
 #[common::test(DIRS)]
-fn a_signal_ends_no_wait() -> Outcome {
+fn a_signal_does_not_end_a_wait() -> Outcome {
     let fs = TestFs::new();
     app(&fs)?;
     let mut other = ChildProcess::start_ready(&fs, "signals", [fs.at("app")]);
@@ -126,7 +126,7 @@ extern "C" fn on_signal(_: libc::c_int) {
     HANDLED.fetch_add(1, SeqCst);
 }
 
-pub fn waits_on(dir: &PinDir, path: &Path) {
+pub fn wait_with_signals(dir: &PinDir, path: &Path) {
     const SIGNALS: usize = 30;
 
     // SAFETY: all zeroes is a valid sigaction, with an empty mask and no flags, so without SA_RESTART.
@@ -136,8 +136,8 @@ pub fn waits_on(dir: &PinDir, path: &Path) {
     let done = unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) };
     assert_eq!(done, 0);
     child_process::send_line("ready");
-    for take in waits() {
-        let held = take_all(dir);
+    for take in waiting_calls() {
+        let held = lock_exclusive(dir);
         let waiting = Waiting::default();
         let lock = thread::scope(|scope| {
             let waiter = scope.spawn(|| {
@@ -156,7 +156,7 @@ pub fn waits_on(dir: &PinDir, path: &Path) {
                 assert_eq!(sent, 0);
                 let begun = Instant::now();
                 while HANDLED.load(SeqCst) == handled {
-                    assert!(begun.elapsed() < AGES, "the signal was not handled");
+                    assert!(begun.elapsed() < TIME_LIMIT, "the signal was not handled");
                     thread::sleep(Duration::from_micros(100));
                 }
                 until_asleep(thread);

@@ -13,22 +13,22 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Identity, Map, PinDir};
 use common::*;
 
-use crate::replace::replace_fails::assert_fails;
-use crate::replace::scene::{self, Often, has_exchange};
+use crate::replace::failures::assert_fails;
 use crate::replace::{NAME, PINS};
+use crate::stress::{self, Repetitions, has_exchange};
 
 #[common::test(PINS)]
-fn two_contenders_without_a_lock() -> Outcome {
-    scene::play("contenders")
+fn concurrent_swaps_lose_no_success() -> Outcome {
+    stress::run("swap_concurrently")
 }
 
 #[common::test(PINS)]
-fn a_plain_replacement_is_not_lost_to_a_swap() -> Outcome {
-    scene::play("against_plain")
+fn a_swap_does_not_lose_a_concurrent_replacement() -> Outcome {
+    stress::run("swap_during_replace")
 }
 
 #[common::test(PINS)]
-fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
+fn replace_if_replaces_the_expected_object() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps = [hash(), hash(), hash()];
@@ -61,7 +61,7 @@ fn replace_if_the_name_is_still_whose_it_was() -> Outcome {
 
 /// After a failure the pin is still the same file.
 #[common::test(PINS)]
-fn a_failing_replace_if_changes_nothing() -> Outcome {
+fn a_failed_replace_if_changes_nothing() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, new) = (hash(), hash());
@@ -99,7 +99,7 @@ fn a_failing_replace_if_changes_nothing() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_if_over_what_is_no_pin() -> Outcome {
+fn replace_if_rejects_an_entry_that_is_not_a_pin() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, new) = (hash(), hash());
@@ -128,20 +128,20 @@ type Swap = (Identity, Identity);
 
 /// Eight threads repeat compare and swap, each time under the lock.
 #[common::test(PINS)]
-fn under_the_lock_each_is_superseded_once() -> Outcome {
+fn under_the_lock_each_object_is_replaced_once() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let first = hash();
     dir.pin(&first, NAME)?;
-    let often = Often::new(50, 500, Duration::from_millis(500));
+    let repetitions = Repetitions::new(50, 500, Duration::from_millis(500));
     let swaps: Vec<Swap> = thread::scope(|scope| {
-        let (fs, often) = (&fs, &often);
-        let contenders: Vec<_> = (0..8)
+        let (fs, repetitions) = (&fs, &repetitions);
+        let swap_concurrently: Vec<_> = (0..8)
             .map(|_| {
                 scope.spawn(move || {
                     let dir = PinDir::open(fs.at("dir")).unwrap();
                     let mut swaps = Vec::new();
-                    while often.goes_on(swaps.len() as u32) {
+                    while repetitions.continue_after(swaps.len() as u32) {
                         let map = hash();
                         let lock = dir.lock(LockMode::Exclusive, Wait::Forever).unwrap();
                         let seen = dir.identity(NAME).unwrap();
@@ -153,12 +153,12 @@ fn under_the_lock_each_is_superseded_once() -> Outcome {
                 })
             })
             .collect();
-        let joined = contenders.into_iter().map(|c| c.join().unwrap());
+        let joined = swap_concurrently.into_iter().map(|c| c.join().unwrap());
         joined.flatten().collect()
     });
     let count = swaps.len();
     let mut next: HashMap<_, _> = swaps.into_iter().collect();
-    assert_eq!(next.len(), count, "one was superseded twice");
+    assert_eq!(next.len(), count, "an object was replaced twice");
     let mut holder = first.identity()?;
     while let Some(new) = next.remove(&holder) {
         holder = new;
@@ -179,13 +179,13 @@ fn under_the_lock_each_is_superseded_once() -> Outcome {
 struct Tries {
     swaps: Vec<Swap>,
     /// Objects of failed swaps, each with the object that it collided with.
-    in_vain: HashMap<Identity, Identity>,
+    failed_swaps: HashMap<Identity, Identity>,
 }
 
-/// Repeats compare and swap while `goes_on` returns true.
-fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
+/// Repeats compare and swap while `continue_after` returns true.
+fn contend(dir: &PinDir, continue_after: impl Fn(&Tries) -> bool) -> Tries {
     let mut tries = Tries::default();
-    while goes_on(&tries) {
+    while continue_after(&tries) {
         let map = hash();
         let new = map.identity().unwrap();
         let seen = dir.identity(NAME).unwrap();
@@ -194,7 +194,7 @@ fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
             Err(error) => match error.cause() {
                 Some(&Cause::Replaced { expected, found }) => {
                     assert_eq!(expected, seen);
-                    tries.in_vain.insert(new, found);
+                    tries.failed_swaps.insert(new, found);
                 }
                 _ => panic!("{error}"),
             },
@@ -205,26 +205,31 @@ fn contend(dir: &PinDir, goes_on: impl Fn(&Tries) -> bool) -> Tries {
 
 /// Two contenders without a lock. A swap may supersede an object that the other contender put there
 /// and then took back. It then counts as superseding the object that this attempt collided with.
-pub fn contenders() -> Outcome {
+pub fn swap_concurrently() -> Outcome {
     let fs = TestFs::new();
     let first = hash();
     first.try_clone()?.pin(fs.at(NAME))?;
-    let often = Often::new(100, 3_000, Duration::from_millis(700));
+    let repetitions = Repetitions::new(100, 3_000, Duration::from_millis(700));
     let start = Barrier::new(2);
     let tries: Vec<Tries> = thread::scope(|scope| {
-        let (fs, often, start) = (&fs, &often, &start);
-        let contenders: Vec<_> = (0..2)
+        let (fs, repetitions, start) = (&fs, &repetitions, &start);
+        let swap_concurrently: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(move || {
                     let dir = PinDir::open(fs.root()).unwrap();
                     start.wait();
-                    contend(&dir, |tries| often.goes_on(tries.swaps.len() as u32))
+                    contend(&dir, |tries| {
+                        repetitions.continue_after(tries.swaps.len() as u32)
+                    })
                 })
             })
             .collect();
-        contenders.into_iter().map(|c| c.join().unwrap()).collect()
+        swap_concurrently
+            .into_iter()
+            .map(|c| c.join().unwrap())
+            .collect()
     });
-    let in_vain: HashMap<_, _> = tries.iter().flat_map(|t| t.in_vain.clone()).collect();
+    let failed_swaps: HashMap<_, _> = tries.iter().flat_map(|t| t.failed_swaps.clone()).collect();
     let is_success = |new: &Identity| {
         let mut all = tries.iter().flat_map(|tries| &tries.swaps);
         all.any(|(_, success)| success == new)
@@ -235,7 +240,7 @@ pub fn contenders() -> Outcome {
         "swapped {} and {} times, {} in vain",
         tries[0].swaps.len(),
         tries[1].swaps.len(),
-        in_vain.len()
+        failed_swaps.len()
     );
     assert_eq!(fs.names(), [NAME]);
     if !has_exchange() {
@@ -248,7 +253,7 @@ pub fn contenders() -> Outcome {
     let mut superseded = HashSet::new();
     for (seen, _) in tries.iter().flat_map(|tries| &tries.swaps) {
         let mut seen = seen;
-        while let Some(displaced) = in_vain.get(seen) {
+        while let Some(displaced) = failed_swaps.get(seen) {
             seen = displaced;
         }
         superseded.insert(*seen);
@@ -258,27 +263,27 @@ pub fn contenders() -> Outcome {
         .map(|(_, new)| new)
         .filter(|new| !superseded.contains(new) && **new != holder)
         .collect();
-    assert!(lost.is_empty(), "superseded by nobody: {lost:?}");
+    assert!(lost.is_empty(), "never replaced: {lost:?}");
     assert!(is_success(&holder), "{holder} is of no success");
     Ok(())
 }
 
 /// Three contenders and two plain replacements. At the end the name holds the last plain
 /// replacement, or a swap based on it.
-pub fn against_plain() -> Outcome {
+pub fn swap_during_replace() -> Outcome {
     let fs = TestFs::new();
     hash().pin(fs.at(NAME))?;
-    let rounds = Often::new(20, 2_000, Duration::from_millis(1200));
+    let rounds = Repetitions::new(20, 2_000, Duration::from_millis(1200));
     let dir = PinDir::open(fs.root())?;
-    let (mut round, mut lost, mut swapped, mut in_vain) = (0, 0, 0, 0);
-    while rounds.goes_on(round) {
+    let (mut round, mut lost, mut swapped, mut failed_swaps) = (0, 0, 0, 0);
+    while rounds.continue_after(round) {
         round += 1;
         let done = AtomicBool::new(false);
         // Starts with a single contender.
-        let contenders = if round % 2 == 0 { 3 } else { 1 };
+        let swap_concurrently = if round % 2 == 0 { 3 } else { 1 };
         let (tries, last) = thread::scope(|scope| {
             let (fs, dir, done) = (&fs, &dir, &done);
-            let contenders: Vec<_> = (0..contenders)
+            let swap_concurrently: Vec<_> = (0..swap_concurrently)
                 .map(|_| {
                     scope.spawn(move || {
                         let dir = PinDir::open(fs.root()).unwrap();
@@ -300,18 +305,21 @@ pub fn against_plain() -> Outcome {
             let last: Vec<_> = plain.into_iter().map(|plain| plain.join()).collect();
             done.store(true, Relaxed);
             let last: Vec<_> = last.into_iter().map(Result::unwrap).collect();
-            let tries: Vec<_> = contenders.into_iter().map(|c| c.join().unwrap()).collect();
+            let tries: Vec<_> = swap_concurrently
+                .into_iter()
+                .map(|c| c.join().unwrap())
+                .collect();
             (tries, last)
         });
         let swaps = tries.iter().flat_map(|tries| &tries.swaps);
         let mut before: HashMap<_, _> = swaps.map(|&(seen, new)| (new, seen)).collect();
         swapped += before.len();
         // A failed attempt comes after the object that it collided with.
-        let vain: HashMap<_, _> = tries.iter().flat_map(|t| t.in_vain.clone()).collect();
-        in_vain += vain.len();
+        let vain: HashMap<_, _> = tries.iter().flat_map(|t| t.failed_swaps.clone()).collect();
+        failed_swaps += vain.len();
         let mut holder = dir.identity(NAME)?;
         let is_vain = vain.contains_key(&holder);
-        assert!(!is_vain, "round {round}: a try in vain has kept the name");
+        assert!(!is_vain, "round {round}: a failed swap kept the name");
         before.extend(vain);
         while let Some(&seen) = before.get(&holder) {
             holder = seen;
@@ -319,7 +327,7 @@ pub fn against_plain() -> Outcome {
         lost += u32::from(!last.contains(&holder));
         assert_eq!(fs.names(), [NAME], "round {round}");
     }
-    println!("{round} rounds, swapped {swapped} times, {in_vain} in vain, {lost} lost");
+    println!("{round} rounds, swapped {swapped} times, {failed_swaps} in vain, {lost} lost");
     // Before Linux 5.17, an object that is pinned between the check and the swap is lost.
     assert!(lost == 0 || !has_exchange(), "{lost} of {round} lost");
     Ok(())

@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::walk::{DIRS, PINS, names};
 use common::child_process::{self, ChildProcess};
 
-fn tower(dir: &PinDir, levels: usize) -> Result<PinDir> {
+fn nest(dir: &PinDir, levels: usize) -> Result<PinDir> {
     let mut top = dir.try_clone()?;
     for _ in 0..levels {
         top = top.create_dir("d", 0o700)?;
@@ -21,12 +21,12 @@ fn tower(dir: &PinDir, levels: usize) -> Result<PinDir> {
 }
 
 #[common::test(PINS)]
-fn three_hundred_levels() -> Outcome {
+fn a_walk_descends_300_levels() -> Outcome {
     const LEVELS: usize = 300;
 
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
-    tower(&dir, LEVELS)?.pin(&hash(), "map")?;
+    nest(&dir, LEVELS)?.pin(&hash(), "map")?;
     let mut walk = dir.walk()?;
     for level in 0..LEVELS {
         let entry = walk.next().expect("a level")?;
@@ -50,7 +50,7 @@ fn three_hundred_levels() -> Outcome {
 
 /// Runs in a separate process, which raises its limit of descriptors.
 #[common::test(DIRS)]
-fn thousands_of_levels() -> Outcome {
+fn a_walk_descends_to_the_limit_of_descriptors() -> Outcome {
     let fs = TestFs::new();
     let other = ChildProcess::start_ready(&fs, "deep", [fs.root()]);
     other.finish();
@@ -59,20 +59,22 @@ fn thousands_of_levels() -> Outcome {
 }
 
 /// Walks as deep as the limit of descriptors allows, with two for each level, and at most 3000 levels.
-pub fn very_deep() -> ExitCode {
+pub fn walk_to_descriptor_limit() -> ExitCode {
     let limits = getrlimit(Resource::Nofile);
-    let most = Rlimit {
+    let highest = Rlimit {
         current: limits.maximum,
         ..limits
     };
-    setrlimit(Resource::Nofile, most).expect("all the descriptors there are");
-    let levels = limits.maximum.map_or(3000, |most| most as usize / 2 - 50);
+    setrlimit(Resource::Nofile, highest).expect("the highest limit of descriptors");
+    let levels = limits
+        .maximum
+        .map_or(3000, |highest| highest as usize / 2 - 50);
     let levels = levels.min(3000);
     let path = std::env::args_os().nth(1).expect("a path");
     let dir = PinDir::create(Path::new(&path).join("deep"), 0o700).expect("a directory");
-    drop(tower(&dir, levels).expect("a tower"));
+    drop(nest(&dir, levels).expect("a nest"));
     let mut seen = 0;
-    for entry in dir.walk().expect("it can be read") {
+    for entry in dir.walk().expect("a readable directory") {
         entry.expect("a level");
         seen += 1;
     }
@@ -87,7 +89,7 @@ pub fn very_deep() -> ExitCode {
 }
 
 #[common::test(PINS)]
-fn skip_dir_and_depth() -> Outcome {
+fn skip_dir_skips_a_directory_and_depth_counts_levels() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let map = hash();

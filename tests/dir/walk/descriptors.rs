@@ -12,7 +12,7 @@ use common::child_process::{self, ChildProcess};
 
 /// Runs in a separate process, because the limit is per process.
 #[common::test(DIRS)]
-fn too_few_descriptors() -> Outcome {
+fn a_walk_reports_emfile_and_leaks_no_descriptor() -> Outcome {
     let fs = TestFs::new();
     let other = ChildProcess::start_ready(&fs, "descriptors", [fs.root()]);
     other.finish();
@@ -37,7 +37,7 @@ fn open_descriptors() -> Vec<i32> {
 }
 
 /// Runs `call` with only `room` free descriptors.
-fn with_room_for<T>(room: u64, call: impl FnOnce() -> T) -> T {
+fn with_free_descriptors<T>(room: u64, call: impl FnOnce() -> T) -> T {
     // Fills all numbers below the limit, so that there are no holes.
     let mut fillers = Vec::new();
     let next = loop {
@@ -84,7 +84,7 @@ pub fn with_few_descriptors() -> ExitCode {
             assert_eq!(error.cause(), None, "{error}");
             assert!(error.to_string().contains("EMFILE"), "{error}");
         };
-        let walked = with_room_for(room, || {
+        let walked = with_free_descriptors(room, || {
             // With too few descriptors the walk itself fails to start.
             let walk = dir.walk()?;
             let (mut entries, mut errors) = (0, Vec::new());
@@ -105,7 +105,7 @@ pub fn with_few_descriptors() -> ExitCode {
             }
             (walked, _) => panic!("{room}: {walked:?}"),
         }
-        let read = with_room_for(room, || dir.entries().map(|entries| entries.count()));
+        let read = with_free_descriptors(room, || dir.entries().map(|entries| entries.count()));
         match room {
             0 => assert_full(&read.unwrap_err()),
             _ => assert_eq!(read.unwrap(), 3),

@@ -13,10 +13,10 @@ use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::walk::{MOUNT, PINS, USER, of, walked};
+use crate::walk::{MOUNT, PINS, USER, typed_paths, walk_all};
 
 #[common::test(PINS)]
-fn symbolic_links_are_told_of_and_not_followed() -> Outcome {
+fn symbolic_links_are_listed_and_not_followed() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let inner = dir.create_dir("inner", 0o700)?;
@@ -36,10 +36,10 @@ fn symbolic_links_are_told_of_and_not_followed() -> Outcome {
         symlink(target, fs.at("dir").join(name))?;
     }
     symlink("..", fs.at("dir/inner/back"))?;
-    let (paths, errors) = walked(&dir)?;
+    let (paths, errors) = walk_all(&dir)?;
     assert!(errors.is_empty(), "{errors:?}");
     use EntryType::*;
-    let mut expected = of([
+    let mut expected = typed_paths([
         ("inner", Directory),
         ("inner/map", Pin),
         ("inner/back", SymbolicLink),
@@ -67,7 +67,7 @@ fn symbolic_links_are_told_of_and_not_followed() -> Outcome {
 }
 
 #[common::test(MOUNT)]
-fn mounts_are_told_of_and_not_crossed() -> Outcome {
+fn mounts_are_listed_and_not_crossed() -> Outcome {
     let place = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         let root = place.path();
@@ -119,7 +119,7 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
         mounted.sort();
         assert_eq!(mounted, ["another", "bound", "foreign", "other_map"]);
 
-        let (paths, errors) = walked(&dir)?;
+        let (paths, errors) = walk_all(&dir)?;
         use EntryType::*;
         let expected = [
             ("another", Directory),
@@ -130,7 +130,7 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
             ("plain", Directory),
             ("plain/below", Pin),
         ];
-        assert_eq!(paths, of(expected));
+        assert_eq!(paths, typed_paths(expected));
         let mut told = Vec::new();
         for error in errors {
             assert_eq!(error.raw_os_error(), Some(libc::EXDEV), "{error}");
@@ -147,19 +147,19 @@ fn mounts_are_told_of_and_not_crossed() -> Outcome {
         for name in ["another", "bound", "foreign", "other_map"] {
             unmount(root.join(name), UnmountFlags::empty())?;
         }
-        let (paths, errors) = walked(&dir)?;
+        let (paths, errors) = walk_all(&dir)?;
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(paths.len(), 6 + 4);
         // A mount over the root does not affect the walk, which started from the directory's descriptor.
         mount("bpf", root, "bpf", MountFlags::empty(), None)?;
-        assert_eq!(walked(&dir)?.0.len(), 6 + 4);
+        assert_eq!(walk_all(&dir)?.0.len(), 6 + 4);
         unmount(root, UnmountFlags::empty())?;
         Ok(())
     })
 }
 
 #[common::test(USER)]
-fn directories_that_may_not_be_read() -> Outcome {
+fn unreadable_directories_are_reported_and_skipped() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("dir"), 0o755)?;
     let modes = [0o700, 0o711, 0o744, 0o755, 0o722];
@@ -176,7 +176,7 @@ fn directories_that_may_not_be_read() -> Outcome {
         read_only_would_do: false,
     };
     as_user(CapabilitySet::empty(), || -> Outcome {
-        let (paths, errors) = walked(&dir)?;
+        let (paths, errors) = walk_all(&dir)?;
         let expected = modes.map(|mode| PathBuf::from(format!("mode{mode:o}")));
         let mut expected: BTreeMap<_, _> = expected.map(|name| (name, EntryType::Directory)).into();
         expected.insert("mode755/map".into(), EntryType::Pin);
@@ -204,7 +204,7 @@ fn directories_that_may_not_be_read() -> Outcome {
         Ok(())
     })?;
     // The directory's owner has the capability, so this walk has no errors.
-    let (paths, errors) = walked(&dir)?;
+    let (paths, errors) = walk_all(&dir)?;
     assert!(errors.is_empty());
     assert_eq!(paths.len(), 10);
     Ok(())

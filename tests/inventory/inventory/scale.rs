@@ -14,7 +14,7 @@ use crate::inventory::{ROOT, bind, bpffs, pin_maps};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// The number of pins below `dir`, and the count_pins_and_peak_bytes of allocated bytes.
+/// The number of pins below `dir`, and the peak of allocated bytes.
 fn count_pins_and_peak_bytes(dir: &Path) -> bpf_pin::Result<(usize, usize)> {
     let (pins, used) = count_allocations(|| -> bpf_pin::Result<usize> {
         let mut pins = 0;

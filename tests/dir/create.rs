@@ -1,7 +1,6 @@
 //! Directories are created exactly as requested and only on a bpffs, or not at all.
 
-mod not_made;
-use crate::dir_scene as scene;
+mod failures;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -18,14 +17,14 @@ use rustix::fs::{Mode, chmod, chown};
 use rustix::process::{Gid, getegid, geteuid, umask};
 use rustix::thread::CapabilitySet;
 
-use scene::*;
+use crate::helpers::*;
 
 pub const DIRS: &[Need] = &[Need::Bpffs];
 pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 pub const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
 pub const USERS: &[Need] = &[cap::SYS_ADMIN, cap::SETUID];
 
-pub fn of(fs: &TestFs, name: &str) -> Metadata {
+pub fn metadata_of(fs: &TestFs, name: &str) -> Metadata {
     root_of(fs).metadata(name).expect("its metadata")
 }
 
@@ -34,7 +33,7 @@ const MODES: [u32; 10] = [
 ];
 
 /// Creates directories with all modes under the current umask, by path and by name.
-fn all_modes(fs: &TestFs) -> Outcome {
+fn create_with_all_modes(fs: &TestFs) -> Outcome {
     let root = root_of(fs);
     for mode in MODES {
         let name = format!("d{mode:o}");
@@ -56,12 +55,12 @@ fn all_modes(fs: &TestFs) -> Outcome {
 const UMASKS: [u32; 5] = [0, 0o022, 0o077, 0o777, 0o555];
 
 #[common::test(DIRS)]
-fn modes_are_exact_whatever_the_umask() -> Outcome {
+fn the_umask_does_not_affect_the_mode() -> Outcome {
     let fs = TestFs::new();
-    own_fs_struct(|| {
+    with_own_working_directory(|| {
         for mask in UMASKS {
             umask(Mode::from_raw_mode(mask));
-            all_modes(&fs)?;
+            create_with_all_modes(&fs)?;
         }
         Ok(())
     })
@@ -69,13 +68,13 @@ fn modes_are_exact_whatever_the_umask() -> Outcome {
 
 /// A user without read permission on its new directory cannot open it to change its mode.
 #[common::test(USERS)]
-fn as_a_user_under_any_umask() -> Outcome {
+fn the_umask_does_not_affect_the_mode_for_a_user() -> Outcome {
     let fs = TestFs::detached("777");
-    own_fs_struct(|| {
+    with_own_working_directory(|| {
         as_user(CapabilitySet::empty(), || {
             for mask in UMASKS {
                 umask(Mode::from_raw_mode(mask));
-                all_modes(&fs)?;
+                create_with_all_modes(&fs)?;
             }
             Ok(())
         })
@@ -84,7 +83,7 @@ fn as_a_user_under_any_umask() -> Outcome {
 
 /// A set-group-id directory, which passes its group and that bit on to new entries. No user of this
 /// test is in the group.
-fn handing_down(fs: &TestFs) -> PinDir {
+fn set_group_id_directory(fs: &TestFs) -> PinDir {
     fs::create_dir(fs.at("parent")).expect("a directory");
     chown(fs.at("parent"), None, Some(Gid::from_raw(5678))).expect("its group");
     chmod(fs.at("parent"), Mode::from_raw_mode(0o2777)).expect("its mode");
@@ -92,14 +91,14 @@ fn handing_down(fs: &TestFs) -> PinDir {
     fs::create_dir(fs.at("parent/plain")).expect("a directory in it");
     let plain = parent.metadata("plain").expect("its metadata");
     assert_eq!((plain.gid(), plain.mode() & 0o2000), (5678, 0o2000));
-    parent.remove_dir("plain").expect("that is removed");
+    parent.remove_dir("plain").expect("a removed directory");
     parent
 }
 
 #[common::test(USERS)]
-fn modes_are_exact_below_set_group_id() -> Outcome {
+fn a_set_group_id_parent_does_not_affect_the_mode() -> Outcome {
     let fs = TestFs::detached("777");
-    let parent = handing_down(&fs);
+    let parent = set_group_id_directory(&fs);
     let check = || -> Outcome {
         let mut wrong = Vec::new();
         for mode in MODES {
@@ -122,9 +121,9 @@ fn modes_are_exact_below_set_group_id() -> Outcome {
 
 /// New directories belong to the user and group of the process.
 #[common::test(USERS)]
-fn the_group_is_ones_own_whatever_is_handed_down() -> Outcome {
+fn a_set_group_id_parent_does_not_affect_the_group() -> Outcome {
     let fs = TestFs::detached("777");
-    let parent = handing_down(&fs);
+    let parent = set_group_id_directory(&fs);
     let check = |name: &str| -> Outcome {
         let found = parent.create_dir(name, 0o700)?.own_metadata()?;
         assert_eq!(found.uid(), geteuid().as_raw());
@@ -137,7 +136,7 @@ fn the_group_is_ones_own_whatever_is_handed_down() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn parents_are_made_too() -> Outcome {
+fn missing_parents_are_created() -> Outcome {
     let fs = TestFs::new();
     let path = fs.at("a/b/c");
     let dir = PinDir::create(&path, 0o750)?;
@@ -154,7 +153,7 @@ fn parents_are_made_too() -> Outcome {
     PinDir::create(fs.at("a/b/d"), 0o700)?;
     assert_eq!(names_in(&PinDir::open(fs.at("a/b"))?), ["c", "d"]);
     assert_eq!(
-        of(&fs, "a").mode(),
+        metadata_of(&fs, "a").mode(),
         0o750,
         "parents that exist stay as they are"
     );
@@ -162,7 +161,7 @@ fn parents_are_made_too() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_exists_is_accepted_as_it_is() -> Outcome {
+fn an_existing_directory_is_opened_unchanged() -> Outcome {
     let fs = TestFs::new();
     let first = PinDir::create(fs.at("a/b"), 0o711)?;
     first.pin(&any_map(), "pin")?;
@@ -187,7 +186,7 @@ fn what_exists_is_accepted_as_it_is() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn owners_are_as_asked_for() -> Outcome {
+fn create_owned_sets_the_owner_of_new_directories() -> Outcome {
     let fs = TestFs::detached("700");
     let cases = [
         (Some(1234), Some(5678)),
@@ -199,7 +198,7 @@ fn owners_are_as_asked_for() -> Outcome {
         let name = format!("d{i}");
         // The set-user-id and set-group-id bits survive the change of owner.
         let dir = PinDir::create_owned(fs.at(&name).join("in"), 0o6750, uid, gid)?;
-        for found in [of(&fs, &name), dir.own_metadata()?] {
+        for found in [metadata_of(&fs, &name), dir.own_metadata()?] {
             assert_eq!(
                 (found.uid(), found.gid()),
                 (uid.unwrap_or(0), gid.unwrap_or(0))
@@ -209,12 +208,12 @@ fn owners_are_as_asked_for() -> Outcome {
     }
     // An existing directory keeps its owner.
     PinDir::create_owned(fs.at("d0"), 0o700, Some(1), Some(1))?;
-    assert_eq!(of(&fs, "d0").uid(), 1234);
+    assert_eq!(metadata_of(&fs, "d0").uid(), 1234);
     Ok(())
 }
 
 #[common::test(USERS)]
-fn owners_that_cannot_be() -> Outcome {
+fn create_owned_fails_without_permission_or_with_an_invalid_id() -> Outcome {
     let fs = TestFs::detached("777");
     let path = fs.at("a/b");
     let id = u32::MAX;
@@ -230,14 +229,14 @@ fn owners_that_cannot_be() -> Outcome {
         // Asking for the caller's own ids changes nothing, so it succeeds.
         PinDir::create_owned(&path, 0o700, Some(1234), Some(1234)).expect("a directory");
     });
-    assert_eq!(of(&fs, "a").uid(), 1234);
+    assert_eq!(metadata_of(&fs, "a").uid(), 1234);
     Ok(())
 }
 
 #[common::test(DIRS)]
-fn relative_paths() -> Outcome {
+fn relative_paths_are_accepted() -> Outcome {
     let fs = TestFs::new();
-    own_fs_struct(|| -> Outcome {
+    with_own_working_directory(|| -> Outcome {
         change_dir(fs.root())?;
         assert_eq!(PinDir::create("a/b", 0o700)?.path(), Path::new("a/b"));
         assert_eq!(PinDir::create("./c", 0o700)?.path(), Path::new("./c"));
@@ -269,13 +268,13 @@ fn relative_paths() -> Outcome {
     Ok(())
 }
 
-/// Changes the working directory of this thread only, which `own_fs_struct` has separated.
+/// Changes the working directory of this thread only, which `with_own_working_directory` has separated.
 fn change_dir(path: &Path) -> Outcome {
     Ok(rustix::process::chdir(path)?)
 }
 
 #[common::test(DIRS)]
-fn paths_in_many_spellings() -> Outcome {
+fn any_spelling_of_a_path_is_accepted() -> Outcome {
     let fs = TestFs::new();
     let root = fs.root().display();
     for path in [
@@ -286,7 +285,7 @@ fn paths_in_many_spellings() -> Outcome {
         format!("/.{root}///a//"),
     ] {
         let dir = PinDir::create(&path, 0o700)?;
-        assert_eq!(dir.path().as_os_str(), &*path, "as it was given");
+        assert_eq!(dir.path().as_os_str(), &*path, "the path is unchanged");
         assert_eq!(fs.names(), ["a"], "{path}");
         root_of(&fs).remove_dir("a")?;
     }
@@ -300,17 +299,17 @@ fn paths_in_many_spellings() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn mounts_on_the_way_are_part_of_the_path() -> Outcome {
+fn a_path_may_cross_mounts() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", dir.path());
+        mount_at("bpf", dir.path());
         let outer = PinDir::create(dir.path().join("outer"), 0o700)?;
-        mount_a("bpf", dir.path().join("outer"));
+        mount_at("bpf", dir.path().join("outer"));
         PinDir::create(dir.path().join("outer/a/b"), 0o700)?;
         assert!(names_in(&outer).is_empty());
         assert_eq!(names_in(&PinDir::open(dir.path().join("outer"))?), ["a"]);
         // Nothing is created on another file system, even if it is mounted on a bpffs.
-        mount_a("tmpfs", dir.path().join("outer/a"));
+        mount_at("tmpfs", dir.path().join("outer/a"));
         for end in ["outer/a", "outer/a/c", "outer/a/c/d"] {
             let error = unwrap_err(PinDir::create(dir.path().join(end), 0o700));
             let path = dir.path().join("outer/a");
@@ -334,7 +333,7 @@ fn mounts_on_the_way_are_part_of_the_path() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn of_eight_that_create_one_directory() -> Outcome {
+fn eight_concurrent_creations_of_one_directory_succeed() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     for _ in 0..10 {
@@ -368,7 +367,7 @@ fn of_eight_that_create_one_directory() -> Outcome {
 
 /// A failed creation leaves directories alone that another creator already uses.
 #[common::test(DIRS)]
-fn creators_that_fail_beside_creators() -> Outcome {
+fn a_failed_creation_keeps_directories_in_use() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     for _ in 0..20 {
@@ -402,7 +401,7 @@ fn creators_that_fail_beside_creators() -> Outcome {
             match created {
                 Ok(dir) => {
                     is_made = true;
-                    assert!(names_in(&dir).is_empty(), "it is there");
+                    assert!(names_in(&dir).is_empty(), "it exists");
                 }
                 // Another creator removed a parent that it had created itself.
                 Err(error) => assert!(

@@ -13,7 +13,7 @@ use crate::walk::{DIRS, Names, PINS, names};
 
 /// Entries appear, disappear and change. Each walk sees every stable entry exactly once.
 #[common::test(PINS)]
-fn what_stays_is_seen_once_whatever_changes() -> Outcome {
+fn a_stable_entry_is_listed_once_during_changes() -> Outcome {
     const STAYING: usize = 400;
 
     let fs = TestFs::new();
@@ -80,7 +80,7 @@ fn what_stays_is_seen_once_whatever_changes() -> Outcome {
             .map(|_| {
                 scope.spawn(|| {
                     while Instant::now() < end || walks.load(SeqCst) < 4 {
-                        let counts = look_once(dir);
+                        let counts = list_once(dir);
                         assert_eq!(counts, (STAYING, 10, 10));
                         walks.fetch_add(1, SeqCst);
                     }
@@ -98,14 +98,14 @@ fn what_stays_is_seen_once_whatever_changes() -> Outcome {
 }
 
 /// The numbers of stable pins, directories and pins in those, after one walk and one stream.
-fn look_once(dir: &PinDir) -> (usize, usize, usize) {
+fn list_once(dir: &PinDir) -> (usize, usize, usize) {
     let mut of_stream = Names::new();
     let mut inodes = std::collections::HashSet::new();
-    for entry in dir.entries().expect("it can be read") {
+    for entry in dir.entries().expect("a readable directory") {
         let entry = entry.expect("an entry");
         let name = entry.name().to_owned();
         let again = of_stream.insert(name.clone(), entry.entry_type());
-        let text = name.to_str().expect("a name of ours");
+        let text = name.to_str().expect("a temporary name");
         if text.starts_with("stays") || text.starts_with("dir") {
             assert_eq!(again, None, "{text} is seen twice");
         }
@@ -119,7 +119,7 @@ fn look_once(dir: &PinDir) -> (usize, usize, usize) {
         .filter(|name| name.to_str().unwrap().starts_with("stays"))
         .count();
     let mut seen = BTreeMap::new();
-    for entry in dir.walk().expect("it can be read") {
+    for entry in dir.walk().expect("a readable directory") {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => panic!("{error}"),
@@ -138,7 +138,7 @@ fn look_once(dir: &PinDir) -> (usize, usize, usize) {
 }
 
 #[common::test(DIRS)]
-fn a_directory_that_is_removed_meanwhile() -> Outcome {
+fn a_directory_removed_during_a_listing_is_reported() -> Outcome {
     let fs = TestFs::new();
     let parent = PinDir::create(fs.at("dir"), 0o700)?;
     let dir = parent.create_dir("goes", 0o700)?;
@@ -165,7 +165,7 @@ fn a_directory_that_is_removed_meanwhile() -> Outcome {
         assert!(entries.next().is_none() && entries.next().is_none());
     }
     let mut entries = dir.entries()?;
-    assert_removed(entries.next().expect("that it is gone").unwrap_err());
+    assert_removed(entries.next().expect("an error").unwrap_err());
     assert!(entries.next().is_none());
     // A walk ends without an error.
     assert!(begun_walk.next().is_none());
@@ -175,7 +175,7 @@ fn a_directory_that_is_removed_meanwhile() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn a_tree_that_is_removed_meanwhile() -> Outcome {
+fn a_tree_removed_during_a_walk_is_reported_or_ends() -> Outcome {
     let fs = TestFs::new();
     let parent = PinDir::create(fs.at("dir"), 0o700)?;
     let end = Instant::now() + Duration::from_millis(300);
@@ -203,7 +203,7 @@ fn a_tree_that_is_removed_meanwhile() -> Outcome {
         thread::scope(|scope| {
             scope.spawn(|| parent.remove_dir_all("tree").expect("a removal"));
             for entry in walk.by_ref() {
-                seen.push(entry.expect("that it is gone is no error").path());
+                seen.push(entry.expect("no error for a removed directory").path());
             }
         });
         let stays = [fs.at("dir/stays"), fs.at("dir/stays/in it")];

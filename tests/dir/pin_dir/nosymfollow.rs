@@ -13,13 +13,13 @@ use bpf_pin::{Bpffs, Error, Map, MapSpec, MapType, Object, PinDir, Prog, abi};
 use common::*;
 use rustix::mount::{MountFlags, mount_remount};
 
-use crate::dir::MOUNTS;
-use crate::dir::scene::*;
+use crate::helpers::*;
+use crate::pin_dir::MOUNTS;
 
 const EXCHANGES: &[Need] = &[cap::BPF, cap::SYS_ADMIN, kernel(5, 17)];
 
 /// A `nosymfollow` bpffs with a map, a program, a link to each, and a dangling link.
-fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome {
+fn on_nosymfollow_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome {
     let temporary = tempfile::tempdir()?;
     in_mount_namespace(|| {
         let path = temporary.path();
@@ -36,15 +36,15 @@ fn on_such_a_mount(test: impl FnOnce(&Path, Bpffs) -> Outcome + Send) -> Outcome
 }
 
 #[track_caller]
-fn assert_is_refused(error: &Error, path: &Path) {
+fn assert_symbolic_link(error: &Error, path: &Path) {
     let cause = Cause::SymbolicLink { path: path.into() };
     assert_eq!(error.cause(), Some(&cause), "{error}");
     assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{error}");
 }
 
 #[common::test(MOUNTS)]
-fn the_kernel_follows_no_link() -> Outcome {
-    on_such_a_mount(|path, bpffs| {
+fn a_symbolic_link_is_rejected_by_path() -> Outcome {
+    on_nosymfollow_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         let spec = MapSpec::new(MapType::HASH, 4, 8, 8);
         for name in ["link", "other", "dangling"] {
@@ -59,7 +59,7 @@ fn the_kernel_follows_no_link() -> Outcome {
                 unwrap_err(dir.copy_to(name, &dir)),
                 unwrap_err(dir.open_or_create(name, &spec, Reuse::Exact)),
             ] {
-                assert_is_refused(&error, &link);
+                assert_symbolic_link(&error, &link);
             }
         }
         let names = names_in(&dir);
@@ -72,7 +72,7 @@ fn the_kernel_follows_no_link() -> Outcome {
 
 /// Returns the errno with which `identity` rejects the link. On a `nosymfollow` mount the kernel
 /// sets it. Elsewhere a check in user space runs before the open and sets none.
-fn seen_in(dir: &PinDir) -> Option<i32> {
+fn errno_of_link(dir: &PinDir) -> Option<i32> {
     let error = unwrap_err(dir.identity("link"));
     let is_link = matches!(error.cause(), Some(Cause::SymbolicLink { .. }));
     assert!(is_link, "{dir:?}: {error}");
@@ -80,8 +80,8 @@ fn seen_in(dir: &PinDir) -> Option<i32> {
 }
 
 #[common::test(MOUNTS)]
-fn however_a_directory_was_opened() -> Outcome {
-    on_such_a_mount(|path, bpffs| {
+fn a_symbolic_link_is_rejected_in_every_opened_directory() -> Outcome {
+    on_nosymfollow_mount(|path, bpffs| {
         symlink("../map", path.join("sub/link"))?;
         let root = PinDir::open(path)?;
         let held: OwnedFd = PinDir::open(path)?.into();
@@ -94,36 +94,36 @@ fn however_a_directory_was_opened() -> Outcome {
             root.create_dir("sub", 0o700)?,
             PinDir::create(path.join("sub"), 0o700)?,
         ] {
-            assert_eq!(seen_in(&dir), Some(libc::ELOOP), "{dir:?}");
+            assert_eq!(errno_of_link(&dir), Some(libc::ELOOP), "{dir:?}");
         }
         let stage = root.stage("set")?;
         symlink("../map", stage.path().join("link"))?;
-        assert_eq!(seen_in(&stage), Some(libc::ELOOP));
+        assert_eq!(errno_of_link(&stage), Some(libc::ELOOP));
         let published = stage.publish().map_err(Error::from)?;
-        assert_eq!(seen_in(&published.dir), Some(libc::ELOOP));
+        assert_eq!(errno_of_link(&published.dir), Some(libc::ELOOP));
         if kernel(5, 14).unmet().is_none() {
             let detached = MountOptions::new().nosymfollow(true).detached()?;
             symlink("map", detached.path().join("link"))?;
-            assert_eq!(seen_in(&detached.dir()?), Some(libc::ELOOP));
+            assert_eq!(errno_of_link(&detached.dir()?), Some(libc::ELOOP));
         }
         // The same call on a mount that follows links.
         let fs = TestFs::new();
         symlink("map", fs.at("link"))?;
-        assert_eq!(seen_in(&root_of(&fs)), None);
+        assert_eq!(errno_of_link(&root_of(&fs)), None);
         Ok(())
     })
 }
 
 /// A directory keeps the mount flag that it found when it was opened.
 #[common::test(MOUNTS)]
-fn a_mount_that_follows_links_later() -> Outcome {
-    on_such_a_mount(|path, bpffs| {
+fn an_open_directory_keeps_the_flag_of_its_mount() -> Outcome {
+    on_nosymfollow_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         mount_remount(path, MountFlags::BIND, "")?;
         assert_eq!(dir.get::<Map>("link")?.identity()?, any_identity());
-        let anew = PinDir::open(path)?;
+        let reopened = PinDir::open(path)?;
         assert!(!bpffs.mount()?.is_nosymfollow());
-        let error = unwrap_err(anew.get::<Map>("link"));
+        let error = unwrap_err(reopened.get::<Map>("link"));
         assert_eq!(error.raw_os_error(), None, "{error}");
         assert!(matches!(error.cause(), Some(Cause::SymbolicLink { .. })));
         Ok(())
@@ -132,8 +132,8 @@ fn a_mount_that_follows_links_later() -> Outcome {
 
 /// The flag belongs to a mount, so a mount below has its own.
 #[common::test(MOUNTS)]
-fn a_mount_on_the_way_that_follows_links() -> Outcome {
-    on_such_a_mount(|path, _| {
+fn each_mount_on_a_path_has_its_own_flag() -> Outcome {
+    on_nosymfollow_mount(|path, _| {
         let sub = path.join("sub");
         let over = MountOptions::new().mount(&sub)?;
         over.dir()?.pin(&any_map(), "map")?;
@@ -164,26 +164,29 @@ fn a_mount_on_the_way_that_follows_links() -> Outcome {
         drop(over.dir()?.create_dir("below", 0o700)?);
         MountOptions::new().nosymfollow(true).mount(&below)?;
         symlink("map", below.join("link"))?;
-        assert_eq!(seen_in(&PinDir::create(&below, 0o700)?), Some(libc::ELOOP));
+        assert_eq!(
+            errno_of_link(&PinDir::create(&below, 0o700)?),
+            Some(libc::ELOOP)
+        );
         Ok(())
     })
 }
 
 #[common::test(MOUNTS)]
-fn paths_over_such_a_mount() -> Outcome {
-    on_such_a_mount(|path, _| {
+fn the_symbolic_link_on_a_path_is_named() -> Outcome {
+    on_nosymfollow_mount(|path, _| {
         symlink("sub", path.join("way"))?;
         PinDir::open(path.join("sub"))?.pin(&any_map(), "map")?;
         let (link, way) = (path.join("link"), path.join("way"));
-        assert_is_refused(&unwrap_err(Map::open(&link)), &link);
-        assert_is_refused(&unwrap_err(Object::open(&link)), &link);
+        assert_symbolic_link(&unwrap_err(Map::open(&link)), &link);
+        assert_symbolic_link(&unwrap_err(Object::open(&link)), &link);
         for error in [
             unwrap_err(Map::open(way.join("map"))),
             unwrap_err(hash().pin(way.join("new"))).into(),
             unwrap_err(PinDir::open(&way)),
             unwrap_err(Bpffs::at(&way)),
         ] {
-            assert_is_refused(&error, &way);
+            assert_symbolic_link(&error, &way);
         }
         // In a loop on another mount, no single link is at fault, so there is no cause.
         let elsewhere = tempfile::tempdir()?;
@@ -200,11 +203,11 @@ fn paths_over_such_a_mount() -> Outcome {
 
 /// The kernel's ELOOP is proof enough. A later look at the name may find a pin again.
 #[common::test(EXCHANGES)]
-fn a_link_that_is_gone_meanwhile() -> Outcome {
+fn eloop_proves_a_symbolic_link_even_if_it_is_gone() -> Outcome {
     /// Far longer than the loop needs to see both outcomes.
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-    on_such_a_mount(|path, bpffs| {
+    on_nosymfollow_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -215,14 +218,14 @@ fn a_link_that_is_gone_meanwhile() -> Outcome {
             });
             let _done = SetOnDrop(&is_done);
             let (mut opened, mut refused, begun) = (0, 0, Instant::now());
-            while opened.min(refused) < 100 && begun.elapsed() < PATIENCE {
+            while opened.min(refused) < 100 && begun.elapsed() < TIME_LIMIT {
                 match dir.get::<Map>("map") {
                     Ok(map) => {
                         assert_eq!(map.identity().unwrap(), any_identity());
                         opened += 1;
                     }
                     Err(error) => {
-                        assert_is_refused(&error, &path.join("map"));
+                        assert_symbolic_link(&error, &path.join("map"));
                         refused += 1;
                     }
                 }
@@ -237,8 +240,8 @@ fn a_link_that_is_gone_meanwhile() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn who_may_not_open_learns_what_is_there() -> Outcome {
-    on_such_a_mount(|path, bpffs| {
+fn a_denied_unpin_names_what_has_the_name() -> Outcome {
+    on_nosymfollow_mount(|path, bpffs| {
         let dir = bpffs.dir()?;
         let [gone, link] = with_bpf_errno(Some(abi::BPF_OBJ_GET), libc::EPERM as u32, || {
             ["gone", "link"].map(|name| unwrap_err(dir.unpin(&any_map(), name)))

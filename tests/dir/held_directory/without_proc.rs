@@ -13,12 +13,12 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use rustix::thread::CapabilitySet;
 
-use crate::dir_held::scene::*;
-use crate::dir_held::{MOUNTS, USERS};
+use crate::held_directory::{MOUNTS, USERS};
+use crate::helpers::*;
 
 /// Checks the calls that need /proc only before Linux 6.5, the calls that never need it, and
 /// `set_mode`, which always does.
-fn assert_needs(dir: &PinDir, other: &PinDir) {
+fn assert_which_calls_need_proc(dir: &PinDir, other: &PinDir) {
     type Call<'a> = &'a dyn Fn() -> Result<()>;
     let identity = any_identity();
     #[rustfmt::skip]
@@ -53,7 +53,7 @@ fn assert_needs(dir: &PinDir, other: &PinDir) {
         assert!(names_in(other).is_empty());
         assert_eq!(dir.metadata("pin").unwrap().inode(), inode);
     }
-    needs_none(dir).expect("what needs no /proc at all");
+    calls_without_proc(dir).expect("what needs no /proc at all");
     assert_eq!(names_in(dir), ["pin"]);
     let mode = dir.metadata("pin").unwrap().mode();
     let error = unwrap_err(dir.set_mode("pin", 0o666));
@@ -61,7 +61,7 @@ fn assert_needs(dir: &PinDir, other: &PinDir) {
     assert_eq!(dir.metadata("pin").unwrap().mode(), mode);
 }
 
-fn needs_none(dir: &PinDir) -> Result<()> {
+fn calls_without_proc(dir: &PinDir) -> Result<()> {
     dir.link("pin", "second")?;
     dir.rename("second", "third")?;
     if kernel(5, 17).unmet().is_none() {
@@ -81,7 +81,7 @@ fn needs_none(dir: &PinDir) -> Result<()> {
 }
 
 /// Two directories; the first has a pin.
-fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
+fn two_directories(fs: &TestFs) -> Result<(PinDir, PinDir)> {
     let root = root_of(fs);
     let dir = root.create_dir("dir", 0o700)?;
     dir.pin(&any_map(), "pin")?;
@@ -89,13 +89,13 @@ fn two(fs: &TestFs) -> Result<(PinDir, PinDir)> {
 }
 
 #[common::test(MOUNTS)]
-fn without_proc() -> Outcome {
+fn calls_work_without_proc_or_report_that_they_need_it() -> Outcome {
     let fs = TestFs::detached("700");
-    let (dir, other) = two(&fs)?;
+    let (dir, other) = two_directories(&fs)?;
     in_mount_namespace(|| {
-        mount_a("tmpfs", "/proc");
+        mount_at("tmpfs", "/proc");
         assert!(!fs::exists("/proc/self").unwrap());
-        assert_needs(&dir, &other);
+        assert_which_calls_need_proc(&dir, &other);
         // The path of the directory goes through /proc, so it no longer resolves.
         let path = fs.at("dir");
         assert_fails(
@@ -114,21 +114,21 @@ fn without_proc() -> Outcome {
 /// An attacker that may mount, but not read the pins of others, mounts a forged /proc. In it, the
 /// number of a descriptor leads to another directory.
 #[common::test(MOUNTS)]
-fn with_a_proc_that_is_forged() -> Outcome {
+fn a_forged_proc_misleads_no_call() -> Outcome {
     let decoys = TestFs::detached("700");
     let lure = root_of(&decoys).create_dir("lure", 0o700)?;
     let decoy_map = hash();
     lure.pin(&decoy_map, "pin")?;
     for is_link in [false, true] {
         let fs = TestFs::detached("700");
-        let (dir, other) = two(&fs)?;
+        let (dir, other) = two_directories(&fs)?;
         let numbers = [&dir, &other].map(|dir| dir.as_fd().as_raw_fd().to_string());
         in_mount_namespace(|| -> Outcome {
             let aside = tempfile::tempdir()?;
-            mount_a("bpf", aside.path());
+            mount_at("bpf", aside.path());
             let fake = PinDir::create(aside.path().join("fake"), 0o700)?;
             fake.pin(&decoy_map, "pin")?;
-            mount_a("bpf", "/proc");
+            mount_at("bpf", "/proc");
             for way in ["self", "thread-self"] {
                 let descriptors = PinDir::create(format!("/proc/{way}/fd"), 0o700)?;
                 for number in &numbers {
@@ -141,7 +141,7 @@ fn with_a_proc_that_is_forged() -> Outcome {
                 }
                 assert_eq!(names_in(&descriptors).len(), numbers.len());
             }
-            assert_needs(&dir, &other);
+            assert_which_calls_need_proc(&dir, &other);
             for way in ["self", "thread-self"] {
                 for number in &numbers {
                     let at: PathBuf = ["/proc", way, "fd", number].iter().collect();
@@ -163,11 +163,11 @@ fn with_a_proc_that_is_forged() -> Outcome {
 
 /// If the umask removes the owner's read permission, the mode can only be changed through /proc.
 #[common::test(USERS)]
-fn a_new_directory_without_proc() -> Outcome {
+fn create_dir_without_proc_reports_a_umask_that_needs_it() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
     in_mount_namespace(|| {
-        mount_a("tmpfs", "/proc");
+        mount_at("tmpfs", "/proc");
         as_user(CapabilitySet::empty(), || {
             umask(Mode::from_raw_mode(0o077));
             let dir = root.create_dir("fine", 0o755).expect("a directory");

@@ -11,11 +11,11 @@ use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 
-use crate::dir::scene::*;
-use crate::dir::{MOUNTS, PINS, USERS};
+use crate::helpers::*;
+use crate::pin_dir::{MOUNTS, PINS, USERS};
 
 #[common::test(PINS)]
-fn a_second_name_is_the_same_file() -> Outcome {
+fn link_creates_a_hard_link() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "one")?;
@@ -45,7 +45,7 @@ fn a_second_name_is_the_same_file() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_cannot_have_a_second_name() -> Outcome {
+fn link_rejects_directories_and_taken_names() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let other = hash();
@@ -75,7 +75,7 @@ fn what_cannot_have_a_second_name() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn protected_hard_links() -> Outcome {
+fn link_reports_protected_hard_links() -> Outcome {
     let is_protected = fs::read_to_string("/proc/sys/fs/protected_hardlinks")?.trim() == "1";
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
@@ -92,7 +92,7 @@ fn protected_hard_links() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn rename_takes_no_name_that_is_taken() -> Outcome {
+fn rename_never_replaces_an_entry() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let other = hash();
@@ -127,7 +127,7 @@ fn rename_takes_no_name_that_is_taken() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn renamed_is_the_same_file() -> Outcome {
+fn rename_keeps_the_file() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -162,7 +162,7 @@ fn assert_lacks_exchange(dir: &PinDir, a: &str, b: &str) {
 }
 
 #[common::test(PINS)]
-fn exchange_or_say_why_not() -> Outcome {
+fn exchange_swaps_entries_or_reports_the_missing_feature() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&hash(), "map")?;
@@ -196,7 +196,7 @@ fn exchange_or_say_why_not() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn exchange_with_what_is_not_there() -> Outcome {
+fn exchange_names_the_missing_entry() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -217,27 +217,27 @@ fn exchange_with_what_is_not_there() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn mount_points_keep_their_names() -> Outcome {
+fn rename_and_exchange_keep_mount_points() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", dir.path());
+        mount_at("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         drop(root.create_dir("mounted", 0o700)?);
         root.pin(&any_map(), "pin")?;
         let at = |name: &str| dir.path().join(name).display().to_string();
-        mount_a("tmpfs", at("mounted"));
-        let says = |error, operation| {
+        mount_at("tmpfs", at("mounted"));
+        let assert_mount_point = |error, operation| {
             let path = at("mounted").into();
             assert_fails(&error, operation, libc::EBUSY, Cause::MountPoint { path });
         };
-        says(unwrap_err(root.rename("mounted", "new")), Operation::Rename);
-        says(unwrap_err(root.remove_dir("mounted")), Operation::Remove);
+        assert_mount_point(unwrap_err(root.rename("mounted", "new")), Operation::Rename);
+        assert_mount_point(unwrap_err(root.remove_dir("mounted")), Operation::Remove);
         if kernel(5, 17).unmet().is_none() {
-            says(
+            assert_mount_point(
                 unwrap_err(root.exchange("mounted", "pin")),
                 Operation::Exchange,
             );
-            says(
+            assert_mount_point(
                 unwrap_err(root.exchange("pin", "mounted")),
                 Operation::Exchange,
             );
@@ -248,7 +248,7 @@ fn mount_points_keep_their_names() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn copies_in_another_directory() -> Outcome {
+fn copy_to_pins_the_object_in_another_directory() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let (one, two) = (
@@ -259,7 +259,7 @@ fn copies_in_another_directory() -> Outcome {
     one.set_mode("pin", 0o644)?;
     one.copy_to("pin", &two)?;
     assert_eq!(two.identity("pin")?, any_identity());
-    assert_eq!(two.metadata("pin")?.mode(), 0o600, "a file of its own");
+    assert_eq!(two.metadata("pin")?.mode(), 0o600, "a new file");
     assert_ne!(two.metadata("pin")?.inode(), one.metadata("pin")?.inode());
     let error = unwrap_err(one.copy_to("pin", &two));
     let holder = Some(any_identity());
@@ -276,7 +276,7 @@ fn copies_in_another_directory() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn copies_in_another_instance() -> Outcome {
+fn copy_to_works_across_bpffs_instances() -> Outcome {
     let (here, there) = (TestFs::detached("700"), TestFs::detached("700"));
     let (from, to) = (root_of(&here), root_of(&there));
     from.pin(&hash(), "map")?;

@@ -1,8 +1,7 @@
 //! A held directory stays the same one, even if its path, /proc or the descriptor numbers change.
 
 use crate::methods;
-mod no_proc;
-use crate::dir_scene as scene;
+mod without_proc;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,8 +14,8 @@ use common::*;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::helpers::*;
 use methods::METHODS;
-use scene::*;
 
 pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
@@ -24,12 +23,12 @@ pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
 /// Runs every operation in the directory; one pin is left at the end.
 #[track_caller]
-fn assert_is_of_use(dir: &PinDir) {
-    try_all(dir).expect("it is of use");
+fn assert_usable(dir: &PinDir) {
+    run_all_operations(dir).expect("a usable directory");
     assert_eq!(names_in(dir), ["mark"]);
 }
 
-fn try_all(dir: &PinDir) -> Result<()> {
+fn run_all_operations(dir: &PinDir) -> Result<()> {
     let (one, two) = (hash(), hash());
     dir.pin(&one, "pin")?;
     assert_eq!(dir.get::<Map>("pin")?.id()?, one.id()?);
@@ -69,7 +68,7 @@ fn try_all(dir: &PinDir) -> Result<()> {
 }
 
 #[common::test(PINS)]
-fn a_removed_directory_says_so() -> Outcome {
+fn a_removed_directory_is_reported() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dead = root.create_dir("dead", 0o700)?;
@@ -105,7 +104,7 @@ fn a_removed_directory_says_so() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_renamed_directory() -> Outcome {
+fn a_renamed_directory_stays_usable() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = PinDir::create(fs.at("a/b/dir"), 0o700)?;
@@ -113,7 +112,7 @@ fn a_renamed_directory() -> Outcome {
     root.open_dir("elsewhere")?
         .open_dir("b")?
         .rename("dir", "moved")?;
-    assert_is_of_use(&dir);
+    assert_usable(&dir);
     assert_eq!(dir.path(), fs.at("a/b/dir"), "as it was opened");
     assert_eq!(
         names_in(&PinDir::open(fs.at("elsewhere/b/moved"))?),
@@ -124,7 +123,7 @@ fn a_renamed_directory() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_parent_that_became_a_link() -> Outcome {
+fn a_parent_replaced_by_a_symbolic_link_has_no_effect() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = PinDir::create(fs.at("parent/dir"), 0o700)?;
@@ -132,36 +131,36 @@ fn a_parent_that_became_a_link() -> Outcome {
     decoy.pin(&prog(), "pin")?;
     root.rename("parent", "hidden")?;
     symlink("decoy", fs.at("parent"))?;
-    assert_is_of_use(&dir);
+    assert_usable(&dir);
     assert_eq!(names_in(&decoy), ["pin"]);
     assert_eq!(
         names_in(&PinDir::open(fs.at("parent/dir"))?),
         ["pin"],
-        "by its path it is the decoy"
+        "the path leads to the decoy"
     );
     assert_eq!(names_in(&PinDir::open(fs.at("hidden/dir"))?), ["mark"]);
     Ok(())
 }
 
 #[common::test(PINS)]
-fn another_directory_in_its_place() -> Outcome {
+fn a_directory_that_took_the_path_has_no_effect() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = root.create_dir("dir", 0o700)?;
     root.rename("dir", "old")?;
     let decoy = root.create_dir("dir", 0o700)?;
-    assert_is_of_use(&dir);
+    assert_usable(&dir);
     assert!(names_in(&decoy).is_empty());
     assert_eq!(names_in(&root.open_dir("old")?), ["mark"]);
     Ok(())
 }
 
 #[common::test(MOUNTS)]
-fn a_mount_over_the_path() -> Outcome {
+fn a_mount_over_the_path_has_no_effect() -> Outcome {
     let temporary = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         let path = temporary.path();
-        mount_a("bpf", path);
+        mount_at("bpf", path);
         // Mounts over the directory and over its parents, with a tmpfs and with another bpffs.
         for (kind, over) in [
             ("tmpfs", "a/dir"),
@@ -171,13 +170,13 @@ fn a_mount_over_the_path() -> Outcome {
         ] {
             let dir = PinDir::create(path.join("a/dir"), 0o700)?;
             let over = path.join(over);
-            mount_a(kind, &over);
-            assert_is_of_use(&dir);
+            mount_at(kind, &over);
+            assert_usable(&dir);
             let seen = fs::read_dir(&over)?.filter(|entry| {
                 let name = entry.as_ref().unwrap().file_name();
                 !name.to_string_lossy().ends_with(".debug")
             });
-            assert_eq!(seen.count(), 0, "nothing is in what was mounted");
+            assert_eq!(seen.count(), 0, "the mounted file system is empty");
             unmount(&over, UnmountFlags::empty())?;
             assert_eq!(names_in(&PinDir::open(path.join("a/dir"))?), ["mark"]);
             dir.unlink("mark")?;
@@ -187,23 +186,23 @@ fn a_mount_over_the_path() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn a_bpffs_that_was_unmounted() -> Outcome {
+fn a_lazily_unmounted_directory_stays_usable() -> Outcome {
     let temporary = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", temporary.path());
+        mount_at("bpf", temporary.path());
         let dir = PinDir::create(temporary.path().join("dir"), 0o700)?;
         // A held directory keeps the file system busy.
         let busy = unmount(temporary.path(), UnmountFlags::empty());
         assert_eq!(busy, Err(rustix::io::Errno::BUSY));
         unmount(temporary.path(), UnmountFlags::DETACH)?;
-        assert_is_of_use(&dir);
+        assert_usable(&dir);
         assert_eq!(fs::read_dir(temporary.path())?.count(), 0);
         Ok(())
     })
 }
 
 #[common::test(PINS)]
-fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
+fn lock_requires_that_the_path_leads_to_the_directory() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = root.create_dir("dir", 0o700)?;
@@ -246,7 +245,7 @@ fn a_lock_is_of_the_directory_at_the_path() -> Outcome {
 
 /// An old set can be published again while it is locked.
 #[common::test(PINS)]
-fn an_old_set_that_is_locked() -> Outcome {
+fn a_locked_old_set_can_be_published_again() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let stage = root.stage("set")?;
@@ -254,7 +253,7 @@ fn an_old_set_that_is_locked() -> Outcome {
     let first = stage.publish().map_err(bpf_pin::Error::from)?;
     let lock = first.dir.lock(LockMode::Exclusive, Wait::Forever)?;
     let second = root.stage("set")?.publish().map_err(bpf_pin::Error::from)?;
-    let old = second.old.expect("the one that was there");
+    let old = second.old.expect("the old entry");
     let third = old.publish().map_err(bpf_pin::Error::from)?;
     assert!(third.dir.lock(LockMode::Shared, Wait::No)?.is_none());
     drop((lock, third));
@@ -266,15 +265,15 @@ fn an_old_set_that_is_locked() -> Outcome {
 /// The same descriptor number refers to one directory in this thread and to another in the other
 /// threads.
 #[common::test(MOUNTS)]
-fn a_thread_with_descriptors_of_its_own() -> Outcome {
-    let number = |fs: &TestFs| fs.mount().expect("a mount of its own").as_raw_fd();
+fn a_thread_with_its_own_descriptor_table_uses_its_own_directory() -> Outcome {
+    let number = |fs: &TestFs| fs.mount().expect("a detached mount").as_raw_fd();
     let mut two = [TestFs::detached("700"), TestFs::detached("700")];
     // The thread's own table opens the lower number.
     two.sort_by_key(number);
     let [fs, decoys] = two;
     let number = number(&decoys);
     root_of(&decoys).pin(&prog(), "pin")?;
-    own_descriptors(|| -> Outcome {
+    with_own_descriptors(|| -> Outcome {
         // Opens through the table of the process, because /proc/self/fd refers to that one.
         let held = fcntl_dupfd_cloexec(root_of(&fs), number + 1)?;
         // SAFETY: nothing else in this thread's table uses the number.
@@ -282,7 +281,7 @@ fn a_thread_with_descriptors_of_its_own() -> Outcome {
         assert_eq!(done, number);
         // SAFETY: the call above created the descriptor, in this thread's own table.
         let mine = PinDir::from_fd(unsafe { OwnedFd::from_raw_fd(number) })?;
-        assert_is_of_use(&mine);
+        assert_usable(&mine);
         Ok(())
     })?;
     assert_eq!(fs.names(), ["mark"]);
@@ -292,14 +291,14 @@ fn a_thread_with_descriptors_of_its_own() -> Outcome {
 
 /// In BPF attributes, descriptor 0 means "none" unless a flag says otherwise.
 #[common::test(MOUNTS)]
-fn descriptor_0_is_a_directory() -> Outcome {
+fn descriptor_0_can_be_a_directory() -> Outcome {
     let fs = TestFs::detached("700");
-    own_descriptors(|| -> Outcome {
+    with_own_descriptors(|| -> Outcome {
         // SAFETY: nothing else in this thread's table uses descriptor 0.
         unsafe { libc::close(0) };
         let dir = PinDir::open(fs.root())?;
         assert_eq!(dir.as_fd().as_raw_fd(), 0);
-        assert_is_of_use(&dir);
+        assert_usable(&dir);
         Ok(())
     })?;
     assert_eq!(fs.names(), ["mark"]);
@@ -311,11 +310,11 @@ fn descriptor_0_is_a_directory() -> Outcome {
 fn no_descriptor_is_left_open() -> Outcome {
     let fs = TestFs::new();
     let open = || fs::read_dir("/proc/thread-self/fd").map(Iterator::count);
-    own_descriptors(|| -> Outcome {
+    with_own_descriptors(|| -> Outcome {
         let before = open()?;
         for _ in 0..3 {
             let dir = PinDir::create(fs.at("dir"), 0o700)?;
-            assert_is_of_use(&dir);
+            assert_usable(&dir);
             dir.pin(&any_map(), "pin")?;
             drop(dir.create_dir("directory", 0o700)?);
             for (_, call) in METHODS {

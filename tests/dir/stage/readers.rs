@@ -9,32 +9,32 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Error, Identity, Map, PinDir};
 use common::*;
 
-use crate::stage::scene::{self, Actor, Ever, Often, has_exchange};
 use crate::stage::{HIDDEN, PINS, SET, names, publish};
+use crate::stress::{self, PastObjects, Repetitions, Worker, has_exchange};
 
 #[common::test(PINS)]
-fn under_a_shared_lock_a_set_is_whole() -> Outcome {
-    scene::play("locking")
+fn a_set_under_a_shared_lock_is_complete() -> Outcome {
+    stress::run("read_with_lock")
 }
 
 #[common::test(PINS)]
-fn without_a_lock_sets_are_never_mixed() -> Outcome {
-    scene::play("holding")
+fn a_set_without_a_lock_has_pins_of_one_generation() -> Outcome {
+    stress::run("read_without_lock")
 }
 
 #[common::test(PINS)]
-fn the_sets_name_is_always_there() -> Outcome {
-    scene::play("by_name")
+fn the_name_of_a_set_always_exists() -> Outcome {
+    stress::run("look_up_name")
 }
 
 #[common::test(PINS)]
-fn a_sweep_takes_no_set_from_the_living() -> Outcome {
-    scene::play("beside_sweeps")
+fn remove_leftovers_keeps_stages_of_live_processes() -> Outcome {
+    stress::run("work_during_cleanup")
 }
 
 #[common::test(PINS)]
-fn a_sweep_and_a_removal_meet() -> Outcome {
-    scene::play("removals")
+fn remove_leftovers_can_run_during_remove_dir_all() -> Outcome {
+    stress::run("remove_during_cleanup")
 }
 
 const COUNT: usize = 20;
@@ -44,35 +44,35 @@ fn pin_name(i: usize) -> String {
 }
 
 /// The state that publishers and readers share, with the counts for the report.
-struct Storm {
+struct StressState {
     fs: TestFs,
     dir: PinDir,
-    ever: Ever,
+    past: PastObjects,
     published: AtomicU32,
     rolled_back: AtomicU32,
     gaps: AtomicU32,
 }
 
-impl Storm {
+impl StressState {
     fn new() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let fs = TestFs::new();
         let dir = PinDir::open(fs.root())?;
-        let storm = Self {
+        let state = Self {
             fs,
             dir,
-            ever: Ever::default(),
+            past: PastObjects::default(),
             published: AtomicU32::new(0),
             rolled_back: AtomicU32::new(0),
             gaps: AtomicU32::new(0),
         };
-        storm.publish(&storm.dir, 0)?;
-        Ok(storm)
+        state.publish(&state.dir, 0)?;
+        Ok(state)
     }
 
     /// Publishes one generation: a single map under twenty names.
     fn publish(&self, dir: &PinDir, count: u32) -> Outcome {
         let map = hash();
-        self.ever.insert(map.identity()?);
+        self.past.insert(map.identity()?);
         let stage = dir.stage(SET)?;
         for i in 0..COUNT {
             stage.pin(&map, pin_name(i))?;
@@ -105,25 +105,29 @@ impl Storm {
     }
 
     /// Runs eight publishers and eight readers. Returns how often a reader saw a complete set.
-    fn rage(&self, often: &Often, read: impl Fn(&Self, usize) -> u32 + Sync) -> u32 {
+    fn publish_and_read(
+        &self,
+        repetitions: &Repetitions,
+        read: impl Fn(&Self, usize) -> u32 + Sync,
+    ) -> u32 {
         let publish = |publisher: usize| {
             let own = PinDir::open(self.fs.root()).unwrap();
             let dir = if publisher % 2 == 0 { &self.dir } else { &own };
             let mut count = 0;
-            while often.goes_on(count) {
+            while repetitions.continue_after(count) {
                 if let Err(error) = self.publish(dir, count) {
                     panic!("publication {count}: {error}");
                 }
                 count += 1;
             }
         };
-        let (_, read) = scene::storm(8, publish, 8, |reader| read(self, reader));
+        let (_, read) = stress::write_and_read(8, publish, 8, |reader| read(self, reader));
         read
     }
 
-    /// Checks that the name has one complete generation, and that a sweep removes all sets that
+    /// Checks that the name has one complete generation, and that a cleanup removes all sets that
     /// readers held.
-    fn end(self, what: &str, read: u32) -> Outcome {
+    fn check_and_report(self, what: &str, read: u32) -> Outcome {
         println!(
             "{what}: published {} times, rolled back {}, {} with a gap, read {read} times",
             self.published.into_inner(),
@@ -134,16 +138,16 @@ impl Storm {
         let left = self.fs.names();
         let is_hidden = |name: &&String| name.starts_with(HIDDEN);
         let hidden = left.iter().filter(is_hidden).count();
-        let swept = self.dir.remove_leftovers()?;
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-        assert_eq!((swept.removed.len(), swept.restored.len()), (hidden, 0));
+        let report = self.dir.remove_leftovers()?;
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        assert_eq!((report.removed.len(), report.restored.len()), (hidden, 0));
         assert_eq!(self.fs.names(), [SET]);
         let set = self.dir.open_dir(SET)?;
         let seen: Vec<_> = (0..COUNT)
             .map(|i| set.identity(pin_name(i)))
             .collect::<Result<_, _>>()?;
         assert!(seen.iter().all(|id| *id == seen[0]), "{seen:?}");
-        self.ever.assert_had(seen[0]);
+        self.past.assert_contains(seen[0]);
         assert_eq!(names(self.fs.at(SET)).len(), COUNT);
         Ok(())
     }
@@ -178,12 +182,12 @@ fn read_pin(set: &PinDir, i: usize) -> Result<Identity, Error> {
 }
 
 /// Readers that hold the lock see all twenty pins, of one generation.
-pub fn locking() -> Outcome {
-    let storm = Storm::new()?;
-    let often = Often::new(20, 1_500, Duration::from_millis(2500));
+pub fn read_with_lock() -> Outcome {
+    let state = StressState::new()?;
+    let repetitions = Repetitions::new(20, 1_500, Duration::from_millis(2500));
     let retries = AtomicU32::new(0);
-    let read = storm.rage(&often, |storm, reader| {
-        let Some(set) = storm.open(reader) else {
+    let read = state.publish_and_read(&repetitions, |state, reader| {
+        let Some(set) = state.open(reader) else {
             return 0;
         };
         if reader >= 4 {
@@ -209,20 +213,20 @@ pub fn locking() -> Outcome {
         }
         drop(lock);
         assert!(seen.iter().all(|id| *id == seen[0]), "{seen:?}");
-        storm.ever.assert_had(seen[0]);
+        state.past.assert_contains(seen[0]);
         1
     });
     println!("{} retries", retries.into_inner());
-    storm.end("under the lock", read)
+    state.check_and_report("under the lock", read)
 }
 
 /// Readers without the lock see pins of one generation only, but some may be gone already.
-pub fn holding() -> Outcome {
-    let storm = Storm::new()?;
-    let often = Often::new(20, 500, Duration::from_millis(1000));
-    let (whole, cut) = (AtomicU32::new(0), AtomicU32::new(0));
-    let read = storm.rage(&often, |storm, reader| {
-        let Some(set) = storm.open(reader) else {
+pub fn read_without_lock() -> Outcome {
+    let state = StressState::new()?;
+    let repetitions = Repetitions::new(20, 500, Duration::from_millis(1000));
+    let (complete, partial) = (AtomicU32::new(0), AtomicU32::new(0));
+    let read = state.publish_and_read(&repetitions, |state, reader| {
+        let Some(set) = state.open(reader) else {
             return 0;
         };
         let mut seen = Vec::new();
@@ -238,63 +242,70 @@ pub fn holding() -> Outcome {
         assert!(seen.iter().all(|id| *id == seen[0]), "{seen:?}");
         seen.iter()
             .take(1)
-            .for_each(|id| storm.ever.assert_had(*id));
-        let count = if seen.len() == COUNT { &whole } else { &cut };
+            .for_each(|id| state.past.assert_contains(*id));
+        let count = if seen.len() == COUNT {
+            &complete
+        } else {
+            &partial
+        };
         count.fetch_add(1, Relaxed);
         u32::from(seen.len() == COUNT)
     });
     println!(
-        "{} sets whole, {} emptied meanwhile",
-        whole.into_inner(),
-        cut.into_inner()
+        "{} sets complete, {} emptied meanwhile",
+        complete.into_inner(),
+        partial.into_inner()
     );
-    storm.end("without a lock", read)
+    state.check_and_report("without a lock", read)
 }
 
 /// Readers that look up the name always find a directory.
-pub fn by_name() -> Outcome {
-    let storm = Storm::new()?;
-    let often = Often::new(20, 150, Duration::from_millis(700));
+pub fn look_up_name() -> Outcome {
+    let state = StressState::new()?;
+    let repetitions = Repetitions::new(20, 150, Duration::from_millis(700));
     let missed = AtomicU32::new(0);
-    let read = storm.rage(&often, |storm, reader| {
+    let read = state.publish_and_read(&repetitions, |state, reader| {
         let found = match reader % 4 {
-            0 | 1 => storm.open(reader).is_some(),
-            2 => std::fs::symlink_metadata(storm.fs.at(SET)).is_ok(),
-            _ => storm.dir.metadata(SET).is_ok(),
+            0 | 1 => state.open(reader).is_some(),
+            2 => std::fs::symlink_metadata(state.fs.at(SET)).is_ok(),
+            _ => state.dir.metadata(SET).is_ok(),
         };
         assert!(found || !has_exchange(), "reader {reader}");
         missed.fetch_add(u32::from(!found), Relaxed);
         u32::from(found)
     });
     println!("{} times in a gap", missed.into_inner());
-    storm.end("by name", read)
+    state.check_and_report("by name", read)
 }
 
-/// Runs every operation that uses a hidden name, while three sweeps run.
-pub fn beside_sweeps() -> Outcome {
+/// Runs every operation that uses a hidden name, while three cleanups run.
+pub fn work_during_cleanup() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
-    let often = Often::new(40, 2_000, Duration::from_millis(1200));
+    let cleaners = [
+        Worker::start("cleaner", &fs)?,
+        Worker::start("cleaner", &fs)?,
+    ];
+    let repetitions = Repetitions::new(40, 2_000, Duration::from_millis(1200));
     let write = |worker: usize| {
         let own = PinDir::open(fs.root()).unwrap();
         let dir = if worker % 2 == 0 { &dir } else { &own };
         let mut count = 0;
-        while often.goes_on(count) {
+        while repetitions.continue_after(count) {
             work(&fs, dir, worker, count).unwrap();
             count += 1;
         }
         count
     };
-    let (rounds, _) = scene::storm(4, write, 1, |_| {
-        let swept = dir.remove_leftovers().unwrap();
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+    let (rounds, _) = stress::write_and_read(4, write, 1, |_| {
+        let report = dir.remove_leftovers().unwrap();
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
         1
     });
-    for sweeper in sweepers {
-        println!("swept {} times", sweeper.finish()?.trim());
+    for cleaner in cleaners {
+        println!("report {} times", cleaner.finish()?.trim());
     }
-    println!("{rounds:?} rounds beside sweeps");
+    println!("{rounds:?} rounds during cleanups");
     assert!(dir.remove_leftovers()?.failed.is_empty());
     let mut left: Vec<_> = (0..4)
         .flat_map(|w| [format!("set-{w}"), format!("made-{w}"), format!("pin-{w}")])
@@ -314,7 +325,7 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
         stage.pin(&map, pin_name(i))?;
     }
     if count % 5 == 4 {
-        // The stage is complete before it is discarded: no sweep may have touched it.
+        // The stage is complete before it is discarded: no cleanup may have touched it.
         assert_eq!(names(stage.path()).len(), 3);
         stage.discard()?;
     } else {
@@ -333,14 +344,17 @@ fn work(fs: &TestFs, dir: &PinDir, worker: usize, count: u32) -> Outcome {
     Ok(())
 }
 
-/// A sweep may meet a directory that is being removed.
-pub fn removals() -> Outcome {
+/// A cleanup may meet a directory that is being removed.
+pub fn remove_during_cleanup() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
-    let sweepers = [Actor::start("sweeper", &fs)?, Actor::start("sweeper", &fs)?];
-    let often = Often::new(100, 5_000, Duration::from_millis(500));
+    let cleaners = [
+        Worker::start("cleaner", &fs)?,
+        Worker::start("cleaner", &fs)?,
+    ];
+    let repetitions = Repetitions::new(100, 5_000, Duration::from_millis(500));
     let mut count = 0;
-    while often.goes_on(count) {
+    while repetitions.continue_after(count) {
         let map = hash();
         let made = dir.create_dir("made", 0o700)?;
         for i in 0..COUNT {
@@ -349,22 +363,22 @@ pub fn removals() -> Outcome {
         dir.remove_dir_all("made")?;
         count += 1;
     }
-    println!("removed {count} directories beside sweeps");
-    for sweeper in sweepers {
-        sweeper.finish()?;
+    println!("removed {count} directories during cleanups");
+    for cleaner in cleaners {
+        cleaner.finish()?;
     }
     // Each removal that began was also completed.
     assert!(fs.names().is_empty());
     Ok(())
 }
 
-pub fn sweeper() -> Outcome {
-    let dir = PinDir::open(scene::stage_of_actor())?;
+pub fn cleaner() -> Outcome {
+    let dir = PinDir::open(stress::worker_root())?;
     let mut count = 0;
-    scene::act_until_let_go(|| {
-        let swept = dir.remove_leftovers()?;
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-        assert!(swept.restored.is_empty(), "{:?}", swept.restored);
+    stress::repeat_until_released(|| {
+        let report = dir.remove_leftovers()?;
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        assert!(report.restored.is_empty(), "{:?}", report.restored);
         count += 1;
         Ok(())
     })?;

@@ -8,16 +8,16 @@ use bpf_pin::error::Cause;
 use bpf_pin::{Access, Map};
 use common::*;
 
-use crate::dir::PINS;
-use crate::dir::methods::METHODS;
-use crate::dir::scene::*;
+use crate::helpers::*;
+use crate::pin_dir::PINS;
+use crate::pin_dir::methods::METHODS;
 
 fn invalid(problem: &str) -> Cause {
     let problem = problem.to_owned().into();
     Cause::InvalidPath { problem }
 }
 
-fn bad() -> Vec<(OsString, Cause)> {
+fn invalid_names() -> Vec<(OsString, Cause)> {
     let dot = |name: &str| {
         let component = name.into();
         (name.into(), Cause::Dot { component })
@@ -48,13 +48,13 @@ fn bad() -> Vec<(OsString, Cause)> {
 }
 
 #[common::test(PINS)]
-fn no_bad_name_reaches_the_kernel() -> Outcome {
+fn an_invalid_name_is_rejected_before_any_syscall() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
     dir.create_dir("dir", 0o700)?;
     for (words, call) in METHODS {
-        for (name, cause) in bad() {
+        for (name, cause) in invalid_names() {
             let error = unwrap_err(call(&dir, &name));
             assert_cause(&error, None, cause);
         }
@@ -70,12 +70,12 @@ fn no_bad_name_reaches_the_kernel() -> Outcome {
 /// In a removed directory the kernel answers every call with ENOENT, so only the check can reject
 /// the name.
 #[common::test(PINS)]
-fn names_are_checked_in_a_dead_directory() -> Outcome {
+fn an_invalid_name_is_rejected_in_a_removed_directory() -> Outcome {
     let fs = TestFs::new();
     let dead = root_of(&fs).create_dir("dead", 0o700)?;
     root_of(&fs).remove_dir("dead")?;
     for (words, call) in METHODS {
-        for (name, cause) in bad() {
+        for (name, cause) in invalid_names() {
             let error = unwrap_err(call(&dead, &name));
             assert_eq!(error.cause(), Some(&cause), "{words}");
             assert_eq!(error.raw_os_error(), None, "{words}");
@@ -85,7 +85,7 @@ fn names_are_checked_in_a_dead_directory() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn every_method_takes_the_longest_name() -> Outcome {
+fn every_method_accepts_a_name_of_255_bytes() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let [a, b, c] = ["a", "b", "c"].map(|letter| letter.repeat(255));
@@ -123,7 +123,7 @@ fn every_method_takes_the_longest_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn any_bytes_but_three_make_a_name() -> Outcome {
+fn a_name_may_contain_any_byte_except_nul_dot_and_slash() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     // Every byte that a name may hold, repeated around another one.
@@ -150,7 +150,7 @@ fn any_bytes_but_three_make_a_name() -> Outcome {
 }
 
 /// Typical names of interfaces, containers, services and maps.
-const REAL: &[(&str, &str)] = &[
+const TYPICAL_NAMES: &[(&str, &str)] = &[
     ("vxlan.calico", "vxlan%2Ecalico"),
     ("eth0.100", "eth0%2E100"),
     ("veth1a2b3c4@if2", "veth1a2b3c4@if2"),
@@ -173,10 +173,10 @@ const REAL: &[(&str, &str)] = &[
 ];
 
 #[common::test(PINS)]
-fn real_names_are_escaped_and_come_back() -> Outcome {
+fn escaped_names_can_be_unescaped() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
-    for (text, expected) in REAL {
+    for (text, expected) in TYPICAL_NAMES {
         let name = escape_name(text);
         assert_eq!(name, OsStr::new(expected));
         // Fails if two texts have the same escaped name.
@@ -190,10 +190,10 @@ fn real_names_are_escaped_and_come_back() -> Outcome {
         }
     }
     back.sort();
-    let mut texts: Vec<OsString> = REAL.iter().map(|(text, _)| text.into()).collect();
+    let mut texts: Vec<OsString> = TYPICAL_NAMES.iter().map(|(text, _)| text.into()).collect();
     texts.sort();
     assert_eq!(back, texts);
-    for (text, _) in REAL {
+    for (text, _) in TYPICAL_NAMES {
         dir.unpin(&any_map(), escape_name(text))?;
     }
     assert!(fs.names().is_empty());
@@ -215,7 +215,7 @@ fn real_names_are_escaped_and_come_back() -> Outcome {
 }
 
 #[common::test]
-fn what_was_never_escaped_has_no_way_back() -> Outcome {
+fn unescape_rejects_what_escape_never_returns() -> Outcome {
     for name in [
         "maps.debug",
         "%",

@@ -1,4 +1,4 @@
-//! Entries change during a sweep, by other processes or by another sweep.
+//! Entries change during a bulk removal, by other processes or by another removal.
 
 use std::ffi::OsStr;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bpf_pin::{Identity, Map, PinDir, Result};
 use common::*;
 
-use crate::sweep::{PINS, app, names, removed, three_at_once};
+use crate::bulk_removal::{PINS, app, names, removed, run_three_concurrently};
 
 /// The predicate makes the changes, so that they always win the race.
 #[common::test(PINS)]
-fn what_was_replaced_meanwhile_stays() -> Outcome {
+fn an_entry_that_was_replaced_after_selection_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let (old, new) = (hash(), hash());
@@ -33,7 +33,7 @@ fn what_was_replaced_meanwhile_stays() -> Outcome {
     dir.create_dir("spare directory", 0o700)?
         .pin(&new, "in it")?;
     let has_exchange = kernel(5, 17).unmet().is_none();
-    let swept = dir.remove_where(|entry| {
+    let report = dir.remove_where(|entry| {
         let name = entry.name().to_str().unwrap();
         match name {
             "replaced" => dir.replace(&new, name).unwrap(),
@@ -57,7 +57,7 @@ fn what_was_replaced_meanwhile_stays() -> Outcome {
         }
         true
     })?;
-    assert_eq!(removed(&swept), ["goes"]);
+    assert_eq!(removed(&report), ["goes"]);
     for name in ["replaced", "unlinked", "exchanged"] {
         assert_eq!(dir.get::<Map>(name)?.id()?, new.id()?, "{name}");
     }
@@ -72,14 +72,14 @@ fn what_was_replaced_meanwhile_stays() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_gone_meanwhile_is_not_told() -> Outcome {
+fn an_entry_that_is_already_gone_is_not_reported() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     dir.pin(&hash(), "pin")?;
     dir.pin(&hash(), "renamed")?;
     dir.create_dir("directory", 0o700)?;
     dir.pin(&hash(), "goes")?;
-    let swept = dir.remove_where(|entry| {
+    let report = dir.remove_where(|entry| {
         match entry.name().to_str().unwrap() {
             "pin" => dir.unlink("pin").unwrap(),
             "renamed" => dir.rename("renamed", "elsewhere").unwrap(),
@@ -89,14 +89,14 @@ fn what_is_gone_meanwhile_is_not_told() -> Outcome {
         }
         true
     })?;
-    assert_eq!(removed(&swept), ["goes"]);
+    assert_eq!(removed(&report), ["goes"]);
     assert_eq!(names(&dir)?, ["elsewhere"]);
     Ok(())
 }
 
-/// Each sweep removes the entries that the other has left. Neither reports the other's removals as failures.
+/// Each removal takes the entries that the other has left. Neither reports the other's removals as failures.
 #[common::test(PINS)]
-fn two_sweeps_at_once() -> Outcome {
+fn concurrent_removals_share_the_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
@@ -106,18 +106,18 @@ fn two_sweeps_at_once() -> Outcome {
         rounds += 1;
         for number in 0..60 {
             match number % 3 {
-                0 => drop(dir.create_dir(format!("useless{number}"), 0o700)?),
-                _ => dir.pin(&map, format!("useless{number}"))?,
+                0 => drop(dir.create_dir(format!("selected{number}"), 0o700)?),
+                _ => dir.pin(&map, format!("selected{number}"))?,
             }
         }
-        let starts = |name: &OsStr| name.to_str().unwrap().starts_with("useless");
-        let sweep = |dir: &&PinDir| dir.remove_where(|entry| starts(entry.name())).unwrap();
-        let swept = three_at_once(|| &dir, sweep);
-        let mut all: Vec<_> = swept.iter().flat_map(removed).collect();
+        let starts = |name: &OsStr| name.to_str().unwrap().starts_with("selected");
+        let remove = |dir: &&PinDir| dir.remove_where(|entry| starts(entry.name())).unwrap();
+        let report = run_three_concurrently(|| &dir, remove);
+        let mut all: Vec<_> = report.iter().flat_map(removed).collect();
         all.sort();
-        let mut expected: Vec<_> = (0..60).map(|number| format!("useless{number}")).collect();
+        let mut expected: Vec<_> = (0..60).map(|number| format!("selected{number}")).collect();
         expected.sort();
-        assert_eq!(all, expected, "each by one of them");
+        assert_eq!(all, expected, "each is removed once");
         assert!(names(&dir)?.is_empty());
     }
     Ok(())

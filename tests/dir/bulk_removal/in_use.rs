@@ -1,4 +1,4 @@
-//! Sweeps keep the entries of a live process until it is dead.
+//! The entries of a live process are kept until it ends.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use bpf_pin::{Error, Map, PinDir};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::sweep::{PINS, USER, app, names, removed};
+use crate::bulk_removal::{PINS, USER, app, names, removed};
 use common::child_process::{self, ChildProcess};
 
 /// An upper limit for waits that end early on every machine.
-const AGES: Duration = Duration::from_secs(40);
+const TIME_LIMIT: Duration = Duration::from_secs(40);
 
 /// Another process, which runs one task.
 pub fn child(task: &str) -> ExitCode {
@@ -51,7 +51,7 @@ pub fn child(task: &str) -> ExitCode {
 }
 
 #[common::test(PINS)]
-fn a_stage_of_this_process_stays() -> Outcome {
+fn a_stage_of_this_process_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let stage = dir.stage("set")?;
@@ -63,7 +63,7 @@ fn a_stage_of_this_process_stays() -> Outcome {
     for dir in [&dir, &other] {
         assert!(removed(&dir.remove_leftovers()?).is_empty());
     }
-    // A sweep with a predicate keeps its own process's stage, too, even if the predicate selects everything.
+    // A removal by predicate keeps its own process's stage, too, even if the predicate selects everything.
     assert!(
         dir.entries()?
             .all(|entry| entry.is_ok_and(|entry| entry.is_hidden()))
@@ -78,7 +78,7 @@ fn a_stage_of_this_process_stays() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_stage_of_another_process_stays() -> Outcome {
+fn a_stage_of_another_process_is_kept_until_it_ends() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let mut other = ChildProcess::start_ready(&fs, "stage", [fs.at("app")]);
@@ -100,25 +100,25 @@ fn a_stage_of_another_process_stays() -> Outcome {
     assert_eq!(hidden.len(), 1);
     assert!(removed(&dir.remove_leftovers()?).is_empty());
     other.kill();
-    assert_eq!(names(&dir)?.len(), 2, "nobody else has removed it");
+    assert_eq!(names(&dir)?.len(), 2, "only remove_leftovers removes it");
     let begun = Instant::now();
     loop {
         // A process that is starting may hold a copy of the lock for a moment.
-        let swept = dir.remove_leftovers()?;
-        if !removed(&swept).is_empty() {
-            assert_eq!(removed(&swept), hidden);
+        let report = dir.remove_leftovers()?;
+        if !removed(&report).is_empty() {
+            assert_eq!(removed(&report), hidden);
             break;
         }
-        assert!(begun.elapsed() < AGES);
+        assert!(begun.elapsed() < TIME_LIMIT);
     }
     assert_eq!(names(&dir)?, ["set"]);
     assert_eq!(names(&dir.open_dir("set")?)?, ["map"]);
     Ok(())
 }
 
-/// A sweep must open a stage to see its lock. It keeps the stage, and its mode, even if the mode denies that.
+/// A cleanup must open a stage to see its lock. It keeps the stage, and its mode, even if the mode denies that.
 #[common::test(USER)]
-fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
+fn a_stage_is_kept_with_its_mode() -> Outcome {
     let fs = TestFs::detached("1777");
     as_user(CapabilitySet::empty(), || -> Outcome {
         let dir = PinDir::create(fs.at("app"), 0o700)?;
@@ -126,9 +126,9 @@ fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
         for mode in [0o311, 0o000, 0o1733, 0o370, 0o200, 0o077, 0o700] {
             let stage = dir.stage("set")?;
             stage.chmod(mode)?;
-            let swept = other.remove_leftovers()?;
-            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
-            assert!(removed(&swept).is_empty(), "{mode:o}");
+            let report = other.remove_leftovers()?;
+            assert!(report.failed.is_empty(), "{mode:o}: {:?}", report.failed);
+            assert!(removed(&report).is_empty(), "{mode:o}");
             assert_eq!(stage.own_metadata()?.mode(), mode);
             stage.chmod(0o700)?;
         }
@@ -137,34 +137,34 @@ fn a_stage_keeps_whatever_mode_it_has() -> Outcome {
         for mode in [0o311, 0o000, 0o500] {
             let name = "_bpf-pin-0000000000000001-0-dir";
             dir.create_dir(name, mode)?;
-            let swept = other.remove_leftovers()?;
-            assert!(swept.failed.is_empty(), "{mode:o}: {:?}", swept.failed);
-            assert_eq!(removed(&swept), [name], "{mode:o}");
+            let report = other.remove_leftovers()?;
+            assert!(report.failed.is_empty(), "{mode:o}: {:?}", report.failed);
+            assert_eq!(removed(&report), [name], "{mode:o}");
         }
         Ok(())
     })
 }
 
-/// Two processes replace, stage, publish and remove, while this one sweeps.
+/// Two processes replace, stage, publish and remove, while this one removes leftovers.
 #[common::test(PINS)]
-fn who_works_meanwhile_loses_nothing() -> Outcome {
+fn remove_leftovers_does_not_disturb_live_processes() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let mut others: Vec<_> = (0..2)
         .map(|_| ChildProcess::start_ready(&fs, "work", [fs.at("app")]))
         .collect();
-    let (mut sweeps, mut found) = (0, 0);
+    let (mut cleanups, mut found) = (0, 0);
     let end = Instant::now() + Duration::from_millis(500);
-    while Instant::now() < end || sweeps < 5 {
-        let swept = dir.remove_leftovers()?;
-        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-        for name in &swept.removed {
-            // A sweep may take an entry that its owner is removing, but never a pin that is being published.
+    while Instant::now() < end || cleanups < 5 {
+        let report = dir.remove_leftovers()?;
+        assert!(report.failed.is_empty(), "{:?}", report.failed);
+        for name in &report.removed {
+            // A cleanup may take an entry that its owner is removing, but never a pin that is being published.
             let name = name.to_str().unwrap();
             assert!(name.starts_with("_bpf-pin-"), "{name}");
             found += 1;
         }
-        sweeps += 1;
+        cleanups += 1;
     }
     for other in &mut others {
         let rounds: usize = other.read_line().parse()?;
@@ -173,11 +173,11 @@ fn who_works_meanwhile_loses_nothing() -> Outcome {
     for other in others {
         other.finish();
     }
-    println!("{sweeps} sweeps amid work, which found {found} names to remove");
+    println!("{cleanups} removals during work, which found {found} names to remove");
     let begun = Instant::now();
     while names(&dir)? != ["name"] {
         dir.remove_leftovers()?;
-        assert!(begun.elapsed() < AGES, "{:?}", names(&dir)?);
+        assert!(begun.elapsed() < TIME_LIMIT, "{:?}", names(&dir)?);
     }
     dir.get::<Map>("name")?;
     Ok(())

@@ -7,12 +7,12 @@ use bpf_pin::reuse::Reuse;
 use bpf_pin::{Map, MapSpec, MapType, abi};
 use common::*;
 
-use crate::dir::PINS;
-use crate::dir::scene::*;
+use crate::helpers::*;
+use crate::pin_dir::PINS;
 
 /// The filter may deny any of the calls that detect a symbolic link.
 #[common::test(PINS)]
-fn a_link_is_told_behind_a_filter() -> Outcome {
+fn a_symbolic_link_is_recognized_behind_a_filter() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -37,7 +37,7 @@ fn a_link_is_told_behind_a_filter() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn info_that_is_denied_says_of_which_pin() -> Outcome {
+fn a_denied_info_call_names_the_pin() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;

@@ -1,10 +1,10 @@
-//! Sweeps remove the entries that a predicate selects, and the leftovers of dead processes.
+//! `remove_where` removes the entries that a predicate selects, and `remove_leftovers` those of dead processes.
 
 use common::child_process;
+mod concurrent_changes;
+mod failures;
 mod in_use;
-mod meanwhile;
-mod refused;
-mod stale;
+mod leftovers;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -49,34 +49,34 @@ fn sorted(names: &[OsString]) -> Vec<&str> {
     names
 }
 
-/// Runs three sweeps at the same time, each on its own value from `make`, and returns their reports.
-fn three_at_once<D: Send>(
+/// Runs three removals at the same time, each on its own value from `make`, and returns their reports.
+fn run_three_concurrently<D: Send>(
     make: impl Fn() -> D,
-    sweep: impl Fn(&D) -> RemovalReport + Sync,
+    remove: impl Fn(&D) -> RemovalReport + Sync,
 ) -> Vec<RemovalReport> {
     let start = Barrier::new(3);
-    let (start, sweep) = (&start, &sweep);
+    let (start, remove) = (&start, &remove);
     thread::scope(|scope| {
         let begin = |own: D| {
             scope.spawn(move || {
                 start.wait();
-                sweep(&own)
+                remove(&own)
             })
         };
-        let sweepers = [make(), make(), make()].map(begin);
-        sweepers.map(|sweeper| sweeper.join().unwrap()).into()
+        let threads = [make(), make(), make()].map(begin);
+        threads.map(|thread| thread.join().unwrap()).into()
     })
 }
 
-/// The removed names. Fails if the sweep failed for an entry or restored one.
-fn removed(swept: &RemovalReport) -> Vec<&str> {
-    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-    assert!(swept.restored.is_empty(), "{:?}", swept.restored);
-    sorted(&swept.removed)
+/// The removed names. Fails if the removal failed for an entry or restored one.
+fn removed(report: &RemovalReport) -> Vec<&str> {
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert!(report.restored.is_empty(), "{:?}", report.restored);
+    sorted(&report.removed)
 }
 
 #[common::test(PINS)]
-fn what_the_predicate_names_goes() -> Outcome {
+fn remove_where_removes_the_selected_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let mut ids = BTreeMap::new();
@@ -92,23 +92,23 @@ fn what_the_predicate_names_goes() -> Outcome {
     assert_eq!(names(&dir)?, ["a", "b", "c", "d", "e", "f", "g"]);
 
     let mut asked = Vec::new();
-    let swept = dir.remove_where(|entry| {
+    let report = dir.remove_where(|entry| {
         asked.push(entry.name().to_owned());
         entry
             .get::<Map>()
             .is_ok_and(|map| map.info().is_ok_and(|info| info.max_entries == 1))
     })?;
-    assert_eq!(removed(&swept), ["a", "c"]);
+    assert_eq!(removed(&report), ["a", "c"]);
     // The predicate is called once for each name.
     assert_eq!(sorted(&asked), ["a", "b", "c", "d", "e", "f", "g"]);
     assert_eq!(names(&dir)?, ["b", "d", "e", "f", "g"]);
     for name in ["b", "d"] {
         assert_eq!(dir.identity(name)?, ids[name]);
     }
-    // A sweep removes a symbolic link and keeps its target.
+    // A symbolic link is removed and its target is kept.
     symlink("b", fs.at("app/to_b"))?;
-    let swept = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
-    assert_eq!(removed(&swept), ["f", "g", "to_b"]);
+    let report = dir.remove_where(|entry| entry.entry_type() == EntryType::SymbolicLink)?;
+    assert_eq!(removed(&report), ["f", "g", "to_b"]);
     assert_eq!(names(&dir)?, ["b", "d", "e"]);
     assert_eq!(removed(&dir.remove_where(|_| true)?), ["b", "d", "e"]);
     assert!(names(&dir)?.is_empty());
@@ -117,7 +117,7 @@ fn what_the_predicate_names_goes() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_dry_run_tells_the_same_names() -> Outcome {
+fn a_dry_run_reports_the_same_names() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
@@ -129,27 +129,27 @@ fn a_dry_run_tells_the_same_names() -> Outcome {
         }
     }
     let before = names(&dir)?;
-    let is_useless = |name: &OsStr| name.to_str().unwrap().contains('7');
+    let is_selected = |name: &OsStr| name.to_str().unwrap().contains('7');
     let mut asked = 0;
     let dry = dir.remove_where_dry_run(|entry| {
         asked += 1;
-        is_useless(entry.name())
+        is_selected(entry.name())
     })?;
     assert_eq!(asked, 2000);
     assert_eq!(names(&dir)?, before, "nothing is removed");
     let dry = removed(&dry);
     assert!(!dry.is_empty());
-    let wet = dir.remove_where(|entry| is_useless(entry.name()))?;
+    let wet = dir.remove_where(|entry| is_selected(entry.name()))?;
     assert_eq!(removed(&wet), dry);
     let mut left = before;
-    left.retain(|name| !is_useless(name.as_ref()));
+    left.retain(|name| !is_selected(name.as_ref()));
     assert_eq!(names(&dir)?, left);
-    assert!(removed(&dir.remove_where_dry_run(|entry| is_useless(entry.name()))?).is_empty());
+    assert!(removed(&dir.remove_where_dry_run(|entry| is_selected(entry.name()))?).is_empty());
     Ok(())
 }
 
 #[common::test(PINS)]
-fn directories_go_with_all_that_is_in_them() -> Outcome {
+fn remove_where_removes_directories_with_their_content() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
@@ -180,10 +180,14 @@ fn directories_go_with_all_that_is_in_them() -> Outcome {
     let kept = below(&dir.open_dir("keep")?)?;
     assert_eq!(kept, 8);
     let held = dir.open_dir("goes")?;
-    let swept = dir.remove_where(|entry| entry.name() != "keep")?;
-    assert_eq!(removed(&swept), ["empty", "goes", "goes too"]);
+    let report = dir.remove_where(|entry| entry.name() != "keep")?;
+    assert_eq!(removed(&report), ["empty", "goes", "goes too"]);
     assert_eq!(names(&dir)?, ["keep"]);
-    assert_eq!(below(&dir.open_dir("keep")?)?, kept, "no link was followed");
+    assert_eq!(
+        below(&dir.open_dir("keep")?)?,
+        kept,
+        "links are not followed"
+    );
     let error = held.pin(&map, "late").unwrap_err();
     assert!(matches!(error.cause(), Some(Cause::Removed { .. })));
     Ok(())

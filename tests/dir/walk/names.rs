@@ -11,11 +11,11 @@ use bpf_pin::{Map, Object, PinDir};
 use common::*;
 use rustix::mount::{MountFlags, mount};
 
-use crate::walk::{MOUNT, Names, PINS, is_kernels, names, walked};
+use crate::walk::{MOUNT, Names, PINS, is_kernel_file, names, walk_all};
 
 /// Names of all lengths, so that batches end at any offset.
 #[common::test(PINS)]
-fn more_names_than_one_batch_holds() -> Outcome {
+fn thousands_of_names_are_listed() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     dir.pin(&hash(), "first")?;
@@ -61,7 +61,7 @@ fn more_names_than_one_batch_holds() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn names_of_any_bytes() -> Outcome {
+fn names_may_contain_any_byte() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("dir"), 0o700)?;
     let map = hash();
@@ -77,7 +77,7 @@ fn names_of_any_bytes() -> Outcome {
     }
     assert_eq!(expected.len(), 253 + 4 + 1);
     assert_eq!(names(&dir)?, expected);
-    let (paths, errors) = walked(&dir)?;
+    let (paths, errors) = walk_all(&dir)?;
     assert!(errors.is_empty());
     assert_eq!(paths.len(), expected.len());
     for entry in dir.entries()? {
@@ -86,7 +86,7 @@ fn names_of_any_bytes() -> Outcome {
     // A directory may have such a name, too.
     let odd = OsStr::from_bytes(b"\xc3\x28 \x07%*?");
     dir.create_dir(odd, 0o700)?.pin(&map, "in it")?;
-    let (paths, errors) = walked(&dir)?;
+    let (paths, errors) = walk_all(&dir)?;
     assert!(errors.is_empty());
     assert_eq!(paths[&Path::new(odd).join("in it")], EntryType::Pin);
     Ok(())
@@ -94,16 +94,16 @@ fn names_of_any_bytes() -> Outcome {
 
 /// A fresh mount may list these files. A directory that a user creates never does.
 #[common::test(MOUNT)]
-fn the_kernels_own_files() -> Outcome {
+fn the_files_of_the_kernel_are_listed() -> Outcome {
     let place = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
         let dir = PinDir::open(place.path())?;
         dir.pin(&hash(), "map")?;
-        let mut shown = Vec::new();
+        let mut listed_files = Vec::new();
         for entry in dir.walk()? {
             let entry = entry?;
-            if !is_kernels(entry.name()) {
+            if !is_kernel_file(entry.name()) {
                 assert_eq!(entry.name(), "map");
                 continue;
             }
@@ -125,15 +125,15 @@ fn the_kernels_own_files() -> Outcome {
             let component = entry.name().to_owned();
             let error = dir.get::<bpf_pin::Object>(entry.name()).unwrap_err();
             assert_eq!(error.cause(), Some(&Cause::Dot { component }));
-            shown.push(entry.name().to_owned());
+            listed_files.push(entry.name().to_owned());
         }
-        shown.sort();
+        listed_files.sort();
         let listed = fs::read_dir(place.path())?.count() - 1;
-        assert_eq!(shown.len(), listed);
-        println!("a fresh mount shows {shown:?}");
-        // A sweep for leftovers keeps these files.
-        let swept = dir.remove_leftovers()?;
-        assert!(swept.removed.is_empty() && swept.failed.is_empty());
+        assert_eq!(listed_files.len(), listed);
+        println!("a fresh mount shows {listed_files:?}");
+        // `remove_leftovers` keeps these files.
+        let report = dir.remove_leftovers()?;
+        assert!(report.removed.is_empty() && report.failed.is_empty());
         assert_eq!(fs::read_dir(place.path())?.count() - 1, listed);
         Ok(())
     })

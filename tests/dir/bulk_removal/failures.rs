@@ -1,4 +1,4 @@
-//! Entries that cannot be removed stay, and the sweep reports them.
+//! Entries that cannot be removed stay, and the report names them.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use common::*;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::sweep::stale::{stale, stale_dir};
-use crate::sweep::{MOUNT, USER, names, removed, sorted};
+use crate::bulk_removal::leftovers::{leftover, leftover_dir};
+use crate::bulk_removal::{MOUNT, USER, names, removed, sorted};
 
 fn assert_sticky(error: &Error, directory: &std::path::Path) {
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
@@ -21,7 +21,7 @@ fn assert_sticky(error: &Error, directory: &std::path::Path) {
 }
 
 #[common::test(USER)]
-fn pins_of_others_in_a_sticky_directory() -> Outcome {
+fn a_sticky_directory_protects_entries_of_other_users() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("app"), 0o1777)?;
     for name in ["theirs", "also theirs"] {
@@ -36,20 +36,20 @@ fn pins_of_others_in_a_sticky_directory() -> Outcome {
             .pin(&hash(), "map")?;
         let dry = dir.remove_where_dry_run(|_| true)?;
         assert_eq!(dry.removed.len(), 6);
-        let swept = dir.remove_where(|_| true)?;
+        let report = dir.remove_where(|_| true)?;
         let ours = ["our directory", "ours", "ours too"];
-        assert_eq!(sorted(&swept.removed), ours);
-        assert_eq!(swept.failed.len(), 3, "{:?}", swept.failed);
-        for error in &swept.failed {
+        assert_eq!(sorted(&report.removed), ours);
+        assert_eq!(report.failed.len(), 3, "{:?}", report.failed);
+        for error in &report.failed {
             assert_sticky(error, dir.path());
         }
-        let mut told: Vec<_> = swept.failed.iter().map(ToString::to_string).collect();
-        told.sort();
+        let mut reported: Vec<_> = report.failed.iter().map(ToString::to_string).collect();
+        reported.sort();
         let at = dir.path().display();
         let because = format!("{at} is a sticky directory, and the pin belongs to user 0");
         let expected = ["also theirs", "their directory", "theirs"];
         let expected = expected.map(|name| format!("remove {at}/{name}: {because}"));
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
         Ok(())
     })?;
     assert_eq!(names(&dir)?, ["also theirs", "their directory", "theirs"]);
@@ -57,7 +57,7 @@ fn pins_of_others_in_a_sticky_directory() -> Outcome {
 }
 
 #[common::test(MOUNT)]
-fn mount_points_stay_and_are_told() -> Outcome {
+fn mount_points_are_kept_and_reported() -> Outcome {
     let place = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None)?;
@@ -91,9 +91,9 @@ fn mount_points_stay_and_are_told() -> Outcome {
         let before = names(&dir)?;
         assert_eq!(before.len(), 6);
 
-        let swept = dir.remove_where(|_| true)?;
+        let report = dir.remove_where(|_| true)?;
         let mut failed = BTreeMap::new();
-        for error in &swept.failed {
+        for error in &report.failed {
             let path = error.path().expect("a path");
             let cause = Cause::MountPoint { path: path.into() };
             assert_eq!(error.cause(), Some(&cause), "{error}");
@@ -101,10 +101,10 @@ fn mount_points_stay_and_are_told() -> Outcome {
             let name = path.strip_prefix(dir.path())?.to_str().unwrap().to_owned();
             failed.insert(name, error.raw_os_error().expect("an errno"));
         }
-        assert_eq!(sorted(&swept.removed), ["goes", "plain"]);
+        assert_eq!(sorted(&report.removed), ["goes", "plain"]);
         assert_eq!(names(&dir)?, ["another", "around", "bound", "same"]);
-        let told: Vec<_> = failed.keys().map(String::as_str).collect();
-        assert_eq!(told, ["another", "around/inner", "bound", "same"]);
+        let reported: Vec<_> = failed.keys().map(String::as_str).collect();
+        assert_eq!(reported, ["another", "around/inner", "bound", "same"]);
 
         // The mounts and the directories below them are unchanged.
         assert_eq!(
@@ -120,8 +120,8 @@ fn mount_points_stay_and_are_told() -> Outcome {
             dir.open_dir("another")?.get::<Map>("below")?.id()?,
             map.id()?
         );
-        let swept = dir.remove_where(|_| true)?;
-        assert_eq!(removed(&swept), ["another", "around", "bound", "same"]);
+        let report = dir.remove_where(|_| true)?;
+        assert_eq!(removed(&report), ["another", "around", "bound", "same"]);
         assert!(names(&dir)?.is_empty());
         drop(dir);
         unmount(place.path(), UnmountFlags::empty())?;
@@ -130,17 +130,17 @@ fn mount_points_stay_and_are_told() -> Outcome {
 }
 
 #[common::test(USER)]
-fn a_directory_that_may_not_be_read() -> Outcome {
+fn an_unreadable_directory_is_reported() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("app"), 0o733)?;
     dir.pin(&hash(), "map")?;
     as_user(CapabilitySet::empty(), || {
-        for (swept, operation) in [
+        for (report, operation) in [
             (dir.remove_where(|_| true), Operation::ListDir),
             (dir.remove_where_dry_run(|_| true), Operation::ListDir),
             (dir.remove_leftovers(), Operation::RemoveLeftovers),
         ] {
-            let error = swept.unwrap_err();
+            let error = report.unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EACCES));
             let wanted = "read";
             assert!(
@@ -154,18 +154,18 @@ fn a_directory_that_may_not_be_read() -> Outcome {
 }
 
 #[common::test(USER)]
-fn a_stale_sweep_as_another_user() -> Outcome {
+fn leftovers_of_another_user_are_reported() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("app"), 0o1777)?;
     let map = hash();
-    dir.pin(&map, stale(1, 0))?;
-    dir.create_dir(stale_dir(2, 0), 0o700)?;
+    dir.pin(&map, leftover(1, 0))?;
+    dir.create_dir(leftover_dir(2, 0), 0o700)?;
     as_user(CapabilitySet::BPF, || -> Outcome {
-        dir.pin(&hash(), stale(3, 0))?;
-        let swept = dir.remove_leftovers()?;
-        assert_eq!(sorted(&swept.removed), [stale(3, 0)]);
-        assert_eq!(swept.failed.len(), 2, "{:?}", swept.failed);
-        for error in &swept.failed {
+        dir.pin(&hash(), leftover(3, 0))?;
+        let report = dir.remove_leftovers()?;
+        assert_eq!(sorted(&report.removed), [leftover(3, 0)]);
+        assert_eq!(report.failed.len(), 2, "{:?}", report.failed);
+        for error in &report.failed {
             let is_typed = matches!(
                 error.cause(),
                 Some(Cause::Sticky { .. } | Cause::Blocked { .. })
@@ -174,7 +174,7 @@ fn a_stale_sweep_as_another_user() -> Outcome {
         }
         Ok(())
     })?;
-    assert_eq!(names(&dir)?, [stale(1, 0), stale_dir(2, 0)]);
+    assert_eq!(names(&dir)?, [leftover(1, 0), leftover_dir(2, 0)]);
     assert_eq!(removed(&dir.remove_leftovers()?).len(), 2);
     assert!(names(&dir)?.is_empty());
     Ok(())
@@ -182,15 +182,15 @@ fn a_stale_sweep_as_another_user() -> Outcome {
 
 /// Names with a dot, which some kernels create in each bpffs and do not allow to be removed.
 #[common::test(MOUNT)]
-fn what_the_kernel_has_made() -> Outcome {
+fn the_files_of_the_kernel_are_kept_and_reported() -> Outcome {
     let fs = TestFs::detached("700");
     let dir = PinDir::open(fs.root())?;
     dir.create_dir("dir", 0o700)?;
     let made = names(&dir)?.len() - 1;
-    let swept = dir.remove_where(|_| true)?;
-    assert_eq!(swept.removed, ["dir"]);
-    assert_eq!(swept.failed.len(), made, "{:?}", swept.failed);
-    for error in &swept.failed {
+    let report = dir.remove_where(|_| true)?;
+    assert_eq!(report.removed, ["dir"]);
+    assert_eq!(report.failed.len(), made, "{:?}", report.failed);
+    for error in &report.failed {
         let Some(Cause::Dot { component }) = error.cause() else {
             return Err(error.to_string().into());
         };

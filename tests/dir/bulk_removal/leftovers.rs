@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use bpf_pin::{Map, PinDir, Result};
 use common::*;
 
-use crate::sweep::{DIRS, PINS, app, names, removed, sorted, three_at_once};
+use crate::bulk_removal::{DIRS, PINS, app, names, removed, run_three_concurrently, sorted};
 
 /// The name of a leftover pin.
-pub fn stale(token: u64, number: u64) -> String {
+pub fn leftover(token: u64, number: u64) -> String {
     format!("_bpf-pin-{token:016x}-{number:x}")
 }
 
 /// The name of a leftover directory.
-pub fn stale_dir(token: u64, number: u64) -> String {
-    format!("{}-dir", stale(token, number))
+pub fn leftover_dir(token: u64, number: u64) -> String {
+    format!("{}-dir", leftover(token, number))
 }
 
-const NOBODYS: [&str; 16] = [
+const SIMILAR_NAMES: [&str; 16] = [
     "flows",
     "_bpf-pin",
     "_bpf-pin-",
@@ -39,7 +39,7 @@ const NOBODYS: [&str; 16] = [
 ];
 
 #[common::test(PINS)]
-fn stale_names_and_no_others() -> Outcome {
+fn only_exact_leftover_names_are_removed() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
@@ -47,66 +47,74 @@ fn stale_names_and_no_others() -> Outcome {
         dir.create_dir("pins", 0o700)?,
         dir.create_dir("dirs", 0o700)?,
     );
-    let stale = [
-        stale(0, 0),
-        stale(0x0123_4567_89ab_cdef, u64::MAX),
-        stale(7, 0x1a),
+    let leftover = [
+        leftover(0, 0),
+        leftover(0x0123_4567_89ab_cdef, u64::MAX),
+        leftover(7, 0x1a),
     ];
-    let stale_dirs = stale.clone().map(|name| format!("{name}-dir"));
-    for name in NOBODYS.into_iter().chain(stale.iter().map(String::as_str)) {
+    let leftover_dirs = leftover.clone().map(|name| format!("{name}-dir"));
+    for name in SIMILAR_NAMES
+        .into_iter()
+        .chain(leftover.iter().map(String::as_str))
+    {
         pins.pin(&map, name)?;
     }
-    for name in NOBODYS
+    for name in SIMILAR_NAMES
         .into_iter()
-        .chain(stale_dirs.iter().map(String::as_str))
+        .chain(leftover_dirs.iter().map(String::as_str))
     {
         let inner = directories.create_dir(name, 0o700)?;
         inner.pin(&map, "map")?;
         inner.create_dir("below", 0o700)?.pin(&map, "map")?;
     }
-    let mut left = NOBODYS.map(str::to_owned);
+    let mut left = SIMILAR_NAMES.map(str::to_owned);
     left.sort();
-    for (dir, mut expected) in [(&pins, stale.clone()), (&directories, stale_dirs)] {
+    for (dir, mut expected) in [(&pins, leftover.clone()), (&directories, leftover_dirs)] {
         expected.sort();
         assert_eq!(removed(&dir.remove_leftovers()?), expected);
         assert_eq!(names(dir)?, left);
     }
-    for name in NOBODYS {
+    for name in SIMILAR_NAMES {
         let inner = directories.open_dir(name)?;
         assert_eq!(names(&inner)?, ["below", "map"]);
     }
-    // A sweep does not descend into subdirectories.
-    pins.pin(&map, &stale[0])?;
+    // A cleanup does not descend into subdirectories.
+    pins.pin(&map, &leftover[0])?;
     assert!(removed(&dir.remove_leftovers()?).is_empty());
-    assert!(names(&pins)?.contains(&stale[0]));
+    assert!(names(&pins)?.contains(&leftover[0]));
     Ok(())
 }
 
 #[common::test(DIRS)]
-fn stale_names_that_stand_for_links() -> Outcome {
+fn a_symbolic_link_with_a_leftover_name_is_kept() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let kept = dir.create_dir("kept", 0o700)?;
     kept.create_dir("inner", 0o700)?;
-    let names_of_links = [stale(1, 1), stale(2, 2), format!("{}-aside", stale(3, 3))];
+    let names_of_links = [
+        leftover(1, 1),
+        leftover(2, 2),
+        format!("{}-aside", leftover(3, 3)),
+    ];
     for (name, target) in names_of_links.iter().zip(["kept", "nothing", "kept"]) {
         symlink(target, fs.at("app").join(name))?;
     }
-    let swept = dir.remove_leftovers()?;
-    assert!(removed(&swept).is_empty());
+    let report = dir.remove_leftovers()?;
+    assert!(removed(&report).is_empty());
     assert_eq!(names(&dir)?.len(), 4);
     assert_eq!(names(&kept)?, ["inner"]);
     Ok(())
 }
 
 #[common::test(PINS)]
-fn a_stale_sweep_changes_nothing_twice() -> Outcome {
+fn a_second_removal_of_leftovers_changes_nothing() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
     dir.pin(&map, "stays")?;
-    dir.pin(&map, stale(1, 0))?;
-    dir.create_dir(stale_dir(2, 0), 0o700)?.pin(&map, "map")?;
+    dir.pin(&map, leftover(1, 0))?;
+    dir.create_dir(leftover_dir(2, 0), 0o700)?
+        .pin(&map, "map")?;
     // Temporary names that this process has released do not matter.
     dir.replace(&map, "stays")?;
     drop(dir.stage("set")?);
@@ -120,7 +128,7 @@ fn a_stale_sweep_changes_nothing_twice() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn two_stale_sweeps_at_once() -> Outcome {
+fn concurrent_removals_of_leftovers_share_the_entries() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();
@@ -130,7 +138,7 @@ fn two_stale_sweeps_at_once() -> Outcome {
         rounds += 1;
         let (mut expected, mut aside) = (Vec::new(), Vec::new());
         for number in 0..30 {
-            let mut name = stale(number * 0x1234_5678, number);
+            let mut name = leftover(number * 0x1234_5678, number);
             match number % 3 {
                 0 => dir.pin(&map, &name)?,
                 1 => {
@@ -149,18 +157,18 @@ fn two_stale_sweeps_at_once() -> Outcome {
             expected.push(name);
         }
         let own = || PinDir::open(fs.at("app")).unwrap();
-        let swept = three_at_once(own, |own| own.remove_leftovers().unwrap());
+        let report = run_three_concurrently(own, |own| own.remove_leftovers().unwrap());
         let (mut all, mut restored) = (Vec::new(), Vec::new());
-        for swept in &swept {
-            assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-            all.extend(sorted(&swept.removed));
-            restored.extend(sorted(&swept.restored));
+        for report in &report {
+            assert!(report.failed.is_empty(), "{:?}", report.failed);
+            all.extend(sorted(&report.removed));
+            restored.extend(sorted(&report.restored));
         }
         all.sort();
         restored.sort();
         expected.sort();
         aside.sort();
-        assert_eq!(all, expected, "each by one of them");
+        assert_eq!(all, expected, "each is removed once");
         assert_eq!(restored, aside);
         assert_eq!(names(&dir)?, aside);
         for set in &aside {
@@ -172,12 +180,12 @@ fn two_stale_sweeps_at_once() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_was_set_aside_gets_its_name_back() -> Outcome {
+fn a_set_that_was_moved_aside_is_restored() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let (old, new) = (hash(), hash());
     let aside = |token: u64, set: &str| -> Result<String> {
-        let name = format!("{}-aside", stale(token, 0));
+        let name = format!("{}-aside", leftover(token, 0));
         let moved = dir.create_dir(&name, 0o700)?;
         moved.create_dir(set, 0o700)?.pin(&old, "map")?;
         Ok(name)
@@ -185,10 +193,10 @@ fn what_was_set_aside_gets_its_name_back() -> Outcome {
     // One process was killed before the new set got the name, the other after.
     let (before, after) = (aside(1, "lost")?, aside(2, "has")?);
     dir.create_dir("has", 0o700)?.pin(&new, "map")?;
-    let swept = dir.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-    assert_eq!(sorted(&swept.removed), [before, after]);
-    assert_eq!(sorted(&swept.restored), ["lost"]);
+    let report = dir.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!(sorted(&report.removed), [before, after]);
+    assert_eq!(sorted(&report.restored), ["lost"]);
     assert_eq!(names(&dir)?, ["has", "lost"]);
     let held = |name: &str| dir.open_dir(name)?.get::<Map>("map")?.id();
     assert_eq!((held("lost")?, held("has")?), (old.id()?, new.id()?));

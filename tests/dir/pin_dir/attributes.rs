@@ -9,13 +9,13 @@ use bpf_pin::error::{Cause, Operation};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::dir::scene::*;
-use crate::dir::{PINS, USERS};
+use crate::helpers::*;
+use crate::pin_dir::{PINS, USERS};
 
 const CHOWN: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 
 #[common::test(PINS)]
-fn metadata_is_of_the_name_itself() -> Outcome {
+fn metadata_does_not_follow_symbolic_links() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     // File times are only as precise as the kernel's tick.
@@ -74,7 +74,7 @@ fn modes_are_set_exactly() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn modes_that_are_none() -> Outcome {
+fn an_invalid_mode_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -109,7 +109,7 @@ fn modes_that_are_none() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_links_mode_is_not_set() -> Outcome {
+fn the_mode_of_a_symbolic_link_cannot_be_set() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -124,7 +124,7 @@ fn a_links_mode_is_not_set() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn the_mode_of_the_directory_itself() -> Outcome {
+fn chmod_sets_the_mode_of_the_directory() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs).create_dir("dir", 0o700)?;
     for mode in [0o755, 0o1777, 0o500, 0, 0o300, 0o700] {
@@ -135,7 +135,7 @@ fn the_mode_of_the_directory_itself() -> Outcome {
 }
 
 #[common::test(CHOWN)]
-fn owners_are_set() -> Outcome {
+fn set_owner_does_not_follow_symbolic_links() -> Outcome {
     let fs = TestFs::detached("700");
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -177,7 +177,7 @@ fn owners_are_set() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn ids_that_are_nobodys() -> Outcome {
+fn the_id_that_means_no_change_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -203,7 +203,7 @@ fn ids_that_are_nobodys() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn what_is_another_users() -> Outcome {
+fn attributes_of_another_user_cannot_be_changed() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
     root.pin(&any_map(), "pin")?;
@@ -245,7 +245,7 @@ fn what_is_another_users() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_not_there() -> Outcome {
+fn a_missing_name_is_reported() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let path = fs.at("gone");

@@ -14,14 +14,15 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::replace::{NAME, PINS, USERS, identity_of, scene};
+use crate::replace::{NAME, PINS, USERS, identity_of};
+use crate::stress;
 
 const MOUNTS: &[Need] = &[cap::SYS_ADMIN];
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
 #[common::test(PINS)]
-fn replace_keeping_mode_with_few_descriptors() -> Outcome {
-    scene::play("few_descriptors")
+fn replace_keeping_mode_reports_emfile() -> Outcome {
+    stress::run("few_descriptors")
 }
 
 /// Asserts a failed replacement.
@@ -31,7 +32,7 @@ pub fn assert_fails(error: &Error, errno: Option<i32>, cause: Cause) {
 }
 
 #[common::test(PINS)]
-fn replace_of_a_missing_name_pins() -> Outcome {
+fn replace_creates_a_missing_pin() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -46,7 +47,7 @@ fn replace_of_a_missing_name_pins() -> Outcome {
 }
 
 #[common::test(ROOT)]
-fn each_kind_over_each_kind() -> Outcome {
+fn every_kind_of_object_replaces_every_kind() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let objects: [Object; 3] = [hash().into(), prog().into(), detached_link().into()];
@@ -69,7 +70,7 @@ fn each_kind_over_each_kind() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_over_a_directory() -> Outcome {
+fn replace_rejects_a_directory() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -99,7 +100,7 @@ fn replace_over_a_directory() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_over_a_hard_link() -> Outcome {
+fn replace_leaves_other_hard_links_alone() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, new) = (hash(), hash());
@@ -122,7 +123,7 @@ fn replace_over_a_hard_link() -> Outcome {
 
 /// `replace` replaces the link, not its target.
 #[common::test(PINS)]
-fn replace_over_a_symbolic_link() -> Outcome {
+fn replace_replaces_a_symbolic_link_and_not_its_target() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (old, new) = (hash(), hash());
@@ -147,7 +148,7 @@ fn replace_over_a_symbolic_link() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn replace_over_a_mount_point() -> Outcome {
+fn replace_rejects_a_mount_point() -> Outcome {
     in_mount_namespace(|| {
         let place = tempfile::tempdir()?;
         let root = place.path().join("bpf");
@@ -190,7 +191,7 @@ fn names(root: &Path) -> Vec<String> {
 }
 
 #[common::test(USERS)]
-fn replace_another_users_pin() -> Outcome {
+fn replace_reports_a_sticky_directory() -> Outcome {
     // The root of a bpffs is sticky, regardless of the mode it was mounted with.
     let fs = TestFs::detached("777");
     let dir = PinDir::open(fs.root())?;
@@ -220,7 +221,7 @@ fn replace_another_users_pin() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_by_what_is_not_bpf() -> Outcome {
+fn replace_rejects_descriptors_that_are_not_objects() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -260,7 +261,7 @@ fn replace_by_what_is_not_bpf() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_in_a_removed_directory() -> Outcome {
+fn replace_reports_a_removed_directory() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::create(fs.at("gone"), 0o700)?;
     let fresh = PinDir::open(fs.at("gone"))?;
@@ -287,7 +288,7 @@ fn replace_in_a_removed_directory() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn replace_where_one_may_not_read_or_write() -> Outcome {
+fn replace_reports_missing_permissions_on_the_directory() -> Outcome {
     let fs = TestFs::detached("755");
     let map = hash();
     for (mode, wanted) in [(0o755, "write"), (0o733, "read"), (0o766, "search")] {
@@ -313,7 +314,7 @@ fn replace_where_one_may_not_read_or_write() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_under_a_name_that_is_none() -> Outcome {
+fn replace_rejects_an_invalid_name() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let map = hash();
@@ -354,7 +355,7 @@ fn replace_under_a_name_that_is_none() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn replace_keeping_mode_keeps_it() -> Outcome {
+fn replace_keeping_mode_keeps_mode_and_owner() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let maps = [hash(), hash()];
@@ -424,7 +425,7 @@ pub fn few_descriptors() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn replace_keeping_another_users_mode() -> Outcome {
+fn replace_keeping_mode_needs_permission_to_set_the_owner() -> Outcome {
     let fs = TestFs::detached("755");
     let dir = PinDir::create(fs.at("dir"), 0o777)?;
     let (old, new) = (hash(), hash());

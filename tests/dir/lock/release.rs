@@ -6,16 +6,16 @@ use std::thread;
 use bpf_pin::PinDir;
 use common::*;
 
-use crate::lock::{DIRS, MOMENT, all, app, is_free, take_all};
+use crate::lock::{DIRS, SHORT_WAIT, all_calls, app, is_free, lock_exclusive};
 use common::child_process::ChildProcess;
 
 #[common::test(DIRS)]
-fn a_lock_ends_with_its_value() -> Outcome {
+fn dropping_the_lock_releases_it() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
-    for take in all() {
-        drop(take_all(&dir));
-        let lock = take(&dir)?.expect("nobody holds it");
+    for take in all_calls() {
+        drop(lock_exclusive(&dir));
+        let lock = take(&dir)?.expect("a free lock");
         // The lock does not depend on other values of the directory.
         let other = PinDir::open(fs.at("app"))?;
         drop(PinDir::open(fs.at("app"))?);
@@ -27,12 +27,12 @@ fn a_lock_ends_with_its_value() -> Outcome {
     drop(dir);
     assert!(!is_free(&other), "the directory's value is not the lock");
     drop(lock);
-    drop(take_all(&other));
+    drop(lock_exclusive(&other));
     Ok(())
 }
 
 #[common::test(DIRS)]
-fn a_lock_ends_with_its_process() -> Outcome {
+fn the_end_of_the_process_releases_the_lock() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     for task in ["lock", "lock_shared"] {
@@ -45,19 +45,19 @@ fn a_lock_ends_with_its_process() -> Outcome {
                 got.store(true, SeqCst);
                 lock
             });
-            thread::sleep(MOMENT);
+            thread::sleep(SHORT_WAIT);
             assert!(!got.load(SeqCst), "it is held");
             other.kill();
             waiter.join().unwrap().map(drop)
         })?;
-        drop(take_all(&dir));
+        drop(lock_exclusive(&dir));
     }
     Ok(())
 }
 
 /// Runs in a separate process, so that the child inherits no descriptors of other tests.
 #[common::test(DIRS)]
-fn a_lock_is_released_though_a_child_has_it() -> Outcome {
+fn a_lock_is_released_although_a_child_inherited_it() -> Outcome {
     let fs = TestFs::new();
     drop(PinDir::create(fs.at("app"), 0o700)?);
     ChildProcess::start_ready(&fs, "fork", [fs.at("app")]).finish();

@@ -12,11 +12,11 @@ use common::*;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::CapabilitySet;
 
-use crate::dir::scene::*;
-use crate::dir::{MOUNTS, PINS, USERS};
+use crate::helpers::*;
+use crate::pin_dir::{MOUNTS, PINS, USERS};
 
 #[common::test(PINS)]
-fn an_empty_directory_is_removed() -> Outcome {
+fn remove_dir_removes_only_an_empty_directory() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let dir = root.create_dir("dir", 0o700)?;
@@ -52,25 +52,25 @@ fn an_empty_directory_is_removed() -> Outcome {
 }
 
 /// Fills seven directories with three pins each.
-fn plant(dir: &PinDir, depth: u32) -> Outcome {
+fn create_tree(dir: &PinDir, depth: u32) -> Outcome {
     for name in ["a", "b", "c"] {
         dir.pin(&any_map(), name)?;
     }
     if depth > 0 {
         for name in ["left", "right"] {
-            plant(&dir.create_dir(name, 0o700)?, depth - 1)?;
+            create_tree(&dir.create_dir(name, 0o700)?, depth - 1)?;
         }
     }
     Ok(())
 }
 
 #[common::test(PINS)]
-fn a_tree_is_removed() -> Outcome {
+fn remove_dir_all_removes_a_tree_and_nothing_else() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let tree = root.create_dir("tree", 0o700)?;
-    plant(&tree, 2)?;
-    plant(&root.create_dir("other", 0o700)?, 1)?;
+    create_tree(&tree, 2)?;
+    create_tree(&root.create_dir("other", 0o700)?, 1)?;
     // More names than one read of the directory returns.
     let many = tree.create_dir("many", 0o700)?;
     for i in 0..1500 {
@@ -104,7 +104,7 @@ fn a_tree_is_removed() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_deep_tree_is_removed() -> Outcome {
+fn remove_dir_all_removes_a_tree_deeper_than_path_max() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let mut dir = root.create_dir("deep", 0o700)?;
@@ -123,7 +123,7 @@ fn a_deep_tree_is_removed() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn links_are_removed_and_not_followed() -> Outcome {
+fn remove_dir_all_does_not_follow_symbolic_links() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     let precious = root.create_dir("precious", 0o700)?;
@@ -155,7 +155,7 @@ fn links_are_removed_and_not_followed() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_no_directory_is_left() -> Outcome {
+fn remove_dir_and_remove_dir_all_keep_other_entries() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     root.pin(&any_map(), "pin")?;
@@ -196,22 +196,26 @@ fn what_is_no_directory_is_left() -> Outcome {
         missing(fs.at("gone")),
     );
     assert_eq!(fs.names(), ["dir", "link", "pin"]);
-    assert_eq!(root.metadata("link")?.inode(), inode, "not even renamed");
+    assert_eq!(
+        root.metadata("link")?.inode(),
+        inode,
+        "the entry is not renamed"
+    );
     Ok(())
 }
 
 #[common::test(MOUNTS)]
-fn what_is_mounted_in_a_tree_stays() -> Outcome {
+fn remove_dir_all_keeps_mount_points() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", dir.path());
+        mount_at("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         let tree = root.create_dir("tree", 0o700)?;
         drop(tree.create_dir("in", 0o700)?.create_dir("mounted", 0o700)?);
         let precious = root.create_dir("precious", 0o700)?;
         precious.pin(&any_map(), "pin")?;
         let mounted: PathBuf = dir.path().join("tree/in/mounted");
-        let says = |path: &Path| {
+        let assert_mount_point = |path: &Path| {
             let error = unwrap_err(root.remove_dir_all("tree"));
             let cause = Cause::MountPoint { path: path.into() };
             // Below the tree the errno comes from openat2(2), for the tree itself from rename(2).
@@ -223,23 +227,23 @@ fn what_is_mounted_in_a_tree_stays() -> Outcome {
             assert_eq!(names_in(&root), ["precious", "tree"]);
         };
         // Mounts another file system, another bpffs instance, and the same instance.
-        mount_a("tmpfs", &mounted);
+        mount_at("tmpfs", &mounted);
         fs::write(mounted.join("file"), "precious")?;
-        says(&mounted);
+        assert_mount_point(&mounted);
         assert_eq!(fs::read_to_string(mounted.join("file"))?, "precious");
         unmount(&mounted, UnmountFlags::empty())?;
-        mount_a("bpf", &mounted);
+        mount_at("bpf", &mounted);
         PinDir::open(&mounted)?.pin(&any_map(), "pin")?;
-        says(&mounted);
+        assert_mount_point(&mounted);
         assert_eq!(names_in(&PinDir::open(&mounted)?), ["pin"]);
         unmount(&mounted, UnmountFlags::empty())?;
         mount_bind(dir.path().join("precious"), &mounted)?;
-        says(&mounted);
+        assert_mount_point(&mounted);
         unmount(&mounted, UnmountFlags::empty())?;
         // A mount on the tree itself.
         let path = dir.path().join("tree");
-        mount_a("tmpfs", &path);
-        says(&path);
+        mount_at("tmpfs", &path);
+        assert_mount_point(&path);
         unmount(&path, UnmountFlags::empty())?;
         root.remove_dir_all("tree")?;
         assert_eq!(names_in(&root), ["precious"]);
@@ -249,7 +253,7 @@ fn what_is_mounted_in_a_tree_stays() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_tree_with_foreign_pins_has_its_name_again() -> Outcome {
+fn a_failed_remove_dir_all_restores_the_name() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
     let tree = root.create_dir("tree", 0o777)?;
@@ -279,7 +283,7 @@ fn a_tree_with_foreign_pins_has_its_name_again() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_tree_that_may_not_be_read() -> Outcome {
+fn remove_dir_all_of_an_unreadable_tree_restores_the_name() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
     let tree = root.create_dir("tree", 0o777)?;
@@ -305,7 +309,7 @@ fn a_tree_that_may_not_be_read() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_sticky_parent_keeps_foreign_trees() -> Outcome {
+fn a_sticky_directory_protects_trees_of_other_users() -> Outcome {
     let fs = TestFs::detached("777");
     let root = root_of(&fs);
     root.create_dir("tree", 0o777)?.pin(&any_map(), "pin")?;
@@ -332,11 +336,11 @@ fn a_sticky_parent_keeps_foreign_trees() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn of_eight_that_remove_a_tree() -> Outcome {
+fn one_of_eight_concurrent_removals_succeeds() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     for _ in 0..10 {
-        plant(&root.create_dir("tree", 0o700)?, 2)?;
+        create_tree(&root.create_dir("tree", 0o700)?, 2)?;
         let start = Barrier::new(8);
         let won = thread::scope(|scope| {
             let remove = || {

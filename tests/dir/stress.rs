@@ -1,4 +1,4 @@
-//! Stress scenes. Each runs in its own process, so that its descriptors can be counted.
+//! Stress tests. Each runs in its own process, so that its descriptors can be counted.
 
 use std::collections::HashSet;
 use std::env;
@@ -15,20 +15,22 @@ use std::time::{Duration, Instant};
 use bpf_pin::Identity;
 use common::*;
 
-const SCENE: &str = "BPF_PIN_TEST_SCENE";
-const AT: &str = "BPF_PIN_TEST_AT";
-/// If set, every scene runs to its end, without a time limit.
+/// The environment variable with the name of the stress test or worker.
+const NAME: &str = "BPF_PIN_TEST_STRESS";
+/// The environment variable with the root of a worker's bpffs.
+const ROOT: &str = "BPF_PIN_TEST_ROOT";
+/// If set, every stress test runs to its end, without a time limit.
 const LONG: &str = "BPF_PIN_TESTS_LONG";
 
-/// The name of a scene and its function.
-pub type Scene = (&'static str, fn() -> Outcome);
+/// The name of a stress test or worker, and its function.
+pub type StressTest = (&'static str, fn() -> Outcome);
 
-/// Runs the scene that this process was started for, if any.
-pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
-    let name = env::var(SCENE).ok()?;
-    let (_, play) = scenes.iter().find(|(scene, _)| *scene == name)?;
+/// Runs the function that this process was started for, if any.
+pub fn run_requested(tests: &[StressTest]) -> Option<ExitCode> {
+    let name = env::var(NAME).ok()?;
+    let (_, test) = tests.iter().find(|(known, _)| *known == name)?;
     let before = descriptors();
-    let outcome = panic::catch_unwind(play);
+    let outcome = panic::catch_unwind(test);
     let failed = match outcome {
         Ok(Ok(())) if descriptors() == before => return Some(ExitCode::SUCCESS),
         Ok(Ok(())) => format!("descriptors: {:?}, before {before:?}", descriptors()),
@@ -39,33 +41,33 @@ pub fn started_for(scenes: &[Scene]) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Runs a scene in its own process, which must not leave a descriptor open.
-pub fn play(name: &str) -> Outcome {
-    let played = command(name)?.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&played.stderr);
-    assert!(played.status.success(), "{name}: {}\n{said}", played.status);
-    // The scene's report, visible with --nocapture.
-    print!("{}", String::from_utf8_lossy(&played.stdout));
+/// Runs a stress test in its own process, which must not leave a descriptor open.
+pub fn run(name: &str) -> Outcome {
+    let output = command(name)?.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+    // The report of the test, visible with --nocapture.
+    print!("{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }
 
 fn command(name: &str) -> std::io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
-    command.env(SCENE, name);
+    command.env(NAME, name);
     Ok(command)
 }
 
-/// A process that takes part in a scene. It ends when this is dropped.
-pub struct Actor(Child);
+/// A process that takes part in a stress test. It ends when this is dropped.
+pub struct Worker(Child);
 
-impl Actor {
+impl Worker {
     /// Starts the process on the same bpffs.
     pub fn start(part: &str, fs: &TestFs) -> std::io::Result<Self> {
         let of_this_process = format!("/proc/{}/", std::process::id());
         let root = fs.root().to_str().expect("a path of ASCII");
-        let at = root.replacen("/proc/self/", &of_this_process, 1);
+        let root = root.replacen("/proc/self/", &of_this_process, 1);
         let child = command(part)?
-            .env(AT, at)
+            .env(ROOT, root)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -74,58 +76,58 @@ impl Actor {
 
     /// Lets the process finish and returns its output.
     pub fn finish(mut self) -> std::io::Result<String> {
-        // An actor in `act_until_let_go` stops when its standard input closes.
+        // A worker in `repeat_until_released` stops when its standard input closes.
         drop(self.0.stdin.take());
-        let mut said = String::new();
+        let mut report = String::new();
         if let Some(mut out) = self.0.stdout.take() {
-            out.read_to_string(&mut said)?;
+            out.read_to_string(&mut report)?;
         }
         let status = self.0.wait()?;
-        assert!(status.success(), "{status}: {said}");
-        Ok(said)
+        assert!(status.success(), "{status}: {report}");
+        Ok(report)
     }
 }
 
-impl Drop for Actor {
+impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The root of the bpffs on which an actor works.
-pub fn stage_of_actor() -> PathBuf {
-    PathBuf::from(env::var_os(AT).expect("started by a scene"))
+/// The root of the bpffs on which a worker runs.
+pub fn worker_root() -> PathBuf {
+    PathBuf::from(env::var_os(ROOT).expect("started by a stress test"))
 }
 
-/// Repeats `act` until the scene lets the actor go.
-pub fn act_until_let_go(mut act: impl FnMut() -> Outcome) -> Outcome {
+/// Repeats `act` until the test releases the worker.
+pub fn repeat_until_released(mut act: impl FnMut() -> Outcome) -> Outcome {
     let mut waiting = std::io::stdin();
     thread::scope(|scope| {
-        let scene = scope.spawn(move || waiting.read(&mut [0]));
-        while !scene.is_finished() {
+        let test = scope.spawn(move || waiting.read(&mut [0]));
+        while !test.is_finished() {
             act()?;
         }
         Ok(())
     })
 }
 
-/// How often a step is repeated: up to `most` times within the time limit, but at least `least`
-/// times, enough to expose a race.
-pub struct Often {
+/// The number of repetitions of a step: as many as fit into the time limit, but at least `least`, enough to expose a
+/// race, and at most `most`.
+pub struct Repetitions {
     least: u32,
     most: u32,
     end: Option<Instant>,
 }
 
-impl Often {
+impl Repetitions {
     pub fn new(least: u32, most: u32, time: Duration) -> Self {
         let is_long = env::var_os(LONG).is_some();
         let end = (!is_long).then(|| Instant::now() + time);
         Self { least, most, end }
     }
 
-    pub fn goes_on(&self, done: u32) -> bool {
+    pub fn continue_after(&self, done: u32) -> bool {
         let is_time = || self.end.is_none_or(|end| Instant::now() < end);
         done < self.least || done < self.most && is_time()
     }
@@ -133,7 +135,7 @@ impl Often {
 
 /// Runs the writers to their end and the readers meanwhile. Returns the results of the writers and
 /// the sum of the readers' counts.
-pub fn storm<T: Send>(
+pub fn write_and_read<T: Send>(
     writers: usize,
     write: impl Fn(usize) -> T + Sync,
     readers: usize,
@@ -148,11 +150,11 @@ pub fn storm<T: Send>(
             writers.into_iter().map(|w| w.join().unwrap()).collect()
         })
     };
-    read_meanwhile(all_write, readers, read)
+    read_during(all_write, readers, read)
 }
 
 /// Repeats the reads until `act` is over, and once more after that.
-pub fn read_meanwhile<T: Send>(
+pub fn read_during<T: Send>(
     act: impl FnOnce() -> T + Send,
     readers: usize,
     read: impl Fn(usize) -> u32 + Sync,
@@ -182,18 +184,18 @@ pub fn read_meanwhile<T: Send>(
     })
 }
 
-/// All objects that ever had the name.
+/// All objects that have had the name.
 #[derive(Default)]
-pub struct Ever(Mutex<HashSet<Identity>>);
+pub struct PastObjects(Mutex<HashSet<Identity>>);
 
-impl Ever {
+impl PastObjects {
     /// To be called before the object gets the name.
     pub fn insert(&self, identity: Identity) {
         self.0.lock().unwrap().insert(identity);
     }
 
     #[track_caller]
-    pub fn assert_had(&self, identity: Identity) {
+    pub fn assert_contains(&self, identity: Identity) {
         assert!(self.0.lock().unwrap().contains(&identity), "{identity}");
     }
 }

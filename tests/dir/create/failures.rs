@@ -14,15 +14,15 @@ use rustix::mount::{
 };
 use rustix::thread::CapabilitySet;
 
-use crate::dir_create::scene::*;
-use crate::dir_create::{DIRS, MOUNTS, PINS, USERS, of};
+use crate::create::{DIRS, MOUNTS, PINS, USERS, metadata_of};
+use crate::helpers::*;
 
 #[common::test(DIRS)]
-fn nothing_is_made_of_a_path_with_a_bad_name() -> Outcome {
+fn an_invalid_name_creates_nothing() -> Outcome {
     let fs = TestFs::new();
     drop(PinDir::create(fs.at("old"), 0o700)?);
     symlink("old", fs.at("old/link"))?;
-    let before = of(&fs, "old");
+    let before = metadata_of(&fs, "old");
     let dot = |component: &str| {
         let component = component.into();
         Cause::Dot { component }
@@ -49,13 +49,13 @@ fn nothing_is_made_of_a_path_with_a_bad_name() -> Outcome {
         assert_eq!(fs.names(), ["old"], "{}", path.display());
         assert_eq!(names_in(&root_of(&fs).open_dir("old")?), ["link"]);
     }
-    assert_eq!(of(&fs, "old").inode(), before.inode());
+    assert_eq!(metadata_of(&fs, "old").inode(), before.inode());
     Ok(())
 }
 
 /// The mode denies access even to the caller, so the creation fails after the first parent.
 #[common::test(USERS)]
-fn parents_stay_as_with_mkdir_p() -> Outcome {
+fn a_failed_creation_keeps_parents_like_mkdir_p() -> Outcome {
     let fs = TestFs::detached("777");
     as_user(CapabilitySet::empty(), || {
         for (mode, wanted) in [(0, "search"), (0o600, "search"), (0o500, "write")] {
@@ -77,7 +77,7 @@ fn parents_stay_as_with_mkdir_p() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn nothing_is_made_on_another_file_system() -> Outcome {
+fn another_file_system_is_rejected_and_nothing_is_created() -> Outcome {
     let (_tmpfs, tmpfs) = detached_tmpfs();
     fs::create_dir(tmpfs.join("dir"))?;
     symlink("dir", tmpfs.join("link"))?;
@@ -134,12 +134,12 @@ fn nothing_is_made_on_another_file_system() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn where_a_bpffs_belongs_and_is_none() -> Outcome {
+fn a_bare_sysfs_gets_a_hint_to_mount_a_bpffs() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
         let mounted = dir.path().join("sys");
         fs::create_dir(&mounted)?;
-        mount_a("sysfs", &mounted);
+        mount_at("sysfs", &mounted);
         let place = mounted.join("fs/bpf");
         let found = FileSystem::at(&place)?;
         for (path, errno) in [
@@ -162,7 +162,7 @@ fn where_a_bpffs_belongs_and_is_none() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn links_lead_to_the_bpffs_but_not_within() -> Outcome {
+fn symbolic_links_are_followed_only_outside_the_bpffs() -> Outcome {
     let fs = TestFs::new();
     let outside = tempfile::tempdir()?;
     let target = PinDir::create(fs.at("target"), 0o700)?;
@@ -215,7 +215,7 @@ fn links_lead_to_the_bpffs_but_not_within() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn paths_that_lead_nowhere() -> Outcome {
+fn an_unusable_path_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let error = unwrap_err(PinDir::create("", 0o700));
     assert_fails(
@@ -279,11 +279,11 @@ fn paths_that_lead_nowhere() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn a_read_only_bpffs() -> Outcome {
+fn a_read_only_bpffs_is_named() -> Outcome {
     let fs = TestFs::detached("700");
     drop(PinDir::create(fs.at("old"), 0o700)?);
     let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
-    let context = fspick(fs.mount().expect("a mount of its own"), c"", flags)?;
+    let context = fspick(fs.mount().expect("a detached mount"), c"", flags)?;
     fsconfig_set_flag(&context, c"ro")?;
     fsconfig_reconfigure(&context)?;
     for (end, at) in [("new", fs.root().to_owned()), ("old/new", fs.at("old"))] {
@@ -301,7 +301,7 @@ fn a_read_only_bpffs() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_parent_that_may_not_be_written() -> Outcome {
+fn a_parent_without_write_permission_is_named() -> Outcome {
     let fs = TestFs::detached("777");
     let shared = PinDir::create(fs.at("shared"), 0o777)?;
     shared.create_dir("theirs", 0o755)?;
@@ -317,7 +317,7 @@ fn a_parent_that_may_not_be_written() -> Outcome {
             read_only_would_do: false,
         };
         assert_fails(&error, Operation::CreateDir, libc::EACCES, cause);
-        let dir = PinDir::create(fs.at("shared/a/b"), 0o700).expect("a directory of its own");
+        let dir = PinDir::create(fs.at("shared/a/b"), 0o700).expect("a new directory");
         assert_eq!(dir.own_metadata().unwrap().uid(), 1234);
     });
     assert_eq!(names_in(&shared), ["a", "theirs"]);

@@ -14,7 +14,7 @@ const BPF_USER: &[Need] = &[cap::SYS_ADMIN, cap::SETUID, kernel(5, 17)];
 const PID_NAMESPACE: &[Need] = &[cap::SYS_ADMIN, Need::Bpffs];
 
 /// Continues to the first stop that matches.
-fn until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
+fn run_until(tracee: &mut Tracee, is_it: impl Fn(&Stop) -> bool) {
     while let Some(stop) = tracee.next().unwrap() {
         if is_it(&stop) {
             return;
@@ -46,7 +46,7 @@ fn hidden(fs: &TestFs) -> Vec<String> {
     names
 }
 
-fn nothing_is_removed(dir: &PinDir) {
+fn assert_cleanup_changes_nothing(dir: &PinDir) {
     let report = dir.remove_leftovers().unwrap();
     assert!(report.removed.is_empty(), "{:?}", report.removed);
     assert!(report.restored.is_empty(), "{:?}", report.restored);
@@ -58,7 +58,7 @@ fn id_of(dir: &PinDir, name: &str) -> u32 {
 
 /// A process that replaces the pin "name", stopped right before the exchange. Meanwhile "name"
 /// becomes a directory with a pin in it.
-fn replaces_a_directory(fs: &TestFs) -> Tracee {
+fn stopped_replace_over_a_directory(fs: &TestFs) -> Tracee {
     let dir = open(fs);
     dir.pin(&hash(), "name").unwrap();
     let seen = dir.identity("name").unwrap();
@@ -68,7 +68,7 @@ fn replaces_a_directory(fs: &TestFs) -> Tracee {
         Ok(()) => 1,
     };
     let mut replaces = Tracee::fork(|| open(fs), run).unwrap();
-    until(&mut replaces, is_about_to_exchange);
+    run_until(&mut replaces, is_about_to_exchange);
     dir.unlink("name").unwrap();
     let inner = dir.create_dir("name", 0o755).unwrap();
     inner.pin(&hash(), "inner").unwrap();
@@ -76,23 +76,23 @@ fn replaces_a_directory(fs: &TestFs) -> Tracee {
 }
 
 #[common::test_alone(EXCHANGE)]
-fn a_directory_that_replace_if_displaced_gets_its_name_back() {
+fn replace_if_restores_a_directory_that_it_displaced() {
     let fs = TestFs::new();
-    let mut replaces = replaces_a_directory(&fs);
-    until(&mut replaces, has_exchanged);
+    let mut replaces = stopped_replace_over_a_directory(&fs);
+    run_until(&mut replaces, has_exchanged);
     let dir = open(&fs);
     // The temporary name belongs to a living process, so any entry under it stays.
-    nothing_is_removed(&dir);
+    assert_cleanup_changes_nothing(&dir);
     assert_eq!(replaces.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["name"]);
     id_of(&dir.open_dir("name").unwrap(), "inner");
 }
 
 #[common::test_alone(EXCHANGE)]
-fn a_directory_under_the_name_of_a_dead_process_for_a_pin_is_reported() {
+fn remove_leftovers_reports_a_directory_that_a_killed_replace_if_displaced() {
     let fs = TestFs::new();
-    let mut replaces = replaces_a_directory(&fs);
-    until(&mut replaces, has_exchanged);
+    let mut replaces = stopped_replace_over_a_directory(&fs);
+    run_until(&mut replaces, has_exchanged);
     replaces.kill().unwrap();
     let dir = open(&fs);
     let report = dir.remove_leftovers().unwrap();
@@ -111,7 +111,7 @@ fn a_directory_under_the_name_of_a_dead_process_for_a_pin_is_reported() {
 /// If the name cannot be given back, the error says where the displaced directory is, and it stays
 /// there.
 #[common::test_alone(BPF_USER)]
-fn a_name_that_changed_hands_is_reported() {
+fn replace_if_reports_a_displaced_directory_that_cannot_be_restored() {
     let fs = TestFs::detached("1777");
     become_user(1234, CapabilitySet::BPF);
     let dir = open(&fs).create_dir("app", 0o700).unwrap();
@@ -126,10 +126,10 @@ fn a_name_that_changed_hands_is_reported() {
         other => panic!("{other:?}"),
     };
     let mut replaces = Tracee::fork(|| PinDir::open(fs.at("app")).unwrap(), run).unwrap();
-    until(&mut replaces, is_about_to_exchange);
+    run_until(&mut replaces, is_about_to_exchange);
     dir.unlink("name").unwrap();
     dir.create_dir("name", 0o755).unwrap();
-    until(&mut replaces, has_exchanged);
+    run_until(&mut replaces, has_exchanged);
     dir.chmod(0o500).unwrap();
     assert_eq!(replaces.finish().unwrap(), 0);
     assert_eq!(dir.entries().unwrap().count(), 2);
@@ -137,7 +137,7 @@ fn a_name_that_changed_hands_is_reported() {
 
 /// A process that publishes "set" over a directory, stopped right before the exchange. Meanwhile
 /// "set" becomes a pin.
-fn publishes_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
+fn stopped_publish_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
     let dir = open(fs);
     dir.create_dir("set", 0o755).unwrap();
     let run = |dir: PinDir| {
@@ -150,29 +150,29 @@ fn publishes_over_a_pin(fs: &TestFs) -> (Tracee, u32) {
         }
     };
     let mut publishes = Tracee::fork(|| open(fs), run).unwrap();
-    until(&mut publishes, is_about_to_exchange);
+    run_until(&mut publishes, is_about_to_exchange);
     dir.remove_dir("set").unwrap();
     let map = hash();
     dir.pin(&map, "set").unwrap();
-    until(&mut publishes, has_exchanged);
+    run_until(&mut publishes, has_exchanged);
     (publishes, map.id().unwrap())
 }
 
 #[common::test_alone(EXCHANGE)]
-fn a_pin_that_publish_displaced_gets_its_name_back() {
+fn publish_restores_a_pin_that_it_displaced() {
     let fs = TestFs::new();
-    let (publishes, id) = publishes_over_a_pin(&fs);
+    let (publishes, id) = stopped_publish_over_a_pin(&fs);
     let dir = open(&fs);
-    nothing_is_removed(&dir);
+    assert_cleanup_changes_nothing(&dir);
     assert_eq!(publishes.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["set"]);
     assert_eq!(id_of(&dir, "set"), id);
 }
 
 #[common::test_alone(EXCHANGE)]
-fn a_pin_that_a_killed_publish_displaced_is_reported() {
+fn remove_leftovers_reports_a_pin_that_a_killed_publish_displaced() {
     let fs = TestFs::new();
-    let (publishes, id) = publishes_over_a_pin(&fs);
+    let (publishes, id) = stopped_publish_over_a_pin(&fs);
     publishes.kill().unwrap();
     let dir = open(&fs);
     let report = dir.remove_leftovers().unwrap();
@@ -188,7 +188,7 @@ fn a_pin_that_a_killed_publish_displaced_is_reported() {
 }
 
 #[common::test_alone(EXCHANGE)]
-fn remove_dir_all_removes_no_pin_that_took_the_name() {
+fn remove_dir_all_keeps_a_pin_that_took_the_name() {
     let fs = TestFs::new();
     let dir = open(&fs);
     dir.create_dir("dir", 0o755).unwrap();
@@ -198,10 +198,10 @@ fn remove_dir_all_removes_no_pin_that_took_the_name() {
         other => panic!("{other:?}"),
     };
     let mut removes = Tracee::fork(|| open(&fs), run).unwrap();
-    until(&mut removes, is_entry("renameat2"));
+    run_until(&mut removes, is_entry("renameat2"));
     dir.exchange("dir", "pin").unwrap();
-    until(&mut removes, |stop| stop.is_success_of("renameat2"));
-    nothing_is_removed(&dir);
+    run_until(&mut removes, |stop| stop.is_success_of("renameat2"));
+    assert_cleanup_changes_nothing(&dir);
     assert_eq!(removes.finish().unwrap(), 0);
     assert_eq!(fs.names(), ["dir", "pin"]);
     id_of(&dir, "dir");
@@ -210,7 +210,7 @@ fn remove_dir_all_removes_no_pin_that_took_the_name() {
 
 /// As with `mkdir -p`, the parent stays: another process may use it already.
 #[common::test_alone(PINS)]
-fn a_parent_that_was_created_stays_if_the_rest_fails() {
+fn create_keeps_a_new_parent_if_the_rest_fails() {
     let fs = TestFs::new();
     let path = fs.at("n/m");
     let run = |_| u8::from(PinDir::create(&path, 0o700).is_ok());
@@ -218,7 +218,7 @@ fn a_parent_that_was_created_stays_if_the_rest_fails() {
     // Stops at the rename of the second directory.
     let mut renames = 0;
     while renames < 2 {
-        until(&mut creates, is_entry("renameat2"));
+        run_until(&mut creates, is_entry("renameat2"));
         renames += 1;
     }
     let other = PinDir::create(fs.at("n"), 0o700).unwrap();
@@ -230,7 +230,7 @@ fn a_parent_that_was_created_stays_if_the_rest_fails() {
 
 /// A cleanup of leftovers runs during a creation, as a user that may not read the new directory.
 #[common::test_alone(USER)]
-fn a_new_directory_keeps_its_mode_beside_a_removal_of_leftovers() {
+fn create_dir_keeps_the_mode_during_remove_leftovers() {
     let fs = TestFs::detached("1777");
     become_user(1234, CapabilitySet::empty());
     for mode in [0o300, 0o755] {
@@ -252,7 +252,7 @@ fn a_new_directory_keeps_its_mode_beside_a_removal_of_leftovers() {
 
 /// A cleanup of leftovers does not lock a directory that is being published.
 #[common::test_alone(PINS)]
-fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
+fn a_published_set_can_be_locked_during_remove_leftovers() {
     let fs = TestFs::new();
     let dir = open(&fs);
     let stage = dir.stage("set").unwrap();
@@ -282,7 +282,7 @@ fn a_published_set_can_be_locked_beside_a_removal_of_leftovers() {
 /// A parent that is process 1 of a pid namespace, and a child that is process 1 of another. The
 /// child drops its copy of the lock, which must not release the parent's.
 #[common::test_alone(PID_NAMESPACE)]
-fn a_child_that_is_process_1_too_does_not_release_its_parents_lock() {
+fn a_child_with_the_same_pid_does_not_release_the_lock_of_its_parent() {
     let fs = TestFs::new();
     let is_released = in_a_pid_namespace(|| {
         assert_eq!(std::process::id(), 1);

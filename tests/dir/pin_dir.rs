@@ -1,14 +1,13 @@
 //! Directories on a bpffs that are held by descriptor: opening them and working in them.
 
 mod attributes;
-mod filtered;
+mod seccomp;
 use crate::methods;
 mod names;
 mod nosymfollow;
-mod pair;
 mod pins;
 mod removal;
-use crate::dir_scene as scene;
+mod two_names;
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,7 +22,7 @@ use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::thread::CapabilitySet;
 
-use scene::*;
+use crate::helpers::*;
 
 pub const PINS: &[Need] = &[cap::BPF, Need::Bpffs];
 pub const DIRS: &[Need] = &[Need::Bpffs];
@@ -31,7 +30,7 @@ pub const DIRS: &[Need] = &[Need::Bpffs];
 pub const USERS: &[Need] = &[cap::BPF, cap::SYS_ADMIN, cap::SETUID];
 pub const MOUNTS: &[Need] = &[cap::BPF, cap::SYS_ADMIN];
 
-fn is_held(dir: &PinDir) -> bool {
+fn is_o_path_and_cloexec(dir: &PinDir) -> bool {
     let flags = rustix::fs::fcntl_getfl(dir).unwrap();
     flags.contains(OFlags::PATH) && fcntl_getfd(dir).unwrap().contains(FdFlags::CLOEXEC)
 }
@@ -47,8 +46,12 @@ fn a_directory_is_opened_by_path() -> Outcome {
         fs.at("dir/."),
     ] {
         let dir = PinDir::open(&path)?;
-        assert_eq!(dir.path().as_os_str(), path.as_os_str(), "as it was given");
-        assert!(is_held(&dir));
+        assert_eq!(
+            dir.path().as_os_str(),
+            path.as_os_str(),
+            "the path is unchanged"
+        );
+        assert!(is_o_path_and_cloexec(&dir));
         assert_eq!(
             fstat(&dir)?.st_ino,
             fs::metadata(&path).map(|m| std::os::unix::fs::MetadataExt::ino(&m))?
@@ -63,7 +66,7 @@ fn a_directory_is_opened_by_path() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn links_on_the_way_are_followed_once() -> Outcome {
+fn symbolic_links_are_resolved_only_at_open() -> Outcome {
     let fs = TestFs::new();
     for name in ["one", "two"] {
         fs::create_dir(fs.at(name))?;
@@ -79,7 +82,7 @@ fn links_on_the_way_are_followed_once() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_no_directory_on_a_bpffs() -> Outcome {
+fn opening_something_else_than_a_directory_fails_with_its_cause() -> Outcome {
     let fs = TestFs::new();
     root_of(&fs).pin(&any_map(), "pin")?;
     symlink("gone", fs.at("link"))?;
@@ -127,7 +130,7 @@ fn invalid_path(problem: &str) -> Cause {
 }
 
 #[common::test(&[cap::SYS_ADMIN])]
-fn another_file_system_is_named() -> Outcome {
+fn a_directory_on_another_file_system_is_rejected() -> Outcome {
     let (_tmpfs, tmpfs) = detached_tmpfs();
     fs::create_dir(tmpfs.join("dir"))?;
     let proc = "/proc/self".into();
@@ -154,13 +157,13 @@ fn another_file_system_is_named() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_directory_in_a_directory() -> Outcome {
+fn open_dir_opens_a_subdirectory() -> Outcome {
     let fs = TestFs::new();
     let root = root_of(&fs);
     drop(root.create_dir("dir", 0o700)?.create_dir("in", 0o700)?);
     let dir = root.open_dir("dir")?;
     assert_eq!(dir.path(), fs.at("dir"));
-    assert!(is_held(&dir));
+    assert!(is_o_path_and_cloexec(&dir));
     dir.open_dir("in")?.pin(&any_map(), "map")?;
     assert_eq!(Map::open(fs.at("dir/in/map"))?.identity()?, any_identity());
     assert_eq!(dir.open_dir("in")?.path(), fs.at("dir/in"));
@@ -168,16 +171,16 @@ fn a_directory_in_a_directory() -> Outcome {
     root.pin(&any_map(), "pin")?;
     symlink("dir", fs.at("link"))?;
     symlink("gone", fs.at("dangling"))?;
-    let says = |name: &str, errno: i32, cause| {
+    let assert_open_dir_fails = |name: &str, errno: i32, cause| {
         let error = unwrap_err(root.open_dir(name));
         assert_fails(&error, Operation::OpenDir, errno, cause);
     };
-    says("gone", libc::ENOENT, missing(fs.at("gone")));
+    assert_open_dir_fails("gone", libc::ENOENT, missing(fs.at("gone")));
     let path = fs.at("pin");
-    says("pin", libc::ENOTDIR, Cause::NotADirectory { path });
+    assert_open_dir_fails("pin", libc::ENOTDIR, Cause::NotADirectory { path });
     for name in ["link", "dangling"] {
         let cause = Cause::SymbolicLink { path: fs.at(name) };
-        says(name, libc::ENOTDIR, cause);
+        assert_open_dir_fails(name, libc::ENOTDIR, cause);
     }
     Ok(())
 }
@@ -186,12 +189,12 @@ fn a_directory_in_a_directory() -> Outcome {
 fn open_dir_crosses_no_mount() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", dir.path());
+        mount_at("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         drop(root.create_dir("dir", 0o700)?);
         let path = dir.path().join("dir");
         for kind in ["bpf", "tmpfs"] {
-            mount_a(kind, &path);
+            mount_at(kind, &path);
             let error = unwrap_err(root.open_dir("dir"));
             let cause = Cause::MountPoint { path: path.clone() };
             assert_fails(&error, Operation::OpenDir, libc::EXDEV, cause);
@@ -203,7 +206,7 @@ fn open_dir_crosses_no_mount() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn open_dir_as_another_user() -> Outcome {
+fn open_dir_needs_search_permission() -> Outcome {
     let fs = TestFs::detached("777");
     let shut = root_of(&fs).create_dir("shut", 0o700)?;
     drop(shut.create_dir("in", 0o777)?);
@@ -228,14 +231,14 @@ fn open_dir_as_another_user() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_descriptor_from_elsewhere() -> Outcome {
+fn from_fd_accepts_a_directory_on_a_bpffs() -> Outcome {
     let fs = TestFs::new();
     root_of(&fs).pin(&any_map(), "map")?;
     for flags in [OFlags::PATH, OFlags::RDONLY] {
         let fd = open(fs.root(), flags | OFlags::CLOEXEC, Mode::empty())?;
         let number = fd.as_raw_fd();
         let dir = PinDir::from_fd(fd)?;
-        assert_eq!(dir.as_fd().as_raw_fd(), number, "the same, not another");
+        assert_eq!(dir.as_fd().as_raw_fd(), number, "the same object");
         let path = format!("/proc/self/fd/{number}");
         assert_eq!(dir.path(), std::path::Path::new(&path));
         assert_eq!(dir.identity("map")?, any_identity());
@@ -251,7 +254,7 @@ fn a_descriptor_from_elsewhere() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_descriptor_that_will_not_do() -> Outcome {
+fn from_fd_rejects_other_descriptors_and_returns_them() -> Outcome {
     let fs = TestFs::new();
     root_of(&fs).pin(&any_map(), "map")?;
     let directory = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -284,7 +287,7 @@ fn a_descriptor_that_will_not_do() -> Outcome {
         assert_eq!(
             (fd.as_raw_fd(), fstat(&fd)?.st_ino),
             (number, inode),
-            "given back open"
+            "the directory is still open"
         );
     }
     let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
@@ -299,12 +302,12 @@ fn a_descriptor_that_will_not_do() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_clone_is_the_same_directory() -> Outcome {
+fn a_clone_refers_to_the_same_directory() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let other = dir.try_clone()?;
     assert_ne!(dir.as_fd().as_raw_fd(), other.as_fd().as_raw_fd());
-    assert!(is_held(&other));
+    assert!(is_o_path_and_cloexec(&other));
     assert_eq!(other.path(), dir.path());
     dir.pin(&any_map(), "map")?;
     drop(dir);
@@ -313,7 +316,7 @@ fn a_clone_is_the_same_directory() -> Outcome {
 }
 
 #[common::test(DIRS)]
-fn errors_tell_what_was_done_where() -> Outcome {
+fn errors_have_the_operation_and_both_paths() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let error = unwrap_err(dir.rename("from", "to"));

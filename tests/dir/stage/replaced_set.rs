@@ -7,11 +7,11 @@ use std::time::Duration;
 use bpf_pin::PinDir;
 use common::*;
 
-use crate::stage::scene::has_exchange;
 use crate::stage::{HIDDEN, PINS, SET, names, publish, staged};
+use crate::stress::has_exchange;
 
 #[common::test(PINS)]
-fn a_set_is_rolled_back() -> Outcome {
+fn roll_back_restores_the_replaced_set() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (one, two) = (hash(), hash());
@@ -20,7 +20,7 @@ fn a_set_is_rolled_back() -> Outcome {
     let mut published = publish(staged(&dir, &two, &["c"]))?;
     // Publishes the two sets in turn.
     for (id, inner) in [(&one, &["a", "b"][..]), (&two, &["c"]), (&one, &["a", "b"])] {
-        let old = published.old.take().expect("the other one");
+        let old = published.old.take().expect("the other entry");
         assert_eq!(names(old.path()), inner);
         published = publish(old)?;
         assert_eq!(published.had_gap, !has_exchange());
@@ -38,7 +38,7 @@ fn a_set_is_rolled_back() -> Outcome {
 }
 
 /// Longer than the removal of a set takes.
-const A_WHILE: Duration = Duration::from_millis(150);
+const REMOVAL_TIME: Duration = Duration::from_millis(150);
 
 #[common::test(PINS)]
 fn discard_waits_for_readers() -> Outcome {
@@ -60,7 +60,7 @@ fn discard_waits_for_readers() -> Outcome {
             discarded
         });
         for lock in [first, second] {
-            thread::sleep(A_WHILE);
+            thread::sleep(REMOVAL_TIME);
             assert!(!is_discarded.load(Relaxed));
             for name in ["a", "b"] {
                 assert_eq!(reader.identity(name).unwrap(), one.identity().unwrap());
@@ -79,7 +79,7 @@ fn discard_waits_for_readers() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn drop_leaves_a_set_that_is_read() -> Outcome {
+fn drop_keeps_a_set_with_a_reader() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (one, two) = (hash(), hash());
@@ -92,11 +92,11 @@ fn drop_leaves_a_set_that_is_read() -> Outcome {
         for name in ["a", "b"] {
             assert_eq!(reader.identity(name)?, one.identity()?);
         }
-        // A sweep leaves the set alone, even through another descriptor.
+        // A cleanup leaves the set alone, even through another descriptor.
         for dir in [&dir, &PinDir::open(fs.root())?] {
-            let swept = dir.remove_leftovers()?;
-            assert!(swept.removed.is_empty(), "{:?}", swept.removed);
-            assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+            let report = dir.remove_leftovers()?;
+            assert!(report.removed.is_empty(), "{:?}", report.removed);
+            assert!(report.failed.is_empty(), "{:?}", report.failed);
         }
     }
     drop(lock);
@@ -106,9 +106,9 @@ fn drop_leaves_a_set_that_is_read() -> Outcome {
         _ => (hidden, fs.names().remove(0)),
     };
     assert!(hidden.starts_with(HIDDEN) && set == SET);
-    let swept = dir.remove_leftovers()?;
-    assert!(swept.failed.is_empty(), "{:?}", swept.failed);
-    assert_eq!(swept.removed, [hidden.as_str()]);
+    let report = dir.remove_leftovers()?;
+    assert!(report.failed.is_empty(), "{:?}", report.failed);
+    assert_eq!(report.removed, [hidden.as_str()]);
     assert_eq!(fs.names(), [SET]);
     assert!(dir.remove_leftovers()?.removed.is_empty());
     assert_eq!(dir.open_dir(SET)?.identity("a")?, two.identity()?);
@@ -117,7 +117,7 @@ fn drop_leaves_a_set_that_is_read() -> Outcome {
 
 /// An exclusive lock counts as a reader, too. The set can be rolled back after its release.
 #[common::test(PINS)]
-fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
+fn an_exclusive_lock_keeps_the_replaced_set() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (one, two) = (hash(), hash());
@@ -147,7 +147,7 @@ fn a_lock_taken_alone_keeps_the_old_set() -> Outcome {
 
 /// Another process removed the old set without asking for its lock.
 #[common::test(PINS)]
-fn what_somebody_swept_away_is_no_failure() -> Outcome {
+fn a_replaced_set_that_is_already_removed_is_not_a_failure() -> Outcome {
     let fs = TestFs::new();
     let dir = PinDir::open(fs.root())?;
     let (one, two) = (hash(), hash());

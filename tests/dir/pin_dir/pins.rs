@@ -10,8 +10,8 @@ use bpf_pin::{Access, Identity, Kind, Link, Map, Object, PinDir, Prog};
 use common::*;
 use rustix::thread::CapabilitySet;
 
-use crate::dir::scene::*;
-use crate::dir::{MOUNTS, PINS, USERS};
+use crate::helpers::*;
+use crate::pin_dir::{MOUNTS, PINS, USERS};
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
@@ -87,7 +87,7 @@ fn each_kind_is_pinned_and_opened_by_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn a_taken_name_is_told_with_its_holder() -> Outcome {
+fn a_taken_name_is_reported_with_its_object() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let (first, second) = (hash(), hash());
@@ -112,7 +112,7 @@ fn a_taken_name_is_told_with_its_holder() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn what_is_no_object_gets_no_name() -> Outcome {
+fn pin_rejects_descriptors_that_are_not_objects() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let file = fs::File::open("/proc/self/status")?;
@@ -147,7 +147,7 @@ fn what_is_no_object_gets_no_name() -> Outcome {
 
 /// Entries that are not pins, and the error that each operation reports for them.
 #[common::test(PINS)]
-fn names_that_hold_no_pin() -> Outcome {
+fn an_entry_that_is_not_a_pin_is_rejected() -> Outcome {
     let fs = TestFs::new();
     let (dir, other) = (root_of(&fs), root_of(&fs));
     dir.pin(&any_map(), "pin")?;
@@ -176,17 +176,17 @@ fn names_that_hold_no_pin() -> Outcome {
         (Operation::Unpin, |d, _, n| d.unpin(&any_map(), n)),
     ];
     for &(operation, call) in calls {
-        let says = |name: &str, errno: i32, cause| {
+        let assert_get_fails = |name: &str, errno: i32, cause| {
             let error = unwrap_err(call(&dir, &other, name));
             assert_fails(&error, operation, errno, cause);
         };
-        says("gone", libc::ENOENT, missing(fs.at("gone")));
+        assert_get_fails("gone", libc::ENOENT, missing(fs.at("gone")));
         let cause = Cause::NotAnObject {
             path: fs.at("dir"),
             what: "directory",
             found: FileSystem::BPF,
         };
-        says("dir", libc::EACCES, cause);
+        assert_get_fails("dir", libc::EACCES, cause);
         for (name, _) in links {
             // The kernel's errno depends on the target of the link.
             let error = unwrap_err(call(&dir, &other, name));
@@ -209,7 +209,7 @@ fn names_that_hold_no_pin() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn access_to_pins_of_others() -> Outcome {
+fn the_mode_decides_about_access_to_pins_of_other_users() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
     for (name, mode) in [("shut", 0o600), ("readable", 0o644), ("open", 0o666)] {
@@ -252,7 +252,7 @@ fn access_to_pins_of_others() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn remove_takes_only_its_own_name() -> Outcome {
+fn unpin_removes_only_the_given_name() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let map = hash();
@@ -280,7 +280,7 @@ fn remove_takes_only_its_own_name() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn remove_knows_what_took_the_name() -> Outcome {
+fn unpin_keeps_a_pin_that_another_object_holds() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     let (ours, theirs, prog) = (hash(), hash(), prog());
@@ -307,10 +307,10 @@ fn remove_knows_what_took_the_name() -> Outcome {
 }
 
 #[common::test(MOUNTS)]
-fn a_mounted_on_pin_is_not_removed() -> Outcome {
+fn unpin_keeps_a_mount_point() -> Outcome {
     let dir = tempfile::tempdir()?;
     in_mount_namespace(|| -> Outcome {
-        mount_a("bpf", dir.path());
+        mount_at("bpf", dir.path());
         let root = PinDir::open(dir.path())?;
         let path = dir.path().join("pin");
         root.pin(&any_map(), "pin")?;
@@ -329,7 +329,7 @@ fn a_mounted_on_pin_is_not_removed() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn unlink_takes_whatever_has_the_name() -> Outcome {
+fn unlink_removes_any_entry_but_a_directory() -> Outcome {
     let fs = TestFs::new();
     let dir = root_of(&fs);
     dir.pin(&hash(), "map")?;
@@ -338,7 +338,11 @@ fn unlink_takes_whatever_has_the_name() -> Outcome {
     drop(dir.create_dir("dir", 0o700)?);
     dir.unlink("map")?;
     dir.unlink("link")?;
-    assert_eq!(fs.names(), ["dir", "prog"], "the link, not where it leads");
+    assert_eq!(
+        fs.names(),
+        ["dir", "prog"],
+        "the link is removed, not its target"
+    );
     let error = unwrap_err(dir.unlink("dir"));
     let path = fs.at("dir");
     let (what, found) = ("directory", FileSystem::BPF);
@@ -360,7 +364,7 @@ fn unlink_takes_whatever_has_the_name() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_sticky_directory_keeps_foreign_pins() -> Outcome {
+fn a_sticky_directory_protects_pins_of_other_users() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs);
     dir.pin(&any_map(), "pin")?;
@@ -396,7 +400,7 @@ fn a_sticky_directory_keeps_foreign_pins() -> Outcome {
 }
 
 #[common::test(USERS)]
-fn a_directory_that_may_not_be_written() -> Outcome {
+fn a_directory_without_write_permission_is_named() -> Outcome {
     let fs = TestFs::detached("777");
     let dir = root_of(&fs).create_dir("dir", 0o755)?;
     dir.pin(&any_map(), "pin")?;

@@ -39,7 +39,7 @@ fn counted(dir: &PinDir) -> Result<u64> {
 }
 
 #[common::test(PINS)]
-fn of_many_threads_one_counts_at_a_time() -> Outcome {
+fn the_lock_excludes_other_threads() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     dir.pin(&hash(), "counter")?;
@@ -64,7 +64,7 @@ fn of_many_threads_one_counts_at_a_time() -> Outcome {
 }
 
 #[common::test(PINS)]
-fn of_many_processes_one_counts() -> Outcome {
+fn the_lock_excludes_other_processes() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     dir.pin(&hash(), "counter")?;
@@ -86,7 +86,7 @@ fn of_many_processes_one_counts() -> Outcome {
 
 /// Two elements that are equal except while a writer holds the exclusive lock.
 #[common::test(PINS)]
-fn readers_see_no_half_of_a_change() -> Outcome {
+fn readers_never_see_a_partial_change() -> Outcome {
     let fs = TestFs::new();
     let dir = app(&fs)?;
     let map = hash();

@@ -19,7 +19,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 #[track_caller]
 pub fn unwrap_err<T: Debug, E>(result: Result<T, E>) -> E {
-    result.expect_err("what must fail")
+    result.expect_err("an error")
 }
 
 /// Returns a descriptor of a map for tests that accept any map. The map is shared: before Linux
@@ -27,7 +27,7 @@ pub fn unwrap_err<T: Debug, E>(result: Result<T, E>) -> E {
 /// delay.
 pub fn any_map() -> Map {
     static MAP: LazyLock<Map> = LazyLock::new(hash);
-    OWN_MAP.with_borrow(|own| {
+    THREAD_MAP.with_borrow(|own| {
         own.as_ref()
             .unwrap_or_else(|| &*MAP)
             .try_clone()
@@ -37,7 +37,7 @@ pub fn any_map() -> Map {
 
 thread_local! {
     /// Used by threads that cannot access the map of the process.
-    static OWN_MAP: RefCell<Option<Map>> = const { RefCell::new(None) };
+    static THREAD_MAP: RefCell<Option<Map>> = const { RefCell::new(None) };
 }
 
 pub fn any_identity() -> Identity {
@@ -77,30 +77,30 @@ pub fn detached_tmpfs() -> (OwnedFd, PathBuf) {
         let attributes = MountAttrFlags::empty();
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
     })();
-    let mount = mount.expect("a tmpfs of the test's own");
+    let mount = mount.expect("a detached tmpfs");
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
     (mount, path.into())
 }
 
 /// Mounts a file system at `target`. The calling thread must have its own mount namespace.
 #[track_caller]
-pub fn mount_a(kind: &str, target: impl AsRef<Path>) {
+pub fn mount_at(kind: &str, target: impl AsRef<Path>) {
     let none = MountFlags::empty();
     mount(kind, target.as_ref(), kind, none, None).expect("a mount");
 }
 
 /// Runs `test` on a thread with its own working directory and umask.
-pub fn own_fs_struct<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub fn with_own_working_directory<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
         // SAFETY: without CLONE_FILES the descriptor table stays shared.
-        unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("a working directory of its own");
+        unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("its own working directory");
         test()
     })
 }
 
 /// Runs `test` on a thread with its own descriptor table, which holds only the first three. A full
 /// copy would keep the locks and mounts of other tests alive.
-pub fn own_descriptors<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub fn with_own_descriptors<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     on_a_thread(|| {
         let (first, last) = (3, u32::MAX);
         // SAFETY: descriptors are closed only in this thread's own table, and the test opens all
@@ -114,7 +114,7 @@ pub fn own_descriptors<T: Send>(test: impl FnOnce() -> T + Send) -> T {
             )
         };
         assert_eq!(done, 0, "close_range: {}", std::io::Error::last_os_error());
-        OWN_MAP.set(Some(hash()));
+        THREAD_MAP.set(Some(hash()));
         test()
     })
 }
