@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
 use bpf_pin::bpffs::{Bpffs, FileSystem, MountOptions};
+use bpf_pin::inventory::Inventory;
 use bpf_pin::link::{Link, LinkSpec, Position, Uprobes, XdpFlags};
 use bpf_pin::map::ElemFlags;
 use bpf_pin::prog::{Btf, TestRun};
@@ -13,6 +14,8 @@ use bpf_pin::token::Token;
 use bpf_pin::types::{AttachType, ProgType};
 use bpf_pin::{Error, Map, MapSpec, MapType, Object, PinDir, PinnedMap, Prog, ProgSpec, abi};
 use common::*;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::CapabilitySet;
 
 /// A bpffs with a map, a program, a link and a directory with a pin in it.
 struct Scene {
@@ -82,6 +85,10 @@ const PINS: &[Row] = &[
     }, "unpin {fs}/map: {fs}/map does not exist"),
     ("a descriptor of a program", |s| error(Map::try_from(OwnedFd::from(s.prog.try_clone().unwrap()))),
         "use a descriptor as a map: it is a program, not a map"),
+    ("a descriptor of a device", |_| error(Object::try_from(OwnedFd::from(File::open("/dev/null").unwrap()))),
+        "use a descriptor as an object: it is /dev/null, not a map, program or link"),
+    ("ids without the capability", |_| as_user(CapabilitySet::BPF, || error(Map::ids().next().unwrap())),
+        "find the next map: this thread lacks CAP_SYS_ADMIN, needed for finding objects by their ids"),
     ("no such id", |_| error(Prog::from_id(u32::MAX)),
         "open program 4294967295: no program has this id"),
     ("no such BTF", |_| error(Btf::from_id(u32::MAX)),
@@ -130,6 +137,10 @@ const MAPS: &[Row] = &[
         "create hash map: key_size must be more than 0"),
     ("more entries than there may be", |_| error(MapSpec::new(MapType::HASH, 4, 8, u32::MAX).create()),
         "create hash map: max_entries is 4294967295, more than this kernel allows for this hash map"),
+    ("a value that is too large", |_| error(MapSpec::new(MapType::ARRAY, 4, u32::MAX, 1).name("invalid").create()),
+        "create array map \"invalid\": E2BIG"),
+    ("a ring buffer of another size", |_| error(MapSpec::new(MapType::RINGBUF, 0, 0, 3).create()),
+        "create ringbuf map: max_entries must be a power of two and at least the page size"),
     ("a name that is none", |_| error(MapSpec::new(MapType::ARRAY, 4, 8, 1).name("a-b").create()),
         "create array map: the name \"a-b\" is not valid: it may have up to 15 letters, digits, '_' and '.'"),
     ("no template of a map of maps", |_| error(MapSpec::new(MapType::ARRAY_OF_MAPS, 4, 4, 1).name("outer").create()),
@@ -147,6 +158,10 @@ const MAPS: &[Row] = &[
         elements.update(&1, &1, ElemFlags::ANY).unwrap();
         error(elements.update(&1, &2, ElemFlags::NOEXIST))
     }, "update map {map} \"test_hash\": the key exists already"),
+    ("two flags that exclude each other", |s| error(s.map.elements::<u32, u64>().unwrap().update(&1, &1, ElemFlags::NOEXIST | ElemFlags::EXIST)),
+        "update map {map} \"test_hash\": flags cannot contain both BPF_NOEXIST and BPF_EXIST"),
+    ("a flag for values with a lock", |s| error(s.map.elements::<u32, u64>().unwrap().update(&1, &1, ElemFlags::LOCK)),
+        "update map {map} \"test_hash\": flags contain BPF_F_LOCK, but no BTF describes a bpf_spin_lock in the map's values"),
     ("a descriptor for reading", |s| error(read_only(s).elements::<u32, u64>().unwrap().delete(&0)),
         "delete from map {map} \"test_hash\": the map was opened for reading only"),
     ("taking by a descriptor for reading", |s| error(read_only(s).elements::<u32, u64>().unwrap().take(&0)),
@@ -180,6 +195,12 @@ const MAPS: &[Row] = &[
 const PROGRAMS_AND_LINKS: &[Row] = &[
     ("no instructions", |_| error(ProgSpec::new(ProgType::XDP, &[]).load()),
         "load xdp program: insns is empty"),
+    ("a name of a program that is none", |_| error(ProgSpec::new(ProgType::XDP, &[bpf_pin::prog::Insn::exit()]).name("a-b").load()),
+        "load xdp program: the name \"a-b\" is not valid: it may have up to 15 letters, digits, '_' and '.'"),
+    ("an incomplete record", |_| {
+        let insns = [bpf_pin::prog::Insn::exit()];
+        error(ProgSpec::new(ProgType::SOCKET_FILTER, &insns).func_info(&[0; 15], 8).load())
+    }, "load socket_filter program: func_info has 15 bytes, not a multiple of the record size 8"),
     ("a program that is refused", |_| {
         let insns = [bpf_pin::prog::Insn::mov64_reg(0, 2), bpf_pin::prog::Insn::exit()];
         error(ProgSpec::new(ProgType::SOCKET_FILTER, &insns).name("bad").load_with_log(bpf_pin::types::LogLevel::LEVEL1))
@@ -294,13 +315,32 @@ const MOUNTS: &[Row] = &[
         "find a bpffs at /proc: /proc is on proc, not on a bpffs"),
     ("no path to inspect", |_| error(Bpffs::inspect("")),
         "inspect: the path is empty"),
+    ("a path to inspect with a NUL", |_| error(Bpffs::inspect("/proc\0")),
+        "inspect /proc\\0: the path contains a NUL byte at offset 5"),
     ("an option out of range", |_| error(MountOptions::new().mode(0o10000).detached()),
         "create a bpffs: mode is 0o10000, and the limit is 0o7777"),
     ("no directory to mount on", |_| error(MountOptions::new().mount("/nowhere")),
         "mount a bpffs at /nowhere: /nowhere does not exist: create the directory first"),
+    ("a bpffs that is covered", |_| in_mount_namespace(covered_bpffs),
+        "list the bpffs mounted at …"),
     ("an option of the other side", |s| error(MountOptions::new().delegate_maps([MapType::HASH]).request_delegation(&s.map)),
         "request a delegated bpffs: delegate_maps can only be set by the other side"),
 ];
+
+fn covered_bpffs() -> Error {
+    let dir = tempfile::tempdir().expect("a directory");
+    let bpffs = MountOptions::new().mount(dir.path()).expect("a bpffs");
+    mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), None).expect("a tmpfs");
+    let found = Inventory::take().expect("an inventory").find_map(|pin| {
+        let is_below = |error: &Error| error.path() == Some(dir.path());
+        pin.err().filter(is_below)
+    });
+    for _ in 0..2 {
+        unmount(dir.path(), UnmountFlags::DETACH).expect("two mounts");
+    }
+    drop(bpffs);
+    found.expect("an error")
+}
 
 fn read_only(scene: &Scene) -> Map {
     Map::open_with(scene.fs.at("map"), bpf_pin::Access::ReadOnly).expect("a map to read")

@@ -323,6 +323,8 @@ fn kernels_and_arguments() -> Vec<Row> {
     vec![
         ("an old kernel", Cause::Unsupported { what: "BPF tokens", since: Version::new(6, 9) },
             "this kernel does not support BPF tokens (Linux 6.9)"),
+        ("a feature that every supported kernel has", Cause::Unsupported { what: "openat2", since: Version::new(5, 6) },
+            "this kernel does not support openat2 (Linux 5.6)"),
         ("an option of a newer kernel", ignored(Some(Version::new(6, 8))),
             "the kernel ignored the option uid (Linux 6.8)"),
         ("an option that every kernel has", ignored(None),

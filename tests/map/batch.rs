@@ -265,10 +265,6 @@ fn a_bucket_larger_than_the_buffer_is_an_error() -> Outcome {
                     })
                 );
                 assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
-                let end = format!(
-                    ": the batch has room for {room} elements, and a bucket of the hash has more"
-                );
-                assert!(error.to_string().ends_with(&end), "{error}");
                 (room, grown) = (room + 1, grown + 1);
             }
         }

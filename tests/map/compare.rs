@@ -1,6 +1,5 @@
 //! Comparing maps with specs: reports all differences, and nothing that the kernel changes itself.
 
-use bpf_pin::error::Cause;
 use bpf_pin::map::{MapFields, Mismatch};
 use bpf_pin::types::MapFlags;
 use bpf_pin::{Map, MapSpec, MapType};
@@ -43,15 +42,6 @@ fn every_difference_is_reported() -> Outcome {
             "btf_value_type_id is 0, not 13",
             "map_name is \"flows\", not \"other\"",
         ]
-    );
-    // The sentence of each difference.
-    let cause = Cause::Mismatch {
-        id: 17,
-        mismatches: mismatches[1..3].to_vec(),
-    };
-    assert_eq!(
-        cause.to_string(),
-        "map 17 does not match: key_size is 4, not 8; value_size is 8, not 16"
     );
     Ok(())
 }

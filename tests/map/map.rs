@@ -63,12 +63,6 @@ fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
         );
         assert_eq!(error.operation(), Operation::CreateMap);
         assert_eq!(error.raw_os_error(), None);
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "create array map: the name {bad:?} is not valid: it may have up to 15 letters, digits, '_' and '.'"
-            )
-        );
     }
     Ok(())
 }
@@ -201,8 +195,7 @@ fn a_map_of_maps_has_an_inner_map() -> Outcome {
         let error = spec.clone().inner_map(&map).create();
         let error = error.expect_err("a third level");
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
-        let begin = format!("create {outer} map \"outer\": ");
-        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(error.operation(), Operation::CreateMap);
         let error = spec.create().expect_err("no template");
         let what = "inner_map";
         assert!(
@@ -252,36 +245,21 @@ fn a_device_without_offload_is_rejected() -> Outcome {
 
 #[common::test(BPF)]
 fn invalid_sizes_are_rejected() -> Outcome {
-    for (map_type, sizes, errno, text) in [
-        (MapType::UNSPEC, [4, 8, 1], libc::EINVAL, "unspec"),
-        (MapType(4711), [4, 8, 1], libc::EINVAL, "type 4711"),
-        (
-            MapType(u32::MAX),
-            [4, 8, 1],
-            libc::EINVAL,
-            "type 4294967295",
-        ),
+    for (map_type, sizes, errno) in [
+        (MapType::UNSPEC, [4, 8, 1], libc::EINVAL),
+        (MapType(4711), [4, 8, 1], libc::EINVAL),
+        (MapType(u32::MAX), [4, 8, 1], libc::EINVAL),
         // A stack with values of less than 8 bytes.
-        (MapType::STACK_TRACE, [4, 7, 1], libc::EINVAL, "stack_trace"),
-        (MapType::HASH, [u32::MAX, 8, 1], libc::E2BIG, "hash"),
-        (MapType::ARRAY, [4, u32::MAX, 1], libc::E2BIG, "array"),
+        (MapType::STACK_TRACE, [4, 7, 1], libc::EINVAL),
+        (MapType::HASH, [u32::MAX, 8, 1], libc::E2BIG),
+        (MapType::ARRAY, [4, u32::MAX, 1], libc::E2BIG),
     ] {
         let [key_size, value_size, max_entries] = sizes;
         let spec = MapSpec::new(map_type, key_size, value_size, max_entries);
         let error = spec.create().expect_err("sizes that do not fit");
         assert_eq!(error.raw_os_error(), Some(errno), "{error} {sizes:?}");
         assert!(error.cause().is_none(), "{error}");
-        let name = if errno == libc::EINVAL {
-            "EINVAL"
-        } else {
-            "E2BIG"
-        };
         assert_eq!(error.operation(), Operation::CreateMap);
-        let named = spec.name("invalid").create().expect_err("the same");
-        assert_eq!(
-            named.to_string(),
-            format!("create {text} map \"invalid\": {name}")
-        );
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::thread;
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::map::ElemFlags;
 use bpf_pin::probe::Capability;
-use bpf_pin::{Access, Error, Kind, Link, Map, Object, PinnedMap, Prog, abi};
+use bpf_pin::{Access, Error, Link, Map, Object, PinnedMap, Prog, abi};
 use common::*;
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::thread::CapabilitySet;
@@ -104,14 +104,9 @@ fn ids_omit_no_living_object_while_others_change() -> Outcome {
 
 #[common::test(NO_BPF)]
 fn ids_and_from_id_need_cap_sys_admin() -> Outcome {
-    fn assert_privilege_is_missing(error: &Error, kind: Kind) {
+    fn assert_privilege_is_missing(error: &Error) {
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
         assert_eq!(error.operation(), Operation::NextId);
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("find the next {kind}: "))
-        );
         assert!(
             matches!(
                 error.cause(),
@@ -122,16 +117,14 @@ fn ids_and_from_id_need_cap_sys_admin() -> Outcome {
             ),
             "{error}"
         );
-        let words = "this thread lacks CAP_SYS_ADMIN, needed for finding objects by their ids";
-        assert_eq!(error.to_string(), format!("find the next {kind}: {words}"));
     }
     let mut maps = Map::ids();
-    assert_privilege_is_missing(&maps.next().ok_or("no item")?.unwrap_err(), Kind::Map);
+    assert_privilege_is_missing(&maps.next().ok_or("no item")?.unwrap_err());
     assert!(maps.next().is_none(), "it ends");
     let next = Prog::ids().next().ok_or("no item")?;
-    assert_privilege_is_missing(&next.unwrap_err(), Kind::Prog);
+    assert_privilege_is_missing(&next.unwrap_err());
     let next = Link::ids().next().ok_or("no item")?;
-    assert_privilege_is_missing(&next.unwrap_err(), Kind::Link);
+    assert_privilege_is_missing(&next.unwrap_err());
     let error = Map::from_id_with(1, Access::ReadOnly).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     assert!(matches!(

@@ -236,8 +236,11 @@ fn other_descriptors_are_rejected_and_returned() -> Outcome {
     let (_, error) = assert_rejected::<Map>(File::open("/dev/null")?.into());
     assert_eq!(error.operation(), Operation::FromFd);
     let failed = Object::try_from(OwnedFd::from(File::open("/dev/null")?)).unwrap_err();
-    let text = "use a descriptor as an object: it is /dev/null, not a map, program or link";
-    assert_eq!(failed.to_string(), text);
+    let cause = Cause::WrongDescriptor {
+        expected: "a map, program or link",
+        found: Some("/dev/null".to_owned()),
+    };
+    assert_fails(failed.error(), Operation::FromFd, None, cause);
     Ok(())
 }
 

@@ -221,12 +221,7 @@ fn invalid_names_are_rejected_without_a_syscall() -> Outcome {
             "{error}"
         );
         assert_eq!(error.raw_os_error(), None);
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "load xdp program: the name {bad:?} is not valid: it may have up to 15 letters, digits, '_' and '.'"
-            )
-        );
+        assert_eq!(error.operation(), Operation::LoadProg);
     }
     Ok(())
 }
@@ -249,11 +244,7 @@ fn a_rejected_program_has_the_verifiers_log() -> Outcome {
     assert!(log(&error).contains("R0 !read_ok"), "{}", log(&error));
     assert!(!log(&error).contains('\0'));
     let text = error.to_string();
-    let head = "load socket_filter program \"refused\": EACCES; the verifier's log ends:\n";
-    assert!(
-        text.starts_with(head) && text.contains("R0 !read_ok"),
-        "{text}"
-    );
+    assert!(text.contains("R0 !read_ok"), "{text}");
     let source = std::error::Error::source(&error).expect("the errno");
     assert_eq!(source.to_string(), "Permission denied (os error 13)");
 
@@ -360,11 +351,8 @@ fn clones_have_the_same_id() -> Outcome {
     drop((prog, by_id));
     assert_eq!(clone.id()?, id);
     let error = Prog::from_id(u32::MAX).expect_err("an unknown id");
-    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    assert_eq!(
-        error.to_string(),
-        "open program 4294967295: no program has this id"
-    );
+    let cause = Cause::NoSuchId { what: "program" };
+    assert_fails(&error, Operation::FromId, libc::ENOENT, cause);
     Ok(())
 }
 

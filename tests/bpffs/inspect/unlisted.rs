@@ -233,9 +233,8 @@ pub fn in_a_root_in_a_bpffs() {
     );
     assert_eq!(Bpffs::mounts().unwrap(), []);
     let error = bpffs.mount().unwrap_err();
-    let Some(Cause::NotListed { mount_id }) = error.cause() else {
-        panic!("{error}");
-    };
-    let because = format!("mount {mount_id} is not in this thread's mountinfo");
-    assert!(error.to_string().ends_with(&because), "{error}");
+    assert!(
+        matches!(error.cause(), Some(Cause::NotListed { .. })),
+        "{error}"
+    );
 }

@@ -320,14 +320,9 @@ fn a_sticky_directory_protects_trees_of_other_users() -> Outcome {
             ("empty", unwrap_err(root.remove_dir("empty"))),
         ] {
             let directory = fs.root().to_owned();
-            let start = format!(
-                "remove {}: {} is a sticky directory",
-                fs.at(name).display(),
-                directory.display()
-            );
-            assert!(error.to_string().starts_with(&start), "{error}");
-            assert_eq!(error.cause(), Some(&Cause::Sticky { directory, uid: 0 }));
-            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            let sticky = Cause::Sticky { directory, uid: 0 };
+            assert_fails(&error, Operation::Remove, libc::EPERM, sticky);
+            assert_eq!(error.path(), Some(&*fs.at(name)));
         }
     });
     assert_eq!(fs.names(), ["empty", "tree"]);

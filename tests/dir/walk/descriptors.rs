@@ -82,7 +82,6 @@ pub fn with_few_descriptors() -> ExitCode {
         let assert_full = |error: &Error| {
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{room}: {error}");
             assert_eq!(error.cause(), None, "{error}");
-            assert!(error.to_string().contains("EMFILE"), "{error}");
         };
         let walked = with_free_descriptors(room, || {
             // With too few descriptors the walk itself fails to start.

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
+use bpf_pin::bpffs::FileSystem;
 use bpf_pin::error::{Cause, Operation};
 use bpf_pin::inventory::Inventory;
 use bpf_pin::{Bpffs, Error};
@@ -19,7 +20,7 @@ use rustix::process::chroot;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::inventory::listing::{in_a_directory, list_below, pin};
-use crate::inventory::{ROOT, bind, bpffs, pin_maps, tmpfs};
+use crate::inventory::{ROOT, assert_hidden, bind, bpffs, pin_maps, tmpfs};
 
 const CHILD: &str = "BPF_PIN_TEST_INVENTORY";
 
@@ -199,15 +200,12 @@ fn the_error_of_a_covered_bpffs_names_the_covering_mount() -> Outcome {
         let [error] = &now.errors[..] else {
             panic!("{:?}", now.errors);
         };
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "list the bpffs mounted at {}: mount {} is covered by bpffs (mount {})",
-                one.display(),
-                below.mount()?.mount_id,
-                above.mount()?.mount_id
-            )
-        );
+        let cause = Cause::Covered {
+            mount_id: below.mount()?.mount_id,
+            found: FileSystem::BPF,
+            by: above.mount()?.mount_id,
+        };
+        assert_hidden(error, &one, |found| *found == cause);
         Ok(())
     })
 }
