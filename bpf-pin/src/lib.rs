@@ -178,11 +178,9 @@ pub use object::{Link, Map, Object, PinnedLink, PinnedMap, PinnedProg, Prog};
 pub use prog::ProgSpec;
 pub use types::{Access, Identity, Kind, MapType};
 
-/// For this workspace's tests: each way of proving a kind, alone, and what an inventory makes of a text.
+/// For this workspace's tests: each way of proving a kind, alone.
 #[doc(hidden)]
 pub mod __proof {
-    #[cfg(feature = "inventory")]
-    pub use crate::inventory::{Outline, outline};
     pub use crate::proof::{by_command, by_info, by_proc};
 }
 

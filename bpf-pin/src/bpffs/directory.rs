@@ -11,7 +11,7 @@ use crate::procfs::{Directory, Mount, MountInfo, mount_id, mount_of};
 impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, Reason> {
         let name = Pathname::new(path)?;
-        Self::hold(name.as_c_str()).map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))
+        Self::hold(name.as_path()).map_err(|errno| Reason::new(errno, diagnose::walk(path, errno)))
     }
 
     /// Fails with the file system that is there if it is not a bpffs.

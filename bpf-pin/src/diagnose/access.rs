@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::error::Cause;
-use crate::path::AtPath;
+use crate::path::{AtPath, Pathname};
 use crate::process::owns_all;
 use crate::types::{Access, FileSystem};
 
@@ -18,7 +18,8 @@ pub(super) fn denied(
     wanted: Permission,
     verb: &'static str,
 ) -> Option<Cause> {
-    let result = accessat(at.begin(), prefix, wanted, AtFlags::EACCESS);
+    let name = Pathname::known(prefix);
+    let result = accessat(at.begin(), name.as_c_str(), wanted, AtFlags::EACCESS);
     let stat = at.stat(prefix).filter(|_| result == Err(Errno::ACCESS))?;
     Some(Cause::Blocked {
         path: at.displayed(prefix),
@@ -35,7 +36,7 @@ pub(super) fn unsearchable(at: &AtPath<'_>) -> Option<Cause> {
     // The directory of "." is "." itself.
     let directories = prefixes.len().saturating_sub(1).max(1);
     let mut directories = prefixes.into_iter().take(directories);
-    directories.find_map(|prefix| denied(at, &prefix, Permission::EXEC_OK, "search"))
+    directories.find_map(|prefix| denied(at, prefix, Permission::EXEC_OK, "search"))
 }
 
 pub(super) fn unwritable(at: &AtPath<'_>) -> Option<Cause> {

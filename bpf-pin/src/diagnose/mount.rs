@@ -1,12 +1,11 @@
 //! Why mounting, attaching or unmounting failed.
 
-use std::fs;
-
 use bpf_pin_sys::Version;
 use rustix::io::Errno;
 
 use crate::error::Cause;
 use crate::process::{Capability, in_user_namespace, is_filtered, lacks};
+use crate::sys;
 
 use super::privilege;
 
@@ -61,7 +60,6 @@ pub(crate) fn attach(errno: Errno) -> Option<Cause> {
 
 /// ENOSPC, which has one reason: the limit of this mount namespace, or of one that the mount propagates to.
 fn table_full() -> Option<Cause> {
-    let most = fs::read_to_string("/proc/sys/fs/mount-max").ok()?;
-    let most = most.trim().parse().ok()?;
+    let most = sys::read_number(c"/proc/sys/fs/mount-max")?;
     (!is_filtered()).then_some(Cause::MountTableFull { most })
 }

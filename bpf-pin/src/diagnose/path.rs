@@ -7,16 +7,16 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, fstat, fstatfs, stat, statat,
+    Access as Permission, AtFlags, FileType, Mode, Stat, StatFs, fstat, fstatfs, readlink, statat,
     statfs,
 };
 use rustix::io::Errno;
 
 use crate::error::Cause;
-use crate::path::{AtError, AtPath, Base, NAME_MAX, PATH_MAX, with_path};
+use crate::path::{AtError, AtPath, Base, NAME_MAX, PATH_MAX, Pathname};
 use crate::process::is_filtered;
 use crate::proof;
 use crate::sys;
@@ -111,7 +111,7 @@ pub(crate) fn open_dir(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
 /// Why a directory that should be on a bpffs could not be opened.
 #[cold]
 pub(crate) fn directory(path: &Path, errno: Errno) -> Option<Cause> {
-    with_path(path, |at| find(at, errno)).ok()?
+    find(&Pathname::new(path).ok()?.at_path(), errno)
 }
 
 /// Why a directory that is held open could not be opened for reading.
@@ -131,7 +131,7 @@ pub(crate) fn list(base: Base<'_>, errno: Errno) -> Option<Cause> {
 /// Why a path could not be walked, on any file system.
 #[cold]
 pub(crate) fn walk(path: &Path, errno: Errno) -> Option<Cause> {
-    with_path(path, |at| walk_at(at, errno)).ok()?
+    walk_at(&Pathname::new(path).ok()?.at_path(), errno)
 }
 
 fn walk_at(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
@@ -143,7 +143,7 @@ fn walk_at(at: &AtPath<'_>, errno: Errno) -> Option<Cause> {
         Errno::LOOP => not_followed(at),
         Errno::NOENT if at.name.is_empty() => Some(Cause::empty_path()),
         Errno::NOENT => first_missing(at).map(|(_, missing)| Cause::Missing {
-            path: dangling(&missing).unwrap_or(missing),
+            path: dangling(missing).unwrap_or(missing.to_owned()),
         }),
         Errno::BUSY | Errno::XDEV => {
             let path = at.path();
@@ -164,9 +164,9 @@ impl AtError {
     }
 }
 
-impl AtPath<'_> {
+impl<'a> AtPath<'a> {
     /// The directory of the last component, relative to where the lookup begins.
-    pub(super) fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &'a Path {
         parent(self.relative())
     }
 
@@ -180,20 +180,20 @@ impl AtPath<'_> {
     }
 
     pub(super) fn stat(&self, prefix: &Path) -> Option<Stat> {
-        let stat = match self.base {
+        let flags = match self.base {
             // Looking up "." in it needs search permission.
-            Some(base) if prefix == Path::new(".") => fstat(base.fd),
-            Some(base) => statat(base.fd, prefix, AtFlags::SYMLINK_NOFOLLOW),
-            None => stat(prefix),
+            Some(base) if prefix == Path::new(".") => return fstat(base.fd).ok(),
+            Some(_) => AtFlags::SYMLINK_NOFOLLOW,
+            None => AtFlags::empty(),
         };
-        stat.ok()
+        statat(self.begin(), Pathname::known(prefix).as_c_str(), flags).ok()
     }
 
     pub(super) fn statfs(&self, prefix: &Path) -> Option<StatFs> {
         match self.base {
             // The path crosses no mount.
             Some(base) => fstatfs(base.fd).ok(),
-            None => statfs(prefix).ok(),
+            None => statfs(Pathname::known(prefix).as_c_str()).ok(),
         }
     }
 
@@ -202,23 +202,25 @@ impl AtPath<'_> {
     }
 
     /// The prefixes of the path: "/", "/sys", "/sys/fs", … A relative path begins with ".".
-    pub(super) fn prefixes(&self) -> Vec<PathBuf> {
+    pub(super) fn prefixes(&self) -> Vec<&'a Path> {
         let path = self.relative();
         // The kernel rejects a longer path.
         if path.as_os_str().len() > PATH_MAX {
             return Vec::new();
         }
-        let mut prefix = PathBuf::new();
+        let here = Path::new(".");
         let mut all = Vec::new();
-        if path.is_relative() {
-            all.push(PathBuf::from("."));
+        // Without slashes at the end.
+        let mut rest = Some(path.components().as_path());
+        while let Some(prefix) = rest {
+            all.push(if prefix == Path::new("") {
+                here
+            } else {
+                prefix
+            });
+            rest = prefix.parent().filter(|_| prefix != here);
         }
-        for component in path.components() {
-            prefix.push(component);
-            if component != Component::CurDir {
-                all.push(prefix.clone());
-            }
-        }
+        all.reverse();
         all
     }
 }
@@ -249,18 +251,18 @@ fn missing(at: &AtPath<'_>, purpose: Purpose) -> Option<Cause> {
         return Some(Cause::empty_path());
     }
     let (existing, missing) = first_missing(at)?;
-    if let Some(path) = dangling(&missing) {
+    if let Some(path) = dangling(missing) {
         return Some(Cause::Missing { path });
     }
     // "name/." requires a directory.
-    let is_whole =
-        missing.components().eq(path.components()) && !path.as_os_str().as_bytes().ends_with(b"/.");
+    let is_whole = missing == path && !path.as_os_str().as_bytes().ends_with(b"/.");
+    let path = missing.to_owned();
     // At the usual mount point a missing name is expected if no bpffs is mounted.
     let is_unexpected = !is_whole && !existing.ends_with(USUAL_MOUNT_POINT);
-    not_bpffs(at, &existing, is_unexpected.then(|| missing.clone())).or_else(|| {
+    not_bpffs(at, existing, is_unexpected.then(|| path.clone())).or_else(|| {
         // The name of a new pin is expected to be missing.
         let is_expected = purpose == Purpose::Make && is_whole;
-        (!is_expected).then_some(Cause::Missing { path: missing })
+        (!is_expected).then_some(Cause::Missing { path })
     })
 }
 
@@ -269,10 +271,11 @@ fn missing_itself(at: &AtPath<'_>) -> Cause {
 }
 
 /// The deepest prefix that exists, and the first that does not.
-fn first_missing(at: &AtPath<'_>) -> Option<(PathBuf, PathBuf)> {
+fn first_missing<'a>(at: &AtPath<'a>) -> Option<(&'a Path, &'a Path)> {
     let mut existing = None;
     for prefix in at.prefixes() {
-        match statat(at.begin(), &prefix, AtFlags::empty()) {
+        let name = Pathname::known(prefix);
+        match statat(at.begin(), name.as_c_str(), AtFlags::empty()) {
             Ok(_) => existing = Some(prefix),
             Err(Errno::NOENT) => return Some((existing?, prefix)),
             Err(_) => return None,
@@ -288,11 +291,15 @@ fn dangling(path: &Path) -> Option<PathBuf> {
 
     let mut path = path.to_owned();
     for followed in 0..MAX_LINKS {
-        let Ok(target) = std::fs::read_link(&path) else {
-            let end = || with_path(&path, first_missing).ok()?;
-            return (followed > 0).then(|| end().map_or(path.clone(), |(_, missing)| missing));
+        let name = Pathname::known(&path);
+        let Ok(target) = readlink(name.as_c_str(), Vec::new()) else {
+            if followed == 0 {
+                return None;
+            }
+            let missing = first_missing(&name.at_path()).map(|(_, missing)| missing.to_owned());
+            return Some(missing.unwrap_or(path));
         };
-        path = parent(&path).join(target);
+        path = parent(&path).join(OsStr::from_bytes(target.as_bytes()));
     }
     None
 }
@@ -329,7 +336,7 @@ fn dot(at: &AtPath<'_>) -> Option<Cause> {
     };
     at.prefixes().into_iter().find_map(|prefix| {
         let component = prefix.file_name().filter(|name| has_dot(name))?;
-        is_rejected(parent(&prefix)).then(|| Cause::Dot {
+        is_rejected(parent(prefix)).then(|| Cause::Dot {
             component: component.to_owned(),
         })
     })
@@ -348,8 +355,8 @@ fn too_long(path: &Path) -> Option<Cause> {
 /// The first component that is not a directory.
 fn not_a_directory(at: &AtPath<'_>) -> Option<Cause> {
     at.prefixes().into_iter().find_map(|prefix| {
-        let path = at.displayed(&prefix);
-        match file_type(&at.stat(&prefix)?) {
+        let path = at.displayed(prefix);
+        match file_type(&at.stat(prefix)?) {
             FileType::Directory => None,
             FileType::Symlink => Some(Cause::SymbolicLink { path }),
             _ => Some(Cause::NotADirectory { path }),
@@ -371,11 +378,9 @@ fn not_followed(at: &AtPath<'_>) -> Option<Cause> {
         }
         Some(_) => symbolic_link(at),
         None => at.prefixes().into_iter().find_map(|prefix| {
-            let stat = at.statfs(parent(&prefix))?;
+            let stat = at.statfs(parent(prefix))?;
             let is_followed = FileSystem::follows_links(&stat);
-            with_path(&prefix, symbolic_link)
-                .ok()?
-                .filter(|_| !is_followed)
+            symbolic_link(&Pathname::known(prefix).at_path()).filter(|_| !is_followed)
         }),
     }
 }
@@ -409,33 +414,44 @@ fn object(at: &AtPath<'_>) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CStr;
 
-    fn at<T>(path: &str, call: impl FnOnce(&AtPath<'_>) -> T) -> T {
-        with_path(Path::new(path), call).unwrap()
+    fn at(name: &CStr) -> AtPath<'_> {
+        let base = None;
+        AtPath { base, name }
     }
 
     #[test]
     fn prefixes_lead_to_the_path() {
-        let list = |path| at(path, |at| at.prefixes());
-        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
-        assert_eq!(list("/a/b"), paths(&["/", "/a", "/a/b"]));
-        assert_eq!(list("a/b/"), paths(&[".", "a", "a/b"]));
-        assert_eq!(list("./a/../b"), paths(&[".", "./a", "./a/..", "./a/../b"]));
-        assert_eq!(list(""), paths(&["."]));
+        for (path, prefixes) in [
+            (c"/a/b", &["/", "/a", "/a/b"][..]),
+            (c"a/b/", &[".", "a", "a/b"]),
+            (c"a//b/.", &[".", "a", "a//b"]),
+            (c"./a/../b", &[".", "./a", "./a/..", "./a/../b"]),
+            (c"", &["."]),
+            (c".", &["."]),
+        ] {
+            let found: Vec<_> = at(path).prefixes();
+            let found: Vec<_> = found
+                .into_iter()
+                .map(|prefix| prefix.to_str().unwrap())
+                .collect();
+            assert_eq!(found, prefixes, "{path:?}");
+        }
     }
 
     #[test]
     fn the_first_missing_component_is_found() {
-        let (existing, missing) = at("/proc/self/nothing/here", first_missing).unwrap();
+        let (existing, missing) = first_missing(&at(c"/proc/self/nothing/here")).unwrap();
         assert_eq!(existing, Path::new("/proc/self"));
         assert_eq!(missing, Path::new("/proc/self/nothing"));
-        assert_eq!(at("/proc/self", first_missing), None);
+        assert_eq!(first_missing(&at(c"/proc/self")), None);
     }
 
     #[test]
     fn a_dot_outside_a_bpffs_is_no_cause() {
-        assert_eq!(at("/proc/self/a.b", dot), None);
-        assert_eq!(at("/nowhere.d/x", dot), None);
+        assert_eq!(dot(&at(c"/proc/self/a.b")), None);
+        assert_eq!(dot(&at(c"/nowhere.d/x")), None);
     }
 
     #[test]

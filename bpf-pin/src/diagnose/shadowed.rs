@@ -1,7 +1,5 @@
 //! Finds a bpffs that is mounted at a path, but is below a mount of another file system.
 
-use std::collections::{HashMap, HashSet};
-use std::iter::successors;
 use std::path::{Path, PathBuf};
 
 use crate::error::Cause;
@@ -38,8 +36,8 @@ fn find(path: &Path, rest: &Path) -> Option<ShadowedBpffs> {
         return None;
     }
     let table = MountInfo::own().ok()?.read().ok()?;
-    let mounts: HashMap<u64, Line<'_>> = table.lines().map(|line| (line.mount_id, line)).collect();
-    let found = mounts.get(&directory.mount_id().ok()?);
+    let mounts: Vec<_> = table.lines().collect();
+    let found = by_id(&mounts, directory.mount_id().ok()?);
     let begin = directory.reachable_path(found.is_some())?;
     let end = begin.join(rest);
     // The other file system has no directory below `path`, so a mount there is not reachable.
@@ -56,7 +54,7 @@ fn find(path: &Path, rest: &Path) -> Option<ShadowedBpffs> {
     }
     // The topmost one.
     listed.into_iter().rev().find_map(|bpffs| {
-        let by = covering_mount(&mounts, mounts.get(&bpffs.mount_id)?, found?)?;
+        let by = covering_mount(&mounts, by_id(&mounts, bpffs.mount_id)?, found?)?;
         Some(ShadowedBpffs::ByMount {
             bpffs: bpffs.into(),
             by: by.to_mount().into(),
@@ -64,24 +62,34 @@ fn find(path: &Path, rest: &Path) -> Option<ShadowedBpffs> {
     })
 }
 
+fn by_id<'m>(mounts: &'m [Line<'m>], id: u64) -> Option<&'m Line<'m>> {
+    mounts.iter().find(|line| line.mount_id == id)
+}
+
+/// The mount that this one is mounted on, if it is listed.
+fn parent<'m>(mounts: &'m [Line<'m>], line: &Line<'_>) -> Option<&'m Line<'m>> {
+    by_id(mounts, line.parent_id).filter(|parent| parent.mount_id != line.mount_id)
+}
+
 /// The lowest mount that is an ancestor of `found`, or `found` itself, but not an ancestor of `shadowed`.
 fn covering_mount<'m>(
-    mounts: &'m HashMap<u64, Line<'m>>,
+    mounts: &'m [Line<'m>],
     shadowed: &'m Line<'m>,
     found: &'m Line<'m>,
 ) -> Option<&'m Line<'m>> {
-    let up = |from| {
-        let parent = |line: &&'m Line<'m>| {
-            let parent = mounts.get(&line.parent_id);
-            parent.filter(|parent| parent.mount_id != line.mount_id)
-        };
-        successors(Some(from), parent)
-    };
-    // The parent of the topmost one may not be listed.
-    let below: HashSet<u64> = up(shadowed)
-        .flat_map(|line| [line.mount_id, line.parent_id])
-        .collect();
-    let is_apart = |line: &&Line<'_>| !below.contains(&line.mount_id);
-    let lowest = up(found).take_while(is_apart).last()?;
-    below.contains(&lowest.parent_id).then_some(lowest)
+    let mut below = Vec::new();
+    let mut next = Some(shadowed);
+    while let Some(line) = next {
+        // The parent of the topmost one may not be listed.
+        below.extend([line.mount_id, line.parent_id]);
+        next = parent(mounts, line);
+    }
+    let mut lowest = found;
+    while !below.contains(&lowest.mount_id) {
+        if below.contains(&lowest.parent_id) {
+            return Some(lowest);
+        }
+        lowest = parent(mounts, lowest)?;
+    }
+    None
 }

@@ -1,16 +1,17 @@
 //! Modes, owners and times of a directory and the names in it.
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid, chmodat, chownat, fchmod, fstat};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
 use crate::error::{Cause, Operation, Reason, Result};
 use crate::object::identify;
-use crate::path::{AtPath, Base, Component, Pathname};
+use crate::path::{AtPath, Base, Pathname};
 use crate::process::owns_all;
 use crate::procfs::{self, ids};
 use crate::types::Identity;
@@ -291,13 +292,13 @@ fn reject_symlink(at: &AtPath<'_>, stat: &Stat) -> Result<(), Cause> {
 
 /// Which object's pin an `O_PATH` descriptor is.
 fn identify_pin(file: BorrowedFd<'_>) -> Result<Identity, Reason> {
-    let descriptors = procfs::thread_dir("fd")?;
+    let descriptors = procfs::fd_dir()?;
     let base = Base {
         fd: descriptors.as_fd(),
         pathname: &Pathname::known(Path::new("/proc/self/fd")),
         follows_links: true,
     };
-    let number = Component::<64>::format(format_args!("{}", file.as_raw_fd()));
+    let number = DecInt::from_fd(file);
     let at = AtPath {
         base: Some(base),
         name: number.as_c_str(),
@@ -325,9 +326,8 @@ fn chmod_file(
     mode: Mode,
     path: impl FnOnce() -> PathBuf,
 ) -> Result<(), Reason> {
-    let descriptors = procfs::thread_dir("fd")?;
-    let number = file.as_raw_fd().to_string();
-    chmodat(descriptors, number, mode, AtFlags::empty())
+    let number = DecInt::from_fd(file);
+    chmodat(procfs::fd_dir()?, number.as_c_str(), mode, AtFlags::empty())
         .map_err(|errno| chmod_reason(file, path(), errno))
 }
 

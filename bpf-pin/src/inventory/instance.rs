@@ -153,11 +153,6 @@ fn outermost(mounts: &[Candidate]) -> Vec<Part> {
 }
 
 impl Instance {
-    pub(super) fn outline(&self) -> (u64, Vec<PathBuf>) {
-        let parts = self.parts.iter().map(|part| part.root.clone());
-        (self.dev, parts.collect())
-    }
-
     pub(super) fn next(&mut self, mount_points: &MountPoints) -> Option<Result<PinEntry>> {
         loop {
             let Some(PartWalk { walk, mount_id, .. }) = &mut self.walk else {

@@ -2,7 +2,6 @@
 
 mod instance;
 mod mount_points;
-mod outline;
 
 use std::path::PathBuf;
 
@@ -15,8 +14,6 @@ use crate::types::serialize::text;
 
 use instance::{Instance, by_instance};
 use mount_points::MountPoints;
-
-pub use outline::{Outline, outline};
 
 /// A pin found by [`Inventory::take`].
 ///
@@ -110,7 +107,7 @@ impl Inventory {
         // Parse them once for both: there may be tens of thousands.
         let lines: Vec<_> = table.lines().collect();
         let bpffs = lines.iter().filter(|line| line.is_bpffs());
-        let bpffs = table.unique(bpffs.map(|line| line.to_mount()).collect());
+        let bpffs = table.unique(bpffs.map(|line| line.to_mount()));
         Ok(Self {
             mount_points: MountPoints::new(&lines, &bpffs),
             instances: by_instance(bpffs).into_iter(),

@@ -93,6 +93,7 @@ impl Pathname {
     }
 
     /// For a path that is known to hold no NUL.
+    #[inline(never)]
     pub(crate) fn known(path: &Path) -> Self {
         Self::of_bytes(path.as_os_str().as_bytes())
     }

@@ -1,13 +1,12 @@
 //! This thread's capabilities, user namespace and seccomp filter, and the kernel's lockdown.
 
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
+use rustix::fs::{stat, statfs};
+use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, SecureComputingMode, capabilities, secure_computing_mode};
 
+use crate::sys;
 use crate::types::FileSystem;
 
 /// A capability that bpf(2) checks. `CAP_SYS_ADMIN` replaces each of them, but not everywhere for
@@ -62,14 +61,14 @@ pub(crate) fn owns_all() -> bool {
 pub(crate) fn in_user_namespace() -> Option<bool> {
     /// `PROC_USER_INIT_INO`, a constant of the kernel.
     const INITIAL: u64 = 0xefff_fffd;
-    let namespace = fs::metadata("/proc/thread-self/ns/user").ok()?;
-    Some(namespace.ino() != INITIAL)
+    let namespace = stat(c"/proc/thread-self/ns/user").ok()?;
+    Some(namespace.st_ino != INITIAL)
 }
 
 /// `kernel.unprivileged_bpf_disabled`: 0 allows everyone to use bpf(2). `None` if it cannot be read.
 pub(crate) fn unprivileged_bpf_disabled() -> Option<u8> {
-    let value = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").ok()?;
-    value.trim().parse().ok()
+    let value = sys::read_number(c"/proc/sys/kernel/unprivileged_bpf_disabled")?;
+    value.try_into().ok()
 }
 
 /// True if a seccomp filter may have answered a syscall instead of the kernel.
@@ -97,16 +96,14 @@ pub enum Lockdown {
 }
 
 pub(crate) fn lockdown() -> Lockdown {
-    match fs::read_to_string("/sys/kernel/security/lockdown") {
+    let is_securityfs = || {
+        let stat = statfs(c"/sys/kernel/security");
+        stat.is_ok_and(|stat| FileSystem::from_stat(&stat) == FileSystem::SECURITYFS)
+    };
+    match sys::read_file(c"/sys/kernel/security/lockdown") {
         Ok(text) => parse_lockdown(&text).unwrap_or(Lockdown::Unknown),
         // On a mounted securityfs a missing file means that the kernel does not support lockdown.
-        Err(error)
-            if error.kind() == ErrorKind::NotFound
-                && FileSystem::of_path(Path::new("/sys/kernel/security"))
-                    == Some(FileSystem::SECURITYFS) =>
-        {
-            Lockdown::Off
-        }
+        Err(Errno::NOENT) if is_securityfs() => Lockdown::Off,
         Err(_) => Lockdown::Unknown,
     }
 }

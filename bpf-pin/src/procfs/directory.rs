@@ -1,6 +1,7 @@
 //! A directory that is held open, with its file system, mount and path.
 
 use std::borrow::Cow;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,8 @@ use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, Stat, StatxAttributes, StatxFlags, fstat, fstatfs, openat, statx,
 };
 use rustix::io::Errno;
-use rustix::path::Arg;
 
+use crate::path::Pathname;
 use crate::types::FileSystem;
 
 use super::{Mount, MountInfo, Result, fdinfo, path_of, statmount};
@@ -22,8 +23,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    pub(crate) fn hold(path: impl Arg) -> Result<Self, Errno> {
-        Self::of(open_at(CWD, path)?)
+    pub(crate) fn hold(path: &Path) -> Result<Self, Errno> {
+        Self::of(open_at(CWD, Pathname::known(path).as_c_str())?)
     }
 
     fn of(fd: OwnedFd) -> Result<Self, Errno> {
@@ -87,7 +88,7 @@ impl Directory {
         for _ in 0..MAX_DEPTH {
             let above = top.parent()?;
             if above.is_same_as(&top)? {
-                let is_root = Self::hold(c"/")?.is_same_as(&top)?;
+                let is_root = Self::hold(Path::new("/"))?.is_same_as(&top)?;
                 return Ok(!is_root && top.mount_id()? == self.mount_id()?);
             }
             top = above;
@@ -111,7 +112,7 @@ impl Directory {
     }
 }
 
-fn open_at(dir: BorrowedFd<'_>, path: impl Arg) -> Result<OwnedFd, Errno> {
+fn open_at(dir: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(dir, path, flags, Mode::empty())
 }
@@ -133,7 +134,8 @@ pub(crate) fn from_root(path: &Path) -> Cow<'_, Path> {
 /// True if the path of the working directory leads to it, or to a mount on top of it.
 fn is_cwd_reachable() -> Option<bool> {
     let path = std::env::current_dir().ok()?;
-    let (current, found) = (Directory::hold(c".").ok()?, Directory::hold(&path).ok()?);
+    let current = Directory::hold(Path::new(".")).ok()?;
+    let found = Directory::hold(&path).ok()?;
     if found.is_same_as(&current).ok()? {
         return Some(true);
     }

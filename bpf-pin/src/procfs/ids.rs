@@ -1,12 +1,11 @@
 //! This thread's file-system uid and gid, and ids without a mapping in its user namespace.
 
-use std::fs;
-
 use rustix::process::{getegid, geteuid};
 
 use crate::process::in_user_namespace;
+use crate::sys;
 
-use super::{read_file, thread_dir};
+use super::{THREAD, open_dir, read_file};
 
 /// True if files of this user belong to this thread's file-system user.
 pub(crate) fn is_own_uid(uid: u32) -> bool {
@@ -26,7 +25,7 @@ pub(crate) fn own_gid(found: u32) -> u32 {
 /// The id that setfsuid(2) or setfsgid(2) has set. No syscall reads it.
 #[cold]
 fn file_system_id(key: &str) -> Option<u32> {
-    let text = read_file(thread_dir(".").ok()?, "status").ok()?;
+    let text = read_file(open_dir(THREAD).ok()?, c"status").ok()?;
     let ids = text.lines().find_map(|line| line.strip_prefix(key))?;
     // Real, effective, saved, file system.
     ids.split_whitespace().nth(3)?.parse().ok()
@@ -44,15 +43,17 @@ pub(crate) struct UnmappedId {
 #[cold]
 pub(crate) fn check_mapped(uid: Option<u32>, gid: Option<u32>) -> Result<(), UnmappedId> {
     /// `DEFAULT_OVERFLOWUID`
-    const DEFAULT: u32 = 65534;
+    const DEFAULT: u64 = 65534;
 
     if in_user_namespace() == Some(false) {
         return Ok(());
     }
-    for (what, id, file) in [("user", uid, "overflowuid"), ("group", gid, "overflowgid")] {
-        let text = fs::read_to_string(format!("/proc/sys/kernel/{file}"));
-        let overflow = text.ok().and_then(|text| text.trim().parse().ok());
-        if let Some(id) = id.filter(|&id| id == overflow.unwrap_or(DEFAULT)) {
+    for (what, id, file) in [
+        ("user", uid, c"/proc/sys/kernel/overflowuid"),
+        ("group", gid, c"/proc/sys/kernel/overflowgid"),
+    ] {
+        let overflow = sys::read_number(file).unwrap_or(DEFAULT);
+        if let Some(id) = id.filter(|&id| u64::from(id) == overflow) {
             return Err(UnmappedId { what, id });
         }
     }

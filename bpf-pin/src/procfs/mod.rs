@@ -10,16 +10,16 @@ mod mounts;
 mod shadowed;
 pub(crate) mod statmount;
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, fstatfs, open, openat, readlinkat};
 use rustix::io::Errno;
+use rustix::path::DecInt;
 
+use crate::sys;
 use crate::types::FileSystem;
 
 pub(crate) use directory::{Directory, from_root, mount_id, mount_of};
@@ -45,18 +45,19 @@ impl From<Errno> for ProcError {
     }
 }
 
-impl From<io::Error> for ProcError {
-    fn from(error: io::Error) -> Self {
-        Self::Errno(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    }
+/// The directories of this thread in /proc. A thread may have other descriptors than its process.
+const THREAD: &CStr = c"/proc/thread-self";
+const FDS: &CStr = c"/proc/thread-self/fd";
+const FDINFO: &CStr = c"/proc/thread-self/fdinfo";
+
+fn open_dir(path: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    check_proc(open(path, flags, Mode::empty()))
 }
 
-/// Opens a directory of this thread in /proc: "fd", "fdinfo" or ".". A thread may have other descriptors than
-/// its process.
-pub(crate) fn thread_dir(name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let path = format!("/proc/thread-self/{name}");
-    check_proc(open(path, flags, Mode::empty()))
+/// Opens the directory of this thread's descriptors in /proc.
+pub(crate) fn fd_dir() -> Result<OwnedFd> {
+    open_dir(FDS)
 }
 
 /// Checks that the file is on a proc file system.
@@ -73,7 +74,7 @@ fn check_proc(opened: rustix::io::Result<OwnedFd>) -> Result<OwnedFd> {
 
 /// The name of a descriptor in /proc: a path, or "anon_inode:…".
 pub(crate) fn fd_name(fd: BorrowedFd<'_>) -> Result<OsString> {
-    let name = readlinkat(thread_dir("fd")?, fd.as_raw_fd().to_string(), Vec::new())?;
+    let name = readlinkat(fd_dir()?, DecInt::from_fd(fd).as_c_str(), Vec::new())?;
     Ok(OsString::from_vec(name.into_bytes()))
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn path_of(fd: BorrowedFd<'_>) -> Option<PathBuf> {
 
 /// A path that leads to `fd` itself, even if something is mounted on top of it.
 pub(crate) fn magic_link(fd: BorrowedFd<'_>) -> Result<PathBuf> {
-    thread_dir("fd")?;
+    fd_dir()?;
     Ok(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()).into())
 }
 
@@ -102,11 +103,11 @@ impl FdInfo {
 }
 
 pub(crate) fn fdinfo(fd: BorrowedFd<'_>) -> Result<FdInfo> {
-    read_file(thread_dir("fdinfo")?, &fd.as_raw_fd().to_string()).map(FdInfo)
+    read_file(open_dir(FDINFO)?, DecInt::from_fd(fd).as_c_str()).map(FdInfo)
 }
 
-fn read_file(dir: OwnedFd, name: &str) -> Result<String> {
+fn read_file(dir: OwnedFd, name: &CStr) -> Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = openat(dir, name, flags, Mode::empty())?;
-    Ok(io::read_to_string(File::from(file))?)
+    Ok(sys::read_to_string(file.as_fd())?)
 }

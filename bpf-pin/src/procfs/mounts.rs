@@ -1,18 +1,17 @@
 //! The mounts of a mount namespace, read again if they changed during the reading.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, SeekFrom, open, openat, seek};
-use rustix::io::{read, retry_on_intr};
+use rustix::fs::{Mode, OFlags, SeekFrom, open, openat, readlink, seek};
+
+use crate::sys;
 
 use super::mountinfo::{Line, Mount, lines};
-use super::{Result, check_proc, thread_dir};
+use super::{Result, THREAD, check_proc, open_dir};
 
 /// The open mountinfo file of a thread or process.
 pub(crate) struct MountInfo {
@@ -49,13 +48,7 @@ impl MountInfo {
             }
             is_at_start = false;
             text.clear();
-            loop {
-                // The kernel returns a page of whole lines per call.
-                text.reserve(4 << 10);
-                if retry_on_intr(|| read(&self.file, spare_capacity(&mut text)))? == 0 {
-                    break;
-                }
-            }
+            sys::read_to_end(self.file.as_fd(), &mut text)?;
             has_changed = self.has_changed()?;
             if !has_changed {
                 break;
@@ -85,25 +78,19 @@ pub(crate) struct MountTable {
 }
 
 impl MountTable {
-    /// For any text, which may list a mount twice.
-    pub(crate) fn from_text(text: Vec<u8>) -> Self {
-        let has_changed = true;
-        Self { text, has_changed }
-    }
-
     /// The mounts of process 1, if it has another mount namespace and this thread may read them.
     pub(crate) fn of_process_1() -> Option<Self> {
-        let namespace = |process| {
-            let name = fs::read_link(format!("/proc/{process}/ns/mnt")).ok()?;
+        let namespace = |link: &CStr| {
+            let name = readlink(link, Vec::new()).ok()?;
             // Old kernels return an empty name to a thread without permission.
-            (!name.as_os_str().is_empty()).then_some(name)
+            (!name.is_empty()).then_some(name)
         };
-        if namespace("1")? == namespace("thread-self")? {
+        if namespace(c"/proc/1/ns/mnt")? == namespace(c"/proc/thread-self/ns/mnt")? {
             return None;
         }
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let path = c"../../../1/mountinfo";
-        let file = openat(thread_dir(".").ok()?, path, flags, Mode::empty()).ok()?;
+        let file = openat(open_dir(THREAD).ok()?, path, flags, Mode::empty()).ok()?;
         MountInfo::new(file).read().ok()
     }
 
@@ -113,16 +100,19 @@ impl MountTable {
 
     pub(crate) fn select(&self, matches: impl Fn(&Line<'_>) -> bool) -> Vec<Mount> {
         let lines = self.lines().filter(matches);
-        self.unique(lines.map(|line| line.to_mount()).collect())
+        self.unique(lines.map(|line| line.to_mount()))
     }
 
-    /// Removes mounts that are listed twice.
-    pub(crate) fn unique(&self, mut mounts: Vec<Mount>) -> Vec<Mount> {
-        if self.has_changed {
-            let mut seen = HashSet::new();
-            mounts.retain(|mount| seen.insert(mount.mount_id));
+    /// Collects the mounts, each once even if it is listed twice.
+    pub(crate) fn unique(&self, mounts: impl Iterator<Item = Mount>) -> Vec<Mount> {
+        let mut found: Vec<Mount> = Vec::new();
+        for mount in mounts {
+            let is_same = |other: &Mount| other.mount_id == mount.mount_id;
+            if !self.has_changed || !found.iter().any(is_same) {
+                found.push(mount);
+            }
         }
-        mounts
+        found
     }
 
     pub(crate) fn bpffs(&self) -> Vec<Mount> {
@@ -142,14 +132,16 @@ impl MountTable {
     /// True if the mount `above` is at `path` and stacked on top of `below`, directly or with only mounts at
     /// the same path in between.
     pub(crate) fn is_on_top(&self, above: u64, below: u64, path: &Path) -> bool {
-        let lines = self.lines().filter(|line| line.is_mounted_at(path));
-        let parents: HashMap<_, _> = lines.map(|line| (line.mount_id, line.parent_id)).collect();
+        let here: Vec<_> = self
+            .lines()
+            .filter(|line| line.is_mounted_at(path))
+            .collect();
         let mut above = above;
         // An id occurs once in a chain, so this many steps are enough.
-        for _ in 0..parents.len() {
-            match parents.get(&above) {
-                Some(&parent) if parent == below => return true,
-                Some(&parent) => above = parent,
+        for _ in 0..here.len() {
+            match here.iter().find(|line| line.mount_id == above) {
+                Some(line) if line.parent_id == below => return true,
+                Some(line) => above = line.parent_id,
                 None => break,
             }
         }

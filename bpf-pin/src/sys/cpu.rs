@@ -1,8 +1,7 @@
 //! The number of possible CPUs, which decides how long a per-CPU value is.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
@@ -22,8 +21,7 @@ pub(crate) fn possible() -> io::Result<usize> {
     if let Some(&count) = COUNT.get() {
         return Ok(count);
     }
-    let mut text = String::new();
-    File::from(open()?).read_to_string(&mut text)?;
+    let text = super::read_to_string(open()?.as_fd())?;
     let count = parse(&text).ok_or_else(|| invalid("not a list of CPUs"))?;
     Ok(*COUNT.get_or_init(|| count))
 }

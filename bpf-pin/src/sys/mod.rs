@@ -12,6 +12,7 @@ mod cmsg;
 pub(crate) mod cpu;
 mod dirent;
 mod elem;
+mod file;
 mod flock;
 mod link;
 mod lock;
@@ -33,6 +34,7 @@ pub(crate) use btf::{btf_id, btf_load};
 pub(crate) use cmsg::{Received, receive};
 pub(crate) use dirent::{Dirent, getdents};
 pub(crate) use elem::{ElemError, LAST_MAP_TYPE, SizeError, SizedMap, WriteError};
+pub(crate) use file::{read_file, read_number, read_to_end, read_to_string};
 pub(crate) use flock::FileLock;
 pub(crate) use link::{
     Functions, LinkOpts, iter_create, link_arm, link_create, link_create_struct_ops, link_detach,

@@ -1,10 +1,9 @@
 //! Types of file systems, by their magic numbers.
 
 use std::fmt;
-use std::path::Path;
 
 use bpf_pin_sys::BPF_FS_MAGIC;
-use rustix::fs::{StatFs, statfs};
+use rustix::fs::StatFs;
 
 /// A type of file system: the magic number that `statfs(2)` reports.
 ///
@@ -48,11 +47,6 @@ impl FileSystem {
     #[allow(clippy::unnecessary_cast, reason = "f_flags' type differs by target")]
     pub(crate) fn is_read_only(stat: &StatFs) -> bool {
         stat.f_flags as u64 & ST_RDONLY != 0
-    }
-
-    /// The file system of `path`, or `None` if it could not be determined.
-    pub(crate) fn of_path(path: &Path) -> Option<Self> {
-        Some(Self::from_stat(&statfs(path).ok()?))
     }
 
     /// The magic number.

@@ -30,10 +30,7 @@ macro_rules! numbered {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.name() {
-                    Some(name) => f.pad(&name.to_ascii_lowercase()),
-                    None => write!(f, "type {}", self.0),
-                }
+                display(self.name(), self.0, f)
             }
         }
 
@@ -57,6 +54,14 @@ macro_rules! numbered {
             }
         }
     };
+}
+
+#[inline(never)]
+fn display(name: Option<&str>, number: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match name {
+        Some(name) => f.pad(&name.to_ascii_lowercase()),
+        None => write!(f, "type {number}"),
+    }
 }
 
 numbered! {
