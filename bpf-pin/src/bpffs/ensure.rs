@@ -256,15 +256,9 @@ fn wait_until_settled(target: &Directory, path: &Path) -> Result<bool, Reason> {
 /// this waits only until the deadline.
 fn lock(target: &Directory, deadline: Instant) -> Option<FileLock> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut directory = openat(&target.fd, c".", flags, Mode::empty()).ok()?;
-    loop {
-        directory = match FileLock::try_take(directory, FlockOperation::LockExclusive).ok()? {
-            Ok(lock) => return Some(lock),
-            Err(directory) if Instant::now() < deadline => directory,
-            Err(_) => return None,
-        };
-        sleep(PAUSE);
-    }
+    let directory = openat(&target.fd, c".", flags, Mode::empty()).ok()?;
+    let limit = deadline.saturating_duration_since(Instant::now());
+    FileLock::take_within(directory, FlockOperation::LockExclusive, limit).ok()?
 }
 
 fn is_lost_race(reason: &Reason) -> bool {

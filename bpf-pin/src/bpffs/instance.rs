@@ -1,6 +1,6 @@
 //! A mounted bpffs.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -271,16 +271,4 @@ pub(crate) fn error(operation: Operation, path: &Path, reason: impl Into<Reason>
     Error::new(operation, reason.into()).at(path)
 }
 
-impl AsFd for Bpffs {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<Bpffs> for OwnedFd {
-    fn from(bpffs: Bpffs) -> Self {
-        bpffs.fd
-    }
-}
-
-impl crate::error::Owned for Bpffs {}
+crate::error::owns_fd!(Bpffs);

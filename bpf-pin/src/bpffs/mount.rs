@@ -219,18 +219,7 @@ impl Detached {
     }
 }
 
-impl AsFd for Detached {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-/// The mount lives as long as the descriptor, or until it is attached.
-impl From<Detached> for OwnedFd {
-    fn from(detached: Detached) -> Self {
-        detached.fd
-    }
-}
+crate::error::owns_fd!(Detached);
 
 impl fmt::Debug for Detached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -239,5 +228,3 @@ impl fmt::Debug for Detached {
             .finish_non_exhaustive()
     }
 }
-
-impl crate::error::Owned for Detached {}

@@ -45,20 +45,24 @@ fn find(path: &Path, rest: &Path) -> Option<ShadowedBpffs> {
         let at = line.mount_point();
         line.is_bpffs() && at.starts_with(&begin) && end.starts_with(&at)
     };
-    let listed = table.select(is_shadowed);
-    if listed.is_empty() {
-        let bpffs = MountTable::of_process_1()?.select(is_shadowed).pop()?;
-        return Some(ShadowedBpffs::InProcess1 {
-            bpffs: bpffs.into(),
-        });
-    }
+    let mut is_listed = false;
     // The topmost one.
-    listed.into_iter().rev().find_map(|bpffs| {
-        let by = covering_mount(&mounts, by_id(&mounts, bpffs.mount_id)?, found?)?;
-        Some(ShadowedBpffs::ByMount {
-            bpffs: bpffs.into(),
-            by: by.to_mount().into(),
-        })
+    for bpffs in mounts.iter().rev().filter(|line| is_shadowed(line)) {
+        if let Some(by) = covering_mount(&mounts, bpffs, found?) {
+            return Some(ShadowedBpffs::ByMount {
+                bpffs: bpffs.to_mount().into(),
+                by: by.to_mount().into(),
+            });
+        }
+        is_listed = true;
+    }
+    if is_listed {
+        return None;
+    }
+    let table = MountTable::of_process_1()?;
+    let bpffs = table.lines().filter(is_shadowed).last()?;
+    Some(ShadowedBpffs::InProcess1 {
+        bpffs: bpffs.to_mount().into(),
     })
 }
 

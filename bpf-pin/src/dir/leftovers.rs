@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, RenameFlags, Stat, fstat, renameat_with};
 use rustix::io::Errno;
@@ -230,8 +231,8 @@ impl PinDir {
         };
         let file = dir.open_forcing_mode().map_err(fail)?;
         // Held until the end, so that two calls exclude each other.
-        let lock = FileLock::try_take(file, FlockOperation::LockExclusive);
-        let Ok(_lock) = lock.map_err(|errno| fail(Reason::errno_only(errno)))? else {
+        let lock = FileLock::take_within(file, FlockOperation::LockExclusive, Duration::ZERO);
+        let Some(_lock) = lock.map_err(|errno| fail(Reason::errno_only(errno)))? else {
             return Ok(false);
         };
         // Another call may have removed it.

@@ -2,8 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, fstat, stat};
 use rustix::io::Errno;
@@ -64,9 +63,6 @@ pub enum Wait {
     UpTo(Duration),
 }
 
-/// The longest pause between two tries of a bounded wait.
-const MAX_PAUSE: Duration = Duration::from_millis(10);
-
 impl PinDir {
     /// `flock(2)`: locks the directory. Returns `None` if another process holds the lock for longer than
     /// `wait`, which [`Wait::Forever`] never does. A signal does not end the wait.
@@ -111,8 +107,8 @@ impl PinDir {
         let file = self.open_to_read()?;
         let lock = match wait {
             Wait::Forever => FileLock::take(file, operation).map(Some),
-            Wait::No => try_lock(file, operation, Duration::ZERO),
-            Wait::UpTo(time) => try_lock(file, operation, time),
+            Wait::No => FileLock::take_within(file, operation, Duration::ZERO),
+            Wait::UpTo(time) => FileLock::take_within(file, operation, time),
         };
         let Some(lock) = lock.map_err(Reason::errno_only)? else {
             return Ok(None);
@@ -180,27 +176,5 @@ impl PinDir {
                 }
             }
         })
-    }
-}
-
-/// Tries at least once. `None` if another process still holds the lock after `limit`.
-fn try_lock(
-    mut file: OwnedFd,
-    operation: FlockOperation,
-    limit: Duration,
-) -> Result<Option<FileLock>, Errno> {
-    let start = Instant::now();
-    let mut pause = Duration::from_micros(100);
-    loop {
-        file = match FileLock::try_take(file, operation)? {
-            Ok(lock) => return Ok(Some(lock)),
-            Err(file) => file,
-        };
-        let left = limit.saturating_sub(start.elapsed());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        sleep(pause.min(left));
-        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

@@ -18,7 +18,7 @@ mod walk;
 
 use std::ffi::{CStr, OsStr};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -242,17 +242,7 @@ fn unlink_reason(at: &AtPath<'_>, errno: Errno) -> Reason {
     Reason::new(errno, diagnose::unpin(at, errno))
 }
 
-impl AsFd for PinDir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl From<PinDir> for OwnedFd {
-    fn from(dir: PinDir) -> Self {
-        dir.fd
-    }
-}
+crate::error::owns_fd!(PinDir);
 
 impl fmt::Debug for PinDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::{FileType, FlockOperation, RenameFlags, fstat, renameat_with};
 use rustix::io::Errno;
@@ -359,10 +360,12 @@ impl Drop for Guard<'_> {
         if !self.is_armed || self.owner.is_another() {
             return;
         }
-        let file = self.lock_file.take();
-        let lock = file.map(|file| FileLock::try_take(file, FlockOperation::LockExclusive));
+        let lock = self
+            .lock_file
+            .take()
+            .map(|file| FileLock::take_within(file, FlockOperation::LockExclusive, Duration::ZERO));
         match lock {
-            Some(Ok(Ok(_lock))) => drop(self.remove()),
+            Some(Ok(Some(_lock))) => drop(self.remove()),
             None if !self.was_published => drop(self.remove()),
             // A reader has locked it, or that is not known.
             _ => self.give_up(),

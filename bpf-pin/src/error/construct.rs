@@ -1,11 +1,10 @@
 //! Makes causes, with the words of those that carry text.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
-use crate::path::{ComponentError, NAME_MAX, PATH_MAX};
+use crate::path::{InteriorNul, InvalidComponent, NAME_MAX, PATH_MAX};
 use crate::procfs::ids::UnmappedId;
-use crate::types::{LinkType, MapType, ProgType};
 
 use super::cause::{Cause, ObjectType};
 
@@ -27,37 +26,24 @@ impl Cause {
         Self::invalid_path("the path ends in '/', which leaves no name for the pin")
     }
 
-    pub(crate) fn interior_nul(position: usize) -> Self {
-        Self::invalid_path(format!("the path contains a NUL byte at offset {position}"))
-    }
-
-    pub(crate) fn slash(name: &OsStr) -> Self {
-        let name = name.to_string_lossy();
-        Self::invalid_path(format!(
-            "{name:?} contains '/', and a name in a directory is one component"
-        ))
-    }
-
     fn invalid_path(problem: impl Into<Cow<'static, str>>) -> Self {
         let problem = problem.into();
         Self::InvalidPath { problem }
     }
 
     pub(crate) fn name_too_long(length: usize) -> Self {
-        let (what, limit) = ("name", NAME_MAX);
         Self::TooLong {
-            what,
+            what: "name",
             length,
-            limit,
+            limit: NAME_MAX,
         }
     }
 
     pub(crate) fn path_too_long(length: usize) -> Self {
-        let (what, limit) = ("path", PATH_MAX);
         Self::TooLong {
-            what,
+            what: "path",
             length,
-            limit,
+            limit: PATH_MAX,
         }
     }
 
@@ -69,24 +55,7 @@ impl Cause {
         )
     }
 
-    pub(crate) fn unsupported_map(map_type: MapType, problem: &'static str) -> Self {
-        let object_type = ObjectType::Map(map_type);
-        Self::UnsupportedType {
-            object_type,
-            problem,
-        }
-    }
-
-    pub(crate) fn unsupported_prog(prog_type: ProgType, problem: &'static str) -> Self {
-        let object_type = ObjectType::Prog(prog_type);
-        Self::UnsupportedType {
-            object_type,
-            problem,
-        }
-    }
-
-    pub(crate) fn unsupported_link(link_type: LinkType, problem: &'static str) -> Self {
-        let object_type = ObjectType::Link(link_type);
+    pub(crate) fn unsupported(object_type: ObjectType, problem: &'static str) -> Self {
         Self::UnsupportedType {
             object_type,
             problem,
@@ -109,14 +78,28 @@ impl Cause {
     }
 }
 
-impl From<ComponentError> for Cause {
-    fn from(error: ComponentError) -> Self {
-        match error {
-            ComponentError::Empty => Self::empty_path(),
-            ComponentError::Dot(component) => Self::Dot { component },
-            ComponentError::Slash(name) => Self::slash(&name),
-            ComponentError::InteriorNul(nul) => Self::interior_nul(nul.position),
-            ComponentError::TooLong { length } => Self::name_too_long(length),
+impl From<InteriorNul> for Cause {
+    fn from(InteriorNul { position }: InteriorNul) -> Self {
+        Self::invalid_path(format!("the path contains a NUL byte at offset {position}"))
+    }
+}
+
+impl From<InvalidComponent> for Cause {
+    fn from(InvalidComponent(component): InvalidComponent) -> Self {
+        let bytes = component.as_bytes();
+        if let Some(position) = bytes.iter().position(|&byte| byte == 0) {
+            InteriorNul { position }.into()
+        } else if bytes.contains(&b'/') {
+            let name = component.to_string_lossy();
+            Self::invalid_path(format!(
+                "{name:?} contains '/', and a name in a directory is one component"
+            ))
+        } else if bytes.contains(&b'.') {
+            Self::Dot { component }
+        } else if bytes.is_empty() {
+            Self::empty_path()
+        } else {
+            Self::name_too_long(bytes.len())
         }
     }
 }

@@ -96,6 +96,26 @@ pub trait Owned {}
 
 impl Owned for std::os::fd::OwnedFd {}
 
+/// Lends and gives away the descriptor of a type that has it in the field `fd`.
+macro_rules! owns_fd {
+    ($Type:ty) => {
+        impl std::os::fd::AsFd for $Type {
+            fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+                self.fd.as_fd()
+            }
+        }
+
+        impl From<$Type> for std::os::fd::OwnedFd {
+            fn from(owner: $Type) -> Self {
+                owner.fd
+            }
+        }
+
+        impl $crate::error::Owned for $Type {}
+    };
+}
+pub(crate) use owns_fd;
+
 impl<T: Owned> StdError for Failed<T> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()

@@ -96,41 +96,34 @@ impl Mismatch {
 /// As in "max_entries is 1024, not 4096".
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = match self {
+            Self::MapType { .. } => "map_type",
+            Self::KeySize { .. } => "key_size",
+            Self::ValueSize { .. } => "value_size",
+            Self::MaxEntries { .. } => "max_entries",
+            Self::MapFlags { .. } => "map_flags",
+            Self::MapExtra { .. } => "map_extra",
+            Self::MapIfindex { .. } => "map_ifindex",
+            Self::BtfVmlinuxValueTypeId { .. } => "btf_vmlinux_value_type_id",
+            Self::BtfKeyTypeId { .. } => "btf_key_type_id",
+            Self::BtfValueTypeId { .. } => "btf_value_type_id",
+            Self::MapName { .. } => "map_name",
+        };
+        write!(f, "{field} is ")?;
         match self {
-            Self::MapType { expected, found } => write!(f, "map_type is {found}, not {expected}"),
-            Self::KeySize { expected, found } => write!(f, "key_size is {found}, not {expected}"),
-            Self::ValueSize { expected, found } => {
-                write!(f, "value_size is {found}, not {expected}")
-            }
-            Self::MaxEntries { expected, found } => {
-                write!(f, "max_entries is {found}, not {expected}")
-            }
+            Self::MapType { expected, found } => write!(f, "{found}, not {expected}"),
             Self::MapFlags { expected, found } => {
-                write!(
-                    f,
-                    "map_flags is {}, not {}",
-                    Flags(*found),
-                    Flags(*expected)
-                )
+                write!(f, "{}, not {}", Flags(*found), Flags(*expected))
             }
-            Self::MapExtra { expected, found } => {
-                write!(f, "map_extra is {found:#x}, not {expected:#x}")
-            }
-            Self::MapIfindex { expected, found } => {
-                write!(f, "map_ifindex is {found}, not {expected}")
-            }
-            Self::BtfVmlinuxValueTypeId { expected, found } => {
-                write!(f, "btf_vmlinux_value_type_id is {found}, not {expected}")
-            }
-            Self::BtfKeyTypeId { expected, found } => {
-                write!(f, "btf_key_type_id is {found}, not {expected}")
-            }
-            Self::BtfValueTypeId { expected, found } => {
-                write!(f, "btf_value_type_id is {found}, not {expected}")
-            }
-            Self::MapName { expected, found } => {
-                write!(f, "map_name is {found:?}, not {expected:?}")
-            }
+            Self::MapExtra { expected, found } => write!(f, "{found:#x}, not {expected:#x}"),
+            Self::MapName { expected, found } => write!(f, "{found:?}, not {expected:?}"),
+            Self::KeySize { expected, found }
+            | Self::ValueSize { expected, found }
+            | Self::MaxEntries { expected, found }
+            | Self::MapIfindex { expected, found }
+            | Self::BtfVmlinuxValueTypeId { expected, found }
+            | Self::BtfKeyTypeId { expected, found }
+            | Self::BtfValueTypeId { expected, found } => write!(f, "{found}, not {expected}"),
         }
     }
 }

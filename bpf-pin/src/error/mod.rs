@@ -15,7 +15,7 @@ mod words;
 
 pub use cause::{Cause, ObjectType};
 pub use failed::Failed;
-pub(crate) use failed::{Owned, boxes_error_only};
+pub(crate) use failed::{Owned, boxes_error_only, owns_fd};
 pub use kind::ErrorKind;
 use mismatch::Mismatch;
 pub use operation::Operation;

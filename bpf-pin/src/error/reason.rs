@@ -5,7 +5,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::path::{AtError, ComponentError, InteriorNul};
+use crate::path::{AtError, InteriorNul, InvalidComponent};
 use crate::procfs::ProcError;
 use crate::types::InvalidName;
 
@@ -21,18 +21,20 @@ pub(crate) struct Reason {
 
 impl Reason {
     pub(crate) fn new(error: impl Into<AtError>, cause: Option<Cause>) -> Self {
-        let errno = match error.into() {
-            AtError::Errno(errno) => errno,
+        Self::of(error.into(), cause.map(Box::new))
+    }
+
+    fn of(error: AtError, cause: Option<Box<Cause>>) -> Self {
+        let errno = match error {
+            AtError::Errno(errno) => errno.raw_os_error(),
             AtError::NeedsProc => {
                 let needed_for =
                     "reaching a name in an open directory without BPF_F_PATH_FD (Linux 6.5)";
                 return Cause::NoProc { needed_for }.into();
             }
         };
-        Self {
-            source: Some(io::Error::from_raw_os_error(errno.raw_os_error())),
-            cause: cause.map(Box::new),
-        }
+        let source = Some(io::Error::from_raw_os_error(errno));
+        Self { source, cause }
     }
 
     pub(crate) fn is(&self, errno: Errno) -> bool {
@@ -85,7 +87,7 @@ impl From<Cause> for Reason {
 
 impl From<InteriorNul> for Reason {
     fn from(nul: InteriorNul) -> Self {
-        Cause::interior_nul(nul.position).into()
+        Cause::from(nul).into()
     }
 }
 
@@ -98,10 +100,10 @@ impl From<ProcError> for Reason {
     }
 }
 
-impl From<ComponentError> for Reason {
+impl From<InvalidComponent> for Reason {
     #[cold]
-    fn from(error: ComponentError) -> Self {
-        Cause::from(error).into()
+    fn from(invalid: InvalidComponent) -> Self {
+        Cause::from(invalid).into()
     }
 }
 

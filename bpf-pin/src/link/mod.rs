@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
+use crate::error::{Cause, Error, ObjectType, Operation, Reason, Result, Subject};
 use crate::object::Prog;
 use crate::object::info_error;
 use crate::sys::{self, AsMap};
@@ -203,7 +203,10 @@ impl Link {
             (Errno::INVAL | Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
                 match has_no_update(link_type) {
-                    true => Some(Cause::unsupported_link(link_type, "cannot be updated")),
+                    true => Some(Cause::unsupported(
+                        ObjectType::Link(link_type),
+                        "cannot be updated",
+                    )),
                     false if errno == Errno::INVAL => prog_types::check_update(new, &info.target),
                     false => None,
                 }
@@ -251,7 +254,8 @@ impl Link {
             (Errno::OPNOTSUPP, Some(info)) => {
                 let link_type = info.link_type;
                 let problem = "are detached only with their last descriptor and pin";
-                has_no_detach(link_type).then(|| Cause::unsupported_link(link_type, problem))
+                has_no_detach(link_type)
+                    .then(|| Cause::unsupported(ObjectType::Link(link_type), problem))
             }
             _ => None,
         };
@@ -290,7 +294,7 @@ impl Link {
                     let link_type = info.link_type;
                     let problem = "are not iterators";
                     (link_type != LinkType::ITER)
-                        .then(|| Cause::unsupported_link(link_type, problem))
+                        .then(|| Cause::unsupported(ObjectType::Link(link_type), problem))
                 };
                 let info = (errno == Errno::INVAL).then(|| self.info().ok()).flatten();
                 let reason = Reason::new(errno, info.and_then(other));

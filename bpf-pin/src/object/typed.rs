@@ -347,19 +347,7 @@ macro_rules! typed_object {
             }
         }
 
-        impl AsFd for $Type {
-            fn as_fd(&self) -> BorrowedFd<'_> {
-                self.fd.as_fd()
-            }
-        }
-
-        impl From<$Type> for OwnedFd {
-            fn from(object: $Type) -> Self {
-                object.fd
-            }
-        }
-
-        impl $crate::error::Owned for $Type {}
+        $crate::error::owns_fd!($Type);
 
         $crate::error::boxes_error_only!(['b] &'b $Type);
 

@@ -98,7 +98,7 @@ impl FdInfo {
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let mut lines = self.0.lines();
         let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-        value.map(str::trim)
+        value.map(str::trim_ascii)
     }
 }
 

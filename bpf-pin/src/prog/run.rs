@@ -8,7 +8,7 @@ use bpf_pin_sys as abi;
 use rustix::io::Errno;
 
 use crate::diagnose;
-use crate::error::{Cause, Error, Operation, Reason, Result};
+use crate::error::{Cause, Error, ObjectType, Operation, Reason, Result};
 use crate::prog::Prog;
 use crate::sys::{self, RunArgs, RunError, RunOut};
 use crate::types::ProgType;
@@ -186,7 +186,7 @@ impl Prog {
             Err(RunError::Context(number)) => {
                 let prog_type = ProgType(number);
                 let problem = "cannot be given a context: the kernel may follow addresses in it";
-                Cause::unsupported_prog(prog_type, problem).into()
+                Cause::unsupported(ObjectType::Prog(prog_type), problem).into()
             }
             Err(RunError::Info(errno)) => {
                 let cause = (errno == Errno::PERM).then(diagnose::for_bpf).flatten();
@@ -206,7 +206,7 @@ impl Prog {
             sys::ENOTSUPP => {
                 let prog_type = self.info().ok()?.prog_type;
                 let problem = "cannot be test-run on this kernel";
-                Some(Cause::unsupported_prog(prog_type, problem))
+                Some(Cause::unsupported(ObjectType::Prog(prog_type), problem))
             }
             Errno::PERM => diagnose::for_bpf(),
             Errno::INVAL if args.data_in.len() < ETH_HLEN => self.too_short(),

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::error::{Cause, Error, Operation, Result};
+use crate::error::{Cause, Error, ObjectType, Operation, Result};
 use crate::map::{ElemFlags, Elements, Map};
 use crate::types::MapType;
 
@@ -138,7 +138,10 @@ impl<'a, 'f> Copy<'a, 'f> {
         let (old_type, new_type) = (old.info()?.map_type, new.info()?.map_type);
         for map_type in [old_type, new_type] {
             if !has_plain_entries(map_type) {
-                return Err(fail(Cause::unsupported_map(map_type, "cannot be copied")));
+                return Err(fail(Cause::unsupported(
+                    ObjectType::Map(map_type),
+                    "cannot be copied",
+                )));
             }
         }
         let (old, new) = (old.elements()?, new.elements()?);

@@ -7,7 +7,7 @@ use bpf_pin_sys as abi;
 use bytemuck::{Pod, bytes_of, cast_slice, pod_collect_to_vec, pod_read_unaligned};
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use crate::error::{Cause, Result};
+use crate::error::{Cause, ObjectType, Result};
 use crate::map::{ElemFlags, Elements, Map, MapSpec};
 use crate::prog::{Insn, Prog, ProgSpec, TestRun};
 use crate::types::{MapType, ProgType};
@@ -230,7 +230,10 @@ pub(super) fn check_type(map_type: MapType) -> Result<(), Cause> {
         MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH | MapType::PERCPU_ARRAY => {
             Cause::PerCpu { is_per_cpu: true }
         }
-        _ => Cause::unsupported_map(map_type, "have no counters that can be added to"),
+        _ => Cause::unsupported(
+            ObjectType::Map(map_type),
+            "have no counters that can be added to",
+        ),
     })
 }
 

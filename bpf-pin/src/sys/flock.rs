@@ -1,6 +1,8 @@
 //! `flock(2)`.
 
 use std::os::fd::OwnedFd;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -22,19 +24,33 @@ impl FileLock {
         Ok(Self::new(file))
     }
 
-    /// Takes the lock, or returns the file if another holds it.
-    pub(crate) fn try_take(
+    /// Takes the lock, trying at least once. `None` if another process still holds it after `limit`.
+    pub(crate) fn take_within(
         file: OwnedFd,
         operation: FlockOperation,
-    ) -> Result<Result<Self, OwnedFd>, Errno> {
+        limit: Duration,
+    ) -> Result<Option<Self>, Errno> {
+        /// The longest pause between two tries.
+        const MAX_PAUSE: Duration = Duration::from_millis(10);
+
         let at_once = match operation {
             FlockOperation::LockShared => FlockOperation::NonBlockingLockShared,
             _ => FlockOperation::NonBlockingLockExclusive,
         };
-        match rustix::io::retry_on_intr(|| flock(&file, at_once)) {
-            Ok(()) => Ok(Ok(Self::new(file))),
-            Err(Errno::WOULDBLOCK) => Ok(Err(file)),
-            Err(errno) => Err(errno),
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(100);
+        loop {
+            match rustix::io::retry_on_intr(|| flock(&file, at_once)) {
+                Ok(()) => return Ok(Some(Self::new(file))),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(errno) => return Err(errno),
+            }
+            let left = limit.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            sleep(pause.min(left));
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

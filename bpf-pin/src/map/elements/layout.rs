@@ -6,8 +6,8 @@ use std::slice;
 
 use bytemuck::{Pod, Zeroable, bytes_of, cast_slice, cast_slice_mut, pod_read_unaligned};
 
-use crate::error::Cause;
 use crate::error::Result;
+use crate::error::{Cause, ObjectType};
 use crate::map::Map;
 use crate::object::Prog;
 use crate::procfs;
@@ -124,7 +124,7 @@ impl ValueKind {
             Self::One(_) if is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
             Self::EachCpu(_) if !is_per_cpu => Err(Cause::PerCpu { is_per_cpu }),
             Self::Objects(map_types, what) if !map_types.contains(&map_type) => {
-                Err(Cause::unsupported_map(map_type, what))
+                Err(Cause::unsupported(ObjectType::Map(map_type), what))
             }
             _ => Ok(()),
         }

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::error::{Cause, Error, Failed, Operation, Reason, Result};
+use crate::error::{Cause, Error, Failed, ObjectType, Operation, Reason, Result};
 use crate::map::explain::{MissingBatches, not_writable};
 use crate::sys::{AsMap, ElemError, SizeError, SizedMap};
 use crate::types::MapType;
@@ -35,7 +35,7 @@ impl<M: AsMap> RawElements<M> {
                     SizeError::UnknownType(map_type) => {
                         let problem =
                             "are newer than this library, so the size of their elements is unknown";
-                        Cause::unsupported_map(MapType(map_type), problem).into()
+                        Cause::unsupported(ObjectType::Map(MapType(map_type)), problem).into()
                     }
                     SizeError::PossibleCpus(error) => Cause::PossibleCpus {
                         problem: error.to_string(),
