@@ -30,7 +30,10 @@
 //! | find what is attached to a target, or uses a map | [`LinkSpec::query`], [`LinkSpec::links`], [`Prog::ids_using`] |
 //! | share pins between users | [`Token`], [`MountOptions::grant_delegation`], [`PinDir::set_mode`] |
 //! | handle errors | [`Error::kind`], [`Error::cause`], [`Error::is_missing`]; [`Failed`] gives the object back |
-//! | use it beside aya, libbpf-rs or C | `Map::try_from(fd)`, `OwnedFd::from(map)`; see [Descriptors](#descriptors) |
+//! | use it beside aya, libbpf-rs or C | `Map::try_from(fd)`, `OwnedFd::from(map)`; [a page](guide::other_loaders) |
+//!
+//! [`guide`] has a page each about [mounting](guide::mounting), [restarting](guide::restarting) with a systemd unit,
+//! [sharing between users](guide::sharing), and use [beside aya, libbpf-rs and C](guide::other_loaders).
 //!
 //! # If you know bpf(2)
 //!
@@ -115,7 +118,7 @@
 //! such as `map_flags` or `xdp.ifindex`. A number with a name is that name as `Display` writes it, a time is in nanoseconds, and a
 //! path is a string, or an array of its bytes if it is not UTF-8.
 //!
-//! The public signatures use types of two other crates: [`bytemuck`]'s traits for keys and values, and flags made by bitflags.
+//! The public signatures use types of two other crates: [bytemuck](https://docs.rs/bytemuck)'s traits for keys and values, and flags made by bitflags.
 //!
 //! # What it does not do
 //!
@@ -128,6 +131,8 @@ pub mod bpffs;
 mod diagnose;
 pub mod dir;
 pub mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 #[cfg(feature = "inventory")]
 pub mod inventory;
 #[cfg(feature = "link")]

@@ -28,6 +28,7 @@ const LAYERS: &[&str] = &[
     "reuse",
     "inventory",
     "probe",
+    "guide",
 ];
 
 #[common::test]

@@ -1,5 +1,6 @@
 //! Verifies statements in the docs about releases and layers.
 
+mod guide;
 mod layers;
 mod since;
 

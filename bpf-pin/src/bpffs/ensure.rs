@@ -16,6 +16,17 @@ use super::instance::{Bpffs, error};
 use super::options::MountOptions;
 
 /// The result of [`Bpffs::ensure`]: the bpffs, and how it came about.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::bpffs::MountOptions;
+/// use bpf_pin::Bpffs;
+///
+/// let outcome = Bpffs::ensure("/sys/fs/bpf", &MountOptions::new())?;
+/// println!("new: {}, device {}", outcome.is_new(), outcome.bpffs().dev());
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct MountOutcome {
     bpffs: Bpffs,

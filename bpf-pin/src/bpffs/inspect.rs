@@ -61,6 +61,20 @@ pub enum ReadOnly {
 }
 
 /// A description of a path, from [`Bpffs::inspect`]. `Display` writes it as a sentence.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::bpffs::Verdict;
+/// use bpf_pin::Bpffs;
+///
+/// let found = Bpffs::inspect("/sys/fs/bpf")?;
+/// println!("{found}");
+/// if let (Verdict::Mounted, Some(mount)) = (found.verdict, found.mount) {
+///     println!("mount {}", mount.mount_id);
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -19,6 +19,19 @@ use super::temp_names::{TempKind, hash_name, leftover_name, parse_backup_name, p
 use super::{Entry, EntryType, PinDir, unlink_reason};
 
 /// The names that [`PinDir::remove_where`] or [`PinDir::remove_leftovers`] removed.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::PinDir;
+///
+/// let report = PinDir::open("/sys/fs/bpf/app")?.remove_leftovers()?;
+/// println!("removed {:?}", report.removed);
+/// for error in report.failed {
+///     eprintln!("{error}");
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct RemovalReport {

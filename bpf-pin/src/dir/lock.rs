@@ -22,6 +22,19 @@ use super::PinDir;
 /// A forked child has the descriptor as well, until it ends or executes another program. Dropping the lock
 /// releases it only in the process that took it. If that process is killed, the lock is held until its
 /// children have ended.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::dir::{LockMode, Wait};
+/// use bpf_pin::PinDir;
+///
+/// let dir = PinDir::open("/sys/fs/bpf/app")?;
+/// let lock = dir.lock(LockMode::Exclusive, Wait::Forever)?;
+/// // No other process that takes the lock is here.
+/// drop(lock);
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock"]
 pub struct DirLock {
@@ -29,6 +42,18 @@ pub struct DirLock {
 }
 
 /// A shared or an exclusive lock: see [`PinDir::lock`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::dir::{LockMode, Wait};
+/// use bpf_pin::PinDir;
+///
+/// // Readers share the directory, and the process that removes it waits for them.
+/// let dir = PinDir::open("/sys/fs/bpf/app")?;
+/// let lock = dir.lock(LockMode::Shared, Wait::Forever)?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LockMode {
     /// `LOCK_SH`: excludes exclusive locks.

@@ -65,6 +65,21 @@ const TRIES: usize = 1000;
 /// | look around | [`entries`](Self::entries), [`walk`](Self::walk) |
 /// | clean up | [`unpin`](Self::unpin), [`unlink`](Self::unlink), [`remove_dir_all`](Self::remove_dir_all), [`remove_where`](Self::remove_where), [`remove_leftovers`](Self::remove_leftovers) |
 ///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{Map, MapSpec, MapType, PinDir};
+///
+/// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
+/// dir.replace(&map, "flows")?;
+///
+/// let flows = dir.get::<Map>("flows")?;
+/// assert_eq!(flows.id()?, map.id()?);
+/// dir.unpin(&flows, "flows")?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
+///
 /// # Names
 ///
 /// A name is one path component of at most 255 bytes. bpffs refuses a '.' in every name: [`escape_name`]
@@ -110,21 +125,6 @@ const TRIES: usize = 1000;
 /// or by mounting a link from elsewhere over a name.
 ///
 /// A new pin never leaves the directory.
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::{Map, MapSpec, MapType, PinDir};
-///
-/// let dir = PinDir::create("/sys/fs/bpf/app", 0o700)?;
-/// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).create()?;
-/// dir.replace(&map, "flows")?;
-///
-/// let flows = dir.get::<Map>("flows")?;
-/// assert_eq!(flows.id()?, map.id()?);
-/// dir.unpin(&flows, "flows")?;
-/// # Ok::<(), bpf_pin::Error>(())
-/// ```
 pub struct PinDir {
     fd: OwnedFd,
     path: Pathname,

@@ -22,6 +22,20 @@ use super::{PinDir, TRIES, unlink_reason};
 /// A hidden staging directory next to its target: see [`PinDir::stage`].
 ///
 /// It dereferences to the [`PinDir`] to pin into. On drop it is removed with its contents.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::{MapSpec, MapType, PinDir};
+///
+/// let app = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let set = app.stage("current")?;
+/// for name in ["flows", "routes"] {
+///     set.pin(&MapSpec::new(MapType::HASH, 4, 8, 1024).create()?, name)?;
+/// }
+/// set.publish()?;
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 pub struct Stage<'d> {
     dir: PinDir,
     guard: Guard<'d>,
@@ -43,6 +57,20 @@ struct Guard<'d> {
 }
 
 /// The result of [`Stage::publish`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::PinDir;
+///
+/// let app = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let published = app.stage("current")?.publish()?;
+/// if let Some(old) = published.old {
+///     // Waits for the readers that hold its lock.
+///     old.discard()?;
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Published<'d> {

@@ -10,6 +10,20 @@ use crate::types::ObjName;
 
 bitflags! {
     /// The fields of `BPF_MAP_CREATE` that can be compared with a map's info.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::map::MapFields;
+    /// use bpf_pin::{Map, MapSpec, MapType};
+    ///
+    /// let spec = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows");
+    /// let flows = Map::open("/sys/fs/bpf/flows")?;
+    /// for mismatch in spec.compare_fields(MapFields::all()).compare(&flows)? {
+    ///     println!("{mismatch}");
+    /// }
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub struct MapFields: u32 {
         /// `map_type`
@@ -46,6 +60,23 @@ impl Default for MapFields {
 }
 
 /// A field in which a map differs from what was asked for.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::error::Cause;
+/// use bpf_pin::reuse::Reuse;
+/// use bpf_pin::{MapSpec, MapType, PinDir};
+///
+/// let app = PinDir::open("/sys/fs/bpf/app")?;
+/// let spec = MapSpec::new(MapType::HASH, 4, 16, 1024);
+/// if let Err(error) = app.open_or_create("flows", &spec, Reuse::Exact) {
+///     if let Some(Cause::Mismatch { mismatches, .. }) = error.cause() {
+///         mismatches.iter().for_each(|mismatch| println!("{mismatch}"));
+///     }
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "each is what it is called")]

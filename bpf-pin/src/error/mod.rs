@@ -33,15 +33,17 @@ use crate::types::{Identity, Kind};
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failed operation.
+/// A failed operation: every fallible call of this crate returns it.
 ///
-/// Its text names the operation, what it was done to, and the cause, or the errno's name where no cause
-/// was proven: `open /sys/fs/bpf/flows: it is a program, not a map`. `{:?}` prints the same, so that it is
-/// what a `main` shows that returns the error. The [`source`](std::error::Error::source) is the errno in
-/// the system's words. A refusal that needed no system call has no errno, and neither has a wrong kind
-/// that was found after all system calls succeeded.
+/// Its text has the form `operation object: cause`, such as
+/// `open /sys/fs/bpf/flows: it is a program, not a map`. If no cause was proven, the errno's name takes its
+/// place. Debug prints the same text, so a `main` that returns the error shows it.
 ///
 /// A program branches on [`kind`](Self::kind), or on [`cause`](Self::cause) for the details.
+/// [`is_missing`](Self::is_missing) says that nothing has the name or the id.
+///
+/// The [`source`](std::error::Error::source) is the errno in the system's words. An error that was found
+/// without a system call has no errno, and neither has a wrong kind.
 ///
 /// # Examples
 ///
@@ -51,6 +53,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// match PinnedMap::open("/sys/fs/bpf/flows") {
 ///     Ok(flows) => println!("map {}", flows.id()?),
+///     Err(error) if error.is_missing() => println!("not pinned yet"),
 ///     Err(error) if error.kind() == ErrorKind::WrongKind => println!("{error}"),
 ///     Err(error) => return Err(error),
 /// }

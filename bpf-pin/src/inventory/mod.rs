@@ -40,6 +40,20 @@ pub struct PinEntry {
 }
 
 /// An iterator over the pins of a mount namespace, from [`Inventory::take`].
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::inventory::Inventory;
+///
+/// for pin in Inventory::take()? {
+///     match pin {
+///         Ok(pin) => println!("{}: {}", pin.path.display(), pin.info.identity()),
+///         Err(error) => eprintln!("not searched: {error}"),
+///     }
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Inventory {
     instances: std::vec::IntoIter<Instance>,

@@ -17,6 +17,17 @@ bitflags! {
     ///
     /// Without a flag, the device uses driver mode if its driver has one. A link accepts only mode bits
     /// (EINVAL for others). Unknown bits are kept, for newer kernels.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::link::XdpFlags;
+    /// use bpf_pin::{LinkSpec, Prog};
+    ///
+    /// let prog = Prog::open("/sys/fs/bpf/count")?;
+    /// let link = LinkSpec::xdp(2).xdp_flags(XdpFlags::SKB_MODE).create(&prog)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct XdpFlags: u32 {
         /// `XDP_FLAGS_SKB_MODE`: generic mode, which every device has.

@@ -10,6 +10,24 @@ typed_object! {
     /// Dropping it closes the descriptor. The map is freed with its last descriptor unless it is pinned or
     /// a program uses it.
     ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::{Map, MapSpec, MapType};
+    ///
+    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows").create()?;
+    /// let flows = map.elements::<u32, u64>()?;
+    /// flows.update(&7, &1, ElemFlags::ANY)?;
+    /// assert_eq!(flows.lookup(&7)?, Some(1));
+    /// map.pin("/sys/fs/bpf/flows")?;
+    ///
+    /// // Another process.
+    /// let map = Map::open("/sys/fs/bpf/flows")?;
+    /// println!("{:?}", map.info()?);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
+    ///
     /// # In C signatures
     ///
     /// A map has the layout of an [`OwnedFd`], so an `extern "C"` signature can contain `Option<Map>`. There it
@@ -24,20 +42,6 @@ typed_object! {
     /// extern "C" fn first_of(map: Option<Map>, other: Option<Map>) -> Option<Map> {
     ///     map.or(other)
     /// }
-    /// ```
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use bpf_pin::map::ElemFlags;
-    /// use bpf_pin::{MapSpec, MapType};
-    ///
-    /// let map = MapSpec::new(MapType::HASH, 4, 8, 1024).name("flows").create()?;
-    /// let flows = map.elements::<u32, u64>()?;
-    /// flows.update(&7, &1, ElemFlags::ANY)?;
-    /// assert_eq!(flows.lookup(&7)?, Some(1));
-    /// map.pin("/sys/fs/bpf/flows")?;
-    /// # Ok::<(), bpf_pin::Error>(())
     /// ```
     Map, PinnedMap, "map", "flows", MapInfo, bpf_map_info;
 

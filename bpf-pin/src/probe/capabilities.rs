@@ -15,6 +15,18 @@ use crate::process::{
 use crate::sys;
 
 /// An action that [`Capabilities`] predicts.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::probe::{Action, Capabilities};
+///
+/// let thread = Capabilities::of_this_thread();
+/// for action in Action::ALL {
+///     println!("{action}: {:?}", thread.may(*action));
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {

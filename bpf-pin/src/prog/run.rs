@@ -15,6 +15,19 @@ use crate::types::ProgType;
 
 bitflags! {
     /// `BPF_F_TEST_*`: the flags of `BPF_PROG_TEST_RUN`. Unknown bits are kept.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::prog::{TestRun, TestRunFlags};
+    /// use bpf_pin::Prog;
+    ///
+    /// let prog = Prog::open("/sys/fs/bpf/filter")?;
+    /// let packet = [0; 64];
+    /// let run = TestRun::new().data_in(&packet).flags(TestRunFlags::SKB_CHECKSUM_COMPLETE);
+    /// println!("{}", prog.test_run(run)?.retval);
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct TestRunFlags: u32 {
         /// `BPF_F_TEST_RUN_ON_CPU`: runs on the CPU of [`TestRun::cpu`], which sets this flag. Linux 5.10.

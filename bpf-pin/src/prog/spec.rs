@@ -12,6 +12,18 @@ use crate::types::{AttachType, LogLevel, ProgType};
 
 bitflags! {
     /// `BPF_F_*` of `BPF_PROG_LOAD`. Unknown bits are kept.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::prog::{Insn, ProgFlags};
+    /// use bpf_pin::types::ProgType;
+    /// use bpf_pin::ProgSpec;
+    ///
+    /// let insns = [Insn::mov64_imm(0, 2), Insn::exit()];
+    /// let prog = ProgSpec::new(ProgType::XDP, &insns).flags(ProgFlags::XDP_HAS_FRAGS).load()?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct ProgFlags: u32 {
         /// `BPF_F_STRICT_ALIGNMENT`: rejects unaligned access. Linux 4.12.

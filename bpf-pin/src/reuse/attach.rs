@@ -20,6 +20,21 @@ use crate::types::{Identity, Kind};
 use super::retry::{Attempt, retry};
 
 /// A pinned link that holds the program, and the action that [`PinDir::open_or_attach`] took.
+///
+/// # Examples
+///
+/// ```no_run
+/// use bpf_pin::reuse::Attachment;
+/// use bpf_pin::{LinkSpec, PinDir, Prog};
+///
+/// let app = PinDir::create("/sys/fs/bpf/app", 0o700)?;
+/// let prog = Prog::open("/sys/fs/bpf/count")?;
+/// let attached = app.open_or_attach("link", &LinkSpec::xdp(2), &prog)?;
+/// if let Attachment::Updated { old_prog_id } = attached.attachment {
+///     println!("link {} held program {old_prog_id} before", attached.link.id()?);
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Attached<L> {

@@ -66,6 +66,16 @@ fn display(name: Option<&str>, number: u32, f: &mut fmt::Formatter<'_>) -> fmt::
 
 numbered! {
     /// `enum bpf_cmd`: a command of bpf(2).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::bpffs::MountOptions;
+    /// use bpf_pin::types::Command;
+    ///
+    /// // A token of this bpffs may only create maps.
+    /// let options = MountOptions::new().delegate_cmds([Command::MAP_CREATE]);
+    /// ```
     Command:
     MAP_CREATE = BPF_MAP_CREATE,
     MAP_LOOKUP_ELEM = BPF_MAP_LOOKUP_ELEM,
@@ -283,6 +293,15 @@ numbered! {
 
 numbered! {
     /// `enum bpf_link_type`: the type of a link.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::types::LinkType;
+    ///
+    /// assert_eq!(LinkType::XDP.to_string(), "xdp");
+    /// assert_eq!(LinkType(4711).name(), None);
+    /// ```
     LinkType:
     UNSPEC = BPF_LINK_TYPE_UNSPEC,
     RAW_TRACEPOINT = BPF_LINK_TYPE_RAW_TRACEPOINT,
@@ -305,6 +324,16 @@ numbered! {
 numbered! {
     /// `enum bpf_cgroup_iter_order`: the order in which an iterator visits control groups, such as
     /// `BPF_CGROUP_ITER_SELF_ONLY`. Linux 6.1.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bpf_pin::types::CgroupIterOrder;
+    /// use bpf_pin::LinkSpec;
+    ///
+    /// // The group with this id, and all groups in it.
+    /// let spec = LinkSpec::iter_cgroup_id(1, CgroupIterOrder::DESCENDANTS_PRE);
+    /// ```
     CgroupIterOrder:
     UNSPEC = BPF_CGROUP_ITER_ORDER_UNSPEC,
     SELF_ONLY = BPF_CGROUP_ITER_SELF_ONLY,

@@ -18,7 +18,7 @@ use crate::types::{MapType, ProgType};
 ///
 /// | layout | input | output | maps |
 /// |---|---|---|---|
-/// | `T`, plain data ([`Pod`](crate::bytemuck::Pod)) | `&T` | `T` | all with one value per key |
+/// | `T`, plain data ([`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html)) | `&T` | `T` | all with one value per key |
 /// | `[u8]` | `&[u8]` | `Vec<u8>` | all; the size is read at run time |
 /// | [`PerCpu<T>`](PerCpu) | `&[T]` | `Vec<T>` | per-CPU maps |
 /// | [`Prog`] | `&Prog` | the program's id | prog arrays |
@@ -95,12 +95,35 @@ pub trait Key: Plain + Layout<Input = Self> {}
 ///
 /// # Examples
 ///
-/// See [`Elements`](crate::map::Elements).
+/// ```no_run
+/// use bpf_pin::map::PerCpu;
+/// use bpf_pin::PinnedMap;
+///
+/// let packets = PinnedMap::open("/sys/fs/bpf/packets")?;
+/// if let Some(counts) = packets.elements::<u32, PerCpu<u64>>()?.lookup(&0)? {
+///     println!("{} on {} CPUs", counts.iter().sum::<u64>(), counts.len());
+/// }
+/// # Ok::<(), bpf_pin::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PerCpu<T>(PhantomData<T>);
 
 /// The layout of a map of cgroups or perf events: each value is a descriptor. The kernel does not report what
 /// such a map holds.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::fs::File;
+///
+/// use bpf_pin::map::{Descriptor, ElemFlags};
+/// use bpf_pin::PinnedMap;
+///
+/// let groups = PinnedMap::open("/sys/fs/bpf/groups")?;
+/// let group = File::open("/sys/fs/cgroup/app")?;
+/// groups.elements::<u32, Descriptor>()?.update(&0, &group, ElemFlags::ANY)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Descriptor(());
 

@@ -33,6 +33,18 @@ use raw::RawElements;
 
 bitflags! {
     /// The flags of `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_LOOKUP_ELEM`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use bpf_pin::map::ElemFlags;
+    /// use bpf_pin::PinnedMap;
+    ///
+    /// let flows = PinnedMap::open("/sys/fs/bpf/flows")?;
+    /// // Fails if the key exists.
+    /// flows.elements::<u32, u64>()?.update(&7, &1, ElemFlags::NOEXIST)?;
+    /// # Ok::<(), bpf_pin::Error>(())
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct ElemFlags: u64 {
         /// `BPF_NOEXIST`: creates an element, and fails with EEXIST if the key exists.
@@ -61,7 +73,8 @@ impl ElemFlags {
 ///
 /// # Examples
 ///
-/// Plain data: integers, arrays of them, and structs that derive [`Pod`](crate::bytemuck::Pod), with
+/// Plain data: integers, arrays of them, and structs that derive
+/// [`Pod`](https://docs.rs/bytemuck/latest/bytemuck/trait.Pod.html), with
 /// `bytemuck = { version = "1", features = ["derive"] }`. Reading or writing one element allocates
 /// nothing.
 ///
