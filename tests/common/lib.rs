@@ -5,6 +5,7 @@ mod allocations;
 mod bpffs;
 pub mod child_process;
 mod cleanup;
+mod devices;
 mod failures;
 mod links;
 mod namespace;
@@ -27,6 +28,7 @@ pub use bpf_pin::dir::{LockMode, Wait};
 
 pub use allocations::{Allocations, CountingAllocator, count_allocations};
 pub use bpffs::{TestFs, escaped};
+pub use devices::{add_device, remove_device};
 pub use failures::{assert_cause, assert_fails};
 pub use links::{
     BTF, Cgroup, KPROBES, LOOPBACK, attached_progs, cgroup_prog, function_btf_id, link_ids,

@@ -97,6 +97,9 @@ impl Stop {
             // On x86 one syscall does all calls on sockets.
             #[cfg(target_arch = "x86")]
             libc::SYS_socketcall => match self.args[0] {
+                1 => "socket".into(),
+                9 | 11 => "send".into(),
+                10 | 12 => "recv".into(),
                 16 => "sendmsg".into(),
                 17 => "recvmsg".into(),
                 number => format!("socketcall {number}"),
@@ -129,6 +132,13 @@ const NAMES: &[(libc::c_long, &str)] = &[
     (libc::SYS_write, "write"),
     (libc::SYS_sendmsg, "sendmsg"),
     (libc::SYS_recvmsg, "recvmsg"),
+    (libc::SYS_socket, "socket"),
+    (libc::SYS_sendto, "send"),
+    (libc::SYS_recvfrom, "recv"),
+    #[cfg(target_arch = "arm")]
+    (libc::SYS_send, "send"),
+    #[cfg(target_arch = "arm")]
+    (libc::SYS_recv, "recv"),
     (libc::SYS_fstat, "fstat"),
     (libc::SYS_fstatfs, "fstatfs"),
     (libc::SYS_statx, "statx"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bpf_pin::abi::Version;
 use bpf_pin::bpffs::FileSystem;
-use bpf_pin::error::{Cause, ObjectType};
+use bpf_pin::error::{Cause, LinkMismatch, ObjectType};
 use bpf_pin::map::Mismatch;
 use bpf_pin::probe::Capability;
 use bpf_pin::types::{AttachType, Command, LinkType, MapType, ProgType};
@@ -235,6 +235,12 @@ fn programs_and_links() -> Vec<Row> {
         takes: TAKES,
     };
     let elsewhere = Cause::AttachedElsewhere { expected: "xdp of device 1".into(), found: "xdp of device 2".into() };
+    let link_mismatch = |found, place| {
+        let (driver, first) = ("driver", "first".to_owned());
+        let mode = LinkMismatch::XdpMode { expected: driver, found };
+        let position = LinkMismatch::Position { expected: first, found: place };
+        Cause::LinkMismatch { mismatches: vec![mode, position] }
+    };
     vec![
         ("a program for another attach type", Cause::NotLoadedFor { attach_type: AttachType::SK_LOOKUP },
             "the program was not loaded for sk_lookup"),
@@ -248,6 +254,16 @@ fn programs_and_links() -> Vec<Row> {
             "device 1 has XDP program 7 already"),
         ("a link of another device", elsewhere,
             "it is attached to xdp of device 2, not to xdp of device 1; nothing was changed"),
+        ("a link of another network namespace", Cause::OtherNetns { target: "tcx_ingress of device 50".into() },
+            "it is attached to tcx_ingress of device 50 in another network namespace; nothing was changed: use one pin for each network namespace"),
+        ("a link that lives without its pin", Cause::AlreadyAttached { prog_id: 7, link_id: Some(9) },
+            "program 7 is attached there already by link 9"),
+        ("the same of which less is known", Cause::AlreadyAttached { prog_id: 7, link_id: None },
+            "program 7 is attached there already"),
+        ("options that a pinned link lacks", link_mismatch(Some("generic"), Some((2, 3))),
+            "the link does not match: the XDP mode is generic, not driver; the position is 2 of 3, not first"),
+        ("options that cannot be read", link_mismatch(None, None),
+            "the link does not match: the XDP mode could not be read, expected driver; the position could not be read, expected first"),
         ("a defunct link", Cause::Detached,
             "the link is detached"),
         ("another program was attached meanwhile", Cause::UnexpectedProgram { prog_id: 9 },

@@ -1,8 +1,7 @@
 //! The options of attach points: order, revision and XDP modes; and links of netkit, netfilter and sockmaps.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use bpf_pin::abi::Version;
 use bpf_pin::error::{Cause, Operation};
@@ -134,62 +133,6 @@ fn cgroup_links_are_ordered_by_position_since_linux_6_17() -> Outcome {
     })
 }
 
-/// Sends a message to rtnetlink(7), and returns its errno.
-fn rtnetlink(message_type: u16, body: &[u8]) -> io::Result<()> {
-    // SAFETY: socket takes no address.
-    let socket = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-    // struct nlmsghdr: length, type and flags (request, create, acknowledge), number, sender.
-    let mut message = (16 + body.len() as u32).to_ne_bytes().to_vec();
-    message.extend(message_type.to_ne_bytes());
-    message.extend((1u16 | 4 | 0x400).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    rustix::io::write(&socket, &message)?;
-    let mut answer = [0; 4096];
-    rustix::io::read(&socket, &mut answer)?;
-    let errno = i32::from_ne_bytes(answer[16..20].try_into().expect("4 bytes"));
-    match errno {
-        0 => Ok(()),
-        _ => Err(io::Error::from_raw_os_error(-errno)),
-    }
-}
-
-fn attribute(attribute_type: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
-    bytes.extend(attribute_type.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-
-fn add_netkit(ifindex: u32) -> io::Result<()> {
-    add(ifindex, b"netkit")
-}
-
-/// `ip link add index 77 type netkit`
-fn add(ifindex: u32, kind: &[u8]) -> io::Result<()> {
-    const IFLA_LINKINFO: u16 = 18;
-    const IFLA_INFO_KIND: u16 = 1;
-
-    let mut body = device(ifindex);
-    body.extend(attribute(IFLA_LINKINFO, &attribute(IFLA_INFO_KIND, kind)));
-    rtnetlink(RTM_NEWLINK, &body)
-}
-
-/// struct ifinfomsg
-fn device(ifindex: u32) -> Vec<u8> {
-    let words = [0, ifindex, 0, 0];
-    words.into_iter().flat_map(u32::to_ne_bytes).collect()
-}
-
 #[common::test(ROOT)]
 fn netkit_links_last_as_long_as_their_device() -> Outcome {
     in_network_namespace(|| {
@@ -201,12 +144,12 @@ fn netkit_links_last_as_long_as_their_device() -> Outcome {
         if error.raw_os_error() == Some(libc::EINVAL) {
             // Before Linux 6.7, or a kernel built without netkit.
             assert_eq!(error.operation(), Operation::CreateLink);
-            let error = add_netkit(DEVICE).expect_err("a kernel without netkit");
+            let error = add_device(DEVICE, "netkit").expect_err("a kernel without netkit");
             assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
             return Ok(());
         }
         assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
-        add_netkit(DEVICE)?;
+        add_device(DEVICE, "netkit")?;
         let ifindex = DEVICE;
         let target = LinkTarget::Netkit {
             ifindex,
@@ -237,7 +180,7 @@ fn netkit_links_last_as_long_as_their_device() -> Outcome {
             assert_eq!(same.attachment, Attachment::Unchanged, "{attach_type}");
             let info = made.link.info()?;
             assert!(!info.target.is_gone());
-            rtnetlink(RTM_DELLINK, &device(DEVICE))?;
+            remove_device(DEVICE)?;
             wait_until("gone", || {
                 made.link.info().is_ok_and(|info| info.target.is_gone())
             });
@@ -246,7 +189,7 @@ fn netkit_links_last_as_long_as_their_device() -> Outcome {
                 .expect_err("no device");
             assert!(matches!(error.cause(), Some(Cause::NoTarget { .. })));
             assert_eq!(dir.identity("link")?.id, info.id);
-            add_netkit(DEVICE)?;
+            add_device(DEVICE, "netkit")?;
             let anew = dir.open_or_attach("link", each, &prog)?;
             assert_eq!(anew.attachment, Attachment::Reattached, "{attach_type}");
             let target = anew.link.info()?.target;
@@ -397,7 +340,7 @@ fn native_and_generic_xdp_exclude_each_other() -> Outcome {
     in_network_namespace(|| {
         const DEVICE: u32 = 78;
         let (first, second) = (xdp_prog(), xdp_prog());
-        if let Err(error) = add(DEVICE, b"veth") {
+        if let Err(error) = add_device(DEVICE, "veth") {
             // A kernel built without veth: loopback has no native mode.
             assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP));
             let drv = LinkSpec::xdp(LOOPBACK)

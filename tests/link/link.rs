@@ -229,7 +229,9 @@ fn a_device_has_many_tcx_links_but_each_program_once() -> Outcome {
         }
         // The same program cannot be attached twice.
         let again = spec.create(&first);
-        assert_refused(again, Operation::CreateLink, libc::EEXIST, None);
+        let (prog_id, link_id) = (first.id()?, Some(links[0].id()?));
+        let attached = Cause::AlreadyAttached { prog_id, link_id };
+        assert_refused(again, Operation::CreateLink, libc::EEXIST, attached);
         let update = links[0].update(&second);
         assert_refused(update, Operation::UpdateLink, libc::EEXIST, None);
         assert_eq!(links[0].info()?.prog_id, first.id()?);

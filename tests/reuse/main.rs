@@ -1,5 +1,6 @@
 //! Maps and links that outlive a restart.
 
+mod attached;
 mod migrate;
 mod old_map;
 mod open_or_attach;

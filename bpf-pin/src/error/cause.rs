@@ -13,9 +13,9 @@ use crate::types::{
     Access, AttachType, Command, FileSystem, Identity, Kind, LinkType, MapType, ProgType,
 };
 
-use super::Mismatch;
 use super::escaped::{Escaped, escaped_path};
 use super::sentence;
+use super::{LinkMismatch, Mismatch};
 
 /// The proven explanation of a failure, as [`Error::cause`](crate::Error::cause) returns it.
 ///
@@ -30,7 +30,7 @@ use super::sentence;
 /// | directory | [`Replaced`](Self::Replaced), [`Displaced`](Self::Displaced), [`Removed`](Self::Removed), [`Moved`](Self::Moved), [`MountPoint`](Self::MountPoint), [`NotEmpty`](Self::NotEmpty), [`Locked`](Self::Locked) |
 /// | map and elements | [`Mismatch`](Self::Mismatch), [`Migrating`](Self::Migrating), [`KeyExists`](Self::KeyExists), [`KeyMissing`](Self::KeyMissing), [`MaxEntries`](Self::MaxEntries), [`IndexOutOfRange`](Self::IndexOutOfRange), [`Size`](Self::Size), [`LengthMismatch`](Self::LengthMismatch), [`BufferTooSmall`](Self::BufferTooSmall), [`PerCpu`](Self::PerCpu), [`PossibleCpus`](Self::PossibleCpus), [`NoCommand`](Self::NoCommand), [`MapAccess`](Self::MapAccess), [`Frozen`](Self::Frozen), [`BeingWritten`](Self::BeingWritten), [`ReadOnlyForProgs`](Self::ReadOnlyForProgs), [`NotMmapable`](Self::NotMmapable), [`IterationAborted`](Self::IterationAborted), [`OtherProgType`](Self::OtherProgType), [`Uptr`](Self::Uptr) |
 /// | program | [`NotLoadedFor`](Self::NotLoadedFor), [`WrongProgType`](Self::WrongProgType), [`Lockdown`](Self::Lockdown) |
-/// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
+/// | link | [`NoTarget`](Self::NoTarget), [`XdpAttached`](Self::XdpAttached), [`AttachedElsewhere`](Self::AttachedElsewhere), [`OtherNetns`](Self::OtherNetns), [`AlreadyAttached`](Self::AlreadyAttached), [`LinkMismatch`](Self::LinkMismatch), [`Detached`](Self::Detached), [`UnexpectedProgram`](Self::UnexpectedProgram), [`UnexpectedMap`](Self::UnexpectedMap), [`RestoreFailed`](Self::RestoreFailed) |
 /// | mount | [`NotTheRoot`](Self::NotTheRoot), [`NotListed`](Self::NotListed), [`AnotherInstance`](Self::AnotherInstance), [`AnotherMount`](Self::AnotherMount), [`Occupied`](Self::Occupied), [`Covered`](Self::Covered), [`Shadowed`](Self::Shadowed), [`LostRace`](Self::LostRace), [`PathBypassesMount`](Self::PathBypassesMount), [`InUse`](Self::InUse), [`ForeignUserNamespace`](Self::ForeignUserNamespace), [`MountTableFull`](Self::MountTableFull) |
 /// | token and delegation | [`NeedsDelegation`](Self::NeedsDelegation), [`InitialUserNamespace`](Self::InitialUserNamespace), [`NothingDelegated`](Self::NothingDelegated), [`NotDelegated`](Self::NotDelegated), [`PeerClosed`](Self::PeerClosed), [`PeerRefused`](Self::PeerRefused), [`Handshake`](Self::Handshake) |
 /// | kernel and arguments | [`Unsupported`](Self::Unsupported), [`OptionIgnored`](Self::OptionIgnored), [`NoProc`](Self::NoProc), [`Memlock`](Self::Memlock), [`InvalidArgument`](Self::InvalidArgument) |
@@ -447,6 +447,30 @@ pub enum Cause {
         expected: String,
         /// The target of the link.
         found: String,
+    },
+    /// The pinned link is attached to a device of the same index in another network namespace. Nothing was
+    /// changed. Use one pin for each network namespace, or unpin the link first.
+    #[error("it is attached to {} in another network namespace; nothing was changed: use one pin for each network namespace", Escaped(.target))]
+    OtherNetns {
+        /// The target of the link: "tcx_ingress of device 50".
+        target: String,
+    },
+    /// The program is attached to the target already (EEXIST for TCX and netkit).
+    ///
+    /// To use the link, open it with [`Link::from_id`](crate::Link::from_id) and pin it.
+    #[error(fmt = sentence::already_attached)]
+    AlreadyAttached {
+        /// The program's id.
+        prog_id: u32,
+        /// The link that holds it, if it was found.
+        link_id: Option<u32>,
+    },
+    /// The pinned link lacks options of its spec:
+    /// [`Attached::exact`](crate::reuse::Attached::exact).
+    #[error(fmt = sentence::link_mismatch)]
+    LinkMismatch {
+        /// Every option that differs.
+        mismatches: Vec<LinkMismatch>,
     },
     /// The link was detached, or what it was attached to is gone (ENOLINK).
     #[error("the link is detached")]

@@ -92,6 +92,7 @@ impl ErrorKind {
             | Cause::KeyExists
             | Cause::NotEmpty { .. }
             | Cause::XdpAttached { .. }
+            | Cause::AlreadyAttached { .. }
             | Cause::Occupied { .. }
             | Cause::Shadowed(_) => Self::AlreadyExists,
 
@@ -120,6 +121,8 @@ impl ErrorKind {
 
             Cause::Mismatch { .. }
             | Cause::AttachedElsewhere { .. }
+            | Cause::OtherNetns { .. }
+            | Cause::LinkMismatch { .. }
             | Cause::OtherProgType { .. } => Self::Mismatch,
 
             Cause::Replaced { .. }

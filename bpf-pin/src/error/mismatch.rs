@@ -1,4 +1,4 @@
-//! In what a map differs from what was asked for.
+//! In what a map or a link differs from what was asked for.
 
 use std::fmt;
 
@@ -167,6 +167,48 @@ impl fmt::Display for Flags {
         match self.0.is_empty() {
             true => f.write_str("0"),
             false => bitflags::parser::to_writer(&self.0, f),
+        }
+    }
+}
+
+/// An option of a [`LinkSpec`](crate::LinkSpec) that a pinned link does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkMismatch {
+    /// [`xdp_flags`](crate::LinkSpec::xdp_flags): "driver", "generic" or "offloaded".
+    XdpMode {
+        /// The mode of the spec.
+        expected: &'static str,
+        /// The mode of the program. `None` if it could not be read.
+        found: Option<&'static str>,
+    },
+    /// [`position`](crate::LinkSpec::position). A link gets another place when others are attached around it.
+    Position {
+        /// The position of the spec: "first", "directly before link 7", ….
+        expected: String,
+        /// The place of the program, from 1, and the number of programs. `None` if the place, or that of the
+        /// position's anchor, could not be read.
+        found: Option<(usize, usize)>,
+    },
+}
+
+impl fmt::Display for LinkMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::XdpMode {
+                expected,
+                found: Some(found),
+            } => write!(f, "the XDP mode is {found}, not {expected}"),
+            Self::XdpMode { expected, .. } => {
+                write!(f, "the XDP mode could not be read, expected {expected}")
+            }
+            Self::Position {
+                expected,
+                found: Some((place, count)),
+            } => write!(f, "the position is {place} of {count}, not {expected}"),
+            Self::Position { expected, .. } => {
+                write!(f, "the position could not be read, expected {expected}")
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ pub use cause::{Cause, ObjectType};
 pub use failed::Failed;
 pub(crate) use failed::{Owned, boxes_error_only, owns_fd};
 pub use kind::ErrorKind;
+pub use mismatch::LinkMismatch;
 use mismatch::Mismatch;
 pub use operation::Operation;
 pub(crate) use reason::Reason;

@@ -169,8 +169,8 @@ pub enum Operation {
     /// from [`Error::during`](crate::Error::during).
     Migrate,
     /// Attaches a program by a pinned link, see
-    /// [`PinDir::open_or_attach`](crate::PinDir::open_or_attach). Only from
-    /// [`Error::during`](crate::Error::during).
+    /// [`PinDir::open_or_attach`](crate::PinDir::open_or_attach). From
+    /// [`Error::during`](crate::Error::during), and from [`Attached::exact`](crate::reuse::Attached::exact).
     Attach,
 }
 

@@ -10,9 +10,9 @@ use rustix::fs::{major, minor};
 use crate::procfs::ShadowedBpffs;
 use crate::types::{AttachType, FileSystem, Identity, ProgType};
 
-use super::Mismatch;
 use super::errno::Name;
 use super::escaped::{Escaped, escaped_path};
+use super::{LinkMismatch, Mismatch};
 
 /// A device number as "8:1".
 pub(crate) struct Device(pub(crate) u64);
@@ -116,6 +116,23 @@ pub(super) fn unproven(info_errno: &Option<i32>, f: &mut Formatter<'_>) -> Resul
 pub(super) fn mismatch(id: &u32, mismatches: &[Mismatch], f: &mut Formatter<'_>) -> Result {
     write!(f, "map {id} does not match: ")?;
     list(f, mismatches, "; ", "; ")
+}
+
+pub(super) fn link_mismatch(mismatches: &[LinkMismatch], f: &mut Formatter<'_>) -> Result {
+    f.write_str("the link does not match: ")?;
+    list(f, mismatches, "; ", "; ")
+}
+
+pub(super) fn already_attached(
+    prog_id: &u32,
+    link_id: &Option<u32>,
+    f: &mut Formatter<'_>,
+) -> Result {
+    write!(f, "program {prog_id} is attached there already")?;
+    match link_id {
+        Some(id) => write!(f, " by link {id}"),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn size(what: &str, expected: &usize, found: &usize, f: &mut Formatter<'_>) -> Result {

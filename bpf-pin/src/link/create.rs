@@ -38,7 +38,7 @@ impl LinkSpec<'_> {
     /// | [`NoTarget`](Cause::NoTarget) (ENODEV, EINVAL for XDP) | no such network device |
     /// | [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST) | the device has an XDP program, in the same mode or in the other one |
     /// | EEXIST | the device is part of a device with an XDP program |
-    /// | EEXIST | TCX, netkit: the program is attached already |
+    /// | [`AlreadyAttached`](Cause::AlreadyAttached) (EEXIST) | TCX, netkit: the program is attached already |
     /// | EBUSY | netfilter: the priority is taken |
     /// | EBUSY | tracing: the program is attached already |
     /// | E2BIG | the network namespace has a flow dissector |
@@ -236,6 +236,9 @@ impl LinkSpec<'_> {
                 .or_else(|| self.wrong_type(prog))
                 .or_else(|| diagnose::for_device(ifindex)),
             (Errno::NODEV, _) if ifindex != 0 => diagnose::for_device(ifindex),
+            (Errno::EXIST, LinkTarget::Tcx { .. } | LinkTarget::Netkit { .. }) => {
+                self.already_attached(sys::object_id(prog.as_fd()).ok()?)
+            }
             (Errno::BADF, LinkTarget::Cgroup { .. }) => match self.operand {
                 Operand::File(fd) => diagnose::for_cgroup(fd),
                 _ => None,
@@ -263,7 +266,7 @@ impl LinkSpec<'_> {
     }
 
     #[cold]
-    pub(super) fn error(&self, reason: Reason) -> Error {
+    pub(crate) fn error(&self, reason: Reason) -> Error {
         match self.replaced_function() {
             Some((prog, btf_id)) => {
                 Error::new(Operation::ReplaceFunction, reason).of(Subject::Function {

@@ -7,6 +7,7 @@ mod query;
 mod spec;
 mod target;
 mod validate;
+pub(crate) mod verify;
 
 use std::ffi::CStr;
 use std::fs::File;

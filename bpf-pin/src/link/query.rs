@@ -241,6 +241,14 @@ impl LinkSpec<'_> {
         })
     }
 
+    /// The cause if a query shows that the program is attached to the target.
+    pub(crate) fn already_attached(&self, prog_id: u32) -> Option<Cause> {
+        let found = self.try_query(0).ok()?;
+        let attached = found.entries.iter().find(|it| it.prog_id == prog_id)?;
+        let link_id = attached.link_id;
+        Some(Cause::AlreadyAttached { prog_id, link_id })
+    }
+
     fn has_query(&self) -> bool {
         matches!(
             self.target,

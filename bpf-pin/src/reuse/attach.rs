@@ -8,7 +8,8 @@ use rustix::io::Errno;
 
 use crate::dir::PinDir;
 use crate::error::{Cause, Error, Operation, Reason, Result, Subject};
-use crate::link::{Link, LinkInfo, LinkSpec, has_no_update};
+use crate::link::verify::{Place, Verified};
+use crate::link::{Link, LinkInfo, LinkSpec, LinkTarget, has_no_update};
 use crate::object::Prog;
 use crate::object::open_error;
 use crate::object::pin_at;
@@ -17,57 +18,8 @@ use crate::types::Access;
 use crate::types::{AttachType, LinkType};
 use crate::types::{Identity, Kind};
 
+use super::attached::{Attached, Attachment};
 use super::retry::{Attempt, retry};
-
-/// A pinned link that holds the program, and the action that [`PinDir::open_or_attach`] took.
-///
-/// # Examples
-///
-/// ```no_run
-/// use bpf_pin::reuse::Attachment;
-/// use bpf_pin::{LinkSpec, PinDir, Prog};
-///
-/// let app = PinDir::create("/sys/fs/bpf/app", 0o700)?;
-/// let prog = Prog::open("/sys/fs/bpf/count")?;
-/// let attached = app.open_or_attach("link", &LinkSpec::xdp(2), &prog)?;
-/// if let Attachment::Updated { old_prog_id } = attached.attachment {
-///     println!("link {} held program {old_prog_id} before", attached.link.id()?);
-/// }
-/// # Ok::<(), bpf_pin::Error>(())
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Attached<L> {
-    /// The link that is pinned under the name.
-    pub link: L,
-    /// The action that the call took.
-    pub attachment: Attachment,
-}
-
-/// The action that [`PinDir::open_or_attach`] took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Attachment {
-    /// Nothing: the pinned link held the program already. For netfilter, where the kernel reports no more,
-    /// the position of the hook was taken as well.
-    Unchanged,
-    /// Updated the pinned link in place, without a moment in which no program was attached.
-    Updated {
-        /// The id of the program that the link held before.
-        old_prog_id: u32,
-    },
-    /// Attached the program and pinned the link, because the name was free.
-    Attached,
-    /// Attached the program and gave the name to the new link. The pinned link was defunct, or a netfilter
-    /// link in another network namespace.
-    Reattached,
-    /// Attached the program by a new link, which got the name, because links of this type cannot be
-    /// updated. For a moment both programs were attached, or none for netfilter.
-    Relinked {
-        /// The id of the program that the old link holds until its last descriptor is closed.
-        old_prog_id: u32,
-    },
-}
 
 /// How long to wait for the lock: the kernel may take most of a second to detach a link, and many
 /// processes may be waiting.
@@ -82,7 +34,7 @@ impl PinDir {
     /// | nothing | attaches the program and pins the link |
     /// | a link that holds `prog` | nothing |
     /// | a link that holds another program | updates it in place (`BPF_LINK_UPDATE`) |
-    /// | a defunct link, which was detached or has lost its target | attaches the program; the new link gets the name, mode and owner of the old one |
+    /// | a defunct link, which was detached or has lost its target, such as a control group that was removed and created again | attaches the program; the new link gets the name, mode and owner of the old one |
     /// | a link of a type without updates | the same, so that both are attached for a moment; detaches the old link first if the kernel allows only one, as for netfilter |
     ///
     /// # Netfilter
@@ -100,24 +52,41 @@ impl PinDir {
     /// A program in another network namespace is detached with the last descriptor of its link, so use one
     /// name per network namespace.
     ///
-    /// # Not compared
+    /// # Verified
     ///
-    /// The kernel does not report these options, so they only take effect when a link is created:
-    /// [`xdp_flags`](LinkSpec::xdp_flags), [`position`](LinkSpec::position),
+    /// A link reports the index of its device, but not the network namespace that the index counts in. So for
+    /// TCX and netkit one `BPF_PROG_QUERY` in this thread's network namespace looks for the link, and for XDP
+    /// `RTM_GETLINK` looks for its program (four syscalls). If it is not there, the call fails with
+    /// [`OtherNetns`](Cause::OtherNetns) and changes nothing. Use one pin for each network namespace.
+    ///
+    /// [`Attached::verified`] says what was confirmed. It is [`Verified::No`] if the query is refused, or if
+    /// links do not report their target: netfilter, functions, probe points and perf events. There, only the
+    /// name of the pin says what it is for.
+    ///
+    /// # Compared and not compared
+    ///
+    /// [`Attached::mismatches`] lists an XDP mode ([`xdp_flags`](LinkSpec::xdp_flags)) and a
+    /// [`position`](LinkSpec::position) that a pinned link does not have. [`Attached::exact`] makes them an
+    /// error. For the position of a control group this takes one more `BPF_PROG_QUERY`, which lists no links:
+    /// it shows the program at the position.
+    ///
     /// [`expected_revision`](LinkSpec::expected_revision), [`cookies`](LinkSpec::cookies), and
-    /// [`flags`](LinkSpec::flags) except those of netfilter, functions and probe points.
-    ///
-    /// Those flags, the number of functions or probe points, [`pid`](crate::link::Uprobes::pid) and
-    /// [`cookie`](LinkSpec::cookie) are compared if the kernel has the fields of
-    /// [`LinkTarget`](crate::link::LinkTarget). A link without a cookie matches any.
+    /// [`flags`](LinkSpec::flags) except those of netfilter, functions and probe points are not reported, so
+    /// they only take effect when a link is created. Those flags, the number of functions or probe points,
+    /// [`pid`](crate::link::Uprobes::pid) and [`cookie`](LinkSpec::cookie) are compared if the kernel has the
+    /// fields of [`LinkTarget`](crate::link::LinkTarget). A link without a cookie matches any.
     ///
     /// To apply changed options, [`unlink`](Self::unlink) the pin and [`detach`](Link::detach) or drop the
     /// link, then attach again, with a moment in which no program is attached.
     ///
-    /// A device index counts in the network namespace of this thread. The kernel does not distinguish a
-    /// device of another namespace with the same index. It also does not report which functions, probe
-    /// points, perf events, BTF tracepoints or iterated objects a link has: there, only the name of the pin
-    /// says what it is for.
+    /// # A link that lives without its pin
+    ///
+    /// If the name is free and a link of the same program is at the target, because another process holds it,
+    /// the call fails with [`AlreadyAttached`](Cause::AlreadyAttached) instead of attaching the program twice.
+    /// The cause has the id of the link if this thread may look for it (`CAP_SYS_ADMIN`): open it with
+    /// [`Link::from_id`] and pin it. For control groups and network namespaces a `BPF_PROG_QUERY` before the
+    /// attachment shows the program, for raw tracepoints [`LinkSpec::links`] does. Perf events, functions and
+    /// probe points are not covered.
     ///
     /// # Races
     ///
@@ -144,11 +113,12 @@ impl PinDir {
     ///
     /// | Operation | Cause |
     /// |---|---|
-    /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere); nothing was changed |
+    /// | [`Operation::UpdateLink`] | [`AttachedElsewhere`](Cause::AttachedElsewhere), [`OtherNetns`](Cause::OtherNetns); nothing was changed |
     /// | | as [`Link::update`], such as [`NotLoadedFor`](Cause::NotLoadedFor) (EINVAL) for a control group if that can be proven; nothing was changed |
     /// | | EINVAL for XDP if the programs were loaded with different [`expected_attach_type`](crate::ProgSpec::expected_attach_type); nothing was changed |
     /// | [`Operation::CreateLink`] | as [`LinkSpec::create`] |
-    /// | | the target is still taken after retries for about a second: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST in the other mode), EBUSY for netfilter, tracing and sockmap, EEXIST for TCX and netkit, E2BIG for a flow dissector |
+    /// | | the target is still taken after retries for about a second: [`XdpAttached`](Cause::XdpAttached) (EBUSY, EEXIST in the other mode), EBUSY for netfilter, tracing and sockmap, E2BIG for a flow dissector |
+    /// | | [`AlreadyAttached`](Cause::AlreadyAttached) after such retries, by a link without this pin (EEXIST for TCX and netkit) |
     /// | | [`RestoreFailed`](Cause::RestoreFailed) for netfilter, the one failure after which less is attached than before: the pinned link was defunct or in another network namespace, or another process took the position |
     /// | [`Operation::FromId`] | [`MissingCapability`](Cause::MissingCapability) (EPERM) without `CAP_SYS_ADMIN`, for a netfilter link that holds another program |
     /// | [`Operation::Info`] | the info of the program or the link could not be read |
@@ -245,7 +215,58 @@ impl AttachRequest<'_> {
                 return Ok(attached);
             }
         }
-        retry(|| self.attach_locked())
+        retry(|| self.attach_locked()).map_err(|error| self.name_holder(error))
+    }
+
+    /// Attaches the program, unless it is attached to the target already: it would run twice.
+    fn create(&self, has_pin: bool) -> Result<Link> {
+        let prog_id = self.prog_id;
+        let cause = match self.spec.expected_target(Some(self.prog)) {
+            Ok(LinkTarget::Cgroup { .. } | LinkTarget::Netns { .. }) => {
+                self.spec.already_attached(prog_id)
+            }
+            // This looks at every link of the system, so only for a free name.
+            Ok(LinkTarget::RawTracepoint { .. })
+                if !has_pin && self.spec.target_name().is_some() =>
+            {
+                let link_id = self.link_of_prog();
+                link_id.map(|id| Cause::AlreadyAttached {
+                    prog_id,
+                    link_id: Some(id),
+                })
+            }
+            // The kernel refuses the second one, or does not report the target.
+            _ => None,
+        };
+        match cause {
+            Some(cause) => Err(self.spec.error(cause.into())),
+            None => self.spec.create(self.prog),
+        }
+    }
+
+    /// A living link of the program at the target.
+    fn link_of_prog(&self) -> Option<u32> {
+        let links = self.spec.links().ok()?;
+        let of_prog = links.iter().find(|info| info.prog_id == self.prog_id)?;
+        Some(of_prog.id)
+    }
+
+    /// Adds the link that has attached the same program to the target.
+    #[cold]
+    fn name_holder(&self, error: Error) -> Error {
+        let prog_id = self.prog_id;
+        let is_ours = match error.cause() {
+            Some(Cause::AlreadyAttached { link_id: None, .. }) => true,
+            Some(Cause::XdpAttached { prog_id: found, .. }) => *found == prog_id,
+            _ => false,
+        };
+        match is_ours.then(|| self.link_of_prog()).flatten() {
+            Some(id) => error.because(Cause::AlreadyAttached {
+                prog_id,
+                link_id: Some(id),
+            }),
+            None => error,
+        }
     }
 
     /// Opens the pinned link. None if the name is free.
@@ -253,20 +274,45 @@ impl AttachRequest<'_> {
         self.dir.find_with_info(self.name, Access::ReadWrite)
     }
 
-    /// Makes a pinned link hold the program if its type and state allow it.
-    fn reuse(&self, (link, info): (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
-        self.check_target(&link, &info)?;
+    /// Makes a pinned link hold the program if its type, state and place allow it.
+    fn reuse(&self, found: (Link, LinkInfo)) -> Result<Result<Attached<Link>, StaleLink>> {
+        let (link, mut info) = found;
+        let (verified, mismatches) = loop {
+            let is_removed = self.check_target(&link, &info)?;
+            if is_removed || info.target.is_gone() {
+                let reason = StaleReason::Defunct;
+                return Ok(Err(StaleLink { link, info, reason }));
+            }
+            match self.spec.locate(&info) {
+                Place::Here {
+                    verified,
+                    mismatches,
+                } => break (verified, mismatches),
+                Place::Elsewhere => {
+                    // It may have been updated or detached since its info was read.
+                    let now = link.info()?;
+                    if now == info {
+                        let target = info.target.to_string();
+                        let reason = Cause::OtherNetns { target }.into();
+                        return Err(link.update_error(Some(info.id), reason));
+                    }
+                    info = now;
+                }
+            }
+        };
         Ok(match self.update(&link, &info)? {
-            Ok(attachment) => Ok(Attached { link, attachment }),
+            Ok(attachment) => Ok(Attached {
+                link,
+                attachment,
+                verified,
+                mismatches,
+            }),
             Err(reason) => Err(StaleLink { link, info, reason }),
         })
     }
 
     fn update(&self, link: &Link, info: &LinkInfo) -> Result<Result<Attachment, StaleReason>> {
         let old_prog_id = info.prog_id;
-        if info.target.is_gone() {
-            return Ok(Err(StaleReason::Defunct));
-        }
         if old_prog_id != self.prog_id {
             return match link.update_known(info, self.prog) {
                 Ok(()) => Ok(Ok(Attachment::Updated { old_prog_id })),
@@ -287,19 +333,24 @@ impl AttachRequest<'_> {
         Ok(Ok(Attachment::Unchanged))
     }
 
-    /// Fails if the link has another target than the spec, as far as the kernel reports it.
-    fn check_target(&self, link: &Link, info: &LinkInfo) -> Result<()> {
+    /// Fails if the link has another target than the spec, as far as the kernel reports it. Returns whether
+    /// it has another one because its control group was removed.
+    fn check_target(&self, link: &Link, info: &LinkInfo) -> Result<bool> {
         let fail = |reason| Err(link.update_error(Some(info.id), reason));
         let expected = match self.spec.expected_target(Some(self.prog)) {
             Ok(expected) => expected,
             Err(errno) => return fail(Reason::errno_only(errno)),
         };
         if !expected.matches(&info.target) {
+            // A service's group is removed and created again when it restarts.
+            if self.spec.is_removed_cgroup(&info.target) {
+                return Ok(true);
+            }
             let (expected, found) = (expected.to_string(), info.target.to_string());
             return fail(Cause::AttachedElsewhere { expected, found }.into());
         }
         let Some(name) = self.spec.target_name() else {
-            return Ok(());
+            return Ok(false);
         };
         let expected = name.to_string_lossy();
         match link.target_name()? {
@@ -308,7 +359,7 @@ impl AttachRequest<'_> {
                 let (expected, found) = (of(&expected), of(&found));
                 fail(Cause::AttachedElsewhere { expected, found }.into())
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
@@ -328,7 +379,7 @@ impl AttachRequest<'_> {
         };
         // The link of a process that was killed at this point may occupy the target.
         let _ = self.dir.remove_leftovers();
-        match self.spec.create(self.prog) {
+        match self.create(true) {
             Ok(link) => {
                 let attachment = match stale.reason {
                     StaleReason::NoUpdate if !stale.is_netfilter() => stale.relinked(),
@@ -337,10 +388,13 @@ impl AttachRequest<'_> {
                 self.replace_pin(link, &stale, attachment)
             }
             Err(error) if !is_occupied(&error) => Err(error),
-            Err(_) if stale.reason == StaleReason::Unknown => Ok(Attempt::Done(Attached {
-                link: stale.link,
-                attachment: Attachment::Unchanged,
-            })),
+            Err(_) if stale.reason == StaleReason::Unknown => {
+                let attached = Attached::new(stale.link, Attachment::Unchanged);
+                Ok(Attempt::Done(Attached {
+                    verified: Verified::No,
+                    ..attached
+                }))
+            }
             Err(_) if stale.reason == StaleReason::NoUpdate && stale.is_netfilter() => {
                 self.detach_and_attach(&stale)
             }
@@ -351,7 +405,7 @@ impl AttachRequest<'_> {
 
     /// Attaches the program and pins the link under a free name.
     fn attach_new(&self) -> Result<Attempt<Attached<Link>, Error>> {
-        let link = match self.spec.create(self.prog) {
+        let link = match self.create(false) {
             Ok(link) => link,
             Err(error) if is_occupied(&error) => {
                 let _ = self.dir.remove_leftovers();
@@ -360,9 +414,8 @@ impl AttachRequest<'_> {
             Err(error) => return Err(error),
         };
         let at = self.dir.at_path(self.name);
-        let attachment = Attachment::Attached;
         match pin_at(&at, link.as_fd()) {
-            Ok(()) => Ok(Attempt::Done(Attached { link, attachment })),
+            Ok(()) => Ok(Attempt::Done(Attached::new(link, Attachment::Attached))),
             Err(reason) => {
                 let lost_race = reason.is(Errno::EXIST);
                 let error = Error::new(Operation::Pin, reason).at(at.path());
@@ -383,7 +436,7 @@ impl AttachRequest<'_> {
         attachment: Attachment,
     ) -> Result<Attempt<Attached<Link>, Error>> {
         match self.replace_locked(&link, stale) {
-            Ok(()) => Ok(Attempt::Done(Attached { link, attachment })),
+            Ok(()) => Ok(Attempt::Done(Attached::new(link, attachment))),
             Err(reason) => {
                 let lost_race = matches!(reason.cause(), Some(Cause::Replaced { .. }))
                     || reason.is(Errno::NOENT);
@@ -443,6 +496,9 @@ impl AttachRequest<'_> {
 
 /// Returns whether a link was refused because another one occupies its target.
 fn is_occupied(error: &Error) -> bool {
+    if let Some(Cause::AlreadyAttached { .. }) = error.cause() {
+        return true;
+    }
     match (error.operation(), error.subject()) {
         (Operation::CreateLink, Subject::AttachPoint { attach_type, .. }) => {
             error.is(Errno::BUSY)

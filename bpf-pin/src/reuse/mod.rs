@@ -1,6 +1,7 @@
 //! Opens what is pinned if it fits, and creates it otherwise: maps, and attached links.
 
 mod attach;
+mod attached;
 mod copy;
 mod counters;
 mod migrate;
@@ -8,7 +9,7 @@ mod migration;
 mod path;
 mod retry;
 
-pub use attach::{Attached, Attachment};
+pub use attached::{Attached, Attachment, LinkMismatch, Verified};
 pub use counters::{Counter, Counters};
 pub use migrate::Migrate;
 pub use migration::Migration;

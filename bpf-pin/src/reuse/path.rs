@@ -82,11 +82,8 @@ impl PinnedLink {
         prog: &Prog,
     ) -> Result<Attached<Self>> {
         let (dir, name, pathname) = split(path.as_ref())?;
-        let Attached { link, attachment } = dir.open_or_attach(name, spec, prog)?;
-        Ok(Attached {
-            link: Self::from_parts(link, pathname),
-            attachment,
-        })
+        let attached = dir.open_or_attach(name, spec, prog)?;
+        Ok(attached.map(|link| Self::from_parts(link, pathname)))
     }
 }
 

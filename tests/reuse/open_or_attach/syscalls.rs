@@ -3,6 +3,7 @@
 use std::mem::forget;
 
 use bpf_pin::reuse::Attachment;
+use bpf_pin::types::AttachType;
 use bpf_pin::{LinkSpec, PinDir, Prog};
 use common::*;
 
@@ -10,18 +11,35 @@ use super::unshare_network;
 
 const ROOT: &[Need] = &[cap::SYS_ADMIN, cap::NET_ADMIN];
 
+/// The request to rtnetlink verifies that the program is at a device of this network namespace.
 const UNCHANGED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
     "OBJ_GET_INFO_BY_FD",
     "readlink",
+    "socket",
+    "send",
+    "recv",
+    "close",
 ];
 const UPDATED: &[&str] = &[
     "OBJ_GET_INFO_BY_FD",
     "OBJ_GET_AT",
     "OBJ_GET_INFO_BY_FD",
     "readlink",
+    "socket",
+    "send",
+    "recv",
+    "close",
     "LINK_UPDATE",
+];
+/// One query verifies that the link is listed in this network namespace.
+const TCX_UNCHANGED: &[&str] = &[
+    "OBJ_GET_INFO_BY_FD",
+    "OBJ_GET_AT",
+    "OBJ_GET_INFO_BY_FD",
+    "readlink",
+    "PROG_QUERY",
 ];
 /// Under the lock for exchanges: a file that is opened, checked, locked and checked again.
 const ATTACHED: &[&str] = &[
@@ -48,30 +66,36 @@ fn each_outcome_takes_the_documented_syscalls() {
     dir.get::<bpf_pin::Object>("nothing").unwrap_err();
     let _ = std::hash::RandomState::new();
     let (first, second) = (xdp_prog(), xdp_prog());
-    let count = |prog: &Prog, expected: &[&'static str], attachment: Attachment| {
-        let ready = || PinDir::open(fs.root()).unwrap();
-        let run = |dir: PinDir| {
-            let attached = dir
-                .open_or_attach("link", &LinkSpec::xdp(LOOPBACK), prog)
-                .unwrap();
-            let code = u8::from(attached.attachment != attachment);
-            forget((attached, dir));
-            code
-        };
-        let mut tracee = Tracee::fork(ready, run).unwrap();
-        let mut seen = vec![];
-        while let Some(stop) = tracee.next().unwrap() {
-            if stop.is_entry() {
-                seen.push(stop.name());
+    let count =
+        |spec: &LinkSpec<'_>, prog: &Prog, expected: &[&'static str], attachment: Attachment| {
+            let ready = || PinDir::open(fs.root()).unwrap();
+            let run = |dir: PinDir| {
+                let attached = dir.open_or_attach("link", spec, prog).unwrap();
+                let code = u8::from(attached.attachment != attachment);
+                forget((attached, dir));
+                code
+            };
+            let mut tracee = Tracee::fork(ready, run).unwrap();
+            let mut seen = vec![];
+            while let Some(stop) = tracee.next().unwrap() {
+                if stop.is_entry() {
+                    seen.push(stop.name());
+                }
             }
-        }
-        assert_eq!(tracee.finish().unwrap(), 0, "{attachment:?}");
-        assert_eq!(seen, through_proc(expected), "{attachment:?}");
-    };
+            assert_eq!(tracee.finish().unwrap(), 0, "{attachment:?}");
+            assert_eq!(seen, through_proc(expected), "{attachment:?}");
+        };
     let old_prog_id = first.id().unwrap();
-    count(&first, ATTACHED, Attachment::Attached);
-    count(&first, UNCHANGED, Attachment::Unchanged);
-    count(&second, UPDATED, Attachment::Updated { old_prog_id });
+    let xdp = LinkSpec::xdp(LOOPBACK);
+    count(&xdp, &first, ATTACHED, Attachment::Attached);
+    count(&xdp, &first, UNCHANGED, Attachment::Unchanged);
+    count(&xdp, &second, UPDATED, Attachment::Updated { old_prog_id });
+    if kernel(6, 6).unmet().is_none() {
+        let (tcx, prog) = (LinkSpec::tcx(LOOPBACK, AttachType::TCX_INGRESS), tcx_prog());
+        dir.unlink("link").unwrap();
+        count(&tcx, &prog, ATTACHED, Attachment::Attached);
+        count(&tcx, &prog, TCX_UNCHANGED, Attachment::Unchanged);
+    }
 }
 
 /// Before Linux 6.5 the calls go through /proc, which is proven genuine each time.
